@@ -1,0 +1,78 @@
+"""A thin writer of ONNX graphs: named nodes, shared constants, and the standard tail of a model.
+
+It knows ONNX and nothing of models: `bert.py` says which operators a network is made of.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+# Opset 20 is the first with Gelu as a standard operator; IR version 9 is the oldest that may carry it.
+OPSET = 20
+IR_VERSION = 9
+CONTRIB = "com.microsoft"
+
+Attribute = int | float | str | Sequence[int]
+Dimension = int | str
+
+
+class GraphWriter:
+    """Collects nodes and constants; every tensor is known by its name, a string."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: dict[str, onnx.TensorProto] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+
+    def input(self, name: str, element: int, shape: Sequence[Dimension]) -> str:
+        """Declare a graph input; `element` is a TensorProto data type, a string in `shape` is free."""
+        self._inputs.append(helper.make_tensor_value_info(name, element, shape))
+        return name
+
+    def constant(self, name: str, array: npt.NDArray[np.generic]) -> str:
+        """Store `array` under `name`, once: a second call with the same name reuses the first."""
+        if name not in self._constants:
+            self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        return name
+
+    def floats(self, name: str, array: npt.ArrayLike) -> str:
+        return self.constant(name, np.asarray(array, dtype=np.float32))
+
+    def integers(self, name: str, values: npt.ArrayLike) -> str:
+        return self.constant(name, np.asarray(values, dtype=np.int64))
+
+    def node(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        name: str,
+        domain: str = "",
+        **attributes: Attribute,
+    ) -> str:
+        """Append a node with one output, which bears the node's name; returns that name."""
+        self._nodes.append(
+            helper.make_node(operator, inputs, [name], name=name, domain=domain, **attributes)
+        )
+        return name
+
+    def model(self, name: str, outputs: dict[str, Sequence[Dimension]]) -> onnx.ModelProto:
+        """The finished model with float32 `outputs` (tensor name -> shape)."""
+        graph = helper.make_graph(
+            self._nodes,
+            name,
+            self._inputs,
+            [
+                helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)
+                for output, shape in outputs.items()
+            ],
+            list(self._constants.values()),
+        )
+        return helper.make_model(
+            graph,
+            producer_name="export",
+            ir_version=IR_VERSION,
+            opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)],
+        )

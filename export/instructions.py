@@ -1,0 +1,28 @@
+"""Instructions that published models expect but whose checkpoint folders do not state.
+
+A folder's own prompts win over this table, and --query-instruction wins over both.
+"""
+
+import re
+from collections.abc import Mapping
+
+# model name pattern -> (query instruction, document instruction), as the model cards give them
+KNOWN = (
+    (re.compile(r"bge-(small|base|large)-zh"), ("为这个句子生成表示以用于检索相关文章：", "")),
+    (
+        re.compile(r"bge-(small|base|large)-en"),
+        ("Represent this sentence for searching relevant passages: ", ""),
+    ),
+    (re.compile(r"(^|[/-])e5-(small|base|large)|multilingual-e5"), ("query: ", "passage: ")),
+)
+
+
+def instructions(model_id: str, prompts: Mapping[str, str]) -> tuple[str, str]:
+    """(query, document) instructions of a model, empty strings where it has none."""
+    if "query" in prompts:
+        document = prompts.get("document", prompts.get("passage", ""))
+        return prompts["query"], document
+    for pattern, known in KNOWN:
+        if pattern.search(model_id.lower()):
+            return known
+    return "", ""

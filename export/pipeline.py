@@ -1,0 +1,400 @@
+"""The steps of an export in order: read, calibrate and quantise, verify, write.
+
+Each step is a module of its own; this one only hands their results on and reports progress.
+"""
+
+import hashlib
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+import onnx
+from tqdm import tqdm
+
+from export import artifact, quantise, texts
+from export.bert import INPUT, build_model, float_linears, linear_names, site_of
+from export.checkpoint import Checkpoint, SentenceSettings, read_checkpoint
+from export.errors import NoSuchModel, UnsupportedModel
+from export.instructions import instructions
+from export.verify import Thresholds, embed_each, verify
+from server.cpu import cpu_budget, cpu_features, int8_instruction_set
+from server.manifest import (
+    FORMAT_VERSION,
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    Agreement,
+    Manifest,
+    Quantization,
+    SelfTest,
+    TextRules,
+)
+from server.session import VERSION as RUNTIME_VERSION
+from server.session import Session, open_session
+from server.tokenizer import Tokenizer
+from server.types import Ids
+
+# Calibration stops gaining long before this; more only costs time and memory.
+MAX_CALIBRATION_TOKENS = 60_000
+# Every n-th text is also calibrated and verified as a query, with the model's instruction.
+QUERY_EVERY = 6
+SELF_TEST_TEXTS = (
+    "人工智能正在改变世界。",
+    "The quick brown fox jumps over the lazy dog.",
+    "第十二条 用人单位应当依法建立和完善劳动规章制度，保障劳动者享有劳动权利、履行劳动义务。",
+    "GPU 不是必需的：CPU only, int8, 2026-11.",
+)
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the command line asks for; see `python -m export --help`."""
+
+    source: str
+    out: Path | None = None
+    precision: Literal["int8", "fp32"] = "int8"
+    weight_bits: int = 8
+    calibration: Path | None = None
+    verify_texts: Path | None = None
+    thresholds: Thresholds = Thresholds()
+    model_id: str | None = None
+    revision: str = "main"
+    query_instruction: str | None = None
+    document_instruction: str | None = None
+    matryoshka: tuple[int, ...] = ()
+    via: Literal["graph", "optimum"] = "graph"
+    allow_pickle: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Graphs:
+    """float_model is the reference that served_model is verified against."""
+
+    float_model: bytes
+    served_model: bytes
+    dimension: int
+    family: str
+    recipe: str
+
+
+def export(settings: Settings) -> Path:
+    """Make the artifact that `settings` describe; returns its folder. Raises ExportError."""
+    started = time.perf_counter()
+    folder, model_id, revision = _locate(settings)
+    out = settings.out or folder / f"onnx-{settings.precision}"
+    source = _read_source(folder, settings)
+    rules = _text_rules(source, model_id, settings)
+    identity = _identity(source, rules, model_id, revision, settings)
+    if not settings.force and artifact.is_current(out, identity):
+        _say(f"{out} is up to date", f"{out} 已是最新，无需重新导出")
+        return out
+
+    tokenizer = Tokenizer(source.tokenizer_json, rules)
+    calibration = texts.read_texts(settings.calibration or texts.CALIBRATION, at_least=20)
+    verification = texts.read_texts(settings.verify_texts or texts.VERIFICATION, at_least=1)
+    with _Progress(_steps(source, settings)) as progress:
+        graphs = _build(source, _calibration_ids(tokenizer, calibration), settings, progress)
+        reference = open_session(graphs.float_model, cpu_budget())
+        served = open_session(graphs.served_model, cpu_budget())
+        labelled, ids = _verification_ids(tokenizer, verification)
+        agreement = verify(
+            reference, served, labelled, ids, rules.max_tokens, settings.thresholds, progress
+        )
+        manifest = _manifest(source, graphs, rules, agreement, settings, identity)
+        manifest = msgspec.structs.replace(
+            manifest,
+            model_id=model_id,
+            revision=revision,
+            self_test=_self_test(served, tokenizer),
+        )
+        artifact.write_artifact(
+            out, graphs.served_model, source.tokenizer_json.encode(), manifest
+        )
+    _report(out, graphs, agreement, time.perf_counter() - started)
+    return out
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What any architecture provides; `checkpoint` only where the graph is written directly."""
+
+    folder: Path
+    settings: SentenceSettings
+    tokenizer_json: str
+    sha256: str
+    checkpoint: Checkpoint | None
+
+
+def _locate(settings: Settings) -> tuple[Path, str, str]:
+    """(checkpoint folder, model id, revision); downloads when `source` is a hub id."""
+    folder = Path(settings.source)
+    if folder.is_dir():
+        return folder, settings.model_id or folder.resolve().name, "local"
+    if settings.source.count("/") != 1 or settings.source.startswith((".", "/", "~")):
+        raise NoSuchModel(f"no model folder at {folder}", f"没有这个模型文件夹：{folder}")
+    from export.hub import fetch
+
+    name = settings.source.split("/")[1]
+    target, revision = fetch(
+        settings.source,
+        Path("models") / name,
+        revision=settings.revision,
+        allow_pickle=settings.allow_pickle,
+    )
+    return target, settings.model_id or settings.source, revision
+
+
+def _read_source(folder: Path, settings: Settings) -> _Source:
+    if settings.via == "graph":
+        checkpoint = read_checkpoint(folder, allow_pickle=settings.allow_pickle)
+        return _Source(
+            folder,
+            checkpoint.settings,
+            checkpoint.tokenizer_json,
+            checkpoint.sha256,
+            checkpoint,
+        )
+    from export.checkpoint import hash_files, read_json, read_settings, read_tokenizer
+
+    config = read_json(folder / "config.json")
+    weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model.bin")]
+    return _Source(
+        folder, read_settings(folder, config), read_tokenizer(folder), hash_files(folder, weights), None
+    )
+
+
+def _text_rules(source: _Source, model_id: str, settings: Settings) -> TextRules:
+    prompts = source.settings.prompts
+    query, document = instructions(model_id, prompts)
+    if source.settings.default_prompt:
+        # sentence-transformers puts the default prompt before every text.
+        document = prompts.get(source.settings.default_prompt, document)
+    return TextRules(
+        lower_case=source.settings.lower_case,
+        max_tokens=source.settings.max_tokens,
+        query_instruction=_first_given(settings.query_instruction, query),
+        document_instruction=_first_given(settings.document_instruction, document),
+    )
+
+
+def _first_given(chosen: str | None, default: str) -> str:
+    return default if chosen is None else chosen
+
+
+def _identity(
+    source: _Source, rules: TextRules, model_id: str, revision: str, settings: Settings
+) -> str:
+    """Hash of everything that decides what the artifact will hold."""
+    return artifact.settings_hash(
+        {
+            "format": FORMAT_VERSION,
+            "recipe": quantise.RECIPE,
+            "runtime": RUNTIME_VERSION,
+            "onnx": onnx.__version__,
+            "checkpoint": source.sha256,
+            "model_id": model_id,
+            "revision": revision,
+            "text": msgspec.to_builtins(rules),
+            "precision": settings.precision,
+            "weight_bits": settings.weight_bits,
+            "calibration": _file_hash(settings.calibration or texts.CALIBRATION),
+            "verification": _file_hash(settings.verify_texts or texts.VERIFICATION),
+            "thresholds": [settings.thresholds.mean, settings.thresholds.minimum],
+            "matryoshka": settings.matryoshka,
+            "via": settings.via,
+        }
+    )
+
+
+def _file_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+# --- texts to token ids ---------------------------------------------------------------------------
+
+
+def _calibration_ids(tokenizer: Tokenizer, calibration: Sequence[str]) -> list[Ids]:
+    """Token ids of the calibration texts, some as queries; evenly thinned to the token limit."""
+    ids = [*tokenizer.encode(calibration).ids]
+    if tokenizer.rules.query_instruction:
+        ids += tokenizer.encode(calibration[::QUERY_EVERY], "query").ids
+    total = sum(map(len, ids))
+    step = -(-total // MAX_CALIBRATION_TOKENS)
+    return ids[::step]
+
+
+def _verification_ids(
+    tokenizer: Tokenizer, verification: Sequence[str]
+) -> tuple[list[str], list[Ids]]:
+    """(texts as a report should show them, their token ids), some as queries."""
+    labelled, ids = list(verification), [*tokenizer.encode(verification).ids]
+    if tokenizer.rules.query_instruction:
+        queries = verification[::QUERY_EVERY]
+        labelled += [f"(query) {text}" for text in queries]
+        ids += tokenizer.encode(queries, "query").ids
+    return labelled, ids
+
+
+def _self_test(served: Session, tokenizer: Tokenizer) -> list[SelfTest]:
+    vectors = embed_each(served, tokenizer.encode(SELF_TEST_TEXTS).ids)
+    return [
+        SelfTest(text, [float(f"{value:.7g}") for value in vector])
+        for text, vector in zip(SELF_TEST_TEXTS, vectors, strict=True)
+    ]
+
+
+# --- graphs ---------------------------------------------------------------------------------------
+
+
+def _build(
+    source: _Source, token_ids: list[Ids], settings: Settings, progress: Callable[[str], None]
+) -> _Graphs:
+    if source.checkpoint is None:
+        return _build_with_optimum(source, token_ids, settings, progress)
+    checkpoint = source.checkpoint
+    float_model = serialize(
+        build_model(checkpoint, float_linears(checkpoint), int8_embeddings=False)
+    )
+    dimension = checkpoint.shape.hidden
+    if settings.precision == "fp32":
+        return _Graphs(float_model, float_model, dimension, "bert", "float32")
+    quantized = quantise.quantize(
+        checkpoint,
+        token_ids,
+        weight_bits=settings.weight_bits,
+        threads=cpu_budget(),
+        progress=progress,
+    )
+    served_model = serialize(build_model(checkpoint, quantized.linears, int8_embeddings=True))
+    return _Graphs(float_model, served_model, dimension, "bert", quantise.RECIPE)
+
+
+def _build_with_optimum(
+    source: _Source, token_ids: list[Ids], settings: Settings, progress: Callable[[str], None]
+) -> _Graphs:
+    from export.optimum import build_with_optimum
+
+    graphs = build_with_optimum(
+        source.folder,
+        source.settings,
+        token_ids,
+        precision=settings.precision,
+        threads=cpu_budget(),
+        progress=progress,
+    )
+    return _Graphs(
+        graphs.float_model.SerializeToString(),
+        graphs.served_model.SerializeToString(),
+        graphs.hidden,
+        "optimum",
+        "float32" if settings.precision == "fp32" else "static-qdq",
+    )
+
+
+def serialize(model: onnx.ModelProto) -> bytes:
+    """The checked model as bytes, the same for the same model."""
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _manifest(
+    source: _Source,
+    graphs: _Graphs,
+    rules: TextRules,
+    agreement: Agreement,
+    settings: Settings,
+    identity: str,
+) -> Manifest:
+    tokenizer_bytes = source.tokenizer_json.encode()
+    calibration = settings.calibration or texts.CALIBRATION
+    for size in settings.matryoshka:
+        if not 0 < size <= graphs.dimension:
+            raise UnsupportedModel(
+                f"--matryoshka {size} is outside 1 to {graphs.dimension}",
+                f"--matryoshka {size} 超出 1 到 {graphs.dimension} 的范围",
+            )
+    space = {"lower_case": rules.lower_case, "max_tokens": rules.max_tokens}
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        model_id="",
+        revision="",
+        fingerprint=artifact.fingerprint(graphs.served_model, tokenizer_bytes, space),
+        family=graphs.family,
+        pooling=source.settings.pooling,
+        normalized=source.settings.normalize,
+        dimension=graphs.dimension,
+        text=rules,
+        precision=settings.precision,
+        inputs=[INPUT],
+        matryoshka_dimensions=sorted(settings.matryoshka),
+        files={
+            MODEL_FILE: hashlib.sha256(graphs.served_model).hexdigest(),
+            TOKENIZER_FILE: hashlib.sha256(tokenizer_bytes).hexdigest(),
+        },
+        checkpoint_sha256=source.sha256,
+        quantization=None
+        if settings.precision == "fp32"
+        else Quantization(
+            recipe=graphs.recipe,
+            weight_bits=settings.weight_bits,
+            calibration_sha256=_file_hash(calibration),
+            calibration_texts=len(texts.read_texts(calibration, at_least=1)),
+        ),
+        agreement=agreement,
+        instruction_set=int8_instruction_set(cpu_features()),
+        exported_with={"onnxruntime": RUNTIME_VERSION, "onnx": onnx.__version__, "numpy": np.__version__},
+        settings_sha256=identity,
+        self_test=[],
+    )
+
+
+# --- telling the user -----------------------------------------------------------------------------
+
+
+def _steps(source: _Source, settings: Settings) -> int:
+    """How often `progress` will be called, for the bar's length."""
+    if settings.precision == "fp32" or source.checkpoint is None:
+        return 3
+    layers = source.checkpoint.shape.layers
+    sites = {site_of(name) for index in range(layers) for name in linear_names(index)}
+    return 3 + len(sites)
+
+
+class _Progress:
+    """A bar on standard error, hidden where that is not a terminal."""
+
+    def __init__(self, steps: int) -> None:
+        self._bar = tqdm(total=steps, unit="step", leave=False, disable=None)
+
+    def __enter__(self) -> Callable[[str], None]:
+        return self._advance
+
+    def _advance(self, step: str) -> None:
+        self._bar.set_description(step)
+        self._bar.update()
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+
+def _report(out: Path, graphs: _Graphs, agreement: Agreement, seconds: float) -> None:
+    size = len(graphs.served_model) / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    _say(
+        f"{out}: {size:.1f} MB, cosine to float32 mean {agreement.mean:.5f} minimum"
+        f" {agreement.minimum:.4f} on {agreement.texts} texts; {seconds:.0f} s, peak {peak:.0f} MB",
+        f"{out}：{size:.1f} MB，与 float32 的余弦平均 {agreement.mean:.5f}、最低"
+        f" {agreement.minimum:.4f}（{agreement.texts} 条文本）；用时 {seconds:.0f} 秒，内存峰值 {peak:.0f} MB",
+    )
+
+
+def _say(english: str, chinese: str) -> None:
+    sys.stdout.write(f"{english}\n{chinese}\n")

@@ -1,0 +1,324 @@
+"""Static int8 for a BERT checkpoint: SmoothQuant, searched ranges, and bias correction.
+
+Theory of operation
+-------------------
+Weights become int8 with one scale per output channel, activations uint8 with one scale per tensor,
+fixed at export: a text's vector then never depends on the texts beside it. Nearly all of the error
+comes from activations with a few large channels, so for every activation ("site") this module
+searches, on sampled rows of the calibration texts, for
+
+- alpha, which shares a channel's size between activation and weights (SmoothQuant:
+  divisor = activation ** alpha / weight ** (1 - alpha)),
+- how far to clip the range at either end,
+
+by the error of the linear layers' outputs. The divisor of the attention output is folded into the
+value projection and costs nothing; elsewhere it is one multiplication, kept only where it pays.
+
+Layers are quantised in order, and each is calibrated on what the already quantised layers before it
+produce. What error remains on average is taken off the bias: the linear layer's mean output on the
+calibration rows equals the float model's.
+
+With CLS pooling the last layer computes one row a text. Its output projection, whose input has the
+wildest range of all, is then quantised by row and block as it runs (`BlockwiseLinear`): too little
+work to be felt, and no text can fall outside a calibrated range.
+
+Measured (bge-small-zh-v1.5, 2026-11-23, an AVX512-VNNI machine; cosine to float32, mean / minimum over
+2,722 STS-B sentences): no search 0.99595 / 0.9931; this search 0.99918 / 0.9806; with the blockwise
+last projection 0.99922 / 0.9972. 7-bit weights 0.9980. GPTQ rounding on top changed nothing (0.9979
+against 0.9980 at 7 bits) and fitting the weights to the calibration rows made it worse (0.9957).
+Blockwise int8 everywhere is nearer still but runs at 0.55 of the speed.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from export.bert import (
+    BLOCK,
+    HIDDEN,
+    INPUT,
+    BlockwiseLinear,
+    FloatLinear,
+    InputQuantizer,
+    Int8Linear,
+    Linear,
+    Linears,
+    build_embeddings,
+    build_layer,
+    float_linears,
+    linear_names,
+    site_of,
+)
+from export.checkpoint import Checkpoint, FloatArray
+from server.session import open_session
+
+# Names this recipe in manifests; change it with anything that changes the numbers.
+RECIPE = "static-int8-smoothquant-search-1"
+
+# Alphas tried; 0.8 and 0.9 win nearly everywhere, 0.65 where the weights have outliers too.
+ALPHAS = (0.65, 0.8, 0.9)
+# Parts of the observed range that are kept, tried at the upper end, then at the lower.
+CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25)
+# Rows a site is searched on, and rows taken from each text (its first, the CLS row, always).
+SEARCH_ROWS = 2048
+# A run-time multiplication must bring the squared error below this part of what it is without.
+SMOOTHING_MUST_REACH = 0.8
+
+Int64Array = npt.NDArray[np.int64]
+Progress = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Rows:
+    """What calibration keeps of one activation.
+
+    sampled: float32 (R, K); low, high: float32 (K,), over all rows of all texts.
+    """
+
+    sampled: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+
+@dataclass(frozen=True, slots=True)
+class SiteReport:
+    """What the search chose for one site; relative_error is squared error over squared output."""
+
+    site: str
+    alpha: float | None
+    low: float
+    high: float
+    relative_error: float
+
+
+@dataclass(slots=True)
+class Quantized:
+    """Every linear layer in its int8 form, and what the search chose for each site."""
+
+    linears: dict[str, Linear]
+    report: list[SiteReport] = field(default_factory=list)
+
+
+def quantize(
+    checkpoint: Checkpoint,
+    token_ids: Sequence[Int64Array],
+    *,
+    weight_bits: int,
+    threads: int,
+    progress: Progress = lambda _: None,
+) -> Quantized:
+    """Quantise every linear layer. token_ids: one int64 (T,) array per calibration text."""
+    limit = 2 ** (weight_bits - 1) - 1
+    floats = float_linears(checkpoint)
+    mixed: dict[str, Linear] = dict(floats)
+    done = Quantized(mixed)
+    sampler = _Sampler(token_ids)
+    exact = _embed(checkpoint, token_ids, threads, int8=False)
+    actual = _embed(checkpoint, token_ids, threads, int8=True)
+    for index in range(checkpoint.shape.layers):
+        query, key, value, attention_out, intermediate, output = linear_names(index)
+        for names in ((query, key, value), (attention_out,), (intermediate,), (output,)):
+            site = site_of(names[0])
+            progress(site)
+            target = sampler.run(*build_layer(checkpoint, floats, index, until=site), exact, threads)
+            found = sampler.run(*build_layer(checkpoint, mixed, index, until=site), actual, threads)
+            weights = [floats[name] for name in names]
+            if site == output and _one_row(checkpoint, index):
+                mixed[output] = _blockwise(weights[0], limit, found, target)
+                continue
+            free = site == attention_out
+            choice = _search(found, weights, limit, must_reach=1.0 if free else SMOOTHING_MUST_REACH)
+            done.report.append(choice.report(site))
+            quantizer = choice.quantizer
+            if free and quantizer.smoothing is not None:
+                mixed[value] = _fold(mixed[value], quantizer.smoothing)
+                quantizer = InputQuantizer(quantizer.scale, quantizer.zero_point, None)
+            for name, weight in zip(names, weights, strict=True):
+                mixed[name] = _quantize_linear(weight, choice, quantizer, limit, found, target)
+        exact = _run_layer(checkpoint, floats, index, exact, threads)
+        actual = _run_layer(checkpoint, mixed, index, actual, threads)
+    return done
+
+
+# --- running parts of the network -----------------------------------------------------------------
+
+
+def _embed(
+    checkpoint: Checkpoint, token_ids: Sequence[Int64Array], threads: int, *, int8: bool
+) -> list[FloatArray]:
+    model, output = build_embeddings(checkpoint, int8=int8)
+    session = open_session(model.SerializeToString(), threads)
+    return [session.run([output], {INPUT: ids[None]})[0] for ids in token_ids]
+
+
+def _run_layer(
+    checkpoint: Checkpoint, linears: Linears, index: int, hidden: list[FloatArray], threads: int
+) -> list[FloatArray]:
+    model, output = build_layer(checkpoint, linears, index)
+    session = open_session(model.SerializeToString(), threads)
+    return [session.run([output], {HIDDEN: rows})[0] for rows in hidden]
+
+
+class _Sampler:
+    """Chooses the same rows of every activation, so that exact and quantised rows pair up."""
+
+    def __init__(self, token_ids: Sequence[Int64Array]) -> None:
+        random = np.random.default_rng(0)
+        share = max(1, SEARCH_ROWS // len(token_ids))
+        self._rows = [
+            np.concatenate([[0], random.permutation(np.arange(1, len(ids)))[: share - 1]])
+            for ids in token_ids
+        ]
+
+    def run(
+        self, model: onnx.ModelProto, output: str, hidden: list[FloatArray], threads: int
+    ) -> Rows:
+        if output == HIDDEN:
+            activations: Iterator[FloatArray] = iter(hidden)
+        else:
+            session = open_session(model.SerializeToString(), threads)
+            activations = (session.run([output], {HIDDEN: rows})[0] for rows in hidden)
+        sampled, lows, highs = [], [], []
+        for activation, rows in zip(activations, self._rows, strict=True):
+            flat = activation[0]
+            sampled.append(flat[rows] if len(flat) > 1 else flat)
+            lows.append(flat.min(axis=0))
+            highs.append(flat.max(axis=0))
+        return Rows(np.concatenate(sampled), np.min(lows, axis=0), np.max(highs, axis=0))
+
+
+# --- the search -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    alpha: float | None
+    divisor: FloatArray  # (K,), ones where there is no smoothing
+    low: float
+    high: float
+    error: float
+
+    @property
+    def quantizer(self) -> InputQuantizer:
+        scale, zero_point = _affine(self.low, self.high)
+        return InputQuantizer(scale, zero_point, None if self.alpha is None else self.divisor)
+
+    def report(self, site: str) -> SiteReport:
+        return SiteReport(site, self.alpha, self.low, self.high, self.error)
+
+
+def _search(
+    rows: Rows, linears: Sequence[FloatLinear], limit: int, *, must_reach: float
+) -> _Choice:
+    """The divisor and range with the least output error on the sampled rows."""
+    weight = np.concatenate([linear.weight for linear in linears], axis=1)
+    plain = _search_range(rows, weight, None, np.ones(len(weight), np.float32), limit)
+    smooth = min(
+        (
+            _search_range(rows, weight, alpha, smoothing_divisor(rows, weight, alpha), limit)
+            for alpha in ALPHAS
+        ),
+        key=lambda choice: choice.error,
+    )
+    return smooth if smooth.error < must_reach * plain.error else plain
+
+
+def smoothing_divisor(rows: Rows, weight: FloatArray, alpha: float) -> FloatArray:
+    """SmoothQuant's divisor per input channel, scaled to a geometric mean of 1."""
+    activation = np.maximum(np.maximum(rows.high, -rows.low), 1e-5)
+    divisor = activation**alpha / np.maximum(np.abs(weight).max(axis=1), 1e-5) ** (1 - alpha)
+    return np.asarray(divisor / np.exp(np.log(divisor).mean()), np.float32)
+
+
+def _search_range(
+    rows: Rows, weight: FloatArray, alpha: float | None, divisor: FloatArray, limit: int
+) -> _Choice:
+    exact = rows.sampled @ weight
+    power = float(np.square(exact).sum())
+    scaled = rows.sampled / divisor
+    quantized, weight_scale = quantize_columns(weight * divisor[:, None], limit)
+    restored = quantized * weight_scale
+    full_low = min(float((rows.low / divisor).min()), 0.0)
+    full_high = max(float((rows.high / divisor).max()), 0.0)
+
+    def error(low: float, high: float) -> float:
+        return float(np.square(fake_quantize(scaled, low, high) @ restored - exact).sum()) / power
+
+    def descend(objective: Callable[[float], float]) -> float:
+        best, least = CLIPS[0], objective(CLIPS[0])
+        for clip in CLIPS[1:]:
+            found = objective(clip)
+            if found < least:
+                best, least = clip, found
+            elif found > 1.5 * least:
+                break
+        return best
+
+    high = full_high * descend(lambda clip: error(full_low, full_high * clip))
+    low = full_low * descend(lambda clip: error(full_low * clip, high))
+    return _Choice(alpha, divisor, low, high, error(low, high))
+
+
+def _affine(low: float, high: float) -> tuple[float, int]:
+    """Scale and zero point of uint8 over [low, high], which contains 0."""
+    scale = float(np.float32((high - low) / 255)) or 1.0
+    return scale, int(np.clip(round(-low / scale), 0, 255))
+
+
+def fake_quantize(x: FloatArray, low: float, high: float) -> FloatArray:
+    """x through uint8 and back, as QuantizeLinear rounds (to even) and saturates."""
+    scale, zero_point = _affine(low, high)
+    levels = np.rint(x * np.float32(1 / scale))
+    np.clip(levels, -zero_point, 255 - zero_point, out=levels)
+    return np.asarray(levels * np.float32(scale), np.float32)
+
+
+def quantize_columns(weight: FloatArray, limit: int) -> tuple[FloatArray, FloatArray]:
+    """float32 (K, N) -> whole numbers within +-limit as float32 (K, N), and scales (N,)."""
+    scale = np.abs(weight).max(axis=0) / np.float32(limit)
+    scale[scale == 0] = 1
+    return np.rint(weight / scale), np.asarray(scale, np.float32)
+
+
+def _quantize_linear(
+    linear: FloatLinear,
+    choice: _Choice,
+    quantizer: InputQuantizer,
+    limit: int,
+    found: Rows,
+    target: Rows,
+) -> Int8Linear:
+    weight, scale = quantize_columns(linear.weight * choice.divisor[:, None], limit)
+    read = fake_quantize(found.sampled / choice.divisor, choice.low, choice.high)
+    drift = (read.mean(axis=0) @ (weight * scale)) - target.sampled.mean(axis=0) @ linear.weight
+    return Int8Linear(quantizer, weight.astype(np.int8), scale, linear.bias - drift)
+
+
+def _blockwise(linear: FloatLinear, limit: int, found: Rows, target: Rows) -> BlockwiseLinear:
+    inputs, outputs = linear.weight.shape
+    blocks = -(-inputs // BLOCK)
+    padded = np.zeros((blocks * BLOCK, outputs), np.float32)
+    padded[:inputs] = linear.weight
+    weight, scale = zip(
+        *(quantize_columns(block, limit) for block in np.split(padded, blocks)), strict=True
+    )
+    whole = np.concatenate(weight)[:inputs]
+    restored = np.concatenate([w * s for w, s in zip(weight, scale, strict=True)])[:inputs]
+    drift = found.sampled.mean(axis=0) @ restored - target.sampled.mean(axis=0) @ linear.weight
+    return BlockwiseLinear(whole, np.stack(scale), linear.bias - drift)
+
+
+def _fold(linear: Linear, divisor: FloatArray) -> Int8Linear:
+    """Divide the value projection's output by `divisor`: exact, its scales are per channel."""
+    assert isinstance(linear, Int8Linear)
+    return Int8Linear(
+        linear.input, linear.weight, linear.weight_scale / divisor, linear.bias / divisor
+    )
+
+
+def _one_row(checkpoint: Checkpoint, index: int) -> bool:
+    """Whether a layer computes only the CLS row of each text."""
+    return checkpoint.settings.pooling == "cls" and index == checkpoint.shape.layers - 1

@@ -1,0 +1,132 @@
+"""Decides whether an artifact may be written: its vectors against the float32 model's.
+
+Three questions: do the vectors agree on texts that calibration never saw; is a text's vector the
+same alone and in a batch; does every length up to the maximum work.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.bert import INPUT
+from export.errors import DisagreesWithCheckpoint
+from server.encoder import row_cosines
+from server.manifest import Agreement
+from server.session import Session
+from server.types import Ids, Vectors
+
+# A batch may not move any component of a vector further than this.
+BATCH_TOLERANCE = 1e-5
+# Texts of a batch in the batch check; lengths tried one by one up to the first, then in steps.
+BATCH = 5
+SHORT_LENGTHS, LENGTH_STEP = 16, 37
+WORST_SHOWN = 5
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Least mean and least single cosine to the float32 model."""
+
+    mean: float = 0.997
+    minimum: float = 0.98
+
+
+def verify(
+    reference: Session,
+    served: Session,
+    texts: Sequence[str],
+    token_ids: Sequence[Ids],
+    max_tokens: int,
+    thresholds: Thresholds,
+    progress: Progress = lambda _: None,
+) -> Agreement:
+    """Measure agreement; raises DisagreesWithCheckpoint that names the texts at fault.
+
+    texts and token_ids correspond; token_ids are int64 (T,) arrays.
+    """
+    progress("agreement")
+    agreement = _check_agreement(reference, served, texts, token_ids, thresholds)
+    progress("batches")
+    _check_batches(served, texts, token_ids)
+    progress("lengths")
+    _check_lengths(reference, served, token_ids, max_tokens, thresholds)
+    return agreement
+
+
+def embed_each(session: Session, token_ids: Sequence[Ids]) -> Vectors:
+    """Vectors of texts one at a time: float32 (N, D)."""
+    return np.concatenate([session.run(None, {INPUT: ids[None]})[0] for ids in token_ids])
+
+
+def _check_agreement(
+    reference: Session,
+    served: Session,
+    texts: Sequence[str],
+    token_ids: Sequence[Ids],
+    thresholds: Thresholds,
+) -> Agreement:
+    cosines = row_cosines(embed_each(reference, token_ids), embed_each(served, token_ids))
+    cosines = np.nan_to_num(cosines, nan=-1.0)
+    mean, minimum = float(cosines.mean()), float(cosines.min())
+    if mean < thresholds.mean or minimum < thresholds.minimum:
+        worst = [(float(cosines[i]), texts[i]) for i in np.argsort(cosines)[:WORST_SHOWN]]
+        listed = "".join(f"\n  {cosine:.4f}  {_shorten(text)}" for cosine, text in worst)
+        raise DisagreesWithCheckpoint(
+            f"cosine to the float32 model: mean {mean:.5f} (needs {thresholds.mean}), minimum"
+            f" {minimum:.4f} (needs {thresholds.minimum}); calibrate on texts like these"
+            f" (--calibration FILE) or export --precision fp32; worst texts:{listed}",
+            f"与 float32 模型的余弦：平均 {mean:.5f}（要求 {thresholds.mean}），最低 {minimum:.4f}"
+            f"（要求 {thresholds.minimum}）；请用类似文本校准（--calibration 文件）或导出"
+            f" --precision fp32；最差的文本见上",
+        )
+    return Agreement(mean=round(mean, 6), minimum=round(minimum, 6), texts=len(texts))
+
+
+def _check_batches(served: Session, texts: Sequence[str], token_ids: Sequence[Ids]) -> None:
+    """Each text again, between others cut or repeated to its length."""
+    order = np.random.default_rng(0).permutation(len(token_ids))
+    for index in order[: min(64, len(order))]:
+        ids = token_ids[index]
+        others = [np.resize(token_ids[j], len(ids)) for j in order[: BATCH - 1]]
+        batch = np.stack([*others[:2], ids, *others[2:]])
+        together = served.run(None, {INPUT: batch})[0][min(2, len(others))]
+        difference = float(np.abs(together - embed_each(served, [ids])[0]).max())
+        if not difference <= BATCH_TOLERANCE:
+            raise DisagreesWithCheckpoint(
+                f"a vector changes by {difference:.1e} in a batch (at most {BATCH_TOLERANCE:.0e}):"
+                f" {_shorten(texts[index])}",
+                f"同一文本在批次中的向量变化 {difference:.1e}（上限 {BATCH_TOLERANCE:.0e}）："
+                f"{_shorten(texts[index])}",
+            )
+
+
+def _check_lengths(
+    reference: Session,
+    served: Session,
+    token_ids: Sequence[Ids],
+    max_tokens: int,
+    thresholds: Thresholds,
+) -> None:
+    """Running text from 1 token to the maximum: finite everywhere, and close to float32."""
+    stream = np.concatenate(token_ids)
+    stream = np.resize(stream, max(len(stream), max_tokens))
+    steps = range(SHORT_LENGTHS, max_tokens, LENGTH_STEP)
+    for length in sorted({*range(1, min(SHORT_LENGTHS, max_tokens)), *steps, max_tokens}):
+        ids = stream[:length]
+        cosine = float(row_cosines(embed_each(reference, [ids]), embed_each(served, [ids]))[0])
+        # One or two ids are no text: the special tokens alone take two.
+        if not np.isfinite(cosine) or (length > 2 and cosine < thresholds.minimum):
+            raise DisagreesWithCheckpoint(
+                f"at {length} tokens the cosine to the float32 model is {cosine:.4f}"
+                f" (needs {thresholds.minimum})",
+                f"长度为 {length} 个 token 时，与 float32 模型的余弦为 {cosine:.4f}"
+                f"（要求 {thresholds.minimum}）",
+            )
+
+
+def _shorten(text: str, limit: int = 60) -> str:
+    line = " ".join(text.split())
+    return repr(line if len(line) <= limit else line[: limit - 1] + "…")

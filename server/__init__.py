@@ -1,0 +1,1 @@
+"""Serves vectors and search from an exported artifact; imports nothing that trains or exports."""

@@ -1,0 +1,135 @@
+"""Everything the server says no with, by whose fault it is.
+
+ServerError
+├── CallerError              the request is at fault; repeating it will not help
+│   ├── InvalidRequest       not JSON, a wrong type or value, an unknown option
+│   ├── EmptyInput           no texts, or an empty text
+│   ├── TooManyTexts         more texts than one request may carry
+│   ├── TextTooLong          longer than the model reads, and the caller forbade truncation
+│   ├── RequestTooLarge      body bytes or tokens over the limit of one request
+│   ├── UnsupportedMediaType not application/json
+│   ├── RouteNotFound        no such path
+│   ├── MethodNotAllowed     the path exists, the method does not
+│   └── ModelNotFound        another model than the served one
+├── MomentError              the same request may succeed later
+│   ├── Overloaded           the queue is full
+│   └── ShuttingDown         the server is stopping
+├── ServerFault              our fault
+│   ├── InferenceFailed      the batch of this text raised
+│   └── InternalError        anything unforeseen
+└── StartupError             said on the command line, in English and Chinese
+    ├── BadArtifact          missing, damaged, or computing other vectors than it should
+    ├── BadSettings          a flag or variable with an impossible value
+    └── StoreError           the data folder cannot be used as asked
+
+Messages name the value and the limit and have no final full stop. Status codes live in `server/api`.
+"""
+
+from typing import ClassVar
+
+
+class ServerError(Exception):
+    code: ClassVar[str] = "internal_error"
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0]) if self.args else self.code
+
+
+class CallerError(ServerError):
+    """`param` names the request's key at fault, where there is one."""
+
+    code = "invalid_request"
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class InvalidRequest(CallerError):
+    code = "invalid_request"
+
+
+class EmptyInput(CallerError):
+    code = "empty_input"
+
+
+class TooManyTexts(CallerError):
+    code = "too_many_texts"
+
+
+class TextTooLong(CallerError):
+    code = "text_too_long"
+
+
+class RequestTooLarge(CallerError):
+    code = "request_too_large"
+
+
+class UnsupportedMediaType(CallerError):
+    code = "unsupported_media_type"
+
+
+class RouteNotFound(CallerError):
+    code = "not_found"
+
+
+class MethodNotAllowed(CallerError):
+    code = "method_not_allowed"
+
+
+class ModelNotFound(CallerError):
+    code = "model_not_found"
+
+
+class MomentError(ServerError):
+    """`retry_after_s`: whole seconds after which the caller may try again."""
+
+    code = "try_later"
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class Overloaded(MomentError):
+    code = "overloaded"
+
+
+class ShuttingDown(MomentError):
+    code = "shutting_down"
+
+
+class ServerFault(ServerError):
+    code = "internal_error"
+
+
+class InferenceFailed(ServerFault):
+    code = "inference_failed"
+
+
+class InternalError(ServerFault):
+    code = "internal_error"
+
+
+class StartupError(ServerError):
+    """The same sentence in both languages, for the person at the terminal."""
+
+    code = "startup_error"
+
+    def __init__(self, english: str, chinese: str) -> None:
+        super().__init__(english)
+        self.english = english
+        self.chinese = chinese
+
+
+class BadArtifact(StartupError):
+    code = "bad_artifact"
+
+
+class BadSettings(StartupError):
+    code = "bad_settings"
+
+
+class StoreError(StartupError):
+    code = "store_error"

@@ -1,0 +1,128 @@
+"""The artifact's manifest: what the server must know about a model and never guess.
+
+An artifact is a folder with `model.onnx`, `tokenizer.json` and `manifest.json`; `export` writes it,
+`read_manifest` checks it: every file must have the hash the manifest states.
+"""
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+from server.errors import BadArtifact
+
+FORMAT_VERSION = 1
+MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE = "model.onnx", "tokenizer.json", "manifest.json"
+
+
+class TextRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How sentence-transformers prepares a text for this model.
+
+    White space at both ends is stripped, then the text is lower-cased where `lower_case` says so,
+    then cut to `max_tokens`, special tokens included. Instructions are put before the text as is.
+    """
+
+    lower_case: bool
+    max_tokens: int
+    query_instruction: str = ""
+    document_instruction: str = ""
+
+
+class Agreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Cosine between this artifact's vectors and the float32 model's, on `texts` texts."""
+
+    mean: float
+    minimum: float
+    texts: int
+
+
+class Quantization(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the int8 numbers were made; enough to make them again."""
+
+    recipe: str
+    weight_bits: int
+    calibration_sha256: str
+    calibration_texts: int
+
+
+class SelfTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A text and its vector, without instruction, as the exporting machine computed it."""
+
+    text: str
+    vector: list[float]
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that the server states about the model, and checks at start.
+
+    fingerprint: identity of the vector space; two artifacts share it only if they give the same
+    vectors. dimension: D. normalized: rows have unit L2 norm. inputs: the graph's input names.
+    matryoshka_dimensions: sizes that the model was trained to be cut to.
+    """
+
+    format_version: int
+    model_id: str
+    revision: str
+    fingerprint: str
+    family: str
+    pooling: str
+    normalized: bool
+    dimension: int
+    text: TextRules
+    precision: str
+    inputs: list[str]
+    matryoshka_dimensions: list[int]
+    files: dict[str, str]
+    checkpoint_sha256: str
+    quantization: Quantization | None
+    agreement: Agreement
+    instruction_set: str
+    exported_with: dict[str, str]
+    settings_sha256: str
+    self_test: list[SelfTest]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Parse the manifest and check the hash of every file it lists; raises BadArtifact."""
+    path = folder / MANIFEST_FILE
+    manifest = parse_manifest(path)
+    for name, expected in manifest.files.items():
+        found = file_sha256(folder / name)
+        if found != expected:
+            raise BadArtifact(
+                f"{folder / name} is damaged: its sha256 is {found}, the manifest says {expected};"
+                " export the model again",
+                f"{folder / name} 已损坏：sha256 为 {found}，清单记录为 {expected}；请重新导出模型",
+            )
+    return manifest
+
+
+def parse_manifest(path: Path) -> Manifest:
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except FileNotFoundError:
+        raise BadArtifact(
+            f"no artifact at {path.parent}: {path.name} is missing; run `make export` first",
+            f"{path.parent} 中没有模型：缺少 {path.name}；请先运行 make export",
+        ) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, OSError) as error:
+        raise BadArtifact(
+            f"{path} cannot be read: {error}", f"{path} 无法读取：{error}"
+        ) from None
+    if manifest.format_version != FORMAT_VERSION:
+        raise BadArtifact(
+            f"{path} has format {manifest.format_version}, this server reads {FORMAT_VERSION};"
+            " export the model again",
+            f"{path} 的格式版本为 {manifest.format_version}，本服务器支持 {FORMAT_VERSION}；请重新导出模型",
+        )
+    return manifest
+
+
+def file_sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BadArtifact(
+            f"{path} cannot be read: {error.strerror}", f"{path} 无法读取：{error.strerror}"
+        ) from None

@@ -1,0 +1,24 @@
+"""The one place that imports onnxruntime, with its telemetry off before the import."""
+
+import os
+
+# onnxruntime's Linux wheel writes a device id and an event database under the user's cache folder
+# at import and knows an upload address; this variable stops both, and only before the import.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+import onnxruntime  # noqa: E402
+
+Session = onnxruntime.InferenceSession
+VERSION: str = onnxruntime.__version__
+
+
+def open_session(model: str | bytes, threads: int) -> Session:
+    """A CPU session on a file's path or a serialised model.
+
+    threads: intra-op threads; with 1 the calling thread does all the work.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return Session(model, options, providers=["CPUExecutionProvider"])
