@@ -50,7 +50,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Turn a checkpoint into one verified ONNX artifact. 把模型检查点导出为一个经过验证的 ONNX 文件。",
     )
     add = parser.add_argument
-    add("model", help="checkpoint folder, or a hub id such as BAAI/bge-small-zh-v1.5 / 模型文件夹或 hub 名称")
+    add(
+        "model",
+        help="checkpoint folder, or a hub id such as BAAI/bge-small-zh-v1.5 / 模型文件夹或 hub 名称",
+    )
     add("--out", type=Path, help="artifact folder (default: MODEL/onnx-PRECISION) / 输出文件夹")
     add("--precision", choices=("int8", "fp32"), default="int8", help="default: int8 / 精度")
     add(
@@ -61,7 +64,12 @@ def _parser() -> argparse.ArgumentParser:
         help="8 is closest to float32; 7 gives the same vectors on every x86 CPU, also without VNNI"
         " / 8 位最接近 float32；7 位在所有 x86 CPU 上向量相同",
     )
-    add("--calibration", type=Path, metavar="FILE", help="texts like yours, one a line or .jsonl / 校准文本")
+    add(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="texts like yours, one a line or .jsonl / 校准文本",
+    )
     add("--verify-texts", type=Path, metavar="FILE", help="texts to verify on / 验证文本")
     add(
         "--min-agreement",
@@ -81,8 +89,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N,N",
         help="sizes that the model was trained to be cut to / 可截断的维度",
     )
-    add("--via", choices=("graph", "optimum"), default="graph", help="optimum: other architectures / 其他架构")
-    add("--allow-pickle", action="store_true", help="read pytorch_model.bin, weights only / 允许读取 .bin")
+    add(
+        "--via",
+        choices=("graph", "optimum"),
+        default="graph",
+        help="optimum: other architectures / 其他架构",
+    )
+    add(
+        "--allow-pickle",
+        action="store_true",
+        help="read pytorch_model.bin, weights only / 允许读取 .bin",
+    )
     add("--force", action="store_true", help="export again even if nothing changed / 强制重新导出")
     return parser
 

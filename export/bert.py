@@ -286,9 +286,7 @@ class _Network:
             "MatMulNBits",
             [
                 read,
-                self._graph.constant(
-                    f"{name}.weight", padded.T.reshape(outputs, blocks, BLOCK)
-                ),
+                self._graph.constant(f"{name}.weight", padded.T.reshape(outputs, blocks, BLOCK)),
                 self._graph.floats(f"{name}.weight_scale", linear.scale.T),
                 "",
                 "",
@@ -313,9 +311,7 @@ class _Network:
             divisor = self._graph.floats(f"{site}.smoothing", 1.0 / linear.input.smoothing)
             tensor = self._graph.node("Mul", [tensor, divisor], f"{site}.smoothed")
         scale, zero_point = self._quantization(site, linear.input)
-        return self._graph.node(
-            "QuantizeLinear", [tensor, scale, zero_point], f"{site}.quantized"
-        )
+        return self._graph.node("QuantizeLinear", [tensor, scale, zero_point], f"{site}.quantized")
 
     def _quantization(self, site: str, quantizer: InputQuantizer) -> tuple[str, str]:
         return (

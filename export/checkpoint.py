@@ -203,7 +203,9 @@ def read_settings(folder: Path, config: dict[str, Any]) -> SentenceSettings:
     pooling = "mean"
     if "Pooling" in modules:
         pooling = _pooling_mode(read_json(folder / modules["Pooling"] / "config.json"))
-    positions = int(config["max_position_embeddings"]) if "max_position_embeddings" in config else 512
+    positions = (
+        int(config["max_position_embeddings"]) if "max_position_embeddings" in config else 512
+    )
     max_tokens = sentence_config.get("max_seq_length")
     if max_tokens is None:
         max_tokens = min(positions, int(tokenizer_config.get("model_max_length", positions)))
@@ -297,7 +299,7 @@ def read_tokenizer(folder: Path) -> str:
 
 
 def _wordpiece(vocabulary: Path, config: dict[str, Any]) -> Tokenizer:
-    from tokenizers.implementations import BertWordPieceTokenizer
+    from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
     built = BertWordPieceTokenizer(
         str(vocabulary),
@@ -406,7 +408,9 @@ def _check_shapes(tensors: Mapping[str, FloatArray], shape: BertShape) -> None:
             )
     for name in expected_shapes(shape):
         if not np.isfinite(tensors[name]).all():
-            raise CorruptFile(f"tensor {name} holds NaN or infinity", f"张量 {name} 含 NaN 或无穷大")
+            raise CorruptFile(
+                f"tensor {name} holds NaN or infinity", f"张量 {name} 含 NaN 或无穷大"
+            )
 
 
 def expected_shapes(shape: BertShape) -> dict[str, tuple[int, ...]]:

@@ -4,6 +4,7 @@ It knows ONNX and nothing of models: `bert.py` says which operators a network is
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,6 @@ OPSET = 20
 IR_VERSION = 9
 CONTRIB = "com.microsoft"
 
-Attribute = int | float | str | Sequence[int]
 Dimension = int | str
 
 
@@ -50,7 +50,7 @@ class GraphWriter:
         inputs: Sequence[str],
         name: str,
         domain: str = "",
-        **attributes: Attribute,
+        **attributes: Any,
     ) -> str:
         """Append a node with one output, which bears the node's name; returns that name."""
         self._nodes.append(

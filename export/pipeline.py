@@ -50,6 +50,7 @@ SELF_TEST_TEXTS = (
     "GPU 不是必需的：CPU only, int8, 2026-11.",
 )
 
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What the command line asks for; see `python -m export --help`."""
@@ -112,9 +113,7 @@ def export(settings: Settings) -> Path:
             revision=revision,
             self_test=_self_test(served, tokenizer),
         )
-        artifact.write_artifact(
-            out, graphs.served_model, source.tokenizer_json.encode(), manifest
-        )
+        artifact.write_artifact(out, graphs.served_model, source.tokenizer_json.encode(), manifest)
     _report(out, graphs, agreement, time.perf_counter() - started)
     return out
 
@@ -167,7 +166,11 @@ def _read_source(folder: Path, settings: Settings) -> _Source:
     config = read_json(folder / "config.json")
     weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model.bin")]
     return _Source(
-        folder, read_settings(folder, config), read_tokenizer(folder), hash_files(folder, weights), None
+        folder,
+        read_settings(folder, config),
+        read_tokenizer(folder),
+        hash_files(folder, weights),
+        None,
     )
 
 
@@ -350,7 +353,11 @@ def _manifest(
         ),
         agreement=agreement,
         instruction_set=int8_instruction_set(cpu_features()),
-        exported_with={"onnxruntime": RUNTIME_VERSION, "onnx": onnx.__version__, "numpy": np.__version__},
+        exported_with={
+            "onnxruntime": RUNTIME_VERSION,
+            "onnx": onnx.__version__,
+            "numpy": np.__version__,
+        },
         settings_sha256=identity,
         self_test=[],
     )

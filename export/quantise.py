@@ -123,14 +123,18 @@ def quantize(
         for names in ((query, key, value), (attention_out,), (intermediate,), (output,)):
             site = site_of(names[0])
             progress(site)
-            target = sampler.run(*build_layer(checkpoint, floats, index, until=site), exact, threads)
+            target = sampler.run(
+                *build_layer(checkpoint, floats, index, until=site), exact, threads
+            )
             found = sampler.run(*build_layer(checkpoint, mixed, index, until=site), actual, threads)
             weights = [floats[name] for name in names]
             if site == output and _one_row(checkpoint, index):
                 mixed[output] = _blockwise(weights[0], limit, found, target)
                 continue
             free = site == attention_out
-            choice = _search(found, weights, limit, must_reach=1.0 if free else SMOOTHING_MUST_REACH)
+            choice = _search(
+                found, weights, limit, must_reach=1.0 if free else SMOOTHING_MUST_REACH
+            )
             done.report.append(choice.report(site))
             quantizer = choice.quantizer
             if free and quantizer.smoothing is not None:
@@ -269,7 +273,7 @@ def _affine(low: float, high: float) -> tuple[float, int]:
 
 
 def fake_quantize(x: FloatArray, low: float, high: float) -> FloatArray:
-    """x through uint8 and back, as QuantizeLinear rounds (to even) and saturates."""
+    """X through uint8 and back, as QuantizeLinear rounds (to even) and saturates."""
     scale, zero_point = _affine(low, high)
     levels = np.rint(x * np.float32(1 / scale))
     np.clip(levels, -zero_point, 255 - zero_point, out=levels)

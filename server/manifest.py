@@ -106,9 +106,7 @@ def parse_manifest(path: Path) -> Manifest:
             f"{path.parent} 中没有模型：缺少 {path.name}；请先运行 make export",
         ) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, OSError) as error:
-        raise BadArtifact(
-            f"{path} cannot be read: {error}", f"{path} 无法读取：{error}"
-        ) from None
+        raise BadArtifact(f"{path} cannot be read: {error}", f"{path} 无法读取：{error}") from None
     if manifest.format_version != FORMAT_VERSION:
         raise BadArtifact(
             f"{path} has format {manifest.format_version}, this server reads {FORMAT_VERSION};"

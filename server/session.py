@@ -1,14 +1,16 @@
 """The one place that imports onnxruntime, with its telemetry off before the import."""
 
 import os
+from typing import Any
 
 # onnxruntime's Linux wheel writes a device id and an event database under the user's cache folder
 # at import and knows an upload address; this variable stops both, and only before the import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-import onnxruntime  # noqa: E402
+import onnxruntime
 
-Session = onnxruntime.InferenceSession
+# onnxruntime has no type stubs.
+Session = Any
 VERSION: str = onnxruntime.__version__
 
 
@@ -21,4 +23,4 @@ def open_session(model: str | bytes, threads: int) -> Session:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    return Session(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

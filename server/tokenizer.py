@@ -6,11 +6,11 @@ from collections.abc import Sequence
 # The lanes own the cores; the library's own thread pool would compete with them. Read at import.
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-import numpy as np  # noqa: E402
-import tokenizers  # noqa: E402
+import numpy as np
+import tokenizers
 
-from server.manifest import TextRules  # noqa: E402
-from server.types import Ids, InputType, Tokens  # noqa: E402
+from server.manifest import TextRules
+from server.types import Ids, InputType, Tokens
 
 
 class Tokenizer:

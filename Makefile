@@ -1,0 +1,82 @@
+# Everything a clone needs; `make help` lists it. Variables: MODEL, FILE, HOST, PORT, DATA, ARGS.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+MODEL ?= models/bge-small-zh-v1.5
+ARTIFACT ?= $(MODEL)/onnx-int8
+HOST ?= 127.0.0.1
+PORT ?= 8000
+DATA ?= data
+export ORT_DISABLE_TELEMETRY := 1
+export PYTHONDONTWRITEBYTECODE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install dev install-any export serve index search test test-slow test-torch check fix bench lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(VENV)/run.done ## create .venv with the locked packages to export and serve
+
+$(VENV)/run.done: locks/run.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=... 需要 Python 3.11 或更新版本"; exit 1; }
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/run.txt
+	@touch $@
+
+dev: $(VENV)/dev.done ## add the locked packages for tests and checks
+
+$(VENV)/dev.done: $(VENV)/run.done locks/dev.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/dev.txt
+	@touch $@
+
+install-any: install ## add optimum, transformers and torch, to export other architectures
+	$(RUN) -m pip install --quiet --disable-pip-version-check ".[export-any]"
+
+export: install ## MODEL=folder or hub id: write and verify MODEL/onnx-int8 (ARGS="--precision fp32" ...)
+	$(RUN) -m export $(MODEL) $(ARGS)
+
+# The shipped model is exported when it has not been yet; export itself says when nothing changed.
+$(ARTIFACT)/manifest.json: | install
+	$(RUN) -m export $(MODEL) --out $(ARTIFACT)
+
+serve: install $(ARTIFACT)/manifest.json ## start the server on HOST:PORT (ARGS="--help" lists settings)
+	$(RUN) -m server serve --host $(HOST) --port $(PORT) --model $(ARTIFACT) --data $(DATA) $(ARGS)
+
+index: install $(ARTIFACT)/manifest.json ## FILE=docs.txt: add a text file, one document a line
+	@test -n "$(FILE)" || { echo 'usage: make index FILE=docs.txt  用法：make index FILE=文档.txt'; exit 2; }
+	$(RUN) -m server index "$(FILE)" --model $(ARTIFACT) --data $(DATA) $(ARGS)
+
+search: install $(ARTIFACT)/manifest.json ## ask the indexed documents
+	$(RUN) -m server search --model $(ARTIFACT) --data $(DATA) $(ARGS)
+
+test: dev models/bge-small-zh-v1.5/onnx-int8/manifest.json ## run the tests
+	$(RUN) -m pytest -q $(ARGS)
+
+test-slow: dev ## run the slow tests too
+	$(RUN) -m pytest -q -m 'not torch' $(ARGS)
+
+test-torch: dev install-any ## run the tests of the optimum route
+	$(RUN) -m pytest -q -m torch $(ARGS)
+
+check: dev ## lint, format and types
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+fix: dev ## format and apply lint fixes
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+bench: dev $(ARTIFACT)/manifest.json ## encoder, server, quality and memory (TEXTS=folder with real texts)
+	$(RUN) -m benchmarks.encode --model $(ARTIFACT)
+	$(RUN) -m benchmarks.serve --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
+	$(RUN) -m benchmarks.memory --model $(ARTIFACT)
+
+lock: ## renew locks/ from pyproject.toml (needs uv on PATH)
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra export -o locks/run.txt
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra dev -c locks/run.txt -o locks/dev.txt
+
+clean: ## remove .venv and exported artifacts, keep data
+	rm -rf $(VENV) models/*/onnx-int8 models/*/onnx-fp32

@@ -1,0 +1,39 @@
+"""Facts that every result line carries: machine, versions, commit."""
+
+import os
+import platform
+import subprocess
+from typing import Any
+
+import numpy as np
+
+from server.cpu import cpu_budget, cpu_features, int8_instruction_set
+from server.session import VERSION
+
+
+def facts() -> dict[str, Any]:
+    return {
+        "cpu": _cpu_name(),
+        "cores": cpu_budget(),
+        "int8": int8_instruction_set(cpu_features()),
+        "python": platform.python_version(),
+        "onnxruntime": VERSION,
+        "numpy": np.__version__,
+        "commit": _commit(),
+        "load_average": round(os.getloadavg()[0], 2),
+    }
+
+
+def _cpu_name() -> str:
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def _commit() -> str:
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    )
+    return found.stdout.strip() or "unknown"

@@ -1,0 +1,43 @@
+"""Texts for load: generated with the length distributions of real traffic, or read from a file.
+
+Lengths follow quantiles measured on real questions, law articles and a mix of both with long tails;
+the characters are drawn, seeded, from the calibration texts, so that tokens look like Chinese text.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from export.texts import CALIBRATION, read_texts
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
+# Characters at those quantiles; a text has two tokens more.
+LENGTHS = {
+    "queries": (5, 9, 12, 15, 18, 27, 35, 60),
+    "laws": (12, 35, 67, 100, 155, 270, 430, 700),
+    "mixed": (5, 10, 14, 22, 168, 510, 900, 1200),
+}
+# What load.lua replaces with characters that make each request unique.
+UNIQUE = "@@"
+
+
+def generate(name: str, count: int, seed: int = 1) -> list[str]:
+    """`count` texts of the workload `name`: queries, laws or mixed."""
+    random = np.random.default_rng(seed)
+    pool = "".join(
+        c for text in read_texts(CALIBRATION, at_least=1) for c in text if "一" <= c <= "鿿"
+    )
+    lengths = np.interp(random.random(count), QUANTILES, LENGTHS[name]).astype(int)
+    starts = random.integers(0, len(pool) - 1, count)
+    return [(pool[start:] + pool)[:length] for start, length in zip(starts, lengths, strict=True)]
+
+
+def load(name: str, count: int, texts: Path | None) -> list[str]:
+    """Texts of a JSON list or a text file when `texts` is given, generated ones otherwise."""
+    if texts is None:
+        return generate(name, count)
+    path = texts / f"{name}.json" if texts.is_dir() else texts
+    if path.suffix == ".json":
+        return [str(text) for text in json.loads(path.read_text(encoding="utf-8"))][:count]
+    return read_texts(path, at_least=1)[:count]

@@ -1,0 +1,1 @@
+"""HTTP dialects, one a file: thin translations to and from the engine; none knows another."""

@@ -1,0 +1,69 @@
+"""The project's own form: POST /embed {"texts": [...]} -> {"vectors": [[...]]}.
+
+TEI's clients post to the same path; a body with `inputs` is handed to the function given for it.
+"""
+
+import base64
+from collections.abc import Awaitable, Callable
+from typing import Literal
+
+import msgspec
+import orjson
+
+from server.api.http import Call, Reply, decode, json_body, retry_headers, status_of
+from server.engine import Embedded
+from server.errors import InvalidRequest, ServerError
+from server.types import InputType
+
+
+class EmbedRequest(msgspec.Struct):
+    """The native request; `inputs` is only looked at to tell TEI's form."""
+
+    texts: list[str] | msgspec.UnsetType = msgspec.UNSET
+    inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    input_type: InputType = "document"
+    dimensions: int | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    truncate: bool = True
+
+
+def embed(tei: Callable[[Call], Awaitable[Reply]]) -> Callable[[Call], Awaitable[Reply]]:
+    """The handler of POST /embed; `tei` answers bodies in TEI's form."""
+
+    async def handle(call: Call) -> Reply:
+        # subtle: a TEI body may have keys that this struct would refuse, so the form is told first.
+        form = decode(call.body, _Form)
+        if form.inputs is not msgspec.UNSET and form.texts is msgspec.UNSET:
+            return await tei(call)
+        request = decode(call.body, EmbedRequest)
+        if request.texts is msgspec.UNSET or request.inputs is not msgspec.UNSET:
+            raise InvalidRequest('exactly one of "texts" and "inputs" is needed', param="texts")
+        embedded = await call.engine.embed(
+            request.texts,
+            request.input_type,
+            truncate=request.truncate,
+            dimensions=request.dimensions,
+        )
+        return _reply(embedded, request.encoding_format)
+
+    return handle
+
+
+class _Form(msgspec.Struct):
+    texts: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+def _reply(embedded: Embedded, encoding_format: str) -> Reply:
+    headers = [(b"x-truncated", str(len(embedded.truncated)).encode())]
+    if encoding_format == "base64":
+        rows = [base64.b64encode(row.tobytes()).decode() for row in embedded.vectors]
+        return Reply(json_body({"vectors": rows}), headers=headers)
+    body = orjson.dumps({"vectors": embedded.vectors}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Reply(body, headers=headers)
+
+
+def error_reply(error: ServerError) -> Reply:
+    """{"error": {"code", "message"}}."""
+    body = json_body({"error": {"code": error.code, "message": error.message}})
+    return Reply(body, status_of(error), retry_headers(error))

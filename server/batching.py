@@ -1,0 +1,195 @@
+"""Which texts are computed together: a data structure and a policy, without clocks or threads.
+
+Theory of operation
+-------------------
+A request becomes a `Job` of one or more texts; each text waits as an `Item`. A free lane asks
+`Queue.take` for a batch and gets one at once if anything waits: there is no waiting window, because
+company forms by itself while the lanes are busy. A batch holds texts of one length (so the graph
+needs neither mask nor padding) up to a token budget; the oldest text chooses the length.
+
+Small jobs are interactive and go first. Bulk jobs get the lanes when nobody interactive waits, and
+at least one batch every `bulk_patience_s`, so they never starve; texts of the same length join an
+interactive batch that has room whichever kind they are. The two kinds have separate bounds, so a
+bulk client cannot make single queries be refused.
+
+Promises: an item is handed out at most once; items of abandoned or failed jobs are dropped before
+they cost anything; within a kind and a length, first in is first out.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from server.errors import Overloaded, RequestTooLarge, ServerError
+from server.types import Ids, Vectors
+
+# Seconds until a refused caller may retry: never shorter than one, never longer than a minute.
+RETRY_AFTER_S = (1, 60)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """Bounds of the queue; `config.py` says how to choose them."""
+
+    batch_tokens: int
+    interactive_tokens: int
+    interactive_queue_tokens: int
+    bulk_queue_tokens: int
+    bulk_patience_s: float = 0.05
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """The texts of one request and, in the end, their vectors.
+
+    vectors: float32 (B, D), rows in the order of the request; complete when `remaining` is 0.
+    waiter: whatever the submitter waits on; the queue and the lanes only carry it.
+    """
+
+    ids: Sequence[Ids]
+    vectors: Vectors
+    waiter: Any
+    arrived: float
+    tokens: int = field(init=False)
+    remaining: int = field(init=False)
+    started: float | None = None
+    finished: float | None = None
+    error: ServerError | None = None
+    abandoned: bool = False
+
+    def __post_init__(self) -> None:
+        self.tokens = sum(map(len, self.ids))
+        self.remaining = len(self.ids)
+
+
+class Item:
+    """One text of a job."""
+
+    __slots__ = ("ids", "job", "position")
+
+    def __init__(self, job: Job, position: int, ids: Ids) -> None:
+        self.job = job
+        self.position = position
+        self.ids = ids
+
+
+Batch = list[Item]
+
+
+class _Line:
+    """Waiting items of one kind, by length and in order of arrival."""
+
+    __slots__ = ("_by_length", "tokens")
+
+    def __init__(self) -> None:
+        self._by_length: dict[int, deque[Item]] = {}
+        self.tokens = 0
+
+    def add(self, item: Item) -> None:
+        length = len(item.ids)
+        self._by_length.setdefault(length, deque()).append(item)
+        self.tokens += length
+
+    def oldest(self) -> Item | None:
+        """The item that waits longest; those nobody waits for any more are dropped on the way.
+
+        Looks at one item a length, at most the model's maximum of them: cheap beside a batch.
+        """
+        best: Item | None = None
+        for length, waiting in list(self._by_length.items()):
+            while waiting and (waiting[0].job.abandoned or waiting[0].job.error is not None):
+                waiting.popleft()
+                self.tokens -= length
+            if not waiting:
+                del self._by_length[length]
+            elif best is None or waiting[0].job.arrived < best.job.arrived:
+                best = waiting[0]
+        return best
+
+    def take(self, length: int, room: int) -> Batch:
+        """Up to `room` items of one length, oldest first."""
+        waiting = self._by_length.get(length)
+        batch: Batch = []
+        while waiting and len(batch) < room:
+            item = waiting.popleft()
+            self.tokens -= length
+            if not item.job.abandoned and item.job.error is None:
+                batch.append(item)
+        if not waiting:
+            self._by_length.pop(length, None)
+        return batch
+
+
+class Queue:
+    """All waiting texts; every method is called under one lock that the lanes own."""
+
+    def __init__(self, limits: BatchLimits) -> None:
+        self._limits = limits
+        self._interactive = _Line()
+        self._bulk = _Line()
+        self._bulk_due = 0.0
+
+    @property
+    def tokens(self) -> tuple[int, int]:
+        """Waiting tokens of interactive and of bulk jobs."""
+        return self._interactive.tokens, self._bulk.tokens
+
+    def add(self, job: Job, now: float, tokens_per_s: float) -> None:
+        """Accept a whole job or none of it; raises Overloaded or RequestTooLarge."""
+        interactive = self.is_interactive(job)
+        line = self._interactive if interactive else self._bulk
+        limit = (
+            self._limits.interactive_queue_tokens if interactive else self._limits.bulk_queue_tokens
+        )
+        if job.tokens > limit:
+            raise RequestTooLarge(
+                f"the request has {job.tokens} tokens, at most {limit} fit in the queue;"
+                " send fewer texts at once"
+            )
+        if line.tokens + job.tokens > limit:
+            raise Overloaded(
+                f"the queue holds {line.tokens} tokens of at most {limit}, the request has"
+                f" {job.tokens} more; try again later",
+                retry_after_s=retry_after_s(line.tokens, tokens_per_s),
+            )
+        if not interactive and self._bulk.oldest() is None:
+            self._bulk_due = now + self._limits.bulk_patience_s
+        for position, ids in enumerate(job.ids):
+            line.add(Item(job, position, ids))
+
+    def is_interactive(self, job: Job) -> bool:
+        return len(job.ids) == 1 or job.tokens <= self._limits.interactive_tokens
+
+    def take(self, now: float) -> Batch:
+        """The next batch, items of equal length; empty when nothing waits."""
+        oldest, bulk = self._interactive.oldest(), self._bulk.oldest()
+        first, second = self._interactive, self._bulk
+        if oldest is None or (bulk is not None and now >= self._bulk_due):
+            oldest, first, second = bulk, second, first
+        if oldest is None:
+            return []
+        if first is self._bulk:
+            self._bulk_due = now + self._limits.bulk_patience_s
+        length = len(oldest.ids)
+        room = max(1, self._limits.batch_tokens // length)
+        batch = first.take(length, room)
+        if len(batch) < room:
+            batch += second.take(length, room - len(batch))
+        return batch
+
+    def drain(self) -> list[Job]:
+        """Empty the queue; returns the jobs that were waiting, each once."""
+        jobs: dict[int, Job] = {}
+        for line in (self._interactive, self._bulk):
+            while (item := line.oldest()) is not None:
+                jobs[id(item.job)] = item.job
+                line.take(len(item.ids), 1)
+        return list(jobs.values())
+
+
+def retry_after_s(queued_tokens: int, tokens_per_s: float) -> int:
+    """Whole seconds in which about half of the queue will have been worked off."""
+    shortest, longest = RETRY_AFTER_S
+    seconds = queued_tokens / max(tokens_per_s, 1.0) / 2
+    return int(min(max(seconds + 0.5, shortest), longest))

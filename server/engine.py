@@ -1,0 +1,220 @@
+"""Texts in, vectors out: tokenises, queues, waits; what every dialect and the store call.
+
+The engine lives on one event loop. Lanes deliver finished jobs to that loop, one wake-up a batch.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from server.batching import BatchLimits, Job
+from server.config import Config
+from server.cpu import cpu_budget
+from server.encoder import Model
+from server.errors import (
+    EmptyInput,
+    InvalidRequest,
+    Overloaded,
+    RequestTooLarge,
+    TextTooLong,
+    TooManyTexts,
+)
+from server.lanes import Lanes
+from server.manifest import Manifest
+from server.metrics import Metrics, now
+from server.types import Ids, InputType, Tokens, Vectors
+
+# Characters tokenised before other requests get a turn on the loop: about 2 ms of work.
+SLICE_CHARACTERS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The answer to one request.
+
+    vectors: float32 (B, D), rows in the order of the texts. tokens: those of all texts, special
+    tokens included, after truncation. truncated: indices of texts that lost their end.
+    """
+
+    vectors: Vectors
+    tokens: int
+    truncated: Sequence[int]
+
+
+class Engine:
+    """Serves one model on the loop it is given; close it once."""
+
+    def __init__(
+        self, model: Model, config: Config, metrics: Metrics, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._model = model
+        self._config = config
+        self._metrics = metrics
+        self._loop = loop
+        self._lanes = Lanes(
+            model.encoder,
+            BatchLimits(
+                batch_tokens=config.batch_tokens,
+                interactive_tokens=config.interactive_tokens,
+                interactive_queue_tokens=config.interactive_queue_tokens,
+                bulk_queue_tokens=config.bulk_queue_tokens,
+            ),
+            metrics,
+            self._deliver,
+            config.lanes or cpu_budget(),
+        )
+        manifest = model.manifest
+        metrics.model.labels(manifest.model_id, manifest.precision, manifest.fingerprint).set(1)
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._model.manifest
+
+    @property
+    def accepting(self) -> bool:
+        """Whether new requests are taken: false once it is closing."""
+        return self._lanes.accepting
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        input_type: InputType = "document",
+        *,
+        truncate: bool = True,
+        dimensions: int | None = None,
+    ) -> Embedded:
+        """Embed texts in order; raises a CallerError, Overloaded, ShuttingDown or InferenceFailed.
+
+        dimensions: cut vectors to this size and normalise them again, if the model allows it.
+
+        Cancelling the caller abandons the job: what has not been computed yet never will be.
+        """
+        self._check(texts)
+        self._check_dimensions(dimensions)
+        started = now()
+        tokens = await self._tokenize(texts, input_type)
+        self._metrics.tokenize_seconds.observe(now() - started)
+        if tokens.truncated and not truncate:
+            index = tokens.truncated[0]
+            raise TextTooLong(
+                f"text {index} has more than the {self.manifest.text.max_tokens} tokens that the"
+                " model reads; shorten it or allow truncation"
+            )
+        job = await self._compute(tokens.ids)
+        self._count(tokens, job)
+        return Embedded(cut(job.vectors, dimensions), job.tokens, tokens.truncated)
+
+    def close(self) -> None:
+        """Finish accepted work within the configured time; blocks."""
+        self._lanes.close(self._config.shutdown_s)
+
+    # --- the steps of a request -------------------------------------------------------------------
+
+    def _check(self, texts: Sequence[str]) -> None:
+        if not texts:
+            raise EmptyInput("no texts: the list is empty")
+        if len(texts) > self._config.max_texts:
+            raise TooManyTexts(
+                f"{len(texts)} texts in one request, at most {self._config.max_texts} are allowed"
+            )
+        for index, text in enumerate(texts):
+            if not text:
+                raise EmptyInput(f"text {index} is empty")
+
+    def _check_dimensions(self, dimensions: int | None) -> None:
+        manifest = self.manifest
+        if dimensions in (None, manifest.dimension, *manifest.matryoshka_dimensions):
+            return
+        sizes = sorted({*manifest.matryoshka_dimensions, manifest.dimension})
+        raise InvalidRequest(
+            f"dimensions {dimensions} is not available; {manifest.model_id} gives"
+            f" {', '.join(map(str, sizes))}",
+            param="dimensions",
+        )
+
+    async def _tokenize(self, texts: Sequence[str], input_type: InputType) -> Tokens:
+        encode = self._model.tokenizer.encode
+        try:
+            if len(texts) == 1 or sum(map(len, texts)) <= SLICE_CHARACTERS:
+                return encode(texts, input_type)
+            ids: list[Ids] = []
+            truncated: list[int] = []
+            for begin, end in _slices(texts):
+                part = encode(texts[begin:end], input_type)
+                ids += part.ids
+                truncated += (begin + index for index in part.truncated)
+                await asyncio.sleep(0)
+            return Tokens(ids, truncated)
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(f"a text is not valid Unicode: {error.reason}") from None
+
+    async def _compute(self, ids: Sequence[Ids]) -> Job:
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        vectors = np.empty((len(ids), self.manifest.dimension), dtype=np.float32)
+        job = Job(ids, vectors, waiter, arrived=now())
+        try:
+            self._lanes.submit(job)
+        except (Overloaded, RequestTooLarge):
+            self._metrics.refused.inc()
+            raise
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            job.abandoned = True
+            self._metrics.abandoned.inc()
+            raise
+        if job.error is not None:
+            raise job.error
+        return job
+
+    def _count(self, tokens: Tokens, job: Job) -> None:
+        metrics = self._metrics
+        metrics.texts.inc(len(tokens.ids))
+        metrics.tokens.inc(job.tokens)
+        if tokens.truncated:
+            metrics.truncated.inc(len(tokens.truncated))
+        if job.started is not None and job.finished is not None:
+            metrics.queue_seconds.observe(job.started - job.arrived)
+            metrics.infer_seconds.observe(job.finished - job.started)
+
+    # --- the lanes' side --------------------------------------------------------------------------
+
+    def _deliver(self, jobs: Sequence[Job]) -> None:
+        """Called on a lane's thread: one wake-up of the loop for all jobs that a batch finished."""
+        try:
+            self._loop.call_soon_threadsafe(_resolve, jobs)
+        except RuntimeError:
+            # The loop is closed: nobody is left to be answered.
+            return
+
+
+def cut(vectors: Vectors, dimensions: int | None) -> Vectors:
+    """The first `dimensions` columns with unit norm again; float32 (B, D) -> (B, dimensions)."""
+    if dimensions is None or dimensions == vectors.shape[1]:
+        return vectors
+    return unit(vectors[:, :dimensions])
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Rows scaled to unit L2 norm; a zero row stays zero."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.ascontiguousarray(vectors / np.maximum(norms, 1e-12))
+
+
+def _resolve(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        if not job.waiter.done():
+            job.waiter.set_result(None)
+
+
+def _slices(texts: Sequence[str]) -> list[tuple[int, int]]:
+    """Consecutive ranges of about SLICE_CHARACTERS characters, each at least one text."""
+    bounds, begin, size = [], 0, 0
+    for index, text in enumerate(texts):
+        if size and size + len(text) > SLICE_CHARACTERS:
+            bounds.append((begin, index))
+            begin, size = index, 0
+        size += len(text)
+    return [*bounds, (begin, len(texts))]

@@ -1,0 +1,149 @@
+"""Threads that take batches from the queue and run the encoder; the only threads of the server.
+
+Every lane runs the same session, which is safe and holds the weights once; as many lanes as the CPU
+budget has cores give the most throughput. An idle lane sleeps.
+
+Promises: every job is answered exactly once, also when its batch raises or the lanes are closed; a
+raised batch fails the jobs in it and the lane lives on.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from server.batching import Batch, BatchLimits, Job, Queue
+from server.errors import InferenceFailed, ShuttingDown
+from server.metrics import Metrics, now
+from server.types import Encoder, Vectors
+
+log = logging.getLogger(__name__)
+
+# How fast the estimate of tokens per second follows what is measured, per batch.
+RATE_SMOOTHING = 0.05
+# Tokens per second assumed of a lane until it has worked; only for the first Retry-After.
+ASSUMED_RATE = 10_000.0
+
+Deliver = Callable[[Sequence[Job]], None]
+
+
+class Lanes:
+    """`count` threads around one queue; `deliver` gets finished jobs, on a lane's thread."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        limits: BatchLimits,
+        metrics: Metrics,
+        deliver: Deliver,
+        count: int,
+    ) -> None:
+        self._encoder = encoder
+        self._metrics = metrics
+        self._deliver = deliver
+        self._queue = Queue(limits)
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._idle = 0
+        self._closing = False
+        self._lane_rate = ASSUMED_RATE
+        self._threads = [
+            threading.Thread(target=self._run, name=f"lane-{index}", daemon=True)
+            for index in range(count)
+        ]
+        metrics.lanes.set(count)
+        metrics.queue_tokens.labels("interactive").set_function(lambda: self._queue.tokens[0])
+        metrics.queue_tokens.labels("bulk").set_function(lambda: self._queue.tokens[1])
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def accepting(self) -> bool:
+        return not self._closing
+
+    def submit(self, job: Job) -> None:
+        """Queue a job; raises Overloaded, RequestTooLarge or ShuttingDown, and then nothing waits."""
+        with self._lock:
+            if self._closing:
+                raise ShuttingDown("the server is stopping", retry_after_s=5)
+            self._queue.add(job, job.arrived, self._lane_rate * len(self._threads))
+            if self._idle:
+                self._work.notify(min(self._idle, len(job.ids)))
+
+    def close(self, timeout_s: float) -> None:
+        """Finish what was accepted within `timeout_s`; what is left then fails as ShuttingDown."""
+        with self._lock:
+            self._closing = True
+            self._work.notify_all()
+        deadline = now() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - now()))
+        with self._lock:
+            left = [job for job in self._queue.drain() if not job.abandoned]
+        for job in left:
+            job.error = ShuttingDown("the server stopped before its turn", retry_after_s=5)
+        if left:
+            self._deliver(left)
+
+    # --- the lane's side --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while batch := self._next():
+            started = now()
+            try:
+                vectors = self._encode(batch)
+            except Exception as error:
+                log.exception("a batch of %d texts failed", len(batch))
+                self._metrics.failed_batches.inc()
+                finished = self._fail(batch, f"the computation failed: {type(error).__name__}")
+            else:
+                finished = self._complete(batch, vectors, started)
+            if finished:
+                self._deliver(finished)
+
+    def _next(self) -> Batch:
+        """The next batch, after sleeping until there is one; empty when closing and all is done."""
+        with self._lock:
+            while not (batch := self._queue.take(now())) and not self._closing:
+                self._idle += 1
+                self._work.wait()
+                self._idle -= 1
+            return batch
+
+    def _encode(self, batch: Batch) -> Vectors:
+        ids = batch[0].ids[None] if len(batch) == 1 else np.stack([item.ids for item in batch])
+        vectors = self._encoder.encode(ids)
+        if vectors.shape[0] != len(batch):
+            raise ValueError(f"{vectors.shape[0]} vectors for {len(batch)} texts")
+        return vectors
+
+    def _complete(self, batch: Batch, vectors: Vectors, started: float) -> list[Job]:
+        ended = now()
+        tokens = len(batch) * len(batch[0].ids)
+        self._metrics.batch_texts.observe(len(batch))
+        self._metrics.batch_tokens.observe(tokens)
+        finished = []
+        with self._lock:
+            rate = tokens / max(ended - started, 1e-6)
+            self._lane_rate += RATE_SMOOTHING * (rate - self._lane_rate)
+            for item, vector in zip(batch, vectors, strict=True):
+                job = item.job
+                if job.error is not None:
+                    continue
+                job.vectors[item.position] = vector
+                job.started = started if job.started is None else job.started
+                job.remaining -= 1
+                if job.remaining == 0:
+                    job.finished = ended
+                    finished.append(job)
+        return finished
+
+    def _fail(self, batch: Batch, message: str) -> list[Job]:
+        failed = []
+        with self._lock:
+            for item in batch:
+                if item.job.error is None:
+                    item.job.error = InferenceFailed(message)
+                    failed.append(item.job)
+        return failed
