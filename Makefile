@@ -58,6 +58,7 @@ test-slow: dev ## run the slow tests too
 	$(RUN) -m pytest -q -m 'not torch' $(ARGS)
 
 test-torch: dev install-any ## run the tests of the optimum route
+	$(RUN) -m pip install --quiet --disable-pip-version-check 'sentence-transformers<5.2'
 	$(RUN) -m pytest -q -m torch $(ARGS)
 
 check: dev ## lint, format and types

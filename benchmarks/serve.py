@@ -12,7 +12,6 @@ server of the tutorials runs the same requests. Every text is unique. One JSON l
 import argparse
 import contextlib
 import json
-import os
 import resource
 import shutil
 import socket
@@ -50,38 +49,52 @@ def main() -> None:
         sys.exit("wrk is not installed: apt-get install wrk")
     model = Model(arguments.model)
     facts = machine.facts()
-    with tempfile.TemporaryDirectory() as scratch, _server(arguments.model, Path(scratch)) as url:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        server(arguments.model, Path(scratch)) as (url, _),
+    ):
         for name, clients in CASES:
             texts = workloads.load(name, 2000, arguments.texts)
-            bodies = _write_bodies(Path(scratch) / f"{name}.jsonl", texts)
+            bodies = write_bodies(Path(scratch) / f"{name}.jsonl", texts)
+            # Three characters more, as load.lua makes each request unique with.
             ids = list(model.tokenizer.encode(["天地人" + text for text in texts]).ids)
-            line: dict[str, Any] = {"case": "serve", "workload": name, "clients": clients}
-            raws, served = [], []
-            for turn in range(arguments.turns):
-                raws.append(raw_lanes(model, ids, clients, arguments.seconds))
-                served.append(under_wrk(f"{url}/embed", bodies, clients, arguments.seconds, turn))
-            raw = statistics.median(raws)
-            rate = statistics.median(run["per_s"] for run in served)
-            line |= {
-                "raw_per_s": round(raw, 1),
-                "served_per_s": round(rate, 1),
-                "ratio": round(rate / raw, 3),
-            }
-            line |= {
-                key: statistics.median(run[key] for run in served)
-                for key in ("p50_ms", "p95_ms", "p99_ms", "failed", "wrk_cpu")
-            }
-            if clients == 1:
-                line["encoder_ms"] = round(encoder_ms(model, ids), 3)
-                line["overhead_ms"] = round(line["p50_ms"] - line["encoder_ms"], 3)
+            turns = [
+                _turn(model, ids, url, bodies, clients, arguments.seconds, turn)
+                for turn in range(arguments.turns)
+            ]
+            line = {"case": "serve", "workload": name, "clients": clients, **_medians(turns)}
             _print(line, facts)
         if arguments.tutorial:
             _compare(arguments, url, Path(scratch), facts)
 
 
+def _turn(
+    model: Model,
+    ids: Sequence[Ids],
+    url: str,
+    bodies: Path,
+    clients: int,
+    seconds: int,
+    turn: int,
+) -> dict[str, float]:
+    """The raw lanes, then the server, one right after the other."""
+    raw = raw_lanes(model, ids, clients, seconds)
+    found = under_wrk(f"{url}/embed", bodies, clients, seconds, turn)
+    result = {"raw_per_s": raw, "served_per_s": found["per_s"], "ratio": found["per_s"] / raw}
+    result |= {key: found[key] for key in ("p50_ms", "p95_ms", "p99_ms", "wrk_cpu")}
+    if clients == 1:
+        result["encoder_ms"] = encoder_ms(model, ids)
+        result["overhead_ms"] = found["p50_ms"] - result["encoder_ms"]
+    return result
+
+
+def _medians(turns: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {key: round(statistics.median(turn[key] for turn in turns), 3) for key in turns[0]}
+
+
 def _compare(arguments: argparse.Namespace, url: str, scratch: Path, facts: dict[str, Any]) -> None:
     command = [arguments.tutorial, str(TUTORIAL), str(arguments.model.parent)]
-    with _process(command, scratch / "tutorial.log", "/docs") as tutorial:
+    with _process(command, scratch / "tutorial.log", "/docs") as (tutorial, _):
         for name, clients in TUTORIAL_CASES:
             bodies = scratch / f"{name}.jsonl"
             runs = [
@@ -143,7 +156,7 @@ def encoder_ms(model: Model, ids: Sequence[Ids]) -> float:
     times = []
     for text in ids[:1000]:
         started = time.perf_counter()
-        model.encoder.encode(text[None])
+        model.encoder.encode([text])
         times.append(time.perf_counter() - started)
     return statistics.median(times) * 1e3
 
@@ -175,46 +188,37 @@ def under_wrk(url: str, bodies: Path, clients: int, seconds: float, salt: int) -
 
 
 @contextlib.contextmanager
-def _server(model: Path, scratch: Path) -> Iterator[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "server",
-        "serve",
-        "--model",
-        str(model),
-        "--data",
-        str(scratch / "data"),
-    ]
-    with _process(command, scratch / "server.log", "/ready") as url:
-        yield url
+def server(model: Path, scratch: Path) -> Iterator[tuple[str, int]]:
+    """The real server on a free port; its URL and process id."""
+    command = [sys.executable, "-m", "server", "serve", "--model", str(model)]
+    command += ["--data", str(scratch / "data")]
+    with _process(command, scratch / "server.log", "/ready") as found:
+        yield found
 
 
 @contextlib.contextmanager
-def _process(command: list[str], log: Path, probe: str) -> Iterator[str]:
-    """Run a server on a free port until the block ends; yields its URL once `probe` answers."""
+def _process(command: list[str], log: Path, probe: str) -> Iterator[tuple[str, int]]:
+    """Run a server on a free port until the block ends; yields once `probe` answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*command, "--port", str(port)], stdout=output, stderr=output, env=os.environ
-        )
+        process = subprocess.Popen([*command, "--port", str(port)], stdout=output, stderr=output)
     try:
-        for _ in range(600):
+        for _ in range(3000):
             with contextlib.suppress(OSError), urllib.request.urlopen(url + probe, timeout=5):
                 break
             if process.poll() is not None:
                 sys.exit(f"{command} ended: {log.read_text()[-2000:]}")
-            time.sleep(0.1)
-        yield url
+            time.sleep(0.02)
+        yield url, process.pid
     finally:
         process.terminate()
         process.wait(30)
 
 
-def _write_bodies(path: Path, texts: Sequence[str]) -> Path:
+def write_bodies(path: Path, texts: Sequence[str]) -> Path:
     lines = [json.dumps({"texts": [workloads.UNIQUE + text]}, ensure_ascii=False) for text in texts]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
@@ -232,10 +236,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--texts", type=Path, help="folder with queries.json, laws.json, mixed.json"
     )
-    parser.add_argument("--seconds", type=int, default=8)
-    parser.add_argument(
-        "--turns", type=int, default=3, help="alternations of raw and served; medians count"
-    )
+    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--turns", type=int, default=5, help="alternations; medians count")
     parser.add_argument("--tutorial", help="python of an environment with the tutorial's packages")
     return parser.parse_args()
 

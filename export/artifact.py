@@ -43,14 +43,34 @@ def is_current(folder: Path, settings: str) -> bool:
         return False
 
 
+def check_replaceable(folder: Path) -> None:
+    """Refuse to put an artifact where something else is: it would be lost."""
+    try:
+        names = [path.name for path in folder.iterdir()] if folder.exists() else []
+    except OSError as error:
+        raise CannotWrite(
+            f"cannot write {folder}: {error.strerror}", f"无法写入 {folder}：{error.strerror}"
+        ) from None
+    others = sorted(set(names) - {MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE})
+    if others:
+        raise CannotWrite(
+            f"{folder} holds {others[0]}, which is no part of an artifact and would be lost;"
+            " choose another --out",
+            f"{folder} 中有不属于导出结果的 {others[0]}，覆盖会使其丢失；请用 --out 指定其他文件夹",
+        )
+
+
 def write_artifact(folder: Path, model: bytes, tokenizer: bytes, manifest: Manifest) -> None:
     """Write the three files beside `folder`, then move them there in one step."""
+    folder = folder.resolve()
     files = {
         MODEL_FILE: model,
         TOKENIZER_FILE: tokenizer,
         MANIFEST_FILE: msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n",
     }
     scratch = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    # In a container a killed export had the same process id.
+    shutil.rmtree(scratch, ignore_errors=True)
     try:
         scratch.mkdir(parents=True)
         for name, content in files.items():

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401  Teaches numpy bfloat16, which safetensors then finds by name.
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer, normalizers
+from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
 from export.errors import (
     CorruptFile,
@@ -102,13 +104,15 @@ def read_checkpoint(folder: Path, *, allow_pickle: bool = False) -> Checkpoint:
     weight_files = _weight_files(folder, allow_pickle=allow_pickle)
     tensors = _read_tensors(weight_files)
     _check_shapes(tensors, shape)
+    tokenizer_json = read_tokenizer(folder)
+    _check_vocabulary(tokenizer_json, shape)
     return Checkpoint(
         name=folder.resolve().name,
         folder=folder,
         shape=shape,
         settings=settings,
         tensors=tensors,
-        tokenizer_json=read_tokenizer(folder),
+        tokenizer_json=tokenizer_json,
         sha256=hash_files(folder, weight_files),
     )
 
@@ -118,7 +122,11 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise NoSuchModel(f"{path} does not exist", f"文件不存在：{path}") from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise CorruptFile(
+            f"{path} cannot be read: {error.strerror}", f"{path} 无法读取：{error.strerror}"
+        ) from None
+    except ValueError as error:
         raise CorruptFile(
             f"{path} is not valid JSON: {error}", f"{path} 不是有效的 JSON：{error}"
         ) from None
@@ -154,7 +162,12 @@ def _bert_shape(config: dict[str, Any]) -> BertShape:
             f'position_embedding_type "{position_type}" is not "absolute"; try --via optimum',
             f'position_embedding_type 为 "{position_type}"，只支持 "absolute"；请试试 --via optimum',
         )
-    activation = config.get("hidden_act", "gelu")
+    if config.get("is_decoder"):
+        raise UnsupportedModel(
+            "is_decoder: true asks for attention to earlier tokens only; try --via optimum",
+            "is_decoder: true 要求只关注之前的 token，不直接支持；请试试 --via optimum",
+        )
+    activation = str(config.get("hidden_act", "gelu"))
     if activation not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
         raise UnsupportedModel(
@@ -177,11 +190,17 @@ def _bert_shape(config: dict[str, Any]) -> BertShape:
         raise CorruptFile(
             f"config.json lacks {error.args[0]}", f"config.json 缺少 {error.args[0]}"
         ) from None
-    if shape.layers < 1 or shape.heads < 1 or shape.hidden % shape.heads:
+    except (TypeError, ValueError) as error:
+        raise CorruptFile(
+            f"config.json holds something other than a number: {error}",
+            f"config.json 中有一项不是数字：{error}",
+        ) from None
+    if min(shape.layers, shape.heads, shape.token_types) < 1 or shape.hidden % shape.heads:
         raise ShapeMismatch(
             f"hidden_size {shape.hidden} cannot be split into {shape.heads} heads"
-            f" of {shape.layers} layers",
-            f"hidden_size {shape.hidden} 无法分成 {shape.heads} 个注意力头（{shape.layers} 层）",
+            f" of {shape.layers} layers with {shape.token_types} token types",
+            f"hidden_size {shape.hidden} 无法分成 {shape.heads} 个注意力头"
+            f"（{shape.layers} 层，{shape.token_types} 种 token 类型）",
         )
     return shape
 
@@ -203,13 +222,10 @@ def read_settings(folder: Path, config: dict[str, Any]) -> SentenceSettings:
     pooling = "mean"
     if "Pooling" in modules:
         pooling = _pooling_mode(read_json(folder / modules["Pooling"] / "config.json"))
-    positions = (
-        int(config["max_position_embeddings"]) if "max_position_embeddings" in config else 512
-    )
-    max_tokens = sentence_config.get("max_seq_length")
-    if max_tokens is None:
-        max_tokens = min(positions, int(tokenizer_config.get("model_max_length", positions)))
-    if not 3 <= int(max_tokens) <= positions:
+    positions = _whole_number(config, "max_position_embeddings", 512)
+    model_max_length = _whole_number(tokenizer_config, "model_max_length", positions)
+    max_tokens = _whole_number(sentence_config, "max_seq_length", min(positions, model_max_length))
+    if not 3 <= max_tokens <= positions:
         raise ShapeMismatch(
             f"max_seq_length {max_tokens} is outside 3 to {positions} (max_position_embeddings)",
             f"max_seq_length {max_tokens} 超出 3 到 {positions}（max_position_embeddings）的范围",
@@ -217,7 +233,7 @@ def read_settings(folder: Path, config: dict[str, Any]) -> SentenceSettings:
     return SentenceSettings(
         pooling=pooling,
         normalize="Normalize" in modules,
-        max_tokens=int(max_tokens),
+        max_tokens=max_tokens,
         lower_case=bool(sentence_config.get("do_lower_case", False)),
         prompts=dict(prompts.get("prompts") or {}),
         default_prompt=prompts.get("default_prompt_name"),
@@ -246,7 +262,10 @@ def _module_folders(folder: Path) -> dict[str, str]:
 
 
 def _pooling_mode(config: dict[str, Any]) -> str:
-    modes = [mode for flag, mode in POOLING_FLAGS.items() if config.get(flag)]
+    # subtle: sentence-transformers takes a flag that is not there as false, but for mean as true.
+    modes = [mode for flag, mode in POOLING_FLAGS.items() if config.get(flag, mode == "mean")]
+    if config.get("pooling_mode") is not None:
+        modes = [str(config["pooling_mode"])]
     if len(modes) != 1 or modes[0] not in SUPPORTED_POOLING:
         found = " + ".join(modes) or "none"
         raise UnsupportedModel(
@@ -265,14 +284,25 @@ def _optional_json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
+def _whole_number(settings: dict[str, Any], key: str, default: int) -> int:
+    value = settings.get(key)
+    try:
+        return default if value is None else int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise CorruptFile(
+            f"{key} is {value!r}, not a number", f"{key} 为 {value!r}，不是数字"
+        ) from None
+
+
 # --- the tokenizer -------------------------------------------------------------------------------
 
 
 def read_tokenizer(folder: Path) -> str:
     """The tokenizer's JSON as transformers would use it.
 
-    subtle: transformers lets tokenizer_config.json override the normaliser stored in
-    tokenizer.json, so that file alone may lower-case differently from the original model.
+    subtle: transformers lets tokenizer_config.json, and its own defaults where that says nothing,
+    override the normaliser stored in tokenizer.json, so that file alone may lower-case differently
+    from the original model.
     """
     path, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
     config = _optional_json(folder / "tokenizer_config.json")
@@ -285,7 +315,7 @@ def read_tokenizer(folder: Path) -> str:
                 f"{path} is not a tokenizer: {error}", f"{path} 不是分词器文件：{error}"
             ) from None
     elif vocabulary.exists():
-        tokenizer = _wordpiece(vocabulary, config)
+        tokenizer = _read_vocabulary(vocabulary, config)
     else:
         raise NoSuchModel(
             f"{folder} has neither tokenizer.json nor vocab.txt",
@@ -298,30 +328,43 @@ def read_tokenizer(folder: Path) -> str:
     return str(tokenizer.to_str())
 
 
-def _wordpiece(vocabulary: Path, config: dict[str, Any]) -> Tokenizer:
-    from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
-
-    built = BertWordPieceTokenizer(
-        str(vocabulary),
-        lowercase=bool(config.get("do_lower_case", True)),
-        handle_chinese_chars=bool(config.get("tokenize_chinese_chars", True)),
-        strip_accents=config.get("strip_accents"),
-    )
-    return Tokenizer.from_str(built.to_str())
+def _read_vocabulary(path: Path, config: dict[str, Any]) -> Tokenizer:
+    """BERT's WordPiece over vocab.txt; `_override_normalizer` sets what the model wants of it."""
+    name = config.get("tokenizer_class", "BertTokenizer")
+    if name not in ("BertTokenizer", "BertTokenizerFast"):
+        raise UnsupportedModel(
+            f"{path.parent} has no tokenizer.json, and vocab.txt alone does not describe a {name}",
+            f"{path.parent} 中没有 tokenizer.json，仅凭 vocab.txt 无法还原 {name}",
+        )
+    try:
+        return Tokenizer.from_str(BertWordPieceTokenizer(str(path)).to_str())
+    except Exception as error:
+        # Bare Exception from the Rust library, TypeError where [CLS] or [SEP] is missing.
+        raise CorruptFile(
+            f"{path} is not a vocabulary: {error}", f"{path} 不是词表文件：{error}"
+        ) from None
 
 
 def _override_normalizer(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
     normalizer = tokenizer.normalizer
     if not isinstance(normalizer, normalizers.BertNormalizer):
         return
-    for attribute, key in (
-        ("lowercase", "do_lower_case"),
-        ("strip_accents", "strip_accents"),
-        ("handle_chinese_chars", "tokenize_chinese_chars"),
-    ):
-        if key in config:
-            setattr(normalizer, attribute, config[key])
+    normalizer.lowercase = bool(config.get("do_lower_case", True))
+    normalizer.handle_chinese_chars = bool(config.get("tokenize_chinese_chars", True))
+    strip_accents = config.get("strip_accents")
+    normalizer.strip_accents = None if strip_accents is None else bool(strip_accents)
     tokenizer.normalizer = normalizer
+
+
+def _check_vocabulary(tokenizer_json: str, shape: BertShape) -> None:
+    token, index = max(
+        Tokenizer.from_str(tokenizer_json).get_vocab().items(), key=lambda item: item[1]
+    )
+    if index >= shape.vocabulary:
+        raise ShapeMismatch(
+            f"the tokenizer gives {token!r} the id {index}, but vocab_size is {shape.vocabulary}",
+            f"分词器给 {token!r} 的编号是 {index}，而 vocab_size 只有 {shape.vocabulary}",
+        )
 
 
 # --- the weights ---------------------------------------------------------------------------------
@@ -370,7 +413,8 @@ def _read_safetensors(path: Path) -> dict[str, FloatArray]:
             return {
                 name: np.asarray(file.get_tensor(name), dtype=np.float32) for name in file.keys()
             }
-    except (SafetensorError, OSError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, AttributeError, TypeError, ValueError) as error:
+        # AttributeError and TypeError: an element type that numpy does not have.
         raise CorruptFile(
             f"{path} cannot be read as safetensors: {error}",
             f"{path} 无法作为 safetensors 读取：{error}",

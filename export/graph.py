@@ -3,7 +3,7 @@
 It knows ONNX and nothing of models: `bert.py` says which operators a network is made of.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,15 @@ IR_VERSION = 9
 CONTRIB = "com.microsoft"
 
 Dimension = int | str
+Branch = Callable[["GraphWriter"], str]
 
 
 class GraphWriter:
     """Collects nodes and constants; every tensor is known by its name, a string."""
 
-    def __init__(self) -> None:
+    def __init__(self, outer: "GraphWriter | None" = None) -> None:
         self._nodes: list[onnx.NodeProto] = []
-        self._constants: dict[str, onnx.TensorProto] = {}
+        self._constants: dict[str, onnx.TensorProto] = {} if outer is None else outer._constants
         self._inputs: list[onnx.ValueInfoProto] = []
 
     def input(self, name: str, element: int, shape: Sequence[Dimension]) -> str:
@@ -32,10 +33,17 @@ class GraphWriter:
         self._inputs.append(helper.make_tensor_value_info(name, element, shape))
         return name
 
+    def optional_input(
+        self, name: str, default: npt.NDArray[np.generic], shape: Sequence[Dimension]
+    ) -> str:
+        """Declare an input that has `default` for its value where none is given."""
+        self.constant(name, default)
+        return self.input(name, helper.np_dtype_to_tensor_dtype(default.dtype), shape)
+
     def constant(self, name: str, array: npt.NDArray[np.generic]) -> str:
         """Store `array` under `name`, once: a second call with the same name reuses the first."""
         if name not in self._constants:
-            self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+            self._constants[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
         return name
 
     def floats(self, name: str, array: npt.ArrayLike) -> str:
@@ -58,16 +66,33 @@ class GraphWriter:
         )
         return name
 
-    def model(self, name: str, outputs: dict[str, Sequence[Dimension]]) -> onnx.ModelProto:
+    def split(self, tensor: str, sizes: str, parts: int, name: str) -> list[str]:
+        """Cut `tensor` along its second axis into `parts` of the given sizes, zero allowed."""
+        outputs = [f"{name}.{part}" for part in range(parts)]
+        self._nodes.append(helper.make_node("Split", [tensor, sizes], outputs, name=name, axis=1))
+        return outputs
+
+    def branch(self, condition: str, then: Branch, otherwise: Branch, name: str) -> str:
+        """One of two subgraphs, chosen when the graph runs; each returns its output's name.
+
+        A subgraph reads outer tensors by name and shares the outer constants.
+        """
+        graphs = {}
+        for attribute, write in (("then_branch", then), ("else_branch", otherwise)):
+            inner = GraphWriter(outer=self)
+            output = write(inner)
+            graphs[attribute] = helper.make_graph(
+                inner._nodes, f"{name}.{attribute}", [], [_value(output, None)]
+            )
+        return self.node("If", [condition], name, **graphs)
+
+    def model(self, name: str, outputs: dict[str, Sequence[Dimension] | None]) -> onnx.ModelProto:
         """The finished model with float32 `outputs` (tensor name -> shape)."""
         graph = helper.make_graph(
             self._nodes,
             name,
             self._inputs,
-            [
-                helper.make_tensor_value_info(output, TensorProto.FLOAT, shape)
-                for output, shape in outputs.items()
-            ],
+            [_value(output, shape) for output, shape in outputs.items()],
             list(self._constants.values()),
         )
         return helper.make_model(
@@ -76,3 +101,7 @@ class GraphWriter:
             ir_version=IR_VERSION,
             opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIB, 1)],
         )
+
+
+def _value(name: str, shape: Sequence[Dimension] | None) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)

@@ -17,11 +17,21 @@ KNOWN = (
 )
 
 
-def instructions(model_id: str, prompts: Mapping[str, str]) -> tuple[str, str]:
-    """(query, document) instructions of a model, empty strings where it has none."""
-    if "query" in prompts:
-        document = prompts.get("document", prompts.get("passage", ""))
-        return prompts["query"], document
+def instructions(
+    model_id: str, prompts: Mapping[str, str], default_prompt: str | None = None
+) -> tuple[str, str]:
+    """(query, document) instructions of a model, empty strings where it has none.
+
+    As sentence-transformers does: a kind of text without a prompt of its own gets the default one,
+    where the folder names one.
+    """
+    default = default_prompt or ""
+    own = [
+        next((prompts[name] for name in names if name in prompts), None)
+        for names in (("query", default), ("document", "passage", "corpus", default))
+    ]
+    if own != [None, None]:
+        return own[0] or "", own[1] or ""
     for pattern, known in KNOWN:
         if pattern.search(model_id.lower()):
             return known

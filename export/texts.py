@@ -16,7 +16,8 @@ def read_texts(path: Path, *, at_least: int) -> list[str]:
     Blank lines are skipped; fewer than `at_least` texts are refused.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        # subtle: splitlines() would also cut at U+2028 and its like, which JSON strings may hold.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise BadTexts(
             f"{path} cannot be read: {error.strerror}", f"{path} 无法读取：{error.strerror}"
@@ -51,4 +52,11 @@ def _json_text(path: Path, number: int, line: str) -> str:
             f'{path} line {number} is neither a string nor an object with "text"',
             f'{path} 第 {number} 行既不是字符串，也不是带 "text" 的对象',
         )
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise BadTexts(
+            f"{path} line {number} holds half of a surrogate pair, which is no character",
+            f"{path} 第 {number} 行含有不成对的代理码位，不是有效字符",
+        ) from None
     return text

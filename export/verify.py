@@ -9,17 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.bert import INPUT
 from export.errors import DisagreesWithCheckpoint
 from server.encoder import row_cosines
 from server.manifest import Agreement
-from server.session import Session
-from server.types import Ids, Vectors
+from server.types import Encoder, Ids, Vectors
 
-# A batch may not move any component of a vector further than this.
+# A batch may not move any component of a vector further than this part of the vector's length.
 BATCH_TOLERANCE = 1e-5
-# Texts of a batch in the batch check; lengths tried one by one up to the first, then in steps.
-BATCH = 5
+# Texts of the batch check; lengths tried one by one up to the first, then in steps.
+BATCH_TEXTS = 128
 SHORT_LENGTHS, LENGTH_STEP = 16, 37
 WORST_SHOWN = 5
 
@@ -35,8 +33,8 @@ class Thresholds:
 
 
 def verify(
-    reference: Session,
-    served: Session,
+    reference: Encoder,
+    served: Encoder,
     texts: Sequence[str],
     token_ids: Sequence[Ids],
     max_tokens: int,
@@ -56,14 +54,14 @@ def verify(
     return agreement
 
 
-def embed_each(session: Session, token_ids: Sequence[Ids]) -> Vectors:
+def embed_each(encoder: Encoder, token_ids: Sequence[Ids]) -> Vectors:
     """Vectors of texts one at a time: float32 (N, D)."""
-    return np.concatenate([session.run(None, {INPUT: ids[None]})[0] for ids in token_ids])
+    return np.concatenate([encoder.encode([ids]) for ids in token_ids])
 
 
 def _check_agreement(
-    reference: Session,
-    served: Session,
+    reference: Encoder,
+    served: Encoder,
     texts: Sequence[str],
     token_ids: Sequence[Ids],
     thresholds: Thresholds,
@@ -85,27 +83,35 @@ def _check_agreement(
     return Agreement(mean=round(mean, 6), minimum=round(minimum, 6), texts=len(texts))
 
 
-def _check_batches(served: Session, texts: Sequence[str], token_ids: Sequence[Ids]) -> None:
-    """Each text again, between others cut or repeated to its length."""
+def _check_batches(served: Encoder, texts: Sequence[str], token_ids: Sequence[Ids]) -> None:
+    """Texts among others: two of each length, of as many lengths as the encoder takes at once."""
     order = np.random.default_rng(0).permutation(len(token_ids))
-    for index in order[: min(64, len(order))]:
-        ids = token_ids[index]
-        others = [np.resize(token_ids[j], len(ids)) for j in order[: BATCH - 1]]
-        batch = np.stack([*others[:2], ids, *others[2:]])
-        together = served.run(None, {INPUT: batch})[0][min(2, len(others))]
-        difference = float(np.abs(together - embed_each(served, [ids])[0]).max())
-        if not difference <= BATCH_TOLERANCE:
-            raise DisagreesWithCheckpoint(
-                f"a vector changes by {difference:.1e} in a batch (at most {BATCH_TOLERANCE:.0e}):"
-                f" {_shorten(texts[index])}",
-                f"同一文本在批次中的向量变化 {difference:.1e}（上限 {BATCH_TOLERANCE:.0e}）："
-                f"{_shorten(texts[index])}",
-            )
+    for begin in range(0, min(BATCH_TEXTS, len(order)), served.groups):
+        chosen = order[begin : begin + served.groups]
+        lengths = {len(token_ids[index]): index for index in chosen}
+        members = [(index, token_ids[index]) for index in lengths.values()]
+        # Beside each text stands another of its length, made of the next one's tokens.
+        batch = [
+            row
+            for place, (_, ids) in enumerate(members)
+            for row in (ids, np.resize(members[place - 1][1], len(ids)))
+        ]
+        together = served.encode(batch)[::2]
+        alone = embed_each(served, [ids for _, ids in members])
+        differences = np.abs(together - alone).max(axis=1) / np.linalg.norm(alone, axis=1)
+        for (index, _), difference in zip(members, differences, strict=True):
+            if not difference <= BATCH_TOLERANCE:
+                raise DisagreesWithCheckpoint(
+                    f"a vector changes by {difference:.1e} in a batch (at most"
+                    f" {BATCH_TOLERANCE:.0e}): {_shorten(texts[index])}",
+                    f"同一文本在批次中的向量变化 {difference:.1e}（上限 {BATCH_TOLERANCE:.0e}）："
+                    f"{_shorten(texts[index])}",
+                )
 
 
 def _check_lengths(
-    reference: Session,
-    served: Session,
+    reference: Encoder,
+    served: Encoder,
     token_ids: Sequence[Ids],
     max_tokens: int,
     thresholds: Thresholds,

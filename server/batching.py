@@ -4,12 +4,13 @@ Theory of operation
 -------------------
 A request becomes a `Job` of one or more texts; each text waits as an `Item`. A free lane asks
 `Queue.take` for a batch and gets one at once if anything waits: there is no waiting window, because
-company forms by itself while the lanes are busy. A batch holds texts of one length (so the graph
-needs neither mask nor padding) up to a token budget; the oldest text chooses the length.
+company forms by itself while the lanes are busy. A batch begins with the oldest text, then come
+those of its length, then the next oldest and those of its length, and so on, up to a token budget
+and to the number of different lengths that the encoder takes at once. Nothing is padded.
 
 Small jobs are interactive and go first. Bulk jobs get the lanes when nobody interactive waits, and
-at least one batch every `bulk_patience_s`, so they never starve; texts of the same length join an
-interactive batch that has room whichever kind they are. The two kinds have separate bounds, so a
+at least one batch every `bulk_patience_s`, so they never starve; where a batch of one kind has room
+left, the other kind fills it. The two kinds have separate bounds, so a
 bulk client cannot make single queries be refused.
 
 Promises: an item is handed out at most once; items of abandoned or failed jobs are dropped before
@@ -107,25 +108,38 @@ class _Line:
                 best = waiting[0]
         return best
 
-    def take(self, length: int, room: int) -> Batch:
-        """Up to `room` items of one length, oldest first."""
-        waiting = self._by_length.get(length)
+    def take(self, room: int, groups: int) -> list[Batch]:
+        """Groups of equal length, those with the oldest first, of at most `room` tokens together."""
+        taken: list[Batch] = []
+        for length in sorted(
+            self._by_length, key=lambda each: self._by_length[each][0].job.arrived
+        ):
+            if len(taken) == groups:
+                break
+            if batch := self._take(length, room // length):
+                taken.append(batch)
+                room -= length * len(batch)
+        return taken
+
+    def _take(self, length: int, count: int) -> Batch:
+        waiting = self._by_length[length]
         batch: Batch = []
-        while waiting and len(batch) < room:
+        while waiting and len(batch) < count:
             item = waiting.popleft()
             self.tokens -= length
             if not item.job.abandoned and item.job.error is None:
                 batch.append(item)
         if not waiting:
-            self._by_length.pop(length, None)
+            del self._by_length[length]
         return batch
 
 
 class Queue:
     """All waiting texts; every method is called under one lock that the lanes own."""
 
-    def __init__(self, limits: BatchLimits) -> None:
+    def __init__(self, limits: BatchLimits, groups: int) -> None:
         self._limits = limits
+        self._groups = groups
         self._interactive = _Line()
         self._bulk = _Line()
         self._bulk_due = 0.0
@@ -162,7 +176,7 @@ class Queue:
         return len(job.ids) == 1 or job.tokens <= self._limits.interactive_tokens
 
     def take(self, now: float) -> Batch:
-        """The next batch, items of equal length; empty when nothing waits."""
+        """The next batch, items of equal length side by side; empty when nothing waits."""
         oldest, bulk = self._interactive.oldest(), self._bulk.oldest()
         first, second = self._interactive, self._bulk
         if oldest is None or (bulk is not None and now >= self._bulk_due):
@@ -171,12 +185,14 @@ class Queue:
             return []
         if first is self._bulk:
             self._bulk_due = now + self._limits.bulk_patience_s
-        length = len(oldest.ids)
-        room = max(1, self._limits.batch_tokens // length)
-        batch = first.take(length, room)
-        if len(batch) < room:
-            batch += second.take(length, room - len(batch))
-        return batch
+        # A text longer than the budget is computed alone.
+        budget = max(self._limits.batch_tokens, len(oldest.ids))
+        groups = first.take(budget, self._groups)
+        room = budget - sum(len(item.ids) for group in groups for item in group)
+        if room and len(groups) < self._groups:
+            second.oldest()
+            groups += second.take(room, self._groups - len(groups))
+        return [item for group in groups for item in group]
 
     def drain(self) -> list[Job]:
         """Empty the queue; returns the jobs that were waiting, each once."""

@@ -1,12 +1,16 @@
 """The model as a function from token ids to vectors, checked against its manifest at start."""
 
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 
+from server import hugepages
 from server.errors import BadArtifact
-from server.manifest import MODEL_FILE, TOKENIZER_FILE, Manifest, read_manifest
+from server.manifest import MODEL_FILE, TOKENIZER_FILE, read_manifest
 from server.session import open_session
 from server.tokenizer import Tokenizer
 from server.types import Ids, Vectors
@@ -17,16 +21,58 @@ SAME_VECTORS = 0.9999
 USABLE_VECTORS = 0.98
 
 
+# Inputs of the graphs this project writes, all int64; `pack` says what they hold.
+INPUT_IDS, POSITION_IDS, FIRST_ROWS = "input_ids", "position_ids", "first_rows"
+GROUP_TEXTS, GROUP_TOKENS, GROUP_SHAPES = "group_texts", "group_tokens", "group_shapes"
+
+
 class SessionEncoder:
-    """One session with one intra-op thread; several lanes call it at once and share its weights."""
+    """One session with one intra-op thread; several lanes call it at once and share its weights.
 
-    def __init__(self, model: str | bytes, manifest: Manifest, threads: int = 1) -> None:
-        self._input = manifest.inputs[0]
+    groups: how many different lengths a batch may have. Graphs that this project writes take
+    several; one that came through optimum takes texts of one length at a time.
+    """
+
+    def __init__(self, model: str | bytes, groups: int, threads: int = 1) -> None:
+        self.groups = groups
         self._session = open_session(model, threads)
+        self._width = int(self._session.get_outputs()[0].shape[1])
 
-    def encode(self, ids: Ids) -> Vectors:
-        """Int64 (B, T), without padding -> float32 (B, D); releases the interpreter lock."""
-        return cast(Vectors, self._session.run(None, {self._input: ids})[0])
+    def encode(self, texts: Sequence[Ids]) -> Vectors:
+        """Int64 (T,) arrays, texts of one length side by side -> float32 (B, D), in that order.
+
+        Releases the interpreter lock while it computes.
+        """
+        feeds = pack(texts, self.groups, self._width)
+        return cast(Vectors, self._session.run(None, feeds)[0])
+
+
+def pack(texts: Sequence[Ids], groups: int, width: int) -> dict[str, Ids]:
+    """The graph's inputs for a batch; all int64.
+
+    texts: (T,) arrays; neighbours of equal length form a group, at most `groups` of them.
+    Where all have one length, only input_ids (B, T). Otherwise input_ids (1, tokens), one text after
+    the other; position_ids (tokens,); first_rows (B,), where each text begins; group_texts and
+    group_tokens (groups,), how many of each; group_shapes (groups, 3), texts, tokens of each, and
+    `width`. Unused places have no texts, of length 1.
+    """
+    if len(texts) == 1:
+        return {INPUT_IDS: texts[0][None]}
+    lengths = [len(ids) for ids in texts]
+    shapes = [(sum(1 for _ in same), length, width) for length, same in itertools.groupby(lengths)]
+    if len(shapes) == 1:
+        return {INPUT_IDS: np.stack(texts)}
+    shapes += [(0, 1, width)] * (groups - len(shapes))
+    group_shapes = np.array(shapes)
+    first_rows = np.array([0, *itertools.accumulate(lengths[:-1])])
+    return {
+        INPUT_IDS: np.concatenate(texts)[None],
+        POSITION_IDS: np.arange(sum(lengths)) - np.repeat(first_rows, lengths),
+        FIRST_ROWS: first_rows,
+        GROUP_TEXTS: group_shapes[:, 0],
+        GROUP_TOKENS: group_shapes[:, 0] * group_shapes[:, 1],
+        GROUP_SHAPES: group_shapes,
+    }
 
 
 class Model:
@@ -38,28 +84,25 @@ class Model:
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         self.manifest = read_manifest(folder)
-        self.tokenizer = Tokenizer(
-            (folder / TOKENIZER_FILE).read_text(encoding="utf-8"), self.manifest.text
-        )
-        try:
-            self.encoder = SessionEncoder(str(folder / MODEL_FILE), self.manifest, threads)
-        except Exception as error:
-            # onnxruntime raises its own family of exceptions, none of them documented.
-            raise BadArtifact(
-                f"{folder / MODEL_FILE} cannot be loaded: {error}",
-                f"{folder / MODEL_FILE} 无法加载：{error}",
-            ) from error
+        with _loading(folder / TOKENIZER_FILE) as path:
+            self.tokenizer = Tokenizer(path.read_text(encoding="utf-8"), self.manifest.text)
+        with _loading(folder / MODEL_FILE) as path:
+            self.encoder = SessionEncoder(str(path), self.manifest.groups, threads)
         self.self_test_cosine = self._self_test(folder)
+        hugepages.collapse()
 
     def embed(self, texts: list[str]) -> Vectors:
         """Vectors one text at a time: for checks; the server goes through its engine."""
         ids = self.tokenizer.encode(texts).ids
-        return np.concatenate([self.encoder.encode(row[None]) for row in ids])
+        return np.concatenate([self.encoder.encode([row]) for row in ids])
 
     def _self_test(self, folder: Path) -> float:
         expected = np.array([test.vector for test in self.manifest.self_test], dtype=np.float32)
-        found = self.embed([test.text for test in self.manifest.self_test])
-        least = float(row_cosines(found, expected).min()) if found.shape == expected.shape else 0.0
+        with _loading(folder / MODEL_FILE):
+            found = self.embed([test.text for test in self.manifest.self_test])
+        shape = (len(found), self.manifest.dimension)
+        sound = found.shape == expected.shape == shape
+        least = float(row_cosines(found, expected).min()) if sound else 0.0
         if not least >= USABLE_VECTORS:
             raise BadArtifact(
                 f"{folder} computes wrong vectors on this machine: cosine {least:.4f} to those of"
@@ -68,6 +111,19 @@ class Model:
                 f"至少需要 {USABLE_VECTORS}；请在本机重新导出模型",
             )
         return least
+
+
+@contextmanager
+def _loading(path: Path) -> Iterator[Path]:
+    """Whatever is raised inside means that this file cannot be used."""
+    try:
+        yield path
+    except Exception as error:
+        # onnxruntime and tokenizers raise exceptions of their own, none of them documented.
+        raise BadArtifact(
+            f"{path} cannot be loaded: {error}; export the model again",
+            f"{path} 无法加载：{error}；请重新导出模型",
+        ) from error
 
 
 def row_cosines(a: Vectors, b: Vectors) -> Vectors:

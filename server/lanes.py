@@ -11,8 +11,6 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from server.batching import Batch, BatchLimits, Job, Queue
 from server.errors import InferenceFailed, ShuttingDown
 from server.metrics import Metrics, now
@@ -42,7 +40,7 @@ class Lanes:
         self._encoder = encoder
         self._metrics = metrics
         self._deliver = deliver
-        self._queue = Queue(limits)
+        self._queue = Queue(limits, encoder.groups)
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._idle = 0
@@ -81,8 +79,8 @@ class Lanes:
             thread.join(max(0.0, deadline - now()))
         with self._lock:
             left = [job for job in self._queue.drain() if not job.abandoned]
-        for job in left:
-            job.error = ShuttingDown("the server stopped before its turn", retry_after_s=5)
+            for job in left:
+                job.error = ShuttingDown("the server stopped before its turn", retry_after_s=5)
         if left:
             self._deliver(left)
 
@@ -112,15 +110,14 @@ class Lanes:
             return batch
 
     def _encode(self, batch: Batch) -> Vectors:
-        ids = batch[0].ids[None] if len(batch) == 1 else np.stack([item.ids for item in batch])
-        vectors = self._encoder.encode(ids)
-        if vectors.shape[0] != len(batch):
-            raise ValueError(f"{vectors.shape[0]} vectors for {len(batch)} texts")
+        vectors = self._encoder.encode([item.ids for item in batch])
+        if vectors.shape != (len(batch), batch[0].job.vectors.shape[1]):
+            raise ValueError(f"vectors of shape {vectors.shape} for {len(batch)} texts")
         return vectors
 
     def _complete(self, batch: Batch, vectors: Vectors, started: float) -> list[Job]:
         ended = now()
-        tokens = len(batch) * len(batch[0].ids)
+        tokens = sum(len(item.ids) for item in batch)
         self._metrics.batch_texts.observe(len(batch))
         self._metrics.batch_tokens.observe(tokens)
         finished = []

@@ -6,6 +6,7 @@ An artifact is a folder with `model.onnx`, `tokenizer.json` and `manifest.json`;
 
 import hashlib
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -57,6 +58,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     fingerprint: identity of the vector space; two artifacts share it only if they give the same
     vectors. dimension: D. normalized: rows have unit L2 norm. inputs: the graph's input names.
+    groups: how many different lengths a batch may have.
     matryoshka_dimensions: sizes that the model was trained to be cut to.
     """
 
@@ -71,6 +73,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text: TextRules
     precision: str
     inputs: list[str]
+    groups: int
     matryoshka_dimensions: list[int]
     files: dict[str, str]
     checkpoint_sha256: str
@@ -79,15 +82,15 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     instruction_set: str
     exported_with: dict[str, str]
     settings_sha256: str
-    self_test: list[SelfTest]
+    self_test: Annotated[list[SelfTest], msgspec.Meta(min_length=1)]
 
 
 def read_manifest(folder: Path) -> Manifest:
     """Parse the manifest and check the hash of every file it lists; raises BadArtifact."""
     path = folder / MANIFEST_FILE
     manifest = parse_manifest(path)
-    for name, expected in manifest.files.items():
-        found = file_sha256(folder / name)
+    for name in dict.fromkeys((MODEL_FILE, TOKENIZER_FILE, *manifest.files)):
+        found, expected = file_sha256(folder / name), manifest.files.get(name)
         if found != expected:
             raise BadArtifact(
                 f"{folder / name} is damaged: its sha256 is {found}, the manifest says {expected};"
@@ -99,21 +102,29 @@ def read_manifest(folder: Path) -> Manifest:
 
 def parse_manifest(path: Path) -> Manifest:
     try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        text = path.read_bytes()
+        # First, because another format has other keys.
+        version = msgspec.json.decode(text, type=_Version).format_version
+        if version == FORMAT_VERSION:
+            return msgspec.json.decode(text, type=Manifest)
     except FileNotFoundError:
         raise BadArtifact(
             f"no artifact at {path.parent}: {path.name} is missing; run `make export` first",
             f"{path.parent} 中没有模型：缺少 {path.name}；请先运行 make export",
         ) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, OSError) as error:
-        raise BadArtifact(f"{path} cannot be read: {error}", f"{path} 无法读取：{error}") from None
-    if manifest.format_version != FORMAT_VERSION:
         raise BadArtifact(
-            f"{path} has format {manifest.format_version}, this server reads {FORMAT_VERSION};"
-            " export the model again",
-            f"{path} 的格式版本为 {manifest.format_version}，本服务器支持 {FORMAT_VERSION}；请重新导出模型",
-        )
-    return manifest
+            f"{path} cannot be read: {error}; export the model again",
+            f"{path} 无法读取：{error}；请重新导出模型",
+        ) from None
+    raise BadArtifact(
+        f"{path} has format {version}, this server reads {FORMAT_VERSION}; export the model again",
+        f"{path} 的格式版本为 {version}，本服务器支持 {FORMAT_VERSION}；请重新导出模型",
+    )
+
+
+class _Version(msgspec.Struct):
+    format_version: int
 
 
 def file_sha256(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-Ids = npt.NDArray[np.int64]  # (T,) of a text, or (B, T) of a batch of equal lengths
+Ids = npt.NDArray[np.int64]  # (T,)
 Vectors = npt.NDArray[np.float32]  # (B, D)
 InputType = Literal["document", "query"]
 
@@ -33,8 +33,13 @@ class Tokens:
 
 
 class Encoder(Protocol):
-    """What a lane runs; the real one is a session, a test may count or fail."""
+    """What a lane runs; the real one is a session, a test may count or fail.
 
-    def encode(self, ids: Ids) -> Vectors:
-        """Int64 (B, T), without padding -> float32 (B, D)."""
+    groups: how many different lengths one batch may have.
+    """
+
+    groups: int
+
+    def encode(self, texts: Sequence[Ids]) -> Vectors:
+        """Int64 (T,) arrays, equal lengths side by side -> float32 (B, D), in that order."""
         ...

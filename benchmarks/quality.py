@@ -1,0 +1,114 @@
+"""How good are the vectors? STS-B, agreement with float32, and independence of the batch.
+
+    python -m benchmarks.quality --sts FILE.tsv [--model ARTIFACT] [--float ARTIFACT]
+
+FILE has a pair and its score a line: sentence, tab, sentence, tab, score. Printed are Spearman's
+rank correlation x 100 of cosine and score, with the model's own text preparation and without
+lower-casing; cosine to the float32 artifact's vectors where one is given (`make export
+ARGS="--precision fp32"`); and the largest difference of any component between 500 texts alone and
+in mixed batches. One JSON line a question.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks import machine
+from server.config import DEFAULT_MODEL
+from server.encoder import Model, row_cosines
+from server.manifest import TOKENIZER_FILE
+from server.tokenizer import Tokenizer
+from server.types import Vectors
+
+BATCH_TEXTS = 500
+
+
+def main() -> None:
+    arguments = _arguments()
+    rows = [line.split("\t") for line in arguments.sts.read_text(encoding="utf-8").splitlines()]
+    texts = [row[0] for row in rows] + [row[1] for row in rows]
+    scores = np.array([float(row[2]) for row in rows])
+    facts = machine.facts()
+
+    def show(line: dict[str, Any]) -> None:
+        print(json.dumps({**line, "machine": facts}), flush=True)
+
+    models = {"served": arguments.model, "float32": arguments.float}
+    found = {}
+    for name, folder in models.items():
+        if folder is None:
+            continue
+        model = Model(folder)
+        vectors = found[name] = embed(model, texts, model.tokenizer)
+        line = {"case": "sts", "model": name, "spearman": spearman(vectors, scores)}
+        if model.manifest.text.lower_case:
+            plain = msgspec.structs.replace(model.manifest.text, lower_case=False)
+            tokenizer = Tokenizer((folder / TOKENIZER_FILE).read_text(encoding="utf-8"), plain)
+            line["spearman_not_lower_cased"] = spearman(embed(model, texts, tokenizer), scores)
+        show(line)
+    if "float32" in found:
+        cosines = row_cosines(found["served"], found["float32"])
+        show(
+            {
+                "case": "agreement",
+                "texts": len(texts),
+                "mean": round(float(cosines.mean()), 5),
+                "minimum": round(float(cosines.min()), 5),
+            }
+        )
+    model = Model(arguments.model)
+    show({"case": "batch", "texts": BATCH_TEXTS, "largest_difference": invariance(model, texts)})
+
+
+def embed(model: Model, texts: Sequence[str], tokenizer: Tokenizer) -> Vectors:
+    """Vectors one text at a time: float32 (N, D)."""
+    return np.concatenate([model.encoder.encode([ids]) for ids in tokenizer.encode(texts).ids])
+
+
+def spearman(vectors: Vectors, scores: npt.NDArray[np.float64]) -> float:
+    """Rank correlation x 100 of the pairs' cosines with their scores; ties share their mean rank."""
+    half = len(scores)
+    cosines = row_cosines(vectors[:half], vectors[half:])
+    return round(float(np.corrcoef(_ranks(cosines), _ranks(scores))[0, 1]) * 100, 2)
+
+
+def _ranks(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: npt.NDArray[np.float64] = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    return ranks
+
+
+def invariance(model: Model, texts: Sequence[str]) -> float:
+    """The largest difference between texts alone and in random company, sorted as lanes do."""
+    random = np.random.default_rng(0)
+    step = max(1, len(texts) // BATCH_TEXTS)
+    ids = list(model.tokenizer.encode(texts[::step][:BATCH_TEXTS]).ids)
+    alone = np.concatenate([model.encoder.encode([each]) for each in ids])
+    worst = 0.0
+    for size in (2, 3, 8):
+        order = random.permutation(len(ids))
+        for begin in range(0, len(ids), size):
+            members = sorted(order[begin : begin + size], key=lambda index: len(ids[index]))
+            together = model.encoder.encode([ids[index] for index in members])
+            worst = max(worst, float(np.abs(together - alone[members]).max()))
+    return worst
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sts", type=Path, required=True, metavar="FILE.tsv")
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--float", type=Path, help="float32 artifact of the same checkpoint")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""What all tests share: a toy checkpoint, its artifact, the shipped model, and data beside it."""
+
+import os
+from pathlib import Path
+
+# Read when numpy is imported: on toy matrices a second BLAS thread only waits for a core.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import pytest
+
+from tests.toys import write_toy_checkpoint, write_toy_texts
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = ROOT / "models" / "bge-small-zh-v1.5"
+SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def toy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a 2-layer BERT of random weights: 32 wide, CLS pooling, normalised, 64 tokens.
+
+    Shared by all tests, which do not change it.
+    """
+    return write_toy_checkpoint(tmp_path_factory.mktemp("checkpoint") / "toy")
+
+
+@pytest.fixture(scope="session")
+def toy_artifact(toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The int8 artifact of `toy_checkpoint`, whose model id is "toy". Not to be changed either."""
+    from export.pipeline import Settings, export
+
+    folder = tmp_path_factory.mktemp("artifact")
+    settings = Settings(
+        source=str(toy_checkpoint),
+        out=folder / "onnx-int8",
+        calibration=write_toy_texts(folder / "calibration.txt", 120),
+        verify_texts=write_toy_texts(folder / "verification.txt", 30, seed=1),
+        query_instruction="搜索：",
+    )
+    return export(settings)
+
+
+@pytest.fixture(scope="session")
+def shipped_checkpoint() -> Path:
+    """bge-small-zh-v1.5 as it ships with the repository."""
+    if not (SHIPPED / "model.safetensors").exists():
+        pytest.skip("models/bge-small-zh-v1.5 is not in this copy")
+    return SHIPPED
+
+
+@pytest.fixture(scope="session")
+def shipped_artifact() -> Path:
+    """The int8 artifact of the shipped model, as `make export` leaves it."""
+    folder = SHIPPED / "onnx-int8"
+    if not (folder / "manifest.json").exists():
+        pytest.skip("the shipped model is not exported: run `make export`")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Public data sets that are kept beside the project, not in it."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("there is no ../shared/data beside the project")
+    return SHARED_DATA

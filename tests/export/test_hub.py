@@ -1,0 +1,541 @@
+"""Downloads from a stand-in hub on this machine: what comes, what never comes, and what is said."""
+
+import errno
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from export.errors import (
+    CannotWrite,
+    CorruptFile,
+    DownloadFailed,
+    ExportError,
+    MissingPackage,
+    NoSuchModel,
+)
+from export.hub import fetch
+
+pytest.importorskip("huggingface_hub", reason="needs the export extra")
+
+MODEL = "someone/tiny-model"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+WEIGHTS = bytes(range(256)) * 400
+MODULES = [
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+]
+NEEDED = {
+    "config.json": b'{"model_type": "bert"}',
+    "modules.json": json.dumps(MODULES).encode(),
+    "1_Pooling/config.json": b'{"pooling_mode_cls_token": true}',
+    "sentence_bert_config.json": b'{"max_seq_length": 512}',
+    "tokenizer.json": b'{"version": "1.0"}',
+    "tokenizer_config.json": b"{}",
+    "vocab.txt": "[PAD]\n墨\n池\n".encode(),
+    "model.safetensors": WEIGHTS,
+}
+NOT_NEEDED = {
+    ".gitattributes": b"",
+    "README.md": b"# Tiny",
+    "modeling_tiny.py": b"raise SystemExit",
+    "onnx/model.onnx": b"onnx",
+    "onnx/config.json": b"{}",
+    "pytorch_model.bin": b"pickle",
+    "tf_model.h5": b"h5",
+}
+LARGE = ("model.safetensors", "pytorch_model.bin")
+
+
+class StandInHub(ThreadingHTTPServer):
+    """Speaks the routes that huggingface_hub uses, for one model.
+
+    large files are announced with their sha256, as Git LFS files are, the others with git's sha1.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.files = NEEDED | NOT_NEEDED
+        self.lists_digests = True
+        self.cut: dict[str, int] = {}  # name -> bytes after which the connection is closed
+        self.spoilt: set[str] = set()  # files sent with other content of the same size
+        self.refusal: tuple[int, dict[str, str]] | None = None
+        self.answer: bytes | None = None  # instead of the list of files
+        self.checks_ranges = True
+        self.absent: set[str] = set()  # files that are listed and not there
+        self.large_files_at = ""
+        self.seen: list[tuple[str, str, dict[str, str]]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def sent(self, method: str = "GET") -> list[str]:
+        """Names of the files that were asked for."""
+        return [path for verb, path, _ in self.seen if verb == method and path in self.files]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: StandInHub
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def _answer(self, *, body: bool) -> None:
+        hub, path = self.server, unquote(urlsplit(self.path).path)
+        resolved = f"/{MODEL}/resolve/{COMMIT}/"
+        name = path.removeprefix(resolved)
+        hub.seen.append((self.command, name, {k.lower(): v for k, v in self.headers.items()}))
+        if hub.refusal:
+            self._send(hub.refusal[0], b"", hub.refusal[1], body=body)
+        elif path == f"/api/models/{MODEL}/revision/main":
+            self._send(200, self._list() if hub.answer is None else hub.answer, {}, body=body)
+        elif path.startswith(f"/api/models/{MODEL}/revision/"):
+            self._send(404, b"", {"X-Error-Code": "RevisionNotFound"}, body=body)
+        elif name in hub.absent:
+            self._send(404, b"", {"X-Error-Code": "EntryNotFound"}, body=body)
+        elif path.startswith(resolved) and name in hub.files:
+            self._send_file(name, body=body)
+        else:
+            self._send(404, b"", {"X-Error-Code": "RepoNotFound"}, body=body)
+
+    def _list(self) -> bytes:
+        siblings: list[dict[str, object]] = [{"rfilename": name} for name in self.server.files]
+        for sibling in siblings if self.server.lists_digests else ():
+            name = str(sibling["rfilename"])
+            content = self.server.files[name]
+            sibling |= {"size": len(content), "blobId": git_sha1(content)}
+            if name in LARGE:
+                sha256 = hashlib.sha256(content).hexdigest()
+                sibling["lfs"] = {"size": len(content), "sha256": sha256, "pointerSize": 134}
+        return json.dumps({"id": MODEL, "sha": COMMIT, "siblings": siblings}).encode()
+
+    def _send_file(self, name: str, *, body: bool) -> None:
+        hub, content = self.server, self.server.files[name]
+        digest = hashlib.sha256(content).hexdigest() if name in LARGE else git_sha1(content)
+        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
+        if name in LARGE and hub.large_files_at and not body:
+            headers |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(content))}
+            headers["Location"] = f"{hub.large_files_at}{self.path}"
+            self._send(302, b"", headers, body=False)
+            return
+        if name in hub.spoilt:
+            content = bytes(len(content))
+        first = int(self.headers.get("Range", "bytes=0-")[len("bytes=") : -1])
+        if first >= len(content) and hub.checks_ranges:
+            self._send(416, b"", {}, body=body)
+            return
+        if first:
+            headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
+        cut = max(0, hub.cut.get(name, len(content)) - first)
+        self._send(206 if first else 200, content[first:], headers, body=body, cut=cut)
+
+    def _send(
+        self,
+        status: int,
+        content: bytes,
+        headers: dict[str, str],
+        *,
+        body: bool,
+        cut: int | None = None,
+    ) -> None:
+        self.send_response(status)
+        for key, value in ({"Content-Length": str(len(content))} | headers).items():
+            self.send_header(key, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(content[:cut])
+
+
+def git_sha1(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def run(hub: StandInHub) -> Iterator[StandInHub]:
+    thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield hub
+    hub.shutdown()
+    thread.join()
+    hub.server_close()
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
+    for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    yield from run(StandInHub())
+
+
+@pytest.fixture
+def other_host() -> Iterator[StandInHub]:
+    yield from run(StandInHub())
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def looks_complete(folder: Path) -> bool:
+    return (folder / "model.safetensors").exists() or (
+        folder / "model.safetensors.index.json"
+    ).exists()
+
+
+def refused(kind: type[ExportError], hub: StandInHub, folder: Path, **options: object) -> str:
+    """Fetch, expect a refusal in both languages, and return the English one."""
+    with pytest.raises(kind) as caught:
+        fetch(MODEL, folder, **{"endpoint": hub.url, **options})  # type: ignore[arg-type]
+    assert not looks_complete(folder)
+    assert any("\u4e00" <= letter <= "\u9fff" for letter in caught.value.chinese)
+    assert not caught.value.english.endswith(".")
+    return caught.value.english
+
+
+# --- what comes ----------------------------------------------------------------------------------
+
+
+def test_fetches_what_the_exporter_reads_and_nothing_else(hub: StandInHub, tmp_path: Path) -> None:
+    said: list[str] = []
+    folder, commit = fetch(MODEL, tmp_path / "tiny", endpoint=hub.url, progress=said.append)
+    assert (folder, commit) == (tmp_path / "tiny", COMMIT)
+    assert files_in(folder) == NEEDED
+    assert sorted(hub.sent()) == sorted(NEEDED)
+    assert len(said) == len(NEEDED)
+    assert said[-1] == "someone/tiny-model 01234567: model.safetensors, 0.1 MB"
+
+
+def test_the_endpoint_comes_from_the_variable_of_hub_mirrors(
+    hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.url + "/")
+    fetch(MODEL, tmp_path / "tiny")
+    assert files_in(tmp_path / "tiny") == NEEDED
+
+
+def test_a_mirror_that_lists_no_hashes_is_asked_for_each_file(
+    hub: StandInHub, tmp_path: Path
+) -> None:
+    hub.lists_digests = False
+    fetch(MODEL, tmp_path, endpoint=hub.url)
+    assert files_in(tmp_path) == NEEDED
+    hub.spoilt = {"config.json"}
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(DownloadFailed, match=r"config\.json of someone/tiny-model is not the file"):
+        fetch(MODEL, tmp_path, endpoint=hub.url)
+
+
+def test_shards_come_with_their_index_which_is_placed_last(hub: StandInHub, tmp_path: Path) -> None:
+    shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    index = {"weight_map": {"a": shards[0], "b": shards[1], "c": shards[0]}}
+    del hub.files["model.safetensors"]
+    hub.files |= {name: name.encode() for name in shards}
+    hub.files["model.safetensors.index.json"] = json.dumps(index).encode()
+    hub.cut = {shards[1]: 3}
+    refused(DownloadFailed, hub, tmp_path)
+    hub.cut = {}
+    fetch(MODEL, tmp_path, endpoint=hub.url)
+    assert {name for name in files_in(tmp_path) if "safetensors" in name} == {
+        *shards,
+        "model.safetensors.index.json",
+    }
+    del hub.files[shards[1]]
+    assert shards[1] in refused(NoSuchModel, hub, tmp_path / "again")
+
+
+def test_a_pickle_comes_only_when_allowed(hub: StandInHub, tmp_path: Path) -> None:
+    del hub.files["model.safetensors"]
+    assert "--allow-pickle" in refused(NoSuchModel, hub, tmp_path)
+    assert hub.sent() == []
+    fetch(MODEL, tmp_path, endpoint=hub.url, allow_pickle=True)
+    assert (tmp_path / "pytorch_model.bin").read_bytes() == b"pickle"
+
+
+def test_a_safetensors_file_is_preferred_to_an_allowed_pickle(
+    hub: StandInHub, tmp_path: Path
+) -> None:
+    fetch(MODEL, tmp_path, endpoint=hub.url, allow_pickle=True)
+    assert files_in(tmp_path) == NEEDED
+
+
+def test_names_that_leave_the_folder_are_not_followed(hub: StandInHub, tmp_path: Path) -> None:
+    hub.files["modules.json"] = json.dumps([{"path": "../outside"}, {"path": "/outside"}]).encode()
+    hub.files |= {"../outside/config.json": b"{}", "outside/config.json": b"{}"}
+    fetch(MODEL, tmp_path / "tiny", endpoint=hub.url)
+    assert "../outside/config.json" not in hub.sent()
+    assert not (tmp_path / "outside").exists()
+    del hub.files["model.safetensors"]
+    index = {"weight_map": {"a": "../evil.safetensors"}}
+    hub.files |= {"../evil.safetensors": b""}
+    hub.files["model.safetensors.index.json"] = json.dumps(index).encode()
+    assert "../evil.safetensors" in refused(NoSuchModel, hub, tmp_path / "evil")
+
+
+# --- what is already there -----------------------------------------------------------------------
+
+
+def test_a_complete_folder_is_compared_and_not_downloaded_again(
+    hub: StandInHub, tmp_path: Path
+) -> None:
+    fetch(MODEL, tmp_path, endpoint=hub.url)
+    artifact = tmp_path / "onnx-int8" / "manifest.json"
+    artifact.parent.mkdir()
+    artifact.write_text("{}")
+    hub.seen.clear()
+    assert fetch(MODEL, tmp_path, endpoint=hub.url) == (tmp_path, COMMIT)
+    assert hub.sent() == [] and hub.sent("HEAD") == []
+    assert artifact.exists()
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_of_another_model_is_not_overwritten(
+    hub: StandInHub, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(CannotWrite, match="is not overwritten"):
+        fetch(MODEL, tmp_path, endpoint=hub.url)
+    assert (tmp_path / name).read_bytes() == b"mine"
+
+
+def test_settings_that_the_model_lacks_are_not_mixed_in(hub: StandInHub, tmp_path: Path) -> None:
+    (tmp_path / "config_sentence_transformers.json").write_bytes(b"{}")
+    message = refused(CannotWrite, hub, tmp_path)
+    assert "config_sentence_transformers.json" in message
+
+
+# --- what goes wrong -----------------------------------------------------------------------------
+
+
+def test_an_unknown_model_or_revision_is_named(hub: StandInHub, tmp_path: Path) -> None:
+    with pytest.raises(NoSuchModel, match="no model someone/missing on http://127"):
+        fetch("someone/missing", tmp_path / "tiny", endpoint=hub.url)
+    assert 'no revision "v9"' in refused(NoSuchModel, hub, tmp_path / "tiny", revision="v9")
+    with pytest.raises(NoSuchModel, match="neither a folder nor the id of a model"):
+        fetch("no/such/id", tmp_path / "tiny", endpoint=hub.url)
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_a_model_without_settings_or_weights_is_refused(hub: StandInHub, tmp_path: Path) -> None:
+    hub.files = {"model.safetensors": WEIGHTS}
+    assert "has no config.json" in refused(NoSuchModel, hub, tmp_path)
+    hub.files = {"config.json": b"{}"}
+    assert "has no model.safetensors" in refused(NoSuchModel, hub, tmp_path)
+
+
+def test_a_truncated_file_is_refused_and_resumed(
+    hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The library keeps whole chunks of what has come, of 10 MB each.
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 10_000)
+    hub.cut = {"model.safetensors": 70_000}
+    message = refused(DownloadFailed, hub, tmp_path)
+    assert "by hand" in message and "kept and resumed" in message
+    assert [name for name in files_in(tmp_path) if not name.startswith(".download/")] == []
+    hub.cut = {}
+    hub.seen.clear()
+    fetch(MODEL, tmp_path, endpoint=hub.url)
+    assert files_in(tmp_path) == NEEDED
+    assert hub.sent() == ["model.safetensors"]
+    ranges = [headers.get("range") for _, name, headers in hub.seen if name in hub.sent()]
+    assert ranges == [None, "bytes=70000-"]  # The first is the HEAD request.
+
+
+def test_other_content_of_the_same_size_is_refused_and_not_kept(
+    hub: StandInHub, tmp_path: Path
+) -> None:
+    hub.spoilt = {"model.safetensors"}
+    assert "size or checksum" in refused(DownloadFailed, hub, tmp_path)
+    hub.spoilt = set()
+    fetch(MODEL, tmp_path, endpoint=hub.url)
+    assert files_in(tmp_path) == NEEDED
+
+
+@pytest.mark.parametrize(
+    ("checks_ranges", "expected"), [(True, "HTTP 416"), (False, "other bytes")]
+)
+def test_a_part_that_belongs_to_no_file_is_thrown_away(
+    hub: StandInHub, tmp_path: Path, checks_ranges: bool, expected: str
+) -> None:
+    hub.checks_ranges = checks_ranges
+    hub.cut = {"model.safetensors": 70_000}
+    refused(DownloadFailed, hub, tmp_path)
+    (part,) = tmp_path.rglob("*.incomplete")
+    part.write_bytes(WEIGHTS + b"too long")
+    hub.cut = {}
+    assert expected in refused(DownloadFailed, hub, tmp_path)
+    fetch(MODEL, tmp_path, endpoint=hub.url)
+    assert files_in(tmp_path) == NEEDED
+
+
+def test_without_a_server_the_way_by_hand_is_told(hub: StandInHub, tmp_path: Path) -> None:
+    hub.shutdown()
+    hub.server_close()
+    message = refused(DownloadFailed, hub, tmp_path / "tiny")
+    assert "ConnectionError" in message and "HF_ENDPOINT" in message and "by hand" in message
+    assert not (tmp_path / "tiny").exists()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"<html>Please log in</html>", b"[]", b'{"id": "a/b"}', b'{"id": "a/b", "sha": "1"}']
+)
+def test_a_server_that_is_no_hub_is_said_to_be_none(
+    hub: StandInHub, tmp_path: Path, answer: bytes
+) -> None:
+    hub.answer = answer
+    assert "does not answer as a model hub does" in refused(DownloadFailed, hub, tmp_path)
+
+
+def test_a_broken_server_is_named_with_its_status(hub: StandInHub, tmp_path: Path) -> None:
+    hub.refusal = (500, {})
+    assert "HTTP 500" in refused(DownloadFailed, hub, tmp_path)
+
+
+def test_a_file_that_is_listed_and_not_there_is_said(hub: StandInHub, tmp_path: Path) -> None:
+    hub.absent = {"tokenizer.json"}
+    assert "lists a file" in refused(DownloadFailed, hub, tmp_path)
+
+
+@pytest.mark.parametrize("file", ["modules.json", "model.safetensors.index.json"])
+def test_a_list_that_cannot_be_read_is_named(hub: StandInHub, tmp_path: Path, file: str) -> None:
+    del hub.files["model.safetensors"]
+    hub.files["model.safetensors.index.json"] = b'{"weight_map": {}}'
+    hub.files[file] = b"[1]"
+    assert file in refused(CorruptFile, hub, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (401, {}),
+        (403, {}),
+        (401, {"X-Error-Code": "GatedRepo"}),
+        (403, {"X-Error-Code": "GatedRepo"}),
+    ],
+)
+def test_a_refusal_names_the_token_variable_and_never_the_token(
+    hub: StandInHub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    status: int,
+    headers: dict[str, str],
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub.refusal = (status, headers)
+    with pytest.raises(DownloadFailed) as caught:
+        fetch(MODEL, tmp_path, endpoint=hub.url.replace("http://", "http://me:password@"))
+    assert "HF_TOKEN" in caught.value.english and "HF_TOKEN" in caught.value.chinese
+    printed = "".join((caught.value.english, caught.value.chinese, *capfd.readouterr()))
+    assert "hf_secret" not in printed and "password" not in printed
+
+
+def test_the_token_goes_to_the_hub_and_not_where_it_keeps_large_files(
+    hub: StandInHub, other_host: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub.large_files_at = other_host.url
+    fetch(MODEL, tmp_path, endpoint=hub.url)
+    assert files_in(tmp_path) == NEEDED
+    assert {headers.get("authorization") for _, _, headers in hub.seen} == {"Bearer hf_secret"}
+    assert other_host.sent() == ["model.safetensors"]
+    assert {headers.get("authorization") for _, _, headers in other_host.seen} == {None}
+
+
+def test_a_full_disk_is_said_before_the_weights_are_downloaded(
+    hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    assert "0 MB free" in refused(CannotWrite, hub, tmp_path)
+    assert "model.safetensors" not in hub.sent()
+
+
+def test_a_folder_that_cannot_be_made_is_named(hub: StandInHub, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "cannot write" in refused(CannotWrite, hub, tmp_path / "file" / "tiny")
+
+
+def test_what_the_operating_system_says_is_passed_on(
+    hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "part")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    assert "cannot write part: No space left" in refused(CannotWrite, hub, tmp_path)
+
+
+def test_without_the_package_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(MissingPackage, match="install the export extra"):
+        fetch(MODEL, tmp_path)
+
+
+# --- privacy, in a process of its own ------------------------------------------------------------
+
+
+def python(code: str, *arguments: str, home: Path) -> None:
+    variables = {
+        key: value for key, value in os.environ.items() if not key.startswith(("HF_", "XDG_"))
+    }
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *arguments],
+        env=variables | {"HOME": str(home), "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+        timeout=60,
+    )
+
+
+def test_nothing_is_written_under_the_users_home_and_no_packages_are_told(
+    hub: StandInHub, tmp_path: Path
+) -> None:
+    home, folder = tmp_path / "home", tmp_path / "tiny"
+    home.mkdir()
+    code = (
+        "import sys; from pathlib import Path; from export.hub import fetch\n"
+        "fetch(sys.argv[1], Path(sys.argv[2]), endpoint=sys.argv[3])"
+    )
+    python(code, MODEL, str(folder), hub.url, home=home)
+    assert list(home.iterdir()) == []
+    assert files_in(folder) == NEEDED
+    agents = {headers["user-agent"].partition(" hf_hub/")[0] for _, _, headers in hub.seen}
+    assert agents == {"unknown/None;"}
+    assert not any("torch" in headers["user-agent"] for _, _, headers in hub.seen)
+
+
+def test_offline_mode_is_named(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; os.environ['HF_HUB_OFFLINE'] = '1'\n"
+        "from pathlib import Path; from export.errors import DownloadFailed; import export.hub\n"
+        "try:\n    export.hub.fetch('a/b', Path(sys.argv[1]), endpoint='http://127.0.0.1:9')\n"
+        "except DownloadFailed as error:\n    assert 'HF_HUB_OFFLINE is set' in error.english\n"
+        "else:\n    raise SystemExit('not refused')"
+    )
+    python(code, str(tmp_path / "tiny"), home=tmp_path)
+
+
+def test_local_exports_do_not_import_the_library(tmp_path: Path) -> None:
+    code = "import sys, export.hub\nassert not {'huggingface_hub', 'requests'} & set(sys.modules)"
+    python(code, home=tmp_path)

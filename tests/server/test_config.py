@@ -1,0 +1,169 @@
+"""Settings: where they come from, what is refused, and that each is explained."""
+
+import argparse
+import dataclasses
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server import cli
+from server.config import ENV_PREFIX, Config, add_flags, env_name, flags_given
+from server.errors import BadSettings
+
+SETTINGS = dataclasses.fields(Config)
+NAMES = [setting.name for setting in SETTINGS]
+BOUNDED = [setting for setting in SETTINGS if setting.metadata["limits"]]
+HAN = re.compile(r"[\u4e00-\u9fff]")
+
+
+def another(setting: "dataclasses.Field[Any]", step: int = 1) -> str:
+    """A good value that is not the default; another one for another step."""
+    if setting.name == "log_level":
+        return ("debug", "warning")[step - 1]
+    if isinstance(setting.default, int):
+        return str(setting.default + step)
+    return f"elsewhere-{step}"
+
+
+def load(environ: Mapping[str, str] | None = None, **flags: str | None) -> Config:
+    return Config.load(environ or {}, flags)
+
+
+def test_without_flags_and_variables_the_defaults_hold() -> None:
+    assert load() == Config()
+    assert Config.load({}) == Config()
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=NAMES)
+def test_flag_wins_over_variable_and_variable_over_default(
+    setting: "dataclasses.Field[Any]",
+) -> None:
+    chosen, other = another(setting), another(setting, step=2)
+    environ = {env_name(setting.name): other}
+
+    from_default = getattr(load(), setting.name)
+    from_variable = getattr(load(environ), setting.name)
+    from_flag = getattr(load(environ, **{setting.name: chosen}), setting.name)
+    not_given = getattr(load(environ, **{setting.name: None}), setting.name)
+    assert len({from_default, from_variable, from_flag}) == 3
+    assert str(from_variable) == str(not_given) == other
+    assert str(from_flag) == chosen
+
+
+def test_each_variable_has_the_prefix_and_changes_one_setting_only() -> None:
+    for setting in SETTINGS:
+        assert env_name(setting.name) == ENV_PREFIX + setting.name.upper()
+        changed = load({env_name(setting.name): another(setting)})
+        differing = [n for n in NAMES if getattr(changed, n) != getattr(Config(), n)]
+        assert differing == [setting.name]
+
+
+def test_variables_of_others_are_ignored() -> None:
+    assert load({"PORT": "1", "HOST": "x", "inkwell_port": "1", "INKWELL_UNKNOWN": "1"}) == Config()
+
+
+def test_environment_of_this_process_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(os.environ, env_name("port"), "1")
+    assert load() == Config()
+
+
+def check_refused(name: str, value: str, *said: object) -> None:
+    for settings in ({"flags": {name: value}}, {"flags": None}):
+        environ = {} if settings["flags"] else {env_name(name): value}
+        with pytest.raises(BadSettings) as refusal:
+            Config.load(environ, settings["flags"])
+        for text in (refusal.value.english, refusal.value.chinese):
+            for word in (name, value, *said):
+                assert str(word) in text
+        assert HAN.search(refusal.value.chinese)
+        assert not HAN.search(refusal.value.english)
+        assert not refusal.value.english.endswith(".")
+
+
+@pytest.mark.parametrize("setting", BOUNDED, ids=[setting.name for setting in BOUNDED])
+def test_value_outside_its_limits_names_value_and_limits(
+    setting: "dataclasses.Field[Any]",
+) -> None:
+    low, high = setting.metadata["limits"]["low"], setting.metadata["limits"]["high"]
+    check_refused(setting.name, str(low - 1), low, high)
+    check_refused(setting.name, str(high + 1), low, high)
+    assert getattr(load(**{setting.name: str(low)}), setting.name) == low
+    assert getattr(load(**{setting.name: str(high)}), setting.name) == high
+
+
+@pytest.mark.parametrize("setting", BOUNDED, ids=[setting.name for setting in BOUNDED])
+@pytest.mark.parametrize("value", ["many", "1.5", "0x10", "1e3", "½"])
+def test_number_that_is_none_names_the_value(setting: "dataclasses.Field[Any]", value: str) -> None:
+    check_refused(setting.name, value)
+
+
+def test_empty_number_is_refused() -> None:
+    with pytest.raises(BadSettings, match="port .*''"):
+        load({env_name("port"): ""})
+
+
+def test_unknown_log_level_names_the_known_ones() -> None:
+    check_refused("log_level", "loud", "debug", "info", "warning", "error")
+
+
+def test_settings_given_directly_are_checked_too() -> None:
+    with pytest.raises(BadSettings, match="65536"):
+        Config(port=65536)
+
+
+def test_only_this_machine_can_connect_by_default() -> None:
+    assert Config().host == "127.0.0.1"
+
+
+def test_every_setting_is_explained_in_both_languages() -> None:
+    for setting in SETTINGS:
+        assert re.search("[a-z]{3}", setting.metadata["english"])
+        assert not HAN.search(setting.metadata["english"])
+        assert HAN.search(setting.metadata["chinese"])
+
+
+def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as end:
+        cli.main([command, "--help"])
+    assert end.value.code == 0
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_help_of_serve_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of("serve", capsys)
+    for setting in SETTINGS:
+        assert f"--{setting.name.replace('_', '-')} " in text
+        assert f"environment: {env_name(setting.name)})" in text
+        assert setting.metadata["english"] in text
+        assert setting.metadata["chinese"] in text
+        assert f"(default: {setting.default}," in text or not setting.default
+
+
+@pytest.mark.parametrize("command", ["index", "search"])
+def test_help_of_commands_lists_their_settings_only(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_of(command, capsys)
+    listed = [name for name in NAMES if f"environment: {env_name(name)})" in text]
+    assert listed == ["model", "data", "lanes", "log_level"]
+
+
+def test_flags_that_were_not_given_are_none() -> None:
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    flags = flags_given(parser.parse_args(["--max-texts", "5", "--model", "a b"]))
+    assert flags == {**dict.fromkeys(NAMES), "max_texts": "5", "model": "a b"}
+    assert Config.load({}, flags) == Config(max_texts=5, model=Path("a b"))
+
+
+def test_command_line_says_what_is_wrong_in_both_languages(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["serve", "--port", "70000"]) == 1
+    said = capsys.readouterr().err
+    assert "error: port 70000 is outside 0 to 65535" in said
+    assert "错误：port 的值 70000 超出 0 到 65535 的范围" in said

@@ -1,0 +1,226 @@
+"""What must be absent from the server, by walking its imports and by importing it."""
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SERVER = ROOT / "server"
+FILES = {
+    path.relative_to(SERVER).as_posix(): path
+    for path in sorted(SERVER.rglob("*.py"))
+    if "__pycache__" not in path.parts
+}
+
+TRAINING = {"torch", "transformers", "optimum", "onnx", "sentence_transformers", "safetensors"}
+OFFLINE = TRAINING | {"export", "benchmarks", "tests", "huggingface_hub"}
+OUTGOING = {
+    "aiohttp",
+    "ftplib",
+    "http",
+    "httpx",
+    "requests",
+    "smtplib",
+    "socket",
+    "ssl",
+    "telnetlib",
+    "urllib",
+    "urllib3",
+    "xmlrpc",
+}
+CONNECTING = {"connect", "create_connection", "open_connection", "open_unix_connection"}
+ONE_FILE = {
+    "onnxruntime": "session.py",
+    "tokenizers": "tokenizer.py",
+    "faiss": "store/index.py",
+    "sqlite3": "store/documents.py",
+    "threading": "lanes.py",
+    "time": "metrics.py",
+    "uvicorn": {"cli.py", "wire.py"},
+    "prometheus_client": "metrics.py",
+}
+CONCURRENCY = {"threading", "_thread", "concurrent", "multiprocessing", "queue"}
+# The loop closes the engine from another thread, because it must stay free to deliver answers.
+TO_THREAD = {"app.py": 1}
+# Who may import whom: only from a line above its own. errors, types and metrics import nothing.
+LAYERS = (
+    {"__init__.py", "errors.py", "types.py", "metrics.py", "cpu.py", "session.py"},
+    {"config.py", "manifest.py"},
+    {"tokenizer.py", "encoder.py", "store/__init__.py", "store/documents.py", "store/index.py"},
+    {"store/collection.py", "batching.py"},
+    {"lanes.py", "indexing.py", "prompt.py"},
+    {"engine.py"},
+    {"api/__init__.py", "api/http.py"},
+    {"api/native.py", "api/openai.py", "api/tei.py", "api/operations.py"},
+    {"wire.py"},
+    {"app.py"},
+    {"cli.py"},
+    {"__main__.py"},
+)
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(FILES[name].read_text(encoding="utf-8"))
+
+
+def imports(name: str) -> Iterator[str]:
+    """Every module that a file imports, at its top or inside a function."""
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def packages(name: str) -> set[str]:
+    return {module.partition(".")[0] for module in imports(name)}
+
+
+def attributes(name: str, *wanted: str) -> list[str]:
+    return [
+        node.attr
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Attribute) and node.attr in wanted
+    ]
+
+
+def siblings(name: str) -> set[str]:
+    """Files of the server that a file imports."""
+    found = set()
+    for module in imports(name):
+        if module.partition(".")[0] == "server":
+            path = "/".join(module.split(".")[1:])
+            found |= {f"{path}.py", f"{path}/__init__.py".lstrip("/")} & FILES.keys()
+    return found - {name}
+
+
+def test_there_is_something_to_walk() -> None:
+    assert {"engine.py", "api/http.py", "store/index.py"} <= FILES.keys()
+    assert "server.errors" in set(imports("engine.py"))
+    assert siblings("lanes.py") == {"batching.py", "errors.py", "metrics.py", "types.py"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_server_imports_nothing_that_trains_exports_or_measures(name: str) -> None:
+    assert packages(name) & OFFLINE == set()
+
+
+@pytest.mark.parametrize("package", ONE_FILE)
+def test_each_heavy_or_delicate_package_is_imported_where_it_belongs(package: str) -> None:
+    expected = ONE_FILE[package]
+    found = {name for name in FILES if package in packages(name)}
+    assert found == (expected if isinstance(expected, set) else {expected})
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_nothing_in_the_server_connects_to_anything(name: str) -> None:
+    assert packages(name) & OUTGOING == set()
+    connecting = attributes(name, *CONNECTING)
+    # SQLite's connect opens a file.
+    assert connecting == [] or name == "store/documents.py"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_threads_are_started_in_the_lanes_only(name: str) -> None:
+    if name != "lanes.py":
+        assert packages(name) & CONCURRENCY == set()
+    started = attributes(name, "to_thread", "run_in_executor", "fork", "Thread")
+    allowed = 1 if name == "lanes.py" else TO_THREAD.get(name, 0)
+    assert len(started) == allowed
+
+
+def test_environment_is_read_by_the_command_line_and_written_by_two_imports() -> None:
+    touched = {
+        name: count
+        for name in FILES
+        if (count := len(attributes(name, "environ", "getenv", "putenv", "environb")))
+    }
+    assert touched == {"cli.py": 1, "session.py": 1, "tokenizer.py": 1}
+    for name in ("session.py", "tokenizer.py"):
+        stored = [
+            node
+            for node in ast.walk(tree(name))
+            if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store)
+            if isinstance(node.value, ast.Attribute) and node.value.attr == "environ"
+        ]
+        assert len(stored) == 1
+
+
+def test_variable_against_telemetry_is_set_before_onnxruntime_is_imported() -> None:
+    lines = FILES["session.py"].read_text(encoding="utf-8").splitlines()
+    assert lines.index('os.environ["ORT_DISABLE_TELEMETRY"] = "1"') < lines.index(
+        "import onnxruntime"
+    )
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_web_framework_and_status_codes_stay_in_the_api_and_the_app(name: str) -> None:
+    if name.startswith("api/") or name == "app.py":
+        return
+    assert packages(name) & {"starlette"} == set()
+    statuses = {
+        node.value
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Constant) and type(node.value) is int
+    }
+    assert statuses & {400, 401, 403, 404, 405, 413, 415, 422, 424, 429, 500, 503} == set()
+
+
+def test_every_file_has_its_place_in_the_layers() -> None:
+    placed = [name for layer in LAYERS for name in layer]
+    assert len(placed) == len(set(placed))
+    assert set(FILES) == set(placed)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_go_one_way(name: str) -> None:
+    level = next(place for place, layer in enumerate(LAYERS) if name in layer)
+    own = LAYERS[level]
+    below: set[str] = set().union(*LAYERS[:level])
+    # Within a layer files may build on each other, dialects must not know another.
+    allowed = below if name.startswith("api/") else below | own
+    assert siblings(name) <= allowed
+
+
+def test_imports_have_no_circle() -> None:
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " -> ".join((*above, name))
+        if name not in done:
+            for other in siblings(name):
+                visit(other, (*above, name))
+            done.add(name)
+
+    for name in FILES:
+        visit(name, ())
+    assert done == set(FILES)
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"import json, sys; {statement}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code], cwd=ROOT, capture_output=True, check=True, timeout=60
+    )
+    return set(json.loads(done.stdout))
+
+
+def test_running_server_has_nothing_loaded_that_trains_exports_or_connects() -> None:
+    loaded = modules_after("import server.app, server.cli, server.wire, server.store.collection")
+    assert {"server.engine", "onnxruntime", "faiss"} <= loaded
+    unwanted = OFFLINE | {"requests", "httpx", "aiohttp", "urllib3", "smtplib", "pandas", "scipy"}
+    assert {module.partition(".")[0] for module in loaded} & unwanted == set()
+
+
+def test_command_line_answers_without_loading_a_model_runtime() -> None:
+    loaded = modules_after("import server.cli; server.cli._parser()")
+    assert loaded & {"onnxruntime", "tokenizers", "faiss", "starlette", "uvicorn"} == set()

@@ -1,0 +1,343 @@
+"""The threads around the queue: every job answered exactly once, whatever the encoder does."""
+
+import logging
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+
+import numpy as np
+import pytest
+
+from server.batching import BatchLimits, Job
+from server.errors import InferenceFailed, Overloaded, RequestTooLarge, ShuttingDown
+from server.lanes import Lanes
+from server.metrics import Metrics
+from server.types import Encoder, Ids, Vectors
+from tests.server.encoders import PATIENCE_S, Broken, Echo, Gated, eventually
+
+LIMITS = BatchLimits(
+    batch_tokens=256,
+    interactive_tokens=200,
+    interactive_queue_tokens=1 << 24,
+    bulk_queue_tokens=1 << 24,
+    bulk_patience_s=0.005,
+)
+POISON = 13
+ECHO = Echo()
+
+
+class Answers:
+    """Counts what the lanes deliver, and can be waited for."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._count: Counter[Job] = Counter()
+
+    def deliver(self, jobs: Sequence[Job]) -> None:
+        with self._changed:
+            self._count.update(jobs)
+            self._changed.notify_all()
+
+    def wait_for(self, jobs: Sequence[Job]) -> None:
+        with self._changed:
+            answered = self._changed.wait_for(
+                lambda: all(job in self._count for job in jobs), PATIENCE_S
+            )
+        assert answered, f"{sum(job not in self._count for job in jobs)} of {len(jobs)} waited"
+
+    def check_once_each(self, jobs: Sequence[Job]) -> None:
+        assert self._count == Counter(jobs)
+
+
+class Poisoned(Echo):
+    """Fails the batches that have a text which begins with POISON."""
+
+    def encode(self, texts: Sequence[Ids]) -> Vectors:
+        if any(ids[0] == POISON for ids in texts):
+            raise ArithmeticError("poison")
+        return super().encode(texts)
+
+
+def job_of(*texts: Sequence[int]) -> Job:
+    ids = [np.array(text, dtype=np.int64) for text in texts]
+    return Job(ids, np.full((len(ids), 2), np.nan, dtype=np.float32), None, 0.0)
+
+
+def lone(first: int = 1, length: int = 3) -> Job:
+    return job_of([first] * length)
+
+
+@contextmanager
+def running(
+    encoder: Encoder, answers: Answers, number: int = 2, limits: BatchLimits = LIMITS
+) -> Iterator[Lanes]:
+    lanes = Lanes(encoder, limits, Metrics(), answers.deliver, number)
+    try:
+        yield lanes
+    finally:
+        lanes.close(PATIENCE_S)
+
+
+@contextmanager
+def held(
+    number: int = 1, limits: BatchLimits = LIMITS, encoder: Encoder = ECHO
+) -> Iterator[tuple[Lanes, Gated, Answers]]:
+    """Lanes that stop at a shut gate with the first batch each takes."""
+    answers, gate = Answers(), Gated(encoder)
+    try:
+        with running(gate, answers, number, limits) as lanes:
+            try:
+                yield lanes, gate, answers
+            finally:
+                gate.open()
+    finally:
+        gate.open()
+
+
+def check_vectors(job: Job) -> None:
+    assert job.vectors.tolist() == [[float(ids[0]), float(len(ids))] for ids in job.ids]
+
+
+def test_every_job_of_many_threads_is_answered_once_with_its_own_vectors() -> None:
+    answers, numbers, submitted = Answers(), count(100), []
+    jobs_of_thread: list[list[Job]] = [[] for _ in range(8)]
+    start = threading.Barrier(8)
+
+    def submit(index: int, lanes: Lanes) -> None:
+        choose = random.Random(index)
+        start.wait(PATIENCE_S)
+        for _ in range(150):
+            texts = [[next(numbers)] * choose.randint(1, 40) for _ in range(choose.choice((1, 9)))]
+            if choose.random() < 0.1:
+                choose.choice(texts)[0] = POISON
+            jobs_of_thread[index].append(job_of(*texts))
+            lanes.submit(jobs_of_thread[index][-1])
+
+    with running(Poisoned(), answers, 4) as lanes:
+        threads = [threading.Thread(target=submit, args=(index, lanes)) for index in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        submitted = [job for jobs in jobs_of_thread for job in jobs]
+        answers.wait_for(submitted)
+    assert len(submitted) == 1200
+    answers.check_once_each(submitted)
+    right = [job for job in submitted if job.error is None]
+    assert 0 < len(right) < len(submitted)
+    for job in right:
+        check_vectors(job)
+    poisoned = [job for job in submitted if any(ids[0] == POISON for ids in job.ids)]
+    assert all(isinstance(job.error, InferenceFailed) for job in poisoned)
+
+
+def test_failed_batch_answers_every_waiter_and_the_lane_lives_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with held(encoder=Poisoned()) as (lanes, gate, answers):
+        first = lone()
+        lanes.submit(first)
+        assert gate.entered.wait(PATIENCE_S)
+        doomed = [lone(POISON), lone(2), lone(3)]
+        for job in doomed:
+            lanes.submit(job)
+        gate.open()
+        answers.wait_for(doomed)
+        later = lone(4)
+        lanes.submit(later)
+        answers.wait_for([later])
+    answers.check_once_each([first, *doomed, later])
+    check_vectors(first)
+    check_vectors(later)
+    assert [type(job.error) for job in doomed] == [InferenceFailed] * 3
+    assert "ArithmeticError" in str(doomed[1].error)
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+def test_job_that_fails_in_several_batches_is_answered_once() -> None:
+    answers = Answers()
+    job = job_of(*[[POISON] * 200 for _ in range(20)])
+    with running(Broken(), answers, 3) as lanes:
+        lanes.submit(job)
+        answers.wait_for([job])
+    answers.check_once_each([job])
+
+
+def one_more(vectors: Vectors) -> Vectors:
+    return np.concatenate([vectors, vectors[:1]])
+
+
+def one_less(vectors: Vectors) -> Vectors:
+    return vectors[1:]
+
+
+def wider(vectors: Vectors) -> Vectors:
+    return np.concatenate([vectors, vectors], axis=1)
+
+
+def narrower(vectors: Vectors) -> Vectors:
+    return vectors[:, :1]
+
+
+@pytest.mark.parametrize("bend", [one_more, one_less, wider, narrower])
+def test_vectors_of_the_wrong_shape_are_a_failure_and_no_answer(
+    bend: Callable[[Vectors], Vectors],
+) -> None:
+    class Bent(Echo):
+        def encode(self, texts: Sequence[Ids]) -> Vectors:
+            vectors = super().encode(texts)
+            return bend(vectors) if texts[0][0] == POISON else vectors
+
+    answers, wrong, right = Answers(), lone(POISON), lone(7)
+    with running(Bent(), answers, 1) as lanes:
+        lanes.submit(wrong)
+        answers.wait_for([wrong])
+        lanes.submit(right)
+        answers.wait_for([right])
+    answers.check_once_each([wrong, right])
+    assert isinstance(wrong.error, InferenceFailed)
+    check_vectors(right)
+
+
+def test_abandoned_job_costs_no_computation() -> None:
+    with held() as (lanes, gate, answers):
+        first, gone, wanted = lone(), job_of(*[[2] * 50] * 40), lone(3)
+        lanes.submit(first)
+        assert gate.entered.wait(PATIENCE_S)
+        lanes.submit(gone)
+        lanes.submit(wanted)
+        gone.abandoned = True
+        gate.open()
+        answers.wait_for([first, wanted])
+    answers.check_once_each([first, wanted])
+    assert gate.texts == 2
+    check_vectors(wanted)
+
+
+def test_refused_job_is_not_answered_and_leaves_nothing() -> None:
+    small = BatchLimits(16, 16, interactive_queue_tokens=20, bulk_queue_tokens=20)
+    with held(limits=small) as (lanes, gate, answers):
+        accepted = [lone(length=10) for _ in range(3)]
+        lanes.submit(accepted[0])
+        assert gate.entered.wait(PATIENCE_S)
+        lanes.submit(accepted[1])
+        lanes.submit(accepted[2])
+        with pytest.raises(Overloaded):
+            lanes.submit(lone())
+        with pytest.raises(RequestTooLarge):
+            lanes.submit(lone(length=21))
+        gate.open()
+        answers.wait_for(accepted)
+    answers.check_once_each(accepted)
+
+
+def test_close_finishes_accepted_work_and_refuses_new() -> None:
+    with held(2) as (lanes, gate, answers):
+        jobs = [job_of(*[[i] * 30 for i in range(20)]) for _ in range(20)]
+        for job in jobs:
+            lanes.submit(job)
+        assert gate.entered.wait(PATIENCE_S)
+        closing = threading.Thread(target=lanes.close, args=(PATIENCE_S,))
+        closing.start()
+        eventually(lambda: not lanes.accepting)
+        with pytest.raises(ShuttingDown) as refusal:
+            lanes.submit(lone())
+        assert refusal.value.retry_after_s > 0
+        gate.open()
+        closing.join(PATIENCE_S)
+        assert not closing.is_alive()
+        answers.check_once_each(jobs)
+        for job in jobs:
+            check_vectors(job)
+
+
+def test_close_fails_what_is_left_after_the_limit() -> None:
+    with held() as (lanes, gate, answers):
+        begun, half, waiting, gone = lone(), job_of([1] * 200, [2] * 201), lone(3, 50), lone(4)
+        lanes.submit(begun)
+        assert gate.entered.wait(PATIENCE_S)
+        for job in (half, waiting, gone):
+            lanes.submit(job)
+        gone.abandoned = True
+        lanes.close(0.0)
+        answers.check_once_each([half, waiting])
+        assert [type(job.error) for job in (half, waiting)] == [ShuttingDown] * 2
+        gate.open()
+        answers.wait_for([begun])
+    answers.check_once_each([half, waiting, begun])
+    check_vectors(begun)
+    assert gate.texts == 1
+
+
+def test_job_under_way_at_the_limit_is_answered_once_when_its_batch_ends_late() -> None:
+    with held() as (lanes, gate, answers):
+        job = job_of([1] * 200, [2] * 200)
+        lanes.submit(job)
+        assert gate.entered.wait(PATIENCE_S)
+        lanes.close(0.0)
+        answers.check_once_each([job])
+        assert isinstance(job.error, ShuttingDown)
+    answers.check_once_each([job])
+
+
+def test_closing_twice_is_harmless() -> None:
+    answers = Answers()
+    with running(Echo(), answers) as lanes:
+        lanes.close(PATIENCE_S)
+        lanes.close(PATIENCE_S)
+    answers.check_once_each([])
+
+
+def lane_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("lane-")]
+
+
+def test_closed_lanes_leave_no_thread() -> None:
+    with running(Echo(), Answers(), 3):
+        assert len(lane_threads()) == 3
+    assert lane_threads() == []
+
+
+def test_idle_lanes_sleep() -> None:
+    def cpu_seconds() -> list[float]:
+        clocks = [time.pthread_getcpuclockid(thread.ident or 0) for thread in lane_threads()]
+        return [time.clock_gettime(clock) for clock in clocks]
+
+    answers = Answers()
+    with running(Echo(), answers, 3) as lanes:
+        jobs = [lone(length=1 + i % 9) for i in range(30)]
+        for job in jobs:
+            lanes.submit(job)
+        answers.wait_for(jobs)
+        # A lane that wakes up by itself would use some time in each of the spans.
+        spans = []
+        for _ in range(5):
+            before = cpu_seconds()
+            time.sleep(0.1)
+            spans.append(cpu_seconds() == before)
+        assert len(before) == 3
+        assert any(spans)
+
+
+def test_counters_tell_what_happened() -> None:
+    answers, metrics = Answers(), Metrics()
+    lanes = Lanes(Poisoned(), LIMITS, metrics, answers.deliver, 2)
+    jobs = [lone(POISON), lone(1), job_of([1, 2], [3, 4])]
+    for job in jobs:
+        lanes.submit(job)
+        answers.wait_for([job])
+    lanes.close(PATIENCE_S)
+
+    def value(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(name, labels)
+
+    assert value("inkwell_failed_batches_total") == 1
+    assert value("inkwell_batch_texts_sum") == 3
+    assert value("inkwell_batch_tokens_sum") == 7
+    assert value("inkwell_lanes") == 2
+    assert value("inkwell_queue_tokens", kind="interactive") == 0
+    assert value("inkwell_queue_tokens", kind="bulk") == 0
