@@ -47,7 +47,7 @@ def main() -> None:
     arguments = _arguments()
     if shutil.which("wrk") is None:
         sys.exit("wrk is not installed: apt-get install wrk")
-    model = Model(arguments.model)
+    model = Model(arguments.model, cpu_budget())
     facts = machine.facts()
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -137,7 +137,7 @@ def raw_lanes(model: Model, ids: Sequence[Ids], clients: int, seconds: float) ->
                 submit()
 
     lock = threading.Lock()
-    lanes = Lanes(model.encoder, limits, Metrics(), deliver, cpu_budget())
+    lanes = Lanes(model.encoder, limits, Metrics(), deliver, cpu_budget(), model.wide)
     started = time.perf_counter()
     with lock:
         for _ in range(clients):

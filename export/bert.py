@@ -159,7 +159,7 @@ def build_model(
         writer.node("LpNormalization", [pooled], OUTPUT, axis=-1, p=2)
     else:
         writer.node("Identity", [pooled], OUTPUT)
-    return writer.model(checkpoint.name, {OUTPUT: ["texts", checkpoint.shape.hidden]})
+    return writer.model("bert", {OUTPUT: ["texts", checkpoint.shape.hidden]})
 
 
 def build_embeddings(checkpoint: Checkpoint, *, int8: bool) -> tuple[onnx.ModelProto, str]:
@@ -167,7 +167,7 @@ def build_embeddings(checkpoint: Checkpoint, *, int8: bool) -> tuple[onnx.ModelP
     writer = GraphWriter()
     writer.input(INPUT_IDS, TensorProto.INT64, ["rows", "columns"])
     output = _Network(checkpoint, {}, writer, packed=False).embeddings(int8=int8)
-    return writer.model(checkpoint.name, {output: ["rows", "columns", "width"]}), output
+    return writer.model("embeddings", {output: ["rows", "columns", "width"]}), output
 
 
 def build_layer(

@@ -85,7 +85,6 @@ class Checkpoint:
     sha256: over every file that was read, names and contents.
     """
 
-    name: str
     folder: Path
     shape: BertShape
     settings: SentenceSettings
@@ -107,7 +106,6 @@ def read_checkpoint(folder: Path, *, allow_pickle: bool = False) -> Checkpoint:
     tokenizer_json = read_tokenizer(folder)
     _check_vocabulary(tokenizer_json, shape)
     return Checkpoint(
-        name=folder.resolve().name,
         folder=folder,
         shape=shape,
         settings=settings,

@@ -22,8 +22,8 @@ def instructions(
 ) -> tuple[str, str]:
     """(query, document) instructions of a model, empty strings where it has none.
 
-    As sentence-transformers does: a kind of text without a prompt of its own gets the default one,
-    where the folder names one.
+    A kind of text without a prompt of its own gets the default one where the folder names one:
+    encode() of sentence-transformers puts it before every text.
     """
     default = default_prompt or ""
     own = [

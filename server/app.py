@@ -95,7 +95,7 @@ def _error_reply_for(path: str) -> ErrorReply:
     """The dialect that a client on this path speaks."""
     if path.startswith("/v1/") or path == "/embeddings":
         return openai.error_reply
-    return native.error_reply
+    return tei.error_reply if path == "/info" else native.error_reply
 
 
 async def _http_exception(request: Request, error: Exception) -> Response:

@@ -85,12 +85,12 @@ def _common(
 
 
 def _serve(config: Config, _: argparse.Namespace) -> int:
-    import uvicorn
-
     from server.app import create_app
     from server.encoder import SAME_VECTORS, Model
+    from server.engine import wide_threads
+    from server.listener import listen
 
-    model = Model(config.model)
+    model = Model(config.model, wide_threads(config))
     if model.self_test_cosine < SAME_VECTORS:
         logging.getLogger(__name__).warning(
             "this CPU computes other int8 vectors than the exporting one (cosine %.4f); export"
@@ -98,22 +98,7 @@ def _serve(config: Config, _: argparse.Namespace) -> int:
             " 本机 CPU 的 int8 结果与导出时不同；如需跨机一致，请用 --weight-bits 7 重新导出",
             model.self_test_cosine,
         )
-    uvicorn.run(
-        create_app(model, config),
-        host=config.host,
-        port=config.port,
-        log_level=config.log_level,
-        log_config=None,
-        loop="uvloop",
-        http="server.wire:Protocol",
-        ws="none",
-        lifespan="on",
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=config.shutdown_s,
-    )
+    listen(create_app(model, config), config)
     return 0
 
 
@@ -158,11 +143,11 @@ def _search(config: Config, arguments: argparse.Namespace) -> int:
 def _open(config: Config, name: str) -> Iterator[tuple["Collection", "Engine", "Run"]]:
     """A collection and an engine for a command that runs alone, and what waits for the engine."""
     from server.encoder import Model
-    from server.engine import Engine
+    from server.engine import Engine, wide_threads
     from server.metrics import Metrics
     from server.store.collection import Collection
 
-    model = Model(config.model)
+    model = Model(config.model, wide_threads(config))
     collection = Collection.open(config.data, name, model.manifest)
     with asyncio.Runner() as runner:
         engine = Engine(model, config, Metrics(), runner.get_loop())

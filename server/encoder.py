@@ -78,16 +78,22 @@ def pack(texts: Sequence[Ids], groups: int, width: int) -> dict[str, Ids]:
 class Model:
     """An artifact that has been opened and has proved itself: manifest, tokenizer, encoder.
 
+    encoder: one thread a call. wide: `wide_threads` threads a call, None where that is 1.
     self_test_cosine: the least agreement with the stored vectors; below SAME_VECTORS this CPU
     computes slightly other vectors than the exporting one.
     """
 
-    def __init__(self, folder: Path, threads: int = 1) -> None:
+    def __init__(self, folder: Path, wide_threads: int = 1) -> None:
         self.manifest = read_manifest(folder)
         with _loading(folder / TOKENIZER_FILE) as path:
             self.tokenizer = Tokenizer(path.read_text(encoding="utf-8"), self.manifest.text)
         with _loading(folder / MODEL_FILE) as path:
-            self.encoder = SessionEncoder(str(path), self.manifest.groups, threads)
+            self.encoder = SessionEncoder(str(path), self.manifest.groups)
+            self.wide = (
+                SessionEncoder(str(path), self.manifest.groups, wide_threads)
+                if wide_threads > 1
+                else None
+            )
         self.self_test_cosine = self._self_test(folder)
         hugepages.collapse()
 

@@ -28,6 +28,11 @@ from server.types import Ids, InputType, Tokens, Vectors
 
 # Characters tokenised before other requests get a turn on the loop: about 2 ms of work.
 SLICE_CHARACTERS = 2048
+# A single text larger than this is tokenised beside the loop: handing it to a thread costs 0.1 ms,
+# and 10 MB without a space take seconds.
+HUGE_CHARACTERS = 65_536
+# A short text is too little work for more: parts of 0.1 ms cost as much to hand out as to do.
+MAX_WIDE_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,8 @@ class Engine:
             ),
             metrics,
             self._deliver,
-            config.lanes or cpu_budget(),
+            lane_count(config),
+            model.wide,
         )
         manifest = model.manifest
         metrics.model.labels(manifest.model_id, manifest.precision, manifest.fingerprint).set(1)
@@ -137,14 +143,18 @@ class Engine:
     async def _tokenize(self, texts: Sequence[str], input_type: InputType) -> Tokens:
         encode = self._model.tokenizer.encode
         try:
-            if len(texts) == 1 or sum(map(len, texts)) <= SLICE_CHARACTERS:
+            if sum(map(len, texts)) <= SLICE_CHARACTERS:
                 return encode(texts, input_type)
             ids: list[Ids] = []
             truncated: list[int] = []
             for begin, end in _slices(texts):
-                part = encode(texts[begin:end], input_type)
-                ids += part.ids
-                truncated += (begin + index for index in part.truncated)
+                part = texts[begin:end]
+                if sum(map(len, part)) > HUGE_CHARACTERS:
+                    tokens = await asyncio.to_thread(encode, part, input_type)
+                else:
+                    tokens = encode(part, input_type)
+                ids += tokens.ids
+                truncated += (begin + index for index in tokens.truncated)
                 await asyncio.sleep(0)
             return Tokens(ids, truncated)
         except UnicodeEncodeError as error:
@@ -188,6 +198,15 @@ class Engine:
         except RuntimeError:
             # The loop is closed: nobody is left to be answered.
             return
+
+
+def lane_count(config: Config) -> int:
+    return config.lanes or cpu_budget()
+
+
+def wide_threads(config: Config) -> int:
+    """Threads of the encoder that serves a lone request: those of all lanes, within reason."""
+    return min(lane_count(config), MAX_WIDE_THREADS)
 
 
 def cut(vectors: Vectors, dimensions: int | None) -> Vectors:

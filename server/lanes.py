@@ -1,7 +1,9 @@
 """Threads that take batches from the queue and run the encoder; the only threads of the server.
 
 Every lane runs the same session, which is safe and holds the weights once; as many lanes as the CPU
-budget has cores give the most throughput. An idle lane sleeps.
+budget has cores give the most throughput. A batch that finds every other lane idle and leaves nothing
+waiting may run on the wide encoder instead, which has a thread for every lane; `width.py` says when.
+An idle lane sleeps.
 
 Promises: every job is answered exactly once, also when its batch raises or the lanes are closed; a
 raised batch fails the jobs in it and the lane lives on.
@@ -15,6 +17,7 @@ from server.batching import Batch, BatchLimits, Job, Queue
 from server.errors import InferenceFailed, ShuttingDown
 from server.metrics import Metrics, now
 from server.types import Encoder, Vectors
+from server.width import Width
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +39,18 @@ class Lanes:
         metrics: Metrics,
         deliver: Deliver,
         count: int,
+        wide: Encoder | None = None,
     ) -> None:
         self._encoder = encoder
+        self._wide = wide
+        self._width = Width()
         self._metrics = metrics
         self._deliver = deliver
         self._queue = Queue(limits, encoder.groups)
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._idle = 0
+        self._busy = 0
         self._closing = False
         self._lane_rate = ASSUMED_RATE
         self._threads = [
@@ -87,41 +94,56 @@ class Lanes:
     # --- the lane's side --------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while batch := self._next():
+        while True:
+            batch, alone = self._next()
+            if not batch:
+                return
+            encoder = self._encoder
+            if alone and self._wide is not None and self._width.choose():
+                encoder = self._wide
             started = now()
             try:
-                vectors = self._encode(batch)
+                vectors = self._encode(encoder, batch)
             except Exception as error:
                 log.exception("a batch of %d texts failed", len(batch))
                 self._metrics.failed_batches.inc()
                 finished = self._fail(batch, f"the computation failed: {type(error).__name__}")
             else:
-                finished = self._complete(batch, vectors, started)
+                ended = now()
+                if alone:
+                    tokens = sum(len(item.ids) for item in batch)
+                    wide = encoder is self._wide
+                    self._width.observe(wide=wide, tokens=tokens, seconds=ended - started)
+                finished = self._complete(batch, vectors, started, ended)
             if finished:
                 self._deliver(finished)
 
-    def _next(self) -> Batch:
-        """The next batch, after sleeping until there is one; empty when closing and all is done."""
+    def _next(self) -> tuple[Batch, bool]:
+        """The next batch, after sleeping until there is one, and whether it has the CPU to itself.
+
+        The batch is empty when the lanes are closing and all is done.
+        """
         with self._lock:
             while not (batch := self._queue.take(now())) and not self._closing:
                 self._idle += 1
                 self._work.wait()
                 self._idle -= 1
-            return batch
+            self._busy += 1
+            return batch, self._busy == 1 and not any(self._queue.tokens)
 
-    def _encode(self, batch: Batch) -> Vectors:
-        vectors = self._encoder.encode([item.ids for item in batch])
+    def _encode(self, encoder: Encoder, batch: Batch) -> Vectors:
+        vectors = encoder.encode([item.ids for item in batch])
         if vectors.shape != (len(batch), batch[0].job.vectors.shape[1]):
             raise ValueError(f"vectors of shape {vectors.shape} for {len(batch)} texts")
         return vectors
 
-    def _complete(self, batch: Batch, vectors: Vectors, started: float) -> list[Job]:
-        ended = now()
+    def _complete(self, batch: Batch, vectors: Vectors, started: float, ended: float) -> list[Job]:
         tokens = sum(len(item.ids) for item in batch)
         self._metrics.batch_texts.observe(len(batch))
         self._metrics.batch_tokens.observe(tokens)
         finished = []
         with self._lock:
+            self._busy -= 1
             rate = tokens / max(ended - started, 1e-6)
             self._lane_rate += RATE_SMOOTHING * (rate - self._lane_rate)
             for item, vector in zip(batch, vectors, strict=True):
@@ -139,6 +161,7 @@ class Lanes:
     def _fail(self, batch: Batch, message: str) -> list[Job]:
         failed = []
         with self._lock:
+            self._busy -= 1
             for item in batch:
                 if item.job.error is None:
                     item.job.error = InferenceFailed(message)

@@ -38,7 +38,8 @@ class Encoder(Protocol):
     groups: how many different lengths one batch may have.
     """
 
-    groups: int
+    @property
+    def groups(self) -> int: ...
 
     def encode(self, texts: Sequence[Ids]) -> Vectors:
         """Int64 (T,) arrays, equal lengths side by side -> float32 (B, D), in that order."""

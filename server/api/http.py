@@ -20,6 +20,7 @@ from server.errors import (
     MomentError,
     RequestTooLarge,
     ServerError,
+    ShuttingDown,
     UnsupportedMediaType,
 )
 from server.metrics import Metrics, now
@@ -95,6 +96,17 @@ def _path(error: msgspec.ValidationError) -> str | None:
     return path.split("`")[0].split("[")[0].split(".")[0] if found else None
 
 
+async def answered(handler: Handler, error_reply: ErrorReply, call: Call) -> Reply:
+    """The handler's reply, or its error in the dialect's own shape."""
+    try:
+        return await handler(call)
+    except ServerError as error:
+        return error_reply(error)
+    except Exception:
+        log.exception("%s failed", call.scope["path"])
+        return error_reply(InternalError("an internal error occurred; see the log"))
+
+
 class Endpoint:
     """One POST or GET route: body in, handler, reply out; errors in the dialect's own shape."""
 
@@ -136,16 +148,14 @@ class Endpoint:
         """The handler's reply, or None when the client left before it."""
         with Watch(receive) as watch:
             try:
-                return await self._handler(call)
-            except ServerError as error:
-                return self._error_reply(error)
+                return await answered(self._handler, self._error_reply, call)
             except asyncio.CancelledError:
                 if watch.client_left:
                     return None
-                raise
-            except Exception:
-                log.exception("%s failed", self._route)
-                return self._error_reply(InternalError("an internal error occurred; see the log"))
+                # Whoever stops the server waits no longer for this request.
+                return self._error_reply(
+                    ShuttingDown("the server stopped before the answer", retry_after_s=5)
+                )
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body, None when the client left; refuses a large one before reading it whole."""

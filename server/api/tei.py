@@ -7,7 +7,7 @@ import msgspec
 import orjson
 
 from server import errors
-from server.api.http import Call, Reply, decode, json_body, retry_headers, status_of
+from server.api.http import Call, Reply, answered, decode, json_body, retry_headers, status_of
 from server.config import Config
 from server.engine import Engine, unit
 from server.errors import InvalidRequest, ServerError
@@ -50,10 +50,7 @@ class EmbedRequest(msgspec.Struct):
 
 async def embed(call: Call) -> Reply:
     """Answers in TEI's shapes, its errors included."""
-    try:
-        return await _embed(call)
-    except ServerError as error:
-        return error_reply(error)
+    return await answered(_embed, error_reply, call)
 
 
 async def _embed(call: Call) -> Reply:

@@ -261,12 +261,15 @@ def test_fake_quantize_rounds_and_saturates_as_onnxruntime_does(low: float, high
         "round trip",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
-        [numpy_helper.from_array(scale, "scale"), numpy_helper.from_array(zero_point, "zero")],
+        [
+            numpy_helper.from_array(np.array(scale), "scale"),
+            numpy_helper.from_array(np.array(zero_point), "zero"),
+        ],
     )
     opsets = [helper.make_opsetid("", 20)]
     model: onnx.ModelProto = helper.make_model(graph, opset_imports=opsets, ir_version=9)
     # Whole, half and quarter steps, so that ties are among them, to beyond both ends.
-    x = np.arange(-1100, 1100, dtype=np.float32) * scale / 4
+    x = (np.arange(-1100, 1100) * scale / 4).astype(np.float32)
     (expected,) = open_session(model.SerializeToString(), 1).run(None, {"x": x})
     assert np.array_equal(fake_quantize(x, low, high), expected)
     assert expected.min() == np.float32(low)

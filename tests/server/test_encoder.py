@@ -70,6 +70,15 @@ def test_opening_twice_gives_the_same_vectors(toy_artifact: Path, toy_model: Mod
     np.testing.assert_array_equal(Model(toy_artifact).embed(texts), toy_model.embed(texts))
 
 
+def test_wide_encoder_gives_the_same_vectors(toy_artifact: Path, toy_model: Model) -> None:
+    wide = Model(toy_artifact, 2).wide
+    assert wide is not None and toy_model.wide is None
+    ids = sorted_ids(toy_model, toy_texts(50))
+    alone = np.concatenate([toy_model.encoder.encode([row]) for row in ids])
+    found = np.concatenate([wide.encode([row]) for row in ids])
+    np.testing.assert_allclose(found, alone, rtol=0, atol=1e-5)
+
+
 def test_exporting_machine_passes_its_own_self_test(toy_model: Model) -> None:
     assert toy_model.self_test_cosine >= SAME_VECTORS
 

@@ -203,6 +203,67 @@ def test_vectors_of_the_wrong_shape_are_a_failure_and_no_answer(
     check_vectors(right)
 
 
+def test_wide_encoder_runs_what_has_the_cpu_to_itself_and_nothing_else() -> None:
+    answers, narrow, wide = Answers(), Gated(Echo()), Gated(Echo())
+    lanes = Lanes(narrow, LIMITS, Metrics(), answers.deliver, 2, wide)
+    try:
+        first = lone(1)
+        lanes.submit(first)
+        assert wide.entered.wait(PATIENCE_S)
+        assert not narrow.entered.is_set()
+        second = lone(2)
+        lanes.submit(second)
+        assert narrow.entered.wait(PATIENCE_S)
+        third = lone(3)
+        lanes.submit(third)
+        narrow.open()
+        answers.wait_for([second, third])
+        assert (wide.texts, narrow.texts) == (0, 2)
+        wide.open()
+        answers.wait_for([first])
+        # The lane that was the last to finish has the CPU to itself again.
+        eventually(lambda: lanes._busy == 0)
+        fourth = lone(4)
+        lanes.submit(fourth)
+        answers.wait_for([fourth])
+        assert (wide.texts, narrow.texts) == (2, 2)
+    finally:
+        narrow.open()
+        wide.open()
+        lanes.close(PATIENCE_S)
+    answers.check_once_each([first, second, third, fourth])
+
+
+def test_batch_that_leaves_others_waiting_is_not_run_wide() -> None:
+    answers, narrow, wide = Answers(), Gated(Echo()), Gated(Echo())
+    lanes = Lanes(narrow, LIMITS, Metrics(), answers.deliver, 1, wide)
+    try:
+        job = job_of(*[[1] * 200 for _ in range(3)])
+        lanes.submit(job)
+        assert narrow.entered.wait(PATIENCE_S)
+        narrow.open()
+        assert wide.entered.wait(PATIENCE_S)
+        wide.open()
+        answers.wait_for([job])
+    finally:
+        lanes.close(PATIENCE_S)
+    assert (narrow.texts, wide.texts) == (2, 1)
+    check_vectors(job)
+
+
+def test_failure_of_the_wide_encoder_is_answered_too() -> None:
+    answers, job, later = Answers(), lone(1), job_of([1] * 200, [2] * 200)
+    lanes = Lanes(Echo(), LIMITS, Metrics(), answers.deliver, 1, Broken())
+    lanes.submit(job)
+    answers.wait_for([job])
+    lanes.submit(later)
+    answers.wait_for([later])
+    lanes.close(PATIENCE_S)
+    answers.check_once_each([job, later])
+    assert isinstance(job.error, InferenceFailed)
+    assert isinstance(later.error, InferenceFailed)
+
+
 def test_abandoned_job_costs_no_computation() -> None:
     with held() as (lanes, gate, answers):
         first, gone, wanted = lone(), job_of(*[[2] * 50] * 40), lone(3)

@@ -1,0 +1,228 @@
+"""An artifact appears whole or not at all, and never in place of something else."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from export.artifact import (
+    check_replaceable,
+    fingerprint,
+    is_current,
+    settings_hash,
+    write_artifact,
+)
+from export.errors import CannotWrite
+from server.manifest import MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE, Manifest, read_manifest
+
+FILES = {MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE}
+MODEL, TOKENIZER = b"model" * 1000, b"tokenizer"
+
+
+@pytest.fixture
+def manifest(toy_artifact: Path) -> Manifest:
+    """The toy's manifest, for the bytes above."""
+    return msgspec.structs.replace(
+        read_manifest(toy_artifact),
+        settings_sha256="these settings",
+        files={MODEL_FILE: sha256(MODEL), TOKENIZER_FILE: sha256(TOKENIZER)},
+    )
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_artifact_is_three_files_that_the_server_reads_back(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    folder = tmp_path / "deep" / "onnx-int8"
+    write_artifact(folder, MODEL, TOKENIZER, manifest)
+    assert names(folder) == FILES
+    assert read_manifest(folder) == manifest
+    assert (folder / MODEL_FILE).read_bytes() == MODEL
+    assert names(folder.parent) == {"onnx-int8"}
+
+
+def test_new_artifact_replaces_the_old_one_and_nothing_else_stays(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    folder = tmp_path / "onnx-int8"
+    write_artifact(folder, MODEL, TOKENIZER, manifest)
+    other = b"another model"
+    changed = msgspec.structs.replace(manifest, files=manifest.files | {MODEL_FILE: sha256(other)})
+    write_artifact(folder, other, TOKENIZER, changed)
+    assert read_manifest(folder) == changed
+    assert names(tmp_path) == {"onnx-int8"}
+
+
+def test_artifact_may_be_read_by_others(manifest: Manifest, tmp_path: Path) -> None:
+    folder = tmp_path / "onnx-int8"
+    previous = os.umask(0o022)
+    try:
+        write_artifact(folder, MODEL, TOKENIZER, manifest)
+    finally:
+        os.umask(previous)
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
+
+
+def test_rest_of_a_killed_export_is_no_obstacle(manifest: Manifest, tmp_path: Path) -> None:
+    folder = tmp_path / "onnx-int8"
+    scratch = tmp_path / f".onnx-int8.{os.getpid()}.tmp"
+    scratch.mkdir()
+    (scratch / "half").write_bytes(b"half")
+    write_artifact(folder, MODEL, TOKENIZER, manifest)
+    assert names(folder) == FILES
+    assert names(tmp_path) == {"onnx-int8"}
+
+
+def test_link_is_followed_and_stays(manifest: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "disk" / "real").mkdir(parents=True)
+    link = tmp_path / "onnx-int8"
+    link.symlink_to(tmp_path / "disk" / "real")
+    write_artifact(link, MODEL, TOKENIZER, manifest)
+    assert link.is_symlink()
+    assert names(tmp_path / "disk" / "real") == FILES
+    assert names(tmp_path / "disk") == {"real"}
+
+
+# --- current or not -------------------------------------------------------------------------------
+
+
+def test_artifact_is_current_for_its_own_settings_only(manifest: Manifest, tmp_path: Path) -> None:
+    write_artifact(tmp_path / "a", MODEL, TOKENIZER, manifest)
+    assert is_current(tmp_path / "a", "these settings")
+    assert not is_current(tmp_path / "a", "other settings")
+    assert not is_current(tmp_path / "none", "these settings")
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+@pytest.mark.parametrize("damage", ["gone", "empty", "changed", "longer"])
+def test_damaged_artifact_is_not_current(
+    name: str, damage: str, manifest: Manifest, tmp_path: Path
+) -> None:
+    folder = tmp_path / "a"
+    write_artifact(folder, MODEL, TOKENIZER, manifest)
+    path = folder / name
+    content = path.read_bytes()
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(
+            {"empty": b"", "changed": b"#" + content[1:], "longer": content + b"#"}[damage]
+        )
+    assert not is_current(folder, "these settings")
+
+
+# --- nothing else is lost -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names_inside", [[], [MODEL_FILE], sorted(FILES)])
+def test_folder_with_nothing_but_an_artifact_may_be_replaced(
+    names_inside: list[str], tmp_path: Path
+) -> None:
+    for name in names_inside:
+        (tmp_path / name).write_bytes(b"")
+    check_replaceable(tmp_path)
+    check_replaceable(tmp_path / "new")
+
+
+def test_folder_with_anything_else_is_refused_and_untouched(tmp_path: Path) -> None:
+    (tmp_path / MODEL_FILE).write_bytes(b"model")
+    (tmp_path / "thesis.txt").write_bytes(b"years")
+    with pytest.raises(CannotWrite) as caught:
+        check_replaceable(tmp_path)
+    assert "thesis.txt" in caught.value.english and "thesis.txt" in caught.value.chinese
+    assert "--out" in caught.value.english
+    assert (tmp_path / "thesis.txt").read_bytes() == b"years"
+
+
+def test_file_where_the_folder_should_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "onnx-int8").write_bytes(b"a file")
+    with pytest.raises(CannotWrite, match="Not a directory"):
+        check_replaceable(tmp_path / "onnx-int8")
+
+
+def test_file_on_the_way_is_refused_and_untouched(manifest: Manifest, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"a file")
+    with pytest.raises(CannotWrite) as caught:
+        write_artifact(tmp_path / "file" / "onnx-int8", MODEL, TOKENIZER, manifest)
+    assert "cannot write" in caught.value.english and "无法写入" in caught.value.chinese
+    assert (tmp_path / "file").read_bytes() == b"a file"
+
+
+# --- a full disk ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = shutil.which("mount")
+    if mount is None:
+        pytest.skip("there is no mount command here")
+    done = subprocess.run(
+        [mount, "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip("mounting a tmpfs needs privileges that this user does not have")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_full_disk_leaves_nothing_and_says_how_much_is_needed(
+    manifest: Manifest, small_disk: Path
+) -> None:
+    with pytest.raises(CannotWrite) as caught:
+        write_artifact(small_disk / "onnx-int8", b"0" * 3_000_000, TOKENIZER, manifest)
+    assert "no space left to write 3 MB" in caught.value.english
+    assert "磁盘空间不足" in caught.value.chinese
+    assert names(small_disk) == set()
+
+
+def test_full_disk_leaves_the_old_artifact_whole(manifest: Manifest, small_disk: Path) -> None:
+    folder = small_disk / "onnx-int8"
+    write_artifact(folder, MODEL, TOKENIZER, manifest)
+    with pytest.raises(CannotWrite, match="no space left"):
+        write_artifact(folder, b"0" * 3_000_000, TOKENIZER, manifest)
+    assert names(small_disk) == {"onnx-int8"}
+    assert read_manifest(folder) == manifest
+    # Room for the second only beside the first, so nothing was left behind.
+    write_artifact(folder, MODEL, TOKENIZER, manifest)
+
+
+# --- identities -----------------------------------------------------------------------------------
+
+
+def test_fingerprint_changes_with_graph_vocabulary_and_text_rules() -> None:
+    rules = {"lower_case": True, "max_tokens": 512}
+    base = fingerprint(b"model", b"tokenizer", rules)
+    assert len(base) == 32
+    assert fingerprint(b"model", b"tokenizer", dict(reversed(rules.items()))) == base
+    others = {
+        fingerprint(b"model2", b"tokenizer", rules),
+        fingerprint(b"model", b"tokenizer2", rules),
+        fingerprint(b"modelt", b"okenizer", rules),
+        fingerprint(b"model", b"tokenizer", rules | {"lower_case": False}),
+        fingerprint(b"model", b"tokenizer", rules | {"max_tokens": 256}),
+    }
+    assert len(others) == 5
+    assert base not in others
+
+
+def test_settings_hash_does_not_depend_on_the_order_of_keys() -> None:
+    assert settings_hash({"a": 1, "b": [2]}) == settings_hash({"b": [2], "a": 1})
+    assert settings_hash({"a": 1, "b": [2]}) != settings_hash({"a": 1, "b": [3]})

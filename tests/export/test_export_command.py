@@ -1,0 +1,196 @@
+"""`python -m export` as a user runs it: what it prints, where, and with which exit code."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from server.encoder import SAME_VECTORS, Model
+from server.manifest import read_manifest
+from tests.toys import write_toy_checkpoint, write_toy_texts
+
+ROOT = Path(__file__).parents[2]
+COMMAND = (sys.executable, "-m", "export")
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+
+def is_chinese(text: str) -> bool:
+    return any("\u4e00" <= character <= "\u9fff" for character in text)
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    return write_toy_checkpoint(tmp_path / "toy")
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> list[str]:
+    """The options for texts that the toy knows."""
+    return [
+        f"--calibration={write_toy_texts(tmp_path / 'calibration.txt', 40)}",
+        f"--verify-texts={write_toy_texts(tmp_path / 'verification.txt', 20, seed=1)}",
+        "--min-agreement=0.99,0.9",
+    ]
+
+
+def test_help_lists_every_option_in_both_languages() -> None:
+    done = run("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    _, _, listed = done.stdout.partition("options:")
+    options = [part for part in listed.split("\n  -") if part.strip()]
+    named = {option.split()[0].lstrip("-") for option in options}
+    assert named == {
+        "h,",
+        "out",
+        "precision",
+        "weight-bits",
+        "calibration",
+        "verify-texts",
+        "min-agreement",
+        "model-id",
+        "revision",
+        "query-instruction",
+        "document-instruction",
+        "matryoshka",
+        "via",
+        "allow-pickle",
+        "force",
+    }
+    for option in options:
+        assert is_chinese(option) or option.startswith("h, --help"), option
+
+
+def test_missing_model_gives_two_lines_and_exit_code_1(tmp_path: Path) -> None:
+    done = run(tmp_path / "none")
+    assert (done.returncode, done.stdout) == (1, "")
+    english, chinese = done.stderr.splitlines()
+    assert english == f"error: no model folder at {tmp_path / 'none'}"
+    assert chinese == f"错误：没有这个模型文件夹：{tmp_path / 'none'}"
+
+
+def test_bad_checkpoint_gives_two_lines_and_exit_code_1(toy: Path) -> None:
+    (toy / "config.json").write_text("{", encoding="utf-8")
+    done = run(toy)
+    assert (done.returncode, done.stdout) == (1, "")
+    english, chinese = done.stderr.splitlines()
+    assert english.startswith("error: ") and "config.json" in english
+    assert chinese.startswith("错误：") and "config.json" in chinese
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--precision", "int4"],
+        ["--weight-bits", "4"],
+        ["--min-agreement", "0.9"],
+        ["--min-agreement", "0.9,0.95"],
+        ["--min-agreement", "2,1"],
+        ["--min-agreement", "nan,nan"],
+        ["--matryoshka", "256,half"],
+        ["--via", "torch"],
+        ["--unknown"],
+    ],
+    ids=" ".join,
+)
+def test_bad_option_gives_the_usage_and_exit_code_2(arguments: list[str], toy: Path) -> None:
+    done = run(toy, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: python -m export")
+    assert arguments[0] in done.stderr.splitlines()[-1]
+
+
+def test_export_is_quiet_but_for_two_lines_and_a_second_one_does_nothing(
+    toy: Path, texts: list[str]
+) -> None:
+    first = run(toy, *texts)
+    assert (first.returncode, first.stderr) == (0, "")
+    english, chinese = first.stdout.splitlines()
+    assert english.startswith(f"{toy / 'onnx-int8'}: ") and is_chinese(chinese)
+    assert Model(toy / "onnx-int8").self_test_cosine > SAME_VECTORS
+    second = run(toy, *texts)
+    assert (second.returncode, second.stderr) == (0, "")
+    assert second.stdout.splitlines()[0] == f"{toy / 'onnx-int8'} is up to date"
+
+
+def test_every_option_reaches_the_manifest(toy: Path, texts: list[str], tmp_path: Path) -> None:
+    done = run(
+        toy,
+        *texts,
+        *("--out", tmp_path / "out"),
+        *("--weight-bits", "7"),
+        *("--model-id", "someone/toy"),
+        *("--query-instruction", "查询："),
+        *("--document-instruction", "文档："),
+        *("--matryoshka", "16,8"),
+        "--force",
+    )
+    assert done.returncode == 0, done.stderr
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest.model_id == "someone/toy"
+    assert manifest.text.query_instruction == "查询："
+    assert manifest.text.document_instruction == "文档："
+    assert manifest.matryoshka_dimensions == [8, 16]
+    assert manifest.quantization is not None
+    assert manifest.quantization.weight_bits == 7
+    assert manifest.quantization.calibration_texts == 40
+    assert not (toy / "onnx-int8").exists()
+
+
+def test_failed_verification_gives_exit_code_1_and_no_files(toy: Path, texts: list[str]) -> None:
+    before = sorted(toy.iterdir())
+    done = run(toy, *texts, "--min-agreement", "1,1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: cosine to the float32 model: mean 0.99")
+    assert is_chinese(done.stderr.splitlines()[-1])
+    assert sorted(toy.iterdir()) == before
+
+
+def test_interrupted_export_says_so_and_writes_nothing(toy: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    before = sorted(toy.iterdir())
+    child = subprocess.Popen(
+        [*COMMAND, str(toy), "--calibration", str(pipe)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+    # The export waits for its texts: from when the pipe can be opened until it is closed.
+    writer = open_when_read(pipe, child)
+    child.send_signal(signal.SIGINT)
+    said, complained = child.communicate(timeout=30)
+    os.close(writer)
+    assert (child.returncode, said) == (130, "")
+    assert complained.split("\n") == [
+        "",
+        "stopped, nothing was written",
+        "已停止，没有写入任何文件",
+        "",
+    ]
+    assert sorted(toy.iterdir()) == before
+
+
+def open_when_read(pipe: Path, child: subprocess.Popen[str]) -> int:
+    """The pipe's writing end, as soon as `child` has opened the other."""
+    while child.poll() is None:
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            assert error.errno == errno.ENXIO
+    raise AssertionError(f"the export ended with {child.returncode} before it read its texts")

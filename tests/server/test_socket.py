@@ -1,0 +1,368 @@
+"""The real process on a real socket: connections, signals, and refusals to start."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from server.encoder import Model
+from server.manifest import MODEL_FILE
+from tests.server.encoders import PATIENCE_S, eventually
+from tests.server.processes import ROOT, Server, command, environment, serving
+
+# A request of some seconds: every text is a batch of its own.
+LONG = ("--batch-tokens", "1", "--max-texts", "100000")
+LONG_TEXTS = 20_000
+LONG_BODY = json.dumps({"texts": ["墨池" * 31] * LONG_TEXTS}).encode()
+
+
+@pytest.fixture(scope="module")
+def server(toy_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One for all tests that leave it running."""
+    with serving(toy_artifact, tmp_path_factory.mktemp("server"), *LONG) as started:
+        yield started
+
+
+def request(path: str, body: bytes = b"", *headers: str) -> bytes:
+    method = "POST" if body else "GET"
+    head = [f"{method} {path} HTTP/1.1", "Host: inkwell", "Content-Type: application/json"]
+    head += [f"Content-Length: {len(body)}", *headers]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + body
+
+
+def connect(server: Server) -> socket.socket:
+    return socket.create_connection((server.host, server.port), timeout=PATIENCE_S)
+
+
+class Replies:
+    """Reads the replies of one connection in order."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._file = connection.makefile("rb")
+
+    def next(self) -> tuple[int, dict[str, str], bytes]:
+        """(status, headers with small names, body)."""
+        status = int(self._file.readline().split()[1])
+        headers = {}
+        while line := self._file.readline().strip().decode():
+            name, _, value = line.partition(":")
+            headers[name.lower()] = value.strip()
+        return status, headers, self._file.read(int(headers["content-length"]))
+
+    def ended(self) -> bool:
+        return self._file.read(1) == b""
+
+
+def test_one_connection_carries_many_requests(server: Server, toy_model: Model) -> None:
+    with connect(server) as connection:
+        replies = Replies(connection)
+        for text in ("墨", "池", "笔"):
+            connection.sendall(request("/embed", json.dumps({"texts": [text]}).encode()))
+            status, _, body = replies.next()
+            assert status == 200
+            expected = toy_model.embed([text])
+            np.testing.assert_allclose(json.loads(body)["vectors"], expected, atol=1e-5)
+
+
+def test_connection_survives_errors_of_the_caller(server: Server) -> None:
+    with connect(server) as connection:
+        replies = Replies(connection)
+        for path, body, expected in (
+            ("/embed", b"{", 400),
+            ("/nowhere", b"{}", 404),
+            ("/health", b"{}", 405),
+            ("/embed", b'{"texts": []}', 400),
+            ("/embed", b'{"texts": ["a"]}', 200),
+        ):
+            connection.sendall(request(path, body))
+            status, headers, content = replies.next()
+            assert (status, headers["content-type"]) == (expected, "application/json")
+            assert json.loads(content)
+
+
+def test_pipelined_requests_are_answered_in_order(server: Server, toy_model: Model) -> None:
+    texts = [chr(0x4E00 + index) * (1 + index % 7) for index in range(40)]
+    bodies = [json.dumps({"texts": [text]}).encode() for text in texts]
+    with connect(server) as connection:
+        replies = Replies(connection)
+        connection.sendall(b"".join(request("/embed", body) for body in bodies))
+        for text in texts:
+            status, _, body = replies.next()
+            assert status == 200
+            expected = toy_model.embed([text])
+            np.testing.assert_allclose(json.loads(body)["vectors"], expected, atol=1e-5)
+
+
+def test_request_in_single_bytes_is_read(server: Server) -> None:
+    with connect(server) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in request("/embed", b'{"texts": ["a"]}'):
+            connection.sendall(bytes([byte]))
+        assert Replies(connection).next()[0] == 200
+
+
+def test_chunked_request_is_read(server: Server) -> None:
+    head = b"POST /embed HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with connect(server) as connection:
+        connection.sendall(head + b'9\r\n{"texts":\r\n7\r\n ["a"]}\r\n0\r\n\r\n')
+        assert Replies(connection).next()[0] == 200
+
+
+def test_close_is_honoured(server: Server) -> None:
+    with connect(server) as connection:
+        connection.sendall(request("/health", b"", "Connection: close"))
+        replies = Replies(connection)
+        assert replies.next()[0] == 200
+        assert replies.ended()
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{",
+        b"POST /embed HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n8000000\r\n",
+    ],
+    ids=["content-length", "chunked"],
+)
+def test_body_over_the_limit_is_refused_before_it_has_come(server: Server, head: bytes) -> None:
+    with connect(server) as connection:
+        connection.sendall(head)
+        if b"chunked" in head:
+            sent = 0
+            part = b" " * (1 << 20)
+            try:
+                while sent < 100 << 20:
+                    connection.sendall(part)
+                    sent += len(part)
+            except OSError:
+                pass
+            assert sent < 60 << 20
+        else:
+            replies = Replies(connection)
+            status, _, body = replies.next()
+            assert status == 413
+            assert json.loads(body)["error"]["code"] == "request_too_large"
+            assert replies.ended()
+
+
+def test_head_has_no_body(server: Server) -> None:
+    with connect(server) as connection:
+        connection.sendall(b"HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n" + request("/health"))
+        with connection.makefile("rb") as file:
+            assert b" 200 " in file.readline()
+            while file.readline().strip():
+                pass
+            # Right behind comes the answer to the second request.
+            assert file.readline().startswith(b"HTTP/1.1 200")
+
+
+def test_what_is_no_http_ends_its_connection_only(server: Server) -> None:
+    with connect(server) as connection:
+        connection.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
+        assert connection.recv(12) in (b"", b"HTTP/1.1 400")
+    with server.client() as client:
+        assert client.get("/health").status_code == 200
+
+
+def test_client_that_leaves_costs_nothing_more(server: Server) -> None:
+    texts_before, abandoned_before = server.metric("texts_total"), server.metric("abandoned_total")
+    computed_before = server.metric("batch_texts_sum")
+    with connect(server) as connection:
+        connection.sendall(request("/embed", LONG_BODY))
+        eventually(lambda: server.metric("queue_tokens", kind="bulk") > 0)
+    eventually(lambda: server.metric("abandoned_total") > abandoned_before)
+    eventually(lambda: server.metric("queue_tokens", kind="bulk") == 0)
+    computed = server.metric("batch_texts_sum")
+    assert computed - computed_before < LONG_TEXTS
+    with server.client() as client:
+        assert client.post("/embed", json={"texts": ["墨"]}).status_code == 200
+    assert server.metric("batch_texts_sum") == computed + 1
+    assert server.metric("texts_total") == texts_before + 1
+    assert server.metric("abandoned_total") == abandoned_before + 1
+
+
+def test_others_are_served_during_a_long_request(server: Server) -> None:
+    with connect(server) as connection, server.client() as client:
+        connection.sendall(request("/embed", LONG_BODY))
+        eventually(lambda: server.metric("queue_tokens", kind="bulk") > 0)
+        for _ in range(5):
+            assert client.post("/embed", json={"inputs": "墨池"}).status_code == 200
+            assert client.get("/ready").status_code == 200
+        assert server.metric("queue_tokens", kind="bulk") > 0
+
+
+def test_listens_on_loopback_only(server: Server) -> None:
+    assert server.host == "127.0.0.1"
+    port = f"{server.port:04X}"
+    listening = []
+    for table in ("tcp", "tcp6"):
+        lines = Path(f"/proc/{server.process.pid}/net/{table}").read_text().splitlines()[1:]
+        columns = [line.split() for line in lines]
+        # State 0A is LISTEN.
+        listening += [c[1] for c in columns if c[1].endswith(f":{port}") and c[3] == "0A"]
+    assert listening == [f"0100007F:{port}"]
+
+
+def test_idle_server_uses_no_cpu(server: Server) -> None:
+    def cpu_seconds() -> float:
+        stat = Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(map(int, stat[11:13])) / os.sysconf("SC_CLK_TCK")
+
+    with server.client() as client:
+        assert client.post("/embed", json={"texts": ["墨池"] * 200}).status_code == 200
+    eventually(
+        lambda: sum(server.metric("queue_tokens", kind=k) for k in ("bulk", "interactive")) == 0
+    )
+    before = cpu_seconds()
+    time.sleep(0.5)
+    assert cpu_seconds() - before < 0.1
+
+
+def test_errors_are_not_logged_but_for_ours(server: Server) -> None:
+    with server.client() as client:
+        assert client.post("/embed", content=b"{").status_code == 400
+    assert "Traceback" not in server.log.read_text()
+    assert "ERROR" not in server.log.read_text()
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+class LongRequest(threading.Thread):
+    """Sends LONG_BODY; `answer` is what came back, None if nothing did."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self._server = server
+        self.answer: httpx.Response | None = None
+        self.start()
+        eventually(lambda: server.metric("queue_tokens", kind="bulk") > 0)
+
+    def run(self) -> None:
+        with self._server.client() as client:
+            try:
+                self.answer = client.post(
+                    "/v1/embeddings", content=LONG_BODY.replace(b"texts", b"input")
+                )
+            except httpx.TransportError:
+                return
+
+
+def refuses_connections(server: Server) -> bool:
+    try:
+        connect(server).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_idle_server_stops_at_once_and_well(
+    toy_artifact: Path, tmp_path: Path, end: signal.Signals
+) -> None:
+    with serving(toy_artifact, tmp_path) as server, server.client() as client:
+        assert client.get("/ready").status_code == 200
+        server.process.send_signal(end)
+        assert server.wait() == 0
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_sigterm_finishes_a_long_request(toy_artifact: Path, tmp_path: Path) -> None:
+    with serving(toy_artifact, tmp_path, *LONG) as server:
+        long = LongRequest(server)
+        server.process.send_signal(signal.SIGTERM)
+        eventually(lambda: refuses_connections(server))
+        assert long.is_alive()
+        assert server.wait() == 0
+        long.join(PATIENCE_S)
+        assert long.answer is not None and long.answer.status_code == 200
+        assert len(long.answer.json()["data"]) == LONG_TEXTS
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_limit_ends_a_long_request_with_an_answer(toy_artifact: Path, tmp_path: Path) -> None:
+    with serving(toy_artifact, tmp_path, *LONG, "--shutdown-s", "0") as server:
+        long = LongRequest(server)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+        long.join(PATIENCE_S)
+        assert long.answer is not None and long.answer.status_code == 503
+        assert long.answer.json()["error"]["code"] == "shutting_down"
+        assert int(long.answer.headers["retry-after"]) > 0
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_second_sigterm_does_not_wait(toy_artifact: Path, tmp_path: Path) -> None:
+    with serving(toy_artifact, tmp_path, *LONG, "--shutdown-s", "3600") as server:
+        long = LongRequest(server)
+        server.process.send_signal(signal.SIGTERM)
+        eventually(lambda: refuses_connections(server))
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == 128 + signal.SIGTERM
+        long.join(PATIENCE_S)
+        assert long.answer is None
+
+
+# --- the start ------------------------------------------------------------------------------------
+
+
+def refused_start(*arguments: str | Path, **variables: str) -> str:
+    """What a command says that ends with status 1."""
+    done = subprocess.run(
+        command(*arguments),
+        cwd=ROOT,
+        env=environment(**variables),
+        capture_output=True,
+        timeout=PATIENCE_S,
+    )
+    said = done.stderr.decode()
+    assert done.returncode == 1, said
+    assert "Traceback" not in said
+    assert re.search(r"^error: [A-Za-z/]", said, re.MULTILINE), said
+    assert re.search("^错误：.*[\u4e00-\u9fff]", said, re.MULTILINE), said
+    return said
+
+
+def test_damaged_model_refuses_to_start(toy_artifact: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(toy_artifact, tmp_path / "artifact"))
+    content = bytearray((folder / MODEL_FILE).read_bytes())
+    content[-100] ^= 0xFF
+    (folder / MODEL_FILE).write_bytes(content)
+    said = refused_start("serve", "--port", "0", "--model", folder)
+    assert "model.onnx is damaged" in said and "model.onnx 已损坏" in said
+
+
+def test_missing_model_says_how_to_make_one(tmp_path: Path) -> None:
+    said = refused_start("serve", "--port", "0", INKWELL_MODEL=str(tmp_path / "nothing"))
+    assert said.count("make export") == 2
+
+
+def test_port_in_use_is_named(toy_artifact: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refused_start("serve", "--port", str(port), "--model", toy_artifact)
+    assert "address already in use" in said
+    assert said.count(f"127.0.0.1:{port}") == 2
+    assert said.count("--port") == 2
+
+
+def test_address_of_another_machine_is_named(toy_artifact: Path) -> None:
+    # Of the block for documentation: nobody has it.
+    said = refused_start("serve", "--port", "0", "--host", "192.0.2.1", "--model", toy_artifact)
+    assert said.count("192.0.2.1") >= 2
+
+
+def test_impossible_setting_is_named(tmp_path: Path) -> None:
+    said = refused_start("serve", INKWELL_PORT="seventy")
+    assert "port must be a whole number, not 'seventy'" in said
