@@ -3,11 +3,12 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-MODEL ?= models/bge-small-zh-v1.5
-ARTIFACT ?= $(MODEL)/onnx-int8
-HOST ?= 127.0.0.1
-PORT ?= 8000
-DATA ?= data
+MODEL := models/bge-small-zh-v1.5
+ARTIFACT := $(MODEL)/onnx-int8
+# Not from the environment: many shells set HOST, and the server must not listen wider for it.
+HOST := 127.0.0.1
+PORT := 8000
+DATA := data
 export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
@@ -70,10 +71,11 @@ fix: dev ## format and apply lint fixes
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-bench: dev $(ARTIFACT)/manifest.json ## encoder, server, quality and memory (TEXTS=folder with real texts)
+bench: dev $(ARTIFACT)/manifest.json ## encoder, server and memory (TEXTS=folder with real texts, STS=pairs.tsv for quality)
 	$(RUN) -m benchmarks.encode --model $(ARTIFACT)
 	$(RUN) -m benchmarks.serve --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
-	$(RUN) -m benchmarks.memory --model $(ARTIFACT)
+	$(RUN) -m benchmarks.memory --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
+	$(if $(STS),$(RUN) -m benchmarks.quality --model $(ARTIFACT) --sts $(STS))
 
 lock: ## renew locks/ from pyproject.toml (needs uv on PATH)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra export -o locks/run.txt

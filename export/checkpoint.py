@@ -15,7 +15,7 @@ import ml_dtypes  # noqa: F401  Teaches numpy bfloat16, which safetensors then f
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
-from tokenizers import Tokenizer, normalizers
+from tokenizers import Tokenizer, models, normalizers
 from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
 from export.errors import (
@@ -210,11 +210,14 @@ def read_settings(folder: Path, config: dict[str, Any]) -> SentenceSettings:
     """Pooling, normalisation, length limit, lower-casing and prompts of the folder.
 
     A folder without modules.json gets what sentence-transformers gives it: mean pooling, not
-    normalised in the module list (cosine models normalise at use; the artifact says so).
+    normalised in the module list (cosine models normalise at use; the artifact says so), and its
+    sentence_bert_config.json is not looked at.
     """
     modules = _module_folders(folder)
     transformer = folder / modules.get("Transformer", "")
-    sentence_config = _optional_json(transformer / "sentence_bert_config.json")
+    sentence_config = {}
+    if (folder / "modules.json").exists():
+        sentence_config = _optional_json(transformer / "sentence_bert_config.json")
     tokenizer_config = _optional_json(transformer / "tokenizer_config.json")
     prompts = _optional_json(folder / "config_sentence_transformers.json")
     pooling = "mean"
@@ -335,7 +338,8 @@ def _read_vocabulary(path: Path, config: dict[str, Any]) -> Tokenizer:
             f"{path.parent} 中没有 tokenizer.json，仅凭 vocab.txt 无法还原 {name}",
         )
     try:
-        return Tokenizer.from_str(BertWordPieceTokenizer(str(path)).to_str())
+        built = BertWordPieceTokenizer(models.WordPiece.read_file(str(path)))
+        return Tokenizer.from_str(built.to_str())
     except Exception as error:
         # Bare Exception from the Rust library, TypeError where [CLS] or [SEP] is missing.
         raise CorruptFile(

@@ -46,6 +46,8 @@ def create_app(model: Model, config: Config) -> ASGIApp:
         lifespan=lifespan,
         exception_handlers={HTTPException: _http_exception, Exception: _unforeseen},
     )
+    # A path with a slash too many is a 404 like any other, not a redirect that POST clients drop.
+    starlette.router.redirect_slashes = False
     return _Shortcut(starlette, routes)
 
 

@@ -74,6 +74,11 @@ class Item:
         self.position = position
         self.ids = ids
 
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody still waits for the job's answer."""
+        return not self.job.abandoned and self.job.error is None
+
 
 Batch = list[Item]
 
@@ -99,7 +104,7 @@ class _Line:
         """
         best: Item | None = None
         for length, waiting in list(self._by_length.items()):
-            while waiting and (waiting[0].job.abandoned or waiting[0].job.error is not None):
+            while waiting and not waiting[0].wanted:
                 waiting.popleft()
                 self.tokens -= length
             if not waiting:
@@ -108,18 +113,30 @@ class _Line:
                 best = waiting[0]
         return best
 
-    def take(self, room: int, groups: int) -> list[Batch]:
-        """Groups of equal length, those with the oldest first, of at most `room` tokens together."""
-        taken: list[Batch] = []
+    def fill(self, batch: dict[int, Batch], room: int, groups: int) -> int:
+        """Add groups of equal length to `batch`, those with the oldest first; returns the room left.
+
+        At most `room` tokens are added, and no length beyond `groups` different ones.
+        """
         for length in sorted(
             self._by_length, key=lambda each: self._by_length[each][0].job.arrived
         ):
-            if len(taken) == groups:
-                break
-            if batch := self._take(length, room // length):
-                taken.append(batch)
-                room -= length * len(batch)
-        return taken
+            if length not in batch and len(batch) == groups:
+                continue
+            if taken := self._take(length, room // length):
+                batch.setdefault(length, []).extend(taken)
+                room -= length * len(taken)
+        return room
+
+    def drop_unwanted(self) -> None:
+        """Forget every item that nobody waits for any more, wherever it stands."""
+        for length, waiting in list(self._by_length.items()):
+            kept = deque(item for item in waiting if item.wanted)
+            self.tokens -= length * (len(waiting) - len(kept))
+            if kept:
+                self._by_length[length] = kept
+            else:
+                del self._by_length[length]
 
     def _take(self, length: int, count: int) -> Batch:
         waiting = self._by_length[length]
@@ -127,7 +144,7 @@ class _Line:
         while waiting and len(batch) < count:
             item = waiting.popleft()
             self.tokens -= length
-            if not item.job.abandoned and item.job.error is None:
+            if item.wanted:
                 batch.append(item)
         if not waiting:
             del self._by_length[length]
@@ -162,6 +179,8 @@ class Queue:
                 " send fewer texts at once"
             )
         if line.tokens + job.tokens > limit:
+            line.drop_unwanted()
+        if line.tokens + job.tokens > limit:
             raise Overloaded(
                 f"the queue holds {line.tokens} tokens of at most {limit}, the request has"
                 f" {job.tokens} more; try again later",
@@ -187,12 +206,11 @@ class Queue:
             self._bulk_due = now + self._limits.bulk_patience_s
         # A text longer than the budget is computed alone.
         budget = max(self._limits.batch_tokens, len(oldest.ids))
-        groups = first.take(budget, self._groups)
-        room = budget - sum(len(item.ids) for group in groups for item in group)
-        if room and len(groups) < self._groups:
+        batch: dict[int, Batch] = {}
+        if room := first.fill(batch, budget, self._groups):
             second.oldest()
-            groups += second.take(room, self._groups - len(groups))
-        return [item for group in groups for item in group]
+            second.fill(batch, room, self._groups)
+        return [item for group in batch.values() for item in group]
 
     def drain(self) -> list[Job]:
         """Empty the queue; returns the jobs that were waiting, each once."""
@@ -200,7 +218,7 @@ class Queue:
         for line in (self._interactive, self._bulk):
             while (item := line.oldest()) is not None:
                 jobs[id(item.job)] = item.job
-                line.take(len(item.ids), 1)
+                line.fill({}, len(item.ids), 1)
         return list(jobs.values())
 
 

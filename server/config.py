@@ -90,6 +90,12 @@ class Config:
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
             _check(setting, getattr(self, setting.name))
+        if not self.host:
+            # To the kernel an empty address is every address: not what an empty variable means.
+            raise BadSettings(
+                "host is empty; name an address, 0.0.0.0 for all of this machine's",
+                "host 为空；请指定地址，0.0.0.0 表示本机所有地址",
+            )
         if self.log_level not in LOG_LEVELS:
             raise BadSettings(
                 f"log_level {self.log_level!r} is not one of {', '.join(LOG_LEVELS)}",
@@ -125,7 +131,7 @@ def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
             "--" + setting.name.replace("_", "-"),
             metavar=_kind(setting).__name__.upper(),
             help=f"{setting.metadata['english']} / {setting.metadata['chinese']}"
-            f" (default: {setting.default or 'none'!s}, environment: {env_name(setting.name)})",
+            f" (default: {_shown(setting)}, environment: {env_name(setting.name)})",
         )
 
 
@@ -134,6 +140,10 @@ def flags_given(arguments: argparse.Namespace) -> dict[str, str | None]:
         setting.name: getattr(arguments, setting.name, None)
         for setting in dataclasses.fields(Config)
     }
+
+
+def _shown(setting: "dataclasses.Field[Any]") -> str:
+    return "none" if setting.default == "" else str(setting.default)
 
 
 def _kind(setting: "dataclasses.Field[Any]") -> type:

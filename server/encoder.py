@@ -27,7 +27,9 @@ GROUP_TEXTS, GROUP_TOKENS, GROUP_SHAPES = "group_texts", "group_tokens", "group_
 
 
 class SessionEncoder:
-    """One session with one intra-op thread; several lanes call it at once and share its weights.
+    """One session; several lanes call it at once and share its weights.
+
+    threads: that compute one batch together; with 1 it is the calling thread alone.
 
     groups: how many different lengths a batch may have. Graphs that this project writes take
     several; one that came through optimum takes texts of one length at a time.

@@ -99,16 +99,13 @@ class Engine:
         """
         self._check(texts)
         self._check_dimensions(dimensions)
-        started = now()
-        tokens = await self._tokenize(texts, input_type)
-        self._metrics.tokenize_seconds.observe(now() - started)
-        if tokens.truncated and not truncate:
-            index = tokens.truncated[0]
-            raise TextTooLong(
-                f"text {index} has more than the {self.manifest.text.max_tokens} tokens that the"
-                " model reads; shorten it or allow truncation"
-            )
-        job = await self._compute(tokens.ids)
+        try:
+            tokens = await self._tokenize(texts, input_type)
+            self._check_truncation(tokens, allowed=truncate)
+            job = await self._compute(tokens.ids)
+        except asyncio.CancelledError:
+            self._metrics.abandoned.inc()
+            raise
         self._count(tokens, job)
         return Embedded(cut(job.vectors, dimensions), job.tokens, tokens.truncated)
 
@@ -140,25 +137,38 @@ class Engine:
             param="dimensions",
         )
 
+    def _check_truncation(self, tokens: Tokens, *, allowed: bool) -> None:
+        if tokens.truncated and not allowed:
+            raise TextTooLong(
+                f"text {tokens.truncated[0]} has more than the {self.manifest.text.max_tokens}"
+                " tokens that the model reads; shorten it or allow truncation"
+            )
+
     async def _tokenize(self, texts: Sequence[str], input_type: InputType) -> Tokens:
-        encode = self._model.tokenizer.encode
+        started = now()
         try:
-            if sum(map(len, texts)) <= SLICE_CHARACTERS:
-                return encode(texts, input_type)
-            ids: list[Ids] = []
-            truncated: list[int] = []
-            for begin, end in _slices(texts):
-                part = texts[begin:end]
-                if sum(map(len, part)) > HUGE_CHARACTERS:
-                    tokens = await asyncio.to_thread(encode, part, input_type)
-                else:
-                    tokens = encode(part, input_type)
-                ids += tokens.ids
-                truncated += (begin + index for index in tokens.truncated)
-                await asyncio.sleep(0)
-            return Tokens(ids, truncated)
+            return await self._slice_and_tokenize(texts, input_type)
         except UnicodeEncodeError as error:
             raise InvalidRequest(f"a text is not valid Unicode: {error.reason}") from None
+        finally:
+            self._metrics.tokenize_seconds.observe(now() - started)
+
+    async def _slice_and_tokenize(self, texts: Sequence[str], input_type: InputType) -> Tokens:
+        encode = self._model.tokenizer.encode
+        if sum(map(len, texts)) <= SLICE_CHARACTERS:
+            return encode(texts, input_type)
+        ids: list[Ids] = []
+        truncated: list[int] = []
+        for begin, end in _slices(texts):
+            part = texts[begin:end]
+            if sum(map(len, part)) > HUGE_CHARACTERS:
+                tokens = await asyncio.to_thread(encode, part, input_type)
+            else:
+                tokens = encode(part, input_type)
+            ids += tokens.ids
+            truncated += (begin + index for index in tokens.truncated)
+            await asyncio.sleep(0)
+        return Tokens(ids, truncated)
 
     async def _compute(self, ids: Sequence[Ids]) -> Job:
         waiter: asyncio.Future[None] = self._loop.create_future()
@@ -173,7 +183,6 @@ class Engine:
             await waiter
         except asyncio.CancelledError:
             job.abandoned = True
-            self._metrics.abandoned.inc()
             raise
         if job.error is not None:
             raise job.error

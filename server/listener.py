@@ -41,8 +41,8 @@ def listen(app: ASGIApp, config: Config) -> None:
     try:
         with contextlib.suppress(KeyboardInterrupt):
             server.run()
-    except SystemExit:
-        if server.started:
+    except SystemExit as end:
+        if server.started or not end.code:
             raise
         raise BadSettings(
             f"cannot listen on {config.host}:{config.port}, the line above says why; if another"

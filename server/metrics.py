@@ -33,7 +33,7 @@ class Metrics:
         self.texts = self._counter("texts", "Texts embedded")
         self.tokens = self._counter("tokens", "Tokens embedded, special tokens included")
         self.truncated = self._counter("truncated_texts", "Texts cut to the model's maximum")
-        self.refused = self._counter("refused", "Requests refused for lack of room")
+        self.refused = self._counter("refused", "Requests refused as too large or for lack of room")
         self.abandoned = self._counter("abandoned", "Requests whose client left before the answer")
         self.failed_batches = self._counter("failed_batches", "Batches whose computation raised")
         self.queue_seconds = self._histogram(

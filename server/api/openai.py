@@ -13,6 +13,7 @@ from server.errors import (
     InvalidRequest,
     ModelNotFound,
     MomentError,
+    RouteNotFound,
     ServerError,
     TooManyTexts,
 )
@@ -113,6 +114,8 @@ def list_models(names: ModelNames) -> Handler:
 def get_model(names: ModelNames) -> Handler:
     async def handle(call: Call) -> Reply:
         name = call.scope["path_params"]["model"]
+        if not name:
+            raise RouteNotFound("no such path: /v1/models/")
         names.check(name)
         return Reply(json_body(_model(name)))
 

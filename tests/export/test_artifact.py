@@ -193,6 +193,15 @@ def test_full_disk_leaves_nothing_and_says_how_much_is_needed(
     assert names(small_disk) == set()
 
 
+def test_mount_point_cannot_be_replaced_and_is_left_alone(
+    manifest: Manifest, small_disk: Path
+) -> None:
+    with pytest.raises(CannotWrite, match="cannot write .*: "):
+        write_artifact(small_disk, MODEL, TOKENIZER, manifest)
+    assert names(small_disk) == set()
+    assert names(small_disk.parent) == {"disk"}
+
+
 def test_full_disk_leaves_the_old_artifact_whole(manifest: Manifest, small_disk: Path) -> None:
     folder = small_disk / "onnx-int8"
     write_artifact(folder, MODEL, TOKENIZER, manifest)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import struct
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from export.errors import (
 )
 from tests.toys import VOCABULARY, write_json, write_modules, write_toy_checkpoint
 
+ROOT = Path(__file__).parents[2]
 WORDS = "embeddings.word_embeddings.weight"
 QUERY = "encoder.layer.1.attention.self.query"
 
@@ -168,6 +170,18 @@ def test_bfloat16_is_widened_exactly(folder: Path) -> None:
         assert np.array_equal(array.view(np.uint32), upper[name] << 16)
 
 
+def test_bfloat16_is_read_where_nobody_imported_onnx(folder: Path) -> None:
+    write_safetensors(folder / "model.safetensors", {WORDS: ("BF16", (2, 1), b"\x80\x3f\0\0")})
+    program = (
+        "import sys; from pathlib import Path; from export.checkpoint import *\n"
+        "try: read_checkpoint(Path(sys.argv[1]))\n"
+        "except ShapeMismatch: assert 'onnx' not in sys.modules\n"
+    )
+    command = [sys.executable, "-c", program, str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_pickled_weights_are_not_read_unasked(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x02")
@@ -254,10 +268,12 @@ def test_missing_pooling_settings_are_named(folder: Path) -> None:
     refusal(folder, NoSuchModel, "1_Pooling/config.json does not exist")
 
 
-def test_folder_without_modules_is_mean_pooled_and_not_normalised(folder: Path) -> None:
+def test_folder_without_modules_is_mean_pooled_and_nothing_more(folder: Path) -> None:
+    change_json(folder / "sentence_bert_config.json", max_seq_length=9)
     (folder / "modules.json").unlink()
     settings = read_checkpoint(folder).settings
     assert (settings.pooling, settings.normalize) == ("mean", False)
+    assert (settings.lower_case, settings.max_tokens) == (False, 64)
 
 
 @pytest.mark.parametrize("name", ["Dense", "LayerNorm", "WordWeights", "CNN"])
@@ -501,6 +517,13 @@ def test_identity_changes_with_the_weights_and_with_new_files(folder: Path) -> N
     change_tensors(folder, lambda tensors: tensors[WORDS].__imul__(2))
     identities.add(read_checkpoint(folder).sha256)
     assert len(identities) == 3
+
+
+def test_identity_changes_with_the_name_of_a_file(folder: Path) -> None:
+    (folder / "a.json").write_text("{}")
+    before = read_checkpoint(folder).sha256
+    (folder / "a.json").rename(folder / "b.json")
+    assert read_checkpoint(folder).sha256 != before
 
 
 def test_identity_does_not_change_with_an_artifact_inside(folder: Path) -> None:

@@ -15,10 +15,11 @@ from export.bert import (
     BlockwiseLinear,
     FloatLinear,
     Int8Linear,
+    Linears,
+    build_embeddings,
     build_layer,
     build_model,
     float_linears,
-    linear_names,
 )
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.quantise import (
@@ -28,8 +29,9 @@ from export.quantise import (
     quantize_columns,
     smoothing_divisor,
 )
-from server.encoder import SessionEncoder, row_cosines
+from server.encoder import INPUT_IDS, SessionEncoder, row_cosines
 from server.session import open_session
+from server.types import Ids
 from tests.encoders import (
     SHAPES,
     float_encoder,
@@ -123,35 +125,48 @@ def test_only_the_one_row_output_of_cls_pooling_is_blockwise(tmp_path: Path) -> 
         assert blockwise == expected
 
 
-def test_mean_output_of_each_linear_layer_is_that_of_the_float_model(tmp_path: Path) -> None:
-    checkpoint = toy_network(tmp_path, layers=1, pooling="mean")
-    texts = token_ids(checkpoint, toy_texts(30))
+@pytest.mark.parametrize(
+    ("pooling", "n_texts", "parts"),
+    [
+        # As many texts as have all their rows sampled. Not the value projection: it is divided by
+        # what the attention output is multiplied by.
+        ("mean", 30, ["attention.self.query", "attention.self.key"]),
+        ("mean", 30, ["attention.output.dense", "intermediate.dense", "output.dense"]),
+        ("cls", 400, ["attention.output.dense", "intermediate.dense", "output.dense"]),
+    ],
+    ids=["mean, before attention", "mean, after it", "cls, after it"],
+)
+def test_mean_output_of_each_linear_layer_is_that_of_the_float_model(
+    pooling: str, n_texts: int, parts: list[str], tmp_path: Path
+) -> None:
+    checkpoint = toy_network(tmp_path, layers=1, pooling=pooling)
+    texts = token_ids(checkpoint, toy_texts(n_texts))
     quantized = quantize(checkpoint, texts, weight_bits=7, threads=1)
-    floats = float_linears(checkpoint)
-    # The value projection is divided by what the attention output is multiplied by.
-    names = set(linear_names(0)) - {"encoder.layer.0.attention.self.value"}
-    outputs: dict[str, list[Any]] = {"exact": [], "found": []}
-    embeddings = float_inputs(checkpoint, texts)
-    for kind, linears in (("exact", floats), ("found", quantized.linears)):
-        model, _ = build_layer(checkpoint, linears, 0)
-        del model.graph.output[:]
-        model.graph.output.extend(
-            helper.make_empty_tensor_value_info(name) for name in sorted(names)
-        )
-        session = open_session(model.SerializeToString(), 1)
-        runs = [session.run(sorted(names), {HIDDEN: rows}) for rows in embeddings]
-        outputs[kind] = [np.concatenate([run[i][0] for run in runs]) for i in range(len(names))]
-    for exact, found in zip(outputs["exact"], outputs["found"], strict=True):
-        typical = np.abs(found - exact).mean()
-        assert np.abs(found.mean(axis=0) - exact.mean(axis=0)).max() < 0.25 * typical
+    names = [f"encoder.layer.0.{part}" for part in parts]
+    exact = outputs(checkpoint, float_linears(checkpoint), names, texts, int8=False)
+    found = outputs(checkpoint, quantized.linears, names, texts, int8=True)
+    for name in names:
+        # Only the rounding of activations that is done as the graph runs is not taken off.
+        error = found[name] - exact[name]
+        assert np.abs(error).mean() > 1e-4, name
+        assert np.abs(error.mean(axis=0)).max() < 0.3 * np.abs(error).mean(), name
 
 
-def float_inputs(checkpoint: Checkpoint, texts: list[Any]) -> list[Any]:
-    from export.bert import build_embeddings
-
-    model, output = build_embeddings(checkpoint, int8=True)
+def outputs(
+    checkpoint: Checkpoint, linears: Linears, names: list[str], texts: list[Ids], *, int8: bool
+) -> dict[str, Any]:
+    """What the tensors `names` of the first layer hold, the rows of all texts together."""
+    embedded, output = build_embeddings(checkpoint, int8=int8)
+    session = open_session(embedded.SerializeToString(), 1)
+    hidden = [session.run([output], {INPUT_IDS: ids[None]})[0] for ids in texts]
+    model, _ = build_layer(checkpoint, linears, 0)
+    del model.graph.output[:]
+    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
     session = open_session(model.SerializeToString(), 1)
-    return [session.run([output], {"input_ids": ids[None]})[0] for ids in texts]
+    runs = [session.run(names, {HIDDEN: rows}) for rows in hidden]
+    return {
+        name: np.concatenate([run[index][0] for run in runs]) for index, name in enumerate(names)
+    }
 
 
 def test_progress_names_every_activation_once(tmp_path: Path) -> None:

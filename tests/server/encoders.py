@@ -67,7 +67,7 @@ def with_parts(model: Model, **parts: Any) -> Model:
     return changed
 
 
-def eventually(holds: Callable[[], bool]) -> None:
+def eventually(holds: Callable[[], object]) -> None:
     """Ask until it holds; for what has no event to wait on."""
     deadline = time.monotonic() + PATIENCE_S
     while not holds():

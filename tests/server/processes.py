@@ -1,11 +1,12 @@
 """The real server in a process of its own, on a port that the kernel chose."""
 
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "server", *map(str, arguments)]
 
 
-@contextmanager
+@contextlib.contextmanager
 def serving(
     model: Path,
     folder: Path,
@@ -77,6 +78,7 @@ def serving(
             env=environ or environment(),
             stdout=output,
             stderr=output,
+            start_new_session=True,
         )
     try:
         eventually(lambda: RUNNING.search(log.read_text()) or process.poll() is not None)
@@ -84,5 +86,6 @@ def serving(
         assert found, log.read_text()
         yield Server(process, found[1], int(found[2]), log)
     finally:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()

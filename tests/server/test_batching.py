@@ -174,6 +174,12 @@ def test_interactive_joins_a_bulk_batch_with_room(length: int) -> None:
     assert owners(batch) == [large, large, small]
 
 
+def test_bulk_of_the_same_length_joins_also_where_one_length_is_all_a_batch_may_have() -> None:
+    large, small = bulk(10), job(10, arrived=0.5)
+    batch = queue_of(large, small, groups=1).take(0.5)
+    assert owners(batch) == [small] + [large] * 5
+
+
 def test_full_interactive_batch_takes_no_bulk() -> None:
     large = bulk(10)
     queue = queue_of(large, *[job(10, arrived=0.1) for _ in range(6)])
@@ -268,6 +274,14 @@ def test_job_that_ends_half_way_is_dropped_from_there(end: Callable[[Job], None]
     end(large)
     assert queue.take(0.0) == []
     assert queue.tokens == (0, 0)
+
+
+@pytest.mark.parametrize("end", [abandon, fail])
+def test_ended_job_keeps_no_room_from_others(end: Callable[[Job], None]) -> None:
+    wanted, gone = bulk(10, number=250), bulk(10, number=250)
+    queue = queue_of(wanted, gone)
+    end(gone)
+    queue.add(bulk(10, number=200), 0.0, RATE)
 
 
 def test_drain_gives_each_waiting_job_once_and_empties_the_queue() -> None:

@@ -29,7 +29,7 @@ def another(setting: "dataclasses.Field[Any]", step: int = 1) -> str:
     return f"elsewhere-{step}"
 
 
-def load(environ: Mapping[str, str] | None = None, **flags: str | None) -> Config:
+def load(environ: Mapping[str, str] | None = None, /, **flags: str | None) -> Config:
     return Config.load(environ or {}, flags)
 
 
@@ -72,10 +72,10 @@ def test_environment_of_this_process_is_not_read(monkeypatch: pytest.MonkeyPatch
 
 
 def check_refused(name: str, value: str, *said: object) -> None:
-    for settings in ({"flags": {name: value}}, {"flags": None}):
-        environ = {} if settings["flags"] else {env_name(name): value}
+    """As a flag and as a variable, in both languages."""
+    for environ, flags in (({}, {name: value}), ({env_name(name): value}, None)):
         with pytest.raises(BadSettings) as refusal:
-            Config.load(environ, settings["flags"])
+            Config.load(environ, flags)
         for text in (refusal.value.english, refusal.value.chinese):
             for word in (name, value, *said):
                 assert str(word) in text
@@ -117,6 +117,10 @@ def test_settings_given_directly_are_checked_too() -> None:
 
 def test_only_this_machine_can_connect_by_default() -> None:
     assert Config().host == "127.0.0.1"
+
+
+def test_empty_address_is_refused_because_it_would_mean_all() -> None:
+    check_refused("host", "", "0.0.0.0")
 
 
 def test_every_setting_is_explained_in_both_languages() -> None:

@@ -237,7 +237,6 @@ def test_cancelled_request_is_abandoned_and_computed_no_further(toy_model: Model
     run(test)
 
 
-@pytest.mark.xfail(reason="counted only once it is queued", strict=True)
 def test_request_cancelled_while_it_is_tokenised_is_counted_too(toy_model: Model) -> None:
     async def test() -> None:
         metrics = Metrics()
@@ -344,6 +343,23 @@ def test_closing_fails_what_is_left_after_the_limit(toy_model: Model) -> None:
             gate.open()
 
     run(test)
+
+
+def test_answers_that_come_after_the_loop_has_ended_are_dropped(toy_model: Model) -> None:
+    gate = Gated(toy_model.encoder)
+
+    async def leave() -> Engine:
+        model = with_parts(toy_model, encoder=gate)
+        engine = Engine(model, Config(lanes=1), Metrics(), asyncio.get_running_loop())
+        waiting = asyncio.create_task(engine.embed(["墨池"]))
+        await asyncio.to_thread(gate.entered.wait, PATIENCE_S)
+        assert not waiting.done()
+        return engine
+
+    engine = asyncio.run(leave())
+    gate.open()
+    engine.close()
+    assert gate.texts == 1
 
 
 def test_single_query_overtakes_a_large_request(toy_model: Model) -> None:

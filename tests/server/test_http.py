@@ -456,6 +456,8 @@ async def walk(client: httpx.AsyncClient) -> AsyncIterator[tuple[str, httpx.Resp
             yield form.dialect, await client.post(form.path, json=filled(body, form)), bad
         for body in EMPTY.values():
             yield form.dialect, await client.post(form.path, json=filled(body, form)), 400
+        if form is not NATIVE:
+            yield form.dialect, await client.post(form.path, json=form.body("")), 400
         too_many = form.body(["a"] * (Config().max_texts + 1))
         yield form.dialect, await client.post(form.path, json=too_many), bad
         too_large = form.body(["a" * 200_000])
@@ -645,6 +647,20 @@ def test_unforeseen_error_is_500_and_tells_nothing(
     assert len([record for record in caplog.records if record.exc_info]) == len(FORMS)
 
 
+@pytest.mark.parametrize("path", GETS)
+def test_error_outside_of_a_handler_has_the_dialects_shape_too(
+    toy_model: Model, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def test() -> None:
+        # Nobody has started the app: the engine is missing.
+        transport = httpx.ASGITransport(create_app(toy_model, Config()), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://inkwell") as client:
+            check_error(GETS[path], await client.get(path), 500, "internal_error")
+
+    asyncio.run(test())
+    assert [record.name for record in caplog.records if record.exc_info] == ["server.app"]
+
+
 def test_stopping_server_is_503(toy_model: Model) -> None:
     async def test() -> None:
         app = create_app(toy_model, Config(lanes=1))
@@ -719,7 +735,7 @@ def test_client_that_leaves_while_it_waits_is_abandoned(toy_model: Model, form: 
         app = create_app(with_parts(toy_model, encoder=gate), Config(lanes=1))
         async with lifespan(app) as state:
             called = stateful(app, state)
-            request = asyncio.ensure_future(called(wire.scope, wire.receive, wire.send))  # type: ignore[arg-type]
+            request = asyncio.ensure_future(called(wire.scope, wire.receive, wire.send))
             await asyncio.to_thread(gate.entered.wait, PATIENCE_S)
             assert not request.done()
             wire.leave()
@@ -738,7 +754,7 @@ def test_client_that_stays_is_answered_however_long_it_waits(toy_model: Model) -
         app = create_app(with_parts(toy_model, encoder=gate), Config(lanes=1))
         async with lifespan(app) as state:
             called = stateful(app, state)
-            request = asyncio.ensure_future(called(wire.scope, wire.receive, wire.send))  # type: ignore[arg-type]
+            request = asyncio.ensure_future(called(wire.scope, wire.receive, wire.send))
             # The second message is asked for by the watch that waits for the client to leave.
             while wire.taken < 2:
                 await asyncio.sleep(0.001)

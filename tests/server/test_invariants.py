@@ -46,14 +46,14 @@ ONE_FILE = {
     "prometheus_client": "metrics.py",
 }
 CONCURRENCY = {"threading", "_thread", "concurrent", "multiprocessing", "queue"}
-# The loop closes the engine from another thread, because it must stay free to deliver answers.
-TO_THREAD = {"app.py": 1}
+# The loop must stay free: to deliver answers while the engine closes, and beside a huge text.
+TO_THREAD = {"app.py": 1, "engine.py": 1}
 # Who may import whom: only from a line above its own, and from files beside it on its line.
 LAYERS = (
     "__init__ errors types metrics cpu session hugepages",
     "config manifest",
     "tokenizer encoder store/*",
-    "batching",
+    "batching width",
     "lanes indexing prompt",
     "engine",
     "api/__init__ api/http",
