@@ -142,7 +142,8 @@ def _locate(settings: Settings) -> tuple[Path, str, str]:
     folder = Path(settings.source)
     if folder.is_dir():
         return folder, settings.model_id or folder.resolve().name, "local"
-    if settings.source.count("/") != 1 or settings.source.startswith((".", "/", "~")):
+    # A parent that exists means a path with a typing error, not a hub's organisation.
+    if settings.source.count("/") != 1 or settings.source[0] in "./~" or folder.parent.is_dir():
         raise NoSuchModel(f"no model folder at {folder}", f"没有这个模型文件夹：{folder}")
     from export.hub import fetch
 

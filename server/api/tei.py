@@ -23,6 +23,7 @@ STATUS: Mapping[type[ServerError], int] = {
     errors.InferenceFailed: 424,
     errors.Overloaded: 429,
     errors.ShuttingDown: 503,
+    errors.ServerFault: 500,
     errors.ServerError: 500,
 }
 KIND: Mapping[type[ServerError], str] = {

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.app import create_app
 from server.config import Config
 from server.encoder import Model
-from tests.server.encoders import PATIENCE_S
+from tests.server.fakes import PATIENCE_S
 
 Test = Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.server.encoders import PATIENCE_S, eventually
+from tests.server.fakes import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[2]
 RUNNING = re.compile(r"running on http://(\S+):(\d+) ")

@@ -28,7 +28,7 @@ from server.errors import (
 )
 from server.metrics import Metrics
 from server.types import Vectors
-from tests.server.encoders import PATIENCE_S, Broken, Gated, eventually, with_parts
+from tests.server.fakes import PATIENCE_S, Broken, Gated, eventually, with_parts
 from tests.toys import CHARACTERS, toy_texts
 
 # Largest difference between the vectors of one text in any company.
@@ -48,8 +48,15 @@ async def running(
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Call an asynchronous function; it fails if it takes longer than anything here should."""
-    asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
+    """Call an asynchronous function; neither it nor a callback of its loop may fail."""
+    failures: list[Any] = []
+
+    async def watched() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, about: failures.append(about))
+        await asyncio.wait_for(test(), PATIENCE_S)
+
+    asyncio.run(watched())
+    assert failures == []
 
 
 def embed(model: Model, texts: list[str], *arguments: Any, **options: Any) -> Embedded:
@@ -261,6 +268,22 @@ def test_request_cancelled_while_it_is_tokenised_is_never_queued(toy_model: Mode
             with pytest.raises(asyncio.CancelledError):
                 await task
         assert counter(metrics, "batch_texts_count") == 0
+
+    run(test)
+
+
+def test_answer_that_comes_after_its_request_was_cancelled_is_dropped(toy_model: Model) -> None:
+    async def test() -> None:
+        gate, metrics = Gated(toy_model.encoder), Metrics()
+        async with running(with_parts(toy_model, encoder=gate), metrics, lanes=1) as engine:
+            task = asyncio.create_task(engine.embed(["墨池"]))
+            await asyncio.to_thread(gate.entered.wait, PATIENCE_S)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            gate.open()
+            assert len((await engine.embed(["笔"])).vectors) == 1
+        assert gate.texts == 2
+        assert counter(metrics, "texts_total") == 1
 
     run(test)
 

@@ -22,7 +22,7 @@ from server.encoder import Model
 from server.metrics import Metrics
 from server.types import Vectors
 from tests.server.clients import Wire, ask, lifespan, run, serving, stateful
-from tests.server.encoders import PATIENCE_S, Broken, Gated, with_parts
+from tests.server.fakes import PATIENCE_S, Broken, Gated, with_parts
 from tests.toys import toy_texts
 
 SAME = 1e-5
@@ -563,6 +563,13 @@ def test_token_ids_are_refused_with_what_to_set(toy_model: Model, ids: Any) -> N
         "openai", ask(toy_model, "POST", "/v1/embeddings", {"input": ids}), 400, param="input"
     )
     assert "check_embedding_ctx_length=False" in message
+
+
+def test_input_that_is_neither_text_nor_token_is_named_by_its_place(toy_model: Model) -> None:
+    wrongs: list[Any] = [True, None, {}, 1.5]
+    for wrong in wrongs:
+        response = ask(toy_model, "POST", "/v1/embeddings", {"input": ["a", wrong]})
+        assert "input[1] must be a string" in check_error("openai", response, 400, param="input")
 
 
 def test_as_many_texts_as_openai_allows_are_answered_and_one_more_is_not(toy_model: Model) -> None:

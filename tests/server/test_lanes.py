@@ -17,7 +17,7 @@ from server.errors import InferenceFailed, Overloaded, RequestTooLarge, Shutting
 from server.lanes import Lanes
 from server.metrics import Metrics
 from server.types import Encoder, Ids, Vectors
-from tests.server.encoders import PATIENCE_S, Broken, Echo, Gated, eventually
+from tests.server.fakes import PATIENCE_S, Broken, Echo, Gated, eventually
 
 LIMITS = BatchLimits(
     batch_tokens=256,
@@ -243,6 +243,24 @@ def test_batch_that_leaves_others_waiting_is_not_run_wide() -> None:
     finally:
         lanes.close(PATIENCE_S)
     assert (narrow.texts, wide.texts) == (2, 1)
+    check_vectors(job)
+
+
+def test_job_of_several_batches_is_computed_by_all_idle_lanes_at_once() -> None:
+    class Meeting(Echo):
+        """A batch is not done before another one has begun."""
+
+        both = threading.Barrier(2)
+
+        def encode(self, texts: Sequence[Ids]) -> Vectors:
+            self.both.wait(PATIENCE_S)
+            return super().encode(texts)
+
+    answers, job = Answers(), job_of([1] * 200, [2] * 200, [3] * 200, [4] * 200)
+    with running(Meeting(), answers, 2) as lanes:
+        eventually(lambda: lanes._idle == 2)
+        lanes.submit(job)
+        answers.wait_for([job])
     check_vectors(job)
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from server.encoder import Model
 from server.manifest import MODEL_FILE
-from tests.server.encoders import PATIENCE_S, eventually
+from tests.server.fakes import PATIENCE_S, eventually
 from tests.server.processes import ROOT, Server, command, environment, serving
 
 # A request of some seconds: every text is a batch of its own.
