@@ -18,18 +18,20 @@ export PYTHONDONTWRITEBYTECODE := 1
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
+# --no-deps: the locks are complete, and pip would otherwise look for newer releases of packages that
+# another one names with an extra, and refuse them for want of a hash.
 install: $(VENV)/run.done ## create .venv with the locked packages to export and serve
 
 $(VENV)/run.done: locks/run.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=... 需要 Python 3.11 或更新版本"; exit 1; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/run.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/run.txt
 	@touch $@
 
 dev: $(VENV)/dev.done ## add the locked packages for tests and checks
 
 $(VENV)/dev.done: $(VENV)/run.done locks/dev.txt
-	$(RUN) -m pip install --quiet --disable-pip-version-check --require-hashes -r locks/dev.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/dev.txt
 	@touch $@
 
 install-any: install ## add optimum, transformers and torch, to export other architectures
