@@ -75,10 +75,11 @@ def _check_agreement(
         raise DisagreesWithCheckpoint(
             f"cosine to the float32 model: mean {mean:.5f} (needs {thresholds.mean}), minimum"
             f" {minimum:.4f} (needs {thresholds.minimum}); calibrate on texts like these"
-            f" (--calibration FILE) or export --precision fp32; worst texts:{listed}",
+            f" (--calibration FILE), export --precision fp32, or accept less (--min-agreement"
+            f" MEAN,MIN); worst texts:{listed}",
             f"与 float32 模型的余弦：平均 {mean:.5f}（要求 {thresholds.mean}），最低 {minimum:.4f}"
-            f"（要求 {thresholds.minimum}）；请用类似文本校准（--calibration 文件）或导出"
-            f" --precision fp32；最差的文本见上",
+            f"（要求 {thresholds.minimum}）；请用类似文本校准（--calibration 文件）、导出"
+            f" --precision fp32，或降低要求（--min-agreement 平均,最低）；最差的文本见上",
         )
     return Agreement(mean=round(mean, 6), minimum=round(minimum, 6), texts=len(texts))
 
