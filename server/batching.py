@@ -9,9 +9,9 @@ those of its length, then the next oldest and those of its length, and so on, up
 and to the number of different lengths that the encoder takes at once. Nothing is padded.
 
 Small jobs are interactive and go first. Bulk jobs get the lanes when nobody interactive waits, and
-at least one batch every `bulk_patience_s`, so they never starve; where a batch of one kind has room
-left, the other kind fills it. The two kinds have separate bounds, so a
-bulk client cannot make single queries be refused.
+at least one batch every `bulk_patience_s`, so they never starve. The kinds never share a batch: the
+texts of a person who waits would take as long as everything put beside them. The two have separate
+bounds, so a bulk client cannot make single queries be refused.
 
 Promises: an item is handed out at most once; items of abandoned or failed jobs are dropped before
 they cost anything; within a kind and a length, first in is first out.
@@ -113,20 +113,18 @@ class _Line:
                 best = waiting[0]
         return best
 
-    def fill(self, batch: dict[int, Batch], room: int, groups: int) -> int:
-        """Add groups of equal length to `batch`, those with the oldest first; returns the room left.
-
-        At most `room` tokens are added, and no length beyond `groups` different ones.
-        """
+    def batch(self, room: int, groups: int) -> Batch:
+        """Groups of equal length, those with the oldest first, of at most `room` tokens together."""
+        found: list[Batch] = []
         for length in sorted(
             self._by_length, key=lambda each: self._by_length[each][0].job.arrived
         ):
-            if length not in batch and len(batch) == groups:
-                continue
             if taken := self._take(length, room // length):
-                batch.setdefault(length, []).extend(taken)
+                found.append(taken)
                 room -= length * len(taken)
-        return room
+                if len(found) == groups:
+                    break
+        return [item for group in found for item in group]
 
     def drop_unwanted(self) -> None:
         """Forget every item that nobody waits for any more, wherever it stands."""
@@ -196,21 +194,23 @@ class Queue:
 
     def take(self, now: float) -> Batch:
         """The next batch, items of equal length side by side; empty when nothing waits."""
-        oldest, bulk = self._interactive.oldest(), self._bulk.oldest()
-        first, second = self._interactive, self._bulk
-        if oldest is None or (bulk is not None and now >= self._bulk_due):
-            oldest, first, second = bulk, second, first
-        if oldest is None:
+        interactive, bulk = self._interactive.oldest(), self._bulk.oldest()
+        if interactive is not None and (bulk is None or now < self._bulk_due):
+            return self._batch(self._interactive, interactive)
+        if bulk is None:
             return []
-        if first is self._bulk:
-            self._bulk_due = now + self._limits.bulk_patience_s
+        self._bulk_due = now + self._limits.bulk_patience_s
+        return self._batch(self._bulk, bulk)
+
+    def take_interactive(self) -> Batch:
+        """The next batch of small jobs, whether bulk is due or not."""
+        oldest = self._interactive.oldest()
+        return [] if oldest is None else self._batch(self._interactive, oldest)
+
+    def _batch(self, line: _Line, oldest: Item) -> Batch:
         # A text longer than the budget is computed alone.
-        budget = max(self._limits.batch_tokens, len(oldest.ids))
-        batch: dict[int, Batch] = {}
-        if room := first.fill(batch, budget, self._groups):
-            second.oldest()
-            second.fill(batch, room, self._groups)
-        return [item for group in batch.values() for item in group]
+        room = max(self._limits.batch_tokens, len(oldest.ids))
+        return line.batch(room, self._groups)
 
     def drain(self) -> list[Job]:
         """Empty the queue; returns the jobs that were waiting, each once."""
@@ -218,7 +218,7 @@ class Queue:
         for line in (self._interactive, self._bulk):
             while (item := line.oldest()) is not None:
                 jobs[id(item.job)] = item.job
-                line.fill({}, len(item.ids), 1)
+                line.batch(len(item.ids), 1)
         return list(jobs.values())
 
 

@@ -5,6 +5,11 @@ budget has cores give the most throughput. A batch that finds every other lane i
 waiting may run on the wide encoder instead, which has a thread for every lane; `width.py` says when.
 An idle lane sleeps.
 
+A batch of bulk work takes as long as twenty queries. While one runs, a query need not wait for it:
+one lane more than there are cores takes nothing but interactive work, and only then. It shares the
+cores with the others: beside a client that sends 256 law articles at a time, a query took 10 ms
+instead of 67 (2026-11-24, medians, two cores).
+
 Promises: every job is answered exactly once, also when its batch raises or the lanes are closed; a
 raised batch fails the jobs in it and the lane lives on.
 """
@@ -49,14 +54,20 @@ class Lanes:
         self._queue = Queue(limits, encoder.groups)
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
+        self._urgent = threading.Condition(self._lock)
         self._idle = 0
         self._busy = 0
+        self._busy_with_bulk = 0
         self._closing = False
         self._lane_rate = ASSUMED_RATE
         self._threads = [
-            threading.Thread(target=self._run, name=f"lane-{index}", daemon=True)
-            for index in range(count)
+            threading.Thread(target=self._run, args=[take], name=name, daemon=True)
+            for name, take in [
+                *((f"lane-{index}", self._next) for index in range(count)),
+                ("lane-express", self._next_urgent),
+            ]
         ]
+        self._count = count
         metrics.lanes.set(count)
         metrics.queue_tokens.labels("interactive").set_function(lambda: self._queue.tokens[0])
         metrics.queue_tokens.labels("bulk").set_function(lambda: self._queue.tokens[1])
@@ -72,15 +83,18 @@ class Lanes:
         with self._lock:
             if self._closing:
                 raise ShuttingDown("the server is stopping", retry_after_s=5)
-            self._queue.add(job, job.arrived, self._lane_rate * len(self._threads))
+            self._queue.add(job, job.arrived, self._lane_rate * self._count)
             if self._idle:
                 self._work.notify(min(self._idle, len(job.ids)))
+            elif self._busy_with_bulk and self._queue.is_interactive(job):
+                self._urgent.notify()
 
     def close(self, timeout_s: float) -> None:
         """Finish what was accepted within `timeout_s`; what is left then fails as ShuttingDown."""
         with self._lock:
             self._closing = True
             self._work.notify_all()
+            self._urgent.notify_all()
         deadline = now() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, deadline - now()))
@@ -93,9 +107,9 @@ class Lanes:
 
     # --- the lane's side --------------------------------------------------------------------------
 
-    def _run(self) -> None:
+    def _run(self, take: Callable[[], tuple[Batch, bool]]) -> None:
         while True:
-            batch, alone = self._next()
+            batch, alone = take()
             if not batch:
                 return
             encoder = self._encoder
@@ -128,8 +142,29 @@ class Lanes:
                 self._idle += 1
                 self._work.wait()
                 self._idle -= 1
+            if batch and not self._queue.is_interactive(batch[0].job):
+                self._busy_with_bulk += 1
+                if self._queue.tokens[0]:
+                    self._urgent.notify()
             self._busy += 1
             return batch, self._busy == 1 and not any(self._queue.tokens)
+
+    def _next_urgent(self) -> tuple[Batch, bool]:
+        """The next interactive batch that would have to wait for bulk work; see `_next`."""
+        with self._lock:
+            while not (batch := self._take_urgent()) and not self._closing:
+                self._urgent.wait()
+            self._busy += 1
+            return batch, False
+
+    def _take_urgent(self) -> Batch:
+        if self._busy_with_bulk and not self._idle:
+            return self._queue.take_interactive()
+        return []
+
+    def _ended(self, batch: Batch) -> None:
+        self._busy -= 1
+        self._busy_with_bulk -= not self._queue.is_interactive(batch[0].job)
 
     def _encode(self, encoder: Encoder, batch: Batch) -> Vectors:
         vectors = encoder.encode([item.ids for item in batch])
@@ -143,7 +178,7 @@ class Lanes:
         self._metrics.batch_tokens.observe(tokens)
         finished = []
         with self._lock:
-            self._busy -= 1
+            self._ended(batch)
             rate = tokens / max(ended - started, 1e-6)
             self._lane_rate += RATE_SMOOTHING * (rate - self._lane_rate)
             for item, vector in zip(batch, vectors, strict=True):
@@ -161,7 +196,7 @@ class Lanes:
     def _fail(self, batch: Batch, message: str) -> list[Job]:
         failed = []
         with self._lock:
-            self._busy -= 1
+            self._ended(batch)
             for item in batch:
                 if item.job.error is None:
                     item.job.error = InferenceFailed(message)

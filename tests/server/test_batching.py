@@ -161,29 +161,21 @@ def test_patience_begins_when_bulk_work_begins_to_wait() -> None:
 
 
 @pytest.mark.parametrize("length", [10, 9], ids=["same length", "other length"])
-def test_bulk_joins_an_interactive_batch_with_room(length: int) -> None:
+def test_kinds_never_share_a_batch(length: int) -> None:
     large, small = bulk(length), job(10, arrived=0.5)
-    batch = queue_of(large, small, groups=2).take(0.5)
-    assert owners(batch) == [small] + [large] * (54 // length)
+    queue = queue_of(large, small, groups=2)
+    assert owners(queue.take(0.5)) == [small]
+    assert set(owners(queue.take(0.5))) == {large}
+    queue.add(job(length, arrived=2.0), 2.0, RATE)
+    assert set(owners(queue.take(9.0))) == {large}
 
 
-@pytest.mark.parametrize("length", [20, 19], ids=["same length", "other length"])
-def test_interactive_joins_a_bulk_batch_with_room(length: int) -> None:
-    large, small = job(20, 20, 61, 61), job(length, arrived=0.9)
-    batch = queue_of(large, small, groups=2).take(1.0)
-    assert owners(batch) == [large, large, small]
-
-
-def test_bulk_of_the_same_length_joins_also_where_one_length_is_all_a_batch_may_have() -> None:
+def test_interactive_can_be_asked_for_also_when_bulk_is_due() -> None:
     large, small = bulk(10), job(10, arrived=0.5)
-    batch = queue_of(large, small, groups=1).take(0.5)
-    assert owners(batch) == [small] + [large] * 5
-
-
-def test_full_interactive_batch_takes_no_bulk() -> None:
-    large = bulk(10)
-    queue = queue_of(large, *[job(10, arrived=0.1) for _ in range(6)])
-    assert large not in owners(queue.take(0.5))
+    queue = queue_of(large, small)
+    assert owners(queue.take_interactive()) == [small]
+    assert queue.take_interactive() == []
+    assert set(owners(queue.take(9.0))) == {large}
 
 
 @pytest.mark.parametrize(

@@ -236,7 +236,8 @@ def test_cancelled_request_is_abandoned_and_computed_no_further(toy_model: Model
             after = await engine.embed(["笔"])
             np.testing.assert_allclose(after.vectors, toy_model.embed(["笔"]), atol=SAME)
             queued = metrics.registry.get_sample_value
-            assert queued("inkwell_queue_tokens", {"kind": "bulk"}) == 0
+            bulk = {"kind": "bulk"}
+            eventually(lambda: queued("inkwell_queue_tokens", bulk) == 0)
         budget = Config().batch_tokens
         assert gate.texts <= budget // 42 + 1
         assert counter(metrics, "texts_total") == 1

@@ -264,6 +264,57 @@ def test_job_of_several_batches_is_computed_by_all_idle_lanes_at_once() -> None:
     check_vectors(job)
 
 
+class Heavy(Echo):
+    """Texts of 50 tokens and more stand at a gate until it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate, self.entered = threading.Event(), threading.Semaphore(0)
+
+    def encode(self, texts: Sequence[Ids]) -> Vectors:
+        if len(texts[0]) >= 50:
+            self.entered.release()
+            assert self.gate.wait(PATIENCE_S)
+        return super().encode(texts)
+
+
+def test_a_query_does_not_wait_for_bulk_work_under_way() -> None:
+    encoder, answers = Heavy(), Answers()
+    bulk = job_of(*[[1] * 60] * 40)
+    with running(encoder, answers) as lanes:
+        try:
+            lanes.submit(bulk)
+            for _ in range(2):
+                assert encoder.entered.acquire(timeout=PATIENCE_S)
+            queries = [lone(n + 1) for n in range(20)]
+            for query in queries:
+                lanes.submit(query)
+            answers.wait_for(queries)
+            assert bulk.remaining == 40
+        finally:
+            encoder.gate.set()
+        answers.wait_for([bulk])
+    answers.check_once_each([*queries, bulk])
+    for job in (*queries, bulk):
+        check_vectors(job)
+
+
+def test_express_lane_takes_no_bulk_work() -> None:
+    encoder, answers = Heavy(), Answers()
+    with running(encoder, answers) as lanes:
+        try:
+            first, second = job_of(*[[1] * 250] * 2), job_of(*[[1] * 240] * 2)
+            lanes.submit(first)
+            lanes.submit(second)
+            for _ in range(2):
+                assert encoder.entered.acquire(timeout=PATIENCE_S)
+            assert not encoder.entered.acquire(timeout=0.05), "a third batch of bulk work runs"
+        finally:
+            encoder.gate.set()
+        answers.wait_for([first, second])
+    answers.check_once_each([first, second])
+
+
 def test_failure_of_the_wide_encoder_is_answered_too() -> None:
     answers, job, later = Answers(), lone(1), job_of([1] * 200, [2] * 200)
     lanes = Lanes(Echo(), LIMITS, Metrics(), answers.deliver, 1, Broken())
@@ -372,7 +423,7 @@ def lane_threads() -> list[threading.Thread]:
 
 def test_closed_lanes_leave_no_thread() -> None:
     with running(Echo(), Answers(), 3):
-        assert len(lane_threads()) == 3
+        assert len(lane_threads()) == 4, "three, and the express lane"
     assert lane_threads() == []
 
 
@@ -393,7 +444,7 @@ def test_idle_lanes_sleep() -> None:
             before = cpu_seconds()
             time.sleep(0.1)
             spans.append(cpu_seconds() == before)
-        assert len(before) == 3
+        assert len(before) == 4
         assert any(spans)
 
 
