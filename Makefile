@@ -13,7 +13,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any export serve index search test test-slow test-torch check fix bench lock clean
+.PHONY: help install dev install-any export artifact serve index search test test-slow test-torch check fix bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,21 +40,20 @@ install-any: install ## add optimum, transformers and torch, to export other arc
 export: install ## MODEL=folder or hub id: write and verify MODEL/onnx-int8 (ARGS="--precision fp32" ...)
 	$(RUN) -m export $(MODEL) $(ARGS)
 
-# The shipped model is exported when it has not been yet; export itself says when nothing changed.
-$(ARTIFACT)/manifest.json: | install
-	$(RUN) -m export $(MODEL) --out $(ARTIFACT)
+artifact: install ## export MODEL for the targets below, if anything it is made from has changed
+	@$(RUN) -m export $(MODEL) --out $(ARTIFACT)
 
-serve: install $(ARTIFACT)/manifest.json ## start the server on HOST:PORT (ARGS="--help" lists settings)
+serve: install artifact ## start the server on HOST:PORT (ARGS="--help" lists settings)
 	$(RUN) -m server serve --host $(HOST) --port $(PORT) --model $(ARTIFACT) --data $(DATA) $(ARGS)
 
-index: install $(ARTIFACT)/manifest.json ## FILE=docs.txt: add a text file, one document a line
+index: install artifact ## FILE=txt, jsonl, csv or folder: add its documents
 	@test -n "$(FILE)" || { echo 'usage: make index FILE=docs.txt  用法：make index FILE=文档.txt'; exit 2; }
 	$(RUN) -m server index "$(FILE)" --model $(ARTIFACT) --data $(DATA) $(ARGS)
 
-search: install $(ARTIFACT)/manifest.json ## ask the indexed documents
+search: install artifact ## ask the indexed documents
 	$(RUN) -m server search --model $(ARTIFACT) --data $(DATA) $(ARGS)
 
-test: dev models/bge-small-zh-v1.5/onnx-int8/manifest.json ## run the tests
+test: dev artifact ## run the tests
 	$(RUN) -m pytest -q $(ARGS)
 
 test-slow: dev ## run the slow tests too
@@ -73,7 +72,7 @@ fix: dev ## format and apply lint fixes
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-bench: dev $(ARTIFACT)/manifest.json ## encoder, server and memory (TEXTS=folder with real texts, STS=pairs.tsv for quality)
+bench: dev artifact ## encoder, server and memory (TEXTS=folder with real texts, STS=pairs.tsv for quality)
 	$(RUN) -m benchmarks.encode --model $(ARTIFACT)
 	$(RUN) -m benchmarks.serve --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(RUN) -m benchmarks.memory --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))

@@ -188,10 +188,10 @@ def under_wrk(url: str, bodies: Path, clients: int, seconds: float, salt: int) -
 
 
 @contextlib.contextmanager
-def server(model: Path, scratch: Path) -> Iterator[tuple[str, int]]:
-    """The real server on a free port; its URL and process id."""
+def server(model: Path, scratch: Path, data: Path | None = None) -> Iterator[tuple[str, int]]:
+    """The real server on a free port; its URL and process id. data: default in `scratch`."""
     command = [sys.executable, "-m", "server", "serve", "--model", str(model)]
-    command += ["--data", str(scratch / "data")]
+    command += ["--data", str(data or scratch / "data")]
     with _process(command, scratch / "server.log", "/ready") as found:
         yield found
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TypedDict
 
 from starlette.applications import Starlette
@@ -11,31 +12,48 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from server import VERSION
-from server.api import native, openai, operations, tei
-from server.api.http import Call, Endpoint, ErrorReply, Handler, Reply, json_body
+from server.api import (
+    collections,
+    documents,
+    native,
+    openai,
+    openapi,
+    operations,
+    search,
+    tei,
+)
+from server.api.http import Call, Endpoint, ErrorReply, Reply, json_body
+from server.api.openapi import Operation
 from server.config import Config
 from server.encoder import Model
 from server.engine import Engine
 from server.errors import InternalError, MethodNotAllowed, RouteNotFound, ServerError
+from server.library import Library
 from server.metrics import Metrics
+from server.store.folder import DataFolder
 
 log = logging.getLogger(__name__)
 
 
 class State(TypedDict):
     engine: Engine
+    library: Library
 
 
-def create_app(model: Model, config: Config) -> Starlette:
-    """The ASGI app; its engine starts and stops with the app's lifespan."""
+def create_app(model: Model, config: Config, folder: DataFolder) -> Starlette:
+    """The ASGI app; its engine and library start and stop with the app's lifespan."""
     metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
         engine = Engine(model, config, metrics, asyncio.get_running_loop())
-        yield {"engine": engine}
+        library = Library(folder, engine, config, metrics)
+        yield {"engine": engine, "library": library}
+        # First, because what is still being written needs the engine.
+        await library.close()
         # The loop must stay free: it resolves what the lanes still finish.
         await asyncio.to_thread(engine.close)
 
@@ -49,27 +67,181 @@ def create_app(model: Model, config: Config) -> Starlette:
     return starlette
 
 
+class Methods:
+    """The endpoints of one path, by method; Starlette has checked that the method is one of them."""
+
+    def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
+        self._endpoints = (
+            {**endpoints, "HEAD": endpoints["GET"]} if "GET" in endpoints else endpoints
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._endpoints[scope["method"]](scope, receive, send)
+
+
 def _routes(model: Model, config: Config, metrics: Metrics) -> list[Route]:
-    def route(method: str, path: str, handler: Handler, error_reply: ErrorReply) -> Route:
-        endpoint = Endpoint(path, handler, error_reply, config.max_body_bytes, metrics)
-        return Route(path, endpoint, methods=[method])
+    paths: dict[str, dict[str, Endpoint]] = {}
+    for each in every_operation(model, config, metrics):
+        endpoint = Endpoint(
+            each.path, each.handler, each.error_reply, config.max_body_bytes, metrics
+        )
+        paths.setdefault(each.path, {})[each.method] = endpoint
+    return [Route(path, Methods(found), methods=list(found)) for path, found in paths.items()]
+
+
+def every_operation(model: Model, config: Config, metrics: Metrics) -> list[Operation]:
+    """Every route; they are tried in order, so the busy ones come first."""
 
     async def info(call: Call) -> Reply:
         return Reply(json_body(tei.info(call.engine, config, VERSION)))
 
     names = openai.ModelNames(model.manifest, config.model_alias)
-    embeddings = openai.embeddings(names)
-    # Routes are tried in order: the busy ones come first.
+    speaking_openai = partial(Operation, error_reply=openai.error_reply)
+    embeddings = partial(
+        speaking_openai,
+        "POST",
+        handler=openai.embeddings(names),
+        summary="Vectors of texts, in OpenAI's form",
+        request=(openai.EmbeddingsRequest,),
+        response=(openai.EmbeddingsReply,),
+    )
+    here = partial(Operation, error_reply=native.error_reply)
+    routes = [
+        here(
+            "POST",
+            "/embed",
+            native.embed(tei.embed),
+            summary="Vectors of texts, in this server's form or in TEI's",
+            request=(native.EmbedRequest, tei.EmbedRequest),
+            response=(native.EmbedReply, list[list[float]]),
+        ),
+        embeddings("/v1/embeddings"),
+        embeddings("/embeddings"),
+        *_document_operations(),
+        speaking_openai(
+            "GET", "/v1/models", openai.list_models(names), summary="Names of the served model"
+        ),
+        speaking_openai(
+            "GET", "/v1/models/{model:path}", openai.get_model(names), summary="One of them"
+        ),
+        Operation("GET", "/info", info, tei.error_reply, "The served model and its limits"),
+        here("GET", "/health", operations.health, summary="Whether the process answers"),
+        here("GET", "/ready", operations.ready, summary="Whether new requests are taken"),
+        here("GET", "/metrics", operations.MetricsPage(metrics), summary="Prometheus' counters"),
+    ]
+    page = openapi.page(routes, VERSION)
+    return [*routes, here("GET", "/openapi.json", page, summary="This document")]
+
+
+def _document_operations() -> list[Operation]:
+    """Those of the default collection, of collections, and of any collection by its name."""
+    add = partial(Operation, error_reply=native.error_reply)
+    inside = [
+        add(
+            "POST",
+            "/search",
+            search.search,
+            summary="Find documents",
+            request=(search.SearchRequest,),
+            response=(search.Hits, search.Results),
+        ),
+        add(
+            "POST",
+            "/documents",
+            documents.add,
+            summary="Store documents",
+            request=(documents.AddRequest,),
+            response=(documents.Added,),
+        ),
+        add(
+            "GET",
+            "/documents",
+            documents.page,
+            summary="List documents",
+            response=(documents.Page,),
+            query=("limit", "after", "filter"),
+        ),
+        add(
+            "POST",
+            "/documents/delete",
+            documents.remove,
+            summary="Remove documents",
+            request=(documents.Select,),
+            response=(documents.Removed,),
+        ),
+        add(
+            "POST",
+            "/documents/count",
+            documents.count,
+            summary="Count documents",
+            request=(documents.Select,),
+            response=(documents.Count,),
+        ),
+        add(
+            "GET",
+            "/documents/{id:path}",
+            documents.get,
+            summary="One document",
+            response=(documents.Stored,),
+        ),
+        add(
+            "DELETE",
+            "/documents/{id:path}",
+            documents.remove_one,
+            summary="Remove one document",
+            response=(documents.Removed,),
+        ),
+        add(
+            "GET",
+            "/stats",
+            collections.stats,
+            summary="The collection, its size and its index",
+            response=(collections.Stats,),
+        ),
+        add(
+            "POST",
+            "/reindex",
+            collections.reindex,
+            summary="Embed its documents anew",
+            request=(collections.ReindexRequest,),
+            response=(collections.Stats,),
+            status=202,
+        ),
+    ]
+    one = "/collections/{collection}"
     return [
-        route("POST", "/embed", native.embed(tei.embed), native.error_reply),
-        route("POST", "/v1/embeddings", embeddings, openai.error_reply),
-        route("POST", "/embeddings", embeddings, openai.error_reply),
-        route("GET", "/v1/models", openai.list_models(names), openai.error_reply),
-        route("GET", "/v1/models/{model:path}", openai.get_model(names), openai.error_reply),
-        route("GET", "/info", info, tei.error_reply),
-        route("GET", "/health", operations.health, native.error_reply),
-        route("GET", "/ready", operations.ready, native.error_reply),
-        route("GET", "/metrics", operations.MetricsPage(metrics), native.error_reply),
+        *inside,
+        add(
+            "GET",
+            "/collections",
+            collections.list_collections,
+            summary="List collections",
+            response=(collections.CollectionList,),
+        ),
+        add(
+            "POST",
+            "/collections",
+            collections.create,
+            summary="Make a collection",
+            request=(collections.CreateRequest,),
+            response=(collections.Stats,),
+            status=201,
+        ),
+        add(
+            "GET",
+            one,
+            collections.stats,
+            summary="The collection, its size and its index",
+            response=(collections.Stats,),
+        ),
+        add(
+            "DELETE",
+            one,
+            collections.remove,
+            summary="Delete a collection and all in it",
+            response=(collections.RemovedCollection,),
+        ),
+        *(each._replace(path=one + each.path) for each in inside),
     ]
 
 

@@ -9,9 +9,9 @@ those of its length, then the next oldest and those of its length, and so on, up
 and to the number of different lengths that the encoder takes at once. Nothing is padded.
 
 Small jobs are interactive and go first. Bulk jobs get the lanes when nobody interactive waits, and
-at least one batch every `bulk_patience_s`, so they never starve. The kinds never share a batch: the
-texts of a person who waits would take as long as everything put beside them. The two have separate
-bounds, so a bulk client cannot make single queries be refused.
+one batch whenever none of theirs has run for `bulk_patience_s`, so they never starve. The kinds never
+share a batch: the texts of a person who waits would take as long as everything put beside them. The
+two have separate bounds, so a bulk client cannot make single queries be refused.
 
 Promises: an item is handed out at most once; items of abandoned or failed jobs are dropped before
 they cost anything; within a kind and a length, first in is first out.
@@ -158,6 +158,7 @@ class Queue:
         self._interactive = _Line()
         self._bulk = _Line()
         self._bulk_due = 0.0
+        self._bulk_running = 0
 
     @property
     def tokens(self) -> tuple[int, int]:
@@ -167,27 +168,53 @@ class Queue:
     def add(self, job: Job, now: float, tokens_per_s: float) -> None:
         """Accept a whole job or none of it; raises Overloaded or RequestTooLarge."""
         interactive = self.is_interactive(job)
-        line = self._interactive if interactive else self._bulk
-        limit = (
-            self._limits.interactive_queue_tokens if interactive else self._limits.bulk_queue_tokens
-        )
-        if job.tokens > limit:
-            raise RequestTooLarge(
-                f"the request has {job.tokens} tokens, at most {limit} fit in the queue;"
-                " send fewer texts at once"
-            )
-        if line.tokens + job.tokens > limit:
-            line.drop_unwanted()
-        if line.tokens + job.tokens > limit:
-            raise Overloaded(
-                f"the queue holds {line.tokens} tokens of at most {limit}, the request has"
-                f" {job.tokens} more; try again later",
-                retry_after_s=retry_after_s(line.tokens, tokens_per_s),
-            )
+        refusal = self._refusal(interactive, job.tokens, f"{job.tokens}", tokens_per_s)
+        if refusal is not None:
+            raise refusal
         if not interactive and self._bulk.oldest() is None:
             self._bulk_due = now + self._limits.bulk_patience_s
+        line = self._interactive if interactive else self._bulk
         for position, ids in enumerate(job.ids):
             line.add(Item(job, position, ids))
+
+    def check_room(self, texts: int, tokens: int, tokens_per_s: float) -> None:
+        """Refuse what `add` would, as far as it is certain: so many texts of at least so many tokens.
+
+        While it is not known in which line the job will stand, neither may have room.
+        """
+        small, least = self._limits.interactive_tokens, f"at least {tokens}"
+        refusals = []
+        if texts == 1 or tokens <= small:
+            refusals.append(self._refusal(True, tokens, least, tokens_per_s))
+        if texts > 1:
+            # A job of the bulk line has one token more than a small one, or even more.
+            refusals.append(self._refusal(False, max(tokens, small + 1), least, tokens_per_s))
+        certain = [refusal for refusal in refusals if refusal is not None]
+        if len(certain) == len(refusals):
+            # Where one line is full and the other too small, trying again may help.
+            raise next((one for one in certain if isinstance(one, Overloaded)), certain[0])
+
+    def _refusal(
+        self, interactive: bool, tokens: int, said: str, tokens_per_s: float
+    ) -> ServerError | None:
+        """Why so many tokens cannot stand in a line; None if they can."""
+        line, limit = self._interactive, self._limits.interactive_queue_tokens
+        if not interactive:
+            line, limit = self._bulk, self._limits.bulk_queue_tokens
+        if tokens > limit:
+            return RequestTooLarge(
+                f"the request has {said} tokens, at most {limit} fit in the queue;"
+                " send fewer texts at once"
+            )
+        if line.tokens + tokens > limit:
+            line.drop_unwanted()
+        if line.tokens + tokens > limit:
+            return Overloaded(
+                f"the queue holds {line.tokens} tokens of at most {limit}, the request has"
+                f" {said} more; try again later",
+                retry_after_s=retry_after_s(line.tokens, tokens_per_s),
+            )
+        return None
 
     def is_interactive(self, job: Job) -> bool:
         return len(job.ids) == 1 or job.tokens <= self._limits.interactive_tokens
@@ -195,12 +222,25 @@ class Queue:
     def take(self, now: float) -> Batch:
         """The next batch, items of equal length side by side; empty when nothing waits."""
         interactive, bulk = self._interactive.oldest(), self._bulk.oldest()
-        if interactive is not None and (bulk is None or now < self._bulk_due):
+        patient = self._bulk_running or now < self._bulk_due
+        if interactive is not None and (bulk is None or patient):
             return self._batch(self._interactive, interactive)
         if bulk is None:
             return []
-        self._bulk_due = now + self._limits.bulk_patience_s
+        self._bulk_running += 1
         return self._batch(self._bulk, bulk)
+
+    def ended(self, batch: Batch, now: float) -> None:
+        """Every batch that was taken has to be given back here when its computation is over."""
+        if not self.is_interactive(batch[0].job):
+            # subtle: from its end. A batch may take longer than the patience, and bulk work would
+            # then be due all the time.
+            self._bulk_running -= 1
+            self._bulk_due = now + self._limits.bulk_patience_s
+
+    @property
+    def bulk_running(self) -> bool:
+        return self._bulk_running > 0
 
     def take_interactive(self) -> Batch:
         """The next batch of small jobs, whether bulk is due or not."""

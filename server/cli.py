@@ -1,31 +1,27 @@
-"""Command line: serve, index and search; everything a person reads is Chinese and English."""
+"""What can be said on the command line; all that a person reads there is Chinese and English.
+
+What a command does is in `commands`.
+"""
 
 import argparse
-import asyncio
-import contextlib
+import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
-from server import VERSION
+from server import VERSION, commands
 from server.config import Config, add_flags, flags_given
 from server.errors import ServerError, StartupError
-from server.metrics import now
 
-if TYPE_CHECKING:
-    from server.engine import Embedded, Engine
-    from server.store.collection import Collection
-    from server.types import Vectors
-
-    Run = Callable[[Coroutine[Any, Any, Embedded]], Embedded]
+Command = Callable[[Config, argparse.Namespace], int]
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one command; returns the exit status."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = _parser().parse_args(argv)
     try:
         config = Config.load(os.environ, flags_given(arguments))
         logging.basicConfig(
@@ -33,16 +29,24 @@ def main(argv: Sequence[str]) -> int:
         )
         # faiss tells how it tried each instruction set before the one it found.
         logging.getLogger("faiss").setLevel(logging.WARNING)
-        command: Callable[[Config, argparse.Namespace], int] = arguments.command
+        command: Command = arguments.command
         return command(config, arguments)
     except StartupError as error:
         sys.stderr.write(f"error: {error.english}\n错误：{error.chinese}\n")
     except ServerError as error:
         sys.stderr.write(f"error 错误: {error.message}\n")
+    except BrokenPipeError:
+        # Whoever reads has had enough; what Python holds back for it goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped 已停止\n")
         return 130
     return 1
+
+
+def run() -> None:
+    """Entry point of the installed command."""
+    sys.exit(main(sys.argv[1:]))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,119 +55,182 @@ def _parser() -> argparse.ArgumentParser:
         description="Inkwell 墨池: private embeddings and search on a CPU. 私有的向量与检索服务。",
     )
     parser.add_argument("--version", action="version", version=VERSION)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parsers = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    serve = commands.add_parser("serve", help="answer HTTP requests / 启动 HTTP 服务")
-    add_flags(serve)
-    serve.set_defaults(command=_serve)
+    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
+        added = parsers.add_parser(name, help=text, description=text)
+        added.set_defaults(command=command)
+        return added
 
-    index = commands.add_parser("index", help="add the lines of a text file / 将文本文件逐行入库")
-    index.add_argument("file", help='one document a line, "-" reads standard input / 每行一篇文档')
-    index.add_argument(
-        "--encoding", default="utf-8", help="of the file / 文件编码 (default: utf-8)"
+    add_flags(add("serve", commands.serve, "answer HTTP requests / 启动 HTTP 服务"))
+    _index_flags(add("index", commands.index, "add the documents of files / 将文件中的文档入库"))
+    _search_flags(add("search", commands.search, "ask a collection / 检索"))
+    _export_flags(add("export", commands.export, "write a collection to a file / 导出集合"))
+    _import_flags(add("import", commands.import_, "read what export has written / 导入"))
+    _backup_flags(
+        add("backup", commands.backup, "copy a collection, also of a running server / 备份集合")
     )
-    _common(index, _index)
-
-    search = commands.add_parser("search", help="ask the collection / 检索")
-    search.add_argument("query", nargs="?", help="without it, a prompt opens / 省略则进入交互模式")
-    search.add_argument(
-        "--top-k", type=_positive, default=3, help="hits shown / 返回条数 (default: 3)"
+    _restore_flags(add("restore", commands.restore, "make a collection of a backup / 从备份恢复"))
+    _check_flags(
+        add("check", commands.check, "examine collections, status 1 if anything is wrong / 检查")
     )
-    search.add_argument("--json", action="store_true", help="print the hits as JSON / 输出 JSON")
-    _common(search, _search)
+    _reindex_flags(add("reindex", commands.reindex, "embed a collection anew / 重新计算向量"))
+    _collections_flags(add("collections", commands.collections, "list collections / 列出集合"))
     return parser
 
 
-def _common(
-    parser: argparse.ArgumentParser, command: Callable[[Config, argparse.Namespace], int]
-) -> None:
+def _index_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", metavar="SOURCE", help='file, folder or "-" for standard input / 文件、文件夹或 -'
+    )
+    parser.add_argument(
+        "--format", help="instead of the one its name tells / 格式：txt, jsonl, csv, tsv, md"
+    )
+    _encoding_flag(parser)
+    _chunk_flags(parser)
+    _target_flags(parser)
+
+
+def _search_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "query", nargs="?", metavar="QUERY", help="without it, a prompt opens / 省略则进入交互模式"
+    )
+    parser.add_argument(
+        "--top-k", type=_positive, default=3, help="hits shown / 返回条数 (default: 3)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the hits as JSON / 输出 JSON")
+    parser.add_argument(
+        "--mode",
+        choices=("dense", "lexical", "hybrid"),
+        default="dense",
+        help="by meaning, by words, by both / 按语义、按词、两者结合 (default: dense)",
+    )
+    parser.add_argument(
+        "--filter", type=_json_object, help='on metadata, e.g. {"year": 2024} / 元数据条件（JSON）'
+    )
+    _target_flags(parser)
+
+
+def _export_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file",
+        nargs="?",
+        metavar="FILE",
+        help='a JSON document a line, "-" prints them / 每行一个 JSON 文档',
+    )
+    _pair_flag(parser)
+    _target_flags(parser)
+
+
+def _import_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source", nargs="?", metavar="FILE", help="a JSON document a line / 每行一个 JSON 文档"
+    )
+    _pair_flag(parser)
+    _encoding_flag(parser)
+    _chunk_flags(parser)
+    _target_flags(parser)
+
+
+def _backup_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="of the collection / 集合名称")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="to write, replaced if it is there / 备份文件"
+    )
+    add_flags(parser, "data", "log_level")
+
+
+def _restore_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="that backup has written / 备份文件"
+    )
+    parser.add_argument("--collection", help="name, if not its own / 集合名称，默认为原名")
+    parser.add_argument(
+        "--force", action="store_true", help="replace one of that name / 覆盖同名集合"
+    )
+    add_flags(parser, "data", "log_level")
+
+
+def _check_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--collection", help="only this one / 仅检查此集合 (default: all 全部)")
+    add_flags(parser, "data", "log_level")
+
+
+def _reindex_flags(parser: argparse.ArgumentParser) -> None:
+    _chunk_flags(parser)
+    _target_flags(parser)
+
+
+def _collections_flags(parser: argparse.ArgumentParser) -> None:
+    _url_flag(parser)
+    add_flags(parser, "model", "data", "log_level")
+
+
+def _target_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--collection", default="default", help="name / 集合名称 (default: default)"
     )
+    _url_flag(parser)
     add_flags(parser, "model", "data", "lanes", "log_level")
-    parser.set_defaults(command=command)
 
 
-def _serve(config: Config, _: argparse.Namespace) -> int:
-    from server.app import create_app
-    from server.encoder import SAME_VECTORS, Model
-    from server.engine import wide_threads
-    from server.listener import listen
-
-    model = Model(config.model, wide_threads(config))
-    if model.self_test_cosine < SAME_VECTORS:
-        logging.getLogger(__name__).warning(
-            "this CPU computes other int8 vectors than the exporting one (cosine %.4f); export"
-            " again with --weight-bits 7 for the same vectors on every CPU."
-            " 本机 CPU 的 int8 结果与导出时不同；如需跨机一致，请用 --weight-bits 7 重新导出",
-            model.self_test_cosine,
-        )
-    listen(create_app(model, config), config)
-    return 0
+def _url_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--url", help="of a running server, instead of --data / 访问运行中的服务，而不是 --data"
+    )
 
 
-def _index(config: Config, arguments: argparse.Namespace) -> int:
-    from server.indexing import index_texts
-
-    with _open(config, arguments.collection) as (collection, engine, run):
-        done = index_texts(
-            collection,
-            lambda texts: run(engine.embed(texts)).vectors,
-            arguments.file,
-            clock=now,
-            encoding=arguments.encoding,
-            progress=sys.stderr,
-        )
-        sys.stdout.write(
-            f"已入库 {done.added:,} 条，未变 {done.unchanged:,} 条，用时 {done.seconds:.1f} 秒\n"
-            f"added {done.added:,}, unchanged {done.unchanged:,}, {done.seconds:.1f} s\n"
-        )
-    return 0
+def _encoding_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--encoding", default="utf-8", help="of the files / 文件编码 (default: utf-8)"
+    )
 
 
-def _search(config: Config, arguments: argparse.Namespace) -> int:
-    from server.prompt import one_shot, run_prompt
-
-    with _open(config, arguments.collection) as (collection, engine, run):
-
-        def embed_query(text: str) -> "Vectors":
-            vector: Vectors = run(engine.embed([text], "query")).vectors[0]
-            return vector
-
-        if arguments.query is None:
-            run_prompt(collection, embed_query, arguments.top_k)
-        else:
-            one_shot(
-                collection, embed_query, arguments.query, arguments.top_k, as_json=arguments.json
-            )
-    return 0
+def _chunk_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--chunk-tokens",
+        type=_natural,
+        help="cut documents into parts of so many, 0 not at all / 片段长度，0 不切分"
+        " (default: what the model reads 模型可读长度)",
+    )
+    parser.add_argument(
+        "--chunk-overlap",
+        type=_natural,
+        help="tokens repeated from the part before / 片段重叠 (default: an eighth, 64 at most)",
+    )
 
 
-@contextlib.contextmanager
-def _open(config: Config, name: str) -> Iterator[tuple["Collection", "Engine", "Run"]]:
-    """A collection and an engine for a command that runs alone, and what waits for the engine."""
-    from server.encoder import Model
-    from server.engine import Engine, wide_threads
-    from server.metrics import Metrics
-    from server.store.collection import Collection
-
-    model = Model(config.model, wide_threads(config))
-    collection = Collection.open(config.data, name, model.manifest)
-    with asyncio.Runner() as runner:
-        engine = Engine(model, config, Metrics(), runner.get_loop())
-        try:
-            yield collection, engine, runner.run
-        finally:
-            engine.close()
-            collection.close()
+def _pair_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pair",
+        nargs=2,
+        type=Path,
+        metavar=("INDEX.faiss", "TEXTS.txt"),
+        help="vectors in a FAISS index, and their texts, one a line / FAISS 索引与逐行文本",
+    )
 
 
 def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not _is_natural(text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0 / 需要正整数")
     return int(text)
 
 
-def run() -> None:
-    """Entry point of the installed command."""
-    sys.exit(main(sys.argv[1:]))
+def _natural(text: str) -> int:
+    if not _is_natural(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number / 需要非负整数")
+    return int(text)
+
+
+def _is_natural(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"{text!r} is no JSON object / 不是 JSON 对象")
+    return found

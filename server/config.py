@@ -77,6 +77,14 @@ class Config:
     max_body_bytes: int = _setting(
         32 * 1024 * 1024, "bytes of one request's body", "请求体字节上限", low=1024, high=1 << 32
     )
+    # Some 6,000 questions with 512 numbers each: what a team asks in a day, for little memory.
+    query_cache_bytes: int = _setting(
+        16 * 1024 * 1024,
+        "bytes of remembered query vectors",
+        "查询向量缓存字节数",
+        low=0,
+        high=1 << 40,
+    )
     # A load balancer usually gives 30 seconds between SIGTERM and SIGKILL.
     shutdown_s: int = _setting(
         25,

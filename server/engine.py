@@ -99,6 +99,8 @@ class Engine:
         """
         self._check(texts)
         self._check_dimensions(dimensions)
+        # No text has less than one token.
+        self._check_room(len(texts), len(texts))
         try:
             tokens = await self._tokenize(texts, input_type)
             self._check_truncation(tokens, allowed=truncate)
@@ -108,6 +110,10 @@ class Engine:
             raise
         self._count(tokens, job)
         return Embedded(cut(job.vectors, dimensions), job.tokens, tokens.truncated)
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text as a whole, without special tokens; from any thread."""
+        return self._model.tokenizer.count(texts)
 
     def close(self) -> None:
         """Finish accepted work within the configured time; blocks."""
@@ -144,6 +150,14 @@ class Engine:
                 " tokens that the model reads; shorten it or allow truncation"
             )
 
+    def _check_room(self, texts: int, tokens: int) -> None:
+        """Refuse what could not be queued now, before more of it is tokenised."""
+        try:
+            self._lanes.check_room(texts, tokens)
+        except (Overloaded, RequestTooLarge):
+            self._metrics.refused.inc()
+            raise
+
     async def _tokenize(self, texts: Sequence[str], input_type: InputType) -> Tokens:
         started = now()
         try:
@@ -159,13 +173,16 @@ class Engine:
             return encode(texts, input_type)
         ids: list[Ids] = []
         truncated: list[int] = []
+        found = 0
         for begin, end in _slices(texts):
+            self._check_room(len(texts), found + len(texts) - begin)
             part = texts[begin:end]
             if sum(map(len, part)) > HUGE_CHARACTERS:
                 tokens = await asyncio.to_thread(encode, part, input_type)
             else:
                 tokens = encode(part, input_type)
             ids += tokens.ids
+            found += sum(map(len, tokens.ids))
             truncated += (begin + index for index in tokens.truncated)
             await asyncio.sleep(0)
         return Tokens(ids, truncated)

@@ -10,7 +10,11 @@ ServerError
 │   ├── UnsupportedMediaType not application/json
 │   ├── RouteNotFound        no such path
 │   ├── MethodNotAllowed     the path exists, the method does not
-│   └── ModelNotFound        another model than the served one
+│   ├── ModelNotFound        another model than the served one
+│   ├── CollectionNotFound   no collection of this name
+│   ├── DocumentNotFound     no document of this id
+│   ├── AlreadyExists        a collection of this name, or a document that was only to be added
+│   └── OtherModel           the collection's vectors are of another model; it must be reindexed
 ├── MomentError              the same request may succeed later
 │   ├── Overloaded           the queue is full
 │   └── ShuttingDown         the server is stopping
@@ -20,7 +24,9 @@ ServerError
 └── StartupError             said on the command line, in English and Chinese
     ├── BadArtifact          missing, damaged, or computing other vectors than it should
     ├── BadSettings          a flag or variable with an impossible value
-    └── StoreError           the data folder cannot be used as asked
+    └── StoreError           the data folder cannot be used as asked; also said over HTTP
+        ├── DiskFull         no room for what was to be written; nothing stored is lost
+        └── StoreDamaged     what was stored cannot be read back as it was written
 
 Messages name the value and the limit and have no final full stop. Status codes live in `server/api`.
 """
@@ -82,6 +88,22 @@ class ModelNotFound(CallerError):
     code = "model_not_found"
 
 
+class CollectionNotFound(CallerError):
+    code = "collection_not_found"
+
+
+class DocumentNotFound(CallerError):
+    code = "document_not_found"
+
+
+class AlreadyExists(CallerError):
+    code = "already_exists"
+
+
+class OtherModel(CallerError):
+    code = "other_model"
+
+
 class MomentError(ServerError):
     """`retry_after_s`: whole seconds after which the caller may try again."""
 
@@ -133,3 +155,11 @@ class BadSettings(StartupError):
 
 class StoreError(StartupError):
     code = "store_error"
+
+
+class DiskFull(StoreError):
+    code = "disk_full"
+
+
+class StoreDamaged(StoreError):
+    code = "store_damaged"

@@ -57,7 +57,6 @@ class Lanes:
         self._urgent = threading.Condition(self._lock)
         self._idle = 0
         self._busy = 0
-        self._busy_with_bulk = 0
         self._closing = False
         self._lane_rate = ASSUMED_RATE
         self._threads = [
@@ -86,8 +85,15 @@ class Lanes:
             self._queue.add(job, job.arrived, self._lane_rate * self._count)
             if self._idle:
                 self._work.notify(min(self._idle, len(job.ids)))
-            elif self._busy_with_bulk and self._queue.is_interactive(job):
+            elif self._queue.bulk_running and self._queue.is_interactive(job):
                 self._urgent.notify()
+
+    def check_room(self, texts: int, tokens: int) -> None:
+        """Raise what `submit` would, of a job whose tokens are not all known: at least so many."""
+        with self._lock:
+            if self._closing:
+                raise ShuttingDown("the server is stopping", retry_after_s=5)
+            self._queue.check_room(texts, tokens, self._lane_rate * self._count)
 
     def close(self, timeout_s: float) -> None:
         """Finish what was accepted within `timeout_s`; what is left then fails as ShuttingDown."""
@@ -142,10 +148,8 @@ class Lanes:
                 self._idle += 1
                 self._work.wait()
                 self._idle -= 1
-            if batch and not self._queue.is_interactive(batch[0].job):
-                self._busy_with_bulk += 1
-                if self._queue.tokens[0]:
-                    self._urgent.notify()
+            if self._queue.tokens[0] and self._queue.bulk_running:
+                self._urgent.notify()
             self._busy += 1
             return batch, self._busy == 1 and not any(self._queue.tokens)
 
@@ -158,13 +162,9 @@ class Lanes:
             return batch, False
 
     def _take_urgent(self) -> Batch:
-        if self._busy_with_bulk and not self._idle:
+        if self._queue.bulk_running and not self._idle:
             return self._queue.take_interactive()
         return []
-
-    def _ended(self, batch: Batch) -> None:
-        self._busy -= 1
-        self._busy_with_bulk -= not self._queue.is_interactive(batch[0].job)
 
     def _encode(self, encoder: Encoder, batch: Batch) -> Vectors:
         vectors = encoder.encode([item.ids for item in batch])
@@ -178,7 +178,8 @@ class Lanes:
         self._metrics.batch_tokens.observe(tokens)
         finished = []
         with self._lock:
-            self._ended(batch)
+            self._busy -= 1
+            self._queue.ended(batch, ended)
             rate = tokens / max(ended - started, 1e-6)
             self._lane_rate += RATE_SMOOTHING * (rate - self._lane_rate)
             for item, vector in zip(batch, vectors, strict=True):
@@ -196,7 +197,8 @@ class Lanes:
     def _fail(self, batch: Batch, message: str) -> list[Job]:
         failed = []
         with self._lock:
-            self._ended(batch)
+            self._busy -= 1
+            self._queue.ended(batch, now())
             for item in batch:
                 if item.job.error is None:
                     item.job.error = InferenceFailed(message)

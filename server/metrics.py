@@ -47,6 +47,26 @@ class Metrics:
         )
         self.batch_texts = self._histogram("batch_texts", "Texts computed together", SIZES)
         self.batch_tokens = self._histogram("batch_tokens", "Tokens computed together", SIZES)
+        self.searches = self._counter("searches", "Queries searched in collections")
+        self.search_seconds = self._histogram(
+            "search_seconds", "Time a search took, without embedding its query", SECONDS
+        )
+        self.query_cache = self._counter(
+            "query_cache", "Query vectors that were remembered, shared or computed", "outcome"
+        )
+        self.query_cache_bytes = Gauge(
+            "query_cache_bytes",
+            "Bytes of remembered query vectors",
+            namespace=PREFIX,
+            registry=self.registry,
+        )
+        self.parts = Gauge(
+            "parts",
+            "Parts of documents in the index",
+            ["collection"],
+            namespace=PREFIX,
+            registry=self.registry,
+        )
         self.queue_tokens = Gauge(
             "queue_tokens", "Tokens waiting", ["kind"], namespace=PREFIX, registry=self.registry
         )

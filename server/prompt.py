@@ -1,13 +1,13 @@
 """Search at the terminal: a prompt that asks until it is left, and one query for scripts."""
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from server.store.collection import Collection, Hit
-from server.types import Vectors
+from server.errors import ServerError, StartupError
+from server.store.search import Hit, Mode
 
-Embed = Callable[[str], Vectors]  # a query -> float32 (D,)
+Search = Callable[[str], Sequence[Hit]]
 Say = Callable[[str], object]
 
 LEAVE = {"exit", "quit", "退出"}
@@ -19,51 +19,58 @@ ASK = "\n查询 query> "
 NOT_TEXT = "输入不是有效的文字，请重新输入 · that was not valid text, try again"
 BYE = "再见 · bye"
 EMPTY = (
-    "集合 {name} 中没有文档，请先索引一个文本文件（每行一条）：python -m server index FILE\n"
-    "collection {name} is empty; index a text file first, one document a line:"
-    " python -m server index FILE"
+    "集合 {name} 中没有文档，请先索引一个文件或文件夹：python -m server index FILE\n"
+    "collection {name} is empty; index a file or folder first: python -m server index FILE"
 )
+NOTHING = "没有找到 · nothing was found"
+# Only a search by meaning has scores that mean the same for every query.
+SCORE: dict[Mode, str] = {
+    "dense": "相似度 similarity",
+    "lexical": "得分 score",
+    "hybrid": "得分 score",
+}
 
 
 def run_prompt(
-    collection: Collection,
-    embed_query: Embed,
-    top_k: int = 3,
+    search: Search,
+    name: str,
+    count: int,
+    mode: Mode = "dense",
     *,
     ask: Callable[[str], str] = input,
     say: Say = print,
 ) -> None:
     """Ask, search and show until exit, quit, 退出, the end of input or Ctrl-C."""
-    if not collection.count:
-        say(EMPTY.format(name=collection.name))
+    if not count:
+        say(EMPTY.format(name=name))
         return
-    say(WELCOME.format(count=collection.count))
+    say(WELCOME.format(count=count))
     try:
         while (query := _query(ask, say)).lower() not in LEAVE:
             if query:
-                say(_table(collection.search(embed_query(query), top_k)))
+                say(_answer(search, query, mode))
     except (EOFError, KeyboardInterrupt):
         say("")  # the terminal's cursor is still behind the question
     say(BYE)
 
 
 def one_shot(
-    collection: Collection,
-    embed_query: Embed,
+    search: Search,
+    name: str,
+    count: int,
     query: str,
-    top_k: int = 3,
+    mode: Mode = "dense",
     *,
     as_json: bool = False,
     say: Say = print,
 ) -> None:
     """Show the hits of one query, for people or as one line of JSON."""
-    hits = collection.search(embed_query(query), top_k) if collection.count else []
+    hits = search(query) if count else []
     if as_json:
-        say(json.dumps({"query": query, "hits": [asdict(hit) for hit in hits]}, ensure_ascii=False))
-    elif hits:
-        say(_table(hits))
+        found = {"query": query, "hits": [_json_of(hit) for hit in hits]}
+        say(json.dumps(found, ensure_ascii=False))
     else:
-        say(EMPTY.format(name=collection.name))
+        say(_table(hits, mode) if count else EMPTY.format(name=name))
 
 
 def _query(ask: Callable[[str], str], say: Say) -> str:
@@ -77,11 +84,39 @@ def _query(ask: Callable[[str], str], say: Say) -> str:
     return query
 
 
-def _table(hits: list[Hit]) -> str:
+def _answer(search: Search, query: str, mode: Mode) -> str:
+    """What was found, or why nothing could be: the next query may be luckier."""
+    try:
+        return _table(search(query), mode)
+    except StartupError as error:
+        return f"错误：{error.chinese}\nerror: {error.english}"
+    except ServerError as error:
+        return f"错误 error: {error.message}"
+
+
+def _table(hits: Sequence[Hit], mode: Mode) -> str:
+    if not hits:
+        return NOTHING
     return "\n".join(
-        f"{rank}. 相似度 similarity {hit.score:.4f}  {_one_line(hit.text)}"
+        f"{rank}. {SCORE[mode]} {hit.score:.4f}  {_one_line(_shown(hit))}"
         for rank, hit in enumerate(hits, start=1)
     )
+
+
+def _shown(hit: Hit) -> str:
+    return f"{hit.title} · {hit.text}" if hit.title else hit.text
+
+
+def _json_of(hit: Hit) -> dict[str, Any]:
+    begin, end = hit.span
+    return {
+        "id": hit.id,
+        "score": hit.score,
+        "text": hit.text,
+        "title": hit.title,
+        "metadata": hit.metadata,
+        "part": {"begin": begin, "end": end, "whole": hit.whole},
+    }
 
 
 def _one_line(text: str) -> str:

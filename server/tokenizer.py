@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 
 # The lanes own the cores; the library's own thread pool would compete with them. Read at import.
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -25,6 +26,7 @@ class Tokenizer:
 
     def __init__(self, tokenizer_json: str, rules: TextRules) -> None:
         self.rules = rules
+        self._json = tokenizer_json
         self._tokenizer = tokenizers.Tokenizer.from_str(tokenizer_json)
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(rules.max_tokens)
@@ -61,6 +63,20 @@ class Tokenizer:
             or (len(ids[index]) == full and encoding.overflowing)
         ]
         return Tokens(ids, truncated)
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text as a whole, without special tokens and without a limit."""
+        prepared = [text.lower() for text in texts] if self.rules.lower_case else list(texts)
+        encodings = self._unlimited.encode_batch_fast(prepared, add_special_tokens=False)
+        return [len(encoding) for encoding in encodings]
+
+    @cached_property
+    def _unlimited(self) -> tokenizers.Tokenizer:
+        """The same without truncation; only long documents need it, so it is made on demand."""
+        unlimited = tokenizers.Tokenizer.from_str(self._json)
+        unlimited.no_padding()
+        unlimited.no_truncation()
+        return unlimited
 
     def _beginning(self, text: str) -> str:
         """As much of a long text as decides its first tokens.

@@ -5,6 +5,8 @@ from pathlib import Path
 
 # Read when numpy is imported: on toy matrices a second BLAS thread only waits for a core.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Read when onnxruntime is imported, which some tests do before the server's own module can.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import pytest
 

@@ -1,46 +1,71 @@
-"""Text files as people have them, into a real collection; vectors come from a hash."""
+"""Documents into a target that remembers, several batches at a time; and the line that tells how far."""
 
+import asyncio
 import io
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from itertools import count
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import pytest
 
 from server import indexing
-from server.errors import BadSettings
-from server.indexing import Indexed, index_texts, text_id
-from server.manifest import Manifest
-from server.store.collection import Collection
-from server.types import Vectors
-
-D = 8
+from server.errors import BadSettings, Overloaded
+from server.indexing import Indexed, Meter, batched, index_documents
+from server.store.documents import Document
+from server.store.search import Hit
+from server.target import Chunks, Question
 
 
-class Embedder:
-    """Remembers what it was asked; raises at a call if told so."""
+class Memory:
+    """Holds documents by id. started: ids of each batch, in the order in which they came.
 
-    def __init__(self, fails_at: int | None = None) -> None:
-        self.calls: list[list[str]] = []
-        self.fails_at = fails_at
+    gated: batches wait until `let` is called, once for each.
+    """
 
-    def __call__(self, texts: Sequence[str]) -> Vectors:
-        if len(self.calls) == self.fails_at:
-            raise KeyboardInterrupt
-        self.calls.append(list(texts))
-        seeds = [int(text_id(text)[:8], 16) for text in texts]
-        return np.stack(
-            [np.random.default_rng(seed).standard_normal(D, dtype=np.float32) for seed in seeds]
-        )
+    name = "main"
 
-    @property
-    def texts(self) -> list[str]:
-        return [text for call in self.calls for text in call]
+    def __init__(self, *, gated: bool = False, fails_at: int | None = None) -> None:
+        self.held: dict[str, Document] = {}
+        self.started: list[list[str]] = []
+        self.inside = self.most_inside = 0
+        self._gates = [asyncio.Event() for _ in range(100)]
+        self._fails_at = fails_at
+        if not gated:
+            self.let(len(self._gates))
+
+    def let(self, number: int = 1) -> None:
+        for gate in [gate for gate in self._gates if not gate.is_set()][:number]:
+            gate.set()
+
+    async def add(self, documents: Sequence[Document]) -> int:
+        place = len(self.started)
+        self.started.append([document.id for document in documents])
+        self.inside += 1
+        self.most_inside = max(self.most_inside, self.inside)
+        try:
+            await self._gates[place].wait()
+            if place == self._fails_at:
+                raise Overloaded("full", retry_after_s=1)
+        finally:
+            self.inside -= 1
+        latest = {document.id: document for document in documents}
+        fresh = {id: each for id, each in latest.items() if self.held.get(id) != each}
+        self.held |= fresh
+        return len(fresh)
+
+    async def count(self) -> int:
+        return len(self.held)
+
+    async def prepare(self, chunks: Chunks) -> None: ...
+
+    async def search(self, question: Question) -> list[Hit]:
+        return []
+
+    async def reindex(self, chunks: Chunks, show: Callable[[int, int], None]) -> None: ...
+
+    async def pages(self) -> AsyncIterator[list[Document]]:
+        yield list(self.held.values())
 
 
 class Terminal(io.StringIO):
@@ -53,172 +78,163 @@ def ticking(step_s: float) -> Callable[[], float]:
     return lambda: next(ticks) * step_s
 
 
-@pytest.fixture
-def collection(tmp_path: Path) -> Iterator[Collection]:
-    manifest = cast(Manifest, SimpleNamespace(fingerprint="model-a", dimension=D))
-    opened = Collection.open(tmp_path / "data", "main", manifest)
-    yield opened
-    opened.close()
+def read(*ids: str) -> list[tuple[Document, int]]:
+    """A document an id, which is its text too; each takes one byte of the source."""
+    return [(Document(id, id), place) for place, id in enumerate(ids, start=1)]
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[[bytes | str], str]:
-    def written(content: bytes | str) -> str:
-        path = tmp_path / "texts.txt"
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return str(path)
-
-    return written
-
-
-Write = Callable[[bytes | str], str]
-
-
-def run(collection: Collection, source: str, embed: Embedder, **options: Any) -> Indexed:
+def run(target: Memory, documents: Any, n_bytes: int = 0, **options: Any) -> Indexed:
     defaults: dict[str, Any] = {"clock": ticking(0), "progress": io.StringIO()}
-    return index_texts(collection, embed, source, **defaults | options)
+    return asyncio.run(index_documents(target, documents, n_bytes, **defaults | options))
 
 
-def test_each_line_becomes_a_document(collection: Collection, write: Write) -> None:
-    embed = Embedder()
-    done = run(collection, write("民法典\n\n  \t\n 刑法 \nlast"), embed)
-    assert (done.added, done.unchanged) == (3, 0)
-    assert embed.calls == [["民法典", "刑法", "last"]]
-    assert collection.get([text_id("刑法")])[text_id("刑法")].text == "刑法"
-    assert collection.search(embed(["last"])[0], 1)[0].text == "last"
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "BATCH_DOCUMENTS", 2)
 
 
-def test_indexing_again_embeds_only_what_is_new(collection: Collection, write: Write) -> None:
-    run(collection, write("a\nb\n"), Embedder())
-    again, more = Embedder(), Embedder()
-    assert run(collection, write("a\nb\n"), again) == Indexed(0, 2, 0)
-    assert run(collection, write("c\nb\nd\na"), more) == Indexed(2, 2, 0)
-    assert (again.texts, more.texts) == ([], ["c", "d"])
-    assert collection.count == 4
+def test_every_document_is_stored() -> None:
+    target = Memory()
+    assert run(target, read("a", "b", "c")) == Indexed(3, 0, 0)
+    assert list(target.held) == ["a", "b", "c"]
 
 
-def test_a_line_that_comes_twice_is_stored_once(collection: Collection, write: Write) -> None:
-    embed = Embedder()
-    assert run(collection, write("a\na\nb\na"), embed, batch_size=2) == Indexed(2, 2, 0)
-    assert embed.texts == ["a", "b"]
+def test_what_the_collection_holds_counts_as_unchanged(small_batches: None) -> None:
+    target = Memory()
+    run(target, read("a", "b", "c"))
+    assert run(target, read("c", "d", "a")) == Indexed(1, 2, 0)
 
 
-def test_only_line_ends_end_a_line(collection: Collection, write: Write) -> None:
-    embed = Embedder()
-    run(collection, write("a\u2028b\r\nc\x0bd\x0ce\x85f\rg\0h\n"), embed)
-    assert embed.texts == ["a\u2028b", "c\x0bd\x0ce\x85f", "g\0h"]
+def test_a_document_that_comes_twice_counts_once_each_way(small_batches: None) -> None:
+    assert run(Memory(), read("a", "a", "b", "a")) == Indexed(2, 2, 0)
 
 
-@pytest.mark.parametrize(
-    ("content", "encoding"),
-    [
-        ("民法典\n😀\r\n".encode(), "utf-8"),
-        ("民法典\n😀\r\n".encode("utf-8-sig"), "UTF8"),
-        ("民法典\n😀\r\n".encode("gb18030"), "gb18030"),
-        ("民法典\n😀\r\n".encode("utf-16"), "utf-16"),
-    ],
-)
-@pytest.mark.parametrize("chunk_bytes", [1, 3, 1 << 16])
-def test_encodings_are_read_whatever_the_chunks(
-    collection: Collection,
-    write: Write,
-    monkeypatch: pytest.MonkeyPatch,
-    content: bytes,
-    encoding: str,
-    chunk_bytes: int,
-) -> None:
-    monkeypatch.setattr(indexing, "CHUNK_BYTES", chunk_bytes)
-    embed = Embedder()
-    run(collection, write(content), embed, encoding=encoding)
-    assert embed.texts == ["民法典", "😀"]
-
-
-@pytest.mark.parametrize(
-    ("content", "encoding", "offset"),
-    [
-        ("民法典\n".encode() + b"\xff\n", "utf-8", 10),
-        ("\ufeff民".encode() + b"\xe6\xb0", "utf-8", 6),
-        ("民法典".encode("gb18030"), "utf-8", 0),
-        ("民".encode("gb18030") + b"\x81", "gb18030", 2),
-        (b"a\0b\0", "utf-16", 0),
-    ],
-)
-@pytest.mark.parametrize("chunk_bytes", [2, 1 << 16])
-def test_wrong_bytes_are_reported_with_their_place(
-    collection: Collection,
-    write: Write,
-    monkeypatch: pytest.MonkeyPatch,
-    content: bytes,
-    encoding: str,
-    offset: int,
-    chunk_bytes: int,
-) -> None:
-    monkeypatch.setattr(indexing, "CHUNK_BYTES", chunk_bytes)
-    with pytest.raises(BadSettings) as refusal:
-        run(collection, write(content), Embedder(), encoding=encoding)
-    assert f"offset {offset};" in refusal.value.english
-    assert f"偏移 {offset} " in refusal.value.chinese
-    assert "--encoding" in refusal.value.english and "--encoding" in refusal.value.chinese
-
-
-@pytest.mark.parametrize("encoding", ["nonsense", "base64"])
-def test_an_unknown_encoding_is_refused(
-    collection: Collection, write: Write, encoding: str
-) -> None:
-    with pytest.raises(BadSettings, match=encoding):
-        run(collection, write("a"), Embedder(), encoding=encoding)
-
-
-@pytest.mark.parametrize("name", ["missing.txt", "."])
-def test_a_source_that_cannot_be_read_is_reported(
-    collection: Collection, tmp_path: Path, name: str
-) -> None:
-    with pytest.raises(BadSettings, match="cannot be read"):
-        run(collection, str(tmp_path / name), Embedder())
-
-
-def test_standard_input_is_read(collection: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("甲\n乙".encode()), "ascii"))
-    assert run(collection, "-", Embedder()).added == 2
-
-
-def test_an_interruption_loses_at_most_one_batch(collection: Collection, write: Write) -> None:
-    source = write("\n".join(str(n) for n in range(10)))
+def test_an_empty_source_says_nothing() -> None:
     progress = io.StringIO()
-    with pytest.raises(KeyboardInterrupt):
-        run(collection, source, Embedder(fails_at=2), batch_size=3, progress=progress)
-    assert collection.count == 6
-    assert "indexed 6" in progress.getvalue()
-    resumed = Embedder()
-    assert run(collection, source, resumed, batch_size=3) == Indexed(4, 6, 0)
-    assert resumed.texts == ["6", "7", "8", "9"]
-
-
-def test_an_empty_source_adds_nothing(collection: Collection, write: Write) -> None:
-    progress = io.StringIO()
-    assert run(collection, write(""), Embedder(), progress=progress) == Indexed(0, 0, 0)
+    assert run(Memory(), [], progress=progress) == Indexed(0, 0, 0)
     assert progress.getvalue() == ""
 
 
-def test_a_terminal_sees_one_line_move(
-    collection: Collection, write: Write, monkeypatch: pytest.MonkeyPatch
+def test_a_batch_ends_at_its_number_of_documents_and_of_characters(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(indexing, "CHUNK_BYTES", 2)
+    monkeypatch.setattr(indexing, "BATCH_DOCUMENTS", 3)
+    monkeypatch.setattr(indexing, "BATCH_CHARACTERS", 10)
+    texts = ["1", "2", "3", "4", "x" * 9, "5", "y" * 20, "6"]
+    found = [
+        ([document.text for document in documents], n_read)
+        for documents, n_read in batched(read(*texts))
+    ]
+    assert found == [
+        (["1", "2", "3"], 3),
+        (["4", "x" * 9], 5),
+        (["5"], 6),
+        (["y" * 20], 7),
+        (["6"], 8),
+    ]
+
+
+def test_three_batches_are_under_way_and_no_more(small_batches: None) -> None:
+    async def test() -> None:
+        target = Memory(gated=True)
+        source = read(*map(str, range(20)))
+        options: Any = {"clock": ticking(0), "progress": io.StringIO()}
+        working = asyncio.ensure_future(index_documents(target, source, 20, **options))
+        await until(lambda: target.inside == 3)
+        target.let()
+        await until(lambda: len(target.started) == 4)
+        target.let(100)
+        assert await working == Indexed(20, 0, 0)
+        assert target.most_inside == 3
+
+    asyncio.run(test())
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not holds():
+            await asyncio.sleep(0)
+
+
+def test_of_documents_with_one_id_the_last_stays(small_batches: None) -> None:
+    source = [(Document(id, text), 0) for id, text in (("a", "old"), ("b", "b"), ("a", "new"))]
+
+    async def test() -> None:
+        target = Memory(gated=True)
+        options: Any = {"clock": ticking(0), "progress": io.StringIO()}
+        working = asyncio.ensure_future(index_documents(target, source, 0, **options))
+        await until(lambda: len(target.started) == 1)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert target.started == [["a", "b"]], "the second batch must wait for the first"
+        target.let(100)
+        assert await working == Indexed(3, 0, 0)
+        assert target.held["a"].text == "new"
+
+    asyncio.run(test())
+
+
+def test_what_came_before_a_bad_line_is_stored(small_batches: None) -> None:
+    def source() -> Iterator[tuple[Document, int]]:
+        yield from read("a", "b", "c", "d", "e")
+        raise BadSettings("line 6 is no document", "第 6 行不是文档")
+
+    target, progress = Memory(), io.StringIO()
+    with pytest.raises(BadSettings, match="line 6"):
+        run(target, source(), progress=progress)
+    assert list(target.held) == ["a", "b", "c", "d"]
+    assert "indexed 4" in progress.getvalue()
+
+
+def test_a_batch_that_fails_ends_it_and_those_behind_it(small_batches: None) -> None:
+    target, progress = Memory(fails_at=1), io.StringIO()
+    with pytest.raises(Overloaded):
+        run(target, read(*"abcdefgh"), progress=progress)
+    assert {"a", "b"} <= target.held.keys()
+    assert target.inside == 0
+    assert "indexed 2" in progress.getvalue()
+
+
+def test_an_interruption_says_what_is_stored_and_how_to_go_on(small_batches: None) -> None:
+    progress = io.StringIO()
+
+    async def test() -> None:
+        target = Memory(gated=True)
+        options: Any = {"clock": ticking(0), "progress": progress}
+        source = read(*map(str, range(20)))
+        working = asyncio.ensure_future(index_documents(target, source, 20, **options))
+        await until(lambda: target.inside == 3)
+        target.let()
+        await until(lambda: len(target.started) == 4)
+        working.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await working
+        assert (list(target.held), target.inside) == (["0", "1"], 0)
+        target.let(100)
+        assert await index_documents(target, source, 20, **options) == Indexed(18, 2, 0)
+
+    asyncio.run(test())
+    said = progress.getvalue()
+    assert "现有 2 条文档" in said and "holds 2 documents" in said
+    assert "再次运行" in said and "run the same command again" in said
+
+
+def test_a_terminal_sees_one_line_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "BATCH_DOCUMENTS", 1)
     terminal = Terminal()
-    source = write("a\nb\nc\nd\n")
-    done = run(collection, source, Embedder(), clock=ticking(2), batch_size=1, progress=terminal)
+    done = run(Memory(), read(*"abcd"), 4, clock=ticking(2), progress=terminal)
     states = terminal.getvalue().split("\r")
     assert "indexed 1 " in states[1] and "left 0:06" in states[1]
-    assert re.search(r"indexed 2 .* 0/s|indexed 2 .* 1/s", states[2])
+    assert re.search(r"indexed 2 .* [01]/s", states[2])
     assert "left 0:00" in states[4]
     assert terminal.getvalue().count("\n") == 1 and states[-1].endswith("\n")
     assert done.seconds == 12
 
 
-def test_a_log_gets_a_plain_line_now_and_then(collection: Collection, write: Write) -> None:
+def test_a_log_gets_a_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "BATCH_DOCUMENTS", 1)
     log = io.StringIO()
-    source = write("\n".join("abcdef"))
-    run(collection, source, Embedder(), clock=ticking(6), batch_size=1, progress=log)
+    run(Memory(), read(*"abcdef"), 6, clock=ticking(6), progress=log)
     lines = log.getvalue().splitlines()
     assert [line.split(" · ")[0] for line in lines] == [
         "已索引 indexed 2",
@@ -229,8 +245,22 @@ def test_a_log_gets_a_plain_line_now_and_then(collection: Collection, write: Wri
     assert "\r" not in log.getvalue() and "\x1b" not in log.getvalue()
 
 
+def test_without_a_size_no_remaining_time_is_told() -> None:
+    terminal = Terminal()
+    meter = Meter(terminal, ticking(1))
+    meter.show("done 3", 3, 0)
+    assert "left" not in terminal.getvalue() and "3/s" in terminal.getvalue()
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3661, "1:01:01")]
 )
 def test_durations_are_readable(seconds: float, text: str) -> None:
     assert indexing._duration(seconds) == text
+
+
+def test_the_summary_is_in_both_languages() -> None:
+    assert str(Indexed(1234, 5, 6.78)).splitlines() == [
+        "已入库 1,234 条，未变 5 条，用时 6.8 秒",
+        "added 1,234, unchanged 5, 6.8 s",
+    ]

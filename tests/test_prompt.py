@@ -1,44 +1,28 @@
 """A conversation with the prompt: what is typed, what is shown."""
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
+from collections.abc import Callable, Sequence
 
-import numpy as np
 import pytest
 
-from server.manifest import Manifest
+from server.chunking import Span
+from server.errors import Overloaded, StoreError
 from server.prompt import NOT_TEXT, one_shot, run_prompt
-from server.store.collection import Collection
-from server.store.documents import Document
-from server.types import Vectors
+from server.store.search import Hit, Mode
 
-TEXTS = {"墨": "磨墨", "池": "池塘\n与\x1b[2J鱼", "砚": "砚台", "笔": "毛笔"}
-
-
-def embed_query(query: str) -> Vectors:
-    """The axis of the document named by the first character, and a little of the ones after it."""
-    vector = np.zeros(4, dtype=np.float32)
-    place = list(TEXTS).index(query[0])
-    vector[[place, (place + 1) % 4, (place + 2) % 4]] = [0.8, 0.48, 0.36]
-    return vector
+HITS = [
+    Hit("墨", 0.8, "磨墨", None, {"类": "文房"}, Span(0, 2), True),
+    Hit("池", 0.48, "池塘\n与\x1b[2J鱼", None, {}, Span(0, 9), True),
+    Hit("砚", 0.36, "砚台", "文房\n四宝", {}, Span(10, 12), False),
+]
 
 
-@pytest.fixture
-def empty(tmp_path: Path) -> Iterator[Collection]:
-    manifest = cast(Manifest, SimpleNamespace(fingerprint="model-a", dimension=4))
-    opened = Collection.open(tmp_path, "main", manifest)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def collection(empty: Collection) -> Collection:
-    documents = [Document(id, text, metadata={"类": "文房"}) for id, text in TEXTS.items()]
-    empty.add(documents, np.eye(4, dtype=np.float32))
-    return empty
+def search(query: str) -> Sequence[Hit]:
+    if query == "full":
+        raise Overloaded("the queue is full", retry_after_s=1)
+    if query == "disk":
+        raise StoreError("the disk does not work", "磁盘读写失败")
+    return [] if query == "nothing" else HITS
 
 
 def typed(*answers: str | BaseException) -> Callable[[str], str]:
@@ -55,66 +39,88 @@ def typed(*answers: str | BaseException) -> Callable[[str], str]:
     return ask
 
 
-def talk(collection: Collection, *answers: str | BaseException) -> list[str]:
+def talk(*answers: str | BaseException, count: int = 3, mode: Mode = "dense") -> list[str]:
     said: list[str] = []
-    run_prompt(collection, embed_query, ask=typed(*answers), say=said.append)
+    run_prompt(search, "main", count, mode, ask=typed(*answers), say=said.append)
     return said
 
 
-def test_a_query_shows_the_three_best(collection: Collection) -> None:
-    welcome, table, bye = talk(collection, "墨", "exit")
-    assert "4 条文档" in welcome and "4 documents" in welcome
+def test_a_query_shows_the_hits() -> None:
+    welcome, table, bye = talk("墨", "exit")
+    assert "3 条文档" in welcome and "3 documents" in welcome
     assert table.splitlines() == [
         "1. 相似度 similarity 0.8000  磨墨",
         "2. 相似度 similarity 0.4800  池塘 与 [2J鱼",
-        "3. 相似度 similarity 0.3600  砚台",
+        "3. 相似度 similarity 0.3600  文房 四宝 · 砚台",
     ]
     assert "再见" in bye
+
+
+@pytest.mark.parametrize("mode", ["lexical", "hybrid"])
+def test_only_cosines_are_called_similarities(mode: Mode) -> None:
+    assert talk("墨", "exit", mode=mode)[1].startswith("1. 得分 score 0.8000 ")
 
 
 @pytest.mark.parametrize(
     "leave", ["exit", "quit", "退出", " EXIT ", EOFError(), KeyboardInterrupt()]
 )
-def test_ways_to_leave(collection: Collection, leave: str | BaseException) -> None:
-    assert "bye" in talk(collection, leave)[-1]
+def test_ways_to_leave(leave: str | BaseException) -> None:
+    assert "bye" in talk(leave)[-1]
 
 
-def test_an_empty_query_asks_again(collection: Collection) -> None:
-    assert len(talk(collection, "", "  ", "砚", "quit")) == 3
+def test_an_empty_query_asks_again() -> None:
+    assert len(talk("", "  ", "砚", "quit")) == 3
 
 
-def test_a_query_that_is_no_text_asks_again(collection: Collection) -> None:
+def test_a_query_that_is_no_text_asks_again() -> None:
     broken = UnicodeDecodeError("utf-8", b"\xe5", 0, 1, "unexpected end of data")
-    said = talk(collection, broken, "\udce5", "笔", "quit")
+    said = talk(broken, "\udce5", "笔", "quit")
     assert said[1:3] == [NOT_TEXT, NOT_TEXT]
-    assert "毛笔" in said[3]
+    assert "磨墨" in said[3]
 
 
-def test_an_empty_collection_says_how_to_index(empty: Collection) -> None:
-    (said,) = talk(empty)
+def test_a_query_that_fails_does_not_end_the_conversation() -> None:
+    _, full, disk, table, _ = talk("full", "disk", "墨", "exit")
+    assert "the queue is full" in full
+    assert "the disk does not work" in disk and "磁盘读写失败" in disk
+    assert "磨墨" in table
+
+
+def test_a_query_without_hits_says_so() -> None:
+    assert "没有找到" in talk("nothing", "exit")[1]
+
+
+def test_an_empty_collection_says_how_to_index() -> None:
+    (said,) = talk(count=0)
     assert "index FILE" in said and "没有文档" in said and "main" in said
 
 
-def test_one_shot_shows_the_hits(collection: Collection) -> None:
+def shot(query: str, *, count: int = 3, as_json: bool = False) -> str:
     said: list[str] = []
-    one_shot(collection, embed_query, "砚", 1, say=said.append)
-    assert said == ["1. 相似度 similarity 0.8000  砚台"]
+    one_shot(search, "main", count, query, as_json=as_json, say=said.append)
+    return "\n".join(said)
 
 
-def test_one_shot_json_is_one_line_of_everything(collection: Collection) -> None:
-    said: list[str] = []
-    one_shot(collection, embed_query, "池", 1, as_json=True, say=said.append)
-    assert "池塘" in said[0] and "\n" not in said[0]
-    reply = json.loads(said[0])
-    assert reply["query"] == "池"
-    (hit,) = reply["hits"]
-    assert hit.pop("score") == pytest.approx(0.8)
-    assert hit == {"id": "池", "text": TEXTS["池"], "title": None, "metadata": {"类": "文房"}}
+def test_one_shot_shows_the_hits() -> None:
+    assert shot("墨").splitlines()[0] == "1. 相似度 similarity 0.8000  磨墨"
 
 
-def test_one_shot_on_an_empty_collection(empty: Collection) -> None:
-    said: list[str] = []
-    one_shot(empty, embed_query, "墨", say=said.append)
-    one_shot(empty, embed_query, "墨", as_json=True, say=said.append)
-    assert "index FILE" in said[0]
-    assert json.loads(said[1]) == {"query": "墨", "hits": []}
+def test_one_shot_json_is_one_line_of_everything() -> None:
+    said = shot("砚", as_json=True)
+    assert "砚台" in said and "\n" not in said
+    reply = json.loads(said)
+    assert reply["query"] == "砚"
+    assert reply["hits"][2] == {
+        "id": "砚",
+        "score": 0.36,
+        "text": "砚台",
+        "title": "文房\n四宝",
+        "metadata": {},
+        "part": {"begin": 10, "end": 12, "whole": False},
+    }
+    assert [hit["metadata"] for hit in reply["hits"]] == [{"类": "文房"}, {}, {}]
+
+
+def test_one_shot_on_an_empty_collection() -> None:
+    assert "index FILE" in shot("墨", count=0)
+    assert json.loads(shot("墨", count=0, as_json=True)) == {"query": "墨", "hits": []}

@@ -27,6 +27,12 @@ class EmbedRequest(msgspec.Struct):
     truncate: bool = True
 
 
+class EmbedReply(msgspec.Struct):
+    """A vector a text: numbers, or base64 of little-endian float32."""
+
+    vectors: list[list[float] | str]
+
+
 def embed(tei: Callable[[Call], Awaitable[Reply]]) -> Callable[[Call], Awaitable[Reply]]:
     """The handler of POST /embed; `tei` answers bodies in TEI's form."""
 

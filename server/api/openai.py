@@ -36,6 +36,24 @@ class EmbeddingsRequest(msgspec.Struct):
     input_type: InputType = "document"
 
 
+class Usage(msgspec.Struct):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class Embedding(msgspec.Struct):
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingsReply(msgspec.Struct):
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: Usage
+
+
 class ModelNames:
     """The names under which clients may ask for the served model."""
 

@@ -1,16 +1,13 @@
-"""The documents and their vectors in SQLite: the truth, from which the index is derived.
+"""Documents, their parts and the parts' vectors: the truth, from which the index is derived.
 
-A row never changes. Writing a document again deletes its row and inserts another, which gets a
-new label, and a label is never used twice: whoever holds a label holds one version of a document.
-
-One connection writes, and each reading thread borrows another from a pool: a reader sees what was
-committed, never a transaction under way, and waits for no writer (WAL).
+A row never changes. Writing a document again deletes its rows and inserts others, which get a new
+number and new labels, and neither is ever used twice: whoever holds a label holds one part of one
+version of a document.
 """
 
 import json
-import sqlite3
+import logging
 import uuid
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,55 +16,27 @@ from typing import Any
 
 import numpy as np
 
-from server.errors import InvalidRequest, StoreError
+from server.chunking import ChunkRules, Span
+from server.errors import InvalidRequest, StoreDamaged
 from server.store import Labels
+from server.store.database import Connection, Database
+from server.store.filters import Filter, attributes, where
+from server.store.lexical import REQUIRED, frequencies, match_expression, terms
+from server.store.schema import (
+    SCHEMA_VERSION,
+    WORDS_RECIPE,
+    create,
+    document_checksum,
+    forget_words,
+    insert_part,
+    migrate,
+    part_checksum,
+    remake_words,
+    words_of,
+)
 from server.types import Vectors
 
-SCHEMA_VERSION = 1
-# AUTOINCREMENT is what keeps a label from being used twice. STRICT, and the vector's length in
-# bytes: a row of another shape would be found only when the index is rebuilt, too late.
-SCHEMA = (
-    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
-    """CREATE TABLE documents (
-        label INTEGER PRIMARY KEY AUTOINCREMENT,
-        id TEXT NOT NULL UNIQUE,
-        text TEXT NOT NULL,
-        title TEXT,
-        metadata TEXT NOT NULL,
-        vector BLOB NOT NULL CHECK (length(vector) = {vector_bytes})
-    ) STRICT""",
-    f"PRAGMA user_version = {SCHEMA_VERSION}",
-)
-KEYS_PER_QUERY = 1000  # SQLite's own limit has been 999 (until 3.32) and is 32,766
-
-# SQLite's primary result codes that a person can do something about, and what.
-ADVICE = {
-    sqlite3.SQLITE_FULL: (
-        "the disk is full: free some space and try again",
-        "磁盘已满：请释放空间后重试",
-    ),
-    sqlite3.SQLITE_IOERR: (
-        "the disk does not work: check it, and the free space and quota",
-        "磁盘读写失败：请检查磁盘、剩余空间与配额",
-    ),
-    sqlite3.SQLITE_CORRUPT: (
-        "the database is damaged: restore it from a backup, or move the collection's folder away"
-        " and index the documents again",
-        "数据库已损坏：请从备份恢复，或移走该集合的文件夹后重新索引文档",
-    ),
-    sqlite3.SQLITE_BUSY: (
-        "another program (a backup, an SQLite shell?) keeps the database locked: end it, try again",
-        "数据库被其他程序（备份或 SQLite 命令行？）锁定：请结束该程序后重试",
-    ),
-    sqlite3.SQLITE_READONLY: (
-        "the database cannot be written: check the owner and permissions of the data folder, and"
-        " whether its disk is mounted read-only",
-        "数据库不可写：请检查数据文件夹的所有者与权限，以及磁盘是否以只读方式挂载",
-    ),
-}
-ADVICE[sqlite3.SQLITE_NOTADB] = ADVICE[sqlite3.SQLITE_CORRUPT]
-ADVICE[sqlite3.SQLITE_LOCKED] = ADVICE[sqlite3.SQLITE_BUSY]
-ADVICE[sqlite3.SQLITE_CANTOPEN] = ADVICE[sqlite3.SQLITE_PERM] = ADVICE[sqlite3.SQLITE_READONLY]
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,27 +50,45 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What a label stands for: characters `span` of a document's text, which `text` are."""
+
+    id: str
+    text: str
+    title: str | None
+    metadata: Mapping[str, object]
+    span: Span
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Info:
     """Written into a database when it is made.
 
-    fingerprint, dimension: of the model whose vectors it holds.
+    fingerprint, dimension: of the model whose vectors it holds. chunks: how long documents are cut,
+    None where they are not.
     """
 
     name: str
     fingerprint: str
     dimension: int
+    chunks: ChunkRules | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """Labels that a write made and unmade, both int64.
 
-    added: (B,), in the order of the documents. removed: of the versions that were replaced; where
-    one id came twice, also the label just given to the first of the two.
+    added: (B,), in the order of the documents' parts. removed: of the versions that were replaced;
+    where one id came twice, also the labels just given to the first of the two.
     """
 
     added: Labels
     removed: Labels
+
+
+class Unfinished(Exception):
+    """The file was about to be made when the process ended; nothing was ever stored in it."""
 
 
 class Documents:
@@ -109,200 +96,281 @@ class Documents:
 
     info: what the file says, not what it was opened with; comparing is the caller's part.
     identity: random, of this very database; tells whether a snapshot was derived from it.
-    Writes come from one thread at a time, reads from any. Every method raises StoreError with
-    advice when the disk or the file gives out.
     """
 
     info: Info
     identity: uuid.UUID
 
-    def __init__(self, path: Path, info: Info, busy_timeout_s: float = 5.0) -> None:
-        self._path = path
-        self._busy_timeout_s = busy_timeout_s
-        # deque.pop and append are atomic, so the pool needs no lock.
-        self._readers: deque[sqlite3.Connection] = deque()
-        with self._advising():
-            self._writer = self._connect()
-            try:
-                self._prepare(info)
-            except BaseException:
-                self._writer.close()
-                raise
+    def __init__(self, path: Path, info: Info | None, busy_timeout_s: float = 5.0) -> None:
+        """`info`: what to make where there is nothing; None: raises Unfinished there."""
+
+        def make(writer: Connection) -> None:
+            if info is None:
+                raise Unfinished(path)
+            create(writer, _meta_of(info))
+
+        self.database = Database(path, SCHEMA_VERSION, make, migrate, busy_timeout_s)
+        meta: dict[str, str] = dict(self.database.rows("SELECT key, value FROM meta"))
+        if meta["words"] != WORDS_RECIPE:
+            log.warning("%s: words are indexed anew for this version", path)
+            with self.database.transaction() as writer:
+                remake_words(writer)
+        self.info = _info_of(meta)
+        self.identity = uuid.UUID(meta["identity"])
+
+    def close(self) -> None:
+        """When no other call is under way."""
+        self.database.close()
+
+    # --- writing, inside a transaction --------------------------------------------------------------
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All writes in the block are stored when it ends, or none if anything raises."""
-        with self._advising():
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._writer.execute("COMMIT")
-            except BaseException:
-                # subtle: after some failures, a full disk among them, SQLite has rolled back.
-                if self._writer.in_transaction:
-                    self._writer.execute("ROLLBACK")
-                raise
+        with self.database.transaction():
+            yield
 
-    def add(self, documents: Sequence[Document], vectors: Vectors) -> Change:
-        """Store each document with its row of `vectors`, float32 (B, D), in place of its id's last.
+    def add(
+        self,
+        documents: Sequence[Document],
+        vectors: Vectors,
+        spans: Sequence[Sequence[Span]] | None = None,
+    ) -> Change:
+        """Store each document in place of its id's last, its parts with their rows of `vectors`.
 
-        Inside `transaction`. A text that is no Unicode (a lone surrogate) is an InvalidRequest; NUL
-        is a character like any other.
+        vectors: float32 (B, D), a row a part. spans: each document's parts; None: one each, whole.
+        A text that is no Unicode (a lone surrogate) is an InvalidRequest; NUL is a character like
+        any other.
         """
-        assert self._writer.in_transaction
-        assert vectors.shape == (len(documents), self.info.dimension)
+        writer = self._writing()
+        if spans is None:
+            spans = [[Span(0, len(document.text))] for document in documents]
+        assert vectors.shape == (sum(map(len, spans)), self.info.dimension)
         rows = [_row(document) for document in documents]
-        blobs = np.ascontiguousarray(vectors, dtype="<f4")
+        blobs = iter(np.ascontiguousarray(vectors, dtype="<f4"))
         added: list[int] = []
         removed: list[int] = []
-        for row, blob in zip(rows, blobs, strict=True):
-            removed += self._delete(row[0])
-            cursor = self._writer.execute(
-                "INSERT INTO documents (id, text, title, metadata, vector) VALUES (?, ?, ?, ?, ?)",
-                (*row, blob.tobytes()),
+        for document, row, parts in zip(documents, rows, spans, strict=True):
+            removed += self._delete(writer, document.id)
+            number = writer.execute(
+                "INSERT INTO documents (id, text, title, metadata, checksum) VALUES (?, ?, ?, ?, ?)",
+                (*row, document_checksum(*row)),
+            ).lastrowid
+            assert number is not None
+            writer.executemany(
+                "INSERT INTO attributes VALUES (?, ?, ?)",
+                [(*pair, number) for pair in attributes(json.loads(row[3]))],
             )
-            assert cursor.lastrowid is not None
-            added.append(cursor.lastrowid)
+            for begin, end in parts:
+                words = words_of(document.title, document.text[begin:end])
+                vector = next(blobs).tobytes()
+                added.append(insert_part(writer, None, number, begin, end, vector, words))
         return Change(np.array(added, dtype=np.int64), np.array(removed, dtype=np.int64))
 
     def delete(self, ids: Sequence[str]) -> Change:
-        """Forget these documents, inside `transaction`; ids that are not there are skipped."""
-        assert self._writer.in_transaction
-        removed = [label for id in ids for label in self._delete(id)]
+        """Forget these documents; ids that are not there are skipped."""
+        writer = self._writing()
+        removed = [label for id in ids for label in self._delete(writer, id)]
         return Change(np.empty(0, dtype=np.int64), np.array(removed, dtype=np.int64))
+
+    def note(self, key: str, value: str) -> None:
+        """Keep a word about the collection itself."""
+        self._writing().execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+    def _writing(self) -> Connection:
+        assert self.database.writer.in_transaction
+        return self.database.writer
+
+    def _delete(self, writer: Connection, id: str) -> list[int]:
+        found = writer.execute(f"SELECT {DOCUMENT} FROM documents WHERE id = ?", (id,))
+        row = found.fetchone()
+        if row is None:
+            return []
+        number, document = row[0], self._document(row)
+        parts = writer.execute(
+            "SELECT label, begin, end FROM parts WHERE document = ?", (number,)
+        ).fetchall()
+        for label, begin, end in parts:
+            forget_words(writer, label, words_of(document.title, document.text[begin:end]))
+            writer.execute("DELETE FROM parts WHERE label = ?", (label,))
+        writer.executemany(
+            "DELETE FROM attributes WHERE key = ? AND value = ? AND document = ?",
+            [(*pair, number) for pair in attributes(document.metadata)],
+        )
+        writer.execute("DELETE FROM documents WHERE number = ?", (number,))
+        return [label for label, _, _ in parts]
+
+    # --- reading --------------------------------------------------------------------------------------
+
+    def noted(self, key: str) -> str | None:
+        rows = self.database.rows("SELECT value FROM meta WHERE key = ?", (key,))
+        return str(rows[0][0]) if rows else None
 
     def get(self, ids: Sequence[str]) -> dict[str, Document]:
         """By id, those that are there."""
-        rows = self._select("SELECT id, text, title, metadata FROM documents WHERE id IN", ids)
-        return {row[0]: _document(*row) for row in rows}
+        rows = self.database.rows_of(f"SELECT {DOCUMENT} FROM documents WHERE id IN", ids)
+        return {row[1]: self._document(row) for row in rows}
 
-    def by_labels(self, labels: Labels) -> dict[int, Document]:
-        """By label, those that are still there."""
-        rows = self._select(
-            "SELECT label, id, text, title, metadata FROM documents WHERE label IN", labels.tolist()
+    def page(
+        self, after: int, limit: int, filter: Filter | None = None
+    ) -> list[tuple[int, Document]]:
+        """Documents with greater numbers than `after`, oldest first, each with its number."""
+        condition, parameters = _condition(filter, "number")
+        rows = self.database.rows(
+            f"SELECT {DOCUMENT} FROM documents WHERE number > ? AND {condition}"
+            " ORDER BY number LIMIT ?",
+            (after, *parameters, limit),
         )
-        return {row[0]: _document(*row[1:]) for row in rows}
+        return [(row[0], self._document(row)) for row in rows]
 
-    def unchanged(self, texts: Mapping[str, str]) -> set[str]:
-        """Of these texts by id, the ids that are stored with this very text."""
-        rows = self._select("SELECT id, text FROM documents WHERE id IN", list(texts))
-        return {id for id, text in rows if texts[id] == text}
+    def ids(self, filter: Filter | None = None) -> list[str]:
+        """Of all documents, or of those that the filter keeps."""
+        condition, parameters = _condition(filter, "number")
+        rows = self.database.rows(f"SELECT id FROM documents WHERE {condition}", parameters)
+        return [id for (id,) in rows]
 
-    def labels(self) -> Labels:
-        """Of all documents, int64 (N,), ascending."""
-        with self._reading() as reader:
-            # SQLite reads them from the index on id, 40 bytes a row; hence sorted here.
-            rows = reader.execute("SELECT label FROM documents")
+    def numbers(self, ids: Sequence[str]) -> dict[str, int]:
+        """By id, those that are there."""
+        return dict(self.database.rows_of("SELECT id, number FROM documents WHERE id IN", ids))
+
+    def owners(self, labels: Labels) -> dict[int, int]:
+        """By label, the number of the document it is a part of; those that are still there."""
+        return dict(
+            self.database.rows_of(
+                "SELECT label, document FROM parts WHERE label IN", labels.tolist()
+            )
+        )
+
+    def by_labels(self, labels: Labels) -> dict[int, Part]:
+        """By label, those that are still there."""
+        rows = self.database.rows_of(
+            f"SELECT {DOCUMENT}, label, begin, end FROM parts"
+            " JOIN documents ON number = document WHERE label IN",
+            labels.tolist(),
+        )
+        found = {}
+        for *row, label, begin, end in rows:
+            document = self._document(row)
+            text = document.text
+            whole = end - begin == len(text)
+            found[label] = Part(
+                document.id,
+                text if whole else text[begin:end],
+                document.title,
+                document.metadata,
+                Span(begin, end),
+                whole,
+            )
+        return found
+
+    def unchanged(self, documents: Sequence[Document]) -> set[str]:
+        """The ids of those that are stored just like this: no need to embed them again."""
+        stored = self.get([document.id for document in documents])
+        return {document.id for document in documents if stored.get(document.id) == document}
+
+    def words(self, query: str, limit: int, filter: Filter | None = None) -> tuple[Labels, Vectors]:
+        """Labels of the parts that have most of the query's words, best first, and their BM25.
+
+        int64 (K,) and float32 (K,), K at most `limit`; a higher score is a better one.
+        """
+        asked = terms(query)
+        expression = None
+        if asked:
+            sql, parameters = frequencies(asked)
+            found: dict[str, int] = dict(self.database.rows(sql, parameters))
+            expression = match_expression(found, self._required(filter))
+        if expression is None:
+            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+        within, parameters = "", []
+        if filter is not None:
+            condition, parameters = _condition(filter, "document")
+            within = f"AND rowid IN (SELECT label FROM parts WHERE {condition})"
+        rows = self.database.rows(
+            f"SELECT rowid, rank FROM words WHERE words MATCH ? {within} ORDER BY rank LIMIT ?",
+            (expression, *parameters, limit),
+        )
+        return (
+            np.array([row[0] for row in rows], dtype=np.int64),
+            np.array([-row[1] for row in rows], dtype=np.float32),
+        )
+
+    def _required(self, filter: Filter | None) -> int:
+        """How many documents a query's rarest words should be in: more where a filter drops most."""
+        if filter is None:
+            return REQUIRED
+        return int(REQUIRED * self.count() / max(1, self.count(filter)))
+
+    def labels(self, filter: Filter | None = None) -> Labels:
+        """Of all parts, or of those of the documents that the filter keeps; int64 (N,), ascending."""
+        condition, parameters = _condition(filter, "document")
+        with self.database.reading() as reader:
+            # SQLite reads them from the index on document, 40 bytes a row; hence sorted here.
+            rows = reader.execute(f"SELECT label FROM parts WHERE {condition}", parameters)
             return np.sort(np.fromiter((label for (label,) in rows), dtype=np.int64))
 
     def vectors(self, labels: Labels) -> Vectors:
         """As stored, float32 (B, D), of labels that must all be there."""
         asked = labels.tolist()
-        rows = dict(self._select("SELECT label, vector FROM documents WHERE label IN", asked))
-        found = np.frombuffer(b"".join(rows[label] for label in asked), dtype="<f4")
-        return found.reshape(len(asked), self.info.dimension)
+        rows = self.database.rows_of(f"SELECT label, {PART} FROM parts WHERE label IN", asked)
+        for label, *part, checksum in rows:
+            if part_checksum(*part) != checksum:
+                raise self._damaged(f"the vector of part {label}")
+        found = {row[0]: row[4] for row in rows}
+        joined = np.frombuffer(b"".join(found[label] for label in asked), dtype="<f4")
+        return joined.reshape(len(asked), self.info.dimension)
 
     def last_label(self) -> int:
         """The greatest label ever given, whether its document is still there or not."""
-        with self._reading() as reader:
-            row = reader.execute("SELECT max(seq) FROM sqlite_sequence").fetchone()
-            return int(row[0] or 0)
+        rows = self.database.rows("SELECT seq FROM sqlite_sequence WHERE name = 'parts'")
+        return int(rows[0][0]) if rows else 0
 
-    def count(self) -> int:
-        with self._reading() as reader:
-            return int(reader.execute("SELECT count(*) FROM documents").fetchone()[0])
+    def count(self, filter: Filter | None = None) -> int:
+        """Documents, not parts."""
+        condition, parameters = _condition(filter, "number")
+        rows = self.database.rows(f"SELECT count(*) FROM documents WHERE {condition}", parameters)
+        return int(rows[0][0])
 
-    def close(self) -> None:
-        """When no other call is under way."""
-        while self._readers:
-            self._readers.pop().close()
-        self._writer.close()
+    def _document(self, row: Sequence[Any]) -> Document:
+        _, id, text, title, metadata, checksum = row
+        if document_checksum(id, text, title, metadata) != checksum:
+            raise self._damaged(f"document {ascii(id)}")
+        return Document(id, text, title, json.loads(metadata))
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._path,
-            timeout=self._busy_timeout_s,
-            isolation_level=None,  # transactions begin and end where this file says so
-            check_same_thread=False,
+    def _damaged(self, what: str) -> StoreDamaged:
+        path = self.database.path
+        return StoreDamaged(
+            f"{path}: {what} is not what was written: the disk or another program has changed it;"
+            " restore the collection from a backup",
+            f"{path}：{what} 与写入时不一致：磁盘或其他程序改动了它；请从备份恢复该集合",
         )
-        connection.execute("PRAGMA foreign_keys = ON")
-        return connection
 
-    def _prepare(self, info: Info) -> None:
-        version = self._writer.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA_VERSION:
-            raise StoreError(
-                f"{self._path} has schema {version}, this server knows up to {SCHEMA_VERSION};"
-                " run the newer server that wrote it, or give another --data folder",
-                f"{self._path} 的数据库结构版本为 {version}，本服务器最高支持 {SCHEMA_VERSION}；"
-                "请使用写入它的新版服务器，或用 --data 指定另一个文件夹",
-            )
-        mode = self._writer.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-        if mode != "wal":
-            raise StoreError(
-                f"{self._path} is on a file system without shared memory (a network drive?);"
-                " give a --data folder on a local disk",
-                f"{self._path} 所在的文件系统不支持共享内存（网络盘？）；"
-                "请用 --data 指定本地磁盘上的文件夹",
-            )
-        self._writer.execute("PRAGMA synchronous = FULL")
-        if version == 0:
-            self._create(info)
-        meta = dict(self._writer.execute("SELECT key, value FROM meta").fetchall())
-        self.info = Info(meta["name"], meta["fingerprint"], int(meta["dimension"]))
-        self.identity = uuid.UUID(meta["identity"])
 
-    def _create(self, info: Info) -> None:
-        meta = {
-            "name": info.name,
-            "fingerprint": info.fingerprint,
-            "dimension": str(info.dimension),
-            "identity": str(uuid.uuid4()),
-        }
-        with self.transaction():
-            for statement in SCHEMA:
-                self._writer.execute(statement.format(vector_bytes=4 * info.dimension))
-            self._writer.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+# Columns in the order that `_document` and `part_checksum` take.
+DOCUMENT = "number, id, text, title, metadata, documents.checksum"
+PART = "document, begin, end, vector, checksum"
 
-    def _delete(self, id: str) -> list[int]:
-        rows = self._writer.execute("DELETE FROM documents WHERE id = ? RETURNING label", (id,))
-        return [label for (label,) in rows.fetchall()]
 
-    def _select(self, query: str, keys: Sequence[object]) -> list[tuple[Any, ...]]:
-        """Rows of `query`, which ends in IN, for all keys."""
-        rows = []
-        with self._reading() as reader:
-            for start in range(0, len(keys), KEYS_PER_QUERY):
-                some = keys[start : start + KEYS_PER_QUERY]
-                marks = ",".join("?" * len(some))
-                rows += reader.execute(f"{query} ({marks})", some).fetchall()
-        return rows
+def _condition(filter: Filter | None, column: str) -> tuple[str, list[Any]]:
+    if filter is None:
+        return "TRUE", []
+    condition, parameters = where(filter, column)
+    return condition, list(parameters)
 
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._advising():
-            try:
-                reader = self._readers.pop()
-            except IndexError:
-                reader = self._connect()
-            try:
-                yield reader
-            finally:
-                self._readers.append(reader)
 
-    @contextmanager
-    def _advising(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            # The primary code is the low byte. What Python raises itself, our bugs, has no code.
-            advice = ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
-            if advice is None:
-                raise
-            english, chinese = advice
-            raise StoreError(
-                f"{self._path}: {error}; {english}", f"{self._path}：{error}；{chinese}"
-            ) from error
+def _meta_of(info: Info) -> dict[str, str]:
+    chunks = None if info.chunks is None else [info.chunks.size, info.chunks.overlap]
+    return {
+        "name": info.name,
+        "fingerprint": info.fingerprint,
+        "dimension": str(info.dimension),
+        "chunks": json.dumps(chunks),
+    }
+
+
+def _info_of(meta: Mapping[str, str]) -> Info:
+    chunks = json.loads(meta.get("chunks", "null"))
+    rules = None if chunks is None else ChunkRules(*chunks)
+    return Info(meta["name"], meta["fingerprint"], int(meta["dimension"]), rules)
 
 
 def _row(document: Document) -> tuple[str, str, str | None, str]:
@@ -325,7 +393,3 @@ def _row(document: Document) -> tuple[str, str, str | None, str]:
                 param=param,
             ) from None
     return row
-
-
-def _document(id: str, text: str, title: str | None, metadata: str) -> Document:
-    return Document(id, text, title, json.loads(metadata))

@@ -1,16 +1,22 @@
 """Talks to an app in this process, with its lifespan and without a socket."""
 
 import asyncio
+import shutil
+import tempfile
+import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
+from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.app import create_app
 from server.config import Config
 from server.encoder import Model
+from server.store.folder import DataFolder
 from tests.server.fakes import PATIENCE_S
 
 Test = Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]]
@@ -47,9 +53,23 @@ def stateful(app: ASGIApp, state: dict[str, Any]) -> ASGIApp:
     return called
 
 
+def app_of(model: Model, **settings: Any) -> Starlette:
+    """An app over a data folder that goes when the app does."""
+    place = Path(tempfile.mkdtemp())
+    folder = DataFolder(place / "data")
+    app = create_app(model, Config(**settings), folder)
+
+    def end() -> None:
+        folder.close()
+        shutil.rmtree(place)
+
+    weakref.finalize(app, end)
+    return app
+
+
 @asynccontextmanager
 async def serving(model: Model, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(model, Config(**{"lanes": 2, **settings}))
+    app = app_of(model, **{"lanes": 2, **settings})
     async with lifespan(app) as state:
         transport = httpx.ASGITransport(stateful(app, state), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://inkwell") as client:

@@ -1,6 +1,7 @@
 """The policy as a pure function of `now`, and its promises under random use."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import groupby
 from typing import Any
 
@@ -130,27 +131,40 @@ def test_a_single_text_is_interactive_however_long() -> None:
     assert not queue.is_interactive(job(50, 51))
 
 
-def test_bulk_is_served_at_least_every_patience() -> None:
+def test_bulk_is_served_when_none_of_it_has_run_for_the_patience() -> None:
     step_s = 0.25
     queue = queue_of(bulk(12))
     served = []
     for tick in range(1, 41):
         now = tick * step_s
         queue.add(job(5, arrived=now), now, RATE)
-        if lengths(queue.take(now)) == [12] * 5:
+        batch = queue.take(now)
+        if lengths(batch) == [12] * 5:
             served.append(now)
+        queue.ended(batch, now)
     gaps = np.diff([0.0, *served])
     assert len(served) >= 9
     assert gaps.max() <= LIMITS.bulk_patience_s + step_s
 
 
 def test_bulk_takes_no_more_than_its_turn_while_interactive_waits() -> None:
-    queue = queue_of(bulk(12), *[job(5 + i, arrived=0.1) for i in range(4)])
-    assert lengths(queue.take(1.0)) == [12] * 5
+    queue = queue_of(bulk(12), *[job(5 + i, arrived=0.1) for i in range(5)])
+    turn = queue.take(1.0)
+    assert lengths(turn) == [12] * 5
+    assert queue.bulk_running
     assert lengths(queue.take(1.5)) == [5]
-    assert lengths(queue.take(1.9)) == [6]
-    assert lengths(queue.take(2.0)) == [12] * 5
-    assert lengths(queue.take(2.1)) == [7]
+    # However long its batch takes, the other lanes are not bulk's.
+    assert lengths(queue.take(9.0)) == [6]
+    queue.ended(turn, 9.0)
+    assert not queue.bulk_running
+    assert lengths(queue.take(9.9)) == [7]
+    assert lengths(queue.take(10.0)) == [12] * 5
+    assert lengths(queue.take(10.1)) == [8]
+
+
+def test_bulk_has_every_lane_where_nobody_else_waits() -> None:
+    queue = queue_of(bulk(12, number=20))
+    assert [lengths(queue.take(0.0)) for _ in range(4)] == [[12] * 5] * 4
 
 
 def test_patience_begins_when_bulk_work_begins_to_wait() -> None:
@@ -165,7 +179,9 @@ def test_kinds_never_share_a_batch(length: int) -> None:
     large, small = bulk(length), job(10, arrived=0.5)
     queue = queue_of(large, small, groups=2)
     assert owners(queue.take(0.5)) == [small]
-    assert set(owners(queue.take(0.5))) == {large}
+    turn = queue.take(0.5)
+    assert set(owners(turn)) == {large}
+    queue.ended(turn, 0.5)
     queue.add(job(length, arrived=2.0), 2.0, RATE)
     assert set(owners(queue.take(9.0))) == {large}
 
@@ -274,6 +290,74 @@ def test_ended_job_keeps_no_room_from_others(end: Callable[[Job], None]) -> None
     queue = queue_of(wanted, gone)
     end(gone)
     queue.add(bulk(10, number=200), 0.0, RATE)
+
+
+def test_room_is_missed_before_the_tokens_are_known_only_where_it_is_certain() -> None:
+    # The bulk line has room for 200 tokens, the interactive one for 100.
+    queue = queue_of(bulk(48, number=100), *[job(90) for _ in range(10)])
+    assert queue.tokens == (900, 4800)
+    for texts, tokens in ((1, 100), (2, 100), (50, 150), (200, 200)):
+        queue.check_room(texts, tokens, RATE)
+    # One long text is interactive, as are two of 100 tokens; from 101 tokens on two are bulk.
+    for texts, tokens in ((1, 101), (2, 201), (201, 201)):
+        with pytest.raises(Overloaded, match=f"at least {tokens} more"):
+            queue.check_room(texts, tokens, RATE)
+
+
+def test_request_that_may_stand_in_either_line_is_refused_if_both_are_full() -> None:
+    small = [job(100) for _ in range(10)]
+    full_of_small, full_of_large = queue_of(*small), queue_of(bulk(49, number=102))
+    full_of_small.check_room(2, 2, RATE)
+    full_of_large.check_room(2, 2, RATE)
+    for one in small:
+        full_of_large.add(one, 0.0, RATE)
+    with pytest.raises(Overloaded):
+        full_of_large.check_room(2, 2, RATE)
+
+
+def test_more_tokens_than_an_empty_line_holds_are_too_many_before_all_are_known() -> None:
+    for texts, tokens in ((1, 1001), (5001, 5001)):
+        with pytest.raises(RequestTooLarge, match=f"at least {tokens} tokens"):
+            queue_of().check_room(texts, tokens, RATE)
+    queue_of().check_room(5000, 5000, RATE)
+
+
+@pytest.mark.parametrize("end", [abandon, fail])
+def test_ended_job_keeps_no_room_from_what_is_not_yet_tokenised(
+    end: Callable[[Job], None],
+) -> None:
+    gone = bulk(10, number=500)
+    queue = queue_of(gone)
+    end(gone)
+    queue.check_room(200, 200, RATE)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(1, 400), min_size=1, max_size=30), max_size=30),
+    st.lists(st.integers(1, 400), min_size=1, max_size=30),
+    st.data(),
+)
+def test_what_would_be_accepted_is_never_refused_before_its_tokens_are_known(
+    waiting: Sequence[Sequence[int]], wanted: Sequence[int], data: st.DataObject
+) -> None:
+    queue = queue_of()
+    for one in waiting:
+        with suppress(Overloaded, RequestTooLarge):
+            queue.add(job(*one), 0.0, RATE)
+    known = data.draw(st.integers(len(wanted), sum(wanted)))
+    try:
+        queue.check_room(len(wanted), known, RATE)
+    except (Overloaded, RequestTooLarge):
+        with pytest.raises((Overloaded, RequestTooLarge)):
+            queue.add(job(*wanted), 0.0, RATE)
+    else:
+        # Once all tokens are known the answer is that of `add`, and changes nothing.
+        try:
+            queue.check_room(len(wanted), sum(wanted), RATE)
+        except (Overloaded, RequestTooLarge) as refusal:
+            with pytest.raises(type(refusal)):
+                queue.add(job(*wanted), 0.0, RATE)
 
 
 def test_drain_gives_each_waiting_job_once_and_empties_the_queue() -> None:

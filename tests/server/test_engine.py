@@ -4,7 +4,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -27,7 +27,7 @@ from server.errors import (
     TooManyTexts,
 )
 from server.metrics import Metrics
-from server.types import Vectors
+from server.types import InputType, Tokens, Vectors
 from tests.server.fakes import PATIENCE_S, Broken, Gated, eventually, with_parts
 from tests.toys import CHARACTERS, toy_texts
 
@@ -326,12 +326,84 @@ def test_full_queue_refuses_at_once_and_counts_it(toy_model: Model) -> None:
             with pytest.raises(Overloaded) as refusal:
                 await engine.embed(["笔"])
             assert refusal.value.retry_after_s >= 1
-            with pytest.raises(RequestTooLarge):
-                await engine.embed(["墨池" * 4])
             gate.open()
             assert len(await asyncio.gather(first, *waiting)) == 3
+            with pytest.raises(RequestTooLarge):
+                await engine.embed(["墨池" * 4])
         assert counter(metrics, "refused_total") == 2
         assert counter(metrics, "texts_total") == 3
+
+    run(test)
+
+
+class Counting:
+    """The model's tokenizer; texts: how many it was given."""
+
+    def __init__(self, model: Model) -> None:
+        self.texts = 0
+        self._tokenizer = model.tokenizer
+
+    def encode(self, texts: Sequence[str], input_type: InputType) -> Tokens:
+        self.texts += len(texts)
+        return self._tokenizer.encode(texts, input_type)
+
+
+@asynccontextmanager
+async def holding(
+    model: Model, texts: list[str], metrics: Metrics, **settings: Any
+) -> AsyncIterator[tuple[Engine, Counting]]:
+    """An engine whose lane stands still, and in whose bulk line are the tokens of `texts`."""
+    gate, tokenizer = Gated(model.encoder), Counting(model)
+    parts = with_parts(model, encoder=gate, tokenizer=tokenizer)
+    async with running(parts, metrics, lanes=1, batch_tokens=1, **settings) as engine:
+        # It takes one text of one batch to the gate; the rest waits.
+        first = asyncio.create_task(engine.embed(["墨", *texts]))
+        await asyncio.to_thread(gate.entered.wait, PATIENCE_S)
+        try:
+            tokenizer.texts = 0
+            yield engine, tokenizer
+        finally:
+            gate.open()
+            await first
+
+
+def test_full_queue_refuses_a_large_request_without_tokenising_it(toy_model: Model) -> None:
+    async def test() -> None:
+        metrics, texts = Metrics(), ["墨池" * 20] * 2000
+        settings = {"bulk_queue_tokens": 2000 * 42 + 3}
+        async with holding(toy_model, texts, metrics, **settings) as (engine, tokenizer):
+            with pytest.raises(Overloaded, match="at least 2000 more"):
+                await engine.embed(texts)
+            assert tokenizer.texts == 0
+        assert counter(metrics, "refused_total") == 1
+
+    run(test)
+
+
+def test_request_is_tokenised_no_further_than_the_queue_has_room(toy_model: Model) -> None:
+    async def test() -> None:
+        metrics, texts = Metrics(), ["墨池" * 20] * 2000
+        room = 20_000
+        settings = {"bulk_queue_tokens": 2000 * 42 + 3 + room}
+        async with holding(toy_model, texts, metrics, **settings) as (engine, tokenizer):
+            with pytest.raises(Overloaded):
+                await engine.embed(texts)
+            assert 0 < tokenizer.texts <= room // 42 + SLICE_CHARACTERS // 40
+        assert counter(metrics, "refused_total") == 1
+
+    run(test)
+
+
+def test_request_of_more_tokens_than_fit_is_told_so_before_all_is_tokenised(
+    toy_model: Model,
+) -> None:
+    async def test() -> None:
+        tokenizer = Counting(toy_model)
+        model = with_parts(toy_model, tokenizer=tokenizer)
+        async with running(model, bulk_queue_tokens=10_000) as engine:
+            with pytest.raises(RequestTooLarge, match="at least .* at most 10000"):
+                await engine.embed(["墨池" * 20] * 2000)
+        assert tokenizer.texts < 400
 
     run(test)
 

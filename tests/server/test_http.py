@@ -15,17 +15,30 @@ import numpy as np
 import pytest
 
 from server import VERSION
+from server.api.http import (
+    MAX_LARGE_BODIES,
+    SMALL_BODY_BYTES,
+    Call,
+    Endpoint,
+    Handler,
+    Patience,
+    Reply,
+    Share,
+    json_body,
+)
+from server.api.native import error_reply
 from server.api.openai import MAX_INPUTS
-from server.app import _routes, create_app
+from server.app import _document_operations, _routes
 from server.config import Config
 from server.encoder import Model
 from server.metrics import Metrics
 from server.types import Vectors
-from tests.server.clients import Wire, ask, lifespan, run, serving, stateful
+from tests.server.clients import Wire, app_of, ask, lifespan, run, serving, stateful
 from tests.server.fakes import PATIENCE_S, Broken, Gated, with_parts
 from tests.toys import toy_texts
 
 SAME = 1e-5
+AS_JSON = {"content-type": "application/json"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,7 @@ GETS = {
     "/health": "native",
     "/ready": "native",
     "/metrics": "native",
+    "/openapi.json": "native",
 }
 POSTS = {"/embed": "native", "/v1/embeddings": "openai", "/embeddings": "openai"}
 by_form = pytest.mark.parametrize("form", FORMS, ids=str)
@@ -84,6 +98,8 @@ def test_tables_above_have_every_route(toy_model: Model) -> None:
         for method in route.methods or ()
         if method != "HEAD"
     }
+    # Those have tests of their own.
+    routes -= {(each.method, each.path) for each in _document_operations()}
     gets = {path.replace("/toy", "/{model:path}") for path in GETS}
     assert routes == {("GET", path) for path in gets} | {("POST", path) for path in POSTS}
     assert {form.path for form in FORMS} == set(POSTS)
@@ -226,8 +242,8 @@ def test_tei_normalises_what_the_model_does_not(toy_model: Model) -> None:
 def test_last_of_duplicate_keys_counts(toy_model: Model) -> None:
     for form in FORMS:
         body = f'{{"{form.key}": ["墨"], "{form.key}": ["墨池"]}}'.encode()
-        vectors = vectors_of(form, ask(toy_model, "POST", form.path, content=body))
-        np.testing.assert_allclose(vectors, toy_model.embed(["墨池"]), atol=SAME)
+        response = ask(toy_model, "POST", form.path, content=body, headers=AS_JSON)
+        np.testing.assert_allclose(vectors_of(form, response), toy_model.embed(["墨池"]), atol=SAME)
 
 
 @pytest.mark.parametrize(
@@ -246,8 +262,10 @@ def test_escaped_and_unescaped_characters_are_the_same_text(toy_model: Model) ->
         text = "墨池𠀀\u0000\t"
         for ascii_only in (True, False):
             content = json.dumps(form.body([text]), ensure_ascii=ascii_only).encode()
-            vectors = vectors_of(form, ask(toy_model, "POST", form.path, content=content))
-            np.testing.assert_allclose(vectors, toy_model.embed([text]), atol=SAME)
+            response = ask(toy_model, "POST", form.path, content=content, headers=AS_JSON)
+            np.testing.assert_allclose(
+                vectors_of(form, response), toy_model.embed([text]), atol=SAME
+            )
 
 
 def test_models_are_listed_and_found_by_every_name(toy_model: Model) -> None:
@@ -463,9 +481,10 @@ async def walk(client: httpx.AsyncClient) -> AsyncIterator[tuple[str, httpx.Resp
         too_large = form.body(["a" * 200_000])
         large = await client.post(form.path, json=too_large)
         yield POSTS[form.path], large, 413
-        for kind in ("text/plain", "multipart/form-data; boundary=x", "application/xml", ""):
+        kinds = (None, "text/plain", "multipart/form-data; boundary=x", "application/xml", "")
+        for kind in kinds:
             content = json.dumps(form.body(["a"])).encode()
-            headers = {"content-type": kind}
+            headers = {} if kind is None else {"content-type": kind}
             yield (
                 POSTS[form.path],
                 await client.post(form.path, content=content, headers=headers),
@@ -528,7 +547,7 @@ def test_broken_json_is_the_callers_error_in_every_form(toy_model: Model, kind: 
     async def test(client: httpx.AsyncClient) -> None:
         for form in FORMS:
             content = BROKEN_BODIES[kind].replace(b"KEY", form.key.encode())
-            response = await client.post(form.path, content=content)
+            response = await client.post(form.path, content=content, headers=AS_JSON)
             # Whether a body that cannot be read is of TEI's form cannot be told either.
             tei = form is TEI and response.status_code == 422
             check_error("tei" if tei else POSTS[form.path], response, 422 if tei else 400)
@@ -660,7 +679,7 @@ def test_error_outside_of_a_handler_has_the_dialects_shape_too(
 ) -> None:
     async def test() -> None:
         # Nobody has started the app: the engine is missing.
-        transport = httpx.ASGITransport(create_app(toy_model, Config()), raise_app_exceptions=False)
+        transport = httpx.ASGITransport(app_of(toy_model), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://inkwell") as client:
             check_error(GETS[path], await client.get(path), 500, "internal_error")
 
@@ -670,7 +689,7 @@ def test_error_outside_of_a_handler_has_the_dialects_shape_too(
 
 def test_stopping_server_is_503(toy_model: Model) -> None:
     async def test() -> None:
-        app = create_app(toy_model, Config(lanes=1))
+        app = app_of(toy_model, lanes=1)
         async with lifespan(app) as state:
             transport = httpx.ASGITransport(stateful(app, state))
             async with httpx.AsyncClient(transport=transport, base_url="http://inkwell") as client:
@@ -682,6 +701,25 @@ def test_stopping_server_is_503(toy_model: Model) -> None:
                     check_error(form.dialect, response, 503, "shutting_down")
 
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
+
+
+def test_every_request_with_a_body_has_to_say_that_it_is_json(toy_model: Model) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        for method, path, body in (
+            ("POST", "/embed", b'{"texts": ["a"]}'),
+            ("POST", "/reindex", b""),
+            ("DELETE", "/documents/a", b"{}"),
+            ("GET", "/health", b"{}"),
+        ):
+            refused = await client.request(method, path, content=body)
+            check_error("native", refused, 415, "unsupported_media_type")
+            assert refused.headers["connection"] == "close"
+        assert (await client.post("/embed", json={"texts": ["a"]})).status_code == 200
+        # Without a body there is nothing to say.
+        assert (await client.get("/health")).status_code == 200
+        assert (await client.delete("/documents/a")).status_code != 415
+
+    run(test, toy_model)
 
 
 # --- bodies in parts, and clients that leave ------------------------------------------------------
@@ -696,7 +734,7 @@ def test_chunked_body_over_the_limit_is_refused_before_it_is_read_whole(
     wire = Wire(path, [b" " * 1024 * size] * 1000, complete=False)
 
     async def test() -> None:
-        app = create_app(toy_model, Config(lanes=1, max_body_bytes=limit))
+        app = app_of(toy_model, lanes=1, max_body_bytes=limit)
         async with lifespan(app) as state:
             await stateful(app, state)(wire.scope, wire.receive, wire.send)
 
@@ -713,7 +751,7 @@ def test_body_of_exactly_the_limit_in_parts_is_read(toy_model: Model) -> None:
     wire = Wire("/embed", [body[:10], b"", body[10:500], body[500:], b""])
 
     async def test() -> None:
-        app = create_app(toy_model, Config(lanes=1, max_body_bytes=1024))
+        app = app_of(toy_model, lanes=1, max_body_bytes=1024)
         async with lifespan(app) as state:
             await stateful(app, state)(wire.scope, wire.receive, wire.send)
 
@@ -726,7 +764,7 @@ def test_client_that_leaves_while_it_sends_gets_nothing(toy_model: Model) -> Non
     async def test() -> None:
         wire = Wire("/embed", [b'{"texts": ["a'], complete=False)
         wire.leave()
-        app = create_app(toy_model, Config(lanes=1))
+        app = app_of(toy_model, lanes=1)
         async with lifespan(app) as state:
             await stateful(app, state)(wire.scope, wire.receive, wire.send)
         assert wire.sent == []
@@ -739,7 +777,7 @@ def test_client_that_leaves_while_it_waits_is_abandoned(toy_model: Model, form: 
     async def test() -> None:
         gate = Gated(toy_model.encoder)
         wire = Wire(form.path, [json.dumps(form.body(["墨池" * 20] * 500)).encode()])
-        app = create_app(with_parts(toy_model, encoder=gate), Config(lanes=1))
+        app = app_of(with_parts(toy_model, encoder=gate), lanes=1)
         async with lifespan(app) as state:
             called = stateful(app, state)
             request = asyncio.ensure_future(called(wire.scope, wire.receive, wire.send))
@@ -758,7 +796,7 @@ def test_client_that_stays_is_answered_however_long_it_waits(toy_model: Model) -
     async def test() -> None:
         gate = Gated(toy_model.encoder)
         wire = Wire("/embed", [b'{"texts": ["a"]}'])
-        app = create_app(with_parts(toy_model, encoder=gate), Config(lanes=1))
+        app = app_of(with_parts(toy_model, encoder=gate), lanes=1)
         async with lifespan(app) as state:
             called = stateful(app, state)
             request = asyncio.ensure_future(called(wire.scope, wire.receive, wire.send))
@@ -768,5 +806,170 @@ def test_client_that_stays_is_answered_however_long_it_waits(toy_model: Model) -
             gate.open()
             await request
         assert wire.status == 200
+
+    asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
+
+
+# --- memory and time for bodies -------------------------------------------------------------------
+
+LARGE = 2 * SMALL_BODY_BYTES
+
+
+async def echo(call: Call) -> Reply:
+    return Reply(json_body({"bytes": len(call.body)}))
+
+
+def endpoint(handler: Handler = echo, **options: Any) -> Endpoint:
+    """One that takes bodies of up to LARGE bytes, and so MAX_LARGE_BODIES of them at once."""
+    return Endpoint("/x", handler, error_reply, LARGE, Metrics(), **options)
+
+
+def wire(parts: Sequence[bytes], *, complete: bool = True, length: int | None = None) -> Wire:
+    made = Wire("/x", parts, complete=complete)
+    made.scope["state"] = {"engine": None, "library": None}
+    if length is not None:
+        made.scope["headers"].append((b"content-length", str(length).encode()))
+    return made
+
+
+def begin(asked: Endpoint, request: Wire) -> "asyncio.Task[None]":
+    return asyncio.create_task(asked(request.scope, request.receive, request.send))
+
+
+async def taken(request: Wire, messages: int) -> None:
+    while request.taken < messages:
+        await asyncio.sleep(0)
+
+
+def code(request: Wire) -> str:
+    found = json.loads(request.sent[1]["body"])["error"]["code"]
+    assert isinstance(found, str)
+    return found
+
+
+def test_large_bodies_have_a_bound_together_and_small_ones_none() -> None:
+    async def test() -> None:
+        asked = endpoint()
+        # They have sent all but the end.
+        sending = [wire([b" " * LARGE], complete=False) for _ in range(MAX_LARGE_BODIES)]
+        tasks = [begin(asked, request) for request in sending]
+        for request in sending:
+            await taken(request, 2)
+
+        announced, chunked = wire([b" " * LARGE], length=LARGE), wire([b" " * LARGE])
+        for request, read in ((announced, 0), (chunked, 1)):
+            await begin(asked, request)
+            assert (request.status, request.taken, code(request)) == (429, read, "overloaded")
+            headers = dict(request.sent[0]["headers"])
+            assert headers[b"connection"] == b"close"
+            assert int(headers[b"retry-after"]) >= 1
+
+        small = wire([b" " * SMALL_BODY_BYTES], length=SMALL_BODY_BYTES)
+        await begin(asked, small)
+        assert small.status == 200
+
+        # One that ends, however it does, makes room for one more.
+        sending[0].leave()
+        await tasks[0]
+        again = wire([b" " * LARGE], length=LARGE)
+        await begin(asked, again)
+        assert again.status == 200
+        for request, task in zip(sending, tasks, strict=True):
+            request.leave()
+            await task
+        assert Share.taken == 0
+
+    asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
+
+
+def test_body_counts_until_its_request_is_answered() -> None:
+    async def test() -> None:
+        gate = asyncio.Event()
+
+        async def wait(call: Call) -> Reply:
+            await gate.wait()
+            return await echo(call)
+
+        request = wire([b" " * LARGE])
+        task = begin(endpoint(wait), request)
+        await taken(request, 1)
+        await asyncio.sleep(0)
+        assert Share.taken == LARGE
+        gate.set()
+        await task
+        assert request.status == 200
+        assert Share.taken == 0
+
+    asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
+
+
+def test_body_that_is_only_announced_keeps_no_room_from_others() -> None:
+    async def test() -> None:
+        asked = endpoint()
+        idle = [wire([], length=LARGE) for _ in range(3 * MAX_LARGE_BODIES)]
+        tasks = [begin(asked, request) for request in idle]
+        await taken(idle[-1], 1)
+        sent = wire([b" " * LARGE], length=LARGE)
+        await begin(asked, sent)
+        assert sent.status == 200
+        for request, task in zip(idle, tasks, strict=True):
+            request.leave()
+            await task
+
+    asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
+
+
+def test_failed_and_refused_requests_give_their_memory_back() -> None:
+    async def fail(_: Call) -> Reply:
+        raise LookupError("broken")
+
+    async def test() -> None:
+        for handler, parts, status in ((fail, 1, 500), (echo, 2, 413)):
+            request = wire([b" " * LARGE] * parts)
+            await begin(endpoint(handler), request)
+            assert request.status == status
+            assert Share.taken == 0
+
+    asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
+
+
+@pytest.mark.parametrize("parts", [[], [b"{"], [b"{", b"", b""]], ids=["none", "one", "empty"])
+def test_body_that_never_ends_is_refused_and_its_connection_closed(parts: list[bytes]) -> None:
+    async def test() -> None:
+        request = wire(parts, complete=False)
+        await begin(endpoint(read_s=0.01), request)
+        assert (request.status, code(request)) == (400, "invalid_request")
+        assert (b"connection", b"close") in request.sent[0]["headers"]
+        message = json.loads(request.sent[1]["body"])["error"]["message"]
+        assert f"after {len(parts[:1])} bytes" in message and "0.01 s" in message
+
+    asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
+
+
+def test_body_that_goes_on_is_read_however_long_it_takes() -> None:
+    async def test() -> None:
+        patience = Patience(PATIENCE_S)
+        with patience:
+            timers = [patience._timer]
+            for _ in range(3):
+                patience.renew()
+                timers.append(patience._timer)
+            assert [timer.cancelled() for timer in timers] == [True, True, True, False]
+        assert timers[-1].cancelled()
+
+    asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
+
+
+@pytest.mark.parametrize("parts", [[], [b"{"]], ids=["none", "half"])
+def test_server_that_stops_while_a_body_comes_says_so(parts: list[bytes]) -> None:
+    async def test() -> None:
+        request = wire(parts, complete=False)
+        task = begin(endpoint(), request)
+        await taken(request, len(parts) + 1)
+        task.cancel()
+        await task
+        assert (request.status, code(request)) == (503, "shutting_down")
+        headers = dict(request.sent[0]["headers"])
+        assert headers[b"connection"] == b"close" and headers[b"retry-after"]
 
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))

@@ -24,6 +24,7 @@ from tests.server.processes import ROOT, Server, command, environment, serving
 # A request of some seconds: every text is a batch of its own.
 LONG = ("--batch-tokens", "1", "--max-texts", "100000")
 LONG_TEXTS = 20_000
+AS_JSON = {"content-type": "application/json"}
 LONG_BODY = json.dumps({"texts": ["墨池" * 31] * LONG_TEXTS}).encode()
 
 
@@ -113,7 +114,8 @@ def test_request_in_single_bytes_is_read(server: Server) -> None:
 
 
 def test_chunked_request_is_read(server: Server) -> None:
-    head = b"POST /embed HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head += b"Transfer-Encoding: chunked\r\n\r\n"
     with connect(server) as connection:
         connection.sendall(head + b'9\r\n{"texts":\r\n7\r\n ["a"]}\r\n0\r\n\r\n')
         assert Replies(connection).next()[0] == 200
@@ -147,7 +149,7 @@ def test_large_chunked_body_is_refused_before_it_has_come(server: Server) -> Non
             yield b" " * (1 << 20)
 
     with server.client() as client:
-        assert client.post("/embed", content=parts()).status_code == 413
+        assert client.post("/embed", content=parts(), headers=AS_JSON).status_code == 413
     # The limit is 32; the rest was in buffers on the way.
     assert 32 < len(sent) < 64
 
@@ -163,12 +165,113 @@ def test_head_has_no_body(server: Server) -> None:
             assert file.readline().startswith(b"HTTP/1.1 200")
 
 
-def test_what_is_no_http_ends_its_connection_only(server: Server) -> None:
+@pytest.mark.parametrize(
+    "sent, said",
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "method"),
+        (b"GET /health HTTP/1.1\r\nHo st: x\r\n\r\n", "header"),
+        (b"GET http://x:99999/ HTTP/1.1\r\nHost: x\r\n\r\n", "target"),
+        (b"POST /embed HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "Length"),
+        (b"POST /embed HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "chunk"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/1.1"),
+        (b"CONNECT inkwell:443 HTTP/1.1\r\nHost: x\r\n\r\n", "proxy"),
+    ],
+    ids=["TLS", "header", "target", "two lengths", "chunk", "HTTP/2", "CONNECT"],
+)
+def test_what_is_no_http_is_refused_in_json_and_ends_its_connection_only(
+    server: Server, sent: bytes, said: str
+) -> None:
     with connect(server) as connection:
-        connection.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
-        assert connection.recv(12) in (b"", b"HTTP/1.1 400")
+        connection.sendall(sent)
+        replies = Replies(connection)
+        status, headers, body = replies.next()
+        assert (status, headers["content-type"]) == (400, "application/json")
+        assert headers["connection"] == "close"
+        error = json.loads(body)["error"]
+        assert error["code"] == "invalid_request" and said in error["message"]
+        assert replies.ended()
     with server.client() as client:
         assert client.get("/health").status_code == 200
+
+
+# As the HttpClient of Java's standard library sends it over plain HTTP.
+H2C = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAAB")
+
+
+def offering(text: str, *headers: str) -> bytes:
+    return request("/embed", json.dumps({"texts": [text]}).encode(), *headers)
+
+
+@pytest.mark.parametrize("place", ["whole", "behind the head", "in the head", "in the body"])
+def test_offer_to_upgrade_is_declined_by_an_answer(
+    server: Server, toy_model: Model, place: str
+) -> None:
+    sent = offering("墨池", *H2C)
+    head = sent.index(b"\r\n\r\n") + 4
+    cut = {"whole": 0, "behind the head": head, "in the head": head - 40, "in the body": head + 5}
+    with connect(server) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        replies = Replies(connection)
+        for _ in range(3):
+            for part in (sent[: cut[place]], sent[cut[place] :]):
+                connection.sendall(part)
+                # An answer on another connection: the server has read the part by now.
+                assert server.metric("lanes") == 1
+            status, headers, body = replies.next()
+            assert status == 200 and "connection" not in headers
+            vectors = json.loads(body)["vectors"]
+            np.testing.assert_allclose(vectors, toy_model.embed(["墨池"]), atol=1e-5)
+
+
+def test_offers_and_ordinary_requests_are_answered_in_order(
+    server: Server, toy_model: Model
+) -> None:
+    texts = [chr(0x4E00 + index) * (1 + index % 7) for index in range(40)]
+    sent = [offering(text, *(H2C if index % 3 else ())) for index, text in enumerate(texts)]
+    with connect(server) as connection:
+        replies = Replies(connection)
+        connection.sendall(b"".join(sent))
+        for text in texts:
+            status, _, body = replies.next()
+            assert status == 200
+            expected = toy_model.embed([text])
+            np.testing.assert_allclose(json.loads(body)["vectors"], expected, atol=1e-5)
+
+
+def test_offer_in_single_bytes_is_read(server: Server) -> None:
+    with connect(server) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in offering("a", *H2C):
+            connection.sendall(bytes([byte]))
+        assert Replies(connection).next()[0] == 200
+
+
+def test_offer_before_a_chunked_or_a_large_body_or_none_is_declined(server: Server) -> None:
+    offer = "\r\n".join(("Host: x", "Content-Type: application/json", *H2C)).encode()
+    large = b'{"texts": ["a"]' + b" " * (1 << 20) + b"}"
+    length = b"\r\nContent-Length: %d\r\n\r\n" % len(large)
+    with connect(server) as connection:
+        replies = Replies(connection)
+        for sent in (
+            b"POST /embed HTTP/1.1\r\n" + offer + b"\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b'9\r\n{"texts":\r\n7\r\n ["a"]}\r\n0\r\n\r\n',
+            b"POST /embed HTTP/1.1\r\n" + offer + length + large,
+            b"GET /health HTTP/1.1\r\n" + offer + b"\r\n\r\n",
+            b"GET /health HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        ):
+            connection.sendall(sent)
+            assert replies.next()[0] == 200
+
+
+def test_errors_behind_an_offer_are_told_like_any_other(server: Server) -> None:
+    for body, status in ((b"{", 400), (b'{"texts": []}', 400)):
+        with connect(server) as connection:
+            connection.sendall(request("/embed", body, *H2C) + request("/health", b"", *H2C))
+            replies = Replies(connection)
+            assert [replies.next()[0], replies.next()[0]] == [status, 200]
+    with connect(server) as connection:
+        connection.sendall(request("/health", b"", *H2C) + b"no HTTP\r\n\r\n")
+        assert Replies(connection).next()[1]["content-type"] == "application/json"
 
 
 def test_client_that_leaves_costs_nothing_more(server: Server) -> None:
@@ -227,7 +330,7 @@ def test_idle_server_uses_no_cpu(server: Server) -> None:
 
 def test_errors_are_not_logged_but_for_ours(server: Server) -> None:
     with server.client() as client:
-        assert client.post("/embed", content=b"{").status_code == 400
+        assert client.post("/embed", content=b"{", headers=AS_JSON).status_code == 400
     assert "Traceback" not in server.log.read_text()
     assert "ERROR" not in server.log.read_text()
 
@@ -245,7 +348,8 @@ def test_texts_are_never_logged(toy_artifact: Path, tmp_path: Path) -> None:
                 for path in ("/embed", "/v1/embeddings"):
                     assert client.post(path, json=body).status_code in (200, 400, 404, 422)
             assert client.get(f"/{secret}").status_code == 404
-            assert client.post("/embed", content=secret.encode()).status_code == 400
+            broken = client.post("/embed", content=secret.encode(), headers=AS_JSON)
+            assert broken.status_code == 400
         server.process.send_signal(signal.SIGTERM)
         assert server.wait() == 0
         log = server.log.read_text()
@@ -269,7 +373,7 @@ class LongRequest(threading.Thread):
     def run(self) -> None:
         with self._server.client() as client:
             try:
-                self.answer = client.post("/embed", content=LONG_BODY)
+                self.answer = client.post("/embed", content=LONG_BODY, headers=AS_JSON)
             except httpx.TransportError:
                 return
 
@@ -315,6 +419,24 @@ def test_limit_ends_a_long_request_with_an_answer(toy_artifact: Path, tmp_path: 
         assert long.answer is not None and long.answer.status_code == 503
         assert long.answer.json()["error"]["code"] == "shutting_down"
         assert int(long.answer.headers["retry-after"]) > 0
+        assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.parametrize("path", ["/embed", "/v1/embeddings"])
+def test_limit_ends_a_request_that_is_not_whole_with_an_answer(
+    toy_artifact: Path, tmp_path: Path, path: str
+) -> None:
+    with serving(toy_artifact, tmp_path, "--shutdown-s", "0") as server:
+        with connect(server) as connection:
+            connection.sendall(request(path, b" " * 1000)[:-500])
+            # An answer on another connection: the server has read the head by now.
+            assert server.metric("lanes") == 1
+            server.process.send_signal(signal.SIGTERM)
+            status, headers, body = Replies(connection).next()
+        assert server.wait() == 0
+        assert (status, headers["content-type"]) == (503, "application/json")
+        assert json.loads(body)["error"]["code"] == "shutting_down"
+        assert int(headers["retry-after"]) > 0
         assert "Traceback" not in server.log.read_text()
 
 

@@ -11,30 +11,40 @@ from contextlib import contextmanager
 from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import SimpleNamespace
-from typing import cast
+from typing import Any
 
 import numpy as np
 import pytest
 
-from server.errors import InvalidRequest, StoreError
-from server.manifest import Manifest
+from server.errors import AlreadyExists, InvalidRequest, StoreError
 from server.store import Labels
-from server.store.collection import Collection
-from server.store.documents import Document
+from server.store.database import PAGE_BYTES
+from server.store.documents import Document, Info, Part
+from server.store.folder import DataFolder
+from server.store.search import Hit, Query, search
 from server.types import Vectors
 
 D = 8
 SPAWN = multiprocessing.get_context("spawn")
 
 
-def manifest(fingerprint: str = "model-a", dimension: int = D) -> Manifest:
-    """What a collection reads of a manifest."""
-    return cast(Manifest, SimpleNamespace(fingerprint=fingerprint, dimension=dimension))
+class Main:
+    """The collection "main" of a data folder, made if it is missing, and the folder."""
 
+    def __init__(self, path: Path) -> None:
+        self.folder = DataFolder(path)
+        self.collection = self.folder.collections.get("main") or self.folder.create(
+            Info("main", "model-a", D)
+        )
 
-def open_main(folder: Path) -> Collection:
-    return Collection.open(folder, "main", manifest())
+    def search(self, vector: Vectors, top_k: int) -> list[Hit]:
+        return search(self.collection, [Query("dense", top_k, vector)])[0]
+
+    def close(self) -> None:
+        self.folder.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.collection, name)
 
 
 def vector_of(id: str) -> Vectors:
@@ -42,21 +52,21 @@ def vector_of(id: str) -> Vectors:
     return np.random.default_rng(zlib.crc32(id.encode())).standard_normal(D, dtype=np.float32)
 
 
-def add(collection: Collection, *ids: str, text: str = "text") -> None:
+def add(collection: Main, *ids: str, text: str = "text") -> None:
     vectors = np.stack([vector_of(id) for id in ids])
     collection.add([Document(id, text) for id in ids], vectors)
 
 
-def check_holds(collection: Collection, *ids: str) -> None:
+def check_holds(collection: Main, *ids: str) -> None:
     """Exactly these, in the database and in the index."""
-    assert collection.count == collection._documents.count() == len(ids)
+    assert collection.count == collection.documents.count() == len(ids)
     assert [collection.search(vector_of(id), 1)[0].id for id in ids] == list(ids)
-    assert collection.get(ids).keys() == set(ids)
+    assert collection.documents.get(ids).keys() == set(ids)
 
 
 @pytest.fixture
-def collection(tmp_path: Path) -> Iterator[Collection]:
-    opened = open_main(tmp_path)
+def collection(tmp_path: Path) -> Iterator[Main]:
+    opened = Main(tmp_path)
     yield opened
     opened.close()
 
@@ -65,7 +75,7 @@ def snapshot_of(folder: Path) -> Path:
     return folder / "collections" / "main" / "index.faiss"
 
 
-def test_hits_carry_the_document_and_its_cosine(collection: Collection) -> None:
+def test_hits_carry_the_document_and_its_cosine(collection: Main) -> None:
     assert collection.search(vector_of("a"), 3) == []
     document = Document("a", "民法典", "标题", {"年": 2020})
     collection.add([document, Document("b", "other")], np.stack([vector_of("a"), -vector_of("a")]))
@@ -75,60 +85,140 @@ def test_hits_carry_the_document_and_its_cosine(collection: Collection) -> None:
     assert (collection.name, collection.count) == ("main", 2)
 
 
-def test_an_update_replaces_the_document_in_searches(collection: Collection) -> None:
+def test_an_update_replaces_the_document_in_searches(collection: Main) -> None:
     add(collection, "a", "b")
     collection.add([Document("a", "new")], vector_of("moved")[None])
     assert collection.search(vector_of("moved"), 1)[0].text == "new"
     assert sorted(hit.id for hit in collection.search(vector_of("a"), 10)) == ["a", "b"]
-    assert collection.unchanged({"a": "new", "b": "changed"}) == {"a"}
 
 
-def test_deleted_documents_are_not_found(collection: Collection) -> None:
+def test_deleted_documents_are_not_found(collection: Main) -> None:
     add(collection, "a", "b", "c")
     assert collection.delete(["a", "missing"]) == 1
     check_holds(collection, "b", "c")
 
 
-def test_an_id_twice_in_one_write_is_found_once(collection: Collection) -> None:
+def test_an_id_twice_in_one_write_is_found_once(collection: Main) -> None:
     add(collection, "a", "a")
     check_holds(collection, "a")
 
 
-def test_a_write_that_fails_changes_neither_half(collection: Collection) -> None:
+def test_a_write_that_fails_changes_neither_half(collection: Main) -> None:
     add(collection, "a")
     with pytest.raises(InvalidRequest):
         collection.add([Document("b", "\ud800")], vector_of("b")[None])
     with pytest.raises(ValueError, match="not finite"):
         collection.add([Document("b", "b")], np.full((1, D), np.nan, dtype=np.float32))
-    collection._documents._writer.execute("PRAGMA max_page_count = 1")
+    collection.documents.database.writer.execute("PRAGMA max_page_count = 1")
     with pytest.raises(StoreError, match="disk is full"):
         collection.add([Document("a", "x" * 100_000)], vector_of("b")[None])
     check_holds(collection, "a")
 
 
 def test_everything_is_found_after_reopening(tmp_path: Path) -> None:
-    first = open_main(tmp_path)
+    first = Main(tmp_path)
     add(first, "a", "b", "c")
     first.delete(["b"])
     first.close()
     first.close()
-    written = snapshot_of(tmp_path).stat()
-    again = open_main(tmp_path)
+    written = snapshot_of(tmp_path).stat().st_mtime_ns
+    again = Main(tmp_path)
     check_holds(again, "a", "c")
     again.close()
-    assert snapshot_of(tmp_path).stat() == written, "nothing changed, nothing written"
+    assert snapshot_of(tmp_path).stat().st_mtime_ns == written, "nothing changed, nothing written"
 
 
 def test_collections_of_one_folder_are_apart(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path)
     for name in ("laws", "news"):
-        opened = Collection.open(tmp_path, name, manifest())
-        add(opened, name)
-        check_holds(opened, name)
-        opened.close()
+        made = folder.create(Info(name, "model-a", D))
+        made.add([Document(name, name)], vector_of(name)[None])
+    folder.close()
+    again = DataFolder(tmp_path)
+    assert sorted(again.collections) == ["laws", "news"]
+    for name, collection in again.collections.items():
+        assert (collection.name, collection.count) == (name, 1)
+        assert collection.documents.ids() == [name]
+    again.remove("laws")
+    assert [path.name for path in (tmp_path / "collections").iterdir()] == ["news"]
+    again.close()
+
+
+def test_a_name_is_used_once(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path)
+    folder.create(Info("laws", "model-a", D))
+    with pytest.raises(AlreadyExists, match="'laws'"):
+        folder.create(Info("laws", "model-a", D))
+    folder.close()
+
+
+def test_a_collection_whose_making_was_interrupted_is_as_if_never_begun(tmp_path: Path) -> None:
+    home = tmp_path / "collections" / "main"
+    home.mkdir(parents=True)
+    (home / "documents.sqlite3").touch()
+    opened = Main(tmp_path)
+    add(opened, "a")
+    check_holds(opened, "a")
+    opened.close()
+
+
+def test_a_removal_that_was_interrupted_is_finished(tmp_path: Path) -> None:
+    opened = Main(tmp_path)
+    add(opened, "a")
+    opened.close()
+    (tmp_path / "collections" / "main").rename(tmp_path / "collections" / ".removed-x")
+    again = DataFolder(tmp_path)
+    assert again.collections == {}
+    assert not list((tmp_path / "collections").iterdir())
+    again.close()
+
+
+def test_a_successor_takes_the_place_whole(tmp_path: Path) -> None:
+    opened = Main(tmp_path)
+    add(opened, "a", "b")
+    info = Info("main", "model-b", D)
+    half = opened.folder.successor(info)
+    half.add([Document("a", "new")], vector_of("a")[None], notes={"far": "1"})
+    half.close()
+    opened.close()
+    opened = Main(tmp_path)
+    check_holds(opened, "a", "b")
+    successor = opened.folder.successor(info)
+    assert successor.documents.noted("far") == "1", "taken up where it stopped"
+    replaced = opened.folder.replace(successor)
+    assert (replaced.info, replaced.documents.ids()) == (info, ["a"])
+    opened.close()
+    assert [path.name for path in (tmp_path / "collections").iterdir()] == ["main"]
+
+
+def test_a_replacement_interrupted_between_its_steps_is_finished(tmp_path: Path) -> None:
+    opened = Main(tmp_path)
+    add(opened, "a", "b")
+    successor = opened.folder.successor(Info("main", "model-b", D))
+    successor.add([Document("a", "new")], vector_of("a")[None], notes={"complete": "yes"})
+    successor.close()
+    opened.close()
+    homes = tmp_path / "collections"
+    (homes / "main").rename(homes / ".removed-x")
+    again = Main(tmp_path)
+    assert again.collection.info.fingerprint == "model-b"
+    assert again.documents.ids() == ["a"]
+    again.close()
+
+
+def test_a_successor_for_yet_another_model_is_begun_anew(tmp_path: Path) -> None:
+    opened = Main(tmp_path)
+    first = opened.folder.successor(Info("main", "model-b", D))
+    first.add([Document("a", "a")], vector_of("a")[None])
+    first.close()
+    second = opened.folder.successor(Info("main", "model-c", 2 * D))
+    assert second.count == 0
+    second.close()
+    opened.close()
 
 
 def test_an_old_snapshot_is_caught_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    first = open_main(tmp_path)
+    first = Main(tmp_path)
     add(first, "a", "b", "c")
     first.save()
     old = snapshot_of(tmp_path).read_bytes()
@@ -136,7 +226,7 @@ def test_an_old_snapshot_is_caught_up(tmp_path: Path, caplog: pytest.LogCaptureF
     add(first, "d", "b")
     first.close()
     snapshot_of(tmp_path).write_bytes(old)
-    again = open_main(tmp_path)
+    again = Main(tmp_path)
     check_holds(again, "b", "c", "d")
     again.close()
     assert not caplog.records
@@ -146,7 +236,7 @@ def test_an_old_snapshot_is_caught_up(tmp_path: Path, caplog: pytest.LogCaptureF
 def test_a_snapshot_of_no_use_is_rebuilt(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = open_main(tmp_path)
+    first = Main(tmp_path)
     add(first, "a", "b", "c")
     first.close()
     snapshot = snapshot_of(tmp_path)
@@ -157,7 +247,7 @@ def test_a_snapshot_of_no_use_is_rebuilt(
         snapshot.write_bytes(
             {"cut short": whole[:-9], "empty": b"", "garbage": b"\xff" * 500}[damage]
         )
-    again = open_main(tmp_path)
+    again = Main(tmp_path)
     check_holds(again, "a", "b", "c")
     again.close()
     assert "rebuilt from 3 documents" in caplog.text
@@ -165,16 +255,16 @@ def test_a_snapshot_of_no_use_is_rebuilt(
 
 
 def test_a_snapshot_newer_than_a_restored_database_is_rebuilt(tmp_path: Path) -> None:
-    first = open_main(tmp_path)
+    first = Main(tmp_path)
     add(first, "a")
     first.close()
     database = tmp_path / "collections" / "main" / "documents.sqlite3"
     backup = shutil.copy(database, tmp_path / "backup")
-    second = open_main(tmp_path)
+    second = Main(tmp_path)
     add(second, "lost")
     second.close()
     shutil.copy(backup, database)
-    restored = open_main(tmp_path)
+    restored = Main(tmp_path)
     check_holds(restored, "a")
     add(restored, "b")  # under the label that the lost one had
     check_holds(restored, "a", "b")
@@ -183,11 +273,11 @@ def test_a_snapshot_newer_than_a_restored_database_is_rebuilt(tmp_path: Path) ->
 
 def test_a_snapshot_of_another_database_is_rebuilt(tmp_path: Path) -> None:
     for folder, id in (("one", "a"), ("two", "b")):
-        opened = open_main(tmp_path / folder)
+        opened = Main(tmp_path / folder)
         add(opened, id)
         opened.close()
     shutil.copy(snapshot_of(tmp_path / "one"), snapshot_of(tmp_path / "two"))
-    two = open_main(tmp_path / "two")
+    two = Main(tmp_path / "two")
     check_holds(two, "b")
     two.close()
 
@@ -195,49 +285,34 @@ def test_a_snapshot_of_another_database_is_rebuilt(tmp_path: Path) -> None:
 def test_a_snapshot_that_cannot_be_written_loses_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = open_main(tmp_path)
+    first = Main(tmp_path)
     add(first, "a")
     snapshot_of(tmp_path).mkdir()  # nothing can be renamed onto a folder
     with caplog.at_level(logging.WARNING):
         first.close()
     assert "no document is lost" in caplog.text
     snapshot_of(tmp_path).rmdir()
-    again = open_main(tmp_path)
+    again = Main(tmp_path)
     check_holds(again, "a")
     again.close()
 
 
-@pytest.mark.parametrize("other", [manifest("model-b"), manifest("model-a", D * 2)])
-def test_another_model_is_refused_by_name_and_changes_nothing(
-    tmp_path: Path, other: Manifest
-) -> None:
-    first = open_main(tmp_path)
-    add(first, "a")
-    first.close()
-    with pytest.raises(StoreError) as refusal:
-        Collection.open(tmp_path, "main", other)
-    for message in (refusal.value.english, refusal.value.chinese):
-        assert "model-a" in message and other.fingerprint in message and "--data" in message
-    again = open_main(tmp_path)
-    check_holds(again, "a")
-    again.close()
-
-
-@pytest.mark.parametrize("name", ["a", "Laws_2020.v1-x", "x" * 64, "...", ".hidden"])
+@pytest.mark.parametrize("name", ["a", "Laws_2020.v1-x", "x" * 64, "_.."])
 def test_names_that_are_allowed(tmp_path: Path, name: str) -> None:
-    opened = Collection.open(tmp_path, name, manifest())
-    assert opened.name == name
-    opened.close()
+    folder = DataFolder(tmp_path)
+    assert folder.create(Info(name, "model-a", D)).name == name
+    folder.close()
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", "a/b", "../x", "a b", "法律", "x" * 65, "a\n", "\0"]
+    "name", ["", ".", "..", ".next-a", "a/b", "../x", "a b", "法律", "x" * 65, "a\n", "\0"]
 )
 def test_names_that_are_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(StoreError) as refusal:
-        Collection.open(tmp_path, name, manifest())
-    assert "集合名称" in refusal.value.chinese
-    assert not list(tmp_path.iterdir())
+    folder = DataFolder(tmp_path)
+    with pytest.raises(InvalidRequest, match="1 to 64"):
+        folder.create(Info(name, "model-a", D))
+    assert not list((tmp_path / "collections").iterdir())
+    folder.close()
 
 
 @pytest.mark.parametrize("in_the_way", ["data", "data/lock/x", "data/collections"])
@@ -246,16 +321,16 @@ def test_a_folder_that_cannot_be_used_is_reported(tmp_path: Path, in_the_way: st
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("in the way", encoding="utf-8")
     with pytest.raises(StoreError) as failure:
-        open_main(tmp_path / "data")
+        Main(tmp_path / "data")
     assert "cannot be used" in failure.value.english
     assert "无法使用" in failure.value.chinese
 
 
-@pytest.mark.parametrize("first_damaged_byte", [0, 3 * 4096])
+@pytest.mark.parametrize("first_damaged_byte", [0, 3 * PAGE_BYTES])
 def test_a_damaged_database_is_reported_and_the_folder_let_go(
     tmp_path: Path, first_damaged_byte: int
 ) -> None:
-    first = open_main(tmp_path)
+    first = Main(tmp_path)
     add(first, *(str(n) for n in range(300)), text="text " * 50)
     first.close()
     database = tmp_path / "collections" / "main" / "documents.sqlite3"
@@ -264,17 +339,17 @@ def test_a_damaged_database_is_reported_and_the_folder_let_go(
     for _ in range(2):
         database.write_bytes(whole[:first_damaged_byte] + damage)
         with pytest.raises(StoreError) as failure:
-            open_main(tmp_path)
+            Main(tmp_path)
         assert "damaged" in failure.value.english
         assert "已损坏" in failure.value.chinese
     database.write_bytes(whole)
-    again = open_main(tmp_path)
+    again = Main(tmp_path)
     assert again.count == 300
     again.close()
 
 
 def hold(folder: Path, pipe: Connection) -> None:
-    opened = open_main(folder)
+    opened = Main(folder)
     pipe.send(os.getpid())
     pipe.recv()
     opened.close()
@@ -286,28 +361,26 @@ def test_a_second_process_is_refused_and_told_who_holds_the_folder(tmp_path: Pat
     holder.start()
     pid = ours.recv()
     with pytest.raises(StoreError) as refusal:
-        Collection.open(tmp_path, "another", manifest())
+        DataFolder(tmp_path)
     assert f"process {pid};" in refusal.value.english
     assert f"进程 {pid} " in refusal.value.chinese
     ours.send("go")
     holder.join()
-    open_main(tmp_path).close()
+    DataFolder(tmp_path).close()
 
 
-def test_a_refused_opening_lets_go_of_the_folder(tmp_path: Path) -> None:
-    open_main(tmp_path).close()
-    for _ in range(2):
-        with pytest.raises(StoreError, match="model-b"):
-            Collection.open(tmp_path, "main", manifest("model-b"))
-    first = open_main(tmp_path)
-    with pytest.raises(StoreError, match=f"process {os.getpid()};"):
-        open_main(tmp_path)
+def test_a_server_that_holds_the_folder_is_named_by_its_address(tmp_path: Path) -> None:
+    first = DataFolder(tmp_path, "http://127.0.0.1:8000")
+    with pytest.raises(StoreError) as refusal:
+        DataFolder(tmp_path)
+    for message in (refusal.value.english, refusal.value.chinese):
+        assert "--url http://127.0.0.1:8000" in message
     first.close()
 
 
 def write_forever(folder: Path, run: int, pipe: Connection) -> None:
     """Every round adds, rewrites and deletes, and only then tells."""
-    collection = open_main(folder)
+    collection = Main(folder)
     for n in count():
         add(collection, *(f"{run}.{n}.{i}" for i in range(4)))
         add(collection, "counter", text=f"{run * 1000 + n}")
@@ -334,16 +407,16 @@ def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path) -> None:
                 break
         acknowledged |= {f"{run}.{n}.{i}" for n in told for i in (1, 2, 3)}
 
-        collection = open_main(tmp_path)
-        assert collection.get(sorted(acknowledged)).keys() == acknowledged
-        assert not collection.get([f"{run}.{n}.0" for n in told])
-        assert int(collection.get(["counter"])["counter"].text) >= run * 1000 + told[-1]
+        collection = Main(tmp_path)
+        assert collection.documents.get(sorted(acknowledged)).keys() == acknowledged
+        assert not collection.documents.get([f"{run}.{n}.0" for n in told])
+        assert int(collection.documents.get(["counter"])["counter"].text) >= run * 1000 + told[-1]
         assert all(collection.search(vector_of(id), 1)[0].id == id for id in acknowledged)
-        assert collection.count == collection._documents.count()
+        assert collection.count == collection.documents.count()
         collection.close()
 
 
-def test_searches_never_see_half_an_update(collection: Collection) -> None:
+def test_searches_never_see_half_an_update(collection: Main) -> None:
     ids = [str(n) for n in range(20)]
     add(collection, *ids, text="0")
     started, written = threading.Event(), threading.Event()
@@ -371,10 +444,10 @@ def test_searches_never_see_half_an_update(collection: Collection) -> None:
 
 
 def test_a_search_between_commit_and_swap_sees_the_old_state_whole(
-    collection: Collection, monkeypatch: pytest.MonkeyPatch
+    collection: Main, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(collection, "a", "b", text="old")
-    transaction = collection._documents.transaction
+    transaction = collection.documents.transaction
     seen: list[str] = []
 
     @contextmanager
@@ -383,7 +456,7 @@ def test_a_search_between_commit_and_swap_sees_the_old_state_whole(
             yield
         seen.extend(f"{hit.id} {hit.text}" for hit in collection.search(vector_of("a"), 2))
 
-    monkeypatch.setattr(collection._documents, "transaction", searched_after_commit)
+    monkeypatch.setattr(collection.documents, "transaction", searched_after_commit)
     add(collection, "a", "b", text="new")
     collection.delete(["a"])
     assert sorted(seen[:2]) == ["a old", "b old"]
@@ -391,23 +464,24 @@ def test_a_search_between_commit_and_swap_sees_the_old_state_whole(
 
 
 def test_a_search_that_a_whole_write_overtakes_asks_the_new_index(
-    collection: Collection, monkeypatch: pytest.MonkeyPatch
+    collection: Main, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(collection, "a", text="old")
-    by_labels = collection._documents.by_labels
+    by_labels = collection.documents.by_labels
 
-    def overtaken(labels: Labels) -> dict[int, Document]:
+    def overtaken(labels: Labels) -> dict[int, Part]:
         monkeypatch.undo()
         add(collection, "a", text="new")
-        return by_labels(labels)
+        rows: dict[int, Part] = by_labels(labels)
+        return rows
 
-    monkeypatch.setattr(collection._documents, "by_labels", overtaken)
+    monkeypatch.setattr(collection.documents, "by_labels", overtaken)
     assert [hit.text for hit in collection.search(vector_of("a"), 1)] == ["new"]
 
 
-def test_an_index_that_missed_a_delete_never_shows_what_is_gone(collection: Collection) -> None:
+def test_an_index_that_missed_a_delete_never_shows_what_is_gone(collection: Main) -> None:
     add(collection, "a", "b")
-    missed = collection._index
+    missed = collection.collection.index
     collection.delete(["a"])
-    collection._index = missed
+    collection.collection.index = missed
     assert [hit.id for hit in collection.search(vector_of("a"), 2)] == ["b"]

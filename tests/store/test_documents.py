@@ -1,5 +1,6 @@
 """Real database files; what the disk or another program does to them is done to them here."""
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.errors import InvalidRequest, StoreError
-from server.store import documents as documents_module
-from server.store.documents import SCHEMA_VERSION, Change, Document, Documents, Info
+from server.chunking import ChunkRules, Span
+from server.errors import InvalidRequest, StoreDamaged, StoreError
+from server.store import database as database_module
+from server.store.database import PAGE_BYTES
+from server.store.documents import Change, Document, Documents, Info, Part, Unfinished
+from server.store.schema import SCHEMA_VERSION
 from server.types import Vectors
 
 INFO = Info("laws", "fingerprint-a", 4)
@@ -48,9 +52,11 @@ def test_documents_come_back_as_they_were_stored(documents: Documents) -> None:
     )
     change = add(documents, plain, full)
     assert documents.get(["b", "missing", "a"]) == {"a": plain, "b": full}
-    assert documents.by_labels(change.added) == dict(
-        zip(change.added.tolist(), [plain, full], strict=True)
-    )
+    parts = documents.by_labels(change.added)
+    assert [parts[label] for label in change.added.tolist()] == [
+        Part(each.id, each.text, each.title, each.metadata, Span(0, len(each.text)), True)
+        for each in (plain, full)
+    ]
 
 
 def test_vectors_come_back_bit_for_bit_in_the_order_asked(documents: Documents) -> None:
@@ -82,7 +88,7 @@ def test_two_databases_have_different_identities(documents: Documents, tmp_path:
 
 def test_commits_reach_the_disk_before_they_return(documents: Documents) -> None:
     settings = {
-        name: documents._writer.execute(f"PRAGMA {name}").fetchone()[0]
+        name: documents.database.writer.execute(f"PRAGMA {name}").fetchone()[0]
         for name in ("journal_mode", "synchronous", "foreign_keys")
     }
     assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
@@ -122,15 +128,17 @@ def test_deleting_skips_ids_that_are_not_there(documents: Documents) -> None:
     assert documents.by_labels(change.added).keys() == {change.added[0]}
 
 
-def test_only_the_very_same_text_is_unchanged(documents: Documents) -> None:
-    add(documents, Document("a", "甲"), Document("b", "乙"))
-    assert documents.unchanged({"a": "甲", "b": "乙 ", "c": "丙"}) == {"a"}
+def test_only_the_very_same_document_is_unchanged(documents: Documents) -> None:
+    stored = [Document("a", "甲"), Document("b", "乙", "题", {"n": [1]}), Document("c", "丙")]
+    add(documents, *stored)
+    changed = Document("c", "丙", metadata={"n": 1})
+    assert documents.unchanged([*stored[:2], changed, Document("d", "丁")]) == {"a", "b"}
 
 
 def test_more_keys_than_one_query_takes(
     documents: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(documents_module, "KEYS_PER_QUERY", 3)
+    monkeypatch.setattr(database_module, "KEYS_PER_QUERY", 3)
     ids = [str(n) for n in range(10)]
     change = add(documents, *(Document(id, id) for id in ids))
     assert list(documents.get(ids)) == ids
@@ -187,7 +195,7 @@ def test_vectors_of_another_width_are_our_bug(documents: Documents) -> None:
     with pytest.raises(AssertionError), documents.transaction():
         documents.add([Document("a", "a")], np.zeros((1, 5), dtype=np.float32))
     with pytest.raises(sqlite3.IntegrityError), documents.transaction():
-        documents._writer.execute("INSERT INTO documents VALUES (1, 'a', 'a', NULL, '{}', x'00')")
+        documents.database.writer.execute("INSERT INTO parts VALUES (1, 1, 0, 1, x'00', 0)")
 
 
 def test_writing_outside_a_transaction_is_our_bug(documents: Documents) -> None:
@@ -196,7 +204,7 @@ def test_writing_outside_a_transaction_is_our_bug(documents: Documents) -> None:
 
 
 def test_a_newer_schema_is_refused_and_left_alone(documents: Documents, path: Path) -> None:
-    documents._writer.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    documents.database.writer.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     documents.close()
     before = path.read_bytes()
     with pytest.raises(StoreError, match="newer server") as refusal:
@@ -222,7 +230,7 @@ def test_damaged_pages_are_reported(documents: Documents, path: Path) -> None:
     add(documents, *(Document(str(n), "text " * 100) for n in range(500)))
     documents.close()
     content = bytearray(path.read_bytes())
-    content[3 * 4096 :] = b"\xff" * (len(content) - 3 * 4096)
+    content[3 * PAGE_BYTES :] = b"\xff" * (len(content) - 3 * PAGE_BYTES)
     path.write_bytes(content)
     with pytest.raises(StoreError) as failure:
         damaged = Documents(path, INFO)
@@ -235,8 +243,8 @@ def test_damaged_pages_are_reported(documents: Documents, path: Path) -> None:
 
 def test_a_full_disk_is_reported_and_stores_nothing(documents: Documents, path: Path) -> None:
     add(documents, Document("a", "a"))
-    pages = documents._writer.execute("PRAGMA page_count").fetchone()[0]
-    documents._writer.execute(f"PRAGMA max_page_count = {pages}")
+    pages = documents.database.writer.execute("PRAGMA page_count").fetchone()[0]
+    documents.database.writer.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StoreError) as failure:
         add(documents, Document("b", "small"), Document("c", "x" * 100_000))
     check_advice(failure.value, path, "free some space", "释放空间")
@@ -255,7 +263,7 @@ def test_a_locked_database_is_reported(documents: Documents, path: Path) -> None
 
 
 def test_a_database_that_cannot_be_written_is_reported(documents: Documents, path: Path) -> None:
-    documents._writer.execute("PRAGMA query_only = ON")
+    documents.database.writer.execute("PRAGMA query_only = ON")
     with pytest.raises(StoreError) as failure:
         add(documents, Document("a", "a"))
     check_advice(failure.value, path, "permissions", "权限")
@@ -272,3 +280,179 @@ def test_a_database_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
     with pytest.raises(StoreError) as failure:
         Documents(tmp_path, INFO)
     check_advice(failure.value, tmp_path, "permissions", "权限")
+
+
+# --- parts, filters and words -----------------------------------------------------------------------
+
+
+def test_parts_come_back_with_their_text_and_place(documents: Documents, path: Path) -> None:
+    with documents.transaction():
+        change = documents.add(
+            [Document("a", "甲乙丙丁戊", "题"), Document("b", "己")],
+            vectors(3),
+            [[Span(0, 3), Span(2, 5)], [Span(0, 1)]],
+        )
+    parts = documents.by_labels(change.added)
+    assert [(part.id, part.text, part.span, part.whole) for part in parts.values()] == [
+        ("a", "甲乙丙", (0, 3), False),
+        ("a", "丙丁戊", (2, 5), False),
+        ("b", "己", (0, 1), True),
+    ]
+    assert documents.count() == 2
+    owners = documents.owners(change.added)
+    assert len(owners) == 3 and len(set(owners.values())) == 2
+    assert len(delete(documents, ["a"]).removed) == 2
+    assert documents.labels().tolist() == [change.added[2]]
+
+
+def test_how_documents_are_cut_is_kept(tmp_path: Path) -> None:
+    info = Info("cut", "fingerprint-a", 4, ChunkRules(100, 10))
+    Documents(tmp_path / "a", info).close()
+    again = Documents(tmp_path / "a", None)
+    assert again.info == info
+    again.close()
+
+
+def test_filters_select_documents_and_parts(documents: Documents) -> None:
+    items = [Document(str(n), f"文本{n}", metadata={"n": n, "tag": ["x"]}) for n in range(6)]
+    labels = add(documents, *items).added
+    late = {"n": {"$gte": 4}}
+    assert documents.labels(late).tolist() == labels[4:].tolist()
+    assert documents.ids(late) == ["4", "5"]
+    assert documents.count(late) == 2
+    assert [each.id for _, each in documents.page(0, 1, late)] == ["4"]
+    delete(documents, ["5"])
+    add(documents, Document("4", "文本4", metadata={"n": 0}))
+    assert documents.labels(late).tolist() == []
+    assert documents.count({"tag": "x"}) == 4
+
+
+def test_words_are_found_until_their_document_goes(documents: Documents) -> None:
+    first, second = add(
+        documents, Document("a", "劳动合同的解除", "民法"), Document("b", "房屋买卖合同")
+    ).added.tolist()
+
+    def found(query: str, filter: dict[str, object] | None = None) -> list[int]:
+        labels, scores = documents.words(query, 10, filter)
+        assert list(scores) == sorted(scores, reverse=True)
+        return [int(label) for label in labels]
+
+    assert found("劳动合同") == [first, second], "more of its words, then fewer"
+    assert found("房屋") == [second]
+    assert sorted(found("合同")) == [first, second]
+    assert found("劳") == [first]
+    assert found("民法") == [first], "in the title"
+    assert found("劳动合同", {"n": 1}) == []
+    assert found("？") == found("") == []
+    delete(documents, ["a"])
+    assert found("劳动合同") == [second]
+    assert found("民法") == found("劳") == []
+    documents.database.writer.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+
+
+def test_words_that_another_version_indexed_are_indexed_anew(
+    documents: Documents, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    label = int(add(documents, Document("a", "劳动合同", "民法")).added[0])
+    with documents.transaction():
+        documents.note("words", "pairs-0")
+        documents.database.writer.execute("INSERT INTO words (words) VALUES ('delete-all')")
+    assert documents.words("民法", 9)[0].tolist() == []
+    documents.close()
+    again = Documents(path, None)
+    assert "indexed anew" in caplog.text
+    assert again.words("民法", 9)[0].tolist() == [label]
+    again.close()
+
+
+def test_pages_follow_each_other_without_gap(documents: Documents) -> None:
+    add(documents, *(Document(str(n), "x") for n in range(7)))
+    seen: list[str] = []
+    after = 0
+    while page := documents.page(after, 3):
+        seen += [document.id for _, document in page]
+        after = page[-1][0]
+    assert seen == [str(n) for n in range(7)]
+
+
+# --- damage and age ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("column", ["text", "title", "metadata", "id"])
+def test_a_document_changed_behind_our_back_is_refused(
+    documents: Documents, path: Path, column: str
+) -> None:
+    label = add(documents, Document("a", "甲", "题", {"k": 1})).added
+    value = '{"k": 2}' if column == "metadata" else "b"
+    documents.database.writer.execute(f"UPDATE documents SET {column} = ?", (value,))
+    with pytest.raises(StoreDamaged) as failure:
+        documents.by_labels(label)
+    check_advice(failure.value, path, "backup", "备份")
+
+
+def test_text_that_is_no_text_any_more_is_damage(documents: Documents, path: Path) -> None:
+    add(documents, Document("a", "甲"))
+    documents.database.writer.execute("UPDATE documents SET text = CAST(x'ff' AS TEXT)")
+    with pytest.raises(StoreDamaged) as failure:
+        documents.get(["a"])
+    check_advice(failure.value, path, "backup", "备份")
+
+
+def test_a_vector_changed_behind_our_back_is_refused(documents: Documents, path: Path) -> None:
+    label = add(documents, Document("a", "甲")).added
+    documents.database.writer.execute("UPDATE parts SET vector = ?", (vectors(1, 9).tobytes(),))
+    with pytest.raises(StoreDamaged) as failure:
+        documents.vectors(label)
+    check_advice(failure.value, path, "backup", "备份")
+
+
+def test_a_file_that_was_never_finished_is_told_apart(path: Path) -> None:
+    sqlite3.connect(path).close()
+    path.touch()
+    with pytest.raises(Unfinished):
+        Documents(path, None)
+    Documents(path, INFO).close()
+
+
+VERSION_1 = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
+    """CREATE TABLE documents (
+        label INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        text TEXT NOT NULL,
+        title TEXT,
+        metadata TEXT NOT NULL,
+        vector BLOB NOT NULL CHECK (length(vector) = 16)
+    ) STRICT""",
+    "PRAGMA user_version = 1",
+)
+
+
+def test_a_file_of_version_1_becomes_one_of_this_version(path: Path) -> None:
+    old = sqlite3.connect(path)
+    for statement in VERSION_1:
+        old.execute(statement)
+    meta = {"name": "laws", "fingerprint": "f", "dimension": "4", "identity": "0" * 32}
+    old.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+    stored = vectors(3)
+    for n, vector in enumerate(stored):
+        row = (f"id{n}", f"劳动合同{n}", None, json.dumps({"n": n}), vector.tobytes())
+        old.execute(
+            "INSERT INTO documents (id, text, title, metadata, vector) VALUES (?,?,?,?,?)", row
+        )
+    old.execute("DELETE FROM documents WHERE id = 'id2'")
+    old.commit()
+    old.close()
+    for _ in range(2):
+        documents = Documents(path, None)
+        assert documents.info == Info("laws", "f", 4, None)
+        assert documents.identity.int == 0
+        assert documents.labels().tolist() == [1, 2]
+        assert documents.vectors(documents.labels()).tobytes() == stored[:2].tobytes()
+        assert documents.get(["id1"])["id1"] == Document("id1", "劳动合同1", None, {"n": 1})
+        assert sorted(documents.words("劳动合同", 9)[0].tolist()) == [1, 2]
+        assert documents.labels({"n": 1}).tolist() == [2]
+        documents.close()
+    documents = Documents(path, None)
+    assert add(documents, Document("new", "new")).added.tolist() == [4], "3 was used"
+    documents.close()

@@ -1,22 +1,16 @@
-"""The index against brute force in numpy, and snapshots that are not what they were."""
+"""The index while it is small: a value, and equal to brute force in numpy."""
 
-import errno
-import os
 import threading
-import uuid
-import zlib
-from pathlib import Path
 
 import faiss
 import numpy as np
 import pytest
 
-from server.store import Labels, index
-from server.store.index import HEADER, RECORD, BadSnapshot, Index
+from server.store import Labels, exact
+from server.store.index import Index
 from server.types import Vectors
 
 D = 8
-IDENTITY = uuid.UUID(int=7)
 
 
 def vectors(n: int, seed: int = 0) -> Vectors:
@@ -31,9 +25,14 @@ def numbered(n: int, first: int = 1) -> Labels:
     return np.arange(first, first + n, dtype=np.int64)
 
 
+def unit(rows: Vectors) -> Vectors:
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.asarray(rows / norms, dtype=np.float32)
+
+
 @pytest.fixture
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "SEGMENT_ROWS", 16)
+    monkeypatch.setattr(exact, "SEGMENT_ROWS", 16)
 
 
 def test_search_equals_brute_force_over_several_segments(small_segments: None) -> None:
@@ -41,10 +40,9 @@ def test_search_equals_brute_force_over_several_segments(small_segments: None) -
     built = Index(D)
     for start in range(0, 100, 7):
         built = built.plus(numbered(100)[start : start + 7], rows[start : start + 7])
-    assert len(built._segments) > 3
+    assert len(built._tail.segments) > 3
     hits = built.search(queries, 10)
-    units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    cosines = queries @ units.T / np.linalg.norm(queries, axis=1, keepdims=True)
+    cosines = unit(queries) @ unit(rows).T
     best = np.argsort(-cosines, axis=1)[:, :10]
     assert hits.labels.tolist() == (best + 1).tolist()
     np.testing.assert_allclose(hits.scores, np.take_along_axis(cosines, best, 1), atol=1e-6)
@@ -53,9 +51,9 @@ def test_search_equals_brute_force_over_several_segments(small_segments: None) -
 
 
 def test_more_rows_than_a_segment_in_one_call_are_split() -> None:
-    rows = vectors(index.SEGMENT_ROWS + 10)
+    rows = vectors(exact.SEGMENT_ROWS + 10)
     built = Index(D).plus(numbered(len(rows)), rows)
-    assert [segment.ntotal for segment in built._segments] == [index.SEGMENT_ROWS, 10]
+    assert [len(segment.labels) for segment in built._tail.segments] == [exact.SEGMENT_ROWS, 10]
     assert built.search(rows[-1:], 1).labels.tolist() == [[len(rows)]]
 
 
@@ -66,9 +64,10 @@ def test_fewer_vectors_than_asked_are_filled_up() -> None:
 
 
 def test_an_empty_index_finds_nothing() -> None:
-    hits = Index(D).search(vectors(3), 2)
-    assert hits.labels.tolist() == [[-1, -1]] * 3
-    assert hits.scores.tolist() == [[-np.inf, -np.inf]] * 3
+    for within in (None, labels(), labels(1, 2)):
+        hits = Index(D).search(vectors(3), 2, within)
+        assert hits.labels.tolist() == [[-1, -1]] * 3
+        assert hits.scores.tolist() == [[-np.inf, -np.inf]] * 3
 
 
 def test_scores_are_cosines_whatever_the_lengths() -> None:
@@ -85,6 +84,16 @@ def test_values_that_are_not_finite_are_refused(value: float) -> None:
     rows[1, 3] = value
     with pytest.raises(ValueError, match="not finite"):
         Index(D).plus(labels(1, 2), rows)
+    with pytest.raises(ValueError, match="not finite"):
+        Index(D).search(rows, 1)
+
+
+def test_only_labels_within_the_filter_are_found(small_segments: None) -> None:
+    rows = vectors(50)
+    built = Index(D).plus(numbered(50), rows)
+    hits = built.search(rows[:1], 4, labels(0, 3, 20, 49, 99))
+    assert sorted(hits.labels[0, :3].tolist()) == [3, 20, 49]
+    assert hits.labels[0, 3] == -1
 
 
 def test_an_index_never_changes(small_segments: None) -> None:
@@ -100,23 +109,20 @@ def test_an_index_never_changes(small_segments: None) -> None:
 def test_a_write_copies_only_the_segments_it_touches(small_segments: None) -> None:
     before = Index(D).plus(numbered(48), vectors(48))
     after = before.minus(labels(1, 999))
-    assert [new is old for new, old in zip(after._segments, before._segments, strict=True)] == [
-        False,
-        True,
-        True,
-    ]
+    pairs = zip(after._tail.segments, before._tail.segments, strict=True)
+    assert [new is old for new, old in pairs] == [False, True, True]
 
 
 def test_segments_thinned_by_deletes_fill_up_again(small_segments: None) -> None:
     built = Index(D).plus(numbered(32), vectors(32)).minus(numbered(12))
     built = built.plus(numbered(12, first=33), vectors(12, seed=1)).minus(numbered(4, first=13))
-    assert sorted(segment.ntotal for segment in built._segments) == [12, 16]
+    assert sorted(len(segment.labels) for segment in built._tail.segments) == [12, 16]
 
 
 def test_a_segment_without_rows_is_dropped(small_segments: None) -> None:
     built = Index(D).plus(numbered(32), vectors(32)).minus(numbered(16))
-    assert len(built._segments) == 1
-    assert not built.minus(numbered(40))._segments
+    assert len(built._tail.segments) == 1
+    assert not built.minus(numbered(40))._tail.segments
 
 
 def test_a_search_uses_one_thread_whichever_thread_asks() -> None:
@@ -134,86 +140,20 @@ def test_a_search_uses_one_thread_whichever_thread_asks() -> None:
     assert seen == [1]
 
 
-@pytest.fixture
-def snapshot(tmp_path: Path, small_segments: None) -> Path:
-    path = tmp_path / "index.faiss"
-    Index(D).plus(numbered(40), vectors(40)).save(path, IDENTITY)
-    return path
+def test_a_small_index_says_that_it_is_exact() -> None:
+    stats = Index(D).plus(numbered(10), vectors(10)).stats()
+    assert (stats.kind, stats.vectors, stats.tail_rows, stats.dead_rows) == ("exact", 10, 10, 0)
+    assert stats.bytes_per_vector == 4 * D + 8
+    assert (stats.sub_quantisers, stats.candidates, stats.recall_at_10) == (None, None, None)
+    assert Index(D).stats().bytes_per_vector == 0
 
 
-def test_a_snapshot_holds_the_same_index(snapshot: Path) -> None:
-    loaded = Index.load(snapshot, D, IDENTITY)
-    assert loaded.labels.tolist() == numbered(40).tolist()
-    assert loaded.search(vectors(40), 1).labels[:, 0].tolist() == numbered(40).tolist()
-    changed = loaded.minus(labels(1)).plus(labels(41), vectors(1))
-    assert changed.search(vectors(1), 1).labels.tolist() == [[41]]
-    assert [path.name for path in snapshot.parent.iterdir()] == ["index.faiss"]
-
-
-def test_an_empty_index_can_be_saved(tmp_path: Path) -> None:
-    Index(D).save(tmp_path / "index.faiss", IDENTITY)
-    assert len(Index.load(tmp_path / "index.faiss", D, IDENTITY)) == 0
-
-
-def test_a_snapshot_cut_short_anywhere_is_detected(snapshot: Path) -> None:
-    content = snapshot.read_bytes()
-    for length in [*range(0, len(content), 61), len(content) - 1]:
-        snapshot.write_bytes(content[:length])
-        with pytest.raises(BadSnapshot, match=snapshot.name):
-            Index.load(snapshot, D, IDENTITY)
-
-
-def test_a_snapshot_with_a_wrong_byte_anywhere_is_detected(snapshot: Path) -> None:
-    content = snapshot.read_bytes()
-    for place in [*range(HEADER.size + RECORD.size), *range(44, len(content), 61)]:
-        snapshot.write_bytes(
-            content[:place] + bytes([content[place] ^ 0x81]) + content[place + 1 :]
-        )
-        with pytest.raises(BadSnapshot, match=snapshot.name):
-            Index.load(snapshot, D, IDENTITY)
-
-
-def test_a_snapshot_with_something_behind_it_is_detected(snapshot: Path) -> None:
-    snapshot.write_bytes(snapshot.read_bytes() + b"\0")
-    with pytest.raises(BadSnapshot, match="more bytes"):
-        Index.load(snapshot, D, IDENTITY)
-
-
-def test_a_snapshot_of_something_else_is_detected(snapshot: Path) -> None:
-    with pytest.raises(BadSnapshot, match="dimension 8, not 16"):
-        Index.load(snapshot, 16, IDENTITY)
-    with pytest.raises(BadSnapshot, match="another database"):
-        Index.load(snapshot, D, uuid.UUID(int=8))
-    with pytest.raises(BadSnapshot, match="cannot be read"):
-        Index.load(snapshot.with_name("missing"), D, IDENTITY)
-
-
-@pytest.mark.parametrize(
-    ("body", "reason"),
-    [
-        (faiss.serialize_index(faiss.IndexFlatIP(D)).tobytes(), "another kind"),
-        (faiss.serialize_index(faiss.IndexIDMap2(faiss.IndexFlatIP(4))).tobytes(), "another kind"),
-        (b"future format", "not readable by this FAISS"),
-    ],
-)
-def test_a_snapshot_that_holds_another_kind_is_detected(
-    tmp_path: Path, body: bytes, reason: str
-) -> None:
-    path = tmp_path / "index.faiss"
-    header = HEADER.pack(index.MAGIC, IDENTITY.bytes, D, 1)
-    path.write_bytes(header + RECORD.pack(len(body), zlib.crc32(body)) + body)
-    with pytest.raises(BadSnapshot, match=reason):
-        Index.load(path, D, IDENTITY)
-
-
-def test_a_snapshot_that_fails_leaves_the_last_one(
-    snapshot: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        Index(D).save(snapshot, IDENTITY)
-    assert len(Index.load(snapshot, D, IDENTITY)) == 40
-    assert [path.name for path in snapshot.parent.iterdir()] == ["index.faiss"]
+def test_compacting_few_vectors_leaves_them_exact() -> None:
+    before = Index(D).plus(numbered(50), vectors(50))
+    assert not before.compaction_due
+    after = before.compacted()
+    assert after.stats() == before.stats()
+    assert (
+        after.search(vectors(5), 3).labels.tolist() == before.search(vectors(5), 3).labels.tolist()
+    )
+    assert len(Index(D).compacted()) == 0

@@ -1,0 +1,138 @@
+"""How fast are documents indexed, beside the encoder alone on the same texts?
+
+    python -m benchmarks.ingest [--texts FILE] [--count 3000] [--turns 3]
+
+In turn within one run, each turn with other texts: the raw lanes (the server's own queue and threads,
+fed with token ids that were made before) and `python -m server index` into an empty folder, one
+vector a document, by the time it says itself: reading, tokenising, embedding, words, SQLite with
+every batch on the disk, and the index. FILE: JSON lines with "text", also .gz, or a JSON list; without
+it, texts of the lengths of law articles. One JSON line.
+"""
+
+import argparse
+import asyncio
+import gzip
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks import machine, workloads
+from server.batching import BatchLimits, Job
+from server.config import DEFAULT_MODEL, Config
+from server.cpu import cpu_budget
+from server.encoder import Model
+from server.lanes import Lanes
+from server.metrics import Metrics
+from server.types import Ids
+
+PORTION = 256
+PORTIONS_AT_ONCE = 4
+SECONDS = re.compile(r"(\d+\.\d+) s\s*$")
+
+
+def main() -> None:
+    arguments = _arguments()
+    texts = _texts(arguments)
+    model = Model(arguments.model, cpu_budget())
+    raw, indexed, sizes = [], [], []
+    for turn in range(arguments.turns):
+        some = texts[turn * arguments.count : (turn + 1) * arguments.count]
+        raw.append(len(some) / asyncio.run(_raw_seconds(model, some)))
+        with tempfile.TemporaryDirectory() as scratch:
+            indexed.append(len(some) / _index_seconds(arguments.model, some, Path(scratch)))
+            files = (Path(scratch) / "data").rglob("*")
+            sizes.append(sum(file.stat().st_size for file in files if file.is_file()))
+    ratios = [ours / theirs for ours, theirs in zip(indexed, raw, strict=True)]
+    line = {
+        "case": "ingest",
+        "documents": arguments.count,
+        "turns": arguments.turns,
+        "raw_per_s": round(statistics.median(raw), 1),
+        "indexed_per_s": round(statistics.median(indexed), 1),
+        "ratio": round(statistics.median(ratios), 3),
+        "bytes_per_document": round(statistics.median(sizes) / arguments.count),
+        "machine": machine.facts(),
+    }
+    print(json.dumps(line))
+
+
+async def _raw_seconds(model: Model, texts: Sequence[str]) -> float:
+    """The lanes alone, always with more than they can do at once."""
+    ids = [each for text in texts for each in model.tokenizer.encode([text]).ids]
+    config, loop = Config(), asyncio.get_running_loop()
+    limits = BatchLimits(config.batch_tokens, config.interactive_tokens, 1 << 30, 1 << 30)
+
+    def deliver(jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            loop.call_soon_threadsafe(job.waiter.set_result, None)
+
+    lanes = Lanes(model.encoder, limits, Metrics(), deliver, cpu_budget(), model.wide)
+    gate = asyncio.Semaphore(PORTIONS_AT_ONCE)
+
+    async def portion(some: Sequence[Ids]) -> None:
+        async with gate:
+            waiter: asyncio.Future[None] = loop.create_future()
+            vectors = np.empty((len(some), model.manifest.dimension), np.float32)
+            lanes.submit(Job(some, vectors, waiter, time.perf_counter()))
+            await waiter
+
+    started = time.perf_counter()
+    await asyncio.gather(
+        *(portion(ids[begin : begin + PORTION]) for begin in range(0, len(ids), PORTION))
+    )
+    seconds = time.perf_counter() - started
+    await asyncio.to_thread(lanes.close, 10)
+    return seconds
+
+
+def _index_seconds(model: Path, texts: Sequence[str], scratch: Path) -> float:
+    source = scratch / "texts.jsonl"
+    with source.open("w", encoding="utf-8") as file:
+        for number, text in enumerate(texts):
+            file.write(json.dumps({"id": str(number), "text": text}, ensure_ascii=False) + "\n")
+    command = [sys.executable, "-m", "server", "index", str(source), "--chunk-tokens", "0"]
+    command += ["--model", str(model), "--data", str(scratch / "data"), "--log-level", "warning"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = SECONDS.search(done.stdout)
+    if done.returncode or found is None:
+        sys.exit(f"{command} said: {done.stdout}{done.stderr}")
+    return float(found[1])
+
+
+def _texts(arguments: argparse.Namespace) -> list[str]:
+    count = arguments.count * arguments.turns
+    path = arguments.texts
+    if path is None:
+        return workloads.generate("laws", count)
+    if path.suffix == ".json":
+        found = [str(text) for text in json.loads(path.read_text(encoding="utf-8"))]
+    else:
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", encoding="utf-8") as file:
+            found = [str(json.loads(line)["text"]) for line in file]
+    if len(found) < count:
+        sys.exit(f"{path} has {len(found)} texts, {count} are needed: lower --count or --turns")
+    return found[:count]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--texts", type=Path, help="JSON lines with text, or a JSON list")
+    parser.add_argument("--count", type=int, default=3000, help="documents a turn")
+    parser.add_argument("--turns", type=int, default=3)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""How well are documents found? nDCG@10 of search by meaning, by words and by both.
+
+    python -m benchmarks.retrieval --data FOLDER [--model ARTIFACT] [--float ARTIFACT]
+
+FOLDER is in BEIR's layout: corpus.jsonl, queries.jsonl (or .gz; _id, title, text) and qrels.tsv
+(query, document, score, with a heading). Documents go into a real collection in a scratch folder,
+one vector a document, and queries through the code that answers POST /search. With --float, the
+vectors of the float32 artifact, ranked exactly with numpy, stand beside it: what the numbers would
+be without int8 and without an index. One JSON line a mode.
+"""
+
+import argparse
+import asyncio
+import gzip
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import machine
+from server.config import DEFAULT_MODEL, Config
+from server.encoder import Model
+from server.engine import Engine
+from server.library import Library
+from server.metrics import Metrics
+from server.store.documents import Document
+from server.store.folder import DataFolder
+from server.store.search import Mode, Query
+
+MODES: tuple[Mode, ...] = ("dense", "lexical", "hybrid")
+DEPTH = 10
+PORTION = 1000
+Relevant = dict[str, dict[str, float]]
+
+
+def main() -> None:
+    arguments = _arguments()
+    corpus, queries, relevant = _read(arguments.data)
+    facts = machine.facts()
+
+    def show(mode: str, found: dict[str, list[str]]) -> None:
+        line = {
+            "case": "retrieval",
+            "data": arguments.data.name,
+            "mode": mode,
+            "ndcg_at_10": ndcg(found, relevant),
+            "documents": len(corpus),
+            "queries": len(queries),
+            "machine": facts,
+        }
+        print(json.dumps(line), flush=True)
+
+    model = Model(arguments.model)
+    for mode, found in asyncio.run(_served(model, corpus, queries)).items():
+        show(mode, found)
+    if arguments.float:
+        show("float32, exact", _exact(Model(arguments.float), corpus, queries))
+
+
+async def _served(
+    model: Model, corpus: Sequence[Document], queries: dict[str, str]
+) -> dict[str, dict[str, list[str]]]:
+    """By mode: each query's ten best, as POST /search would find them."""
+    metrics, config = Metrics(), Config()
+    engine = Engine(model, config, metrics, asyncio.get_running_loop())
+    answers: dict[str, dict[str, list[str]]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        library = Library(DataFolder(Path(scratch)), engine, config, metrics)
+        shelf = library.create("retrieval", chunks=None)
+        await shelf.add(corpus)
+        texts = list(queries.values())
+        vectors = np.concatenate(
+            [
+                await shelf.vectors_of(texts[begin : begin + PORTION])
+                for begin in range(0, len(texts), PORTION)
+            ]
+        )
+        for mode in MODES:
+            asked = [
+                Query(mode, DEPTH, vector, text)
+                for text, vector in zip(texts, vectors, strict=True)
+            ]
+            hits = await shelf.search(asked)
+            answers[mode] = {
+                id: [hit.id for hit in row] for id, row in zip(queries, hits, strict=True)
+            }
+        await library.close()
+    engine.close()
+    return answers
+
+
+def _exact(
+    model: Model, corpus: Sequence[Document], queries: dict[str, str]
+) -> dict[str, list[str]]:
+    def embed(texts: Sequence[str], kind: Any) -> Any:
+        ids = model.tokenizer.encode(texts, kind).ids
+        return np.concatenate([model.encoder.encode([row]) for row in ids])
+
+    scores = (
+        embed(list(queries.values()), "query")
+        @ embed([document.text for document in corpus], "document").T
+    )
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
+    return {id: [corpus[place].id for place in row] for id, row in zip(queries, best, strict=True)}
+
+
+def ndcg(found: dict[str, list[str]], relevant: Relevant) -> float:
+    """Mean nDCG@10 x 100 over the queries that have a relevant document."""
+    discount = 1 / np.log2(np.arange(2, DEPTH + 2))
+    values = []
+    for query, judged in relevant.items():
+        gains = np.array([judged.get(id, 0.0) for id in found[query][:DEPTH]])
+        ideal = np.sort(np.array(list(judged.values())))[::-1][:DEPTH]
+        values.append(
+            (gains * discount[: len(gains)]).sum() / (ideal * discount[: len(ideal)]).sum()
+        )
+    return round(float(np.mean(values)) * 100, 2)
+
+
+def _read(folder: Path) -> tuple[list[Document], dict[str, str], Relevant]:
+    corpus = [
+        Document(row["_id"], row["text"], row.get("title") or None)
+        for row in _lines(folder / "corpus.jsonl")
+    ]
+    queries = {row["_id"]: row["text"] for row in _lines(folder / "queries.jsonl")}
+    relevant: Relevant = {}
+    for line in (folder / "qrels.tsv").read_text(encoding="utf-8").splitlines()[1:]:
+        query, document, score = line.split("\t")
+        if float(score) > 0:
+            relevant.setdefault(query, {})[document] = float(score)
+    return corpus, queries, relevant
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    packed = path.with_name(path.name + ".gz")
+    if packed.exists():
+        with gzip.open(packed, "rt", encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder in BEIR's layout")
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--float", type=Path, help="float32 artifact of the same checkpoint")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""What does a search cost beside an embedding, and what do writes do to it? Over HTTP.
+
+    python -m server index laws.jsonl --collection laws --chunk-tokens 0 --data FOLDER
+    python -m benchmarks.search --data FOLDER --collection laws [--queries FILE.json] [--turns 5]
+
+The real server over a folder that is indexed already. In turn within one run, under wrk: POST /embed of
+a query with its instruction and POST /search of the same query, for 1 and 16 clients, every text
+unique so that nothing is remembered. Then the latency of a lone client's searches while nothing is
+written and while another client adds documents as fast as they are taken. One JSON line a result.
+"""
+
+import argparse
+import http.client
+import json
+import statistics
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from benchmarks import machine, workloads
+from benchmarks.serve import server, under_wrk
+from server.config import DEFAULT_MODEL
+
+BATCH = 256
+
+
+def main() -> None:
+    arguments = _arguments()
+    texts = workloads.load("queries", 2000, arguments.queries)
+    facts = machine.facts()
+
+    def show(line: dict[str, Any]) -> None:
+        print(json.dumps({**line, "machine": facts}), flush=True)
+
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        embed = _bodies(scratch / "embed", [{"texts": [t], "input_type": "query"} for t in texts])
+        search = _bodies(scratch / "search", [{"query": text, "top_k": 10} for text in texts])
+        with server(arguments.model, scratch, data=arguments.data) as (url, _):
+            path = f"/collections/{arguments.collection}"
+            stats = _ask(url, "GET", f"{path}/stats")
+            show({"case": "collection", **{key: stats[key] for key in ("parts", "bytes", "index")}})
+            paths = {"embed": ("/embed", embed), "search": (f"{path}/search", search)}
+            for clients in (1, 16):
+                show(_beside(url, paths, clients, arguments))
+            show(_while_adding(url, f"{path}/search", search, arguments))
+
+
+def _beside(
+    url: str, paths: dict[str, tuple[str, Path]], clients: int, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in paths}
+    for turn in range(arguments.turns):
+        for name, (path, bodies) in paths.items():
+            runs[name].append(under_wrk(url + path, bodies, clients, arguments.seconds, turn))
+    line: dict[str, Any] = {"case": "search", "clients": clients}
+    for key, ratio in (("p50_ms", "p50_ratio"), ("per_s", "rate_ratio")):
+        for name, found in runs.items():
+            line[f"{name}_{key}"] = round(statistics.median(run[key] for run in found), 3)
+        pairs = zip(runs["search"], runs["embed"], strict=True)
+        line[ratio] = round(statistics.median(ours[key] / theirs[key] for ours, theirs in pairs), 3)
+    return line
+
+
+def _while_adding(
+    url: str, path: str, bodies: Path, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """The p99 of a lone client's searches, idle and beside a writer, in turn."""
+    _ask(url, "POST", "/collections", {"name": "written", "chunks": None})
+    idle, busy, added = [], [], 0
+    for turn in range(arguments.turns):
+        idle.append(under_wrk(url + path, bodies, 1, arguments.seconds, turn))
+        writer = _Writer(url, turn)
+        writer.start()
+        writer.under_way.wait()
+        busy.append(under_wrk(url + path, bodies, 1, arguments.seconds, turn + 1000))
+        writer.stop.set()
+        writer.join()
+        added += writer.added
+    _ask(url, "DELETE", "/collections/written")
+
+    def middle(runs: Sequence[dict[str, float]], key: str) -> float:
+        return statistics.median(run[key] for run in runs)
+
+    return {
+        "case": "search while adding",
+        "idle_p50_ms": middle(idle, "p50_ms"),
+        "idle_p99_ms": middle(idle, "p99_ms"),
+        "adding_p50_ms": middle(busy, "p50_ms"),
+        "adding_p99_ms": middle(busy, "p99_ms"),
+        "p99_ratio": round(middle(busy, "p99_ms") / middle(idle, "p99_ms"), 2),
+        "documents_added": added,
+    }
+
+
+class _Writer(threading.Thread):
+    """Adds law-like documents, a batch a request, until it is stopped."""
+
+    def __init__(self, url: str, seed: int) -> None:
+        super().__init__()
+        self.added = 0
+        self.stop, self.under_way = threading.Event(), threading.Event()
+        self._url = url
+        self._texts = workloads.generate("laws", 64 * BATCH, seed=seed + 2)
+
+    def run(self) -> None:
+        place = 0
+        while not self.stop.is_set():
+            texts = [self._texts[(place + i) % len(self._texts)] for i in range(BATCH)]
+            documents = [{"id": str(place + i), "text": text} for i, text in enumerate(texts)]
+            self.under_way.set()
+            _ask(self._url, "POST", "/collections/written/documents", {"documents": documents})
+            place += BATCH
+            self.added += BATCH
+
+
+def _ask(url: str, method: str, path: str, body: Any = None) -> Any:
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=120)
+    headers = {"content-type": "application/json"}
+    connection.request(method, path, None if body is None else json.dumps(body), headers)
+    reply = connection.getresponse()
+    answer = json.loads(reply.read())
+    connection.close()
+    if reply.status >= 300:
+        raise SystemExit(f"{method} {path}: {answer}")
+    return answer
+
+
+def _bodies(path: Path, requests: Sequence[dict[str, Any]]) -> Path:
+    """One JSON body a line, with a place for what makes each text unique."""
+    lines = []
+    for request in requests:
+        if "texts" in request:
+            request = {**request, "texts": [workloads.UNIQUE + request["texts"][0]]}
+        else:
+            request = {**request, "query": workloads.UNIQUE + request["query"]}
+        lines.append(json.dumps(request, ensure_ascii=False))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--data", type=Path, required=True, help="data folder, indexed")
+    parser.add_argument("--collection", default="default")
+    parser.add_argument("--queries", type=Path, help="a JSON list of questions")
+    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--turns", type=int, default=5, help="alternations; medians count")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

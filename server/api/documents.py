@@ -1,0 +1,147 @@
+"""Documents of a collection: stored, read, listed, counted, removed; in the native shapes."""
+
+from typing import Any
+
+import msgspec
+from starlette.datastructures import QueryParams
+
+from server.api.http import Call, Reply, checked_filter, decode, json_body, shelf_of
+from server.errors import DocumentNotFound, InvalidRequest
+from server.sources import MAX_ID, text_id
+from server.store.documents import Document
+
+MAX_PAGE = 1000
+
+
+class NewDocument(msgspec.Struct):
+    """id: left out, it follows from the text, so that sending a text twice stores it once."""
+
+    text: str
+    id: str | int | None = None
+    title: str | None = None
+    metadata: dict[str, Any] = {}
+
+
+class AddRequest(msgspec.Struct):
+    """replace: whether documents of the same ids give way; false refuses them with 409."""
+
+    documents: list[NewDocument]
+    replace: bool = True
+
+
+class Added(msgspec.Struct):
+    """ids: in the order of the request. stored: how many were new or changed."""
+
+    ids: list[str]
+    stored: int
+
+
+class Select(msgspec.Struct):
+    ids: list[str | int] | None = None
+    filter: dict[str, Any] | None = None
+
+
+class Count(msgspec.Struct):
+    count: int
+
+
+class Removed(msgspec.Struct):
+    removed: int
+
+
+class Stored(msgspec.Struct):
+    id: str
+    text: str
+    title: str | None
+    metadata: dict[str, Any]
+
+
+class Page(msgspec.Struct):
+    """next: what to give as `after` for the page that follows, null at the end."""
+
+    documents: list[Stored]
+    next: str | None
+
+
+async def add(call: Call) -> Reply:
+    request = decode(call.body, AddRequest)
+    documents = [_document(index, given) for index, given in enumerate(request.documents)]
+    stored = await shelf_of(call).add(documents, replace=request.replace) if documents else 0
+    return Reply(json_body(Added([document.id for document in documents], stored)))
+
+
+async def get(call: Call) -> Reply:
+    id = str(call.scope["path_params"]["id"])
+    shelf = shelf_of(call)
+    found = await shelf.read(lambda: shelf.collection.documents.get([id]))
+    if id not in found:
+        raise DocumentNotFound(f"there is no document {id!r}")
+    return Reply(json_body(_stored(found[id])))
+
+
+async def page(call: Call) -> Reply:
+    """Oldest first."""
+    shelf = shelf_of(call)
+    options = QueryParams(call.scope["query_string"])
+    limit = _number(options, "limit", default=100, low=1, high=MAX_PAGE)
+    after = _number(options, "after", default=0, low=0, high=2**63 - 1)
+    given = decode(options["filter"].encode(), dict) if "filter" in options else None
+    filter = checked_filter(given)
+    found = await shelf.read(lambda: shelf.collection.documents.page(after, limit, filter))
+    following = str(found[-1][0]) if len(found) == limit else None
+    return Reply(json_body(Page([_stored(document) for _, document in found], following)))
+
+
+async def remove_one(call: Call) -> Reply:
+    id = str(call.scope["path_params"]["id"])
+    if not await shelf_of(call).delete([id]):
+        raise DocumentNotFound(f"there is no document {id!r}")
+    return Reply(json_body(Removed(1)))
+
+
+async def remove(call: Call) -> Reply:
+    """By ids or by filter; one of them is needed, so that nothing is removed by mistake."""
+    request, shelf = decode(call.body, Select), shelf_of(call)
+    if (request.ids is None) == (request.filter is None):
+        raise InvalidRequest('exactly one of "ids" and "filter" is needed', param="ids")
+    if request.ids is not None:
+        return Reply(json_body(Removed(await shelf.delete([str(id) for id in request.ids]))))
+    filter = checked_filter(request.filter)
+    if filter is None:
+        raise InvalidRequest(
+            "an empty filter would remove every document; delete the collection instead",
+            param="filter",
+        )
+    return Reply(json_body(Removed(await shelf.delete_where(filter))))
+
+
+async def count(call: Call) -> Reply:
+    request, shelf = decode(call.body, Select), shelf_of(call)
+    if request.ids is not None:
+        raise InvalidRequest('"ids" are not counted; give a "filter" or nothing', param="ids")
+    filter = checked_filter(request.filter)
+    found = await shelf.read(lambda: shelf.collection.documents.count(filter))
+    return Reply(json_body(Count(found)))
+
+
+def _document(index: int, given: NewDocument) -> Document:
+    id = text_id(given.text) if given.id is None else str(given.id)
+    if not 1 <= len(id) <= MAX_ID:
+        raise InvalidRequest(
+            f"documents[{index}].id has {len(id)} characters; 1 to {MAX_ID} are possible",
+            param="documents",
+        )
+    return Document(id, given.text, given.title, given.metadata)
+
+
+def _stored(document: Document) -> Stored:
+    return Stored(document.id, document.text, document.title, dict(document.metadata))
+
+
+def _number(options: QueryParams, name: str, *, default: int, low: int, high: int) -> int:
+    text = options.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+        raise InvalidRequest(
+            f"{name} {text!r} is not a whole number from {low} to {high}", param=name
+        )
+    return int(text)

@@ -1,0 +1,88 @@
+"""GET /openapi.json: every route, described from the types that decode and encode its bodies."""
+
+import inspect
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from server.api.http import Call, ErrorReply, Handler, Reply, json_body
+
+REFERENCE = "#/components/schemas/{name}"
+PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
+
+
+class Operation(NamedTuple):
+    """A route, and what OpenAPI says of it.
+
+    request, response: types of the JSON bodies, any of them; none where there is no body. query:
+    names of parameters after the "?". status: of the reply when all is well.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    error_reply: ErrorReply
+    summary: str
+    request: Sequence[Any] = ()
+    response: Sequence[Any] = ()
+    query: Sequence[str] = ()
+    status: int = 200
+
+
+def page(operations: Sequence[Operation], version: str) -> Handler:
+    """The handler; the document is made once."""
+    body = json_body(document(operations, version))
+
+    async def openapi(_: Call) -> Reply:
+        return Reply(body)
+
+    return openapi
+
+
+def document(operations: Sequence[Operation], version: str) -> dict[str, Any]:
+    """An OpenAPI 3.1 document of these operations."""
+    types = [kind for each in operations for kind in (*each.request, *each.response)]
+    schemas, components = msgspec.json.schema_components(types, ref_template=REFERENCE)
+    schema_of = {id(kind): schema for kind, schema in zip(types, schemas, strict=True)}
+    paths: dict[str, dict[str, Any]] = {}
+    for each in operations:
+        path = PARAMETER.sub(r"{\1}", each.path)
+        paths.setdefault(path, {})[each.method.lower()] = _operation(each, schema_of)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Inkwell", "version": version},
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+
+
+def _operation(operation: Operation, schema_of: dict[int, Any]) -> dict[str, Any]:
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in PARAMETER.findall(operation.path)
+    ] + [{"name": name, "in": "query", "schema": {"type": "string"}} for name in operation.query]
+    described: dict[str, Any] = {
+        "summary": operation.summary,
+        "responses": {
+            str(operation.status): _content("Done", operation.response, schema_of),
+            "default": {"description": "Refused or failed; the body says why"},
+        },
+    }
+    if note := inspect.getdoc(operation.handler):
+        described["description"] = note
+    if parameters:
+        described["parameters"] = parameters
+    if operation.request:
+        body = _content("The request", operation.request, schema_of)
+        described["requestBody"] = {**body, "required": True}
+    return described
+
+
+def _content(description: str, kinds: Sequence[Any], schema_of: dict[int, Any]) -> dict[str, Any]:
+    if not kinds:
+        return {"description": description}
+    schemas = [schema_of[id(kind)] for kind in kinds]
+    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    return {"description": description, "content": {"application/json": {"schema": schema}}}

@@ -1,0 +1,150 @@
+"""Search in a collection, in the native shapes."""
+
+import math
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from server.api.http import Call, Reply, checked_filter, decode, json_body, shelf_of
+from server.errors import InvalidRequest, TooManyTexts
+from server.shelf import Shelf
+from server.store import search as store
+from server.store.fusion import DENSE_WEIGHT, LEXICAL_WEIGHT
+from server.store.lexical import highlight
+from server.store.search import Mode, Query
+from server.types import Vectors
+
+MAX_TOP_K = 1000
+MAX_QUERIES = 256
+
+
+class Weights(msgspec.Struct):
+    dense: float = DENSE_WEIGHT
+    lexical: float = LEXICAL_WEIGHT
+
+
+class SearchRequest(msgspec.Struct):
+    """One of query, queries and vector is needed; a query may come with its vector."""
+
+    query: str | None = None
+    queries: list[str] | None = None
+    vector: list[float] | None = None
+    top_k: int = 10
+    min_score: float | None = None
+    filter: dict[str, Any] | None = None
+    mode: Mode = "dense"
+    weights: Weights | None = None
+    highlight: bool = False
+
+
+class Matched(msgspec.Struct):
+    """Characters of the document that a hit's text is, half open; whole: there is no more."""
+
+    begin: int
+    end: int
+    whole: bool
+
+
+class Hit(msgspec.Struct):
+    """highlights: [begin, end] of the query's words in `text`; only where asked for."""
+
+    id: str
+    score: float
+    text: str
+    title: str | None
+    metadata: dict[str, Any]
+    part: Matched
+    highlights: list[tuple[int, int]] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Hits(msgspec.Struct):
+    hits: list[Hit]
+
+
+class Results(msgspec.Struct):
+    """In the order of `queries`."""
+
+    results: list[Hits]
+
+
+async def search(call: Call) -> Reply:
+    request, shelf = decode(call.body, SearchRequest), shelf_of(call)
+    _check(request)
+    texts = [request.query] if request.queries is None else request.queries
+    vectors = await _vectors(request, [text for text in texts if text is not None], shelf)
+    weights = request.weights or Weights()
+    filter = checked_filter(request.filter)
+    queries = [
+        Query(
+            request.mode,
+            request.top_k,
+            None if vectors is None else vectors[place],
+            text,
+            request.min_score,
+            filter,
+            (weights.dense, weights.lexical),
+        )
+        for place, text in enumerate(texts)
+    ]
+    found = await shelf.search(queries)
+    lists = [
+        Hits([_hit(hit, text if request.highlight else None) for hit in hits])
+        for hits, text in zip(found, texts, strict=True)
+    ]
+    return Reply(json_body(lists[0] if request.queries is None else Results(lists)))
+
+
+async def _vectors(request: SearchRequest, texts: list[str], shelf: Shelf) -> Vectors | None:
+    if request.mode == "lexical" or (request.queries is not None and not texts):
+        return None
+    if request.vector is None:
+        return await shelf.vectors_of(texts)
+    vector = np.array([request.vector], dtype=np.float32)
+    dimension = shelf.collection.info.dimension
+    if vector.shape[1] != dimension or not np.isfinite(vector).all() or not vector.any():
+        raise InvalidRequest(
+            f"vector must be {dimension} finite numbers, not all 0; it has {vector.shape[1]}",
+            param="vector",
+        )
+    return vector
+
+
+def _check(request: SearchRequest) -> None:
+    query, queries, vector = request.query, request.queries, request.vector
+    asked = sum(given is not None for given in (query, queries))
+    if asked > 1 or (asked == 0 and vector is None):
+        raise InvalidRequest('exactly one of "query", "queries" and "vector" is needed')
+    if vector is not None and (queries is not None or request.mode == "lexical"):
+        raise InvalidRequest(
+            '"vector" goes with mode "dense", or with "query" and mode "hybrid"', param="vector"
+        )
+    if query is None and queries is None and request.mode != "dense":
+        raise InvalidRequest(f'mode "{request.mode}" needs a "query" with words', param="query")
+    if not 1 <= request.top_k <= MAX_TOP_K:
+        raise InvalidRequest(f"top_k {request.top_k} is outside 1 to {MAX_TOP_K}", param="top_k")
+    if queries is not None and not 1 <= len(queries) <= MAX_QUERIES:
+        raise TooManyTexts(
+            f"{len(queries)} queries in one request; 1 to {MAX_QUERIES} are possible",
+            param="queries",
+        )
+    weights = request.weights or Weights()
+    parts = (weights.dense, weights.lexical)
+    if not all(math.isfinite(part) and part >= 0 for part in parts) or not any(parts):
+        raise InvalidRequest(
+            f"weights {parts[0]} and {parts[1]} must be 0 or more, and not both 0", param="weights"
+        )
+
+
+def _hit(hit: store.Hit, query: str | None) -> Hit:
+    shown = Hit(
+        hit.id,
+        hit.score,
+        hit.text,
+        hit.title,
+        dict(hit.metadata),
+        Matched(hit.span.begin, hit.span.end, hit.whole),
+    )
+    if query is not None:
+        shown.highlights = highlight(hit.text, query)
+    return shown

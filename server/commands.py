@@ -1,0 +1,253 @@
+"""What each command does; everything a person reads is Chinese and English.
+
+A command loads what it needs when it runs: --help answers at once, and a backup needs no model.
+"""
+
+import asyncio
+import contextlib
+import logging
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from server.config import Config
+from server.errors import BadArtifact, BadSettings
+from server.metrics import now
+
+if TYPE_CHECKING:
+    from server.local import Local
+    from server.store.search import Hit
+    from server.target import Chunks, Target
+
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+def serve(config: Config, _: Namespace) -> int:
+    from server.app import create_app
+    from server.encoder import SAME_VECTORS, Model
+    from server.engine import wide_threads
+    from server.listener import listen
+    from server.store.folder import DataFolder
+
+    model = Model(config.model, wide_threads(config))
+    if model.self_test_cosine < SAME_VECTORS:
+        logging.getLogger(__name__).warning(
+            "this CPU computes other int8 vectors than the exporting one (cosine %.4f); export"
+            " again with --weight-bits 7 for the same vectors on every CPU."
+            " 本机 CPU 的 int8 结果与导出时不同；如需跨机一致，请用 --weight-bits 7 重新导出",
+            model.self_test_cosine,
+        )
+    folder = DataFolder(config.data, holder=_url(config))
+    listen(create_app(model, config, folder), config)
+    return 0
+
+
+def _url(config: Config) -> str:
+    """Where a command on this machine reaches the server; nothing where the kernel picks the port."""
+    if not config.port:
+        return ""
+    host = "127.0.0.1" if config.host == "0.0.0.0" else config.host
+    return f"http://{f'[{host}]' if ':' in host else host}:{config.port}"
+
+
+@contextlib.contextmanager
+def _local(config: Config, arguments: Namespace) -> Iterator[tuple["Local", Run]]:
+    """The collection in this process, and what waits for its answers."""
+    from server.local import Local
+
+    with asyncio.Runner() as runner:
+        local = Local(config, arguments.collection, runner.get_loop())
+        try:
+            yield local, runner.run
+        finally:
+            runner.run(local.close())
+
+
+@contextlib.contextmanager
+def _target(config: Config, arguments: Namespace) -> Iterator[tuple["Target", Run]]:
+    """The same, or the collection of a running server where --url is given."""
+    if arguments.url is None:
+        with _local(config, arguments) as opened:
+            yield opened
+        return
+    from server.remote import Remote
+
+    with asyncio.Runner() as runner:
+        yield Remote(arguments.url, arguments.collection), runner.run
+
+
+# --- documents ------------------------------------------------------------------------------------
+
+
+def index(config: Config, arguments: Namespace) -> int:
+    from server.indexing import index_documents
+    from server.sources import find_source, read_documents
+
+    chunks = _chunks(arguments)
+    source = find_source(arguments.source, format=arguments.format, encoding=arguments.encoding)
+    with _target(config, arguments) as (target, run):
+        run(target.prepare(chunks))
+        documents = read_documents(source)
+        work = index_documents(target, documents, source.n_bytes, clock=now, progress=sys.stderr)
+        sys.stdout.write(str(run(work)))
+    return 0
+
+
+def _chunks(arguments: Namespace) -> "Chunks":
+    from server.chunking import ChunkRules
+    from server.target import UNSAID
+
+    size, overlap = arguments.chunk_tokens, arguments.chunk_overlap
+    if not size:
+        if overlap is not None:
+            raise BadSettings(
+                f"--chunk-overlap {overlap} needs --chunk-tokens above 0",
+                f"--chunk-overlap {overlap} 需与大于 0 的 --chunk-tokens 一起使用",
+            )
+        return UNSAID if size is None else None
+    overlap = min(size // 8, 64) if overlap is None else overlap
+    if overlap > size // 2:
+        raise BadSettings(
+            f"--chunk-overlap {overlap} is outside 0 to {size // 2}, half of --chunk-tokens",
+            f"--chunk-overlap {overlap} 超出 0 到 {size // 2}（--chunk-tokens 的一半）的范围",
+        )
+    return ChunkRules(size, overlap)
+
+
+def search(config: Config, arguments: Namespace) -> int:
+    from server.prompt import one_shot, run_prompt
+    from server.target import Question
+
+    query, mode = arguments.query, arguments.mode
+    with _target(config, arguments) as (target, run):
+
+        def ask(text: str) -> Sequence["Hit"]:
+            question = Question(text, arguments.top_k, mode, arguments.filter)
+            found: Sequence[Hit] = run(target.search(question))
+            return found
+
+        count = run(target.count())
+        if query is None:
+            run_prompt(ask, target.name, count, mode)
+        else:
+            one_shot(ask, target.name, count, query, mode, as_json=arguments.json)
+    return 0
+
+
+def export(config: Config, arguments: Namespace) -> int:
+    _check_pair(arguments, arguments.file)
+    from server.indexing import Meter
+    from server.transfer import export_documents, export_pair
+
+    meter = Meter(sys.stderr, now)
+    if arguments.pair is None:
+        with _target(config, arguments) as (target, run):
+            number = run(export_documents(target, arguments.file, meter))
+        sys.stderr.write(f"已导出 {number:,} 条文档\nexported {number:,} documents\n")
+        return 0
+    vectors, texts = arguments.pair
+    with _local(config, arguments) as (local, _):
+        number, joined = export_pair(local.collection, vectors, texts, meter)
+    sys.stderr.write(
+        f"已导出 {number:,} 个向量；{joined:,} 条文本中的换行已改为空格\n"
+        f"exported {number:,} vectors; line breaks became spaces in {joined:,} texts\n"
+    )
+    return 0
+
+
+def import_(config: Config, arguments: Namespace) -> int:
+    _check_pair(arguments, arguments.source)
+    if arguments.pair is None:
+        arguments.format = "jsonl"
+        return index(config, arguments)
+    from server.transfer import Pair, import_pair
+
+    vectors, texts = arguments.pair
+    chunks, pair = _chunks(arguments), Pair(vectors, texts, arguments.encoding)
+    with _local(config, arguments) as (local, run):
+        run(local.prepare(chunks))
+        done = run(import_pair(local, pair, clock=now, progress=sys.stderr))
+    sys.stdout.write(f"{done}空行 {pair.blank:,} 行\nblank lines: {pair.blank:,}\n")
+    return 0
+
+
+def _check_pair(arguments: Namespace, file: str | None) -> None:
+    if (file is None) == (arguments.pair is None):
+        raise BadSettings("either FILE or --pair is needed", "需要 FILE 或 --pair，二者取一")
+    if arguments.pair and arguments.url:
+        raise BadSettings(
+            "--pair reads and writes vectors where they are stored: stop the server, and leave out"
+            " --url",
+            "--pair 直接读写存储的向量：请停止服务，并去掉 --url",
+        )
+
+
+# --- upkeep ---------------------------------------------------------------------------------------
+
+
+def backup(config: Config, arguments: Namespace) -> int:
+    from server.upkeep import backup
+
+    size = backup(config.data, arguments.name, arguments.file)
+    sys.stdout.write(f"已备份 backed up {arguments.name}: {size:,} 字节 bytes\n")
+    return 0
+
+
+def restore(config: Config, arguments: Namespace) -> int:
+    from server.upkeep import restore
+
+    found = restore(config.data, arguments.file, arguments.collection, force=arguments.force)
+    sys.stdout.write(f"已恢复 restored {found.name}: {found.documents:,} 条文档 documents\n")
+    return 0
+
+
+def check(config: Config, arguments: Namespace) -> int:
+    from server.upkeep import check
+
+    return 0 if check(config.data, arguments.collection, print) else 1
+
+
+def reindex(config: Config, arguments: Namespace) -> int:
+    from server.indexing import Meter
+
+    chunks = _chunks(arguments)
+    with _target(config, arguments) as (target, run):
+        meter = Meter(sys.stderr, now)
+
+        def show(done: int, total: int) -> None:
+            share = min(done / max(total, 1), 1)
+            meter.show(f"已重建 reindexed {done:,}/{total:,}", done, share)
+
+        try:
+            run(target.reindex(chunks, show))
+        finally:
+            meter.finish()
+    return 0
+
+
+def collections(config: Config, arguments: Namespace) -> int:
+    if arguments.url is None:
+        from server.upkeep import collections
+
+        found = collections(config.data, _known_models(config))
+    else:
+        from server.remote import Remote
+
+        found = asyncio.run(Remote(arguments.url, "").listed())
+    for name, documents, model in found:
+        sys.stdout.write(f"{name}  {documents:,} 条文档 documents  模型 model {model}\n")
+    if not found:
+        sys.stdout.write("没有集合 · no collections\n")
+    return 0
+
+
+def _known_models(config: Config) -> Mapping[str, str]:
+    """The id of the model that --model names, by its fingerprint; nothing where there is none."""
+    from server.manifest import MANIFEST_FILE, parse_manifest
+
+    try:
+        manifest = parse_manifest(config.model / MANIFEST_FILE)
+    except BadArtifact:
+        return {}
+    return {manifest.fingerprint: manifest.model_id}

@@ -1,0 +1,166 @@
+"""All collections of the data folder on the event loop: made, found, embedded anew, let go."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+
+from server.chunking import ChunkRules
+from server.config import Config
+from server.engine import Engine
+from server.errors import AlreadyExists, CollectionNotFound
+from server.metrics import Metrics
+from server.queries import QueryVectors
+from server.shelf import Shelf, uninterrupted
+from server.store.collection import Collection
+from server.store.documents import Info
+from server.store.folder import DataFolder
+
+DEFAULT = "default"
+# Documents taken over at once while a collection is embedded anew.
+PAGE_DOCUMENTS = 256
+COPIED = "copied_through"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Reindexing:
+    """How far it is: documents taken over, of how many there were when it began."""
+
+    done: int
+    total: int
+    task: "asyncio.Task[None]"
+
+
+class Library:
+    """Owns the folder: close it once, after the last call."""
+
+    def __init__(
+        self, folder: DataFolder, engine: Engine, config: Config, metrics: Metrics
+    ) -> None:
+        self._folder = folder
+        self._engine = engine
+        self._metrics = metrics
+        self._queries = QueryVectors(engine, config.query_cache_bytes, metrics)
+        self._shelves = {name: self._shelf(found) for name, found in folder.collections.items()}
+        self.reindexing: dict[str, Reindexing] = {}
+        for shelf in self._shelves.values():
+            shelf.compact_when_due()
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._shelves)
+
+    def shelf(self, name: str) -> Shelf:
+        """The collection of this name; the default one is made when it is first asked for."""
+        shelf = self._shelves.get(name)
+        if shelf is None:
+            if name != DEFAULT:
+                raise CollectionNotFound(
+                    f"there is no collection {name!r}; this server has"
+                    f" {', '.join(map(repr, self.names)) or 'none'}"
+                )
+            shelf = self.create(name, self.whole_reading())
+        return shelf
+
+    def create(self, name: str, chunks: ChunkRules | None) -> Shelf:
+        """Raises AlreadyExists, or InvalidRequest for a name that cannot be."""
+        manifest = self._engine.manifest
+        info = Info(name, manifest.fingerprint, manifest.dimension, chunks)
+        shelf = self._shelves[name] = self._shelf(self._folder.create(info))
+        return shelf
+
+    async def remove(self, name: str) -> None:
+        """Delete a collection and everything in it."""
+        if name in self.reindexing:
+            raise AlreadyExists(f"collection {name!r} is being reindexed; remove it afterwards")
+        shelf = self._shelves.get(name)
+        if shelf is None:
+            raise CollectionNotFound(f"there is no collection {name!r}")
+        await shelf.settled()
+        async with shelf.writing, shelf.gate.closed():
+            del self._shelves[name]
+            await uninterrupted(lambda: self._folder.remove(name))
+        self._metrics.parts.remove(name)
+
+    def whole_reading(self) -> ChunkRules:
+        """Parts as long as the model reads, so that nothing of a document is lost."""
+        # [CLS] and [SEP] take two places.
+        size = self._engine.manifest.text.max_tokens - 2
+        return ChunkRules(size, overlap=min(size // 8, 64))
+
+    # --- embedding anew -------------------------------------------------------------------------------
+
+    def reindex(self, name: str, chunks: ChunkRules | None) -> Reindexing:
+        """Embed a collection's stored texts with the served model, in the background.
+
+        The collection answers as it did until the last document is done; then the new vectors take
+        the place of the old. What is written meanwhile is taken over too. An interrupted one takes
+        up where it stopped. Raises AlreadyExists where it is under way.
+        """
+        shelf = self.shelf(name)
+        if name in self.reindexing:
+            raise AlreadyExists(f"collection {name!r} is being reindexed already")
+        task = asyncio.ensure_future(self._reindex(shelf, chunks))
+        self.reindexing[name] = Reindexing(0, shelf.collection.count, task)
+        task.add_done_callback(lambda _: self._reindexed(name, task))
+        return self.reindexing[name]
+
+    def _reindexed(self, name: str, task: "asyncio.Task[None]") -> None:
+        del self.reindexing[name]
+        if not task.cancelled() and task.exception() is not None:
+            log.error("collection %s was not reindexed", name, exc_info=task.exception())
+
+    async def _reindex(self, shelf: Shelf, chunks: ChunkRules | None) -> None:
+        manifest, name = self._engine.manifest, shelf.collection.name
+        info = Info(name, manifest.fingerprint, manifest.dimension, chunks)
+        successor = await asyncio.to_thread(self._folder.successor, info)
+        try:
+            # A page that is not full is the end, for now: writers must not keep it from coming.
+            while await self._copy_page(shelf, successor) == PAGE_DOCUMENTS:
+                continue
+            async with shelf.writing:
+                # Nothing changes any more: the last pages, then what was deleted meanwhile.
+                while await self._copy_page(shelf, successor):
+                    continue
+                await asyncio.to_thread(_forget_deleted, shelf.collection, successor)
+                async with shelf.gate.closed():
+                    shelf.collection = await uninterrupted(lambda: self._folder.replace(successor))
+        except BaseException:
+            successor.abandon()
+            raise
+        shelf.compact_when_due()
+
+    async def _copy_page(self, shelf: Shelf, successor: Collection) -> int:
+        """Take over the next documents; returns how many."""
+        after = int(successor.documents.noted(COPIED) or 0)
+        page = await shelf.read(lambda: shelf.collection.documents.page(after, PAGE_DOCUMENTS))
+        if not page:
+            return 0
+        documents = [document for _, document in page]
+        cuts = await shelf.cut(documents, successor.info.chunks)
+        vectors = await shelf.embed([text for cut in cuts for text in cut.texts])
+        spans, through = [cut.spans for cut in cuts], {COPIED: str(page[-1][0])}
+        await uninterrupted(lambda: successor.add(documents, vectors, spans, through))
+        self.reindexing[shelf.collection.name].done += len(page)
+        return len(page)
+
+    # --- the end --------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Let writes and compaction end, write snapshots, and let go of the folder."""
+        for running in list(self.reindexing.values()):
+            running.task.cancel()
+            await asyncio.wait([running.task])
+        for shelf in self._shelves.values():
+            await shelf.settled()
+        await asyncio.to_thread(self._folder.close)
+
+    def _shelf(self, collection: Collection) -> Shelf:
+        return Shelf(collection, self._engine, self._queries, self._metrics)
+
+
+def _forget_deleted(old: Collection, successor: Collection) -> None:
+    gone = set(successor.documents.ids()) - set(old.documents.ids())
+    if gone:
+        successor.delete(list(gone))

@@ -1,0 +1,156 @@
+"""A collection of the data folder, opened in this process together with the model."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+
+from server.chunking import ChunkRules
+from server.config import Config
+from server.encoder import Model
+from server.engine import Engine, unit, wide_threads
+from server.errors import BadSettings, StoreError
+from server.library import DEFAULT, Library
+from server.metrics import Metrics
+from server.shelf import Shelf, uninterrupted
+from server.store.collection import Collection
+from server.store.documents import Document
+from server.store.filters import check
+from server.store.folder import DataFolder
+from server.store.search import Hit, Query
+from server.target import UNSAID, Chunks, Question, cut_otherwise
+from server.types import Vectors
+
+PAGE_DOCUMENTS = 256
+# Shorter parts say too little to be found by their meaning.
+MIN_CHUNK_TOKENS = 8
+PROGRESS_S = 0.2
+
+
+class Local:
+    """Locks the data folder; `close` it on the loop that it was given."""
+
+    def __init__(self, config: Config, name: str, loop: asyncio.AbstractEventLoop) -> None:
+        self._name = name
+        self._data = config.data
+        model, metrics = Model(config.model, wide_threads(config)), Metrics()
+        folder = DataFolder(config.data)
+        self._engine = Engine(model, config, metrics, loop)
+        self._library = Library(folder, self._engine, config, metrics)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def collection(self) -> Collection:
+        return self._shelf().collection
+
+    async def prepare(self, chunks: Chunks) -> None:
+        if self._name not in self._library.names:
+            whole = self._library.whole_reading()
+            self._library.create(self._name, whole if chunks == UNSAID else self._fit(chunks))
+            return
+        self._check_model()
+        found = self.collection.info.chunks
+        if chunks != UNSAID and chunks != found:
+            raise cut_otherwise(self._name, found, chunks)
+
+    async def add(self, documents: Sequence[Document]) -> int:
+        return await self._shelf().add(documents)
+
+    async def add_with_vectors(self, documents: Sequence[Document], vectors: Vectors) -> int:
+        """Like `add`, with vectors of whole documents, float32 (B, D), that this model has made.
+
+        Documents that the collection cuts are embedded all the same: each part needs its own.
+        """
+        shelf = self._shelf()
+        row_of = {document.id: row for row, document in enumerate(documents)}
+        latest = [documents[row] for row in row_of.values()]
+        same = await shelf.read(lambda: shelf.collection.documents.unchanged(latest))
+        fresh = [document for document in latest if document.id not in same]
+        cuts = await shelf.cut(fresh, shelf.collection.info.chunks)
+        whole = [cut.document for cut in cuts if len(cut.spans) == 1]
+        if whole:
+            rows = vectors[[row_of[document.id] for document in whole]]
+            async with shelf.writing:
+                await uninterrupted(lambda: shelf.collection.add(whole, rows))
+            shelf.compact_when_due()
+        cut = [cut.document for cut in cuts if len(cut.spans) > 1]
+        return len(whole) + (await shelf.add(cut) if cut else 0)
+
+    async def vectors_of(self, texts: Sequence[str]) -> Vectors:
+        """Embed texts as documents: float32 (B, D), unit rows."""
+        return unit(await self._shelf().embed(texts))
+
+    async def search(self, question: Question) -> list[Hit]:
+        shelf, filter = self._shelf(), dict(question.filter) if question.filter else None
+        if filter is not None:
+            check(filter)
+        vector = None
+        if question.mode != "lexical":
+            self._check_model()
+            (vector,) = await shelf.vectors_of([question.text])
+        query = Query(question.mode, question.top_k, vector, question.text, filter=filter)
+        (hits,) = await shelf.search([query])
+        return hits
+
+    async def count(self) -> int:
+        if self._name == DEFAULT and DEFAULT not in self._library.names:
+            return 0
+        shelf = self._shelf()
+        return await shelf.read(shelf.count)
+
+    async def pages(self) -> AsyncIterator[list[Document]]:
+        shelf, after = self._shelf(), 0
+        read = shelf.collection.documents.page
+        while page := await shelf.read(partial(read, after, PAGE_DOCUMENTS)):
+            yield [document for _, document in page]
+            after = page[-1][0]
+
+    async def reindex(self, chunks: Chunks, show: Callable[[int, int], None]) -> None:
+        rules = self.collection.info.chunks if chunks == UNSAID else chunks
+        running = self._library.reindex(self._name, self._fit(rules))
+        while not running.task.done():
+            show(running.done, running.total)
+            await asyncio.wait([running.task], timeout=PROGRESS_S)
+        await running.task
+        show(running.done, running.total)
+
+    async def close(self) -> None:
+        await self._library.close()
+        self._engine.close()
+
+    def _shelf(self) -> Shelf:
+        """Of this collection; unlike the library's own, it makes none that is missing."""
+        names = self._library.names
+        if self._name not in names:
+            raise StoreError(
+                f"{self._data} has no collection {self._name}, only {', '.join(names) or 'none'};"
+                " `index FILE` makes one",
+                f"{self._data} 中没有集合 {self._name}，现有：{'、'.join(names) or '无'}；"
+                "可用 index FILE 建立",
+            )
+        return self._library.shelf(self._name)
+
+    def _check_model(self) -> None:
+        """Before a long file is read for nothing."""
+        found, served = self.collection.info.fingerprint, self._engine.manifest.fingerprint
+        if found != served:
+            raise StoreError(
+                f"collection {self._name} holds vectors of model {found}, and --model has {served};"
+                f" embed its documents anew: reindex --collection {self._name}",
+                f"集合 {self._name} 的向量由模型 {found} 生成，而 --model 为 {served}；"
+                f"请重新计算：reindex --collection {self._name}",
+            )
+
+    def _fit(self, rules: ChunkRules | None) -> ChunkRules | None:
+        """The rules, if this model can read such parts."""
+        longest = self._library.whole_reading().size
+        if rules is not None and not MIN_CHUNK_TOKENS <= rules.size <= longest:
+            raise BadSettings(
+                f"--chunk-tokens {rules.size} is outside {MIN_CHUNK_TOKENS} to {longest}, which the"
+                " model reads; 0 does not cut documents",
+                f"--chunk-tokens {rules.size} 超出 {MIN_CHUNK_TOKENS} 到 {longest}（模型可读长度）"
+                "的范围；0 表示不切分",
+            )
+        return rules

@@ -1,0 +1,303 @@
+"""One collection on the event loop: embeds what comes in, and keeps the loop free meanwhile.
+
+Writes happen one at a time on a thread, in the order in which their vectors were ready. Searches
+that arrive while one runs wait for it and then run together, as one call: the same rule as for
+batches of texts, there is no waiting window.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+
+from server.chunking import ChunkRules, Span, chunk
+from server.engine import Engine
+from server.errors import AlreadyExists, EmptyInput, OtherModel
+from server.metrics import Metrics, now
+from server.queries import QueryVectors
+from server.store.collection import Collection
+from server.store.documents import Document
+from server.store.filters import Filter
+from server.store.search import Hit, Query, search
+from server.types import Vectors
+
+T = TypeVar("T")
+# Texts handed to the engine at once, two such portions at a time: the lanes never run dry.
+PORTION_TEXTS = 256
+PORTIONS_AT_ONCE = 2
+# Searches that run as one call.
+MAX_TOGETHER = 32
+
+log = logging.getLogger(__name__)
+
+
+class Gate:
+    """Calls pass through it side by side; `closed` waits until none is inside and lets none in."""
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._open = asyncio.Event()
+        self._open.set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def __aenter__(self) -> None:
+        while not self._open.is_set():
+            await self._open.wait()
+        self._inside += 1
+        self._empty.clear()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._inside -= 1
+        if not self._inside:
+            self._empty.set()
+
+    @asynccontextmanager
+    async def closed(self) -> AsyncIterator[None]:
+        self._open.clear()
+        try:
+            while self._inside:
+                await self._empty.wait()
+            yield
+        finally:
+            self._open.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A document, its parts, and what is embedded for each."""
+
+    document: Document
+    spans: Sequence[Span]
+    texts: Sequence[str]
+
+
+class Shelf:
+    """engine: of the served model; where the collection's vectors are another's, only words and
+    ready vectors can be searched, and nothing can be added.
+    """
+
+    def __init__(
+        self, collection: Collection, engine: Engine, queries: QueryVectors, metrics: Metrics
+    ) -> None:
+        self.collection = collection
+        self._engine = engine
+        self._queries = queries
+        self._metrics = metrics
+        self.writing = asyncio.Lock()
+        self.gate = Gate()
+        self._waiting: list[tuple[Query, asyncio.Future[list[Hit]]]] = []
+        self._searching: asyncio.Task[None] | None = None
+        self._compacting: asyncio.Task[None] | None = None
+        metrics.parts.labels(collection.name).set_function(lambda: len(collection.index))
+
+    # --- writing ------------------------------------------------------------------------------------
+
+    async def add(self, documents: Sequence[Document], *, replace: bool = True) -> int:
+        """Embed and store documents, all or none; on return they are on the disk.
+
+        replace: documents of the same ids give way; otherwise they are an AlreadyExists. Where one
+        id comes twice, the last counts. What is stored just so already is left as it is. Returns
+        how many documents were stored.
+        """
+        self._check_model()
+        for index, document in enumerate(documents):
+            if not document.text:
+                raise EmptyInput(f"documents[{index}].text is empty", param="documents")
+        latest = list({document.id: document for document in documents}.values())
+        if not replace:
+            await self._refuse_known(latest)
+        else:
+            same = await self.read(lambda: self.collection.documents.unchanged(latest))
+            latest = [document for document in latest if document.id not in same]
+        if not latest:
+            return 0
+        cuts = await self.cut(latest, self.collection.info.chunks)
+        vectors = await self.embed([text for cut in cuts for text in cut.texts])
+        spans = [cut.spans for cut in cuts]
+        async with self.writing:
+            if not replace:
+                await self._refuse_known(latest)
+            await uninterrupted(lambda: self.collection.add(latest, vectors, spans))
+        self.compact_when_due()
+        return len(latest)
+
+    async def delete(self, ids: Sequence[str]) -> int:
+        """Forget these documents; returns how many there were."""
+        async with self.writing:
+            return await uninterrupted(lambda: self.collection.delete(ids))
+
+    async def delete_where(self, filter: Filter) -> int:
+        async with self.writing:
+            return await uninterrupted(lambda: self.collection.delete_where(filter))
+
+    async def _refuse_known(self, documents: Sequence[Document]) -> None:
+        ids = [document.id for document in documents]
+        known = await self.read(lambda: self.collection.documents.numbers(ids))
+        if known:
+            raise AlreadyExists(
+                f'document {next(iter(known))!r} exists already; leave out "replace": false to'
+                " store it anew",
+                param="documents",
+            )
+
+    async def cut(self, documents: Sequence[Document], rules: ChunkRules | None) -> list[Cut]:
+        count = self._engine.count_tokens
+        # Where no text can be too long, there is nothing to count: a token has a character at least.
+        if rules is None or all(
+            len(document.text) + len(document.title or "") < rules.size for document in documents
+        ):
+            return [_whole(document) for document in documents]
+        return await asyncio.to_thread(
+            lambda: [_in_parts(document, rules, count) for document in documents]
+        )
+
+    async def embed(self, texts: Sequence[str]) -> Vectors:
+        limit = asyncio.Semaphore(PORTIONS_AT_ONCE)
+
+        async def portion(begin: int) -> Vectors:
+            async with limit:
+                part = texts[begin : begin + PORTION_TEXTS]
+                return (await self._engine.embed(part)).vectors
+
+        tasks = [
+            asyncio.ensure_future(portion(begin)) for begin in range(0, len(texts), PORTION_TEXTS)
+        ]
+        try:
+            return np.concatenate(await asyncio.gather(*tasks))
+        finally:
+            # One that failed, or a caller that left, makes the others pointless.
+            for task in tasks:
+                task.cancel()
+
+    # --- searching ----------------------------------------------------------------------------------
+
+    async def vectors_of(self, texts: Sequence[str]) -> Vectors:
+        """Of queries, float32 (B, D), comparable with the collection's."""
+        self._check_model()
+        return await self._queries.of(texts)
+
+    async def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
+        loop = asyncio.get_running_loop()
+        started = now()
+        futures = []
+        for query in queries:
+            futures.append(loop.create_future())
+            self._waiting.append((query, futures[-1]))
+        if self._searching is None:
+            self._searching = loop.create_task(self._search_waiting())
+        found = await asyncio.gather(*futures)
+        self._metrics.search_seconds.observe(now() - started)
+        return found
+
+    async def _search_waiting(self) -> None:
+        try:
+            while self._waiting:
+                batch = [item for item in self._waiting[:MAX_TOGETHER] if not item[1].done()]
+                del self._waiting[:MAX_TOGETHER]
+                if batch:
+                    await self._search_batch(batch)
+        finally:
+            self._searching = None
+
+    async def _search_batch(self, batch: list[tuple[Query, "asyncio.Future[list[Hit]]"]]) -> None:
+        queries = [query for query, _ in batch]
+        self._metrics.searches.inc(len(queries))
+        try:
+            async with self.gate:
+                found = await asyncio.to_thread(search, self.collection, queries)
+        except Exception as error:
+            # One query that fails must not fail those beside it.
+            if len(batch) > 1:
+                for item in batch:
+                    await self._search_batch([item])
+                return
+            if not batch[0][1].done():
+                batch[0][1].set_exception(error)
+            return
+        for (_, future), hits in zip(batch, found, strict=True):
+            if not future.done():
+                future.set_result(hits)
+
+    def count(self) -> int:
+        """Documents, from any thread."""
+        return self.collection.count
+
+    async def read(self, call: Callable[[], T]) -> T:
+        """Ask the collection something beside the loop."""
+        async with self.gate:
+            return await asyncio.to_thread(call)
+
+    # --- upkeep -------------------------------------------------------------------------------------
+
+    def compact_when_due(self) -> None:
+        if self.collection.index.compaction_due and self._compacting is None:
+            self._compacting = asyncio.ensure_future(self._compact())
+            self._compacting.add_done_callback(self._compacted)
+
+    async def _compact(self) -> None:
+        collection = self.collection
+        while (index := collection.index).compaction_due:
+            compacted = await asyncio.to_thread(index.compacted)
+            async with self.writing:
+                await uninterrupted(partial(collection.adopt, compacted))
+            await asyncio.to_thread(collection.save)
+
+    def _compacted(self, task: "asyncio.Task[None]") -> None:
+        self._compacting = None
+        if not task.cancelled() and task.exception() is not None:
+            log.error("the index was not compacted", exc_info=task.exception())
+
+    async def settled(self) -> None:
+        """Wait for compaction and writes under way to end."""
+        if self._compacting is not None:
+            await asyncio.wait([self._compacting])
+        async with self.writing:
+            return
+
+    def _check_model(self) -> None:
+        found, served = self.collection.info.fingerprint, self._engine.manifest.fingerprint
+        if found != served:
+            raise OtherModel(
+                f"collection {self.collection.name!r} holds vectors of model {found}, and this"
+                f" server has {served}; run `reindex` to embed its documents with this model, or"
+                " serve the model they were embedded with"
+            )
+
+
+async def uninterrupted(write: Callable[[], T]) -> T:
+    """A write that has begun ends, also when its caller leaves, before another may begin."""
+    task = asyncio.ensure_future(asyncio.to_thread(write))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+def _whole(document: Document) -> Cut:
+    return Cut(document, [Span(0, len(document.text))], [_titled(document.title, document.text)])
+
+
+def _in_parts(
+    document: Document, rules: ChunkRules, count: Callable[[Sequence[str]], list[int]]
+) -> Cut:
+    """The title stands before every part, and takes at most half of its room."""
+    if document.title:
+        title = count([document.title])[0]
+        size = max(rules.size - title, rules.size // 2, 1)
+        rules = ChunkRules(size, min(rules.overlap, size // 2))
+    spans = chunk(document.text, rules, count)
+    if len(spans) == 1:
+        return _whole(document)
+    texts = [_titled(document.title, document.text[begin:end]) for begin, end in spans]
+    return Cut(document, spans, texts)
+
+
+def _titled(title: str | None, text: str) -> str:
+    return f"{title}\n{text}" if title else text

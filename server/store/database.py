@@ -1,0 +1,237 @@
+"""One SQLite file: connections, transactions, its schema's version, copies, and advice when it fails.
+
+One connection writes, and each reading thread borrows another from a pool: a reader sees what was
+committed, never a transaction under way, and waits for no writer (WAL). What the tables mean is
+`documents.py`'s; how they came to be, `schema.py`'s.
+"""
+
+import os
+import sqlite3
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from server.errors import DiskFull, StoreDamaged, StoreError
+
+KEYS_PER_QUERY = 1000  # SQLite's own limit has been 999 (until 3.32) and is 32,766
+# With 512 numbers a vector has 2 KB, of which a page of 4 KB, SQLite's default, holds one.
+PAGE_BYTES = 16_384
+
+# SQLite's primary result codes that a person can do something about, and what.
+ADVICE: dict[int, tuple[type[StoreError], str, str]] = {
+    sqlite3.SQLITE_FULL: (
+        DiskFull,
+        "the disk is full: free some space and try again",
+        "磁盘已满：请释放空间后重试",
+    ),
+    sqlite3.SQLITE_IOERR: (
+        StoreError,
+        "the disk does not work: check it, and the free space and quota",
+        "磁盘读写失败：请检查磁盘、剩余空间与配额",
+    ),
+    sqlite3.SQLITE_CORRUPT: (
+        StoreDamaged,
+        "the database is damaged: restore it from a backup, or move the collection's folder away"
+        " and index the documents again",
+        "数据库已损坏：请从备份恢复，或移走该集合的文件夹后重新索引文档",
+    ),
+    sqlite3.SQLITE_BUSY: (
+        StoreError,
+        "another program (a backup, an SQLite shell?) keeps the database locked: end it, try again",
+        "数据库被其他程序（备份或 SQLite 命令行？）锁定：请结束该程序后重试",
+    ),
+    sqlite3.SQLITE_READONLY: (
+        StoreError,
+        "the database cannot be written: check the owner and permissions of the data folder, and"
+        " whether its disk is mounted read-only",
+        "数据库不可写：请检查数据文件夹的所有者与权限，以及磁盘是否以只读方式挂载",
+    ),
+}
+ADVICE[sqlite3.SQLITE_NOTADB] = ADVICE[sqlite3.SQLITE_CORRUPT]
+ADVICE[sqlite3.SQLITE_LOCKED] = ADVICE[sqlite3.SQLITE_BUSY]
+ADVICE[sqlite3.SQLITE_CANTOPEN] = ADVICE[sqlite3.SQLITE_PERM] = ADVICE[sqlite3.SQLITE_READONLY]
+
+Connection = sqlite3.Connection
+Rows = list[tuple[Any, ...]]
+Create = Callable[[Connection], None]
+Migrate = Callable[[Connection, int], None]
+
+
+class Database:
+    """One file, made by `create` if it is missing, brought to the present schema by `migrate`.
+
+    Writes come from one thread at a time, inside `transaction`; reads from any thread. Every method
+    raises StoreError with advice when the disk or the file gives out.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        version: int,
+        create: Create,
+        migrate: Migrate,
+        busy_timeout_s: float = 5.0,
+    ) -> None:
+        """`version`: of the schema that `create` makes; `migrate` is given an older one."""
+        self.path = path
+        self._busy_timeout_s = busy_timeout_s
+        # deque.pop and append are atomic, so the pool needs no lock.
+        self._readers: deque[sqlite3.Connection] = deque()
+        with self.advising():
+            self.writer = self._connect()
+            try:
+                self._prepare(version, create, migrate)
+            except BaseException:
+                self.writer.close()
+                raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """All writes in the block are stored when it ends, or none if anything raises."""
+        with self.advising():
+            self.writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.writer
+                self.writer.execute("COMMIT")
+            except BaseException:
+                # subtle: after some failures, a full disk among them, SQLite has rolled back.
+                if self.writer.in_transaction:
+                    self.writer.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        with self.advising():
+            try:
+                reader = self._readers.pop()
+            except IndexError:
+                reader = self._connect()
+            try:
+                yield reader
+            finally:
+                self._readers.append(reader)
+
+    def rows(self, query: str, parameters: Sequence[object] = ()) -> Rows:
+        with self.reading() as reader:
+            return reader.execute(query, parameters).fetchall()
+
+    def rows_of(self, query: str, keys: Sequence[object]) -> Rows:
+        """Rows of `query`, which ends in IN, for all keys."""
+        rows = []
+        with self.reading() as reader:
+            for start in range(0, len(keys), KEYS_PER_QUERY):
+                some = keys[start : start + KEYS_PER_QUERY]
+                marks = ",".join("?" * len(some))
+                rows += reader.execute(f"{query} ({marks})", some).fetchall()
+        return rows
+
+    def complaints(self) -> list[str]:
+        """What SQLite's own examination of the whole file finds wrong."""
+        found = [str(row[0]) for row in self.rows("PRAGMA integrity_check(20)")]
+        return [] if found == ["ok"] else found
+
+    def close(self) -> None:
+        """When no other call is under way."""
+        while self._readers:
+            self._readers.pop().close()
+        self.writer.close()
+
+    def close_whole(self) -> None:
+        """Close so that the file alone is everything: no log is left beside it."""
+        with self.advising():
+            while self._readers:
+                self._readers.pop().close()
+            self.writer.execute("PRAGMA journal_mode = DELETE")
+            self.writer.close()
+
+    def _connect(self) -> Connection:
+        connection = sqlite3.connect(
+            self.path,
+            timeout=self._busy_timeout_s,
+            isolation_level=None,  # transactions begin and end where this file says so
+            check_same_thread=False,
+        )
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+    def _prepare(self, version: int, create: Create, migrate: Migrate) -> None:
+        found = self.writer.execute("PRAGMA user_version").fetchone()[0]
+        if found > version:
+            raise StoreError(
+                f"{self.path} has schema {found}, this server knows up to {version};"
+                " run the newer server that wrote it, or give another --data folder",
+                f"{self.path} 的数据库结构版本为 {found}，本服务器最高支持 {version}；"
+                "请使用写入它的新版服务器，或用 --data 指定另一个文件夹",
+            )
+        self.writer.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        mode = self.writer.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+        if mode != "wal":
+            raise StoreError(
+                f"{self.path} is on a file system without shared memory (a network drive?);"
+                " give a --data folder on a local disk",
+                f"{self.path} 所在的文件系统不支持共享内存（网络盘？）；"
+                "请用 --data 指定本地磁盘上的文件夹",
+            )
+        self.writer.execute("PRAGMA synchronous = FULL")
+        if found < version:
+            with self.transaction() as writer:
+                if found:
+                    migrate(writer, found)
+                else:
+                    create(writer)
+                writer.execute(f"PRAGMA user_version = {version}")
+
+    @contextmanager
+    def advising(self) -> Iterator[None]:
+        with _advising(self.path):
+            yield
+
+
+def copy(source: Path, target: Path) -> None:
+    """A whole, consistent copy of a database, also while a server writes to it; examined after.
+
+    It appears under the name of `target` when it is complete, not before.
+    """
+    scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with (
+            _advising(source),
+            closing(sqlite3.connect(f"file:{_quoted(source)}?mode=ro", uri=True)) as old,
+        ):
+            with _advising(scratch), closing(sqlite3.connect(scratch)) as new:
+                old.backup(new)
+                # The copy is to be one file, and may be read where a log cannot be written.
+                new.execute("PRAGMA journal_mode = DELETE")
+                if new.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                    raise StoreDamaged(
+                        f"{source} is damaged: no copy was made; see what `check` says",
+                        f"{source} 已损坏：未生成副本；请运行 check 查看",
+                    )
+        with scratch.open("rb") as file:
+            os.fsync(file.fileno())
+        scratch.replace(target)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _quoted(path: Path) -> str:
+    """A path inside an SQLite URI."""
+    return str(path.resolve()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+@contextmanager
+def _advising(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        # The primary code is the low byte. What Python raises itself has none: our bugs, and text
+        # that is no UTF-8, which nobody wrote.
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        advice = ADVICE.get(sqlite3.SQLITE_CORRUPT if "decode to UTF-8" in str(error) else code)
+        if advice is None:
+            raise
+        kind, english, chinese = advice
+        raise kind(f"{path}: {error}; {english}", f"{path}：{error}；{chinese}") from error

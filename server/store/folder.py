@@ -1,0 +1,197 @@
+"""The data folder: who may use it, and which collections are in it.
+
+DATA/lock                                 held by the one process that uses DATA
+DATA/collections/NAME/documents.sqlite3   the truth
+DATA/collections/NAME/index.faiss         a snapshot of the index, needed by nothing
+"""
+
+import fcntl
+import os
+import re
+import shutil
+import uuid
+from contextlib import closing
+from pathlib import Path
+
+from server.errors import AlreadyExists, InvalidRequest, StoreError
+from server.store.collection import DATABASE_FILE, Collection
+from server.store.documents import Documents, Info, Unfinished
+
+LOCK_FILE = "lock"
+# No dot first: ".." would leave the folder, and names with one are this file's own.
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+# A collection that is being removed, until the last file of it is gone.
+REMOVED = ".removed-"
+# A collection in the making that will take another's place, and the note that it may.
+NEXT, COMPLETE = ".next-", "complete"
+
+
+class DataFolder:
+    """The folder, locked, and its collections, open; `close` them when no call is under way.
+
+    holder: who this process is, for the message to a second one; a server gives its address.
+    """
+
+    def __init__(self, folder: Path, holder: str = "") -> None:
+        self.path = folder
+        self._lock = FolderLock(folder, holder)
+        self.collections: dict[str, Collection] = {}
+        try:
+            self._home.mkdir(exist_ok=True)
+            self._finish_replacements()
+            self._sweep()
+            for home in sorted(self._home.iterdir()):
+                if not home.name.startswith(NEXT) and (home / DATABASE_FILE).exists():
+                    self._open(home)
+        except OSError as error:
+            self.close()
+            raise _unusable(folder, error) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, home: Path) -> None:
+        try:
+            self.collections[home.name] = Collection(home)
+        except Unfinished:
+            shutil.rmtree(home, ignore_errors=True)
+
+    def create(self, info: Info) -> Collection:
+        """Make an empty collection; raises AlreadyExists, or InvalidRequest for its name."""
+        check_name(info.name)
+        if info.name in self.collections:
+            raise AlreadyExists(f"collection {info.name!r} exists already", param="name")
+        home = self._home / info.name
+        try:
+            home.mkdir(exist_ok=True)
+        except OSError as error:
+            raise _unusable(home, error) from None
+        collection = self.collections[info.name] = Collection(home, info)
+        return collection
+
+    def remove(self, name: str) -> None:
+        """Delete a collection with everything in it, at once or not at all."""
+        collection = self.collections.pop(name)
+        collection.abandon()
+        try:
+            (self._home / name).rename(self._home / f"{REMOVED}{uuid.uuid4().hex}")
+        except OSError as error:
+            raise _unusable(self._home / name, error) from None
+        self._sweep()
+
+    def successor(self, info: Info) -> Collection:
+        """The collection that will take the place of the one named so; begun anew or taken up."""
+        home = self._home / f"{NEXT}{info.name}"
+        home.mkdir(exist_ok=True)
+        collection = Collection(home, info)
+        if collection.info == info:
+            return collection
+        # It was for yet another model, or other parts.
+        collection.abandon()
+        shutil.rmtree(home)
+        home.mkdir()
+        return Collection(home, info)
+
+    def replace(self, successor: Collection) -> Collection:
+        """Put a successor in its place, whole or not at all; while nobody uses either."""
+        name = successor.name
+        successor.save()
+        with successor.documents.transaction():
+            successor.documents.note(COMPLETE, "yes")
+        successor.abandon()
+        self.collections.pop(name).abandon()
+        # subtle: two steps. If the process ends between them, the next start finishes the second.
+        (self._home / name).rename(self._home / f"{REMOVED}{uuid.uuid4().hex}")
+        self._finish_replacements()
+        self._open(self._home / name)
+        self._sweep()
+        return self.collections[name]
+
+    def _finish_replacements(self) -> None:
+        for home in self._home.glob(f"{NEXT}*"):
+            place = self._home / home.name.removeprefix(NEXT)
+            if not place.exists() and _is_complete(home):
+                home.rename(place)
+
+    def _sweep(self) -> None:
+        for home in self._home.glob(f"{REMOVED}*"):
+            shutil.rmtree(home, ignore_errors=True)
+
+    def close(self) -> None:
+        """Write snapshots and let go of the folder."""
+        while self.collections:
+            self.collections.popitem()[1].close()
+        self._lock.close()
+
+    @property
+    def _home(self) -> Path:
+        return self.path / "collections"
+
+
+def check_name(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"{name!r} cannot name a collection: 1 to 64 of A-Z a-z 0-9 . _ - are needed, no dot first",
+            param="name",
+        )
+
+
+def _is_complete(home: Path) -> bool:
+    try:
+        documents = Documents(home / DATABASE_FILE, None)
+    except (Unfinished, StoreError):
+        return False
+    with closing(documents):
+        return documents.noted(COMPLETE) is not None
+
+
+class FolderLock:
+    """The right to use a data folder; the kernel takes it back when the process ends, anyhow."""
+
+    def __init__(self, folder: Path, holder: str) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
+        except OSError as error:
+            raise _unusable(folder, error) from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file.truncate(0)
+            self._file.write(f"{os.getpid()} {holder}".strip())
+            self._file.flush()
+        except OSError as error:
+            held_by = self._holder() if isinstance(error, BlockingIOError) else None
+            self._file.close()
+            raise _unusable(folder, error) if held_by is None else _held(folder, held_by) from None
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _holder(self) -> str:
+        self._file.seek(0)
+        return self._file.read() or "?"
+
+
+def _held(folder: Path, holder: str) -> StoreError:
+    pid, _, address = holder.partition(" ")
+    english = f"{folder} is in use by process {pid}; "
+    chinese = f"{folder} 正被进程 {pid} 使用；"
+    if address:
+        return StoreError(
+            english + f"that is a server: talk to it with --url {address}, stop it, or give"
+            " another --data folder",
+            chinese + f"这是一个服务：可用 --url {address} 访问它，或停止该进程，"
+            "或用 --data 指定另一个文件夹",
+        )
+    return StoreError(
+        english + "stop that process, or give another --data folder",
+        chinese + "请先停止该进程，或用 --data 指定另一个文件夹",
+    )
+
+
+def _unusable(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{path} cannot be used: {error.strerror}; check its permissions and disk, or give another"
+        " --data folder",
+        f"{path} 无法使用：{error.strerror}；请检查其权限与磁盘，或用 --data 指定另一个文件夹",
+    )

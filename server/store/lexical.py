@@ -1,0 +1,218 @@
+"""Words: what a full-text index reads of a text, what it is asked for a query, what a hit shows.
+
+How this works. Chinese has no spaces and this project no dictionary. So a text is a row of units, a
+character of Han, kana or Hangul, or a word of other letters and digits, and its terms are every two
+units that touch: of 第3条规定, 第3 3条 条规 规定. Words are terms alone too (3), and where they mix
+letters and digits so is each part (iso9001: iso 9001). So is a last character (定), by which any
+single character is the beginning of some term wherever it stands.
+
+    indexed(text) -> an FTS5 table with TOKENIZER, which splits it at its spaces; ranking is its BM25
+    terms(query) -> frequencies(terms), SQL for the caller to run -> match_expression(its rows)
+
+Text and query are folded alike: NFKC, so that full-width ＡＩ is AI, then case. Only letters and
+digits pass, none of which means anything to FTS5: no query is a syntax error, and NUL and halves of
+characters vanish. Nothing here touches a database.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+
+# Beyond ASCII everything is part of a term, and in ASCII letters and digits are.
+TOKENIZER = "ascii"
+
+# Written without spaces between words, or (Hangul) with endings grown onto them.
+UNSPACED = (
+    "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
+)
+STRETCH = re.compile(r"[^\W_]+")
+# A longer word, which no language has, is cut: FTS5 would not index more than 32 KB of it.
+WORD = re.compile(f"[^\\W_{UNSPACED}]{{1,64}}")
+UNIT = re.compile(f"[{UNSPACED}]|{WORD.pattern}")
+PART = re.compile(r"\d+|[^\W\d_]+")
+MOST_PARTS = 3
+
+# What asks, and is not asked for.
+QUESTION = re.compile(
+    "为什么|为什麼|為什麼|什么|什麼|甚麼|怎么|怎麼|怎样|怎樣|如何|哪些|哪个|哪個|哪里|哪裡|哪儿|多少"
+    "|为何|為何|请问|請問"
+)
+# Characters of a query that are read, and terms of it that are looked up.
+MAX_QUERY, MAX_TERMS = 4_096, 64
+REQUIRED, COUNTED = 3_000, 30_000
+SHOWN = 100_000  # characters of a text in which `highlight` looks
+
+# Characters that NFKC may join to the one before. The marks of Latin and kana stay with it; those of
+# other scripts are mapped back one by one.
+MAY_JOIN = re.compile("[\u0300-\u036f\u0600-\u11ff\u3099\u309a\U00011000-\U000119ff]")
+CLUSTER = re.compile("(?s:.)[\u0300-\u036f\u3099\u309a]{0,30}")
+# What is folded at once: the time NFKC takes is quadratic in marks that follow one another, 31 s for
+# 200,000 of them.
+PIECE = re.compile("(?s:.{1,64})[\u0300-\u036f\u3099\u309a]{0,30}")
+
+
+def indexed(text: str) -> str:
+    """What the full-text index is to read of a text: its terms with spaces between."""
+    return " ".join(
+        term for stretch in STRETCH.findall(_folded(text)) for term in _terms(stretch, whole=True)
+    )
+
+
+def terms(query: str) -> list[str]:
+    """What to look for, each once, in the order of the query; at most MAX_TERMS.
+
+    A single character of unspaced writing stands for every term that begins with it.
+    """
+    stretches = STRETCH.findall(_folded(query[:MAX_QUERY]))
+    found: dict[str, None] = {}
+    for stretch in stretches:
+        if _is_single(stretch):
+            found[stretch] = None
+        for piece in QUESTION.split(stretch):
+            found.update(dict.fromkeys(_terms(piece, whole=False)))
+    if not found:
+        # Nothing but question words: then they are what is looked for.
+        for stretch in stretches:
+            found.update(dict.fromkeys(_terms(stretch, whole=False)))
+    if len(found) <= MAX_TERMS:
+        return list(found)
+    # Evenly from all of it: what a long text asks for may stand anywhere.
+    every = list(found)
+    return [every[place * len(every) // MAX_TERMS] for place in range(MAX_TERMS)]
+
+
+def frequencies(terms: Sequence[str]) -> tuple[str, list[str]]:
+    """SQL and its parameters: rows of a term and how many texts have it.
+
+    It reads a table `terms`, made by `USING fts5vocab (..., row)`. Terms of no text may be missing.
+    """
+    exact = [term for term in terms if not _is_single(term)]
+    selects = [f"SELECT term, doc FROM terms WHERE term IN ({', '.join('?' * len(exact))})"]
+    parameters = exact
+    for term in filter(_is_single, terms):
+        selects.append("SELECT ?, coalesce(sum(doc), 0) FROM terms WHERE term >= ? AND term < ?")
+        parameters = [*parameters, term, term, chr(ord(term) + 1)]
+    return " UNION ALL ".join(selects), parameters
+
+
+def match_expression(frequencies: Mapping[str, int], required: int = REQUIRED) -> str | None:
+    """An FTS5 MATCH expression for terms and how many texts have each; None if none has any.
+
+    required: see REQUIRED; more finds more, where a filter leaves few texts, and takes longer.
+    """
+    known = {term: count for term, count in frequencies.items() if count > 0}
+    rarest = sorted(known, key=lambda term: known[term])
+    counts = [known[term] for term in rarest]
+    n_required = max(1, _n_within(counts, required))
+    n_counted = _n_within(counts[n_required:], COUNTED)
+    must = _any_of(rarest[:n_required])
+    if not n_counted:
+        return must or None
+    # subtle: the required terms stand in both halves and so count twice. FTS5 can say that a term
+    # may occur only by an OR beside others that do; and the rare terms decide the order anyway.
+    return f"({must}) AND ({_any_of(rarest[: n_required + n_counted])})"
+
+
+def highlight(text: str, query: str) -> list[tuple[int, int]]:
+    """Where the terms of a query stand in a text: [begin, end) of characters, in order, disjoint.
+
+    Looks at the first SHOWN characters.
+    """
+    wanted = frozenset(terms(query))
+    folded, begins, ends = _mapped(text[:SHOWN])
+    spans: list[tuple[int, int]] = []
+    for stretch in STRETCH.finditer(folded):
+        for begin, end in _places(stretch.group(), wanted):
+            first, after = begins[stretch.start() + begin], ends[stretch.start() + end - 1]
+            if spans and first <= spans[-1][1]:
+                first, after = spans[-1][0], max(spans.pop()[1], after)
+            spans.append((first, after))
+    return spans
+
+
+def _folded(text: str) -> str:
+    return "".join(map(_fold, PIECE.findall(text)))
+
+
+def _fold(text: str) -> str:
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+
+
+def _is_single(term: str) -> bool:
+    return len(term) == 1 and WORD.match(term) is None
+
+
+def _terms(stretch: str, *, whole: bool) -> list[str]:
+    """Of letters and digits without a gap. whole: with the last character, if it is no word."""
+    words = WORD.findall(stretch)
+    units = UNIT.findall(stretch) if words else stretch  # which is the same, and most of Chinese
+    found = [first + second for first, second in pairwise(units)]
+    found += words
+    for word in words:
+        found += [part.group() for part in _parts(word)]
+    if whole and _is_single(units[-1]):
+        found.append(units[-1])
+    return found
+
+
+def _places(stretch: str, wanted: frozenset[str]) -> Iterator[tuple[int, int]]:
+    """Where terms stand in a stretch, by their beginnings."""
+    if wanted.isdisjoint(_terms(stretch, whole=False)) and wanted.isdisjoint(stretch):
+        return  # as in most; five times as fast
+    begin = 0
+    units = UNIT.findall(stretch)
+    for unit, following in zip(units, [*units[1:], ""], strict=True):
+        end = begin + len(unit)
+        if following and unit + following in wanted:
+            yield begin, end + len(following)
+        elif unit in wanted:
+            yield begin, end
+        elif len(unit) > 1:
+            for part in _parts(unit):
+                if part.group() in wanted:
+                    yield begin + part.start(), begin + part.end()
+        begin = end
+
+
+def _parts(word: str) -> list[re.Match[str]]:
+    """Letters and digits of a word that mixes them; a hexadecimal number would be only noise."""
+    parts = list(PART.finditer(word))
+    return parts if 2 <= len(parts) <= MOST_PARTS else []
+
+
+def _n_within(counts: Iterable[int], most: int) -> int:
+    """How many of the first counts make at most `most` together."""
+    n = 0
+    for count in counts:
+        most -= count
+        if most < 0:
+            break
+        n += 1
+    return n
+
+
+def _any_of(terms: Sequence[str]) -> str:
+    return " OR ".join(f'"{term}"*' if _is_single(term) else f'"{term}"' for term in terms)
+
+
+def _mapped(text: str) -> tuple[str, Sequence[int], Sequence[int]]:
+    """A text folded; for each of its characters, where in `text` what it came from begins and ends."""
+    folded: list[str] = []
+    begins: list[int] = []
+    ends: list[int] = []
+    for part in PIECE.finditer(text):
+        piece = _fold(part.group())
+        # Folding makes no character vanish but by joining it to another.
+        if len(piece) == len(part.group()) and not MAY_JOIN.search(part.group()):
+            folded.append(piece)
+            begins += range(part.start(), part.end())
+            ends += range(part.start() + 1, part.end() + 1)
+            continue
+        for cluster in CLUSTER.finditer(text, part.start(), part.end()):
+            piece = _fold(cluster.group())
+            folded.append(piece)
+            begins += [cluster.start()] * len(piece)
+            ends += [cluster.end()] * len(piece)
+    return "".join(folded), begins, ends
