@@ -61,8 +61,8 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         choices=(7, 8),
         default=8,
-        help="8 is closest to float32; 7 gives the same vectors on every x86 CPU, also without VNNI"
-        " / 8 位最接近 float32；7 位在所有 x86 CPU 上向量相同",
+        help="8 is closest to float32; 7 gives the same vectors on every x86 CPU with AVX2, whether"
+        " it has VNNI or not / 8 位最接近 float32；7 位在所有支持 AVX2 的 x86 CPU 上向量相同",
     )
     add(
         "--calibration",

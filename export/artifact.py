@@ -1,10 +1,16 @@
 """Puts an artifact on disk, whole or not at all, and recognises one that is already there."""
 
+import contextlib
+import ctypes
 import errno
+import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +19,11 @@ import msgspec
 from export.errors import CannotWrite
 from server.errors import BadArtifact
 from server.manifest import MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE, Manifest, read_manifest
+
+# Of <fcntl.h> and <linux/fs.h>.
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+# The kernel, a container's filter or the file system (NFS, 9p, some of FUSE) does not know the flag.
+CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 
 
 def settings_hash(settings: dict[str, Any]) -> str:
@@ -43,14 +54,35 @@ def is_current(folder: Path, settings: str) -> bool:
         return False
 
 
+def recover(folder: Path) -> None:
+    """Tidy up after exports to `folder` that were killed, as far as this process may.
+
+    Scratch folders go. An old artifact that had stepped aside comes back if nothing took its place.
+    """
+    folder = _real(folder)
+    with contextlib.suppress(OSError), _locked(folder.parent):
+        _recover(folder)
+
+
 def check_replaceable(folder: Path) -> None:
-    """Refuse to put an artifact where something else is: it would be lost."""
-    try:
-        names = [path.name for path in folder.iterdir()] if folder.exists() else []
-    except OSError as error:
+    """Refuse, before any work, to put an artifact where something would be lost, or where it cannot go.
+
+    Leaves everything as it is, the missing parents of `folder` included.
+    """
+    if os.path.ismount(folder):
         raise CannotWrite(
-            f"cannot write {folder}: {error.strerror}", f"无法写入 {folder}：{error.strerror}"
-        ) from None
+            f"{folder} is a mount point, which cannot be replaced; choose a folder in it with --out",
+            f"{folder} 是挂载点，无法整体替换；请用 --out 指定其中的一个文件夹",
+        )
+    try:
+        _check_nothing_lost(folder)
+        _try_scratch(_real(folder))
+    except OSError as error:
+        raise _cannot_write(folder, error) from None
+
+
+def _check_nothing_lost(folder: Path) -> None:
+    names = [path.name for path in folder.iterdir()] if folder.exists() else []
     others = sorted(set(names) - {MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE})
     if others:
         raise CannotWrite(
@@ -62,20 +94,19 @@ def check_replaceable(folder: Path) -> None:
 
 def write_artifact(folder: Path, model: bytes, tokenizer: bytes, manifest: Manifest) -> None:
     """Write the three files beside `folder`, then move them there in one step."""
-    folder = folder.resolve()
+    folder = _real(folder)
     files = {
         MODEL_FILE: model,
         TOKENIZER_FILE: tokenizer,
         MANIFEST_FILE: msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n",
     }
-    scratch = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    # In a container a killed export had the same process id.
-    shutil.rmtree(scratch, ignore_errors=True)
     try:
-        scratch.mkdir(parents=True)
-        for name, content in files.items():
-            _write_durably(scratch / name, content)
-        _replace_folder(folder, scratch)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder.parent):
+            _recover(folder)
+            # Again: an export takes minutes, and somebody may have saved something there meanwhile.
+            _check_nothing_lost(folder)
+            _write(folder, files)
     except OSError as error:
         size = sum(map(len, files.values())) / 1e6
         if error.errno == errno.ENOSPC:
@@ -83,9 +114,77 @@ def write_artifact(folder: Path, model: bytes, tokenizer: bytes, manifest: Manif
                 f"no space left to write {size:.0f} MB beside {folder}; free some and run again",
                 f"磁盘空间不足，无法在 {folder} 旁写入 {size:.0f} MB；请释放空间后重试",
             ) from None
-        raise CannotWrite(
-            f"cannot write {folder}: {error.strerror}", f"无法写入 {folder}：{error.strerror}"
-        ) from None
+        raise _cannot_write(folder, error) from None
+
+
+# --- what lies beside the folder ------------------------------------------------------------------
+
+
+def _real(folder: Path) -> Path:
+    # Not Path.resolve, which raises RuntimeError for links in a circle.
+    return Path(os.path.realpath(folder))
+
+
+def _beside(folder: Path, kind: str) -> Path:
+    return folder.with_name(f".{folder.name}.{os.getpid()}.{kind}")
+
+
+def _try_scratch(folder: Path) -> None:
+    """Make what a write makes first, and take it away again."""
+    scratch = _beside(folder, "tmp")
+    made = [path for path in (scratch, *scratch.parents) if not path.exists()]
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        with _locked(folder.parent):
+            pass
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold off other exports that write in `folder`, where its file system has locks.
+
+    What they left there is then known to be of a process that has ended, which a process id would
+    not tell: another container has ids of its own.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _recover(folder: Path) -> None:
+    # Digits only: ".a.1.7.tmp" is of the folder "a.1", not of "a".
+    pattern = re.compile(rf"\.{re.escape(folder.name)}\.[0-9]+\.(tmp|old)")
+    left = [path for path in folder.parent.iterdir() if pattern.fullmatch(path.name)]
+    # The last one to be moved aside is the last that was served.
+    left.sort(key=lambda path: (path.suffix == ".old", path.stat().st_ctime_ns))
+    if left and left[-1].suffix == ".old" and not os.path.lexists(folder):
+        left.pop().rename(folder)
+    for path in left:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def _write(folder: Path, files: dict[str, bytes]) -> None:
+    scratch = _beside(folder, "tmp")
+    try:
+        scratch.mkdir()
+        for name, content in files.items():
+            _write_durably(scratch / name, content)
+        _sync(scratch)
+        old = _replace_folder(folder, scratch)
+        # Before the old files go: after a power cut one of the two must be there.
+        _sync(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -97,16 +196,61 @@ def _write_durably(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _replace_folder(folder: Path, scratch: Path) -> None:
-    """A folder cannot replace one with files in it, so the old one steps aside first."""
-    if not folder.exists():
+def _sync(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # A file system that cannot do this for a folder says EINVAL.
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(handle)
+
+
+def _replace_folder(folder: Path, scratch: Path) -> Path:
+    """Put `scratch` in the place of `folder`; returns where the old one now is."""
+    if not os.path.lexists(folder):
         scratch.rename(folder)
-        return
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+        return scratch
+    if _exchange(scratch, folder):
+        return scratch
+    # A folder cannot replace one with files in it, so the old one steps aside first. If the process
+    # ends between the two renames, the next `recover` puts it back.
+    aside = _beside(folder, "old")
     folder.rename(aside)
     try:
         scratch.rename(folder)
     except OSError:
         aside.rename(folder)
         raise
-    shutil.rmtree(aside, ignore_errors=True)
+    return aside
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two folders change places in one step; False where that is not possible."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    renameat2.argtypes = [
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_int,
+        ctypes.c_char_p,
+        ctypes.c_uint,
+    ]
+    paths = os.fsencode(one), os.fsencode(other)
+    if renameat2(AT_FDCWD, paths[0], AT_FDCWD, paths[1], RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in CANNOT_EXCHANGE:
+        return False
+    raise OSError(code, os.strerror(code), str(other))
+
+
+def _cannot_write(folder: Path, error: OSError) -> CannotWrite:
+    return CannotWrite(
+        f"cannot write {folder}: {error.strerror}", f"无法写入 {folder}：{error.strerror}"
+    )

@@ -6,10 +6,11 @@ any work is done; `bert.py` and `quantise.py` take what this module returns as t
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import ml_dtypes  # noqa: F401  Teaches numpy bfloat16, which safetensors then finds by name.
 import numpy as np
@@ -47,6 +48,8 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": TANH_GELU,
     "relu": RELU,
 }
+# No BERT is near these. They keep a damaged number from being worked with until memory is gone.
+MOST, MOST_LAYERS = 10_000_000, 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +131,10 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CorruptFile(
             f"{path} is not valid JSON: {error}", f"{path} 不是有效的 JSON：{error}"
         ) from None
+    except RecursionError:
+        raise CorruptFile(
+            f"{path} nests objects or arrays too deeply", f"{path} 中的对象或数组嵌套过深"
+        ) from None
     if not isinstance(value, dict):
         raise CorruptFile(f"{path} must hold a JSON object", f"{path} 必须是一个 JSON 对象")
     return value
@@ -172,35 +179,48 @@ def _bert_shape(config: dict[str, Any]) -> BertShape:
             f'hidden_act "{activation}" is not one of {known}; try --via optimum',
             f'hidden_act "{activation}" 不在支持之列（{known}）；请试试 --via optimum',
         )
-    try:
-        shape = BertShape(
-            vocabulary=int(config["vocab_size"]),
-            hidden=int(config["hidden_size"]),
-            layers=int(config["num_hidden_layers"]),
-            heads=int(config["num_attention_heads"]),
-            intermediate=int(config["intermediate_size"]),
-            positions=int(config["max_position_embeddings"]),
-            token_types=int(config.get("type_vocab_size", 2)),
-            layer_norm_epsilon=float(config.get("layer_norm_eps", 1e-12)),
-            activation=ACTIVATIONS[activation],
-        )
-    except KeyError as error:
-        raise CorruptFile(
-            f"config.json lacks {error.args[0]}", f"config.json 缺少 {error.args[0]}"
-        ) from None
-    except (TypeError, ValueError) as error:
-        raise CorruptFile(
-            f"config.json holds something other than a number: {error}",
-            f"config.json 中有一项不是数字：{error}",
-        ) from None
-    if min(shape.layers, shape.heads, shape.token_types) < 1 or shape.hidden % shape.heads:
+    shape = BertShape(
+        vocabulary=_size(config, "vocab_size"),
+        hidden=_size(config, "hidden_size"),
+        layers=_size(config, "num_hidden_layers", most=MOST_LAYERS),
+        heads=_size(config, "num_attention_heads"),
+        intermediate=_size(config, "intermediate_size"),
+        positions=_size(config, "max_position_embeddings"),
+        token_types=_size(config, "type_vocab_size", 2),
+        layer_norm_epsilon=_layer_norm_epsilon(config),
+        activation=ACTIVATIONS[activation],
+    )
+    if shape.hidden % shape.heads:
         raise ShapeMismatch(
-            f"hidden_size {shape.hidden} cannot be split into {shape.heads} heads"
-            f" of {shape.layers} layers with {shape.token_types} token types",
-            f"hidden_size {shape.hidden} 无法分成 {shape.heads} 个注意力头"
-            f"（{shape.layers} 层，{shape.token_types} 种 token 类型）",
+            f"hidden_size {shape.hidden} cannot be split into {shape.heads} heads",
+            f"hidden_size {shape.hidden} 无法分成 {shape.heads} 个注意力头",
         )
     return shape
+
+
+def _size(config: dict[str, Any], key: str, default: int | None = None, most: int = MOST) -> int:
+    """A number of config.json that counts something; without a default it must be there."""
+    if default is None and key not in config:
+        raise CorruptFile(f"config.json lacks {key}", f"config.json 缺少 {key}")
+    # A null is taken for the default, and so refused where there is none.
+    size = _whole_number("config.json", config, key, default)
+    if not 1 <= size <= most:
+        raise CorruptFile(
+            f"config.json: {key} {_shown(size)} is outside 1 to {most}",
+            f"config.json：{key} {_shown(size)} 超出 1 到 {most} 的范围",
+        )
+    return size
+
+
+def _layer_norm_epsilon(config: dict[str, Any]) -> float:
+    value = config.get("layer_norm_eps", 1e-12)
+    # Written so that NaN, which Python reads from JSON, is refused.
+    if not _is_number(value) or not 0 <= value < 1:
+        raise CorruptFile(
+            f"config.json: layer_norm_eps is {_shown(value)}, not a number from 0 to below 1",
+            f"config.json：layer_norm_eps 为 {_shown(value)}，不是 0（含）到 1（不含）之间的数字",
+        )
+    return float(value)
 
 
 # --- the sentence-transformers module files ------------------------------------------------------
@@ -219,26 +239,62 @@ def read_settings(folder: Path, config: dict[str, Any]) -> SentenceSettings:
     if (folder / "modules.json").exists():
         sentence_config = _optional_json(transformer / "sentence_bert_config.json")
     tokenizer_config = _optional_json(transformer / "tokenizer_config.json")
-    prompts = _optional_json(folder / "config_sentence_transformers.json")
+    prompts, default_prompt = _read_prompts(folder / "config_sentence_transformers.json")
     pooling = "mean"
     if "Pooling" in modules:
         pooling = _pooling_mode(read_json(folder / modules["Pooling"] / "config.json"))
-    positions = _whole_number(config, "max_position_embeddings", 512)
-    model_max_length = _whole_number(tokenizer_config, "model_max_length", positions)
-    max_tokens = _whole_number(sentence_config, "max_seq_length", min(positions, model_max_length))
+    positions = _size(config, "max_position_embeddings", 512)
+    model_max_length = _whole_number(
+        "tokenizer_config.json", tokenizer_config, "model_max_length", positions
+    )
+    max_tokens = _whole_number(
+        "sentence_bert_config.json",
+        sentence_config,
+        "max_seq_length",
+        min(positions, model_max_length),
+    )
     if not 3 <= max_tokens <= positions:
         raise ShapeMismatch(
-            f"max_seq_length {max_tokens} is outside 3 to {positions} (max_position_embeddings)",
-            f"max_seq_length {max_tokens} 超出 3 到 {positions}（max_position_embeddings）的范围",
+            f"max_seq_length {_shown(max_tokens)} is outside 3 to {positions}"
+            " (max_position_embeddings)",
+            f"max_seq_length {_shown(max_tokens)} 超出 3 到 {positions}（max_position_embeddings）的范围",
         )
     return SentenceSettings(
         pooling=pooling,
         normalize="Normalize" in modules,
         max_tokens=max_tokens,
         lower_case=bool(sentence_config.get("do_lower_case", False)),
-        prompts=dict(prompts.get("prompts") or {}),
-        default_prompt=prompts.get("default_prompt_name"),
+        prompts=prompts,
+        default_prompt=default_prompt,
     )
+
+
+def _read_prompts(path: Path) -> tuple[dict[str, str], str | None]:
+    """(prompts by name, name of the one that is put before every text)."""
+    settings = _optional_json(path)
+    prompts, default = settings.get("prompts"), settings.get("default_prompt_name")
+    if prompts is None:
+        prompts = {}
+    if not _is_object_of_strings(prompts):
+        raise CorruptFile(
+            f"{path}: prompts is {_shown(prompts)}, not an object of strings",
+            f"{path}：prompts 为 {_shown(prompts)}，不是由字符串组成的对象",
+        )
+    if default is not None and not isinstance(default, str):
+        raise CorruptFile(
+            f"{path}: default_prompt_name is {_shown(default)}, not a string",
+            f"{path}：default_prompt_name 为 {_shown(default)}，不是字符串",
+        )
+    for name, prompt in prompts.items():
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:
+            raise CorruptFile(
+                f"{path}: prompt {_shown(name)} holds half of a surrogate pair, which is no"
+                " character",
+                f"{path}：提示词 {_shown(name)} 含有不成对的代理码位，不是有效字符",
+            ) from None
+    return prompts, default
 
 
 def _module_folders(folder: Path) -> dict[str, str]:
@@ -249,7 +305,7 @@ def _module_folders(folder: Path) -> dict[str, str]:
     try:
         modules = json.loads(path.read_text(encoding="utf-8"))
         folders = {str(m["type"]).rsplit(".", 1)[-1]: str(m["path"]) for m in modules}
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptFile(f"{path} cannot be read: {error}", f"{path} 无法读取：{error}") from None
     for name in folders:
         if name not in ("Transformer", "Pooling", "Normalize"):
@@ -285,14 +341,30 @@ def _optional_json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
-def _whole_number(settings: dict[str, Any], key: str, default: int) -> int:
+def _whole_number(file: str, settings: dict[str, Any], key: str, default: int | None) -> int:
     value = settings.get(key)
-    try:
-        return default if value is None else int(value)
-    except (TypeError, ValueError, OverflowError):
+    if value is None and default is not None:
+        return default
+    # 512.0 is whole, too: 1e30 is what some write for "no limit".
+    if not _is_number(value) or (isinstance(value, float) and not value.is_integer()):
         raise CorruptFile(
-            f"{key} is {value!r}, not a number", f"{key} 为 {value!r}，不是数字"
-        ) from None
+            f"{file}: {key} is {_shown(value)}, not a whole number",
+            f"{file}：{key} 为 {_shown(value)}，不是整数",
+        )
+    return int(value)
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_object_of_strings(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+
+
+def _shown(value: object) -> str:
+    """A value for a message: on one line, not too long, and printable whatever it holds."""
+    return reprlib.repr(value)
 
 
 # --- the tokenizer -------------------------------------------------------------------------------
@@ -359,9 +431,10 @@ def _override_normalizer(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
 
 
 def _check_vocabulary(tokenizer_json: str, shape: BertShape) -> None:
-    token, index = max(
-        Tokenizer.from_str(tokenizer_json).get_vocab().items(), key=lambda item: item[1]
-    )
+    vocabulary = Tokenizer.from_str(tokenizer_json).get_vocab()
+    if not vocabulary:
+        raise CorruptFile("the tokenizer has no vocabulary", "分词器的词表为空")
+    token, index = max(vocabulary.items(), key=lambda item: item[1])
     if index >= shape.vocabulary:
         raise ShapeMismatch(
             f"the tokenizer gives {token!r} the id {index}, but vocab_size is {shape.vocabulary}",
@@ -377,7 +450,19 @@ def _weight_files(folder: Path, *, allow_pickle: bool) -> list[Path]:
     if single.exists():
         return [single]
     if index.exists():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+        weight_map = read_json(index).get("weight_map", {})
+        if not _is_object_of_strings(weight_map):
+            raise CorruptFile(
+                f"{index}: weight_map is {_shown(weight_map)}, not an object of strings",
+                f"{index}：weight_map 为 {_shown(weight_map)}，不是由字符串组成的对象",
+            )
+        names = sorted(set(weight_map.values()))
+        for name in names:
+            if Path(name).is_absolute() or ".." in Path(name).parts:
+                raise CorruptFile(
+                    f"{index} names {_shown(name)}, which is outside the folder",
+                    f"{index} 所列的 {_shown(name)} 不在该文件夹内",
+                )
         missing = [name for name in names if not (folder / name).exists()]
         if missing or not names:
             raise NoSuchModel(

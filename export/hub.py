@@ -359,7 +359,7 @@ def _module_folders(path: Path) -> list[str]:
     try:
         modules = json.loads(path.read_text(encoding="utf-8"))
         return [str(module["path"]).strip("/") for module in modules if module["path"]]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptFile(f"{path} cannot be read: {error}", f"{path} 无法读取：{error}") from None
 
 
@@ -367,7 +367,7 @@ def _shards(path: Path) -> list[str]:
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
         return sorted(set(map(str, index["weight_map"].values())))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CorruptFile(f"{path} cannot be read: {error}", f"{path} 无法读取：{error}") from None
 
 

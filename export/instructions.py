@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 # model name pattern -> (query instruction, document instruction), as the model cards give them
 KNOWN = (
+    # Trained without an instruction, as their names say; so before the models they resemble.
+    (re.compile(r"bge-.*noinstruct"), ("", "")),
     (re.compile(r"bge-(small|base|large)-zh"), ("为这个句子生成表示以用于检索相关文章：", "")),
     (
         re.compile(r"bge-(small|base|large)-en"),

@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 import onnx
+import onnx.checker
 from tqdm import tqdm
 
 from export import artifact, quantise, texts
@@ -90,9 +91,12 @@ class _Graphs:
 def export(settings: Settings) -> Path:
     """Make the artifact that `settings` describe; returns its folder. Raises ExportError."""
     started = time.perf_counter()
+    _check_sizes(settings, None)
     folder, model_id, revision = _locate(settings)
     out = settings.out or folder / f"onnx-{settings.precision}"
+    artifact.recover(out)
     source = _read_source(folder, settings)
+    _check_sizes(settings, source.dimension)
     rules = _text_rules(source, model_id, settings)
     identity = _identity(source, rules, model_id, revision, settings)
     if not settings.force and artifact.is_current(out, identity):
@@ -105,6 +109,7 @@ def export(settings: Settings) -> Path:
     verification = texts.read_texts(settings.verify_texts or texts.VERIFICATION, at_least=1)
     with _Progress(_steps(source, settings)) as progress:
         graphs = _build(source, _calibration_ids(tokenizer, calibration), settings, progress)
+        _check_sizes(settings, graphs.dimension)
         reference = SessionEncoder(graphs.float_model, graphs.groups, cpu_budget())
         served = SessionEncoder(graphs.served_model, graphs.groups, cpu_budget())
         labelled, ids = _verification_ids(tokenizer, verification)
@@ -128,13 +133,31 @@ def export(settings: Settings) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """What any architecture provides; `checkpoint` only where the graph is written directly."""
+    """What any architecture provides; `checkpoint` only where the graph is written directly.
+
+    dimension: D, where it is known without running the network.
+    """
 
     folder: Path
     settings: SentenceSettings
     tokenizer_json: str
     sha256: str
     checkpoint: Checkpoint | None
+
+    @property
+    def dimension(self) -> int | None:
+        return None if self.checkpoint is None else self.checkpoint.shape.hidden
+
+
+def _check_sizes(settings: Settings, dimension: int | None) -> None:
+    """Refuse sizes that no vector of this model can be cut to, as early as `dimension` is known."""
+    for size in settings.matryoshka:
+        if size < 1 or (dimension is not None and size > dimension):
+            most, most_zh = ("the dimension", "向量维度") if dimension is None else (dimension,) * 2
+            raise UnsupportedModel(
+                f"--matryoshka {size} is outside 1 to {most}",
+                f"--matryoshka {size} 超出 1 到 {most_zh} 的范围",
+            )
 
 
 def _locate(settings: Settings) -> tuple[Path, str, str]:
@@ -307,9 +330,23 @@ def _build_with_optimum(
         threads=cpu_budget(),
         progress=progress,
     )
+    try:
+        float_model = serialize(graphs.float_model)
+        served_model = (
+            float_model
+            if graphs.served_model is graphs.float_model
+            else serialize(graphs.served_model)
+        )
+    except onnx.checker.ValidationError as error:
+        # The nodes are the other tools'; one that `bert` writes wrongly is a bug and stays one.
+        reason = str(error).strip().splitlines()[0]
+        raise UnsupportedModel(
+            f"the graph that optimum wrote is not valid ONNX: {reason}",
+            f"optimum 写出的计算图不是有效的 ONNX：{reason}",
+        ) from None
     return _Graphs(
-        graphs.float_model.SerializeToString(),
-        graphs.served_model.SerializeToString(),
+        float_model,
+        served_model,
         graphs.hidden,
         "optimum",
         "float32" if settings.precision == "fp32" else optimum.RECIPE,
@@ -319,8 +356,12 @@ def _build_with_optimum(
 
 def serialize(model: onnx.ModelProto) -> bytes:
     """The checked model as bytes, the same for the same model."""
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString(deterministic=True))
+    content = bytes(model.SerializeToString(deterministic=True))
+    # The checker refuses larger ones in memory, whatever they hold, and would want them in a file.
+    # They go on unchecked: ONNX Runtime checks what it loads, and `verify` runs it.
+    if len(content) <= onnx.checker.MAXIMUM_PROTOBUF:
+        onnx.checker.check_model(content)
+    return content
 
 
 def _manifest(
@@ -333,12 +374,6 @@ def _manifest(
 ) -> Manifest:
     tokenizer_bytes = source.tokenizer_json.encode()
     calibration = settings.calibration or texts.CALIBRATION
-    for size in settings.matryoshka:
-        if not 0 < size <= graphs.dimension:
-            raise UnsupportedModel(
-                f"--matryoshka {size} is outside 1 to {graphs.dimension}",
-                f"--matryoshka {size} 超出 1 到 {graphs.dimension} 的范围",
-            )
     space = {"lower_case": rules.lower_case, "max_tokens": rules.max_tokens}
     return Manifest(
         format_version=FORMAT_VERSION,

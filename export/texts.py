@@ -42,7 +42,7 @@ def read_texts(path: Path, *, at_least: int) -> list[str]:
 def _json_text(path: Path, number: int, line: str) -> str:
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadTexts(
             f"{path} line {number} is not JSON: {error}", f"{path} 第 {number} 行不是 JSON：{error}"
         ) from None

@@ -474,14 +474,115 @@ def test_setting_that_is_no_number_is_refused(value: Any, folder: Path) -> None:
     "values",
     [
         {"num_attention_heads": 5},
-        {"num_attention_heads": 0},
-        {"num_hidden_layers": 0},
-        {"type_vocab_size": 0},
+        {"num_attention_heads": 64},
+        {"hidden_size": 33},
     ],
 )
 def test_numbers_that_make_no_network_are_refused(values: dict[str, int], folder: Path) -> None:
     change_json(folder / "config.json", **values)
-    refusal(folder, ShapeMismatch, *map(str, values.values()))
+    refusal(folder, ShapeMismatch, "cannot be split", *map(str, values.values()))
+
+
+SIZES = [
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+]
+
+
+@pytest.mark.parametrize("key", SIZES)
+@pytest.mark.parametrize("value", [0, -32, 10**9, 10**400])
+def test_size_that_no_network_has_is_refused_with_the_limits(
+    key: str, value: int, folder: Path
+) -> None:
+    change_json(folder / "config.json", **{key: value})
+    refusal(folder, CorruptFile, f"config.json: {key} ", "is outside 1 to ")
+
+
+@pytest.mark.parametrize("key", SIZES)
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 32.5, "32", True, [[32]]])
+def test_size_that_is_no_whole_number_is_refused(key: str, value: Any, folder: Path) -> None:
+    change_json(folder / "config.json", **{key: value})
+    refusal(folder, CorruptFile, f"config.json: {key} is {value!r}, not a whole number")
+
+
+def test_whole_number_may_be_written_with_a_point(folder: Path) -> None:
+    change_json(folder / "config.json", hidden_size=32.0)
+    change_json(folder / "tokenizer_config.json", model_max_length=1e30)
+    change_json(folder / "sentence_bert_config.json", max_seq_length=None)
+    checkpoint = read_checkpoint(folder)
+    assert (checkpoint.shape.hidden, checkpoint.settings.max_tokens) == (32, 64)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1e-12, 1, 1.5, None, "1e-12", True])
+def test_layer_norm_epsilon_that_is_none_is_refused(value: Any, folder: Path) -> None:
+    change_json(folder / "config.json", layer_norm_eps=value)
+    refusal(folder, CorruptFile, f"config.json: layer_norm_eps is {value!r}, not a number from 0")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json",
+        "modules.json",
+        "sentence_bert_config.json",
+        "tokenizer_config.json",
+        "1_Pooling/config.json",
+        "config_sentence_transformers.json",
+    ],
+)
+def test_json_that_nests_too_deeply_is_named(name: str, folder: Path) -> None:
+    (folder / name).write_text('{"a": ' + "[" * 100_000, encoding="utf-8")
+    refusal(folder, CorruptFile, str(folder / name))
+
+
+@pytest.mark.parametrize("value", ["q: ", ["q: "], 7, {"query": 7}, {"query": None}, {"query": {}}])
+def test_prompts_that_are_no_object_of_strings_are_refused(value: Any, folder: Path) -> None:
+    write_json(folder / "config_sentence_transformers.json", {"prompts": value})
+    refusal(folder, CorruptFile, "config_sentence_transformers.json: prompts is ", "of strings")
+
+
+@pytest.mark.parametrize("value", [7, ["query"], {}, True])
+def test_default_prompt_name_that_is_no_string_is_refused(value: Any, folder: Path) -> None:
+    path = folder / "config_sentence_transformers.json"
+    write_json(path, {"prompts": {"query": "q: "}, "default_prompt_name": value})
+    refusal(folder, CorruptFile, f"{path}: default_prompt_name is {value!r}, not a string")
+
+
+def test_half_of_a_surrogate_pair_in_a_prompt_is_refused(folder: Path) -> None:
+    path = folder / "config_sentence_transformers.json"
+    path.write_text(r'{"prompts": {"query": "q\ud83d: "}}', encoding="utf-8")
+    error = refusal(folder, CorruptFile, f"{path}: prompt 'query'", "surrogate")
+    error.english.encode()
+    path.write_text(r'{"prompts": {"query": "q\ud83d\ude00: "}}', encoding="utf-8")
+    assert read_checkpoint(folder).settings.prompts == {"query": "q\U0001f600: "}
+
+
+@pytest.mark.parametrize("value", ["a.safetensors", ["a.safetensors"], None, {WORDS: 7}, {"a": []}])
+def test_index_of_shards_that_is_no_object_of_strings_is_refused(value: Any, folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    write_json(folder / "model.safetensors.index.json", {"weight_map": value})
+    refusal(folder, CorruptFile, "model.safetensors.index.json: weight_map is ", "of strings")
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../model.safetensors", "a/../../b"])
+def test_shard_outside_the_folder_is_refused(name: str, folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    write_json(folder / "model.safetensors.index.json", {"weight_map": {WORDS: name}})
+    refusal(folder, CorruptFile, name, "outside the folder")
+
+
+def test_tokenizer_without_a_vocabulary_is_refused(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content |= {"added_tokens": [], "post_processor": None}
+    content["model"]["vocab"] = {}
+    write_json(path, content)
+    refusal(folder, CorruptFile, "no vocabulary")
 
 
 # --- identity -------------------------------------------------------------------------------------

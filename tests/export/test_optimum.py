@@ -15,7 +15,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from export import optimum
+from export import optimum, pipeline
 from export.bert import OUTPUT
 from export.checkpoint import SentenceSettings, read_json, read_settings, read_tokenizer
 from export.errors import (
@@ -26,11 +26,13 @@ from export.errors import (
     ShapeMismatch,
     UnsupportedModel,
 )
+from export.graph import OPSET
 from export.optimum import OptimumGraphs, build_with_optimum
 from server.encoder import INPUT_IDS
 from server.manifest import TextRules
 from server.session import open_session
 from server.tokenizer import Tokenizer
+from tests.toys import write_toy_checkpoint
 
 PACKAGES = ("torch", "transformers", "optimum", "sentence_transformers")
 missing = [name for name in PACKAGES if find_spec(name) is None]
@@ -285,6 +287,75 @@ def test_the_same_checkpoint_gives_the_same_bytes(checkpoints: Path) -> None:
         build(folder, "int8").served_model.SerializeToString(deterministic=True) for _ in "12"
     )
     assert first == second
+
+
+# --- into bytes ----------------------------------------------------------------------------------
+
+
+def small_graph(operator: str = "Identity") -> onnx.ModelProto:
+    values = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"
+    ]
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node(operator, ["x"], ["y"])], "small", values[:1], values[1:]
+    )
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
+
+
+def built(
+    graphs: OptimumGraphs, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> "pipeline._Graphs":
+    """What the pipeline makes of `graphs`, with nothing traced."""
+    monkeypatch.setattr(optimum, "build_with_optimum", lambda *_, **__: graphs)
+    settings = SentenceSettings("mean", True, 8, False, {}, None)
+    source = pipeline._Source(folder, settings, "{}", "", None)
+    return pipeline._build(source, [], pipeline.Settings(str(folder)), lambda _: None)
+
+
+def test_graphs_become_checked_bytes_that_are_always_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    exact, served = small_graph(), small_graph("Relu")
+    graphs = built(OptimumGraphs(exact, served, 1), monkeypatch, tmp_path)
+    assert graphs.float_model == exact.SerializeToString(deterministic=True)
+    assert graphs.served_model == served.SerializeToString(deterministic=True)
+    assert (graphs.dimension, graphs.family, graphs.groups) == (1, "optimum", 1)
+
+
+def test_float32_graph_becomes_bytes_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    graph = small_graph()
+    graphs = built(OptimumGraphs(graph, graph, 1), monkeypatch, tmp_path)
+    assert graphs.served_model is graphs.float_model
+
+
+def test_graph_that_is_not_valid_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    graphs = OptimumGraphs(small_graph(), small_graph("NoSuchOperator"), 1)
+    with pytest.raises(UnsupportedModel, match="not valid ONNX: .*NoSuchOperator") as caught:
+        built(graphs, monkeypatch, tmp_path)
+    assert "不是有效的 ONNX" in caught.value.chinese
+
+
+def test_graph_too_large_for_the_checker_goes_on_unchecked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(onnx.checker, "MAXIMUM_PROTOBUF", 10)
+    graph = small_graph()
+    assert pipeline.serialize(graph) == graph.SerializeToString(deterministic=True)
+
+
+def test_size_beyond_the_traced_width_is_refused_before_verification(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = write_toy_checkpoint(tmp_path / "toy")
+    graph = small_graph()
+    graphs = OptimumGraphs(graph, graph, 32)
+    monkeypatch.setattr(optimum, "build_with_optimum", lambda *_, **__: graphs)
+    settings = pipeline.Settings(str(folder), via="optimum", precision="fp32", matryoshka=(33,))
+    with pytest.raises(UnsupportedModel, match="--matryoshka 33 is outside 1 to 32"):
+        pipeline.export(settings)
+    assert not (folder / "onnx-fp32").exists()
 
 
 # --- what is refused -----------------------------------------------------------------------------

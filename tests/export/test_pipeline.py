@@ -363,6 +363,7 @@ def spoil_nothing(settings: Settings) -> None:
         (spoil_nothing, {"verify_texts": Path(__file__).parent}, BadTexts),
         (spoil_nothing, {"matryoshka": (33,)}, UnsupportedModel),
         (spoil_nothing, {"matryoshka": (0,)}, UnsupportedModel),
+        (spoil_nothing, {"matryoshka": (16, -1)}, UnsupportedModel),
         (spoil_nothing, {"source": "./none"}, NoSuchModel),
         (spoil_nothing, {"source": "a/b/c"}, NoSuchModel),
         (spoil_nothing, {"source": "none"}, NoSuchModel),
@@ -378,6 +379,55 @@ def test_failure_says_why_in_both_languages_and_leaves_nothing(
     assert caught.value.english
     assert any("\u4e00" <= character <= "\u9fff" for character in caught.value.chinese)
     assert in_toy(settings) == before
+
+
+@pytest.fixture
+def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test with this fails where an export comes as far as calibration."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr(pipeline, "_build", refuse)
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize("size", [-1, 0, 33, 10**9])
+def test_size_that_the_model_does_not_have_is_refused_before_any_work(
+    size: int, settings: Settings
+) -> None:
+    with pytest.raises(UnsupportedModel, match=f"--matryoshka {size} is outside 1 to"):
+        export(change(settings, matryoshka=(16, size)))
+
+
+@pytest.mark.usefixtures("no_work")
+def test_impossible_size_is_refused_before_a_download(settings: Settings) -> None:
+    with pytest.raises(UnsupportedModel, match="--matryoshka 0"):
+        export(change(settings, source="nobody/nothing", matryoshka=(0,)))
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize("out", ["calibration.txt", "calibration.txt/onnx", "x" * 250])
+def test_place_that_cannot_be_written_is_refused_before_any_work(
+    out: str, settings: Settings, tmp_path: Path
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(CannotWrite, match="cannot write"):
+        export(change(settings, out=tmp_path / out))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_artifact_of_a_killed_export_comes_back_and_is_current(
+    settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = change(settings, precision="fp32")
+    folder = export(settings)
+    whole = artifact_files(folder)
+    folder.rename(folder.with_name(f".{folder.name}.7.old"))
+    capsys.readouterr()
+    export(settings)
+    assert "is up to date" in capsys.readouterr().out
+    assert artifact_files(folder) == whole
 
 
 def test_too_few_calibration_texts_are_refused(settings: Settings, tmp_path: Path) -> None:

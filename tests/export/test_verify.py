@@ -153,16 +153,64 @@ def test_texts_mixed_up_in_a_batch_are_refused(exact: SessionEncoder, ids: list[
         run(exact, swapped, ids, STRICT)
 
 
-@pytest.mark.parametrize("spoilt_length", [1, 2, 3, 15, 16, MAX_TOKENS])
-def test_length_that_gives_nan_is_refused_by_its_number(
-    spoilt_length: int, exact: SessionEncoder, ids: list[Ids]
+# Some of these are compared with float32 and some are not.
+@pytest.mark.parametrize("spoilt_length", [1, 2, 3, 15, 16, 17, 40, MAX_TOKENS - 1, MAX_TOKENS])
+@pytest.mark.parametrize("factor", [np.nan, np.inf, 0.0])
+def test_length_that_gives_no_direction_is_refused_by_its_number(
+    spoilt_length: int, factor: float, exact: SessionEncoder, ids: list[Ids]
 ) -> None:
     def spoil(texts: Sequence[Ids], vectors: Vectors) -> Vectors:
-        return vectors * np.float32(np.nan if len(texts[0]) == spoilt_length else 1)
+        return vectors * np.float32(factor if len(texts[0]) == spoilt_length else 1)
 
     usual = [text for text in ids if len(text) != spoilt_length]
-    with pytest.raises(DisagreesWithCheckpoint, match=f"at {spoilt_length} tokens.*nan"):
+    with pytest.raises(DisagreesWithCheckpoint, match=f"at {spoilt_length} tokens.*NaN") as caught:
         verify(exact, Changed(exact, spoil), TEXTS[: len(usual)], usual, MAX_TOKENS, STRICT)
+    assert f"{spoilt_length} 个" in caught.value.chinese
+
+
+def test_length_that_cannot_be_run_is_refused_by_its_number(
+    exact: SessionEncoder, ids: list[Ids]
+) -> None:
+    def fail(texts: Sequence[Ids], vectors: Vectors) -> Vectors:
+        if len(texts[0]) == 41:
+            raise RuntimeError("cannot reshape")
+        return vectors
+
+    usual = [text for text in ids if len(text) != 41]
+    with pytest.raises(DisagreesWithCheckpoint, match="at 41 tokens.*cannot reshape"):
+        verify(exact, Changed(exact, fail), TEXTS[: len(usual)], usual, MAX_TOKENS, STRICT)
+
+
+def lengths_run(exact: SessionEncoder, ids: list[Ids], max_tokens: int) -> set[int]:
+    """Lengths that the check of lengths tries on the served encoder."""
+    seen: set[int] = set()
+    ended = False
+
+    def note(texts: Sequence[Ids], vectors: Vectors) -> Vectors:
+        if ended:
+            seen.add(len(texts[0]))
+        return vectors
+
+    def follow(step: str) -> None:
+        nonlocal ended
+        ended = step == "lengths"
+
+    verify(exact, Changed(exact, note), TEXTS, ids, max_tokens, STRICT, follow)
+    return seen
+
+
+@pytest.mark.parametrize("max_tokens", [3, 16, 17, MAX_TOKENS])
+def test_every_length_up_to_the_maximum_is_run(
+    max_tokens: int, exact: SessionEncoder, ids: list[Ids]
+) -> None:
+    assert lengths_run(exact, ids, max_tokens) == set(range(1, max_tokens + 1))
+
+
+def test_past_many_lengths_only_some_are_run_and_the_maximum_is_one(
+    exact: SessionEncoder, ids: list[Ids], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.verify.EVERY_LENGTH", 20)
+    assert lengths_run(exact, ids, MAX_TOKENS) == {*range(1, 21), 16 + 37, MAX_TOKENS}
 
 
 def test_length_that_disagrees_is_refused_but_not_one_without_text(
