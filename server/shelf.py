@@ -94,7 +94,7 @@ class Shelf:
         self._waiting: list[tuple[Query, asyncio.Future[list[Hit]]]] = []
         self._searching: asyncio.Task[None] | None = None
         self._compacting: asyncio.Task[None] | None = None
-        metrics.parts.labels(collection.name).set_function(lambda: len(collection.index))
+        metrics.parts.labels(collection.name).set_function(lambda: len(self.collection.index))
 
     # --- writing ------------------------------------------------------------------------------------
 
