@@ -34,8 +34,9 @@ def serve(config: Config, _: Namespace) -> int:
     if model.self_test_cosine < SAME_VECTORS:
         logging.getLogger(__name__).warning(
             "this CPU computes other int8 vectors than the exporting one (cosine %.4f); export"
-            " again with --weight-bits 7 for the same vectors on every CPU with AVX2, or here for this one."
-            " 本机 CPU 的 int8 结果与导出时不同；如需在带 AVX2 的各种 CPU 上一致，请用 --weight-bits 7 重新导出，或在本机重新导出",
+            " again here, or with --weight-bits 7 for the same vectors on every CPU with AVX2."
+            " 本机 CPU 的 int8 结果与导出时不同；请在本机重新导出，"
+            "或用 --weight-bits 7 导出（带 AVX2 的 CPU 上一致）",
             model.self_test_cosine,
         )
     folder = DataFolder(config.data, holder=_url(config))

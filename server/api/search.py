@@ -12,7 +12,7 @@ from server.shelf import Shelf
 from server.store import search as store
 from server.store.fusion import DENSE_WEIGHT, LEXICAL_WEIGHT
 from server.store.lexical import highlight
-from server.store.search import Mode, Query
+from server.store.search import Fusion, Mode, Query
 from server.types import Vectors
 
 MAX_TOP_K = 1000
@@ -35,6 +35,7 @@ class SearchRequest(msgspec.Struct):
     filter: dict[str, Any] | None = None
     mode: Mode = "dense"
     weights: Weights | None = None
+    fusion: Fusion = "blend"
     highlight: bool = False
 
 
@@ -84,6 +85,7 @@ async def search(call: Call) -> Reply:
             request.min_score,
             filter,
             (weights.dense, weights.lexical),
+            request.fusion,
         )
         for place, text in enumerate(texts)
     ]

@@ -109,6 +109,8 @@ class Database:
                 reader = self._readers.pop()
             except IndexError:
                 reader = self._connect()
+                # 16 MB: looking clauses up among 63,762 texts took 8 ms with it and 12 with 2 MB.
+                reader.execute("PRAGMA cache_size = -16000")
             try:
                 yield reader
             finally:

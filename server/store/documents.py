@@ -284,7 +284,8 @@ class Documents:
         within, parameters = "", []
         if filter is not None:
             condition, parameters = _condition(filter, "document")
-            within = f"AND rowid IN (SELECT label FROM parts WHERE {condition})"
+            # subtle: without the plus sign SQLite asks for the words of each label anew.
+            within = f"AND +rowid IN (SELECT label FROM parts WHERE {condition})"
         rows = self.database.rows(
             f"SELECT rowid, rank FROM words WHERE words MATCH ? {within} ORDER BY rank LIMIT ?",
             (expression, *parameters, limit),

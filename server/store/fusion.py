@@ -9,6 +9,20 @@ import numpy.typing as npt
 from server.store import Labels
 from server.types import Vectors
 
+# Chosen on five tasks, 2026-11-24, bge-small-zh-v1.5 int8, nDCG@10. CMRC2018 dev: 3,218 questions, 848
+# passages. Laws: 5,000 articles, found by their title in their text alone, by title in title and text,
+# by a clause (969). STS-B: 568 sentences and their paraphrases among 2,819, where words mislead most.
+#                              CMRC   title  title+text  clause  STS-B
+#     dense                    96.20  55.86  89.26       70.93   89.04
+#     lexical                  98.81  50.06  94.20       96.15   81.34
+#     fuse, k 60, 1 and 1      97.97  57.74  93.44       82.66   86.48
+#     fuse, k 10, 1 and 1      98.24  58.23  93.67       85.60   86.99
+#     fuse, k 10, 1 and 0.7    97.91  58.42  93.25       82.25   87.66
+#     fuse, k 10, 1 and 0.5    97.59  58.37  92.53       79.09   88.09
+#     blend, 1 and 1           99.04  58.63  94.34       90.02   87.86
+#     blend, 1 and 0.7         98.70  58.79  93.82       86.16   88.40
+#     blend, 1 and 0.5         98.31  58.76  93.30       82.13   88.66
+# With 50 or 200 candidates a ranking instead of 100, `fuse` moves by at most 0.4, `blend` by 0.9.
 RANK_CONSTANT = 10
 CANDIDATES = 100
 DENSE_WEIGHT, LEXICAL_WEIGHT = 1.0, 0.7

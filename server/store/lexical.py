@@ -12,6 +12,11 @@ single character is the beginning of some term wherever it stands.
 Text and query are folded alike: NFKC, so that full-width ＡＩ is AI, then case. Only letters and
 digits pass, none of which means anything to FTS5: no query is a syntax error, and NUL and halves of
 characters vanish. Nothing here touches a database.
+
+All figures are of 2026-11-24, 2 cores of an AMD EPYC. nDCG@10 over CMRC2018 dev (848 passages, 3,218
+questions) is 98.8; with pairs of characters only 98.6, with FTS5's trigrams 92.3, for most words of
+Chinese have two characters. Indexing 63,762 law articles (26 MB) takes 94 ms a thousand, 54 of them
+here, and 27 MB; trigrams 124 ms and 41 MB.
 """
 
 import re
@@ -32,17 +37,34 @@ STRETCH = re.compile(r"[^\W_]+")
 WORD = re.compile(f"[^\\W_{UNSPACED}]{{1,64}}")
 UNIT = re.compile(f"[{UNSPACED}]|{WORD.pattern}")
 PART = re.compile(r"\d+|[^\W\d_]+")
-MOST_PARTS = 3
+MOST_PARTS = 3  # rtx4090ti; what has more is a hexadecimal number, and its parts are noise
 
-# What asks, and is not asked for.
+# What asks, and is not asked for: without it CMRC2018 has 98.8, with it 98.3, and either half of its
+# questions gains. Other frequent words need no list, their documents are counted.
 QUESTION = re.compile(
     "为什么|为什麼|為什麼|什么|什麼|甚麼|怎么|怎麼|怎样|怎樣|如何|哪些|哪个|哪個|哪里|哪裡|哪儿|多少"
     "|为何|為何|请问|請問"
 )
-# Characters of a query that are read, and terms of it that are looked up.
+# Characters of a query that are read, and terms of it that are looked up. Most queries have under 20;
+# 64 cost 27 ms in the law articles, 128 cost 54.
 MAX_QUERY, MAX_TERMS = 4_096, 64
+
+# FTS5 scores every text that has any of the terms, 0.9 us a text and term: frequent terms are what
+# costs. So the rarest, in REQUIRED texts together, decide which texts are scored, and the next, in
+# COUNTED together, only add to the scores. Below: mean reciprocal rank of a law article among 63,762
+# for 968 clauses out of them, and for three words out of such a clause; ms of FTS5, p50 and p95.
+#     all terms alike   0.838  48 119   0.592  6.9  49
+#      5,000       0    0.834   6  10   0.531  2.3   6
+#      2,000  30,000    0.839   6  10   0.566  1.9   7
+#      3,000  30,000    0.839   7  13   0.569  2.0   5
+#      5,000  30,000    0.840  10  18   0.573  2.7   7
+#     10,000  30,000    0.839  16  27   0.583  3.9  12
+# Counting the texts before that takes 2 ms. The 2,000 questions of the load test: 4.2 and 16 ms in
+# all. CMRC2018 has too few texts to lose anything.
 REQUIRED, COUNTED = 3_000, 30_000
-SHOWN = 100_000  # characters of a text in which `highlight` looks
+
+# Characters of a text in which `highlight` looks, at 0.6 us each: 0.2 ms for a part of 500.
+SHOWN = 100_000
 
 # Characters that NFKC may join to the one before. The marks of Latin and kana stay with it; those of
 # other scripts are mapped back one by one.

@@ -20,7 +20,7 @@ WORDS = (
     "CREATE VIRTUAL TABLE terms USING fts5vocab (words, row)",
 )
 # Changes with anything that changes what `lexical.indexed` makes of a text.
-WORDS_RECIPE = f"pairs-1, Unicode {unicodedata.unidata_version}"
+WORDS_RECIPE = f"pairs-2, Unicode {unicodedata.unidata_version}"
 
 # AUTOINCREMENT is what keeps a number or a label from being used twice. STRICT, and the vector's
 # length in bytes: a row of another shape would be found only when the index is rebuilt, too late.

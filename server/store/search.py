@@ -16,10 +16,18 @@ from server.store import Labels
 from server.store.collection import Collection, View
 from server.store.documents import Part
 from server.store.filters import Filter
-from server.store.fusion import CANDIDATES, DENSE_WEIGHT, LEXICAL_WEIGHT, fuse
+from server.store.fusion import (
+    CANDIDATES,
+    DENSE_WEIGHT,
+    LEXICAL_WEIGHT,
+    Ranking,
+    blend,
+    fuse,
+)
 from server.types import Vectors
 
 Mode = Literal["dense", "lexical", "hybrid"]
+Fusion = Literal["blend", "rrf"]
 # A document cut into parts may fill the list with its own: so many candidates a hit are looked at
 # first, and four times as many whenever that was not enough.
 PARTS_A_HIT = 3
@@ -31,7 +39,7 @@ class Query:
 
     vector: float32 (D,), needed unless mode is "lexical". words: needed unless it is "dense".
     min_score: hits below it are left out; it means a cosine, BM25, or the fused score.
-    weights: of meaning and of words, for "hybrid".
+    weights: of meaning and of words, for "hybrid". fusion: how these two become one.
     """
 
     mode: Mode
@@ -41,6 +49,7 @@ class Query:
     min_score: float | None = None
     filter: Filter | None = None
     weights: tuple[float, float] = (DENSE_WEIGHT, LEXICAL_WEIGHT)
+    fusion: Fusion = "blend"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +188,13 @@ def _first_parts(
 
 
 def _fused(dense: _Ranking, lexical: _Ranking, query: Query, depth: int) -> _Ranking:
-    labels, scores = fuse((dense.labels, lexical.labels), query.weights, top=2 * depth)
+    top = 2 * depth
+    if query.fusion == "rrf":
+        labels, scores = fuse((dense.labels, lexical.labels), query.weights, top)
+    else:
+        # Words that are not there score 0; of cosines nobody knows where "nothing in common" begins.
+        pair = Ranking(dense.labels, dense.scores), Ranking(lexical.labels, lexical.scores, 0.0)
+        labels, scores = blend(pair, query.weights, top)
     return _Ranking(labels, scores, dense.complete and lexical.complete)
 
 

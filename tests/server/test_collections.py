@@ -118,6 +118,24 @@ def test_words_are_found_and_shown(toy_model: Model) -> None:
     run(test, toy_model)
 
 
+def test_hybrid_finds_what_either_way_finds_and_weights_decide(toy_model: Model) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        await fill(
+            client, near="墨池笔纸砚书画山", words="search server 墨池 index ink well 上下左右"
+        )
+        vector = await vector_of(client, "墨池笔纸砚书画山")
+        body: dict[str, Any] = {"query": "search server", "vector": vector, "mode": "hybrid"}
+        for fusion in ("blend", "rrf"):
+            for weights, first in (({"lexical": 0}, "near"), ({"dense": 0}, "words")):
+                asked = {**body, "weights": weights, "fusion": fusion}
+                answer = (await client.post("/search", json=asked)).json()["hits"]
+                assert [hit["id"] for hit in answer][0] == first
+                assert sorted(hit["id"] for hit in answer) == ["near", "words"]
+                assert all(0 <= hit["score"] <= 1 for hit in answer)
+
+    run(test, toy_model)
+
+
 @pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
 def test_filters_hold_in_every_mode(toy_model: Model, mode: str) -> None:
     async def test(client: httpx.AsyncClient) -> None:
