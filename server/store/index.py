@@ -32,6 +32,8 @@ from server.types import Vectors
 SCAN_FROM = 10_000
 # So many in the tail cost 0.4 ms a search; a block is made anew in 2 s, embedding them takes longer.
 TAIL_ROWS = 8192
+# And these 0.05: too little to be worth a compaction at any time.
+SPARE_ROWS = 1024
 
 
 class BadSnapshot(Exception):
@@ -112,6 +114,11 @@ class Index:
         if self._scan is None:
             return len(self._tail) >= SCAN_FROM
         return len(self._tail) >= TAIL_ROWS or any(map(wants_rebuild, self._scan.blocks))
+
+    @property
+    def compaction_pays(self) -> bool:
+        """Whether `compacted` would make searches faster, where nothing else is to be done."""
+        return self.compaction_due or (self._scan is not None and len(self._tail) >= SPARE_ROWS)
 
     def compacted(self) -> "Index":
         """Return an index of the same vectors, arranged for searching.

@@ -19,6 +19,7 @@ from server.errors import AlreadyExists, EmptyInput, InferenceFailed, OtherModel
 from server.library import Library
 from server.metrics import Metrics
 from server.shelf import Gate, Shelf
+from server.store import index as index_module
 from server.store.collection import Collection
 from server.store.documents import Document
 from server.store.folder import DataFolder
@@ -121,14 +122,47 @@ def test_searches_that_wait_run_together(
         await shelf.add(documents(5))
         monkeypatch.setattr(shelf_module, "search", slow)
         vectors = toy_model.embed([document.text for document in documents(5)])
-        tasks = [asyncio.ensure_future(shelf.search([query(vectors[0])]))]
+        # Two, because one alone would be answered on the loop.
+        tasks = [asyncio.ensure_future(shelf.search([query(vectors[0]), query(vectors[0])]))]
         await asyncio.to_thread(begun.wait, PATIENCE_S)
         tasks += [asyncio.ensure_future(shelf.search([query(vector)])) for vector in vectors]
         await asyncio.sleep(0)
         gate.set()
         found = [(await task)[0][0].id for task in tasks]
         assert found == ["0", "0", "1", "2", "3", "4"]
-        assert sizes == [1, 5]
+        assert sizes == [2, 5]
+
+    run(test, toy_model, tmp_path)
+
+
+def test_the_index_is_put_in_order_when_it_must_be_and_when_it_is_quiet(
+    toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "SCAN_FROM", 600)
+    monkeypatch.setattr(index_module, "TAIL_ROWS", 400)
+    monkeypatch.setattr(index_module, "SPARE_ROWS", 20)
+    monkeypatch.setattr(shelf_module, "QUIET_S", 0.01)
+    texts = toy_texts(900, seed=8)
+    vectors = toy_model.embed(texts)
+
+    async def test(shelf: Shelf) -> None:
+        def stored(begin: int, end: int) -> list[Document]:
+            return [Document(str(n), texts[n]) for n in range(begin, end)]
+
+        await shelf.add(stored(0, 700))
+        while shelf.collection.index.stats().kind != "fastscan":
+            await asyncio.sleep(0.001)
+        await shelf.add(stored(700, 730))
+        while shelf.collection.index.stats().tail_rows:
+            await asyncio.sleep(0.001)
+        # What is written while it is compacted is in it too, and what is deleted is not.
+        await shelf.add(stored(730, 900))
+        await shelf.delete([str(n) for n in range(100)])
+        hits = await shelf.search([query(vector) for vector in vectors])
+        right = [row[0].id == str(n) for n, row in enumerate(hits)]
+        assert not any(right[:100])
+        assert sum(right[100:]) >= 0.97 * 800
+        assert len(shelf.collection.index) == shelf.collection.count == 800
 
     run(test, toy_model, tmp_path)
 
