@@ -23,6 +23,7 @@ from server.store.database import copy
 from server.store.documents import Change, Document, Documents, Info, Part
 from server.store.filters import Filter
 from server.store.index import BadSnapshot, Index
+from server.store.parts import Parts
 from server.types import Vectors
 
 DATABASE_FILE, SNAPSHOT_FILE = "documents.sqlite3", "index.faiss"
@@ -47,9 +48,15 @@ class View:
         subtle: the rows first. One that is missing was among the leaving before it went, and left
         those only after a newer index had come, which is then the one to ask.
         """
-        rows = self.collection.documents.by_labels(labels)
-        found = ChainMap(rows, self.collection.leaving)
-        if self.collection.index is self.index or all(label in found for label in labels.tolist()):
+        collection, wanted = self.collection, labels.tolist()
+        known = collection.shown.known(wanted)
+        rows: Mapping[int, Part] = {}
+        if len(known) < len(wanted):
+            unknown = [label for label in wanted if label not in known]
+            rows = collection.documents.by_labels(np.array(unknown, dtype=np.int64))
+            collection.shown.keep(rows)
+        found = ChainMap(known, dict(rows), collection.leaving)
+        if collection.index is self.index or all(label in found for label in wanted):
             return found
         return None
 
@@ -68,6 +75,7 @@ class Collection:
         except BaseException:
             self.documents.close()
             raise
+        self.shown = Parts()
         # What the write under way takes out of the database.
         self.leaving: dict[int, Part] = {}
 
