@@ -18,7 +18,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 
-from server.batching import Batch, BatchLimits, Job, Queue
+from server.batching import Batch, BatchLimits, Item, Job, Queue
 from server.errors import InferenceFailed, ShuttingDown
 from server.metrics import Metrics, now
 from server.types import Encoder, Vectors
@@ -88,6 +88,19 @@ class Lanes:
             elif self._queue.bulk_running and self._queue.is_interactive(job):
                 self._urgent.notify()
 
+    def run_here(self, job: Job) -> bool:
+        """Compute a job of one text on the calling thread, if the CPU is all its own; else False.
+
+        It spares the job two hand-overs between threads. It is finished, or failed, on return, and
+        not delivered.
+        """
+        with self._lock:
+            if self._closing or self._busy or any(self._queue.tokens):
+                return False
+            self._busy += 1
+        self._compute([Item(job, 0, job.ids[0])], alone=True)
+        return True
+
     def check_room(self, texts: int, tokens: int) -> None:
         """Raise what `submit` would, of a job whose tokens are not all known: at least so many."""
         with self._lock:
@@ -118,25 +131,27 @@ class Lanes:
             batch, alone = take()
             if not batch:
                 return
-            encoder = self._encoder
-            if alone and self._wide is not None and self._width.choose():
-                encoder = self._wide
-            started = now()
-            try:
-                vectors = self._encode(encoder, batch)
-            except Exception as error:
-                log.exception("a batch of %d texts failed", len(batch))
-                self._metrics.failed_batches.inc()
-                finished = self._fail(batch, f"the computation failed: {type(error).__name__}")
-            else:
-                ended = now()
-                if alone:
-                    tokens = sum(len(item.ids) for item in batch)
-                    wide = encoder is self._wide
-                    self._width.observe(wide=wide, tokens=tokens, seconds=ended - started)
-                finished = self._complete(batch, vectors, started, ended)
-            if finished:
+            if finished := self._compute(batch, alone=alone):
                 self._deliver(finished)
+
+    def _compute(self, batch: Batch, *, alone: bool) -> list[Job]:
+        """Run a batch; returns the jobs that are finished or failed with it."""
+        encoder = self._encoder
+        if alone and self._wide is not None and self._width.choose():
+            encoder = self._wide
+        started = now()
+        try:
+            vectors = self._encode(encoder, batch)
+        except Exception as error:
+            log.exception("a batch of %d texts failed", len(batch))
+            self._metrics.failed_batches.inc()
+            return self._fail(batch, f"the computation failed: {type(error).__name__}")
+        ended = now()
+        if alone:
+            tokens = sum(len(item.ids) for item in batch)
+            wide = encoder is self._wide
+            self._width.observe(wide=wide, tokens=tokens, seconds=ended - started)
+        return self._complete(batch, vectors, started, ended)
 
     def _next(self) -> tuple[Batch, bool]:
         """The next batch, after sleeping until there is one, and whether it has the CPU to itself.

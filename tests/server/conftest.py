@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from server import engine
 from server.encoder import Model
+
+
+@pytest.fixture(autouse=True)
+def lanes_for_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is computed on the loop, so that encoders may be stopped; tests of that undo it."""
+    monkeypatch.setattr(engine, "LONE_TOKENS", 0)
 
 
 @pytest.fixture(scope="session")

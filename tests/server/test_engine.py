@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from server import engine as engine_module
 from server.config import Config
 from server.encoder import Model
 from server.engine import SLICE_CHARACTERS, Embedded, Engine, cut, unit
@@ -27,8 +28,8 @@ from server.errors import (
     TooManyTexts,
 )
 from server.metrics import Metrics
-from server.types import InputType, Tokens, Vectors
-from tests.server.fakes import PATIENCE_S, Broken, Gated, eventually, with_parts
+from server.types import Ids, InputType, Tokens, Vectors
+from tests.server.fakes import PATIENCE_S, Broken, Echo, Gated, eventually, with_parts
 from tests.toys import CHARACTERS, toy_texts
 
 # Largest difference between the vectors of one text in any company.
@@ -509,3 +510,74 @@ def test_huge_text_of_almost_no_tokens_is_answered_soon(toy_model: Model, text: 
     assert time.process_time() - started < 1
     assert embedded.tokens == 3
     assert embedded.truncated == [0]
+
+
+class Placed(Echo):
+    """Tells on which thread each batch was computed."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self._encoder = model.encoder
+        self.threads: list[int] = []
+
+    def encode(self, texts: Sequence[Ids]) -> Vectors:
+        self.threads.append(threading.get_ident())
+        return self._encoder.encode(texts)
+
+
+def test_lone_short_text_is_computed_on_the_loop_and_others_are_not(
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "LONE_TOKENS", 20)
+
+    async def test() -> None:
+        placed, here = Placed(toy_model), threading.get_ident()
+        model = with_parts(toy_model, encoder=placed, wide=None)
+        async with running(model, Metrics(), lanes=2) as engine:
+            for _ in range(3):
+                found = await engine.embed(["墨池"])
+                np.testing.assert_allclose(found.vectors, toy_model.embed(["墨池"]), atol=SAME)
+            assert placed.threads == [here] * 3
+            await engine.embed(["墨池" * 30])
+            await engine.embed(["墨池", "笔"])
+            assert here not in placed.threads[3:]
+
+    run(test)
+
+
+def test_company_sends_everybody_to_the_lanes_for_a_while(
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "LONE_TOKENS", 20)
+
+    async def test() -> None:
+        placed, here = Placed(toy_model), threading.get_ident()
+        model = with_parts(toy_model, encoder=placed, wide=None)
+        async with running(model, Metrics(), lanes=2) as engine:
+            texts = toy_texts(40, longest=8, seed=31)
+            found = await asyncio.gather(*(engine.embed([text]) for text in texts))
+            for text, each in zip(texts, found, strict=True):
+                np.testing.assert_allclose(each.vectors, toy_model.embed([text]), atol=SAME)
+            assert placed.threads.count(here) == 1
+            await engine.embed(["墨池"])
+            assert placed.threads[-1] != here
+            engine._company_until = 0.0
+            await engine.embed(["墨池"])
+            assert placed.threads[-1] == here
+
+    run(test)
+
+
+def test_failure_on_the_loop_is_told_and_the_next_is_computed(
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engine_module, "LONE_TOKENS", 20)
+
+    async def test() -> None:
+        async with running(with_parts(toy_model, encoder=Broken(), wide=None), Metrics()) as engine:
+            for _ in range(2):
+                with pytest.raises(InferenceFailed, match="ArithmeticError"):
+                    await engine.embed(["墨池"])
+
+    run(test)
+    assert len([record for record in caplog.records if record.exc_info]) == 2
