@@ -280,7 +280,7 @@ def test_damaged_header_is_found_and_the_other_collection_examined(
         ("UPDATE sqlite_sequence SET seq = 3 WHERE name = 'parts'", ("3 is less than 60",)),
         ("DELETE FROM sqlite_sequence", ("documents would get", "parts would get", "已使用的编号")),
         ("DELETE FROM meta WHERE key = 'fingerprint'", ("KeyError", "fingerprint")),
-        ("UPDATE documents SET text = CAST(x'ff' AS TEXT) WHERE number = 7", ("cannot be read",)),
+        ("UPDATE documents SET text = CAST(x'ff' AS TEXT) WHERE number = 7", ("damaged", "已损坏")),
     ],
 )
 def test_changes_by_another_hand_are_found(

@@ -170,6 +170,8 @@ def test_interrupted_export_says_so_and_writes_nothing(toy: Path, tmp_path: Path
         stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
+        # A shell that starts this in the background has SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     # The export waits for its texts: from when the pipe can be opened until it is closed.
     writer = open_when_read(pipe, child)

@@ -206,7 +206,12 @@ def test_interrupted_index_says_what_is_stored_and_resumes(
     texts = toy_texts(1000)
     flags = ("--model", toy_artifact, "--data", run.data, "--lanes", "1")
     process = subprocess.Popen(
-        command("index", pipe, *flags), cwd=ROOT, env=environment(), stderr=subprocess.PIPE
+        command("index", pipe, *flags),
+        cwd=ROOT,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        # A shell that starts this in the background has SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with pipe.open("w", encoding="utf-8") as file:
         file.write("".join(f"{text}\n" for text in texts))
