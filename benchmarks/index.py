@@ -118,7 +118,7 @@ def _lines(case: Case) -> Iterator[dict[str, Any]]:
     build_s = time.perf_counter() - began
     alone, found = _timed([index], case.queries)
     yield {
-        "case": "search",
+        "case": "index search",
         **alone,
         "recall_at_10": _recall(found, truths[1.0]),
         "comparing_all_p50_ms": comparing_all["p50_ms"],
@@ -130,8 +130,12 @@ def _lines(case: Case) -> Iterator[dict[str, Any]]:
     for share in [*case.subsets][1:]:
         times, found = _timed([index], case.queries, case.subsets[share])
         recall = _recall(found, truths[share])
-        yield {"case": "filter", "share": share, **times, "recall_at_10": recall}
-    yield {"case": "while writing", **_beside_writes(index, case), "alone_p99_ms": alone["p99_ms"]}
+        yield {"case": "index filter", "share": share, **times, "recall_at_10": recall}
+    yield {
+        "case": "index while writing",
+        **_beside_writes(index, case),
+        "alone_p99_ms": alone["p99_ms"],
+    }
 
 
 def _timed(
