@@ -54,6 +54,15 @@ BEFORE_NUMBER = re.compile(
 LIST_NUMBER = re.compile(r"^[^\S\n]*\d{1,3}\Z", re.MULTILINE)
 
 
+# Shorter parts say too little to be found by their meaning.
+MIN_SIZE = 8
+
+
+def usual_overlap(size: int) -> int:
+    """Tokens that a part of `size` tokens repeats where nobody says how many."""
+    return min(size // 8, 64)
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkRules:
     """size: tokens of a chunk at most, special tokens not counted; at least 1.

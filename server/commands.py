@@ -96,7 +96,7 @@ def index(config: Config, arguments: Namespace) -> int:
 
 
 def _chunks(arguments: Namespace) -> "Chunks":
-    from server.chunking import ChunkRules
+    from server.chunking import ChunkRules, usual_overlap
     from server.target import UNSAID
 
     size, overlap = arguments.chunk_tokens, arguments.chunk_overlap
@@ -107,7 +107,7 @@ def _chunks(arguments: Namespace) -> "Chunks":
                 f"--chunk-overlap {overlap} 需与大于 0 的 --chunk-tokens 一起使用",
             )
         return UNSAID if size is None else None
-    overlap = min(size // 8, 64) if overlap is None else overlap
+    overlap = usual_overlap(size) if overlap is None else overlap
     if overlap > size // 2:
         raise BadSettings(
             f"--chunk-overlap {overlap} is outside 0 to {size // 2}, half of --chunk-tokens",

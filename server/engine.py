@@ -89,6 +89,11 @@ class Engine:
         return self._model.manifest
 
     @property
+    def max_texts(self) -> int:
+        """How many texts `embed` takes at once."""
+        return self._config.max_texts
+
+    @property
     def accepting(self) -> bool:
         """Whether new requests are taken: false once it is closing."""
         return self._lanes.accepting

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
-from server.chunking import ChunkRules
+from server.chunking import ChunkRules, usual_overlap
 from server.config import Config
 from server.engine import Engine
 from server.errors import AlreadyExists, CollectionNotFound
@@ -87,7 +87,7 @@ class Library:
         """Parts as long as the model reads, so that nothing of a document is lost."""
         # [CLS] and [SEP] take two places.
         size = self._engine.manifest.text.max_tokens - 2
-        return ChunkRules(size, overlap=min(size // 8, 64))
+        return ChunkRules(size, usual_overlap(size))
 
     # --- embedding anew -------------------------------------------------------------------------------
 

@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 
-from server.chunking import ChunkRules
+from server.chunking import MIN_SIZE, ChunkRules
 from server.config import Config
 from server.encoder import Model
 from server.engine import Engine, unit, wide_threads
 from server.errors import BadSettings, StoreError
 from server.library import DEFAULT, Library
 from server.metrics import Metrics
-from server.shelf import Shelf, uninterrupted
+from server.shelf import Shelf
 from server.store.collection import Collection
 from server.store.documents import Document
 from server.store.filters import check
@@ -21,8 +21,6 @@ from server.target import UNSAID, Chunks, Question, cut_otherwise
 from server.types import Vectors
 
 PAGE_DOCUMENTS = 256
-# Shorter parts say too little to be found by their meaning.
-MIN_CHUNK_TOKENS = 8
 PROGRESS_S = 0.2
 
 
@@ -72,9 +70,7 @@ class Local:
         whole = [cut.document for cut in cuts if len(cut.spans) == 1]
         if whole:
             rows = vectors[[row_of[document.id] for document in whole]]
-            async with shelf.writing:
-                await uninterrupted(lambda: shelf.collection.add(whole, rows))
-            shelf.compact_when_due()
+            await shelf.write(lambda collection: collection.add(whole, rows))
         cut = [cut.document for cut in cuts if len(cut.spans) > 1]
         return len(whole) + (await shelf.add(cut) if cut else 0)
 
@@ -146,11 +142,11 @@ class Local:
     def _fit(self, rules: ChunkRules | None) -> ChunkRules | None:
         """The rules, if this model can read such parts."""
         longest = self._library.whole_reading().size
-        if rules is not None and not MIN_CHUNK_TOKENS <= rules.size <= longest:
+        if rules is not None and not MIN_SIZE <= rules.size <= longest:
             raise BadSettings(
-                f"--chunk-tokens {rules.size} is outside {MIN_CHUNK_TOKENS} to {longest}, which the"
+                f"--chunk-tokens {rules.size} is outside {MIN_SIZE} to {longest}, which the"
                 " model reads; 0 does not cut documents",
-                f"--chunk-tokens {rules.size} 超出 {MIN_CHUNK_TOKENS} 到 {longest}（模型可读长度）"
+                f"--chunk-tokens {rules.size} 超出 {MIN_SIZE} 到 {longest}（模型可读长度）"
                 "的范围；0 表示不切分",
             )
         return rules

@@ -118,7 +118,8 @@ class Shelf:
                 raise EmptyInput(f"documents[{index}].text is empty", param="documents")
         latest = list({document.id: document for document in documents}.values())
         if not replace:
-            await self._refuse_known(latest)
+            # Before they are embedded for nothing, and again when nobody else can write.
+            await self.read(lambda: _refuse_known(self.collection, latest))
         else:
             same = await self.read(lambda: self.collection.documents.unchanged(latest))
             latest = [document for document in latest if document.id not in same]
@@ -127,35 +128,28 @@ class Shelf:
         cuts = await self.cut(latest, self.collection.info.chunks)
         vectors = await self.embed([text for cut in cuts for text in cut.texts])
         spans = [cut.spans for cut in cuts]
-        async with self.writing:
+
+        def store(collection: Collection) -> None:
             if not replace:
-                await self._refuse_known(latest)
-            await uninterrupted(lambda: self.collection.add(latest, vectors, spans))
-        self.compact_when_due()
+                _refuse_known(collection, latest)
+            collection.add(latest, vectors, spans)
+
+        await self.write(store)
         return len(latest)
 
     async def delete(self, ids: Sequence[str]) -> int:
         """Forget these documents; returns how many there were."""
-        async with self.writing:
-            n_removed = await uninterrupted(lambda: self.collection.delete(ids))
-        self.compact_when_due()
-        return n_removed
+        return await self.write(lambda collection: collection.delete(ids))
 
     async def delete_where(self, filter: Filter) -> int:
-        async with self.writing:
-            n_removed = await uninterrupted(lambda: self.collection.delete_where(filter))
-        self.compact_when_due()
-        return n_removed
+        return await self.write(lambda collection: collection.delete_where(filter))
 
-    async def _refuse_known(self, documents: Sequence[Document]) -> None:
-        ids = [document.id for document in documents]
-        known = await self.read(lambda: self.collection.documents.numbers(ids))
-        if known:
-            raise AlreadyExists(
-                f'document {next(iter(known))!r} exists already; leave out "replace": false to'
-                " store it anew",
-                param="documents",
-            )
+    async def write(self, change: Callable[[Collection], T]) -> T:
+        """Change the collection beside the loop, after the writes before and before the next."""
+        async with self.writing:
+            result = await uninterrupted(lambda: change(self.collection))
+        self.compact_when_due()
+        return result
 
     async def cut(self, documents: Sequence[Document], rules: ChunkRules | None) -> list[Cut]:
         count = self._engine.count_tokens
@@ -170,15 +164,14 @@ class Shelf:
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
         limit = asyncio.Semaphore(PORTIONS_AT_ONCE)
+        size = min(PORTION_TEXTS, self._engine.max_texts)
 
         async def portion(begin: int) -> Vectors:
             async with limit:
-                part = texts[begin : begin + PORTION_TEXTS]
+                part = texts[begin : begin + size]
                 return (await self._engine.embed(part)).vectors
 
-        tasks = [
-            asyncio.ensure_future(portion(begin)) for begin in range(0, len(texts), PORTION_TEXTS)
-        ]
+        tasks = [asyncio.ensure_future(portion(begin)) for begin in range(0, len(texts), size)]
         try:
             return np.concatenate(await asyncio.gather(*tasks))
         finally:
@@ -320,6 +313,16 @@ async def uninterrupted(write: Callable[[], T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait([task])
         raise
+
+
+def _refuse_known(collection: Collection, documents: Sequence[Document]) -> None:
+    known = collection.documents.numbers([document.id for document in documents])
+    if known:
+        raise AlreadyExists(
+            f'document {next(iter(known))!r} exists already; leave out "replace": false to'
+            " store it anew",
+            param="documents",
+        )
 
 
 def _whole(document: Document) -> Cut:

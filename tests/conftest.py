@@ -10,6 +10,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import pytest
 
+from tests.commands import Commands, commands
 from tests.toys import write_toy_checkpoint, write_toy_texts
 
 ROOT = Path(__file__).parents[1]
@@ -68,3 +69,14 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("there is no ../shared/data beside the project")
     return SHARED_DATA
+
+
+@pytest.fixture
+def run(
+    toy_artifact: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Commands:
+    """The command line with the toy artifact and an empty data folder."""
+    return commands(toy_artifact, tmp_path / "data", monkeypatch, capsys)

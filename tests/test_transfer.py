@@ -16,7 +16,7 @@ from server.store.documents import Document, Documents
 from server.store.pair import StoredVectors
 from server.transfer import replacing
 from server.types import Vectors
-from tests.commands import Commands, commands, write_lines
+from tests.commands import Commands, write_lines
 from tests.toys import toy_texts, write_toy_texts
 
 ROWS = [
@@ -24,16 +24,6 @@ ROWS = [
     {"id": "b", "text": "毛笔", "title": None, "metadata": {}},
     {"id": "c/\u2028", "text": " a\0b\r\n\x85 ", "title": None, "metadata": {"x": {"y": None}}},
 ]
-
-
-@pytest.fixture
-def run(
-    toy_artifact: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Commands:
-    return commands(toy_artifact, tmp_path / "data", monkeypatch, capsys)
 
 
 def lines_of(path: Path) -> list[Any]:

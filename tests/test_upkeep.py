@@ -16,18 +16,8 @@ from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
 from server.store.database import PAGE_BYTES
 from server.store.documents import Document, Info
 from server.store.folder import NEXT, REMOVED, DataFolder
-from tests.commands import Commands, commands, write_lines
+from tests.commands import Commands, write_lines
 from tests.toys import toy_texts, write_toy_texts
-
-
-@pytest.fixture
-def run(
-    toy_artifact: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Commands:
-    return commands(toy_artifact, tmp_path / "data", monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -8,12 +8,10 @@ from typing import Any
 import msgspec
 
 from server.api.http import Call, Reply, collection_of, decode, json_body, shelf_of
-from server.chunking import ChunkRules
+from server.chunking import MIN_SIZE, ChunkRules
 from server.errors import InvalidRequest
 from server.library import Library
 from server.shelf import Shelf
-
-MIN_CHUNK = 8
 
 
 class Chunks(msgspec.Struct):
@@ -107,9 +105,9 @@ def _rules(given: Chunks | msgspec.UnsetType | None, library: Library) -> ChunkR
         return whole
     if given is None:
         return None
-    if not MIN_CHUNK <= given.size <= whole.size:
+    if not MIN_SIZE <= given.size <= whole.size:
         raise InvalidRequest(
-            f"chunks.size {given.size} is outside {MIN_CHUNK} to {whole.size}, which the model reads",
+            f"chunks.size {given.size} is outside {MIN_SIZE} to {whole.size}, which the model reads",
             param="chunks",
         )
     if not 0 <= given.overlap <= given.size // 2:

@@ -19,7 +19,6 @@ import numpy as np
 
 from server.chunking import Span
 from server.store import Labels
-from server.store.database import copy
 from server.store.documents import Change, Document, Documents, Info, Part
 from server.store.filters import Filter
 from server.store.index import BadSnapshot, Index
@@ -50,12 +49,12 @@ class View:
         """
         collection, wanted = self.collection, labels.tolist()
         known = collection.shown.known(wanted)
-        rows: Mapping[int, Part] = {}
+        rows: dict[int, Part] = {}
         if len(known) < len(wanted):
             unknown = [label for label in wanted if label not in known]
             rows = collection.documents.by_labels(np.array(unknown, dtype=np.int64))
             collection.shown.keep(rows)
-        found = ChainMap(known, dict(rows), collection.leaving)
+        found = ChainMap(known, rows, collection.leaving)
         if collection.index is self.index or all(label in found for label in wanted):
             return found
         return None
@@ -148,10 +147,6 @@ class Collection:
             log.warning("%s not written (%s); no document is lost", self._snapshot, error)
         else:
             self._saved = index
-
-    def backup(self, target: Path) -> None:
-        """Write everything to one file while searches and writes go on."""
-        copy(self.path, target)
 
     def close(self) -> None:
         """Write the snapshot and let go of the files."""

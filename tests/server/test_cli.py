@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from server import VERSION, cli, indexing
-from tests.commands import Commands, commands, write_lines
+from tests.commands import Commands, write_lines
 from tests.server.fakes import PATIENCE_S
 from tests.server.processes import ROOT, command, environment
 from tests.toys import toy_texts, write_toy_texts
@@ -26,16 +26,6 @@ SEED = (
     "Python 是最受欢迎的编程语言之一。",
     "深圳是一个高速发展的城市。",
 )
-
-
-@pytest.fixture
-def run(
-    toy_artifact: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Commands:
-    return commands(toy_artifact, tmp_path / "data", monkeypatch, capsys)
 
 
 def hits(run: Commands, *arguments: str) -> list[dict[str, Any]]:

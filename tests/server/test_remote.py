@@ -17,19 +17,9 @@ from server.errors import BadSettings, StartupError
 from server.remote import ATTEMPTS, LONGEST_PAUSE_S, Remote
 from server.store.documents import Document
 from server.target import UNSAID
-from tests.commands import Commands, commands, write_lines
+from tests.commands import Commands, write_lines
 from tests.server.processes import serving
 from tests.toys import toy_texts, write_toy_texts
-
-
-@pytest.fixture
-def run(
-    toy_artifact: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Commands:
-    return commands(toy_artifact, tmp_path / "data", monkeypatch, capsys)
 
 
 def test_commands_work_on_a_running_server(

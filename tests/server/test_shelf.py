@@ -29,8 +29,8 @@ from tests.toys import toy_texts
 
 
 @asynccontextmanager
-async def opened(model: Model, folder: Path) -> AsyncIterator[Library]:
-    metrics, config = Metrics(), Config(lanes=1)
+async def opened(model: Model, folder: Path, **settings: Any) -> AsyncIterator[Library]:
+    metrics, config = Metrics(), Config(**{"lanes": 1, **settings})
     engine = Engine(model, config, metrics, asyncio.get_running_loop())
     library = Library(DataFolder(folder), engine, config, metrics)
     try:
@@ -290,6 +290,14 @@ def test_reindexing_that_is_interrupted_takes_up_where_it_stopped(
     run(fill, toy_model, tmp_path)
     for stop in (True, False):
         asyncio.run(asyncio.wait_for(test(stop), PATIENCE_S))
+
+
+def test_a_low_limit_for_requests_is_none_for_documents(toy_model: Model, tmp_path: Path) -> None:
+    async def test() -> None:
+        async with opened(toy_model, tmp_path, max_texts=3) as library:
+            assert await library.shelf("default").add(documents(20)) == 20
+
+    asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
 
 
 def test_empty_texts_are_named(toy_model: Model, tmp_path: Path) -> None:
