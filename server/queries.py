@@ -27,7 +27,7 @@ class QueryVectors:
         self._metrics = metrics
         self._held: OrderedDict[str, Vectors] = OrderedDict()
         self._bytes = 0
-        self._coming: dict[str, asyncio.Task[Vectors]] = {}
+        self._coming: dict[str, asyncio.Future[Vectors]] = {}
         metrics.query_cache_bytes.set_function(lambda: self._bytes)
 
     async def of(self, texts: Sequence[str]) -> Vectors:
@@ -45,25 +45,42 @@ class QueryVectors:
         return np.stack([fresh[text] if text in fresh else await self._one(text) for text in texts])
 
     async def _one(self, text: str) -> Vectors:
-        held = self._held.get(text)
-        if held is not None:
-            self._held.move_to_end(text)
-            self._metrics.query_cache.labels("hit").inc()
-            return held
-        task = self._coming.get(text)
-        if task is None:
-            self._metrics.query_cache.labels("miss").inc()
-            task = self._coming[text] = asyncio.ensure_future(self._compute(text))
-            task.add_done_callback(lambda _: self._coming.pop(text, None))
-        else:
-            self._metrics.query_cache.labels("shared").inc()
-        # subtle: shielded, because others may wait for it when this caller leaves.
-        return await asyncio.shield(task)
+        counted = self._metrics.query_cache.labels
+        while True:
+            held = self._held.get(text)
+            if held is not None:
+                self._held.move_to_end(text)
+                counted("hit").inc()
+                return held
+            coming = self._coming.get(text)
+            if coming is None:
+                counted("miss").inc()
+                return await self._compute(text)
+            # subtle: not the future itself, because who leaves while waiting for it would cancel it.
+            await asyncio.wait([coming])
+            if not coming.cancelled():
+                counted("shared").inc()
+                return coming.result()
+            # Who was computing it has left; the first to wake up takes over.
 
     async def _compute(self, text: str) -> Vectors:
-        vector: Vectors = (await self._engine.embed([text], "query")).vectors[0]
-        self._remember(text, vector)
-        return vector
+        coming = self._coming[text] = asyncio.get_running_loop().create_future()
+        try:
+            vector: Vectors = (await self._engine.embed([text], "query")).vectors[0]
+        except asyncio.CancelledError:
+            coming.cancel()
+            raise
+        except Exception as error:
+            coming.set_exception(error)
+            # Seen, also where nobody else waits for it.
+            coming.exception()
+            raise
+        else:
+            coming.set_result(vector)
+            self._remember(text, vector)
+            return vector
+        finally:
+            del self._coming[text]
 
     def _remember(self, text: str, vector: Vectors) -> None:
         size = _size(text, vector)

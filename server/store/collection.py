@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 
 from server.chunking import Span
-from server.store import Labels
 from server.store.documents import Change, Document, Documents, Info, Part
 from server.store.filters import Filter
 from server.store.index import BadSnapshot, Index
@@ -41,13 +40,13 @@ class View:
     collection: "Collection"
     index: Index
 
-    def parts(self, labels: Labels) -> Mapping[int, Part] | None:
+    def parts(self, wanted: Sequence[int]) -> Mapping[int, Part] | None:
         """Rows by label; None where the collection has moved on and the search must begin again.
 
         subtle: the rows first. One that is missing was among the leaving before it went, and left
         those only after a newer index had come, which is then the one to ask.
         """
-        collection, wanted = self.collection, labels.tolist()
+        collection = self.collection
         known = collection.shown.known(wanted)
         rows: dict[int, Part] = {}
         if len(known) < len(wanted):

@@ -125,6 +125,8 @@ def span(within: Labels, first: int, last: int) -> Labels:
 
 def merged(found: list[Hits], n_queries: int, k: int) -> Hits:
     """The `k` best of what several parts found for the same queries."""
+    if len(found) == 1 and found[0].labels.shape[1] == k:
+        return found[0]
     absent = np.full((n_queries, k), -np.inf, dtype=np.float32)
     scores = np.concatenate([*(hits.scores for hits in found), absent], axis=1)
     labels = np.concatenate(

@@ -30,7 +30,7 @@ MEASURE_GROWTH = 1.25
 # What recall is measured at, and what is asked of it on queries that are harder than real ones.
 DEPTH = 10
 TARGET_RECALL = 0.995
-LADDER = (200, 300, 500, 700, 1000, 1500, 2000, 3000, 4000)
+LADDER = (100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 4000)
 MEASURE_QUERIES = 64
 # A query is made of so many vectors drawn at random. Recall@10 among 1,020,192 vectors (2026-11-24,
 # as in `block`) with 100 / 200 / 500 candidates: real questions 0.957 / 0.988 / 0.999; one vector

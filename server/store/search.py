@@ -158,7 +158,7 @@ def _attempt(collection: Collection, queries: Sequence[Query]) -> list[list[Hit]
             answers[place] = top
         waiting = again
     labels = [label for top in answers.values() for label, _ in top]
-    parts = view.parts(np.array(sorted(set(labels)), dtype=np.int64))
+    parts = view.parts(list(dict.fromkeys(labels)))
     if parts is None:
         return None
     return [
