@@ -74,14 +74,15 @@ async def _raw_seconds(model: Model, texts: Sequence[str]) -> float:
         for job in jobs:
             loop.call_soon_threadsafe(job.waiter.set_result, None)
 
-    lanes = Lanes(model.encoder, limits, Metrics(), deliver, cpu_budget(), model.wide)
+    lanes = Lanes(Metrics(), deliver, cpu_budget())
+    tenant = lanes.admit(model.encoder, limits, model.wide)
     gate = asyncio.Semaphore(PORTIONS_AT_ONCE)
 
     async def portion(some: Sequence[Ids]) -> None:
         async with gate:
             waiter: asyncio.Future[None] = loop.create_future()
             vectors = np.empty((len(some), model.manifest.dimension), np.float32)
-            lanes.submit(Job(some, vectors, waiter, time.perf_counter()))
+            lanes.submit(tenant, Job(some, vectors, waiter, time.perf_counter()))
             await waiter
 
     started = time.perf_counter()

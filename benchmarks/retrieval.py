@@ -23,9 +23,9 @@ import numpy as np
 from benchmarks import machine
 from server.config import DEFAULT_MODEL, Config
 from server.encoder import Model
-from server.engine import Engine
 from server.library import Library
 from server.metrics import Metrics
+from server.models import Models
 from server.store.documents import Document
 from server.store.folder import DataFolder
 from server.store.search import Mode, Query
@@ -65,11 +65,11 @@ async def _served(
 ) -> dict[str, dict[str, list[str]]]:
     """By mode: each query's ten best, as POST /search would find them."""
     metrics, config = Metrics(), Config()
-    engine = Engine(model, config, metrics, asyncio.get_running_loop())
+    models = Models([model], config, metrics, asyncio.get_running_loop())
     answers: dict[str, dict[str, list[str]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        library = Library(DataFolder(Path(scratch)), engine, config, metrics)
-        shelf = library.create("retrieval", chunks=None)
+        library = Library(DataFolder(Path(scratch)), models, config, metrics)
+        shelf = library.create("retrieval", None, models.default)
         await shelf.add(corpus)
         texts = list(queries.values())
         vectors = np.concatenate(
@@ -88,7 +88,7 @@ async def _served(
                 id: [hit.id for hit in row] for id, row in zip(queries, hits, strict=True)
             }
         await library.close()
-    engine.close()
+    models.close()
     return answers
 
 

@@ -125,7 +125,7 @@ def raw_lanes(model: Model, ids: Sequence[Ids], clients: int, seconds: float) ->
         text = ids[state["next"] % len(ids)]
         state["next"] += 1
         vectors = np.empty((1, model.manifest.dimension), np.float32)
-        lanes.submit(Job([text], vectors, None, time.perf_counter()))
+        lanes.submit(tenant, Job([text], vectors, None, time.perf_counter()))
 
     def deliver(jobs: Sequence[Job]) -> None:
         with lock:
@@ -137,7 +137,8 @@ def raw_lanes(model: Model, ids: Sequence[Ids], clients: int, seconds: float) ->
                 submit()
 
     lock = threading.Lock()
-    lanes = Lanes(model.encoder, limits, Metrics(), deliver, cpu_budget(), model.wide)
+    lanes = Lanes(Metrics(), deliver, cpu_budget())
+    tenant = lanes.admit(model.encoder, limits, model.wide)
     started = time.perf_counter()
     with lock:
         for _ in range(clients):

@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TypedDict
 
 from starlette.applications import Starlette
@@ -21,46 +20,57 @@ from server.api import (
     native,
     openai,
     openapi,
-    operations,
+    probes,
     search,
     tei,
 )
-from server.api.http import Call, Endpoint, ErrorReply, Reply, json_body
-from server.api.openapi import Operation
+from server.api.http import Endpoint, Reply
+from server.api.openai import OPENAI
+from server.api.operation import Dialect, Operation
+from server.api.shape import NATIVE
 from server.config import Config
 from server.encoder import Model
-from server.engine import Engine
 from server.errors import InternalError, MethodNotAllowed, RouteNotFound, ServerError
 from server.library import Library
 from server.metrics import Metrics
+from server.models import Models
 from server.store.folder import DataFolder
 
 log = logging.getLogger(__name__)
 
 
+# A path where nothing is answers in the shape of those beside it.
+BENEATH = {"/v1/": OPENAI}
+
+
 class State(TypedDict):
-    engine: Engine
+    models: Models
     library: Library
 
 
-def create_app(model: Model, config: Config, folder: DataFolder) -> Starlette:
-    """The ASGI app; its engine and library start and stop with the app's lifespan."""
+def create_app(models: Sequence[Model], config: Config, folder: DataFolder) -> Starlette:
+    """The ASGI app; its engines and library start and stop with the app's lifespan.
+
+    The first model serves whoever names none.
+    """
     metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
-        engine = Engine(model, config, metrics, asyncio.get_running_loop())
-        library = Library(folder, engine, config, metrics)
-        yield {"engine": engine, "library": library}
-        # First, because what is still being written needs the engine.
+        served = Models(models, config, metrics, asyncio.get_running_loop())
+        library = Library(folder, served, config, metrics)
+        yield {"models": served, "library": library}
+        # First, because what is still being written needs the engines.
         await library.close()
         # The loop must stay free: it resolves what the lanes still finish.
-        await asyncio.to_thread(engine.close)
+        await asyncio.to_thread(served.close)
 
+    operations = every_operation(config, metrics)
+    refusals = Refusals(operations)
     starlette = Starlette(
-        routes=_routes(model, config, metrics),
+        routes=_routes(operations, config, metrics),
         lifespan=lifespan,
-        exception_handlers={HTTPException: _http_exception, Exception: _unforeseen},
+        exception_handlers={HTTPException: refusals.of_router, Exception: refusals.unforeseen},
     )
     # A path with a slash too many is a 404 like any other, not a redirect that POST clients drop.
     starlette.router.redirect_slashes = False
@@ -79,198 +89,59 @@ class Methods:
         await self._endpoints[scope["method"]](scope, receive, send)
 
 
-def _routes(model: Model, config: Config, metrics: Metrics) -> list[Route]:
+def _routes(operations: Sequence[Operation], config: Config, metrics: Metrics) -> list[Route]:
     paths: dict[str, dict[str, Endpoint]] = {}
-    for each in every_operation(model, config, metrics):
+    for each in operations:
         endpoint = Endpoint(
-            each.path, each.handler, each.error_reply, config.max_body_bytes, metrics
+            each.path, each.handler, each.dialect.error_reply, config.max_body_bytes, metrics
         )
         paths.setdefault(each.path, {})[each.method] = endpoint
     return [Route(path, Methods(found), methods=list(found)) for path, found in paths.items()]
 
 
-def every_operation(model: Model, config: Config, metrics: Metrics) -> list[Operation]:
+def every_operation(config: Config, metrics: Metrics) -> list[Operation]:
     """Every route; they are tried in order, so the busy ones come first."""
-
-    async def info(call: Call) -> Reply:
-        return Reply(json_body(tei.info(call.engine, config, VERSION)))
-
-    names = openai.ModelNames(model.manifest, config.model_alias)
-    speaking_openai = partial(Operation, error_reply=openai.error_reply)
-    embeddings = partial(
-        speaking_openai,
-        "POST",
-        handler=openai.embeddings(names),
-        summary="Vectors of texts, in OpenAI's form",
-        request=(openai.EmbeddingsRequest,),
-        response=(openai.EmbeddingsReply,),
-    )
-    here = partial(Operation, error_reply=native.error_reply)
-    routes = [
-        here(
-            "POST",
-            "/embed",
-            native.embed(tei.embed),
-            summary="Vectors of texts, in this server's form or in TEI's",
-            request=(native.EmbedRequest, tei.EmbedRequest),
-            response=(native.EmbedReply, list[list[float]]),
-        ),
-        embeddings("/v1/embeddings"),
-        embeddings("/embeddings"),
-        *_document_operations(),
-        speaking_openai(
-            "GET", "/v1/models", openai.list_models(names), summary="Names of the served model"
-        ),
-        speaking_openai(
-            "GET", "/v1/models/{model:path}", openai.get_model(names), summary="One of them"
-        ),
-        Operation("GET", "/info", info, tei.error_reply, "The served model and its limits"),
-        here("GET", "/health", operations.health, summary="Whether the process answers"),
-        here("GET", "/ready", operations.ready, summary="Whether new requests are taken"),
-        here("GET", "/metrics", operations.MetricsPage(metrics), summary="Prometheus' counters"),
+    of_collection = [*search.inside(), *documents.inside(), *collections.inside()]
+    found = [
+        *native.operations(tei.EMBED),
+        *openai.operations(),
+        # Of the default collection, then of any by its name.
+        *of_collection,
+        *collections.operations(),
+        *(each._replace(path="/collections/{collection}" + each.path) for each in of_collection),
+        *tei.operations(config, VERSION),
+        *probes.operations(metrics),
     ]
-    page = openapi.page(routes, VERSION)
-    return [*routes, here("GET", "/openapi.json", page, summary="This document")]
+    return [*found, *openapi.operations(found, VERSION)]
 
 
-def _document_operations() -> list[Operation]:
-    """Those of the default collection, of collections, and of any collection by its name."""
-    add = partial(Operation, error_reply=native.error_reply)
-    inside = [
-        add(
-            "POST",
-            "/search",
-            search.search,
-            summary="Find documents",
-            request=(search.SearchRequest,),
-            response=(search.Hits, search.Results),
-        ),
-        add(
-            "POST",
-            "/documents",
-            documents.add,
-            summary="Store documents",
-            request=(documents.AddRequest,),
-            response=(documents.Added,),
-        ),
-        add(
-            "GET",
-            "/documents",
-            documents.page,
-            summary="List documents",
-            response=(documents.Page,),
-            query=("limit", "after", "filter"),
-        ),
-        add(
-            "POST",
-            "/documents/delete",
-            documents.remove,
-            summary="Remove documents",
-            request=(documents.Select,),
-            response=(documents.Removed,),
-        ),
-        add(
-            "POST",
-            "/documents/count",
-            documents.count,
-            summary="Count documents",
-            request=(documents.Select,),
-            response=(documents.Count,),
-        ),
-        add(
-            "GET",
-            "/documents/{id:path}",
-            documents.get,
-            summary="One document",
-            response=(documents.Stored,),
-        ),
-        add(
-            "DELETE",
-            "/documents/{id:path}",
-            documents.remove_one,
-            summary="Remove one document",
-            response=(documents.Removed,),
-        ),
-        add(
-            "GET",
-            "/stats",
-            collections.stats,
-            summary="The collection, its size and its index",
-            response=(collections.Stats,),
-        ),
-        add(
-            "POST",
-            "/reindex",
-            collections.reindex,
-            summary="Embed its documents anew",
-            request=(collections.ReindexRequest,),
-            response=(collections.Stats,),
-            status=202,
-        ),
-    ]
-    one = "/collections/{collection}"
-    return [
-        *inside,
-        add(
-            "GET",
-            "/collections",
-            collections.list_collections,
-            summary="List collections",
-            response=(collections.CollectionList,),
-        ),
-        add(
-            "POST",
-            "/collections",
-            collections.create,
-            summary="Make a collection",
-            request=(collections.CreateRequest,),
-            response=(collections.Stats,),
-            status=201,
-        ),
-        add(
-            "GET",
-            one,
-            collections.stats,
-            summary="The collection, its size and its index",
-            response=(collections.Stats,),
-        ),
-        add(
-            "DELETE",
-            one,
-            collections.remove,
-            summary="Delete a collection and all in it",
-            response=(collections.RemovedCollection,),
-        ),
-        *(each._replace(path=one + each.path) for each in inside),
-    ]
+class Refusals:
+    """What is answered where no endpoint is, in the shape of the dialect that is spoken there."""
 
+    def __init__(self, operations: Sequence[Operation]) -> None:
+        self._spoken = {each.path: each.dialect for each in operations}
 
-def _error_reply_for(path: str) -> ErrorReply:
-    """The dialect that a client on this path speaks."""
-    if path.startswith("/v1/") or path == "/embeddings":
-        return openai.error_reply
-    return tei.error_reply if path == "/info" else native.error_reply
+    async def of_router(self, request: Request, error: Exception) -> Response:
+        """404 and 405 of the router."""
+        path, method = request.url.path, request.method
+        found: ServerError
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            found = MethodNotAllowed(f"{method} is not allowed on {path}")
+        else:
+            found = RouteNotFound(f"no such path: {path}")
+        headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+        return _response(self._dialect(path).error_reply(found), headers)
 
+    async def unforeseen(self, request: Request, error: Exception) -> Response:
+        """The last handler: whatever was raised outside an endpoint."""
+        path = request.url.path
+        log.error("%s %s failed", request.method, path, exc_info=error)
+        found = InternalError("an internal error occurred; see the log")
+        return _response(self._dialect(path).error_reply(found), {})
 
-async def _http_exception(request: Request, error: Exception) -> Response:
-    """404 and 405 of the router."""
-    path, method = request.url.path, request.method
-    found: ServerError
-    if isinstance(error, HTTPException) and error.status_code == 405:
-        found = MethodNotAllowed(f"{method} is not allowed on {path}")
-    else:
-        found = RouteNotFound(f"no such path: {path}")
-    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-    return _response(_error_reply_for(path)(found), headers)
-
-
-async def _unforeseen(request: Request, error: Exception) -> Response:
-    """The last handler: whatever was raised outside an endpoint."""
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    reply = _error_reply_for(request.url.path)(
-        InternalError("an internal error occurred; see the log")
-    )
-    return _response(reply, {})
+    def _dialect(self, path: str) -> Dialect:
+        beneath = (spoken for start, spoken in BENEATH.items() if path.startswith(start))
+        return self._spoken.get(path) or next(beneath, NATIVE)
 
 
 def _response(reply: Reply, headers: dict[str, str]) -> Response:

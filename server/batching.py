@@ -27,6 +27,8 @@ from server.types import Ids, Vectors
 
 # Seconds until a refused caller may retry: never shorter than one, never longer than a minute.
 RETRY_AFTER_S = (1, 60)
+# How soon a queue wants a lane.
+PRESSING, PATIENT, NOTHING = range(3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,11 +221,21 @@ class Queue:
     def is_interactive(self, job: Job) -> bool:
         return len(job.ids) == 1 or job.tokens <= self._limits.interactive_tokens
 
+    def urgency(self, now: float) -> int:
+        """PRESSING: small jobs wait, or bulk work is due; PATIENT: other bulk work; or NOTHING."""
+        interactive, bulk = self._interactive.oldest(), self._bulk.oldest()
+        if interactive is None and bulk is None:
+            return NOTHING
+        return PRESSING if interactive is not None or self._is_due(now) else PATIENT
+
+    def _is_due(self, now: float) -> bool:
+        """Whether bulk work that waits has waited long enough."""
+        return not self._bulk_running and now >= self._bulk_due
+
     def take(self, now: float) -> Batch:
         """The next batch, items of equal length side by side; empty when nothing waits."""
         interactive, bulk = self._interactive.oldest(), self._bulk.oldest()
-        patient = self._bulk_running or now < self._bulk_due
-        if interactive is not None and (bulk is None or patient):
+        if interactive is not None and (bulk is None or not self._is_due(now)):
             return self._batch(self._interactive, interactive)
         if bulk is None:
             return []

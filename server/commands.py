@@ -5,7 +5,6 @@ A command loads what it needs when it runs: --help answers at once, and a backup
 
 import asyncio
 import contextlib
-import logging
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -25,22 +24,13 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 def serve(config: Config, _: Namespace) -> int:
     from server.app import create_app
-    from server.encoder import SAME_VECTORS, Model
-    from server.engine import wide_threads
     from server.listener import listen
+    from server.models import opened
     from server.store.folder import DataFolder
 
-    model = Model(config.model, wide_threads(config))
-    if model.self_test_cosine < SAME_VECTORS:
-        logging.getLogger(__name__).warning(
-            "this CPU computes other int8 vectors than the exporting one (cosine %.4f); export"
-            " again here, or with --weight-bits 7 for the same vectors on every CPU with AVX2."
-            " 本机 CPU 的 int8 结果与导出时不同；请在本机重新导出，"
-            "或用 --weight-bits 7 导出（带 AVX2 的 CPU 上一致）",
-            model.self_test_cosine,
-        )
+    models = opened(config)
     folder = DataFolder(config.data, holder=_url(config))
-    listen(create_app(model, config, folder), config)
+    listen(create_app(models, config, folder), config)
     return 0
 
 
@@ -244,11 +234,12 @@ def collections(config: Config, arguments: Namespace) -> int:
 
 
 def _known_models(config: Config) -> Mapping[str, str]:
-    """The id of the model that --model names, by its fingerprint; nothing where there is none."""
+    """The ids of the models that --model names, by fingerprint; without those that are not there."""
     from server.manifest import MANIFEST_FILE, parse_manifest
 
-    try:
-        manifest = parse_manifest(config.model / MANIFEST_FILE)
-    except BadArtifact:
-        return {}
-    return {manifest.fingerprint: manifest.model_id}
+    found = {}
+    for place in config.model:
+        with contextlib.suppress(BadArtifact):
+            manifest = parse_manifest(place.folder / MANIFEST_FILE)
+            found[manifest.fingerprint] = place.name or manifest.model_id
+    return found

@@ -6,16 +6,50 @@ docs are made from the fields below.
 
 import argparse
 import dataclasses
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from server.errors import BadSettings
 
 ENV_PREFIX = "INKWELL_"
 DEFAULT_MODEL = Path("models/bge-small-zh-v1.5/onnx-int8")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+class ModelPlace(NamedTuple):
+    """FOLDER or NAME=FOLDER: an artifact, and what clients may call it besides its id."""
+
+    folder: Path
+    name: str = ""
+
+    @classmethod
+    def of(cls, text: str) -> "ModelPlace":
+        name, found, folder = text.rpartition("=")
+        if not folder or (found and not name) or ":" in name:
+            raise BadSettings(
+                f"model {text!r} is not FOLDER or NAME=FOLDER, with no colon in NAME",
+                f"model {text!r} 不是 FOLDER 或 NAME=FOLDER 的形式（NAME 中不能有冒号）",
+            )
+        return cls(Path(folder), name)
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.folder}" if self.name else str(self.folder)
+
+
+class ModelPlaces(tuple[ModelPlace, ...]):
+    """At least one."""
+
+    @classmethod
+    def of(cls, given: str | Sequence[str]) -> "ModelPlaces":
+        """Flags that were repeated, or a variable with what separates paths in PATH."""
+        several = given.split(os.pathsep) if isinstance(given, str) else given
+        return cls(map(ModelPlace.of, several))
+
+    def __str__(self) -> str:
+        return os.pathsep.join(map(str, self))
 
 
 def _setting(default: Any, english: str, chinese: str, **limits: Any) -> Any:
@@ -33,10 +67,15 @@ class Config:
     port: int = _setting(
         8000, "TCP port, 0 takes a free one", "端口，0 表示任选", low=0, high=65535
     )
-    model: Path = _setting(DEFAULT_MODEL, "artifact folder made by export", "导出的模型文件夹")
+    # The first serves whoever names no model.
+    model: ModelPlaces = _setting(
+        ModelPlaces([ModelPlace(DEFAULT_MODEL)]),
+        "artifact made by export, FOLDER or NAME=FOLDER; repeat it to serve several",
+        "导出的模型文件夹，可写作 名称=文件夹；重复给出可同时提供多个模型",
+    )
     data: Path = _setting(Path("data"), "folder for collections", "数据文件夹")
     # A name that clients already send, e.g. text-embedding-3-small; the manifest's id always works.
-    model_alias: str = _setting("", "another name clients may use for the model", "模型别名")
+    model_alias: str = _setting("", "another name for the first model", "第一个模型的别名")
     # 0: one lane a core of the affinity mask and cgroup quota. Fewer leaves cores to others.
     lanes: int = _setting(
         0, "threads that compute, 0 for one a core", "计算线程数，0 为每核一个", low=0, high=1024
@@ -104,6 +143,12 @@ class Config:
                 "host is empty; name an address, 0.0.0.0 for all of this machine's",
                 "host 为空；请指定地址，0.0.0.0 表示本机所有地址",
             )
+        names = [place.name for place in self.model if place.name]
+        if len(names) > len(set(names)):
+            raise BadSettings(
+                f"two models are called {max(names, key=names.count)!r}; give each its own NAME",
+                f"有两个模型都名为 {max(names, key=names.count)!r}；请为每个模型指定不同的名称",
+            )
         if self.log_level not in LOG_LEVELS:
             raise BadSettings(
                 f"log_level {self.log_level!r} is not one of {', '.join(LOG_LEVELS)}",
@@ -112,17 +157,19 @@ class Config:
 
     @classmethod
     def load(
-        cls, environ: Mapping[str, str], flags: Mapping[str, str | None] | None = None
+        cls,
+        environ: Mapping[str, str],
+        flags: Mapping[str, str | Sequence[str] | None] | None = None,
     ) -> "Config":
         """Settings from flags (None: not given), then environment, then defaults."""
         known = {setting.name: setting for setting in dataclasses.fields(cls)}
         values = {}
         for name, setting in known.items():
-            text = (flags or {}).get(name)
-            if text is None:
-                text = environ.get(env_name(name))
-            if text is not None:
-                values[name] = _parse(setting, text)
+            given = (flags or {}).get(name)
+            if given is None:
+                given = environ.get(env_name(name))
+            if given is not None:
+                values[name] = _parse(setting, given)
         return cls(**values)
 
 
@@ -137,13 +184,14 @@ def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
             continue
         parser.add_argument(
             "--" + setting.name.replace("_", "-"),
+            action="append" if _is_list(setting) else "store",
             metavar=_kind(setting).__name__.upper(),
             help=f"{setting.metadata['english']} / {setting.metadata['chinese']}"
             f" (default: {_shown(setting)}, environment: {env_name(setting.name)})",
         )
 
 
-def flags_given(arguments: argparse.Namespace) -> dict[str, str | None]:
+def flags_given(arguments: argparse.Namespace) -> dict[str, str | list[str] | None]:
     return {
         setting.name: getattr(arguments, setting.name, None)
         for setting in dataclasses.fields(Config)
@@ -154,17 +202,25 @@ def _shown(setting: "dataclasses.Field[Any]") -> str:
     return "none" if setting.default == "" else str(setting.default)
 
 
+def _is_list(setting: "dataclasses.Field[Any]") -> bool:
+    return isinstance(setting.default, ModelPlaces)
+
+
 def _kind(setting: "dataclasses.Field[Any]") -> type:
+    if _is_list(setting):
+        return Path
     return Path if isinstance(setting.default, Path) else type(setting.default)
 
 
-def _parse(setting: "dataclasses.Field[Any]", text: str) -> Any:
+def _parse(setting: "dataclasses.Field[Any]", given: str | Sequence[str]) -> Any:
+    if _is_list(setting):
+        return ModelPlaces.of(given)
     try:
-        return _kind(setting)(text)
+        return _kind(setting)(given)
     except ValueError:
         raise BadSettings(
-            f"{setting.name} must be a whole number, not {text!r}",
-            f"{setting.name} 必须是整数，而不是 {text!r}",
+            f"{setting.name} must be a whole number, not {given!r}",
+            f"{setting.name} 必须是整数，而不是 {given!r}",
         ) from None
 
 

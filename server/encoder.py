@@ -80,13 +80,15 @@ def pack(texts: Sequence[Ids], groups: int, width: int) -> dict[str, Ids]:
 class Model:
     """An artifact that has been opened and has proved itself: manifest, tokenizer, encoder.
 
-    encoder: one thread a call. wide: `wide_threads` threads a call, None where that is 1.
+    name: what the operator calls it, or its id. encoder: one thread a call. wide: `wide_threads`
+    threads a call, None where that is 1.
     self_test_cosine: the least agreement with the stored vectors; below SAME_VECTORS this CPU
     computes slightly other vectors than the exporting one.
     """
 
-    def __init__(self, folder: Path, wide_threads: int = 1) -> None:
+    def __init__(self, folder: Path, wide_threads: int = 1, name: str = "") -> None:
         self.manifest = read_manifest(folder)
+        self._name = name
         with _loading(folder / TOKENIZER_FILE) as path:
             self.tokenizer = Tokenizer(path.read_text(encoding="utf-8"), self.manifest.text)
         with _loading(folder / MODEL_FILE) as path:
@@ -98,6 +100,10 @@ class Model:
             )
         self.self_test_cosine = self._self_test(folder)
         hugepages.collapse()
+
+    @property
+    def name(self) -> str:
+        return self._name or self.manifest.model_id
 
     def embed(self, texts: list[str]) -> Vectors:
         """Vectors one text at a time: for checks; the server goes through its engine."""

@@ -1,9 +1,10 @@
-"""Texts in, vectors out: tokenises, queues, waits; what every dialect and the store call.
+"""Texts in, vectors out, for one model: tokenises, queues, waits; what dialects and the store call.
 
 The engine lives on one event loop. Lanes deliver finished jobs to that loop, one wake-up a batch.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,10 +58,15 @@ class Embedded:
 
 
 class Engine:
-    """Serves one model on the loop it is given; close it once."""
+    """Serves one model on the loop it is given, by lanes that others may share."""
 
     def __init__(
-        self, model: Model, config: Config, metrics: Metrics, loop: asyncio.AbstractEventLoop
+        self,
+        model: Model,
+        config: Config,
+        metrics: Metrics,
+        loop: asyncio.AbstractEventLoop,
+        lanes: Lanes,
     ) -> None:
         self._model = model
         self._config = config
@@ -68,7 +74,8 @@ class Engine:
         self._loop = loop
         self._looking = False
         self._company_until = 0.0
-        self._lanes = Lanes(
+        self._lanes = lanes
+        self._tenant = lanes.admit(
             model.encoder,
             BatchLimits(
                 batch_tokens=config.batch_tokens,
@@ -76,9 +83,6 @@ class Engine:
                 interactive_queue_tokens=config.interactive_queue_tokens,
                 bulk_queue_tokens=config.bulk_queue_tokens,
             ),
-            metrics,
-            self._deliver,
-            lane_count(config),
             model.wide,
         )
         manifest = model.manifest
@@ -92,11 +96,6 @@ class Engine:
     def max_texts(self) -> int:
         """How many texts `embed` takes at once."""
         return self._config.max_texts
-
-    @property
-    def accepting(self) -> bool:
-        """Whether new requests are taken: false once it is closing."""
-        return self._lanes.accepting
 
     async def embed(
         self,
@@ -129,10 +128,6 @@ class Engine:
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text as a whole, without special tokens; from any thread."""
         return self._model.tokenizer.count(texts)
-
-    def close(self) -> None:
-        """Finish accepted work within the configured time; blocks."""
-        self._lanes.close(self._config.shutdown_s)
 
     # --- the steps of a request -------------------------------------------------------------------
 
@@ -168,7 +163,7 @@ class Engine:
     def _check_room(self, texts: int, tokens: int) -> None:
         """Refuse what could not be queued now, before more of it is tokenised."""
         try:
-            self._lanes.check_room(texts, tokens)
+            self._lanes.check_room(self._tenant, texts, tokens)
         except (Overloaded, RequestTooLarge):
             self._metrics.refused.inc()
             raise
@@ -206,7 +201,7 @@ class Engine:
         waiter: asyncio.Future[None] = self._loop.create_future()
         vectors = np.empty((len(ids), self.manifest.dimension), dtype=np.float32)
         job = Job(ids, vectors, waiter, arrived=now())
-        if self._seems_alone(job) and self._lanes.run_here(job):
+        if self._seems_alone(job) and self._lanes.run_here(self._tenant, job):
             await self._look_around()
         else:
             await self._wait_for_lanes(job, waiter)
@@ -232,7 +227,7 @@ class Engine:
 
     async def _wait_for_lanes(self, job: Job, waiter: "asyncio.Future[None]") -> None:
         try:
-            self._lanes.submit(job)
+            self._lanes.submit(self._tenant, job)
         except (Overloaded, RequestTooLarge):
             self._metrics.refused.inc()
             raise
@@ -252,15 +247,16 @@ class Engine:
             metrics.queue_seconds.observe(job.started - job.arrived)
             metrics.infer_seconds.observe(job.finished - job.started)
 
-    # --- the lanes' side --------------------------------------------------------------------------
 
-    def _deliver(self, jobs: Sequence[Job]) -> None:
-        """Called on a lane's thread: one wake-up of the loop for all jobs that a batch finished."""
-        try:
-            self._loop.call_soon_threadsafe(_resolve, jobs)
-        except RuntimeError:
-            # The loop is closed: nobody is left to be answered.
-            return
+def lanes_for(config: Config, metrics: Metrics, loop: asyncio.AbstractEventLoop) -> Lanes:
+    """Lanes that deliver to this loop, one wake-up for all jobs that a batch finished."""
+
+    def deliver(jobs: Sequence[Job]) -> None:
+        # A closed loop has nobody left to be answered.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(_resolve, jobs)
+
+    return Lanes(metrics, deliver, lane_count(config))
 
 
 def lane_count(config: Config) -> int:

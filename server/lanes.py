@@ -1,9 +1,12 @@
 """Threads that take batches from the queue and run the encoder; the only threads of the server.
 
-Every lane runs the same session, which is safe and holds the weights once; as many lanes as the CPU
-budget has cores give the most throughput. A batch that finds every other lane idle and leaves nothing
-waiting may run on the wide encoder instead, which has a thread for every lane; `width.py` says when.
-An idle lane sleeps.
+Every lane runs the same session of a model, which is safe and holds the weights once; as many lanes
+as the CPU budget has cores give the most throughput. A batch that finds every other lane idle and
+leaves nothing waiting may run on the wide encoder instead, which has a thread for every lane;
+`width.py` says when. An idle lane sleeps.
+
+Several models share the lanes. Each is a `Tenant` with a queue of its own; a free lane serves the
+kind of work that comes first, and among equals the model that has had least of the lanes' time.
 
 A batch of bulk work takes as long as twenty queries. While one runs, a query need not wait for it:
 one lane more than there are cores takes nothing but interactive work, and only then. It shares the
@@ -17,6 +20,7 @@ raised batch fails the jobs in it and the lane lives on.
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from server.batching import Batch, BatchLimits, Item, Job, Queue
 from server.errors import InferenceFailed, ShuttingDown
@@ -32,33 +36,41 @@ RATE_SMOOTHING = 0.05
 ASSUMED_RATE = 10_000.0
 
 Deliver = Callable[[Sequence[Job]], None]
+# Whose batch, the batch, and whether it has the CPU to itself.
+Taken = tuple["Tenant", Batch, bool]
+
+
+class Tenant:
+    """One model at the lanes; `Lanes.admit` makes it, and only the lanes look inside.
+
+    had_s: of the lanes' time, in seconds; one that comes back after a rest claims nothing for it.
+    rate: tokens per second of one lane.
+    """
+
+    def __init__(self, encoder: Encoder, limits: BatchLimits, wide: Encoder | None) -> None:
+        self.encoder = encoder
+        self.wide = wide
+        self.width = Width()
+        self.queue = Queue(limits, encoder.groups)
+        self.rate = ASSUMED_RATE
+        self.had_s = 0.0
 
 
 class Lanes:
-    """`count` threads around one queue; `deliver` gets finished jobs, on a lane's thread."""
+    """`count` threads; `deliver` gets finished jobs, on a lane's thread."""
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        limits: BatchLimits,
-        metrics: Metrics,
-        deliver: Deliver,
-        count: int,
-        wide: Encoder | None = None,
-    ) -> None:
-        self._encoder = encoder
-        self._wide = wide
-        self._width = Width()
+    def __init__(self, metrics: Metrics, deliver: Deliver, count: int) -> None:
         self._metrics = metrics
         self._deliver = deliver
-        self._queue = Queue(limits, encoder.groups)
+        self._tenants: list[Tenant] = []
         self._lock = threading.Lock()
         self._work = threading.Condition(self._lock)
         self._urgent = threading.Condition(self._lock)
         self._idle = 0
         self._busy = 0
         self._closing = False
-        self._lane_rate = ASSUMED_RATE
+        # What the model served last had had by then.
+        self._level_s = 0.0
         self._threads = [
             threading.Thread(target=self._run, args=[take], name=name, daemon=True)
             for name, take in [
@@ -68,45 +80,54 @@ class Lanes:
         ]
         self._count = count
         metrics.lanes.set(count)
-        metrics.queue_tokens.labels("interactive").set_function(lambda: self._queue.tokens[0])
-        metrics.queue_tokens.labels("bulk").set_function(lambda: self._queue.tokens[1])
+        for place, kind in enumerate(("interactive", "bulk")):
+            metrics.queue_tokens.labels(kind).set_function(partial(self._waiting, place))
         for thread in self._threads:
             thread.start()
+
+    def admit(self, encoder: Encoder, limits: BatchLimits, wide: Encoder | None = None) -> Tenant:
+        """Let another model in."""
+        tenant = Tenant(encoder, limits, wide)
+        with self._lock:
+            self._tenants.append(tenant)
+        return tenant
 
     @property
     def accepting(self) -> bool:
         return not self._closing
 
-    def submit(self, job: Job) -> None:
+    def submit(self, tenant: Tenant, job: Job) -> None:
         """Queue a job; raises Overloaded, RequestTooLarge or ShuttingDown, and then nothing waits."""
         with self._lock:
             if self._closing:
                 raise ShuttingDown("the server is stopping", retry_after_s=5)
-            self._queue.add(job, job.arrived, self._lane_rate * self._count)
+            if not any(tenant.queue.tokens):
+                tenant.had_s = max(tenant.had_s, self._level_s)
+            tenant.queue.add(job, job.arrived, tenant.rate * self._count)
             if self._idle:
                 self._work.notify(min(self._idle, len(job.ids)))
-            elif self._queue.bulk_running and self._queue.is_interactive(job):
+            elif self._bulk_running and tenant.queue.is_interactive(job):
                 self._urgent.notify()
 
-    def run_here(self, job: Job) -> bool:
+    def run_here(self, tenant: Tenant, job: Job) -> bool:
         """Compute a job of one text on the calling thread, if the CPU is all its own; else False.
 
         It spares the job two hand-overs between threads. It is finished, or failed, on return, and
         not delivered.
         """
         with self._lock:
-            if self._closing or self._busy or any(self._queue.tokens):
+            if self._closing or self._busy or self._anything_waits:
                 return False
             self._busy += 1
-        self._compute([Item(job, 0, job.ids[0])], alone=True)
+        self._compute(tenant, [Item(job, 0, job.ids[0])], alone=True)
         return True
 
-    def check_room(self, texts: int, tokens: int) -> None:
+    def check_room(self, tenant: Tenant, texts: int, tokens: int) -> None:
         """Raise what `submit` would, of a job whose tokens are not all known: at least so many."""
         with self._lock:
             if self._closing:
                 raise ShuttingDown("the server is stopping", retry_after_s=5)
-            self._queue.check_room(texts, tokens, self._lane_rate * self._count)
+            tenant.queue.check_room(texts, tokens, tenant.rate * self._count)
 
     def close(self, timeout_s: float) -> None:
         """Finish what was accepted within `timeout_s`; what is left then fails as ShuttingDown."""
@@ -118,7 +139,8 @@ class Lanes:
         for thread in self._threads:
             thread.join(max(0.0, deadline - now()))
         with self._lock:
-            left = [job for job in self._queue.drain() if not job.abandoned]
+            waiting = [job for tenant in self._tenants for job in tenant.queue.drain()]
+            left = [job for job in waiting if not job.abandoned]
             for job in left:
                 job.error = ShuttingDown("the server stopped before its turn", retry_after_s=5)
         if left:
@@ -126,60 +148,91 @@ class Lanes:
 
     # --- the lane's side --------------------------------------------------------------------------
 
-    def _run(self, take: Callable[[], tuple[Batch, bool]]) -> None:
-        while True:
-            batch, alone = take()
-            if not batch:
-                return
-            if finished := self._compute(batch, alone=alone):
+    def _run(self, take: Callable[[], Taken | None]) -> None:
+        while (taken := take()) is not None:
+            tenant, batch, alone = taken
+            if finished := self._compute(tenant, batch, alone=alone):
                 self._deliver(finished)
 
-    def _compute(self, batch: Batch, *, alone: bool) -> list[Job]:
+    def _compute(self, tenant: Tenant, batch: Batch, *, alone: bool) -> list[Job]:
         """Run a batch; returns the jobs that are finished or failed with it."""
-        encoder = self._encoder
-        if alone and self._wide is not None and self._width.choose():
-            encoder = self._wide
+        encoder = tenant.encoder
+        if alone and tenant.wide is not None and tenant.width.choose():
+            encoder = tenant.wide
         started = now()
         try:
             vectors = self._encode(encoder, batch)
         except Exception as error:
             log.exception("a batch of %d texts failed", len(batch))
             self._metrics.failed_batches.inc()
-            return self._fail(batch, f"the computation failed: {type(error).__name__}")
+            return self._fail(
+                tenant, batch, started, f"the computation failed: {type(error).__name__}"
+            )
         ended = now()
         if alone:
             tokens = sum(len(item.ids) for item in batch)
-            wide = encoder is self._wide
-            self._width.observe(wide=wide, tokens=tokens, seconds=ended - started)
-        return self._complete(batch, vectors, started, ended)
+            wide = encoder is tenant.wide
+            tenant.width.observe(wide=wide, tokens=tokens, seconds=ended - started)
+        return self._complete(tenant, batch, vectors, started, ended)
 
-    def _next(self) -> tuple[Batch, bool]:
+    def _next(self) -> Taken | None:
         """The next batch, after sleeping until there is one, and whether it has the CPU to itself.
 
-        The batch is empty when the lanes are closing and all is done.
+        None when the lanes are closing and all is done.
         """
         with self._lock:
-            while not (batch := self._queue.take(now())) and not self._closing:
+            while (taken := self._take()) is None:
+                if self._closing:
+                    return None
                 self._idle += 1
                 self._work.wait()
                 self._idle -= 1
-            if self._queue.tokens[0] and self._queue.bulk_running:
+            if self._waiting(0) and self._bulk_running:
                 self._urgent.notify()
             self._busy += 1
-            return batch, self._busy == 1 and not any(self._queue.tokens)
+            tenant, batch = taken
+            return tenant, batch, self._busy == 1 and not self._anything_waits
 
-    def _next_urgent(self) -> tuple[Batch, bool]:
+    def _next_urgent(self) -> Taken | None:
         """The next interactive batch that would have to wait for bulk work; see `_next`."""
         with self._lock:
-            while not (batch := self._take_urgent()) and not self._closing:
+            while (taken := self._take_urgent()) is None:
+                if self._closing:
+                    return None
                 self._urgent.wait()
             self._busy += 1
-            return batch, False
+            return *taken, False
 
-    def _take_urgent(self) -> Batch:
-        if self._queue.bulk_running and not self._idle:
-            return self._queue.take_interactive()
-        return []
+    def _take(self) -> tuple[Tenant, Batch] | None:
+        moment, tenants = now(), self._tenants
+        if len(tenants) > 1:
+            tenants = [min(tenants, key=lambda one: (one.queue.urgency(moment), one.had_s))]
+        return self._served(tenants[0], tenants[0].queue.take(moment)) if tenants else None
+
+    def _take_urgent(self) -> tuple[Tenant, Batch] | None:
+        if not self._bulk_running or self._idle:
+            return None
+        hurried = [tenant for tenant in self._tenants if tenant.queue.tokens[0]]
+        if not hurried:
+            return None
+        tenant = min(hurried, key=lambda one: one.had_s)
+        return self._served(tenant, tenant.queue.take_interactive())
+
+    def _served(self, tenant: Tenant, batch: Batch) -> tuple[Tenant, Batch] | None:
+        self._level_s = tenant.had_s
+        return (tenant, batch) if batch else None
+
+    @property
+    def _bulk_running(self) -> bool:
+        return any(tenant.queue.bulk_running for tenant in self._tenants)
+
+    @property
+    def _anything_waits(self) -> bool:
+        return any(any(tenant.queue.tokens) for tenant in self._tenants)
+
+    def _waiting(self, kind: int) -> int:
+        """Tokens of interactive (0) or bulk (1) jobs."""
+        return sum(tenant.queue.tokens[kind] for tenant in self._tenants)
 
     def _encode(self, encoder: Encoder, batch: Batch) -> Vectors:
         vectors = encoder.encode([item.ids for item in batch])
@@ -187,16 +240,17 @@ class Lanes:
             raise ValueError(f"vectors of shape {vectors.shape} for {len(batch)} texts")
         return vectors
 
-    def _complete(self, batch: Batch, vectors: Vectors, started: float, ended: float) -> list[Job]:
+    def _complete(
+        self, tenant: Tenant, batch: Batch, vectors: Vectors, started: float, ended: float
+    ) -> list[Job]:
         tokens = sum(len(item.ids) for item in batch)
         self._metrics.batch_texts.observe(len(batch))
         self._metrics.batch_tokens.observe(tokens)
         finished = []
         with self._lock:
-            self._busy -= 1
-            self._queue.ended(batch, ended)
+            self._over(tenant, batch, started, ended)
             rate = tokens / max(ended - started, 1e-6)
-            self._lane_rate += RATE_SMOOTHING * (rate - self._lane_rate)
+            tenant.rate += RATE_SMOOTHING * (rate - tenant.rate)
             for item, vector in zip(batch, vectors, strict=True):
                 job = item.job
                 if job.error is not None:
@@ -209,13 +263,17 @@ class Lanes:
                     finished.append(job)
         return finished
 
-    def _fail(self, batch: Batch, message: str) -> list[Job]:
+    def _fail(self, tenant: Tenant, batch: Batch, started: float, message: str) -> list[Job]:
         failed = []
         with self._lock:
-            self._busy -= 1
-            self._queue.ended(batch, now())
+            self._over(tenant, batch, started, now())
             for item in batch:
                 if item.job.error is None:
                     item.job.error = InferenceFailed(message)
                     failed.append(item.job)
         return failed
+
+    def _over(self, tenant: Tenant, batch: Batch, started: float, ended: float) -> None:
+        self._busy -= 1
+        tenant.had_s += ended - started
+        tenant.queue.ended(batch, ended)

@@ -2,18 +2,22 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.chunking import ChunkRules, usual_overlap
 from server.config import Config
+from server.cutting import cut, embed
 from server.engine import Engine
-from server.errors import AlreadyExists, CollectionNotFound
+from server.errors import AlreadyExists, CollectionNotFound, Overloaded, ServerError
 from server.metrics import Metrics
+from server.models import Models
 from server.queries import QueryVectors
 from server.shelf import Shelf, uninterrupted
 from server.store.collection import Collection
 from server.store.documents import Info
 from server.store.folder import DataFolder
+from server.types import Vectors
 
 DEFAULT = "default"
 # Documents taken over at once while a collection is embedded anew.
@@ -36,14 +40,16 @@ class Library:
     """Owns the folder: close it once, after the last call."""
 
     def __init__(
-        self, folder: DataFolder, engine: Engine, config: Config, metrics: Metrics
+        self, folder: DataFolder, models: Models, config: Config, metrics: Metrics
     ) -> None:
         self._folder = folder
-        self._engine = engine
+        self.models = models
         self._metrics = metrics
-        self._queries = QueryVectors(engine, config.query_cache_bytes, metrics)
+        self._queries = QueryVectors(config.query_cache_bytes, metrics)
         self._shelves = {name: self._shelf(found) for name, found in folder.collections.items()}
         self.reindexing: dict[str, Reindexing] = {}
+        # Why the last reindexing of a collection ended before its time.
+        self.unfinished: dict[str, str] = {}
         for shelf in self._shelves.values():
             shelf.compact_when_due()
 
@@ -60,13 +66,13 @@ class Library:
                     f"there is no collection {name!r}; this server has"
                     f" {', '.join(map(repr, self.names)) or 'none'}"
                 )
-            shelf = self.create(name, self.whole_reading())
+            engine = self.models.default
+            shelf = self.create(name, whole_reading(engine), engine)
         return shelf
 
-    def create(self, name: str, chunks: ChunkRules | None) -> Shelf:
+    def create(self, name: str, chunks: ChunkRules | None, engine: Engine) -> Shelf:
         """Raises AlreadyExists, or InvalidRequest for a name that cannot be."""
-        manifest = self._engine.manifest
-        info = Info(name, manifest.fingerprint, manifest.dimension, chunks)
+        info = Info(name, engine.manifest.fingerprint, engine.manifest.dimension, chunks)
         shelf = self._shelves[name] = self._shelf(self._folder.create(info))
         return shelf
 
@@ -83,16 +89,10 @@ class Library:
             await uninterrupted(lambda: self._folder.remove(name))
         self._metrics.parts.remove(name)
 
-    def whole_reading(self) -> ChunkRules:
-        """Parts as long as the model reads, so that nothing of a document is lost."""
-        # [CLS] and [SEP] take two places.
-        size = self._engine.manifest.text.max_tokens - 2
-        return ChunkRules(size, usual_overlap(size))
-
     # --- embedding anew -------------------------------------------------------------------------------
 
-    def reindex(self, name: str, chunks: ChunkRules | None) -> Reindexing:
-        """Embed a collection's stored texts with the served model, in the background.
+    def reindex(self, name: str, chunks: ChunkRules | None, engine: Engine) -> Reindexing:
+        """Embed a collection's stored texts with this engine's model, in the background.
 
         The collection answers as it did until the last document is done; then the new vectors take
         the place of the old. What is written meanwhile is taken over too. An interrupted one takes
@@ -101,27 +101,32 @@ class Library:
         shelf = self.shelf(name)
         if name in self.reindexing:
             raise AlreadyExists(f"collection {name!r} is being reindexed already")
-        task = asyncio.ensure_future(self._reindex(shelf, chunks))
+        self.unfinished.pop(name, None)
+        task = asyncio.ensure_future(self._reindex(shelf, chunks, engine))
         self.reindexing[name] = Reindexing(0, shelf.collection.count, task)
         task.add_done_callback(lambda _: self._reindexed(name, task))
         return self.reindexing[name]
 
     def _reindexed(self, name: str, task: "asyncio.Task[None]") -> None:
         del self.reindexing[name]
-        if not task.cancelled() and task.exception() is not None:
-            log.error("collection %s was not reindexed", name, exc_info=task.exception())
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self.unfinished[name] = (
+                error.message if isinstance(error, ServerError) else type(error).__name__
+            )
+            log.error("collection %s was not reindexed", name, exc_info=error)
 
-    async def _reindex(self, shelf: Shelf, chunks: ChunkRules | None) -> None:
-        manifest, name = self._engine.manifest, shelf.collection.name
+    async def _reindex(self, shelf: Shelf, chunks: ChunkRules | None, engine: Engine) -> None:
+        manifest, name = engine.manifest, shelf.collection.name
         info = Info(name, manifest.fingerprint, manifest.dimension, chunks)
         successor = await asyncio.to_thread(self._folder.successor, info)
         try:
             # A page that is not full is the end, for now: writers must not keep it from coming.
-            while await self._copy_page(shelf, successor) == PAGE_DOCUMENTS:
+            while await self._copy_page(shelf, successor, engine) == PAGE_DOCUMENTS:
                 continue
             async with shelf.writing:
                 # Nothing changes any more: the last pages, then what was deleted meanwhile.
-                while await self._copy_page(shelf, successor):
+                while await self._copy_page(shelf, successor, engine):
                     continue
                 await asyncio.to_thread(_forget_deleted, shelf.collection, successor)
                 async with shelf.gate.closed():
@@ -131,16 +136,16 @@ class Library:
             raise
         shelf.compact_when_due()
 
-    async def _copy_page(self, shelf: Shelf, successor: Collection) -> int:
+    async def _copy_page(self, shelf: Shelf, successor: Collection, engine: Engine) -> int:
         """Take over the next documents; returns how many."""
         after = int(successor.documents.noted(COPIED) or 0)
         page = await shelf.read(lambda: shelf.collection.documents.page(after, PAGE_DOCUMENTS))
         if not page:
             return 0
         documents = [document for _, document in page]
-        cuts = await shelf.cut(documents, successor.info.chunks)
-        vectors = await shelf.embed([text for cut in cuts for text in cut.texts])
-        spans, through = [cut.spans for cut in cuts], {COPIED: str(page[-1][0])}
+        cuts = await cut(documents, successor.info.chunks, engine)
+        vectors = await _patiently([text for each in cuts for text in each.texts], engine)
+        spans, through = [each.spans for each in cuts], {COPIED: str(page[-1][0])}
         await uninterrupted(lambda: successor.add(documents, vectors, spans, through))
         self.reindexing[shelf.collection.name].done += len(page)
         return len(page)
@@ -157,7 +162,23 @@ class Library:
         await asyncio.to_thread(self._folder.close)
 
     def _shelf(self, collection: Collection) -> Shelf:
-        return Shelf(collection, self._engine, self._queries, self._metrics)
+        return Shelf(collection, self.models, self._queries, self._metrics)
+
+
+def whole_reading(engine: Engine) -> ChunkRules:
+    """Parts as long as the model reads, so that nothing of a document is lost."""
+    # [CLS] and [SEP] take two places.
+    size = engine.manifest.text.max_tokens - 2
+    return ChunkRules(size, usual_overlap(size))
+
+
+async def _patiently(texts: Sequence[str], engine: Engine) -> Vectors:
+    """Embed them, however often there is no room for that just now."""
+    while True:
+        try:
+            return await embed(texts, engine)
+        except Overloaded as error:
+            await asyncio.sleep(error.retry_after_s)
 
 
 def _forget_deleted(old: Collection, successor: Collection) -> None:

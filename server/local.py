@@ -6,11 +6,12 @@ from functools import partial
 
 from server.chunking import MIN_SIZE, ChunkRules
 from server.config import Config
-from server.encoder import Model
-from server.engine import Engine, unit, wide_threads
+from server.cutting import cut, embed
+from server.engine import unit
 from server.errors import BadSettings, StoreError
-from server.library import DEFAULT, Library
+from server.library import DEFAULT, Library, whole_reading
 from server.metrics import Metrics
+from server.models import Models, opened
 from server.shelf import Shelf
 from server.store.collection import Collection
 from server.store.documents import Document
@@ -30,10 +31,10 @@ class Local:
     def __init__(self, config: Config, name: str, loop: asyncio.AbstractEventLoop) -> None:
         self._name = name
         self._data = config.data
-        model, metrics = Model(config.model, wide_threads(config)), Metrics()
+        models, metrics = opened(config), Metrics()
         folder = DataFolder(config.data)
-        self._engine = Engine(model, config, metrics, loop)
-        self._library = Library(folder, self._engine, config, metrics)
+        self._models = Models(models, config, metrics, loop)
+        self._library = Library(folder, self._models, config, metrics)
 
     @property
     def name(self) -> str:
@@ -45,8 +46,9 @@ class Local:
 
     async def prepare(self, chunks: Chunks) -> None:
         if self._name not in self._library.names:
-            whole = self._library.whole_reading()
-            self._library.create(self._name, whole if chunks == UNSAID else self._fit(chunks))
+            engine = self._models.default
+            rules = whole_reading(engine) if chunks == UNSAID else self._fit(chunks)
+            self._library.create(self._name, rules, engine)
             return
         self._check_model()
         found = self.collection.info.chunks
@@ -66,17 +68,17 @@ class Local:
         latest = [documents[row] for row in row_of.values()]
         same = await shelf.read(lambda: shelf.collection.documents.unchanged(latest))
         fresh = [document for document in latest if document.id not in same]
-        cuts = await shelf.cut(fresh, shelf.collection.info.chunks)
-        whole = [cut.document for cut in cuts if len(cut.spans) == 1]
+        cuts = await cut(fresh, shelf.collection.info.chunks, shelf.engine)
+        whole = [each.document for each in cuts if len(each.spans) == 1]
         if whole:
             rows = vectors[[row_of[document.id] for document in whole]]
             await shelf.write(lambda collection: collection.add(whole, rows))
-        cut = [cut.document for cut in cuts if len(cut.spans) > 1]
-        return len(whole) + (await shelf.add(cut) if cut else 0)
+        longer = [each.document for each in cuts if len(each.spans) > 1]
+        return len(whole) + (await shelf.add(longer) if longer else 0)
 
     async def vectors_of(self, texts: Sequence[str]) -> Vectors:
         """Embed texts as documents: float32 (B, D), unit rows."""
-        return unit(await self._shelf().embed(texts))
+        return unit(await embed(texts, self._shelf().engine))
 
     async def search(self, question: Question) -> list[Hit]:
         shelf, filter = self._shelf(), dict(question.filter) if question.filter else None
@@ -105,7 +107,7 @@ class Local:
 
     async def reindex(self, chunks: Chunks, show: Callable[[int, int], None]) -> None:
         rules = self.collection.info.chunks if chunks == UNSAID else chunks
-        running = self._library.reindex(self._name, self._fit(rules))
+        running = self._library.reindex(self._name, self._fit(rules), self._models.default)
         while not running.task.done():
             show(running.done, running.total)
             await asyncio.wait([running.task], timeout=PROGRESS_S)
@@ -114,7 +116,7 @@ class Local:
 
     async def close(self) -> None:
         await self._library.close()
-        self._engine.close()
+        self._models.close()
 
     def _shelf(self) -> Shelf:
         """Of this collection; unlike the library's own, it makes none that is missing."""
@@ -130,8 +132,9 @@ class Local:
 
     def _check_model(self) -> None:
         """Before a long file is read for nothing."""
-        found, served = self.collection.info.fingerprint, self._engine.manifest.fingerprint
-        if found != served:
+        found = self.collection.info.fingerprint
+        if self._models.with_vectors(found) is None:
+            served = self._models.default.manifest.fingerprint
             raise StoreError(
                 f"collection {self._name} holds vectors of model {found}, and --model has {served};"
                 f" embed its documents anew: reindex --collection {self._name}",
@@ -141,7 +144,7 @@ class Local:
 
     def _fit(self, rules: ChunkRules | None) -> ChunkRules | None:
         """The rules, if this model can read such parts."""
-        longest = self._library.whole_reading().size
+        longest = whole_reading(self._models.default).size
         if rules is not None and not MIN_SIZE <= rules.size <= longest:
             raise BadSettings(
                 f"--chunk-tokens {rules.size} is outside {MIN_SIZE} to {longest}, which the"

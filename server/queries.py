@@ -18,44 +18,50 @@ from server.types import Vectors
 ENTRY_BYTES = 300
 
 
-class QueryVectors:
-    """Lives on the engine's loop."""
+# Every model makes another vector of a text.
+Key = tuple[Engine, str]
 
-    def __init__(self, engine: Engine, max_bytes: int, metrics: Metrics) -> None:
-        self._engine = engine
+
+class QueryVectors:
+    """Lives on the engines' loop."""
+
+    def __init__(self, max_bytes: int, metrics: Metrics) -> None:
         self._max_bytes = max_bytes
         self._metrics = metrics
-        self._held: OrderedDict[str, Vectors] = OrderedDict()
+        self._held: OrderedDict[Key, Vectors] = OrderedDict()
         self._bytes = 0
-        self._coming: dict[str, asyncio.Future[Vectors]] = {}
+        self._coming: dict[Key, asyncio.Future[Vectors]] = {}
         metrics.query_cache_bytes.set_function(lambda: self._bytes)
 
-    async def of(self, texts: Sequence[str]) -> Vectors:
+    async def of(self, texts: Sequence[str], engine: Engine) -> Vectors:
         """Embed `texts` as queries: float32 (B, D). Raises what `Engine.embed` raises."""
         if len(texts) == 1:
-            return (await self._one(texts[0]))[None]
-        new = [t for t in dict.fromkeys(texts) if t not in self._held and t not in self._coming]
+            return (await self._one((engine, texts[0])))[None]
+        keys = [(engine, text) for text in texts]
+        known = self._held.keys() | self._coming.keys()
+        new = [key for key in dict.fromkeys(keys) if key not in known]
         if len(new) < 2:
-            return np.stack([await self._one(text) for text in texts])
+            return np.stack([await self._one(key) for key in keys])
         # One job for what is new; the others are remembered or on their way.
-        fresh = dict(zip(new, (await self._engine.embed(new, "query")).vectors, strict=True))
-        for text, vector in fresh.items():
-            self._remember(text, vector)
+        embedded = await engine.embed([text for _, text in new], "query")
+        fresh = dict(zip(new, embedded.vectors, strict=True))
+        for key, vector in fresh.items():
+            self._remember(key, vector)
         self._metrics.query_cache.labels("miss").inc(len(new))
-        return np.stack([fresh[text] if text in fresh else await self._one(text) for text in texts])
+        return np.stack([fresh[key] if key in fresh else await self._one(key) for key in keys])
 
-    async def _one(self, text: str) -> Vectors:
+    async def _one(self, key: Key) -> Vectors:
         counted = self._metrics.query_cache.labels
         while True:
-            held = self._held.get(text)
+            held = self._held.get(key)
             if held is not None:
-                self._held.move_to_end(text)
+                self._held.move_to_end(key)
                 counted("hit").inc()
                 return held
-            coming = self._coming.get(text)
+            coming = self._coming.get(key)
             if coming is None:
                 counted("miss").inc()
-                return await self._compute(text)
+                return await self._compute(key)
             # subtle: not the future itself, because who leaves while waiting for it would cancel it.
             await asyncio.wait([coming])
             if not coming.cancelled():
@@ -63,10 +69,11 @@ class QueryVectors:
                 return coming.result()
             # Who was computing it has left; the first to wake up takes over.
 
-    async def _compute(self, text: str) -> Vectors:
-        coming = self._coming[text] = asyncio.get_running_loop().create_future()
+    async def _compute(self, key: Key) -> Vectors:
+        engine, text = key
+        coming = self._coming[key] = asyncio.get_running_loop().create_future()
         try:
-            vector: Vectors = (await self._engine.embed([text], "query")).vectors[0]
+            vector: Vectors = (await engine.embed([text], "query")).vectors[0]
         except asyncio.CancelledError:
             coming.cancel()
             raise
@@ -77,22 +84,22 @@ class QueryVectors:
             raise
         else:
             coming.set_result(vector)
-            self._remember(text, vector)
+            self._remember(key, vector)
             return vector
         finally:
-            del self._coming[text]
+            del self._coming[key]
 
-    def _remember(self, text: str, vector: Vectors) -> None:
-        size = _size(text, vector)
-        if size > self._max_bytes or text in self._held:
+    def _remember(self, key: Key, vector: Vectors) -> None:
+        size = _size(key, vector)
+        if size > self._max_bytes or key in self._held:
             return
         # A row of a batch would keep the whole batch alive.
-        self._held[text] = vector.copy()
+        self._held[key] = vector.copy()
         self._bytes += size
         while self._bytes > self._max_bytes:
             self._bytes -= _size(*self._held.popitem(last=False))
 
 
-def _size(text: str, vector: Vectors) -> int:
+def _size(key: Key, vector: Vectors) -> int:
     # A character of a Python text takes up to four bytes.
-    return ENTRY_BYTES + 4 * len(text) + vector.nbytes
+    return ENTRY_BYTES + 4 * len(key[1]) + vector.nbytes

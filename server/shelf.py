@@ -9,16 +9,14 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-import numpy as np
-
-from server.chunking import ChunkRules, Span, chunk
+from server.cutting import cut, embed
 from server.engine import Engine
 from server.errors import AlreadyExists, EmptyInput, OtherModel
 from server.metrics import Metrics, now
+from server.models import Models
 from server.queries import QueryVectors
 from server.store.collection import Collection
 from server.store.documents import Document
@@ -27,9 +25,6 @@ from server.store.search import Hit, Query, search
 from server.types import Vectors
 
 T = TypeVar("T")
-# Texts handed to the engine at once, two such portions at a time: the lanes never run dry.
-PORTION_TEXTS = 256
-PORTIONS_AT_ONCE = 2
 # A lone search in so many parts takes less than a millisecond, and handing it to a thread and back up
 # to half of one. Several are better off there: with 16 clients the loop answered 5 % fewer of them.
 QUICK_PARTS = 100_000
@@ -73,25 +68,16 @@ class Gate:
             self._open.set()
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """A document, its parts, and what is embedded for each."""
-
-    document: Document
-    spans: Sequence[Span]
-    texts: Sequence[str]
-
-
 class Shelf:
-    """engine: of the served model; where the collection's vectors are another's, only words and
-    ready vectors can be searched, and nothing can be added.
+    """Where none of `models` made the collection's vectors, only words and ready vectors can be
+    searched, and nothing can be added.
     """
 
     def __init__(
-        self, collection: Collection, engine: Engine, queries: QueryVectors, metrics: Metrics
+        self, collection: Collection, models: Models, queries: QueryVectors, metrics: Metrics
     ) -> None:
         self.collection = collection
-        self._engine = engine
+        self._models = models
         self._queries = queries
         self._metrics = metrics
         self.writing = asyncio.Lock()
@@ -103,6 +89,20 @@ class Shelf:
         self._ending = False
         metrics.parts.labels(collection.name).set_function(lambda: len(self.collection.index))
 
+    @property
+    def engine(self) -> Engine:
+        """Of the model whose vectors the collection holds; raises OtherModel where it is not served."""
+        found = self._models.with_vectors(self.collection.info.fingerprint)
+        if found is None:
+            served = self._models.default.manifest.fingerprint
+            raise OtherModel(
+                f"collection {self.collection.name!r} holds vectors of model"
+                f" {self.collection.info.fingerprint}, and this server has {served}; run `reindex`"
+                " to embed its documents with this model, or serve the model they were embedded"
+                " with as well"
+            )
+        return found
+
     # --- writing ------------------------------------------------------------------------------------
 
     async def add(self, documents: Sequence[Document], *, replace: bool = True) -> int:
@@ -112,7 +112,7 @@ class Shelf:
         id comes twice, the last counts. What is stored just so already is left as it is. Returns
         how many documents were stored.
         """
-        self._check_model()
+        engine = self.engine
         for index, document in enumerate(documents):
             if not document.text:
                 raise EmptyInput(f"documents[{index}].text is empty", param="documents")
@@ -125,9 +125,9 @@ class Shelf:
             latest = [document for document in latest if document.id not in same]
         if not latest:
             return 0
-        cuts = await self.cut(latest, self.collection.info.chunks)
-        vectors = await self.embed([text for cut in cuts for text in cut.texts])
-        spans = [cut.spans for cut in cuts]
+        cuts = await cut(latest, self.collection.info.chunks, engine)
+        vectors = await embed([text for each in cuts for text in each.texts], engine)
+        spans = [each.spans for each in cuts]
 
         def store(collection: Collection) -> None:
             if not replace:
@@ -151,40 +151,11 @@ class Shelf:
         self.compact_when_due()
         return result
 
-    async def cut(self, documents: Sequence[Document], rules: ChunkRules | None) -> list[Cut]:
-        count = self._engine.count_tokens
-        # Where no text can be too long, there is nothing to count: a token has a character at least.
-        if rules is None or all(
-            len(document.text) + len(document.title or "") < rules.size for document in documents
-        ):
-            return [_whole(document) for document in documents]
-        return await asyncio.to_thread(
-            lambda: [_in_parts(document, rules, count) for document in documents]
-        )
-
-    async def embed(self, texts: Sequence[str]) -> Vectors:
-        limit = asyncio.Semaphore(PORTIONS_AT_ONCE)
-        size = min(PORTION_TEXTS, self._engine.max_texts)
-
-        async def portion(begin: int) -> Vectors:
-            async with limit:
-                part = texts[begin : begin + size]
-                return (await self._engine.embed(part)).vectors
-
-        tasks = [asyncio.ensure_future(portion(begin)) for begin in range(0, len(texts), size)]
-        try:
-            return np.concatenate(await asyncio.gather(*tasks))
-        finally:
-            # One that failed, or a caller that left, makes the others pointless.
-            for task in tasks:
-                task.cancel()
-
     # --- searching ----------------------------------------------------------------------------------
 
     async def vectors_of(self, texts: Sequence[str]) -> Vectors:
         """Of queries, float32 (B, D), comparable with the collection's."""
-        self._check_model()
-        return await self._queries.of(texts)
+        return await self._queries.of(texts, self.engine)
 
     async def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
         loop = asyncio.get_running_loop()
@@ -295,15 +266,6 @@ class Shelf:
         async with self.writing:
             return
 
-    def _check_model(self) -> None:
-        found, served = self.collection.info.fingerprint, self._engine.manifest.fingerprint
-        if found != served:
-            raise OtherModel(
-                f"collection {self.collection.name!r} holds vectors of model {found}, and this"
-                f" server has {served}; run `reindex` to embed its documents with this model, or"
-                " serve the model they were embedded with"
-            )
-
 
 async def uninterrupted(write: Callable[[], T]) -> T:
     """A write that has begun ends, also when its caller leaves, before another may begin."""
@@ -323,26 +285,3 @@ def _refuse_known(collection: Collection, documents: Sequence[Document]) -> None
             " store it anew",
             param="documents",
         )
-
-
-def _whole(document: Document) -> Cut:
-    return Cut(document, [Span(0, len(document.text))], [_titled(document.title, document.text)])
-
-
-def _in_parts(
-    document: Document, rules: ChunkRules, count: Callable[[Sequence[str]], list[int]]
-) -> Cut:
-    """The title stands before every part, and takes at most half of its room."""
-    if document.title:
-        title = count([document.title])[0]
-        size = max(rules.size - title, rules.size // 2, 1)
-        rules = ChunkRules(size, min(rules.overlap, size // 2))
-    spans = chunk(document.text, rules, count)
-    if len(spans) == 1:
-        return _whole(document)
-    texts = [_titled(document.title, document.text[begin:end]) for begin, end in spans]
-    return Cut(document, spans, texts)
-
-
-def _titled(title: str | None, text: str) -> str:
-    return f"{title}\n{text}" if title else text

@@ -15,7 +15,7 @@ from typing import Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from server.api.native import error_reply
+from server.api.shape import error_reply
 from server.errors import InvalidRequest
 
 

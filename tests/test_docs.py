@@ -6,15 +6,14 @@ import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from starlette.routing import Route
 
 from server import VERSION, errors
 from server.api import http, openai, tei
-from server.app import _routes
+from server.app import _routes, every_operation
 from server.config import Config, env_name
 from server.errors import CallerError, MomentError, ServerError, StartupError
 from server.metrics import Metrics
@@ -139,9 +138,8 @@ def test_codes_of_base_classes_are_named() -> None:
 
 
 def routes() -> list[Route]:
-    """Of an app whose model is only a name: no artifact is needed to say where the paths are."""
-    model = cast(Any, SimpleNamespace(manifest=SimpleNamespace(model_id="toy")))
-    return _routes(model, Config(), Metrics())
+    metrics = Metrics()
+    return _routes(every_operation(Config(), metrics), Config(), metrics)
 
 
 def titles() -> list[str]:

@@ -8,10 +8,15 @@ from typing import Any
 import msgspec
 
 from server.api.http import Call, Reply, collection_of, decode, json_body, shelf_of
+from server.api.operation import Operation
+from server.api.shape import NATIVE
 from server.chunking import MIN_SIZE, ChunkRules
+from server.engine import Engine
 from server.errors import InvalidRequest
-from server.library import Library
+from server.library import Library, whole_reading
 from server.shelf import Shelf
+
+DESCRIBED = "The collection, its size and its index"
 
 
 class Chunks(msgspec.Struct):
@@ -22,15 +27,22 @@ class Chunks(msgspec.Struct):
 
 
 class CreateRequest(msgspec.Struct):
-    """chunks: left out, parts as long as the model reads; null, documents are not cut."""
+    """chunks: left out, parts as long as the model reads; null, documents are not cut.
+
+    model: whose vectors it will hold; left out, the first model's.
+    """
 
     name: str
+    model: str = ""
     chunks: Chunks | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class ReindexRequest(msgspec.Struct):
-    """chunks: left out, as they were."""
+    """chunks: left out, as they were. model: left out, the one whose vectors it holds, if it is
+    served, and else the first.
+    """
 
+    model: str = ""
     chunks: Chunks | msgspec.UnsetType | None = msgspec.UNSET
 
 
@@ -40,7 +52,10 @@ class Progress(msgspec.Struct):
 
 
 class Stats(msgspec.Struct):
-    """index: its kind, parameters, size, memory a vector, and measured recall@10."""
+    """index: its kind, parameters, size, memory a vector, and measured recall@10.
+
+    reindex_error: why the last reindexing ended before its time.
+    """
 
     name: str
     documents: int
@@ -51,6 +66,7 @@ class Stats(msgspec.Struct):
     index: dict[str, Any]
     bytes: int
     reindexing: Progress | None
+    reindex_error: str | None
 
 
 class Listed(msgspec.Struct):
@@ -66,6 +82,56 @@ class RemovedCollection(msgspec.Struct):
     removed: str
 
 
+def operations() -> list[Operation]:
+    """All of them; those of one collection are in `inside`."""
+    one = "/collections/{collection}"
+    return [
+        Operation(
+            NATIVE,
+            "GET",
+            "/collections",
+            list_collections,
+            "List collections",
+            response=(CollectionList,),
+        ),
+        Operation(
+            NATIVE,
+            "POST",
+            "/collections",
+            create,
+            "Make a collection",
+            request=(CreateRequest,),
+            response=(Stats,),
+            status=201,
+        ),
+        Operation(NATIVE, "GET", one, stats, DESCRIBED, response=(Stats,)),
+        Operation(
+            NATIVE,
+            "DELETE",
+            one,
+            remove,
+            "Delete a collection and all in it",
+            response=(RemovedCollection,),
+        ),
+    ]
+
+
+def inside() -> list[Operation]:
+    return [
+        Operation(NATIVE, "GET", "/stats", stats, DESCRIBED, response=(Stats,)),
+        Operation(
+            NATIVE,
+            "POST",
+            "/reindex",
+            reindex,
+            "Embed its documents anew",
+            request=(ReindexRequest,),
+            response=(Stats,),
+            status=202,
+        ),
+    ]
+
+
 async def list_collections(call: Call) -> Reply:
     shelves = [call.library.shelf(name) for name in call.library.names]
     found = [Listed(shelf.collection.name, await shelf.read(shelf.count)) for shelf in shelves]
@@ -74,7 +140,8 @@ async def list_collections(call: Call) -> Reply:
 
 async def create(call: Call) -> Reply:
     request = decode(call.body, CreateRequest)
-    shelf = call.library.create(request.name, _rules(request.chunks, call.library))
+    engine = call.models.choose(request.model).engine
+    shelf = call.library.create(request.name, _rules(request.chunks, engine), engine)
     return Reply(json_body(await _stats(call.library, shelf)), status=201)
 
 
@@ -92,15 +159,18 @@ async def reindex(call: Call) -> Reply:
     """Answers at once; the collection's stats tell how far it is."""
     request = decode(call.body, ReindexRequest)
     shelf = shelf_of(call)
+    engine = call.models.choose(request.model).engine
+    if not request.model:
+        engine = call.models.with_vectors(shelf.collection.info.fingerprint) or engine
     rules = shelf.collection.info.chunks
     if request.chunks is not msgspec.UNSET:
-        rules = _rules(request.chunks, call.library)
-    call.library.reindex(shelf.collection.name, rules)
+        rules = _rules(request.chunks, engine)
+    call.library.reindex(shelf.collection.name, rules, engine)
     return Reply(json_body(await _stats(call.library, shelf)), status=202)
 
 
-def _rules(given: Chunks | msgspec.UnsetType | None, library: Library) -> ChunkRules | None:
-    whole = library.whole_reading()
+def _rules(given: Chunks | msgspec.UnsetType | None, engine: Engine) -> ChunkRules | None:
+    whole = whole_reading(engine)
     if given is msgspec.UNSET:
         return whole
     if given is None:
@@ -131,4 +201,5 @@ async def _stats(library: Library, shelf: Shelf) -> Stats:
         index=msgspec.to_builtins(shelf.collection.index.stats()),
         bytes=await shelf.read(shelf.collection.bytes_on_disk),
         reindexing=None if running is None else Progress(running.done, running.total),
+        reindex_error=library.unfinished.get(info.name),
     )

@@ -1,11 +1,14 @@
 """Documents of a collection: stored, read, listed, counted, removed; in the native shapes."""
 
+from functools import partial
 from typing import Any
 
 import msgspec
 from starlette.datastructures import QueryParams
 
 from server.api.http import Call, Reply, checked_filter, decode, json_body, shelf_of
+from server.api.operation import Operation
+from server.api.shape import NATIVE
 from server.errors import DocumentNotFound, InvalidRequest
 from server.sources import MAX_ID, text_id
 from server.store.documents import Document
@@ -61,6 +64,41 @@ class Page(msgspec.Struct):
 
     documents: list[Stored]
     next: str | None
+
+
+def inside() -> list[Operation]:
+    """What is on the paths of one collection."""
+    on = partial(Operation, NATIVE)
+    one = "/documents/{id:path}"
+    return [
+        on("POST", "/documents", add, "Store documents", request=(AddRequest,), response=(Added,)),
+        on(
+            "GET",
+            "/documents",
+            page,
+            "List documents",
+            response=(Page,),
+            query=("limit", "after", "filter"),
+        ),
+        on(
+            "POST",
+            "/documents/delete",
+            remove,
+            "Remove documents",
+            request=(Select,),
+            response=(Removed,),
+        ),
+        on(
+            "POST",
+            "/documents/count",
+            count,
+            "Count documents",
+            request=(Select,),
+            response=(Count,),
+        ),
+        on("GET", one, get, "One document", response=(Stored,)),
+        on("DELETE", one, remove_one, "Remove one document", response=(Removed,)),
+    ]
 
 
 async def add(call: Call) -> Reply:

@@ -13,7 +13,6 @@ import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from server import errors
-from server.engine import Engine
 from server.errors import (
     InternalError,
     InvalidRequest,
@@ -26,6 +25,7 @@ from server.errors import (
 )
 from server.library import DEFAULT, Library
 from server.metrics import Metrics, now
+from server.models import Models
 from server.shelf import Shelf
 from server.store.filters import Filter, check
 
@@ -81,7 +81,7 @@ class Call(NamedTuple):
 
     scope: Scope
     body: bytes
-    engine: Engine
+    models: Models
     library: Library
 
 
@@ -196,7 +196,7 @@ class Endpoint:
                 return None
             started = now()
             state = scope["state"]
-            call = Call(scope, body, state["engine"], state["library"])
+            call = Call(scope, body, state["models"], state["library"])
             answer = await self._answer(call, receive)
             if answer is not None:
                 self._seconds.observe(now() - started)

@@ -4,24 +4,29 @@ TEI's clients post to the same path; a body with `inputs` is handed to the funct
 """
 
 import base64
-from collections.abc import Awaitable, Callable
 from typing import Literal
 
 import msgspec
 import orjson
 
-from server.api.http import Call, Reply, decode, json_body, retry_headers, status_of
+from server.api.http import Call, Handler, Reply, decode, json_body
+from server.api.operation import Operation
+from server.api.shape import NATIVE
 from server.engine import Embedded
-from server.errors import InvalidRequest, ServerError
+from server.errors import InvalidRequest
 from server.types import InputType
 
 
 class EmbedRequest(msgspec.Struct):
-    """The native request; `inputs` is only looked at to tell TEI's form."""
+    """The native request; `inputs` is only looked at to tell TEI's form.
+
+    input_type: "document" unless the model's name says otherwise.
+    """
 
     texts: list[str] | msgspec.UnsetType = msgspec.UNSET
     inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    input_type: InputType = "document"
+    input_type: InputType | None = None
+    model: str = ""
     dimensions: int | None = None
     encoding_format: Literal["float", "base64"] = "float"
     truncate: bool = True
@@ -33,9 +38,22 @@ class EmbedReply(msgspec.Struct):
     vectors: list[list[float] | str]
 
 
-def embed(tei: Callable[[Call], Awaitable[Reply]]) -> Callable[[Call], Awaitable[Reply]]:
-    """The handler of POST /embed; `tei` answers bodies in TEI's form."""
+def operations(tei: Operation) -> list[Operation]:
+    """tei: what answers bodies in TEI's form on the same path."""
+    return [
+        Operation(
+            NATIVE,
+            "POST",
+            "/embed",
+            _embed(tei.handler),
+            "Vectors of texts, in this server's form or in TEI's",
+            request=(EmbedRequest, *tei.request),
+            response=(EmbedReply, *tei.response),
+        )
+    ]
 
+
+def _embed(tei: Handler) -> Handler:
     async def handle(call: Call) -> Reply:
         # subtle: a TEI body may have keys that this struct would refuse, so the form is told first.
         form = decode(call.body, _Form)
@@ -44,9 +62,10 @@ def embed(tei: Callable[[Call], Awaitable[Reply]]) -> Callable[[Call], Awaitable
         request = decode(call.body, EmbedRequest)
         if request.texts is msgspec.UNSET or request.inputs is not msgspec.UNSET:
             raise InvalidRequest('exactly one of "texts" and "inputs" is needed', param="texts")
-        embedded = await call.engine.embed(
+        choice = call.models.choose(request.model)
+        embedded = await choice.engine.embed(
             request.texts,
-            request.input_type,
+            request.input_type or choice.input_type or "document",
             truncate=request.truncate,
             dimensions=request.dimensions,
         )
@@ -67,9 +86,3 @@ def _reply(embedded: Embedded, encoding_format: str) -> Reply:
         return Reply(json_body({"vectors": rows}), headers=headers)
     body = orjson.dumps({"vectors": embedded.vectors}, option=orjson.OPT_SERIALIZE_NUMPY)
     return Reply(body, headers=headers)
-
-
-def error_reply(error: ServerError) -> Reply:
-    """{"error": {"code", "message"}}."""
-    body = json_body({"error": {"code": error.code, "message": error.message}})
-    return Reply(body, status_of(error), retry_headers(error))

@@ -1,28 +1,26 @@
 """OpenAI's embeddings: POST /v1/embeddings, GET /v1/models and /v1/models/{id}."""
 
 import base64
-from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
 import orjson
 
 from server.api.http import Call, Reply, decode, json_body, retry_headers, status_of
+from server.api.operation import Dialect, Operation
 from server.errors import (
     CallerError,
     InvalidRequest,
-    ModelNotFound,
     MomentError,
     RouteNotFound,
     ServerError,
     TooManyTexts,
 )
-from server.manifest import Manifest
 from server.types import InputType, Vectors
 
 # What OpenAI's own API takes in one request; the server's own limit may be lower.
 MAX_INPUTS = 2048
-Handler = Callable[[Call], Awaitable[Reply]]
 
 
 class EmbeddingsRequest(msgspec.Struct):
@@ -33,7 +31,7 @@ class EmbeddingsRequest(msgspec.Struct):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
     user: str | None = None
-    input_type: InputType = "document"
+    input_type: InputType | None = None
 
 
 class Usage(msgspec.Struct):
@@ -54,43 +52,73 @@ class EmbeddingsReply(msgspec.Struct):
     usage: Usage
 
 
-class ModelNames:
-    """The names under which clients may ask for the served model."""
+class ModelEntry(msgspec.Struct):
+    """created: nobody asks when a local model was made; always 0."""
 
-    def __init__(self, manifest: Manifest, alias: str) -> None:
-        short = manifest.model_id.rsplit("/", 1)[-1]
-        self.listed = list(dict.fromkeys(filter(None, (manifest.model_id, alias))))
-        self._known = {"", short, *self.listed}
-
-    def check(self, name: str) -> None:
-        if name not in self._known:
-            raise ModelNotFound(
-                f"the model {name!r} does not exist here; this server has {self.listed[0]!r}",
-                param="model",
-            )
+    id: str
+    object: Literal["model"] = "model"
+    created: int = 0
+    owned_by: str = "local"
 
 
-def embeddings(names: ModelNames) -> Handler:
-    async def handle(call: Call) -> Reply:
-        request = decode(call.body, EmbeddingsRequest)
-        names.check(request.model)
-        embedded = await call.engine.embed(
-            texts_of(request.input), request.input_type, dimensions=request.dimensions
-        )
-        usage = {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens}
-        body = {
-            "object": "list",
-            "data": [
-                {"object": "embedding", "index": index, "embedding": row}
-                for index, row in enumerate(_rows(embedded.vectors, request.encoding_format))
-            ],
-            "model": request.model or names.listed[0],
-            "usage": usage,
-        }
-        headers = [(b"x-truncated", str(len(embedded.truncated)).encode())]
-        return Reply(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), headers=headers)
+class ModelList(msgspec.Struct):
+    data: list[ModelEntry]
+    object: Literal["list"] = "list"
 
-    return handle
+
+class Fault(msgspec.Struct):
+    message: str
+    type: Literal["invalid_request_error", "rate_limit_error", "server_error"]
+    param: str | None
+    code: str | None
+
+
+class Error(msgspec.Struct):
+    error: Fault
+
+
+def operations() -> list[Operation]:
+    speaking = partial(Operation, OPENAI)
+    embeddings_on = partial(
+        speaking,
+        "POST",
+        handler=embeddings,
+        summary="Vectors of texts",
+        request=(EmbeddingsRequest,),
+        response=(EmbeddingsReply,),
+    )
+    return [
+        embeddings_on("/v1/embeddings"),
+        embeddings_on("/embeddings"),
+        speaking(
+            "GET", "/v1/models", list_models, "Names of the served models", response=(ModelList,)
+        ),
+        speaking(
+            "GET", "/v1/models/{model:path}", get_model, "One of them", response=(ModelEntry,)
+        ),
+    ]
+
+
+async def embeddings(call: Call) -> Reply:
+    request = decode(call.body, EmbeddingsRequest)
+    choice = call.models.choose(request.model)
+    embedded = await choice.engine.embed(
+        texts_of(request.input),
+        request.input_type or choice.input_type or "document",
+        dimensions=request.dimensions,
+    )
+    usage = {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens}
+    body = {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": row}
+            for index, row in enumerate(_rows(embedded.vectors, request.encoding_format))
+        ],
+        "model": choice.name,
+        "usage": usage,
+    }
+    headers = [(b"x-truncated", str(len(embedded.truncated)).encode())]
+    return Reply(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), headers=headers)
 
 
 def texts_of(given: str | list[Any]) -> list[str]:
@@ -121,36 +149,27 @@ def _rows(vectors: Vectors, encoding_format: str | None) -> list[Any]:
     return list(vectors)
 
 
-def list_models(names: ModelNames) -> Handler:
-    async def handle(_: Call) -> Reply:
-        data = [_model(name) for name in names.listed]
-        return Reply(json_body({"object": "list", "data": data}))
-
-    return handle
+async def list_models(call: Call) -> Reply:
+    return Reply(json_body(ModelList([ModelEntry(name) for name in call.models.listed])))
 
 
-def get_model(names: ModelNames) -> Handler:
-    async def handle(call: Call) -> Reply:
-        name = call.scope["path_params"]["model"]
-        if not name:
-            raise RouteNotFound("no such path: /v1/models/")
-        names.check(name)
-        return Reply(json_body(_model(name)))
-
-    return handle
-
-
-def _model(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": 0, "owned_by": "local"}
+async def get_model(call: Call) -> Reply:
+    name = call.scope["path_params"]["model"]
+    if not name:
+        raise RouteNotFound("no such path: /v1/models/")
+    return Reply(json_body(ModelEntry(call.models.choose(name).name)))
 
 
 def error_reply(error: ServerError) -> Reply:
-    """{"error": {"message", "type", "param", "code"}}, all four always there."""
-    kind = "server_error"
+    """All four keys are always there, as OpenAI's clients need them."""
+    kind: Literal["invalid_request_error", "rate_limit_error", "server_error"] = "server_error"
     if isinstance(error, CallerError):
         kind = "invalid_request_error"
     elif isinstance(error, MomentError):
         kind = "rate_limit_error"
     param = error.param if isinstance(error, CallerError) else None
-    body = {"message": error.message, "type": kind, "param": param, "code": error.code}
-    return Reply(json_body({"error": body}), status_of(error), retry_headers(error))
+    body = json_body(Error(Fault(error.message, kind, param, error.code)))
+    return Reply(body, status_of(error), retry_headers(error))
+
+
+OPENAI = Dialect("OpenAI", error_reply, Error)

@@ -3,32 +3,29 @@
 import inspect
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from server.api.http import Call, ErrorReply, Handler, Reply, json_body
+from server.api.http import Call, Handler, Reply, json_body
+from server.api.operation import Operation
+from server.api.shape import NATIVE
 
 REFERENCE = "#/components/schemas/{name}"
 PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 
 
-class Operation(NamedTuple):
-    """A route, and what OpenAPI says of it.
-
-    request, response: types of the JSON bodies, any of them; none where there is no body. query:
-    names of parameters after the "?". status: of the reply when all is well.
-    """
-
-    method: str
-    path: str
-    handler: Handler
-    error_reply: ErrorReply
-    summary: str
-    request: Sequence[Any] = ()
-    response: Sequence[Any] = ()
-    query: Sequence[str] = ()
-    status: int = 200
+def operations(described: Sequence[Operation], version: str) -> list[Operation]:
+    return [
+        Operation(
+            NATIVE,
+            "GET",
+            "/openapi.json",
+            page(described, version),
+            "This document",
+            response=(dict,),
+        )
+    ]
 
 
 def page(operations: Sequence[Operation], version: str) -> Handler:
@@ -43,7 +40,9 @@ def page(operations: Sequence[Operation], version: str) -> Handler:
 
 def document(operations: Sequence[Operation], version: str) -> dict[str, Any]:
     """An OpenAPI 3.1 document of these operations."""
-    types = [kind for each in operations for kind in (*each.request, *each.response)]
+    types = [
+        kind for each in operations for kind in (*each.request, *each.response, each.dialect.error)
+    ]
     schemas, components = msgspec.json.schema_components(types, ref_template=REFERENCE)
     schema_of = {id(kind): schema for kind, schema in zip(types, schemas, strict=True)}
     paths: dict[str, dict[str, Any]] = {}
@@ -63,11 +62,17 @@ def _operation(operation: Operation, schema_of: dict[int, Any]) -> dict[str, Any
         {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
         for name in PARAMETER.findall(operation.path)
     ] + [{"name": name, "in": "query", "schema": {"type": "string"}} for name in operation.query]
+    done = _content("Done", operation.response, schema_of)
+    if operation.plain:
+        done["content"] = {operation.plain: {"schema": {"type": "string"}}}
     described: dict[str, Any] = {
+        "tags": [operation.dialect.name],
         "summary": operation.summary,
         "responses": {
-            str(operation.status): _content("Done", operation.response, schema_of),
-            "default": {"description": "Refused or failed; the body says why"},
+            str(operation.status): done,
+            "default": _content(
+                "Refused or failed; the body says why", [operation.dialect.error], schema_of
+            ),
         },
     }
     if note := inspect.getdoc(operation.handler):

@@ -7,6 +7,8 @@ import msgspec
 import numpy as np
 
 from server.api.http import Call, Reply, checked_filter, decode, json_body, shelf_of
+from server.api.operation import Operation
+from server.api.shape import NATIVE
 from server.errors import InvalidRequest, TooManyTexts
 from server.shelf import Shelf
 from server.store import search as store
@@ -67,6 +69,21 @@ class Results(msgspec.Struct):
     """In the order of `queries`."""
 
     results: list[Hits]
+
+
+def inside() -> list[Operation]:
+    """What is on the paths of one collection."""
+    return [
+        Operation(
+            NATIVE,
+            "POST",
+            "/search",
+            search,
+            "Find documents",
+            request=(SearchRequest,),
+            response=(Hits, Results),
+        )
+    ]
 
 
 async def search(call: Call) -> Reply:

@@ -8,6 +8,7 @@ import orjson
 
 from server import errors
 from server.api.http import Call, Reply, answered, decode, json_body, retry_headers, status_of
+from server.api.operation import Dialect, Operation
 from server.config import Config
 from server.engine import Engine, unit
 from server.errors import InvalidRequest, ServerError
@@ -47,6 +48,23 @@ class EmbedRequest(msgspec.Struct):
     prompt_name: str | None = None
     normalize: bool = True
     dimensions: int | None = None
+    model: str = ""
+
+
+class Error(msgspec.Struct):
+    error: str
+    error_type: Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"]
+
+
+def operations(config: Config, version: str) -> list[Operation]:
+    async def information(call: Call) -> Reply:
+        return Reply(json_body(info(call.models.default, config, version)))
+
+    return [
+        Operation(
+            TEI, "GET", "/info", information, "The first model and its limits", response=(dict,)
+        )
+    ]
 
 
 async def embed(call: Call) -> Reply:
@@ -56,7 +74,8 @@ async def embed(call: Call) -> Reply:
 
 async def _embed(call: Call) -> Reply:
     request = decode(call.body, EmbedRequest)
-    manifest = call.engine.manifest
+    choice = call.models.choose(request.model)
+    manifest = choice.engine.manifest
     if not request.normalize and manifest.normalized:
         raise InvalidRequest(
             "normalize: false is not available: the model's last step normalises its vectors"
@@ -65,9 +84,10 @@ async def _embed(call: Call) -> Reply:
         raise InvalidRequest(
             f"prompt_name {request.prompt_name!r} is not one of {', '.join(PROMPTS)}"
         )
-    embedded = await call.engine.embed(
+    asked = PROMPTS[request.prompt_name] if request.prompt_name else choice.input_type
+    embedded = await choice.engine.embed(
         [request.inputs] if isinstance(request.inputs, str) else request.inputs,
-        PROMPTS[request.prompt_name or "document"],
+        asked or "document",
         truncate=request.truncate is not False,
         dimensions=request.dimensions,
     )
@@ -82,10 +102,21 @@ async def _embed(call: Call) -> Reply:
 
 
 def error_reply(error: ServerError) -> Reply:
-    """{"error", "error_type"}."""
     kind = next(KIND[base] for base in type(error).__mro__ if base in KIND)
     body = json_body({"error": error.message, "error_type": kind})
     return Reply(body, status_of(error, STATUS), retry_headers(error))
+
+
+TEI = Dialect("TEI", error_reply, Error)
+EMBED = Operation(
+    TEI,
+    "POST",
+    "/embed",
+    embed,
+    "Vectors of texts",
+    request=(EmbedRequest,),
+    response=(list[list[float]],),
+)
 
 
 def info(engine: Engine, config: Config, version: str) -> dict[str, Any]:

@@ -53,11 +53,11 @@ def stateful(app: ASGIApp, state: dict[str, Any]) -> ASGIApp:
     return called
 
 
-def app_of(model: Model, **settings: Any) -> Starlette:
+def app_of(model: Model, others: Sequence[Model] = (), **settings: Any) -> Starlette:
     """An app over a data folder that goes when the app does."""
     place = Path(tempfile.mkdtemp())
     folder = DataFolder(place / "data")
-    app = create_app(model, Config(**settings), folder)
+    app = create_app([model, *others], Config(**settings), folder)
 
     def end() -> None:
         folder.close()
@@ -68,8 +68,10 @@ def app_of(model: Model, **settings: Any) -> Starlette:
 
 
 @asynccontextmanager
-async def serving(model: Model, **settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    app = app_of(model, **{"lanes": 2, **settings})
+async def serving(
+    model: Model, others: Sequence[Model] = (), **settings: Any
+) -> AsyncIterator[httpx.AsyncClient]:
+    app = app_of(model, others, **{"lanes": 2, **settings})
     async with lifespan(app) as state:
         transport = httpx.ASGITransport(stateful(app, state), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://inkwell") as client:

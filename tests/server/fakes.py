@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from server.batching import BatchLimits, Job
 from server.encoder import Model
+from server.lanes import Deliver, Lanes
+from server.metrics import Metrics
 from server.types import Encoder, Ids, Vectors
 
 # Seconds after which a test that waits for something has failed.
@@ -73,3 +76,22 @@ def eventually(holds: Callable[[], object]) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it never came to hold"
         time.sleep(0.001)
+
+
+class OneModel(Lanes):
+    """Lanes with a single tenant."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        limits: BatchLimits,
+        metrics: Metrics,
+        deliver: Deliver,
+        count: int,
+        wide: Encoder | None = None,
+    ) -> None:
+        super().__init__(metrics, deliver, count)
+        self._only = self.admit(encoder, limits, wide)
+
+    def put(self, job: Job) -> None:
+        self.submit(self._only, job)

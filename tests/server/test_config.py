@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from server import cli
-from server.config import ENV_PREFIX, Config, add_flags, env_name, flags_given
+from server.config import (
+    ENV_PREFIX,
+    Config,
+    ModelPlace,
+    ModelPlaces,
+    add_flags,
+    env_name,
+    flags_given,
+)
 from server.errors import BadSettings
 
 SETTINGS = dataclasses.fields(Config)
@@ -130,6 +138,12 @@ def test_every_setting_is_explained_in_both_languages() -> None:
         assert HAN.search(setting.metadata["chinese"])
 
 
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line of help is broken at a hyphen."""
+    monkeypatch.setenv("COLUMNS", "500")
+
+
 def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
     with pytest.raises(SystemExit) as end:
         cli.main([command, "--help"])
@@ -160,8 +174,10 @@ def test_flags_that_were_not_given_are_none() -> None:
     parser = argparse.ArgumentParser()
     add_flags(parser)
     flags = flags_given(parser.parse_args(["--max-texts", "5", "--model", "a b"]))
-    assert flags == {**dict.fromkeys(NAMES), "max_texts": "5", "model": "a b"}
-    assert Config.load({}, flags) == Config(max_texts=5, model=Path("a b"))
+    assert flags == {**dict.fromkeys(NAMES), "max_texts": "5", "model": ["a b"]}
+    assert Config.load({}, flags) == Config(
+        max_texts=5, model=ModelPlaces([ModelPlace(Path("a b"))])
+    )
 
 
 def test_command_line_says_what_is_wrong_in_both_languages(

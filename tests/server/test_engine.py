@@ -28,6 +28,7 @@ from server.errors import (
     TooManyTexts,
 )
 from server.metrics import Metrics
+from server.models import Models
 from server.types import Ids, InputType, Tokens, Vectors
 from tests.server.fakes import PATIENCE_S, Broken, Echo, Gated, eventually, with_parts
 from tests.toys import CHARACTERS, toy_texts
@@ -37,15 +38,23 @@ SAME = 1e-5
 
 
 @asynccontextmanager
+async def models_of(
+    *models: Model, metrics: Metrics | None = None, **settings: Any
+) -> AsyncIterator[Models]:
+    config = Config(**{"lanes": 2, **settings})
+    served = Models(models, config, metrics or Metrics(), asyncio.get_running_loop())
+    try:
+        yield served
+    finally:
+        await asyncio.to_thread(served.close)
+
+
+@asynccontextmanager
 async def running(
     model: Model, metrics: Metrics | None = None, **settings: Any
 ) -> AsyncIterator[Engine]:
-    config = Config(**{"lanes": 2, **settings})
-    engine = Engine(model, config, metrics or Metrics(), asyncio.get_running_loop())
-    try:
-        yield engine
-    finally:
-        await asyncio.to_thread(engine.close)
+    async with models_of(model, metrics=metrics, **settings) as models:
+        yield models.default
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -412,14 +421,14 @@ def test_request_of_more_tokens_than_fit_is_told_so_before_all_is_tokenised(
 def test_closing_finishes_what_was_accepted_and_refuses_the_rest(toy_model: Model) -> None:
     async def test() -> None:
         gate = Gated(toy_model.encoder)
-        async with running(with_parts(toy_model, encoder=gate), lanes=1) as engine:
-            accepted = asyncio.create_task(engine.embed(["墨池"] * 50))
+        async with models_of(with_parts(toy_model, encoder=gate), lanes=1) as models:
+            accepted = asyncio.create_task(models.default.embed(["墨池"] * 50))
             await asyncio.to_thread(gate.entered.wait, PATIENCE_S)
-            assert engine.accepting
-            closing = asyncio.create_task(asyncio.to_thread(engine.close))
-            await asyncio.to_thread(eventually, lambda: not engine.accepting)
+            assert models.accepting
+            closing = asyncio.create_task(asyncio.to_thread(models.close))
+            await asyncio.to_thread(eventually, lambda: not models.accepting)
             with pytest.raises(ShuttingDown):
-                await engine.embed(["笔"])
+                await models.default.embed(["笔"])
             gate.open()
             assert len((await accepted).vectors) == 50
             await closing
@@ -431,10 +440,10 @@ def test_closing_fails_what_is_left_after_the_limit(toy_model: Model) -> None:
     async def test() -> None:
         gate = Gated(toy_model.encoder)
         model = with_parts(toy_model, encoder=gate)
-        async with running(model, lanes=1, shutdown_s=0) as engine:
-            waiting = asyncio.create_task(engine.embed(toy_texts(200)))
+        async with models_of(model, lanes=1, shutdown_s=0) as models:
+            waiting = asyncio.create_task(models.default.embed(toy_texts(200)))
             await asyncio.to_thread(gate.entered.wait, PATIENCE_S)
-            await asyncio.to_thread(engine.close)
+            await asyncio.to_thread(models.close)
             with pytest.raises(ShuttingDown):
                 await waiting
             gate.open()
@@ -445,17 +454,17 @@ def test_closing_fails_what_is_left_after_the_limit(toy_model: Model) -> None:
 def test_answers_that_come_after_the_loop_has_ended_are_dropped(toy_model: Model) -> None:
     gate = Gated(toy_model.encoder)
 
-    async def leave() -> Engine:
+    async def leave() -> Models:
         model = with_parts(toy_model, encoder=gate)
-        engine = Engine(model, Config(lanes=1), Metrics(), asyncio.get_running_loop())
-        waiting = asyncio.create_task(engine.embed(["墨池"]))
+        models = Models([model], Config(lanes=1), Metrics(), asyncio.get_running_loop())
+        waiting = asyncio.create_task(models.default.embed(["墨池"]))
         await asyncio.to_thread(gate.entered.wait, PATIENCE_S)
         assert not waiting.done()
-        return engine
+        return models
 
-    engine = asyncio.run(leave())
+    models = asyncio.run(leave())
     gate.open()
-    engine.close()
+    models.close()
     assert gate.texts == 1
 
 

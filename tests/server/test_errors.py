@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from server import errors
-from server.api import http, native, openai, tei
+from server.api import http, openai, tei
+from server.api import shape as native
 from server.api.http import Reply, status_of
 from server.errors import CallerError, MomentError, ServerError, StartupError
 

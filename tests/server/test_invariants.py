@@ -50,11 +50,12 @@ CONCURRENCY = {"threading", "_thread", "concurrent", "multiprocessing", "queue"}
 # the index, and a server that a command talks to.
 TO_THREAD = {
     "app.py": 1,
+    "cutting.py": 1,
     "engine.py": 1,
     "indexing.py": 1,
     "library.py": 3,
     "remote.py": 1,
-    "shelf.py": 6,
+    "shelf.py": 5,
 }
 # The only file that connects, and the only one that imports it.
 CONNECTS, ASKS = "remote.py", "commands.py"
@@ -66,6 +67,7 @@ LAYERS = (
     "batching width sources",
     "lanes",
     "engine",
+    "models cutting",
     "queries",
     "shelf",
     "library",
@@ -75,6 +77,8 @@ LAYERS = (
     "indexing upkeep prompt",
     "transfer",
     "api/__init__ api/http",
+    "api/operation",
+    "api/shape",
     "api/*",
     "app wire listener",
     "commands",

@@ -14,10 +14,9 @@ import pytest
 
 from server.batching import BatchLimits, Job
 from server.errors import InferenceFailed, Overloaded, RequestTooLarge, ShuttingDown
-from server.lanes import Lanes
 from server.metrics import Metrics
 from server.types import Encoder, Ids, Vectors
-from tests.server.fakes import PATIENCE_S, Broken, Echo, Gated, eventually
+from tests.server.fakes import PATIENCE_S, Broken, Echo, Gated, OneModel, eventually
 
 LIMITS = BatchLimits(
     batch_tokens=256,
@@ -74,8 +73,8 @@ def lone(first: int = 1, length: int = 3) -> Job:
 @contextmanager
 def running(
     encoder: Encoder, answers: Answers, number: int = 2, limits: BatchLimits = LIMITS
-) -> Iterator[Lanes]:
-    lanes = Lanes(encoder, limits, Metrics(), answers.deliver, number)
+) -> Iterator[OneModel]:
+    lanes = OneModel(encoder, limits, Metrics(), answers.deliver, number)
     try:
         yield lanes
     finally:
@@ -85,7 +84,7 @@ def running(
 @contextmanager
 def held(
     number: int = 1, limits: BatchLimits = LIMITS, encoder: Encoder = ECHO
-) -> Iterator[tuple[Lanes, Gated, Answers]]:
+) -> Iterator[tuple[OneModel, Gated, Answers]]:
     """Lanes that stop at a shut gate with the first batch each takes."""
     answers, gate = Answers(), Gated(encoder)
     try:
@@ -107,7 +106,7 @@ def test_every_job_of_many_threads_is_answered_once_with_its_own_vectors() -> No
     jobs_of_thread: list[list[Job]] = [[] for _ in range(8)]
     start = threading.Barrier(8)
 
-    def submit(index: int, lanes: Lanes) -> None:
+    def submit(index: int, lanes: OneModel) -> None:
         choose = random.Random(index)
         start.wait(PATIENCE_S)
         for _ in range(150):
@@ -115,7 +114,7 @@ def test_every_job_of_many_threads_is_answered_once_with_its_own_vectors() -> No
             if choose.random() < 0.1:
                 choose.choice(texts)[0] = POISON
             jobs_of_thread[index].append(job_of(*texts))
-            lanes.submit(jobs_of_thread[index][-1])
+            lanes.put(jobs_of_thread[index][-1])
 
     with running(Poisoned(), answers, 4) as lanes:
         threads = [threading.Thread(target=submit, args=(index, lanes)) for index in range(8)]
@@ -140,15 +139,15 @@ def test_failed_batch_answers_every_waiter_and_the_lane_lives_on(
 ) -> None:
     with held(encoder=Poisoned()) as (lanes, gate, answers):
         first = lone()
-        lanes.submit(first)
+        lanes.put(first)
         assert gate.entered.wait(PATIENCE_S)
         doomed = [lone(POISON), lone(2), lone(3)]
         for job in doomed:
-            lanes.submit(job)
+            lanes.put(job)
         gate.open()
         answers.wait_for(doomed)
         later = lone(4)
-        lanes.submit(later)
+        lanes.put(later)
         answers.wait_for([later])
     answers.check_once_each([first, *doomed, later])
     check_vectors(first)
@@ -162,7 +161,7 @@ def test_job_that_fails_in_several_batches_is_answered_once() -> None:
     answers = Answers()
     job = job_of(*[[POISON] * 200 for _ in range(20)])
     with running(Broken(), answers, 3) as lanes:
-        lanes.submit(job)
+        lanes.put(job)
         answers.wait_for([job])
     answers.check_once_each([job])
 
@@ -194,9 +193,9 @@ def test_vectors_of_the_wrong_shape_are_a_failure_and_no_answer(
 
     answers, wrong, right = Answers(), lone(POISON), lone(7)
     with running(Bent(), answers, 1) as lanes:
-        lanes.submit(wrong)
+        lanes.put(wrong)
         answers.wait_for([wrong])
-        lanes.submit(right)
+        lanes.put(right)
         answers.wait_for([right])
     answers.check_once_each([wrong, right])
     assert isinstance(wrong.error, InferenceFailed)
@@ -205,17 +204,17 @@ def test_vectors_of_the_wrong_shape_are_a_failure_and_no_answer(
 
 def test_wide_encoder_runs_what_has_the_cpu_to_itself_and_nothing_else() -> None:
     answers, narrow, wide = Answers(), Gated(Echo()), Gated(Echo())
-    lanes = Lanes(narrow, LIMITS, Metrics(), answers.deliver, 2, wide)
+    lanes = OneModel(narrow, LIMITS, Metrics(), answers.deliver, 2, wide)
     try:
         first = lone(1)
-        lanes.submit(first)
+        lanes.put(first)
         assert wide.entered.wait(PATIENCE_S)
         assert not narrow.entered.is_set()
         second = lone(2)
-        lanes.submit(second)
+        lanes.put(second)
         assert narrow.entered.wait(PATIENCE_S)
         third = lone(3)
-        lanes.submit(third)
+        lanes.put(third)
         narrow.open()
         answers.wait_for([second, third])
         assert (wide.texts, narrow.texts) == (0, 2)
@@ -231,10 +230,10 @@ def test_wide_encoder_runs_what_has_the_cpu_to_itself_and_nothing_else() -> None
 
 def test_batch_that_leaves_others_waiting_is_not_run_wide() -> None:
     answers, narrow, wide = Answers(), Gated(Echo()), Gated(Echo())
-    lanes = Lanes(narrow, LIMITS, Metrics(), answers.deliver, 1, wide)
+    lanes = OneModel(narrow, LIMITS, Metrics(), answers.deliver, 1, wide)
     try:
         job = job_of(*[[1] * 200 for _ in range(3)])
-        lanes.submit(job)
+        lanes.put(job)
         assert narrow.entered.wait(PATIENCE_S)
         narrow.open()
         assert wide.entered.wait(PATIENCE_S)
@@ -259,7 +258,7 @@ def test_job_of_several_batches_is_computed_by_all_idle_lanes_at_once() -> None:
     answers, job = Answers(), job_of([1] * 200, [2] * 200, [3] * 200, [4] * 200)
     with running(Meeting(), answers, 2) as lanes:
         eventually(lambda: lanes._idle == 2)
-        lanes.submit(job)
+        lanes.put(job)
         answers.wait_for([job])
     check_vectors(job)
 
@@ -283,12 +282,12 @@ def test_a_query_does_not_wait_for_bulk_work_under_way() -> None:
     bulk = job_of(*[[1] * 60] * 40)
     with running(encoder, answers) as lanes:
         try:
-            lanes.submit(bulk)
+            lanes.put(bulk)
             for _ in range(2):
                 assert encoder.entered.acquire(timeout=PATIENCE_S)
             queries = [lone(n + 1) for n in range(20)]
             for query in queries:
-                lanes.submit(query)
+                lanes.put(query)
             answers.wait_for(queries)
             assert bulk.remaining == 40
         finally:
@@ -304,8 +303,8 @@ def test_express_lane_takes_no_bulk_work() -> None:
     with running(encoder, answers) as lanes:
         try:
             first, second = job_of(*[[1] * 250] * 2), job_of(*[[1] * 240] * 2)
-            lanes.submit(first)
-            lanes.submit(second)
+            lanes.put(first)
+            lanes.put(second)
             for _ in range(2):
                 assert encoder.entered.acquire(timeout=PATIENCE_S)
             assert not encoder.entered.acquire(timeout=0.05), "a third batch of bulk work runs"
@@ -317,10 +316,10 @@ def test_express_lane_takes_no_bulk_work() -> None:
 
 def test_failure_of_the_wide_encoder_is_answered_too() -> None:
     answers, job, later = Answers(), lone(1), job_of([1] * 200, [2] * 200)
-    lanes = Lanes(Echo(), LIMITS, Metrics(), answers.deliver, 1, Broken())
-    lanes.submit(job)
+    lanes = OneModel(Echo(), LIMITS, Metrics(), answers.deliver, 1, Broken())
+    lanes.put(job)
     answers.wait_for([job])
-    lanes.submit(later)
+    lanes.put(later)
     answers.wait_for([later])
     lanes.close(PATIENCE_S)
     answers.check_once_each([job, later])
@@ -331,10 +330,10 @@ def test_failure_of_the_wide_encoder_is_answered_too() -> None:
 def test_abandoned_job_costs_no_computation() -> None:
     with held() as (lanes, gate, answers):
         first, gone, wanted = lone(), job_of(*[[2] * 50] * 40), lone(3)
-        lanes.submit(first)
+        lanes.put(first)
         assert gate.entered.wait(PATIENCE_S)
-        lanes.submit(gone)
-        lanes.submit(wanted)
+        lanes.put(gone)
+        lanes.put(wanted)
         gone.abandoned = True
         gate.open()
         answers.wait_for([first, wanted])
@@ -347,14 +346,14 @@ def test_refused_job_is_not_answered_and_leaves_nothing() -> None:
     small = BatchLimits(16, 16, interactive_queue_tokens=20, bulk_queue_tokens=20)
     with held(limits=small) as (lanes, gate, answers):
         accepted = [lone(length=10) for _ in range(3)]
-        lanes.submit(accepted[0])
+        lanes.put(accepted[0])
         assert gate.entered.wait(PATIENCE_S)
-        lanes.submit(accepted[1])
-        lanes.submit(accepted[2])
+        lanes.put(accepted[1])
+        lanes.put(accepted[2])
         with pytest.raises(Overloaded):
-            lanes.submit(lone())
+            lanes.put(lone())
         with pytest.raises(RequestTooLarge):
-            lanes.submit(lone(length=21))
+            lanes.put(lone(length=21))
         gate.open()
         answers.wait_for(accepted)
     answers.check_once_each(accepted)
@@ -364,13 +363,13 @@ def test_close_finishes_accepted_work_and_refuses_new() -> None:
     with held(2) as (lanes, gate, answers):
         jobs = [job_of(*[[i] * 30 for i in range(20)]) for _ in range(20)]
         for job in jobs:
-            lanes.submit(job)
+            lanes.put(job)
         assert gate.entered.wait(PATIENCE_S)
         closing = threading.Thread(target=lanes.close, args=(PATIENCE_S,))
         closing.start()
         eventually(lambda: not lanes.accepting)
         with pytest.raises(ShuttingDown) as refusal:
-            lanes.submit(lone())
+            lanes.put(lone())
         assert refusal.value.retry_after_s > 0
         gate.open()
         closing.join(PATIENCE_S)
@@ -383,10 +382,10 @@ def test_close_finishes_accepted_work_and_refuses_new() -> None:
 def test_close_fails_what_is_left_after_the_limit() -> None:
     with held() as (lanes, gate, answers):
         begun, half, waiting, gone = lone(), job_of([1] * 200, [2] * 201), lone(3, 50), lone(4)
-        lanes.submit(begun)
+        lanes.put(begun)
         assert gate.entered.wait(PATIENCE_S)
         for job in (half, waiting, gone):
-            lanes.submit(job)
+            lanes.put(job)
         gone.abandoned = True
         lanes.close(0.0)
         answers.check_once_each([half, waiting])
@@ -401,7 +400,7 @@ def test_close_fails_what_is_left_after_the_limit() -> None:
 def test_job_under_way_at_the_limit_is_answered_once_when_its_batch_ends_late() -> None:
     with held() as (lanes, gate, answers):
         job = job_of([1] * 200, [2] * 200)
-        lanes.submit(job)
+        lanes.put(job)
         assert gate.entered.wait(PATIENCE_S)
         lanes.close(0.0)
         answers.check_once_each([job])
@@ -436,7 +435,7 @@ def test_idle_lanes_sleep() -> None:
     with running(Echo(), answers, 3) as lanes:
         jobs = [lone(length=1 + i % 9) for i in range(30)]
         for job in jobs:
-            lanes.submit(job)
+            lanes.put(job)
         answers.wait_for(jobs)
         # A lane that wakes up by itself would use some time in each of the spans.
         spans = []
@@ -450,10 +449,10 @@ def test_idle_lanes_sleep() -> None:
 
 def test_counters_tell_what_happened() -> None:
     answers, metrics = Answers(), Metrics()
-    lanes = Lanes(Poisoned(), LIMITS, metrics, answers.deliver, 2)
+    lanes = OneModel(Poisoned(), LIMITS, metrics, answers.deliver, 2)
     jobs = [lone(POISON), lone(1), job_of([1, 2], [3, 4])]
     for job in jobs:
-        lanes.submit(job)
+        lanes.put(job)
         answers.wait_for([job])
     lanes.close(PATIENCE_S)
 

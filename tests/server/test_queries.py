@@ -12,22 +12,33 @@ from server.encoder import Model
 from server.engine import Engine
 from server.errors import EmptyInput
 from server.metrics import Metrics
+from server.models import Models
 from server.queries import ENTRY_BYTES, QueryVectors
 from tests.server.fakes import PATIENCE_S, Broken, Gated, with_parts
 
 ROW_BYTES = 32 * 4
 
 
+class Remembered:
+    """Query vectors of one model."""
+
+    def __init__(self, queries: QueryVectors, engine: Engine) -> None:
+        self.all, self._engine = queries, engine
+
+    async def of(self, texts: Sequence[str]) -> np.ndarray:
+        return await self.all.of(texts, self._engine)
+
+
 @asynccontextmanager
 async def remembering(
     model: Model, max_bytes: int = 1 << 20
-) -> AsyncIterator[tuple[QueryVectors, Metrics]]:
+) -> AsyncIterator[tuple[Remembered, Metrics]]:
     metrics = Metrics()
-    engine = Engine(model, Config(lanes=1), metrics, asyncio.get_running_loop())
+    models = Models([model], Config(lanes=1), metrics, asyncio.get_running_loop())
     try:
-        yield QueryVectors(engine, max_bytes, metrics), metrics
+        yield Remembered(QueryVectors(max_bytes, metrics), models.default), metrics
     finally:
-        await asyncio.to_thread(engine.close)
+        await asyncio.to_thread(models.close)
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
@@ -151,6 +162,6 @@ def test_what_is_under_way_is_forgotten_when_it_ends(toy_model: Model) -> None:
         async with remembering(toy_model) as (queries, _):
             await queries.of(["墨"])
             await asyncio.sleep(0)
-            assert not queries._coming
+            assert not queries.all._coming
 
     run(test)

@@ -14,10 +14,10 @@ import pytest
 from server import shelf as shelf_module
 from server.config import Config
 from server.encoder import Model
-from server.engine import Engine
 from server.errors import AlreadyExists, EmptyInput, InferenceFailed, OtherModel
 from server.library import Library
 from server.metrics import Metrics
+from server.models import Models
 from server.shelf import Gate, Shelf
 from server.store import index as index_module
 from server.store.collection import Collection
@@ -31,13 +31,13 @@ from tests.toys import toy_texts
 @asynccontextmanager
 async def opened(model: Model, folder: Path, **settings: Any) -> AsyncIterator[Library]:
     metrics, config = Metrics(), Config(**{"lanes": 1, **settings})
-    engine = Engine(model, config, metrics, asyncio.get_running_loop())
-    library = Library(DataFolder(folder), engine, config, metrics)
+    models = Models([model], config, metrics, asyncio.get_running_loop())
+    library = Library(DataFolder(folder), models, config, metrics)
     try:
         yield library
     finally:
         await library.close()
-        await asyncio.to_thread(engine.close)
+        await asyncio.to_thread(models.close)
 
 
 def run(
@@ -253,9 +253,9 @@ def test_a_collection_of_another_model_serves_again_once_it_is_reindexed(
         manifest = msgspec.structs.replace(toy_model.manifest, fingerprint="other")
         async with opened(with_parts(toy_model, manifest=manifest), tmp_path) as library:
             shelf = library.shelf("default")
-            running = library.reindex("default", None)
+            running = library.reindex("default", None, library.models.default)
             with pytest.raises(AlreadyExists):
-                library.reindex("default", None)
+                library.reindex("default", None, library.models.default)
             with pytest.raises(AlreadyExists, match="reindexed"):
                 await library.remove("default")
             await running.task
@@ -277,7 +277,7 @@ def test_reindexing_that_is_interrupted_takes_up_where_it_stopped(
 
     async def test(stop: bool) -> None:
         async with opened(toy_model, tmp_path) as library:
-            running = library.reindex("default", None)
+            running = library.reindex("default", None, library.models.default)
             while stop and running.done < 256:
                 await asyncio.sleep(0)
             if stop:

@@ -1,0 +1,34 @@
+"""What is on one path: who answers, in whose shapes, and what is said about it in OpenAPI."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from server.api.http import ErrorReply, Handler
+
+
+class Dialect(NamedTuple):
+    """error: the type of the body that `error_reply` makes."""
+
+    name: str
+    error_reply: ErrorReply
+    error: Any
+
+
+class Operation(NamedTuple):
+    """A route of a dialect.
+
+    request, response: types of the JSON bodies, any of them; none where there is no body. query:
+    names of parameters after the "?". status: of the reply when all is well. plain: the reply is
+    text of this media type instead of JSON.
+    """
+
+    dialect: Dialect
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    request: Sequence[Any] = ()
+    response: Sequence[Any] = ()
+    query: Sequence[str] = ()
+    status: int = 200
+    plain: str = ""

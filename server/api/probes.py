@@ -1,0 +1,63 @@
+"""What operators and their tools ask: is it alive, is it ready, how is it doing."""
+
+import msgspec
+
+from server.api.http import Call, Reply, json_body
+from server.api.operation import Operation
+from server.api.shape import NATIVE
+from server.errors import ShuttingDown
+from server.metrics import Metrics
+
+
+class Health(msgspec.Struct):
+    status: str
+
+
+class Ready(msgspec.Struct):
+    """model: the one that serves whoever names none."""
+
+    status: str
+    model: str
+
+
+def operations(metrics: Metrics) -> list[Operation]:
+    return [
+        Operation(
+            NATIVE, "GET", "/health", health, "Whether the process answers", response=(Health,)
+        ),
+        Operation(
+            NATIVE, "GET", "/ready", ready, "Whether new requests are taken", response=(Ready,)
+        ),
+        Operation(
+            NATIVE,
+            "GET",
+            "/metrics",
+            MetricsPage(metrics),
+            "Prometheus' counters",
+            plain="text/plain",
+        ),
+    ]
+
+
+async def health(_: Call) -> Reply:
+    """The process answers; nothing is said about the model."""
+    return Reply(json_body(Health("ok")))
+
+
+async def ready(call: Call) -> Reply:
+    """The model is loaded, has proved itself, and new requests are accepted."""
+    if not call.models.accepting:
+        raise ShuttingDown("the server is stopping", retry_after_s=5)
+    return Reply(json_body(Ready("ready", call.models.choose("").name)))
+
+
+class MetricsPage:
+    """GET /metrics in Prometheus' text format."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def __call__(self, _: Call) -> Reply:
+        return Reply(
+            self._metrics.render(), content_type=b"text/plain; version=0.0.4; charset=utf-8"
+        )

@@ -1,0 +1,136 @@
+"""Every served model: found by the name that a request gives, or by whose vectors a collection holds."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from server.config import Config
+from server.encoder import SAME_VECTORS, Model
+from server.engine import Engine, lanes_for, wide_threads
+from server.errors import BadSettings, ModelNotFound
+from server.metrics import Metrics
+from server.types import InputType
+
+# Behind a name and a colon, for clients that can choose nothing but a model: what its texts are.
+# Ollama's clients put "latest" there, which says nothing.
+SUFFIXES: dict[str, InputType | None] = {
+    "query": "query",
+    "document": "document",
+    "passage": "document",
+    "latest": None,
+}
+
+OTHER_VECTORS = (
+    "%s: this CPU computes other int8 vectors than the exporting one (cosine %.4f); export again"
+    " here, or with --weight-bits 7 for the same vectors on every CPU with AVX2."
+    " 本机 CPU 的 int8 结果与导出时不同；请在本机重新导出，"
+    "或用 --weight-bits 7 导出（带 AVX2 的 CPU 上一致）"
+)
+
+log = logging.getLogger(__name__)
+
+
+class Choice(NamedTuple):
+    """name: as it was asked for, without what says nothing. input_type: if the name said it."""
+
+    name: str
+    engine: Engine
+    input_type: InputType | None
+
+
+class Models:
+    """Owns the engines and the lanes that they share; close it once.
+
+    The first model answers whoever names none. An id that two models share means the earlier one.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Model],
+        config: Config,
+        metrics: Metrics,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        check(models)
+        self._config = config
+        self._lanes = lanes_for(config, metrics, loop)
+        self.engines = [Engine(model, config, metrics, loop, self._lanes) for model in models]
+        self.default = self.engines[0]
+        self._of_vectors = {engine.manifest.fingerprint: engine for engine in self.engines}
+        self._choices: dict[str, Choice] = {}
+        self.listed: list[str] = []
+        for model, engine in zip(models, self.engines, strict=True):
+            alias = config.model_alias if engine is self.default else ""
+            self._name(engine, model.name, alias)
+        self._choices[""] = Choice(self.listed[0], self.default, None)
+
+    def _name(self, engine: Engine, name: str, alias: str) -> None:
+        model_id = engine.manifest.model_id
+        for each in filter(None, (name, model_id, alias)):
+            self._add(each, engine, listed=True)
+        self._add(model_id.rsplit("/", 1)[-1], engine, listed=False)
+
+    def _add(self, name: str, engine: Engine, *, listed: bool) -> None:
+        if name in self._choices:
+            return
+        self._choices[name] = Choice(name, engine, None)
+        for suffix, input_type in SUFFIXES.items():
+            full = name if input_type is None else f"{name}:{suffix}"
+            self._choices.setdefault(f"{name}:{suffix}", Choice(full, engine, input_type))
+        if listed:
+            self.listed.append(name)
+            if engine.manifest.text.query_instruction:
+                self.listed.append(f"{name}:query")
+
+    def choose(self, name: str) -> Choice:
+        """The model of this name, the first for none; raises ModelNotFound."""
+        found = self._choices.get(name)
+        if found is None:
+            raise ModelNotFound(
+                f"the model {name!r} does not exist here; this server has"
+                f" {', '.join(map(repr, self.listed))}",
+                param="model",
+            )
+        return found
+
+    def with_vectors(self, fingerprint: str) -> Engine | None:
+        """The model that makes vectors of this kind, if it is served."""
+        return self._of_vectors.get(fingerprint)
+
+    @property
+    def accepting(self) -> bool:
+        """Whether new requests are taken: false once it is closing."""
+        return self._lanes.accepting
+
+    def close(self) -> None:
+        """Finish accepted work within the configured time; blocks."""
+        self._lanes.close(self._config.shutdown_s)
+
+
+def opened(config: Config) -> list[Model]:
+    """Every artifact that the settings name; raises BadArtifact or BadSettings."""
+    threads = wide_threads(config)
+    models = [Model(place.folder, threads, place.name) for place in config.model]
+    check(models)
+    for model in models:
+        if model.self_test_cosine < SAME_VECTORS:
+            log.warning(OTHER_VECTORS, model.name, model.self_test_cosine)
+    return models
+
+
+def check(models: Sequence[Model]) -> None:
+    """Raise BadSettings unless each has a name and vectors of its own."""
+    for place, model in enumerate(models):
+        for other in models[:place]:
+            if model.manifest.fingerprint == other.manifest.fingerprint:
+                raise BadSettings(
+                    f"{model.name!r} is given twice as a model",
+                    f"模型 {model.name!r} 重复给出",
+                )
+            if model.name == other.name:
+                raise BadSettings(
+                    f"two models are called {model.name!r}; give one another name with"
+                    " --model NAME=FOLDER",
+                    f"有两个模型都名为 {model.name!r}；请用 --model 名称=文件夹 为其中一个另取名称",
+                )
