@@ -18,13 +18,16 @@ from server.api import (
     collections,
     documents,
     native,
+    ollama,
     openai,
     openapi,
     probes,
     search,
     tei,
+    weaviate,
 )
 from server.api.http import Endpoint, Reply
+from server.api.ollama import OLLAMA
 from server.api.openai import OPENAI
 from server.api.operation import Dialect, Operation
 from server.api.shape import NATIVE
@@ -40,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 # A path where nothing is answers in the shape of those beside it.
-BENEATH = {"/v1/": OPENAI}
+BENEATH = {"/v1/": OPENAI, "/api/": OLLAMA}
 
 
 class State(TypedDict):
@@ -105,6 +108,8 @@ def every_operation(config: Config, metrics: Metrics) -> list[Operation]:
     found = [
         *native.operations(tei.EMBED),
         *openai.operations(),
+        *ollama.operations(),
+        *weaviate.operations(),
         # Of the default collection, then of any by its name.
         *of_collection,
         *collections.operations(),
