@@ -96,7 +96,12 @@ def _routes(operations: Sequence[Operation], config: Config, metrics: Metrics) -
     paths: dict[str, dict[str, Endpoint]] = {}
     for each in operations:
         endpoint = Endpoint(
-            each.path, each.handler, each.dialect.error_reply, config.max_body_bytes, metrics
+            each.path,
+            each.handler,
+            each.dialect.error_reply,
+            config.max_body_bytes,
+            metrics,
+            any_type=each.any_type,
         )
         paths.setdefault(each.path, {})[each.method] = endpoint
     return [Route(path, Methods(found), methods=list(found)) for path, found in paths.items()]

@@ -100,7 +100,9 @@ class Error(msgspec.Struct):
 
 
 def operations() -> list[Operation]:
-    post, get = partial(Operation, OLLAMA, "POST"), partial(Operation, OLLAMA, "GET")
+    # Ollama looks at no content-type, and curl, which its documents use, sends a form's.
+    post = partial(Operation, OLLAMA, "POST", any_type=True)
+    get = partial(Operation, OLLAMA, "GET")
     return [
         post("/api/embed", embed, "Vectors of texts", (EmbedRequest,), (EmbedReply,)),
         post("/api/embeddings", prompt, "Vector of a text", (PromptRequest,), (PromptReply,)),

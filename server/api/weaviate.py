@@ -1,7 +1,7 @@
-"""The container that Weaviate's text2vec-transformers module asks for vectors, one text at a time."""
+"""The container that Weaviate's text2vec-transformers module asks for vectors."""
 
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, cast
 
 import msgspec
 import orjson
@@ -15,10 +15,11 @@ from server.types import InputType
 TASKS: dict[str | None, InputType] = {"query": "query", "passage": "document"}
 # What Weaviate calls differently.
 POOLING = {"mean": "masked_mean"}
+UNSAID = "masked_mean"
 
 
 class VectorConfig(msgspec.Struct):
-    """pooling_strategy: empty, or the model's own."""
+    """pooling_strategy: empty, Weaviate's default, or the model's own."""
 
     pooling_strategy: str | None = None
     task_type: Literal["query", "passage"] | None = None
@@ -26,7 +27,10 @@ class VectorConfig(msgspec.Struct):
 
 
 class VectorRequest(msgspec.Struct):
-    text: str
+    """Either text or texts."""
+
+    text: str | None = None
+    texts: list[str] | None = None
     config: VectorConfig | None = None
 
 
@@ -34,6 +38,11 @@ class VectorReply(msgspec.Struct):
     text: str
     vector: list[float]
     dim: int
+
+
+class VectorsReply(msgspec.Struct):
+    vectors: list[list[float]]
+    dims: int
 
 
 class Meta(msgspec.Struct):
@@ -63,7 +72,9 @@ def operations() -> list[Operation]:
         handler=vectors,
         summary="Vector of a text",
         request=(VectorRequest,),
-        response=(VectorReply,),
+        response=(VectorReply, VectorsReply),
+        # Weaviate's client sends no content-type.
+        any_type=True,
     )
     return [
         vectors_on("/vectors"),
@@ -80,18 +91,26 @@ async def vectors(call: Call) -> Reply:
     config = request.config or VectorConfig()
     choice = call.models.choose("")
     _check_pooling(choice.engine.manifest, config.pooling_strategy)
+    if (request.text is None) == (request.texts is None):
+        raise InvalidRequest('exactly one of "text" and "texts" is needed')
+    texts = [request.text] if request.texts is None else request.texts
     embedded = await choice.engine.embed(
-        [request.text], TASKS.get(config.task_type, "document"), dimensions=config.dimensions
+        cast(list[str], texts),
+        TASKS.get(config.task_type, "document"),
+        dimensions=config.dimensions,
     )
-    vector = embedded.vectors[0]
-    body = {"text": request.text, "vector": vector, "dim": len(vector)}
+    width = embedded.vectors.shape[1]
+    body: dict[str, Any] = {"vectors": embedded.vectors, "dims": width}
+    if request.texts is None:
+        body = {"text": request.text, "vector": embedded.vectors[0], "dim": width}
     headers = [(b"x-truncated", str(len(embedded.truncated)).encode())]
     return Reply(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), headers=headers)
 
 
 def _check_pooling(manifest: Manifest, asked: str | None) -> None:
     own = _pooling(manifest)
-    if asked and asked != own:
+    # The first is what Weaviate sends where a collection says nothing: the model knows better then.
+    if asked not in (UNSAID, own, "", None):
         raise InvalidRequest(
             f"pooling_strategy {asked!r} is not available: {manifest.model_id} has {own!r}; set"
             f' "poolingStrategy": "{own}" in the collection\'s text2vec-transformers settings'

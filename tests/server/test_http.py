@@ -528,7 +528,7 @@ async def walk(client: httpx.AsyncClient) -> AsyncIterator[tuple[str, httpx.Resp
         large = await client.post(form.path, json=too_large)
         yield POSTS[form.path], large, 413
         kinds = (None, "text/plain", "multipart/form-data; boundary=x", "application/xml", "")
-        for kind in kinds:
+        for kind in kinds if form is not OLLAMA else ():
             content = json.dumps(form.body(["a"])).encode()
             headers = {} if kind is None else {"content-type": kind}
             yield (
@@ -545,7 +545,6 @@ async def walk(client: httpx.AsyncClient) -> AsyncIterator[tuple[str, httpx.Resp
             yield dialect, await client.post(path, json={key: wrong}), 400
         yield dialect, await client.post(path, json=[]), 400
         yield dialect, await client.post(path, json={key: "a" * 200_000}), 413
-        yield dialect, await client.post(path, content=json.dumps({key: "a"}).encode()), 415
     for path in POSTS:
         if path != OLLAMA.path:
             yield POSTS[path], await client.post(path, json={}), 400

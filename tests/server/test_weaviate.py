@@ -75,10 +75,38 @@ def test_long_text_is_cut_and_counted(toy_model: Model) -> None:
     np.testing.assert_allclose(response.json()["vector"], expected, atol=SAME)
 
 
-@pytest.mark.parametrize("asked", ["masked_mean", "mean", "max", "poem"])
+@pytest.mark.parametrize("asked", ["mean", "max", "poem"])
 def test_other_pooling_is_refused_with_what_to_set(toy_model: Model, asked: str) -> None:
     message = error_of(vector(toy_model, "墨池", pooling_strategy=asked), 400)
     assert repr(asked) in message and '"poolingStrategy": "cls"' in message
+
+
+def test_what_weaviate_says_by_default_means_the_models_own_pooling(toy_model: Model) -> None:
+    own = vector(toy_model, "墨池").json()
+    assert vector(toy_model, "墨池", pooling_strategy="masked_mean").json() == own
+    assert vector(toy_model, "墨池", pooling_strategy="cls").json() == own
+
+
+@pytest.mark.parametrize("headers", [{}, {"content-type": "text/plain"}])
+def test_content_type_is_not_looked_at(toy_model: Model, headers: dict[str, str]) -> None:
+    content = '{"text": "墨池"}'.encode()
+    found = ask(toy_model, "POST", "/vectors", content=content, headers=headers)
+    assert found.json() == vector(toy_model, "墨池").json()
+
+
+def test_several_texts_at_once(toy_model: Model) -> None:
+    found = ask(toy_model, "POST", "/vectors", {"texts": ["墨池", "笔"]}).json()
+    assert found["dims"] == 32
+    np.testing.assert_allclose(found["vectors"], toy_model.embed(["墨池", "笔"]), atol=1e-5)
+    wrong: list[dict[str, Any]] = [{"texts": ["a"], "text": "a"}, {"texts": []}, {"texts": "a"}]
+    for body in wrong:
+        error_of(ask(toy_model, "POST", "/vectors", body), 400)
+
+
+def test_probes_have_no_body_and_no_length(toy_model: Model) -> None:
+    reply = ask(toy_model, "GET", "/.well-known/live")
+    assert reply.status_code == 204
+    assert not {"content-length", "content-type"} & set(reply.headers)
 
 
 def test_mean_pooling_has_weaviates_name(toy_model: Model) -> None:
@@ -93,7 +121,7 @@ def test_mean_pooling_has_weaviates_name(toy_model: Model) -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({}, "`text`"),
+        ({}, '"text"'),
         ({"text": 5}, "`$.text`"),
         ({"text": ["a"]}, "`$.text`"),
         ({"text": ""}, "is empty"),
