@@ -21,6 +21,7 @@ from server.api import (
     openai,
     openapi,
     probes,
+    rerank,
     search,
     tei,
 )
@@ -110,6 +111,7 @@ def every_operation(config: Config, metrics: Metrics) -> list[Operation]:
         *collections.operations(),
         *(each._replace(path="/collections/{collection}" + each.path) for each in of_collection),
         *tei.operations(config, VERSION),
+        *rerank.operations(tei.RERANK),
         *probes.operations(metrics),
     ]
     return [*found, *openapi.operations(found, VERSION)]
