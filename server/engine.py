@@ -156,7 +156,8 @@ class Engine:
         found: list[list[Token]] = []
         for begin, end in _slices(texts):
             part = texts[begin:end]
-            found += await _beside(sum(map(len, part)), partial(tell, part))
+            size = sum(map(len, part))
+            found += await _beside(size, partial(tell, part), most=SLICE_CHARACTERS)
             await asyncio.sleep(0)
         return found
 
@@ -166,7 +167,7 @@ class Engine:
         _check_told(size, "token ids")
         tell = partial(self._model.tokenizer.decode, skip_special=skip_special)
         try:
-            return await _beside(size, partial(tell, ids))
+            return await _beside(size, partial(tell, ids), most=SLICE_CHARACTERS)
         except ValueError as error:
             raise InvalidRequest(str(error), param="ids") from None
 
