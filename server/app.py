@@ -22,6 +22,7 @@ from server.api import (
     openai,
     openapi,
     probes,
+    rerank,
     search,
     tei,
     weaviate,
@@ -120,6 +121,7 @@ def every_operation(config: Config, metrics: Metrics) -> list[Operation]:
         *collections.operations(),
         *(each._replace(path="/collections/{collection}" + each.path) for each in of_collection),
         *tei.operations(config, VERSION),
+        *rerank.operations(tei.RERANK),
         *probes.operations(metrics),
     ]
     return [*found, *openapi.operations(found, VERSION)]

@@ -94,6 +94,11 @@ class _Line:
         self._by_length: dict[int, deque[Item]] = {}
         self.tokens = 0
 
+    @property
+    def texts(self) -> int:
+        # subtle: the copy is made in one step, so other threads may go on.
+        return sum(map(len, list(self._by_length.values())))
+
     def add(self, item: Item) -> None:
         length = len(item.ids)
         self._by_length.setdefault(length, deque()).append(item)
@@ -166,6 +171,11 @@ class Queue:
     def tokens(self) -> tuple[int, int]:
         """Waiting tokens of interactive and of bulk jobs."""
         return self._interactive.tokens, self._bulk.tokens
+
+    @property
+    def texts(self) -> int:
+        """How many wait; to be asked from any thread, without the lock."""
+        return self._interactive.texts + self._bulk.texts
 
     def add(self, job: Job, now: float, tokens_per_s: float) -> None:
         """Accept a whole job or none of it; raises Overloaded or RequestTooLarge."""

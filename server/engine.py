@@ -5,8 +5,10 @@ The engine lives on one event loop. Lanes deliver finished jobs to that loop, on
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,13 +27,18 @@ from server.errors import (
 from server.lanes import Lanes
 from server.manifest import Manifest
 from server.metrics import Metrics, now
+from server.tokenizer import Kept, Token
 from server.types import Ids, InputType, Tokens, Vectors
+
+T = TypeVar("T")
 
 # Characters tokenised before other requests get a turn on the loop: about 2 ms of work.
 SLICE_CHARACTERS = 2048
 # A single text larger than this is tokenised beside the loop: handing it to a thread costs 0.1 ms,
 # and 10 MB without a space take seconds.
 HUGE_CHARACTERS = 65_536
+# Of all texts whose tokens are told one by one: each takes 70 bytes of the reply, and 200 before.
+MAX_TOLD_CHARACTERS = 262_144
 # A lone request of so many tokens is computed on the loop itself: waking a lane and being woken by it
 # costs 0.3 to 0.6 ms where cores sleep in between, and such a text takes two or three in all. Others
 # must not wait for it, so whoever shows up meanwhile sends everybody to the lanes for a while: with 16
@@ -45,16 +52,26 @@ MAX_WIDE_THREADS = 8
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds of one request: tokenising, then until its first batch, then until its last vector."""
+
+    tokenize_s: float
+    queue_s: float
+    infer_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Embedded:
     """The answer to one request.
 
     vectors: float32 (B, D), rows in the order of the texts. tokens: those of all texts, special
-    tokens included, after truncation. truncated: indices of texts that lost their end.
+    tokens included, after truncation. truncated: indices of texts that were cut.
     """
 
     vectors: Vectors
     tokens: int
     truncated: Sequence[int]
+    times: Times
 
 
 class Engine:
@@ -103,35 +120,63 @@ class Engine:
         input_type: InputType = "document",
         *,
         truncate: bool = True,
+        keep: Kept = "beginning",
         dimensions: int | None = None,
     ) -> Embedded:
         """Embed texts in order; raises a CallerError, Overloaded, ShuttingDown or InferenceFailed.
 
-        dimensions: cut vectors to this size and normalise them again, if the model allows it.
+        keep: what is left of a text that is cut. dimensions: cut vectors to this size and normalise
+        them again, if the model allows it.
 
         Cancelling the caller abandons the job: what has not been computed yet never will be.
         """
-        self._check(texts)
+        self.check(texts)
         self._check_dimensions(dimensions)
         # No text has less than one token.
         self._check_room(len(texts), len(texts))
         try:
-            tokens = await self._tokenize(texts, input_type)
-            self._check_truncation(tokens, allowed=truncate)
+            tokens, tokenize_s = await self._tokenize(texts, input_type, keep)
+            if tokens.truncated and not truncate:
+                index = tokens.truncated[0]
+                raise await self._too_long(index, texts[index], input_type)
             job = await self._compute(tokens.ids)
         except asyncio.CancelledError:
             self._metrics.abandoned.inc()
             raise
-        self._count(tokens, job)
-        return Embedded(cut(job.vectors, dimensions), job.tokens, tokens.truncated)
+        times = self._count(tokens, tokenize_s, job)
+        return Embedded(cut(job.vectors, dimensions), job.tokens, tokens.truncated, times)
+
+    async def tokens(
+        self, texts: Sequence[str], input_type: InputType, *, special: bool
+    ) -> list[list[Token]]:
+        """The tokens of each text as a whole, beyond what the model reads; raises a CallerError."""
+        self.check(texts)
+        _check_told(sum(map(len, texts)), "characters")
+        tell = partial(self._model.tokenizer.tokens, input_type=input_type, special=special)
+        found: list[list[Token]] = []
+        for begin, end in _slices(texts):
+            part = texts[begin:end]
+            size = sum(map(len, part))
+            found += await _beside(size, partial(tell, part), most=SLICE_CHARACTERS)
+            await asyncio.sleep(0)
+        return found
+
+    async def decode(self, ids: Sequence[Sequence[int]], *, skip_special: bool) -> list[str]:
+        """The text of each row of token ids; raises a CallerError."""
+        size = sum(map(len, ids))
+        _check_told(size, "token ids")
+        tell = partial(self._model.tokenizer.decode, skip_special=skip_special)
+        try:
+            return await _beside(size, partial(tell, ids), most=SLICE_CHARACTERS)
+        except ValueError as error:
+            raise InvalidRequest(str(error), param="ids") from None
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text as a whole, without special tokens; from any thread."""
         return self._model.tokenizer.count(texts)
 
-    # --- the steps of a request -------------------------------------------------------------------
-
-    def _check(self, texts: Sequence[str]) -> None:
+    def check(self, texts: Sequence[str]) -> None:
+        """Refuse no texts, an empty one, or more than one request may carry."""
         if not texts:
             raise EmptyInput("no texts: the list is empty")
         if len(texts) > self._config.max_texts:
@@ -141,6 +186,8 @@ class Engine:
         for index, text in enumerate(texts):
             if not text:
                 raise EmptyInput(f"text {index} is empty")
+
+    # --- the steps of a request -------------------------------------------------------------------
 
     def _check_dimensions(self, dimensions: int | None) -> None:
         manifest = self.manifest
@@ -153,12 +200,18 @@ class Engine:
             param="dimensions",
         )
 
-    def _check_truncation(self, tokens: Tokens, *, allowed: bool) -> None:
-        if tokens.truncated and not allowed:
-            raise TextTooLong(
-                f"text {tokens.truncated[0]} has more than the {self.manifest.text.max_tokens}"
-                " tokens that the model reads; shorten it or allow truncation"
-            )
+    async def _too_long(self, index: int, text: str, input_type: InputType) -> TextTooLong:
+        read = self.manifest.text.max_tokens
+        # Nobody waits seconds to be told how much too long it is.
+        length = "more"
+        if len(text) <= HUGE_CHARACTERS:
+            count = partial(self._model.tokenizer.length, text, input_type)
+            tokens = await _beside(len(text), count, most=SLICE_CHARACTERS)
+            length = f"{tokens} tokens, more"
+        return TextTooLong(
+            f"text {index} has {length} than the {read} tokens that the model reads;"
+            " shorten it or allow truncation"
+        )
 
     def _check_room(self, texts: int, tokens: int) -> None:
         """Refuse what could not be queued now, before more of it is tokenised."""
@@ -168,17 +221,26 @@ class Engine:
             self._metrics.refused.inc()
             raise
 
-    async def _tokenize(self, texts: Sequence[str], input_type: InputType) -> Tokens:
+    async def _tokenize(
+        self, texts: Sequence[str], input_type: InputType, keep: Kept
+    ) -> tuple[Tokens, float]:
+        """The tokens, and the seconds that they took."""
         started = now()
         try:
-            return await self._slice_and_tokenize(texts, input_type)
+            tokens = await self._slice_and_tokenize(texts, input_type, keep)
         except UnicodeEncodeError as error:
             raise InvalidRequest(f"a text is not valid Unicode: {error.reason}") from None
         finally:
-            self._metrics.tokenize_seconds.observe(now() - started)
+            seconds = now() - started
+            self._metrics.tokenize_seconds.observe(seconds)
+        return tokens, seconds
 
-    async def _slice_and_tokenize(self, texts: Sequence[str], input_type: InputType) -> Tokens:
-        encode = self._model.tokenizer.encode
+    async def _slice_and_tokenize(
+        self, texts: Sequence[str], input_type: InputType, keep: Kept
+    ) -> Tokens:
+        encode: Callable[[Sequence[str], InputType], Tokens] = self._model.tokenizer.encode
+        if keep == "end":
+            encode = partial(self._model.tokenizer.encode, keep=keep)
         if sum(map(len, texts)) <= SLICE_CHARACTERS:
             return encode(texts, input_type)
         ids: list[Ids] = []
@@ -187,10 +249,7 @@ class Engine:
         for begin, end in _slices(texts):
             self._check_room(len(texts), found + len(texts) - begin)
             part = texts[begin:end]
-            if sum(map(len, part)) > HUGE_CHARACTERS:
-                tokens = await asyncio.to_thread(encode, part, input_type)
-            else:
-                tokens = encode(part, input_type)
+            tokens = await _beside(sum(map(len, part)), partial(encode, part, input_type))
             ids += tokens.ids
             found += sum(map(len, tokens.ids))
             truncated += (begin + index for index in tokens.truncated)
@@ -237,15 +296,17 @@ class Engine:
             job.abandoned = True
             raise
 
-    def _count(self, tokens: Tokens, job: Job) -> None:
+    def _count(self, tokens: Tokens, tokenize_s: float, job: Job) -> Times:
         metrics = self._metrics
         metrics.texts.inc(len(tokens.ids))
         metrics.tokens.inc(job.tokens)
         if tokens.truncated:
             metrics.truncated.inc(len(tokens.truncated))
-        if job.started is not None and job.finished is not None:
-            metrics.queue_seconds.observe(job.started - job.arrived)
-            metrics.infer_seconds.observe(job.finished - job.started)
+        assert job.started is not None and job.finished is not None
+        times = Times(tokenize_s, job.started - job.arrived, job.finished - job.started)
+        metrics.queue_seconds.observe(times.queue_s)
+        metrics.infer_seconds.observe(times.infer_s)
+        return times
 
 
 def lanes_for(config: Config, metrics: Metrics, loop: asyncio.AbstractEventLoop) -> Lanes:
@@ -285,6 +346,18 @@ def _resolve(jobs: Sequence[Job]) -> None:
     for job in jobs:
         if not job.waiter.done():
             job.waiter.set_result(None)
+
+
+async def _beside(characters: int, work: Callable[[], T], most: int = HUGE_CHARACTERS) -> T:
+    """What `work` returns; in a thread if it is about more than `most` characters."""
+    return await asyncio.to_thread(work) if characters > most else work()
+
+
+def _check_told(count: int, what: str) -> None:
+    if count > MAX_TOLD_CHARACTERS:
+        raise RequestTooLarge(
+            f"the request has {count} {what}, at most {MAX_TOLD_CHARACTERS} are taken at once"
+        )
 
 
 def _slices(texts: Sequence[str]) -> list[tuple[int, int]]:

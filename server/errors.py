@@ -11,6 +11,7 @@ ServerError
 │   ├── RouteNotFound        no such path
 │   ├── MethodNotAllowed     the path exists, the method does not
 │   ├── ModelNotFound        another model than the served one
+│   ├── TaskNotServed        to rerank, classify or the like, which no loaded model does
 │   ├── CollectionNotFound   no collection of this name
 │   ├── DocumentNotFound     no document of this id
 │   ├── AlreadyExists        a collection of this name, or a document that was only to be added
@@ -86,6 +87,10 @@ class MethodNotAllowed(CallerError):
 
 class ModelNotFound(CallerError):
     code = "model_not_found"
+
+
+class TaskNotServed(CallerError):
+    code = "task_not_served"
 
 
 class CollectionNotFound(CallerError):

@@ -82,6 +82,7 @@ class Lanes:
         metrics.lanes.set(count)
         for place, kind in enumerate(("interactive", "bulk")):
             metrics.queue_tokens.labels(kind).set_function(partial(self._waiting, place))
+        metrics.queue_texts.set_function(lambda: sum(one.queue.texts for one in self._tenants))
         for thread in self._threads:
             thread.start()
 

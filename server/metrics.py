@@ -1,6 +1,7 @@
 """Counters for Prometheus, and the only clock besides the lanes'."""
 
 import time
+from collections.abc import Iterator
 
 from prometheus_client import (
     CollectorRegistry,
@@ -11,10 +12,16 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 PREFIX = "inkwell"
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+# Routes whose requests Text Embeddings Inference would count.
+EMBEDDING_ROUTES = frozenset(
+    {"/embed", "/", "/invocations", "/similarity", "/v1/embeddings", "/embeddings"}
+)
 
 now = time.perf_counter
 
@@ -70,6 +77,9 @@ class Metrics:
         self.queue_tokens = Gauge(
             "queue_tokens", "Tokens waiting", ["kind"], namespace=PREFIX, registry=self.registry
         )
+        self.queue_texts = Gauge(
+            "queue_texts", "Texts waiting", namespace=PREFIX, registry=self.registry
+        )
         self.lanes = Gauge("lanes", "Lanes running", namespace=PREFIX, registry=self.registry)
         self.model = Gauge(
             "model_info",
@@ -78,6 +88,7 @@ class Metrics:
             namespace=PREFIX,
             registry=self.registry,
         )
+        self.registry.register(NamesOfTei(self))
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, namespace=PREFIX, registry=self.registry)
@@ -91,3 +102,64 @@ class Metrics:
 
     def render(self) -> bytes:
         return generate_latest(self.registry)
+
+
+class NamesOfTei(Collector):
+    """What is counted above, once more under the names of Text Embeddings Inference.
+
+    Its dashboards then need another address only. Nothing is counted twice: it is read when a page
+    is asked for.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterator[Metric]:
+        metrics = self._metrics
+        yield from _answers(metrics.requests)
+        for name, source in (
+            ("te_request_duration", metrics.request_seconds),
+            ("te_request_tokenization_duration", metrics.tokenize_seconds),
+            ("te_request_queue_duration", metrics.queue_seconds),
+            ("te_request_inference_duration", metrics.infer_seconds),
+            ("te_batch_next_size", metrics.batch_texts),
+            ("te_batch_next_tokens", metrics.batch_tokens),
+            ("te_queue_size", metrics.queue_texts),
+        ):
+            yield _renamed(name, source)
+
+
+def _answers(requests: Counter) -> Iterator[Metric]:
+    (own,) = requests.collect()
+    by_status: dict[str, float] = {}
+    for sample in own.samples:
+        if sample.name.endswith("_total") and sample.labels["route"] in EMBEDDING_ROUTES:
+            status = sample.labels["status"]
+            by_status[status] = by_status.get(status, 0) + sample.value
+    # Untyped, because the format ends a counter's name with "_total" and TEI does not.
+    counted = Metric("te_request_count", "Requests for vectors", "unknown")
+    counted.add_sample(counted.name, {}, sum(by_status.values()))
+    succeeded = Metric("te_request_success", "Requests that got vectors", "unknown")
+    succeeded.add_sample(
+        succeeded.name, {}, sum(count for status, count in by_status.items() if status[0] == "2")
+    )
+    failed = Metric("te_request_failure", "Requests that got none, by status", "unknown")
+    for status, count in by_status.items():
+        if status[0] != "2":
+            failed.add_sample(failed.name, {"err": status}, count)
+    yield from (counted, succeeded, failed)
+
+
+def _renamed(name: str, source: Gauge | Histogram) -> Metric:
+    """The same under another name, its routes for vectors added up."""
+    (own,) = source.collect()
+    sums: dict[tuple[str, str | None], float] = {}
+    for sample in own.samples:
+        ending = sample.name.removeprefix(own.name)
+        if sample.labels.get("route", "/embed") in EMBEDDING_ROUTES and ending != "_created":
+            key = ending, sample.labels.get("le")
+            sums[key] = sums.get(key, 0) + sample.value
+    found = Metric(name, own.documentation, own.type)
+    for (ending, bound), value in sums.items():
+        found.add_sample(name + ending, {} if bound is None else {"le": bound}, value)
+    return found

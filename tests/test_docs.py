@@ -164,6 +164,26 @@ def test_every_route_has_a_heading_and_every_heading_of_a_route_a_route() -> Non
     assert set(headings) == set(titles())
 
 
+def test_dialects_have_a_row_for_every_route_of_others_and_none_that_is_not_there() -> None:
+    operations = every_operation(Config(), Metrics())
+    spoken = {
+        (each.dialect.name, f"{each.method} {each.path.replace(':path', '')}")
+        for each in operations
+        if each.dialect.name != "native" or each.path == "/embed"
+    }
+    # A body with another key is another dialect's, on the same path.
+    spoken |= {("TEI", "POST /embed"), ("Rerank", "POST /rerank")}
+    cells = [row for row in rows("docs/dialects.md") if row[0] != "dialect"]
+    assert all(len(row) == 4 for row in cells)
+    listed = [(row[0], row[1]) for row in cells if row[0]]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == spoken
+    # What differs has a reason, unless it is the original's own way.
+    for dialect, route, differs, why in cells:
+        known = "as by TEI" in differs or differs.startswith("as ") or differs.startswith("the ")
+        assert bool(differs) <= (bool(why) or known), (dialect, route)
+
+
 def test_every_metric_is_documented() -> None:
     rendered = Metrics().render().decode()
     names = set(re.findall(r"^# HELP (inkwell_\w+)", rendered, re.M))

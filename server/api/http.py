@@ -39,6 +39,8 @@ STATUS: Mapping[type[ServerError], int] = {
     errors.RouteNotFound: 404,
     errors.MethodNotAllowed: 405,
     errors.ModelNotFound: 404,
+    # As another model that is not here: no client tries again, which a 501 would make some do.
+    errors.TaskNotServed: 404,
     errors.CollectionNotFound: 404,
     errors.DocumentNotFound: 404,
     errors.AlreadyExists: 409,

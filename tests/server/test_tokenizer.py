@@ -164,6 +164,47 @@ def test_long_text_has_the_ids_of_a_text_read_whole(
     assert bool(found.truncated) == bool(expected.overflowing)
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(PIECES, st.integers(1, 60)), min_size=1, max_size=40),
+    st.integers(1, 30),
+)
+def test_end_of_a_long_text_has_the_ids_of_a_text_read_whole(
+    runs: list[tuple[str, int]], times: int
+) -> None:
+    text = "".join(piece * count for piece, count in runs) * times
+    rules = TextRules(lower_case=True, max_tokens=128)
+    found = Tokenizer(tokenizer().to_str(), rules).encode([text], keep="end")
+    whole = tokenizer()
+    whole.enable_truncation(rules.max_tokens, direction="left")
+    expected = whole.encode(text.strip().lower())
+    assert found.ids[0].tolist() == expected.ids
+    assert bool(found.truncated) == bool(expected.overflowing)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.sampled_from("墨池aİI 　\n😀é가-##")))
+def test_tokens_stand_where_they_are_read(text: str) -> None:
+    rules = TextRules(lower_case=True, max_tokens=128)
+    read = Tokenizer(tokenizer().to_str(), rules)
+    (tokens,) = read.tokens([text], "document")
+    assert [token.id for token in tokens] == read.encode([text]).ids[0].tolist()
+    assert read.length(text, "document") == len(tokens)
+    for token in tokens:
+        if token.start is not None:
+            assert token.text == text[token.start : token.stop] != ""
+    (inner,) = read.tokens([text], "document", special=False)
+    assert inner == tokens[1:-1]
+
+
+def test_ids_beyond_the_vocabulary_have_no_text(plain: Tokenizer) -> None:
+    size = tokenizer().get_vocab_size()
+    assert plain.decode([[size - 1]]) != [""]
+    for wrong in (size, -1, 2**70):
+        with pytest.raises(ValueError, match=f"{wrong} is no token id.* {size}"):
+            plain.decode([[0], [1, wrong]])
+
+
 def test_pieces_above_reach_the_length_from_which_only_a_beginning_is_read() -> None:
     assert 128 * CHARACTERS_PER_TOKEN < 40 * 60 * 30
 
