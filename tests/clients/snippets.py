@@ -43,7 +43,7 @@ def run(title: str, url: str) -> dict[str, Any]:
 def node(title: str, url: str, more: str) -> Any:
     """What the section's code, with `more` after it, prints as JSON."""
     if shutil.which("node") is None or not (JAVASCRIPT / "node_modules" / "openai").is_dir():
-        pytest.skip("node and npm are not installed, so neither is openai for JavaScript")
+        pytest.skip("node is missing, or `npm ci` has not run in tests/clients/js")
     done = subprocess.run(
         ["node", "--input-type=module", "--eval", f"{code_of(title, url)}\n{more}"],
         cwd=JAVASCRIPT,
