@@ -4,9 +4,7 @@ Nothing here imports the server: these tests know what any client knows, its add
 """
 
 import os
-import sys
 from collections.abc import Iterator
-from typing import Any
 
 # Read when the clients are imported.
 os.environ.update(
@@ -21,24 +19,8 @@ os.environ.update(
 import pytest
 
 import refusing
+from connections import elsewhere
 from processes import MODEL, serving
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-elsewhere: list[str] = []
-
-
-def _watch(event: str, arguments: tuple[Any, ...]) -> None:
-    if event == "socket.getaddrinfo":
-        host = arguments[0]
-    elif event == "socket.connect" and isinstance(arguments[1], tuple):
-        host = arguments[1][0]
-    else:
-        return
-    if host not in LOOPBACK:
-        elsewhere.append(str(host))
-
-
-sys.addaudithook(_watch)
 
 
 @pytest.fixture(autouse=True)
