@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
+CLIENTS := .venv-clients
+JAVASCRIPT := tests/clients/js
 RUN := $(VENV)/bin/python
 MODEL := models/bge-small-zh-v1.5
 ARTIFACT := $(MODEL)/onnx-int8
@@ -13,7 +15,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any export artifact serve index search test test-slow test-torch check fix bench lock clean
+.PHONY: help install dev install-any export artifact serve index search test test-slow test-torch test-clients check fix bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -63,6 +65,16 @@ test-torch: dev install-any ## run the tests of the optimum route
 	$(RUN) -m pip install --quiet --disable-pip-version-check 'sentence-transformers<5.2'
 	$(RUN) -m pytest -q -m torch $(ARGS)
 
+# npm: where it is missing, the tests of JavaScript's client say so and are skipped.
+$(CLIENTS)/run.done: locks/clients.txt $(JAVASCRIPT)/package-lock.json
+	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/clients.txt
+	if command -v npm >/dev/null; then npm ci --prefix $(JAVASCRIPT) --ignore-scripts --no-audit --no-fund --silent; fi
+	@touch $@
+
+test-clients: install artifact $(CLIENTS)/run.done ## speak to a server with the packages its clients use, JavaScript's with node
+	$(CLIENTS)/bin/python -m pytest -q -c tests/clients/pytest.ini tests/clients $(ARGS)
+
 check: dev ## lint, format and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -80,9 +92,11 @@ bench: dev artifact ## encoder, server, memory, index and ingest (TEXTS=folder w
 	$(RUN) -m benchmarks.ingest --model $(ARTIFACT)
 	$(if $(STS),$(RUN) -m benchmarks.quality --model $(ARTIFACT) --sts $(STS))
 
-lock: ## renew locks/ from pyproject.toml (needs uv on PATH)
+lock: ## renew locks/ from pyproject.toml, and those of the clients (needs uv and npm on PATH)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra export -o locks/run.txt
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra dev -c locks/run.txt -o locks/dev.txt
+	uv pip compile locks/clients.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/clients.txt
+	npm install --prefix $(JAVASCRIPT) --package-lock-only --no-audit --no-fund
 
-clean: ## remove .venv and exported artifacts, keep data
-	rm -rf $(VENV) models/*/onnx-int8 models/*/onnx-fp32
+clean: ## remove .venv, .venv-clients and exported artifacts, keep data
+	rm -rf $(VENV) $(CLIENTS) $(JAVASCRIPT)/node_modules models/*/onnx-int8 models/*/onnx-fp32

@@ -13,6 +13,9 @@ import pytest
 from tests.commands import Commands, commands
 from tests.toys import write_toy_checkpoint, write_toy_texts
 
+# These run in an environment of their own: `make test-clients`.
+collect_ignore = ["clients"]
+
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "models" / "bge-small-zh-v1.5"
 SHARED_DATA = ROOT.parent / "shared" / "data"

@@ -1,0 +1,46 @@
+"""What all tests of clients share: one server, and the certainty that no client calls home.
+
+Nothing here imports the server: these tests know what any client knows, its address.
+"""
+
+import os
+from collections.abc import Iterator
+
+# Read when the clients are imported.
+os.environ.update(
+    HF_HUB_DISABLE_TELEMETRY="1",
+    DO_NOT_TRACK="1",
+    LANGCHAIN_TRACING_V2="false",
+    LANGSMITH_TRACING="false",
+    ANONYMIZED_TELEMETRY="false",
+    NO_PROXY="127.0.0.1",
+)
+
+import pytest
+
+import refusing
+from connections import elsewhere
+from processes import MODEL, serving
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaves_the_machine() -> Iterator[None]:
+    yield
+    assert elsewhere == []
+
+
+@pytest.fixture(scope="session")
+def url() -> Iterator[str]:
+    """The address of a server with the shipped model."""
+    assert (MODEL / "manifest.json").exists(), (
+        "the shipped model is not exported: run `make export`"
+    )
+    with serving() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def busy_url() -> Iterator[str]:
+    """The address of one that refuses."""
+    with refusing.busy() as address:
+        yield address
