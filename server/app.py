@@ -18,14 +18,17 @@ from server.api import (
     collections,
     documents,
     native,
+    ollama,
     openai,
     openapi,
     probes,
     rerank,
     search,
     tei,
+    weaviate,
 )
 from server.api.http import Endpoint, Reply
+from server.api.ollama import OLLAMA
 from server.api.openai import OPENAI
 from server.api.operation import Dialect, Operation
 from server.api.shape import NATIVE
@@ -41,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 # A path where nothing is answers in the shape of those beside it.
-BENEATH = {"/v1/": OPENAI}
+BENEATH = {"/v1/": OPENAI, "/api/": OLLAMA}
 
 
 class State(TypedDict):
@@ -94,7 +97,12 @@ def _routes(operations: Sequence[Operation], config: Config, metrics: Metrics) -
     paths: dict[str, dict[str, Endpoint]] = {}
     for each in operations:
         endpoint = Endpoint(
-            each.path, each.handler, each.dialect.error_reply, config.max_body_bytes, metrics
+            each.path,
+            each.handler,
+            each.dialect.error_reply,
+            config.max_body_bytes,
+            metrics,
+            any_type=each.any_type,
         )
         paths.setdefault(each.path, {})[each.method] = endpoint
     return [Route(path, Methods(found), methods=list(found)) for path, found in paths.items()]
@@ -106,6 +114,8 @@ def every_operation(config: Config, metrics: Metrics) -> list[Operation]:
     found = [
         *native.operations(tei.EMBED),
         *openai.operations(),
+        *ollama.operations(),
+        *weaviate.operations(),
         # Of the default collection, then of any by its name.
         *of_collection,
         *collections.operations(),

@@ -57,10 +57,16 @@ class Library:
     def names(self) -> list[str]:
         return sorted(self._shelves)
 
+    @property
+    def damaged(self) -> list[str]:
+        """Names of those that cannot be opened."""
+        return sorted(self._folder.damaged)
+
     def shelf(self, name: str) -> Shelf:
         """The collection of this name; the default one is made when it is first asked for."""
         shelf = self._shelves.get(name)
         if shelf is None:
+            self._folder.check(name)
             if name != DEFAULT:
                 raise CollectionNotFound(
                     f"there is no collection {name!r}; this server has"
@@ -82,6 +88,7 @@ class Library:
             raise AlreadyExists(f"collection {name!r} is being reindexed; remove it afterwards")
         shelf = self._shelves.get(name)
         if shelf is None:
+            self._folder.check(name)
             raise CollectionNotFound(f"there is no collection {name!r}")
         await shelf.settled()
         async with shelf.writing, shelf.gate.closed():

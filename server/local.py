@@ -93,7 +93,7 @@ class Local:
         return hits
 
     async def count(self) -> int:
-        if self._name == DEFAULT and DEFAULT not in self._library.names:
+        if self._name == DEFAULT and DEFAULT not in (*self._library.names, *self._library.damaged):
             return 0
         shelf = self._shelf()
         return await shelf.read(shelf.count)
@@ -121,7 +121,7 @@ class Local:
     def _shelf(self) -> Shelf:
         """Of this collection; unlike the library's own, it makes none that is missing."""
         names = self._library.names
-        if self._name not in names:
+        if self._name not in (*names, *self._library.damaged):
             raise StoreError(
                 f"{self._data} has no collection {self._name}, only {', '.join(names) or 'none'};"
                 " `index FILE` makes one",

@@ -75,7 +75,10 @@ class Listed(msgspec.Struct):
 
 
 class CollectionList(msgspec.Struct):
+    """damaged: names of those that cannot be opened; what is asked of them is refused."""
+
     collections: list[Listed]
+    damaged: list[str]
 
 
 class RemovedCollection(msgspec.Struct):
@@ -135,7 +138,7 @@ def inside() -> list[Operation]:
 async def list_collections(call: Call) -> Reply:
     shelves = [call.library.shelf(name) for name in call.library.names]
     found = [Listed(shelf.collection.name, await shelf.read(shelf.count)) for shelf in shelves]
-    return Reply(json_body(CollectionList(found)))
+    return Reply(json_body(CollectionList(found, call.library.damaged)))
 
 
 async def create(call: Call) -> Reply:

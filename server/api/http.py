@@ -178,11 +178,14 @@ class Endpoint:
         max_body_bytes: int,
         metrics: Metrics,
         read_s: float = READ_S,
+        *,
+        any_type: bool = False,
     ) -> None:
         self._handler = handler
         self._error_reply = error_reply
         self._max_body_bytes = max_body_bytes
         self._read_s = read_s
+        self._any_type = any_type
         self._metrics = metrics
         self._route = route
         self._seconds = metrics.request_seconds.labels(route)
@@ -229,7 +232,7 @@ class Endpoint:
 
     async def _read(self, scope: Scope, receive: Receive, share: Share) -> bytes | None:
         """The whole body, None when the client left; refuses a large one before reading it whole."""
-        _check_headers(scope, self._max_body_bytes, share)
+        _check_headers(scope, self._max_body_bytes, share, any_type=self._any_type)
         parts: list[bytes] = []
         size = 0
         with Patience(self._read_s) as patience:
@@ -325,7 +328,7 @@ class Watch:
             self._listener.cancel()
 
 
-def _check_headers(scope: Scope, max_body_bytes: int, share: Share) -> None:
+def _check_headers(scope: Scope, max_body_bytes: int, share: Share, *, any_type: bool) -> None:
     kind: bytes | None = None
     has_body = scope["method"] == "POST"
     for name, value in scope["headers"]:
@@ -341,7 +344,7 @@ def _check_headers(scope: Scope, max_body_bytes: int, share: Share) -> None:
             has_body = True
     # subtle: a page of any web site may send a body without the header here, and a form's types,
     # without asking first; so only this type is taken.
-    if has_body and kind != JSON and not (kind and kind.endswith(b"+json")):
+    if has_body and not any_type and kind != JSON and not (kind and kind.endswith(b"+json")):
         raise UnsupportedMediaType(
             "there is no content-type; it must be application/json"
             if kind is None
@@ -363,16 +366,12 @@ def _too_large(size: int, limit: int) -> RequestTooLarge:
 
 
 async def send_reply(send: Send, reply: Reply, extra: Headers | None = None) -> None:
-    start: Message = {
-        "type": "http.response.start",
-        "status": reply.status,
-        "headers": [
-            (b"content-type", reply.content_type),
-            (b"content-length", str(len(reply.body)).encode()),
-            *reply.headers,
-            *(extra or ()),
-        ],
-    }
+    about = [
+        (b"content-type", reply.content_type),
+        (b"content-length", str(len(reply.body)).encode()),
+    ]
+    headers = [*(about if reply.status != 204 else ()), *reply.headers, *(extra or ())]
+    start: Message = {"type": "http.response.start", "status": reply.status, "headers": headers}
     await send(start)
     await send({"type": "http.response.body", "body": reply.body})
 

@@ -19,7 +19,8 @@ class Operation(NamedTuple):
 
     request, response: types of the JSON bodies, any of them; none where there is no body. query:
     names of parameters after the "?". status: of the reply when all is well. plain: the reply is
-    text of this media type instead of JSON.
+    text of this media type instead of JSON. any_type: the body is JSON whatever its content-type says;
+    only where a request stores nothing, for a web page may send such a one unasked.
     """
 
     dialect: Dialect
@@ -32,3 +33,4 @@ class Operation(NamedTuple):
     query: Sequence[str] = ()
     status: int = 200
     plain: str = ""
+    any_type: bool = False

@@ -6,6 +6,7 @@ DATA/collections/NAME/index.faiss         a snapshot of the index, needed by not
 """
 
 import fcntl
+import logging
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ import uuid
 from contextlib import closing
 from pathlib import Path
 
-from server.errors import AlreadyExists, InvalidRequest, StoreError
+from server.errors import AlreadyExists, InvalidRequest, StoreDamaged, StoreError
 from server.store.collection import DATABASE_FILE, Collection
 from server.store.documents import Documents, Info, Unfinished
 
@@ -25,17 +26,21 @@ REMOVED = ".removed-"
 # A collection in the making that will take another's place, and the note that it may.
 NEXT, COMPLETE = ".next-", "complete"
 
+log = logging.getLogger(__name__)
+
 
 class DataFolder:
     """The folder, locked, and its collections, open; `close` them when no call is under way.
 
     holder: who this process is, for the message to a second one; a server gives its address.
+    damaged: by name, collections that cannot be opened, and why; they are left as they are.
     """
 
     def __init__(self, folder: Path, holder: str = "") -> None:
         self.path = folder
         self._lock = FolderLock(folder, holder)
         self.collections: dict[str, Collection] = {}
+        self.damaged: dict[str, StoreDamaged] = {}
         try:
             self._home.mkdir(exist_ok=True)
             self._finish_replacements()
@@ -55,10 +60,15 @@ class DataFolder:
             self.collections[home.name] = Collection(home)
         except Unfinished:
             shutil.rmtree(home, ignore_errors=True)
+        except StoreDamaged as error:
+            # The others are sound; whoever asks for this one is told.
+            self.damaged[home.name] = error
+            log.error("%s %s", error.english, error.chinese)
 
     def create(self, info: Info) -> Collection:
         """Make an empty collection; raises AlreadyExists, or InvalidRequest for its name."""
         check_name(info.name)
+        self.check(info.name)
         if info.name in self.collections:
             raise AlreadyExists(f"collection {info.name!r} exists already", param="name")
         home = self._home / info.name
@@ -68,6 +78,12 @@ class DataFolder:
             raise _unusable(home, error) from None
         collection = self.collections[info.name] = Collection(home, info)
         return collection
+
+    def check(self, name: str) -> None:
+        """Raise StoreDamaged where the collection of this name cannot be opened."""
+        if name in self.damaged:
+            known = self.damaged[name]
+            raise StoreDamaged(known.english, known.chinese)
 
     def remove(self, name: str) -> None:
         """Delete a collection with everything in it, at once or not at all."""
@@ -104,6 +120,7 @@ class DataFolder:
         (self._home / name).rename(self._home / f"{REMOVED}{uuid.uuid4().hex}")
         self._finish_replacements()
         self._open(self._home / name)
+        self.check(name)
         self._sweep()
         return self.collections[name]
 

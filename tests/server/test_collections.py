@@ -1,13 +1,18 @@
 """Collections, documents and search over HTTP, with the toy model, SQLite and FAISS."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from server.app import create_app
+from server.config import Config
 from server.encoder import Model
-from tests.server.clients import ask, run
+from server.store.collection import DATABASE_FILE
+from server.store.folder import DataFolder
+from tests.server.clients import Test, ask, lifespan, run, stateful
 from tests.toys import CHARACTERS, toy_texts
 
 TEXTS = {"a": "墨池笔纸", "b": "风花雪鸟鱼虫", "c": "日月星人大小上下"}
@@ -286,7 +291,7 @@ def test_long_documents_are_cut_and_hits_say_where(toy_model: Model) -> None:
 
 def test_collections_are_made_listed_and_removed_apart_from_each_other(toy_model: Model) -> None:
     async def test(client: httpx.AsyncClient) -> None:
-        assert (await client.get("/collections")).json() == {"collections": []}
+        assert (await client.get("/collections")).json() == {"collections": [], "damaged": []}
         for name in ("laws", "news"):
             assert (await client.post("/collections", json={"name": name})).status_code == 201
         again = await client.post("/collections", json={"name": "laws"})
@@ -377,3 +382,45 @@ def test_reindexing_changes_the_parts_and_loses_nothing(toy_model: Model) -> Non
         assert hits == ["new"]
 
     run(test, toy_model)
+
+
+def test_a_damaged_collection_is_refused_and_the_others_answer(
+    toy_model: Model, tmp_path: Path
+) -> None:
+    async def serve(test: Test) -> None:
+        folder = DataFolder(tmp_path)
+        app = create_app([toy_model], Config(lanes=1), folder)
+        async with lifespan(app) as state:
+            transport = httpx.ASGITransport(stateful(app, state))
+            async with httpx.AsyncClient(transport=transport, base_url="http://inkwell") as client:
+                await test(client)
+
+    async def fill_both(client: httpx.AsyncClient) -> None:
+        await fill(client)
+        await client.post("/collections", json={"name": "sound"})
+        await fill(client, "/collections/sound")
+
+    async def ask_both(client: httpx.AsyncClient) -> None:
+        listed = (await client.get("/collections")).json()
+        assert listed == {
+            "collections": [{"name": "sound", "documents": 3}],
+            "damaged": ["default"],
+        }
+        assert await found(client, {"query": TEXTS["a"]}, "/collections/sound")
+        document = {"documents": [{"text": "x"}]}
+        for answer in (
+            await client.post("/search", json={"query": "a"}),
+            await client.post("/documents", json=document),
+            await client.get("/stats"),
+            await client.post("/collections", json={"name": "default"}),
+            await client.delete("/collections/default"),
+        ):
+            check_refused(answer, 500, "store_damaged", "restore it from a backup")
+
+    asyncio.run(serve(fill_both))
+    database = tmp_path / "collections" / "default" / DATABASE_FILE
+    damaged = b"\xff" * database.stat().st_size
+    database.write_bytes(damaged)
+    asyncio.run(serve(ask_both))
+    # For whoever can still make something of it.
+    assert database.read_bytes() == damaged

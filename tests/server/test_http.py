@@ -59,9 +59,16 @@ class Form:
 NATIVE = Form("native", "/embed", "texts")
 TEI = Form("tei", "/embed", "inputs")
 OPENAI = Form("openai", "/v1/embeddings", "input")
-FORMS = (NATIVE, TEI, OPENAI, Form("openai", "/embeddings", "input"))
-# Every route with the dialect of its errors; POST routes are those of FORMS.
+OLLAMA = Form("ollama", "/api/embed", "input")
+FORMS = (NATIVE, TEI, OPENAI, Form("openai", "/embeddings", "input"), OLLAMA)
+# Every route with the dialect of its errors; POST routes are those of FORMS, and those of ONE_TEXT.
 GETS = {
+    "/api/tags": "ollama",
+    "/api/ps": "ollama",
+    "/api/version": "ollama",
+    "/meta": "weaviate",
+    "/.well-known/live": "weaviate",
+    "/.well-known/ready": "weaviate",
     "/v1/models": "openai",
     "/v1/models/toy": "openai",
     "/info": "tei",
@@ -70,7 +77,19 @@ GETS = {
     "/metrics": "native",
     "/openapi.json": "native",
 }
-POSTS = {"/embed": "native", "/v1/embeddings": "openai", "/embeddings": "openai"}
+POSTS = {
+    "/embed": "native",
+    "/v1/embeddings": "openai",
+    "/embeddings": "openai",
+    "/api/embed": "ollama",
+}
+# Their dialect and the key of their text, which is a name in one of them.
+ONE_TEXT = {
+    "/api/embeddings": ("ollama", "prompt"),
+    "/api/show": ("ollama", "model"),
+    "/vectors": ("weaviate", "text"),
+    "/vectors/": ("weaviate", "text"),
+}
 by_form = pytest.mark.parametrize("form", FORMS, ids=str)
 
 
@@ -85,6 +104,8 @@ def vectors_of(form: Form, response: httpx.Response) -> Vectors:
     elif form.dialect == "openai":
         assert [row["index"] for row in body["data"]] == list(range(len(body["data"])))
         body = [row["embedding"] for row in body["data"]]
+    elif form.dialect == "ollama":
+        body = body["embeddings"]
     return np.array(body, dtype=np.float32)
 
 
@@ -104,7 +125,8 @@ def test_tables_above_have_every_route() -> None:
         if not each.path.startswith(OF_DOCUMENTS) and each.path not in OF_TEI
     }
     gets = {path.replace("/toy", "/{model:path}") for path in GETS}
-    assert routes == {("GET", path) for path in gets} | {("POST", path) for path in POSTS}
+    posts = {("POST", path) for path in (*POSTS, *ONE_TEXT)}
+    assert routes == {("GET", path) for path in gets} | posts
     assert {form.path for form in FORMS} == set(POSTS)
 
 
@@ -141,7 +163,7 @@ def test_unknown_keys_are_ignored(toy_model: Model, form: Form) -> None:
     np.testing.assert_allclose(vectors, toy_model.embed(["墨池"]), atol=SAME)
 
 
-@pytest.mark.parametrize("form", [NATIVE, *FORMS[2:]], ids=str)
+@pytest.mark.parametrize("form", [NATIVE, *FORMS[2:4]], ids=str)
 def test_base64_is_float32_bit_for_bit(toy_model: Model, form: Form) -> None:
     texts = toy_texts(20, seed=22)
     answers = []
@@ -175,11 +197,13 @@ def test_tokens_and_truncated_texts_are_told(toy_model: Model, form: Form) -> No
     assert response.headers["x-truncated"] == "2"
     if form.dialect == "openai":
         assert response.json()["usage"]["prompt_tokens"] == 3 * 64
+    if form is OLLAMA:
+        assert response.json()["prompt_eval_count"] == 3 * 64
     if form is TEI:
         assert response.headers["x-compute-tokens"] == str(3 * 64)
 
 
-@pytest.mark.parametrize("form", [NATIVE, TEI], ids=str)
+@pytest.mark.parametrize("form", [NATIVE, TEI, OLLAMA], ids=str)
 def test_caller_can_forbid_truncation(toy_model: Model, form: Form) -> None:
     async def test(client: httpx.AsyncClient) -> None:
         cut = await client.post(form.path, json=form.body(["笔", "池" * 63], truncate=False))
@@ -197,6 +221,7 @@ def test_caller_can_forbid_truncation(toy_model: Model, form: Form) -> None:
         (NATIVE, {"input_type": "query"}),
         (TEI, {"prompt_name": "query"}),
         (OPENAI, {"input_type": "query"}),
+        (OLLAMA, {"model": "toy:query"}),
     ],
     ids=str,
 )
@@ -371,6 +396,9 @@ def check_error(
         kinds = {400: "Empty", 424: "Backend", 429: "Overloaded", 500: "Backend", 503: "Unhealthy"}
         assert body["error_type"] == kinds.get(status, "Validation")
         message = body["error"]
+    elif dialect in ("ollama", "weaviate"):
+        assert set(body) == {"error"}
+        message = body["error"]
     else:
         assert set(body) == {"error"}
         keys = {"code", "message"} | ({"type", "param"} if dialect == "openai" else set())
@@ -467,7 +495,16 @@ WRONG_OPTIONS: dict[Form, list[dict[str, Any]]] = {
         {"user": 5},
         {"input_type": "title"},
     ],
+    OLLAMA: [
+        {"truncate": "yes"},
+        {"truncate": 0},
+        {"model": 5},
+        {"model": None},
+        {"dimensions": True},
+    ],
 }
+# Of every route of one text, where its key is there and its text is not.
+NO_TEXTS = (5, None, True, ["a"], [1, 2], {"a": "b"})
 
 
 def filled(body: dict[str, Any], form: Form) -> dict[str, Any]:
@@ -480,9 +517,11 @@ async def walk(client: httpx.AsyncClient) -> AsyncIterator[tuple[str, httpx.Resp
         bad = 422 if form is TEI else 400
         for body in WRONG_VALUES.values():
             yield form.dialect, await client.post(form.path, json=filled(body, form)), bad
-        for body in EMPTY.values():
-            yield form.dialect, await client.post(form.path, json=filled(body, form)), 400
-        if form is not NATIVE:
+        for name, body in EMPTY.items():
+            # To Ollama's clients nothing is what a request of nothing gets.
+            if form is not OLLAMA or name != "empty list":
+                yield form.dialect, await client.post(form.path, json=filled(body, form)), 400
+        if form not in (NATIVE, OLLAMA):
             yield form.dialect, await client.post(form.path, json=form.body("")), 400
         too_many = form.body(["a"] * (Config().max_texts + 1))
         yield form.dialect, await client.post(form.path, json=too_many), bad
@@ -490,7 +529,7 @@ async def walk(client: httpx.AsyncClient) -> AsyncIterator[tuple[str, httpx.Resp
         large = await client.post(form.path, json=too_large)
         yield POSTS[form.path], large, 413
         kinds = (None, "text/plain", "multipart/form-data; boundary=x", "application/xml", "")
-        for kind in kinds:
+        for kind in kinds if form is not OLLAMA else ():
             content = json.dumps(form.body(["a"])).encode()
             headers = {} if kind is None else {"content-type": kind}
             yield (
@@ -502,8 +541,16 @@ async def walk(client: httpx.AsyncClient) -> AsyncIterator[tuple[str, httpx.Resp
         for option in options:
             response = await client.post(form.path, json=form.body(["a"], **option))
             yield form.dialect, response, 422 if form is TEI else 400
-    for path, dialect in POSTS.items():
-        yield dialect, await client.post(path, json={}), 400
+    for path, (dialect, key) in ONE_TEXT.items():
+        for wrong in NO_TEXTS:
+            yield dialect, await client.post(path, json={key: wrong}), 400
+        yield dialect, await client.post(path, json=[]), 400
+        yield dialect, await client.post(path, json={key: "a" * 200_000}), 413
+    for path in POSTS:
+        if path != OLLAMA.path:
+            yield POSTS[path], await client.post(path, json={}), 400
+    posts = POSTS | {path: dialect for path, (dialect, _) in ONE_TEXT.items()}
+    for path, dialect in posts.items():
         for method in ("GET", "PUT", "PATCH", "DELETE", "OPTIONS"):
             yield dialect, await client.request(method, path), 405
     for path, dialect in GETS.items():
@@ -524,7 +571,12 @@ async def walk(client: httpx.AsyncClient) -> AsyncIterator[tuple[str, httpx.Resp
     for path in ("/v1/", "/v1/nowhere", "/v1/embeddings/x", "/v1/completions"):
         for method in ("GET", "POST"):
             yield "openai", await client.request(method, path, json={}), 404
+    for path in ("/api/", "/api/nowhere", "/api/embed/", "/api/chat", "/api/generate", "/api/pull"):
+        for method in ("GET", "POST"):
+            yield "ollama", await client.request(method, path, json={}), 404
     yield "openai", await client.get("/v1/models/nowhere"), 404
+    for path in ("/api/embed", "/api/embeddings", "/api/show"):
+        yield "ollama", await client.post(path, json={"model": "nowhere"}), 404
 
 
 def test_every_route_answers_every_error_in_its_dialect(toy_model: Model) -> None:
@@ -702,6 +754,10 @@ def test_stopping_server_is_503(toy_model: Model) -> None:
             async with httpx.AsyncClient(transport=transport, base_url="http://inkwell") as client:
                 await asyncio.to_thread(state["models"].close)
                 check_error("native", await client.get("/ready"), 503, "shutting_down")
+                check_error("weaviate", await client.get("/.well-known/ready"), 503)
+                assert (await client.get("/.well-known/live")).status_code == 204
+                stopped = await client.post("/vectors", json={"text": "墨池"})
+                check_error("weaviate", stopped, 503)
                 assert (await client.get("/health")).status_code == 200
                 for form in FORMS:
                     response = await client.post(form.path, json=form.body(["墨池"]))
@@ -748,7 +804,11 @@ def test_chunked_body_over_the_limit_is_refused_before_it_is_read_whole(
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
     assert wire.status == 413
     assert (b"connection", b"close") in wire.sent[0]["headers"]
-    assert json.loads(wire.sent[1]["body"])["error"]["code"] == "request_too_large"
+    error = json.loads(wire.sent[1]["body"])["error"]
+    if POSTS[path] == "ollama":
+        assert error.startswith("the body is larger than the server accepts")
+    else:
+        assert error["code"] == "request_too_large"
     assert wire.taken <= limit // (1024 * size) + 1
 
 

@@ -2,13 +2,17 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+
+from server import metrics
 
 ROOT = Path(__file__).parents[2]
 SERVER = ROOT / "server"
@@ -237,6 +241,17 @@ def test_imports_have_no_circle() -> None:
     for name in FILES:
         visit(name, ())
     assert done == set(FILES)
+
+
+def test_nothing_asks_what_time_it_is() -> None:
+    """So a clock that jumps, in either direction, changes nothing that is stored or served."""
+    assert metrics.now is time.perf_counter
+    for name in FILES:
+        if name.startswith("api/"):
+            continue
+        assert not packages(name) & {"datetime", "calendar"}
+        assert attributes(name, "time", "time_ns", "localtime", "gmtime", "utcnow", "today") == []
+        assert not re.search(r"CURRENT_TIME|strftime|julianday|unixepoch", FILES[name].read_text())
 
 
 def modules_after(statement: str) -> set[str]:

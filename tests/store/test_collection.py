@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.errors import AlreadyExists, InvalidRequest, StoreError
+from server.errors import AlreadyExists, InvalidRequest, StoreDamaged, StoreError
 from server.store import Labels
 from server.store.database import PAGE_BYTES
 from server.store.documents import Document, Info, Part
@@ -338,8 +338,11 @@ def test_a_damaged_database_is_reported_and_the_folder_let_go(
     damage = b"\xff" * (len(whole) - first_damaged_byte)
     for _ in range(2):
         database.write_bytes(whole[:first_damaged_byte] + damage)
-        with pytest.raises(StoreError) as failure:
-            Main(tmp_path)
+        folder = DataFolder(tmp_path)
+        assert folder.collections == {}
+        with pytest.raises(StoreDamaged) as failure:
+            folder.create(Info("main", "x", 8, None))
+        folder.close()
         assert "damaged" in failure.value.english
         assert "已损坏" in failure.value.chinese
     database.write_bytes(whole)
