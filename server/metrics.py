@@ -20,7 +20,8 @@ SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 # Routes whose requests Text Embeddings Inference would count.
 EMBEDDING_ROUTES = frozenset(
-    {"/embed", "/", "/invocations", "/similarity", "/v1/embeddings", "/embeddings"}
+    """/embed / /invocations /similarity /v1/embeddings /embeddings /api/embed /api/embeddings
+    /vectors /vectors/""".split()
 )
 
 now = time.perf_counter

@@ -311,8 +311,7 @@ def test_half_a_character_is_refused(toy_model: Model) -> None:
 def test_every_path_refuses_in_teis_shape_what_no_handler_sees(toy_model: Model) -> None:
     async def test(client: httpx.AsyncClient) -> None:
         for path in ("/", "/invocations", "/similarity", "/tokenize", "/decode", *REFUSED):
-            # GET / is Ollama's.
-            refusal(await client.request("PUT" if path == "/" else "GET", path), 405, "Validation")
+            refusal(await client.put(path, json={}), 405, "Validation")
             refusal(await client.post(path, content=b"{}"), 415, "Validation")
             large = await client.post(path, json={"inputs": "a" * 5000})
             refusal(large, 413, "Validation")
@@ -322,6 +321,19 @@ def test_every_path_refuses_in_teis_shape_what_no_handler_sees(toy_model: Model)
                 unknown = await client.post(path, json={**GOOD[path], "model": "gpt"})
                 assert "'gpt'" in refusal(unknown, 422, "Validation")
         refusal(await client.post("/ping", json={}), 405, "Validation")
+
+    run(test, toy_model, max_body_bytes=4000)
+
+
+def test_root_is_shared_with_ollama_who_only_gets_it(toy_model: Model) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        large = await client.get("/", headers={"content-length": str(1 << 20)})
+        assert (large.status_code, set(large.json())) == (413, {"error"})
+        # Both read `error`, so TEI's shape serves whoever it is.
+        for method in ("PUT", "PATCH", "DELETE", "OPTIONS"):
+            response = await client.request(method, "/", json={})
+            refusal(response, 405, "Validation")
+            assert {"GET", "POST"} <= set(response.headers["allow"].split(", "))
 
     run(test, toy_model, max_body_bytes=4000)
 
@@ -459,31 +471,33 @@ def test_metrics_of_tei_count_what_is_counted_anyway(toy_model: Model) -> None:
         for path in COMPUTED:
             assert (await client.post(path, json=GOOD[path])).status_code == 200
         assert (await client.post("/embed", json={"texts": ["墨"]})).status_code == 200
-        assert (await client.post("/v1/embeddings", json={"input": "墨"})).status_code == 200
+        for path in ("/api/embed", "/v1/embeddings"):
+            assert (await client.post(path, json={"input": "墨"})).status_code == 200
+        assert (await client.post("/vectors", json={"text": "墨"})).status_code == 200
         await client.post("/", json={"inputs": [""]})
         await client.post("/", json={"inputs": 5})
         # Neither of these asks for vectors.
         await client.post("/tokenize", json={"inputs": "墨"})
-        await client.get("/health")
+        await client.get("/api/tags")
         page = (await client.get("/metrics")).text
         found = metrics_of(page)
-        assert found["te_request_count"] == 8
-        assert found["te_request_success"] == 6
+        assert found["te_request_count"] == 10
+        assert found["te_request_success"] == 8
         assert found['te_request_failure{err="400"}'] == 1
         assert found['te_request_failure{err="422"}'] == 1
-        assert found["te_request_duration_count"] == 8
+        assert found["te_request_duration_count"] == 10
         for name in ("tokenization", "queue", "inference"):
-            assert found[f"te_request_{name}_duration_count"] == 6
+            assert found[f"te_request_{name}_duration_count"] == 8
             assert found[f"te_request_{name}_duration_sum"] > 0
-            assert found[f'te_request_{name}_duration_bucket{{le="+Inf"}}'] == 6
+            assert found[f'te_request_{name}_duration_bucket{{le="+Inf"}}'] == 8
         assert found["te_queue_size"] == 0
-        # Of three paths a text each, of the comparison three, and two of the other forms.
-        assert found["te_batch_next_size_sum"] == 8
-        assert found["te_batch_next_tokens_sum"] == 3 * 4 + 11 + 2 * 3
+        # Of three paths a text each, of the comparison three, and four of the other forms.
+        assert found["te_batch_next_size_sum"] == 10
+        assert found["te_batch_next_tokens_sum"] == 3 * 4 + 11 + 4 * 3
         buckets = [
             value for name, value in found.items() if name.startswith("te_request_duration_b")
         ]
-        assert buckets == sorted(buckets) and buckets[-1] == 8
+        assert buckets == sorted(buckets) and buckets[-1] == 10
 
     run(test, toy_model)
 
