@@ -349,7 +349,11 @@ def test_chunks_that_the_model_cannot_read_are_refused(toy_model: Model, chunks:
     check_refused(response, 400, "invalid_request", "chunks.")
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "after=-1", "filter={"])
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=1001", "limit=x", "limit=" + "9" * 5000, "after=-1", "filter={"],
+    ids=lambda query: query[:9],
+)
 def test_pages_that_cannot_be_are_refused(toy_model: Model, query: str) -> None:
     assert ask(toy_model, "GET", f"/documents?{query}").status_code == 400
 
