@@ -17,9 +17,10 @@ class Dialect(NamedTuple):
 class Operation(NamedTuple):
     """A route of a dialect.
 
-    request, response: types of the JSON bodies, any of them; none where there is no body. query:
-    names of parameters after the "?". status: of the reply when all is well. plain: the reply is
-    text of this media type instead of JSON.
+    request, response: types of the JSON bodies, any of them; none where there is no body. errors:
+    types of error bodies besides the dialect's own. query: names of parameters after the "?".
+    status: of the reply when all is well. plain: the reply is text of this media type instead of
+    JSON.
     """
 
     dialect: Dialect
@@ -29,6 +30,7 @@ class Operation(NamedTuple):
     summary: str
     request: Sequence[Any] = ()
     response: Sequence[Any] = ()
+    errors: Sequence[Any] = ()
     query: Sequence[str] = ()
     status: int = 200
     plain: str = ""
