@@ -47,6 +47,7 @@ class Library:
         self._metrics = metrics
         self._queries = QueryVectors(config.query_cache_bytes, metrics)
         self._shelves = {name: self._shelf(found) for name, found in folder.collections.items()}
+        self._leaving: set[str] = set()
         self.reindexing: dict[str, Reindexing] = {}
         # Why the last reindexing of a collection ended before its time.
         self.unfinished: dict[str, str] = {}
@@ -72,6 +73,9 @@ class Library:
 
     def create(self, name: str, chunks: ChunkRules | None, engine: Engine) -> Shelf:
         """Raises AlreadyExists, or InvalidRequest for a name that cannot be."""
+        # subtle: a thread that replaces or removes a collection takes it from the folder first.
+        if name in self._shelves or name in self._leaving:
+            raise AlreadyExists(f"collection {name!r} exists already", param="name")
         info = Info(name, engine.manifest.fingerprint, engine.manifest.dimension, chunks)
         shelf = self._shelves[name] = self._shelf(self._folder.create(info))
         return shelf
@@ -86,7 +90,11 @@ class Library:
         await shelf.settled()
         async with shelf.writing, shelf.gate.closed():
             del self._shelves[name]
-            await uninterrupted(lambda: self._folder.remove(name))
+            self._leaving.add(name)
+            try:
+                await uninterrupted(lambda: self._folder.remove(name))
+            finally:
+                self._leaving.discard(name)
         self._metrics.parts.remove(name)
 
     # --- embedding anew -------------------------------------------------------------------------------

@@ -1,13 +1,16 @@
 """Collections, documents and search over HTTP, with the toy model, SQLite and FAISS."""
 
 import asyncio
+import threading
 from typing import Any
 
 import httpx
 import pytest
 
 from server.encoder import Model
+from server.store.folder import DataFolder
 from tests.server.clients import ask, run
+from tests.server.fakes import PATIENCE_S
 from tests.toys import CHARACTERS, toy_texts
 
 TEXTS = {"a": "墨池笔纸", "b": "风花雪鸟鱼虫", "c": "日月星人大小上下"}
@@ -379,5 +382,36 @@ def test_reindexing_changes_the_parts_and_loses_nothing(toy_model: Model) -> Non
         assert {each["id"] for each in listed} == {*texts, "new"} - {"3"}
         hits = await found(client, {"query": "甲乙丙丁", "mode": "lexical"}, "/collections/r")
         assert hits == ["new"]
+
+    run(test, toy_model)
+
+
+@pytest.mark.parametrize("step", ["_open", "_sweep"])
+def test_a_name_is_not_free_while_its_collection_is_replaced_or_removed(
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    entered, release = threading.Event(), threading.Event()
+    real = getattr(DataFolder, step)
+
+    def held(folder: DataFolder, *given: Any) -> None:
+        entered.set()
+        assert release.wait(PATIENCE_S)
+        real(folder, *given)
+
+    async def test(client: httpx.AsyncClient) -> None:
+        await client.post("/collections", json={"name": "r"})
+        await fill(client, "/collections/r")
+        monkeypatch.setattr(DataFolder, step, held)
+        if step == "_open":
+            await client.post("/collections/r/reindex", json={})
+            work: asyncio.Task[Any] = asyncio.create_task(asyncio.sleep(0))
+        else:
+            work = asyncio.create_task(client.delete("/collections/r"))
+        while not entered.is_set():
+            await asyncio.sleep(0)
+        again = await client.post("/collections", json={"name": "r"})
+        release.set()
+        await work
+        check_refused(again, 409, "already_exists", "'r'")
 
     run(test, toy_model)
