@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from server import VERSION
 from server.api import (
     collections,
+    docs,
     documents,
     native,
     openai,
@@ -111,6 +112,7 @@ def every_operation(config: Config, metrics: Metrics) -> list[Operation]:
         *(each._replace(path="/collections/{collection}" + each.path) for each in of_collection),
         *tei.operations(config, VERSION),
         *probes.operations(metrics),
+        *docs.operations(),
     ]
     return [*found, *openapi.operations(found, VERSION)]
 

@@ -69,6 +69,7 @@ GETS = {
     "/ready": "native",
     "/metrics": "native",
     "/openapi.json": "native",
+    "/docs": "native",
 }
 POSTS = {"/embed": "native", "/v1/embeddings": "openai", "/embeddings": "openai"}
 by_form = pytest.mark.parametrize("form", FORMS, ids=str)
