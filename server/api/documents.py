@@ -102,9 +102,9 @@ def inside() -> list[Operation]:
 
 
 async def add(call: Call) -> Reply:
-    request = decode(call.body, AddRequest)
+    request, shelf = decode(call.body, AddRequest), shelf_of(call)
     documents = [_document(index, given) for index, given in enumerate(request.documents)]
-    stored = await shelf_of(call).add(documents, replace=request.replace) if documents else 0
+    stored = await shelf.add(documents, replace=request.replace) if documents else 0
     return Reply(json_body(Added([document.id for document in documents], stored)))
 
 

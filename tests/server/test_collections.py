@@ -415,3 +415,8 @@ def test_a_name_is_not_free_while_its_collection_is_replaced_or_removed(
         check_refused(again, 409, "already_exists", "'r'")
 
     run(test, toy_model)
+
+
+def test_no_documents_are_not_stored_in_a_collection_that_is_not_there(toy_model: Model) -> None:
+    answer = ask(toy_model, "POST", "/collections/nowhere/documents", {"documents": []})
+    check_refused(answer, 404, "collection_not_found", "'nowhere'")
