@@ -245,6 +245,7 @@ def test_mutated_bodies_are_answered_or_refused(toy_model: Model) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.fuzz
 def test_a_hundred_thousand_mutated_bodies_are_answered_or_refused(toy_model: Model) -> None:
     statuses = fuzz(toy_model, 100_000, seed=2)
     assert sum(statuses.values()) == 100_000
