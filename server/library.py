@@ -84,18 +84,24 @@ class Library:
         """Delete a collection and everything in it."""
         if name in self.reindexing:
             raise AlreadyExists(f"collection {name!r} is being reindexed; remove it afterwards")
-        shelf = self._shelves.get(name)
+        # Taken out first: nobody may find it, remove it again or begin to reindex it meanwhile.
+        shelf = self._shelves.pop(name, None)
         if shelf is None:
             raise CollectionNotFound(f"there is no collection {name!r}")
-        await shelf.settled()
-        async with shelf.writing, shelf.gate.closed():
-            del self._shelves[name]
-            self._leaving.add(name)
-            try:
+        self._leaving.add(name)
+        try:
+            await shelf.settled()
+            async with shelf.writing, shelf.gate.closed():
+                # Whoever still waits for it is told.
+                shelf.gone = True
                 await uninterrupted(lambda: self._folder.remove(name))
-            finally:
-                self._leaving.discard(name)
-        self._metrics.parts.remove(name)
+            self._metrics.parts.remove(name)
+        finally:
+            self._leaving.discard(name)
+            if self._folder.collections.get(name) is shelf.collection:
+                # The caller left before it began.
+                shelf.gone = False
+                self._shelves[name] = shelf
 
     # --- embedding anew -------------------------------------------------------------------------------
 
@@ -136,7 +142,7 @@ class Library:
                 # Nothing changes any more: the last pages, then what was deleted meanwhile.
                 while await self._copy_page(shelf, successor, engine):
                     continue
-                await asyncio.to_thread(_forget_deleted, shelf.collection, successor)
+                await uninterrupted(lambda: _forget_deleted(shelf.collection, successor))
                 async with shelf.gate.closed():
                     shelf.collection = await uninterrupted(lambda: self._folder.replace(successor))
         except BaseException:

@@ -7,7 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
+from server import library
 from server.encoder import Model
+from server.store.collection import Collection
 from server.store.folder import DataFolder
 from tests.server.clients import ask, run
 from tests.server.fakes import PATIENCE_S
@@ -420,3 +422,27 @@ def test_a_name_is_not_free_while_its_collection_is_replaced_or_removed(
 def test_no_documents_are_not_stored_in_a_collection_that_is_not_there(toy_model: Model) -> None:
     answer = ask(toy_model, "POST", "/collections/nowhere/documents", {"documents": []})
     check_refused(answer, 404, "collection_not_found", "'nowhere'")
+
+
+def test_reindexing_that_a_stop_interrupts_ends_its_write_first(
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, release = threading.Event(), threading.Event()
+    counted: list[int] = []
+
+    def held(_: Collection, successor: Collection) -> None:
+        entered.set()
+        assert release.wait(PATIENCE_S)
+        counted.append(successor.count)
+
+    async def test(client: httpx.AsyncClient) -> None:
+        await fill(client)
+        await client.post("/reindex", json={})
+        while not entered.is_set():
+            await asyncio.sleep(0)
+        # By then the app is stopping: it has cancelled the reindexing and waits for it.
+        asyncio.get_running_loop().call_later(0.2, release.set)
+
+    monkeypatch.setattr(library, "_forget_deleted", held)
+    run(test, toy_model)
+    assert counted == [3]

@@ -17,7 +17,7 @@ from server.app import every_operation
 from server.config import Config
 from server.encoder import Model
 from server.metrics import Metrics
-from tests.server.clients import Wire, app_of, lifespan, run, stateful
+from tests.server.clients import Wire, app_of, lifespan, run, serving, stateful
 from tests.server.fakes import PATIENCE_S
 from tests.server.test_http import AS_JSON, FORMS, NATIVE, OPENAI, TEI, check_error
 
@@ -249,6 +249,50 @@ def test_mutated_bodies_are_answered_or_refused(toy_model: Model) -> None:
 def test_a_hundred_thousand_mutated_bodies_are_answered_or_refused(toy_model: Model) -> None:
     statuses = fuzz(toy_model, 100_000, seed=2)
     assert sum(statuses.values()) == 100_000
+
+
+# --- many at once ---------------------------------------------------------------------------------
+
+
+async def client_at_random(client: httpx.AsyncClient, seed: int, requests: int) -> set[int]:
+    """One that makes, fills, asks, embeds anew and removes two collections; statuses it got."""
+    dice = random.Random(seed)
+    bodies: dict[str, Any] = {
+        "documents": examples("/documents")["two"],
+        "documents/delete": {"ids": ["a"]},
+        "search": {"query": "AI", "mode": "hybrid"},
+        "reindex": {},
+    }
+    statuses = set()
+    for _ in range(requests):
+        name = dice.choice(("laws", "default"))
+        one = f"/collections/{name}"
+        if dice.random() < 0.5:
+            path = dice.choice(list(bodies))
+            answer = await client.post(f"{one}/{path}", json=bodies[path])
+        elif dice.random() < 0.4:
+            answer = await client.post("/collections", json={"name": name})
+        elif dice.random() < 0.4:
+            answer = await client.delete(one)
+        else:
+            path = dice.choice(("/collections", f"{one}/stats", f"{one}/documents", one))
+            answer = await client.get(path)
+        assert answer.status_code < 500, (answer.request.method, answer.request.url, answer.text)
+        statuses.add(answer.status_code)
+    return statuses
+
+
+@pytest.mark.parametrize(
+    "requests", [60, pytest.param(3_000, marks=[pytest.mark.slow, pytest.mark.fuzz])]
+)
+def test_collections_come_and_go_under_many_clients(toy_model: Model, requests: int) -> None:
+    async def test() -> None:
+        async with serving(toy_model) as client:
+            every = (client_at_random(client, seed, requests) for seed in range(8))
+            statuses = set().union(*await asyncio.gather(*every))
+        assert {200, 201, 202, 404, 409} <= statuses
+
+    asyncio.run(asyncio.wait_for(test(), 40 * PATIENCE_S if requests > 100 else PATIENCE_S))
 
 
 # --- what exactly is refused ----------------------------------------------------------------------
