@@ -59,7 +59,7 @@ test: dev artifact ## run the tests
 test-slow: dev ## run the slow tests too
 	$(RUN) -m pytest -q -m 'not torch' $(ARGS)
 
-# Six minutes at most, of which two cores need about four.
+# Two minutes on two cores; six at most.
 test-fuzz: dev ## try requests at random: 100,000 broken bodies, 5,000 cases of the OpenAPI document
 	timeout 360 $(RUN) -m pytest -q -m fuzz $(ARGS)
 
