@@ -15,7 +15,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any export artifact serve index search test test-slow test-torch test-clients check fix bench lock clean
+.PHONY: help install dev install-any export artifact serve index search test test-slow test-fuzz test-torch test-clients check fix bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,6 +60,10 @@ test: dev artifact ## run the tests
 
 test-slow: dev ## run the slow tests too
 	$(RUN) -m pytest -q -m 'not torch' $(ARGS)
+
+# Two minutes on two cores; six at most.
+test-fuzz: dev ## try requests at random: 100,000 broken bodies, 5,000 cases of the OpenAPI document
+	timeout 360 $(RUN) -m pytest -q -m fuzz $(ARGS)
 
 test-torch: dev install-any ## run the tests of the optimum route
 	$(RUN) -m pip install --quiet --disable-pip-version-check 'sentence-transformers<5.2'

@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from server import VERSION
 from server.api import (
     collections,
+    docs,
     documents,
     native,
     ollama,
@@ -123,6 +124,7 @@ def every_operation(config: Config, metrics: Metrics) -> list[Operation]:
         *tei.operations(config, VERSION),
         *rerank.operations(tei.RERANK),
         *probes.operations(metrics),
+        *docs.operations(),
     ]
     return [*found, *openapi.operations(found, VERSION)]
 

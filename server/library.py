@@ -47,6 +47,7 @@ class Library:
         self._metrics = metrics
         self._queries = QueryVectors(config.query_cache_bytes, metrics)
         self._shelves = {name: self._shelf(found) for name, found in folder.collections.items()}
+        self._leaving: set[str] = set()
         self.reindexing: dict[str, Reindexing] = {}
         # Why the last reindexing of a collection ended before its time.
         self.unfinished: dict[str, str] = {}
@@ -78,6 +79,9 @@ class Library:
 
     def create(self, name: str, chunks: ChunkRules | None, engine: Engine) -> Shelf:
         """Raises AlreadyExists, or InvalidRequest for a name that cannot be."""
+        # subtle: a thread that replaces or removes a collection takes it from the folder first.
+        if name in self._shelves or name in self._leaving:
+            raise AlreadyExists(f"collection {name!r} exists already", param="name")
         info = Info(name, engine.manifest.fingerprint, engine.manifest.dimension, chunks)
         shelf = self._shelves[name] = self._shelf(self._folder.create(info))
         return shelf
@@ -86,15 +90,25 @@ class Library:
         """Delete a collection and everything in it."""
         if name in self.reindexing:
             raise AlreadyExists(f"collection {name!r} is being reindexed; remove it afterwards")
-        shelf = self._shelves.get(name)
+        # Taken out first: nobody may find it, remove it again or begin to reindex it meanwhile.
+        shelf = self._shelves.pop(name, None)
         if shelf is None:
             self._folder.check(name)
             raise CollectionNotFound(f"there is no collection {name!r}")
-        await shelf.settled()
-        async with shelf.writing, shelf.gate.closed():
-            del self._shelves[name]
-            await uninterrupted(lambda: self._folder.remove(name))
-        self._metrics.parts.remove(name)
+        self._leaving.add(name)
+        try:
+            await shelf.settled()
+            async with shelf.writing, shelf.gate.closed():
+                # Whoever still waits for it is told.
+                shelf.gone = True
+                await uninterrupted(lambda: self._folder.remove(name))
+            self._metrics.parts.remove(name)
+        finally:
+            self._leaving.discard(name)
+            if self._folder.collections.get(name) is shelf.collection:
+                # The caller left before it began.
+                shelf.gone = False
+                self._shelves[name] = shelf
 
     # --- embedding anew -------------------------------------------------------------------------------
 
@@ -135,7 +149,7 @@ class Library:
                 # Nothing changes any more: the last pages, then what was deleted meanwhile.
                 while await self._copy_page(shelf, successor, engine):
                     continue
-                await asyncio.to_thread(_forget_deleted, shelf.collection, successor)
+                await uninterrupted(lambda: _forget_deleted(shelf.collection, successor))
                 async with shelf.gate.closed():
                     shelf.collection = await uninterrupted(lambda: self._folder.replace(successor))
         except BaseException:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from server.cutting import cut, embed
 from server.engine import Engine
-from server.errors import AlreadyExists, EmptyInput, OtherModel
+from server.errors import AlreadyExists, CollectionNotFound, EmptyInput, OtherModel
 from server.metrics import Metrics, now
 from server.models import Models
 from server.queries import QueryVectors
@@ -82,6 +82,8 @@ class Shelf:
         self._metrics = metrics
         self.writing = asyncio.Lock()
         self.gate = Gate()
+        # Set when the collection is removed: calls that waited for that must not use it.
+        self.gone = False
         self._waiting: list[tuple[Query, asyncio.Future[list[Hit]]]] = []
         self._searching: asyncio.Task[None] | None = None
         self._compacting: asyncio.Task[None] | None = None
@@ -147,6 +149,7 @@ class Shelf:
     async def write(self, change: Callable[[Collection], T]) -> T:
         """Change the collection beside the loop, after the writes before and before the next."""
         async with self.writing:
+            self._check_there()
             result = await uninterrupted(lambda: change(self.collection))
         self.compact_when_due()
         return result
@@ -185,6 +188,7 @@ class Shelf:
         self._metrics.searches.inc(len(queries))
         try:
             async with self.gate:
+                self._check_there()
                 if self._quick(queries):
                     found = search(self.collection, queries)
                 else:
@@ -218,7 +222,12 @@ class Shelf:
     async def read(self, call: Callable[[], T]) -> T:
         """Ask the collection something beside the loop."""
         async with self.gate:
+            self._check_there()
             return await asyncio.to_thread(call)
+
+    def _check_there(self) -> None:
+        if self.gone:
+            raise CollectionNotFound(f"there is no collection {self.collection.name!r} any more")
 
     # --- upkeep -------------------------------------------------------------------------------------
 

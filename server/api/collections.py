@@ -3,6 +3,7 @@
 Every path under /collections/NAME/ exists without that prefix too, for the collection "default".
 """
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from server.api.operation import Operation
 from server.api.shape import NATIVE
 from server.chunking import MIN_SIZE, ChunkRules
 from server.engine import Engine
-from server.errors import InvalidRequest
+from server.errors import CollectionNotFound, InvalidRequest
 from server.library import Library, whole_reading
 from server.shelf import Shelf
 
@@ -136,8 +137,11 @@ def inside() -> list[Operation]:
 
 
 async def list_collections(call: Call) -> Reply:
-    shelves = [call.library.shelf(name) for name in call.library.names]
-    found = [Listed(shelf.collection.name, await shelf.read(shelf.count)) for shelf in shelves]
+    found = []
+    for shelf in [call.library.shelf(name) for name in call.library.names]:
+        # One that is removed meanwhile is left out.
+        with suppress(CollectionNotFound):
+            found.append(Listed(shelf.collection.name, await shelf.read(shelf.count)))
     return Reply(json_body(CollectionList(found, call.library.damaged)))
 
 

@@ -102,9 +102,9 @@ def inside() -> list[Operation]:
 
 
 async def add(call: Call) -> Reply:
-    request = decode(call.body, AddRequest)
+    request, shelf = decode(call.body, AddRequest), shelf_of(call)
     documents = [_document(index, given) for index, given in enumerate(request.documents)]
-    stored = await shelf_of(call).add(documents, replace=request.replace) if documents else 0
+    stored = await shelf.add(documents, replace=request.replace) if documents else 0
     return Reply(json_body(Added([document.id for document in documents], stored)))
 
 
@@ -178,7 +178,9 @@ def _stored(document: Document) -> Stored:
 
 def _number(options: QueryParams, name: str, *, default: int, low: int, high: int) -> int:
     text = options.get(name, str(default))
-    if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+    # subtle: int() raises for thousands of digits.
+    short = len(text) <= len(str(high)) and text.isascii() and text.isdigit()
+    if not (short and low <= int(text) <= high):
         raise InvalidRequest(
             f"{name} {text!r} is not a whole number from {low} to {high}", param=name
         )

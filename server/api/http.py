@@ -330,18 +330,22 @@ class Watch:
 
 def _check_headers(scope: Scope, max_body_bytes: int, share: Share, *, any_type: bool) -> None:
     kind: bytes | None = None
+    coding = b""
     has_body = scope["method"] == "POST"
     for name, value in scope["headers"]:
         if name == b"content-type":
             kind = value.split(b";")[0].strip().lower()
         elif name == b"content-length" and value.isdigit():
-            size = int(value)
+            # subtle: int() raises for thousands of digits, and so many say too large already.
+            size = int(value[:20])
             has_body = has_body or size > 0
             if size > max_body_bytes:
                 raise _too_large(size, max_body_bytes)
             share.check(size)
         elif name == b"transfer-encoding":
             has_body = True
+        elif name == b"content-encoding":
+            coding = value.strip().lower()
     # subtle: a page of any web site may send a body without the header here, and a form's types,
     # without asking first; so only this type is taken.
     if has_body and not any_type and kind != JSON and not (kind and kind.endswith(b"+json")):
@@ -349,6 +353,10 @@ def _check_headers(scope: Scope, max_body_bytes: int, share: Share, *, any_type:
             "there is no content-type; it must be application/json"
             if kind is None
             else f"content-type {kind.decode('latin-1')!r} is not application/json"
+        )
+    if has_body and coding not in (b"", b"identity"):
+        raise UnsupportedMediaType(
+            f"content-encoding {coding.decode('latin-1')!r} is not read; send the body as it is"
         )
 
 

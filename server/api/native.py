@@ -49,6 +49,7 @@ def operations(tei: Operation) -> list[Operation]:
             "Vectors of texts, in this server's form or in TEI's",
             request=(EmbedRequest, *tei.request),
             response=(EmbedReply, *tei.response),
+            errors=(tei.dialect.error,),
         )
     ]
 

@@ -2,78 +2,170 @@
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from server.api.http import Call, Handler, Reply, json_body
+from server.api.http import Call, Reply, json_body
 from server.api.operation import Operation
 from server.api.shape import NATIVE
 
 REFERENCE = "#/components/schemas/{name}"
 PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
+# What stands before the paths of a named collection, which else are those of the default one.
+COLLECTION = "/collections/{collection}"
+
+Json = dict[str, Any]
+
+# Of a parameter's name: what it says, and what values it takes.
+PARAMETERS: Mapping[str, Json] = {
+    "limit": {
+        "description": "Documents on a page.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+    },
+    "after": {
+        "description": "`next` of the page before.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1, "default": 0},
+    },
+    "filter": {
+        "description": "A filter on metadata, as JSON.",
+        "content": {
+            "application/json": {"schema": {"type": "object"}, "example": {"year": {"$gte": 2020}}}
+        },
+    },
+    "collection": {
+        "description": "A collection's name.",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"},
+        "example": "laws",
+    },
+    "id": {
+        "description": "A document's id; it may contain slashes.",
+        "schema": {"type": "string", "minLength": 1},
+        "example": "a",
+    },
+    "model": {
+        "description": "Any name of a served model; it may contain slashes.",
+        "schema": {"type": "string", "minLength": 1},
+    },
+}
+
+# Bodies to begin with, by path and then by a word for each. They work in the order in which they
+# stand here, first in the default collection and then in one of their own.
+EXAMPLES: Mapping[str, Mapping[str, Json]] = {
+    "/embed": {
+        "native": {"texts": ["今天天气很好", "Good weather"], "input_type": "document"},
+        "TEI": {"inputs": "今天天气很好", "prompt_name": "query"},
+    },
+    "/v1/embeddings": {"texts": {"input": ["今天天气很好", "Good weather"]}},
+    "/embeddings": {"text": {"input": "今天天气很好", "encoding_format": "base64"}},
+    "/api/embed": {"texts": {"model": "", "input": ["今天天气很好", "Good weather"]}},
+    "/api/embeddings": {"text": {"model": "", "prompt": "今天天气很好"}},
+    "/api/show": {"first": {"model": ""}},
+    "/vectors": {"query": {"text": "今天天气很好", "config": {"task_type": "query"}}},
+    "/vectors/": {"text": {"text": "Good weather"}},
+    "/": {"text": {"inputs": "今天天气很好"}},
+    "/invocations": {"texts": {"inputs": ["今天天气很好", "Good weather"]}},
+    "/similarity": {
+        "two": {"inputs": {"source_sentence": "今天天气很好", "sentences": ["天气不错", "你好"]}}
+    },
+    "/tokenize": {"text": {"inputs": "今天天气很好"}},
+    "/decode": {"ids": {"ids": [1, 2, 3]}},
+    "/embed_all": {"text": {"inputs": "今天天气很好"}},
+    "/embed_sparse": {"text": {"inputs": "今天天气很好"}},
+    "/predict": {"text": {"inputs": "今天天气很好"}},
+    "/rerank": {"documents": {"query": "天气", "documents": ["今天天气很好", "你好"]}},
+    "/v1/rerank": {"documents": {"query": "天气", "documents": ["今天天气很好", "你好"]}},
+    "/v2/rerank": {"documents": {"query": "天气", "documents": ["今天天气很好", "你好"]}},
+    "/collections": {"whole": {"name": "laws"}},
+    "/documents": {
+        "two": {
+            "documents": [
+                {"id": "a", "text": "人工智能正在改变世界。", "metadata": {"year": 2024}},
+                {"id": "b", "text": "深圳是一个高速发展的城市。", "metadata": {"year": 2020}},
+            ]
+        }
+    },
+    "/search": {
+        "question": {"query": "AI 能做哪些事?", "top_k": 1},
+        "hybrid": {"query": "城市", "mode": "hybrid", "filter": {"year": {"$lt": 2024}}},
+        "several": {"queries": ["AI", "城市"], "highlight": True},
+    },
+    "/documents/count": {"filter": {"filter": {"year": 2024}}},
+    "/documents/delete": {"ids": {"ids": ["b"]}, "filter": {"filter": {"year": {"$lt": 2000}}}},
+    "/reindex": {"same": {}},
+}
+
+# Refusals that are no matter of what a request asks for.
+OF_BODIES = {
+    "413": "The body has more than `--max-body-bytes`, or more tokens than the queue holds",
+    "415": "`content-type` is not application/json, or the body is compressed",
+    "429": "No room now; the same request may succeed after `retry-after` seconds",
+}
+STOPPING = {"503": "The server is stopping"}
+RETRY = {
+    "retry-after": {
+        "description": "Seconds to wait",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 60},
+    }
+}
 
 
 def operations(described: Sequence[Operation], version: str) -> list[Operation]:
-    return [
-        Operation(
-            NATIVE,
-            "GET",
-            "/openapi.json",
-            page(described, version),
-            "This document",
-            response=(dict,),
-        )
-    ]
-
-
-def page(operations: Sequence[Operation], version: str) -> Handler:
-    """The handler; the document is made once."""
-    body = json_body(document(operations, version))
+    """The description of these operations, and of itself."""
 
     async def openapi(_: Call) -> Reply:
         return Reply(body)
 
-    return openapi
+    own = Operation(NATIVE, "GET", "/openapi.json", openapi, "This document", response=(dict,))
+    body = json_body(document([*described, own], version))
+    return [own]
 
 
-def document(operations: Sequence[Operation], version: str) -> dict[str, Any]:
+def document(operations: Sequence[Operation], version: str) -> Json:
     """An OpenAPI 3.1 document of these operations."""
     types = [
-        kind for each in operations for kind in (*each.request, *each.response, each.dialect.error)
+        kind for each in operations for kind in (*each.request, *each.response, *_errors(each))
     ]
     schemas, components = msgspec.json.schema_components(types, ref_template=REFERENCE)
+    for component in components.values():
+        if "description" in component:
+            component["description"] = inspect.cleandoc(component["description"])
     schema_of = {id(kind): schema for kind, schema in zip(types, schemas, strict=True)}
-    paths: dict[str, dict[str, Any]] = {}
+    paths: dict[str, Json] = {}
     for each in operations:
         path = PARAMETER.sub(r"{\1}", each.path)
         paths.setdefault(path, {})[each.method.lower()] = _operation(each, schema_of)
+    tags = dict.fromkeys(each.dialect.name for each in operations)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Inkwell", "version": version},
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name} for name in tags],
         "paths": paths,
         "components": {"schemas": components},
     }
 
 
-def _operation(operation: Operation, schema_of: dict[int, Any]) -> dict[str, Any]:
+def examples(path: str) -> Mapping[str, Json]:
+    """Bodies for a POST to this path, by a word for each."""
+    return EXAMPLES.get(path.removeprefix(COLLECTION) or path, {})
+
+
+def _errors(operation: Operation) -> tuple[Any, ...]:
+    return (operation.dialect.error, *operation.errors)
+
+
+def _operation(operation: Operation, schema_of: Mapping[int, Any]) -> Json:
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        {"name": name, "in": "path", "required": True, **PARAMETERS[name]}
         for name in PARAMETER.findall(operation.path)
-    ] + [{"name": name, "in": "query", "schema": {"type": "string"}} for name in operation.query]
-    done = _content("Done", operation.response, schema_of)
-    if operation.plain:
-        done["content"] = {operation.plain: {"schema": {"type": "string"}}}
-    described: dict[str, Any] = {
+    ] + [{"name": name, "in": "query", **PARAMETERS[name]} for name in operation.query]
+    described: Json = {
+        "operationId": re.sub(r"\W+", "_", f"{operation.method.lower()}{operation.path}"),
         "tags": [operation.dialect.name],
         "summary": operation.summary,
-        "responses": {
-            str(operation.status): done,
-            "default": _content(
-                "Refused or failed; the body says why", [operation.dialect.error], schema_of
-            ),
-        },
+        "responses": _responses(operation, schema_of),
     }
     if note := inspect.getdoc(operation.handler):
         described["description"] = note
@@ -81,11 +173,27 @@ def _operation(operation: Operation, schema_of: dict[int, Any]) -> dict[str, Any
         described["parameters"] = parameters
     if operation.request:
         body = _content("The request", operation.request, schema_of)
+        shown = {name: {"value": value} for name, value in examples(operation.path).items()}
+        body["content"]["application/json"]["examples"] = shown
         described["requestBody"] = {**body, "required": True}
     return described
 
 
-def _content(description: str, kinds: Sequence[Any], schema_of: dict[int, Any]) -> dict[str, Any]:
+def _responses(operation: Operation, schema_of: Mapping[int, Any]) -> Json:
+    ending = "Done" if operation.status < 400 else "Always refused"
+    done = _content(ending, operation.response, schema_of)
+    if operation.plain:
+        done["content"] = {operation.plain: {"schema": {"type": "string"}}}
+    refused = _content("Refused or failed; the body says why", _errors(operation), schema_of)
+    responses = {str(operation.status): done}
+    for status, reason in {**(OF_BODIES if operation.request else {}), **STOPPING}.items():
+        responses[status] = {**refused, "description": reason}
+        if status in ("429", "503"):
+            responses[status]["headers"] = RETRY
+    return {**responses, "default": refused}
+
+
+def _content(description: str, kinds: Sequence[Any], schema_of: Mapping[int, Any]) -> Json:
     if not kinds:
         return {"description": description}
     schemas = [schema_of[id(kind)] for kind in kinds]

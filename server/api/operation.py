@@ -17,10 +17,11 @@ class Dialect(NamedTuple):
 class Operation(NamedTuple):
     """A route of a dialect.
 
-    request, response: types of the JSON bodies, any of them; none where there is no body. query:
-    names of parameters after the "?". status: of the reply when all is well. plain: the reply is
-    text of this media type instead of JSON. any_type: the body is JSON whatever its content-type says;
-    only where a request stores nothing, for a web page may send such a one unasked.
+    request, response: types of the JSON bodies, any of them; none where there is no body. errors:
+    types of error bodies besides the dialect's own. query: names of parameters after the "?".
+    status: of the reply when all is well, or of the refusal where every request gets one. plain: the
+    reply is text of this media type instead of JSON. any_type: the body is JSON whatever its
+    content-type says; only where a request stores nothing, for a web page may send such a one unasked.
     """
 
     dialect: Dialect
@@ -30,6 +31,7 @@ class Operation(NamedTuple):
     summary: str
     request: Sequence[Any] = ()
     response: Sequence[Any] = ()
+    errors: Sequence[Any] = ()
     query: Sequence[str] = ()
     status: int = 200
     plain: str = ""

@@ -30,25 +30,6 @@ class RerankRequest(msgspec.Struct):
     return_documents: bool | None = None
 
 
-class Result(msgspec.Struct, omit_defaults=True):
-    index: int
-    relevance_score: float
-    document: Document | None = None
-
-
-class Usage(msgspec.Struct):
-    total_tokens: int
-
-
-class RerankReply(msgspec.Struct):
-    """results: the best first."""
-
-    id: str
-    model: str
-    results: list[Result]
-    usage: Usage
-
-
 class Error(msgspec.Struct):
     """The same sentence twice: Cohere's clients read `message`, Jina's `detail`."""
 
@@ -63,15 +44,14 @@ def operations(tei: Operation) -> list[Operation]:
         RERANK,
         "POST",
         handler=rerank,
-        summary="Documents by how well they answer a query",
+        summary="Refused: no reranker is loaded",
         request=(RerankRequest,),
-        response=(RerankReply,),
+        response=(Error,),
+        status=404,
     )
     shared = on("/rerank", handler=_either(tei.handler))
     return [
-        shared._replace(
-            request=(*shared.request, *tei.request), response=(*shared.response, *tei.response)
-        ),
+        shared._replace(request=(*shared.request, *tei.request), errors=(tei.dialect.error,)),
         on("/v1/rerank"),
         on("/v2/rerank"),
     ]

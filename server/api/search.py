@@ -119,7 +119,9 @@ async def _vectors(request: SearchRequest, texts: list[str], shelf: Shelf) -> Ve
         return None
     if request.vector is None:
         return await shelf.vectors_of(texts)
-    vector = np.array([request.vector], dtype=np.float32)
+    # Numbers beyond float32 become infinite, and are refused below.
+    with np.errstate(over="ignore"):
+        vector = np.array([request.vector], dtype=np.float32)
     dimension = shelf.collection.info.dimension
     if vector.shape[1] != dimension or not np.isfinite(vector).all() or not vector.any():
         raise InvalidRequest(

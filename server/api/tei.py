@@ -118,12 +118,6 @@ class RerankRequest(Reading, kw_only=True):
     model: str = ""
 
 
-class Rank(msgspec.Struct, omit_defaults=True):
-    index: int
-    score: float
-    text: str | None = None
-
-
 class Error(msgspec.Struct):
     error: str
     error_type: Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"]
@@ -164,11 +158,19 @@ def operations(config: Config, version: str) -> list[Operation]:
         # What TEI calls the default task, and what SageMaker asks for.
         *(EMBED._replace(path=path) for path in ("/", "/invocations")),
         *(
-            speaking("POST", path, _refusing(reason), "Always refused", request=(dict,))
+            speaking(
+                "POST",
+                path,
+                _refusing(reason),
+                "Always refused",
+                request=(dict,),
+                response=(Error,),
+                status=424,
+            )
             for path, reason in REFUSED.items()
         ),
         speaking("GET", "/info", information, "The first model and its limits", response=(dict,)),
-        speaking("GET", "/ping", ping, "Whether new requests are taken"),
+        speaking("GET", "/ping", ping, "Whether new requests are taken", plain="text/plain"),
     ]
 
 
@@ -257,7 +259,8 @@ async def ping(call: Call) -> Reply:
 
 
 def _refusing(reason: str) -> Handler:
-    async def refuse(_: Call) -> Reply:
+    async def refuse(call: Call) -> Reply:
+        decode(call.body, dict)
         raise TaskNotServed(reason)
 
     return refuse
@@ -336,9 +339,10 @@ RERANK = Operation(
     "POST",
     "/rerank",
     rerank,
-    "Texts by how well they answer a query",
+    "Refused: no reranker is loaded",
     request=(RerankRequest,),
-    response=(list[Rank],),
+    response=(Error,),
+    status=424,
 )
 
 

@@ -117,8 +117,9 @@ class DataFolder:
         successor.abandon()
         self.collections.pop(name).abandon()
         # subtle: two steps. If the process ends between them, the next start finishes the second.
+        # Only its own steps: another replacement may be between its two just now.
         (self._home / name).rename(self._home / f"{REMOVED}{uuid.uuid4().hex}")
-        self._finish_replacements()
+        (self._home / f"{NEXT}{name}").rename(self._home / name)
         self._open(self._home / name)
         self.check(name)
         self._sweep()

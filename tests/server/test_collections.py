@@ -1,18 +1,21 @@
 """Collections, documents and search over HTTP, with the toy model, SQLite and FAISS."""
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from server import library
 from server.app import create_app
 from server.config import Config
 from server.encoder import Model
-from server.store.collection import DATABASE_FILE
+from server.store.collection import DATABASE_FILE, Collection
 from server.store.folder import DataFolder
 from tests.server.clients import Test, ask, lifespan, run, stateful
+from tests.server.fakes import PATIENCE_S
 from tests.toys import CHARACTERS, toy_texts
 
 TEXTS = {"a": "墨池笔纸", "b": "风花雪鸟鱼虫", "c": "日月星人大小上下"}
@@ -354,7 +357,11 @@ def test_chunks_that_the_model_cannot_read_are_refused(toy_model: Model, chunks:
     check_refused(response, 400, "invalid_request", "chunks.")
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "after=-1", "filter={"])
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=1001", "limit=x", "limit=" + "9" * 5000, "after=-1", "filter={"],
+    ids=lambda query: query[:9],
+)
 def test_pages_that_cannot_be_are_refused(toy_model: Model, query: str) -> None:
     assert ask(toy_model, "GET", f"/documents?{query}").status_code == 400
 
@@ -424,3 +431,63 @@ def test_a_damaged_collection_is_refused_and_the_others_answer(
     asyncio.run(serve(ask_both))
     # For whoever can still make something of it.
     assert database.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("step", ["_open", "_sweep"])
+def test_a_name_is_not_free_while_its_collection_is_replaced_or_removed(
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    entered, release = threading.Event(), threading.Event()
+    real = getattr(DataFolder, step)
+
+    def held(folder: DataFolder, *given: Any) -> None:
+        entered.set()
+        assert release.wait(PATIENCE_S)
+        real(folder, *given)
+
+    async def test(client: httpx.AsyncClient) -> None:
+        await client.post("/collections", json={"name": "r"})
+        await fill(client, "/collections/r")
+        monkeypatch.setattr(DataFolder, step, held)
+        if step == "_open":
+            await client.post("/collections/r/reindex", json={})
+            work: asyncio.Task[Any] = asyncio.create_task(asyncio.sleep(0))
+        else:
+            work = asyncio.create_task(client.delete("/collections/r"))
+        while not entered.is_set():
+            await asyncio.sleep(0)
+        again = await client.post("/collections", json={"name": "r"})
+        release.set()
+        await work
+        check_refused(again, 409, "already_exists", "'r'")
+
+    run(test, toy_model)
+
+
+def test_no_documents_are_not_stored_in_a_collection_that_is_not_there(toy_model: Model) -> None:
+    answer = ask(toy_model, "POST", "/collections/nowhere/documents", {"documents": []})
+    check_refused(answer, 404, "collection_not_found", "'nowhere'")
+
+
+def test_reindexing_that_a_stop_interrupts_ends_its_write_first(
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, release = threading.Event(), threading.Event()
+    counted: list[int] = []
+
+    def held(_: Collection, successor: Collection) -> None:
+        entered.set()
+        assert release.wait(PATIENCE_S)
+        counted.append(successor.count)
+
+    async def test(client: httpx.AsyncClient) -> None:
+        await fill(client)
+        await client.post("/reindex", json={})
+        while not entered.is_set():
+            await asyncio.sleep(0)
+        # By then the app is stopping: it has cancelled the reindexing and waits for it.
+        asyncio.get_running_loop().call_later(0.2, release.set)
+
+    monkeypatch.setattr(library, "_forget_deleted", held)
+    run(test, toy_model)
+    assert counted == [3]

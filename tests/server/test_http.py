@@ -76,6 +76,7 @@ GETS = {
     "/ready": "native",
     "/metrics": "native",
     "/openapi.json": "native",
+    "/docs": "native",
 }
 POSTS = {
     "/embed": "native",

@@ -57,7 +57,7 @@ TO_THREAD = {
     "cutting.py": 1,
     "engine.py": 1,
     "indexing.py": 1,
-    "library.py": 3,
+    "library.py": 2,
     "remote.py": 1,
     "shelf.py": 5,
 }

@@ -98,6 +98,6 @@ def test_paths_are_described_with_their_bodies(toy_model: Model) -> None:
     for path in PATHS:
         described = page["paths"][path]["post"]
         assert described["requestBody"]["content"]["application/json"]["schema"]
-        assert described["responses"]["200"]["content"]["application/json"]["schema"]
+        assert described["responses"]["404"]["content"]["application/json"]["schema"]
     shared = page["paths"]["/rerank"]["post"]["requestBody"]["content"]["application/json"]
     assert len(shared["schema"]["anyOf"]) == 2

@@ -507,7 +507,7 @@ def test_metrics_of_tei_count_what_is_counted_anyway(toy_model: Model) -> None:
 
 def test_every_path_is_described_with_its_bodies(toy_model: Model) -> None:
     page = ask(toy_model, "GET", "/openapi.json").json()
-    for path in ("/", "/invocations", "/similarity", "/tokenize", "/decode", "/rerank"):
+    for path in ("/", "/invocations", "/similarity", "/tokenize", "/decode"):
         described = page["paths"][path]["post"]
         assert described["requestBody"]["content"]["application/json"]["schema"]
         assert described["responses"]["200"]["content"]["application/json"]["schema"]

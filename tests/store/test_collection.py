@@ -206,6 +206,20 @@ def test_a_replacement_interrupted_between_its_steps_is_finished(tmp_path: Path)
     again.close()
 
 
+def test_a_replacement_leaves_another_that_is_under_way_alone(tmp_path: Path) -> None:
+    opened = Main(tmp_path)
+    opened.folder.create(Info("other", "model-a", D))
+    other = opened.folder.successor(Info("other", "model-b", D))
+    other.add([Document("a", "new")], vector_of("a")[None], notes={"complete": "yes"})
+    other.close()
+    homes = tmp_path / "collections"
+    # As it is between the two steps.
+    (homes / "other").rename(homes / ".removed-x")
+    opened.folder.replace(opened.folder.successor(Info("main", "model-b", D)))
+    assert sorted(path.name for path in homes.iterdir()) == [".next-other", "main"]
+    opened.close()
+
+
 def test_a_successor_for_yet_another_model_is_begun_anew(tmp_path: Path) -> None:
     opened = Main(tmp_path)
     first = opened.folder.successor(Info("main", "model-b", D))
