@@ -249,12 +249,16 @@ class Shelf:
             self._compacting.add_done_callback(self._compacted)
 
     async def _compact(self) -> None:
-        collection = self.collection
-        while (index := collection.index).compaction_pays:
+        while (index := (collection := self.collection).index).compaction_pays:
             compacted = await asyncio.to_thread(index.compacted)
             async with self.writing:
+                if self.gone or collection is not self.collection:
+                    # Removed, or replaced by one that is embedded anew.
+                    return
                 await uninterrupted(partial(collection.adopt, compacted))
-            await asyncio.to_thread(collection.save)
+            async with self.gate:
+                if not self.gone and collection is self.collection:
+                    await asyncio.to_thread(collection.save)
 
     def _compacted(self, task: "asyncio.Task[None]") -> None:
         self._compacting = None

@@ -20,7 +20,7 @@ from server.metrics import Metrics
 from server.models import Models
 from server.shelf import Gate, Shelf
 from server.store import index as index_module
-from server.store.collection import Collection
+from server.store.collection import SNAPSHOT_FILE, Collection
 from server.store.documents import Document
 from server.store.folder import DataFolder
 from server.store.search import Hit, Query, search
@@ -165,6 +165,39 @@ def test_the_index_is_put_in_order_when_it_must_be_and_when_it_is_quiet(
         assert len(shelf.collection.index) == shelf.collection.count == 800
 
     run(test, toy_model, tmp_path)
+
+
+def test_compaction_of_a_collection_that_is_replaced_meanwhile_is_dropped(
+    toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr(index_module, "SCAN_FROM", 300)
+    entered, release = threading.Event(), threading.Event()
+    real = index_module.Index.compacted
+
+    def held(index: index_module.Index) -> index_module.Index:
+        entered.set()
+        assert release.wait(PATIENCE_S)
+        return real(index)
+
+    async def test() -> None:
+        async with opened(toy_model, tmp_path) as library:
+            shelf = library.shelf("default")
+            monkeypatch.setattr(index_module.Index, "compacted", held)
+            await shelf.add(documents(400))
+            await asyncio.to_thread(entered.wait, PATIENCE_S)
+            compacting = shelf._compacting
+            assert compacting is not None
+            await library.reindex("default", None, library.models.default).task
+            snapshot = tmp_path / "collections" / "default" / SNAPSHOT_FILE
+            written = snapshot.stat().st_mtime_ns
+            release.set()
+            await compacting
+            assert shelf.collection.count == len(shelf.collection.index) == 400
+            # It has not put its snapshot in the place of the other's.
+            assert snapshot.stat().st_mtime_ns == written
+
+    asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
+    assert caplog.records == []
 
 
 def test_a_search_that_fails_fails_alone(
