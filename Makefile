@@ -88,12 +88,13 @@ fix: dev ## format and apply lint fixes
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-bench: dev artifact ## encoder, server, memory, index and ingest (TEXTS=folder with real texts, STS=pairs.tsv for quality)
+bench: dev artifact ## encoder, server, memory, index, ingest and dialects (TEXTS=folder with real texts, STS=pairs.tsv for quality)
 	$(RUN) -m benchmarks.encode --model $(ARTIFACT)
 	$(RUN) -m benchmarks.serve --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(RUN) -m benchmarks.memory --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(RUN) -m benchmarks.index
 	$(RUN) -m benchmarks.ingest --model $(ARTIFACT)
+	$(RUN) -m benchmarks.dialects --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS)/queries.json)
 	$(if $(STS),$(RUN) -m benchmarks.quality --model $(ARTIFACT) --sts $(STS))
 
 lock: ## renew locks/ from pyproject.toml, and those of the clients (needs uv and npm on PATH)
