@@ -83,6 +83,7 @@ async def _raw_seconds(model: Model, texts: Sequence[str]) -> float:
             waiter: asyncio.Future[None] = loop.create_future()
             vectors = np.empty((len(some), model.manifest.dimension), np.float32)
             lanes.submit(tenant, Job(some, vectors, waiter, time.perf_counter()))
+            lanes.wake()
             await waiter
 
     started = time.perf_counter()

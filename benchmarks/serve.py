@@ -126,6 +126,7 @@ def raw_lanes(model: Model, ids: Sequence[Ids], clients: int, seconds: float) ->
         state["next"] += 1
         vectors = np.empty((1, model.manifest.dimension), np.float32)
         lanes.submit(tenant, Job([text], vectors, None, time.perf_counter()))
+        lanes.wake()
 
     def deliver(jobs: Sequence[Job]) -> None:
         with lock:

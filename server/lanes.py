@@ -98,16 +98,24 @@ class Lanes:
         return not self._closing
 
     def submit(self, tenant: Tenant, job: Job) -> None:
-        """Queue a job; raises Overloaded, RequestTooLarge or ShuttingDown, and then nothing waits."""
+        """Queue a job; raises Overloaded, RequestTooLarge or ShuttingDown, and then nothing waits.
+
+        Lanes that sleep go on sleeping until `wake`, so that jobs which come together are computed
+        together.
+        """
         with self._lock:
             if self._closing:
                 raise ShuttingDown("the server is stopping", retry_after_s=5)
             if not any(tenant.queue.tokens):
                 tenant.had_s = max(tenant.had_s, self._level_s)
             tenant.queue.add(job, job.arrived, tenant.rate * self._count)
+
+    def wake(self) -> None:
+        """Let lanes that sleep look for work."""
+        with self._lock:
             if self._idle:
-                self._work.notify(min(self._idle, len(job.ids)))
-            elif self._bulk_running and tenant.queue.is_interactive(job):
+                self._work.notify(min(self._idle, sum(one.queue.texts for one in self._tenants)))
+            elif self._bulk_running and self._waiting(0):
                 self._urgent.notify()
 
     def run_here(self, tenant: Tenant, job: Job) -> bool:

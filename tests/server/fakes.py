@@ -95,3 +95,4 @@ class OneModel(Lanes):
 
     def put(self, job: Job) -> None:
         self.submit(self._only, job)
+        self.wake()

@@ -251,6 +251,7 @@ def test_bulk_work_of_two_models_takes_turns_and_a_query_of_either_goes_first() 
     c = lanes.admit(Noted("c", order), LIMITS)
     # Holds the only lane until all the others wait.
     lanes.submit(a, job_of(1))
+    lanes.wake()
     assert gate.entered.wait(PATIENCE_S)
     lanes.submit(b, job_of(20))
     lanes.submit(c, job_of(20))
