@@ -26,6 +26,10 @@ CHARACTERS_PER_TOKEN = 16
 # one endless word, which is one unknown token, at 0.4 s a megabyte.
 MOST_BEGINNINGS = 64
 
+# A lone text of so many characters keeps the interpreter lock: with 16 clients, waiting to get it back
+# from the lanes took longer than the 20 us of tokenising.
+QUICK_CHARACTERS = 256
+
 # What is left of a text that is too long.
 Kept = Literal["beginning", "end"]
 
@@ -74,7 +78,10 @@ class Tokenizer:
             read = [
                 self._excerpt(t, tokenizer, keep) if len(t) > self._long else t for t in prepared
             ]
-            encodings = tokenizer.encode_batch_fast(read)
+            if len(read) == 1 and len(read[0]) <= QUICK_CHARACTERS:
+                encodings = [tokenizer.encode(read[0])]
+            else:
+                encodings = tokenizer.encode_batch_fast(read)
         except TypeError:
             # What the library says to a lone surrogate; Python's own error says it plainly.
             "".join(prepared).encode()
