@@ -47,11 +47,13 @@ class Tenant:
     rate: tokens per second of one lane.
     """
 
-    def __init__(self, encoder: Encoder, limits: BatchLimits, wide: Encoder | None) -> None:
+    def __init__(
+        self, encoder: Encoder, limits: BatchLimits, wide: Encoder | None, lanes: int
+    ) -> None:
         self.encoder = encoder
         self.wide = wide
         self.width = Width()
-        self.queue = Queue(limits, encoder.groups)
+        self.queue = Queue(limits, encoder.groups, lanes)
         self.rate = ASSUMED_RATE
         self.had_s = 0.0
 
@@ -88,7 +90,7 @@ class Lanes:
 
     def admit(self, encoder: Encoder, limits: BatchLimits, wide: Encoder | None = None) -> Tenant:
         """Let another model in."""
-        tenant = Tenant(encoder, limits, wide)
+        tenant = Tenant(encoder, limits, wide, self._count)
         with self._lock:
             self._tenants.append(tenant)
         return tenant
@@ -128,7 +130,9 @@ class Lanes:
             if self._closing or self._busy or self._anything_waits:
                 return False
             self._busy += 1
-        self._compute(tenant, [Item(job, 0, job.ids[0])], alone=True)
+            batch = [Item(job, 0, job.ids[0])]
+            tenant.queue.began(batch)
+        self._compute(tenant, batch, alone=True)
         return True
 
     def check_room(self, tenant: Tenant, texts: int, tokens: int) -> None:

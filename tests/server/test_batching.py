@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.batching import RETRY_AFTER_S, Batch, BatchLimits, Job, Queue, retry_after_s
+from server.batching import RETRY_AFTER_S, Batch, BatchLimits, Item, Job, Queue, retry_after_s
 from server.errors import InferenceFailed, Overloaded, RequestTooLarge
 
 LIMITS = BatchLimits(
@@ -172,6 +172,44 @@ def test_patience_begins_when_bulk_work_begins_to_wait() -> None:
     assert lengths(queue.take(100.9)) == [5]
     queue.add(job(5, arrived=100.9), 100.9, RATE)
     assert lengths(queue.take(101.0)) == [12] * 5
+
+
+def test_a_lane_takes_no_more_than_its_share_of_what_waits_and_runs() -> None:
+    queue = Queue(LIMITS, 8, lanes=2)
+    for _ in range(8):
+        queue.add(job(5), 0.0, RATE)
+    first = queue.take(0.0)
+    assert lengths(first) == [5] * 4
+    # 20 run and 20 wait: half of that is 20 once more.
+    assert lengths(queue.take(0.0)) == [5] * 4
+    assert queue.take(0.0) == []
+    queue.ended(first, 1.0)
+    queue.add(job(5), 1.0, RATE)
+    queue.add(job(5), 1.0, RATE)
+    # 20 run and 10 wait: 15 would be fair, which is all of it.
+    last = queue.take(1.0)
+    assert lengths(last) == [5, 5]
+
+
+def test_a_text_longer_than_the_share_is_taken_alone() -> None:
+    queue = Queue(LIMITS, 8, lanes=4)
+    for length in (12, 3):
+        queue.add(job(length), 0.0, RATE)
+    assert lengths(queue.take(0.0)) == [12]
+    assert lengths(queue.take(0.0)) == [3]
+
+
+def test_what_did_not_wait_counts_as_running() -> None:
+    queue = Queue(LIMITS, 8, lanes=2)
+    beside = [Item(job(10), 0, np.zeros(10, dtype=np.int64))]
+    queue.began(beside)
+    queue.add(job(5), 0.0, RATE)
+    queue.add(job(5), 0.0, RATE)
+    assert lengths(queue.take(0.0)) == [5, 5]
+    queue.ended(beside, 0.0)
+    queue.add(job(5), 0.0, RATE)
+    queue.add(job(5), 0.0, RATE)
+    assert lengths(queue.take(0.0)) == [5, 5]
 
 
 @pytest.mark.parametrize("length", [10, 9], ids=["same length", "other length"])

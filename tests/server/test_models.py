@@ -205,7 +205,8 @@ def test_while_a_collection_changes_over_its_old_model_answers_text_queries(
     first = with_parts(two[0], encoder=gate, wide=None)
 
     async def test() -> None:
-        async with serving(first, others=two[1:], lanes=2) as client:
+        # Two lanes will stand still with a document each.
+        async with serving(first, others=two[1:], lanes=3) as client:
             await client.post("/collections", json={"name": "c", "model": "other"})
             documents = [{"id": text, "text": text} for text in ("墨池", "笔架")]
             await client.post("/collections/c/documents", json={"documents": documents})
