@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from server import VERSION, errors
 from server.api import http, openai, tei
-from server.app import _routes, every_operation
+from server.app import _endpoints, _routes, every_operation
 from server.config import Config, env_name
 from server.errors import CallerError, MomentError, ServerError, StartupError
 from server.metrics import Metrics
@@ -139,7 +139,7 @@ def test_codes_of_base_classes_are_named() -> None:
 
 def routes() -> list[Route]:
     metrics = Metrics()
-    return _routes(every_operation(Config(), metrics), Config(), metrics)
+    return _routes(_endpoints(every_operation(Config(), metrics), Config(), metrics))
 
 
 def titles() -> list[str]:

@@ -65,6 +65,8 @@ SMALL_BODY_BYTES = 65_536
 # Seconds in which two cores work off what one large body brings: 2,048 texts of some hundred tokens.
 BODY_RETRY_S = 10
 JSON = b"application/json"
+# Where a request's scope has it: what writes a whole reply at once, and says whether it could.
+WRITE = "inkwell.write"
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -192,11 +194,20 @@ class Endpoint:
         self._ok = metrics.requests.labels(route, "200")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._serve(scope, receive, send)
+        except Exception:
+            # Outside of the handler, whose own errors are answered where it is called.
+            log.exception("%s failed", scope["path"])
+            unforeseen = InternalError("an internal error occurred; see the log")
+            await send_reply(scope, send, self._error_reply(unforeseen))
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         with Share(MAX_LARGE_BODIES * self._max_body_bytes) as share:
             try:
                 body = await self._read(scope, receive, share)
             except ServerError as error:
-                return await self._refuse(error, send)
+                return await self._refuse(error, scope, send)
             if body is None:
                 return None
             started = now()
@@ -206,16 +217,16 @@ class Endpoint:
             if answer is not None:
                 self._seconds.observe(now() - started)
                 self._count(answer)
-                await send_reply(send, answer)
+                await send_reply(scope, send, answer)
         return None
 
-    async def _refuse(self, error: ServerError, send: Send) -> None:
+    async def _refuse(self, error: ServerError, scope: Scope, send: Send) -> None:
         """Answer a request whose body is not whole: its connection cannot serve another one."""
         if isinstance(error, Overloaded):
             self._metrics.refused.inc()
         reply = self._error_reply(error)
         self._count(reply)
-        await send_reply(send, reply, [(b"connection", b"close")])
+        await send_reply(scope, send, reply, [(b"connection", b"close")])
 
     async def _answer(self, call: Call, receive: Receive) -> Reply | None:
         """The handler's reply, or None when the client left before it."""
@@ -373,12 +384,15 @@ def _too_large(size: int, limit: int) -> RequestTooLarge:
     )
 
 
-async def send_reply(send: Send, reply: Reply, extra: Headers | None = None) -> None:
+async def send_reply(scope: Scope, send: Send, reply: Reply, extra: Headers | None = None) -> None:
     about = [
         (b"content-type", reply.content_type),
         (b"content-length", str(len(reply.body)).encode()),
     ]
     headers = [*(about if reply.status != 204 else ()), *reply.headers, *(extra or ())]
+    write = scope.get(WRITE)
+    if write is not None and extra is None and write(reply.status, headers, reply.body):
+        return
     start: Message = {"type": "http.response.start", "status": reply.status, "headers": headers}
     await send(start)
     await send({"type": "http.response.body", "body": reply.body})

@@ -745,7 +745,7 @@ def test_error_outside_of_a_handler_has_the_dialects_shape_too(
             check_error(GETS[path], await client.get(path), 500, "internal_error")
 
     asyncio.run(test())
-    assert [record.name for record in caplog.records if record.exc_info] == ["server.app"]
+    assert [record.name for record in caplog.records if record.exc_info] == ["server.api.http"]
 
 
 def test_stopping_server_is_503(toy_model: Model) -> None:
