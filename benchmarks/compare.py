@@ -107,9 +107,9 @@ def _small(library: str) -> Callable[[Path], list[str]]:
 
 
 def _infinity(_: Path) -> list[str]:
-    """Its optimum engine, batches up to 32 and a warm-up, as documented for a CPU.
+    """Its optimum engine, with its defaults said aloud: batches up to 32 and a warm-up.
 
-    The model's folder is the current one: infinity takes no path to a file in another.
+    The model's folder is the current one: optimum-onnx refuses the path infinity makes for another.
     """
     start = "from infinity_emb.cli import cli; cli()"
     options = "--engine optimum --device cpu --pooling-method cls --batch-size 32 --model-warmup"

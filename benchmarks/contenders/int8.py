@@ -32,7 +32,7 @@ def onnx(model_dir: str, folder: str) -> None:
     vnni = "avx512_vnni" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
     preset = "avx512_vnni" if vnni else "avx2"
     export_dynamic_quantized_onnx_model(model, preset, folder, file_suffix="quantized")
-    # infinity finds no file in a folder of its own, and would take the first of several.
+    # infinity with optimum-onnx loads no file from a folder within the model's.
     flat = Path(folder) / "flat"
     flat.mkdir(exist_ok=True)
     for file in (*Path(folder).glob("*.json"), Path(folder) / "onnx" / "model_quantized.onnx"):

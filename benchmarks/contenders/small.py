@@ -2,12 +2,12 @@
 
     VENV/bin/python benchmarks/contenders/small.py LIBRARY FOLDER --port 8091
 
-LIBRARY, with FOLDER as int8.py wrote it, and the settings that its documentation advises for a CPU:
+LIBRARY, with FOLDER as int8.py wrote it, and these settings:
 
     onnx       sentence-transformers, backend "onnx", dynamic int8 for this CPU; ONNX Runtime's own
-               threads, one for every core
-    openvino   sentence-transformers, backend "openvino", static int8; PERFORMANCE_HINT latency, the
-               library's own default; one call at a time, because its request is not to be shared
+               choice of threads
+    openvino   sentence-transformers, backend "openvino", static int8; PERFORMANCE_HINT latency; one
+               call at a time, the cautious choice: calls at once were not tried, and may be faster
     fastembed  the same dynamic int8 file as `onnx`, as a custom model; one thread for every core
 
 Each request is one call of the library, from the framework's threads, with whatever texts it holds:
