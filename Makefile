@@ -15,7 +15,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any export artifact serve index search test test-slow test-fuzz test-torch test-clients check fix bench lock clean
+.PHONY: help install dev install-any export artifact serve index search test test-slow test-fuzz test-torch test-clients check fix bench compare lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -96,6 +96,10 @@ bench: dev artifact ## encoder, server, memory, index, ingest and dialects (TEXT
 	$(RUN) -m benchmarks.ingest --model $(ARTIFACT)
 	$(RUN) -m benchmarks.dialects --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS)/queries.json)
 	$(if $(STS),$(RUN) -m benchmarks.quality --model $(ARTIFACT) --sts $(STS))
+
+# Installs gigabytes under build/contenders the first time.
+compare: dev artifact ## the same requests to other servers and libraries (TEXTS=folder, ARGS="--only NAME,...")
+	$(RUN) -m benchmarks.compare --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS)) $(ARGS)
 
 lock: ## renew locks/ from pyproject.toml, and those of the clients (needs uv and npm on PATH)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra export -o locks/run.txt

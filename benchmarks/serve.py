@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,10 @@ CASES = (("queries", 1), ("queries", 16), ("queries", 64), ("laws", 16), ("mixed
 TUTORIAL_CASES = (("queries", 16), ("laws", 16))
 LOAD = Path(__file__).with_name("load.lua")
 TUTORIAL = Path(__file__).with_name("contenders") / "tutorial.py"
+
+
+class NotStarted(SystemExit):
+    """A server that ended, or did not answer in time; ends the benchmark unless it is expected."""
 
 
 def main() -> None:
@@ -94,7 +98,7 @@ def _medians(turns: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def _compare(arguments: argparse.Namespace, url: str, scratch: Path, facts: dict[str, Any]) -> None:
     command = [arguments.tutorial, str(TUTORIAL), str(arguments.model.parent)]
-    with _process(command, scratch / "tutorial.log", "/docs") as (tutorial, _):
+    with process(command, scratch / "tutorial.log", "/docs") as (tutorial, _):
         for name, clients in TUTORIAL_CASES:
             bodies = scratch / f"{name}.jsonl"
             runs = [
@@ -194,30 +198,40 @@ def server(model: Path, scratch: Path, data: Path | None = None) -> Iterator[tup
     """The real server on a free port; its URL and process id. data: default in `scratch`."""
     command = [sys.executable, "-m", "server", "serve", "--model", str(model)]
     command += ["--data", str(data or scratch / "data")]
-    with _process(command, scratch / "server.log", "/ready") as found:
+    with process(command, scratch / "server.log", "/ready") as found:
         yield found
 
 
 @contextlib.contextmanager
-def _process(command: list[str], log: Path, probe: str) -> Iterator[tuple[str, int]]:
+def process(
+    command: list[str],
+    log: Path,
+    probe: str,
+    cwd: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[tuple[str, int]]:
     """Run a server on a free port until the block ends; yields once `probe` answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     with log.open("wb") as output:
-        process = subprocess.Popen([*command, "--port", str(port)], stdout=output, stderr=output)
+        running = subprocess.Popen(
+            [*command, "--port", str(port)], stdout=output, stderr=output, cwd=cwd, env=environ
+        )
     try:
         for _ in range(3000):
             with contextlib.suppress(OSError), urllib.request.urlopen(url + probe, timeout=5):
                 break
-            if process.poll() is not None:
-                sys.exit(f"{command} ended: {log.read_text()[-2000:]}")
+            if running.poll() is not None:
+                raise NotStarted(f"{command} ended: {log.read_text()[-2000:]}")
             time.sleep(0.02)
-        yield url, process.pid
+        else:
+            raise NotStarted(f"{command} does not answer: {log.read_text()[-2000:]}")
+        yield url, running.pid
     finally:
-        process.terminate()
-        process.wait(30)
+        running.terminate()
+        running.wait(30)
 
 
 def write_bodies(path: Path, texts: Sequence[str]) -> Path:

@@ -1,0 +1,314 @@
+"""The same requests to what people use today: how fast, and how near to float32?
+
+    python -m benchmarks.compare [--texts FOLDER] [--only NAME,...] [--contender NAME=URL,FORMAT]
+
+Contenders: the server itself; the tutorial's FastAPI and sentence-transformers on PyTorch; the same
+small server around sentence-transformers' ONNX and OpenVINO backends in int8, and fastembed; infinity.
+Each runs in an environment of its own, made once under --environments; its settings stand in its
+file under contenders/ or in CONTENDERS. Servers that run already are named by URL, in the format
+native, tei, openai or ollama. All stand ready at once and take turns, another first each turn; one
+text a request, every text unique, 16 clients. The ratio is the median over turns of the server's rate
+to the contender's. One JSON line a result; a contender that cannot run is listed with the reason.
+"""
+
+import argparse
+import contextlib
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks import machine, workloads
+from benchmarks.environments import CONTENDERS as FILES
+from benchmarks.environments import Environment, Failed, reason
+from benchmarks.serve import NotStarted, process, server, under_wrk
+from export.texts import CALIBRATION
+from server.config import DEFAULT_MODEL
+
+WORKLOADS = ("queries", "laws", "mixed")
+CLIENTS = 16
+OURS = "inkwell"
+DATA = Path(__file__).parents[1] / "tests" / "data"
+Turn = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How a text is asked for, and where its vector stands in the reply."""
+
+    path: str
+    body: Callable[[str, str], dict[str, Any]]  # text, model
+    vector: Callable[[Any], list[float]]
+
+
+FORMATS = {
+    "native": Format("/embed", lambda text, _: {"texts": [text]}, lambda r: r["vectors"][0]),
+    "tei": Format("/embed", lambda text, _: {"inputs": [text]}, lambda r: r[0]),
+    "openai": Format(
+        "/v1/embeddings",
+        lambda text, model: {"model": model, "input": [text]},
+        lambda r: r["data"][0]["embedding"],
+    ),
+    "ollama": Format(
+        "/api/embed",
+        lambda text, model: {"model": model, "input": [text]},
+        lambda r: r["embeddings"][0],
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """A server that answers at `url`."""
+
+    name: str
+    url: str
+    format: Format
+    model: str = ""
+    versions: str = ""
+
+    @property
+    def address(self) -> str:
+        return self.url + self.format.path
+
+    def body(self, text: str) -> str:
+        return json.dumps(self.format.body(text, self.model), ensure_ascii=False)
+
+    def embed(self, text: str) -> list[float]:
+        headers = {"content-type": "application/json"}
+        request = urllib.request.Request(self.address, self.body(text).encode(), headers)
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return self.format.vector(json.load(reply))
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a contender is started: in its environment, with the model that `int8` wrote for it."""
+
+    command: Callable[[Path], list[str]]  # arguments of its interpreter, from the model's folder
+    int8: str = ""  # the library that int8.py is told; none: the checkpoint itself
+    folder: str = "."  # within what int8.py wrote
+    probe: str = "/docs"
+    format: str = "native"
+    model: str = ""
+
+
+def _small(library: str) -> Callable[[Path], list[str]]:
+    return lambda folder: [str(FILES / "small.py"), library, str(folder)]
+
+
+def _infinity(_: Path) -> list[str]:
+    """Its optimum engine, with its defaults said aloud: batches up to 32 and a warm-up.
+
+    The model's folder is the current one: optimum-onnx refuses the path infinity makes for another.
+    """
+    start = "from infinity_emb.cli import cli; cli()"
+    options = "--engine optimum --device cpu --pooling-method cls --batch-size 32 --model-warmup"
+    place = "--model-id . --served-model-name model --url-prefix /v1 --host 127.0.0.1"
+    return ["-c", start, "v2", *options.split(), *place.split()]
+
+
+# fastembed and infinity take the file that sentence-transformers writes, so all ONNX contenders
+# run the same numbers.
+CONTENDERS = {
+    "tutorial": Recipe(lambda folder: [str(FILES / "tutorial.py"), str(folder)]),
+    "onnx": Recipe(_small("onnx"), int8="onnx"),
+    "openvino": Recipe(_small("openvino"), int8="openvino"),
+    "fastembed": Recipe(_small("fastembed"), int8="onnx"),
+    "infinity": Recipe(
+        _infinity, int8="onnx", folder="flat", probe="/v1/models", format="openai", model="model"
+    ),
+}
+
+
+def main() -> None:
+    arguments = _arguments()
+    if shutil.which("wrk") is None:
+        sys.exit("wrk is not installed: apt-get install wrk")
+    facts = machine.facts()
+
+    def show(line: dict[str, Any]) -> None:
+        print(json.dumps({**line, "machine": facts}, ensure_ascii=False), flush=True)
+
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        url, _ = stack.enter_context(server(arguments.model, scratch))
+        ready = []
+        for contender in (
+            Contender(OURS, url, FORMATS["native"]),
+            *_started(arguments, stack, scratch, show),
+            *arguments.contender,
+        ):
+            try:
+                found = quality(contender)
+            except (OSError, ValueError, LookupError, TypeError) as error:
+                show({"case": "compare absent", "contender": contender.name, "reason": str(error)})
+                continue
+            show({"case": "compare quality", "contender": contender.name, **found})
+            ready.append(contender)
+        for workload in WORKLOADS:
+            for line in _rates(arguments, ready, workload, scratch):
+                show({"case": "compare", "workload": workload, "clients": CLIENTS, **line})
+
+
+def _started(
+    arguments: argparse.Namespace,
+    stack: contextlib.ExitStack,
+    scratch: Path,
+    show: Callable[[dict[str, Any]], None],
+) -> Iterator[Contender]:
+    for name in arguments.only:
+        recipe = CONTENDERS[name]
+        try:
+            environment = Environment(arguments.environments, name)
+            folder = _model(arguments, recipe)
+            started = process(
+                [environment.python, *recipe.command(folder)],
+                scratch / f"{name}.log",
+                recipe.probe,
+                folder,
+                environment.environ,
+            )
+            url, _ = stack.enter_context(started)
+            versions = environment.versions()
+        except (Failed, NotStarted) as error:
+            line = {"case": "compare absent", "contender": name, "reason": reason(str(error))}
+            show(line)
+            continue
+        yield Contender(name, url, FORMATS[recipe.format], recipe.model, versions)
+
+
+def _model(arguments: argparse.Namespace, recipe: Recipe) -> Path:
+    """The folder that the contender loads, exported if it is not there yet."""
+    checkpoint: Path = arguments.model.parent.resolve()
+    if not recipe.int8:
+        return checkpoint
+    folder: Path = (arguments.environments / f"int8-{recipe.int8}" / checkpoint.name).resolve()
+    done = folder / "done"
+    if not done.exists():
+        exporter = Environment(arguments.environments, recipe.int8)
+        command = [str(FILES / "int8.py"), recipe.int8, str(checkpoint), str(folder)]
+        exporter.run(*command, "--texts", str(CALIBRATION.resolve()))
+        done.touch()
+    return folder / recipe.folder
+
+
+def quality(contender: Contender) -> dict[str, Any]:
+    """Cosine to sentence-transformers' float32 vectors of the same texts, mean and minimum."""
+    texts = json.loads((DATA / "mixed_texts.json").read_text(encoding="utf-8"))
+    with np.load(DATA / "bge_small_zh_reference.npz") as stored:
+        reference = stored["vectors"]
+    found = cosines(np.array([contender.embed(text) for text in texts], np.float32), reference)
+    line: dict[str, Any] = {
+        "texts": len(texts),
+        "cosine_mean": round(float(found.mean()), 5),
+        "cosine_min": round(float(found.min()), 5),
+    }
+    return {**line, "versions": contender.versions} if contender.versions else line
+
+
+def cosines(
+    vectors: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Row by row; raises ValueError for shapes that differ."""
+    if vectors.shape != reference.shape:
+        raise ValueError(f"vectors of shape {vectors.shape}, not {reference.shape}")
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(reference, axis=1)
+    cosine: npt.NDArray[np.float32] = np.einsum("nd,nd->n", vectors, reference) / lengths
+    return cosine
+
+
+def _rates(
+    arguments: argparse.Namespace, contenders: Sequence[Contender], workload: str, scratch: Path
+) -> Iterator[dict[str, Any]]:
+    texts = workloads.load(workload, 2000, arguments.texts)
+    bodies = {}
+    for each in contenders:
+        bodies[each.name] = scratch / f"{each.name}-{workload}.jsonl"
+        lines = [each.body(workloads.UNIQUE + text) for text in texts]
+        bodies[each.name].write_text("\n".join(lines) + "\n", encoding="utf-8")
+    turns = [
+        {
+            each.name: under_wrk(each.address, bodies[each.name], CLIENTS, arguments.seconds, turn)
+            for each in order(contenders, turn)
+        }
+        for turn in range(arguments.turns)
+    ]
+    versions = {each.name: each.versions for each in contenders}
+    for line in summary(turns):
+        yield (
+            {**line, "versions": versions[line["contender"]]}
+            if versions[line["contender"]]
+            else line
+        )
+
+
+def order(contenders: Sequence[Contender], turn: int) -> list[Contender]:
+    """Another one is first each turn."""
+    first = turn % len(contenders)
+    return [*contenders[first:], *contenders[:first]]
+
+
+def summary(turns: Sequence[Turn]) -> Iterator[dict[str, Any]]:
+    """For each contender the medians, and the median of the turns' ratios of ours to its rate."""
+    for name in turns[0]:
+        line: dict[str, Any] = {"contender": name}
+        for key in ("per_s", "p50_ms", "p99_ms"):
+            line[key] = round(statistics.median(turn[name][key] for turn in turns), 2)
+        ratios = [turn[OURS]["per_s"] / turn[name]["per_s"] for turn in turns]
+        yield {**line, "ours_to_it": round(statistics.median(ratios), 3)}
+
+
+def contender(text: str) -> Contender:
+    """Reads name=url,format or name=url,format,model."""
+    name, _, rest = text.partition("=")
+    url, format, model = [*rest.split(","), "", ""][:3]
+    if not name or name == OURS or not url.startswith("http") or format not in FORMATS:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not name=url,format with a format of {', '.join(FORMATS)}"
+        )
+    return Contender(name, url.rstrip("/"), FORMATS[format], model)
+
+
+def names(text: str) -> list[str]:
+    """Reads names of contenders, with commas between."""
+    chosen = [name for name in text.split(",") if name]
+    if unknown := set(chosen) - CONTENDERS.keys():
+        raise argparse.ArgumentTypeError(f"no contender is named {', '.join(sorted(unknown))}")
+    return chosen
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument(
+        "--texts", type=Path, help="folder with queries.json, laws.json, mixed.json"
+    )
+    parser.add_argument("--environments", type=Path, default=Path("build/contenders"))
+    parser.add_argument("--only", type=names, default=list(CONTENDERS), metavar="NAME,...")
+    parser.add_argument(
+        "--contender",
+        type=contender,
+        action="append",
+        default=[],
+        metavar="NAME=URL,FORMAT[,MODEL]",
+        help="a server that runs already; repeatable",
+    )
+    parser.add_argument("--seconds", type=int, default=4)
+    parser.add_argument("--turns", type=int, default=5, help="alternations; medians count")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Write the int8 models of the contenders, as the documentation of sentence-transformers shows it.
+
+    VENV/bin/python benchmarks/contenders/int8.py onnx MODEL_DIR FOLDER
+    VENV/bin/python benchmarks/contenders/int8.py openvino MODEL_DIR FOLDER --texts TEXTS.jsonl
+
+onnx: dynamic quantisation, with the preset for this CPU (AVX512-VNNI or AVX2). openvino: static
+quantisation with NNCF, calibrated with 300 of the given texts. Beside the model stand its tokenizer
+and configuration, so that other libraries can load the folder too.
+"""
+
+import argparse
+import os
+import shutil
+from pathlib import Path
+
+# Before the imports below, which read them: the model comes from a folder, nothing is fetched.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+from sentence_transformers import SentenceTransformer
+
+SAMPLES = 300
+
+
+def onnx(model_dir: str, folder: str) -> None:
+    from sentence_transformers import export_dynamic_quantized_onnx_model
+
+    chosen = {"provider": "CPUExecutionProvider", "export": True}
+    model = SentenceTransformer(model_dir, device="cpu", backend="onnx", model_kwargs=chosen)
+    model.save_pretrained(folder)
+    vnni = "avx512_vnni" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    preset = "avx512_vnni" if vnni else "avx2"
+    export_dynamic_quantized_onnx_model(model, preset, folder, file_suffix="quantized")
+    # infinity with optimum-onnx loads no file from a folder within the model's.
+    flat = Path(folder) / "flat"
+    flat.mkdir(exist_ok=True)
+    for file in (*Path(folder).glob("*.json"), Path(folder) / "onnx" / "model_quantized.onnx"):
+        shutil.copyfile(file, flat / file.name)
+
+
+def openvino(model_dir: str, folder: str, texts: Path) -> None:
+    from optimum.intel import OVQuantizationConfig
+    from sentence_transformers import export_static_quantized_openvino_model
+
+    model = SentenceTransformer(
+        model_dir, device="cpu", backend="openvino", model_kwargs={"export": True}
+    )
+    model.save_pretrained(folder)
+    # A data set is a folder here, and takes in every file of it.
+    samples = Path(folder) / "samples"
+    samples.mkdir(exist_ok=True)
+    shutil.copyfile(texts, samples / "train.jsonl")
+    export_static_quantized_openvino_model(
+        model,
+        OVQuantizationConfig(num_samples=SAMPLES),
+        folder,
+        dataset_name=str(samples),
+        dataset_config_name="default",
+        dataset_split="train",
+        column_name="text",
+        file_suffix="quantized",
+    )
+
+
+def main() -> None:
+    """Export, quantise and save."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("library", choices=("onnx", "openvino"))
+    parser.add_argument("model_dir")
+    parser.add_argument("folder")
+    parser.add_argument("--texts", type=Path, help="a JSON object with a text on every line")
+    args = parser.parse_args()
+    if args.library == "onnx":
+        onnx(args.model_dir, args.folder)
+    else:
+        openvino(args.model_dir, args.folder, args.texts)
+
+
+if __name__ == "__main__":
+    main()
