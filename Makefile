@@ -88,9 +88,11 @@ fix: dev ## format and apply lint fixes
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-bench: dev artifact ## encoder, server, memory, index, ingest and dialects (TEXTS=folder with real texts, STS=pairs.tsv for quality)
+bench: dev artifact ## encoder, server, latency, priority, memory, index, ingest and dialects (TEXTS=folder with real texts, STS=pairs.tsv for quality)
 	$(RUN) -m benchmarks.encode --model $(ARTIFACT)
 	$(RUN) -m benchmarks.serve --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
+	$(RUN) -m benchmarks.latency --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
+	$(RUN) -m benchmarks.priority --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(RUN) -m benchmarks.memory --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(RUN) -m benchmarks.index
 	$(RUN) -m benchmarks.ingest --model $(ARTIFACT)

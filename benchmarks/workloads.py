@@ -5,6 +5,8 @@ the characters are drawn, seeded, from the calibration texts, so that tokens loo
 """
 
 import json
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +22,32 @@ LENGTHS = {
 }
 # What load.lua replaces with characters that make each request unique.
 UNIQUE = "@@"
+# Not among load.lua's characters: no text of `unique` is one of wrk's.
+FIRST = "问"
 
 
 def generate(name: str, count: int, seed: int = 1) -> list[str]:
     """`count` texts of the workload `name`: queries, laws or mixed."""
     random = np.random.default_rng(seed)
-    pool = "".join(
-        c for text in read_texts(CALIBRATION, at_least=1) for c in text if "一" <= c <= "鿿"
-    )
+    pool = _characters()
     lengths = np.interp(random.random(count), QUANTILES, LENGTHS[name]).astype(int)
     starts = random.integers(0, len(pool) - 1, count)
     return [(pool[start:] + pool)[:length] for start, length in zip(starts, lengths, strict=True)]
+
+
+def unique(texts: Sequence[str], numbers: Iterable[int]) -> Iterator[str]:
+    """A text for each number, in turn, made unique by three characters of the number's own."""
+    alphabet = sorted(set(_characters()))
+    for number in numbers:
+        high, low = divmod(number, len(alphabet))
+        yield FIRST + alphabet[high] + alphabet[low] + texts[number % len(texts)]
+
+
+@cache
+def _characters() -> str:
+    """The Chinese characters of the calibration texts, as they follow each other."""
+    texts = read_texts(CALIBRATION, at_least=1)
+    return "".join(c for text in texts for c in text if "一" <= c <= "鿿")
 
 
 def load(name: str, count: int, texts: Path | None) -> list[str]:

@@ -26,3 +26,22 @@ def test_each_case_has_a_table_with_every_number() -> None:
         "| 12,345 |",
         "",
     ]
+
+
+def test_a_mean_told_apart_stands_in_columns_beside_the_percentiles() -> None:
+    line = {
+        "case": "latency",
+        "load": 0.9,
+        "p99.9_ms": 20.06,
+        "mean_ms": {"total": 4.5, "late": 0.1},
+    }
+    assert list(report([{**line, "machine": MACHINE}]))[3:5] == [
+        "| load | p99.9 ms | mean ms total | mean ms late |",
+        "|---|---|---|---|",
+    ]
+
+
+def test_a_yes_is_shown_as_such() -> None:
+    line = {"case": "priority", "p99_ratio": 2.11, "met": True, "machine": MACHINE}
+    assert "| 2.11 | yes |" in report([line])
+    assert "| 2.11 | no |" in report([{**line, "met": False}])

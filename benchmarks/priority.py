@@ -1,0 +1,157 @@
+"""What do single queries and a bulk client do to each other?
+
+    python -m benchmarks.priority [--texts FOLDER] [--seconds 8] [--turns 3]
+
+Queries of one text, 50 a second at random moments (Poisson, seeded, latency from the intended start), and
+a bulk client that sends 512 law articles a request, one request after the other. In turn within one run:
+the queries alone, the bulk client alone, both. Asked: the queries' p99 is at most 3 times the idle one,
+and bulk keeps at least 0.8 of its rate. Every text is unique. One JSON line.
+"""
+
+import argparse
+import http.client
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from benchmarks import machine, openloop, workloads
+from benchmarks.serve import server
+from server.config import DEFAULT_MODEL
+
+BULK_TEXTS = 512
+QUERIES_PER_S = 50
+# Enough for 0.6 s of queries that all wait.
+CONNECTIONS = 32
+P99_RATIO, BULK_RATIO = 3.0, 0.8
+
+
+def main() -> None:
+    arguments = _arguments()
+    facts = machine.facts()
+    queries = workloads.load("queries", 2000, arguments.texts)
+    laws = workloads.load("laws", 2000, arguments.texts)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        server(arguments.model, Path(scratch)) as (url, _),
+    ):
+        line = _measure(f"{url}/embed", queries, laws, arguments)
+    print(json.dumps({**line, "machine": facts}), flush=True)
+
+
+def _measure(
+    url: str, queries: Sequence[str], laws: Sequence[str], arguments: argparse.Namespace
+) -> dict[str, Any]:
+    questions, articles = workloads.unique(queries, count()), workloads.unique(laws, count())
+    idle, beside = list[openloop.Run](), list[openloop.Run]()
+    alone_s, shared_s = list[float](), list[float]()
+    # The first turn, a short one, warms up.
+    for turn in range(arguments.turns + 1):
+        seconds = arguments.seconds if turn else 1
+        # At the same moments with the bulk client as without.
+        starts = openloop.poisson(QUERIES_PER_S, seconds, turn)
+        without = _ask(url, questions, starts)
+        with Bulk(url, articles) as alone:
+            time.sleep(seconds)
+        with Bulk(url, articles) as shared:
+            together = _ask(url, questions, starts)
+        if turn:
+            idle.append(without)
+            beside.append(together)
+            alone_s += alone.took_s
+            shared_s += shared.took_s
+    if not (alone_s and shared_s):
+        raise SystemExit(f"no bulk request took less than {arguments.seconds} s; set --seconds")
+    return _line(idle, beside, alone_s, shared_s)
+
+
+def _ask(url: str, texts: Iterator[str], starts: openloop.Seconds) -> openloop.Run:
+    requests = [
+        openloop.post(url, json.dumps({"texts": [text]}).encode())
+        for text in islice(texts, len(starts))
+    ]
+    return openloop.run(url, requests, starts, CONNECTIONS)
+
+
+class Bulk(threading.Thread):
+    """Sends large requests, one after the other, while the block runs; a failed one ends the benchmark."""
+
+    def __init__(self, url: str, texts: Iterator[str]) -> None:
+        super().__init__()
+        self.took_s: list[float] = []
+        self._url, self._texts = urlsplit(url), texts
+        self._ended, self._failed = threading.Event(), ""
+
+    def __enter__(self) -> "Bulk":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join()
+        if self._failed:
+            raise SystemExit(self._failed)
+
+    def run(self) -> None:
+        connection = http.client.HTTPConnection(
+            self._url.hostname or "", self._url.port, timeout=120
+        )
+        while not self._ended.is_set():
+            body = json.dumps({"texts": list(islice(self._texts, BULK_TEXTS))})
+            started = time.perf_counter()
+            connection.request("POST", self._url.path, body, {"content-type": "application/json"})
+            reply = connection.getresponse()
+            reply.read()
+            if reply.status != 200:
+                self._failed = f"a bulk request was answered with {reply.status}"
+                return
+            # The last one is not counted: it ends without company.
+            if not self._ended.is_set():
+                self.took_s.append(time.perf_counter() - started)
+        connection.close()
+
+
+def _line(
+    idle: Sequence[openloop.Run],
+    beside: Sequence[openloop.Run],
+    alone_s: Sequence[float],
+    shared_s: Sequence[float],
+) -> dict[str, Any]:
+    line: dict[str, Any] = {"case": "priority", "queries_per_s": QUERIES_PER_S}
+    for name, runs in (("idle", idle), ("beside", beside)):
+        latency_ms = np.concatenate([run.latency_s for run in runs]) * 1e3
+        for q in (50, 99):
+            line[f"{name}_p{q}_ms"] = round(float(np.percentile(latency_ms, q)), 3)
+    for name, took_s in (("alone", alone_s), ("shared", shared_s)):
+        line[f"bulk_{name}_per_s"] = round(BULK_TEXTS * len(took_s) / sum(took_s), 1)
+    line["p50_ratio"] = round(line["beside_p50_ms"] / line["idle_p50_ms"], 2)
+    line["p99_ratio"] = round(line["beside_p99_ms"] / line["idle_p99_ms"], 2)
+    line["bulk_ratio"] = round(line["bulk_shared_per_s"] / line["bulk_alone_per_s"], 3)
+    line["met"] = line["p99_ratio"] <= P99_RATIO and line["bulk_ratio"] >= BULK_RATIO
+    line["requests"] = sum(len(run.latency_s) for run in idle)
+    line["bulk_requests"] = len(shared_s)
+    late_s = np.concatenate([run.lateness_s for run in (*idle, *beside)])
+    line["late_p99_ms"] = round(float(np.percentile(late_s, 99)) * 1e3, 3)
+    return line
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
+    parser.add_argument("--texts", type=Path, help="folder with queries.json and laws.json")
+    parser.add_argument("--seconds", type=int, default=8)
+    parser.add_argument("--turns", type=int, default=3, help="alternations; all requests count")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
