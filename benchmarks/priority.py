@@ -11,11 +11,13 @@ and bulk keeps at least 0.8 of its rate. Every text is unique. One JSON line.
 import argparse
 import http.client
 import json
+import multiprocessing
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,6 +32,7 @@ BULK_TEXTS = 512
 QUERIES_PER_S = 50
 # Enough for 0.6 s of queries that all wait.
 CONNECTIONS = 32
+FORK = multiprocessing.get_context("fork")
 P99_RATIO, BULK_RATIO = 3.0, 0.8
 
 
@@ -80,42 +83,52 @@ def _ask(url: str, texts: Iterator[str], starts: openloop.Seconds) -> openloop.R
     return openloop.run(url, requests, starts, CONNECTIONS)
 
 
-class Bulk(threading.Thread):
-    """Sends large requests, one after the other, while the block runs; a failed one ends the benchmark."""
+class Bulk:
+    """Sends large requests, one after the other, while the block runs; a failed one ends the benchmark.
+
+    A process of its own: as a thread it would hold the interpreter when a query is to be sent.
+    """
 
     def __init__(self, url: str, texts: Iterator[str]) -> None:
-        super().__init__()
         self.took_s: list[float] = []
-        self._url, self._texts = urlsplit(url), texts
-        self._ended, self._failed = threading.Event(), ""
+        self._ended = FORK.Event()
+        self._texts = texts
+        self._found, found = FORK.Pipe(duplex=False)
+        self._process = FORK.Process(target=_send, args=(url, texts, self._ended, found))
+        self._process.start()
+        found.close()
 
     def __enter__(self) -> "Bulk":
-        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self.join()
-        if self._failed:
-            raise SystemExit(self._failed)
+        try:
+            took_s = self._found.recv()
+        except EOFError:
+            raise SystemExit("a bulk request failed") from None
+        self._process.join()
+        # The last one ended without company.
+        self.took_s = took_s[:-1]
+        # Taken there, and not to be taken here again.
+        for _taken in islice(self._texts, BULK_TEXTS * len(took_s)):
+            pass
 
-    def run(self) -> None:
-        connection = http.client.HTTPConnection(
-            self._url.hostname or "", self._url.port, timeout=120
-        )
-        while not self._ended.is_set():
-            body = json.dumps({"texts": list(islice(self._texts, BULK_TEXTS))})
-            started = time.perf_counter()
-            connection.request("POST", self._url.path, body, {"content-type": "application/json"})
-            reply = connection.getresponse()
-            reply.read()
-            if reply.status != 200:
-                self._failed = f"a bulk request was answered with {reply.status}"
-                return
-            # The last one is not counted: it ends without company.
-            if not self._ended.is_set():
-                self.took_s.append(time.perf_counter() - started)
-        connection.close()
+
+def _send(url: str, texts: Iterator[str], ended: Event, found: "Connection[Any, Any]") -> None:
+    address = urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=120)
+    took_s = []
+    while not ended.is_set():
+        body = json.dumps({"texts": list(islice(texts, BULK_TEXTS))})
+        started = time.perf_counter()
+        connection.request("POST", address.path, body, {"content-type": "application/json"})
+        reply = connection.getresponse()
+        reply.read()
+        if reply.status != 200:
+            raise SystemExit(f"a bulk request was answered with {reply.status}")
+        took_s.append(time.perf_counter() - started)
+    found.send(took_s)
 
 
 def _line(
