@@ -1,7 +1,6 @@
 """Puts the dialects on their paths, and answers in a dialect's own shape where no route does."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TypedDict
@@ -28,21 +27,18 @@ from server.api import (
     tei,
     weaviate,
 )
-from server.api.http import Endpoint, Reply
+from server.api.http import Endpoint
 from server.api.ollama import OLLAMA
 from server.api.openai import OPENAI
 from server.api.operation import Dialect, Operation
 from server.api.shape import NATIVE
 from server.config import Config
 from server.encoder import Model
-from server.errors import InternalError, MethodNotAllowed, RouteNotFound, ServerError
+from server.errors import MethodNotAllowed, RouteNotFound, ServerError
 from server.library import Library
 from server.metrics import Metrics
 from server.models import Models
 from server.store.folder import DataFolder
-
-log = logging.getLogger(__name__)
-
 
 # A path where nothing is answers in the shape of those beside it.
 BENEATH = {"/v1/": OPENAI, "/api/": OLLAMA}
@@ -76,7 +72,7 @@ def create_app(models: Sequence[Model], config: Config, folder: DataFolder) -> S
     starlette = App(
         routes=_routes(endpoints),
         lifespan=lifespan,
-        exception_handlers={HTTPException: refusals.of_router, Exception: refusals.unforeseen},
+        exception_handlers={HTTPException: refusals.of_router},
     )
     # A path with a slash too many is a 404 like any other, not a redirect that POST clients drop.
     starlette.router.redirect_slashes = False
@@ -175,19 +171,9 @@ class Refusals:
         else:
             found = RouteNotFound(f"no such path: {path}")
         headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-        return _response(self._dialect(path).error_reply(found), headers)
-
-    async def unforeseen(self, request: Request, error: Exception) -> Response:
-        """The last handler: whatever was raised outside an endpoint."""
-        path = request.url.path
-        log.error("%s %s failed", request.method, path, exc_info=error)
-        found = InternalError("an internal error occurred; see the log")
-        return _response(self._dialect(path).error_reply(found), {})
+        reply = self._dialect(path).error_reply(found)
+        return Response(reply.body, reply.status, headers, media_type=reply.content_type.decode())
 
     def _dialect(self, path: str) -> Dialect:
         beneath = (spoken for start, spoken in BENEATH.items() if path.startswith(start))
         return self._spoken.get(path) or next(beneath, NATIVE)
-
-
-def _response(reply: Reply, headers: dict[str, str]) -> Response:
-    return Response(reply.body, reply.status, headers, media_type=reply.content_type.decode())

@@ -99,6 +99,10 @@ class Lanes:
     def accepting(self) -> bool:
         return not self._closing
 
+    def check_accepting(self) -> None:
+        if self._closing:
+            raise ShuttingDown("the server is stopping", retry_after_s=5)
+
     def submit(self, tenant: Tenant, job: Job) -> None:
         """Queue a job; raises Overloaded, RequestTooLarge or ShuttingDown, and then nothing waits.
 
@@ -106,8 +110,7 @@ class Lanes:
         together.
         """
         with self._lock:
-            if self._closing:
-                raise ShuttingDown("the server is stopping", retry_after_s=5)
+            self.check_accepting()
             if not any(tenant.queue.tokens):
                 tenant.had_s = max(tenant.had_s, self._level_s)
             tenant.queue.add(job, job.arrived, tenant.rate * self._count)
@@ -138,8 +141,7 @@ class Lanes:
     def check_room(self, tenant: Tenant, texts: int, tokens: int) -> None:
         """Raise what `submit` would, of a job whose tokens are not all known: at least so many."""
         with self._lock:
-            if self._closing:
-                raise ShuttingDown("the server is stopping", retry_after_s=5)
+            self.check_accepting()
             tenant.queue.check_room(texts, tokens, tenant.rate * self._count)
 
     def close(self, timeout_s: float) -> None:

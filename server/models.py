@@ -3,12 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from server.config import Config
 from server.encoder import SAME_VECTORS, Model
 from server.engine import Engine, lanes_for, wide_threads
-from server.errors import BadSettings, ModelNotFound
+from server.errors import BadSettings, EmptyInput, ModelNotFound, TaskNotServed
 from server.metrics import Metrics
 from server.types import InputType
 
@@ -102,6 +102,17 @@ class Models:
     def accepting(self) -> bool:
         """Whether new requests are taken: false once it is closing."""
         return self._lanes.accepting
+
+    def check_accepting(self) -> None:
+        """Raise ShuttingDown unless new requests are taken."""
+        self._lanes.check_accepting()
+
+    def rerank(self, query: str, texts: Sequence[str]) -> NoReturn:
+        """Refused until a reranker can be loaded, after the request has been checked."""
+        if not query:
+            raise EmptyInput("query is empty")
+        self.default.check(texts)
+        raise TaskNotServed("no reranker is loaded; the served models embed texts")
 
     def close(self) -> None:
         """Finish accepted work within the configured time; blocks."""

@@ -5,6 +5,7 @@ than the rest of a small request's handling.
 """
 
 import asyncio
+import base64
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
@@ -28,6 +29,7 @@ from server.metrics import Metrics, now
 from server.models import Models
 from server.shelf import Shelf
 from server.store.filters import Filter, check
+from server.types import Vectors
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -127,8 +129,13 @@ async def answered(handler: Handler, error_reply: ErrorReply, call: Call) -> Rep
     except ServerError as error:
         return error_reply(error)
     except Exception:
-        log.exception("%s failed", call.scope["path"])
-        return error_reply(InternalError("an internal error occurred; see the log"))
+        return error_reply(_unforeseen(call.scope))
+
+
+def _unforeseen(scope: Scope) -> InternalError:
+    """What is said of the exception being handled, which the log tells in full."""
+    log.exception("%s failed", scope["path"])
+    return InternalError("an internal error occurred; see the log")
 
 
 class Share:
@@ -198,9 +205,7 @@ class Endpoint:
             await self._serve(scope, receive, send)
         except Exception:
             # Outside of the handler, whose own errors are answered where it is called.
-            log.exception("%s failed", scope["path"])
-            unforeseen = InternalError("an internal error occurred; see the log")
-            await send_reply(scope, send, self._error_reply(unforeseen))
+            await send_reply(scope, send, self._error_reply(_unforeseen(scope)))
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         with Share(MAX_LARGE_BODIES * self._max_body_bytes) as share:
@@ -400,6 +405,16 @@ async def send_reply(scope: Scope, send: Send, reply: Reply, extra: Headers | No
 
 def json_body(value: Any) -> bytes:
     return msgspec.json.encode(value)
+
+
+def truncated_header(number: int) -> tuple[bytes, bytes]:
+    """How many of the request's texts were cut."""
+    return b"x-truncated", b"%d" % number
+
+
+def base64_rows(vectors: Vectors) -> list[str]:
+    """Each row's float32, little-endian: as numpy has it on every machine that onnxruntime runs on."""
+    return [base64.b64encode(row.tobytes()).decode() for row in vectors]
 
 
 def collection_of(call: Call) -> str:

@@ -3,13 +3,20 @@
 TEI's clients post to the same path; a body with `inputs` is handed to the function given for it.
 """
 
-import base64
 from typing import Literal
 
 import msgspec
 import orjson
 
-from server.api.http import Call, Handler, Reply, decode, json_body
+from server.api.http import (
+    Call,
+    Handler,
+    Reply,
+    base64_rows,
+    decode,
+    json_body,
+    truncated_header,
+)
 from server.api.operation import Operation
 from server.api.shape import NATIVE
 from server.engine import Embedded
@@ -81,9 +88,8 @@ class _Form(msgspec.Struct):
 
 
 def _reply(embedded: Embedded, encoding_format: str) -> Reply:
-    headers = [(b"x-truncated", str(len(embedded.truncated)).encode())]
+    headers = [truncated_header(len(embedded.truncated))]
     if encoding_format == "base64":
-        rows = [base64.b64encode(row.tobytes()).decode() for row in embedded.vectors]
-        return Reply(json_body({"vectors": rows}), headers=headers)
+        return Reply(json_body({"vectors": base64_rows(embedded.vectors)}), headers=headers)
     body = orjson.dumps({"vectors": embedded.vectors}, option=orjson.OPT_SERIALIZE_NUMPY)
     return Reply(body, headers=headers)

@@ -6,7 +6,15 @@ from typing import Any
 import msgspec
 import orjson
 
-from server.api.http import Call, Reply, decode, json_body, retry_headers, status_of
+from server.api.http import (
+    Call,
+    Reply,
+    decode,
+    json_body,
+    retry_headers,
+    status_of,
+    truncated_header,
+)
 from server.api.operation import Dialect, Operation
 from server.errors import ModelNotFound, ServerError, TextTooLong
 from server.manifest import MODEL_FILE, Manifest
@@ -147,7 +155,7 @@ async def prompt(call: Call) -> Reply:
 
 def _reply(found: EmbedReply | PromptReply, truncated: int) -> Reply:
     body = orjson.dumps(msgspec.structs.asdict(found), option=orjson.OPT_SERIALIZE_NUMPY)
-    return Reply(body, headers=[(b"x-truncated", str(truncated).encode())])
+    return Reply(body, headers=[truncated_header(truncated)])
 
 
 async def show(call: Call) -> Reply:

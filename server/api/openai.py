@@ -1,13 +1,21 @@
 """OpenAI's embeddings: POST /v1/embeddings, GET /v1/models and /v1/models/{id}."""
 
-import base64
 from functools import partial
 from typing import Any, Literal
 
 import msgspec
 import orjson
 
-from server.api.http import Call, Reply, decode, json_body, retry_headers, status_of
+from server.api.http import (
+    Call,
+    Reply,
+    base64_rows,
+    decode,
+    json_body,
+    retry_headers,
+    status_of,
+    truncated_header,
+)
 from server.api.operation import Dialect, Operation
 from server.errors import (
     CallerError,
@@ -117,7 +125,7 @@ async def embeddings(call: Call) -> Reply:
         "model": choice.name,
         "usage": usage,
     }
-    headers = [(b"x-truncated", str(len(embedded.truncated)).encode())]
+    headers = [truncated_header(len(embedded.truncated))]
     return Reply(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), headers=headers)
 
 
@@ -143,10 +151,7 @@ def texts_of(given: str | list[Any]) -> list[str]:
 
 
 def _rows(vectors: Vectors, encoding_format: str | None) -> list[Any]:
-    if encoding_format == "base64":
-        # numpy is little-endian on every machine that onnxruntime runs on.
-        return [base64.b64encode(row.tobytes()).decode() for row in vectors]
-    return list(vectors)
+    return base64_rows(vectors) if encoding_format == "base64" else list(vectors)
 
 
 async def list_models(call: Call) -> Reply:

@@ -5,7 +5,6 @@ import msgspec
 from server.api.http import Call, Reply, json_body
 from server.api.operation import Operation
 from server.api.shape import NATIVE
-from server.errors import ShuttingDown
 from server.metrics import Metrics
 
 
@@ -46,8 +45,7 @@ async def health(_: Call) -> Reply:
 
 async def ready(call: Call) -> Reply:
     """The model is loaded, has proved itself, and new requests are accepted."""
-    if not call.models.accepting:
-        raise ShuttingDown("the server is stopping", retry_after_s=5)
+    call.models.check_accepting()
     return Reply(json_body(Ready("ready", call.models.choose("").name)))
 
 

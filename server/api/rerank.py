@@ -10,7 +10,7 @@ import msgspec
 
 from server.api.http import Call, Handler, Reply, decode, json_body, retry_headers, status_of
 from server.api.operation import Dialect, Operation
-from server.errors import EmptyInput, InvalidRequest, ServerError, TaskNotServed
+from server.errors import InvalidRequest, ServerError
 
 
 class Document(msgspec.Struct):
@@ -75,12 +75,8 @@ def _either(tei: Handler) -> Handler:
 async def rerank(call: Call) -> Reply:
     """Refused until a reranker can be loaded, after the request has been checked."""
     request = decode(call.body, RerankRequest)
-    if not request.query:
-        raise EmptyInput("query is empty")
-    call.models.default.check(
-        [each if isinstance(each, str) else each.text for each in request.documents]
-    )
-    raise TaskNotServed("no reranker is loaded; the served models embed texts")
+    texts = [each if isinstance(each, str) else each.text for each in request.documents]
+    call.models.rerank(request.query, texts)
 
 
 def error_reply(error: ServerError) -> Reply:

@@ -21,11 +21,12 @@ from server.api.http import (
     json_body,
     retry_headers,
     status_of,
+    truncated_header,
 )
 from server.api.operation import Dialect, Operation
 from server.config import Config
 from server.engine import Embedded, Engine, unit
-from server.errors import EmptyInput, InvalidRequest, ServerError, ShuttingDown, TaskNotServed
+from server.errors import EmptyInput, InvalidRequest, ServerError, TaskNotServed
 from server.metrics import now
 from server.models import Choice
 from server.tokenizer import Token
@@ -245,16 +246,12 @@ async def rerank(call: Call) -> Reply:
 
 async def _rerank(call: Call) -> Reply:
     request = decode(call.body, RerankRequest)
-    if not request.query:
-        raise EmptyInput("query is empty")
-    call.models.default.check(request.texts)
-    raise TaskNotServed("no reranker is loaded; the served models embed texts")
+    call.models.rerank(request.query, request.texts)
 
 
 async def ping(call: Call) -> Reply:
     """An empty body, as SageMaker asks."""
-    if not call.models.accepting:
-        raise ShuttingDown("the server is stopping", retry_after_s=5)
+    call.models.check_accepting()
     return Reply(b"", content_type=b"text/plain")
 
 
@@ -302,7 +299,7 @@ def _headers(texts: list[str], embedded: Embedded, started: float) -> Headers:
     total = _milliseconds(now() - started)
     times = embedded.times
     return [
-        (b"x-truncated", b"%d" % len(embedded.truncated)),
+        truncated_header(len(embedded.truncated)),
         (b"x-compute-type", b"cpu"),
         (b"x-compute-time", total),
         (b"x-compute-characters", b"%d" % sum(map(len, texts))),

@@ -6,9 +6,17 @@ from typing import Any, Literal, cast
 import msgspec
 import orjson
 
-from server.api.http import Call, Reply, decode, json_body, retry_headers, status_of
+from server.api.http import (
+    Call,
+    Reply,
+    decode,
+    json_body,
+    retry_headers,
+    status_of,
+    truncated_header,
+)
 from server.api.operation import Dialect, Operation
-from server.errors import InvalidRequest, ServerError, ShuttingDown
+from server.errors import InvalidRequest, ServerError
 from server.manifest import Manifest
 from server.types import InputType
 
@@ -103,7 +111,7 @@ async def vectors(call: Call) -> Reply:
     body: dict[str, Any] = {"vectors": embedded.vectors, "dims": width}
     if request.texts is None:
         body = {"text": request.text, "vector": embedded.vectors[0], "dim": width}
-    headers = [(b"x-truncated", str(len(embedded.truncated)).encode())]
+    headers = [truncated_header(len(embedded.truncated))]
     return Reply(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), headers=headers)
 
 
@@ -142,8 +150,7 @@ async def live(_: Call) -> Reply:
 
 
 async def ready(call: Call) -> Reply:
-    if not call.models.accepting:
-        raise ShuttingDown("the server is stopping", retry_after_s=5)
+    call.models.check_accepting()
     return Reply(b"", 204)
 
 
