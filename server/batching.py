@@ -87,6 +87,10 @@ class Item:
 Batch = list[Item]
 
 
+def tokens_of(batch: Batch) -> int:
+    return sum(len(item.ids) for item in batch)
+
+
 class _Line:
     """Waiting items of one kind, by length and in order of arrival."""
 
@@ -261,11 +265,11 @@ class Queue:
 
     def began(self, batch: Batch) -> None:
         """To be told of a batch that is computed without having waited here."""
-        self._running_tokens += sum(len(item.ids) for item in batch)
+        self._running_tokens += tokens_of(batch)
 
     def ended(self, batch: Batch, now: float) -> None:
         """Every batch that was taken or told of has to come back when its computation is over."""
-        self._running_tokens -= sum(len(item.ids) for item in batch)
+        self._running_tokens -= tokens_of(batch)
         if not self.is_interactive(batch[0].job):
             # subtle: from its end. A batch may take longer than the patience, and bulk work would
             # then be due all the time.

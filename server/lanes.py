@@ -22,7 +22,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from server.batching import Batch, BatchLimits, Item, Job, Queue
+from server.batching import Batch, BatchLimits, Item, Job, Queue, tokens_of
 from server.errors import InferenceFailed, ShuttingDown
 from server.metrics import Metrics, now
 from server.types import Encoder, Vectors
@@ -84,7 +84,7 @@ class Lanes:
         metrics.lanes.set(count)
         for place, kind in enumerate(("interactive", "bulk")):
             metrics.queue_tokens.labels(kind).set_function(partial(self._waiting, place))
-        metrics.queue_texts.set_function(lambda: sum(one.queue.texts for one in self._tenants))
+        metrics.queue_texts.set_function(self._waiting_texts)
         for thread in self._threads:
             thread.start()
 
@@ -119,7 +119,7 @@ class Lanes:
         """Let lanes that sleep look for work."""
         with self._lock:
             if self._idle:
-                self._work.notify(min(self._idle, sum(one.queue.texts for one in self._tenants)))
+                self._work.notify(min(self._idle, self._waiting_texts()))
             elif self._bulk_running and self._waiting(0):
                 self._urgent.notify()
 
@@ -185,7 +185,7 @@ class Lanes:
             )
         ended = now()
         if alone:
-            tokens = sum(len(item.ids) for item in batch)
+            tokens = tokens_of(batch)
             wide = encoder is tenant.wide
             tenant.width.observe(wide=wide, tokens=tokens, seconds=ended - started)
         return self._complete(tenant, batch, vectors, started, ended)
@@ -249,6 +249,9 @@ class Lanes:
         """Tokens of interactive (0) or bulk (1) jobs."""
         return sum(tenant.queue.tokens[kind] for tenant in self._tenants)
 
+    def _waiting_texts(self) -> int:
+        return sum(tenant.queue.texts for tenant in self._tenants)
+
     def _encode(self, encoder: Encoder, batch: Batch) -> Vectors:
         vectors = encoder.encode([item.ids for item in batch])
         if vectors.shape != (len(batch), batch[0].job.vectors.shape[1]):
@@ -258,7 +261,7 @@ class Lanes:
     def _complete(
         self, tenant: Tenant, batch: Batch, vectors: Vectors, started: float, ended: float
     ) -> list[Job]:
-        tokens = sum(len(item.ids) for item in batch)
+        tokens = tokens_of(batch)
         self._metrics.batch_texts.observe(len(batch))
         self._metrics.batch_tokens.observe(tokens)
         finished = []

@@ -10,6 +10,7 @@ import msgspec
 from server.api.http import Call, Reply, json_body
 from server.api.operation import Operation
 from server.api.shape import NATIVE
+from server.store.folder import NAME
 
 REFERENCE = "#/components/schemas/{name}"
 PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
@@ -36,7 +37,7 @@ PARAMETERS: Mapping[str, Json] = {
     },
     "collection": {
         "description": "A collection's name.",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"},
+        "schema": {"type": "string", "pattern": f"^{NAME.pattern}$"},
         "example": "laws",
     },
     "id": {
