@@ -66,10 +66,11 @@ class GraphWriter:
         )
         return name
 
-    def split(self, tensor: str, sizes: str, parts: int, name: str) -> list[str]:
-        """Cut `tensor` along its second axis into `parts` of the given sizes, zero allowed."""
+    def split(self, tensor: str, sizes: str, parts: int, name: str, axis: int = 1) -> list[str]:
+        """Cut `tensor` along an axis into `parts` of the given sizes, zero allowed."""
         outputs = [f"{name}.{part}" for part in range(parts)]
-        self._nodes.append(helper.make_node("Split", [tensor, sizes], outputs, name=name, axis=1))
+        node = helper.make_node("Split", [tensor, sizes], outputs, name=name, axis=axis)
+        self._nodes.append(node)
         return outputs
 
     def branch(self, condition: str, then: Branch, otherwise: Branch, name: str) -> str:

@@ -19,10 +19,11 @@ import onnx.checker
 from tqdm import tqdm
 
 from export import artifact, quantise, texts
-from export.bert import GROUPS, build_model, float_linears, linear_names, site_of
+from export.bert import GROUPS, build_model
 from export.checkpoint import Checkpoint, SentenceSettings, read_checkpoint
 from export.errors import NoSuchModel, UnsupportedModel
 from export.instructions import instructions
+from export.linears import float_linears, layer_names
 from export.verify import Thresholds, embed_each, verify
 from server.cpu import cpu_budget, cpu_features, int8_instruction_set
 from server.encoder import INPUT_IDS, SessionEncoder
@@ -423,9 +424,8 @@ def _steps(source: _Source, settings: Settings) -> int:
         return 3 + (1 if settings.precision == "fp32" else 3)
     if settings.precision == "fp32":
         return 3
-    layers = source.checkpoint.shape.layers
-    sites = {site_of(name) for index in range(layers) for name in linear_names(index)}
-    return 3 + len(sites)
+    layers = range(source.checkpoint.shape.layers)
+    return 3 + sum(len(layer_names(source.checkpoint, index).sites) for index in layers)
 
 
 class _Progress:

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from export.bert import GROUPS, build_model, float_linears
+from export.bert import GROUPS, build_model
 from export.checkpoint import Checkpoint, read_checkpoint
+from export.linears import float_linears
 from export.pipeline import serialize
 from export.quantise import quantize
 from server.encoder import SessionEncoder

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper, shape_inference
 
-from export.bert import GROUPS, build_model, float_linears, quantize_rows
+from export.bert import GROUPS, build_model, quantize_rows
 from export.checkpoint import Checkpoint
 from export.graph import IR_VERSION, OPSET
+from export.linears import float_linears
 from export.quantise import quantize
 from server.encoder import SessionEncoder, pack
 from server.session import open_session
@@ -244,29 +246,16 @@ def test_from_the_last_query_on_cls_pooling_computes_one_row_a_text(
     rows = rows_of_every_node(model, texts, tmp_path)
     for index, expected in ((0, sum(lengths)), (1, len(lengths))):
         layer = f"encoder.layer.{index}"
-        # Keys, values and what they are made of need every token; a context is put together of
-        # groups; the first rows of a layer are picked by the next.
-        found = {
-            name: count
-            for name, count in rows.items()
-            if name.startswith(layer)
-            and not name.startswith(
-                tuple(
-                    f"{layer}.attention.{part}"
-                    for part in (
-                        "self.key",
-                        "self.value",
-                        "self.smoothed",
-                        "self.quantized",
-                        "context.",
-                    )
-                )
-            )
-            and not name.endswith(".first_row")
-        }
-        assert {f"{layer}.attention.self.query", f"{layer}.output.LayerNorm"} <= found.keys()
+        after = ("attention.output.dense", "intermediate.dense", "output.dense", "output.LayerNorm")
+        found = {part: rows[f"{layer}.{part}"] for part in ("attention.self.query", *after)}
         assert found == dict.fromkeys(found, expected)
-        assert rows[f"{layer}.attention.self.key"] == sum(lengths)
+    attention = "encoder.layer.0.attention.self"
+    assert {rows[f"{attention}.{part}"] for part in ("key", "value")} == {sum(lengths)}
+    attention = "encoder.layer.1.attention.self"
+    by_head = {name: n for name, n in rows.items() if re.fullmatch(rf"{attention}\.\w+\.\d", name)}
+    assert by_head == {
+        f"{attention}.{part}.{head}": len(lengths) for part in ("key", "value") for head in range(4)
+    }
 
 
 def test_mean_pooling_computes_every_row_of_the_last_layer(tmp_path: Path) -> None:

@@ -9,19 +9,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 
-from export.bert import (
-    GROUPS,
-    HIDDEN,
-    BlockwiseLinear,
-    FloatLinear,
-    Int8Linear,
-    Linears,
-    build_embeddings,
-    build_layer,
-    build_model,
-    float_linears,
-)
+from export.bert import GROUPS, HIDDEN, build_embeddings, build_layer, build_model
 from export.checkpoint import Checkpoint, read_checkpoint
+from export.linears import BlockwiseLinear, FloatLinear, Int8Linear, Linears, float_linears
 from export.quantise import (
     Rows,
     fake_quantize,
@@ -179,8 +169,12 @@ def test_progress_names_every_activation_once(tmp_path: Path) -> None:
         threads=1,
         progress=seen.append,
     )
-    parts = ["attention.self", "attention.output.dense", "intermediate.dense", "output.dense"]
-    assert seen == [f"encoder.layer.{index}.{part}" for index in (0, 1) for part in parts]
+    after = ["attention.output.dense", "intermediate.dense", "output.dense"]
+    by_head = ["attention.self", "attention.self.key", "attention.self.value"]
+    assert seen == [
+        *(f"encoder.layer.0.{part}" for part in ("attention.self", *after)),
+        *(f"encoder.layer.1.{part}" for part in (*by_head, *after)),
+    ]
 
 
 def test_report_tells_what_each_search_chose(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from export.bert import GROUPS, build_model, float_linears
+from export.bert import GROUPS, build_model
 from export.checkpoint import Checkpoint, read_checkpoint
+from export.linears import float_linears
 from export.pipeline import serialize
 from server.encoder import SAME_VECTORS, Model, SessionEncoder, row_cosines
 from server.manifest import MODEL_FILE, TextRules
