@@ -17,6 +17,7 @@ import numpy as np
 import tokenizers
 
 from server.manifest import TextRules
+from server.pieces import Pieces
 from server.types import Ids, InputType, Tokens
 
 # Texts of more characters than this per token of the maximum are first tried by their beginning: a
@@ -27,7 +28,7 @@ CHARACTERS_PER_TOKEN = 16
 MOST_BEGINNINGS = 64
 
 # A lone text of so many characters keeps the interpreter lock: with 16 clients, waiting to get it back
-# from the lanes took longer than the 20 us of tokenising.
+# from the lanes took longer than tokenising.
 QUICK_CHARACTERS = 256
 
 # What is left of a text that is too long.
@@ -54,9 +55,12 @@ class Tokenizer:
     def __init__(self, tokenizer_json: str, rules: TextRules) -> None:
         self.rules = rules
         self._json = tokenizer_json
-        self._tokenizer = tokenizers.Tokenizer.from_str(tokenizer_json)
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(rules.max_tokens)
+        self._unlimited = tokenizers.Tokenizer.from_str(tokenizer_json)
+        self._unlimited.no_padding()
+        self._unlimited.no_truncation()
+        self._pieces = Pieces.of(msgspec.json.decode(tokenizer_json), self._read_piece)
+        self._before, self._after = self._special_around()
+        self._tokenizer = self._cutting("right")
         self._long = CHARACTERS_PER_TOKEN * rules.max_tokens
         self._instructions: dict[InputType, str] = {
             "query": rules.query_instruction,
@@ -73,29 +77,53 @@ class Tokenizer:
         lone surrogate.
         """
         prepared = [self._prepared(text, input_type) for text in texts]
+        known = [self._from_pieces(text, keep) for text in prepared]
+        rest = [text for text, found in zip(prepared, known, strict=True) if found is None]
+        asked = iter(self._ask(rest, keep) if rest else ())
+        ids: list[Ids] = []
+        truncated = []
+        for index, found in enumerate(known):
+            row, cut = found or next(asked)
+            ids.append(np.array(row, dtype=np.int64))
+            if cut:
+                truncated.append(index)
+        return Tokens(ids, truncated)
+
+    def _from_pieces(self, text: str, keep: Kept) -> tuple[list[int], bool] | None:
+        """The token ids, and whether some were cut off; None if the library has to be asked."""
+        if self._pieces is None or len(text) > self._long:
+            return None
+        ids = self._pieces.ids(text)
+        if ids is None:
+            return None
+        room = self.rules.max_tokens - len(self._before) - len(self._after)
+        excess = len(ids) - room
+        if excess > 0:
+            ids = ids[:room] if keep == "beginning" else ids[excess:]
+        return [*self._before, *ids, *self._after], excess > 0
+
+    def _ask(self, texts: Sequence[str], keep: Kept) -> list[tuple[list[int], bool]]:
+        """The same, of prepared texts, by the library."""
         tokenizer = self._tokenizer if keep == "beginning" else self._from_the_end
         try:
-            read = [
-                self._excerpt(t, tokenizer, keep) if len(t) > self._long else t for t in prepared
-            ]
+            read = [self._excerpt(t, tokenizer, keep) if len(t) > self._long else t for t in texts]
             if len(read) == 1 and len(read[0]) <= QUICK_CHARACTERS:
                 encodings = [tokenizer.encode(read[0])]
             else:
                 encodings = tokenizer.encode_batch_fast(read)
         except TypeError:
             # What the library says to a lone surrogate; Python's own error says it plainly.
-            "".join(prepared).encode()
+            "".join(texts).encode()
             raise
-        ids: list[Ids] = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
         full = self.rules.max_tokens
         # subtle: .overflowing copies every cut-off piece, so only texts of full length are asked.
-        truncated = [
-            index
-            for index, encoding in enumerate(encodings)
-            if len(read[index]) < len(prepared[index])
-            or (len(ids[index]) == full and encoding.overflowing)
+        return [
+            (
+                encoding.ids,
+                len(excerpt) < len(text) or (len(encoding) == full and bool(encoding.overflowing)),
+            )
+            for text, excerpt, encoding in zip(texts, read, encodings, strict=True)
         ]
-        return Tokens(ids, truncated)
 
     def length(self, text: str, input_type: InputType) -> int:
         """Tokens of a text as `encode` would read it without a maximum."""
@@ -133,21 +161,28 @@ class Tokenizer:
         encodings = self._unlimited.encode_batch_fast(prepared, add_special_tokens=False)
         return [len(encoding) for encoding in encodings]
 
-    @cached_property
-    def _unlimited(self) -> tokenizers.Tokenizer:
-        """The same without truncation; only long documents need it, so it is made on demand."""
-        unlimited = tokenizers.Tokenizer.from_str(self._json)
-        unlimited.no_padding()
-        unlimited.no_truncation()
-        return unlimited
+    def _cutting(self, direction: str) -> tokenizers.Tokenizer:
+        """The same with truncation, at the side that `direction` names."""
+        cutting = tokenizers.Tokenizer.from_str(self._json)
+        cutting.no_padding()
+        cutting.enable_truncation(self.rules.max_tokens, direction=direction)
+        return cutting
 
     @cached_property
     def _from_the_end(self) -> tokenizers.Tokenizer:
-        """The same, cutting off beginnings; made on demand, because hardly anybody wants it."""
-        cutting = tokenizers.Tokenizer.from_str(self._json)
-        cutting.no_padding()
-        cutting.enable_truncation(self.rules.max_tokens, direction="left")
-        return cutting
+        """Made on demand, because hardly anybody wants it."""
+        return self._cutting("left")
+
+    def _read_piece(self, text: str) -> list[int]:
+        return list(self._unlimited.encode(text, add_special_tokens=False).ids)
+
+    def _special_around(self) -> tuple[list[int], list[int]]:
+        """The special tokens before and after a text."""
+        plain, whole = self._read_piece("a"), self._unlimited.encode("a").ids
+        for begin in range(len(whole)):
+            if whole[begin : begin + len(plain)] == plain:
+                return whole[:begin], whole[begin + len(plain) :]
+        return [], []
 
     @cached_property
     def _vocabulary_size(self) -> int:

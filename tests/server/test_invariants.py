@@ -67,7 +67,7 @@ CONNECTS, ASKS = "remote.py", "commands.py"
 LAYERS = (
     "__init__ errors types metrics cpu session hugepages chunking",
     "config manifest",
-    "tokenizer encoder store/*",
+    "pieces tokenizer encoder store/*",
     "batching width sources",
     "lanes",
     "engine",
