@@ -395,7 +395,9 @@ async def send_reply(scope: Scope, send: Send, reply: Reply, extra: Headers | No
         (b"content-length", str(len(reply.body)).encode()),
     ]
     headers = [*(about if reply.status != 204 else ()), *reply.headers, *(extra or ())]
-    write = scope.get(WRITE)
+    # subtle: taken out, because it refers to the scope in its turn. Such circles of every request would
+    # be garbage that only a collection finds.
+    write = scope.pop(WRITE, None)
     if write is not None and extra is None and write(reply.status, headers, reply.body):
         return
     start: Message = {"type": "http.response.start", "status": reply.status, "headers": headers}

@@ -18,6 +18,7 @@ from server import VERSION
 from server.api.http import (
     MAX_LARGE_BODIES,
     SMALL_BODY_BYTES,
+    WRITE,
     Call,
     Endpoint,
     Handler,
@@ -25,6 +26,7 @@ from server.api.http import (
     Reply,
     Share,
     json_body,
+    send_reply,
 )
 from server.api.openai import MAX_INPUTS
 from server.api.shape import error_reply
@@ -1042,3 +1044,19 @@ def test_server_that_stops_while_a_body_comes_says_so(parts: list[bytes]) -> Non
         assert headers[b"connection"] == b"close" and headers[b"retry-after"]
 
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
+
+
+def test_answered_request_leaves_no_circle_of_objects_behind() -> None:
+    written = []
+
+    def write(*reply: object) -> bool:
+        written.append(reply)
+        return True
+
+    async def send(_: object) -> None:
+        raise AssertionError("sent twice")
+
+    scope: dict[str, Any] = {WRITE: write}
+    asyncio.run(send_reply(scope, send, Reply(b"{}")))
+    assert len(written) == 1
+    assert not scope
