@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from server import VERSION, commands
-from server.config import Config, add_flags, flags_given
+from server.config import Config, add_flags, effective, flags_given
 from server.errors import ServerError, StartupError
 
 Command = Callable[[Config, argparse.Namespace], int]
@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
     """Run one command; returns the exit status."""
     arguments = _parser().parse_args(argv)
     try:
-        config = Config.load(os.environ, flags_given(arguments))
+        config, arguments.origins = effective(os.environ, flags_given(arguments))
         logging.basicConfig(
             level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
         )
@@ -76,6 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     _reindex_flags(add("reindex", commands.reindex, "embed a collection anew / 重新计算向量"))
     _collections_flags(add("collections", commands.collections, "list collections / 列出集合"))
+    add_flags(
+        add(
+            "config", commands.show_config, "print the settings that hold, as TOML / 显示生效的设置"
+        )
+    )
     return parser
 
 

@@ -10,7 +10,7 @@ from argparse import Namespace
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from server.config import Config
+from server.config import Config, as_toml
 from server.errors import BadArtifact, BadSettings
 from server.metrics import now
 
@@ -243,3 +243,9 @@ def _known_models(config: Config) -> Mapping[str, str]:
             manifest = parse_manifest(place.folder / MANIFEST_FILE)
             found[manifest.fingerprint] = place.name or manifest.model_id
     return found
+
+
+def show_config(config: Config, arguments: Namespace) -> int:
+    """A TOML file that would have the same effect, with where each value came from."""
+    sys.stdout.write(as_toml(config, arguments.origins))
+    return 0

@@ -1,11 +1,13 @@
-"""Every setting of the server, in one frozen dataclass; the only reader of the environment.
+"""Every setting of the server, in one frozen dataclass; `settings` says where values come from.
 
-A flag wins over its environment variable, which wins over the default. `--help` and the table in
-docs are made from the fields below.
+A flag wins over its environment variable, which wins over the file that --config names, which wins over
+the default. `--help` and the table in docs are made from the fields below.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from server.errors import BadSettings
+from server.settings import DEFAULT, FILE, Given, Origin, env_name, gather
 
-ENV_PREFIX = "INKWELL_"
 DEFAULT_MODEL = Path("models/bge-small-zh-v1.5/onnx-int8")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+# What a value that is of another kind is told to be.
+WANTED = {int: ("a whole number", "整数"), str: ("text", "文本"), Path: ("a path", "路径")}
 
 
 class ModelPlace(NamedTuple):
@@ -43,10 +47,11 @@ class ModelPlaces(tuple[ModelPlace, ...]):
     """At least one."""
 
     @classmethod
-    def of(cls, given: str | Sequence[str]) -> "ModelPlaces":
-        """Flags that were repeated, or a variable with what separates paths in PATH."""
+    def of(cls, given: str | Sequence[str], folder: Path = Path()) -> "ModelPlaces":
+        """Several, or one text with what separates paths in PATH; relative ones start in `folder`."""
         several = given.split(os.pathsep) if isinstance(given, str) else given
-        return cls(map(ModelPlace.of, several))
+        places = map(ModelPlace.of, several)
+        return cls(place._replace(folder=folder / place.folder) for place in places)
 
     def __str__(self) -> str:
         return os.pathsep.join(map(str, self))
@@ -161,24 +166,36 @@ class Config:
         environ: Mapping[str, str],
         flags: Mapping[str, str | Sequence[str] | None] | None = None,
     ) -> "Config":
-        """Settings from flags (None: not given), then environment, then defaults."""
-        known = {setting.name: setting for setting in dataclasses.fields(cls)}
-        values = {}
-        for name, setting in known.items():
-            given = (flags or {}).get(name)
-            if given is None:
-                given = environ.get(env_name(name))
-            if given is not None:
-                values[name] = _parse(setting, given)
-        return cls(**values)
+        """Settings from flags (None: not given), then environment, then file, then defaults."""
+        return effective(environ, flags).config
 
 
-def env_name(setting: str) -> str:
-    return ENV_PREFIX + setting.upper()
+class Effective(NamedTuple):
+    """The settings, and where each has its value from, by name."""
+
+    config: Config
+    origins: Mapping[str, Origin]
+
+
+def effective(
+    environ: Mapping[str, str], flags: Mapping[str, str | Sequence[str] | None] | None = None
+) -> Effective:
+    """What holds; raises BadSettings."""
+    known = {setting.name: setting for setting in dataclasses.fields(Config)}
+    given = gather(known, environ, flags or {})
+    config = Config(**{name: _parse(known[name], each) for name, each in given.items()})
+    origins = {name: given[name].origin if name in given else DEFAULT for name in known}
+    return Effective(config, origins)
 
 
 def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
-    """Give the parser one flag per setting, all of them or those named."""
+    """Give the parser --config and one flag per setting, all of them or those named."""
+    parser.add_argument(
+        f"--{FILE}",
+        metavar="FILE",
+        help="settings as TOML, below flags and variables / TOML 配置文件"
+        f" (default: none, environment: {env_name(FILE)})",
+    )
     for setting in dataclasses.fields(Config):
         if names and setting.name not in names:
             continue
@@ -192,10 +209,8 @@ def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
 
 
 def flags_given(arguments: argparse.Namespace) -> dict[str, str | list[str] | None]:
-    return {
-        setting.name: getattr(arguments, setting.name, None)
-        for setting in dataclasses.fields(Config)
-    }
+    names = (FILE, *(setting.name for setting in dataclasses.fields(Config)))
+    return {name: getattr(arguments, name, None) for name in names}
 
 
 def _shown(setting: "dataclasses.Field[Any]") -> str:
@@ -212,16 +227,26 @@ def _kind(setting: "dataclasses.Field[Any]") -> type:
     return Path if isinstance(setting.default, Path) else type(setting.default)
 
 
-def _parse(setting: "dataclasses.Field[Any]", given: str | Sequence[str]) -> Any:
-    if _is_list(setting):
-        return ModelPlaces.of(given)
-    try:
-        return _kind(setting)(given)
-    except ValueError:
-        raise BadSettings(
-            f"{setting.name} must be a whole number, not {given!r}",
-            f"{setting.name} 必须是整数，而不是 {given!r}",
-        ) from None
+def _parse(setting: "dataclasses.Field[Any]", given: Given) -> Any:
+    """The value in the setting's type: of text, or of what TOML has besides text."""
+    value, kind = given.value, _kind(setting)
+    if _is_list(setting) and (isinstance(value, str) or _are_texts(value)):
+        return ModelPlaces.of(value, given.folder)
+    if type(value) is kind:
+        return value
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            parsed = kind(value)
+            return given.folder / parsed if isinstance(parsed, Path) else parsed
+    english, chinese = WANTED[kind]
+    raise BadSettings(
+        f"{setting.name} must be {english}, not {value!r} ({given.origin.english})",
+        f"{setting.name} 必须是{chinese}，而不是 {value!r}（{given.origin.chinese}）",
+    )
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value)
 
 
 def _check(setting: "dataclasses.Field[Any]", value: Any) -> None:
@@ -232,3 +257,17 @@ def _check(setting: "dataclasses.Field[Any]", value: Any) -> None:
             f"{setting.name} {value} is outside {low} to {high}",
             f"{setting.name} 的值 {value} 超出 {low} 到 {high} 的范围",
         )
+
+
+def as_toml(config: Config, origins: Mapping[str, Origin]) -> str:
+    """The settings as a file for --config, each with the place that it came from."""
+    lines = []
+    for setting in dataclasses.fields(Config):
+        value = getattr(config, setting.name)
+        # TOML's strings, lists of them and numbers are written as JSON's are.
+        plain: Any = value if isinstance(value, int) else str(value)
+        if _is_list(setting):
+            plain = list(map(str, value))
+        written = f"{setting.name} = {json.dumps(plain, ensure_ascii=False)}"
+        lines.append(f"{written}  # {origins[setting.name]}\n")
+    return "".join(lines)

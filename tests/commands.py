@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from server import cli
-from server.config import ENV_PREFIX
+from server.settings import ENV_PREFIX
 
 
 class Said(NamedTuple):

@@ -14,9 +14,10 @@ from starlette.routing import Route
 from server import VERSION, errors
 from server.api import http, openai, tei
 from server.app import _endpoints, _routes, every_operation
-from server.config import Config, env_name
+from server.config import Config
 from server.errors import CallerError, MomentError, ServerError, StartupError
 from server.metrics import Metrics
+from server.settings import env_name
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = {

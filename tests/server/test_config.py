@@ -12,15 +12,15 @@ import pytest
 
 from server import cli
 from server.config import (
-    ENV_PREFIX,
     Config,
     ModelPlace,
     ModelPlaces,
     add_flags,
-    env_name,
+    effective,
     flags_given,
 )
 from server.errors import BadSettings
+from server.settings import ENV_PREFIX, env_name
 
 SETTINGS = dataclasses.fields(Config)
 NAMES = [setting.name for setting in SETTINGS]
@@ -71,7 +71,102 @@ def test_each_variable_has_the_prefix_and_changes_one_setting_only() -> None:
 
 
 def test_variables_of_others_are_ignored() -> None:
-    assert load({"PORT": "1", "HOST": "x", "inkwell_port": "1", "INKWELL_UNKNOWN": "1"}) == Config()
+    assert load({"PORT": "1", "HOST": "x", "inkwell_port": "1"}) == Config()
+
+
+def refusal_of(environ: Mapping[str, str], **flags: str) -> BadSettings:
+    with pytest.raises(BadSettings) as refusal:
+        Config.load(environ, flags)
+    assert HAN.search(refusal.value.chinese)
+    assert not HAN.search(refusal.value.english)
+    return refusal.value
+
+
+def test_unknown_variable_with_the_prefix_is_refused_with_the_nearest() -> None:
+    refused = refusal_of({"INKWELL_PROT": "1"})
+    for text in (refused.english, refused.chinese):
+        assert "INKWELL_PROT" in text
+        assert "INKWELL_PORT" in text
+
+
+# --- the file -------------------------------------------------------------------------------------
+
+
+def written(folder: Path, content: str) -> str:
+    (folder / "inkwell.toml").write_text(content, encoding="utf-8")
+    return str(folder / "inkwell.toml")
+
+
+def test_file_wins_over_default_and_variable_over_file(tmp_path: Path) -> None:
+    file = written(tmp_path, 'port = 9000\nlanes = 3\nmodel_alias = "甲"\n')
+    found = load({env_name("lanes"): "2", env_name("config"): file})
+    assert (found.port, found.lanes, found.model_alias) == (9000, 2, "甲")
+    assert found.max_texts == Config().max_texts
+    assert load({env_name("config"): "elsewhere.toml"}, config=file, port="1").port == 1
+
+
+def test_relative_paths_of_a_file_start_in_its_folder(tmp_path: Path) -> None:
+    file = written(tmp_path, 'data = "d"\nmodel = ["m", "甲=n", "/o"]\n')
+    found = load(config=file)
+    assert found.data == tmp_path / "d"
+    places = (ModelPlace(tmp_path / "m"), ModelPlace(tmp_path / "n", "甲"), ModelPlace(Path("/o")))
+    assert found.model == ModelPlaces(places)
+    assert load(config=file, data="d").data == Path("d")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("prot = 1", ["prot", "port"]),
+        ("[server]\nport = 1", ["server"]),
+        ("port = true", ["port", "True", "inkwell.toml"]),
+        ("port = 1.5", ["port", "1.5"]),
+        ("port = 70000", ["port", "70000", "65535"]),
+        ("host = 1", ["host", "1"]),
+        ("data = 1", ["data", "1"]),
+        ("model = []", ["model", "[]"]),
+        ("model = [1]", ["model", "[1]"]),
+        ("port 1", ["inkwell.toml", "line 1"]),
+        ('host = "\\ud800"', ["inkwell.toml"]),
+    ],
+)
+def test_file_that_cannot_be_meant_is_refused(
+    content: str, said: list[str], tmp_path: Path
+) -> None:
+    refused = refusal_of({}, config=written(tmp_path, content))
+    for word in said:
+        assert word in refused.english
+        assert word in refused.chinese
+
+
+def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "latin.toml").write_bytes(b'model_alias = "\xe9"')
+    for name in ("nowhere.toml", "latin.toml", ""):
+        assert str(tmp_path / name) in refusal_of({}, config=str(tmp_path / name)).english
+
+
+@pytest.mark.parametrize("command", ["serve", "index", "backup", "config"])
+def test_every_command_with_settings_takes_a_file(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "--config FILE settings as TOML" in help_of(command, capsys)
+
+
+def test_shown_settings_are_a_file_with_the_same_effect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = written(tmp_path, 'data = "d"\nmodel = ["m", "甲=n"]\nmodel_alias = "\\"乙\\""\n')
+    monkeypatch.setenv(env_name("port"), "9000")
+    assert cli.main(["config", "--config", file, "--lanes", "3"]) == 0
+    shown = capsys.readouterr().out
+    origins = dict(line.split("  # ") for line in shown.splitlines())
+    assert origins["port = 9000"] == "环境变量 INKWELL_PORT variable INKWELL_PORT"
+    assert origins["lanes = 3"] == "参数 --lanes flag --lanes"
+    assert origins["max_texts = 2048"] == "默认值 default"
+    assert file in origins[f'data = "{tmp_path / "d"}"']
+    monkeypatch.delenv(env_name("port"))
+    again = effective({}, {"config": written(tmp_path, shown)}).config
+    assert again == Config.load({env_name("port"): "9000"}, {"config": file, "lanes": "3"})
 
 
 def test_environment_of_this_process_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +269,7 @@ def test_flags_that_were_not_given_are_none() -> None:
     parser = argparse.ArgumentParser()
     add_flags(parser)
     flags = flags_given(parser.parse_args(["--max-texts", "5", "--model", "a b"]))
-    assert flags == {**dict.fromkeys(NAMES), "max_texts": "5", "model": ["a b"]}
+    assert flags == {**dict.fromkeys(NAMES), "config": None, "max_texts": "5", "model": ["a b"]}
     assert Config.load({}, flags) == Config(
         max_texts=5, model=ModelPlaces([ModelPlace(Path("a b"))])
     )

@@ -66,7 +66,8 @@ CONNECTS, ASKS = "remote.py", "commands.py"
 # Who may import whom: only from a line above its own, and from files beside it on its line.
 LAYERS = (
     "__init__ errors types metrics cpu session hugepages chunking",
-    "config manifest",
+    "settings manifest",
+    "config",
     "pieces tokenizer encoder store/*",
     "batching width sources",
     "lanes",

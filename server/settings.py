@@ -1,0 +1,97 @@
+"""Where each setting's value comes from: a flag, an environment variable, a TOML file, or the default.
+
+In this order; `config` says what the settings are, and this module reads text and TOML for it without
+judging values. A name that no setting has is an error everywhere, with the nearest one: a typing
+mistake that is passed over is found on the day it matters.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from server.errors import BadSettings
+
+ENV_PREFIX = "INKWELL_"
+# The flag --config and the variable INKWELL_CONFIG name the file; inside of it that says nothing.
+FILE = "config"
+
+
+class Origin(NamedTuple):
+    english: str
+    chinese: str
+
+    def __str__(self) -> str:
+        return f"{self.chinese} {self.english}"
+
+
+DEFAULT = Origin("default", "默认值")
+
+
+class Given(NamedTuple):
+    """A value as it was written, and where.
+
+    value: text or several, or of a file whatever TOML has. folder: what relative paths start from.
+    """
+
+    value: Any
+    origin: Origin
+    folder: Path = Path()
+
+
+def gather(
+    known: Collection[str],
+    environ: Mapping[str, str],
+    flags: Mapping[str, str | Sequence[str] | None],
+) -> dict[str, Given]:
+    """What is given for the known settings, by name; raises BadSettings for names that are not."""
+    variables = {env_name(name): name for name in (*known, FILE)}
+    unknown = [each for each in environ if each.startswith(ENV_PREFIX) and each not in variables]
+    for variable in sorted(unknown):
+        raise _unknown(variable, variables, "the environment", "环境变量")
+    found: dict[str, Given] = {}
+    place = flags.get(FILE) or environ.get(env_name(FILE))
+    if place:
+        found |= _from_file(Path(str(place)), known)
+    for variable, name in variables.items():
+        if variable in environ and name != FILE:
+            origin = Origin(f"variable {variable}", f"环境变量 {variable}")
+            found[name] = Given(environ[variable], origin)
+    for name, value in flags.items():
+        if value is not None and name != FILE:
+            flag = f"--{name.replace('_', '-')}"
+            found[name] = Given(value, Origin(f"flag {flag}", f"参数 {flag}"))
+    return found
+
+
+def env_name(setting: str) -> str:
+    return ENV_PREFIX + setting.upper()
+
+
+def _from_file(path: Path, known: Collection[str]) -> dict[str, Given]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadSettings(
+            f"config file {path} cannot be read: {os.strerror(error.errno or 0)}",
+            f"无法读取配置文件 {path}：{os.strerror(error.errno or 0)}",
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSettings(
+            f"config file {path} is not TOML: {error}", f"配置文件 {path} 不是 TOML：{error}"
+        ) from None
+    for name in content:
+        if name not in known:
+            raise _unknown(name, known, f"config file {path}", f"配置文件 {path}")
+    origin = Origin(f"file {path}", f"文件 {path}")
+    return {name: Given(value, origin, path.parent) for name, value in content.items()}
+
+
+def _unknown(name: str, known: Collection[str], place: str, chinese_place: str) -> BadSettings:
+    near = difflib.get_close_matches(name, known, 1, cutoff=0)
+    return BadSettings(
+        f"{place} has {name}, which is no setting; the nearest is {near[0]}",
+        f"{chinese_place} 中的 {name} 不是有效的设置；最接近的是 {near[0]}",
+    )
