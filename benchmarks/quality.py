@@ -10,7 +10,6 @@ in mixed batches. One JSON line a question.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import machine
-from server.config import DEFAULT_MODEL
+from benchmarks.arguments import parser
 from server.encoder import Model, row_cosines
 from server.manifest import TOKENIZER_FILE
 from server.tokenizer import Tokenizer
@@ -34,11 +33,6 @@ def main() -> None:
     rows = [line.split("\t") for line in arguments.sts.read_text(encoding="utf-8").splitlines()]
     texts = [row[0] for row in rows] + [row[1] for row in rows]
     scores = np.array([float(row[2]) for row in rows])
-    facts = machine.facts()
-
-    def show(line: dict[str, Any]) -> None:
-        print(json.dumps({**line, "machine": facts}), flush=True)
-
     models = {"served": arguments.model, "float32": arguments.float}
     found = {}
     for name, folder in models.items():
@@ -51,10 +45,10 @@ def main() -> None:
             plain = msgspec.structs.replace(model.manifest.text, lower_case=False)
             tokenizer = Tokenizer((folder / TOKENIZER_FILE).read_text(encoding="utf-8"), plain)
             line["spearman_not_lower_cased"] = spearman(embed(model, texts, tokenizer), scores)
-        show(line)
+        machine.show(line)
     if "float32" in found:
         cosines = row_cosines(found["served"], found["float32"])
-        show(
+        machine.show(
             {
                 "case": "agreement",
                 "texts": len(texts),
@@ -63,7 +57,9 @@ def main() -> None:
             }
         )
     model = Model(arguments.model)
-    show({"case": "batch", "texts": BATCH_TEXTS, "largest_difference": invariance(model, texts)})
+    machine.show(
+        {"case": "batch", "texts": BATCH_TEXTS, "largest_difference": invariance(model, texts)}
+    )
 
 
 def embed(model: Model, texts: Sequence[str], tokenizer: Tokenizer) -> Vectors:
@@ -101,13 +97,10 @@ def invariance(model: Model, texts: Sequence[str]) -> float:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--sts", type=Path, required=True, metavar="FILE.tsv")
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
-    parser.add_argument("--float", type=Path, help="float32 artifact of the same checkpoint")
-    return parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--sts", type=Path, required=True, metavar="FILE.tsv")
+    options.add_argument("--float", type=Path, help="float32 artifact of the same checkpoint")
+    return options.parse_args()
 
 
 if __name__ == "__main__":
