@@ -3,12 +3,10 @@
     python -m benchmarks.memory [--model ARTIFACT] [--texts FOLDER] [--seconds 60]
 
 Starts the server several times for the time from start to a successful /ready; then reads its
-resident memory idle, and every second under a closed loop of 16 clients on the mixed workload
-(wrk). Grown: the mean of the last fifth less that of the second fifth. One JSON line.
+resident memory idle, and every second under a closed loop of 16 clients on the mixed workload.
+Grown: the mean of the last fifth less that of the second fifth. One JSON line.
 """
 
-import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -16,15 +14,15 @@ import threading
 import time
 from pathlib import Path
 
-from benchmarks import machine, workloads
-from benchmarks.serve import server, under_wrk, write_bodies
-from server.config import DEFAULT_MODEL
+from benchmarks import closedloop, machine, workloads
+from benchmarks.arguments import parser
+from benchmarks.serve import server
 
 STARTS = 5
 
 
 def main() -> None:
-    arguments = _arguments()
+    arguments = parser(__doc__, texts="mixed.json", seconds=60).parse_args()
     starts = []
     with tempfile.TemporaryDirectory() as scratch:
         for _ in range(STARTS):
@@ -32,7 +30,7 @@ def main() -> None:
             with server(arguments.model, Path(scratch)):
                 starts.append(time.perf_counter() - began)
         texts = workloads.load("mixed", 4000, arguments.texts)
-        bodies = write_bodies(Path(scratch) / "mixed.jsonl", texts)
+        bodies = workloads.write_bodies(Path(scratch) / "mixed.jsonl", map(workloads.single, texts))
         with server(arguments.model, Path(scratch)) as (url, pid):
             time.sleep(1)
             idle = resident_mb(pid)
@@ -45,7 +43,7 @@ def main() -> None:
 
             watcher = threading.Thread(target=watch)
             watcher.start()
-            run = under_wrk(f"{url}/embed", bodies, 16, arguments.seconds, 1)
+            run = closedloop.run(f"{url}/embed", bodies, 16, arguments.seconds, 1)
             done.set()
             watcher.join()
     fifth = max(1, len(samples) // 5)
@@ -59,9 +57,8 @@ def main() -> None:
         ),
         "seconds": arguments.seconds,
         "requests": run["requests"],
-        "machine": machine.facts(),
     }
-    print(json.dumps(line))
+    machine.show(line)
 
 
 def resident_mb(pid: int) -> float:
@@ -69,16 +66,6 @@ def resident_mb(pid: int) -> float:
         if line.startswith("VmRSS"):
             return int(line.split()[1]) / 1024
     sys.exit(f"process {pid} has ended")
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
-    parser.add_argument("--texts", type=Path, help="folder with mixed.json")
-    parser.add_argument("--seconds", type=int, default=60)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":
