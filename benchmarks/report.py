@@ -2,7 +2,8 @@
 
     python -m benchmarks.report benchmarks/results/DATE.jsonl [MORE.jsonl ...] [--out DATE.md]
 
-Lines of several files stand together, a line that is in two of them once. Written are the document,
+Lines of several files stand together, a line that is in two of them once; whatever else `make bench`
+said between them is passed over. Written are the document,
 by default beside the first file, and the plots beside it, DATE-NAME.svg. Measuring and showing are
 apart: this script measures nothing, and the same lines make the same files.
 """
@@ -26,7 +27,7 @@ def main() -> None:
 
 def read(files: Sequence[Path]) -> list[Line]:
     texts = [text for file in files for text in file.read_text(encoding="utf-8").splitlines()]
-    return [json.loads(text) for text in dict.fromkeys(texts) if text]
+    return [json.loads(text) for text in dict.fromkeys(texts) if text.startswith("{")]
 
 
 def write(lines: Sequence[Line], out: Path) -> None:

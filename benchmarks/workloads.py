@@ -31,7 +31,7 @@ def generate(name: str, count: int, seed: int = 1) -> list[str]:
     """`count` texts of the workload `name`: queries, laws or mixed."""
     random = np.random.default_rng(seed)
     pool = _characters()
-    lengths = np.interp(random.random(count), QUANTILES, LENGTHS[name]).astype(int)
+    lengths = np.rint(np.interp(random.random(count), QUANTILES, LENGTHS[name])).astype(int)
     starts = random.integers(0, len(pool) - 1, count)
     return [(pool[start:] + pool)[:length] for start, length in zip(starts, lengths, strict=True)]
 

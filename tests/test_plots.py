@@ -90,7 +90,7 @@ def test_the_document_of_several_files_holds_each_line_once_and_its_plots(tmp_pa
     first, second, out = (tmp_path / name for name in ("a.jsonl", "b.jsonl", "c.md"))
     texts = [json.dumps(each) for each in LINES]
     first.write_text("\n".join(texts[:6]) + "\n", encoding="utf-8")
-    second.write_text("\n".join(texts[4:]) + "\n\n", encoding="utf-8")
+    second.write_text("\n".join(["make: a command", "", *texts[4:]]) + "\n", encoding="utf-8")
     lines = read([first, second])
     assert lines == LINES
     write(lines, out)
