@@ -86,6 +86,7 @@ def _line(turns: Sequence[Turn]) -> dict[str, Any]:
     }
     return {
         "peak_per_s": round(statistics.mean(turn.peak for turn in turns), 1),
+        "peak_by": closedloop.generator(),
         "per_s": round(statistics.mean(turn.rate for turn in turns), 1),
         "requests": len(latency_ms),
         **percentiles,

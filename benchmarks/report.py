@@ -3,9 +3,9 @@
     python -m benchmarks.report benchmarks/results/DATE.jsonl [MORE.jsonl ...] [--out DATE.md]
 
 Lines of several files stand together, a line that is in two of them once; whatever else `make bench`
-said between them is passed over. Written are the document,
-by default beside the first file, and the plots beside it, DATE-NAME.svg. Measuring and showing are
-apart: this script measures nothing, and the same lines make the same files.
+said between them is passed over. Written are the document, by default beside the first file, and the
+plots beside it, DATE-NAME.svg. Measuring and showing are apart: this script measures nothing, and the
+same lines make the same files.
 """
 
 import json
