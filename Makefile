@@ -7,6 +7,7 @@ JAVASCRIPT := tests/clients/js
 RUN := $(VENV)/bin/python
 MODEL := models/bge-small-zh-v1.5
 ARTIFACT := $(MODEL)/onnx-int8
+FLOAT := $(MODEL)/onnx-fp32
 # Not from the environment: many shells set HOST, and the server must not listen wider for it.
 HOST := 127.0.0.1
 PORT := 8000
@@ -88,16 +89,19 @@ fix: dev ## format and apply lint fixes
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-bench: dev artifact ## encoder, server, latency, priority, memory, index, ingest and dialects (TEXTS=folder with real texts, STS=pairs.tsv for quality)
+bench: dev artifact ## measure speed here (TEXTS=folder with real texts), and quality (STS=pairs.tsv, BEIR=folder with questions and answers)
 	$(RUN) -m benchmarks.encode --model $(ARTIFACT)
+	$(RUN) -m benchmarks.startup --model $(ARTIFACT)
 	$(RUN) -m benchmarks.serve --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(RUN) -m benchmarks.latency --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(RUN) -m benchmarks.priority --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(RUN) -m benchmarks.memory --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(RUN) -m benchmarks.index
 	$(RUN) -m benchmarks.ingest --model $(ARTIFACT)
-	$(RUN) -m benchmarks.dialects --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS)/queries.json)
-	$(if $(STS),$(RUN) -m benchmarks.quality --model $(ARTIFACT) --sts $(STS))
+	$(RUN) -m benchmarks.dialects --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
+	$(if $(STS)$(BEIR),$(RUN) -m export $(MODEL) --precision fp32 --out $(FLOAT))
+	$(if $(STS),$(RUN) -m benchmarks.quality --model $(ARTIFACT) --float $(FLOAT) --sts $(STS))
+	$(if $(BEIR),$(RUN) -m benchmarks.retrieval --model $(ARTIFACT) --float $(FLOAT) --data $(BEIR))
 
 # Installs gigabytes under build/contenders the first time.
 compare: dev artifact ## the same requests to other servers and libraries (TEXTS=folder, ARGS="--only NAME,...")

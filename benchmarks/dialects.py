@@ -5,7 +5,7 @@
 First in this process, with an encoder that takes no time: the microseconds between calling a route's
 handler with a body and calling the engine with its texts, for 1, 32 and 512 texts. Then the real
 server over HTTP on POST /v1/embeddings, with base64 and with numbers, beside the engine in this
-process with as many requests under way, in turn within one run: 1 and 32 texts a request under wrk,
+process with as many requests under way, in turn within one run: 1 and 32 texts a request in a closed loop,
 512 from connections that send a fixed number of requests. One JSON line a result.
 """
 
@@ -25,11 +25,12 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from benchmarks import machine, workloads
-from benchmarks.serve import server, under_wrk
+from benchmarks import closedloop, machine, workloads
+from benchmarks.arguments import parser
+from benchmarks.serve import server
 from server.api.http import Call, Handler
 from server.app import every_operation
-from server.config import DEFAULT_MODEL, Config
+from server.config import Config
 from server.encoder import Model
 from server.engine import wide_threads
 from server.library import Library
@@ -40,7 +41,7 @@ from server.types import Ids, Vectors
 SIZES = (1, 32, 512)
 # Requests under way at once, by texts a request.
 CLIENTS = {1: 16, 32: 8, 512: 4}
-# Requests of a fixed number: wrk would count one more or less of a few dozen.
+# Requests of a fixed number: a timed run would count one more or less of a few dozen.
 COUNTED = 512
 COUNTED_REQUESTS = 6
 # Texts a request, in the words of each dialect that is asked.
@@ -69,17 +70,12 @@ class Instant:
 
 
 def main() -> None:
-    arguments = _arguments()
-    facts = machine.facts()
-
-    def show(line: dict[str, Any]) -> None:
-        print(json.dumps({**line, "machine": facts}), flush=True)
-
+    arguments = parser(__doc__, texts="queries.json", seconds=4, turns=5).parse_args()
     texts = workloads.load("queries", 4096, arguments.texts)
     for line in asyncio.run(_layers(arguments, texts)):
-        show(line)
+        machine.show(line)
     for line in asyncio.run(_rates(arguments, texts)):
-        show(line)
+        machine.show(line)
 
 
 # --- in this process ------------------------------------------------------------------------------
@@ -161,7 +157,7 @@ async def _rate(
 ) -> dict[str, Any]:
     path, clients = f"{url}/v1/embeddings", CLIENTS[size]
     bodies = {
-        format: _bodies(scratch / f"{format}{size}", texts, size, format)
+        format: workloads.write_bodies(scratch / f"{format}{size}", _bodies(texts, size, format))
         for format in ("base64", "float")
     }
     runs: dict[str, list[float]] = {"engine": [], "base64": [], "float": []}
@@ -173,7 +169,7 @@ async def _rate(
                 rate = await asyncio.to_thread(_counted, path, file, clients, salt)
             else:
                 found = await asyncio.to_thread(
-                    under_wrk, path, file, clients, arguments.seconds, salt
+                    closedloop.run, path, file, clients, arguments.seconds, salt
                 )
                 rate = found["per_s"]
             runs[format].append(rate)
@@ -239,25 +235,10 @@ def _counted(url: str, bodies: Path, clients: int, salt: int) -> float:
     return len(requests) / elapsed
 
 
-def _bodies(path: Path, texts: Sequence[str], size: int, format: str) -> Path:
-    lines = []
+def _bodies(texts: Sequence[str], size: int, format: str) -> Iterator[dict[str, Any]]:
     for begin in range(0, max(size, 256), size):
         some = [workloads.UNIQUE + texts[(begin + offset) % len(texts)] for offset in range(size)]
-        body = {"model": "", "input": some, "encoding_format": format}
-        lines.append(json.dumps(body, ensure_ascii=False))
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
-    parser.add_argument("--texts", type=Path, help="a JSON list, a text file, or a folder of them")
-    parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--turns", type=int, default=5, help="alternations; medians count")
-    return parser.parse_args()
+        yield {"model": "", "input": some, "encoding_format": format}
 
 
 if __name__ == "__main__":

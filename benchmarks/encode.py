@@ -1,24 +1,33 @@
-"""How fast is the encoder alone, one thread, by the shape of a batch?
+"""How fast is the encoder alone, by the shape of a batch and by threads, and how near to the CPU's peak?
 
     python -m benchmarks.encode [--model ARTIFACT] [--reference MODEL.onnx] [--turns 9]
 
-Thousand tokens per second for single texts, equal lengths and packed mixed lengths. With --reference
-(any ONNX file whose input is input_ids), both run turn by turn, each in a process of its own, and
-the ratio of the medians is printed. One JSON line a shape.
+Thousand tokens per second for single texts, equal lengths and packed mixed lengths, with one thread as
+lanes run it and with all cores as the wide session runs it. The model's shape tells how many operations
+that is: gops are those with weights, gops_share their part of the peak, and peak_share the part
+of the time that weights and attention would take at the CPU's measured int8 and float32 peaks. With
+--reference (any ONNX file whose input is input_ids), both run turn by turn, each in a process of its
+own, and the ratio of the medians is printed. One JSON line a shape and number of threads.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import machine
-from server.config import DEFAULT_MODEL
+from benchmarks import machine, peak
+from benchmarks.arguments import parser
+from benchmarks.work import Work, network
+from server.cpu import cpu_budget
+from server.encoder import Model
+from server.manifest import read_manifest
+from server.session import open_session
+from server.types import Ids
 
 # Lengths of the texts of each batch.
 SHAPES = {
@@ -36,30 +45,78 @@ def main() -> None:
     arguments = _arguments()
     if arguments.worker:
         return _work(arguments)
-    workers = {"here": _start(arguments, None)}
-    if arguments.reference:
-        workers["reference"] = _start(arguments, arguments.reference)
-    facts = machine.facts()
-    for name, lengths in SHAPES.items():
-        seconds: dict[str, list[float]] = {worker: [] for worker in workers}
-        for _ in range(arguments.turns):
-            for worker, process in workers.items():
-                seconds[worker].append(_ask(process, name))
-        line: dict[str, Any] = {"case": "encode", "shape": name, "threads": 1}
-        for worker, times in seconds.items():
-            line[f"{worker}_ktok_s"] = round(sum(lengths) / float(np.median(times)) / 1e3, 2)
+    manifest = read_manifest(arguments.model)
+    shape, int8 = network(arguments.model, manifest), manifest.precision == "int8"
+    several = sorted({1, cpu_budget()})
+    peaks: Mapping[int, peak.Peak] = {}
+    missing = {} if shape else {"no_peak": "the model's shape is not known"}
+    try:
+        peaks = peak.measure(several)
+    except peak.NoPeak as reason:
+        missing = {"no_peak": str(reason)}
+    for threads in several:
+        workers = {"here": _start(arguments, None, threads)}
         if arguments.reference:
-            pairs = np.array(seconds["reference"]) / np.array(seconds["here"])
-            line["ratio"] = round(float(np.median(pairs)), 3)
-            line["ratio_quartiles"] = [round(float(q), 3) for q in np.quantile(pairs, (0.25, 0.75))]
-        print(json.dumps({**line, "machine": facts}), flush=True)
-    for process in workers.values():
-        process.communicate("\n")
+            workers["reference"] = _start(arguments, arguments.reference, threads)
+        for name, lengths in SHAPES.items():
+            seconds = _measure(workers, name, arguments.turns)
+            line = {"case": "encode", "shape": name, "threads": threads}
+            line |= _speeds(seconds, sum(lengths))
+            if shape and threads in peaks:
+                here_s = float(np.median(seconds["here"]))
+                line |= shares(shape.work(lengths), here_s, peaks[threads], int8=int8)
+            machine.show({**line, **missing})
+        for process in workers.values():
+            process.communicate("\n")
     return None
 
 
-def _start(arguments: argparse.Namespace, reference: Path | None) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "benchmarks.encode", "--worker", "--model", arguments.model]
+def _measure(
+    workers: Mapping[str, "subprocess.Popen[str]"], shape: str, turns: int
+) -> dict[str, list[float]]:
+    """Each worker's seconds a batch, one value a turn."""
+    seconds: dict[str, list[float]] = {worker: [] for worker in workers}
+    for _ in range(turns):
+        for worker, process in workers.items():
+            seconds[worker].append(_ask(process, shape))
+    return seconds
+
+
+def _speeds(seconds: Mapping[str, Sequence[float]], tokens: int) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        f"{worker}_ktok_s": round(tokens / float(np.median(times)) / 1e3, 2)
+        for worker, times in seconds.items()
+    }
+    if "reference" in seconds:
+        pairs = np.array(seconds["reference"]) / np.array(seconds["here"])
+        line["ratio"] = round(float(np.median(pairs)), 3)
+        line["ratio_quartiles"] = [round(float(q), 3) for q in np.quantile(pairs, (0.25, 0.75))]
+    return line
+
+
+def shares(work: Work, seconds: float, most: peak.Peak, *, int8: bool) -> dict[str, Any]:
+    """What was computed in `seconds`, beside what the CPU could."""
+    gops = work.weights / seconds / 1e9
+    weights_peak, used = (
+        (most.int8_gops, most.int8_set) if int8 else (most.fp32_gflops, most.fp32_set)
+    )
+    return {
+        "gops": round(gops, 1),
+        "gops_share": round(gops / weights_peak, 3),
+        "peak_share": round(work.bound_s(most, int8=int8) / seconds, 3),
+        "peak": {
+            "int8_gops": most.int8_gops,
+            "fp32_gflops": most.fp32_gflops,
+            "instructions": used,
+        },
+    }
+
+
+def _start(
+    arguments: argparse.Namespace, reference: Path | None, threads: int
+) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "benchmarks.encode", "--worker", threads]
+    command += ["--model", arguments.model]
     if reference is not None:
         command += ["--reference", reference]
     return subprocess.Popen(
@@ -82,22 +139,7 @@ def _work(arguments: argparse.Namespace) -> None:
         name: [random.integers(1000, 8000, length) for length in lengths]
         for name, lengths in SHAPES.items()
     }
-    if arguments.reference:
-        from server.session import open_session
-
-        session = open_session(str(arguments.reference), 1)
-
-        def run(batch: list[Any]) -> None:
-            for rows in _rectangles(batch):
-                session.run(None, {"input_ids": rows})
-    else:
-        from server.encoder import Model
-
-        encoder = Model(arguments.model).encoder
-
-        def run(batch: list[Any]) -> None:
-            encoder.encode(batch)
-
+    run = _reference(arguments) if arguments.reference else _encoder(arguments)
     for batch in batches.values():
         run(batch)
     while name := sys.stdin.readline().strip():
@@ -109,21 +151,32 @@ def _work(arguments: argparse.Namespace) -> None:
         print(float(np.median(times)), flush=True)
 
 
-def _rectangles(batch: list[Any]) -> list[Any]:
+def _encoder(arguments: argparse.Namespace) -> Callable[[Sequence[Ids]], object]:
+    model = Model(arguments.model, arguments.worker)
+    return (model.wide or model.encoder).encode
+
+
+def _reference(arguments: argparse.Namespace) -> Callable[[Sequence[Ids]], object]:
+    session = open_session(str(arguments.reference), arguments.worker)
+
+    def run(batch: Sequence[Ids]) -> None:
+        for rows in _rectangles(batch):
+            session.run(None, {"input_ids": rows})
+
+    return run
+
+
+def _rectangles(batch: Sequence[Ids]) -> list[Ids]:
     """The batch as arrays of equal lengths, which is all a plain graph can take."""
     lengths = sorted({len(row) for row in batch})
     return [np.stack([row for row in batch if len(row) == length]) for length in lengths]
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
-    parser.add_argument("--reference", type=Path, help="an ONNX file to compare with")
-    parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser(__doc__, turns=9)
+    options.add_argument("--reference", type=Path, help="an ONNX file to compare with")
+    options.add_argument("--worker", type=int, metavar="THREADS", help=argparse.SUPPRESS)
+    return options.parse_args()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ whose neighbours are harder to tell apart.
 """
 
 import argparse
-import json
 import tempfile
 import threading
 import time
@@ -24,6 +23,7 @@ import faiss
 import numpy as np
 
 from benchmarks import machine
+from benchmarks.arguments import parser
 from server.store import Labels
 from server.store.exact import SEGMENT_ROWS
 from server.store.index import SCAN_FROM, Index
@@ -98,12 +98,11 @@ def main() -> None:
     base = np.load(arguments.vectors) if arguments.vectors else _generated(GENERATED, seed=1)
     queries = np.load(arguments.queries) if arguments.queries else _generated(1000, seed=2)
     source = arguments.vectors.name if arguments.vectors else "generated"
-    facts = machine.facts()
     for rows, copies in ((SCAN_FROM // 2, 1), (len(base), 1), (len(base), arguments.copies)):
         case = Case(base[:rows], copies, queries[: arguments.number])
         for line in _lines(case):
-            line |= {"rows": case.number, "threads": 1, "source": source, "machine": facts}
-            print(json.dumps(line), flush=True)
+            line |= {"rows": case.number, "threads": 1, "source": source}
+            machine.show(line)
 
 
 def _lines(case: Case) -> Iterator[dict[str, Any]]:
@@ -222,14 +221,12 @@ def _generated(number: int, seed: int) -> Vectors:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--vectors", type=Path, help="float32 (N, D), unit rows")
-    parser.add_argument("--queries", type=Path, help="float32 (Q, D), unit rows")
-    parser.add_argument("--number", type=int, default=500, help="queries a case")
-    parser.add_argument("--copies", type=int, default=16, help="of every vector in the large case")
-    return parser.parse_args()
+    options = parser(__doc__, model=False)
+    options.add_argument("--vectors", type=Path, help="float32 (N, D), unit rows")
+    options.add_argument("--queries", type=Path, help="float32 (Q, D), unit rows")
+    options.add_argument("--number", type=int, default=500, help="queries a case")
+    options.add_argument("--copies", type=int, default=16, help="of every vector in the large case")
+    return options.parse_args()
 
 
 if __name__ == "__main__":

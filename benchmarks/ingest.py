@@ -25,8 +25,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import machine, workloads
+from benchmarks.arguments import parser
 from server.batching import BatchLimits, Job
-from server.config import DEFAULT_MODEL, Config
+from server.config import Config
 from server.cpu import cpu_budget
 from server.encoder import Model
 from server.lanes import Lanes
@@ -59,9 +60,8 @@ def main() -> None:
         "indexed_per_s": round(statistics.median(indexed), 1),
         "ratio": round(statistics.median(ratios), 3),
         "bytes_per_document": round(statistics.median(sizes) / arguments.count),
-        "machine": machine.facts(),
     }
-    print(json.dumps(line))
+    machine.show(line)
 
 
 async def _raw_seconds(model: Model, texts: Sequence[str]) -> float:
@@ -126,14 +126,10 @@ def _texts(arguments: argparse.Namespace) -> list[str]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
-    parser.add_argument("--texts", type=Path, help="JSON lines with text, or a JSON list")
-    parser.add_argument("--count", type=int, default=3000, help="documents a turn")
-    parser.add_argument("--turns", type=int, default=3)
-    return parser.parse_args()
+    options = parser(__doc__, turns=3)
+    options.add_argument("--texts", type=Path, help="JSON lines with text, or a JSON list")
+    options.add_argument("--count", type=int, default=3000, help="documents a turn")
+    return options.parse_args()
 
 
 if __name__ == "__main__":

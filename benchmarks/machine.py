@@ -1,8 +1,10 @@
-"""Facts that every result line carries: machine, versions, commit."""
+"""Result lines, and the facts that each carries: machine, versions, commit."""
 
+import json
 import os
 import platform
 import subprocess
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,16 @@ import numpy as np
 from server.cpu import cpu_budget, cpu_features, int8_instruction_set
 from server.session import VERSION
 
+# Of the time before the benchmark's own load.
+LOAD_AVERAGE = os.getloadavg()[0]
 
+
+def show(line: dict[str, Any]) -> None:
+    """Print one result as one JSON line."""
+    print(json.dumps({**line, "machine": facts()}, ensure_ascii=False), flush=True)
+
+
+@cache
 def facts() -> dict[str, Any]:
     return {
         "cpu": _cpu_name(),
@@ -20,7 +31,7 @@ def facts() -> dict[str, Any]:
         "onnxruntime": VERSION,
         "numpy": np.__version__,
         "commit": _commit(),
-        "load_average": round(os.getloadavg()[0], 2),
+        "load_average": round(LOAD_AVERAGE, 2),
     }
 
 

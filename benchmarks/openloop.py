@@ -10,35 +10,27 @@ room for the generator, its figures are not the server's, and the run fails.
 """
 
 import asyncio
-import contextlib
-import gc
-import os
-import select
-import selectors
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import httptools
 import numpy as np
 from numpy.typing import NDArray
+
+from benchmarks.connection import Connection, Failed, punctual_loop, undisturbed
 
 Seconds = NDArray[np.float64]
 
 # Open before the first request. Fewer would make requests wait here; each waits its turn, so that none
 # is idle for the five seconds after which uvicorn closes it, unless there are few requests.
 CONNECTIONS = 128
-# A bound for a machine shared with others, not the usual figure; that is at _undisturbed.
+# A bound for a machine shared with others, not the usual figure; that is at connection.undisturbed.
 LATE_MS = 10.0
 # After the last intended start, for answers still under way.
 PATIENCE_S = 60.0
-
-
-class Failed(Exception):
-    """A request was not answered with 200, or the generator was too late to judge anyone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +51,11 @@ def poisson(rate: float, seconds: float, seed: int) -> Seconds:
     return starts[starts < seconds]
 
 
-def post(url: str, body: bytes) -> bytes:
-    """A whole request, made beforehand so that sending is one write."""
-    address = urlsplit(url)
-    head = (
-        f"POST {address.path} HTTP/1.1\r\nhost: {address.netloc}\r\n"
-        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
-    return head.encode() + body
-
-
 def run(
     url: str, requests: Sequence[bytes], starts: Seconds, connections: int = CONNECTIONS
 ) -> Run:
     """Send request i at starts[i] seconds from now; anything that fails ends the benchmark."""
-    with _undisturbed(), asyncio.Runner(loop_factory=_loop) as runner:
+    with undisturbed(), asyncio.Runner(loop_factory=punctual_loop) as runner:
         try:
             return runner.run(drive(url, requests, starts, connections))
         except Failed as failure:
@@ -108,8 +90,8 @@ class _Client:
         self._loop = asyncio.get_running_loop()
         self._url, self._requests, self._starts = urlsplit(url), requests, starts
         self._next, self._zero = 0, 0.0
-        self._free: deque[_Connection] = deque()
-        self._all: set[_Connection] = set()
+        self._free: deque[Connection] = deque()
+        self._all: set[Connection] = set()
         self._waiting: deque[int] = deque()
         self._opening: set[asyncio.Task[None]] = set()
         self.latency_s, self.lateness_s = [0.0] * len(starts), [0.0] * len(starts)
@@ -119,9 +101,7 @@ class _Client:
     async def open(self, connections: int) -> None:
         host, port = self._url.hostname or "", self._url.port or 80
         for _ in range(connections):
-            _, connection = await self._loop.create_connection(
-                lambda: _Connection(self), host, port
-            )
+            _, connection = await self._loop.create_connection(lambda: Connection(self), host, port)
             self._all.add(connection)
             self._available(connection)
 
@@ -149,7 +129,7 @@ class _Client:
                 self._waiting.append(number)
                 self.waited += 1
 
-    def answered(self, connection: "_Connection", number: int, status: int) -> None:
+    def answered(self, connection: "Connection", number: int, status: int) -> None:
         self.latency_s[number] = self._loop.time() - self._zero - self._starts[number]
         if status != 200:
             self._fail(f"request {number} was answered with {status}")
@@ -158,7 +138,7 @@ class _Client:
             self.done.set_result(None)
         self._available(connection)
 
-    def lost(self, connection: "_Connection", number: int | None) -> None:
+    def lost(self, connection: "Connection", number: int | None) -> None:
         if connection not in self._all:
             return
         self._all.remove(connection)
@@ -170,7 +150,7 @@ class _Client:
         self._opening.add(again)
         again.add_done_callback(self._opening.discard)
 
-    def _available(self, connection: "_Connection") -> None:
+    def _available(self, connection: "Connection") -> None:
         if self._waiting:
             number = self._waiting.popleft()
             connection.send(number, self._requests[number])
@@ -180,66 +160,3 @@ class _Client:
     def _fail(self, what: str) -> None:
         if not self.done.done():
             self.done.set_exception(Failed(what))
-
-
-class _Connection(asyncio.Protocol):
-    """One persistent connection, with one request under way or none."""
-
-    def __init__(self, client: _Client) -> None:
-        self._client = client
-        self._parser = httptools.HttpResponseParser(self)
-        self._transport: asyncio.Transport
-        self._number: int | None = None
-
-    def send(self, number: int, request: bytes) -> None:
-        self._number = number
-        self._transport.write(request)
-
-    def close(self) -> None:
-        self._transport.abort()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
-
-    def on_message_complete(self) -> None:
-        number, self._number = self._number, None
-        assert number is not None, "an answer without a request"
-        self._client.answered(self, number, self._parser.get_status_code())
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._client.lost(self, self._number)
-
-
-class _Punctual(selectors.EpollSelector):
-    """Waits to the microsecond; epoll alone rounds up to a millisecond, half a query's latency."""
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None or timeout > 0:
-            select.select([self.fileno()], [], [], timeout)
-        return super().select(0)
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    return asyncio.SelectorEventLoop(_Punctual())
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """No pause for garbage, and before the server's lanes where the system lets us.
-
-    On two cores with other work beside, 1 % of the requests were 1 to 3 ms late this way, 4 to 12 without.
-    """
-    usual = os.getpriority(os.PRIO_PROCESS, 0)
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, -20)
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-        os.setpriority(os.PRIO_PROCESS, 0, usual)

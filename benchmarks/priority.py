@@ -25,8 +25,9 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from benchmarks import machine, openloop, workloads
+from benchmarks.arguments import parser
+from benchmarks.connection import post
 from benchmarks.serve import server
-from server.config import DEFAULT_MODEL
 
 BULK_TEXTS = 512
 QUERIES_PER_S = 50
@@ -37,8 +38,8 @@ P99_RATIO, BULK_RATIO = 3.0, 0.8
 
 
 def main() -> None:
-    arguments = _arguments()
-    facts = machine.facts()
+    files = "queries.json and laws.json"
+    arguments = parser(__doc__, texts=files, seconds=8, turns=3).parse_args()
     queries = workloads.load("queries", 2000, arguments.texts)
     laws = workloads.load("laws", 2000, arguments.texts)
     with (
@@ -46,7 +47,7 @@ def main() -> None:
         server(arguments.model, Path(scratch)) as (url, _),
     ):
         line = _measure(f"{url}/embed", queries, laws, arguments)
-    print(json.dumps({**line, "machine": facts}), flush=True)
+    machine.show(line)
 
 
 def _measure(
@@ -77,8 +78,7 @@ def _measure(
 
 def _ask(url: str, texts: Iterator[str], starts: openloop.Seconds) -> openloop.Run:
     requests = [
-        openloop.post(url, json.dumps({"texts": [text]}).encode())
-        for text in islice(texts, len(starts))
+        post(url, json.dumps({"texts": [text]}).encode()) for text in islice(texts, len(starts))
     ]
     return openloop.run(url, requests, starts, CONNECTIONS)
 
@@ -153,17 +153,6 @@ def _line(
     late_s = np.concatenate([run.lateness_s for run in (*idle, *beside)])
     line["late_p99_ms"] = round(float(np.percentile(late_s, 99)) * 1e3, 3)
     return line
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
-    parser.add_argument("--texts", type=Path, help="folder with queries.json and laws.json")
-    parser.add_argument("--seconds", type=int, default=8)
-    parser.add_argument("--turns", type=int, default=3, help="alternations; all requests count")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

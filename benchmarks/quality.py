@@ -1,16 +1,16 @@
-"""How good are the vectors? STS-B, agreement with float32, and independence of the batch.
+"""How good are the vectors? STS-B, agreement with float32 and sentence-transformers, and the batch.
 
     python -m benchmarks.quality --sts FILE.tsv [--model ARTIFACT] [--float ARTIFACT]
 
 FILE has a pair and its score a line: sentence, tab, sentence, tab, score. Printed are Spearman's
 rank correlation x 100 of cosine and score, with the model's own text preparation and without
-lower-casing; cosine to the float32 artifact's vectors where one is given (`make export
+lower-casing; for the shipped model, cosine to the vectors that sentence-transformers makes of 200 stored
+texts; cosine to the float32 artifact's vectors where one is given (`make export
 ARGS="--precision fp32"`); and the largest difference of any component between 500 texts alone and
 in mixed batches. One JSON line a question.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import machine
-from server.config import DEFAULT_MODEL
+from benchmarks import machine, reference
+from benchmarks.arguments import parser
 from server.encoder import Model, row_cosines
 from server.manifest import TOKENIZER_FILE
 from server.tokenizer import Tokenizer
@@ -34,14 +34,8 @@ def main() -> None:
     rows = [line.split("\t") for line in arguments.sts.read_text(encoding="utf-8").splitlines()]
     texts = [row[0] for row in rows] + [row[1] for row in rows]
     scores = np.array([float(row[2]) for row in rows])
-    facts = machine.facts()
-
-    def show(line: dict[str, Any]) -> None:
-        print(json.dumps({**line, "machine": facts}), flush=True)
-
-    models = {"served": arguments.model, "float32": arguments.float}
     found = {}
-    for name, folder in models.items():
+    for name, folder in {"served": arguments.model, "float32": arguments.float}.items():
         if folder is None:
             continue
         model = Model(folder)
@@ -51,19 +45,24 @@ def main() -> None:
             plain = msgspec.structs.replace(model.manifest.text, lower_case=False)
             tokenizer = Tokenizer((folder / TOKENIZER_FILE).read_text(encoding="utf-8"), plain)
             line["spearman_not_lower_cased"] = spearman(embed(model, texts, tokenizer), scores)
-        show(line)
+        machine.show(line)
+        if model.manifest.model_id == reference.MODEL:
+            known, expected = reference.load()
+            agreement = _agreement(embed(model, known, model.tokenizer), expected)
+            machine.show({"case": "sentence-transformers", "model": name, **agreement})
     if "float32" in found:
-        cosines = row_cosines(found["served"], found["float32"])
-        show(
-            {
-                "case": "agreement",
-                "texts": len(texts),
-                "mean": round(float(cosines.mean()), 5),
-                "minimum": round(float(cosines.min()), 5),
-            }
-        )
-    model = Model(arguments.model)
-    show({"case": "batch", "texts": BATCH_TEXTS, "largest_difference": invariance(model, texts)})
+        machine.show({"case": "agreement", **_agreement(found["served"], found["float32"])})
+    difference = invariance(Model(arguments.model), texts)
+    machine.show({"case": "batch", "texts": BATCH_TEXTS, "largest_difference": difference})
+
+
+def _agreement(vectors: Vectors, expected: Vectors) -> dict[str, Any]:
+    cosines = row_cosines(vectors, expected)
+    return {
+        "texts": len(cosines),
+        "mean": round(float(cosines.mean()), 5),
+        "minimum": round(float(cosines.min()), 5),
+    }
 
 
 def embed(model: Model, texts: Sequence[str], tokenizer: Tokenizer) -> Vectors:
@@ -101,13 +100,10 @@ def invariance(model: Model, texts: Sequence[str]) -> float:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--sts", type=Path, required=True, metavar="FILE.tsv")
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
-    parser.add_argument("--float", type=Path, help="float32 artifact of the same checkpoint")
-    return parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--sts", type=Path, required=True, metavar="FILE.tsv")
+    options.add_argument("--float", type=Path, help="float32 artifact of the same checkpoint")
+    return options.parse_args()
 
 
 if __name__ == "__main__":

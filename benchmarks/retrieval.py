@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from server.config import DEFAULT_MODEL, Config
+from benchmarks.arguments import parser
+from server.config import Config
 from server.encoder import Model
 from server.library import Library
 from server.metrics import Metrics
@@ -39,7 +40,6 @@ Relevant = dict[str, dict[str, float]]
 def main() -> None:
     arguments = _arguments()
     corpus, queries, relevant = _read(arguments.data)
-    facts = machine.facts()
 
     def show(mode: str, found: dict[str, list[str]]) -> None:
         line = {
@@ -49,9 +49,8 @@ def main() -> None:
             "ndcg_at_10": ndcg(found, relevant),
             "documents": len(corpus),
             "queries": len(queries),
-            "machine": facts,
         }
-        print(json.dumps(line), flush=True)
+        machine.show(line)
 
     model = Model(arguments.model)
     for mode, found in asyncio.run(_served(model, corpus, queries)).items():
@@ -144,13 +143,10 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="folder in BEIR's layout")
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
-    parser.add_argument("--float", type=Path, help="float32 artifact of the same checkpoint")
-    return parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--data", type=Path, required=True, help="folder in BEIR's layout")
+    options.add_argument("--float", type=Path, help="float32 artifact of the same checkpoint")
+    return options.parse_args()
 
 
 if __name__ == "__main__":

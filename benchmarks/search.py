@@ -3,7 +3,7 @@
     python -m server index laws.jsonl --collection laws --chunk-tokens 0 --data FOLDER
     python -m benchmarks.search --data FOLDER --collection laws [--queries FILE.json] [--turns 5]
 
-The real server over a folder that is indexed already. In turn within one run, under wrk: POST /embed of
+The real server over a folder that is indexed already. In turn within one run, in a closed loop: POST /embed of
 a query with its instruction and POST /search of the same query, for 1 and 16 clients, every text
 unique so that nothing is remembered. Then the latency of a lone client's searches while nothing is
 written and while another client adds documents as fast as they are taken. One JSON line a result.
@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks import machine, workloads
-from benchmarks.serve import server, under_wrk
-from server.config import DEFAULT_MODEL
+from benchmarks import closedloop, machine, workloads
+from benchmarks.arguments import parser
+from benchmarks.serve import server
 from server.store.index import SPARE_ROWS
 
 BATCH = 256
@@ -33,24 +33,26 @@ BATCH = 256
 def main() -> None:
     arguments = _arguments()
     texts = workloads.load("queries", 2000, arguments.queries)
-    facts = machine.facts()
-
-    def show(line: dict[str, Any]) -> None:
-        print(json.dumps({**line, "machine": facts}), flush=True)
-
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        embed = _bodies(scratch / "embed", [{"texts": [t], "input_type": "query"} for t in texts])
-        search = _bodies(scratch / "search", [{"query": text, "top_k": 10} for text in texts])
+        embed = workloads.write_bodies(
+            scratch / "embed",
+            ({**workloads.single(text), "input_type": "query"} for text in texts),
+        )
+        search = workloads.write_bodies(
+            scratch / "search",
+            ({"query": workloads.UNIQUE + text, "top_k": 10} for text in texts),
+        )
         with server(arguments.model, scratch, data=arguments.data) as (url, _):
             path = f"/collections/{arguments.collection}"
             stats = _settled(url, f"{path}/stats")
-            show({"case": "collection", **{key: stats[key] for key in ("parts", "bytes", "index")}})
+            facts = {key: stats[key] for key in ("parts", "bytes", "index")}
+            machine.show({"case": "collection", **facts})
             paths = {"embed": ("/embed", embed), "search": (f"{path}/search", search)}
             salts = count()
             for clients in (1, 16):
-                show(_beside(url, paths, clients, salts, arguments))
-            show(_while_adding(url, f"{path}/search", search, salts, arguments))
+                machine.show(_beside(url, paths, clients, salts, arguments))
+            machine.show(_while_adding(url, f"{path}/search", search, salts, arguments))
 
 
 def _settled(url: str, path: str) -> Any:
@@ -74,7 +76,7 @@ def _beside(
     for _ in range(arguments.turns):
         for name, (path, bodies) in paths.items():
             # A salt is used once: the server remembers the vectors of queries it has seen.
-            found = under_wrk(url + path, bodies, clients, arguments.seconds, next(salts))
+            found = closedloop.run(url + path, bodies, clients, arguments.seconds, next(salts))
             runs[name].append(found)
     line: dict[str, Any] = {"case": "search", "clients": clients}
     for key, ratio in (("p50_ms", "p50_ratio"), ("per_s", "rate_ratio")):
@@ -92,11 +94,11 @@ def _while_adding(
     _ask(url, "POST", "/collections", {"name": "written", "chunks": None})
     idle, busy, added = [], [], 0
     for turn in range(arguments.turns):
-        idle.append(under_wrk(url + path, bodies, 1, arguments.seconds, next(salts)))
+        idle.append(closedloop.run(url + path, bodies, 1, arguments.seconds, next(salts)))
         writer = _Writer(url, turn)
         writer.start()
         writer.under_way.wait()
-        busy.append(under_wrk(url + path, bodies, 1, arguments.seconds, next(salts)))
+        busy.append(closedloop.run(url + path, bodies, 1, arguments.seconds, next(salts)))
         writer.stop.set()
         writer.join()
         added += writer.added
@@ -150,30 +152,12 @@ def _ask(url: str, method: str, path: str, body: Any = None) -> Any:
     return answer
 
 
-def _bodies(path: Path, requests: Sequence[dict[str, Any]]) -> Path:
-    """One JSON body a line, with a place for what makes each text unique."""
-    lines = []
-    for request in requests:
-        if "texts" in request:
-            request = {**request, "texts": [workloads.UNIQUE + request["texts"][0]]}
-        else:
-            request = {**request, "query": workloads.UNIQUE + request["query"]}
-        lines.append(json.dumps(request, ensure_ascii=False))
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
-    parser.add_argument("--data", type=Path, required=True, help="data folder, indexed")
-    parser.add_argument("--collection", default="default")
-    parser.add_argument("--queries", type=Path, help="a JSON list of questions")
-    parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--turns", type=int, default=5, help="alternations; medians count")
-    return parser.parse_args()
+    options = parser(__doc__, seconds=4, turns=5)
+    options.add_argument("--data", type=Path, required=True, help="data folder, indexed")
+    options.add_argument("--collection", default="default")
+    options.add_argument("--queries", type=Path, help="a JSON list of questions")
+    return options.parse_args()
 
 
 if __name__ == "__main__":

@@ -1,19 +1,20 @@
-"""How near does the server come to its own encoder? One text a request, wrk on the same cores.
+"""How near does the server come to its own encoder? One text a request, sent from the same cores.
 
-    python -m benchmarks.serve [--texts FOLDER] [--seconds 8] [--tutorial PYTHON]
+    python -m benchmarks.serve [--texts FOLDER] [--seconds 4] [--tutorial PYTHON]
 
 For each workload and number of clients, in turn within one run: the raw lanes (the server's own
-queue and threads, fed with token ids, no HTTP) and the server under wrk. For a lone client: the
-encoder's own time per text beside the p50 of a request. With --tutorial (the interpreter of an
-environment made from contenders/requirements-tutorial.txt), the FastAPI + sentence-transformers
-server of the tutorials runs the same requests. Every text is unique. One JSON line a result.
+queue and threads, fed with token ids, no HTTP) and the server in a closed loop. The server's own
+metrics tell what a request spent (stage_ms): the means of tokenising, waiting in the queue and
+inference, and other, the p50 less these; it is below 0 where few requests take long, and mean_ms says
+so. For a lone client: the encoder's own time per text beside the p50 of a
+request. generator: what sent, wrk or, where that is missing, Python; generator_cpu: its share of
+one core. With --tutorial (the interpreter of an environment made from
+contenders/requirements-tutorial.txt), the FastAPI + sentence-transformers server of the tutorials
+runs the same requests. Every text is unique. One JSON line a result.
 """
 
 import argparse
 import contextlib
-import json
-import resource
-import shutil
 import socket
 import statistics
 import subprocess
@@ -23,14 +24,16 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import machine, workloads
+from benchmarks import closedloop, machine, stages, workloads
+from benchmarks.arguments import parser
 from server.batching import BatchLimits, Job
-from server.config import DEFAULT_MODEL, Config
+from server.config import Config
 from server.cpu import cpu_budget
 from server.encoder import Model
 from server.lanes import Lanes
@@ -39,37 +42,46 @@ from server.types import Ids
 
 CASES = (("queries", 1), ("queries", 16), ("queries", 64), ("laws", 16), ("mixed", 16))
 TUTORIAL_CASES = (("queries", 16), ("laws", 16))
-LOAD = Path(__file__).with_name("load.lua")
 TUTORIAL = Path(__file__).with_name("contenders") / "tutorial.py"
+# The name by which the comparison knows it.
+under_wrk = closedloop.run
 
 
 class NotStarted(SystemExit):
     """A server that ended, or did not answer in time; ends the benchmark unless it is expected."""
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The raw lanes, then the server, one right after the other."""
+
+    raw_per_s: float
+    found: dict[str, float]  # What the closed loop found.
+    spent: stages.Stages
+    encoder_ms: float | None  # For a lone client.
+
+
 def main() -> None:
     arguments = _arguments()
-    if shutil.which("wrk") is None:
-        sys.exit("wrk is not installed: apt-get install wrk")
     model = Model(arguments.model, cpu_budget())
-    facts = machine.facts()
     with (
         tempfile.TemporaryDirectory() as scratch,
         server(arguments.model, Path(scratch)) as (url, _),
     ):
         for name, clients in CASES:
             texts = workloads.load(name, 2000, arguments.texts)
-            bodies = write_bodies(Path(scratch) / f"{name}.jsonl", texts)
-            # Three characters more, as load.lua makes each request unique with.
+            bodies = workloads.write_bodies(
+                Path(scratch) / f"{name}.jsonl", map(workloads.single, texts)
+            )
+            # Three characters more, as each request is made unique with.
             ids = list(model.tokenizer.encode(["天地人" + text for text in texts]).ids)
             turns = [
                 _turn(model, ids, url, bodies, clients, arguments.seconds, turn)
                 for turn in range(arguments.turns)
             ]
-            line = {"case": "serve", "workload": name, "clients": clients, **_medians(turns)}
-            _print(line, facts)
+            machine.show({"case": "serve", "workload": name, "clients": clients, **line(turns)})
         if arguments.tutorial:
-            _compare(arguments, url, Path(scratch), facts)
+            _compare(arguments, url, Path(scratch))
 
 
 def _turn(
@@ -80,42 +92,53 @@ def _turn(
     clients: int,
     seconds: int,
     turn: int,
-) -> dict[str, float]:
-    """The raw lanes, then the server, one right after the other."""
+) -> Turn:
     raw = raw_lanes(model, ids, clients, seconds)
-    found = under_wrk(f"{url}/embed", bodies, clients, seconds, turn)
-    result = {"raw_per_s": raw, "served_per_s": found["per_s"], "ratio": found["per_s"] / raw}
-    result |= {key: found[key] for key in ("p50_ms", "p95_ms", "p99_ms", "wrk_cpu")}
-    if clients == 1:
-        result["encoder_ms"] = encoder_ms(model, ids)
-        result["overhead_ms"] = found["p50_ms"] - result["encoder_ms"]
-    return result
+    before = stages.settled(url)
+    found = closedloop.run(f"{url}/embed", bodies, clients, seconds, turn)
+    spent = stages.between(before, stages.read(url))
+    return Turn(raw, found, spent, encoder_ms(model, ids) if clients == 1 else None)
 
 
-def _medians(turns: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {key: round(statistics.median(turn[key] for turn in turns), 3) for key in turns[0]}
+def line(turns: Sequence[Turn]) -> dict[str, Any]:
+    """Medians over the turns; the stages' means are over all their requests."""
+    rows = []
+    for turn in turns:
+        served = turn.found["per_s"]
+        row = {"raw_per_s": turn.raw_per_s, "served_per_s": served}
+        row["ratio"] = served / turn.raw_per_s
+        for key in ("p50_ms", "p95_ms", "p99_ms", "mean_ms", "generator_cpu"):
+            row[key] = turn.found[key]
+        if turn.encoder_ms is not None:
+            row["encoder_ms"] = turn.encoder_ms
+            row["overhead_ms"] = turn.found["p50_ms"] - turn.encoder_ms
+        rows.append(row)
+    found = {key: round(statistics.median(row[key] for row in rows), 3) for key in rows[0]}
+    means = stages.means_ms(*(turn.spent for turn in turns))
+    means["other"] = found["p50_ms"] - sum(means.values())
+    stage_ms = {stage: round(value, 3) for stage, value in means.items()}
+    return {**found, "stage_ms": stage_ms, "generator": closedloop.generator()}
 
 
-def _compare(arguments: argparse.Namespace, url: str, scratch: Path, facts: dict[str, Any]) -> None:
+def _compare(arguments: argparse.Namespace, url: str, scratch: Path) -> None:
     command = [arguments.tutorial, str(TUTORIAL), str(arguments.model.parent)]
     with process(command, scratch / "tutorial.log", "/docs") as (tutorial, _):
         for name, clients in TUTORIAL_CASES:
             bodies = scratch / f"{name}.jsonl"
             runs = [
                 [
-                    under_wrk(f"{base}/embed", bodies, clients, arguments.seconds, turn)["per_s"]
+                    closedloop.run(f"{base}/embed", bodies, clients, arguments.seconds, turn)
                     for base in (url, tutorial)
                 ]
                 for turn in range(arguments.turns)
             ]
-            ours, theirs = (statistics.median(column) for column in zip(*runs, strict=True))
-            line = {"case": "tutorial", "workload": name, "clients": clients}
-            line |= {
-                "served_per_s": ours,
-                "tutorial_per_s": theirs,
-                "ratio": round(ours / theirs, 2),
-            }
-            _print(line, facts)
+            ours, theirs = (
+                statistics.median(run["per_s"] for run in column)
+                for column in zip(*runs, strict=True)
+            )
+            found = {"served_per_s": ours, "tutorial_per_s": theirs}
+            found["ratio"] = round(ours / theirs, 2)
+            machine.show({"case": "tutorial", "workload": name, "clients": clients, **found})
 
 
 def raw_lanes(model: Model, ids: Sequence[Ids], clients: int, seconds: float) -> float:
@@ -167,32 +190,6 @@ def encoder_ms(model: Model, ids: Sequence[Ids]) -> float:
     return statistics.median(times) * 1e3
 
 
-def under_wrk(url: str, bodies: Path, clients: int, seconds: float, salt: int) -> dict[str, float]:
-    """One closed-loop run; a failed request ends the benchmark. wrk_cpu: its share of one core."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [
-        "wrk",
-        "-t1",
-        f"-c{clients}",
-        f"-d{seconds}s",
-        "--timeout",
-        "60s",
-        "-s",
-        str(LOAD),
-        url,
-    ]
-    printed = subprocess.run(
-        [*command, "--", str(bodies), str(salt + 1)], capture_output=True, text=True, check=True
-    ).stdout
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    found = json.loads(printed.strip().splitlines()[-1])
-    if found["failed"]:
-        sys.exit(f"{found['failed']} requests failed at {url}")
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    per_s = found["requests"] / found["seconds"]
-    return {**found, "per_s": round(per_s, 1), "wrk_cpu": round(cpu / found["seconds"], 3)}
-
-
 @contextlib.contextmanager
 def server(model: Path, scratch: Path, data: Path | None = None) -> Iterator[tuple[str, int]]:
     """The real server on a free port; its URL and process id. data: default in `scratch`."""
@@ -234,28 +231,10 @@ def process(
         running.wait(30)
 
 
-def write_bodies(path: Path, texts: Sequence[str]) -> Path:
-    lines = [json.dumps({"texts": [workloads.UNIQUE + text]}, ensure_ascii=False) for text in texts]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def _print(line: dict[str, Any], facts: dict[str, Any]) -> None:
-    print(json.dumps({**line, "machine": facts}, ensure_ascii=False), flush=True)
-
-
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL)
-    parser.add_argument(
-        "--texts", type=Path, help="folder with queries.json, laws.json, mixed.json"
-    )
-    parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--turns", type=int, default=5, help="alternations; medians count")
-    parser.add_argument("--tutorial", help="python of an environment with the tutorial's packages")
-    return parser.parse_args()
+    options = parser(__doc__, texts="queries.json, laws.json, mixed.json", seconds=4, turns=5)
+    options.add_argument("--tutorial", help="python of an environment with the tutorial's packages")
+    return options.parse_args()
 
 
 if __name__ == "__main__":

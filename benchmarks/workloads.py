@@ -5,9 +5,10 @@ the characters are drawn, seeded, from the calibration texts, so that tokens loo
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,17 +31,38 @@ def generate(name: str, count: int, seed: int = 1) -> list[str]:
     """`count` texts of the workload `name`: queries, laws or mixed."""
     random = np.random.default_rng(seed)
     pool = _characters()
-    lengths = np.interp(random.random(count), QUANTILES, LENGTHS[name]).astype(int)
+    lengths = np.rint(np.interp(random.random(count), QUANTILES, LENGTHS[name])).astype(int)
     starts = random.integers(0, len(pool) - 1, count)
     return [(pool[start:] + pool)[:length] for start, length in zip(starts, lengths, strict=True)]
 
 
 def unique(texts: Sequence[str], numbers: Iterable[int]) -> Iterator[str]:
     """A text for each number, in turn, made unique by three characters of the number's own."""
-    alphabet = sorted(set(_characters()))
     for number in numbers:
-        high, low = divmod(number, len(alphabet))
-        yield FIRST + alphabet[high] + alphabet[low] + texts[number % len(texts)]
+        yield mark(number) + texts[number % len(texts)]
+
+
+def mark(number: int) -> str:
+    """Three characters that differ for three million numbers, and then begin again."""
+    high, low = divmod(number, len(_alphabet()))
+    return FIRST + _alphabet()[high % len(_alphabet())] + _alphabet()[low]
+
+
+def write_bodies(path: Path, bodies: Iterable[Mapping[str, Any]]) -> Path:
+    """One JSON body a line, as load.lua reads them; texts that are to differ hold UNIQUE."""
+    lines = [json.dumps(body, ensure_ascii=False) for body in bodies]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def single(text: str) -> dict[str, Any]:
+    """The native request for one text, with the place for what makes it unique."""
+    return {"texts": [UNIQUE + text]}
+
+
+@cache
+def _alphabet() -> list[str]:
+    return sorted(set(_characters()))
 
 
 @cache

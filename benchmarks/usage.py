@@ -1,0 +1,30 @@
+"""What a running process has used of the machine, as Linux tells it."""
+
+import os
+import sys
+from pathlib import Path
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def resident_mb(pid: int) -> float:
+    """Memory it holds now, in MiB."""
+    for line in _read(pid, "status").splitlines():
+        if line.startswith("VmRSS"):
+            return int(line.split()[1]) / 1024
+    sys.exit(f"process {pid} has ended")
+
+
+def cpu_s(pid: int) -> float:
+    """Seconds of all its threads since its start, in user mode and in the kernel."""
+    # subtle: the second field is the name in brackets, which may hold blanks.
+    fields = _read(pid, "stat").rpartition(")")[2].split()
+    user, system = fields[11:13]
+    return (int(user) + int(system)) / TICKS
+
+
+def _read(pid: int, name: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        sys.exit(f"process {pid} has ended")

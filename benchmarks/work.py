@@ -1,0 +1,64 @@
+"""How many operations a batch needs, from the model's shape: what an encoder's speed is judged by.
+
+Counted are the products of matrices, a multiply-add being two operations: those with weights, which
+an int8 artifact computes in int8, and those of attention, which it computes in float32. Not counted is
+what costs time but no such products: normalisation, activation, softmax, quantising.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.peak import Peak
+from export.checkpoint import read_json
+from server.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Operations."""
+
+    weights: float
+    attention: float
+
+    def bound_s(self, peak: Peak, *, int8: bool) -> float:
+        """Seconds that the products alone take at the CPU's peak: no encoder can need less."""
+        weights_gops = peak.int8_gops if int8 else peak.fp32_gflops
+        return (self.weights / weights_gops + self.attention / peak.fp32_gflops) / 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A BERT encoder's shape. first_row: of the last layer only that is computed after the keys."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    first_row: bool
+
+    def work(self, lengths: Iterable[int]) -> Work:
+        """lengths: tokens of each text of the batch."""
+        square = 2.0 * self.hidden * self.hidden
+        wide = 2.0 * 2 * self.hidden * self.intermediate
+        weights = attention = 0.0
+        for tokens in lengths:
+            for layer in range(self.layers):
+                rows = 1 if self.first_row and layer == self.layers - 1 else tokens
+                # Keys and values of all tokens; query, output and feed-forward of `rows`.
+                weights += 2 * square * tokens + (2 * square + wide) * rows
+                attention += 2.0 * 2 * rows * tokens * self.hidden
+        return Work(weights, attention)
+
+
+def network(artifact: Path, manifest: Manifest) -> Network | None:
+    """From the checkpoint's folder, which holds the artifact's; None where it is not as expected."""
+    path = artifact.parent / "config.json"
+    if manifest.family != "bert" or not path.exists():
+        return None
+    config = read_json(path)
+    return Network(
+        layers=config["num_hidden_layers"],
+        hidden=config["hidden_size"],
+        intermediate=config["intermediate_size"],
+        first_row=manifest.pooling == "cls",
+    )
