@@ -5,10 +5,9 @@
 For each workload and number of clients, in turn within one run: the raw lanes (the server's own
 queue and threads, fed with token ids, no HTTP) and the server in a closed loop. The server's own
 metrics tell what a request spent (stage_ms): the means of tokenising, waiting in the queue and
-inference, and other, the p50 less these; it is below 0 where few requests take long, and mean_ms says
-so. For a lone client: the encoder's own time per text beside the p50 of a
-request. generator: what sent, wrk or, where that is missing, Python; generator_cpu: its share of
-one core. With --tutorial (the interpreter of an environment made from
+inference, and other, the rest of mean_ms. For a lone client: the encoder's own time per text beside
+the p50 of a request. generator: what sent, wrk or, where that is missing, Python; generator_cpu: its
+share of one core. With --tutorial (the interpreter of an environment made from
 contenders/requirements-tutorial.txt), the FastAPI + sentence-transformers server of the tutorials
 runs the same requests. Every text is unique. One JSON line a result.
 """
@@ -115,7 +114,7 @@ def line(turns: Sequence[Turn]) -> dict[str, Any]:
         rows.append(row)
     found = {key: round(statistics.median(row[key] for row in rows), 3) for key in rows[0]}
     means = stages.means_ms(*(turn.spent for turn in turns))
-    means["other"] = found["p50_ms"] - sum(means.values())
+    means["other"] = found["mean_ms"] - sum(means.values())
     stage_ms = {stage: round(value, 3) for stage, value in means.items()}
     return {**found, "stage_ms": stage_ms, "generator": closedloop.generator()}
 

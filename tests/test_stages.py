@@ -20,12 +20,12 @@ def test_no_requests_have_no_time() -> None:
     assert set(stages.means_ms(dict.fromkeys(stages.STAGES, (0.0, 0.0))).values()) == {0.0}
 
 
-def test_the_servers_stages_and_the_rest_make_up_the_median() -> None:
+def test_the_servers_stages_and_the_rest_make_up_the_mean() -> None:
     found = {"per_s": 50.0, "p50_ms": 20.0, "p95_ms": 30.0, "p99_ms": 40.0, "mean_ms": 22.0}
     spent = {"tokenize": (0.01, 10.0), "queue": (0.05, 10.0), "infer": (0.1, 10.0)}
     turn = Turn(100.0, {**found, "generator_cpu": 0.1}, spent, None)
     shown = line([turn, turn, turn])
-    assert shown["stage_ms"] == {"tokenize": 1, "queue": 5, "infer": 10, "other": 4}
+    assert shown["stage_ms"] == {"tokenize": 1, "queue": 5, "infer": 10, "other": 6}
     assert shown["ratio"] == 0.5 and "encoder_ms" not in shown
     alone = line([Turn(100.0, turn.found, spent, 15.0)])
     assert (alone["encoder_ms"], alone["overhead_ms"]) == (15, 5)
