@@ -2,13 +2,16 @@
 
     python -m benchmarks.compare [--texts FOLDER] [--only NAME,...] [--contender NAME=URL,FORMAT]
 
-Contenders: the server itself; the tutorial's FastAPI and sentence-transformers on PyTorch; the same
-small server around sentence-transformers' ONNX and OpenVINO backends in int8, and fastembed; infinity.
-Each runs in an environment of its own, made once under --environments; its settings stand in its
-file under contenders/ or in CONTENDERS. Servers that run already are named by URL, in the format
-native, tei, openai or ollama. All stand ready at once and take turns, another first each turn; one
-text a request, every text unique, 16 clients. The ratio is the median over turns of the server's rate
-to the contender's. One JSON line a result; a contender that cannot run is listed with the reason.
+Contenders: the server itself; the tutorial's FastAPI and sentence-transformers on PyTorch, as it is
+written everywhere; a careful user's small server around sentence-transformers on PyTorch, its ONNX and
+OpenVINO backends in int8, and fastembed; infinity. Each runs in an environment of its own, made once
+under --environments, with the fastest settings of those tried, which contenders/README.md lists.
+Servers that run already are named by URL, in the format native, tei, openai or ollama.
+
+All stand ready at once and take turns, another first each turn, after a second that does not count;
+one text a request, every text unique, 16 clients. The ratio is the median over turns of the server's
+rate to the contender's. One JSON line a result; a contender that cannot run is listed with the reason.
+Last, for each workload, who came nearest: of all, and of those whose vectors are as near to float32.
 """
 
 import argparse
@@ -74,7 +77,7 @@ class Contender:
     url: str
     format: Format
     model: str = ""
-    versions: str = ""
+    versions: str = ""  # of a contender that was started here
 
     @property
     def address(self) -> str:
@@ -95,6 +98,7 @@ class Recipe:
     """How a contender is started: in its environment, with the model that `int8` wrote for it."""
 
     command: Callable[[Path], list[str]]  # arguments of its interpreter, from the model's folder
+    environment: str  # whose packages: requirements-NAME.txt
     int8: str = ""  # the library that int8.py is told; none: the checkpoint itself
     folder: str = "."  # within what int8.py wrote
     probe: str = "/docs"
@@ -120,12 +124,19 @@ def _infinity(_: Path) -> list[str]:
 # fastembed and infinity take the file that sentence-transformers writes, so all ONNX contenders
 # run the same numbers.
 CONTENDERS = {
-    "tutorial": Recipe(lambda folder: [str(FILES / "tutorial.py"), str(folder)]),
-    "onnx": Recipe(_small("onnx"), int8="onnx"),
-    "openvino": Recipe(_small("openvino"), int8="openvino"),
-    "fastembed": Recipe(_small("fastembed"), int8="onnx"),
+    "tutorial": Recipe(lambda folder: [str(FILES / "tutorial.py"), str(folder)], "tutorial"),
+    "torch": Recipe(_small("torch"), "tutorial"),
+    "onnx": Recipe(_small("onnx"), "onnx", int8="onnx"),
+    "openvino": Recipe(_small("openvino"), "openvino", int8="openvino"),
+    "fastembed": Recipe(_small("fastembed"), "fastembed", int8="onnx"),
     "infinity": Recipe(
-        _infinity, int8="onnx", folder="flat", probe="/v1/models", format="openai", model="model"
+        _infinity,
+        "infinity",
+        int8="onnx",
+        folder="flat",
+        probe="/v1/models",
+        format="openai",
+        model="model",
     ),
 }
 
@@ -142,7 +153,8 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url, _ = stack.enter_context(server(arguments.model, scratch))
-        ready = []
+        ready: dict[str, Contender] = {}
+        cosine = {}
         for contender in (
             Contender(OURS, url, FORMATS["native"]),
             *_started(arguments, stack, scratch, show),
@@ -154,10 +166,16 @@ def main() -> None:
                 show({"case": "compare absent", "contender": contender.name, "reason": str(error)})
                 continue
             show({"case": "compare quality", "contender": contender.name, **found})
-            ready.append(contender)
+            ready[contender.name] = contender
+            cosine[contender.name] = found["cosine_mean"]
+        found_best = []
         for workload in WORKLOADS:
-            for line in _rates(arguments, ready, workload, scratch):
+            lines = list(_rates(arguments, list(ready.values()), workload, scratch))
+            for line in lines:
                 show({"case": "compare", "workload": workload, "clients": CLIENTS, **line})
+            found_best += [{"workload": workload, **line} for line in best(lines, cosine)]
+        for line in found_best:
+            show({"case": "compare best", "clients": CLIENTS, **line})
 
 
 def _started(
@@ -169,7 +187,7 @@ def _started(
     for name in arguments.only:
         recipe = CONTENDERS[name]
         try:
-            environment = Environment(arguments.environments, name)
+            environment = Environment(arguments.environments, recipe.environment)
             folder = _model(arguments, recipe)
             started = process(
                 [environment.python, *recipe.command(folder)],
@@ -236,6 +254,8 @@ def _rates(
         bodies[each.name] = scratch / f"{each.name}-{workload}.jsonl"
         lines = [each.body(workloads.UNIQUE + text) for text in texts]
         bodies[each.name].write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for each in contenders:  # Caches fill, and every process of a contender is up.
+        under_wrk(each.address, bodies[each.name], CLIENTS, 1, arguments.turns)
     turns = [
         {
             each.name: under_wrk(each.address, bodies[each.name], CLIENTS, arguments.seconds, turn)
@@ -243,13 +263,7 @@ def _rates(
         }
         for turn in range(arguments.turns)
     ]
-    versions = {each.name: each.versions for each in contenders}
-    for line in summary(turns):
-        yield (
-            {**line, "versions": versions[line["contender"]]}
-            if versions[line["contender"]]
-            else line
-        )
+    yield from summary(turns)
 
 
 def order(contenders: Sequence[Contender], turn: int) -> list[Contender]:
@@ -266,6 +280,30 @@ def summary(turns: Sequence[Turn]) -> Iterator[dict[str, Any]]:
             line[key] = round(statistics.median(turn[name][key] for turn in turns), 2)
         ratios = [turn[OURS]["per_s"] / turn[name]["per_s"] for turn in turns]
         yield {**line, "ours_to_it": round(statistics.median(ratios), 3)}
+
+
+def best(
+    lines: Sequence[Mapping[str, Any]], cosine: Mapping[str, float]
+) -> Iterator[dict[str, Any]]:
+    """Whom the server leads least, of those with vectors as near to float32 as its own, and of all.
+
+    lines: of one workload, as `summary` yields them. cosine: each contender's mean to float32; as near
+    is what is no lower in the third decimal, since the fourth moves with the CPU. No line if nobody is.
+    """
+    others = [line for line in lines if line["contender"] != OURS]
+    as_near = [
+        line for line in others if round(cosine[line["contender"]], 3) >= round(cosine[OURS], 3)
+    ]
+    for quality, among in (("as near or nearer", as_near), ("any", others)):
+        if among:
+            first = min(among, key=lambda line: float(line["ours_to_it"]))
+            name = first["contender"]
+            yield {
+                "quality": quality,
+                "contender": name,
+                "cosine_mean": cosine[name],
+                "ours_to_it": first["ours_to_it"],
+            }
 
 
 def contender(text: str) -> Contender:
