@@ -19,11 +19,12 @@ import contextlib
 import json
 import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,9 @@ class Contender:
 
     def embed(self, text: str) -> list[float]:
         headers = {"content-type": "application/json"}
+        # The first answers come when the contender is warm.
         request = urllib.request.Request(self.address, self.body(text).encode(), headers)
-        with urllib.request.urlopen(request, timeout=60) as reply:
+        with urllib.request.urlopen(request, timeout=600) as reply:
             return self.format.vector(json.load(reply))
 
 
@@ -110,17 +112,20 @@ def _small(library: str) -> Callable[[Path], list[str]]:
     return lambda folder: [str(FILES / "small.py"), library, str(folder)]
 
 
-def _infinity(_: Path) -> list[str]:
-    """Its optimum engine, with its defaults said aloud: batches up to 32 and a warm-up.
+def _infinity(engine: str) -> Callable[[Path], list[str]]:
+    """It pads a batch to its longest text: of 32, its default, texts of mixed lengths came to 1 /s.
 
     The model's folder is the current one: optimum-onnx refuses the path infinity makes for another.
     """
     start = "from infinity_emb.cli import cli; cli()"
-    options = "--engine optimum --device cpu --pooling-method cls --batch-size 32 --model-warmup"
+    options = f"{engine} --device cpu --pooling-method cls --batch-size 4 --model-warmup"
     place = "--model-id . --served-model-name model --url-prefix /v1 --host 127.0.0.1"
-    return ["-c", start, "v2", *options.split(), *place.split()]
+    return lambda _: ["-c", start, "v2", "--engine", *options.split(), *place.split()]
 
 
+INFINITY = Recipe(
+    _infinity("optimum"), "infinity", probe="/v1/models", format="openai", model="model"
+)
 # fastembed and infinity take the file that sentence-transformers writes, so all ONNX contenders
 # run the same numbers.
 CONTENDERS = {
@@ -129,14 +134,9 @@ CONTENDERS = {
     "onnx": Recipe(_small("onnx"), "onnx", int8="onnx"),
     "openvino": Recipe(_small("openvino"), "openvino", int8="openvino"),
     "fastembed": Recipe(_small("fastembed"), "fastembed", int8="onnx"),
-    "infinity": Recipe(
-        _infinity,
-        "infinity",
-        int8="onnx",
-        folder="flat",
-        probe="/v1/models",
-        format="openai",
-        model="model",
+    "infinity": replace(INFINITY, int8="onnx", folder="flat"),
+    "infinity-torch": replace(
+        INFINITY, command=_infinity("torch --dtype bfloat16 --no-compile --no-bettertransformer")
     ),
 }
 
@@ -198,7 +198,7 @@ def _started(
             )
             url, _ = stack.enter_context(started)
             versions = environment.versions()
-        except (Failed, NotStarted) as error:
+        except (Failed, NotStarted, subprocess.TimeoutExpired) as error:
             line = {"case": "compare absent", "contender": name, "reason": reason(str(error))}
             show(line)
             continue
@@ -256,13 +256,15 @@ def _rates(
         bodies[each.name].write_text("\n".join(lines) + "\n", encoding="utf-8")
     for each in contenders:  # Caches fill, and every process of a contender is up.
         under_wrk(each.address, bodies[each.name], CLIENTS, 1, arguments.turns)
-    turns = [
-        {
-            each.name: under_wrk(each.address, bodies[each.name], CLIENTS, arguments.seconds, turn)
-            for each in order(contenders, turn)
-        }
-        for turn in range(arguments.turns)
-    ]
+    turns: list[dict[str, dict[str, float]]] = []
+    for turn in range(arguments.turns):
+        turns.append({})
+        for each in order(contenders, turn):
+            body = bodies[each.name]
+            found = under_wrk(each.address, body, CLIENTS, arguments.seconds, turn)
+            if not found["per_s"]:
+                sys.exit(f"{each.name} answered nothing in {arguments.seconds} s: more --seconds")
+            turns[-1][each.name] = found
     yield from summary(turns)
 
 

@@ -5,7 +5,7 @@
 LIBRARY is torch, onnx, openvino or fastembed; FOLDER the checkpoint, or what int8.py made of it. README.md
 beside this file lists the settings that were tried. For every core a process with a model of its own
 takes one request at a time with one thread, so that no call waits for another's interpreter lock.
-Before a process answers, it has been warmed up with texts of every length. POST /embed
+Requests wait until a process has been warmed up with texts of all kinds of lengths. POST /embed
 {"texts": ["..."]} answers {"vectors": [[...]]}. It listens on the loopback only.
 """
 
@@ -13,6 +13,7 @@ import argparse
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 # Before the imports below, which read them: the model comes from a folder, nothing is fetched.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -30,7 +31,8 @@ ONNX_FILE = "onnx/model_quantized.onnx"
 OPENVINO_FILE = "openvino/openvino_model_quantized.xml"
 THREADS = 1
 # OpenVINO prepares each length it meets for the first time; bge's longest text has 512 tokens.
-LENGTHS = range(1, 511)
+LENGTHS = {"openvino": range(1, 511)}
+ANY_LENGTHS = range(1, 511, 16)
 
 
 class EmbedRequest(BaseModel):
@@ -40,15 +42,24 @@ class EmbedRequest(BaseModel):
 
 
 def create_app() -> FastAPI:
-    """Return the application of one process, its model loaded and warm."""
-    encode = LIBRARIES[os.environ["SMALL_LIBRARY"]](os.environ["SMALL_FOLDER"])
-    for length in LENGTHS:
-        encode(["天" * length])
+    """Return the application of one process, its model loaded; requests wait until it is warm."""
+    library = os.environ["SMALL_LIBRARY"]
+    encode = LIBRARIES[library](os.environ["SMALL_FOLDER"])
     app = FastAPI()
     one_at_a_time = threading.Lock()
+    warm = threading.Event()
+
+    def warm_up() -> None:
+        for length in LENGTHS.get(library, ANY_LENGTHS):
+            encode(["天" * length])
+        warm.set()
+
+    # Beside the server, which would not hear a signal to stop meanwhile.
+    threading.Thread(target=warm_up, daemon=True).start()
 
     @app.post("/embed")
     def embed(request: EmbedRequest) -> dict[str, list[list[float]]]:
+        warm.wait()
         with one_at_a_time:
             vectors = encode(request.texts)
         return {"vectors": vectors.tolist()}
@@ -60,7 +71,11 @@ def torch(folder: str) -> Encode:
     import torch
 
     torch.set_num_threads(THREADS)
-    return _sentence_transformers(folder)
+    # Without its instructions bfloat16 is slower than float32.
+    fast = "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    return _sentence_transformers(
+        folder, model_kwargs={"dtype": torch.bfloat16 if fast else torch.float32}
+    )
 
 
 def onnx(folder: str) -> Encode:
@@ -90,7 +105,6 @@ def _sentence_transformers(folder: str, **chosen: object) -> Encode:
 
 def fastembed(folder: str) -> Encode:
     import json
-    from pathlib import Path
 
     from fastembed import TextEmbedding
     from fastembed.common.model_description import ModelSource, PoolingType
@@ -131,6 +145,8 @@ def main() -> None:
         host="127.0.0.1",
         port=args.port,
         log_level="warning",
+        timeout_graceful_shutdown=5,
+        timeout_worker_healthcheck=600,  # A process that loads on a busy machine is not dead.
     )
 
 
