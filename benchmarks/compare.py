@@ -206,17 +206,18 @@ def _started(
 
 
 def _model(arguments: argparse.Namespace, recipe: Recipe) -> Path:
-    """The folder that the contender loads, exported if it is not there yet."""
+    """The folder that the contender loads, exported unless this int8.py has done so before."""
     checkpoint: Path = arguments.model.parent.resolve()
     if not recipe.int8:
         return checkpoint
     folder: Path = (arguments.environments / f"int8-{recipe.int8}" / checkpoint.name).resolve()
     done = folder / "done"
-    if not done.exists():
+    script = (FILES / "int8.py").read_bytes()
+    if not done.exists() or done.read_bytes() != script:
         exporter = Environment(arguments.environments, recipe.int8)
         command = [str(FILES / "int8.py"), recipe.int8, str(checkpoint), str(folder)]
         exporter.run(*command, "--texts", str(CALIBRATION.resolve()))
-        done.touch()
+        done.write_bytes(script)
     return folder / recipe.folder
 
 
