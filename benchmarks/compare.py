@@ -2,42 +2,44 @@
 
     python -m benchmarks.compare [--texts FOLDER] [--only NAME,...] [--contender NAME=URL,FORMAT]
 
-Contenders: the server itself; the tutorial's FastAPI and sentence-transformers on PyTorch; the same
-small server around sentence-transformers' ONNX and OpenVINO backends in int8, and fastembed; infinity.
-Each runs in an environment of its own, made once under --environments; its settings stand in its
-file under contenders/ or in CONTENDERS. Servers that run already are named by URL, in the format
-native, tei, openai or ollama. All stand ready at once and take turns, another first each turn; one
-text a request, every text unique, 16 clients. The ratio is the median over turns of the server's rate
-to the contender's. One JSON line a result; a contender that cannot run is listed with the reason.
+Contenders: the server itself; the tutorial's FastAPI and sentence-transformers on PyTorch, as it is
+written everywhere; a careful user's small server around sentence-transformers on PyTorch, its ONNX and
+OpenVINO backends in int8, and fastembed; infinity. Each runs in an environment of its own, made once
+under --environments, with the fastest settings of those tried, which contenders/README.md lists.
+Servers that run already are named by URL, in the format native, tei, openai or ollama.
+
+All stand ready at once and take turns, another first each turn, after a second that does not count;
+one text a request, every text unique, 16 clients. The ratio is the median over turns of the server's
+rate to the contender's. One JSON line a result; a contender that cannot run is listed with the reason.
+Last, for each workload, who came nearest: of all, and of those whose vectors are as near to float32.
 """
 
 import argparse
 import contextlib
 import json
-import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import machine, workloads
+from benchmarks import closedloop, machine, reference, workloads
 from benchmarks.environments import CONTENDERS as FILES
 from benchmarks.environments import Environment, Failed, reason
-from benchmarks.serve import NotStarted, process, server, under_wrk
+from benchmarks.serve import NotStarted, process, server
 from export.texts import CALIBRATION
 from server.config import DEFAULT_MODEL
 
 WORKLOADS = ("queries", "laws", "mixed")
 CLIENTS = 16
 OURS = "inkwell"
-DATA = Path(__file__).parents[1] / "tests" / "data"
 Turn = Mapping[str, Mapping[str, float]]
 
 
@@ -74,19 +76,22 @@ class Contender:
     url: str
     format: Format
     model: str = ""
-    versions: str = ""
+    versions: str = ""  # of a contender that was started here
 
     @property
     def address(self) -> str:
         return self.url + self.format.path
 
-    def body(self, text: str) -> str:
-        return json.dumps(self.format.body(text, self.model), ensure_ascii=False)
+    def body(self, text: str) -> dict[str, Any]:
+        return self.format.body(text, self.model)
 
     def embed(self, text: str) -> list[float]:
         headers = {"content-type": "application/json"}
-        request = urllib.request.Request(self.address, self.body(text).encode(), headers)
-        with urllib.request.urlopen(request, timeout=60) as reply:
+        # The first answers come when the contender is warm.
+        request = urllib.request.Request(
+            self.address, json.dumps(self.body(text)).encode(), headers
+        )
+        with urllib.request.urlopen(request, timeout=600) as reply:
             return self.format.vector(json.load(reply))
 
 
@@ -95,6 +100,7 @@ class Recipe:
     """How a contender is started: in its environment, with the model that `int8` wrote for it."""
 
     command: Callable[[Path], list[str]]  # arguments of its interpreter, from the model's folder
+    environment: str  # whose packages: requirements-NAME.txt
     int8: str = ""  # the library that int8.py is told; none: the checkpoint itself
     folder: str = "."  # within what int8.py wrote
     probe: str = "/docs"
@@ -106,34 +112,37 @@ def _small(library: str) -> Callable[[Path], list[str]]:
     return lambda folder: [str(FILES / "small.py"), library, str(folder)]
 
 
-def _infinity(_: Path) -> list[str]:
-    """Its optimum engine, with its defaults said aloud: batches up to 32 and a warm-up.
+def _infinity(engine: str) -> Callable[[Path], list[str]]:
+    """It pads a batch to its longest text: of 32, its default, texts of mixed lengths came to 1 /s.
 
     The model's folder is the current one: optimum-onnx refuses the path infinity makes for another.
     """
     start = "from infinity_emb.cli import cli; cli()"
-    options = "--engine optimum --device cpu --pooling-method cls --batch-size 32 --model-warmup"
+    options = f"{engine} --device cpu --pooling-method cls --batch-size 4 --model-warmup"
     place = "--model-id . --served-model-name model --url-prefix /v1 --host 127.0.0.1"
-    return ["-c", start, "v2", *options.split(), *place.split()]
+    return lambda _: ["-c", start, "v2", "--engine", *options.split(), *place.split()]
 
 
+INFINITY = Recipe(
+    _infinity("optimum"), "infinity", probe="/v1/models", format="openai", model="model"
+)
 # fastembed and infinity take the file that sentence-transformers writes, so all ONNX contenders
 # run the same numbers.
 CONTENDERS = {
-    "tutorial": Recipe(lambda folder: [str(FILES / "tutorial.py"), str(folder)]),
-    "onnx": Recipe(_small("onnx"), int8="onnx"),
-    "openvino": Recipe(_small("openvino"), int8="openvino"),
-    "fastembed": Recipe(_small("fastembed"), int8="onnx"),
-    "infinity": Recipe(
-        _infinity, int8="onnx", folder="flat", probe="/v1/models", format="openai", model="model"
+    "tutorial": Recipe(lambda folder: [str(FILES / "tutorial.py"), str(folder)], "tutorial"),
+    "torch": Recipe(_small("torch"), "tutorial"),
+    "onnx": Recipe(_small("onnx"), "onnx", int8="onnx"),
+    "openvino": Recipe(_small("openvino"), "openvino", int8="openvino"),
+    "fastembed": Recipe(_small("fastembed"), "fastembed", int8="onnx"),
+    "infinity": replace(INFINITY, int8="onnx", folder="flat"),
+    "infinity-torch": replace(
+        INFINITY, command=_infinity("torch --dtype bfloat16 --no-compile --no-bettertransformer")
     ),
 }
 
 
 def main() -> None:
     arguments = _arguments()
-    if shutil.which("wrk") is None:
-        sys.exit("wrk is not installed: apt-get install wrk")
     facts = machine.facts()
 
     def show(line: dict[str, Any]) -> None:
@@ -142,7 +151,8 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url, _ = stack.enter_context(server(arguments.model, scratch))
-        ready = []
+        ready: dict[str, Contender] = {}
+        cosine = {}
         for contender in (
             Contender(OURS, url, FORMATS["native"]),
             *_started(arguments, stack, scratch, show),
@@ -154,10 +164,16 @@ def main() -> None:
                 show({"case": "compare absent", "contender": contender.name, "reason": str(error)})
                 continue
             show({"case": "compare quality", "contender": contender.name, **found})
-            ready.append(contender)
+            ready[contender.name] = contender
+            cosine[contender.name] = found["cosine_mean"]
+        found_best = []
         for workload in WORKLOADS:
-            for line in _rates(arguments, ready, workload, scratch):
+            lines = list(_rates(arguments, list(ready.values()), workload, scratch))
+            for line in lines:
                 show({"case": "compare", "workload": workload, "clients": CLIENTS, **line})
+            found_best += [{"workload": workload, **line} for line in best(lines, cosine)]
+        for line in found_best:
+            show({"case": "compare best", "clients": CLIENTS, **line})
 
 
 def _started(
@@ -169,7 +185,7 @@ def _started(
     for name in arguments.only:
         recipe = CONTENDERS[name]
         try:
-            environment = Environment(arguments.environments, name)
+            environment = Environment(arguments.environments, recipe.environment)
             folder = _model(arguments, recipe)
             started = process(
                 [environment.python, *recipe.command(folder)],
@@ -180,7 +196,7 @@ def _started(
             )
             url, _ = stack.enter_context(started)
             versions = environment.versions()
-        except (Failed, NotStarted) as error:
+        except (Failed, NotStarted, subprocess.TimeoutExpired) as error:
             line = {"case": "compare absent", "contender": name, "reason": reason(str(error))}
             show(line)
             continue
@@ -188,26 +204,25 @@ def _started(
 
 
 def _model(arguments: argparse.Namespace, recipe: Recipe) -> Path:
-    """The folder that the contender loads, exported if it is not there yet."""
+    """The folder that the contender loads, exported unless this int8.py has done so before."""
     checkpoint: Path = arguments.model.parent.resolve()
     if not recipe.int8:
         return checkpoint
     folder: Path = (arguments.environments / f"int8-{recipe.int8}" / checkpoint.name).resolve()
     done = folder / "done"
-    if not done.exists():
+    script = (FILES / "int8.py").read_bytes()
+    if not done.exists() or done.read_bytes() != script:
         exporter = Environment(arguments.environments, recipe.int8)
         command = [str(FILES / "int8.py"), recipe.int8, str(checkpoint), str(folder)]
         exporter.run(*command, "--texts", str(CALIBRATION.resolve()))
-        done.touch()
+        done.write_bytes(script)
     return folder / recipe.folder
 
 
 def quality(contender: Contender) -> dict[str, Any]:
     """Cosine to sentence-transformers' float32 vectors of the same texts, mean and minimum."""
-    texts = json.loads((DATA / "mixed_texts.json").read_text(encoding="utf-8"))
-    with np.load(DATA / "bge_small_zh_reference.npz") as stored:
-        reference = stored["vectors"]
-    found = cosines(np.array([contender.embed(text) for text in texts], np.float32), reference)
+    texts, expected = reference.load()
+    found = cosines(np.array([contender.embed(text) for text in texts], np.float32), expected)
     line: dict[str, Any] = {
         "texts": len(texts),
         "cosine_mean": round(float(found.mean()), 5),
@@ -217,13 +232,13 @@ def quality(contender: Contender) -> dict[str, Any]:
 
 
 def cosines(
-    vectors: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]
+    vectors: npt.NDArray[np.float32], expected: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
     """Row by row; raises ValueError for shapes that differ."""
-    if vectors.shape != reference.shape:
-        raise ValueError(f"vectors of shape {vectors.shape}, not {reference.shape}")
-    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(reference, axis=1)
-    cosine: npt.NDArray[np.float32] = np.einsum("nd,nd->n", vectors, reference) / lengths
+    if vectors.shape != expected.shape:
+        raise ValueError(f"vectors of shape {vectors.shape}, not {expected.shape}")
+    lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(expected, axis=1)
+    cosine: npt.NDArray[np.float32] = np.einsum("nd,nd->n", vectors, expected) / lengths
     return cosine
 
 
@@ -233,23 +248,21 @@ def _rates(
     texts = workloads.load(workload, 2000, arguments.texts)
     bodies = {}
     for each in contenders:
-        bodies[each.name] = scratch / f"{each.name}-{workload}.jsonl"
-        lines = [each.body(workloads.UNIQUE + text) for text in texts]
-        bodies[each.name].write_text("\n".join(lines) + "\n", encoding="utf-8")
-    turns = [
-        {
-            each.name: under_wrk(each.address, bodies[each.name], CLIENTS, arguments.seconds, turn)
-            for each in order(contenders, turn)
-        }
-        for turn in range(arguments.turns)
-    ]
-    versions = {each.name: each.versions for each in contenders}
-    for line in summary(turns):
-        yield (
-            {**line, "versions": versions[line["contender"]]}
-            if versions[line["contender"]]
-            else line
-        )
+        path = scratch / f"{each.name}-{workload}.jsonl"
+        asked = (each.body(workloads.UNIQUE + text) for text in texts)
+        bodies[each.name] = workloads.write_bodies(path, asked)
+    for each in contenders:  # Caches fill, and every process of a contender is up.
+        closedloop.run(each.address, bodies[each.name], CLIENTS, 1, arguments.turns)
+    turns: list[dict[str, dict[str, float]]] = []
+    for turn in range(arguments.turns):
+        turns.append({})
+        for each in order(contenders, turn):
+            body = bodies[each.name]
+            found = closedloop.run(each.address, body, CLIENTS, arguments.seconds, turn)
+            if not found["per_s"]:
+                sys.exit(f"{each.name} answered nothing in {arguments.seconds} s: more --seconds")
+            turns[-1][each.name] = found
+    yield from summary(turns)
 
 
 def order(contenders: Sequence[Contender], turn: int) -> list[Contender]:
@@ -266,6 +279,30 @@ def summary(turns: Sequence[Turn]) -> Iterator[dict[str, Any]]:
             line[key] = round(statistics.median(turn[name][key] for turn in turns), 2)
         ratios = [turn[OURS]["per_s"] / turn[name]["per_s"] for turn in turns]
         yield {**line, "ours_to_it": round(statistics.median(ratios), 3)}
+
+
+def best(
+    lines: Sequence[Mapping[str, Any]], cosine: Mapping[str, float]
+) -> Iterator[dict[str, Any]]:
+    """Whom the server leads least, of those with vectors as near to float32 as its own, and of all.
+
+    lines: of one workload, as `summary` yields them. cosine: each contender's mean to float32; as near
+    is what is no lower in the third decimal, since the fourth moves with the CPU. No line if nobody is.
+    """
+    others = [line for line in lines if line["contender"] != OURS]
+    as_near = [
+        line for line in others if round(cosine[line["contender"]], 3) >= round(cosine[OURS], 3)
+    ]
+    for quality, among in (("as near or nearer", as_near), ("any", others)):
+        if among:
+            first = min(among, key=lambda line: float(line["ours_to_it"]))
+            name = first["contender"]
+            yield {
+                "quality": quality,
+                "contender": name,
+                "cosine_mean": cosine[name],
+                "ours_to_it": first["ours_to_it"],
+            }
 
 
 def contender(text: str) -> Contender:

@@ -1,7 +1,6 @@
 """The comparison reads its arguments, takes turns and computes ratios as it says."""
 
 import argparse
-import json
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from benchmarks.compare import (
     FORMATS,
     OURS,
     Contender,
+    best,
     contender,
     cosines,
     names,
@@ -50,7 +50,7 @@ def test_only_known_contenders_are_named() -> None:
 )
 def test_every_format_asks_and_reads(format: str, body: object, reply: object) -> None:
     one = Contender("x", "http://h", FORMATS[format], "m")
-    assert json.loads(one.body("天")) == body
+    assert one.body("天") == body
     assert one.format.vector(reply) == [1.0]
 
 
@@ -73,6 +73,36 @@ def test_the_ratio_is_the_median_of_the_turns_ratios() -> None:
     assert other == {"contender": "x", "per_s": 10, "p50_ms": 3, "p99_ms": 4, "ours_to_it": 3}
 
 
+@pytest.mark.parametrize(
+    ("cosine", "found"),
+    [
+        # The fastest is less near to float32 than ours: both it and the best of the nearer are told.
+        (0.99, [("as near or nearer", "slow", 9.0), ("any", "fast", 2.0)]),
+        # What rounds to ours in the third decimal counts as equal.
+        (0.9976, [("as near or nearer", "fast", 2.0), ("any", "fast", 2.0)]),
+    ],
+)
+def test_the_best_is_told_at_equal_quality_and_at_any(
+    cosine: float, found: list[tuple[str, str, float]]
+) -> None:
+    lines = [
+        {"contender": OURS, "per_s": 18.0, "ours_to_it": 1.0},
+        {"contender": "slow", "per_s": 2.0, "ours_to_it": 9.0},
+        {"contender": "fast", "per_s": 9.0, "ours_to_it": 2.0},
+    ]
+    told = list(best(lines, {OURS: 0.998, "slow": 1.0, "fast": cosine}))
+    assert [(line["quality"], line["contender"], line["ours_to_it"]) for line in told] == found
+    assert told[0]["cosine_mean"] == (1.0 if cosine == 0.99 else cosine)
+
+
+def test_nobody_is_best_where_nobody_else_ran_or_is_as_near() -> None:
+    own = {"contender": OURS, "ours_to_it": 1.0}
+    assert list(best([own], {OURS: 0.998})) == []
+    other = {"contender": "x", "ours_to_it": 2.0}
+    told = list(best([own, other], {OURS: 0.998, "x": 0.9}))
+    assert [line["quality"] for line in told] == ["any"]
+
+
 def test_cosines_do_not_depend_on_length() -> None:
     vectors = np.array([[2, 0], [1, 1]], np.float32)
     found = cosines(vectors, np.array([[1, 0], [1, 0]], np.float32))
@@ -82,7 +112,7 @@ def test_cosines_do_not_depend_on_length() -> None:
 
 
 def test_every_contender_has_pinned_packages() -> None:
-    for name in CONTENDERS:
+    for name in {recipe.environment for recipe in CONTENDERS.values()}:
         text = (FILES / f"requirements-{name}.txt").read_text(encoding="utf-8")
         lines = [line for line in text.splitlines() if not line.startswith("#")]
         assert lines and all("==" in line for line in lines)

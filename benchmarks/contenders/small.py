@@ -1,24 +1,19 @@
-"""The tutorial's small server around faster libraries than PyTorch: one text in, one vector out.
+"""A careful user's small server around a library at its best settings: texts in, vectors out.
 
     VENV/bin/python benchmarks/contenders/small.py LIBRARY FOLDER --port 8091
 
-LIBRARY, with FOLDER as int8.py wrote it, and these settings:
-
-    onnx       sentence-transformers, backend "onnx", dynamic int8 for this CPU; ONNX Runtime's own
-               choice of threads
-    openvino   sentence-transformers, backend "openvino", static int8; PERFORMANCE_HINT latency; one
-               call at a time, the cautious choice: calls at once were not tried, and may be faster
-    fastembed  the same dynamic int8 file as `onnx`, as a custom model; one thread for every core
-
-Each request is one call of the library, from the framework's threads, with whatever texts it holds:
-batches of 32 never fill up. Before the port opens the model is warmed up with texts of every length.
-POST /embed {"texts": ["..."]} answers {"vectors": [[...]]}. It listens on the loopback only.
+LIBRARY is torch, onnx, openvino or fastembed; FOLDER the checkpoint, or what int8.py made of it. README.md
+beside this file lists the settings that were tried. For every core a process with a model of its own
+takes one request at a time with one thread, so that no call waits for another's interpreter lock.
+Requests wait until a process has been warmed up with texts of all kinds of lengths. POST /embed
+{"texts": ["..."]} answers {"vectors": [[...]]}. It listens on the loopback only.
 """
 
 import argparse
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 # Before the imports below, which read them: the model comes from a folder, nothing is fetched.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -34,6 +29,10 @@ from pydantic import BaseModel
 Encode = Callable[[list[str]], np.ndarray]
 ONNX_FILE = "onnx/model_quantized.onnx"
 OPENVINO_FILE = "openvino/openvino_model_quantized.xml"
+THREADS = 1
+# OpenVINO prepares each length it meets for the first time; bge's longest text has 512 tokens.
+LENGTHS = {"openvino": range(1, 511)}
+ANY_LENGTHS = range(1, 511, 16)
 
 
 class EmbedRequest(BaseModel):
@@ -42,42 +41,70 @@ class EmbedRequest(BaseModel):
     texts: list[str]
 
 
-def create_app(encode: Encode) -> FastAPI:
-    """Return the application around a loaded model."""
+def create_app() -> FastAPI:
+    """Return the application of one process, its model loaded; requests wait until it is warm."""
+    library = os.environ["SMALL_LIBRARY"]
+    encode = LIBRARIES[library](os.environ["SMALL_FOLDER"])
     app = FastAPI()
+    one_at_a_time = threading.Lock()
+    warm = threading.Event()
+
+    def warm_up() -> None:
+        for length in LENGTHS.get(library, ANY_LENGTHS):
+            encode(["天" * length])
+        warm.set()
+
+    # Beside the server, which would not hear a signal to stop meanwhile.
+    threading.Thread(target=warm_up, daemon=True).start()
 
     @app.post("/embed")
     def embed(request: EmbedRequest) -> dict[str, list[list[float]]]:
-        return {"vectors": encode(request.texts).tolist()}
+        warm.wait()
+        with one_at_a_time:
+            vectors = encode(request.texts)
+        return {"vectors": vectors.tolist()}
 
     return app
 
 
-def onnx(folder: str) -> Encode:
-    from sentence_transformers import SentenceTransformer
+def torch(folder: str) -> Encode:
+    import torch
 
-    chosen = {"file_name": ONNX_FILE, "provider": "CPUExecutionProvider"}
-    model = SentenceTransformer(folder, device="cpu", backend="onnx", model_kwargs=chosen)
-    return lambda texts: model.encode(texts, normalize_embeddings=True)
+    torch.set_num_threads(THREADS)
+    # Without its instructions bfloat16 is slower than float32.
+    fast = "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    return _sentence_transformers(
+        folder, model_kwargs={"dtype": torch.bfloat16 if fast else torch.float32}
+    )
+
+
+def onnx(folder: str) -> Encode:
+    from onnxruntime import SessionOptions
+
+    options = SessionOptions()
+    options.intra_op_num_threads = THREADS
+    chosen = {"provider": "CPUExecutionProvider", "session_options": options}
+    return _sentence_transformers(
+        folder, backend="onnx", model_kwargs={"file_name": ONNX_FILE, **chosen}
+    )
 
 
 def openvino(folder: str) -> Encode:
+    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": THREADS}
+    return _sentence_transformers(
+        folder, backend="openvino", model_kwargs={"file_name": OPENVINO_FILE, "ov_config": config}
+    )
+
+
+def _sentence_transformers(folder: str, **chosen: object) -> Encode:
     from sentence_transformers import SentenceTransformer
 
-    chosen = {"file_name": OPENVINO_FILE, "ov_config": {"PERFORMANCE_HINT": "LATENCY"}}
-    model = SentenceTransformer(folder, device="cpu", backend="openvino", model_kwargs=chosen)
-    lock = threading.Lock()
-
-    def encode(texts: list[str]) -> np.ndarray:
-        with lock:
-            return model.encode(texts, normalize_embeddings=True)
-
-    return encode
+    model = SentenceTransformer(folder, device="cpu", **chosen)
+    return lambda texts: model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
 
 
 def fastembed(folder: str) -> Encode:
     import json
-    from pathlib import Path
 
     from fastembed import TextEmbedding
     from fastembed.common.model_description import ModelSource, PoolingType
@@ -91,16 +118,15 @@ def fastembed(folder: str) -> Encode:
         dim=json.loads((Path(folder) / "config.json").read_text("utf-8"))["hidden_size"],
         model_file=ONNX_FILE,
     )
-    cores = len(os.sched_getaffinity(0))
-    model = TextEmbedding(name, specific_model_path=folder, threads=cores)
+    model = TextEmbedding(name, specific_model_path=folder, threads=THREADS)
     return lambda texts: np.stack(list(model.embed(texts)))
 
 
-LIBRARIES = {each.__name__: each for each in (onnx, openvino, fastembed)}
+LIBRARIES = {each.__name__: each for each in (torch, onnx, openvino, fastembed)}
 
 
 def main() -> None:
-    """Load the model and warm it up, then serve until interrupted."""
+    """Serve with a process for every core until interrupted."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -109,10 +135,19 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8091)
     args = parser.parse_args()
 
-    encode = LIBRARIES[args.library](args.folder)
-    for length in (*range(1, 64), *range(64, 512, 16)):
-        encode(["天" * length])
-    uvicorn.run(create_app(encode), host="127.0.0.1", port=args.port, log_level="warning")
+    # The processes are new interpreters: they find their part in the environment.
+    os.environ |= {"SMALL_LIBRARY": args.library, "SMALL_FOLDER": args.folder}
+    uvicorn.run(
+        "small:create_app",
+        factory=True,
+        app_dir=os.path.dirname(os.path.abspath(__file__)),
+        workers=len(os.sched_getaffinity(0)),
+        host="127.0.0.1",
+        port=args.port,
+        log_level="warning",
+        timeout_graceful_shutdown=5,
+        timeout_worker_healthcheck=600,  # A process that loads on a busy machine is not dead.
+    )
 
 
 if __name__ == "__main__":
