@@ -108,12 +108,14 @@ class Channel:
         return message
 
     def _read(self) -> Message | None:
-        said, carried, _, _ = socket.recv_fds(self._end, 1, 2, socket.MSG_CMSG_CLOEXEC)
+        said, carried, _, _ = socket.recv_fds(self._end, 1, 2)
         if not said:
             return None
         kind, connection = Kind(said), None
         if kind is Kind.CONNECTION and carried:
             connection = socket.socket(fileno=carried.pop(0))
+            # What is received would otherwise stay open in workers that are started later.
+            connection.set_inheritable(False)
             connection.setblocking(False)
         return Message(kind, _content_of(carried.pop()) if carried else b"", connection)
 
