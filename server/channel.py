@@ -48,6 +48,7 @@ class Channel:
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
         self._end = end
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
     def of(cls, descriptor: int) -> "Channel":
@@ -83,7 +84,7 @@ class Channel:
 
     def listen(self, receive: Receive) -> None:
         """Call `receive` on the running loop with whatever comes, until the other end is gone."""
-        loop = asyncio.get_running_loop()
+        self._loop = loop = asyncio.get_running_loop()
 
         def read() -> None:
             try:
@@ -93,7 +94,7 @@ class Channel:
             except OSError:
                 message = None
             if message is None:
-                loop.remove_reader(self._end.fileno())
+                self.close()
             receive(message)
 
         loop.add_reader(self._end.fileno(), read)
@@ -120,9 +121,9 @@ class Channel:
         return Message(kind, _content_of(carried.pop()) if carried else b"", connection)
 
     def close(self) -> None:
-        """The other end reads that this one is gone."""
-        if self._end.fileno() >= 0:
-            asyncio.get_running_loop().remove_reader(self._end.fileno())
+        """Let the other end know that this one is gone; once is enough."""
+        if self._loop is not None and self._end.fileno() >= 0:
+            self._loop.remove_reader(self._end.fileno())
         self._end.close()
 
 

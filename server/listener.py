@@ -181,3 +181,4 @@ class _Worker(_Server):
         # From here on connections are closed behind their reply, so that none is passed on.
         await self._channel.deliver(Kind.QUIET)
         await super().shutdown(sockets)
+        self._channel.close()

@@ -23,8 +23,8 @@ from server.wire import Protocol
 
 # The beginning of a request, with the character behind its path, and less than that. A method is a word
 # of capitals and a path not endless: the rest is no HTTP, or on no path, and is refused as such.
-START = re.compile(rb"[\r\n]*[A-Z-]{1,32} ([^\s?]{1,65536})[\s?]")
-STARTING = re.compile(rb"[\r\n]*(?:[A-Z-]{0,32}|[A-Z-]{1,32} [^\s?]{0,65536})")
+START = re.compile(rb"[\r\n]*[A-Z-]{1,32} +([^\s?]{1,65536})[\s?]")
+STARTING = re.compile(rb"[\r\n]*(?:[A-Z-]{0,32}|[A-Z-]{1,32} +[^\s?]{0,65536})")
 # What ends a head, and what ends a body in chunks: no request ends elsewhere if it says no length.
 END = b"\r\n\r\n"
 

@@ -3,6 +3,7 @@
 It is started by `workers` and told its settings over the channel that it inherits.
 """
 
+import contextlib
 import json
 import logging
 import pickle
@@ -16,19 +17,23 @@ from server.errors import StartupError
 
 def main(descriptor: int) -> int:
     """Work until told to stop; returns the exit status."""
-    channel = Channel.of(descriptor)
-    try:
-        config: Config = pickle.loads(channel.wait().content)
-    except EOFError:
-        return 1
-    start_log(config)
-    # What is to be said of a model, the first process has said.
-    logging.getLogger("server.models").setLevel(logging.ERROR)
+    with contextlib.closing(Channel.of(descriptor)) as channel:
+        try:
+            config: Config = pickle.loads(channel.wait().content)
+        except EOFError:
+            return 1
+        start_log(config)
+        return _work(config, channel)
+
+
+def _work(config: Config, channel: Channel) -> int:
     from server.app import create_worker_app, of_vectors
     from server.listener import work
     from server.metrics import Metrics
     from server.models import opened
 
+    # What is to be said of a model, the first process has said.
+    logging.getLogger("server.models").setLevel(logging.ERROR)
     try:
         models = opened(config)
     except StartupError as error:
