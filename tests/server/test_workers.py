@@ -285,7 +285,7 @@ class Client(threading.Thread):
     def __init__(self, server: Server, model: Model) -> None:
         super().__init__()
         self.answered = 0
-        self.broken: Exception | None = None
+        self.broken: str | None = None
         self.stopping = threading.Event()
         self._server, self._model = server, model
         self._expected = model.embed(["墨池"])
@@ -302,7 +302,7 @@ class Client(threading.Thread):
                     self.answered += 1
                 except (OSError, IndexError) as error:
                     # IndexError: an end instead of a status line.
-                    self.broken = error
+                    self.broken = repr(error)
 
 
 def test_killed_worker_comes_back_and_the_others_do_not_notice(
