@@ -2,9 +2,9 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import TypedDict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypedDict, cast
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -32,6 +32,7 @@ from server.api.http import Endpoint
 from server.api.ollama import OLLAMA
 from server.api.openai import OPENAI
 from server.api.operation import Dialect, Operation
+from server.api.probes import Pages, alone
 from server.api.shape import NATIVE
 from server.config import Config
 from server.encoder import Model
@@ -54,28 +55,58 @@ class State(TypedDict):
     library: Library
 
 
-def create_app(models: Sequence[Model], config: Config, folder: DataFolder) -> Starlette:
+def create_app(
+    models: Sequence[Model], config: Config, folder: DataFolder, others: Pages = alone
+) -> Starlette:
     """The ASGI app; its engines and library start and stop with the app's lifespan.
 
-    The first model serves whoever names none.
+    The first model serves whoever names none. others: pages of metrics of other processes.
     """
     metrics = Metrics()
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
-        served = Models(models, config, metrics, asyncio.get_running_loop())
-        library = Library(folder, served, config, metrics)
-        # What is here now stays, and need not be looked at again.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GARBAGE_THRESHOLD)
-        yield {"models": served, "library": library}
-        # First, because what is still being written needs the engines.
-        await library.close()
-        # The loop must stay free: it resolves what the lanes still finish.
-        await asyncio.to_thread(served.close)
+        async with _serving(models, config, metrics) as served:
+            library = Library(folder, served, config, metrics)
+            yield {"models": served, "library": library}
+            # What is still being written needs the engines.
+            await library.close()
 
-    operations = every_operation(config, metrics)
+    return _app(every_operation(config, metrics, others), lifespan, config, metrics)
+
+
+def create_worker_app(models: Sequence[Model], config: Config, metrics: Metrics) -> Starlette:
+    """The app of a process without a data folder: vectors, and nothing of `Call.library`."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[State]:
+        async with _serving(models, config, metrics) as served:
+            # No route of a worker looks at the library.
+            yield {"models": served, "library": cast(Library, None)}
+
+    return _app(of_vectors(config), lifespan, config, metrics)
+
+
+@asynccontextmanager
+async def _serving(
+    models: Sequence[Model], config: Config, metrics: Metrics
+) -> AsyncIterator[Models]:
+    served = Models(models, config, metrics, asyncio.get_running_loop())
+    # What is here now stays, and need not be looked at again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD)
+    yield served
+    # The loop must stay free: it resolves what the lanes still finish.
+    await asyncio.to_thread(served.close)
+
+
+def _app(
+    operations: Sequence[Operation],
+    lifespan: Callable[[Starlette], AbstractAsyncContextManager[State]],
+    config: Config,
+    metrics: Metrics,
+) -> Starlette:
     refusals = Refusals(operations)
     endpoints = _endpoints(operations, config, metrics)
     starlette = App(
@@ -145,21 +176,28 @@ def _routes(endpoints: Mapping[str, Mapping[str, Endpoint]]) -> list[Route]:
     return [Route(path, Methods(found), methods=list(found)) for path, found in endpoints.items()]
 
 
-def every_operation(config: Config, metrics: Metrics) -> list[Operation]:
-    """Every route; they are tried in order, so the busy ones come first."""
-    of_collection = [*search.inside(), *documents.inside(), *collections.inside()]
-    found = [
+def of_vectors(config: Config) -> list[Operation]:
+    """Every route that needs nothing but the models: any process of a server can answer it."""
+    return [
         *native.operations(tei.EMBED),
         *openai.operations(),
         *ollama.operations(),
         *weaviate.operations(),
+        *tei.operations(config, VERSION),
+        *rerank.operations(tei.RERANK),
+    ]
+
+
+def every_operation(config: Config, metrics: Metrics, others: Pages = alone) -> list[Operation]:
+    """Every route; they are tried in order, so the busy ones come first."""
+    of_collection = [*search.inside(), *documents.inside(), *collections.inside()]
+    found = [
+        *of_vectors(config),
         # Of the default collection, then of any by its name.
         *of_collection,
         *collections.operations(),
         *(each._replace(path="/collections/{collection}" + each.path) for each in of_collection),
-        *tei.operations(config, VERSION),
-        *rerank.operations(tei.RERANK),
-        *probes.operations(metrics),
+        *probes.operations(metrics, others),
         *docs.operations(),
     ]
     return [*found, *openapi.operations(found, VERSION)]

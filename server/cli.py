@@ -24,11 +24,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = _parser().parse_args(argv)
     try:
         config, arguments.origins = effective(os.environ, flags_given(arguments))
-        logging.basicConfig(
-            level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-        )
-        # faiss tells how it tried each instruction set before the one it found.
-        logging.getLogger("faiss").setLevel(logging.WARNING)
+        start_log(config)
         command: Command = arguments.command
         return command(config, arguments)
     except StartupError as error:
@@ -42,6 +38,15 @@ def main(argv: Sequence[str]) -> int:
         sys.stderr.write("\nstopped 已停止\n")
         return 130
     return 1
+
+
+def start_log(config: Config) -> None:
+    """To standard error."""
+    logging.basicConfig(
+        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    # faiss tells how it tried each instruction set before the one it found.
+    logging.getLogger("faiss").setLevel(logging.WARNING)
 
 
 def run() -> None:

@@ -24,13 +24,17 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 def serve(config: Config, _: Namespace) -> int:
     from server.app import create_app
+    from server.cpu import cpu_budget
     from server.listener import listen
     from server.models import opened
     from server.store.folder import DataFolder
+    from server.workers import Workers, share_of
 
+    config = share_of(config, cpu_budget())
     models = opened(config)
     folder = DataFolder(config.data, holder=_url(config))
-    listen(create_app(models, config, folder), config)
+    workers = Workers(config)
+    listen(create_app(models, config, folder, workers.pages), config, workers)
     return 0
 
 

@@ -85,6 +85,8 @@ class Config:
     lanes: int = _setting(
         0, "threads that compute, 0 for one a core", "计算线程数，0 为每核一个", low=0, high=1024
     )
+    # One carries some 5,000 requests/s of a single text: more only where the cores compute more.
+    workers: int = _setting(1, "processes of this server", "服务进程数", low=1, high=256)
     # Past 256 tokens a batch brings no throughput on a CPU and costs others latency.
     batch_tokens: int = _setting(
         256, "tokens computed together", "单批 token 数", low=1, high=65536

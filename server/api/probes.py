@@ -1,11 +1,22 @@
 """What operators and their tools ask: is it alive, is it ready, how is it doing."""
 
+from collections.abc import Awaitable, Callable, Sequence
+
 import msgspec
 
 from server.api.http import Call, Reply, json_body
 from server.api.operation import Operation
 from server.api.shape import NATIVE
 from server.metrics import Metrics
+from server.sums import summed
+
+# What the other processes of this server count, each on a page of metrics.
+Pages = Callable[[], Awaitable[Sequence[str]]]
+
+
+async def alone() -> Sequence[str]:
+    """There are no others."""
+    return ()
 
 
 class Health(msgspec.Struct):
@@ -19,7 +30,7 @@ class Ready(msgspec.Struct):
     model: str
 
 
-def operations(metrics: Metrics) -> list[Operation]:
+def operations(metrics: Metrics, others: Pages) -> list[Operation]:
     return [
         Operation(
             NATIVE, "GET", "/health", health, "Whether the process answers", response=(Health,)
@@ -31,7 +42,7 @@ def operations(metrics: Metrics) -> list[Operation]:
             NATIVE,
             "GET",
             "/metrics",
-            MetricsPage(metrics),
+            MetricsPage(metrics, others),
             "Prometheus' counters",
             plain="text/plain",
         ),
@@ -50,12 +61,15 @@ async def ready(call: Call) -> Reply:
 
 
 class MetricsPage:
-    """GET /metrics in Prometheus' text format."""
+    """GET /metrics in Prometheus' text format: the sum over all processes of the server."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, others: Pages) -> None:
         self._metrics = metrics
+        self._others = others
 
     async def __call__(self, _: Call) -> Reply:
-        return Reply(
-            self._metrics.render(), content_type=b"text/plain; version=0.0.4; charset=utf-8"
-        )
+        others = await self._others()
+        page = self._metrics.render()
+        if others:
+            page = summed([page.decode(), *others]).encode()
+        return Reply(page, content_type=b"text/plain; version=0.0.4; charset=utf-8")

@@ -63,9 +63,15 @@ TO_THREAD = {
 }
 # The only file that connects, and the only one that imports it.
 CONNECTS, ASKS = "remote.py", "commands.py"
+# Makes pairs of Unix sockets for the processes of one server and takes descriptors over them; so it
+# imports `socket`, and uses of it what has neither an address nor a name to connect to.
+PAIRS = "channel.py"
+USED_OF_SOCKET = {"socket", "socketpair", "AF_UNIX", "SOCK_SEQPACKET", "send_fds", "recv_fds"}
+# The only file that starts processes.
+STARTS = "workers.py"
 # Who may import whom: only from a line above its own, and from files beside it on its line.
 LAYERS = (
-    "__init__ errors types metrics cpu session hugepages chunking",
+    "__init__ errors types metrics sums cpu session hugepages chunking channel",
     "settings manifest",
     "config",
     "pieces tokenizer encoder store/*",
@@ -85,9 +91,12 @@ LAYERS = (
     "api/operation",
     "api/shape",
     "api/*",
-    "app wire listener",
+    "app wire passing",
+    "workers",
+    "listener",
     "commands",
     "cli",
+    "worker",
     "__main__",
 )
 
@@ -165,11 +174,31 @@ def test_each_heavy_or_delicate_package_is_imported_where_it_belongs(package: st
 def test_nothing_in_the_server_connects_to_anything(name: str) -> None:
     if name == CONNECTS:
         return
-    assert packages(name) & OUTGOING == set()
+    assert packages(name) & OUTGOING == ({"socket"} if name == PAIRS else set())
     connecting = attributes(name, *CONNECTING)
     # SQLite's connect opens a file.
     assert connecting == [] or name == "store/database.py"
     assert CONNECTS not in siblings(name) or name == ASKS
+
+
+def test_channel_uses_nothing_of_sockets_that_has_an_address() -> None:
+    used = {
+        node.attr
+        for node in ast.walk(tree(PAIRS))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        if node.value.id == "socket"
+    }
+    assert used == USED_OF_SOCKET
+    assert attributes(PAIRS, "bind", "listen", "sendto", "connect_ex") == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_processes_are_started_by_the_first_one_only(name: str) -> None:
+    assert "subprocess" not in packages(name)
+    started = attributes(
+        name, "create_subprocess_exec", "create_subprocess_shell", "spawnv", "Popen"
+    )
+    assert started == (["create_subprocess_exec"] if name == STARTS else [])
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -1,0 +1,49 @@
+"""python -m server.worker DESCRIPTOR: a process that computes vectors for the first process of a server.
+
+It is started by `workers` and told its settings over the channel that it inherits.
+"""
+
+import contextlib
+import json
+import logging
+import pickle
+import sys
+
+from server.channel import Channel, Kind
+from server.cli import start_log
+from server.config import Config
+from server.errors import StartupError
+
+
+def main(descriptor: int) -> int:
+    """Work until told to stop; returns the exit status."""
+    with contextlib.closing(Channel.of(descriptor)) as channel:
+        try:
+            config: Config = pickle.loads(channel.wait().content)
+        except EOFError:
+            return 1
+        start_log(config)
+        return _work(config, channel)
+
+
+def _work(config: Config, channel: Channel) -> int:
+    from server.app import create_worker_app, of_vectors
+    from server.listener import work
+    from server.metrics import Metrics
+    from server.models import opened
+
+    # What is to be said of a model, the first process has said.
+    logging.getLogger("server.models").setLevel(logging.ERROR)
+    try:
+        models = opened(config)
+    except StartupError as error:
+        channel.send(Kind.FAILED, json.dumps([error.english, error.chinese]).encode())
+        return 1
+    metrics = Metrics()
+    served = {each.path.encode() for each in of_vectors(config) if "{" not in each.path}
+    work(create_worker_app(models, config, metrics), config, channel, served, metrics.render)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))
