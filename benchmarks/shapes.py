@@ -1,0 +1,393 @@
+"""Does what holds for the small model hold for larger ones? Encoders side by side, random weights.
+
+    python -m benchmarks.shapes [--sizes 12x768,24x1024] [--texts FOLDER] [--only NAME,...]
+
+For each size: a checkpoint with random weights, exported as usual (seconds and peak memory are
+printed), then this project's encoder beside sentence-transformers on PyTorch in float32, on ONNX
+Runtime in dynamic int8 and on OpenVINO in static int8, each in an environment of its own. Whole
+workloads from texts to vectors, on all cores: the contenders with the size of a batch, and with one
+process on all cores or one on each, whichever was faster on every fourth text; this project with the
+server's own settings, and with other budgets of tokens a batch beside them. Then the latency of a lone
+text. All take turns, another first each turn; the ratio is that of the medians, more than 1 where this
+project is faster. Quality is the cosine to PyTorch's vectors. One JSON line a result.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import checkpoint, machine, workloads
+from benchmarks.compare import DATA, WORKLOADS, cosines
+from benchmarks.environments import CONTENDERS as FILES
+from benchmarks.environments import Environment, Failed, reason
+from export.texts import CALIBRATION
+from server.config import Config
+from server.cpu import cpu_budget
+from server.manifest import read_manifest
+from server.types import Vectors
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = FILES / "library.py"
+OURS, FLOAT = "inkwell", "torch"
+# A contender's environment; with PyTorch in it, the tutorial's will do.
+ENVIRONMENTS = {FLOAT: "tutorial", "onnx": "onnx", "openvino": "openvino"}
+BATCH_SIZES = (1, 8, 32)
+BATCH_TOKENS = (128, 512)
+LATENCY_TOKENS = (18, 128, 512)
+# Characters of a workload: about as many seconds of work at either size.
+CHARACTERS = {"12x768": 12_000, "24x1024": 4_000}
+QUALITY_EVERY = 4
+TRIAL_EVERY = 4
+
+Line = dict[str, Any]
+Seconds = Mapping[str, Sequence[float]]
+
+
+class Process:
+    """library.py with a loaded model; answers one question at a time."""
+
+    def __init__(self, command: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
+        with log.open("ab") as errors:
+            self._process = subprocess.Popen(
+                command,
+                env=environ,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        self._log = log
+
+    def ask(self, texts: Sequence[str], batch_size: int, times: int = 1, save: str = "") -> None:
+        """Raises Failed if the process has ended."""
+        asked = {"texts": texts, "batch_size": batch_size, "times": times, "save": save}
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(asked) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise Failed(reason(self._log.read_text(encoding="utf-8"))) from None
+
+    def answer(self) -> list[float]:
+        """Seconds of every time; raises Failed if the process has ended."""
+        assert self._process.stdout is not None
+        if line := self._process.stdout.readline():
+            return [float(seconds) for seconds in json.loads(line)]
+        raise Failed(reason(self._log.read_text(encoding="utf-8")))
+
+    def close(self) -> None:
+        self._process.terminate()
+        self._process.communicate()
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a contender computes a workload: in which processes, in batches of which size."""
+
+    processes: Sequence[Process]
+    threads: int
+    batch_size: int
+
+    def seconds(self, texts: Sequence[str]) -> float:
+        """Until the last process is done; each has as many texts of every length as the others."""
+        longest_first = sorted(texts, key=len, reverse=True)
+        for index, process in enumerate(self.processes):
+            process.ask(longest_first[index :: len(self.processes)], self.batch_size)
+        return max(process.answer()[0] for process in self.processes)
+
+    def facts(self) -> Line:
+        return {
+            "processes": len(self.processes),
+            "threads": self.threads,
+            "batch_size": self.batch_size,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """ways: what is tried; of the first the only process computes lone texts, on all cores."""
+
+    name: str
+    ways: Sequence[Way]
+    versions: str = ""
+
+    def best(self, texts: Sequence[str]) -> Way:
+        """The fastest on some of the texts, which are computed twice: some libraries compile."""
+        if len(self.ways) == 1:
+            return self.ways[0]
+        trial = texts[::TRIAL_EVERY]
+        return min(self.ways, key=lambda way: min(way.seconds(trial) for _ in range(2)))
+
+    def lone(self, text: str, times: int) -> float:
+        """Median seconds of a text alone."""
+        process = self.ways[0].processes[0]
+        process.ask([text], 0 if self.name == OURS else 1, times)
+        return statistics.median(process.answer())
+
+    def vectors(self, texts: Sequence[str], scratch: Path) -> Vectors:
+        file = scratch / f"{self.name}.npy"
+        process = self.ways[0].processes[0]
+        process.ask(texts, 0 if self.name == OURS else 8, save=str(file))
+        process.answer()
+        found: Vectors = np.load(file)
+        return found
+
+    def close(self) -> None:
+        for process in {id(each): each for way in self.ways for each in way.processes}.values():
+            process.close()
+
+
+def main() -> None:
+    arguments = _arguments()
+    facts = machine.facts()
+    for size in arguments.sizes:
+        with tempfile.TemporaryDirectory() as scratch:
+            for line in _measure(arguments, size, Path(scratch)):
+                shown = {"case": f"shapes {line.pop('question')}", "model": size, **line}
+                print(json.dumps({**shown, "machine": facts}, ensure_ascii=False), flush=True)
+
+
+def _measure(arguments: argparse.Namespace, size: str, scratch: Path) -> Iterator[Line]:
+    folder = (arguments.folder / size).resolve()
+    if not (folder / "config.json").exists():
+        checkpoint.write(folder, *checkpoint.SIZES[size])
+    yield {"question": "export", **export(folder)}
+    contenders = [_ours(folder / "onnx-int8", scratch)]
+    try:
+        for name in arguments.only:
+            try:
+                contenders.append(_theirs(arguments.environments, name, folder, scratch))
+            except Failed as error:
+                yield {"question": "absent", "contender": name, "reason": str(error)}
+        yield from _quality(contenders, scratch)
+        for workload in WORKLOADS:
+            texts = workloads.load(workload, 4000, arguments.texts)
+            yield from _workload(contenders, workload, some(texts, CHARACTERS[size]), arguments)
+        yield from _latency(contenders, arguments)
+    finally:
+        for each in contenders:
+            each.close()
+
+
+# --- what is measured -----------------------------------------------------------------------------
+
+
+def export(folder: Path) -> Line:
+    """Export in a process of its own, unless that has been done; a refusal ends the benchmark."""
+    started = time.perf_counter()
+    running = subprocess.Popen([sys.executable, "-m", "export", str(folder)], stdout=sys.stderr)
+    _, status, usage = os.wait4(running.pid, 0)
+    running.returncode = os.waitstatus_to_exitcode(status)
+    if running.returncode:
+        sys.exit(f"the export of {folder} failed")
+    artifact = folder / "onnx-int8"
+    agreement = read_manifest(artifact).agreement
+    return {
+        "seconds": round(time.perf_counter() - started, 1),
+        "peak_mb": round(usage.ru_maxrss / 1024),
+        "file_mb": round((artifact / "model.onnx").stat().st_size / 1e6, 1),
+        "cosine_mean": round(agreement.mean, 5),
+        "cosine_min": round(agreement.minimum, 5),
+    }
+
+
+def _ours(artifact: Path, scratch: Path) -> Contender:
+    command = [sys.executable, str(LIBRARY), OURS, str(artifact), str(cpu_budget())]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = Process(command, environ, scratch / f"{OURS}.log")
+    return Contender(OURS, [Way([process], cpu_budget(), Config().batch_tokens)])
+
+
+def _theirs(environments: Path, name: str, folder: Path, scratch: Path) -> Contender:
+    """One process on all cores and, where there are several, one on each. Raises Failed."""
+    environment = Environment(environments, ENVIRONMENTS[name])
+    model = folder if name == FLOAT else _int8(environment, environments, name, folder)
+
+    def start(threads: int) -> Process:
+        command = [environment.python, str(LIBRARY), name, str(model), str(threads)]
+        environ = {**environment.environ, "OMP_NUM_THREADS": str(threads)}
+        return Process(command, environ, scratch / f"{name}.log")
+
+    cores = cpu_budget()
+    arranged = [([start(cores)], cores)]
+    if cores > 1:
+        arranged.append(([start(1) for _ in range(cores)], 1))
+    ways = [
+        Way(processes, threads, size) for processes, threads in arranged for size in BATCH_SIZES
+    ]
+    found = Contender(name, ways, environment.versions())
+    try:
+        found.lone("天地", 1)
+    except Failed:
+        found.close()
+        raise
+    return found
+
+
+def _int8(environment: Environment, environments: Path, library: str, folder: Path) -> Path:
+    """What int8.py writes of the checkpoint, once."""
+    written = (environments / f"int8-{library}" / folder.name).resolve()
+    done = written / "done"
+    if not done.exists():
+        command = [str(FILES / "int8.py"), library, str(folder), str(written)]
+        environment.run(*command, "--texts", str(CALIBRATION.resolve()))
+        done.touch()
+    return written
+
+
+def _quality(contenders: Sequence[Contender], scratch: Path) -> Iterator[Line]:
+    """Cosine to PyTorch's vectors; different_texts is the mean cosine of theirs to each other."""
+    stored: list[str] = json.loads((DATA / "mixed_texts.json").read_text(encoding="utf-8"))
+    texts = stored[::QUALITY_EVERY]
+    vectors = {each.name: each.vectors(texts, scratch) for each in contenders}
+    if FLOAT not in vectors:
+        return
+    reference = vectors[FLOAT]
+    for each in contenders:
+        found = cosines(vectors[each.name], reference)
+        yield {
+            "question": "quality",
+            "contender": each.name,
+            "texts": len(texts),
+            "cosine_mean": round(float(found.mean()), 5),
+            "cosine_min": round(float(found.min()), 5),
+            "different_texts": different(reference),
+            "versions": each.versions,
+        }
+
+
+def _workload(
+    contenders: Sequence[Contender],
+    workload: str,
+    texts: Sequence[str],
+    arguments: argparse.Namespace,
+) -> Iterator[Line]:
+    chosen = {each.name: each.best(texts) for each in contenders}
+    ours = chosen[OURS]
+    for tokens in BATCH_TOKENS:
+        chosen[f"{OURS} {tokens}"] = Way(ours.processes, ours.threads, tokens)
+    for way in chosen.values():
+        way.seconds(texts)
+    seconds: dict[str, list[float]] = {name: [] for name in chosen}
+    for turn in range(arguments.turns):
+        for name in rotated(list(chosen), turn):
+            seconds[name].append(chosen[name].seconds(texts))
+    for name, line in summary(seconds):
+        per_s = round(len(texts) / statistics.median(seconds[name]), 2)
+        yield {
+            "question": "workload",
+            "workload": workload,
+            "contender": name,
+            "texts": len(texts),
+            "texts_per_s": per_s,
+            **line,
+            **chosen[name].facts(),
+        }
+
+
+def _latency(contenders: Sequence[Contender], arguments: argparse.Namespace) -> Iterator[Line]:
+    running_text = "".join(workloads.generate("laws", 20))
+    by_name = {each.name: each for each in contenders}
+    for tokens in LATENCY_TOKENS:
+        text = running_text[: tokens - 2]
+        for each in contenders:
+            each.lone(text, 3)
+        seconds: dict[str, list[float]] = {name: [] for name in by_name}
+        for turn in range(arguments.turns):
+            for name in rotated(list(by_name), turn):
+                seconds[name].append(by_name[name].lone(text, 5))
+        for name, line in summary(seconds):
+            median_ms = round(statistics.median(seconds[name]) * 1e3, 2)
+            shape = f"1x{tokens}"
+            yield {
+                "question": "latency",
+                "shape": shape,
+                "contender": name,
+                "ms": median_ms,
+                **line,
+            }
+
+
+# --- what follows from it -------------------------------------------------------------------------
+
+
+def some(texts: Sequence[str], characters: int) -> list[str]:
+    """Texts from all over the list, of about so many characters together."""
+    mean = sum(map(len, texts)) / len(texts)
+    step = max(1, int(len(texts) * mean / characters))
+    return list(texts[::step])
+
+
+def rotated(names: Sequence[str], turn: int) -> list[str]:
+    """Another one is first each turn."""
+    first = turn % len(names)
+    return [*names[first:], *names[:first]]
+
+
+def different(vectors: Vectors) -> float:
+    """Mean cosine of each row to each other one; rows of length 1."""
+    count = len(vectors)
+    return round(float((np.square(vectors.sum(axis=0)).sum() - count) / (count * (count - 1))), 3)
+
+
+def summary(seconds: Seconds) -> Iterator[tuple[str, Line]]:
+    """How many times as long each takes as we do: of the medians, and the turns' quartiles."""
+    ours = seconds[OURS]
+    for name, theirs in seconds.items():
+        ratios = np.quantile(np.array(theirs) / np.array(ours), (0.25, 0.75))
+        yield (
+            name,
+            {
+                "ours_to_it": round(statistics.median(theirs) / statistics.median(ours), 3),
+                "ratio_quartiles": [round(float(ratio), 3) for ratio in ratios],
+            },
+        )
+
+
+def _listed(known: Sequence[str], text: str) -> list[str]:
+    chosen = [name for name in text.split(",") if name]
+    if unknown := set(chosen) - set(known):
+        raise argparse.ArgumentTypeError(
+            f"{', '.join(sorted(unknown))} is not among {', '.join(known)}"
+        )
+    return chosen
+
+
+def sizes(text: str) -> list[str]:
+    """Reads names of sizes, with commas between."""
+    return _listed(list(checkpoint.SIZES), text)
+
+
+def names(text: str) -> list[str]:
+    """Reads names of contenders, with commas between."""
+    return _listed(list(ENVIRONMENTS), text)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", type=sizes, default=list(checkpoint.SIZES), metavar="SIZE,...")
+    parser.add_argument("--folder", type=Path, default=Path("build/shapes"))
+    parser.add_argument(
+        "--texts", type=Path, help="folder with queries.json, laws.json, mixed.json"
+    )
+    parser.add_argument("--environments", type=Path, default=Path("build/contenders"))
+    parser.add_argument("--only", type=names, default=list(ENVIRONMENTS), metavar="NAME,...")
+    parser.add_argument("--turns", type=int, default=5, help="alternations; medians count")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
