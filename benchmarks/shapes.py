@@ -151,11 +151,14 @@ class Contender:
 def main() -> None:
     arguments = _arguments()
     facts = machine.facts()
-    for size in arguments.sizes:
-        with tempfile.TemporaryDirectory() as scratch:
-            for line in _measure(arguments, size, Path(scratch)):
-                shown = {"case": f"shapes {line.pop('question')}", "model": size, **line}
-                print(json.dumps({**shown, "machine": facts}, ensure_ascii=False), flush=True)
+    try:
+        for size in arguments.sizes:
+            with tempfile.TemporaryDirectory() as scratch:
+                for line in _measure(arguments, size, Path(scratch)):
+                    shown = {"case": f"shapes {line.pop('question')}", "model": size, **line}
+                    print(json.dumps({**shown, "machine": facts}, ensure_ascii=False), flush=True)
+    except Failed as error:
+        sys.exit(f"a contender ended: {error}")
 
 
 def _measure(arguments: argparse.Namespace, size: str, scratch: Path) -> Iterator[Line]:
@@ -195,6 +198,7 @@ def export(folder: Path) -> Line:
     agreement = read_manifest(artifact).agreement
     return {
         "seconds": round(time.perf_counter() - started, 1),
+        "cpu_s": round(usage.ru_utime + usage.ru_stime, 1),
         "peak_mb": round(usage.ru_maxrss / 1024),
         "file_mb": round((artifact / "model.onnx").stat().st_size / 1e6, 1),
         "cosine_mean": round(agreement.mean, 5),
