@@ -33,7 +33,7 @@ weights cannot, and give the same vectors on every x86 CPU with AVX2. On older o
 Bridge) the blockwise projection is computed in another way, and the cosine to them is 0.9993.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,6 +75,8 @@ SMOOTHING_MUST_SAVE = 2e-7
 
 Int64Array = npt.NDArray[np.int64]
 Progress = Callable[[str], None]
+# One text's sampled rows (R, K), lowest and highest values (K,) of an activation; float32.
+Part = tuple[FloatArray, FloatArray, FloatArray]
 
 
 @dataclass(slots=True)
@@ -126,12 +128,11 @@ def quantize(
     actual = _embed(checkpoint, token_ids, threads, int8=True)
     for index in range(checkpoint.shape.layers):
         query, key, value, attention_out, intermediate, output = linear_names(index)
+        targets, exact = _exact_layer(checkpoint, floats, index, sampler, exact, threads)
         for names in ((query, key, value), (attention_out,), (intermediate,), (output,)):
             site = site_of(names[0])
             progress(site)
-            target = sampler.run(
-                *build_layer(checkpoint, floats, index, until=site), exact, threads
-            )
+            target = targets[site]
             found = sampler.run(*build_layer(checkpoint, mixed, index, until=site), actual, threads)
             weights = [floats[name] for name in names]
             if site == output and _one_row(checkpoint, index):
@@ -146,7 +147,6 @@ def quantize(
                 quantizer = InputQuantizer(quantizer.scale, quantizer.zero_point, None)
             for name, weight in zip(names, weights, strict=True):
                 mixed[name] = _quantize_linear(weight, choice, quantizer, limit, found, target)
-        exact = _run_layer(checkpoint, floats, index, exact, threads)
         actual = _run_layer(checkpoint, mixed, index, actual, threads)
     return done
 
@@ -160,6 +160,35 @@ def _embed(
     model, output = build_embeddings(checkpoint, int8=int8)
     session = open_session(model.SerializeToString(), threads)
     return [session.run([output], {INPUT_IDS: ids[None]})[0] for ids in token_ids]
+
+
+def _exact_layer(
+    checkpoint: Checkpoint,
+    floats: Mapping[str, FloatLinear],
+    index: int,
+    sampler: "_Sampler",
+    hidden: list[FloatArray],
+    threads: int,
+) -> tuple[dict[str, Rows], list[FloatArray]]:
+    """What calibration keeps of every site of the float layer, and the layer's output.
+
+    The float layer does not change from site to site, so one pass over the texts is enough.
+    """
+    model, output = build_layer(checkpoint, floats, index)
+    sites = dict.fromkeys(site_of(name) for name in linear_names(index))
+    tensors = {site: build_layer(checkpoint, floats, index, until=site)[1] for site in sites}
+    inner = [tensor for tensor in tensors.values() if tensor != HIDDEN]
+    model.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in inner)
+    session = open_session(model.SerializeToString(), threads)
+    parts: dict[str, list[Part]] = {site: [] for site in sites}
+    outputs = []
+    for text, rows in enumerate(hidden):
+        found = session.run([output, *inner], {HIDDEN: rows})
+        outputs.append(found[0])
+        activations = dict(zip(inner, found[1:], strict=True)) | {HIDDEN: rows}
+        for site, tensor in tensors.items():
+            parts[site].append(sampler.part(text, activations[tensor]))
+    return {site: _rows(each) for site, each in parts.items()}, outputs
 
 
 def _run_layer(
@@ -191,13 +220,18 @@ class _Sampler:
         else:
             session = open_session(model.SerializeToString(), threads)
             activations = (session.run([output], {HIDDEN: rows})[0] for rows in hidden)
-        sampled, lows, highs = [], [], []
-        for activation, rows in zip(activations, self._rows, strict=True):
-            flat = activation[0]
-            sampled.append(flat[rows] if len(flat) > 1 else flat)
-            lows.append(flat.min(axis=0))
-            highs.append(flat.max(axis=0))
-        return Rows(np.concatenate(sampled), np.min(lows, axis=0), np.max(highs, axis=0))
+        return _rows([self.part(text, found) for text, found in enumerate(activations)])
+
+    def part(self, text: int, activation: FloatArray) -> Part:
+        """What one text, by its number, adds to the rows of an activation (1, T, K)."""
+        flat = activation[0]
+        sampled = flat[self._rows[text]] if len(flat) > 1 else flat.copy()
+        return sampled, flat.min(axis=0), flat.max(axis=0)
+
+
+def _rows(parts: Sequence[Part]) -> Rows:
+    sampled, lows, highs = zip(*parts, strict=True)
+    return Rows(np.concatenate(sampled), np.min(lows, axis=0), np.max(highs, axis=0))
 
 
 # --- the search -----------------------------------------------------------------------------------
