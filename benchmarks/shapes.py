@@ -51,7 +51,8 @@ QUALITY_EVERY = 4
 TRIAL_EVERY = 4
 
 Line = dict[str, Any]
-Seconds = Mapping[str, Sequence[float]]
+# Seconds by the clock, and of work on all cores.
+Took = tuple[float, float]
 
 
 class Process:
@@ -79,11 +80,11 @@ class Process:
         except BrokenPipeError:
             raise Failed(reason(self._log.read_text(encoding="utf-8"))) from None
 
-    def answer(self) -> list[float]:
-        """Seconds of every time; raises Failed if the process has ended."""
+    def answer(self) -> list[Took]:
+        """What every time took; raises Failed if the process has ended."""
         assert self._process.stdout is not None
         if line := self._process.stdout.readline():
-            return [float(seconds) for seconds in json.loads(line)]
+            return [(float(seconds), float(work)) for seconds, work in json.loads(line)]
         raise Failed(reason(self._log.read_text(encoding="utf-8")))
 
     def close(self) -> None:
@@ -99,12 +100,13 @@ class Way:
     threads: int
     batch_size: int
 
-    def seconds(self, texts: Sequence[str]) -> float:
+    def took(self, texts: Sequence[str]) -> Took:
         """Until the last process is done; each has as many texts of every length as the others."""
         longest_first = sorted(texts, key=len, reverse=True)
         for index, process in enumerate(self.processes):
             process.ask(longest_first[index :: len(self.processes)], self.batch_size)
-        return max(process.answer()[0] for process in self.processes)
+        answers = [process.answer()[0] for process in self.processes]
+        return max(seconds for seconds, _ in answers), sum(work for _, work in answers)
 
     def facts(self) -> Line:
         return {
@@ -127,13 +129,13 @@ class Contender:
         if len(self.ways) == 1:
             return self.ways[0]
         trial = texts[::TRIAL_EVERY]
-        return min(self.ways, key=lambda way: min(way.seconds(trial) for _ in range(2)))
+        return min(self.ways, key=lambda way: min(way.took(trial) for _ in range(2)))
 
-    def lone(self, text: str, times: int) -> float:
-        """Median seconds of a text alone."""
+    def lone(self, text: str, times: int) -> Took:
+        """The medians of a text alone."""
         process = self.ways[0].processes[0]
         process.ask([text], 0 if self.name == OURS else 1, times)
-        return statistics.median(process.answer())
+        return medians(process.answer())
 
     def vectors(self, texts: Sequence[str], scratch: Path) -> Vectors:
         file = scratch / f"{self.name}.npy"
@@ -176,7 +178,8 @@ def _measure(arguments: argparse.Namespace, size: str, scratch: Path) -> Iterato
         yield from _quality(contenders, scratch)
         for workload in WORKLOADS:
             texts = workloads.load(workload, 4000, arguments.texts)
-            yield from _workload(contenders, workload, some(texts, CHARACTERS[size]), arguments)
+            characters = arguments.characters or CHARACTERS[size]
+            yield from _workload(contenders, workload, some(texts, characters), arguments)
         yield from _latency(contenders, arguments)
     finally:
         for each in contenders:
@@ -282,19 +285,20 @@ def _workload(
     for tokens in BATCH_TOKENS:
         chosen[f"{OURS} {tokens}"] = Way(ours.processes, ours.threads, tokens)
     for way in chosen.values():
-        way.seconds(texts)
-    seconds: dict[str, list[float]] = {name: [] for name in chosen}
+        way.took(texts)
+    took: dict[str, list[Took]] = {name: [] for name in chosen}
     for turn in range(arguments.turns):
         for name in rotated(list(chosen), turn):
-            seconds[name].append(chosen[name].seconds(texts))
-    for name, line in summary(seconds):
-        per_s = round(len(texts) / statistics.median(seconds[name]), 2)
+            took[name].append(chosen[name].took(texts))
+    for name, line in summary(took):
+        seconds, work = medians(took[name])
         yield {
             "question": "workload",
             "workload": workload,
             "contender": name,
             "texts": len(texts),
-            "texts_per_s": per_s,
+            "texts_per_s": round(len(texts) / seconds, 2),
+            "cpu_ms_a_text": round(work / len(texts) * 1e3, 2),
             **line,
             **chosen[name].facts(),
         }
@@ -307,18 +311,18 @@ def _latency(contenders: Sequence[Contender], arguments: argparse.Namespace) -> 
         text = running_text[: tokens - 2]
         for each in contenders:
             each.lone(text, 3)
-        seconds: dict[str, list[float]] = {name: [] for name in by_name}
+        took: dict[str, list[Took]] = {name: [] for name in by_name}
         for turn in range(arguments.turns):
             for name in rotated(list(by_name), turn):
-                seconds[name].append(by_name[name].lone(text, 5))
-        for name, line in summary(seconds):
-            median_ms = round(statistics.median(seconds[name]) * 1e3, 2)
-            shape = f"1x{tokens}"
+                took[name].append(by_name[name].lone(text, 5))
+        for name, line in summary(took):
+            seconds, work = medians(took[name])
             yield {
                 "question": "latency",
-                "shape": shape,
+                "shape": f"1x{tokens}",
                 "contender": name,
-                "ms": median_ms,
+                "ms": round(seconds * 1e3, 2),
+                "cpu_ms": round(work * 1e3, 2),
                 **line,
             }
 
@@ -345,16 +349,26 @@ def different(vectors: Vectors) -> float:
     return round(float((np.square(vectors.sum(axis=0)).sum() - count) / (count * (count - 1))), 3)
 
 
-def summary(seconds: Seconds) -> Iterator[tuple[str, Line]]:
-    """How many times as long each takes as we do: of the medians, and the turns' quartiles."""
-    ours = seconds[OURS]
-    for name, theirs in seconds.items():
-        ratios = np.quantile(np.array(theirs) / np.array(ours), (0.25, 0.75))
+def medians(took: Sequence[Took]) -> Took:
+    seconds, work = zip(*took, strict=True)
+    return statistics.median(seconds), statistics.median(work)
+
+
+def summary(took: Mapping[str, Sequence[Took]]) -> Iterator[tuple[str, Line]]:
+    """How many times as long, and as much work, each takes as we do: of the medians.
+
+    ratio_quartiles: of the turns' ratios by the clock.
+    """
+    our_seconds, our_work = medians(took[OURS])
+    for name, theirs in took.items():
+        seconds, work = medians(theirs)
+        turns = [their[0] / our[0] for their, our in zip(theirs, took[OURS], strict=True)]
         yield (
             name,
             {
-                "ours_to_it": round(statistics.median(theirs) / statistics.median(ours), 3),
-                "ratio_quartiles": [round(float(ratio), 3) for ratio in ratios],
+                "ours_to_it": round(seconds / our_seconds, 3),
+                "ratio_quartiles": [round(float(q), 3) for q in np.quantile(turns, (0.25, 0.75))],
+                "cpu_ratio": round(work / our_work, 3),
             },
         )
 
@@ -389,6 +403,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--environments", type=Path, default=Path("build/contenders"))
     parser.add_argument("--only", type=names, default=list(ENVIRONMENTS), metavar="NAME,...")
+    parser.add_argument("--characters", type=int, help="of a workload; fewer for a busy machine")
     parser.add_argument("--turns", type=int, default=5, help="alternations; medians count")
     return parser.parse_args()
 
