@@ -1,4 +1,4 @@
-# Everything a clone needs; `make help` lists it. Variables: MODEL, FILE, HOST, PORT, DATA, ARGS.
+# Everything a clone needs; `make help` lists it. Variables: MODEL, FILE, HOST, PORT, DATA, SIZE, ARGS.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -12,11 +12,12 @@ FLOAT := $(MODEL)/onnx-fp32
 HOST := 127.0.0.1
 PORT := 8000
 DATA := data
+SIZE := 12x768
 export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any export artifact serve index search test test-slow test-fuzz test-torch test-clients check fix bench compare lock clean
+.PHONY: help install dev install-any export artifact serve index search test test-slow test-fuzz test-torch test-clients check fix bench compare shapes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -106,6 +107,13 @@ bench: dev artifact ## measure speed here (TEXTS=folder with real texts), and qu
 # Installs gigabytes under build/contenders the first time.
 compare: dev artifact ## the same requests to other servers and libraries (TEXTS=folder, ARGS="--only NAME,...")
 	$(RUN) -m benchmarks.compare --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS)) $(ARGS)
+
+# Exports for a quarter of an hour and installs gigabytes the first time; 24x1024 needs 8 GB of memory.
+shapes: dev artifact ## larger models, random weights: beside sentence-transformers, then alone (TEXTS=folder, SIZE=24x1024, ARGS="--only NAME,...")
+	$(RUN) -m benchmarks.shapes --sizes $(SIZE) $(if $(TEXTS),--texts $(TEXTS)) $(ARGS)
+	$(RUN) -m benchmarks.encode --model build/shapes/$(SIZE)/onnx-int8
+	$(RUN) -m benchmarks.serve --model build/shapes/$(SIZE)/onnx-int8 $(if $(TEXTS),--texts $(TEXTS))
+	$(RUN) -m benchmarks.memory --model build/shapes/$(SIZE)/onnx-int8 $(if $(TEXTS),--texts $(TEXTS))
 
 lock: ## renew locks/ from pyproject.toml, and those of the clients (needs uv and npm on PATH)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra export -o locks/run.txt

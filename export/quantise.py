@@ -76,6 +76,8 @@ SMOOTHING_MUST_SAVE = 2e-7
 
 Int64Array = npt.NDArray[np.int64]
 Progress = Callable[[str], None]
+# One text's sampled rows (R, K), lowest and highest values (K,) of an activation; float32.
+Part = tuple[FloatArray, FloatArray, FloatArray]
 
 
 @dataclass(slots=True)
@@ -132,20 +134,18 @@ def quantize(
     actual = _embed(checkpoint, token_ids, threads, int8=True)
     for index in range(checkpoint.shape.layers):
         names = layer_names(checkpoint, index)
+        targets, exact = _exact_layer(checkpoint, floats, index, sampler, exact, threads)
         for readers in names.sites:
             site = site_of(readers[0])
             progress(site)
-            target, found = (
-                sampler.run(
-                    *build_layer(checkpoint, linears, index, until=site), hidden, threads, names
-                )
-                for linears, hidden in ((floats, exact), (mixed, actual))
+            target = targets[site]
+            found = sampler.run(
+                *build_layer(checkpoint, mixed, index, until=site), actual, threads, names
             )
             if names.by_head and site == names.output:
                 mixed[site] = _blockwise(floats[site], limit, found, target)
             else:
                 _quantize_site(done, floats, names, readers, limit, found, target)
-        exact = _run_layer(checkpoint, floats, index, exact, threads)
         actual = _run_layer(checkpoint, mixed, index, actual, threads)
     return done
 
@@ -202,6 +202,36 @@ def _embed(
     return [session.run([output], {INPUT_IDS: ids[None]})[0] for ids in token_ids]
 
 
+def _exact_layer(
+    checkpoint: Checkpoint,
+    floats: Mapping[str, FloatLinear],
+    index: int,
+    sampler: "_Sampler",
+    hidden: list[FloatArray],
+    threads: int,
+) -> tuple[dict[str, Rows], list[FloatArray]]:
+    """What calibration keeps of every site of the float layer, and the layer's output.
+
+    The float layer does not change from site to site, so one pass over the texts is enough.
+    """
+    names = layer_names(checkpoint, index)
+    model, output = build_layer(checkpoint, floats, index)
+    sites = [site_of(readers[0]) for readers in names.sites]
+    tensors = {site: build_layer(checkpoint, floats, index, until=site)[1] for site in sites}
+    inner = [tensor for tensor in tensors.values() if tensor != HIDDEN]
+    model.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in inner)
+    session = open_session(model.SerializeToString(), threads)
+    parts: dict[str, list[Part]] = {site: [] for site in sites}
+    outputs = []
+    for text, rows in enumerate(hidden):
+        found = session.run([output, *inner], {HIDDEN: rows})
+        outputs.append(found[0])
+        activations = dict(zip(inner, found[1:], strict=True)) | {HIDDEN: rows}
+        for site, tensor in tensors.items():
+            parts[site].append(sampler.part(text, activations[tensor], names))
+    return {site: _rows(each) for site, each in parts.items()}, outputs
+
+
 def _run_layer(
     checkpoint: Checkpoint, linears: Linears, index: int, hidden: list[FloatArray], threads: int
 ) -> list[FloatArray]:
@@ -237,13 +267,18 @@ class _Sampler:
         else:
             session = open_session(model.SerializeToString(), threads)
             activations = (session.run([output], {HIDDEN: rows})[0] for rows in hidden)
-        sampled, lows, highs = [], [], []
-        for activation, rows in zip(activations, self._rows, strict=True):
-            flat = activation[0]
-            sampled.append(flat if names.by_head else flat[rows])
-            lows.append(flat.min(axis=0))
-            highs.append(flat.max(axis=0))
-        return Rows(np.concatenate(sampled), np.min(lows, axis=0), np.max(highs, axis=0))
+        return _rows([self.part(text, found, names) for text, found in enumerate(activations)])
+
+    def part(self, text: int, activation: FloatArray, names: LayerNames) -> Part:
+        """What one text, by its number, adds to the rows of an activation (1, T, K)."""
+        flat = activation[0]
+        sampled = flat.copy() if names.by_head else flat[self._rows[text]]
+        return sampled, flat.min(axis=0), flat.max(axis=0)
+
+
+def _rows(parts: Sequence[Part]) -> Rows:
+    sampled, lows, highs = zip(*parts, strict=True)
+    return Rows(np.concatenate(sampled), np.min(lows, axis=0), np.max(highs, axis=0))
 
 
 # --- the search -----------------------------------------------------------------------------------

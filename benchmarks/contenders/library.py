@@ -1,0 +1,135 @@
+"""A library as a function from texts to vectors, asked line by line and without HTTP.
+
+    VENV/bin/python benchmarks/contenders/library.py LIBRARY FOLDER THREADS
+
+LIBRARY, with FOLDER:
+
+    inkwell    this project's tokenizer, queue and lanes, one for each thread, all texts in one job;
+               an artifact; a lone text runs on the session that has all threads
+    torch      sentence-transformers on PyTorch, float32; the checkpoint
+    onnx       its ONNX backend, dynamic int8 for this CPU; what int8.py wrote
+    openvino   its OpenVINO backend, static int8, PERFORMANCE_HINT latency; what int8.py wrote
+
+Each line of the standard input is {"texts": [...], "batch_size": n, "times": n, "save": FILE.npy or
+""}; the answer is a JSON list on a line: for every time the seconds from texts to vectors, and those
+of all cores' work, which a busy neighbour changes less.
+"""
+
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+# Before the imports below, which read them: the model comes from a folder, nothing is fetched.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+import numpy as np
+
+# Texts and the size of a batch to float32 (N, D), rows of length 1.
+Encode = Callable[[list[str], int], np.ndarray]
+ONNX_FILE = "onnx/model_quantized.onnx"
+OPENVINO_FILE = "openvino/openvino_model_quantized.xml"
+
+
+def inkwell(folder: str, threads: int) -> Encode:
+    from pathlib import Path
+
+    from server.batching import BatchLimits, Job
+    from server.config import Config
+    from server.encoder import Model
+    from server.lanes import Lanes
+    from server.metrics import Metrics
+
+    model, done = Model(Path(folder), threads), threading.Event()
+    lanes = Lanes(Metrics(), lambda _: done.set(), threads)
+    tenants = {}
+
+    def encode(texts: list[str], batch_tokens: int) -> np.ndarray:
+        if len(texts) == 1:
+            return (model.wide or model.encoder).encode(model.tokenizer.encode(texts).ids)
+        if batch_tokens not in tenants:
+            chosen = batch_tokens or Config().batch_tokens
+            limits = BatchLimits(chosen, Config().interactive_tokens, 1 << 30, 1 << 30)
+            tenants[batch_tokens] = lanes.admit(model.encoder, limits, model.wide)
+        vectors = np.empty((len(texts), model.manifest.dimension), np.float32)
+        done.clear()
+        job = Job(list(model.tokenizer.encode(texts).ids), vectors, None, time.perf_counter())
+        lanes.submit(tenants[batch_tokens], job)
+        lanes.wake()
+        done.wait()
+        if job.error is not None:
+            raise job.error
+        return vectors
+
+    return encode
+
+
+def torch(folder: str, threads: int) -> Encode:
+    import torch
+
+    torch.set_num_threads(threads)
+    return _sentence_transformers(folder, "torch", {})
+
+
+def onnx(folder: str, threads: int) -> Encode:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    chosen = {
+        "file_name": ONNX_FILE,
+        "provider": "CPUExecutionProvider",
+        "session_options": options,
+    }
+    return _sentence_transformers(folder, "onnx", chosen)
+
+
+def openvino(folder: str, threads: int) -> Encode:
+    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    return _sentence_transformers(
+        folder, "openvino", {"file_name": OPENVINO_FILE, "ov_config": config}
+    )
+
+
+def _sentence_transformers(folder: str, backend: str, chosen: dict) -> Encode:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(folder, device="cpu", backend=backend, model_kwargs=chosen)
+    return lambda texts, batch_size: model.encode(
+        texts, batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
+    )
+
+
+LIBRARIES = {each.__name__: each for each in (inkwell, torch, onnx, openvino)}
+
+
+def main() -> None:
+    """Load the model, then answer until the input ends."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("library", choices=LIBRARIES)
+    parser.add_argument("folder")
+    parser.add_argument("threads", type=int)
+    args = parser.parse_args()
+
+    answers, sys.stdout = sys.stdout, sys.stderr  # Libraries print what they like.
+    encode = LIBRARIES[args.library](args.folder, args.threads)
+    for line in sys.stdin:
+        asked, seconds = json.loads(line), []
+        for _ in range(asked["times"]):
+            started, worked = time.perf_counter(), time.process_time()
+            vectors = encode(asked["texts"], asked["batch_size"])
+            seconds.append((time.perf_counter() - started, time.process_time() - worked))
+        if asked["save"]:
+            np.save(asked["save"], vectors)
+        print(json.dumps(seconds), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
