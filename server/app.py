@@ -28,6 +28,7 @@ from server.api import (
     tei,
     weaviate,
 )
+from server.api.access import Access, Visit, request_id, secret_in
 from server.api.http import Endpoint
 from server.api.ollama import OLLAMA
 from server.api.openai import OPENAI
@@ -54,12 +55,13 @@ class State(TypedDict):
     library: Library
 
 
-def create_app(models: Sequence[Model], config: Config, folder: DataFolder) -> Starlette:
+def create_app(models: Sequence[Model], config: Config, folder: DataFolder) -> "App":
     """The ASGI app; its engines and library start and stop with the app's lifespan.
 
-    The first model serves whoever names none.
+    The first model serves whoever names none. Raises BadSettings where keys or audit cannot be had.
     """
     metrics = Metrics()
+    access = Access(config, metrics)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
@@ -74,10 +76,11 @@ def create_app(models: Sequence[Model], config: Config, folder: DataFolder) -> S
         await library.close()
         # The loop must stay free: it resolves what the lanes still finish.
         await asyncio.to_thread(served.close)
+        await access.close()
 
     operations = every_operation(config, metrics)
-    refusals = Refusals(operations)
-    endpoints = _endpoints(operations, config, metrics)
+    refusals = Refusals(operations, access)
+    endpoints = _endpoints(operations, config, metrics, access)
     starlette = App(
         routes=_routes(endpoints),
         lifespan=lifespan,
@@ -85,6 +88,7 @@ def create_app(models: Sequence[Model], config: Config, folder: DataFolder) -> S
     )
     # A path with a slash too many is a 404 like any other, not a redirect that POST clients drop.
     starlette.router.redirect_slashes = False
+    starlette.access = access
     starlette.short = {
         (method, path): endpoint
         for path, found in endpoints.items()
@@ -102,6 +106,8 @@ class App(Starlette):
     """
 
     short: Mapping[tuple[str, str], Endpoint] = {}
+    # To be told `reload` while it serves, on its event loop.
+    access: Access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -125,7 +131,10 @@ class Methods:
 
 
 def _endpoints(
-    operations: Sequence[Operation], config: Config, metrics: Metrics
+    operations: Sequence[Operation],
+    config: Config,
+    metrics: Metrics,
+    access: Access | None = None,
 ) -> dict[str, dict[str, Endpoint]]:
     """By path, then by method."""
     paths: dict[str, dict[str, Endpoint]] = {}
@@ -137,6 +146,8 @@ def _endpoints(
             config.max_body_bytes,
             metrics,
             any_type=each.any_type,
+            needs=each.needs,
+            access=None if access is None or access.idle else access,
         )
     return paths
 
@@ -168,7 +179,8 @@ def every_operation(config: Config, metrics: Metrics) -> list[Operation]:
 class Refusals:
     """What is answered where no endpoint is, in the shape of the dialect that is spoken there."""
 
-    def __init__(self, operations: Sequence[Operation]) -> None:
+    def __init__(self, operations: Sequence[Operation], access: Access) -> None:
+        self._access = access
         self._spoken = {each.path: each.dialect for each in operations}
 
     async def of_router(self, request: Request, error: Exception) -> Response:
@@ -181,7 +193,17 @@ class Refusals:
             found = RouteNotFound(f"no such path: {path}")
         headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
         reply = self._dialect(path).error_reply(found)
+        headers["x-request-id"] = self._noted(request.scope, reply.status).decode()
         return Response(reply.body, reply.status, headers, media_type=reply.content_type.decode())
+
+    def _noted(self, scope: Scope, status: int) -> bytes:
+        """The request's id; the audit has it now."""
+        given = dict(scope["headers"])
+        id = request_id(given.get(b"x-request-id"))
+        if not self._access.idle:
+            with Visit(self._access, scope, id, secret_in(given)) as visit:
+                visit.status = status
+        return id
 
     def _dialect(self, path: str) -> Dialect:
         beneath = (spoken for start, spoken in BENEATH.items() if path.startswith(start))

@@ -118,7 +118,9 @@ def operations(described: Sequence[Operation], version: str) -> list[Operation]:
     async def openapi(_: Call) -> Reply:
         return Reply(body)
 
-    own = Operation(NATIVE, "GET", "/openapi.json", openapi, "This document", response=(dict,))
+    own = Operation(
+        NATIVE, "GET", "/openapi.json", openapi, "This document", "nothing", response=(dict,)
+    )
     body = json_body(document([*described, own], version))
     return [own]
 
