@@ -7,6 +7,7 @@ the default. `--help` and the table in docs are made from the fields below.
 import argparse
 import contextlib
 import dataclasses
+import ipaddress
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -67,7 +68,7 @@ def _setting(default: Any, english: str, chinese: str, **limits: Any) -> Any:
 class Config:
     """The effective settings; constructing one checks it."""
 
-    # Beyond loopback only when told: there is no password yet.
+    # Beyond loopback only when told, and then with keys.
     host: str = _setting("127.0.0.1", "address to listen on", "监听地址")
     port: int = _setting(
         8000, "TCP port, 0 takes a free one", "端口，0 表示任选", low=0, high=65535
@@ -179,6 +180,16 @@ class Config:
     ) -> "Config":
         """Settings from flags (None: not given), then environment, then file, then defaults."""
         return effective(environ, flags).config
+
+
+def on_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Effective(NamedTuple):

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import msgspec
 
 from server.errors import BadSettings
-from server.quota import Quota
+from server.quota import ANY, Quota
 
 Scope = Literal["embed", "search", "write", "admin", "metrics"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -72,19 +72,43 @@ class Keys:
         return found
 
 
-def new_key(name: str, **about: Any) -> tuple[str, Key]:
+def new_key(
+    name: str, scopes: str, expires: str | None = None, quota: Quota = ANY
+) -> tuple[str, Key]:
     """A secret, which is nowhere else, and its entry; raises BadSettings.
 
-    about: the entry's other fields, as they were typed.
+    scopes: with commas between them. expires: YYYY-MM-DD.
     """
     secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     digest = hashlib.sha256(secret.encode()).hexdigest()
-    given = {field: value for field, value in about.items() if value is not None}
+    if not NAME.fullmatch(name):
+        raise BadSettings(
+            f"name {name!r} is not 1 to 64 letters, digits, dots, - and _",
+            f"名称 {name!r} 应为 1 到 64 个字母、数字、汉字、点、- 或 _",
+        )
+    day = None if expires is None else _day(expires)
+    return secret, Key(name, digest, _scopes(scopes), day, quota.requests, quota.tokens)
+
+
+def _scopes(text: str) -> list[Scope]:
+    asked = [each.strip() for each in text.split(",")]
+    for each in asked:
+        if each not in SCOPES:
+            raise BadSettings(
+                f"scope {each!r} is not one of {', '.join(SCOPES)}",
+                f"权限 {each!r} 不在 {'、'.join(SCOPES)} 之中",
+            )
+    return [each for each in SCOPES if each in asked]
+
+
+def _day(text: str) -> date:
     try:
-        key = msgspec.convert({"name": name, "sha256": digest, **given}, Key, strict=False)
-    except msgspec.ValidationError as error:
-        raise BadSettings(f"no key was made: {error}", f"未创建密钥：{error}") from None
-    return secret, key
+        return date.fromisoformat(text)
+    except ValueError:
+        raise BadSettings(
+            f"expires {text!r} is not a day written YYYY-MM-DD",
+            f"到期日 {text!r} 不是 YYYY-MM-DD 形式的日期",
+        ) from None
 
 
 # --- the file -------------------------------------------------------------------------------------

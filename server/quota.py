@@ -25,6 +25,9 @@ class Quota:
     tokens: int | None = None
 
 
+ANY = Quota()
+
+
 def refilled(level: Level, per_minute: int, now_s: float) -> Level:
     """The level at `now_s`: more by the time that has gone by, and at most a minute's worth."""
     gained = max(now_s - level.at_s, 0.0) * per_minute / 60

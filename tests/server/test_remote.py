@@ -151,7 +151,7 @@ class Pauses(list[float]):
 
 
 def add(url: str, pauses: Pauses) -> int:
-    return asyncio.run(Remote(url, "main", pauses).add([Document("a", "墨池")]))
+    return asyncio.run(Remote(url, "main", pause=pauses).add([Document("a", "墨池")]))
 
 
 def test_server_without_room_is_asked_again_when_it_says() -> None:
@@ -200,7 +200,7 @@ def test_path_before_every_other_is_kept() -> None:
 
 def test_name_cannot_leave_its_place_in_the_path() -> None:
     with odd(ADDED) as (url, handler):
-        asyncio.run(Remote(url, "../a b?", Pauses()).add([Document("a", "墨池")]))
+        asyncio.run(Remote(url, "../a b?", pause=Pauses()).add([Document("a", "墨池")]))
         assert handler.asked == [("POST", "/collections/..%2Fa%20b%3F/documents")]
 
 
@@ -223,7 +223,9 @@ def test_reindex_that_failed_is_not_taken_for_done() -> None:
     with odd(*answers) as (url, _):
         with pytest.raises(StartupError, match="was not reindexed"):
             asyncio.run(
-                Remote(url, "main", Pauses()).reindex(UNSAID, lambda *done: shown.append(done))
+                Remote(url, "main", pause=Pauses()).reindex(
+                    UNSAID, lambda *done: shown.append(done)
+                )
             )
     assert shown == [(1, 3)]
 
