@@ -43,8 +43,9 @@ def serve(config: Config, _: Namespace) -> int:
     if config.keys is None and not on_loopback(config.host):
         log.warning(OPEN, config.host)
     models = opened(config)
-    folder = DataFolder(config.data, holder=_url(config))
-    listen(create_app(models, config, folder), config)
+    # The app closes it when it ends; this is for one that cannot begin.
+    with contextlib.closing(DataFolder(config.data, holder=_url(config))) as folder:
+        listen(create_app(models, config, folder), config)
     return 0
 
 
