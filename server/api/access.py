@@ -38,6 +38,7 @@ BEARER = b"bearer "
 # Ids of a process begin alike, and not like those of the process before.
 # Of a path where nothing is, which may be anything.
 LONGEST_PATH = 256
+WRITABLE_BY_OTHERS = 0o022
 _begin, _numbers = token_hex(6).encode(), count(1)
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,12 @@ class Access:
 
     def _load(self, path: Path) -> None:
         keys = Keys(read_keys(path))
+        if path.stat().st_mode & WRITABLE_BY_OTHERS:
+            log.warning(
+                "others than its owner may write to the keys file %s, and so let themselves in: chmod go-w"
+                " 除所有者外还有人可写密钥文件，可借此自行添加密钥：请执行 chmod go-w",
+                path,
+            )
         holders = {}
         for key in keys:
             known = self._holders.get(key.name)

@@ -247,6 +247,17 @@ def test_refusals_are_counted_by_their_reason(
     run(test, toy_model, keys=keys)
 
 
+def test_file_that_others_may_write_is_warned_of(
+    toy_model: Model, keys: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_key(keys)
+    ask(toy_model, "GET", "/health", settings={"keys": keys})
+    assert "chmod go-w" not in caplog.text
+    keys.chmod(0o660)
+    ask(toy_model, "GET", "/health", settings={"keys": keys})
+    assert "chmod go-w" in caplog.text and "密钥文件" in caplog.text
+
+
 # --- quotas ---------------------------------------------------------------------------------------
 
 
