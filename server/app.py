@@ -79,12 +79,11 @@ def create_app(models: Sequence[Model], config: Config, folder: DataFolder) -> "
         await access.close()
 
     operations = every_operation(config, metrics)
-    refusals = Refusals(operations, access)
     endpoints = _endpoints(operations, config, metrics, access)
     starlette = App(
         routes=_routes(endpoints),
         lifespan=lifespan,
-        exception_handlers={HTTPException: refusals.of_router},
+        exception_handlers={HTTPException: Refusals(operations, access).of_router},
     )
     # A path with a slash too many is a 404 like any other, not a redirect that POST clients drop.
     starlette.router.redirect_slashes = False

@@ -135,6 +135,7 @@ def operations(config: Config, version: str) -> list[Operation]:
         return Reply(json_body(info(call.models.default, config, version)))
 
     speaking = partial(Operation, TEI, needs="embed")
+    get = partial(Operation, TEI, "GET")
     return [
         speaking(
             "POST",
@@ -174,22 +175,8 @@ def operations(config: Config, version: str) -> list[Operation]:
             )
             for path, reason in REFUSED.items()
         ),
-        speaking(
-            "GET",
-            "/info",
-            information,
-            "The first model and its limits",
-            needs="key",
-            response=(dict,),
-        ),
-        speaking(
-            "GET",
-            "/ping",
-            ping,
-            "Whether new requests are taken",
-            needs="nothing",
-            plain="text/plain",
-        ),
+        get("/info", information, "The first model and its limits", "key", response=(dict,)),
+        get("/ping", ping, "Whether new requests are taken", "nothing", plain="text/plain"),
     ]
 
 
