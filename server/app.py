@@ -28,6 +28,7 @@ from server.api import (
     tei,
     weaviate,
 )
+from server.api.access import Access, Visit, request_id, secret_in
 from server.api.http import Endpoint
 from server.api.ollama import OLLAMA
 from server.api.openai import OPENAI
@@ -57,39 +58,42 @@ class State(TypedDict):
 
 def create_app(
     models: Sequence[Model], config: Config, folder: DataFolder, others: Pages = alone
-) -> Starlette:
+) -> "App":
     """The ASGI app; its engines and library start and stop with the app's lifespan.
 
-    The first model serves whoever names none. others: pages of metrics of other processes.
+    The first model serves whoever names none. others: pages of metrics of other processes. Raises
+    BadSettings where keys or audit cannot be had.
     """
     metrics = Metrics()
+    access = Access(config, metrics)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
-        async with _serving(models, config, metrics) as served:
+        async with _serving(models, config, metrics, access) as served:
             library = Library(folder, served, config, metrics)
             yield {"models": served, "library": library}
             # What is still being written needs the engines.
             await library.close()
 
-    return _app(every_operation(config, metrics, others), lifespan, config, metrics)
+    return _app(every_operation(config, metrics, others), lifespan, config, metrics, access)
 
 
-def create_worker_app(models: Sequence[Model], config: Config, metrics: Metrics) -> Starlette:
+def create_worker_app(models: Sequence[Model], config: Config, metrics: Metrics) -> "App":
     """The app of a process without a data folder: vectors, and nothing of `Call.library`."""
+    access = Access(config, metrics)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
-        async with _serving(models, config, metrics) as served:
+        async with _serving(models, config, metrics, access) as served:
             # No route of a worker looks at the library.
             yield {"models": served, "library": cast(Library, None)}
 
-    return _app(of_vectors(config), lifespan, config, metrics)
+    return _app(of_vectors(config), lifespan, config, metrics, access)
 
 
 @asynccontextmanager
 async def _serving(
-    models: Sequence[Model], config: Config, metrics: Metrics
+    models: Sequence[Model], config: Config, metrics: Metrics, access: Access
 ) -> AsyncIterator[Models]:
     served = Models(models, config, metrics, asyncio.get_running_loop())
     # What is here now stays, and need not be looked at again.
@@ -99,6 +103,7 @@ async def _serving(
     yield served
     # The loop must stay free: it resolves what the lanes still finish.
     await asyncio.to_thread(served.close)
+    await access.close()
 
 
 def _app(
@@ -106,16 +111,17 @@ def _app(
     lifespan: Callable[[Starlette], AbstractAsyncContextManager[State]],
     config: Config,
     metrics: Metrics,
-) -> Starlette:
-    refusals = Refusals(operations)
-    endpoints = _endpoints(operations, config, metrics)
+    access: Access,
+) -> "App":
+    endpoints = _endpoints(operations, config, metrics, access)
     starlette = App(
         routes=_routes(endpoints),
         lifespan=lifespan,
-        exception_handlers={HTTPException: refusals.of_router},
+        exception_handlers={HTTPException: Refusals(operations, access).of_router},
     )
     # A path with a slash too many is a 404 like any other, not a redirect that POST clients drop.
     starlette.router.redirect_slashes = False
+    starlette.access = access
     starlette.short = {
         (method, path): endpoint
         for path, found in endpoints.items()
@@ -133,6 +139,8 @@ class App(Starlette):
     """
 
     short: Mapping[tuple[str, str], Endpoint] = {}
+    # To be told `reload` while it serves, on its event loop.
+    access: Access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -156,7 +164,10 @@ class Methods:
 
 
 def _endpoints(
-    operations: Sequence[Operation], config: Config, metrics: Metrics
+    operations: Sequence[Operation],
+    config: Config,
+    metrics: Metrics,
+    access: Access | None = None,
 ) -> dict[str, dict[str, Endpoint]]:
     """By path, then by method."""
     paths: dict[str, dict[str, Endpoint]] = {}
@@ -168,6 +179,8 @@ def _endpoints(
             config.max_body_bytes,
             metrics,
             any_type=each.any_type,
+            needs=each.needs,
+            access=None if access is None or access.idle else access,
         )
     return paths
 
@@ -206,7 +219,8 @@ def every_operation(config: Config, metrics: Metrics, others: Pages = alone) -> 
 class Refusals:
     """What is answered where no endpoint is, in the shape of the dialect that is spoken there."""
 
-    def __init__(self, operations: Sequence[Operation]) -> None:
+    def __init__(self, operations: Sequence[Operation], access: Access) -> None:
+        self._access = access
         self._spoken = {each.path: each.dialect for each in operations}
 
     async def of_router(self, request: Request, error: Exception) -> Response:
@@ -219,7 +233,17 @@ class Refusals:
             found = RouteNotFound(f"no such path: {path}")
         headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
         reply = self._dialect(path).error_reply(found)
+        headers["x-request-id"] = self._noted(request.scope, reply.status).decode()
         return Response(reply.body, reply.status, headers, media_type=reply.content_type.decode())
+
+    def _noted(self, scope: Scope, status: int) -> bytes:
+        """The request's id; the audit has it now."""
+        given = dict(scope["headers"])
+        id = request_id(given.get(b"x-request-id"))
+        if not self._access.idle:
+            with Visit(self._access, scope, id, secret_in(given)) as visit:
+                visit.status = status
+        return id
 
     def _dialect(self, path: str) -> Dialect:
         beneath = (spoken for start, spoken in BENEATH.items() if path.startswith(start))

@@ -15,7 +15,9 @@ from typing import Any
 from server import VERSION, commands
 from server.config import Config, add_flags, effective, flags_given
 from server.errors import ServerError, StartupError
+from server.settings import API_KEY
 
+KEYS = "make, list and remove the keys of clients / 管理客户端密钥"
 Command = Callable[[Config, argparse.Namespace], int]
 
 
@@ -23,7 +25,9 @@ def main(argv: Sequence[str]) -> int:
     """Run one command; returns the exit status."""
     arguments = _parser().parse_args(argv)
     try:
-        config, arguments.origins = effective(os.environ, flags_given(arguments))
+        environ = os.environ
+        config, arguments.origins = effective(environ, flags_given(arguments))
+        arguments.api_key = environ.get(API_KEY)
         start_log(config)
         command: Command = arguments.command
         return command(config, arguments)
@@ -80,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         add("check", commands.check, "examine collections, status 1 if anything is wrong / 检查")
     )
     _reindex_flags(add("reindex", commands.reindex, "embed a collection anew / 重新计算向量"))
+    _key_flags(parsers.add_parser("key", help=KEYS, description=KEYS))
     _collections_flags(add("collections", commands.collections, "list collections / 列出集合"))
     add_flags(
         add(
@@ -176,6 +181,34 @@ def _collections_flags(parser: argparse.ArgumentParser) -> None:
     add_flags(parser, "model", "data", "log_level")
 
 
+def _key_flags(parser: argparse.ArgumentParser) -> None:
+    parsers = parser.add_subparsers(required=True, metavar="ACTION")
+
+    def add(name: str, command: Command, text: str) -> argparse.ArgumentParser:
+        added = parsers.add_parser(name, help=text, description=text)
+        added.set_defaults(command=command)
+        add_flags(added, "keys", "log_level")
+        return added
+
+    new = add("new", commands.key_new, "make a key and show it once / 创建密钥，仅显示一次")
+    new.add_argument("name", metavar="NAME", help="whose it is / 密钥名称")
+    new.add_argument(
+        "--scopes",
+        required=True,
+        help="some of embed,search,write,admin,metrics / 权限范围，用逗号分隔",
+    )
+    new.add_argument("--expires", metavar="DATE", help="its last day, YYYY-MM-DD in UTC / 到期日")
+    new.add_argument(
+        "--requests-per-minute", type=_positive, metavar="N", help="at most / 每分钟请求数上限"
+    )
+    new.add_argument(
+        "--tokens-per-minute", type=_positive, metavar="N", help="at most / 每分钟 token 数上限"
+    )
+    add("list", commands.key_list, "tell names, scopes and quotas / 列出密钥")
+    remove = add("remove", commands.key_remove, "take a key back / 删除密钥")
+    remove.add_argument("name", metavar="NAME", help="of the key / 密钥名称")
+
+
 def _target_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--collection", default="default", help="name / 集合名称 (default: default)"
@@ -187,6 +220,12 @@ def _target_flags(parser: argparse.ArgumentParser) -> None:
 def _url_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--url", help="of a running server, instead of --data / 访问运行中的服务，而不是 --data"
+    )
+    parser.add_argument(
+        "--key-file",
+        type=Path,
+        metavar="FILE",
+        help=f"that holds the key the server asks for, if not {API_KEY} / 存放密钥的文件",
     )
 
 

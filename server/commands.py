@@ -5,20 +5,32 @@ A command loads what it needs when it runs: --help answers at once, and a backup
 
 import asyncio
 import contextlib
+import logging
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from server.config import Config, as_toml
+from server.config import Config, as_toml, on_loopback
 from server.errors import BadArtifact, BadSettings
-from server.metrics import now
+from server.metrics import now, wall_s
+from server.settings import API_KEY
 
 if TYPE_CHECKING:
     from server.local import Local
     from server.store.search import Hit
     from server.target import Chunks, Target
 
+OPEN = (
+    "listening on %s without keys: whoever reaches this address may read and delete everything; make keys"
+    " with `python -m server key new` and give --keys, or listen on 127.0.0.1."
+    " 未配置密钥却监听非本机地址：任何能访问该地址的人都可读取和删除全部数据；"
+    "请用 `python -m server key new` 创建密钥并指定 --keys，或仅监听 127.0.0.1"
+)
+
+log = logging.getLogger(__name__)
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
@@ -30,11 +42,14 @@ def serve(config: Config, _: Namespace) -> int:
     from server.store.folder import DataFolder
     from server.workers import Workers, share_of
 
+    if config.keys is None and not on_loopback(config.host):
+        log.warning(OPEN, config.host)
     config = share_of(config, cpu_budget())
     models = opened(config)
-    folder = DataFolder(config.data, holder=_url(config))
     workers = Workers(config)
-    listen(create_app(models, config, folder, workers.pages), config, workers)
+    # The app closes it when it ends; this is for one that cannot begin.
+    with contextlib.closing(DataFolder(config.data, holder=_url(config))) as folder:
+        listen(create_app(models, config, folder, workers.pages), config, workers)
     return 0
 
 
@@ -69,7 +84,31 @@ def _target(config: Config, arguments: Namespace) -> Iterator[tuple["Target", Ru
     from server.remote import Remote
 
     with asyncio.Runner() as runner:
-        yield Remote(arguments.url, arguments.collection), runner.run
+        yield Remote(arguments.url, arguments.collection, _secret(arguments)), runner.run
+
+
+def _secret(arguments: Namespace) -> str | None:
+    """The key for --url; raises BadSettings, which never says the key."""
+    if arguments.key_file is None:
+        return _checked(arguments.api_key, API_KEY) if arguments.api_key else None
+    try:
+        text = arguments.key_file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = os.strerror(error.errno or 0) if isinstance(error, OSError) else "not UTF-8"
+        raise BadSettings(
+            f"key file {arguments.key_file} cannot be read: {why}",
+            f"无法读取密钥文件 {arguments.key_file}：{why}",
+        ) from None
+    return _checked(text.strip(), str(arguments.key_file))
+
+
+def _checked(secret: str, place: str) -> str:
+    if not (secret.isascii() and secret.isprintable()) or not secret or " " in secret:
+        raise BadSettings(
+            f"{place} holds no key: it must be one line of letters, digits, - and _",
+            f"{place} 中不是密钥：应为一行字母、数字、- 和 _",
+        )
+    return secret
 
 
 # --- documents ------------------------------------------------------------------------------------
@@ -229,7 +268,7 @@ def collections(config: Config, arguments: Namespace) -> int:
     else:
         from server.remote import Remote
 
-        found = asyncio.run(Remote(arguments.url, "").listed())
+        found = asyncio.run(Remote(arguments.url, "", _secret(arguments)).listed())
     for name, documents, model in found:
         sys.stdout.write(f"{name}  {documents:,} 条文档 documents  模型 model {model}\n")
     if not found:
@@ -247,6 +286,59 @@ def _known_models(config: Config) -> Mapping[str, str]:
             manifest = parse_manifest(place.folder / MANIFEST_FILE)
             found[manifest.fingerprint] = place.name or manifest.model_id
     return found
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+def key_new(config: Config, arguments: Namespace) -> int:
+    """The key goes to standard output and nowhere else; what is said about it to standard error."""
+    from server.keys import add_key, new_key
+    from server.quota import Quota
+
+    quota = Quota(arguments.requests_per_minute, arguments.tokens_per_minute)
+    secret, key = new_key(arguments.name, arguments.scopes, arguments.expires, quota)
+    add_key(_keys_file(config), key)
+    sys.stdout.write(f"{secret}\n")
+    sys.stderr.write(
+        "请妥善保存：密钥只显示这一次。运行中的服务需重新读取密钥文件（SIGHUP）或重启。\n"
+        "keep it: it is shown this once. A running server has to read its keys again"
+        " (SIGHUP) or be restarted.\n"
+    )
+    return 0
+
+
+def key_list(config: Config, _: Namespace) -> int:
+    from server.keys import read_keys
+
+    keys = read_keys(_keys_file(config))
+    for key in keys:
+        until = f"  至 until {key.expires}" if key.expires else ""
+        if key.expired(wall_s()):
+            until += " 已过期 expired"
+        limits = {"请求 requests": key.requests_per_minute, "token": key.tokens_per_minute}
+        quota = "".join(f"  {n:,} {what}/min" for what, n in limits.items() if n is not None)
+        sys.stdout.write(f"{key.name}  {','.join(key.scopes)}{until}{quota}\n")
+    if not keys:
+        sys.stdout.write("没有密钥 · no keys\n")
+    return 0
+
+
+def key_remove(config: Config, arguments: Namespace) -> int:
+    from server.keys import remove_key
+
+    remove_key(_keys_file(config), arguments.name)
+    sys.stdout.write(f"已删除 removed {arguments.name}\n")
+    return 0
+
+
+def _keys_file(config: Config) -> Path:
+    if config.keys is None:
+        raise BadSettings(
+            "no keys file is named: give --keys FILE, INKWELL_KEYS or `keys` in the config file",
+            "未指定密钥文件：请用 --keys 文件、INKWELL_KEYS 或配置文件中的 keys 指定",
+        )
+    return config.keys
 
 
 def show_config(config: Config, arguments: Namespace) -> int:

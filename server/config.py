@@ -7,6 +7,7 @@ the default. `--help` and the table in docs are made from the fields below.
 import argparse
 import contextlib
 import dataclasses
+import ipaddress
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -67,7 +68,7 @@ def _setting(default: Any, english: str, chinese: str, **limits: Any) -> Any:
 class Config:
     """The effective settings; constructing one checks it."""
 
-    # Beyond loopback only when told: there is no password yet.
+    # Beyond loopback only when told, and then with keys.
     host: str = _setting("127.0.0.1", "address to listen on", "监听地址")
     port: int = _setting(
         8000, "TCP port, 0 takes a free one", "端口，0 表示任选", low=0, high=65535
@@ -131,6 +132,17 @@ class Config:
         low=0,
         high=1 << 40,
     )
+    # Without it everybody who reaches the port may ask for everything.
+    keys: Path | None = _setting(None, "file of the keys that clients need", "客户端密钥文件")
+    audit: Path | None = _setting(
+        None,
+        'file for a line a request, "-" prints them',
+        "审计日志文件，每个请求一行，- 为标准输出",
+    )
+    # Who asked is rarely a secret in a company; what was asked often is.
+    audit_texts: int = _setting(
+        0, "characters of each body in the audit", "审计中保留的请求体字符数", low=0, high=1 << 30
+    )
     # A load balancer usually gives 30 seconds between SIGTERM and SIGKILL.
     shutdown_s: int = _setting(
         25,
@@ -170,6 +182,16 @@ class Config:
     ) -> "Config":
         """Settings from flags (None: not given), then environment, then file, then defaults."""
         return effective(environ, flags).config
+
+
+def on_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class Effective(NamedTuple):
@@ -216,7 +238,7 @@ def flags_given(arguments: argparse.Namespace) -> dict[str, str | list[str] | No
 
 
 def _shown(setting: "dataclasses.Field[Any]") -> str:
-    return "none" if setting.default == "" else str(setting.default)
+    return "none" if setting.default in ("", None) else str(setting.default)
 
 
 def _is_list(setting: "dataclasses.Field[Any]") -> bool:
@@ -226,7 +248,8 @@ def _is_list(setting: "dataclasses.Field[Any]") -> bool:
 def _kind(setting: "dataclasses.Field[Any]") -> type:
     if _is_list(setting):
         return Path
-    return Path if isinstance(setting.default, Path) else type(setting.default)
+    # None is the default of paths only: to no file.
+    return Path if isinstance(setting.default, Path | None) else type(setting.default)
 
 
 def _parse(setting: "dataclasses.Field[Any]", given: Given) -> Any:
@@ -236,10 +259,14 @@ def _parse(setting: "dataclasses.Field[Any]", given: Given) -> Any:
         return ModelPlaces.of(value, given.folder)
     if type(value) is kind:
         return value
+    if value == "" and setting.default is None:
+        return None
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             parsed = kind(value)
-            return given.folder / parsed if isinstance(parsed, Path) else parsed
+            # "-" is standard input or output wherever it stands.
+            is_file = isinstance(parsed, Path) and value != "-"
+            return given.folder / parsed if is_file else parsed
     english, chinese = WANTED[kind]
     raise BadSettings(
         f"{setting.name} must be {english}, not {value!r} ({given.origin.english})",
@@ -267,7 +294,7 @@ def as_toml(config: Config, origins: Mapping[str, Origin]) -> str:
     for setting in dataclasses.fields(Config):
         value = getattr(config, setting.name)
         # TOML's strings, lists of them and numbers are written as JSON's are.
-        plain: Any = value if isinstance(value, int) else str(value)
+        plain: Any = value if isinstance(value, int) else str("" if value is None else value)
         if _is_list(setting):
             plain = list(map(str, value))
         written = f"{setting.name} = {json.dumps(plain, ensure_ascii=False)}"

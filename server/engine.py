@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from server import usage
 from server.batching import BatchLimits, Job
 from server.config import Config
 from server.cpu import cpu_budget
@@ -262,6 +263,7 @@ class Engine:
         vectors = np.empty((len(ids), self.manifest.dimension), dtype=np.float32)
         job = Job(ids, vectors, waiter, arrived=now())
         if self._seems_alone(job) and self._lanes.run_here(self._tenant, job):
+            usage.add(len(ids), job.tokens)
             await self._look_around()
         else:
             await self._wait_for_lanes(job, waiter)
@@ -288,6 +290,7 @@ class Engine:
     async def _wait_for_lanes(self, job: Job, waiter: "asyncio.Future[None]") -> None:
         try:
             self._lanes.submit(self._tenant, job)
+            usage.add(len(job.ids), job.tokens)
             self._wake_lanes()
         except (Overloaded, RequestTooLarge):
             self._metrics.refused.inc()

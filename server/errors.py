@@ -2,6 +2,8 @@
 
 ServerError
 ├── CallerError              the request is at fault; repeating it will not help
+│   ├── Unauthorized         no key, an unknown one, or one that has expired
+│   ├── Forbidden            the key may not do this
 │   ├── InvalidRequest       not JSON, a wrong type or value, an unknown option
 │   ├── EmptyInput           no texts, or an empty text
 │   ├── TooManyTexts         more texts than one request may carry
@@ -18,6 +20,7 @@ ServerError
 │   └── OtherModel           the collection's vectors are of another model; it must be reindexed
 ├── MomentError              the same request may succeed later
 │   ├── Overloaded           the queue is full
+│   ├── QuotaExceeded        the key has had what it may have for now
 │   └── ShuttingDown         the server is stopping
 ├── ServerFault              our fault
 │   ├── InferenceFailed      the batch of this text raised
@@ -51,6 +54,14 @@ class CallerError(ServerError):
     def __init__(self, message: str, *, param: str | None = None) -> None:
         super().__init__(message)
         self.param = param
+
+
+class Unauthorized(CallerError):
+    code = "unauthorized"
+
+
+class Forbidden(CallerError):
+    code = "forbidden"
 
 
 class InvalidRequest(CallerError):
@@ -121,6 +132,10 @@ class MomentError(ServerError):
 
 class Overloaded(MomentError):
     code = "overloaded"
+
+
+class QuotaExceeded(MomentError):
+    code = "quota_exceeded"
 
 
 class ShuttingDown(MomentError):

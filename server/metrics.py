@@ -1,4 +1,4 @@
-"""Counters for Prometheus, and the only clock besides the lanes'."""
+"""Counters for Prometheus, and the only clocks besides the lanes'."""
 
 import time
 from collections.abc import Iterator
@@ -25,6 +25,14 @@ EMBEDDING_ROUTES = frozenset(
 )
 
 now = time.perf_counter
+# What day it is: for keys that expire and for the audit, and for nothing that is stored or computed.
+wall_s = time.time
+
+
+def utc(seconds: float) -> str:
+    """A time since 1970 as ISO 8601 with milliseconds."""
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds * 1000) % 1000:03}Z"
 
 
 class Metrics:
@@ -42,6 +50,10 @@ class Metrics:
         self.tokens = self._counter("tokens", "Tokens embedded, special tokens included")
         self.truncated = self._counter("truncated_texts", "Texts cut to the model's maximum")
         self.refused = self._counter("refused", "Requests refused as too large or for lack of room")
+        self.denied = self._counter(
+            "denied", "Requests refused for their key, its scopes or its quota", "reason"
+        )
+        self.audit_lost = self._counter("audit_lost_lines", "Audit lines that were not written")
         self.abandoned = self._counter("abandoned", "Requests whose client left before the answer")
         self.failed_batches = self._counter("failed_batches", "Batches whose computation raised")
         self.queue_seconds = self._histogram(

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 
 from server.chunking import ChunkRules, Span
 from server.errors import BadSettings, InvalidRequest, StartupError
+from server.settings import API_KEY
 from server.store.documents import Document
 from server.store.search import Hit
 from server.target import UNSAID, Chunks, Listed, Question, cut_otherwise
@@ -37,8 +38,10 @@ Json = dict[str, Any]
 class Remote:
     """Every request has a connection of its own; several may be under way."""
 
-    def __init__(self, url: str, name: str, pause: Pause = asyncio.sleep) -> None:
-        self._server = _Server(url)
+    def __init__(
+        self, url: str, name: str, key: str | None = None, pause: Pause = asyncio.sleep
+    ) -> None:
+        self._server = _Server(url, key)
         self._name = name
         self._path = f"/collections/{quote(name, safe='')}"
         self._pause = pause
@@ -144,6 +147,11 @@ class _Reply:
         except (ValueError, LookupError, TypeError):
             # A proxy's page, or no server of this kind.
             said = self._body[:200].decode("utf-8", "replace")
+        if self.status == HTTPStatus.UNAUTHORIZED:
+            raise StartupError(
+                f"{self._url}: {said}; set {API_KEY} to a key, or give --key-file",
+                f"{self._url}：{said}；请将 {API_KEY} 设为密钥，或用 --key-file 指定",
+            )
         raise StartupError(
             f"{self._url} answered {self.status}: {said}", f"{self._url} 返回 {self.status}：{said}"
         )
@@ -152,7 +160,8 @@ class _Reply:
 class _Server:
     """One address: http or https, and a path before every other where a proxy wants one."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str | None) -> None:
+        self._key = key
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
@@ -201,6 +210,8 @@ class _Server:
         headers = {"connection": "close", "accept": "application/json"}
         if body is not None:
             headers["content-type"] = "application/json"
+        if self._key is not None:
+            headers["authorization"] = f"Bearer {self._key}"
         try:
             connection.connect()
             connection.sock.settimeout(ANSWER_S)

@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 from server.errors import BadSettings
 
 ENV_PREFIX = "INKWELL_"
+# The key that commands send to a running server. No setting and no flag: a process's arguments are
+# visible to everybody on its machine.
+API_KEY = "INKWELL_API_KEY"
 # The flag --config and the variable INKWELL_CONFIG name the file; inside of it that says nothing.
 FILE = "config"
 
@@ -48,8 +51,8 @@ def gather(
 ) -> dict[str, Given]:
     """What is given for the known settings, by name; raises BadSettings for names that are not."""
     variables = {env_name(name): name for name in (*known, FILE)}
-    unknown = [each for each in environ if each.startswith(ENV_PREFIX) and each not in variables]
-    for variable in sorted(unknown):
+    unknown = {each for each in environ if each.startswith(ENV_PREFIX)} - variables.keys()
+    for variable in sorted(unknown - {API_KEY}):
         raise _unknown(variable, variables, "the environment", "环境变量")
     found: dict[str, Given] = {}
     place = flags.get(FILE) or environ.get(env_name(FILE))

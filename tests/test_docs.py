@@ -73,7 +73,7 @@ def test_every_setting_is_documented_with_its_variable_default_and_limits(
     found = next(cells for cells in SETTING_ROWS if cells[0] == flag(setting))
     _, variable, default, limits, meaning = found
     assert variable == env_name(setting.name)
-    assert default == (str(setting.default) or "(empty)")
+    assert default == ("(empty)" if setting.default in ("", None) else str(setting.default))
     if bounds := setting.metadata["limits"]:
         assert limits == f"{bounds['low']} to {bounds['high']}"
     assert len(meaning) > len("Name.")

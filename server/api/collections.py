@@ -96,6 +96,7 @@ def operations() -> list[Operation]:
             "/collections",
             list_collections,
             "List collections",
+            needs="search",
             response=(CollectionList,),
         ),
         Operation(
@@ -104,17 +105,19 @@ def operations() -> list[Operation]:
             "/collections",
             create,
             "Make a collection",
+            needs="write",
             request=(CreateRequest,),
             response=(Stats,),
             status=201,
         ),
-        Operation(NATIVE, "GET", one, stats, DESCRIBED, response=(Stats,)),
+        Operation(NATIVE, "GET", one, stats, DESCRIBED, "search", response=(Stats,)),
         Operation(
             NATIVE,
             "DELETE",
             one,
             remove,
             "Delete a collection and all in it",
+            needs="admin",
             response=(RemovedCollection,),
         ),
     ]
@@ -122,13 +125,14 @@ def operations() -> list[Operation]:
 
 def inside() -> list[Operation]:
     return [
-        Operation(NATIVE, "GET", "/stats", stats, DESCRIBED, response=(Stats,)),
+        Operation(NATIVE, "GET", "/stats", stats, DESCRIBED, "search", response=(Stats,)),
         Operation(
             NATIVE,
             "POST",
             "/reindex",
             reindex,
             "Embed its documents anew",
+            needs="admin",
             request=(ReindexRequest,),
             response=(Stats,),
             status=202,

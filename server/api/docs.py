@@ -23,7 +23,8 @@ def operations() -> list[Operation]:
         """For people, in English and Chinese; made from /openapi.json by a script in the page."""
         return reply
 
-    return [Operation(NATIVE, "GET", "/docs", docs, "This server's routes", plain="text/html")]
+    about = "This server's routes"
+    return [Operation(NATIVE, "GET", "/docs", docs, about, "nothing", plain="text/html")]
 
 
 def policy(page: str) -> str:

@@ -71,12 +71,13 @@ def inside() -> list[Operation]:
     on = partial(Operation, NATIVE)
     one = "/documents/{id:path}"
     return [
-        on("POST", "/documents", add, "Store documents", request=(AddRequest,), response=(Added,)),
+        on("POST", "/documents", add, "Store documents", "write", (AddRequest,), (Added,)),
         on(
             "GET",
             "/documents",
             page,
             "List documents",
+            needs="search",
             response=(Page,),
             query=("limit", "after", "filter"),
         ),
@@ -85,6 +86,7 @@ def inside() -> list[Operation]:
             "/documents/delete",
             remove,
             "Remove documents",
+            needs="write",
             request=(Select,),
             response=(Removed,),
         ),
@@ -93,11 +95,12 @@ def inside() -> list[Operation]:
             "/documents/count",
             count,
             "Count documents",
+            needs="search",
             request=(Select,),
             response=(Count,),
         ),
-        on("GET", one, get, "One document", response=(Stored,)),
-        on("DELETE", one, remove_one, "Remove one document", response=(Removed,)),
+        on("GET", one, get, "One document", "search", response=(Stored,)),
+        on("DELETE", one, remove_one, "Remove one document", "write", response=(Removed,)),
     ]
 
 

@@ -14,6 +14,7 @@ import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from server import errors
+from server.api.access import Access, Needs, Visit, request_id, secret_in
 from server.errors import (
     InternalError,
     InvalidRequest,
@@ -22,6 +23,7 @@ from server.errors import (
     RequestTooLarge,
     ServerError,
     ShuttingDown,
+    Unauthorized,
     UnsupportedMediaType,
 )
 from server.library import DEFAULT, Library
@@ -36,6 +38,8 @@ T = TypeVar("T")
 
 STATUS: Mapping[type[ServerError], int] = {
     errors.CallerError: 400,
+    errors.Unauthorized: 401,
+    errors.Forbidden: 403,
     errors.RequestTooLarge: 413,
     errors.UnsupportedMediaType: 415,
     errors.RouteNotFound: 404,
@@ -48,6 +52,7 @@ STATUS: Mapping[type[ServerError], int] = {
     errors.AlreadyExists: 409,
     errors.OtherModel: 409,
     errors.Overloaded: 429,
+    errors.QuotaExceeded: 429,
     errors.ShuttingDown: 503,
     errors.ServerFault: 500,
     errors.ServerError: 500,
@@ -69,8 +74,12 @@ BODY_RETRY_S = 10
 JSON = b"application/json"
 # Where a request's scope has it: what writes a whole reply at once, and says whether it could.
 WRITE = "inkwell.write"
+# And where it has the request's id, bytes: every reply, log line and line of the audit names it.
+REQUEST_ID = "inkwell.request_id"
 
 Headers = list[tuple[bytes, bytes]]
+# A request's, by name in small letters; of one that comes twice the last.
+Fields = Mapping[bytes, bytes]
 
 
 class Reply(NamedTuple):
@@ -100,9 +109,12 @@ def status_of(error: ServerError, table: Mapping[type[ServerError], int] = STATU
     return next(table[kind] for kind in type(error).__mro__ if kind in table)
 
 
-def retry_headers(error: ServerError) -> Headers:
+def headers_of(error: ServerError) -> Headers:
+    """What a refusal says besides its body: when to come again, and what to bring."""
     if isinstance(error, MomentError):
         return [(b"retry-after", str(error.retry_after_s).encode())]
+    if isinstance(error, Unauthorized):
+        return [(b"www-authenticate", b'Bearer realm="inkwell"')]
     return []
 
 
@@ -127,14 +139,22 @@ async def answered(handler: Handler, error_reply: ErrorReply, call: Call) -> Rep
     try:
         return await handler(call)
     except ServerError as error:
+        if status_of(error) >= 500 and not isinstance(error, MomentError):
+            log.error(
+                "%s failed, request %s: %s", call.scope["path"], _id(call.scope), error.message
+            )
         return error_reply(error)
     except Exception:
         return error_reply(_unforeseen(call.scope))
 
 
+def _id(scope: Scope) -> str:
+    return str(scope.get(REQUEST_ID, b"-"), "ascii")
+
+
 def _unforeseen(scope: Scope) -> InternalError:
     """What is said of the exception being handled, which the log tells in full."""
-    log.exception("%s failed", scope["path"])
+    log.exception("%s failed, request %s", scope["path"], _id(scope))
     return InternalError("an internal error occurred; see the log")
 
 
@@ -189,7 +209,12 @@ class Endpoint:
         read_s: float = READ_S,
         *,
         any_type: bool = False,
+        needs: Needs = "key",
+        access: Access | None = None,
     ) -> None:
+        """access: None where anybody may ask anything and nothing is written down."""
+        self._needs = needs
+        self._access = access
         self._handler = handler
         self._error_reply = error_reply
         self._max_body_bytes = max_body_bytes
@@ -202,19 +227,36 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await self._serve(scope, receive, send)
+            headers = dict(scope["headers"])
+            scope[REQUEST_ID] = id = request_id(headers.get(b"x-request-id"))
+            if self._access is None:
+                return await self._serve(scope, headers, receive, send, None)
+            with Visit(self._access, scope, id, secret_in(headers)) as visit:
+                try:
+                    visit.admit(self._needs, self._route)
+                except ServerError as error:
+                    visit.status = await self._refuse(error, scope, send)
+                else:
+                    await self._serve(scope, headers, receive, send, visit)
         except Exception:
             # Outside of the handler, whose own errors are answered where it is called.
             await send_reply(scope, send, self._error_reply(_unforeseen(scope)))
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(
+        self, scope: Scope, headers: Fields, receive: Receive, send: Send, visit: Visit | None
+    ) -> None:
         with Share(MAX_LARGE_BODIES * self._max_body_bytes) as share:
             try:
-                body = await self._read(scope, receive, share)
+                body = await self._read(scope, headers, receive, share)
             except ServerError as error:
-                return await self._refuse(error, scope, send)
+                status = await self._refuse(error, scope, send)
+                if visit is not None:
+                    visit.status = status
+                return
             if body is None:
-                return None
+                return
+            if visit is not None:
+                visit.body = body
             started = now()
             state = scope["state"]
             call = Call(scope, body, state["models"], state["library"])
@@ -222,16 +264,18 @@ class Endpoint:
             if answer is not None:
                 self._seconds.observe(now() - started)
                 self._count(answer)
+                if visit is not None:
+                    visit.status = answer.status
                 await send_reply(scope, send, answer)
-        return None
 
-    async def _refuse(self, error: ServerError, scope: Scope, send: Send) -> None:
+    async def _refuse(self, error: ServerError, scope: Scope, send: Send) -> int:
         """Answer a request whose body is not whole: its connection cannot serve another one."""
         if isinstance(error, Overloaded):
             self._metrics.refused.inc()
         reply = self._error_reply(error)
         self._count(reply)
         await send_reply(scope, send, reply, [(b"connection", b"close")])
+        return reply.status
 
     async def _answer(self, call: Call, receive: Receive) -> Reply | None:
         """The handler's reply, or None when the client left before it."""
@@ -246,9 +290,12 @@ class Endpoint:
                     ShuttingDown("the server stopped before the answer", retry_after_s=5)
                 )
 
-    async def _read(self, scope: Scope, receive: Receive, share: Share) -> bytes | None:
+    async def _read(
+        self, scope: Scope, headers: Fields, receive: Receive, share: Share
+    ) -> bytes | None:
         """The whole body, None when the client left; refuses a large one before reading it whole."""
-        _check_headers(scope, self._max_body_bytes, share, any_type=self._any_type)
+        if _has_body(scope, headers, self._max_body_bytes, share):
+            _check_type(headers, any_type=self._any_type)
         parts: list[bytes] = []
         size = 0
         with Patience(self._read_s) as patience:
@@ -344,33 +391,30 @@ class Watch:
             self._listener.cancel()
 
 
-def _check_headers(scope: Scope, max_body_bytes: int, share: Share, *, any_type: bool) -> None:
-    kind: bytes | None = None
-    coding = b""
-    has_body = scope["method"] == "POST"
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            kind = value.split(b";")[0].strip().lower()
-        elif name == b"content-length" and value.isdigit():
-            # subtle: int() raises for thousands of digits, and so many say too large already.
-            size = int(value[:20])
-            has_body = has_body or size > 0
-            if size > max_body_bytes:
-                raise _too_large(size, max_body_bytes)
-            share.check(size)
-        elif name == b"transfer-encoding":
-            has_body = True
-        elif name == b"content-encoding":
-            coding = value.strip().lower()
+def _has_body(scope: Scope, headers: Fields, max_body_bytes: int, share: Share) -> bool:
+    """Whether there is one; refuses it by the size that is announced."""
+    length = headers.get(b"content-length", b"")
+    # subtle: int() raises for thousands of digits, and so many say too large already.
+    size = int(length[:20]) if length.isdigit() else 0
+    if size > max_body_bytes:
+        raise _too_large(size, max_body_bytes)
+    share.check(size)
+    return size > 0 or scope["method"] == "POST" or b"transfer-encoding" in headers
+
+
+def _check_type(headers: Fields, *, any_type: bool) -> None:
+    given = headers.get(b"content-type")
+    kind = None if given is None else given.split(b";")[0].strip().lower()
     # subtle: a page of any web site may send a body without the header here, and a form's types,
     # without asking first; so only this type is taken.
-    if has_body and not any_type and kind != JSON and not (kind and kind.endswith(b"+json")):
+    if not any_type and kind != JSON and not (kind and kind.endswith(b"+json")):
         raise UnsupportedMediaType(
             "there is no content-type; it must be application/json"
             if kind is None
             else f"content-type {kind.decode('latin-1')!r} is not application/json"
         )
-    if has_body and coding not in (b"", b"identity"):
+    coding = headers.get(b"content-encoding", b"").strip().lower()
+    if coding not in (b"", b"identity"):
         raise UnsupportedMediaType(
             f"content-encoding {coding.decode('latin-1')!r} is not read; send the body as it is"
         )
@@ -394,7 +438,8 @@ async def send_reply(scope: Scope, send: Send, reply: Reply, extra: Headers | No
         (b"content-type", reply.content_type),
         (b"content-length", str(len(reply.body)).encode()),
     ]
-    headers = [*(about if reply.status != 204 else ()), *reply.headers, *(extra or ())]
+    own = (b"x-request-id", scope[REQUEST_ID])
+    headers = [*(about if reply.status != 204 else ()), *reply.headers, *(extra or ()), own]
     # subtle: taken out, because it refers to the scope in its turn. Such circles of every request would
     # be garbage that only a collection finds.
     write = scope.pop(WRITE, None)

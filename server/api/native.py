@@ -54,6 +54,7 @@ def operations(tei: Operation) -> list[Operation]:
             "/embed",
             _embed(tei.handler),
             "Vectors of texts, in this server's form or in TEI's",
+            needs="embed",
             request=(EmbedRequest, *tei.request),
             response=(EmbedReply, *tei.response),
             errors=(tei.dialect.error,),

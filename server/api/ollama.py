@@ -10,8 +10,8 @@ from server.api.http import (
     Call,
     Reply,
     decode,
+    headers_of,
     json_body,
-    retry_headers,
     status_of,
     truncated_header,
 )
@@ -112,13 +112,20 @@ def operations() -> list[Operation]:
     post = partial(Operation, OLLAMA, "POST", any_type=True)
     get = partial(Operation, OLLAMA, "GET")
     return [
-        post("/api/embed", embed, "Vectors of texts", (EmbedRequest,), (EmbedReply,)),
-        post("/api/embeddings", prompt, "Vector of a text", (PromptRequest,), (PromptReply,)),
-        post("/api/show", show, "What a model is", (ShowRequest,), (ShowReply,)),
-        get("/api/tags", tags, "The served models", response=(TagList,)),
-        get("/api/ps", tags, "The same: all are loaded", response=(TagList,)),
-        get("/api/version", version, "The release of Ollama spoken", response=(Version,)),
-        get("/", home, "That the server runs", plain="text/plain"),
+        post("/api/embed", embed, "Vectors of texts", "embed", (EmbedRequest,), (EmbedReply,)),
+        post(
+            "/api/embeddings",
+            prompt,
+            "Vector of a text",
+            "embed",
+            (PromptRequest,),
+            (PromptReply,),
+        ),
+        post("/api/show", show, "What a model is", "key", (ShowRequest,), (ShowReply,)),
+        get("/api/tags", tags, "The served models", "key", response=(TagList,)),
+        get("/api/ps", tags, "The same: all are loaded", "key", response=(TagList,)),
+        get("/api/version", version, "The release of Ollama spoken", "key", response=(Version,)),
+        get("/", home, "That the server runs", "nothing", plain="text/plain"),
     ]
 
 
@@ -203,7 +210,7 @@ def _choice(call: Call, name: str) -> Choice:
 def error_reply(error: ServerError) -> Reply:
     # Clients look for this sentence, and shorten their texts when they find it.
     told = "the input length exceeds the context length: " if isinstance(error, TextTooLong) else ""
-    return Reply(json_body(Error(told + error.message)), status_of(error), retry_headers(error))
+    return Reply(json_body(Error(told + error.message)), status_of(error), headers_of(error))
 
 
 OLLAMA = Dialect("Ollama", error_reply, Error)

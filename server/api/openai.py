@@ -11,8 +11,8 @@ from server.api.http import (
     Reply,
     base64_rows,
     decode,
+    headers_of,
     json_body,
-    retry_headers,
     status_of,
     truncated_header,
 )
@@ -92,18 +92,16 @@ def operations() -> list[Operation]:
         "POST",
         handler=embeddings,
         summary="Vectors of texts",
+        needs="embed",
         request=(EmbeddingsRequest,),
         response=(EmbeddingsReply,),
     )
+    get = partial(speaking, "GET", needs="key")
     return [
         embeddings_on("/v1/embeddings"),
         embeddings_on("/embeddings"),
-        speaking(
-            "GET", "/v1/models", list_models, "Names of the served models", response=(ModelList,)
-        ),
-        speaking(
-            "GET", "/v1/models/{model:path}", get_model, "One of them", response=(ModelEntry,)
-        ),
+        get("/v1/models", list_models, "Names of the served models", response=(ModelList,)),
+        get("/v1/models/{model:path}", get_model, "One of them", response=(ModelEntry,)),
     ]
 
 
@@ -174,7 +172,7 @@ def error_reply(error: ServerError) -> Reply:
         kind = "rate_limit_error"
     param = error.param if isinstance(error, CallerError) else None
     body = json_body(Error(Fault(error.message, kind, param, error.code)))
-    return Reply(body, status_of(error), retry_headers(error))
+    return Reply(body, status_of(error), headers_of(error))
 
 
 OPENAI = Dialect("OpenAI", error_reply, Error)

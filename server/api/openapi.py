@@ -103,13 +103,23 @@ OF_BODIES = {
     "415": "`content-type` is not application/json, or the body is compressed",
     "429": "No room now; the same request may succeed after `retry-after` seconds",
 }
+OF_KEYS = {
+    "401": "The server was given `--keys`, and the request brings none, an unknown or an expired one",
+    "403": "The key lacks the scope that this needs",
+}
 STOPPING = {"503": "The server is stopping"}
 RETRY = {
     "retry-after": {
         "description": "Seconds to wait",
-        "schema": {"type": "integer", "minimum": 1, "maximum": 60},
+        "schema": {"type": "integer", "minimum": 1},
     }
 }
+# How a key is sent, where the server asks for one; either will do, and none where it does not ask.
+SCHEMES: Json = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+}
+SECURITY: list[Json] = [{}, *({name: []} for name in SCHEMES)]
 
 
 def operations(described: Sequence[Operation], version: str) -> list[Operation]:
@@ -118,7 +128,9 @@ def operations(described: Sequence[Operation], version: str) -> list[Operation]:
     async def openapi(_: Call) -> Reply:
         return Reply(body)
 
-    own = Operation(NATIVE, "GET", "/openapi.json", openapi, "This document", response=(dict,))
+    own = Operation(
+        NATIVE, "GET", "/openapi.json", openapi, "This document", "nothing", response=(dict,)
+    )
     body = json_body(document([*described, own], version))
     return [own]
 
@@ -144,7 +156,7 @@ def document(operations: Sequence[Operation], version: str) -> Json:
         "servers": [{"url": "/"}],
         "tags": [{"name": name} for name in tags],
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": components, "securitySchemes": SCHEMES},
     }
 
 
@@ -168,8 +180,13 @@ def _operation(operation: Operation, schema_of: Mapping[int, Any]) -> Json:
         "summary": operation.summary,
         "responses": _responses(operation, schema_of),
     }
-    if note := inspect.getdoc(operation.handler):
-        described["description"] = note
+    notes = [inspect.getdoc(operation.handler)]
+    if operation.needs != "nothing":
+        described["security"] = SECURITY
+        any_key = operation.needs == "key"
+        notes.append(f"Needs {'any key' if any_key else f'the scope `{operation.needs}`'}.")
+    if said := [note for note in notes if note]:
+        described["description"] = "\n\n".join(said)
     if parameters:
         described["parameters"] = parameters
     if operation.request:
@@ -187,7 +204,9 @@ def _responses(operation: Operation, schema_of: Mapping[int, Any]) -> Json:
         done["content"] = {operation.plain: {"schema": {"type": "string"}}}
     refused = _content("Refused or failed; the body says why", _errors(operation), schema_of)
     responses = {str(operation.status): done}
-    for status, reason in {**(OF_BODIES if operation.request else {}), **STOPPING}.items():
+    of_keys = {} if operation.needs == "nothing" else OF_KEYS
+    of_bodies = OF_BODIES if operation.request else {}
+    for status, reason in {**of_keys, **of_bodies, **STOPPING}.items():
         responses[status] = {**refused, "description": reason}
         if status in ("429", "503"):
             responses[status]["headers"] = RETRY

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from server.api.access import Needs
 from server.api.http import ErrorReply, Handler
 
 
@@ -17,6 +18,7 @@ class Dialect(NamedTuple):
 class Operation(NamedTuple):
     """A route of a dialect.
 
+    needs: the scope of the key that may ask for it; "key" for any key, "nothing" for nobody's.
     request, response: types of the JSON bodies, any of them; none where there is no body. errors:
     types of error bodies besides the dialect's own. query: names of parameters after the "?".
     status: of the reply when all is well, or of the refusal where every request gets one. plain: the
@@ -29,6 +31,7 @@ class Operation(NamedTuple):
     path: str
     handler: Handler
     summary: str
+    needs: Needs
     request: Sequence[Any] = ()
     response: Sequence[Any] = ()
     errors: Sequence[Any] = ()

@@ -33,10 +33,22 @@ class Ready(msgspec.Struct):
 def operations(metrics: Metrics, others: Pages) -> list[Operation]:
     return [
         Operation(
-            NATIVE, "GET", "/health", health, "Whether the process answers", response=(Health,)
+            NATIVE,
+            "GET",
+            "/health",
+            health,
+            "Whether the process answers",
+            "nothing",
+            response=(Health,),
         ),
         Operation(
-            NATIVE, "GET", "/ready", ready, "Whether new requests are taken", response=(Ready,)
+            NATIVE,
+            "GET",
+            "/ready",
+            ready,
+            "Whether new requests are taken",
+            "nothing",
+            response=(Ready,),
         ),
         Operation(
             NATIVE,
@@ -44,6 +56,7 @@ def operations(metrics: Metrics, others: Pages) -> list[Operation]:
             "/metrics",
             MetricsPage(metrics, others),
             "Prometheus' counters",
+            needs="metrics",
             plain="text/plain",
         ),
     ]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from server.api.http import Call, Handler, Reply, decode, json_body, retry_headers, status_of
+from server.api.http import Call, Handler, Reply, decode, headers_of, json_body, status_of
 from server.api.operation import Dialect, Operation
 from server.errors import InvalidRequest, ServerError
 
@@ -45,6 +45,7 @@ def operations(tei: Operation) -> list[Operation]:
         "POST",
         handler=rerank,
         summary="Refused: no reranker is loaded",
+        needs="embed",
         request=(RerankRequest,),
         response=(Error,),
         status=404,
@@ -81,7 +82,7 @@ async def rerank(call: Call) -> Reply:
 
 def error_reply(error: ServerError) -> Reply:
     body = json_body(Error(error.message, error.message))
-    return Reply(body, status_of(error), retry_headers(error))
+    return Reply(body, status_of(error), headers_of(error))
 
 
 RERANK = Dialect("Rerank", error_reply, Error)

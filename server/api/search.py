@@ -80,6 +80,7 @@ def inside() -> list[Operation]:
             "/search",
             search,
             "Find documents",
+            needs="search",
             request=(SearchRequest,),
             response=(Hits, Results),
         )

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from server.api.http import Reply, json_body, retry_headers, status_of
+from server.api.http import Reply, headers_of, json_body, status_of
 from server.api.operation import Dialect
 from server.errors import ServerError
 
@@ -20,7 +20,7 @@ class Error(msgspec.Struct):
 
 def error_reply(error: ServerError) -> Reply:
     body = json_body(Error(Fault(error.code, error.message)))
-    return Reply(body, status_of(error), retry_headers(error))
+    return Reply(body, status_of(error), headers_of(error))
 
 
 NATIVE = Dialect("native", error_reply, Error)

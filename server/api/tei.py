@@ -18,8 +18,8 @@ from server.api.http import (
     Reply,
     answered,
     decode,
+    headers_of,
     json_body,
-    retry_headers,
     status_of,
     truncated_header,
 )
@@ -35,6 +35,8 @@ from server.types import InputType
 STATUS: Mapping[type[ServerError], int] = {
     errors.CallerError: 422,
     errors.EmptyInput: 400,
+    errors.Unauthorized: 401,
+    errors.Forbidden: 403,
     errors.RequestTooLarge: 413,
     errors.UnsupportedMediaType: 415,
     errors.RouteNotFound: 404,
@@ -42,6 +44,7 @@ STATUS: Mapping[type[ServerError], int] = {
     errors.TaskNotServed: 424,
     errors.InferenceFailed: 424,
     errors.Overloaded: 429,
+    errors.QuotaExceeded: 429,
     errors.ShuttingDown: 503,
     errors.ServerFault: 500,
     errors.ServerError: 500,
@@ -51,6 +54,7 @@ KIND: Mapping[type[ServerError], str] = {
     errors.EmptyInput: "Empty",
     errors.TaskNotServed: "Backend",
     errors.Overloaded: "Overloaded",
+    errors.QuotaExceeded: "Overloaded",
     errors.MomentError: "Unhealthy",
     errors.ServerError: "Backend",
 }
@@ -130,7 +134,8 @@ def operations(config: Config, version: str) -> list[Operation]:
     async def information(call: Call) -> Reply:
         return Reply(json_body(info(call.models.default, config, version)))
 
-    speaking = partial(Operation, TEI)
+    speaking = partial(Operation, TEI, needs="embed")
+    get = partial(Operation, TEI, "GET")
     return [
         speaking(
             "POST",
@@ -170,8 +175,8 @@ def operations(config: Config, version: str) -> list[Operation]:
             )
             for path, reason in REFUSED.items()
         ),
-        speaking("GET", "/info", information, "The first model and its limits", response=(dict,)),
-        speaking("GET", "/ping", ping, "Whether new requests are taken", plain="text/plain"),
+        get("/info", information, "The first model and its limits", "key", response=(dict,)),
+        get("/ping", ping, "Whether new requests are taken", "nothing", plain="text/plain"),
     ]
 
 
@@ -318,7 +323,7 @@ def _milliseconds(seconds: float) -> bytes:
 def error_reply(error: ServerError) -> Reply:
     kind = next(KIND[base] for base in type(error).__mro__ if base in KIND)
     body = json_body({"error": error.message, "error_type": kind})
-    return Reply(body, status_of(error, STATUS), retry_headers(error))
+    return Reply(body, status_of(error, STATUS), headers_of(error))
 
 
 TEI = Dialect("TEI", error_reply, Error)
@@ -328,6 +333,7 @@ EMBED = Operation(
     "/embed",
     embed,
     "Vectors of texts",
+    needs="embed",
     request=(EmbedRequest,),
     response=(list[list[float]],),
 )
@@ -337,6 +343,7 @@ RERANK = Operation(
     "/rerank",
     rerank,
     "Refused: no reranker is loaded",
+    needs="embed",
     request=(RerankRequest,),
     response=(Error,),
     status=424,

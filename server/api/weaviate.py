@@ -10,8 +10,8 @@ from server.api.http import (
     Call,
     Reply,
     decode,
+    headers_of,
     json_body,
-    retry_headers,
     status_of,
     truncated_header,
 )
@@ -73,12 +73,14 @@ class Error(msgspec.Struct):
 
 def operations() -> list[Operation]:
     get = partial(Operation, WEAVIATE, "GET")
+    probe = partial(get, needs="nothing", status=204)
     vectors_on = partial(
         Operation,
         WEAVIATE,
         "POST",
         handler=vectors,
         summary="Vector of a text",
+        needs="embed",
         request=(VectorRequest,),
         response=(VectorReply, VectorsReply),
         # Weaviate's client sends no content-type.
@@ -87,9 +89,9 @@ def operations() -> list[Operation]:
     return [
         vectors_on("/vectors"),
         vectors_on("/vectors/"),
-        get("/meta", meta, "What the first model is", response=(Meta,)),
-        get("/.well-known/live", live, "Whether the process answers", status=204),
-        get("/.well-known/ready", ready, "Whether new requests are taken", status=204),
+        get("/meta", meta, "What the first model is", "key", response=(Meta,)),
+        probe("/.well-known/live", live, "Whether the process answers"),
+        probe("/.well-known/ready", ready, "Whether new requests are taken"),
     ]
 
 
@@ -156,7 +158,7 @@ async def ready(call: Call) -> Reply:
 
 def error_reply(error: ServerError) -> Reply:
     """The native statuses: Weaviate tells 200 from all others, and shows the status and the sentence."""
-    return Reply(json_body(Error(error.message)), status_of(error), retry_headers(error))
+    return Reply(json_body(Error(error.message)), status_of(error), headers_of(error))
 
 
 WEAVIATE = Dialect("Weaviate", error_reply, Error)

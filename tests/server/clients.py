@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from starlette.applications import Starlette
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.app import create_app
+from server.app import App, create_app
 from server.config import Config
 from server.encoder import Model
 from server.store.folder import DataFolder
@@ -53,7 +52,7 @@ def stateful(app: ASGIApp, state: dict[str, Any]) -> ASGIApp:
     return called
 
 
-def app_of(model: Model, others: Sequence[Model] = (), **settings: Any) -> Starlette:
+def app_of(model: Model, others: Sequence[Model] = (), **settings: Any) -> App:
     """An app over a data folder that goes when the app does."""
     place = Path(tempfile.mkdtemp())
     folder = DataFolder(place / "data")

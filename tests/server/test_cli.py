@@ -283,6 +283,10 @@ COMMANDS = (
     "check",
     "reindex",
     "collections",
+    "key",
+    "key new",
+    "key list",
+    "key remove",
 )
 
 
@@ -291,7 +295,7 @@ def test_help_of_every_command_is_in_both_languages(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
-        cli.main([name, "--help"])
+        cli.main([*name.split(), "--help"])
     assert end.value.code == 0
     said = capsys.readouterr().out
     options = re.split(r"\n  (?=\S)", said.partition("show this help message and exit")[2])

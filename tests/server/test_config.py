@@ -18,6 +18,7 @@ from server.config import (
     add_flags,
     effective,
     flags_given,
+    on_loopback,
 )
 from server.errors import BadSettings
 from server.settings import ENV_PREFIX, env_name
@@ -112,6 +113,26 @@ def test_relative_paths_of_a_file_start_in_its_folder(tmp_path: Path) -> None:
     places = (ModelPlace(tmp_path / "m"), ModelPlace(tmp_path / "n", "甲"), ModelPlace(Path("/o")))
     assert found.model == ModelPlaces(places)
     assert load(config=file, data="d").data == Path("d")
+
+
+def test_files_that_are_not_wanted_are_empty_and_a_dash_is_no_file(tmp_path: Path) -> None:
+    file = written(tmp_path, 'keys = "k"\naudit = "-"\n')
+    found = load(config=file)
+    assert (found.keys, found.audit) == (tmp_path / "k", Path("-"))
+    assert load(config=file, keys="", audit="").keys is None
+    assert load({env_name("keys"): ""}).keys is None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
+def test_loopback_is_known(host: str) -> None:
+    assert on_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host", ["0.0.0.0", "::", "10.0.0.1", "localhost.example", "127.0.0.1.example"]
+)
+def test_everything_else_is_beyond_the_loopback(host: str) -> None:
+    assert not on_loopback(host)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 
 from server.api.docs import PAGE
 from server.encoder import Model
+from server.keys import add_key, new_key
 from tests.server import processes
 from tests.server.clients import ask
 from tests.server.fakes import PATIENCE_S, eventually
@@ -98,7 +99,9 @@ def test_page_works_in_a_browser(browser: Any, toy_artifact: Path, tmp_path: Pat
     def find(selector: str) -> Any:
         return browser.find_element("css selector", selector)
 
-    with processes.serving(toy_artifact, tmp_path) as server:
+    secret, key = new_key("page", "embed")
+    add_key(tmp_path / "keys", key)
+    with processes.serving(toy_artifact, tmp_path, "--keys", str(tmp_path / "keys")) as server:
         browser.get(f"{server.url}/docs")
         find("details.route")
         shown = browser.find_elements("css selector", "details.route")
@@ -110,8 +113,13 @@ def test_page_works_in_a_browser(browser: Any, toy_artifact: Path, tmp_path: Pat
         assert "top_k" in find("#post_search table").text
         form = find("#post_embed form")
         assert "curl" in find("#post_embed .curl").text
-        form.find_element("css selector", "button").click()
-        answer = find("#post_embed .answer")
+        button, answer = form.find_element("css selector", "button"), find("#post_embed .answer")
+        button.click()
+        eventually(lambda: "unauthorized" in answer.text)
+        # The browser itself notes a refusal.
+        assert all("401" in entry["message"] for entry in browser.get_log("browser"))
+        find("#key").send_keys(f"{secret}\n")
+        button.click()
         eventually(lambda: "vectors" in answer.text)
         assert answer.text.startswith("200 OK")
         assert len(json.loads(answer.text.partition("\n\n")[2])["vectors"][0]) == 32

@@ -17,6 +17,7 @@ import pytest
 from server import VERSION
 from server.api.http import (
     MAX_LARGE_BODIES,
+    REQUEST_ID,
     SMALL_BODY_BYTES,
     WRITE,
     Call,
@@ -1056,7 +1057,7 @@ def test_answered_request_leaves_no_circle_of_objects_behind() -> None:
     async def send(_: object) -> None:
         raise AssertionError("sent twice")
 
-    scope: dict[str, Any] = {WRITE: write}
+    scope: dict[str, Any] = {WRITE: write, REQUEST_ID: b"a"}
     asyncio.run(send_reply(scope, send, Reply(b"{}")))
     assert len(written) == 1
-    assert not scope
+    assert list(scope) == [REQUEST_ID]

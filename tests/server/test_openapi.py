@@ -58,6 +58,10 @@ def test_every_operation_says_what_it_takes_and_gives(operation: Operation) -> N
         empty = status == "204" and not operation.response
         assert response["description"] and ("content" in response) != empty
         assert ("retry-after" in response.get("headers", {})) == (status in ("429", "503"))
+    asks = operation.needs != "nothing"
+    assert ({"401", "403"} <= set(said["responses"])) == ("security" in said) == asks
+    if asks and operation.needs != "key":
+        assert f"Needs the scope `{operation.needs}`." in said["description"]
     for parameter in said.get("parameters", []):
         assert parameter["description"] and ("schema" in parameter) != ("content" in parameter)
 

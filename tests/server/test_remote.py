@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import json
+import os
 import re
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -151,7 +153,7 @@ class Pauses(list[float]):
 
 
 def add(url: str, pauses: Pauses) -> int:
-    return asyncio.run(Remote(url, "main", pauses).add([Document("a", "墨池")]))
+    return asyncio.run(Remote(url, "main", pause=pauses).add([Document("a", "墨池")]))
 
 
 def test_server_without_room_is_asked_again_when_it_says() -> None:
@@ -200,7 +202,7 @@ def test_path_before_every_other_is_kept() -> None:
 
 def test_name_cannot_leave_its_place_in_the_path() -> None:
     with odd(ADDED) as (url, handler):
-        asyncio.run(Remote(url, "../a b?", Pauses()).add([Document("a", "墨池")]))
+        asyncio.run(Remote(url, "../a b?", pause=Pauses()).add([Document("a", "墨池")]))
         assert handler.asked == [("POST", "/collections/..%2Fa%20b%3F/documents")]
 
 
@@ -223,7 +225,9 @@ def test_reindex_that_failed_is_not_taken_for_done() -> None:
     with odd(*answers) as (url, _):
         with pytest.raises(StartupError, match="was not reindexed"):
             asyncio.run(
-                Remote(url, "main", Pauses()).reindex(UNSAID, lambda *done: shown.append(done))
+                Remote(url, "main", pause=Pauses()).reindex(
+                    UNSAID, lambda *done: shown.append(done)
+                )
             )
     assert shown == [(1, 3)]
 
@@ -240,6 +244,56 @@ def test_caller_that_leaves_ends_the_request() -> None:
 
         asyncio.run(test())
         assert handler.left.wait(30)
+
+
+def test_commands_send_the_key_that_the_server_asks_for(
+    run: Commands, toy_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = run("key", "new", "a", "--scopes", "search,write", "--keys", tmp_path / "keys").out
+    path = write_toy_texts(tmp_path / "texts.txt", 5)
+    file = write_lines(tmp_path / "key", [secret])
+    log = tmp_path / "audit"
+    flags = ("--keys", str(tmp_path / "keys"), "--audit", str(log))
+    with serving(toy_artifact, tmp_path, *flags) as server:
+        url = ("--url", server.url)
+        for command in (("index", path), ("collections",)):
+            said = run.refused(*command, *url)
+            assert said.count("INKWELL_API_KEY") == said.count("--key-file") == 2
+        assert "added 5" in run("index", path, *url, "--key-file", file).out
+        monkeypatch.setenv("INKWELL_API_KEY", secret.strip())
+        assert "default  5" in run("collections", *url).out
+        # The file is nearer than the variable.
+        empty = write_lines(tmp_path / "empty", [])
+        assert "holds no key" in run.refused("collections", *url, "--key-file", empty)
+        assert run.refused("reindex", *url).count("needs the scope admin") == 2
+        os.kill(server.process.pid, signal.SIGTERM)
+        assert server.wait() == 0
+        assert secret.strip() not in server.log.read_text()
+    lines = [json.loads(line) for line in log.read_bytes().splitlines()]
+    assert {(line["key"], line["status"]) for line in lines} >= {
+        (None, 401),
+        ("a", 200),
+        ("a", 403),
+    }
+    assert secret.strip() not in log.read_text() and "墨" not in log.read_text()
+
+
+@pytest.mark.parametrize("secret", ["a b", "a\nb", "墨", "a\x7f"])
+def test_key_that_is_none_is_refused_and_not_repeated(
+    run: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, secret: str
+) -> None:
+    monkeypatch.setenv("INKWELL_API_KEY", f"hidden{secret}")
+    said = run.refused("collections", "--url", "http://127.0.0.1:1")
+    assert "INKWELL_API_KEY holds no key" in said and "hidden" not in said
+    file = write_lines(tmp_path / "key", [f"hidden{secret}"])
+    said = run.refused("collections", "--url", "http://127.0.0.1:1", "--key-file", file)
+    assert f"{file} holds no key" in said and "hidden" not in said
+
+
+def test_key_file_that_is_not_there_is_named(run: Commands, tmp_path: Path) -> None:
+    path = tmp_path / "missing"
+    said = run.refused("collections", "--url", "http://127.0.0.1:1", "--key-file", path)
+    assert said.count(str(path)) == 2
 
 
 def test_server_that_is_not_there_is_said_to_be(run: Commands, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from server.encoder import Model
+from server.keys import add_key, new_key
 from server.manifest import MODEL_FILE
 from tests.server.fakes import PATIENCE_S, eventually
 from tests.server.processes import ROOT, Server, command, environment, serving
@@ -503,3 +504,45 @@ def test_address_of_another_machine_is_named(toy_artifact: Path) -> None:
 def test_impossible_setting_is_named(tmp_path: Path) -> None:
     said = refused_start("serve", INKWELL_PORT="seventy")
     assert "port must be a whole number, not 'seventy'" in said
+
+
+# --- access ---------------------------------------------------------------------------------------
+
+
+def test_address_beyond_the_loopback_without_keys_is_warned_of(
+    toy_artifact: Path, tmp_path: Path
+) -> None:
+    arguments = ("serve", "--port", "0", "--host", "192.0.2.1", "--model", toy_artifact)
+    said = refused_start(*arguments)
+    assert "192.0.2.1 without keys" in said and "未配置密钥" in said
+    add_key(tmp_path / "keys", new_key("a", "embed")[1])
+    assert "without keys" not in refused_start(*arguments, "--keys", tmp_path / "keys")
+
+
+def test_keys_that_cannot_be_read_refuse_to_start(toy_artifact: Path, tmp_path: Path) -> None:
+    arguments = ("serve", "--port", "0", "--model", toy_artifact, "--keys")
+    assert refused_start(*arguments, tmp_path / "missing").count("missing") == 2
+    (tmp_path / "keys").write_text('{"name": "a"}\n')
+    assert "line 1" in refused_start(*arguments, tmp_path / "keys")
+
+
+def test_keys_are_never_logged_and_the_audit_goes_to_standard_output(
+    toy_artifact: Path, tmp_path: Path
+) -> None:
+    secret, key = new_key("a", "embed")
+    add_key(tmp_path / "keys", key)
+    flags = ("--keys", str(tmp_path / "keys"), "--audit", "-", "--log-level", "debug")
+    with serving(toy_artifact, tmp_path, *flags) as server:
+        with server.client() as client:
+            for sent, status in ((secret, 200), (f"{secret}x", 401)):
+                for headers in ({"authorization": f"Bearer {sent}"}, {"x-api-key": sent}):
+                    answer = client.post("/embed", json={"texts": ["墨池"]}, headers=headers)
+                    assert answer.status_code == status
+                    assert secret not in answer.text
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+        log = server.log.read_text()
+    assert secret not in log and key.sha256 not in log and "墨池" not in log
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    assert [line["status"] for line in lines] == [200, 200, 401, 401]
+    assert {line["client"] for line in lines} == {"127.0.0.1"}

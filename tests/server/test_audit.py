@@ -1,0 +1,160 @@
+"""Lines of the audit reach the file whole and in order, and nothing waits for them."""
+
+import asyncio
+import json
+import logging
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from server import audit
+from server.audit import MAX_WAITING_LINES, Audit
+from server.errors import BadSettings
+from server.metrics import Metrics
+
+LOST = "inkwell_audit_lost_lines_total"
+
+
+def lost(metrics: Metrics) -> float:
+    found = metrics.registry.get_sample_value(LOST)
+    assert found is not None
+    return found
+
+
+def test_lines_are_appended_in_their_order(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    path.write_bytes(b"before\n")
+    expected = [b"%d" % number for number in range(5000)]
+
+    async def test() -> None:
+        log = Audit(path, Metrics())
+        for line in expected:
+            log.write(line)
+            if line.endswith(b"00"):
+                await asyncio.sleep(0)
+        await log.close()
+
+    asyncio.run(test())
+    assert path.read_bytes().splitlines() == [b"before", *expected]
+
+
+def test_line_is_written_without_another_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "GATHER_S", 0.0)
+
+    async def test() -> None:
+        log = Audit(tmp_path / "audit", Metrics())
+        for line in (b"one", b"two"):
+            log.write(line)
+            while line not in (tmp_path / "audit").read_bytes():
+                await asyncio.sleep(0)
+        await log.close()
+
+    asyncio.run(asyncio.wait_for(test(), 30))
+    assert stat.S_IMODE((tmp_path / "audit").stat().st_mode) == 0o600
+
+
+def test_file_that_was_moved_away_is_left_alone_after_reopening(tmp_path: Path) -> None:
+    path, old = tmp_path / "audit", tmp_path / "audit.1"
+
+    async def test() -> None:
+        log = Audit(path, Metrics())
+        log.write(b"old")
+        await log._write_waiting()
+        path.rename(old)
+        log.reopen()
+        log.write(b"new")
+        await log.close()
+
+    asyncio.run(test())
+    assert (old.read_bytes(), path.read_bytes()) == (b"old\n", b"new\n")
+
+
+def test_file_that_cannot_be_reopened_goes_on_as_it_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+
+    async def test() -> None:
+        log = Audit(folder / "audit", Metrics())
+        folder.rename(tmp_path / "moved")
+        log.reopen()
+        log.write(b"line")
+        await log.close()
+
+    asyncio.run(test())
+    assert (tmp_path / "moved" / "audit").read_bytes() == b"line\n"
+    assert "cannot be opened" in caplog.text
+
+
+def test_file_that_cannot_be_opened_is_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(BadSettings) as refused:
+        Audit(tmp_path / "no" / "audit", Metrics())
+    assert "audit" in refused.value.english and "审计" in refused.value.chinese
+
+
+def test_full_disk_loses_lines_counts_them_and_says_so_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    metrics = Metrics()
+
+    async def test() -> None:
+        log = Audit(Path("/dev/full"), metrics)
+        for count in (1, 3):
+            for _ in range(count):
+                log.write(b"line")
+            await log._write_waiting()
+        await log.close()
+
+    asyncio.run(test())
+    assert lost(metrics) == 4
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+def test_line_of_which_only_a_part_was_written_does_not_spoil_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write, room = os.write, [10, 0, 1000]
+
+    def little(file: int, content: bytes) -> int:
+        if not room[0]:
+            room.pop(0)
+            raise OSError(28, "full")
+        size = room.pop(0)
+        return write(file, content[:size])
+
+    metrics = Metrics()
+
+    async def test() -> None:
+        log = Audit(tmp_path / "audit", metrics)
+        for line in (b"first", b"second", b"third"):
+            log.write(line)
+        monkeypatch.setattr(os, "write", little)
+        await log._write_waiting()
+        log.write(b"fourth")
+        await log._write_waiting()
+        monkeypatch.undo()
+        await log.close()
+
+    asyncio.run(test())
+    assert (tmp_path / "audit").read_bytes().splitlines() == [b"first", b"seco", b"fourth"]
+    assert lost(metrics) == 2
+    assert "written again" in caplog.text
+
+
+def test_no_more_lines_wait_than_there_is_room_for(tmp_path: Path) -> None:
+    metrics = Metrics()
+
+    async def test() -> None:
+        log = Audit(tmp_path / "audit", metrics)
+        for number in range(MAX_WAITING_LINES + 7):
+            log.write(json.dumps(number).encode())
+        await log.close()
+
+    asyncio.run(test())
+    assert lost(metrics) == 7
+    assert len((tmp_path / "audit").read_bytes().splitlines()) == MAX_WAITING_LINES
