@@ -205,6 +205,7 @@ def test_many_short_connections_find_their_route(server: Server, toy_model: Mode
 
 def test_unread_reply_is_sent_before_the_connection_moves(server: Server) -> None:
     sent = request("/embed", json.dumps({"texts": ["墨池"] * 2000}).encode()) + searching("墨")
+    searches = server.metric("searches_total")
     with ExitStack() as stack:
         slow = [stack.enter_context(socket.socket()) for _ in range(PROCESSES)]
         for connection in slow:
@@ -212,7 +213,6 @@ def test_unread_reply_is_sent_before_the_connection_moves(server: Server) -> Non
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
             connection.connect((server.host, server.port))
             connection.sendall(sent)
-        searches = server.metric("searches_total")
         for connection in slow:
             replies = Replies(connection)
             status, _, content = replies.next()
