@@ -79,6 +79,17 @@ def test_wide_encoder_gives_the_same_vectors(toy_artifact: Path, toy_model: Mode
     np.testing.assert_allclose(found, alone, rtol=0, atol=1e-5)
 
 
+def test_wide_encoder_of_the_shipped_model_gives_the_same_vectors(shipped_artifact: Path) -> None:
+    model = Model(shipped_artifact, 2)
+    assert model.wide is not None
+    random = np.random.default_rng(0)
+    # Products of these lengths are shared out among threads in other pieces.
+    for length in range(2, 81):
+        text = [random.integers(1000, 8000, length)]
+        alone, found = model.encoder.encode(text), model.wide.encode(text)
+        np.testing.assert_allclose(found, alone, rtol=0, atol=1e-5, err_msg=f"{length} tokens")
+
+
 def test_exporting_machine_passes_its_own_self_test(toy_model: Model) -> None:
     assert toy_model.self_test_cosine >= SAME_VECTORS
 
