@@ -1,0 +1,180 @@
+"""What the kernel tells about the machine: memory, disks, listeners, limits and the clock.
+
+Nothing is changed by asking. What the facts mean is said in `doctor`; cores and instruction sets are in
+`cpu`. Every function that reads the kernel's folders takes them as arguments.
+"""
+
+import datetime
+import os
+import platform
+import re
+import resource
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from server.cpu import (
+    CGROUPS,
+    CPUS,
+    PROC,
+    cpu_budget,
+    cpu_features,
+    cpu_quota,
+    memory_limit,
+    offline_cores,
+)
+
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+# The state of a listening socket in the kernel's tables.
+LISTEN = "0A"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Memory in bytes, None where there is no limit or the kernel does not tell.
+
+    cores: of the affinity mask. budget: what of them the quota leaves, in whole cores. offline: as
+    the kernel lists them. huge_pages: always, madvise or never; empty where it does not tell.
+    open_files: the soft limit and the hard one. today: by this machine's clock, UTC.
+    """
+
+    architecture: str
+    features: Set[str]
+    cores: int
+    budget: int
+    quota: float | None
+    offline: str
+    memory_available: int | None
+    memory_limit: int | None
+    huge_pages: str
+    open_files: tuple[int, int]
+    today: datetime.date
+    python: tuple[int, int, int]
+
+
+def read_machine(
+    proc: Path = PROC,
+    cgroup_root: Path = CGROUPS,
+    cpus: Path = CPUS,
+    huge_pages: Path = HUGE_PAGES,
+) -> Machine:
+    major, minor, patch = map(int, platform.python_version_tuple())
+    return Machine(
+        architecture=platform.machine(),
+        features=cpu_features(proc),
+        cores=len(os.sched_getaffinity(0)),
+        budget=cpu_budget(cgroup_root, proc),
+        quota=cpu_quota(cgroup_root, proc),
+        offline=offline_cores(cpus),
+        memory_available=_memory_available(proc),
+        memory_limit=memory_limit(cgroup_root, proc),
+        huge_pages=_chosen(huge_pages),
+        open_files=resource.getrlimit(resource.RLIMIT_NOFILE),
+        today=datetime.datetime.now(datetime.UTC).date(),
+        python=(major, minor, patch),
+    )
+
+
+def _memory_available(proc: Path) -> int | None:
+    found = re.search(r"^MemAvailable: +(\d+) kB$", _text(proc / "meminfo"), re.M)
+    return int(found[1]) * 1024 if found else None
+
+
+def _chosen(path: Path) -> str:
+    """The word in brackets: the kernel lists all choices."""
+    found = re.search(r"\[(\w+)\]", _text(path))
+    return found[1] if found else ""
+
+
+# --- disks --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """Under a folder, or where it is not yet there, under the one that it would be made in.
+
+    file_system: the kernel's name of its kind. writable: by this user.
+    """
+
+    folder: Path
+    file_system: str
+    free_bytes: int
+    read_only: bool
+    writable: bool
+
+
+def read_disk(folder: Path, proc: Path = PROC) -> Disk:
+    """Raises OSError where the folder cannot be looked at."""
+    place = folder.resolve()
+    while not place.exists():
+        place = place.parent
+    found = os.statvfs(place)
+    return Disk(
+        folder=place,
+        file_system=_file_system(place, proc),
+        free_bytes=found.f_bavail * found.f_frsize,
+        read_only=bool(found.f_flag & os.ST_RDONLY),
+        writable=place.is_dir() and os.access(place, os.W_OK | os.X_OK),
+    )
+
+
+def _file_system(place: Path, proc: Path) -> str:
+    """Of the innermost mount that holds the path; of two on one place the later covers the other."""
+    best, kind = -1, ""
+    for line in _text(proc / "self" / "mountinfo").splitlines():
+        before, _, after = line.partition(" - ")
+        # Blanks and the like stand there as octal numbers.
+        point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), before.split()[4])
+        if place.is_relative_to(point) and len(Path(point).parts) >= best:
+            best, kind = len(Path(point).parts), after.split()[0]
+    return kind
+
+
+# --- ports --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A process that listens on a port; pid None and no name where they cannot be told."""
+
+    pid: int | None
+    name: str
+
+
+def listeners(port: int, proc: Path = PROC) -> list[Listener]:
+    """Who listens on a TCP port of this network namespace, on whatever address."""
+    sockets = set(_listening(port, proc))
+    if not sockets:
+        return []
+    found = [
+        Listener(int(folder.name), _text(folder / "comm").strip())
+        for folder in sorted(proc.glob("[0-9]*"), key=lambda each: int(each.name))
+        if sockets & set(_sockets(folder / "fd"))
+    ]
+    return found or [Listener(None, "")]
+
+
+def _listening(port: int, proc: Path) -> Iterator[str]:
+    """Inodes of listening sockets."""
+    for table in ("tcp", "tcp6"):
+        for line in _text(proc / "net" / table).splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                yield fields[9]
+
+
+def _sockets(folder: Path) -> Iterator[str]:
+    """Inodes of a process's sockets, none where it belongs to somebody else or has ended."""
+    try:
+        for link in folder.iterdir():
+            yield from re.findall(r"^socket:\[(\d+)\]$", os.readlink(link))
+    except OSError:
+        return
+
+
+def _text(path: Path) -> str:
+    """Of a file of the kernel's, empty where there is none."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
