@@ -245,6 +245,21 @@ def _known_models(config: Config) -> Mapping[str, str]:
     return found
 
 
+def doctor(config: Config, arguments: Namespace) -> int:
+    """Status 1 where a server with these settings would not start or could lose what it acknowledged."""
+    import json
+
+    from server.doctor import as_json, as_text, examine, healthy
+    from server.facts import gather
+
+    findings = examine(gather(config))
+    if arguments.json:
+        sys.stdout.write(json.dumps(as_json(findings), ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write(as_text(findings))
+    return 0 if healthy(findings) else 1
+
+
 def show_config(config: Config, arguments: Namespace) -> int:
     """A TOML file that would have the same effect, with where each value came from."""
     sys.stdout.write(as_toml(config, arguments.origins))

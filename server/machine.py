@@ -5,10 +5,12 @@ Nothing is changed by asking. What the facts mean is said in `doctor`; cores and
 """
 
 import datetime
+import ipaddress
 import os
 import platform
 import re
 import resource
+import sys
 from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,32 +137,51 @@ def _file_system(place: Path, proc: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A process that listens on a port; pid None and no name where they cannot be told."""
+    """A socket that listens; pid None and no name where the process belongs to somebody else.
 
+    address: "0.0.0.0" or "::" for all of this machine's.
+    """
+
+    address: str
     pid: int | None
     name: str
 
 
 def listeners(port: int, proc: Path = PROC) -> list[Listener]:
-    """Who listens on a TCP port of this network namespace, on whatever address."""
-    sockets = set(_listening(port, proc))
+    """Who listens on a TCP port of this network namespace; nobody connects to find out."""
+    sockets = dict(_listening(port, proc))
     if not sockets:
         return []
-    found = [
-        Listener(int(folder.name), _text(folder / "comm").strip())
-        for folder in sorted(proc.glob("[0-9]*"), key=lambda each: int(each.name))
-        if sockets & set(_sockets(folder / "fd"))
-    ]
-    return found or [Listener(None, "")]
+    owners: dict[str, Path] = {}
+    for process in sorted(proc.glob("[0-9]*"), key=lambda each: int(each.name), reverse=True):
+        # Of several that share a socket the first process counts: it is the parent.
+        owners |= dict.fromkeys(_sockets(process / "fd"), process)
+    return [_listener(address, owners.get(inode)) for inode, address in sockets.items()]
 
 
-def _listening(port: int, proc: Path) -> Iterator[str]:
-    """Inodes of listening sockets."""
+def _listener(address: str, process: Path | None) -> Listener:
+    if process is None:
+        return Listener(address, None, "")
+    return Listener(address, int(process.name), _text(process / "comm").strip())
+
+
+def _listening(port: int, proc: Path) -> Iterator[tuple[str, str]]:
+    """Inodes and addresses of listening sockets."""
     for table in ("tcp", "tcp6"):
         for line in _text(proc / "net" / table).splitlines()[1:]:
             fields = line.split()
-            if fields[3] == LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                yield fields[9]
+            address, _, number = fields[1].partition(":")
+            if fields[3] == LISTEN and int(number, 16) == port:
+                yield fields[9], _address(bytes.fromhex(address))
+
+
+def _address(words: bytes) -> str:
+    """Of what the kernel prints: 32 bits at a time, each in this machine's order of bytes."""
+    starts = range(0, len(words), 4)
+    ordered = [words[start : start + 4] for start in starts]
+    if sys.byteorder == "little":
+        ordered = [word[::-1] for word in ordered]
+    return str(ipaddress.ip_address(b"".join(ordered)))
 
 
 def _sockets(folder: Path) -> Iterator[str]:

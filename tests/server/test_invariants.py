@@ -80,6 +80,8 @@ LAYERS = (
     "local remote",
     "faults",
     "indexing upkeep prompt",
+    "facts",
+    "doctor",
     "transfer",
     "api/__init__ api/http",
     "api/operation",

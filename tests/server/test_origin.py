@@ -14,6 +14,7 @@ import pytest
 from server.app import create_app
 from server.config import Config
 from server.encoder import SAME_VECTORS, Model
+from server.engine import unit
 from server.origin import NOTE, agreement, note_of, origin_here, read_origins
 from server.store.folder import DataFolder
 from server.types import Vectors
@@ -24,8 +25,8 @@ from tests.server.fakes import PATIENCE_S, with_parts
 def turned(vectors: Vectors, seed: int = 0) -> Vectors:
     """As a CPU that adds int8 products otherwise would have them: a cosine of about 0.997."""
     noise = np.random.default_rng(seed).standard_normal(vectors.shape).astype(np.float32)
-    moved = vectors + 0.08 / vectors.shape[1] ** 0.5 * noise
-    return (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
+    moved = vectors + np.float32(0.08 / vectors.shape[1] ** 0.5) * noise
+    return unit(moved)
 
 
 @pytest.fixture
