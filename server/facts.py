@@ -103,7 +103,11 @@ def gather(config: Config, proc: Path = PROC, lock: Path = LOCK) -> Facts:
         disk=disk,
         holder=holder_of(config.data),
         artifacts=artifacts,
-        collections=tuple(_held(config.data, name, origins) for name in names(config.data)),
+        collections=tuple(
+            held
+            for name in names(config.data)
+            if (held := _held(config.data / "collections" / name, origins)) is not None
+        ),
         listeners=tuple(listeners(config.port, proc)) if config.port else (),
         packages=tuple(_other_packages(lock)) if lock.exists() else None,
     )
@@ -127,17 +131,22 @@ def _artifact(place: ModelPlace) -> Artifact:
     )
 
 
-def _held(data: Path, name: str, origins: Mapping[str, Origin]) -> Held:
-    """The collection of this name; origins: this machine, by the fingerprints of its models."""
-    home = data / "collections" / name
+def _held(home: Path, origins: Mapping[str, Origin]) -> Held | None:
+    """The collection of a folder, None where nothing was ever stored: the next start removes it.
+
+    origins: this machine, by the fingerprints of its models.
+    """
+    database, name = home / DATABASE_FILE, home.name
     try:
-        meta: dict[str, str] = dict(peek(home / DATABASE_FILE, "SELECT key, value FROM meta"))
+        if not peek(database, "SELECT name FROM sqlite_master LIMIT 1"):
+            return None
+        meta: dict[str, str] = dict(peek(database, "SELECT key, value FROM meta"))
         snapshot = home / SNAPSHOT_FILE
         index_bytes = snapshot.stat().st_size if snapshot.exists() else 0
     except StartupError as error:
         return Held(name, error=error)
     except Exception as error:
-        # A file that is no collection's, or one in the making, may hold anything.
+        # A file that is no collection's may hold anything.
         said = f"{home}: {type(error).__name__}: {error}"
         return Held(name, error=StoreDamaged(f"{said} (cannot be read)", f"{said}（无法读取）"))
     fingerprint = str(meta.get("fingerprint", ""))

@@ -37,7 +37,7 @@ class Machine:
 
     cores: of the affinity mask. budget: what of them the quota leaves, in whole cores. offline: as
     the kernel lists them. huge_pages: always, madvise or never; empty where it does not tell.
-    open_files: the soft limit and the hard one. today: by this machine's clock, UTC.
+    open_files: the soft limit and the hard one. day: by its clock, UTC, as 2026-11-25.
     """
 
     architecture: str
@@ -50,7 +50,7 @@ class Machine:
     memory_limit: int | None
     huge_pages: str
     open_files: tuple[int, int]
-    today: datetime.date
+    day: str
     python: tuple[int, int, int]
 
 
@@ -72,7 +72,7 @@ def read_machine(
         memory_limit=memory_limit(cgroup_root, proc),
         huge_pages=_chosen(huge_pages),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE),
-        today=datetime.datetime.now(datetime.UTC).date(),
+        day=datetime.datetime.now(datetime.UTC).date().isoformat(),
         python=(major, minor, patch),
     )
 
