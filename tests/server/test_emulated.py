@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.pipeline import Settings, export
+from export import pipeline
+from export.pipeline import Settings
 from server.cpu import EXACT_INT8_FEATURES, cpu_features
 from server.encoder import SAME_VECTORS, USABLE_VECTORS, Model, row_cosines
 from server.types import Vectors
 from tests.server.processes import ROOT, environment
-from tests.toys import write_toy_texts
 
 QEMU = shutil.which("qemu-x86_64")
 pytestmark = [
@@ -78,16 +78,20 @@ def emulated(artifact: Path, folder: Path) -> Emulated:
 
 @pytest.fixture(scope="module")
 def seven_bits(shipped_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shipped model with weights that cannot saturate."""
-    folder = tmp_path_factory.mktemp("seven")
-    texts = write_toy_texts(folder / "verification.txt", 60)
+    """The shipped model with weights that cannot saturate, verified on one thread.
+
+    subtle: a session of several threads computes some texts of such an artifact a little otherwise
+    (0.001 in a component, 2026-11-25), and its export is refused for it; docs/cpu.md says more. That
+    is another question than the one asked here.
+    """
     settings = Settings(
         source=str(shipped_checkpoint),
-        out=folder / "onnx-int8",
+        out=tmp_path_factory.mktemp("seven") / "onnx-int8",
         weight_bits=7,
-        verify_texts=texts,
     )
-    return export(settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "cpu_budget", lambda: 1)
+        return pipeline.export(settings)
 
 
 def test_8_bit_artifact_is_served_without_vnni_and_warns(
