@@ -90,8 +90,10 @@ class Facts:
 def gather(config: Config, proc: Path = PROC, lock: Path = LOCK) -> Facts:
     machine = read_machine(proc)  # before models are in its memory
     artifacts = tuple(map(_artifact, config.model))
+    homes: list[Path] = []
     try:
         disk: Disk | OSError = read_disk(config.data, proc)
+        homes = [config.data / "collections" / name for name in names(config.data)]
     except OSError as error:
         disk = error
     origins = {each.fingerprint: each.origin for each in artifacts if each.origin is not None}
@@ -103,11 +105,7 @@ def gather(config: Config, proc: Path = PROC, lock: Path = LOCK) -> Facts:
         disk=disk,
         holder=holder_of(config.data),
         artifacts=artifacts,
-        collections=tuple(
-            held
-            for name in names(config.data)
-            if (held := _held(config.data / "collections" / name, origins)) is not None
-        ),
+        collections=tuple(held for home in homes if (held := _held(home, origins)) is not None),
         listeners=tuple(listeners(config.port, proc)) if config.port else (),
         packages=tuple(_other_packages(lock)) if lock.exists() else None,
     )

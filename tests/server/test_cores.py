@@ -23,6 +23,7 @@ def confined(pid: int, cores: Set[int]) -> Iterator[None]:
     threads = [int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()]
     for thread in threads:
         os.sched_setaffinity(thread, cores)
+        assert os.sched_getaffinity(thread) == cores
     yield
     for thread in threads:
         os.sched_setaffinity(thread, CORES)

@@ -1,6 +1,7 @@
 """What the doctor finds: of facts made up, and of this machine with real models and folders."""
 
 import json
+import os
 import re
 import sqlite3
 from contextlib import closing
@@ -304,6 +305,19 @@ def test_collection_in_which_nothing_was_ever_stored_is_passed_over(run: Command
     home.mkdir(parents=True)
     (home / "documents.sqlite3").write_bytes(b"")
     assert len(told(run, "--port", "0")["data"]) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_folder_of_another_user_is_an_error(run: Commands) -> None:
+    run.data.mkdir(mode=0o700)
+    for parent in run.data.parents[:3]:
+        parent.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        findings = told(run, "--port", "0", status=1)
+    finally:
+        os.seteuid(0)
+    assert "Permission denied" in findings["disk"][0]["found"]["english"]
 
 
 def test_text_for_people_is_the_default(run: Commands) -> None:

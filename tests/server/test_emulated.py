@@ -80,9 +80,9 @@ def emulated(artifact: Path, folder: Path) -> Emulated:
 def seven_bits(shipped_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shipped model with weights that cannot saturate, verified on one thread.
 
-    subtle: a session of several threads computes some texts of such an artifact a little otherwise
-    (0.001 in a component, 2026-11-25), and its export is refused for it; docs/cpu.md says more. That
-    is another question than the one asked here.
+    subtle: a session of several threads computes some texts a little otherwise (0.001 in a component,
+    2026-11-25), of 8-bit artifacts too, and where the check of batches meets one the export is
+    refused; docs/cpu.md says more. That is another question than the one asked here.
     """
     settings = Settings(
         source=str(shipped_checkpoint),
