@@ -475,7 +475,9 @@ def of_port(facts: Facts) -> Iterator[Finding]:
             Said("stop it, or choose another --port", "请停止该进程，或用 --port 指定其他端口"),
         )
     else:
-        yield Finding("ok", "port", Said(f"port {port} is free", f"端口 {port} 空闲"))
+        free = Said(f"port {port} is free", f"端口 {port} 空闲")
+        any_other = Said("the kernel chooses a free port", "由系统选择空闲端口")
+        yield Finding("ok", "port", free if port else any_other)
 
 
 def _who(listener: Listener, otherwise: str) -> str:
