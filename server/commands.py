@@ -249,8 +249,9 @@ def doctor(config: Config, arguments: Namespace) -> int:
     """Status 1 where a server with these settings would not start or could lose what it acknowledged."""
     import json
 
-    from server.doctor import as_json, as_text, examine, healthy
+    from server.doctor import examine
     from server.facts import gather
+    from server.findings import as_json, as_text, healthy
 
     findings = examine(gather(config))
     if arguments.json:

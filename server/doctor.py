@@ -5,18 +5,16 @@ anything. Each check yields at least one finding, so that a reader sees what was
 """
 
 import ipaddress
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterator
 
 from server import BUILT
 from server.cpu import EXACT_INT8_FEATURES, int8_instruction_set
 from server.encoder import SAME_VECTORS
 from server.errors import StartupError
 from server.facts import Artifact, Facts, Held
+from server.findings import Finding, Level, Said
 from server.machine import Listener
 
-Level = Literal["ok", "warning", "error"]
-LEVELS: dict[Level, str] = {"ok": "OK 正常", "warning": "WARNING 警告", "error": "ERROR 错误"}
 MB = 1 << 20
 # A server with bge-small-zh-v1.5 (24.9 MB of weights, held once for the lanes and once for the wide
 # session) has 181 MB idle and 214 MB after a minute of load on two lanes (2026-11-24, AVX512-VNNI).
@@ -43,27 +41,8 @@ EVERY_ADDRESS = ("0.0.0.0", "::")
 MOST_NAMED = 5
 
 
-class Said(NamedTuple):
-    english: str
-    chinese: str
-
-
-class Finding(NamedTuple):
-    """subject: a word of `CHECKS`. advice: None where there is nothing to do."""
-
-    level: Level
-    subject: str
-    found: Said
-    advice: Said | None = None
-
-
 def examine(facts: Facts) -> list[Finding]:
     return [finding for check in CHECKS.values() for finding in check(facts)]
-
-
-def healthy(findings: Sequence[Finding]) -> bool:
-    """Whether a server would start and keep its promises; warnings do not keep it from that."""
-    return all(finding.level != "error" for finding in findings)
 
 
 # --- the processor ------------------------------------------------------------------------------------
@@ -140,15 +119,19 @@ def of_lanes(facts: Facts) -> Iterator[Finding]:
     else:
         yield Finding("ok", "lanes", found)
     if machine.offline:
-        yield Finding(
-            "warning",
-            "lanes",
-            Said(f"cores {machine.offline} are offline", f"核 {machine.offline} 已离线"),
-            Said(
-                "if they are to compute, switch them on before the server starts: it counts once",
-                "如需使用，请在启动服务前上线：服务只在启动时计数",
-            ),
-        )
+        yield _of_offline(machine.offline)
+
+
+def _of_offline(cores: str) -> Finding:
+    return Finding(
+        "warning",
+        "lanes",
+        Said(f"cores {cores} are offline", f"核 {cores} 已离线"),
+        Said(
+            "if they are to compute, switch them on before the server starts: it counts once",
+            "如需使用，请在启动服务前上线：服务只在启动时计数",
+        ),
+    )
 
 
 def of_huge_pages(facts: Facts) -> Iterator[Finding]:
@@ -535,33 +518,3 @@ CHECKS = {
     "port": of_port,
     "address": of_address,
 }
-
-
-# --- telling ------------------------------------------------------------------------------------------
-
-
-def as_text(findings: Sequence[Finding]) -> str:
-    lines = []
-    for level, subject, found, advice in findings:
-        lines += [f"{LEVELS[level]}  {subject}", f"    {found.english}", f"    {found.chinese}"]
-        if advice is not None:
-            lines += [f"    -> {advice.english}", f"    -> {advice.chinese}"]
-    counts = {level: sum(each.level == level for each in findings) for level in LEVELS}
-    lines.append(", ".join(f"{LEVELS[level]}: {count}" for level, count in counts.items()))
-    return "".join(f"{line}\n" for line in lines)
-
-
-def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
-    """For programs; keys and subjects stay, sentences may change."""
-    return {
-        "healthy": healthy(findings),
-        "findings": [
-            {
-                "level": level,
-                "subject": subject,
-                "found": found._asdict(),
-                "advice": None if advice is None else advice._asdict(),
-            }
-            for level, subject, found, advice in findings
-        ],
-    }

@@ -21,15 +21,12 @@ from server.doctor import (
     MB,
     NETWORK,
     ROOM,
-    Finding,
-    as_json,
-    as_text,
     examine,
-    healthy,
     memory_needed,
 )
 from server.errors import BadArtifact, StoreDamaged
 from server.facts import Artifact, Facts, Held, Package, gather
+from server.findings import Finding, as_json, as_text, healthy
 from server.machine import Disk, Listener, Machine
 from server.manifest import Quantization
 from server.store.folder import LOCK_FILE, DataFolder

@@ -80,7 +80,7 @@ LAYERS = (
     "local remote",
     "faults",
     "indexing upkeep prompt",
-    "facts",
+    "facts findings",
     "doctor",
     "transfer",
     "api/__init__ api/http",
