@@ -191,9 +191,9 @@ def _of_model(artifact: Artifact) -> Finding:
         "model",
         found,
         Said(
-            "its vectors are as near to float32 as the exporting machine's, and not the same: export"
+            "its vectors are nearly as close to float32 as the exporting machine's, and not the same: export"
             " here if all of them are made here, or with --weight-bits 7 for machines of both kinds",
-            "其向量与 float32 的接近程度和导出机器相同，但并不相同：若向量都在本机计算，请在本机导出；"
+            "其向量与 float32 的接近程度和导出机器几乎相同，但两者的向量并不一致：若向量都在本机计算，请在本机导出；"
             "若有两类机器，请用 --weight-bits 7 导出",
         ),
     )

@@ -8,7 +8,8 @@ names of instruction sets.
 
 The rule. A collection of another kind of machine is searched and written all the same, and the log,
 its stats and `doctor` say so: both kinds are within USABLE_VECTORS of the exporting machine's, or
-the model would not have opened, and as near to float32 as each other. docs/cpu.md has the figures.
+the model would not have opened, and nearly as close to float32 as each other (cosine 0.9990 with
+VNNI, 0.9985 without, 2026-11-25). docs/cpu.md has the figures.
 """
 
 from collections.abc import Sequence
