@@ -86,6 +86,11 @@ def _parser() -> argparse.ArgumentParser:
     _reindex_flags(add("reindex", commands.reindex, "embed a collection anew / 重新计算向量"))
     _key_flags(parsers.add_parser("key", help=KEYS, description=KEYS))
     _collections_flags(add("collections", commands.collections, "list collections / 列出集合"))
+    _doctor_flags(
+        add(
+            "doctor", commands.doctor, "examine machine, models and settings / 检查机器、模型与设置"
+        )
+    )
     add_flags(
         add(
             "config", commands.show_config, "print the settings that hold, as TOML / 显示生效的设置"
@@ -174,6 +179,11 @@ def _check_flags(parser: argparse.ArgumentParser) -> None:
 def _reindex_flags(parser: argparse.ArgumentParser) -> None:
     _chunk_flags(parser)
     _target_flags(parser)
+
+
+def _doctor_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for programs / 输出 JSON")
+    add_flags(parser)
 
 
 def _collections_flags(parser: argparse.ArgumentParser) -> None:

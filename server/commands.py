@@ -341,6 +341,22 @@ def _keys_file(config: Config) -> Path:
     return config.keys
 
 
+def doctor(config: Config, arguments: Namespace) -> int:
+    """Status 1 where a server with these settings would not start or could lose what it acknowledged."""
+    import json
+
+    from server.doctor import examine
+    from server.facts import gather
+    from server.findings import as_json, as_text, healthy
+
+    findings = examine(gather(config))
+    if arguments.json:
+        sys.stdout.write(json.dumps(as_json(findings), ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write(as_text(findings))
+    return 0 if healthy(findings) else 1
+
+
 def show_config(config: Config, arguments: Namespace) -> int:
     """A TOML file that would have the same effect, with where each value came from."""
     sys.stdout.write(as_toml(config, arguments.origins))

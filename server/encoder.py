@@ -82,8 +82,9 @@ class Model:
 
     name: what the operator calls it, or its id. encoder: one thread a call. wide: `wide_threads`
     threads a call, None where that is 1.
-    self_test_cosine: the least agreement with the stored vectors; below SAME_VECTORS this CPU
-    computes slightly other vectors than the exporting one.
+    self_test_vectors: of the manifest's texts, float32 (B, D). self_test_cosine: their least
+    agreement with the stored ones; below SAME_VECTORS this CPU computes slightly other vectors than
+    the exporting one.
     """
 
     def __init__(self, folder: Path, wide_threads: int = 1, name: str = "") -> None:
@@ -98,7 +99,7 @@ class Model:
                 if wide_threads > 1
                 else None
             )
-        self.self_test_cosine = self._self_test(folder)
+        self.self_test_vectors, self.self_test_cosine = self._self_test(folder)
         hugepages.collapse()
 
     @property
@@ -110,7 +111,7 @@ class Model:
         ids = self.tokenizer.encode(texts).ids
         return np.concatenate([self.encoder.encode([row]) for row in ids])
 
-    def _self_test(self, folder: Path) -> float:
+    def _self_test(self, folder: Path) -> tuple[Vectors, float]:
         expected = np.array([test.vector for test in self.manifest.self_test], dtype=np.float32)
         with _loading(folder / MODEL_FILE):
             found = self.embed([test.text for test in self.manifest.self_test])
@@ -124,7 +125,7 @@ class Model:
                 f"{folder} 在本机上计算的向量不正确：与清单中向量的余弦为 {least:.4f}，"
                 f"至少需要 {USABLE_VECTORS}；请在本机重新导出模型",
             )
-        return least
+        return found, least
 
 
 @contextmanager

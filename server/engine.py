@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeVar
 
 import numpy as np
@@ -28,6 +28,7 @@ from server.errors import (
 from server.lanes import Lanes
 from server.manifest import Manifest
 from server.metrics import Metrics, now
+from server.origin import Origin, origin_here
 from server.tokenizer import Kept, Token
 from server.types import Ids, InputType, Tokens, Vectors
 
@@ -110,6 +111,11 @@ class Engine:
     @property
     def manifest(self) -> Manifest:
         return self._model.manifest
+
+    @cached_property
+    def origin(self) -> Origin:
+        """What this machine makes of the model."""
+        return origin_here(self._model.self_test_vectors)
 
     @property
     def max_texts(self) -> int:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from server.chunking import ChunkRules, usual_overlap
 from server.config import Config
 from server.cutting import cut, embed
+from server.encoder import SAME_VECTORS
 from server.engine import Engine
 from server.errors import AlreadyExists, CollectionNotFound, Overloaded, ServerError
 from server.metrics import Metrics
 from server.models import Models
+from server.origin import note_of
 from server.queries import QueryVectors
-from server.shelf import Shelf, uninterrupted
+from server.shelf import Shelf, known_of, uninterrupted
 from server.store.collection import Collection
 from server.store.documents import Info
 from server.store.folder import DataFolder
@@ -23,6 +25,12 @@ DEFAULT = "default"
 # Documents taken over at once while a collection is embedded anew.
 PAGE_DOCUMENTS = 256
 COPIED = "copied_through"
+
+OTHER_MACHINE = (
+    "collection %s holds int8 vectors of another kind of CPU (cosine %.4f to this one's); it is"
+    " searched and written all the same, see docs/cpu.md; `reindex` computes them here"
+    " 该集合含其他类型 CPU 计算的 int8 向量，仍可检索与写入，见 docs/cpu.md；可用 reindex 在本机重新计算"
+)
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +60,7 @@ class Library:
         # Why the last reindexing of a collection ended before its time.
         self.unfinished: dict[str, str] = {}
         for shelf in self._shelves.values():
+            _tell_other_machine(shelf)
             shelf.compact_when_due()
 
     @property
@@ -166,8 +175,9 @@ class Library:
         documents = [document for _, document in page]
         cuts = await cut(documents, successor.info.chunks, engine)
         vectors = await _patiently([text for each in cuts for text in each.texts], engine)
-        spans, through = [each.spans for each in cuts], {COPIED: str(page[-1][0])}
-        await uninterrupted(lambda: successor.add(documents, vectors, spans, through))
+        spans = [each.spans for each in cuts]
+        notes = {COPIED: str(page[-1][0]), **note_of(known_of(successor), engine.origin)}
+        await uninterrupted(lambda: successor.add(documents, vectors, spans, notes))
         self.reindexing[shelf.collection.name].done += len(page)
         return len(page)
 
@@ -191,6 +201,13 @@ def whole_reading(engine: Engine) -> ChunkRules:
     # [CLS] and [SEP] take two places.
     size = engine.manifest.text.max_tokens - 2
     return ChunkRules(size, usual_overlap(size))
+
+
+def _tell_other_machine(shelf: Shelf) -> None:
+    """Of vectors that are searched all the same; see `origin`."""
+    agreement = shelf.agreement()
+    if agreement is not None and agreement < SAME_VECTORS:
+        log.warning(OTHER_MACHINE, shelf.collection.name, agreement)
 
 
 async def _patiently(texts: Sequence[str], engine: Engine) -> Vectors:

@@ -17,6 +17,7 @@ from server.engine import Engine
 from server.errors import AlreadyExists, CollectionNotFound, EmptyInput, OtherModel
 from server.metrics import Metrics, now
 from server.models import Models
+from server.origin import NOTE, Origin, agreement, note_of, read_origins
 from server.queries import QueryVectors
 from server.store.collection import Collection
 from server.store.documents import Document
@@ -105,6 +106,16 @@ class Shelf:
             )
         return found
 
+    @property
+    def origins(self) -> list[Origin]:
+        """The kinds of machines that computed its vectors, as far as it remembers."""
+        return read_origins(known_of(self.collection))
+
+    def agreement(self) -> float | None:
+        """Of their vectors with those of this machine; None where either is not known."""
+        engine = self._models.with_vectors(self.collection.info.fingerprint)
+        return None if engine is None else agreement(self.origins, engine.origin)
+
     # --- writing ------------------------------------------------------------------------------------
 
     async def add(self, documents: Sequence[Document], *, replace: bool = True) -> int:
@@ -134,7 +145,7 @@ class Shelf:
         def store(collection: Collection) -> None:
             if not replace:
                 _refuse_known(collection, latest)
-            collection.add(latest, vectors, spans)
+            collection.add(latest, vectors, spans, note_of(known_of(collection), engine.origin))
 
         await self.write(store)
         return len(latest)
@@ -288,6 +299,11 @@ async def uninterrupted(write: Callable[[], T]) -> T:
     except asyncio.CancelledError:
         await asyncio.wait([task])
         raise
+
+
+def known_of(collection: Collection) -> str | None:
+    """Its note of the machines that computed its vectors."""
+    return collection.documents.noted(NOTE)
 
 
 def _refuse_known(collection: Collection, documents: Sequence[Document]) -> None:

@@ -55,7 +55,9 @@ class Progress(msgspec.Struct):
 class Stats(msgspec.Struct):
     """index: its kind, parameters, size, memory a vector, and measured recall@10.
 
-    reindex_error: why the last reindexing ended before its time.
+    agreement: least cosine of self-test vectors between the machines that wrote it and this one; 1
+    is the same arithmetic, null is not known. reindex_error: why the last reindexing ended before
+    its time.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Stats(msgspec.Struct):
     parts: int
     dimension: int
     fingerprint: str
+    agreement: float | None
     chunks: Chunks | None
     index: dict[str, Any]
     bytes: int
@@ -201,6 +204,7 @@ def _rules(given: Chunks | msgspec.UnsetType | None, engine: Engine) -> ChunkRul
 
 async def _stats(library: Library, shelf: Shelf) -> Stats:
     info = shelf.collection.info
+    agreement = await shelf.read(shelf.agreement)
     running = library.reindexing.get(info.name)
     return Stats(
         name=info.name,
@@ -208,6 +212,7 @@ async def _stats(library: Library, shelf: Shelf) -> Stats:
         parts=len(shelf.collection.index),
         dimension=info.dimension,
         fingerprint=info.fingerprint,
+        agreement=None if agreement is None else round(agreement, 6),
         chunks=None if info.chunks is None else Chunks(info.chunks.size, info.chunks.overlap),
         index=msgspec.to_builtins(shelf.collection.index.stats()),
         bytes=await shelf.read(shelf.collection.bytes_on_disk),

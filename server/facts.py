@@ -1,0 +1,168 @@
+"""What there is to know before, and while, a server runs with these settings; `doctor` judges it.
+
+Nothing is written or taken: a running server goes on, and its data folder stays its own. Models are
+loaded as a server would load them, so this takes as much memory as one for a moment.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import server
+from server.config import Config, ModelPlace
+from server.cpu import PROC
+from server.encoder import Model
+from server.engine import lane_count, wide_threads
+from server.errors import BadArtifact, StartupError, StoreDamaged
+from server.machine import Disk, Listener, Machine, listeners, read_disk, read_machine
+from server.manifest import MODEL_FILE, Quantization
+from server.origin import NOTE, Origin, agreement, origin_here, read_origins
+from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE
+from server.store.database import peek
+from server.store.folder import holder_of
+from server.upkeep import names
+
+# Where a clone has the exact packages; an installed copy has none.
+LOCK = Path(server.__file__).parents[1] / "locks" / "run.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A model that opened, and so has sound hashes and usable vectors; or why it did not.
+
+    bytes: of its weights. cosine: the least of its self-test.
+    """
+
+    place: ModelPlace
+    error: StartupError | None = None
+    model_id: str = ""
+    fingerprint: str = ""
+    bytes: int = 0
+    cosine: float = 0.0
+    quantization: Quantization | None = None
+    exported_on: str = ""
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A collection; agreement: of its machines' vectors with this one's, None where not known.
+
+    error: why it could not be looked at.
+    """
+
+    name: str
+    fingerprint: str = ""
+    agreement: float | None = None
+    index_bytes: int = 0
+    error: StartupError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    name: str
+    locked: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """lanes, wide_threads: that a server would have. disk: or the error that hides it.
+
+    holder: process id and address of who uses the data folder, None for nobody. packages: whose
+    versions are not the locked ones; None without a lock.
+    """
+
+    config: Config
+    machine: Machine
+    lanes: int
+    wide_threads: int
+    disk: Disk | OSError
+    holder: str | None
+    artifacts: tuple[Artifact, ...]
+    collections: tuple[Held, ...]
+    listeners: tuple[Listener, ...]
+    packages: tuple[Package, ...] | None
+
+
+def gather(config: Config, proc: Path = PROC, lock: Path = LOCK) -> Facts:
+    machine = read_machine(proc)  # before models are in its memory
+    artifacts = tuple(map(_artifact, config.model))
+    homes: list[Path] = []
+    try:
+        disk: Disk | OSError = read_disk(config.data, proc)
+        homes = [config.data / "collections" / name for name in names(config.data)]
+    except OSError as error:
+        disk = error
+    origins = {each.fingerprint: each.origin for each in artifacts if each.origin is not None}
+    return Facts(
+        config=config,
+        machine=machine,
+        lanes=lane_count(config),
+        wide_threads=wide_threads(config),
+        disk=disk,
+        holder=holder_of(config.data),
+        artifacts=artifacts,
+        collections=tuple(held for home in homes if (held := _held(home, origins)) is not None),
+        listeners=tuple(listeners(config.port, proc)) if config.port else (),
+        packages=tuple(_other_packages(lock)) if lock.exists() else None,
+    )
+
+
+def _artifact(place: ModelPlace) -> Artifact:
+    try:
+        model = Model(place.folder, name=place.name)
+    except BadArtifact as error:
+        return Artifact(place, error)
+    manifest = model.manifest
+    return Artifact(
+        place,
+        model_id=manifest.model_id,
+        fingerprint=manifest.fingerprint,
+        bytes=(place.folder / MODEL_FILE).stat().st_size,
+        cosine=model.self_test_cosine,
+        quantization=manifest.quantization,
+        exported_on=manifest.instruction_set,
+        origin=origin_here(model.self_test_vectors),
+    )
+
+
+def _held(home: Path, origins: Mapping[str, Origin]) -> Held | None:
+    """The collection of a folder, None where nothing was ever stored: the next start removes it.
+
+    origins: this machine, by the fingerprints of its models.
+    """
+    database, name = home / DATABASE_FILE, home.name
+    try:
+        if not peek(database, "SELECT name FROM sqlite_master LIMIT 1"):
+            return None
+        meta: dict[str, str] = dict(peek(database, "SELECT key, value FROM meta"))
+        snapshot = home / SNAPSHOT_FILE
+        index_bytes = snapshot.stat().st_size if snapshot.exists() else 0
+    except StartupError as error:
+        return Held(name, error=error)
+    except Exception as error:
+        # A file that is no collection's may hold anything.
+        said = f"{home}: {type(error).__name__}: {error}"
+        return Held(name, error=StoreDamaged(f"{said} (cannot be read)", f"{said}（无法读取）"))
+    fingerprint = str(meta.get("fingerprint", ""))
+    here = origins.get(fingerprint)
+    found = None if here is None else agreement(read_origins(meta.get(NOTE)), here)
+    return Held(name, fingerprint, found, index_bytes)
+
+
+def _other_packages(lock: Path) -> Iterator[Package]:
+    """Those that are installed in another version; what is missing is told by whoever imports it."""
+    locked: dict[str, list[str]] = {}
+    for name, version in re.findall(r"^([\w.-]+)==([\w.!+-]+)", lock.read_text("utf-8"), re.M):
+        # A package is there twice where one release does not run on every Python.
+        locked.setdefault(name, []).append(version)
+    for name, versions in locked.items():
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        if found not in versions:
+            yield Package(name, " / ".join(versions), found)
