@@ -203,19 +203,22 @@ def _rules(given: Chunks | msgspec.UnsetType | None, engine: Engine) -> ChunkRul
 
 
 async def _stats(library: Library, shelf: Shelf) -> Stats:
-    info = shelf.collection.info
     agreement = await shelf.read(shelf.agreement)
+    documents = await shelf.read(shelf.count)
+    size = await shelf.read(lambda: shelf.collection.bytes_on_disk())
+    # From here on nothing is awaited: what is said of a reindexing that ends meanwhile agrees.
+    info = shelf.collection.info
     running = library.reindexing.get(info.name)
     return Stats(
         name=info.name,
-        documents=await shelf.read(shelf.count),
+        documents=documents,
         parts=len(shelf.collection.index),
         dimension=info.dimension,
         fingerprint=info.fingerprint,
         agreement=None if agreement is None else round(agreement, 6),
         chunks=None if info.chunks is None else Chunks(info.chunks.size, info.chunks.overlap),
         index=msgspec.to_builtins(shelf.collection.index.stats()),
-        bytes=await shelf.read(shelf.collection.bytes_on_disk),
+        bytes=size,
         reindexing=None if running is None else Progress(running.done, running.total),
         reindex_error=library.unfinished.get(info.name),
     )
