@@ -140,9 +140,9 @@ async def answered(handler: Handler, error_reply: ErrorReply, call: Call) -> Rep
         return await handler(call)
     except ServerError as error:
         if status_of(error) >= 500 and not isinstance(error, MomentError):
-            log.error(
-                "%s failed, request %s: %s", call.scope["path"], _id(call.scope), error.message
-            )
+            request = _id(call.scope)
+            said = (call.scope["path"], request, error.message)
+            log.error("%s failed, request %s: %s", *said, extra={"request": request})
         return error_reply(error)
     except Exception:
         return error_reply(_unforeseen(call.scope))
@@ -154,7 +154,8 @@ def _id(scope: Scope) -> str:
 
 def _unforeseen(scope: Scope) -> InternalError:
     """What is said of the exception being handled, which the log tells in full."""
-    log.exception("%s failed, request %s", scope["path"], _id(scope))
+    request = _id(scope)
+    log.exception("%s failed, request %s", scope["path"], request, extra={"request": request})
     return InternalError("an internal error occurred; see the log")
 
 

@@ -74,7 +74,7 @@ STARTS = "workers.py"
 LAYERS = (
     "__init__ errors types metrics sums cpu session hugepages chunking channel usage quota",
     "settings manifest keys audit",
-    "config",
+    "config logs",
     "pieces tokenizer encoder store/*",
     "batching width sources",
     "lanes",
