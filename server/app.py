@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import TypedDict, cast
 
 from starlette.applications import Starlette
@@ -41,6 +42,7 @@ from server.errors import MethodNotAllowed, RouteNotFound, ServerError
 from server.library import Library
 from server.metrics import Metrics
 from server.models import Models
+from server.probing import Probing
 from server.store.folder import DataFolder
 
 # Objects more than at the last collection of garbage before the next one. Python's 700 are reached by
@@ -71,7 +73,10 @@ def create_app(
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
         async with _serving(models, config, metrics, access) as served:
             library = Library(folder, served, config, metrics)
+            probing = Probing(library, metrics, lambda: served.idle)
+            metrics.stock.ready = partial(probes.is_ready, served, library)
             yield {"models": served, "library": library}
+            await probing.close()
             # What is still being written needs the engines.
             await library.close()
 

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores by affinity and cgroup quota, instruction sets."""
+"""What this process may use of the machine: cores and memory by its limits, instruction sets."""
 
 import math
 import os
@@ -11,29 +11,51 @@ INT8_FEATURES = ("amx_int8", "avx512_vnni", "avx_vnni", "avx512bw", "avx2", "asi
 EXACT_INT8_FEATURES = frozenset({"amx_int8", "avx512_vnni", "avx_vnni", "asimddp"})
 
 
-def cpu_budget(cgroup_root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc")) -> int:
+CGROUPS, PROC, CPUS = Path("/sys/fs/cgroup"), Path("/proc"), Path("/sys/devices/system/cpu")
+# Version 1 says "no limit" with the largest number of whole pages.
+NO_LIMIT = 1 << 60
+
+
+def cpu_budget(cgroup_root: Path = CGROUPS, proc: Path = PROC) -> int:
     """Whole cores this process may keep busy: the affinity mask, cut by the cgroup quota (v1, v2)."""
-    quotas = [
-        # A quota of 1.5 cores keeps two lanes busy most of the time; below 1 there is still one.
-        max(1, math.ceil(quota))
-        for folder in _cgroup_folders(cgroup_root, proc)
-        if (quota := _quota(folder)) is not None
-    ]
-    return min([len(os.sched_getaffinity(0)), *quotas])
+    quota = cpu_quota(cgroup_root, proc)
+    cores = len(os.sched_getaffinity(0))
+    # A quota of 1.5 cores keeps two lanes busy most of the time; below 1 there is still one.
+    return cores if quota is None else min(cores, max(1, math.ceil(quota)))
 
 
-def _cgroup_folders(root: Path, proc: Path) -> list[Path]:
-    """Every folder from this process's cgroup up to the root: each may hold a quota."""
-    folders = [root, root / "cpu"]
+def cpu_quota(cgroup_root: Path = CGROUPS, proc: Path = PROC) -> float | None:
+    """Cores that the tightest cgroup allows, None where none sets a limit."""
+    folders = _cgroup_folders("cpu", cgroup_root, proc)
+    return min((quota for each in folders if (quota := _quota(each)) is not None), default=None)
+
+
+def memory_limit(cgroup_root: Path = CGROUPS, proc: Path = PROC) -> int | None:
+    """Bytes that the tightest cgroup allows, None where none sets a limit."""
+    folders = _cgroup_folders("memory", cgroup_root, proc)
+    return min((limit for each in folders if (limit := _limit(each)) is not None), default=None)
+
+
+def offline_cores(cpus: Path = CPUS) -> str:
+    """Cores that are there and switched off, as the kernel lists them ("2-3"); empty for none."""
+    try:
+        return (cpus / "offline").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _cgroup_folders(controller: str, root: Path, proc: Path) -> list[Path]:
+    """Every folder from this process's cgroup up to the root: each may hold a limit."""
+    folders = [root, root / controller]
     try:
         lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
     except OSError:
         return folders
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        base = root / "cpu" if controllers else root
+        base = root / controller if controllers else root
         folder = base / path.lstrip("/")
         folders += [folder, *(p for p in folder.parents if p.is_relative_to(base))]
     return folders
@@ -52,7 +74,18 @@ def _quota(folder: Path) -> float | None:
         return None
 
 
-def cpu_features(proc: Path = Path("/proc")) -> Set[str]:
+def _limit(folder: Path) -> int | None:
+    """Bytes allowed by one cgroup folder, None where it sets no limit."""
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        try:
+            limit = int((folder / name).read_text())
+        except (OSError, ValueError):
+            continue
+        return limit if limit < NO_LIMIT else None
+    return None
+
+
+def cpu_features(proc: Path = PROC) -> Set[str]:
     """The kernel's names of this CPU's instruction sets, empty where it does not tell."""
     try:
         text = (proc / "cpuinfo").read_text(encoding="utf-8")

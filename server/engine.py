@@ -104,6 +104,9 @@ class Engine:
             ),
             model.wide,
         )
+        metrics.batch_tokens_max.set(config.batch_tokens)
+        metrics.queue_tokens_limit.labels("interactive").set(config.interactive_queue_tokens)
+        metrics.queue_tokens_limit.labels("bulk").set(config.bulk_queue_tokens)
         manifest = model.manifest
         metrics.model.labels(manifest.model_id, manifest.precision, manifest.fingerprint).set(1)
 

@@ -10,6 +10,7 @@ from server.config import Config
 from server.cutting import cut, embed
 from server.engine import Engine
 from server.errors import AlreadyExists, CollectionNotFound, Overloaded, ServerError
+from server.figures import Figures
 from server.metrics import Metrics
 from server.models import Models
 from server.queries import QueryVectors
@@ -53,6 +54,16 @@ class Library:
         self.unfinished: dict[str, str] = {}
         for shelf in self._shelves.values():
             shelf.compact_when_due()
+        metrics.stock.data = folder.path
+        metrics.stock.collections = self._figures
+
+    def _figures(self) -> list[tuple[str, Figures]]:
+        """From any thread; the copy is made in one step."""
+        return [(name, shelf.figures()) for name, shelf in list(self._shelves.items())]
+
+    def check_disk(self) -> None:
+        """Raise NotReady where the next writes would not fit on the disk; looks at it."""
+        self._folder.check_disk()
 
     @property
     def names(self) -> list[str]:
@@ -102,7 +113,6 @@ class Library:
                 # Whoever still waits for it is told.
                 shelf.gone = True
                 await uninterrupted(lambda: self._folder.remove(name))
-            self._metrics.parts.remove(name)
         finally:
             self._leaving.discard(name)
             if self._folder.collections.get(name) is shelf.collection:

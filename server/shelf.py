@@ -9,12 +9,14 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 from server.cutting import cut, embed
 from server.engine import Engine
 from server.errors import AlreadyExists, CollectionNotFound, EmptyInput, OtherModel
+from server.figures import Figures
 from server.metrics import Metrics, now
 from server.models import Models
 from server.queries import QueryVectors
@@ -89,7 +91,8 @@ class Shelf:
         self._compacting: asyncio.Task[None] | None = None
         self._quiet: asyncio.TimerHandle | None = None
         self._ending = False
-        metrics.parts.labels(collection.name).set_function(lambda: len(self.collection.index))
+        # As it was last probed; None until then, and while all vectors are compared.
+        self._recall: float | None = None
 
     @property
     def engine(self) -> Engine:
@@ -224,6 +227,16 @@ class Shelf:
         async with self.gate:
             self._check_there()
             return await asyncio.to_thread(call)
+
+    def figures(self) -> Figures:
+        """What Prometheus is told, from any thread."""
+        found = self.collection.figures()
+        return found if self._recall is None else replace(found, recall=self._recall)
+
+    async def probe(self, seed: int) -> bool:
+        """Measure how much of what is nearest a search finds now; False where it compares all."""
+        self._recall = await self.read(lambda: self.collection.index.probed_recall(seed))
+        return self._recall is not None
 
     def _check_there(self) -> None:
         if self.gone:

@@ -53,6 +53,7 @@ STATUS: Mapping[type[ServerError], int] = {
     errors.OtherModel: 409,
     errors.Overloaded: 429,
     errors.QuotaExceeded: 429,
+    errors.NotReady: 503,
     errors.ShuttingDown: 503,
     errors.ServerFault: 500,
     errors.ServerError: 500,
@@ -217,7 +218,7 @@ class Endpoint:
         self._needs = needs
         self._access = access
         self._handler = handler
-        self._error_reply = error_reply
+        self._shape = error_reply
         self._max_body_bytes = max_body_bytes
         self._read_s = read_s
         self._any_type = any_type
@@ -225,6 +226,10 @@ class Endpoint:
         self._route = route
         self._seconds = metrics.request_seconds.labels(route)
         self._ok = metrics.requests.labels(route, "200")
+
+    def _error_reply(self, error: ServerError) -> Reply:
+        self._metrics.errors.labels(error.code).inc()
+        return self._shape(error)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -256,7 +256,7 @@ async def _rerank(call: Call) -> Reply:
 
 async def ping(call: Call) -> Reply:
     """An empty body, as SageMaker asks."""
-    call.models.check_accepting()
+    call.models.check_ready()
     return Reply(b"", content_type=b"text/plain")
 
 

@@ -47,12 +47,13 @@ ONE_FILE = {
     "threading": "lanes.py",
     "time": "metrics.py",
     "uvicorn": {"listener.py", "wire.py"},
-    "prometheus_client": "metrics.py",
+    "prometheus_client": {"metrics.py", "figures.py"},
 }
 CONCURRENCY = {"threading", "_thread", "concurrent", "multiprocessing", "queue"}
 # The loop must stay free: to deliver answers while the engine closes, beside a huge text, the disk,
 # the audit, the index, and a server that a command talks to.
 TO_THREAD = {
+    "api/probes.py": 2,
     "app.py": 1,
     "audit.py": 1,
     "cutting.py": 1,
@@ -72,7 +73,7 @@ USED_OF_SOCKET = {"socket", "socketpair", "AF_UNIX", "SOCK_SEQPACKET", "send_fds
 STARTS = "workers.py"
 # Who may import whom: only from a line above its own, and from files beside it on its line.
 LAYERS = (
-    "__init__ errors types metrics sums cpu session hugepages chunking channel usage quota",
+    "__init__ errors types metrics figures sums cpu session hugepages chunking channel usage quota",
     "settings manifest keys audit",
     "config logs",
     "pieces tokenizer encoder store/*",
@@ -83,6 +84,7 @@ LAYERS = (
     "queries",
     "shelf",
     "library",
+    "probing",
     "target",
     "local remote",
     "faults",
