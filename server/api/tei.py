@@ -45,6 +45,7 @@ STATUS: Mapping[type[ServerError], int] = {
     errors.InferenceFailed: 424,
     errors.Overloaded: 429,
     errors.QuotaExceeded: 429,
+    errors.NotReady: 503,
     errors.ShuttingDown: 503,
     errors.ServerFault: 500,
     errors.ServerError: 500,
