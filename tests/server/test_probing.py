@@ -15,6 +15,7 @@ from server.library import Library
 from server.metrics import Metrics
 from server.models import Models
 from server.probing import Probing
+from server.store import block as block_module
 from server.store import index as index_module
 from server.store import scan as scan_module
 from server.store.block import Block
@@ -34,8 +35,9 @@ def vectors(number: int, seed: int = 0) -> np.ndarray[tuple[int, int], np.dtype[
 
 @pytest.fixture
 def coded(monkeypatch: pytest.MonkeyPatch) -> Index:
-    """An index with codes, of few vectors."""
+    """An index of few vectors that uses their codes all the same."""
     monkeypatch.setattr(index_module, "SCAN_FROM", 1000)
+    monkeypatch.setattr(block_module, "DIRECT_ROWS", 100)
     labels = np.arange(4000, dtype=np.int64)
     return Index(D).plus(labels, vectors(4000)).compacted()
 
@@ -59,7 +61,7 @@ def test_same_seed_asks_the_same_and_another_one_other_queries(coded: Index) -> 
 def test_probe_sees_that_searches_find_too_little(coded: Index) -> None:
     scan = coded._scan
     assert scan is not None
-    codes = scan.quantiser.coded(vectors(4000, seed=9))
+    codes = scan.quantiser.coded(vectors(4000, seed=9).astype(np.float16))
     (block,) = scan.blocks
     astray = Block.of(block.labels, block.rows, codes, block.alive)
     poor = replace(scan, blocks=(astray,), candidates=100)
