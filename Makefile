@@ -17,7 +17,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any export artifact serve index search test test-slow test-monitoring test-fuzz test-torch test-clients check fix bench compare shapes lock clean
+.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-torch test-clients check fix bench compare shapes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ $(VENV)/dev.done: $(VENV)/run.done locks/dev.txt
 
 install-any: install ## add optimum, transformers and torch, to export other architectures
 	$(RUN) -m pip install --quiet --disable-pip-version-check ".[export-any]"
+
+install-otel: install ## add OpenTelemetry, for serve with --trace-endpoint
+	$(RUN) -m pip install --quiet --disable-pip-version-check ".[otel]"
 
 export: install ## MODEL=folder or hub id: write and verify MODEL/onnx-int8 (ARGS="--precision fp32" ...)
 	$(RUN) -m export $(MODEL) $(ARGS)

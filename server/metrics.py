@@ -31,7 +31,7 @@ EMBEDDING_ROUTES = frozenset(
 )
 
 now = time.perf_counter
-# What day it is: for keys that expire and for the audit, and for nothing that is stored or computed.
+# What day it is: for keys that expire, the audit and traces, and for nothing that is stored or computed.
 wall_s = time.time
 
 

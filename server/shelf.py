@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from server import trace
 from server.cutting import cut, embed
 from server.engine import Engine
 from server.errors import AlreadyExists, CollectionNotFound, EmptyInput, OtherModel
@@ -173,7 +174,9 @@ class Shelf:
         if self._searching is None:
             self._searching = loop.create_task(self._search_waiting())
         found = [await future for future in futures]
-        self._metrics.search_seconds.observe(now() - started)
+        ended = now()
+        self._metrics.search_seconds.observe(ended - started)
+        trace.note("search", started, ended)
         return found
 
     async def _search_waiting(self) -> None:

@@ -32,6 +32,7 @@ HAN = re.compile(r"[\u4e00-\u9fff]")
 def another(setting: "dataclasses.Field[Any]", step: int = 1) -> str:
     """A good value that is not the default; another one for another step."""
     chosen = {"log_level": ("debug", "warning"), "log_format": ("json", "plain")}
+    chosen["trace_endpoint"] = ("http://a/v1", "https://b:1/")
     if setting.name in chosen:
         return chosen[setting.name][step - 1]
     if isinstance(setting.default, int):
@@ -235,6 +236,11 @@ def test_empty_number_is_refused() -> None:
 
 def test_unknown_log_level_names_the_known_ones() -> None:
     check_refused("log_level", "loud", "debug", "info", "warning", "error")
+
+
+@pytest.mark.parametrize("value", ["collector:4318", "http://", "file:///v1", "http://a b/"])
+def test_trace_endpoint_must_be_a_whole_url(value: str) -> None:
+    check_refused("trace_endpoint", value, "http://127.0.0.1:4318/v1/traces")
 
 
 def test_unknown_log_format_names_the_known_ones() -> None:
