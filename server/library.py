@@ -61,6 +61,11 @@ class Library:
         """From any thread; the copy is made in one step."""
         return [(name, shelf.figures()) for name, shelf in list(self._shelves.items())]
 
+    async def probe(self, name: str, seed: int) -> bool:
+        """Have a collection's recall measured; False where it compares all, or is gone."""
+        shelf = self._shelves.get(name)
+        return shelf is not None and await shelf.probe(seed)
+
     def check_disk(self) -> None:
         """Raise NotReady where the next writes would not fit on the disk; looks at it."""
         self._folder.check_disk()

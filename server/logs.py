@@ -1,7 +1,7 @@
-"""What the process says about itself, on standard error: lines for people, or JSON for collectors.
+"""What the process says about itself, on standard error: lines for people, or an object an event.
 
-One line is one event, also where it tells of an exception. Which events there are, each module decides;
-none of them says a text or a key. Requests are counted by `metrics` and listed by `audit`, not here.
+Which events there are, each module decides; none of them says a text or a key. Requests are counted by
+`metrics` and listed by `audit`, not here.
 """
 
 import json

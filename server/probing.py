@@ -57,5 +57,5 @@ class Probing:
 
     async def _probe(self, name: str) -> None:
         started, seed = now(), next(self._seeds)
-        if await self._library.shelf(name).probe(seed):
+        if await self._library.probe(name, seed):
             self._metrics.recall_probe_seconds.observe(now() - started)

@@ -272,6 +272,8 @@ class Shelf:
                     # Removed, or replaced by one that is embedded anew.
                     return
                 await uninterrupted(partial(collection.adopt, compacted))
+            # What was measured now is newer than the last probe.
+            self._recall = None
             async with self.gate:
                 if not self.gone and collection is self.collection:
                     await asyncio.to_thread(collection.save)

@@ -123,6 +123,21 @@ def test_round_probes_what_has_codes_and_waits_until_nothing_is_computed(
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
 
 
+def test_default_collection_that_is_gone_is_not_made_again_by_a_probe(
+    toy_model: Model, tmp_path: Path
+) -> None:
+    async def test() -> None:
+        metrics, config = Metrics(), Config(lanes=1)
+        models = Models([toy_model], config, metrics, asyncio.get_running_loop())
+        library = Library(DataFolder(tmp_path / "data"), models, config, metrics)
+        assert not await library.probe("default", 1)
+        assert library.names == []
+        await library.close()
+        await asyncio.to_thread(models.close)
+
+    asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
+
+
 def test_collection_that_fails_does_not_end_the_rounds(
     toy_model: Model, tmp_path: Path, soon: None, caplog: pytest.LogCaptureFixture
 ) -> None:
