@@ -17,10 +17,10 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any export artifact serve index search test test-slow test-fuzz test-cpu test-torch test-clients check fix bench compare shapes lock clean
+.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-torch test-clients check fix bench compare shapes lock clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 # --no-deps: the locks are complete, and pip would otherwise look for newer releases of packages that
 # another one names with an extra, and refuse them for want of a hash.
@@ -40,6 +40,9 @@ $(VENV)/dev.done: $(VENV)/run.done locks/dev.txt
 
 install-any: install ## add optimum, transformers and torch, to export other architectures
 	$(RUN) -m pip install --quiet --disable-pip-version-check ".[export-any]"
+
+install-otel: install ## add OpenTelemetry, for serve with --trace-endpoint
+	$(RUN) -m pip install --quiet --disable-pip-version-check ".[otel]"
 
 export: install ## MODEL=folder or hub id: write and verify MODEL/onnx-int8 (ARGS="--precision fp32" ...)
 	$(RUN) -m export $(MODEL) $(ARGS)
@@ -62,6 +65,9 @@ test: dev artifact ## run the tests
 
 test-slow: dev ## run the slow tests too
 	$(RUN) -m pytest -q -m 'not torch' $(ARGS)
+
+test-monitoring: dev ## check alerts and dashboard with a real Prometheus (Debian: apt install prometheus)
+	$(RUN) -m pytest -q -m 'slow or not slow' tests/server/test_monitoring.py tests/server/test_prometheus.py $(ARGS)
 
 # Two minutes on two cores; six at most.
 test-fuzz: dev ## try requests at random: 100,000 broken bodies, 5,000 cases of the OpenAPI document

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import TypedDict, cast
 
 from starlette.applications import Starlette
@@ -11,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import VERSION
 from server.api import (
@@ -35,12 +36,14 @@ from server.api.openai import OPENAI
 from server.api.operation import Dialect, Operation
 from server.api.probes import Pages, alone
 from server.api.shape import NATIVE
+from server.api.tracing import Traced, Tracer, tracer_of
 from server.config import Config
 from server.encoder import Model
 from server.errors import MethodNotAllowed, RouteNotFound, ServerError
 from server.library import Library
 from server.metrics import Metrics
 from server.models import Models
+from server.probing import Probing
 from server.store.folder import DataFolder
 
 # Objects more than at the last collection of garbage before the next one. Python's 700 are reached by
@@ -65,35 +68,42 @@ def create_app(
     BadSettings where keys or audit cannot be had.
     """
     metrics = Metrics()
-    access = Access(config, metrics)
+    access, tracer = Access(config, metrics), tracer_of(config)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
-        async with _serving(models, config, metrics, access) as served:
+        async with _serving(models, config, metrics, access, tracer) as served:
             library = Library(folder, served, config, metrics)
+            probing = Probing(library, metrics, lambda: served.idle)
+            metrics.stock.ready = partial(probes.is_ready, served, library)
             yield {"models": served, "library": library}
+            await probing.close()
             # What is still being written needs the engines.
             await library.close()
 
-    return _app(every_operation(config, metrics, others), lifespan, config, metrics, access)
+    return _app(every_operation(config, metrics, others), lifespan, config, metrics, access, tracer)
 
 
 def create_worker_app(models: Sequence[Model], config: Config, metrics: Metrics) -> "App":
     """The app of a process without a data folder: vectors, and nothing of `Call.library`."""
-    access = Access(config, metrics)
+    access, tracer = Access(config, metrics), tracer_of(config)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
-        async with _serving(models, config, metrics, access) as served:
+        async with _serving(models, config, metrics, access, tracer) as served:
             # No route of a worker looks at the library.
             yield {"models": served, "library": cast(Library, None)}
 
-    return _app(of_vectors(config), lifespan, config, metrics, access)
+    return _app(of_vectors(config), lifespan, config, metrics, access, tracer)
 
 
 @asynccontextmanager
 async def _serving(
-    models: Sequence[Model], config: Config, metrics: Metrics, access: Access
+    models: Sequence[Model],
+    config: Config,
+    metrics: Metrics,
+    access: Access,
+    tracer: Tracer | None,
 ) -> AsyncIterator[Models]:
     served = Models(models, config, metrics, asyncio.get_running_loop())
     # What is here now stays, and need not be looked at again.
@@ -104,6 +114,8 @@ async def _serving(
     # The loop must stay free: it resolves what the lanes still finish.
     await asyncio.to_thread(served.close)
     await access.close()
+    if tracer is not None:
+        await asyncio.to_thread(tracer.close)
 
 
 def _app(
@@ -112,8 +124,9 @@ def _app(
     config: Config,
     metrics: Metrics,
     access: Access,
+    tracer: Tracer | None,
 ) -> "App":
-    endpoints = _endpoints(operations, config, metrics, access)
+    endpoints = _endpoints(operations, config, metrics, access, tracer)
     starlette = App(
         routes=_routes(endpoints),
         lifespan=lifespan,
@@ -138,7 +151,7 @@ class App(Starlette):
     (2026-11-25); what they do for such a path an endpoint does itself.
     """
 
-    short: Mapping[tuple[str, str], Endpoint] = {}
+    short: Mapping[tuple[str, str], ASGIApp] = {}
     # To be told `reload` while it serves, on its event loop.
     access: Access
 
@@ -154,7 +167,7 @@ class App(Starlette):
 class Methods:
     """The endpoints of one path, by method; Starlette has checked that the method is one of them."""
 
-    def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
+    def __init__(self, endpoints: Mapping[str, ASGIApp]) -> None:
         self._endpoints = (
             {**endpoints, "HEAD": endpoints["GET"]} if "GET" in endpoints else endpoints
         )
@@ -168,11 +181,12 @@ def _endpoints(
     config: Config,
     metrics: Metrics,
     access: Access | None = None,
-) -> dict[str, dict[str, Endpoint]]:
+    tracer: Tracer | None = None,
+) -> dict[str, dict[str, ASGIApp]]:
     """By path, then by method."""
-    paths: dict[str, dict[str, Endpoint]] = {}
+    paths: dict[str, dict[str, ASGIApp]] = {}
     for each in operations:
-        paths.setdefault(each.path, {})[each.method] = Endpoint(
+        endpoint = Endpoint(
             each.path,
             each.handler,
             each.dialect.error_reply,
@@ -182,10 +196,12 @@ def _endpoints(
             needs=each.needs,
             access=None if access is None or access.idle else access,
         )
+        traced = endpoint if tracer is None else Traced(endpoint, each.path, tracer)
+        paths.setdefault(each.path, {})[each.method] = traced
     return paths
 
 
-def _routes(endpoints: Mapping[str, Mapping[str, Endpoint]]) -> list[Route]:
+def _routes(endpoints: Mapping[str, Mapping[str, ASGIApp]]) -> list[Route]:
     return [Route(path, Methods(found), methods=list(found)) for path, found in endpoints.items()]
 
 

@@ -5,14 +5,13 @@ What a command does is in `commands`.
 
 import argparse
 import json
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from server import VERSION, commands
+from server import VERSION, commands, logs
 from server.config import Config, add_flags, effective, flags_given
 from server.errors import ServerError, StartupError
 from server.settings import API_KEY
@@ -28,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
         environ = os.environ
         config, arguments.origins = effective(environ, flags_given(arguments))
         arguments.api_key = environ.get(API_KEY)
-        start_log(config)
+        logs.start(config)
         command: Command = arguments.command
         return command(config, arguments)
     except StartupError as error:
@@ -42,15 +41,6 @@ def main(argv: Sequence[str]) -> int:
         sys.stderr.write("\nstopped 已停止\n")
         return 130
     return 1
-
-
-def start_log(config: Config) -> None:
-    """To standard error."""
-    logging.basicConfig(
-        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    # faiss tells how it tried each instruction set before the one it found.
-    logging.getLogger("faiss").setLevel(logging.WARNING)
 
 
 def run() -> None:

@@ -10,6 +10,7 @@ import dataclasses
 import ipaddress
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,8 @@ from server.settings import DEFAULT, FILE, Given, Origin, env_name, gather
 
 DEFAULT_MODEL = Path("models/bge-small-zh-v1.5/onnx-int8")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("plain", "json")
+URL = re.compile(r"https?://[^/?#\s]+/[^\s]*")
 # What a value that is of another kind is told to be.
 WANTED = {int: ("a whole number", "整数"), str: ("text", "文本"), Path: ("a path", "路径")}
 
@@ -152,6 +155,14 @@ class Config:
         high=3600,
     )
     log_level: str = _setting("info", "debug, info, warning or error", "日志级别")
+    # The only address that a server ever connects to, and only where it is given.
+    trace_endpoint: str = _setting(
+        "",
+        "URL of an OpenTelemetry collector for traces, e.g. http://127.0.0.1:4318/v1/traces",
+        "OpenTelemetry 收集器地址，留空则不发送任何内容",
+    )
+    # People read lines, collectors of logs objects.
+    log_format: str = _setting("plain", "of the log: plain or json", "日志格式：plain 或 json")
 
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
@@ -168,11 +179,19 @@ class Config:
                 f"two models are called {max(names, key=names.count)!r}; give each its own NAME",
                 f"有两个模型都名为 {max(names, key=names.count)!r}；请为每个模型指定不同的名称",
             )
-        if self.log_level not in LOG_LEVELS:
+        if self.trace_endpoint and not URL.fullmatch(self.trace_endpoint):
             raise BadSettings(
-                f"log_level {self.log_level!r} is not one of {', '.join(LOG_LEVELS)}",
-                f"log_level {self.log_level!r} 不在 {'、'.join(LOG_LEVELS)} 之中",
+                f"trace_endpoint {self.trace_endpoint!r} is no URL such as"
+                " http://127.0.0.1:4318/v1/traces",
+                f"trace_endpoint {self.trace_endpoint!r} 不是形如"
+                " http://127.0.0.1:4318/v1/traces 的地址",
             )
+        for name, allowed in (("log_level", LOG_LEVELS), ("log_format", LOG_FORMATS)):
+            if (value := getattr(self, name)) not in allowed:
+                raise BadSettings(
+                    f"{name} {value!r} is not one of {', '.join(allowed)}",
+                    f"{name} {value!r} 不在 {'、'.join(allowed)} 之中",
+                )
 
     @classmethod
     def load(

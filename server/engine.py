@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from server import usage
+from server import trace, usage
 from server.batching import BatchLimits, Job
 from server.config import Config
 from server.cpu import cpu_budget
@@ -105,6 +105,9 @@ class Engine:
             ),
             model.wide,
         )
+        metrics.batch_tokens_max.set(config.batch_tokens)
+        metrics.queue_tokens_limit.labels("interactive").set(config.interactive_queue_tokens)
+        metrics.queue_tokens_limit.labels("bulk").set(config.bulk_queue_tokens)
         manifest = model.manifest
         metrics.model.labels(manifest.model_id, manifest.precision, manifest.fingerprint).set(1)
 
@@ -241,6 +244,7 @@ class Engine:
         finally:
             seconds = now() - started
             self._metrics.tokenize_seconds.observe(seconds)
+            trace.note("tokenise", started, started + seconds)
         return tokens, seconds
 
     async def _slice_and_tokenize(
@@ -329,6 +333,8 @@ class Engine:
             metrics.truncated.inc(len(tokens.truncated))
         assert job.started is not None and job.finished is not None
         times = Times(tokenize_s, job.started - job.arrived, job.finished - job.started)
+        trace.note("queue", job.arrived, job.started)
+        trace.note("infer", job.started, job.finished)
         metrics.queue_seconds.observe(times.queue_s)
         metrics.infer_seconds.observe(times.infer_s)
         return times

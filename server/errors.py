@@ -21,6 +21,7 @@ ServerError
 ├── MomentError              the same request may succeed later
 │   ├── Overloaded           the queue is full
 │   ├── QuotaExceeded        the key has had what it may have for now
+│   ├── NotReady             a lane has ended or the disk is full: others should be asked
 │   └── ShuttingDown         the server is stopping
 ├── ServerFault              our fault
 │   ├── InferenceFailed      the batch of this text raised
@@ -136,6 +137,10 @@ class Overloaded(MomentError):
 
 class QuotaExceeded(MomentError):
     code = "quota_exceeded"
+
+
+class NotReady(MomentError):
+    code = "not_ready"
 
 
 class ShuttingDown(MomentError):

@@ -6,6 +6,7 @@ stretching. Who may do what with a key is decided in `api/access`.
 
 import hashlib
 import hmac
+import math
 import os
 import re
 import secrets
@@ -47,7 +48,14 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
     def expired(self, wall_s: float) -> bool:
         """wall_s: seconds since 1970."""
-        return self.expires is not None and wall_s >= DAY_S * ((self.expires - EPOCH).days + 1)
+        return wall_s >= self.ends_s
+
+    @property
+    def ends_s(self) -> float:
+        """The first second in which it holds no more, since 1970."""
+        if self.expires is None:
+            return math.inf
+        return DAY_S * ((self.expires - EPOCH).days + 1)
 
 
 class Keys:

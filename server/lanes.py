@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from server.batching import Batch, BatchLimits, Item, Job, Queue, tokens_of
-from server.errors import InferenceFailed, ShuttingDown
+from server.errors import InferenceFailed, NotReady, ShuttingDown
 from server.metrics import Metrics, now
 from server.types import Encoder, Vectors
 from server.width import Width
@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 RATE_SMOOTHING = 0.05
 # Tokens per second assumed of a lane until it has worked; only for the first Retry-After.
 ASSUMED_RATE = 10_000.0
+# Until somebody may have mended what no waiting mends.
+NOT_READY_S = 10
 
 Deliver = Callable[[Sequence[Job]], None]
 # Whose batch, the batch, and whether it has the CPU to itself.
@@ -82,6 +84,7 @@ class Lanes:
         ]
         self._count = count
         metrics.lanes.set(count)
+        metrics.lanes_busy.set_function(lambda: self._busy)
         for place, kind in enumerate(("interactive", "bulk")):
             metrics.queue_tokens.labels(kind).set_function(partial(self._waiting, place))
         metrics.queue_texts.set_function(self._waiting_texts)
@@ -99,9 +102,23 @@ class Lanes:
     def accepting(self) -> bool:
         return not self._closing
 
+    @property
+    def idle(self) -> bool:
+        return not self._busy and not self._anything_waits
+
     def check_accepting(self) -> None:
         if self._closing:
             raise ShuttingDown("the server is stopping", retry_after_s=5)
+
+    def check_alive(self) -> None:
+        """Raise NotReady where a lane has ended that nobody has told to."""
+        ended = [thread.name for thread in self._threads if not thread.is_alive()]
+        if ended and not self._closing:
+            raise NotReady(
+                f"{len(ended)} of {len(self._threads)} lanes have ended; restart the server, and see"
+                " its log",
+                retry_after_s=NOT_READY_S,
+            )
 
     def submit(self, tenant: Tenant, job: Job) -> None:
         """Queue a job; raises Overloaded, RequestTooLarge or ShuttingDown, and then nothing waits.
@@ -294,4 +311,5 @@ class Lanes:
     def _over(self, tenant: Tenant, batch: Batch, started: float, ended: float) -> None:
         self._busy -= 1
         tenant.had_s += ended - started
+        self._metrics.lane_busy_seconds.inc(ended - started)
         tenant.queue.ended(batch, ended)

@@ -11,6 +11,7 @@ from server.cutting import cut, embed
 from server.encoder import SAME_VECTORS
 from server.engine import Engine
 from server.errors import AlreadyExists, CollectionNotFound, Overloaded, ServerError
+from server.figures import Figures
 from server.metrics import Metrics
 from server.models import Models
 from server.origin import note_of
@@ -62,6 +63,21 @@ class Library:
         for shelf in self._shelves.values():
             _tell_other_machine(shelf)
             shelf.compact_when_due()
+        metrics.stock.data = folder.path
+        metrics.stock.collections = self._figures
+
+    def _figures(self) -> list[tuple[str, Figures]]:
+        """From any thread; the copy is made in one step."""
+        return [(name, shelf.figures()) for name, shelf in list(self._shelves.items())]
+
+    async def probe(self, name: str, seed: int) -> bool:
+        """Have a collection's recall measured; False where it compares all, or is gone."""
+        shelf = self._shelves.get(name)
+        return shelf is not None and await shelf.probe(seed)
+
+    def check_disk(self) -> None:
+        """Raise NotReady where the next writes would not fit on the disk; looks at it."""
+        self._folder.check_disk()
 
     @property
     def names(self) -> list[str]:
@@ -111,7 +127,6 @@ class Library:
                 # Whoever still waits for it is told.
                 shelf.gone = True
                 await uninterrupted(lambda: self._folder.remove(name))
-            self._metrics.parts.remove(name)
         finally:
             self._leaving.discard(name)
             if self._folder.collections.get(name) is shelf.collection:

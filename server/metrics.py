@@ -1,7 +1,10 @@
 """Counters for Prometheus, and the only clocks besides the lanes'."""
 
+import math
+import platform
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 
 from prometheus_client import (
     CollectorRegistry,
@@ -15,6 +18,9 @@ from prometheus_client import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from server import VERSION
+from server.figures import Stock
+
 PREFIX = "inkwell"
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -25,7 +31,7 @@ EMBEDDING_ROUTES = frozenset(
 )
 
 now = time.perf_counter
-# What day it is: for keys that expire and for the audit, and for nothing that is stored or computed.
+# What day it is: for keys that expire, the audit and traces, and for nothing that is stored or computed.
 wall_s = time.time
 
 
@@ -36,7 +42,10 @@ def utc(seconds: float) -> str:
 
 
 class Metrics:
-    """One registry an app, so that tests and several apps in a process do not meet."""
+    """One registry an app, so that tests and several apps in a process do not meet.
+
+    stock: what is not counted but looked at.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -50,6 +59,9 @@ class Metrics:
         self.tokens = self._counter("tokens", "Tokens embedded, special tokens included")
         self.truncated = self._counter("truncated_texts", "Texts cut to the model's maximum")
         self.refused = self._counter("refused", "Requests refused as too large or for lack of room")
+        self.errors = self._counter(
+            "errors", "Requests answered with an error, by its code", "code"
+        )
         self.denied = self._counter(
             "denied", "Requests refused for their key, its scopes or its quota", "reason"
         )
@@ -67,6 +79,7 @@ class Metrics:
         )
         self.batch_texts = self._histogram("batch_texts", "Texts computed together", SIZES)
         self.batch_tokens = self._histogram("batch_tokens", "Tokens computed together", SIZES)
+        self.batch_tokens_max = self._gauge("batch_tokens_max", "Tokens that a batch may have")
         self.searches = self._counter("searches", "Queries searched in collections")
         self.search_seconds = self._histogram(
             "search_seconds", "Time a search took, without embedding its query", SECONDS
@@ -74,37 +87,43 @@ class Metrics:
         self.query_cache = self._counter(
             "query_cache", "Query vectors that were remembered, shared or computed", "outcome"
         )
-        self.query_cache_bytes = Gauge(
-            "query_cache_bytes",
-            "Bytes of remembered query vectors",
-            namespace=PREFIX,
-            registry=self.registry,
+        self.query_cache_bytes = self._gauge(
+            "query_cache_bytes", "Bytes of remembered query vectors"
         )
-        self.parts = Gauge(
-            "parts",
-            "Parts of documents in the index",
-            ["collection"],
-            namespace=PREFIX,
-            registry=self.registry,
+        self.recall_probe_seconds = self._histogram(
+            "recall_probe_seconds", "Time that a probe of an index's recall took", SECONDS
         )
-        self.queue_tokens = Gauge(
-            "queue_tokens", "Tokens waiting", ["kind"], namespace=PREFIX, registry=self.registry
+        self.queue_tokens = self._gauge("queue_tokens", "Tokens waiting", "kind")
+        self.queue_tokens_limit = self._gauge(
+            "queue_tokens_limit", "Tokens that may wait, of one model in one process", "kind"
         )
-        self.queue_texts = Gauge(
-            "queue_texts", "Texts waiting", namespace=PREFIX, registry=self.registry
+        self.queue_texts = self._gauge("queue_texts", "Texts waiting")
+        self.lanes = self._gauge("lanes", "Lanes running")
+        self.lanes_busy = self._gauge("lanes_busy", "Batches that are being computed")
+        self.lane_busy_seconds = self._counter(
+            "lane_busy_seconds", "Time that lanes spent on batches, all lanes added up"
         )
-        self.lanes = Gauge("lanes", "Lanes running", namespace=PREFIX, registry=self.registry)
-        self.model = Gauge(
-            "model_info",
-            "The served model",
-            ["model_id", "precision", "fingerprint"],
-            namespace=PREFIX,
-            registry=self.registry,
+        self.key_expiry = self._gauge(
+            "key_expiry_timestamp_seconds", "When the first key expires, since 1970, or never: +Inf"
         )
+        self.key_expiry.set(math.inf)
+        self.model = self._gauge(
+            "model_info", "The served model", "model_id", "precision", "fingerprint"
+        )
+        build = self._gauge(
+            "build_info", "Versions of what runs", "version", "python", "onnxruntime", "faiss"
+        )
+        libraries = (version("onnxruntime"), version("faiss-cpu"))
+        build.labels(VERSION, platform.python_version(), *libraries).set(1)
+        self.stock = Stock(PREFIX)
+        self.registry.register(self.stock)
         self.registry.register(NamesOfTei(self))
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, namespace=PREFIX, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, labels, namespace=PREFIX, registry=self.registry)
 
     def _histogram(
         self, name: str, text: str, buckets: tuple[float, ...], *labels: str

@@ -107,6 +107,16 @@ class Models:
         """Raise ShuttingDown unless new requests are taken."""
         self._lanes.check_accepting()
 
+    def check_ready(self) -> None:
+        """Raise ShuttingDown or NotReady unless requests are taken and lanes are there to compute."""
+        self._lanes.check_accepting()
+        self._lanes.check_alive()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being computed and nothing waits."""
+        return self._lanes.idle
+
     def rerank(self, query: str, texts: Sequence[str]) -> NoReturn:
         """Refused until a reranker can be loaded, after the request has been checked."""
         if not query:

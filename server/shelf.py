@@ -9,12 +9,15 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
+from server import trace
 from server.cutting import cut, embed
 from server.engine import Engine
 from server.errors import AlreadyExists, CollectionNotFound, EmptyInput, OtherModel
+from server.figures import Figures
 from server.metrics import Metrics, now
 from server.models import Models
 from server.origin import NOTE, Origin, agreement, note_of, read_origins
@@ -90,7 +93,8 @@ class Shelf:
         self._compacting: asyncio.Task[None] | None = None
         self._quiet: asyncio.TimerHandle | None = None
         self._ending = False
-        metrics.parts.labels(collection.name).set_function(lambda: len(self.collection.index))
+        # As it was last probed; None until then, and while all vectors are compared.
+        self._recall: float | None = None
 
     @property
     def engine(self) -> Engine:
@@ -181,7 +185,9 @@ class Shelf:
         if self._searching is None:
             self._searching = loop.create_task(self._search_waiting())
         found = [await future for future in futures]
-        self._metrics.search_seconds.observe(now() - started)
+        ended = now()
+        self._metrics.search_seconds.observe(ended - started)
+        trace.note("search", started, ended)
         return found
 
     async def _search_waiting(self) -> None:
@@ -236,6 +242,16 @@ class Shelf:
             self._check_there()
             return await asyncio.to_thread(call)
 
+    def figures(self) -> Figures:
+        """What Prometheus is told, from any thread."""
+        found = self.collection.figures()
+        return found if self._recall is None else replace(found, recall=self._recall)
+
+    async def probe(self, seed: int) -> bool:
+        """Measure how much of what is nearest a search finds now; False where it compares all."""
+        self._recall = await self.read(lambda: self.collection.index.probed_recall(seed))
+        return self._recall is not None
+
     def _check_there(self) -> None:
         if self.gone:
             raise CollectionNotFound(f"there is no collection {self.collection.name!r} any more")
@@ -267,6 +283,8 @@ class Shelf:
                     # Removed, or replaced by one that is embedded anew.
                     return
                 await uninterrupted(partial(collection.adopt, compacted))
+            # What was measured now is newer than the last probe.
+            self._recall = None
             async with self.gate:
                 if not self.gone and collection is self.collection:
                     await asyncio.to_thread(collection.save)

@@ -2,14 +2,14 @@
 
 Counters and histograms are added up, and gauges too, because they count what is there: tokens waiting,
 lanes, bytes. Three kinds say something else and are not added: of moments (`_created`,
-`_start_time_seconds`) the earliest holds, and of limits (`_max_fds`) and descriptions (`_info`) the
-largest.
+`_start_time_seconds`, `_expiry_timestamp_seconds`) the earliest holds, and of limits (`_max_fds`,
+`_max`, `_memory_limit_bytes`) and descriptions (`_info`) the largest.
 """
 
 from collections.abc import Callable, Iterable
 
-EARLIEST = ("_created", "_start_time_seconds")
-LARGEST = ("_max_fds", "_info")
+EARLIEST = ("_created", "_start_time_seconds", "_expiry_timestamp_seconds")
+LARGEST = ("_max_fds", "_max", "_memory_limit_bytes", "_info")
 COUNTED = ("counter", "histogram", "untyped")
 
 

@@ -9,8 +9,8 @@ import logging
 import pickle
 import sys
 
+from server import logs
 from server.channel import Channel, Kind
-from server.cli import start_log
 from server.config import Config
 from server.errors import StartupError
 
@@ -22,7 +22,7 @@ def main(descriptor: int) -> int:
             config: Config = pickle.loads(channel.wait().content)
         except EOFError:
             return 1
-        start_log(config)
+        logs.start(config)
         return _work(config, channel)
 
 

@@ -9,6 +9,7 @@ Keys and their quotas are read by `reload`, which changes all of them at once or
 """
 
 import logging
+import math
 import re
 from collections.abc import Mapping
 from contextvars import Token
@@ -107,6 +108,7 @@ class Access:
             account = known.account if known and same else Account(key.quota, now())
             holders[key.name] = Holder(key, account)
         self._keys, self._holders = keys, holders
+        self.metrics.key_expiry.set(min((key.ends_s for key in keys), default=math.inf))
 
     def reload(self) -> None:
         """Read the keys again and open the audit's file anew; keys that cannot be read stay as they were."""

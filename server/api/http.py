@@ -53,6 +53,7 @@ STATUS: Mapping[type[ServerError], int] = {
     errors.OtherModel: 409,
     errors.Overloaded: 429,
     errors.QuotaExceeded: 429,
+    errors.NotReady: 503,
     errors.ShuttingDown: 503,
     errors.ServerFault: 500,
     errors.ServerError: 500,
@@ -140,9 +141,9 @@ async def answered(handler: Handler, error_reply: ErrorReply, call: Call) -> Rep
         return await handler(call)
     except ServerError as error:
         if status_of(error) >= 500 and not isinstance(error, MomentError):
-            log.error(
-                "%s failed, request %s: %s", call.scope["path"], _id(call.scope), error.message
-            )
+            request = _id(call.scope)
+            said = (call.scope["path"], request, error.message)
+            log.error("%s failed, request %s: %s", *said, extra={"request": request})
         return error_reply(error)
     except Exception:
         return error_reply(_unforeseen(call.scope))
@@ -154,7 +155,8 @@ def _id(scope: Scope) -> str:
 
 def _unforeseen(scope: Scope) -> InternalError:
     """What is said of the exception being handled, which the log tells in full."""
-    log.exception("%s failed, request %s", scope["path"], _id(scope))
+    request = _id(scope)
+    log.exception("%s failed, request %s", scope["path"], request, extra={"request": request})
     return InternalError("an internal error occurred; see the log")
 
 
@@ -216,7 +218,7 @@ class Endpoint:
         self._needs = needs
         self._access = access
         self._handler = handler
-        self._error_reply = error_reply
+        self._shape = error_reply
         self._max_body_bytes = max_body_bytes
         self._read_s = read_s
         self._any_type = any_type
@@ -224,6 +226,10 @@ class Endpoint:
         self._route = route
         self._seconds = metrics.request_seconds.labels(route)
         self._ok = metrics.requests.labels(route, "200")
+
+    def _error_reply(self, error: ServerError) -> Reply:
+        self._metrics.errors.labels(error.code).inc()
+        return self._shape(error)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -1,5 +1,6 @@
 """What operators and their tools ask: is it alive, is it ready, how is it doing."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -7,7 +8,10 @@ import msgspec
 from server.api.http import Call, Reply, json_body
 from server.api.operation import Operation
 from server.api.shape import NATIVE
+from server.errors import ServerError
+from server.library import Library
 from server.metrics import Metrics
+from server.models import Models
 from server.sums import summed
 
 # What the other processes of this server count, each on a page of metrics.
@@ -46,7 +50,7 @@ def operations(metrics: Metrics, others: Pages) -> list[Operation]:
             "GET",
             "/ready",
             ready,
-            "Whether new requests are taken",
+            "Whether it may get traffic",
             "nothing",
             response=(Ready,),
         ),
@@ -63,14 +67,28 @@ def operations(metrics: Metrics, others: Pages) -> list[Operation]:
 
 
 async def health(_: Call) -> Reply:
-    """The process answers; nothing is said about the model."""
+    """The event loop turns; a process of which this is not true should be killed."""
     return Reply(json_body(Health("ok")))
 
 
 async def ready(call: Call) -> Reply:
-    """The model is loaded, has proved itself, and new requests are accepted."""
-    call.models.check_accepting()
+    """Models are loaded and proved, lanes are there to compute, and what is written has room."""
+    await asyncio.to_thread(check_ready, call.models, call.library)
     return Reply(json_body(Ready("ready", call.models.choose("").name)))
+
+
+def check_ready(models: Models, library: Library) -> None:
+    """Raise ShuttingDown or NotReady unless the server may get traffic; looks at the disk."""
+    models.check_ready()
+    library.check_disk()
+
+
+def is_ready(models: Models, library: Library) -> bool:
+    try:
+        check_ready(models, library)
+    except ServerError:
+        return False
+    return True
 
 
 class MetricsPage:
@@ -82,7 +100,12 @@ class MetricsPage:
 
     async def __call__(self, _: Call) -> Reply:
         others = await self._others()
-        page = self._metrics.render()
-        if others:
-            page = summed([page.decode(), *others]).encode()
+        # Beside the loop: a page of 100 collections takes 28 ms, and a slow disk any time. Meanwhile
+        # the loop waits for its turn at the interpreter, 10 ms at p99 and 15 at most (2026-11-25, 2
+        # cores with other work on them; 0.2 and 4 ms without a page).
+        page = await asyncio.to_thread(self._page, others)
         return Reply(page, content_type=b"text/plain; version=0.0.4; charset=utf-8")
+
+    def _page(self, others: Sequence[str]) -> bytes:
+        page = self._metrics.render()
+        return summed([page.decode(), *others]).encode() if others else page

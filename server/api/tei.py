@@ -45,6 +45,7 @@ STATUS: Mapping[type[ServerError], int] = {
     errors.InferenceFailed: 424,
     errors.Overloaded: 429,
     errors.QuotaExceeded: 429,
+    errors.NotReady: 503,
     errors.ShuttingDown: 503,
     errors.ServerFault: 500,
     errors.ServerError: 500,
@@ -256,7 +257,7 @@ async def _rerank(call: Call) -> Reply:
 
 async def ping(call: Call) -> Reply:
     """An empty body, as SageMaker asks."""
-    call.models.check_accepting()
+    call.models.check_ready()
     return Reply(b"", content_type=b"text/plain")
 
 

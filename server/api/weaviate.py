@@ -152,7 +152,7 @@ async def live(_: Call) -> Reply:
 
 
 async def ready(call: Call) -> Reply:
-    call.models.check_accepting()
+    call.models.check_ready()
     return Reply(b"", 204)
 
 

@@ -10,6 +10,7 @@ The snapshot spares training and reading at start; it is needed by nothing.
 """
 
 import logging
+import os
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from server.chunking import Span
+from server.figures import Figures
 from server.store.documents import Change, Document, Documents, Info, Part
 from server.store.filters import Filter
 from server.store.index import BadSnapshot, Index
@@ -94,6 +96,23 @@ class Collection:
         """Of the database, its log and the snapshot."""
         return sum(path.stat().st_size for path in self.path.parent.iterdir() if path.is_file())
 
+    def figures(self) -> Figures:
+        """From any thread. A file that is not there has no bytes."""
+        index, saved = self.index, self._saved
+        stats, snapshot = index.stats(), _stat(self._snapshot)
+        wal = _stat(self.path.with_name(self.path.name + "-wal"))
+        database = _stat(self.path)
+        return Figures(
+            parts=stats.vectors,
+            index_bytes=round(stats.bytes_per_vector * stats.vectors),
+            database_bytes=database.st_size if database else 0,
+            wal_bytes=wal.st_size if wal else 0,
+            snapshot_bytes=snapshot.st_size if snapshot else 0,
+            snapshot_s=snapshot.st_mtime if snapshot else None,
+            behind=abs(stats.vectors - len(saved)),
+            recall=stats.recall_at_10,
+        )
+
     @property
     def view(self) -> View:
         return View(self, self.index)
@@ -166,6 +185,13 @@ class Collection:
     def _swap(self, index: Index) -> None:
         self.index = index
         self.leaving = {}
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:
+        return None
 
 
 def _load(snapshot: Path, documents: Documents) -> Index:

@@ -14,7 +14,7 @@ import uuid
 from contextlib import closing
 from pathlib import Path
 
-from server.errors import AlreadyExists, InvalidRequest, StoreDamaged, StoreError
+from server.errors import AlreadyExists, InvalidRequest, NotReady, StoreDamaged, StoreError
 from server.store.collection import DATABASE_FILE, Collection
 from server.store.documents import Documents, Info, Unfinished
 
@@ -25,6 +25,10 @@ NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 REMOVED = ".removed-"
 # A collection in the making that will take another's place, and the note that it may.
 NEXT, COMPLETE = ".next-", "complete"
+# One request of 2,048 documents of 512 characters with 512 numbers each is 9 MB, once in SQLite's log
+# and once in the file; a few of them, and room to end well.
+MIN_FREE_BYTES = 64 * 1024 * 1024
+DISK_RETRY_S = 60
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +88,23 @@ class DataFolder:
         if name in self.damaged:
             known = self.damaged[name]
             raise StoreDamaged(known.english, known.chinese)
+
+    def check_disk(self) -> None:
+        """Raise NotReady where the next writes would not fit."""
+        try:
+            disk = os.statvfs(self.path)
+        except OSError as error:
+            raise NotReady(
+                f"the data folder cannot be looked at: {error.strerror}; check its disk",
+                retry_after_s=DISK_RETRY_S,
+            ) from None
+        free = disk.f_bavail * disk.f_frsize
+        if free < MIN_FREE_BYTES:
+            raise NotReady(
+                f"{free} bytes are free on the data folder's disk, at least {MIN_FREE_BYTES} are"
+                " needed; free some space",
+                retry_after_s=DISK_RETRY_S,
+            )
 
     def remove(self, name: str) -> None:
         """Delete a collection with everything in it, at once or not at all."""

@@ -23,7 +23,7 @@ import numpy as np
 
 from server.store import Labels, snapshot
 from server.store.exact import Exact, Hits, merged, use_one_thread
-from server.store.scan import Scan, Source, compacted, source, wants_rebuild
+from server.store.scan import Scan, Source, compacted, probed, source, wants_rebuild
 from server.types import Vectors
 
 # Measured 2026-11-24 on a 2-core VM, AVX512-VNNI, 512 wide, one thread, ms a search of 4,096 / 8,192 /
@@ -150,6 +150,11 @@ class Index:
             candidates=None if scan is None else scan.candidates,
             recall_at_10=None if scan is None else scan.recall_at_10,
         )
+
+    def probed_recall(self, seed: int) -> float | None:
+        """Recall@10 of searches by codes, on a few queries that `seed` chooses; None without codes."""
+        use_one_thread()
+        return None if self._scan is None else probed(self._scan, seed)
 
     def save(self, path: Path, identity: uuid.UUID) -> None:
         """Write a snapshot that replaces the last one whole or not at all; raises OSError.

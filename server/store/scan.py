@@ -32,6 +32,7 @@ DEPTH = 10
 TARGET_RECALL = 0.995
 LADDER = (100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 4000)
 MEASURE_QUERIES = 64
+PROBE_QUERIES = 16
 # A query is made of so many vectors drawn at random. Recall@10 among 1,020,192 vectors (2026-11-24,
 # as in `block`) with 100 / 200 / 500 candidates: real questions 0.957 / 0.988 / 0.999; one vector
 # with as much noise as itself 1.000 / 1.000 / 1.000, far too easy; three vectors 0.971 / 0.987 /
@@ -163,13 +164,13 @@ def _built(quantiser: Quantiser, sources: list[Source]) -> Iterator[Block]:
         yield Block.of(part, rows, quantiser.coded(rows))
 
 
-def _drawn(sources: list[Source], most: int) -> Vectors:
+def _drawn(sources: list[Source], most: int, seed: int = 0) -> Vectors:
     """Rows drawn from all that are alive, float32 (n, D), in their order."""
     alive = [np.flatnonzero(some.labels >= 0) for some in sources]
     ends = np.cumsum([len(places) for places in alive])
     chosen = np.arange(ends[-1])
     if len(chosen) > most:
-        chosen = np.unique(np.random.default_rng(0).integers(ends[-1], size=most))
+        chosen = np.unique(np.random.default_rng(seed).integers(ends[-1], size=most))
     parts = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
     starts = ends - [len(places) for places in alive]
     return np.concatenate(
@@ -180,26 +181,46 @@ def _drawn(sources: list[Source], most: int) -> Vectors:
     )
 
 
-def _questions(drawn: Vectors) -> Vectors:
+def _questions(drawn: Vectors, seed: int) -> Vectors:
     """Made of a few drawn rows each, float32 (Q, D) of unit length."""
     number = len(drawn) // VECTORS_A_QUERY
-    mixed = np.random.default_rng(1).permutation(drawn)[: number * VECTORS_A_QUERY]
+    mixed = np.random.default_rng(seed).permutation(drawn)[: number * VECTORS_A_QUERY]
     queries = mixed.reshape(number, VECTORS_A_QUERY, -1).sum(axis=1)
     norms = np.linalg.norm(queries, axis=1, keepdims=True)
     return np.ascontiguousarray(queries / np.maximum(norms, 1e-12), dtype=np.float32)
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Queries, float32 (Q, D), and the score of the DEPTH-th nearest of each, (Q, 1)."""
+
+    queries: Vectors
+    needed: Vectors
+
+    @classmethod
+    def of(cls, scan: Scan, n_queries: int, seed: int) -> "Trial":
+        drawn = _drawn([*map(source, scan.blocks)], n_queries * VECTORS_A_QUERY, seed)
+        queries = _questions(drawn, seed + 1)
+        exact = [block.scored(queries, block.selected(None), DEPTH) for block in scan.blocks]
+        # Ties count as found.
+        return cls(queries, merged(exact, len(queries), DEPTH).scores[:, -1:] - 1e-6)
+
+    def recall(self, scan: Scan) -> float:
+        hits = merged(list(scan.search(self.queries, DEPTH, None)), len(self.queries), DEPTH)
+        return float((hits.scores >= self.needed).mean())
+
+
 def _measured(scan: Scan) -> Scan:
     """Return it with the fewest candidates that reach the recall aimed at."""
-    drawn = _drawn([*map(source, scan.blocks)], MEASURE_QUERIES * VECTORS_A_QUERY)
-    queries = _questions(drawn)
-    exact = [block.scored(queries, block.selected(None), DEPTH) for block in scan.blocks]
-    # Ties count as found.
-    needed = merged(exact, len(queries), DEPTH).scores[:, -1:] - 1e-6
+    trial, recall = Trial.of(scan, MEASURE_QUERIES, 0), 0.0
     for candidates in LADDER:
         scan = replace(scan, candidates=candidates)
-        hits = merged(list(scan.search(queries, DEPTH, None)), len(queries), DEPTH)
-        recall = float((hits.scores >= needed).mean())
+        recall = trial.recall(scan)
         if recall >= TARGET_RECALL:
             break
     return replace(scan, measured_on=len(scan), recall_at_10=recall)
+
+
+def probed(scan: Scan, seed: int) -> float:
+    """Recall@10 of a scan that serves; another seed tries other queries."""
+    return Trial.of(scan, PROBE_QUERIES, seed).recall(scan)

@@ -47,13 +47,14 @@ ONE_FILE = {
     "threading": "lanes.py",
     "time": "metrics.py",
     "uvicorn": {"listener.py", "wire.py"},
-    "prometheus_client": "metrics.py",
+    "prometheus_client": {"metrics.py", "figures.py"},
 }
 CONCURRENCY = {"threading", "_thread", "concurrent", "multiprocessing", "queue"}
 # The loop must stay free: to deliver answers while the engine closes, beside a huge text, the disk,
 # the audit, the index, and a server that a command talks to.
 TO_THREAD = {
-    "app.py": 1,
+    "api/probes.py": 2,
+    "app.py": 2,
     "audit.py": 1,
     "cutting.py": 1,
     "engine.py": 1,
@@ -70,11 +71,14 @@ PAIRS = "channel.py"
 USED_OF_SOCKET = {"socket", "socketpair", "AF_UNIX", "SOCK_SEQPACKET", "send_fds", "recv_fds"}
 # The only file that starts processes.
 STARTS = "workers.py"
+# The only file that sends anything, to the one address of --trace-endpoint, by a client of a package
+# that it imports when there is such an address.
+TRACES = "api/tracing.py"
 # Who may import whom: only from a line above its own, and from files beside it on its line.
 LAYERS = (
-    "__init__ errors types metrics sums cpu machine session hugepages chunking channel usage quota",
+    "__init__ errors types metrics figures sums cpu machine session hugepages chunking channel usage trace quota",
     "settings manifest keys audit",
-    "config",
+    "config logs",
     "pieces tokenizer encoder store/*",
     "batching width sources origin",
     "lanes",
@@ -83,6 +87,7 @@ LAYERS = (
     "queries",
     "shelf",
     "library",
+    "probing",
     "target",
     "local remote",
     "faults",
@@ -178,11 +183,28 @@ def test_each_heavy_or_delicate_package_is_imported_where_it_belongs(package: st
 def test_nothing_in_the_server_connects_to_anything(name: str) -> None:
     if name == CONNECTS:
         return
-    assert packages(name) & OUTGOING == ({"socket"} if name == PAIRS else set())
+    allowed = {PAIRS: {"socket"}, TRACES: {"requests"}}
+    assert packages(name) & OUTGOING == allowed.get(name, set())
     connecting = attributes(name, *CONNECTING)
     # SQLite's connect opens a file.
     assert connecting == [] or name == "store/database.py"
     assert CONNECTS not in siblings(name) or name == ASKS
+
+
+def test_what_sends_traces_is_imported_only_for_an_address() -> None:
+    assert {name for name in FILES if "opentelemetry" in packages(name)} == {TRACES}
+    heads = {
+        module
+        for node in tree(TRACES).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for module in [node.names[0].name if isinstance(node, ast.Import) else str(node.module)]
+    }
+    assert {head.partition(".")[0] for head in heads} == {
+        "collections",
+        "server",
+        "starlette",
+        "typing",
+    }
 
 
 def test_channel_uses_nothing_of_sockets_that_has_an_address() -> None:
@@ -277,12 +299,12 @@ def test_imports_have_no_circle() -> None:
     assert done == set(FILES)
 
 
-def test_only_keys_and_the_audit_ask_what_time_it_is() -> None:
+def test_only_keys_the_audit_and_traces_ask_what_time_it_is() -> None:
     """So a clock that jumps, in either direction, changes nothing that is stored or computed."""
     assert metrics.now is time.perf_counter
     assert metrics.wall_s is time.time
     asking = {name for name in FILES if "server.metrics.wall_s" in imports(name)}
-    assert asking == {"api/access.py", "commands.py"}
+    assert asking == {"api/access.py", "api/tracing.py", "commands.py"}
     for name in FILES:
         if name == "machine.py":
             # What it reads is told by `doctor`, and by nothing that serves or stores.
@@ -307,6 +329,7 @@ def test_running_server_has_nothing_loaded_that_trains_exports_or_connects() -> 
     loaded = modules_after("import server.app, server.cli, server.wire, server.store.collection")
     assert {"server.engine", "onnxruntime", "faiss"} <= loaded
     unwanted = OFFLINE | {"requests", "httpx", "aiohttp", "urllib3", "smtplib", "pandas", "scipy"}
+    unwanted |= {"opentelemetry"}
     assert {module.partition(".")[0] for module in loaded} & unwanted == set()
 
 
