@@ -119,7 +119,8 @@ if [ ! -e "$new/complete" ]; then
     rm -rf "$new"
     "$python" -m venv --without-pip "$new"
     # pip runs from its own wheel and is not installed: nothing is added to a release later.
-    env -i PATH="$PATH" PYTHONDONTWRITEBYTECODE=1 "$new/bin/python" "$(echo wheels/pip-*.whl)/pip" \
+    # A user without a home in the list of users has none for pip to ask about either.
+    env -i PATH="$PATH" HOME="$new" PYTHONDONTWRITEBYTECODE=1 "$new/bin/python" "$(echo wheels/pip-*.whl)/pip" \
         --isolated --quiet --no-cache-dir --disable-pip-version-check install --no-index --no-deps \
         --find-links wheels --only-binary :all: --require-hashes --no-compile -r requirements.txt ||
         fail "packages were not installed, see above" "安装软件包失败，原因见上"
