@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BundleError as error:
         sys.stderr.write(f"error: {error.english}\n错误：{error.chinese}\n")
         return 1
-    print(f"{made} {made.stat().st_size / 1e6:.1f} MB")
+    sys.stdout.write(f"{made} {made.stat().st_size / 1e6:.1f} MB\n")
     return 0
 
 
@@ -109,7 +109,7 @@ def _download(lock: str, into: Path, target: Target) -> None:
 
 
 def _build(wheels: Path, tools: Path, scratch: Path, epoch: int) -> None:
-    """This project's wheel, from a copy: a build leaves files beside the source."""
+    """Build the wheel of this project, from a copy: a build leaves files beside the source."""
     source, backend = scratch / "source", scratch / "backend"
     source.mkdir()
     for name in SOURCE:
@@ -158,7 +158,7 @@ def _fill(folder: Path, model: Path, target: Target, epoch: int) -> None:
 
 
 def wheels_in(folder: Path, target: Target) -> list[Wheel]:
-    """This project's first, the others by their names."""
+    """The wheel of this project first, the others by their names."""
     read = (read_wheel(path, target) for path in folder.glob("*.whl"))
     return sorted(read, key=lambda wheel: (wheel.name != OWN, wheel.name))
 

@@ -72,6 +72,9 @@ def needed(lock: str, target: Target) -> str:
             continue
         wanted = Requirement(stated.strip())
         if wanted.marker is None or wanted.marker.evaluate(target.markers):
-            pinned = [f"{wanted.name}{wanted.specifier}", *(f"--hash={each.strip()}" for each in hashes)]
+            pinned = [
+                f"{wanted.name}{wanted.specifier}",
+                *(f"--hash={each.strip()}" for each in hashes),
+            ]
             kept.append(" ".join(pinned) + "\n")
     return "".join(kept)

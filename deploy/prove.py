@@ -174,7 +174,9 @@ def somebody() -> None:
     expect(ended.returncode == 0, ended.stderr)
     with serving(home / "inkwell/etc/inkwell.toml", prefix=home / "inkwell", user=str(SOMEBODY)):
         ask()
-    ended = run(*who, home / "inkwell/current/uninstall.sh", "--prefix", home / "inkwell", "--purge")
+    ended = run(
+        *who, home / "inkwell/current/uninstall.sh", "--prefix", home / "inkwell", "--purge"
+    )
     expect(ended.returncode == 0 and not (home / "inkwell").exists(), ended.stderr)
     show(case="without root", served=True)
 
@@ -211,7 +213,9 @@ def container() -> None:
     with contextlib.suppress(OSError):
         (PREFIX / "written").touch()
         raise SystemExit("the system can be written")
-    variables = dict(pair.split("=") for pair in re.findall(r"^ENV (.*)$", dockerfile(), re.M)[0].split())
+    variables = dict(
+        pair.split("=") for pair in re.findall(r"^ENV (.*)$", dockerfile(), re.M)[0].split()
+    )
     with started(json.loads(re.findall(r"^CMD (\[.*\])$", dockerfile(), re.M)[0]), variables):
         ask()
         check = json.loads(re.findall(r"^HEALTHCHECK .*CMD (\[.*\])$", dockerfile(), re.M)[0])
@@ -328,7 +332,8 @@ def expect(holds: bool, otherwise: str) -> None:
 
 
 def show(**line: Any) -> None:
-    print(json.dumps(line, ensure_ascii=False), flush=True)
+    sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -55,7 +55,10 @@ def _named(licence: str) -> dict[str, Any]:
 
 
 def _needs(wheel: Wheel, here: dict[str, str]) -> dict[str, Any]:
-    return {"ref": wheel.purl, "dependsOn": sorted(here[name] for name in wheel.needs if name in here)}
+    return {
+        "ref": wheel.purl,
+        "dependsOn": sorted(here[name] for name in wheel.needs if name in here),
+    }
 
 
 def _model(folder: Path) -> dict[str, Any]:
