@@ -78,7 +78,7 @@ def make_root(root: Path) -> Path:
 def enter(root: Path, inside: str, writable: bool = True) -> None:
     """Run this file in the root, with a loopback for a network."""
     bound = ["--bind", str(root), "/"] if writable else ["--ro-bind", str(root), "/"]
-    bound += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
+    bound += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp"]
     rights = ["--cap-add", "ALL"]
     if not writable:
         bound += ["--bind", str(root / "var/lib/inkwell"), "/var/lib/inkwell"]
@@ -86,7 +86,9 @@ def enter(root: Path, inside: str, writable: bool = True) -> None:
     alone = ["--unshare-net", "--unshare-pid", "--unshare-ipc", "--die-with-parent", "--clearenv"]
     path = ["--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin", "--setenv", "LANG", "C.UTF-8"]
     command = ["bwrap", *bound, *alone, *rights, *path, "--chdir", "/"]
-    subprocess.run([*command, "python3", "/prove.py", "--inside", inside], check=True)
+    ended = subprocess.run([*command, "python3", "/prove.py", "--inside", inside])
+    if ended.returncode:
+        raise SystemExit(f"{inside} failed, see above")
 
 
 # --- in the bare system ---------------------------------------------------------------------------
