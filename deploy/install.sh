@@ -39,6 +39,8 @@ cd "$(dirname "$0")"
 sha256sum --check --quiet --strict SHA256SUMS ||
     fail "files are damaged or missing, see above; unpack the archive anew" \
         "文件损坏或缺失（见上），请重新解压安装包"
+# What the bundle is for; the file sets all five.
+version='' python_wanted='' machine='' glibc_minor='' model=''
 # shellcheck source=/dev/null
 . ./target
 
@@ -72,7 +74,7 @@ fits() { [ "$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>&1)"
 [ -n "$python" ] || for python in "python$python_wanted" python3 ''; do
     [ -z "$python" ] || ! command -v "$python" >/dev/null || ! fits "$python" || break
 done
-[ -n "$python" ] && fits "$python" ||
+{ [ -n "$python" ] && fits "$python"; } ||
     fail "this bundle needs Python $python_wanted; give it with --python FILE, or make a bundle for another version" \
         "需要 Python $python_wanted；请用 --python 指定，或重新制作适合其他版本的安装包"
 "$python" -c "

@@ -23,7 +23,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 # Nothing is removed from a folder that is not of install.sh.
-[ -L "$prefix/current" ] && [ -d "$prefix/releases" ] ||
+{ [ -L "$prefix/current" ] && [ -d "$prefix/releases" ]; } ||
     fail "nothing is installed in $prefix; give --prefix" "$prefix 中没有安装；请用 --prefix 指定"
 
 if [ "$(id -u)" = 0 ]; then
