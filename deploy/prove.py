@@ -35,6 +35,8 @@ DATA = Path("/var/lib/inkwell")
 URL = "http://127.0.0.1:8000"
 # Anybody: without an entry in the system's lists of users.
 SOMEBODY = 12345
+# The user of the Dockerfile.
+CONTAINER = 10001
 PATIENCE_S = 60.0
 TEXTS = ["人工智能正在改变世界。", "今天天气很好，适合出去郊游。"]
 
@@ -57,10 +59,9 @@ def main() -> int:
             shutil.copytree(bundle, copy / "bundle")
             shutil.copy(__file__, copy / "prove.py")
             enter(copy, inside)
-        data = work / "image" / "var/lib/inkwell"
-        os.chown(data, 10001, 10001)
-        # As compose.yaml: nothing but data and /tmp may be written, no rights, another user.
-        enter(work / "image", "container", writable=False)
+        # As COPY --chown and compose.yaml say.
+        os.chown(work / "image" / "var/lib/inkwell", CONTAINER, CONTAINER)
+        enter(work / "image", "container", CONTAINER)
     show(case="all", passed=True)
     return 0
 
@@ -75,17 +76,21 @@ def make_root(root: Path) -> Path:
     return root
 
 
-def enter(root: Path, inside: str, writable: bool = True) -> None:
-    """Run this file in the root, with a loopback for a network."""
-    bound = ["--bind", str(root), "/"] if writable else ["--ro-bind", str(root), "/"]
+def enter(root: Path, inside: str, user: int = 0) -> None:
+    """Run this file in the root, with a loopback for a network.
+
+    As anybody but root: without rights, and nothing but data and /tmp may be written.
+    """
+    bound, who = ["--bind", str(root), "/"], list[str]()
+    if user:
+        data = "var/lib/inkwell"
+        bound = ["--ro-bind", str(root), "/", "--bind", str(root / data), f"/{data}"]
+        who = ["setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups"]
+        who += ["--bounding-set=-all", "--inh-caps=-all", "--no-new-privs", "--"]
     bound += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp"]
-    rights = ["--cap-add", "ALL"]
-    if not writable:
-        bound += ["--bind", str(root / "var/lib/inkwell"), "/var/lib/inkwell"]
-        rights = ["--cap-drop", "ALL", "--unshare-user", "--uid", "10001", "--gid", "10001"]
     alone = ["--unshare-net", "--unshare-pid", "--unshare-ipc", "--die-with-parent", "--clearenv"]
     path = ["--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin", "--setenv", "LANG", "C.UTF-8"]
-    command = ["bwrap", *bound, *alone, *rights, *path, "--chdir", "/"]
+    command = ["bwrap", *bound, *alone, "--cap-add", "ALL", *path, "--chdir", "/", *who]
     ended = subprocess.run([*command, "python3", "/prove.py", "--inside", inside])
     if ended.returncode:
         raise SystemExit(f"{inside} failed, see above")
@@ -211,7 +216,10 @@ def image() -> None:
 
 def container() -> None:
     """Its CMD and HEALTHCHECK as its user, on a system that cannot be written."""
-    expect(os.getuid() == 10001, f"this is user {os.getuid()}")
+    expect(os.getuid() == CONTAINER, f"this is user {os.getuid()}")
+    expect(f"\nUSER {CONTAINER}:{CONTAINER}\n" in dockerfile(), "its USER is another")
+    rights = re.findall(r"^Cap(?:Eff|Bnd):\s+(\w+)", Path("/proc/self/status").read_text(), re.M)
+    expect({int(right, 16) for right in rights} == {0}, f"rights are {rights}")
     with contextlib.suppress(OSError):
         (PREFIX / "written").touch()
         raise SystemExit("the system can be written")
