@@ -105,10 +105,12 @@ if [ ! -e "$settings/inkwell.toml" ]; then
     sed -e "s|/opt/inkwell|$prefix|g" -e "s|/var/lib/inkwell|$data|g" -e "s|/etc/inkwell|$settings|g" \
         -e "s|models/MODEL|models/$model|" inkwell.toml >"$settings/inkwell.toml"
 fi
+# For `inkwell key new`, which keeps owner and mode of a file that is there; the settings do not name it yet.
+[ -e "$settings/keys.jsonl" ] || (umask 077 && : >"$settings/keys.jsonl")
 if [ $service = yes ]; then
-    chown root:inkwell "$settings" "$settings/inkwell.toml"
+    chown root:inkwell "$settings" "$settings/inkwell.toml" "$settings/keys.jsonl"
     chmod 750 "$settings"
-    chmod 640 "$settings/inkwell.toml"
+    chmod 640 "$settings/inkwell.toml" "$settings/keys.jsonl"
     chown inkwell:inkwell "$data"
     chmod 750 "$data"
 fi

@@ -23,6 +23,7 @@ import sys
 import tarfile
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -111,6 +112,7 @@ def system() -> None:
     with serving(SETTINGS, user="inkwell") as process:
         ask()
         show(case="serve", ready_s=process.ready_s, rss_mb=rss_mb(process.pid))
+    keys()
     again()
     broken()
     somebody()
@@ -139,6 +141,27 @@ def damaged() -> None:
     expect(not PREFIX.exists() and not SETTINGS.exists(), "something was installed from it")
     path.write_bytes(whole)
     show(case="damaged", refused=True)
+
+
+def keys() -> None:
+    """What root makes and names in the settings, the service can read."""
+    file = SETTINGS.with_name("keys.jsonl")
+    made = run(
+        PREFIX / "current/bin/inkwell", "key", "new", "app", "--scopes", "embed", "--keys", file
+    )
+    expect(made.returncode == 0, made.stderr)
+    before = SETTINGS.read_text(encoding="utf-8")
+    SETTINGS.write_text(f'keys = "{file}"\n{before}', encoding="utf-8")
+    with serving(SETTINGS, user="inkwell"):
+        post("/embed", {"texts": TEXTS}, key=made.stdout.split()[0])
+        try:
+            post("/embed", {"texts": TEXTS})
+        except urllib.error.HTTPError as error:
+            expect(error.code == 401, f"without a key the answer is {error.code}")
+        else:
+            raise SystemExit("no key was needed")
+    SETTINGS.write_text(before, encoding="utf-8")
+    show(case="keys", needed=True)
 
 
 def again() -> None:
@@ -288,8 +311,10 @@ def is_ready() -> bool:
         return False
 
 
-def post(path: str, body: dict[str, Any]) -> Any:
+def post(path: str, body: dict[str, Any], key: str = "") -> Any:
     headers = {"content-type": "application/json"}
+    if key:
+        headers["authorization"] = f"Bearer {key}"
     request = urllib.request.Request(URL + path, json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=PATIENCE_S) as reply:
         return json.load(reply)
