@@ -86,6 +86,7 @@ bundle: artifact ## one archive to install without a network (ARGS="--python 3.1
 
 # Root, debootstrap and bubblewrap; five minutes.
 test-bundle: artifact ## install a bundle on a bare system without a network, and serve
+	rm -rf build/prove
 	$(RUN) -m deploy.bundle --model $(ARTIFACT) --python 3.11 --out build/prove
 	$(RUN) -m deploy.prove build/prove/*.tar.gz $(ARGS)
 

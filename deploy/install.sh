@@ -156,7 +156,8 @@ works 2>"$trial/said" || { cat "$trial/said" >&2; false; } || fail "$new is inst
 before=$(readlink "$prefix/current" 2>/dev/null || true)
 ln -s "releases/$release" "$prefix/current.new"
 mv -T "$prefix/current.new" "$prefix/current"
-for old in "$prefix"/releases/*; do
+# Of the others the last one stays, to go back to; the same bundle once more takes nothing away.
+[ "$before" = "releases/$release" ] || for old in "$prefix"/releases/*; do
     case releases/${old##*/} in
     "releases/$release" | "$before") ;;
     *) rm -rf "$old" ;;

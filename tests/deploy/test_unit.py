@@ -134,11 +134,16 @@ print("tried")
     assert done.stdout == "tried\n", done.stderr
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
 def test_the_server_does_all_its_work_under_the_filter(
-    filtered: list[str], shipped_artifact: Path, tmp_path: Path
+    workers: str, filtered: list[str], shipped_artifact: Path, tmp_path: Path
 ) -> None:
     """With the shipped model: its kernels, FAISS, SQLite and huge pages are what might ask for more."""
-    with serving(shipped_artifact, tmp_path, prefix=filtered) as server, server.client() as client:
+    flags = ("--workers", workers)
+    with (
+        serving(shipped_artifact, tmp_path, *flags, prefix=filtered) as server,
+        server.client() as client,
+    ):
         texts = toy_texts(300)
         assert client.post("/embed", json={"texts": texts}).status_code == 200
         documents = [{"id": str(n), "text": text} for n, text in enumerate(texts)]
