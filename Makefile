@@ -17,7 +17,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-torch test-clients check fix bench compare shapes lock clean
+.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-torch test-clients bundle test-bundle check fix bench compare shapes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -91,6 +91,15 @@ $(CLIENTS)/run.done: locks/clients.txt $(JAVASCRIPT)/package-lock.json
 test-clients: install artifact $(CLIENTS)/run.done ## speak to a server with the packages its clients use, JavaScript's with node
 	$(CLIENTS)/bin/python -m pytest -q -c tests/clients/pytest.ini tests/clients $(ARGS)
 
+bundle: artifact ## one archive to install without a network (ARGS="--python 3.12 --machine aarch64")
+	$(RUN) -m deploy.bundle --model $(ARTIFACT) --out build/bundle $(ARGS)
+
+# Root, debootstrap and bubblewrap; five minutes.
+test-bundle: artifact ## install a bundle on a bare system without a network, and serve
+	rm -rf build/prove
+	$(RUN) -m deploy.bundle --model $(ARTIFACT) --python 3.11 --out build/prove
+	$(RUN) -m deploy.prove build/prove/*.tar.gz $(ARGS)
+
 check: dev ## lint, format and types
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -128,6 +137,7 @@ shapes: dev artifact ## larger models, random weights: beside sentence-transform
 lock: ## renew locks/ from pyproject.toml, and those of the clients (needs uv and npm on PATH)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra export -o locks/run.txt
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra dev -c locks/run.txt -o locks/dev.txt
+	uv pip compile locks/bundle.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/bundle.txt
 	uv pip compile locks/clients.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/clients.txt
 	npm install --prefix $(JAVASCRIPT) --package-lock-only --no-audit --no-fund
 

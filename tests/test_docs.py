@@ -26,8 +26,10 @@ DOCUMENTS = {
 }
 READMES = ("README.md", "README.zh-CN.md")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
-# Folders of a machine; a URL's path or "models/..." does not begin like one.
-MACHINE_PATH = re.compile(r"(?<![\w.:/~-])/(?:work|tmp|home|root|mnt|media|Users|opt|data|srv)\b")
+# Folders of a machine, but for where a bundle installs; a URL's path or "models/..." does not begin like one.
+MACHINE_PATH = re.compile(
+    r"(?<![\w.:/~-])/(?:work|tmp|home|root|mnt|media|Users|opt(?!/inkwell)|data|srv)\b"
+)
 
 
 def text_of(name: str) -> str:

@@ -23,7 +23,7 @@ FILES = {
 }
 
 TRAINING = {"torch", "transformers", "optimum", "onnx", "sentence_transformers", "safetensors"}
-OFFLINE = TRAINING | {"export", "benchmarks", "tests", "huggingface_hub"}
+OFFLINE = TRAINING | {"export", "benchmarks", "deploy", "tests", "huggingface_hub"}
 OUTGOING = {
     "aiohttp",
     "ftplib",

@@ -1,0 +1,202 @@
+"""Command line: python -m deploy.bundle --model ARTIFACT [--python 3.11] [--machine aarch64] [--out DIR]
+
+Makes the one archive that a machine without a network is installed from. Packages are downloaded as the
+locks state them, hash by hash; nothing is compiled. What is done with the archive, install.sh says.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from deploy.archive import pack, write_sums
+from deploy.errors import BundleError
+from deploy.lock import GLIBC_MINOR, Target, needed
+from deploy.sbom import bill
+from deploy.wheels import Wheel, read_wheel
+from server import VERSION
+
+ROOT = Path(__file__).parents[1]
+# What the wheel of this project is built from.
+SOURCE = ("pyproject.toml", "README.md", "LICENSE", "server", "export")
+# Of this folder, what goes along; the rest makes and proves bundles.
+ALONG = (
+    "README.md",
+    "install.sh",
+    "uninstall.sh",
+    "inkwell.service",
+    "inkwell.toml",
+    "nginx.conf",
+    "Dockerfile",
+    "compose.yaml",
+)
+OWN = "inkwell-embeddings"
+# What an artifact consists of, and what its checkpoint may say about where it comes from.
+ARTIFACT = ("model.onnx", "tokenizer.json", "manifest.json")
+ORIGIN = ("PROVENANCE.md", "LICENSE", "LICENSE.txt", "README.md")
+# 1980: what zip files can hold at the earliest, for a copy that is no git repository.
+NO_COMMIT = 315532800
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = _parser().parse_args(arguments)
+    try:
+        made = make(Target(given.python, given.machine), given.model, given.out, commit_time())
+    except BundleError as error:
+        sys.stderr.write(f"error: {error.english}\n错误：{error.chinese}\n")
+        return 1
+    sys.stdout.write(f"{made} {made.stat().st_size / 1e6:.1f} MB\n")
+    return 0
+
+
+def make(target: Target, model: Path, out: Path, epoch: int) -> Path:
+    """Write the bundle into the folder `out` and return its path; raises BundleError.
+
+    epoch: seconds, the time that everything in it bears; the same input gives the same bytes.
+    """
+    missing = [name for name in ARTIFACT if not (model / name).is_file()]
+    if missing:
+        raise BundleError(
+            f"{model} is no artifact, it has no {missing[0]}; `make export` writes one",
+            f"{model} 不是导出的模型，缺少 {missing[0]}；请先运行 `make export`",
+        )
+    name = f"inkwell-{VERSION}-{target.abi}-{target.machine}"
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="inkwell-bundle-") as scratch:
+        folder, tools = Path(scratch) / name, Path(scratch) / "tools"
+        wheels = folder / "wheels"
+        _download("bundle.txt", tools, target)
+        _download("run.txt", wheels, target)
+        _build(wheels, tools, Path(scratch), epoch)
+        # pip goes along, so that the machine's own Python needs none.
+        shutil.copy(next(tools.glob("pip-*.whl")), wheels)
+        _fill(folder, model.resolve(), target, epoch)
+        write_sums(folder)
+        made = out / f"{name}.tar.gz"
+        pack(folder, made, epoch)
+    return made
+
+
+def commit_time() -> int:
+    """Seconds: SOURCE_DATE_EPOCH, else the time of the commit that this is."""
+    if stated := os.environ.get("SOURCE_DATE_EPOCH"):
+        return int(stated)
+    command = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
+    try:
+        return int(subprocess.run(command, capture_output=True, check=True).stdout)
+    except (OSError, subprocess.CalledProcessError):
+        return NO_COMMIT
+
+
+def _download(lock: str, into: Path, target: Target) -> None:
+    """The wheels that the lock names for the target."""
+    into.mkdir(parents=True)
+    wanted = into / "wanted.txt"
+    wanted.write_text(needed((ROOT / "locks" / lock).read_text(encoding="utf-8"), target))
+    tags = [flag for tag in target.platforms for flag in ("--platform", tag)]
+    abis = [flag for abi in (target.abi, "abi3", "none") for flag in ("--abi", abi)]
+    _pip(
+        "download", "--no-deps", "--require-hashes", "--only-binary", ":all:", "--dest", str(into),
+        "--implementation", "cp", "--python-version", target.python, *abis, *tags, "-r", str(wanted),
+    )  # fmt: skip
+    wanted.unlink()
+
+
+def _build(wheels: Path, tools: Path, scratch: Path, epoch: int) -> None:
+    """Build the wheel of this project, from a copy: a build leaves files beside the source."""
+    source, backend = scratch / "source", scratch / "backend"
+    source.mkdir()
+    for name in SOURCE:
+        if (ROOT / name).is_dir():
+            skip = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, source / name, ignore=skip)
+        else:
+            shutil.copy(ROOT / name, source)
+    alone = ("--no-index", "--no-deps", "--find-links", str(tools))
+    _pip("install", *alone, "--target", str(backend), "setuptools")
+    environ = {"PYTHONPATH": str(backend), "SOURCE_DATE_EPOCH": str(max(epoch, NO_COMMIT))}
+    built = ("--no-build-isolation", "--wheel-dir", str(wheels), str(source))
+    _pip("wheel", *alone, *built, **environ)
+
+
+def _pip(*arguments: str, **environ: str) -> None:
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    if subprocess.run(command, env=os.environ | environ).returncode:
+        raise BundleError(
+            f"pip {arguments[0]} failed, the lines above say why",
+            f"pip {arguments[0]} 失败，原因见上方输出",
+        )
+
+
+def _fill(folder: Path, model: Path, target: Target, epoch: int) -> None:
+    """Everything but the wheels, which are there."""
+    for name in ALONG:
+        shutil.copy(ROOT / "deploy" / name, folder)
+    shutil.copy(ROOT / "LICENSE", folder)
+    kept = folder / "models" / model.parent.name
+    kept.mkdir(parents=True)
+    for path in (*(model / name for name in ARTIFACT), *(model.parent / name for name in ORIGIN)):
+        if path.is_file():
+            shutil.copy(path, kept)
+    own, *others = wheels_in(folder / "wheels", target)
+    (folder / "requirements.txt").write_text(requirements([own, *others]), encoding="utf-8")
+    # Read by install.sh as shell variables.
+    (folder / "target").write_text(
+        f"version={VERSION}\npython_wanted={target.python}\nmachine={target.machine}\n"
+        f"glibc_minor={GLIBC_MINOR}\nmodel={kept.name}\n",
+        encoding="utf-8",
+    )
+    stated = json.dumps(bill(own, others, kept, epoch), ensure_ascii=False, indent=1)
+    (folder / "sbom.cdx.json").write_text(stated + "\n", encoding="utf-8")
+    write_licences(folder / "licences", [own, *others])
+
+
+def wheels_in(folder: Path, target: Target) -> list[Wheel]:
+    """The wheel of this project first, the others by their names."""
+    read = (read_wheel(path, target) for path in folder.glob("*.whl"))
+    return sorted(read, key=lambda wheel: (wheel.name != OWN, wheel.name))
+
+
+def requirements(wheels: Sequence[Wheel]) -> str:
+    """What is installed, each with the one hash that may be: everything but what installs it."""
+    return "".join(
+        f"{each.name}=={each.version} --hash=sha256:{each.sha256}\n"
+        for each in wheels
+        if each.name != "pip"
+    )
+
+
+def write_licences(folder: Path, wheels: Sequence[Wheel]) -> None:
+    """A table of all, and the texts that each carries."""
+    table = [f"{each.name} {each.version}: {each.licence}\n" for each in wheels]
+    folder.mkdir()
+    (folder / "LICENCES.txt").write_text("".join(sorted(table)), encoding="utf-8")
+    for wheel in wheels:
+        for name, text in wheel.texts.items():
+            path = folder / f"{wheel.name}-{wheel.version}" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.bundle",
+        description="Make an archive that installs without a network. 制作可离线安装的安装包。",
+    )
+    here = ".".join(platform.python_version_tuple()[:2])
+    add = parser.add_argument
+    add("--model", type=Path, required=True, help="artifact made by export / 导出的模型文件夹")
+    add("--python", default=here, metavar="X.Y", help=f"of the machine / 目标 Python 版本 ({here})")
+    add("--machine", default=platform.machine(), help="x86_64, aarch64 / 目标架构")
+    add("--out", type=Path, default=Path("build"), help="folder for it / 输出文件夹 (build)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+#!/bin/sh
+# Installs this bundle, or upgrades in place: settings and data stay as they are. Uses no network.
+#
+# Each bundle gets a folder of its own under PREFIX/releases; PREFIX/current points to the one that
+# serves and moves only after the new one has embedded and found a text. The one before is kept.
+set -eu
+umask 022
+
+say() { printf '%s\n%s\n' "$1" "$2"; }
+fail() {
+    printf 'error: %s\n错误：%s\n' "$1" "$2" >&2
+    exit 1
+}
+usage() {
+    say "usage: ./install.sh [--prefix DIR] [--python FILE] [--no-service]
+  --prefix DIR   where to install; root: /opt/inkwell, settings in /etc/inkwell, data in /var/lib/inkwell;
+                 others: DIR is needed and holds all three
+  --python FILE  the Python to use instead of the first that fits
+  --no-service   add no user and no systemd unit" \
+        "用法：--prefix 安装目录；--python 指定 Python；--no-service 不创建用户和 systemd 服务"
+}
+
+prefix='' python='' service=yes
+while [ $# -gt 0 ]; do
+    case $1 in
+    --prefix | --python)
+        [ $# -gt 1 ] || fail "$1 needs a value" "$1 需要一个值"
+        if [ "$1" = --prefix ]; then prefix=$2; else python=$2; fi
+        shift
+        ;;
+    --no-service) service=no ;;
+    -h | --help) usage && exit 0 ;;
+    *) usage >&2 && exit 2 ;;
+    esac
+    shift
+done
+
+cd "$(dirname "$0")"
+sha256sum --check --quiet --strict SHA256SUMS ||
+    fail "files are damaged or missing, see above; unpack the archive anew" \
+        "文件损坏或缺失（见上），请重新解压安装包"
+# What the bundle is for; the file sets all five.
+version='' python_wanted='' machine='' glibc_minor='' model=''
+# shellcheck source=/dev/null
+. ./target
+
+root=no
+[ "$(id -u)" != 0 ] || root=yes
+if [ $root = yes ]; then
+    : "${prefix:=/opt/inkwell}"
+    settings=/etc/inkwell data=/var/lib/inkwell
+else
+    [ -n "$prefix" ] || fail "who is not root gives --prefix DIR" "非 root 用户请用 --prefix 指定目录"
+    service=no
+fi
+case $prefix in
+/*) ;;
+*) prefix=$PWD/$prefix ;;
+esac
+case $prefix in
+*[!A-Za-z0-9/._-]*)
+    fail "prefix $prefix has characters besides A-Z a-z 0-9 / . _ -" \
+        "安装目录 $prefix 只能包含 A-Z a-z 0-9 / . _ -"
+    ;;
+esac
+[ $root = yes ] || settings=$prefix/etc data=$prefix/data
+
+# --- may it run here ------------------------------------------------------------------------------
+
+[ "$(uname -m)" = "$machine" ] ||
+    fail "this bundle is for $machine, and this machine is $(uname -m)" \
+        "安装包适用于 $machine，而本机为 $(uname -m)"
+fits() { [ "$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>&1)" = "$python_wanted" ]; }
+[ -n "$python" ] || for python in "python$python_wanted" python3 ''; do
+    [ -z "$python" ] || ! command -v "$python" >/dev/null || ! fits "$python" || break
+done
+{ [ -n "$python" ] && fits "$python"; } ||
+    fail "this bundle needs Python $python_wanted; give it with --python FILE, or make a bundle for another version" \
+        "需要 Python $python_wanted；请用 --python 指定，或重新制作适合其他版本的安装包"
+"$python" -c "
+import platform, sys
+name, version = platform.libc_ver()
+sys.exit(name != 'glibc' or int(version.split('.')[1]) < $glibc_minor)" ||
+    fail "glibc 2.$glibc_minor or newer is needed" "需要 glibc 2.$glibc_minor 或更新版本"
+"$python" -c 'import venv' 2>/dev/null ||
+    fail "$python has no module venv; on Debian it comes with the package python3" \
+        "$python 缺少 venv 模块；Debian 请安装软件包 python3"
+
+# --- the user, the settings, the data -------------------------------------------------------------
+
+if [ $service = yes ] && ! id inkwell >/dev/null 2>&1; then
+    useradd --system --user-group --no-create-home --home-dir /var/lib/inkwell --shell /usr/sbin/nologin inkwell
+fi
+as_service() {
+    # Nothing of the installer's environment, and no more rights than the service will have.
+    set -- env -i PATH=/usr/bin:/bin LANG=C.UTF-8 ORT_DISABLE_TELEMETRY=1 PYTHONDONTWRITEBYTECODE=1 "$@"
+    if [ $service = yes ]; then
+        setpriv --reuid inkwell --regid inkwell --clear-groups -- "$@"
+    else
+        "$@"
+    fi
+}
+mkdir -p "$settings" "$data" "$prefix/releases"
+if [ ! -e "$settings/inkwell.toml" ]; then
+    sed -e "s|/opt/inkwell|$prefix|g" -e "s|/var/lib/inkwell|$data|g" -e "s|/etc/inkwell|$settings|g" \
+        -e "s|models/MODEL|models/$model|" inkwell.toml >"$settings/inkwell.toml"
+fi
+# For `inkwell key new`, which keeps owner and mode of a file that is there; the settings do not name it yet.
+[ -e "$settings/keys.jsonl" ] || (umask 077 && : >"$settings/keys.jsonl")
+if [ $service = yes ]; then
+    chown root:inkwell "$settings" "$settings/inkwell.toml" "$settings/keys.jsonl"
+    chmod 750 "$settings"
+    chmod 640 "$settings/inkwell.toml" "$settings/keys.jsonl"
+    chown inkwell:inkwell "$data"
+    chmod 750 "$data"
+fi
+
+# --- the release ----------------------------------------------------------------------------------
+
+release=$version-$(sha256sum SHA256SUMS | cut -c 1-12)
+new=$prefix/releases/$release
+if [ ! -e "$new/complete" ]; then
+    rm -rf "$new"
+    "$python" -m venv --without-pip "$new"
+    # pip runs from its own wheel and is not installed: nothing is added to a release later.
+    # A user without a home in the list of users has none for pip to ask about either.
+    env -i PATH="$PATH" HOME="$new" PYTHONDONTWRITEBYTECODE=1 "$new/bin/python" "$(echo wheels/pip-*.whl)/pip" \
+        --isolated --quiet --no-cache-dir --disable-pip-version-check install --no-index --no-deps \
+        --find-links wheels --only-binary :all: --require-hashes --no-compile -r requirements.txt ||
+        fail "packages were not installed, see above" "安装软件包失败，原因见上"
+    "$new/bin/python" -m compileall -q -j 0 "$new/lib" >/dev/null 2>&1 || true
+    cp -R models licences sbom.cdx.json LICENSE README.md nginx.conf uninstall.sh inkwell.service target "$new/"
+fi
+
+# --- does it work: the settings that hold, then a text is embedded and found ----------------------
+
+trial=$(mktemp -d)
+trap 'rm -rf "$trial"' EXIT
+[ $service = no ] || chown inkwell "$trial"
+sed "s|$prefix/current|$new|g" "$settings/inkwell.toml" >"$trial/inkwell.toml"
+chmod 644 "$trial/inkwell.toml"
+try() {
+    command=$1 && shift
+    as_service "$new/bin/python" -m server "$command" --config "$trial/inkwell.toml" --log-level warning "$@"
+}
+works() {
+    # Relative paths in the settings start from their own folder, hence config from the true file.
+    as_service "$new/bin/python" -m server config --config "$settings/inkwell.toml" >/dev/null || return 1
+    printf '人工智能正在改变世界。\n今天天气很好。\n' | try index - --data "$trial/data" >/dev/null || return 1
+    try search 'AI 能做哪些事?' --top-k 1 --json --data "$trial/data" | grep -q 人工智能
+}
+works 2>"$trial/said" || { cat "$trial/said" >&2; false; } || fail "$new is installed and does not work, see above; nothing was switched over to it" \
+    "$new 安装后自检未通过（见上），未切换到新版本"
+: >"$new/complete"
+
+before=$(readlink "$prefix/current" 2>/dev/null || true)
+ln -s "releases/$release" "$prefix/current.new"
+mv -T "$prefix/current.new" "$prefix/current"
+# Of the others the last one stays, to go back to; the same bundle once more takes nothing away.
+[ "$before" = "releases/$release" ] || for old in "$prefix"/releases/*; do
+    case releases/${old##*/} in
+    "releases/$release" | "$before") ;;
+    *) rm -rf "$old" ;;
+    esac
+done
+
+# --- who starts it --------------------------------------------------------------------------------
+
+start="$prefix/current/bin/python -m server serve --config $settings/inkwell.toml"
+say "installed $release in $prefix, settings: $settings/inkwell.toml, data: $data" \
+    "已安装 $release 到 $prefix，设置：$settings/inkwell.toml，数据：$data"
+if [ $service = yes ] && command -v systemctl >/dev/null; then
+    sed -e "s|/opt/inkwell|$prefix|g" inkwell.service >/etc/systemd/system/inkwell.service
+    if [ -d /run/systemd/system ]; then
+        systemctl daemon-reload
+        systemctl enable --quiet inkwell
+        systemctl restart inkwell || fail "the service did not start: journalctl -u inkwell" "服务未能启动：journalctl -u inkwell"
+        say "the service inkwell is running" "服务 inkwell 已启动"
+        exit 0
+    fi
+fi
+say "start it with: $start" "启动命令：$start"

@@ -1,0 +1,80 @@
+"""The machine that a bundle is for, and what of a lock file it needs. Downloads nothing."""
+
+import re
+from dataclasses import dataclass
+
+from packaging.requirements import Requirement
+
+from deploy.errors import BundleError
+
+# The oldest C library whose machines can take every locked wheel (onnxruntime 1.32 and faiss-cpu 1.15
+# ask for it, 2026-11-25): Debian 11, Ubuntu 20.04, RHEL 8 and openEuler 20.03 or newer.
+GLIBC_MINOR = 28
+# The first version of the C library that wheels name for each machine.
+FIRST_MINOR = {"x86_64": 5, "aarch64": 17}
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """python: as in 3.11. machine: as `uname -m` says it."""
+
+    python: str
+    machine: str
+
+    def __post_init__(self) -> None:
+        if self.python not in PYTHONS:
+            raise BundleError(
+                f"Python {self.python} is not one of {', '.join(PYTHONS)}",
+                f"Python 版本 {self.python} 不在 {'、'.join(PYTHONS)} 之中",
+            )
+        if self.machine not in FIRST_MINOR:
+            raise BundleError(
+                f"machine {self.machine} is not one of {', '.join(FIRST_MINOR)}",
+                f"机器架构 {self.machine} 不在 {'、'.join(FIRST_MINOR)} 之中",
+            )
+
+    @property
+    def abi(self) -> str:
+        return "cp" + self.python.replace(".", "")
+
+    @property
+    def platforms(self) -> list[str]:
+        """Tags of the wheels that run there, the newest first."""
+        minors = range(GLIBC_MINOR, FIRST_MINOR[self.machine] - 1, -1)
+        return [f"manylinux_2_{minor}_{self.machine}" for minor in minors]
+
+    @property
+    def markers(self) -> dict[str, str]:
+        """The environment that a requirement's marker is asked about: not this machine's."""
+        return {
+            "python_version": self.python,
+            "python_full_version": f"{self.python}.0",
+            "implementation_name": "cpython",
+            "platform_python_implementation": "CPython",
+            "platform_machine": self.machine,
+            "platform_system": "Linux",
+            "sys_platform": "linux",
+            "os_name": "posix",
+            "extra": "",
+        }
+
+
+def needed(lock: str, target: Target) -> str:
+    """Lines of a lock file that hold for the target, without markers: name==version and its hashes.
+
+    pip itself would judge the markers by the machine that it runs on.
+    """
+    kept = []
+    for entry in re.sub(r"\\\n", " ", lock).splitlines():
+        stated, *hashes = entry.split(" --hash=")
+        if not stated.strip():
+            continue
+        wanted = Requirement(stated.strip())
+        if wanted.marker is None or wanted.marker.evaluate(target.markers):
+            pinned = [
+                f"{wanted.name}{wanted.specifier}",
+                *(f"--hash={each.strip()}" for each in hashes),
+            ]
+            kept.append(" ".join(pinned) + "\n")
+    return "".join(kept)
