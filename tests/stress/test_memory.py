@@ -1,6 +1,5 @@
 """No memory left: RLIMIT_AS of a running server, set a little above what it has."""
 
-import contextlib
 import json
 import resource
 import threading
@@ -50,7 +49,8 @@ def test_request_that_finds_no_memory_fails_alone(toy_artifact: Path, tmp_path: 
             for one in several:
                 one.join(PATIENCE_S)
             assert client.post("/embed", json={"texts": ["墨池"]}).json()["vectors"] == usual
-        print(said)
+        # 400 where the body was still coming, 500 behind that, or a closed connection.
+        assert len(said) == 20 and set(said) <= {400, 500, "RemoteProtocolError", "WriteError"}
         assert client.post("/documents/count", json={}).json() == {"count": 50}
         assert server.process.poll() is None
         resource.prlimit(
