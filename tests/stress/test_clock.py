@@ -59,6 +59,8 @@ def test_date_that_jumps_changes_no_answer_and_nothing_stored(
             assert client.get("/ready").status_code == 200
         count = {"count": len(first) + len(JUMPS_S)}
         assert client.post("/documents/count", json={}).json() == count
+        server.process.terminate()
+        assert server.wait() == 0
     times = [json.loads(line)["time"] for line in audit.read_text().splitlines()]
     here = min(time[:4] for time in times[:3])
     assert {time[:4] for time in times} >= {str(int(here) + years) for years in (1, -30, 40)}
