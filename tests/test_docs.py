@@ -232,8 +232,7 @@ def test_every_test_that_the_faults_name_exists_and_every_fault_names_one() -> N
     assert all(len(row) == 4 and all(row) for row in found)
     for fault, _, _, tests in found:
         named = re.findall(r"\btest_\w+", tests)
-        assert set(named) <= defined, fault
-        assert named or tests == "as kill -9", fault
+        assert named and set(named) <= defined, fault
 
 
 def test_every_test_of_tests_stress_stands_in_a_document() -> None:

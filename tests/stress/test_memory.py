@@ -1,19 +1,24 @@
-"""No memory left: RLIMIT_AS of a running server, set a little above what it has."""
+"""No memory left: for a request, by RLIMIT_AS, and for the process, by a cgroup whose limit kills."""
 
 import json
+import os
 import resource
-import threading
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.server.fakes import PATIENCE_S
+from tests.server.fakes import PATIENCE_S, eventually
 from tests.server.processes import Server, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.stress]
 MEGABYTE = 1 << 20
 SPARE, BODY = 16 * MEGABYTE, 24 * MEGABYTE
+BROKEN = {"RemoteProtocolError", "ReadError", "WriteError"}
+DOCUMENTS = [{"id": str(number), "text": f"墨池 {number}"} for number in range(50)]
 
 
 def leave_little_memory(server: Server) -> None:
@@ -23,41 +28,81 @@ def leave_little_memory(server: Server) -> None:
     resource.prlimit(pid, resource.RLIMIT_AS, (size + SPARE, resource.RLIM_INFINITY))
 
 
+class Group:
+    """A cgroup, of version 1 or 2, for what its members take from now on."""
+
+    def __init__(self, root: Path, limit: str) -> None:
+        self._folder = root / f"inkwell-{os.getpid()}"
+        self._folder.mkdir()
+        (self._folder / limit).write_text(str(SPARE))
+
+    def take(self, pid: int) -> None:
+        (self._folder / "cgroup.procs").write_text(str(pid))
+
+    def close(self) -> None:
+        eventually(lambda: not (self._folder / "cgroup.procs").read_text())
+        self._folder.rmdir()
+
+
+@pytest.fixture
+def group() -> Iterator[Group]:
+    for root, limit in (
+        (Path("/sys/fs/cgroup"), "memory.max"),
+        (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
+    ):
+        controllers = root / "cgroup.controllers"
+        version_2 = controllers.exists() and "memory" in controllers.read_text().split()
+        if version_2 if limit == "memory.max" else (root / limit).exists():
+            try:
+                made = Group(root, limit)
+            except OSError as error:
+                pytest.skip(f"no cgroup can be made here: {error}")
+            yield made
+            made.close()
+            return
+    pytest.skip("there is no cgroup that limits memory here")
+
+
+def huge_body() -> bytes:
+    return json.dumps({"texts": ["墨" * (BODY // 6)]}).encode()
+
+
+def ask_for_too_much(server: Server) -> int | str:
+    """The status, or how the connection ended."""
+    headers = {"content-type": "application/json"}
+    url, content = f"{server.url}/embed", huge_body()
+    try:
+        return httpx.post(url, content=content, headers=headers, timeout=PATIENCE_S).status_code
+    except httpx.TransportError as error:
+        return type(error).__name__
+
+
 def test_request_that_finds_no_memory_fails_alone(toy_artifact: Path, tmp_path: Path) -> None:
-    documents = [{"id": str(number), "text": f"墨池 {number}"} for number in range(50)]
-    huge = json.dumps({"texts": ["墨" * (BODY // 6)]}).encode()
-    said: list[int | str] = []
-
-    def ask_for_too_much(server: Server) -> None:
-        headers = {"content-type": "application/json"}
-        try:
-            answer = httpx.post(
-                f"{server.url}/embed", content=huge, headers=headers, timeout=PATIENCE_S
-            )
-            said.append(answer.status_code)
-        except httpx.TransportError as error:
-            said.append(type(error).__name__)
-
     with serving(toy_artifact, tmp_path) as server, server.client() as client:
-        assert client.post("/documents", json={"documents": documents}).status_code == 200
+        assert client.post("/documents", json={"documents": DOCUMENTS}).status_code == 200
         usual = client.post("/embed", json={"texts": ["墨池"]}).json()["vectors"]
         leave_little_memory(server)
         for _ in range(5):
-            several = [threading.Thread(target=ask_for_too_much, args=[server]) for _ in range(4)]
-            for one in several:
-                one.start()
-            for one in several:
-                one.join(PATIENCE_S)
+            with ThreadPoolExecutor(4) as several:
+                said = list(several.map(ask_for_too_much, [server] * 4))
+            # 400 where the body was still coming, 500 behind that, or a closed connection.
+            assert set(said) <= {400, 500, *BROKEN}
             assert client.post("/embed", json={"texts": ["墨池"]}).json()["vectors"] == usual
-        # 400 where the body was still coming, 500 behind that, or a closed connection.
-        assert len(said) == 20 and set(said) <= {400, 500, "RemoteProtocolError", "WriteError"}
-        assert client.post("/documents/count", json={}).json() == {"count": 50}
+        assert client.post("/documents/count", json={}).json() == {"count": len(DOCUMENTS)}
         assert server.process.poll() is None
-        resource.prlimit(
-            server.process.pid,
-            resource.RLIMIT_AS,
-            (resource.RLIM_INFINITY, resource.RLIM_INFINITY),
-        )
-        said.clear()
-        ask_for_too_much(server)
-        assert said == [200]
+
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(server.process.pid, resource.RLIMIT_AS, unlimited)
+        assert ask_for_too_much(server) == 200
+
+
+def test_process_that_the_kernel_ends_for_its_memory_has_lost_nothing(
+    toy_artifact: Path, tmp_path: Path, group: Group
+) -> None:
+    with serving(toy_artifact, tmp_path) as server, server.client() as client:
+        group.take(server.process.pid)
+        assert client.post("/documents", json={"documents": DOCUMENTS}).status_code == 200
+        assert ask_for_too_much(server) in BROKEN
+        assert server.wait() == -signal.SIGKILL
+    with serving(toy_artifact, tmp_path) as server, server.client() as client:
+        assert client.post("/documents/count", json={}).json() == {"count": len(DOCUMENTS)}
