@@ -17,7 +17,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-torch test-clients bundle test-bundle check fix bench compare shapes lock clean
+.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-torch test-clients bundle test-bundle check fix bench compare shapes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -76,6 +76,10 @@ test-fuzz: dev ## try requests at random: 100,000 broken bodies, 5,000 cases of 
 # Exports the model with 7-bit weights first: two minutes in all.
 test-cpu: dev artifact ## run the model as on a CPU without VNNI (needs Debian's qemu-user)
 	$(RUN) -m pytest -q -m cpu $(ARGS)
+
+# Five minutes on two cores.
+test-stress: dev artifact ## take memory, files, network, time and CPU away from running servers
+	$(RUN) -m pytest -q -m stress $(ARGS)
 
 test-torch: dev install-any ## run the tests of the optimum route
 	$(RUN) -m pip install --quiet --disable-pip-version-check 'sentence-transformers<5.2'

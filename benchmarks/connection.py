@@ -39,13 +39,17 @@ class Owner(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """One persistent connection, with one request under way or none."""
+    """One persistent connection, with one request under way or none.
+
+    retry_after: of the last answer, as it was sent; None where it had none.
+    """
 
     def __init__(self, owner: Owner) -> None:
         self._owner = owner
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport
         self._number: int | None = None
+        self.retry_after: bytes | None = None
 
     def send(self, number: int, request: bytes) -> None:
         self._number = number
@@ -60,6 +64,13 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
+
+    def on_message_begin(self) -> None:
+        self.retry_after = None
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"retry-after":
+            self.retry_after = value
 
     def on_message_complete(self) -> None:
         number, self._number = self._number, None

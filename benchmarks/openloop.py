@@ -7,6 +7,9 @@ every request that should have been sent meanwhile, those that found all connect
 The generator is judged too. `lateness_s` is how long after an intended start it came to the request at
 all; connections have no part in that. Where the 99th percentile is above LATE_MS, the machine had no
 room for the generator, its figures are not the server's, and the run fails.
+
+Every answer must be a 200, unless the server is to be asked for more than it can do: then a 429 that
+says when to come again counts too.
 """
 
 import asyncio
@@ -35,12 +38,21 @@ PATIENCE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One value a request, in the order of the intended starts: float64 (N,)."""
+    """One value a request, in the order of the intended starts: float64 (N,), status int64 (N,)."""
 
     latency_s: Seconds  # From the intended start to the last byte of the answer.
     lateness_s: Seconds  # From the intended start to when the generator came to the request.
+    status: NDArray[np.int64]  # 200 throughout, unless refusals count.
     waited: int  # Requests that found every connection busy.
     cpu: float  # The generator's share of one core.
+
+
+@dataclass(frozen=True, slots=True)
+class Overload:
+    """Refusals count as answers; what takes the place of PATIENCE_S and LATE_MS."""
+
+    patience_s: float
+    late_ms: float
 
 
 def poisson(rate: float, seconds: float, seed: int) -> Seconds:
@@ -62,39 +74,53 @@ def run(
             sys.exit(f"{url}: {failure}")
 
 
-async def drive(url: str, requests: Sequence[bytes], starts: Seconds, connections: int) -> Run:
+async def drive(
+    url: str,
+    requests: Sequence[bytes],
+    starts: Seconds,
+    connections: int,
+    overload: Overload | None = None,
+) -> Run:
     """The same on a running loop; raises Failed."""
-    client = _Client(url, requests, starts.tolist())
+    patience_s, late_ms = (
+        (overload.patience_s, overload.late_ms) if overload else (PATIENCE_S, LATE_MS)
+    )
+    client = _Client(url, requests, starts.tolist(), refusals=overload is not None)
     await client.open(connections)
     cpu, began = time.process_time(), time.perf_counter()
     client.begin()
     try:
-        async with asyncio.timeout(float(starts[-1]) + PATIENCE_S):
+        async with asyncio.timeout(float(starts[-1]) + patience_s):
             await client.done
     except TimeoutError:
-        raise Failed(f"{client.left} requests got no answer in {PATIENCE_S:.0f} s") from None
+        raise Failed(f"{client.left} requests got no answer in {patience_s:.0f} s") from None
     finally:
         client.close()
     cpu = (time.process_time() - cpu) / (time.perf_counter() - began)
-    found = Run(np.array(client.latency_s), np.array(client.lateness_s), client.waited, cpu)
-    late_ms = float(np.percentile(found.lateness_s, 99)) * 1e3
-    if late_ms > LATE_MS:
-        raise Failed(f"1 % of the requests were sent {late_ms:.1f} ms late, {LATE_MS} are allowed")
+    latency_s, lateness_s = np.array(client.latency_s), np.array(client.lateness_s)
+    found = Run(latency_s, lateness_s, np.array(client.status), client.waited, cpu)
+    found_ms = float(np.percentile(found.lateness_s, 99)) * 1e3
+    if found_ms > late_ms:
+        raise Failed(f"1 % of the requests were sent {found_ms:.1f} ms late, {late_ms} are allowed")
     return found
 
 
 class _Client:
     """When to send what, over which connection."""
 
-    def __init__(self, url: str, requests: Sequence[bytes], starts: list[float]) -> None:
+    def __init__(
+        self, url: str, requests: Sequence[bytes], starts: list[float], *, refusals: bool
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._url, self._requests, self._starts = urlsplit(url), requests, starts
+        self._refusals = refusals
         self._next, self._zero = 0, 0.0
         self._free: deque[Connection] = deque()
         self._all: set[Connection] = set()
         self._waiting: deque[int] = deque()
         self._opening: set[asyncio.Task[None]] = set()
         self.latency_s, self.lateness_s = [0.0] * len(starts), [0.0] * len(starts)
+        self.status = [0] * len(starts)
         self.left, self.waited = len(starts), 0
         self.done: asyncio.Future[None] = self._loop.create_future()
 
@@ -131,7 +157,11 @@ class _Client:
 
     def answered(self, connection: "Connection", number: int, status: int) -> None:
         self.latency_s[number] = self._loop.time() - self._zero - self._starts[number]
-        if status != 200:
+        self.status[number] = status
+        if status == 429 and self._refusals:
+            if connection.retry_after is None:
+                self._fail(f"request {number} was refused without a retry-after")
+        elif status != 200:
             self._fail(f"request {number} was answered with {status}")
         self.left -= 1
         if not self.left and not self.done.done():

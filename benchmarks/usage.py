@@ -9,8 +9,21 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 def resident_mb(pid: int) -> float:
     """Memory it holds now, in MiB."""
+    return _status_mb(pid, "VmRSS")
+
+
+def peak_mb(pid: int) -> float:
+    """The most it has held at once since its start, or since `forget_peak`, in MiB."""
+    return _status_mb(pid, "VmHWM")
+
+
+def forget_peak(pid: int) -> None:
+    Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
+
+
+def _status_mb(pid: int, name: str) -> float:
     for line in _read(pid, "status").splitlines():
-        if line.startswith("VmRSS"):
+        if line.startswith(name):
             return int(line.split()[1]) / 1024
     sys.exit(f"process {pid} has ended")
 

@@ -224,6 +224,31 @@ def test_make_help_lists_every_target_with_a_description() -> None:
     assert set(described) == set(PHONY) == TARGETS
 
 
+# --- faults ---------------------------------------------------------------------------------------
+
+
+def test_every_test_that_the_faults_name_exists_and_every_fault_names_one() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py")]
+    defined = set(re.findall(r"def (test_\w+)\(", "\n".join(sources)))
+    found = [row for row in rows("docs/faults.md") if row[0] != "fault"]
+    assert all(len(row) == 4 and all(row) for row in found)
+    for fault, _, _, tests in found:
+        named = re.findall(r"\btest_\w+", tests)
+        assert named and set(named) <= defined, fault
+
+
+def test_every_test_of_tests_stress_stands_in_a_document() -> None:
+    told = text_of("docs/faults.md") + text_of("docs/egress.md")
+    for path in ROOT.glob("tests/stress/test_*.py"):
+        for name in re.findall(r"def (test_\w+)\(", path.read_text(encoding="utf-8")):
+            assert f"`{name}`" in told, name
+
+
+def test_every_locked_package_has_its_telemetry_told() -> None:
+    locked = re.findall(r"^([a-z0-9-]+)==", (ROOT / "locks/run.txt").read_text("utf-8"), re.M)
+    assert set(locked) <= {cells[0] for cells in rows("docs/egress.md")}
+
+
 # --- all documents --------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import openloop, workloads
 from benchmarks.closedloop import LOAD
 from benchmarks.connection import Failed, post
-from benchmarks.openloop import Run, drive, poisson
+from benchmarks.openloop import Overload, Run, drive, poisson
 from tests.answering import BUSY, LAST, OK, Server, serving
 
 # Of a stall: far above what a busy machine adds to a request by itself.
@@ -119,6 +119,24 @@ def test_a_failed_request_fails_the_run(reply: bytes, message: str) -> None:
 
     with pytest.raises(Failed, match=message):
         asyncio.run(scenario())
+
+
+@pytest.mark.usefixtures("patient")
+def test_refusals_that_say_when_to_come_again_count_where_they_are_expected() -> None:
+    said = BUSY.replace(b"\r\n\r\n", b"\r\nRetry-After: 3\r\n\r\n")
+
+    async def scenario(refusal: bytes) -> Run:
+        async with serving() as server:
+            server.answer = lambda number: refusal if number % 2 else OK
+            starts = np.linspace(0, 0.03, 4)
+            overload = Overload(patience_s=60, late_ms=60_000)
+            return await drive(server.url, requests(server.url, 4), starts, 1, overload)
+
+    assert asyncio.run(scenario(said)).status.tolist() == [200, 429, 200, 429]
+    with pytest.raises(Failed, match="request 1 was refused without a retry-after"):
+        asyncio.run(scenario(BUSY))
+    with pytest.raises(Failed, match="request 1 was answered with 500"):
+        asyncio.run(scenario(said.replace(b"429", b"500")))
 
 
 @pytest.mark.usefixtures("patient")

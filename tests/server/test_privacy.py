@@ -12,17 +12,15 @@ from pathlib import Path
 import httpx
 import pytest
 
+from benchmarks import egress
+from benchmarks.egress import STAYS, addresses
 from server.manifest import MANIFEST_FILE
 from tests.server.processes import ROOT, command, environment, serving
 from tests.toys import toy_texts, write_toy_texts
 
-NETWORK_CALLS = ("connect", "bind", "sendto", "sendmsg", "sendmmsg")
 FILE_CALLS = ("open", "openat", "creat", "mkdir", "mkdirat", "rename", "renameat", "renameat2")
-CALLS = ",".join(NETWORK_CALLS + FILE_CALLS)
 WRITES = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|O_APPEND")
 PATH = re.compile(r'"((?:[^"\\]|\\.)*)"')
-LOOPBACK = ('inet_addr("127.0.0.1")', "AF_UNIX", "AF_NETLINK")
-ADDRESS = re.compile(r"sa_family=AF_\w+[^}]*")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +54,7 @@ def environ(home: Path) -> Mapping[str, str]:
 
 
 def tracing(strace: str, trace: Path) -> list[str]:
-    return [strace, "-f", "-qq", "-s", "4096", "-e", f"trace={CALLS}", "-o", str(trace)]
+    return egress.tracing(strace, trace, egress.CALLS + FILE_CALLS)
 
 
 def lines(trace: Path) -> list[str]:
@@ -74,20 +72,10 @@ def written(trace: Path) -> set[Path]:
     return paths
 
 
-def addresses(trace: Path) -> list[str]:
-    """Every socket address that was given to the kernel."""
-    return [
-        address
-        for line in lines(trace)
-        if line.split(None, 1)[1].partition("(")[0] in NETWORK_CALLS
-        for address in ADDRESS.findall(line)
-    ]
-
-
 def check_private(trace: Path, data: Path, home: Path) -> None:
     assert any(MANIFEST_FILE in line for line in lines(trace)), "nothing was traced"
     for address in addresses(trace):
-        assert any(allowed in address for allowed in LOOPBACK), address
+        assert STAYS.search(address), address
     outside = {
         path
         for path in written(trace)
@@ -165,4 +153,4 @@ def test_checks_above_would_notice(strace: str, tmp_path: Path, home: Path) -> N
     subprocess.run([*tracing(strace, trace), sys.executable, "-B", "-c", code], check=True)
     assert {home / "made", home / "dir", home / "new"} <= written(trace)
     (address,) = addresses(trace)
-    assert "192.0.2.1" in address and not any(allowed in address for allowed in LOOPBACK)
+    assert "192.0.2.1" in address and not STAYS.search(address)
