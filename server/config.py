@@ -86,6 +86,14 @@ class Config:
     lanes: int = _setting(
         0, "threads that compute, 0 for one a core", "计算线程数，0 为每核一个", low=0, high=1024
     )
+    # A batch takes 10 ms, a long text of a large model seconds: what takes longer than this never ends.
+    hang_s: int = _setting(
+        30,
+        "seconds after which a batch that does not end is given up",
+        "放弃未结束批次前的秒数",
+        low=1,
+        high=3600,
+    )
     # One carries some 5,000 requests/s of a single text: more only where the cores compute more.
     workers: int = _setting(1, "processes of this server", "服务进程数", low=1, high=256)
     # Past 256 tokens a batch brings no throughput on a CPU and costs others latency.

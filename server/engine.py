@@ -336,7 +336,7 @@ def lanes_for(config: Config, metrics: Metrics, loop: asyncio.AbstractEventLoop)
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(_resolve, jobs)
 
-    return Lanes(metrics, deliver, lane_count(config))
+    return Lanes(metrics, deliver, lane_count(config), config.hang_s)
 
 
 def lane_count(config: Config) -> int:

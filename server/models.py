@@ -9,7 +9,8 @@ from server.config import Config
 from server.encoder import SAME_VECTORS, Model
 from server.engine import Engine, lanes_for, wide_threads
 from server.errors import BadSettings, EmptyInput, ModelNotFound, TaskNotServed
-from server.metrics import Metrics
+from server.lanes import LOOK_S
+from server.metrics import Metrics, now
 from server.types import InputType
 
 # Behind a name and a colon, for clients that can choose nothing but a model: what its texts are.
@@ -54,7 +55,9 @@ class Models:
     ) -> None:
         check(models)
         self._config = config
+        self._loop = loop
         self._lanes = lanes_for(config, metrics, loop)
+        self._look()
         self.engines = [Engine(model, config, metrics, loop, self._lanes) for model in models]
         self.default = self.engines[0]
         self._of_vectors = {engine.manifest.fingerprint: engine for engine in self.engines}
@@ -97,6 +100,17 @@ class Models:
     def with_vectors(self, fingerprint: str) -> Engine | None:
         """The model that makes vectors of this kind, if it is served."""
         return self._of_vectors.get(fingerprint)
+
+    def _look(self) -> None:
+        """Look after lanes that hang, for as long as requests are taken."""
+        if self._lanes.accepting:
+            self._lanes.relieve(now())
+            self._loop.call_later(LOOK_S, self._look)
+
+    @property
+    def sound(self) -> bool:
+        """Whether every lane comes back from what it computes."""
+        return self._lanes.sound
 
     @property
     def accepting(self) -> bool:
