@@ -66,10 +66,12 @@ def create_app(
     """
     metrics = Metrics()
     access = Access(config, metrics)
+    # Given on, and not kept: one that is replaced later must be let go.
+    handed = [models]
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
-        async with _serving(models, config, metrics, access) as served:
+        async with _serving(handed.pop(), config, metrics, access) as served:
             library = Library(folder, served, config, metrics)
             yield {"models": served, "library": library}
             # What is still being written needs the engines.
@@ -81,10 +83,11 @@ def create_app(
 def create_worker_app(models: Sequence[Model], config: Config, metrics: Metrics) -> "App":
     """The app of a process without a data folder: vectors, and nothing of `Call.library`."""
     access = Access(config, metrics)
+    handed = [models]
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
-        async with _serving(models, config, metrics, access) as served:
+        async with _serving(handed.pop(), config, metrics, access) as served:
             # No route of a worker looks at the library.
             yield {"models": served, "library": cast(Library, None)}
 
@@ -96,6 +99,7 @@ async def _serving(
     models: Sequence[Model], config: Config, metrics: Metrics, access: Access
 ) -> AsyncIterator[Models]:
     served = Models(models, config, metrics, asyncio.get_running_loop())
+    del models
     # What is here now stays, and need not be looked at again.
     gc.collect()
     gc.freeze()

@@ -86,7 +86,9 @@ class Engine:
         loop: asyncio.AbstractEventLoop,
         lanes: Lanes,
     ) -> None:
-        self._model = model
+        self.model = model
+        # No longer served: what is still asked is answered, and nothing of it need be remembered.
+        self.retired = False
         self._config = config
         self._metrics = metrics
         self._loop = loop
@@ -104,12 +106,15 @@ class Engine:
             ),
             model.wide,
         )
-        manifest = model.manifest
-        metrics.model.labels(manifest.model_id, manifest.precision, manifest.fingerprint).set(1)
 
     @property
     def manifest(self) -> Manifest:
-        return self._model.manifest
+        return self.model.manifest
+
+    def retire(self) -> None:
+        """Let the lanes forget the model as soon as nothing waits for it."""
+        self.retired = True
+        self._lanes.dismiss(self._tenant)
 
     @property
     def max_texts(self) -> int:
@@ -154,7 +159,7 @@ class Engine:
         """The tokens of each text as a whole, beyond what the model reads; raises a CallerError."""
         self.check(texts)
         _check_told(sum(map(len, texts)), "characters")
-        tell = partial(self._model.tokenizer.tokens, input_type=input_type, special=special)
+        tell = partial(self.model.tokenizer.tokens, input_type=input_type, special=special)
         found: list[list[Token]] = []
         for begin, end in _slices(texts):
             part = texts[begin:end]
@@ -167,7 +172,7 @@ class Engine:
         """The text of each row of token ids; raises a CallerError."""
         size = sum(map(len, ids))
         _check_told(size, "token ids")
-        tell = partial(self._model.tokenizer.decode, skip_special=skip_special)
+        tell = partial(self.model.tokenizer.decode, skip_special=skip_special)
         try:
             return await _beside(size, partial(tell, ids), most=SLICE_CHARACTERS)
         except ValueError as error:
@@ -175,7 +180,7 @@ class Engine:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text as a whole, without special tokens; from any thread."""
-        return self._model.tokenizer.count(texts)
+        return self.model.tokenizer.count(texts)
 
     def check(self, texts: Sequence[str]) -> None:
         """Refuse no texts, an empty one, or more than one request may carry."""
@@ -207,7 +212,7 @@ class Engine:
         # Nobody waits seconds to be told how much too long it is.
         length = "more"
         if len(text) <= HUGE_CHARACTERS:
-            count = partial(self._model.tokenizer.length, text, input_type)
+            count = partial(self.model.tokenizer.length, text, input_type)
             tokens = await _beside(len(text), count, most=SLICE_CHARACTERS)
             length = f"{tokens} tokens, more"
         return TextTooLong(
@@ -240,9 +245,9 @@ class Engine:
     async def _slice_and_tokenize(
         self, texts: Sequence[str], input_type: InputType, keep: Kept
     ) -> Tokens:
-        encode: Callable[[Sequence[str], InputType], Tokens] = self._model.tokenizer.encode
+        encode: Callable[[Sequence[str], InputType], Tokens] = self.model.tokenizer.encode
         if keep == "end":
-            encode = partial(self._model.tokenizer.encode, keep=keep)
+            encode = partial(self.model.tokenizer.encode, keep=keep)
         if sum(map(len, texts)) <= SLICE_CHARACTERS:
             return encode(texts, input_type)
         ids: list[Ids] = []

@@ -46,6 +46,7 @@ LOOK_S = 1.0
 SLOWEST = 10.0
 
 Deliver = Callable[[Sequence[Job]], None]
+Thread = threading.Thread
 Take = Callable[[], "Turn | None"]
 
 
@@ -53,7 +54,7 @@ class Tenant:
     """One model at the lanes; `Lanes.admit` makes it, and only the lanes look inside.
 
     had_s: of the lanes' time, in seconds; one that comes back after a rest claims nothing for it.
-    rate: tokens per second of one lane.
+    rate: tokens per second of one lane. leaving: it is among the lanes' tenants only while texts wait.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Tenant:
         self.queue = Queue(limits, encoder.groups, lanes)
         self.rate = ASSUMED_RATE
         self.had_s = 0.0
+        self.leaving = False
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +80,7 @@ class Turn:
     batch: Batch
     alone: bool
     started: float
-    thread: threading.Thread
+    thread: Thread
     ran_s: float = 0.0
     lost: bool = False
 
@@ -111,7 +113,7 @@ class Lanes:
         self._turns: set[Turn] = set()
         self._looked = now()
         self._hang_s = hang_s
-        self._threads: dict[threading.Thread, Take] = {}
+        self._threads: dict[Thread, Take] = {}
         self._count = count
         metrics.lanes.set(count)
         for place, kind in enumerate(("interactive", "bulk")):
@@ -122,7 +124,7 @@ class Lanes:
         self._start("lane-express", self._next_urgent)
 
     def _start(self, name: str, take: Take) -> None:
-        thread = threading.Thread(target=self._run, args=[take], name=name, daemon=True)
+        thread = Thread(target=self._run, args=[take], name=name, daemon=True)
         self._threads[thread] = take
         thread.start()
 
@@ -132,6 +134,16 @@ class Lanes:
         with self._lock:
             self._tenants.append(tenant)
         return tenant
+
+    def dismiss(self, tenant: Tenant) -> None:
+        """Let a model go when it has nothing to do; it may still be given work, and goes again."""
+        with self._lock:
+            tenant.leaving = True
+            self._let_go(tenant)
+
+    def _let_go(self, tenant: Tenant) -> None:
+        if tenant.leaving and not any(tenant.queue.tokens) and tenant in self._tenants:
+            self._tenants.remove(tenant)
 
     @property
     def accepting(self) -> bool:
@@ -152,6 +164,8 @@ class Lanes:
             if not any(tenant.queue.tokens):
                 tenant.had_s = max(tenant.had_s, self._level_s)
             tenant.queue.add(job, job.arrived, tenant.rate * self._count)
+            if tenant.leaving and tenant not in self._tenants:
+                self._tenants.append(tenant)
 
     def wake(self) -> None:
         """Let lanes that sleep look for work."""
@@ -372,6 +386,7 @@ class Lanes:
             self._busy -= 1
             turn.tenant.had_s += ended - turn.started
             turn.tenant.queue.ended(turn.batch, ended)
+            self._let_go(turn.tenant)
 
 
 def _failed(batch: Batch, message: str) -> list[Job]:

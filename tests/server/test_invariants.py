@@ -59,6 +59,7 @@ TO_THREAD = {
     "engine.py": 1,
     "indexing.py": 1,
     "library.py": 2,
+    "reload.py": 1,
     "remote.py": 1,
     "shelf.py": 5,
 }
@@ -68,11 +69,15 @@ CONNECTS, ASKS = "remote.py", "commands.py"
 # imports `socket`, and uses of it what has neither an address nor a name to connect to.
 PAIRS = "channel.py"
 USED_OF_SOCKET = {"socket", "socketpair", "AF_UNIX", "SOCK_SEQPACKET", "send_fds", "recv_fds"}
+# Sends datagrams to the supervisor that started the server, whose address is no host's, and connects to
+# nobody.
+NOTIFIES = "notify.py"
+NOTIFYING = {"socket", "AF_UNIX", "SOCK_DGRAM"}
 # The only file that starts processes.
 STARTS = "workers.py"
 # Who may import whom: only from a line above its own, and from files beside it on its line.
 LAYERS = (
-    "__init__ errors types metrics sums cpu session hugepages chunking channel usage quota",
+    "__init__ errors types metrics sums cpu session hugepages chunking channel notify usage quota",
     "settings manifest keys audit",
     "config",
     "pieces tokenizer encoder store/*",
@@ -93,7 +98,7 @@ LAYERS = (
     "api/operation",
     "api/shape",
     "api/*",
-    "app wire passing",
+    "app wire passing reload",
     "workers",
     "listener",
     "commands",
@@ -176,21 +181,29 @@ def test_each_heavy_or_delicate_package_is_imported_where_it_belongs(package: st
 def test_nothing_in_the_server_connects_to_anything(name: str) -> None:
     if name == CONNECTS:
         return
-    assert packages(name) & OUTGOING == ({"socket"} if name == PAIRS else set())
+    assert packages(name) & OUTGOING == ({"socket"} if name in (PAIRS, NOTIFIES) else set())
     connecting = attributes(name, *CONNECTING)
     # SQLite's connect opens a file.
     assert connecting == [] or name == "store/database.py"
     assert CONNECTS not in siblings(name) or name == ASKS
 
 
-def test_channel_uses_nothing_of_sockets_that_has_an_address() -> None:
-    used = {
+def used_of_socket(name: str) -> set[str]:
+    return {
         node.attr
-        for node in ast.walk(tree(PAIRS))
+        for node in ast.walk(tree(name))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
         if node.value.id == "socket"
     }
-    assert used == USED_OF_SOCKET
+
+
+def test_supervisor_is_told_by_datagrams_that_cannot_leave_the_machine() -> None:
+    assert used_of_socket(NOTIFIES) == NOTIFYING
+    assert attributes(NOTIFIES, "bind", "listen", "sendto", "connect_ex") == ["sendto"]
+
+
+def test_channel_uses_nothing_of_sockets_that_has_an_address() -> None:
+    assert used_of_socket(PAIRS) == USED_OF_SOCKET
     assert attributes(PAIRS, "bind", "listen", "sendto", "connect_ex") == []
 
 

@@ -1,7 +1,9 @@
 """Several models in one server: named, told apart, and equals at the lanes."""
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -274,3 +276,44 @@ def test_a_model_that_comes_back_from_a_rest_claims_nothing_for_it() -> None:
     lanes.submit(rested, job_of(1))
     lanes.close(PATIENCE_S)
     assert rested.had_s >= 100.0
+
+
+# --- replaced while they serve --------------------------------------------------------------------
+
+
+def test_replaced_model_finishes_what_it_was_asked_and_is_let_go(toy_model: Model) -> None:
+    async def replace() -> None:
+        gate = Gated(toy_model.encoder)
+        old = with_parts(toy_model, encoder=gate, wide=None)
+        new = with_parts(named(toy_model, "new"), encoder=Negative(toy_model.encoder), wide=None)
+        models = Models([old], Config(lanes=1), Metrics(), asyncio.get_running_loop())
+        asked = asyncio.create_task(models.choose("toy").engine.embed(["墨池", "笔"]))
+        await asyncio.to_thread(gate.entered.wait, PATIENCE_S)
+        queued = asyncio.create_task(models.choose("").engine.embed(["墨"]))
+        await asyncio.sleep(0)
+        models.serve([new], "alias")
+        assert models.listed[0] == "new" and models.choose("alias").engine is models.default
+        with pytest.raises(ModelNotFound):
+            models.choose("toy")
+        gate.open()
+        np.testing.assert_allclose(
+            (await asked).vectors, toy_model.embed(["墨池", "笔"]), atol=1e-5
+        )
+        np.testing.assert_allclose((await queued).vectors, toy_model.embed(["墨"]), atol=1e-5)
+        after = await models.default.embed(["墨"])
+        np.testing.assert_allclose(after.vectors, -toy_model.embed(["墨"]), atol=1e-5)
+        kept = weakref.ref(old)
+        del old, asked, queued
+        await asyncio.to_thread(models.close)
+        gc.collect()
+        assert kept() is None
+
+    asyncio.run(replace())
+
+
+def test_model_that_cannot_be_served_beside_the_others_changes_nothing(two: list[Model]) -> None:
+    models = models_of(two)
+    with pytest.raises(BadSettings):
+        models.serve([two[0], two[0]], "")
+    assert models.choose("someone/other").engine.model is two[1]
+    models.close()
