@@ -182,6 +182,7 @@ def _endpoints(
             each.dialect.error_reply,
             config.max_body_bytes,
             metrics,
+            config.read_s,
             any_type=each.any_type,
             needs=each.needs,
             access=None if access is None or access.idle else access,

@@ -10,6 +10,7 @@ import dataclasses
 import ipaddress
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from server.errors import BadSettings
 from server.settings import DEFAULT, FILE, Given, Origin, env_name, gather
 
 DEFAULT_MODEL = Path("models/bge-small-zh-v1.5/onnx-int8")
+MODE = re.compile("[0-7]{3}")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 # What a value that is of another kind is told to be.
 WANTED = {int: ("a whole number", "整数"), str: ("text", "文本"), Path: ("a path", "路径")}
@@ -73,6 +75,11 @@ class Config:
     port: int = _setting(
         8000, "TCP port, 0 takes a free one", "端口，0 表示任选", low=0, high=65535
     )
+    # Besides the port: for a proxy on the same machine, or for those whom the file's mode lets in.
+    unix_socket: Path | None = _setting(
+        None, "Unix socket to listen on as well", "同时监听的 Unix 套接字"
+    )
+    unix_socket_mode: str = _setting("660", "octal mode of its file", "套接字文件的权限（八进制）")
     # The first serves whoever names no model.
     model: ModelPlaces = _setting(
         ModelPlaces([ModelPlace(DEFAULT_MODEL)]),
@@ -128,6 +135,33 @@ class Config:
     max_texts: int = _setting(
         2048, "texts in one request", "单个请求的文本数上限", low=1, high=1 << 20
     )
+    # Each takes a descriptor and some 10 KB while it idles; of each process.
+    max_connections: int = _setting(
+        4096, "connections at once", "同时连接数上限", low=1, high=1 << 20
+    )
+    # A path, a key and what proxies add are 2 KB.
+    max_head_bytes: int = _setting(
+        65_536, "bytes of one request's head", "请求头字节上限", low=1024, high=1 << 24
+    )
+    # A head is one packet: who needs longer means to keep the connection.
+    head_s: int = _setting(
+        10, "seconds for a request's head to come", "等待请求头的秒数", low=1, high=3600
+    )
+    # A person's slowest network pauses less.
+    read_s: int = _setting(
+        30, "seconds without more of a body", "请求体停止到达的容忍秒数", low=1, high=3600
+    )
+    send_s: int = _setting(
+        30,
+        "seconds without more of a reply being taken",
+        "响应停止被读取的容忍秒数",
+        low=1,
+        high=3600,
+    )
+    # More than the 60 s after which nginx closes what it keeps: the client has to be the first.
+    keep_alive_s: int = _setting(
+        75, "seconds a connection may idle", "空闲连接保持秒数", low=1, high=86_400
+    )
     # 2,048 texts of 512 Chinese characters are 3 MB; JSON escapes may double that and more.
     max_body_bytes: int = _setting(
         32 * 1024 * 1024, "bytes of one request's body", "请求体字节上限", low=1024, high=1 << 32
@@ -169,6 +203,11 @@ class Config:
             raise BadSettings(
                 "host is empty; name an address, 0.0.0.0 for all of this machine's",
                 "host 为空；请指定地址，0.0.0.0 表示本机所有地址",
+            )
+        if not MODE.fullmatch(self.unix_socket_mode):
+            raise BadSettings(
+                f"unix_socket_mode {self.unix_socket_mode!r} is not three octal digits such as 660",
+                f"unix_socket_mode {self.unix_socket_mode!r} 不是三位八进制数，例如 660",
             )
         names = [place.name for place in self.model if place.name]
         if len(names) > len(set(names)):

@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import pickle
+import resource
 import signal
 import sys
 from collections.abc import Callable, Set
@@ -27,8 +28,12 @@ from server.metrics import now
 from server.notify import Supervisor
 from server.passing import Adopted, Dealt, Passing
 from server.reload import Reload, take_over
-from server.wire import Protocol
+from server.socketfile import Door
+from server.wire import Limits, Protocol
 from server.workers import Workers
+
+# Files that are open besides connections: collections have some five each.
+OWN_FILES = 1024
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +42,13 @@ def listen(
     app: App, config: Config, workers: Workers, supervisor: Supervisor, reload: Reload
 ) -> None:
     """Serve until stopped; raises BadSettings where the address cannot be had."""
-    protocol = partial(Dealt, workers.turn) if len(workers) else Protocol
-    server = _First(app, config, protocol, workers, supervisor, reload)
+    limits = Limits.of(config)
+    protocol = (
+        partial(Dealt, workers.turn, limits=limits) if len(workers) else partial(Protocol, limits)
+    )
+    _raise_limit_of_files(config.max_connections)
+    door = None if config.unix_socket is None else Door(config.unix_socket, config.unix_socket_mode)
+    server = _First(app, config, protocol, workers, supervisor, reload, door)
     # uvicorn puts its own handlers in place while it runs, then raises what had stopped it again.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
@@ -83,8 +93,19 @@ def _settings(app: App, config: Config, protocol: Any) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         proxy_headers=False,
+        timeout_keep_alive=config.keep_alive_s,
         timeout_graceful_shutdown=config.shutdown_s,
     )
+
+
+def _raise_limit_of_files(connections: int) -> None:
+    """Let the process have as many and its own files, as far as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OWN_FILES
+    if resource.RLIM_INFINITY not in (soft, hard):
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Server(uvicorn.Server):
@@ -104,15 +125,19 @@ class _Server(uvicorn.Server):
         connection = message.connection
         if connection is None:
             return  # There were too many open files to receive it.
-        make = partial(
+        # A client may have left on the way.
+        with contextlib.suppress(OSError):
+            make = self._maker(protocol)
+            await asyncio.get_running_loop().connect_accepted_socket(make, connection)
+
+    def _maker(self, protocol: Callable[..., Protocol]) -> Callable[[], Protocol]:
+        """What makes the protocol of a connection, as uvicorn's own servers do."""
+        return partial(
             protocol,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        # A client may have left on the way.
-        with contextlib.suppress(OSError):
-            await asyncio.get_running_loop().connect_accepted_socket(make, connection)
 
     async def adopted(self) -> None:
         """Until those that have come are connections like any other."""
@@ -129,11 +154,15 @@ class _First(_Server):
         workers: Workers,
         supervisor: Supervisor,
         reload: Reload,
+        door: Door | None,
     ) -> None:
         super().__init__(app, config, protocol)
         self._workers = workers
         self._supervisor = supervisor
         self._reload = reload
+        self._door = door
+        self._protocol = protocol
+        self._limits = Limits.of(config)
         self._asked = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -154,6 +183,9 @@ class _First(_Server):
     async def startup(self, sockets: Any = None) -> None:
         await self._workers.start(self._receive)
         await super().startup(sockets)
+        if self._door is not None:
+            make = self._maker(self._protocol)
+            self.servers.append(await self._door.open(make, self.config.backlog))
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._asked.set)
         self._tasks = [asyncio.create_task(self._reload_when_asked())]
         if self._supervisor.watchdog_s is not None:
@@ -185,12 +217,14 @@ class _First(_Server):
             await asyncio.sleep(watchdog_s / 2)
 
     def _receive(self, message: Message) -> None:
-        self.adopt(message, partial(Adopted, message.content))
+        self.adopt(message, partial(Adopted, message.content, limits=self._limits))
 
     async def shutdown(self, sockets: Any = None) -> None:
         self._supervisor.tell("STOPPING=1", "STATUS=stopping 正在停止")
         for server in self.servers:
             server.close()
+        if self._door is not None:
+            self._door.close()
         await self._workers.stop()
         await self.adopted()
         await super().shutdown(sockets)
@@ -206,9 +240,9 @@ class _Worker(_Server):
         served: Set[bytes],
         page: Callable[[], bytes],
     ) -> None:
-        super().__init__(app, config, Protocol)
+        super().__init__(app, config, partial(Protocol, Limits.of(config)))
         self._channel = channel
-        self._protocol = partial(Passing, channel, served)
+        self._protocol = partial(Passing, channel, served, limits=Limits.of(config))
         self._page = page
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -33,6 +33,8 @@ def another(setting: "dataclasses.Field[Any]", step: int = 1) -> str:
     """A good value that is not the default; another one for another step."""
     if setting.name == "log_level":
         return ("debug", "warning")[step - 1]
+    if setting.name == "unix_socket_mode":
+        return ("600", "666")[step - 1]
     if isinstance(setting.default, int):
         return str(setting.default + step)
     return f"elsewhere-{step}"
@@ -232,6 +234,10 @@ def test_empty_number_is_refused() -> None:
 
 def test_unknown_log_level_names_the_known_ones() -> None:
     check_refused("log_level", "loud", "debug", "info", "warning", "error")
+
+
+def test_mode_that_is_none_is_refused() -> None:
+    check_refused("unix_socket_mode", "rw-rw----", "three octal digits")
 
 
 def test_settings_given_directly_are_checked_too() -> None:

@@ -98,7 +98,7 @@ LAYERS = (
     "api/operation",
     "api/shape",
     "api/*",
-    "app wire passing reload",
+    "app wire passing reload socketfile",
     "workers",
     "listener",
     "commands",
