@@ -45,6 +45,7 @@ def serve(config: Config, arguments: Namespace) -> int:
     from server.notify import Supervisor
     from server.reload import Reload
     from server.store.folder import DataFolder
+    from server.tls import Tls
     from server.workers import Workers, share_of
 
     supervisor = Supervisor.of(arguments.variables, os.getpid())
@@ -52,9 +53,11 @@ def serve(config: Config, arguments: Namespace) -> int:
     if config.keys is None and not on_loopback(config.host):
         log.warning(OPEN, config.host)
     began, config = config, share_of(config, cpu_budget())
-    reload = Reload(
-        began, config, lambda: effective(arguments.variables, flags_given(arguments)).config
-    )
+    tls = Tls.of(config)
+
+    def read() -> Config:
+        return effective(arguments.variables, flags_given(arguments)).config
+
     models = opened(config)
     workers = Workers(config)
     # The app closes it when it ends; this is for one that cannot begin.
@@ -62,7 +65,7 @@ def serve(config: Config, arguments: Namespace) -> int:
         app = create_app(models, config, folder, workers.pages)
         # They are the app's from here on, which may let them go.
         del models
-        listen(app, config, workers, supervisor, reload)
+        listen(app, config, workers, supervisor, Reload(began, config, read, tls), tls)
     return 0
 
 
@@ -71,7 +74,8 @@ def _url(config: Config) -> str:
     if not config.port:
         return ""
     host = "127.0.0.1" if config.host == "0.0.0.0" else config.host
-    return f"http://{f'[{host}]' if ':' in host else host}:{config.port}"
+    scheme = "http" if config.tls_cert is None else "https"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{config.port}"
 
 
 @contextlib.contextmanager

@@ -80,6 +80,15 @@ class Config:
         None, "Unix socket to listen on as well", "同时监听的 Unix 套接字"
     )
     unix_socket_mode: str = _setting("660", "octal mode of its file", "套接字文件的权限（八进制）")
+    tls_cert: Path | None = _setting(
+        None, "certificate chain in PEM: the port speaks HTTPS", "PEM 证书链，启用 HTTPS"
+    )
+    tls_key: Path | None = _setting(
+        None, "its key in PEM, if not in the same file", "PEM 私钥（若不在证书文件中）"
+    )
+    tls_client_ca: Path | None = _setting(
+        None, "who signs the certificates that clients need", "签发客户端证书的 CA"
+    )
     # The first serves whoever names no model.
     model: ModelPlaces = _setting(
         ModelPlaces([ModelPlace(DEFAULT_MODEL)]),
@@ -209,6 +218,7 @@ class Config:
                 f"unix_socket_mode {self.unix_socket_mode!r} is not three octal digits such as 660",
                 f"unix_socket_mode {self.unix_socket_mode!r} 不是三位八进制数，例如 660",
             )
+        _check_tls(self)
         names = [place.name for place in self.model if place.name]
         if len(names) > len(set(names)):
             raise BadSettings(
@@ -332,6 +342,22 @@ def _check(setting: "dataclasses.Field[Any]", value: Any) -> None:
         raise BadSettings(
             f"{setting.name} {value} is outside {low} to {high}",
             f"{setting.name} 的值 {value} 超出 {low} 到 {high} 的范围",
+        )
+
+
+def _check_tls(config: Config) -> None:
+    if config.tls_cert is None and (config.tls_key or config.tls_client_ca):
+        raise BadSettings(
+            "tls_key and tls_client_ca mean nothing without tls_cert; give --tls-cert",
+            "没有 tls_cert 时 tls_key 与 tls_client_ca 不起作用；请给出 --tls-cert",
+        )
+    if config.tls_cert is not None and config.workers > 1:
+        # What is encrypted belongs to one process; a connection could not move to another.
+        raise BadSettings(
+            f"tls_cert works with one process, not with workers {config.workers}; leave one of them"
+            " out, or let a proxy in front speak TLS",
+            f"tls_cert 仅支持单进程，不能与 workers {config.workers} 同用；请去掉其一，"
+            "或由前置代理负责 TLS",
         )
 
 

@@ -29,6 +29,7 @@ from server.notify import Supervisor
 from server.passing import Adopted, Dealt, Passing
 from server.reload import Reload, take_over
 from server.socketfile import Door
+from server.tls import Tls
 from server.wire import Limits, Protocol
 from server.workers import Workers
 
@@ -39,7 +40,12 @@ log = logging.getLogger(__name__)
 
 
 def listen(
-    app: App, config: Config, workers: Workers, supervisor: Supervisor, reload: Reload
+    app: App,
+    config: Config,
+    workers: Workers,
+    supervisor: Supervisor,
+    reload: Reload,
+    tls: Tls | None,
 ) -> None:
     """Serve until stopped; raises BadSettings where the address cannot be had."""
     limits = Limits.of(config)
@@ -48,7 +54,7 @@ def listen(
     )
     _raise_limit_of_files(config.max_connections)
     door = None if config.unix_socket is None else Door(config.unix_socket, config.unix_socket_mode)
-    server = _First(app, config, protocol, workers, supervisor, reload, door)
+    server = _First(app, config, protocol, workers, supervisor, reload, door, tls)
     # uvicorn puts its own handlers in place while it runs, then raises what had stopped it again.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
@@ -78,7 +84,7 @@ def work(
     _Worker(app, config, channel, served, page).run()
 
 
-def _settings(app: App, config: Config, protocol: Any) -> uvicorn.Config:
+def _settings(app: App, config: Config, protocol: Any, tls: Tls | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         host=config.host,
@@ -93,6 +99,7 @@ def _settings(app: App, config: Config, protocol: Any) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         proxy_headers=False,
+        ssl_context_factory=None if tls is None else lambda *_: tls.context,
         timeout_keep_alive=config.keep_alive_s,
         timeout_graceful_shutdown=config.shutdown_s,
     )
@@ -111,8 +118,8 @@ def _raise_limit_of_files(connections: int) -> None:
 class _Server(uvicorn.Server):
     """One that also serves connections which others have accepted."""
 
-    def __init__(self, app: App, config: Config, protocol: Any) -> None:
-        super().__init__(_settings(app, config, protocol))
+    def __init__(self, app: App, config: Config, protocol: Any, tls: Tls | None = None) -> None:
+        super().__init__(_settings(app, config, protocol, tls))
         self._access = app.access
         self._adopting: set[asyncio.Task[None]] = set()
 
@@ -155,8 +162,9 @@ class _First(_Server):
         supervisor: Supervisor,
         reload: Reload,
         door: Door | None,
+        tls: Tls | None,
     ) -> None:
-        super().__init__(app, config, protocol)
+        super().__init__(app, config, protocol, tls)
         self._workers = workers
         self._supervisor = supervisor
         self._reload = reload

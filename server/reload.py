@@ -15,6 +15,7 @@ from server.config import Config
 from server.errors import StartupError
 from server.library import Library
 from server.models import Models, opened
+from server.tls import Tls
 
 # Settings that may change while a server runs; the content of the keys file may too, not its place.
 AT_ONCE = frozenset({"model", "model_alias", "log_level"})
@@ -61,17 +62,24 @@ class Reload:
     read: reads them as they were read at the start; raises BadSettings.
     """
 
-    def __init__(self, began: Config, running: Config, read: Callable[[], Config]) -> None:
+    def __init__(
+        self, began: Config, running: Config, read: Callable[[], Config], tls: Tls | None
+    ) -> None:
         self._began = began
         self._running = running
         self._read = read
+        self._tls = tls
 
     async def run(self, state: Mapping[str, Any], access: Access) -> Config | None:
         """The settings that hold from now on; None where those that were read are impossible."""
         try:
             read = self._read()
             config = merged(self._running, read)
+            if self._tls is not None:
+                self._tls.check()
             await take_over(config, state, access)
+            if self._tls is not None:
+                self._tls.renew()
         except StartupError as error:
             log.error("nothing has changed: %s 未作任何更改：%s", error.english, error.chinese)
             return None

@@ -15,7 +15,7 @@ import httpx
 from tests.server.fakes import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[2]
-RUNNING = re.compile(r"running on http://(\S+):(\d+) ")
+RUNNING = re.compile(r"running on https?://(\S+):(\d+) ")
 
 
 @dataclass

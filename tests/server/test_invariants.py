@@ -73,6 +73,8 @@ USED_OF_SOCKET = {"socket", "socketpair", "AF_UNIX", "SOCK_SEQPACKET", "send_fds
 # nobody.
 NOTIFIES = "notify.py"
 NOTIFYING = {"socket", "AF_UNIX", "SOCK_DGRAM"}
+# Makes contexts for connections that come in, and imports `ssl` for them.
+ENCRYPTS = "tls.py"
 # The only file that starts processes.
 STARTS = "workers.py"
 # Who may import whom: only from a line above its own, and from files beside it on its line.
@@ -80,6 +82,7 @@ LAYERS = (
     "__init__ errors types metrics sums cpu session hugepages chunking channel notify usage quota",
     "settings manifest keys audit",
     "config",
+    "tls",
     "pieces tokenizer encoder store/*",
     "batching width sources",
     "lanes",
@@ -181,7 +184,8 @@ def test_each_heavy_or_delicate_package_is_imported_where_it_belongs(package: st
 def test_nothing_in_the_server_connects_to_anything(name: str) -> None:
     if name == CONNECTS:
         return
-    assert packages(name) & OUTGOING == ({"socket"} if name in (PAIRS, NOTIFIES) else set())
+    allowed = {PAIRS: {"socket"}, NOTIFIES: {"socket"}, ENCRYPTS: {"ssl"}}.get(name, set())
+    assert packages(name) & OUTGOING == allowed
     connecting = attributes(name, *CONNECTING)
     # SQLite's connect opens a file.
     assert connecting == [] or name == "store/database.py"
@@ -200,6 +204,12 @@ def used_of_socket(name: str) -> set[str]:
 def test_supervisor_is_told_by_datagrams_that_cannot_leave_the_machine() -> None:
     assert used_of_socket(NOTIFIES) == NOTIFYING
     assert attributes(NOTIFIES, "bind", "listen", "sendto", "connect_ex") == ["sendto"]
+
+
+def test_encryption_never_touches_a_connection() -> None:
+    """It shakes hands with itself, in memory."""
+    assert attributes(ENCRYPTS, "wrap_socket", "create_default_context") == []
+    assert attributes(ENCRYPTS, "wrap_bio") == ["wrap_bio"] * 2
 
 
 def test_channel_uses_nothing_of_sockets_that_has_an_address() -> None:
