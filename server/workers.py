@@ -155,9 +155,13 @@ class Post:
             stdin=asyncio.subprocess.DEVNULL,
         )
         theirs.close()
-        await self._own.deliver(Kind.CONFIG, pickle.dumps(self._config))
+        config = self._config
+        await self._own.deliver(Kind.CONFIG, pickle.dumps(config))
         await self._ready
         self.channel = self._own
+        if self._config is not config:
+            # It was started with settings that were read again meanwhile.
+            await self.reload(self._config)
 
     def _receive(self, adopt: Adopt, message: Message | None) -> None:
         if message is None:

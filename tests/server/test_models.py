@@ -16,13 +16,13 @@ import pytest
 from server.batching import BatchLimits, Job
 from server.config import Config, ModelPlace, ModelPlaces
 from server.encoder import Model
-from server.errors import BadSettings, ModelNotFound
+from server.errors import BadSettings, InferenceFailed, ModelNotFound
 from server.lanes import Lanes
 from server.metrics import Metrics
 from server.models import Models, check, opened
 from server.types import Encoder, Ids, Vectors
 from tests.server.clients import serving
-from tests.server.fakes import PATIENCE_S, Echo, Gated, with_parts
+from tests.server.fakes import PATIENCE_S, Echo, Gated, eventually, with_parts
 
 LIMITS = BatchLimits(64, 64, 1 << 20, 1 << 20, bulk_patience_s=60.0)
 
@@ -317,3 +317,52 @@ def test_model_that_cannot_be_served_beside_the_others_changes_nothing(two: list
         models.serve([two[0], two[0]], "")
     assert models.choose("someone/other").engine.model is two[1]
     models.close()
+
+
+# --- a computation that hangs ---------------------------------------------------------------------
+
+
+def test_request_whose_batch_hangs_is_answered_and_the_next_ones_are_served(
+    toy_model: Model,
+) -> None:
+    class Once(Gated):
+        """Only its first batch stands at the gate."""
+
+        def encode(self, texts: Sequence[Ids]) -> Vectors:
+            return (
+                toy_model.encoder.encode(texts) if self.entered.is_set() else super().encode(texts)
+            )
+
+    async def ask() -> None:
+        gate = Once(toy_model.encoder)
+        model = with_parts(toy_model, encoder=gate, wide=None)
+        async with serving(model, lanes=1, hang_s=1) as client:
+            try:
+                hung = await client.post("/embed", json={"texts": ["墨池"]})
+                assert hung.status_code == 500
+                assert hung.json()["error"]["code"] == "inference_failed"
+                after = await client.post("/embed", json={"texts": ["墨池"]})
+                assert after.status_code == 200
+                page = (await client.get("/metrics")).text
+                assert "inkwell_hung_lanes_total 1.0" in page
+            finally:
+                gate.open()
+
+    asyncio.run(ask())
+
+
+def test_models_are_not_sound_while_a_lane_hangs(toy_model: Model) -> None:
+    async def hang() -> None:
+        gate = Gated(toy_model.encoder)
+        model = with_parts(toy_model, encoder=gate, wide=None)
+        config = Config(lanes=1, hang_s=1)
+        models = Models([model], config, Metrics(), asyncio.get_running_loop())
+        assert models.sound
+        with pytest.raises(InferenceFailed):
+            await models.default.embed(["墨池"])
+        assert not models.sound
+        gate.open()
+        await asyncio.to_thread(eventually, lambda: models.sound)
+        await asyncio.to_thread(models.close)
+
+    asyncio.run(hang())
