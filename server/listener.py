@@ -211,10 +211,14 @@ class _First(_Server):
             self._asked.clear()
             # systemd compares it with its own CLOCK_MONOTONIC, which on Linux `now` is too.
             self._supervisor.tell("RELOADING=1", f"MONOTONIC_USEC={int(now() * 1e6)}")
-            config = await self._reload.run(self.lifespan.state, self._access)
-            if config is not None:
-                await self._workers.reload(config)
-                log.info("settings read again 已重新读取设置")
+            try:
+                config = await self._reload.run(self.lifespan.state, self._access)
+                if config is not None:
+                    await self._workers.reload(config)
+                    log.info("settings read again 已重新读取设置")
+            except Exception:
+                # The server goes on, and may be told again.
+                log.exception("settings were not read again 重新读取设置失败")
             self._ready()
 
     async def _assure(self, watchdog_s: float) -> None:

@@ -69,6 +69,11 @@ def claim(path: Path) -> Path:
             f"unix_socket {path}: there is no folder {path.parent}",
             f"unix_socket {path}：文件夹 {path.parent} 不存在",
         )
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise BadSettings(
+            f"unix_socket {path}: this user may not write to {path.parent}",
+            f"unix_socket {path}：当前用户无权写入 {path.parent}",
+        )
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise BadSettings(
