@@ -69,10 +69,12 @@ def create_app(
     """
     metrics = Metrics()
     access, tracer = Access(config, metrics), tracer_of(config)
+    # Given on, and not kept: one that is replaced later must be let go.
+    handed = [models]
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
-        async with _serving(models, config, metrics, access, tracer) as served:
+        async with _serving(handed.pop(), config, metrics, access, tracer) as served:
             library = Library(folder, served, config, metrics)
             probing = Probing(library, metrics, lambda: served.idle)
             metrics.stock.ready = partial(probes.is_ready, served, library)
@@ -87,10 +89,11 @@ def create_app(
 def create_worker_app(models: Sequence[Model], config: Config, metrics: Metrics) -> "App":
     """The app of a process without a data folder: vectors, and nothing of `Call.library`."""
     access, tracer = Access(config, metrics), tracer_of(config)
+    handed = [models]
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[State]:
-        async with _serving(models, config, metrics, access, tracer) as served:
+        async with _serving(handed.pop(), config, metrics, access, tracer) as served:
             # No route of a worker looks at the library.
             yield {"models": served, "library": cast(Library, None)}
 
@@ -106,6 +109,7 @@ async def _serving(
     tracer: Tracer | None,
 ) -> AsyncIterator[Models]:
     served = Models(models, config, metrics, asyncio.get_running_loop())
+    del models
     # What is here now stays, and need not be looked at again.
     gc.collect()
     gc.freeze()
@@ -192,6 +196,7 @@ def _endpoints(
             each.dialect.error_reply,
             config.max_body_bytes,
             metrics,
+            config.read_s,
             any_type=each.any_type,
             needs=each.needs,
             access=None if access is None or access.idle else access,

@@ -27,6 +27,7 @@ class Kind(Enum):
     CONNECTION = b"s"  # either: take this connection; what has been read of its next request
     PAGE = b"m"  # first process: how is it going? worker: its page of metrics
     STOP = b"e"  # first process: finish what was accepted
+    RELOAD = b"l"  # first process: these settings hold now, pickled; worker: they do
     QUIET = b"q"  # worker: no more connections will come from here
 
 

@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         environ = os.environ
         config, arguments.origins = effective(environ, flags_given(arguments))
-        arguments.api_key = environ.get(API_KEY)
+        arguments.variables = environ
         logs.start(config)
         command: Command = arguments.command
         return command(config, arguments)

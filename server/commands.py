@@ -7,13 +7,14 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from server.config import Config, as_toml, on_loopback
+from server.config import Config, as_toml, effective, flags_given, on_loopback
 from server.errors import BadArtifact, BadSettings
 from server.metrics import now, wall_s
 from server.settings import API_KEY
@@ -34,22 +35,37 @@ log = logging.getLogger(__name__)
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
-def serve(config: Config, _: Namespace) -> int:
+def serve(config: Config, arguments: Namespace) -> int:
+    # Until there is something to reload; processes that are started ignore it for good.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from server.app import create_app
     from server.cpu import cpu_budget
     from server.listener import listen
     from server.models import opened
+    from server.notify import Supervisor
+    from server.reload import Reload
     from server.store.folder import DataFolder
+    from server.tls import Tls
     from server.workers import Workers, share_of
 
+    supervisor = Supervisor.of(arguments.variables, os.getpid())
+    supervisor.tell("STATUS=loading the models 正在加载模型")
     if config.keys is None and not on_loopback(config.host):
         log.warning(OPEN, config.host)
-    config = share_of(config, cpu_budget())
+    began, config = config, share_of(config, cpu_budget())
+    tls = Tls.of(config)
+
+    def read() -> Config:
+        return effective(arguments.variables, flags_given(arguments)).config
+
     models = opened(config)
     workers = Workers(config)
     # The app closes it when it ends; this is for one that cannot begin.
     with contextlib.closing(DataFolder(config.data, holder=_url(config))) as folder:
-        listen(create_app(models, config, folder, workers.pages), config, workers)
+        app = create_app(models, config, folder, workers.pages)
+        # They are the app's from here on, which may let them go.
+        del models
+        listen(app, config, workers, supervisor, Reload(began, config, read, tls), tls)
     return 0
 
 
@@ -58,7 +74,8 @@ def _url(config: Config) -> str:
     if not config.port:
         return ""
     host = "127.0.0.1" if config.host == "0.0.0.0" else config.host
-    return f"http://{f'[{host}]' if ':' in host else host}:{config.port}"
+    scheme = "http" if config.tls_cert is None else "https"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{config.port}"
 
 
 @contextlib.contextmanager
@@ -90,7 +107,8 @@ def _target(config: Config, arguments: Namespace) -> Iterator[tuple["Target", Ru
 def _secret(arguments: Namespace) -> str | None:
     """The key for --url; raises BadSettings, which never says the key."""
     if arguments.key_file is None:
-        return _checked(arguments.api_key, API_KEY) if arguments.api_key else None
+        given = arguments.variables.get(API_KEY)
+        return _checked(given, API_KEY) if given else None
     try:
         text = arguments.key_file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -20,6 +20,7 @@ from server.errors import BadSettings
 from server.settings import DEFAULT, FILE, Given, Origin, env_name, gather
 
 DEFAULT_MODEL = Path("models/bge-small-zh-v1.5/onnx-int8")
+MODE = re.compile("[0-7]{3}")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("plain", "json")
 URL = re.compile(r"https?://[^/?#\s]+/[^\s]*")
@@ -76,6 +77,20 @@ class Config:
     port: int = _setting(
         8000, "TCP port, 0 takes a free one", "端口，0 表示任选", low=0, high=65535
     )
+    # Besides the port: for a proxy on the same machine, or for those whom the file's mode lets in.
+    unix_socket: Path | None = _setting(
+        None, "Unix socket to listen on as well", "同时监听的 Unix 套接字"
+    )
+    unix_socket_mode: str = _setting("660", "octal mode of its file", "套接字文件的权限（八进制）")
+    tls_cert: Path | None = _setting(
+        None, "certificate chain in PEM: the port speaks HTTPS", "PEM 证书链，启用 HTTPS"
+    )
+    tls_key: Path | None = _setting(
+        None, "its key in PEM, if not in the same file", "PEM 私钥（若不在证书文件中）"
+    )
+    tls_client_ca: Path | None = _setting(
+        None, "who signs the certificates that clients need", "签发客户端证书的 CA"
+    )
     # The first serves whoever names no model.
     model: ModelPlaces = _setting(
         ModelPlaces([ModelPlace(DEFAULT_MODEL)]),
@@ -88,6 +103,14 @@ class Config:
     # 0: one lane a core of the affinity mask and cgroup quota. Fewer leaves cores to others.
     lanes: int = _setting(
         0, "threads that compute, 0 for one a core", "计算线程数，0 为每核一个", low=0, high=1024
+    )
+    # A batch takes 10 ms, a long text of a large model seconds: what takes longer than this never ends.
+    hang_s: int = _setting(
+        30,
+        "seconds after which a batch that does not end is given up",
+        "放弃未结束批次前的秒数",
+        low=1,
+        high=3600,
     )
     # One carries some 5,000 requests/s of a single text: more only where the cores compute more.
     workers: int = _setting(1, "processes of this server", "服务进程数", low=1, high=256)
@@ -122,6 +145,33 @@ class Config:
     # OpenAI's limit; a client that sends more is told to split.
     max_texts: int = _setting(
         2048, "texts in one request", "单个请求的文本数上限", low=1, high=1 << 20
+    )
+    # Each takes a descriptor and some 10 KB while it idles; of each process.
+    max_connections: int = _setting(
+        4096, "connections at once", "同时连接数上限", low=1, high=1 << 20
+    )
+    # A path, a key and what proxies add are 2 KB.
+    max_head_bytes: int = _setting(
+        65_536, "bytes of one request's head", "请求头字节上限", low=1024, high=1 << 24
+    )
+    # A head is one packet: who needs longer means to keep the connection.
+    head_s: int = _setting(
+        10, "seconds for a request's head to come", "等待请求头的秒数", low=1, high=3600
+    )
+    # A person's slowest network pauses less.
+    read_s: int = _setting(
+        30, "seconds without more of a body", "请求体停止到达的容忍秒数", low=1, high=3600
+    )
+    send_s: int = _setting(
+        30,
+        "seconds without more of a reply being taken",
+        "响应停止被读取的容忍秒数",
+        low=1,
+        high=3600,
+    )
+    # More than the 60 s after which nginx closes what it keeps: the client has to be the first.
+    keep_alive_s: int = _setting(
+        75, "seconds a connection may idle", "空闲连接保持秒数", low=1, high=86_400
     )
     # 2,048 texts of 512 Chinese characters are 3 MB; JSON escapes may double that and more.
     max_body_bytes: int = _setting(
@@ -173,6 +223,12 @@ class Config:
                 "host is empty; name an address, 0.0.0.0 for all of this machine's",
                 "host 为空；请指定地址，0.0.0.0 表示本机所有地址",
             )
+        if not MODE.fullmatch(self.unix_socket_mode):
+            raise BadSettings(
+                f"unix_socket_mode {self.unix_socket_mode!r} is not three octal digits such as 660",
+                f"unix_socket_mode {self.unix_socket_mode!r} 不是三位八进制数，例如 660",
+            )
+        _check_tls(self)
         names = [place.name for place in self.model if place.name]
         if len(names) > len(set(names)):
             raise BadSettings(
@@ -304,6 +360,22 @@ def _check(setting: "dataclasses.Field[Any]", value: Any) -> None:
         raise BadSettings(
             f"{setting.name} {value} is outside {low} to {high}",
             f"{setting.name} 的值 {value} 超出 {low} 到 {high} 的范围",
+        )
+
+
+def _check_tls(config: Config) -> None:
+    if config.tls_cert is None and (config.tls_key or config.tls_client_ca):
+        raise BadSettings(
+            "tls_key and tls_client_ca mean nothing without tls_cert; give --tls-cert",
+            "没有 tls_cert 时 tls_key 与 tls_client_ca 不起作用；请给出 --tls-cert",
+        )
+    if config.tls_cert is not None and config.workers > 1:
+        # What is encrypted belongs to one process; a connection could not move to another.
+        raise BadSettings(
+            f"tls_cert works with one process, not with workers {config.workers}; leave one of them"
+            " out, or let a proxy in front speak TLS",
+            f"tls_cert 仅支持单进程，不能与 workers {config.workers} 同用；请去掉其一，"
+            "或由前置代理负责 TLS",
         )
 
 

@@ -87,7 +87,9 @@ class Engine:
         loop: asyncio.AbstractEventLoop,
         lanes: Lanes,
     ) -> None:
-        self._model = model
+        self.model = model
+        # No longer served: what is still asked is answered, and nothing of it need be remembered.
+        self.retired = False
         self._config = config
         self._metrics = metrics
         self._loop = loop
@@ -108,17 +110,20 @@ class Engine:
         metrics.batch_tokens_max.set(config.batch_tokens)
         metrics.queue_tokens_limit.labels("interactive").set(config.interactive_queue_tokens)
         metrics.queue_tokens_limit.labels("bulk").set(config.bulk_queue_tokens)
-        manifest = model.manifest
-        metrics.model.labels(manifest.model_id, manifest.precision, manifest.fingerprint).set(1)
 
     @property
     def manifest(self) -> Manifest:
-        return self._model.manifest
+        return self.model.manifest
+
+    def retire(self) -> None:
+        """Let the lanes forget the model as soon as nothing waits for it."""
+        self.retired = True
+        self._lanes.dismiss(self._tenant)
 
     @cached_property
     def origin(self) -> Origin:
         """What this machine makes of the model."""
-        return origin_here(self._model.self_test_vectors)
+        return origin_here(self.model.self_test_vectors)
 
     @property
     def max_texts(self) -> int:
@@ -163,7 +168,7 @@ class Engine:
         """The tokens of each text as a whole, beyond what the model reads; raises a CallerError."""
         self.check(texts)
         _check_told(sum(map(len, texts)), "characters")
-        tell = partial(self._model.tokenizer.tokens, input_type=input_type, special=special)
+        tell = partial(self.model.tokenizer.tokens, input_type=input_type, special=special)
         found: list[list[Token]] = []
         for begin, end in _slices(texts):
             part = texts[begin:end]
@@ -176,7 +181,7 @@ class Engine:
         """The text of each row of token ids; raises a CallerError."""
         size = sum(map(len, ids))
         _check_told(size, "token ids")
-        tell = partial(self._model.tokenizer.decode, skip_special=skip_special)
+        tell = partial(self.model.tokenizer.decode, skip_special=skip_special)
         try:
             return await _beside(size, partial(tell, ids), most=SLICE_CHARACTERS)
         except ValueError as error:
@@ -184,7 +189,7 @@ class Engine:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text as a whole, without special tokens; from any thread."""
-        return self._model.tokenizer.count(texts)
+        return self.model.tokenizer.count(texts)
 
     def check(self, texts: Sequence[str]) -> None:
         """Refuse no texts, an empty one, or more than one request may carry."""
@@ -216,7 +221,7 @@ class Engine:
         # Nobody waits seconds to be told how much too long it is.
         length = "more"
         if len(text) <= HUGE_CHARACTERS:
-            count = partial(self._model.tokenizer.length, text, input_type)
+            count = partial(self.model.tokenizer.length, text, input_type)
             tokens = await _beside(len(text), count, most=SLICE_CHARACTERS)
             length = f"{tokens} tokens, more"
         return TextTooLong(
@@ -250,9 +255,9 @@ class Engine:
     async def _slice_and_tokenize(
         self, texts: Sequence[str], input_type: InputType, keep: Kept
     ) -> Tokens:
-        encode: Callable[[Sequence[str], InputType], Tokens] = self._model.tokenizer.encode
+        encode: Callable[[Sequence[str], InputType], Tokens] = self.model.tokenizer.encode
         if keep == "end":
-            encode = partial(self._model.tokenizer.encode, keep=keep)
+            encode = partial(self.model.tokenizer.encode, keep=keep)
         if sum(map(len, texts)) <= SLICE_CHARACTERS:
             return encode(texts, input_type)
         ids: list[Ids] = []
@@ -348,7 +353,7 @@ def lanes_for(config: Config, metrics: Metrics, loop: asyncio.AbstractEventLoop)
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(_resolve, jobs)
 
-    return Lanes(metrics, deliver, lane_count(config))
+    return Lanes(metrics, deliver, lane_count(config), config.hang_s)
 
 
 def lane_count(config: Config) -> int:

@@ -13,13 +13,18 @@ one lane more than there are cores takes nothing but interactive work, and only 
 cores with the others: beside a client that sends 256 law articles at a time, a query took 10 ms
 instead of 67 (2026-11-24, medians, two cores).
 
-Promises: every job is answered exactly once, also when its batch raises or the lanes are closed; a
-raised batch fails the jobs in it and the lane lives on.
+A batch that does not end is given up: `relieve`, which somebody calls about once a second, fails its jobs
+and starts another lane in the place of its thread, which nobody can end. Should the thread come back one
+day, it ends by itself.
+
+Promises: every job is answered exactly once, also when its batch raises or hangs or the lanes are closed;
+a raised batch fails the jobs in it and the lane lives on.
 """
 
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from server.batching import Batch, BatchLimits, Item, Job, Queue, tokens_of
@@ -36,17 +41,22 @@ RATE_SMOOTHING = 0.05
 ASSUMED_RATE = 10_000.0
 # Until somebody may have mended what no waiting mends.
 NOT_READY_S = 10
+# Seconds between two calls of `relieve`. What it has not looked at counts for no more than two of them:
+# a process that was stopped for a minute and goes on has no batch that hung for a minute.
+LOOK_S = 1.0
+# A batch may take so many times as long as its tokens usually do, and the seconds of the setting besides.
+SLOWEST = 10.0
 
 Deliver = Callable[[Sequence[Job]], None]
-# Whose batch, the batch, and whether it has the CPU to itself.
-Taken = tuple["Tenant", Batch, bool]
+Thread = threading.Thread
+Take = Callable[[], "Turn | None"]
 
 
 class Tenant:
     """One model at the lanes; `Lanes.admit` makes it, and only the lanes look inside.
 
     had_s: of the lanes' time, in seconds; one that comes back after a rest claims nothing for it.
-    rate: tokens per second of one lane.
+    rate: tokens per second of one lane. leaving: it is among the lanes' tenants only while texts wait.
     """
 
     def __init__(
@@ -58,12 +68,39 @@ class Tenant:
         self.queue = Queue(limits, encoder.groups, lanes)
         self.rate = ASSUMED_RATE
         self.had_s = 0.0
+        self.leaving = False
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """A batch that a thread is computing.
+
+    alone: whether it has the CPU to itself. ran_s: seconds it has been seen to run. lost: given up.
+    """
+
+    tenant: Tenant
+    batch: Batch
+    alone: bool
+    started: float
+    thread: Thread
+    ran_s: float = 0.0
+    lost: bool = False
+
+
+def patience_s(tokens: int, rate: float, hang_s: float) -> float:
+    """Seconds after which a batch of so many tokens hangs, on a lane of `rate` tokens per second."""
+    return hang_s + SLOWEST * tokens / max(rate, 1.0)
 
 
 class Lanes:
-    """`count` threads; `deliver` gets finished jobs, on a lane's thread."""
+    """`count` threads; `deliver` gets finished jobs, on the thread that finished or failed them.
 
-    def __init__(self, metrics: Metrics, deliver: Deliver, count: int) -> None:
+    hang_s: seconds, see `patience_s`.
+    """
+
+    def __init__(
+        self, metrics: Metrics, deliver: Deliver, count: int, hang_s: float = 30.0
+    ) -> None:
         self._metrics = metrics
         self._deliver = deliver
         self._tenants: list[Tenant] = []
@@ -75,21 +112,24 @@ class Lanes:
         self._closing = False
         # What the model served last had had by then.
         self._level_s = 0.0
-        self._threads = [
-            threading.Thread(target=self._run, args=[take], name=name, daemon=True)
-            for name, take in [
-                *((f"lane-{index}", self._next) for index in range(count)),
-                ("lane-express", self._next_urgent),
-            ]
-        ]
+        self._turns: set[Turn] = set()
+        self._looked = now()
+        self._hang_s = hang_s
+        self._threads: dict[Thread, Take] = {}
         self._count = count
         metrics.lanes.set(count)
         metrics.lanes_busy.set_function(lambda: self._busy)
         for place, kind in enumerate(("interactive", "bulk")):
             metrics.queue_tokens.labels(kind).set_function(partial(self._waiting, place))
         metrics.queue_texts.set_function(self._waiting_texts)
-        for thread in self._threads:
-            thread.start()
+        for index in range(count):
+            self._start(f"lane-{index}", self._next)
+        self._start("lane-express", self._next_urgent)
+
+    def _start(self, name: str, take: Take) -> None:
+        thread = Thread(target=self._run, args=[take], name=name, daemon=True)
+        self._threads[thread] = take
+        thread.start()
 
     def admit(self, encoder: Encoder, limits: BatchLimits, wide: Encoder | None = None) -> Tenant:
         """Let another model in."""
@@ -97,6 +137,16 @@ class Lanes:
         with self._lock:
             self._tenants.append(tenant)
         return tenant
+
+    def dismiss(self, tenant: Tenant) -> None:
+        """Let a model go when it has nothing to do; it may still be given work, and goes again."""
+        with self._lock:
+            tenant.leaving = True
+            self._let_go(tenant)
+
+    def _let_go(self, tenant: Tenant) -> None:
+        if tenant.leaving and not any(tenant.queue.tokens) and tenant in self._tenants:
+            self._tenants.remove(tenant)
 
     @property
     def accepting(self) -> bool:
@@ -112,7 +162,7 @@ class Lanes:
 
     def check_alive(self) -> None:
         """Raise NotReady where a lane has ended that nobody has told to."""
-        ended = [thread.name for thread in self._threads if not thread.is_alive()]
+        ended = [thread.name for thread in list(self._threads) if not thread.is_alive()]
         if ended and not self._closing:
             raise NotReady(
                 f"{len(ended)} of {len(self._threads)} lanes have ended; restart the server, and see"
@@ -131,6 +181,8 @@ class Lanes:
             if not any(tenant.queue.tokens):
                 tenant.had_s = max(tenant.had_s, self._level_s)
             tenant.queue.add(job, job.arrived, tenant.rate * self._count)
+            if tenant.leaving and tenant not in self._tenants:
+                self._tenants.append(tenant)
 
     def wake(self) -> None:
         """Let lanes that sleep look for work."""
@@ -149,10 +201,10 @@ class Lanes:
         with self._lock:
             if self._closing or self._busy or self._anything_waits:
                 return False
-            self._busy += 1
             batch = [Item(job, 0, job.ids[0])]
             tenant.queue.began(batch)
-        self._compute(tenant, batch, alone=True)
+            turn = self._begun(tenant, batch, alone=True)
+        self._compute(turn)
         return True
 
     def check_room(self, tenant: Tenant, texts: int, tokens: int) -> None:
@@ -168,7 +220,7 @@ class Lanes:
             self._work.notify_all()
             self._urgent.notify_all()
         deadline = now() + timeout_s
-        for thread in self._threads:
+        for thread in list(self._threads):
             thread.join(max(0.0, deadline - now()))
         with self._lock:
             waiting = [job for tenant in self._tenants for job in tenant.queue.drain()]
@@ -178,18 +230,67 @@ class Lanes:
         if left:
             self._deliver(left)
 
+    # --- lanes that hang --------------------------------------------------------------------------
+
+    @property
+    def sound(self) -> bool:
+        """Whether no thread hangs; one that has been replaced still does, until it comes back."""
+        with self._lock:
+            return not any(turn.lost for turn in self._turns)
+
+    def relieve(self, moment: float) -> None:
+        """Give up batches that hang by `moment`; to be called every LOOK_S seconds."""
+        with self._lock:
+            hanging = [turn for turn in self._turns if self._hangs(turn, moment)]
+            self._looked = moment
+            failed = [job for turn in hanging for job in self._give_up(turn, moment)]
+        if failed:
+            self._deliver(failed)
+
+    def _hangs(self, turn: Turn, moment: float) -> bool:
+        # What a stopped process did not see it run, it did not run.
+        turn.ran_s += max(0.0, min(moment - max(self._looked, turn.started), 2 * LOOK_S))
+        tokens = tokens_of(turn.batch)
+        return not turn.lost and turn.ran_s > patience_s(tokens, turn.tenant.rate, self._hang_s)
+
+    def _give_up(self, turn: Turn, moment: float) -> list[Job]:
+        """Put another thread in the place of the turn's; returns the jobs that failed by this."""
+        texts, tokens = len(turn.batch), tokens_of(turn.batch)
+        log.error(
+            "a batch of %d texts, %d tokens, has run for %.0f s: its requests fail and another lane"
+            " starts; restart the server if this happens again"
+            " %d 条文本（%d token）的一批已运行 %.0f 秒：相关请求返回错误，并启动新的计算线程；"
+            "如再次发生请重启服务",
+            *(texts, tokens, turn.ran_s) * 2,
+        )
+        self._over(turn, moment)
+        turn.lost = True
+        self._turns.add(turn)
+        self._metrics.hung_lanes.inc()
+        self._start(turn.thread.name, self._threads.pop(turn.thread))
+        return _failed(turn.batch, f"the computation did not end within {turn.ran_s:.0f} s")
+
     # --- the lane's side --------------------------------------------------------------------------
 
-    def _run(self, take: Callable[[], Taken | None]) -> None:
-        while (taken := take()) is not None:
-            tenant, batch, alone = taken
-            if finished := self._compute(tenant, batch, alone=alone):
+    def _run(self, take: Take) -> None:
+        while (turn := take()) is not None:
+            if finished := self._compute(turn):
                 self._deliver(finished)
+            if turn.lost:
+                return
 
-    def _compute(self, tenant: Tenant, batch: Batch, *, alone: bool) -> list[Job]:
+    def _begun(self, tenant: Tenant, batch: Batch, *, alone: bool) -> Turn:
+        """Of a batch that the current thread computes now; the lock is held."""
+        self._busy += 1
+        turn = Turn(tenant, batch, alone, now(), threading.current_thread())
+        self._turns.add(turn)
+        return turn
+
+    def _compute(self, turn: Turn) -> list[Job]:
         """Run a batch; returns the jobs that are finished or failed with it."""
+        tenant, batch = turn.tenant, turn.batch
         encoder = tenant.encoder
-        if alone and tenant.wide is not None and tenant.width.choose():
+        if turn.alone and tenant.wide is not None and tenant.width.choose():
             encoder = tenant.wide
         started = now()
         try:
@@ -197,17 +298,15 @@ class Lanes:
         except Exception as error:
             log.exception("a batch of %d texts failed", len(batch))
             self._metrics.failed_batches.inc()
-            return self._fail(
-                tenant, batch, started, f"the computation failed: {type(error).__name__}"
-            )
+            return self._fail(turn, f"the computation failed: {type(error).__name__}")
         ended = now()
-        if alone:
+        if turn.alone:
             tokens = tokens_of(batch)
             wide = encoder is tenant.wide
             tenant.width.observe(wide=wide, tokens=tokens, seconds=ended - started)
-        return self._complete(tenant, batch, vectors, started, ended)
+        return self._complete(turn, vectors, started, ended)
 
-    def _next(self) -> Taken | None:
+    def _next(self) -> Turn | None:
         """The next batch, after sleeping until there is one, and whether it has the CPU to itself.
 
         None when the lanes are closing and all is done.
@@ -221,19 +320,16 @@ class Lanes:
                 self._idle -= 1
             if self._waiting(0) and self._bulk_running:
                 self._urgent.notify()
-            self._busy += 1
-            tenant, batch = taken
-            return tenant, batch, self._busy == 1 and not self._anything_waits
+            return self._begun(*taken, alone=not self._busy and not self._anything_waits)
 
-    def _next_urgent(self) -> Taken | None:
+    def _next_urgent(self) -> Turn | None:
         """The next interactive batch that would have to wait for bulk work; see `_next`."""
         with self._lock:
             while (taken := self._take_urgent()) is None:
                 if self._closing:
                     return None
                 self._urgent.wait()
-            self._busy += 1
-            return *taken, False
+            return self._begun(*taken, alone=False)
 
     def _take(self) -> tuple[Tenant, Batch] | None:
         moment, tenants = now(), self._tenants
@@ -275,18 +371,16 @@ class Lanes:
             raise ValueError(f"vectors of shape {vectors.shape} for {len(batch)} texts")
         return vectors
 
-    def _complete(
-        self, tenant: Tenant, batch: Batch, vectors: Vectors, started: float, ended: float
-    ) -> list[Job]:
-        tokens = tokens_of(batch)
-        self._metrics.batch_texts.observe(len(batch))
+    def _complete(self, turn: Turn, vectors: Vectors, started: float, ended: float) -> list[Job]:
+        tokens = tokens_of(turn.batch)
+        self._metrics.batch_texts.observe(len(turn.batch))
         self._metrics.batch_tokens.observe(tokens)
         finished = []
         with self._lock:
-            self._over(tenant, batch, started, ended)
+            self._over(turn, ended)
             rate = tokens / max(ended - started, 1e-6)
-            tenant.rate += RATE_SMOOTHING * (rate - tenant.rate)
-            for item, vector in zip(batch, vectors, strict=True):
+            turn.tenant.rate += RATE_SMOOTHING * (rate - turn.tenant.rate)
+            for item, vector in zip(turn.batch, vectors, strict=True):
                 job = item.job
                 if job.error is not None:
                     continue
@@ -298,18 +392,26 @@ class Lanes:
                     finished.append(job)
         return finished
 
-    def _fail(self, tenant: Tenant, batch: Batch, started: float, message: str) -> list[Job]:
-        failed = []
+    def _fail(self, turn: Turn, message: str) -> list[Job]:
         with self._lock:
-            self._over(tenant, batch, started, now())
-            for item in batch:
-                if item.job.error is None:
-                    item.job.error = InferenceFailed(message)
-                    failed.append(item.job)
-        return failed
+            self._over(turn, now())
+            return _failed(turn.batch, message)
 
-    def _over(self, tenant: Tenant, batch: Batch, started: float, ended: float) -> None:
-        self._busy -= 1
-        tenant.had_s += ended - started
-        self._metrics.lane_busy_seconds.inc(ended - started)
-        tenant.queue.ended(batch, ended)
+    def _over(self, turn: Turn, ended: float) -> None:
+        self._turns.discard(turn)
+        if not turn.lost:
+            self._busy -= 1
+            turn.tenant.had_s += ended - turn.started
+            self._metrics.lane_busy_seconds.inc(ended - turn.started)
+            turn.tenant.queue.ended(turn.batch, ended)
+            self._let_go(turn.tenant)
+
+
+def _failed(batch: Batch, message: str) -> list[Job]:
+    """The jobs of a batch that had not failed before; the lock is held."""
+    failed = []
+    for item in batch:
+        if item.job.error is None:
+            item.job.error = InferenceFailed(message)
+            failed.append(item.job)
+    return failed

@@ -134,6 +134,10 @@ class Library:
                 shelf.gone = False
                 self._shelves[name] = shelf
 
+    def forget_queries(self) -> None:
+        """To be called when models have been replaced."""
+        self._queries.forget_retired()
+
     # --- embedding anew -------------------------------------------------------------------------------
 
     def reindex(self, name: str, chunks: ChunkRules | None, engine: Engine) -> Reindexing:

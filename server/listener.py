@@ -7,7 +7,10 @@ connections with them; a worker only knows what it is told over its channel.
 
 import asyncio
 import contextlib
+import logging
 import os
+import pickle
+import resource
 import signal
 import sys
 from collections.abc import Callable, Set
@@ -16,20 +19,42 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
-from starlette.types import ASGIApp
 
+from server.app import App
 from server.channel import Channel, Kind, Message
 from server.config import Config
-from server.errors import BadSettings
+from server.errors import BadSettings, StartupError
+from server.metrics import now
+from server.notify import Supervisor
 from server.passing import Adopted, Dealt, Passing
-from server.wire import Protocol
+from server.reload import Reload, take_over
+from server.socketfile import Door
+from server.tls import Tls
+from server.wire import Limits, Protocol
 from server.workers import Workers
 
+# Files that are open besides connections: collections have some five each.
+OWN_FILES = 1024
 
-def listen(app: ASGIApp, config: Config, workers: Workers) -> None:
+log = logging.getLogger(__name__)
+
+
+def listen(
+    app: App,
+    config: Config,
+    workers: Workers,
+    supervisor: Supervisor,
+    reload: Reload,
+    tls: Tls | None,
+) -> None:
     """Serve until stopped; raises BadSettings where the address cannot be had."""
-    protocol = partial(Dealt, workers.turn) if len(workers) else Protocol
-    server = _First(_settings(app, config, protocol), workers)
+    limits = Limits.of(config)
+    protocol = (
+        partial(Dealt, workers.turn, limits=limits) if len(workers) else partial(Protocol, limits)
+    )
+    _raise_limit_of_files(config.max_connections)
+    door = None if config.unix_socket is None else Door(config.unix_socket, config.unix_socket_mode)
+    server = _First(app, config, protocol, workers, supervisor, reload, door, tls)
     # uvicorn puts its own handlers in place while it runs, then raises what had stopped it again.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
@@ -47,7 +72,7 @@ def listen(app: ASGIApp, config: Config, workers: Workers) -> None:
 
 
 def work(
-    app: ASGIApp, config: Config, channel: Channel, served: Set[bytes], page: Callable[[], bytes]
+    app: App, config: Config, channel: Channel, served: Set[bytes], page: Callable[[], bytes]
 ) -> None:
     """Serve the connections that come over the channel until it says stop, or closes.
 
@@ -56,10 +81,10 @@ def work(
     for number in (signal.SIGTERM, signal.SIGINT):
         # They are also sent to whole groups of processes; what they mean, the first process says.
         signal.signal(number, signal.SIG_IGN)
-    _Worker(_settings(app, config, Protocol), channel, served, page).run()
+    _Worker(app, config, channel, served, page).run()
 
 
-def _settings(app: ASGIApp, config: Config, protocol: Any) -> uvicorn.Config:
+def _settings(app: App, config: Config, protocol: Any, tls: Tls | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         host=config.host,
@@ -74,15 +99,28 @@ def _settings(app: ASGIApp, config: Config, protocol: Any) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         proxy_headers=False,
+        ssl_context_factory=None if tls is None else lambda *_: tls.context,
+        timeout_keep_alive=config.keep_alive_s,
         timeout_graceful_shutdown=config.shutdown_s,
     )
+
+
+def _raise_limit_of_files(connections: int) -> None:
+    """Let the process have as many and its own files, as far as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OWN_FILES
+    if resource.RLIM_INFINITY not in (soft, hard):
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Server(uvicorn.Server):
     """One that also serves connections which others have accepted."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
+    def __init__(self, app: App, config: Config, protocol: Any, tls: Tls | None = None) -> None:
+        super().__init__(_settings(app, config, protocol, tls))
+        self._access = app.access
         self._adopting: set[asyncio.Task[None]] = set()
 
     def adopt(self, message: Message, protocol: Callable[..., Protocol]) -> None:
@@ -94,15 +132,19 @@ class _Server(uvicorn.Server):
         connection = message.connection
         if connection is None:
             return  # There were too many open files to receive it.
-        make = partial(
+        # A client may have left on the way.
+        with contextlib.suppress(OSError):
+            make = self._maker(protocol)
+            await asyncio.get_running_loop().connect_accepted_socket(make, connection)
+
+    def _maker(self, protocol: Callable[..., Protocol]) -> Callable[[], Protocol]:
+        """What makes the protocol of a connection, as uvicorn's own servers do."""
+        return partial(
             protocol,
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-        # A client may have left on the way.
-        with contextlib.suppress(OSError):
-            await asyncio.get_running_loop().connect_accepted_socket(make, connection)
 
     async def adopted(self) -> None:
         """Until those that have come are connections like any other."""
@@ -111,9 +153,26 @@ class _Server(uvicorn.Server):
 
 
 class _First(_Server):
-    def __init__(self, config: uvicorn.Config, workers: Workers) -> None:
-        super().__init__(config)
+    def __init__(
+        self,
+        app: App,
+        config: Config,
+        protocol: Any,
+        workers: Workers,
+        supervisor: Supervisor,
+        reload: Reload,
+        door: Door | None,
+        tls: Tls | None,
+    ) -> None:
+        super().__init__(app, config, protocol, tls)
         self._workers = workers
+        self._supervisor = supervisor
+        self._reload = reload
+        self._door = door
+        self._protocol = protocol
+        self._limits = Limits.of(config)
+        self._asked = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop, and end at once if stopping already: nothing that was acknowledged can be lost."""
@@ -125,18 +184,59 @@ class _First(_Server):
         try:
             await super().serve(sockets)
         finally:
+            for task in self._tasks:
+                task.cancel()
             await self._workers.end()
 
     async def startup(self, sockets: Any = None) -> None:
         await self._workers.start(self._receive)
         await super().startup(sockets)
+        if self._door is not None:
+            make = self._maker(self._protocol)
+            self.servers.append(await self._door.open(make, self.config.backlog))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._asked.set)
+        self._tasks = [asyncio.create_task(self._reload_when_asked())]
+        if self._supervisor.watchdog_s is not None:
+            self._tasks.append(asyncio.create_task(self._assure(self._supervisor.watchdog_s)))
+        self._ready()
+
+    def _ready(self) -> None:
+        names = ", ".join(engine.model.name for engine in self.lifespan.state["models"].engines)
+        self._supervisor.tell("READY=1", f"STATUS=serving 正在服务: {names}")
+
+    async def _reload_when_asked(self) -> None:
+        """Asked several times meanwhile, it is done once more."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            # systemd compares it with its own CLOCK_MONOTONIC, which on Linux `now` is too.
+            self._supervisor.tell("RELOADING=1", f"MONOTONIC_USEC={int(now() * 1e6)}")
+            try:
+                config = await self._reload.run(self.lifespan.state, self._access)
+                if config is not None:
+                    await self._workers.reload(config)
+                    log.info("settings read again 已重新读取设置")
+            except Exception:
+                # The server goes on, and may be told again.
+                log.exception("settings were not read again 重新读取设置失败")
+            self._ready()
+
+    async def _assure(self, watchdog_s: float) -> None:
+        """Tell the supervisor twice in its time that the loop turns and the lanes come back."""
+        while True:
+            if self.lifespan.state["models"].sound:
+                self._supervisor.tell("WATCHDOG=1")
+            await asyncio.sleep(watchdog_s / 2)
 
     def _receive(self, message: Message) -> None:
-        self.adopt(message, partial(Adopted, message.content))
+        self.adopt(message, partial(Adopted, message.content, limits=self._limits))
 
     async def shutdown(self, sockets: Any = None) -> None:
+        self._supervisor.tell("STOPPING=1", "STATUS=stopping 正在停止")
         for server in self.servers:
             server.close()
+        if self._door is not None:
+            self._door.close()
         await self._workers.stop()
         await self.adopted()
         await super().shutdown(sockets)
@@ -146,14 +246,15 @@ class _First(_Server):
 class _Worker(_Server):
     def __init__(
         self,
-        config: uvicorn.Config,
+        app: App,
+        config: Config,
         channel: Channel,
         served: Set[bytes],
         page: Callable[[], bytes],
     ) -> None:
-        super().__init__(config)
+        super().__init__(app, config, partial(Protocol, Limits.of(config)))
         self._channel = channel
-        self._protocol = partial(Passing, channel, served)
+        self._protocol = partial(Passing, channel, served, limits=Limits.of(config))
         self._page = page
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -173,8 +274,25 @@ class _Worker(_Server):
         elif message.kind is Kind.PAGE:
             with contextlib.suppress(OSError):
                 self._channel.send(Kind.PAGE, self._page())
+        elif message.kind is Kind.RELOAD:
+            self._reloading = asyncio.create_task(self._take_over(pickle.loads(message.content)))
         elif message.kind is Kind.STOP:
             self.should_exit = True
+
+    async def _take_over(self, config: Config) -> None:
+        try:
+            await take_over(config, self.lifespan.state, self._access)
+        except StartupError as error:
+            # The first process could: whoever takes this one's place begins with the new settings.
+            log.error("%s %s", error.english, error.chinese)
+            self.should_exit = True
+        await self._channel.deliver(Kind.RELOAD)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to end; a process with a thread that hangs does, and is started again."""
+        if not self.lifespan.state["models"].sound:
+            self.should_exit = True
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: Any = None) -> None:
         await self.adopted()

@@ -68,6 +68,7 @@ class Metrics:
         self.audit_lost = self._counter("audit_lost_lines", "Audit lines that were not written")
         self.abandoned = self._counter("abandoned", "Requests whose client left before the answer")
         self.failed_batches = self._counter("failed_batches", "Batches whose computation raised")
+        self.hung_lanes = self._counter("hung_lanes", "Lanes that hung and were replaced")
         self.queue_seconds = self._histogram(
             "queue_seconds", "Time a request waited for its first batch", SECONDS
         )

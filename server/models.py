@@ -5,11 +5,13 @@ import logging
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
-from server.config import Config
+from server.config import Config, ModelPlace
 from server.encoder import SAME_VECTORS, Model
 from server.engine import Engine, lanes_for, wide_threads
 from server.errors import BadSettings, EmptyInput, ModelNotFound, TaskNotServed
-from server.metrics import Metrics
+from server.lanes import LOOK_S
+from server.manifest import MANIFEST_FILE, parse_manifest
+from server.metrics import Metrics, now
 from server.types import InputType
 
 # Behind a name and a colon, for clients that can choose nothing but a model: what its texts are.
@@ -52,18 +54,41 @@ class Models:
         metrics: Metrics,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        check(models)
         self._config = config
+        self._metrics = metrics
+        self._loop = loop
         self._lanes = lanes_for(config, metrics, loop)
-        self.engines = [Engine(model, config, metrics, loop, self._lanes) for model in models]
+        self.engines: list[Engine] = []
+        self.serve(models, config.model_alias)
+        self._look()
+
+    def serve(self, models: Sequence[Model], alias: str) -> None:
+        """Have these models answer from now on; raises BadSettings, and then nothing has changed.
+
+        alias: another name for the first. A model that is not among them finishes what it was asked.
+        """
+        check(models)
+        known = {engine.model: engine for engine in self.engines}
+        self.engines = [
+            known.pop(model) if model in known else self._engine(model) for model in models
+        ]
+        for engine in known.values():
+            engine.retire()
         self.default = self.engines[0]
+        self.alias = alias
         self._of_vectors = {engine.manifest.fingerprint: engine for engine in self.engines}
         self._choices: dict[str, Choice] = {}
         self.listed: list[str] = []
-        for model, engine in zip(models, self.engines, strict=True):
-            alias = config.model_alias if engine is self.default else ""
-            self._name(engine, model.name, alias)
+        self._metrics.model.clear()
+        for engine in self.engines:
+            manifest = engine.manifest
+            labels = manifest.model_id, manifest.precision, manifest.fingerprint
+            self._metrics.model.labels(*labels).set(1)
+            self._name(engine, engine.model.name, alias if engine is self.default else "")
         self._choices[""] = Choice(self.listed[0], self.default, None)
+
+    def _engine(self, model: Model) -> Engine:
+        return Engine(model, self._config, self._metrics, self._loop, self._lanes)
 
     def _name(self, engine: Engine, name: str, alias: str) -> None:
         model_id = engine.manifest.model_id
@@ -98,6 +123,17 @@ class Models:
         """The model that makes vectors of this kind, if it is served."""
         return self._of_vectors.get(fingerprint)
 
+    def _look(self) -> None:
+        """Look after lanes that hang, for as long as requests are taken."""
+        if self._lanes.accepting:
+            self._lanes.relieve(now())
+            self._loop.call_later(LOOK_S, self._look)
+
+    @property
+    def sound(self) -> bool:
+        """Whether every lane comes back from what it computes."""
+        return self._lanes.sound
+
     @property
     def accepting(self) -> bool:
         """Whether new requests are taken: false once it is closing."""
@@ -129,15 +165,31 @@ class Models:
         self._lanes.close(self._config.shutdown_s)
 
 
-def opened(config: Config) -> list[Model]:
-    """Every artifact that the settings name; raises BadArtifact or BadSettings."""
+def opened(config: Config, served: Sequence[Model] = ()) -> list[Model]:
+    """Every artifact that the settings name; raises BadArtifact or BadSettings.
+
+    served: opened before; those whose artifact and name are as they were stay as they are.
+    """
     threads = wide_threads(config)
-    models = [Model(place.folder, threads, place.name) for place in config.model]
+    models = [
+        _same(place, served) or Model(place.folder, threads, place.name) for place in config.model
+    ]
     check(models)
     for model in models:
-        if model.self_test_cosine < SAME_VECTORS:
+        if model not in served and model.self_test_cosine < SAME_VECTORS:
             log.warning(OTHER_VECTORS, model.name, model.self_test_cosine)
     return models
+
+
+def _same(place: ModelPlace, served: Sequence[Model]) -> Model | None:
+    """The served model that this artifact would make again."""
+    if not served:
+        return None
+    manifest = parse_manifest(place.folder / MANIFEST_FILE)
+    name = place.name or manifest.model_id
+    # The manifest has the hash of every file.
+    same = (model for model in served if model.manifest == manifest and model.name == name)
+    return next(same, None)
 
 
 def check(models: Sequence[Model]) -> None:

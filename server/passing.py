@@ -99,6 +99,8 @@ class Passing(Protocol):
         self._unset_keepalive_if_required()
         self._waiting += data
         self._read_on()
+        if self._waiting:
+            self.expect_head()
 
     def _read_on(self) -> None:
         """Parse what waits, up to a request that must move."""

@@ -89,9 +89,14 @@ class QueryVectors:
         finally:
             del self._coming[key]
 
+    def forget_retired(self) -> None:
+        """Forget vectors of models that are no longer served, and with them the models."""
+        for key in [key for key in self._held if key[0].retired]:
+            self._bytes -= _size(key, self._held.pop(key))
+
     def _remember(self, key: Key, vector: Vectors) -> None:
         size = _size(key, vector)
-        if size > self._max_bytes or key in self._held:
+        if size > self._max_bytes or key in self._held or key[0].retired:
             return
         # A row of a batch would keep the whole batch alive.
         self._held[key] = vector.copy()

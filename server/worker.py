@@ -41,7 +41,10 @@ def _work(config: Config, channel: Channel) -> int:
         return 1
     metrics = Metrics()
     served = {each.path.encode() for each in of_vectors(config) if "{" not in each.path}
-    work(create_worker_app(models, config, metrics), config, channel, served, metrics.render)
+    app = create_worker_app(models, config, metrics)
+    # They are the app's from here on, which may let them go.
+    del models
+    work(app, config, channel, served, metrics.render)
     return 0
 
 

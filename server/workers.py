@@ -100,6 +100,10 @@ class Workers:
         await asyncio.gather(*(post.ask() for post in self._posts))
         return [self._past, *(post.page for post in self._posts)] if self._posts else []
 
+    async def reload(self, config: Config) -> None:
+        """Return when each serves by these settings; one that cannot ends, and is started again."""
+        await asyncio.gather(*(post.reload(config) for post in self._posts))
+
     async def stop(self) -> None:
         """Let each finish what it accepted; return when no more connections come from them."""
         self._let_go()
@@ -135,6 +139,7 @@ class Post:
         self._own: Channel | None = None
         self._ready: asyncio.Future[None]
         self._told = asyncio.Event()
+        self._reloaded = asyncio.Event()
         self._quiet = asyncio.Event()
 
     async def start(self, adopt: Adopt) -> None:
@@ -150,15 +155,20 @@ class Post:
             stdin=asyncio.subprocess.DEVNULL,
         )
         theirs.close()
-        await self._own.deliver(Kind.CONFIG, pickle.dumps(self._config))
+        config = self._config
+        await self._own.deliver(Kind.CONFIG, pickle.dumps(config))
         await self._ready
         self.channel = self._own
+        if self._config is not config:
+            # It was started with settings that were read again meanwhile.
+            await self.reload(self._config)
 
     def _receive(self, adopt: Adopt, message: Message | None) -> None:
         if message is None:
             self.channel = None
             self._quiet.set()
             self._told.set()
+            self._reloaded.set()
             if not self._ready.done():
                 self._ready.set_exception(_no_word(self.number))
         elif message.kind is Kind.CONNECTION:
@@ -166,7 +176,11 @@ class Post:
         elif message.kind is Kind.PAGE:
             self.page = message.content.decode()
             self._told.set()
+        elif message.kind is Kind.RELOAD:
+            self._reloaded.set()
         elif message.kind is Kind.QUIET:
+            # It may end by itself.
+            self.channel = None
             self._quiet.set()
         elif message.kind is Kind.FAILED:
             self._ready.set_exception(StartupError(*json.loads(message.content)))
@@ -183,6 +197,13 @@ class Post:
         with contextlib.suppress(OSError, TimeoutError):
             if self.channel is not None and self.channel.send(Kind.PAGE):
                 await asyncio.wait_for(self._told.wait(), PAGE_S)
+
+    async def reload(self, config: Config) -> None:
+        self._config = config
+        if self.channel is not None:
+            self._reloaded.clear()
+            await self.channel.deliver(Kind.RELOAD, pickle.dumps(config))
+            await self._reloaded.wait()
 
     async def stop(self) -> None:
         if self._own is not None:

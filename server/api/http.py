@@ -62,8 +62,6 @@ STATUS: Mapping[type[ServerError], int] = {
 # A request that waits longer than this is watched for a client that leaves; shorter ones are not,
 # which saves each of them a task.
 WATCH_AFTER_S = 0.1
-# A body of which nothing more has come for so long never will; a person's slowest network pauses less.
-READ_S = 30.0
 # Bodies in memory at once, in bodies of the largest size. Eight of 32 MB took resident memory from 144
 # to 389 MB while they came and to 582 MB when all were read at once (2026-11-24, AMD EPYC, 2 cores).
 MAX_LARGE_BODIES = 8
@@ -208,7 +206,7 @@ class Endpoint:
         error_reply: ErrorReply,
         max_body_bytes: int,
         metrics: Metrics,
-        read_s: float = READ_S,
+        read_s: float = 30.0,
         *,
         any_type: bool = False,
         needs: Needs = "key",

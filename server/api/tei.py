@@ -25,10 +25,10 @@ from server.api.http import (
 )
 from server.api.operation import Dialect, Operation
 from server.config import Config
-from server.engine import Embedded, Engine, unit
+from server.engine import Embedded, unit
 from server.errors import EmptyInput, InvalidRequest, ServerError, TaskNotServed
 from server.metrics import now
-from server.models import Choice
+from server.models import Choice, Models
 from server.tokenizer import Token
 from server.types import InputType
 
@@ -133,7 +133,7 @@ def operations(config: Config, version: str) -> list[Operation]:
     """Every path that is only TEI's; `EMBED` and `RERANK` share theirs."""
 
     async def information(call: Call) -> Reply:
-        return Reply(json_body(info(call.models.default, config, version)))
+        return Reply(json_body(info(call.models, config, version)))
 
     speaking = partial(Operation, TEI, needs="embed")
     get = partial(Operation, TEI, "GET")
@@ -351,14 +351,14 @@ RERANK = Operation(
 )
 
 
-def info(engine: Engine, config: Config, version: str) -> dict[str, Any]:
+def info(models: Models, config: Config, version: str) -> dict[str, Any]:
     """TEI's keys, and this server's own beside them."""
-    manifest = engine.manifest
+    manifest = models.default.manifest
     return {
         "model_id": manifest.model_id,
         "model_sha": manifest.revision,
         "model_dtype": manifest.precision,
-        "served_model_name": config.model_alias or manifest.model_id,
+        "served_model_name": models.alias or manifest.model_id,
         "model_type": {"embedding": {"pooling": manifest.pooling}},
         "max_concurrent_requests": None,
         "max_input_length": manifest.text.max_tokens,

@@ -15,7 +15,7 @@ import httpx
 from tests.server.fakes import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[2]
-RUNNING = re.compile(r"running on http://(\S+):(\d+) ")
+RUNNING = re.compile(r"running on https?://(\S+):(\d+) ")
 
 
 @dataclass
@@ -60,16 +60,20 @@ def command(*arguments: str | Path) -> list[str]:
 
 @contextlib.contextmanager
 def serving(
-    model: Path,
+    model: Path | None,
     folder: Path,
     *flags: str,
     prefix: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """Start a server that keeps its files under `folder`, and end it whatever happens."""
+    """Start a server that keeps its files under `folder`, and end it whatever happens.
+
+    model: None where a file of settings among the flags names it.
+    """
     log = folder / "server.log"
+    named = () if model is None else ("--model", model)
     arguments = command(
-        "serve", "--port", "0", "--model", model, "--data", folder / "data", "--lanes", "1", *flags
+        "serve", "--port", "0", *named, "--data", folder / "data", "--lanes", "1", *flags
     )
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -33,6 +33,7 @@ def another(setting: "dataclasses.Field[Any]", step: int = 1) -> str:
     """A good value that is not the default; another one for another step."""
     chosen = {"log_level": ("debug", "warning"), "log_format": ("json", "plain")}
     chosen["trace_endpoint"] = ("http://a/v1", "https://b:1/")
+    chosen["unix_socket_mode"] = ("600", "666")
     if setting.name in chosen:
         return chosen[setting.name][step - 1]
     if isinstance(setting.default, int):
@@ -55,6 +56,8 @@ def test_flag_wins_over_variable_and_variable_over_default(
 ) -> None:
     chosen, other = another(setting), another(setting, step=2)
     environ = {env_name(setting.name): other}
+    if setting.name in ("tls_key", "tls_client_ca"):
+        environ[env_name("tls_cert")] = "cert.pem"
 
     from_default = getattr(load(), setting.name)
     from_variable = getattr(load(environ), setting.name)
@@ -70,6 +73,8 @@ def test_flag_wins_over_variable_and_variable_over_default(
 def test_each_variable_has_the_prefix_and_changes_one_setting_only() -> None:
     for setting in SETTINGS:
         assert env_name(setting.name) == ENV_PREFIX + setting.name.upper()
+        if setting.name in ("tls_key", "tls_client_ca"):
+            continue  # Not without a certificate.
         changed = load({env_name(setting.name): another(setting)})
         differing = [n for n in NAMES if getattr(changed, n) != getattr(Config(), n)]
         assert differing == [setting.name]
@@ -245,6 +250,17 @@ def test_trace_endpoint_must_be_a_whole_url(value: str) -> None:
 
 def test_unknown_log_format_names_the_known_ones() -> None:
     check_refused("log_format", "xml", "plain", "json")
+
+
+def test_mode_that_is_none_is_refused() -> None:
+    check_refused("unix_socket_mode", "rw-rw----", "660")
+
+
+def test_tls_is_for_one_process_and_begins_with_a_certificate() -> None:
+    with pytest.raises(BadSettings, match="without tls_cert"):
+        load(tls_key="key.pem")
+    with pytest.raises(BadSettings, match="workers 2"):
+        load(tls_cert="cert.pem", workers="2")
 
 
 def test_settings_given_directly_are_checked_too() -> None:

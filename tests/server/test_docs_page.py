@@ -37,6 +37,9 @@ def test_policy_allows_this_style_and_this_script_only(toy_model: Model) -> None
     policy = dict(
         part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; ")
     )
+    assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "no-referrer"
     assert policy["default-src"] == "'none'" and policy["connect-src"] == "'self'"
     for element in ("style", "script"):
         (content,) = re.findall(rf"<{element}>(.*?)</{element}>", answer.text, re.DOTALL)

@@ -60,6 +60,7 @@ TO_THREAD = {
     "engine.py": 1,
     "indexing.py": 1,
     "library.py": 2,
+    "reload.py": 1,
     "remote.py": 1,
     "shelf.py": 5,
 }
@@ -69,6 +70,12 @@ CONNECTS, ASKS = "remote.py", "commands.py"
 # imports `socket`, and uses of it what has neither an address nor a name to connect to.
 PAIRS = "channel.py"
 USED_OF_SOCKET = {"socket", "socketpair", "AF_UNIX", "SOCK_SEQPACKET", "send_fds", "recv_fds"}
+# Sends datagrams to the supervisor that started the server, whose address is no host's, and connects to
+# nobody.
+NOTIFIES = "notify.py"
+NOTIFYING = {"socket", "AF_UNIX", "SOCK_DGRAM"}
+# Makes contexts for connections that come in, and imports `ssl` for them.
+ENCRYPTS = "tls.py"
 # The only file that starts processes.
 STARTS = "workers.py"
 # The only file that sends anything, to the one address of --trace-endpoint, by a client of a package
@@ -76,9 +83,11 @@ STARTS = "workers.py"
 TRACES = "api/tracing.py"
 # Who may import whom: only from a line above its own, and from files beside it on its line.
 LAYERS = (
-    "__init__ errors types metrics figures sums cpu machine session hugepages chunking channel usage trace quota",
+    "__init__ errors types metrics figures sums cpu machine session hugepages chunking channel notify"
+    " usage trace quota",
     "settings manifest keys audit",
     "config logs",
+    "tls",
     "pieces tokenizer encoder store/*",
     "batching width sources origin",
     "lanes",
@@ -100,7 +109,7 @@ LAYERS = (
     "api/operation",
     "api/shape",
     "api/*",
-    "app wire passing",
+    "app wire passing reload socketfile",
     "workers",
     "listener",
     "commands",
@@ -183,7 +192,12 @@ def test_each_heavy_or_delicate_package_is_imported_where_it_belongs(package: st
 def test_nothing_in_the_server_connects_to_anything(name: str) -> None:
     if name == CONNECTS:
         return
-    allowed = {PAIRS: {"socket"}, TRACES: {"requests"}}
+    allowed = {
+        PAIRS: {"socket"},
+        TRACES: {"requests"},
+        NOTIFIES: {"socket"},
+        ENCRYPTS: {"ssl"},
+    }
     assert packages(name) & OUTGOING == allowed.get(name, set())
     connecting = attributes(name, *CONNECTING)
     # SQLite's connect opens a file.
@@ -207,14 +221,28 @@ def test_what_sends_traces_is_imported_only_for_an_address() -> None:
     }
 
 
-def test_channel_uses_nothing_of_sockets_that_has_an_address() -> None:
-    used = {
+def used_of_socket(name: str) -> set[str]:
+    return {
         node.attr
-        for node in ast.walk(tree(PAIRS))
+        for node in ast.walk(tree(name))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
         if node.value.id == "socket"
     }
-    assert used == USED_OF_SOCKET
+
+
+def test_supervisor_is_told_by_datagrams_that_cannot_leave_the_machine() -> None:
+    assert used_of_socket(NOTIFIES) == NOTIFYING
+    assert attributes(NOTIFIES, "bind", "listen", "sendto", "connect_ex") == ["sendto"]
+
+
+def test_encryption_never_touches_a_connection() -> None:
+    """It shakes hands with itself, in memory."""
+    assert attributes(ENCRYPTS, "wrap_socket", "create_default_context") == []
+    assert attributes(ENCRYPTS, "wrap_bio") == ["wrap_bio"] * 2
+
+
+def test_channel_uses_nothing_of_sockets_that_has_an_address() -> None:
+    assert used_of_socket(PAIRS) == USED_OF_SOCKET
     assert attributes(PAIRS, "bind", "listen", "sendto", "connect_ex") == []
 
 

@@ -1,7 +1,9 @@
 """Several models in one server: named, told apart, and equals at the lanes."""
 
 import asyncio
+import gc
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,13 @@ import pytest
 from server.batching import BatchLimits, Job
 from server.config import Config, ModelPlace, ModelPlaces
 from server.encoder import Model
-from server.errors import BadSettings, ModelNotFound
+from server.errors import BadSettings, InferenceFailed, ModelNotFound
 from server.lanes import Lanes
 from server.metrics import Metrics
 from server.models import Models, check, opened
 from server.types import Encoder, Ids, Vectors
 from tests.server.clients import serving
-from tests.server.fakes import PATIENCE_S, Echo, Gated, with_parts
+from tests.server.fakes import PATIENCE_S, Echo, Gated, eventually, with_parts
 
 LIMITS = BatchLimits(64, 64, 1 << 20, 1 << 20, bulk_patience_s=60.0)
 
@@ -274,3 +276,93 @@ def test_a_model_that_comes_back_from_a_rest_claims_nothing_for_it() -> None:
     lanes.submit(rested, job_of(1))
     lanes.close(PATIENCE_S)
     assert rested.had_s >= 100.0
+
+
+# --- replaced while they serve --------------------------------------------------------------------
+
+
+def test_replaced_model_finishes_what_it_was_asked_and_is_let_go(toy_model: Model) -> None:
+    async def replace() -> None:
+        gate = Gated(toy_model.encoder)
+        old = with_parts(toy_model, encoder=gate, wide=None)
+        new = with_parts(named(toy_model, "new"), encoder=Negative(toy_model.encoder), wide=None)
+        models = Models([old], Config(lanes=1), Metrics(), asyncio.get_running_loop())
+        asked = asyncio.create_task(models.choose("toy").engine.embed(["墨池", "笔"]))
+        await asyncio.to_thread(gate.entered.wait, PATIENCE_S)
+        queued = asyncio.create_task(models.choose("").engine.embed(["墨"]))
+        await asyncio.sleep(0)
+        models.serve([new], "alias")
+        assert models.listed[0] == "new" and models.choose("alias").engine is models.default
+        with pytest.raises(ModelNotFound):
+            models.choose("toy")
+        gate.open()
+        np.testing.assert_allclose(
+            (await asked).vectors, toy_model.embed(["墨池", "笔"]), atol=1e-5
+        )
+        np.testing.assert_allclose((await queued).vectors, toy_model.embed(["墨"]), atol=1e-5)
+        after = await models.default.embed(["墨"])
+        np.testing.assert_allclose(after.vectors, -toy_model.embed(["墨"]), atol=1e-5)
+        kept = weakref.ref(old)
+        del old, asked, queued
+        await asyncio.to_thread(models.close)
+        gc.collect()
+        assert kept() is None
+
+    asyncio.run(replace())
+
+
+def test_model_that_cannot_be_served_beside_the_others_changes_nothing(two: list[Model]) -> None:
+    models = models_of(two)
+    with pytest.raises(BadSettings):
+        models.serve([two[0], two[0]], "")
+    assert models.choose("someone/other").engine.model is two[1]
+    models.close()
+
+
+# --- a computation that hangs ---------------------------------------------------------------------
+
+
+def test_request_whose_batch_hangs_is_answered_and_the_next_ones_are_served(
+    toy_model: Model,
+) -> None:
+    class Once(Gated):
+        """Only its first batch stands at the gate."""
+
+        def encode(self, texts: Sequence[Ids]) -> Vectors:
+            return (
+                toy_model.encoder.encode(texts) if self.entered.is_set() else super().encode(texts)
+            )
+
+    async def ask() -> None:
+        gate = Once(toy_model.encoder)
+        model = with_parts(toy_model, encoder=gate, wide=None)
+        async with serving(model, lanes=1, hang_s=1) as client:
+            try:
+                hung = await client.post("/embed", json={"texts": ["墨池"]})
+                assert hung.status_code == 500
+                assert hung.json()["error"]["code"] == "inference_failed"
+                after = await client.post("/embed", json={"texts": ["墨池"]})
+                assert after.status_code == 200
+                page = (await client.get("/metrics")).text
+                assert "inkwell_hung_lanes_total 1.0" in page
+            finally:
+                gate.open()
+
+    asyncio.run(ask())
+
+
+def test_models_are_not_sound_while_a_lane_hangs(toy_model: Model) -> None:
+    async def hang() -> None:
+        gate = Gated(toy_model.encoder)
+        model = with_parts(toy_model, encoder=gate, wide=None)
+        config = Config(lanes=1, hang_s=1)
+        models = Models([model], config, Metrics(), asyncio.get_running_loop())
+        assert models.sound
+        with pytest.raises(InferenceFailed):
+            await models.default.embed(["墨池"])
+        assert not models.sound
+        gate.open()
+        await asyncio.to_thread(eventually, lambda: models.sound)
+        await asyncio.to_thread(models.close)
+
+    asyncio.run(hang())

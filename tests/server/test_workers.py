@@ -232,7 +232,7 @@ def test_unread_reply_is_sent_before_the_connection_moves(server: Server) -> Non
         (b"CONNECT inkwell:443 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", 404),
         (b"GET /embed?a=b HTTP/1.1\r\nHost: x\r\n\r\n", 405),
-        (b"GET /documents/" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"GET /documents/" + b"x" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 413),
         (b"GET http://x/health HTTP/1.1\r\nHost: x\r\n\r\n", 200),
         (b"GET /%68ealth HTTP/1.1\r\nHost: x\r\n\r\n", 200),
         (b"GET /health HTTP/1.0\r\n\r\n", 200),

@@ -1,0 +1,129 @@
+"""TLS towards clients: certificate and key, who may connect by certificates of their own.
+
+A certificate is tried before it is used, as a model is: the server shakes hands with itself in memory, so
+what clients would refuse is known before the port opens. Nothing here touches a connection.
+"""
+
+import logging
+import os
+import ssl
+from pathlib import Path
+from typing import NoReturn
+
+from server.config import Config
+from server.errors import BadSettings
+
+# More than enough for a handshake of TLS 1.3 in memory, which takes two.
+ROUNDS = 8
+REFUSED = (
+    "clients will refuse the certificate %s: %s; renew it and send SIGHUP"
+    " 客户端将拒绝证书 %s：%s；请更新证书并发送 SIGHUP"
+)
+
+log = logging.getLogger(__name__)
+
+
+class Tls:
+    """context: what connections use; `renew` changes it in place."""
+
+    def __init__(self, cert: Path, key: Path | None, client_ca: Path | None) -> None:
+        """key: None where it stands in the file of the certificate. client_ca: certificates of those
+        who sign clients', None where anybody may connect. Raises BadSettings that names the file.
+        """
+        self._cert, self._key, self._client_ca = cert, key or cert, client_ca
+        self.check()
+        self.context = _context()
+        self.renew()
+
+    @classmethod
+    def of(cls, config: Config) -> "Tls | None":
+        if config.tls_cert is None:
+            return None
+        return cls(config.tls_cert, config.tls_key, config.tls_client_ca)
+
+    def check(self) -> None:
+        """Raise BadSettings if the files cannot be used now; warn if clients would not like them."""
+        trial = _context()
+        self._load(trial)
+        trial.verify_mode = ssl.CERT_NONE
+        why = _refusal(trial, self._cert)
+        if why is not None:
+            log.warning(REFUSED, *(self._cert, why) * 2)
+
+    def renew(self) -> None:
+        """Have new connections use what the files hold now."""
+        # subtle: into the same context, for the listening socket keeps it. A certificate is replaced by
+        # this; signers are added, and those that left the file are forgotten at the next start.
+        self._load(self.context)
+
+    def _load(self, context: ssl.SSLContext) -> None:
+        for path in (self._cert, self._key, self._client_ca):
+            _check_readable(path)
+        try:
+            context.load_cert_chain(self._cert, self._key, _no_password)
+        except ssl.SSLError as error:
+            what = f"{self._cert} and {self._key}"
+            raise BadSettings(
+                f"{what} are no certificate and key in PEM that belong together: {_why(error)}",
+                f"{self._cert} 与 {self._key} 不是相互匹配的 PEM 证书和私钥：{_why(error)}",
+            ) from None
+        if self._client_ca is None:
+            return
+        try:
+            context.load_verify_locations(self._client_ca)
+        except ssl.SSLError as error:
+            raise BadSettings(
+                f"tls_client_ca {self._client_ca} holds no certificate in PEM: {_why(error)}",
+                f"tls_client_ca {self._client_ca} 中没有 PEM 证书：{_why(error)}",
+            ) from None
+        context.verify_mode = ssl.CERT_REQUIRED
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _check_readable(path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise BadSettings(
+            f"TLS file {path} cannot be read: {why}", f"无法读取 TLS 文件 {path}：{why}"
+        ) from None
+
+
+def _no_password() -> NoReturn:
+    """Instead of asking at a terminal where nobody may be."""
+    raise BadSettings(
+        "the TLS key is encrypted, and nobody is there to type its password; store it without one"
+        " in a file that only the server reads",
+        "TLS 私钥已加密，而服务无法输入口令；请以无口令形式存放在仅服务可读的文件中",
+    )
+
+
+def _why(error: ssl.SSLError) -> str:
+    return (error.reason or "not PEM").lower().replace("_", " ")
+
+
+def _refusal(server: ssl.SSLContext, cert: Path) -> str | None:
+    """Why a client that trusts just this certificate would refuse it; None if it would not."""
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    trusting.load_verify_locations(cert)
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = trusting.wrap_bio(back, there), server.wrap_bio(there, back, server_side=True)
+    for _ in range(ROUNDS):
+        for end in ends:
+            try:
+                end.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            except ssl.SSLCertVerificationError as error:
+                return error.verify_message
+    return None

@@ -1,0 +1,84 @@
+"""What a supervisor hears: the real server, and a socket in the place of systemd's."""
+
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from server.notify import Supervisor
+from tests.server.fakes import PATIENCE_S, eventually
+from tests.server.processes import environment, serving
+
+
+@contextmanager
+def supervising(address: str) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(f"\0{address[1:]}" if address[0] == "@" else address)
+        heard.settimeout(PATIENCE_S)
+        yield heard
+
+
+def told(heard: socket.socket) -> dict[str, str]:
+    lines = heard.recv(4096).decode().splitlines()
+    return dict(line.split("=", 1) for line in lines)
+
+
+def until(heard: socket.socket, name: str) -> dict[str, str]:
+    """The next message that says `name`."""
+    while name not in (found := told(heard)):
+        continue
+    return found
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_messages_arrive_at_paths_and_at_names(tmp_path: Path, abstract: bool) -> None:
+    address = f"@inkwell{tmp_path}" if abstract else str(tmp_path / "notify")
+    with supervising(address) as heard:
+        Supervisor(address).tell("READY=1", "STATUS=well 好")
+        assert told(heard) == {"READY": "1", "STATUS": "well 好"}
+
+
+def test_nobody_is_told_where_there_is_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Supervisor().tell("READY=1")
+    assert caplog.text == ""
+    Supervisor(str(tmp_path / "gone")).tell("READY=1")
+    assert "was not told READY=1" in caplog.text
+
+
+def test_variables_of_another_process_or_without_sense_are_not_followed() -> None:
+    given = {"NOTIFY_SOCKET": "/run/notify", "WATCHDOG_USEC": "2000000", "WATCHDOG_PID": "7"}
+    assert Supervisor.of(given, 7) == Supervisor("/run/notify", 2.0)
+    assert Supervisor.of(given, 8) == Supervisor("/run/notify")
+    assert Supervisor.of({**given, "WATCHDOG_USEC": "soon"}, 7) == Supervisor("/run/notify")
+    assert Supervisor.of({**given, "NOTIFY_SOCKET": "vsock:2:3"}, 7) == Supervisor()
+    assert Supervisor.of({}, 7) == Supervisor()
+
+
+@pytest.mark.parametrize("flags", [(), ("--workers", "2")])
+def test_supervisor_hears_of_start_reload_and_end(
+    toy_artifact: Path, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    address = str(tmp_path / "notify")
+    with supervising(address) as heard:
+        environ = environment(NOTIFY_SOCKET=address, WATCHDOG_USEC="100000")
+        with serving(toy_artifact, tmp_path, *flags, environ=environ) as server:
+            assert "STATUS" in told(heard)
+            assert "toy" in until(heard, "READY")["STATUS"]
+            for _ in range(3):
+                assert until(heard, "WATCHDOG")["WATCHDOG"] == "1"
+            before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+            server.process.send_signal(signal.SIGHUP)
+            moment = int(until(heard, "RELOADING")["MONOTONIC_USEC"])
+            assert before <= moment <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+            assert until(heard, "READY")["READY"] == "1"
+            eventually(lambda: "settings read again" in server.log.read_text())
+            server.process.send_signal(signal.SIGTERM)
+            assert until(heard, "STOPPING")["STOPPING"] == "1"
+            assert server.wait() == 0
+            assert "Traceback" not in server.log.read_text()
