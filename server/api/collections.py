@@ -203,10 +203,14 @@ def _rules(given: Chunks | msgspec.UnsetType | None, engine: Engine) -> ChunkRul
 
 
 async def _stats(library: Library, shelf: Shelf) -> Stats:
-    agreement = await shelf.read(shelf.agreement)
-    documents = await shelf.read(shelf.count)
-    size = await shelf.read(lambda: shelf.collection.bytes_on_disk())
-    # From here on nothing is awaited: what is said of a reindexing that ends meanwhile agrees.
+    collection = None
+    # Again where a reindexing ended meanwhile: what is said must be of one collection, and nothing
+    # is awaited after the loop.
+    while collection is not shelf.collection:
+        collection = shelf.collection
+        agreement = await shelf.read(shelf.agreement)
+        documents = await shelf.read(shelf.count)
+        size = await shelf.read(lambda: shelf.collection.bytes_on_disk())
     info = shelf.collection.info
     running = library.reindexing.get(info.name)
     return Stats(
