@@ -47,7 +47,7 @@ RECOVERED_S = 2.0
 GROWN_MB = 256.0
 USUAL_TIMES = 3.0
 # Single queries behind the overload, and as many before it.
-PROBES, PROBES_PER_S, PROBE_CONNECTIONS = 80, 10.0, 32
+PROBES, PROBES_PER_S, PROBE_CONNECTIONS, OPENING_S = 80, 10.0, 32, 1.0
 # The generator's; its figures are those of a machine without a free core.
 LATE_MS = 100.0
 CAPACITY_S = 6
@@ -144,9 +144,14 @@ async def _drive(
     overload = Overload(patience_s=bound_s + openloop.PATIENCE_S, late_ms=LATE_MS)
     idle = await openloop.drive(url, probes, after_s, PROBE_CONNECTIONS, overload)
     usual_s = USUAL_TIMES * float(np.percentile(idle.latency_s, 99))
+
+    async def behind() -> Run:
+        # Opened no earlier: a server closes connections that are silent for long.
+        await asyncio.sleep(seconds - OPENING_S)
+        return await openloop.drive(url, probes, OPENING_S + after_s, PROBE_CONNECTIONS, overload)
+
     found, after = await asyncio.gather(
-        openloop.drive(url, requests, starts, kind.connections, overload),
-        openloop.drive(url, probes, seconds + after_s, PROBE_CONNECTIONS, overload),
+        openloop.drive(url, requests, starts, kind.connections, overload), behind()
     )
     return Found(found, seconds, after, after_s, usual_s)
 

@@ -313,7 +313,7 @@ class Engine:
         try:
             await waiter
         except asyncio.CancelledError:
-            job.abandoned = True
+            self._lanes.abandon(self._tenant, job)
             raise
 
     def _wake_lanes(self) -> None:

@@ -184,6 +184,12 @@ class Lanes:
             if tenant.leaving and tenant not in self._tenants:
                 self._tenants.append(tenant)
 
+    def abandon(self, tenant: Tenant, job: Job) -> None:
+        """Nobody waits for it any more: what has not been computed of it never will be."""
+        with self._lock:
+            job.abandoned = True
+            tenant.queue.lost_interest()
+
     def wake(self) -> None:
         """Let lanes that sleep look for work."""
         with self._lock:
@@ -268,7 +274,7 @@ class Lanes:
         self._turns.add(turn)
         self._metrics.hung_lanes.inc()
         self._start(turn.thread.name, self._threads.pop(turn.thread))
-        return _failed(turn.batch, f"the computation did not end within {turn.ran_s:.0f} s")
+        return _failed(turn, f"the computation did not end within {turn.ran_s:.0f} s")
 
     # --- the lane's side --------------------------------------------------------------------------
 
@@ -395,7 +401,7 @@ class Lanes:
     def _fail(self, turn: Turn, message: str) -> list[Job]:
         with self._lock:
             self._over(turn, now())
-            return _failed(turn.batch, message)
+            return _failed(turn, message)
 
     def _over(self, turn: Turn, ended: float) -> None:
         self._turns.discard(turn)
@@ -407,10 +413,11 @@ class Lanes:
             self._let_go(turn.tenant)
 
 
-def _failed(batch: Batch, message: str) -> list[Job]:
+def _failed(turn: Turn, message: str) -> list[Job]:
     """The jobs of a batch that had not failed before; the lock is held."""
+    turn.tenant.queue.lost_interest()
     failed = []
-    for item in batch:
+    for item in turn.batch:
         if item.job.error is None:
             item.job.error = InferenceFailed(message)
             failed.append(item.job)

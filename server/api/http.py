@@ -142,6 +142,9 @@ async def answered(handler: Handler, error_reply: ErrorReply, call: Call) -> Rep
             request = _id(call.scope)
             said = (call.scope["path"], request, error.message)
             log.error("%s failed, request %s: %s", *said, extra={"request": request})
+        # subtle: it leads to frames that lead to the error again, garbage that only a collection finds.
+        # Under ten times the load those took the loop for 20 ms at a time (2026-11-25).
+        error.__traceback__ = None
         return error_reply(error)
     except Exception:
         return error_reply(_unforeseen(call.scope))

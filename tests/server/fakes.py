@@ -96,3 +96,6 @@ class OneModel(Lanes):
     def put(self, job: Job) -> None:
         self.submit(self._only, job)
         self.wake()
+
+    def leave(self, job: Job) -> None:
+        self.abandon(self._only, job)

@@ -255,6 +255,25 @@ def test_bound_can_be_filled_exactly() -> None:
     assert queue.tokens == (LIMITS.interactive_queue_tokens, 0)
 
 
+def test_line_that_refused_a_small_job_takes_the_next_when_a_part_of_it_is_free() -> None:
+    queue = queue_of(*[job(64, arrived=place) for place in range(15)])
+    queue.check_room(1, 40, RATE)
+    with pytest.raises(Overloaded):
+        queue.add(job(50), 0.0, RATE)
+    for texts, tokens in ((1, 1), (1, 40)):
+        with pytest.raises(Overloaded):
+            queue.check_room(texts, tokens, RATE)
+    queue.take(0.0)
+    queue.add(job(50), 0.0, RATE)
+
+
+def test_line_that_refused_a_large_job_takes_small_ones_at_once() -> None:
+    queue = queue_of(*[job(64) for _ in range(15)])
+    with pytest.raises(Overloaded):
+        queue.add(job(100), 0.0, RATE)
+    queue.add(job(40), 0.0, RATE)
+
+
 def test_full_bulk_queue_refuses_no_single_query() -> None:
     queue = queue_of(bulk(50), bulk(40, number=50))
     assert queue.tokens == (0, LIMITS.bulk_queue_tokens)
@@ -327,6 +346,7 @@ def test_ended_job_keeps_no_room_from_others(end: Callable[[Job], None]) -> None
     wanted, gone = bulk(10, number=250), bulk(10, number=250)
     queue = queue_of(wanted, gone)
     end(gone)
+    queue.lost_interest()
     queue.add(bulk(10, number=200), 0.0, RATE)
 
 
@@ -367,6 +387,7 @@ def test_ended_job_keeps_no_room_from_what_is_not_yet_tokenised(
     gone = bulk(10, number=500)
     queue = queue_of(gone)
     end(gone)
+    queue.lost_interest()
     queue.check_room(200, 200, RATE)
 
 

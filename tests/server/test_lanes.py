@@ -335,7 +335,7 @@ def test_abandoned_job_costs_no_computation() -> None:
         assert gate.entered.wait(PATIENCE_S)
         lanes.put(gone)
         lanes.put(wanted)
-        gone.abandoned = True
+        lanes.leave(gone)
         gate.open()
         answers.wait_for([first, wanted])
     answers.check_once_each([first, wanted])
@@ -358,6 +358,22 @@ def test_refused_job_is_not_answered_and_leaves_nothing() -> None:
         gate.open()
         answers.wait_for(accepted)
     answers.check_once_each(accepted)
+
+
+def test_abandoned_job_makes_room_in_a_full_queue() -> None:
+    small = BatchLimits(16, 16, interactive_queue_tokens=20, bulk_queue_tokens=20)
+    with held(limits=small) as (lanes, gate, answers):
+        first, gone, wanted = (lone(length=20) for _ in range(3))
+        lanes.put(first)
+        assert gate.entered.wait(PATIENCE_S)
+        lanes.put(gone)
+        with pytest.raises(Overloaded):
+            lanes.put(wanted)
+        lanes.leave(gone)
+        lanes.put(wanted)
+        gate.open()
+        answers.wait_for([first, wanted])
+    answers.check_once_each([first, wanted])
 
 
 def test_close_finishes_accepted_work_and_refuses_new() -> None:
@@ -387,7 +403,7 @@ def test_close_fails_what_is_left_after_the_limit() -> None:
         assert gate.entered.wait(PATIENCE_S)
         for job in (half, waiting, gone):
             lanes.put(job)
-        gone.abandoned = True
+        lanes.leave(gone)
         lanes.close(0.0)
         answers.check_once_each([half, waiting])
         assert [type(job.error) for job in (half, waiting)] == [ShuttingDown] * 2
