@@ -52,6 +52,8 @@ def listen(
     protocol = (
         partial(Dealt, workers.turn, limits=limits) if len(workers) else partial(Protocol, limits)
     )
+    if tls is not None:
+        app.access.metrics.certificate_expiry.set(tls.expires_s)
     _raise_limit_of_files(config.max_connections)
     door = None if config.unix_socket is None else Door(config.unix_socket, config.unix_socket_mode)
     server = _First(app, config, protocol, workers, supervisor, reload, door, tls)

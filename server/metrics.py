@@ -108,6 +108,11 @@ class Metrics:
             "key_expiry_timestamp_seconds", "When the first key expires, since 1970, or never: +Inf"
         )
         self.key_expiry.set(math.inf)
+        self.certificate_expiry = self._gauge(
+            "certificate_expiry_timestamp_seconds",
+            "When the TLS certificate expires, since 1970; 0 where clients refuse it, +Inf without one",
+        )
+        self.certificate_expiry.set(math.inf)
         self.model = self._gauge(
             "model_info", "The served model", "model_id", "precision", "fingerprint"
         )

@@ -80,6 +80,7 @@ class Reload:
             await take_over(config, state, access)
             if self._tls is not None:
                 self._tls.renew()
+                access.metrics.certificate_expiry.set(self._tls.expires_s)
         except StartupError as error:
             log.error("nothing has changed: %s 未作任何更改：%s", error.english, error.chinese)
             return None

@@ -4,6 +4,7 @@ A certificate is tried before it is used, as a model is: the server shakes hands
 what clients would refuse is known before the port opens. Nothing here touches a connection.
 """
 
+import contextlib
 import logging
 import os
 import ssl
@@ -24,7 +25,9 @@ log = logging.getLogger(__name__)
 
 
 class Tls:
-    """context: what connections use; `renew` changes it in place."""
+    """context: what connections use; `renew` changes it in place. expires_s: when its certificate ends,
+    in seconds since 1970; 0 where clients refuse it already.
+    """
 
     def __init__(self, cert: Path, key: Path | None, client_ca: Path | None) -> None:
         """key: None where it stands in the file of the certificate. client_ca: certificates of those
@@ -46,15 +49,18 @@ class Tls:
         trial = _context()
         self._load(trial)
         trial.verify_mode = ssl.CERT_NONE
-        why = _refusal(trial, self._cert)
-        if why is not None:
-            log.warning(REFUSED, *(self._cert, why) * 2)
+        try:
+            self._checked_s = _expiry(trial, self._cert)
+        except ssl.SSLCertVerificationError as error:
+            self._checked_s = 0
+            log.warning(REFUSED, *(self._cert, error.verify_message) * 2)
 
     def renew(self) -> None:
         """Have new connections use what the files hold now."""
         # subtle: into the same context, for the listening socket keeps it. A certificate is replaced by
         # this; signers are added, and those that left the file are forgotten at the next start.
         self._load(self.context)
+        self.expires_s = self._checked_s
 
     def _load(self, context: ssl.SSLContext) -> None:
         for path in (self._cert, self._key, self._client_ca):
@@ -110,20 +116,20 @@ def _why(error: ssl.SSLError) -> str:
     return (error.reason or "not PEM").lower().replace("_", " ")
 
 
-def _refusal(server: ssl.SSLContext, cert: Path) -> str | None:
-    """Why a client that trusts just this certificate would refuse it; None if it would not."""
+def _expiry(server: ssl.SSLContext, cert: Path) -> float:
+    """Seconds since 1970; raises SSLCertVerificationError if a client that trusts just this certificate
+    would refuse it.
+    """
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.check_hostname = False
     trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     trusting.load_verify_locations(cert)
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = trusting.wrap_bio(back, there), server.wrap_bio(there, back, server_side=True)
+    client = trusting.wrap_bio(back, there)
+    ends = client, server.wrap_bio(there, back, server_side=True)
     for _ in range(ROUNDS):
         for end in ends:
-            try:
+            with contextlib.suppress(ssl.SSLWantReadError):
                 end.do_handshake()
-            except ssl.SSLWantReadError:
-                continue
-            except ssl.SSLCertVerificationError as error:
-                return error.verify_message
-    return None
+    shown = client.getpeercert() or {}
+    return ssl.cert_time_to_seconds(str(shown["notAfter"]))

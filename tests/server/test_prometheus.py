@@ -43,7 +43,7 @@ def test_rules_and_the_example_are_valid() -> None:
 
 # --- when alerts fire -----------------------------------------------------------------------------
 
-LAWS = 'collection="laws"'
+LAWS, OTHERS = 'collection="laws"', 'collection="(others)"'
 STEADY = "0+60x200"
 # A minute apart, in Prometheus' notation: a value and how often it follows.
 WELL: Mapping[tuple[str, str], str] = {
@@ -60,14 +60,19 @@ WELL: Mapping[tuple[str, str], str] = {
     ("inkwell_refused_total", ""): "0x200",
     ("inkwell_requests_total", 'status="200"'): STEADY,
     ("inkwell_requests_total", 'status="500"'): "0x200",
+    # Probes of a server that is stopping, or has a full disk.
+    ("inkwell_requests_total", 'status="503"'): "0+12x200",
     ("inkwell_disk_free_bytes", ""): "80e9x200",
     ("inkwell_disk_bytes", ""): "100e9x200",
     ("inkwell_wal_bytes", LAWS): "16e6x200",
     ("inkwell_snapshot_behind_parts", LAWS): "900x200",
+    ("inkwell_wal_bytes", OTHERS): "3e8x200",
+    ("inkwell_snapshot_behind_parts", OTHERS): "30000x200",
     ("inkwell_recall_at_10", LAWS): "0.996x200",
     ("process_resident_memory_bytes", ""): "2e9x200",
     ("inkwell_memory_limit_bytes", ""): "4e9x200",
     ("inkwell_key_expiry_timestamp_seconds", ""): "+Inf",
+    ("inkwell_certificate_expiry_timestamp_seconds", ""): "+Inf",
     ("inkwell_audit_lost_lines_total", ""): "0x200",
 }
 # What is otherwise, and the minutes until it has been told.
@@ -88,6 +93,10 @@ GONE_WRONG: Mapping[str, tuple[int, Mapping[tuple[str, str], str]]] = {
     "InkwellRecallLow": (31, {("inkwell_recall_at_10", LAWS): "0.96x200"}),
     "InkwellMemoryHigh": (11, {("process_resident_memory_bytes", ""): "3.7e9x200"}),
     "InkwellKeyExpires": (1, {("inkwell_key_expiry_timestamp_seconds", ""): "1e6x200"}),
+    "InkwellCertificateExpires": (
+        1,
+        {("inkwell_certificate_expiry_timestamp_seconds", ""): "1e6x200"},
+    ),
     "InkwellAuditLost": (5, {("inkwell_audit_lost_lines_total", ""): "0 0 3x200"}),
 }
 

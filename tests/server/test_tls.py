@@ -1,10 +1,12 @@
 """HTTPS on the real server, with certificates that openssl makes here."""
 
+import re
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -74,6 +76,13 @@ def client_of(server: Server, trusted: Path, own: Path | None = None) -> httpx.C
     return httpx.Client(base_url=url, verify=context, timeout=PATIENCE_S, trust_env=False)
 
 
+def expiry(client: httpx.Client) -> float:
+    page = client.get("/metrics").text
+    found = re.search(r"^inkwell_certificate_expiry_timestamp_seconds (\S+)$", page, re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
 def flags_of(cert: Path, *more: str) -> tuple[str, ...]:
     return ("--tls-cert", str(cert), "--tls-key", str(cert.with_suffix(".key")), *more)
 
@@ -91,6 +100,7 @@ def test_port_speaks_https_and_a_renewed_certificate_is_shown_after_a_reload(
             shutil.copy(new.with_suffix(".key"), cert.with_suffix(".key"))
             assert "settings read again" in hang_up(server)
             assert client.get("/ready").status_code == 200, "on the connection from before"
+            assert 0 < expiry(client) - time.time() < 3 * 86400
         with client_of(server, new) as client:
             assert client.get("/ready").status_code == 200
         server.process.send_signal(signal.SIGTERM)
@@ -163,5 +173,5 @@ def test_expired_certificate_is_warned_of(tmp_path: Path, caplog: pytest.LogCapt
     Tls(good, good.with_suffix(".key"), None)
     assert caplog.text == ""
     old = expired(tmp_path)
-    Tls(old, old.with_suffix(".key"), None)
+    assert Tls(old, old.with_suffix(".key"), None).expires_s == 0
     assert "certificate has expired" in caplog.text and "客户端将拒绝证书" in caplog.text
