@@ -225,7 +225,11 @@ def process(
         yield url, running.pid
     finally:
         running.terminate()
-        running.wait(30)
+        try:
+            running.wait(30)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
 
 
 def _arguments() -> argparse.Namespace:
