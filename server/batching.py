@@ -235,8 +235,8 @@ class Queue:
                 f"the request has {said} tokens, at most {limit} fit in the queue;"
                 " send fewer texts at once"
             )
-        if line.tokens + tokens > limit and self._some_unwanted:
-            self._drop_unwanted()
+        if line.tokens + tokens > limit:
+            self.drop_unwanted()
         if line.closed and limit - line.tokens >= limit // REOPENED:
             line.closed = False
         if line.closed or line.tokens + tokens > limit:
@@ -256,10 +256,12 @@ class Queue:
         """
         self._some_unwanted = True
 
-    def _drop_unwanted(self) -> None:
-        self._some_unwanted = False
-        self._interactive.drop_unwanted()
-        self._bulk.drop_unwanted()
+    def drop_unwanted(self) -> None:
+        """Make room of what nobody waits for any more."""
+        if self._some_unwanted:
+            self._some_unwanted = False
+            self._interactive.drop_unwanted()
+            self._bulk.drop_unwanted()
 
     def is_interactive(self, job: Job) -> bool:
         return len(job.ids) == 1 or job.tokens <= self._limits.interactive_tokens

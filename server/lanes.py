@@ -128,8 +128,8 @@ class Lanes:
 
     def _start(self, name: str, take: Take) -> None:
         thread = Thread(target=self._run, args=[take], name=name, daemon=True)
-        self._threads[thread] = take
         thread.start()
+        self._threads[thread] = take
 
     def admit(self, encoder: Encoder, limits: BatchLimits, wide: Encoder | None = None) -> Tenant:
         """Let another model in."""
@@ -145,7 +145,10 @@ class Lanes:
             self._let_go(tenant)
 
     def _let_go(self, tenant: Tenant) -> None:
-        if tenant.leaving and not any(tenant.queue.tokens) and tenant in self._tenants:
+        if not tenant.leaving:
+            return
+        tenant.queue.drop_unwanted()
+        if not any(tenant.queue.tokens) and tenant in self._tenants:
             self._tenants.remove(tenant)
 
     @property
@@ -189,6 +192,7 @@ class Lanes:
         with self._lock:
             job.abandoned = True
             tenant.queue.lost_interest()
+            self._let_go(tenant)
 
     def wake(self) -> None:
         """Let lanes that sleep look for work."""
@@ -273,17 +277,30 @@ class Lanes:
         turn.lost = True
         self._turns.add(turn)
         self._metrics.hung_lanes.inc()
-        self._start(turn.thread.name, self._threads.pop(turn.thread))
-        return _failed(turn, f"the computation did not end within {turn.ran_s:.0f} s")
+        failed = _failed(turn, f"the computation did not end within {turn.ran_s:.0f} s")
+        try:
+            self._start(turn.thread.name, self._threads[turn.thread])
+        except RuntimeError:
+            # One lane less from now on, and not ready as soon as the thread that hangs has ended.
+            log.exception("no thread could be started in its place 无法启动替代线程")
+        else:
+            del self._threads[turn.thread]
+        return failed
 
     # --- the lane's side --------------------------------------------------------------------------
 
     def _run(self, take: Take) -> None:
-        while (turn := take()) is not None:
-            if finished := self._compute(turn):
-                self._deliver(finished)
-            if turn.lost:
-                return
+        while self._serve(take):
+            continue
+
+    def _serve(self, take: Take) -> bool:
+        """Take and compute one batch; False when this thread is to end."""
+        # subtle: a frame of its own, so that a lane which waits for work keeps no model in memory.
+        if (turn := take()) is None:
+            return False
+        if finished := self._compute(turn):
+            self._deliver(finished)
+        return not turn.lost
 
     def _begun(self, tenant: Tenant, batch: Batch, *, alone: bool) -> Turn:
         """Of a batch that the current thread computes now; the lock is held."""

@@ -126,8 +126,8 @@ class Models:
     def _look(self) -> None:
         """Look after lanes that hang, for as long as requests are taken."""
         if self._lanes.accepting:
-            self._lanes.relieve(now())
             self._loop.call_later(LOOK_S, self._look)
+            self._lanes.relieve(now())
 
     @property
     def sound(self) -> bool:

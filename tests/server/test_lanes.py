@@ -4,6 +4,7 @@ import logging
 import random
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -374,6 +375,38 @@ def test_abandoned_job_makes_room_in_a_full_queue() -> None:
         gate.open()
         answers.wait_for([first, wanted])
     answers.check_once_each([first, wanted])
+
+
+def test_model_that_leaves_is_let_go_when_the_last_that_waits_for_it_is_abandoned() -> None:
+    with held() as (lanes, gate, _):
+        lanes.put(lone())
+        assert gate.entered.wait(PATIENCE_S)
+        encoder, gone = Echo(), lone()
+        kept = weakref.ref(encoder)
+        leaving = lanes.admit(encoder, LIMITS)
+        lanes.submit(leaving, gone)
+        lanes.dismiss(leaving)
+        del encoder
+        assert kept() is not None
+        lanes.abandon(leaving, gone)
+        del leaving
+        assert kept() is None
+
+
+def test_model_that_leaves_is_let_go_when_its_batch_ends_and_the_rest_is_abandoned() -> None:
+    answers = Answers()
+    with running(ECHO, answers, 1) as lanes:
+        encoder, gone = Gated(Echo()), job_of(*[[2] * 200] * 4)
+        kept = weakref.ref(encoder)
+        leaving = lanes.admit(encoder, LIMITS)
+        lanes.submit(leaving, gone)
+        lanes.wake()
+        assert encoder.entered.wait(PATIENCE_S)
+        lanes.dismiss(leaving)
+        lanes.abandon(leaving, gone)
+        encoder.open()
+        del leaving, encoder
+        eventually(lambda: kept() is None)
 
 
 def test_close_finishes_accepted_work_and_refuses_new() -> None:
