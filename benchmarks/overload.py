@@ -31,13 +31,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import closedloop, machine, openloop, usage, workloads
+from benchmarks import closedloop, machine, openloop, stages, usage, workloads
 from benchmarks.arguments import parser
 from benchmarks.connection import Failed, post, punctual_loop, undisturbed
 from benchmarks.openloop import Overload, Run, Seconds
 from benchmarks.serve import server
-from server.config import Config
 from server.encoder import Model
+from server.metrics import PREFIX
 
 TIMES, CLIENTS = 10, 16
 TWICE = 2.0
@@ -59,13 +59,13 @@ class Kind:
 
     texts: int
     pool: int
-    queue_tokens: int
+    line: str  # In which of the queue's two they stand.
     connections: int  # More than may wait and run, so that none has to wait for one.
 
 
 KINDS = {
-    "single": Kind(1, 2000, Config().interactive_queue_tokens, 1024),
-    "large": Kind(256, 40, Config().bulk_queue_tokens, 256),
+    "single": Kind(1, 2000, "interactive", 1024),
+    "large": Kind(256, 40, "bulk", 256),
 }
 
 
@@ -95,7 +95,7 @@ def main() -> None:
             tempfile.TemporaryDirectory() as scratch,
             server(arguments.model, Path(scratch)) as (url, pid),
         ):
-            found = _overload(KINDS[name], arguments, f"{url}/embed", pid, Path(scratch))
+            found = _overload(KINDS[name], arguments, url, pid, Path(scratch))
         lines.append({"case": "overload", "requests": name, **found})
         machine.show(lines[-1])
     if not all(all(line["asked"].values()) for line in lines):
@@ -103,14 +103,16 @@ def main() -> None:
 
 
 def _overload(
-    kind: Kind, arguments: argparse.Namespace, url: str, pid: int, scratch: Path
+    kind: Kind, arguments: argparse.Namespace, server_url: str, pid: int, scratch: Path
 ) -> dict[str, Any]:
+    url = f"{server_url}/embed"
     laws = workloads.load("laws", 2000, arguments.texts)
     groups = [list(islice(cycle(laws), at, at + kind.texts)) for at in range(kind.pool)]
     bodies = [{"texts": texts} for texts in groups]
     written = workloads.write_bodies(scratch / "bodies.jsonl", bodies)
     per_s = closedloop.run(url, written, CLIENTS, CAPACITY_S, 1)["per_s"]
-    bound_s = TWICE * kind.queue_tokens / (per_s * mean_tokens(arguments.model, groups))
+    full = stages.samples(server_url)[f'{PREFIX}_queue_tokens_limit{{kind="{kind.line}"}}']
+    bound_s = TWICE * float(full) / (per_s * mean_tokens(arguments.model, groups))
 
     usage.forget_peak(pid)
     before_mb = usage.resident_mb(pid)

@@ -13,14 +13,19 @@ STAGES = ("tokenize", "queue", "infer")
 Stages = dict[str, tuple[float, float]]
 
 
-def read(url: str) -> Stages:
-    """Since the server's start."""
+def samples(url: str) -> dict[str, str]:
+    """By name with labels, as Prometheus reads them."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=60) as reply:
         lines = reply.read().decode().splitlines()
-    samples = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+
+
+def read(url: str) -> Stages:
+    """Since the server's start."""
+    found = samples(url)
     names = {stage: f"{PREFIX}_{stage}_seconds" for stage in STAGES}
     return {
-        stage: (float(samples[f"{name}_sum"]), float(samples[f"{name}_count"]))
+        stage: (float(found[f"{name}_sum"]), float(found[f"{name}_count"]))
         for stage, name in names.items()
     }
 

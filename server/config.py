@@ -126,12 +126,12 @@ class Config:
         low=1,
         high=1 << 20,
     )
-    # About two seconds of work on two cores: waiting longer, a person has given up.
+    # Waiting longer, a person has given up.
     interactive_queue_tokens: int = _setting(
-        65_536,
-        "tokens of small requests that may wait",
-        "小请求排队上限（token）",
-        low=1,
+        0,
+        "tokens of small requests that may wait, 0 for about 1.5 seconds of work",
+        "小请求排队上限（token），0 为约 1.5 秒的计算量",
+        low=0,
         high=1 << 30,
     )
     # Two requests of 2,048 texts of 512 tokens.
