@@ -42,7 +42,7 @@ install-any: install ## add optimum, transformers and torch, to export other arc
 	$(RUN) -m pip install --quiet --disable-pip-version-check ".[export-any]"
 
 install-otel: install ## add OpenTelemetry, for serve with --trace-endpoint
-	$(RUN) -m pip install --quiet --disable-pip-version-check ".[otel]"
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/otel.txt
 
 export: install ## MODEL=folder or hub id: write and verify MODEL/onnx-int8 (ARGS="--precision fp32" ...)
 	$(RUN) -m export $(MODEL) $(ARGS)
@@ -115,6 +115,7 @@ fix: dev ## format and apply lint fixes
 
 bench: dev artifact ## measure speed here (TEXTS=folder with real texts), and quality (STS=pairs.tsv, BEIR=folder with questions and answers)
 	$(RUN) -m benchmarks.encode --model $(ARTIFACT)
+	$(RUN) -m benchmarks.lanes --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(RUN) -m benchmarks.startup --model $(ARTIFACT)
 	$(RUN) -m benchmarks.serve --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(RUN) -m benchmarks.latency --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
@@ -141,6 +142,7 @@ shapes: dev artifact ## larger models, random weights: beside sentence-transform
 lock: ## renew locks/ from pyproject.toml, and those of the clients (needs uv and npm on PATH)
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra export -o locks/run.txt
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra dev -c locks/run.txt -o locks/dev.txt
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra otel -c locks/run.txt -o locks/otel.txt
 	uv pip compile locks/bundle.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/bundle.txt
 	uv pip compile locks/clients.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/clients.txt
 	npm install --prefix $(JAVASCRIPT) --package-lock-only --no-audit --no-fund
