@@ -12,21 +12,14 @@ from typing import Any
 import pytest
 
 from server import BUILT
+from server.checks.disk import LEAST_DISK, LITTLE_DISK, NETWORK
+from server.checks.memory import ROOM, memory_needed
 from server.config import Config, ModelPlace
 from server.cpu import INT8_FEATURES
-from server.doctor import (
-    CHECKS,
-    LEAST_DISK,
-    LITTLE_DISK,
-    MB,
-    NETWORK,
-    ROOM,
-    examine,
-    memory_needed,
-)
+from server.doctor import CHECKS, examine
 from server.errors import BadArtifact, StoreDamaged
 from server.facts import Artifact, Facts, Held, Package, gather
-from server.findings import Finding, as_json, as_text, healthy
+from server.findings import MB, Finding, as_json, as_text, healthy
 from server.machine import Disk, Listener, Machine
 from server.manifest import Quantization
 from server.store.folder import LOCK_FILE, DataFolder

@@ -102,6 +102,7 @@ LAYERS = (
     "faults",
     "indexing upkeep prompt",
     "facts findings",
+    "checks/*",
     "doctor",
     "transfer",
     "api/__init__ api/access",
