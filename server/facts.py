@@ -69,7 +69,7 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """lanes, wide_threads: that a server would have. disk: or the error that hides it.
+    """config, lanes, wide_threads: of each process of a server. disk: or the error that hides it.
 
     holder: process id and address of who uses the data folder, None for nobody. packages: whose
     versions are not the locked ones; None without a lock.

@@ -46,39 +46,50 @@ def of_cpu(facts: Facts) -> Iterator[Finding]:
 
 
 def of_lanes(facts: Facts) -> Iterator[Finding]:
-    machine, lanes = facts.machine, facts.lanes
+    machine, lanes, workers = facts.machine, facts.lanes, facts.config.workers
     quota = "no" if machine.quota is None else f"{machine.quota:.2f}"
+    english, chinese = f"{lanes} lanes", f"{lanes} 个计算线程"
+    if workers > 1:
+        english = f"{lanes * workers} lanes, {lanes} in each of {workers} processes,"
+        chinese = f"{lanes * workers} 个计算线程（{workers} 个进程，各 {lanes} 个）"
     found = Said(
-        f"{lanes} lanes on {machine.cores} cores of the affinity mask, cgroup quota: {quota}",
-        f"{lanes} 个计算线程，可用 {machine.cores} 核，cgroup 配额："
+        f"{english} on {machine.cores} cores of the affinity mask, cgroup quota: {quota}",
+        f"{chinese}，可用 {machine.cores} 核，cgroup 配额："
         + ("无" if machine.quota is None else f"{machine.quota:.2f}"),
     )
-    if lanes > machine.budget:
-        yield Finding(
-            "warning",
-            "lanes",
-            found,
-            Said(
-                f"--lanes {machine.budget} or 0: more lanes than cores bring nothing and make single"
-                " requests wait",
-                f"请设 --lanes {machine.budget} 或 0：多于核数没有好处，且单个请求会等待",
-            ),
-        )
+    if lanes * workers > machine.budget:
+        yield Finding("warning", "lanes", found, _fewer_lanes(machine.budget, workers))
     elif machine.quota is not None and machine.quota < 1:
-        yield Finding(
-            "warning",
-            "lanes",
-            found,
-            Said(
-                "give the group at least one core: below that the kernel stops the process in every"
-                " period of its quota",
-                "请至少分配一个核：低于一个核时，内核会在每个配额周期内暂停进程",
-            ),
+        advice = Said(
+            "give the group at least one core: below that the kernel stops the process in every"
+            " period of its quota",
+            "请至少分配一个核：低于一个核时，内核会在每个配额周期内暂停进程",
         )
+        yield Finding("warning", "lanes", found, advice)
     else:
         yield Finding("ok", "lanes", found)
     if machine.offline:
         yield _of_offline(machine.offline)
+
+
+def _fewer_lanes(budget: int, workers: int) -> Said:
+    """What to set so that there are no more lanes than `budget` cores."""
+    most, rest = divmod(budget, workers)
+    # What a server takes by itself is rounded up, and so not too many only without a rest.
+    flags = Said(
+        f"--lanes {most}" + ("" if rest else " or 0"), f"--lanes {most}" + ("" if rest else " 或 0")
+    )
+    if not most:
+        flags = Said(
+            f"at most --workers {budget}, with --lanes 1 or 0",
+            f"最多 --workers {budget}，并设 --lanes 1 或 0",
+        )
+    elif workers > 1:
+        flags = Said(f"{flags.english}, or fewer --workers", f"{flags.chinese}，或减少 --workers")
+    return Said(
+        f"{flags.english}: more lanes than cores bring nothing and make single requests wait",
+        f"请设 {flags.chinese}：多于核数没有好处，且单个请求会等待",
+    )
 
 
 def _of_offline(cores: str) -> Finding:
