@@ -27,6 +27,8 @@ from server.cpu import (
 )
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+# Files that a server has open besides connections: collections have some five each.
+OWN_FILES = 1024
 # The state of a listening socket in the kernel's tables.
 LISTEN = "0A"
 
@@ -80,6 +82,11 @@ def read_machine(
         # As text a release candidate's last part is no number.
         python=sys.version_info[:3],
     )
+
+
+def files_wanted(connections: int) -> int:
+    """How many open files a process should be allowed that serves so many connections."""
+    return connections + OWN_FILES
 
 
 def _memory_available(proc: Path) -> int | None:

@@ -15,7 +15,7 @@ from server import BUILT
 from server.checks.disk import LEAST_DISK, LITTLE_DISK, NETWORK
 from server.checks.memory import ROOM, memory_needed
 from server.config import Config, ModelPlace
-from server.cpu import INT8_FEATURES
+from server.cpu import INT8_FEATURES, cpu_budget
 from server.doctor import CHECKS, examine
 from server.errors import BadArtifact, StoreDamaged
 from server.facts import Artifact, Facts, Held, Package, gather
@@ -70,6 +70,10 @@ def on(**parts: Any) -> Facts:
     return replace(SOUND, machine=replace(MACHINE, **parts))
 
 
+def of(lanes: int, **settings: Any) -> Facts:
+    return replace(SOUND, lanes=lanes, config=Config(**settings))
+
+
 def found(facts: Facts, subject: str) -> list[Finding]:
     """What is wrong with it; everything is said in both languages."""
     findings = examine(facts)
@@ -92,11 +96,15 @@ CASES: list[tuple[str, Facts, str, str]] = [
     ("cpu", on(features=frozenset({"sse2"})), "warning", "AVX2"),
     ("cpu", on(architecture="riscv64", features=frozenset()), "warning", "riscv64"),
     ("lanes", replace(SOUND, lanes=9), "warning", "9 lanes"),
+    ("lanes", of(lanes=4, workers=4), "warning", "16 lanes, 4 in each of 4 processes"),
+    ("lanes", of(lanes=2, workers=3), "warning", "--lanes 1, or fewer --workers"),
+    ("lanes", of(lanes=1, workers=8), "warning", "at most --workers 4"),
     ("lanes", on(quota=0.5, budget=4), "warning", "0.50"),
     ("lanes", on(offline="2-3"), "warning", "2-3"),
     ("huge_pages", on(huge_pages="never"), "warning", "never"),
     ("huge_pages", on(huge_pages=""), "warning", "not told"),
-    ("open_files", on(open_files=(256, 4096)), "warning", "256"),
+    ("open_files", on(open_files=(1024, 1024)), "warning", "allow 5120"),
+    ("open_files", on(open_files=(4096, 5119)), "warning", "5119"),
     ("memory", on(memory_limit=64 * MB), "error", "64 MB"),
     ("memory", on(memory_available=64 * MB), "error", "64 MB"),
     ("python", replace(SOUND, packages=(Package("faiss-cpu", "1", "2"),)), "warning", "faiss-cpu"),
@@ -126,6 +134,7 @@ CASES: list[tuple[str, Facts, str, str]] = [
     ),
     ("port", replace(SOUND, listeners=(Listener("127.0.0.1", 7, "nginx"),)), "error", "nginx (7)"),
     ("port", replace(SOUND, listeners=(Listener("0.0.0.0", None, ""),)), "error", "another user"),
+    ("port", replace(SOUND, listeners=(Listener("::", 7, "nginx"),)), "warning", "may be taken"),
     ("address", replace(SOUND, config=Config(host="0.0.0.0")), "warning", "key new"),
     ("address", replace(SOUND, config=Config(host="inkwell.lan")), "warning", "inkwell.lan"),
 ]
@@ -164,6 +173,29 @@ def test_memory_that_is_just_enough_is_a_warning() -> None:
     assert found(on(memory_limit=int(need * ROOM) + MB), "memory") == []
 
 
+def test_every_process_needs_memory_for_its_models_and_lanes() -> None:
+    alone, four = memory_needed(SOUND), memory_needed(of(lanes=4, workers=4))
+    # The first has the collections besides, and the code of libraries is there once.
+    assert 3 * (alone - 70 * MB) < four - alone < 3 * alone
+
+
+@pytest.mark.parametrize("lanes, workers", [(1, 4), (2, 2), (4, 1), (1, 3)])
+def test_lanes_of_all_processes_are_as_many_as_the_cores_at_most(lanes: int, workers: int) -> None:
+    assert found(of(lanes=lanes, workers=workers), "lanes") == []
+
+
+@pytest.mark.parametrize("limits", [(1024, 524288), (256, 5120), (1024, -1), (-1, -1)])
+def test_soft_limit_of_files_does_not_matter(limits: tuple[int, int]) -> None:
+    assert found(on(open_files=limits), "open_files") == []
+
+
+def test_more_connections_take_more_files() -> None:
+    facts = replace(on(open_files=(1024, 4096)), config=Config(max_connections=3072))
+    assert found(facts, "open_files") == []
+    (few,) = found(replace(facts, config=Config(max_connections=3073)), "open_files")
+    assert "4097" in few.found.english
+
+
 def test_memory_of_a_running_server_is_not_missed() -> None:
     facts = replace(on(memory_available=64 * MB), holder="7 http://127.0.0.1:8000")
     assert found(facts, "memory") == []
@@ -177,19 +209,36 @@ def test_port_of_the_running_server_is_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "host, address, taken",
+    "host, address, level",
     [
-        ("127.0.0.1", "127.0.0.1", True),
-        ("localhost", "127.0.0.1", True),
-        ("127.0.0.1", "10.0.0.5", False),
-        ("127.0.0.1", "::", True),
-        ("0.0.0.0", "10.0.0.5", True),
-        ("inkwell.lan", "10.0.0.5", True),
+        ("127.0.0.1", "127.0.0.1", "error"),
+        ("localhost", "127.0.0.1", "error"),
+        ("localhost", "::1", "warning"),
+        ("127.0.0.1", "10.0.0.5", "ok"),
+        ("127.0.0.1", "::1", "ok"),
+        ("127.0.0.1", "::ffff:7f00:1", "error"),
+        ("127.0.0.1", "::", "warning"),
+        ("0.0.0.0", "10.0.0.5", "error"),
+        ("0.0.0.0", "::1", "ok"),
+        ("0.0.0.0", "::", "warning"),
+        ("::1", "0.0.0.0", "ok"),
+        ("::1", "::", "error"),
+        ("::", "127.0.0.1", "ok"),
+        ("::", "::1", "error"),
+        ("inkwell.lan", "10.0.0.5", "warning"),
     ],
 )
-def test_port_is_taken_where_addresses_overlap(host: str, address: str, taken: bool) -> None:
+def test_port_is_taken_where_addresses_of_one_family_overlap(
+    host: str, address: str, level: str
+) -> None:
     facts = replace(SOUND, config=Config(host=host), listeners=(Listener(address, 7, "x"),))
-    assert bool(found(facts, "port")) == taken
+    assert [each.level for each in found(facts, "port")] == ([] if level == "ok" else [level])
+
+
+def test_one_listener_that_surely_is_in_the_way_outweighs_one_that_may_be() -> None:
+    both = Listener("::", 7, "one"), Listener("127.0.0.1", 8, "other")
+    (error,) = found(replace(SOUND, listeners=both), "port")
+    assert error.level == "error" and "other (8)" in error.found.english
 
 
 def test_text_has_both_languages_and_counts() -> None:
@@ -331,3 +380,13 @@ def test_address_of_others_is_sound_with_keys() -> None:
     facts = replace(SOUND, config=Config(host="0.0.0.0", keys=Path("keys.toml")))
     (found,) = (each for each in examine(facts) if each.subject == "address")
     assert (found.level, "with keys" in found.found.english) == ("ok", True)
+
+
+def test_processes_divide_the_cores_as_they_do_when_they_serve(
+    run: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INKWELL_LANES", "0")
+    findings = told(run, "--port", "0", "--workers", str(cpu_budget()))
+    (lanes, *_) = findings["lanes"]
+    assert lanes["level"] == "ok"
+    assert f"{cpu_budget()} lanes" in lanes["found"]["english"]
