@@ -21,7 +21,11 @@ CHECKS = {
     "disk": disk.of_disk,
     "data": disk.of_collections,
     "port": network.of_port,
+    "socket": network.of_socket,
     "address": access.of_address,
+    "tls": access.of_tls,
+    "keys": access.of_keys,
+    "audit": access.of_audit,
 }
 
 

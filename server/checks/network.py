@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Iterator
 
 from server.facts import Facts
-from server.findings import Finding, Level, Said
+from server.findings import Finding, Level, Said, refusal
 from server.machine import Listener, files_wanted
 
 # How the kernel tells that there is no limit.
@@ -56,6 +56,19 @@ def of_port(facts: Facts) -> Iterator[Finding]:
         free = Said(f"port {port} is free", f"端口 {port} 空闲")
         any_other = Said("the kernel chooses a free port", "由系统选择空闲端口")
         yield Finding("ok", "port", free if port else any_other)
+
+
+def of_socket(facts: Facts) -> Iterator[Finding]:
+    path, admission = facts.config.unix_socket, facts.admission
+    if path is None:
+        yield Finding("ok", "socket", Said("no Unix socket", "不监听 Unix 套接字"))
+    elif admission.socket_taken and facts.holder:
+        said = Said(f"{path}: the running server's", f"{path}：由运行中的服务监听")
+        yield Finding("ok", "socket", said)
+    elif admission.socket is not None:
+        yield refusal("socket", admission.socket)
+    else:
+        yield Finding("ok", "socket", Said(f"{path} can be had", f"{path} 可用"))
 
 
 def _is_holder(listener: Listener, holder: str | None, port: int) -> bool:

@@ -17,14 +17,18 @@ from server.checks.memory import ROOM, memory_needed
 from server.config import Config, ModelPlace
 from server.cpu import INT8_FEATURES, cpu_budget
 from server.doctor import CHECKS, examine
-from server.errors import BadArtifact, StoreDamaged
-from server.facts import Artifact, Facts, Held, Package, gather
+from server.errors import BadArtifact, BadSettings, StoreDamaged
+from server.facts import Admission, Artifact, Facts, Held, Package, gather
 from server.findings import MB, Finding, as_json, as_text, healthy
+from server.keys import Key, new_key
 from server.machine import Disk, Listener, Machine
 from server.manifest import Quantization
 from server.store.folder import LOCK_FILE, DataFolder
 from tests.commands import Commands, write_lines
 from tests.server.processes import serving
+from tests.server.test_socket import refused_start
+from tests.server.test_socketfile import left_behind, opened
+from tests.server.test_tls import OPENSSL, certificate, expired, flags_of
 
 HAN = re.compile(r"[\u4e00-\u9fff]")
 WALL_S = 1_798_761_600.0  # The first second of 2027.
@@ -63,7 +67,14 @@ SOUND = Facts(
     collections=(Held("laws", "f", 0.9999995, 10 * MB),),
     listeners=(),
     packages=(),
+    admission=Admission(),
 )
+
+
+GONE = BadSettings("gone", "缺失")
+WITH_KEYS = Config(host="0.0.0.0", keys=Path("keys"))
+WITH_TLS = Config(tls_cert=Path("cert.pem"))
+ON_SOCKET = Config(unix_socket=Path("inkwell.sock"))
 
 
 def on(**parts: Any) -> Facts:
@@ -72,6 +83,14 @@ def on(**parts: Any) -> Facts:
 
 def of(lanes: int, **settings: Any) -> Facts:
     return replace(SOUND, lanes=lanes, config=Config(**settings))
+
+
+def admitting(config: Config, **parts: Any) -> Facts:
+    return replace(SOUND, config=config, admission=Admission(**parts))
+
+
+def key(name: str, expires: str | None = None) -> Key:
+    return new_key(name, "embed", expires)[1]
 
 
 def found(facts: Facts, subject: str) -> list[Finding]:
@@ -137,6 +156,15 @@ CASES: list[tuple[str, Facts, str, str]] = [
     ("port", replace(SOUND, listeners=(Listener("::", 7, "nginx"),)), "warning", "may be taken"),
     ("address", replace(SOUND, config=Config(host="0.0.0.0")), "warning", "key new"),
     ("address", replace(SOUND, config=Config(host="inkwell.lan")), "warning", "inkwell.lan"),
+    ("socket", admitting(ON_SOCKET, socket=GONE), "error", "gone"),
+    ("tls", admitting(WITH_TLS, certificate_s=GONE), "error", "gone"),
+    ("tls", admitting(WITH_TLS, certificate_s=0.0), "warning", "clients will refuse"),
+    ("tls", admitting(WITH_TLS, certificate_s=WALL_S + 13.5 * 86400), "warning", "13 days"),
+    ("keys", admitting(WITH_KEYS, keys=GONE), "error", "gone"),
+    ("keys", admitting(WITH_KEYS, keys=()), "warning", "key new"),
+    ("keys", admitting(WITH_KEYS, keys=(key("a"), key("b", "2027-01-05"))), "warning", "b (2027"),
+    ("keys", admitting(WITH_KEYS, keys=(key("old", "2026-12-31"),)), "warning", "old (2026"),
+    ("audit", admitting(Config(audit=Path("a")), audit=GONE), "error", "gone"),
 ]
 
 
@@ -239,6 +267,29 @@ def test_one_listener_that_surely_is_in_the_way_outweighs_one_that_may_be() -> N
     both = Listener("::", 7, "one"), Listener("127.0.0.1", 8, "other")
     (error,) = found(replace(SOUND, listeners=both), "port")
     assert error.level == "error" and "other (8)" in error.found.english
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        admitting(WITH_KEYS, keys=(key("a"), key("b", "2027-03-01"))),
+        admitting(
+            replace(WITH_TLS, host="0.0.0.0", tls_client_ca=Path("ca.pem")), certificate_s=2e9
+        ),
+        admitting(replace(ON_SOCKET, audit=Path("-"))),
+        replace(admitting(ON_SOCKET, socket=GONE, socket_taken=True), holder="7"),
+    ],
+    ids=["keys", "certificates", "audit and socket", "running server's socket"],
+)
+def test_address_of_others_and_its_files_are_sound(facts: Facts) -> None:
+    assert [each for each in examine(facts) if each.level != "ok"] == []
+
+
+def test_who_reaches_an_address_with_client_certificates_is_told() -> None:
+    facts = admitting(replace(WITH_TLS, host="0.0.0.0", tls_client_ca=Path("ca.pem")))
+    (address,) = (each for each in examine(facts) if each.subject == "address")
+    assert (address.level, address.advice) == ("ok", None)
+    assert "holders of certificates only" in address.found.english
 
 
 def test_text_has_both_languages_and_counts() -> None:
@@ -376,10 +427,66 @@ def test_packages_are_compared_with_the_lock(toy_artifact: Path, tmp_path: Path)
     assert gather(config, lock=tmp_path / "none").packages is None
 
 
-def test_address_of_others_is_sound_with_keys() -> None:
-    facts = replace(SOUND, config=Config(host="0.0.0.0", keys=Path("keys.toml")))
-    (found,) = (each for each in examine(facts) if each.subject == "address")
-    assert (found.level, "with keys" in found.found.english) == ("ok", True)
+FILES = [
+    ("keys", ("--keys", "none")),
+    ("keys", ("--keys", "text")),
+    ("tls", ("--tls-cert", "none")),
+    ("tls", ("--tls-cert", "text")),
+    ("audit", ("--audit", "none/audit")),
+    ("audit", ("--audit", ".")),
+    ("socket", ("--unix-socket", "none/socket")),
+    ("socket", ("--unix-socket", "text")),
+]
+
+
+@pytest.mark.parametrize("subject, flags", FILES, ids=[" ".join(flags) for _, flags in FILES])
+def test_file_with_which_a_server_does_not_start_is_an_error_in_its_words(
+    run: Commands, toy_artifact: Path, tmp_path: Path, subject: str, flags: tuple[str, str]
+) -> None:
+    write_lines(tmp_path / "text", ["neither keys nor a certificate"])
+    flag, place = flags[0], tmp_path / flags[1]
+    findings = told(run, "--port", "0", flag, place, status=1)
+    (error,) = findings[subject]
+    assert error["level"] == "error"
+    settings = ("--port", "0", "--model", toy_artifact, "--data", tmp_path / "served")
+    said = refused_start("serve", *settings, flag, place)
+    assert error["found"]["english"] in said and error["found"]["chinese"] in said
+
+
+def test_files_are_looked_at_and_left_as_they_are(run: Commands, tmp_path: Path) -> None:
+    run("key", "new", "a", "--scopes", "embed", "--keys", tmp_path / "keys")
+    left_behind(tmp_path / "socket")
+    before = sorted(tmp_path.iterdir())
+    flags = ("--keys", "keys", "--audit", "audit", "--unix-socket", "socket")
+    places = [each if each.startswith("--") else tmp_path / each for each in flags]
+    findings = told(run, "--port", "0", *places)
+    assert sorted(tmp_path.iterdir()) == before
+    for subject in ("keys", "audit", "socket"):
+        assert [each["level"] for each in findings[subject]] == ["ok"], subject
+    assert "1 keys" in findings["keys"][0]["found"]["english"]
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="openssl is not installed")
+def test_certificate_is_tried_and_its_end_told(run: Commands, tmp_path: Path) -> None:
+    for days, level, words in ((2, "warning", "ends in 1 days"), (100, "ok", "ends in 99 days")):
+        cert = certificate(tmp_path, "server", days=days)
+        (tls,) = told(run, "--port", "0", *flags_of(cert))["tls"]
+        assert tls["level"] == level and words in tls["found"]["english"]
+    (tls,) = told(run, "--port", "0", *flags_of(expired(tmp_path)))["tls"]
+    assert tls["level"] == "warning" and "will refuse" in tls["found"]["english"]
+
+
+def test_socket_of_the_running_server_is_its_own(
+    run: Commands, toy_artifact: Path, tmp_path: Path
+) -> None:
+    flags = ("--unix-socket", str(tmp_path / "socket"))
+    with serving(toy_artifact, tmp_path, *flags) as server:
+        opened(server)
+        port = ("--port", str(server.port))
+        (own,) = told(run, *port, *flags, "--data", tmp_path / "data")["socket"]
+        (other,) = told(run, "--port", "0", *flags, status=1)["socket"]
+    assert own["level"] == "ok"
+    assert other["level"] == "error" and "another process" in other["found"]["english"]
 
 
 def test_processes_divide_the_cores_as_they_do_when_they_serve(
