@@ -484,7 +484,9 @@ def test_socket_of_the_running_server_is_its_own(
         opened(server)
         port = ("--port", str(server.port))
         (own,) = told(run, *port, *flags, "--data", tmp_path / "data")["socket"]
-        (other,) = told(run, "--port", "0", *flags, status=1)["socket"]
+        (other,) = told(run, "--port", "0", *flags, "--data", tmp_path / "other", status=1)[
+            "socket"
+        ]
     assert own["level"] == "ok"
     assert other["level"] == "error" and "another process" in other["found"]["english"]
 
