@@ -5,6 +5,7 @@ together; where the disk cannot keep up, lines are lost and counted, and request
 """
 
 import asyncio
+import errno
 import logging
 import os
 from pathlib import Path
@@ -20,6 +21,28 @@ MAX_WAITING_LINES = 10_000
 STANDARD_OUTPUT = Path("-")
 
 log = logging.getLogger(__name__)
+
+
+def check(path: Path) -> None:
+    """Raise BadSettings where the file could not be opened; makes none."""
+    if path == STANDARD_OUTPUT:
+        return
+    place = os.path.realpath(path)
+    folder = os.path.dirname(place)
+    needed, asked = (place, os.W_OK) if os.path.exists(place) else (folder, os.W_OK | os.X_OK)
+    if os.path.isdir(place):
+        raise _refusal(path, errno.EISDIR)
+    if not os.path.isdir(folder):
+        raise _refusal(path, errno.ENOENT)
+    if not os.access(needed, asked, effective_ids=True):
+        raise _refusal(path, errno.EACCES)
+
+
+def _refusal(path: Path, number: int | None) -> BadSettings:
+    why = os.strerror(number or 0)
+    return BadSettings(
+        f"audit file {path} cannot be opened: {why}", f"无法打开审计文件 {path}：{why}"
+    )
 
 
 class Audit:
@@ -43,11 +66,7 @@ class Audit:
         try:
             return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            why = os.strerror(error.errno or 0)
-            raise BadSettings(
-                f"audit file {self._path} cannot be opened: {why}",
-                f"无法打开审计文件 {self._path}：{why}",
-            ) from None
+            raise _refusal(self._path, error.errno) from None
 
     def write(self, line: bytes) -> None:
         """Take a line without its end."""

@@ -363,11 +363,13 @@ def doctor(config: Config, arguments: Namespace) -> int:
     """Status 1 where a server with these settings would not start or could lose what it acknowledged."""
     import json
 
+    from server.cpu import cpu_budget
     from server.doctor import examine
     from server.facts import gather
     from server.findings import as_json, as_text, healthy
+    from server.workers import share_of
 
-    findings = examine(gather(config))
+    findings = examine(gather(share_of(config, cpu_budget())))
     if arguments.json:
         sys.stdout.write(json.dumps(as_json(findings), ensure_ascii=False) + "\n")
     else:

@@ -5,24 +5,30 @@ loaded as a server would load them, so this takes as much memory as one for a mo
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TypeVar
 
 import server
+from server import audit, socketfile
 from server.config import Config, ModelPlace
 from server.cpu import PROC
 from server.encoder import Model
 from server.engine import lane_count, wide_threads
-from server.errors import BadArtifact, StartupError, StoreDamaged
+from server.errors import BadArtifact, BadSettings, StartupError, StoreDamaged
+from server.keys import Key, read_keys
 from server.machine import Disk, Listener, Machine, listeners, read_disk, read_machine
 from server.manifest import MODEL_FILE, Quantization
 from server.origin import NOTE, Origin, agreement, origin_here, read_origins
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE
 from server.store.database import peek
 from server.store.folder import holder_of
+from server.tls import Tls
 from server.upkeep import names
+
+T = TypeVar("T")
 
 # Where a clone has the exact packages; an installed copy has none.
 LOCK = Path(server.__file__).parents[1] / "locks" / "run.txt"
@@ -68,8 +74,24 @@ class Package:
 
 
 @dataclass(frozen=True, slots=True)
+class Admission:
+    """Who is let in and where, and who asked: each as a server would have it, or why it would not start.
+
+    keys: none also where no file is named. certificate_s: when it ends, in seconds since 1970, 0 where
+    clients refuse it; None without TLS. audit, socket: None where nothing is in the way. socket_taken:
+    whether a process listens there.
+    """
+
+    keys: tuple[Key, ...] | BadSettings = ()
+    certificate_s: float | BadSettings | None = None
+    audit: BadSettings | None = None
+    socket: BadSettings | None = None
+    socket_taken: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
-    """lanes, wide_threads: that a server would have. disk: or the error that hides it.
+    """config, lanes, wide_threads: of each process of a server. disk: or the error that hides it.
 
     holder: process id and address of who uses the data folder, None for nobody. packages: whose
     versions are not the locked ones; None without a lock.
@@ -85,6 +107,7 @@ class Facts:
     collections: tuple[Held, ...]
     listeners: tuple[Listener, ...]
     packages: tuple[Package, ...] | None
+    admission: Admission
 
 
 def gather(config: Config, proc: Path = PROC, lock: Path = LOCK) -> Facts:
@@ -108,7 +131,27 @@ def gather(config: Config, proc: Path = PROC, lock: Path = LOCK) -> Facts:
         collections=tuple(held for home in homes if (held := _held(home, origins)) is not None),
         listeners=tuple(listeners(config.port, proc)) if config.port else (),
         packages=tuple(_other_packages(lock)) if lock.exists() else None,
+        admission=_admission(config),
     )
+
+
+def _admission(config: Config) -> Admission:
+    keys, written, socket = config.keys, config.audit, config.unix_socket
+    tls = _tried(lambda: Tls.of(config))
+    return Admission(
+        keys=() if keys is None else _tried(lambda: tuple(read_keys(keys))),
+        certificate_s=tls.expires_s if isinstance(tls, Tls) else tls,
+        audit=None if written is None else _tried(lambda: audit.check(written)),
+        socket=None if socket is None else _tried(lambda: socketfile.check(socket)),
+        socket_taken=socket is not None and socketfile.is_listed(socket),
+    )
+
+
+def _tried(ask: Callable[[], T]) -> T | BadSettings:
+    try:
+        return ask()
+    except BadSettings as error:
+        return error
 
 
 def _artifact(place: ModelPlace) -> Artifact:

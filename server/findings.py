@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+from server.errors import StartupError
+
 Level = Literal["ok", "warning", "error"]
+MB = 1 << 20
 LEVELS: dict[Level, str] = {"ok": "OK 正常", "warning": "WARNING 警告", "error": "ERROR 错误"}
 
 
@@ -19,6 +22,11 @@ class Finding(NamedTuple):
     subject: str
     found: Said
     advice: Said | None = None
+
+
+def refusal(subject: str, error: StartupError) -> Finding:
+    """What a server would say and end with; it has its advice in itself."""
+    return Finding("error", subject, Said(error.english, error.chinese))
 
 
 def healthy(findings: Sequence[Finding]) -> bool:

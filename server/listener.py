@@ -24,6 +24,7 @@ from server.app import App
 from server.channel import Channel, Kind, Message
 from server.config import Config
 from server.errors import BadSettings, StartupError
+from server.machine import files_wanted
 from server.metrics import now
 from server.notify import Supervisor
 from server.passing import Adopted, Dealt, Passing
@@ -32,9 +33,6 @@ from server.socketfile import Door
 from server.tls import Tls
 from server.wire import Limits, Protocol
 from server.workers import Workers
-
-# Files that are open besides connections: collections have some five each.
-OWN_FILES = 1024
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +108,7 @@ def _settings(app: App, config: Config, protocol: Any, tls: Tls | None) -> uvico
 def _raise_limit_of_files(connections: int) -> None:
     """Let the process have as many and its own files, as far as the system allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + OWN_FILES
+    wanted = files_wanted(connections)
     if resource.RLIM_INFINITY not in (soft, hard):
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -27,6 +27,8 @@ from server.cpu import (
 )
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+# Files that a server has open besides connections: collections have some five each.
+OWN_FILES = 1024
 # The state of a listening socket in the kernel's tables.
 LISTEN = "0A"
 
@@ -37,7 +39,7 @@ class Machine:
 
     cores: of the affinity mask. budget: what of them the quota leaves, in whole cores. offline: as
     the kernel lists them. huge_pages: always, madvise or never; empty where it does not tell.
-    open_files: the soft limit and the hard one. day: by its clock, UTC, as 2026-11-25.
+    open_files: the soft limit and the hard one, -1 for none. wall_s: its clock, in seconds since 1970.
     """
 
     architecture: str
@@ -50,8 +52,13 @@ class Machine:
     memory_limit: int | None
     huge_pages: str
     open_files: tuple[int, int]
-    day: str
+    wall_s: float
     python: tuple[int, int, int]
+
+    @property
+    def day(self) -> str:
+        """By its clock, UTC, as 2026-11-25."""
+        return datetime.datetime.fromtimestamp(self.wall_s, datetime.UTC).date().isoformat()
 
 
 def read_machine(
@@ -60,7 +67,6 @@ def read_machine(
     cpus: Path = CPUS,
     huge_pages: Path = HUGE_PAGES,
 ) -> Machine:
-    major, minor, patch = map(int, platform.python_version_tuple())
     return Machine(
         architecture=platform.machine(),
         features=cpu_features(proc),
@@ -72,9 +78,15 @@ def read_machine(
         memory_limit=memory_limit(cgroup_root, proc),
         huge_pages=_chosen(huge_pages),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE),
-        day=datetime.datetime.now(datetime.UTC).date().isoformat(),
-        python=(major, minor, patch),
+        wall_s=datetime.datetime.now(datetime.UTC).timestamp(),
+        # As text a release candidate's last part is no number.
+        python=sys.version_info[:3],
     )
+
+
+def files_wanted(connections: int) -> int:
+    """How many open files a process should be allowed that serves so many connections."""
+    return connections + OWN_FILES
 
 
 def _memory_available(proc: Path) -> int | None:

@@ -7,6 +7,7 @@ mistake that is passed over is found on the day it matters.
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ ENV_PREFIX = "INKWELL_"
 # The key that commands send to a running server. No setting and no flag: a process's arguments are
 # visible to everybody on its machine.
 API_KEY = "INKWELL_API_KEY"
+# Kubernetes tells each pod of the Services in its namespace: NAME_SERVICE_HOST, NAME_PORT and more. Where
+# a Service's name begins with inkwell they look like settings.
+SERVICE_HOST = re.compile(rf"({ENV_PREFIX}(?:\w+_)?)SERVICE_HOST")
 # The flag --config and the variable INKWELL_CONFIG name the file; inside of it that says nothing.
 FILE = "config"
 
@@ -52,6 +56,9 @@ def gather(
     """What is given for the known settings, by name; raises BadSettings for names that are not."""
     variables = {env_name(name): name for name in (*known, FILE)}
     unknown = {each for each in environ if each.startswith(ENV_PREFIX)} - variables.keys()
+    for variable in sorted(unknown):
+        if link := SERVICE_HOST.fullmatch(variable):
+            raise _of_service(link[1], variable)
     for variable in sorted(unknown - {API_KEY}):
         raise _unknown(variable, variables, "the environment", "环境变量")
     found: dict[str, Given] = {}
@@ -90,6 +97,17 @@ def _from_file(path: Path, known: Collection[str]) -> dict[str, Given]:
             raise _unknown(name, known, f"config file {path}", f"配置文件 {path}")
     origin = Origin(f"file {path}", f"文件 {path}")
     return {name: Given(value, origin, path.parent) for name, value in content.items()}
+
+
+def _of_service(prefix: str, variable: str) -> BadSettings:
+    name = prefix.rstrip("_").lower().replace("_", "-")
+    return BadSettings(
+        f"the environment has {variable}: Kubernetes sets it and others, such as {prefix}PORT, for a Service"
+        f" named {name}, and they are no settings; write `enableServiceLinks: false` into the pod's spec,"
+        " or name the Service otherwise",
+        f"环境变量中有 {variable}：Kubernetes 为名为 {name} 的 Service 注入了它和 {prefix}PORT 等变量，"
+        "它们不是设置；请在 Pod 的 spec 中写入 `enableServiceLinks: false`，或更改 Service 的名称",
+    )
 
 
 def _unknown(name: str, known: Collection[str], place: str, chinese_place: str) -> BadSettings:

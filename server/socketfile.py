@@ -58,13 +58,21 @@ def _identity(path: Path) -> tuple[int, int]:
 
 def claim(path: Path) -> Path:
     """The absolute path, free to be listened on; raises BadSettings that says why it is not."""
+    check(path)
+    path = path.absolute()
+    path.unlink(missing_ok=True)
+    return path
+
+
+def check(path: Path) -> None:
+    """Raise BadSettings where `claim` could not have the path now; changes nothing."""
     path = path.absolute()
     if len(os.fsencode(path)) > LONGEST:
         raise BadSettings(
             f"unix_socket {path} has {len(os.fsencode(path))} bytes, at most {LONGEST} are possible",
             f"unix_socket {path} 长 {len(os.fsencode(path))} 字节，最多 {LONGEST} 字节",
         )
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise BadSettings(
             f"unix_socket {path}: there is no folder {path.parent}",
             f"unix_socket {path}：文件夹 {path.parent} 不存在",
@@ -85,8 +93,6 @@ def claim(path: Path) -> Path:
                 f"another process listens on unix_socket {path}; stop it or choose another path",
                 f"已有其他进程在监听 unix_socket {path}；请停止该进程或换一个路径",
             )
-        path.unlink()
-    return path
 
 
 def is_listed(path: Path, listed: Path = LISTED) -> bool:

@@ -10,9 +10,11 @@ import logging
 import os
 import re
 import shutil
+import signal
 import uuid
 from contextlib import closing
 from pathlib import Path
+from typing import TextIO
 
 from server.errors import AlreadyExists, InvalidRequest, NotReady, StoreDamaged, StoreError
 from server.store.collection import DATABASE_FILE, Collection
@@ -215,14 +217,33 @@ def holder_of(folder: Path) -> str | None:
     """Process id and address, if any, of who uses a data folder, None for nobody; changes nothing."""
     try:
         with (folder / LOCK_FILE).open(encoding="utf-8") as file:
-            # subtle: let go of at once with the file; a server that starts in these microseconds is
-            # refused. Asking the kernel's list of locks instead would miss those of other containers.
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return (folder / LOCK_FILE).read_text(encoding="utf-8") or "?"
+            try:
+                _look(file)
+            except BlockingIOError:
+                return file.read() or "?"
     except OSError:
         return None
     return None
+
+
+def _look(file: TextIO) -> None:
+    """Raise BlockingIOError where somebody uses the folder of this lock file.
+
+    subtle: a read lease is given only where nobody has the file open for writing, which who uses the
+    folder has as long as it does, in whatever container. A server that starts in the microseconds of the
+    lease waits for its end; a shared lock would have it refused, and the kernel's list of locks leaves
+    out other containers'. Leases are for a file's owner and for root, and not every file system has them:
+    for the others there is only the shared lock. (One on the network may say that the file is in use when
+    it is not, but no data folder should be there.) Either ends with the file.
+    """
+    try:
+        # The signal that a server waits; the usual one would end this process, this one is ignored.
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        raise
+    except OSError:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
 def _held(folder: Path, holder: str) -> StoreError:

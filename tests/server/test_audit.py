@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -95,6 +96,47 @@ def test_file_that_cannot_be_opened_is_refused_at_the_start(tmp_path: Path) -> N
     with pytest.raises(BadSettings) as refused:
         Audit(tmp_path / "no" / "audit", Metrics())
     assert "audit" in refused.value.english and "审计" in refused.value.chinese
+
+
+@pytest.mark.parametrize("place", ["none/audit", ".", "text/audit", "dangling", "new", "old", "-"])
+def test_file_is_found_fit_exactly_where_it_can_be_opened_and_none_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("text", "old"):
+        Path(name).write_text("")
+    Path("dangling").symlink_to("none/audit")
+    before = sorted(tmp_path.iterdir())
+
+    def refused(attempt: Callable[[], Audit | None]) -> bool:
+        try:
+            log = attempt()
+        except BadSettings:
+            return True
+        if log is not None:
+            asyncio.run(log.close())
+        return False
+
+    found = refused(lambda: audit.check(Path(place)))
+    assert sorted(tmp_path.iterdir()) == before
+    assert (
+        found
+        == refused(lambda: Audit(Path(place), Metrics()))
+        == (place in ("none/audit", ".", "text/audit", "dangling"))
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_file_of_another_user_is_found_unfit(tmp_path: Path) -> None:
+    (tmp_path / "audit").write_text("")
+    tmp_path.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        for name in ("audit", "new"):
+            with pytest.raises(BadSettings, match="cannot be opened"):
+                audit.check(tmp_path / name)
+    finally:
+        os.seteuid(0)
 
 
 def test_full_disk_loses_lines_counts_them_and_says_so_once(

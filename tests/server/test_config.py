@@ -92,6 +92,29 @@ def refusal_of(environ: Mapping[str, str], **flags: str) -> BadSettings:
     return refusal.value
 
 
+@pytest.mark.parametrize("service", ["inkwell", "inkwell-search"])
+def test_variables_that_kubernetes_sets_for_a_service_are_told_with_their_cause(
+    service: str,
+) -> None:
+    name = service.upper().replace("-", "_")
+    port = "tcp://10.0.0.1:8000"
+    environ = {
+        f"{name}_SERVICE_HOST": "10.0.0.1",
+        f"{name}_SERVICE_PORT": "8000",
+        f"{name}_PORT": port,
+        f"{name}_PORT_8000_TCP": port,
+        f"{name}_PORT_8000_TCP_ADDR": "10.0.0.1",
+    }
+    refused = refusal_of(environ)
+    for text in (refused.english, refused.chinese):
+        assert "enableServiceLinks: false" in text
+        assert f"{name}_SERVICE_HOST" in text and f"{name}_PORT" in text and f" {service}" in text
+    given = {"INKWELL_PORT": "8000"}
+    assert "enableServiceLinks" in refusal_of(environ | given).english, (
+        "and the rest are not settings"
+    )
+
+
 def test_unknown_variable_with_the_prefix_is_refused_with_the_nearest() -> None:
     refused = refusal_of({"INKWELL_PROT": "1"})
     for text in (refused.english, refused.chinese):

@@ -12,28 +12,26 @@ from typing import Any
 import pytest
 
 from server import BUILT
+from server.checks.disk import LEAST_DISK, LITTLE_DISK, NETWORK
+from server.checks.memory import ROOM, memory_needed
 from server.config import Config, ModelPlace
-from server.cpu import INT8_FEATURES
-from server.doctor import (
-    CHECKS,
-    LEAST_DISK,
-    LITTLE_DISK,
-    MB,
-    NETWORK,
-    ROOM,
-    examine,
-    memory_needed,
-)
-from server.errors import BadArtifact, StoreDamaged
-from server.facts import Artifact, Facts, Held, Package, gather
-from server.findings import Finding, as_json, as_text, healthy
+from server.cpu import INT8_FEATURES, cpu_budget
+from server.doctor import CHECKS, examine
+from server.errors import BadArtifact, BadSettings, StoreDamaged
+from server.facts import Admission, Artifact, Facts, Held, Package, gather
+from server.findings import MB, Finding, as_json, as_text, healthy
+from server.keys import Key, new_key
 from server.machine import Disk, Listener, Machine
 from server.manifest import Quantization
 from server.store.folder import LOCK_FILE, DataFolder
 from tests.commands import Commands, write_lines
 from tests.server.processes import serving
+from tests.server.test_socket import refused_start
+from tests.server.test_socketfile import left_behind, opened
+from tests.server.test_tls import OPENSSL, certificate, expired, flags_of
 
 HAN = re.compile(r"[\u4e00-\u9fff]")
+WALL_S = 1_798_761_600.0  # The first second of 2027.
 MACHINE = Machine(
     architecture="x86_64",
     features=frozenset({"avx2", "avx512_vnni"}),
@@ -45,7 +43,7 @@ MACHINE = Machine(
     memory_limit=None,
     huge_pages="madvise",
     open_files=(65536, 65536),
-    day="2027-01-01",
+    wall_s=WALL_S,
     python=(3, 11, 9),
 )
 DISK = Disk(Path("/data"), "ext4", 100_000 * MB, read_only=False, writable=True)
@@ -69,11 +67,30 @@ SOUND = Facts(
     collections=(Held("laws", "f", 0.9999995, 10 * MB),),
     listeners=(),
     packages=(),
+    admission=Admission(),
 )
+
+
+GONE = BadSettings("gone", "缺失")
+WITH_KEYS = Config(host="0.0.0.0", keys=Path("keys"))
+WITH_TLS = Config(tls_cert=Path("cert.pem"))
+ON_SOCKET = Config(unix_socket=Path("inkwell.sock"))
 
 
 def on(**parts: Any) -> Facts:
     return replace(SOUND, machine=replace(MACHINE, **parts))
+
+
+def of(lanes: int, **settings: Any) -> Facts:
+    return replace(SOUND, lanes=lanes, config=Config(**settings))
+
+
+def admitting(config: Config, **parts: Any) -> Facts:
+    return replace(SOUND, config=config, admission=Admission(**parts))
+
+
+def key(name: str, expires: str | None = None) -> Key:
+    return new_key(name, "embed", expires)[1]
 
 
 def found(facts: Facts, subject: str) -> list[Finding]:
@@ -98,15 +115,19 @@ CASES: list[tuple[str, Facts, str, str]] = [
     ("cpu", on(features=frozenset({"sse2"})), "warning", "AVX2"),
     ("cpu", on(architecture="riscv64", features=frozenset()), "warning", "riscv64"),
     ("lanes", replace(SOUND, lanes=9), "warning", "9 lanes"),
+    ("lanes", of(lanes=4, workers=4), "warning", "16 lanes, 4 in each of 4 processes"),
+    ("lanes", of(lanes=2, workers=3), "warning", "--lanes 1, or fewer --workers"),
+    ("lanes", of(lanes=1, workers=8), "warning", "at most --workers 4"),
     ("lanes", on(quota=0.5, budget=4), "warning", "0.50"),
     ("lanes", on(offline="2-3"), "warning", "2-3"),
     ("huge_pages", on(huge_pages="never"), "warning", "never"),
     ("huge_pages", on(huge_pages=""), "warning", "not told"),
-    ("open_files", on(open_files=(256, 4096)), "warning", "256"),
+    ("open_files", on(open_files=(1024, 1024)), "warning", "allow 5120"),
+    ("open_files", on(open_files=(4096, 5119)), "warning", "5119"),
     ("memory", on(memory_limit=64 * MB), "error", "64 MB"),
     ("memory", on(memory_available=64 * MB), "error", "64 MB"),
     ("python", replace(SOUND, packages=(Package("faiss-cpu", "1", "2"),)), "warning", "faiss-cpu"),
-    ("clock", on(day="1970-01-01"), "warning", BUILT),
+    ("clock", on(wall_s=0.0), "warning", BUILT),
     ("model", replace(SOUND, artifacts=(replace(ARTIFACT, cosine=0.9966),)), "warning", "0.9966"),
     ("model", replace(SOUND, artifacts=(ARTIFACT, ARTIFACT)), "error", "twice"),
     (
@@ -132,8 +153,18 @@ CASES: list[tuple[str, Facts, str, str]] = [
     ),
     ("port", replace(SOUND, listeners=(Listener("127.0.0.1", 7, "nginx"),)), "error", "nginx (7)"),
     ("port", replace(SOUND, listeners=(Listener("0.0.0.0", None, ""),)), "error", "another user"),
+    ("port", replace(SOUND, listeners=(Listener("::", 7, "nginx"),)), "warning", "may be taken"),
     ("address", replace(SOUND, config=Config(host="0.0.0.0")), "warning", "key new"),
     ("address", replace(SOUND, config=Config(host="inkwell.lan")), "warning", "inkwell.lan"),
+    ("socket", admitting(ON_SOCKET, socket=GONE), "error", "gone"),
+    ("tls", admitting(WITH_TLS, certificate_s=GONE), "error", "gone"),
+    ("tls", admitting(WITH_TLS, certificate_s=0.0), "warning", "clients will refuse"),
+    ("tls", admitting(WITH_TLS, certificate_s=WALL_S + 13.5 * 86400), "warning", "13 days"),
+    ("keys", admitting(WITH_KEYS, keys=GONE), "error", "gone"),
+    ("keys", admitting(WITH_KEYS, keys=()), "warning", "key new"),
+    ("keys", admitting(WITH_KEYS, keys=(key("a"), key("b", "2027-01-05"))), "warning", "b (2027"),
+    ("keys", admitting(WITH_KEYS, keys=(key("old", "2026-12-31"),)), "warning", "old (2026"),
+    ("audit", admitting(Config(audit=Path("a")), audit=GONE), "error", "gone"),
 ]
 
 
@@ -170,6 +201,29 @@ def test_memory_that_is_just_enough_is_a_warning() -> None:
     assert found(on(memory_limit=int(need * ROOM) + MB), "memory") == []
 
 
+def test_every_process_needs_memory_for_its_models_and_lanes() -> None:
+    alone, four = memory_needed(SOUND), memory_needed(of(lanes=4, workers=4))
+    # The first has the collections besides, and the code of libraries is there once.
+    assert 3 * (alone - 70 * MB) < four - alone < 3 * alone
+
+
+@pytest.mark.parametrize("lanes, workers", [(1, 4), (2, 2), (4, 1), (1, 3)])
+def test_lanes_of_all_processes_are_as_many_as_the_cores_at_most(lanes: int, workers: int) -> None:
+    assert found(of(lanes=lanes, workers=workers), "lanes") == []
+
+
+@pytest.mark.parametrize("limits", [(1024, 524288), (256, 5120), (1024, -1), (-1, -1)])
+def test_soft_limit_of_files_does_not_matter(limits: tuple[int, int]) -> None:
+    assert found(on(open_files=limits), "open_files") == []
+
+
+def test_more_connections_take_more_files() -> None:
+    facts = replace(on(open_files=(1024, 4096)), config=Config(max_connections=3072))
+    assert found(facts, "open_files") == []
+    (few,) = found(replace(facts, config=Config(max_connections=3073)), "open_files")
+    assert "4097" in few.found.english
+
+
 def test_memory_of_a_running_server_is_not_missed() -> None:
     facts = replace(on(memory_available=64 * MB), holder="7 http://127.0.0.1:8000")
     assert found(facts, "memory") == []
@@ -183,19 +237,59 @@ def test_port_of_the_running_server_is_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "host, address, taken",
+    "host, address, level",
     [
-        ("127.0.0.1", "127.0.0.1", True),
-        ("localhost", "127.0.0.1", True),
-        ("127.0.0.1", "10.0.0.5", False),
-        ("127.0.0.1", "::", True),
-        ("0.0.0.0", "10.0.0.5", True),
-        ("inkwell.lan", "10.0.0.5", True),
+        ("127.0.0.1", "127.0.0.1", "error"),
+        ("localhost", "127.0.0.1", "error"),
+        ("localhost", "::1", "warning"),
+        ("127.0.0.1", "10.0.0.5", "ok"),
+        ("127.0.0.1", "::1", "ok"),
+        ("127.0.0.1", "::ffff:7f00:1", "error"),
+        ("127.0.0.1", "::", "warning"),
+        ("0.0.0.0", "10.0.0.5", "error"),
+        ("0.0.0.0", "::1", "ok"),
+        ("0.0.0.0", "::", "warning"),
+        ("::1", "0.0.0.0", "ok"),
+        ("::1", "::", "error"),
+        ("::", "127.0.0.1", "ok"),
+        ("::", "::1", "error"),
+        ("inkwell.lan", "10.0.0.5", "warning"),
     ],
 )
-def test_port_is_taken_where_addresses_overlap(host: str, address: str, taken: bool) -> None:
+def test_port_is_taken_where_addresses_of_one_family_overlap(
+    host: str, address: str, level: str
+) -> None:
     facts = replace(SOUND, config=Config(host=host), listeners=(Listener(address, 7, "x"),))
-    assert bool(found(facts, "port")) == taken
+    assert [each.level for each in found(facts, "port")] == ([] if level == "ok" else [level])
+
+
+def test_one_listener_that_surely_is_in_the_way_outweighs_one_that_may_be() -> None:
+    both = Listener("::", 7, "one"), Listener("127.0.0.1", 8, "other")
+    (error,) = found(replace(SOUND, listeners=both), "port")
+    assert error.level == "error" and "other (8)" in error.found.english
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        admitting(WITH_KEYS, keys=(key("a"), key("b", "2027-03-01"))),
+        admitting(
+            replace(WITH_TLS, host="0.0.0.0", tls_client_ca=Path("ca.pem")), certificate_s=2e9
+        ),
+        admitting(replace(ON_SOCKET, audit=Path("-"))),
+        replace(admitting(ON_SOCKET, socket=GONE, socket_taken=True), holder="7"),
+    ],
+    ids=["keys", "certificates", "audit and socket", "running server's socket"],
+)
+def test_address_of_others_and_its_files_are_sound(facts: Facts) -> None:
+    assert [each for each in examine(facts) if each.level != "ok"] == []
+
+
+def test_who_reaches_an_address_with_client_certificates_is_told() -> None:
+    facts = admitting(replace(WITH_TLS, host="0.0.0.0", tls_client_ca=Path("ca.pem")))
+    (address,) = (each for each in examine(facts) if each.subject == "address")
+    assert (address.level, address.advice) == ("ok", None)
+    assert "holders of certificates only" in address.found.english
 
 
 def test_text_has_both_languages_and_counts() -> None:
@@ -333,7 +427,75 @@ def test_packages_are_compared_with_the_lock(toy_artifact: Path, tmp_path: Path)
     assert gather(config, lock=tmp_path / "none").packages is None
 
 
-def test_address_of_others_is_sound_with_keys() -> None:
-    facts = replace(SOUND, config=Config(host="0.0.0.0", keys=Path("keys.toml")))
-    (found,) = (each for each in examine(facts) if each.subject == "address")
-    assert (found.level, "with keys" in found.found.english) == ("ok", True)
+FILES = [
+    ("keys", ("--keys", "none")),
+    ("keys", ("--keys", "text")),
+    ("tls", ("--tls-cert", "none")),
+    ("tls", ("--tls-cert", "text")),
+    ("audit", ("--audit", "none/audit")),
+    ("audit", ("--audit", ".")),
+    ("socket", ("--unix-socket", "none/socket")),
+    ("socket", ("--unix-socket", "text")),
+]
+
+
+@pytest.mark.parametrize("subject, flags", FILES, ids=[" ".join(flags) for _, flags in FILES])
+def test_file_with_which_a_server_does_not_start_is_an_error_in_its_words(
+    run: Commands, toy_artifact: Path, tmp_path: Path, subject: str, flags: tuple[str, str]
+) -> None:
+    write_lines(tmp_path / "text", ["neither keys nor a certificate"])
+    flag, place = flags[0], tmp_path / flags[1]
+    findings = told(run, "--port", "0", flag, place, status=1)
+    (error,) = findings[subject]
+    assert error["level"] == "error"
+    settings = ("--port", "0", "--model", toy_artifact, "--data", tmp_path / "served")
+    said = refused_start("serve", *settings, flag, place)
+    assert error["found"]["english"] in said and error["found"]["chinese"] in said
+
+
+def test_files_are_looked_at_and_left_as_they_are(run: Commands, tmp_path: Path) -> None:
+    run("key", "new", "a", "--scopes", "embed", "--keys", tmp_path / "keys")
+    left_behind(tmp_path / "socket")
+    before = sorted(tmp_path.iterdir())
+    flags = ("--keys", "keys", "--audit", "audit", "--unix-socket", "socket")
+    places = [each if each.startswith("--") else tmp_path / each for each in flags]
+    findings = told(run, "--port", "0", *places)
+    assert sorted(tmp_path.iterdir()) == before
+    for subject in ("keys", "audit", "socket"):
+        assert [each["level"] for each in findings[subject]] == ["ok"], subject
+    assert "1 keys" in findings["keys"][0]["found"]["english"]
+
+
+@pytest.mark.skipif(OPENSSL is None, reason="openssl is not installed")
+def test_certificate_is_tried_and_its_end_told(run: Commands, tmp_path: Path) -> None:
+    for days, level, words in ((2, "warning", "ends in 1 days"), (100, "ok", "ends in 99 days")):
+        cert = certificate(tmp_path, "server", days=days)
+        (tls,) = told(run, "--port", "0", *flags_of(cert))["tls"]
+        assert tls["level"] == level and words in tls["found"]["english"]
+    (tls,) = told(run, "--port", "0", *flags_of(expired(tmp_path)))["tls"]
+    assert tls["level"] == "warning" and "will refuse" in tls["found"]["english"]
+
+
+def test_socket_of_the_running_server_is_its_own(
+    run: Commands, toy_artifact: Path, tmp_path: Path
+) -> None:
+    flags = ("--unix-socket", str(tmp_path / "socket"))
+    with serving(toy_artifact, tmp_path, *flags) as server:
+        opened(server)
+        port = ("--port", str(server.port))
+        (own,) = told(run, *port, *flags, "--data", tmp_path / "data")["socket"]
+        (other,) = told(run, "--port", "0", *flags, "--data", tmp_path / "other", status=1)[
+            "socket"
+        ]
+    assert own["level"] == "ok"
+    assert other["level"] == "error" and "another process" in other["found"]["english"]
+
+
+def test_processes_divide_the_cores_as_they_do_when_they_serve(
+    run: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INKWELL_LANES", "0")
+    findings = told(run, "--port", "0", "--workers", str(cpu_budget()))
+    (lanes, *_) = findings["lanes"]
+    assert lanes["level"] == "ok"
+    assert f"{cpu_budget()} lanes" in lanes["found"]["english"]

@@ -85,7 +85,7 @@ TRACES = "api/tracing.py"
 LAYERS = (
     "__init__ errors types metrics figures sums cpu machine session hugepages chunking channel notify"
     " usage trace quota",
-    "settings manifest keys audit",
+    "settings manifest keys audit socketfile",
     "config logs",
     "tls",
     "pieces tokenizer encoder store/*",
@@ -102,6 +102,7 @@ LAYERS = (
     "faults",
     "indexing upkeep prompt",
     "facts findings",
+    "checks/*",
     "doctor",
     "transfer",
     "api/__init__ api/access",
@@ -109,7 +110,7 @@ LAYERS = (
     "api/operation",
     "api/shape",
     "api/*",
-    "app wire passing reload socketfile",
+    "app wire passing reload",
     "workers",
     "listener",
     "commands",

@@ -1,6 +1,7 @@
 """What the kernel tells, read from folders like its own and from this machine."""
 
 import os
+import platform
 import socket
 import sys
 from pathlib import Path
@@ -83,6 +84,12 @@ def test_machine_that_tells_nothing_is_read_too(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     found = read_machine(nowhere, nowhere, nowhere, nowhere)
     assert (found.memory_available, found.huge_pages, found.features) == (None, "", frozenset())
+
+
+@pytest.mark.parametrize("last", ["0rc1", "3+"])
+def test_python_that_is_no_release_is_read(monkeypatch: pytest.MonkeyPatch, last: str) -> None:
+    monkeypatch.setattr(platform, "python_version_tuple", lambda: ("3", "14", last))
+    assert read_machine().python == sys.version_info[:3]
 
 
 def test_this_machine_is_read() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from server.errors import BadSettings
 from server.socketfile import claim, is_listed
-from tests.server.fakes import PATIENCE_S
+from tests.server.fakes import PATIENCE_S, eventually
 from tests.server.processes import Server, serving
 from tests.server.test_socket import refused_start
 
@@ -26,6 +26,11 @@ def through(path: Path) -> httpx.Client:
 def left_behind(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as killed:
         killed.bind(str(path))
+
+
+def opened(server: Server) -> None:
+    """Return when the socket takes connections: the port, which `serving` waits for, is first."""
+    eventually(lambda: "listening on" in server.log.read_text())
 
 
 def check_answers(server: Server, path: Path) -> None:
@@ -45,6 +50,7 @@ def test_socket_answers_beside_the_port_and_goes_with_the_server(
     path = tmp_path / "inkwell.sock"
     left_behind(path)
     with serving(toy_artifact, tmp_path, "--unix-socket", str(path), *flags) as server:
+        opened(server)
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
         check_answers(server, path)
         said = refused_start(
@@ -65,6 +71,7 @@ def test_mode_is_as_given_and_the_file_of_another_is_left(
     path = tmp_path / "inkwell.sock"
     flags = ("--unix-socket", str(path), "--unix-socket-mode", "600")
     with serving(toy_artifact, tmp_path, *flags) as server:
+        opened(server)
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         path.unlink()
         left_behind(path)

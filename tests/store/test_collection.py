@@ -1,13 +1,17 @@
 """Database and index together: reopened, damaged, refused, killed."""
 
+import errno
+import fcntl
 import logging
 import multiprocessing
 import os
 import shutil
+import signal
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,7 +24,7 @@ from server.errors import AlreadyExists, InvalidRequest, StoreDamaged, StoreErro
 from server.store import Labels
 from server.store.database import PAGE_BYTES
 from server.store.documents import Document, Info, Part
-from server.store.folder import DataFolder
+from server.store.folder import DataFolder, holder_of
 from server.store.search import Hit, Query, search
 from server.types import Vectors
 
@@ -393,6 +397,58 @@ def test_a_server_that_holds_the_folder_is_named_by_its_address(tmp_path: Path) 
     for message in (refusal.value.english, refusal.value.chinese):
         assert "--url http://127.0.0.1:8000" in message
     first.close()
+
+
+@pytest.fixture
+def told_of_waiting() -> Iterator[Callable[[], bytes]]:
+    """Returns once the kernel has told this process that somebody waits for its lease."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    # Whichever thread the signal comes to writes into the pipe.
+    before = signal.signal(signal.SIGURG, lambda *_: None), signal.set_wakeup_fd(writing)
+    yield partial(os.read, reading, 1)
+    signal.set_wakeup_fd(before[1])
+    signal.signal(signal.SIGURG, before[0])
+    os.close(reading)
+    os.close(writing)
+
+
+def test_who_looks_at_a_folder_does_not_keep_a_server_from_starting_just_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told_of_waiting: Callable[[], bytes]
+) -> None:
+    DataFolder(tmp_path).close()
+    started: list[DataFolder] = []
+    start = threading.Thread(target=lambda: started.append(DataFolder(tmp_path)))
+    ask = fcntl.fcntl
+
+    def ask_and_start(file: Any, command: int, argument: int) -> int:
+        done = ask(file, command, argument)
+        if command == fcntl.F_SETLEASE:
+            start.start()
+            told_of_waiting()
+        return done
+
+    monkeypatch.setattr(fcntl, "fcntl", ask_and_start)
+    assert holder_of(tmp_path) is None
+    start.join()
+    monkeypatch.undo()
+    assert holder_of(tmp_path) == str(os.getpid())
+    started[0].close()
+    assert holder_of(tmp_path) is None
+
+
+def test_holder_is_found_where_there_are_no_leases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> int:
+        raise PermissionError(errno.EACCES, "not the owner")
+
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    assert holder_of(tmp_path) is None, "there is no such file"
+    folder = DataFolder(tmp_path, "http://127.0.0.1:8000")
+    assert holder_of(tmp_path) == f"{os.getpid()} http://127.0.0.1:8000"
+    folder.close()
+    assert holder_of(tmp_path) is None
 
 
 def write_forever(folder: Path, run: int, pipe: Connection) -> None:
