@@ -2,8 +2,8 @@
 
 Makes a Debian that has python3 and nothing more (debootstrap, needs root and bubblewrap), closes it into
 a network namespace with a loopback only, and does there what an administrator does: a damaged archive,
-an installation, requests, upgrades, a release that does not work, a user without root, the steps of the
-Dockerfile on a read-only system, removal. Ends at the first surprise; prints figures as JSON lines.
+an installation, requests, upgrades, a release that does not work, a user without root, a second prefix,
+the steps of the Dockerfile on a read-only system, removal. Ends at the first surprise; prints figures as JSON lines.
 
 The part in the bare system is this same file, run by its python3: so it imports the standard library
 only, and nothing of this project.
@@ -33,6 +33,7 @@ BUNDLE = Path("/bundle")
 PREFIX = Path("/opt/inkwell")
 SETTINGS = Path("/etc/inkwell/inkwell.toml")
 DATA = Path("/var/lib/inkwell")
+UNIT = Path("/etc/systemd/system/inkwell.service")
 URL = "http://127.0.0.1:8000"
 # Anybody: without an entry in the system's lists of users.
 SOMEBODY = 12345
@@ -107,6 +108,7 @@ def system() -> None:
     began = time.monotonic()
     install()
     show(case="install", seconds=round(time.monotonic() - began, 1), mb=size_mb(PREFIX))
+    expect(mode(DATA) == 0o700, f"others may look into {DATA}: {mode(DATA):o}")
     with SETTINGS.open("a", encoding="utf-8") as file:
         file.write("# mine\n")
     with serving(SETTINGS, user="inkwell") as process:
@@ -116,6 +118,7 @@ def system() -> None:
     again()
     broken()
     somebody()
+    second()
     remove()
 
 
@@ -167,12 +170,17 @@ def keys() -> None:
 def again() -> None:
     """The same bundle changes nothing; another moves `current` and keeps settings and documents."""
     first = release()
+    # Where an installation was interrupted, and what an administrator has allowed.
+    (PREFIX / "current.new").symlink_to(first)
+    DATA.chmod(0o750)
     install()
     expect(release() == first and len(releases()) == 1, "the same bundle made another release")
     for n in (1, 2):
         resum("README.md", f"\n{n}\n".encode())
         install()
     expect(release() != first and len(releases()) == 2, f"releases are {releases()}")
+    expect(not (PREFIX / "current.new").is_symlink(), "a link was left")
+    expect(mode(DATA) == 0o750, "the mode of the data folder was changed")
     expect(SETTINGS.read_text(encoding="utf-8").endswith("# mine\n"), "settings were replaced")
     with serving(SETTINGS, user="inkwell"):
         expect(found() == "a", "a document was lost")
@@ -211,6 +219,26 @@ def somebody() -> None:
     show(case="without root", served=True)
 
 
+def second() -> None:
+    """Under another prefix, which root names from where it is: the service's own is left alone."""
+    before = (release(), UNIT.read_bytes(), SETTINGS.read_bytes(), sorted(DATA.rglob("*")))
+    place = Path("/srv/second")
+    ended = run(BUNDLE / "install.sh", "--prefix", place)
+    expect(
+        ended.returncode == 1 and "give --no-service" in ended.stderr, "it took the service over"
+    )
+    ended = run(BUNDLE / "install.sh", "--prefix", "second", "--no-service", cwd=place.parent)
+    expect(ended.returncode == 0, ended.stderr)
+    with serving(place / "etc/inkwell.toml", prefix=place, user="root"):
+        ask()
+    ended = run(place / "current/uninstall.sh", "--prefix", place, "--purge")
+    expect(ended.returncode == 0 and not place.exists(), ended.stderr)
+    after = (release(), UNIT.read_bytes(), SETTINGS.read_bytes(), sorted(DATA.rglob("*")))
+    expect(after == before, "the service's installation was changed")
+    expect(run("id", "inkwell").returncode == 0, "the service's user is gone")
+    show(case="second prefix", apart=True)
+
+
 def remove() -> None:
     ended = run(PREFIX / "current/uninstall.sh")
     expect(ended.returncode == 0 and not PREFIX.exists(), ended.stderr)
@@ -219,7 +247,7 @@ def remove() -> None:
     with serving(SETTINGS, user="inkwell"):
         expect(found() == "a", "what uninstall kept is not served")
     ended = run(PREFIX / "current/uninstall.sh", "--purge")
-    left = [path for path in (PREFIX, SETTINGS, DATA) if path.exists()]
+    left = [path for path in (PREFIX, SETTINGS, DATA, UNIT) if path.exists()]
     expect(ended.returncode == 0 and not left, f"{ended.stderr} {left}")
     expect(bool(run("id", "inkwell").returncode), "the user is still there")
     show(case="removal", kept_until_purged=True)
@@ -350,6 +378,10 @@ def release() -> str:
 
 def releases() -> list[str]:
     return sorted(path.name for path in (PREFIX / "releases").iterdir())
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
 
 
 def size_mb(folder: Path) -> int:
