@@ -41,8 +41,12 @@ def alone() -> None:
     show(case="bare", python=sys.version.split()[0], missing=missing)
 
 
-def run(*command: object, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True)
+def run(
+    *command: object, cwd: Path | None = None, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    environ = dict(os.environ) | variables
+    arguments = list(map(str, command))
+    return subprocess.run(arguments, cwd=cwd, env=environ, capture_output=True, text=True)
 
 
 def install() -> None:
@@ -52,7 +56,7 @@ def install() -> None:
 
 def make_key(name: str, file: Path) -> str:
     """A key that may embed and search, of the installed command."""
-    command = (PREFIX / "current/bin/inkwell", "key", "new", name, "--scopes", "embed,search")
+    command = (PREFIX / "current/bin/inkwell", "key", "new", name, "--scopes", "embed,write,search")
     made = run(*command, "--keys", file)
     expect(made.returncode == 0, made.stderr)
     return made.stdout.split()[0]
@@ -105,14 +109,14 @@ def post(path: str, body: dict[str, Any], key: str = "") -> Any:
         return json.load(reply)
 
 
-def ask() -> None:
+def ask(key: str = "") -> None:
     """Vectors of unit length, and a document that is found by its meaning."""
-    vectors = post("/embed", {"texts": TEXTS})["vectors"]
+    vectors = post("/embed", {"texts": TEXTS}, key)["vectors"]
     lengths = [sum(x * x for x in vector) for vector in vectors]
     expect(all(abs(length - 1) < 1e-3 for length in lengths), f"lengths are {lengths}")
     documents = [{"id": name, "text": text} for name, text in zip("ab", TEXTS, strict=True)]
-    post("/documents", {"documents": documents})
-    expect(found() == "a", "search finds another document")
+    post("/documents", {"documents": documents}, key)
+    expect(found(key) == "a", "search finds another document")
 
 
 def found(key: str = "") -> str:

@@ -288,12 +288,21 @@ def container() -> None:
     variables = dict(
         pair.split("=") for pair in re.findall(r"^ENV (.*)$", dockerfile(), re.M)[0].split()
     )
+    expect(not SETTINGS.with_name("keys.jsonl").exists(), "the image has a file of keys")
+    file = DATA / "keys.jsonl"
+    key = make_key("app", file)
+    variables["INKWELL_KEYS"] = str(file)
     with started(json.loads(re.findall(r"^CMD (\[.*\])$", dockerfile(), re.M)[0]), variables):
-        ask()
+        ask(key)
         check = json.loads(re.findall(r"^HEALTHCHECK .*CMD (\[.*\])$", dockerfile(), re.M)[0])
-        expect(run(*check).returncode == 0, "the health check fails while the server answers")
-    expect(run(*check).returncode != 0, "the health check passes while nothing answers")
-    show(case="container", user=os.getuid(), read_only=True, served=True, health="checked")
+        expect(
+            run(*check, **variables).returncode == 0,
+            "the health check fails while the server answers",
+        )
+    expect(
+        run(*check, **variables).returncode != 0, "the health check passes while nothing answers"
+    )
+    show(case="container", user=os.getuid(), read_only=True, keys="needed", health="checked")
 
 
 def dockerfile() -> str:

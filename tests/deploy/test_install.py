@@ -3,6 +3,7 @@
 And what the container's files promise of each other.
 """
 
+import json
 import os
 import platform
 import re
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from deploy.archive import write_sums
+from tests.server.processes import environment, serving
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 HERE = {
@@ -205,6 +207,31 @@ def test_the_container_may_write_its_data_and_nothing_else() -> None:
     assert stated["volumes"] == [f"data:{volume[0]}"]
     assert stated["ports"] == ["127.0.0.1:8000:8000"] and "\nEXPOSE 8000\n" in dockerfile
     assert re.search(r"^USER [1-9]\d*:[1-9]\d*$", dockerfile, re.M)
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_the_health_check_needs_no_address_and_asks_no_proxy(
+    encrypted: bool, toy_artifact: Path, certificate: Path, tmp_path: Path
+) -> None:
+    dockerfile = (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+    python, *arguments = json.loads(
+        re.findall(r"^HEALTHCHECK .*CMD (\[.*\])$", dockerfile, re.M)[0]
+    )
+    assert python == "/opt/inkwell/current/bin/python"
+    assert "INKWELL_UNIX_SOCKET=/tmp/inkwell.sock" in dockerfile
+    nobody = "http://127.0.0.1:9"
+    variables = environment(
+        INKWELL_UNIX_SOCKET=str(tmp_path / "it.sock"), HTTP_PROXY=nobody, http_proxy=nobody
+    )
+
+    def check() -> int:
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, env=variables, capture_output=True, timeout=60).returncode
+
+    tls = ("--tls-cert", f"{certificate}.crt", "--tls-key", f"{certificate}.key")
+    with serving(toy_artifact, tmp_path, *(tls if encrypted else ()), environ=variables):
+        assert check() == 0
+    assert check() != 0
 
 
 @pytest.mark.parametrize("name", ["inkwell.service", "inkwell.toml", "Dockerfile", "install.sh"])
