@@ -94,11 +94,11 @@ def boot(root: Path) -> None:
         str(group),
         "/sys/fs/cgroup",
     ]
-    alone = ["--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"]
-    alone += ["--die-with-parent", "--as-pid-1", "--cap-add", "ALL"]
+    apart = ["--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"]
+    apart += ["--die-with-parent", "--as-pid-1", "--cap-add", "ALL"]
     variables = ["--clearenv", "--setenv", "container", "inkwell"]
     systemd = ["/lib/systemd/systemd", "--system", "--unit=proof.service"]
-    command = ["bwrap", *bound, *alone, *variables, *systemd]
+    command = ["bwrap", *bound, *apart, *variables, *systemd]
     # The cgroup has to be entered before it becomes the root of a namespace.
     entered = ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(group)]
     try:
