@@ -98,11 +98,12 @@ test-clients: install artifact $(CLIENTS)/run.done ## speak to a server with the
 bundle: artifact ## one archive to install without a network (ARGS="--python 3.12 --machine aarch64")
 	$(RUN) -m deploy.bundle --model $(ARTIFACT) --out build/bundle $(ARGS)
 
-# Root, debootstrap and bubblewrap; five minutes.
+# Root, debootstrap and bubblewrap; seven minutes.
 test-bundle: artifact ## install a bundle on a bare system without a network, and serve
 	rm -rf build/prove
 	$(RUN) -m deploy.bundle --model $(ARTIFACT) --python 3.11 --out build/prove
 	$(RUN) -m deploy.prove build/prove/*.tar.gz $(ARGS)
+	$(RUN) -m deploy.boot build/prove/*.tar.gz
 
 check: dev ## lint, format and types
 	$(RUN) -m ruff check .

@@ -16,8 +16,9 @@ usage() {
   --prefix DIR   where to install; root: /opt/inkwell, settings in /etc/inkwell, data in /var/lib/inkwell;
                  others: DIR is needed and holds all three
   --python FILE  the Python to use instead of the first that fits
-  --no-service   add no user and no systemd unit" \
-        "用法：--prefix 安装目录；--python 指定 Python；--no-service 不创建用户和 systemd 服务"
+  --no-service   add no user and no systemd unit; with --prefix, DIR holds settings and data too" \
+        "用法：--prefix 安装目录；--python 指定 Python；--no-service 不创建用户和 systemd 服务，
+与 --prefix 同用时设置和数据也在该目录中"
 }
 
 prefix='' python='' service=yes
@@ -35,6 +36,9 @@ while [ $# -gt 0 ]; do
     shift
 done
 
+# Relative ones start where the caller is. A Python without a slash is looked for in PATH.
+[ -z "$prefix" ] || prefix=$(realpath -ms -- "$prefix")
+case $python in */*) python=$(realpath -ms -- "$python") ;; esac
 cd "$(dirname "$0")"
 sha256sum --check --quiet --strict SHA256SUMS ||
     fail "files are damaged or missing, see above; unpack the archive anew" \
@@ -44,26 +48,34 @@ version='' python_wanted='' machine='' glibc_minor='' model=''
 # shellcheck source=/dev/null
 . ./target
 
-root=no
-[ "$(id -u)" != 0 ] || root=yes
-if [ $root = yes ]; then
+# The prefix that the service runs from: settings, data and user of the system belong to that one.
+unit=/etc/systemd/system/inkwell.service owner=''
+[ ! -e $unit ] || owner=$(sed -n 's|^ExecStart=\(.*\)/current/bin/python .*|\1|p' $unit)
+[ ! -e $unit ] || : "${owner:=$unit}"
+
+if [ "$(id -u)" = 0 ]; then
     : "${prefix:=/opt/inkwell}"
-    settings=/etc/inkwell data=/var/lib/inkwell
+    system=$service
+    case $owner:$prefix in ":/opt/inkwell" | "$prefix:$prefix") system=yes ;; esac
 else
     [ -n "$prefix" ] || fail "who is not root gives --prefix DIR" "非 root 用户请用 --prefix 指定目录"
-    service=no
+    service=no system=no
 fi
-case $prefix in
-/*) ;;
-*) prefix=$PWD/$prefix ;;
-esac
 case $prefix in
 *[!A-Za-z0-9/._-]*)
     fail "prefix $prefix has characters besides A-Z a-z 0-9 / . _ -" \
         "安装目录 $prefix 只能包含 A-Z a-z 0-9 / . _ -"
     ;;
 esac
-[ $root = yes ] || settings=$prefix/etc data=$prefix/data
+[ $service = no ] || case $owner in
+'' | "$prefix") ;;
+*)
+    fail "the service inkwell is of $owner, not of $prefix; give --no-service, or upgrade or remove that one" \
+        "服务 inkwell 属于 $owner，而不是 $prefix；请加 --no-service，或升级、卸载原有安装"
+    ;;
+esac
+settings=$prefix/etc data=$prefix/data
+[ $system = no ] || settings=/etc/inkwell data=/var/lib/inkwell
 
 # --- may it run here ------------------------------------------------------------------------------
 
@@ -100,19 +112,20 @@ as_service() {
         "$@"
     fi
 }
-mkdir -p "$settings" "$data" "$prefix/releases"
+mkdir -p "$settings" "$prefix/releases"
+# Only new: one that is there keeps its mode.
+[ -e "$data" ] || mkdir -m 700 "$data"
 if [ ! -e "$settings/inkwell.toml" ]; then
     sed -e "s|/opt/inkwell|$prefix|g" -e "s|/var/lib/inkwell|$data|g" -e "s|/etc/inkwell|$settings|g" \
         -e "s|models/MODEL|models/$model|" inkwell.toml >"$settings/inkwell.toml"
 fi
-# For `inkwell key new`, which keeps owner and mode of a file that is there; the settings do not name it yet.
-[ -e "$settings/keys.jsonl" ] || (umask 077 && : >"$settings/keys.jsonl")
 if [ $service = yes ]; then
+    # For `inkwell key new`, which keeps owner and mode of a file that is there; the settings do not name it yet.
+    [ -e "$settings/keys.jsonl" ] || (umask 077 && : >"$settings/keys.jsonl")
     chown root:inkwell "$settings" "$settings/inkwell.toml" "$settings/keys.jsonl"
     chmod 750 "$settings"
     chmod 640 "$settings/inkwell.toml" "$settings/keys.jsonl"
     chown inkwell:inkwell "$data"
-    chmod 750 "$data"
 fi
 
 # --- the release ----------------------------------------------------------------------------------
@@ -136,9 +149,14 @@ fi
 
 trial=$(mktemp -d)
 trap 'rm -rf "$trial"' EXIT
-[ $service = no ] || chown inkwell "$trial"
 sed "s|$prefix/current|$new|g" "$settings/inkwell.toml" >"$trial/inkwell.toml"
-chmod 644 "$trial/inkwell.toml"
+mkdir -m 700 "$trial/data"
+if [ $service = yes ]; then
+    # Only the data is the service's: in a folder of its own it could put a link where root writes.
+    chown inkwell "$trial/data"
+    chgrp inkwell "$trial" "$trial/inkwell.toml"
+    chmod 750 "$trial"
+fi
 try() {
     command=$1 && shift
     as_service "$new/bin/python" -m server "$command" --config "$trial/inkwell.toml" --log-level warning "$@"
@@ -153,9 +171,36 @@ works 2>"$trial/said" || { cat "$trial/said" >&2; false; } || fail "$new is inst
     "$new 安装后自检未通过（见上），未切换到新版本"
 : >"$new/complete"
 
+# --- who starts it --------------------------------------------------------------------------------
+
+switch() {
+    # subtle: -n, or a link that an interruption left would be entered; mv, so that there always is one.
+    ln -sfn "$1" "$prefix/current.new"
+    mv -T "$prefix/current.new" "$prefix/current"
+    [ $service = no ] || {
+        mkdir -p "${unit%/*}"
+        sed -e "s|/opt/inkwell|$prefix|g" "$prefix/current/inkwell.service" >$unit
+    }
+}
+start() {
+    systemctl daemon-reload
+    # A release that failed a few times a minute ago must not keep the next one from being tried.
+    systemctl reset-failed inkwell 2>/dev/null || true
+    systemctl enable --quiet inkwell && systemctl restart inkwell
+}
 before=$(readlink "$prefix/current" 2>/dev/null || true)
-ln -s "releases/$release" "$prefix/current.new"
-mv -T "$prefix/current.new" "$prefix/current"
+switch "releases/$release"
+booted=no
+[ $service = no ] || [ ! -d /run/systemd/system ] || booted=yes
+[ $booted = no ] || start || {
+    { [ -d "$prefix/$before/bin" ] && [ "$before" != "releases/$release" ]; } ||
+        fail "the service did not start: journalctl -u inkwell" "服务未能启动：journalctl -u inkwell"
+    switch "$before"
+    start || fail "neither $release nor ${before##*/} started; current points to the latter again: journalctl -u inkwell, then systemctl restart inkwell" \
+        "$release 与 ${before##*/} 均未能启动，current 已指回后者：请查看 journalctl -u inkwell，再运行 systemctl restart inkwell"
+    fail "$release did not start, and ${before##*/} serves again: journalctl -u inkwell" \
+        "$release 未能启动，已恢复 ${before##*/}：journalctl -u inkwell"
+}
 # Of the others the last one stays, to go back to; the same bundle once more takes nothing away.
 [ "$before" = "releases/$release" ] || for old in "$prefix"/releases/*; do
     case releases/${old##*/} in
@@ -164,19 +209,11 @@ mv -T "$prefix/current.new" "$prefix/current"
     esac
 done
 
-# --- who starts it --------------------------------------------------------------------------------
-
-start="$prefix/current/bin/python -m server serve --config $settings/inkwell.toml"
 say "installed $release in $prefix, settings: $settings/inkwell.toml, data: $data" \
     "已安装 $release 到 $prefix，设置：$settings/inkwell.toml，数据：$data"
-if [ $service = yes ] && command -v systemctl >/dev/null; then
-    sed -e "s|/opt/inkwell|$prefix|g" inkwell.service >/etc/systemd/system/inkwell.service
-    if [ -d /run/systemd/system ]; then
-        systemctl daemon-reload
-        systemctl enable --quiet inkwell
-        systemctl restart inkwell || fail "the service did not start: journalctl -u inkwell" "服务未能启动：journalctl -u inkwell"
-        say "the service inkwell is running" "服务 inkwell 已启动"
-        exit 0
-    fi
+if [ $booted = yes ]; then
+    say "the service inkwell is running" "服务 inkwell 已启动"
+else
+    command="$prefix/current/bin/python -m server serve --config $settings/inkwell.toml"
+    say "start it with: $command" "启动命令：$command"
 fi
-say "start it with: $start" "启动命令：$start"

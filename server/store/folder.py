@@ -191,7 +191,8 @@ class FolderLock:
 
     def __init__(self, folder: Path, holder: str) -> None:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            # Documents are nobody else's business; a folder that is there keeps the mode it was given.
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
         except OSError as error:
             raise _unusable(folder, error) from None

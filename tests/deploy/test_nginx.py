@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import re
 import shutil
 import signal
 import socket
@@ -28,21 +30,6 @@ def server(toy_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield running
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its path without the suffix; the key is beside it."""
-    if not shutil.which("openssl"):
-        pytest.skip("openssl is not installed")
-    path = tmp_path_factory.mktemp("tls") / "inkwell"
-    names = ("-subj", "/CN=inkwell.example", "-addext", "subjectAltName=IP:127.0.0.1")
-    made = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1")
-    files = ("-keyout", f"{path}.key", "-out", f"{path}.crt")
-    subprocess.run(
-        ["openssl", "req", "-x509", *made, *names, *files], check=True, capture_output=True
-    )
-    return path
-
-
 @contextlib.contextmanager
 def proxied(port: int, folder: Path, certificate: Path, **changes: str) -> Iterator[httpx.Client]:
     """A client of the example in front of the port; `changes` replace words of it."""
@@ -57,6 +44,7 @@ def proxied(port: int, folder: Path, certificate: Path, **changes: str) -> Itera
         "127.0.0.1:8000": f"127.0.0.1:{port}",
         "/etc/nginx/inkwell": str(certificate),
         "/var/log/nginx/inkwell.log": str(folder / "access.log"),
+        "/run/inkwell-": f"{folder}/memory-",
         **changes,
     }
     example = EXAMPLE
@@ -91,6 +79,14 @@ def proxied(port: int, folder: Path, certificate: Path, **changes: str) -> Itera
 def _listens(port: int) -> bool:
     with socket.socket() as tried:
         return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+def temporary_of(folder: Path) -> set[str]:
+    """Where the files are that nginx has open and that have no name any more."""
+    pid = int((folder / "pid").read_text())
+    links = [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
+    files = [Path(link) for link in links if link.endswith(" (deleted)")]
+    return {file.relative_to(folder).parts[0] for file in files if file.is_relative_to(folder)}
 
 
 @pytest.fixture
@@ -129,6 +125,25 @@ def test_a_large_body_below_the_limit_reaches_the_server(client: httpx.Client) -
     body = json.dumps(TEXT).encode().ljust(8 << 20)
     answer = client.post("/embed", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 200
+
+
+def test_texts_on_their_way_are_in_memory_and_in_no_other_file_of_nginx(
+    client: httpx.Client, tmp_path: Path
+) -> None:
+    folder, seen = tmp_path / "nginx", set[str]()
+
+    def body() -> Iterator[bytes]:
+        yield json.dumps(TEXT).encode().ljust(1 << 20)
+        eventually(lambda: bool(temporary_of(folder)))
+        seen.update(temporary_of(folder))
+
+    head = {"content-type": "application/json"}
+    assert client.post("/embed", content=body(), headers=head).status_code == 200
+    assert seen == {"memory-bodies"}
+    assert re.findall(r"_temp_path (/run/\S+);", EXAMPLE) == [
+        "/run/inkwell-bodies",
+        "/run/inkwell-replies",
+    ]
 
 
 def test_a_key_over_its_quota_is_told_when_to_come_back(

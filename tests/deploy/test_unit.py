@@ -49,7 +49,7 @@ def test_systemd_finds_the_unit_safe() -> None:
 
 
 def test_the_unit_says_ready_lives_and_reloads() -> None:
-    for line in ("Type=notify", "WatchdogSec=30", "ExecReload=/bin/kill -HUP $MAINPID"):
+    for line in ("Type=notify", "WatchdogSec=30", 'ExecReload=/bin/sh -c "kill -HUP $$MAINPID"'):
         assert f"\n{line}\n" in TEXT
 
 

@@ -390,6 +390,20 @@ def test_a_second_process_is_refused_and_told_who_holds_the_folder(tmp_path: Pat
     DataFolder(tmp_path).close()
 
 
+def test_a_new_folder_is_its_owners_alone_and_one_that_is_there_keeps_its_mode(
+    tmp_path: Path,
+) -> None:
+    before = os.umask(0o022)
+    try:
+        DataFolder(tmp_path / "new").close()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "new").chmod(0o750)
+    DataFolder(tmp_path / "new").close()
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o750
+
+
 def test_a_server_that_holds_the_folder_is_named_by_its_address(tmp_path: Path) -> None:
     first = DataFolder(tmp_path, "http://127.0.0.1:8000")
     with pytest.raises(StoreError) as refusal:
