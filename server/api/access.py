@@ -36,10 +36,10 @@ Needs = KeyScope | Literal["key", "nothing"]
 # An id that is written into logs must not be able to forge a line, nor be a text of its own.
 SAFE_ID = re.compile(rb"[\w.:/+=@-]{1,128}")
 BEARER = b"bearer "
-# Ids of a process begin alike, and not like those of the process before.
-# Of a path where nothing is, which may be anything.
-LONGEST_PATH = 256
+# Characters of what a path says, which may be anything, in a line of the audit or the log.
+LONGEST = 256
 WRITABLE_BY_OTHERS = 0o022
+# Ids of a process begin alike, and not like those of the process before.
 _begin, _numbers = token_hex(6).encode(), count(1)
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,12 @@ def secret_in(headers: Mapping[bytes, bytes]) -> bytes | None:
             return None
         given = authorization[len(BEARER) :]
     return given.strip() or None
+
+
+def beginning(body: bytes, characters: int) -> str:
+    """The first of them; what is no UTF-8 is replaced."""
+    # None takes more than four bytes, so a last one that is cut here is not among them.
+    return body[: 4 * characters].decode("utf-8", "replace")[:characters]
 
 
 class Holder(NamedTuple):
@@ -185,7 +191,7 @@ class Visit:
         self._id = id
         self._secret = secret
         self._holder: Holder | None = None
-        self._title = f"{scope['method']} {scope['path'][:LONGEST_PATH]}"
+        self._title = f"{scope['method']} {scope['path'][:LONGEST]}"
         self._usage = Usage()
         self.body = b""
         self.status: int | None = None
@@ -225,8 +231,7 @@ class Visit:
         }
         collection = self._scope.get("path_params", {}).get("collection")
         if collection is not None:
-            line["collection"] = collection
+            line["collection"] = collection[:LONGEST]
         if self._access.audit_texts:
-            text = self.body.decode("utf-8", "replace")
-            line["body"] = text[: self._access.audit_texts]
+            line["body"] = beginning(self.body, self._access.audit_texts)
         return line

@@ -14,7 +14,7 @@ import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from server import errors
-from server.api.access import Access, Needs, Visit, request_id, secret_in
+from server.api.access import LONGEST, Access, Needs, Visit, request_id, secret_in
 from server.errors import (
     InternalError,
     InvalidRequest,
@@ -140,7 +140,7 @@ async def answered(handler: Handler, error_reply: ErrorReply, call: Call) -> Rep
     except ServerError as error:
         if status_of(error) >= 500 and not isinstance(error, MomentError):
             request = _id(call.scope)
-            said = (call.scope["path"], request, error.message)
+            said = (call.scope["path"][:LONGEST], request, error.message)
             log.error("%s failed, request %s: %s", *said, extra={"request": request})
         # subtle: it leads to frames that lead to the error again, garbage that only a collection finds.
         # Under ten times the load those took the loop for 20 ms at a time (2026-11-25).
@@ -157,7 +157,8 @@ def _id(scope: Scope) -> str:
 def _unforeseen(scope: Scope) -> InternalError:
     """What is said of the exception being handled, which the log tells in full."""
     request = _id(scope)
-    log.exception("%s failed, request %s", scope["path"], request, extra={"request": request})
+    path = scope["path"][:LONGEST]
+    log.exception("%s failed, request %s", path, request, extra={"request": request})
     return InternalError("an internal error occurred; see the log")
 
 

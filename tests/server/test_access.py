@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import httpx
 import pytest
 
 from server.api import access, http
-from server.api.access import request_id, secret_in
+from server.api.access import beginning, request_id, secret_in
 from server.api.operation import Operation
 from server.app import every_operation
 from server.config import Config
@@ -492,6 +493,42 @@ def test_audit_keeps_so_much_of_the_body_as_was_asked_for(toy_model: Model, tmp_
     assert audited(file)[0]["body"] == body[:20]
     ask(toy_model, "GET", "/health", settings=settings)
     assert audited(file)[1]["body"] == ""
+
+
+def test_beginning_of_a_body_is_what_the_whole_one_begins_with() -> None:
+    drawn = random.Random(1)
+    pieces = ["a", "é", "墨", "😀", "\0"]
+    for _ in range(300):
+        text = "".join(drawn.choices(pieces, k=drawn.randrange(40))).encode()
+        body = drawn.choice([text, text[:-1], drawn.randbytes(40), text + drawn.randbytes(3)])
+        for size in (0, 1, 7, 20, 1000):
+            assert beginning(body, size) == body.decode("utf-8", "replace")[:size]
+
+
+def test_only_what_is_kept_of_a_body_is_decoded() -> None:
+    class Body(bytes):
+        def __getitem__(self, part: Any) -> Any:
+            return Body(super().__getitem__(part))
+
+        def decode(self, *_: object) -> str:
+            assert len(self) == 40
+            return super().decode("utf-8", "replace")
+
+    assert beginning(Body(b"a" * 1_000_000), 10) == "a" * 10
+
+
+def test_no_path_makes_a_long_line(toy_model: Model, keys: Path, tmp_path: Path) -> None:
+    make_key(keys)
+    file, long = tmp_path / "audit", "%01" * 20_000
+
+    async def test(client: httpx.AsyncClient) -> None:
+        for path in (f"/collections/{long}/search", f"/documents/{long}", f"/{long}"):
+            await client.get(path)
+            await client.post(path, json={})
+
+    run(test, toy_model, keys=keys, audit=file)
+    assert len(audited(file)) == 6
+    assert all(len(line) < 4096 for line in file.read_bytes().splitlines())
 
 
 def test_client_that_leaves_is_written_down_without_a_status_and_charged(
