@@ -3,7 +3,7 @@
 How it works: an `Endpoint` opens a `Visit` for a request before it reads the body, and the visit admits
 it: the key must be known, hold today, have the operation's scope, and owe nothing. When the answer is
 known the visit charges the key for the tokens that were computed, and hands the audit its line. Where
-neither keys nor an audit are configured there are no visits at all.
+neither keys nor an audit are configured there are no visits at all; `hosts` then is all that is looked at.
 
 Keys and their quotas are read by `reload`, which changes all of them at once or none.
 """
@@ -22,6 +22,7 @@ import orjson
 from starlette.types import Scope
 
 from server import usage
+from server.api.hosts import Hosts
 from server.audit import Audit
 from server.config import Config
 from server.errors import BadSettings, Forbidden, QuotaExceeded, Unauthorized
@@ -93,10 +94,11 @@ class Access:
         if config.keys is not None:
             self._load(config.keys)
         self.audit = None if config.audit is None else Audit(config.audit, metrics)
+        self.hosts = Hosts.of(config, metrics)
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to do for any request."""
+        """Whether there is nothing to do for any request but to look at its host."""
         return self._keys is None and self.audit is None
 
     def _load(self, path: Path) -> None:

@@ -216,9 +216,10 @@ class Endpoint:
         needs: Needs = "key",
         access: Access | None = None,
     ) -> None:
-        """access: None where anybody may ask anything and nothing is written down."""
+        """access: None where anybody may ask anything, by any name."""
         self._needs = needs
-        self._access = access
+        self._hosts = None if access is None else access.hosts
+        self._access = None if access is None or access.idle else access
         self._handler = handler
         self._shape = error_reply
         self._max_body_bytes = max_body_bytes
@@ -240,12 +241,7 @@ class Endpoint:
             if self._access is None:
                 return await self._serve(scope, headers, receive, send, None)
             with Visit(self._access, scope, id, secret_in(headers)) as visit:
-                try:
-                    visit.admit(self._needs, self._route)
-                except ServerError as error:
-                    visit.status = await self._refuse(error, scope, send)
-                else:
-                    await self._serve(scope, headers, receive, send, visit)
+                await self._serve(scope, headers, receive, send, visit)
         except Exception:
             # Outside of the handler, whose own errors are answered where it is called.
             await send_reply(scope, send, self._error_reply(_unforeseen(scope)))
@@ -255,6 +251,10 @@ class Endpoint:
     ) -> None:
         with Share(MAX_LARGE_BODIES * self._max_body_bytes) as share:
             try:
+                if visit is not None:
+                    visit.admit(self._needs, self._route)
+                if self._hosts is not None:
+                    self._hosts.check(headers.get(b"host"), scope)
                 body = await self._read(scope, headers, receive, share)
             except ServerError as error:
                 status = await self._refuse(error, scope, send)
