@@ -25,11 +25,11 @@ from server import usage
 from server.api.hosts import Hosts
 from server.audit import Audit
 from server.config import Config
-from server.errors import BadSettings, Forbidden, QuotaExceeded, Unauthorized
+from server.errors import Forbidden, QuotaExceeded, Unauthorized
 from server.keys import Key, Keys, read_keys
 from server.keys import Scope as KeyScope
 from server.metrics import Metrics, now, utc, wall_s
-from server.quota import Account
+from server.quota import ANY, Account
 from server.usage import Usage
 
 # What an operation asks for: a scope, any key at all, or nothing.
@@ -101,6 +101,11 @@ class Access:
         """Whether there is nothing to do for any request but to look at its host."""
         return self._keys is None and self.audit is None
 
+    @property
+    def has_quotas(self) -> bool:
+        """Whether any key has one."""
+        return any(holder.key.quota != ANY for holder in self._holders.values())
+
     def _load(self, path: Path) -> None:
         keys = Keys(read_keys(path))
         if path.stat().st_mode & WRITABLE_BY_OTHERS:
@@ -119,17 +124,15 @@ class Access:
         self.metrics.key_expiry.set(min((key.ends_s for key in keys), default=math.inf))
 
     def reload(self) -> None:
-        """Read the keys again and open the audit's file anew; keys that cannot be read stay as they were."""
-        if self._path is not None:
-            try:
-                self._load(self._path)
-                log.info("%d keys read 已读取 %d 个密钥", len(self._holders), len(self._holders))
-            except BadSettings as error:
-                log.error(
-                    "the keys stay as they were: %s 密钥保持不变：%s", error.english, error.chinese
-                )
+        """Open the audit's file anew and read the keys again, all or none of them.
+
+        Raises BadSettings where the keys cannot be read: then they stay as they were.
+        """
         if self.audit is not None:
             self.audit.reopen()
+        if self._path is not None:
+            self._load(self._path)
+            log.info("%d keys read 已读取 %d 个密钥", len(self._holders), len(self._holders))
 
     async def close(self) -> None:
         if self.audit is not None:

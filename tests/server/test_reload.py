@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from server.config import Config
-from server.keys import add_key, new_key
+from server.keys import add_key, new_key, remove_key
 from server.manifest import MANIFEST_FILE, MODEL_FILE
 from server.reload import AT_ONCE, merged, waiting
 from tests.server.fakes import PATIENCE_S, eventually
@@ -44,7 +44,7 @@ def hang_up(server: Server) -> str:
     """Have it read its settings again; returns what it has logged of that."""
     before = server.log.read_text()
     server.process.send_signal(signal.SIGHUP)
-    ends = ("settings read again", "nothing has changed")
+    ends = ("settings read again", "nothing has changed", "no setting has changed")
     eventually(lambda: any(end in server.log.read_text()[len(before) :] for end in ends))
     return server.log.read_text()[len(before) :]
 
@@ -173,6 +173,71 @@ def test_impossible_file_changes_nothing_and_says_why(toy_artifact: Path, tmp_pa
         assert "old" in listed(server)
         file.unlink()
         assert "cannot be read" in hang_up(server)
+
+
+@pytest.mark.parametrize("wrong", ["setting", "model"])
+def test_keys_and_audit_are_read_again_whatever_is_wrong_beside_them(
+    toy_artifact: Path, tmp_path: Path, wrong: str
+) -> None:
+    keys, audit = tmp_path / "keys", tmp_path / "audit"
+    secret, key = new_key("removed", "embed")
+    add_key(keys, key)
+    broken = another(toy_artifact, tmp_path, "broken")
+    (broken / MODEL_FILE).write_bytes(b"no model")
+    flags = ("--keys", str(keys), "--audit", str(audit))
+    with configured(toy_artifact, tmp_path, flags, model_alias="old") as (server, file):
+        if wrong == "model":
+            write(file, model=[str(broken)], model_alias="new")
+        else:
+            write(file, model=[str(toy_artifact)], model_alias="new", prot=1)
+        assert embedded(server, secret) == 200
+        remove_key(keys, "removed")
+        kept, other = new_key("other", "embed")
+        add_key(keys, other)
+        eventually(lambda: len(lines_of(audit)) == 1)
+        audit.rename(tmp_path / "audit.1")
+        said = hang_up(server)
+        assert "1 keys read" in said and "keys and audit were read again" in said
+        assert "已重新读取密钥" in said and ("port" in said or "is damaged" in said)
+        assert embedded(server, secret) == 401
+        assert embedded(server, kept) == 200 and embedded(server, kept, model="new") == 404
+        assert embedded(server, kept, model="old") == 200
+        eventually(lambda: len(lines_of(audit)) == 4)
+
+
+def embedded(server: Server, secret: str, **more: str) -> int:
+    """The status of a request with this key."""
+    with server.client() as client:
+        body = {"texts": ["墨"], **more}
+        return client.post("/embed", json=body, headers={"x-api-key": secret}).status_code
+
+
+def lines_of(audit: Path) -> list[bytes]:
+    return audit.read_bytes().splitlines()
+
+
+def test_keys_that_cannot_be_read_leave_everything_else_as_it_was(
+    toy_artifact: Path, tmp_path: Path
+) -> None:
+    keys, audit = tmp_path / "keys", tmp_path / "audit"
+    secret, key = new_key("first", "embed")
+    add_key(keys, key)
+    other = another(toy_artifact, tmp_path, "other")
+    flags = ("--keys", str(keys), "--audit", str(audit))
+    with configured(toy_artifact, tmp_path, flags, model_alias="old") as (server, file):
+        write(file, model=[str(other)], model_alias="new", log_level="warning", max_texts=7)
+        keys.write_text("{}\n")
+        audit.write_bytes(b"")
+        audit.rename(tmp_path / "audit.1")
+        said = hang_up(server)
+        assert "nothing has changed" in said and "line 1" in said and "第 1 行" in said
+        for wanted, status in (("old", 200), ("toy", 200), ("new", 404), ("other", 404)):
+            assert embedded(server, secret, model=wanted) == status
+        eventually(lambda: len(lines_of(audit)) == 4)
+        keys.write_text("")
+        add_key(keys, new_key("second", "embed")[1])
+        assert "after a restart: max_texts" in hang_up_quietly(server)
+        assert embedded(server, secret) == 401
 
 
 # --- models ---------------------------------------------------------------------------------------
