@@ -278,7 +278,8 @@ def test_empty_address_is_refused_because_it_would_mean_all() -> None:
 
 
 @pytest.mark.parametrize(
-    "hosts", ["http://a.example", "a:8000", "a.example,", "a,,b", "a/b", "*.example", "é.example", "a b"]
+    "hosts",
+    ["http://a.example", "a:8000", "a.example,", "a,,b", "a/b", "*.example", "é.example", "a b"],
 )
 def test_allowed_host_that_no_request_could_name_is_refused(hosts: str) -> None:
     check_refused("allowed_hosts", hosts, "search.example.com")
