@@ -16,7 +16,7 @@ from typing import Any
 from server.api.access import Access
 from server.config import Config
 from server.encoder import Model
-from server.errors import StartupError
+from server.errors import BadSettings, StartupError
 from server.library import Library
 from server.models import Models, opened
 from server.tls import Tls
@@ -50,11 +50,15 @@ def waiting(began: Config, read: Config) -> list[str]:
 
 
 async def take_over(config: Config | None, state: Mapping[str, Any], access: Access) -> None:
-    """Serve by these settings, keys and audit from now on; raises StartupError, see above.
+    """Do in another process what `Reload.run` has done in the first; keys that cannot be read stay.
 
-    config: None where only keys and audit are to be read. state: of the app.
+    config: the settings that hold from now on; None where none has changed. state: of the app. Raises
+    StartupError where it cannot serve by these settings.
     """
-    access.reload()
+    try:
+        access.reload()
+    except BadSettings as error:
+        log.error("the keys stay as they were: %s 密钥保持不变：%s", error.english, error.chinese)
     if config is not None:
         _serve(await _opened(config, state), config, state)
 
