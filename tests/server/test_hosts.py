@@ -56,7 +56,7 @@ def test_page_of_another_site_gets_nothing_on_any_route(toy_model: Model, tmp_pa
         body = {"documents": [{"id": "a", "text": "墨池"}]}
         assert (await client.post("/documents", json=body)).status_code == 200
         for each in OPERATIONS:
-            sent = {} if each.method == "POST" else None
+            sent: dict[str, str] | None = {} if each.method == "POST" else None
             answer = await client.request(each.method, PAGE + path_of(each), json=sent)
             assert answer.status_code == 403, each.path
             assert answer.content == each.dialect.error_reply(Forbidden(said_in(answer))).body
