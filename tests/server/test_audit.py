@@ -172,13 +172,16 @@ def test_lines_being_written_take_their_room_until_they_are(tmp_path: Path) -> N
             log.write(half)
         # Nobody reads the pipe, so the thread stands in the middle of it.
         writing = asyncio.ensure_future(log._write_waiting())
-        while not await asyncio.to_thread(readable, reader):
-            await asyncio.sleep(0)
-        log.write(b"one too many")
-        assert lost(metrics) == 1
-        os.set_blocking(reader, True)
-        await asyncio.to_thread(drain, reader, 2 * len(half) + 2)
+        try:
+            while not await asyncio.to_thread(readable, reader):
+                await asyncio.sleep(0)
+            log.write(b"one too many")
+            lost_meanwhile = lost(metrics)
+        finally:
+            os.set_blocking(reader, True)
+            await asyncio.to_thread(drain, reader, 2 * len(half) + 2)
         await writing
+        assert lost_meanwhile == 1
         log.write(b"another")
         await log.close()
         assert os.read(reader, 100) == b"another\n"
