@@ -199,7 +199,7 @@ def _endpoints(
             config.read_s,
             any_type=each.any_type,
             needs=each.needs,
-            access=None if access is None or access.idle else access,
+            access=access,
         )
         traced = endpoint if tracer is None else Traced(endpoint, each.path, tracer)
         paths.setdefault(each.path, {})[each.method] = traced

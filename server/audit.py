@@ -16,8 +16,8 @@ from server.metrics import Metrics
 # How long a line waits for company: a busy server hands twenty batches a second to a thread, which costs
 # 0.1 ms each, and whoever kills it loses no more than this.
 GATHER_S = 0.05
-# Some 2.5 MB: ten seconds of a busy server whose disk stands still.
-MAX_WAITING_LINES = 10_000
+# Some 16,000 lines without bodies: ten seconds and more of a busy server whose disk stands still.
+MAX_WAITING_BYTES = 4 * 1024 * 1024
 STANDARD_OUTPUT = Path("-")
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,8 @@ class Audit:
         self._path = path
         self._metrics = metrics
         self._lines: list[bytes] = []
+        # Bytes of the lines that are not on the disk: those that wait, and those being written.
+        self._size = 0
         self._gathering: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
         self._failing = False
@@ -69,11 +71,12 @@ class Audit:
             raise _refusal(self._path, error.errno) from None
 
     def write(self, line: bytes) -> None:
-        """Take a line without its end."""
-        if len(self._lines) >= MAX_WAITING_LINES:
+        """Take a line without its end: one of any size if none waits, else if there is room."""
+        if self._size and self._size + len(line) > MAX_WAITING_BYTES:
             self._lost(1, "the disk does not keep up")
             return
         self._lines.append(line)
+        self._size += len(line)
         if self._gathering is None and self._writing is None:
             self._gather()
 
@@ -113,7 +116,9 @@ class Audit:
     async def _write_waiting(self) -> None:
         try:
             lines, self._lines = self._lines, []
+            size = self._size
             await asyncio.to_thread(self._append, lines)
+            self._size -= size
         finally:
             self._writing = None
         if self._lines:

@@ -31,6 +31,16 @@ OPEN = (
     "请用 `python -m server key new` 创建密钥并指定 --keys，或仅监听 127.0.0.1"
 )
 
+QUOTAS = (
+    "each of the %d processes counts for itself: a key has up to so many times its quota; divide the"
+    " quotas, or leave --workers out."
+    " %d 个进程各自计数：密钥最多可用到其限额的相应倍数；请按进程数缩小限额，或不使用 --workers"
+)
+OLD_KEYS = (
+    "运行中的服务在重新读取密钥文件（SIGHUP）或重启之前，仍按旧文件执行。\n"
+    "a running server goes by the file as it was until it reads its keys again (SIGHUP) or is restarted\n"
+)
+
 log = logging.getLogger(__name__)
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
@@ -65,6 +75,8 @@ def serve(config: Config, arguments: Namespace) -> int:
         app = create_app(models, config, folder, workers.pages)
         # They are the app's from here on, which may let them go.
         del models
+        if config.workers > 1 and app.access.has_quotas:
+            log.warning(QUOTAS, config.workers, config.workers)
         listen(app, config, workers, supervisor, Reload(began, config, read, tls), tls)
     return 0
 
@@ -318,11 +330,7 @@ def key_new(config: Config, arguments: Namespace) -> int:
     secret, key = new_key(arguments.name, arguments.scopes, arguments.expires, quota)
     add_key(_keys_file(config), key)
     sys.stdout.write(f"{secret}\n")
-    sys.stderr.write(
-        "请妥善保存：密钥只显示这一次。运行中的服务需重新读取密钥文件（SIGHUP）或重启。\n"
-        "keep it: it is shown this once. A running server has to read its keys again"
-        " (SIGHUP) or be restarted.\n"
-    )
+    sys.stderr.write(f"请妥善保存：密钥只显示这一次。\nkeep it: it is shown this once\n{OLD_KEYS}")
     return 0
 
 
@@ -347,6 +355,7 @@ def key_remove(config: Config, arguments: Namespace) -> int:
 
     remove_key(_keys_file(config), arguments.name)
     sys.stdout.write(f"已删除 removed {arguments.name}\n")
+    sys.stderr.write(OLD_KEYS)
     return 0
 
 

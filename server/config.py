@@ -23,6 +23,8 @@ DEFAULT_MODEL = Path("models/bge-small-zh-v1.5/onnx-int8")
 MODE = re.compile("[0-7]{3}")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("plain", "json")
+# Of hosts: a name as requests carry it, without scheme and port; in ASCII, as browsers send it.
+HOST = re.compile(r"\*|[\w-]+(\.[\w-]+)*\.?", re.ASCII)
 URL = re.compile(r"https?://[^/?#\s]+/[^\s]*")
 # What a value that is of another kind is told to be.
 WANTED = {int: ("a whole number", "整数"), str: ("text", "文本"), Path: ("a path", "路径")}
@@ -187,6 +189,12 @@ class Config:
     )
     # Without it everybody who reaches the port may ask for everything.
     keys: Path | None = _setting(None, "file of the keys that clients need", "客户端密钥文件")
+    # A page whose name was turned to this machine asks by that name; without keys only this stops it.
+    allowed_hosts: str = _setting(
+        "",
+        'names that clients without keys may ask by, with commas, "*" for any',
+        "无密钥时客户端可用的主机名（逗号分隔，* 为任意）",
+    )
     audit: Path | None = _setting(
         None,
         'file for a line a request, "-" prints them',
@@ -235,6 +243,7 @@ class Config:
                 f"two models are called {max(names, key=names.count)!r}; give each its own NAME",
                 f"有两个模型都名为 {max(names, key=names.count)!r}；请为每个模型指定不同的名称",
             )
+        _check_hosts(self.allowed_hosts)
         if self.trace_endpoint and not URL.fullmatch(self.trace_endpoint):
             raise BadSettings(
                 f"trace_endpoint {self.trace_endpoint!r} is no URL such as"
@@ -257,6 +266,11 @@ class Config:
     ) -> "Config":
         """Settings from flags (None: not given), then environment, then file, then defaults."""
         return effective(environ, flags).config
+
+
+def names_in(hosts: str) -> list[str]:
+    """Those of `allowed_hosts`, in small letters."""
+    return [name.strip().lower().removesuffix(".") for name in hosts.split(",") if hosts]
 
 
 def on_loopback(host: str) -> bool:
@@ -361,6 +375,17 @@ def _check(setting: "dataclasses.Field[Any]", value: Any) -> None:
             f"{setting.name} {value} is outside {low} to {high}",
             f"{setting.name} 的值 {value} 超出 {low} 到 {high} 的范围",
         )
+
+
+def _check_hosts(hosts: str) -> None:
+    for name in names_in(hosts):
+        if not HOST.fullmatch(name):
+            raise BadSettings(
+                f"allowed_hosts {hosts!r}: {name!r} is not a name such as search.example.com, without"
+                " scheme and port, nor *",
+                f"allowed_hosts {hosts!r} 中的 {name!r} 不是形如 search.example.com 的主机名"
+                "（不含协议和端口），也不是 *",
+            )
 
 
 def _check_tls(config: Config) -> None:

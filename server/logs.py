@@ -14,6 +14,26 @@ from server.metrics import utc
 PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
+class PlainLines(logging.Formatter):
+    """A record as one line, whatever it names: what would end the line or move a cursor is escaped."""
+
+    def __init__(self) -> None:
+        super().__init__(PLAIN)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = visible(record.message)
+        return super().formatMessage(record)
+
+
+def visible(text: str) -> str:
+    """The text with everything that cannot be printed as Python would write it in a string."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
 class JsonLines(logging.Formatter):
     """A record as one JSON object: time, level, logger, message; request and exception where there are."""
 
@@ -28,16 +48,16 @@ class JsonLines(logging.Formatter):
             line["request"] = record.request
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        # A request's path may hold half of a surrogate pair, which only the escaped form can carry.
+        # The name of a file may be no Unicode, which only the escaped form can carry.
         return json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
 def start(config: Config) -> None:
     """To standard error, whatever library speaks."""
-    logging.basicConfig(level=config.log_level.upper(), format=PLAIN)
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines() if config.log_format == "json" else PlainLines())
+    logging.basicConfig(level=config.log_level.upper(), handlers=[handler])
     if config.log_format == "json":
-        for handler in logging.getLogger().handlers:
-            handler.setFormatter(JsonLines())
         # Python's own warnings would stand between the objects.
         logging.captureWarnings(True)
     # faiss tells how it tried each instruction set before the one it found.

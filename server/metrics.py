@@ -63,7 +63,7 @@ class Metrics:
             "errors", "Requests answered with an error, by its code", "code"
         )
         self.denied = self._counter(
-            "denied", "Requests refused for their key, its scopes or its quota", "reason"
+            "denied", "Requests refused for their key, its scopes or quota, or their host", "reason"
         )
         self.audit_lost = self._counter("audit_lost_lines", "Audit lines that were not written")
         self.abandoned = self._counter("abandoned", "Requests whose client left before the answer")

@@ -1,18 +1,22 @@
-"""What a running server takes over of settings that are read again, without dropping a request.
+"""What a running server takes over of what is read again, without dropping a request.
 
-Models are loaded and tried first, beside the loop; what may fail comes before what changes anything.
-Then names, keys and log level change within one turn of the loop: a request meets the old or the new.
+First the keys and the audit's file, which wait for nothing and hold whatever becomes of the rest: a key that
+was taken back must not live on because a setting beside it is wrong. Then the settings and the
+certificate, all or none: models are loaded and tried beside the loop, what may fail comes before what
+changes anything, and names and log level change within one turn of the loop, so that a request meets the
+old or the new. Keys that cannot be read leave everything as it was.
 """
 
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from server.api.access import Access
 from server.config import Config
-from server.errors import StartupError
+from server.encoder import Model
+from server.errors import BadSettings, StartupError
 from server.library import Library
 from server.models import Models, opened
 from server.tls import Tls
@@ -21,6 +25,11 @@ from server.tls import Tls
 AT_ONCE = frozenset({"model", "model_alias", "log_level"})
 # Those that have a level of their own: all, and uvicorn's.
 LOGGERS = ("", "uvicorn.error")
+NOTHING = "nothing has changed: %s 未作任何更改：%s"
+KEYS_ONLY = (
+    "keys and audit were read again, no setting has changed: %s"
+    " 已重新读取密钥并重新打开审计文件，其余设置未作更改：%s"
+)
 
 log = logging.getLogger(__name__)
 
@@ -40,20 +49,36 @@ def waiting(began: Config, read: Config) -> list[str]:
     ]
 
 
-async def take_over(config: Config, state: Mapping[str, Any], access: Access) -> None:
-    """Serve by these settings from now on; raises StartupError, and then nothing has changed.
+async def take_over(config: Config | None, state: Mapping[str, Any], access: Access) -> None:
+    """Do in another process what `Reload.run` has done in the first; keys that cannot be read stay.
 
-    state: of the app. What was asked of a model that goes is finished by it.
+    config: the settings that hold from now on; None where none has changed. state: of the app. Raises
+    StartupError where it cannot serve by these settings.
     """
+    try:
+        access.reload()
+    except BadSettings as error:
+        log.error("the keys stay as they were: %s 密钥保持不变：%s", error.english, error.chinese)
+    if config is not None:
+        _serve(await _opened(config, state), config, state)
+
+
+async def _opened(config: Config, state: Mapping[str, Any]) -> Sequence[Model]:
+    """The models to be served; raises StartupError."""
+    models: Models = state["models"]
+    served = [engine.model for engine in models.engines]
+    return await asyncio.to_thread(opened, config, served)
+
+
+def _serve(fresh: Sequence[Model], config: Config, state: Mapping[str, Any]) -> None:
+    """What was asked of a model that goes is finished by it."""
     models: Models = state["models"]
     library: Library | None = state["library"]
-    served = [engine.model for engine in models.engines]
-    models.serve(await asyncio.to_thread(opened, config, served), config.model_alias)
+    models.serve(fresh, config.model_alias)
     if library is not None:
         library.forget_queries()
     for name in LOGGERS:
         logging.getLogger(name).setLevel(config.log_level.upper())
-    access.reload()
 
 
 class Reload:
@@ -71,23 +96,30 @@ class Reload:
         self._tls = tls
 
     async def run(self, state: Mapping[str, Any], access: Access) -> Config | None:
-        """The settings that hold from now on; None where those that were read are impossible."""
+        """The settings that hold from now on; None where none has changed, and the log says why."""
+        failed = NOTHING
         try:
+            access.reload()
+            failed = NOTHING if access.idle else KEYS_ONLY
             read = self._read()
-            config = merged(self._running, read)
-            if self._tls is not None:
-                self._tls.check()
-            await take_over(config, state, access)
-            if self._tls is not None:
-                self._tls.renew()
-                access.metrics.certificate_expiry.set(self._tls.expires_s)
+            await self._take_over(merged(self._running, read), state, access)
         except StartupError as error:
-            log.error("nothing has changed: %s 未作任何更改：%s", error.english, error.chinese)
+            log.error(failed, error.english, error.chinese)
             return None
         if names := waiting(self._began, read):
             log.warning(
                 "these settings differ and hold after a restart: %s 以下设置的更改在重启后生效：%s",
                 *(", ".join(names), "、".join(names)),
             )
+        return self._running
+
+    async def _take_over(self, config: Config, state: Mapping[str, Any], access: Access) -> None:
+        """Raises StartupError, and then nothing has changed."""
+        if self._tls is not None:
+            self._tls.check()
+        models = await _opened(config, state)
+        if self._tls is not None:
+            self._tls.renew()
+            access.metrics.certificate_expiry.set(self._tls.expires_s)
+        _serve(models, config, state)
         self._running = config
-        return config

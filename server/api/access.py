@@ -3,7 +3,7 @@
 How it works: an `Endpoint` opens a `Visit` for a request before it reads the body, and the visit admits
 it: the key must be known, hold today, have the operation's scope, and owe nothing. When the answer is
 known the visit charges the key for the tokens that were computed, and hands the audit its line. Where
-neither keys nor an audit are configured there are no visits at all.
+neither keys nor an audit are configured there are no visits at all; `hosts` then is all that is looked at.
 
 Keys and their quotas are read by `reload`, which changes all of them at once or none.
 """
@@ -22,13 +22,14 @@ import orjson
 from starlette.types import Scope
 
 from server import usage
+from server.api.hosts import Hosts
 from server.audit import Audit
 from server.config import Config
-from server.errors import BadSettings, Forbidden, QuotaExceeded, Unauthorized
+from server.errors import Forbidden, QuotaExceeded, Unauthorized
 from server.keys import Key, Keys, read_keys
 from server.keys import Scope as KeyScope
 from server.metrics import Metrics, now, utc, wall_s
-from server.quota import Account
+from server.quota import ANY, Account
 from server.usage import Usage
 
 # What an operation asks for: a scope, any key at all, or nothing.
@@ -36,10 +37,10 @@ Needs = KeyScope | Literal["key", "nothing"]
 # An id that is written into logs must not be able to forge a line, nor be a text of its own.
 SAFE_ID = re.compile(rb"[\w.:/+=@-]{1,128}")
 BEARER = b"bearer "
-# Ids of a process begin alike, and not like those of the process before.
-# Of a path where nothing is, which may be anything.
-LONGEST_PATH = 256
+# Characters of what a path says, which may be anything, in a line of the audit or the log.
+LONGEST = 256
 WRITABLE_BY_OTHERS = 0o022
+# Ids of a process begin alike, and not like those of the process before.
 _begin, _numbers = token_hex(6).encode(), count(1)
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,12 @@ def secret_in(headers: Mapping[bytes, bytes]) -> bytes | None:
     return given.strip() or None
 
 
+def beginning(body: bytes, characters: int) -> str:
+    """The first of them; what is no UTF-8 is replaced."""
+    # None takes more than four bytes, so a last one that is cut here is not among them.
+    return body[: 4 * characters].decode("utf-8", "replace")[:characters]
+
+
 class Holder(NamedTuple):
     """A key and what it has had."""
 
@@ -87,11 +94,17 @@ class Access:
         if config.keys is not None:
             self._load(config.keys)
         self.audit = None if config.audit is None else Audit(config.audit, metrics)
+        self.hosts = Hosts.of(config, metrics)
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to do for any request."""
+        """Whether there is nothing to do for any request but to look at its host."""
         return self._keys is None and self.audit is None
+
+    @property
+    def has_quotas(self) -> bool:
+        """Whether any key has one."""
+        return any(holder.key.quota != ANY for holder in self._holders.values())
 
     def _load(self, path: Path) -> None:
         keys = Keys(read_keys(path))
@@ -111,17 +124,15 @@ class Access:
         self.metrics.key_expiry.set(min((key.ends_s for key in keys), default=math.inf))
 
     def reload(self) -> None:
-        """Read the keys again and open the audit's file anew; keys that cannot be read stay as they were."""
-        if self._path is not None:
-            try:
-                self._load(self._path)
-                log.info("%d keys read 已读取 %d 个密钥", len(self._holders), len(self._holders))
-            except BadSettings as error:
-                log.error(
-                    "the keys stay as they were: %s 密钥保持不变：%s", error.english, error.chinese
-                )
+        """Open the audit's file anew and read the keys again, all or none of them.
+
+        Raises BadSettings where the keys cannot be read: then they stay as they were.
+        """
         if self.audit is not None:
             self.audit.reopen()
+        if self._path is not None:
+            self._load(self._path)
+            log.info("%d keys read 已读取 %d 个密钥", len(self._holders), len(self._holders))
 
     async def close(self) -> None:
         if self.audit is not None:
@@ -185,7 +196,7 @@ class Visit:
         self._id = id
         self._secret = secret
         self._holder: Holder | None = None
-        self._title = f"{scope['method']} {scope['path'][:LONGEST_PATH]}"
+        self._title = f"{scope['method']} {scope['path'][:LONGEST]}"
         self._usage = Usage()
         self.body = b""
         self.status: int | None = None
@@ -225,8 +236,7 @@ class Visit:
         }
         collection = self._scope.get("path_params", {}).get("collection")
         if collection is not None:
-            line["collection"] = collection
+            line["collection"] = collection[:LONGEST]
         if self._access.audit_texts:
-            text = self.body.decode("utf-8", "replace")
-            line["body"] = text[: self._access.audit_texts]
+            line["body"] = beginning(self.body, self._access.audit_texts)
         return line

@@ -14,7 +14,7 @@ import msgspec
 from starlette.types import Message, Receive, Scope, Send
 
 from server import errors
-from server.api.access import Access, Needs, Visit, request_id, secret_in
+from server.api.access import LONGEST, Access, Needs, Visit, request_id, secret_in
 from server.errors import (
     InternalError,
     InvalidRequest,
@@ -140,7 +140,7 @@ async def answered(handler: Handler, error_reply: ErrorReply, call: Call) -> Rep
     except ServerError as error:
         if status_of(error) >= 500 and not isinstance(error, MomentError):
             request = _id(call.scope)
-            said = (call.scope["path"], request, error.message)
+            said = (call.scope["path"][:LONGEST], request, error.message)
             log.error("%s failed, request %s: %s", *said, extra={"request": request})
         # subtle: it leads to frames that lead to the error again, garbage that only a collection finds.
         # Under ten times the load those took the loop for 20 ms at a time (2026-11-25).
@@ -157,7 +157,8 @@ def _id(scope: Scope) -> str:
 def _unforeseen(scope: Scope) -> InternalError:
     """What is said of the exception being handled, which the log tells in full."""
     request = _id(scope)
-    log.exception("%s failed, request %s", scope["path"], request, extra={"request": request})
+    path = scope["path"][:LONGEST]
+    log.exception("%s failed, request %s", path, request, extra={"request": request})
     return InternalError("an internal error occurred; see the log")
 
 
@@ -215,9 +216,10 @@ class Endpoint:
         needs: Needs = "key",
         access: Access | None = None,
     ) -> None:
-        """access: None where anybody may ask anything and nothing is written down."""
+        """access: None where anybody may ask anything, by any name."""
         self._needs = needs
-        self._access = access
+        self._hosts = None if access is None else access.hosts
+        self._access = None if access is None or access.idle else access
         self._handler = handler
         self._shape = error_reply
         self._max_body_bytes = max_body_bytes
@@ -239,12 +241,7 @@ class Endpoint:
             if self._access is None:
                 return await self._serve(scope, headers, receive, send, None)
             with Visit(self._access, scope, id, secret_in(headers)) as visit:
-                try:
-                    visit.admit(self._needs, self._route)
-                except ServerError as error:
-                    visit.status = await self._refuse(error, scope, send)
-                else:
-                    await self._serve(scope, headers, receive, send, visit)
+                await self._serve(scope, headers, receive, send, visit)
         except Exception:
             # Outside of the handler, whose own errors are answered where it is called.
             await send_reply(scope, send, self._error_reply(_unforeseen(scope)))
@@ -254,6 +251,10 @@ class Endpoint:
     ) -> None:
         with Share(MAX_LARGE_BODIES * self._max_body_bytes) as share:
             try:
+                if visit is not None:
+                    visit.admit(self._needs, self._route)
+                if self._hosts is not None:
+                    self._hosts.check(headers.get(b"host"), scope)
                 body = await self._read(scope, headers, receive, share)
             except ServerError as error:
                 status = await self._refuse(error, scope, send)

@@ -1,9 +1,9 @@
 """Lines of the audit reach the file whole and in order, and nothing waits for them."""
 
 import asyncio
-import json
 import logging
 import os
+import select
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from server import audit
-from server.audit import MAX_WAITING_LINES, Audit
+from server.audit import MAX_WAITING_BYTES, Audit
 from server.errors import BadSettings
 from server.metrics import Metrics
 
@@ -188,15 +188,69 @@ def test_line_of_which_only_a_part_was_written_does_not_spoil_the_next(
     assert "written again" in caplog.text
 
 
-def test_no_more_lines_wait_than_there_is_room_for(tmp_path: Path) -> None:
-    metrics = Metrics()
+def test_no_more_bytes_wait_than_there_is_room_for(tmp_path: Path) -> None:
+    metrics, line = Metrics(), b"x" * (MAX_WAITING_BYTES // 10)
 
     async def test() -> None:
         log = Audit(tmp_path / "audit", metrics)
-        for number in range(MAX_WAITING_LINES + 7):
-            log.write(json.dumps(number).encode())
+        for _ in range(17):
+            log.write(line)
         await log.close()
 
     asyncio.run(test())
     assert lost(metrics) == 7
-    assert len((tmp_path / "audit").read_bytes().splitlines()) == MAX_WAITING_LINES
+    assert (tmp_path / "audit").read_bytes().splitlines() == [line] * 10
+
+
+def test_lines_being_written_take_their_room_until_they_are(tmp_path: Path) -> None:
+    metrics, half = Metrics(), b"x" * (MAX_WAITING_BYTES // 2)
+    pipe = tmp_path / "audit"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+
+    async def test() -> None:
+        log = Audit(pipe, metrics)
+        for _ in range(2):
+            log.write(half)
+        # Nobody reads the pipe, so the thread stands in the middle of it.
+        writing = asyncio.ensure_future(log._write_waiting())
+        try:
+            while not await asyncio.to_thread(readable, reader):
+                await asyncio.sleep(0)
+            log.write(b"one too many")
+            lost_meanwhile = lost(metrics)
+        finally:
+            os.set_blocking(reader, True)
+            await asyncio.to_thread(drain, reader, 2 * len(half) + 2)
+        await writing
+        assert lost_meanwhile == 1
+        log.write(b"another")
+        await log.close()
+        assert os.read(reader, 100) == b"another\n"
+
+    asyncio.run(asyncio.wait_for(test(), 30))
+    os.close(reader)
+    assert lost(metrics) == 1
+
+
+def readable(file: int) -> bool:
+    return bool(select.select([file], [], [], 0.01)[0])
+
+
+def drain(file: int, size: int) -> None:
+    while size:
+        size -= len(os.read(file, size))
+
+
+def test_line_larger_than_the_room_is_written_if_none_waits(tmp_path: Path) -> None:
+    metrics, line = Metrics(), b"x" * (MAX_WAITING_BYTES + 1)
+
+    async def test() -> None:
+        log = Audit(tmp_path / "audit", metrics)
+        for _ in range(2):
+            log.write(line)
+        await log.close()
+
+    asyncio.run(test())
+    assert lost(metrics) == 1
+    assert (tmp_path / "audit").read_bytes() == line + b"\n"

@@ -18,6 +18,7 @@ from server.config import (
     add_flags,
     effective,
     flags_given,
+    names_in,
     on_loopback,
 )
 from server.errors import BadSettings
@@ -297,6 +298,23 @@ def test_only_this_machine_can_connect_by_default() -> None:
 
 def test_empty_address_is_refused_because_it_would_mean_all() -> None:
     check_refused("host", "", "0.0.0.0")
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    ["http://a.example", "a:8000", "a.example,", "a,,b", "a/b", "*.example", "é.example", "a b"],
+)
+def test_allowed_host_that_no_request_could_name_is_refused(hosts: str) -> None:
+    check_refused("allowed_hosts", hosts, "search.example.com")
+
+
+def test_allowed_hosts_are_names_with_commas() -> None:
+    assert names_in(Config(allowed_hosts="A.example, b-1.example.").allowed_hosts) == [
+        "a.example",
+        "b-1.example",
+    ]
+    assert names_in(Config().allowed_hosts) == []
+    assert names_in(Config(allowed_hosts="*").allowed_hosts) == ["*"]
 
 
 def test_every_setting_is_explained_in_both_languages() -> None:

@@ -4,11 +4,12 @@ import json
 import logging
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import pytest
 
-from server.logs import JsonLines
+from server.logs import JsonLines, PlainLines
 from tests.server.fakes import PATIENCE_S
 from tests.server.processes import Server, serving
 
@@ -45,6 +46,25 @@ def test_exception_and_request_stand_in_the_same_line() -> None:
 
 def test_what_is_no_unicode_is_escaped() -> None:
     assert json.loads(JsonLines().format(record("\ud800 墨")))["message"] == "\ud800 墨"
+
+
+def test_plain_line_is_one_line_whatever_it_names() -> None:
+    forged = record(
+        "%s failed 失败", "/a\n2026-11-25 ERROR server: forged\r\x1b[2J\u2028\x85\ud800"
+    )
+    line = PlainLines().format(forged)
+    assert len(line.splitlines()) == 1 and "\x1b" not in line
+    assert line.endswith(
+        "/a\\n2026-11-25 ERROR server: forged\\r\\x1b[2J\\u2028\\x85\\ud800 failed 失败"
+    )
+
+
+def test_plain_line_of_an_exception_has_its_traceback_below() -> None:
+    try:
+        raise ArithmeticError("a")
+    except ArithmeticError:
+        lines = PlainLines().format(record("x", exc_info=sys.exc_info())).splitlines()
+    assert lines[0].endswith("server.lanes: x") and lines[1].startswith("Traceback")
 
 
 def lines(server: Server) -> list[dict[str, str]]:
@@ -87,3 +107,17 @@ def test_failure_names_its_request(toy_artifact: Path, tmp_path: Path) -> None:
         (failed,) = [line for line in lines(server) if line["level"] == "error"]
     assert failed["request"] == "trace-9"
     assert SECRET not in json.dumps(failed, ensure_ascii=False)
+
+
+def test_path_cannot_write_a_line_of_its_own(toy_artifact: Path, tmp_path: Path) -> None:
+    with serving(toy_artifact, tmp_path) as server:
+        with server.client() as client:
+            id = "a\r2026-11-25 ERROR forged\x1b[2J" + "x" * 400
+            client.post("/documents", json={"documents": [{"id": id, "text": SECRET}]})
+            database = tmp_path / "data/collections/default/documents.sqlite3"
+            for path in (database, database.with_name(database.name + "-wal")):
+                path.write_bytes(b"\0" * path.stat().st_size)
+            assert client.get(f"/documents/{quote(id)}").status_code == 500
+        said = server.log.read_text(encoding="utf-8")
+    (line,) = [line for line in said.splitlines() if "forged" in line]
+    assert "/documents/a\\r2026-11-25 ERROR forged\\x1b" in line and "x" * 400 not in line

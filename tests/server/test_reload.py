@@ -14,13 +14,15 @@ import msgspec
 import pytest
 
 from server.config import Config
-from server.keys import add_key, new_key
+from server.keys import add_key, new_key, remove_key
 from server.manifest import MANIFEST_FILE, MODEL_FILE
 from server.reload import AT_ONCE, merged, waiting
 from tests.server.fakes import PATIENCE_S, eventually
 from tests.server.processes import Server, serving
 
 PROCESSES = [(), ("--workers", "2")]
+# Connections that go to every process in turn, twice.
+ROUND = 4
 
 
 def another(artifact: Path, folder: Path, name: str) -> Path:
@@ -44,7 +46,7 @@ def hang_up(server: Server) -> str:
     """Have it read its settings again; returns what it has logged of that."""
     before = server.log.read_text()
     server.process.send_signal(signal.SIGHUP)
-    ends = ("settings read again", "nothing has changed")
+    ends = ("settings read again", "nothing has changed", "no setting has changed")
     eventually(lambda: any(end in server.log.read_text()[len(before) :] for end in ends))
     return server.log.read_text()[len(before) :]
 
@@ -173,6 +175,79 @@ def test_impossible_file_changes_nothing_and_says_why(toy_artifact: Path, tmp_pa
         assert "old" in listed(server)
         file.unlink()
         assert "cannot be read" in hang_up(server)
+
+
+@pytest.mark.parametrize("flags", PROCESSES[:1])
+@pytest.mark.parametrize("wrong", ["setting", "model"])
+def test_keys_and_audit_are_read_again_whatever_is_wrong_beside_them(
+    toy_artifact: Path, tmp_path: Path, flags: Sequence[str], wrong: str
+) -> None:
+    keys, audit = tmp_path / "keys", tmp_path / "audit"
+    secret, key = new_key("removed", "embed")
+    add_key(keys, key)
+    flags = ("--keys", str(keys), "--audit", str(audit), *flags)
+    with configured(toy_artifact, tmp_path, flags, model_alias="old") as (server, file):
+        assert embedded(server, secret) == {200}
+        eventually(lambda: len(lines_of(audit)) == ROUND)
+        audit.rename(tmp_path / "audit.1")
+        remove_key(keys, "removed")
+        kept, other = new_key("other", "embed")
+        add_key(keys, other)
+        if wrong == "model":
+            broken = another(toy_artifact, tmp_path, "broken")
+            (broken / MODEL_FILE).write_bytes(b"no model")
+            write(file, model=[str(broken)], model_alias="new")
+        else:
+            write(file, model=[str(toy_artifact)], model_alias="new", prot=1)
+        said = hang_up(server)
+        assert "1 keys read" in said and "keys and audit were read again" in said
+        assert "已重新读取密钥" in said and ("port" in said or "is damaged" in said)
+        eventually(lambda: embedded(server, secret) == {401})
+        assert embedded(server, kept) == embedded(server, kept, model="old") == {200}
+        assert embedded(server, kept, model="new") == {404}
+        eventually(lambda: processes_in(audit) == 1 + flags.count("--workers"))
+
+
+@pytest.mark.parametrize("flags", PROCESSES[:1])
+def test_keys_that_cannot_be_read_leave_all_but_the_audits_file_as_it_was(
+    toy_artifact: Path, tmp_path: Path, flags: Sequence[str]
+) -> None:
+    keys, audit = tmp_path / "keys", tmp_path / "audit"
+    secret, key = new_key("first", "embed")
+    add_key(keys, key)
+    other = another(toy_artifact, tmp_path, "other")
+    flags = ("--keys", str(keys), "--audit", str(audit), *flags)
+    with configured(toy_artifact, tmp_path, flags, model_alias="old") as (server, file):
+        audit.rename(tmp_path / "audit.1")
+        write(file, model=[str(other)], model_alias="new", log_level="warning", max_texts=7)
+        keys.write_text("{}\n")
+        said = hang_up(server)
+        assert "nothing has changed" in said and "line 1" in said and "第 1 行" in said
+        for name, status in (("old", 200), ("toy", 200), ("new", 404), ("other", 404)):
+            assert embedded(server, secret, model=name) == {status}
+        eventually(lambda: processes_in(audit) == 1 + flags.count("--workers"))
+        keys.write_text("")
+        assert "after a restart: max_texts" in hang_up_quietly(server)
+        eventually(lambda: embedded(server, secret) == {401})
+
+
+def embedded(server: Server, secret: str, **more: str) -> set[int]:
+    """The statuses of requests with this key, of which each process gets some."""
+    body, found = {"texts": ["墨"], **more}, set()
+    for _ in range(ROUND):
+        with server.client() as client:
+            answer = client.post("/embed", json=body, headers={"x-api-key": secret})
+        found.add(answer.status_code)
+    return found
+
+
+def lines_of(audit: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in audit.read_bytes().splitlines()]
+
+
+def processes_in(audit: Path) -> int:
+    """How many wrote to it: the ids of each begin in their own way."""
+    return len({line["request"].partition("-")[0] for line in lines_of(audit)})
 
 
 # --- models ---------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def server(toy_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 def request(path: str, body: bytes = b"", *headers: str) -> bytes:
     method = "POST" if body else "GET"
-    head = [f"{method} {path} HTTP/1.1", "Host: inkwell", "Content-Type: application/json"]
+    head = [f"{method} {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
     head += [f"Content-Length: {len(body)}", *headers]
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
@@ -115,7 +115,7 @@ def test_request_in_single_bytes_is_read(server: Server) -> None:
 
 
 def test_chunked_request_is_read(server: Server) -> None:
-    head = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += b"Transfer-Encoding: chunked\r\n\r\n"
     with connect(server) as connection:
         connection.sendall(head + b'9\r\n{"texts":\r\n7\r\n ["a"]}\r\n0\r\n\r\n')
@@ -131,7 +131,7 @@ def test_close_is_honoured(server: Server) -> None:
 
 
 def test_large_body_is_refused_before_it_has_come(server: Server) -> None:
-    head = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{"
+    head = b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999999\r\n\r\n{"
     with connect(server) as connection:
         connection.sendall(head)
         replies = Replies(connection)
@@ -157,7 +157,7 @@ def test_large_chunked_body_is_refused_before_it_has_come(server: Server) -> Non
 
 def test_head_has_no_body(server: Server) -> None:
     with connect(server) as connection:
-        connection.sendall(b"HEAD /health HTTP/1.1\r\nHost: x\r\n\r\n" + request("/health"))
+        connection.sendall(b"HEAD /health HTTP/1.1\r\nHost: localhost\r\n\r\n" + request("/health"))
         with connection.makefile("rb") as file:
             assert b" 200 " in file.readline()
             while file.readline().strip():
@@ -171,11 +171,11 @@ def test_head_has_no_body(server: Server) -> None:
     [
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "method"),
         (b"GET /health HTTP/1.1\r\nHo st: x\r\n\r\n", "header"),
-        (b"GET http://x:99999/ HTTP/1.1\r\nHost: x\r\n\r\n", "target"),
+        (b"GET http://x:99999/ HTTP/1.1\r\nHost: localhost\r\n\r\n", "target"),
         (b"POST /embed HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", "Length"),
         (b"POST /embed HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "chunk"),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "HTTP/1.1"),
-        (b"CONNECT inkwell:443 HTTP/1.1\r\nHost: x\r\n\r\n", "proxy"),
+        (b"CONNECT inkwell:443 HTTP/1.1\r\nHost: localhost\r\n\r\n", "proxy"),
     ],
     ids=["TLS", "header", "target", "two lengths", "chunk", "HTTP/2", "CONNECT"],
 )
@@ -248,7 +248,7 @@ def test_offer_in_single_bytes_is_read(server: Server) -> None:
 
 
 def test_offer_before_a_chunked_or_a_large_body_or_none_is_declined(server: Server) -> None:
-    offer = "\r\n".join(("Host: x", "Content-Type: application/json", *H2C)).encode()
+    offer = "\r\n".join(("Host: localhost", "Content-Type: application/json", *H2C)).encode()
     large = b'{"texts": ["a"]' + b" " * (1 << 20) + b"}"
     length = b"\r\nContent-Length: %d\r\n\r\n" % len(large)
     with connect(server) as connection:
