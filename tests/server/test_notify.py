@@ -4,7 +4,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,27 +37,45 @@ def until(heard: socket.socket, name: str) -> dict[str, str]:
 @pytest.mark.parametrize("abstract", [False, True])
 def test_messages_arrive_at_paths_and_at_names(tmp_path: Path, abstract: bool) -> None:
     address = f"@inkwell{tmp_path}" if abstract else str(tmp_path / "notify")
-    with supervising(address) as heard:
-        Supervisor(address).tell("READY=1", "STATUS=well 好")
+    with supervising(address) as heard, closing(Supervisor(address)) as supervisor:
+        assert supervisor.tell("READY=1", "STATUS=well 好")
         assert told(heard) == {"READY": "1", "STATUS": "well 好"}
 
 
 def test_nobody_is_told_where_there_is_nobody(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Supervisor().tell("READY=1")
+    with closing(Supervisor()) as supervisor:
+        assert supervisor.tell("READY=1")
     assert caplog.text == ""
-    Supervisor(str(tmp_path / "gone")).tell("READY=1")
+    with closing(Supervisor(str(tmp_path / "gone"))) as supervisor:
+        assert supervisor.tell("READY=1"), "it will not come"
     assert "was not told READY=1" in caplog.text
 
 
+def test_supervisor_that_does_not_read_may_be_told_again(tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    with supervising(address) as heard, closing(Supervisor(address)) as supervisor:
+        sent = 0
+        while supervisor.tell("WATCHDOG=1"):
+            sent += 1
+        for _ in range(sent):
+            assert told(heard) == {"WATCHDOG": "1"}
+        assert supervisor.tell("READY=1")
+        assert told(heard) == {"READY": "1"}
+
+
 def test_variables_of_another_process_or_without_sense_are_not_followed() -> None:
+    def followed(variables: dict[str, str], pid: int) -> tuple[str, float | None]:
+        with closing(Supervisor.of(variables, pid)) as supervisor:
+            return supervisor.address, supervisor.watchdog_s
+
     given = {"NOTIFY_SOCKET": "/run/notify", "WATCHDOG_USEC": "2000000", "WATCHDOG_PID": "7"}
-    assert Supervisor.of(given, 7) == Supervisor("/run/notify", 2.0)
-    assert Supervisor.of(given, 8) == Supervisor("/run/notify")
-    assert Supervisor.of({**given, "WATCHDOG_USEC": "soon"}, 7) == Supervisor("/run/notify")
-    assert Supervisor.of({**given, "NOTIFY_SOCKET": "vsock:2:3"}, 7) == Supervisor()
-    assert Supervisor.of({}, 7) == Supervisor()
+    assert followed(given, 7) == ("/run/notify", 2.0)
+    assert followed(given, 8) == ("/run/notify", None)
+    assert followed({**given, "WATCHDOG_USEC": "soon"}, 7) == ("/run/notify", None)
+    assert followed({**given, "NOTIFY_SOCKET": "vsock:2:3"}, 7) == ("", None)
+    assert followed({}, 7) == ("", None)
 
 
 @pytest.mark.parametrize("flags", [(), ("--workers", "2")])
@@ -66,7 +84,7 @@ def test_supervisor_hears_of_start_reload_and_end(
 ) -> None:
     address = str(tmp_path / "notify")
     with supervising(address) as heard:
-        environ = environment(NOTIFY_SOCKET=address, WATCHDOG_USEC="100000")
+        environ = environment(NOTIFY_SOCKET=address, WATCHDOG_USEC="1000000")
         with serving(toy_artifact, tmp_path, *flags, environ=environ) as server:
             assert "STATUS" in told(heard)
             assert "toy" in until(heard, "READY")["STATUS"]
