@@ -15,7 +15,7 @@ import pytest
 from server.errors import BadSettings
 from server.manifest import MANIFEST_FILE
 from server.socketfile import Door, claim
-from tests.server.fakes import PATIENCE_S
+from tests.server.fakes import PATIENCE_S, eventually
 from tests.server.processes import ROOT, Server, command, environment, serving
 from tests.server.test_socket import refused_start
 
@@ -49,6 +49,7 @@ def test_socket_answers_beside_the_port_and_goes_with_the_server(
     path = tmp_path / "inkwell.sock"
     left_behind(path)
     with serving(toy_artifact, tmp_path, "--unix-socket", str(path), *flags) as server:
+        eventually(lambda: f"listening on {path}" in server.log.read_text())
         assert stat.S_IMODE(path.stat().st_mode) == 0o660
         check_answers(server, path)
         said = refused_start(
@@ -69,6 +70,7 @@ def test_mode_is_as_given_and_the_file_of_another_is_left(
     path = tmp_path / "inkwell.sock"
     flags = ("--unix-socket", str(path), "--unix-socket-mode", "600")
     with serving(toy_artifact, tmp_path, *flags) as server:
+        eventually(lambda: f"listening on {path}" in server.log.read_text())
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         path.unlink()
         left_behind(path)
