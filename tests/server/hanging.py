@@ -54,7 +54,10 @@ def _add_loop(path: Path) -> None:
     flags = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("go", "on")]
     turn = helper.make_tensor_value_info("turn", TensorProto.INT64, [])
     body = helper.make_graph(
-        [helper.make_node("Identity", ["in"], ["out"]), helper.make_node("Identity", ["go"], ["on"])],
+        [
+            helper.make_node("Identity", ["in"], ["out"]),
+            helper.make_node("Identity", ["go"], ["on"]),
+        ],
         "endless_loop",
         [turn, flags[0], ids[0]],
         [flags[1], ids[1]],

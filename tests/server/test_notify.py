@@ -11,7 +11,7 @@ import pytest
 
 from server.notify import Supervisor
 from tests.server.fakes import PATIENCE_S, eventually
-from tests.server.processes import environment, serving
+from tests.server.processes import environment, serving, without_descriptors
 
 
 @contextmanager
@@ -28,10 +28,8 @@ def told(heard: socket.socket) -> dict[str, str]:
 
 
 def until(heard: socket.socket, name: str) -> dict[str, str]:
-    """The next message that says `name`."""
-    while name not in (found := told(heard)):
-        continue
-    return found
+    """The next message that says `name`, among the next hundred."""
+    return next(found for _ in range(100) if name in (found := told(heard)))
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -100,3 +98,40 @@ def test_supervisor_hears_of_start_reload_and_end(
             assert until(heard, "STOPPING")["STOPPING"] == "1"
             assert server.wait() == 0
             assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.parametrize("flags", [(), ("--workers", "2")])
+def test_server_with_too_many_open_files_says_that_it_lives_and_reads_its_settings(
+    toy_artifact: Path, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    address = str(tmp_path / "notify")
+    environ = environment(NOTIFY_SOCKET=address, WATCHDOG_USEC="1000000")
+    with supervising(address) as heard:
+        with serving(toy_artifact, tmp_path, *flags, environ=environ) as server:
+            until(heard, "READY")
+            with without_descriptors(server):
+                server.process.send_signal(signal.SIGHUP)
+                until(heard, "RELOADING")
+                # For want of files the old settings stay, and the log says so.
+                until(heard, "READY")
+                for _ in range(2):
+                    until(heard, "WATCHDOG")
+            server.process.send_signal(signal.SIGHUP)
+            until(heard, "RELOADING")
+            until(heard, "READY")
+            with without_descriptors(server):
+                server.process.send_signal(signal.SIGTERM)
+                until(heard, "STOPPING")
+            assert server.wait() == 0
+
+
+def test_supervisor_that_was_busy_hears_that_the_server_is_ready(
+    toy_artifact: Path, tmp_path: Path
+) -> None:
+    address = str(tmp_path / "notify")
+    with supervising(address) as heard, closing(Supervisor(address)) as another:
+        while another.tell("STATUS=noise"):
+            continue
+        with serving(toy_artifact, tmp_path, environ=environment(NOTIFY_SOCKET=address)) as server:
+            eventually(lambda: "was not told READY=1" in server.log.read_text())
+            assert "toy" in until(heard, "READY")["STATUS"]
