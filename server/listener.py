@@ -169,6 +169,15 @@ class _Server(uvicorn.Server):
         self.config.timeout_graceful_shutdown = math.ceil(max(0.0, by - now()))
         await super().shutdown()
 
+    def leave(self) -> None:
+        """End the process at once if a thread still computes, when everything has been let go of.
+
+        Python would take the model's runtime apart under that thread, and the process would abort.
+        """
+        models = self.lifespan.state["models"]
+        if not (models.sound and models.idle):
+            os._exit(0)
+
 
 class _First(_Server):
     def __init__(
@@ -273,6 +282,8 @@ class _First(_Server):
         await self.adopted()
         await self.finish(by)
         await self._workers.wait(max(0.0, by - now()) + LATE_S)
+        await self._workers.end()
+        self.leave()
 
 
 class _Worker(_Server):
@@ -348,3 +359,4 @@ class _Worker(_Server):
         await self._channel.deliver(Kind.QUIET)
         await self.finish(by)
         self._channel.close()
+        self.leave()
