@@ -18,6 +18,7 @@ from server.socketfile import Door, claim
 from tests.server.fakes import PATIENCE_S, eventually
 from tests.server.processes import ROOT, Server, command, environment, serving
 from tests.server.test_socket import refused_start
+from tests.server.test_workers import children_of
 
 
 def through(path: Path) -> httpx.Client:
@@ -173,8 +174,9 @@ def test_socket_that_is_taken_while_workers_load_ends_the_start(
     with process, socket.socket(socket.AF_UNIX) as other:
         try:
             pipe.write_bytes(manifest)
+            # The first process has looked, and found nobody, before it starts another.
+            eventually(lambda: children_of(process.pid) or process.poll() is not None)
             with pipe.open("wb") as of_worker:
-                # The first process has found nobody there by now.
                 other.bind(str(path))
                 other.listen()
                 of_worker.write(manifest)

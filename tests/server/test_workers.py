@@ -63,7 +63,10 @@ def searching(text: str, *headers: str) -> bytes:
 
 
 def workers_of(server: Server) -> list[int]:
-    pid = server.process.pid
+    return children_of(server.process.pid)
+
+
+def children_of(pid: int) -> list[int]:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in children]
 
