@@ -73,8 +73,8 @@ def create_app(
     handed = [models]
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[State]:
-        async with _serving(handed.pop(), config, metrics, access, tracer) as served:
+    async def lifespan(app: App) -> AsyncIterator[State]:
+        async with _serving(app, handed.pop(), config, metrics, access, tracer) as served:
             library = Library(folder, served, config, metrics)
             probing = Probing(library, metrics, lambda: served.idle)
             metrics.stock.ready = partial(probes.is_ready, served, library)
@@ -92,8 +92,8 @@ def create_worker_app(models: Sequence[Model], config: Config, metrics: Metrics)
     handed = [models]
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[State]:
-        async with _serving(handed.pop(), config, metrics, access, tracer) as served:
+    async def lifespan(app: App) -> AsyncIterator[State]:
+        async with _serving(app, handed.pop(), config, metrics, access, tracer) as served:
             # No route of a worker looks at the library.
             yield {"models": served, "library": cast(Library, None)}
 
@@ -102,6 +102,7 @@ def create_worker_app(models: Sequence[Model], config: Config, metrics: Metrics)
 
 @asynccontextmanager
 async def _serving(
+    app: "App",
     models: Sequence[Model],
     config: Config,
     metrics: Metrics,
@@ -116,7 +117,7 @@ async def _serving(
     gc.set_threshold(GARBAGE_THRESHOLD)
     yield served
     # The loop must stay free: it resolves what the lanes still finish.
-    await asyncio.to_thread(served.close)
+    await asyncio.to_thread(served.close, app.end_by)
     await access.close()
     if tracer is not None:
         await asyncio.to_thread(tracer.close)
@@ -124,7 +125,7 @@ async def _serving(
 
 def _app(
     operations: Sequence[Operation],
-    lifespan: Callable[[Starlette], AbstractAsyncContextManager[State]],
+    lifespan: Callable[["App"], AbstractAsyncContextManager[State]],
     config: Config,
     metrics: Metrics,
     access: Access,
@@ -158,6 +159,8 @@ class App(Starlette):
     short: Mapping[tuple[str, str], ASGIApp] = {}
     # To be told `reload` while it serves, on its event loop.
     access: Access
+    # Moment of `now` until which accepted work may take; whoever stops the server knows it.
+    end_by: float | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

@@ -1,4 +1,4 @@
-"""Messages between the processes of one server; the only file that imports `socket`.
+"""Messages between the processes of one server.
 
 A channel is one end of a pair of Unix sockets that the first process makes and its worker inherits:
 it has no address, and nobody else can reach it. A message is one packet of one byte, its kind. What
@@ -7,15 +7,27 @@ so that no message is ever sent or read by half.
 """
 
 import asyncio
+import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
 from typing import NamedTuple
 
 # Seconds until a full channel is tried again. It has room for some 200 messages: whoever reads them is
 # busy with something else just now.
 RETRY_S = 0.005
+# What keeps a message from being sent and passes: no room, too many open files or too many of them on
+# their way, no memory. Whatever else does means that the other end is gone.
+PASSING = {
+    errno.EAGAIN,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOBUFS,
+    errno.ENOMEM,
+    errno.ETOOMANYREFS,
+}
 
 
 class Kind(Enum):
@@ -25,6 +37,7 @@ class Kind(Enum):
     READY = b"r"  # worker: connections are taken
     FAILED = b"f"  # worker: it cannot start; the reason, in both languages as JSON
     CONNECTION = b"s"  # either: take this connection; what has been read of its next request
+    ALIVE = b"a"  # worker: its event loop turns; every second
     PAGE = b"m"  # first process: how is it going? worker: its page of metrics
     STOP = b"e"  # first process: finish what was accepted
     RELOAD = b"l"  # first process: these settings hold now, pickled; worker: they do
@@ -32,7 +45,10 @@ class Kind(Enum):
 
 
 class Message(NamedTuple):
-    """connection: of a CONNECTION, and then the receiver's to close."""
+    """connection: of a CONNECTION, and then the receiver's to close.
+
+    Where the receiver had too many open files there is neither connection nor content.
+    """
 
     kind: Kind
     content: bytes = b""
@@ -65,15 +81,13 @@ class Channel:
         connection: stays open here, its sender closes it.
         """
         carried = [] if connection is None else [connection]
-        if content:
-            carried.append(_file_of(content))
         try:
-            return socket.send_fds(self._end, [kind.value], carried) == 1
-        except BlockingIOError:
+            with _file_of(content) as file:
+                return socket.send_fds(self._end, [kind.value], carried + file) == 1
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise
             return False
-        finally:
-            if content:
-                os.close(carried[-1])
 
     async def deliver(self, kind: Kind, content: bytes = b"") -> None:
         """Send, when there is room; to nobody if the other end is gone."""
@@ -110,10 +124,14 @@ class Channel:
         return message
 
     def _read(self) -> Message | None:
-        said, carried, _, _ = socket.recv_fds(self._end, 1, 2)
+        said, carried, flags, _ = socket.recv_fds(self._end, 1, 2)
         if not said:
             return None
         kind, connection = Kind(said), None
+        if flags & socket.MSG_CTRUNC:
+            # Too many open files: half of what it carried is of no use.
+            while carried:
+                os.close(carried.pop())
         if kind is Kind.CONNECTION and carried:
             connection = socket.socket(fileno=carried.pop(0))
             # What is received would otherwise stay open in workers that are started later.
@@ -134,11 +152,16 @@ def pair() -> tuple[Channel, Channel]:
     return Channel(one), Channel(other)
 
 
-def _file_of(content: bytes) -> int:
-    descriptor = os.memfd_create("inkwell")
-    with open(descriptor, "wb", closefd=False) as file:
+@contextmanager
+def _file_of(content: bytes) -> Iterator[list[int]]:
+    """The descriptor of a file with this content, closed afterwards; none for nothing."""
+    if not content:
+        yield []
+        return
+    with open(os.memfd_create("inkwell"), "wb") as file:
         file.write(content)
-    return descriptor
+        file.flush()
+        yield [file.fileno()]
 
 
 def _content_of(descriptor: int) -> bytes:

@@ -21,6 +21,7 @@ from server.settings import API_KEY
 
 if TYPE_CHECKING:
     from server.local import Local
+    from server.notify import Supervisor
     from server.store.search import Hit
     from server.target import Chunks, Target
 
@@ -46,20 +47,26 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 def serve(config: Config, arguments: Namespace) -> int:
-    # Until there is something to reload; processes that are started ignore it for good.
+    # Until there is something to reload.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    from server.notify import Supervisor
+
+    with contextlib.closing(Supervisor.of(arguments.variables, os.getpid())) as supervisor:
+        supervisor.tell("STATUS=loading the models 正在加载模型")
+        _serve(config, arguments, supervisor)
+    return 0
+
+
+def _serve(config: Config, arguments: Namespace, supervisor: "Supervisor") -> None:
     from server.app import create_app
     from server.cpu import cpu_budget
     from server.listener import listen
     from server.models import opened
-    from server.notify import Supervisor
     from server.reload import Reload
     from server.store.folder import DataFolder
     from server.tls import Tls
     from server.workers import Workers, share_of
 
-    supervisor = Supervisor.of(arguments.variables, os.getpid())
-    supervisor.tell("STATUS=loading the models 正在加载模型")
     if config.keys is None and not on_loopback(config.host):
         log.warning(OPEN, config.host)
     began, config = config, share_of(config, cpu_budget())
@@ -78,7 +85,6 @@ def serve(config: Config, arguments: Namespace) -> int:
         if config.workers > 1 and app.access.has_quotas:
             log.warning(QUOTAS, config.workers, config.workers)
         listen(app, config, workers, supervisor, Reload(began, config, read, tls), tls)
-    return 0
 
 
 def _url(config: Config) -> str:

@@ -142,9 +142,14 @@ def _admission(config: Config) -> Admission:
         keys=() if keys is None else _tried(lambda: tuple(read_keys(keys))),
         certificate_s=tls.expires_s if isinstance(tls, Tls) else tls,
         audit=None if written is None else _tried(lambda: audit.check(written)),
-        socket=None if socket is None else _tried(lambda: socketfile.check(socket)),
-        socket_taken=socket is not None and socketfile.is_listed(socket),
+        socket=None if socket is None else _refused(lambda: socketfile.claim(socket)),
+        socket_taken=socket is not None and socketfile.is_listening(socket),
     )
+
+
+def _refused(ask: Callable[[], object]) -> BadSettings | None:
+    found = _tried(ask)
+    return found if isinstance(found, BadSettings) else None
 
 
 def _tried(ask: Callable[[], T]) -> T | BadSettings:

@@ -8,6 +8,7 @@ connections with them; a worker only knows what it is told over its channel.
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import pickle
 import resource
@@ -33,6 +34,16 @@ from server.socketfile import Door
 from server.tls import Tls
 from server.wire import Limits, Protocol
 from server.workers import Workers
+
+# Seconds between two signs of life that a worker gives; `workers` says what their absence means.
+BEAT_S = 1.0
+# Seconds that a worker has at least to say that it passes nothing on any more, which takes it 0.1.
+QUIET_S = 2.0
+# Seconds that workers may end later than this process: they are told to a little later, and then have only
+# to let go of what they hold. The unit of `deploy` kills all processes ten seconds after `shutdown_s`.
+LATE_S = 5.0
+# Seconds until the supervisor is told once more what it had no room for.
+AGAIN_S = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +89,6 @@ def work(
 
     served: paths that are answered here. page: the metrics of this process.
     """
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # They are also sent to whole groups of processes; what they mean, the first process says.
-        signal.signal(number, signal.SIG_IGN)
     _Worker(app, config, channel, served, page).run()
 
 
@@ -120,7 +128,9 @@ class _Server(uvicorn.Server):
 
     def __init__(self, app: App, config: Config, protocol: Any, tls: Tls | None = None) -> None:
         super().__init__(_settings(app, config, protocol, tls))
+        self._app = app
         self._access = app.access
+        self._shutdown_s = config.shutdown_s
         self._adopting: set[asyncio.Task[None]] = set()
 
     def adopt(self, message: Message, protocol: Callable[..., Protocol]) -> None:
@@ -150,6 +160,22 @@ class _Server(uvicorn.Server):
         """Until those that have come are connections like any other."""
         if self._adopting:
             await asyncio.wait(self._adopting)
+
+    async def finish(self, by: float) -> None:
+        """Stop: connections, lanes and files together have until the moment `by`."""
+        self._app.end_by = by
+        # uvicorn takes whole seconds, and those only for connections.
+        self.config.timeout_graceful_shutdown = math.ceil(max(0.0, by - now()))
+        await super().shutdown()
+
+    def leave(self) -> None:
+        """End the process at once if a thread still computes, when everything has been let go of.
+
+        Python would take the model's runtime apart under that thread, and the process would abort.
+        """
+        models = self.lifespan.state["models"]
+        if not (models.sound and models.idle):
+            os._exit(0)
 
 
 class _First(_Server):
@@ -192,17 +218,29 @@ class _First(_Server):
         await self._workers.start(self._receive)
         await super().startup(sockets)
         if self._door is not None:
-            make = self._maker(self._protocol)
-            self.servers.append(await self._door.open(make, self.config.backlog))
+            await self._open(self._door)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._asked.set)
         self._tasks = [asyncio.create_task(self._reload_when_asked())]
         if self._supervisor.watchdog_s is not None:
             self._tasks.append(asyncio.create_task(self._assure(self._supervisor.watchdog_s)))
         self._ready()
 
+    async def _open(self, door: Door) -> None:
+        try:
+            make = self._maker(self._protocol)
+            self.servers.append(await door.open(make, self.config.backlog))
+        except BadSettings:
+            for server in self.servers:
+                server.close()
+            await self.lifespan.shutdown()
+            raise
+
     def _ready(self) -> None:
+        """Tell the supervisor, who waits for it, until it hears."""
         names = ", ".join(engine.model.name for engine in self.lifespan.state["models"].engines)
-        self._supervisor.tell("READY=1", f"STATUS=serving 正在服务: {names}")
+        told = self._supervisor.tell("READY=1", f"STATUS=serving 正在服务: {names}")
+        if not told and not self.should_exit:
+            asyncio.get_running_loop().call_later(AGAIN_S, self._ready)
 
     async def _reload_when_asked(self) -> None:
         """Asked several times meanwhile, it is done once more."""
@@ -232,15 +270,19 @@ class _First(_Server):
         self.adopt(message, partial(Adopted, message.content, limits=self._limits))
 
     async def shutdown(self, sockets: Any = None) -> None:
+        by = now() + self._shutdown_s
         self._supervisor.tell("STOPPING=1", "STATUS=stopping 正在停止")
         for server in self.servers:
             server.close()
         if self._door is not None:
             self._door.close()
-        await self._workers.stop()
+        # Half of the time: what workers pass on until then has to be answered here.
+        await self._workers.stop(max(QUIET_S, self._shutdown_s / 2))
         await self.adopted()
-        await super().shutdown(sockets)
-        await self._workers.wait()
+        await self.finish(by)
+        await self._workers.wait(max(0.0, by - now()) + LATE_S)
+        await self._workers.end()
+        self.leave()
 
 
 class _Worker(_Server):
@@ -264,6 +306,15 @@ class _Worker(_Server):
         await super().startup([])
         self._channel.listen(self._receive)
         await self._channel.deliver(Kind.READY)
+        self._beating = asyncio.create_task(self._beat())
+
+    async def _beat(self) -> None:
+        """Tell the first process that the loop turns, for as long as there is a channel."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            with contextlib.suppress(OSError):
+                # Whoever finds no room will be heard the next time.
+                self._channel.send(Kind.ALIVE)
 
     def _receive(self, message: Message | None) -> None:
         if message is None:
@@ -275,18 +326,24 @@ class _Worker(_Server):
             with contextlib.suppress(OSError):
                 self._channel.send(Kind.PAGE, self._page())
         elif message.kind is Kind.RELOAD:
-            self._reloading = asyncio.create_task(self._take_over(pickle.loads(message.content)))
+            self._reloading = asyncio.create_task(self._take_over(message.content))
         elif message.kind is Kind.STOP:
             self.should_exit = True
 
-    async def _take_over(self, config: Config) -> None:
+    async def _take_over(self, settings: bytes) -> None:
+        """Serve by these settings, pickled. The first process could, so a worker that cannot ends, and
+        whoever takes its place begins with them.
+        """
         try:
-            await take_over(config, self.lifespan.state, self._access)
+            await take_over(pickle.loads(settings), self.lifespan.state, self._access)
         except StartupError as error:
-            # The first process could: whoever takes this one's place begins with the new settings.
             log.error("%s %s", error.english, error.chinese)
             self.should_exit = True
-        await self._channel.deliver(Kind.RELOAD)
+        except Exception:
+            log.exception("settings were not read again 重新读取设置失败")
+            self.should_exit = True
+        finally:
+            await self._channel.deliver(Kind.RELOAD)
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to end; a process with a thread that hangs does, and is started again."""
@@ -295,8 +352,10 @@ class _Worker(_Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: Any = None) -> None:
+        by = now() + self._shutdown_s
         await self.adopted()
         # From here on connections are closed behind their reply, so that none is passed on.
         await self._channel.deliver(Kind.QUIET)
-        await super().shutdown(sockets)
+        await self.finish(by)
         self._channel.close()
+        self.leave()

@@ -160,9 +160,9 @@ class Models:
         self.default.check(texts)
         raise TaskNotServed("no reranker is loaded; the served models embed texts")
 
-    def close(self) -> None:
-        """Finish accepted work within the configured time; blocks."""
-        self._lanes.close(self._config.shutdown_s)
+    def close(self, by: float | None = None) -> None:
+        """Finish accepted work before the moment `by`, else within the configured time; blocks."""
+        self._lanes.close(self._config.shutdown_s if by is None else max(0.0, by - now()))
 
 
 def opened(config: Config, served: Sequence[Model] = ()) -> list[Model]:

@@ -8,7 +8,7 @@ leaves the machine: such an address is a path, or a name that only this kernel k
 import logging
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 log = logging.getLogger(__name__)
 
@@ -16,11 +16,19 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Supervisor:
     """address: a path, or `@` and a name; "" for nobody. watchdog_s: seconds of silence after which it
-    ends this process, None where it does not watch.
+    ends this process, None where it does not watch. `close` it.
     """
 
     address: str = ""
     watchdog_s: float | None = None
+    # Open from the beginning: who has too many open files must be able to say that it lives.
+    _sender: socket.socket = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        # The event loop must not wait for a supervisor that does not read.
+        sender.setblocking(False)
+        object.__setattr__(self, "_sender", sender)
 
     @classmethod
     def of(cls, environ: Mapping[str, str], pid: int) -> "Supervisor":
@@ -35,18 +43,23 @@ class Supervisor:
             return cls(address)
         return cls(address, int(microseconds) / 1e6)
 
-    def tell(self, *lines: str) -> None:
-        """Send assignments such as READY=1 as one message; one that does not arrive is logged."""
+    def tell(self, *lines: str) -> bool:
+        """Send assignments such as READY=1 as one message; one that does not arrive is logged.
+
+        False where it may arrive a little later: the supervisor does not read just now.
+        """
         if not self.address:
-            return
+            return True
         place = f"\0{self.address[1:]}" if self.address[0] == "@" else self.address
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            # The event loop must not wait for a supervisor that does not read.
-            sender.setblocking(False)
-            try:
-                sender.sendto("\n".join(lines).encode(), place)
-            except OSError as error:
-                log.warning(
-                    "the supervisor at %s was not told %s: %s 未能通知服务管理程序",
-                    *(self.address, lines[0], error.strerror),
-                )
+        try:
+            self._sender.sendto("\n".join(lines).encode(), place)
+        except OSError as error:
+            log.warning(
+                "the supervisor at %s was not told %s: %s 未能通知服务管理程序",
+                *(self.address, lines[0], error.strerror),
+            )
+            return not isinstance(error, BlockingIOError)
+        return True
+
+    def close(self) -> None:
+        self._sender.close()

@@ -1,12 +1,15 @@
 """The file of a Unix socket: whether its place can be had, and away with it at the end.
 
 A file that a server left behind when it was killed is replaced. One that a process listens on is not:
-what the kernel lists says so, because nothing here connects to find out.
+whether one does only the kernel knows, when it is asked to connect. That is the one connection that is
+opened here, to a file of this machine; nothing is sent over it.
 """
 
 import asyncio
+import errno
 import logging
 import os
+import socket
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +19,6 @@ from server.errors import BadSettings
 
 # Bytes of a path that the kernel takes as an address.
 LONGEST = 107
-LISTED = Path("/proc/net/unix")
 
 log = logging.getLogger(__name__)
 
@@ -27,20 +29,19 @@ class Door:
     def __init__(self, path: Path, mode: str) -> None:
         """mode: octal. Raises BadSettings where the path cannot be had."""
         self._path = claim(path)
-        self._mode = mode
+        self._mode = int(mode, 8)
         self._own: tuple[int, int] | None = None
 
     async def open(self, make: Callable[[], asyncio.BaseProtocol], backlog: int) -> asyncio.Server:
-        """Listen; `make` makes the protocol of each connection."""
-        # subtle: the loop binds before it waits for anything, so no other file gets this mask, and
-        # there is no moment in which the file has a wider mode than it should.
-        before = os.umask(0o777 & ~int(self._mode, 8))
-        try:
-            loop = asyncio.get_running_loop()
-            server = await loop.create_unix_server(make, str(self._path), backlog=backlog)
-        finally:
-            os.umask(before)
+        """Listen; `make` makes the protocol of each connection.
+
+        Raises BadSettings where the place was taken since it was checked: loading takes a while.
+        """
+        bound = _bound(self._path, self._mode)
         self._own = _identity(self._path)
+        server = await asyncio.get_running_loop().create_unix_server(
+            make, sock=bound, backlog=backlog
+        )
         log.info("listening on %s as well 同时监听 %s", self._path, self._path)
         return server
 
@@ -57,15 +58,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def claim(path: Path) -> Path:
-    """The absolute path, free to be listened on; raises BadSettings that says why it is not."""
-    check(path)
-    path = path.absolute()
-    path.unlink(missing_ok=True)
-    return path
-
-
-def check(path: Path) -> None:
-    """Raise BadSettings where `claim` could not have the path now; changes nothing."""
+    """The absolute path, at which nobody listens; raises BadSettings that says why it is not."""
     path = path.absolute()
     if len(os.fsencode(path)) > LONGEST:
         raise BadSettings(
@@ -88,22 +81,58 @@ def check(path: Path) -> None:
                 f"unix_socket {path} is a file of another kind; choose another path",
                 f"unix_socket {path} 已存在且不是套接字；请换一个路径",
             )
-        if is_listed(path):
+        if _asked(path) == errno.EACCES:
             raise BadSettings(
-                f"another process listens on unix_socket {path}; stop it or choose another path",
-                f"已有其他进程在监听 unix_socket {path}；请停止该进程或换一个路径",
+                f"unix_socket {path} is another user's, who may be listening; remove it or choose"
+                " another path",
+                f"unix_socket {path} 属于其他用户，可能正在使用；请删除它或换一个路径",
             )
+        if is_listening(path):
+            raise _taken(path)
+    return path
 
 
-def is_listed(path: Path, listed: Path = LISTED) -> bool:
-    """Whether a process has a socket of this name; true where that cannot be known."""
-    try:
-        lines = listed.read_text(encoding="utf-8", errors="surrogateescape").splitlines()[1:]
-    except OSError:
-        return True
-    names = [Path(columns[7]) for line in lines if len(columns := line.split(maxsplit=7)) == 8]
-    # A relative name starts where only its process knows.
-    return any(
-        each.resolve() == path.resolve() if each.is_absolute() else each.name == path.name
-        for each in names
+def is_listening(path: Path) -> bool:
+    """Whether a process has this socket open; true where that cannot be known."""
+    return _asked(path) not in (errno.ECONNREFUSED, errno.ENOENT)
+
+
+def _asked(path: Path) -> int:
+    """What the kernel says to who connects to a socket's file: ECONNREFUSED where nobody listens.
+
+    It knows so of other containers' processes too.
+    """
+    with socket.socket(socket.AF_UNIX) as asking:
+        # It need not be accepted: a full queue says as much.
+        asking.setblocking(False)
+        return asking.connect_ex(str(path))
+
+
+def _taken(path: Path) -> BadSettings:
+    return BadSettings(
+        f"another process listens on unix_socket {path}; stop it or choose another path",
+        f"已有其他进程在监听 unix_socket {path}；请停止该进程或换一个路径",
     )
+
+
+def _bound(path: Path, mode: int) -> socket.socket:
+    """A socket whose file is at the path, in place of one that was left behind; raises BadSettings."""
+    own = socket.socket(socket.AF_UNIX)
+    try:
+        claim(path)
+        path.unlink(missing_ok=True)
+        own.bind(str(path))
+        # subtle: nobody can connect before it listens, so the file never lets in more than it should.
+        path.chmod(mode)
+    except BadSettings:
+        own.close()
+        raise
+    except OSError as error:
+        own.close()
+        if error.errno == errno.EADDRINUSE:
+            raise _taken(path) from None
+        raise BadSettings(
+            f"unix_socket {path} cannot be had: {error.strerror}; choose another path",
+            f"无法使用 unix_socket {path}（{error.strerror}）；请换一个路径",
+        ) from None
+    return own

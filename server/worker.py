@@ -7,27 +7,37 @@ import contextlib
 import json
 import logging
 import pickle
+import signal
 import sys
+from typing import TYPE_CHECKING
 
-from server import logs
-from server.channel import Channel, Kind
-from server.config import Config
-from server.errors import StartupError
+if TYPE_CHECKING:
+    from server.channel import Channel
+    from server.config import Config
 
 
 def main(descriptor: int) -> int:
     """Work until told to stop; returns the exit status."""
+    # subtle: before anything is loaded. The first process cannot leave this to be inherited, for the loop
+    # that starts processes has every signal end them. What a signal to the whole group means, it says.
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    from server import logs
+    from server.channel import Channel
+
     with contextlib.closing(Channel.of(descriptor)) as channel:
         try:
-            config: Config = pickle.loads(channel.wait().content)
+            config = pickle.loads(channel.wait().content)
         except EOFError:
             return 1
         logs.start(config)
         return _work(config, channel)
 
 
-def _work(config: Config, channel: Channel) -> int:
+def _work(config: "Config", channel: "Channel") -> int:
     from server.app import create_worker_app, of_vectors
+    from server.channel import Kind
+    from server.errors import StartupError
     from server.listener import work
     from server.metrics import Metrics
     from server.models import opened

@@ -3,8 +3,9 @@
 A server of several processes begins with the one that owns the data folder and the address. It starts
 the workers, takes no connection before each of them is ready, and then gives every process its turn at
 new connections, itself among them. A worker that ends is started again; the connections and requests
-of the others do not notice. When the first process ends, in whatever way, their channels close, and
-the workers end with it.
+of the others do not notice. One that says nothing for too long, because its loop hangs or it was
+stopped, is killed; no wait for a worker is without an end. When the first process ends, in whatever
+way, their channels close, and the workers end with it.
 """
 
 import asyncio
@@ -30,6 +31,17 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 30.0
 STEADY_S = 60.0
 # Seconds that a page of metrics waits for the workers'; who is late is counted as last time.
 PAGE_S = 1.0
+# Seconds between two looks at who has said something. One counts for no more than two of them: what this
+# process was stopped for, no worker was silent.
+LOOK_S = 1.0
+# A worker says every second that its loop turns. While it says nothing for so many seconds it gets no new
+# connections. 32 MB of JSON, the largest body, hold a loop for 0.16 s (2026-11-25).
+DOUBT_S = 3.0
+# So many more than a batch may take, which can be one on the loop, and it is killed.
+BUSY_S = 10.0
+# Seconds for loading the models, at the start and again: a gigabyte takes a few, a slow disk a minute. The
+# unit of `deploy` gives the whole server as long.
+LOADING_S = 300.0
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +65,7 @@ class Workers:
 
     def __init__(self, config: Config) -> None:
         self._posts = [Post(number, config) for number in range(1, config.workers)]
-        self._keepers: list[asyncio.Task[None]] = []
+        self._tasks: list[asyncio.Task[None]] = []
         self._dealt = 0
         # What workers that ended had counted.
         self._past = ""
@@ -66,8 +78,19 @@ class Workers:
 
         adopt: called with each connection that a worker passes on.
         """
+        self._tasks.append(asyncio.create_task(self._watch()))
         await asyncio.gather(*(post.start(adopt) for post in self._posts))
-        self._keepers = [asyncio.create_task(self._keep(post, adopt)) for post in self._posts]
+        self._tasks += [asyncio.create_task(self._keep(post, adopt)) for post in self._posts]
+
+    async def _watch(self) -> None:
+        """End whoever says nothing for too long."""
+        looked = now()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            moment = now()
+            for post in self._posts:
+                post.look(min(moment - looked, 2 * LOOK_S))
+            looked = moment
 
     async def _keep(self, post: "Post", adopt: Adopt) -> None:
         """Start it again whenever it ends."""
@@ -89,11 +112,16 @@ class Workers:
                 await post.start(adopt)
             except StartupError as error:
                 log.error("%s %s", error.english, error.chinese)
+            except Exception:
+                # No memory, no descriptor, no process to be had just now.
+                log.exception(
+                    "worker %d could not be started 工作进程 %d 未能启动", *(post.number,) * 2
+                )
 
     def turn(self) -> Channel | None:
         """Who takes the next connection; None: the first process."""
         self._dealt = (self._dealt + 1) % (len(self._posts) + 1)
-        return self._posts[self._dealt - 1].channel if self._dealt else None
+        return self._posts[self._dealt - 1].taker if self._dealt else None
 
     async def pages(self) -> list[str]:
         """A page of metrics of each, and one of all that ended."""
@@ -104,14 +132,19 @@ class Workers:
         """Return when each serves by these settings; one that cannot ends, and is started again."""
         await asyncio.gather(*(post.reload(config) for post in self._posts))
 
-    async def stop(self) -> None:
-        """Let each finish what it accepted; return when no more connections come from them."""
-        self._let_go()
-        await asyncio.gather(*(post.stop() for post in self._posts))
+    async def stop(self, within_s: float) -> None:
+        """Let each finish what it accepted; return when no more connections come from them.
 
-    async def wait(self) -> None:
-        """Until all have ended by themselves."""
-        await asyncio.gather(*(post.ended() for post in self._posts))
+        within_s: seconds that each has to say so.
+        """
+        self._let_go()
+        await asyncio.gather(*(post.stop(within_s) for post in self._posts))
+
+    async def wait(self, within_s: float) -> None:
+        """Until all have ended by themselves, or for so many seconds."""
+        ended = asyncio.gather(*(post.ended() for post in self._posts))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended, within_s)
 
     async def end(self) -> None:
         """End at once those that have not ended."""
@@ -119,8 +152,8 @@ class Workers:
         await asyncio.gather(*(post.end() for post in self._posts))
 
     def _let_go(self) -> None:
-        for keeper in self._keepers:
-            keeper.cancel()
+        for task in self._tasks:
+            task.cancel()
 
 
 class Post:
@@ -140,39 +173,56 @@ class Post:
         self._ready: asyncio.Future[None]
         self._told = asyncio.Event()
         self._reloaded = asyncio.Event()
+        self._reloading = asyncio.Lock()
         self._quiet = asyncio.Event()
+        # Seconds without a word from it, and how many it may take.
+        self._silent_s = 0.0
+        self._patience_s = LOADING_S
 
     async def start(self, adopt: Adopt) -> None:
         """Return when it is ready; raises the StartupError that keeps it from being so."""
         self._quiet.clear()
         self._ready = asyncio.get_running_loop().create_future()
-        self._own, theirs = pair()
-        self._own.listen(partial(self._receive, adopt))
-        inherited = theirs.fileno()
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "server.worker", str(inherited)),
-            pass_fds=[inherited],
-            stdin=asyncio.subprocess.DEVNULL,
-        )
-        theirs.close()
+        self._silent_s, self._patience_s = 0.0, LOADING_S
+        own = self._own = await self._begin(adopt)
         config = self._config
-        await self._own.deliver(Kind.CONFIG, pickle.dumps(config))
+        await own.deliver(Kind.CONFIG, pickle.dumps(config))
         await self._ready
-        self.channel = self._own
+        self._patience_s = config.hang_s + BUSY_S
+        self.channel = own
         if self._config is not config:
             # It was started with settings that were read again meanwhile.
             await self.reload(self._config)
 
-    def _receive(self, adopt: Adopt, message: Message | None) -> None:
+    async def _begin(self, adopt: Adopt) -> Channel:
+        """Start the process; returns this end of the channel to it, or raises OSError."""
+        own, theirs = pair()
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "server.worker", str(theirs.fileno())),
+                pass_fds=[theirs.fileno()],
+                stdin=asyncio.subprocess.DEVNULL,
+            )
+        except BaseException:
+            own.close()
+            raise
+        finally:
+            theirs.close()
+        own.listen(partial(self._receive, own, adopt))
+        return own
+
+    def _receive(self, own: Channel, adopt: Adopt, message: Message | None) -> None:
+        if message is not None and message.kind is Kind.CONNECTION:
+            adopt(message)
+        if own is not self._own:
+            return  # It is of a worker whose place another one has taken.
+        self._silent_s = 0.0
         if message is None:
             self.channel = None
             self._quiet.set()
             self._told.set()
             self._reloaded.set()
-            if not self._ready.done():
-                self._ready.set_exception(_no_word(self.number))
-        elif message.kind is Kind.CONNECTION:
-            adopt(message)
+            self._decide(_no_word(self.number))
         elif message.kind is Kind.PAGE:
             self.page = message.content.decode()
             self._told.set()
@@ -183,9 +233,43 @@ class Post:
             self.channel = None
             self._quiet.set()
         elif message.kind is Kind.FAILED:
-            self._ready.set_exception(StartupError(*json.loads(message.content)))
+            self._decide(StartupError(*json.loads(message.content)))
         elif message.kind is Kind.READY:
+            self._decide(None)
+
+    def _decide(self, error: StartupError | None) -> None:
+        """Whether it is ready, unless that is known or nobody waits for it any more."""
+        if self._ready.done():
+            return
+        if error is None:
             self._ready.set_result(None)
+        else:
+            self._ready.set_exception(error)
+
+    @property
+    def taker(self) -> Channel | None:
+        """Where new connections go: nowhere while it may hang."""
+        return self.channel if self._silent_s < DOUBT_S else None
+
+    def look(self, passed_s: float) -> None:
+        """Count seconds in which it has said nothing; too many, and it is killed."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        self._silent_s += passed_s
+        if self._silent_s > self._patience_s:
+            log.error(
+                "worker %d has said nothing for %.0f s and is killed"
+                " 工作进程 %d 已 %.0f 秒没有响应，将被强制结束",
+                *(self.number, self._silent_s) * 2,
+            )
+            self._kill()
+
+    def _kill(self) -> None:
+        self.channel = None
+        self._patience_s = math.inf
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
 
     async def ended(self) -> int:
         """Its exit status, once it has one."""
@@ -199,24 +283,43 @@ class Post:
                 await asyncio.wait_for(self._told.wait(), PAGE_S)
 
     async def reload(self, config: Config) -> None:
+        """Return when it serves by these settings; who does not in time is killed."""
         self._config = config
-        if self.channel is not None:
-            self._reloaded.clear()
-            await self.channel.deliver(Kind.RELOAD, pickle.dumps(config))
-            await self._reloaded.wait()
+        async with self._reloading:
+            if self.channel is not None:
+                self._reloaded.clear()
+                await self._answer(Kind.RELOAD, self._reloaded, LOADING_S, pickle.dumps(config))
 
-    async def stop(self) -> None:
-        if self._own is not None:
-            await self._own.deliver(Kind.STOP)
-            await self._quiet.wait()
+    async def stop(self, within_s: float) -> None:
+        if self.channel is not None:
+            await self._answer(Kind.STOP, self._quiet, within_s)
+        elif not self._quiet.is_set():
+            # It has not begun.
+            self._kill()
+
+    async def _answer(
+        self, kind: Kind, answered: asyncio.Event, within_s: float, content: bytes = b""
+    ) -> None:
+        """Send a message and wait for its answer, or the end of who had it."""
+        if self.channel is None:
+            return
+        try:
+            async with asyncio.timeout(within_s):
+                await self.channel.deliver(kind, content)
+                await answered.wait()
+        except TimeoutError:
+            log.error(
+                "worker %d has not answered %s within %.0f s and is killed"
+                " 工作进程 %d 未在规定时间内响应 %s（%.0f 秒），将被强制结束",
+                *(self.number, kind.name, within_s) * 2,
+            )
+            self._kill()
 
     async def end(self) -> None:
         if self._own is not None:
             self._own.close()
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
+        self._kill()
+        await self.ended()
 
 
 def _no_word(number: int) -> StartupError:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -56,6 +57,18 @@ def environment(**variables: str) -> Mapping[str, str]:
 
 def command(*arguments: str | Path) -> list[str]:
     return [sys.executable, "-m", "server", *map(str, arguments)]
+
+
+@contextlib.contextmanager
+def without_descriptors(server: Server) -> Iterator[None]:
+    """Meanwhile its first process can open nothing; what is open stays so."""
+    pid = server.process.pid
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+import resource
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -69,6 +72,53 @@ def test_full_channel_says_so_and_leaves_no_descriptor_open() -> None:
         other.close()
 
     asyncio.run(run())
+
+
+def test_sender_with_too_many_open_files_tries_again() -> None:
+    async def run() -> None:
+        one, other = pair()
+        with no_more_files():
+            assert not one.send(Kind.RELOAD, b"settings")
+            waiting = asyncio.ensure_future(one.deliver(Kind.RELOAD, b"settings"))
+            await asyncio.sleep(0)
+            assert one.send(Kind.STOP), "which carries nothing"
+        await waiting
+        assert other.wait() == Message(Kind.STOP)
+        assert other.wait() == Message(Kind.RELOAD, b"settings")
+        one.close()
+        other.close()
+
+    asyncio.run(run())
+
+
+def test_receiver_with_too_many_open_files_gets_all_or_nothing_of_a_message() -> None:
+    async def run() -> None:
+        one, other = pair()
+        client, served = socket.socketpair()
+        for room in (0, 1):
+            assert one.send(Kind.CONNECTION, b"GET /", served.fileno())
+            with no_more_files(room):
+                assert other.wait() == Message(Kind.CONNECTION)
+        served.close()
+        assert client.recv(1) == b"", "nobody holds the other end any more"
+        for each in (client, one, other):
+            each.close()
+
+    asyncio.run(run())
+
+
+@contextmanager
+def no_more_files(room: int = 0) -> Iterator[None]:
+    """Meanwhile this process can open no more than `room` files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = [os.dup(0) for _ in range(room + 1)]
+    for descriptor in free:
+        os.close(descriptor)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[room], hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_sender_learns_that_the_other_end_is_gone() -> None:

@@ -38,7 +38,13 @@ OUTGOING = {
     "urllib3",
     "xmlrpc",
 }
-CONNECTING = {"connect", "create_connection", "open_connection", "open_unix_connection"}
+CONNECTING = {
+    "connect",
+    "connect_ex",
+    "create_connection",
+    "open_connection",
+    "open_unix_connection",
+}
 ONE_FILE = {
     "onnxruntime": "session.py",
     "tokenizers": "tokenizer.py",
@@ -69,11 +75,21 @@ CONNECTS, ASKS = "remote.py", "commands.py"
 # Makes pairs of Unix sockets for the processes of one server and takes descriptors over them; so it
 # imports `socket`, and uses of it what has neither an address nor a name to connect to.
 PAIRS = "channel.py"
-USED_OF_SOCKET = {"socket", "socketpair", "AF_UNIX", "SOCK_SEQPACKET", "send_fds", "recv_fds"}
+USED_OF_SOCKET = {
+    "AF_UNIX",
+    "MSG_CTRUNC",
+    "SOCK_SEQPACKET",
+    "recv_fds",
+    "send_fds",
+    "socket",
+    "socketpair",
+}
 # Sends datagrams to the supervisor that started the server, whose address is no host's, and connects to
 # nobody.
 NOTIFIES = "notify.py"
 NOTIFYING = {"socket", "AF_UNIX", "SOCK_DGRAM"}
+# Listens at the file of a Unix socket, and connects to it once to know whether another process does.
+ASKS_WHO_LISTENS = "socketfile.py"
 # Makes contexts for connections that come in, and imports `ssl` for them.
 ENCRYPTS = "tls.py"
 # The only file that starts processes.
@@ -199,11 +215,16 @@ def test_nothing_in_the_server_connects_to_anything(name: str) -> None:
         TRACES: {"requests"},
         NOTIFIES: {"socket"},
         ENCRYPTS: {"ssl"},
+        ASKS_WHO_LISTENS: {"socket"},
     }
     assert packages(name) & OUTGOING == allowed.get(name, set())
     connecting = attributes(name, *CONNECTING)
-    # SQLite's connect opens a file.
-    assert connecting == [] or name == "store/database.py"
+    if name == ASKS_WHO_LISTENS:
+        assert connecting == ["connect_ex"]
+        assert used_of_socket(name) == {"socket", "AF_UNIX"}
+    else:
+        # SQLite's connect opens a file.
+        assert connecting == [] or name == "store/database.py"
     assert CONNECTS not in siblings(name) or name == ASKS
 
 

@@ -18,7 +18,7 @@ from server.config import Config, ModelPlace, ModelPlaces
 from server.encoder import Model
 from server.errors import BadSettings, InferenceFailed, ModelNotFound
 from server.lanes import Lanes
-from server.metrics import Metrics
+from server.metrics import Metrics, now
 from server.models import Models, check, opened
 from server.types import Encoder, Ids, Vectors
 from tests.server.clients import serving
@@ -366,3 +366,19 @@ def test_models_are_not_sound_while_a_lane_hangs(toy_model: Model) -> None:
         await asyncio.to_thread(models.close)
 
     asyncio.run(hang())
+
+
+def test_models_that_close_by_a_moment_wait_for_no_lane_beyond_it(toy_model: Model) -> None:
+    async def close() -> None:
+        gate = Gated(toy_model.encoder)
+        model = with_parts(toy_model, encoder=gate, wide=None)
+        config = Config(lanes=1, shutdown_s=3600)
+        models = Models([model], config, Metrics(), asyncio.get_running_loop())
+        waiting = asyncio.create_task(models.default.embed(["墨", "池"]))
+        await asyncio.to_thread(gate.entered.wait)
+        await asyncio.to_thread(models.close, now())
+        assert gate.texts == 0 and not waiting.done()
+        gate.open()
+        await waiting
+
+    asyncio.run(close())

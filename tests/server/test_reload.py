@@ -1,6 +1,7 @@
 """A running server takes over what changed, and no request notices."""
 
 import json
+import os
 import shutil
 import signal
 import threading
@@ -19,6 +20,7 @@ from server.manifest import MANIFEST_FILE, MODEL_FILE
 from server.reload import AT_ONCE, merged, waiting
 from tests.server.fakes import PATIENCE_S, eventually
 from tests.server.processes import Server, serving
+from tests.server.test_workers import workers_of
 
 PROCESSES = [(), ("--workers", "2")]
 # Connections that go to every process in turn, twice.
@@ -248,6 +250,35 @@ def lines_of(audit: Path) -> list[dict[str, Any]]:
 def processes_in(audit: Path) -> int:
     """How many wrote to it: the ids of each begin in their own way."""
     return len({line["request"].partition("-")[0] for line in lines_of(audit)})
+
+
+@pytest.mark.parametrize("flags", [*PROCESSES, ("--workers", "3")])
+def test_signal_to_the_whole_group_has_it_read_once_and_ends_nobody(
+    toy_artifact: Path, tmp_path: Path, flags: Sequence[str]
+) -> None:
+    """As a terminal that is closed sends it."""
+    with serving(toy_artifact, tmp_path, *flags) as server, asking(server, 6) as clients:
+        others = workers_of(server)
+        os.killpg(server.process.pid, signal.SIGHUP)
+        eventually(lambda: "settings read again" in server.log.read_text())
+        check_each_goes_on(clients)
+        assert workers_of(server) == others
+        assert server.log.read_text().count("settings read again") == 1
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_signals_that_come_while_settings_are_read_have_them_read_once_more_by_all(
+    toy_artifact: Path, tmp_path: Path
+) -> None:
+    flags = ("--workers", "2")
+    with configured(toy_artifact, tmp_path, flags, model_alias="0") as (server, file):
+        with asking(server):
+            for number in range(1, 20):
+                write(file, model=[str(toy_artifact)], model_alias=str(number))
+                server.process.send_signal(signal.SIGHUP)
+            hang_up(server)
+            for _ in range(4):
+                eventually(lambda: "19" in listed(server))
 
 
 # --- models ---------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from server.encoder import Model
 from server.errors import StartupError
 from server.workers import LONGEST_PAUSE_S, Workers, pause_s, share_of
 from tests.server.fakes import PATIENCE_S, eventually
-from tests.server.processes import Server, serving
+from tests.server.processes import Server, serving, without_descriptors
 from tests.server.test_socket import (
     H2C,
     LONG,
@@ -63,7 +63,10 @@ def searching(text: str, *headers: str) -> bytes:
 
 
 def workers_of(server: Server) -> list[int]:
-    pid = server.process.pid
+    return children_of(server.process.pid)
+
+
+def children_of(pid: int) -> list[int]:
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in children]
 
@@ -335,6 +338,22 @@ def test_killed_worker_comes_back_and_the_others_do_not_notice(
         assert sum(client.broken is not None for client in (*clients, *fresh)) == 2
         assert "worker 1 ended with status -9" in server.log.read_text()
         assert "Traceback" not in server.log.read_text()
+
+
+def test_worker_that_cannot_be_started_is_tried_again(
+    toy_artifact: Path, tmp_path: Path, toy_model: Model
+) -> None:
+    with serving(toy_artifact, tmp_path, "--workers", "2") as server:
+        [killed] = workers_of(server)
+        with without_descriptors(server):
+            os.kill(killed, signal.SIGKILL)
+            eventually(lambda: server.log.read_text().count("could not be started") == 2)
+            assert workers_of(server) == []
+        eventually(lambda: workers_of(server) and server.metric("lanes") == 2)
+        for _ in range(4):
+            with connect(server) as connection:
+                connection.sendall(embedding("墨池"))
+                check_vector(Replies(connection).next(), "墨池", toy_model)
 
 
 def test_killed_first_process_takes_all_with_it_and_loses_nothing_acknowledged(

@@ -3,13 +3,16 @@
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import httpx
 import pytest
 
+from server.workers import BUSY_S
 from tests.server.fakes import PATIENCE_S, eventually
 from tests.server.processes import Server, serving
+from tests.server.test_workers import workers_of
 from tests.toys import toy_texts
 
 pytestmark = [pytest.mark.slow, pytest.mark.stress]
@@ -85,3 +88,22 @@ def test_stopped_server_answers_everything_when_it_goes_on(
             asker.join(PATIENCE_S)
         answered = sum(asker.answered for asker in askers) + STOPS + 1
         assert server.metric("requests_total", route="/embed", status="200") == answered
+
+
+def test_processes_that_are_all_stopped_and_go_on_are_the_same_ones(
+    toy_artifact: Path, tmp_path: Path
+) -> None:
+    """For longer than a worker may say nothing, which by itself would have it killed."""
+    with serving(toy_artifact, tmp_path, "--workers", "3", "--hang-s", "1") as server:
+        processes = (server.process.pid, *workers_of(server))
+        os.killpg(server.process.pid, signal.SIGSTOP)
+        eventually(lambda: [state(pid) for pid in processes] == ["T"] * 3)
+        began = time.monotonic()
+        eventually(lambda: time.monotonic() > began + 1 + BUSY_S + 5)
+        os.killpg(server.process.pid, signal.SIGCONT)
+        for _ in range(6):
+            with server.client() as client:
+                assert client.post("/embed", json={"texts": ["墨池"]}).status_code == 200
+        eventually(lambda: server.metric("lanes") == 3)
+        assert (server.process.pid, *workers_of(server)) == processes
+        assert "killed" not in server.log.read_text()
