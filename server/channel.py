@@ -40,7 +40,7 @@ class Kind(Enum):
     ALIVE = b"a"  # worker: its event loop turns; every second
     PAGE = b"m"  # first process: how is it going? worker: its page of metrics
     STOP = b"e"  # first process: finish what was accepted
-    RELOAD = b"l"  # first process: these settings hold now, pickled; worker: they do
+    RELOAD = b"l"  # first process: the settings that hold now, pickled, or None; worker: they do
     QUIET = b"q"  # worker: no more connections will come from here
 
 

@@ -251,8 +251,8 @@ class _First(_Server):
             self._supervisor.tell("RELOADING=1", f"MONOTONIC_USEC={int(now() * 1e6)}")
             try:
                 config = await self._reload.run(self.lifespan.state, self._access)
+                await self._workers.reload(config)
                 if config is not None:
-                    await self._workers.reload(config)
                     log.info("settings read again 已重新读取设置")
             except Exception:
                 # The server goes on, and may be told again.
@@ -331,8 +331,8 @@ class _Worker(_Server):
             self.should_exit = True
 
     async def _take_over(self, settings: bytes) -> None:
-        """Serve by these settings, pickled. The first process could, so a worker that cannot ends, and
-        whoever takes its place begins with them.
+        """Serve by these settings, pickled, see `Kind`. The first process could, so a worker that cannot
+        ends, and whoever takes its place begins with them.
         """
         try:
             await take_over(pickle.loads(settings), self.lifespan.state, self._access)

@@ -44,14 +44,14 @@ def _work(config: "Config", channel: "Channel") -> int:
 
     # What is to be said of a model, the first process has said.
     logging.getLogger("server.models").setLevel(logging.ERROR)
+    metrics = Metrics()
     try:
         models = opened(config)
+        app = create_worker_app(models, config, metrics)
     except StartupError as error:
         channel.send(Kind.FAILED, json.dumps([error.english, error.chinese]).encode())
         return 1
-    metrics = Metrics()
     served = {each.path.encode() for each in of_vectors(config) if "{" not in each.path}
-    app = create_worker_app(models, config, metrics)
     # They are the app's from here on, which may let them go.
     del models
     work(app, config, channel, served, metrics.render)

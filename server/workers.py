@@ -128,8 +128,11 @@ class Workers:
         await asyncio.gather(*(post.ask() for post in self._posts))
         return [self._past, *(post.page for post in self._posts)] if self._posts else []
 
-    async def reload(self, config: Config) -> None:
-        """Return when each serves by these settings; one that cannot ends, and is started again."""
+    async def reload(self, config: Config | None) -> None:
+        """Return when each serves by these settings; one that cannot ends, and is started again.
+
+        config: None where they are the same, and keys and audit are to be read again.
+        """
         await asyncio.gather(*(post.reload(config) for post in self._posts))
 
     async def stop(self, within_s: float) -> None:
@@ -282,9 +285,10 @@ class Post:
             if self.channel is not None and self.channel.send(Kind.PAGE):
                 await asyncio.wait_for(self._told.wait(), PAGE_S)
 
-    async def reload(self, config: Config) -> None:
+    async def reload(self, config: Config | None) -> None:
         """Return when it serves by these settings; who does not in time is killed."""
-        self._config = config
+        # A copy where they stay, so that whoever is just being started is told as well.
+        self._config = config or dataclasses.replace(self._config)
         async with self._reloading:
             if self.channel is not None:
                 self._reloaded.clear()

@@ -179,7 +179,7 @@ def test_impossible_file_changes_nothing_and_says_why(toy_artifact: Path, tmp_pa
         assert "cannot be read" in hang_up(server)
 
 
-@pytest.mark.parametrize("flags", PROCESSES[:1])
+@pytest.mark.parametrize("flags", PROCESSES)
 @pytest.mark.parametrize("wrong", ["setting", "model"])
 def test_keys_and_audit_are_read_again_whatever_is_wrong_beside_them(
     toy_artifact: Path, tmp_path: Path, flags: Sequence[str], wrong: str
@@ -210,7 +210,7 @@ def test_keys_and_audit_are_read_again_whatever_is_wrong_beside_them(
         eventually(lambda: processes_in(audit) == 1 + flags.count("--workers"))
 
 
-@pytest.mark.parametrize("flags", PROCESSES[:1])
+@pytest.mark.parametrize("flags", PROCESSES)
 def test_keys_that_cannot_be_read_leave_all_but_the_audits_file_as_it_was(
     toy_artifact: Path, tmp_path: Path, flags: Sequence[str]
 ) -> None:
