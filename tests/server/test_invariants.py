@@ -109,7 +109,7 @@ LAYERS = (
     "api/operation",
     "api/shape",
     "api/*",
-    "app wire passing reload socketfile",
+    "app wire passing handshake reload socketfile",
     "workers",
     "listener",
     "commands",
