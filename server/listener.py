@@ -25,6 +25,7 @@ from server.app import App
 from server.channel import Channel, Kind, Message
 from server.config import Config
 from server.errors import BadSettings, StartupError
+from server.handshake import Handshake
 from server.machine import files_wanted
 from server.metrics import now
 from server.notify import Supervisor
@@ -92,7 +93,7 @@ def work(
     _Worker(app, config, channel, served, page).run()
 
 
-def _settings(app: App, config: Config, protocol: Any, tls: Tls | None) -> uvicorn.Config:
+def _settings(app: App, config: Config, protocol: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         host=config.host,
@@ -107,7 +108,6 @@ def _settings(app: App, config: Config, protocol: Any, tls: Tls | None) -> uvico
         server_header=False,
         date_header=False,
         proxy_headers=False,
-        ssl_context_factory=None if tls is None else lambda *_: tls.context,
         timeout_keep_alive=config.keep_alive_s,
         timeout_graceful_shutdown=config.shutdown_s,
     )
@@ -126,8 +126,8 @@ def _raise_limit_of_files(connections: int) -> None:
 class _Server(uvicorn.Server):
     """One that also serves connections which others have accepted."""
 
-    def __init__(self, app: App, config: Config, protocol: Any, tls: Tls | None = None) -> None:
-        super().__init__(_settings(app, config, protocol, tls))
+    def __init__(self, app: App, config: Config, protocol: Any) -> None:
+        super().__init__(_settings(app, config, protocol))
         self._app = app
         self._access = app.access
         self._shutdown_s = config.shutdown_s
@@ -190,13 +190,15 @@ class _First(_Server):
         door: Door | None,
         tls: Tls | None,
     ) -> None:
-        super().__init__(app, config, protocol, tls)
+        self._limits = Limits.of(config)
+        of_port = partial(Handshake, protocol, tls, self._limits) if tls else protocol
+        super().__init__(app, config, of_port)
+        self._tls = tls
         self._workers = workers
         self._supervisor = supervisor
         self._reload = reload
         self._door = door
         self._protocol = protocol
-        self._limits = Limits.of(config)
         self._asked = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -234,6 +236,12 @@ class _First(_Server):
                 server.close()
             await self.lifespan.shutdown()
             raise
+
+    def _log_started_message(self, listeners: Any) -> None:
+        if self._tls is not None:
+            # So that it says https; a connection's context is `Handshake`'s business.
+            self.config.ssl = self._tls.context
+        super()._log_started_message(listeners)
 
     def _ready(self) -> None:
         """Tell the supervisor, who waits for it, until it hears."""

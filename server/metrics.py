@@ -59,6 +59,9 @@ class Metrics:
         self.tokens = self._counter("tokens", "Tokens embedded, special tokens included")
         self.truncated = self._counter("truncated_texts", "Texts cut to the model's maximum")
         self.refused = self._counter("refused", "Requests refused as too large or for lack of room")
+        self.unread = self._counter(
+            "unread", "Requests refused before they were read, with their connection", "reason"
+        )
         self.errors = self._counter(
             "errors", "Requests answered with an error, by its code", "code"
         )

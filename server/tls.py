@@ -1,7 +1,9 @@
 """TLS towards clients: certificate and key, who may connect by certificates of their own.
 
 A certificate is tried before it is used, as a model is: the server shakes hands with itself in memory, so
-what clients would refuse is known before the port opens. Nothing here touches a connection.
+what clients would refuse is known before the port opens. A renewed one comes in a context of its own: into
+another's, OpenSSL would add a certificate whose key is of another kind, and signers, and forget none. Nothing
+here touches a connection.
 """
 
 import contextlib
@@ -9,13 +11,15 @@ import logging
 import os
 import ssl
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from server.config import Config
 from server.errors import BadSettings
 
 # More than enough for a handshake of TLS 1.3 in memory, which takes two.
 ROUNDS = 8
+# Of the key's file: what group and others may do.
+OF_OTHERS = 0o077
 REFUSED = (
     "clients will refuse the certificate %s: %s; renew it and send SIGHUP"
     " 客户端将拒绝证书 %s：%s；请更新证书并发送 SIGHUP"
@@ -25,8 +29,8 @@ log = logging.getLogger(__name__)
 
 
 class Tls:
-    """context: what connections use; `renew` changes it in place. expires_s: when its certificate ends,
-    in seconds since 1970; 0 where clients refuse it already.
+    """context: for connections that come now; `check` makes the next one, `renew` puts it in place.
+    expires_s: when its certificate ends, in seconds since 1970; 0 where clients refuse it already.
     """
 
     def __init__(self, cert: Path, key: Path | None, client_ca: Path | None) -> None:
@@ -35,7 +39,6 @@ class Tls:
         """
         self._cert, self._key, self._client_ca = cert, key or cert, client_ca
         self.check()
-        self.context = _context()
         self.renew()
 
     @classmethod
@@ -46,21 +49,20 @@ class Tls:
 
     def check(self) -> None:
         """Raise BadSettings if the files cannot be used now; warn if clients would not like them."""
-        trial = _context()
-        self._load(trial)
-        trial.verify_mode = ssl.CERT_NONE
+        context = _context()
+        self._load(context)
         try:
-            self._checked_s = _expiry(trial, self._cert)
+            expires_s = _expiry(context, self._cert)
         except ssl.SSLCertVerificationError as error:
-            self._checked_s = 0
+            expires_s = 0
             log.warning(REFUSED, *(self._cert, error.verify_message) * 2)
+        if self._client_ca is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+        self._checked = context, expires_s
 
     def renew(self) -> None:
-        """Have new connections use what the files hold now."""
-        # subtle: into the same context, for the listening socket keeps it. A certificate is replaced by
-        # this; signers are added, and those that left the file are forgotten at the next start.
-        self._load(self.context)
-        self.expires_s = self._checked_s
+        """Have new connections use what was checked last."""
+        self.context, self.expires_s = self._checked
 
     def _load(self, context: ssl.SSLContext) -> None:
         for path in (self._cert, self._key, self._client_ca):
@@ -73,6 +75,12 @@ class Tls:
                 f"{what} are no certificate and key in PEM that belong together: {_why(error)}",
                 f"{self._cert} 与 {self._key} 不是相互匹配的 PEM 证书和私钥：{_why(error)}",
             ) from None
+        if self._key.stat().st_mode & OF_OTHERS:
+            log.warning(
+                "others than its owner may use the TLS key %s, and so pass for this server: chmod go="
+                " 除所有者外还有人可使用 TLS 私钥，可借此冒充本服务：请执行 chmod go=",
+                self._key,
+            )
         if self._client_ca is None:
             return
         try:
@@ -82,7 +90,6 @@ class Tls:
                 f"tls_client_ca {self._client_ca} holds no certificate in PEM: {_why(error)}",
                 f"tls_client_ca {self._client_ca} 中没有 PEM 证书：{_why(error)}",
             ) from None
-        context.verify_mode = ssl.CERT_REQUIRED
 
 
 def _context() -> ssl.SSLContext:
@@ -118,12 +125,28 @@ def _why(error: ssl.SSLError) -> str:
 
 def _expiry(server: ssl.SSLContext, cert: Path) -> float:
     """Seconds since 1970; raises SSLCertVerificationError if a client that trusts just this certificate
-    would refuse it.
+    would refuse it, and BadSettings if no client can be served with it.
     """
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.check_hostname = False
     trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    trusting.load_verify_locations(cert)
+    try:
+        trusting.load_verify_locations(cert)
+        shown = _shake_hands(server, trusting)
+    except ssl.SSLCertVerificationError:
+        raise
+    except ssl.SSLError as error:
+        raise BadSettings(
+            f"no client can be served with the TLS certificate {cert}: {_why(error)}; use a key that"
+            " browsers take, RSA of 2048 bits or more or the curve prime256v1",
+            f"TLS 证书 {cert} 无法用于任何客户端：{_why(error)}；请使用浏览器支持的私钥，"
+            "如 2048 位以上的 RSA 或 prime256v1 曲线",
+        ) from None
+    return ssl.cert_time_to_seconds(str(shown["notAfter"]))
+
+
+def _shake_hands(server: ssl.SSLContext, trusting: ssl.SSLContext) -> dict[str, Any]:
+    """The certificate that the server shows; raises SSLError."""
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = trusting.wrap_bio(back, there)
     ends = client, server.wrap_bio(there, back, server_side=True)
@@ -131,5 +154,4 @@ def _expiry(server: ssl.SSLContext, cert: Path) -> float:
         for end in ends:
             with contextlib.suppress(ssl.SSLWantReadError):
                 end.do_handshake()
-    shown = client.getpeercert() or {}
-    return ssl.cert_time_to_seconds(str(shown["notAfter"]))
+    return client.getpeercert() or {}

@@ -68,6 +68,9 @@ MAX_LARGE_BODIES = 8
 # Bodies up to this size count for nothing: uvicorn reads as much ahead for every connection anyway,
 # and so a query is never refused for the large bodies of others.
 SMALL_BODY_BYTES = 65_536
+# A body has the seconds without more of it, and one for each so many bytes that have come: 512 kbit/s, of
+# a slow line. So 32 MB hold their room for nine minutes at most, however they trickle.
+LEAST_BYTES_S = 65_536
 # Seconds in which two cores work off what one large body brings: 2,048 texts of some hundred tokens.
 BODY_RETRY_S = 10
 JSON = b"application/json"
@@ -222,7 +225,10 @@ class Endpoint:
         self._access = None if access is None or access.idle else access
         self._handler = handler
         self._shape = error_reply
-        self._max_body_bytes = max_body_bytes
+        # Where everybody may ask, nobody takes room from those who bring a key.
+        self._max_body_bytes = (
+            min(max_body_bytes, SMALL_BODY_BYTES) if needs == "nothing" else max_body_bytes
+        )
         self._read_s = read_s
         self._any_type = any_type
         self._metrics = metrics
@@ -322,7 +328,7 @@ class Endpoint:
                     return b"".join([*parts, part]) if parts else part
                 if part:
                     parts.append(part)
-                    patience.renew()
+                    patience.renew(size)
 
     def _count(self, reply: Reply) -> None:
         if reply.status == 200:
@@ -331,8 +337,13 @@ class Endpoint:
             self._metrics.requests.labels(self._route, str(reply.status)).inc()
 
 
+def longest(waited_s: float, size: int, read_s: float) -> float:
+    """Seconds to wait for more of a body, of which `size` bytes have come in `waited_s`."""
+    return min(read_s, read_s + size / LEAST_BYTES_S - waited_s)
+
+
 class Patience:
-    """Cancels the current task when nothing has come for `seconds`.
+    """Cancels the current task when nothing has come for `seconds`, or the whole comes too slowly.
 
     Every request has one, and asyncio.timeout costs three times as much: 5 us.
     """
@@ -344,18 +355,23 @@ class Patience:
     def __enter__(self) -> "Patience":
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task()
+        self._began = now()
         self._timer = self._loop.call_later(self._seconds, self._end)
         return self
 
-    def renew(self) -> None:
+    def renew(self, size: int) -> None:
+        """`size` bytes have come by now."""
         self._timer.cancel()
-        self._timer = self._loop.call_later(self._seconds, self._end)
+        wait_s = longest(now() - self._began, size, self._seconds)
+        self._timer = self._loop.call_later(wait_s, self._end)
 
     def reason(self, size: int) -> ServerError:
         """Why the task was cancelled after `size` bytes."""
         if self._ended:
+            waited_s = now() - self._began
             return InvalidRequest(
-                f"the body is not whole: after {size} bytes nothing more came for"
+                f"the body is not whole: {size} bytes came in {waited_s:.0f} s; more has to come within"
+                f" {self._seconds:g} s, and {LEAST_BYTES_S} bytes a second after the first"
                 f" {self._seconds:g} s"
             )
         # Whoever stops the server waits no longer for the rest of this request.

@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,12 @@ import httpx
 from tests.server.fakes import PATIENCE_S, eventually
 
 ROOT = Path(__file__).parents[2]
-RUNNING = re.compile(r"running on https?://(\S+):(\d+) ")
+RUNNING = re.compile(r"running on (https?)://(\S+):(\d+) ")
+
+# Who only asks whether a server answers takes any certificate.
+TRUSTING = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+TRUSTING.check_hostname = False
+TRUSTING.verify_mode = ssl.CERT_NONE
 
 
 @dataclass
@@ -27,13 +33,15 @@ class Server:
     host: str
     port: int
     log: Path
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return f"{self.scheme}://{self.host}:{self.port}"
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=PATIENCE_S, trust_env=False)
+        """It takes any certificate."""
+        return httpx.Client(base_url=self.url, timeout=PATIENCE_S, trust_env=False, verify=TRUSTING)
 
     def metric(self, name: str, **labels: str) -> float:
         """One number of /metrics, asked for over a connection of its own."""
@@ -101,7 +109,7 @@ def serving(
         eventually(lambda: RUNNING.search(log.read_text()) or process.poll() is not None)
         found = RUNNING.search(log.read_text())
         assert found, log.read_text()
-        yield Server(process, found[1], int(found[2]), log)
+        yield Server(process, found[2], int(found[3]), log, found[1])
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -16,6 +16,7 @@ import pytest
 
 from server import VERSION
 from server.api.http import (
+    LEAST_BYTES_S,
     MAX_LARGE_BODIES,
     REQUEST_ID,
     SMALL_BODY_BYTES,
@@ -27,6 +28,7 @@ from server.api.http import (
     Reply,
     Share,
     json_body,
+    longest,
     send_reply,
 )
 from server.api.openai import MAX_INPUTS
@@ -1013,18 +1015,37 @@ def test_body_that_never_ends_is_refused_and_its_connection_closed(parts: list[b
         assert (request.status, code(request)) == (400, "invalid_request")
         assert (b"connection", b"close") in request.sent[0]["headers"]
         message = json.loads(request.sent[1]["body"])["error"]["message"]
-        assert f"after {len(parts[:1])} bytes" in message and "0.01 s" in message
+        assert f"{len(parts[:1])} bytes came" in message and "within 0.01 s" in message
 
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
 
 
-def test_body_that_goes_on_is_read_however_long_it_takes() -> None:
+def test_body_has_a_second_for_each_of_its_pieces_and_no_pause_is_long() -> None:
+    assert longest(0, 0, 30) == 30
+    assert longest(29, 1, 30) == pytest.approx(1, abs=0.001), "it trickles"
+    assert longest(100, 100 * LEAST_BYTES_S, 30) == 30, "it comes as fast as it must"
+    held = 28 * 1024 * 1024
+    assert longest(29 + held / LEAST_BYTES_S, held, 30) == pytest.approx(1)
+    assert longest(31 + held / LEAST_BYTES_S, held, 30) < 0
+
+
+def test_operation_that_needs_no_key_reads_no_large_body() -> None:
+    async def test() -> None:
+        for needs, status in (("nothing", 413), ("key", 200)):
+            request = wire([b" " * (SMALL_BODY_BYTES + 1)])
+            await begin(endpoint(needs=needs), request)
+            assert request.status == status
+
+    asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
+
+
+def test_body_that_goes_on_is_read() -> None:
     async def test() -> None:
         patience = Patience(PATIENCE_S)
         with patience:
             timers = [patience._timer]
-            for _ in range(3):
-                patience.renew()
+            for part in range(3):
+                patience.renew(part)
                 timers.append(patience._timer)
             assert [timer.cancelled() for timer in timers] == [True, True, True, False]
         assert timers[-1].cancelled()

@@ -127,7 +127,7 @@ LAYERS = (
     "api/operation",
     "api/shape",
     "api/*",
-    "app wire passing reload",
+    "app wire passing handshake reload",
     "workers",
     "listener",
     "commands",

@@ -19,8 +19,9 @@ import pytest
 from server.encoder import Model
 from server.keys import add_key, new_key
 from server.manifest import MODEL_FILE
+from server.wire import MAX_PIPELINED
 from tests.server.fakes import PATIENCE_S, eventually
-from tests.server.processes import ROOT, Server, command, environment, serving
+from tests.server.processes import ROOT, TRUSTING, Server, command, environment, serving
 
 # A request of some seconds: every text is a batch of its own.
 LONG = ("--batch-tokens", "1", "--max-texts", "100000")
@@ -43,8 +44,18 @@ def request(path: str, body: bytes = b"", *headers: str) -> bytes:
     return "\r\n".join(head).encode() + b"\r\n\r\n" + body
 
 
-def connect(server: Server) -> socket.socket:
-    return socket.create_connection((server.host, server.port), timeout=PATIENCE_S)
+def connect(server: Server, receive_bytes: int = 0) -> socket.socket:
+    """receive_bytes: what the kernel keeps at most of what is not read, 0 for as much as it likes."""
+    connection = socket.socket()
+    connection.settimeout(PATIENCE_S)
+    if receive_bytes:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    try:
+        connection.connect((server.host, server.port))
+    except OSError:
+        connection.close()
+        raise
+    return TRUSTING.wrap_socket(connection) if server.scheme == "https" else connection
 
 
 class Replies:
@@ -53,9 +64,9 @@ class Replies:
     def __init__(self, connection: socket.socket) -> None:
         self._file = connection.makefile("rb")
 
-    def next(self) -> tuple[int, dict[str, str], bytes]:
-        """(status, headers with small names, body)."""
-        status = int(self._file.readline().split()[1])
+    def next(self, read: bytes = b"") -> tuple[int, dict[str, str], bytes]:
+        """(status, headers with small names, body); read: what was read of the first line before."""
+        status = int((read + self._file.readline()).split()[1])
         headers = {}
         while line := self._file.readline().strip().decode():
             name, _, value = line.partition(":")
@@ -94,7 +105,7 @@ def test_connection_survives_errors_of_the_caller(server: Server) -> None:
 
 
 def test_pipelined_requests_are_answered_in_order(server: Server, toy_model: Model) -> None:
-    texts = [chr(0x4E00 + index) * (1 + index % 7) for index in range(40)]
+    texts = [chr(0x4E00 + index) * (1 + index % 7) for index in range(MAX_PIPELINED)]
     bodies = [json.dumps({"texts": [text]}).encode() for text in texts]
     with connect(server) as connection:
         replies = Replies(connection)
@@ -182,17 +193,17 @@ def test_head_has_no_body(server: Server) -> None:
 def test_what_is_no_http_is_refused_in_json_and_ends_its_connection_only(
     server: Server, sent: bytes, said: str
 ) -> None:
+    before = server.metric("unread_total", reason="syntax")
     with connect(server) as connection:
         connection.sendall(sent)
         replies = Replies(connection)
         status, headers, body = replies.next()
         assert (status, headers["content-type"]) == (400, "application/json")
-        assert headers["connection"] == "close"
+        assert headers["connection"] == "close" and headers["x-request-id"]
         error = json.loads(body)["error"]
         assert error["code"] == "invalid_request" and said in error["message"]
         assert replies.ended()
-    with server.client() as client:
-        assert client.get("/health").status_code == 200
+    assert server.metric("unread_total", reason="syntax") == before + 1
 
 
 # As the HttpClient of Java's standard library sends it over plain HTTP.
@@ -227,7 +238,7 @@ def test_offer_to_upgrade_is_declined_by_an_answer(
 def test_offers_and_ordinary_requests_are_answered_in_order(
     server: Server, toy_model: Model
 ) -> None:
-    texts = [chr(0x4E00 + index) * (1 + index % 7) for index in range(40)]
+    texts = [chr(0x4E00 + index) * (1 + index % 7) for index in range(MAX_PIPELINED)]
     sent = [offering(text, *(H2C if index % 3 else ())) for index, text in enumerate(texts)]
     with connect(server) as connection:
         replies = Replies(connection)
@@ -272,7 +283,43 @@ def test_errors_behind_an_offer_are_told_like_any_other(server: Server) -> None:
             assert [replies.next()[0], replies.next()[0]] == [status, 200]
     with connect(server) as connection:
         connection.sendall(request("/health", b"", *H2C) + b"no HTTP\r\n\r\n")
-        assert Replies(connection).next()[1]["content-type"] == "application/json"
+        replies = Replies(connection)
+        assert [replies.next()[0], replies.next()[0]] == [200, 400]
+        assert replies.ended()
+
+
+def test_refusal_comes_behind_the_answers_to_what_came_before(
+    server: Server, toy_model: Model
+) -> None:
+    texts = ["墨", "池池"]
+    sent = b"".join(request("/embed", json.dumps({"texts": [text]}).encode()) for text in texts)
+    unfinished = b"POST /embed HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    for broken in (b"no HTTP\r\n\r\n", unfinished + b"zz\r\n"):
+        with connect(server) as connection:
+            connection.sendall(sent + broken)
+            replies = Replies(connection)
+            for text in texts:
+                status, _, body = replies.next()
+                assert status == 200
+                expected = toy_model.embed([text])
+                np.testing.assert_allclose(json.loads(body)["vectors"], expected, atol=1e-5)
+            status, headers, body = replies.next()
+            assert (status, headers["connection"]) == (400, "close")
+            assert b"this is not HTTP/1.1" in body
+            assert replies.ended()
+
+
+def test_requests_sent_ahead_beyond_a_few_are_refused(server: Server) -> None:
+    with connect(server) as connection:
+        # One packet, and so one read of the server's.
+        connection.sendall(request("/health") * 200)
+        replies = Replies(connection)
+        statuses = [replies.next()[0] for _ in range(MAX_PIPELINED + 1)]
+        assert statuses == [200] * (MAX_PIPELINED + 1)
+        status, headers, body = replies.next()
+        assert (status, headers["retry-after"]) == (429, "1")
+        assert f"at most {MAX_PIPELINED} may" in json.loads(body)["error"]["message"]
+        assert replies.ended()
 
 
 def test_client_that_leaves_costs_nothing_more(server: Server) -> None:

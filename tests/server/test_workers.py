@@ -18,6 +18,7 @@ import pytest
 from server.config import Config, ModelPlace, ModelPlaces
 from server.encoder import Model
 from server.errors import StartupError
+from server.wire import MAX_PIPELINED
 from server.workers import LONGEST_PAUSE_S, Workers, pause_s, share_of
 from tests.server.fakes import PATIENCE_S, eventually
 from tests.server.processes import Server, serving, without_descriptors
@@ -144,8 +145,8 @@ def test_requests_sent_at_once_are_answered_in_order_wherever_they_belong(
 ) -> None:
     drawn = random.Random(1)
     for connection in connections:
-        texts = [chr(0x4E00 + drawn.randrange(500)) for _ in range(20)]
-        searches = {drawn.randrange(20) for _ in range(3)}
+        texts = [chr(0x4E00 + drawn.randrange(500)) for _ in range(MAX_PIPELINED)]
+        searches = {drawn.randrange(MAX_PIPELINED) for _ in range(3)}
         sent = [
             searching("墨池") if place in searches else embedding(text, *H2C[: 3 * (place % 2)])
             for place, text in enumerate(texts)
