@@ -321,8 +321,10 @@ def judged(
 
 
 def growth_mb(memory: Sequence[float]) -> float:
-    """Of the second half, a minute; `memory` is one sample a second, two at least."""
+    """Of the second half, a minute; `memory` is one sample a second. Nothing is known of one sample."""
     half = np.array(memory[len(memory) // 2 :])
+    if len(half) < 2:
+        return 0.0
     return float(np.polyfit(np.arange(len(half)) / 60, half, 1)[0])
 
 

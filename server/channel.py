@@ -40,7 +40,8 @@ class Kind(Enum):
     ALIVE = b"a"  # worker: its event loop turns; every second
     PAGE = b"m"  # first process: how is it going? worker: its page of metrics
     STOP = b"e"  # first process: finish what was accepted
-    RELOAD = b"l"  # first process: the settings that hold now, pickled, or None; worker: they do
+    RELOAD = b"l"  # first process: these settings hold now, pickled; worker: they do, or what ACCESS asked
+    ACCESS = b"a"  # first process: keys and audit are to be read again; without a file, so it always goes
     QUIET = b"q"  # worker: no more connections will come from here
 
 

@@ -335,12 +335,14 @@ class _Worker(_Server):
                 self._channel.send(Kind.PAGE, self._page())
         elif message.kind is Kind.RELOAD:
             self._reloading = asyncio.create_task(self._take_over(message.content))
+        elif message.kind is Kind.ACCESS:
+            self._reloading = asyncio.create_task(self._take_over(pickle.dumps(None)))
         elif message.kind is Kind.STOP:
             self.should_exit = True
 
     async def _take_over(self, settings: bytes) -> None:
-        """Serve by these settings, pickled, see `Kind`. The first process could, so a worker that cannot
-        ends, and whoever takes its place begins with them.
+        """Serve by these settings, pickled; None for those that it has. The first process could, so a
+        worker that cannot ends, and whoever takes its place begins with them.
         """
         try:
             await take_over(pickle.loads(settings), self.lifespan.state, self._access)

@@ -289,20 +289,21 @@ class Post:
         """Return when it serves by these settings; who does not in time is killed."""
         # A copy where they stay, so that whoever is just being started is told as well.
         self._config = config or dataclasses.replace(self._config)
+        asked = (Kind.ACCESS, b"") if config is None else (Kind.RELOAD, pickle.dumps(config))
         async with self._reloading:
             if self.channel is not None:
                 self._reloaded.clear()
-                await self._answer(Kind.RELOAD, self._reloaded, LOADING_S, pickle.dumps(config))
+                await self._answer(self._reloaded, LOADING_S, *asked)
 
     async def stop(self, within_s: float) -> None:
         if self.channel is not None:
-            await self._answer(Kind.STOP, self._quiet, within_s)
+            await self._answer(self._quiet, within_s, Kind.STOP)
         elif not self._quiet.is_set():
             # It has not begun.
             self._kill()
 
     async def _answer(
-        self, kind: Kind, answered: asyncio.Event, within_s: float, content: bytes = b""
+        self, answered: asyncio.Event, within_s: float, kind: Kind, content: bytes = b""
     ) -> None:
         """Send a message and wait for its answer, or the end of who had it."""
         if self.channel is None:
