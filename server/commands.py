@@ -67,7 +67,7 @@ def _serve(config: Config, arguments: Namespace, supervisor: "Supervisor") -> No
     from server.tls import Tls
     from server.workers import Workers, share_of
 
-    if config.keys is None and not on_loopback(config.host):
+    if config.keys is None and config.tls_client_ca is None and not on_loopback(config.host):
         log.warning(OPEN, config.host)
     began, config = config, share_of(config, cpu_budget())
     tls = Tls.of(config)
