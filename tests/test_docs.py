@@ -230,7 +230,8 @@ def test_make_help_lists_every_target_with_a_description() -> None:
 def test_every_test_that_the_faults_name_exists_and_every_fault_names_one() -> None:
     sources = [path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py")]
     defined = set(re.findall(r"def (test_\w+)\(", "\n".join(sources)))
-    found = [row for row in rows("docs/faults.md") if row[0] != "fault"]
+    # The figures below the faults have three columns.
+    found = [row for row in rows("docs/faults.md") if row[0] != "fault" and len(row) != 3]
     assert all(len(row) == 4 and all(row) for row in found)
     for fault, _, _, tests in found:
         named = re.findall(r"\btest_\w+", tests)
