@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import Enum
+from enum import Enum, unique
 from typing import NamedTuple
 
 # Seconds until a full channel is tried again. It has room for some 200 messages: whoever reads them is
@@ -30,6 +30,7 @@ PASSING = {
 }
 
 
+@unique
 class Kind(Enum):
     """What is said, and by whom."""
 
@@ -41,7 +42,7 @@ class Kind(Enum):
     PAGE = b"m"  # first process: how is it going? worker: its page of metrics
     STOP = b"e"  # first process: finish what was accepted
     RELOAD = b"l"  # first process: these settings hold now, pickled; worker: they do, or what ACCESS asked
-    ACCESS = b"a"  # first process: keys and audit are to be read again; without a file, so it always goes
+    ACCESS = b"k"  # first process: keys and audit are to be read again; without a file, so it always goes
     QUIET = b"q"  # worker: no more connections will come from here
 
 

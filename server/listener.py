@@ -336,16 +336,17 @@ class _Worker(_Server):
         elif message.kind is Kind.RELOAD:
             self._reloading = asyncio.create_task(self._take_over(message.content))
         elif message.kind is Kind.ACCESS:
-            self._reloading = asyncio.create_task(self._take_over(pickle.dumps(None)))
+            self._reloading = asyncio.create_task(self._take_over(None))
         elif message.kind is Kind.STOP:
             self.should_exit = True
 
-    async def _take_over(self, settings: bytes) -> None:
+    async def _take_over(self, settings: bytes | None) -> None:
         """Serve by these settings, pickled; None for those that it has. The first process could, so a
         worker that cannot ends, and whoever takes its place begins with them.
         """
         try:
-            await take_over(pickle.loads(settings), self.lifespan.state, self._access)
+            config = None if settings is None else pickle.loads(settings)
+            await take_over(config, self.lifespan.state, self._access)
         except StartupError as error:
             log.error("%s %s", error.english, error.chinese)
             self.should_exit = True
