@@ -36,7 +36,7 @@ from server.types import Ids, Vectors
 from server.workers import Workers
 
 CLIENTS = (1, 16, 64)
-# About three times what a core needs for the shipped model, so that 16 lanes stay below the most that the
+# About twice what a core needs for the shipped model, so that 16 lanes stay below the most that the
 # loop carries: beyond that it would be measured, not they.
 SLEEP_US = 200
 LANES = (1, 2, 4, 8, 16)

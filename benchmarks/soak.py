@@ -36,7 +36,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from benchmarks import machine, usage, workloads
+from benchmarks import machine, stages, usage, workloads
 from benchmarks.arguments import parser
 from benchmarks.connection import post
 from benchmarks.serve import server
@@ -211,18 +211,17 @@ class Served:
 
     @classmethod
     def read(cls, url: str, pid: int) -> "Served":
-        with urllib.request.urlopen(f"{url}/metrics", timeout=60) as reply:
-            page = reply.read().decode()
+        found = {name: float(value) for name, value in stages.samples(url).items()}
         answers, others = Counter[str](), Counter[str]()
-        counted = rf'^{PREFIX}_requests_total{{route="(.*)",status="(\d+)"}} (\S+)$'
-        for route, status, count in re.findall(counted, page, re.M):
-            if route == "/metrics":
-                continue  # Its own doing.
-            (answers if status == "200" else others)[route] += int(float(count))
-        (abandoned,) = re.findall(rf"^{PREFIX}_abandoned_total (\S+)$", page, re.M)
-        waiting = re.findall(rf"^{PREFIX}_queue_tokens{{.*}} (\S+)$", page, re.M)
+        requests = re.compile(rf'{PREFIX}_requests_total{{route="(.*)",status="(\d+)"}}')
+        for name, count in found.items():
+            # Those of /metrics are its own doing.
+            if (counted := requests.fullmatch(name)) and counted[1] != "/metrics":
+                (answers if counted[2] == "200" else others)[counted[1]] += int(count)
+        queue = f"{PREFIX}_queue_tokens{{"
+        waiting = sum(int(tokens) for name, tokens in found.items() if name.startswith(queue))
         files = len(os.listdir(f"/proc/{pid}/fd"))
-        return cls(answers, others, int(float(abandoned)), int(sum(map(float, waiting))), files)
+        return cls(answers, others, int(found[f"{PREFIX}_abandoned_total"]), waiting, files)
 
 
 def main() -> None:
