@@ -25,6 +25,7 @@ from tests.server.processes import Server, environment, serving
 from tests.server.test_notify import supervising, told, until
 from tests.server.test_socket import Replies, connect, request
 from tests.server.test_workers import (
+    check_each_process,
     check_vector,
     embedding,
     is_running,
@@ -101,10 +102,7 @@ def test_worker_with_a_lane_that_hangs_ends_and_comes_back(
             status, _, body = Replies(connection).next()
             assert (status, json.loads(body)["error"]["code"]) == (500, "inference_failed")
         eventually(lambda: came_back(server, worker))
-        for _ in range(4):
-            with connect(server) as connection:
-                connection.sendall(embedding("墨池"))
-                check_vector(Replies(connection).next(), "墨池", toy_model)
+        check_each_process(server, toy_model)
         assert "worker 1 ended with status 0" in server.log.read_text()
 
 
@@ -125,10 +123,7 @@ def test_worker_whose_loop_hangs_is_replaced_and_keeps_no_reload_waiting(
         eventually(lambda: came_back(server, worker))
         server.process.send_signal(signal.SIGHUP)
         eventually(lambda: server.log.read_text().count("settings read again") == 2)
-        for _ in range(4):
-            with connect(server) as connection:
-                connection.sendall(embedding("墨池"))
-                check_vector(Replies(connection).next(), "墨池", toy_model)
+        check_each_process(server, toy_model)
 
 
 def test_worker_that_is_stopped_gets_no_more_connections_and_then_another_takes_its_place(

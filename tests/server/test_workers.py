@@ -85,6 +85,14 @@ def check_vector(reply: tuple[int, dict[str, str], bytes], text: str, model: Mod
     np.testing.assert_allclose(json.loads(body)["vectors"], model.embed([text]), atol=1e-5)
 
 
+def check_each_process(server: Server, model: Model) -> None:
+    """Each of two processes gets two connections, for they take turns."""
+    for _ in range(4):
+        with connect(server) as connection:
+            connection.sendall(embedding("墨池"))
+            check_vector(Replies(connection).next(), "墨池", model)
+
+
 def check_hits(reply: tuple[int, dict[str, str], bytes]) -> None:
     status, _, body = reply
     assert status == 200, body
@@ -351,10 +359,7 @@ def test_worker_that_cannot_be_started_is_tried_again(
             eventually(lambda: server.log.read_text().count("could not be started") == 2)
             assert workers_of(server) == []
         eventually(lambda: workers_of(server) and server.metric("lanes") == 2)
-        for _ in range(4):
-            with connect(server) as connection:
-                connection.sendall(embedding("墨池"))
-                check_vector(Replies(connection).next(), "墨池", toy_model)
+        check_each_process(server, toy_model)
 
 
 def test_killed_first_process_takes_all_with_it_and_loses_nothing_acknowledged(
