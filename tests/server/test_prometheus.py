@@ -196,6 +196,9 @@ def use(client: httpx.Client) -> None:
     client.post("/embed", json={"texts": []})
     client.post("/search", json={"query": "墨"})
     client.get("/v1/models", headers={"authorization": "Bearer wrong"})
+    with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+        connection.sendall(b"no HTTP\r\n\r\n")
+        assert connection.recv(64).startswith(b"HTTP/1.1 400")
 
 
 def fill(client: httpx.Client) -> None:
