@@ -413,6 +413,9 @@ class Watch:
         self._timer.cancel()
         if self._listener is not None:
             self._listener.cancel()
+        # subtle: the cancelled task keeps the frame that refers to this. Under overload, when every accepted
+        # request is watched, such circles made four collections of garbage in 20 s, of 20 to 40 ms each.
+        self._listener = self._task = None
 
 
 def _has_body(scope: Scope, headers: Fields, max_body_bytes: int, share: Share) -> bool:

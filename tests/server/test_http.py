@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import json
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -20,6 +21,7 @@ from server.api.http import (
     MAX_LARGE_BODIES,
     REQUEST_ID,
     SMALL_BODY_BYTES,
+    WATCH_AFTER_S,
     WRITE,
     Call,
     Endpoint,
@@ -27,6 +29,7 @@ from server.api.http import (
     Patience,
     Reply,
     Share,
+    Watch,
     json_body,
     longest,
     send_reply,
@@ -261,7 +264,7 @@ def test_trained_size_is_cut_and_normalised(toy_model: Model, form: Form) -> Non
 
 def test_tei_normalises_what_the_model_does_not(toy_model: Model) -> None:
     class Long:
-        groups = toy_model.encoder.groups
+        packing = toy_model.encoder.packing
 
         def encode(self, texts: Any) -> Vectors:
             return np.asarray(3 * toy_model.encoder.encode(texts))
@@ -882,6 +885,28 @@ def test_client_that_stays_is_answered_however_long_it_waits(toy_model: Model) -
         assert wire.status == 200
 
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
+
+
+def test_request_that_was_watched_leaves_no_garbage() -> None:
+    async def receive() -> Any:
+        await asyncio.Future()
+
+    async def request() -> None:
+        with Watch(receive):
+            await asyncio.sleep(2 * WATCH_AFTER_S)
+
+    async def test() -> int:
+        gc.collect()
+        gc.disable()
+        try:
+            await asyncio.gather(*(request() for _ in range(50)))
+            # The cancelled listeners come to their end.
+            await asyncio.sleep(0.01)
+            return gc.collect()
+        finally:
+            gc.enable()
+
+    assert asyncio.run(test()) < 50
 
 
 # --- memory and time for bodies -------------------------------------------------------------------
