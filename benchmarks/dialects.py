@@ -36,7 +36,7 @@ from server.engine import wide_threads
 from server.library import Library
 from server.metrics import Metrics
 from server.models import Models
-from server.types import Ids, Vectors
+from server.types import Ids, Packing, Vectors
 
 SIZES = (1, 32, 512)
 # Requests under way at once, by texts a request.
@@ -60,8 +60,8 @@ ONE_TEXT = {"Weaviate /vectors"}
 class Instant:
     """Gives the same vector at once for every text."""
 
-    def __init__(self, groups: int, dimension: int) -> None:
-        self.groups = groups
+    def __init__(self, packing: Packing, dimension: int) -> None:
+        self.packing = packing
         self._row = np.random.default_rng(0).standard_normal((1, dimension), dtype=np.float32)
         self._row /= np.linalg.norm(self._row)
 
@@ -84,7 +84,7 @@ def main() -> None:
 async def _layers(arguments: argparse.Namespace, texts: Sequence[str]) -> list[dict[str, Any]]:
     config, metrics = Config(), Metrics()
     model = Model(arguments.model)
-    model.encoder = cast(Any, Instant(model.manifest.groups, model.manifest.dimension))
+    model.encoder = cast(Any, Instant(model.manifest.packing, model.manifest.dimension))
     models = Models([model], config, metrics, asyncio.get_running_loop())
     handlers = {each.path: each.handler for each in every_operation(config, Metrics())}
     lines = []

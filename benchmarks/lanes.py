@@ -32,7 +32,7 @@ from server.listener import listen
 from server.notify import Supervisor
 from server.reload import Reload
 from server.store.folder import DataFolder
-from server.types import Ids, Vectors
+from server.types import Ids, Packing, Vectors
 from server.workers import Workers
 
 CLIENTS = (1, 16, 64)
@@ -47,8 +47,8 @@ CLIENTS_A_LANE = 16
 class Asleep(Instant):
     """Takes a time for each token, and no core."""
 
-    def __init__(self, groups: int, dimension: int, us_a_token: float) -> None:
-        super().__init__(groups, dimension)
+    def __init__(self, packing: Packing, dimension: int, us_a_token: float) -> None:
+        super().__init__(packing, dimension)
         self._s_a_token = us_a_token / 1e6
 
     def encode(self, texts: Sequence[Ids]) -> Vectors:
@@ -108,7 +108,7 @@ def _serve(arguments: argparse.Namespace) -> None:
         port=arguments.port, data=arguments.data, lanes=arguments.lanes, log_level="warning"
     )
     model = Model(arguments.model)
-    shape = model.manifest.groups, model.manifest.dimension
+    shape = model.manifest.packing, model.manifest.dimension
     model.encoder, model.wide = cast(Any, Asleep(*shape, arguments.us_a_token)), None
     app = create_app([model], config, DataFolder(config.data))
     reload = Reload(config, config, lambda: config, None)

@@ -5,7 +5,8 @@ tokens of all its texts stand in one row after the other, (1, tokens), without p
 but attention works on single tokens and so runs on all of them at once. Attention runs once per
 group of texts of equal length, without a mask, on exactly the numbers that a text alone would have:
 a vector does not depend on its neighbours. There are GROUPS such places; empty ones cost little.
-The graph holds the network twice, for rectangles and for packed batches, over the same weights. A
+Texts of LONG tokens or more only stand in rectangles, where their attention may be in int8
+(`attention.py`). The graph holds the network twice, for rectangles and for packed batches, over the same weights. A
 rectangle needs `input_ids` only; the other inputs have defaults.
 
 With CLS pooling only the first row of the last layer is ever read, so from that layer's query on
@@ -17,13 +18,14 @@ The same builder writes the float reference, the int8 artifact and the one-layer
 runs; `linears.py` has the kinds and names of the linear layers.
 """
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto
 
+from export.attention import LONG, Scales, attend_in_int8
 from export.checkpoint import RELU, TANH_GELU, Checkpoint, FloatArray
 from export.graph import CONTRIB, Branch, GraphWriter
 from export.linears import (
@@ -46,6 +48,7 @@ from server.encoder import (
     INPUT_IDS,
     POSITION_IDS,
 )
+from server.types import Packing
 
 OUTPUT, HIDDEN = "embedding", "hidden"
 # Whether the batch is packed; made from the inputs once a run.
@@ -90,6 +93,12 @@ def build_model(
     return writer.model("bert", {OUTPUT: ["texts", checkpoint.shape.hidden]})
 
 
+def packing(checkpoint: Checkpoint, linears: Linears) -> Packing:
+    """Which texts the graph of these layers may be given together."""
+    scaled = (isinstance(each, Int8Linear) and each.output_scale for each in linears.values())
+    return Packing(GROUPS, LONG - 1 if any(scaled) else checkpoint.settings.max_tokens)
+
+
 def build_embeddings(checkpoint: Checkpoint, *, int8: bool) -> tuple[onnx.ModelProto, str]:
     """Only the embedding layer; returns the model and the name of its output (B, T, D)."""
     writer = GraphWriter()
@@ -128,6 +137,7 @@ class _Network:
         self._graph = writer
         self._packed = packed
         self._shapes: set[str] = set()
+        self._long: str | None = None
 
     # --- the parts, in the order in which a text meets them ----------------------------------------
 
@@ -217,19 +227,52 @@ class _Network:
         read = self._site_input(hidden, site_of(names.query), like=names.query)
         projected = [self._linear(read, reader) for reader in readers]
 
-        def attend(tensors: Sequence[str], output: str) -> str:
+        def attend(graph: GraphWriter, tensors: Sequence[str], output: str) -> str:
             heads = self._shape.heads
             return graph.node("MultiHeadAttention", tensors, output, CONTRIB, num_heads=heads)
 
         if not self._packed:
-            return attend(projected, name)
+            return self._attend_by_length(attend, projected, readers, name)
         groups = [self._groups(each, GROUP_TOKENS, f"{each}.groups") for each in projected]
         row = graph.integers("row", [1, -1, self._shape.hidden])
         parts = []
         for group, tensors in enumerate(zip(*groups, strict=True)):
-            attended = attend(tensors, f"{name}.{group}")
+            attended = attend(graph, tensors, f"{name}.{group}")
             parts.append(graph.node("Reshape", [attended, row], f"{attended}.row"))
         return graph.node("Concat", parts, name, axis=1)
+
+    def _attend_by_length(
+        self,
+        attend: Callable[[GraphWriter, Sequence[str], str], str],
+        projected: Sequence[str],
+        readers: Sequence[str],
+        name: str,
+    ) -> str:
+        """In int8 where the texts are long and the layers say how."""
+        steps = [
+            linear.output_scale
+            for linear in (self._linears[reader] for reader in readers)
+            if isinstance(linear, Int8Linear) and linear.output_scale is not None
+        ]
+        if not steps:
+            return attend(self._graph, projected, name)
+        scales, heads = Scales(*steps), self._shape.heads
+        width = self._shape.hidden // heads
+        return self._graph.branch(
+            self._is_long(projected[0]),
+            lambda graph: attend_in_int8(graph, projected, scales, heads, width, f"{name}.int8"),
+            lambda graph: attend(graph, projected, f"{name}.float"),
+            name,
+            share_constants=False,
+        )
+
+    def _is_long(self, tensor: str) -> str:
+        """Whether the texts of a tensor (B, T, D), or of any other of this batch, are long."""
+        if self._long is None:
+            n_tokens = self._graph.node("Shape", [tensor], "attention.n_tokens", start=1, end=2)
+            least = self._graph.integers("attention.long", [LONG])
+            self._long = self._graph.node("GreaterOrEqual", [n_tokens, least], "attention.is_long")
+        return self._long
 
     def _attend_from_first_row(
         self, first_row: str, hidden: str, names: LayerNames, layer: str

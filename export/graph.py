@@ -73,17 +73,31 @@ class GraphWriter:
         self._nodes.append(node)
         return outputs
 
-    def branch(self, condition: str, then: Branch, otherwise: Branch, name: str) -> str:
+    def branch(
+        self,
+        condition: str,
+        then: Branch,
+        otherwise: Branch,
+        name: str,
+        *,
+        share_constants: bool = True,
+    ) -> str:
         """One of two subgraphs, chosen when the graph runs; each returns its output's name.
 
-        A subgraph reads outer tensors by name and shares the outer constants.
+        A subgraph reads outer tensors by name. share_constants: it keeps its constants with the outer
+        ones, where other subgraphs find them. Small ones of its own cost less inside: every outer tensor
+        that is read is handed in once a run.
         """
         graphs = {}
         for attribute, write in (("then_branch", then), ("else_branch", otherwise)):
-            inner = GraphWriter(outer=self)
+            inner = GraphWriter(outer=self if share_constants else None)
             output = write(inner)
             graphs[attribute] = helper.make_graph(
-                inner._nodes, f"{name}.{attribute}", [], [_value(output, None)]
+                inner._nodes,
+                f"{name}.{attribute}",
+                [],
+                [_value(output, None)],
+                [] if share_constants else list(inner._constants.values()),
             )
         return self.node("If", [condition], name, **graphs)
 

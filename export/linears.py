@@ -43,12 +43,17 @@ class InputQuantizer:
 
 @dataclass(frozen=True, slots=True)
 class Int8Linear:
-    """y = dequantised(x) @ (weight * weight_scale) + bias; weight: int8 (K, N), scale: float32 (N)."""
+    """y = dequantised(x) @ (weight * weight_scale) + bias; weight: int8 (K, N), scale: float32 (N).
+
+    output_scale: of a query, key or value layer whose output long texts read as 8-bit numbers, what one step
+    of those is worth.
+    """
 
     input: InputQuantizer
     weight: npt.NDArray[np.int8]
     weight_scale: FloatArray
     bias: FloatArray
+    output_scale: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ import onnx.checker
 from tqdm import tqdm
 
 from export import artifact, quantise, texts
-from export.bert import GROUPS, build_model
+from export.bert import build_model, packing
 from export.checkpoint import Checkpoint, SentenceSettings, read_checkpoint
 from export.errors import NoSuchModel, UnsupportedModel
 from export.instructions import instructions
@@ -39,7 +39,7 @@ from server.manifest import (
 )
 from server.session import VERSION as RUNTIME_VERSION
 from server.tokenizer import Tokenizer
-from server.types import Encoder, Ids
+from server.types import Encoder, Ids, Packing
 
 # Calibration stops gaining long before this; more only costs time and memory.
 MAX_CALIBRATION_TOKENS = 60_000
@@ -53,6 +53,10 @@ SELF_TEST_TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
     "第十二条 用人单位应当依法建立和完善劳动规章制度，保障劳动者享有劳动权利、履行劳动义务。",
     "GPU 不是必需的：CPU only, int8, 2026-11.",
+    # Long enough for what only long texts go through.
+    "向量检索把每一段文字变成一组数字，意思相近的文字，数字也相近。提问时只需把问题也变成数字，再找出最接近"
+    "的那些段落。整个过程都在本机完成，不需要显卡，也不需要把任何内容发送到外部网络；即使断电，已经确认写入的"
+    "文档也不会丢失，重新启动之后仍然可以按原来的方式继续查询，管理员不必重新导入任何文件。",
 )
 
 
@@ -86,7 +90,7 @@ class _Graphs:
     dimension: int
     family: str
     recipe: str
-    groups: int
+    packing: Packing
 
 
 def export(settings: Settings) -> Path:
@@ -111,8 +115,8 @@ def export(settings: Settings) -> Path:
     with _Progress(_steps(source, settings)) as progress:
         graphs = _build(source, _calibration_ids(tokenizer, calibration), settings, progress)
         _check_sizes(settings, graphs.dimension)
-        reference = SessionEncoder(graphs.float_model, graphs.groups, cpu_budget())
-        served = SessionEncoder(graphs.served_model, graphs.groups, cpu_budget())
+        reference = SessionEncoder(graphs.float_model, graphs.packing, cpu_budget())
+        served = SessionEncoder(graphs.served_model, graphs.packing, cpu_budget())
         labelled, ids = _verification_ids(tokenizer, verification)
         agreement = verify(
             reference, served, labelled, ids, rules.max_tokens, settings.thresholds, progress
@@ -299,12 +303,12 @@ def _build(
     if source.checkpoint is None:
         return _build_with_optimum(source, token_ids, settings, progress)
     checkpoint = source.checkpoint
-    float_model = serialize(
-        build_model(checkpoint, float_linears(checkpoint), int8_embeddings=False)
-    )
+    floats = float_linears(checkpoint)
+    float_model = serialize(build_model(checkpoint, floats, int8_embeddings=False))
     dimension = checkpoint.shape.hidden
     if settings.precision == "fp32":
-        return _Graphs(float_model, float_model, dimension, "bert", "float32", GROUPS)
+        any_length = packing(checkpoint, floats)
+        return _Graphs(float_model, float_model, dimension, "bert", "float32", any_length)
     quantized = quantise.quantize(
         checkpoint,
         token_ids,
@@ -313,7 +317,14 @@ def _build(
         progress=progress,
     )
     served_model = serialize(build_model(checkpoint, quantized.linears, int8_embeddings=True))
-    return _Graphs(float_model, served_model, dimension, "bert", quantise.RECIPE, GROUPS)
+    return _Graphs(
+        float_model,
+        served_model,
+        dimension,
+        "bert",
+        quantise.RECIPE,
+        packing(checkpoint, quantized.linears),
+    )
 
 
 def _build_with_optimum(
@@ -351,7 +362,7 @@ def _build_with_optimum(
         graphs.hidden,
         "optimum",
         "float32" if settings.precision == "fp32" else optimum.RECIPE,
-        1,
+        Packing(groups=1, longest=source.settings.max_tokens),
     )
 
 
@@ -388,7 +399,8 @@ def _manifest(
         text=rules,
         precision=settings.precision,
         inputs=[INPUT_IDS],
-        groups=graphs.groups,
+        groups=graphs.packing.groups,
+        packed_tokens=graphs.packing.longest,
         matryoshka_dimensions=sorted(settings.matryoshka),
         files={
             MODEL_FILE: hashlib.sha256(graphs.served_model).hexdigest(),

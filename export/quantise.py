@@ -16,7 +16,8 @@ value projection and costs nothing; elsewhere it is one multiplication, kept onl
 
 Layers are quantised in order, and each is calibrated on what the already quantised layers before it
 produce. What error remains on average is taken off the bias: the linear layer's mean output on the
-calibration rows equals the float model's.
+calibration rows equals the float model's. Where long texts have their attention in int8
+(`attention.py`), its ranges reach to the largest query, key and value of all calibration texts.
 
 With CLS pooling the last layer computes one row a text. Its output projection, whose input has the
 wildest range of all, is then quantised by row and block as it runs (`BlockwiseLinear`): too little
@@ -41,6 +42,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from export.attention import LONG
 from export.bert import HIDDEN, build_embeddings, build_layer
 from export.checkpoint import Checkpoint, FloatArray
 from export.linears import (
@@ -61,7 +63,7 @@ from server.encoder import INPUT_IDS
 from server.session import open_session
 
 # Names this recipe in manifests; change it with anything that changes the numbers.
-RECIPE = "static-int8-7"
+RECIPE = "static-int8-8"
 
 # Alphas tried; 0.8 and 0.9 win nearly everywhere, 0.65 where the weights have outliers too.
 ALPHAS = (0.65, 0.8, 0.9)
@@ -146,6 +148,9 @@ def quantize(
                 mixed[site] = _blockwise(floats[site], limit, found, target)
             else:
                 _quantize_site(done, floats, names, readers, limit, found, target)
+            # After it, because the output's divisor is folded into the values.
+            if site == names.attention_out and attends_in_int8(checkpoint, names, weight_bits):
+                mixed |= _quantize_attention(checkpoint, mixed, index, actual, threads)
         actual = _run_layer(checkpoint, mixed, index, actual, threads)
     return done
 
@@ -184,6 +189,39 @@ def _quantize_site(
         if readers in (names.keys, names.values):
             read, aimed = (_of_head(rows, place, weights) for rows in (read, aimed))
         quantized.linears[name] = _quantize_linear(weight, choice, quantizer, limit, read, aimed)
+
+
+def attends_in_int8(checkpoint: Checkpoint, names: LayerNames, weight_bits: int) -> bool:
+    """Whether a layer's attention is ever computed in int8.
+
+    7-bit weights are for vectors that are the same on every CPU, and so would keys and values have to be.
+    """
+    return weight_bits == 8 and checkpoint.settings.max_tokens >= LONG and not names.by_head
+
+
+def _quantize_attention(
+    checkpoint: Checkpoint,
+    linears: Linears,
+    index: int,
+    hidden: Sequence[FloatArray],
+    threads: int,
+) -> dict[str, Linear]:
+    """The query, key and value layers, with the scale of all that they have put out."""
+    names = layer_names(checkpoint, index)
+    readers = (names.query, *names.keys, *names.values)
+    model, _ = build_layer(checkpoint, linears, index, until=names.attention_out)
+    model.graph.output.extend(onnx.ValueInfoProto(name=reader) for reader in readers)
+    session = open_session(model.SerializeToString(), threads)
+    highest = np.zeros(len(readers), np.float32)
+    for rows in hidden:
+        found = session.run(list(readers), {HIDDEN: rows})
+        highest = np.maximum(highest, [np.abs(output).max() for output in found])
+    scaled: dict[str, Linear] = {}
+    for reader, most in zip(readers, highest, strict=True):
+        linear = linears[reader]
+        assert isinstance(linear, Int8Linear)
+        scaled[reader] = replace(linear, output_scale=float(most / np.float32(127)) or 1.0)
+    return scaled
 
 
 def _of_head(rows: FloatArray, head: int, weights: Sequence[FloatLinear]) -> FloatArray:

@@ -4,7 +4,7 @@ Three questions: do the vectors agree on texts that calibration never saw; is a 
 same alone and in a batch; does every length up to the maximum work (past `EVERY_LENGTH` a sample).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from export.errors import DisagreesWithCheckpoint
 from server.encoder import row_cosines
 from server.manifest import Agreement
-from server.types import Encoder, Ids, Vectors
+from server.types import Encoder, Ids, Packing, Vectors
 
 # A batch may not move any component of a vector further than this part of the vector's length.
 BATCH_TOLERANCE = 1e-5
@@ -90,11 +90,8 @@ def _check_agreement(
 
 def _check_batches(served: Encoder, texts: Sequence[str], token_ids: Sequence[Ids]) -> None:
     """Texts among others: two of each length, of as many lengths as the encoder takes at once."""
-    order = np.random.default_rng(0).permutation(len(token_ids))
-    for begin in range(0, min(BATCH_TEXTS, len(order)), served.groups):
-        chosen = order[begin : begin + served.groups]
-        lengths = {len(token_ids[index]): index for index in chosen}
-        members = [(index, token_ids[index]) for index in lengths.values()]
+    for chosen in _together(served.packing, token_ids):
+        members = [(index, token_ids[index]) for index in chosen]
         # Beside each text stands another of its length, made of the next one's tokens.
         batch = [
             row
@@ -112,6 +109,19 @@ def _check_batches(served: Encoder, texts: Sequence[str], token_ids: Sequence[Id
                     f"同一文本在批次中的向量变化 {difference:.1e}（上限 {BATCH_TOLERANCE:.0e}）："
                     f"{_shorten(texts[index])}",
                 )
+
+
+def _together(packing: Packing, token_ids: Sequence[Ids]) -> Iterator[list[int]]:
+    """Some of the texts in batches, each of another length than those beside it."""
+    order = np.random.default_rng(0).permutation(len(token_ids))[:BATCH_TEXTS]
+    batch: dict[int, int] = {}
+    for index in map(int, order):
+        length = len(token_ids[index])
+        if batch and not packing.allows([*batch, length]):
+            yield [*batch.values()]
+            batch = {}
+        batch[length] = index
+    yield [*batch.values()]
 
 
 def _check_lengths(

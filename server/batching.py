@@ -6,8 +6,8 @@ A request becomes a `Job` of one or more texts; each text waits as an `Item`. A 
 `Queue.take` for a batch and gets one at once if anything waits: there is no waiting window, because
 company forms by itself while the lanes are busy. A batch begins with the oldest text, then come
 those of its length, then the next oldest and those of its length, and so on, up to a token budget,
-to an equal share of what is there for every lane, and to the number of different lengths that the
-encoder takes at once. Nothing is padded.
+to an equal share of what is there for every lane, and to the different lengths that the encoder takes
+at once. Nothing is padded.
 
 Small jobs are interactive and go first. Bulk jobs get the lanes when nobody interactive waits, and
 one batch whenever none of theirs has run for `bulk_patience_s`, so they never starve. The kinds never
@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from server.errors import Overloaded, RequestTooLarge, ServerError
-from server.types import Ids, Vectors
+from server.types import Ids, Packing, Vectors
 
 # Seconds until a refused caller may retry: never shorter than one, never longer than a minute.
 RETRY_AFTER_S = (1, 60)
@@ -131,16 +131,19 @@ class _Line:
                 best = waiting[0]
         return best
 
-    def batch(self, room: int, groups: int) -> Batch:
+    def batch(self, room: int, packing: Packing) -> Batch:
         """Groups of equal length, those with the oldest first, of at most `room` tokens together."""
         found: list[Batch] = []
-        for length in sorted(
-            self._by_length, key=lambda each: self._by_length[each][0].job.arrived
-        ):
+        lengths = sorted(self._by_length, key=lambda each: self._by_length[each][0].job.arrived)
+        if lengths[0] > packing.longest:
+            lengths = lengths[:1]
+        else:
+            lengths = [length for length in lengths if length <= packing.longest]
+        for length in lengths:
             if taken := self._take(length, room // length):
                 found.append(taken)
                 room -= length * len(taken)
-                if len(found) == groups:
+                if len(found) == packing.groups:
                     break
         return [item for group in found for item in group]
 
@@ -173,9 +176,9 @@ class Queue:
     lanes: how many share the work.
     """
 
-    def __init__(self, limits: BatchLimits, groups: int, lanes: int = 1) -> None:
+    def __init__(self, limits: BatchLimits, packing: Packing, lanes: int = 1) -> None:
         self._limits = limits
-        self._groups = groups
+        self._packing = packing
         self._lanes = lanes
         self._running_tokens = 0
         self._interactive = _Line()
@@ -316,7 +319,7 @@ class Queue:
         share = math.ceil((line.tokens + self._running_tokens) / self._lanes)
         # A text longer than the room is computed alone.
         room = max(min(self._limits.batch_tokens, share), len(oldest.ids))
-        batch = line.batch(room, self._groups)
+        batch = line.batch(room, self._packing)
         self.began(batch)
         return batch
 
@@ -326,7 +329,7 @@ class Queue:
         for line in (self._interactive, self._bulk):
             while (item := line.oldest()) is not None:
                 jobs[id(item.job)] = item.job
-                line.batch(len(item.ids), 1)
+                line.batch(len(item.ids), Packing(1, 0))
         return list(jobs.values())
 
 

@@ -13,7 +13,7 @@ from server.errors import BadArtifact
 from server.manifest import MODEL_FILE, TOKENIZER_FILE, read_manifest
 from server.session import open_session
 from server.tokenizer import Tokenizer
-from server.types import Ids, Vectors
+from server.types import Ids, Packing, Vectors
 
 # Least cosine between a self-test vector computed here and the stored one. An int8 graph on a CPU
 # without VNNI gives 0.9966 (its pairs of products saturate); any sound CPU with it gives 0.999999.
@@ -31,12 +31,12 @@ class SessionEncoder:
 
     threads: that compute one batch together; with 1 it is the calling thread alone.
 
-    groups: how many different lengths a batch may have. Graphs that this project writes take
-    several; one that came through optimum takes texts of one length at a time.
+    packing: what a batch may hold. Graphs that this project writes take several lengths; one that came
+    through optimum takes texts of one length at a time.
     """
 
-    def __init__(self, model: str | bytes, groups: int, threads: int = 1) -> None:
-        self.groups = groups
+    def __init__(self, model: str | bytes, packing: Packing, threads: int = 1) -> None:
+        self.packing = packing
         self._session = open_session(model, threads)
         self._width = int(self._session.get_outputs()[0].shape[1])
 
@@ -45,7 +45,7 @@ class SessionEncoder:
 
         Releases the interpreter lock while it computes.
         """
-        feeds = pack(texts, self.groups, self._width)
+        feeds = pack(texts, self.packing.groups, self._width)
         return cast(Vectors, self._session.run(None, feeds)[0])
 
 
@@ -93,9 +93,9 @@ class Model:
         with _loading(folder / TOKENIZER_FILE) as path:
             self.tokenizer = Tokenizer(path.read_text(encoding="utf-8"), self.manifest.text)
         with _loading(folder / MODEL_FILE) as path:
-            self.encoder = SessionEncoder(str(path), self.manifest.groups)
+            self.encoder = SessionEncoder(str(path), self.manifest.packing)
             self.wide = (
-                SessionEncoder(str(path), self.manifest.groups, wide_threads)
+                SessionEncoder(str(path), self.manifest.packing, wide_threads)
                 if wide_threads > 1
                 else None
             )

@@ -65,7 +65,7 @@ class Tenant:
         self.encoder = encoder
         self.wide = wide
         self.width = Width()
-        self.queue = Queue(limits, encoder.groups, lanes)
+        self.queue = Queue(limits, encoder.packing, lanes)
         self.rate = ASSUMED_RATE
         self.had_s = 0.0
         self.leaving = False

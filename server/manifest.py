@@ -11,6 +11,7 @@ from typing import Annotated
 import msgspec
 
 from server.errors import BadArtifact
+from server.types import Packing
 
 FORMAT_VERSION = 1
 MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE = "model.onnx", "tokenizer.json", "manifest.json"
@@ -58,7 +59,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     fingerprint: identity of the vector space; two artifacts share it only if they give the same
     vectors. dimension: D. normalized: rows have unit L2 norm. inputs: the graph's input names.
-    groups: how many different lengths a batch may have.
+    groups: how many different lengths a batch may have. packed_tokens: of the longest text in a batch of
+    several; None for any.
     matryoshka_dimensions: sizes that the model was trained to be cut to.
     """
 
@@ -83,6 +85,14 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     exported_with: dict[str, str]
     settings_sha256: str
     self_test: Annotated[list[SelfTest], msgspec.Meta(min_length=1)]
+    packed_tokens: int | None = None
+
+    @property
+    def packing(self) -> Packing:
+        any_length = self.text.max_tokens
+        return Packing(
+            self.groups, any_length if self.packed_tokens is None else self.packed_tokens
+        )
 
 
 def read_manifest(folder: Path) -> Manifest:

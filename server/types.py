@@ -3,7 +3,7 @@
 B texts of a batch, T tokens of a text, D width of a vector, N documents, K neighbours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -32,14 +32,30 @@ class Tokens:
         return sum(map(len, self.ids))
 
 
-class Encoder(Protocol):
-    """What a lane runs; the real one is a session, a test may count or fail.
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """Which batches of several lengths an encoder takes.
 
-    groups: how many different lengths one batch may have.
+    groups: how many different lengths; 1 means none. longest: tokens of the longest text in such a batch;
+    a longer one is computed only with texts of its own length.
     """
 
+    groups: int
+    longest: int
+
+    def allows(self, lengths: Collection[int]) -> bool:
+        """Whether texts of these lengths may be one batch."""
+        different = set(lengths)
+        return len(different) == 1 or (
+            len(different) <= self.groups and max(different) <= self.longest
+        )
+
+
+class Encoder(Protocol):
+    """What a lane runs; the real one is a session, a test may count or fail."""
+
     @property
-    def groups(self) -> int: ...
+    def packing(self) -> Packing: ...
 
     def encode(self, texts: Sequence[Ids]) -> Vectors:
         """Int64 (T,) arrays, equal lengths side by side -> float32 (B, D), in that order."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from export.bert import GROUPS, build_model
+from export.bert import build_model, packing
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.linears import float_linears
 from export.pipeline import serialize
@@ -49,14 +49,14 @@ def toy_network(folder: Path, **options: Any) -> Checkpoint:
 def float_encoder(checkpoint: Checkpoint) -> SessionEncoder:
     linears = float_linears(checkpoint)
     model = build_model(checkpoint, linears, int8_embeddings=False)
-    return SessionEncoder(serialize(model), GROUPS)
+    return SessionEncoder(serialize(model), packing(checkpoint, linears))
 
 
 def int8_encoder(checkpoint: Checkpoint, weight_bits: int = 8) -> SessionEncoder:
     calibration = token_ids(checkpoint, toy_texts(50))
     quantized = quantize(checkpoint, calibration, weight_bits=weight_bits, threads=1)
     model = build_model(checkpoint, quantized.linears, int8_embeddings=True)
-    return SessionEncoder(serialize(model), GROUPS)
+    return SessionEncoder(serialize(model), packing(checkpoint, quantized.linears))
 
 
 def token_ids(checkpoint: Checkpoint, texts: Sequence[str]) -> list[Ids]:

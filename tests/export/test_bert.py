@@ -21,7 +21,7 @@ from export.linears import float_linears
 from export.quantise import quantize
 from server.encoder import SessionEncoder, pack
 from server.session import open_session
-from server.types import Ids
+from server.types import Ids, Packing
 from tests.encoders import (
     SHAPES,
     float_encoder,
@@ -33,6 +33,8 @@ from tests.encoders import (
 from tests.reference_bert import ReferenceBert
 from tests.toys import toy_texts
 
+# What a toy's graph may be given together.
+ANY = Packing(GROUPS, longest=64)
 # float32 rounding, measured at 1e-7 to 3e-7 of a vector's length.
 ROUNDING = 2e-6
 
@@ -195,7 +197,7 @@ def test_every_constant_is_read_by_some_node(graph: onnx.ModelProto) -> None:
 
 
 def test_normalised_vectors_have_length_one_and_others_do_not(graph: onnx.ModelProto) -> None:
-    encoder = SessionEncoder(graph.SerializeToString(), GROUPS)
+    encoder = SessionEncoder(graph.SerializeToString(), ANY)
     lengths = np.linalg.norm(encoder.encode(random_ids(3, 9)), axis=1)
     normalises = any(node.op_type == "LpNormalization" for node in all_nodes(graph.graph))
     assert np.allclose(lengths, 1, atol=1e-6) == normalises
@@ -287,7 +289,7 @@ def test_int8_word_table_alone_moves_no_vector_far(tmp_path: Path) -> None:
     checkpoint = toy_network(tmp_path)
     model = build_model(checkpoint, float_linears(checkpoint), int8_embeddings=True)
     texts = token_ids(checkpoint, toy_texts(20))
-    found = one_by_one(SessionEncoder(model.SerializeToString(), GROUPS), texts)
+    found = one_by_one(SessionEncoder(model.SerializeToString(), ANY), texts)
     exact = one_by_one(float_encoder(checkpoint), texts)
     cosines = (found * exact).sum(axis=1)
     assert 0.999 < cosines.min() < 0.9999999

@@ -319,7 +319,7 @@ def test_graphs_become_checked_bytes_that_are_always_the_same(
     graphs = built(OptimumGraphs(exact, served, 1), monkeypatch, tmp_path)
     assert graphs.float_model == exact.SerializeToString(deterministic=True)
     assert graphs.served_model == served.SerializeToString(deterministic=True)
-    assert (graphs.dimension, graphs.family, graphs.groups) == (1, "optimum", 1)
+    assert (graphs.dimension, graphs.family, graphs.packing.groups) == (1, "optimum", 1)
 
 
 def test_float32_graph_becomes_bytes_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from export.quantise import (
 )
 from server.encoder import INPUT_IDS, SessionEncoder, row_cosines
 from server.session import open_session
-from server.types import Ids
+from server.types import Ids, Packing
 from tests.encoders import (
     SHAPES,
     float_encoder,
@@ -311,5 +311,5 @@ def test_smoothing_divisor_takes_the_size_off_large_channels() -> None:
 def test_one_token_text_goes_through_an_int8_graph(tmp_path: Path) -> None:
     encoder: SessionEncoder = int8_encoder(toy_network(tmp_path))
     vector = encoder.encode([np.array([7])])
-    assert encoder.groups == GROUPS
+    assert encoder.packing == Packing(GROUPS, longest=64)
     assert np.isfinite(vector).all()

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from export.bert import GROUPS, build_model
+from export.bert import build_model, packing
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.linears import float_linears
 from export.pipeline import serialize
@@ -51,8 +51,9 @@ def checkpoint(shipped_checkpoint: Path) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def float_encoder(checkpoint: Checkpoint) -> SessionEncoder:
-    model = build_model(checkpoint, float_linears(checkpoint), int8_embeddings=False)
-    return SessionEncoder(serialize(model), GROUPS)
+    linears = float_linears(checkpoint)
+    model = build_model(checkpoint, linears, int8_embeddings=False)
+    return SessionEncoder(serialize(model), packing(checkpoint, linears))
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def test_int8_vector_does_not_depend_on_its_neighbours(model: Model, texts: list
     while begin < len(ids):
         # As many as make the number of different lengths that a batch may have.
         end = begin + 1
-        while end < len(ids) and len({*lengths[begin : end + 1]}) <= model.encoder.groups:
+        while end < len(ids) and model.encoder.packing.allows(lengths[begin : end + 1]):
             end += 1
         assert np.abs(model.encoder.encode(ids[begin:end]) - alone[begin:end]).max() <= 1e-5
         begin = end

@@ -12,7 +12,7 @@ from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import DisagreesWithCheckpoint
 from export.verify import Thresholds, embed_each, verify
 from server.encoder import SessionEncoder
-from server.types import Encoder, Ids, Vectors
+from server.types import Encoder, Ids, Packing, Vectors
 from tests.encoders import float_encoder, int8_encoder, one_by_one, token_ids, toy_network
 from tests.toys import toy_texts, write_toy_checkpoint
 
@@ -49,8 +49,8 @@ class Changed:
     change: Callable[[Sequence[Ids], Vectors], Vectors]
 
     @property
-    def groups(self) -> int:
-        return self.encoder.groups
+    def packing(self) -> Packing:
+        return self.encoder.packing
 
     def encode(self, texts: Sequence[Ids]) -> Vectors:
         return self.change(texts, self.encoder.encode(texts))

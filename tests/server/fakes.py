@@ -12,17 +12,18 @@ from server.batching import BatchLimits, Job
 from server.encoder import Model
 from server.lanes import Deliver, Lanes
 from server.metrics import Metrics
-from server.types import Encoder, Ids, Vectors
+from server.types import Encoder, Ids, Packing, Vectors
 
 # Seconds after which a test that waits for something has failed.
 PATIENCE_S = 30.0
+# Of encoders that take texts of any length together.
+PACKING = Packing(groups=4, longest=512)
 
 
 class Echo:
     """Vectors that tell the text they belong to: (first token id, number of tokens)."""
 
-    def __init__(self, groups: int = 4) -> None:
-        self.groups = groups
+    packing = PACKING
 
     def encode(self, texts: Sequence[Ids]) -> Vectors:
         return np.array([(ids[0], len(ids)) for ids in texts], dtype=np.float32)
@@ -37,7 +38,7 @@ class Gated:
     def __init__(self, encoder: Encoder) -> None:
         self.entered = threading.Event()
         self.texts = 0
-        self.groups = encoder.groups
+        self.packing = encoder.packing
         self._encoder = encoder
         self._gate = threading.Event()
 
@@ -55,7 +56,7 @@ class Gated:
 class Broken:
     """Raises at every batch."""
 
-    groups = 4
+    packing = PACKING
 
     def encode(self, texts: Sequence[Ids]) -> Vectors:
         raise ArithmeticError(f"broken on {len(texts)} texts")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from server.batching import RETRY_AFTER_S, Batch, BatchLimits, Item, Job, Queue, retry_after_s
 from server.errors import InferenceFailed, Overloaded, RequestTooLarge
+from server.types import Packing
 
 LIMITS = BatchLimits(
     batch_tokens=64,
@@ -21,6 +22,7 @@ LIMITS = BatchLimits(
     bulk_patience_s=1.0,
 )
 RATE = 1000.0
+SEVERAL = Packing(8, 512)
 
 
 def job(*lengths: int, arrived: float = 0.0) -> Job:
@@ -34,8 +36,8 @@ def bulk(length: int, arrived: float = 0.0, number: int = 60) -> Job:
     return made
 
 
-def queue_of(*jobs: Job, groups: int = 1) -> Queue:
-    queue = Queue(LIMITS, groups)
+def queue_of(*jobs: Job, groups: int = 1, longest: int = 512) -> Queue:
+    queue = Queue(LIMITS, Packing(groups, longest))
     for one in jobs:
         queue.add(one, one.arrived, RATE)
     return queue
@@ -93,6 +95,17 @@ def test_other_lengths_fill_the_batch_side_by_side_and_oldest_first() -> None:
 def test_batch_has_as_many_lengths_as_the_encoder_takes() -> None:
     queue = queue_of(*[job(3 + i, arrived=i) for i in range(7)], groups=3)
     assert [lengths(batch) for batch in take_all(queue)] == [[3, 4, 5], [6, 7, 8], [9]]
+
+
+def test_text_too_long_to_be_packed_has_only_its_own_length_for_company() -> None:
+    first = queue_of(
+        job(21), job(9, arrived=1), job(21, arrived=2), job(20, arrived=3), groups=4, longest=20
+    )
+    assert [lengths(batch) for batch in take_all(first)] == [[21, 21], [9, 20]]
+    later = queue_of(
+        job(9), job(21, arrived=1), job(20, arrived=2), job(9, arrived=3), groups=4, longest=20
+    )
+    assert [lengths(batch) for batch in take_all(later)] == [[9, 9, 20], [21]]
 
 
 def test_mixed_lengths_stay_within_the_token_budget() -> None:
@@ -175,7 +188,7 @@ def test_patience_begins_when_bulk_work_begins_to_wait() -> None:
 
 
 def test_a_lane_takes_no_more_than_its_share_of_what_waits_and_runs() -> None:
-    queue = Queue(LIMITS, 8, lanes=2)
+    queue = Queue(LIMITS, SEVERAL, lanes=2)
     for _ in range(8):
         queue.add(job(5), 0.0, RATE)
     first = queue.take(0.0)
@@ -192,7 +205,7 @@ def test_a_lane_takes_no_more_than_its_share_of_what_waits_and_runs() -> None:
 
 
 def test_a_text_longer_than_the_share_is_taken_alone() -> None:
-    queue = Queue(LIMITS, 8, lanes=4)
+    queue = Queue(LIMITS, SEVERAL, lanes=4)
     for length in (12, 3):
         queue.add(job(length), 0.0, RATE)
     assert lengths(queue.take(0.0)) == [12]
@@ -200,7 +213,7 @@ def test_a_text_longer_than_the_share_is_taken_alone() -> None:
 
 
 def test_what_did_not_wait_counts_as_running() -> None:
-    queue = Queue(LIMITS, 8, lanes=2)
+    queue = Queue(LIMITS, SEVERAL, lanes=2)
     beside = [Item(job(10), 0, np.zeros(10, dtype=np.int64))]
     queue.began(beside)
     queue.add(job(5), 0.0, RATE)
@@ -442,18 +455,19 @@ ACTIONS = st.lists(
 
 
 @settings(max_examples=300, deadline=None)
-@given(ACTIONS, st.sampled_from([1, 3]))
+@given(ACTIONS, st.sampled_from([Packing(1, 512), Packing(3, 512), Packing(3, 20)]))
 def test_every_wanted_text_is_handed_out_exactly_once(
-    actions: Sequence[tuple[str, Any]], groups: int
+    actions: Sequence[tuple[str, Any]], packing: Packing
 ) -> None:
-    queue = queue_of(groups=groups)
+    queue = Queue(LIMITS, packing)
     jobs: list[Job] = []
     handed: set[tuple[int, int]] = set()
     now = 0.0
 
     def take() -> bool:
         batch = queue.take(now)
-        assert len(list(groupby(lengths(batch)))) <= groups
+        assert not batch or packing.allows(lengths(batch))
+        assert len(list(groupby(lengths(batch)))) == len(set(lengths(batch)))
         assert sum(lengths(batch)) <= LIMITS.batch_tokens or len(batch) == 1
         for item in batch:
             assert not item.job.abandoned and item.job.error is None

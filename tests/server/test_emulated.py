@@ -33,6 +33,9 @@ TEXTS = [
     "劳动者每日工作时间不超过八小时、平均每周工作时间不超过四十四小时。",
     "The quick brown fox jumps over the lazy dog.",
     "SELECT name FROM users WHERE id = 42",
+    # Long enough for attention in int8.
+    "劳动者每日工作时间不超过八小时、平均每周工作时间不超过四十四小时，用人单位应当保证劳动者休息。"
+    * 4,
 ]
 # Opens the artifact as the server does, with what it says of it in the log, then embeds.
 EMBED = """

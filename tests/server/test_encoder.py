@@ -43,12 +43,11 @@ def sorted_ids(model: Model, texts: list[str]) -> list[Ids]:
 def test_batch_gives_the_vectors_of_its_texts_alone(toy_model: Model) -> None:
     ids = sorted_ids(toy_model, toy_texts(120))
     alone = np.concatenate([toy_model.encoder.encode([row]) for row in ids])
+    packing = toy_model.encoder.packing
     begin = 0
     while begin < len(ids):
         end = begin + 1
-        while end < len(ids) and len({len(row) for row in ids[begin : end + 1]}) <= (
-            toy_model.encoder.groups
-        ):
+        while end < len(ids) and packing.allows([len(row) for row in ids[begin : end + 1]]):
             end += 1
         together = toy_model.encoder.encode(ids[begin:end])
         assert together.dtype == np.float32
@@ -150,6 +149,12 @@ def test_model_of_other_weights_is_refused(folder: Path, toy_artifact: Path) -> 
 
     edit(folder, other_text_rules)
     check_refused(folder)
+
+
+def test_artifact_that_says_nothing_of_long_texts_packs_any(folder: Path) -> None:
+    edit(folder, lambda manifest: manifest.pop("packed_tokens"))
+    model = Model(folder)
+    assert model.encoder.packing.longest == model.manifest.text.max_tokens
 
 
 @pytest.mark.parametrize("name", [MODEL_FILE, TOKENIZER_FILE])

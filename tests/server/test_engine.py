@@ -303,7 +303,7 @@ def test_failed_batch_answers_all_that_wait_for_it_and_the_next_request_works(
     toy_model: Model,
 ) -> None:
     class FailsOnce(Broken):
-        groups = toy_model.encoder.groups
+        packing = toy_model.encoder.packing
         failed = threading.Event()
 
         def encode(self, texts: Any) -> Vectors:

@@ -19,7 +19,7 @@ from server.library import Library
 from server.metrics import Metrics
 from server.sums import summed
 from tests.server.clients import app_of, lifespan, run, serving, stateful
-from tests.server.fakes import PATIENCE_S, Broken, with_parts
+from tests.server.fakes import PACKING, PATIENCE_S, Broken, with_parts
 from tests.server.test_http import metric
 
 DOCUMENTS = [{"id": str(number), "text": f"墨池 {number}"} for number in range(7)]
@@ -185,7 +185,7 @@ def test_data_folder_that_is_gone_is_not_ready(toy_model: Model) -> None:
 class Deadly:
     """Ends the lane that runs it, as only what is no Exception can."""
 
-    groups = 4
+    packing = PACKING
 
     def encode(self, texts: object) -> Any:
         raise SystemExit

@@ -40,7 +40,7 @@ class Negative:
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self.groups = encoder.groups
+        self.packing = encoder.packing
 
     def encode(self, texts: Sequence[Ids]) -> Vectors:
         return -self._encoder.encode(texts)

@@ -145,7 +145,7 @@ def test_similarity_is_the_cosine_of_the_engines_vectors(
 
 def test_similarity_is_a_cosine_where_the_model_does_not_normalise(toy_model: Model) -> None:
     class Long:
-        groups = toy_model.encoder.groups
+        packing = toy_model.encoder.packing
 
         def encode(self, texts: Any) -> Vectors:
             return np.asarray(3 * toy_model.encoder.encode(texts))
@@ -400,7 +400,7 @@ def test_ping_is_empty_until_the_server_stops(toy_model: Model) -> None:
 @by_computed
 def test_headers_tell_what_was_computed_and_how_long_it_took(toy_model: Model, path: str) -> None:
     class Slow:
-        groups = 4
+        packing = toy_model.encoder.packing
 
         def encode(self, texts: Any) -> Vectors:
             time.sleep(0.02)
