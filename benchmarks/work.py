@@ -16,38 +16,51 @@ from server.manifest import Manifest
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Operations."""
+    """Operations; int8_attention: those of attention whose numbers are int8."""
 
     weights: float
     attention: float
+    int8_attention: float = 0.0
 
     def bound_s(self, peak: Peak, *, int8: bool) -> float:
         """Seconds that the products alone take at the CPU's peak: no encoder can need less."""
         weights_gops = peak.int8_gops if int8 else peak.fp32_gflops
-        return (self.weights / weights_gops + self.attention / peak.fp32_gflops) / 1e9
+        in_int8 = self.weights / weights_gops + self.int8_attention / peak.int8_gops
+        return (in_int8 + self.attention / peak.fp32_gflops) / 1e9
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A BERT encoder's shape. first_row: of the last layer only that is computed after the keys."""
+    """A BERT encoder's shape.
+
+    first_row: of the last layer only that is computed after the keys. int8_attention: whether texts of more
+    than `packed_tokens` have theirs in int8, except from a first row.
+    """
 
     layers: int
     hidden: int
     intermediate: int
     first_row: bool
+    int8_attention: bool = False
+    packed_tokens: int = 0
 
     def work(self, lengths: Iterable[int]) -> Work:
         """lengths: tokens of each text of the batch."""
         square = 2.0 * self.hidden * self.hidden
         wide = 2.0 * 2 * self.hidden * self.intermediate
-        weights = attention = 0.0
+        weights = attention = int8_attention = 0.0
         for tokens in lengths:
             for layer in range(self.layers):
-                rows = 1 if self.first_row and layer == self.layers - 1 else tokens
+                only_first = self.first_row and layer == self.layers - 1
+                rows = 1 if only_first else tokens
                 # Keys and values of all tokens; query, output and feed-forward of `rows`.
                 weights += 2 * square * tokens + (2 * square + wide) * rows
-                attention += 2.0 * 2 * rows * tokens * self.hidden
-        return Work(weights, attention)
+                products = 2.0 * 2 * rows * tokens * self.hidden
+                if self.int8_attention and tokens > self.packed_tokens and not only_first:
+                    int8_attention += products
+                else:
+                    attention += products
+        return Work(weights, attention, int8_attention)
 
 
 def network(artifact: Path, manifest: Manifest) -> Network | None:
@@ -61,4 +74,6 @@ def network(artifact: Path, manifest: Manifest) -> Network | None:
         hidden=config["hidden_size"],
         intermediate=config["intermediate_size"],
         first_row=manifest.pooling == "cls",
+        int8_attention=manifest.packing.longest < manifest.text.max_tokens,
+        packed_tokens=manifest.packing.longest,
     )

@@ -5,9 +5,9 @@ tokens of all its texts stand in one row after the other, (1, tokens), without p
 but attention works on single tokens and so runs on all of them at once. Attention runs once per
 group of texts of equal length, without a mask, on exactly the numbers that a text alone would have:
 a vector does not depend on its neighbours. There are GROUPS such places; empty ones cost little.
-Texts of LONG tokens or more only stand in rectangles, where their attention may be in int8
-(`attention.py`). The graph holds the network twice, for rectangles and for packed batches, over the same weights. A
-rectangle needs `input_ids` only; the other inputs have defaults.
+Texts of LONG tokens or more stand only in rectangles, where their attention may be in int8
+(`attention.py`). The graph holds the network twice, for rectangles and for packed batches, over the
+same weights. A rectangle needs `input_ids` only; the other inputs have defaults.
 
 With CLS pooling only the first row of the last layer is ever read, so from that layer's query on
 only that row is computed. One query needs no keys and values of all tokens either: its product with

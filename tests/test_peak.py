@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,15 @@ def test_operations_are_those_counted_by_hand() -> None:
     assert found.attention == 4 * 512 * (3 * (16**2 + 30**2) + 16 + 30)
 
 
+def test_attention_of_long_texts_counts_as_int8_but_from_a_first_row() -> None:
+    long = replace(SMALL, int8_attention=True, packed_tokens=30)
+    assert long.work([16, 30]) == SMALL.work([16, 30])
+    found = long.work([31])
+    assert found.int8_attention == 4 * 512 * 3 * 31**2
+    assert found.attention == 4 * 512 * 31
+    assert found.bound_s(PEAK, int8=True) < SMALL.work([31]).bound_s(PEAK, int8=True)
+
+
 def test_without_the_shortcut_all_layers_are_equal() -> None:
     whole = Network(layers=4, hidden=512, intermediate=2048, first_row=False)
     assert whole.work([1]).weights == pytest.approx(25.2e6, rel=0.01)
@@ -80,8 +90,11 @@ def test_the_shape_is_that_of_the_checkpoint_around_the_artifact(tmp_path: Path)
     if not (DEFAULT_MODEL / "manifest.json").exists():
         pytest.skip("the shipped model is not exported: make export")
     manifest = read_manifest(DEFAULT_MODEL)
-    assert network(DEFAULT_MODEL, manifest) == SMALL
+    expected = replace(SMALL, int8_attention=True, packed_tokens=95)
+    assert network(DEFAULT_MODEL, manifest) == expected
     assert network(tmp_path / "onnx-int8", manifest) is None
     config = {"num_hidden_layers": 1, "hidden_size": 8, "intermediate_size": 16}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert network(tmp_path / "onnx-int8", manifest) == Network(1, 8, 16, first_row=True)
+    assert network(tmp_path / "onnx-int8", manifest) == replace(
+        expected, layers=1, hidden=8, intermediate=16
+    )
