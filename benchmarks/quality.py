@@ -94,6 +94,8 @@ def invariance(model: Model, texts: Sequence[str]) -> float:
         order = random.permutation(len(ids))
         for begin in range(0, len(ids), size):
             members = sorted(order[begin : begin + size], key=lambda index: len(ids[index]))
+            if not model.encoder.packing.allows([len(ids[index]) for index in members]):
+                continue
             together = model.encoder.encode([ids[index] for index in members])
             worst = max(worst, float(np.abs(together - alone[members]).max()))
     return worst

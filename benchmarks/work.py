@@ -33,16 +33,15 @@ class Work:
 class Network:
     """A BERT encoder's shape.
 
-    first_row: of the last layer only that is computed after the keys. int8_attention: whether texts of more
-    than `packed_tokens` have theirs in int8, except from a first row.
+    first_row: of the last layer only that is computed after the keys. int8_above: texts of more tokens have
+    their attention in int8, except from a first row; None for none.
     """
 
     layers: int
     hidden: int
     intermediate: int
     first_row: bool
-    int8_attention: bool = False
-    packed_tokens: int = 0
+    int8_above: int | None = None
 
     def work(self, lengths: Iterable[int]) -> Work:
         """lengths: tokens of each text of the batch."""
@@ -56,7 +55,7 @@ class Network:
                 # Keys and values of all tokens; query, output and feed-forward of `rows`.
                 weights += 2 * square * tokens + (2 * square + wide) * rows
                 products = 2.0 * 2 * rows * tokens * self.hidden
-                if self.int8_attention and tokens > self.packed_tokens and not only_first:
+                if self.int8_above is not None and tokens > self.int8_above and not only_first:
                     int8_attention += products
                 else:
                     attention += products
@@ -68,12 +67,11 @@ def network(artifact: Path, manifest: Manifest) -> Network | None:
     path = artifact.parent / "config.json"
     if manifest.family != "bert" or not path.exists():
         return None
-    config = read_json(path)
+    config, longest = read_json(path), manifest.packing.longest
     return Network(
         layers=config["num_hidden_layers"],
         hidden=config["hidden_size"],
         intermediate=config["intermediate_size"],
         first_row=manifest.pooling == "cls",
-        int8_attention=manifest.packing.longest < manifest.text.max_tokens,
-        packed_tokens=manifest.packing.longest,
+        int8_above=longest if longest < manifest.text.max_tokens else None,
     )

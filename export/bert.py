@@ -5,9 +5,9 @@ tokens of all its texts stand in one row after the other, (1, tokens), without p
 but attention works on single tokens and so runs on all of them at once. Attention runs once per
 group of texts of equal length, without a mask, on exactly the numbers that a text alone would have:
 a vector does not depend on its neighbours. There are GROUPS such places; empty ones cost little.
-Texts of LONG tokens or more stand only in rectangles, where their attention may be in int8
-(`attention.py`). The graph holds the network twice, for rectangles and for packed batches, over the
-same weights. A rectangle needs `input_ids` only; the other inputs have defaults.
+Where the attention of long texts is in int8 (`attention.py`) they stand only in rectangles. The graph
+holds the network twice, for rectangles and for packed batches, over the same weights. A rectangle
+needs `input_ids` only; the other inputs have defaults.
 
 With CLS pooling only the first row of the last layer is ever read, so from that layer's query on
 only that row is computed. One query needs no keys and values of all tokens either: its product with
@@ -95,8 +95,10 @@ def build_model(
 
 def packing(checkpoint: Checkpoint, linears: Linears) -> Packing:
     """Which texts the graph of these layers may be given together."""
-    scaled = (isinstance(each, Int8Linear) and each.output_scale for each in linears.values())
-    return Packing(GROUPS, LONG - 1 if any(scaled) else checkpoint.settings.max_tokens)
+    in_int8 = any(
+        isinstance(each, Int8Linear) and each.output_scale is not None for each in linears.values()
+    )
+    return Packing(GROUPS, LONG - 1 if in_int8 else checkpoint.settings.max_tokens)
 
 
 def build_embeddings(checkpoint: Checkpoint, *, int8: bool) -> tuple[onnx.ModelProto, str]:

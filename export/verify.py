@@ -89,18 +89,19 @@ def _check_agreement(
 
 
 def _check_batches(served: Encoder, texts: Sequence[str], token_ids: Sequence[Ids]) -> None:
-    """Texts among others: two of each length, of as many lengths as the encoder takes at once."""
+    """Texts among others: three of each length, of as many lengths as the encoder takes at once."""
     for chosen in _together(served.packing, token_ids):
         members = [(index, token_ids[index]) for index in chosen]
-        # Beside each text stands another of its length, made of the next one's tokens.
+        # Between a text and itself stands another of its length, made of the next one's tokens.
         batch = [
             row
-            for place, (_, ids) in enumerate(members)
-            for row in (ids, np.resize(members[place - 1][1], len(ids)))
+            for index, ids in members
+            for row in (ids, np.resize(token_ids[index - 1], len(ids)), ids)
         ]
-        together = served.encode(batch)[::2]
+        together = served.encode(batch).reshape(len(members), 3, -1)[:, ::2]
         alone = embed_each(served, [ids for _, ids in members])
-        differences = np.abs(together - alone).max(axis=1) / np.linalg.norm(alone, axis=1)
+        moved = np.abs(together - alone[:, None]).max(axis=(1, 2))
+        differences = moved / np.linalg.norm(alone, axis=1)
         for (index, _), difference in zip(members, differences, strict=True):
             if not difference <= BATCH_TOLERANCE:
                 raise DisagreesWithCheckpoint(

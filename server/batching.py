@@ -33,6 +33,8 @@ RETRY_AFTER_S = (1, 60)
 # Otherwise nearly all that is refused would be tokenised before, for room for one token is always there:
 # under ten times the load that was 30 % of the event loop's time (2026-11-25, requests of 124 tokens).
 REOPENED = 16
+# Texts of one length, whatever that is.
+ALONE = Packing(groups=1, longest=0)
 # How soon a queue wants a lane.
 PRESSING, PATIENT, NOTHING = range(3)
 
@@ -134,12 +136,13 @@ class _Line:
     def batch(self, room: int, packing: Packing) -> Batch:
         """Groups of equal length, those with the oldest first, of at most `room` tokens together."""
         found: list[Batch] = []
-        lengths = sorted(self._by_length, key=lambda each: self._by_length[each][0].job.arrived)
-        if lengths[0] > packing.longest:
-            lengths = lengths[:1]
-        else:
-            lengths = [length for length in lengths if length <= packing.longest]
-        for length in lengths:
+        arrived = {length: waiting[0].job.arrived for length, waiting in self._by_length.items()}
+        oldest = min(arrived, key=arrived.__getitem__)
+        if oldest > packing.longest:
+            return self._take(oldest, room // oldest)
+        for length in sorted(arrived, key=arrived.__getitem__):
+            if length > packing.longest:
+                continue
             if taken := self._take(length, room // length):
                 found.append(taken)
                 room -= length * len(taken)
@@ -329,7 +332,7 @@ class Queue:
         for line in (self._interactive, self._bulk):
             while (item := line.oldest()) is not None:
                 jobs[id(item.job)] = item.job
-                line.batch(len(item.ids), Packing(1, 0))
+                line.batch(len(item.ids), ALONE)
         return list(jobs.values())
 
 

@@ -45,14 +45,14 @@ class SessionEncoder:
 
         Releases the interpreter lock while it computes.
         """
-        feeds = pack(texts, self.packing.groups, self._width)
+        feeds = pack(texts, self.packing, self._width)
         return cast(Vectors, self._session.run(None, feeds)[0])
 
 
-def pack(texts: Sequence[Ids], groups: int, width: int) -> dict[str, Ids]:
-    """The graph's inputs for a batch; all int64.
+def pack(texts: Sequence[Ids], packing: Packing, width: int) -> dict[str, Ids]:
+    """The graph's inputs for a batch; all int64. Raises ValueError for a batch that is not allowed.
 
-    texts: (T,) arrays; neighbours of equal length form a group, at most `groups` of them.
+    texts: (T,) arrays; neighbours of equal length form a group.
     Where all have one length, only input_ids (B, T). Otherwise input_ids (1, tokens), one text after
     the other; position_ids (tokens,); first_rows (B,), where each text begins; group_texts and
     group_tokens (groups,), how many of each; group_shapes (groups, 3), texts, tokens of each, and
@@ -64,7 +64,10 @@ def pack(texts: Sequence[Ids], groups: int, width: int) -> dict[str, Ids]:
     shapes = [(sum(1 for _ in same), length, width) for length, same in itertools.groupby(lengths)]
     if len(shapes) == 1:
         return {INPUT_IDS: np.stack(texts)}
-    shapes += [(0, 1, width)] * (groups - len(shapes))
+    if not packing.allows(lengths):
+        different = ", ".join(map(str, sorted(set(lengths))))
+        raise ValueError(f"texts of {different} tokens in one batch; it takes {packing}")
+    shapes += [(0, 1, width)] * (packing.groups - len(shapes))
     group_shapes = np.array(shapes)
     first_rows = np.array([0, *itertools.accumulate(lengths[:-1])])
     return {

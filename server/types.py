@@ -46,7 +46,7 @@ class Packing:
     def allows(self, lengths: Collection[int]) -> bool:
         """Whether texts of these lengths may be one batch."""
         different = set(lengths)
-        return len(different) == 1 or (
+        return len(different) <= 1 or (
             len(different) <= self.groups and max(different) <= self.longest
         )
 

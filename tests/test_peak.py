@@ -10,6 +10,7 @@ import pytest
 from benchmarks.encode import shares
 from benchmarks.peak import NoPeak, Peak, measure, total
 from benchmarks.work import Network, Work, network
+from export.attention import LONG
 from server.config import DEFAULT_MODEL
 from server.cpu import cpu_features, int8_instruction_set
 from server.manifest import read_manifest
@@ -62,7 +63,7 @@ def test_operations_are_those_counted_by_hand() -> None:
 
 
 def test_attention_of_long_texts_counts_as_int8_but_from_a_first_row() -> None:
-    long = replace(SMALL, int8_attention=True, packed_tokens=30)
+    long = replace(SMALL, int8_above=30)
     assert long.work([16, 30]) == SMALL.work([16, 30])
     found = long.work([31])
     assert found.int8_attention == 4 * 512 * 3 * 31**2
@@ -90,7 +91,7 @@ def test_the_shape_is_that_of_the_checkpoint_around_the_artifact(tmp_path: Path)
     if not (DEFAULT_MODEL / "manifest.json").exists():
         pytest.skip("the shipped model is not exported: make export")
     manifest = read_manifest(DEFAULT_MODEL)
-    expected = replace(SMALL, int8_attention=True, packed_tokens=95)
+    expected = replace(SMALL, int8_above=LONG - 1)
     assert network(DEFAULT_MODEL, manifest) == expected
     assert network(tmp_path / "onnx-int8", manifest) is None
     config = {"num_hidden_layers": 1, "hidden_size": 8, "intermediate_size": 16}

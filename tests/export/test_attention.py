@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from export.attention import HEADS_AT_ONCE, LONG, Scales, attend_in_int8
+from export.attention import HEADS_AT_ONCE, LONG, LONGEST, Scales, attend_in_int8
 from export.bert import GROUPS, build_model, packing
 from export.checkpoint import Checkpoint
 from export.graph import GraphWriter
@@ -91,14 +91,16 @@ def test_row_spread_over_all_tokens_and_row_that_looks_at_one_are_as_exact() -> 
         assert distance(in_int8(projected, 1), exactly(projected, 1)) < 0.03
 
 
-def test_text_has_the_same_context_among_others() -> None:
-    projected = random_projected(3, 128, 8)
+@pytest.mark.parametrize("heads", [1, 2, 3, 6, 8])
+@pytest.mark.parametrize("tokens", [97, 103, 128])
+def test_text_has_the_same_context_among_others(tokens: int, heads: int) -> None:
+    projected = random_projected(3, tokens, heads)
     scales = Scales(*map(scale_of, projected))
-    together = in_int8(projected, 8, scales)
+    together = in_int8(projected, heads, scales)
     for text in range(3):
         queries, keys, values = (each[text : text + 1] for each in projected)
         np.testing.assert_array_equal(
-            in_int8((queries, keys, values), 8, scales), together[text : text + 1]
+            in_int8((queries, keys, values), heads, scales), together[text : text + 1]
         )
 
 
@@ -135,9 +137,10 @@ def test_every_layer_that_computes_all_rows_has_it(
     assert scaled(quantized_toy(long_toy(tmp_path, pooling))) == expected
 
 
-def test_no_layer_has_it_with_7_bit_weights_or_without_long_texts(tmp_path: Path) -> None:
+def test_no_layer_has_it_with_7_bit_weights_or_short_or_huge_texts(tmp_path: Path) -> None:
     assert not scaled(quantized_toy(long_toy(tmp_path / "7 bits"), weight_bits=7))
     assert not scaled(quantized_toy(long_toy(tmp_path / "short", max_tokens=LONG - 1)))
+    assert not scaled(quantized_toy(long_toy(tmp_path / "huge", max_tokens=LONGEST + 1)))
 
 
 def both(checkpoint: Checkpoint) -> tuple[SessionEncoder, SessionEncoder]:
@@ -166,12 +169,18 @@ def test_only_long_texts_are_computed_in_it_and_hardly_differ(pooling: str, tmp_
         assert row_cosines(found, expected).min() > 0.998
 
 
+@pytest.mark.parametrize("heads", [1, 2, 4])
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
-def test_long_text_does_not_depend_on_its_neighbours(pooling: str, tmp_path: Path) -> None:
-    encoder = int8_encoder(long_toy(tmp_path, pooling))
-    texts = random_ids(4, LONG + 5)
-    alone = one_by_one(encoder, texts)
-    np.testing.assert_allclose(encoder.encode(texts), alone, rtol=0, atol=1e-5)
+def test_long_text_does_not_depend_on_its_neighbours(
+    pooling: str, heads: int, tmp_path: Path
+) -> None:
+    encoder = int8_encoder(
+        toy_network(tmp_path, pooling=pooling, heads=heads, max_tokens=LONG + 32)
+    )
+    for n_tokens in range(LONG, LONG + 32, 5):
+        texts = random_ids(8, n_tokens)
+        alone = one_by_one(encoder, texts)
+        np.testing.assert_allclose(encoder.encode(texts), alone, rtol=0, atol=1e-5)
 
 
 def test_float_graph_takes_any_lengths_together(tmp_path: Path) -> None:

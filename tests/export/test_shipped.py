@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from export.attention import LONG
 from export.bert import build_model, packing
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.linears import float_linears
@@ -120,6 +121,16 @@ def test_int8_vector_does_not_depend_on_its_neighbours(model: Model, texts: list
             end += 1
         assert np.abs(model.encoder.encode(ids[begin:end]) - alone[begin:end]).max() <= 1e-5
         begin = end
+
+
+def test_int8_vector_of_a_long_text_does_not_depend_on_its_neighbours(
+    model: Model, texts: list[str]
+) -> None:
+    long = [ids for ids in model.tokenizer.encode(texts).ids if len(ids) >= LONG]
+    assert len(long) >= 10
+    for ids, other in zip(long, long[1:], strict=False):
+        together = model.encoder.encode([ids, np.resize(other, len(ids)), ids])
+        assert np.abs(together[::2] - model.encoder.encode([ids])).max() <= 1e-5
 
 
 def test_artifact_is_small(shipped_artifact: Path) -> None:

@@ -153,6 +153,22 @@ def test_texts_mixed_up_in_a_batch_are_refused(exact: SessionEncoder, ids: list[
         run(exact, swapped, ids, STRICT)
 
 
+def test_text_that_stands_alone_with_its_length_is_tried_beside_others_too(
+    exact: SessionEncoder, ids: list[Ids]
+) -> None:
+    class OneLength(Changed):
+        packing = Packing(groups=1, longest=MAX_TOKENS)
+
+    def drift(texts: Sequence[Ids], vectors: Vectors) -> Vectors:
+        others = [not np.array_equal(text, texts[0]) for text in texts]
+        moved = vectors.copy()
+        moved[1:] += np.float32(3e-5 * any(others))
+        return moved
+
+    with pytest.raises(DisagreesWithCheckpoint, match="3.0e-05 in a batch"):
+        run(exact, OneLength(exact, drift), ids, STRICT)
+
+
 # Some of these are compared with float32 and some are not.
 @pytest.mark.parametrize("spoilt_length", [1, 2, 3, 15, 16, 17, 40, MAX_TOKENS - 1, MAX_TOKENS])
 @pytest.mark.parametrize("factor", [np.nan, np.inf, 0.0])

@@ -151,7 +151,18 @@ def test_model_of_other_weights_is_refused(folder: Path, toy_artifact: Path) -> 
     check_refused(folder)
 
 
-def test_artifact_that_says_nothing_of_long_texts_packs_any(folder: Path) -> None:
+def test_artifact_says_how_long_a_text_among_other_lengths_may_be(folder: Path) -> None:
+    edit(folder, lambda manifest: manifest.update({"packed_tokens": 20}))
+    encoder = Model(folder).encoder
+    assert encoder.packing.longest == 20
+    short, longer = np.zeros(20, np.int64), np.zeros(21, np.int64)
+    assert encoder.encode([short, short[:9]]).shape == (2, 32)
+    assert encoder.encode([longer, longer]).shape == (2, 32)
+    with pytest.raises(ValueError, match="texts of 9, 21 tokens"):
+        encoder.encode([longer, short[:9]])
+
+
+def test_artifact_that_does_not_say_takes_any_lengths_together(folder: Path) -> None:
     edit(folder, lambda manifest: manifest.pop("packed_tokens"))
     model = Model(folder)
     assert model.encoder.packing.longest == model.manifest.text.max_tokens

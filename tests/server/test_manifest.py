@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from export.attention import LONG
+from export.bert import GROUPS
 from server.errors import BadArtifact
 from server.manifest import (
     FORMAT_VERSION,
@@ -18,6 +20,7 @@ from server.manifest import (
     file_sha256,
     read_manifest,
 )
+from server.types import Packing
 
 HAN = re.compile(r"[\u4e00-\u9fff]")
 
@@ -131,4 +134,5 @@ def test_manifest_that_is_no_json_object_is_refused(folder: Path, content: bytes
 def test_shipped_artifact_is_sound(shipped_artifact: Path) -> None:
     manifest = read_manifest(shipped_artifact)
     assert (manifest.dimension, manifest.text.max_tokens) == (512, 512)
-    assert manifest.agreement.mean > 0.999
+    assert manifest.agreement.mean > 0.9985
+    assert manifest.packing == Packing(GROUPS, LONG - 1)

@@ -429,7 +429,8 @@ class LongRequest(threading.Thread):
 def refuses_connections(server: Server) -> bool:
     try:
         connect(server).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):
+        # Reset: it was still in the queue of a socket that was closed meanwhile.
         return True
     return False
 
