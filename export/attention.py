@@ -59,67 +59,47 @@ def attend_in_int8(
 
     projected: queries, keys and values, float32 (B, T, heads * width).
     """
+    steps = [
+        graph.floats(f"{name}.{part}.scale", scale)
+        for part, scale in zip(Scales._fields, scales, strict=True)
+    ]
+    middle = graph.constant("attention.middle", np.array(MIDDLE, np.uint8))
+    zero = graph.constant("attention.zero", np.array(0, np.int8))
+    split = graph.integers("attention.split", [0, 0, heads, width])
     sizes = [min(HEADS_AT_ONCE, heads - first) for first in range(0, heads, HEADS_AT_ONCE)]
     cut = graph.integers("attention.heads_at_once", sizes)
-    operands = [
-        graph.split(operand, cut, len(sizes), f"{operand}.parts")
-        for operand in _operands(graph, projected, scales, (heads, width), name)
-    ]
-    found = [
-        _attend(graph, part, scales, width, f"{name}.{index}", name)
-        for index, part in enumerate(zip(*operands, strict=True))
-    ]
+
+    def operand(place: int, origin: str, order: tuple[int, ...]) -> list[str]:
+        """Queries, keys or values as 8-bit numbers, in parts of a few heads."""
+        part = f"{name}.{Scales._fields[place]}"
+        read = [projected[place], steps[place], origin]
+        whole = graph.node("QuantizeLinear", read, f"{part}.int8")
+        by_token = graph.node("Reshape", [whole, split], f"{part}.split")
+        by_head = graph.node("Transpose", [by_token], part, perm=order)
+        return graph.split(by_head, cut, len(sizes), f"{part}.parts")
+
+    queries = operand(0, middle, (0, 2, 1, 3))
+    keys = operand(1, zero, (0, 2, 3, 1))
+    values = operand(2, zero, (0, 2, 1, 3))
+    score_scale = graph.floats(f"{name}.score_scale", scales.queries * width**-0.5)
+    found = []
+    for index, (some_queries, some_keys, some_values) in enumerate(
+        zip(queries, keys, values, strict=True)
+    ):
+        read = [some_queries, some_keys, score_scale, steps[1], middle]
+        scores = graph.node("MatMulIntegerToFloat", read, f"{name}.{index}.scores", CONTRIB)
+        found.append(_gather(graph, scores, some_values, steps[2], f"{name}.{index}"))
     by_head = graph.node("Concat", found, f"{name}.by_head", axis=1)
     by_token = graph.node("Transpose", [by_head], f"{name}.by_token", perm=(0, 2, 1, 3))
     flat = graph.integers("attention.flat", [0, 0, heads * width])
     return graph.node("Reshape", [by_token, flat], name)
 
 
-def _operands(
-    graph: GraphWriter,
-    projected: Sequence[str],
-    scales: Scales,
-    shape: tuple[int, int],
-    name: str,
-) -> list[str]:
-    """Queries (B, heads, T, d) uint8, keys (B, heads, d, T) and values (B, heads, T, d) int8."""
-    middle, zero = _middle(graph), graph.constant("attention.zero", np.array(0, np.int8))
-    split = graph.integers("attention.split", [0, 0, *shape])
-    by_head, turned = (0, 2, 1, 3), (0, 2, 3, 1)
-    operands = []
-    for part, tensor, scale, origin, order in zip(
-        Scales._fields,
-        projected,
-        scales,
-        (middle, zero, zero),
-        (by_head, turned, by_head),
-        strict=True,
-    ):
-        step = graph.floats(f"{name}.{part}.scale", scale)
-        whole = graph.node("QuantizeLinear", [tensor, step, origin], f"{name}.{part}.int8")
-        heads = graph.node("Reshape", [whole, split], f"{name}.{part}.split")
-        operands.append(graph.node("Transpose", [heads], f"{name}.{part}", perm=order))
-    return operands
-
-
-def _attend(
-    graph: GraphWriter,
-    part: tuple[str, str, str],
-    scales: Scales,
-    width: int,
-    name: str,
-    layer: str,
-) -> str:
-    """What a few heads gather, float32 (B, heads, T, d)."""
-    queries, keys, values = part
-    score_scale = graph.floats(f"{layer}.score_scale", scales.queries * width**-0.5)
+def _gather(graph: GraphWriter, scores: str, values: str, value_scale: str, name: str) -> str:
+    """What a few heads gather by their scores (B, heads, T, T): float32 (B, heads, T, d)."""
     weight_scale = graph.floats("attention.weight_scale", 1 / WHOLE)
-    key_scale, value_scale = f"{layer}.keys.scale", f"{layer}.values.scale"
     nothing = graph.constant("attention.nothing", np.array(0, np.uint8))
     last = graph.integers("attention.last_axis", [-1])
-
-    read = [queries, keys, score_scale, key_scale, _middle(graph)]
-    scores = graph.node("MatMulIntegerToFloat", read, f"{name}.scores", CONTRIB)
     # subtle: not Exp and ReduceSum, which would be as fast. ReduceSum's last digits depend on a row's
     # address, and so a text's vector on where in a batch it stands.
     shares = graph.node("Softmax", [scores], f"{name}.shares", axis=-1)
@@ -129,7 +109,3 @@ def _attend(
     read = [whole, values, weight_scale, value_scale, nothing]
     gathered = graph.node("MatMulIntegerToFloat", read, f"{name}.gathered", CONTRIB)
     return graph.node("Mul", [gathered, highest], f"{name}.context")
-
-
-def _middle(graph: GraphWriter) -> str:
-    return graph.constant("attention.middle", np.array(MIDDLE, np.uint8))

@@ -18,7 +18,7 @@ The same builder writes the float reference, the int8 artifact and the one-layer
 runs; `linears.py` has the kinds and names of the linear layers.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -229,27 +229,22 @@ class _Network:
         read = self._site_input(hidden, site_of(names.query), like=names.query)
         projected = [self._linear(read, reader) for reader in readers]
 
-        def attend(graph: GraphWriter, tensors: Sequence[str], output: str) -> str:
-            heads = self._shape.heads
-            return graph.node("MultiHeadAttention", tensors, output, CONTRIB, num_heads=heads)
-
         if not self._packed:
-            return self._attend_by_length(attend, projected, readers, name)
+            return self._attend_by_length(projected, readers, name)
         groups = [self._groups(each, GROUP_TOKENS, f"{each}.groups") for each in projected]
         row = graph.integers("row", [1, -1, self._shape.hidden])
         parts = []
         for group, tensors in enumerate(zip(*groups, strict=True)):
-            attended = attend(graph, tensors, f"{name}.{group}")
+            attended = self._fused(graph, tensors, f"{name}.{group}")
             parts.append(graph.node("Reshape", [attended, row], f"{attended}.row"))
         return graph.node("Concat", parts, name, axis=1)
 
-    def _attend_by_length(
-        self,
-        attend: Callable[[GraphWriter, Sequence[str], str], str],
-        projected: Sequence[str],
-        readers: Sequence[str],
-        name: str,
-    ) -> str:
+    def _fused(self, graph: GraphWriter, projected: Sequence[str], name: str) -> str:
+        """Attention in float32, written to `graph`: this one's or a subgraph's."""
+        heads = self._shape.heads
+        return graph.node("MultiHeadAttention", projected, name, CONTRIB, num_heads=heads)
+
+    def _attend_by_length(self, projected: Sequence[str], readers: Sequence[str], name: str) -> str:
         """In int8 where the texts are long and the layers say how."""
         steps = [
             linear.output_scale
@@ -257,13 +252,13 @@ class _Network:
             if isinstance(linear, Int8Linear) and linear.output_scale is not None
         ]
         if not steps:
-            return attend(self._graph, projected, name)
+            return self._fused(self._graph, projected, name)
         scales, heads = Scales(*steps), self._shape.heads
         width = self._shape.hidden // heads
         return self._graph.branch(
             self._is_long(projected[0]),
             lambda graph: attend_in_int8(graph, projected, scales, heads, width, f"{name}.int8"),
-            lambda graph: attend(graph, projected, f"{name}.float"),
+            lambda graph: self._fused(graph, projected, f"{name}.float"),
             name,
             share_constants=False,
         )

@@ -150,7 +150,7 @@ def quantize(
             else:
                 _quantize_site(done, floats, names, readers, limit, found, target)
             # After it, because the output's divisor is folded into the values.
-            if site == names.attention_out and attends_in_int8(checkpoint, names, weight_bits):
+            if site == names.attention_out and _attends_in_int8(checkpoint, names, weight_bits):
                 scaled |= _quantize_attention(checkpoint, mixed, index, actual, threads)
         actual = _run_layer(checkpoint, mixed, index, actual, threads)
     # Last of all: were the search to see it, it would suit long texts better and short ones, which are
@@ -195,7 +195,7 @@ def _quantize_site(
         quantized.linears[name] = _quantize_linear(weight, choice, quantizer, limit, read, aimed)
 
 
-def attends_in_int8(checkpoint: Checkpoint, names: LayerNames, weight_bits: int) -> bool:
+def _attends_in_int8(checkpoint: Checkpoint, names: LayerNames, weight_bits: int) -> bool:
     """Whether a layer's attention is ever computed in int8.
 
     7-bit weights are for vectors that are the same on every CPU, and so would keys and values have to be.
