@@ -1,6 +1,6 @@
 """Toy networks as encoders: what `export` writes for a checkpoint, opened as the server opens it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from export.quantise import quantize
 from server.encoder import SessionEncoder
 from server.manifest import TextRules
 from server.tokenizer import Tokenizer
-from server.types import Encoder, Ids, Vectors
+from server.types import Encoder, Ids, Packing, Vectors
 from tests.toys import VOCABULARY, toy_texts, write_toy_checkpoint
 
 # Networks that differ in everything the graph depends on.
@@ -69,6 +69,19 @@ def random_ids(n_texts: int, n_tokens: int, seed: int = 0) -> list[Ids]:
     """Texts of any tokens whatever, int64 (n_tokens,) each."""
     generator = np.random.default_rng([seed, n_texts, n_tokens])
     return list(generator.integers(0, len(VOCABULARY), (n_texts, n_tokens), dtype=np.int64))
+
+
+def batches(packing: Packing, sorted_ids: Sequence[Ids]) -> Iterator[slice]:
+    """As many of the texts, sorted by length, as may be computed together, and so on to the last."""
+    begin = 0
+    while begin < len(sorted_ids):
+        end = begin + 1
+        lengths = {len(sorted_ids[begin])}
+        while end < len(sorted_ids) and packing.allows(lengths | {len(sorted_ids[end])}):
+            lengths.add(len(sorted_ids[end]))
+            end += 1
+        yield slice(begin, end)
+        begin = end
 
 
 def one_by_one(encoder: Encoder, texts: Sequence[Ids]) -> Vectors:

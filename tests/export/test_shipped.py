@@ -21,6 +21,7 @@ from server.encoder import SAME_VECTORS, Model, SessionEncoder, row_cosines
 from server.manifest import MODEL_FILE, TextRules
 from server.tokenizer import Tokenizer
 from server.types import Encoder, Ids, Vectors
+from tests.encoders import batches
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -112,15 +113,8 @@ def test_int8_vectors_are_close_to_those_of_sentence_transformers(
 def test_int8_vector_does_not_depend_on_its_neighbours(model: Model, texts: list[str]) -> None:
     ids = sorted(model.tokenizer.encode(texts[:60]).ids, key=len)
     alone = np.concatenate([model.encoder.encode([row]) for row in ids])
-    lengths = [len(row) for row in ids]
-    begin = 0
-    while begin < len(ids):
-        # As many as make the number of different lengths that a batch may have.
-        end = begin + 1
-        while end < len(ids) and model.encoder.packing.allows(lengths[begin : end + 1]):
-            end += 1
-        assert np.abs(model.encoder.encode(ids[begin:end]) - alone[begin:end]).max() <= 1e-5
-        begin = end
+    for part in batches(model.encoder.packing, ids):
+        assert np.abs(model.encoder.encode(ids[part]) - alone[part]).max() <= 1e-5
 
 
 def test_int8_vector_of_a_long_text_does_not_depend_on_its_neighbours(

@@ -14,6 +14,7 @@ from server.encoder import SAME_VECTORS, USABLE_VECTORS, Model, row_cosines
 from server.errors import BadArtifact
 from server.manifest import MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE, file_sha256
 from server.types import Ids
+from tests.encoders import batches
 from tests.toys import toy_texts
 
 
@@ -43,16 +44,10 @@ def sorted_ids(model: Model, texts: list[str]) -> list[Ids]:
 def test_batch_gives_the_vectors_of_its_texts_alone(toy_model: Model) -> None:
     ids = sorted_ids(toy_model, toy_texts(120))
     alone = np.concatenate([toy_model.encoder.encode([row]) for row in ids])
-    packing = toy_model.encoder.packing
-    begin = 0
-    while begin < len(ids):
-        end = begin + 1
-        while end < len(ids) and packing.allows([len(row) for row in ids[begin : end + 1]]):
-            end += 1
-        together = toy_model.encoder.encode(ids[begin:end])
+    for part in batches(toy_model.encoder.packing, ids):
+        together = toy_model.encoder.encode(ids[part])
         assert together.dtype == np.float32
-        np.testing.assert_allclose(together, alone[begin:end], rtol=0, atol=1e-5)
-        begin = end
+        np.testing.assert_allclose(together, alone[part], rtol=0, atol=1e-5)
     assert alone.shape == (120, 32)
 
 
