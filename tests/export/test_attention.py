@@ -31,8 +31,10 @@ from tests.toys import toy_texts
 Array = npt.NDArray[np.float32]
 
 
-def scale_of(tensor: Array) -> float:
-    return float(np.abs(tensor).max() / 127)
+def scales_of(projected: tuple[Array, Array, Array]) -> Scales:
+    queries, keys, values = projected
+    read = (queries, keys, values - values.mean(axis=1, keepdims=True))
+    return Scales(*(float(np.abs(each).max() / 127) for each in read))
 
 
 def in_int8(
@@ -45,7 +47,7 @@ def in_int8(
         writer.input(name, TensorProto.FLOAT, ["texts", "tokens", heads * width])
         for name in ("queries", "keys", "values")
     ]
-    scales = scales or Scales(*map(scale_of, projected))
+    scales = scales or scales_of(projected)
     output = attend_in_int8(writer, names, scales, heads, width, "context")
     model = writer.model("attention", {output: ["texts", "tokens", heads * width]})
     onnx.checker.check_model(model)
@@ -91,11 +93,21 @@ def test_row_spread_over_all_tokens_and_row_that_looks_at_one_are_as_exact() -> 
         assert distance(in_int8(projected, 1), exactly(projected, 1)) < 0.03
 
 
+def test_tail_of_weights_too_little_for_8_bits_is_not_lost() -> None:
+    queries, keys, values = random_projected(1, 512, 1)
+    # Every query looks at the first token; the others have 0.4 of the weight together.
+    queries[:], keys[:] = 1, 0
+    keys[0, 0] = np.log(0.6 / 0.4 * 511) / 4
+    values += 3
+    projected = (queries, keys, values)
+    assert distance(in_int8(projected, 1), exactly(projected, 1)) < 0.03
+
+
 @pytest.mark.parametrize("heads", [1, 2, 3, 6, 8])
 @pytest.mark.parametrize("tokens", [97, 103, 128])
 def test_text_has_the_same_context_among_others(tokens: int, heads: int) -> None:
     projected = random_projected(3, tokens, heads)
-    scales = Scales(*map(scale_of, projected))
+    scales = scales_of(projected)
     together = in_int8(projected, heads, scales)
     for text in range(3):
         queries, keys, values = (each[text : text + 1] for each in projected)
