@@ -44,8 +44,27 @@ def test_marks_are_three_characters_and_differ() -> None:
 def test_real_texts_are_read_from_a_folder_or_a_file(tmp_path: Path) -> None:
     (tmp_path / "queries.json").write_text(json.dumps(["天", "地", "人"]), encoding="utf-8")
     (tmp_path / "lines.txt").write_text("墨\n池\n", encoding="utf-8")
-    assert workloads.load("queries", 2, tmp_path) == ["天", "地"]
-    assert workloads.load("laws", 5, tmp_path / "lines.txt") == ["墨", "池"]
+    assert sorted(workloads.load("queries", 2, tmp_path)) == ["地", "天"]
+    assert sorted(workloads.load("laws", 5, tmp_path / "lines.txt")) == ["墨", "池"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 49, 50, 51, 2000])
+def test_the_order_loses_no_text_and_doubles_none(count: int) -> None:
+    texts = workloads.generate("mixed", count)
+    assert sorted(workloads.evenly(texts)) == sorted(texts)
+    assert workloads.evenly(texts) == workloads.evenly(texts)
+
+
+def test_wherever_a_run_begins_its_texts_are_as_long() -> None:
+    tokens = [min(len(text) + 2, 512) for text in workloads.load("mixed", 2000, None)]
+    whole = np.mean(tokens)
+    for begin in range(0, 1700, 100):
+        assert np.mean(tokens[begin : begin + 300]) == pytest.approx(whole, rel=0.06)
+    by_chance = [min(len(text) + 2, 512) for text in workloads.generate("mixed", 2000)]
+    worst = max(
+        abs(np.mean(by_chance[begin : begin + 300]) - whole) for begin in range(0, 1700, 100)
+    )
+    assert worst > 0.06 * whole
 
 
 def test_bodies_are_one_a_line(tmp_path: Path) -> None:
