@@ -10,8 +10,10 @@ Servers that run already are named by URL, in the format native, tei, openai or 
 
 All stand ready at once and take turns, another first each turn, after a second that does not count;
 one text a request, every text unique, 16 clients. The ratio is the median over turns of the server's
-rate to the contender's. One JSON line a result; a contender that cannot run is listed with the reason.
-Last, for each workload, who came nearest: of all, and of those whose vectors are as near to float32.
+rate to the contender's; cores, how many of them a contender kept busy: where not all are, its settings
+are to blame, not its speed. One JSON line a result; a contender that cannot run is listed with the
+reason. Last, for each workload, who came nearest: of all, and of those whose vectors are as near to
+float32.
 """
 
 import argparse
@@ -30,7 +32,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import closedloop, machine, reference, workloads
+from benchmarks import closedloop, machine, reference, usage, workloads
 from benchmarks.environments import CONTENDERS as FILES
 from benchmarks.environments import Environment, Failed, reason
 from benchmarks.serve import NotStarted, process, server
@@ -70,13 +72,14 @@ FORMATS = {
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A server that answers at `url`."""
+    """A server that answers at `url`; pid: of its first process, where it was started here."""
 
     name: str
     url: str
     format: Format
     model: str = ""
     versions: str = ""  # of a contender that was started here
+    pid: int | None = None
 
     @property
     def address(self) -> str:
@@ -150,11 +153,11 @@ def main() -> None:
 
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        url, _ = stack.enter_context(server(arguments.model, scratch))
+        url, pid = stack.enter_context(server(arguments.model, scratch))
         ready: dict[str, Contender] = {}
         cosine = {}
         for contender in (
-            Contender(OURS, url, FORMATS["native"]),
+            Contender(OURS, url, FORMATS["native"], pid=pid),
             *_started(arguments, stack, scratch, show),
             *arguments.contender,
         ):
@@ -194,13 +197,13 @@ def _started(
                 folder,
                 environment.environ,
             )
-            url, _ = stack.enter_context(started)
+            url, pid = stack.enter_context(started)
             versions = environment.versions()
         except (Failed, NotStarted, subprocess.TimeoutExpired) as error:
             line = {"case": "compare absent", "contender": name, "reason": reason(str(error))}
             show(line)
             continue
-        yield Contender(name, url, FORMATS[recipe.format], recipe.model, versions)
+        yield Contender(name, url, FORMATS[recipe.format], recipe.model, versions, pid)
 
 
 def _model(arguments: argparse.Namespace, recipe: Recipe) -> Path:
@@ -257,12 +260,20 @@ def _rates(
     for turn in range(arguments.turns):
         turns.append({})
         for each in order(contenders, turn):
-            body = bodies[each.name]
-            found = closedloop.run(each.address, body, CLIENTS, arguments.seconds, turn)
+            found = _loaded(each, bodies[each.name], arguments.seconds, turn)
             if not found["per_s"]:
                 sys.exit(f"{each.name} answered nothing in {arguments.seconds} s: more --seconds")
             turns[-1][each.name] = found
     yield from summary(turns)
+
+
+def _loaded(contender: Contender, bodies: Path, seconds: int, turn: int) -> dict[str, float]:
+    """What the closed loop finds and, of a contender that was started here, `cores`."""
+    before = usage.family_cpu_s(contender.pid) if contender.pid else 0.0
+    found = closedloop.run(contender.address, bodies, CLIENTS, seconds, turn)
+    if contender.pid:
+        found["cores"] = (usage.family_cpu_s(contender.pid) - before) / found["seconds"]
+    return found
 
 
 def order(contenders: Sequence[Contender], turn: int) -> list[Contender]:
@@ -275,8 +286,9 @@ def summary(turns: Sequence[Turn]) -> Iterator[dict[str, Any]]:
     """For each contender the medians, and the median of the turns' ratios of ours to its rate."""
     for name in turns[0]:
         line: dict[str, Any] = {"contender": name}
-        for key in ("per_s", "p50_ms", "p99_ms"):
-            line[key] = round(statistics.median(turn[name][key] for turn in turns), 2)
+        for key in ("per_s", "p50_ms", "p99_ms", "cores"):
+            if key in turns[0][name]:
+                line[key] = round(statistics.median(turn[name][key] for turn in turns), 2)
         ratios = [turn[OURS]["per_s"] / turn[name]["per_s"] for turn in turns]
         yield {**line, "ours_to_it": round(statistics.median(ratios), 3)}
 

@@ -36,6 +36,13 @@ def cpu_s(pid: int) -> float:
     return (int(user) + int(system)) / TICKS
 
 
+def family_cpu_s(pid: int) -> float:
+    """`cpu_s` of a process and of all that it has started and that runs."""
+    children = Path(f"/proc/{pid}/task").glob("*/children")
+    started = [int(child) for each in children for child in each.read_text().split()]
+    return cpu_s(pid) + sum(map(family_cpu_s, started))
+
+
 def _read(pid: int, name: str) -> str:
     try:
         return Path(f"/proc/{pid}/{name}").read_text(encoding="utf-8")

@@ -63,13 +63,13 @@ def test_another_is_first_each_turn() -> None:
 def test_the_ratio_is_the_median_of_the_turns_ratios() -> None:
     turns = [
         {
-            OURS: {"per_s": ours, "p50_ms": 1.0, "p99_ms": 2.0},
+            OURS: {"per_s": ours, "p50_ms": 1.0, "p99_ms": 2.0, "cores": 2.0},
             "x": {"per_s": 10.0, "p50_ms": 3.0, "p99_ms": 4.0},
         }
         for ours in (20.0, 90.0, 30.0)
     ]
     own, other = summary(turns)
-    assert own["ours_to_it"] == 1
+    assert own["ours_to_it"] == 1 and own["cores"] == 2
     assert other == {"contender": "x", "per_s": 10, "p50_ms": 3, "p99_ms": 4, "ours_to_it": 3}
 
 

@@ -17,6 +17,17 @@ def test_memory_and_time_of_this_process_are_read() -> None:
     assert usage.cpu_s(os.getpid()) == pytest.approx(time.process_time(), abs=0.5)
 
 
+def test_what_a_process_has_started_counts_with_it() -> None:
+    work = "while __import__('time').process_time() < 0.4: pass\nprint(flush=True); input()"
+    before = usage.family_cpu_s(os.getpid()) - usage.cpu_s(os.getpid())
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", work], stdin=pipe, stdout=pipe) as child:
+        assert child.stdout is not None and child.stdout.readline()
+        during = usage.family_cpu_s(os.getpid()) - usage.cpu_s(os.getpid())
+        child.communicate(b"\n")
+    assert during - before >= 0.35
+
+
 def test_a_process_that_has_ended_ends_the_benchmark() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()

@@ -90,7 +90,12 @@ def onnx(folder: str, threads: int) -> Encode:
 
 
 def openvino(folder: str, threads: int) -> Encode:
-    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    config = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+        # subtle: pinned, the processes of one thread each would all be on the first core.
+        "ENABLE_CPU_PINNING": threads > 1,
+    }
     return _sentence_transformers(
         folder, "openvino", {"file_name": OPENVINO_FILE, "ov_config": config}
     )

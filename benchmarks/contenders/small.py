@@ -90,7 +90,12 @@ def onnx(folder: str) -> Encode:
 
 
 def openvino(folder: str) -> Encode:
-    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": THREADS}
+    # subtle: pinned, the processes would all have their one thread on the first core.
+    config = {
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": THREADS,
+        "ENABLE_CPU_PINNING": False,
+    }
     return _sentence_transformers(
         folder, backend="openvino", model_kwargs={"file_name": OPENVINO_FILE, "ov_config": config}
     )
