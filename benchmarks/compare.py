@@ -8,12 +8,12 @@ OpenVINO backends in int8, and fastembed; infinity. Each runs in an environment 
 under --environments, with the fastest settings of those tried, which contenders/README.md lists.
 Servers that run already are named by URL, in the format native, tei, openai or ollama.
 
-All stand ready at once and take turns, another first each turn, after a second that does not count;
-one text a request, every text unique, 16 clients. The ratio is the median over turns of the server's
-rate to the contender's; cores, how many of them a contender kept busy: where not all are, its settings
-are to blame, not its speed. One JSON line a result; a contender that cannot run is listed with the
-reason. Last, for each workload, who came nearest: of all, and of those whose vectors are as near to
-float32.
+All stand ready at once and take turns, another first each turn, after a second that does not count, and
+each when the one before it rests; one text a request, every text unique, 16 clients. The ratio is the
+median over turns of the server's rate to the contender's; cores, how many of them a contender kept
+busy: where not all are, its settings are to blame, not its speed. One JSON line a result; a contender
+that cannot run is listed with the reason. Last, for each workload, who came nearest: of all, and of
+those whose vectors are as near to float32.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -42,6 +43,9 @@ from server.config import DEFAULT_MODEL
 WORKLOADS = ("queries", "laws", "mixed")
 CLIENTS = 16
 OURS = "inkwell"
+# A contender rests when it takes less than this part of a core; it is looked at so often, in seconds, and
+# waited for so long.
+RESTING, LOOK_S, REST_S = 0.2, 0.2, 5.0
 Turn = Mapping[str, Mapping[str, float]]
 
 
@@ -255,7 +259,7 @@ def _rates(
         asked = (each.body(workloads.UNIQUE + text) for text in texts)
         bodies[each.name] = workloads.write_bodies(path, asked)
     for each in contenders:  # Caches fill, and every process of a contender is up.
-        closedloop.run(each.address, bodies[each.name], CLIENTS, 1, arguments.turns)
+        _loaded(each, bodies[each.name], 1, arguments.turns)
     turns: list[dict[str, dict[str, float]]] = []
     for turn in range(arguments.turns):
         turns.append({})
@@ -268,11 +272,24 @@ def _rates(
 
 
 def _loaded(contender: Contender, bodies: Path, seconds: int, turn: int) -> dict[str, float]:
-    """What the closed loop finds and, of a contender that was started here, `cores`."""
-    before = usage.family_cpu_s(contender.pid) if contender.pid else 0.0
+    """What the closed loop finds and, of a contender that was started here, `cores`.
+
+    Comes back when the contender rests: the requests that were under way at the end, a second's work for
+    some, are not to slow down the next.
+    """
+    if contender.pid is None:
+        found = closedloop.run(contender.address, bodies, CLIENTS, seconds, turn)
+        time.sleep(REST_S)
+        return found
+    before = usage.family_cpu_s(contender.pid)
     found = closedloop.run(contender.address, bodies, CLIENTS, seconds, turn)
-    if contender.pid:
-        found["cores"] = (usage.family_cpu_s(contender.pid) - before) / found["seconds"]
+    used = usage.family_cpu_s(contender.pid)
+    found["cores"] = (used - before) / found["seconds"]
+    for _ in range(round(REST_S / LOOK_S)):
+        time.sleep(LOOK_S)
+        before, used = used, usage.family_cpu_s(contender.pid)
+        if used - before < RESTING * LOOK_S:
+            break
     return found
 
 

@@ -5,14 +5,22 @@
 LIBRARY is torch, onnx, openvino or fastembed; FOLDER the checkpoint, or what int8.py made of it. README.md
 beside this file lists the settings that were tried. For every core a process with a model of its own
 takes one request at a time with one thread, so that no call waits for another's interpreter lock.
-Requests wait until a process has been warmed up with texts of all kinds of lengths. POST /embed
-{"texts": ["..."]} answers {"vectors": [[...]]}. It listens on the loopback only.
+Connections go to the processes in turn: where all accept for themselves, as uvicorn's workers do, one
+may get them all. Requests wait until a process has been warmed up with texts of all kinds of lengths.
+POST /embed {"texts": ["..."]} answers {"vectors": [[...]]}. It listens on the loopback only.
 """
 
 import argparse
+import asyncio
+import itertools
 import os
+import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 # Before the imports below, which read them: the model comes from a folder, nothing is fetched.
@@ -41,11 +49,10 @@ class EmbedRequest(BaseModel):
     texts: list[str]
 
 
-def create_app() -> FastAPI:
+def create_app(library: str, folder: str, lifespan: Callable) -> FastAPI:
     """Return the application of one process, its model loaded; requests wait until it is warm."""
-    library = os.environ["SMALL_LIBRARY"]
-    encode = LIBRARIES[library](os.environ["SMALL_FOLDER"])
-    app = FastAPI()
+    encode = LIBRARIES[library](folder)
+    app = FastAPI(lifespan=lifespan)
     one_at_a_time = threading.Lock()
     warm = threading.Event()
 
@@ -130,6 +137,37 @@ def fastembed(folder: str) -> Encode:
 LIBRARIES = {each.__name__: each for each in (torch, onnx, openvino, fastembed)}
 
 
+def work(library: str, folder: str, dealer: socket.socket) -> None:
+    """Serve the connections that come over `dealer`, until its other end is closed."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+
+        def take() -> None:
+            _, dealt, _, _ = socket.recv_fds(dealer, 1, 1)
+            if not dealt:
+                loop.remove_reader(dealer.fileno())
+                server.should_exit = True
+            for number in dealt:
+                connection = socket.socket(fileno=number)
+                opening.add(loop.create_task(loop.connect_accepted_socket(protocol, connection)))
+
+        opening: set[asyncio.Task] = set()
+        loop.add_reader(dealer.fileno(), take)
+        yield
+
+    config = uvicorn.Config(
+        create_app(library, folder, lifespan), log_level="warning", timeout_graceful_shutdown=5
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    protocol = partial(
+        config.http_protocol_class, config=config, server_state=server.server_state, app_state={}
+    )
+    server.run(sockets=[])
+
+
 def main() -> None:
     """Serve with a process for every core until interrupted."""
     parser = argparse.ArgumentParser(
@@ -138,21 +176,24 @@ def main() -> None:
     parser.add_argument("library", choices=LIBRARIES)
     parser.add_argument("folder")
     parser.add_argument("--port", type=int, default=8091)
+    parser.add_argument("--dealer", type=int, help="used by the server itself")
     args = parser.parse_args()
+    if args.dealer is not None:
+        work(args.library, args.folder, socket.socket(fileno=args.dealer))
+        return
 
-    # The processes are new interpreters: they find their part in the environment.
-    os.environ |= {"SMALL_LIBRARY": args.library, "SMALL_FOLDER": args.folder}
-    uvicorn.run(
-        "small:create_app",
-        factory=True,
-        app_dir=os.path.dirname(os.path.abspath(__file__)),
-        workers=len(os.sched_getaffinity(0)),
-        host="127.0.0.1",
-        port=args.port,
-        log_level="warning",
-        timeout_graceful_shutdown=5,
-        timeout_worker_healthcheck=600,  # A process that loads on a busy machine is not dead.
-    )
+    dealers = []
+    for _ in os.sched_getaffinity(0):
+        dealer, its = socket.socketpair()
+        command = [sys.executable, __file__, args.library, args.folder]
+        subprocess.Popen([*command, "--dealer", str(its.fileno())], pass_fds=[its.fileno()])
+        its.close()
+        dealers.append(dealer)
+    with socket.create_server(("127.0.0.1", args.port)) as listener:
+        for dealer in itertools.cycle(dealers):
+            connection, _ = listener.accept()
+            socket.send_fds(dealer, [b"."], [connection.fileno()])
+            connection.close()
 
 
 if __name__ == "__main__":
