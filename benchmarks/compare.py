@@ -272,25 +272,30 @@ def _rates(
 
 
 def _loaded(contender: Contender, bodies: Path, seconds: int, turn: int) -> dict[str, float]:
-    """What the closed loop finds and, of a contender that was started here, `cores`.
-
-    Comes back when the contender rests: the requests that were under way at the end, a second's work for
-    some, are not to slow down the next.
-    """
-    if contender.pid is None:
-        found = closedloop.run(contender.address, bodies, CLIENTS, seconds, turn)
-        time.sleep(REST_S)
-        return found
-    before = usage.family_cpu_s(contender.pid)
+    """What the closed loop finds and, of a contender that was started here, `cores`; then it has rested."""
+    pid = contender.pid
+    before = usage.family_cpu_s(pid) if pid else 0.0
     found = closedloop.run(contender.address, bodies, CLIENTS, seconds, turn)
-    used = usage.family_cpu_s(contender.pid)
-    found["cores"] = (used - before) / found["seconds"]
-    for _ in range(round(REST_S / LOOK_S)):
-        time.sleep(LOOK_S)
-        before, used = used, usage.family_cpu_s(contender.pid)
-        if used - before < RESTING * LOOK_S:
-            break
+    if pid:
+        found["cores"] = (usage.family_cpu_s(pid) - before) / found["seconds"]
+    _rest(pid)
     return found
+
+
+def _rest(pid: int | None) -> None:
+    """Wait until a contender rests; as long as one may where that cannot be seen.
+
+    The requests that were under way at the end of its turn, a second's work for some, are not to slow
+    down the next.
+    """
+    if pid is None:
+        time.sleep(REST_S)
+        return
+    for _ in range(round(REST_S / LOOK_S)):
+        before = usage.family_cpu_s(pid)
+        time.sleep(LOOK_S)
+        if usage.family_cpu_s(pid) - before < RESTING * LOOK_S:
+            break
 
 
 def order(contenders: Sequence[Contender], turn: int) -> list[Contender]:

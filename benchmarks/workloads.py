@@ -78,12 +78,16 @@ def _characters() -> str:
 
 def load(name: str, count: int, texts: Path | None) -> list[str]:
     """Texts of a JSON list or a text file when `texts` is given, generated ones otherwise; `evenly`."""
+    return evenly(_read(name, count, texts))
+
+
+def _read(name: str, count: int, texts: Path | None) -> list[str]:
     if texts is None:
-        return evenly(generate(name, count))
+        return generate(name, count)
     path = texts / f"{name}.json" if texts.is_dir() else texts
     if path.suffix == ".json":
-        return evenly([str(text) for text in json.loads(path.read_text(encoding="utf-8"))][:count])
-    return evenly(read_texts(path, at_least=1)[:count])
+        return [str(text) for text in json.loads(path.read_text(encoding="utf-8"))][:count]
+    return read_texts(path, at_least=1)[:count]
 
 
 def evenly(texts: Sequence[str]) -> list[str]:

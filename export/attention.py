@@ -89,8 +89,8 @@ def attend_in_int8(
     queries = operand(0, middle, (0, 2, 1, 3))
     keys = operand(1, zero, (0, 2, 3, 1))
     values = operand(2, zero, (0, 2, 1, 3))
-    rows = graph.integers("attention.rows", [-1])
-    by_row = graph.node("Concat", [rows, n_tokens], f"{name}.by_row", axis=0)
+    all_rows = graph.integers("attention.rows", [-1])
+    by_row = graph.node("Concat", [all_rows, n_tokens], f"{name}.by_row", axis=0)
     score_scale = graph.floats(f"{name}.score_scale", scales.queries * width**-0.5)
     found = []
     for index, (some_queries, some_keys, some_values) in enumerate(
@@ -129,7 +129,7 @@ def _gather(
     unit = graph.floats("attention.unit", 1)
     nothing = graph.constant("attention.nothing", np.array(0, np.uint8))
     last = graph.integers("attention.last_axis", [-1])
-    flat = graph.integers("attention.rows", [-1])
+    all_rows = graph.integers("attention.rows", [-1])
     # subtle: not Exp and ReduceSum, which would be as fast. ReduceSum's last digits depend on a row's
     # address, and so a text's vector on where in a batch it stands.
     shares = graph.node("Softmax", [scores], f"{name}.shares", axis=-1)
@@ -138,7 +138,7 @@ def _gather(
     # One step a row, as the scales of an axis: that costs nothing. Divided by their highest before, in a
     # pass of its own over all shares, the whole encoder took 1.05 times as long at 512 tokens.
     rows = graph.node("Reshape", [shares, by_row], f"{name}.rows")
-    step_of_row = graph.node("Reshape", [steps, flat], f"{name}.step_of_row")
+    step_of_row = graph.node("Reshape", [steps, all_rows], f"{name}.step_of_row")
     quantized = graph.node("QuantizeLinear", [rows, step_of_row], f"{name}.rows.int8", axis=0)
     shape = graph.node("Shape", [shares], f"{name}.shape")
     weights = graph.node("Reshape", [quantized, shape], f"{name}.weights")

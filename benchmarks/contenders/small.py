@@ -153,6 +153,7 @@ def work(library: str, folder: str, dealer: socket.socket) -> None:
                 connection = socket.socket(fileno=number)
                 opening.add(loop.create_task(loop.connect_accepted_socket(protocol, connection)))
 
+        # subtle: the loop itself does not keep its tasks.
         opening: set[asyncio.Task] = set()
         loop.add_reader(dealer.fileno(), take)
         yield
