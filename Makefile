@@ -67,7 +67,7 @@ test-slow: dev ## run the slow tests too
 	$(RUN) -m pytest -q -m 'not torch' $(ARGS)
 
 test-monitoring: dev ## check alerts and dashboard with a real Prometheus (Debian: apt install prometheus)
-	$(RUN) -m pytest -q -m 'slow or not slow' tests/server/test_monitoring.py tests/server/test_prometheus.py $(ARGS)
+	$(RUN) -m pytest -q -m 'slow or not slow' tests/telemetry/test_monitoring.py tests/telemetry/test_prometheus.py $(ARGS)
 
 # Two minutes on two cores; six at most.
 test-fuzz: dev ## try requests at random: 100,000 broken bodies, 5,000 cases of the OpenAPI document

@@ -28,14 +28,14 @@ import numpy as np
 from benchmarks import closedloop, machine, workloads
 from benchmarks.arguments import parser
 from benchmarks.serve import server
-from server.api.http import Call, Handler
+from server.api.endpoint import Call, Handler
 from server.app import every_operation
+from server.collections.registry import CollectionRegistry
 from server.config import Config
-from server.encoder import Model
-from server.engine import wide_threads
-from server.library import Library
-from server.metrics import Metrics
-from server.models import Models
+from server.inference.encoder import Model
+from server.inference.engine import wide_threads
+from server.inference.registry import ModelRegistry
+from server.telemetry.metrics import Metrics
 from server.types import Ids, Packing, Vectors
 
 SIZES = (1, 32, 512)
@@ -85,7 +85,7 @@ async def _layers(arguments: argparse.Namespace, texts: Sequence[str]) -> list[d
     config, metrics = Config(), Metrics()
     model = Model(arguments.model)
     model.encoder = cast(Any, Instant(model.manifest.packing, model.manifest.dimension))
-    models = Models([model], config, metrics, asyncio.get_running_loop())
+    models = ModelRegistry([model], config, metrics, asyncio.get_running_loop())
     handlers = {each.path: each.handler for each in every_operation(config, Metrics())}
     lines = []
     for name, body_of in BODIES.items():
@@ -100,14 +100,14 @@ async def _layers(arguments: argparse.Namespace, texts: Sequence[str]) -> list[d
 
 
 async def _layer(
-    models: Models,
+    models: ModelRegistry,
     handler: Handler,
     body_of: Callable[[Sequence[str]], dict[str, Any]],
     texts: Sequence[str],
     size: int,
     turns: int,
 ) -> dict[str, float]:
-    engine, library = models.default, cast(Library, None)
+    engine, library = models.default, cast(CollectionRegistry, None)
     with_handler, alone = [], []
     for place in range(turns * max(4, 400 // size)):
         some = [texts[(place * size + offset) % len(texts)] for offset in range(size)]
@@ -134,7 +134,7 @@ async def _layer(
 async def _rates(arguments: argparse.Namespace, texts: Sequence[str]) -> list[dict[str, Any]]:
     config = Config()
     model = Model(arguments.model, wide_threads(config))
-    models = Models([model], config, Metrics(), asyncio.get_running_loop())
+    models = ModelRegistry([model], config, Metrics(), asyncio.get_running_loop())
     lines, salts = [], count(1)
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
@@ -148,7 +148,7 @@ async def _rates(arguments: argparse.Namespace, texts: Sequence[str]) -> list[di
 
 async def _rate(
     arguments: argparse.Namespace,
-    models: Models,
+    models: ModelRegistry,
     url: str,
     scratch: Path,
     texts: Sequence[str],
@@ -183,7 +183,7 @@ async def _rate(
 
 
 async def _engine_rate(
-    models: Models, texts: Sequence[str], size: int, clients: int, salt: int
+    models: ModelRegistry, texts: Sequence[str], size: int, clients: int, salt: int
 ) -> float:
     """Requests per second of the engine itself, so many at once, every text unique."""
     requests = clients * (COUNTED_REQUESTS if size == COUNTED else max(20, 3000 // size // clients))

@@ -30,7 +30,7 @@ from benchmarks.serve import process
 from server.api.openapi import COLLECTION, EXAMPLES, PARAMETERS
 from server.app import every_operation
 from server.config import Config
-from server.metrics import Metrics
+from server.telemetry.metrics import Metrics
 
 PER_HOUR = 36_000
 CALLS = ("connect", "bind", "sendto", "sendmsg", "sendmmsg")

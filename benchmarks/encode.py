@@ -23,10 +23,10 @@ import numpy as np
 from benchmarks import machine, peak
 from benchmarks.arguments import parser
 from benchmarks.work import Work, network
-from server.cpu import cpu_budget
-from server.encoder import Model
-from server.manifest import read_manifest
-from server.session import open_session
+from server.inference.encoder import Model
+from server.inference.manifest import read_manifest
+from server.inference.runtime import open_session
+from server.system.cpu import cpu_budget
 from server.types import Ids
 
 # Lengths of the texts of each batch.

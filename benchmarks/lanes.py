@@ -27,13 +27,13 @@ from benchmarks.dialects import Instant
 from benchmarks.serve import process
 from server.app import create_app
 from server.config import Config
-from server.encoder import Model
-from server.listener import listen
-from server.notify import Supervisor
-from server.reload import Reload
+from server.inference.encoder import Model
+from server.net.reload import Reload
+from server.net.server import listen
+from server.net.worker_pool import Workers
 from server.store.folder import DataFolder
+from server.system.systemd import Supervisor
 from server.types import Ids, Packing, Vectors
-from server.workers import Workers
 
 CLIENTS = (1, 16, 64)
 # About twice what a core needs for the shipped model, so that 16 lanes stay below the most that the

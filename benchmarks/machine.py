@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from server.cpu import cpu_budget, cpu_features, int8_instruction_set
-from server.session import VERSION
+from server.inference.runtime import VERSION
+from server.system.cpu import cpu_budget, cpu_features, int8_instruction_set
 
 # Of the time before the benchmark's own load.
 LOAD_AVERAGE = os.getloadavg()[0]

@@ -36,8 +36,8 @@ from benchmarks.arguments import parser
 from benchmarks.connection import Failed, post, punctual_loop, undisturbed
 from benchmarks.openloop import Overload, Run, Seconds
 from benchmarks.serve import server
-from server.encoder import Model
-from server.metrics import PREFIX
+from server.inference.encoder import Model
+from server.telemetry.metrics import PREFIX
 
 TIMES, CLIENTS = 10, 16
 TWICE = 2.0

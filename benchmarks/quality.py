@@ -21,9 +21,9 @@ import numpy.typing as npt
 
 from benchmarks import machine, reference
 from benchmarks.arguments import parser
-from server.encoder import Model, row_cosines
-from server.manifest import TOKENIZER_FILE
-from server.tokenizer import Tokenizer
+from server.inference.encoder import Model, row_cosines
+from server.inference.manifest import TOKENIZER_FILE
+from server.inference.tokenizer import Tokenizer
 from server.types import Vectors
 
 BATCH_TEXTS = 500

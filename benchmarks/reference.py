@@ -1,6 +1,6 @@
 """The vectors that sentence-transformers makes of some texts of all kinds, in float32, as stored.
 
-They are one model's; tests/reference_vectors.py made them.
+They are one model's; tests/support/reference_vectors.py made them.
 """
 
 import json

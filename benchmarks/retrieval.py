@@ -22,14 +22,14 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.arguments import parser
+from server.collections.registry import CollectionRegistry
 from server.config import Config
-from server.encoder import Model
-from server.library import Library
-from server.metrics import Metrics
-from server.models import Models
-from server.store.documents import Document
+from server.inference.encoder import Model
+from server.inference.registry import ModelRegistry
 from server.store.folder import DataFolder
+from server.store.records import Document
 from server.store.search import Mode, Query
+from server.telemetry.metrics import Metrics
 
 MODES: tuple[Mode, ...] = ("dense", "lexical", "hybrid")
 DEPTH = 10
@@ -64,10 +64,10 @@ async def _served(
 ) -> dict[str, dict[str, list[str]]]:
     """By mode: each query's ten best, as POST /search would find them."""
     metrics, config = Metrics(), Config()
-    models = Models([model], config, metrics, asyncio.get_running_loop())
+    models = ModelRegistry([model], config, metrics, asyncio.get_running_loop())
     answers: dict[str, dict[str, list[str]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        library = Library(DataFolder(Path(scratch)), models, config, metrics)
+        library = CollectionRegistry(DataFolder(Path(scratch)), models, config, metrics)
         shelf = library.create("retrieval", None, models.default)
         await shelf.add(corpus)
         texts = list(queries.values())

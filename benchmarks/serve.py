@@ -31,12 +31,12 @@ import numpy as np
 
 from benchmarks import closedloop, machine, stages, workloads
 from benchmarks.arguments import parser
-from server.batching import BatchLimits, Job
 from server.config import Config
-from server.cpu import cpu_budget
-from server.encoder import Model
-from server.lanes import Lanes
-from server.metrics import Metrics
+from server.inference.batching import BatchLimits, Job
+from server.inference.encoder import Model
+from server.inference.lanes import Lanes
+from server.system.cpu import cpu_budget
+from server.telemetry.metrics import Metrics
 from server.types import Ids
 
 CASES = (("queries", 1), ("queries", 16), ("queries", 64), ("laws", 16), ("mixed", 16))

@@ -33,8 +33,8 @@ from benchmarks.environments import CONTENDERS as FILES
 from benchmarks.environments import Environment, Failed, reason
 from export.texts import CALIBRATION
 from server.config import Config
-from server.cpu import cpu_budget
-from server.manifest import MANIFEST_FILE, MODEL_FILE, read_manifest
+from server.inference.manifest import MANIFEST_FILE, MODEL_FILE, read_manifest
+from server.system.cpu import cpu_budget
 from server.types import Vectors
 
 ROOT = Path(__file__).parents[1]

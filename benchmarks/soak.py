@@ -40,7 +40,7 @@ from benchmarks import machine, stages, usage, workloads
 from benchmarks.arguments import parser
 from benchmarks.connection import post
 from benchmarks.serve import server
-from server.metrics import PREFIX
+from server.telemetry.metrics import PREFIX
 from server.types import Vectors
 
 HONEST_ROUTE, OTHER_ROUTE = "/v1/embeddings", "/embed"

@@ -6,7 +6,7 @@ The difference of two readings is what the requests between them spent; the mean
 import time
 import urllib.request
 
-from server.metrics import PREFIX
+from server.telemetry.metrics import PREFIX
 
 STAGES = ("tokenize", "queue", "infer")
 # By stage: the seconds of all requests together, and how many they were.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.peak import Peak
 from export.checkpoint import read_json
-from server.manifest import Manifest
+from server.inference.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)

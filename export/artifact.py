@@ -18,7 +18,13 @@ import msgspec
 
 from export.errors import CannotWrite
 from server.errors import BadArtifact
-from server.manifest import MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE, Manifest, read_manifest
+from server.inference.manifest import (
+    MANIFEST_FILE,
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    Manifest,
+    read_manifest,
+)
 
 # Of <fcntl.h> and <linux/fs.h>.
 AT_FDCWD, RENAME_EXCHANGE = -100, 2

@@ -28,7 +28,6 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.bert import OUTPUT
 from export.checkpoint import FloatArray, SentenceSettings
 from export.errors import (
     BadTexts,
@@ -38,11 +37,12 @@ from export.errors import (
     ShapeMismatch,
     UnsupportedModel,
 )
+from export.families.bert import OUTPUT
 from export.graph import IR_VERSION, OPSET
 from export.hub import quiet_libraries
 from export.quantise import Rows, fake_quantize, quantize_columns, smoothing_divisor
-from server.encoder import INPUT_IDS
-from server.session import open_session
+from server.inference.encoder import INPUT_IDS
+from server.inference.runtime import open_session
 
 Int64Array = npt.NDArray[np.int64]
 Progress = Callable[[str], None]

@@ -19,15 +19,14 @@ import onnx.checker
 from tqdm import tqdm
 
 from export import artifact, quantise, texts
-from export.bert import build_model, packing
 from export.checkpoint import Checkpoint, SentenceSettings, read_checkpoint
 from export.errors import NoSuchModel, UnsupportedModel
+from export.families.bert import build_model, packing
+from export.families.linears import float_linears, layer_names
 from export.instructions import instructions
-from export.linears import float_linears, layer_names
 from export.verify import Thresholds, embed_each, verify
-from server.cpu import cpu_budget, cpu_features, int8_instruction_set
-from server.encoder import INPUT_IDS, SessionEncoder
-from server.manifest import (
+from server.inference.encoder import INPUT_IDS, SessionEncoder
+from server.inference.manifest import (
     FORMAT_VERSION,
     MODEL_FILE,
     TOKENIZER_FILE,
@@ -37,8 +36,9 @@ from server.manifest import (
     SelfTest,
     TextRules,
 )
-from server.session import VERSION as RUNTIME_VERSION
-from server.tokenizer import Tokenizer
+from server.inference.runtime import VERSION as RUNTIME_VERSION
+from server.inference.tokenizer import Tokenizer
+from server.system.cpu import cpu_budget, cpu_features, int8_instruction_set
 from server.types import Encoder, Ids, Packing
 
 # Calibration stops gaining long before this; more only costs time and memory.

@@ -42,10 +42,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from export.attention import LONG, LONGEST
-from export.bert import HIDDEN, build_embeddings, build_layer
 from export.checkpoint import Checkpoint, FloatArray
-from export.linears import (
+from export.families.attention import LONG, LONGEST
+from export.families.bert import HIDDEN, build_embeddings, build_layer
+from export.families.linears import (
     BLOCK,
     BlockwiseLinear,
     FloatLinear,
@@ -59,8 +59,8 @@ from export.linears import (
     layer_names,
     site_of,
 )
-from server.encoder import INPUT_IDS
-from server.session import open_session
+from server.inference.encoder import INPUT_IDS
+from server.inference.runtime import open_session
 
 # Names this recipe in manifests; change it with anything that changes the numbers.
 RECIPE = "static-int8-11"

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from export.errors import DisagreesWithCheckpoint
-from server.encoder import row_cosines
-from server.manifest import Agreement
+from server.inference.encoder import row_cosines
+from server.inference.manifest import Agreement
 from server.types import Encoder, Ids, Packing, Vectors
 
 # A batch may not move any component of a vector further than this part of the vector's length.

@@ -15,36 +15,26 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import VERSION
-from server.api import (
-    collections,
-    docs,
-    documents,
-    native,
-    ollama,
-    openai,
-    openapi,
-    probes,
-    rerank,
-    search,
-    tei,
-    weaviate,
-)
-from server.api.access import Access, Visit, request_id, secret_in
-from server.api.http import Endpoint
-from server.api.ollama import OLLAMA
-from server.api.openai import OPENAI
+from server.api import collections, documents, health, openapi, search
+from server.api.dialects import native, ollama, openai, rerank, tei, weaviate
+from server.api.dialects.ollama import OLLAMA
+from server.api.dialects.openai import OPENAI
+from server.api.endpoint import Endpoint
+from server.api.health import Pages, alone
+from server.api.native_errors import NATIVE
 from server.api.operation import Dialect, Operation
-from server.api.probes import Pages, alone
-from server.api.shape import NATIVE
 from server.api.tracing import Traced, Tracer, tracer_of
+from server.api.web import docs
+from server.auth.gate import Access, Visit, request_id, secret_in
+from server.collections.metrics import CollectionMetrics
+from server.collections.recall_probe import Probing
+from server.collections.registry import CollectionRegistry
 from server.config import Config
-from server.encoder import Model
 from server.errors import MethodNotAllowed, RouteNotFound, ServerError
-from server.library import Library
-from server.metrics import Metrics
-from server.models import Models
-from server.probing import Probing
+from server.inference.encoder import Model
+from server.inference.registry import ModelRegistry
 from server.store.folder import DataFolder
+from server.telemetry.metrics import Metrics
 
 # Objects more than at the last collection of garbage before the next one. Python's 700 are reached by
 # the requests of 64 clients again and again, and nearly nothing is found: it took an eighth of the event
@@ -55,8 +45,8 @@ BENEATH = {"/v1/": OPENAI, "/api/": OLLAMA}
 
 
 class State(TypedDict):
-    models: Models
-    library: Library
+    models: ModelRegistry
+    library: CollectionRegistry
 
 
 def create_app(
@@ -75,9 +65,11 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: App) -> AsyncIterator[State]:
         async with _serving(app, handed.pop(), config, metrics, access, tracer) as served:
-            library = Library(folder, served, config, metrics)
+            library = CollectionRegistry(folder, served, config, metrics)
             probing = Probing(library, metrics, lambda: served.idle)
-            metrics.stock.ready = partial(probes.is_ready, served, library)
+            metrics.process.data = folder.path
+            metrics.process.ready = partial(health.is_ready, served, library)
+            metrics.registry.register(CollectionMetrics(library.stats))
             yield {"models": served, "library": library}
             await probing.close()
             # What is still being written needs the engines.
@@ -95,7 +87,7 @@ def create_worker_app(models: Sequence[Model], config: Config, metrics: Metrics)
     async def lifespan(app: App) -> AsyncIterator[State]:
         async with _serving(app, handed.pop(), config, metrics, access, tracer) as served:
             # No route of a worker looks at the library.
-            yield {"models": served, "library": cast(Library, None)}
+            yield {"models": served, "library": cast(CollectionRegistry, None)}
 
     return _app(of_vectors(config), lifespan, config, metrics, access, tracer)
 
@@ -108,8 +100,8 @@ async def _serving(
     metrics: Metrics,
     access: Access,
     tracer: Tracer | None,
-) -> AsyncIterator[Models]:
-    served = Models(models, config, metrics, asyncio.get_running_loop())
+) -> AsyncIterator[ModelRegistry]:
+    served = ModelRegistry(models, config, metrics, asyncio.get_running_loop())
     del models
     # What is here now stays, and need not be looked at again.
     gc.collect()
@@ -234,7 +226,7 @@ def every_operation(config: Config, metrics: Metrics, others: Pages = alone) -> 
         *of_collection,
         *collections.operations(),
         *(each._replace(path="/collections/{collection}" + each.path) for each in of_collection),
-        *probes.operations(metrics, others),
+        *health.operations(metrics, others),
         *docs.operations(),
     ]
     return [*found, *openapi.operations(found, VERSION)]

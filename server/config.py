@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from server.config_sources import DEFAULT, FILE, Given, Origin, env_name, gather
 from server.errors import BadSettings
-from server.settings import DEFAULT, FILE, Given, Origin, env_name, gather
 
 DEFAULT_MODEL = Path("models/bge-small-zh-v1.5/onnx-int8")
 MODE = re.compile("[0-7]{3}")

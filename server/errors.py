@@ -18,7 +18,7 @@ ServerError
 │   ├── DocumentNotFound     no document of this id
 │   ├── AlreadyExists        a collection of this name, or a document that was only to be added
 │   └── OtherModel           the collection's vectors are of another model; it must be reindexed
-├── MomentError              the same request may succeed later
+├── RetryableError              the same request may succeed later
 │   ├── Overloaded           the queue is full
 │   ├── QuotaExceeded        the key has had what it may have for now
 │   ├── NotReady             a lane has ended or the disk is full: others should be asked
@@ -121,7 +121,7 @@ class OtherModel(CallerError):
     code = "other_model"
 
 
-class MomentError(ServerError):
+class RetryableError(ServerError):
     """`retry_after_s`: whole seconds after which the caller may try again."""
 
     code = "try_later"
@@ -131,19 +131,19 @@ class MomentError(ServerError):
         self.retry_after_s = retry_after_s
 
 
-class Overloaded(MomentError):
+class Overloaded(RetryableError):
     code = "overloaded"
 
 
-class QuotaExceeded(MomentError):
+class QuotaExceeded(RetryableError):
     code = "quota_exceeded"
 
 
-class NotReady(MomentError):
+class NotReady(RetryableError):
     code = "not_ready"
 
 
-class ShuttingDown(MomentError):
+class ShuttingDown(RetryableError):
     code = "shutting_down"
 
 

@@ -10,8 +10,10 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import pytest
 
-from tests.commands import Commands, commands
-from tests.toys import write_toy_checkpoint, write_toy_texts
+from server.inference import engine
+from server.inference.encoder import Model
+from tests.support.commands import Commands, commands
+from tests.support.toys import write_toy_checkpoint, write_toy_texts
 
 # These run in an environment of their own: `make test-clients`.
 collect_ignore = ["clients"]
@@ -19,6 +21,12 @@ collect_ignore = ["clients"]
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "models" / "bge-small-zh-v1.5"
 SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def lanes_for_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is computed on the loop, so that encoders may be stopped; tests of that undo it."""
+    monkeypatch.setattr(engine, "LONE_TOKENS", 0)
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +55,12 @@ def toy_artifact(toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
         query_instruction="搜索：",
     )
     return export(settings)
+
+
+@pytest.fixture(scope="session")
+def toy_model(toy_artifact: Path) -> Model:
+    """Not to be changed: `with_parts` makes a copy with other parts."""
+    return Model(toy_artifact)
 
 
 @pytest.fixture(scope="session")

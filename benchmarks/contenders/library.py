@@ -39,11 +39,11 @@ OPENVINO_FILE = "openvino/openvino_model_quantized.xml"
 def inkwell(folder: str, threads: int) -> Encode:
     from pathlib import Path
 
-    from server.batching import BatchLimits, Job
     from server.config import Config
-    from server.encoder import Model
-    from server.lanes import Lanes
-    from server.metrics import Metrics
+    from server.inference.batching import BatchLimits, Job
+    from server.inference.encoder import Model
+    from server.inference.lanes import Lanes
+    from server.telemetry.metrics import Metrics
 
     model, done = Model(Path(folder), threads), threading.Event()
     lanes = Lanes(Metrics(), lambda _: done.set(), threads)

@@ -8,14 +8,15 @@ from typing import Any
 
 import msgspec
 
-from server.api.http import Call, Reply, collection_of, decode, json_body, shelf_of
+from server.api.endpoint import Call, Reply, collection_of, decode, json_body, shelf_of
+from server.api.native_errors import NATIVE
 from server.api.operation import Operation
-from server.api.shape import NATIVE
-from server.chunking import MIN_SIZE, ChunkRules
-from server.engine import Engine
+from server.collections.chunking import MIN_SIZE
+from server.collections.live_collection import LiveCollection
+from server.collections.registry import CollectionRegistry, whole_reading
 from server.errors import CollectionNotFound, InvalidRequest
-from server.library import Library, whole_reading
-from server.shelf import Shelf
+from server.inference.engine import Engine
+from server.store.records import ChunkRules
 
 DESCRIBED = "The collection, its size and its index"
 
@@ -202,7 +203,7 @@ def _rules(given: Chunks | msgspec.UnsetType | None, engine: Engine) -> ChunkRul
     return ChunkRules(given.size, given.overlap)
 
 
-async def _stats(library: Library, shelf: Shelf) -> Stats:
+async def _stats(library: CollectionRegistry, shelf: LiveCollection) -> Stats:
     collection = None
     # Again where a reindexing ended meanwhile: what is said must be of one collection, and nothing
     # is awaited after the loop.

@@ -6,12 +6,11 @@ from typing import Any
 import msgspec
 from starlette.datastructures import QueryParams
 
-from server.api.http import Call, Reply, checked_filter, decode, json_body, shelf_of
+from server.api.endpoint import Call, Reply, checked_filter, decode, json_body, shelf_of
+from server.api.native_errors import NATIVE
 from server.api.operation import Operation
-from server.api.shape import NATIVE
 from server.errors import DocumentNotFound, InvalidRequest
-from server.sources import MAX_ID, text_id
-from server.store.documents import Document
+from server.store.records import MAX_ID, Document, text_id
 
 MAX_PAGE = 1000
 

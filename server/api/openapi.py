@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from server.api.http import Call, Reply, json_body
+from server.api.endpoint import Call, Reply, json_body
+from server.api.native_errors import NATIVE
 from server.api.operation import Operation
-from server.api.shape import NATIVE
 from server.store.folder import NAME
 
 REFERENCE = "#/components/schemas/{name}"

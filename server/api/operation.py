@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from server.api.access import Needs
-from server.api.http import ErrorReply, Handler
+from server.api.endpoint import ErrorReply, Handler
+from server.auth.gate import Needs
 
 
 class Dialect(NamedTuple):

@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from server.api.http import Call, Reply, checked_filter, decode, json_body, shelf_of
+from server.api.endpoint import Call, Reply, checked_filter, decode, json_body, shelf_of
+from server.api.native_errors import NATIVE
 from server.api.operation import Operation
-from server.api.shape import NATIVE
+from server.collections.live_collection import LiveCollection
 from server.errors import InvalidRequest, TooManyTexts
-from server.shelf import Shelf
 from server.store import search as store
 from server.store.fusion import DENSE_WEIGHT, LEXICAL_WEIGHT
 from server.store.lexical import highlight
@@ -115,7 +115,9 @@ async def search(call: Call) -> Reply:
     return Reply(json_body(lists[0] if request.queries is None else Results(lists)))
 
 
-async def _vectors(request: SearchRequest, texts: list[str], shelf: Shelf) -> Vectors | None:
+async def _vectors(
+    request: SearchRequest, texts: list[str], shelf: LiveCollection
+) -> Vectors | None:
     if request.mode == "lexical" or (request.queries is not None and not texts):
         return None
     if request.vector is None:

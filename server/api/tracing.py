@@ -13,12 +13,13 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server import VERSION, trace
-from server.api.http import REQUEST_ID, WRITE
+from server import VERSION
+from server.api.endpoint import REQUEST_ID, WRITE
+from server.clock import now, wall_s
 from server.config import Config
 from server.errors import BadSettings
-from server.metrics import now, wall_s
-from server.trace import Step
+from server.telemetry import spans
+from server.telemetry.spans import Step
 
 # Seconds that one attempt to send may take; also what a stopping server waits for.
 EXPORT_S = 5
@@ -103,11 +104,11 @@ class Traced:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         steps: list[Step] = []
         began, seen = now(), _Status(scope, send)
-        token = trace.CURRENT.set(steps)
+        token = spans.CURRENT.set(steps)
         try:
             await self._endpoint(scope, receive, seen.send)
         finally:
-            trace.CURRENT.reset(token)
+            spans.CURRENT.reset(token)
             whole = (began, now())
             self._tracer.tell(
                 f"{scope['method']} {self._route}",

@@ -18,12 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from server.chunking import Span
-from server.figures import Figures
-from server.store.documents import Change, Document, Documents, Info, Part
+from server.store.documents import Documents
 from server.store.filters import Filter
+from server.store.hit_cache import Parts
 from server.store.index import BadSnapshot, Index
-from server.store.parts import Parts
+from server.store.records import Change, CollectionStats, Document, Info, Part, Span
 from server.types import Vectors
 
 DATABASE_FILE, SNAPSHOT_FILE = "documents.sqlite3", "index.faiss"
@@ -96,13 +95,13 @@ class Collection:
         """Of the database, its log and the snapshot."""
         return sum(path.stat().st_size for path in self.path.parent.iterdir() if path.is_file())
 
-    def figures(self) -> Figures:
+    def figures(self) -> CollectionStats:
         """From any thread. A file that is not there has no bytes."""
         index, saved = self.index, self._saved
         stats, snapshot = index.stats(), _stat(self._snapshot)
         wal = _stat(self.path.with_name(self.path.name + "-wal"))
         database = _stat(self.path)
-        return Figures(
+        return CollectionStats(
             parts=stats.vectors,
             index_bytes=round(stats.bytes_per_vector * stats.vectors),
             database_bytes=database.st_size if database else 0,

@@ -10,18 +10,17 @@ import logging
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from server.chunking import ChunkRules, Span
 from server.errors import InvalidRequest, StoreDamaged
 from server.store import Labels
 from server.store.database import Connection, Database
 from server.store.filters import Filter, attributes, where
 from server.store.lexical import REQUIRED, frequencies, match_expression, terms
+from server.store.records import Change, ChunkRules, Document, Info, Part, Span
 from server.store.schema import (
     SCHEMA_VERSION,
     WORDS_RECIPE,
@@ -37,54 +36,6 @@ from server.store.schema import (
 from server.types import Vectors
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """What the caller stores; `metadata` is any JSON object."""
-
-    id: str
-    text: str
-    title: str | None = None
-    metadata: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What a label stands for: characters `span` of a document's text, which `text` are."""
-
-    id: str
-    text: str
-    title: str | None
-    metadata: Mapping[str, object]
-    span: Span
-    whole: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Info:
-    """Written into a database when it is made.
-
-    fingerprint, dimension: of the model whose vectors it holds. chunks: how long documents are cut,
-    None where they are not.
-    """
-
-    name: str
-    fingerprint: str
-    dimension: int
-    chunks: ChunkRules | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Labels that a write made and unmade, both int64.
-
-    added: (B,), in the order of the documents' parts. removed: of the versions that were replaced;
-    where one id came twice, also the labels just given to the first of the two.
-    """
-
-    added: Labels
-    removed: Labels
 
 
 class Unfinished(Exception):

@@ -18,7 +18,8 @@ from typing import TextIO
 
 from server.errors import AlreadyExists, InvalidRequest, NotReady, StoreDamaged, StoreError
 from server.store.collection import DATABASE_FILE, Collection
-from server.store.documents import Documents, Info, Unfinished
+from server.store.documents import Documents, Unfinished
+from server.store.records import Info
 
 LOCK_FILE = "lock"
 # No dot first: ".." would leave the folder, and names with one are this file's own.
@@ -27,6 +28,8 @@ NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 REMOVED = ".removed-"
 # A collection in the making that will take another's place, and the note that it may.
 NEXT, COMPLETE = ".next-", "complete"
+# How far a successor has taken over the documents of the collection that it will replace.
+COPIED = "copied_through"
 # One request of 2,048 documents of 512 characters with 512 numbers each is 9 MB, once in SQLite's log
 # and once in the file; a few of them, and room to end well.
 MIN_FREE_BYTES = 64 * 1024 * 1024

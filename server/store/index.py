@@ -23,7 +23,7 @@ import numpy as np
 
 from server.store import Labels, snapshot
 from server.store.exact import Exact, Hits, merged, use_one_thread
-from server.store.scan import Scan, Source, compacted, probed, source, wants_rebuild
+from server.store.fastscan import Scan, Source, compacted, probed, source, wants_rebuild
 from server.types import Vectors
 
 # Measured 2026-11-24 on a 2-core VM, AVX512-VNNI, 512 wide, one thread, ms a search of 4,096 / 8,192 /

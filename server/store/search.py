@@ -11,10 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from server.chunking import Span
 from server.store import Labels
 from server.store.collection import Collection, View
-from server.store.documents import Part
 from server.store.filters import Filter
 from server.store.fusion import (
     CANDIDATES,
@@ -24,6 +22,7 @@ from server.store.fusion import (
     blend,
     fuse,
 )
+from server.store.records import Part, Span
 from server.types import Vectors
 
 Mode = Literal["dense", "lexical", "hybrid"]

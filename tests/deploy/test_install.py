@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from deploy.archive import write_sums
-from tests.server.processes import environment, serving
+from tests.support.processes import environment, serving
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 HERE = {

@@ -15,9 +15,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.server.fakes import PATIENCE_S, eventually
-from tests.server.processes import ROOT, Server, command, environment, serving
-from tests.toys import toy_texts
+from tests.support.fakes import PATIENCE_S, eventually
+from tests.support.processes import ROOT, Server, command, environment, serving
+from tests.support.toys import toy_texts
 
 EXAMPLE = (ROOT / "deploy" / "nginx.conf").read_text(encoding="utf-8")
 TEXT = {"texts": toy_texts(1)}

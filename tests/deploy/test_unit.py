@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.processes import ROOT, serving
-from tests.toys import toy_texts
+from tests.support.processes import ROOT, serving
+from tests.support.toys import toy_texts
 
 UNIT = ROOT / "deploy" / "inkwell.service"
 TEXT = UNIT.read_text(encoding="utf-8")

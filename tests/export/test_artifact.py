@@ -23,7 +23,13 @@ from export.artifact import (
     write_artifact,
 )
 from export.errors import CannotWrite
-from server.manifest import MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE, Manifest, read_manifest
+from server.inference.manifest import (
+    MANIFEST_FILE,
+    MODEL_FILE,
+    TOKENIZER_FILE,
+    Manifest,
+    read_manifest,
+)
 
 ROOT = Path(__file__).parents[2]
 FILES = {MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE}
@@ -111,7 +117,7 @@ KILLED = """
 import itertools, os, shutil, signal, sys
 from pathlib import Path
 from export import artifact
-from server.manifest import read_manifest
+from server.inference.manifest import read_manifest
 
 way, source, target = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
 old, model = read_manifest(target), (source / "model.onnx").read_bytes()
@@ -194,7 +200,7 @@ def traced(strace_options: list[str], versions: tuple[Path, Path, Path]) -> int:
     if tried.returncode:
         pytest.skip(f"strace may not trace here: {tried.stderr.decode().strip()}")
     program = (
-        "import sys; from pathlib import Path; from server.manifest import read_manifest\n"
+        "import sys; from pathlib import Path; from server.inference.manifest import read_manifest\n"
         "from export.artifact import write_artifact; source, target = map(Path, sys.argv[1:])\n"
         "files = [(source / name).read_bytes() for name in ('model.onnx', 'tokenizer.json')]\n"
         "write_artifact(target, *files, read_manifest(source))\n"

@@ -9,24 +9,24 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from export.attention import HEADS_AT_ONCE, LONG, LONGEST, Scales, attend_in_int8
-from export.bert import GROUPS, build_model, packing
 from export.checkpoint import Checkpoint
+from export.families.attention import HEADS_AT_ONCE, LONG, LONGEST, Scales, attend_in_int8
+from export.families.bert import GROUPS, build_model, packing
+from export.families.linears import Int8Linear, float_linears
 from export.graph import GraphWriter
-from export.linears import Int8Linear, float_linears
 from export.pipeline import serialize
 from export.quantise import Quantized, quantize
-from server.encoder import SessionEncoder, row_cosines
-from server.session import open_session
+from server.inference.encoder import SessionEncoder, row_cosines
+from server.inference.runtime import open_session
 from server.types import Packing
-from tests.encoders import (
+from tests.support.encoders import (
     int8_encoder,
     one_by_one,
     random_ids,
     token_ids,
     toy_network,
 )
-from tests.toys import toy_texts
+from tests.support.toys import toy_texts
 
 Array = npt.NDArray[np.float32]
 

@@ -14,15 +14,15 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, numpy_helper, shape_inference
 
-from export.bert import GROUPS, build_model, quantize_rows
 from export.checkpoint import Checkpoint
+from export.families.bert import GROUPS, build_model, quantize_rows
+from export.families.linears import float_linears
 from export.graph import IR_VERSION, OPSET
-from export.linears import float_linears
 from export.quantise import quantize
-from server.encoder import SessionEncoder, pack
-from server.session import open_session
+from server.inference.encoder import SessionEncoder, pack
+from server.inference.runtime import open_session
 from server.types import Ids, Packing
-from tests.encoders import (
+from tests.support.encoders import (
     SHAPES,
     float_encoder,
     one_by_one,
@@ -30,8 +30,8 @@ from tests.encoders import (
     token_ids,
     toy_network,
 )
-from tests.reference_bert import ReferenceBert
-from tests.toys import toy_texts
+from tests.support.reference_bert import ReferenceBert
+from tests.support.toys import toy_texts
 
 # What a toy's graph may be given together.
 ANY = Packing(GROUPS, longest=64)

@@ -22,7 +22,7 @@ from export.errors import (
     ShapeMismatch,
     UnsupportedModel,
 )
-from tests.toys import VOCABULARY, write_json, write_modules, write_toy_checkpoint
+from tests.support.toys import VOCABULARY, write_json, write_modules, write_toy_checkpoint
 
 ROOT = Path(__file__).parents[2]
 WORDS = "embeddings.word_embeddings.weight"

@@ -9,9 +9,9 @@ from tokenizers import Tokenizer, normalizers
 
 from export.checkpoint import read_checkpoint, read_tokenizer
 from export.errors import CorruptFile, NoSuchModel, ShapeMismatch, UnsupportedModel
-from server.manifest import TextRules
-from server.tokenizer import Tokenizer as ServerTokenizer
-from tests.toys import VOCABULARY, tokenizer, write_json, write_toy_checkpoint
+from server.inference.manifest import TextRules
+from server.inference.tokenizer import Tokenizer as ServerTokenizer
+from tests.support.toys import VOCABULARY, tokenizer, write_json, write_toy_checkpoint
 
 
 @pytest.fixture

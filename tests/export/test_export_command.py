@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from server.encoder import SAME_VECTORS, Model
-from server.manifest import read_manifest
-from tests.toys import write_toy_checkpoint, write_toy_texts
+from server.inference.encoder import SAME_VECTORS, Model
+from server.inference.manifest import read_manifest
+from tests.support.toys import write_toy_checkpoint, write_toy_texts
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (sys.executable, "-m", "export")

@@ -16,7 +16,6 @@ import onnx
 import pytest
 
 from export import optimum, pipeline
-from export.bert import OUTPUT
 from export.checkpoint import SentenceSettings, read_json, read_settings, read_tokenizer
 from export.errors import (
     BadTexts,
@@ -26,13 +25,14 @@ from export.errors import (
     ShapeMismatch,
     UnsupportedModel,
 )
+from export.families.bert import OUTPUT
 from export.graph import OPSET
 from export.optimum import OptimumGraphs, build_with_optimum
-from server.encoder import INPUT_IDS
-from server.manifest import TextRules
-from server.session import open_session
-from server.tokenizer import Tokenizer
-from tests.toys import write_toy_checkpoint
+from server.inference.encoder import INPUT_IDS
+from server.inference.manifest import TextRules
+from server.inference.runtime import open_session
+from server.inference.tokenizer import Tokenizer
+from tests.support.toys import write_toy_checkpoint
 
 PACKAGES = ("torch", "transformers", "optimum", "sentence_transformers")
 missing = [name for name in PACKAGES if find_spec(name) is None]

@@ -24,10 +24,10 @@ from export.errors import (
 )
 from export.pipeline import SELF_TEST_TEXTS, Settings, export
 from export.verify import Thresholds
-from server.encoder import SAME_VECTORS, Model, row_cosines
-from server.manifest import MODEL_FILE, TOKENIZER_FILE, Manifest, read_manifest
-from tests.reference_bert import ReferenceBert
-from tests.toys import toy_texts, write_json, write_toy_checkpoint, write_toy_texts
+from server.inference.encoder import SAME_VECTORS, Model, row_cosines
+from server.inference.manifest import MODEL_FILE, TOKENIZER_FILE, Manifest, read_manifest
+from tests.support.reference_bert import ReferenceBert
+from tests.support.toys import toy_texts, write_json, write_toy_checkpoint, write_toy_texts
 
 IMPOSSIBLE = Thresholds(mean=1.0, minimum=1.0)
 

@@ -9,9 +9,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 
-from export.bert import GROUPS, HIDDEN, build_embeddings, build_layer, build_model
 from export.checkpoint import Checkpoint, read_checkpoint
-from export.linears import BlockwiseLinear, FloatLinear, Int8Linear, Linears, float_linears
+from export.families.bert import GROUPS, HIDDEN, build_embeddings, build_layer, build_model
+from export.families.linears import BlockwiseLinear, FloatLinear, Int8Linear, Linears, float_linears
 from export.quantise import (
     Rows,
     fake_quantize,
@@ -19,10 +19,10 @@ from export.quantise import (
     quantize_columns,
     smoothing_divisor,
 )
-from server.encoder import INPUT_IDS, SessionEncoder, row_cosines
-from server.session import open_session
+from server.inference.encoder import INPUT_IDS, SessionEncoder, row_cosines
+from server.inference.runtime import open_session
 from server.types import Ids, Packing
-from tests.encoders import (
+from tests.support.encoders import (
     SHAPES,
     float_encoder,
     int8_encoder,
@@ -30,7 +30,7 @@ from tests.encoders import (
     token_ids,
     toy_network,
 )
-from tests.toys import toy_texts, write_toy_checkpoint
+from tests.support.toys import toy_texts, write_toy_checkpoint
 
 # Least cosines to float32 that a network of random weights may have. Measured 0.99972 at worst, and
 # 0.990 with heads of width one; most are at 0.9999.

@@ -11,8 +11,8 @@ from safetensors.numpy import load_file
 
 from export.checkpoint import read_checkpoint
 from export.errors import CorruptFile
-from tests.encoders import float_encoder, one_by_one, token_ids
-from tests.toys import VOCABULARY, toy_texts, write_json, write_toy_checkpoint
+from tests.support.encoders import float_encoder, one_by_one, token_ids
+from tests.support.toys import VOCABULARY, toy_texts, write_json, write_toy_checkpoint
 
 pytestmark = pytest.mark.torch
 

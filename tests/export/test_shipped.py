@@ -1,6 +1,6 @@
 """The model that ships with the repository, against vectors that sentence-transformers made of it.
 
-tests/data/bge_small_zh_reference.npz is the output of tests/reference_vectors.py for the 200 texts of
+tests/data/bge_small_zh_reference.npz is the output of tests/support/reference_vectors.py for the 200 texts of
 tests/data/mixed_texts.json.
 """
 
@@ -12,16 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from export.attention import LONG
-from export.bert import build_model, packing
 from export.checkpoint import Checkpoint, read_checkpoint
-from export.linears import float_linears
+from export.families.attention import LONG
+from export.families.bert import build_model, packing
+from export.families.linears import float_linears
 from export.pipeline import serialize
-from server.encoder import SAME_VECTORS, Model, SessionEncoder, row_cosines
-from server.manifest import MODEL_FILE, TextRules
-from server.tokenizer import Tokenizer
+from server.inference.encoder import SAME_VECTORS, Model, SessionEncoder, row_cosines
+from server.inference.manifest import MODEL_FILE, TextRules
+from server.inference.tokenizer import Tokenizer
 from server.types import Encoder, Ids, Vectors
-from tests.encoders import batches
+from tests.support.encoders import batches
 
 DATA = Path(__file__).parents[1] / "data"
 

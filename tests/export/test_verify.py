@@ -11,10 +11,10 @@ from safetensors.numpy import load_file, save_file
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import DisagreesWithCheckpoint
 from export.verify import Thresholds, embed_each, verify
-from server.encoder import SessionEncoder
+from server.inference.encoder import SessionEncoder
 from server.types import Encoder, Ids, Packing, Vectors
-from tests.encoders import float_encoder, int8_encoder, one_by_one, token_ids, toy_network
-from tests.toys import toy_texts, write_toy_checkpoint
+from tests.support.encoders import float_encoder, int8_encoder, one_by_one, token_ids, toy_network
+from tests.support.toys import toy_texts, write_toy_checkpoint
 
 TEXTS = toy_texts(30, seed=2)
 MAX_TOKENS = 64

@@ -23,8 +23,8 @@ import pytest
 from server.errors import AlreadyExists, InvalidRequest, StoreDamaged, StoreError
 from server.store import Labels
 from server.store.database import PAGE_BYTES
-from server.store.documents import Document, Info, Part
 from server.store.folder import DataFolder, holder_of
+from server.store.records import Document, Info, Part
 from server.store.search import Hit, Query, search
 from server.types import Vectors
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.chunking import ChunkRules, Span
 from server.errors import InvalidRequest, StoreDamaged, StoreError
 from server.store import database as database_module
 from server.store.database import PAGE_BYTES
-from server.store.documents import Change, Document, Documents, Info, Part, Unfinished
+from server.store.documents import Documents, Unfinished
+from server.store.records import Change, ChunkRules, Document, Info, Part, Span
 from server.store.schema import SCHEMA_VERSION
 from server.types import Vectors
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.processes import environment, serving
+from tests.support.processes import environment, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.stress]
 SOURCE = Path(__file__).with_name("clock.c")

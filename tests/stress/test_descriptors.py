@@ -9,8 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.server.fakes import eventually
-from tests.server.processes import Server, serving
+from tests.support.fakes import eventually
+from tests.support.processes import Server, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.stress]
 DOCUMENTS = [{"id": str(number), "text": f"墨池 {number}"} for number in range(50)]

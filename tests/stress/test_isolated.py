@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.server.processes import ROOT, environment
+from tests.support.processes import ROOT, environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.stress]
 # Map the user, where it may not make a namespace as itself.

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.server.fakes import PATIENCE_S, eventually
-from tests.server.processes import Server, serving
+from tests.support.fakes import PATIENCE_S, eventually
+from tests.support.processes import Server, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.stress]
 MEGABYTE = 1 << 20

@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.manifest import MANIFEST_FILE, TOKENIZER_FILE, file_sha256
-from tests.server.processes import serving
-from tests.toys import VOCABULARY
+from server.inference.manifest import MANIFEST_FILE, TOKENIZER_FILE, file_sha256
+from tests.support.processes import serving
+from tests.support.toys import VOCABULARY
 
 pytestmark = [pytest.mark.slow, pytest.mark.stress]
 STRANGE = "龘"

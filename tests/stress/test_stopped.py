@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.workers import BUSY_S
-from tests.server.fakes import PATIENCE_S, eventually
-from tests.server.processes import Server, serving
-from tests.server.test_workers import workers_of
-from tests.toys import toy_texts
+from server.net.worker_pool import BUSY_S
+from tests.net.test_worker_pool import workers_of
+from tests.support.fakes import PATIENCE_S, eventually
+from tests.support.processes import Server, serving
+from tests.support.toys import toy_texts
 
 pytestmark = [pytest.mark.slow, pytest.mark.stress]
 CLIENTS, STOPS = 4, 20

@@ -1,0 +1,1 @@
+"""Model families whose graphs are written directly from a checkpoint, one file a family."""

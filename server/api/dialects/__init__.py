@@ -1,0 +1,1 @@
+"""Request and reply formats of other servers, one file a dialect. Dialects never import each other."""

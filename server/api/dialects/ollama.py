@@ -1,0 +1,216 @@
+"""Ollama's routes for embeddings, and those its clients ask before: which models, which version."""
+
+from functools import partial
+from typing import Any
+
+import msgspec
+import orjson
+
+from server.api.endpoint import (
+    Call,
+    Reply,
+    decode,
+    headers_of,
+    json_body,
+    status_of,
+    truncated_header,
+)
+from server.api.operation import Dialect, Operation
+from server.clock import now
+from server.errors import ModelNotFound, ServerError, TextTooLong
+from server.inference.manifest import MODEL_FILE, Manifest
+from server.inference.registry import Choice
+
+# The release whose form these routes have. Clients compare it: Open WebUI asks for 0.1.16, Copilot for
+# 0.6.4, and `dimensions` is younger than both. Numbers and dots only, or Open WebUI cannot read it.
+SPOKEN = "0.12.6"
+# At "/" most clients look for the status, some for the last three words.
+HOME = b"Inkwell, an embedding server. To clients of Ollama it says: Ollama is running\n"
+# Clients read these as times: nobody asks when a local model was made, and none is ever unloaded.
+NEVER, FOREVER = "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"
+
+
+class EmbedRequest(msgspec.Struct):
+    model: str = ""
+    input: str | list[str] = msgspec.field(default_factory=list)
+    truncate: bool | None = True
+    dimensions: int | None = None
+
+
+class EmbedReply(msgspec.Struct):
+    """Durations are nanoseconds; a served model is loaded already."""
+
+    model: str
+    embeddings: list[list[float]]
+    total_duration: int
+    load_duration: int
+    prompt_eval_count: int
+
+
+class PromptRequest(msgspec.Struct):
+    model: str = ""
+    prompt: str = ""
+
+
+class PromptReply(msgspec.Struct):
+    embedding: list[float]
+
+
+class Details(msgspec.Struct):
+    family: str
+    families: list[str]
+    quantization_level: str
+    format: str = "onnx"
+    parameter_size: str = ""
+
+
+class Tag(msgspec.Struct):
+    """digest: SHA-256 of the network's file. size, parameter_size: an artifact does not say."""
+
+    name: str
+    model: str
+    digest: str
+    details: Details
+    context_length: int
+    size: int = 0
+    size_vram: int = 0
+    modified_at: str = NEVER
+    expires_at: str = FOREVER
+
+
+class TagList(msgspec.Struct):
+    models: list[Tag]
+
+
+class ShowRequest(msgspec.Struct):
+    """name: what older clients call `model`."""
+
+    model: str = ""
+    name: str = ""
+
+
+class ShowReply(msgspec.Struct):
+    details: Details
+    model_info: dict[str, str | int]
+    capabilities: list[str]
+    modelfile: str = ""
+    parameters: str = ""
+    template: str = ""
+    modified_at: str = NEVER
+
+
+class Version(msgspec.Struct):
+    version: str
+
+
+class Error(msgspec.Struct):
+    error: str
+
+
+def operations() -> list[Operation]:
+    # Ollama looks at no content-type, and curl, which its documents use, sends a form's.
+    post = partial(Operation, OLLAMA, "POST", any_type=True)
+    get = partial(Operation, OLLAMA, "GET")
+    return [
+        post("/api/embed", embed, "Vectors of texts", "embed", (EmbedRequest,), (EmbedReply,)),
+        post(
+            "/api/embeddings",
+            prompt,
+            "Vector of a text",
+            "embed",
+            (PromptRequest,),
+            (PromptReply,),
+        ),
+        post("/api/show", show, "What a model is", "key", (ShowRequest,), (ShowReply,)),
+        get("/api/tags", tags, "The served models", "key", response=(TagList,)),
+        get("/api/ps", tags, "The same: all are loaded", "key", response=(TagList,)),
+        get("/api/version", version, "The release of Ollama spoken", "key", response=(Version,)),
+        get("/", home, "That the server runs", "nothing", plain="text/plain"),
+    ]
+
+
+async def embed(call: Call) -> Reply:
+    """Without a text the answer only tells that the model is there."""
+    started = now()
+    request = decode(call.body, EmbedRequest)
+    choice = _choice(call, request.model)
+    vectors: Any = []
+    tokens = truncated = 0
+    if request.input:
+        embedded = await choice.engine.embed(
+            [request.input] if isinstance(request.input, str) else request.input,
+            choice.input_type or "document",
+            truncate=request.truncate is not False,
+            dimensions=request.dimensions,
+        )
+        vectors = embedded.vectors
+        tokens, truncated = embedded.tokens, len(embedded.truncated)
+    total = int((now() - started) * 1e9)
+    return _reply(EmbedReply(request.model or choice.name, vectors, total, 0, tokens), truncated)
+
+
+async def prompt(call: Call) -> Reply:
+    """The older form: one text, always cut where it is too long."""
+    request = decode(call.body, PromptRequest)
+    choice = _choice(call, request.model)
+    if not request.prompt:
+        return _reply(PromptReply([]), 0)
+    embedded = await choice.engine.embed([request.prompt], choice.input_type or "document")
+    vector: Any = embedded.vectors[0]
+    return _reply(PromptReply(vector), len(embedded.truncated))
+
+
+def _reply(found: EmbedReply | PromptReply, truncated: int) -> Reply:
+    body = orjson.dumps(msgspec.structs.asdict(found), option=orjson.OPT_SERIALIZE_NUMPY)
+    return Reply(body, headers=[truncated_header(truncated)])
+
+
+async def show(call: Call) -> Reply:
+    request = decode(call.body, ShowRequest)
+    manifest = _choice(call, request.model or request.name).engine.manifest
+    info: dict[str, str | int] = {
+        "general.architecture": manifest.family,
+        f"{manifest.family}.context_length": manifest.text.max_tokens,
+        f"{manifest.family}.embedding_length": manifest.dimension,
+    }
+    return Reply(json_body(ShowReply(_details(manifest), info, ["embedding"])))
+
+
+async def tags(call: Call) -> Reply:
+    """One list for both routes: what is served is loaded."""
+    return Reply(json_body(TagList([_tag(call, name) for name in call.models.listed])))
+
+
+def _tag(call: Call, listed: str) -> Tag:
+    # Some clients put ":latest" behind a name alone, and then look for it here.
+    name = listed if ":" in listed else f"{listed}:latest"
+    model = call.models.choose(listed).engine.manifest
+    return Tag(name, name, model.files[MODEL_FILE], _details(model), model.text.max_tokens)
+
+
+def _details(manifest: Manifest) -> Details:
+    return Details(manifest.family, [manifest.family], manifest.precision)
+
+
+async def version(_: Call) -> Reply:
+    return Reply(json_body(Version(SPOKEN)))
+
+
+async def home(_: Call) -> Reply:
+    return Reply(HOME, content_type=b"text/plain; charset=utf-8")
+
+
+def _choice(call: Call, name: str) -> Choice:
+    try:
+        return call.models.choose(name)
+    except ModelNotFound:
+        raise ModelNotFound(f"model '{name}' not found", param="model") from None
+
+
+def error_reply(error: ServerError) -> Reply:
+    # Clients look for this sentence, and shorten their texts when they find it.
+    told = "the input length exceeds the context length: " if isinstance(error, TextTooLong) else ""
+    return Reply(json_body(Error(told + error.message)), status_of(error), headers_of(error))
+
+
+OLLAMA = Dialect("Ollama", error_reply, Error)

@@ -1,0 +1,378 @@
+"""Text Embeddings Inference's form: /embed, /similarity, /tokenize, /decode, /rerank, /info, /ping.
+
+What a model for sentences cannot do (/embed_all, /embed_sparse, /predict) is refused as TEI does.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import msgspec
+import orjson
+
+from server import errors
+from server.api.endpoint import (
+    Call,
+    Handler,
+    Headers,
+    Reply,
+    answered,
+    decode,
+    headers_of,
+    json_body,
+    status_of,
+    truncated_header,
+)
+from server.api.operation import Dialect, Operation
+from server.clock import now
+from server.config import Config
+from server.errors import EmptyInput, InvalidRequest, ServerError, TaskNotServed
+from server.inference.engine import Embedded, unit
+from server.inference.registry import Choice, ModelRegistry
+from server.inference.tokenizer import Token
+from server.types import InputType
+
+STATUS: Mapping[type[ServerError], int] = {
+    errors.CallerError: 422,
+    errors.EmptyInput: 400,
+    errors.Unauthorized: 401,
+    errors.Forbidden: 403,
+    errors.RequestTooLarge: 413,
+    errors.UnsupportedMediaType: 415,
+    errors.RouteNotFound: 404,
+    errors.MethodNotAllowed: 405,
+    errors.TaskNotServed: 424,
+    errors.InferenceFailed: 424,
+    errors.Overloaded: 429,
+    errors.QuotaExceeded: 429,
+    errors.NotReady: 503,
+    errors.ShuttingDown: 503,
+    errors.ServerFault: 500,
+    errors.ServerError: 500,
+}
+KIND: Mapping[type[ServerError], str] = {
+    errors.CallerError: "Validation",
+    errors.EmptyInput: "Empty",
+    errors.TaskNotServed: "Backend",
+    errors.Overloaded: "Overloaded",
+    errors.QuotaExceeded: "Overloaded",
+    errors.RetryableError: "Unhealthy",
+    errors.ServerError: "Backend",
+}
+PROMPTS: Mapping[str, InputType] = {
+    "query": "query",
+    "document": "document",
+    "passage": "document",
+}
+
+
+# What answers where TEI serves another kind of model.
+REFUSED: Mapping[str, str] = {
+    "/embed_all": "the model gives one vector a text, none of its tokens: it ends with pooling",
+    "/embed_sparse": "the model is dense, it gives no sparse vectors",
+    "/predict": "no classifier is loaded; the served models embed texts",
+}
+
+
+class Reading(msgspec.Struct, kw_only=True):
+    """How texts are read, the same on every path."""
+
+    truncate: bool | None = True
+    truncation_direction: Literal["right", "Right", "left", "Left"] = "right"
+    prompt_name: str | None = None
+
+
+class EmbedRequest(Reading, kw_only=True):
+    inputs: str | list[str]
+    normalize: bool = True
+    dimensions: int | None = None
+    model: str = ""
+
+
+class Comparison(msgspec.Struct):
+    source_sentence: str
+    sentences: list[str]
+
+
+class SimilarityRequest(msgspec.Struct):
+    inputs: Comparison
+    parameters: Reading | None = None
+    model: str = ""
+
+
+class TokenizeRequest(msgspec.Struct):
+    inputs: str | list[str]
+    add_special_tokens: bool = True
+    prompt_name: str | None = None
+    model: str = ""
+
+
+TokenId = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class DecodeRequest(msgspec.Struct):
+    ids: list[TokenId | list[TokenId]]
+    skip_special_tokens: bool = True
+    model: str = ""
+
+
+class RerankRequest(Reading, kw_only=True):
+    query: str
+    texts: list[str]
+    raw_scores: bool = False
+    return_text: bool = False
+    model: str = ""
+
+
+class Error(msgspec.Struct):
+    error: str
+    error_type: Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"]
+
+
+def operations(config: Config, version: str) -> list[Operation]:
+    """Every path that is only TEI's; `EMBED` and `RERANK` share theirs."""
+
+    async def information(call: Call) -> Reply:
+        return Reply(json_body(info(call.models, config, version)))
+
+    speaking = partial(Operation, TEI, needs="embed")
+    get = partial(Operation, TEI, "GET")
+    return [
+        speaking(
+            "POST",
+            "/similarity",
+            similarity,
+            "How alike a text and others are",
+            request=(SimilarityRequest,),
+            response=(list[float],),
+        ),
+        speaking(
+            "POST",
+            "/tokenize",
+            tokenize,
+            "Tokens of texts and where they stand",
+            request=(TokenizeRequest,),
+            response=(list[list[Token]],),
+        ),
+        speaking(
+            "POST",
+            "/decode",
+            decode_ids,
+            "Texts of token ids",
+            request=(DecodeRequest,),
+            response=(list[str],),
+        ),
+        # What TEI calls the default task, and what SageMaker asks for.
+        *(EMBED._replace(path=path) for path in ("/", "/invocations")),
+        *(
+            speaking(
+                "POST",
+                path,
+                _refusing(reason),
+                "Always refused",
+                request=(dict,),
+                response=(Error,),
+                status=424,
+            )
+            for path, reason in REFUSED.items()
+        ),
+        get("/info", information, "The first model and its limits", "key", response=(dict,)),
+        get("/ping", ping, "Whether new requests are taken", "nothing", plain="text/plain"),
+    ]
+
+
+async def embed(call: Call) -> Reply:
+    """Answers in TEI's shapes, its errors included."""
+    return await answered(_embed, error_reply, call)
+
+
+async def _embed(call: Call) -> Reply:
+    started = now()
+    request = decode(call.body, EmbedRequest)
+    choice = call.models.choose(request.model)
+    manifest = choice.engine.manifest
+    if not request.normalize and manifest.normalized:
+        raise InvalidRequest(
+            "normalize: false is not available: the model's last step normalises its vectors"
+        )
+    texts = _listed(request.inputs)
+    embedded = await _read(texts, request, choice, request.dimensions)
+    vectors = embedded.vectors
+    if request.normalize and not manifest.normalized:
+        vectors = unit(vectors)
+    body = orjson.dumps(vectors, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Reply(body, headers=_headers(texts, embedded, started))
+
+
+async def similarity(call: Call) -> Reply:
+    """Cosines of one text's vector and those of the others, in their order."""
+    started = now()
+    request = decode(call.body, SimilarityRequest)
+    source, sentences = request.inputs.source_sentence, request.inputs.sentences
+    if not source:
+        raise EmptyInput("source_sentence is empty")
+    if not sentences:
+        raise EmptyInput("no sentences: the list is empty")
+    # The source comes last, so that an error counts the sentences as the caller does.
+    texts = [*sentences, source]
+    choice = call.models.choose(request.model)
+    embedded = await _read(texts, request.parameters or Reading(), choice)
+    vectors = unit(embedded.vectors)
+    body = orjson.dumps(vectors[:-1] @ vectors[-1], option=orjson.OPT_SERIALIZE_NUMPY)
+    return Reply(body, headers=_headers(texts, embedded, started))
+
+
+async def tokenize(call: Call) -> Reply:
+    """All tokens of each text, beyond those that the model would read."""
+    request = decode(call.body, TokenizeRequest)
+    choice = call.models.choose(request.model)
+    tokens = await choice.engine.tokens(
+        _listed(request.inputs),
+        _input_type(request.prompt_name, choice),
+        special=request.add_special_tokens,
+    )
+    return Reply(json_body(tokens))
+
+
+async def decode_ids(call: Call) -> Reply:
+    """The text of each list of token ids; one list of ids counts as a list of one."""
+    request = decode(call.body, DecodeRequest)
+    rows = _rows(request.ids)
+    for index, row in enumerate(rows):
+        if not row:
+            raise EmptyInput(f"ids {index} is empty")
+    engine = call.models.choose(request.model).engine
+    return Reply(json_body(await engine.decode(rows, skip_special=request.skip_special_tokens)))
+
+
+async def rerank(call: Call) -> Reply:
+    """Answers in TEI's shapes, its errors included."""
+    return await answered(_rerank, error_reply, call)
+
+
+async def _rerank(call: Call) -> Reply:
+    request = decode(call.body, RerankRequest)
+    call.models.rerank(request.query, request.texts)
+
+
+async def ping(call: Call) -> Reply:
+    """An empty body, as SageMaker asks."""
+    call.models.check_ready()
+    return Reply(b"", content_type=b"text/plain")
+
+
+def _refusing(reason: str) -> Handler:
+    async def refuse(call: Call) -> Reply:
+        decode(call.body, dict)
+        raise TaskNotServed(reason)
+
+    return refuse
+
+
+def _listed(inputs: str | list[str]) -> list[str]:
+    return [inputs] if isinstance(inputs, str) else inputs
+
+
+def _rows(ids: list[int | list[int]]) -> list[list[int]]:
+    rows = [each for each in ids if isinstance(each, list)]
+    if rows and len(rows) < len(ids):
+        raise InvalidRequest("ids has token ids and lists of token ids side by side")
+    return rows or [[each for each in ids if isinstance(each, int)]]
+
+
+def _input_type(prompt_name: str | None, choice: Choice) -> InputType:
+    if prompt_name is None:
+        return choice.input_type or "document"
+    if prompt_name not in PROMPTS:
+        raise InvalidRequest(f"prompt_name {prompt_name!r} is not one of {', '.join(PROMPTS)}")
+    return PROMPTS[prompt_name]
+
+
+async def _read(
+    texts: list[str], reading: Reading, choice: Choice, dimensions: int | None = None
+) -> Embedded:
+    return await choice.engine.embed(
+        texts,
+        _input_type(reading.prompt_name, choice),
+        truncate=reading.truncate is not False,
+        keep="end" if reading.truncation_direction in ("left", "Left") else "beginning",
+        dimensions=dimensions,
+    )
+
+
+def _headers(texts: list[str], embedded: Embedded, started: float) -> Headers:
+    """TEI's, times in whole milliseconds, and the count of texts that were cut."""
+    total = _milliseconds(now() - started)
+    times = embedded.times
+    return [
+        truncated_header(len(embedded.truncated)),
+        (b"x-compute-type", b"cpu"),
+        (b"x-compute-time", total),
+        (b"x-compute-characters", b"%d" % sum(map(len, texts))),
+        (b"x-compute-tokens", b"%d" % embedded.tokens),
+        (b"x-total-time", total),
+        (b"x-tokenization-time", _milliseconds(times.tokenize_s)),
+        (b"x-queue-time", _milliseconds(times.queue_s)),
+        (b"x-inference-time", _milliseconds(times.infer_s)),
+    ]
+
+
+def _milliseconds(seconds: float) -> bytes:
+    return b"%d" % (seconds * 1000)
+
+
+def error_reply(error: ServerError) -> Reply:
+    kind = next(KIND[base] for base in type(error).__mro__ if base in KIND)
+    body = json_body({"error": error.message, "error_type": kind})
+    return Reply(body, status_of(error, STATUS), headers_of(error))
+
+
+TEI = Dialect("TEI", error_reply, Error)
+EMBED = Operation(
+    TEI,
+    "POST",
+    "/embed",
+    embed,
+    "Vectors of texts",
+    needs="embed",
+    request=(EmbedRequest,),
+    response=(list[list[float]],),
+)
+RERANK = Operation(
+    TEI,
+    "POST",
+    "/rerank",
+    rerank,
+    "Refused: no reranker is loaded",
+    needs="embed",
+    request=(RerankRequest,),
+    response=(Error,),
+    status=424,
+)
+
+
+def info(models: ModelRegistry, config: Config, version: str) -> dict[str, Any]:
+    """TEI's keys, and this server's own beside them."""
+    manifest = models.default.manifest
+    return {
+        "model_id": manifest.model_id,
+        "model_sha": manifest.revision,
+        "model_dtype": manifest.precision,
+        "served_model_name": models.alias or manifest.model_id,
+        "model_type": {"embedding": {"pooling": manifest.pooling}},
+        "max_concurrent_requests": None,
+        "max_input_length": manifest.text.max_tokens,
+        "max_batch_tokens": config.batch_tokens,
+        "max_batch_requests": None,
+        "max_client_batch_size": config.max_texts,
+        "auto_truncate": True,
+        "tokenization_workers": 1,
+        "version": version,
+        "sha": None,
+        "docker_label": None,
+        "dimension": manifest.dimension,
+        "normalized": manifest.normalized,
+        "fingerprint": manifest.fingerprint,
+        "query_instruction": manifest.text.query_instruction,
+        "agreement_with_float32": msgspec.to_builtins(manifest.agreement),
+    }

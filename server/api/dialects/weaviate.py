@@ -1,0 +1,164 @@
+"""The container that Weaviate's text2vec-transformers module asks for vectors."""
+
+from functools import partial
+from typing import Any, Literal, cast
+
+import msgspec
+import orjson
+
+from server.api.endpoint import (
+    Call,
+    Reply,
+    decode,
+    headers_of,
+    json_body,
+    status_of,
+    truncated_header,
+)
+from server.api.operation import Dialect, Operation
+from server.errors import InvalidRequest, ServerError
+from server.inference.manifest import Manifest
+from server.types import InputType
+
+TASKS: dict[str | None, InputType] = {"query": "query", "passage": "document"}
+# What Weaviate calls differently.
+POOLING = {"mean": "masked_mean"}
+UNSAID = "masked_mean"
+
+
+class VectorConfig(msgspec.Struct):
+    """pooling_strategy: empty, Weaviate's default, or the model's own."""
+
+    pooling_strategy: str | None = None
+    task_type: Literal["query", "passage"] | None = None
+    dimensions: int | None = None
+
+
+class VectorRequest(msgspec.Struct):
+    """Either text or texts."""
+
+    text: str | None = None
+    texts: list[str] | None = None
+    config: VectorConfig | None = None
+
+
+class VectorReply(msgspec.Struct):
+    text: str
+    vector: list[float]
+    dim: int
+
+
+class VectorsReply(msgspec.Struct):
+    vectors: list[list[float]]
+    dims: int
+
+
+class Meta(msgspec.Struct):
+    """Shown by Weaviate as it is; no key has a meaning to it."""
+
+    model: str
+    revision: str
+    model_type: str
+    pooling_strategy: str
+    dimensions: int
+    max_tokens: int
+    normalized: bool
+    precision: str
+    fingerprint: str
+
+
+class Error(msgspec.Struct):
+    error: str
+
+
+def operations() -> list[Operation]:
+    get = partial(Operation, WEAVIATE, "GET")
+    probe = partial(get, needs="nothing", status=204)
+    vectors_on = partial(
+        Operation,
+        WEAVIATE,
+        "POST",
+        handler=vectors,
+        summary="Vector of a text",
+        needs="embed",
+        request=(VectorRequest,),
+        response=(VectorReply, VectorsReply),
+        # Weaviate's client sends no content-type.
+        any_type=True,
+    )
+    return [
+        vectors_on("/vectors"),
+        vectors_on("/vectors/"),
+        get("/meta", meta, "What the first model is", "key", response=(Meta,)),
+        probe("/.well-known/live", live, "Whether the process answers"),
+        probe("/.well-known/ready", ready, "Whether new requests are taken"),
+    ]
+
+
+async def vectors(call: Call) -> Reply:
+    """By the first model: the request cannot name one."""
+    request = decode(call.body, VectorRequest)
+    config = request.config or VectorConfig()
+    choice = call.models.choose("")
+    _check_pooling(choice.engine.manifest, config.pooling_strategy)
+    if (request.text is None) == (request.texts is None):
+        raise InvalidRequest('exactly one of "text" and "texts" is needed')
+    texts = [request.text] if request.texts is None else request.texts
+    embedded = await choice.engine.embed(
+        cast(list[str], texts),
+        TASKS.get(config.task_type, "document"),
+        dimensions=config.dimensions,
+    )
+    width = embedded.vectors.shape[1]
+    body: dict[str, Any] = {"vectors": embedded.vectors, "dims": width}
+    if request.texts is None:
+        body = {"text": request.text, "vector": embedded.vectors[0], "dim": width}
+    headers = [truncated_header(len(embedded.truncated))]
+    return Reply(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), headers=headers)
+
+
+def _check_pooling(manifest: Manifest, asked: str | None) -> None:
+    own = _pooling(manifest)
+    # The first is what Weaviate sends where a collection says nothing: the model knows better then.
+    if asked not in (UNSAID, own, "", None):
+        raise InvalidRequest(
+            f"pooling_strategy {asked!r} is not available: {manifest.model_id} has {own!r}; set"
+            f' "poolingStrategy": "{own}" in the collection\'s text2vec-transformers settings'
+        )
+
+
+def _pooling(manifest: Manifest) -> str:
+    return POOLING.get(manifest.pooling, manifest.pooling)
+
+
+async def meta(call: Call) -> Reply:
+    manifest = call.models.default.manifest
+    found = Meta(
+        model=manifest.model_id,
+        revision=manifest.revision,
+        model_type=manifest.family,
+        pooling_strategy=_pooling(manifest),
+        dimensions=manifest.dimension,
+        max_tokens=manifest.text.max_tokens,
+        normalized=manifest.normalized,
+        precision=manifest.precision,
+        fingerprint=manifest.fingerprint,
+    )
+    return Reply(json_body(found))
+
+
+async def live(_: Call) -> Reply:
+    return Reply(b"", 204)
+
+
+async def ready(call: Call) -> Reply:
+    call.models.check_ready()
+    return Reply(b"", 204)
+
+
+def error_reply(error: ServerError) -> Reply:
+    """The native statuses: Weaviate tells 200 from all others, and shows the status and the sentence."""
+    return Reply(json_body(Error(error.message)), status_of(error), headers_of(error))
+
+
+WEAVIATE = Dialect("Weaviate", error_reply, Error)

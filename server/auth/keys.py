@@ -1,0 +1,221 @@
+"""Named keys in a file: one JSON object a line, which holds a key's SHA-256 and never the key.
+
+A key has 256 random bits, so a plain hash of it cannot be turned back, and needs neither salt nor
+stretching. Who may do what with a key is decided in `api/access`.
+"""
+
+import hashlib
+import hmac
+import math
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import msgspec
+
+from server.auth.quota import ANY, Quota
+from server.errors import BadSettings
+
+Scope = Literal["embed", "search", "write", "admin", "metrics"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
+PREFIX = "ink_"
+SECRET_BYTES = 32
+NAME = re.compile(r"[\w.-]{1,64}")
+DAY_S = 86_400
+EPOCH = date(1970, 1, 1)
+
+PerMinute = Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
+
+
+class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One line of the file. expires: the last day on which it holds, in UTC."""
+
+    name: Annotated[str, msgspec.Meta(pattern=f"^{NAME.pattern}$")]
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    scopes: Sequence[Scope]
+    expires: date | None = None
+    requests_per_minute: PerMinute | None = None
+    tokens_per_minute: PerMinute | None = None
+
+    @property
+    def quota(self) -> Quota:
+        return Quota(self.requests_per_minute, self.tokens_per_minute)
+
+    def expired(self, wall_s: float) -> bool:
+        """wall_s: seconds since 1970."""
+        return wall_s >= self.ends_s
+
+    @property
+    def ends_s(self) -> float:
+        """The first second in which it holds no more, since 1970."""
+        if self.expires is None:
+            return math.inf
+        return DAY_S * ((self.expires - EPOCH).days + 1)
+
+
+class Keys:
+    """All keys of a file as they were at one time."""
+
+    def __init__(self, keys: Iterable[Key]) -> None:
+        self._keys = [(bytes.fromhex(key.sha256), key) for key in keys]
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __iter__(self) -> Iterator[Key]:
+        return (key for _, key in self._keys)
+
+    def find(self, secret: bytes) -> Key | None:
+        """Takes as long for one key as for another, and for none of them."""
+        digest = hashlib.sha256(secret).digest()
+        found = None
+        for known, key in self._keys:
+            if hmac.compare_digest(known, digest):
+                found = key
+        return found
+
+
+def new_key(
+    name: str, scopes: str, expires: str | None = None, quota: Quota = ANY
+) -> tuple[str, Key]:
+    """A secret, which is nowhere else, and its entry; raises BadSettings.
+
+    scopes: with commas between them. expires: YYYY-MM-DD.
+    """
+    secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+    digest = hashlib.sha256(secret.encode()).hexdigest()
+    if not NAME.fullmatch(name):
+        raise BadSettings(
+            f"name {name!r} is not 1 to 64 letters, digits, dots, - and _",
+            f"名称 {name!r} 应为 1 到 64 个字母、数字、汉字、点、- 或 _",
+        )
+    day = None if expires is None else _day(expires)
+    return secret, Key(name, digest, _scopes(scopes), day, quota.requests, quota.tokens)
+
+
+def _scopes(text: str) -> list[Scope]:
+    asked = [each.strip() for each in text.split(",")]
+    for each in asked:
+        if each not in SCOPES:
+            raise BadSettings(
+                f"scope {each!r} is not one of {', '.join(SCOPES)}",
+                f"权限 {each!r} 不在 {'、'.join(SCOPES)} 之中",
+            )
+    return [each for each in SCOPES if each in asked]
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise BadSettings(
+            f"expires {text!r} is not a day written YYYY-MM-DD",
+            f"到期日 {text!r} 不是 YYYY-MM-DD 形式的日期",
+        ) from None
+
+
+# --- the file -------------------------------------------------------------------------------------
+
+
+def read_keys(path: Path) -> list[Key]:
+    """Raises BadSettings where the file cannot be read or a line is no key."""
+    keys: dict[str, Key] = {}
+    for number, line in enumerate(_lines(path), 1):
+        if (key := _parse(path, number, line)) is None:
+            continue
+        if key.name in keys:
+            raise BadSettings(
+                f"keys file {path}, line {number}: there is a key {key.name!r} already",
+                f"密钥文件 {path} 第 {number} 行：已有名为 {key.name!r} 的密钥",
+            )
+        keys[key.name] = key
+    return list(keys.values())
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise BadSettings(
+            f"keys file {path} cannot be read: {why}; `python -m server key new` makes one",
+            f"无法读取密钥文件 {path}：{why}；可用 `python -m server key new` 创建",
+        ) from None
+    except UnicodeDecodeError:
+        raise BadSettings(
+            f"keys file {path} is not UTF-8 text", f"密钥文件 {path} 不是 UTF-8 文本"
+        ) from None
+
+
+def _parse(path: Path, number: int, line: str) -> Key | None:
+    """The key of a line; None for an empty line and a comment."""
+    if not line.strip() or line.startswith("#"):
+        return None
+    try:
+        return msgspec.json.decode(line, type=Key)
+    except msgspec.DecodeError as error:
+        raise BadSettings(
+            f"keys file {path}, line {number}: {error}",
+            f"密钥文件 {path} 第 {number} 行有误：{error}",
+        ) from None
+
+
+def add_key(path: Path, key: Key) -> None:
+    """Append it, to a new file if there is none; raises BadSettings."""
+    lines = _lines(path) if path.exists() else []
+    if lines and any(known.name == key.name for known in read_keys(path)):
+        raise BadSettings(
+            f"there is a key {key.name!r} in {path} already; remove it first, or choose another name",
+            f"{path} 中已有名为 {key.name!r} 的密钥；请先删除它，或换一个名称",
+        )
+    _write(path, [*lines, msgspec.json.encode(key).decode()])
+
+
+def remove_key(path: Path, name: str) -> None:
+    """Take its line out and leave the others as they are; raises BadSettings."""
+    keys = read_keys(path)
+    if name not in (key.name for key in keys):
+        names = ", ".join(key.name for key in keys) or "none 无"
+        raise BadSettings(
+            f"there is no key {name!r} in {path}; it has {names}",
+            f"{path} 中没有名为 {name!r} 的密钥；现有：{names}",
+        )
+    kept = []
+    for number, line in enumerate(_lines(path), 1):
+        key = _parse(path, number, line)
+        if key is None or key.name != name:
+            kept.append(line)
+    _write(path, kept)
+
+
+def _write(path: Path, lines: Sequence[str]) -> None:
+    """Whole or not at all; a file that is there keeps its owner and its mode."""
+    # A link stays one.
+    path = path.resolve()
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        with os.fdopen(
+            os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w"
+        ) as file:
+            if path.exists():
+                found = path.stat()
+                os.fchmod(file.fileno(), found.st_mode & 0o777)
+                # So that a key that root makes can be read by the server's user.
+                with suppress(PermissionError):
+                    os.fchown(file.fileno(), found.st_uid, found.st_gid)
+            file.write("".join(f"{line}\n" for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink()
+        why = os.strerror(error.errno or 0)
+        raise BadSettings(
+            f"keys file {path} cannot be written: {why}", f"无法写入密钥文件 {path}：{why}"
+        ) from None

@@ -1,0 +1,78 @@
+"""Documents into parts, and parts into vectors: what a collection stores for each document."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from server.collections.chunking import chunk
+from server.inference.engine import Engine
+from server.store.records import ChunkRules, Document, Span
+from server.types import Vectors
+
+# Texts handed to the engine at once, two such portions at a time: the lanes never run dry.
+PORTION_TEXTS = 256
+PORTIONS_AT_ONCE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A document, its parts, and what is embedded for each."""
+
+    document: Document
+    spans: Sequence[Span]
+    texts: Sequence[str]
+
+
+async def cut(documents: Sequence[Document], rules: ChunkRules | None, engine: Engine) -> list[Cut]:
+    """Each document in parts of so many tokens of the engine's model; None does not cut."""
+    # Where no text can be too long, there is nothing to count: a token has a character at least.
+    if rules is None or all(
+        len(document.text) + len(document.title or "") < rules.size for document in documents
+    ):
+        return [_whole(document) for document in documents]
+    return await asyncio.to_thread(
+        lambda: [_in_parts(document, rules, engine.count_tokens) for document in documents]
+    )
+
+
+async def embed(texts: Sequence[str], engine: Engine) -> Vectors:
+    """Any number of texts as documents: float32 (B, D). Raises what `Engine.embed` raises."""
+    limit = asyncio.Semaphore(PORTIONS_AT_ONCE)
+    size = min(PORTION_TEXTS, engine.max_texts)
+
+    async def portion(begin: int) -> Vectors:
+        async with limit:
+            return (await engine.embed(texts[begin : begin + size])).vectors
+
+    tasks = [asyncio.ensure_future(portion(begin)) for begin in range(0, len(texts), size)]
+    try:
+        return np.concatenate(await asyncio.gather(*tasks))
+    finally:
+        # One that failed, or a caller that left, makes the others pointless.
+        for task in tasks:
+            task.cancel()
+
+
+def _whole(document: Document) -> Cut:
+    return Cut(document, [Span(0, len(document.text))], [_titled(document.title, document.text)])
+
+
+def _in_parts(
+    document: Document, rules: ChunkRules, count: Callable[[Sequence[str]], list[int]]
+) -> Cut:
+    """The title stands before every part, and takes at most half of its room."""
+    if document.title:
+        title = count([document.title])[0]
+        size = max(rules.size - title, rules.size // 2, 1)
+        rules = ChunkRules(size, min(rules.overlap, size // 2))
+    spans = chunk(document.text, rules, count)
+    if len(spans) == 1:
+        return _whole(document)
+    texts = [_titled(document.title, document.text[begin:end]) for begin, end in spans]
+    return Cut(document, spans, texts)
+
+
+def _titled(title: str | None, text: str) -> str:
+    return f"{title}\n{text}" if title else text

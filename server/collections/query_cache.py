@@ -1,0 +1,110 @@
+"""Vectors of search queries, remembered: people and dashboards ask the same things again.
+
+A query that is being computed is not computed a second time, and the most recently used vectors
+stay, within a bound in bytes.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+
+from server.inference.engine import Engine
+from server.telemetry.metrics import Metrics
+from server.types import Vectors
+
+# What Python needs beside a vector's and a text's own bytes, for one entry.
+ENTRY_BYTES = 300
+
+
+# Every model makes another vector of a text.
+Key = tuple[Engine, str]
+
+
+class QueryVectors:
+    """Lives on the engines' loop."""
+
+    def __init__(self, max_bytes: int, metrics: Metrics) -> None:
+        self._max_bytes = max_bytes
+        self._metrics = metrics
+        self._held: OrderedDict[Key, Vectors] = OrderedDict()
+        self._bytes = 0
+        self._coming: dict[Key, asyncio.Future[Vectors]] = {}
+        metrics.query_cache_bytes.set_function(lambda: self._bytes)
+
+    async def of(self, texts: Sequence[str], engine: Engine) -> Vectors:
+        """Embed `texts` as queries: float32 (B, D). Raises what `Engine.embed` raises."""
+        if len(texts) == 1:
+            return (await self._one((engine, texts[0])))[None]
+        keys = [(engine, text) for text in texts]
+        known = self._held.keys() | self._coming.keys()
+        new = [key for key in dict.fromkeys(keys) if key not in known]
+        if len(new) < 2:
+            return np.stack([await self._one(key) for key in keys])
+        # One job for what is new; the others are remembered or on their way.
+        embedded = await engine.embed([text for _, text in new], "query")
+        fresh = dict(zip(new, embedded.vectors, strict=True))
+        for key, vector in fresh.items():
+            self._remember(key, vector)
+        self._metrics.query_cache.labels("miss").inc(len(new))
+        return np.stack([fresh[key] if key in fresh else await self._one(key) for key in keys])
+
+    async def _one(self, key: Key) -> Vectors:
+        counted = self._metrics.query_cache.labels
+        while True:
+            held = self._held.get(key)
+            if held is not None:
+                self._held.move_to_end(key)
+                counted("hit").inc()
+                return held
+            coming = self._coming.get(key)
+            if coming is None:
+                counted("miss").inc()
+                return await self._compute(key)
+            # subtle: not the future itself, because who leaves while waiting for it would cancel it.
+            await asyncio.wait([coming])
+            if not coming.cancelled():
+                counted("shared").inc()
+                return coming.result()
+            # Who was computing it has left; the first to wake up takes over.
+
+    async def _compute(self, key: Key) -> Vectors:
+        engine, text = key
+        coming = self._coming[key] = asyncio.get_running_loop().create_future()
+        try:
+            vector: Vectors = (await engine.embed([text], "query")).vectors[0]
+        except asyncio.CancelledError:
+            coming.cancel()
+            raise
+        except Exception as error:
+            coming.set_exception(error)
+            # Seen, also where nobody else waits for it.
+            coming.exception()
+            raise
+        else:
+            coming.set_result(vector)
+            self._remember(key, vector)
+            return vector
+        finally:
+            del self._coming[key]
+
+    def forget_retired(self) -> None:
+        """Forget vectors of models that are no longer served, and with them the models."""
+        for key in [key for key in self._held if key[0].retired]:
+            self._bytes -= _size(key, self._held.pop(key))
+
+    def _remember(self, key: Key, vector: Vectors) -> None:
+        size = _size(key, vector)
+        if size > self._max_bytes or key in self._held or key[0].retired:
+            return
+        # A row of a batch would keep the whole batch alive.
+        self._held[key] = vector.copy()
+        self._bytes += size
+        while self._bytes > self._max_bytes:
+            self._bytes -= _size(*self._held.popitem(last=False))
+
+
+def _size(key: Key, vector: Vectors) -> int:
+    # A character of a Python text takes up to four bytes.
+    return ENTRY_BYTES + 4 * len(key[1]) + vector.nbytes

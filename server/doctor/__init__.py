@@ -1,0 +1,1 @@
+"""The machine and the settings examined before, or while, a server runs."""

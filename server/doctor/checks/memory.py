@@ -1,0 +1,54 @@
+"""What a server with these settings needs of memory, an estimate, and what it may have."""
+
+from collections.abc import Iterator
+
+from server.doctor.facts import Facts
+from server.doctor.findings import MB, Finding, Level, Said
+
+# A server with bge-small-zh-v1.5 (24.9 MB of weights, held once for the lanes and once for the wide
+# session) has 181 MB idle and 214 MB after a minute of load on two lanes (2026-11-24, AVX512-VNNI).
+BASE_BYTES, LANE_BYTES = 131 * MB, 17 * MB
+# Of the 180 MB that each further process of --workers has, 145 are its own: the rest, mostly code of
+# libraries, is counted once.
+SHARED_BYTES = 35 * MB
+# With less of a limit than half as much again a long request or a compaction may meet it.
+ROOM = 1.5
+
+
+def memory_needed(facts: Facts) -> int:
+    """Bytes of all processes of a server with these settings under load; an estimate.
+
+    The first holds the collections and remembers queries; each holds all models and has its lanes.
+    """
+    copies = 2 if facts.wide_threads > 1 else 1
+    models = sum(artifact.bytes for artifact in facts.artifacts) * copies
+    each = BASE_BYTES + LANE_BYTES * facts.lanes + models
+    indexes = sum(held.index_bytes for held in facts.collections)
+    others = (facts.config.workers - 1) * (each - SHARED_BYTES)
+    return each + others + indexes + facts.config.query_cache_bytes
+
+
+def of_memory(facts: Facts) -> Iterator[Finding]:
+    need, limit = memory_needed(facts), facts.machine.memory_limit
+    # What a running server has is not available any more, and counts within its own limit.
+    available = None if facts.holder else facts.machine.memory_available
+    bounds = [bound for bound in (limit, available) if bound is not None]
+    least = min(bounds, default=None)
+    found = Said(
+        f"about {need // MB} MB needed; cgroup limit {_mb(limit, 'none')}, available"
+        f" {_mb(facts.machine.memory_available, 'not told')}",
+        f"约需 {need // MB} MB；cgroup 上限 {_mb(limit, '无')}，可用"
+        f" {_mb(facts.machine.memory_available, '未知')}",
+    )
+    level: Level = "ok"
+    if least is not None and least < need * ROOM:
+        level = "error" if least < need else "warning"
+    advice = Said(
+        f"allow {int(need * ROOM) // MB} MB, or serve fewer models, with fewer --lanes or --workers",
+        f"请允许使用 {int(need * ROOM) // MB} MB，或减少模型数、--lanes 或 --workers",
+    )
+    yield Finding(level, "memory", found, None if level == "ok" else advice)
+
+
+def _mb(bytes: int | None, otherwise: str) -> str:
+    return otherwise if bytes is None else f"{bytes // MB} MB"

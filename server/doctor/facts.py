@@ -1,0 +1,217 @@
+"""What there is to know before, and while, a server runs with these settings; `doctor` judges it.
+
+Nothing is written or taken: a running server goes on, and its data folder stays its own. Models are
+loaded as a server would load them, so this takes as much memory as one for a moment.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TypeVar
+
+import server
+from server.auth import audit
+from server.auth.keys import Key, read_keys
+from server.config import Config, ModelPlace
+from server.errors import BadArtifact, BadSettings, StartupError, StoreDamaged
+from server.inference.cpu_provenance import NOTE, Origin, agreement, origin_here, read_origins
+from server.inference.encoder import Model
+from server.inference.engine import lane_count, wide_threads
+from server.inference.manifest import MODEL_FILE, Quantization
+from server.net import unix_socket
+from server.net.certificates import Tls
+from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE
+from server.store.database import peek
+from server.store.folder import holder_of
+from server.store.maintenance import names
+from server.system.cpu import PROC
+from server.system.host import Disk, Listener, Machine, listeners, read_disk, read_machine
+
+T = TypeVar("T")
+
+# Where a clone has the exact packages; an installed copy has none.
+LOCK = Path(server.__file__).parents[1] / "locks" / "run.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A model that opened, and so has sound hashes and usable vectors; or why it did not.
+
+    bytes: of its weights. cosine: the least of its self-test.
+    """
+
+    place: ModelPlace
+    error: StartupError | None = None
+    model_id: str = ""
+    fingerprint: str = ""
+    bytes: int = 0
+    cosine: float = 0.0
+    quantization: Quantization | None = None
+    exported_on: str = ""
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A collection; agreement: of its machines' vectors with this one's, None where not known.
+
+    error: why it could not be looked at.
+    """
+
+    name: str
+    fingerprint: str = ""
+    agreement: float | None = None
+    index_bytes: int = 0
+    error: StartupError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    name: str
+    locked: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Who is let in and where, and who asked: each as a server would have it, or why it would not start.
+
+    keys: none also where no file is named. certificate_s: when it ends, in seconds since 1970, 0 where
+    clients refuse it; None without TLS. audit, socket: None where nothing is in the way. socket_taken:
+    whether a process listens there.
+    """
+
+    keys: tuple[Key, ...] | BadSettings = ()
+    certificate_s: float | BadSettings | None = None
+    audit: BadSettings | None = None
+    socket: BadSettings | None = None
+    socket_taken: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """config, lanes, wide_threads: of each process of a server. disk: or the error that hides it.
+
+    holder: process id and address of who uses the data folder, None for nobody. packages: whose
+    versions are not the locked ones; None without a lock.
+    """
+
+    config: Config
+    machine: Machine
+    lanes: int
+    wide_threads: int
+    disk: Disk | OSError
+    holder: str | None
+    artifacts: tuple[Artifact, ...]
+    collections: tuple[Held, ...]
+    listeners: tuple[Listener, ...]
+    packages: tuple[Package, ...] | None
+    admission: Admission
+
+
+def gather(config: Config, proc: Path = PROC, lock: Path = LOCK) -> Facts:
+    machine = read_machine(proc)  # before models are in its memory
+    artifacts = tuple(map(_artifact, config.model))
+    homes: list[Path] = []
+    try:
+        disk: Disk | OSError = read_disk(config.data, proc)
+        homes = [config.data / "collections" / name for name in names(config.data)]
+    except OSError as error:
+        disk = error
+    origins = {each.fingerprint: each.origin for each in artifacts if each.origin is not None}
+    return Facts(
+        config=config,
+        machine=machine,
+        lanes=lane_count(config),
+        wide_threads=wide_threads(config),
+        disk=disk,
+        holder=holder_of(config.data),
+        artifacts=artifacts,
+        collections=tuple(held for home in homes if (held := _held(home, origins)) is not None),
+        listeners=tuple(listeners(config.port, proc)) if config.port else (),
+        packages=tuple(_other_packages(lock)) if lock.exists() else None,
+        admission=_admission(config),
+    )
+
+
+def _admission(config: Config) -> Admission:
+    keys, written, socket = config.keys, config.audit, config.unix_socket
+    tls = _tried(lambda: Tls.of(config))
+    return Admission(
+        keys=() if keys is None else _tried(lambda: tuple(read_keys(keys))),
+        certificate_s=tls.expires_s if isinstance(tls, Tls) else tls,
+        audit=None if written is None else _tried(lambda: audit.check(written)),
+        socket=None if socket is None else _refused(lambda: unix_socket.claim(socket)),
+        socket_taken=socket is not None and unix_socket.is_listening(socket),
+    )
+
+
+def _refused(ask: Callable[[], object]) -> BadSettings | None:
+    found = _tried(ask)
+    return found if isinstance(found, BadSettings) else None
+
+
+def _tried(ask: Callable[[], T]) -> T | BadSettings:
+    try:
+        return ask()
+    except BadSettings as error:
+        return error
+
+
+def _artifact(place: ModelPlace) -> Artifact:
+    try:
+        model = Model(place.folder, name=place.name)
+    except BadArtifact as error:
+        return Artifact(place, error)
+    manifest = model.manifest
+    return Artifact(
+        place,
+        model_id=manifest.model_id,
+        fingerprint=manifest.fingerprint,
+        bytes=(place.folder / MODEL_FILE).stat().st_size,
+        cosine=model.self_test_cosine,
+        quantization=manifest.quantization,
+        exported_on=manifest.instruction_set,
+        origin=origin_here(model.self_test_vectors),
+    )
+
+
+def _held(home: Path, origins: Mapping[str, Origin]) -> Held | None:
+    """The collection of a folder, None where nothing was ever stored: the next start removes it.
+
+    origins: this machine, by the fingerprints of its models.
+    """
+    database, name = home / DATABASE_FILE, home.name
+    try:
+        if not peek(database, "SELECT name FROM sqlite_master LIMIT 1"):
+            return None
+        meta: dict[str, str] = dict(peek(database, "SELECT key, value FROM meta"))
+        snapshot = home / SNAPSHOT_FILE
+        index_bytes = snapshot.stat().st_size if snapshot.exists() else 0
+    except StartupError as error:
+        return Held(name, error=error)
+    except Exception as error:
+        # A file that is no collection's may hold anything.
+        said = f"{home}: {type(error).__name__}: {error}"
+        return Held(name, error=StoreDamaged(f"{said} (cannot be read)", f"{said}（无法读取）"))
+    fingerprint = str(meta.get("fingerprint", ""))
+    here = origins.get(fingerprint)
+    found = None if here is None else agreement(read_origins(meta.get(NOTE)), here)
+    return Held(name, fingerprint, found, index_bytes)
+
+
+def _other_packages(lock: Path) -> Iterator[Package]:
+    """Those that are installed in another version; what is missing is told by whoever imports it."""
+    locked: dict[str, list[str]] = {}
+    for name, version in re.findall(r"^([\w.-]+)==([\w.!+-]+)", lock.read_text("utf-8"), re.M):
+        # A package is there twice where one release does not run on every Python.
+        locked.setdefault(name, []).append(version)
+    for name, versions in locked.items():
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+        if found not in versions:
+            yield Package(name, " / ".join(versions), found)

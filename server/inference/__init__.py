@@ -1,0 +1,1 @@
+"""Texts to the outputs of a model: tokens, batches, lanes, ONNX Runtime."""

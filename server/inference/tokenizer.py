@@ -1,0 +1,232 @@
+"""Texts to token ids, exactly as sentence-transformers prepares them for the same model.
+
+What a text's tokens are, where they stand in it, and the text of token ids is told for callers who
+count and cut texts themselves.
+"""
+
+import os
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Literal
+
+# The lanes own the cores; the library's own thread pool would compete with them. Read at import.
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import msgspec
+import numpy as np
+import tokenizers
+
+from server.inference.fast_wordpiece import Pieces
+from server.inference.manifest import TextRules
+from server.types import Ids, InputType, Tokens
+
+# Texts of more characters than this per token of the maximum are first tried by their beginning: a
+# 10 MB text would otherwise cost seconds to keep 512 tokens of. Ordinary text has one to five.
+CHARACTERS_PER_TOKEN = 16
+# No more than so many such beginnings are ever read: past a thousand characters a token a text is
+# one endless word, which is one unknown token, at 0.4 s a megabyte.
+MOST_BEGINNINGS = 64
+
+# A lone text of so many characters keeps the interpreter lock: with 16 clients, waiting to get it back
+# from the lanes took longer than tokenising.
+QUICK_CHARACTERS = 256
+
+# What is left of a text that is too long.
+Kept = Literal["beginning", "end"]
+
+
+class Token(msgspec.Struct, frozen=True, gc=False):
+    """A token and where it stands; special tokens stand nowhere.
+
+    text: the characters that it covers, the name of a special token. start, stop: of those characters,
+    counted from the beginning of the instruction.
+    """
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
+class Tokenizer:
+    """Thread-safe: it holds no state besides the vocabulary."""
+
+    def __init__(self, tokenizer_json: str, rules: TextRules) -> None:
+        self.rules = rules
+        self._json = tokenizer_json
+        self._unlimited = tokenizers.Tokenizer.from_str(tokenizer_json)
+        self._unlimited.no_padding()
+        self._unlimited.no_truncation()
+        self._pieces = Pieces.of(msgspec.json.decode(tokenizer_json), self._read_piece)
+        self._before, self._after = self._special_around()
+        self._tokenizer = self._cutting("right")
+        self._long = CHARACTERS_PER_TOKEN * rules.max_tokens
+        self._instructions: dict[InputType, str] = {
+            "query": rules.query_instruction,
+            "document": rules.document_instruction,
+        }
+
+    def encode(
+        self, texts: Sequence[str], input_type: InputType = "document", keep: Kept = "beginning"
+    ) -> Tokens:
+        """Token ids of each text with the instruction of its kind, cut to the model's maximum.
+
+        keep: what is left of a text that is cut; of its end, the instruction is cut off first. The
+        Rust library releases the interpreter lock while it works. Raises UnicodeEncodeError for a
+        lone surrogate.
+        """
+        prepared = [self._prepared(text, input_type) for text in texts]
+        known = [self._from_pieces(text, keep) for text in prepared]
+        rest = [text for text, found in zip(prepared, known, strict=True) if found is None]
+        asked = iter(self._ask(rest, keep) if rest else ())
+        ids: list[Ids] = []
+        truncated = []
+        for index, found in enumerate(known):
+            row, cut = found or next(asked)
+            ids.append(np.array(row, dtype=np.int64))
+            if cut:
+                truncated.append(index)
+        return Tokens(ids, truncated)
+
+    def _from_pieces(self, text: str, keep: Kept) -> tuple[list[int], bool] | None:
+        """The token ids, and whether some were cut off; None if the library has to be asked."""
+        if self._pieces is None or len(text) > self._long:
+            return None
+        ids = self._pieces.ids(text)
+        if ids is None:
+            return None
+        room = self.rules.max_tokens - len(self._before) - len(self._after)
+        excess = len(ids) - room
+        if excess > 0:
+            ids = ids[:room] if keep == "beginning" else ids[excess:]
+        return [*self._before, *ids, *self._after], excess > 0
+
+    def _ask(self, texts: Sequence[str], keep: Kept) -> list[tuple[list[int], bool]]:
+        """The same, of prepared texts, by the library."""
+        tokenizer = self._tokenizer if keep == "beginning" else self._from_the_end
+        try:
+            read = [self._excerpt(t, tokenizer, keep) if len(t) > self._long else t for t in texts]
+            if len(read) == 1 and len(read[0]) <= QUICK_CHARACTERS:
+                encodings = [tokenizer.encode(read[0])]
+            else:
+                encodings = tokenizer.encode_batch_fast(read)
+        except TypeError:
+            # What the library says to a lone surrogate; Python's own error says it plainly.
+            "".join(texts).encode()
+            raise
+        full = self.rules.max_tokens
+        # subtle: .overflowing copies every cut-off piece, so only texts of full length are asked.
+        return [
+            (
+                encoding.ids,
+                len(excerpt) < len(text) or (len(encoding) == full and bool(encoding.overflowing)),
+            )
+            for text, excerpt, encoding in zip(texts, read, encodings, strict=True)
+        ]
+
+    def length(self, text: str, input_type: InputType) -> int:
+        """Tokens of a text as `encode` would read it without a maximum."""
+        prepared = self._prepared(text, input_type)
+        return len(self._unlimited.encode_batch_fast([prepared])[0])
+
+    def tokens(
+        self, texts: Sequence[str], input_type: InputType, *, special: bool = True
+    ) -> list[list[Token]]:
+        """The tokens that `encode` would read without a maximum, and where they stand.
+
+        special: with the special tokens around a text.
+        """
+        given = [self._instructions[input_type] + text for text in texts]
+        prepared = [self._prepared(text, input_type) for text in texts]
+        encodings = self._unlimited.encode_batch(prepared, add_special_tokens=special)
+        return [
+            _tokens(text, encoding, places_of(text, lower_case=self.rules.lower_case))
+            for text, encoding in zip(given, encodings, strict=True)
+        ]
+
+    def decode(self, ids: Sequence[Sequence[int]], *, skip_special: bool = True) -> list[str]:
+        """The text of each row of token ids; raises ValueError for one that is no token's."""
+        for row in ids:
+            for token in row:
+                if not 0 <= token < self._vocabulary_size:
+                    raise ValueError(
+                        f"{token} is no token id; the vocabulary has {self._vocabulary_size}"
+                    )
+        return self._unlimited.decode_batch(list(map(list, ids)), skip_special_tokens=skip_special)
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text as a whole, without special tokens and without a limit."""
+        prepared = [text.lower() for text in texts] if self.rules.lower_case else list(texts)
+        encodings = self._unlimited.encode_batch_fast(prepared, add_special_tokens=False)
+        return [len(encoding) for encoding in encodings]
+
+    def _cutting(self, direction: str) -> tokenizers.Tokenizer:
+        """The same with truncation, at the side that `direction` names."""
+        cutting = tokenizers.Tokenizer.from_str(self._json)
+        cutting.no_padding()
+        cutting.enable_truncation(self.rules.max_tokens, direction=direction)
+        return cutting
+
+    @cached_property
+    def _from_the_end(self) -> tokenizers.Tokenizer:
+        """Made on demand, because hardly anybody wants it."""
+        return self._cutting("left")
+
+    def _read_piece(self, text: str) -> list[int]:
+        return list(self._unlimited.encode(text, add_special_tokens=False).ids)
+
+    def _special_around(self) -> tuple[list[int], list[int]]:
+        """The special tokens before and after a text."""
+        plain, whole = self._read_piece("a"), self._unlimited.encode("a").ids
+        for begin in range(len(whole)):
+            if whole[begin : begin + len(plain)] == plain:
+                return whole[:begin], whole[begin + len(plain) :]
+        return [], []
+
+    @cached_property
+    def _vocabulary_size(self) -> int:
+        return self._unlimited.get_vocab_size()
+
+    def _prepared(self, text: str, input_type: InputType) -> str:
+        stripped = (self._instructions[input_type] + text).strip()
+        return stripped.lower() if self.rules.lower_case else stripped
+
+    def _excerpt(self, text: str, tokenizer: tokenizers.Tokenizer, keep: Kept) -> str:
+        """As much of a long text as decides the tokens that are kept.
+
+        A cut may change the tokens of the word it cuts, and no others; once two pieces of the
+        maximum's length have overflowed, that word is far from what is kept.
+        """
+        size, most = self._long, self._long * MOST_BEGINNINGS
+        while size < min(most, len(text)):
+            excerpt = text[:size] if keep == "beginning" else text[-size:]
+            if len(tokenizer.encode_batch_fast([excerpt])[0].overflowing) >= 2:
+                return excerpt
+            size *= 4
+        return text[:most] if keep == "beginning" else text[-most:]
+
+
+def places_of(text: str, *, lower_case: bool) -> Sequence[int]:
+    """Where each character of the prepared text stands in the given one, and where it ends."""
+    begin = len(text) - len(text.lstrip())
+    stripped = text.strip()
+    end = begin + len(stripped)
+    if not lower_case or len(stripped.lower()) == len(stripped):
+        return range(begin, end + 1)
+    # subtle: a capital I with a dot becomes two characters.
+    return [*(begin + at for at, one in enumerate(stripped) for _ in one.lower()), end]
+
+
+def _tokens(text: str, encoding: tokenizers.Encoding, places: Sequence[int]) -> list[Token]:
+    found = []
+    for token, name, special, (start, stop) in zip(
+        encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True
+    ):
+        if special:
+            found.append(Token(token, name, True, None, None))
+            continue
+        begin = places[start]
+        end = places[stop - 1] + 1 if stop > start else begin
+        found.append(Token(token, text[begin:end], False, begin, end))
+    return found

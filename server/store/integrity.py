@@ -1,0 +1,180 @@
+"""What is wrong with a collection's files: asked of every row, checksum and index.
+
+Opening the collection finds most of it too, but only what it happens to read.
+"""
+
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from server.errors import StoreDamaged, StoreError
+from server.store import Labels
+from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
+from server.store.documents import Documents, Unfinished
+from server.store.index import BadSnapshot, Index
+from server.store.records import Span
+
+ROWS = 1024
+# Of one kind; a damaged disk brings thousands.
+MOST_FAULTS = 20
+SAMPLE = 64
+# A compressed index compares less exactly.
+OWN_COSINE = 0.98
+
+
+class Fault(NamedTuple):
+    english: str
+    chinese: str
+
+
+def faults_of(home: Path) -> list[Fault]:
+    """Of the collection in the folder `home`, which nobody else uses, and of its index."""
+    try:
+        documents = Documents(home / DATABASE_FILE, None)
+    except Unfinished:
+        return []  # nothing was ever stored in it
+    except Exception as error:
+        return [_fault_of(error)]
+    with closing(documents):
+        faults = faults_in(documents)
+    # What is derived from a damaged database is no wonder.
+    return faults or _found(_of_index(home))
+
+
+def faults_in(documents: Documents) -> list[Fault]:
+    """Of a database."""
+    steps = (_of_file, _of_numbers, _of_documents, _of_vectors, _of_words)
+    return list(dict.fromkeys(fault for step in steps for fault in _found(step(documents))))
+
+
+def _found(faults: Iterator[Fault]) -> list[Fault]:
+    """Some of them, and what kept the others from being found."""
+    found: list[Fault] = []
+    try:
+        found += islice(faults, MOST_FAULTS)
+    except Exception as error:
+        # In a damaged file anything may be anywhere: a text that is none, a key that is missing.
+        found.append(_fault_of(error))
+    return found
+
+
+def _fault_of(error: Exception) -> Fault:
+    if isinstance(error, StoreError):
+        return Fault(error.english, error.chinese)
+    said = f"{type(error).__name__}: {error}"
+    return Fault(f"it cannot be read: {said}", f"无法读取：{said}")
+
+
+def _of_file(documents: Documents) -> Iterator[Fault]:
+    for said in documents.database.complaints():
+        yield Fault(f"SQLite finds: {said}", f"SQLite 检查：{said}")
+
+
+def _of_numbers(documents: Documents) -> Iterator[Fault]:
+    """Whether SQLite still knows which numbers and labels it has given."""
+    for table, column in (("documents", "number"), ("parts", "label")):
+        query = (
+            f"SELECT max({column}), (SELECT seq FROM sqlite_sequence WHERE name = ?) FROM {table}"
+        )
+        ((highest, given),) = documents.database.rows(query, (table,))
+        if highest is not None and (given is None or given < highest):
+            yield Fault(
+                f"{table} would get numbers that are in use: {given} is less than {highest}",
+                f"{table} 会得到已使用的编号：{given} 小于 {highest}",
+            )
+
+
+def _of_documents(documents: Documents) -> Iterator[Fault]:
+    """Their checksums, and whether their parts lie inside them."""
+    query = "SELECT number FROM documents WHERE number > ? ORDER BY number LIMIT ?"
+    after = 0
+    while numbers := [number for (number,) in documents.database.rows(query, (after, ROWS))]:
+        spans = spans_of(documents, after, numbers[-1])
+        for number in numbers:
+            try:
+                ((_, document),) = documents.page(number - 1, 1)
+            except StoreDamaged as error:
+                yield Fault(error.english, error.chinese)
+                continue
+            length, id = len(document.text), ascii(document.id)
+            if number not in spans:
+                yield Fault(f"document {id} has no part", f"文档 {id} 没有任何片段")
+            for _, (begin, end) in spans.get(number, []):
+                if not 0 <= begin <= end <= length:
+                    yield Fault(
+                        f"document {id}: part {begin} to {end} is outside its {length} characters",
+                        f"文档 {id}：片段 {begin} 至 {end} 超出其 {length} 个字符",
+                    )
+        after = numbers[-1]
+
+
+def spans_of(documents: Documents, after: int, last: int) -> dict[int, list[tuple[int, Span]]]:
+    """Labels and spans of the parts of documents with these numbers, by number, in order."""
+    rows = documents.database.rows(
+        "SELECT document, label, begin, end FROM parts WHERE document > ? AND document <= ?"
+        " ORDER BY label",
+        (after, last),
+    )
+    found: dict[int, list[tuple[int, Span]]] = {}
+    for number, label, begin, end in rows:
+        found.setdefault(number, []).append((label, Span(begin, end)))
+    return found
+
+
+def _of_vectors(documents: Documents) -> Iterator[Fault]:
+    for labels in _batches(documents.labels()):
+        try:
+            documents.vectors(labels)
+        except StoreDamaged:
+            for place in range(len(labels)):
+                try:
+                    documents.vectors(labels[place : place + 1])
+                except StoreDamaged as error:
+                    yield Fault(error.english, error.chinese)
+
+
+def _of_words(documents: Documents) -> Iterator[Fault]:
+    parts, words = "SELECT label FROM parts", "SELECT rowid FROM words"
+    for query, english, chinese in (
+        (f"{parts} EXCEPT {words}", "is missing in the index of words", "不在词索引中"),
+        (f"{words} EXCEPT {parts}", "is in the index of words only", "仅存在于词索引中"),
+    ):
+        for (label,) in documents.database.rows(f"{query} LIMIT {MOST_FAULTS}"):
+            yield Fault(f"part {label} {english}", f"片段 {label} {chinese}")
+    with documents.transaction():
+        # Raises where the index of words is not what its texts make.
+        documents.database.writer.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+
+
+def _of_index(home: Path) -> Iterator[Fault]:
+    with closing(Documents(home / DATABASE_FILE, None)) as documents:
+        snapshot = home / SNAPSHOT_FILE
+        if snapshot.exists():
+            try:
+                Index.load(snapshot, documents.info.dimension, documents.identity)
+            except BadSnapshot as error:
+                yield Fault(
+                    f"{error}; no document is lost: the index has been made anew",
+                    f"{error}；文档没有丢失：索引已重建",
+                )
+    with closing(Collection(home)) as collection:
+        stored = collection.documents.labels()
+        if not np.array_equal(np.sort(collection.index.labels), stored):
+            yield Fault("the index has other labels than the database", "索引与数据库的标签不一致")
+            return
+        sample = stored[:: max(len(stored) // SAMPLE, 1)]
+        for label, vector in zip(sample, collection.documents.vectors(sample), strict=True):
+            hits = collection.index.search(vector[None], 1, np.array([label]))
+            if vector.any() and not (hits.labels[0] == label and hits.scores[0] > OWN_COSINE):
+                yield Fault(
+                    f"part {label} is not found by its own vector",
+                    f"用片段 {label} 自身的向量找不到它",
+                )
+
+
+def _batches(labels: Labels) -> Iterator[Labels]:
+    return (labels[start : start + ROWS] for start in range(0, len(labels), ROWS))

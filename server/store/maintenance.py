@@ -1,0 +1,167 @@
+"""Looks after collections on the disk: copies them, puts copies back, and examines them.
+
+None of it needs the model. A backup is taken beside a running server; the others lock the folder.
+"""
+
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+
+from server.errors import BadSettings, StoreDamaged, StoreError
+from server.store.collection import DATABASE_FILE
+from server.store.database import copy
+from server.store.documents import Documents
+from server.store.folder import COMPLETE, COPIED, NEXT, REMOVED, FolderLock, check_name
+from server.store.integrity import faults_in, faults_of
+from server.store.records import Listed
+
+
+def names(data: Path) -> list[str]:
+    """Of the collections in a data folder."""
+    found = sorted(path.parent.name for path in _home(data).glob(f"*/{DATABASE_FILE}"))
+    return [name for name in found if not name.startswith((NEXT, REMOVED))]
+
+
+def collections(data: Path, known: Mapping[str, str]) -> list[Listed]:
+    """All of the folder; known: ids of models by their fingerprint."""
+    found: list[Listed] = []
+    if not names(data):
+        return found
+    with closing(FolderLock(data, "")):
+        for name in names(data):
+            with closing(Documents(_home(data) / name / DATABASE_FILE, None)) as documents:
+                model = documents.info.fingerprint
+                found.append(Listed(name, documents.count(), known.get(model, model)))
+    return found
+
+
+def backup(data: Path, name: str, target: Path) -> int:
+    """Copy a collection into one file, which replaces another; returns its size in bytes."""
+    source = _existing(data, name)
+    if target.resolve().is_relative_to(_home(data).resolve()):
+        raise BadSettings(
+            f"{target} is inside {data}, where it would be lost with it; name a place elsewhere",
+            f"{target} 位于 {data} 之内，会随之丢失；请指定其他位置",
+        )
+    if not target.parent.is_dir() or target.is_dir():
+        raise BadSettings(
+            f"{target} cannot be written: it must be a file in a folder that exists",
+            f"{target} 无法写入：应为已有文件夹中的文件",
+        )
+    copy(source, target)
+    return target.stat().st_size
+
+
+def _home(data: Path) -> Path:
+    return data / "collections"
+
+
+def _existing(data: Path, name: str) -> Path:
+    found = names(data)
+    if name not in found:
+        raise BadSettings(
+            f"{data} has no collection {name}, only {', '.join(found) or 'none'}",
+            f"{data} 中没有集合 {name}，现有：{'、'.join(found) or '无'}",
+        )
+    return _home(data) / name / DATABASE_FILE
+
+
+# --- putting a copy back ------------------------------------------------------------------------------
+
+
+def restore(data: Path, file: Path, name: str | None, *, force: bool) -> Listed:
+    """Make a collection of a backup, under its own name or another.
+
+    force: whether one of that name gives way; it does so at once or not at all.
+    """
+    if name is not None:
+        check_name(name)
+    if not file.is_file():
+        raise BadSettings(f"there is no file {file}", f"文件 {file} 不存在")
+    with closing(FolderLock(data, "")):
+        home = _home(data)
+        # Named so that the next start sweeps away what an interruption leaves.
+        scratch = home / f"{REMOVED}{uuid.uuid4().hex}"
+        scratch.mkdir(parents=True)
+        try:
+            restored = _copied(file, scratch / DATABASE_FILE, name)
+            if restored.name in names(data) and not force:
+                raise BadSettings(
+                    f"{data} has a collection {restored.name} already: give --force to replace it,"
+                    " or another name with --collection",
+                    f"{data} 中已有集合 {restored.name}：如需替换请加 --force，"
+                    "或用 --collection 另取名称",
+                )
+            # subtle: in this order the collection is there after an interruption at any place: a
+            # complete successor takes an empty place when the folder is next opened. One that was
+            # being made by a reindex was of the documents that now go.
+            successor, place = home / f"{NEXT}{restored.name}", home / restored.name
+            _sweep_away(successor)
+            scratch.rename(successor)
+            _sweep_away(place)
+            successor.rename(place)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return restored
+
+
+def _copied(file: Path, copied: Path, name: str | None) -> Listed:
+    """Copy a backup, examine it and give it its name; raises BadSettings where it is none."""
+    try:
+        copy(file, copied)
+        documents = Documents(copied, None)
+    except Exception as error:
+        # Whatever an SQLite file of another program may lack.
+        if isinstance(error, StoreError) and not isinstance(error, StoreDamaged):
+            raise
+        why = str(error.__cause__ or error) or type(error).__name__
+        raise BadSettings(
+            f"{file} is no sound backup of a collection: {why}", f"{file} 不是完好的集合备份：{why}"
+        ) from error
+    with closing(documents):
+        if faults := faults_in(documents):
+            raise StoreDamaged(
+                f"{file} is damaged, {len(faults)} faults: {faults[0].english}",
+                f"{file} 已损坏，共 {len(faults)} 处：{faults[0].chinese}",
+            )
+        name = documents.info.name if name is None else name
+        with documents.transaction():
+            documents.note("name", name)
+            # A snapshot of the collection that it was cannot be taken for one of this.
+            documents.note("identity", str(uuid.uuid4()))
+            documents.note(COPIED, "0")
+            documents.note(COMPLETE, "yes")
+        found = Listed(name, documents.count(), documents.info.fingerprint)
+        documents.database.close_whole()
+    return found
+
+
+def _sweep_away(home: Path) -> None:
+    """Out of its place at once; then its files."""
+    if home.exists():
+        removed = home.with_name(f"{REMOVED}{uuid.uuid4().hex}")
+        home.rename(removed)
+        shutil.rmtree(removed, ignore_errors=True)
+
+
+# --- examining ----------------------------------------------------------------------------------------
+
+
+def check(data: Path, name: str | None, say: Callable[[str], object]) -> bool:
+    """Examine one collection or all, and say what was found; whether nothing is wrong."""
+    if name is not None:
+        _existing(data, name)
+    if not names(data):
+        say("没有集合 · no collections")
+        return True
+    sound = True
+    with closing(FolderLock(data, "")):
+        for each in names(data) if name is None else [name]:
+            faults = faults_of(_home(data) / each)
+            sound = sound and not faults
+            say(f"{each}: 发现 {len(faults)} 处问题 faults" if faults else f"{each}: 完好 sound")
+            for fault in faults:
+                say(f"  - {fault.chinese}\n    {fault.english}")
+    return sound

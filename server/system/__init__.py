@@ -1,0 +1,1 @@
+"""What the kernel and the supervisor tell: cores, memory, huge pages, host facts, readiness."""

@@ -1,0 +1,135 @@
+"""The description of the server is a valid one, is whole, and says what the code does."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from server.api import documents
+from server.api.openapi import COLLECTION, EXAMPLES, PARAMETERS, document, examples
+from server.api.operation import Operation
+from server.app import every_operation
+from server.config import Config
+from server.inference.encoder import Model
+from server.store.folder import NAME
+from server.telemetry.metrics import Metrics
+from tests.support.clients import ask, run
+
+OPERATIONS = every_operation(Config(), Metrics())
+DOCUMENT = document(OPERATIONS, "1")
+
+
+def described() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Every operation of the document: method, path and what is said of it."""
+    for path, methods in DOCUMENT["paths"].items():
+        for method, operation in methods.items():
+            yield method.upper(), path, operation
+
+
+def test_document_is_valid_openapi_3_1() -> None:
+    schemathesis = pytest.importorskip("schemathesis")
+    schema = schemathesis.openapi.from_dict(DOCUMENT)
+    schema.validate()
+    assert schema.specification.version == "3.1.0"
+    assert {operation.ok().label for operation in schema.get_all_operations()} == {
+        f"{method} {path}" for method, path, _ in described()
+    }
+
+
+def test_every_route_is_described_with_itself(toy_model: Model) -> None:
+    served = ask(toy_model, "GET", "/openapi.json").json()
+    routes = {(each.method, each.path.replace(":path}", "}")) for each in OPERATIONS}
+    assert routes == {(method, path) for method, path, _ in described()}
+    assert {path for _, path in routes} == set(served["paths"])
+    assert "/openapi.json" in served["paths"]
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda each: f"{each.method} {each.path}")
+def test_every_operation_says_what_it_takes_and_gives(operation: Operation) -> None:
+    path = operation.path.replace(":path}", "}")
+    said = DOCUMENT["paths"][path][operation.method.lower()]
+    assert said["summary"] and said["tags"] == [operation.dialect.name]
+    assert ("requestBody" in said) == (operation.method == "POST")
+    assert {str(operation.status), "503", "default"} <= set(said["responses"])
+    assert ({"413", "415", "429"} <= set(said["responses"])) == (operation.method == "POST")
+    for status, response in said["responses"].items():
+        empty = status == "204" and not operation.response
+        assert response["description"] and ("content" in response) != empty
+        assert ("retry-after" in response.get("headers", {})) == (status in ("429", "503"))
+    asks = operation.needs != "nothing"
+    assert ({"401", "403"} <= set(said["responses"])) == ("security" in said) == asks
+    if asks and operation.needs != "key":
+        assert f"Needs the scope `{operation.needs}`." in said["description"]
+    for parameter in said.get("parameters", []):
+        assert parameter["description"] and ("schema" in parameter) != ("content" in parameter)
+
+
+def test_operations_have_names_of_their_own() -> None:
+    names = [operation["operationId"] for _, _, operation in described()]
+    assert len(names) == len(set(names)) == len(OPERATIONS)
+    assert "post_v1_embeddings" in names
+
+
+def test_limits_of_parameters_are_those_of_the_code() -> None:
+    limit = PARAMETERS["limit"]["schema"]
+    assert (limit["minimum"], limit["maximum"]) == (1, documents.MAX_PAGE)
+    assert PARAMETERS["collection"]["schema"]["pattern"] == f"^{NAME.pattern}$"
+    named = {name for each in OPERATIONS for name in each.query}
+    assert named <= set(PARAMETERS)
+
+
+@pytest.mark.parametrize("name", ["limit", "after"])
+def test_parameters_take_their_limits_and_nothing_beyond(toy_model: Model, name: str) -> None:
+    schema = PARAMETERS[name]["schema"]
+
+    async def test(client: httpx.AsyncClient) -> None:
+        for value, status in (
+            (schema["minimum"], 200),
+            (schema["maximum"], 200),
+            (schema["default"], 200),
+            (schema["minimum"] - 1, 400),
+            (schema["maximum"] + 1, 400),
+            ("9" * 5000, 400),
+            ("", 400),
+            ("1.0", 400),
+            ("٣", 400),
+        ):
+            answer = await client.get("/documents", params={name: value})
+            assert answer.status_code == status, value
+
+    run(test, toy_model)
+
+
+def test_there_is_an_example_for_every_body() -> None:
+    for each in OPERATIONS:
+        assert not each.request or examples(each.path), each.path
+    assert EXAMPLES.keys() <= {each.path for each in OPERATIONS}
+
+
+def test_examples_work_in_their_order(toy_model: Model) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        paths = {(each.path, each.status) for each in OPERATIONS if each.method == "POST"}
+        inside = [path.removeprefix(COLLECTION) for path, _ in paths if COLLECTION in path]
+        statuses = dict(paths)
+        for prefix, places in (("", list(EXAMPLES)), (COLLECTION, inside)):
+            for place in (place for place in EXAMPLES if place in places):
+                path = prefix.format(collection="laws") + place
+                for name, body in EXAMPLES[place].items():
+                    answer = await client.post(path, json=body)
+                    assert answer.status_code == statuses[prefix + place], (path, name, answer.text)
+        filter = PARAMETERS["filter"]["content"]["application/json"]["example"]
+        page = await client.get("/documents", params={"filter": json.dumps(filter)})
+        assert [one["id"] for one in page.json()["documents"]] == ["a"]
+        one = await client.get(f"/documents/{PARAMETERS['id']['example']}")
+        assert one.json()["text"] == "人工智能正在改变世界。"
+
+    run(test, toy_model)
+
+
+def test_errors_of_both_forms_of_embed_are_described(toy_model: Model) -> None:
+    content = DOCUMENT["paths"]["/embed"]["post"]["responses"]["default"]["content"]
+    assert len(content["application/json"]["schema"]["anyOf"]) == 2
+    assert set(ask(toy_model, "POST", "/embed", {"inputs": [""]}).json()) == {"error", "error_type"}
+    assert set(ask(toy_model, "POST", "/embed", {"texts": [""]}).json()) == {"error"}

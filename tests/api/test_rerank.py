@@ -1,0 +1,103 @@
+"""Reranking in the form of Cohere and Jina: checked, then refused for want of a reranker."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+from server.inference.encoder import Model
+from tests.support.clients import ask, run
+
+PATHS = ("/rerank", "/v1/rerank", "/v2/rerank")
+by_path = pytest.mark.parametrize("path", PATHS)
+
+
+def refusal(response: httpx.Response, status: int) -> str:
+    """The sentence that Cohere's clients read as `message` and Jina's as `detail`."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert set(body) == {"message", "detail"}
+    assert body["message"] == body["detail"]
+    assert body["message"] and not body["message"].endswith(".")
+    return str(body["message"])
+
+
+@by_path
+def test_no_reranker_is_loaded_and_that_is_said(toy_model: Model, path: str) -> None:
+    bodies: list[dict[str, Any]] = [
+        {"query": "天气", "documents": ["晴", "雨"]},
+        {"query": "weather", "documents": [{"text": "sunny"}, "rain"], "top_n": 1},
+        {
+            "model": "rerank-v3.5",
+            "query": "天气",
+            "documents": ["晴"],
+            "top_n": None,
+            "return_documents": True,
+            "max_tokens_per_doc": 4096,
+        },
+    ]
+
+    async def test(client: httpx.AsyncClient) -> None:
+        for body in bodies:
+            assert "no reranker is loaded" in refusal(await client.post(path, json=body), 404)
+
+    run(test, toy_model)
+
+
+@by_path
+def test_wrong_requests_are_told_what_is_wrong(toy_model: Model, path: str) -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"documents": ["a"]}, "query"),
+        ({"query": 5, "documents": ["a"]}, "query"),
+        ({"query": "", "documents": ["a"]}, "query is empty"),
+        ({"query": "a", "documents": []}, "list is empty"),
+        ({"query": "a", "documents": ["b", ""]}, "text 1 is empty"),
+        ({"query": "a", "documents": [{"text": ""}]}, "text 0 is empty"),
+        ({"query": "a", "documents": [{"title": "b"}]}, "text"),
+        ({"query": "a", "documents": "b"}, "documents"),
+        ({"query": "a", "documents": ["b"], "top_n": 0}, "top_n"),
+        ({"query": "a", "documents": ["b"], "return_documents": "yes"}, "return_documents"),
+        ({"query": "a", "documents": ["b"] * 9}, "8 are allowed"),
+        ({"query": "a"}, "documents"),
+        ({}, "documents" if path == "/rerank" else "query"),
+    ]
+
+    async def test(client: httpx.AsyncClient) -> None:
+        for body, said in wrong:
+            assert said in refusal(await client.post(path, json=body), 400), body
+
+    run(test, toy_model, max_texts=8)
+
+
+@by_path
+def test_what_no_handler_sees_has_the_same_shape(toy_model: Model, path: str) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        refusal(await client.get(path), 405)
+        refusal(await client.post(path, content=b"{}"), 415)
+        headers = {"content-type": "application/json"}
+        refusal(await client.post(path, content=b"{", headers=headers), 400)
+        refusal(await client.post(path, json={"query": "a" * 5000}), 413)
+
+    run(test, toy_model, max_body_bytes=4000)
+
+
+def test_the_key_tells_whose_form_it_is(toy_model: Model) -> None:
+    tei = ask(toy_model, "POST", "/rerank", {"query": "天气", "texts": ["晴"]})
+    assert (tei.status_code, tei.json()["error_type"]) == (424, "Backend")
+    assert "no reranker is loaded" in tei.json()["error"]
+    both = {"query": "天气", "texts": ["晴"], "documents": ["晴"]}
+    said = refusal(ask(toy_model, "POST", "/rerank", both), 400)
+    assert '"documents"' in said and '"texts"' in said
+    # Elsewhere TEI's key is an unknown one.
+    refusal(ask(toy_model, "POST", "/v1/rerank", both), 404)
+
+
+def test_paths_are_described_with_their_bodies(toy_model: Model) -> None:
+    page = ask(toy_model, "GET", "/openapi.json").json()
+    for path in PATHS:
+        described = page["paths"][path]["post"]
+        assert described["requestBody"]["content"]["application/json"]["schema"]
+        assert described["responses"]["404"]["content"]["application/json"]["schema"]
+    shared = page["paths"]["/rerank"]["post"]["requestBody"]["content"]["application/json"]
+    assert len(shared["schema"]["anyOf"]) == 2

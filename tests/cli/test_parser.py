@@ -1,0 +1,305 @@
+"""The commands that index and search, and what all of them share, on the toy artifact."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server import VERSION
+from server.cli import ingest, parser
+from tests.support.commands import Commands, write_lines
+from tests.support.fakes import PATIENCE_S
+from tests.support.processes import ROOT, command, environment
+from tests.support.toys import toy_texts, write_toy_texts
+
+HAN = re.compile(r"[\u4e00-\u9fff]")
+SEED = (
+    "今天天气很好，适合出去郊游。",
+    "人工智能正在改变世界。",
+    "LangChain 是一个强大的大模型编排工具。",
+    "Python 是最受欢迎的编程语言之一。",
+    "深圳是一个高速发展的城市。",
+)
+
+
+def hits(run: Commands, *arguments: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(run("search", "--json", *arguments).out)["hits"]
+    return found
+
+
+def test_what_was_indexed_is_found(run: Commands, tmp_path: Path) -> None:
+    texts = toy_texts(80)
+    said = run("index", write_toy_texts(tmp_path / "texts.txt", 80)).out
+    assert "added 80, unchanged 0" in said and "已入库 80 条" in said
+
+    found = json.loads(run("search", texts[30], "--json", "--top-k", "2").out)
+    assert found["query"] == texts[30]
+    assert len(found["hits"]) == 2
+    assert set(found["hits"][0]) == {"id", "score", "text", "title", "metadata", "part"}
+    assert "相似度 similarity" in run("search", texts[30]).out
+
+
+def test_indexing_again_embeds_nothing(run: Commands, tmp_path: Path) -> None:
+    path = write_toy_texts(tmp_path / "texts.txt", 20)
+    run("index", path)
+    assert "added 0, unchanged 20" in run("index", path).out
+
+
+def test_the_conversation_of_the_tutorial(
+    shipped_artifact: Path, run: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INKWELL_MODEL", str(shipped_artifact))
+    run("index", write_lines(tmp_path / "docs.txt", SEED))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("AI 能做哪些事?\nexit\n"))
+    welcome, *shown = run("search").out.split("查询 query> ")
+    assert "5 条文档" in welcome and "5 documents" in welcome
+    assert (
+        "1. 相似度 similarity" in shown[0].splitlines()[0] and SEED[1] in shown[0].splitlines()[0]
+    )
+    assert shown[1].startswith("再见 · bye")
+
+
+def test_titles_metadata_and_formats_are_read(run: Commands, tmp_path: Path) -> None:
+    rows = ["text,title,year", "墨池,文房,2024", "砚台,,2020"]
+    run("index", write_lines(tmp_path / "rows.csv", rows))
+    (hit,) = hits(run, "墨池", "--mode", "lexical")
+    assert (hit["text"], hit["title"], hit["metadata"]) == ("墨池", "文房", {"year": "2024"})
+    lines = [json.dumps({"id": "a", "text": "毛笔", "metadata": {"year": 2024}})]
+    run("index", write_lines(tmp_path / "lines", lines), "--format", "jsonl")
+    (hit,) = hits(run, "x", "--filter", '{"year": {"$gte": 2000}}')
+    assert (hit["id"], hit["metadata"]) == ("a", {"year": 2024})
+
+
+def test_standard_input_is_read(run: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = io.TextIOWrapper(io.BytesIO("墨池\n砚台".encode("gb18030")), "ascii")
+    monkeypatch.setattr(sys, "stdin", given)
+    assert "added 2," in run("index", "-", "--encoding", "gb18030").out
+    assert {hit["text"] for hit in hits(run, "墨")} == {"墨池", "砚台"}
+
+
+def test_a_folder_is_read_file_by_file(run: Commands, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    write_lines(tmp_path / "notes" / "a.md", ["第一行", "第二行"])
+    assert "added 1," in run("index", tmp_path / "notes").out
+    assert hits(run, "x")[0]["text"].split() == ["第一行", "第二行"]
+
+
+def test_long_documents_are_cut_as_asked(run: Commands, tmp_path: Path) -> None:
+    long = write_lines(
+        tmp_path / "long.txt", ["".join(f"{place}是一句话。" for place in range(40))]
+    )
+    run("index", long, "--collection", "whole", "--chunk-tokens", "0")
+    assert hits(run, "x", "--collection", "whole")[0]["part"]["whole"]
+    run("index", long, "--collection", "cut")
+    assert not hits(run, "x", "--collection", "cut")[0]["part"]["whole"]
+    run("index", long, "--collection", "short", "--chunk-tokens", "20", "--chunk-overlap", "5")
+    part = hits(run, "x", "--collection", "short")[0]["part"]
+    assert part["end"] - part["begin"] <= 20
+
+
+def test_other_parts_than_the_collection_has_are_refused(run: Commands, tmp_path: Path) -> None:
+    path = write_toy_texts(tmp_path / "texts.txt", 5)
+    run("index", path, "--chunk-tokens", "20")
+    assert "unchanged 5" in run("index", path).out
+    assert "unchanged 5" in run("index", path, "--chunk-tokens", "20").out
+    said = run.refused("index", path, "--chunk-tokens", "30")
+    assert said.count("reindex --collection default --chunk-tokens 30") == 2
+    assert "20 tokens that overlap by 2" in said and "重叠 2 个" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--chunk-tokens", "7"), "7 is outside 8 to 62"),
+        (("--chunk-tokens", "63"), "63 is outside 8 to 62"),
+        (("--chunk-tokens", "20", "--chunk-overlap", "11"), "11 is outside 0 to 10"),
+        (("--chunk-overlap", "5"), "5 needs --chunk-tokens"),
+        (("--chunk-tokens", "0", "--chunk-overlap", "0"), "0 needs --chunk-tokens"),
+        (("--format", "docx"), "docx"),
+        (("--encoding", "nonsense"), "nonsense"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(
+    run: Commands, tmp_path: Path, flags: tuple[str, ...], words: str
+) -> None:
+    path = write_toy_texts(tmp_path / "texts.txt", 5)
+    assert words in run.refused("index", path, *flags)
+
+
+def test_collections_are_apart(run: Commands, tmp_path: Path) -> None:
+    run("index", write_toy_texts(tmp_path / "texts.txt", 5), "--collection", "other")
+    assert hits(run, "墨") == []
+    assert "other" in run.refused("search", "墨", "--collection", "missing")
+
+
+def test_prompt_of_an_empty_collection_says_what_to_do(run: Commands) -> None:
+    said = run("search").out
+    assert "python -m server index" in said and HAN.search(said)
+
+
+def test_file_that_is_not_there_is_named(run: Commands) -> None:
+    assert run.refused("index", "no-such-file.txt").count("no-such-file.txt") == 2
+
+
+def test_collection_of_another_model_is_refused(
+    run: Commands, tmp_path: Path, toy_artifact: Path
+) -> None:
+    path = write_toy_texts(tmp_path / "texts.txt", 5)
+    run("index", path)
+    database = run.data / "collections" / "default" / "documents.sqlite3"
+    content = database.read_bytes()
+    fingerprint = json.loads((toy_artifact / "manifest.json").read_bytes())["fingerprint"].encode()
+    assert content.count(fingerprint) == 1
+    database.write_bytes(content.replace(fingerprint, b"0" * len(fingerprint)))
+    for arguments in (("search", "墨"), ("index", str(path))):
+        said = run.refused(*arguments)
+        for word in ("0" * len(fingerprint), fingerprint.decode(), "reindex"):
+            assert said.count(word) == 2
+    assert len(hits(run, toy_texts(5)[0], "--mode", "lexical")) > 0
+    run("reindex")
+    assert len(hits(run, "墨")) == 3
+
+
+def test_query_that_is_no_text_is_the_callers_error(run: Commands, tmp_path: Path) -> None:
+    run("index", write_toy_texts(tmp_path / "texts.txt", 5))
+    said = run("search", "\udcff", status=1).err
+    assert "error 错误: a text is not valid Unicode" in said
+
+
+def test_filter_that_cannot_be_is_the_callers_error(run: Commands, tmp_path: Path) -> None:
+    run("index", write_toy_texts(tmp_path / "texts.txt", 5))
+    assert "$near" in run("search", "墨", "--filter", '{"a": {"$near": 1}}', status=1).err
+
+
+def test_interruption_ends_with_its_own_status(
+    run: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ingest, "index_documents", interrupted)
+    said = run("index", write_toy_texts(tmp_path / "texts.txt", 5), status=130)
+    assert said.err.endswith("stopped 已停止\n")
+
+
+def test_interrupted_index_says_what_is_stored_and_resumes(
+    run: Commands, toy_artifact: Path, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe.txt"
+    os.mkfifo(pipe)
+    texts = toy_texts(1000)
+    flags = ("--model", toy_artifact, "--data", run.data, "--lanes", "1")
+    process = subprocess.Popen(
+        command("index", pipe, *flags),
+        cwd=ROOT,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        # A shell that starts this in the background has SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    with pipe.open("w", encoding="utf-8") as file:
+        file.write("".join(f"{text}\n" for text in texts))
+        file.flush()
+        process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
+    found = re.search(r"holds ([\d,]+) documents now; run the same command again", said.decode())
+    assert found and "再次运行同一命令" in said.decode()
+    stored = int(found[1].replace(",", ""))
+    path = write_lines(tmp_path / "texts.txt", texts)
+    assert f"added {1000 - stored:,}, unchanged {stored:,}" in run("index", path).out
+
+
+def test_reader_that_has_had_enough_is_no_error(
+    run: Commands, toy_artifact: Path, tmp_path: Path
+) -> None:
+    run("index", write_toy_texts(tmp_path / "texts.txt", 300))
+    flags = ("--model", toy_artifact, "--data", run.data, "--lanes", "1")
+    process = subprocess.Popen(
+        command("export", "-", *flags),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(PATIENCE_S) == 1
+    assert b"Traceback" not in said and b"error" not in said.lower()
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "many", "1.5", "", "²"])
+def test_number_of_hits_is_above_zero(run: Commands, number: str) -> None:
+    check_usage(run, repr(number), "search", "墨", f"--top-k={number}")
+
+
+@pytest.mark.parametrize("given", ["[]", "{", "1", ""])
+def test_filter_is_a_json_object(run: Commands, given: str) -> None:
+    check_usage(run, repr(given), "search", "墨", f"--filter={given}")
+
+
+@pytest.mark.parametrize("number", ["-1", "many"])
+def test_tokens_of_parts_are_a_whole_number(run: Commands, number: str) -> None:
+    check_usage(run, repr(number), "index", "x", f"--chunk-tokens={number}")
+
+
+def check_usage(run: Commands, words: str, *arguments: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        run(*arguments)
+    assert end.value.code == 2
+    assert words in run.capsys.readouterr().err
+
+
+def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parser.main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"{VERSION}\n"
+
+
+def test_without_a_command_the_commands_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parser.main([])
+    assert end.value.code == 2
+    assert "COMMAND" in capsys.readouterr().err
+
+
+COMMANDS = (
+    "serve",
+    "index",
+    "search",
+    "export",
+    "import",
+    "backup",
+    "restore",
+    "check",
+    "reindex",
+    "collections",
+    "key",
+    "key new",
+    "key list",
+    "key remove",
+)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_every_command_is_in_both_languages(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        parser.main([*name.split(), "--help"])
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    options = re.split(r"\n  (?=\S)", said.partition("show this help message and exit")[2])
+    assert HAN.search(said.partition("options:")[0]), "what the command does"
+    for option in options[1:]:
+        assert HAN.search(option) and re.search(r" [a-z]{2,}", option), option

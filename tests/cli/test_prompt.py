@@ -1,0 +1,126 @@
+"""A conversation with the prompt: what is typed, what is shown."""
+
+import json
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from server.cli.prompt import NOT_TEXT, one_shot, run_prompt
+from server.errors import Overloaded, StoreError
+from server.store.records import Span
+from server.store.search import Hit, Mode
+
+HITS = [
+    Hit("墨", 0.8, "磨墨", None, {"类": "文房"}, Span(0, 2), True),
+    Hit("池", 0.48, "池塘\n与\x1b[2J鱼", None, {}, Span(0, 9), True),
+    Hit("砚", 0.36, "砚台", "文房\n四宝", {}, Span(10, 12), False),
+]
+
+
+def search(query: str) -> Sequence[Hit]:
+    if query == "full":
+        raise Overloaded("the queue is full", retry_after_s=1)
+    if query == "disk":
+        raise StoreError("the disk does not work", "磁盘读写失败")
+    return [] if query == "nothing" else HITS
+
+
+def typed(*answers: str | BaseException) -> Callable[[str], str]:
+    """An `input` that answers these, in order, and raises those that are exceptions."""
+    rest = list(answers)
+
+    def ask(question: str) -> str:
+        assert "查询" in question and "query" in question
+        answer = rest.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    return ask
+
+
+def talk(*answers: str | BaseException, count: int = 3, mode: Mode = "dense") -> list[str]:
+    said: list[str] = []
+    run_prompt(search, "main", count, mode, ask=typed(*answers), say=said.append)
+    return said
+
+
+def test_a_query_shows_the_hits() -> None:
+    welcome, table, bye = talk("墨", "exit")
+    assert "3 条文档" in welcome and "3 documents" in welcome
+    assert table.splitlines() == [
+        "1. 相似度 similarity 0.8000  磨墨",
+        "2. 相似度 similarity 0.4800  池塘 与 [2J鱼",
+        "3. 相似度 similarity 0.3600  文房 四宝 · 砚台",
+    ]
+    assert "再见" in bye
+
+
+@pytest.mark.parametrize("mode", ["lexical", "hybrid"])
+def test_only_cosines_are_called_similarities(mode: Mode) -> None:
+    assert talk("墨", "exit", mode=mode)[1].startswith("1. 得分 score 0.8000 ")
+
+
+@pytest.mark.parametrize(
+    "leave", ["exit", "quit", "退出", " EXIT ", EOFError(), KeyboardInterrupt()]
+)
+def test_ways_to_leave(leave: str | BaseException) -> None:
+    assert "bye" in talk(leave)[-1]
+
+
+def test_an_empty_query_asks_again() -> None:
+    assert len(talk("", "  ", "砚", "quit")) == 3
+
+
+def test_a_query_that_is_no_text_asks_again() -> None:
+    broken = UnicodeDecodeError("utf-8", b"\xe5", 0, 1, "unexpected end of data")
+    said = talk(broken, "\udce5", "笔", "quit")
+    assert said[1:3] == [NOT_TEXT, NOT_TEXT]
+    assert "磨墨" in said[3]
+
+
+def test_a_query_that_fails_does_not_end_the_conversation() -> None:
+    _, full, disk, table, _ = talk("full", "disk", "墨", "exit")
+    assert "the queue is full" in full
+    assert "the disk does not work" in disk and "磁盘读写失败" in disk
+    assert "磨墨" in table
+
+
+def test_a_query_without_hits_says_so() -> None:
+    assert "没有找到" in talk("nothing", "exit")[1]
+
+
+def test_an_empty_collection_says_how_to_index() -> None:
+    (said,) = talk(count=0)
+    assert "index FILE" in said and "没有文档" in said and "main" in said
+
+
+def shot(query: str, *, count: int = 3, as_json: bool = False) -> str:
+    said: list[str] = []
+    one_shot(search, "main", count, query, as_json=as_json, say=said.append)
+    return "\n".join(said)
+
+
+def test_one_shot_shows_the_hits() -> None:
+    assert shot("墨").splitlines()[0] == "1. 相似度 similarity 0.8000  磨墨"
+
+
+def test_one_shot_json_is_one_line_of_everything() -> None:
+    said = shot("砚", as_json=True)
+    assert "砚台" in said and "\n" not in said
+    reply = json.loads(said)
+    assert reply["query"] == "砚"
+    assert reply["hits"][2] == {
+        "id": "砚",
+        "score": 0.36,
+        "text": "砚台",
+        "title": "文房\n四宝",
+        "metadata": {},
+        "part": {"begin": 10, "end": 12, "whole": False},
+    }
+    assert [hit["metadata"] for hit in reply["hits"]] == [{"类": "文房"}, {}, {}]
+
+
+def test_one_shot_on_an_empty_collection() -> None:
+    assert "index FILE" in shot("墨", count=0)
+    assert json.loads(shot("墨", count=0, as_json=True)) == {"query": "墨", "hits": []}

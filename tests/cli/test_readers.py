@@ -1,0 +1,422 @@
+"""Real files of each format, as people have them, and each way in which they can be wrong."""
+
+import io
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.cli import readers
+from server.cli.readers import FORMATS, find_source, read_documents
+from server.errors import BadSettings
+from server.store.records import MAX_ID, Document, text_id
+
+Write = Callable[[str, bytes | str], str]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def written(name: str, content: bytes | str) -> str:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return str(path)
+
+    return written
+
+
+@pytest.fixture
+def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
+    def given(content: bytes) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), "ascii"))
+
+    return given
+
+
+def read(name: str, **options: Any) -> list[Document]:
+    return [document for document, _ in read_documents(find_source(name, **options))]
+
+
+def texts(name: str, **options: Any) -> list[str]:
+    return [document.text for document in read(name, **options)]
+
+
+def refusal(name: str, **options: Any) -> BadSettings:
+    """What reading comes to; both languages name the source."""
+    with pytest.raises(BadSettings) as raised:
+        read(name, **options)
+    assert any("一" <= character <= "龥" for character in raised.value.chinese)
+    return raised.value
+
+
+def wrong_line(name: str, line: int, **options: Any) -> str:
+    """Why this line is no document."""
+    error = refusal(name, **options)
+    english, chinese = f"{name}, line {line}: ", f"{name} 第 {line} 行："
+    assert error.english.startswith(english) and error.chinese.startswith(chinese)
+    return error.english.removeprefix(english)
+
+
+# --- a line a document ----------------------------------------------------------------------------------
+
+
+def test_each_line_of_a_text_file_is_a_document(write: Write) -> None:
+    found = read(write("a.txt", "民法典\n\n  \t\n 刑法 \nlast"))
+    assert found == [Document(text_id(text), text) for text in ("民法典", "刑法", "last")]
+
+
+def test_an_id_is_the_beginning_of_the_hash_of_the_text() -> None:
+    assert text_id("甲") == "33e3580c093111e1c4ca"
+
+
+def test_only_line_ends_end_a_line(write: Write) -> None:
+    name = write("a.txt", "a\u2028b\r\nc\x0bd\x0ce\x85f\rg\0h\n")
+    assert texts(name) == ["a\u2028b", "c\x0bd\x0ce\x85f", "g\0h"]
+
+
+@pytest.mark.parametrize("name", ["empty.txt", "empty.jsonl", "empty.md"])
+def test_an_empty_file_has_no_documents(write: Write, name: str) -> None:
+    assert read(write(name, "")) == read(write(name, "\n \n")) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        ("民法典\n😀\r\n".encode(), "utf-8"),
+        ("民法典\n😀\r\n".encode("utf-8-sig"), "UTF8"),
+        ("民法典\n😀\r\n".encode("gb18030"), "gb18030"),
+        ("民法典\n😀\r\n".encode("utf-16"), "utf-16"),
+    ],
+)
+@pytest.mark.parametrize("read_bytes", [1, 3, 1 << 16])
+def test_encodings_are_read_whatever_the_pieces(
+    write: Write, monkeypatch: pytest.MonkeyPatch, content: bytes, encoding: str, read_bytes: int
+) -> None:
+    monkeypatch.setattr(readers, "READ_BYTES", read_bytes)
+    assert texts(write("a.txt", content), encoding=encoding) == ["民法典", "😀"]
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "offset"),
+    [
+        ("民法典\n".encode() + b"\xff\n", "utf-8", 10),
+        ("\ufeff民".encode() + b"\xe6\xb0", "utf-8", 6),
+        ("民法典".encode("gb18030"), "utf-8", 0),
+        ("民".encode("gb18030") + b"\x81", "gb18030", 2),
+        (b"a\0b\0", "utf-16", 0),
+    ],
+)
+@pytest.mark.parametrize("read_bytes", [2, 1 << 16])
+@pytest.mark.parametrize("name", ["a.txt", "a.md"])
+def test_wrong_bytes_are_reported_with_their_place(
+    write: Write,
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes,
+    encoding: str,
+    offset: int,
+    read_bytes: int,
+    name: str,
+) -> None:
+    monkeypatch.setattr(readers, "READ_BYTES", read_bytes)
+    error = refusal(write(name, content), encoding=encoding)
+    assert f"{name} is not {encoding}: wrong bytes at offset {offset};" in error.english
+    assert f"偏移 {offset} " in error.chinese
+    assert "--encoding" in error.english and "--encoding" in error.chinese
+
+
+@pytest.mark.parametrize("encoding", ["nonsense", "base64"])
+def test_an_unknown_encoding_is_refused_before_anything_is_read(encoding: str) -> None:
+    with pytest.raises(BadSettings, match=encoding):
+        find_source("-", encoding=encoding)
+
+
+def test_an_encoding_that_makes_half_characters_is_refused(write: Write) -> None:
+    for name, content in (("a.txt", "甲"), ("a.csv", "text\n"), ("a.md", "")):
+        path = write(name, content + "\\ud800")
+        assert "lone surrogate" in refusal(path, encoding="unicode_escape").english
+
+
+def test_a_text_of_many_megabytes_is_a_document(write: Write) -> None:
+    text = "墨池 " * 1_000_000 + "end"
+    assert texts(write("a.txt", text)) == [text]
+    assert texts(write("a.jsonl", json.dumps(text))) == [text]
+    assert texts(write("a.csv", f'text\n"{text}"')) == [text]
+
+
+# --- JSON a line ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.ndjson", "A.JSONL"])
+def test_each_line_of_json_is_a_document(write: Write, name: str) -> None:
+    lines = [
+        '{"text": " 甲\\n", "id": "x", "title": "标题", "metadata": {"n": [1, null]}}',
+        "",
+        '{"text": "乙", "id": 12345678901234567890123}',
+        '"丙"',
+        '{"_id": "b", "title": "", "text": "丁", "metadata": {}}',
+        '{"text": "戊", "id": null, "title": null, "metadata": null}',
+        '{"text": "a\\u0000b\\ud83d\\ude00"}',
+    ]
+    assert read(write(name, "\r\n".join(lines))) == [
+        Document("x", " 甲\n", "标题", {"n": [1, None]}),
+        Document("12345678901234567890123", "乙"),
+        Document(text_id("丙"), "丙"),
+        Document("b", "丁"),
+        Document(text_id("戊"), "戊"),
+        Document(text_id("a\0b😀"), "a\0b😀"),
+    ]
+
+
+def test_other_keys_of_a_line_of_json_are_metadata(write: Write) -> None:
+    name = write("a.jsonl", '{"text": "甲", "year": 2020, "tags": ["a"]}')
+    assert read(name)[0].metadata == {"year": 2020, "tags": ["a"]}
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("{'text': 1}", "not JSON: "),
+        ('{"text": "a"', "not JSON: "),
+        ('{"text": "a"} {}', "not JSON: "),
+        ('{"text": "a", "n": NaN}', "not JSON: "),
+        ('{"text": "a", "n": 1e999}', "not JSON: "),
+        ("[" * 5000, "not JSON: "),
+        ('{"text": "a\\ud800"}', "(a lone surrogate is half a character)"),
+        ('"\\udc00"', "(a lone surrogate is half a character)"),
+        ("null", "null is neither an object nor a string"),
+        ('["甲"]', '["甲"] is neither an object nor a string'),
+        ("{}", '"text" is missing'),
+        ('{"text": 7}', '"text" is 7, which is not a string'),
+        ('{"text": " \\n"}', '"text" is empty'),
+        ('""', '"text" is empty'),
+        ('{"text": "a", "id": ""}', f'"id" has 0 characters; 1 to {MAX_ID} are possible'),
+        (json.dumps({"text": "a", "id": "i" * 513}), '"id" has 513 characters;'),
+        ('{"text": "a", "id": true}', '"id" is true, which is not a string or an integer'),
+        ('{"text": "a", "id": 1.5}', '"id" is 1.5, which is not a string or an integer'),
+        ('{"text": "a", "id": 1, "_id": 1}', 'both "id" and "_id" are there'),
+        ('{"text": "a", "title": ["b"]}', '"title" is ["b"], which is not a string'),
+        ('{"text": "a", "metadata": "b"}', '"metadata" is "b", which is not an object'),
+        ('{"text": "a", "metadata": {}, "b": 1}', '"b" stands beside "metadata"'),
+        (json.dumps({"text": list(range(999))}), "19,20,21,22,…, which is not a string"),
+    ],
+)
+def test_a_line_of_json_that_is_no_document_is_named(write: Write, line: str, reason: str) -> None:
+    name = write("a.jsonl", f'"甲"\n\n{line}\n"乙"')
+    documents = read_documents(find_source(name))
+    assert next(documents)[0].text == "甲"
+    with pytest.raises(BadSettings):
+        next(documents)
+    assert reason in wrong_line(name, 3)
+
+
+# --- tables -----------------------------------------------------------------------------------------------
+
+
+def test_each_row_of_a_table_is_a_document(write: Write) -> None:
+    content = (
+        '\ufeffid,text , title,year,\r\n1,"甲，""乙""\r\n丙, 丁",标题,2020,0\r\n\r\nb,NUL\0, ,,1'
+    )
+    expected = [
+        Document("1", '甲，"乙"\n丙, 丁', "标题", {"year": "2020"}),
+        Document("b", "NUL\0", " ", {"year": ""}),
+    ]
+    assert read(write("a.csv", content)) == expected
+    assert read(write("a.tsv", content.replace(",", "\t"))) == [
+        Document("1", '甲，"乙"\n丙\t 丁', "标题", {"year": "2020"}),
+        expected[1],
+    ]
+
+
+def test_a_table_needs_no_more_than_texts(write: Write) -> None:
+    assert read(write("a.csv", "text\n甲\n \n乙\n")) == [
+        Document(text_id("甲"), "甲"),
+        Document(text_id("乙"), "乙"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "reason"),
+    [
+        ("", 1, 'the first row names no column "text", only: '),
+        ("\n\nTitle,body\n1,2", 3, 'the first row names no column "text", only: Title, body'),
+        ("text,a,a\n", 1, 'two columns are named "a"'),
+        ("text,a\n甲\n", 2, "1 fields, where the first row has 2"),
+        ("text,a\n甲,乙\n甲,乙,丙", 3, "3 fields, where the first row has 2"),
+        ('text,a\n"甲\n\n",1\n,2', 5, '"text" is empty'),
+        ("id,text\n,甲", 2, '"id" has 0 characters; 1 to 512 are possible'),
+        ('text\n甲\n"乙\n丙\n丁\n', 3, "wrong quotes: unexpected end of data"),
+        ('text\n"甲"乙\n', 2, "wrong quotes: ',' expected after '\"'"),
+    ],
+)
+def test_a_row_that_is_no_document_is_named(
+    write: Write, content: str, line: int, reason: str
+) -> None:
+    assert wrong_line(write("a.csv", content), line).startswith(reason)
+
+
+# --- files and folders ------------------------------------------------------------------------------------
+
+
+def test_each_file_of_a_folder_is_a_document(write: Write, tmp_path: Path) -> None:
+    write("f/b.txt", "\ufeff# no heading\r\n乙\r\n")
+    write("f/a.MD", "intro\n```\n# code\n```\n## 二\n#tag\n# \n# 标题 #\n# more\n")
+    write("f/B/c d.md", "# C#\n")
+    write("f/B/e.md", "no heading")
+    write("f/blank.txt", " \n")
+    write("f/other.pdf", "x")
+    write("f/.hidden.txt", "x")
+    write("f/.git/x.txt", "x")
+    write("outside.txt", "x")
+    os.symlink(tmp_path / "outside.txt", tmp_path / "f" / "link.txt")
+    os.symlink(tmp_path, tmp_path / "f" / "loop")
+    assert [(d.id, d.title, d.metadata) for d in read(str(tmp_path / "f"))] == [
+        ("B/c d.md", "C#", {"path": "B/c d.md"}),
+        ("B/e.md", "e", {"path": "B/e.md"}),
+        ("a.MD", "标题", {"path": "a.MD"}),
+        ("b.txt", "b", {"path": "b.txt"}),
+    ]
+    assert texts(str(tmp_path / "f"))[-1] == "# no heading\n乙\n"
+
+
+def test_a_markdown_file_is_one_document(write: Write) -> None:
+    assert read(write("a.md", "# 标题\n\n甲\n")) == [
+        Document("a.md", "# 标题\n\n甲\n", "标题", {"path": "a.md"})
+    ]
+    assert texts(write("b.log", "a\nb\n"), format="md") == ["a\nb\n"]
+
+
+def test_a_wrong_file_of_a_folder_is_named(write: Write, tmp_path: Path) -> None:
+    write("f/a.txt", "甲")
+    name = write("f/b.txt", b"\xff")
+    documents = read_documents(find_source(str(tmp_path / "f")))
+    assert next(documents)[0].id == "a.txt"
+    with pytest.raises(BadSettings, match=f"{name} is not utf-8: wrong bytes at offset 0;"):
+        next(documents)
+
+
+def test_a_file_name_that_cannot_be_an_id_is_refused(write: Write, tmp_path: Path) -> None:
+    write("f/" + "/".join(["d" * 100] * 6) + "/a.txt", "x")
+    assert '"id" has 611 characters' in refusal(str(tmp_path / "f")).english
+    Path(tmp_path, "g").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/g/\xff.txt")).write_text("x")
+    assert "g/\\udcff.txt: a lone surrogate" in refusal(str(tmp_path / "g")).english
+
+
+def test_a_folder_without_texts_is_refused(write: Write, tmp_path: Path) -> None:
+    write("f/a.csv", "text")
+    assert f"{tmp_path / 'f'} has no .txt or .md files" in refusal(str(tmp_path / "f")).english
+
+
+def test_a_folder_takes_no_format(tmp_path: Path) -> None:
+    assert "--format txt is for a single file" in refusal(str(tmp_path), format="txt").english
+
+
+@pytest.mark.parametrize("name", ["missing.txt", "missing.pdf", "missing"])
+def test_a_missing_source_is_refused(tmp_path: Path, name: str) -> None:
+    assert "cannot be read: No such file" in refusal(str(tmp_path / name)).english
+
+
+def test_a_source_that_vanishes_is_reported(write: Write, tmp_path: Path) -> None:
+    found = find_source(write("a.txt", "甲"))
+    Path(tmp_path, "a.txt").unlink()
+    with pytest.raises(BadSettings, match=r"a\.txt cannot be read: No such file"):
+        next(read_documents(found))
+
+
+def test_a_folder_that_cannot_be_listed_is_reported(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: str) -> None:
+        raise PermissionError(13, "Permission denied", f"{path}/b")
+
+    write("f/a.txt", "甲")
+    monkeypatch.setattr(os, "scandir", denied)
+    assert "f/b cannot be read: Permission denied" in refusal(str(tmp_path / "f")).english
+
+
+# --- formats, standard input, progress ----------------------------------------------------------------------
+
+
+def test_the_format_given_counts_more_than_the_suffix(write: Write) -> None:
+    name = write("a.csv", '"甲"\n')
+    assert texts(name, format="jsonl") == ["甲"]
+    assert texts(name, format="txt") == ['"甲"']
+    assert texts(write("plain", "甲\n乙")) == ["甲", "乙"]
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.pdf", "a.2026"])
+def test_a_suffix_that_tells_no_format_is_refused(write: Write, name: str) -> None:
+    error = refusal(write(name, "x"))
+    assert f"{name}: .{name[2:]} tells no known format; give --format" in error.english
+    assert all(format in error.english and format in error.chinese for format in FORMATS)
+
+
+def test_an_unknown_format_is_refused(write: Write) -> None:
+    assert "--format xml is unknown" in refusal(write("a.txt", "x"), format="xml").english
+
+
+def test_standard_input_is_read(stdin: Callable[[bytes], None]) -> None:
+    stdin("甲\n乙".encode())
+    assert texts("-") == ["甲", "乙"]
+    stdin("text\n甲\n乙".encode("gb18030"))
+    assert texts("-", format="csv", encoding="gb18030") == ["甲", "乙"]
+    stdin("# 标题\n甲".encode())
+    assert read("-", format="md") == [Document(text_id("# 标题\n甲"), "# 标题\n甲", "标题")]
+    stdin(b"{")
+    assert refusal("-", format="jsonl").english.startswith("<stdin>, line 1: not JSON")
+    stdin(b"\xff")
+    assert refusal("-").english.startswith("<stdin> is not utf-8: wrong bytes at offset 0")
+
+
+def test_bytes_read_so_far_come_to_the_total(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stdin: Callable[[bytes], None]
+) -> None:
+    monkeypatch.setattr(readers, "READ_BYTES", 4)
+    found = find_source(write("a.txt", "a\nb\nc\nd\n"))
+    assert found.n_bytes == 8
+    assert [n_read for _, n_read in read_documents(found)] == [4, 4, 8, 8]
+    for content in ("text\n甲\n乙", 'text\n"甲\n乙"'):
+        found = find_source(write("a.csv", content))
+        assert [n_read for _, n_read in read_documents(found)][-1] == found.n_bytes
+    write("f/a.txt", "甲")
+    write("f/b.md", "乙丙")
+    write("f/c.txt", "   ")
+    folder = find_source(str(tmp_path / "f"))
+    assert folder.n_bytes == 12
+    assert [n_read for _, n_read in read_documents(folder)] == [3, 9]
+    stdin(b"a\nb\n")
+    assert find_source("-").n_bytes == 0
+    assert [n_read for _, n_read in read_documents(find_source("-"))] == [4, 4]
+
+
+documents = st.lists(
+    st.builds(
+        Document,
+        id=st.text(min_size=1, max_size=5),
+        text=st.text(min_size=1).filter(str.strip),
+        title=st.none() | st.text(min_size=1),
+        metadata=st.dictionaries(
+            st.text(), st.none() | st.booleans() | st.integers() | st.text(), max_size=3
+        ),
+    ),
+    max_size=5,
+)
+
+
+@given(documents=documents, ascii=st.booleans())
+def test_what_was_written_as_json_is_read_again(
+    tmp_path_factory: pytest.TempPathFactory, documents: list[Document], ascii: bool
+) -> None:
+    path = tmp_path_factory.mktemp("json") / "a.jsonl"
+    rows = (
+        {"id": d.id, "text": d.text, "title": d.title, "metadata": d.metadata} for d in documents
+    )
+    lines = [json.dumps(row, ensure_ascii=ascii) for row in rows]
+    path.write_text("\n".join(lines), encoding="utf-8", newline="")
+    assert read(str(path)) == documents

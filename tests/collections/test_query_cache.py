@@ -1,0 +1,167 @@
+"""Remembered query vectors: computed once, bounded, and the same as computed anew."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+
+from server.collections.query_cache import ENTRY_BYTES, QueryVectors
+from server.config import Config
+from server.errors import EmptyInput
+from server.inference.encoder import Model
+from server.inference.engine import Engine
+from server.inference.registry import ModelRegistry
+from server.telemetry.metrics import Metrics
+from tests.support.fakes import PATIENCE_S, Broken, Gated, with_parts
+
+ROW_BYTES = 32 * 4
+
+
+class Remembered:
+    """Query vectors of one model."""
+
+    def __init__(self, queries: QueryVectors, engine: Engine) -> None:
+        self.all, self._engine = queries, engine
+
+    async def of(self, texts: Sequence[str]) -> np.ndarray:
+        return await self.all.of(texts, self._engine)
+
+
+@asynccontextmanager
+async def remembering(
+    model: Model, max_bytes: int = 1 << 20
+) -> AsyncIterator[tuple[Remembered, Metrics]]:
+    metrics = Metrics()
+    models = ModelRegistry([model], Config(lanes=1), metrics, asyncio.get_running_loop())
+    try:
+        yield Remembered(QueryVectors(max_bytes, metrics), models.default), metrics
+    finally:
+        await asyncio.to_thread(models.close)
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
+
+
+def outcomes(metrics: Metrics) -> list[float]:
+    """Hits, shared, misses."""
+    value = metrics.registry.get_sample_value
+    return [
+        value("inkwell_query_cache_total", {"outcome": outcome}) or 0.0
+        for outcome in ("hit", "shared", "miss")
+    ]
+
+
+def expected(model: Model, texts: Sequence[str]) -> np.ndarray:
+    ids = model.tokenizer.encode(texts, "query").ids
+    return np.concatenate([model.encoder.encode([row]) for row in ids])
+
+
+def test_a_query_asked_again_is_not_computed_again(toy_model: Model) -> None:
+    async def test() -> None:
+        async with remembering(toy_model) as (queries, metrics):
+            first = await queries.of(["墨池"])
+            again = await queries.of(["墨池"])
+            assert first.tobytes() == again.tobytes()
+            np.testing.assert_allclose(first, expected(toy_model, ["墨池"]), atol=1e-5)
+            assert outcomes(metrics) == [1, 0, 1]
+
+    run(test)
+
+
+def test_several_are_answered_in_order_whatever_is_known(toy_model: Model) -> None:
+    async def test() -> None:
+        async with remembering(toy_model) as (queries, metrics):
+            await queries.of(["笔"])
+            texts = ["墨池", "笔", "纸", "墨池"]
+            found = await queries.of(texts)
+            np.testing.assert_allclose(found, expected(toy_model, texts), atol=1e-5)
+            assert outcomes(metrics) == [1, 0, 3]
+            assert (await queries.of(texts)).tobytes() == found.tobytes()
+
+    run(test)
+
+
+def test_the_same_query_at_the_same_time_is_computed_once(toy_model: Model) -> None:
+    async def test() -> None:
+        gate = Gated(toy_model.encoder)
+        async with remembering(with_parts(toy_model, encoder=gate)) as (queries, metrics):
+            tasks = [asyncio.ensure_future(queries.of(["墨池"])) for _ in range(5)]
+            await asyncio.to_thread(gate.entered.wait, PATIENCE_S)
+            gate.open()
+            found = await asyncio.gather(*tasks)
+            assert len({vectors.tobytes() for vectors in found}) == 1
+            assert gate.texts == 1
+            assert outcomes(metrics) == [0, 4, 1]
+
+    run(test)
+
+
+def test_one_who_leaves_does_not_take_the_answer_from_the_others(toy_model: Model) -> None:
+    async def test() -> None:
+        gate = Gated(toy_model.encoder)
+        async with remembering(with_parts(toy_model, encoder=gate)) as (queries, _):
+            first = asyncio.ensure_future(queries.of(["墨池"]))
+            second = asyncio.ensure_future(queries.of(["墨池"]))
+            await asyncio.to_thread(gate.entered.wait, PATIENCE_S)
+            first.cancel()
+            gate.open()
+            assert (await second).shape == (1, 32)
+            assert first.cancelled()
+
+    run(test)
+
+
+def test_memory_is_bounded_and_the_latest_stay(toy_model: Model) -> None:
+    async def test() -> None:
+        room = 3 * (ENTRY_BYTES + 4 + ROW_BYTES)
+        async with remembering(toy_model, room) as (queries, metrics):
+            for text in "墨池笔":
+                await queries.of([text])
+            await queries.of(["墨"])
+            await queries.of(["纸"])
+            held = metrics.registry.get_sample_value("inkwell_query_cache_bytes")
+            assert held == room
+            before = outcomes(metrics)[2]
+            for text in "墨笔纸":
+                await queries.of([text])
+            assert outcomes(metrics)[2] == before
+            await queries.of(["池"])
+            assert outcomes(metrics)[2] == before + 1
+
+    run(test)
+
+
+def test_nothing_is_remembered_where_there_is_no_room(toy_model: Model) -> None:
+    async def test() -> None:
+        async with remembering(toy_model, 0) as (queries, metrics):
+            await queries.of(["墨"])
+            await queries.of(["墨"])
+            assert outcomes(metrics) == [0, 0, 2]
+            assert metrics.registry.get_sample_value("inkwell_query_cache_bytes") == 0
+
+    run(test)
+
+
+def test_a_failure_is_told_and_not_remembered(toy_model: Model) -> None:
+    async def test() -> None:
+        async with remembering(with_parts(toy_model, encoder=Broken(), wide=None)) as (queries, _):
+            for _ in range(2):
+                with pytest.raises(Exception, match="ArithmeticError"):
+                    await queries.of(["墨"])
+            with pytest.raises(EmptyInput):
+                await queries.of([""])
+
+    run(test)
+
+
+def test_what_is_under_way_is_forgotten_when_it_ends(toy_model: Model) -> None:
+    async def test() -> None:
+        async with remembering(toy_model) as (queries, _):
+            await queries.of(["墨"])
+            await asyncio.sleep(0)
+            assert not queries.all._coming
+
+    run(test)

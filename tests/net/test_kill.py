@@ -1,0 +1,155 @@
+"""Nothing that was acknowledged is lost when the server is killed in the middle of its work.
+
+Writers add, replace and delete documents over HTTP, a few at a time, while others search; the server
+gets SIGKILL at a random moment and is started again over the same folder. Each id belongs to one
+writer, so that what it must be is known: the last acknowledged state, or the one under way.
+"""
+
+import http.client
+import json
+import random
+import threading
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.processes import Server, serving
+
+WRITERS, IDS_OF_A_WRITER = 3, 12
+Version = int | None  # None: not there
+
+
+@dataclass
+class Writer:
+    """One connection and its ids.
+
+    stored: what each id is for certain; pending: what the request under way would make of its ids.
+    """
+
+    number: int
+    random: random.Random
+    stored: dict[str, Version] = field(default_factory=dict)
+    pending: dict[str, Version] = field(default_factory=dict)
+    version: int = 0
+    acknowledged: int = 0
+
+    def __post_init__(self) -> None:
+        self.stored = {f"{self.number}-{place}": None for place in range(IDS_OF_A_WRITER)}
+
+    def write(self, server: Server) -> None:
+        """Until the connection breaks."""
+        with connected(server) as connection, suppress(OSError, http.client.HTTPException):
+            while True:
+                self._write_one(connection)
+
+    def _write_one(self, connection: http.client.HTTPConnection) -> None:
+        ids = self.random.sample(sorted(self.stored), self.random.randint(1, 4))
+        self.version += 1
+        if self.random.random() < 0.3:
+            self.pending = dict.fromkeys(ids, None)
+            path, body = "/documents/delete", dict[str, Any](ids=ids)
+        else:
+            self.pending = dict.fromkeys(ids, self.version)
+            documents = [
+                {"id": id, "text": text_of(id, self.version), "metadata": {"v": self.version}}
+                for id in ids
+            ]
+            path, body = "/documents", {"documents": documents}
+        post(connection, path, body)
+        self.stored |= self.pending
+        self.pending = {}
+        self.acknowledged += 1
+
+
+def text_of(id: str, version: int) -> str:
+    """Different in many characters from every other."""
+    drawn = random.Random(f"{id} {version}")
+    return f"{id} {version} " + "".join(chr(drawn.randint(0x4E00, 0x9000)) for _ in range(12))
+
+
+def post(connection: http.client.HTTPConnection, path: str, body: Any) -> Any:
+    connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
+    reply = connection.getresponse()
+    answer = json.loads(reply.read())
+    assert reply.status == 200, answer
+    return answer
+
+
+def search_until_it_breaks(server: Server) -> None:
+    """What is found must be what it says it is, at every moment."""
+    with connected(server) as connection, suppress(OSError, http.client.HTTPException):
+        while True:
+            for hit in post(connection, "/search", {"query": "一", "mode": "hybrid"})["hits"]:
+                assert hit["text"] == text_of(hit["id"], hit["metadata"]["v"])
+
+
+def connected(server: Server) -> "closing[http.client.HTTPConnection]":
+    return closing(http.client.HTTPConnection(server.host, server.port, timeout=30))
+
+
+def check(server: Server, writers: list[Writer]) -> None:
+    """Every document is what it must be, whole, and found under its own vector."""
+    with connected(server) as connection:
+        check_over(connection, writers)
+
+
+def check_over(connection: http.client.HTTPConnection, writers: list[Writer]) -> None:
+    listed = json.loads(get(connection, "/documents?limit=1000"))["documents"]
+    found = {each["id"]: each for each in listed}
+    for writer in writers:
+        versions = {id: found[id]["metadata"]["v"] if id in found else None for id in writer.stored}
+        applied = writer.pending and all(versions[id] == v for id, v in writer.pending.items())
+        expected = writer.stored | (writer.pending if applied else {})
+        assert versions == expected, "an acknowledged write is lost, or one is there by half"
+        writer.stored, writer.pending = expected, {}
+    assert all(each["text"] == text_of(id, each["metadata"]["v"]) for id, each in found.items())
+    texts = [each["text"] for each in listed]
+    if texts:
+        vectors = post(connection, "/embed", {"texts": texts})["vectors"]
+        for id, vector in zip(found, vectors, strict=True):
+            (hit,) = post(connection, "/search", {"vector": vector, "top_k": 1})["hits"]
+            assert (hit["id"], hit["score"]) == (id, pytest.approx(1, abs=1e-3))
+    stats = json.loads(get(connection, "/stats"))
+    assert (stats["documents"], stats["parts"]) == (len(found), len(found))
+
+
+def get(connection: http.client.HTTPConnection, path: str) -> bytes:
+    connection.request("GET", path)
+    return connection.getresponse().read()
+
+
+def kill_again_and_again(model: Path, folder: Path, times: int) -> int:
+    """Returns how many writes were acknowledged."""
+    chance = random.Random(times)
+    writers = [Writer(number, random.Random(number)) for number in range(WRITERS)]
+    for _ in range(times):
+        with serving(model, folder) as server:
+            check(server, writers)
+            threads = [threading.Thread(target=each.write, args=[server]) for each in writers]
+            searching = threading.Thread(target=search_until_it_breaks, args=[server])
+            for thread in (*threads, searching):
+                thread.start()
+            threads[0].join(chance.uniform(0.02, 0.5))
+        for thread in (*threads, searching):
+            thread.join()
+    with serving(model, folder) as server:
+        check(server, writers)
+    return sum(writer.acknowledged for writer in writers)
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_killed_server_loses_nothing_it_has_acknowledged(
+    toy_artifact: Path, tmp_path: Path
+) -> None:
+    assert kill_again_and_again(toy_artifact, tmp_path, 5) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_two_hundred_kills_lose_nothing(shipped_artifact: Path, tmp_path: Path) -> None:
+    written = kill_again_and_again(shipped_artifact, tmp_path, 200)
+    print(f"200 kills, {written} acknowledged writes, 0 lost")  # noqa: T201
+    assert written > 2000

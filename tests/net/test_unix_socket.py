@@ -1,0 +1,193 @@
+"""The real server on a Unix socket, and the file's beginning and end."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from server.errors import BadSettings
+from server.inference.manifest import MANIFEST_FILE
+from server.net.unix_socket import Door, claim
+from tests.net.test_socket import refused_start
+from tests.net.test_worker_pool import children_of
+from tests.support.fakes import PATIENCE_S, eventually
+from tests.support.processes import ROOT, Server, command, environment, serving
+
+
+def through(path: Path) -> httpx.Client:
+    transport = httpx.HTTPTransport(uds=str(path))
+    return httpx.Client(
+        transport=transport, base_url="http://inkwell", timeout=PATIENCE_S, trust_env=False
+    )
+
+
+def left_behind(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(path))
+
+
+def opened(server: Server) -> None:
+    """Return when the socket takes connections: the port, which `serving` waits for, is first."""
+    eventually(lambda: "listening on" in server.log.read_text())
+
+
+def check_answers(server: Server, path: Path) -> None:
+    for _ in range(3):
+        with through(path) as client:
+            assert client.post("/embed", json={"texts": ["墨池"]}).status_code == 200
+            assert client.post("/search", json={"query": "墨池"}).status_code == 200
+            assert client.post("/embed", json={"texts": ["墨池"]}).status_code == 200
+    with server.client() as client:
+        assert client.get("/ready").status_code == 200
+
+
+@pytest.mark.parametrize("flags", [(), ("--workers", "3")])
+def test_socket_answers_beside_the_port_and_goes_with_the_server(
+    toy_artifact: Path, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    path = tmp_path / "inkwell.sock"
+    left_behind(path)
+    with serving(toy_artifact, tmp_path, "--unix-socket", str(path), *flags) as server:
+        opened(server)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        check_answers(server, path)
+        said = refused_start(
+            *("serve", "--port", "0", "--model", toy_artifact, "--data", tmp_path / "other"),
+            *("--unix-socket", path),
+        )
+        assert "another process listens" in said and "已有其他进程" in said
+        check_answers(server, path)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+        assert not path.exists()
+        assert "Traceback" not in server.log.read_text()
+
+
+def test_mode_is_as_given_and_the_file_of_another_is_left(
+    toy_artifact: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "inkwell.sock"
+    flags = ("--unix-socket", str(path), "--unix-socket-mode", "600")
+    with serving(toy_artifact, tmp_path, *flags) as server:
+        opened(server)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        path.unlink()
+        left_behind(path)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.wait() == 0
+    assert path.exists()
+
+
+def test_place_that_cannot_be_had_says_why(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path, why in (
+        (tmp_path / "file", "another kind"),
+        (tmp_path / "none" / "s", "no folder"),
+        (tmp_path / ("x" * 200), "at most 107"),
+    ):
+        with pytest.raises(BadSettings, match=why):
+            claim(path)
+    assert (tmp_path / "file").exists()
+
+
+def test_listening_process_is_known_by_whatever_name_it_has_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s"
+    monkeypatch.chdir(tmp_path)
+    for name in (str(path), "s", "../" + tmp_path.name + "/s"):
+        assert claim(path) == path
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(name)
+            assert claim(path) == path, "nobody listens yet"
+            listening.listen(0)
+            for _ in range(3):
+                # More than fit into its queue.
+                with pytest.raises(BadSettings, match="another process listens"):
+                    claim(path)
+        assert claim(path) == path and path.exists(), "it is replaced when it is opened"
+        path.unlink()
+
+
+def test_place_that_another_one_took_meanwhile_is_left_to_it(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    door = Door(path, "600")
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        with pytest.raises(BadSettings, match="another process listens"):
+            asyncio.run(door.open(asyncio.Protocol, 1))
+        door.close()
+        assert path.exists()
+    door = Door(path, "600")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(BadSettings, match="another kind") as refusal:
+        asyncio.run(door.open(asyncio.Protocol, 1))
+    assert str(path) in refusal.value.chinese
+
+
+def test_folder_that_went_meanwhile_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    door = Door(folder / "s", "600")
+    folder.rmdir()
+    with pytest.raises(BadSettings, match="no folder"):
+        asyncio.run(door.open(asyncio.Protocol, 1))
+
+
+def test_mask_of_the_process_stays_as_it_is(tmp_path: Path) -> None:
+    """Files that other threads make meanwhile have the mode that they always have."""
+    path = tmp_path / "s"
+
+    async def opened() -> None:
+        before = os.umask(0o027)
+        server = await Door(path, "606").open(asyncio.Protocol, 1)
+        assert os.umask(before) == 0o027
+        assert stat.S_IMODE(path.stat().st_mode) == 0o606
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(opened())
+
+
+def test_socket_that_is_taken_while_workers_load_ends_the_start(
+    toy_artifact: Path, tmp_path: Path
+) -> None:
+    """A pipe in the place of the model's manifest holds each process until it is written to."""
+    artifact = Path(shutil.copytree(toy_artifact, tmp_path / "artifact"))
+    pipe = artifact / MANIFEST_FILE
+    manifest = pipe.read_bytes()
+    pipe.unlink()
+    os.mkfifo(pipe)
+    path = tmp_path / "s"
+    arguments = ("--model", artifact, "--data", tmp_path / "data", "--unix-socket", path)
+    process = subprocess.Popen(
+        command("serve", "--port", "0", "--workers", "2", *arguments),
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    with process, socket.socket(socket.AF_UNIX) as other:
+        try:
+            pipe.write_bytes(manifest)
+            # The first process has looked, and found nobody, before it starts another.
+            eventually(lambda: children_of(process.pid) or process.poll() is not None)
+            with pipe.open("wb") as of_worker:
+                other.bind(str(path))
+                other.listen()
+                of_worker.write(manifest)
+            said, _ = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()
+        assert process.returncode == 1
+        assert "another process listens" in said.decode() and "Traceback" not in said.decode()
+        assert path.exists()

@@ -1,0 +1,337 @@
+"""Collections copied, put back and examined, on real files; and embedded anew."""
+
+import json
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
+from server.store.database import PAGE_BYTES
+from server.store.folder import NEXT, REMOVED, DataFolder
+from server.store.records import ChunkRules, Document, Info
+from tests.support.commands import Commands, write_lines
+from tests.support.toys import toy_texts, write_toy_texts
+
+
+@pytest.fixture
+def filled(run: Commands, tmp_path: Path) -> Commands:
+    """With 60 documents in "default"."""
+    run("index", write_toy_texts(tmp_path / "texts.txt", 60))
+    return run
+
+
+def home(run: Commands, name: str = "default") -> Path:
+    return run.data / "collections" / name
+
+
+def texts_in(run: Commands, name: str = "default") -> list[str]:
+    lines = run("export", "-", "--collection", name).out.splitlines()
+    return sorted(json.loads(line)["text"] for line in lines)
+
+
+@contextmanager
+def opened(run: Commands, name: str = "default") -> Iterator[sqlite3.Connection]:
+    """The database, for changes that the server would not make."""
+    with closing(sqlite3.connect(home(run, name) / DATABASE_FILE)) as database, database:
+        yield database
+
+
+# --- copies ---------------------------------------------------------------------------------------
+
+
+def test_backup_is_one_file_that_brings_the_collection_back(
+    filled: Commands, tmp_path: Path
+) -> None:
+    said = filled("backup", "default", tmp_path / "backup").out
+    assert "已备份" in said and "backed up default" in said
+    assert (tmp_path / "backup").stat().st_size == int(said.split()[-3].replace(",", ""))
+    filled("index", write_lines(tmp_path / "more.txt", ["后来的"]))
+    said = filled.refused("restore", tmp_path / "backup")
+    assert said.count("--force") == 2 and "already" in said
+    assert "后来的" in texts_in(filled)
+    said = filled("restore", tmp_path / "backup", "--force").out
+    assert "已恢复" in said and "restored default: 60" in said
+    assert texts_in(filled) == sorted(toy_texts(60))
+    assert "sound" in filled("check").out
+    assert {path.name for path in home(filled).parent.iterdir()} == {"default"}
+
+
+def test_backup_can_come_back_under_another_name(filled: Commands, tmp_path: Path) -> None:
+    filled("backup", "default", tmp_path / "backup")
+    filled("restore", tmp_path / "backup", "--collection", "copy")
+    assert texts_in(filled, "copy") == texts_in(filled)
+    found = json.loads(filled("search", "墨", "--collection", "copy", "--json").out)
+    assert found["hits"] == json.loads(filled("search", "墨", "--json").out)["hits"]
+    said = filled("collections").out
+    assert said.splitlines() == [
+        f"{name}  60 条文档 documents  模型 model toy" for name in ("copy", "default")
+    ]
+
+
+def test_restored_collection_gives_labels_anew_without_the_old_vectors(
+    filled: Commands, tmp_path: Path
+) -> None:
+    filled("backup", "default", tmp_path / "backup")
+    filled("index", write_lines(tmp_path / "a.txt", ["墨"]))
+    snapshot = (home(filled) / SNAPSHOT_FILE).read_bytes()
+    filled("restore", tmp_path / "backup", "--force")
+    assert not (home(filled) / SNAPSHOT_FILE).exists()
+    filled("index", write_lines(tmp_path / "b.txt", ["砚台书画"]))
+    # The very snapshot of before, which knows the label that was given twice.
+    (home(filled) / SNAPSHOT_FILE).write_bytes(snapshot)
+    filled("search", "墨")
+    assert "sound" in filled("check").out
+
+
+def test_restore_needs_no_readable_collection_in_its_place(
+    filled: Commands, tmp_path: Path
+) -> None:
+    filled("backup", "default", tmp_path / "backup")
+    (home(filled) / DATABASE_FILE).write_bytes(b"damaged" * 10_000)
+    assert "damaged" in filled.refused("search", "墨")
+    filled("restore", tmp_path / "backup", "--force")
+    assert len(texts_in(filled)) == 60
+
+
+def test_restore_ends_a_reindex_of_what_was_there(filled: Commands, tmp_path: Path) -> None:
+    filled("backup", "default", tmp_path / "backup")
+    successor = home(filled, f"{NEXT}default")
+    shutil.copytree(home(filled), successor)
+    filled("restore", tmp_path / "backup", "--force")
+    assert not successor.exists()
+
+
+def test_what_an_interrupted_restore_leaves_is_swept_away(filled: Commands) -> None:
+    left = home(filled, f"{REMOVED}0123")
+    shutil.copytree(home(filled), left)
+    assert [line.split()[0] for line in filled("collections").out.splitlines()] == ["default"]
+    filled("search", "墨")
+    assert not left.exists()
+
+
+def test_what_is_no_backup_is_refused(filled: Commands, tmp_path: Path) -> None:
+    text, other, empty = (tmp_path / name for name in ("text", "other", "empty"))
+    text.write_text("no database" * 1000)
+    with closing(sqlite3.connect(other)) as database:
+        database.execute("CREATE TABLE t (x)")
+        database.execute("PRAGMA user_version = 1")
+    empty.touch()
+    for file in (text, other, empty, tmp_path, tmp_path / "missing"):
+        assert filled.refused("restore", file, "--force").count(str(file)) >= 2
+    assert "cannot name" in filled("restore", text, "--collection", "../x", status=1).err
+    assert {path.name for path in home(filled).parent.iterdir()} == {"default"}
+    assert len(texts_in(filled)) == 60
+
+
+def test_damaged_backup_is_refused(filled: Commands, tmp_path: Path) -> None:
+    filled("backup", "default", tmp_path / "backup")
+    damage(tmp_path / "backup", max(toy_texts(60), key=len).encode()[:9])
+    said = filled.refused("restore", tmp_path / "backup", "--force")
+    assert said.count(str(tmp_path / "backup")) == 2 and "is damaged" in said
+    assert "sound" in filled("check").out
+
+
+def test_backup_goes_to_a_place_that_can_be(filled: Commands, tmp_path: Path) -> None:
+    assert filled.refused("backup", "missing", tmp_path / "backup").count("default") == 2
+    for bad in (tmp_path / "none" / "backup", tmp_path, home(filled) / DATABASE_FILE):
+        assert filled.refused("backup", "default", bad).count(str(bad)) == 2
+    assert "sound" in filled("check").out
+
+
+def test_backup_beside_a_writer_is_a_moment_of_the_collection(
+    run: Commands, tmp_path: Path
+) -> None:
+    """Each write adds ten documents at once: never a part of one."""
+    folder = DataFolder(run.data)
+    collection = folder.create(Info("default", "model", 32, None))
+    stop, under_way = threading.Event(), threading.Event()
+
+    def write() -> None:
+        random, number = np.random.default_rng(0), 0
+        while not stop.is_set():
+            documents = [Document(f"{number}-{place}", f"第{number}批") for place in range(10)]
+            collection.add(documents, random.standard_normal((10, 32), dtype=np.float32))
+            number += 1
+            under_way.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert under_way.wait(30)
+        for place in range(5):
+            run("backup", "default", tmp_path / f"backup-{place}")
+    finally:
+        stop.set()
+        writer.join()
+        folder.close()
+    sizes = []
+    for place in range(5):
+        run("restore", tmp_path / f"backup-{place}", "--collection", f"copy-{place}")
+        with opened(run, f"copy-{place}") as database:
+            sizes.append(database.execute("SELECT count(*) FROM documents").fetchone()[0])
+    assert "faults" not in run("check").out
+    assert sizes == sorted(sizes) and all(size and size % 10 == 0 for size in sizes)
+
+
+# --- examining ------------------------------------------------------------------------------------
+
+
+def damage(path: Path, mark: bytes, *, beyond: int = 0) -> None:
+    """Turn a byte round, where `mark` stands after the first `beyond` bytes, or in every page there."""
+    content = bytearray(path.read_bytes())
+    place = content.find(mark, beyond)
+    if place < 0:
+        for page in range(beyond, len(content), PAGE_BYTES):
+            content[page] ^= 0xFF
+    else:
+        content[place] ^= 0xFF
+    path.write_bytes(content)
+
+
+def faults(run: Commands, *words: str) -> str:
+    """What `check` complains of, in both languages."""
+    said = run("check", status=1).out
+    assert "处问题" in said and "faults" in said
+    for word in words:
+        assert word in said
+    return said
+
+
+def test_sound_collections_are_said_to_be(filled: Commands, tmp_path: Path) -> None:
+    long = ["".join(f"{place}是一句话。" for place in range(40)), "NUL\0 and 😀"]
+    filled("index", write_lines(tmp_path / "long.txt", long), "--collection", "long")
+    said = filled("check").out
+    assert said.splitlines() == ["default: 完好 sound", "long: 完好 sound"]
+    assert filled("check", "--collection", "long").out == "long: 完好 sound\n"
+    assert "long" in filled.refused("check", "--collection", "missing")
+
+
+def test_data_folder_without_collections_has_nothing_wrong(run: Commands) -> None:
+    assert "没有集合 · no collections" in run("check").out
+    assert "没有集合 · no collections" in run("collections").out
+    assert not run.data.exists()
+
+
+def test_collection_that_was_about_to_be_made_is_sound(filled: Commands) -> None:
+    home(filled, "begun").mkdir()
+    (home(filled, "begun") / DATABASE_FILE).touch()
+    assert filled("check").out == "begun: 完好 sound\ndefault: 完好 sound\n"
+
+
+def test_damaged_document_is_named(filled: Commands) -> None:
+    with opened(filled) as database:
+        database.execute("UPDATE documents SET text = text || '。' WHERE number = 7")
+        (id,) = database.execute("SELECT id FROM documents WHERE number = 7").fetchone()
+    assert f"document '{id}' is not what was written" in faults(filled)
+
+
+def test_damaged_text_is_found(filled: Commands) -> None:
+    text = max(toy_texts(60), key=len)
+    damage(home(filled) / DATABASE_FILE, text.encode()[:9])
+    faults(filled)
+
+
+def test_damaged_vector_is_found(filled: Commands) -> None:
+    with opened(filled) as database:
+        vector = database.execute("SELECT vector FROM parts WHERE label = 7").fetchone()[0]
+    (home(filled) / SNAPSHOT_FILE).unlink()
+    damage(home(filled) / DATABASE_FILE, vector[40:60])
+    said = faults(filled, "the vector of part 7 is not what was written", "与写入时不一致")
+    assert said.startswith("default: 发现 1 处问题")
+
+
+def test_damaged_pages_are_found(filled: Commands) -> None:
+    damage(home(filled) / DATABASE_FILE, b"nowhere in it", beyond=PAGE_BYTES)
+    faults(filled)
+
+
+def test_damaged_header_is_found_and_the_other_collection_examined(
+    filled: Commands, tmp_path: Path
+) -> None:
+    filled("index", write_lines(tmp_path / "one.txt", ["墨"]), "--collection", "a")
+    filled("index", write_lines(tmp_path / "one.txt", ["墨"]), "--collection", "z")
+    (home(filled) / DATABASE_FILE).write_bytes(b"\0" * 4096)
+    lines = faults(filled).splitlines()
+    assert lines[0] == "a: 完好 sound" and lines[-1] == "z: 完好 sound"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("DELETE FROM parts WHERE label = 7", ("has no part", "没有任何片段", "index of words")),
+        ("UPDATE parts SET end = 9999 WHERE label = 7", ("outside its", "9999")),
+        ("UPDATE sqlite_sequence SET seq = 3 WHERE name = 'parts'", ("3 is less than 60",)),
+        ("DELETE FROM sqlite_sequence", ("documents would get", "parts would get", "已使用的编号")),
+        ("DELETE FROM meta WHERE key = 'fingerprint'", ("KeyError", "fingerprint")),
+        ("UPDATE documents SET text = CAST(x'ff' AS TEXT) WHERE number = 7", ("damaged", "已损坏")),
+    ],
+)
+def test_changes_by_another_hand_are_found(
+    filled: Commands, change: str, words: tuple[str, ...]
+) -> None:
+    with opened(filled) as database:
+        database.execute(change)
+    faults(filled, *words)
+
+
+def test_words_that_are_no_parts_are_found(filled: Commands) -> None:
+    with opened(filled) as database:
+        database.execute("INSERT INTO words (rowid, text) VALUES (999, 'stray')")
+    faults(filled, "part 999 is in the index of words only", "片段 999 仅存在于词索引中")
+
+
+def test_index_of_words_that_does_not_fit_together_is_found(filled: Commands) -> None:
+    with opened(filled) as database:
+        found = database.execute("SELECT max(length(block)), id FROM words_data").fetchone()
+        database.execute("DELETE FROM words_data WHERE id = ?", (found[1],))
+    faults(filled)
+
+
+def test_snapshot_that_is_damaged_is_found_and_made_anew(filled: Commands) -> None:
+    snapshot = home(filled) / SNAPSHOT_FILE
+    content = bytearray(snapshot.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    snapshot.write_bytes(content)
+    faults(filled, "no document is lost", "文档没有丢失")
+    assert "sound" in filled("check").out
+
+
+def test_vector_in_the_index_that_is_not_the_stored_one_is_found(filled: Commands) -> None:
+    collection = Collection(home(filled))
+    label = collection.documents.labels()[:1]
+    other = np.random.default_rng(0).standard_normal((1, 32), dtype=np.float32)
+    collection.index = collection.index.minus(label).plus(label, other)
+    collection.close()
+    faults(filled, f"part {label[0]} is not found by its own vector", "自身的向量")
+
+
+# --- embedding anew -------------------------------------------------------------------------------
+
+
+def test_reindex_cuts_as_asked_and_else_as_before(filled: Commands, tmp_path: Path) -> None:
+    long = write_lines(tmp_path / "long.txt", ["".join(f"{n}是一句话。" for n in range(40))])
+    filled("index", long)
+    assert "reindexed 61/61" in filled("reindex", "--chunk-tokens", "20").err
+    assert rules(filled) == ChunkRules(20, 2)
+    filled("reindex")
+    assert rules(filled) == ChunkRules(20, 2)
+    filled("reindex", "--chunk-tokens", "0")
+    assert rules(filled) is None
+    assert len(texts_in(filled)) == 61
+    assert "sound" in filled("check").out
+
+
+def rules(run: Commands) -> ChunkRules | None:
+    with closing(Collection(home(run))) as collection:
+        return collection.info.chunks
+
+
+def test_reindex_of_what_cannot_be_is_refused(filled: Commands) -> None:
+    assert "99 is outside 8 to 62" in filled.refused("reindex", "--chunk-tokens", "99")
+    assert "missing" in filled.refused("reindex", "--collection", "missing")

@@ -1,0 +1,55 @@
+"""Commands run in this process, as typed at a terminal, with settings from variables."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from server.cli import parser
+from server.config_sources import ENV_PREFIX
+
+
+class Said(NamedTuple):
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class Commands:
+    """data: the folder that the commands use."""
+
+    data: Path
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, *arguments: str | Path, status: int = 0) -> Said:
+        """What the command said; it must end with `status`."""
+        self.capsys.readouterr()
+        found = parser.main([str(argument) for argument in arguments])
+        said = Said(*self.capsys.readouterr())
+        assert found == status, said.err
+        return said
+
+    def refused(self, *arguments: str | Path) -> str:
+        """The error, which must be said in both languages."""
+        english, chinese = self(*arguments, status=1).err.splitlines()[-2:]
+        assert english.startswith("error: ") and chinese.startswith("错误：")
+        return f"{english}\n{chinese}"
+
+
+def commands(
+    model: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Commands:
+    """Commands with this artifact and this data folder, and no other setting."""
+    for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
+        monkeypatch.delenv(name)
+    for name, value in (("MODEL", model), ("DATA", data), ("LANES", 1)):
+        monkeypatch.setenv(f"{ENV_PREFIX}{name}", str(value))
+    return Commands(data, capsys)
+
+
+def write_lines(path: Path, lines: Sequence[str]) -> Path:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path

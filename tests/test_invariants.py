@@ -1,0 +1,393 @@
+"""What must be absent from the server, by walking its imports and by importing it."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from server import clock
+
+ROOT = Path(__file__).parents[1]
+SERVER = ROOT / "server"
+FILES = {
+    path.relative_to(SERVER).as_posix(): path
+    for path in sorted(SERVER.rglob("*.py"))
+    if "__pycache__" not in path.parts
+}
+
+TRAINING = {"torch", "transformers", "optimum", "onnx", "sentence_transformers", "safetensors"}
+OFFLINE = TRAINING | {"export", "benchmarks", "deploy", "tests", "huggingface_hub"}
+OUTGOING = {
+    "aiohttp",
+    "ftplib",
+    "http",
+    "httpx",
+    "requests",
+    "smtplib",
+    "socket",
+    "ssl",
+    "telnetlib",
+    "urllib",
+    "urllib3",
+    "xmlrpc",
+}
+CONNECTING = {
+    "connect",
+    "connect_ex",
+    "create_connection",
+    "open_connection",
+    "open_unix_connection",
+}
+ONE_FILE = {
+    "onnxruntime": "inference/runtime.py",
+    "tokenizers": "inference/tokenizer.py",
+    "faiss": {"store/fastscan_block.py", "store/exact.py", "store/faiss_files.py"},
+    "sqlite3": "store/database.py",
+    "threading": "inference/lanes.py",
+    "time": "clock.py",
+    "uvicorn": {"net/server.py", "net/http_protocol.py"},
+    "prometheus_client": {
+        "telemetry/metrics.py",
+        "telemetry/process_metrics.py",
+        "collections/metrics.py",
+    },
+}
+CONCURRENCY = {"threading", "_thread", "concurrent", "multiprocessing", "queue"}
+# The loop must stay free: to deliver answers while the engine closes, beside a huge text, the disk,
+# the audit, the index, and a server that a command talks to.
+TO_THREAD = {
+    "api/health.py": 2,
+    "app.py": 2,
+    "auth/audit.py": 1,
+    "collections/chunk_embedding.py": 1,
+    "inference/engine.py": 1,
+    "cli/ingest.py": 1,
+    "collections/registry.py": 2,
+    "net/reload.py": 1,
+    "cli/remote.py": 1,
+    "collections/live_collection.py": 5,
+}
+# The only file that connects, and the only one that imports it.
+CONNECTS, ASKS = "cli/remote.py", "cli/commands.py"
+# Makes pairs of Unix sockets for the processes of one server and takes descriptors over them; so it
+# imports `socket`, and uses of it what has neither an address nor a name to connect to.
+PAIRS = "net/ipc.py"
+USED_OF_SOCKET = {
+    "AF_UNIX",
+    "MSG_CTRUNC",
+    "SOCK_SEQPACKET",
+    "recv_fds",
+    "send_fds",
+    "socket",
+    "socketpair",
+}
+# Sends datagrams to the supervisor that started the server, whose address is no host's, and connects to
+# nobody.
+NOTIFIES = "system/systemd.py"
+NOTIFYING = {"socket", "AF_UNIX", "SOCK_DGRAM"}
+# Listens at the file of a Unix socket, and connects to it once to know whether another process does.
+ASKS_WHO_LISTENS = "net/unix_socket.py"
+# Makes contexts for connections that come in, and imports `ssl` for them.
+ENCRYPTS = "net/certificates.py"
+# Use types of Starlette and nothing else of it.
+TYPED_BY_STARLETTE = {"net/server.py", "auth/gate.py", "auth/host_check.py"}
+# The only file that starts processes.
+STARTS = "net/worker_pool.py"
+# The only file that sends anything, to the one address of --trace-endpoint, by a client of a package
+# that it imports when there is such an address.
+TRACES = "api/tracing.py"
+# Who may import whom: a room imports only rooms of the lines above its own. Rooms of one line do not
+# import each other. `root` is what all may use.
+ROOMS = (
+    "root",
+    "system",
+    "store telemetry",
+    "inference auth",
+    "collections",
+    "api",
+    "app",
+    "net",
+    "doctor",
+    "cli",
+    "__main__",
+)
+ROOT_FILES = {"__init__", "errors", "types", "clock", "config", "config_sources"}
+MAX_ROOM_FILES = 20
+
+
+def room(name: str) -> str:
+    """The folder of a file directly under `server`, "root" for what all may use."""
+    first = name.removesuffix(".py").partition("/")[0]
+    return "root" if first in ROOT_FILES else first
+
+
+def line(name: str) -> int:
+    places = {each: place for place, rooms in enumerate(ROOMS) for each in rooms.split()}
+    return places[room(name)]
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    return ast.parse(FILES[name].read_text(encoding="utf-8"))
+
+
+def imports(name: str) -> Iterator[str]:
+    """Every module that a file imports, at its top or inside a function."""
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def packages(name: str) -> set[str]:
+    return {module.partition(".")[0] for module in imports(name)}
+
+
+def attributes(name: str, *wanted: str) -> list[str]:
+    return [
+        node.attr
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Attribute) and node.attr in wanted
+    ]
+
+
+def siblings(name: str) -> set[str]:
+    """Files of the server that a file imports."""
+    found = set()
+    for module in imports(name):
+        if module.partition(".")[0] == "server":
+            path = "/".join(module.split(".")[1:])
+            found |= {f"{path}.py", f"{path}/__init__.py".lstrip("/")} & FILES.keys()
+    return found - {name}
+
+
+def test_there_is_something_to_walk() -> None:
+    assert {"inference/engine.py", "api/endpoint.py", "store/index.py"} <= FILES.keys()
+    assert "server.errors" in set(imports("inference/engine.py"))
+    assert siblings("inference/lanes.py") == {
+        "inference/batching.py",
+        "clock.py",
+        "errors.py",
+        "telemetry/metrics.py",
+        "types.py",
+        "inference/thread_choice.py",
+    }
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_server_imports_nothing_that_trains_exports_or_measures(name: str) -> None:
+    assert packages(name) & OFFLINE == set()
+
+
+@pytest.mark.parametrize("package", ONE_FILE)
+def test_each_heavy_or_delicate_package_is_imported_where_it_belongs(package: str) -> None:
+    expected = ONE_FILE[package]
+    found = {name for name in FILES if package in packages(name)}
+    assert found == (expected if isinstance(expected, set) else {expected})
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_nothing_in_the_server_connects_to_anything(name: str) -> None:
+    if name == CONNECTS:
+        return
+    allowed = {
+        PAIRS: {"socket"},
+        TRACES: {"requests"},
+        NOTIFIES: {"socket"},
+        ENCRYPTS: {"ssl"},
+        ASKS_WHO_LISTENS: {"socket"},
+    }
+    assert packages(name) & OUTGOING == allowed.get(name, set())
+    connecting = attributes(name, *CONNECTING)
+    if name == ASKS_WHO_LISTENS:
+        assert connecting == ["connect_ex"]
+        assert used_of_socket(name) == {"socket", "AF_UNIX"}
+    else:
+        # SQLite's connect opens a file.
+        assert connecting == [] or name == "store/database.py"
+    assert CONNECTS not in siblings(name) or name == ASKS
+
+
+def test_what_sends_traces_is_imported_only_for_an_address() -> None:
+    assert {name for name in FILES if "opentelemetry" in packages(name)} == {TRACES}
+    heads = {
+        module
+        for node in tree(TRACES).body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for module in [node.names[0].name if isinstance(node, ast.Import) else str(node.module)]
+    }
+    assert {head.partition(".")[0] for head in heads} == {
+        "collections",
+        "server",
+        "starlette",
+        "typing",
+    }
+
+
+def used_of_socket(name: str) -> set[str]:
+    return {
+        node.attr
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        if node.value.id == "socket"
+    }
+
+
+def test_supervisor_is_told_by_datagrams_that_cannot_leave_the_machine() -> None:
+    assert used_of_socket(NOTIFIES) == NOTIFYING
+    assert attributes(NOTIFIES, "bind", "listen", "sendto", "connect_ex") == ["sendto"]
+
+
+def test_encryption_never_touches_a_connection() -> None:
+    """It shakes hands with itself, in memory."""
+    assert attributes(ENCRYPTS, "wrap_socket", "create_default_context") == []
+    assert attributes(ENCRYPTS, "wrap_bio") == ["wrap_bio"] * 2
+
+
+def test_channel_uses_nothing_of_sockets_that_has_an_address() -> None:
+    assert used_of_socket(PAIRS) == USED_OF_SOCKET
+    assert attributes(PAIRS, "bind", "listen", "sendto", "connect_ex") == []
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_processes_are_started_by_the_first_one_only(name: str) -> None:
+    assert "subprocess" not in packages(name)
+    started = attributes(
+        name, "create_subprocess_exec", "create_subprocess_shell", "spawnv", "Popen"
+    )
+    assert started == (["create_subprocess_exec"] if name == STARTS else [])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_threads_are_started_in_the_lanes_only(name: str) -> None:
+    if name != "inference/lanes.py":
+        assert packages(name) & CONCURRENCY == set()
+    started = attributes(name, "to_thread", "run_in_executor", "fork", "Thread")
+    allowed = 1 if name == "inference/lanes.py" else TO_THREAD.get(name, 0)
+    assert len(started) == allowed
+
+
+def test_environment_is_read_by_the_command_line_and_written_by_two_imports() -> None:
+    touched = {
+        name: count
+        for name in FILES
+        if (count := len(attributes(name, "environ", "getenv", "putenv", "environb")))
+    }
+    assert touched == {"cli/parser.py": 1, "inference/runtime.py": 1, "inference/tokenizer.py": 1}
+    for name in ("inference/runtime.py", "inference/tokenizer.py"):
+        stored = [
+            node
+            for node in ast.walk(tree(name))
+            if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store)
+            if isinstance(node.value, ast.Attribute) and node.value.attr == "environ"
+        ]
+        assert len(stored) == 1
+
+
+def test_variable_against_telemetry_is_set_before_onnxruntime_is_imported() -> None:
+    lines = FILES["inference/runtime.py"].read_text(encoding="utf-8").splitlines()
+    assert lines.index('os.environ["ORT_DISABLE_TELEMETRY"] = "1"') < lines.index(
+        "import onnxruntime"
+    )
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_web_framework_and_status_codes_stay_in_the_api_and_the_app(name: str) -> None:
+    if room(name) in ("api", "app"):
+        return
+    if name.startswith("store/"):
+        assert "starlette" not in packages(name), "and numbers like 500 are sizes there"
+        return
+    assert "starlette" not in packages(name) or name in TYPED_BY_STARLETTE
+    statuses = {
+        node.value
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Constant) and type(node.value) is int
+    }
+    assert statuses & {400, 401, 403, 404, 405, 413, 415, 422, 424, 429, 500, 503} == set()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_between_rooms_go_one_way(name: str) -> None:
+    for other in siblings(name):
+        assert room(other) == room(name) or line(other) < line(name), f"{name} imports {other}"
+
+
+def test_dialects_do_not_know_each_other() -> None:
+    dialects = {name for name in FILES if name.startswith("api/dialects/")}
+    assert len(dialects) >= 7
+    for name in dialects:
+        assert siblings(name) & dialects - {"api/dialects/__init__.py"} == set()
+
+
+def test_rooms_are_small_enough_to_read() -> None:
+    assert len(list(SERVER.glob("*.py"))) <= 8
+    folders = {path.parent for path in FILES.values()} - {SERVER}
+    for folder in folders:
+        assert len(list(folder.glob("*.py"))) <= MAX_ROOM_FILES, folder
+
+
+def test_imports_have_no_circle() -> None:
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, " -> ".join((*above, name))
+        if name not in done:
+            for other in siblings(name):
+                visit(other, (*above, name))
+            done.add(name)
+
+    for name in FILES:
+        visit(name, ())
+    assert done == set(FILES)
+
+
+def test_only_keys_the_audit_and_traces_ask_what_time_it_is() -> None:
+    """So a clock that jumps, in either direction, changes nothing that is stored or computed."""
+    assert clock.now is time.perf_counter
+    assert clock.wall_s is time.time
+    asking = {name for name in FILES if "server.clock.wall_s" in imports(name)}
+    assert asking == {"auth/gate.py", "api/tracing.py", "cli/commands.py"}
+    for name in FILES:
+        if name == "system/host.py":
+            # What it reads is told by `doctor`, and by nothing that serves or stores.
+            continue
+        found = attributes(name, "time", "time_ns", "localtime", "gmtime", "utcnow", "today")
+        assert found == (["time", "gmtime"] if name == "clock.py" else [])
+        # Of a key's last day.
+        assert not packages(name) & {"datetime", "calendar"} or name == "auth/keys.py"
+        asked = re.search(r"CURRENT_TIME|strftime|julianday|unixepoch", FILES[name].read_text())
+        assert not asked or name == "clock.py"
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"import json, sys; {statement}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code], cwd=ROOT, capture_output=True, check=True, timeout=60
+    )
+    return set(json.loads(done.stdout))
+
+
+def test_running_server_has_nothing_loaded_that_trains_exports_or_connects() -> None:
+    loaded = modules_after(
+        "import server.app, server.cli.parser, server.net.http_protocol, server.store.collection"
+    )
+    assert {"server.inference.engine", "onnxruntime", "faiss"} <= loaded
+    unwanted = OFFLINE | {"requests", "httpx", "aiohttp", "urllib3", "smtplib", "pandas", "scipy"}
+    unwanted |= {"opentelemetry"}
+    assert {module.partition(".")[0] for module in loaded} & unwanted == set()
+
+
+def test_command_line_answers_without_loading_a_model_runtime() -> None:
+    loaded = modules_after("import server.cli.parser; server.cli.parser._parser()")
+    assert loaded & {"onnxruntime", "tokenizers", "faiss", "starlette", "uvicorn"} == set()
