@@ -15,10 +15,10 @@ WAYS = (["unshare", "--net"], ["unshare", "--net", "--map-root-user"])
 UP = 'ip link set lo up && exec "$@"'
 # Serving, embedding, documents, searching, the command line, alone and beside a server.
 TESTS = (
-    "server/test_socket.py",
-    "server/test_workers.py",
-    "server/test_remote.py",
-    "test_indexing.py",
+    "net/test_socket.py",
+    "net/test_worker_pool.py",
+    "cli/test_remote.py",
+    "cli/test_ingest.py",
 )
 TRY_TO_LEAVE = """
 import errno, socket
