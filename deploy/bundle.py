@@ -63,8 +63,9 @@ def make(target: Target, model: Path, out: Path, epoch: int) -> Path:
     missing = [name for name in ARTIFACT if not (model / name).is_file()]
     if missing:
         raise BundleError(
-            f"{model} is no artifact, it has no {missing[0]}; `make export` writes one",
-            f"{model} 不是导出的模型，缺少 {missing[0]}；请先运行 `make export`",
+            "{model} is no artifact, it has no {missing}; `make export` writes one",
+            model=model,
+            missing=missing[0],
         )
     name = f"inkwell-{VERSION}-{target.abi}-{target.machine}"
     out.mkdir(parents=True, exist_ok=True)
@@ -129,8 +130,8 @@ def _pip(*arguments: str, **environ: str) -> None:
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
     if subprocess.run(command, env=os.environ | environ).returncode:
         raise BundleError(
-            f"pip {arguments[0]} failed, the lines above say why",
-            f"pip {arguments[0]} 失败，原因见上方输出",
+            "pip {arguments} failed, the lines above say why",
+            arguments=arguments[0],
         )
 
 

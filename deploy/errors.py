@@ -1,10 +1,19 @@
 """What keeps a bundle from being made; said in English and Chinese by `bundle`."""
 
+from server.messages.message import Message
+
 
 class BundleError(Exception):
-    """Carries the same sentence in English and Chinese, without a final full stop."""
+    """A sentence in English or Chinese, without a final full stop; see `server/messages`."""
 
-    def __init__(self, english: str, chinese: str) -> None:
-        super().__init__(english)
-        self.english = english
-        self.chinese = chinese
+    def __init__(self, template: str, **fields: object) -> None:
+        self.sentence = Message(template, **fields)
+        super().__init__(self.sentence.english)
+
+    @property
+    def english(self) -> str:
+        return self.sentence.english
+
+    @property
+    def chinese(self) -> str:
+        return self.sentence.chinese

@@ -25,13 +25,15 @@ class Target:
     def __post_init__(self) -> None:
         if self.python not in PYTHONS:
             raise BundleError(
-                f"Python {self.python} is not one of {', '.join(PYTHONS)}",
-                f"Python 版本 {self.python} 不在 {'、'.join(PYTHONS)} 之中",
+                "Python {python} is not one of {known}",
+                python=self.python,
+                known=PYTHONS,
             )
         if self.machine not in FIRST_MINOR:
             raise BundleError(
-                f"machine {self.machine} is not one of {', '.join(FIRST_MINOR)}",
-                f"机器架构 {self.machine} 不在 {'、'.join(FIRST_MINOR)} 之中",
+                "machine {machine} is not one of {known}",
+                machine=self.machine,
+                known=tuple(FIRST_MINOR),
             )
 
     @property

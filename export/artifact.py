@@ -77,8 +77,8 @@ def check_replaceable(folder: Path) -> None:
     """
     if os.path.ismount(folder):
         raise CannotWrite(
-            f"{folder} is a mount point, which cannot be replaced; choose a folder in it with --out",
-            f"{folder} 是挂载点，无法整体替换；请用 --out 指定其中的一个文件夹",
+            "{folder} is a mount point, which cannot be replaced; choose a folder in it with --out",
+            folder=folder,
         )
     try:
         _check_nothing_lost(folder)
@@ -92,9 +92,10 @@ def _check_nothing_lost(folder: Path) -> None:
     others = sorted(set(names) - {MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE})
     if others:
         raise CannotWrite(
-            f"{folder} holds {others[0]}, which is no part of an artifact and would be lost;"
-            " choose another --out",
-            f"{folder} 中有不属于导出结果的 {others[0]}，覆盖会使其丢失；请用 --out 指定其他文件夹",
+            "{folder} holds {others}, which is no part of an artifact and would be lost; choose "
+            "another --out",
+            folder=folder,
+            others=others[0],
         )
 
 
@@ -117,8 +118,9 @@ def write_artifact(folder: Path, model: bytes, tokenizer: bytes, manifest: Manif
         size = sum(map(len, files.values())) / 1e6
         if error.errno == errno.ENOSPC:
             raise CannotWrite(
-                f"no space left to write {size:.0f} MB beside {folder}; free some and run again",
-                f"磁盘空间不足，无法在 {folder} 旁写入 {size:.0f} MB；请释放空间后重试",
+                "no space left to write {size:.0f} MB beside {folder}; free some and run again",
+                size=size,
+                folder=folder,
             ) from None
         raise _cannot_write(folder, error) from None
 
@@ -257,6 +259,4 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _cannot_write(folder: Path, error: OSError) -> CannotWrite:
-    return CannotWrite(
-        f"cannot write {folder}: {error.strerror}", f"无法写入 {folder}：{error.strerror}"
-    )
+    return CannotWrite("cannot write {folder}: {strerror}", folder=folder, strerror=error.strerror)

@@ -26,6 +26,7 @@ from export.errors import (
     ShapeMismatch,
     UnsupportedModel,
 )
+from server.messages.message import Message
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -99,7 +100,7 @@ class Checkpoint:
 def read_checkpoint(folder: Path, *, allow_pickle: bool = False) -> Checkpoint:
     """Read and check a checkpoint folder; raises an ExportError that names the file at fault."""
     if not folder.is_dir():
-        raise NoSuchModel(f"no model folder at {folder}", f"没有这个模型文件夹：{folder}")
+        raise NoSuchModel("no model folder at {folder}", folder=folder)
     config = read_json(folder / "config.json")
     shape = _bert_shape(config)
     settings = read_settings(folder, config)
@@ -122,21 +123,17 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise NoSuchModel(f"{path} does not exist", f"文件不存在：{path}") from None
+        raise NoSuchModel("{path} does not exist", path=path) from None
     except OSError as error:
         raise CorruptFile(
-            f"{path} cannot be read: {error.strerror}", f"{path} 无法读取：{error.strerror}"
+            "{path} cannot be read: {strerror}", path=path, strerror=error.strerror
         ) from None
     except ValueError as error:
-        raise CorruptFile(
-            f"{path} is not valid JSON: {error}", f"{path} 不是有效的 JSON：{error}"
-        ) from None
+        raise CorruptFile("{path} is not valid JSON: {error}", path=path, error=error) from None
     except RecursionError:
-        raise CorruptFile(
-            f"{path} nests objects or arrays too deeply", f"{path} 中的对象或数组嵌套过深"
-        ) from None
+        raise CorruptFile("{path} nests objects or arrays too deeply", path=path) from None
     if not isinstance(value, dict):
-        raise CorruptFile(f"{path} must hold a JSON object", f"{path} 必须是一个 JSON 对象")
+        raise CorruptFile("{path} must hold a JSON object", path=path)
     return value
 
 
@@ -158,26 +155,26 @@ def _bert_shape(config: dict[str, Any]) -> BertShape:
     model_type = config.get("model_type")
     if model_type != "bert":
         raise UnsupportedModel(
-            f'model_type "{model_type}" is not written directly; try --via optimum',
-            f'不直接支持 model_type "{model_type}"；请试试 --via optimum',
+            'model_type "{model_type}" is not written directly; try --via optimum',
+            model_type=model_type,
         )
     position_type = config.get("position_embedding_type", "absolute")
     if position_type != "absolute":
         raise UnsupportedModel(
-            f'position_embedding_type "{position_type}" is not "absolute"; try --via optimum',
-            f'position_embedding_type 为 "{position_type}"，只支持 "absolute"；请试试 --via optimum',
+            'position_embedding_type "{position_type}" is not "absolute"; try --via optimum',
+            position_type=position_type,
         )
     if config.get("is_decoder"):
         raise UnsupportedModel(
             "is_decoder: true asks for attention to earlier tokens only; try --via optimum",
-            "is_decoder: true 要求只关注之前的 token，不直接支持；请试试 --via optimum",
         )
     activation = str(config.get("hidden_act", "gelu"))
     if activation not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
         raise UnsupportedModel(
-            f'hidden_act "{activation}" is not one of {known}; try --via optimum',
-            f'hidden_act "{activation}" 不在支持之列（{known}）；请试试 --via optimum',
+            'hidden_act "{activation}" is not one of {known}; try --via optimum',
+            activation=activation,
+            known=known,
         )
     shape = BertShape(
         vocabulary=_size(config, "vocab_size"),
@@ -192,8 +189,9 @@ def _bert_shape(config: dict[str, Any]) -> BertShape:
     )
     if shape.hidden % shape.heads:
         raise ShapeMismatch(
-            f"hidden_size {shape.hidden} cannot be split into {shape.heads} heads",
-            f"hidden_size {shape.hidden} 无法分成 {shape.heads} 个注意力头",
+            "hidden_size {hidden} cannot be split into {heads} heads",
+            hidden=shape.hidden,
+            heads=shape.heads,
         )
     return shape
 
@@ -201,13 +199,15 @@ def _bert_shape(config: dict[str, Any]) -> BertShape:
 def _size(config: dict[str, Any], key: str, default: int | None = None, most: int = MOST) -> int:
     """A number of config.json that counts something; without a default it must be there."""
     if default is None and key not in config:
-        raise CorruptFile(f"config.json lacks {key}", f"config.json 缺少 {key}")
+        raise CorruptFile("config.json lacks {key}", key=key)
     # A null is taken for the default, and so refused where there is none.
     size = _whole_number("config.json", config, key, default)
     if not 1 <= size <= most:
         raise CorruptFile(
-            f"config.json: {key} {_shown(size)} is outside 1 to {most}",
-            f"config.json：{key} {_shown(size)} 超出 1 到 {most} 的范围",
+            "config.json: {key} {shown} is outside 1 to {most}",
+            key=key,
+            shown=_shown(size),
+            most=most,
         )
     return size
 
@@ -217,8 +217,8 @@ def _layer_norm_epsilon(config: dict[str, Any]) -> float:
     # Written so that NaN, which Python reads from JSON, is refused.
     if not _is_number(value) or not 0 <= value < 1:
         raise CorruptFile(
-            f"config.json: layer_norm_eps is {_shown(value)}, not a number from 0 to below 1",
-            f"config.json：layer_norm_eps 为 {_shown(value)}，不是 0（含）到 1（不含）之间的数字",
+            "config.json: layer_norm_eps is {shown}, not a number from 0 to below 1",
+            shown=_shown(value),
         )
     return float(value)
 
@@ -255,9 +255,9 @@ def read_settings(folder: Path, config: dict[str, Any]) -> SentenceSettings:
     )
     if not 3 <= max_tokens <= positions:
         raise ShapeMismatch(
-            f"max_seq_length {_shown(max_tokens)} is outside 3 to {positions}"
-            " (max_position_embeddings)",
-            f"max_seq_length {_shown(max_tokens)} 超出 3 到 {positions}（max_position_embeddings）的范围",
+            "max_seq_length {shown} is outside 3 to {positions} (max_position_embeddings)",
+            shown=_shown(max_tokens),
+            positions=positions,
         )
     return SentenceSettings(
         pooling=pooling,
@@ -277,22 +277,24 @@ def _read_prompts(path: Path) -> tuple[dict[str, str], str | None]:
         prompts = {}
     if not _is_object_of_strings(prompts):
         raise CorruptFile(
-            f"{path}: prompts is {_shown(prompts)}, not an object of strings",
-            f"{path}：prompts 为 {_shown(prompts)}，不是由字符串组成的对象",
+            "{path}: prompts is {shown}, not an object of strings",
+            path=path,
+            shown=_shown(prompts),
         )
     if default is not None and not isinstance(default, str):
         raise CorruptFile(
-            f"{path}: default_prompt_name is {_shown(default)}, not a string",
-            f"{path}：default_prompt_name 为 {_shown(default)}，不是字符串",
+            "{path}: default_prompt_name is {shown}, not a string",
+            path=path,
+            shown=_shown(default),
         )
     for name, prompt in prompts.items():
         try:
             prompt.encode()
         except UnicodeEncodeError:
             raise CorruptFile(
-                f"{path}: prompt {_shown(name)} holds half of a surrogate pair, which is no"
-                " character",
-                f"{path}：提示词 {_shown(name)} 含有不成对的代理码位，不是有效字符",
+                "{path}: prompt {shown} holds half of a surrogate pair, which is no character",
+                path=path,
+                shown=_shown(name),
             ) from None
     return prompts, default
 
@@ -306,14 +308,14 @@ def _module_folders(folder: Path) -> dict[str, str]:
         modules = json.loads(path.read_text(encoding="utf-8"))
         folders = {str(m["type"]).rsplit(".", 1)[-1]: str(m["path"]) for m in modules}
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CorruptFile(f"{path} cannot be read: {error}", f"{path} 无法读取：{error}") from None
+        raise CorruptFile("{path} cannot be read: {error}", path=path, error=error) from None
     for name in folders:
         if name not in ("Transformer", "Pooling", "Normalize"):
             raise UnsupportedModel(
-                f'{path} has a module "{name}"; only Transformer, Pooling and Normalize are'
-                " supported (a Dense layer changes the vector and is not written)",
-                f"{path} 含有模块 “{name}”；只支持 Transformer、Pooling 和 Normalize"
-                "（Dense 层会改变向量，目前不支持）",
+                '{path} has a module "{name}"; only Transformer, Pooling and Normalize are supported '
+                "(a Dense layer changes the vector and is not written)",
+                path=path,
+                name=name,
             )
     return folders
 
@@ -326,13 +328,13 @@ def _pooling_mode(config: dict[str, Any]) -> str:
     if len(modes) != 1 or modes[0] not in SUPPORTED_POOLING:
         found = " + ".join(modes) or "none"
         raise UnsupportedModel(
-            f"pooling {found} is not supported; one of {', '.join(SUPPORTED_POOLING)} is needed",
-            f"不支持的池化方式 {found}；需要 {'、'.join(SUPPORTED_POOLING)} 之一",
+            "pooling {found} is not supported; one of {supported} is needed",
+            found=found,
+            supported=tuple(SUPPORTED_POOLING),
         )
     if config.get("include_prompt") is False:
         raise UnsupportedModel(
             "pooling that leaves the prompt out (include_prompt: false) is not supported",
-            "不支持排除提示词的池化（include_prompt: false）",
         )
     return modes[0]
 
@@ -348,8 +350,10 @@ def _whole_number(file: str, settings: dict[str, Any], key: str, default: int | 
     # 512.0 is whole, too: 1e30 is what some write for "no limit".
     if not _is_number(value) or (isinstance(value, float) and not value.is_integer()):
         raise CorruptFile(
-            f"{file}: {key} is {_shown(value)}, not a whole number",
-            f"{file}：{key} 为 {_shown(value)}，不是整数",
+            "{file}: {key} is {shown}, not a whole number",
+            file=file,
+            key=key,
+            shown=_shown(value),
         )
     return int(value)
 
@@ -385,14 +389,14 @@ def read_tokenizer(folder: Path) -> str:
         except Exception as error:
             # The Rust library raises bare Exception for a file it cannot parse.
             raise CorruptFile(
-                f"{path} is not a tokenizer: {error}", f"{path} 不是分词器文件：{error}"
+                "{path} is not a tokenizer: {error}", path=path, error=error
             ) from None
     elif vocabulary.exists():
         tokenizer = _read_vocabulary(vocabulary, config)
     else:
         raise NoSuchModel(
-            f"{folder} has neither tokenizer.json nor vocab.txt",
-            f"{folder} 中既没有 tokenizer.json 也没有 vocab.txt",
+            "{folder} has neither tokenizer.json nor vocab.txt",
+            folder=folder,
         )
     if "Bert" in str(config.get("tokenizer_class", "Bert")):
         _override_normalizer(tokenizer, config)
@@ -406,17 +410,16 @@ def _read_vocabulary(path: Path, config: dict[str, Any]) -> Tokenizer:
     name = config.get("tokenizer_class", "BertTokenizer")
     if name not in ("BertTokenizer", "BertTokenizerFast"):
         raise UnsupportedModel(
-            f"{path.parent} has no tokenizer.json, and vocab.txt alone does not describe a {name}",
-            f"{path.parent} 中没有 tokenizer.json，仅凭 vocab.txt 无法还原 {name}",
+            "{parent} has no tokenizer.json, and vocab.txt alone does not describe a {name}",
+            parent=path.parent,
+            name=name,
         )
     try:
         built = BertWordPieceTokenizer(models.WordPiece.read_file(str(path)))
         return Tokenizer.from_str(built.to_str())
     except Exception as error:
         # Bare Exception from the Rust library, TypeError where [CLS] or [SEP] is missing.
-        raise CorruptFile(
-            f"{path} is not a vocabulary: {error}", f"{path} 不是词表文件：{error}"
-        ) from None
+        raise CorruptFile("{path} is not a vocabulary: {error}", path=path, error=error) from None
 
 
 def _override_normalizer(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
@@ -433,12 +436,14 @@ def _override_normalizer(tokenizer: Tokenizer, config: dict[str, Any]) -> None:
 def _check_vocabulary(tokenizer_json: str, shape: BertShape) -> None:
     vocabulary = Tokenizer.from_str(tokenizer_json).get_vocab()
     if not vocabulary:
-        raise CorruptFile("the tokenizer has no vocabulary", "分词器的词表为空")
+        raise CorruptFile("the tokenizer has no vocabulary")
     token, index = max(vocabulary.items(), key=lambda item: item[1])
     if index >= shape.vocabulary:
         raise ShapeMismatch(
-            f"the tokenizer gives {token!r} the id {index}, but vocab_size is {shape.vocabulary}",
-            f"分词器给 {token!r} 的编号是 {index}，而 vocab_size 只有 {shape.vocabulary}",
+            "the tokenizer gives {token!r} the id {index}, but vocab_size is {vocabulary}",
+            token=token,
+            index=index,
+            vocabulary=shape.vocabulary,
         )
 
 
@@ -453,21 +458,24 @@ def _weight_files(folder: Path, *, allow_pickle: bool) -> list[Path]:
         weight_map = read_json(index).get("weight_map", {})
         if not _is_object_of_strings(weight_map):
             raise CorruptFile(
-                f"{index}: weight_map is {_shown(weight_map)}, not an object of strings",
-                f"{index}：weight_map 为 {_shown(weight_map)}，不是由字符串组成的对象",
+                "{index}: weight_map is {shown}, not an object of strings",
+                index=index,
+                shown=_shown(weight_map),
             )
         names = sorted(set(weight_map.values()))
         for name in names:
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise CorruptFile(
-                    f"{index} names {_shown(name)}, which is outside the folder",
-                    f"{index} 所列的 {_shown(name)} 不在该文件夹内",
+                    "{index} names {shown}, which is outside the folder",
+                    index=index,
+                    shown=_shown(name),
                 )
         missing = [name for name in names if not (folder / name).exists()]
         if missing or not names:
             raise NoSuchModel(
-                f"{index} names missing files: {', '.join(missing) or 'none at all'}",
-                f"{index} 所列的文件不存在：{'、'.join(missing) or '一个也没有'}",
+                "{index} names missing files: {missing}",
+                index=index,
+                missing=tuple(missing) or Message("none at all"),
             )
         return [folder / name for name in names]
     pickled = folder / "pytorch_model.bin"
@@ -475,10 +483,10 @@ def _weight_files(folder: Path, *, allow_pickle: bool) -> list[Path]:
         return [pickled]
     if pickled.exists():
         raise NoSuchModel(
-            f"{folder} has only pytorch_model.bin; add --allow-pickle to read it (weights only)",
-            f"{folder} 只有 pytorch_model.bin；如确认要读取（仅权重），请加 --allow-pickle",
+            "{folder} has only pytorch_model.bin; add --allow-pickle to read it (weights only)",
+            folder=folder,
         )
-    raise NoSuchModel(f"{folder} has no model.safetensors", f"{folder} 中没有 model.safetensors")
+    raise NoSuchModel("{folder} has no model.safetensors", folder=folder)
 
 
 def _read_tensors(files: list[Path]) -> dict[str, FloatArray]:
@@ -503,8 +511,9 @@ def _read_safetensors(path: Path) -> dict[str, FloatArray]:
     except (SafetensorError, OSError, AttributeError, TypeError, ValueError) as error:
         # AttributeError and TypeError: an element type that numpy does not have.
         raise CorruptFile(
-            f"{path} cannot be read as safetensors: {error}",
-            f"{path} 无法作为 safetensors 读取：{error}",
+            "{path} cannot be read as safetensors: {error}",
+            path=path,
+            error=error,
         ) from None
 
 
@@ -514,7 +523,6 @@ def _read_pickle(path: Path) -> dict[str, FloatArray]:
     except ImportError:
         raise MissingPackage(
             "reading pytorch_model.bin needs torch: install the export-any extra",
-            "读取 pytorch_model.bin 需要 torch：请安装 export-any 附加依赖",
         ) from None
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -522,8 +530,9 @@ def _read_pickle(path: Path) -> dict[str, FloatArray]:
     except Exception as error:
         # torch raises many kinds (pickle, zip, attribute errors) for a bad or unsafe file.
         raise CorruptFile(
-            f"{path} cannot be read as weights only: {error}",
-            f"{path} 无法按“仅权重”读取：{error}",
+            "{path} cannot be read as weights only: {error}",
+            path=path,
+            error=error,
         ) from None
 
 
@@ -531,17 +540,18 @@ def _check_shapes(tensors: Mapping[str, FloatArray], shape: BertShape) -> None:
     for name, expected in expected_shapes(shape).items():
         found = tensors[name].shape if name in tensors else None
         if found != expected:
-            what = "is missing" if found is None else f"has shape {found}"
-            what_zh = "缺失" if found is None else f"形状为 {found}"
+            what = Message("is missing")
+            if found is not None:
+                what = Message("has shape {shape}", shape=str(found))
             raise ShapeMismatch(
-                f"tensor {name} {what}; config.json asks for {expected}",
-                f"张量 {name} {what_zh}；config.json 要求 {expected}",
+                "tensor {name} {what}; config.json asks for {expected}",
+                name=name,
+                what=what,
+                expected=str(expected),
             )
     for name in expected_shapes(shape):
         if not np.isfinite(tensors[name]).all():
-            raise CorruptFile(
-                f"tensor {name} holds NaN or infinity", f"张量 {name} 含 NaN 或无穷大"
-            )
+            raise CorruptFile("tensor {name} holds NaN or infinity", name=name)
 
 
 def expected_shapes(shape: BertShape) -> dict[str, tuple[int, ...]]:

@@ -12,14 +12,23 @@ ExportError
 └── CannotWrite              disk full, or no permission
 """
 
+from server.messages.message import Message
+
 
 class ExportError(Exception):
-    """Carries the same sentence in English and Chinese, without a final full stop."""
+    """A sentence in English or Chinese, without a final full stop; see `server/messages`."""
 
-    def __init__(self, english: str, chinese: str) -> None:
-        super().__init__(english)
-        self.english = english
-        self.chinese = chinese
+    def __init__(self, template: str, **fields: object) -> None:
+        self.sentence = Message(template, **fields)
+        super().__init__(self.sentence.english)
+
+    @property
+    def english(self) -> str:
+        return self.sentence.english
+
+    @property
+    def chinese(self) -> str:
+        return self.sentence.chinese
 
 
 class NoSuchModel(ExportError):

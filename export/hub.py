@@ -28,6 +28,7 @@ from export.errors import (
     MissingPackage,
     NoSuchModel,
 )
+from server.messages.message import Message
 
 CONFIG, MODULES = "config.json", "modules.json"
 SETTINGS = (
@@ -60,10 +61,23 @@ QUIET_ENVIRONMENT = {
     "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
     "HF_HUB_ENABLE_HF_TRANSFER": "0",
 }
-BY_HAND = (
-    "; or copy the model's folder by hand from a machine with a network and export that folder",
-    "；也可以在能联网的机器上下载，把模型文件夹拷贝过来，再导出该文件夹",
-)
+
+
+REASONS = {
+    errno.ENOSPC: Message("the disk is full"),
+    errno.EACCES: Message("permission denied"),
+    errno.EROFS: Message("the file system is read-only"),
+}
+
+
+def by_hand(template: str, **fields: object) -> DownloadFailed:
+    """What went wrong with a download, and the way that needs no network."""
+    return DownloadFailed(
+        "{why}; or copy the model's folder by hand from a machine with a network and export that"
+        " folder",
+        why=Message(template, **fields),
+    )
+
 
 Progress = Callable[[str], None]
 
@@ -116,9 +130,8 @@ def fetch(
         from huggingface_hub import constants
     except ImportError:
         raise MissingPackage(
-            "downloading a model needs huggingface_hub: install the export extra"
-            ", or give the folder of a model",
-            "下载模型需要 huggingface_hub：请安装 export 附加依赖，或直接给出模型文件夹",
+            "downloading a model needs huggingface_hub: install the export extra, or give the "
+            "folder of a model",
         ) from None
     # subtle: constants.ENDPOINT is what HF_ENDPOINT was when the library was imported.
     where = endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
@@ -169,16 +182,14 @@ class _Hub:
                 raise ValueError(f"no commit but {info.sha!r}")
         except HFValidationError:
             raise NoSuchModel(
-                f'"{self.model_id}" is neither a folder nor the id of a model',
-                f"“{self.model_id}” 既不是文件夹，也不是模型 id",
+                '"{model_id}" is neither a folder nor the id of a model',
+                model_id=self.model_id,
             ) from None
         except HfHubHTTPError:
             raise
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise DownloadFailed(
-                f"{self.shown} does not answer as a model hub does: check the endpoint"
-                + BY_HAND[0],
-                f"{self.shown} 的应答不符合模型仓库的格式：请检查 endpoint" + BY_HAND[1],
+            raise by_hand(
+                "{shown} does not answer as a model hub does: check the endpoint", shown=self.shown
             ) from None
         files = {
             sibling.rfilename: RemoteFile(
@@ -221,11 +232,12 @@ class _Hub:
         if not file.is_at(Path(path)):
             # Kept, it would be taken for finished, or be continued, by the next call.
             Path(path).unlink()
-            raise DownloadFailed(
-                f"{file.name} of {self.model_id} is not the file that {self.shown} lists:"
-                " size or checksum differ; try again" + BY_HAND[0],
-                f"{self.model_id} 的 {file.name} 与 {self.shown} 所列的不一致"
-                "（大小或校验和不同）；请重试" + BY_HAND[1],
+            raise by_hand(
+                "{name} of {model_id} is not the file that {shown} lists: size or checksum differ;"
+                " try again",
+                name=file.name,
+                model_id=self.model_id,
+                shown=self.shown,
             )
         return Path(path)
 
@@ -257,8 +269,9 @@ class _Transfer:
         model_id, offered = self._hub.model_id, self._offered
         if CONFIG not in offered:
             raise NoSuchModel(
-                f"{model_id} has no {CONFIG}: it is not a transformers model",
-                f"{model_id} 没有 {CONFIG}：不是 transformers 模型",
+                "{model_id} has no {CONFIG}: it is not a transformers model",
+                model_id=model_id,
+                CONFIG=CONFIG,
             )
         for name in (SINGLE, SHARD_INDEX):
             if name in offered:
@@ -267,10 +280,11 @@ class _Transfer:
             return PICKLED
         if PICKLED in offered:
             raise NoSuchModel(
-                f"{model_id} has only {PICKLED}; add --allow-pickle to read it (weights only)",
-                f"{model_id} 只有 {PICKLED}；如确认要读取（仅权重），请加 --allow-pickle",
+                "{model_id} has only {PICKLED}; add --allow-pickle to read it (weights only)",
+                model_id=model_id,
+                PICKLED=PICKLED,
             )
-        raise NoSuchModel(f"{model_id} has no {SINGLE}", f"{model_id} 没有 {SINGLE}")
+        raise NoSuchModel("{model_id} has no {SINGLE}", model_id=model_id, SINGLE=SINGLE)
 
     def settings(self) -> list[str]:
         names = [name for name in SETTINGS if name in self._offered]
@@ -295,8 +309,10 @@ class _Transfer:
             missing = [name for name in names if name not in self._offered or not _is_inside(name)]
             if missing:
                 raise NoSuchModel(
-                    f"{lead} of {self._hub.model_id} names missing files: {', '.join(missing)}",
-                    f"{self._hub.model_id} 的 {lead} 所列的文件不存在：{'、'.join(missing)}",
+                    "{lead} of {model_id} names missing files: {missing}",
+                    lead=lead,
+                    model_id=self._hub.model_id,
+                    missing=tuple(missing),
                 )
         self._check_space(names)
         for name in names:
@@ -334,10 +350,11 @@ class _Transfer:
     def _conflict(self, name: str) -> CannotWrite:
         path, model_id = self._folder / name, self._hub.model_id
         return CannotWrite(
-            f"{path} is there and is not a file of {model_id} {self._commit[:8]}; it is not"
-            " overwritten: export that folder as it is, or download to another",
-            f"{path} 已存在，且不是 {model_id} {self._commit[:8]} 的文件；不会覆盖它："
-            "请直接导出该文件夹，或下载到另一个文件夹",
+            "{path} is there and is not a file of {model_id} {_commit}; it is not overwritten: "
+            "export that folder as it is, or download to another",
+            path=path,
+            model_id=model_id,
+            _commit=self._commit[:8],
         )
 
     def _check_space(self, names: list[str]) -> None:
@@ -348,10 +365,11 @@ class _Transfer:
         free = shutil.disk_usage(self._staging).free
         if free < needed:
             raise CannotWrite(
-                f"{self._folder} has {free / 1e6:.0f} MB free, the weights of"
-                f" {self._hub.model_id} need {needed / 1e6:.0f} MB",
-                f"{self._folder} 的可用空间为 {free / 1e6:.0f} MB，{self._hub.model_id}"
-                f" 的权重需要 {needed / 1e6:.0f} MB",
+                "{_folder} has {free:.0f} MB free, the weights of {model_id} need {needed:.0f} MB",
+                _folder=self._folder,
+                free=free / 1000000.0,
+                model_id=self._hub.model_id,
+                needed=needed / 1000000.0,
             )
 
 
@@ -360,7 +378,7 @@ def _module_folders(path: Path) -> list[str]:
         modules = json.loads(path.read_text(encoding="utf-8"))
         return [str(module["path"]).strip("/") for module in modules if module["path"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CorruptFile(f"{path} cannot be read: {error}", f"{path} 无法读取：{error}") from None
+        raise CorruptFile("{path} cannot be read: {error}", path=path, error=error) from None
 
 
 def _shards(path: Path) -> list[str]:
@@ -368,7 +386,7 @@ def _shards(path: Path) -> list[str]:
         index = json.loads(path.read_text(encoding="utf-8"))
         return sorted(set(map(str, index["weight_map"].values())))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CorruptFile(f"{path} cannot be read: {error}", f"{path} 无法读取：{error}") from None
+        raise CorruptFile("{path} cannot be read: {error}", path=path, error=error) from None
 
 
 def _is_inside(name: str) -> bool:
@@ -399,65 +417,68 @@ def _plain_error(error: OSError, hub: _Hub, revision: str) -> ExportError:
         error = error.__cause__
     if isinstance(error, errors.RevisionNotFoundError):
         return NoSuchModel(
-            f'{hub.model_id} has no revision "{revision}" on {hub.shown}',
-            f"{hub.shown} 上的 {hub.model_id} 没有版本 “{revision}”",
+            '{model_id} has no revision "{revision}" on {shown}',
+            model_id=hub.model_id,
+            revision=revision,
+            shown=hub.shown,
         )
     if isinstance(error, errors.EntryNotFoundError):
-        return DownloadFailed(
-            f"{hub.shown} lists a file of {hub.model_id} that it does not have; try later"
-            + BY_HAND[0],
-            f"{hub.shown} 缺少其所列的 {hub.model_id} 的文件；请稍后再试" + BY_HAND[1],
+        return by_hand(
+            "{shown} lists a file of {model_id} that it does not have; try later",
+            shown=hub.shown,
+            model_id=hub.model_id,
         )
     if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
         if error.response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             hub.forget_download()
         return _refusal(error.response.status_code, hub)
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return DownloadFailed(
-            "HF_HUB_OFFLINE is set, so nothing is downloaded: unset it" + BY_HAND[0],
-            "已设置 HF_HUB_OFFLINE，因此不会下载：请取消该变量" + BY_HAND[1],
+        return by_hand(
+            "HF_HUB_OFFLINE is set, so nothing is downloaded: unset it",
         )
     if isinstance(error, RequestException):
         reason = type(error).__name__
-        return DownloadFailed(
-            f"the download of {hub.model_id} from {hub.shown} failed ({reason}): check the network"
-            ", or name a mirror in HF_ENDPOINT; what has come is kept and resumed" + BY_HAND[0],
-            f"从 {hub.shown} 下载 {hub.model_id} 失败（{reason}）：请检查网络，或用 HF_ENDPOINT"
-            " 指定镜像；已下载的部分会保留，下次续传" + BY_HAND[1],
+        return by_hand(
+            "the download of {model_id} from {shown} failed ({reason}): check the network, or name a"
+            " mirror in HF_ENDPOINT; what has come is kept and resumed",
+            model_id=hub.model_id,
+            shown=hub.shown,
+            reason=reason,
         )
     if error.errno is not None:
         name = error.filename or hub.model_id
         return CannotWrite(
-            f"cannot write {name}: {error.strerror}", f"无法写入 {name}：{_chinese(error)}"
+            "cannot write {name}: {reason}",
+            name=name,
+            reason=REASONS.get(error.errno or 0, error.strerror),
         )
     hub.forget_download()
-    return DownloadFailed(
-        f"{hub.shown} sent other bytes for {hub.model_id} than it announced; try again"
-        + BY_HAND[0],
-        f"{hub.shown} 发来的 {hub.model_id} 的内容与其声明的不一致；请重试" + BY_HAND[1],
+    return by_hand(
+        "{shown} sent other bytes for {model_id} than it announced; try again",
+        shown=hub.shown,
+        model_id=hub.model_id,
     )
 
 
 def _refusal(status: int, hub: _Hub) -> ExportError:
     if status in (401, 403):
         return DownloadFailed(
-            f"{hub.shown} refuses {hub.model_id} (HTTP {status}): it does not exist, or is private"
-            " or gated; check the id, or accept the model's terms there and put your access token"
-            " into HF_TOKEN",
-            f"{hub.shown} 拒绝访问 {hub.model_id}（HTTP {status}）：模型不存在、未公开或需要授权；"
-            "请检查 id，或在该站点同意使用条款后，把访问令牌放入环境变量 HF_TOKEN",
+            "{shown} refuses {model_id} (HTTP {status}): it does not exist, or is private or "
+            "gated; check the id, or accept the model's terms there and put your access token "
+            "into HF_TOKEN",
+            shown=hub.shown,
+            model_id=hub.model_id,
+            status=status,
         )
     if status == 404:
         return NoSuchModel(
-            f"there is no model {hub.model_id} on {hub.shown}",
-            f"{hub.shown} 上没有模型 {hub.model_id}",
+            "there is no model {model_id} on {shown}",
+            model_id=hub.model_id,
+            shown=hub.shown,
         )
-    return DownloadFailed(
-        f"{hub.shown} answered {hub.model_id} with HTTP {status}; try later" + BY_HAND[0],
-        f"{hub.shown} 对 {hub.model_id} 返回 HTTP {status}；请稍后再试" + BY_HAND[1],
+    return by_hand(
+        "{shown} answered {model_id} with HTTP {status}; try later",
+        shown=hub.shown,
+        model_id=hub.model_id,
+        status=status,
     )
-
-
-def _chinese(error: OSError) -> str:
-    known = {errno.ENOSPC: "磁盘已满", errno.EACCES: "没有权限", errno.EROFS: "文件系统只读"}
-    return known.get(error.errno or 0, str(error.strerror))

@@ -142,8 +142,8 @@ def _trace(
             from transformers import AutoModel
         except ImportError as error:
             raise MissingPackage(
-                f"--via optimum cannot import {error.name}: install the export-any extra",
-                f"--via optimum 无法导入 {error.name}：请安装 export-any 附加依赖",
+                "--via optimum cannot import {error_name}: install the export-any extra",
+                error_name=error.name,
             ) from None
         for name in ("transformers", "optimum"):
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -186,14 +186,17 @@ def _load(auto_model: Any, source: Path, dtype: Any, *, allow_pickle: bool) -> A
     if missing:
         names = ", ".join(sorted(missing)[:3])
         raise ShapeMismatch(
-            f"{source} lacks {len(missing)} weights of its network, {names} among them",
-            f"{source} 缺少网络的 {len(missing)} 个权重，例如 {names}",
+            "{source} lacks {n_missing} weights of its network, {names} among them",
+            source=source,
+            n_missing=len(missing),
+            names=names,
         )
     needed = 4 * sum(weight.numel() for weight in network.parameters())
     if needed > MAX_MODEL_BYTES:
         raise UnsupportedModel(
-            f"{source} has {needed / 1e9:.1f} GB of float32 weights; one ONNX file holds 2.1",
-            f"{source} 的 float32 权重有 {needed / 1e9:.1f} GB，单个 ONNX 文件最多 2.1 GB",
+            "{source} has {needed:.1f} GB of float32 weights; one ONNX file holds 2.1",
+            source=source,
+            needed=needed / 1000000000.0,
         )
     return network.eval()
 
@@ -201,7 +204,7 @@ def _load(auto_model: Any, source: Path, dtype: Any, *, allow_pickle: bool) -> A
 def _unsupported(source: Path, error: Exception) -> UnsupportedModel:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     return UnsupportedModel(
-        f"optimum cannot export {source}: {reason}", f"optimum 无法导出 {source}：{reason}"
+        "optimum cannot export {source}: {reason}", source=source, reason=reason
     )
 
 
@@ -209,8 +212,8 @@ def _probe_ids(token_ids: Sequence[Int64Array]) -> Iterator[Int64Array]:
     """Int64 (B, T) of each of PROBES, from the calibration texts where they are long enough."""
     if not any(len(ids) >= PROBES[0][1] for ids in token_ids):
         raise BadTexts(
-            f"no calibration text has {PROBES[0][1]} tokens",
-            f"没有一条校准文本达到 {PROBES[0][1]} 个词元",
+            "no calibration text has {PROBES} tokens",
+            PROBES=PROBES[0][1],
         )
     for n_texts, n_tokens in PROBES:
         long_enough = [ids for ids in token_ids if len(ids) >= n_tokens][:n_texts]
@@ -232,7 +235,6 @@ def _served_form(
             return model, int(probes[0].states.shape[-1])
     raise DisagreesWithCheckpoint(
         "the graph that optimum wrote computes other vectors than its network",
-        "optimum 写出的计算图与原网络得到的向量不一致",
     )
 
 
@@ -243,9 +245,7 @@ def _with_contract(
     filled = {value.name for value in traced.graph.input} - {INPUT_IDS}
     if unknown := filled - FILLED_INPUTS.keys():
         names = ", ".join(sorted(unknown))
-        raise UnsupportedModel(
-            f"the network asks for {names} besides token ids", f"该网络除词元 id 外还需要 {names}"
-        )
+        raise UnsupportedModel("the network asks for {names} besides token ids", names=names)
     constants: Constants = {tensor.name: tensor for tensor in traced.graph.initializer}
     nodes = [helper.make_node("Shape", [INPUT_IDS], ["input_shape"])]
     for name in sorted(filled):
@@ -444,7 +444,6 @@ def _find_sites(model: onnx.ModelProto) -> Sites:
     if not sites:
         raise UnsupportedModel(
             "the network has no matrix products with weights to quantise",
-            "该网络没有可量化的权重矩阵乘法",
         )
     return sites
 

@@ -38,6 +38,7 @@ from server.inference.manifest import (
 )
 from server.inference.runtime import VERSION as RUNTIME_VERSION
 from server.inference.tokenizer import Tokenizer
+from server.messages.message import Message
 from server.system.cpu import cpu_budget, cpu_features, int8_instruction_set
 from server.types import Encoder, Ids, Packing
 
@@ -105,7 +106,7 @@ def export(settings: Settings) -> Path:
     rules = _text_rules(source, model_id, settings)
     identity = _identity(source, rules, model_id, revision, settings)
     if not settings.force and artifact.is_current(out, identity):
-        _say(f"{out} is up to date", f"{out} 已是最新，无需重新导出")
+        _say("{out} is up to date", out=out)
         return out
     artifact.check_replaceable(out)
 
@@ -158,10 +159,11 @@ def _check_sizes(settings: Settings, dimension: int | None) -> None:
     """Refuse sizes that no vector of this model can be cut to, as early as `dimension` is known."""
     for size in settings.matryoshka:
         if size < 1 or (dimension is not None and size > dimension):
-            most, most_zh = ("the dimension", "向量维度") if dimension is None else (dimension,) * 2
+            most = Message("the dimension") if dimension is None else dimension
             raise UnsupportedModel(
-                f"--matryoshka {size} is outside 1 to {most}",
-                f"--matryoshka {size} 超出 1 到 {most_zh} 的范围",
+                "--matryoshka {size} is outside 1 to {most}",
+                size=size,
+                most=most,
             )
 
 
@@ -172,7 +174,7 @@ def _locate(settings: Settings) -> tuple[Path, str, str]:
         return folder, settings.model_id or folder.resolve().name, "local"
     # A parent that exists means a path with a typing error, not a hub's organisation.
     if settings.source.count("/") != 1 or settings.source[0] in "./~" or folder.parent.is_dir():
-        raise NoSuchModel(f"no model folder at {folder}", f"没有这个模型文件夹：{folder}")
+        raise NoSuchModel("no model folder at {folder}", folder=folder)
     from export.hub import fetch
 
     name = settings.source.split("/")[1]
@@ -353,8 +355,8 @@ def _build_with_optimum(
         # The nodes are the other tools'; one that `bert` writes wrongly is a bug and stays one.
         reason = str(error).strip().splitlines()[0]
         raise UnsupportedModel(
-            f"the graph that optimum wrote is not valid ONNX: {reason}",
-            f"optimum 写出的计算图不是有效的 ONNX：{reason}",
+            "the graph that optimum wrote is not valid ONNX: {reason}",
+            reason=reason,
         ) from None
     return _Graphs(
         float_model,
@@ -461,12 +463,18 @@ def _report(out: Path, graphs: _Graphs, agreement: Agreement, seconds: float) ->
     size = len(graphs.served_model) / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     _say(
-        f"{out}: {size:.1f} MB, cosine to float32 mean {agreement.mean:.5f} minimum"
-        f" {agreement.minimum:.4f} on {agreement.texts} texts; {seconds:.0f} s, peak {peak:.0f} MB",
-        f"{out}：{size:.1f} MB，与 float32 的余弦平均 {agreement.mean:.5f}、最低"
-        f" {agreement.minimum:.4f}（{agreement.texts} 条文本）；用时 {seconds:.0f} 秒，内存峰值 {peak:.0f} MB",
+        "{out}: {size:.1f} MB, cosine to float32 mean {mean:.5f} minimum {minimum:.4f} on "
+        "{texts} texts; {seconds:.0f} s, peak {peak:.0f} MB",
+        out=out,
+        size=size,
+        mean=agreement.mean,
+        minimum=agreement.minimum,
+        texts=agreement.texts,
+        seconds=seconds,
+        peak=peak,
     )
 
 
-def _say(english: str, chinese: str) -> None:
-    sys.stdout.write(f"{english}\n{chinese}\n")
+def _say(template: str, **fields: object) -> None:
+    said = Message(template, **fields)
+    sys.stdout.write(f"{said.english}\n{said.chinese}\n")

@@ -20,11 +20,11 @@ def read_texts(path: Path, *, at_least: int) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except OSError as error:
         raise BadTexts(
-            f"{path} cannot be read: {error.strerror}", f"{path} 无法读取：{error.strerror}"
+            "{path} cannot be read: {strerror}", path=path, strerror=error.strerror
         ) from None
     except UnicodeDecodeError as error:
         raise BadTexts(
-            f"{path} is not UTF-8 at byte {error.start}", f"{path} 第 {error.start} 字节不是 UTF-8"
+            "{path} is not UTF-8 at byte {start}", path=path, start=error.start
         ) from None
     texts = [
         _json_text(path, number, line) if path.suffix == ".jsonl" else line
@@ -33,8 +33,10 @@ def read_texts(path: Path, *, at_least: int) -> list[str]:
     ]
     if len(texts) < at_least:
         raise BadTexts(
-            f"{path} has {len(texts)} texts; at least {at_least} are needed",
-            f"{path} 只有 {len(texts)} 条文本；至少需要 {at_least} 条",
+            "{path} has {n_texts} texts; at least {at_least} are needed",
+            path=path,
+            n_texts=len(texts),
+            at_least=at_least,
         )
     return texts
 
@@ -44,19 +46,21 @@ def _json_text(path: Path, number: int, line: str) -> str:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise BadTexts(
-            f"{path} line {number} is not JSON: {error}", f"{path} 第 {number} 行不是 JSON：{error}"
+            "{path} line {number} is not JSON: {error}", path=path, number=number, error=error
         ) from None
     text = value.get("text") if isinstance(value, dict) else value
     if not isinstance(text, str):
         raise BadTexts(
-            f'{path} line {number} is neither a string nor an object with "text"',
-            f'{path} 第 {number} 行既不是字符串，也不是带 "text" 的对象',
+            '{path} line {number} is neither a string nor an object with "text"',
+            path=path,
+            number=number,
         )
     try:
         text.encode()
     except UnicodeEncodeError:
         raise BadTexts(
-            f"{path} line {number} holds half of a surrogate pair, which is no character",
-            f"{path} 第 {number} 行含有不成对的代理码位，不是有效字符",
+            "{path} line {number} holds half of a surrogate pair, which is no character",
+            path=path,
+            number=number,
         ) from None
     return text

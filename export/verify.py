@@ -77,13 +77,14 @@ def _check_agreement(
         worst = [(float(cosines[i]), texts[i]) for i in np.argsort(cosines)[:WORST_SHOWN]]
         listed = "".join(f"\n  {cosine:.4f}  {_shorten(text)}" for cosine, text in worst)
         raise DisagreesWithCheckpoint(
-            f"cosine to the float32 model: mean {mean:.5f} (needs {thresholds.mean}), minimum"
-            f" {minimum:.4f} (needs {thresholds.minimum}); calibrate on texts like these"
-            f" (--calibration FILE), export --precision fp32, or accept less (--min-agreement"
-            f" MEAN,MIN); worst texts:{listed}",
-            f"与 float32 模型的余弦：平均 {mean:.5f}（要求 {thresholds.mean}），最低 {minimum:.4f}"
-            f"（要求 {thresholds.minimum}）；请用类似文本校准（--calibration 文件）、导出"
-            f" --precision fp32，或降低要求（--min-agreement 平均,最低）；最差的文本见上",
+            "cosine to the float32 model: mean {mean:.5f} (needs {least_mean}), minimum {minimum:.4f} "
+            "(needs {least}); calibrate on texts like these (--calibration FILE), export "
+            "--precision fp32, or accept less (--min-agreement MEAN,MIN); worst texts:{listed}",
+            mean=mean,
+            least_mean=thresholds.mean,
+            minimum=minimum,
+            least=thresholds.minimum,
+            listed=listed,
         )
     return Agreement(mean=round(mean, 6), minimum=round(minimum, 6), texts=len(texts))
 
@@ -105,10 +106,11 @@ def _check_batches(served: Encoder, texts: Sequence[str], token_ids: Sequence[Id
         for (index, _), difference in zip(members, differences, strict=True):
             if not difference <= BATCH_TOLERANCE:
                 raise DisagreesWithCheckpoint(
-                    f"a vector changes by {difference:.1e} in a batch (at most"
-                    f" {BATCH_TOLERANCE:.0e}): {_shorten(texts[index])}",
-                    f"同一文本在批次中的向量变化 {difference:.1e}（上限 {BATCH_TOLERANCE:.0e}）："
-                    f"{_shorten(texts[index])}",
+                    "a vector changes by {difference:.1e} in a batch (at most {BATCH_TOLERANCE:.0e}): "
+                    "{shorten}",
+                    difference=difference,
+                    BATCH_TOLERANCE=BATCH_TOLERANCE,
+                    shorten=_shorten(texts[index]),
                 )
 
 
@@ -151,10 +153,10 @@ def _check_lengths(
         # One or two ids are no text: the special tokens alone take two.
         if not np.isfinite(cosine) or (length > 2 and cosine < thresholds.minimum):
             raise DisagreesWithCheckpoint(
-                f"at {length} tokens the cosine to the float32 model is {cosine:.4f}"
-                f" (needs {thresholds.minimum})",
-                f"长度为 {length} 个 token 时，与 float32 模型的余弦为 {cosine:.4f}"
-                f"（要求 {thresholds.minimum}）",
+                "at {length} tokens the cosine to the float32 model is {cosine:.4f} (needs {minimum})",
+                length=length,
+                cosine=cosine,
+                minimum=thresholds.minimum,
             )
 
 
@@ -165,13 +167,14 @@ def _embed_length(served: Encoder, ids: Ids) -> Vectors:
     except Exception as error:
         # onnxruntime has kinds of its own; a traced graph may have a length built into it.
         raise DisagreesWithCheckpoint(
-            f"at {len(ids)} tokens the graph cannot be run: {error}",
-            f"长度为 {len(ids)} 个 token 时，计算图无法运行：{error}",
+            "at {n_ids} tokens the graph cannot be run: {error}",
+            n_ids=len(ids),
+            error=error,
         ) from None
     if not np.isfinite(vector).all() or not vector.any():
         raise DisagreesWithCheckpoint(
-            f"at {len(ids)} tokens the vector is zero or holds NaN or infinity",
-            f"长度为 {len(ids)} 个 token 时，向量为零，或含 NaN 或无穷大",
+            "at {n_ids} tokens the vector is zero or holds NaN or infinity",
+            n_ids=len(ids),
         )
     return vector
 

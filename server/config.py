@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from server.config_sources import DEFAULT, FILE, Given, Origin, env_name, gather
+from server.config_sources import DEFAULT, FILE, Given, env_name, gather
 from server.errors import BadSettings
+from server.messages.message import Message
 
 DEFAULT_MODEL = Path("models/bge-small-zh-v1.5/onnx-int8")
 MODE = re.compile("[0-7]{3}")
@@ -27,7 +28,7 @@ LOG_FORMATS = ("plain", "json")
 HOST = re.compile(r"\*|[\w-]+(\.[\w-]+)*\.?", re.ASCII)
 URL = re.compile(r"https?://[^/?#\s]+/[^\s]*")
 # What a value that is of another kind is told to be.
-WANTED = {int: ("a whole number", "整数"), str: ("text", "文本"), Path: ("a path", "路径")}
+WANTED = {int: Message("a whole number"), str: Message("text"), Path: Message("a path")}
 
 
 class ModelPlace(NamedTuple):
@@ -41,8 +42,8 @@ class ModelPlace(NamedTuple):
         name, found, folder = text.rpartition("=")
         if not folder or (found and not name) or ":" in name:
             raise BadSettings(
-                f"model {text!r} is not FOLDER or NAME=FOLDER, with no colon in NAME",
-                f"model {text!r} 不是 FOLDER 或 NAME=FOLDER 的形式（NAME 中不能有冒号）",
+                "model {text!r} is not FOLDER or NAME=FOLDER, with no colon in NAME",
+                text=text,
             )
         return cls(Path(folder), name)
 
@@ -64,10 +65,8 @@ class ModelPlaces(tuple[ModelPlace, ...]):
         return os.pathsep.join(map(str, self))
 
 
-def _setting(default: Any, english: str, chinese: str, **limits: Any) -> Any:
-    return field(
-        default=default, metadata={"english": english, "chinese": chinese, "limits": limits}
-    )
+def _setting(default: Any, text: str, **limits: Any) -> Any:
+    return field(default=default, metadata={"text": Message(text), "limits": limits})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,56 +74,39 @@ class Config:
     """The effective settings; constructing one checks it."""
 
     # Beyond loopback only when told, and then with keys.
-    host: str = _setting("127.0.0.1", "address to listen on", "监听地址")
-    port: int = _setting(
-        8000, "TCP port, 0 takes a free one", "端口，0 表示任选", low=0, high=65535
-    )
+    host: str = _setting("127.0.0.1", "address to listen on")
+    port: int = _setting(8000, "TCP port, 0 takes a free one", low=0, high=65535)
     # Besides the port: for a proxy on the same machine, or for those whom the file's mode lets in.
-    unix_socket: Path | None = _setting(
-        None, "Unix socket to listen on as well", "同时监听的 Unix 套接字"
-    )
-    unix_socket_mode: str = _setting("660", "octal mode of its file", "套接字文件的权限（八进制）")
-    tls_cert: Path | None = _setting(
-        None, "certificate chain in PEM: the port speaks HTTPS", "PEM 证书链，启用 HTTPS"
-    )
-    tls_key: Path | None = _setting(
-        None, "its key in PEM, if not in the same file", "PEM 私钥（若不在证书文件中）"
-    )
-    tls_client_ca: Path | None = _setting(
-        None, "who signs the certificates that clients need", "签发客户端证书的 CA"
-    )
+    unix_socket: Path | None = _setting(None, "Unix socket to listen on as well")
+    unix_socket_mode: str = _setting("660", "octal mode of its file")
+    tls_cert: Path | None = _setting(None, "certificate chain in PEM: the port speaks HTTPS")
+    tls_key: Path | None = _setting(None, "its key in PEM, if not in the same file")
+    tls_client_ca: Path | None = _setting(None, "who signs the certificates that clients need")
     # The first serves whoever names no model.
     model: ModelPlaces = _setting(
         ModelPlaces([ModelPlace(DEFAULT_MODEL)]),
         "artifact made by export, FOLDER or NAME=FOLDER; repeat it to serve several",
-        "导出的模型文件夹，可写作 名称=文件夹；重复给出可同时提供多个模型",
     )
-    data: Path = _setting(Path("data"), "folder for collections", "数据文件夹")
+    data: Path = _setting(Path("data"), "folder for collections")
     # A name that clients already send, e.g. text-embedding-3-small; the manifest's id always works.
-    model_alias: str = _setting("", "another name for the first model", "第一个模型的别名")
+    model_alias: str = _setting("", "another name for the first model")
     # 0: one lane a core of the affinity mask and cgroup quota. Fewer leaves cores to others.
-    lanes: int = _setting(
-        0, "threads that compute, 0 for one a core", "计算线程数，0 为每核一个", low=0, high=1024
-    )
+    lanes: int = _setting(0, "threads that compute, 0 for one a core", low=0, high=1024)
     # A batch takes 10 ms, a long text of a large model seconds: what takes longer than this never ends.
     hang_s: int = _setting(
         30,
         "seconds after which a batch that does not end is given up",
-        "放弃未结束批次前的秒数",
         low=1,
         high=3600,
     )
     # One carries some 5,000 requests/s of a single text: more only where the cores compute more.
-    workers: int = _setting(1, "processes of this server", "服务进程数", low=1, high=256)
+    workers: int = _setting(1, "processes of this server", low=1, high=256)
     # Past 256 tokens a batch brings no throughput on a CPU and costs others latency.
-    batch_tokens: int = _setting(
-        256, "tokens computed together", "单批 token 数", low=1, high=65536
-    )
+    batch_tokens: int = _setting(256, "tokens computed together", low=1, high=65536)
     # Requests of up to this many tokens go before larger ones; about four batches.
     interactive_tokens: int = _setting(
         1024,
         "requests up to this size go first",
-        "优先处理的请求上限（token）",
         low=1,
         high=1 << 20,
     )
@@ -132,7 +114,6 @@ class Config:
     interactive_queue_tokens: int = _setting(
         0,
         "tokens of small requests that may wait, 0 for about 1.5 seconds of work",
-        "小请求排队上限（token），0 为约 1.5 秒的计算量",
         low=0,
         high=1 << 30,
     )
@@ -140,87 +121,66 @@ class Config:
     bulk_queue_tokens: int = _setting(
         2_097_152,
         "tokens of large requests that may wait",
-        "大请求排队上限（token）",
         low=1,
         high=1 << 32,
     )
     # OpenAI's limit; a client that sends more is told to split.
-    max_texts: int = _setting(
-        2048, "texts in one request", "单个请求的文本数上限", low=1, high=1 << 20
-    )
+    max_texts: int = _setting(2048, "texts in one request", low=1, high=1 << 20)
     # Each takes a descriptor and some 10 KB while it idles; of each process.
-    max_connections: int = _setting(
-        4096, "connections at once", "同时连接数上限", low=1, high=1 << 20
-    )
+    max_connections: int = _setting(4096, "connections at once", low=1, high=1 << 20)
     # A path, a key and what proxies add are 2 KB.
-    max_head_bytes: int = _setting(
-        65_536, "bytes of one request's head", "请求头字节上限", low=1024, high=1 << 24
-    )
+    max_head_bytes: int = _setting(65_536, "bytes of one request's head", low=1024, high=1 << 24)
     # A head is one packet: who needs longer means to keep the connection.
-    head_s: int = _setting(
-        10, "seconds for a request's head to come", "等待请求头的秒数", low=1, high=3600
-    )
+    head_s: int = _setting(10, "seconds for a request's head to come", low=1, high=3600)
     # A person's slowest network pauses less.
-    read_s: int = _setting(
-        30, "seconds without more of a body", "请求体停止到达的容忍秒数", low=1, high=3600
-    )
+    read_s: int = _setting(30, "seconds without more of a body", low=1, high=3600)
     send_s: int = _setting(
         30,
         "seconds without more of a reply being taken",
-        "响应停止被读取的容忍秒数",
         low=1,
         high=3600,
     )
     # More than the 60 s after which nginx closes what it keeps: the client has to be the first.
-    keep_alive_s: int = _setting(
-        75, "seconds a connection may idle", "空闲连接保持秒数", low=1, high=86_400
-    )
+    keep_alive_s: int = _setting(75, "seconds a connection may idle", low=1, high=86_400)
     # 2,048 texts of 512 Chinese characters are 3 MB; JSON escapes may double that and more.
     max_body_bytes: int = _setting(
-        32 * 1024 * 1024, "bytes of one request's body", "请求体字节上限", low=1024, high=1 << 32
+        32 * 1024 * 1024, "bytes of one request's body", low=1024, high=1 << 32
     )
     # Some 6,000 questions with 512 numbers each: what a team asks in a day, for little memory.
     query_cache_bytes: int = _setting(
         16 * 1024 * 1024,
         "bytes of remembered query vectors",
-        "查询向量缓存字节数",
         low=0,
         high=1 << 40,
     )
     # Without it everybody who reaches the port may ask for everything.
-    keys: Path | None = _setting(None, "file of the keys that clients need", "客户端密钥文件")
+    keys: Path | None = _setting(None, "file of the keys that clients need")
     # A page whose name was turned to this machine asks by that name; without keys only this stops it.
     allowed_hosts: str = _setting(
         "",
         'names that clients without keys may ask by, with commas, "*" for any',
-        "无密钥时客户端可用的主机名（逗号分隔，* 为任意）",
     )
     audit: Path | None = _setting(
         None,
         'file for a line a request, "-" prints them',
-        "审计日志文件，每个请求一行，- 为标准输出",
     )
     # Who asked is rarely a secret in a company; what was asked often is.
-    audit_texts: int = _setting(
-        0, "characters of each body in the audit", "审计中保留的请求体字符数", low=0, high=1 << 30
-    )
+    audit_texts: int = _setting(0, "characters of each body in the audit", low=0, high=1 << 30)
     # A load balancer usually gives 30 seconds between SIGTERM and SIGKILL.
     shutdown_s: int = _setting(
         25,
         "seconds to finish accepted work at shutdown",
-        "停止时完成已接受任务的秒数",
         low=0,
         high=3600,
     )
-    log_level: str = _setting("info", "debug, info, warning or error", "日志级别")
+    log_level: str = _setting("info", "debug, info, warning or error")
     # The only address that a server ever connects to, and only where it is given.
     trace_endpoint: str = _setting(
         "",
         "URL of an OpenTelemetry collector for traces, e.g. http://127.0.0.1:4318/v1/traces",
-        "OpenTelemetry 收集器地址，留空则不发送任何内容",
     )
     # People read lines, collectors of logs objects.
-    log_format: str = _setting("plain", "of the log: plain or json", "日志格式：plain 或 json")
+    log_format: str = _setting("plain", "of the log: plain or json")
 
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
@@ -229,33 +189,32 @@ class Config:
             # To the kernel an empty address is every address: not what an empty variable means.
             raise BadSettings(
                 "host is empty; name an address, 0.0.0.0 for all of this machine's",
-                "host 为空；请指定地址，0.0.0.0 表示本机所有地址",
             )
         if not MODE.fullmatch(self.unix_socket_mode):
             raise BadSettings(
-                f"unix_socket_mode {self.unix_socket_mode!r} is not three octal digits such as 660",
-                f"unix_socket_mode {self.unix_socket_mode!r} 不是三位八进制数，例如 660",
+                "unix_socket_mode {unix_socket_mode!r} is not three octal digits such as 660",
+                unix_socket_mode=self.unix_socket_mode,
             )
         _check_tls(self)
         names = [place.name for place in self.model if place.name]
         if len(names) > len(set(names)):
             raise BadSettings(
-                f"two models are called {max(names, key=names.count)!r}; give each its own NAME",
-                f"有两个模型都名为 {max(names, key=names.count)!r}；请为每个模型指定不同的名称",
+                "two models are called {names!r}; give each its own NAME",
+                names=max(names, key=names.count),
             )
         _check_hosts(self.allowed_hosts)
         if self.trace_endpoint and not URL.fullmatch(self.trace_endpoint):
             raise BadSettings(
-                f"trace_endpoint {self.trace_endpoint!r} is no URL such as"
-                " http://127.0.0.1:4318/v1/traces",
-                f"trace_endpoint {self.trace_endpoint!r} 不是形如"
-                " http://127.0.0.1:4318/v1/traces 的地址",
+                "trace_endpoint {trace_endpoint!r} is no URL such as http://127.0.0.1:4318/v1/traces",
+                trace_endpoint=self.trace_endpoint,
             )
         for name, allowed in (("log_level", LOG_LEVELS), ("log_format", LOG_FORMATS)):
             if (value := getattr(self, name)) not in allowed:
                 raise BadSettings(
-                    f"{name} {value!r} is not one of {', '.join(allowed)}",
-                    f"{name} {value!r} 不在 {'、'.join(allowed)} 之中",
+                    "{name} {value!r} is not one of {allowed}",
+                    name=name,
+                    value=value,
+                    allowed=allowed,
                 )
 
     @classmethod
@@ -287,7 +246,7 @@ class Effective(NamedTuple):
     """The settings, and where each has its value from, by name."""
 
     config: Config
-    origins: Mapping[str, Origin]
+    origins: Mapping[str, Message]
 
 
 def effective(
@@ -316,7 +275,7 @@ def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
             "--" + setting.name.replace("_", "-"),
             action="append" if _is_list(setting) else "store",
             metavar=_kind(setting).__name__.upper(),
-            help=f"{setting.metadata['english']} / {setting.metadata['chinese']}"
+            help=f"{setting.metadata['text'].english} / {setting.metadata['text'].chinese}"
             f" (default: {_shown(setting)}, environment: {env_name(setting.name)})",
         )
 
@@ -356,10 +315,12 @@ def _parse(setting: "dataclasses.Field[Any]", given: Given) -> Any:
             # "-" is standard input or output wherever it stands.
             is_file = isinstance(parsed, Path) and value != "-"
             return given.folder / parsed if is_file else parsed
-    english, chinese = WANTED[kind]
     raise BadSettings(
-        f"{setting.name} must be {english}, not {value!r} ({given.origin.english})",
-        f"{setting.name} 必须是{chinese}，而不是 {value!r}（{given.origin.chinese}）",
+        "{setting_name} must be {wanted}, not {value!r} ({origin})",
+        setting_name=setting.name,
+        wanted=WANTED[kind],
+        value=value,
+        origin=given.origin,
     )
 
 
@@ -372,8 +333,11 @@ def _check(setting: "dataclasses.Field[Any]", value: Any) -> None:
     if limits and not limits["low"] <= value <= limits["high"]:
         low, high = limits["low"], limits["high"]
         raise BadSettings(
-            f"{setting.name} {value} is outside {low} to {high}",
-            f"{setting.name} 的值 {value} 超出 {low} 到 {high} 的范围",
+            "{setting_name} {value} is outside {low} to {high}",
+            setting_name=setting.name,
+            value=value,
+            low=low,
+            high=high,
         )
 
 
@@ -381,10 +345,10 @@ def _check_hosts(hosts: str) -> None:
     for name in names_in(hosts):
         if not HOST.fullmatch(name):
             raise BadSettings(
-                f"allowed_hosts {hosts!r}: {name!r} is not a name such as search.example.com, without"
-                " scheme and port, nor *",
-                f"allowed_hosts {hosts!r} 中的 {name!r} 不是形如 search.example.com 的主机名"
-                "（不含协议和端口），也不是 *",
+                "allowed_hosts {hosts!r}: {name!r} is not a name such as search.example.com, without "
+                "scheme and port, nor *",
+                hosts=hosts,
+                name=name,
             )
 
 
@@ -392,19 +356,17 @@ def _check_tls(config: Config) -> None:
     if config.tls_cert is None and (config.tls_key or config.tls_client_ca):
         raise BadSettings(
             "tls_key and tls_client_ca mean nothing without tls_cert; give --tls-cert",
-            "没有 tls_cert 时 tls_key 与 tls_client_ca 不起作用；请给出 --tls-cert",
         )
     if config.tls_cert is not None and config.workers > 1:
         # What is encrypted belongs to one process; a connection could not move to another.
         raise BadSettings(
-            f"tls_cert works with one process, not with workers {config.workers}; leave one of them"
-            " out, or let a proxy in front speak TLS",
-            f"tls_cert 仅支持单进程，不能与 workers {config.workers} 同用；请去掉其一，"
-            "或由前置代理负责 TLS",
+            "tls_cert works with one process, not with workers {workers}; leave one of them out, "
+            "or let a proxy in front speak TLS",
+            workers=config.workers,
         )
 
 
-def as_toml(config: Config, origins: Mapping[str, Origin]) -> str:
+def as_toml(config: Config, origins: Mapping[str, Message]) -> str:
     """The settings as a file for --config, each with the place that it came from."""
     lines = []
     for setting in dataclasses.fields(Config):

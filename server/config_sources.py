@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from server.errors import BadSettings
+from server.messages.message import Message
 
 ENV_PREFIX = "INKWELL_"
 # The key that commands send to a running server. No setting and no flag: a process's arguments are
@@ -26,15 +27,7 @@ SERVICE_HOST = re.compile(rf"({ENV_PREFIX}(?:\w+_)?)SERVICE_HOST")
 FILE = "config"
 
 
-class Origin(NamedTuple):
-    english: str
-    chinese: str
-
-    def __str__(self) -> str:
-        return f"{self.chinese} {self.english}"
-
-
-DEFAULT = Origin("default", "默认值")
+DEFAULT = Message("default")
 
 
 class Given(NamedTuple):
@@ -44,7 +37,7 @@ class Given(NamedTuple):
     """
 
     value: Any
-    origin: Origin
+    origin: Message
     folder: Path = Path()
 
 
@@ -60,19 +53,19 @@ def gather(
         if link := SERVICE_HOST.fullmatch(variable):
             raise _of_service(link[1], variable)
     for variable in sorted(unknown - {API_KEY}):
-        raise _unknown(variable, variables, "the environment", "环境变量")
+        raise _unknown(variable, variables, Message("the environment"))
     found: dict[str, Given] = {}
     place = flags.get(FILE) or environ.get(env_name(FILE))
     if place:
         found |= _from_file(Path(str(place)), known)
     for variable, name in variables.items():
         if variable in environ and name != FILE:
-            origin = Origin(f"variable {variable}", f"环境变量 {variable}")
+            origin = Message("variable {variable}", variable=variable)
             found[name] = Given(environ[variable], origin)
     for name, value in flags.items():
         if value is not None and name != FILE:
             flag = f"--{name.replace('_', '-')}"
-            found[name] = Given(value, Origin(f"flag {flag}", f"参数 {flag}"))
+            found[name] = Given(value, Message("flag {flag}", flag=flag))
     return found
 
 
@@ -85,34 +78,38 @@ def _from_file(path: Path, known: Collection[str]) -> dict[str, Given]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadSettings(
-            f"config file {path} cannot be read: {os.strerror(error.errno or 0)}",
-            f"无法读取配置文件 {path}：{os.strerror(error.errno or 0)}",
+            "config file {path} cannot be read: {reason}",
+            path=path,
+            reason=os.strerror(error.errno or 0),
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadSettings(
-            f"config file {path} is not TOML: {error}", f"配置文件 {path} 不是 TOML：{error}"
+            "config file {path} is not TOML: {error}", path=path, error=error
         ) from None
     for name in content:
         if name not in known:
-            raise _unknown(name, known, f"config file {path}", f"配置文件 {path}")
-    origin = Origin(f"file {path}", f"文件 {path}")
+            raise _unknown(name, known, Message("config file {path}", path=path))
+    origin = Message("file {path}", path=path)
     return {name: Given(value, origin, path.parent) for name, value in content.items()}
 
 
 def _of_service(prefix: str, variable: str) -> BadSettings:
     name = prefix.rstrip("_").lower().replace("_", "-")
     return BadSettings(
-        f"the environment has {variable}: Kubernetes sets it and others, such as {prefix}PORT, for a Service"
-        f" named {name}, and they are no settings; write `enableServiceLinks: false` into the pod's spec,"
-        " or name the Service otherwise",
-        f"环境变量中有 {variable}：Kubernetes 为名为 {name} 的 Service 注入了它和 {prefix}PORT 等变量，"
-        "它们不是设置；请在 Pod 的 spec 中写入 `enableServiceLinks: false`，或更改 Service 的名称",
+        "the environment has {variable}: Kubernetes sets it and others, such as {prefix}PORT, "
+        "for a Service named {name}, and they are no settings; write `enableServiceLinks: "
+        "false` into the pod's spec, or name the Service otherwise",
+        variable=variable,
+        prefix=prefix,
+        name=name,
     )
 
 
-def _unknown(name: str, known: Collection[str], place: str, chinese_place: str) -> BadSettings:
+def _unknown(name: str, known: Collection[str], place: Message) -> BadSettings:
     near = difflib.get_close_matches(name, known, 1, cutoff=0)
     return BadSettings(
-        f"{place} has {name}, which is no setting; the nearest is {near[0]}",
-        f"{chinese_place} 中的 {name} 不是有效的设置；最接近的是 {near[0]}",
+        "{place} has {name}, which is no setting; the nearest is {near}",
+        place=place,
+        name=name,
+        near=near[0],
     )

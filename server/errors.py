@@ -26,7 +26,7 @@ ServerError
 ├── ServerFault              our fault
 │   ├── InferenceFailed      the batch of this text raised
 │   └── InternalError        anything unforeseen
-└── StartupError             said on the command line, in English and Chinese
+└── StartupError             for the terminal, in English or Chinese
     ├── BadArtifact          missing, damaged, or computing other vectors than it should
     ├── BadSettings          a flag or variable with an impossible value
     └── StoreError           the data folder cannot be used as asked; also said over HTTP
@@ -37,6 +37,8 @@ Messages name the value and the limit and have no final full stop. Status codes 
 """
 
 from typing import ClassVar
+
+from server.messages.message import Message
 
 
 class ServerError(Exception):
@@ -160,14 +162,21 @@ class InternalError(ServerFault):
 
 
 class StartupError(ServerError):
-    """The same sentence in both languages, for the person at the terminal."""
+    """A sentence for the person at the terminal, English or Chinese; see `server/messages`."""
 
     code = "startup_error"
 
-    def __init__(self, english: str, chinese: str) -> None:
-        super().__init__(english)
-        self.english = english
-        self.chinese = chinese
+    def __init__(self, template: str | Message, **fields: object) -> None:
+        self.sentence = template if isinstance(template, Message) else Message(template, **fields)
+        super().__init__(self.sentence.english)
+
+    @property
+    def english(self) -> str:
+        return self.sentence.english
+
+    @property
+    def chinese(self) -> str:
+        return self.sentence.chinese
 
 
 class BadArtifact(StartupError):

@@ -214,9 +214,9 @@ def test_shown_settings_are_a_file_with_the_same_effect(
     assert parser.main(["config", "--config", file, "--lanes", "3"]) == 0
     shown = capsys.readouterr().out
     origins = dict(line.split("  # ") for line in shown.splitlines())
-    assert origins["port = 9000"] == "环境变量 INKWELL_PORT variable INKWELL_PORT"
-    assert origins["lanes = 3"] == "参数 --lanes flag --lanes"
-    assert origins["max_texts = 2048"] == "默认值 default"
+    assert origins["port = 9000"] == "variable INKWELL_PORT"
+    assert origins["lanes = 3"] == "flag --lanes"
+    assert origins["max_texts = 2048"] == "default"
     assert file in origins[f'data = "{tmp_path / "d"}"']
     monkeypatch.delenv(env_name("port"))
     again = effective({}, {"config": written(tmp_path, shown)}).config
@@ -319,9 +319,9 @@ def test_allowed_hosts_are_names_with_commas() -> None:
 
 def test_every_setting_is_explained_in_both_languages() -> None:
     for setting in SETTINGS:
-        assert re.search("[a-z]{3}", setting.metadata["english"])
-        assert not HAN.search(setting.metadata["english"])
-        assert HAN.search(setting.metadata["chinese"])
+        assert re.search("[a-z]{3}", setting.metadata["text"].english)
+        assert not HAN.search(setting.metadata["text"].english)
+        assert HAN.search(setting.metadata["text"].chinese)
 
 
 @pytest.fixture(autouse=True)
@@ -342,8 +342,8 @@ def test_help_of_serve_lists_every_setting(capsys: pytest.CaptureFixture[str]) -
     for setting in SETTINGS:
         assert f"--{setting.name.replace('_', '-')} " in text
         assert f"environment: {env_name(setting.name)})" in text
-        assert setting.metadata["english"] in text
-        assert setting.metadata["chinese"] in text
+        assert setting.metadata["text"].english in text
+        assert setting.metadata["text"].chinese in text
         assert f"(default: {setting.default}," in text or not setting.default
 
 

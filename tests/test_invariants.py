@@ -106,6 +106,7 @@ TRACES = "api/tracing.py"
 # Who may import whom: a room imports only rooms of the lines above its own. Rooms of one line do not
 # import each other. `root` is what all may use.
 ROOMS = (
+    "messages",
     "root",
     "system",
     "store telemetry",

@@ -43,7 +43,6 @@ class Tracer:
         except ImportError:
             raise BadSettings(
                 "--trace-endpoint needs OpenTelemetry: pip install 'inkwell-embeddings[otel]'",
-                "--trace-endpoint 需要 OpenTelemetry：pip install 'inkwell-embeddings[otel]'",
             ) from None
         session = requests.Session()
         # Neither a proxy of the environment nor a redirection may lead to another address.

@@ -40,9 +40,7 @@ def check(path: Path) -> None:
 
 def _refusal(path: Path, number: int | None) -> BadSettings:
     why = os.strerror(number or 0)
-    return BadSettings(
-        f"audit file {path} cannot be opened: {why}", f"无法打开审计文件 {path}：{why}"
-    )
+    return BadSettings("audit file {path} cannot be opened: {why}", path=path, why=why)
 
 
 class Audit:
@@ -85,7 +83,7 @@ class Audit:
         try:
             fresh = self._open()
         except BadSettings as error:
-            log.error("%s %s", error.english, error.chinese)
+            log.error("%s", error.english)
             return
         # subtle: a thread may be writing to this number now; the number stays and gets another file.
         os.dup2(fresh, self._file)

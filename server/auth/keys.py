@@ -91,8 +91,8 @@ def new_key(
     digest = hashlib.sha256(secret.encode()).hexdigest()
     if not NAME.fullmatch(name):
         raise BadSettings(
-            f"name {name!r} is not 1 to 64 letters, digits, dots, - and _",
-            f"名称 {name!r} 应为 1 到 64 个字母、数字、汉字、点、- 或 _",
+            "name {name!r} is not 1 to 64 letters, digits, dots, - and _",
+            name=name,
         )
     day = None if expires is None else _day(expires)
     return secret, Key(name, digest, _scopes(scopes), day, quota.requests, quota.tokens)
@@ -103,8 +103,9 @@ def _scopes(text: str) -> list[Scope]:
     for each in asked:
         if each not in SCOPES:
             raise BadSettings(
-                f"scope {each!r} is not one of {', '.join(SCOPES)}",
-                f"权限 {each!r} 不在 {'、'.join(SCOPES)} 之中",
+                "scope {each!r} is not one of {scopes}",
+                each=each,
+                scopes=SCOPES,
             )
     return [each for each in SCOPES if each in asked]
 
@@ -114,8 +115,8 @@ def _day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise BadSettings(
-            f"expires {text!r} is not a day written YYYY-MM-DD",
-            f"到期日 {text!r} 不是 YYYY-MM-DD 形式的日期",
+            "expires {text!r} is not a day written YYYY-MM-DD",
+            text=text,
         ) from None
 
 
@@ -130,8 +131,10 @@ def read_keys(path: Path) -> list[Key]:
             continue
         if key.name in keys:
             raise BadSettings(
-                f"keys file {path}, line {number}: there is a key {key.name!r} already",
-                f"密钥文件 {path} 第 {number} 行：已有名为 {key.name!r} 的密钥",
+                "keys file {path}, line {number}: there is a key {key_name!r} already",
+                path=path,
+                number=number,
+                key_name=key.name,
             )
         keys[key.name] = key
     return list(keys.values())
@@ -143,13 +146,12 @@ def _lines(path: Path) -> list[str]:
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise BadSettings(
-            f"keys file {path} cannot be read: {why}; `python -m server key new` makes one",
-            f"无法读取密钥文件 {path}：{why}；可用 `python -m server key new` 创建",
+            "keys file {path} cannot be read: {why}; `python -m server key new` makes one",
+            path=path,
+            why=why,
         ) from None
     except UnicodeDecodeError:
-        raise BadSettings(
-            f"keys file {path} is not UTF-8 text", f"密钥文件 {path} 不是 UTF-8 文本"
-        ) from None
+        raise BadSettings("keys file {path} is not UTF-8 text", path=path) from None
 
 
 def _parse(path: Path, number: int, line: str) -> Key | None:
@@ -160,8 +162,10 @@ def _parse(path: Path, number: int, line: str) -> Key | None:
         return msgspec.json.decode(line, type=Key)
     except msgspec.DecodeError as error:
         raise BadSettings(
-            f"keys file {path}, line {number}: {error}",
-            f"密钥文件 {path} 第 {number} 行有误：{error}",
+            "keys file {path}, line {number}: {error}",
+            path=path,
+            number=number,
+            error=error,
         ) from None
 
 
@@ -170,8 +174,10 @@ def add_key(path: Path, key: Key) -> None:
     lines = _lines(path) if path.exists() else []
     if lines and any(known.name == key.name for known in read_keys(path)):
         raise BadSettings(
-            f"there is a key {key.name!r} in {path} already; remove it first, or choose another name",
-            f"{path} 中已有名为 {key.name!r} 的密钥；请先删除它，或换一个名称",
+            "there is a key {key_name!r} in {path} already; remove it first, or choose another "
+            "name",
+            key_name=key.name,
+            path=path,
         )
     _write(path, [*lines, msgspec.json.encode(key).decode()])
 
@@ -182,8 +188,10 @@ def remove_key(path: Path, name: str) -> None:
     if name not in (key.name for key in keys):
         names = ", ".join(key.name for key in keys) or "none 无"
         raise BadSettings(
-            f"there is no key {name!r} in {path}; it has {names}",
-            f"{path} 中没有名为 {name!r} 的密钥；现有：{names}",
+            "there is no key {name!r} in {path}; it has {names}",
+            name=name,
+            path=path,
+            names=names,
         )
     kept = []
     for number, line in enumerate(_lines(path), 1):
@@ -216,6 +224,4 @@ def _write(path: Path, lines: Sequence[str]) -> None:
         with suppress(OSError):
             unfinished.unlink()
         why = os.strerror(error.errno or 0)
-        raise BadSettings(
-            f"keys file {path} cannot be written: {why}", f"无法写入密钥文件 {path}：{why}"
-        ) from None
+        raise BadSettings("keys file {path} cannot be written: {why}", path=path, why=why) from None

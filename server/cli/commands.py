@@ -132,8 +132,9 @@ def _secret(arguments: Namespace) -> str | None:
     except (OSError, UnicodeDecodeError) as error:
         why = os.strerror(error.errno or 0) if isinstance(error, OSError) else "not UTF-8"
         raise BadSettings(
-            f"key file {arguments.key_file} cannot be read: {why}",
-            f"无法读取密钥文件 {arguments.key_file}：{why}",
+            "key file {key_file} cannot be read: {why}",
+            key_file=arguments.key_file,
+            why=why,
         ) from None
     return _checked(text.strip(), str(arguments.key_file))
 
@@ -141,8 +142,8 @@ def _secret(arguments: Namespace) -> str | None:
 def _checked(secret: str, place: str) -> str:
     if not (secret.isascii() and secret.isprintable()) or not secret or " " in secret:
         raise BadSettings(
-            f"{place} holds no key: it must be one line of letters, digits, - and _",
-            f"{place} 中不是密钥：应为一行字母、数字、- 和 _",
+            "{place} holds no key: it must be one line of letters, digits, - and _",
+            place=place,
         )
     return secret
 
@@ -173,15 +174,16 @@ def _chunks(arguments: Namespace) -> "Chunks":
     if not size:
         if overlap is not None:
             raise BadSettings(
-                f"--chunk-overlap {overlap} needs --chunk-tokens above 0",
-                f"--chunk-overlap {overlap} 需与大于 0 的 --chunk-tokens 一起使用",
+                "--chunk-overlap {overlap} needs --chunk-tokens above 0",
+                overlap=overlap,
             )
         return UNSAID if size is None else None
     overlap = usual_overlap(size) if overlap is None else overlap
     if overlap > size // 2:
         raise BadSettings(
-            f"--chunk-overlap {overlap} is outside 0 to {size // 2}, half of --chunk-tokens",
-            f"--chunk-overlap {overlap} 超出 0 到 {size // 2}（--chunk-tokens 的一半）的范围",
+            "--chunk-overlap {overlap} is outside 0 to {size}, half of --chunk-tokens",
+            overlap=overlap,
+            size=size // 2,
         )
     return ChunkRules(size, overlap)
 
@@ -245,12 +247,11 @@ def import_(config: Config, arguments: Namespace) -> int:
 
 def _check_pair(arguments: Namespace, file: str | None) -> None:
     if (file is None) == (arguments.pair is None):
-        raise BadSettings("either FILE or --pair is needed", "需要 FILE 或 --pair，二者取一")
+        raise BadSettings("either FILE or --pair is needed")
     if arguments.pair and arguments.url:
         raise BadSettings(
-            "--pair reads and writes vectors where they are stored: stop the server, and leave out"
-            " --url",
-            "--pair 直接读写存储的向量：请停止服务，并去掉 --url",
+            "--pair reads and writes vectors where they are stored: stop the server, and leave "
+            "out --url",
         )
 
 
@@ -370,7 +371,6 @@ def _keys_file(config: Config) -> Path:
     if config.keys is None:
         raise BadSettings(
             "no keys file is named: give --keys FILE, INKWELL_KEYS or `keys` in the config file",
-            "未指定密钥文件：请用 --keys 文件、INKWELL_KEYS 或配置文件中的 keys 指定",
         )
     return config.keys
 

@@ -13,6 +13,7 @@ from server.config import Config
 from server.errors import BadSettings, StoreError
 from server.inference.engine import unit
 from server.inference.registry import ModelRegistry, opened
+from server.messages.message import Message
 from server.store.collection import Collection
 from server.store.filters import check
 from server.store.folder import DataFolder
@@ -123,10 +124,10 @@ class Local:
         names = self._library.names
         if self._name not in (*names, *self._library.damaged):
             raise StoreError(
-                f"{self._data} has no collection {self._name}, only {', '.join(names) or 'none'};"
-                " `index FILE` makes one",
-                f"{self._data} 中没有集合 {self._name}，现有：{'、'.join(names) or '无'}；"
-                "可用 index FILE 建立",
+                "{data} has no collection {name}, only {names}; `index FILE` makes one",
+                data=self._data,
+                name=self._name,
+                names=tuple(names) or Message("none"),
             )
         return self._library.shelf(self._name)
 
@@ -136,10 +137,11 @@ class Local:
         if self._models.with_vectors(found) is None:
             served = self._models.default.manifest.fingerprint
             raise StoreError(
-                f"collection {self._name} holds vectors of model {found}, and --model has {served};"
-                f" embed its documents anew: reindex --collection {self._name}",
-                f"集合 {self._name} 的向量由模型 {found} 生成，而 --model 为 {served}；"
-                f"请重新计算：reindex --collection {self._name}",
+                "collection {_name} holds vectors of model {found}, and --model has {served}; embed "
+                "its documents anew: reindex --collection {_name}",
+                _name=self._name,
+                found=found,
+                served=served,
             )
 
     def _fit(self, rules: ChunkRules | None) -> ChunkRules | None:
@@ -147,9 +149,10 @@ class Local:
         longest = whole_reading(self._models.default).size
         if rules is not None and not MIN_SIZE <= rules.size <= longest:
             raise BadSettings(
-                f"--chunk-tokens {rules.size} is outside {MIN_SIZE} to {longest}, which the"
-                " model reads; 0 does not cut documents",
-                f"--chunk-tokens {rules.size} 超出 {MIN_SIZE} 到 {longest}（模型可读长度）"
-                "的范围；0 表示不切分",
+                "--chunk-tokens {size} is outside {MIN_SIZE} to {longest}, which the model reads; 0 "
+                "does not cut documents",
+                size=rules.size,
+                MIN_SIZE=MIN_SIZE,
+                longest=longest,
             )
         return rules

@@ -28,6 +28,7 @@ from typing import BinaryIO, Literal, cast, get_args
 import msgspec
 
 from server.errors import BadSettings
+from server.messages.message import Message
 from server.store.records import MAX_ID, Document, text_id
 
 STDIN = "-"
@@ -60,10 +61,11 @@ class Source:
 
 
 class NotADocument(Exception):
-    """Why a line is none, in English and Chinese; whoever reads it knows where it is."""
+    """Why a line is none; the place is added by the caller."""
 
-    def __init__(self, english: str, chinese: str) -> None:
-        super().__init__(english, chinese)
+    def __init__(self, template: str, **fields: object) -> None:
+        self.sentence = Message(template, **fields)
+        super().__init__(self.sentence.english)
 
 
 def find_source(name: str, *, format: str | None = None, encoding: str = "utf-8") -> Source:
@@ -84,18 +86,18 @@ def find_source(name: str, *, format: str | None = None, encoding: str = "utf-8"
         return Source(_format(name, path.suffix, format), encoding, (path,), path.parent, n_bytes)
     if format is not None:
         raise BadSettings(
-            f"{name} is a folder, of which .txt and .md files are read, each as one document;"
-            f" --format {format} is for a single file",
-            f"{name} 是文件夹，只读取其中的 .txt 和 .md 文件，每个文件一个文档；--format {format}"
-            " 只能用于单个文件",
+            "{name} is a folder, of which .txt and .md files are read, each as one document; "
+            "--format {format} is for a single file",
+            name=name,
+            format=format,
         )
     with _reading(name):
         files = _files_of(path)
         n_bytes = sum(file.stat().st_size for file in files)
     if not files:
         raise BadSettings(
-            f"{name} has no .txt or .md files in it; files of other formats are read one at a time",
-            f"{name} 中没有 .txt 或 .md 文件；其他格式的文件请逐个指定",
+            "{name} has no .txt or .md files in it; files of other formats are read one at a time",
+            name=name,
         )
     return Source("md", encoding, tuple(files), path, n_bytes)
 
@@ -121,15 +123,12 @@ def _format(name: str, suffix: str, given: str | None) -> Format:
     found = OF_SUFFIX.get(suffix.lower()) if given is None else given
     if found in FORMATS:
         return cast(Format, found)
-    wrong, wrong_chinese = (
-        (f"--format {given} is unknown", f"--format {given} 不是已知的格式")
+    wrong = (
+        Message("--format {given} is unknown", given=given)
         if given is not None
-        else (f"{name}: {suffix} tells no known format", f"{name}：无法从后缀 {suffix} 得知格式")
+        else Message("{name}: the suffix {suffix} is no known format", name=name, suffix=suffix)
     )
-    raise BadSettings(
-        f"{wrong}; give --format {', '.join(FORMATS[:-1])} or {FORMATS[-1]}",
-        f"{wrong_chinese}；请用 --format 指定 {'、'.join(FORMATS)} 之一",
-    )
+    raise BadSettings("{wrong}; give --format, one of {formats}", wrong=wrong, formats=FORMATS)
 
 
 def _files_of(folder: Path) -> list[Path]:
@@ -152,7 +151,7 @@ def _reading(name: str) -> Iterator[None]:
     except OSError as error:
         where = _name(error.filename or name)
         raise BadSettings(
-            f"{where} cannot be read: {error.strerror}", f"{where} 无法读取：{error.strerror}"
+            "{where} cannot be read: {strerror}", where=where, strerror=error.strerror
         ) from None
 
 
@@ -210,8 +209,8 @@ def _decoder(encoding: str) -> codecs.IncrementalDecoder:
         name = codecs.lookup(encoding).name
     except LookupError:
         raise BadSettings(
-            f"--encoding {encoding} is unknown; examples: utf-8, gb18030, utf-16",
-            f"--encoding {encoding} 不是已知的编码；例如：utf-8、gb18030、utf-16",
+            "--encoding {encoding} is unknown; examples: utf-8, gb18030, utf-16",
+            encoding=encoding,
         ) from None
     # Windows editors put a byte order mark before UTF-8; it is no part of the first text.
     return codecs.getincrementaldecoder("utf-8-sig" if name == "utf-8" else name)()
@@ -219,10 +218,11 @@ def _decoder(encoding: str) -> codecs.IncrementalDecoder:
 
 def _undecodable(name: str, encoding: str, offset: int) -> BadSettings:
     return BadSettings(
-        f"{name} is not {encoding}: wrong bytes at offset {offset}; say how it is encoded, for"
-        " example --encoding gb18030",
-        f"{name} 不是 {encoding} 编码：偏移 {offset} 处的字节无效；请指明文件编码，"
-        "例如 --encoding gb18030",
+        "{name} is not {encoding}: wrong bytes at offset {offset}; say how it is encoded, for "
+        "example --encoding gb18030",
+        name=name,
+        encoding=encoding,
+        offset=offset,
     )
 
 
@@ -298,31 +298,28 @@ def _of_json(line: str) -> Document:
     try:
         given = msgspec.json.decode(line)
     except (msgspec.DecodeError, RecursionError) as error:
-        why, why_chinese = (
-            (" (a lone surrogate is half a character)", "（单独的代理码位只是半个字符）")
-            if SURROGATE.search(line)
-            else ("", "")
-        )
-        raise NotADocument(
-            f"not JSON: {error}{why}", f"不是有效的 JSON：{error}{why_chinese}"
-        ) from None
+        if SURROGATE.search(line):
+            raise NotADocument(
+                "not JSON: {error} (a lone surrogate is half a character)", error=error
+            ) from None
+        raise NotADocument("not JSON: {error}", error=error) from None
     if isinstance(given, str):
         given = {"text": given}
     if not isinstance(given, dict):
         raise NotADocument(
-            f"{_shown(given)} is neither an object nor a string",
-            f"{_shown(given)} 既不是对象，也不是字符串",
+            "{shown} is neither an object nor a string",
+            shown=_shown(given),
         )
     if "id" in given and "_id" in given:
-        raise NotADocument('both "id" and "_id" are there', '"id" 和 "_id" 只能有一个')
+        raise NotADocument('both "id" and "_id" are there')
     id = given.pop("id", given.pop("_id", None))
     text, title = given.pop("text", None), given.pop("title", None)
     metadata = given.pop("metadata", None)
     if metadata is not None and given:
         key = _shown(next(iter(given)))
         raise NotADocument(
-            f'{key} stands beside "metadata"; put it into "metadata"',
-            f'{key} 与 "metadata" 并列；请放进 "metadata" 里',
+            '{key} stands beside "metadata"; put it into "metadata"',
+            key=key,
         )
     return _document(text, id, title, given if metadata is None else metadata)
 
@@ -337,8 +334,9 @@ def _of_rows(file: Path | None, rows: Iterator[Row]) -> Iterator[Read]:
         with _placed(file, number):
             if len(row) != len(names):
                 raise NotADocument(
-                    f"{len(row)} fields, where the first row has {len(names)}",
-                    f"有 {len(row)} 个字段，而首行有 {len(names)} 个",
+                    "{n_row} fields, where the first row has {n_names}",
+                    n_row=len(row),
+                    n_names=len(names),
                 )
             fields = dict(zip(names, row, strict=True))
             fields.pop("", None)
@@ -367,8 +365,8 @@ def _rows(file: Path | None, encoding: str, delimiter: str) -> Iterator[Row]:
                 row = next(reader, None)
             except csv.Error as error:
                 raise NotADocument(
-                    f"wrong quotes: {error}; a quote within quotes is written twice",
-                    f"引号有误：{error}；引号内的引号须写两遍",
+                    "wrong quotes: {error}; a quote within quotes is written twice",
+                    error=error,
                 ) from None
         if row is None:
             return
@@ -380,43 +378,46 @@ def _check_names(names: Sequence[str]) -> None:
     if "text" not in names:
         found = ", ".join(filter(None, names))[:SHOWN]
         raise NotADocument(
-            f'the first row names no column "text", only: {found}',
-            f'首行中没有名为 "text" 的列，只有：{found}',
+            'the first row names no column "text", only: {found}',
+            found=found,
         )
     for name in names:
         if name and names.count(name) > 1:
-            raise NotADocument(f'two columns are named "{name}"', f'有两列都叫 "{name}"')
+            raise NotADocument('two columns are named "{name}"', name=name)
 
 
 def _document(text: object, id: object, title: object, metadata: object) -> Document:
     if not isinstance(text, str):
-        raise _wrong("text", text, "a string", "字符串")
+        raise _wrong("text", text, Message("a string"))
     if not text.strip():
-        raise NotADocument('"text" is empty', '"text" 是空的')
+        raise NotADocument('"text" is empty')
     if isinstance(id, int) and not isinstance(id, bool):
         id = str(id)
     if not isinstance(id, str | None):
-        raise _wrong("id", id, "a string or an integer", "字符串或整数")
+        raise _wrong("id", id, Message("a string or an integer"))
     id = text_id(text) if id is None else id
     if not 1 <= len(id) <= MAX_ID:
         raise NotADocument(
-            f'"id" has {len(id)} characters; 1 to {MAX_ID} are possible',
-            f'"id" 有 {len(id)} 个字符，应为 1 至 {MAX_ID} 个',
+            '"id" has {n_id} characters; 1 to {MAX_ID} are possible',
+            n_id=len(id),
+            MAX_ID=MAX_ID,
         )
     if not isinstance(title, str | None):
-        raise _wrong("title", title, "a string", "字符串")
+        raise _wrong("title", title, Message("a string"))
     if not isinstance(metadata, dict):
-        raise _wrong("metadata", metadata, "an object", "对象")
+        raise _wrong("metadata", metadata, Message("an object"))
     "".join((id, text, title or "")).encode()  # refuses lone surrogates
     return Document(id, text, title or None, metadata)
 
 
-def _wrong(key: str, value: object, wanted: str, wanted_chinese: str) -> NotADocument:
+def _wrong(key: str, value: object, wanted: Message) -> NotADocument:
     if value is None:
-        return NotADocument(f'"{key}" is missing', f'缺少 "{key}"')
+        return NotADocument('"{key}" is missing', key=key)
     return NotADocument(
-        f'"{key}" is {_shown(value)}, which is not {wanted}',
-        f'"{key}" 是 {_shown(value)}，应为{wanted_chinese}',
+        '"{key}" is {shown}, which is not {wanted}',
+        key=key,
+        shown=_shown(value),
+        wanted=wanted,
     )
 
 
@@ -432,10 +433,10 @@ def _placed(file: Path | None, number: int | None = None) -> Iterator[None]:
         yield
         return
     except NotADocument as error:
-        english, chinese = error.args
+        why = error.sentence
     except UnicodeEncodeError:
-        english = "a lone surrogate, which is half a character and not text"
-        chinese = "含有单独的代理码位，那只是半个字符，不是文字"
+        why = Message("a lone surrogate, which is half a character and not text")
     name = _name(file)
-    line, line_chinese = ("", "") if number is None else (f", line {number}", f" 第 {number} 行")
-    raise BadSettings(f"{name}{line}: {english}", f"{name}{line_chinese}：{chinese}")
+    if number is None:
+        raise BadSettings("{name}: {why}", name=name, why=why)
+    raise BadSettings("{name}, line {line}: {why}", name=name, line=number, why=why)

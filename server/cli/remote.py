@@ -94,8 +94,8 @@ class Remote:
         as_asked = chunks == UNSAID or _rules_of(stats["chunks"]) == chunks
         if stats["fingerprint"] != served or not as_asked:
             raise StartupError(
-                f"collection {self._name} was not reindexed; the server's log says why",
-                f"集合 {self._name} 未能重新索引；原因见服务日志",
+                "collection {_name} was not reindexed; the server's log says why",
+                _name=self._name,
             )
         show(stats["documents"], stats["documents"])
 
@@ -148,11 +148,13 @@ class _Reply:
             said = self._body[:200].decode("utf-8", "replace")
         if self.status == HTTPStatus.UNAUTHORIZED:
             raise StartupError(
-                f"{self._url}: {said}; set {API_KEY} to a key, or give --key-file",
-                f"{self._url}：{said}；请将 {API_KEY} 设为密钥，或用 --key-file 指定",
+                "{_url}: {said}; set {API_KEY} to a key, or give --key-file",
+                _url=self._url,
+                said=said,
+                API_KEY=API_KEY,
             )
         raise StartupError(
-            f"{self._url} answered {self.status}: {said}", f"{self._url} 返回 {self.status}：{said}"
+            "{_url} answered {status}: {said}", _url=self._url, status=self.status, said=said
         )
 
 
@@ -168,8 +170,8 @@ class _Server:
             host = port = None
         if not host or parts.scheme not in ("http", "https") or parts.username or parts.query:
             raise BadSettings(
-                f"--url {url!r} is not the address of a server; an example: http://127.0.0.1:8000",
-                f"--url {url!r} 不是服务地址；例如：http://127.0.0.1:8000",
+                "--url {url!r} is not the address of a server; an example: http://127.0.0.1:8000",
+                url=url,
             )
         self._url = url
         self._host, self._port, self._prefix = host, port, parts.path.rstrip("/")
@@ -188,8 +190,9 @@ class _Server:
         except (OSError, http.client.HTTPException) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise StartupError(
-                f"{self._url} cannot be reached: {why}; is a server running there?",
-                f"无法访问 {self._url}：{why}；该地址上有服务在运行吗？",
+                "{_url} cannot be reached: {why}; is a server running there?",
+                _url=self._url,
+                why=why,
             ) from None
 
     def _connection(self) -> http.client.HTTPConnection:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from server.errors import BadSettings
+from server.messages.message import Message
 from server.store.records import ChunkRules, Document
 from server.store.search import Hit, Mode
 
@@ -48,20 +49,23 @@ class Target(Protocol):
 
 def cut_otherwise(name: str, found: ChunkRules | None, asked: ChunkRules | None) -> BadSettings:
     """What to raise where a collection's documents are cut in another way than asked."""
-    (english, chinese), (wanted, wanted_chinese) = _cut(found), _cut(asked)
     tokens = asked.size if asked else 0
     return BadSettings(
-        f"the documents of collection {name} are {english}, not {wanted}; leave out --chunk-tokens,"
-        f" or cut them anew: reindex --collection {name} --chunk-tokens {tokens}",
-        f"集合 {name} 的文档{chinese}，而不是{wanted_chinese}；请去掉 --chunk-tokens，"
-        f"或重新切分：reindex --collection {name} --chunk-tokens {tokens}",
+        "the documents of collection {name} are {found}, not {wanted}; leave out "
+        "--chunk-tokens, or cut them anew: reindex --collection {name} --chunk-tokens "
+        "{tokens}",
+        name=name,
+        found=_cut(found),
+        wanted=_cut(asked),
+        tokens=tokens,
     )
 
 
-def _cut(rules: ChunkRules | None) -> tuple[str, str]:
+def _cut(rules: ChunkRules | None) -> Message:
     if rules is None:
-        return "not cut", "不切分"
-    return (
-        f"cut into parts of {rules.size} tokens that overlap by {rules.overlap}",
-        f"切分为 {rules.size} 个 token 的片段、重叠 {rules.overlap} 个",
+        return Message("not cut")
+    return Message(
+        "cut into parts of {size} tokens that overlap by {overlap}",
+        size=rules.size,
+        overlap=rules.overlap,
     )

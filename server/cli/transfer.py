@@ -111,8 +111,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file that takes the place of `path` when the block ends, whole and on the disk, or never."""
     if path.exists() and not path.is_file():
         raise BadSettings(
-            f"{path} is no file that could be replaced; name another, or - for standard output",
-            f"{path} 不是可替换的文件；请另指定文件名，或用 - 输出到标准输出",
+            "{path} is no file that could be replaced; name another, or - for standard output",
+            path=path,
         )
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -123,7 +123,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         scratch.replace(path)
     except OSError as error:
         raise StoreError(
-            f"{path} cannot be written: {error.strerror}", f"{path} 无法写入：{error.strerror}"
+            "{path} cannot be written: {strerror}", path=path, strerror=error.strerror
         ) from error
     finally:
         scratch.unlink(missing_ok=True)
@@ -157,9 +157,12 @@ class Pair:
                 self.sample.append((row, line.strip()))
         if n_lines != number:
             raise BadSettings(
-                f"{index} has {number} vectors, and {texts} has {n_lines} lines: they do not belong"
-                " together",
-                f"{index} 有 {number} 个向量，而 {texts} 有 {n_lines} 行：两者不配套",
+                "{index} has {number} vectors, and {texts} has {n_lines} lines: they do not belong "
+                "together",
+                index=index,
+                number=number,
+                texts=texts,
+                n_lines=n_lines,
             )
 
     def documents(self) -> Iterator[tuple[Document, int]]:
@@ -237,11 +240,13 @@ def _lines(path: Path, encoding: str) -> Iterator[str]:
                 yield line.rstrip("\n")
     except OSError as error:
         raise BadSettings(
-            f"{path} cannot be read: {error.strerror}", f"{path} 无法读取：{error.strerror}"
+            "{path} cannot be read: {strerror}", path=path, strerror=error.strerror
         ) from None
     except (LookupError, UnicodeError) as error:
         raise BadSettings(
-            f"{path} is not {encoding} ({error}); say how it is encoded, for example --encoding"
-            " gb18030",
-            f"{path} 不是 {encoding} 编码（{error}）；请指明文件编码，例如 --encoding gb18030",
+            "{path} is not {encoding} ({error}); say how it is encoded, for example --encoding "
+            "gb18030",
+            path=path,
+            encoding=encoding,
+            error=error,
         ) from None

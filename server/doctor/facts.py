@@ -195,7 +195,7 @@ def _held(home: Path, origins: Mapping[str, Origin]) -> Held | None:
     except Exception as error:
         # A file that is no collection's may hold anything.
         said = f"{home}: {type(error).__name__}: {error}"
-        return Held(name, error=StoreDamaged(f"{said} (cannot be read)", f"{said}（无法读取）"))
+        return Held(name, error=StoreDamaged("{said} (cannot be read)", said=said))
     fingerprint = str(meta.get("fingerprint", ""))
     here = origins.get(fingerprint)
     found = None if here is None else agreement(read_origins(meta.get(NOTE)), here)

@@ -4,15 +4,11 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from server.errors import StartupError
+from server.messages.message import Message
 
 Level = Literal["ok", "warning", "error"]
 MB = 1 << 20
 LEVELS: dict[Level, str] = {"ok": "OK 正常", "warning": "WARNING 警告", "error": "ERROR 错误"}
-
-
-class Said(NamedTuple):
-    english: str
-    chinese: str
 
 
 class Finding(NamedTuple):
@@ -20,13 +16,13 @@ class Finding(NamedTuple):
 
     level: Level
     subject: str
-    found: Said
-    advice: Said | None = None
+    found: Message
+    advice: Message | None = None
 
 
 def refusal(subject: str, error: StartupError) -> Finding:
     """What a server would say and end with; it has its advice in itself."""
-    return Finding("error", subject, Said(error.english, error.chinese))
+    return Finding("error", subject, error.sentence)
 
 
 def healthy(findings: Sequence[Finding]) -> bool:
@@ -45,6 +41,10 @@ def as_text(findings: Sequence[Finding]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def _both(message: Message) -> dict[str, str]:
+    return {"english": message.english, "chinese": message.chinese}
+
+
 def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
     """For programs; keys and subjects stay, sentences may change."""
     return {
@@ -53,8 +53,8 @@ def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
             {
                 "level": level,
                 "subject": subject,
-                "found": found._asdict(),
-                "advice": None if advice is None else advice._asdict(),
+                "found": _both(found),
+                "advice": None if advice is None else _both(advice),
             }
             for level, subject, found, advice in findings
         ],

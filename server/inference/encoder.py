@@ -123,10 +123,11 @@ class Model:
         least = float(row_cosines(found, expected).min()) if sound else 0.0
         if not least >= USABLE_VECTORS:
             raise BadArtifact(
-                f"{folder} computes wrong vectors on this machine: cosine {least:.4f} to those of"
-                f" its manifest, at least {USABLE_VECTORS} is needed; export the model again here",
-                f"{folder} 在本机上计算的向量不正确：与清单中向量的余弦为 {least:.4f}，"
-                f"至少需要 {USABLE_VECTORS}；请在本机重新导出模型",
+                "{folder} computes wrong vectors on this machine: cosine {least:.4f} to those of its "
+                "manifest, at least {USABLE_VECTORS} is needed; export the model again here",
+                folder=folder,
+                least=least,
+                USABLE_VECTORS=USABLE_VECTORS,
             )
         return found, least
 
@@ -139,8 +140,9 @@ def _loading(path: Path) -> Iterator[Path]:
     except Exception as error:
         # onnxruntime and tokenizers raise exceptions of their own, none of them documented.
         raise BadArtifact(
-            f"{path} cannot be loaded: {error}; export the model again",
-            f"{path} 无法加载：{error}；请重新导出模型",
+            "{path} cannot be loaded: {error}; export the model again",
+            path=path,
+            error=error,
         ) from error
 
 

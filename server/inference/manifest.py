@@ -103,9 +103,11 @@ def read_manifest(folder: Path) -> Manifest:
         found, expected = file_sha256(folder / name), manifest.files.get(name)
         if found != expected:
             raise BadArtifact(
-                f"{folder / name} is damaged: its sha256 is {found}, the manifest says {expected};"
-                " export the model again",
-                f"{folder / name} 已损坏：sha256 为 {found}，清单记录为 {expected}；请重新导出模型",
+                "{folder} is damaged: its sha256 is {found}, the manifest says {expected}; export the "
+                "model again",
+                folder=folder / name,
+                found=found,
+                expected=expected,
             )
     return manifest
 
@@ -119,17 +121,21 @@ def parse_manifest(path: Path) -> Manifest:
             return msgspec.json.decode(text, type=Manifest)
     except FileNotFoundError:
         raise BadArtifact(
-            f"no artifact at {path.parent}: {path.name} is missing; run `make export` first",
-            f"{path.parent} 中没有模型：缺少 {path.name}；请先运行 make export",
+            "no artifact at {parent}: {path_name} is missing; run `make export` first",
+            parent=path.parent,
+            path_name=path.name,
         ) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, OSError) as error:
         raise BadArtifact(
-            f"{path} cannot be read: {error}; export the model again",
-            f"{path} 无法读取：{error}；请重新导出模型",
+            "{path} cannot be read: {error}; export the model again",
+            path=path,
+            error=error,
         ) from None
     raise BadArtifact(
-        f"{path} has format {version}, this server reads {FORMAT_VERSION}; export the model again",
-        f"{path} 的格式版本为 {version}，本服务器支持 {FORMAT_VERSION}；请重新导出模型",
+        "{path} has format {version}, this server reads {FORMAT_VERSION}; export the model again",
+        path=path,
+        version=version,
+        FORMAT_VERSION=FORMAT_VERSION,
     )
 
 
@@ -143,5 +149,5 @@ def file_sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BadArtifact(
-            f"{path} cannot be read: {error.strerror}", f"{path} 无法读取：{error.strerror}"
+            "{path} cannot be read: {strerror}", path=path, strerror=error.strerror
         ) from None

@@ -199,12 +199,11 @@ def check(models: Sequence[Model]) -> None:
         for other in models[:place]:
             if model.manifest.fingerprint == other.manifest.fingerprint:
                 raise BadSettings(
-                    f"{model.name!r} is given twice as a model",
-                    f"模型 {model.name!r} 重复给出",
+                    "{model_name!r} is given twice as a model",
+                    model_name=model.name,
                 )
             if model.name == other.name:
                 raise BadSettings(
-                    f"two models are called {model.name!r}; give one another name with"
-                    " --model NAME=FOLDER",
-                    f"有两个模型都名为 {model.name!r}；请用 --model 名称=文件夹 为其中一个另取名称",
+                    "two models are called {model_name!r}; give one another name with --model NAME=FOLDER",
+                    model_name=model.name,
                 )

@@ -70,10 +70,11 @@ class Tls:
         try:
             context.load_cert_chain(self._cert, self._key, _no_password)
         except ssl.SSLError as error:
-            what = f"{self._cert} and {self._key}"
             raise BadSettings(
-                f"{what} are no certificate and key in PEM that belong together: {_why(error)}",
-                f"{self._cert} 与 {self._key} 不是相互匹配的 PEM 证书和私钥：{_why(error)}",
+                "{cert} and {key} are no certificate and key in PEM that belong together: {why}",
+                cert=self._cert,
+                key=self._key,
+                why=_why(error),
             ) from None
         if self._key.stat().st_mode & OF_OTHERS:
             log.warning(
@@ -87,8 +88,9 @@ class Tls:
             context.load_verify_locations(self._client_ca)
         except ssl.SSLError as error:
             raise BadSettings(
-                f"tls_client_ca {self._client_ca} holds no certificate in PEM: {_why(error)}",
-                f"tls_client_ca {self._client_ca} 中没有 PEM 证书：{_why(error)}",
+                "tls_client_ca {_client_ca} holds no certificate in PEM: {why}",
+                _client_ca=self._client_ca,
+                why=_why(error),
             ) from None
 
 
@@ -105,17 +107,14 @@ def _check_readable(path: Path | None) -> None:
         path.open("rb").close()
     except OSError as error:
         why = os.strerror(error.errno or 0)
-        raise BadSettings(
-            f"TLS file {path} cannot be read: {why}", f"无法读取 TLS 文件 {path}：{why}"
-        ) from None
+        raise BadSettings("TLS file {path} cannot be read: {why}", path=path, why=why) from None
 
 
 def _no_password() -> NoReturn:
     """Instead of asking at a terminal where nobody may be."""
     raise BadSettings(
-        "the TLS key is encrypted, and nobody is there to type its password; store it without one"
-        " in a file that only the server reads",
-        "TLS 私钥已加密，而服务无法输入口令；请以无口令形式存放在仅服务可读的文件中",
+        "the TLS key is encrypted, and nobody is there to type its password; store it without "
+        "one in a file that only the server reads",
     )
 
 
@@ -137,10 +136,10 @@ def _expiry(server: ssl.SSLContext, cert: Path) -> float:
         raise
     except ssl.SSLError as error:
         raise BadSettings(
-            f"no client can be served with the TLS certificate {cert}: {_why(error)}; use a key that"
-            " browsers take, RSA of 2048 bits or more or the curve prime256v1",
-            f"TLS 证书 {cert} 无法用于任何客户端：{_why(error)}；请使用浏览器支持的私钥，"
-            "如 2048 位以上的 RSA 或 prime256v1 曲线",
+            "no client can be served with the TLS certificate {cert}: {why}; use a key that "
+            "browsers take, RSA of 2048 bits or more or the curve prime256v1",
+            cert=cert,
+            why=_why(error),
         ) from None
     return ssl.cert_time_to_seconds(str(shown["notAfter"]))
 

@@ -76,10 +76,10 @@ def listen(
         if server.started or not end.code:
             raise
         raise BadSettings(
-            f"cannot listen on {config.host}:{config.port}, the line above says why; if another"
-            " server is running there, stop it or choose another --port",
-            f"无法监听 {config.host}:{config.port}，原因见上一行；如该端口已被占用，"
-            "请停止占用它的服务或用 --port 指定其他端口",
+            "cannot listen on {host}:{port}, the line above says why; if another server is running"
+            " there, stop it or choose another --port",
+            host=config.host,
+            port=config.port,
         ) from None
 
 
@@ -348,7 +348,7 @@ class _Worker(_Server):
             config = None if settings is None else pickle.loads(settings)
             await take_over(config, self.lifespan.state, self._access)
         except StartupError as error:
-            log.error("%s %s", error.english, error.chinese)
+            log.error("%s", error.english)
             self.should_exit = True
         except Exception:
             log.exception("settings were not read again 重新读取设置失败")

@@ -62,30 +62,34 @@ def claim(path: Path) -> Path:
     path = path.absolute()
     if len(os.fsencode(path)) > LONGEST:
         raise BadSettings(
-            f"unix_socket {path} has {len(os.fsencode(path))} bytes, at most {LONGEST} are possible",
-            f"unix_socket {path} 长 {len(os.fsencode(path))} 字节，最多 {LONGEST} 字节",
+            "unix_socket {path} has {n_fsencode} bytes, at most {LONGEST} are possible",
+            path=path,
+            n_fsencode=len(os.fsencode(path)),
+            LONGEST=LONGEST,
         )
     if not os.path.isdir(path.parent):
         raise BadSettings(
-            f"unix_socket {path}: there is no folder {path.parent}",
-            f"unix_socket {path}：文件夹 {path.parent} 不存在",
+            "unix_socket {path}: there is no folder {parent}",
+            path=path,
+            parent=path.parent,
         )
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise BadSettings(
-            f"unix_socket {path}: this user may not write to {path.parent}",
-            f"unix_socket {path}：当前用户无权写入 {path.parent}",
+            "unix_socket {path}: this user may not write to {parent}",
+            path=path,
+            parent=path.parent,
         )
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise BadSettings(
-                f"unix_socket {path} is a file of another kind; choose another path",
-                f"unix_socket {path} 已存在且不是套接字；请换一个路径",
+                "unix_socket {path} is a file of another kind; choose another path",
+                path=path,
             )
         if _asked(path) == errno.EACCES:
             raise BadSettings(
-                f"unix_socket {path} is another user's, who may be listening; remove it or choose"
-                " another path",
-                f"unix_socket {path} 属于其他用户，可能正在使用；请删除它或换一个路径",
+                "unix_socket {path} is another user's, who may be listening; remove it or choose "
+                "another path",
+                path=path,
             )
         if is_listening(path):
             raise _taken(path)
@@ -110,8 +114,8 @@ def _asked(path: Path) -> int:
 
 def _taken(path: Path) -> BadSettings:
     return BadSettings(
-        f"another process listens on unix_socket {path}; stop it or choose another path",
-        f"已有其他进程在监听 unix_socket {path}；请停止该进程或换一个路径",
+        "another process listens on unix_socket {path}; stop it or choose another path",
+        path=path,
     )
 
 
@@ -132,7 +136,8 @@ def _bound(path: Path, mode: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise _taken(path) from None
         raise BadSettings(
-            f"unix_socket {path} cannot be had: {error.strerror}; choose another path",
-            f"无法使用 unix_socket {path}（{error.strerror}）；请换一个路径",
+            "unix_socket {path} cannot be had: {strerror}; choose another path",
+            path=path,
+            strerror=error.strerror,
         ) from None
     return own

@@ -4,7 +4,6 @@ It is started by `workers` and told its settings over the channel that it inheri
 """
 
 import contextlib
-import json
 import logging
 import pickle
 import signal
@@ -49,7 +48,7 @@ def _work(config: "Config", channel: "Channel") -> int:
         models = opened(config)
         app = create_worker_app(models, config, metrics)
     except StartupError as error:
-        channel.send(Kind.FAILED, json.dumps([error.english, error.chinese]).encode())
+        channel.send(Kind.FAILED, pickle.dumps(error.sentence))
         return 1
     served = {each.path.encode() for each in of_vectors(config) if "{" not in each.path}
     # They are the app's from here on, which may let them go.

@@ -11,7 +11,6 @@ way, their channels close, and the workers end with it.
 import asyncio
 import contextlib
 import dataclasses
-import json
 import logging
 import math
 import pickle
@@ -111,7 +110,7 @@ class Workers:
             try:
                 await post.start(adopt)
             except StartupError as error:
-                log.error("%s %s", error.english, error.chinese)
+                log.error("%s", error.english)
             except Exception:
                 # No memory, no descriptor, no process to be had just now.
                 log.exception(
@@ -236,7 +235,7 @@ class Post:
             self.channel = None
             self._quiet.set()
         elif message.kind is Kind.FAILED:
-            self._decide(StartupError(*json.loads(message.content)))
+            self._decide(StartupError(pickle.loads(message.content)))
         elif message.kind is Kind.READY:
             self._decide(None)
 
@@ -329,6 +328,6 @@ class Post:
 
 def _no_word(number: int) -> StartupError:
     return StartupError(
-        f"worker {number} ended while it was starting; the lines above may say why",
-        f"工作进程 {number} 在启动过程中退出；原因可能见上方日志",
+        "worker {number} ended while it was starting; the lines above may say why",
+        number=number,
     )

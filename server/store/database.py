@@ -15,39 +15,41 @@ from pathlib import Path
 from typing import Any
 
 from server.errors import DiskFull, StoreDamaged, StoreError
+from server.messages.message import Message
 
 KEYS_PER_QUERY = 1000  # SQLite's own limit has been 999 (until 3.32) and is 32,766
 # With 512 numbers a vector has 2 KB, of which a page of 4 KB, SQLite's default, holds one.
 PAGE_BYTES = 16_384
 
 # SQLite's primary result codes that a person can do something about, and what.
-ADVICE: dict[int, tuple[type[StoreError], str, str]] = {
+ADVICE: dict[int, tuple[type[StoreError], Message]] = {
     sqlite3.SQLITE_FULL: (
         DiskFull,
-        "the disk is full: free some space and try again",
-        "磁盘已满：请释放空间后重试",
+        Message("the disk is full: free some space and try again"),
     ),
     sqlite3.SQLITE_IOERR: (
         StoreError,
-        "the disk does not work: check it, and the free space and quota",
-        "磁盘读写失败：请检查磁盘、剩余空间与配额",
+        Message("the disk does not work: check it, and the free space and quota"),
     ),
     sqlite3.SQLITE_CORRUPT: (
         StoreDamaged,
-        "the database is damaged: restore it from a backup, or move the collection's folder away"
-        " and index the documents again",
-        "数据库已损坏：请从备份恢复，或移走该集合的文件夹后重新索引文档",
+        Message(
+            "the database is damaged: restore it from a backup, or move the collection's folder away"
+            " and index the documents again"
+        ),
     ),
     sqlite3.SQLITE_BUSY: (
         StoreError,
-        "another program (a backup, an SQLite shell?) keeps the database locked: end it, try again",
-        "数据库被其他程序（备份或 SQLite 命令行？）锁定：请结束该程序后重试",
+        Message(
+            "another program (a backup, an SQLite shell?) keeps the database locked: end it, try again"
+        ),
     ),
     sqlite3.SQLITE_READONLY: (
         StoreError,
-        "the database cannot be written: check the owner and permissions of the data folder, and"
-        " whether its disk is mounted read-only",
-        "数据库不可写：请检查数据文件夹的所有者与权限，以及磁盘是否以只读方式挂载",
+        Message(
+            "the database cannot be written: check the owner and permissions of the data folder, and"
+            " whether its disk is mounted read-only"
+        ),
     ),
 }
 ADVICE[sqlite3.SQLITE_NOTADB] = ADVICE[sqlite3.SQLITE_CORRUPT]
@@ -163,19 +165,19 @@ class Database:
         found = self.writer.execute("PRAGMA user_version").fetchone()[0]
         if found > version:
             raise StoreError(
-                f"{self.path} has schema {found}, this server knows up to {version};"
-                " run the newer server that wrote it, or give another --data folder",
-                f"{self.path} 的数据库结构版本为 {found}，本服务器最高支持 {version}；"
-                "请使用写入它的新版服务器，或用 --data 指定另一个文件夹",
+                "{path} has schema {found}, this server knows up to {version}; run the newer server "
+                "that wrote it, or give another --data folder",
+                path=self.path,
+                found=found,
+                version=version,
             )
         self.writer.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         mode = self.writer.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
             raise StoreError(
-                f"{self.path} is on a file system without shared memory (a network drive?);"
-                " give a --data folder on a local disk",
-                f"{self.path} 所在的文件系统不支持共享内存（网络盘？）；"
-                "请用 --data 指定本地磁盘上的文件夹",
+                "{path} is on a file system without shared memory (a network drive?); give a --data "
+                "folder on a local disk",
+                path=self.path,
             )
         self.writer.execute("PRAGMA synchronous = FULL")
         if found < version:
@@ -209,8 +211,8 @@ def copy(source: Path, target: Path) -> None:
                 new.execute("PRAGMA journal_mode = DELETE")
                 if new.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                     raise StoreDamaged(
-                        f"{source} is damaged: no copy was made; see what `check` says",
-                        f"{source} 已损坏：未生成副本；请运行 check 查看",
+                        "{source} is damaged: no copy was made; see what `check` says",
+                        source=source,
                     )
         with scratch.open("rb") as file:
             os.fsync(file.fileno())
@@ -247,5 +249,7 @@ def _advising(path: Path) -> Iterator[None]:
         advice = ADVICE.get(sqlite3.SQLITE_CORRUPT if "decode to UTF-8" in str(error) else code)
         if advice is None:
             raise
-        kind, english, chinese = advice
-        raise kind(f"{path}: {error}; {english}", f"{path}：{error}；{chinese}") from error
+        kind, what_to_do = advice
+        raise kind(
+            "{path}: {error}; {advice}", path=path, error=error, advice=what_to_do
+        ) from error

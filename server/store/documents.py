@@ -291,9 +291,10 @@ class Documents:
     def _damaged(self, what: str) -> StoreDamaged:
         path = self.database.path
         return StoreDamaged(
-            f"{path}: {what} is not what was written: the disk or another program has changed it;"
-            " restore the collection from a backup",
-            f"{path}：{what} 与写入时不一致：磁盘或其他程序改动了它；请从备份恢复该集合",
+            "{path}: {what} is not what was written: the disk or another program has changed it; "
+            "restore the collection from a backup",
+            path=path,
+            what=what,
         )
 
 

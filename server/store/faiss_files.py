@@ -102,8 +102,9 @@ def _inner(index: faiss.Index) -> tuple[faiss.Index, Labels | None]:
 
 def _unreadable(path: Path, why: str) -> BadSettings:
     return BadSettings(
-        f"the vectors of {path} cannot be read: {why}; index the texts without them: index TEXTS",
-        f"无法读取 {path} 中的向量：{why}；可不用它，直接索引文本：index TEXTS",
+        "the vectors of {path} cannot be read: {why}; index the texts without them: index TEXTS",
+        path=path,
+        why=why,
     )
 
 

@@ -72,7 +72,7 @@ class DataFolder:
         except StoreDamaged as error:
             # The others are sound; whoever asks for this one is told.
             self.damaged[home.name] = error
-            log.error("%s %s", error.english, error.chinese)
+            log.error("%s", error.english)
 
     def create(self, info: Info) -> Collection:
         """Make an empty collection; raises AlreadyExists, or InvalidRequest for its name."""
@@ -91,8 +91,7 @@ class DataFolder:
     def check(self, name: str) -> None:
         """Raise StoreDamaged where the collection of this name cannot be opened."""
         if name in self.damaged:
-            known = self.damaged[name]
-            raise StoreDamaged(known.english, known.chinese)
+            raise StoreDamaged(self.damaged[name].sentence)
 
     def check_disk(self) -> None:
         """Raise NotReady where the next writes would not fit."""
@@ -252,24 +251,25 @@ def _look(file: TextIO) -> None:
 
 def _held(folder: Path, holder: str) -> StoreError:
     pid, _, address = holder.partition(" ")
-    english = f"{folder} is in use by process {pid}; "
-    chinese = f"{folder} 正被进程 {pid} 使用；"
     if address:
         return StoreError(
-            english + f"that is a server: talk to it with --url {address}, stop it, or give"
-            " another --data folder",
-            chinese + f"这是一个服务：可用 --url {address} 访问它，或停止该进程，"
-            "或用 --data 指定另一个文件夹",
+            "{folder} is in use by process {pid}; that is a server: talk to it with --url {address},"
+            " stop it, or give another --data folder",
+            folder=folder,
+            pid=pid,
+            address=address,
         )
     return StoreError(
-        english + "stop that process, or give another --data folder",
-        chinese + "请先停止该进程，或用 --data 指定另一个文件夹",
+        "{folder} is in use by process {pid}; stop that process, or give another --data folder",
+        folder=folder,
+        pid=pid,
     )
 
 
 def _unusable(path: Path, error: OSError) -> StoreError:
     return StoreError(
-        f"{path} cannot be used: {error.strerror}; check its permissions and disk, or give another"
-        " --data folder",
-        f"{path} 无法使用：{error.strerror}；请检查其权限与磁盘，或用 --data 指定另一个文件夹",
+        "{path} cannot be used: {strerror}; check its permissions and disk, or give another "
+        "--data folder",
+        path=path,
+        strerror=error.strerror,
     )

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from server.errors import StoreDamaged, StoreError
+from server.messages.message import Message
 from server.store import Labels
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
 from server.store.documents import Documents, Unfinished
@@ -26,12 +26,7 @@ SAMPLE = 64
 OWN_COSINE = 0.98
 
 
-class Fault(NamedTuple):
-    english: str
-    chinese: str
-
-
-def faults_of(home: Path) -> list[Fault]:
+def faults_of(home: Path) -> list[Message]:
     """Of the collection in the folder `home`, which nobody else uses, and of its index."""
     try:
         documents = Documents(home / DATABASE_FILE, None)
@@ -45,15 +40,15 @@ def faults_of(home: Path) -> list[Fault]:
     return faults or _found(_of_index(home))
 
 
-def faults_in(documents: Documents) -> list[Fault]:
+def faults_in(documents: Documents) -> list[Message]:
     """Of a database."""
     steps = (_of_file, _of_numbers, _of_documents, _of_vectors, _of_words)
     return list(dict.fromkeys(fault for step in steps for fault in _found(step(documents))))
 
 
-def _found(faults: Iterator[Fault]) -> list[Fault]:
+def _found(faults: Iterator[Message]) -> list[Message]:
     """Some of them, and what kept the others from being found."""
-    found: list[Fault] = []
+    found: list[Message] = []
     try:
         found += islice(faults, MOST_FAULTS)
     except Exception as error:
@@ -62,19 +57,19 @@ def _found(faults: Iterator[Fault]) -> list[Fault]:
     return found
 
 
-def _fault_of(error: Exception) -> Fault:
+def _fault_of(error: Exception) -> Message:
     if isinstance(error, StoreError):
-        return Fault(error.english, error.chinese)
+        return error.sentence
     said = f"{type(error).__name__}: {error}"
-    return Fault(f"it cannot be read: {said}", f"无法读取：{said}")
+    return Message("it cannot be read: {said}", said=said)
 
 
-def _of_file(documents: Documents) -> Iterator[Fault]:
+def _of_file(documents: Documents) -> Iterator[Message]:
     for said in documents.database.complaints():
-        yield Fault(f"SQLite finds: {said}", f"SQLite 检查：{said}")
+        yield Message("SQLite finds: {said}", said=said)
 
 
-def _of_numbers(documents: Documents) -> Iterator[Fault]:
+def _of_numbers(documents: Documents) -> Iterator[Message]:
     """Whether SQLite still knows which numbers and labels it has given."""
     for table, column in (("documents", "number"), ("parts", "label")):
         query = (
@@ -82,13 +77,15 @@ def _of_numbers(documents: Documents) -> Iterator[Fault]:
         )
         ((highest, given),) = documents.database.rows(query, (table,))
         if highest is not None and (given is None or given < highest):
-            yield Fault(
-                f"{table} would get numbers that are in use: {given} is less than {highest}",
-                f"{table} 会得到已使用的编号：{given} 小于 {highest}",
+            yield Message(
+                "{table} would get numbers that are in use: {given} is less than {highest}",
+                table=table,
+                given=given,
+                highest=highest,
             )
 
 
-def _of_documents(documents: Documents) -> Iterator[Fault]:
+def _of_documents(documents: Documents) -> Iterator[Message]:
     """Their checksums, and whether their parts lie inside them."""
     query = "SELECT number FROM documents WHERE number > ? ORDER BY number LIMIT ?"
     after = 0
@@ -98,16 +95,19 @@ def _of_documents(documents: Documents) -> Iterator[Fault]:
             try:
                 ((_, document),) = documents.page(number - 1, 1)
             except StoreDamaged as error:
-                yield Fault(error.english, error.chinese)
+                yield error.sentence
                 continue
             length, id = len(document.text), ascii(document.id)
             if number not in spans:
-                yield Fault(f"document {id} has no part", f"文档 {id} 没有任何片段")
+                yield Message("document {id} has no part", id=id)
             for _, (begin, end) in spans.get(number, []):
                 if not 0 <= begin <= end <= length:
-                    yield Fault(
-                        f"document {id}: part {begin} to {end} is outside its {length} characters",
-                        f"文档 {id}：片段 {begin} 至 {end} 超出其 {length} 个字符",
+                    yield Message(
+                        "document {id}: part {begin} to {end} is outside its {length} characters",
+                        id=id,
+                        begin=begin,
+                        end=end,
+                        length=length,
                     )
         after = numbers[-1]
 
@@ -125,7 +125,7 @@ def spans_of(documents: Documents, after: int, last: int) -> dict[int, list[tupl
     return found
 
 
-def _of_vectors(documents: Documents) -> Iterator[Fault]:
+def _of_vectors(documents: Documents) -> Iterator[Message]:
     for labels in _batches(documents.labels()):
         try:
             documents.vectors(labels)
@@ -134,45 +134,45 @@ def _of_vectors(documents: Documents) -> Iterator[Fault]:
                 try:
                     documents.vectors(labels[place : place + 1])
                 except StoreDamaged as error:
-                    yield Fault(error.english, error.chinese)
+                    yield error.sentence
 
 
-def _of_words(documents: Documents) -> Iterator[Fault]:
+def _of_words(documents: Documents) -> Iterator[Message]:
     parts, words = "SELECT label FROM parts", "SELECT rowid FROM words"
-    for query, english, chinese in (
-        (f"{parts} EXCEPT {words}", "is missing in the index of words", "不在词索引中"),
-        (f"{words} EXCEPT {parts}", "is in the index of words only", "仅存在于词索引中"),
+    for query, template in (
+        (f"{parts} EXCEPT {words}", "part {label} is missing in the index of words"),
+        (f"{words} EXCEPT {parts}", "part {label} is in the index of words only"),
     ):
         for (label,) in documents.database.rows(f"{query} LIMIT {MOST_FAULTS}"):
-            yield Fault(f"part {label} {english}", f"片段 {label} {chinese}")
+            yield Message(template, label=label)
     with documents.transaction():
         # Raises where the index of words is not what its texts make.
         documents.database.writer.execute("INSERT INTO words (words) VALUES ('integrity-check')")
 
 
-def _of_index(home: Path) -> Iterator[Fault]:
+def _of_index(home: Path) -> Iterator[Message]:
     with closing(Documents(home / DATABASE_FILE, None)) as documents:
         snapshot = home / SNAPSHOT_FILE
         if snapshot.exists():
             try:
                 Index.load(snapshot, documents.info.dimension, documents.identity)
             except BadSnapshot as error:
-                yield Fault(
-                    f"{error}; no document is lost: the index has been made anew",
-                    f"{error}；文档没有丢失：索引已重建",
+                yield Message(
+                    "{error}; no document is lost: the index has been made anew",
+                    error=error,
                 )
     with closing(Collection(home)) as collection:
         stored = collection.documents.labels()
         if not np.array_equal(np.sort(collection.index.labels), stored):
-            yield Fault("the index has other labels than the database", "索引与数据库的标签不一致")
+            yield Message("the index has other labels than the database")
             return
         sample = stored[:: max(len(stored) // SAMPLE, 1)]
         for label, vector in zip(sample, collection.documents.vectors(sample), strict=True):
             hits = collection.index.search(vector[None], 1, np.array([label]))
             if vector.any() and not (hits.labels[0] == label and hits.scores[0] > OWN_COSINE):
-                yield Fault(
-                    f"part {label} is not found by its own vector",
-                    f"用片段 {label} 自身的向量找不到它",
+                yield Message(
+                    "part {label} is not found by its own vector",
+                    label=label,
                 )
 
 

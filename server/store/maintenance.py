@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from server.errors import BadSettings, StoreDamaged, StoreError
+from server.messages.message import Message
 from server.store.collection import DATABASE_FILE
 from server.store.database import copy
 from server.store.documents import Documents
@@ -42,13 +43,14 @@ def backup(data: Path, name: str, target: Path) -> int:
     source = _existing(data, name)
     if target.resolve().is_relative_to(_home(data).resolve()):
         raise BadSettings(
-            f"{target} is inside {data}, where it would be lost with it; name a place elsewhere",
-            f"{target} 位于 {data} 之内，会随之丢失；请指定其他位置",
+            "{target} is inside {data}, where it would be lost with it; name a place elsewhere",
+            target=target,
+            data=data,
         )
     if not target.parent.is_dir() or target.is_dir():
         raise BadSettings(
-            f"{target} cannot be written: it must be a file in a folder that exists",
-            f"{target} 无法写入：应为已有文件夹中的文件",
+            "{target} cannot be written: it must be a file in a folder that exists",
+            target=target,
         )
     copy(source, target)
     return target.stat().st_size
@@ -62,8 +64,10 @@ def _existing(data: Path, name: str) -> Path:
     found = names(data)
     if name not in found:
         raise BadSettings(
-            f"{data} has no collection {name}, only {', '.join(found) or 'none'}",
-            f"{data} 中没有集合 {name}，现有：{'、'.join(found) or '无'}",
+            "{data} has no collection {name}, only {found}",
+            data=data,
+            name=name,
+            found=tuple(found) or Message("none"),
         )
     return _home(data) / name / DATABASE_FILE
 
@@ -79,7 +83,7 @@ def restore(data: Path, file: Path, name: str | None, *, force: bool) -> Listed:
     if name is not None:
         check_name(name)
     if not file.is_file():
-        raise BadSettings(f"there is no file {file}", f"文件 {file} 不存在")
+        raise BadSettings("there is no file {file}", file=file)
     with closing(FolderLock(data, "")):
         home = _home(data)
         # Named so that the next start sweeps away what an interruption leaves.
@@ -89,10 +93,10 @@ def restore(data: Path, file: Path, name: str | None, *, force: bool) -> Listed:
             restored = _copied(file, scratch / DATABASE_FILE, name)
             if restored.name in names(data) and not force:
                 raise BadSettings(
-                    f"{data} has a collection {restored.name} already: give --force to replace it,"
-                    " or another name with --collection",
-                    f"{data} 中已有集合 {restored.name}：如需替换请加 --force，"
-                    "或用 --collection 另取名称",
+                    "{data} has a collection {restored_name} already: give --force to replace it, or "
+                    "another name with --collection",
+                    data=data,
+                    restored_name=restored.name,
                 )
             # subtle: in this order the collection is there after an interruption at any place: a
             # complete successor takes an empty place when the folder is next opened. One that was
@@ -118,13 +122,15 @@ def _copied(file: Path, copied: Path, name: str | None) -> Listed:
             raise
         why = str(error.__cause__ or error) or type(error).__name__
         raise BadSettings(
-            f"{file} is no sound backup of a collection: {why}", f"{file} 不是完好的集合备份：{why}"
+            "{file} is no sound backup of a collection: {why}", file=file, why=why
         ) from error
     with closing(documents):
         if faults := faults_in(documents):
             raise StoreDamaged(
-                f"{file} is damaged, {len(faults)} faults: {faults[0].english}",
-                f"{file} 已损坏，共 {len(faults)} 处：{faults[0].chinese}",
+                "{file} is damaged, {n_faults} faults: {faults}",
+                file=file,
+                n_faults=len(faults),
+                faults=faults[0],
             )
         name = documents.info.name if name is None else name
         with documents.transaction():

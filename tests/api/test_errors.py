@@ -139,5 +139,6 @@ def test_error_without_words_still_says_its_code() -> None:
 
 
 def test_startup_errors_keep_both_languages() -> None:
-    error = errors.BadSettings("too large", "太大")
-    assert (error.message, error.english, error.chinese) == ("too large", "too large", "太大")
+    error = errors.BadSettings("keys file {path} is not UTF-8 text", path="K")
+    assert error.message == error.english == "keys file K is not UTF-8 text"
+    assert error.chinese == "密钥文件 K 不是 UTF-8 文本"

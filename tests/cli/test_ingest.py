@@ -177,7 +177,7 @@ def test_of_documents_with_one_id_the_last_stays(small_batches: None) -> None:
 def test_what_came_before_a_bad_line_is_stored(small_batches: None) -> None:
     def source() -> Iterator[tuple[Document, int]]:
         yield from read("a", "b", "c", "d", "e")
-        raise BadSettings("line 6 is no document", "第 6 行不是文档")
+        raise BadSettings("line 6 is no document")
 
     target, progress = Memory(), io.StringIO()
     with pytest.raises(BadSettings, match="line 6"):

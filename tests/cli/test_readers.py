@@ -353,7 +353,7 @@ def test_the_format_given_counts_more_than_the_suffix(write: Write) -> None:
 @pytest.mark.parametrize("name", ["a.json", "a.pdf", "a.2026"])
 def test_a_suffix_that_tells_no_format_is_refused(write: Write, name: str) -> None:
     error = refusal(write(name, "x"))
-    assert f"{name}: .{name[2:]} tells no known format; give --format" in error.english
+    assert f"{name}: the suffix .{name[2:]} is no known format; give --format" in error.english
     assert all(format in error.english and format in error.chinese for format in FORMATS)
 
 

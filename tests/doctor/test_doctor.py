@@ -71,7 +71,7 @@ SOUND = Facts(
 )
 
 
-GONE = BadSettings("gone", "缺失")
+GONE = BadSettings("gone")
 WITH_KEYS = Config(host="0.0.0.0", keys=Path("keys"))
 WITH_TLS = Config(tls_cert=Path("cert.pem"))
 ON_SOCKET = Config(unix_socket=Path("inkwell.sock"))
@@ -121,7 +121,7 @@ CASES: list[tuple[str, Facts, str, str]] = [
     ("lanes", on(quota=0.5, budget=4), "warning", "0.50"),
     ("lanes", on(offline="2-3"), "warning", "2-3"),
     ("huge_pages", on(huge_pages="never"), "warning", "never"),
-    ("huge_pages", on(huge_pages=""), "warning", "not told"),
+    ("huge_pages", on(huge_pages=""), "warning", "unknown"),
     ("open_files", on(open_files=(1024, 1024)), "warning", "allow 5120"),
     ("open_files", on(open_files=(4096, 5119)), "warning", "5119"),
     ("memory", on(memory_limit=64 * MB), "error", "64 MB"),
@@ -132,7 +132,7 @@ CASES: list[tuple[str, Facts, str, str]] = [
     ("model", replace(SOUND, artifacts=(ARTIFACT, ARTIFACT)), "error", "twice"),
     (
         "model",
-        replace(SOUND, artifacts=(Artifact(ARTIFACT.place, BadArtifact("gone", "缺失")),)),
+        replace(SOUND, artifacts=(Artifact(ARTIFACT.place, BadArtifact("gone")),)),
         "error",
         "gone",
     ),
@@ -147,7 +147,7 @@ CASES: list[tuple[str, Facts, str, str]] = [
     ("data", replace(SOUND, collections=(Held("laws", "f", 0.9966),)), "warning", "docs/cpu.md"),
     (
         "data",
-        replace(SOUND, collections=(Held("laws", error=StoreDamaged("bad", "损坏")),)),
+        replace(SOUND, collections=(Held("laws", error=StoreDamaged("bad")),)),
         "error",
         "bad",
     ),

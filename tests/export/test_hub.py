@@ -482,7 +482,7 @@ def test_what_the_operating_system_says_is_passed_on(
         raise OSError(errno.ENOSPC, "No space left on device", "part")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
-    assert "cannot write part: No space left" in refused(CannotWrite, hub, tmp_path)
+    assert "cannot write part: the disk is full" in refused(CannotWrite, hub, tmp_path)
 
 
 def test_without_the_package_the_extra_is_named(

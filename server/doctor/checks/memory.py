@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from server.doctor.facts import Facts
-from server.doctor.findings import MB, Finding, Level, Said
+from server.doctor.findings import MB, Finding, Level
+from server.messages.message import Message
 
 # A server with bge-small-zh-v1.5 (24.9 MB of weights, held once for the lanes and once for the wide
 # session) has 181 MB idle and 214 MB after a minute of load on two lanes (2026-11-24, AVX512-VNNI).
@@ -34,21 +35,21 @@ def of_memory(facts: Facts) -> Iterator[Finding]:
     available = None if facts.holder else facts.machine.memory_available
     bounds = [bound for bound in (limit, available) if bound is not None]
     least = min(bounds, default=None)
-    found = Said(
-        f"about {need // MB} MB needed; cgroup limit {_mb(limit, 'none')}, available"
-        f" {_mb(facts.machine.memory_available, 'not told')}",
-        f"约需 {need // MB} MB；cgroup 上限 {_mb(limit, '无')}，可用"
-        f" {_mb(facts.machine.memory_available, '未知')}",
+    found = Message(
+        "about {need} MB needed; cgroup limit {limit}, available {available}",
+        need=need // MB,
+        limit=_mb(limit, Message("none")),
+        available=_mb(facts.machine.memory_available, Message("unknown")),
     )
     level: Level = "ok"
     if least is not None and least < need * ROOM:
         level = "error" if least < need else "warning"
-    advice = Said(
-        f"allow {int(need * ROOM) // MB} MB, or serve fewer models, with fewer --lanes or --workers",
-        f"请允许使用 {int(need * ROOM) // MB} MB，或减少模型数、--lanes 或 --workers",
+    advice = Message(
+        "allow {need} MB, or serve fewer models, with fewer --lanes or --workers",
+        need=int(need * ROOM) // MB,
     )
     yield Finding(level, "memory", found, None if level == "ok" else advice)
 
 
-def _mb(bytes: int | None, otherwise: str) -> str:
+def _mb(bytes: int | None, otherwise: Message) -> str | Message:
     return otherwise if bytes is None else f"{bytes // MB} MB"

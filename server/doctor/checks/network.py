@@ -4,7 +4,8 @@ import ipaddress
 from collections.abc import Iterator
 
 from server.doctor.facts import Facts
-from server.doctor.findings import Finding, Level, Said, refusal
+from server.doctor.findings import Finding, Level, refusal
+from server.messages.message import Message
 from server.system.host import Listener, files_wanted
 
 # How the kernel tells that there is no limit.
@@ -15,18 +16,22 @@ def of_open_files(facts: Facts) -> Iterator[Finding]:
     soft, hard = facts.machine.open_files
     connections = facts.config.max_connections
     need = files_wanted(connections)
-    most = Said(*(("no limit", "不限") if hard == UNLIMITED else (str(hard), str(hard))))
-    found = Said(
-        f"{need} open files wanted for {connections} connections; {soft} allowed, which a server raises as"
-        f" far as the hard limit: {most.english}",
-        f"{connections} 个连接需要打开 {need} 个文件；当前允许 {soft}，服务可自行提高到硬上限：{most.chinese}",
+    most = Message("no limit") if hard == UNLIMITED else hard
+    found = Message(
+        "{need} open files wanted for {connections} connections; {soft} allowed, which a "
+        "server raises as far as the hard limit: {most}",
+        need=need,
+        connections=connections,
+        soft=soft,
+        most=most,
     )
     if hard == UNLIMITED or hard >= need:
         yield Finding("ok", "open_files", found)
         return
-    advice = Said(
-        f"allow {need} (ulimit -Hn, LimitNOFILE=) or set --max-connections lower: each connection takes one",
-        f"请将硬上限提高到 {need}（ulimit -Hn、LimitNOFILE=），或降低 --max-connections：每个连接占用一个",
+    advice = Message(
+        "allow {need} (ulimit -Hn, LimitNOFILE=) or set --max-connections lower: each "
+        "connection takes one",
+        need=need,
     )
     yield Finding("warning", "open_files", found, advice)
 
@@ -42,33 +47,34 @@ def of_port(facts: Facts) -> Iterator[Finding]:
     own = [each for each, _ in met if _is_holder(each, facts.holder, port)]
     if own:
         pid = str(facts.holder).partition(" ")[0]
-        found = Said(
-            f"port {port}: the running server, process {pid}",
-            f"端口 {port}：运行中的服务，进程 {pid}",
+        found = Message(
+            "port {port}: the running server, process {pid}",
+            port=port,
+            pid=pid,
         )
         yield Finding("ok", "port", found)
     elif surely:
-        yield _taken("error", port, surely[0], Said("is taken", "已被占用"))
+        yield _taken("error", port, surely[0], Message("is taken"))
     elif met:
-        said = Said(f"may be taken for {host}", f"对 {host} 可能已被占用")
+        said = Message("may be taken for {host}", host=host)
         yield _taken("warning", port, met[0][0], said)
     else:
-        free = Said(f"port {port} is free", f"端口 {port} 空闲")
-        any_other = Said("the kernel chooses a free port", "由系统选择空闲端口")
+        free = Message("port {port} is free", port=port)
+        any_other = Message("the kernel chooses a free port")
         yield Finding("ok", "port", free if port else any_other)
 
 
 def of_socket(facts: Facts) -> Iterator[Finding]:
     path, admission = facts.config.unix_socket, facts.admission
     if path is None:
-        yield Finding("ok", "socket", Said("no Unix socket", "不监听 Unix 套接字"))
+        yield Finding("ok", "socket", Message("no Unix socket"))
     elif admission.socket_taken and facts.holder:
-        said = Said(f"{path}: the running server's", f"{path}：由运行中的服务监听")
+        said = Message("{path}: the running server's", path=path)
         yield Finding("ok", "socket", said)
     elif admission.socket is not None:
         yield refusal("socket", admission.socket)
     else:
-        yield Finding("ok", "socket", Said(f"{path} can be had", f"{path} 可用"))
+        yield Finding("ok", "socket", Message("{path} can be had", path=path))
 
 
 def _is_holder(listener: Listener, holder: str | None, port: int) -> bool:
@@ -77,18 +83,21 @@ def _is_holder(listener: Listener, holder: str | None, port: int) -> bool:
     return str(listener.pid) == pid or (listener.pid is None and address.endswith(f":{port}"))
 
 
-def _taken(level: Level, port: int, listener: Listener, said: Said) -> Finding:
-    who = Said("a process of another user", "其他用户的进程")
+def _taken(level: Level, port: int, listener: Listener, said: Message) -> Finding:
+    who = Message("a process of another user")
     if listener.pid is not None:
-        who = Said(*(f"{listener.name} ({listener.pid})",) * 2)
+        who = Message("{name} ({pid})", name=listener.name, pid=listener.pid)
     return Finding(
         level,
         "port",
-        Said(
-            f"port {port} {said.english} by {who.english}, which listens on {listener.address}",
-            f"端口 {port} {said.chinese}：{who.chinese} 正在监听 {listener.address}",
+        Message(
+            "port {port} {said} by {who}, which listens on {address}",
+            port=port,
+            said=said,
+            who=who,
+            address=listener.address,
         ),
-        Said("stop it, or choose another --port", "请停止该进程，或用 --port 指定其他端口"),
+        Message("stop it, or choose another --port"),
     )
 
 
