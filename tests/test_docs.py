@@ -299,6 +299,11 @@ def test_files_that_the_architecture_names_exist() -> None:
             assert re.search(rf"`(?:\w+/)?{path.stem}`", text), path
 
 
+def test_licence_of_the_shipped_model_stands_in_third_parties() -> None:
+    licence = (ROOT / "models/bge-small-zh-v1.5/LICENSE").read_text(encoding="utf-8")
+    assert "Copyright (c)" in licence and licence in text_of("THIRD_PARTY.md")
+
+
 def test_every_package_of_the_project_has_its_licence_named() -> None:
     listed = {cells[0] for cells in rows("THIRD_PARTY.md")}
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
