@@ -3,7 +3,7 @@
 An example is a block of curl commands; a block of code that follows it at once is its answer. Run
 
     python -m tests.support.examples          # compare the answers, status 1 where one differs
-    python -m tests.support.examples --write  # print the answers into the documents
+    python -m tests.support.examples --write  # print those that differ into the documents
 
 Answers are shown shortened: of a vector the first numbers, floats with four decimals, of a digest
 the beginning, of the reply's head the content type and the `x-` headers. What changes with every
@@ -237,12 +237,12 @@ def _send(client: httpx.Client, request: Request) -> httpx.Response:
 
 
 def write(answered: Sequence[Answered]) -> None:
-    """Print the answers into the pages, in the place of those that are shown."""
+    """Print the answers that differ into the pages, in the place of those that are shown."""
     for page in PAGES:
         path = ROOT / page
         text = path.read_text(encoding="utf-8")
         for one in reversed([each for each in answered if each.example.page == page]):
-            if one.example.answer is not None:
+            if one.differs:
                 text = text[: one.example.begin] + one.answer + text[one.example.end :]
         path.write_text(text, encoding="utf-8")
 
