@@ -131,11 +131,11 @@ bench: dev artifact ## measure speed here (TEXTS=folder with real texts), and qu
 
 # Installs gigabytes under build/contenders the first time.
 compare: dev artifact ## the same requests to other servers and libraries (TEXTS=folder, ARGS="--only NAME,...")
-	$(RUN) -m benchmarks.compare --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS)) $(ARGS)
+	$(RUN) -m benchmarks.comparison.compare --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS)) $(ARGS)
 
 # Exports for a quarter of an hour and installs gigabytes the first time; 24x1024 needs 8 GB of memory.
 shapes: dev artifact ## larger models, random weights: beside sentence-transformers, then alone (TEXTS=folder, SIZE=24x1024, ARGS="--only NAME,...")
-	$(RUN) -m benchmarks.shapes --sizes $(SIZE) $(if $(TEXTS),--texts $(TEXTS)) $(ARGS)
+	$(RUN) -m benchmarks.comparison.shapes --sizes $(SIZE) $(if $(TEXTS),--texts $(TEXTS)) $(ARGS)
 	$(RUN) -m benchmarks.encode --model build/shapes/$(SIZE)/onnx-int8
 	$(RUN) -m benchmarks.serve --model build/shapes/$(SIZE)/onnx-int8 $(if $(TEXTS),--texts $(TEXTS))
 	$(RUN) -m benchmarks.memory --model build/shapes/$(SIZE)/onnx-int8 $(if $(TEXTS),--texts $(TEXTS))

@@ -41,7 +41,7 @@ from server.types import Ids
 
 CASES = (("queries", 1), ("queries", 16), ("queries", 64), ("laws", 16), ("mixed", 16))
 TUTORIAL_CASES = (("queries", 16), ("laws", 16))
-TUTORIAL = Path(__file__).with_name("contenders") / "tutorial.py"
+TUTORIAL = Path(__file__).with_name("comparison") / "contenders" / "tutorial.py"
 
 
 class NotStarted(SystemExit):

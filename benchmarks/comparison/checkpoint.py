@@ -1,6 +1,6 @@
 """Writes a checkpoint of a larger BERT with random weights, to measure sizes that do not ship.
 
-    python -m benchmarks.checkpoint 12x768 FOLDER
+    python -m benchmarks.comparison.checkpoint 12x768 FOLDER
 
 The folder is laid out as sentence-transformers saves one; vocabulary, tokenizer and text rules are
 those of the shipped model. What its vectors mean is nothing; how fast they come, how much memory they
@@ -22,7 +22,7 @@ from safetensors.numpy import save_file
 from export.checkpoint import BertShape, expected_shapes
 from server.config import DEFAULT_MODEL
 
-TEMPLATE = Path(__file__).parents[1] / DEFAULT_MODEL.parent
+TEMPLATE = Path(__file__).parents[2] / DEFAULT_MODEL.parent
 # Layers, width, heads, width between the two products of the feed-forward part.
 SIZES = {"12x768": (12, 768, 12, 3072), "24x1024": (24, 1024, 16, 4096)}
 COPIED = ("modules.json", "sentence_bert_config.json", "tokenizer.json", "tokenizer_config.json")

@@ -5,7 +5,7 @@ import argparse
 import numpy as np
 import pytest
 
-from benchmarks.compare import (
+from benchmarks.comparison.compare import (
     CONTENDERS,
     FORMATS,
     OURS,
@@ -17,8 +17,8 @@ from benchmarks.compare import (
     order,
     summary,
 )
-from benchmarks.environments import CONTENDERS as FILES
-from benchmarks.environments import packages, reason
+from benchmarks.comparison.environments import CONTENDERS as FILES
+from benchmarks.comparison.environments import packages, reason
 
 
 def test_a_contender_is_read_from_its_name_url_and_format() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import checkpoint, shapes
-from benchmarks.environments import Failed
-from benchmarks.shapes import LIBRARY, OURS, ROOT, Contender, Process, Way
+from benchmarks.comparison import checkpoint, shapes
+from benchmarks.comparison.environments import Failed
+from benchmarks.comparison.shapes import LIBRARY, OURS, ROOT, Contender, Process, Way
 from export.checkpoint import read_checkpoint
 from server.inference.encoder import Model, row_cosines
 from server.types import Vectors

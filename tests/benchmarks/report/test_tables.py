@@ -1,6 +1,6 @@
 """Result lines become tables that lose nothing."""
 
-from benchmarks.tables import document
+from benchmarks.report.tables import document
 
 MACHINE = {"cpu": "x", "cores": 2, "commit": "abc", "load_average": 1.0}
 

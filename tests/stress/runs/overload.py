@@ -1,6 +1,6 @@
 """What becomes of ten times the requests that the server can answer?
 
-    python -m benchmarks.overload [--texts FOLDER] [--seconds 60] [--only single,large]
+    python -m tests.stress.runs.overload [--texts FOLDER] [--seconds 60] [--only single,large]
 
 First what it can do: a closed loop of 16 clients. Then ten times that rate at random moments, however
 the server fares (Poisson, seeded), of requests with one law article, and in turn of requests with 256;

@@ -1,6 +1,6 @@
 """A library as a function from texts to vectors, asked line by line and without HTTP.
 
-    VENV/bin/python benchmarks/contenders/library.py LIBRARY FOLDER THREADS
+    VENV/bin/python benchmarks/comparison/contenders/library.py LIBRARY FOLDER THREADS
 
 LIBRARY, with FOLDER:
 

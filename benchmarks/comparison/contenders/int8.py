@@ -1,7 +1,7 @@
 """Write the int8 models of the contenders, with the tools of their libraries.
 
-    VENV/bin/python benchmarks/contenders/int8.py onnx MODEL_DIR FOLDER
-    VENV/bin/python benchmarks/contenders/int8.py openvino MODEL_DIR FOLDER --texts TEXTS.jsonl
+    VENV/bin/python benchmarks/comparison/contenders/int8.py onnx MODEL_DIR FOLDER
+    VENV/bin/python benchmarks/comparison/contenders/int8.py openvino MODEL_DIR FOLDER --texts TEXTS.jsonl
 
 onnx: optimised (O2), then dynamic quantisation with 8-bit weights per channel, or 7-bit ones where the
 CPU has no VNNI. openvino: static quantisation with NNCF, calibrated with 300 of the given texts. Beside

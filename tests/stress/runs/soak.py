@@ -1,6 +1,6 @@
 """Does the server stay as it is, and answer everybody once, while clients misbehave for long?
 
-    python -m benchmarks.soak [--texts FOLDER] [--seconds 300]
+    python -m tests.stress.runs.soak [--texts FOLDER] [--seconds 300]
 
 At the same time, each in a loop: honest clients, whose vectors are compared with those that each text
 got alone; clients that send a whole request and vanish, politely or not; that send half a body and
@@ -127,7 +127,7 @@ class Soak:
             try:
                 await ask()
             except (OSError, asyncio.IncompleteReadError) as error:
-                print(f"{kind}: {type(error).__name__} {error}", file=sys.stderr)
+                sys.stderr.write(f"{kind}: {type(error).__name__} {error}\n")
                 self.counts.wrong[kind] += 1
             await asyncio.sleep(self._random.uniform(0, 0.2))
 

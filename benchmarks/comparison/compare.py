@@ -1,6 +1,6 @@
 """The same requests to what people use today: how fast, and how near to float32?
 
-    python -m benchmarks.compare [--texts FOLDER] [--only NAME,...] [--contender NAME=URL,FORMAT]
+    python -m benchmarks.comparison.compare [--texts FOLDER] [--only NAME,...] [--contender NAME=URL,FORMAT]
 
 Contenders: the server itself; the tutorial's FastAPI and sentence-transformers on PyTorch, as it is
 written everywhere; a careful user's small server around sentence-transformers on PyTorch, its ONNX and
@@ -34,8 +34,8 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks import closedloop, machine, reference, usage, workloads
-from benchmarks.environments import CONTENDERS as FILES
-from benchmarks.environments import Environment, Failed, reason
+from benchmarks.comparison.environments import CONTENDERS as FILES
+from benchmarks.comparison.environments import Environment, Failed, reason
 from benchmarks.serve import NotStarted, process, server
 from export.texts import CALIBRATION
 from server.config import DEFAULT_MODEL

@@ -1,6 +1,6 @@
 """Does what holds for the small model hold for larger ones? Encoders side by side, random weights.
 
-    python -m benchmarks.shapes [--sizes 12x768,24x1024] [--texts FOLDER] [--only NAME,...]
+    python -m benchmarks.comparison.shapes [--sizes 12x768,24x1024] [--texts FOLDER] [--only NAME,...]
 
 For each size: a checkpoint with random weights, exported as usual (seconds and peak memory are
 printed), then this project's encoder beside sentence-transformers on PyTorch in float32, on ONNX
@@ -27,17 +27,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import checkpoint, machine, reference, workloads
-from benchmarks.compare import WORKLOADS, cosines
-from benchmarks.environments import CONTENDERS as FILES
-from benchmarks.environments import Environment, Failed, reason
+from benchmarks import machine, reference, workloads
+from benchmarks.comparison import checkpoint
+from benchmarks.comparison.compare import WORKLOADS, cosines
+from benchmarks.comparison.environments import CONTENDERS as FILES
+from benchmarks.comparison.environments import Environment, Failed, reason
 from export.texts import CALIBRATION
 from server.config import Config
 from server.inference.manifest import MANIFEST_FILE, MODEL_FILE, read_manifest
 from server.system.cpu import cpu_budget
 from server.types import Vectors
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LIBRARY = FILES / "library.py"
 OURS, FLOAT = "inkwell", "torch"
 # A contender's environment; with PyTorch in it, the tutorial's will do.

@@ -1,7 +1,7 @@
 """The server that tutorials build: FastAPI, uvicorn and sentence-transformers on PyTorch.
 
-    python -m venv VENV && VENV/bin/pip install -r benchmarks/contenders/requirements-tutorial.txt
-    VENV/bin/python benchmarks/contenders/tutorial.py MODEL_DIR --port 8091
+    python -m venv VENV && VENV/bin/pip install -r benchmarks/comparison/contenders/requirements-tutorial.txt
+    VENV/bin/python benchmarks/comparison/contenders/tutorial.py MODEL_DIR --port 8091
 
 A benchmark contender, written the way it is usually written and left so on purpose: a plain `def`
 endpoint, run by the framework's thread pool, that calls model.encode for each request, with

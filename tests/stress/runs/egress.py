@@ -1,6 +1,6 @@
 """Does anything leave the machine while the server works, whatever it is asked?
 
-    python -m benchmarks.egress [--model ARTIFACT] [--hours 0.1]
+    python -m tests.stress.runs.egress [--model ARTIFACT] [--hours 0.1]
 
 Every operation of the server, with the examples of its own OpenAPI document, in rounds, while strace
 notes each address that any of its threads gives to the kernel. An hour is PER_HOUR requests: ten a

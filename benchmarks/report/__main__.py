@@ -12,9 +12,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import plots
 from benchmarks.arguments import parser
-from benchmarks.tables import Line, document
+from benchmarks.report import plots
+from benchmarks.report.tables import Line, document
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="the development packages are older than the plots")
 
-from benchmarks.plots import CLOSED, OPEN, drawn, frontier, throughput
-from benchmarks.report import read, write
+from benchmarks.report.__main__ import read, write
+from benchmarks.report.plots import CLOSED, OPEN, drawn, frontier, throughput
 
 MACHINE = {"cpu": "x", "cores": 2, "commit": "abc", "load_average": 1.0}
 

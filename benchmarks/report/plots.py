@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benchmarks.tables import Line
+from benchmarks.report.tables import Line
 
 STYLE = {
     "svg.hashsalt": "inkwell",

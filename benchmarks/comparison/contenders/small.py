@@ -1,6 +1,6 @@
 """A careful user's small server around a library at its best settings: texts in, vectors out.
 
-    VENV/bin/python benchmarks/contenders/small.py LIBRARY FOLDER --port 8091
+    VENV/bin/python benchmarks/comparison/contenders/small.py LIBRARY FOLDER --port 8091
 
 LIBRARY is torch, onnx, openvino or fastembed; FOLDER the checkpoint, or what int8.py made of it. README.md
 beside this file lists the settings that were tried. For every core a process with a model of its own
