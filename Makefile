@@ -17,7 +17,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-torch test-clients bundle test-bundle check fix bench compare shapes lock clean
+.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-torch test-clients bundle test-bundle check fix bench compare shapes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -80,6 +80,12 @@ test-cpu: dev artifact ## run the model as on a CPU without VNNI (needs Debian's
 # Five minutes on two cores.
 test-stress: dev artifact ## take memory, files, network, time and CPU away from running servers
 	$(RUN) -m pytest -q -m stress $(ARGS)
+
+# Eight minutes, and six more where strace is installed.
+test-load: dev artifact ## overload, misbehaving clients and egress, minutes each (TEXTS=folder); fails where a promise does not hold
+	$(RUN) -m tests.stress.runs.overload --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
+	$(RUN) -m tests.stress.runs.soak --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
+	$(RUN) -m tests.stress.runs.egress --model $(ARTIFACT)
 
 test-torch: dev install-any ## run the tests of the optimum route
 	$(RUN) -m pip install --quiet --disable-pip-version-check 'sentence-transformers<5.2'
