@@ -133,7 +133,7 @@ bench: dev artifact ## measure speed here (TEXTS=folder with real texts), and qu
 	$(RUN) -m benchmarks.dialects --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(if $(STS)$(BEIR),$(RUN) -m export $(MODEL) --precision fp32 --out $(FLOAT))
 	$(if $(STS),$(RUN) -m benchmarks.quality --model $(ARTIFACT) --float $(FLOAT) --sts $(STS))
-	$(if $(BEIR),$(RUN) -m benchmarks.retrieval --model $(ARTIFACT) --float $(FLOAT) --data $(BEIR))
+	$(if $(BEIR),$(RUN) -m benchmarks.retrieval --model $(ARTIFACT) --float $(FLOAT) --beir $(BEIR))
 
 # Installs gigabytes under build/contenders the first time.
 compare: dev artifact ## the same requests to other servers and libraries (TEXTS=folder, ARGS="--only NAME,...")

@@ -2,8 +2,8 @@
 
     python -m benchmarks.memory [--model ARTIFACT] [--texts FOLDER] [--seconds 60]
 
-Resident memory idle, then every second under a closed loop of 16 clients on the mixed workload.
-Grown: the mean of the last fifth less that of the second fifth. One JSON line.
+Resident memory while idle, then every second during a closed loop of 16 clients on the mixed
+workload. Grown: the mean of the last fifth minus that of the second fifth. One JSON line.
 """
 
 import statistics
@@ -48,7 +48,7 @@ def main() -> None:
         "seconds": arguments.seconds,
         "requests": run["requests"],
     }
-    machine.show(line)
+    machine.show(line, arguments)
 
 
 if __name__ == "__main__":
