@@ -136,8 +136,8 @@ bench: dev artifact ## measure speed here (TEXTS=folder with real texts), and qu
 	$(if $(BEIR),$(RUN) -m benchmarks.retrieval --model $(ARTIFACT) --float $(FLOAT) --beir $(BEIR))
 
 # Installs gigabytes under build/contenders the first time.
-compare: dev artifact ## the same requests to other servers and libraries (TEXTS=folder, ARGS="--only NAME,...")
-	$(RUN) -m benchmarks.comparison.compare --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS)) $(ARGS)
+compare: dev artifact ## the same requests to other servers and libraries (TEXTS=folder, STS=pairs.tsv, ARGS="--only NAME,...")
+	$(RUN) -m benchmarks.comparison.compare --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS)) $(if $(STS),--sts $(STS)) $(ARGS)
 
 # Exports for a quarter of an hour and installs gigabytes the first time; 24x1024 needs 8 GB of memory.
 shapes: dev artifact ## larger models, random weights: beside sentence-transformers, then alone (TEXTS=folder, SIZE=24x1024, ARGS="--only NAME,...")

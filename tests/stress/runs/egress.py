@@ -55,7 +55,9 @@ def main() -> None:
     arguments = _arguments()
     strace = shutil.which("strace")
     if strace is None:
-        sys.exit("strace is not installed; install it from Debian 未安装 strace，请从 Debian 软件源安装")
+        sys.exit(
+            "strace is not installed; install it from Debian 未安装 strace，请从 Debian 软件源安装"
+        )
     wanted = max(1, round(arguments.hours * PER_HOUR))
     statuses: Counter[int] = Counter()
     with tempfile.TemporaryDirectory() as scratch:
