@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -73,6 +74,9 @@ def recipe(artifact: Path) -> str:
 @cache
 def facts() -> Line:
     """Return what describes this machine, its software and the commit that runs."""
+    commit = _commit()
+    if commit.endswith(DIRTY):
+        sys.stderr.write("This tree has uncommitted changes: its lines are drafts, not results.\n")
     return {
         "cpu": _cpu_name(),
         "cores": cpu_budget(),
@@ -80,7 +84,7 @@ def facts() -> Line:
         "python": platform.python_version(),
         "onnxruntime": VERSION,
         "numpy": np.__version__,
-        "commit": _commit(),
+        "commit": commit,
         "load_average": round(LOAD_AVERAGE, 2),
     }
 
