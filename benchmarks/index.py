@@ -140,7 +140,7 @@ def _lines(case: Case) -> Iterator[dict[str, Any]]:
 def _timed(
     newest: list[Index], queries: Vectors, within: Labels | None = None
 ) -> tuple[dict[str, float], list[set[int]]]:
-    """Return latencies and found labels; newest: one index, which may be replaced meanwhile."""
+    """Return latencies and found labels; newest: one index, which a thread may replace."""
     seconds, found = [], []
     for row in range(-10, len(queries)):  # The first ten warm up.
         began = time.perf_counter()

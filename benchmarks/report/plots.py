@@ -156,7 +156,7 @@ def _throughput(found: dict[tuple[str, str], list[Load]], title: str) -> Figure:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlim(0, ROOM * max(load.per_s for loads in found.values() for load in loads))
-    axes.set_xlabel("requests a second, one text each")
+    axes.set_xlabel("requests per second, one text each")
     axes.set_ylabel("milliseconds")
     axes.set_title(title)
     axes.legend()
@@ -183,7 +183,7 @@ def _frontier(found: dict[str, list[Contender]], title: str, measure: str) -> Fi
         axes.set_xlim(0, ROOM * max(each.per_s for each in contenders))
         axes.margins(y=0.1)
         axes.set_title(workload)
-        axes.set_xlabel("requests a second")
+        axes.set_xlabel("requests per second")
     # Names stand beside the plot, where near points do not hide them.
     marks = {
         label: mark
