@@ -14,7 +14,6 @@ import asyncio
 import http.client
 import json
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -135,12 +134,10 @@ async def _rates(arguments: argparse.Namespace, texts: Sequence[str]) -> list[di
     model = Model(arguments.model, wide_threads(config))
     models = ModelRegistry([model], config, Metrics(), asyncio.get_running_loop())
     lines, salts = [], count(1)
-    with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
-        with server(arguments.model, scratch) as (url, _):
-            for size in SIZES:
-                found = await _rate(arguments, models, url, scratch, texts, size, salts)
-                lines.append({"case": "dialect rate", "texts": size, **found})
+    with server(arguments.model) as (url, _, scratch):
+        for size in SIZES:
+            found = await _rate(arguments, models, url, scratch, texts, size, salts)
+            lines.append({"case": "dialect rate", "texts": size, **found})
     await asyncio.to_thread(models.close)
     return lines
 

@@ -69,7 +69,7 @@ def main() -> None:
     tokens = statistics.mean(map(len, ids))
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        bodies = workloads.write_bodies(scratch / "queries.jsonl", map(workloads.single, texts))
+        bodies = workloads.write_singles(scratch / "queries", texts)
         for clients in CLIENTS:
             found = _run(arguments, scratch, bodies, clients, lanes=0, us_a_token=0)
             machine.show({"case": "loop", "clients": clients, **found}, arguments)

@@ -13,7 +13,6 @@ is unique. One JSON line per load.
 import argparse
 import json
 import statistics
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -45,15 +44,10 @@ class Turn:
 def main() -> None:
     files = "queries.json, laws.json, mixed.json"
     arguments = parser(__doc__, texts=files, seconds=4, turns=2).parse_args()
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        server(arguments.model, Path(scratch)) as (url, _),
-    ):
+    with server(arguments.model) as (url, _, scratch):
         for name in WORKLOADS:
             texts = workloads.load(name, 2000, arguments.texts)
-            bodies = workloads.write_bodies(
-                Path(scratch) / f"{name}.jsonl", map(workloads.single, texts)
-            )
+            bodies = workloads.write_singles(scratch / name, texts)
             for load, turns in _measure(url, texts, bodies, arguments).items():
                 line = {"case": "latency", "workload": name, "load": load, **_line(turns)}
                 machine.show(line, arguments)

@@ -24,6 +24,8 @@ Line = dict[str, Any]
 LOAD_AVERAGE = os.getloadavg()[0]
 # Options of the scripts that name a file or folder of texts, or of their vectors.
 TEXT_OPTIONS = ("texts", "sts", "beir", "queries", "vectors")
+# Those whose texts or vectors are generated if the option is not given.
+GENERATED = ("texts", "queries", "vectors")
 # How `git describe` marks a tree with uncommitted changes.
 DIRTY = "-dirty"
 
@@ -44,8 +46,8 @@ def inputs(arguments: argparse.Namespace, model: Path | None = None) -> dict[str
     for name in TEXT_OPTIONS:
         if options.get(name):
             found[name] = fingerprint(options[name])
-    if "texts" in options and "texts" not in found:
-        found["texts"] = "generated"
+        elif name in GENERATED and name in options:
+            found[name] = "generated"
     if artifact := model or options.get("model"):
         found["recipe"] = recipe(artifact)
     return found

@@ -13,13 +13,11 @@ import argparse
 import http.client
 import json
 import multiprocessing
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -43,10 +41,7 @@ def main() -> None:
     arguments = parser(__doc__, texts=files, seconds=8, turns=3).parse_args()
     queries = workloads.load("queries", 2000, arguments.texts)
     laws = workloads.load("laws", 2000, arguments.texts)
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        server(arguments.model, Path(scratch)) as (url, _),
-    ):
+    with server(arguments.model) as (url, _, _):
         line = _measure(f"{url}/embed", queries, laws, arguments)
     machine.show(line, arguments)
 

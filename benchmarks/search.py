@@ -11,7 +11,6 @@ writes, then while another client adds documents as fast as it can. One JSON lin
 
 import argparse
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -31,8 +30,7 @@ BATCH = 256
 def main() -> None:
     arguments = _arguments()
     texts = workloads.load("queries", 2000, arguments.queries)
-    with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
+    with server(arguments.model, arguments.data) as (url, _, scratch):
         embed = workloads.write_bodies(
             scratch / "embed",
             ({**workloads.single(text), "input_type": "query"} for text in texts),
@@ -41,17 +39,16 @@ def main() -> None:
             scratch / "search",
             ({"query": workloads.UNIQUE + text, "top_k": 10} for text in texts),
         )
-        with server(arguments.model, scratch, data=arguments.data) as (url, _):
-            path = f"/collections/{arguments.collection}"
-            stats = _settled(url, f"{path}/stats")
-            facts = {key: stats[key] for key in ("parts", "bytes", "index")}
-            machine.show({"case": "collection", **facts}, arguments)
-            paths = {"embed": ("/embed", embed), "search": (f"{path}/search", search)}
-            salts = count()
-            for clients in (1, 16):
-                machine.show(_beside(url, paths, clients, salts, arguments), arguments)
-            line = _while_adding(url, f"{path}/search", search, salts, arguments)
-            machine.show(line, arguments)
+        path = f"/collections/{arguments.collection}"
+        stats = _settled(url, f"{path}/stats")
+        facts = {key: stats[key] for key in ("parts", "bytes", "index")}
+        machine.show({"case": "collection", **facts}, arguments)
+        paths = {"embed": ("/embed", embed), "search": (f"{path}/search", search)}
+        salts = count()
+        for clients in (1, 16):
+            machine.show(_beside(url, paths, clients, salts, arguments), arguments)
+        line = _while_adding(url, f"{path}/search", search, salts, arguments)
+        machine.show(line, arguments)
 
 
 def _settled(url: str, path: str) -> Any:

@@ -57,15 +57,10 @@ def main() -> None:
     files = "queries.json, laws.json, mixed.json"
     arguments = parser(__doc__, texts=files, seconds=4, turns=5).parse_args()
     model = Model(arguments.model, cpu_budget())
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        server(arguments.model, Path(scratch)) as (url, _),
-    ):
+    with server(arguments.model) as (url, _, scratch):
         for name, clients in CASES:
             texts = workloads.load(name, 2000, arguments.texts)
-            bodies = workloads.write_bodies(
-                Path(scratch) / f"{name}.jsonl", map(workloads.single, texts)
-            )
+            bodies = workloads.write_singles(scratch / name, texts)
             # Three more characters, as many as make each request unique.
             ids = list(model.tokenizer.encode(["天地人" + text for text in texts]).ids)
             turns = [
@@ -162,12 +157,17 @@ def encoder_ms(model: Model, ids: Sequence[Ids]) -> float:
 
 
 @contextlib.contextmanager
-def server(model: Path, scratch: Path, data: Path | None = None) -> Iterator[tuple[str, int]]:
-    """Run the real server on a free port; yields URL and process id. data: by default in `scratch`."""
+def server(model: Path, data: Path | None = None) -> Iterator[tuple[str, int, Path]]:
+    """Run the real server on a free port; yields URL, process id and a scratch folder.
+
+    data: its data folder, by default one in the scratch folder.
+    """
     command = [sys.executable, "-m", "server", "serve", "--model", str(model)]
-    command += ["--data", str(data or scratch / "data")]
-    with process(command, scratch / "server.log", "/ready") as found:
-        yield found
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        command += ["--data", str(data or scratch / "data")]
+        with process(command, scratch / "server.log", "/ready") as (url, pid):
+            yield url, pid, scratch
 
 
 def index(model: Path, source: Path, data: Path, *flags: str) -> str:

@@ -31,16 +31,16 @@ def main() -> None:
         starts: dict[str, list[Start]] = {"empty": [], "filled": []}
         for turn in range(arguments.turns + 1):
             for data, folder in (("empty", scratch / f"empty{turn}"), ("filled", filled)):
-                found = _start(arguments.model, scratch, folder)
+                found = _start(arguments.model, folder)
                 if turn:
                     starts[data].append(found)
     for data, several in starts.items():
         machine.show({"case": "start-up", "data": data, **line(several)}, arguments)
 
 
-def _start(model: Path, scratch: Path, data: Path) -> Start:
+def _start(model: Path, data: Path) -> Start:
     began = time.perf_counter()
-    with server(model, scratch, data) as (_, pid):
+    with server(model, data) as (_, pid, _):
         ready_s = time.perf_counter() - began
         return {"ready_s": ready_s, "cpu_s": usage.cpu_s(pid), "rss_mb": usage.resident_mb(pid)}
 

@@ -64,6 +64,11 @@ def single(text: str) -> dict[str, Any]:
     return {"texts": [UNIQUE + text]}
 
 
+def write_singles(path: Path, texts: Iterable[str]) -> Path:
+    """Write the native request for each text."""
+    return write_bodies(path, map(single, texts))
+
+
 @cache
 def _alphabet() -> list[str]:
     return sorted(set(_characters()))

@@ -21,9 +21,9 @@ import argparse
 import contextlib
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from benchmarks import closedloop, machine, usage, workloads
@@ -48,10 +48,12 @@ Turn = Mapping[str, Mapping[str, float]]
 def main() -> None:
     arguments = _arguments()
     with contextlib.ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        url, pid, scratch = stack.enter_context(server(arguments.model))
+        setting = our_setting(arguments.model)
+        ours = Contender(OURS, url, FORMATS["native"], setting=setting, pid=pid)
         qualities: dict[str, Quality] = {}
         ready = []
-        for contender in _contenders(arguments, stack, scratch):
+        for contender in chain([ours], _others(arguments, stack, scratch)):
             try:
                 found = task_quality.measure(contender.embed, arguments.sts)
             except (OSError, ValueError, LookupError, TypeError) as error:
@@ -67,20 +69,18 @@ def main() -> None:
             asked = {"workload": workload, "clients": CLIENTS}
             lines = list(summary(_turns(arguments, ready, workload, scratch)))
             for contender, line in zip(ready, lines, strict=True):
-                setting = {"setting": contender.setting}
-                machine.show({"case": "compare", **asked, **line, **setting}, arguments)
+                line |= {"setting": contender.setting}
+                machine.show({"case": "compare", **asked, **line}, arguments)
             found_nearest = nearest(lines, qualities)
             nearest_lines += [{"case": "compare best", **asked, **line} for line in found_nearest]
         for line in nearest_lines:
             machine.show(line, arguments)
 
 
-def _contenders(
+def _others(
     arguments: argparse.Namespace, stack: contextlib.ExitStack, scratch: Path
 ) -> Iterator[Contender]:
-    """Start the contenders one after the other; all run until the stack is closed."""
-    url, pid = stack.enter_context(server(arguments.model, scratch))
-    yield Contender(OURS, url, FORMATS["native"], setting=our_setting(arguments.model), pid=pid)
+    """Start the other contenders in turn; all run until the stack is closed."""
     for name in arguments.only:
         starting = recipes.running(name, arguments.model, arguments.environments, scratch)
         try:

@@ -21,7 +21,6 @@ import argparse
 import asyncio
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -92,11 +91,8 @@ def main() -> None:
     arguments = _arguments()
     lines = []
     for name in arguments.only:
-        with (
-            tempfile.TemporaryDirectory() as scratch,
-            server(arguments.model, Path(scratch)) as (url, pid),
-        ):
-            found = _overload(KINDS[name], arguments, url, pid, Path(scratch))
+        with server(arguments.model) as (url, pid, scratch):
+            found = _overload(KINDS[name], arguments, url, pid, scratch)
         lines.append({"case": "overload", "requests": name, **found})
         machine.show(lines[-1], arguments)
     if not all(all(line["asked"].values()) for line in lines):

@@ -23,13 +23,11 @@ import os
 import random
 import re
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -228,10 +226,7 @@ def main() -> None:
     arguments = parser(__doc__, texts="queries.json and laws.json", seconds=300).parse_args()
     texts = workloads.load("queries", TEXTS, arguments.texts)
     laws = workloads.load("laws", 2000, arguments.texts)
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        server(arguments.model, Path(scratch)) as (url, pid),
-    ):
+    with server(arguments.model) as (url, pid, _):
         vectors = np.concatenate([_alone(url, text) for text in texts])
         before = Served.read(url, pid)
         soak = Soak(url, texts, laws, vectors)
