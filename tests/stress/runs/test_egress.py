@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.egress import STAYS, addresses, round_of_requests
 from server.app import every_operation
 from server.config import Config
 from server.telemetry.metrics import Metrics
+from tests.stress.runs.egress import STAYS, addresses, round_of_requests
 
 TRACE = """\
 101 bind(6, {sa_family=AF_INET, sin_port=htons(8000), sin_addr=inet_addr("127.0.0.1")}, 16) = 0

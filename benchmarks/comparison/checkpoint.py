@@ -1,14 +1,10 @@
-"""Writes a checkpoint of a larger BERT with random weights, to measure sizes that do not ship.
+"""Checkpoints of larger BERTs with random weights, to measure sizes that do not ship.
 
-    python -m benchmarks.checkpoint 12x768 FOLDER
-
-The folder is laid out as sentence-transformers saves one; vocabulary, tokenizer and text rules are
-those of the shipped model. What its vectors mean is nothing; how fast they come, how much memory they
-take and how near int8 stays to float32 is what a trained model of the size has, but for the outlier
-channels that only training makes.
+The folder has sentence-transformers' layout; vocabulary, tokenizer and text rules are those of the
+shipped model. The vectors mean nothing. Speed, memory and int8's distance from float32 are those of a
+trained model of the size, except for the outlier channels that only training makes.
 """
 
-import argparse
 import json
 import math
 import shutil
@@ -22,27 +18,16 @@ from safetensors.numpy import save_file
 from export.checkpoint import BertShape, expected_shapes
 from server.config import DEFAULT_MODEL
 
-TEMPLATE = Path(__file__).parents[1] / DEFAULT_MODEL.parent
-# Layers, width, heads, width between the two products of the feed-forward part.
+TEMPLATE = Path(__file__).parents[2] / DEFAULT_MODEL.parent
+# Layers, width, heads, inner width of the feed-forward part.
 SIZES = {"12x768": (12, 768, 12, 3072), "24x1024": (24, 1024, 16, 4096)}
 COPIED = ("modules.json", "sentence_bert_config.json", "tokenizer.json", "tokenizer_config.json")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("size", choices=SIZES)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    write(arguments.folder, *SIZES[arguments.size], seed=arguments.seed)
 
 
 def write(
     folder: Path, layers: int, hidden: int, heads: int, intermediate: int, *, seed: int = 0
 ) -> Path:
-    """A BERT of these sizes in float16, the same for the same seed; returns `folder`."""
+    """Write a BERT of these sizes in float16, the same for the same seed; return `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in COPIED:
         shutil.copyfile(TEMPLATE / name, folder / name)
@@ -71,7 +56,7 @@ def write(
     save_file(
         {name: _tensor(random, name, sizes) for name, sizes in expected_shapes(shape).items()},
         folder / "model.safetensors",
-        # transformers refuses a file that does not say where it comes from.
+        # transformers refuses a file that does not state its format.
         metadata={"format": "pt"},
     )
     return folder
@@ -80,10 +65,10 @@ def write(
 def _tensor(
     random: np.random.Generator, name: str, sizes: tuple[int, ...]
 ) -> npt.NDArray[np.float16]:
-    """Float16 of `sizes`: zero biases, layer norms that change nothing, and normal weights.
+    """Return float16 of `sizes`: zero biases, layer norms that change nothing, and normal weights.
 
-    An output has about the variance of its input. BERT's own initial 0.02 is too small at 768 wide:
-    attention then looks everywhere alike and all texts get nearly the same vector.
+    An output has about the variance of its input. BERT's own initial deviation of 0.02 is too small
+    for a width of 768: attention is then the same everywhere and all texts get nearly one vector.
     """
     if name.endswith(".bias"):
         return np.zeros(sizes, np.float16)
@@ -101,7 +86,3 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _save(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,11 @@
-"""Does anything leave the machine while the server works, whatever it is asked?
+"""Does anything leave the machine while the server answers all kinds of requests?
 
-    python -m benchmarks.egress [--model ARTIFACT] [--hours 0.1]
+    python -m tests.stress.runs.egress [--model ARTIFACT] [--hours 0.1]
 
-Every operation of the server, with the examples of its own OpenAPI document, in rounds, while strace
-notes each address that any of its threads gives to the kernel. An hour is PER_HOUR requests: ten a
-second. Allowed are the loopback, on which it listens here, and sockets without a network; any other
-address ends the script with it and status 1, and so does an answer of our fault. One JSON line.
+Asks every operation of the server, with the examples of its own OpenAPI document, in rounds, while
+strace notes each address that any of its threads gives to the kernel. An hour is PER_HOUR requests:
+ten per second. Allowed are the loopback, on which it listens here, and sockets without a network. Any
+other address ends the script with status 1, and so does a reply of 500 or more. One JSON line.
 """
 
 import argparse
@@ -38,12 +38,14 @@ ADDRESS = re.compile(r"sa_family=AF_\w+[^}]*")
 STAYS = re.compile(
     r'inet_addr\("127\.|inet_pton\(AF_INET6, "::1"|sa_family=AF_(?:UNIX|NETLINK|UNSPEC)\b'
 )
-# What a curious dependency might follow.
+# Addresses that a dependency might follow.
 TEMPTING = {"texts": ["see http://192.0.2.1/x and https://example.com", "a@b.example"]}
 NAME = "laws"
 
 
 class Ask(NamedTuple):
+    """One request of a round; body: what is sent as JSON, None for nothing."""
+
     method: str
     path: str
     body: Any = None
@@ -53,7 +55,9 @@ def main() -> None:
     arguments = _arguments()
     strace = shutil.which("strace")
     if strace is None:
-        sys.exit("strace is not installed; Debian has it 未安装 strace，请从 Debian 软件源安装")
+        sys.exit(
+            "strace is not installed; install it from Debian 未安装 strace，请从 Debian 软件源安装"
+        )
     wanted = max(1, round(arguments.hours * PER_HOUR))
     statuses: Counter[int] = Counter()
     with tempfile.TemporaryDirectory() as scratch:
@@ -74,7 +78,8 @@ def main() -> None:
             "operations": len({(ask.method, ask.path) for ask in round_of_requests()}),
             "statuses": {str(status): count for status, count in sorted(statuses.items())},
             "addresses": dict(found),
-        }
+        },
+        arguments,
     )
     outside = [address for address in found if not STAYS.search(address)]
     if outside or not found or max(statuses) >= 500:
@@ -82,12 +87,12 @@ def main() -> None:
 
 
 def tracing(strace: str, trace: Path, calls: tuple[str, ...] = CALLS) -> list[str]:
-    """The command before a command whose `calls` are to be written to `trace`."""
+    """Return the command to put before another, so that its `calls` are written to `trace`."""
     return [strace, "-f", "-qq", "-s", "4096", "-e", f"trace={','.join(calls)}", "-o", str(trace)]
 
 
 def addresses(trace: Path) -> list[str]:
-    """Every socket address that was given to the kernel, in the order of the calls."""
+    """Return every socket address that was given to the kernel, in the order of the calls."""
     with trace.open(encoding="utf-8", errors="replace") as lines:
         return [
             address
@@ -98,7 +103,10 @@ def addresses(trace: Path) -> list[str]:
 
 
 def round_of_requests() -> Iterator[Ask]:
-    """Every operation once or more, so that each finds what it needs; at the end all is removed."""
+    """Yield requests for every operation, in an order in which each finds what it needs.
+
+    The last ones remove everything again.
+    """
     operations = every_operation(Config(), Metrics())
     posts = {each.path for each in operations if each.method == "POST"}
     yield Ask("POST", "/embed", TEMPTING)
@@ -118,7 +126,7 @@ def _filled(path: str) -> str:
 
 
 def answers(url: str) -> Iterator[int]:
-    """The status of each request of a round, over one connection."""
+    """Yield the status of each request of a round, sent over one connection."""
     address = urlsplit(url)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=120)
     with contextlib.closing(connection):
@@ -132,7 +140,7 @@ def answers(url: str) -> Iterator[int]:
 
 
 def _stop_traced(pid: int) -> None:
-    """Stop what strace runs, and then strace ends: told to end itself it would leave it running."""
+    """Stop the program that strace runs; strace then ends. A signal to strace would leave it running."""
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split():
         os.kill(int(child), signal.SIGTERM)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
@@ -140,7 +148,7 @@ def _stop_traced(pid: int) -> None:
 
 def _arguments() -> argparse.Namespace:
     options = parser(__doc__)
-    options.add_argument("--hours", type=float, default=0.1, help="so many times PER_HOUR requests")
+    options.add_argument("--hours", type=float, default=0.1, help="times PER_HOUR requests")
     return options.parse_args()
 
 

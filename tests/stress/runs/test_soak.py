@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import soak
-from benchmarks.soak import Counts, Served, Soak, growth_mb, judged
+from tests.stress.runs import soak
+from tests.stress.runs.soak import Counts, Served, Soak, growth_mb, judged
 from tests.support.processes import serving
 from tests.support.toys import toy_texts
 

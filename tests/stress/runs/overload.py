@@ -1,28 +1,26 @@
-"""What becomes of ten times the requests that the server can answer?
+"""What happens when ten times more requests come than the server can answer?
 
-    python -m benchmarks.overload [--texts FOLDER] [--seconds 60] [--only single,large]
+    python -m tests.stress.runs.overload [--texts FOLDER] [--seconds 60] [--only single,large]
 
-First what it can do: a closed loop of 16 clients. Then ten times that rate at random moments, however
-the server fares (Poisson, seeded), of requests with one law article, and in turn of requests with 256;
-and when that ends, single queries, ten a second. Asked:
+First the server's capacity: a closed loop of 16 clients. Then ten times that rate at random moments,
+whatever the server does (Poisson, seeded), once with one law article per request and once with 256;
+then single queries, ten per second. Checks:
 
-- accepted: the 99th percentile, from the intended start, is at most twice the time in which a full
-  queue is worked off at the rate of the closed loop; the generator and the refusals want cores too;
-- refused: a 429 with a retry-after each, the 99th percentile at most REFUSED_MS from when it was sent;
-- memory: at most GROWN_MB more at its peak than before;
-- recovery: within RECOVERED_S after the end a single query is answered in its usual time again, three
-  times the 99th percentile of an idle server at most, and so are those that follow.
+- accepted: the 99th percentile, from the intended start, is at most twice the time that a full queue
+  takes at the rate of the closed loop; the generator and the refusals need cores too;
+- refused: each is a 429 with a retry-after, the 99th percentile at most REFUSED_MS after it was sent;
+- memory: the peak is at most GROWN_MB above the memory before;
+- recovery: within RECOVERED_S after the end, single queries take their usual time again: at most
+  three times the 99th percentile of an idle server.
 
-late_p99_ms: how late the generator was with its own requests; it shares the cores with a server that
-has none to spare. cpu: what it took, in cores. One JSON line for each kind of request; the exit status
-is 1 where anything that was asked is not so.
+late_p99_ms: how late the generator sent its requests; it shares the cores with a busy server. cpu:
+the cores it took. One JSON line for each kind of request; the exit status is 1 if a check fails.
 """
 
 import argparse
 import asyncio
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -32,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import closedloop, machine, openloop, stages, usage, workloads
-from benchmarks.arguments import parser
+from benchmarks.arguments import names_among, parser
 from benchmarks.connection import Failed, post, punctual_loop, undisturbed
 from benchmarks.openloop import Overload, Run, Seconds
 from benchmarks.serve import server
@@ -46,21 +44,21 @@ RECOVERED_S = 2.0
 # The bodies, texts and vectors of a full queue; MAX_LARGE_BODIES alone lets in as much.
 GROWN_MB = 256.0
 USUAL_TIMES = 3.0
-# Single queries behind the overload, and as many before it.
+# Single queries after the overload, and as many before it.
 PROBES, PROBES_PER_S, PROBE_CONNECTIONS, OPENING_S = 80, 10.0, 32, 1.0
-# The generator's; its figures are those of a machine without a free core.
+# Bound for the generator on a machine without a free core.
 LATE_MS = 100.0
 CAPACITY_S = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Requests of one size. pool: different ones, which come again in turn."""
+    """Requests of one size; pool: how many different ones are sent in turn."""
 
     texts: int
     pool: int
-    line: str  # In which of the queue's two they stand.
-    connections: int  # More than may wait and run, so that none has to wait for one.
+    line: str  # Which of the queue's two lines they wait in.
+    connections: int  # More than may wait and run, so that no request waits for one.
 
 
 KINDS = {
@@ -71,17 +69,19 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Of a kind of request: what came of the overload, and of the queries behind it."""
+    """Results of one kind of request: of the overload and of the queries after it."""
 
     overload: Run
     seconds: float
     after: Run
-    after_s: Seconds  # When each of those was to be sent, from the overload's end.
+    after_s: Seconds  # Intended starts of those, from the end of the overload.
     usual_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
+    """Resident memory of the server in MiB: before, at the peak and after."""
+
     before_mb: float
     peak_mb: float
     after_mb: float
@@ -90,14 +90,11 @@ class Memory:
 def main() -> None:
     arguments = _arguments()
     lines = []
-    for name in arguments.only.split(","):
-        with (
-            tempfile.TemporaryDirectory() as scratch,
-            server(arguments.model, Path(scratch)) as (url, pid),
-        ):
-            found = _overload(KINDS[name], arguments, url, pid, Path(scratch))
+    for name in arguments.only:
+        with server(arguments.model) as (url, pid, scratch):
+            found = _overload(KINDS[name], arguments, url, pid, scratch)
         lines.append({"case": "overload", "requests": name, **found})
-        machine.show(lines[-1])
+        machine.show(lines[-1], arguments)
     if not all(all(line["asked"].values()) for line in lines):
         sys.exit(1)
 
@@ -141,14 +138,14 @@ async def _drive(
     seconds: float,
     bound_s: float,
 ) -> Found:
-    """Queries to an idle server, then the overload, and as it ends the queries again."""
+    """Send queries to an idle server, then the overload, and as it ends the queries again."""
     after_s = np.arange(len(probes)) / PROBES_PER_S
     overload = Overload(patience_s=bound_s + openloop.PATIENCE_S, late_ms=LATE_MS)
     idle = await openloop.drive(url, probes, after_s, PROBE_CONNECTIONS, overload)
     usual_s = USUAL_TIMES * float(np.percentile(idle.latency_s, 99))
 
     async def behind() -> Run:
-        # Opened no earlier: a server closes connections that are silent for long.
+        # Connections open no earlier, because a server closes idle ones.
         await asyncio.sleep(seconds - OPENING_S)
         return await openloop.drive(url, probes, OPENING_S + after_s, PROBE_CONNECTIONS, overload)
 
@@ -159,13 +156,13 @@ async def _drive(
 
 
 def mean_tokens(model: Path, groups: Sequence[Sequence[str]]) -> float:
-    """Of a request."""
+    """Return the mean number of tokens in a request."""
     tokenizer = Model(model).tokenizer
     return float(np.mean([sum(map(len, tokenizer.encode(texts).ids)) for texts in groups]))
 
 
 def judged(found: Found, memory: Memory, bound_s: float) -> dict[str, Any]:
-    """Figures, and for each thing asked whether it is so."""
+    """Return the figures, and for each check whether it holds."""
     run = found.overload
     accepted_ms = run.latency_s[run.status == 200] * 1e3
     refused_ms = (run.latency_s - run.lateness_s)[run.status == 429] * 1e3
@@ -200,7 +197,10 @@ def judged(found: Found, memory: Memory, bound_s: float) -> dict[str, Any]:
 
 
 def recovery_s(found: Found) -> float | None:
-    """From the overload's end to the first of the queries behind it from which on all went as usual."""
+    """Return the time from the end of the overload until all queries take their usual time.
+
+    None if even the last one does not.
+    """
     unusual = np.flatnonzero((found.after.status != 200) | (found.after.latency_s > found.usual_s))
     first = int(unusual[-1]) + 1 if len(unusual) else 0
     return round(float(found.after_s[first]), 2) if first < len(found.after_s) else None
@@ -212,7 +212,12 @@ def _percentile(values: Seconds, q: float) -> float | None:
 
 def _arguments() -> argparse.Namespace:
     options = parser(__doc__, texts="queries.json and laws.json", seconds=60)
-    options.add_argument("--only", default=",".join(KINDS), help="kinds of requests, with commas")
+    options.add_argument(
+        "--only",
+        type=names_among(KINDS),
+        default=list(KINDS),
+        help="kinds of requests, with commas",
+    )
     return options.parse_args()
 
 

@@ -5,11 +5,12 @@ import asyncio
 import numpy as np
 import pytest
 
-from benchmarks import openloop, overload, workloads
+from benchmarks import openloop, workloads
 from benchmarks.connection import post
 from benchmarks.openloop import Run
-from benchmarks.overload import KINDS, Found, Memory, judged, recovery_s
 from server.config import Config
+from tests.stress.runs import overload
+from tests.stress.runs.overload import KINDS, Found, Memory, judged, recovery_s
 from tests.support.answering import BUSY, OK, serving
 
 CALM = Memory(before_mb=200, peak_mb=220, after_mb=210)

@@ -1,19 +1,19 @@
-"""Does the server stay as it is, and answer everybody once, while clients misbehave for long?
+"""Does the server answer every request once and stay healthy while clients misbehave for minutes?
 
-    python -m benchmarks.soak [--texts FOLDER] [--seconds 300]
+    python -m tests.stress.runs.soak [--texts FOLDER] [--seconds 300]
 
-At the same time, each in a loop: honest clients, whose vectors are compared with those that each text
-got alone; clients that send a whole request and vanish, politely or not; that send half a body and
-vanish; that read a large reply slowly; and that send the longest texts. Asked:
+These run at the same time, each in a loop: honest clients, whose vectors are compared with those that
+each text got alone; clients that send a whole request and vanish, politely or not; that send half a
+body and vanish; that read a large reply slowly; and that send the longest texts. Checks:
 
 - honest requests, over a route of their own: each is answered with 200 and its own vectors, and the
   server counts as many answers as the clients got;
-- the others: every whole answer is counted by the server, and of the requests that were sent whole
-  none is counted twice: answered and abandoned ones together are not more;
+- the others: the server counts every whole answer, and counts no whole request twice: answered and
+  abandoned ones together are not more than were sent;
 - afterwards nothing waits, and the server has no more files open than before;
-- memory: over the second half it grows by at most GROWTH_MB a minute (the slope of a fitted line).
+- memory: over the second half it grows by at most GROWTH_MB per minute (the slope of a fitted line).
 
-One JSON line; the exit status is 1 where anything that was asked is not so.
+One JSON line; the exit status is 1 if a check fails.
 """
 
 import asyncio
@@ -23,14 +23,11 @@ import os
 import random
 import re
 import sys
-import tempfile
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,41 +35,41 @@ import numpy as np
 
 from benchmarks import machine, stages, usage, workloads
 from benchmarks.arguments import parser
-from benchmarks.connection import post
+from benchmarks.connection import ask, post
 from benchmarks.serve import server
 from server.telemetry.metrics import PREFIX
 from server.types import Vectors
 
 HONEST_ROUTE, OTHER_ROUTE = "/v1/embeddings", "/embed"
-# What a text's numbers may move by beside others: the artifact's own promise.
+# How far a vector may move in company with other texts; the artifact promises it.
 TOLERANCE = 1e-5
 GROWTH_MB = 1.0
 TEXTS = 200
-# How many clients of each kind; none is without a pause, so that the honest ones are not refused.
+# Clients of each kind; all of them pause, so that the honest ones are not refused.
 CLIENTS = {"honest": 4, "vanishing": 2, "halting": 2, "slow": 2, "longest": 1}
 LONGEST_CHARACTERS = 200_000
-# One of `slow`: some 5 MB of reply, in steps that take it ten seconds.
+# For `slow`: about 5 MB of reply, read in steps over ten seconds.
 SLOW_TEXTS, STEP_BYTES, STEP_S = 512, 65_536, 0.1
 
 
 @dataclass
 class Counts:
-    """What the clients know of their requests, by kind of client."""
+    """What the clients saw of their requests, by kind of client."""
 
-    whole: Counter[str] = field(default_factory=Counter)  # Sent to their last byte.
+    whole: Counter[str] = field(default_factory=Counter)  # Sent to the last byte.
     answered: Counter[str] = field(default_factory=Counter)  # Read to the last byte, with 200.
     refused: Counter[str] = field(default_factory=Counter)  # Any other status.
     wrong: Counter[str] = field(default_factory=Counter)  # Other vectors, or no answer at all.
 
 
 class Stream:
-    """One connection, a request at a time."""
+    """One connection that carries one request at a time."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
     async def answer(self, step: int = 0) -> tuple[int, bytes]:
-        """Status and body; with `step`, read so many bytes at a time, with pauses between."""
+        """Return status and body; `step`: bytes to read at a time, with pauses between, 0 for all."""
         head = await self.reader.readuntil(b"\r\n\r\n")
         length = int(re.findall(rb"(?i)content-length: (\d+)", head)[0])
         parts = []
@@ -86,6 +83,7 @@ class Stream:
 
 @asynccontextmanager
 async def stream(url: str) -> AsyncIterator[Stream]:
+    """Open a connection, and abort it when the block ends."""
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     try:
@@ -95,7 +93,7 @@ async def stream(url: str) -> AsyncIterator[Stream]:
 
 
 class Soak:
-    """The clients; `run` them until their time is over.
+    """The clients; `run` keeps them busy until their time is over.
 
     vectors: float32 (B, D), what each of the texts got alone.
     """
@@ -127,7 +125,7 @@ class Soak:
             try:
                 await ask()
             except (OSError, asyncio.IncompleteReadError) as error:
-                print(f"{kind}: {type(error).__name__} {error}", file=sys.stderr)
+                sys.stderr.write(f"{kind}: {type(error).__name__} {error}\n")
                 self.counts.wrong[kind] += 1
             await asyncio.sleep(self._random.uniform(0, 0.2))
 
@@ -143,7 +141,7 @@ class Soak:
         self.counts.wrong[kind] += not right
 
     async def _honest(self) -> None:
-        """Some twenty requests over one connection."""
+        """Send twenty requests over one connection."""
         async with stream(self._url) as one:
             for _ in range(20):
                 chosen = self._random.sample(range(len(self._texts)), self._random.randint(1, 8))
@@ -215,7 +213,7 @@ class Served:
         answers, others = Counter[str](), Counter[str]()
         requests = re.compile(rf'{PREFIX}_requests_total{{route="(.*)",status="(\d+)"}}')
         for name, count in found.items():
-            # Those of /metrics are its own doing.
+            # This very reading asks for /metrics.
             if (counted := requests.fullmatch(name)) and counted[1] != "/metrics":
                 (answers if counted[2] == "200" else others)[counted[1]] += int(count)
         queue = f"{PREFIX}_queue_tokens{{"
@@ -228,30 +226,24 @@ def main() -> None:
     arguments = parser(__doc__, texts="queries.json and laws.json", seconds=300).parse_args()
     texts = workloads.load("queries", TEXTS, arguments.texts)
     laws = workloads.load("laws", 2000, arguments.texts)
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        server(arguments.model, Path(scratch)) as (url, pid),
-    ):
+    with server(arguments.model) as (url, pid, _):
         vectors = np.concatenate([_alone(url, text) for text in texts])
         before = Served.read(url, pid)
         soak = Soak(url, texts, laws, vectors)
         memory = asyncio.run(_watched(soak, arguments.seconds, pid))
         after = _settled(url, pid)
     line = judged(soak.counts, before, after, memory)
-    machine.show({"case": "soak", "seconds": arguments.seconds, **line})
+    machine.show({"case": "soak", "seconds": arguments.seconds, **line}, arguments)
     if not all(line["asked"].values()):
         sys.exit(1)
 
 
 def _alone(url: str, text: str) -> Vectors:
-    body = json.dumps({"texts": [text]}).encode()
-    request = urllib.request.Request(url + OTHER_ROUTE, body, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as reply:
-        return np.array(json.loads(reply.read())["vectors"], dtype=np.float32)
+    return np.array(ask(url + OTHER_ROUTE, {"texts": [text]})["vectors"], dtype=np.float32)
 
 
 async def _watched(soak: Soak, seconds: float, pid: int) -> list[float]:
-    """Resident memory, MiB, every second while the clients are at it."""
+    """Return resident memory in MiB, every second while the clients run."""
     samples: list[float] = []
 
     async def watch() -> None:
@@ -268,7 +260,7 @@ async def _watched(soak: Soak, seconds: float, pid: int) -> list[float]:
 
 
 def _settled(url: str, pid: int) -> Served:
-    """What it says once two readings are the same, and nothing waits."""
+    """Return the server's counts once two readings are equal and nothing waits."""
     before = Served.read(url, pid)
     for _ in range(60):
         time.sleep(1)
@@ -276,13 +268,13 @@ def _settled(url: str, pid: int) -> Served:
         if now == before and not now.waiting:
             return now
         before = now
-    sys.exit("the server still works a minute after its last client has left")
+    sys.exit("the server is still busy one minute after its last client left")
 
 
 def judged(
     counts: Counts, before: Served, after: Served, memory: Sequence[float]
 ) -> dict[str, Any]:
-    """Figures, and for each thing asked whether it is so."""
+    """Return the figures, and for each check whether it holds."""
 
     def between(name: str, route: str) -> int:
         earlier, later = getattr(before, name), getattr(after, name)
@@ -320,7 +312,7 @@ def judged(
 
 
 def growth_mb(memory: Sequence[float]) -> float:
-    """Of the second half, a minute; `memory` is one sample a second. Nothing is known of one sample."""
+    """Return the growth per minute over the second half; 0 for one sample. memory: one per second."""
     half = np.array(memory[len(memory) // 2 :])
     if len(half) < 2:
         return 0.0

@@ -1,15 +1,16 @@
-"""Does what holds for the small model hold for larger ones? Encoders side by side, random weights.
+"""Does what holds for the small model hold for larger ones? Encoders with random weights.
 
-    python -m benchmarks.shapes [--sizes 12x768,24x1024] [--texts FOLDER] [--only NAME,...]
+    python -m benchmarks.comparison.shapes [--sizes 12x768,24x1024] [--texts FOLDER] [--only NAME,...]
 
 For each size: a checkpoint with random weights, exported as usual (seconds and peak memory are
 printed), then this project's encoder beside sentence-transformers on PyTorch in float32, on ONNX
 Runtime in dynamic int8 and on OpenVINO in static int8, each in an environment of its own. Whole
-workloads from texts to vectors, on all cores: the contenders with the size of a batch, and with one
-process on all cores or one on each, whichever was faster on every fourth text; this project with the
-server's own settings, and with other budgets of tokens a batch beside them. Then the latency of a lone
-text. All take turns, another first each turn; the ratio is that of the medians, more than 1 where this
-project is faster. Quality is the cosine to PyTorch's vectors. One JSON line a result.
+workloads from texts to vectors, on all cores. A contender runs at the setting that was fastest on
+every fourth text: a batch size, and one process on all cores or one on each. This project runs with
+the server's own settings, and with other token budgets per batch beside them. Then the latency of a
+lone text. All take turns, another first each turn; the ratio is that of the medians, above 1 where
+this project is faster. Quality is the cosine to PyTorch's vectors; random weights do no task. One JSON
+line per result.
 """
 
 import argparse
@@ -23,40 +24,56 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from benchmarks import checkpoint, machine, reference, workloads
-from benchmarks.compare import WORKLOADS, cosines
-from benchmarks.environments import CONTENDERS as FILES
-from benchmarks.environments import Environment, Failed, reason
-from export.texts import CALIBRATION
+from benchmarks import machine, reference, workloads
+from benchmarks.arguments import names_among, parser
+from benchmarks.comparison import checkpoint
+from benchmarks.comparison.compare import WORKLOADS
+from benchmarks.comparison.environments import (
+    CONTENDERS,
+    ENVIRONMENTS,
+    Environment,
+    Failed,
+    int8_model,
+    reason,
+)
+from benchmarks.comparison.task_quality import cosines
+from benchmarks.comparison.turns import OURS, rotated
+from benchmarks.machine import Line
 from server.config import Config
 from server.inference.manifest import MANIFEST_FILE, MODEL_FILE, read_manifest
 from server.system.cpu import cpu_budget
 from server.types import Vectors
 
-ROOT = Path(__file__).parents[1]
-LIBRARY = FILES / "library.py"
-OURS, FLOAT = "inkwell", "torch"
-# A contender's environment; with PyTorch in it, the tutorial's will do.
-ENVIRONMENTS = {FLOAT: "tutorial", "onnx": "onnx", "openvino": "openvino"}
+ROOT = Path(__file__).parents[2]
+FOLDER = Path("build/shapes")
+LIBRARY = CONTENDERS / "library.py"
+FLOAT = "torch"
+# Each contender's environment; the tutorial's has PyTorch in it.
+PACKAGES = {FLOAT: "tutorial", "onnx": "onnx", "openvino": "openvino"}
+# What a batch counts, and the numbers, for the setting in result lines.
+KINDS = {
+    OURS: ("tokens", "static int8"),
+    FLOAT: ("texts", "float32"),
+    "onnx": ("texts", "dynamic int8"),
+    "openvino": ("texts", "static int8"),
+}
 BATCH_SIZES = (1, 8, 32)
 BATCH_TOKENS = (128, 512)
 LATENCY_TOKENS = (18, 128, 512)
-# Characters of a workload: about as many seconds of work at either size.
+# Characters of a workload: about the same seconds of work at either size.
 CHARACTERS = {"12x768": 12_000, "24x1024": 4_000}
 QUALITY_EVERY = 4
 TRIAL_EVERY = 4
 
-Line = dict[str, Any]
-# Seconds by the clock, and of work on all cores.
+# Seconds by the clock, and CPU seconds on all cores.
 Took = tuple[float, float]
 
 
 class Process:
-    """library.py with a loaded model; answers one question at a time."""
+    """library.py with a loaded model, which answers one question at a time."""
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str], log: Path) -> None:
         with log.open("ab") as errors:
@@ -71,7 +88,7 @@ class Process:
         self._log = log
 
     def ask(self, texts: Sequence[str], batch_size: int, times: int = 1, save: str = "") -> None:
-        """Raises Failed if the process has ended."""
+        """Send texts to be computed `times` times; raises Failed if the process has ended."""
         asked = {"texts": texts, "batch_size": batch_size, "times": times, "save": save}
         assert self._process.stdin is not None
         try:
@@ -81,7 +98,7 @@ class Process:
             raise Failed(reason(self._log.read_text(encoding="utf-8"))) from None
 
     def answer(self) -> list[Took]:
-        """What every time took; raises Failed if the process has ended."""
+        """Return what every time took; raises Failed if the process has ended."""
         assert self._process.stdout is not None
         if line := self._process.stdout.readline():
             return [(float(seconds), float(work)) for seconds, work in json.loads(line)]
@@ -94,50 +111,55 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a contender computes a workload: in which processes, in batches of which size."""
+    """A setting of a contender: its processes, their threads and the size of a batch."""
 
     processes: Sequence[Process]
     threads: int
     batch_size: int
 
     def took(self, texts: Sequence[str]) -> Took:
-        """Until the last process is done; each has as many texts of every length as the others."""
+        """Return what a workload took until its last process was done.
+
+        Each process gets as many texts of every length as the others.
+        """
         longest_first = sorted(texts, key=len, reverse=True)
         for index, process in enumerate(self.processes):
             process.ask(longest_first[index :: len(self.processes)], self.batch_size)
         answers = [process.answer()[0] for process in self.processes]
         return max(seconds for seconds, _ in answers), sum(work for _, work in answers)
 
-    def facts(self) -> Line:
-        return {
-            "processes": len(self.processes),
-            "threads": self.threads,
-            "batch_size": self.batch_size,
-        }
+    def setting(self, unit: str, numbers: str) -> str:
+        """Return the setting for result lines."""
+        processes = f"{len(self.processes)} processes of {self.threads} threads"
+        return f"{processes}, batches to {self.batch_size} {unit}, {numbers}"
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """ways: what is tried; of the first the only process computes lone texts, on all cores."""
+    """One library; ways: the settings to try, the first a single process on all cores.
+
+    That process computes lone texts too.
+    """
 
     name: str
     ways: Sequence[Way]
     versions: str = ""
 
     def best(self, texts: Sequence[str]) -> Way:
-        """The fastest on some of the texts, which are computed twice: some libraries compile."""
+        """Return the fastest way on some of the texts, computed twice because some libraries compile."""
         if len(self.ways) == 1:
             return self.ways[0]
         trial = texts[::TRIAL_EVERY]
         return min(self.ways, key=lambda way: min(way.took(trial) for _ in range(2)))
 
     def lone(self, text: str, times: int) -> Took:
-        """The medians of a text alone."""
+        """Return the medians of a text alone."""
         process = self.ways[0].processes[0]
         process.ask([text], 0 if self.name == OURS else 1, times)
         return medians(process.answer())
 
     def vectors(self, texts: Sequence[str], scratch: Path) -> Vectors:
+        """Return float32 (B, D), rows of unit L2 norm."""
         file = scratch / f"{self.name}.npy"
         process = self.ways[0].processes[0]
         process.ask(texts, 0 if self.name == OURS else 8, save=str(file))
@@ -152,19 +174,18 @@ class Contender:
 
 def main() -> None:
     arguments = _arguments()
-    facts = machine.facts()
     try:
         for size in arguments.sizes:
             with tempfile.TemporaryDirectory() as scratch:
                 for line in _measure(arguments, size, Path(scratch)):
                     shown = {"case": f"shapes {line.pop('question')}", "model": size, **line}
-                    print(json.dumps({**shown, "machine": facts}, ensure_ascii=False), flush=True)
+                    machine.show(shown, arguments, FOLDER / size / "onnx-int8")
     except Failed as error:
         sys.exit(f"a contender ended: {error}")
 
 
 def _measure(arguments: argparse.Namespace, size: str, scratch: Path) -> Iterator[Line]:
-    folder = (arguments.folder / size).resolve()
+    folder = (FOLDER / size).resolve()
     if not (folder / "config.json").exists():
         checkpoint.write(folder, *checkpoint.SIZES[size])
     yield {"question": "export", **export(folder)}
@@ -178,21 +199,21 @@ def _measure(arguments: argparse.Namespace, size: str, scratch: Path) -> Iterato
         yield from _quality(contenders, scratch)
         for workload in WORKLOADS:
             texts = workloads.load(workload, 4000, arguments.texts)
-            characters = arguments.characters or CHARACTERS[size]
-            yield from _workload(contenders, workload, some(texts, characters), arguments)
+            chosen = some(texts, CHARACTERS[size])
+            yield from _workload(contenders, workload, chosen, arguments)
         yield from _latency(contenders, arguments)
     finally:
         for each in contenders:
             each.close()
 
 
-# --- what is measured -----------------------------------------------------------------------------
+# --- measurements ---------------------------------------------------------------------------------
 
 
 def export(folder: Path) -> Line:
-    """Export in a process of its own; a refusal ends the benchmark.
+    """Export in a process of its own and return what it took; a refusal ends the benchmark.
 
-    What it took is left out where an earlier run has left an artifact that is up to date.
+    Time and memory are missing if the artifact of an earlier run is up to date.
     """
     artifact = folder / "onnx-int8"
     manifest = artifact / MANIFEST_FILE
@@ -225,9 +246,9 @@ def _ours(artifact: Path, scratch: Path) -> Contender:
 
 
 def _theirs(environments: Path, name: str, folder: Path, scratch: Path) -> Contender:
-    """One process on all cores and, where there are several, one on each. Raises Failed."""
-    environment = Environment(environments, ENVIRONMENTS[name])
-    model = folder if name == FLOAT else _int8(environment, environments, name, folder)
+    """Return one process on all cores and, where there are several, one on each; raises Failed."""
+    environment = Environment(environments, PACKAGES[name])
+    model = folder if name == FLOAT else int8_model(environments, name, folder)
 
     def start(threads: int) -> Process:
         command = [environment.python, str(LIBRARY), name, str(model), str(threads)]
@@ -250,19 +271,8 @@ def _theirs(environments: Path, name: str, folder: Path, scratch: Path) -> Conte
     return found
 
 
-def _int8(environment: Environment, environments: Path, library: str, folder: Path) -> Path:
-    """What int8.py writes of the checkpoint, once."""
-    written = (environments / f"int8-{library}" / folder.name).resolve()
-    done = written / "done"
-    if not done.exists():
-        command = [str(FILES / "int8.py"), library, str(folder), str(written)]
-        environment.run(*command, "--texts", str(CALIBRATION.resolve()))
-        done.touch()
-    return written
-
-
 def _quality(contenders: Sequence[Contender], scratch: Path) -> Iterator[Line]:
-    """Cosine to PyTorch's vectors; different_texts is the mean cosine of theirs to each other."""
+    """Yield cosines to PyTorch's vectors; different_texts: the mean cosine between those."""
     stored, _ = reference.load()
     texts = stored[::QUALITY_EVERY]
     vectors = {each.name: each.vectors(texts, scratch) for each in contenders}
@@ -270,13 +280,13 @@ def _quality(contenders: Sequence[Contender], scratch: Path) -> Iterator[Line]:
         return
     expected = vectors[FLOAT]
     for each in contenders:
-        found = cosines(vectors[each.name], expected)
+        mean, minimum = cosines(vectors[each.name], expected)
         yield {
             "question": "quality",
             "contender": each.name,
             "texts": len(texts),
-            "cosine_mean": round(float(found.mean()), 5),
-            "cosine_min": round(float(found.min()), 5),
+            "cosine_mean": mean,
+            "cosine_min": minimum,
             "different_texts": different(expected),
             "versions": each.versions,
         }
@@ -308,7 +318,7 @@ def _workload(
             "texts_per_s": round(len(texts) / seconds, 2),
             "cpu_ms_a_text": round(work / len(texts) * 1e3, 2),
             **line,
-            **chosen[name].facts(),
+            "setting": chosen[name].setting(*KINDS[name.split()[0]]),
         }
 
 
@@ -335,35 +345,30 @@ def _latency(contenders: Sequence[Contender], arguments: argparse.Namespace) -> 
             }
 
 
-# --- what follows from it -------------------------------------------------------------------------
+# --- figures --------------------------------------------------------------------------------------
 
 
 def some(texts: Sequence[str], characters: int) -> list[str]:
-    """Texts from all over the list, of about so many characters together."""
+    """Return texts from all over the list, with about this many characters together."""
     mean = sum(map(len, texts)) / len(texts)
     step = max(1, int(len(texts) * mean / characters))
     return list(texts[::step])
 
 
-def rotated(names: Sequence[str], turn: int) -> list[str]:
-    """Another one is first each turn."""
-    first = turn % len(names)
-    return [*names[first:], *names[:first]]
-
-
 def different(vectors: Vectors) -> float:
-    """Mean cosine of each row to each other one; rows of length 1."""
+    """Return the mean cosine of each row to each other one; rows of length 1."""
     count = len(vectors)
     return round(float((np.square(vectors.sum(axis=0)).sum() - count) / (count * (count - 1))), 3)
 
 
 def medians(took: Sequence[Took]) -> Took:
+    """Return the median of the clock seconds and that of the CPU seconds."""
     seconds, work = zip(*took, strict=True)
     return statistics.median(seconds), statistics.median(work)
 
 
 def summary(took: Mapping[str, Sequence[Took]]) -> Iterator[tuple[str, Line]]:
-    """How many times as long, and as much work, each takes as we do: of the medians.
+    """Yield for each contender its time and CPU time relative to ours, by the medians.
 
     ratio_quartiles: of the turns' ratios by the clock.
     """
@@ -381,39 +386,13 @@ def summary(took: Mapping[str, Sequence[Took]]) -> Iterator[tuple[str, Line]]:
         )
 
 
-def _listed(known: Sequence[str], text: str) -> list[str]:
-    chosen = [name for name in text.split(",") if name]
-    if unknown := set(chosen) - set(known):
-        raise argparse.ArgumentTypeError(
-            f"{', '.join(sorted(unknown))} is not among {', '.join(known)}"
-        )
-    return chosen
-
-
-def sizes(text: str) -> list[str]:
-    """Reads names of sizes, with commas between."""
-    return _listed(list(checkpoint.SIZES), text)
-
-
-def names(text: str) -> list[str]:
-    """Reads names of contenders, with commas between."""
-    return _listed(list(ENVIRONMENTS), text)
-
-
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--sizes", type=sizes, default=list(checkpoint.SIZES), metavar="SIZE,...")
-    parser.add_argument("--folder", type=Path, default=Path("build/shapes"))
-    parser.add_argument(
-        "--texts", type=Path, help="folder with queries.json, laws.json, mixed.json"
-    )
-    parser.add_argument("--environments", type=Path, default=Path("build/contenders"))
-    parser.add_argument("--only", type=names, default=list(ENVIRONMENTS), metavar="NAME,...")
-    parser.add_argument("--characters", type=int, help="of a workload; fewer for a busy machine")
-    parser.add_argument("--turns", type=int, default=5, help="alternations; medians count")
-    return parser.parse_args()
+    files = "queries.json, laws.json, mixed.json"
+    options = parser(__doc__, model=False, texts=files, turns=5)
+    for name, known in (("--sizes", checkpoint.SIZES), ("--only", PACKAGES)):
+        options.add_argument(name, type=names_among(known), default=list(known), metavar="NAME,...")
+    options.add_argument("--environments", type=Path, default=ENVIRONMENTS)
+    return options.parse_args()
 
 
 if __name__ == "__main__":

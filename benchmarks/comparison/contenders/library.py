@@ -1,39 +1,31 @@
-"""A library as a function from texts to vectors, asked line by line and without HTTP.
+"""A library as a function from texts to vectors, asked line by line without HTTP.
 
-    VENV/bin/python benchmarks/contenders/library.py LIBRARY FOLDER THREADS
+    VENV/bin/python benchmarks/comparison/contenders/library.py LIBRARY FOLDER THREADS
 
 LIBRARY, with FOLDER:
 
-    inkwell    this project's tokenizer, queue and lanes, one for each thread, all texts in one job;
-               an artifact; a lone text runs on the session that has all threads
+    inkwell    this project's tokenizer, queue and lanes, one for each thread, with all texts in one
+               job; an artifact; a lone text runs on the session that has all threads
     torch      sentence-transformers on PyTorch, float32; the checkpoint
-    onnx       its ONNX backend, dynamic int8 for this CPU; what int8.py wrote
-    openvino   its OpenVINO backend, static int8, PERFORMANCE_HINT latency; what int8.py wrote
+    onnx       its ONNX backend, dynamic int8 for this CPU; the folder that int8.py wrote
+    openvino   its OpenVINO backend, static int8, PERFORMANCE_HINT latency; the folder that int8.py wrote
 
 Each line of the standard input is {"texts": [...], "batch_size": n, "times": n, "save": FILE.npy or
-""}; the answer is a JSON list on a line: for every time the seconds from texts to vectors, and those
-of all cores' work, which a busy neighbour changes less.
+""}. The answer is a JSON list on a line: for every time the seconds from texts to vectors, and the CPU
+seconds of all cores, which a busy neighbour changes less.
 """
 
 import argparse
 import json
-import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 
-# Before the imports below, which read them: the model comes from a folder, nothing is fetched.
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import offline  # noqa: F401  # isort: skip
 
+import libraries
 import numpy as np
-
-# Texts and the size of a batch to float32 (N, D), rows of length 1.
-Encode = Callable[[list[str], int], np.ndarray]
-ONNX_FILE = "onnx/model_quantized.onnx"
-OPENVINO_FILE = "openvino/openvino_model_quantized.xml"
+from libraries import Encode
 
 
 def inkwell(folder: str, threads: int) -> Encode:
@@ -69,48 +61,7 @@ def inkwell(folder: str, threads: int) -> Encode:
     return encode
 
 
-def torch(folder: str, threads: int) -> Encode:
-    import torch
-
-    torch.set_num_threads(threads)
-    return _sentence_transformers(folder, "torch", {})
-
-
-def onnx(folder: str, threads: int) -> Encode:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    chosen = {
-        "file_name": ONNX_FILE,
-        "provider": "CPUExecutionProvider",
-        "session_options": options,
-    }
-    return _sentence_transformers(folder, "onnx", chosen)
-
-
-def openvino(folder: str, threads: int) -> Encode:
-    config = {
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": threads,
-        # subtle: pinned, the processes of one thread each would all be on the first core.
-        "ENABLE_CPU_PINNING": threads > 1,
-    }
-    return _sentence_transformers(
-        folder, "openvino", {"file_name": OPENVINO_FILE, "ov_config": config}
-    )
-
-
-def _sentence_transformers(folder: str, backend: str, chosen: dict) -> Encode:
-    from sentence_transformers import SentenceTransformer
-
-    model = SentenceTransformer(folder, device="cpu", backend=backend, model_kwargs=chosen)
-    return lambda texts, batch_size: model.encode(
-        texts, batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
-    )
-
-
-LIBRARIES = {each.__name__: each for each in (inkwell, torch, onnx, openvino)}
+LIBRARIES = {"inkwell": inkwell, **libraries.LIBRARIES}
 
 
 def main() -> None:

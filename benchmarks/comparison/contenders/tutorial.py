@@ -1,20 +1,17 @@
 """The server that tutorials build: FastAPI, uvicorn and sentence-transformers on PyTorch.
 
-    python -m venv VENV && VENV/bin/pip install -r benchmarks/contenders/requirements-tutorial.txt
-    VENV/bin/python benchmarks/contenders/tutorial.py MODEL_DIR --port 8091
+    python -m venv VENV && VENV/bin/pip install -r benchmarks/comparison/contenders/requirements-tutorial.txt
+    VENV/bin/python benchmarks/comparison/contenders/tutorial.py MODEL_DIR --port 8091
 
-A benchmark contender, written the way it is usually written and left so on purpose: a plain `def`
-endpoint, run by the framework's thread pool, that calls model.encode for each request, with
-PyTorch's own choice of threads. It listens on the loopback only and is no part of the product.
+A benchmark contender, written as it usually is and left so on purpose: a plain `def` endpoint that
+the framework runs in its thread pool and that calls model.encode for each request, with PyTorch's own
+choice of threads. It listens on the loopback only and is not part of the product.
 POST /embed {"texts": ["..."]} answers {"vectors": [[...]]}.
 """
 
 import argparse
-import os
 
-# Before the imports below, which read them: the model comes from a folder, nothing is fetched.
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+import offline  # noqa: F401  # isort: skip
 
 import uvicorn
 from fastapi import FastAPI

@@ -1,6 +1,5 @@
 """Checkpoints of any size, and the comparison of encoders on them, compute what they say."""
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -8,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import checkpoint, shapes
-from benchmarks.environments import Failed
-from benchmarks.shapes import LIBRARY, OURS, ROOT, Contender, Process, Way
+from benchmarks.comparison import checkpoint, shapes
+from benchmarks.comparison.environments import Failed
+from benchmarks.comparison.shapes import KINDS, LIBRARY, PACKAGES, ROOT, Contender, Process, Way
+from benchmarks.comparison.turns import OURS
 from export.checkpoint import read_checkpoint
 from server.inference.encoder import Model, row_cosines
 from server.types import Vectors
@@ -135,17 +135,8 @@ def test_some_texts_are_taken_from_all_over_the_list() -> None:
     assert shapes.some(texts, 10_000) == texts
 
 
-def test_another_is_first_each_turn() -> None:
-    assert ["".join(shapes.rotated(list("abc"), turn)) for turn in range(4)] == [
-        "abc",
-        "bca",
-        "cab",
-        "abc",
-    ]
-
-
-@pytest.mark.parametrize("read", [shapes.sizes, shapes.names])
-def test_only_known_names_are_taken(read: object) -> None:
-    assert callable(read)
-    with pytest.raises(argparse.ArgumentTypeError, match="nothing is not among"):
-        read("nothing")
+def test_the_setting_of_a_way_says_processes_threads_batch_and_numbers() -> None:
+    assert set(KINDS) == {OURS, *PACKAGES}
+    way = Way([None, None], 1, 8)  # type: ignore[list-item]
+    expected = "2 processes of 1 threads, batches to 8 texts, dynamic int8"
+    assert way.setting(*KINDS["onnx"]) == expected

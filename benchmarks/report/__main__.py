@@ -1,20 +1,21 @@
-"""Stored result lines as a document with tables and plots.
+"""Show stored result lines as a document with tables and plots.
 
     python -m benchmarks.report benchmarks/results/DATE.jsonl [MORE.jsonl ...] [--out DATE.md]
 
-Lines of several files stand together, a line that is in two of them once; whatever else `make bench`
-said between them is passed over. Written are the document, by default beside the first file, and the
-plots beside it, DATE-NAME.svg. Measuring and showing are apart: this script measures nothing, and the
-same lines make the same files.
+Files are given from old to new: where several lines answer the same question, the last one counts. A
+line that two files hold counts once; other output of `make bench` between the lines is skipped. The
+report writes the document, by default beside the first file, and the plots beside it, DATE-NAME.svg. It
+measures nothing: the same lines make the same files.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import plots
 from benchmarks.arguments import parser
-from benchmarks.tables import Line, document
+from benchmarks.machine import Line
+from benchmarks.report import plots
+from benchmarks.report.lines import read, results
+from benchmarks.report.tables import document
 
 
 def main() -> None:
@@ -25,14 +26,10 @@ def main() -> None:
     write(read(arguments.files), arguments.out or arguments.files[0].with_suffix(".md"))
 
 
-def read(files: Sequence[Path]) -> list[Line]:
-    texts = [text for file in files for text in file.read_text(encoding="utf-8").splitlines()]
-    return [json.loads(text) for text in dict.fromkeys(texts) if text.startswith("{")]
-
-
 def write(lines: Sequence[Line], out: Path) -> None:
+    """Write the document to `out` and the plots beside it."""
     pictures = {}
-    for plot in plots.drawn(lines):
+    for plot in plots.drawn([result.line for result in results(lines)]):
         path = out.with_name(f"{out.stem}-{plot.name}.svg")
         path.write_bytes(plot.svg)
         pictures[plot.title] = path.name

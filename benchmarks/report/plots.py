@@ -1,8 +1,8 @@
-"""Result lines as plots: throughput against latency, and speed against quality.
+"""Results as plots: throughput against latency, and speed against quality.
 
 `throughput` and `frontier` choose the points, from lines alone; `drawn` makes SVG of them. The same
 lines give the same bytes: no date, no version, no random names. Text stays text, so that it can be read
-at any size and a change of a number is a change of a line.
+at any size and a changed number changes one line.
 """
 
 import io
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from benchmarks.tables import Line
+from benchmarks.machine import Line
 
 STYLE = {
     "svg.hashsalt": "inkwell",
@@ -24,17 +24,22 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
-# Told apart by people who see colours differently, too; contenders have marks of their own besides.
+# Colours that colour-blind readers can distinguish; contenders also have marks of their own.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKS = "os^DvP*X"
-# Of the axis to the right of the fastest, for its label.
+# Length of the axis relative to the fastest, to leave room for its label.
 ROOM = 1.1
+# Label and number format of each measure of quality.
+MEASURES = {
+    "sts_spearman": ("Spearman x 100 on STS-B", "{x:.2f}"),
+    "cosine_mean": ("mean cosine to float32", "{x:.4f}"),
+}
 CLOSED, OPEN = "closed loop", "open loop"
 
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """name: for a file. svg: the picture."""
+    """A picture; name: for its file. svg: its bytes."""
 
     name: str
     title: str
@@ -43,7 +48,7 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The server under one load; label: what load that was."""
+    """Latency of the server under one load; label: names the load."""
 
     per_s: float
     p50_ms: float
@@ -53,17 +58,17 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One server on one workload; cosine: the mean to float32."""
+    """One server on one workload; quality: Spearman on STS-B, or the mean cosine to float32."""
 
     name: str
     per_s: float
-    cosine: float
+    quality: float
 
 
 def throughput(lines: Sequence[Line]) -> dict[tuple[str, str], list[Load]]:
-    """By workload and kind of loop, from the least load to the most.
+    """Return the loads by workload and kind of loop, from the least load to the most.
 
-    A workload measured at several commits stands apart for each, with the commit in the name.
+    A workload that was measured at several commits is shown once for each, with the commit in its name.
     """
     chosen = [line for line in lines if line["case"] in ("serve", "latency")]
     commits: dict[str, set[str]] = {}
@@ -87,30 +92,38 @@ def throughput(lines: Sequence[Line]) -> dict[tuple[str, str], list[Load]]:
 
 
 def frontier(lines: Sequence[Line]) -> dict[str, list[Contender]]:
-    """By workload, the contenders whose speed and quality are both known; the last line counts."""
-    cosines = {
-        line["contender"]: line["cosine_mean"]
-        for line in lines
-        if line["case"] == "compare quality"
+    """Return by workload the contenders whose speed and quality are both known.
+
+    The last line counts. Quality is `quality_measure` of all.
+    """
+    measure = quality_measure(lines)
+    qualities = {
+        line["contender"]: line[measure] for line in lines if line["case"] == "compare quality"
     }
     found: dict[str, dict[str, Contender]] = {}
     for line in lines:
-        if line["case"] == "compare" and line["contender"] in cosines:
+        if line["case"] == "compare" and line["contender"] in qualities:
             name = line["contender"]
-            contender = Contender(name, line["per_s"], cosines[name])
+            contender = Contender(name, line["per_s"], qualities[name])
             found.setdefault(line["workload"], {})[name] = contender
     return {workload: list(contenders.values()) for workload, contenders in found.items()}
 
 
+def quality_measure(lines: Sequence[Line]) -> str:
+    """Return the key of the quality to show: Spearman on STS-B if all contenders have it."""
+    found = [line for line in lines if line["case"] == "compare quality"]
+    return "sts_spearman" if all("sts_spearman" in line for line in found) else "cosine_mean"
+
+
 def drawn(lines: Sequence[Line]) -> Iterator[Plot]:
-    """Those for which there are lines."""
+    """Yield the plots for which there are lines."""
     with mpl.rc_context(STYLE):
         if loads := throughput(lines):
             title = "Latency at a throughput: the median, and up to the 99th percentile"
             yield Plot("throughput", title, _svg(_throughput(loads, title)))
         if workloads := frontier(lines):
             title = "Speed and quality: further up and to the right is better"
-            yield Plot("frontier", title, _svg(_frontier(workloads, title)))
+            yield Plot("frontier", title, _svg(_frontier(workloads, title, quality_measure(lines))))
 
 
 def _throughput(found: dict[tuple[str, str], list[Load]], title: str) -> Figure:
@@ -143,14 +156,14 @@ def _throughput(found: dict[tuple[str, str], list[Load]], title: str) -> Figure:
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlim(0, ROOM * max(load.per_s for loads in found.values() for load in loads))
-    axes.set_xlabel("requests a second, one text each")
+    axes.set_xlabel("requests per second, one text each")
     axes.set_ylabel("milliseconds")
     axes.set_title(title)
     axes.legend()
     return figure
 
 
-def _frontier(found: dict[str, list[Contender]], title: str) -> Figure:
+def _frontier(found: dict[str, list[Contender]], title: str, measure: str) -> Figure:
     figure = Figure(figsize=(4.5 * max(2, len(found)), 5), layout="constrained")
     figure.suptitle(title)
     names = list(dict.fromkeys(each.name for several in found.values() for each in several))
@@ -160,7 +173,7 @@ def _frontier(found: dict[str, list[Contender]], title: str) -> Figure:
             place = names.index(each.name)
             axes.plot(
                 [each.per_s],
-                [each.cosine],
+                [each.quality],
                 linestyle="",
                 marker=MARKS[place % len(MARKS)],
                 markersize=9,
@@ -170,16 +183,17 @@ def _frontier(found: dict[str, list[Contender]], title: str) -> Figure:
         axes.set_xlim(0, ROOM * max(each.per_s for each in contenders))
         axes.margins(y=0.1)
         axes.set_title(workload)
-        axes.set_xlabel("requests a second")
-    # Near ones would hide each other's names, so these stand beside.
+        axes.set_xlabel("requests per second")
+    # Names stand beside the plot, where near points do not hide them.
     marks = {
         label: mark
         for axes in several_axes
         for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     figure.legend(list(marks.values()), list(marks), loc="outside right center")
-    several_axes[0].set_ylabel("mean cosine to float32")
-    several_axes[0].yaxis.set_major_formatter("{x:.4f}")
+    label, form = MEASURES[measure]
+    several_axes[0].set_ylabel(label)
+    several_axes[0].yaxis.set_major_formatter(form)
     return figure
 
 

@@ -1,22 +1,18 @@
 """Write the int8 models of the contenders, with the tools of their libraries.
 
-    VENV/bin/python benchmarks/contenders/int8.py onnx MODEL_DIR FOLDER
-    VENV/bin/python benchmarks/contenders/int8.py openvino MODEL_DIR FOLDER --texts TEXTS.jsonl
+    VENV/bin/python benchmarks/comparison/contenders/int8.py onnx MODEL_DIR FOLDER
+    VENV/bin/python benchmarks/comparison/contenders/int8.py openvino MODEL_DIR FOLDER --texts TEXTS.jsonl
 
-onnx: optimised (O2), then dynamic quantisation with 8-bit weights per channel, or 7-bit ones where the
-CPU has no VNNI. openvino: static quantisation with NNCF, calibrated with 300 of the given texts. Beside
-the model stand its tokenizer and configuration, so that other libraries can load the folder too.
+onnx: optimised (O2), then dynamic quantisation with 8-bit weights per channel, or 7-bit ones on a CPU
+without VNNI. openvino: static quantisation with NNCF, calibrated with 300 of the given texts. Tokenizer
+and configuration are saved beside the model, so that other libraries can load the folder too.
 """
 
 import argparse
-import os
 import shutil
 from pathlib import Path
 
-# Before the imports below, which read them: the model comes from a folder, nothing is fetched.
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import offline  # noqa: F401  # isort: skip
 
 from sentence_transformers import SentenceTransformer
 
@@ -33,8 +29,8 @@ def onnx(model_dir: str, folder: str) -> None:
     model.save_pretrained(folder)
     export_optimized_onnx_model(model, "O2", folder, file_suffix="O2")
     written = Path(folder) / "onnx"
-    # What sentence-transformers' own presets choose, which raise for an optimised graph: the type of
-    # its fused operators' outputs must be told.
+    # The choices of sentence-transformers' own presets. Those raise for an optimised graph, because
+    # the type of the outputs of its fused operators must be stated.
     quantize_dynamic(
         written / "model_O2.onnx",
         written / "model_quantized.onnx",
@@ -43,7 +39,7 @@ def onnx(model_dir: str, folder: str) -> None:
         weight_type=QuantType.QInt8,
         extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
     )
-    # infinity with optimum-onnx loads no file from a folder within the model's.
+    # infinity with optimum-onnx loads no file from a subfolder of the model's.
     flat = Path(folder) / "flat"
     flat.mkdir(exist_ok=True)
     for file in (*Path(folder).glob("*.json"), written / "model_quantized.onnx"):
@@ -58,7 +54,7 @@ def openvino(model_dir: str, folder: str, texts: Path) -> None:
         model_dir, device="cpu", backend="openvino", model_kwargs={"export": True}
     )
     model.save_pretrained(folder)
-    # A data set is a folder here, and takes in every file of it.
+    # The data set is a folder, and every file in it belongs to it.
     samples = Path(folder) / "samples"
     samples.mkdir(exist_ok=True)
     shutil.copyfile(texts, samples / "train.jsonl")

@@ -9,8 +9,9 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="the development packages are older than the plots")
 
-from benchmarks.plots import CLOSED, OPEN, drawn, frontier, throughput
-from benchmarks.report import read, write
+from benchmarks.report.__main__ import write
+from benchmarks.report.lines import read
+from benchmarks.report.plots import CLOSED, OPEN, drawn, frontier, quality_measure, throughput
 
 MACHINE = {"cpu": "x", "cores": 2, "commit": "abc", "load_average": 1.0}
 
@@ -64,10 +65,21 @@ def test_loads_of_several_commits_are_not_joined() -> None:
 
 def test_contenders_need_a_speed_and_a_quality() -> None:
     found = frontier(LINES)["queries"]
-    assert [(each.name, each.per_s, each.cosine) for each in found] == [
+    assert [(each.name, each.per_s, each.quality) for each in found] == [
         ("inkwell", 840, 0.998),
         ("tutorial", 49, 1.0),
     ]
+
+
+def test_quality_is_the_task_where_all_have_it_and_the_cosine_otherwise() -> None:
+    assert quality_measure(LINES) == "cosine_mean"
+    with_task = [
+        {**each, "sts_spearman": 76.7} if each["case"] == "compare quality" else each
+        for each in LINES
+    ]
+    assert {each.quality for each in frontier(with_task)["queries"]} == {76.7}
+    assert any(b"Spearman x 100 on STS-B" in plot.svg for plot in drawn(with_task))
+    assert any(b"mean cosine to float32" in plot.svg for plot in drawn(LINES))
 
 
 def test_the_same_lines_make_the_same_picture_with_readable_text() -> None:
