@@ -97,8 +97,8 @@ def _of_service(prefix: str, variable: str) -> BadSettings:
     name = prefix.rstrip("_").lower().replace("_", "-")
     return BadSettings(
         "the environment has {variable}: Kubernetes sets it and others, such as {prefix}PORT, "
-        "for a Service named {name}, and they are no settings; write `enableServiceLinks: "
-        "false` into the pod's spec, or name the Service otherwise",
+        "for a Service named {name}, and they are not settings; add `enableServiceLinks: false` "
+        "to the pod's spec, or rename the Service",
         variable=variable,
         prefix=prefix,
         name=name,
@@ -108,7 +108,7 @@ def _of_service(prefix: str, variable: str) -> BadSettings:
 def _unknown(name: str, known: Collection[str], place: Message) -> BadSettings:
     near = difflib.get_close_matches(name, known, 1, cutoff=0)
     return BadSettings(
-        "{place} has {name}, which is no setting; the nearest is {near}",
+        "{place} has the unknown setting {name}; did you mean {near}?",
         place=place,
         name=name,
         near=near[0],

@@ -72,8 +72,8 @@ def check_search(run: Commands, url: tuple[str, str]) -> None:
         )["hits"]
         assert hit["text"] == text
         assert hit["part"] == {"begin": 0, "end": len(text), "whole": True}
-    assert "相似度 similarity" in run("search", text, *url).out
-    assert "没有找到" in run("search", text, "--filter", '{"year": 2024}', *url).out
+    assert "1. similarity" in run("search", text, *url).out
+    assert "nothing was found" in run("search", text, "--filter", '{"year": 2024}', *url).out
     assert "$near" in run.refused("search", text, "--filter", '{"a": {"$near": 1}}', *url)
     assert run.refused("search", text, "--collection", "missing", *url).count("missing") == 2
     assert "not valid Unicode" in run("search", "\udcff", *url, status=1).err
