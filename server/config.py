@@ -25,15 +25,15 @@ DEFAULT_MODEL = Path("models/bge-small-zh-v1.5/onnx-int8")
 MODE = re.compile("[0-7]{3}")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("plain", "json")
-# Of hosts: a name as requests carry it, without scheme and port; in ASCII, as browsers send it.
+# A host name as requests carry it: without scheme and port, in ASCII.
 HOST = re.compile(r"\*|[\w-]+(\.[\w-]+)*\.?", re.ASCII)
 URL = re.compile(r"https?://[^/?#\s]+/[^\s]*")
-# What a value that is of another kind is told to be.
+# What a value of the wrong kind must be, for the error.
 WANTED = {int: Message("a whole number"), str: Message("text"), Path: Message("a path")}
 
 
 class ModelPlace(NamedTuple):
-    """FOLDER or NAME=FOLDER: an artifact, and what clients may call it besides its id."""
+    """An artifact folder, with a name that clients may use besides the id: FOLDER or NAME=FOLDER."""
 
     folder: Path
     name: str = ""
@@ -53,11 +53,11 @@ class ModelPlace(NamedTuple):
 
 
 class ModelPlaces(tuple[ModelPlace, ...]):
-    """At least one."""
+    """One or several models."""
 
     @classmethod
     def of(cls, given: str | Sequence[str], folder: Path = Path()) -> "ModelPlaces":
-        """Several, or one text with what separates paths in PATH; relative ones start in `folder`."""
+        """Parse several places, or one text with separators as in PATH; relative to `folder`."""
         several = given.split(os.pathsep) if isinstance(given, str) else given
         places = map(ModelPlace.of, several)
         return cls(place._replace(folder=folder / place.folder) for place in places)
@@ -72,12 +72,12 @@ def _setting(default: Any, text: str, **limits: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The effective settings; constructing one checks it."""
+    """The effective settings; the constructor checks them."""
 
-    # Beyond loopback only when told, and then with keys.
+    # Other machines reach the server only if this is set; then use keys.
     host: str = _setting("127.0.0.1", "address to listen on")
     port: int = _setting(8000, "TCP port, 0 for a free one", low=0, high=65535)
-    # Besides the port: for a proxy on the same machine, or for those whom the file's mode lets in.
+    # For a proxy on the same machine, or for the users whom the mode of the file allows.
     unix_socket: Path | None = _setting(None, "Unix socket to listen on besides the port")
     unix_socket_mode: str = _setting("660", "octal mode of the socket file")
     tls_cert: Path | None = _setting(None, "certificate chain in PEM, turns on HTTPS")
@@ -85,7 +85,7 @@ class Config:
     tls_client_ca: Path | None = _setting(
         None, "CA that signs client certificates; clients then need one"
     )
-    # The first serves whoever names no model.
+    # The first serves requests that name no model.
     model: ModelPlaces = _setting(
         ModelPlaces([ModelPlace(DEFAULT_MODEL)]),
         "artifact folder, FOLDER or NAME=FOLDER; repeat the flag to serve several",
@@ -93,16 +93,16 @@ class Config:
     data: Path = _setting(Path("data"), "folder for collections")
     # A name that clients already send, e.g. text-embedding-3-small; the manifest's id always works.
     model_alias: str = _setting("", "another name for the first model")
-    # 0: one lane a core of the affinity mask and cgroup quota. Fewer leaves cores to others.
+    # 0: one lane per core of the affinity mask and cgroup quota. Fewer leave cores to other programs.
     lanes: int = _setting(0, "compute threads, 0 for one per core", low=0, high=1024)
-    # A batch takes 10 ms, a long text of a large model seconds: what takes longer than this never ends.
+    # A batch takes 10 ms, a long text of a large model seconds: a longer one never ends.
     hang_s: int = _setting(
         30,
         "seconds after which a batch that does not end is abandoned",
         low=1,
         high=3600,
     )
-    # One carries some 5,000 requests/s of a single text: more only where the cores compute more.
+    # One process carries some 5,000 requests/s of one text: use more only if the cores compute more.
     workers: int = _setting(1, "number of processes", low=1, high=256)
     # Past 256 tokens a batch brings no throughput on a CPU and costs others latency.
     batch_tokens: int = _setting(256, "tokens in one batch", low=1, high=65536)
@@ -127,15 +127,15 @@ class Config:
         low=1,
         high=1 << 32,
     )
-    # OpenAI's limit; a client that sends more is told to split.
+    # OpenAI's limit; a request with more is refused.
     max_texts: int = _setting(2048, "texts in one request", low=1, high=1 << 20)
-    # Each takes a descriptor and some 10 KB while it idles; of each process.
+    # Of each process; an idle one takes a descriptor and some 10 KB.
     max_connections: int = _setting(4096, "connections at once", low=1, high=1 << 20)
     # A path, a key and what proxies add are 2 KB.
     max_head_bytes: int = _setting(65_536, "bytes of the head of a request", low=1024, high=1 << 24)
-    # A head is one packet: who needs longer means to keep the connection.
+    # A head is one packet: a client that needs longer only holds the connection.
     head_s: int = _setting(10, "seconds to wait for the head of a request", low=1, high=3600)
-    # A person's slowest network pauses less.
+    # Slow networks pause for less.
     read_s: int = _setting(30, "seconds to wait for more of a body", low=1, high=3600)
     send_s: int = _setting(
         30,
@@ -143,7 +143,7 @@ class Config:
         low=1,
         high=3600,
     )
-    # More than the 60 s after which nginx closes what it keeps: the client has to be the first.
+    # More than the 60 s after which nginx closes idle connections: the client must close first.
     keep_alive_s: int = _setting(75, "seconds that a connection may be idle", low=1, high=86_400)
     # 2,048 texts of 512 Chinese characters are 3 MB; JSON escapes may double that and more.
     max_body_bytes: int = _setting(
@@ -156,9 +156,9 @@ class Config:
         low=0,
         high=1 << 40,
     )
-    # Without it everybody who reaches the port may ask for everything.
+    # Without it every client that reaches the port may do everything.
     keys: Path | None = _setting(None, "file with the keys of clients; clients then need one")
-    # A page whose name was turned to this machine asks by that name; without keys only this stops it.
+    # Stops web pages whose host name was pointed at this machine (DNS rebinding); keys stop them too.
     allowed_hosts: str = _setting(
         "",
         'host names that clients without keys may use, with commas, "*" for any',
@@ -167,7 +167,7 @@ class Config:
         None,
         'audit file, a line per request, "-" for standard output',
     )
-    # Who asked is rarely a secret in a company; what was asked often is.
+    # Texts are often confidential, so none are recorded by default.
     audit_texts: int = _setting(
         0, "characters of each body to keep in the audit", low=0, high=1 << 30
     )
@@ -179,19 +179,19 @@ class Config:
         high=3600,
     )
     log_level: str = _setting("info", "log level: debug, info, warning or error")
-    # The only address that a server ever connects to, and only where it is given.
+    # The only address to which a server ever connects, and only if it is given.
     trace_endpoint: str = _setting(
         "",
         "URL of an OpenTelemetry collector, e.g. http://127.0.0.1:4318/v1/traces",
     )
-    # People read lines, collectors of logs objects.
+    # People read lines; log collectors read JSON.
     log_format: str = _setting("plain", "log format, plain or json")
 
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
             _check(setting, getattr(self, setting.name))
         if not self.host:
-            # To the kernel an empty address is every address: not what an empty variable means.
+            # To the kernel an empty address means every address, which an empty variable does not.
             raise BadSettings(
                 "host is empty; give an address, 0.0.0.0 for all addresses of this machine",
             )
@@ -228,12 +228,12 @@ class Config:
         environ: Mapping[str, str],
         flags: Mapping[str, str | Sequence[str] | None] | None = None,
     ) -> "Config":
-        """Settings from flags (None: not given), then environment, then file, then defaults."""
+        """Return settings from flags (None: not given), environment, file and defaults, in this order."""
         return effective(environ, flags).config
 
 
 def names_in(hosts: str) -> list[str]:
-    """Those of `allowed_hosts`, in small letters."""
+    """Return the names in `allowed_hosts`, in lower case."""
     return [name.strip().lower().removesuffix(".") for name in hosts.split(",") if hosts]
 
 
@@ -248,7 +248,7 @@ def on_loopback(host: str) -> bool:
 
 
 class Effective(NamedTuple):
-    """The settings, and where each has its value from, by name."""
+    """The settings, and where each value comes from, by name."""
 
     config: Config
     origins: Mapping[str, Message]
@@ -257,7 +257,7 @@ class Effective(NamedTuple):
 def effective(
     environ: Mapping[str, str], flags: Mapping[str, str | Sequence[str] | None] | None = None
 ) -> Effective:
-    """What holds; raises BadSettings."""
+    """Return the effective settings; raises BadSettings."""
     known = {setting.name: setting for setting in dataclasses.fields(Config)}
     given = gather(known, environ, flags or {})
     config = Config(**{name: _parse(known[name], each) for name, each in given.items()})
@@ -306,7 +306,7 @@ def _kind(setting: "dataclasses.Field[Any]") -> type:
 
 
 def _parse(setting: "dataclasses.Field[Any]", given: Given) -> Any:
-    """The value in the setting's type: of text, or of what TOML has besides text."""
+    """Return the value in the type of the setting, from text or from a TOML value."""
     value, kind = given.value, _kind(setting)
     if _is_list(setting) and (isinstance(value, str) or _are_texts(value)):
         return ModelPlaces.of(value, given.folder)
@@ -363,7 +363,7 @@ def _check_tls(config: Config) -> None:
             "tls_key and tls_client_ca have no effect without tls_cert; give --tls-cert",
         )
     if config.tls_cert is not None and config.workers > 1:
-        # What is encrypted belongs to one process; a connection could not move to another.
+        # A TLS session belongs to one process; its connection cannot move to another.
         raise BadSettings(
             "tls_cert works with one process, not with workers {workers}; leave out one of them, "
             "or terminate TLS in a proxy",
@@ -372,11 +372,11 @@ def _check_tls(config: Config) -> None:
 
 
 def as_toml(config: Config, origins: Mapping[str, Message]) -> str:
-    """The settings as a file for --config, each with the place that it came from."""
+    """Return the settings as a file for --config, each with its origin as a comment."""
     lines = []
     for setting in dataclasses.fields(Config):
         value = getattr(config, setting.name)
-        # TOML's strings, lists of them and numbers are written as JSON's are.
+        # TOML writes strings, lists of strings and numbers as JSON does.
         plain: Any = value if isinstance(value, int) else str("" if value is None else value)
         if _is_list(setting):
             plain = list(map(str, value))

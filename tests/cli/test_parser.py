@@ -1,4 +1,4 @@
-"""The commands that index and search, and what all of them share, on the toy artifact."""
+"""The commands that index and search, and what all commands share, with the toy artifact."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""A conversation with the prompt: what is typed, what is shown."""
+"""The prompt: what is typed and what is shown."""
 
 import io
 import json

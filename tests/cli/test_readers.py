@@ -1,4 +1,4 @@
-"""Real files of each format, as people have them, and each way in which they can be wrong."""
+"""Real files of each format, and every way in which they can be wrong."""
 
 import io
 import json
@@ -49,7 +49,7 @@ def texts(name: str, **options: Any) -> list[str]:
 
 
 def refusal(name: str, **options: Any) -> BadSettings:
-    """What reading comes to; both languages name the source."""
+    """Return the error of reading a source; it must exist in Chinese."""
     with pytest.raises(BadSettings) as raised:
         read(name, **options)
     assert any("一" <= character <= "龥" for character in raised.value.chinese)
@@ -57,7 +57,7 @@ def refusal(name: str, **options: Any) -> BadSettings:
 
 
 def wrong_line(name: str, line: int, **options: Any) -> str:
-    """Why this line is no document."""
+    """Return why this line is not a document."""
     error = refusal(name, **options)
     english, chinese = f"{name}, line {line}: ", f"{name} 第 {line} 行："
     assert error.english.startswith(english) and error.chinese.startswith(chinese)

@@ -1,4 +1,4 @@
-"""Collections into files and back: documents a line, and vectors beside their texts."""
+"""Collections to files and back: a document a line, and vectors with their texts."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""What the doctor finds: of facts made up, and of this machine with real models and folders."""
+"""Findings of `doctor`: from invented facts, and from this machine with real models and folders."""
 
 import json
 import os
@@ -94,7 +94,7 @@ def key(name: str, expires: str | None = None) -> Key:
 
 
 def found(facts: Facts, subject: str) -> list[Finding]:
-    """What is wrong with it; everything is said in both languages."""
+    """Return the warnings and errors of a subject; every finding must exist in both languages."""
     findings = examine(facts)
     for each in findings:
         for said in filter(None, (each.found, each.advice)):
@@ -313,7 +313,7 @@ def test_json_is_whole() -> None:
 
 
 def told(run: Commands, *arguments: str | Path, status: int = 0) -> dict[str, list[dict[str, Any]]]:
-    """Findings by subject, as the command prints them."""
+    """Return findings by subject, as the command prints them."""
     out = json.loads(run("doctor", "--json", *arguments, status=status).out)
     by_subject: dict[str, list[dict[str, Any]]] = {}
     for each in out["findings"]:
