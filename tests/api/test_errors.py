@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from server import errors
-from server.api import endpoint
 from server.api import native_errors as native
-from server.api.dialects import openai, rerank, tei
-from server.api.endpoint import Reply, status_of
+from server.api import replies
+from server.api.dialects import ollama, openai, rerank, tei, weaviate
+from server.api.replies import Reply, status_of
 from server.errors import CallerError, RetryableError, ServerError, StartupError
 
 
@@ -29,8 +29,10 @@ DIALECTS = {
     "openai": openai.error_reply,
     "tei": tei.error_reply,
     "rerank": rerank.error_reply,
+    "ollama": ollama.error_reply,
+    "weaviate": weaviate.error_reply,
 }
-TABLES = {"native and openai": endpoint.STATUS, "tei": tei.STATUS}
+TABLES = {"native and openai": replies.STATUS, "tei": tei.STATUS}
 by_name = pytest.mark.parametrize("kind", ANSWERS, ids=lambda kind: kind.__name__)
 by_dialect = pytest.mark.parametrize("dialect", DIALECTS)
 
@@ -122,6 +124,16 @@ def check_rerank(error: ServerError, body: Any) -> None:
     assert body == {"message": error.message, "detail": error.message}
 
 
+@shape
+def check_ollama(error: ServerError, body: Any) -> None:
+    assert set(body) == {"error"} and body["error"].endswith(error.message)
+
+
+@shape
+def check_weaviate(error: ServerError, body: Any) -> None:
+    assert body == {"error": error.message}
+
+
 @by_name
 @by_dialect
 def test_every_error_has_the_shape_of_every_dialect(kind: type[ServerError], dialect: str) -> None:
@@ -129,6 +141,7 @@ def test_every_error_has_the_shape_of_every_dialect(kind: type[ServerError], dia
     reply: Reply = DIALECTS[dialect](error)
     assert reply.content_type == b"application/json"
     SHAPES[dialect](error, json.loads(reply.body))
+    assert reply.error_code == error.code
     retry = dict(reply.headers).get(b"retry-after")
     assert retry == (b"7" if isinstance(error, RetryableError) else None)
 

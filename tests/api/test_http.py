@@ -16,27 +16,22 @@ import numpy as np
 import pytest
 
 from server import VERSION
-from server.api.dialects.openai import MAX_INPUTS
-from server.api.endpoint import (
-    LEAST_BYTES_S,
+from server.api.body import (
     MAX_LARGE_BODIES,
-    REQUEST_ID,
+    MIN_BYTES_PER_S,
     SMALL_BODY_BYTES,
-    WATCH_AFTER_S,
-    WRITE,
-    Call,
-    Endpoint,
-    Handler,
-    Patience,
-    Reply,
-    Share,
-    Watch,
-    json_body,
-    longest,
-    send_reply,
+    BodyBudget,
+    BodyLimits,
+    ReadTimeout,
+    longest_wait_s,
 )
-from server.api.native_errors import error_reply
+from server.api.dialects.openai import MAX_INPUTS
+from server.api.endpoint import WATCH_AFTER_S, DisconnectWatch, Endpoint
+from server.api.native_errors import NATIVE as NATIVE_DIALECT
+from server.api.operation import Call, Handler, Operation
+from server.api.replies import REQUEST_ID, WRITE, Reply, json_body, send_reply
 from server.app import every_operation
+from server.auth.gate import Needs
 from server.config import Config
 from server.inference.encoder import Model
 from server.telemetry.metrics import Metrics
@@ -892,7 +887,7 @@ def test_request_that_was_watched_leaves_no_garbage() -> None:
         await asyncio.Future()
 
     async def request() -> None:
-        with Watch(receive):
+        with DisconnectWatch(receive):
             await asyncio.sleep(2 * WATCH_AFTER_S)
 
     async def test() -> int:
@@ -918,9 +913,10 @@ async def echo(call: Call) -> Reply:
     return Reply(json_body({"bytes": len(call.body)}))
 
 
-def endpoint(handler: Handler = echo, **options: Any) -> Endpoint:
-    """One that takes bodies of up to LARGE bytes, and so MAX_LARGE_BODIES of them at once."""
-    return Endpoint("/x", handler, error_reply, LARGE, Metrics(), **options)
+def endpoint(handler: Handler = echo, needs: Needs = "key", read_s: float = 30) -> Endpoint:
+    """An endpoint for bodies of up to LARGE bytes, and for MAX_LARGE_BODIES of them at once."""
+    operation = Operation(NATIVE_DIALECT, "POST", "/x", handler, "Count bytes", needs)
+    return Endpoint(operation, BodyLimits(LARGE, read_s), Metrics())
 
 
 def wire(parts: Sequence[bytes], *, complete: bool = True, length: int | None = None) -> Wire:
@@ -976,7 +972,7 @@ def test_large_bodies_have_a_bound_together_and_small_ones_none() -> None:
         for request, task in zip(sending, tasks, strict=True):
             request.leave()
             await task
-        assert Share.taken == 0
+        assert BodyBudget.taken == 0
 
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
 
@@ -993,11 +989,11 @@ def test_body_counts_until_its_request_is_answered() -> None:
         task = begin(endpoint(wait), request)
         await taken(request, 1)
         await asyncio.sleep(0)
-        assert Share.taken == LARGE
+        assert BodyBudget.taken == LARGE
         gate.set()
         await task
         assert request.status == 200
-        assert Share.taken == 0
+        assert BodyBudget.taken == 0
 
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
 
@@ -1027,7 +1023,7 @@ def test_failed_and_refused_requests_give_their_memory_back() -> None:
             request = wire([b" " * LARGE] * parts)
             await begin(endpoint(handler), request)
             assert request.status == status
-            assert Share.taken == 0
+            assert BodyBudget.taken == 0
 
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
 
@@ -1046,17 +1042,19 @@ def test_body_that_never_ends_is_refused_and_its_connection_closed(parts: list[b
 
 
 def test_body_has_a_second_for_each_of_its_pieces_and_no_pause_is_long() -> None:
-    assert longest(0, 0, 30) == 30
-    assert longest(29, 1, 30) == pytest.approx(1, abs=0.001), "it trickles"
-    assert longest(100, 100 * LEAST_BYTES_S, 30) == 30, "it comes as fast as it must"
+    assert longest_wait_s(0, 0, 30) == 30
+    assert longest_wait_s(29, 1, 30) == pytest.approx(1, abs=0.001), "it trickles"
+    assert longest_wait_s(100, 100 * MIN_BYTES_PER_S, 30) == 30, "it comes as fast as it must"
     held = 28 * 1024 * 1024
-    assert longest(29 + held / LEAST_BYTES_S, held, 30) == pytest.approx(1)
-    assert longest(31 + held / LEAST_BYTES_S, held, 30) < 0
+    assert longest_wait_s(29 + held / MIN_BYTES_PER_S, held, 30) == pytest.approx(1)
+    assert longest_wait_s(31 + held / MIN_BYTES_PER_S, held, 30) < 0
 
 
 def test_operation_that_needs_no_key_reads_no_large_body() -> None:
+    cases: list[tuple[Needs, int]] = [("nothing", 413), ("key", 200)]
+
     async def test() -> None:
-        for needs, status in (("nothing", 413), ("key", 200)):
+        for needs, status in cases:
             request = wire([b" " * (SMALL_BODY_BYTES + 1)])
             await begin(endpoint(needs=needs), request)
             assert request.status == status
@@ -1066,12 +1064,12 @@ def test_operation_that_needs_no_key_reads_no_large_body() -> None:
 
 def test_body_that_goes_on_is_read() -> None:
     async def test() -> None:
-        patience = Patience(PATIENCE_S)
-        with patience:
-            timers = [patience._timer]
+        timeout = ReadTimeout(PATIENCE_S)
+        with timeout:
+            timers = [timeout._timer]
             for part in range(3):
-                patience.renew(part)
-                timers.append(patience._timer)
+                timeout.renew(part)
+                timers.append(timeout._timer)
             assert [timer.cancelled() for timer in timers] == [True, True, True, False]
         assert timers[-1].cancelled()
 

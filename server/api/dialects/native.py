@@ -1,6 +1,6 @@
 """The project's own form: POST /embed {"texts": [...]} -> {"vectors": [[...]]}.
 
-TEI's clients post to the same path; a body with `inputs` is handed to the function given for it.
+TEI's clients use the same path: a body with `inputs` is in TEI's form.
 """
 
 from typing import Literal
@@ -8,30 +8,19 @@ from typing import Literal
 import msgspec
 import orjson
 
-from server.api.endpoint import (
-    Call,
-    Handler,
-    Reply,
-    base64_rows,
-    decode,
-    json_body,
-    truncated_header,
-)
+from server.api.body import decode
+from server.api.endpoint import by_key
 from server.api.native_errors import NATIVE
-from server.api.operation import Operation
-from server.errors import InvalidRequest
+from server.api.operation import Call, Operation
+from server.api.replies import Reply, base64_rows, json_body, truncated_header
 from server.inference.engine import Embedded
 from server.types import InputType
 
 
 class EmbedRequest(msgspec.Struct):
-    """The native request; `inputs` is only looked at to tell TEI's form.
+    """input_type: if left out, "document" or what the model's name says."""
 
-    input_type: "document" unless the model's name says otherwise.
-    """
-
-    texts: list[str] | msgspec.UnsetType = msgspec.UNSET
-    inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    texts: list[str]
     input_type: InputType | None = None
     model: str = ""
     dimensions: int | None = None
@@ -40,19 +29,19 @@ class EmbedRequest(msgspec.Struct):
 
 
 class EmbedReply(msgspec.Struct):
-    """A vector a text: numbers, or base64 of little-endian float32."""
+    """One vector for each text: numbers, or base64 of little-endian float32."""
 
     vectors: list[list[float] | str]
 
 
 def operations(tei: Operation) -> list[Operation]:
-    """tei: what answers bodies in TEI's form on the same path."""
+    """tei: the operation for bodies in TEI's form."""
     return [
         Operation(
             NATIVE,
             "POST",
             "/embed",
-            _embed(tei.handler),
+            by_key("texts", embed, "inputs", tei),
             "Vectors of texts, in this server's form or in TEI's",
             needs="embed",
             request=(EmbedRequest, *tei.request),
@@ -62,30 +51,16 @@ def operations(tei: Operation) -> list[Operation]:
     ]
 
 
-def _embed(tei: Handler) -> Handler:
-    async def handle(call: Call) -> Reply:
-        # subtle: a TEI body may have keys that this struct would refuse, so the form is told first.
-        form = decode(call.body, _Form)
-        if form.inputs is not msgspec.UNSET and form.texts is msgspec.UNSET:
-            return await tei(call)
-        request = decode(call.body, EmbedRequest)
-        if request.texts is msgspec.UNSET or request.inputs is not msgspec.UNSET:
-            raise InvalidRequest('exactly one of "texts" and "inputs" is needed', param="texts")
-        choice = call.models.choose(request.model)
-        embedded = await choice.engine.embed(
-            request.texts,
-            request.input_type or choice.input_type or "document",
-            truncate=request.truncate,
-            dimensions=request.dimensions,
-        )
-        return _reply(embedded, request.encoding_format)
-
-    return handle
-
-
-class _Form(msgspec.Struct):
-    texts: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+async def embed(call: Call) -> Reply:
+    request = decode(call.body, EmbedRequest)
+    choice = call.models.choose(request.model)
+    embedded = await choice.engine.embed(
+        request.texts,
+        request.input_type or choice.input_type or "document",
+        truncate=request.truncate,
+        dimensions=request.dimensions,
+    )
+    return _reply(embedded, request.encoding_format)
 
 
 def _reply(embedded: Embedded, encoding_format: str) -> Reply:
