@@ -17,8 +17,8 @@ from server.app import every_operation
 from server.config import Config
 from server.inference.encoder import Model
 from server.telemetry.metrics import Metrics
-from tests.api.test_http import AS_JSON, FORMS, NATIVE, OPENAI, TEI, check_error
 from tests.support.clients import Wire, app_of, lifespan, run, serving, stateful
+from tests.support.dialects import AS_JSON, FORMS, NATIVE, OPENAI, TEI, check_error
 from tests.support.fakes import PATIENCE_S
 
 OPERATIONS = every_operation(Config(), Metrics())

@@ -18,8 +18,8 @@ from server.collections.registry import CollectionRegistry
 from server.inference.encoder import Model
 from server.store.records import CollectionStats
 from server.telemetry.metrics import Metrics
-from tests.api.test_http import metric
 from tests.support.clients import app_of, lifespan, run, serving, stateful
+from tests.support.dialects import metric
 from tests.support.fakes import PACKING, PATIENCE_S, Broken, with_parts
 
 DOCUMENTS = [{"id": str(number), "text": f"墨池 {number}"} for number in range(7)]
