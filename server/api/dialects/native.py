@@ -3,24 +3,31 @@
 TEI's clients use the same path: a body with `inputs` is in TEI's form.
 """
 
+import re
 from typing import Literal
 
 import msgspec
 import orjson
 
-from server.api.body import decode
+from server.api.body import decode, only_one_of
 from server.api.endpoint import by_key
 from server.api.native_errors import NATIVE
-from server.api.operation import Call, Operation
+from server.api.operation import Call, Handler, Operation
 from server.api.replies import Reply, base64_rows, json_body, truncated_header
 from server.inference.engine import Embedded
 from server.types import InputType
 
+BEGINNING = re.compile(rb'\s*{\s*"texts"\s*:')
+
 
 class EmbedRequest(msgspec.Struct):
-    """input_type: if left out, "document" or what the model's name says."""
+    """input_type: if left out, "document" or what the model's name says.
+
+    inputs: not allowed; a body with this key instead of `texts` is in TEI's form.
+    """
 
     texts: list[str]
+    inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     input_type: InputType | None = None
     model: str = ""
     dimensions: int | None = None
@@ -41,7 +48,7 @@ def operations(tei: Operation) -> list[Operation]:
             NATIVE,
             "POST",
             "/embed",
-            by_key("texts", embed, "inputs", tei),
+            _native_or(tei),
             "Vectors of texts, in this server's form or in TEI's",
             needs="embed",
             request=(EmbedRequest, *tei.request),
@@ -51,8 +58,20 @@ def operations(tei: Operation) -> list[Operation]:
     ]
 
 
+def _native_or(tei: Operation) -> Handler:
+    by_either = by_key("texts", embed, "inputs", tei)
+
+    async def handle(call: Call) -> Reply:
+        # Most bodies of this form begin so, and need not be scanned for their keys first.
+        return await (embed(call) if BEGINNING.match(call.body) else by_either(call))
+
+    return handle
+
+
 async def embed(call: Call) -> Reply:
     request = decode(call.body, EmbedRequest)
+    if request.inputs is not msgspec.UNSET:
+        raise only_one_of("texts", "inputs")
     choice = call.models.choose(request.model)
     embedded = await choice.engine.embed(
         request.texts,
