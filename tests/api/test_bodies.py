@@ -117,7 +117,7 @@ def test_client_that_stays_is_answered_however_long_it_waits(toy_model: Model) -
         async with lifespan(app) as state:
             called = stateful(app, state)
             request = asyncio.ensure_future(called(wire.scope, wire.receive, wire.send))
-            # The second message is asked for by the watch that waits for the client to leave.
+            # The second message is read by the watch for disconnects.
             while wire.taken < 2:
                 await asyncio.sleep(0.001)
             gate.open()
@@ -140,7 +140,7 @@ def test_request_that_was_watched_leaves_no_garbage() -> None:
         gc.disable()
         try:
             await asyncio.gather(*(request() for _ in range(50)))
-            # The cancelled listeners come to their end.
+            # Let the cancelled listeners end.
             await asyncio.sleep(0.01)
             return gc.collect()
         finally:
@@ -191,7 +191,7 @@ def code(request: Wire) -> str:
 def test_large_bodies_have_a_bound_together_and_small_ones_none() -> None:
     async def test() -> None:
         asked = endpoint()
-        # They have sent all but the end.
+        # They have sent everything but the end.
         sending = [wire([b" " * LARGE], complete=False) for _ in range(MAX_LARGE_BODIES)]
         tasks = [begin(asked, request) for request in sending]
         for request in sending:
@@ -209,7 +209,7 @@ def test_large_bodies_have_a_bound_together_and_small_ones_none() -> None:
         await begin(asked, small)
         assert small.status == 200
 
-        # One that ends, however it does, makes room for one more.
+        # A request that ends, with or without a reply, frees its memory.
         sending[0].leave()
         await tasks[0]
         again = wire([b" " * LARGE], length=LARGE)
@@ -352,7 +352,7 @@ def test_server_that_stops_while_a_body_comes_says_so(parts: list[bytes]) -> Non
         (b'{"user": {"texts": 1}, "inputs": "a"}', "inputs"),
     ],
 )
-def test_form_is_told_by_the_key_of_the_object(body: bytes, key: str) -> None:
+def test_form_follows_from_the_key_of_the_object(body: bytes, key: str) -> None:
     assert key_of(body, "texts", "inputs") == key
 
 

@@ -22,7 +22,7 @@ def descendants(kind: type[ServerError]) -> Iterator[type[ServerError]]:
 
 ALL = [kind for kind in descendants(ServerError) if kind.__module__ == errors.__name__]
 LEAVES = [kind for kind in ALL if not kind.__subclasses__()]
-# What a request can end with; the others end the process.
+# Errors that a request can get; the others end the process.
 ANSWERS = [kind for kind in LEAVES if not issubclass(kind, StartupError)]
 DIALECTS = {
     "native": native.error_reply,
@@ -38,7 +38,7 @@ by_dialect = pytest.mark.parametrize("dialect", DIALECTS)
 
 
 def made(kind: type[ServerError]) -> ServerError:
-    """An error as the server would raise it."""
+    """Return an error as the server raises it."""
     options: dict[str, Any] = {}
     if issubclass(kind, CallerError):
         options = {"param": "input"}
@@ -69,7 +69,7 @@ def test_every_error_has_a_status_that_fits_whose_fault_it_is(
     assert kind in TABLES[name] or any(base in TABLES[name] for base in kind.__mro__[1:-4])
     if issubclass(kind, CallerError):
         assert status != 408
-        # TEI calls it the fault of its backend that a model cannot do a task.
+        # For TEI a task that no model does is the fault of its backend.
         backend = (name, kind) == ("tei", errors.TaskNotServed)
         assert status == 424 if backend else 400 <= status < 424
     elif issubclass(kind, RetryableError):

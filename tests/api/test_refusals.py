@@ -95,7 +95,7 @@ def test_every_route_answers_every_error_in_its_dialect(toy_model: Model) -> Non
                 ) from None
             walked += 1
         assert walked > 190
-        # After all that, a good request is answered as ever.
+        # After all of these, a correct request is still answered.
         for form in FORMS:
             assert vectors_of(form, await client.post(form.path, json=form.body(["墨池"]))).size
 
@@ -108,7 +108,7 @@ def test_broken_json_is_the_callers_error_in_every_form(toy_model: Model, kind: 
         for form in FORMS:
             content = BROKEN_BODIES[kind].replace(b"KEY", form.key.encode())
             response = await client.post(form.path, content=content, headers=AS_JSON)
-            # Whether a body that cannot be read is of TEI's form cannot be told either.
+            # If the body cannot be parsed, its form is unknown, and the native shape is used.
             tei = form is TEI and response.status_code == 422
             check_error("tei" if tei else POSTS[form.path], response, 422 if tei else 400)
 
@@ -178,7 +178,7 @@ def test_request_of_more_tokens_than_the_queue_holds_is_too_large(toy_model: Mod
 
 @asynccontextmanager
 async def full(model: Model) -> AsyncIterator[httpx.AsyncClient]:
-    """A server whose lane stands still and whose queue holds all it may."""
+    """Serve with a blocked lane and a full queue."""
     gate = Gated(model.encoder)
     held = with_parts(model, encoder=gate)
     async with serving(held, lanes=1, interactive_queue_tokens=4) as client:
@@ -238,7 +238,7 @@ def test_error_outside_of_a_handler_has_the_dialects_shape_too(
     toy_model: Model, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def test() -> None:
-        # Nobody has started the app: the engine is missing.
+        # The app has not been started, so it has no engine.
         transport = httpx.ASGITransport(app_of(toy_model), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://inkwell") as client:
             check_error(GETS[path], await client.get(path), 500, "internal_error")
@@ -279,7 +279,7 @@ def test_every_request_with_a_body_has_to_say_that_it_is_json(toy_model: Model) 
             check_error("native", refused, 415, "unsupported_media_type")
             assert refused.headers["connection"] == "close"
         assert (await client.post("/embed", json={"texts": ["a"]})).status_code == 200
-        # Without a body there is nothing to say.
+        # Without a body no content-type is needed.
         assert (await client.get("/health")).status_code == 200
         assert (await client.delete("/documents/a")).status_code != 415
 

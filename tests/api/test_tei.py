@@ -28,7 +28,7 @@ TEXTS = {
     "several": ["墨池里有水", "ink and well", "笔 pen 😀"],
 }
 SENTENCES = {"source_sentence": "墨池", "sentences": ["笔架", "search"]}
-# A good body of every path of TEI that answers vectors, tokens or texts.
+# A correct body for every path of TEI that answers with vectors, tokens or texts.
 GOOD: Mapping[str, dict[str, Any]] = {
     **{path: {"inputs": ["墨池"]} for path in DEFAULT_TASK},
     "/similarity": {"inputs": SENTENCES},
@@ -49,7 +49,7 @@ def answer(model: Model, path: str, body: dict[str, Any]) -> Any:
 
 
 def refusal(response: httpx.Response, status: int, kind: str) -> str:
-    """The message of an error of this status and kind in TEI's shape."""
+    """Check an error's status, kind and shape; return its message."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     body = response.json()
@@ -82,7 +82,7 @@ def test_default_task_is_to_embed(toy_model: Model, path: str, texts: list[str])
 def test_beginning_is_cut_off_on_request(toy_model: Model, direction: str) -> None:
     long = [CHARACTERS[:63], CHARACTERS[:100], CHARACTERS * 100]
     body = {"inputs": ["墨池", *long], "truncation_direction": direction}
-    # As the instruction stands at the beginning, it goes first.
+    # The instruction is at the beginning, so it is cut first.
     for name in ("document", "query"):
         response = ask(toy_model, "POST", "/embed", {**body, "prompt_name": name})
         expected = toy_model.embed([text[-62:] for text in long])
@@ -126,7 +126,7 @@ def test_sizes_that_the_model_does_not_have_are_refused(toy_model: Model, dimens
 
 
 def cosines(vectors: Vectors) -> Vectors:
-    """Of the first row and each of the others."""
+    """Return the cosines of the first row and each of the others."""
     units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(units[1:] @ units[0])
 
@@ -192,7 +192,7 @@ def test_headers_tell_what_was_computed_and_how_long_it_took(toy_model: Model, p
     found = {name: int(headers[name]) for name in NUMBERS}
     assert headers["x-compute-type"] == "cpu"
     assert headers["x-truncated"] == "0"
-    # [CLS], [SEP] and a token a character or word.
+    # [CLS], [SEP] and one token for each character or word.
     characters, tokens = (10, 11) if path == "/similarity" else (2, 4)
     assert (found["x-compute-characters"], found["x-compute-tokens"]) == (characters, tokens)
     assert found["x-compute-time"] == found["x-total-time"]
@@ -201,7 +201,7 @@ def test_headers_tell_what_was_computed_and_how_long_it_took(toy_model: Model, p
     assert found["x-inference-time"] >= 20
 
 
-def test_waiting_is_told_apart_from_computing(toy_model: Model) -> None:
+def test_waiting_and_computing_have_separate_times(toy_model: Model) -> None:
     async def test() -> None:
         gate = Gated(toy_model.encoder)
         held = with_parts(toy_model, encoder=gate, wide=None)

@@ -49,7 +49,7 @@ def test_tokens_cover_their_characters(toy_model: Model, text: str) -> None:
     inner = tokens[1:-1]
     assert not any(each["special"] for each in inner)
     assert all(text[each["start"] : each["stop"]] == each["text"] for each in inner)
-    # In order, and nothing but white space between them.
+    # In order, with only white space between them.
     stops = [0, *(each["stop"] for each in inner)]
     starts = [*(each["start"] for each in inner), len(text)]
     assert all(text[a:b].strip() == "" for a, b in zip(stops, starts, strict=True))
@@ -64,7 +64,7 @@ def test_characters_beyond_the_first_plane_are_one_place_each(toy_model: Model) 
     ]
 
 
-def test_tokens_are_told_of_several_texts_beyond_the_maximum(toy_model: Model) -> None:
+def test_tokens_of_several_texts_are_listed_beyond_the_maximum(toy_model: Model) -> None:
     texts = ["墨" * 3000, "search", *["池" * 40] * 100]
     found = answer(toy_model, "/tokenize", {"inputs": texts, "add_special_tokens": False})
     assert [len(tokens) for tokens in found] == [3000, 1, *[40] * 100]
@@ -82,7 +82,7 @@ def test_decoded_ids_are_tokenised_as_they_were(toy_model: Model, texts: list[st
     decoded = answer(toy_model, "/decode", {"ids": ids})
     assert len(decoded) == len(texts)
     for text, row in zip(decoded, ids, strict=True):
-        # "[UNK]" is a special token, and left out like the others.
+        # "[UNK]" is a special token and is left out like the others.
         known = [each for each in row if each != 1]
         assert toy_model.tokenizer.encode([text]).ids[0].tolist() == known
     assert answer(toy_model, "/decode", {"ids": ids[0]}) == decoded[:1]
@@ -178,7 +178,7 @@ def test_root_is_shared_with_ollama_who_only_gets_it(toy_model: Model) -> None:
     async def test(client: httpx.AsyncClient) -> None:
         large = await client.get("/", headers={"content-length": str(1 << 20)})
         assert (large.status_code, set(large.json())) == (413, {"error"})
-        # Both read `error`, so TEI's shape serves whoever it is.
+        # Clients of both dialects read `error`, so TEI's shape suits them.
         for method in ("PUT", "PATCH", "DELETE", "OPTIONS"):
             response = await client.request(method, "/", json={})
             refusal(response, 405, "Validation")
@@ -192,7 +192,7 @@ def test_full_queue_is_said_with_a_time_to_retry(toy_model: Model, path: str) ->
     async def test() -> None:
         gate = Gated(toy_model.encoder)
         held = with_parts(toy_model, encoder=gate)
-        # Two kinds of requests: one text, and as many as a comparison has.
+        # Two kinds of requests: one text, and those of a comparison.
         async with serving(
             held, lanes=1, interactive_queue_tokens=12, bulk_queue_tokens=1
         ) as client:

@@ -47,7 +47,7 @@ def test_tables_above_have_every_route() -> None:
     routes = {
         (each.method, each.path)
         for each in every_operation(Config(), Metrics())
-        # Those have tests of their own.
+        # These have tests of their own.
         if not each.path.startswith(OF_DOCUMENTS) and each.path not in OF_TEI
     }
     gets = {path.replace("/toy", "/{model:path}") for path in GETS}
@@ -99,7 +99,7 @@ def test_base64_is_float32_bit_for_bit(toy_model: Model, form: Form) -> None:
             body = form.body(texts, encoding_format=encoding)
             answers.append(await client.post(form.path, json=body))
 
-    # In the same company every time: with one lane all texts are one batch.
+    # With one lane all texts are one batch, so every answer is computed alike.
     run(test, toy_model, lanes=1)
     rows = answers[1].json()
     rows = rows["vectors"] if form is NATIVE else [row["embedding"] for row in rows["data"]]
@@ -118,7 +118,7 @@ def test_openai_answer_has_all_its_keys(toy_model: Model) -> None:
 
 
 @by_form
-def test_tokens_and_truncated_texts_are_told(toy_model: Model, form: Form) -> None:
+def test_tokens_and_truncated_texts_are_reported(toy_model: Model, form: Form) -> None:
     texts = ["墨" * 62, "池" * 63, "笔" * 1000]
     response = ask(toy_model, "POST", form.path, form.body(texts))
     assert response.headers["x-truncated"] == "2"
@@ -289,7 +289,7 @@ def test_metrics_count_what_was_answered(toy_model: Model) -> None:
         assert metric(page.text, "tokens_total") == 3 * (4 + 64)
         assert metric(page.text, "request_seconds_count", route="/embed") == 5
         assert metric(page.text, "lanes") == 2
-        # Names that callers choose must not become labels.
+        # Names that clients choose must not become labels.
         assert "some-name" not in page.text and "nowhere" not in page.text
 
     run(test, toy_model)

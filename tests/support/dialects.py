@@ -39,7 +39,7 @@ TEI = Form("tei", "/embed", "inputs")
 OPENAI = Form("openai", "/v1/embeddings", "input")
 OLLAMA = Form("ollama", "/api/embed", "input")
 FORMS = (NATIVE, TEI, OPENAI, Form("openai", "/embeddings", "input"), OLLAMA)
-# Every route with the dialect of its errors; POST routes are those of FORMS, and those of ONE_TEXT.
+# Every GET route with the dialect of its errors. The POST routes are those of FORMS and ONE_TEXT.
 GETS = {
     "/api/tags": "ollama",
     "/api/ps": "ollama",
@@ -62,7 +62,7 @@ POSTS = {
     "/embeddings": "openai",
     "/api/embed": "ollama",
 }
-# Their dialect and the key of their text, which is a name in one of them.
+# Routes of one text, with their dialect and the key of the text (in one case a name).
 ONE_TEXT = {
     "/api/embeddings": ("ollama", "prompt"),
     "/api/show": ("ollama", "model"),
@@ -73,7 +73,7 @@ by_form = pytest.mark.parametrize("form", FORMS, ids=str)
 
 
 def vectors_of(form: Form, response: httpx.Response) -> Vectors:
-    """float32 (B, D) out of an answer of floats."""
+    """Return float32 (B, D) from a reply with vectors as numbers."""
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "application/json"
     body = response.json()
@@ -103,7 +103,7 @@ def check_error(
     *,
     param: str | None = None,
 ) -> str:
-    """The answer is an error of this status in the dialect's shape; returns its message."""
+    """Check that the reply is an error of this status in the dialect's shape; return its message."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     assert int(response.headers["content-length"]) == len(response.content)
@@ -220,7 +220,7 @@ WRONG_OPTIONS: dict[Form, list[dict[str, Any]]] = {
         {"dimensions": True},
     ],
 }
-# Of every route of one text, where its key is there and its text is not.
+# Values that are no text, for the routes of one text.
 NO_TEXTS = (5, None, True, ["a"], [1, 2], {"a": "b"})
 
 
@@ -229,13 +229,13 @@ def filled(body: dict[str, Any], form: Form) -> dict[str, Any]:
 
 
 async def walk(client: httpx.AsyncClient) -> AsyncIterator[tuple[str, httpx.Response, int]]:
-    """Every route with every kind of error: (its dialect, what was answered, the right status)."""
+    """Send every kind of wrong request to every route; yield dialect, reply and expected status."""
     for form in FORMS:
         bad = 422 if form is TEI else 400
         for body in WRONG_VALUES.values():
             yield form.dialect, await client.post(form.path, json=filled(body, form)), bad
         for name, body in EMPTY.items():
-            # To Ollama's clients nothing is what a request of nothing gets.
+            # Ollama answers an empty list with an empty list.
             if form is not OLLAMA or name != "empty list":
                 yield form.dialect, await client.post(form.path, json=filled(body, form)), 400
         if form not in (NATIVE, OLLAMA):

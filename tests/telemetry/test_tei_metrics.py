@@ -50,7 +50,7 @@ def test_metrics_of_tei_count_what_is_counted_anyway(toy_model: Model) -> None:
             assert found[f"te_request_{name}_duration_sum"] > 0
             assert found[f'te_request_{name}_duration_bucket{{le="+Inf"}}'] == 8
         assert found["te_queue_size"] == 0
-        # Of three paths a text each, of the comparison three, and four of the other forms.
+        # One text on each of three paths, three of the comparison, and four in other forms.
         assert found["te_batch_next_size_sum"] == 10
         assert found["te_batch_next_tokens_sum"] == 3 * 4 + 11 + 4 * 3
         buckets = [
