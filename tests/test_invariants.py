@@ -56,6 +56,7 @@ ONE_FILE = {
     "prometheus_client": {
         "telemetry/metrics.py",
         "telemetry/process_metrics.py",
+        "telemetry/tei_metrics.py",
         "collections/metrics.py",
     },
 }

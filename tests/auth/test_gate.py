@@ -454,7 +454,7 @@ def test_log_names_the_request_that_failed_by_a_bug(
     def bug(*_: object, **__: object) -> None:
         raise ArithmeticError("bug")
 
-    monkeypatch.setattr(endpoint, "_has_body", bug)
+    monkeypatch.setattr(endpoint, "read_body", bug)
     answer = ask(toy_model, "GET", "/health", headers={"x-request-id": "trace-8"})
     assert answer.status_code == 500 and answer.headers["x-request-id"] == "trace-8"
     assert any("trace-8" in each for each in caplog.messages)
