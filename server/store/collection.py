@@ -21,8 +21,8 @@ import numpy as np
 from server.store.documents import Documents
 from server.store.filters import Filter
 from server.store.hit_cache import Parts
-from server.store.index import BadSnapshot, Index
 from server.store.records import Change, CollectionStats, Document, Info, Part, Span
+from server.store.vector_index import BadSnapshot, IndexMaker, VectorIndex
 from server.types import Vectors
 
 DATABASE_FILE, SNAPSHOT_FILE = "documents.sqlite3", "index.faiss"
@@ -39,7 +39,7 @@ class View:
     """The collection at one moment, for searches: labels found in `index` have their rows here."""
 
     collection: "Collection"
-    index: Index
+    index: VectorIndex
 
     def parts(self, wanted: Sequence[int]) -> Mapping[int, Part] | None:
         """Rows by label; None where the collection has moved on and the search must begin again.
@@ -63,13 +63,16 @@ class View:
 class Collection:
     """Searches come from any thread, writes, `adopt` and `close` from one thread at a time."""
 
-    def __init__(self, home: Path, info: Info | None = None) -> None:
-        """Open what is in the folder `home`; `info`: what to make where there is nothing."""
+    def __init__(self, home: Path, make: IndexMaker, info: Info | None = None) -> None:
+        """Open the collection in the folder `home`.
+
+        make: of its index. info: the collection to create where there is none.
+        """
         self._snapshot = home / SNAPSHOT_FILE
         self.path = home / DATABASE_FILE
         self.documents = Documents(self.path, info)
         try:
-            self._saved = _load(self._snapshot, self.documents)
+            self._saved = _load(make, self._snapshot, self.documents)
             self.index = caught_up(self._saved, self.documents)
         except BaseException:
             self.documents.close()
@@ -149,7 +152,7 @@ class Collection:
         """Forget every document that the filter keeps; returns how many that were."""
         return self.delete(self.documents.ids(filter))
 
-    def adopt(self, index: Index) -> None:
+    def adopt(self, index: VectorIndex) -> None:
         """Serve from a compacted index that was made from this one while writes went on."""
         self._swap(caught_up(index, self.documents))
 
@@ -174,14 +177,14 @@ class Collection:
         """Let go of the files without another word: they will be deleted."""
         self.documents.close()
 
-    def _prepare(self, change: Change, vectors: Vectors | None) -> Index:
+    def _prepare(self, change: Change, vectors: Vectors | None) -> VectorIndex:
         index = self.index
         if vectors is not None:
             index = index.plus(change.added, vectors)
         self.leaving = self.documents.by_labels(change.removed)
         return index.minus(change.removed)
 
-    def _swap(self, index: Index) -> None:
+    def _swap(self, index: VectorIndex) -> None:
         self.index = index
         self.leaving = {}
 
@@ -193,11 +196,11 @@ def _stat(path: Path) -> os.stat_result | None:
         return None
 
 
-def _load(snapshot: Path, documents: Documents) -> Index:
+def _load(make: IndexMaker, snapshot: Path, documents: Documents) -> VectorIndex:
     """The snapshot, or an empty index where there is none that can be used."""
     dimension = documents.info.dimension
     try:
-        index = Index.load(snapshot, dimension, documents.identity)
+        index = make.load(snapshot, dimension, documents.identity)
         # A database put back from a backup gives labels again that a later snapshot holds.
         if index.labels.max(initial=0) > documents.last_label():
             raise BadSnapshot(f"{snapshot} is newer than the database")
@@ -205,11 +208,11 @@ def _load(snapshot: Path, documents: Documents) -> Index:
         snapshot.unlink(missing_ok=True)
         if count := documents.count():
             log.warning("%s; the index is rebuilt from %d documents", error, count)
-        return Index(dimension)
+        return make(dimension)
     return index
 
 
-def caught_up(index: Index, documents: Documents) -> Index:
+def caught_up(index: VectorIndex, documents: Documents) -> VectorIndex:
     """Drop what the database no longer has and add what the index does not have yet.
 
     Comparing all labels, instead of replaying what came after the last one, also mends an index

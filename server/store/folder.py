@@ -19,7 +19,9 @@ from typing import TextIO
 from server.errors import AlreadyExists, InvalidRequest, NotReady, StoreDamaged, StoreError
 from server.store.collection import DATABASE_FILE, Collection
 from server.store.documents import Documents, Unfinished
+from server.store.local_index.index import LocalIndex
 from server.store.records import Info
+from server.store.vector_index import IndexMaker
 
 LOCK_FILE = "lock"
 # No dot first: ".." would leave the folder, and names with one are this file's own.
@@ -45,8 +47,9 @@ class DataFolder:
     damaged: by name, collections that cannot be opened, and why; they are left as they are.
     """
 
-    def __init__(self, folder: Path, holder: str = "") -> None:
+    def __init__(self, folder: Path, holder: str = "", make: IndexMaker = LocalIndex) -> None:
         self.path = folder
+        self._make = make
         self._lock = FolderLock(folder, holder)
         self.collections: dict[str, Collection] = {}
         self.damaged: dict[str, StoreDamaged] = {}
@@ -66,7 +69,7 @@ class DataFolder:
 
     def _open(self, home: Path) -> None:
         try:
-            self.collections[home.name] = Collection(home)
+            self.collections[home.name] = Collection(home, self._make)
         except Unfinished:
             shutil.rmtree(home, ignore_errors=True)
         except StoreDamaged as error:
@@ -85,7 +88,7 @@ class DataFolder:
             home.mkdir(exist_ok=True)
         except OSError as error:
             raise _unusable(home, error) from None
-        collection = self.collections[info.name] = Collection(home, info)
+        collection = self.collections[info.name] = Collection(home, self._make, info)
         return collection
 
     def check(self, name: str) -> None:
@@ -124,14 +127,14 @@ class DataFolder:
         """The collection that will take the place of the one named so; begun anew or taken up."""
         home = self._home / f"{NEXT}{info.name}"
         home.mkdir(exist_ok=True)
-        collection = Collection(home, info)
+        collection = Collection(home, self._make, info)
         if collection.info == info:
             return collection
         # It was for yet another model, or other parts.
         collection.abandon()
         shutil.rmtree(home)
         home.mkdir()
-        return Collection(home, info)
+        return Collection(home, self._make, info)
 
     def replace(self, successor: Collection) -> Collection:
         """Put a successor in its place, whole or not at all; while nobody uses either."""

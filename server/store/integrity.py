@@ -15,8 +15,9 @@ from server.messages.message import Message
 from server.store import Labels
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
 from server.store.documents import Documents, Unfinished
-from server.store.index import BadSnapshot, Index
+from server.store.local_index.index import LocalIndex
 from server.store.records import Span
+from server.store.vector_index import BadSnapshot
 
 ROWS = 1024
 # Of one kind; a damaged disk brings thousands.
@@ -155,13 +156,13 @@ def _of_index(home: Path) -> Iterator[Message]:
         snapshot = home / SNAPSHOT_FILE
         if snapshot.exists():
             try:
-                Index.load(snapshot, documents.info.dimension, documents.identity)
+                LocalIndex.load(snapshot, documents.info.dimension, documents.identity)
             except BadSnapshot as error:
                 yield Message(
                     "{error}; no document is lost: the index has been made anew",
                     error=error,
                 )
-    with closing(Collection(home)) as collection:
+    with closing(Collection(home, LocalIndex)) as collection:
         stored = collection.documents.labels()
         if not np.array_equal(np.sort(collection.index.labels), stored):
             yield Message("the index has other labels than the database")

@@ -18,9 +18,9 @@ from server.config import Config
 from server.errors import AlreadyExists, EmptyInput, InferenceFailed, OtherModel
 from server.inference.encoder import Model
 from server.inference.registry import ModelRegistry
-from server.store import index as index_module
 from server.store.collection import SNAPSHOT_FILE, Collection
 from server.store.folder import DataFolder
+from server.store.local_index import index as index_module
 from server.store.records import Document
 from server.store.search import Hit, Query, search
 from server.telemetry.metrics import Metrics
@@ -175,9 +175,9 @@ def test_compaction_of_a_collection_that_is_replaced_meanwhile_is_dropped(
 ) -> None:
     monkeypatch.setattr(index_module, "SCAN_FROM", 300)
     entered, release = threading.Event(), threading.Event()
-    real = index_module.Index.compacted
+    real = index_module.LocalIndex.compacted
 
-    def held(index: index_module.Index) -> index_module.Index:
+    def held(index: index_module.LocalIndex) -> index_module.LocalIndex:
         entered.set()
         assert release.wait(PATIENCE_S)
         return real(index)
@@ -185,7 +185,7 @@ def test_compaction_of_a_collection_that_is_replaced_meanwhile_is_dropped(
     async def test() -> None:
         async with opened(toy_model, tmp_path) as library:
             shelf = library.shelf("default")
-            monkeypatch.setattr(index_module.Index, "compacted", held)
+            monkeypatch.setattr(index_module.LocalIndex, "compacted", held)
             await shelf.add(documents(400))
             await asyncio.to_thread(entered.wait, PATIENCE_S)
             compacting = shelf._compacting

@@ -15,12 +15,12 @@ from server.collections.registry import CollectionRegistry
 from server.config import Config
 from server.inference.encoder import Model
 from server.inference.registry import ModelRegistry
-from server.store import fastscan as scan_module
-from server.store import fastscan_block as block_module
-from server.store import index as index_module
-from server.store.fastscan_block import Block
 from server.store.folder import DataFolder
-from server.store.index import Index
+from server.store.local_index import fastscan as scan_module
+from server.store.local_index import fastscan_block as block_module
+from server.store.local_index import index as index_module
+from server.store.local_index.fastscan_block import Block
+from server.store.local_index.index import LocalIndex
 from server.store.records import Document
 from server.telemetry.metrics import Metrics
 from tests.support.fakes import PATIENCE_S
@@ -35,15 +35,15 @@ def vectors(number: int, seed: int = 0) -> np.ndarray[tuple[int, int], np.dtype[
 
 
 @pytest.fixture
-def coded(monkeypatch: pytest.MonkeyPatch) -> Index:
+def coded(monkeypatch: pytest.MonkeyPatch) -> LocalIndex:
     """An index of few vectors that uses their codes all the same."""
     monkeypatch.setattr(index_module, "SCAN_FROM", 1000)
     monkeypatch.setattr(block_module, "DIRECT_ROWS", 100)
     labels = np.arange(4000, dtype=np.int64)
-    return Index(D).plus(labels, vectors(4000)).compacted()
+    return LocalIndex(D).plus(labels, vectors(4000)).compacted()
 
 
-def test_probe_agrees_with_what_was_measured_at_compaction(coded: Index) -> None:
+def test_probe_agrees_with_what_was_measured_at_compaction(coded: LocalIndex) -> None:
     measured = coded.stats().recall_at_10
     assert measured is not None
     probes = [coded.probed_recall(seed) for seed in range(8)]
@@ -51,7 +51,7 @@ def test_probe_agrees_with_what_was_measured_at_compaction(coded: Index) -> None
     assert abs(float(np.mean([probe or 0 for probe in probes])) - measured) < 0.03
 
 
-def test_same_seed_asks_the_same_and_another_one_other_queries(coded: Index) -> None:
+def test_same_seed_asks_the_same_and_another_one_other_queries(coded: LocalIndex) -> None:
     scan = coded._scan
     assert scan is not None
     first, again, other = (scan_module.Trial.of(scan, 16, seed).queries for seed in (1, 1, 2))
@@ -59,7 +59,7 @@ def test_same_seed_asks_the_same_and_another_one_other_queries(coded: Index) -> 
     assert first.shape[1] == D and 8 <= len(first) <= 16
 
 
-def test_probe_sees_that_searches_find_too_little(coded: Index) -> None:
+def test_probe_sees_that_searches_find_too_little(coded: LocalIndex) -> None:
     scan = coded._scan
     assert scan is not None
     codes = scan.quantiser.coded(vectors(4000, seed=9).astype(np.float16))
@@ -70,7 +70,7 @@ def test_probe_sees_that_searches_find_too_little(coded: Index) -> None:
 
 
 def test_index_that_compares_all_needs_no_probe() -> None:
-    assert Index(D).plus(np.arange(5), vectors(5)).probed_recall(0) is None
+    assert LocalIndex(D).plus(np.arange(5), vectors(5)).probed_recall(0) is None
 
 
 # --- in a library ---------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pytest
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
 from server.store.database import PAGE_BYTES
 from server.store.folder import NEXT, REMOVED, DataFolder
+from server.store.local_index.index import LocalIndex
 from server.store.records import ChunkRules, Document, Info
 from tests.support.commands import Commands, write_lines
 from tests.support.toys import toy_texts, write_toy_texts
@@ -305,7 +306,7 @@ def test_snapshot_that_is_damaged_is_found_and_made_anew(filled: Commands) -> No
 
 
 def test_vector_in_the_index_that_is_not_the_stored_one_is_found(filled: Commands) -> None:
-    collection = Collection(home(filled))
+    collection = Collection(home(filled), LocalIndex)
     label = collection.documents.labels()[:1]
     other = np.random.default_rng(0).standard_normal((1, 32), dtype=np.float32)
     collection.index = collection.index.minus(label).plus(label, other)
@@ -330,7 +331,7 @@ def test_reindex_cuts_as_asked_and_else_as_before(filled: Commands, tmp_path: Pa
 
 
 def rules(run: Commands) -> ChunkRules | None:
-    with closing(Collection(home(run))) as collection:
+    with closing(Collection(home(run), LocalIndex)) as collection:
         return collection.info.chunks
 
 

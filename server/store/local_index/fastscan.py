@@ -7,8 +7,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from server.store import Labels
-from server.store.exact import Hits, members, merged
-from server.store.fastscan_block import SLICE_ROWS, Block, Candidates, Quantiser, Rows, train
+from server.store.local_index.exact import members, merged
+from server.store.local_index.fastscan_block import (
+    SLICE_ROWS,
+    Block,
+    Candidates,
+    Quantiser,
+    Rows,
+    train,
+)
+from server.store.vector_index import Hits
 from server.types import Vectors
 
 # One pass over 1,020,192 codes for 500 candidates takes 4.8 / 4.0 / 3.6 / 3.0 ms in blocks of 32,768 /

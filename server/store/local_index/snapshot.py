@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from server.store.exact import Exact, Segment
-from server.store.fastscan import Scan
-from server.store.fastscan_block import Block, Quantiser, packed, unpacked
+from server.store.local_index.exact import Exact, Segment
+from server.store.local_index.fastscan import Scan
+from server.store.local_index.fastscan_block import Block, Quantiser, packed, unpacked
 
 # A snapshot is HEADER, then records: RECORD and as many bytes. First COUNTS; if there are blocks, the
 # axes and the codec; of every block labels, alive, codes, rows; of every segment labels, rows.

@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from server.store import Labels
-from server.store.exact import Hits, Mask, members, merged, span
+from server.store.local_index.exact import Mask, members, merged, span
+from server.store.vector_index import Hits
 from server.types import Vectors
 
 Rows = npt.NDArray[np.float16]  # (n, D)
