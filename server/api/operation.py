@@ -11,7 +11,7 @@ from server.collections.live_collection import LiveCollection
 from server.collections.registry import DEFAULT, CollectionRegistry
 from server.errors import ServerError
 from server.inference.registry import ModelRegistry
-from server.store.filters import Filter, check
+from server.store.filter_tree import Filter, parse
 
 
 class Call(NamedTuple):
@@ -34,10 +34,7 @@ def shelf_of(call: Call) -> LiveCollection:
 
 def checked_filter(given: dict[str, Any] | None) -> Filter | None:
     """Return a filter that can be applied, or None where it keeps everything."""
-    if not given:
-        return None
-    check(given)
-    return given
+    return parse(given) if given else None
 
 
 Handler = Callable[[Call], Awaitable[Reply]]

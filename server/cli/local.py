@@ -15,7 +15,7 @@ from server.inference.engine import unit
 from server.inference.registry import ModelRegistry, opened
 from server.messages.message import Message
 from server.store.collection import Collection
-from server.store.filters import check
+from server.store.filter_tree import parse
 from server.store.folder import DataFolder
 from server.store.records import ChunkRules, Document
 from server.store.search import Hit, Query
@@ -85,9 +85,7 @@ class Local:
         return unit(await embed(texts, self._live().engine))
 
     async def search(self, question: Question) -> list[Hit]:
-        live, filter = self._live(), dict(question.filter) if question.filter else None
-        if filter is not None:
-            check(filter)
+        live, filter = self._live(), parse(question.filter) if question.filter else None
         vector = None
         if question.mode != "lexical":
             self._check_model()

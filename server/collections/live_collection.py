@@ -21,7 +21,7 @@ from server.inference.cpu_provenance import NOTE, Origin, agreement, note_of, re
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
 from server.store.collection import Collection
-from server.store.filters import Filter
+from server.store.filter_tree import Filter
 from server.store.records import CollectionStats, Document
 from server.store.search import Hit, Query, search
 from server.telemetry import spans

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from server.store.documents import Documents
-from server.store.filters import Filter
+from server.store.filter_tree import Filter
 from server.store.hit_cache import Parts
 from server.store.records import Change, CollectionStats, Document, Info, Part, Span
 from server.store.vector_index import BadSnapshot, IndexMaker, VectorIndex

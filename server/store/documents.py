@@ -18,7 +18,8 @@ import numpy as np
 from server.errors import InvalidRequest, StoreDamaged
 from server.store import Labels
 from server.store.database import Connection, Database
-from server.store.filters import Filter, attributes, where
+from server.store.filter_sql import attributes, where
+from server.store.filter_tree import Filter
 from server.store.lexical import REQUIRED, frequencies, match_expression, terms
 from server.store.records import Change, ChunkRules, Document, Info, Part, Span
 from server.store.schema import (
@@ -166,7 +167,7 @@ class Documents:
         self, after: int, limit: int, filter: Filter | None = None
     ) -> list[tuple[int, Document]]:
         """Documents with greater numbers than `after`, oldest first, each with its number."""
-        condition, parameters = _condition(filter, "number")
+        condition, parameters = where(filter, "number")
         rows = self.database.rows(
             f"SELECT {DOCUMENT} FROM documents WHERE number > ? AND {condition}"
             " ORDER BY number LIMIT ?",
@@ -176,7 +177,7 @@ class Documents:
 
     def ids(self, filter: Filter | None = None) -> list[str]:
         """Of all documents, or of those that the filter keeps."""
-        condition, parameters = _condition(filter, "number")
+        condition, parameters = where(filter, "number")
         rows = self.database.rows(f"SELECT id FROM documents WHERE {condition}", parameters)
         return [id for (id,) in rows]
 
@@ -227,15 +228,14 @@ class Documents:
         asked = terms(query)
         expression = None
         if asked:
-            sql, parameters = frequencies(asked)
-            found: dict[str, int] = dict(self.database.rows(sql, parameters))
+            found: dict[str, int] = dict(self.database.rows(*frequencies(asked)))
             expression = match_expression(found, self._required(filter))
         if expression is None:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
-        within, parameters = "", []
+        within = ""
+        condition, parameters = where(filter, "document")
         if filter is not None:
-            condition, parameters = _condition(filter, "document")
-            # subtle: without the plus sign SQLite asks for the words of each label anew.
+            # subtle: without the plus sign SQLite looks the words up again for each label.
             within = f"AND +rowid IN (SELECT label FROM parts WHERE {condition})"
         rows = self.database.rows(
             f"SELECT rowid, rank FROM words WHERE words MATCH ? {within} ORDER BY rank LIMIT ?",
@@ -254,7 +254,7 @@ class Documents:
 
     def labels(self, filter: Filter | None = None) -> Labels:
         """Of all parts, or of those of the documents that the filter keeps; int64 (N,), ascending."""
-        condition, parameters = _condition(filter, "document")
+        condition, parameters = where(filter, "document")
         with self.database.reading() as reader:
             # SQLite reads them from the index on document, 40 bytes a row; hence sorted here.
             rows = reader.execute(f"SELECT label FROM parts WHERE {condition}", parameters)
@@ -278,7 +278,7 @@ class Documents:
 
     def count(self, filter: Filter | None = None) -> int:
         """Documents, not parts."""
-        condition, parameters = _condition(filter, "number")
+        condition, parameters = where(filter, "number")
         rows = self.database.rows(f"SELECT count(*) FROM documents WHERE {condition}", parameters)
         return int(rows[0][0])
 
@@ -301,13 +301,6 @@ class Documents:
 # Columns in the order that `_document` and `part_checksum` take.
 DOCUMENT = "number, id, text, title, metadata, documents.checksum"
 PART = "document, begin, end, vector, checksum"
-
-
-def _condition(filter: Filter | None, column: str) -> tuple[str, list[Any]]:
-    if filter is None:
-        return "TRUE", []
-    condition, parameters = where(filter, column)
-    return condition, list(parameters)
 
 
 def _meta_of(info: Info) -> dict[str, str]:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Mapping
 
 from server.store.database import Connection
-from server.store.filters import attributes
+from server.store.filter_sql import attributes
 from server.store.lexical import TOKENIZER, indexed
 
 SCHEMA_VERSION = 2

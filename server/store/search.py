@@ -4,7 +4,6 @@ Several queries at once cost less than one after the other: the index reads its 
 and one statement fetches the rows of all hits.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,7 +12,7 @@ import numpy as np
 
 from server.store import Labels
 from server.store.collection import Collection, View
-from server.store.filters import Filter
+from server.store.filter_tree import Filter
 from server.store.fusion import (
     CANDIDATES,
     DENSE_WEIGHT,
@@ -203,7 +202,8 @@ def _vector(query: Query) -> Vectors:
 
 
 def _key(filter: Filter | None) -> str:
-    return "" if filter is None else json.dumps(filter, sort_keys=True)
+    # subtle: equal trees may differ in 1 and True; their text does not.
+    return "" if filter is None else repr(filter)
 
 
 def _hit(part: Part, score: float) -> Hit:

@@ -10,15 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import InvalidRequest
-from server.store.filters import (
-    LONG_TEXT,
-    MAX_CONDITIONS,
-    MAX_DEPTH,
-    MAX_LISTED,
-    attributes,
-    check,
-    where,
-)
+from server.store.filter_sql import LONG_TEXT, attributes, where
+from server.store.filter_tree import MAX_CONDITIONS, MAX_DEPTH, MAX_LISTED, parse
 
 SCHEMA = """
     CREATE TABLE documents (number INTEGER PRIMARY KEY AUTOINCREMENT);
@@ -41,7 +34,7 @@ def stored(*metadata: Mapping[str, object]) -> sqlite3.Connection:
 
 
 def found(database: sqlite3.Connection, filter: Mapping[str, object]) -> list[int]:
-    condition, parameters = where(filter, "number")
+    condition, parameters = where(parse(filter), "number")
     query = f"SELECT number FROM documents WHERE {condition} ORDER BY number"
     return [number for (number,) in database.execute(query, parameters)]
 
@@ -324,7 +317,7 @@ REFUSED: list[tuple[Any, str]] = [
 @pytest.mark.parametrize(("filter", "message"), REFUSED)
 def test_what_is_no_filter_is_refused_by_name(filter: Any, message: str) -> None:
     with pytest.raises(InvalidRequest, match=message) as refusal:
-        check(filter)
+        parse(filter)
     assert refusal.value.param == "filter"
     assert "\ud800" not in refusal.value.message
 
@@ -338,10 +331,10 @@ def nested(levels: int, key: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("key", ["$and", "$or", "$not", "field"])
 def test_depth_is_limited(key: str) -> None:
-    check(nested(MAX_DEPTH, key))
+    parse(nested(MAX_DEPTH, key))
     for levels in (MAX_DEPTH + 1, 100_000):
         with pytest.raises(InvalidRequest, match=f"nested deeper than {MAX_DEPTH} levels"):
-            check(nested(levels, key))
+            parse(nested(levels, key))
 
 
 def test_a_filter_at_every_limit_runs() -> None:
@@ -371,7 +364,7 @@ def test_a_filter_at_every_limit_runs() -> None:
 )
 def test_conditions_are_looked_up_in_the_primary_key(condition: Any, bounds: str) -> None:
     database = stored({"a": 1})
-    sql, parameters = where({"a": condition}, "number")
+    sql, parameters = where(parse({"a": condition}), "number")
     plan = database.execute(
         f"EXPLAIN QUERY PLAN SELECT number FROM documents WHERE {sql}", parameters
     )
