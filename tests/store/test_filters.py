@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from server.errors import InvalidRequest
 from server.store.filter_sql import LONG_TEXT, attributes, where
 from server.store.filter_tree import MAX_CONDITIONS, MAX_DEPTH, MAX_LISTED, parse
+from tests.support.toy_index import keeps, ordered, reached, same
 
 SCHEMA = """
     CREATE TABLE documents (number INTEGER PRIMARY KEY AUTOINCREMENT);
@@ -50,42 +51,8 @@ def kept(filter: Mapping[str, object], *metadata: Mapping[str, object]) -> list[
 # --- the reading --------------------------------------------------------------------------------
 
 
-def reached(value: object, path: str) -> Iterator[object]:
-    """Every value under a path of names with dots, through lists; lists and objects included."""
-    if isinstance(value, list):
-        if not path:
-            yield value
-        for element in value:
-            yield from reached(element, path)
-    elif not path:
-        yield value
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            if name == path:
-                yield from reached(inner, "")
-            elif path.startswith(f"{name}."):
-                yield from reached(inner, path[len(name) + 1 :])
-
-
-def same(a: object, b: object) -> bool:
-    if isinstance(a, bool) or isinstance(b, bool):
-        return a is b
-    return bool(a == b)
-
-
-def ordered(a: object, operator: str, b: object) -> bool:
-    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (a, b))
-    if not numbers and not (isinstance(a, str) and isinstance(b, str)):
-        return False
-    left: Any = a
-    right: Any = b
-    if operator == "$gt":
-        return bool(left > right)
-    if operator == "$gte":
-        return bool(left >= right)
-    if operator == "$lt":
-        return bool(left < right)
-    return bool(left <= right)
+def compared(a: object, operator: str, b: object) -> bool:
+    return ordered(a, {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}[operator], b)
 
 
 def holds(filter: Mapping[str, Any], metadata: object) -> bool:
@@ -126,7 +93,7 @@ def operator_holds(operator: str, operand: Any, values: list[object]) -> bool:
         return operand is bool(values)
     if operator == "$not":
         return not field_holds(operand, values)
-    return any(ordered(value, operator, operand) for value in values)
+    return any(compared(value, operator, operand) for value in values)
 
 
 NUMBERS = st.sampled_from([-1, 0, 1, 2, 1.0, 0.5, -0.0, 2**53, 2**53 + 1, 2.0**53, -(2**63), 1e300])
@@ -177,6 +144,8 @@ def test_filters_keep_what_their_reading_keeps(
     for filter in filters:
         expected = [place for place, one in enumerate(metadata) if holds(filter, one)]
         assert found(database, filter) == expected, filter
+        tree = parse(filter)
+        assert [place for place, one in enumerate(metadata) if keeps(tree, one)] == expected
     database.close()
 
 
