@@ -69,12 +69,12 @@ async def _served(
     answers: dict[str, dict[str, list[str]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         library = CollectionRegistry(DataFolder(Path(scratch)), models, config, metrics)
-        shelf = library.create("retrieval", None, models.default)
-        await shelf.add(corpus)
+        live = library.create("retrieval", None, models.default)
+        await live.add(corpus)
         texts = list(queries.values())
         vectors = np.concatenate(
             [
-                await shelf.vectors_of(texts[begin : begin + PORTION])
+                await live.vectors_of(texts[begin : begin + PORTION])
                 for begin in range(0, len(texts), PORTION)
             ]
         )
@@ -83,7 +83,7 @@ async def _served(
                 Query(mode, DEPTH, vector, text)
                 for text, vector in zip(texts, vectors, strict=True)
             ]
-            hits = await shelf.search(asked)
+            hits = await live.search(asked)
             answers[mode] = {
                 id: [hit.id for hit in row] for id, row in zip(queries, hits, strict=True)
             }

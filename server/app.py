@@ -28,7 +28,7 @@ from server.api.tracing import TracedEndpoint, Tracer, tracer_of
 from server.api.web import docs
 from server.auth.gate import Access, Visit, request_id, secret_in
 from server.collections.metrics import COLLECTION_JOINS, CollectionMetrics
-from server.collections.recall_probe import Probing
+from server.collections.recall_probe import RecallProbe
 from server.collections.registry import CollectionRegistry
 from server.config import Config
 from server.errors import MethodNotAllowed, RouteNotFound, ServerError
@@ -68,7 +68,7 @@ def create_app(
     async def lifespan(app: App) -> AsyncIterator[State]:
         async with _serving(app, handed.pop(), config, metrics, access, tracer) as served:
             library = CollectionRegistry(folder, served, config, metrics)
-            probing = Probing(library, metrics, lambda: served.idle)
+            probing = RecallProbe(library, metrics, lambda: served.idle)
             metrics.process.data = folder.path
             metrics.process.ready = partial(health.is_ready, served, library)
             metrics.register(CollectionMetrics(library.stats), COLLECTION_JOINS)

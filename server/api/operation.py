@@ -23,17 +23,18 @@ class Call(NamedTuple):
     library: CollectionRegistry
 
 
-def collection_of(call: Call) -> str:
+def collection_name(call: Call) -> str:
     """Return the name of the collection in the path, or of the default one."""
     return str(call.scope["path_params"].get("collection", DEFAULT))
 
 
-def shelf_of(call: Call) -> LiveCollection:
-    return call.library.shelf(collection_of(call))
+def collection_of(call: Call) -> LiveCollection:
+    """Return the collection that the path names; raises CollectionNotFound."""
+    return call.library.get(collection_name(call))
 
 
 def checked_filter(given: dict[str, Any] | None) -> Filter | None:
-    """Return a filter that can be applied, or None where it keeps everything."""
+    """Return the tree of a filter, or None where it keeps everything; raises InvalidRequest."""
     return parse(given) if given else None
 
 

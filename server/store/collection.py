@@ -98,7 +98,7 @@ class Collection:
         """Of the database, its log and the snapshot."""
         return sum(path.stat().st_size for path in self.path.parent.iterdir() if path.is_file())
 
-    def figures(self) -> CollectionStats:
+    def stats(self) -> CollectionStats:
         """From any thread. A file that is not there has no bytes."""
         index, saved = self.index, self._saved
         stats, snapshot = index.stats(), _stat(self._snapshot)

@@ -10,7 +10,7 @@ import pytest
 
 from server.collections import recall_probe as probing_module
 from server.collections.metrics import CollectionMetrics
-from server.collections.recall_probe import Probing
+from server.collections.recall_probe import RecallProbe
 from server.collections.registry import CollectionRegistry
 from server.config import Config
 from server.inference.encoder import Model
@@ -73,7 +73,7 @@ def test_index_that_compares_all_needs_no_probe() -> None:
     assert LocalIndex(D).plus(np.arange(5), vectors(5)).probed_recall(0) is None
 
 
-# --- in a library ---------------------------------------------------------------------------------
+# --- in a registry ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -92,9 +92,9 @@ def test_round_probes_what_has_codes_and_waits_until_nothing_is_computed(
     async def test() -> None:
         metrics, config = Metrics(), Config(lanes=1)
         models = ModelRegistry([toy_model], config, metrics, asyncio.get_running_loop())
-        library = CollectionRegistry(DataFolder(tmp_path / "data"), models, config, metrics)
-        metrics.registry.register(CollectionMetrics(library.stats))
-        large, small = (library.create(name, None, models.default) for name in ("a", "b"))
+        registry = CollectionRegistry(DataFolder(tmp_path / "data"), models, config, metrics)
+        metrics.registry.register(CollectionMetrics(registry.stats))
+        large, small = (registry.create(name, None, models.default) for name in ("a", "b"))
         texts = list(dict.fromkeys(toy_texts(900)))
         await large.add([Document(id=str(n), text=text) for n, text in enumerate(texts)])
         await small.add([Document(id="1", text="墨")])
@@ -107,7 +107,7 @@ def test_round_probes_what_has_codes_and_waits_until_nothing_is_computed(
             looks += 1
             return not busy and models.idle
 
-        probing = Probing(library, metrics, idle)
+        probing = RecallProbe(registry, metrics, idle)
         value = metrics.registry.get_sample_value
         while looks < 5:
             await asyncio.sleep(0)
@@ -119,7 +119,7 @@ def test_round_probes_what_has_codes_and_waits_until_nothing_is_computed(
         recall = value(RECALL, {"collection": "a"})
         assert recall is not None and 0.9 <= recall <= 1
         assert value(RECALL, {"collection": "b"}) is None
-        await library.close()
+        await registry.close()
         await asyncio.to_thread(models.close)
 
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
@@ -131,10 +131,10 @@ def test_default_collection_that_is_gone_is_not_made_again_by_a_probe(
     async def test() -> None:
         metrics, config = Metrics(), Config(lanes=1)
         models = ModelRegistry([toy_model], config, metrics, asyncio.get_running_loop())
-        library = CollectionRegistry(DataFolder(tmp_path / "data"), models, config, metrics)
-        assert not await library.probe("default", 1)
-        assert library.names == []
-        await library.close()
+        registry = CollectionRegistry(DataFolder(tmp_path / "data"), models, config, metrics)
+        assert not await registry.probe("default", 1)
+        assert registry.names == []
+        await registry.close()
         await asyncio.to_thread(models.close)
 
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
@@ -146,20 +146,20 @@ def test_collection_that_fails_does_not_end_the_rounds(
     async def test() -> None:
         metrics, config = Metrics(), Config(lanes=1)
         models = ModelRegistry([toy_model], config, metrics, asyncio.get_running_loop())
-        library = CollectionRegistry(DataFolder(tmp_path / "data"), models, config, metrics)
-        shelf, tried = library.create("a", None, models.default), 0
+        registry = CollectionRegistry(DataFolder(tmp_path / "data"), models, config, metrics)
+        live, tried = registry.create("a", None, models.default), 0
 
         async def probe(seed: int) -> bool:
             nonlocal tried
             tried += 1
             raise ArithmeticError
 
-        shelf.probe = probe  # type: ignore[method-assign]
-        probing = Probing(library, metrics, lambda: True)
+        live.probe = probe  # type: ignore[method-assign]
+        probing = RecallProbe(registry, metrics, lambda: True)
         while tried < 3:
             await asyncio.sleep(0)
         await probing.close()
-        await library.close()
+        await registry.close()
         await asyncio.to_thread(models.close)
 
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
