@@ -12,9 +12,10 @@ from server.api.body import decode
 from server.api.native_errors import NATIVE
 from server.api.operation import Call, Operation, collection_name, collection_of
 from server.api.replies import Reply, json_body
+from server.collections.chunk_embedding import default_chunks, longest_chunk
 from server.collections.chunking import MIN_SIZE
 from server.collections.live_collection import LiveCollection
-from server.collections.registry import CollectionRegistry, whole_reading
+from server.collections.registry import CollectionRegistry
 from server.errors import CollectionNotFound, InvalidRequest
 from server.inference.engine import Engine
 from server.store.records import ChunkRules
@@ -193,14 +194,14 @@ async def reindex(call: Call) -> Reply:
 
 
 def _rules(given: Chunks | msgspec.UnsetType | None, engine: Engine) -> ChunkRules | None:
-    whole = whole_reading(engine)
+    longest = longest_chunk(engine)
     if given is msgspec.UNSET:
-        return whole
+        return default_chunks(engine)
     if given is None:
         return None
-    if not MIN_SIZE <= given.size <= whole.size:
+    if not MIN_SIZE <= given.size <= longest:
         raise InvalidRequest(
-            f"chunks.size {given.size} is outside {MIN_SIZE} to {whole.size}, which the model reads",
+            f"chunks.size {given.size} is outside {MIN_SIZE} to {longest}, which the model reads",
             param="chunks",
         )
     if not 0 <= given.overlap <= given.size // 2:

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from server.cli.target import UNSAID, Chunks, Question, cut_otherwise
-from server.collections.chunk_embedding import embed
+from server.collections.chunk_embedding import default_chunks, embed, longest_chunk
 from server.collections.chunking import MIN_SIZE
 from server.collections.live_collection import LiveCollection
-from server.collections.registry import DEFAULT, CollectionRegistry, whole_reading
+from server.collections.registry import DEFAULT, CollectionRegistry
 from server.config import Config
 from server.errors import BadSettings, StoreError
 from server.inference.engine import unit
@@ -54,7 +54,7 @@ class Local:
     async def prepare(self, chunks: Chunks) -> None:
         if self._name not in self._registry.names:
             engine = self._models.default
-            rules = whole_reading(engine) if chunks == UNSAID else self._fit(chunks)
+            rules = default_chunks(engine) if chunks == UNSAID else self._fit(chunks)
             self._registry.create(self._name, rules, engine)
             return
         self._check_model()
@@ -140,7 +140,7 @@ class Local:
 
     def _fit(self, rules: ChunkRules | None) -> ChunkRules | None:
         """Return the rules if this model can read such chunks."""
-        longest = whole_reading(self._models.default).size
+        longest = longest_chunk(self._models.default)
         if rules is not None and not MIN_SIZE <= rules.size <= longest:
             raise BadSettings(
                 "--chunk-tokens {size} is outside {least} to {most}, the longest that the model reads; "

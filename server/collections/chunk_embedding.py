@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from server.collections.chunking import chunk
+from server.collections.chunking import chunk, default_overlap
 from server.inference.engine import Engine
 from server.store.records import ChunkRules, Document, Span
 from server.types import Vectors
@@ -14,6 +14,27 @@ from server.types import Vectors
 # Texts handed to the engine at once, two such portions at a time: the lanes never run dry.
 PORTION_TEXTS = 256
 PORTIONS_AT_ONCE = 2
+
+
+# Tokens that the model reads of a default chunk, its special tokens included. A model that reads more
+# would still give one vector for all of it, which says little about any passage.
+DEFAULT_TOKENS = 512
+
+
+def longest_chunk(engine: Engine) -> int:
+    """Return how many tokens of a chunk the model reads, beside special tokens and instruction."""
+    return max(1, engine.manifest.text.max_tokens - _overhead(engine))
+
+
+def default_chunks(engine: Engine) -> ChunkRules:
+    """Return the rules for collections that were made without any."""
+    size = max(1, min(DEFAULT_TOKENS, engine.manifest.text.max_tokens) - _overhead(engine))
+    return ChunkRules(size, default_overlap(size))
+
+
+def _overhead(engine: Engine) -> int:
+    """Tokens that the model reads besides a document's text."""
+    return engine.model.tokenizer.length("", "document")
 
 
 @dataclass(frozen=True, slots=True)

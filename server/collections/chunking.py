@@ -59,8 +59,8 @@ LIST_NUMBER = re.compile(r"^[^\S\n]*\d{1,3}\Z", re.MULTILINE)
 MIN_SIZE = 8
 
 
-def usual_overlap(size: int) -> int:
-    """Tokens that a part of `size` tokens repeats where nobody says how many."""
+def default_overlap(size: int) -> int:
+    """Return the tokens that a chunk of `size` tokens repeats where no overlap is given."""
     return min(size // 8, 64)
 
 

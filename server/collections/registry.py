@@ -5,8 +5,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.collections.chunk_embedding import cut, embed
-from server.collections.chunking import usual_overlap
+from server.collections.chunk_embedding import cut, default_chunks, embed
 from server.collections.live_collection import LiveCollection, known_of, uninterrupted
 from server.collections.query_cache import QueryCache
 from server.config import Config
@@ -95,7 +94,7 @@ class CollectionRegistry:
                     f" {', '.join(map(repr, self.names)) or 'none'}"
                 )
             engine = self.models.default
-            live = self.create(name, whole_reading(engine), engine)
+            live = self.create(name, default_chunks(engine), engine)
         return live
 
     def create(self, name: str, chunks: ChunkRules | None, engine: Engine) -> LiveCollection:
@@ -211,13 +210,6 @@ class CollectionRegistry:
 
     def _opened(self, collection: Collection) -> LiveCollection:
         return LiveCollection(collection, self.models, self._queries, self._metrics)
-
-
-def whole_reading(engine: Engine) -> ChunkRules:
-    """Parts as long as the model reads, so that nothing of a document is lost."""
-    # [CLS] and [SEP] take two places.
-    size = engine.manifest.text.max_tokens - 2
-    return ChunkRules(size, usual_overlap(size))
 
 
 def _warn_of_other_machine(live: LiveCollection) -> None:
