@@ -15,7 +15,7 @@ from functools import partial
 from typing import TypeVar
 
 from server.clock import now
-from server.collections.chunk_embedding import cut, embed
+from server.collections.chunk_embedding import chunk_documents, embed
 from server.collections.query_cache import QueryCache
 from server.collections.read_write_gate import ReadWriteGate
 from server.errors import AlreadyExists, CollectionNotFound, EmptyInput, OtherModel
@@ -137,9 +137,9 @@ class LiveCollection:
             latest = await self._changed(latest)
         if not latest:
             return 0
-        cuts = await cut(latest, self.info.chunks, engine)
-        vectors = await embed([text for each in cuts for text in each.texts], engine)
-        spans = [each.spans for each in cuts]
+        chunked = await chunk_documents(latest, self.info.chunks, engine)
+        vectors = await embed([text for each in chunked for text in each.texts], engine)
+        spans = [each.spans for each in chunked]
 
         def store(collection: Collection) -> None:
             if not replace:
@@ -156,12 +156,12 @@ class LiveCollection:
         """
         row_of = {document.id: row for row, document in enumerate(documents)}
         latest = await self._changed([documents[row] for row in row_of.values()])
-        cuts = await cut(latest, self.info.chunks, self.engine)
-        whole = [each.document for each in cuts if len(each.spans) == 1]
+        chunked = await chunk_documents(latest, self.info.chunks, self.engine)
+        whole = [each.document for each in chunked if len(each.spans) == 1]
         if whole:
             rows = vectors[[row_of[document.id] for document in whole]]
             await self._write(lambda collection: collection.add(whole, rows))
-        longer = [each.document for each in cuts if len(each.spans) > 1]
+        longer = [each.document for each in chunked if len(each.spans) > 1]
         return len(whole) + (await self.add(longer) if longer else 0)
 
     async def delete(self, ids: Sequence[str]) -> int:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.collections.chunk_embedding import cut, default_chunks, embed
+from server.collections.chunk_embedding import chunk_documents, default_chunks, embed
 from server.collections.live_collection import LiveCollection, known_of, uninterrupted
 from server.collections.query_cache import QueryCache
 from server.config import Config
@@ -189,9 +189,9 @@ class CollectionRegistry:
         if not page:
             return 0
         documents = [document for _, document in page]
-        cuts = await cut(documents, successor.info.chunks, engine)
-        vectors = await _patiently([text for each in cuts for text in each.texts], engine)
-        spans = [each.spans for each in cuts]
+        chunked = await chunk_documents(documents, successor.info.chunks, engine)
+        vectors = await _patiently([text for each in chunked for text in each.texts], engine)
+        spans = [each.spans for each in chunked]
         notes = {COPIED: str(page[-1][0]), **note_of(known_of(successor), engine.origin)}
         await uninterrupted(lambda: successor.add(documents, vectors, spans, notes))
         self.reindexing[live.name].done += len(page)

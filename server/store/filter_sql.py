@@ -73,12 +73,12 @@ class _Written:
 
     def sql(self, filter: Filter) -> str:
         match filter:
-            case AllOf(parts):
-                return f"({' AND '.join(map(self.sql, parts))})" if parts else "TRUE"
-            case AnyOf(parts):
-                return f"({' OR '.join(map(self.sql, parts))})"
-            case Not(part):
-                return f"NOT {self.sql(part)}"
+            case AllOf(conditions):
+                return f"({' AND '.join(map(self.sql, conditions))})" if conditions else "TRUE"
+            case AnyOf(conditions):
+                return f"({' OR '.join(map(self.sql, conditions))})"
+            case Not(condition):
+                return f"NOT {self.sql(condition)}"
             case Exists(key):
                 return self._having(key)
             case OneOf(key, values):

@@ -72,23 +72,23 @@ class Exists:
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """The part does not hold."""
+    """The condition does not hold."""
 
-    part: "Filter"
+    condition: "Filter"
 
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
-    """Every part holds; without parts it keeps every document."""
+    """Every condition holds; without any it keeps every document."""
 
-    parts: tuple["Filter", ...]
+    conditions: tuple["Filter", ...]
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """At least one part holds."""
+    """At least one condition holds."""
 
-    parts: tuple["Filter", ...]
+    conditions: tuple["Filter", ...]
 
 
 Filter: TypeAlias = OneOf | Compared | Exists | Not | AllOf | AnyOf
@@ -126,8 +126,8 @@ class _Parser:
         if key in JUNCTIONS:
             if not isinstance(value, list) or not value:
                 raise _refusal(f"{key} takes a list of one or more filters, not {_shown(value)}")
-            parts = (self.filter(part, depth + 1) for part in value)
-            return _all(parts) if key == "$and" else AnyOf(tuple(parts))
+            conditions = (self.filter(condition, depth + 1) for condition in value)
+            return _all(conditions) if key == "$and" else AnyOf(tuple(conditions))
         if key == "$not":
             return Not(self.filter(value, depth + 1))
         if key.startswith("$"):
@@ -200,8 +200,8 @@ class _Parser:
             )
 
 
-def _all(parts: Iterable[Filter]) -> Filter:
-    found = tuple(parts)
+def _all(conditions: Iterable[Filter]) -> Filter:
+    found = tuple(conditions)
     return found[0] if len(found) == 1 else AllOf(found)
 
 

@@ -24,7 +24,7 @@ from server.errors import AlreadyExists, InvalidRequest, StoreDamaged, StoreErro
 from server.store import Labels
 from server.store.database import PAGE_BYTES
 from server.store.folder import DataFolder, holder_of
-from server.store.records import Document, Info, Part
+from server.store.records import Chunk, Document, Info
 from server.store.search import Hit, Query, search
 from server.types import Vectors
 
@@ -556,10 +556,10 @@ def test_a_search_that_a_whole_write_overtakes_asks_the_new_index(
     add(collection, "a", text="old")
     by_labels = collection.documents.by_labels
 
-    def overtaken(labels: Labels) -> dict[int, Part]:
+    def overtaken(labels: Labels) -> dict[int, Chunk]:
         monkeypatch.undo()
         add(collection, "a", text="new")
-        rows: dict[int, Part] = by_labels(labels)
+        rows: dict[int, Chunk] = by_labels(labels)
         return rows
 
     monkeypatch.setattr(collection.documents, "by_labels", overtaken)

@@ -13,7 +13,7 @@ from server.store import database as database_module
 from server.store.database import PAGE_BYTES
 from server.store.documents import Documents, Unfinished
 from server.store.filter_tree import parse
-from server.store.records import Change, ChunkRules, Document, Info, Part, Span
+from server.store.records import Change, Chunk, ChunkRules, Document, Info, Span
 from server.store.schema import SCHEMA_VERSION
 from server.types import Vectors
 
@@ -55,7 +55,7 @@ def test_documents_come_back_as_they_were_stored(documents: Documents) -> None:
     assert documents.get(["b", "missing", "a"]) == {"a": plain, "b": full}
     parts = documents.by_labels(change.added)
     assert [parts[label] for label in change.added.tolist()] == [
-        Part(each.id, each.text, each.title, each.metadata, Span(0, len(each.text)), True)
+        Chunk(each.id, each.text, each.title, each.metadata, Span(0, len(each.text)), True)
         for each in (plain, full)
     ]
 
@@ -351,7 +351,7 @@ def test_words_are_found_until_their_document_goes(documents: Documents) -> None
     documents.database.writer.execute("INSERT INTO words (words) VALUES ('integrity-check')")
 
 
-def test_words_that_another_version_indexed_are_indexed_anew(
+def test_words_that_another_version_indexed_are_indexed_again(
     documents: Documents, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     label = int(add(documents, Document("a", "劳动合同", "民法")).added[0])
@@ -361,7 +361,7 @@ def test_words_that_another_version_indexed_are_indexed_anew(
     assert documents.words("民法", 9)[0].tolist() == []
     documents.close()
     again = Documents(path, None)
-    assert "indexed anew" in caplog.text
+    assert "indexed again" in caplog.text
     assert again.words("民法", 9)[0].tolist() == [label]
     again.close()
 

@@ -96,12 +96,12 @@ def _unit(rows: Vectors) -> Vectors:
 def keeps(filter: Filter, metadata: object) -> bool:
     """Whether a filter keeps a document: the tree read directly, without SQL."""
     match filter:
-        case AllOf(parts):
-            return all(keeps(part, metadata) for part in parts)
-        case AnyOf(parts):
-            return any(keeps(part, metadata) for part in parts)
-        case Not(part):
-            return not keeps(part, metadata)
+        case AllOf(conditions):
+            return all(keeps(condition, metadata) for condition in conditions)
+        case AnyOf(conditions):
+            return any(keeps(condition, metadata) for condition in conditions)
+        case Not(condition):
+            return not keeps(condition, metadata)
         case Exists(key):
             return any(True for _ in reached(metadata, key))
         case OneOf(key, values):
