@@ -144,7 +144,7 @@ def inside() -> list[Operation]:
             "POST",
             "/reindex",
             reindex,
-            "Embed its documents anew",
+            "Embed its documents again",
             needs="admin",
             request=(ReindexRequest,),
             response=(Stats,),

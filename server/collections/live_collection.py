@@ -374,6 +374,6 @@ def _refuse_known(collection: Collection, documents: Sequence[Document]) -> None
     if known:
         raise AlreadyExists(
             f'document {next(iter(known))!r} exists already; leave out "replace": false to'
-            " store it anew",
+            " replace it",
             param="documents",
         )

@@ -77,7 +77,7 @@ class Documents:
         self.identity = uuid.UUID(meta["identity"])
 
     def close(self) -> None:
-        """When no other call is under way."""
+        """Close the file; no other call may be running."""
         self.database.close()
 
     # --- writing, inside a transaction --------------------------------------------------------------
