@@ -1,4 +1,4 @@
-"""One collection on the event loop: what happens when things happen at once, or go wrong."""
+"""A collection on the event loop: calls at the same time, and calls that fail."""
 
 import ast
 import asyncio
@@ -21,12 +21,14 @@ from server.errors import AlreadyExists, EmptyInput, InferenceFailed, OtherModel
 from server.inference.encoder import Model
 from server.inference.registry import ModelRegistry
 from server.store.collection import SNAPSHOT_FILE, Collection
+from server.store.filter_tree import parse
 from server.store.folder import DataFolder
 from server.store.local_index import index as index_module
 from server.store.records import Document
 from server.store.search import Hit, Query, search
 from server.telemetry.metrics import Metrics
 from tests.support.fakes import PATIENCE_S, Broken, Gated, with_parts
+from tests.support.toy_index import NumpyIndex
 from tests.support.toys import toy_texts
 
 SERVER = Path(__file__).parents[2] / "server"
@@ -361,7 +363,7 @@ def test_a_very_long_document_is_stored_and_found(toy_model: Model, tmp_path: Pa
     run(test, toy_model, tmp_path)
 
 
-def test_a_gate_closes_when_all_have_left_and_lets_nobody_in() -> None:
+def test_gate_closes_when_all_have_left_and_lets_no_caller_in() -> None:
     async def test() -> None:
         gate, order = ReadWriteGate(), []
 
@@ -386,6 +388,36 @@ def test_a_gate_closes_when_all_have_left_and_lets_nobody_in() -> None:
         assert order == ["closed", "opened", "late"]
 
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
+
+
+def test_live_collection_works_with_another_vector_index(toy_model: Model, tmp_path: Path) -> None:
+    texts = toy_texts(30, seed=4)
+    stored = [Document(str(n), text, metadata={"n": n}) for n, text in enumerate(texts)]
+
+    async def test(fresh: bool) -> None:
+        metrics, config = Metrics(), Config(lanes=1)
+        models = ModelRegistry([toy_model], config, metrics, asyncio.get_running_loop())
+        folder = DataFolder(tmp_path, make=NumpyIndex)
+        registry = CollectionRegistry(folder, models, config, metrics)
+        live = registry.get("default")
+        if fresh:
+            assert await live.add(stored) == 30
+            assert await live.delete(["3"]) == 1
+        (vector,) = toy_model.embed([texts[5]])
+        late = parse({"n": {"$gte": 20}})
+        near, filtered = await live.search(
+            [query(vector, 40), Query("dense", 40, vector, filter=late)]
+        )
+        assert near[0].id == "5" and len(near) == 29
+        assert {hit.id for hit in filtered} == {str(n) for n in range(20, 30)}
+        described = await live.description()
+        assert (described.documents, described.chunks) == (29, 29)
+        assert described.index.kind == "numpy"
+        await registry.close()
+        await asyncio.to_thread(models.close)
+
+    for fresh in (True, False):
+        asyncio.run(asyncio.wait_for(test(fresh), PATIENCE_S))
 
 
 def test_no_handler_or_command_reaches_through_a_live_collection() -> None:

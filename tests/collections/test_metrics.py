@@ -1,4 +1,4 @@
-"""What is looked at when Prometheus asks: collections, disk, memory, and never too many labels."""
+"""What a scrape by Prometheus reads: collections, disk, memory, and a bounded number of labels."""
 
 import asyncio
 import math

@@ -1,4 +1,4 @@
-"""Remembered query vectors: computed once, bounded, and the same as computed anew."""
+"""The cache of query vectors: each computed once, bounded, and equal to a new computation."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

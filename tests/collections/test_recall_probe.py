@@ -1,4 +1,4 @@
-"""Recall is probed while nobody waits, and what is found is told."""
+"""Recall is probed while the server is idle, and the result is a metric."""
 
 import asyncio
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def vectors(number: int, seed: int = 0) -> np.ndarray[tuple[int, int], np.dtype[
 
 @pytest.fixture
 def coded(monkeypatch: pytest.MonkeyPatch) -> LocalIndex:
-    """An index of few vectors that uses their codes all the same."""
+    """An index of few vectors that uses codes all the same."""
     monkeypatch.setattr(index_module, "SCAN_FROM", 1000)
     monkeypatch.setattr(block_module, "DIRECT_ROWS", 100)
     labels = np.arange(4000, dtype=np.int64)
@@ -78,7 +78,7 @@ def test_index_that_compares_all_needs_no_probe() -> None:
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Rounds follow each other at once."""
+    """Rounds follow each other without a pause."""
     monkeypatch.setattr(probing_module, "EVERY_S", 0)
     monkeypatch.setattr(probing_module, "LOOK_S", 0)
     yield

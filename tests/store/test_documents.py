@@ -1,4 +1,4 @@
-"""Real database files; what the disk or another program does to them is done to them here."""
+"""Documents in real database files, which are also damaged as a disk or a program would."""
 
 import json
 import sqlite3

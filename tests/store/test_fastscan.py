@@ -1,4 +1,4 @@
-"""The index when it is large: recall against brute force, filters, deletes, compaction."""
+"""A large index: recall against brute force, filters, deletes, compaction."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -51,7 +51,7 @@ def built(small_limits: None) -> LocalIndex:
 
 
 def recall(hits: Hits, labels: Labels, rows: Vectors, queries: Vectors = QUERIES) -> float:
-    """Of the ten nearest by brute force, ties tolerated."""
+    """Return the share of the ten nearest by brute force that was found; ties count."""
     cosines = queries @ rows.T
     needed = np.sort(cosines, axis=1)[:, -10:][:, :1] - 1e-6
     nearest = [

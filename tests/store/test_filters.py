@@ -1,4 +1,4 @@
-"""Filters on a real SQLite, against a slow reading of what they mean."""
+"""Filters on a real SQLite, against a slow and simple reading of them."""
 
 import json
 import sqlite3
@@ -24,7 +24,7 @@ SCHEMA = """
 
 
 def stored(*metadata: Mapping[str, object]) -> sqlite3.Connection:
-    """A database with these documents, numbered from 0."""
+    """Return a database with these documents, numbered from 0."""
     database = sqlite3.connect(":memory:")
     database.executescript(SCHEMA)
     for number, one in enumerate(metadata):

@@ -1,4 +1,4 @@
-"""Hits that were shown lately: bounded, and never another version's."""
+"""The cache of hits is bounded, and never gives another version of a document."""
 
 from server.store.hit_cache import HitCache
 from server.store.records import Chunk, Span

@@ -1,4 +1,4 @@
-"""The index while it is small: a value, and equal to brute force in numpy."""
+"""A small index: an immutable value, equal to brute force in numpy."""
 
 import threading
 

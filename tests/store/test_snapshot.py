@@ -1,4 +1,4 @@
-"""Snapshots of an index: the same again, or refused."""
+"""A snapshot gives the same index again, or is refused."""
 
 import errno
 import os
