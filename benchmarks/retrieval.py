@@ -68,8 +68,8 @@ async def _served(
     models = ModelRegistry([model], config, metrics, asyncio.get_running_loop())
     answers: dict[str, dict[str, list[str]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        library = CollectionRegistry(DataFolder(Path(scratch)), models, config, metrics)
-        live = library.create("retrieval", None, models.default)
+        collections = CollectionRegistry(DataFolder(Path(scratch)), models, config, metrics)
+        live = collections.create("retrieval", None, models.default)
         await live.add(corpus)
         texts = list(queries.values())
         vectors = np.concatenate(
@@ -87,7 +87,7 @@ async def _served(
             answers[mode] = {
                 id: [hit.id for hit in row] for id, row in zip(queries, hits, strict=True)
             }
-        await library.close()
+        await collections.close()
     models.close()
     return answers
 

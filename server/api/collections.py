@@ -155,28 +155,28 @@ def inside() -> list[Operation]:
 
 async def list_collections(call: Call) -> Reply:
     found = []
-    for collection in [call.library.get(name) for name in call.library.names]:
+    for collection in [call.collections.get(name) for name in call.collections.names]:
         # One that is removed meanwhile is left out.
         with suppress(CollectionNotFound):
             found.append(Listed(collection.name, await collection.count()))
-    return Reply(json_body(CollectionList(found, call.library.damaged)))
+    return Reply(json_body(CollectionList(found, call.collections.damaged)))
 
 
 async def create(call: Call) -> Reply:
     request = decode(call.body, CreateRequest)
     engine = call.models.choose(request.model).engine
-    made = call.library.create(request.name, _rules(request.chunks, engine), engine)
-    return Reply(json_body(await _stats(call.library, made)), status=201)
+    made = call.collections.create(request.name, _rules(request.chunks, engine), engine)
+    return Reply(json_body(await _stats(call.collections, made)), status=201)
 
 
 async def remove(call: Call) -> Reply:
     name = collection_name(call)
-    await call.library.remove(name)
+    await call.collections.remove(name)
     return Reply(json_body(RemovedCollection(name)))
 
 
 async def stats(call: Call) -> Reply:
-    return Reply(json_body(await _stats(call.library, collection_of(call))))
+    return Reply(json_body(await _stats(call.collections, collection_of(call))))
 
 
 async def reindex(call: Call) -> Reply:
@@ -189,8 +189,8 @@ async def reindex(call: Call) -> Reply:
     rules = collection.info.chunks
     if request.chunks is not msgspec.UNSET:
         rules = _rules(request.chunks, engine)
-    call.library.reindex(collection.name, rules, engine)
-    return Reply(json_body(await _stats(call.library, collection)), status=202)
+    call.collections.reindex(collection.name, rules, engine)
+    return Reply(json_body(await _stats(call.collections, collection)), status=202)
 
 
 def _rules(given: Chunks | msgspec.UnsetType | None, engine: Engine) -> ChunkRules | None:

@@ -20,7 +20,7 @@ class Call(NamedTuple):
     scope: Scope
     body: bytes
     models: ModelRegistry
-    library: CollectionRegistry
+    collections: CollectionRegistry
 
 
 def collection_name(call: Call) -> str:
@@ -30,7 +30,7 @@ def collection_name(call: Call) -> str:
 
 def collection_of(call: Call) -> LiveCollection:
     """Return the collection that the path names; raises CollectionNotFound."""
-    return call.library.get(collection_name(call))
+    return call.collections.get(collection_name(call))
 
 
 def checked_filter(given: dict[str, Any] | None) -> Filter | None:

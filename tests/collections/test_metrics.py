@@ -125,7 +125,7 @@ def test_loop_answers_while_a_page_waits_for_the_disk(toy_model: Model) -> None:
     async def test() -> None:
         app = app_of(toy_model, lanes=1)
         async with lifespan(app) as state:
-            registry: CollectionRegistry = state["library"]
+            registry: CollectionRegistry = state["collections"]
             live = registry.get("default")
             asked, answered = threading.Event(), threading.Event()
 
@@ -174,7 +174,7 @@ def test_data_folder_that_is_gone_is_not_ready(toy_model: Model) -> None:
     async def test() -> None:
         app = app_of(toy_model, lanes=1)
         async with lifespan(app) as state:
-            place: Path = state["library"]._folder.path
+            place: Path = state["collections"]._folder.path
             os.rename(place, place.with_name("away"))
             transport = httpx.ASGITransport(stateful(app, state))
             async with httpx.AsyncClient(transport=transport, base_url="http://inkwell") as client:
