@@ -10,7 +10,7 @@ import msgspec
 
 from server.api.body import decode
 from server.api.native_errors import NATIVE
-from server.api.operation import Call, Operation, collection_of, shelf_of
+from server.api.operation import CollectionCall, CollectionOperation, collection_of, shelf_of
 from server.api.replies import Reply, json_body
 from server.collections.chunking import MIN_SIZE
 from server.collections.live_collection import LiveCollection
@@ -91,11 +91,11 @@ class RemovedCollection(msgspec.Struct):
     removed: str
 
 
-def operations() -> list[Operation]:
+def operations() -> list[CollectionOperation]:
     """All of them; those of one collection are in `inside`."""
     one = "/collections/{collection}"
     return [
-        Operation(
+        CollectionOperation(
             NATIVE,
             "GET",
             "/collections",
@@ -104,7 +104,7 @@ def operations() -> list[Operation]:
             needs="search",
             response=(CollectionList,),
         ),
-        Operation(
+        CollectionOperation(
             NATIVE,
             "POST",
             "/collections",
@@ -115,8 +115,8 @@ def operations() -> list[Operation]:
             response=(Stats,),
             status=201,
         ),
-        Operation(NATIVE, "GET", one, stats, DESCRIBED, "search", response=(Stats,)),
-        Operation(
+        CollectionOperation(NATIVE, "GET", one, stats, DESCRIBED, "search", response=(Stats,)),
+        CollectionOperation(
             NATIVE,
             "DELETE",
             one,
@@ -128,10 +128,10 @@ def operations() -> list[Operation]:
     ]
 
 
-def inside() -> list[Operation]:
+def inside() -> list[CollectionOperation]:
     return [
-        Operation(NATIVE, "GET", "/stats", stats, DESCRIBED, "search", response=(Stats,)),
-        Operation(
+        CollectionOperation(NATIVE, "GET", "/stats", stats, DESCRIBED, "search", response=(Stats,)),
+        CollectionOperation(
             NATIVE,
             "POST",
             "/reindex",
@@ -145,7 +145,7 @@ def inside() -> list[Operation]:
     ]
 
 
-async def list_collections(call: Call) -> Reply:
+async def list_collections(call: CollectionCall) -> Reply:
     found = []
     for shelf in [call.library.shelf(name) for name in call.library.names]:
         # One that is removed meanwhile is left out.
@@ -154,24 +154,24 @@ async def list_collections(call: Call) -> Reply:
     return Reply(json_body(CollectionList(found, call.library.damaged)))
 
 
-async def create(call: Call) -> Reply:
+async def create(call: CollectionCall) -> Reply:
     request = decode(call.body, CreateRequest)
     engine = call.models.choose(request.model).engine
     shelf = call.library.create(request.name, _rules(request.chunks, engine), engine)
     return Reply(json_body(await _stats(call.library, shelf)), status=201)
 
 
-async def remove(call: Call) -> Reply:
+async def remove(call: CollectionCall) -> Reply:
     name = collection_of(call)
     await call.library.remove(name)
     return Reply(json_body(RemovedCollection(name)))
 
 
-async def stats(call: Call) -> Reply:
+async def stats(call: CollectionCall) -> Reply:
     return Reply(json_body(await _stats(call.library, shelf_of(call))))
 
 
-async def reindex(call: Call) -> Reply:
+async def reindex(call: CollectionCall) -> Reply:
     """Answers at once; the collection's stats tell how far it is."""
     request = decode(call.body, ReindexRequest)
     shelf = shelf_of(call)

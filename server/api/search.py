@@ -8,7 +8,7 @@ import numpy as np
 
 from server.api.body import decode
 from server.api.native_errors import NATIVE
-from server.api.operation import Call, Operation, checked_filter, shelf_of
+from server.api.operation import CollectionCall, CollectionOperation, checked_filter, shelf_of
 from server.api.replies import Reply, json_body
 from server.collections.live_collection import LiveCollection
 from server.errors import InvalidRequest, TooManyTexts
@@ -72,10 +72,10 @@ class Results(msgspec.Struct):
     results: list[Hits]
 
 
-def inside() -> list[Operation]:
+def inside() -> list[CollectionOperation]:
     """What is on the paths of one collection."""
     return [
-        Operation(
+        CollectionOperation(
             NATIVE,
             "POST",
             "/search",
@@ -88,7 +88,7 @@ def inside() -> list[Operation]:
     ]
 
 
-async def search(call: Call) -> Reply:
+async def search(call: CollectionCall) -> Reply:
     request, shelf = decode(call.body, SearchRequest), shelf_of(call)
     _check(request)
     texts = [request.query] if request.queries is None else request.queries

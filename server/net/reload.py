@@ -70,7 +70,8 @@ async def _opened(config: Config, state: Mapping[str, Any]) -> Sequence[Model]:
 def _serve(fresh: Sequence[Model], config: Config, state: Mapping[str, Any]) -> None:
     """Replace the served models; a model that is removed finishes its requests."""
     models: ModelRegistry = state["models"]
-    library: CollectionRegistry | None = state["library"]
+    # A worker has none.
+    library: CollectionRegistry | None = state.get("library")
     models.serve(fresh, config.model_alias)
     if library is not None:
         library.forget_queries()
