@@ -20,6 +20,7 @@ import msgspec
 
 from server.auth.quota import ANY, Quota
 from server.errors import BadSettings
+from server.system.atomic_file import replacing
 
 Scope = Literal["embed", "search", "write", "admin", "metrics"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -205,23 +206,15 @@ def _write(path: Path, lines: Sequence[str]) -> None:
     """Whole or not at all; a file that is there keeps its owner and its mode."""
     # A link stays one.
     path = path.resolve()
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
-        with os.fdopen(
-            os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w"
-        ) as file:
+        with replacing(path, mode=0o600) as file:
             if path.exists():
                 found = path.stat()
                 os.fchmod(file.fileno(), found.st_mode & 0o777)
                 # So that a key that root makes can be read by the server's user.
                 with suppress(PermissionError):
                     os.fchown(file.fileno(), found.st_uid, found.st_gid)
-            file.write("".join(f"{line}\n" for line in lines))
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+            file.write("".join(f"{line}\n" for line in lines).encode())
     except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
         why = os.strerror(error.errno or 0)
         raise BadSettings("keys file {path} cannot be written: {why}", path=path, why=why) from None
