@@ -10,11 +10,11 @@ import pytest
 from onnx import TensorProto
 
 from export.checkpoint import Checkpoint
-from export.families.attention import HEADS_AT_ONCE, LONG, LONGEST, Scales, attend_in_int8
-from export.families.bert import GROUPS, build_model, packing
-from export.families.linears import Int8Linear, float_linears
+from export.families.bert.attention import HEADS_AT_ONCE, LONG, LONGEST, Scales, attend_in_int8
+from export.families.bert.encoder import GROUPS
+from export.families.linears import Int8Linear
 from export.graph import GraphWriter
-from export.pipeline import serialize
+from export.onnx_file import serialize
 from export.quantise import Quantized, quantize
 from server.inference.encoder import SessionEncoder, row_cosines
 from server.inference.runtime import open_session
@@ -125,7 +125,7 @@ def long_toy(folder: Path, pooling: str = "mean", max_tokens: int = LONG + 32) -
 
 def quantized_toy(checkpoint: Checkpoint, weight_bits: int = 8) -> Quantized:
     calibration = token_ids(checkpoint, toy_texts(50))
-    return quantize(checkpoint, calibration, weight_bits=weight_bits, threads=1)
+    return quantize(checkpoint.network(), calibration, weight_bits=weight_bits, threads=1)
 
 
 def scaled(quantized: Quantized) -> set[str]:
@@ -164,8 +164,8 @@ def both(checkpoint: Checkpoint) -> tuple[SessionEncoder, SessionEncoder]:
     }
     found = []
     for each in (linears, plain):
-        model = build_model(checkpoint, each, int8_embeddings=True)
-        found.append(SessionEncoder(serialize(model), packing(checkpoint, each)))
+        model = checkpoint.network().whole(each, int8_embeddings=True)
+        found.append(SessionEncoder(serialize(model).model, checkpoint.network().packing(each)))
     return found[0], found[1]
 
 
@@ -197,4 +197,4 @@ def test_long_text_does_not_depend_on_its_neighbours(
 
 def test_float_graph_takes_any_lengths_together(tmp_path: Path) -> None:
     checkpoint = long_toy(tmp_path)
-    assert packing(checkpoint, float_linears(checkpoint)).longest == LONG + 32
+    assert checkpoint.network().packing(checkpoint.network().float_linears()).longest == LONG + 32

@@ -23,7 +23,7 @@ from export.errors import (
     MissingPackage,
     NoSuchModel,
 )
-from export.hub import fetch
+from export.source.hub import fetch
 
 pytest.importorskip("huggingface_hub", reason="needs the export extra")
 
@@ -514,7 +514,7 @@ def test_nothing_is_written_under_the_users_home_and_no_packages_are_told(
     home, folder = tmp_path / "home", tmp_path / "tiny"
     home.mkdir()
     code = (
-        "import sys; from pathlib import Path; from export.hub import fetch\n"
+        "import sys; from pathlib import Path; from export.source.hub import fetch\n"
         "fetch(sys.argv[1], Path(sys.argv[2]), endpoint=sys.argv[3])"
     )
     python(code, MODEL, str(folder), hub.url, home=home)
@@ -528,8 +528,8 @@ def test_nothing_is_written_under_the_users_home_and_no_packages_are_told(
 def test_offline_mode_is_named(tmp_path: Path) -> None:
     code = (
         "import os, sys; os.environ['HF_HUB_OFFLINE'] = '1'\n"
-        "from pathlib import Path; from export.errors import DownloadFailed; import export.hub\n"
-        "try:\n    export.hub.fetch('a/b', Path(sys.argv[1]), endpoint='http://127.0.0.1:9')\n"
+        "from pathlib import Path; from export.errors import DownloadFailed; import export.source.hub\n"
+        "try:\n    export.source.hub.fetch('a/b', Path(sys.argv[1]), endpoint='http://127.0.0.1:9')\n"
         "except DownloadFailed as error:\n    assert 'HF_HUB_OFFLINE is set' in error.english\n"
         "else:\n    raise SystemExit('not refused')"
     )
@@ -537,5 +537,5 @@ def test_offline_mode_is_named(tmp_path: Path) -> None:
 
 
 def test_local_exports_do_not_import_the_library(tmp_path: Path) -> None:
-    code = "import sys, export.hub\nassert not {'huggingface_hub', 'requests'} & set(sys.modules)"
+    code = "import sys, export.source.hub\nassert not {'huggingface_hub', 'requests'} & set(sys.modules)"
     python(code, home=tmp_path)

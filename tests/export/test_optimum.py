@@ -15,8 +15,8 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from export import optimum, pipeline
-from export.checkpoint import SentenceSettings, read_json, read_settings, read_tokenizer
+from export import build as building
+from export import pipeline
 from export.errors import (
     BadTexts,
     DisagreesWithCheckpoint,
@@ -25,9 +25,16 @@ from export.errors import (
     ShapeMismatch,
     UnsupportedModel,
 )
-from export.families.bert import OUTPUT
+from export.families.family import OUTPUT
 from export.graph import OPSET
-from export.optimum import OptimumGraphs, build_with_optimum
+from export.onnx_file import OnnxFile, serialize
+from export.optimum import contract, mask, route, trace
+from export.optimum.route import OptimumGraphs, build_with_optimum
+from export.settings import Settings
+from export.source.json_file import read_json, size
+from export.source.model import read_model
+from export.source.sentence_settings import SentenceSettings, read_settings
+from export.source.tokenizer_file import read_tokenizer
 from server.inference.encoder import INPUT_IDS
 from server.inference.manifest import TextRules
 from server.inference.runtime import open_session
@@ -162,7 +169,8 @@ def texts(n_texts: int, seed: int) -> list[str]:
 
 
 def settings_of(folder: Path) -> SentenceSettings:
-    return read_settings(folder, read_json(folder / "config.json"))
+    config = read_json(folder / "config.json")
+    return read_settings(folder, size(config, "max_position_embeddings", 512))
 
 
 def token_ids(folder: Path, sentences: Sequence[str]) -> Sequence[npt.NDArray[np.int64]]:
@@ -302,14 +310,13 @@ def small_graph(operator: str = "Identity") -> onnx.ModelProto:
     return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
 
 
-def built(
-    graphs: OptimumGraphs, monkeypatch: pytest.MonkeyPatch, folder: Path
-) -> "pipeline._Graphs":
-    """What the pipeline makes of `graphs`, with nothing traced."""
-    monkeypatch.setattr(optimum, "build_with_optimum", lambda *_, **__: graphs)
-    settings = SentenceSettings("mean", True, 8, False, {}, None)
-    source = pipeline._Source(folder, settings, "{}", "", None)
-    return pipeline._build(source, [], pipeline.Settings(str(folder)), lambda _: None)
+def built(graphs: OptimumGraphs, monkeypatch: pytest.MonkeyPatch, folder: Path) -> building.Graphs:
+    """What an export makes of `graphs`, with nothing traced."""
+    monkeypatch.setattr(route, "build_with_optimum", lambda *_, **__: graphs)
+    settings = Settings(str(folder), via="optimum")
+    source = read_model(write_toy_checkpoint(folder / "toy"), "toy", "local", settings)
+    assert (source.family, source.network, source.dimension) == ("optimum", None, None)
+    return building.build(source, [], settings, lambda _: None)
 
 
 def test_graphs_become_checked_bytes_that_are_always_the_same(
@@ -317,9 +324,9 @@ def test_graphs_become_checked_bytes_that_are_always_the_same(
 ) -> None:
     exact, served = small_graph(), small_graph("Relu")
     graphs = built(OptimumGraphs(exact, served, 1), monkeypatch, tmp_path)
-    assert graphs.float_model == exact.SerializeToString(deterministic=True)
-    assert graphs.served_model == served.SerializeToString(deterministic=True)
-    assert (graphs.dimension, graphs.family, graphs.packing.groups) == (1, "optimum", 1)
+    assert graphs.float_model == OnnxFile(exact.SerializeToString(deterministic=True))
+    assert graphs.served_model == OnnxFile(served.SerializeToString(deterministic=True))
+    assert (graphs.dimension, graphs.packing.groups) == (1, 1)
 
 
 def test_float32_graph_becomes_bytes_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -342,7 +349,7 @@ def test_graph_too_large_for_the_checker_goes_on_unchecked(
 ) -> None:
     monkeypatch.setattr(onnx.checker, "MAXIMUM_PROTOBUF", 10)
     graph = small_graph()
-    assert pipeline.serialize(graph) == graph.SerializeToString(deterministic=True)
+    assert serialize(graph) == OnnxFile(graph.SerializeToString(deterministic=True))
 
 
 def test_size_beyond_the_traced_width_is_refused_before_verification(
@@ -351,8 +358,8 @@ def test_size_beyond_the_traced_width_is_refused_before_verification(
     folder = write_toy_checkpoint(tmp_path / "toy")
     graph = small_graph()
     graphs = OptimumGraphs(graph, graph, 32)
-    monkeypatch.setattr(optimum, "build_with_optimum", lambda *_, **__: graphs)
-    settings = pipeline.Settings(str(folder), via="optimum", precision="fp32", matryoshka=(33,))
+    monkeypatch.setattr(route, "build_with_optimum", lambda *_, **__: graphs)
+    settings = Settings(str(folder), via="optimum", precision="fp32", matryoshka=(33,))
     with pytest.raises(UnsupportedModel, match="--matryoshka 33 is outside 1 to 32"):
         pipeline.export(settings)
     assert not (folder / "onnx-fp32").exists()
@@ -374,7 +381,7 @@ def test_a_mask_that_cannot_be_taken_out_stays(
 ) -> None:
     folder = checkpoint(DISTILBERT, checkpoints)
     expected = build(folder, "fp32").float_model
-    without_mask = optimum._without_mask
+    without_mask = mask.without_mask
 
     def spoil(nodes: Any, constants: Any) -> Any:
         kept = without_mask(nodes, constants)
@@ -382,7 +389,7 @@ def test_a_mask_that_cannot_be_taken_out_stays(
         pooled.op_type = "ReduceMax"
         return kept
 
-    monkeypatch.setattr(optimum, "_without_mask", spoil)
+    monkeypatch.setattr(contract, "without_mask", spoil)
     masked = build(folder, "fp32").float_model
     assert "attention_mask" in {name for node in masked.graph.node for name in node.input}
     ids = token_ids(folder, texts(5, seed=3))
@@ -394,7 +401,7 @@ def test_a_graph_that_computes_something_else_is_refused(
     checkpoints: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = checkpoint(DISTILBERT, checkpoints)
-    monkeypatch.setattr(optimum, "TOLERANCE", -1.0)
+    monkeypatch.setattr(contract, "TOLERANCE", -1.0)
     assert "computes other vectors" in refused(DisagreesWithCheckpoint, folder)
 
 
@@ -461,7 +468,7 @@ def test_an_architecture_that_cannot_be_served_is_refused(
 def test_weights_beyond_one_file_are_refused_before_tracing(
     checkpoints: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(optimum, "MAX_MODEL_BYTES", 1000)
+    monkeypatch.setattr(trace, "MAX_MODEL_BYTES", 1000)
     assert "GB of float32 weights" in refused(UnsupportedModel, checkpoint(DISTILBERT, checkpoints))
 
 

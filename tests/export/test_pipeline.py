@@ -22,7 +22,8 @@ from export.errors import (
     NoSuchModel,
     UnsupportedModel,
 )
-from export.pipeline import SELF_TEST_TEXTS, Settings, export
+from export.pipeline import SELF_TEST_TEXTS, export
+from export.settings import Settings
 from export.verify import Thresholds
 from server.inference.encoder import SAME_VECTORS, Model, row_cosines
 from server.inference.manifest import MODEL_FILE, TOKENIZER_FILE, Manifest, read_manifest
@@ -388,7 +389,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("the work has begun")
 
-    monkeypatch.setattr(pipeline, "_build", refuse)
+    monkeypatch.setattr(pipeline, "build", refuse)
 
 
 @pytest.mark.usefixtures("no_work")

@@ -13,10 +13,9 @@ import numpy.typing as npt
 import pytest
 
 from export.checkpoint import Checkpoint, read_checkpoint
-from export.families.attention import LONG
-from export.families.bert import build_model, packing
-from export.families.linears import float_linears
-from export.pipeline import serialize
+from export.families.bert.attention import LONG
+from export.families.bert.shape import BertShape
+from export.onnx_file import serialize
 from server.inference.encoder import SAME_VECTORS, Model, SessionEncoder, row_cosines
 from server.inference.manifest import MODEL_FILE, TextRules
 from server.inference.tokenizer import Tokenizer
@@ -53,9 +52,9 @@ def checkpoint(shipped_checkpoint: Path) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def float_encoder(checkpoint: Checkpoint) -> SessionEncoder:
-    linears = float_linears(checkpoint)
-    model = build_model(checkpoint, linears, int8_embeddings=False)
-    return SessionEncoder(serialize(model), packing(checkpoint, linears))
+    linears = checkpoint.network().float_linears()
+    model = checkpoint.network().whole(linears, int8_embeddings=False)
+    return SessionEncoder(serialize(model).model, checkpoint.network().packing(linears))
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +64,7 @@ def model(shipped_artifact: Path) -> Model:
 
 def test_checkpoint_says_what_its_card_says(checkpoint: Checkpoint) -> None:
     shape, settings = checkpoint.shape, checkpoint.settings
+    assert isinstance(shape, BertShape)
     assert (shape.layers, shape.hidden, shape.vocabulary) == (4, 512, 21128)
     assert (settings.pooling, settings.normalize) == ("cls", True)
     assert (settings.max_tokens, settings.lower_case) == (512, True)

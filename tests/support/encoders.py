@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 from export.checkpoint import Checkpoint, read_checkpoint
-from export.families.bert import build_model, packing
-from export.families.linears import float_linears
-from export.pipeline import serialize
+from export.onnx_file import serialize
 from export.quantise import quantize
 from server.inference.encoder import SessionEncoder
 from server.inference.manifest import TextRules
@@ -47,16 +45,16 @@ def toy_network(folder: Path, **options: Any) -> Checkpoint:
 
 
 def float_encoder(checkpoint: Checkpoint) -> SessionEncoder:
-    linears = float_linears(checkpoint)
-    model = build_model(checkpoint, linears, int8_embeddings=False)
-    return SessionEncoder(serialize(model), packing(checkpoint, linears))
+    linears = checkpoint.network().float_linears()
+    model = checkpoint.network().whole(linears, int8_embeddings=False)
+    return SessionEncoder(serialize(model).model, checkpoint.network().packing(linears))
 
 
 def int8_encoder(checkpoint: Checkpoint, weight_bits: int = 8) -> SessionEncoder:
     calibration = token_ids(checkpoint, toy_texts(50))
-    quantized = quantize(checkpoint, calibration, weight_bits=weight_bits, threads=1)
-    model = build_model(checkpoint, quantized.linears, int8_embeddings=True)
-    return SessionEncoder(serialize(model), packing(checkpoint, quantized.linears))
+    quantized = quantize(checkpoint.network(), calibration, weight_bits=weight_bits, threads=1)
+    model = checkpoint.network().whole(quantized.linears, int8_embeddings=True)
+    return SessionEncoder(serialize(model).model, checkpoint.network().packing(quantized.linears))
 
 
 def token_ids(checkpoint: Checkpoint, texts: Sequence[str]) -> list[Ids]:
