@@ -34,7 +34,7 @@ ARTIFACT_FILES = {MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE, MANIFEST_FILE}
 
 # Of <fcntl.h> and <linux/fs.h>.
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
-# The kernel, a container's filter or the file system (NFS, 9p, some of FUSE) does not know the flag.
+# The kernel, a container's filter or the file system (NFS, 9p, some FUSE) does not know the flag.
 CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 
 
@@ -69,9 +69,10 @@ def is_current(folder: Path, settings: str) -> bool:
 
 
 def recover(folder: Path) -> None:
-    """Tidy up after exports to `folder` that were killed, as far as this process may.
+    """Tidy up after killed exports to `folder`, as far as this process has permission.
 
-    Scratch folders go. An old artifact that had stepped aside comes back if nothing took its place.
+    Scratch folders are removed. An old artifact that was moved aside comes back if nothing took its
+    place.
     """
     folder = _real(folder)
     with contextlib.suppress(OSError), _locked(folder.parent):
@@ -79,9 +80,9 @@ def recover(folder: Path) -> None:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Refuse, before any work, to put an artifact where something would be lost, or where it cannot go.
+    """Refuse, before any work, a folder that cannot be replaced or that holds something else.
 
-    Leaves everything as it is, the missing parents of `folder` included.
+    Changes nothing: missing parents of `folder` stay missing.
     """
     if os.path.ismount(folder):
         raise CannotWrite(
@@ -158,7 +159,7 @@ def _try_scratch(folder: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold off other exports that write in `folder`, where its file system has locks.
+    """Keep other exports from writing in `folder`, where its file system has locks.
 
     What they left there is then known to come from a process that has ended. A process id would not
     show that: another container has its own ids.
@@ -195,7 +196,7 @@ def _write(folder: Path, files: Files) -> None:
             _write_durably(scratch / name, parts)
         sync_folder(scratch)
         old = _replace_folder(folder, scratch)
-        # Before the old files go: after a power cut one of the two must be there.
+        # Before the old files are removed: after a power cut one of the two must be there.
         sync_folder(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:

@@ -19,7 +19,10 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Graphs:
-    """float_model: what served_model is verified against; the same object for a float32 artifact."""
+    """The graphs of an export.
+
+    float_model: what served_model is verified against; the same object for a float32 artifact.
+    """
 
     float_model: OnnxFile
     served_model: OnnxFile

@@ -1,4 +1,4 @@
-"""A finished graph as bytes: of one file, or of two where protobuf cannot hold it in one.
+"""A finished graph as the bytes of one file, or of two where one cannot hold it.
 
 A protobuf message holds less than 2 GiB. Past that the large tensors go into a second file, in ONNX's
 external data format. The runtime finds that file beside the first one, by the name in the graph.

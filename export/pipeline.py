@@ -157,7 +157,7 @@ def _verification_ids(
 
 
 class _Progress:
-    """A bar on standard error, hidden if that is not a terminal."""
+    """A progress bar on standard error, hidden where that is not a terminal."""
 
     def __init__(self, steps: int, terminal: Terminal) -> None:
         self._terminal = terminal

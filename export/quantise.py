@@ -128,8 +128,8 @@ def quantize(
                 network, done.linears, index, layer.attention, actual, threads
             )
         actual = _run_layer(network, done.linears, index, actual, threads)
-    # Last of all: were the search to see it, it would suit long texts better and short ones, which are
-    # computed without it, worse.
+    # Last: if the search saw these scales it would suit long texts better, and short ones, which do not
+    # use them, worse.
     done.linears |= scaled
     return done
 

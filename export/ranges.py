@@ -36,10 +36,10 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the search chose for one site; error is squared error over squared output."""
+    """What a search chose for an activation; low and high: its range after the division."""
 
     alpha: float | None
-    divisor: FloatArray  # (K,), ones where there is no smoothing
+    divisor: FloatArray  # (K,), ones where alpha is None
     low: float
     high: float
     error: float

@@ -1,4 +1,4 @@
-"""What the command line asks an export for."""
+"""The options of an export, as a value."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from export.verify import Thresholds
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the command line asks for; see `python -m export --help`."""
+    """The options of one export; see `python -m export --help`."""
 
     source: str
     out: Path | None = None

@@ -40,7 +40,7 @@ class LongAttention:
 class Layer:
     """One layer of a network, as the quantiser sees it.
 
-    sites: in the order in which a text meets them. by_text: its activations have a few rows a text
+    sites: in the order of computation. by_text: its activations have a few rows a text
     instead of one a token. attention: None where it is always computed in float32.
     """
 
@@ -61,7 +61,7 @@ class Network(Protocol):
 
     @property
     def layers(self) -> Sequence[Layer]:
-        """The layers, in the order in which a text meets them."""
+        """The layers, in the order of computation."""
 
     def float_linears(self) -> dict[str, FloatLinear]:
         """Return every linear layer of every layer, as the checkpoint has it."""

@@ -31,7 +31,7 @@ TOLERANCE = 1e-3
 def served_form(
     traced: onnx.ModelProto, settings: SentenceSettings, probes: Sequence[Probe], threads: int
 ) -> tuple[onnx.ModelProto, int]:
-    """`traced`, rewritten, and its D: without the mask if that changes nothing, else with it."""
+    """Return the rewritten graph and its D: without the mask if that changes nothing, else with it."""
     nodes, constants = _with_contract(traced, settings)
     for candidate in (without_mask(nodes, constants), nodes):
         model = filled(traced, candidate, constants)
@@ -45,14 +45,14 @@ def served_form(
 def _with_contract(
     traced: onnx.ModelProto, settings: SentenceSettings
 ) -> tuple[list[onnx.NodeProto], Constants]:
-    """The traced nodes with the other inputs made from input_ids, and with pooling and norm."""
-    filled = {value.name for value in traced.graph.input} - {INPUT_IDS}
-    if unknown := filled - FILLED_INPUTS.keys():
+    """Return the traced nodes with the other inputs made from input_ids, and with pooling and norm."""
+    others = {value.name for value in traced.graph.input} - {INPUT_IDS}
+    if unknown := others - FILLED_INPUTS.keys():
         names = ", ".join(sorted(unknown))
         raise UnsupportedModel("the network asks for {names} besides token ids", names=names)
     constants: Constants = {tensor.name: tensor for tensor in traced.graph.initializer}
     nodes = [helper.make_node("Shape", [INPUT_IDS], ["input_shape"])]
-    for name in sorted(filled):
+    for name in sorted(others):
         value = helper.make_tensor("value", TensorProto.INT64, [1], [FILLED_INPUTS[name]])
         nodes.append(helper.make_node("ConstantOfShape", ["input_shape"], [name], value=value))
     for node in traced.graph.node:
@@ -80,7 +80,7 @@ def _pooling(settings: SentenceSettings, constants: Constants) -> list[onnx.Node
 
 
 def _pool(states: FloatArray, settings: SentenceSettings) -> FloatArray:
-    """The same in numpy: float32 (B, T, D) -> (B, D)."""
+    """Pool in numpy as `_pooling` does in the graph: float32 (B, T, D) -> (B, D)."""
     if settings.pooling == "cls":
         vectors = states[:, 0]
     else:

@@ -8,7 +8,6 @@ quantize_static 0.9865 / 0.976, with smoothing 0.9983 / 0.988; this 0.9990 / 0.9
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.errors import UnsupportedModel
 from export.optimum.nodes import Constants, filled, store
-from export.ranges import Rows, fake_quantize, quantize_columns, smoothing_divisor
+from export.ranges import Choice, Rows, fake_quantize, quantize_columns, smoothing_divisor
 from export.source.tensors import FloatArray
 from server.inference.encoder import INPUT_IDS
 from server.inference.runtime import open_session
@@ -56,7 +55,7 @@ def find_sites(model: onnx.ModelProto) -> Sites:
 def calibrate(
     model: onnx.ModelProto, sites: Sites, token_ids: Sequence[Int64Array], threads: int
 ) -> dict[str, Rows]:
-    """What the float graph's activations look like: one text at a time, a few rows of it kept."""
+    """Return a few rows and the range of each activation; runs the float graph a text at a time."""
     graph, n_outputs = model.graph, len(model.graph.output)
     graph.output.extend(onnx.ValueInfoProto(name=name) for name in sites)
     session = open_session(model.SerializeToString(), threads)
@@ -79,25 +78,14 @@ def calibrate(
     return {name: Rows(np.concatenate(sampled[name]), low[name], high[name]) for name in sites}
 
 
-@dataclass(frozen=True, slots=True)
-class _Smoothing:
-    """divisor: float32 (K,); low, high: range of the activation after the division."""
-
-    alpha: float | None
-    divisor: FloatArray
-    low: float
-    high: float
-    error: float
-
-
 def quantized(
     model: onnx.ModelProto, sites: Sites, rows: Mapping[str, Rows], *, limit: int
 ) -> onnx.ModelProto:
-    """The model with int8 weights and word embeddings; a second one, `model` stays as it is."""
+    """Return a second model with int8 weights and word embeddings; `model` does not change."""
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     constants = dict(weights)
     biases = _find_biases(model, weights)
-    smoothed: dict[str, _Smoothing] = {}
+    smoothed: dict[str, Choice] = {}
     corrected: dict[str, str] = {}
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
@@ -122,8 +110,8 @@ def quantized(
     return filled(onnx.ModelProto(), nodes, constants)
 
 
-def _search(rows: Rows, weight: FloatArray, limit: int) -> _Smoothing:
-    """The alpha with the least error of the product on the sampled rows."""
+def _search(rows: Rows, weight: FloatArray, limit: int) -> Choice:
+    """Return the choice with the least error of the product on the sampled rows."""
     exact = rows.sampled @ weight
     choices = []
     for alpha in ALPHAS:
@@ -135,23 +123,22 @@ def _search(rows: Rows, weight: FloatArray, limit: int) -> _Smoothing:
         levels, scale = quantize_columns(weight * divisor[:, None], limit)
         found = fake_quantize(rows.sampled / divisor, low, high) @ (levels * scale)
         error = float(np.square(found - exact).sum())
-        choices.append(_Smoothing(alpha, divisor, low, high, error))
+        choices.append(Choice(alpha, divisor, low, high, error))
     return min(choices, key=lambda choice: choice.error)
 
 
 def _quantize_activation(
-    site: str, smoothing: _Smoothing, constants: Constants
+    site: str, smoothing: Choice, constants: Constants
 ) -> list[onnx.NodeProto]:
-    """`site` -> `site`.dequantized, through uint8."""
+    """Return nodes from `site` through uint8 to `site`.dequantized."""
     nodes, read = [], site
     if smoothing.alpha is not None:
         factor = store(constants, f"{site}.smoothing", 1 / smoothing.divisor)
         read = f"{site}.smoothed"
         nodes.append(helper.make_node("Mul", [site, factor], [read]))
-    step = np.float32((smoothing.high - smoothing.low) / 255) or np.float32(1)
-    zero = np.uint8(np.clip(round(-smoothing.low / float(step)), 0, 255))
-    scale = store(constants, f"{site}.scale", step)
-    zero_point = store(constants, f"{site}.zero_point", zero)
+    quantizer = smoothing.quantizer
+    scale = store(constants, f"{site}.scale", np.float32(quantizer.scale))
+    zero_point = store(constants, f"{site}.zero_point", np.uint8(quantizer.zero_point))
     quantized, output = f"{site}.quantized", f"{site}.dequantized"
     return [
         *nodes,
@@ -161,7 +148,7 @@ def _quantize_activation(
 
 
 def _find_biases(model: onnx.ModelProto, weights: Mapping[str, onnx.TensorProto]) -> dict[str, str]:
-    """What matrix products are followed by: the product's name -> the constant added to it."""
+    """Return, for each matrix product with a bias, its name -> the constant added to it."""
     products = {node.output[0] for node in model.graph.node if node.op_type == "MatMul"}
     biases = {}
     for node in model.graph.node:
@@ -176,8 +163,8 @@ def _first_in(names: Iterable[str], mapping: Mapping[str, str]) -> str:
     return next((name for name in names if name in mapping), "")
 
 
-def _drift(rows: Rows, matrix: FloatArray, smoothing: _Smoothing, limit: int) -> FloatArray:
-    """float32 (N,): how far the quantised product is off, on average over the sampled rows."""
+def _drift(rows: Rows, matrix: FloatArray, smoothing: Choice, limit: int) -> FloatArray:
+    """Return the mean error of the quantised product over the sampled rows, float32 (N,)."""
     divided = rows.sampled / smoothing.divisor
     levels, scale = quantize_columns(matrix * smoothing.divisor[:, None], limit)
     found = fake_quantize(divided, smoothing.low, smoothing.high).mean(axis=0) @ (levels * scale)
@@ -187,11 +174,11 @@ def _drift(rows: Rows, matrix: FloatArray, smoothing: _Smoothing, limit: int) ->
 def _quantize_product(
     node: onnx.NodeProto,
     matrix: FloatArray,
-    smoothing: _Smoothing,
+    smoothing: Choice,
     limit: int,
     constants: Constants,
 ) -> list[onnx.NodeProto]:
-    """The product with an int8 matrix; named by its output, as a shared one is divided twice."""
+    """Return the product with an int8 matrix, named by its output: a shared one is divided twice."""
     site, name, output = node.input[0], f"{node.output[0]}.weight", node.output[0]
     levels, scale = quantize_columns(matrix * smoothing.divisor[:, None], limit)
     inputs = [
@@ -208,7 +195,7 @@ def _quantize_product(
 def _quantize_table(
     node: onnx.NodeProto, table: FloatArray, constants: Constants
 ) -> list[onnx.NodeProto]:
-    """The word embeddings in int8 with a scale per row, of which only the used rows are widened."""
+    """Return word embeddings in int8 with a scale per row; only the rows that are read are widened."""
     output = node.output[0]
     levels = np.empty(table.shape, np.int8)
     scale = np.empty((len(table), 1), np.float32)

@@ -22,15 +22,15 @@ COMPUTES: dict[str, Callable[..., Number]] = {
     "Not": operator.not_,
     "Where": lambda condition, yes, no: yes if condition else no,
 }
-# Adding the one or multiplying by the other leaves a tensor as it is.
+# Adding 0 to a tensor or multiplying it by 1 does not change it.
 NEUTRAL = {"Add": 0, "Mul": 1}
 
 
 def without_mask(nodes: Sequence[onnx.NodeProto], constants: Constants) -> list[onnx.NodeProto]:
-    """The nodes less those that do nothing when every number of the mask is one.
+    """Return the nodes without those that do nothing when every number of the mask is one.
 
     `known` holds the tensors of which every element is the same known number, whatever the shape.
-    subtle: a mask may also widen what it is added to, by its shape; that is not looked at here.
+    subtle: a mask may also widen what it is added to, by its shape; that is not checked here.
     The caller compares results on several shapes and keeps the mask if they differ.
     """
     known = {
@@ -58,7 +58,7 @@ def without_mask(nodes: Sequence[onnx.NodeProto], constants: Constants) -> list[
 
 
 def _uniform_value(node: onnx.NodeProto, known: Mapping[str, Number]) -> Number | None:
-    """The number that every element of the node's output is, if that can be told."""
+    """Return the number that every element of the node's output is, if that is known."""
     inputs = [known.get(name) for name in node.input]
     if node.op_type == "ConstantOfShape":
         values = [numpy_helper.to_array(each.t) for each in node.attribute if each.name == "value"]
@@ -66,7 +66,7 @@ def _uniform_value(node: onnx.NodeProto, known: Mapping[str, Number]) -> Number 
     if node.op_type in MOVES:
         return inputs[0]
     if node.op_type == "Cast":
-        # Nought and one are themselves in every type.
+        # 0 and 1 are the same in every type.
         return inputs[0] if inputs[0] in (0, 1) else None
     if node.op_type in COMPUTES and None not in inputs:
         return COMPUTES[node.op_type](*inputs)
@@ -74,7 +74,7 @@ def _uniform_value(node: onnx.NodeProto, known: Mapping[str, Number]) -> Number 
 
 
 def _same_as(node: onnx.NodeProto, known: Mapping[str, Number]) -> str | None:
-    """The input that the node's output equals, if there is one."""
+    """Return the input that the node's output equals, if there is one."""
     names: list[str] = list(node.input)
     if OUTPUT in node.output:
         return None

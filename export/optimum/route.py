@@ -25,9 +25,10 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class OptimumGraphs:
-    """float_model: the float32 reference; served_model: the same object where that was asked for.
+    """The two graphs of a traced network.
 
-    hidden: D, the width of a vector.
+    float_model: the float32 reference. served_model: the same object for a float32 artifact. hidden: D,
+    the width of a vector.
     """
 
     float_model: onnx.ModelProto
@@ -46,7 +47,7 @@ def build_with_optimum(
     allow_pickle: bool = False,
     progress: Progress = lambda _: None,
 ) -> OptimumGraphs:
-    """Both graphs of the checkpoint in `source`; raises an ExportError if that cannot be done.
+    """Return both graphs of the checkpoint in `source`; raises an ExportError if that cannot be done.
 
     token_ids: one int64 (T,) array per calibration text. precision: "int8" or "fp32".
     """

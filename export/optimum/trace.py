@@ -29,7 +29,7 @@ PROBES = ((1, 3), (2, 16), (3, 7), (1, 29))
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """ids: int64 (B, T); states: float32 (B, T, D), the network's last hidden states for them."""
+    """Token ids, int64 (B, T), and the network's last hidden states for them, float32 (B, T, D)."""
 
     ids: Int64Array
     states: FloatArray
@@ -42,10 +42,10 @@ def trace(
     threads: int,
     allow_pickle: bool,
 ) -> tuple[onnx.ModelProto, list[Probe]]:
-    """Optimum's graph of the network in `source`, and what torch computes with that network."""
+    """Return optimum's graph of the network in `source`, and what torch computes with that network."""
     quiet_libraries(scratch / "home")
     with warnings.catch_warnings():
-        # torch and transformers warn of their own future, and of every number in a trace.
+        # torch and transformers warn of coming changes, and of every number in a trace.
         warnings.simplefilter("ignore")
         try:
             import torch
@@ -72,13 +72,13 @@ def trace(
         except ExportError:
             raise
         except Exception as error:
-            # Whatever torch or optimum raises, it is about a network they cannot run or trace.
+            # Any error of torch or optimum here means a network that they cannot run or trace.
             raise _unsupported(source, error) from None
     return onnx.load(scratch / "model.onnx"), probes
 
 
 def _load(auto_model: Any, source: Path, dtype: Any, *, allow_pickle: bool) -> Any:
-    """The network in float32; never with code from the folder, and with all of its weights."""
+    """Return the network in float32; never with code from the folder, and with all of its weights."""
     try:
         network, report = auto_model.from_pretrained(
             source,
@@ -92,7 +92,7 @@ def _load(auto_model: Any, source: Path, dtype: Any, *, allow_pickle: bool) -> A
     except Exception as error:
         # transformers raises OSError, ValueError, KeyError, RuntimeError and more for a folder.
         raise _unsupported(source, error) from None
-    # transformers makes weights up where a file has none; the pooler's are not used.
+    # transformers invents weights that a file lacks; the pooler's are not used.
     missing = [name for name in report["missing_keys"] if not name.startswith("pooler.")]
     if missing:
         names = ", ".join(sorted(missing)[:3])
@@ -120,7 +120,7 @@ def _unsupported(source: Path, error: Exception) -> UnsupportedModel:
 
 
 def _probe_ids(token_ids: Sequence[Int64Array]) -> Iterator[Int64Array]:
-    """Int64 (B, T) of each of PROBES, from the calibration texts where they are long enough."""
+    """Yield int64 (B, T) for each of PROBES, from the calibration texts where they are long enough."""
     if not any(len(ids) >= PROBES[0][1] for ids in token_ids):
         raise BadTexts(
             "no calibration text has {n_tokens} tokens",

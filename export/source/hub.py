@@ -29,7 +29,7 @@ SETTINGS = (
 # Of these, what a folder named in modules.json may hold.
 MODULE_SETTINGS = (CONFIG, "sentence_bert_config.json", "tokenizer_config.json")
 # Where a download collects its files, in a folder per commit: deep enough that no reader of the
-# model's folder takes them for its settings.
+# model's folder reads them as its settings.
 STAGING = ".download"
 Progress = Callable[[str], None]
 
@@ -46,7 +46,7 @@ def fetch(
     """Download `model_id` into `folder`; returns the folder and the commit that `revision` names.
 
     endpoint: the hub's address; without it HF_ENDPOINT's, else the public hub's. HF_TOKEN is sent
-    where it is set. Files that `folder` has already are compared with the hub's and not downloaded.
+    where it is set. Files that `folder` already has are compared with the hub's and not downloaded.
     """
     quiet_libraries(folder / STAGING / "home")
     try:
@@ -69,7 +69,7 @@ def fetch(
 
 
 class _Transfer:
-    """Brings the files of one commit to a folder; methods return names, in an order to keep."""
+    """Brings the files of one commit to a folder; methods return names in the order of moving."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class _Transfer:
         self._brought: dict[str, Path] = {}
 
     def weights_to_read(self, *, allow_pickle: bool) -> str:
-        """The file that leads to the weights; raises if there are none that may be read."""
+        """Return the file that holds or lists the weights; raises if none may be read."""
         model_id, offered = self._hub.model_id, self._offered
         if CONFIG not in offered:
             raise NoSuchModel(
@@ -110,6 +110,7 @@ class _Transfer:
         raise NoSuchModel("{model_id} has no {weights}", model_id=model_id, weights=SINGLE)
 
     def settings(self) -> list[str]:
+        """Bring the files with settings, those of modules included; returns their names."""
         names = [name for name in SETTINGS if name in self._offered]
         paths = {name: self._bring(name) for name in names}
         if MODULES in paths:
@@ -125,7 +126,7 @@ class _Transfer:
         return names
 
     def weights(self, lead: str) -> list[str]:
-        """`lead` and the shards it may name; `lead` is last."""
+        """Bring `lead` and the shards that it may name; returns their names, `lead` last."""
         names = [lead]
         if lead == SHARD_INDEX:
             names = [*_shards(self._bring(lead)), lead]
@@ -213,6 +214,6 @@ def _shards(path: Path) -> list[str]:
 
 
 def _is_inside(name: str) -> bool:
-    """Names come from the hub; one that would leave the folder is not followed."""
+    """Return whether a name, which comes from the hub, stays inside the folder."""
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts and "\\" not in name

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from export.errors import DownloadFailed, NoSuchModel
 from server.messages.message import Message
 
-# How often a connection that breaks inside a file is taken up again before the user has to.
+# Attempts at one file whose connection breaks, before the user has to run the export again.
 TRIES = 3
 TIMEOUT_S = 10
 # Read by huggingface_hub when it is imported. Neither hf_transfer nor xet can resume a file, and
@@ -28,7 +28,7 @@ QUIET_ENVIRONMENT = {
 
 
 def by_hand(template: str, **fields: object) -> DownloadFailed:
-    """What went wrong with a download, and the way that needs no network."""
+    """Return an error that says what went wrong with a download, and the way without a network."""
     return DownloadFailed(
         "{why}; or copy the model's folder by hand from a machine with a network and export that"
         " folder",
@@ -41,7 +41,7 @@ class RemoteFile:
     """A file that the hub lists.
 
     size: bytes, None if not listed. digest: sha256 of the content, or git's sha1 of it as a blob,
-    or empty if the hub tells neither.
+    or empty if the hub lists neither.
     """
 
     name: str
@@ -49,7 +49,7 @@ class RemoteFile:
     digest: str
 
     def is_at(self, path: Path) -> bool:
-        """Whether the file at `path` is this one, as far as the hub lets us know."""
+        """Return whether the file at `path` is this one, as far as the hub's list shows."""
         size = path.stat().st_size
         if self.size is not None and size != self.size:
             return False
@@ -85,12 +85,12 @@ class Hub:
 
     @property
     def shown(self) -> str:
-        """The endpoint without a user name and password that may be in it."""
+        """The endpoint without the user name and password that may be in it."""
         parts = urlsplit(self.endpoint)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
     def files(self, revision: str) -> tuple[str, dict[str, RemoteFile]]:
-        """The commit that `revision` names, and its files by name."""
+        """Return the commit that `revision` names, and its files by name."""
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -122,7 +122,7 @@ class Hub:
         return str(info.sha), files
 
     def examine(self, file: RemoteFile, commit: str) -> RemoteFile:
-        """The same file with its digest, which not every mirror lists."""
+        """Return the same file with its digest, which not every mirror lists."""
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
         url = hf_hub_url(self.model_id, file.name, revision=commit, endpoint=self.endpoint)
@@ -130,7 +130,7 @@ class Hub:
         return replace(file, size=found.size, digest=found.etag or "")
 
     def download(self, file: RemoteFile, commit: str, staging: Path) -> Path:
-        """The downloaded and checked file; what an earlier call left unfinished is resumed."""
+        """Download a file, check it and return its path; resumes what an earlier call left unfinished."""
         from huggingface_hub import hf_hub_download
         from requests.exceptions import ChunkedEncodingError
 
@@ -150,7 +150,7 @@ class Hub:
                 if attempt == TRIES - 1:
                     raise
         if not file.is_at(Path(path)):
-            # Kept, it would be taken for finished, or be continued, by the next call.
+            # The next call would take it for finished, or continue it.
             Path(path).unlink()
             raise by_hand(
                 "{name} of {model_id} is not the file that {shown} lists: size or checksum differ;"

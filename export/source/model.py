@@ -1,4 +1,4 @@
-"""Finds the model that an export is asked for, and reads what any architecture has."""
+"""Finds the model that an export is asked for, and reads what an export needs of it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from server.inference.manifest import TextRules
 
 @dataclass(frozen=True, slots=True)
 class SourceModel:
-    """A model as it was read; `network` is None where no family writes it and optimum traces it.
+    """A model that has been read; `network` is None where optimum traces it.
 
     family, recipe: as the manifest states them.
     """
@@ -35,7 +35,7 @@ class SourceModel:
 
     @property
     def dimension(self) -> int | None:
-        """D, where it is known without running the network."""
+        """The width of a vector, where it is known without running the network."""
         return None if self.network is None else self.network.dimension
 
     def text_rules(self, settings: Settings) -> TextRules:

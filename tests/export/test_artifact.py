@@ -166,7 +166,7 @@ for at in itertools.count():
 
 @pytest.fixture
 def versions(manifest: Manifest, tmp_path: Path) -> tuple[Path, Path, Path]:
-    """The new artifact, the place for it with an old one in it, and that old one again."""
+    """A new artifact, the place for it with an old one in it, and a copy of that old one."""
     new, target, old = tmp_path / "new", tmp_path / "place" / "onnx-int8", tmp_path / "old"
     write_artifact(new, GRAPH, TOKENIZER, msgspec.structs.replace(manifest, fingerprint="1" * 32))
     write_artifact(old, GRAPH, TOKENIZER, manifest)
@@ -195,7 +195,7 @@ def test_process_killed_at_any_step_leaves_one_whole_artifact(
 
 
 def traced(strace_options: list[str], versions: tuple[Path, Path, Path]) -> int:
-    """The exit code of writing under strace, which tampers with system calls."""
+    """Write under strace, which tampers with system calls; returns the exit code."""
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed")
@@ -260,7 +260,7 @@ def test_failed_exchange_leaves_the_old_artifact(
 
 
 def leave(parent: Path, *rests: str) -> None:
-    """Folders with a file in them that says which one it is."""
+    """Make folders, each with a file that holds the folder's name."""
     for rest in rests:
         (parent / rest).mkdir()
         (parent / rest / MODEL_FILE).write_text(rest)

@@ -40,7 +40,7 @@ def scales_of(projected: tuple[Array, Array, Array]) -> Scales:
 def in_int8(
     projected: tuple[Array, Array, Array], heads: int, scales: Scales | None = None
 ) -> Array:
-    """scales: those that the largest numbers ask for, unless given."""
+    """Compute the context by the graph; scales: from the largest numbers, unless given."""
     width = projected[0].shape[2] // heads
     writer = GraphWriter()
     names = [
@@ -129,7 +129,7 @@ def quantized_toy(checkpoint: Checkpoint, weight_bits: int = 8) -> Quantized:
 
 
 def scaled(quantized: Quantized) -> set[str]:
-    """The layers whose output is read as 8-bit numbers."""
+    """Return the layers whose output is read as 8-bit numbers."""
     return {
         name
         for name, linear in quantized.linears.items()
@@ -156,7 +156,7 @@ def test_no_layer_has_it_with_7_bit_weights_or_short_or_huge_texts(tmp_path: Pat
 
 
 def both(checkpoint: Checkpoint) -> tuple[SessionEncoder, SessionEncoder]:
-    """The int8 encoder, and the one of the same numbers that computes all attention in float32."""
+    """Return the int8 encoder, and one of the same numbers that computes all attention in float32."""
     linears = quantized_toy(checkpoint).linears
     plain = {
         name: replace(linear, output_scale=None) if isinstance(linear, Int8Linear) else linear

@@ -137,7 +137,7 @@ def written(checkpoint: Checkpoint, precision: str) -> onnx.ModelProto:
 
 
 def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and the graphs inside it."""
+    """Yield a graph and the graphs inside it."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
@@ -221,7 +221,7 @@ def test_int8_graph_keeps_no_float_matrix(graph: onnx.ModelProto) -> None:
 
 
 def rows_of_every_node(model: onnx.ModelProto, texts: list[Ids], folder: Path) -> dict[str, int]:
-    """Run a graph as written; how many rows (vectors) each node that ran gave out."""
+    """Run a graph as written; returns how many rows (vectors) each node that ran produced."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_profiling = True

@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def change_json(path: Path, **values: Any) -> None:
-    """Set keys of a JSON file; the value `...` takes a key away."""
+    """Set keys of a JSON file; the value `...` removes a key."""
     content = json.loads(path.read_text(encoding="utf-8"))
     content |= values
     write_json(path, {key: value for key, value in content.items() if value is not ...})
@@ -49,7 +49,7 @@ def change_tensors(folder: Path, change: Callable[[dict[str, Any]], Any]) -> Non
 
 
 def refusal(folder: Path, kind: type[ExportError], *parts: str) -> ExportError:
-    """The error of reading `folder`: exactly of this kind, with these parts, in both languages."""
+    """Expect an error of exactly this kind, with these parts, in both languages; returns it."""
     with pytest.raises(ExportError) as caught:
         read_checkpoint(folder)
     error = caught.value
@@ -302,7 +302,7 @@ def test_length_limit_comes_from_the_sentence_settings_then_from_the_tokenizer(
     assert read_checkpoint(folder).settings.max_tokens == 50
     change_json(sentence, max_seq_length=None)
     assert read_checkpoint(folder).settings.max_tokens == 40
-    # transformers writes this number where nobody set one.
+    # transformers writes this number where none was set.
     change_json(tokenizer, model_max_length=1000000000000000019884624838656)
     assert read_checkpoint(folder).settings.max_tokens == 64
     change_json(tokenizer, model_max_length=None)

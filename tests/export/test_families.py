@@ -63,7 +63,7 @@ class BagShape:
 
 
 class Bag:
-    """mean over tokens of relu(dense(word)), with unit norm if the settings say so."""
+    """A network: the mean over tokens of relu(dense(word)), with unit norm if the settings say so."""
 
     def __init__(self, shape: BagShape, settings: SentenceSettings, tensors: Tensors) -> None:
         self._shape = shape
@@ -140,7 +140,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def write_bag(folder: Path, *, pooling: str = "mean", normalize: bool = True) -> Path:
-    """A random one, with the tokenizer and the module files of the toy BERT."""
+    """Write a random one, with the tokenizer and the module files of the toy BERT."""
     write_toy_checkpoint(folder, pooling=pooling, normalize=normalize, positions=64)
     config = {
         "architectures": ["BagModel"],
@@ -161,7 +161,7 @@ def write_bag(folder: Path, *, pooling: str = "mean", normalize: bool = True) ->
 
 
 def reference(folder: Path, texts: list[Ids], *, normalize: bool) -> npt.NDArray[np.float64]:
-    """The same in numpy and float64, read by itself: float64 (B, D)."""
+    """Compute the vectors in numpy, from the files alone: float64 (B, D)."""
     stored: Mapping[str, Any] = load_file(folder / "model.safetensors")
     words, weight, bias = (
         stored[f"bag.{name}"].astype(np.float64)

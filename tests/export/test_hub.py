@@ -1,4 +1,4 @@
-"""Downloads from a stand-in hub on this machine: what comes, what never comes, and what is said."""
+"""Downloads from a stand-in hub on this machine: what is fetched, what is refused, and how."""
 
 import errno
 import hashlib

@@ -94,14 +94,14 @@ CASES = [
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Other people's warnings about their own future are not ours to fix."""
+    """Warnings of other packages about their coming changes are not ours to fix."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def write_checkpoint(case: Case, folder: Path) -> Path:
-    """A seeded random network with a tokenizer of numbered words and the module files."""
+    """Write a seeded random network with a tokenizer of numbered words and the module files."""
     with quietly():
         import torch
         from tokenizers import Tokenizer as RustTokenizer
@@ -162,7 +162,7 @@ def write_modules(case: Case, folder: Path) -> None:
 
 
 def texts(n_texts: int, seed: int) -> list[str]:
-    """Random words, of all lengths up to beyond the maximum."""
+    """Return texts of random words, of all lengths and beyond the maximum."""
     random = np.random.default_rng(seed)
     lengths = random.integers(1, MAX_TOKENS + 5, n_texts)
     return [" ".join(f"w{word}" for word in random.integers(0, N_WORDS, n)) for n in lengths]
@@ -204,7 +204,7 @@ def check_contract(model: onnx.ModelProto) -> None:
 
 
 def check_batches(model: onnx.ModelProto, ids: Sequence[npt.NDArray[np.int64]]) -> None:
-    """A text's vector is the same alone, in a batch, and in another place of the batch."""
+    """Check that a text's vector is the same alone, in a batch, and in another place of the batch."""
     session = open_session(model.SerializeToString(), 1)
     batch = np.stack([one[:9] for one in ids if len(one) >= 9][:6])
     together = session.run([OUTPUT], {INPUT_IDS: batch})[0]
@@ -311,7 +311,7 @@ def small_graph(operator: str = "Identity") -> onnx.ModelProto:
 
 
 def built(graphs: OptimumGraphs, monkeypatch: pytest.MonkeyPatch, folder: Path) -> building.Graphs:
-    """What an export makes of `graphs`, with nothing traced."""
+    """Build an export from `graphs`, with nothing traced."""
     monkeypatch.setattr(route, "build_with_optimum", lambda *_, **__: graphs)
     settings = Settings(str(folder), via="optimum")
     source = read_model(write_toy_checkpoint(folder / "toy"), "toy", "local", settings)

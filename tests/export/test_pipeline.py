@@ -53,14 +53,14 @@ def artifact_files(folder: Path) -> dict[str, bytes]:
 
 
 def in_toy(settings: Settings) -> set[str]:
-    """What lies in the checkpoint's folder, hidden files too."""
+    """Return the names in the checkpoint's folder, hidden files too."""
     return {path.name for path in Path(settings.source).iterdir()}
 
 
 # --- what an export makes -------------------------------------------------------------------------
 
 
-def test_artifact_lies_in_the_checkpoint_folder_unless_told_otherwise(
+def test_artifact_is_in_the_checkpoint_folder_unless_another_is_given(
     settings: Settings, tmp_path: Path
 ) -> None:
     assert export(settings) == tmp_path / "toy" / "onnx-int8"
@@ -231,8 +231,8 @@ def test_second_run_says_that_nothing_changed_and_writes_nothing(
     assert {path: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]} == before
 
 
-def exported_anew(settings: Settings, folder: Path) -> bool:
-    """Whether an export to `folder` writes it; the artifact there is left as it then is."""
+def exported_again(settings: Settings, folder: Path) -> bool:
+    """Export to `folder`; returns whether it was written."""
     before = (folder / "manifest.json").stat().st_ino if (folder / "manifest.json").exists() else 0
     export(change(settings, out=folder))
     return (folder / "manifest.json").stat().st_ino != before
@@ -252,43 +252,43 @@ def exported_anew(settings: Settings, folder: Path) -> bool:
     ],
     ids=lambda values: next(iter(values)),
 )
-def test_changed_setting_exports_anew(
+def test_changed_setting_exports_again(
     values: dict[str, Any], settings: Settings, tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"
-    assert exported_anew(settings, folder)
-    assert not exported_anew(settings, folder)
-    assert exported_anew(change(settings, **values), folder)
+    assert exported_again(settings, folder)
+    assert not exported_again(settings, folder)
+    assert exported_again(change(settings, **values), folder)
 
 
 @pytest.mark.parametrize("name", ["calibration", "verify_texts"])
-def test_changed_texts_export_anew_even_under_the_same_name(
+def test_changed_texts_export_again_even_under_the_same_name(
     name: str, settings: Settings, tmp_path: Path
 ) -> None:
     folder = tmp_path / "out"
     settings = change(settings, precision="fp32")
-    assert exported_anew(settings, folder)
+    assert exported_again(settings, folder)
     path: Path = getattr(settings, name)
     path.write_text(path.read_text(encoding="utf-8") + "新的一行\n", encoding="utf-8")
-    assert exported_anew(settings, folder)
+    assert exported_again(settings, folder)
     copy = path.rename(tmp_path / "moved.txt")
-    assert not exported_anew(change(settings, **{name: copy}), folder)
+    assert not exported_again(change(settings, **{name: copy}), folder)
 
 
-def test_changed_checkpoint_exports_anew(settings: Settings, tmp_path: Path) -> None:
+def test_changed_checkpoint_exports_again(settings: Settings, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     settings = change(settings, precision="fp32")
-    assert exported_anew(settings, folder)
+    assert exported_again(settings, folder)
     write_toy_checkpoint(tmp_path / "toy", lower_case=False)
-    assert exported_anew(settings, folder)
+    assert exported_again(settings, folder)
     write_toy_checkpoint(tmp_path / "toy", lower_case=False, seed=1)
-    assert exported_anew(settings, folder)
-    assert not exported_anew(settings, folder)
+    assert exported_again(settings, folder)
+    assert not exported_again(settings, folder)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "manifest.json"])
 @pytest.mark.parametrize("damage", [None, b"damaged"], ids=["gone", "damaged"])
-def test_damaged_artifact_is_exported_anew(
+def test_damaged_artifact_is_exported_again(
     name: str, damage: bytes | None, settings: Settings
 ) -> None:
     settings = change(settings, precision="fp32")
@@ -384,7 +384,7 @@ def test_failure_says_why_in_both_languages_and_leaves_nothing(
 
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test with this fails where an export comes as far as calibration."""
+    """Makes a test fail if an export gets as far as calibration."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("the work has begun")
@@ -404,7 +404,7 @@ def test_size_that_the_model_does_not_have_is_refused_before_any_work(
 @pytest.mark.usefixtures("no_work")
 def test_impossible_size_is_refused_before_a_download(settings: Settings) -> None:
     with pytest.raises(UnsupportedModel, match="--matryoshka 0"):
-        export(change(settings, source="nobody/nothing", matryoshka=(0,)))
+        export(change(settings, source="no-one/nothing", matryoshka=(0,)))
 
 
 @pytest.mark.usefixtures("no_work")

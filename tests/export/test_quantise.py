@@ -146,7 +146,7 @@ def test_mean_output_of_each_linear_layer_is_that_of_the_float_model(
 def outputs(
     checkpoint: Checkpoint, linears: Linears, names: list[str], texts: list[Ids], *, int8: bool
 ) -> dict[str, Any]:
-    """What the tensors `names` of the first layer hold, the rows of all texts together."""
+    """Return the tensors `names` of the first layer, with the rows of all texts together."""
     embedded, output = checkpoint.network().embeddings(int8=int8)
     session = open_session(embedded.SerializeToString(), 1)
     hidden = [session.run([output], {INPUT_IDS: ids[None]})[0] for ids in texts]

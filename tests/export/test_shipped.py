@@ -143,7 +143,7 @@ def test_words_in_capitals_have_vectors_of_their_own(model: Model) -> None:
 
 @pytest.fixture(scope="module")
 def sentence_pairs(shared_data: Path) -> tuple[list[str], list[str], list[float]]:
-    """First sentences, second sentences, and how people judged each pair."""
+    """Return first sentences, second sentences, and how people judged each pair."""
     with (shared_data / "stsb_zh_test.tsv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     rows = [row for row in rows if row[2].replace(".", "", 1).isdigit()]
@@ -154,7 +154,7 @@ def sentence_pairs(shared_data: Path) -> tuple[list[str], list[str], list[float]
 def spearman(
     encoder: Encoder, tokenizer: Tokenizer, pairs: tuple[list[str], list[str], list[float]]
 ) -> float:
-    """Rank correlation x 100 of cosines and judgements."""
+    """Return the rank correlation x 100 of cosines and judgements."""
     first, second, scores = pairs
     vectors = [
         np.concatenate([encoder.encode([ids]) for ids in tokenizer.encode(side).ids])
@@ -165,7 +165,7 @@ def spearman(
 
 
 def ranks(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Place of each value in order; equal values share the mean of their places."""
+    """Return the place of each value in order; equal values share the mean of their places."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts - 1) / 2)[inverse], dtype=np.float64)

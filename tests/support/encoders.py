@@ -40,7 +40,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def toy_network(folder: Path, **options: Any) -> Checkpoint:
-    """A toy checkpoint, written and read."""
+    """Write a toy checkpoint and return it as read."""
     return read_checkpoint(write_toy_checkpoint(folder / "network", **options))
 
 
@@ -64,13 +64,13 @@ def token_ids(checkpoint: Checkpoint, texts: Sequence[str]) -> list[Ids]:
 
 
 def random_ids(n_texts: int, n_tokens: int, seed: int = 0) -> list[Ids]:
-    """Texts of any tokens whatever, int64 (n_tokens,) each."""
+    """Return texts of random tokens, int64 (n_tokens,) each."""
     generator = np.random.default_rng([seed, n_texts, n_tokens])
     return list(generator.integers(0, len(VOCABULARY), (n_texts, n_tokens), dtype=np.int64))
 
 
 def batches(packing: Packing, sorted_ids: Sequence[Ids]) -> Iterator[slice]:
-    """As many of the texts, sorted by length, as may be computed together, and so on to the last."""
+    """Yield slices of the texts, sorted by length: each as many as can be computed together."""
     begin = 0
     while begin < len(sorted_ids):
         end = begin + 1

@@ -14,8 +14,8 @@ only that row is computed. One query needs no keys and values of all tokens eith
 a key is that of (query @ key weights) with the token, and a weighted sum of values is the weighted
 sum of tokens, projected once. Both are exact; see `_attend_from_first_row`.
 
-The same builder writes the float reference, the int8 artifact and the one-layer graphs that calibration
-runs; `linears.py` has the kinds and names of the linear layers.
+The same writer serves the float reference, the int8 artifact and the one-layer graphs that calibration
+runs; `network.py` makes these, and `layers.py` names the linear layers.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -72,9 +72,10 @@ class BertWriter:
         self._shapes: set[str] = set()
         self._long: str | None = None
 
-    # --- the parts, in the order in which a text meets them ----------------------------------------
+    # --- the parts, in the order of computation ----------------------------------------------------
 
     def embeddings(self, *, int8: bool) -> str:
+        """Write words, positions and their layer norm, (B, T, D)."""
         graph, name = self._graph, "embeddings"
         table = self._tensors[f"{name}.word_embeddings.weight"]
         words = write_words(graph, table, f"{name}.words", int8=int8)
@@ -114,7 +115,7 @@ class BertWriter:
         yield name, self._layer_norm(total, f"{name}.output.LayerNorm")
 
     def pool(self, hidden: str) -> str:
-        """One row a text, (B, D)."""
+        """Reduce the tokens to one row a text, (B, D)."""
         graph, pooling = self._graph, self._settings.pooling
         if pooling == "cls":
             # The last layer left one row a text: (B, 1, D).
@@ -132,7 +133,7 @@ class BertWriter:
     # --- the operators they are made of -----------------------------------------------------------
 
     def _positions(self, table: str) -> str:
-        """Rows of the position table: of 0, 1, ... T - 1, or what a packed batch says."""
+        """Choose rows of the position table: 0, 1, ... T - 1, or those that a packed batch asks for."""
         graph = self._graph
         if self._packed:
             return graph.node("Gather", [table, POSITION_IDS], "embeddings.positions")
@@ -156,12 +157,12 @@ class BertWriter:
         return graph.node("Concat", parts, name, axis=1)
 
     def _fused(self, graph: GraphWriter, projected: Sequence[str], name: str) -> str:
-        """Attention in float32, written to `graph`: this one's or a subgraph's."""
+        """Write attention in float32 to `graph`, which may be a subgraph."""
         heads = self._shape.heads
         return graph.node("MultiHeadAttention", projected, name, CONTRIB, num_heads=heads)
 
     def _attend_by_length(self, projected: Sequence[str], readers: Sequence[str], name: str) -> str:
-        """In int8 where the texts are long and the layers say how."""
+        """Write attention in int8 for long texts, where the linear layers have scales for it."""
         steps = [
             linear.output_scale
             for linear in (self._linears[reader] for reader in readers)
@@ -180,7 +181,7 @@ class BertWriter:
         )
 
     def _is_long(self, tensor: str) -> str:
-        """Whether the texts of a tensor (B, T, D), or of any other of this batch, are long."""
+        """Return whether the texts of a batch are long, by any tensor (B, T, D) of it."""
         if self._long is None:
             n_tokens = self._graph.node("Shape", [tensor], "attention.n_tokens", start=1, end=2)
             least = self._graph.integers("attention.long", [LONG])
@@ -190,11 +191,11 @@ class BertWriter:
     def _attend_from_first_row(
         self, first_row: str, hidden: str, layer: BertLayer
     ) -> Generator[tuple[str, str], None, str]:
-        """What the one query row of each text gathers from all of its tokens, (B, 1, D).
+        """Write what the one query row of each text gathers from all of its tokens, (B, 1, D).
 
         A score is (query @ key weights') @ token, and the gathered values are (weights @ tokens) @ value
-        weights: so keys and values of the tokens are never computed, and the two products are of one
-        row a head and text instead of one row a token.
+        weights. So keys and values of the tokens are never computed, and the two products have one row
+        a head and text instead of one row a token.
 
         Measured (2026-11-25, AVX512-VNNI, one thread, bge-small-zh-v1.5, microseconds of one layer's
         attention; in brackets with int8 keys and values of all tokens): 1x18 70 (81), 1x128 109 (407),
@@ -217,7 +218,7 @@ class BertWriter:
         return graph.node("Concat", values, f"{name}.context", axis=2)
 
     def _by_head(self, tensor: str, site: Site, size: int, axis: int) -> list[str]:
-        """Put each head's part of a site's activation, `size` long on an axis, through its layer."""
+        """Apply each head's layer to its part of an activation, `size` long on an axis."""
         read, heads = self._linear.read(tensor, site), site.readers
         sizes = self._graph.integers(f"sizes_by_head.{size}", [size] * len(heads))
         parts = self._graph.split(read, sizes, len(heads), f"{site.name}.heads", axis)
@@ -226,7 +227,7 @@ class BertWriter:
         ]
 
     def _gather_tokens(self, sought: str, hidden: str, scale: float, name: str) -> str:
-        """The softmax-weighted sum of each text's tokens for each head: (B, heads, D) twice.
+        """Write the softmax-weighted sum of each text's tokens for each head: (B, heads, D) twice.
 
         It is attention with the heads for queries and the tokens for keys and values. Written as two
         products and a Softmax it is 0.25 % of the whole faster, but the products' last digits depend on
@@ -249,7 +250,7 @@ class BertWriter:
         return graph.node("Concat", parts, name, axis=0)
 
     def _groups(self, tensor: str, sizes: str, name: str) -> list[str]:
-        """A packed tensor (1, tokens, D) as one (texts, T, D) for every group."""
+        """Split a packed tensor (1, tokens, D) into one (texts, T, D) for every group."""
         graph, groups = self._graph, []
         for group, rows in enumerate(graph.split(tensor, sizes, GROUPS, name)):
             shape = f"group_shapes.{group}"
@@ -261,7 +262,7 @@ class BertWriter:
         return groups
 
     def _first_row(self, tensor: str) -> str:
-        """(B, 1, D)."""
+        """Take the first row of each text, (B, 1, D)."""
         graph, name = self._graph, f"{tensor}.first_row"
         if self._packed:
             rows = graph.node("Gather", [tensor, FIRST_ROWS], f"{name}.packed", axis=1)

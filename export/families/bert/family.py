@@ -1,4 +1,4 @@
-"""Which checkpoints are BERTs, and what makes a network of one."""
+"""BERT as a family: the checkpoints that it claims, and how they become a network."""
 
 from export.families.bert.network import BertNetwork
 from export.families.bert.shape import BertShape, read_shape

@@ -1,4 +1,4 @@
-"""A BERT as the exporter uses it: the float reference, the int8 artifact and the parts for calibration."""
+"""Writes the graphs of a BERT: float reference, int8 artifact, and the parts that calibration runs."""
 
 from collections.abc import Sequence
 
