@@ -9,12 +9,15 @@ import numpy as np
 import onnx
 import pytest
 
+from deploy import bundle
 from export import build, onnx_file
 from export.errors import CannotWrite
 from export.onnx_file import WEIGHTS_FILE, OnnxFile, open_graph, serialize
 from export.pipeline import export
 from export.settings import Settings
 from export.verify import Thresholds
+from server.config import Config, ModelPlaces
+from server.doctor.facts import gather
 from server.errors import BadArtifact
 from server.inference.encoder import SAME_VECTORS, Model, SessionEncoder
 from server.inference.manifest import MODEL_FILE, TOKENIZER_FILE, read_manifest
@@ -120,6 +123,13 @@ def test_artifact_of_two_files_is_served(artifact: Path, settings: Settings) -> 
     texts = toy_texts(5, seed=3)
     ids = list(model.tokenizer.encode(texts).ids)
     assert np.abs(one_by_one(model.wide, ids) - model.embed(texts)).max() < 1e-5
+
+
+def test_bundle_and_doctor_count_both_files(artifact: Path) -> None:
+    sizes = {path.name: path.stat().st_size for path in bundle.artifact_files(artifact)}
+    assert sizes.keys() == {path.name for path in artifact.iterdir()}
+    facts = gather(Config(model=ModelPlaces.of([str(artifact)])))
+    assert facts.artifacts[0].bytes == sizes[MODEL_FILE] + sizes[WEIGHTS_FILE]
 
 
 def test_damaged_or_missing_weights_are_found_at_start(artifact: Path) -> None:
