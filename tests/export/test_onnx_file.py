@@ -1,6 +1,5 @@
 """A graph too large for one file goes into two, which the server loads and checks like one."""
 
-import dataclasses
 import errno
 import os
 from pathlib import Path
@@ -15,14 +14,14 @@ from export.errors import CannotWrite
 from export.onnx_file import WEIGHTS_FILE, OnnxFile, open_graph, serialize
 from export.pipeline import export
 from export.settings import Settings
-from export.verify import Thresholds
 from server.config import Config, ModelPlaces
 from server.doctor.facts import gather
 from server.errors import BadArtifact
 from server.inference.encoder import SAME_VECTORS, Model, SessionEncoder
 from server.inference.manifest import MODEL_FILE, TOKENIZER_FILE, read_manifest
 from tests.support.encoders import one_by_one, random_ids, toy_network
-from tests.support.toys import toy_texts, write_toy_checkpoint, write_toy_texts
+from tests.support.exports import change, toy_settings
+from tests.support.toys import toy_texts
 
 # Far below the toy's weights, so that they go into a second file.
 SMALL = 10_000
@@ -97,13 +96,7 @@ def test_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(
-        source=str(write_toy_checkpoint(tmp_path / "toy")),
-        calibration=write_toy_texts(tmp_path / "calibration.txt", 40),
-        verify_texts=write_toy_texts(tmp_path / "verification.txt", 20, seed=1),
-        thresholds=Thresholds(mean=0.99, minimum=0.9),
-        precision="fp32",
-    )
+    return change(toy_settings(tmp_path), precision="fp32")
 
 
 @pytest.fixture
@@ -151,7 +144,7 @@ def test_artifact_of_two_files_is_current_and_gives_way_to_one(
     assert (artifact / "manifest.json").stat().st_mtime_ns == before
     two = read_manifest(artifact).fingerprint
     monkeypatch.setattr(build, "serialize", serialize)
-    export(dataclasses.replace(settings, force=True))
+    export(change(settings, force=True))
     assert {path.name for path in artifact.iterdir()} == {
         MODEL_FILE,
         TOKENIZER_FILE,

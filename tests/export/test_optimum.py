@@ -15,8 +15,6 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from export import build as building
-from export import pipeline
 from export.errors import (
     BadTexts,
     DisagreesWithCheckpoint,
@@ -26,20 +24,15 @@ from export.errors import (
     UnsupportedModel,
 )
 from export.families.family import OUTPUT
-from export.graph import OPSET
-from export.onnx_file import OnnxFile, serialize
-from export.optimum import contract, mask, route, trace
+from export.optimum import contract, mask, trace
 from export.optimum.route import OptimumGraphs, build_with_optimum
-from export.settings import Settings
 from export.source.json_file import read_json, size
-from export.source.model import read_model
 from export.source.sentence_settings import SentenceSettings, read_settings
 from export.source.tokenizer_file import read_tokenizer
 from server.inference.encoder import INPUT_IDS
 from server.inference.manifest import TextRules
 from server.inference.runtime import open_session
 from server.inference.tokenizer import Tokenizer
-from tests.support.toys import write_toy_checkpoint
 
 PACKAGES = ("torch", "transformers", "optimum", "sentence_transformers")
 missing = [name for name in PACKAGES if find_spec(name) is None]
@@ -295,74 +288,6 @@ def test_the_same_checkpoint_gives_the_same_bytes(checkpoints: Path) -> None:
         build(folder, "int8").served_model.SerializeToString(deterministic=True) for _ in "12"
     )
     assert first == second
-
-
-# --- into bytes ----------------------------------------------------------------------------------
-
-
-def small_graph(operator: str = "Identity") -> onnx.ModelProto:
-    values = [
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"
-    ]
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node(operator, ["x"], ["y"])], "small", values[:1], values[1:]
-    )
-    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
-
-
-def built(graphs: OptimumGraphs, monkeypatch: pytest.MonkeyPatch, folder: Path) -> building.Graphs:
-    """Build an export from `graphs`, with nothing traced."""
-    monkeypatch.setattr(route, "build_with_optimum", lambda *_, **__: graphs)
-    settings = Settings(str(folder), via="optimum")
-    source = read_model(write_toy_checkpoint(folder / "toy"), "toy", "local", settings)
-    assert (source.family, source.network, source.dimension) == ("optimum", None, None)
-    return building.build(source, [], settings, lambda _: None)
-
-
-def test_graphs_become_checked_bytes_that_are_always_the_same(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    exact, served = small_graph(), small_graph("Relu")
-    graphs = built(OptimumGraphs(exact, served, 1), monkeypatch, tmp_path)
-    assert graphs.float_model == OnnxFile(exact.SerializeToString(deterministic=True))
-    assert graphs.served_model == OnnxFile(served.SerializeToString(deterministic=True))
-    assert (graphs.dimension, graphs.packing.groups) == (1, 1)
-
-
-def test_float32_graph_becomes_bytes_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    graph = small_graph()
-    graphs = built(OptimumGraphs(graph, graph, 1), monkeypatch, tmp_path)
-    assert graphs.served_model is graphs.float_model
-
-
-def test_graph_that_is_not_valid_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    graphs = OptimumGraphs(small_graph(), small_graph("NoSuchOperator"), 1)
-    with pytest.raises(UnsupportedModel, match="not valid ONNX: .*NoSuchOperator") as caught:
-        built(graphs, monkeypatch, tmp_path)
-    assert "不是有效的 ONNX" in caught.value.chinese
-
-
-def test_graph_too_large_for_the_checker_goes_on_unchecked(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(onnx.checker, "MAXIMUM_PROTOBUF", 10)
-    graph = small_graph()
-    assert serialize(graph) == OnnxFile(graph.SerializeToString(deterministic=True))
-
-
-def test_size_beyond_the_traced_width_is_refused_before_verification(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    folder = write_toy_checkpoint(tmp_path / "toy")
-    graph = small_graph()
-    graphs = OptimumGraphs(graph, graph, 32)
-    monkeypatch.setattr(route, "build_with_optimum", lambda *_, **__: graphs)
-    settings = Settings(str(folder), via="optimum", precision="fp32", matryoshka=(33,))
-    with pytest.raises(UnsupportedModel, match="--matryoshka 33 is outside 1 to 32"):
-        pipeline.export(settings)
-    assert not (folder / "onnx-fp32").exists()
 
 
 # --- what is refused -----------------------------------------------------------------------------
