@@ -24,7 +24,8 @@ def main() -> int:
     terminal = Terminal.of(os.environ)
     arguments = _parser(terminal).parse_args()
     # Imported late so that --help answers at once.
-    from export.pipeline import Settings, export
+    from export.pipeline import export
+    from export.settings import Settings
 
     settings = Settings(
         source=arguments.model,

@@ -283,7 +283,7 @@ def test_files_that_the_architecture_names_exist() -> None:
     text = text_of("ARCHITECTURE.md")
     for path in re.findall(r"`((?:server|export|tests|benchmarks)/[\w/]+\.py)`", text):
         assert (ROOT / path).is_file(), path
-    for path in [*(ROOT / "server").rglob("*.py"), *(ROOT / "export").glob("*.py")]:
+    for path in [*(ROOT / "server").rglob("*.py"), *(ROOT / "export").rglob("*.py")]:
         if path.stem != "__init__":
             assert re.search(rf"`(?:\w+/)?{path.stem}`", text), path
 

@@ -21,6 +21,7 @@ import msgspec
 from server.auth.quota import ANY, Quota
 from server.errors import BadSettings
 from server.messages.message import Message
+from server.system.atomic_file import replacing
 
 Scope = Literal["embed", "search", "write", "admin", "metrics"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -208,23 +209,15 @@ def _write(path: Path, lines: Sequence[str]) -> None:
     """Replace the file whole or not at all; an existing file keeps its owner and its mode."""
     # A link stays a link.
     path = path.resolve()
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
-        with os.fdopen(
-            os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w"
-        ) as file:
+        with replacing(path, mode=0o600) as file:
             if path.exists():
                 found = path.stat()
                 os.fchmod(file.fileno(), found.st_mode & 0o777)
                 # So the server's user can read a key that root has made.
                 with suppress(PermissionError):
                     os.fchown(file.fileno(), found.st_uid, found.st_gid)
-            file.write("".join(f"{line}\n" for line in lines))
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+            file.write("".join(f"{line}\n" for line in lines).encode())
     except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
         why = os.strerror(error.errno or 0)
         raise BadSettings("keys file {path} cannot be written: {why}", path=path, why=why) from None

@@ -19,7 +19,7 @@ from server.errors import BadArtifact, BadSettings, StartupError, StoreDamaged
 from server.inference.cpu_provenance import NOTE, Origin, agreement, origin_here, read_origins
 from server.inference.encoder import Model
 from server.inference.engine import lane_count, wide_threads
-from server.inference.manifest import MODEL_FILE, Quantization
+from server.inference.manifest import TOKENIZER_FILE, Quantization
 from server.net import unix_socket
 from server.net.certificates import Tls
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE
@@ -174,7 +174,11 @@ def _artifact(place: ModelPlace) -> Artifact:
         place,
         model_id=manifest.model_id,
         fingerprint=manifest.fingerprint,
-        bytes=(place.folder / MODEL_FILE).stat().st_size,
+        bytes=sum(
+            (place.folder / file).stat().st_size
+            for file in manifest.files
+            if file != TOKENIZER_FILE
+        ),
         cosine=model.self_test_cosine,
         quantization=manifest.quantization,
         exported_on=manifest.instruction_set,

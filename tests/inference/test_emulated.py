@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from export import pipeline
-from export.pipeline import Settings
+from export.settings import Settings
 from server.inference.encoder import SAME_VECTORS, USABLE_VECTORS, Model, row_cosines
 from server.system.cpu import EXACT_INT8_FEATURES, cpu_features
 from server.types import Vectors
