@@ -147,7 +147,7 @@ def _admission(config: Config) -> Admission:
         keys=() if keys is None else _tried(lambda: tuple(read_keys(keys))),
         certificate_s=tls.expires_s if isinstance(tls, Tls) else tls,
         audit=None if written is None else _tried(lambda: audit.check(written)),
-        socket=None if socket is None else _refused(lambda: unix_socket.claim(socket)),
+        socket=None if socket is None else _refused(lambda: unix_socket.check_path(socket)),
         socket_taken=socket is not None and unix_socket.is_listening(socket),
     )
 

@@ -17,8 +17,8 @@ import pytest
 from server.config import Config, ModelPlace, ModelPlaces
 from server.inference.encoder import Model
 from server.inference.manifest import MANIFEST_FILE
-from server.net import worker_pool as of_workers
-from server.net.worker_pool import Workers
+from server.net import worker_handle
+from server.net.worker_pool import WorkerPool
 from tests.net.test_socket import Replies, connect, request
 from tests.net.test_worker_pool import (
     check_each_process,
@@ -193,11 +193,11 @@ def test_worker_that_does_not_come_back_from_reading_its_settings_is_killed(
     config = Config(workers=2, lanes=1, model=ModelPlaces([ModelPlace(artifact)]))
 
     async def reload() -> None:
-        workers = Workers(config)
+        workers = WorkerPool(config)
         try:
             await workers.start(lambda _: None)
             hidden(artifact)
-            monkeypatch.setattr(of_workers, "LOADING_S", 1.0)
+            monkeypatch.setattr(worker_handle, "LOADING_S", 1.0)
             await workers.reload(replace(config, model_alias="other"))
             assert "worker 1 has not answered RELOAD within 1 s" in caplog.text
             assert workers.turn() is None

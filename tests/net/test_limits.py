@@ -20,7 +20,8 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from server.config import Config
-from server.net.http_protocol import Limits, Protocol
+from server.net.http_protocol import HttpProtocol
+from server.net.limits import Limits
 from tests.net.test_socket import Replies, connect, request
 from tests.net.test_tls import OPENSSL, certificate, flags_of
 from tests.net.test_worker_pool import sockets_to, workers_of
@@ -287,7 +288,7 @@ def test_one_connection_too_many_is_told_so_and_the_others_go_on(
 
 
 def test_connection_that_is_reset_while_it_idles_is_forgotten() -> None:
-    made: list[weakref.ref[Protocol]] = []
+    made: list[weakref.ref[HttpProtocol]] = []
 
     async def app(scope: Scope, _: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})
@@ -297,8 +298,8 @@ def test_connection_that_is_reset_while_it_idles_is_forgotten() -> None:
         settings = uvicorn.Config(app, lifespan="off", log_config=None, timeout_keep_alive=3600)
         loop, state = asyncio.get_running_loop(), ServerState()
 
-        def make() -> Protocol:
-            protocol = Protocol(
+        def make() -> HttpProtocol:
+            protocol = HttpProtocol(
                 Limits.of(Config()), config=settings, server_state=state, app_state={}
             )
             made.append(weakref.ref(protocol))

@@ -135,7 +135,7 @@ def test_alias_and_log_level_change_and_a_restart_is_asked_for_by_name(
         assert "old" in listed(server)
         write(file, model=[str(toy_artifact)], model_alias="new", max_texts=7, log_level="warning")
         said = hang_up_quietly(server)
-        assert "after a restart: max_texts" in said and "重启后生效：max_texts" in said
+        assert "after a restart: max_texts" in said
         for _ in range(4):
             eventually(lambda: "new" in listed(server) and "old" not in listed(server))
         with server.client() as client:
@@ -173,7 +173,7 @@ def test_impossible_file_changes_nothing_and_says_why(toy_artifact: Path, tmp_pa
     with configured(toy_artifact, tmp_path, (), model_alias="old") as (server, file):
         write(file, model=[str(toy_artifact)], model_alias="new", prot=1)
         said = hang_up(server)
-        assert "nothing has changed" in said and "未作任何更改" in said and "port" in said
+        assert "nothing has changed" in said and "port" in said
         assert "old" in listed(server)
         file.unlink()
         assert "cannot be read" in hang_up(server)
@@ -203,7 +203,7 @@ def test_keys_and_audit_are_read_again_whatever_is_wrong_beside_them(
             write(file, model=[str(toy_artifact)], model_alias="new", prot=1)
         said = hang_up(server)
         assert "1 keys read" in said and "keys and audit were read again" in said
-        assert "已重新读取密钥" in said and ("port" in said or "is damaged" in said)
+        assert "keys and audit were read again" in said and ("port" in said or "is damaged" in said)
         eventually(lambda: embedded(server, secret) == {401})
         assert embedded(server, kept) == embedded(server, kept, model="old") == {200}
         assert embedded(server, kept, model="new") == {404}
@@ -224,7 +224,7 @@ def test_keys_that_cannot_be_read_leave_all_but_the_audits_file_as_it_was(
         write(file, model=[str(other)], model_alias="new", log_level="warning", max_texts=7)
         keys.write_text("{}\n")
         said = hang_up(server)
-        assert "nothing has changed" in said and "line 1" in said and "第 1 行" in said
+        assert "nothing has changed" in said and "line 1" in said
         for name, status in (("old", 200), ("toy", 200), ("new", 404), ("other", 404)):
             assert embedded(server, secret, model=name) == {status}
         eventually(lambda: processes_in(audit) == 1 + flags.count("--workers"))

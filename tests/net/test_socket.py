@@ -19,7 +19,7 @@ import pytest
 from server.auth.keys import add_key, new_key
 from server.inference.encoder import Model
 from server.inference.manifest import MODEL_FILE
-from server.net.http_protocol import MAX_PIPELINED
+from server.net.limits import MAX_PIPELINED
 from tests.support.fakes import PATIENCE_S, eventually
 from tests.support.processes import ROOT, TRUSTING, Server, command, environment, serving
 

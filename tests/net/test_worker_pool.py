@@ -18,8 +18,8 @@ import pytest
 from server.config import Config, ModelPlace, ModelPlaces
 from server.errors import StartupError
 from server.inference.encoder import Model
-from server.net.http_protocol import MAX_PIPELINED
-from server.net.worker_pool import LONGEST_PAUSE_S, Workers, pause_s, share_of
+from server.net.limits import MAX_PIPELINED
+from server.net.worker_pool import LONGEST_PAUSE_S, WorkerPool, pause_s, share_of
 from tests.net.test_socket import (
     H2C,
     LONG,
@@ -465,7 +465,7 @@ def test_worker_that_cannot_load_its_model_says_why(tmp_path: Path) -> None:
     config = Config(workers=2, model=ModelPlaces([ModelPlace(tmp_path / "nothing")]))
 
     async def start() -> None:
-        workers = Workers(config)
+        workers = WorkerPool(config)
         try:
             await workers.start(lambda _: None)
         finally:

@@ -36,7 +36,7 @@ def until(heard: socket.socket, name: str) -> dict[str, str]:
 def test_messages_arrive_at_paths_and_at_names(tmp_path: Path, abstract: bool) -> None:
     address = f"@inkwell{tmp_path}" if abstract else str(tmp_path / "notify")
     with supervising(address) as heard, closing(Supervisor(address)) as supervisor:
-        assert supervisor.tell("READY=1", "STATUS=well 好")
+        assert supervisor.notify("READY=1", "STATUS=well 好")
         assert told(heard) == {"READY": "1", "STATUS": "well 好"}
 
 
@@ -44,10 +44,10 @@ def test_nobody_is_told_where_there_is_nobody(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with closing(Supervisor()) as supervisor:
-        assert supervisor.tell("READY=1")
+        assert supervisor.notify("READY=1")
     assert caplog.text == ""
     with closing(Supervisor(str(tmp_path / "gone"))) as supervisor:
-        assert supervisor.tell("READY=1"), "it will not come"
+        assert supervisor.notify("READY=1"), "it will not come"
     assert "was not told READY=1" in caplog.text
 
 
@@ -55,11 +55,11 @@ def test_supervisor_that_does_not_read_may_be_told_again(tmp_path: Path) -> None
     address = str(tmp_path / "notify")
     with supervising(address) as heard, closing(Supervisor(address)) as supervisor:
         sent = 0
-        while supervisor.tell("WATCHDOG=1"):
+        while supervisor.notify("WATCHDOG=1"):
             sent += 1
         for _ in range(sent):
             assert told(heard) == {"WATCHDOG": "1"}
-        assert supervisor.tell("READY=1")
+        assert supervisor.notify("READY=1")
         assert told(heard) == {"READY": "1"}
 
 
@@ -130,7 +130,7 @@ def test_supervisor_that_was_busy_hears_that_the_server_is_ready(
 ) -> None:
     address = str(tmp_path / "notify")
     with supervising(address) as heard, closing(Supervisor(address)) as another:
-        while another.tell("STATUS=noise"):
+        while another.notify("STATUS=noise"):
             continue
         with serving(toy_artifact, tmp_path, environ=environment(NOTIFY_SOCKET=address)) as server:
             eventually(lambda: "was not told READY=1" in server.log.read_text())
