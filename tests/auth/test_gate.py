@@ -259,7 +259,7 @@ def test_file_that_others_may_write_is_warned_of(
     assert "chmod go-w" not in caplog.text
     keys.chmod(0o660)
     ask(toy_model, "GET", "/health", settings={"keys": keys})
-    assert "chmod go-w" in caplog.text and "密钥文件" in caplog.text
+    assert "chmod go-w" in caplog.text and "keys file" in caplog.text
 
 
 # --- quotas ---------------------------------------------------------------------------------------
