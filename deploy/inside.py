@@ -73,7 +73,7 @@ def serving(
     """The command of the unit, as its user."""
     who = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--"]
     python = prefix / "current/bin/python"
-    return started([*who, str(python), "-m", "server", "serve", "--config", str(settings)], {})
+    return started([*who, str(python), "-P", "-m", "server", "serve", "--config", str(settings)], {})
 
 
 @contextlib.contextmanager

@@ -159,11 +159,11 @@ if [ $service = yes ]; then
 fi
 try() {
     command=$1 && shift
-    as_service "$new/bin/python" -m server "$command" --config "$trial/inkwell.toml" --log-level warning "$@"
+    as_service "$new/bin/python" -P -m server "$command" --config "$trial/inkwell.toml" --log-level warning "$@"
 }
 works() {
     # Relative paths in the settings start from their own folder, hence config from the true file.
-    as_service "$new/bin/python" -m server config --config "$settings/inkwell.toml" >/dev/null || return 1
+    as_service "$new/bin/python" -P -m server config --config "$settings/inkwell.toml" >/dev/null || return 1
     printf '人工智能正在改变世界。\n今天天气很好。\n' | try index - --data "$trial/data" >/dev/null || return 1
     try search 'AI 能做哪些事?' --top-k 1 --json --data "$trial/data" | grep -q 人工智能
 }
@@ -214,6 +214,6 @@ say "installed $release in $prefix, settings: $settings/inkwell.toml, data: $dat
 if [ $booted = yes ]; then
     say "the service inkwell is running" "服务 inkwell 已启动"
 else
-    command="$prefix/current/bin/python -m server serve --config $settings/inkwell.toml"
+    command="$prefix/current/bin/python -P -m server serve --config $settings/inkwell.toml"
     say "start it with: $command" "启动命令：$command"
 fi
