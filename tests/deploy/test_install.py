@@ -31,7 +31,7 @@ UNIT = Path("etc/systemd/system/inkwell.service")
 
 
 def bundle_at(folder: Path, **target: str) -> None:
-    """What install.sh looks at before it installs; the packages are not there."""
+    """Make a bundle with the files that install.sh reads before it installs, without packages."""
     shutil.copy(DEPLOY / "install.sh", folder)
     lines = [f"{name}={value}\n" for name, value in {**HERE, **target}.items()]
     (folder / "target").write_text("".join(lines))
@@ -41,7 +41,7 @@ def bundle_at(folder: Path, **target: str) -> None:
 def refusal(
     folder: Path, *arguments: str, cwd: Path | None = None, spoil: str = "", **target: str
 ) -> str:
-    """What install.sh of a bundle for `target` writes to standard error when it ends with status 1."""
+    """Return what install.sh writes to standard error when it refuses a bundle for `target`, in English."""
     bundle_at(folder, **target)
     with (folder / "target").open("a") as file:
         file.write(spoil)
@@ -95,7 +95,7 @@ def test_a_prefix_that_could_break_the_scripts_is_refused(tmp_path: Path) -> Non
     assert "has characters besides" in said
 
 
-def test_relative_places_start_where_the_caller_is_and_not_in_the_bundle(tmp_path: Path) -> None:
+def test_relative_paths_start_in_the_callers_folder_and_not_in_the_bundle(tmp_path: Path) -> None:
     bundle, here = tmp_path / "bundle", tmp_path / "here"
     bundle.mkdir()
     here.mkdir()
@@ -125,7 +125,7 @@ def test_uninstall_touches_no_folder_of_others(tmp_path: Path) -> None:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A root folder with the service's installation in /opt/inkwell, and another in /srv/second."""
+    """Return a root folder with the service's installation in /opt/inkwell, and another in /srv/second."""
     root = tmp_path / "root"
     for prefix in ("opt/inkwell", "srv/second"):
         (root / prefix / "releases/1").mkdir(parents=True)
@@ -160,7 +160,7 @@ def on(machine: Path, *command: str) -> "subprocess.CompletedProcess[str]":
 
 
 def of_the_service(machine: Path) -> list[str]:
-    """Which parts of the service are there."""
+    """Return the parts of the service that exist."""
     parts = ["opt/inkwell/current", str(UNIT), f"{UNIT}.d", "etc/inkwell/mine"]
     left = [part for part in [*parts, "var/lib/inkwell/mine"] if (machine / part).exists()]
     return left + ["user"] * ("inkwell" in (machine / "etc/passwd").read_text())

@@ -30,7 +30,7 @@ from tests.support.processes import Server, serving
 
 EMBED = b'{"texts": ["a"]}'
 QUICK = ("--head-s", "1", "--read-s", "1", "--send-s", "1", "--keep-alive-s", "2")
-# With the toy model's vectors a reply that no socket's buffers hold.
+# The reply with the toy model's vectors is larger than all buffers of a socket.
 LARGE_TEXTS = 20_000
 LARGE_BODY = json.dumps({"texts": ["墨池"] * LARGE_TEXTS}).encode()
 FEW_BYTES = 4096
@@ -57,7 +57,7 @@ def server(
 
 @pytest.fixture
 def connections(server: Server) -> Iterator[list[socket.socket]]:
-    """One at each of at most two processes."""
+    """A connection at each of at most two processes."""
     with ExitStack() as stack:
         yield [stack.enter_context(connect(server)) for _ in range(2)]
 
@@ -69,7 +69,7 @@ def message(body: bytes) -> str:
 
 
 def answered(connections: Sequence[socket.socket], sent: bytes) -> list[Replies]:
-    """Send the same on each and read one reply of each."""
+    """Send the same on each connection and read one reply from each."""
     for connection in connections:
         connection.sendall(sent)
     both = [Replies(connection) for connection in connections]
@@ -94,7 +94,7 @@ def test_head_that_does_not_end_in_time_ends_the_connection(
 
 
 def test_head_that_trickles_on_is_not_waited_for(connections: list[socket.socket]) -> None:
-    """Whoever sends a header now and then gets no more time by it."""
+    """A client that sends a header now and then gets no more time for it."""
     connection = connections[0]
     connection.settimeout(0.1)
     connection.sendall(b"POST /embed HTTP/1.1\r\nHost: x\r\n")
@@ -213,7 +213,7 @@ def test_client_that_does_not_take_its_reply_is_dropped(server: Server, header: 
 
 
 def held(server: Server) -> int:
-    """Connections of clients that the server's processes hold."""
+    """Return the client connections that the server's processes hold."""
     return sum(sockets_to(server, pid) for pid in (server.process.pid, *workers_of(server)))
 
 
@@ -265,7 +265,7 @@ def test_keyless_operation_reads_no_large_body(server: Server) -> None:
         assert status == 413 and "at most 65536" in message(body)
 
 
-def test_one_connection_too_many_is_told_so_and_the_others_go_on(
+def test_one_connection_too_many_is_refused_and_the_others_go_on(
     toy_artifact: Path, tmp_path: Path
 ) -> None:
     with serving(toy_artifact, tmp_path, "--max-connections", "2") as server:
@@ -287,7 +287,7 @@ def test_one_connection_too_many_is_told_so_and_the_others_go_on(
         assert server.wait() == 0
 
 
-def test_connection_that_is_reset_while_it_idles_is_forgotten() -> None:
+def test_connection_that_is_reset_while_idle_leaves_no_memory() -> None:
     made: list[weakref.ref[HttpProtocol]] = []
 
     async def app(scope: Scope, _: Receive, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""The real server on a Unix socket, and the file's beginning and end."""
+"""The real server on a Unix socket, and how the socket's file is made and removed."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ def left_behind(path: Path) -> None:
 
 
 def opened(server: Server) -> None:
-    """Return when the socket takes connections: the port, which `serving` waits for, is first."""
+    """Return when the socket accepts connections; `serving` waits only for the port, which opens first."""
     eventually(lambda: "listening on" in server.log.read_text())
 
 
@@ -106,7 +106,7 @@ def test_listening_process_is_known_by_whatever_name_it_has_bound(
         assert check_path(path) == path
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(name)
-            assert check_path(path) == path, "nobody listens yet"
+            assert check_path(path) == path, "no process listens yet"
             listening.listen(0)
             for _ in range(3):
                 # More than fit into its queue.
@@ -116,7 +116,7 @@ def test_listening_process_is_known_by_whatever_name_it_has_bound(
         path.unlink()
 
 
-def test_place_that_another_one_took_meanwhile_is_left_to_it(tmp_path: Path) -> None:
+def test_path_that_another_process_took_meanwhile_is_left_to_it(tmp_path: Path) -> None:
     path = tmp_path / "s"
     unix_socket = UnixSocket(path, "600")
     with socket.socket(socket.AF_UNIX) as other:
@@ -134,7 +134,7 @@ def test_place_that_another_one_took_meanwhile_is_left_to_it(tmp_path: Path) -> 
     assert str(path) in refusal.value.chinese
 
 
-def test_folder_that_went_meanwhile_is_named(tmp_path: Path) -> None:
+def test_folder_that_was_removed_meanwhile_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     unix_socket = UnixSocket(folder / "s", "600")
@@ -144,7 +144,7 @@ def test_folder_that_went_meanwhile_is_named(tmp_path: Path) -> None:
 
 
 def test_mask_of_the_process_stays_as_it_is(tmp_path: Path) -> None:
-    """Files that other threads make meanwhile have the mode that they always have."""
+    """Files that other threads make meanwhile keep their usual mode."""
     path = tmp_path / "s"
 
     async def opened() -> None:
@@ -161,7 +161,7 @@ def test_mask_of_the_process_stays_as_it_is(tmp_path: Path) -> None:
 def test_socket_that_is_taken_while_workers_load_ends_the_start(
     toy_artifact: Path, tmp_path: Path
 ) -> None:
-    """A pipe in the place of the model's manifest holds each process until it is written to."""
+    """A pipe in place of the model's manifest holds each process until something is written to it."""
     artifact = Path(shutil.copytree(toy_artifact, tmp_path / "artifact"))
     pipe = artifact / MANIFEST_FILE
     manifest = pipe.read_bytes()
