@@ -1,8 +1,8 @@
-"""Nothing that was acknowledged is lost when the server is killed in the middle of its work.
+"""Acknowledged writes are never lost when the server is killed in the middle of its work.
 
 Writers add, replace and delete documents over HTTP, a few at a time, while others search; the server
 gets SIGKILL at a random moment and is started again over the same folder. Each id belongs to one
-writer, so that what it must be is known: the last acknowledged state, or the one under way.
+writer, so its expected state is known: the last acknowledged one, or the one being written.
 """
 
 import http.client
