@@ -149,7 +149,9 @@ def test_full_disk_loses_lines_counts_them_and_says_so_once(
         for count in (1, 3):
             for _ in range(count):
                 log.write(b"line")
-            await log._write_waiting()
+            log._start()
+            assert log._writing is not None
+            await log._writing
         await log.close()
 
     asyncio.run(test())
