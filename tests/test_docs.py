@@ -14,6 +14,7 @@ from starlette.routing import Route
 from server import VERSION, errors
 from server.api import replies
 from server.api.dialects import openai, tei
+from server.api.operation import collection_call
 from server.app import _endpoints, _routes, every_operation
 from server.config import Config
 from server.config_sources import env_name
@@ -145,7 +146,9 @@ def test_codes_of_base_classes_are_named() -> None:
 
 def routes() -> list[Route]:
     metrics = Metrics()
-    return _routes(_endpoints(every_operation(Config(), metrics), Config(), metrics))
+    return _routes(
+        _endpoints(every_operation(Config(), metrics), collection_call, Config(), metrics)
+    )
 
 
 def titles() -> list[str]:

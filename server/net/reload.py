@@ -70,7 +70,8 @@ async def _opened(config: Config, state: Mapping[str, Any]) -> Sequence[Model]:
 def _serve(fresh: Sequence[Model], config: Config, state: Mapping[str, Any]) -> None:
     """Replace the served models; a model that is removed finishes its requests."""
     models: ModelRegistry = state["models"]
-    collections: CollectionRegistry | None = state["collections"]
+    # A worker has none.
+    collections: CollectionRegistry | None = state.get("collections")
     models.serve(fresh, config.model_alias)
     if collections is not None:
         collections.forget_queries()

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from server.api import endpoint
-from server.api.operation import Operation
+from server.api.operation import CollectionOperation
 from server.app import every_operation
 from server.auth import gate
 from server.auth.gate import beginning, request_id, secret_in
@@ -37,7 +37,7 @@ DAY_S = 86_400
 Lines = list[dict[str, Any]]
 
 
-def path_of(operation: Operation) -> str:
+def path_of(operation: CollectionOperation) -> str:
     return operation.path.replace(":path", "").format(collection="laws", id="a", model="toy")
 
 
@@ -118,7 +118,7 @@ def test_every_operation_asks_for_a_key_with_its_scope(toy_model: Model, keys: P
 
 
 async def asked(
-    client: httpx.AsyncClient, operation: Operation, headers: dict[str, str]
+    client: httpx.AsyncClient, operation: CollectionOperation, headers: dict[str, str]
 ) -> httpx.Response:
     body: Any = {} if operation.method == "POST" else None
     return await client.request(operation.method, path_of(operation), json=body, headers=headers)
