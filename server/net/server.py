@@ -256,7 +256,7 @@ class _FirstServer(_Server):
     def _ready(self) -> None:
         """Report READY to the supervisor, again and again until it is received."""
         names = ", ".join(engine.model.name for engine in self.lifespan.state["models"].engines)
-        received = self._supervisor.notify("READY=1", f"STATUS=serving 正在服务: {names}")
+        received = self._supervisor.notify("READY=1", f"STATUS=serving {names}")
         if not received and not self.should_exit:
             asyncio.get_running_loop().call_later(RETRY_NOTIFY_S, self._ready)
 
@@ -289,7 +289,7 @@ class _FirstServer(_Server):
 
     async def shutdown(self, sockets: Any = None) -> None:
         by = now() + self._shutdown_s
-        self._supervisor.notify("STOPPING=1", "STATUS=stopping 正在停止")
+        self._supervisor.notify("STOPPING=1", "STATUS=stopping")
         for server in self.servers:
             server.close()
         if self._unix_socket is not None:
