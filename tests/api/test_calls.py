@@ -27,7 +27,7 @@ def call_type(handler: Callable[..., Any]) -> type:
 
 def test_no_operation_of_a_worker_takes_a_call_with_collections() -> None:
     kinds = {call_type(each.handler) for each in of_vectors(Config())}
-    assert kinds == {Call} and not hasattr(Call, "library")
+    assert kinds == {Call} and not hasattr(Call, "collections")
 
 
 def test_operations_on_collections_take_a_call_with_them() -> None:
@@ -48,10 +48,10 @@ def test_each_kind_of_process_has_its_state_and_nothing_else(toy_model: Model) -
     worker = create_worker_app([toy_model], Config(), Metrics())
     assert asyncio.run(keys(worker)) == WorkerState.__annotations__.keys() == {"models"}
     first = app_of(toy_model)
-    assert asyncio.run(keys(first)) == get_type_hints(State).keys() == {"models", "library"}
+    assert asyncio.run(keys(first)) == get_type_hints(State).keys() == {"models", "collections"}
 
 
 def test_a_call_with_collections_cannot_be_made_from_a_workers_state() -> None:
     state: Any = {"models": None}
-    with pytest.raises(KeyError, match="library"):
+    with pytest.raises(KeyError, match="collections"):
         collection_call({}, b"", state)

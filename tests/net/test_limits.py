@@ -195,7 +195,7 @@ def test_body_that_stops_coming_ends_the_request(connections: list[socket.socket
         connection.sendall(request("/embed", EMBED)[:-1])
     for connection in connections:
         status, _, body = Replies(connection).next()
-        assert status == 400 and "has to come within 1 s" in message(body)
+        assert status == 400 and "must come within 1 s" in message(body)
 
 
 def test_connection_that_idles_is_closed(connections: list[socket.socket]) -> None:
