@@ -32,8 +32,8 @@ from server.api.endpoint import Call, Handler
 from server.app import every_operation
 from server.collections.registry import CollectionRegistry
 from server.config import Config
-from server.inference.encoder import Model
-from server.inference.engine import wide_threads
+from server.inference.capacity import wide_threads
+from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.telemetry.metrics import Metrics
 from server.types import Ids, Packing, Vectors

@@ -43,6 +43,7 @@ from export.hub import quiet_libraries
 from export.quantise import Rows, fake_quantize, quantize_columns, smoothing_divisor
 from server.inference.encoder import INPUT_IDS
 from server.inference.runtime import open_session
+from server.types import unit
 
 Int64Array = npt.NDArray[np.int64]
 Progress = Callable[[str], None]
@@ -282,7 +283,7 @@ def _pool(states: FloatArray, settings: SentenceSettings) -> FloatArray:
     else:
         vectors = states.mean(axis=1) if settings.pooling == "mean" else states.max(axis=1)
     if settings.normalize:
-        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = unit(vectors)
     return np.asarray(vectors, np.float32)
 
 

@@ -25,7 +25,7 @@ from export.families.bert import build_model, packing
 from export.families.linears import float_linears, layer_names
 from export.instructions import instructions
 from export.verify import Thresholds, embed_each, verify
-from server.inference.encoder import INPUT_IDS, SessionEncoder
+from server.inference.encoder import SessionEncoder
 from server.inference.manifest import (
     FORMAT_VERSION,
     MODEL_FILE,
@@ -40,7 +40,7 @@ from server.inference.runtime import VERSION as RUNTIME_VERSION
 from server.inference.tokenizer import Tokenizer
 from server.messages.message import Message
 from server.system.cpu import cpu_budget, cpu_features, int8_instruction_set
-from server.types import Encoder, Ids, Packing
+from server.types import Ids, Packing, VectorEncoder
 
 # Calibration stops gaining long before this; more only costs time and memory.
 MAX_CALIBRATION_TOKENS = 60_000
@@ -288,7 +288,7 @@ def _verification_ids(
     return labelled, ids
 
 
-def _self_test(served: Encoder, tokenizer: Tokenizer) -> list[SelfTest]:
+def _self_test(served: VectorEncoder, tokenizer: Tokenizer) -> list[SelfTest]:
     vectors = embed_each(served, tokenizer.encode(SELF_TEST_TEXTS).ids)
     return [
         SelfTest(text, [float(f"{value:.7g}") for value in vector])
@@ -400,7 +400,6 @@ def _manifest(
         dimension=graphs.dimension,
         text=rules,
         precision=settings.precision,
-        inputs=[INPUT_IDS],
         groups=graphs.packing.groups,
         packed_tokens=graphs.packing.longest,
         matryoshka_dimensions=sorted(settings.matryoshka),
@@ -426,6 +425,7 @@ def _manifest(
         },
         settings_sha256=identity,
         self_test=[],
+        task="dense",
     )
 
 

@@ -11,8 +11,8 @@ from server.collections.live_collection import LiveCollection, known_of, uninter
 from server.collections.query_cache import QueryVectors
 from server.config import Config
 from server.errors import AlreadyExists, CollectionNotFound, Overloaded, ServerError
+from server.inference.comparison import SAME_VECTORS
 from server.inference.cpu_provenance import note_of
-from server.inference.encoder import SAME_VECTORS
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
 from server.store.collection import Collection
@@ -193,7 +193,7 @@ class CollectionRegistry:
         cuts = await cut(documents, successor.info.chunks, engine)
         vectors = await _patiently([text for each in cuts for text in each.texts], engine)
         spans = [each.spans for each in cuts]
-        notes = {COPIED: str(page[-1][0]), **note_of(known_of(successor), engine.origin)}
+        notes = {COPIED: str(page[-1][0]), **note_of(known_of(successor), engine.provenance)}
         await uninterrupted(lambda: successor.add(documents, vectors, spans, notes))
         self.reindexing[shelf.collection.name].done += len(page)
         return len(page)

@@ -38,7 +38,7 @@ from server.api.endpoint import (
 from server.api.native_errors import error_reply
 from server.app import every_operation
 from server.config import Config
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.telemetry.metrics import Metrics
 from server.types import Vectors
 from tests.support.clients import Wire, app_of, ask, lifespan, run, serving, stateful

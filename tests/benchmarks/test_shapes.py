@@ -12,7 +12,8 @@ from benchmarks import checkpoint, shapes
 from benchmarks.environments import Failed
 from benchmarks.shapes import LIBRARY, OURS, ROOT, Contender, Process, Way
 from export.checkpoint import read_checkpoint
-from server.inference.encoder import Model, row_cosines
+from server.inference.comparison import row_cosines
+from server.inference.model import Model
 from server.types import Vectors
 from tests.support.reference_bert import ReferenceBert
 

@@ -16,7 +16,7 @@ from server.collections.live_collection import Gate, LiveCollection
 from server.collections.registry import CollectionRegistry
 from server.config import Config
 from server.errors import AlreadyExists, EmptyInput, InferenceFailed, OtherModel
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.store import index as index_module
 from server.store.collection import SNAPSHOT_FILE, Collection

@@ -13,7 +13,7 @@ from server.collections.metrics import CollectionMetrics
 from server.collections.recall_probe import Probing
 from server.collections.registry import CollectionRegistry
 from server.config import Config
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.store import fastscan as scan_module
 from server.store import fastscan_block as block_module

@@ -19,7 +19,8 @@ from export.quantise import (
     quantize_columns,
     smoothing_divisor,
 )
-from server.inference.encoder import INPUT_IDS, SessionEncoder, row_cosines
+from server.inference.comparison import row_cosines
+from server.inference.encoder import INPUT_IDS, SessionEncoder
 from server.inference.runtime import open_session
 from server.types import Ids, Packing
 from tests.support.encoders import (

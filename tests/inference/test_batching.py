@@ -35,7 +35,7 @@ SEVERAL = Packing(8, 512)
 
 def job(*lengths: int, arrived: float = 0.0) -> Job:
     ids = [np.zeros(length, dtype=np.int64) for length in lengths]
-    return Job(ids, np.empty((len(ids), 1), dtype=np.float32), None, arrived)
+    return Job(ids, None, arrived)
 
 
 def bulk(length: int, arrived: float = 0.0, number: int = 60) -> Job:

@@ -4,7 +4,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,63 +24,15 @@ from server.errors import (
     TextTooLong,
     TooManyTexts,
 )
-from server.inference import engine as engine_module
-from server.inference.encoder import Model
-from server.inference.engine import SLICE_CHARACTERS, Embedded, Engine, cut, unit
+from server.inference.engine import Engine, cut
+from server.inference.loop_tokenizer import SLICE_CHARACTERS
+from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.telemetry.metrics import Metrics
-from server.types import Ids, InputType, Tokens, Vectors
+from server.types import Ids, InputType, Tokens, Vectors, unit
+from tests.support.engines import SAME, counter, embed, models_of, run, running
 from tests.support.fakes import PATIENCE_S, Broken, Echo, Gated, eventually, with_parts
 from tests.support.toys import CHARACTERS, toy_texts
-
-# Largest difference between the vectors of one text in any company.
-SAME = 1e-5
-
-
-@asynccontextmanager
-async def models_of(
-    *models: Model, metrics: Metrics | None = None, **settings: Any
-) -> AsyncIterator[ModelRegistry]:
-    config = Config(**{"lanes": 2, **settings})
-    served = ModelRegistry(models, config, metrics or Metrics(), asyncio.get_running_loop())
-    try:
-        yield served
-    finally:
-        await asyncio.to_thread(served.close)
-
-
-@asynccontextmanager
-async def running(
-    model: Model, metrics: Metrics | None = None, **settings: Any
-) -> AsyncIterator[Engine]:
-    async with models_of(model, metrics=metrics, **settings) as models:
-        yield models.default
-
-
-def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Call an asynchronous function; neither it nor a callback of its loop may fail."""
-    failures: list[Any] = []
-
-    async def watched() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, about: failures.append(about))
-        await asyncio.wait_for(test(), PATIENCE_S)
-
-    asyncio.run(watched())
-    assert failures == []
-
-
-def embed(model: Model, texts: list[str], *arguments: Any, **options: Any) -> Embedded:
-    async def once() -> Embedded:
-        async with running(model) as engine:
-            return await engine.embed(texts, *arguments, **options)
-
-    return asyncio.run(asyncio.wait_for(once(), PATIENCE_S))
-
-
-def counter(metrics: Metrics, name: str) -> float:
-    value = metrics.registry.get_sample_value(f"inkwell_{name}")
-    assert value is not None
-    return value
 
 
 def test_order_is_kept_for_2000_texts_of_random_lengths(toy_model: Model) -> None:
@@ -324,6 +276,18 @@ def test_failed_batch_answers_all_that_wait_for_it_and_the_next_request_works(
     run(test)
 
 
+@pytest.mark.parametrize("columns", [31, 33, 0])
+def test_vectors_of_the_wrong_width_are_a_failure_and_no_answer(
+    toy_model: Model, columns: int
+) -> None:
+    class Bent(Echo):
+        def encode(self, texts: Sequence[Ids]) -> Vectors:
+            return np.ones((len(texts), columns), dtype=np.float32)
+
+    with pytest.raises(InferenceFailed, match=f"{2 * columns} numbers for 2 vectors of 32"):
+        embed(with_parts(toy_model, encoder=Bent(), wide=None), ["墨池", "笔"])
+
+
 def test_full_queue_refuses_at_once_and_counts_it(toy_model: Model) -> None:
     async def test() -> None:
         gate, metrics = Gated(toy_model.encoder), Metrics()
@@ -519,74 +483,3 @@ def test_huge_text_of_almost_no_tokens_is_answered_soon(toy_model: Model, text: 
     assert time.process_time() - started < 1
     assert embedded.tokens == 3
     assert embedded.truncated == [0]
-
-
-class Placed(Echo):
-    """Tells on which thread each batch was computed."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self._encoder = model.encoder
-        self.threads: list[int] = []
-
-    def encode(self, texts: Sequence[Ids]) -> Vectors:
-        self.threads.append(threading.get_ident())
-        return self._encoder.encode(texts)
-
-
-def test_lone_short_text_is_computed_on_the_loop_and_others_are_not(
-    toy_model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_module, "LONE_TOKENS", 20)
-
-    async def test() -> None:
-        placed, here = Placed(toy_model), threading.get_ident()
-        model = with_parts(toy_model, encoder=placed, wide=None)
-        async with running(model, Metrics(), lanes=2) as engine:
-            for _ in range(3):
-                found = await engine.embed(["墨池"])
-                np.testing.assert_allclose(found.vectors, toy_model.embed(["墨池"]), atol=SAME)
-            assert placed.threads == [here] * 3
-            await engine.embed(["墨池" * 30])
-            await engine.embed(["墨池", "笔"])
-            assert here not in placed.threads[3:]
-
-    run(test)
-
-
-def test_company_sends_everybody_to_the_lanes_for_a_while(
-    toy_model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_module, "LONE_TOKENS", 20)
-
-    async def test() -> None:
-        placed, here = Placed(toy_model), threading.get_ident()
-        model = with_parts(toy_model, encoder=placed, wide=None)
-        async with running(model, Metrics(), lanes=2) as engine:
-            texts = toy_texts(40, longest=8, seed=31)
-            found = await asyncio.gather(*(engine.embed([text]) for text in texts))
-            for text, each in zip(texts, found, strict=True):
-                np.testing.assert_allclose(each.vectors, toy_model.embed([text]), atol=SAME)
-            assert placed.threads.count(here) == 1
-            await engine.embed(["墨池"])
-            assert placed.threads[-1] != here
-            engine._company_until = 0.0
-            await engine.embed(["墨池"])
-            assert placed.threads[-1] == here
-
-    run(test)
-
-
-def test_failure_on_the_loop_is_told_and_the_next_is_computed(
-    toy_model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(engine_module, "LONE_TOKENS", 20)
-
-    async def test() -> None:
-        async with running(with_parts(toy_model, encoder=Broken(), wide=None), Metrics()) as engine:
-            for _ in range(2):
-                with pytest.raises(InferenceFailed, match="ArithmeticError"):
-                    await engine.embed(["墨池"])
-
-    run(test)
-    assert len([record for record in caplog.records if record.exc_info]) == 2

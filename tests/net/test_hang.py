@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from server.config import Config, ModelPlace, ModelPlaces
-from server.inference.encoder import Model
 from server.inference.manifest import MANIFEST_FILE
+from server.inference.model import Model
 from server.net import worker_pool as of_workers
 from server.net.worker_pool import Workers
 from tests.net.test_socket import Replies, connect, request

@@ -3,14 +3,14 @@
 import copy
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from server.inference.batching import BatchLimits, Job
-from server.inference.encoder import Model
 from server.inference.lanes import Deliver, Lanes
+from server.inference.model import Model
 from server.telemetry.metrics import Metrics
 from server.types import Encoder, Ids, Packing, Vectors
 
@@ -45,10 +45,10 @@ class Gated:
     def open(self) -> None:
         self._gate.set()
 
-    def encode(self, texts: Sequence[Ids]) -> Vectors:
+    def encode(self, texts: Sequence[Ids]) -> Collection[Any]:
         self.entered.set()
         if not self._gate.wait(PATIENCE_S):
-            raise TimeoutError("nobody opened the gate")
+            raise TimeoutError("the gate was not opened")
         self.texts += len(texts)
         return self._encoder.encode(texts)
 

@@ -27,10 +27,10 @@ from server.api.operation import Dialect, Operation
 from server.clock import now
 from server.config import Config
 from server.errors import EmptyInput, InvalidRequest, ServerError, TaskNotServed
-from server.inference.engine import Embedded, unit
+from server.inference.engine import Embedded
 from server.inference.registry import Choice, ModelRegistry
 from server.inference.tokenizer import Token
-from server.types import InputType
+from server.types import InputType, unit
 
 STATUS: Mapping[type[ServerError], int] = {
     errors.CallerError: 422,
