@@ -17,7 +17,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-torch test-clients bundle test-bundle check fix bench compare shapes lock clean
+.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-torch test-clients bundle test-bundle check fix bench compare shapes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -81,6 +81,12 @@ test-cpu: dev artifact ## run the model as on a CPU without VNNI (needs Debian's
 test-stress: dev artifact ## take memory, files, network, time and CPU away from running servers
 	$(RUN) -m pytest -q -m stress $(ARGS)
 
+# Eight minutes, and six more where strace is installed.
+test-load: dev artifact ## overload, misbehaving clients and egress, minutes each (TEXTS=folder); fails where a promise does not hold
+	$(RUN) -m tests.stress.runs.overload --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
+	$(RUN) -m tests.stress.runs.soak --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
+	$(RUN) -m tests.stress.runs.egress --model $(ARTIFACT)
+
 test-torch: dev install-any ## run the tests of the optimum route
 	$(RUN) -m pip install --quiet --disable-pip-version-check 'sentence-transformers<5.2'
 	$(RUN) -m pytest -q -m torch $(ARGS)
@@ -127,15 +133,15 @@ bench: dev artifact ## measure speed here (TEXTS=folder with real texts), and qu
 	$(RUN) -m benchmarks.dialects --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(if $(STS)$(BEIR),$(RUN) -m export $(MODEL) --precision fp32 --out $(FLOAT))
 	$(if $(STS),$(RUN) -m benchmarks.quality --model $(ARTIFACT) --float $(FLOAT) --sts $(STS))
-	$(if $(BEIR),$(RUN) -m benchmarks.retrieval --model $(ARTIFACT) --float $(FLOAT) --data $(BEIR))
+	$(if $(BEIR),$(RUN) -m benchmarks.retrieval --model $(ARTIFACT) --float $(FLOAT) --beir $(BEIR))
 
 # Installs gigabytes under build/contenders the first time.
-compare: dev artifact ## the same requests to other servers and libraries (TEXTS=folder, ARGS="--only NAME,...")
-	$(RUN) -m benchmarks.compare --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS)) $(ARGS)
+compare: dev artifact ## the same requests to other servers and libraries (TEXTS=folder, STS=pairs.tsv, ARGS="--only NAME,...")
+	$(RUN) -m benchmarks.comparison.compare --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS)) $(if $(STS),--sts $(STS)) $(ARGS)
 
 # Exports for a quarter of an hour and installs gigabytes the first time; 24x1024 needs 8 GB of memory.
 shapes: dev artifact ## larger models, random weights: beside sentence-transformers, then alone (TEXTS=folder, SIZE=24x1024, ARGS="--only NAME,...")
-	$(RUN) -m benchmarks.shapes --sizes $(SIZE) $(if $(TEXTS),--texts $(TEXTS)) $(ARGS)
+	$(RUN) -m benchmarks.comparison.shapes --sizes $(SIZE) $(if $(TEXTS),--texts $(TEXTS)) $(ARGS)
 	$(RUN) -m benchmarks.encode --model build/shapes/$(SIZE)/onnx-int8
 	$(RUN) -m benchmarks.serve --model build/shapes/$(SIZE)/onnx-int8 $(if $(TEXTS),--texts $(TEXTS))
 	$(RUN) -m benchmarks.memory --model build/shapes/$(SIZE)/onnx-int8 $(if $(TEXTS),--texts $(TEXTS))

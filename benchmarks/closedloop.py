@@ -1,8 +1,8 @@
-"""So many clients, each of which sends its next request when it has the answer to the last.
+"""A closed loop: each of a number of clients sends its next request when it has the last answer.
 
-wrk where it is installed. Otherwise the generator of this file, over the connections that `openloop`
-sends with, in this process: it costs more of the machine, so its rates are a little lower. Either is
-judged by its share of one core: above BUSY it would be measuring itself, and the run fails.
+wrk sends where it is installed, else the generator of this file, in this process. That one costs more
+of the machine, so its rates are a little lower. Either is judged by its share of one core: above BUSY
+it would measure itself, and the run fails.
 """
 
 import asyncio
@@ -14,32 +14,31 @@ import sys
 import time
 from itertools import count
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from benchmarks import workloads
-from benchmarks.connection import Connection, Failed, post, punctual_loop, undisturbed
+from benchmarks.connection import Connection, Failed, Generator, post, punctual_loop, undisturbed
 
 LOAD = Path(__file__).with_name("load.lua")
-# Of one core. Both generators have one thread, which at 1 has no moment left to wait for an answer.
+# Share of one core. Both generators have one thread; at 1 it has no time left to wait for an answer.
 BUSY = 0.8
-# After the end, for answers still under way.
+# After the end, for answers that are still under way.
 PATIENCE_S = 60.0
-# Between the places where runs of different salts begin to count; load.lua has the same.
+# Distance between the numbers at which runs with different salts start; load.lua has the same.
 PLACES, SERIALS = 7919, 104_729
 
 
 def generator() -> str:
-    """What will send: the name that result lines carry."""
+    """Return the name of the generator that will send, as result lines show it."""
     return "wrk" if shutil.which("wrk") else "python"
 
 
 def run(url: str, bodies: Path, clients: int, seconds: float, salt: int) -> dict[str, float]:
-    """One run; a failed request, or a generator without rest, ends the benchmark.
+    """Run once and return the figures; a failed request or a busy generator ends the benchmark.
 
-    bodies: as `workloads.write_bodies` writes them. salt: runs of different salts send different texts.
-    per_s counts the answers within `seconds`; generator_cpu is the generator's share of one core.
+    bodies: a file that `workloads.write_bodies` wrote. salt: runs with different salts send different
+    texts. per_s counts the answers within `seconds`; generator_cpu is the generator's share of a core.
     """
     send = under_wrk if generator() == "wrk" else under_python
     try:
@@ -52,7 +51,7 @@ def run(url: str, bodies: Path, clients: int, seconds: float, salt: int) -> dict
 
 
 def judge(found: dict[str, float]) -> None:
-    """Raises Failed where the figures are not those of a server that answers."""
+    """Raise Failed where a request failed or the generator was the bottleneck."""
     if found["failed"] or not found["requests"]:
         raise Failed(f"{found['failed']} requests failed, {found['requests']} were answered")
     if found["generator_cpu"] > BUSY:
@@ -85,18 +84,12 @@ def under_python(
 
 
 async def drive(url: str, requests: "Requests", clients: int, seconds: float) -> dict[str, float]:
-    """The same on a running loop; raises Failed."""
-    several = _Clients(requests, seconds)
-    await several.open(url, clients)
+    """Run this file's generator on a running loop; raises Failed."""
+    several = _Clients(url, requests, seconds)
+    await several.open(clients)
     cpu, began = time.thread_time(), time.perf_counter()
     several.begin()
-    try:
-        async with asyncio.timeout(seconds + PATIENCE_S):
-            await several.done
-    except TimeoutError:
-        raise Failed(f"{several.under_way} requests got no answer in {PATIENCE_S:.0f} s") from None
-    finally:
-        several.close()
+    await several.finish(seconds, PATIENCE_S)
     cpu = (time.thread_time() - cpu) / (time.perf_counter() - began)
     latency_ms = np.array(several.latency_s or [0.0]) * 1e3
     p50, p95, p99 = (float(np.percentile(latency_ms, q)) for q in (50, 95, 99))
@@ -113,10 +106,10 @@ async def drive(url: str, requests: "Requests", clients: int, seconds: float) ->
 
 
 class Requests:
-    """The file's bodies in turn, as whole requests, every text of them unique."""
+    """The file's bodies in turn, as whole requests, with every text unique."""
 
     def __init__(self, url: str, bodies: Path, salt: int) -> None:
-        # All marks are equally long, so a request is made of its pieces without counting again.
+        # All marks are equally long, so the length of a body need not be counted again.
         hole, mark = workloads.UNIQUE.encode(), workloads.mark(0).encode()
         lines = bodies.read_bytes().splitlines()
         self._pieces = [
@@ -132,58 +125,37 @@ class Requests:
         return b"".join((first, *marks))
 
 
-class _Clients:
-    """Which request follows on which connection, and how long each took."""
+class _Clients(Generator):
+    """Sends the next request over each connection, and keeps how long each took."""
 
-    def __init__(self, requests: Requests, seconds: float) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, url: str, requests: Requests, seconds: float) -> None:
+        super().__init__(url)
         self._requests, self._seconds, self._end = requests, seconds, 0.0
         self._sent: dict[Connection, float] = {}
         self._numbers = count()
         self.latency_s: list[float] = []
-        self.under_way = 0
-        self.done: asyncio.Future[None] = self._loop.create_future()
-
-    async def open(self, url: str, clients: int) -> None:
-        address = urlsplit(url)
-        for _ in range(clients):
-            _, connection = await self._loop.create_connection(
-                lambda: Connection(self), address.hostname or "", address.port or 80
-            )
-            self._sent[connection] = 0.0
-
-    def close(self) -> None:
-        connections, self._sent = self._sent, {}
-        for connection in connections:
-            connection.close()
 
     def begin(self) -> None:
-        self._end = self._loop.time() + self._seconds
-        self.under_way = len(self._sent)
-        for connection in self._sent:
+        self._end = self.loop.time() + self._seconds
+        self.left = len(self.connections)
+        for connection in self.connections:
             self._send(connection)
 
     def _send(self, connection: Connection) -> None:
         request = next(self._requests)
-        self._sent[connection] = self._loop.time()
+        self._sent[connection] = self.loop.time()
         connection.send(next(self._numbers), request)
 
     def answered(self, connection: Connection, number: int, status: int) -> None:
-        now = self._loop.time()
+        now = self.loop.time()
         if status != 200:
-            self._fail(f"request {number} was answered with {status}")
+            self.fail(f"request {number} was answered with {status}")
         elif now < self._end:
             self.latency_s.append(now - self._sent[connection])
             self._send(connection)
         else:
-            self.under_way -= 1
-            if not self.under_way and not self.done.done():
-                self.done.set_result(None)
+            self.count_down()
 
     def lost(self, connection: Connection, number: int | None) -> None:
-        if connection in self._sent and number is not None:
-            self._fail(f"request {number} lost its connection")
-
-    def _fail(self, what: str) -> None:
-        if not self.done.done():
-            self.done.set_exception(Failed(what))
+        if connection in self.connections and number is not None:
+            self.fail(f"request {number} lost its connection")

@@ -2,11 +2,11 @@
 
     python -m benchmarks.dialects [--texts FOLDER] [--turns 5]
 
-First in this process, with an encoder that takes no time: the microseconds between calling a route's
-handler with a body and calling the engine with its texts, for 1, 32 and 512 texts. Then the real
+First in this process, with an encoder that takes no time: the microseconds that a route's handler
+takes for a body beyond the engine's own for its texts, with 1, 32 and 512 texts. Then the real
 server over HTTP on POST /v1/embeddings, with base64 and with numbers, beside the engine in this
-process with as many requests under way, in turn within one run: 1 and 32 texts a request in a closed loop,
-512 from connections that send a fixed number of requests. One JSON line a result.
+process with as many requests under way, in turn within one run: 1 and 32 texts per request in a
+closed loop, 512 from connections that send a fixed number of requests. One JSON line per result.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import asyncio
 import http.client
 import json
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,12 +38,12 @@ from server.telemetry.metrics import Metrics
 from server.types import Ids, Packing, Vectors
 
 SIZES = (1, 32, 512)
-# Requests under way at once, by texts a request.
+# Requests under way at once, by texts per request.
 CLIENTS = {1: 16, 32: 8, 512: 4}
-# Requests of a fixed number: a timed run would count one more or less of a few dozen.
+# A fixed number of requests: a timed run would count one more or one fewer among a few dozen.
 COUNTED = 512
 COUNTED_REQUESTS = 6
-# Texts a request, in the words of each dialect that is asked.
+# The body for some texts in each dialect.
 BODIES: dict[str, Callable[[Sequence[str]], dict[str, Any]]] = {
     "native /embed": lambda texts: {"texts": texts},
     "native /embed base64": lambda texts: {"texts": texts, "encoding_format": "base64"},
@@ -58,7 +57,7 @@ ONE_TEXT = {"Weaviate /vectors"}
 
 
 class Instant:
-    """Gives the same vector at once for every text."""
+    """An encoder that returns the same vector at once for every text."""
 
     def __init__(self, packing: Packing, dimension: int) -> None:
         self.packing = packing
@@ -72,10 +71,9 @@ class Instant:
 def main() -> None:
     arguments = parser(__doc__, texts="queries.json", seconds=4, turns=5).parse_args()
     texts = workloads.load("queries", 4096, arguments.texts)
-    for line in asyncio.run(_layers(arguments, texts)):
-        machine.show(line)
-    for line in asyncio.run(_rates(arguments, texts)):
-        machine.show(line)
+    for measure in (_layers, _rates):
+        for line in asyncio.run(measure(arguments, texts)):
+            machine.show(line, arguments)
 
 
 # --- in this process ------------------------------------------------------------------------------
@@ -136,12 +134,10 @@ async def _rates(arguments: argparse.Namespace, texts: Sequence[str]) -> list[di
     model = Model(arguments.model, wide_threads(config))
     models = ModelRegistry([model], config, Metrics(), asyncio.get_running_loop())
     lines, salts = [], count(1)
-    with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
-        with server(arguments.model, scratch) as (url, _):
-            for size in SIZES:
-                found = await _rate(arguments, models, url, scratch, texts, size, salts)
-                lines.append({"case": "dialect rate", "texts": size, **found})
+    with server(arguments.model) as (url, _, scratch):
+        for size in SIZES:
+            found = await _rate(arguments, models, url, scratch, texts, size, salts)
+            lines.append({"case": "dialect rate", "texts": size, **found})
     await asyncio.to_thread(models.close)
     return lines
 
@@ -185,7 +181,7 @@ async def _rate(
 async def _engine_rate(
     models: ModelRegistry, texts: Sequence[str], size: int, clients: int, salt: int
 ) -> float:
-    """Requests per second of the engine itself, so many at once, every text unique."""
+    """Return requests per second of the engine itself, `clients` at once, every text unique."""
     requests = clients * (COUNTED_REQUESTS if size == COUNTED else max(20, 3000 // size // clients))
     numbers = iter(range(requests))
 
@@ -193,7 +189,7 @@ async def _engine_rate(
         for number in numbers:
             begin = number * size
             some = [texts[(begin + offset) % len(texts)] for offset in range(size)]
-            # As many characters more as load.lua adds.
+            # As many more characters as load.lua adds.
             await models.default.embed([f"{salt % 10}{number % 100:02d}{text}" for text in some])
 
     started = time.perf_counter()
@@ -202,7 +198,7 @@ async def _engine_rate(
 
 
 def _counted(url: str, bodies: Path, clients: int, salt: int) -> float:
-    """Requests per second over `clients` connections; a failed request ends the benchmark."""
+    """Return requests per second over `clients` connections; a failed request ends the benchmark."""
     lines = bodies.read_text(encoding="utf-8").splitlines()
     address = urlsplit(url)
     requests = [

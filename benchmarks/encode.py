@@ -1,13 +1,14 @@
-"""How fast is the encoder alone, by the shape of a batch and by threads, and how near to the CPU's peak?
+"""How fast is the encoder alone, by batch shape and threads, and how near to the CPU's peak?
 
     python -m benchmarks.encode [--model ARTIFACT] [--reference MODEL.onnx] [--turns 9]
 
 Thousand tokens per second for single texts, equal lengths and packed mixed lengths, with one thread as
-lanes run it and with all cores as the wide session runs it. The model's shape tells how many operations
-that is: gops are those with weights, gops_share their part of the peak, and peak_share the part
-of the time that weights and attention would take at the CPU's measured int8 and float32 peaks. With
---reference (any ONNX file whose input is input_ids), both run turn by turn, each in a process of its
-own, and the ratio of the medians is printed. One JSON line a shape and number of threads.
+lanes run it and with all cores as the wide session runs it. The number of operations follows from the
+model's shape: gops are those with weights, gops_share is their part of the peak, and peak_share the
+time that weights and attention take at the CPU's measured int8 and float32 peaks, as a part of the
+measured time. With --reference (any ONNX file whose input is input_ids), both run turn by turn, each
+in a process of its own, beside the median of the turns' ratios. One JSON line per shape and number of
+threads.
 """
 
 import argparse
@@ -65,7 +66,7 @@ def main() -> None:
             if shape and threads in peaks:
                 here_s = float(np.median(seconds["here"]))
                 line |= shares(shape.work(lengths), here_s, peaks[threads], int8=int8)
-            machine.show({**line, **missing})
+            machine.show({**line, **missing}, arguments)
         for process in workers.values():
             process.communicate("\n")
     return None
@@ -74,7 +75,7 @@ def main() -> None:
 def _measure(
     workers: Mapping[str, "subprocess.Popen[str]"], shape: str, turns: int
 ) -> dict[str, list[float]]:
-    """Each worker's seconds a batch, one value a turn."""
+    """Return each worker's seconds per batch, one value per turn."""
     seconds: dict[str, list[float]] = {worker: [] for worker in workers}
     for _ in range(turns):
         for worker, process in workers.items():
@@ -95,7 +96,7 @@ def _speeds(seconds: Mapping[str, Sequence[float]], tokens: int) -> dict[str, An
 
 
 def shares(work: Work, seconds: float, most: peak.Peak, *, int8: bool) -> dict[str, Any]:
-    """What was computed in `seconds`, beside what the CPU could."""
+    """Return what was computed in `seconds`, and its share of what the CPU could compute."""
     gops = work.weights / seconds / 1e9
     weights_peak, used = (
         (most.int8_gops, most.int8_set) if int8 else (most.fp32_gflops, most.fp32_set)
@@ -132,9 +133,9 @@ def _ask(process: "subprocess.Popen[str]", shape: str) -> float:
 
 
 def _work(arguments: argparse.Namespace) -> None:
-    """Read shape names, answer each with the median seconds of a run, until an empty line."""
+    """Read shape names and answer each with the median seconds of a run, until an empty line."""
     random = np.random.default_rng(0)
-    # Ids of ordinary characters in BERT vocabularies; what they say does not matter for speed.
+    # Ids of ordinary characters in BERT vocabularies; their meaning does not matter for speed.
     batches = {
         name: [random.integers(1000, 8000, length) for length in lengths]
         for name, lengths in SHAPES.items()
@@ -167,7 +168,7 @@ def _reference(arguments: argparse.Namespace) -> Callable[[Sequence[Ids]], objec
 
 
 def _rectangles(batch: Sequence[Ids]) -> list[Ids]:
-    """The batch as arrays of equal lengths, which is all a plain graph can take."""
+    """Return the batch as arrays of equal lengths, because a plain graph takes no others."""
     lengths = sorted({len(row) for row in batch})
     return [np.stack([row for row in batch if len(row) == length]) for length in lengths]
 

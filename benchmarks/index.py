@@ -1,12 +1,12 @@
-"""How fast and how exact is the search in the index alone, by size?
+"""How fast and how exact is search in the index alone, by size?
 
     python -m benchmarks.index [--vectors FILE.npy --queries FILE.npy] [--copies 16]
 
-One thread, one query a call, ten neighbours; recall against comparing all in float32. Cases: few
-vectors, all of the file, and every vector so many times with noise of 0.3 of its length; filters
-that allow a part of the labels; searches beside a thread that writes and compacts. One JSON line a
-case. Without files the vectors are generated in clusters: prefer real ones (float32, unit rows),
-whose neighbours are harder to tell apart.
+One thread, one query per call, ten neighbours; recall against comparing all in float32. Cases: few
+vectors, all of the file, and every vector COPIES times with noise of 0.3 of its length; filters that
+allow a part of the labels; searches beside a thread that writes and compacts. One JSON line per
+case. Without files the vectors are generated in clusters; real ones (float32, unit rows) are better,
+because their neighbours are harder to tell apart.
 """
 
 import argparse
@@ -33,20 +33,20 @@ K = 10
 NOISE = 0.3
 GENERATED, CLUSTERS, D = 60_000, 600, 512
 FILTERS = (0.5, 0.05, 0.001)
-# More neighbours than are counted, so that ties with the last one are known.
+# More neighbours than count, so that ties with the last one are known.
 TRUTH_DEPTH = 2 * K
 ROWS_A_WRITE = 256
 TOGETHER = 16
 
 
 class Case:
-    """Vectors, queries and what is nearest to them."""
+    """Vectors, and queries whose true neighbours are known."""
 
     def __init__(self, base: Vectors, copies: int, queries: Vectors) -> None:
         self.base, self.copies, self.queries = base, copies, queries
         self.number = len(base) * copies
         random = np.random.default_rng(4)
-        # By the share of labels that a filter allows; as many as have neighbours enough.
+        # By the share of labels that a filter allows, where enough neighbours are left.
         self.subsets: dict[float, Labels] = {
             share: np.flatnonzero(random.random(self.number) < share)
             for share in (1.0, *FILTERS)
@@ -54,7 +54,7 @@ class Case:
         }
 
     def pieces(self) -> Iterator[tuple[Labels, Vectors]]:
-        """Labels and rows, a segment at a time, the same at every call."""
+        """Yield labels and rows, one segment at a time, the same at every call."""
         random = np.random.default_rng(3)
         for copy in range(self.copies):
             for start in range(0, len(self.base), SEGMENT_ROWS):
@@ -67,7 +67,7 @@ class Case:
                 yield np.arange(first, first + len(rows)), rows
 
     def truths(self) -> dict[float, list[set[int]]]:
-        """For every subset and query the labels that are as near as the K-th, or nearer."""
+        """Return for every subset and query the labels that are at least as near as the K-th."""
         n_queries = len(self.queries)
         scores = {share: np.empty((n_queries, 0), dtype=np.float32) for share in self.subsets}
         labels = {share: np.empty((n_queries, 0), dtype=np.int64) for share in self.subsets}
@@ -102,7 +102,7 @@ def main() -> None:
         case = Case(base[:rows], copies, queries[: arguments.number])
         for line in _lines(case):
             line |= {"rows": case.number, "threads": 1, "source": source}
-            machine.show(line)
+            machine.show(line, arguments)
 
 
 def _lines(case: Case) -> Iterator[dict[str, Any]]:
@@ -140,9 +140,9 @@ def _lines(case: Case) -> Iterator[dict[str, Any]]:
 def _timed(
     newest: list[Index], queries: Vectors, within: Labels | None = None
 ) -> tuple[dict[str, float], list[set[int]]]:
-    """Latencies and labels found; newest: one index, which may be replaced meanwhile."""
+    """Return latencies and found labels; newest: one index, which a thread may replace."""
     seconds, found = [], []
-    for row in range(-10, len(queries)):  # the first to warm up
+    for row in range(-10, len(queries)):  # The first ten warm up.
         began = time.perf_counter()
         hits = newest[0].search(queries[row, None], K, within)
         if row >= 0:
@@ -162,7 +162,7 @@ def _recall(found: list[set[int]], truth: list[set[int]]) -> float:
 
 
 def _together_ms(index: Index, queries: Vectors) -> float:
-    """Of a query among several that are asked at once."""
+    """Return milliseconds per query when several are asked at once."""
     seconds = []
     for start in range(0, len(queries) - TOGETHER + 1, TOGETHER):
         began = time.perf_counter()
@@ -185,7 +185,7 @@ def _disk_s(index: Index) -> dict[str, float]:
 
 
 def _beside_writes(index: Index, case: Case) -> dict[str, float]:
-    """Searches while another thread adds, takes back and compacts as fast as it can."""
+    """Time searches while another thread adds, removes and compacts as fast as it can."""
     newest, done = [index], threading.Event()
     writes = 0
 
@@ -210,7 +210,7 @@ def _beside_writes(index: Index, case: Case) -> dict[str, float]:
 
 
 def _generated(number: int, seed: int) -> Vectors:
-    """Unit rows float32 (number, D) in clusters; a few axes hold most of the variance."""
+    """Return unit rows float32 (number, D) in clusters; a few axes hold most of the variance."""
     random = np.random.default_rng(0)
     centres = random.standard_normal((CLUSTERS, D), dtype=np.float32)
     spread = (np.arange(1, D + 1, dtype=np.float32) ** -0.5)[random.permutation(D)]
@@ -224,7 +224,7 @@ def _arguments() -> argparse.Namespace:
     options = parser(__doc__, model=False)
     options.add_argument("--vectors", type=Path, help="float32 (N, D), unit rows")
     options.add_argument("--queries", type=Path, help="float32 (Q, D), unit rows")
-    options.add_argument("--number", type=int, default=500, help="queries a case")
+    options.add_argument("--number", type=int, default=500, help="queries per case")
     options.add_argument("--copies", type=int, default=16, help="of every vector in the large case")
     return options.parse_args()
 

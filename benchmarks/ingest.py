@@ -3,10 +3,10 @@
     python -m benchmarks.ingest [--texts FILE] [--count 3000] [--turns 3]
 
 In turn within one run, each turn with other texts: the raw lanes (the server's own queue and threads,
-fed with token ids that were made before) and `python -m server index` into an empty folder, one
-vector a document, by the time it says itself: reading, tokenising, embedding, words, SQLite with
-every batch on the disk, and the index. FILE: JSON lines with "text", also .gz, or a JSON list; without
-it, texts of the lengths of law articles. One JSON line.
+fed with token ids made before) and `python -m server index` into an empty folder with one vector per
+document, by the time the command prints: reading, tokenising, embedding, words, SQLite with every
+batch on the disk, and the index. FILE: JSON lines with "text", also .gz, or a JSON list; without it,
+texts with the lengths of law articles. One JSON line.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import gzip
 import json
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from pathlib import Path
 
 from benchmarks import machine, workloads
 from benchmarks.arguments import parser
+from benchmarks.serve import index
 from server.config import Config
 from server.inference.batching import BatchLimits, Job
 from server.inference.lanes import Lanes
@@ -59,11 +59,11 @@ def main() -> None:
         "ratio": round(statistics.median(ratios), 3),
         "bytes_per_document": round(statistics.median(sizes) / arguments.count),
     }
-    machine.show(line)
+    machine.show(line, arguments)
 
 
 async def _raw_seconds(model: Model, texts: Sequence[str]) -> float:
-    """The lanes alone, always with more than they can do at once."""
+    """Return the seconds of the lanes alone, which always have more work than they can run at once."""
     ids = [each for text in texts for each in model.tokenizer.encode([text]).ids]
     config, loop = Config(), asyncio.get_running_loop()
     limits = BatchLimits(config.batch_tokens, config.interactive_tokens, 1 << 30, 1 << 30)
@@ -94,15 +94,12 @@ async def _raw_seconds(model: Model, texts: Sequence[str]) -> float:
 
 def _index_seconds(model: Path, texts: Sequence[str], scratch: Path) -> float:
     source = scratch / "texts.jsonl"
-    with source.open("w", encoding="utf-8") as file:
-        for number, text in enumerate(texts):
-            file.write(json.dumps({"id": str(number), "text": text}, ensure_ascii=False) + "\n")
-    command = [sys.executable, "-m", "server", "index", str(source), "--chunk-tokens", "0"]
-    command += ["--model", str(model), "--data", str(scratch / "data"), "--log-level", "warning"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    found = SECONDS.search(done.stdout)
-    if done.returncode or found is None:
-        sys.exit(f"{command} said: {done.stdout}{done.stderr}")
+    rows = ({"id": str(number), "text": text} for number, text in enumerate(texts))
+    workloads.write_bodies(source, rows)
+    printed = index(model, source, scratch / "data", "--chunk-tokens", "0")
+    found = SECONDS.search(printed)
+    if found is None:
+        sys.exit(f"`server index` printed no seconds: {printed}")
     return float(found[1])
 
 
@@ -125,7 +122,7 @@ def _texts(arguments: argparse.Namespace) -> list[str]:
 def _arguments() -> argparse.Namespace:
     options = parser(__doc__, turns=3)
     options.add_argument("--texts", type=Path, help="JSON lines with text, or a JSON list")
-    options.add_argument("--count", type=int, default=3000, help="documents a turn")
+    options.add_argument("--count", type=int, default=3000, help="documents per turn")
     return options.parse_args()
 
 

@@ -1,15 +1,15 @@
-"""What does the server itself carry, and on more cores than this machine has? The encoder only pretends.
+"""How many requests does the server itself carry, also on more cores than this machine has?
 
     python -m benchmarks.lanes [--texts FOLDER] [--seconds 4] [--turns 3]
 
-The real server, but its encoder sleeps instead of computing: so long for each token, and without the
-interpreter's lock, as native code runs. Sleeping takes no core, so any number of lanes sleep side by
-side, and what is left is the server's own: its loop, its queue, the handing over. They share this
+The real server, but its encoder sleeps instead of computing: a fixed time per token, and without the
+interpreter's lock, like native code. Sleep takes no core, so any number of lanes sleep at the same
+time, and what is left is the server's own work: its loop, its queue, the hand-over. It shares this
 machine's cores with the generator. Single texts in a closed loop.
 
-First an encoder that takes no time: requests/s that one process carries, and core_us, what all its
-threads took of a core for one of them. Then SLEEP_US a token, by number of lanes: ideal_per_s is what
-they would finish if nothing else took time, ratio is how near they came. One JSON line a result.
+First an encoder that takes no time: requests per second of one process, and core_us, the time of a
+core that all its threads took per request. Then SLEEP_US per token, by number of lanes: ideal_per_s
+is the rate if nothing else took time, ratio is how near they came. One JSON line per result.
 """
 
 import argparse
@@ -37,15 +37,15 @@ from server.types import Ids, Packing, Vectors
 
 CLIENTS = (1, 16, 64)
 # About twice what a core needs for the shipped model, so that 16 lanes stay below the most that the
-# loop carries: beyond that it would be measured, not they.
+# loop carries. Beyond that the loop would be measured, not the lanes.
 SLEEP_US = 200
 LANES = (1, 2, 4, 8, 16)
-# So that a lane finds several texts whenever it is free.
+# A free lane then always finds several texts.
 CLIENTS_A_LANE = 16
 
 
 class Asleep(Instant):
-    """Takes a time for each token, and no core."""
+    """An encoder that takes time for each token, and no core."""
 
     def __init__(self, packing: Packing, dimension: int, us_a_token: float) -> None:
         super().__init__(packing, dimension)
@@ -64,20 +64,20 @@ def main() -> None:
         return
     texts = workloads.load("queries", 2000, arguments.texts)
     model = Model(arguments.model)
-    # Each request is made unique with three characters more.
+    # Three more characters, as many as make each request unique.
     ids = model.tokenizer.encode(["天地人" + text for text in texts]).ids
     tokens = statistics.mean(map(len, ids))
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        bodies = workloads.write_bodies(scratch / "queries.jsonl", map(workloads.single, texts))
+        bodies = workloads.write_singles(scratch / "queries", texts)
         for clients in CLIENTS:
             found = _run(arguments, scratch, bodies, clients, lanes=0, us_a_token=0)
-            machine.show({"case": "loop", "clients": clients, **found})
+            machine.show({"case": "loop", "clients": clients, **found}, arguments)
         for lanes in LANES:
             found = _run(arguments, scratch, bodies, CLIENTS_A_LANE * lanes, lanes, SLEEP_US)
             ideal = lanes * 1e6 / (SLEEP_US * tokens)
             ratio = {"ideal_per_s": round(ideal, 1), "ratio": round(found["per_s"] / ideal, 3)}
-            machine.show({"case": "lanes", "lanes": lanes, **found, **ratio})
+            machine.show({"case": "lanes", "lanes": lanes, **found, **ratio}, arguments)
 
 
 def _run(
@@ -88,7 +88,7 @@ def _run(
     lanes: int,
     us_a_token: int,
 ) -> dict[str, float]:
-    """Medians over the turns."""
+    """Return medians over the turns."""
     command = [sys.executable, "-m", "benchmarks.lanes", "--model", str(arguments.model)]
     command += ["--lanes", str(lanes), "--us-a-token", str(us_a_token)]
     command += ["--data", str(scratch / f"data-{clients}-{lanes}")]
@@ -100,7 +100,7 @@ def _run(
             used = (usage.cpu_s(pid) - cpu) / found["requests"]
             rows.append({**found, "core_us": round(used * 1e6, 1)})
     keys = ("per_s", "p50_ms", "p99_ms", "core_us", "generator_cpu")
-    return {key: round(statistics.median(row[key] for row in rows), 3) for key in keys}
+    return machine.medians(rows, keys, 3)
 
 
 def _serve(arguments: argparse.Namespace) -> None:
@@ -117,7 +117,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 def _arguments() -> argparse.Namespace:
     options = parser(__doc__, texts="queries.json", seconds=4, turns=3)
-    # How it starts the server whose encoder pretends.
+    # The script starts itself with these as the server whose encoder sleeps.
     for name in ("--port", "--lanes", "--us-a-token"):
         options.add_argument(name, type=int, default=0, help=argparse.SUPPRESS)
     options.add_argument("--data", type=Path, help=argparse.SUPPRESS)

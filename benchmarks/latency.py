@@ -1,19 +1,18 @@
-"""How long do requests take at a stated load, and what is the time spent on?
+"""How long do requests take at a stated load, and where does the time go?
 
     python -m benchmarks.latency [--texts FOLDER] [--seconds 4] [--turns 2]
 
 For each workload and turn: the peak in a closed loop (64 clients), then requests at 50, 70 and 90 %
-of that peak in an open loop, at random moments (Poisson, seeded) and with latency from the intended
-start. Percentiles are over the requests of all turns. The mean is told apart by the server's own
-metrics: what the generator was late, tokenising, waiting in the queue, inference, and the rest, which is
-the event loop, HTTP, sockets and, where `waited` is not 0, connections that were all busy. Every text is
-unique. One JSON line a load.
+of that peak in an open loop, at random moments (Poisson, seeded), with latency from the intended
+start. Percentiles are over the requests of all turns. The mean is split with the server's own
+metrics: lateness of the generator, tokenising, waiting in the queue, inference, and the rest, which is
+the event loop, HTTP, sockets and, where `waited` is not 0, connections that were all busy. Every text
+is unique. One JSON line per load.
 """
 
 import argparse
 import json
 import statistics
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -34,33 +33,30 @@ LOADS = (0.5, 0.7, 0.9)
 
 @dataclass(frozen=True, slots=True)
 class Turn:
+    """The peak of one turn, and one run at a part of it."""
+
     peak: float
     rate: float
     run: openloop.Run
-    spent: stages.Stages  # Of this run alone.
+    spent: stages.Stages  # By the requests of this run.
 
 
 def main() -> None:
     files = "queries.json, laws.json, mixed.json"
     arguments = parser(__doc__, texts=files, seconds=4, turns=2).parse_args()
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        server(arguments.model, Path(scratch)) as (url, _),
-    ):
+    with server(arguments.model) as (url, _, scratch):
         for name in WORKLOADS:
             texts = workloads.load(name, 2000, arguments.texts)
-            bodies = workloads.write_bodies(
-                Path(scratch) / f"{name}.jsonl", map(workloads.single, texts)
-            )
+            bodies = workloads.write_singles(scratch / name, texts)
             for load, turns in _measure(url, texts, bodies, arguments).items():
                 line = {"case": "latency", "workload": name, "load": load, **_line(turns)}
-                machine.show(line)
+                machine.show(line, arguments)
 
 
 def _measure(
     url: str, texts: Sequence[str], bodies: Path, arguments: argparse.Namespace
 ) -> dict[float, list[Turn]]:
-    """The turns of each load; all loads of a turn follow the peak they are a part of."""
+    """Return the turns of each load; all loads of a turn follow the peak they are a part of."""
     path, found, numbers = f"{url}/embed", {load: list[Turn]() for load in LOADS}, count()
     for turn in range(arguments.turns):
         peak = closedloop.run(path, bodies, CLIENTS, arguments.seconds, turn)["per_s"]

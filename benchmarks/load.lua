@@ -1,6 +1,6 @@
 -- Closed-loop load for wrk:  wrk -t1 -c16 -d8s -s load.lua URL -- BODIES SALT
--- BODIES holds one JSON body a line. Every "@@" becomes three characters that differ from request
--- to request, so that no cache can answer for the encoder. SALT varies where the counting starts.
+-- BODIES holds one JSON body per line. Every "@@" becomes three characters that differ from request
+-- to request, so that no cache can answer for the encoder. SALT sets where the counting starts.
 local alphabet = {}
 for char in ("的一是在不了有和人这中大为上个国我以要他时来用们生到作地于出就分对成会可主发年动同工也能下过子说产种面而方后多定行学法所民得经"):gmatch("[%z\1-\127\194-\244][\128-\191]*") do
   alphabet[#alphabet + 1] = char

@@ -2,15 +2,13 @@
 
     python -m benchmarks.memory [--model ARTIFACT] [--texts FOLDER] [--seconds 60]
 
-Resident memory idle, then every second under a closed loop of 16 clients on the mixed workload.
-Grown: the mean of the last fifth less that of the second fifth. One JSON line.
+Resident memory while idle, then every second during a closed loop of 16 clients on the mixed
+workload. Grown: the mean of the last fifth minus that of the second fifth. One JSON line.
 """
 
 import statistics
-import tempfile
 import threading
 import time
-from pathlib import Path
 
 from benchmarks import closedloop, machine, usage, workloads
 from benchmarks.arguments import parser
@@ -19,24 +17,23 @@ from benchmarks.serve import server
 
 def main() -> None:
     arguments = parser(__doc__, texts="mixed.json", seconds=60).parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        texts = workloads.load("mixed", 4000, arguments.texts)
-        bodies = workloads.write_bodies(Path(scratch) / "mixed.jsonl", map(workloads.single, texts))
-        with server(arguments.model, Path(scratch)) as (url, pid):
-            time.sleep(1)
-            idle = usage.resident_mb(pid)
-            samples: list[float] = []
-            done = threading.Event()
+    texts = workloads.load("mixed", 4000, arguments.texts)
+    with server(arguments.model) as (url, pid, scratch):
+        bodies = workloads.write_singles(scratch / "mixed", texts)
+        time.sleep(1)
+        idle = usage.resident_mb(pid)
+        samples: list[float] = []
+        done = threading.Event()
 
-            def watch() -> None:
-                while not done.wait(1):
-                    samples.append(usage.resident_mb(pid))
+        def watch() -> None:
+            while not done.wait(1):
+                samples.append(usage.resident_mb(pid))
 
-            watcher = threading.Thread(target=watch)
-            watcher.start()
-            run = closedloop.run(f"{url}/embed", bodies, 16, arguments.seconds, 1)
-            done.set()
-            watcher.join()
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        run = closedloop.run(f"{url}/embed", bodies, 16, arguments.seconds, 1)
+        done.set()
+        watcher.join()
     fifth = max(1, len(samples) // 5)
     line = {
         "case": "memory",
@@ -48,7 +45,7 @@ def main() -> None:
         "seconds": arguments.seconds,
         "requests": run["requests"],
     }
-    machine.show(line)
+    machine.show(line, arguments)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
-"""Requests sent at intended moments, however the server fares: the open loop that wrk does not have.
+"""An open loop: requests sent at intended moments, whatever the server does. wrk cannot do that.
 
 A closed loop sends less when the server is slow, and so never meets the queue that real users would
 stand in. Here a request's latency counts from its intended start: a server that stalls is charged for
-every request that should have been sent meanwhile, those that found all connections busy included.
+every request that should have been sent meanwhile, also for those that found all connections busy.
 
-The generator is judged too. `lateness_s` is how long after an intended start it came to the request at
-all; connections have no part in that. Where the 99th percentile is above LATE_MS, the machine had no
-room for the generator, its figures are not the server's, and the run fails.
+The generator is judged too. `lateness_s` is how long after an intended start it reached the request;
+connections have no part in that. Where the 99th percentile is above LATE_MS, the machine had no room
+for the generator, its figures are not the server's, and the run fails.
 
-Every answer must be a 200, unless the server is to be asked for more than it can do: then a 429 that
-says when to come again counts too.
+Every answer must be a 200. In an overload, a 429 with a retry-after counts too.
 """
 
 import asyncio
@@ -18,19 +17,18 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.connection import Connection, Failed, punctual_loop, undisturbed
+from benchmarks.connection import Connection, Failed, Generator, punctual_loop, undisturbed
 
 Seconds = NDArray[np.float64]
 
-# Open before the first request. Fewer would make requests wait here; each waits its turn, so that none
-# is idle for the five seconds after which uvicorn closes it, unless there are few requests.
+# Open before the first request. With fewer, requests would wait here. They take turns, so that none is
+# idle for the five seconds after which uvicorn closes it, unless there are few requests.
 CONNECTIONS = 128
-# A bound for a machine shared with others, not the usual figure; that is at connection.undisturbed.
+# A bound for a machine that other work shares; the usual lateness stands at connection.undisturbed.
 LATE_MS = 10.0
 # After the last intended start, for answers still under way.
 PATIENCE_S = 60.0
@@ -38,10 +36,10 @@ PATIENCE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One value a request, in the order of the intended starts: float64 (N,), status int64 (N,)."""
+    """One value per request, in the order of the intended starts: float64 (N,), status int64 (N,)."""
 
     latency_s: Seconds  # From the intended start to the last byte of the answer.
-    lateness_s: Seconds  # From the intended start to when the generator came to the request.
+    lateness_s: Seconds  # From the intended start to the moment the generator reached the request.
     status: NDArray[np.int64]  # 200 throughout, unless refusals count.
     waited: int  # Requests that found every connection busy.
     cpu: float  # The generator's share of one core.
@@ -49,14 +47,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Overload:
-    """Refusals count as answers; what takes the place of PATIENCE_S and LATE_MS."""
+    """Bounds in place of PATIENCE_S and LATE_MS for a run in which refusals count as answers."""
 
     patience_s: float
     late_ms: float
 
 
 def poisson(rate: float, seconds: float, seed: int) -> Seconds:
-    """Starts at random, `rate` a second on average: float64 (N,), ascending, from 0 to `seconds`."""
+    """Return random starts, `rate` per second on average: float64 (N,), ascending, 0 to `seconds`."""
     random = np.random.default_rng(seed)
     gaps = random.exponential(1 / rate, int(rate * seconds * 1.5) + 100)
     starts = np.cumsum(gaps)
@@ -66,7 +64,7 @@ def poisson(rate: float, seconds: float, seed: int) -> Seconds:
 def run(
     url: str, requests: Sequence[bytes], starts: Seconds, connections: int = CONNECTIONS
 ) -> Run:
-    """Send request i at starts[i] seconds from now; anything that fails ends the benchmark."""
+    """Send request i at starts[i] seconds from now; a failure ends the benchmark."""
     with undisturbed(), asyncio.Runner(loop_factory=punctual_loop) as runner:
         try:
             return runner.run(drive(url, requests, starts, connections))
@@ -81,7 +79,7 @@ async def drive(
     connections: int,
     overload: Overload | None = None,
 ) -> Run:
-    """The same on a running loop; raises Failed."""
+    """Do the same as `run` on a running loop; raises Failed."""
     patience_s, late_ms = (
         (overload.patience_s, overload.late_ms) if overload else (PATIENCE_S, LATE_MS)
     )
@@ -89,13 +87,7 @@ async def drive(
     await client.open(connections)
     cpu, began = time.process_time(), time.perf_counter()
     client.begin()
-    try:
-        async with asyncio.timeout(float(starts[-1]) + patience_s):
-            await client.done
-    except TimeoutError:
-        raise Failed(f"{client.left} requests got no answer in {patience_s:.0f} s") from None
-    finally:
-        client.close()
+    await client.finish(float(starts[-1]), patience_s)
     cpu = (time.process_time() - cpu) / (time.perf_counter() - began)
     latency_s, lateness_s = np.array(client.latency_s), np.array(client.lateness_s)
     found = Run(latency_s, lateness_s, np.array(client.status), client.waited, cpu)
@@ -105,47 +97,39 @@ async def drive(
     return found
 
 
-class _Client:
-    """When to send what, over which connection."""
+class _Client(Generator):
+    """Decides when to send which request over which connection."""
 
     def __init__(
         self, url: str, requests: Sequence[bytes], starts: list[float], *, refusals: bool
     ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._url, self._requests, self._starts = urlsplit(url), requests, starts
+        super().__init__(url)
+        self._requests, self._starts = requests, starts
         self._refusals = refusals
         self._next, self._zero = 0, 0.0
         self._free: deque[Connection] = deque()
-        self._all: set[Connection] = set()
         self._waiting: deque[int] = deque()
-        self._opening: set[asyncio.Task[None]] = set()
+        self._opening: set[asyncio.Task[list[Connection]]] = set()
         self.latency_s, self.lateness_s = [0.0] * len(starts), [0.0] * len(starts)
         self.status = [0] * len(starts)
         self.left, self.waited = len(starts), 0
-        self.done: asyncio.Future[None] = self._loop.create_future()
 
-    async def open(self, connections: int) -> None:
-        host, port = self._url.hostname or "", self._url.port or 80
-        for _ in range(connections):
-            _, connection = await self._loop.create_connection(lambda: Connection(self), host, port)
-            self._all.add(connection)
+    async def open(self, number: int) -> list[Connection]:
+        opened = await super().open(number)
+        for connection in opened:
             self._available(connection)
-
-    def close(self) -> None:
-        connections, self._all = self._all, set()
-        for connection in connections:
-            connection.close()
+        return opened
 
     def begin(self) -> None:
-        self._zero = self._loop.time()
+        self._zero = self.loop.time()
         self._send_due()
 
     def _send_due(self) -> None:
         while self._next < len(self._starts):
             start = self._zero + self._starts[self._next]
-            late = self._loop.time() - start
+            late = self.loop.time() - start
             if late < 0:
-                self._loop.call_at(start, self._send_due)
+                self.loop.call_at(start, self._send_due)
                 return
             number, self._next = self._next, self._next + 1
             self.lateness_s[number] = late
@@ -155,38 +139,32 @@ class _Client:
                 self._waiting.append(number)
                 self.waited += 1
 
-    def answered(self, connection: "Connection", number: int, status: int) -> None:
-        self.latency_s[number] = self._loop.time() - self._zero - self._starts[number]
+    def answered(self, connection: Connection, number: int, status: int) -> None:
+        self.latency_s[number] = self.loop.time() - self._zero - self._starts[number]
         self.status[number] = status
         if status == 429 and self._refusals:
             if connection.retry_after is None:
-                self._fail(f"request {number} was refused without a retry-after")
+                self.fail(f"request {number} was refused without a retry-after")
         elif status != 200:
-            self._fail(f"request {number} was answered with {status}")
-        self.left -= 1
-        if not self.left and not self.done.done():
-            self.done.set_result(None)
+            self.fail(f"request {number} was answered with {status}")
+        self.count_down()
         self._available(connection)
 
-    def lost(self, connection: "Connection", number: int | None) -> None:
-        if connection not in self._all:
+    def lost(self, connection: Connection, number: int | None) -> None:
+        if connection not in self.connections:
             return
-        self._all.remove(connection)
+        self.connections.remove(connection)
         if number is not None:
-            self._fail(f"request {number} lost its connection")
+            self.fail(f"request {number} lost its connection")
             return
         self._free.remove(connection)
-        again = self._loop.create_task(self.open(1))
+        again = self.loop.create_task(self.open(1))
         self._opening.add(again)
         again.add_done_callback(self._opening.discard)
 
-    def _available(self, connection: "Connection") -> None:
+    def _available(self, connection: Connection) -> None:
         if self._waiting:
             number = self._waiting.popleft()
             connection.send(number, self._requests[number])
         else:
             self._free.append(connection)
-
-    def _fail(self, what: str) -> None:
-        if not self.done.done():
-            self.done.set_exception(Failed(what))

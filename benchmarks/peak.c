@@ -1,10 +1,10 @@
-/* The most that one core computes: multiply-adds on registers alone, without any memory.
+/* The most that one core computes: multiply-adds on registers, without memory access.
  *
  *     cc -O2 -march=native peak.c -o peak && ./peak
  *
  * Prints "int8 SET GOPS" and "fp32 SET GFLOPS" for the widest instruction set the compiler may use
  * here; a multiply and an addition are two operations. Without AVX2 it prints nothing. AMX is not
- * used: where a CPU has it, more than this is possible. Reading the lines is up to peak.py.
+ * used: a CPU that has it can do more. peak.py reads the lines.
  */
 #include <stdio.h>
 #include <time.h>
@@ -12,11 +12,11 @@
 #if defined __AVX2__ && defined __FMA__
 #include <immintrin.h>
 
-/* Independent sums, so that none waits for the last: an instruction takes 4 or 5 cycles and two start
+/* Independent sums, so that none waits for another: an instruction takes 4 or 5 cycles and two start
  * in each. With two operands and a product they fit AVX2's sixteen registers. */
 #define SUMS 12
 #define ROUNDS 100000
-/* Bursts of less than a millisecond, the best of which counts: a neighbour does not disturb all. */
+/* Bursts under a millisecond; the best counts, because a neighbour does not disturb all of them. */
 #define BURSTS 100
 
 #if defined __AVX512F__
@@ -51,7 +51,7 @@ typedef __m256i ints;
     _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)))
 #endif
 
-/* To the compiler, a value that may have changed: it can neither leave work out nor move it away. */
+/* Tells the compiler that the value may have changed, so that it neither drops nor moves the work. */
 #define OPAQUE(value) __asm__ volatile("" : "+x"(value))
 
 static double now(void) {
@@ -87,7 +87,7 @@ static double fp32_burst(void) {
     BURST(floats, FLOATS(0.0f))
 }
 
-/* Thousand million operations a second of the best burst. */
+/* Return 10^9 operations per second of the best burst. */
 static double best(double (*burst)(void), double operations) {
     double least = burst();
     for (int i = 1; i < BURSTS; i++) {

@@ -1,7 +1,7 @@
-"""What this CPU can multiply at most, in int8 and in float32: peak.c, compiled and run here.
+"""The most this CPU can multiply, in int8 and in float32: compiles peak.c and runs it.
 
-Nothing needs it to measure: without a C compiler, or on a CPU that peak.c does not know, there is no
-peak, and the reason stands in the result lines instead.
+Without a C compiler, or on a CPU that peak.c does not know, there is no peak, and result lines give
+the reason.
 """
 
 import subprocess
@@ -16,11 +16,11 @@ COMPILER = "cc"
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """Of all threads together: 10^9 operations a second, a multiply-add being two."""
+    """10^9 operations per second of all threads together, a multiply-add as two."""
 
     int8_gops: float
     fp32_gflops: float
-    int8_set: str  # The instruction sets that were used.
+    int8_set: str  # The instruction sets used.
     fp32_set: str
 
 
@@ -29,7 +29,7 @@ class NoPeak(Exception):
 
 
 def measure(threads: Sequence[int], compiler: str = COMPILER) -> dict[int, Peak]:
-    """By number of threads, each a process of its own; raises NoPeak."""
+    """Return the peak by number of threads, each run as a process of its own; raises NoPeak."""
     with tempfile.TemporaryDirectory() as scratch:
         program = Path(scratch) / "peak"
         command = [compiler, "-O2", "-march=native", str(SOURCE), "-o", str(program)]
@@ -50,7 +50,7 @@ def _together(program: Path, threads: int) -> Peak:
 
 
 def total(printed: Sequence[str]) -> Peak:
-    """The sum of what each process printed; raises NoPeak where one printed nothing."""
+    """Return the sum of what each process printed; raises NoPeak if one printed nothing."""
     rates = {"int8": 0.0, "fp32": 0.0}
     sets = {}
     for text in printed:

@@ -1,24 +1,23 @@
-"""What do single queries and a bulk client do to each other?
+"""How much do single queries and a bulk client slow each other down?
 
     python -m benchmarks.priority [--texts FOLDER] [--seconds 8] [--turns 3]
 
-Queries of one text, 50 a second at random moments (Poisson, seeded, latency from the intended start), and
-a bulk client that sends 512 law articles a request, one request after the other. In turn within one run:
-the queries alone, the bulk client alone, both. Asked: the queries' p99 is at most 3 times the idle one,
-and bulk keeps at least 0.8 of its rate. Every text is unique. One JSON line.
+Queries of one text, 50 per second at random moments (Poisson, seeded, latency from the intended
+start), and a bulk client that sends 512 law articles per request, one request after the other. In
+turn within one run: the queries alone, the bulk client alone, both. `met` says whether the queries'
+p99 is at most 3 times the idle one and bulk keeps at least 0.8 of its rate. Every text is unique. One
+JSON line.
 """
 
 import argparse
 import http.client
 import json
 import multiprocessing
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -42,12 +41,9 @@ def main() -> None:
     arguments = parser(__doc__, texts=files, seconds=8, turns=3).parse_args()
     queries = workloads.load("queries", 2000, arguments.texts)
     laws = workloads.load("laws", 2000, arguments.texts)
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        server(arguments.model, Path(scratch)) as (url, _),
-    ):
+    with server(arguments.model) as (url, _, _):
         line = _measure(f"{url}/embed", queries, laws, arguments)
-    machine.show(line)
+    machine.show(line, arguments)
 
 
 def _measure(
@@ -59,7 +55,7 @@ def _measure(
     # The first turn, a short one, warms up.
     for turn in range(arguments.turns + 1):
         seconds = arguments.seconds if turn else 1
-        # At the same moments with the bulk client as without.
+        # The same moments with the bulk client as without it.
         starts = openloop.poisson(QUERIES_PER_S, seconds, turn)
         without = _ask(url, questions, starts)
         with Bulk(url, articles) as alone:
@@ -84,9 +80,9 @@ def _ask(url: str, texts: Iterator[str], starts: openloop.Seconds) -> openloop.R
 
 
 class Bulk:
-    """Sends large requests, one after the other, while the block runs; a failed one ends the benchmark.
+    """A client that sends large requests in turn while the block runs; a failure ends the benchmark.
 
-    A process of its own: as a thread it would hold the interpreter when a query is to be sent.
+    It is a process of its own: a thread would hold the interpreter when a query must be sent.
     """
 
     def __init__(self, url: str, texts: Iterator[str]) -> None:
@@ -108,9 +104,9 @@ class Bulk:
         except EOFError:
             raise SystemExit("a bulk request failed") from None
         self._process.join()
-        # The last one ended without company.
+        # The last request ended when no query ran beside it.
         self.took_s = took_s[:-1]
-        # Taken there, and not to be taken here again.
+        # That process has sent these texts; skip them here, so that none is sent twice.
         for _taken in islice(self._texts, BULK_TEXTS * len(took_s)):
             pass
 

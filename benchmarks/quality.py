@@ -1,13 +1,13 @@
-"""How good are the vectors? STS-B, agreement with float32 and sentence-transformers, and the batch.
+"""How good are the vectors on STS-B, beside float32 and sentence-transformers, and in batches?
 
     python -m benchmarks.quality --sts FILE.tsv [--model ARTIFACT] [--float ARTIFACT]
 
-FILE has a pair and its score a line: sentence, tab, sentence, tab, score. Printed are Spearman's
+FILE has a pair and its score on each line: sentence, tab, sentence, tab, score. Results: Spearman's
 rank correlation x 100 of cosine and score, with the model's own text preparation and without
-lower-casing; for the shipped model, cosine to the vectors that sentence-transformers makes of 200 stored
-texts; cosine to the float32 artifact's vectors where one is given (`make export
-ARGS="--precision fp32"`); and the largest difference of any component between 500 texts alone and
-in mixed batches. One JSON line a question.
+lower-casing; for the shipped model, the cosine to sentence-transformers' vectors of 200 stored
+texts; the cosine to the vectors of a float32 artifact, if given (`make export ARGS="--precision
+fp32"`); and the largest difference of any component between 500 texts alone and in mixed batches.
+One JSON line per result.
 """
 
 import argparse
@@ -28,13 +28,12 @@ from server.inference.tokenizer import Tokenizer
 from server.types import Vectors
 
 BATCH_TEXTS = 500
+Scores = npt.NDArray[np.float64]
 
 
 def main() -> None:
     arguments = _arguments()
-    rows = [line.split("\t") for line in arguments.sts.read_text(encoding="utf-8").splitlines()]
-    texts = [row[0] for row in rows] + [row[1] for row in rows]
-    scores = np.array([float(row[2]) for row in rows])
+    texts, scores = read_pairs(arguments.sts)
     found = {}
     for name, folder in {"served": arguments.model, "float32": arguments.float}.items():
         if folder is None:
@@ -46,15 +45,24 @@ def main() -> None:
             plain = msgspec.structs.replace(model.manifest.text, lower_case=False)
             tokenizer = Tokenizer((folder / TOKENIZER_FILE).read_text(encoding="utf-8"), plain)
             line["spearman_not_lower_cased"] = spearman(embed(model, texts, tokenizer), scores)
-        machine.show(line)
+        machine.show(line, arguments, folder)
         if model.manifest.model_id == reference.MODEL:
             known, expected = reference.load()
             agreement = _agreement(embed(model, known, model.tokenizer), expected)
-            machine.show({"case": "sentence-transformers", "model": name, **agreement})
+            line = {"case": "sentence-transformers", "model": name, **agreement}
+            machine.show(line, arguments, folder)
     if "float32" in found:
-        machine.show({"case": "agreement", **_agreement(found["served"], found["float32"])})
+        agreement = _agreement(found["served"], found["float32"])
+        machine.show({"case": "agreement", **agreement}, arguments)
     difference = invariance(Model(arguments.model), texts)
-    machine.show({"case": "batch", "texts": BATCH_TEXTS, "largest_difference": difference})
+    line = {"case": "batch", "texts": BATCH_TEXTS, "largest_difference": difference}
+    machine.show(line, arguments)
+
+
+def read_pairs(path: Path) -> tuple[list[str], Scores]:
+    """Return the first sentences and then the second ones, and the scores: float64 (pairs,)."""
+    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+    return [row[at] for at in (0, 1) for row in rows], np.array([float(row[2]) for row in rows])
 
 
 def _agreement(vectors: Vectors, expected: Vectors) -> dict[str, Any]:
@@ -67,12 +75,16 @@ def _agreement(vectors: Vectors, expected: Vectors) -> dict[str, Any]:
 
 
 def embed(model: Model, texts: Sequence[str], tokenizer: Tokenizer) -> Vectors:
-    """Vectors one text at a time: float32 (N, D)."""
+    """Return vectors, computed one text at a time: float32 (N, D)."""
     return np.concatenate([model.encoder.encode([ids]) for ids in tokenizer.encode(texts).ids])
 
 
-def spearman(vectors: Vectors, scores: npt.NDArray[np.float64]) -> float:
-    """Rank correlation x 100 of the pairs' cosines with their scores; ties share their mean rank."""
+def spearman(vectors: Vectors, scores: Scores) -> float:
+    """Return the rank correlation x 100 of the pairs' cosines with their scores.
+
+    vectors: float32 (2 x pairs, D), of the first sentences and then the second ones. Ties share their
+    mean rank.
+    """
     half = len(scores)
     cosines = row_cosines(vectors[:half], vectors[half:])
     return round(float(np.corrcoef(_ranks(cosines), _ranks(scores))[0, 1]) * 100, 2)
@@ -85,7 +97,7 @@ def _ranks(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 
 def invariance(model: Model, texts: Sequence[str]) -> float:
-    """The largest difference between texts alone and in random company, sorted as lanes do."""
+    """Return the largest difference between texts alone and in random batches, sorted as lanes do."""
     random = np.random.default_rng(0)
     step = max(1, len(texts) // BATCH_TEXTS)
     ids = list(model.tokenizer.encode(texts[::step][:BATCH_TEXTS]).ids)
@@ -103,9 +115,8 @@ def invariance(model: Model, texts: Sequence[str]) -> float:
 
 
 def _arguments() -> argparse.Namespace:
-    options = parser(__doc__)
+    options = parser(__doc__, float_model=True)
     options.add_argument("--sts", type=Path, required=True, metavar="FILE.tsv")
-    options.add_argument("--float", type=Path, help="float32 artifact of the same checkpoint")
     return options.parse_args()
 
 

@@ -1,6 +1,6 @@
-"""The vectors that sentence-transformers makes of some texts of all kinds, in float32, as stored.
+"""Stored float32 vectors that sentence-transformers made of texts of many kinds.
 
-They are one model's; tests/support/reference_vectors.py made them.
+They belong to one model; tests/support/reference_vectors.py made them.
 """
 
 import json
@@ -15,7 +15,7 @@ DATA = Path(__file__).parents[1] / "tests" / "data"
 
 
 def load() -> tuple[list[str], Vectors]:
-    """The texts, and their vectors: float32 (B, D), rows of unit L2 norm."""
+    """Return the texts and their vectors: float32 (B, D), rows of unit L2 norm."""
     texts: list[str] = json.loads((DATA / "mixed_texts.json").read_text(encoding="utf-8"))
     with np.load(DATA / "bge_small_zh_reference.npz") as stored:
         vectors: Vectors = stored["vectors"]

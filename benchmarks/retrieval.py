@@ -1,12 +1,12 @@
-"""How well are documents found? nDCG@10 of search by meaning, by words and by both.
+"""How well are documents found, by nDCG@10 of search by meaning, by words and by both?
 
-    python -m benchmarks.retrieval --data FOLDER [--model ARTIFACT] [--float ARTIFACT]
+    python -m benchmarks.retrieval --beir FOLDER [--model ARTIFACT] [--float ARTIFACT]
 
 FOLDER is in BEIR's layout: corpus.jsonl, queries.jsonl (or .gz; _id, title, text) and qrels.tsv
 (query, document, score, with a heading). Documents go into a real collection in a scratch folder,
-one vector a document, and queries through the code that answers POST /search. With --float, the
-vectors of the float32 artifact, ranked exactly with numpy, stand beside it: what the numbers would
-be without int8 and without an index. One JSON line a mode.
+one vector per document, and queries through the code that answers POST /search. With --float, a line
+shows the result without int8 and without an index: the float32 artifact's vectors, ranked exactly
+with numpy. One JSON line per mode.
 """
 
 import argparse
@@ -39,30 +39,31 @@ Relevant = dict[str, dict[str, float]]
 
 def main() -> None:
     arguments = _arguments()
-    corpus, queries, relevant = _read(arguments.data)
+    corpus, queries, relevant = _read(arguments.beir)
 
-    def show(mode: str, found: dict[str, list[str]]) -> None:
+    def show(mode: str, found: dict[str, list[str]], artifact: Path) -> None:
         line = {
             "case": "retrieval",
-            "data": arguments.data.name,
+            "data": arguments.beir.name,
             "mode": mode,
             "ndcg_at_10": ndcg(found, relevant),
             "documents": len(corpus),
             "queries": len(queries),
         }
-        machine.show(line)
+        machine.show(line, arguments, artifact)
 
     model = Model(arguments.model)
     for mode, found in asyncio.run(_served(model, corpus, queries)).items():
-        show(mode, found)
+        show(mode, found, arguments.model)
     if arguments.float:
-        show("float32, exact", _exact(Model(arguments.float), corpus, queries))
+        exact = _exact(Model(arguments.float), corpus, queries)
+        show("float32, exact", exact, arguments.float)
 
 
 async def _served(
     model: Model, corpus: Sequence[Document], queries: dict[str, str]
 ) -> dict[str, dict[str, list[str]]]:
-    """By mode: each query's ten best, as POST /search would find them."""
+    """Return by mode each query's ten best, as POST /search finds them."""
     metrics, config = Metrics(), Config()
     models = ModelRegistry([model], config, metrics, asyncio.get_running_loop())
     answers: dict[str, dict[str, list[str]]] = {}
@@ -107,7 +108,7 @@ def _exact(
 
 
 def ndcg(found: dict[str, list[str]], relevant: Relevant) -> float:
-    """Mean nDCG@10 x 100 over the queries that have a relevant document."""
+    """Return the mean nDCG@10 x 100 over the queries that have a relevant document."""
     discount = 1 / np.log2(np.arange(2, DEPTH + 2))
     values = []
     for query, judged in relevant.items():
@@ -143,9 +144,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _arguments() -> argparse.Namespace:
-    options = parser(__doc__)
-    options.add_argument("--data", type=Path, required=True, help="folder in BEIR's layout")
-    options.add_argument("--float", type=Path, help="float32 artifact of the same checkpoint")
+    options = parser(__doc__, float_model=True)
+    options.add_argument("--beir", type=Path, required=True, help="folder in BEIR's layout")
     return options.parse_args()
 
 

@@ -1,29 +1,26 @@
-"""What does a search cost beside an embedding, and what do writes do to it? Over HTTP.
+"""What does a search over HTTP cost beside an embedding, and how much do writes slow it down?
 
     python -m server index laws.jsonl --collection laws --chunk-tokens 0 --data FOLDER
     python -m benchmarks.search --data FOLDER --collection laws [--queries FILE.json] [--turns 5]
 
-The real server over a folder that is indexed already. In turn within one run, in a closed loop: POST /embed of
-a query with its instruction and POST /search of the same query, for 1 and 16 clients, every text
-unique so that nothing is remembered. Then the latency of a lone client's searches while nothing is
-written and while another client adds documents as fast as they are taken. One JSON line a result.
+The real server over a folder that is indexed already. In turn within one run, in a closed loop: POST
+/embed of a query with its instruction and POST /search of the same query, for 1 and 16 clients, with
+unique texts so that no cache answers. Then the latency of a lone client's searches, first without
+writes, then while another client adds documents as fast as it can. One JSON line per result.
 """
 
 import argparse
-import http.client
-import json
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from benchmarks import closedloop, machine, workloads
 from benchmarks.arguments import parser
+from benchmarks.connection import ask
 from benchmarks.serve import server
 from server.store.index import SPARE_ROWS
 
@@ -33,8 +30,7 @@ BATCH = 256
 def main() -> None:
     arguments = _arguments()
     texts = workloads.load("queries", 2000, arguments.queries)
-    with tempfile.TemporaryDirectory() as name:
-        scratch = Path(name)
+    with server(arguments.model, arguments.data) as (url, _, scratch):
         embed = workloads.write_bodies(
             scratch / "embed",
             ({**workloads.single(text), "input_type": "query"} for text in texts),
@@ -43,22 +39,22 @@ def main() -> None:
             scratch / "search",
             ({"query": workloads.UNIQUE + text, "top_k": 10} for text in texts),
         )
-        with server(arguments.model, scratch, data=arguments.data) as (url, _):
-            path = f"/collections/{arguments.collection}"
-            stats = _settled(url, f"{path}/stats")
-            facts = {key: stats[key] for key in ("parts", "bytes", "index")}
-            machine.show({"case": "collection", **facts})
-            paths = {"embed": ("/embed", embed), "search": (f"{path}/search", search)}
-            salts = count()
-            for clients in (1, 16):
-                machine.show(_beside(url, paths, clients, salts, arguments))
-            machine.show(_while_adding(url, f"{path}/search", search, salts, arguments))
+        path = f"/collections/{arguments.collection}"
+        stats = _settled(url, f"{path}/stats")
+        facts = {key: stats[key] for key in ("parts", "bytes", "index")}
+        machine.show({"case": "collection", **facts}, arguments)
+        paths = {"embed": ("/embed", embed), "search": (f"{path}/search", search)}
+        salts = count()
+        for clients in (1, 16):
+            machine.show(_beside(url, paths, clients, salts, arguments), arguments)
+        line = _while_adding(url, f"{path}/search", search, salts, arguments)
+        machine.show(line, arguments)
 
 
 def _settled(url: str, path: str) -> Any:
-    """The collection's stats, once the index is in order; it is put so when nothing is written."""
+    """Return the collection's stats once the index is compacted, which happens between writes."""
     for _ in range(120):
-        stats = _ask(url, "GET", path)
+        stats = ask(url + path)
         if stats["index"]["tail_rows"] < SPARE_ROWS or stats["index"]["kind"] == "exact":
             break
         time.sleep(1)
@@ -75,7 +71,7 @@ def _beside(
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in paths}
     for _ in range(arguments.turns):
         for name, (path, bodies) in paths.items():
-            # A salt is used once: the server remembers the vectors of queries it has seen.
+            # Each salt is used once, because the server caches the vectors of queries.
             found = closedloop.run(url + path, bodies, clients, arguments.seconds, next(salts))
             runs[name].append(found)
     line: dict[str, Any] = {"case": "search", "clients": clients}
@@ -90,8 +86,8 @@ def _beside(
 def _while_adding(
     url: str, path: str, bodies: Path, salts: Iterator[int], arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """The p99 of a lone client's searches, idle and beside a writer, in turn."""
-    _ask(url, "POST", "/collections", {"name": "written", "chunks": None})
+    """Return percentiles of a lone client's searches, idle and beside a writer, in turn."""
+    ask(f"{url}/collections", {"name": "written", "chunks": None})
     idle, busy, added = [], [], 0
     for turn in range(arguments.turns):
         idle.append(closedloop.run(url + path, bodies, 1, arguments.seconds, next(salts)))
@@ -102,7 +98,7 @@ def _while_adding(
         writer.stop.set()
         writer.join()
         added += writer.added
-    _ask(url, "DELETE", "/collections/written")
+    ask(f"{url}/collections/written", method="DELETE")
 
     def middle(runs: Sequence[dict[str, float]], key: str) -> float:
         return statistics.median(run[key] for run in runs)
@@ -119,7 +115,7 @@ def _while_adding(
 
 
 class _Writer(threading.Thread):
-    """Adds law-like documents, a batch a request, until it is stopped."""
+    """A thread that adds law-like documents, one batch per request, until it is stopped."""
 
     def __init__(self, url: str, seed: int) -> None:
         super().__init__()
@@ -134,22 +130,9 @@ class _Writer(threading.Thread):
             texts = [self._texts[(place + i) % len(self._texts)] for i in range(BATCH)]
             documents = [{"id": str(place + i), "text": text} for i, text in enumerate(texts)]
             self.under_way.set()
-            _ask(self._url, "POST", "/collections/written/documents", {"documents": documents})
+            ask(f"{self._url}/collections/written/documents", {"documents": documents})
             place += BATCH
             self.added += BATCH
-
-
-def _ask(url: str, method: str, path: str, body: Any = None) -> Any:
-    address = urlsplit(url)
-    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=120)
-    headers = {"content-type": "application/json"}
-    connection.request(method, path, None if body is None else json.dumps(body), headers)
-    reply = connection.getresponse()
-    answer = json.loads(reply.read())
-    connection.close()
-    if reply.status >= 300:
-        raise SystemExit(f"{method} {path}: {answer}")
-    return answer
 
 
 def _arguments() -> argparse.Namespace:

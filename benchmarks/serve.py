@@ -1,18 +1,15 @@
-"""How near does the server come to its own encoder? One text a request, sent from the same cores.
+"""How near does the server come to its own encoder, with one text per request from the same cores?
 
-    python -m benchmarks.serve [--texts FOLDER] [--seconds 4] [--tutorial PYTHON]
+    python -m benchmarks.serve [--texts FOLDER] [--seconds 4] [--turns 5]
 
 For each workload and number of clients, in turn within one run: the raw lanes (the server's own
-queue and threads, fed with token ids, no HTTP) and the server in a closed loop. The server's own
-metrics tell what a request spent (stage_ms): the means of tokenising, waiting in the queue and
-inference, and other, the rest of mean_ms. For a lone client: the encoder's own time per text beside
-the p50 of a request. generator: what sent, wrk or, where that is missing, Python; generator_cpu: its
-share of one core. With --tutorial (the interpreter of an environment made from
-contenders/requirements-tutorial.txt), the FastAPI + sentence-transformers server of the tutorials
-runs the same requests. Every text is unique. One JSON line a result.
+queue and threads, fed with token ids, no HTTP) and the server in a closed loop. stage_ms comes from
+the server's metrics: the mean time of a request for tokenising, waiting in the queue and inference,
+and other, the rest of mean_ms. For a lone client the encoder's own time per text stands beside the
+p50 of a request. generator: wrk or, where that is missing, Python; generator_cpu: its share of one
+core. Every text is unique. One JSON line per result.
 """
 
-import argparse
 import contextlib
 import socket
 import statistics
@@ -38,45 +35,38 @@ from server.telemetry.metrics import Metrics
 from server.types import Ids
 
 CASES = (("queries", 1), ("queries", 16), ("queries", 64), ("laws", 16), ("mixed", 16))
-TUTORIAL_CASES = (("queries", 16), ("laws", 16))
-TUTORIAL = Path(__file__).with_name("contenders") / "tutorial.py"
 
 
 class NotStarted(SystemExit):
-    """A server that ended, or did not answer in time; ends the benchmark unless it is expected."""
+    """Raised for a server that ended or did not answer in time; ends the benchmark if not caught."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The raw lanes, then the server, one right after the other."""
+    """One measurement of the raw lanes, and one of the server right after it."""
 
     raw_per_s: float
-    found: dict[str, float]  # What the closed loop found.
+    found: dict[str, float]  # Figures of the closed loop.
     spent: stages.Stages
-    encoder_ms: float | None  # For a lone client.
+    encoder_ms: float | None  # Only for a lone client.
 
 
 def main() -> None:
-    arguments = _arguments()
+    files = "queries.json, laws.json, mixed.json"
+    arguments = parser(__doc__, texts=files, seconds=4, turns=5).parse_args()
     model = Model(arguments.model, cpu_budget())
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        server(arguments.model, Path(scratch)) as (url, _),
-    ):
+    with server(arguments.model) as (url, _, scratch):
         for name, clients in CASES:
             texts = workloads.load(name, 2000, arguments.texts)
-            bodies = workloads.write_bodies(
-                Path(scratch) / f"{name}.jsonl", map(workloads.single, texts)
-            )
-            # Three characters more, as each request is made unique with.
+            bodies = workloads.write_singles(scratch / name, texts)
+            # Three more characters, as many as make each request unique.
             ids = list(model.tokenizer.encode(["天地人" + text for text in texts]).ids)
             turns = [
                 _turn(model, ids, url, bodies, clients, arguments.seconds, turn)
                 for turn in range(arguments.turns)
             ]
-            machine.show({"case": "serve", "workload": name, "clients": clients, **line(turns)})
-        if arguments.tutorial:
-            _compare(arguments, url, Path(scratch))
+            found = {"case": "serve", "workload": name, "clients": clients, **line(turns)}
+            machine.show(found, arguments)
 
 
 def _turn(
@@ -96,7 +86,7 @@ def _turn(
 
 
 def line(turns: Sequence[Turn]) -> dict[str, Any]:
-    """Medians over the turns; the stages' means are over all their requests."""
+    """Return medians over the turns; the means of stages are over all their requests."""
     rows = []
     for turn in turns:
         served = turn.found["per_s"]
@@ -108,36 +98,15 @@ def line(turns: Sequence[Turn]) -> dict[str, Any]:
             row["encoder_ms"] = turn.encoder_ms
             row["overhead_ms"] = turn.found["p50_ms"] - turn.encoder_ms
         rows.append(row)
-    found = {key: round(statistics.median(row[key] for row in rows), 3) for key in rows[0]}
+    found = machine.medians(rows, list(rows[0]), 3)
     means = stages.means_ms(*(turn.spent for turn in turns))
     means["other"] = found["mean_ms"] - sum(means.values())
     stage_ms = {stage: round(value, 3) for stage, value in means.items()}
     return {**found, "stage_ms": stage_ms, "generator": closedloop.generator()}
 
 
-def _compare(arguments: argparse.Namespace, url: str, scratch: Path) -> None:
-    command = [arguments.tutorial, str(TUTORIAL), str(arguments.model.parent)]
-    with process(command, scratch / "tutorial.log", "/docs") as (tutorial, _):
-        for name, clients in TUTORIAL_CASES:
-            bodies = scratch / f"{name}.jsonl"
-            runs = [
-                [
-                    closedloop.run(f"{base}/embed", bodies, clients, arguments.seconds, turn)
-                    for base in (url, tutorial)
-                ]
-                for turn in range(arguments.turns)
-            ]
-            ours, theirs = (
-                statistics.median(run["per_s"] for run in column)
-                for column in zip(*runs, strict=True)
-            )
-            found = {"served_per_s": ours, "tutorial_per_s": theirs}
-            found["ratio"] = round(ours / theirs, 2)
-            machine.show({"case": "tutorial", "workload": name, "clients": clients, **found})
-
-
 def raw_lanes(model: Model, ids: Sequence[Ids], clients: int, seconds: float) -> float:
-    """Texts per second of the lanes with `clients` texts always waiting or running."""
+    """Return texts per second of the lanes with `clients` texts always waiting or running."""
     config = Config()
     limits = BatchLimits(config.batch_tokens, config.interactive_tokens, 1 << 30, 1 << 30)
     done = threading.Event()
@@ -175,7 +144,7 @@ def raw_lanes(model: Model, ids: Sequence[Ids], clients: int, seconds: float) ->
 
 
 def encoder_ms(model: Model, ids: Sequence[Ids]) -> float:
-    """Median milliseconds of the encoder alone, one text at a time, one thread."""
+    """Return the median milliseconds of the encoder alone: one text at a time, one thread."""
     times = []
     for text in ids[:1000]:
         started = time.perf_counter()
@@ -185,12 +154,27 @@ def encoder_ms(model: Model, ids: Sequence[Ids]) -> float:
 
 
 @contextlib.contextmanager
-def server(model: Path, scratch: Path, data: Path | None = None) -> Iterator[tuple[str, int]]:
-    """The real server on a free port; its URL and process id. data: default in `scratch`."""
+def server(model: Path, data: Path | None = None) -> Iterator[tuple[str, int, Path]]:
+    """Run the real server on a free port; yields URL, process id and a scratch folder.
+
+    data: its data folder, by default one in the scratch folder.
+    """
     command = [sys.executable, "-m", "server", "serve", "--model", str(model)]
-    command += ["--data", str(data or scratch / "data")]
-    with process(command, scratch / "server.log", "/ready") as found:
-        yield found
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        command += ["--data", str(data or scratch / "data")]
+        with process(command, scratch / "server.log", "/ready") as (url, pid):
+            yield url, pid, scratch
+
+
+def index(model: Path, source: Path, data: Path, *flags: str) -> str:
+    """Index the documents of `source` into `data`; return what the command printed."""
+    command = [sys.executable, "-m", "server", "index", str(source), "--model", str(model)]
+    command += ["--data", str(data), "--log-level", "warning", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{command} failed: {done.stdout}{done.stderr}")
+    return done.stdout
 
 
 @contextlib.contextmanager
@@ -201,7 +185,10 @@ def process(
     cwd: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[str, int]]:
-    """Run a server on a free port until the block ends; yields once `probe` answers."""
+    """Run a server on a free port until the block ends; yields URL and process id.
+
+    It yields once the path `probe` answers. Raises NotStarted.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -227,12 +214,6 @@ def process(
         except subprocess.TimeoutExpired:
             running.kill()
             running.wait()
-
-
-def _arguments() -> argparse.Namespace:
-    options = parser(__doc__, texts="queries.json, laws.json, mixed.json", seconds=4, turns=5)
-    options.add_argument("--tutorial", help="python of an environment with the tutorial's packages")
-    return options.parse_args()
 
 
 if __name__ == "__main__":

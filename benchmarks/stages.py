@@ -1,6 +1,6 @@
-"""What the server itself says that requests spent, by stage, read from /metrics.
+"""Time that requests spent in each stage, read from the server's own /metrics.
 
-The difference of two readings is what the requests between them spent; the means are a request's.
+The difference of two readings belongs to the requests between them; the means are per request.
 """
 
 import time
@@ -9,19 +9,19 @@ import urllib.request
 from server.telemetry.metrics import PREFIX
 
 STAGES = ("tokenize", "queue", "infer")
-# By stage: the seconds of all requests together, and how many they were.
+# By stage: the seconds of all requests together, and the number of requests.
 Stages = dict[str, tuple[float, float]]
 
 
 def samples(url: str) -> dict[str, str]:
-    """By name with labels, as Prometheus reads them."""
+    """Return every sample of /metrics, by its name with labels."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=60) as reply:
         lines = reply.read().decode().splitlines()
     return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
 
 
 def read(url: str) -> Stages:
-    """Since the server's start."""
+    """Return what all requests since the server's start spent."""
     found = samples(url)
     names = {stage: f"{PREFIX}_{stage}_seconds" for stage in STAGES}
     return {
@@ -31,7 +31,7 @@ def read(url: str) -> Stages:
 
 
 def settled(url: str) -> Stages:
-    """Until now, once the requests that a closed loop left behind are answered."""
+    """Return the same once no request is under way any more."""
     before: Stages = {}
     while (now := read(url)) != before:
         before = now
@@ -40,6 +40,7 @@ def settled(url: str) -> Stages:
 
 
 def between(before: Stages, after: Stages) -> Stages:
+    """Return what the requests between two readings spent."""
     return {
         stage: (after[stage][0] - before[stage][0], after[stage][1] - before[stage][1])
         for stage in STAGES
@@ -47,7 +48,7 @@ def between(before: Stages, after: Stages) -> Stages:
 
 
 def means_ms(*spent: Stages) -> dict[str, float]:
-    """Milliseconds a request by stage, over all readings together; 0 where none was counted."""
+    """Return milliseconds per request by stage, over all readings together; 0 without requests."""
     means = {}
     for stage in STAGES:
         seconds, requests = map(sum, zip(*(each[stage] for each in spent), strict=True))

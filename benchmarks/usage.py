@@ -1,4 +1,4 @@
-"""What a running process has used of the machine, as Linux tells it."""
+"""Memory and CPU time of a running process, read from /proc."""
 
 import os
 import sys
@@ -8,16 +8,17 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def resident_mb(pid: int) -> float:
-    """Memory it holds now, in MiB."""
+    """Return its resident memory in MiB."""
     return _status_mb(pid, "VmRSS")
 
 
 def peak_mb(pid: int) -> float:
-    """The most it has held at once since its start, or since `forget_peak`, in MiB."""
+    """Return its peak of resident memory since its start, or since `forget_peak`, in MiB."""
     return _status_mb(pid, "VmHWM")
 
 
 def forget_peak(pid: int) -> None:
+    """Begin a new peak at the memory it holds now."""
     Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
 
 
@@ -29,15 +30,15 @@ def _status_mb(pid: int, name: str) -> float:
 
 
 def cpu_s(pid: int) -> float:
-    """Seconds of all its threads since its start, in user mode and in the kernel."""
-    # subtle: the second field is the name in brackets, which may hold blanks.
+    """Return the CPU seconds of all its threads since its start, user mode and kernel."""
+    # subtle: the second field is the name in brackets, which may contain spaces.
     fields = _read(pid, "stat").rpartition(")")[2].split()
     user, system = fields[11:13]
     return (int(user) + int(system)) / TICKS
 
 
 def family_cpu_s(pid: int) -> float:
-    """`cpu_s` of a process and of all that it has started and that runs."""
+    """Return `cpu_s` of a process and of its running children, theirs included."""
     children = Path(f"/proc/{pid}/task").glob("*/children")
     started = [int(child) for each in children for child in each.read_text().split()]
     return cpu_s(pid) + sum(map(family_cpu_s, started))

@@ -1,8 +1,8 @@
-"""How many operations a batch needs, from the model's shape: what an encoder's speed is judged by.
+"""Operations that a batch needs, from the model's shape: the measure of an encoder's speed.
 
-Counted are the products of matrices, a multiply-add being two operations: those with weights, which
-an int8 artifact computes in int8, and those of attention, which it computes in float32. Not counted is
-what costs time but no such products: normalisation, activation, softmax, quantising.
+Counted are matrix products, a multiply-add as two operations: those with weights, which an int8
+artifact computes in int8, and those of attention, which it computes in float32. Normalisation,
+activation, softmax and quantising cost time but are not counted.
 """
 
 from collections.abc import Iterable
@@ -16,14 +16,14 @@ from server.inference.manifest import Manifest
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """Operations; int8_attention: those of attention whose numbers are int8."""
+    """Operations of a batch; int8_attention: those of attention that are computed in int8."""
 
     weights: float
     attention: float
     int8_attention: float = 0.0
 
     def bound_s(self, peak: Peak, *, int8: bool) -> float:
-        """Seconds that the products alone take at the CPU's peak: no encoder can need less."""
+        """Return the seconds the products take at the CPU's peak: no encoder needs fewer."""
         weights_gops = peak.int8_gops if int8 else peak.fp32_gflops
         in_int8 = self.weights / weights_gops + self.int8_attention / peak.int8_gops
         return (in_int8 + self.attention / peak.fp32_gflops) / 1e9
@@ -31,10 +31,10 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A BERT encoder's shape.
+    """The shape of a BERT encoder.
 
-    first_row: of the last layer only that is computed after the keys. int8_above: texts of more tokens have
-    their attention in int8, except from a first row; None for none.
+    first_row: the last layer computes only the first row after the keys and values. int8_above: texts
+    with more tokens have int8 attention, except for a lone first row; None if no text has.
     """
 
     layers: int
@@ -44,7 +44,7 @@ class Network:
     int8_above: int | None = None
 
     def work(self, lengths: Iterable[int]) -> Work:
-        """lengths: tokens of each text of the batch."""
+        """Return the operations of a batch; lengths: tokens of each text."""
         square = 2.0 * self.hidden * self.hidden
         wide = 2.0 * 2 * self.hidden * self.intermediate
         weights = attention = int8_attention = 0.0
@@ -52,7 +52,7 @@ class Network:
             for layer in range(self.layers):
                 only_first = self.first_row and layer == self.layers - 1
                 rows = 1 if only_first else tokens
-                # Keys and values of all tokens; query, output and feed-forward of `rows`.
+                # Keys and values for all tokens; query, output and feed-forward for `rows`.
                 weights += 2 * square * tokens + (2 * square + wide) * rows
                 products = 2.0 * 2 * rows * tokens * self.hidden
                 if self.int8_above is not None and tokens > self.int8_above and not only_first:
@@ -63,7 +63,7 @@ class Network:
 
 
 def network(artifact: Path, manifest: Manifest) -> Network | None:
-    """From the checkpoint's folder, which holds the artifact's; None where it is not as expected."""
+    """Return the shape from the checkpoint folder around the artifact; None if it is not known."""
     path = artifact.parent / "config.json"
     if manifest.family != "bert" or not path.exists():
         return None

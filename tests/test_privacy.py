@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks import egress
-from benchmarks.egress import STAYS, addresses
 from server.inference.manifest import MANIFEST_FILE
+from tests.stress.runs import egress
+from tests.stress.runs.egress import STAYS, addresses
 from tests.support.processes import ROOT, command, environment, serving
 from tests.support.toys import toy_texts, write_toy_texts
 

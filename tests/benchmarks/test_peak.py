@@ -51,8 +51,8 @@ def test_a_cpu_without_a_loop_has_no_peak(printed: str) -> None:
 
 
 def test_operations_are_those_counted_by_hand() -> None:
-    # Three whole layers of 6.29 million operations a token, and the last one's keys and values; its
-    # query, output and feed-forward once a text.
+    # Three whole layers of 6.29 million operations per token, and the last one's keys and values; its
+    # query, output and feed-forward once per text.
     square, wide = 512 * 512, 512 * 2048
     layer = 2 * (4 * square + 2 * wide)
     token, text = 3 * layer + 2 * 2 * square, 2 * (2 * square + 2 * wide)

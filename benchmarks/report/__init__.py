@@ -1,0 +1,1 @@
+"""Stored result lines, shown as a document with tables and plots."""

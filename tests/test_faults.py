@@ -1,0 +1,131 @@
+"""Every fault that docs/faults.md describes is produced by a test, named here."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# The first cell of a row of docs/faults.md, and the tests that produce that fault.
+FAULTS: dict[str, tuple[str, ...]] = {
+    "a computation raises an exception": (
+        "test_computation_that_raises_is_a_500_and_the_lane_goes_on",
+        "test_failed_batch_answers_every_waiter_and_the_lane_lives_on",
+    ),
+    "a computation never ends": (
+        "test_request_whose_batch_hangs_is_answered_and_the_next_ones_are_served",
+        "test_models_are_not_sound_while_a_lane_hangs",
+        "test_supervisor_that_watches_hears_nothing_while_a_lane_hangs",
+        "test_worker_with_a_lane_that_hangs_ends_and_comes_back",
+    ),
+    "more requests than can be answered": ("test_full_queue_is_429_with_a_time_to_retry",),
+    "clients leave, also in the middle of a request": (
+        "test_client_that_leaves_costs_nothing_more",
+        "test_client_that_leaves_while_it_waits_is_abandoned",
+        "test_client_that_leaves_while_it_sends_gets_nothing",
+    ),
+    "a body stops coming": ("test_body_that_never_ends_is_refused_and_its_connection_closed",),
+    "many large bodies at once": (
+        "test_large_bodies_have_a_bound_together_and_small_ones_none",
+        "test_failed_and_refused_requests_give_their_memory_back",
+    ),
+    "no memory for a request": ("test_request_that_finds_no_memory_fails_alone",),
+    "the kernel ends the process for lack of memory": (
+        "test_process_that_the_kernel_ends_for_its_memory_has_lost_nothing",
+    ),
+    "the disk is full": (
+        "test_full_disk_refuses_writes_and_keeps_what_is_stored",
+        "test_a_full_disk_is_reported_and_stores_nothing",
+        "test_full_disk_loses_lines_counts_them_and_says_so_once",
+    ),
+    "no file descriptor is left": (
+        "test_without_descriptors_open_connections_are_served_and_closed_ones_make_room",
+    ),
+    "no file descriptor is left to the first process of `--workers`": (
+        "test_server_with_too_many_open_files_says_that_it_lives_and_reads_its_settings",
+        "test_worker_that_cannot_be_started_is_tried_again",
+    ),
+    "`kill -9` of the process": (
+        "test_killed_server_loses_nothing_it_has_acknowledged",
+        "test_two_hundred_kills_lose_nothing",
+        "test_nothing_acknowledged_is_lost_by_kill_9",
+    ),
+    "the process is stopped and continued (SIGSTOP, SIGCONT)": (
+        "test_stopped_server_answers_everything_when_it_goes_on",
+    ),
+    "a worker of `--workers` hangs or is stopped (SIGSTOP)": (
+        "test_worker_whose_loop_hangs_is_replaced_and_keeps_no_reload_waiting",
+        "test_worker_that_is_stopped_gets_no_more_connections_and_then_another_takes_its_place",
+        "test_worker_that_is_stopped_does_not_keep_the_server_from_ending",
+        "test_worker_that_does_not_come_back_from_reading_its_settings_is_killed",
+        "test_processes_that_are_all_stopped_and_go_on_are_the_same_ones",
+    ),
+    "a worker of `--workers` is killed": (
+        "test_killed_worker_comes_back_and_the_others_do_not_notice",
+    ),
+    "the first process of `--workers` is killed": (
+        "test_killed_first_process_takes_all_with_it_and_loses_nothing_acknowledged",
+    ),
+    "a signal goes to all processes, as when a terminal is closed": (
+        "test_signal_to_the_whole_group_has_it_read_once_and_ends_nobody",
+        "test_signal_to_all_processes_finishes_what_each_has_accepted",
+    ),
+    "a stop is requested while requests are in progress": (
+        "test_sigterm_finishes_a_long_request",
+        "test_limit_ends_a_long_request_with_an_answer",
+        "test_connections_and_lanes_have_one_time_to_finish",
+    ),
+    "the date jumps, by decades or back": (
+        "test_date_that_jumps_changes_no_answer_and_nothing_stored",
+    ),
+    "a database is damaged": (
+        "test_a_damaged_database_is_reported_and_the_folder_let_go",
+        "test_damaged_pages_are_reported",
+        "test_a_vector_changed_behind_our_back_is_refused",
+    ),
+    "a snapshot of the index is damaged, old or of another database": (
+        "test_a_snapshot_of_no_use_is_rebuilt",
+        "test_a_snapshot_with_a_wrong_byte_anywhere_is_detected",
+        "test_a_snapshot_newer_than_a_restored_database_is_rebuilt",
+    ),
+    "the model's files are damaged": ("test_damaged_model_refuses_to_start",),
+    "the network is gone": (
+        "test_tests_of_the_server_pass_without_a_network",
+        "test_shipped_model_indexes_and_finds_without_a_network",
+    ),
+}
+# What docs/egress.md says of the server in a network namespace.
+EGRESS = ("test_namespace_leads_nowhere", *FAULTS["the network is gone"])
+
+
+def defined_in(pattern: str) -> set[str]:
+    sources = [path.read_text(encoding="utf-8") for path in ROOT.glob(pattern)]
+    return set(re.findall(r"def (test_\w+)\(", "\n".join(sources)))
+
+
+def documented() -> list[list[str]]:
+    """Return the cells of every row that describes a fault."""
+    faults, _ = (ROOT / "docs/faults.md").read_text(encoding="utf-8").split("## Figures")
+    lines = [line for line in faults.splitlines() if line.startswith("|")]
+    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [cells for cells in found if cells[0] != "fault" and set(cells[0]) != {"-"}]
+
+
+def test_every_documented_fault_has_tests_and_every_row_is_whole() -> None:
+    assert [cells[0] for cells in documented()] == list(FAULTS)
+    assert all(len(cells) == 3 and all(cells) for cells in documented())
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_test_that_the_faults_name_exists_and_every_fault_names_one(fault: str) -> None:
+    assert FAULTS[fault] and set(FAULTS[fault]) <= defined_in("tests/**/test_*.py")
+
+
+def test_every_test_of_tests_stress_stands_behind_a_document() -> None:
+    named = {name for names in (*FAULTS.values(), EGRESS) for name in names}
+    assert defined_in("tests/stress/test_*.py") <= named
+
+
+def test_documents_name_no_tests() -> None:
+    for path in ROOT.glob("docs/*.md"):
+        assert not re.search(r"\btest_\w+|tests/\w", path.read_text(encoding="utf-8")), path.name
