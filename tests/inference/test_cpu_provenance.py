@@ -1,4 +1,4 @@
-"""A collection remembers which kinds of CPU computed its vectors, and another kind is told."""
+"""A collection notes which kinds of CPU computed its vectors, and another kind is reported."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ from tests.support.fakes import PATIENCE_S, with_parts
 
 
 def turned(vectors: Vectors, seed: int = 0) -> Vectors:
-    """As a CPU that adds int8 products otherwise would have them: a cosine of about 0.997."""
+    """Return vectors as a CPU with other int8 products computes them: a cosine of about 0.997."""
     noise = np.random.default_rng(seed).standard_normal(vectors.shape).astype(np.float32)
     moved = vectors + np.float32(0.08 / vectors.shape[1] ** 0.5) * noise
     return unit(moved)
@@ -98,7 +98,7 @@ async def serving(model: Model, folder: Path) -> AsyncIterator[httpx.AsyncClient
 
 
 def visit(model: Model, folder: Path, *requests: tuple[str, Any]) -> list[Any]:
-    """What a server on this folder answers, one after the other; None for a body is a GET."""
+    """Return a server's answers to these requests, in order; a body of None means GET."""
 
     async def test() -> list[Any]:
         async with serving(model, folder) as client:

@@ -33,7 +33,7 @@ def edit(folder: Path, change: Callable[[Any], object]) -> None:
 
 
 def replace(folder: Path, name: str, content: bytes) -> None:
-    """Another file, with its hash in the manifest: only loading it can tell."""
+    """Put another file in place, with its hash in the manifest: only loading shows that it is wrong."""
     (folder / name).write_bytes(content)
     edit(folder, lambda manifest: manifest["files"].update({name: file_sha256(folder / name)}))
 

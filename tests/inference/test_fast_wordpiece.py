@@ -135,7 +135,7 @@ def added_word(description: dict[str, Any]) -> None:
 
 
 def wrong_token(description: dict[str, Any]) -> None:
-    """The table says something else than the library that is asked, which is made before."""
+    """Change the table after the library's tokenizer was made, so that they differ."""
     vocabulary = description["model"]["vocab"]
     vocabulary["天"], vocabulary["地"] = vocabulary["地"], vocabulary["天"]
 

@@ -42,7 +42,7 @@ class Slow(Placed):
 
 @pytest.fixture(autouse=True)
 def everything_is_fast_enough(lanes_for_everything: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However busy this machine is; tests of slow models set a limit."""
+    """Let every lone text run on the loop, however busy this machine is."""
     monkeypatch.setattr(engine_module, "LOOP_S", 60.0)
 
 

@@ -1,4 +1,4 @@
-"""The manifest is believed only if every file is what it says."""
+"""A manifest is accepted only if every file has the hash that it states."""
 
 import json
 import re

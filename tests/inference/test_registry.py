@@ -1,4 +1,4 @@
-"""Several models in one server: named, told apart, and equals at the lanes."""
+"""Several models in one server: their names, and their equal shares of the lanes."""
 
 import asyncio
 import gc
@@ -37,7 +37,7 @@ def named(model: Model, model_id: str, **changes: Any) -> Model:
 
 
 class Negative:
-    """The same vectors with the other sign, so that one sees whose they are."""
+    """Gives the same vectors with the other sign, which shows whose they are."""
 
     def __init__(self, encoder: VectorEncoder) -> None:
         self._encoder = encoder
@@ -387,7 +387,7 @@ def test_request_whose_batch_hangs_is_answered_and_the_next_ones_are_served(
     toy_model: Model,
 ) -> None:
     class Once(Gated):
-        """Only its first batch stands at the gate."""
+        """Holds only its first batch at the gate."""
 
         def encode(self, texts: Sequence[Ids]) -> Collection[Any]:
             return (

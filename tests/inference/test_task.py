@@ -158,7 +158,7 @@ def test_results_need_not_be_arrays(toy_model: Model, scorer: Model) -> None:
 
 
 class Shifted:
-    """Another encoder's results, all moved by so much."""
+    """Gives another encoder's results, all moved by `shift`."""
 
     def __init__(self, model: Model, shift: float) -> None:
         self.packing = model.encoder.packing

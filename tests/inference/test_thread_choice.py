@@ -1,4 +1,4 @@
-"""Which encoder runs a lone batch: the faster one, and now and then the other to find out."""
+"""Which encoder runs a batch that is alone: the faster one, and sometimes the other, to compare."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ TOKENS = 100
 
 
 def wide_share(choice: ThreadChoice, batches: int, seconds: Callable[[bool], float]) -> float:
-    """Run so many lone batches, each for `seconds(wide)`; returns the part that ran wide."""
+    """Run so many batches alone, each for `seconds(wide)`; return the part that ran wide."""
     wide: list[bool] = []
     for _ in range(batches):
         wide.append(choice.choose())

@@ -21,7 +21,7 @@ PACKING = Packing(groups=4, longest=512)
 
 
 class Echo:
-    """Vectors that tell the text they belong to: (first token id, number of tokens)."""
+    """Gives vectors that show whose they are: (first token id, number of tokens)."""
 
     packing = PACKING
 
@@ -72,7 +72,7 @@ def with_parts(model: Model, **parts: Any) -> Model:
 
 
 def eventually(holds: Callable[[], object]) -> None:
-    """Ask until it holds; for what has no event to wait on."""
+    """Poll until the condition holds, where there is no event to wait for."""
     deadline = time.monotonic() + PATIENCE_S
     while not holds():
         assert time.monotonic() < deadline, "it never came to hold"
