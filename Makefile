@@ -13,6 +13,8 @@ HOST := 127.0.0.1
 PORT := 8000
 DATA := data
 SIZE := 12x768
+# Messages are Chinese in a Chinese locale, else English: $(call say,ENGLISH,CHINESE).
+say = $(if $(filter zh% ZH%,$(firstword $(LC_ALL) $(LC_MESSAGES) $(LANG))),$(2),$(1))
 export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
@@ -27,7 +29,7 @@ help: ## list the targets
 install: $(VENV)/run.done ## create .venv with the locked packages to export and serve
 
 $(VENV)/run.done: locks/run.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=... 需要 Python 3.11 或更新版本"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo '$(call say,Python 3.11 or newer is needed: set PYTHON=...,需要 Python 3.11 或更新版本：请设置 PYTHON=...)'; exit 1; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/run.txt
 	@touch $@
@@ -54,7 +56,7 @@ serve: install artifact ## start the server on HOST:PORT (ARGS="--help" lists se
 	$(RUN) -m server serve --host $(HOST) --port $(PORT) --model $(ARTIFACT) --data $(DATA) $(ARGS)
 
 index: install artifact ## FILE=txt, jsonl, csv or folder: add its documents
-	@test -n "$(FILE)" || { echo 'usage: make index FILE=docs.txt  用法：make index FILE=文档.txt'; exit 2; }
+	@test -n "$(FILE)" || { echo '$(call say,usage: make index FILE=docs.txt,用法：make index FILE=文档.txt)'; exit 2; }
 	$(RUN) -m server index "$(FILE)" --model $(ARTIFACT) --data $(DATA) $(ARGS)
 
 search: install artifact ## ask the indexed documents

@@ -27,7 +27,7 @@ import numpy as np
 from benchmarks import closedloop, machine, workloads
 from benchmarks.arguments import parser
 from benchmarks.serve import server
-from server.api.endpoint import Call, Handler
+from server.api.operation import Call, Handler
 from server.app import every_operation
 from server.collections.registry import CollectionRegistry
 from server.config import Config

@@ -1,7 +1,7 @@
 """Command line: python -m deploy.bundle --model ARTIFACT [--python 3.11] [--machine aarch64] [--out DIR]
 
-Makes the one archive that a machine without a network is installed from. Packages are downloaded as the
-locks state them, hash by hash; nothing is compiled. What is done with the archive, install.sh says.
+Makes one archive to install a machine without a network from. Packages are downloaded as the locks state
+them, with their hashes; nothing is compiled. install.sh describes how the archive is installed.
 """
 
 import argparse
@@ -21,11 +21,12 @@ from deploy.lock import GLIBC_MINOR, Target, needed
 from deploy.sbom import bill
 from deploy.wheels import Wheel, read_wheel
 from server import VERSION
+from server.messages.terminal import Terminal
 
 ROOT = Path(__file__).parents[1]
 # What the wheel of this project is built from.
 SOURCE = ("pyproject.toml", "README.md", "LICENSE", "server", "export")
-# Of this folder, what goes along; the rest makes and proves bundles.
+# What a bundle takes from this folder; the rest makes and tests bundles.
 ALONG = (
     "README.md",
     "install.sh",
@@ -37,33 +38,35 @@ ALONG = (
     "compose.yaml",
 )
 OWN = "inkwell-embeddings"
-# What an artifact consists of, and what its checkpoint may say about where it comes from.
+# The files of an artifact, and those beside it that state its origin.
 ARTIFACT = ("model.onnx", "tokenizer.json", "manifest.json")
 ORIGIN = ("PROVENANCE.md", "LICENSE", "LICENSE.txt", "README.md")
-# 1980: what zip files can hold at the earliest, for a copy that is no git repository.
+# 1980, the earliest time in zip files: for a copy without a git repository.
 NO_COMMIT = 315532800
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = _parser().parse_args(arguments)
+    """Make one bundle and return the exit status."""
+    terminal = Terminal.of(os.environ)
+    given = _parser(terminal).parse_args(arguments)
     try:
         made = make(Target(given.python, given.machine), given.model, given.out, commit_time())
     except BundleError as error:
-        sys.stderr.write(f"error: {error.english}\n错误：{error.chinese}\n")
+        terminal.inform("error: {error}", error=error)
         return 1
-    sys.stdout.write(f"{made} {made.stat().st_size / 1e6:.1f} MB\n")
+    terminal.out.write(f"{made} {made.stat().st_size / 1e6:.1f} MB\n")
     return 0
 
 
 def make(target: Target, model: Path, out: Path, epoch: int) -> Path:
     """Write the bundle into the folder `out` and return its path; raises BundleError.
 
-    epoch: seconds, the time that everything in it bears; the same input gives the same bytes.
+    epoch: seconds, the time of everything in it. The same input gives the same bytes.
     """
     missing = [name for name in ARTIFACT if not (model / name).is_file()]
     if missing:
         raise BundleError(
-            "{model} is no artifact, it has no {missing}; `make export` writes one",
+            "{model} is not an artifact: it has no {missing}; run `make export` first",
             model=model,
             missing=missing[0],
         )
@@ -75,7 +78,7 @@ def make(target: Target, model: Path, out: Path, epoch: int) -> Path:
         _download("bundle.txt", tools, target)
         _download("run.txt", wheels, target)
         _build(wheels, tools, Path(scratch), epoch)
-        # pip goes along, so that the machine's own Python needs none.
+        # pip is included, so that the Python of the machine does not need it.
         shutil.copy(next(tools.glob("pip-*.whl")), wheels)
         _fill(folder, model.resolve(), target, epoch)
         write_sums(folder)
@@ -85,7 +88,7 @@ def make(target: Target, model: Path, out: Path, epoch: int) -> Path:
 
 
 def commit_time() -> int:
-    """Seconds: SOURCE_DATE_EPOCH, else the time of the commit that this is."""
+    """Return SOURCE_DATE_EPOCH or the time of this commit, in seconds."""
     if stated := os.environ.get("SOURCE_DATE_EPOCH"):
         return int(stated)
     command = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
@@ -96,7 +99,7 @@ def commit_time() -> int:
 
 
 def _download(lock: str, into: Path, target: Target) -> None:
-    """The wheels that the lock names for the target."""
+    """Download the wheels that a lock names for the target."""
     into.mkdir(parents=True)
     wanted = into / "wanted.txt"
     wanted.write_text(needed((ROOT / "locks" / lock).read_text(encoding="utf-8"), target))
@@ -130,13 +133,13 @@ def _pip(*arguments: str, **environ: str) -> None:
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
     if subprocess.run(command, env=os.environ | environ).returncode:
         raise BundleError(
-            "pip {arguments} failed, the lines above say why",
-            arguments=arguments[0],
+            "pip {command} failed; the lines above say why",
+            command=arguments[0],
         )
 
 
 def _fill(folder: Path, model: Path, target: Target, epoch: int) -> None:
-    """Everything but the wheels, which are there."""
+    """Write everything but the wheels into the bundle."""
     for name in ALONG:
         shutil.copy(ROOT / "deploy" / name, folder)
     shutil.copy(ROOT / "LICENSE", folder)
@@ -159,13 +162,13 @@ def _fill(folder: Path, model: Path, target: Target, epoch: int) -> None:
 
 
 def wheels_in(folder: Path, target: Target) -> list[Wheel]:
-    """The wheel of this project first, the others by their names."""
+    """Return the wheels of a folder: that of this project first, the others by name."""
     read = (read_wheel(path, target) for path in folder.glob("*.whl"))
     return sorted(read, key=lambda wheel: (wheel.name != OWN, wheel.name))
 
 
 def requirements(wheels: Sequence[Wheel]) -> str:
-    """What is installed, each with the one hash that may be: everything but what installs it."""
+    """Return the lines of requirements.txt: every package but pip, each with its only valid hash."""
     return "".join(
         f"{each.name}=={each.version} --hash=sha256:{each.sha256}\n"
         for each in wheels
@@ -174,7 +177,7 @@ def requirements(wheels: Sequence[Wheel]) -> str:
 
 
 def write_licences(folder: Path, wheels: Sequence[Wheel]) -> None:
-    """A table of all, and the texts that each carries."""
+    """Write a table of all licences, and the licence texts of each wheel."""
     table = [f"{each.name} {each.version}: {each.licence}\n" for each in wheels]
     folder.mkdir()
     (folder / "LICENCES.txt").write_text("".join(sorted(table)), encoding="utf-8")
@@ -185,17 +188,27 @@ def write_licences(folder: Path, wheels: Sequence[Wheel]) -> None:
             path.write_bytes(text)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(terminal: Terminal) -> argparse.ArgumentParser:
+    words = terminal.words
     parser = argparse.ArgumentParser(
         prog="python -m deploy.bundle",
-        description="Make an archive that installs without a network. 制作可离线安装的安装包。",
+        description=words("Make an archive that installs without a network."),
     )
-    here = ".".join(platform.python_version_tuple()[:2])
+    version, machine = ".".join(platform.python_version_tuple()[:2]), platform.machine()
     add = parser.add_argument
-    add("--model", type=Path, required=True, help="artifact made by export / 导出的模型文件夹")
-    add("--python", default=here, metavar="X.Y", help=f"of the machine / 目标 Python 版本 ({here})")
-    add("--machine", default=platform.machine(), help="x86_64, aarch64 / 目标架构")
-    add("--out", type=Path, default=Path("build"), help="folder for it / 输出文件夹 (build)")
+    add("--model", type=Path, required=True, help=words("artifact folder made by export"))
+    add(
+        "--python",
+        default=version,
+        metavar="X.Y",
+        help=words("Python of the machine (default: {version})", version=version),
+    )
+    add(
+        "--machine",
+        default=machine,
+        help=words("x86_64 or aarch64 (default: {machine})", machine=machine),
+    )
+    add("--out", type=Path, default=Path("build"), help=words("output folder (default: build)"))
     return parser
 
 

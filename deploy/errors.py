@@ -1,4 +1,4 @@
-"""What keeps a bundle from being made; said in English and Chinese by `bundle`."""
+"""Errors of making a bundle."""
 
 from server.messages.message import Message
 

@@ -1,18 +1,23 @@
 """Command line: python -m export MODEL_DIR_OR_HUB_ID [--out DIR] ...
 
-Reads a checkpoint, writes and verifies one artifact, and says what it did in English and Chinese.
+Reads a checkpoint, verifies the artifact made of it, writes it, and reports the result.
 """
 
 import argparse
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from export.errors import ExportError
 from export.verify import Thresholds
+from server.messages.terminal import Terminal
 
 
 def main() -> int:
-    arguments = _parser().parse_args()
+    """Export one model and return the exit status."""
+    terminal = Terminal.of(os.environ)
+    arguments = _parser(terminal).parse_args()
     # Imported late so that --help answers at once.
     from export.pipeline import Settings, export
 
@@ -34,91 +39,111 @@ def main() -> int:
         force=arguments.force,
     )
     try:
-        export(settings)
+        export(settings, terminal)
     except ExportError as error:
-        sys.stderr.write(f"error: {error.english}\n错误：{error.chinese}\n")
+        terminal.inform("error: {error}", error=error)
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("\nstopped, nothing was written\n已停止，没有写入任何文件\n")
+        terminal.err.write("\n")
+        terminal.inform("stopped, nothing was written")
         return 130
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(terminal: Terminal) -> argparse.ArgumentParser:
+    words = terminal.words
     parser = argparse.ArgumentParser(
         prog="python -m export",
-        description="Turn a checkpoint into one verified ONNX artifact. 把模型检查点导出为一个经过验证的 ONNX 文件。",
+        description=words("Export a checkpoint to one verified ONNX artifact."),
     )
     add = parser.add_argument
+    add("model", help=words("checkpoint folder, or a hub id such as BAAI/bge-small-zh-v1.5"))
+    add("--out", type=Path, help=words("artifact folder (default: MODEL/onnx-PRECISION)"))
     add(
-        "model",
-        help="checkpoint folder, or a hub id such as BAAI/bge-small-zh-v1.5 / 模型文件夹或 hub 名称",
+        "--precision",
+        choices=("int8", "fp32"),
+        default="int8",
+        help=words("precision of the weights (default: int8)"),
     )
-    add("--out", type=Path, help="artifact folder (default: MODEL/onnx-PRECISION) / 输出文件夹")
-    add("--precision", choices=("int8", "fp32"), default="int8", help="default: int8 / 精度")
     add(
         "--weight-bits",
         type=int,
         choices=(7, 8),
         default=8,
-        help="8 is closest to float32; 7 gives the same vectors on every x86 CPU with AVX2, whether"
-        " it has VNNI or not / 8 位最接近 float32；7 位在所有支持 AVX2 的 x86 CPU 上向量相同",
+        help=words(
+            "8 is closest to float32; 7 gives the same vectors on every x86 CPU with AVX2, with or"
+            " without VNNI (default: 8)"
+        ),
     )
     add(
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="texts like yours, one a line or .jsonl / 校准文本",
+        help=words("texts like yours to calibrate on, one a line or .jsonl"),
     )
-    add("--verify-texts", type=Path, metavar="FILE", help="texts to verify on / 验证文本")
+    add(
+        "--verify-texts",
+        type=Path,
+        metavar="FILE",
+        help=words("texts to verify on, one a line or .jsonl"),
+    )
     add(
         "--min-agreement",
-        type=_thresholds,
+        type=_thresholds(terminal),
         default=Thresholds(),
         metavar="MEAN,MIN",
-        help="least mean and single cosine to float32 (default: 0.997,0.98) / 与 float32 的最低余弦",
+        help=words("lowest mean and lowest single cosine to float32 (default: 0.997,0.98)"),
     )
-    add("--model-id", help="name that clients see (default: the folder's name) / 模型名称")
-    add("--revision", default="main", help="hub revision (default: main) / hub 版本")
-    add("--query-instruction", metavar="TEXT", help="put before queries / 查询前缀")
-    add("--document-instruction", metavar="TEXT", help="put before documents / 文档前缀")
+    add("--model-id", help=words("name that clients see (default: the name of the folder)"))
+    add("--revision", default="main", help=words("hub revision (default: main)"))
+    add("--query-instruction", metavar="TEXT", help=words("text to put before queries"))
+    add("--document-instruction", metavar="TEXT", help=words("text to put before documents"))
     add(
         "--matryoshka",
-        type=_sizes,
+        type=_sizes(terminal),
         default=(),
         metavar="N,N",
-        help="sizes that the model was trained to be cut to / 可截断的维度",
+        help=words("shorter vector sizes for which the model was trained"),
     )
     add(
         "--via",
         choices=("graph", "optimum"),
         default="graph",
-        help="optimum: other architectures / 其他架构",
+        help=words("optimum exports other architectures (default: graph)"),
     )
     add(
         "--allow-pickle",
         action="store_true",
-        help="read pytorch_model.bin, weights only / 允许读取 .bin",
+        help=words("read pytorch_model.bin, its weights only"),
     )
-    add("--force", action="store_true", help="export again even if nothing changed / 强制重新导出")
+    add("--force", action="store_true", help=words("export again even if nothing has changed"))
     return parser
 
 
-def _thresholds(text: str) -> Thresholds:
-    try:
-        mean, minimum = (float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not MEAN,MIN such as 0.997,0.98") from None
-    if not (-1 <= minimum <= mean <= 1):
-        raise argparse.ArgumentTypeError(f"{text!r}: needs -1 <= MIN <= MEAN <= 1")
-    return Thresholds(mean, minimum)
+def _thresholds(terminal: Terminal) -> Callable[[str], Thresholds]:
+    def parse(text: str) -> Thresholds:
+        try:
+            mean, minimum = (float(part) for part in text.split(","))
+        except ValueError:
+            said = terminal.words("{text!r} is not MEAN,MIN such as 0.997,0.98", text=text)
+            raise argparse.ArgumentTypeError(said) from None
+        if not (-1 <= minimum <= mean <= 1):
+            said = terminal.words("{text!r} does not fit -1 <= MIN <= MEAN <= 1", text=text)
+            raise argparse.ArgumentTypeError(said)
+        return Thresholds(mean, minimum)
+
+    return parse
 
 
-def _sizes(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list such as 256,512") from None
+def _sizes(terminal: Terminal) -> Callable[[str], list[int]]:
+    def parse(text: str) -> list[int]:
+        try:
+            return [int(part) for part in text.split(",")]
+        except ValueError:
+            said = terminal.words("{text!r} is not a list such as 256,512", text=text)
+            raise argparse.ArgumentTypeError(said) from None
+
+    return parse
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Each step is a module of its own; this one only hands their results on and repor
 
 import hashlib
 import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from server.inference.manifest import (
 from server.inference.runtime import VERSION as RUNTIME_VERSION
 from server.inference.tokenizer import Tokenizer
 from server.messages.message import Message
+from server.messages.terminal import Terminal
 from server.system.cpu import cpu_budget, cpu_features, int8_instruction_set
 from server.types import Ids, Packing, VectorEncoder
 
@@ -94,9 +94,13 @@ class _Graphs:
     packing: Packing
 
 
-def export(settings: Settings) -> Path:
-    """Make the artifact that `settings` describe; returns its folder. Raises ExportError."""
+def export(settings: Settings, terminal: Terminal | None = None) -> Path:
+    """Make the artifact that `settings` describe and return its folder; raises ExportError.
+
+    terminal: for the report, in English if it is None.
+    """
     started = time.perf_counter()
+    terminal = terminal or Terminal.of({})
     _check_sizes(settings, None)
     folder, model_id, revision = _locate(settings)
     out = settings.out or folder / f"onnx-{settings.precision}"
@@ -106,14 +110,14 @@ def export(settings: Settings) -> Path:
     rules = _text_rules(source, model_id, settings)
     identity = _identity(source, rules, model_id, revision, settings)
     if not settings.force and artifact.is_current(out, identity):
-        _say("{out} is up to date", out=out)
+        terminal.say("{out} is up to date", out=out)
         return out
     artifact.check_replaceable(out)
 
     tokenizer = Tokenizer(source.tokenizer_json, rules)
     calibration = texts.read_texts(settings.calibration or texts.CALIBRATION, at_least=20)
     verification = texts.read_texts(settings.verify_texts or texts.VERIFICATION, at_least=1)
-    with _Progress(_steps(source, settings)) as progress:
+    with _Progress(_steps(source, settings), terminal) as progress:
         graphs = _build(source, _calibration_ids(tokenizer, calibration), settings, progress)
         _check_sizes(settings, graphs.dimension)
         reference = SessionEncoder(graphs.float_model, graphs.packing, cpu_budget())
@@ -130,7 +134,7 @@ def export(settings: Settings) -> Path:
             self_test=_self_test(served, tokenizer),
         )
         artifact.write_artifact(out, graphs.served_model, source.tokenizer_json.encode(), manifest)
-    _report(out, graphs, agreement, time.perf_counter() - started)
+    _report(terminal, out, graphs, agreement, time.perf_counter() - started)
     return out
 
 
@@ -443,28 +447,32 @@ def _steps(source: _Source, settings: Settings) -> int:
 
 
 class _Progress:
-    """A bar on standard error, hidden where that is not a terminal."""
+    """A bar on standard error, hidden if that is not a terminal."""
 
-    def __init__(self, steps: int) -> None:
-        self._bar = tqdm(total=steps, unit="step", leave=False, disable=None)
+    def __init__(self, steps: int, terminal: Terminal) -> None:
+        self._terminal = terminal
+        unit = terminal.words("step")
+        self._bar = tqdm(total=steps, unit=unit, file=terminal.err, leave=False, disable=None)
 
     def __enter__(self) -> Callable[[str], None]:
         return self._advance
 
     def _advance(self, step: str) -> None:
-        self._bar.set_description(step)
+        self._bar.set_description(self._terminal.words(Message(step)))
         self._bar.update()
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
 
 
-def _report(out: Path, graphs: _Graphs, agreement: Agreement, seconds: float) -> None:
+def _report(
+    terminal: Terminal, out: Path, graphs: _Graphs, agreement: Agreement, seconds: float
+) -> None:
     size = len(graphs.served_model) / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    _say(
-        "{out}: {size:.1f} MB, cosine to float32 mean {mean:.5f} minimum {minimum:.4f} on "
-        "{texts} texts; {seconds:.0f} s, peak {peak:.0f} MB",
+    terminal.say(
+        "{out}: {size:.1f} MB; cosine to float32 on {texts} texts: mean {mean:.5f}, minimum "
+        "{minimum:.4f}; took {seconds:.0f} s and up to {peak:.0f} MB of memory",
         out=out,
         size=size,
         mean=agreement.mean,
@@ -473,8 +481,3 @@ def _report(out: Path, graphs: _Graphs, agreement: Agreement, seconds: float) ->
         seconds=seconds,
         peak=peak,
     )
-
-
-def _say(template: str, **fields: object) -> None:
-    said = Message(template, **fields)
-    sys.stdout.write(f"{said.english}\n{said.chinese}\n")

@@ -1,4 +1,4 @@
-"""python -m server: see `cli.py`."""
+"""python -m server: see `cli/parser.py`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Puts the dialects on their paths, and answers in a dialect's own shape where no route does."""
+"""The app: every operation on its path, with the models and collections that it works on."""
 
 import asyncio
 import gc
@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import VERSION
 from server.api import collections, documents, health, openapi, search
+from server.api.body import BodyLimits
 from server.api.dialects import native, ollama, openai, rerank, tei, weaviate
 from server.api.dialects.ollama import OLLAMA
 from server.api.dialects.openai import OPENAI
@@ -23,10 +24,10 @@ from server.api.endpoint import Endpoint
 from server.api.health import Pages, alone
 from server.api.native_errors import NATIVE
 from server.api.operation import Dialect, Operation
-from server.api.tracing import Traced, Tracer, tracer_of
+from server.api.tracing import TracedEndpoint, Tracer, tracer_of
 from server.api.web import docs
 from server.auth.gate import Access, Visit, request_id, secret_in
-from server.collections.metrics import CollectionMetrics
+from server.collections.metrics import COLLECTION_JOINS, CollectionMetrics
 from server.collections.recall_probe import Probing
 from server.collections.registry import CollectionRegistry
 from server.config import Config
@@ -36,12 +37,13 @@ from server.inference.registry import ModelRegistry
 from server.store.folder import DataFolder
 from server.telemetry.metrics import Metrics
 
-# Objects more than at the last collection of garbage before the next one. Python's 700 are reached by
-# the requests of 64 clients again and again, and nearly nothing is found: it took an eighth of the event
-# loop's time (2026-11-25).
+# New objects before the next garbage collection. With Python's 700 the requests of 64 clients cause one
+# again and again, which finds nearly nothing: an eighth of the event loop's time (2026-11-25).
 GARBAGE_THRESHOLD = 20_000
-# A path where nothing is answers in the shape of those beside it.
+# Dialects of unknown paths, by the beginning of the path.
 BENEATH = {"/v1/": OPENAI, "/api/": OLLAMA}
+# The metrics' label `route` for requests without an endpoint: the paths that clients try are not bounded.
+NO_ROUTE = "(none)"
 
 
 class State(TypedDict):
@@ -52,14 +54,14 @@ class State(TypedDict):
 def create_app(
     models: Sequence[Model], config: Config, folder: DataFolder, others: Pages = alone
 ) -> "App":
-    """The ASGI app; its engines and library start and stop with the app's lifespan.
+    """Return the ASGI app; its engines and collections start and stop with the app's lifespan.
 
-    The first model serves whoever names none. others: pages of metrics of other processes. Raises
-    BadSettings where keys or audit cannot be had.
+    The first model is the default. others: returns the metrics pages of other processes. Raises BadSettings
+    if the keys cannot be read or the audit cannot be opened.
     """
     metrics = Metrics()
     access, tracer = Access(config, metrics), tracer_of(config)
-    # Given on, and not kept: one that is replaced later must be let go.
+    # Passed on and not kept here, so that a model that is replaced later can be freed.
     handed = [models]
 
     @asynccontextmanager
@@ -69,24 +71,24 @@ def create_app(
             probing = Probing(library, metrics, lambda: served.idle)
             metrics.process.data = folder.path
             metrics.process.ready = partial(health.is_ready, served, library)
-            metrics.registry.register(CollectionMetrics(library.stats))
+            metrics.register(CollectionMetrics(library.stats), COLLECTION_JOINS)
             yield {"models": served, "library": library}
             await probing.close()
-            # What is still being written needs the engines.
+            # Before the engines: documents that are still being written need them.
             await library.close()
 
     return _app(every_operation(config, metrics, others), lifespan, config, metrics, access, tracer)
 
 
 def create_worker_app(models: Sequence[Model], config: Config, metrics: Metrics) -> "App":
-    """The app of a process without a data folder: vectors, and nothing of `Call.library`."""
+    """Return the app of a worker, which computes vectors and has no collections."""
     access, tracer = Access(config, metrics), tracer_of(config)
     handed = [models]
 
     @asynccontextmanager
     async def lifespan(app: App) -> AsyncIterator[State]:
         async with _serving(app, handed.pop(), config, metrics, access, tracer) as served:
-            # No route of a worker looks at the library.
+            # No operation of a worker uses the collections.
             yield {"models": served, "library": cast(CollectionRegistry, None)}
 
     return _app(of_vectors(config), lifespan, config, metrics, access, tracer)
@@ -103,12 +105,12 @@ async def _serving(
 ) -> AsyncIterator[ModelRegistry]:
     served = ModelRegistry(models, config, metrics, asyncio.get_running_loop())
     del models
-    # What is here now stays, and need not be looked at again.
+    # The objects that exist now stay. The garbage collector need not look at them again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_THRESHOLD)
     yield served
-    # The loop must stay free: it resolves what the lanes still finish.
+    # On another thread: the loop delivers the batches that the lanes still finish.
     await asyncio.to_thread(served.close, app.end_by)
     await access.close()
     if tracer is not None:
@@ -127,9 +129,9 @@ def _app(
     starlette = App(
         routes=_routes(endpoints),
         lifespan=lifespan,
-        exception_handlers={HTTPException: Refusals(operations, access).of_router},
+        exception_handlers={HTTPException: RouterErrors(operations, access).response},
     )
-    # A path with a slash too many is a 404 like any other, not a redirect that POST clients drop.
+    # A path with an extra slash is a 404. A redirect would lose the body of a POST.
     starlette.router.redirect_slashes = False
     starlette.access = access
     starlette.short = {
@@ -142,16 +144,17 @@ def _app(
 
 
 class App(Starlette):
-    """Starlette, and before it a short way to the paths without parameters.
+    """A Starlette app with a short way to the paths without parameters.
 
-    Its middleware and router take 11 of the 97 us that a small request costs behind uvicorn
-    (2026-11-25); what they do for such a path an endpoint does itself.
+    Starlette's middleware and router take 11 of the 97 us that a small request costs behind uvicorn
+    (2026-11-25), and an endpoint needs neither.
     """
 
+    # Endpoints by method and path.
     short: Mapping[tuple[str, str], ASGIApp] = {}
-    # To be told `reload` while it serves, on its event loop.
+    # For `reload` on the event loop while the app serves.
     access: Access
-    # Moment of `now` until which accepted work may take; whoever stops the server knows it.
+    # When accepted work must have ended, by `clock.now`. Set by the server when it stops.
     end_by: float | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -163,8 +166,8 @@ class App(Starlette):
         return await super().__call__(scope, receive, send)
 
 
-class Methods:
-    """The endpoints of one path, by method; Starlette has checked that the method is one of them."""
+class MethodRouter:
+    """The endpoints of one path, by method. Starlette has checked that the method is one of them."""
 
     def __init__(self, endpoints: Mapping[str, ASGIApp]) -> None:
         self._endpoints = (
@@ -182,31 +185,24 @@ def _endpoints(
     access: Access | None = None,
     tracer: Tracer | None = None,
 ) -> dict[str, dict[str, ASGIApp]]:
-    """By path, then by method."""
+    """Return the endpoints by path and method."""
+    limits = BodyLimits(config.max_body_bytes, config.read_s)
     paths: dict[str, dict[str, ASGIApp]] = {}
     for each in operations:
-        endpoint = Endpoint(
-            each.path,
-            each.handler,
-            each.dialect.error_reply,
-            config.max_body_bytes,
-            metrics,
-            config.read_s,
-            any_type=each.any_type,
-            needs=each.needs,
-            access=access,
-        )
-        traced = endpoint if tracer is None else Traced(endpoint, each.path, tracer)
+        endpoint = Endpoint(each, limits, metrics, access)
+        traced = endpoint if tracer is None else TracedEndpoint(endpoint, each.path, tracer)
         paths.setdefault(each.path, {})[each.method] = traced
     return paths
 
 
 def _routes(endpoints: Mapping[str, Mapping[str, ASGIApp]]) -> list[Route]:
-    return [Route(path, Methods(found), methods=list(found)) for path, found in endpoints.items()]
+    return [
+        Route(path, MethodRouter(found), methods=list(found)) for path, found in endpoints.items()
+    ]
 
 
 def of_vectors(config: Config) -> list[Operation]:
-    """Every route that needs nothing but the models: any process of a server can answer it."""
+    """Return every operation that needs only the models: any process of a server can do it."""
     return [
         *native.operations(tei.EMBED),
         *openai.operations(),
@@ -218,11 +214,11 @@ def of_vectors(config: Config) -> list[Operation]:
 
 
 def every_operation(config: Config, metrics: Metrics, others: Pages = alone) -> list[Operation]:
-    """Every route; they are tried in order, so the busy ones come first."""
+    """Return every operation. Paths are tried in this order, so the busy ones come first."""
     of_collection = [*search.inside(), *documents.inside(), *collections.inside()]
     found = [
         *of_vectors(config),
-        # Of the default collection, then of any by its name.
+        # First on the paths of the default collection, then on those with a collection's name.
         *of_collection,
         *collections.operations(),
         *(each._replace(path="/collections/{collection}" + each.path) for each in of_collection),
@@ -232,15 +228,15 @@ def every_operation(config: Config, metrics: Metrics, others: Pages = alone) -> 
     return [*found, *openapi.operations(found, VERSION)]
 
 
-class Refusals:
-    """What is answered where no endpoint is, in the shape of the dialect that is spoken there."""
+class RouterErrors:
+    """Answers 404 and 405 in the shape of the dialect at the path."""
 
     def __init__(self, operations: Sequence[Operation], access: Access) -> None:
         self._access = access
-        self._spoken = {each.path: each.dialect for each in operations}
+        self._dialects = {each.path: each.dialect for each in operations}
 
-    async def of_router(self, request: Request, error: Exception) -> Response:
-        """404 and 405 of the router."""
+    async def response(self, request: Request, error: Exception) -> Response:
+        """Return the response to a request for which the router has no endpoint."""
         path, method = request.url.path, request.method
         found: ServerError
         if isinstance(error, HTTPException) and error.status_code == 405:
@@ -249,18 +245,19 @@ class Refusals:
             found = RouteNotFound(f"no such path: {path}")
         headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
         reply = self._dialect(path).error_reply(found)
-        headers["x-request-id"] = self._noted(request.scope, reply.status).decode()
+        self._access.metrics.count_reply(NO_ROUTE, reply.status, reply.error_code)
+        headers["x-request-id"] = self._audit(request.scope, reply.status).decode()
         return Response(reply.body, reply.status, headers, media_type=reply.content_type.decode())
 
-    def _noted(self, scope: Scope, status: int) -> bytes:
-        """The request's id; the audit has it now."""
-        given = dict(scope["headers"])
-        id = request_id(given.get(b"x-request-id"))
+    def _audit(self, scope: Scope, status: int) -> bytes:
+        """Write the request into the audit; return its id."""
+        headers = dict(scope["headers"])
+        id = request_id(headers.get(b"x-request-id"))
         if not self._access.idle:
-            with Visit(self._access, scope, id, secret_in(given)) as visit:
+            with Visit(self._access, scope, id, secret_in(headers)) as visit:
                 visit.status = status
         return id
 
     def _dialect(self, path: str) -> Dialect:
-        beneath = (spoken for start, spoken in BENEATH.items() if path.startswith(start))
-        return self._spoken.get(path) or next(beneath, NATIVE)
+        beneath = (dialect for start, dialect in BENEATH.items() if path.startswith(start))
+        return self._dialects.get(path) or next(beneath, NATIVE)

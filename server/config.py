@@ -1,7 +1,7 @@
-"""Every setting of the server, in one frozen dataclass; `settings` says where values come from.
+"""Every setting of the server in one frozen dataclass; `config_sources` reads where values come from.
 
-A flag wins over its environment variable, which wins over the file that --config names, which wins over
-the default. `--help` and the table in docs are made from the fields below.
+A flag wins over its environment variable, which wins over the file of --config, which wins over the
+default. `--help` is made from the fields below.
 """
 
 import argparse
@@ -19,20 +19,21 @@ from typing import Any, NamedTuple
 from server.config_sources import DEFAULT, FILE, Given, env_name, gather
 from server.errors import BadSettings
 from server.messages.message import Message
+from server.messages.terminal import Terminal
 
 DEFAULT_MODEL = Path("models/bge-small-zh-v1.5/onnx-int8")
 MODE = re.compile("[0-7]{3}")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("plain", "json")
-# Of hosts: a name as requests carry it, without scheme and port; in ASCII, as browsers send it.
+# A host name as requests carry it: without scheme and port, in ASCII.
 HOST = re.compile(r"\*|[\w-]+(\.[\w-]+)*\.?", re.ASCII)
 URL = re.compile(r"https?://[^/?#\s]+/[^\s]*")
-# What a value that is of another kind is told to be.
+# What a value of the wrong kind must be, for the error.
 WANTED = {int: Message("a whole number"), str: Message("text"), Path: Message("a path")}
 
 
 class ModelPlace(NamedTuple):
-    """FOLDER or NAME=FOLDER: an artifact, and what clients may call it besides its id."""
+    """An artifact folder, with a name that clients may use besides the id: FOLDER or NAME=FOLDER."""
 
     folder: Path
     name: str = ""
@@ -52,11 +53,11 @@ class ModelPlace(NamedTuple):
 
 
 class ModelPlaces(tuple[ModelPlace, ...]):
-    """At least one."""
+    """One or several models."""
 
     @classmethod
     def of(cls, given: str | Sequence[str], folder: Path = Path()) -> "ModelPlaces":
-        """Several, or one text with what separates paths in PATH; relative ones start in `folder`."""
+        """Parse several places, or one text with separators as in PATH; relative to `folder`."""
         several = given.split(os.pathsep) if isinstance(given, str) else given
         places = map(ModelPlace.of, several)
         return cls(place._replace(folder=folder / place.folder) for place in places)
@@ -71,42 +72,44 @@ def _setting(default: Any, text: str, **limits: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The effective settings; constructing one checks it."""
+    """The effective settings; the constructor checks them."""
 
-    # Beyond loopback only when told, and then with keys.
+    # Other machines reach the server only if this is set; then use keys.
     host: str = _setting("127.0.0.1", "address to listen on")
-    port: int = _setting(8000, "TCP port, 0 takes a free one", low=0, high=65535)
-    # Besides the port: for a proxy on the same machine, or for those whom the file's mode lets in.
-    unix_socket: Path | None = _setting(None, "Unix socket to listen on as well")
-    unix_socket_mode: str = _setting("660", "octal mode of its file")
-    tls_cert: Path | None = _setting(None, "certificate chain in PEM: the port speaks HTTPS")
-    tls_key: Path | None = _setting(None, "its key in PEM, if not in the same file")
-    tls_client_ca: Path | None = _setting(None, "who signs the certificates that clients need")
-    # The first serves whoever names no model.
+    port: int = _setting(8000, "TCP port, 0 for a free one", low=0, high=65535)
+    # For a proxy on the same machine, or for the users whom the mode of the file allows.
+    unix_socket: Path | None = _setting(None, "Unix socket to listen on besides the port")
+    unix_socket_mode: str = _setting("660", "octal mode of the socket file")
+    tls_cert: Path | None = _setting(None, "certificate chain in PEM, turns on HTTPS")
+    tls_key: Path | None = _setting(None, "private key in PEM, if not in the certificate file")
+    tls_client_ca: Path | None = _setting(
+        None, "CA that signs client certificates; clients then need one"
+    )
+    # The first serves requests that name no model.
     model: ModelPlaces = _setting(
         ModelPlaces([ModelPlace(DEFAULT_MODEL)]),
-        "artifact made by export, FOLDER or NAME=FOLDER; repeat it to serve several",
+        "artifact folder, FOLDER or NAME=FOLDER; repeat the flag to serve several",
     )
     data: Path = _setting(Path("data"), "folder for collections")
     # A name that clients already send, e.g. text-embedding-3-small; the manifest's id always works.
     model_alias: str = _setting("", "another name for the first model")
-    # 0: one lane a core of the affinity mask and cgroup quota. Fewer leaves cores to others.
-    lanes: int = _setting(0, "threads that compute, 0 for one a core", low=0, high=1024)
-    # A batch takes 10 ms, a long text of a large model seconds: what takes longer than this never ends.
+    # 0: one lane per core of the affinity mask and cgroup quota. Fewer leave cores to other programs.
+    lanes: int = _setting(0, "compute threads, 0 for one per core", low=0, high=1024)
+    # A batch takes 10 ms, a long text of a large model seconds: a longer one never ends.
     hang_s: int = _setting(
         30,
-        "seconds after which a batch that does not end is given up",
+        "seconds after which a batch that does not end is abandoned",
         low=1,
         high=3600,
     )
-    # One carries some 5,000 requests/s of a single text: more only where the cores compute more.
-    workers: int = _setting(1, "processes of this server", low=1, high=256)
+    # One process carries some 5,000 requests/s of one text: use more only if the cores compute more.
+    workers: int = _setting(1, "number of processes", low=1, high=256)
     # Past 256 tokens a batch brings no throughput on a CPU and costs others latency.
-    batch_tokens: int = _setting(256, "tokens computed together", low=1, high=65536)
+    batch_tokens: int = _setting(256, "tokens in one batch", low=1, high=65536)
     # Requests of up to this many tokens go before larger ones; about four batches.
     interactive_tokens: int = _setting(
         1024,
-        "requests up to this size go first",
+        "requests of up to this many tokens go first",
         low=1,
         high=1 << 20,
     )
@@ -124,48 +127,50 @@ class Config:
         low=1,
         high=1 << 32,
     )
-    # OpenAI's limit; a client that sends more is told to split.
+    # OpenAI's limit; a request with more is refused.
     max_texts: int = _setting(2048, "texts in one request", low=1, high=1 << 20)
-    # Each takes a descriptor and some 10 KB while it idles; of each process.
+    # Of each process; an idle one takes a descriptor and some 10 KB.
     max_connections: int = _setting(4096, "connections at once", low=1, high=1 << 20)
     # A path, a key and what proxies add are 2 KB.
-    max_head_bytes: int = _setting(65_536, "bytes of one request's head", low=1024, high=1 << 24)
-    # A head is one packet: who needs longer means to keep the connection.
-    head_s: int = _setting(10, "seconds for a request's head to come", low=1, high=3600)
-    # A person's slowest network pauses less.
-    read_s: int = _setting(30, "seconds without more of a body", low=1, high=3600)
+    max_head_bytes: int = _setting(65_536, "bytes of the head of a request", low=1024, high=1 << 24)
+    # A head is one packet: a client that needs longer only holds the connection.
+    head_s: int = _setting(10, "seconds to wait for the head of a request", low=1, high=3600)
+    # Slow networks pause for less.
+    read_s: int = _setting(30, "seconds to wait for more of a body", low=1, high=3600)
     send_s: int = _setting(
         30,
-        "seconds without more of a reply being taken",
+        "seconds to wait for a client to read more of a reply",
         low=1,
         high=3600,
     )
-    # More than the 60 s after which nginx closes what it keeps: the client has to be the first.
-    keep_alive_s: int = _setting(75, "seconds a connection may idle", low=1, high=86_400)
+    # More than the 60 s after which nginx closes idle connections: the client must close first.
+    keep_alive_s: int = _setting(75, "seconds that a connection may be idle", low=1, high=86_400)
     # 2,048 texts of 512 Chinese characters are 3 MB; JSON escapes may double that and more.
     max_body_bytes: int = _setting(
-        32 * 1024 * 1024, "bytes of one request's body", low=1024, high=1 << 32
+        32 * 1024 * 1024, "bytes of the body of a request", low=1024, high=1 << 32
     )
     # Some 6,000 questions with 512 numbers each: what a team asks in a day, for little memory.
     query_cache_bytes: int = _setting(
         16 * 1024 * 1024,
-        "bytes of remembered query vectors",
+        "bytes of the query cache",
         low=0,
         high=1 << 40,
     )
-    # Without it everybody who reaches the port may ask for everything.
-    keys: Path | None = _setting(None, "file of the keys that clients need")
-    # A page whose name was turned to this machine asks by that name; without keys only this stops it.
+    # Without it every client that reaches the port may do everything.
+    keys: Path | None = _setting(None, "file with the keys of clients; clients then need one")
+    # Stops web pages whose host name was pointed at this machine (DNS rebinding); keys stop them too.
     allowed_hosts: str = _setting(
         "",
-        'names that clients without keys may ask by, with commas, "*" for any',
+        'host names that clients without keys may use, with commas, "*" for any',
     )
     audit: Path | None = _setting(
         None,
-        'file for a line a request, "-" prints them',
+        'audit file, a line per request, "-" for standard output',
     )
-    # Who asked is rarely a secret in a company; what was asked often is.
-    audit_texts: int = _setting(0, "characters of each body in the audit", low=0, high=1 << 30)
+    # Texts are often confidential, so none are recorded by default.
+    audit_texts: int = _setting(
+        0, "characters of each body to keep in the audit", low=0, high=1 << 30
+    )
     # A load balancer usually gives 30 seconds between SIGTERM and SIGKILL.
     shutdown_s: int = _setting(
         25,
@@ -173,40 +178,40 @@ class Config:
         low=0,
         high=3600,
     )
-    log_level: str = _setting("info", "debug, info, warning or error")
-    # The only address that a server ever connects to, and only where it is given.
+    log_level: str = _setting("info", "log level: debug, info, warning or error")
+    # The only address to which a server ever connects, and only if it is given.
     trace_endpoint: str = _setting(
         "",
-        "URL of an OpenTelemetry collector for traces, e.g. http://127.0.0.1:4318/v1/traces",
+        "URL of an OpenTelemetry collector, e.g. http://127.0.0.1:4318/v1/traces",
     )
-    # People read lines, collectors of logs objects.
-    log_format: str = _setting("plain", "of the log: plain or json")
+    # People read lines; log collectors read JSON.
+    log_format: str = _setting("plain", "log format, plain or json")
 
     def __post_init__(self) -> None:
         for setting in dataclasses.fields(self):
             _check(setting, getattr(self, setting.name))
         if not self.host:
-            # To the kernel an empty address is every address: not what an empty variable means.
+            # To the kernel an empty address means every address, which an empty variable does not.
             raise BadSettings(
-                "host is empty; name an address, 0.0.0.0 for all of this machine's",
+                "host is empty; give an address, 0.0.0.0 for all addresses of this machine",
             )
         if not MODE.fullmatch(self.unix_socket_mode):
             raise BadSettings(
-                "unix_socket_mode {unix_socket_mode!r} is not three octal digits such as 660",
-                unix_socket_mode=self.unix_socket_mode,
+                "unix_socket_mode {mode!r} is not three octal digits such as 660",
+                mode=self.unix_socket_mode,
             )
         _check_tls(self)
         names = [place.name for place in self.model if place.name]
         if len(names) > len(set(names)):
             raise BadSettings(
-                "two models are called {names!r}; give each its own NAME",
-                names=max(names, key=names.count),
+                "two models have the name {name!r}; give each its own NAME",
+                name=max(names, key=names.count),
             )
         _check_hosts(self.allowed_hosts)
         if self.trace_endpoint and not URL.fullmatch(self.trace_endpoint):
             raise BadSettings(
-                "trace_endpoint {trace_endpoint!r} is no URL such as http://127.0.0.1:4318/v1/traces",
-                trace_endpoint=self.trace_endpoint,
+                "trace_endpoint {url!r} is not a URL such as http://127.0.0.1:4318/v1/traces",
+                url=self.trace_endpoint,
             )
         for name, allowed in (("log_level", LOG_LEVELS), ("log_format", LOG_FORMATS)):
             if (value := getattr(self, name)) not in allowed:
@@ -223,12 +228,12 @@ class Config:
         environ: Mapping[str, str],
         flags: Mapping[str, str | Sequence[str] | None] | None = None,
     ) -> "Config":
-        """Settings from flags (None: not given), then environment, then file, then defaults."""
+        """Return settings from flags (None: not given), environment, file and defaults, in this order."""
         return effective(environ, flags).config
 
 
 def names_in(hosts: str) -> list[str]:
-    """Those of `allowed_hosts`, in small letters."""
+    """Return the names in `allowed_hosts`, in lower case."""
     return [name.strip().lower().removesuffix(".") for name in hosts.split(",") if hosts]
 
 
@@ -243,7 +248,7 @@ def on_loopback(host: str) -> bool:
 
 
 class Effective(NamedTuple):
-    """The settings, and where each has its value from, by name."""
+    """The settings, and where each value comes from, by name."""
 
     config: Config
     origins: Mapping[str, Message]
@@ -252,7 +257,7 @@ class Effective(NamedTuple):
 def effective(
     environ: Mapping[str, str], flags: Mapping[str, str | Sequence[str] | None] | None = None
 ) -> Effective:
-    """What holds; raises BadSettings."""
+    """Return the effective settings; raises BadSettings."""
     known = {setting.name: setting for setting in dataclasses.fields(Config)}
     given = gather(known, environ, flags or {})
     config = Config(**{name: _parse(known[name], each) for name, each in given.items()})
@@ -260,14 +265,10 @@ def effective(
     return Effective(config, origins)
 
 
-def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
+def add_flags(parser: argparse.ArgumentParser, terminal: Terminal, *names: str) -> None:
     """Give the parser --config and one flag per setting, all of them or those named."""
-    parser.add_argument(
-        f"--{FILE}",
-        metavar="FILE",
-        help="settings as TOML, below flags and variables / TOML 配置文件"
-        f" (default: none, environment: {env_name(FILE)})",
-    )
+    text = Message("settings as TOML; flags and variables go before it")
+    parser.add_argument(f"--{FILE}", metavar="FILE", help=_help(terminal, text, "", FILE))
     for setting in dataclasses.fields(Config):
         if names and setting.name not in names:
             continue
@@ -275,18 +276,22 @@ def add_flags(parser: argparse.ArgumentParser, *names: str) -> None:
             "--" + setting.name.replace("_", "-"),
             action="append" if _is_list(setting) else "store",
             metavar=_kind(setting).__name__.upper(),
-            help=f"{setting.metadata['text'].english} / {setting.metadata['text'].chinese}"
-            f" (default: {_shown(setting)}, environment: {env_name(setting.name)})",
+            help=_help(terminal, setting.metadata["text"], setting.default, setting.name),
         )
+
+
+def _help(terminal: Terminal, text: Message, default: object, name: str) -> str:
+    return terminal.words(
+        "{text} (default: {default}, environment: {variable})",
+        text=text,
+        default=Message("none") if default in ("", None) else str(default),
+        variable=env_name(name),
+    )
 
 
 def flags_given(arguments: argparse.Namespace) -> dict[str, str | list[str] | None]:
     names = (FILE, *(setting.name for setting in dataclasses.fields(Config)))
     return {name: getattr(arguments, name, None) for name in names}
-
-
-def _shown(setting: "dataclasses.Field[Any]") -> str:
-    return "none" if setting.default in ("", None) else str(setting.default)
 
 
 def _is_list(setting: "dataclasses.Field[Any]") -> bool:
@@ -301,7 +306,7 @@ def _kind(setting: "dataclasses.Field[Any]") -> type:
 
 
 def _parse(setting: "dataclasses.Field[Any]", given: Given) -> Any:
-    """The value in the setting's type: of text, or of what TOML has besides text."""
+    """Return the value in the type of the setting, from text or from a TOML value."""
     value, kind = given.value, _kind(setting)
     if _is_list(setting) and (isinstance(value, str) or _are_texts(value)):
         return ModelPlaces.of(value, given.folder)
@@ -316,8 +321,8 @@ def _parse(setting: "dataclasses.Field[Any]", given: Given) -> Any:
             is_file = isinstance(parsed, Path) and value != "-"
             return given.folder / parsed if is_file else parsed
     raise BadSettings(
-        "{setting_name} must be {wanted}, not {value!r} ({origin})",
-        setting_name=setting.name,
+        "{setting} must be {wanted}, not {value!r} ({origin})",
+        setting=setting.name,
         wanted=WANTED[kind],
         value=value,
         origin=given.origin,
@@ -333,8 +338,8 @@ def _check(setting: "dataclasses.Field[Any]", value: Any) -> None:
     if limits and not limits["low"] <= value <= limits["high"]:
         low, high = limits["low"], limits["high"]
         raise BadSettings(
-            "{setting_name} {value} is outside {low} to {high}",
-            setting_name=setting.name,
+            "{setting} {value} is outside {low} to {high}",
+            setting=setting.name,
             value=value,
             low=low,
             high=high,
@@ -345,8 +350,8 @@ def _check_hosts(hosts: str) -> None:
     for name in names_in(hosts):
         if not HOST.fullmatch(name):
             raise BadSettings(
-                "allowed_hosts {hosts!r}: {name!r} is not a name such as search.example.com, without "
-                "scheme and port, nor *",
+                "allowed_hosts {hosts!r}: {name!r} is neither * nor a host name such as "
+                "search.example.com, without scheme and port",
                 hosts=hosts,
                 name=name,
             )
@@ -355,23 +360,23 @@ def _check_hosts(hosts: str) -> None:
 def _check_tls(config: Config) -> None:
     if config.tls_cert is None and (config.tls_key or config.tls_client_ca):
         raise BadSettings(
-            "tls_key and tls_client_ca mean nothing without tls_cert; give --tls-cert",
+            "tls_key and tls_client_ca have no effect without tls_cert; give --tls-cert",
         )
     if config.tls_cert is not None and config.workers > 1:
-        # What is encrypted belongs to one process; a connection could not move to another.
+        # A TLS session belongs to one process; its connection cannot move to another.
         raise BadSettings(
-            "tls_cert works with one process, not with workers {workers}; leave one of them out, "
-            "or let a proxy in front speak TLS",
+            "tls_cert works with one process, not with workers {workers}; leave out one of them, "
+            "or terminate TLS in a proxy",
             workers=config.workers,
         )
 
 
 def as_toml(config: Config, origins: Mapping[str, Message]) -> str:
-    """The settings as a file for --config, each with the place that it came from."""
+    """Return the settings as a file for --config, each with its origin as a comment."""
     lines = []
     for setting in dataclasses.fields(Config):
         value = getattr(config, setting.name)
-        # TOML's strings, lists of them and numbers are written as JSON's are.
+        # TOML writes strings, lists of strings and numbers as JSON does.
         plain: Any = value if isinstance(value, int) else str("" if value is None else value)
         if _is_list(setting):
             plain = list(map(str, value))

@@ -1,8 +1,8 @@
 """Where each setting's value comes from: a flag, an environment variable, a TOML file, or the default.
 
-In this order; `config` says what the settings are, and this module reads text and TOML for it without
-judging values. A name that no setting has is an error everywhere, with the nearest one: a typing
-mistake that is passed over is found on the day it matters.
+The first one wins. `config` defines the settings; this module reads text and TOML for it without
+checking values. An unknown name is an error everywhere and names the nearest setting: a typing mistake
+must not pass unseen.
 """
 
 import difflib
@@ -17,13 +17,13 @@ from server.errors import BadSettings
 from server.messages.message import Message
 
 ENV_PREFIX = "INKWELL_"
-# The key that commands send to a running server. No setting and no flag: a process's arguments are
-# visible to everybody on its machine.
+# The key that commands send to a running server. It is neither a setting nor a flag: all users of a
+# machine see the arguments of its processes.
 API_KEY = "INKWELL_API_KEY"
-# Kubernetes tells each pod of the Services in its namespace: NAME_SERVICE_HOST, NAME_PORT and more. Where
-# a Service's name begins with inkwell they look like settings.
+# Kubernetes sets NAME_SERVICE_HOST, NAME_PORT and more for each Service of a namespace. If the name begins
+# with inkwell, they look like settings.
 SERVICE_HOST = re.compile(rf"({ENV_PREFIX}(?:\w+_)?)SERVICE_HOST")
-# The flag --config and the variable INKWELL_CONFIG name the file; inside of it that says nothing.
+# The flag --config and the variable INKWELL_CONFIG name the file; it is not a setting in the file.
 FILE = "config"
 
 
@@ -31,9 +31,9 @@ DEFAULT = Message("default")
 
 
 class Given(NamedTuple):
-    """A value as it was written, and where.
+    """A value as it was written, and its origin.
 
-    value: text or several, or of a file whatever TOML has. folder: what relative paths start from.
+    value: one text or several, or any TOML value. folder: relative paths start there.
     """
 
     value: Any
@@ -46,7 +46,7 @@ def gather(
     environ: Mapping[str, str],
     flags: Mapping[str, str | Sequence[str] | None],
 ) -> dict[str, Given]:
-    """What is given for the known settings, by name; raises BadSettings for names that are not."""
+    """Return the given values of known settings by name; raises BadSettings for other names."""
     variables = {env_name(name): name for name in (*known, FILE)}
     unknown = {each for each in environ if each.startswith(ENV_PREFIX)} - variables.keys()
     for variable in sorted(unknown):
@@ -97,8 +97,8 @@ def _of_service(prefix: str, variable: str) -> BadSettings:
     name = prefix.rstrip("_").lower().replace("_", "-")
     return BadSettings(
         "the environment has {variable}: Kubernetes sets it and others, such as {prefix}PORT, "
-        "for a Service named {name}, and they are no settings; write `enableServiceLinks: "
-        "false` into the pod's spec, or name the Service otherwise",
+        "for a Service named {name}, and they are not settings; add `enableServiceLinks: false` "
+        "to the pod's spec, or rename the Service",
         variable=variable,
         prefix=prefix,
         name=name,
@@ -108,7 +108,7 @@ def _of_service(prefix: str, variable: str) -> BadSettings:
 def _unknown(name: str, known: Collection[str], place: Message) -> BadSettings:
     near = difflib.get_close_matches(name, known, 1, cutoff=0)
     return BadSettings(
-        "{place} has {name}, which is no setting; the nearest is {near}",
+        "{place} has the unknown setting {name}; did you mean {near}?",
         place=place,
         name=name,
         near=near[0],

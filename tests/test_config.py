@@ -23,6 +23,7 @@ from server.config import (
 )
 from server.config_sources import ENV_PREFIX, env_name
 from server.errors import BadSettings
+from server.messages.terminal import Terminal
 
 SETTINGS = dataclasses.fields(Config)
 NAMES = [setting.name for setting in SETTINGS]
@@ -326,8 +327,9 @@ def test_every_setting_is_explained_in_both_languages() -> None:
 
 @pytest.fixture(autouse=True)
 def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No line of help is broken at a hyphen."""
+    """No line of help is broken at a hyphen, and help is in English."""
     monkeypatch.setenv("COLUMNS", "500")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
 
 
 def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -337,13 +339,17 @@ def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().out.split())
 
 
-def test_help_of_serve_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_serve_lists_every_setting(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = help_of("serve", capsys)
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    chinese = help_of("serve", capsys)
     for setting in SETTINGS:
         assert f"--{setting.name.replace('_', '-')} " in text
         assert f"environment: {env_name(setting.name)})" in text
         assert setting.metadata["text"].english in text
-        assert setting.metadata["text"].chinese in text
+        assert setting.metadata["text"].chinese in chinese
         assert f"(default: {setting.default}," in text or not setting.default
 
 
@@ -358,7 +364,7 @@ def test_help_of_commands_lists_their_settings_only(
 
 def test_flags_that_were_not_given_are_none() -> None:
     parser = argparse.ArgumentParser()
-    add_flags(parser)
+    add_flags(parser, Terminal.of({}))
     flags = flags_given(parser.parse_args(["--max-texts", "5", "--model", "a b"]))
     assert flags == {**dict.fromkeys(NAMES), "config": None, "max_texts": "5", "model": ["a b"]}
     assert Config.load({}, flags) == Config(
@@ -366,10 +372,19 @@ def test_flags_that_were_not_given_are_none() -> None:
     )
 
 
-def test_command_line_says_what_is_wrong_in_both_languages(
+@pytest.mark.parametrize(
+    ("locale", "words"),
+    [
+        ("C.UTF-8", "error: port 70000 is outside 0 to 65535"),
+        ("zh_CN.UTF-8", "错误：port 的值 70000 超出 0 到 65535 的范围"),
+    ],
+)
+def test_command_line_says_what_is_wrong_in_the_language_of_the_locale(
+    locale: str,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setenv("LC_ALL", locale)
     assert parser.main(["serve", "--port", "70000"]) == 1
-    said = capsys.readouterr().err
-    assert "error: port 70000 is outside 0 to 65535" in said
-    assert "错误：port 的值 70000 超出 0 到 65535 的范围" in said
+    assert capsys.readouterr().err == f"{words}\n"

@@ -12,7 +12,7 @@ import pytest
 from starlette.routing import Route
 
 from server import VERSION, errors
-from server.api import endpoint
+from server.api import replies
 from server.api.dialects import openai, tei
 from server.app import _endpoints, _routes, every_operation
 from server.config import Config
@@ -112,7 +112,7 @@ def test_every_answer_is_documented_with_its_status_in_each_dialect(
     error = made(kind)
     in_openai, in_tei = openai.error_reply(error), tei.error_reply(error)
     assert ERROR_ROWS[kind.code][1:5] == [
-        str(endpoint.status_of(error)),
+        str(replies.status_of(error)),
         re.findall(r'"type":"(\w+)"', in_openai.body.decode())[0],
         str(in_tei.status),
         re.findall(r'"error_type":"(\w+)"', in_tei.body.decode())[0],

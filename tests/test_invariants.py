@@ -56,6 +56,7 @@ ONE_FILE = {
     "prometheus_client": {
         "telemetry/metrics.py",
         "telemetry/process_metrics.py",
+        "telemetry/tei_metrics.py",
         "collections/metrics.py",
     },
 }
@@ -75,7 +76,7 @@ TO_THREAD = {
     "collections/live_collection.py": 5,
 }
 # The only file that connects, and the only one that imports it.
-CONNECTS, ASKS = "cli/remote.py", "cli/commands.py"
+CONNECTS, ASKS = "cli/remote.py", "cli/commands/opening.py"
 # Makes pairs of Unix sockets for the processes of one server and takes descriptors over them; so it
 # imports `socket`, and uses of it what has neither an address nor a name to connect to.
 PAIRS = "net/ipc.py"
@@ -359,7 +360,7 @@ def test_only_keys_the_audit_and_traces_ask_what_time_it_is() -> None:
     assert clock.now is time.perf_counter
     assert clock.wall_s is time.time
     asking = {name for name in FILES if "server.clock.wall_s" in imports(name)}
-    assert asking == {"auth/gate.py", "api/tracing.py", "cli/commands.py"}
+    assert asking == {"auth/gate.py", "api/tracing.py", "cli/commands/keys.py"}
     for name in FILES:
         if name == "system/host.py":
             # What it reads is told by `doctor`, and by nothing that serves or stores.
@@ -391,5 +392,5 @@ def test_running_server_has_nothing_loaded_that_trains_exports_or_connects() -> 
 
 
 def test_command_line_answers_without_loading_a_model_runtime() -> None:
-    loaded = modules_after("import server.cli.parser; server.cli.parser._parser()")
+    loaded = modules_after("from server.cli import parser; parser._parser(parser.Terminal.of({}))")
     assert loaded & {"onnxruntime", "tokenizers", "faiss", "starlette", "uvicorn"} == set()

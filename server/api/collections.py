@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
-from server.api.endpoint import Call, Reply, collection_of, decode, json_body, shelf_of
+from server.api.body import decode
 from server.api.native_errors import NATIVE
-from server.api.operation import Operation
+from server.api.operation import Call, Operation, collection_of, shelf_of
+from server.api.replies import Reply, json_body
 from server.collections.chunking import MIN_SIZE
 from server.collections.live_collection import LiveCollection
 from server.collections.registry import CollectionRegistry, whole_reading

@@ -6,9 +6,10 @@ from typing import Any
 import msgspec
 from starlette.datastructures import QueryParams
 
-from server.api.endpoint import Call, Reply, checked_filter, decode, json_body, shelf_of
+from server.api.body import decode
 from server.api.native_errors import NATIVE
-from server.api.operation import Operation
+from server.api.operation import Call, Operation, checked_filter, shelf_of
+from server.api.replies import Reply, json_body
 from server.errors import DocumentNotFound, InvalidRequest
 from server.store.records import MAX_ID, Document, text_id
 

@@ -1,9 +1,9 @@
-"""The project's own shape of errors, spoken on every path that is no other dialect's."""
+"""The native shape of errors, for every path without another dialect."""
 
 import msgspec
 
-from server.api.endpoint import Reply, headers_of, json_body, status_of
 from server.api.operation import Dialect
+from server.api.replies import Reply, error_reply_of
 from server.errors import ServerError
 
 
@@ -19,8 +19,7 @@ class Error(msgspec.Struct):
 
 
 def error_reply(error: ServerError) -> Reply:
-    body = json_body(Error(Fault(error.code, error.message)))
-    return Reply(body, status_of(error), headers_of(error))
+    return error_reply_of(error, Error(Fault(error.code, error.message)))
 
 
 NATIVE = Dialect("native", error_reply, Error)

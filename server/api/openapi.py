@@ -1,4 +1,4 @@
-"""GET /openapi.json: every route, described from the types that decode and encode its bodies."""
+"""GET /openapi.json: every route, described by the types that decode and encode its bodies."""
 
 import inspect
 import re
@@ -7,26 +7,26 @@ from typing import Any
 
 import msgspec
 
-from server.api.endpoint import Call, Reply, json_body
 from server.api.native_errors import NATIVE
-from server.api.operation import Operation
+from server.api.operation import Call, Operation
+from server.api.replies import Reply, json_body
 from server.store.folder import NAME
 
 REFERENCE = "#/components/schemas/{name}"
 PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
-# What stands before the paths of a named collection, which else are those of the default one.
+# Prefix of the paths of a named collection. Without it, a path is that of the default collection.
 COLLECTION = "/collections/{collection}"
 
 Json = dict[str, Any]
 
-# Of a parameter's name: what it says, and what values it takes.
+# Meaning and possible values of each parameter, by its name.
 PARAMETERS: Mapping[str, Json] = {
     "limit": {
         "description": "Documents on a page.",
         "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
     },
     "after": {
-        "description": "`next` of the page before.",
+        "description": "`next` of the previous page.",
         "schema": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1, "default": 0},
     },
     "filter": {
@@ -51,8 +51,8 @@ PARAMETERS: Mapping[str, Json] = {
     },
 }
 
-# Bodies to begin with, by path and then by a word for each. They work in the order in which they
-# stand here, first in the default collection and then in one of their own.
+# Example bodies by path and name. They work in this order, first in the default collection and then in
+# another one.
 EXAMPLES: Mapping[str, Mapping[str, Json]] = {
     "/embed": {
         "native": {"texts": ["今天天气很好", "Good weather"], "input_type": "document"},
@@ -97,7 +97,7 @@ EXAMPLES: Mapping[str, Mapping[str, Json]] = {
     "/reindex": {"same": {}},
 }
 
-# Refusals that are no matter of what a request asks for.
+# Refusals that do not depend on the request's content.
 OF_BODIES = {
     "413": "The body has more than `--max-body-bytes`, or more tokens than the queue holds",
     "415": "`content-type` is not application/json, or the body is compressed",
@@ -114,7 +114,7 @@ RETRY = {
         "schema": {"type": "integer", "minimum": 1},
     }
 }
-# How a key is sent, where the server asks for one; either will do, and none where it does not ask.
+# Ways to send a key. One of them is enough, and none is needed where the server has no keys.
 SCHEMES: Json = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
@@ -123,7 +123,7 @@ SECURITY: list[Json] = [{}, *({name: []} for name in SCHEMES)]
 
 
 def operations(described: Sequence[Operation], version: str) -> list[Operation]:
-    """The description of these operations, and of itself."""
+    """Return the operation that describes these operations and itself."""
 
     async def openapi(_: Call) -> Reply:
         return Reply(body)
@@ -136,7 +136,7 @@ def operations(described: Sequence[Operation], version: str) -> list[Operation]:
 
 
 def document(operations: Sequence[Operation], version: str) -> Json:
-    """An OpenAPI 3.1 document of these operations."""
+    """Return an OpenAPI 3.1 document of these operations."""
     types = [
         kind for each in operations for kind in (*each.request, *each.response, *_errors(each))
     ]
@@ -161,7 +161,7 @@ def document(operations: Sequence[Operation], version: str) -> Json:
 
 
 def examples(path: str) -> Mapping[str, Json]:
-    """Bodies for a POST to this path, by a word for each."""
+    """Return example bodies for a POST to this path, by name."""
     return EXAMPLES.get(path.removeprefix(COLLECTION) or path, {})
 
 

@@ -1,14 +1,54 @@
-"""What is on one path: who answers, in whose shapes, and what is said about it in OpenAPI."""
+"""An operation: one method on one path, with its handler, its types and its dialect."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
-from server.api.endpoint import ErrorReply, Handler
+from starlette.types import Scope
+
+from server.api.replies import Reply
 from server.auth.gate import Needs
+from server.collections.live_collection import LiveCollection
+from server.collections.registry import DEFAULT, CollectionRegistry
+from server.errors import ServerError
+from server.inference.registry import ModelRegistry
+from server.store.filters import Filter, check
+
+
+class Call(NamedTuple):
+    """A request as a handler sees it, with what it may work on."""
+
+    scope: Scope
+    body: bytes
+    models: ModelRegistry
+    library: CollectionRegistry
+
+
+def collection_of(call: Call) -> str:
+    """Return the name of the collection in the path, or of the default one."""
+    return str(call.scope["path_params"].get("collection", DEFAULT))
+
+
+def shelf_of(call: Call) -> LiveCollection:
+    return call.library.shelf(collection_of(call))
+
+
+def checked_filter(given: dict[str, Any] | None) -> Filter | None:
+    """Return a filter that can be applied, or None where it keeps everything."""
+    if not given:
+        return None
+    check(given)
+    return given
+
+
+Handler = Callable[[Call], Awaitable[Reply]]
+ErrorReply = Callable[[ServerError], Reply]
 
 
 class Dialect(NamedTuple):
-    """error: the type of the body that `error_reply` makes."""
+    """The form of another server's requests and replies, or this server's own.
+
+    error_reply: makes the reply for an error. error: the type of that reply's body.
+    """
 
     name: str
     error_reply: ErrorReply
@@ -16,14 +56,16 @@ class Dialect(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """A route of a dialect.
+    """One method on one path.
 
-    needs: the scope of the key that may ask for it; "key" for any key, "nothing" for nobody's.
-    request, response: types of the JSON bodies, any of them; none where there is no body. errors:
-    types of error bodies besides the dialect's own. query: names of parameters after the "?".
-    status: of the reply when all is well, or of the refusal where every request gets one. plain: the
-    reply is text of this media type instead of JSON. any_type: the body is JSON whatever its
-    content-type says; only where a request stores nothing, for a web page may send such a one unasked.
+    needs: the scope that a key must have; "key" for any key, "nothing" for requests without a key.
+    request, response: possible types of the JSON body; empty where there is no body.
+    errors: types of error bodies besides the dialect's own.
+    query: names of the parameters after the "?".
+    status: of a successful reply, or of the refusal where every request is refused.
+    plain: media type of a reply that is text instead of JSON.
+    any_type: accept JSON with any content-type. Only for requests that store nothing, because a page of
+    any web site may send such a request without permission.
     """
 
     dialect: Dialect

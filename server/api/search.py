@@ -6,9 +6,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from server.api.endpoint import Call, Reply, checked_filter, decode, json_body, shelf_of
+from server.api.body import decode
 from server.api.native_errors import NATIVE
-from server.api.operation import Operation
+from server.api.operation import Call, Operation, checked_filter, shelf_of
+from server.api.replies import Reply, json_body
 from server.collections.live_collection import LiveCollection
 from server.errors import InvalidRequest, TooManyTexts
 from server.store import search as store

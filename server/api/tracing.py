@@ -1,11 +1,11 @@
-"""Traces for a collector of OpenTelemetry, where one is configured: a span a request and one a step of it.
+"""Traces for an OpenTelemetry collector: one span for each request and for each of its steps.
 
-This is the one place in the server that sends anything anywhere: spans, to the address that --trace-endpoint
-names. They say route, status, request id and times, and no text. Without the setting nothing of this is
-made or imported; the packages are an extra, `inkwell-embeddings[otel]`.
+Only this module sends data anywhere: spans, to the address of --trace-endpoint. A span has the route, status,
+request id and times, and no text. Without the setting nothing is created or imported; the packages are
+an extra, `inkwell-embeddings[otel]`.
 
-Spans are made when the answer is known, from what was noted on the way, and are sent by a thread of
-OpenTelemetry's; where the collector does not keep up, it drops them.
+Spans are made when the reply is known, from the steps that were noted on the way. A thread of OpenTelemetry
+sends them, and drops them if the collector is too slow.
 """
 
 from collections.abc import Mapping
@@ -14,21 +14,21 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server import VERSION
-from server.api.endpoint import REQUEST_ID, WRITE
+from server.api.replies import REQUEST_ID, WRITE
 from server.clock import now, wall_s
 from server.config import Config
 from server.errors import BadSettings
 from server.telemetry import spans
 from server.telemetry.spans import Step
 
-# Seconds that one attempt to send may take; also what a stopping server waits for.
+# Seconds that one attempt to send may take. A stopping server waits as long.
 EXPORT_S = 5
 # Nanoseconds: OpenTelemetry's unit of time.
 NS = 1_000_000_000
 
 
 class Tracer:
-    """Sends from a thread of its own; `close` it, which blocks."""
+    """Sends spans from a thread of its own; `close` it at the end, which blocks."""
 
     def __init__(self, endpoint: str) -> None:
         """Raises BadSettings where the extra is not installed."""
@@ -45,7 +45,7 @@ class Tracer:
                 "--trace-endpoint needs OpenTelemetry: pip install 'inkwell-embeddings[otel]'",
             ) from None
         session = requests.Session()
-        # Neither a proxy of the environment nor a redirection may lead to another address.
+        # No proxy from the environment and no redirection may send spans to another address.
         session.trust_env = False
         session.max_redirects = 0
         exporter = OTLPSpanExporter(endpoint=endpoint, session=session, timeout=EXPORT_S)
@@ -57,19 +57,18 @@ class Tracer:
         self._api: Any = api
 
     def close(self) -> None:
-        """Send what waits, or give up."""
+        """Send the remaining spans, or give up after EXPORT_S."""
         self._provider.shutdown()
 
-    def tell(
+    def export(
         self,
-        title: str,
+        request: Step,
         parent: Mapping[str, str],
         about: Mapping[str, str | int],
-        whole: tuple[float, float],
         steps: list[Step],
     ) -> None:
-        """Of one request. parent: W3C's headers; whole: when it began and ended, as in `Step`."""
-        # One look at the clock: what it does meanwhile moves no step against another.
+        """Send the spans of one request. parent: headers of the W3C's trace context."""
+        # The wall clock is read once: if it jumps, all spans of the request move together.
         offset = wall_s() - now()
 
         def ns(moment: float) -> int:
@@ -77,23 +76,24 @@ class Tracer:
 
         context = self._propagator.extract(parent)
         kind = self._api.SpanKind.SERVER
-        span = self._tracer.start_span(title, context, kind, about, start_time=ns(whole[0]))
+        start = ns(request.began)
+        span = self._tracer.start_span(request.name, context, kind, about, start_time=start)
         inside = self._api.set_span_in_context(span, context)
         for step in steps:
-            part = self._tracer.start_span(step.name, inside, start_time=ns(step.began))
-            part.end(ns(step.ended))
+            child = self._tracer.start_span(step.name, inside, start_time=ns(step.began))
+            child.end(ns(step.ended))
         if int(about.get("http.response.status_code", 0)) >= 500:
             span.set_status(self._api.StatusCode.ERROR)
-        span.end(ns(whole[1]))
+        span.end(ns(request.ended))
 
 
 def tracer_of(config: Config) -> Tracer | None:
-    """None where no collector is configured."""
+    """Return a tracer, or None where no collector is configured."""
     return Tracer(config.trace_endpoint) if config.trace_endpoint else None
 
 
-class Traced:
-    """An endpoint whose requests are told to a tracer."""
+class TracedEndpoint:
+    """An endpoint whose requests are traced."""
 
     def __init__(self, endpoint: ASGIApp, route: str, tracer: Tracer) -> None:
         self._endpoint = endpoint
@@ -102,33 +102,27 @@ class Traced:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         steps: list[Step] = []
-        began, seen = now(), _Status(scope, send)
+        began, seen = now(), _StatusProbe(scope, send)
         token = spans.CURRENT.set(steps)
         try:
             await self._endpoint(scope, receive, seen.send)
         finally:
             spans.CURRENT.reset(token)
-            whole = (began, now())
-            self._tracer.tell(
-                f"{scope['method']} {self._route}",
-                _parent(scope),
-                self._about(scope, seen),
-                whole,
-                steps,
-            )
+            request = Step(f"{scope['method']} {self._route}", began, now())
+            self._tracer.export(request, _parent(scope), self._about(scope, seen.status), steps)
 
-    def _about(self, scope: Scope, seen: "_Status") -> dict[str, str | int]:
+    def _about(self, scope: Scope, status: int | None) -> dict[str, str | int]:
         about: dict[str, str | int] = {
             "http.request.method": scope["method"],
             "http.route": self._route,
             "inkwell.request_id": scope.get(REQUEST_ID, b"").decode(),
         }
-        # A client that left has no status.
-        return about if seen.status is None else {**about, "http.response.status_code": seen.status}
+        # There is no status if the client disconnected before the reply.
+        return about if status is None else {**about, "http.response.status_code": status}
 
 
-class _Status:
-    """Looks at a reply on both of its ways out: messages, and a whole one at once."""
+class _StatusProbe:
+    """Reads the status of a reply, whether it is sent as messages or written at once."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
         self.status: int | None = None

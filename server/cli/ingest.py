@@ -1,8 +1,8 @@
-"""Documents into a collection, a few batches at a time, and what the terminal shows meanwhile.
+"""Store documents in a collection, a few batches at a time, and show the progress.
 
-Each batch is one durable write, and a collection skips what it holds already: an interruption loses
-the batches under way, and running the same command again takes up where it stopped. Several are
-under way at once, so that one is embedded while another is read or written.
+Each batch is one durable write, and a collection skips what it holds already. So an interruption
+loses only the batches under way, and the same command run again continues where it stopped. Several
+batches are under way at once: one is embedded while another is read or written.
 """
 
 import asyncio
@@ -10,10 +10,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 from server.cli.target import Target
 from server.errors import ServerError
+from server.messages.message import Message
+from server.messages.terminal import Terminal
 from server.store.records import Document
 
 BATCH_DOCUMENTS = 256
@@ -22,28 +24,31 @@ BATCH_CHARACTERS = 4_000_000
 # 2,048 law articles on a 2-core VM, 2026-11-24, best of three runs: 1, 2, 3, 4 at once take 23.8,
 # 20.1, 16.4 and 16.9 s. From three on the lanes never wait for the disk.
 BATCHES_AT_ONCE = 3
-PLAIN_PROGRESS_S = 10.0  # a log wants a line now and then, a terminal one that moves
+PLAIN_PROGRESS_S = 10.0  # between lines in a log; a terminal has one line that moves
 
 Store = Callable[[Sequence[Document]], Awaitable[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Indexed:
-    """What was done; a document that comes twice counts once as added and once as unchanged."""
+    """What was done. A document that comes twice counts once as added and once as unchanged."""
 
     added: int
     unchanged: int
     seconds: float
 
-    def __str__(self) -> str:
-        return (
-            f"已入库 {self.added:,} 条，未变 {self.unchanged:,} 条，用时 {self.seconds:.1f} 秒\n"
-            f"added {self.added:,}, unchanged {self.unchanged:,}, {self.seconds:.1f} s\n"
+    @property
+    def summary(self) -> Message:
+        return Message(
+            "added {added:,}, unchanged {unchanged:,}, {seconds:.1f} s",
+            added=self.added,
+            unchanged=self.unchanged,
+            seconds=self.seconds,
         )
 
 
 class _Batch(NamedTuple):
-    """n_read: bytes of the source up to its end."""
+    """Documents that are being stored. n_read: bytes of the source up to their end."""
 
     documents: list[Document]
     ids: frozenset[str]
@@ -52,7 +57,7 @@ class _Batch(NamedTuple):
 
 
 class _UnderWay:
-    """Batches that are being stored, oldest first."""
+    """The batches that are being stored, oldest first."""
 
     def __init__(self, store: Store, meter: "Meter", n_bytes: int) -> None:
         self.added = self.unchanged = 0
@@ -63,7 +68,7 @@ class _UnderWay:
 
     async def start(self, documents: list[Document], n_read: int) -> None:
         ids = frozenset(document.id for document in documents)
-        # subtle: of documents with one id the last is to stay, so its batch waits for the others.
+        # subtle: of documents with the same id the last must stay, so its batch waits for theirs.
         while len(self._batches) == BATCHES_AT_ONCE or any(ids & b.ids for b in self._batches):
             await self._finish_oldest()
         stored = asyncio.ensure_future(self._store(documents))
@@ -74,7 +79,7 @@ class _UnderWay:
             await self._finish_oldest()
 
     async def abandon(self) -> None:
-        """Give up what is not written yet."""
+        """Cancel what is not written yet."""
         for batch in self._batches:
             batch.stored.cancel()
         await asyncio.gather(*(batch.stored for batch in self._batches), return_exceptions=True)
@@ -85,7 +90,11 @@ class _UnderWay:
         self._batches.popleft()
         self.added += stored
         self.unchanged += len(batch.documents) - stored
-        done = f"已索引 indexed {self.added:,} · 未变 unchanged {self.unchanged:,}"
+        done = Message(
+            "indexed {added:,} · unchanged {unchanged:,}",
+            added=self.added,
+            unchanged=self.unchanged,
+        )
         share = batch.n_read / self._n_bytes if self._n_bytes else 0
         self._meter.show(done, self.added + self.unchanged, share)
 
@@ -96,17 +105,17 @@ async def index_documents(
     n_bytes: int,
     *,
     clock: Callable[[], float],
-    progress: TextIO,
+    terminal: Terminal,
     store: Store | None = None,
 ) -> Indexed:
-    """Store every document of a source; returns when all are on the disk.
+    """Store every document of a source; return when all are on the disk.
 
     documents: each with how many of the `n_bytes` were read by then; n_bytes is 0 if unknown.
-    store: instead of the target's `add`. Raises what reading raises, after storing what was read
-    before; where it is cancelled, it tells what the collection holds.
+    store: replaces the target's `add`. Raises what reading raises, after storing what was read
+    before. When cancelled, it prints how many documents the collection holds.
     """
     started = clock()
-    meter = Meter(progress, clock)
+    meter = Meter(terminal, clock)
     under_way = _UnderWay(store or target.add, meter, n_bytes)
     batches = batched(documents)
     try:
@@ -117,7 +126,12 @@ async def index_documents(
         await under_way.abandon()
         meter.finish()
         with suppress(ServerError):
-            progress.write(_stopped(target.name, await target.count()))
+            terminal.inform(
+                "stopped: collection {name} holds {number:,} documents now; run the same command "
+                "again to continue",
+                name=target.name,
+                number=await target.count(),
+            )
         raise
     finally:
         await under_way.abandon()
@@ -128,7 +142,7 @@ async def index_documents(
 async def _read(
     batches: Iterator[tuple[list[Document], int]], under_way: _UnderWay
 ) -> tuple[list[Document], int] | None:
-    """The next batch, None at the end; read beside the loop, because a pipe may keep it waiting."""
+    """Return the next batch, None at the end; read in a thread, because a pipe may block."""
     try:
         return await asyncio.to_thread(next, batches, None)
     except ServerError:
@@ -137,7 +151,7 @@ async def _read(
 
 
 def batched(documents: Iterable[tuple[Document, int]]) -> Iterator[tuple[list[Document], int]]:
-    """Neighbours together, as many as one write should have, with what was read by the last."""
+    """Group neighbours into batches of one write each, with the bytes read by their end."""
     batch: list[Document] = []
     size = n_read = 0
     for document, n_read_now in documents:
@@ -153,30 +167,24 @@ def batched(documents: Iterable[tuple[Document, int]]) -> Iterator[tuple[list[Do
         yield batch, n_read
 
 
-def _stopped(name: str, count: int) -> str:
-    return (
-        f"已停止：集合 {name} 现有 {count:,} 条文档；再次运行同一命令即可继续\n"
-        f"stopped: collection {name} holds {count:,} documents now; run the same command again to"
-        " go on\n"
-    )
-
-
 class Meter:
-    """One line that moves on a terminal, plain lines elsewhere; the last state always stays."""
+    """Shows progress: one moving line on a terminal, plain lines in a file; the last one stays."""
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float]) -> None:
-        self._stream = stream
+    def __init__(self, terminal: Terminal, clock: Callable[[], float]) -> None:
+        self._terminal = terminal
         self._clock = clock
-        self._moves = stream.isatty()
+        self._moves = terminal.err.isatty()
         self._started = self._shown = clock()
         self._line = ""
 
-    def show(self, done: str, number: int, share: float) -> None:
-        """done: what is done, in words, which is `number` documents and `share` of all, or 0."""
-        now = self._clock()
+    def show(self, done: Message, number: int, share: float) -> None:
+        """Show that `number` documents are done, which are `share` of all, 0 if unknown."""
+        now, words = self._clock(), self._terminal.words
         elapsed = max(now - self._started, 1e-9)
-        self._line = f"{done} · {number / elapsed:,.0f}/s"
-        left = f" · 剩余 left {_duration(elapsed * (1 / share - 1))}" if share else ""
+        self._line = f"{words(done)} · {number / elapsed:,.0f}/s"
+        left = ""
+        if share:
+            left = " · " + words("left {time}", time=_duration(elapsed * (1 / share - 1)))
         if self._moves:
             self._write(f"\r{self._line}{left}\x1b[K")
         elif now - self._shown >= PLAIN_PROGRESS_S:
@@ -189,8 +197,8 @@ class Meter:
         self._line = ""
 
     def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+        self._terminal.err.write(text)
+        self._terminal.err.flush()
 
 
 def _duration(seconds: float) -> str:

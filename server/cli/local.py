@@ -26,7 +26,10 @@ PROGRESS_S = 0.2
 
 
 class Local:
-    """Locks the data folder; `close` it on the loop that it was given."""
+    """A collection of the data folder, which it locks.
+
+    loop: the one on which it is used and closed.
+    """
 
     def __init__(self, config: Config, name: str, loop: asyncio.AbstractEventLoop) -> None:
         self._name = name
@@ -34,7 +37,7 @@ class Local:
         models, metrics = opened(config), Metrics()
         folder = DataFolder(config.data)
         self._models = ModelRegistry(models, config, metrics, loop)
-        self._library = CollectionRegistry(folder, self._models, config, metrics)
+        self._registry = CollectionRegistry(folder, self._models, config, metrics)
 
     @property
     def name(self) -> str:
@@ -42,13 +45,13 @@ class Local:
 
     @property
     def collection(self) -> Collection:
-        return self._shelf().collection
+        return self._live().collection
 
     async def prepare(self, chunks: Chunks) -> None:
-        if self._name not in self._library.names:
+        if self._name not in self._registry.names:
             engine = self._models.default
             rules = whole_reading(engine) if chunks == UNSAID else self._fit(chunks)
-            self._library.create(self._name, rules, engine)
+            self._registry.create(self._name, rules, engine)
             return
         self._check_model()
         found = self.collection.info.chunks
@@ -56,58 +59,61 @@ class Local:
             raise cut_otherwise(self._name, found, chunks)
 
     async def add(self, documents: Sequence[Document]) -> int:
-        return await self._shelf().add(documents)
+        return await self._live().add(documents)
 
     async def add_with_vectors(self, documents: Sequence[Document], vectors: Vectors) -> int:
-        """Like `add`, with vectors of whole documents, float32 (B, D), that this model has made.
+        """Store documents with vectors of whole documents, float32 (B, D), which this model made.
 
-        Documents that the collection cuts are embedded all the same: each part needs its own.
+        Documents that the collection cuts are embedded all the same: each chunk needs a vector.
         """
-        shelf = self._shelf()
+        live = self._live()
         row_of = {document.id: row for row, document in enumerate(documents)}
         latest = [documents[row] for row in row_of.values()]
-        same = await shelf.read(lambda: shelf.collection.documents.unchanged(latest))
+        same = await live.read(lambda: live.collection.documents.unchanged(latest))
         fresh = [document for document in latest if document.id not in same]
-        cuts = await cut(fresh, shelf.collection.info.chunks, shelf.engine)
+        cuts = await cut(fresh, live.collection.info.chunks, live.engine)
         whole = [each.document for each in cuts if len(each.spans) == 1]
         if whole:
             rows = vectors[[row_of[document.id] for document in whole]]
-            await shelf.write(lambda collection: collection.add(whole, rows))
+            await live.write(lambda collection: collection.add(whole, rows))
         longer = [each.document for each in cuts if len(each.spans) > 1]
-        return len(whole) + (await shelf.add(longer) if longer else 0)
+        return len(whole) + (await live.add(longer) if longer else 0)
 
     async def vectors_of(self, texts: Sequence[str]) -> Vectors:
         """Embed texts as documents: float32 (B, D), unit rows."""
-        return unit(await embed(texts, self._shelf().engine))
+        return unit(await embed(texts, self._live().engine))
 
     async def search(self, question: Question) -> list[Hit]:
-        shelf, filter = self._shelf(), dict(question.filter) if question.filter else None
+        live, filter = self._live(), dict(question.filter) if question.filter else None
         if filter is not None:
             check(filter)
         vector = None
         if question.mode != "lexical":
             self._check_model()
-            (vector,) = await shelf.vectors_of([question.text])
+            (vector,) = await live.vectors_of([question.text])
         query = Query(question.mode, question.top_k, vector, question.text, filter=filter)
-        (hits,) = await shelf.search([query])
+        (hits,) = await live.search([query])
         return hits
 
     async def count(self) -> int:
-        if self._name == DEFAULT and DEFAULT not in (*self._library.names, *self._library.damaged):
+        if self._name == DEFAULT and DEFAULT not in (
+            *self._registry.names,
+            *self._registry.damaged,
+        ):
             return 0
-        shelf = self._shelf()
-        return await shelf.read(shelf.count)
+        live = self._live()
+        return await live.read(live.count)
 
     async def pages(self) -> AsyncIterator[list[Document]]:
-        shelf, after = self._shelf(), 0
-        read = shelf.collection.documents.page
-        while page := await shelf.read(partial(read, after, PAGE_DOCUMENTS)):
+        live, after = self._live(), 0
+        read = live.collection.documents.page
+        while page := await live.read(partial(read, after, PAGE_DOCUMENTS)):
             yield [document for _, document in page]
             after = page[-1][0]
 
     async def reindex(self, chunks: Chunks, show: Callable[[int, int], None]) -> None:
         rules = self.collection.info.chunks if chunks == UNSAID else chunks
-        running = self._library.reindex(self._name, self._fit(rules), self._models.default)
+        running = self._registry.reindex(self._name, self._fit(rules), self._models.default)
         while not running.task.done():
             show(running.done, running.total)
             await asyncio.wait([running.task], timeout=PROGRESS_S)
@@ -115,43 +121,43 @@ class Local:
         show(running.done, running.total)
 
     async def close(self) -> None:
-        await self._library.close()
+        await self._registry.close()
         self._models.close()
 
-    def _shelf(self) -> LiveCollection:
-        """Of this collection; unlike the library's own, it makes none that is missing."""
-        names = self._library.names
-        if self._name not in (*names, *self._library.damaged):
+    def _live(self) -> LiveCollection:
+        """Return the live collection; unlike the registry, do not make one that is missing."""
+        names = self._registry.names
+        if self._name not in (*names, *self._registry.damaged):
             raise StoreError(
                 "{data} has no collection {name}, only {names}; `index FILE` makes one",
                 data=self._data,
                 name=self._name,
                 names=tuple(names) or Message("none"),
             )
-        return self._library.shelf(self._name)
+        return self._registry.shelf(self._name)
 
     def _check_model(self) -> None:
-        """Before a long file is read for nothing."""
+        """Refuse a collection of another model before a long file is read in vain."""
         found = self.collection.info.fingerprint
         if self._models.with_vectors(found) is None:
             served = self._models.default.manifest.fingerprint
             raise StoreError(
-                "collection {_name} holds vectors of model {found}, and --model has {served}; embed "
-                "its documents anew: reindex --collection {_name}",
-                _name=self._name,
+                "collection {name} holds vectors of model {found}, but --model is {served}; compute "
+                "them again: reindex --collection {name}",
+                name=self._name,
                 found=found,
                 served=served,
             )
 
     def _fit(self, rules: ChunkRules | None) -> ChunkRules | None:
-        """The rules, if this model can read such parts."""
+        """Return the rules if this model can read such chunks."""
         longest = whole_reading(self._models.default).size
         if rules is not None and not MIN_SIZE <= rules.size <= longest:
             raise BadSettings(
-                "--chunk-tokens {size} is outside {MIN_SIZE} to {longest}, which the model reads; 0 "
-                "does not cut documents",
+                "--chunk-tokens {size} is outside {least} to {most}, the longest that the model reads; "
+                "0 keeps documents whole",
                 size=rules.size,
-                MIN_SIZE=MIN_SIZE,
-                longest=longest,
+                least=MIN_SIZE,
+                most=longest,
             )
         return rules

@@ -1,57 +1,43 @@
-"""Search at the terminal: a prompt that asks until it is left, and one query for scripts."""
+"""Search at the terminal: a prompt that asks until the user leaves, and one query for scripts."""
 
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from server.errors import ServerError, StartupError
+from server.messages.message import Message
+from server.messages.terminal import Terminal
 from server.store.search import Hit, Mode
 
 Search = Callable[[str], Sequence[Hit]]
-Say = Callable[[str], object]
 
 LEAVE = {"exit", "quit", "退出"}
-WELCOME = (
-    "{count:,} 条文档。输入查询并按回车；输入 exit、quit 或 退出 结束。\n"
-    "{count:,} documents. Type a query and press Enter; exit, quit or 退出 leaves."
-)
-ASK = "\n查询 query> "
-NOT_TEXT = "输入不是有效的文字，请重新输入 · that was not valid text, try again"
-BYE = "再见 · bye"
-EMPTY = (
-    "集合 {name} 中没有文档，请先索引一个文件或文件夹：python -m server index FILE\n"
-    "collection {name} is empty; index a file or folder first: python -m server index FILE"
-)
-NOTHING = "没有找到 · nothing was found"
-# Only a search by meaning has scores that mean the same for every query.
-SCORE: dict[Mode, str] = {
-    "dense": "相似度 similarity",
-    "lexical": "得分 score",
-    "hybrid": "得分 score",
-}
 
 
 def run_prompt(
     search: Search,
     name: str,
     count: int,
+    terminal: Terminal,
     mode: Mode = "dense",
     *,
     ask: Callable[[str], str] = input,
-    say: Say = print,
 ) -> None:
     """Ask, search and show until exit, quit, 退出, the end of input or Ctrl-C."""
     if not count:
-        say(EMPTY.format(name=name))
+        terminal.say(_empty(name))
         return
-    say(WELCOME.format(count=count))
+    terminal.say(
+        "{count:,} documents. Type a query and press Enter; type exit or quit to leave.",
+        count=count,
+    )
     try:
-        while (query := _query(ask, say)).lower() not in LEAVE:
+        while (query := _query(ask, terminal)).lower() not in LEAVE:
             if query:
-                say(_answer(search, query, mode))
+                terminal.out.write(_answer(search, query, mode, terminal) + "\n")
     except (EOFError, KeyboardInterrupt):
-        say("")  # the terminal's cursor is still behind the question
-    say(BYE)
+        terminal.out.write("\n")  # the cursor still stands behind the question
+    terminal.say("bye")
 
 
 def one_shot(
@@ -59,46 +45,57 @@ def one_shot(
     name: str,
     count: int,
     query: str,
+    terminal: Terminal,
     mode: Mode = "dense",
     *,
     as_json: bool = False,
-    say: Say = print,
 ) -> None:
     """Show the hits of one query, for people or as one line of JSON."""
     hits = search(query) if count else []
     if as_json:
         found = {"query": query, "hits": [_json_of(hit) for hit in hits]}
-        say(json.dumps(found, ensure_ascii=False))
+        terminal.out.write(json.dumps(found, ensure_ascii=False) + "\n")
+    elif count:
+        terminal.out.write(_table(hits, mode, terminal) + "\n")
     else:
-        say(_table(hits, mode) if count else EMPTY.format(name=name))
+        terminal.say(_empty(name))
 
 
-def _query(ask: Callable[[str], str], say: Say) -> str:
-    """What was typed; nothing where it was no text: half of a Chinese character, deleted."""
+def _empty(name: str) -> Message:
+    return Message(
+        "collection {name} is empty; index a file or folder first: python -m server index FILE",
+        name=name,
+    )
+
+
+def _query(ask: Callable[[str], str], terminal: Terminal) -> str:
+    """Return what was typed; "" if it was not text, such as half of a deleted Chinese character."""
     try:
-        query = ask(ASK).strip()
+        query = ask("\n" + terminal.words("query> ")).strip()
         query.encode()
     except UnicodeError:
-        say(NOT_TEXT)
+        terminal.say("that was not valid text, try again")
         return ""
     return query
 
 
-def _answer(search: Search, query: str, mode: Mode) -> str:
-    """What was found, or why nothing could be: the next query may be luckier."""
+def _answer(search: Search, query: str, mode: Mode, terminal: Terminal) -> str:
+    """Return what was found, or the error: the prompt stays open for the next query."""
     try:
-        return _table(search(query), mode)
+        return _table(search(query), mode, terminal)
     except StartupError as error:
-        return f"错误：{error.chinese}\nerror: {error.english}"
+        return terminal.words("error: {error}", error=error)
     except ServerError as error:
-        return f"错误 error: {error.message}"
+        return terminal.words("error: {error}", error=error.message)
 
 
-def _table(hits: Sequence[Hit], mode: Mode) -> str:
+def _table(hits: Sequence[Hit], mode: Mode, terminal: Terminal) -> str:
     if not hits:
-        return NOTHING
+        return terminal.words("nothing was found")
+    # Only a search by meaning has scores that mean the same for every query.
+    label = Message("similarity" if mode == "dense" else "score")
     return "\n".join(
-        f"{rank}. {SCORE[mode]} {hit.score:.4f}  {_one_line(_shown(hit))}"
+        f"{rank}. {terminal.words(label)} {hit.score:.4f}  {_one_line(_shown(hit))}"
         for rank, hit in enumerate(hits, start=1)
     )
 
@@ -120,5 +117,5 @@ def _json_of(hit: Hit) -> dict[str, Any]:
 
 
 def _one_line(text: str) -> str:
-    """Without line ends, and without the control characters that could steer a terminal."""
+    """Return a text without line ends and without control characters that could steer a terminal."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())

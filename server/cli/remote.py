@@ -1,7 +1,7 @@
-"""A collection of a server that runs elsewhere, over HTTP.
+"""A collection on a server, over HTTP.
 
-The one file of the server that opens a connection. Only a command that is given --url loads it, and
-it connects to that address and no other: it follows no redirect and asks no proxy.
+The only file of the program that opens a connection. Only a command with --url loads it. It connects
+to that address and no other: it follows no redirect and uses no proxy.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ Json = dict[str, Any]
 
 
 class Remote:
-    """Every request has a connection of its own; several may be under way."""
+    """A collection on a server; every request has its own connection, and several may be under way."""
 
     def __init__(
         self, url: str, name: str, key: str | None = None, pause: Pause = asyncio.sleep
@@ -72,7 +72,7 @@ class Remote:
     async def count(self) -> int:
         sizes = await self._sizes()
         if self._name not in sizes and self._name != "default":
-            await self._stats()  # which says that there is none
+            await self._stats()  # the server's error says that there is none
         return sizes.get(self._name, 0)
 
     async def pages(self) -> AsyncIterator[list[Document]]:
@@ -94,13 +94,13 @@ class Remote:
         as_asked = chunks == UNSAID or _rules_of(stats["chunks"]) == chunks
         if stats["fingerprint"] != served or not as_asked:
             raise StartupError(
-                "collection {_name} was not reindexed; the server's log says why",
-                _name=self._name,
+                "collection {name} was not reindexed; the server's log says why",
+                name=self._name,
             )
         show(stats["documents"], stats["documents"])
 
     async def _sizes(self) -> dict[str, int]:
-        """Documents of every collection, by name."""
+        """Return the number of documents of every collection, by name."""
         listed = (await self._ask("GET", "/collections"))["collections"]
         return {each["name"]: each["documents"] for each in listed}
 
@@ -108,7 +108,7 @@ class Remote:
         return await self._ask("GET", f"{self._path}/stats")
 
     async def _ask(self, method: str, path: str, body: Json | None = None) -> Json:
-        """The answer; a server that has no room is asked again when it says so, a few times."""
+        """Return the answer; a busy server is asked again after the time it names, a few times."""
         for attempt in range(1, ATTEMPTS + 1):
             reply = await self._server.ask(method, path, body)
             if reply.status not in BUSY or attempt == ATTEMPTS:
@@ -117,7 +117,7 @@ class Remote:
         return reply.json()
 
     async def listed(self) -> list[Listed]:
-        """All collections of the server."""
+        """Return all collections of the server."""
         info = await self._ask("GET", "/info")
         found = []
         for name, documents in (await self._sizes()).items():
@@ -129,37 +129,39 @@ class Remote:
 
 
 class _Reply:
+    """A status and a body, read to the end."""
+
     def __init__(self, url: str, reply: http.client.HTTPResponse) -> None:
         self._url = url
         self._body = reply.read()
         self.status = reply.status
-        told = reply.headers.get("retry-after", "")
-        self.retry_after_s = float(told) if told.isdigit() else 1.0
+        retry_after = reply.headers.get("retry-after", "")
+        self.retry_after_s = float(retry_after) if retry_after.isdigit() else 1.0
 
     def json(self) -> Json:
-        """The body; raises StartupError with what the server said where it refused or failed."""
+        """Return the body; raises StartupError with the server's message if it refused or failed."""
         try:
             answer = json.loads(self._body)
             if self.status < HTTPStatus.MULTIPLE_CHOICES and isinstance(answer, dict):
                 return answer
             said = answer["error"]["message"]
         except (ValueError, LookupError, TypeError):
-            # A proxy's page, or no server of this kind.
+            # A proxy's page, or another kind of server.
             said = self._body[:200].decode("utf-8", "replace")
         if self.status == HTTPStatus.UNAUTHORIZED:
             raise StartupError(
-                "{_url}: {said}; set {API_KEY} to a key, or give --key-file",
-                _url=self._url,
+                "{url}: {said}; set {variable} to a key, or give --key-file",
+                url=self._url,
                 said=said,
-                API_KEY=API_KEY,
+                variable=API_KEY,
             )
         raise StartupError(
-            "{_url} answered {status}: {said}", _url=self._url, status=self.status, said=said
+            "{url} answered {status}: {said}", url=self._url, status=self.status, said=said
         )
 
 
 class _Server:
-    """One address: http or https, and a path before every other where a proxy wants one."""
+    """The address of a server: http or https, with a path prefix if a proxy needs one."""
 
     def __init__(self, url: str, key: str | None) -> None:
         self._key = key
@@ -170,7 +172,7 @@ class _Server:
             host = port = None
         if not host or parts.scheme not in ("http", "https") or parts.username or parts.query:
             raise BadSettings(
-                "--url {url!r} is not the address of a server; an example: http://127.0.0.1:8000",
+                "--url {url!r} is not the address of a server such as http://127.0.0.1:8000",
                 url=url,
             )
         self._url = url
@@ -178,20 +180,20 @@ class _Server:
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
 
     async def ask(self, method: str, path: str, body: Json | None) -> _Reply:
-        """Raises StartupError where the server cannot be reached."""
+        """Send a request and return the reply; raises StartupError if the server is unreachable."""
         connection = self._connection()
         try:
             return await asyncio.to_thread(self._ask, connection, method, path, body)
         except asyncio.CancelledError:
-            # The thread waits for the answer, which this ends; and the server sees its client leave.
+            # This ends the wait of the thread, and the server sees that its client left.
             with suppress(OSError, AttributeError):
                 connection.sock.shutdown(2)
             raise
         except (OSError, http.client.HTTPException) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise StartupError(
-                "{_url} cannot be reached: {why}; is a server running there?",
-                _url=self._url,
+                "{url} cannot be reached: {why}; is a server running there?",
+                url=self._url,
                 why=why,
             ) from None
 

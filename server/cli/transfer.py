@@ -1,6 +1,6 @@
-"""Collections as files that other programs read: a document a line, or vectors beside their texts.
+"""Collections as files that other programs read: a document a line, or vectors and their texts.
 
-Files appear whole, under a temporary name first, and nothing is ever in memory as a whole.
+A file is written under a temporary name and appears whole. No file is held in memory as a whole.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO, TextIO, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from server.cli.readers import STDIN
 from server.cli.target import Target
 from server.errors import BadSettings, StoreError
 from server.inference.comparison import row_cosines
+from server.messages.message import Message
+from server.messages.terminal import Terminal
 from server.store import Labels
 from server.store.collection import Collection
 from server.store.documents import Documents
@@ -31,12 +33,13 @@ from server.types import Vectors
 
 PAGE_DOCUMENTS = 256
 SAMPLE = 16
-# Vectors of one text by a float32 model and by its int8 artifact have 0.99; another model's have none.
+# Least cosine of vectors of one model: those of a float32 model and of its int8 artifact have 0.99,
+# those of another model about 0.
 SAME_MODEL = 0.95
 
 
 async def export_documents(target: Target, destination: str, meter: Meter) -> int:
-    """Write id, text, title and metadata of each document as a line of JSON; returns how many."""
+    """Write id, text, title and metadata of each document as a line of JSON; return how many."""
     number, total = 0, await target.count()
     try:
         with _opened(destination) as file:
@@ -44,17 +47,18 @@ async def export_documents(target: Target, destination: str, meter: Meter) -> in
                 for document in page:
                     file.write(json.dumps(asdict(document), ensure_ascii=False).encode() + b"\n")
                 number += len(page)
-                meter.show(f"已导出 exported {number:,}", number, min(number / max(total, 1), 1))
+                said = Message("exported {number:,}", number=number)
+                meter.show(said, number, min(number / max(total, 1), 1))
     finally:
         meter.finish()
     return number
 
 
 def export_pair(collection: Collection, index: Path, texts: Path, meter: Meter) -> tuple[int, int]:
-    """Write the vectors of all parts as an IndexFlatIP, and their texts, one a line, in its order.
+    """Write the vectors of all chunks as an IndexFlatIP, and their texts, one a line, in its order.
 
-    A part's line is what was embedded: its document's title stands before it. Returns how many
-    parts there are, and in how many of them line breaks became spaces.
+    The line of a chunk is what was embedded, with the document's title before it. Return the number
+    of chunks, and in how many of them line breaks became spaces.
     """
     documents = collection.documents
     total = len(documents.labels())
@@ -68,7 +72,7 @@ def export_pair(collection: Collection, index: Path, texts: Path, meter: Meter) 
             yield documents.vectors(labels)
             done += len(labels)
             joined += sum(line != part for line, part in zip(flat, parts, strict=True))
-            meter.show(f"已导出 exported {done:,}", done, done / total)
+            meter.show(Message("exported {number:,}", number=done), done, done / total)
 
     try:
         with replacing(index) as rows, replacing(texts) as lines:
@@ -79,7 +83,7 @@ def export_pair(collection: Collection, index: Path, texts: Path, meter: Meter) 
 
 
 def _parts(documents: Documents) -> Iterator[tuple[Labels, list[str]]]:
-    """Labels of all parts, int64 (B,), and what was embedded for each, page by page."""
+    """Return labels of all chunks, int64 (B,), and what was embedded for each, page by page."""
     after = 0
     while page := documents.page(after, PAGE_DOCUMENTS):
         spans = spans_of(documents, after, page[-1][0])
@@ -109,10 +113,10 @@ def _opened(destination: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` when the block ends, whole and on the disk, or never."""
+    """Yield a file that replaces `path` when the block ends, whole and on the disk, or not at all."""
     if path.exists() and not path.is_file():
         raise BadSettings(
-            "{path} is no file that could be replaced; name another, or - for standard output",
+            "{path} is not a file; name another, or - for standard output",
             path=path,
         )
     scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -135,13 +139,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 @dataclass(frozen=True, slots=True)
 class _Line(Document):
-    """A document whose vector is row `row`."""
+    """A document whose vector is row `row` of the index."""
 
     row: int = 0
 
 
 class Pair:
-    """Vectors and texts that have been found to belong together, by their number."""
+    """Vectors and texts, one a line, of the same number."""
 
     def __init__(self, index: Path, texts: Path, encoding: str = "utf-8") -> None:
         self.vectors = StoredVectors(index)
@@ -149,7 +153,7 @@ class Pair:
         self._texts, self._encoding = texts, encoding
         number = self.vectors.number
         places = set(np.linspace(0, number - 1, min(SAMPLE, number), dtype=int).tolist())
-        # Rows and texts by which the model is told.
+        # Rows and texts that show which model made the vectors.
         self.sample: list[tuple[int, str]] = []
         n_lines = 0
         for row, line in enumerate(_lines(texts, encoding)):
@@ -158,16 +162,16 @@ class Pair:
                 self.sample.append((row, line.strip()))
         if n_lines != number:
             raise BadSettings(
-                "{index} has {number} vectors, and {texts} has {n_lines} lines: they do not belong "
+                "{index} has {number} vectors, but {texts} has {lines} lines: they do not belong "
                 "together",
                 index=index,
                 number=number,
                 texts=texts,
-                n_lines=n_lines,
+                lines=n_lines,
             )
 
     def documents(self) -> Iterator[tuple[Document, int]]:
-        """One a line that is not blank, each with how many lines were read."""
+        """Yield a document for each line that is not blank, with the number of lines read."""
         for row, line in enumerate(_lines(self._texts, self._encoding)):
             if text := line.strip():
                 yield _Line(text_id(text), text, row=row), row + 1
@@ -176,12 +180,12 @@ class Pair:
 
 
 async def import_pair(
-    target: Local, pair: Pair, *, clock: Callable[[], float], progress: TextIO
+    target: Local, pair: Pair, *, clock: Callable[[], float], terminal: Terminal
 ) -> Indexed:
-    """Store the texts with the vectors given, or embed them again where another model made those."""
+    """Store the texts with their vectors, or embed them again if another model made the vectors."""
     foreign = await _foreign(target, pair)
     if foreign is not None:
-        progress.write(foreign)
+        terminal.inform("{why}: the texts are embedded again", why=foreign)
 
     async def store(documents: Sequence[Document]) -> int:
         lines = cast(Sequence[_Line], documents)
@@ -197,32 +201,33 @@ async def import_pair(
         pair.documents(),
         pair.vectors.number,
         clock=clock,
-        progress=progress,
+        terminal=terminal,
         store=store,
     )
 
 
-async def _foreign(target: Local, pair: Pair) -> str | None:
-    """What tells that another model made the vectors; None where the served one did."""
+async def _foreign(target: Local, pair: Pair) -> Message | None:
+    """Return what shows that another model made the vectors; None if the served one did."""
     found, served = pair.vectors.dimension, target.collection.info.dimension
     if found != served:
-        return (
-            f"向量有 {found} 维，而当前模型为 {served} 维：将重新计算\n"
-            f"the vectors have {found} numbers, those of the served model {served}: the texts are"
-            " embedded again\n"
+        return Message(
+            "the vectors have {found} dimensions, those of the served model {served}",
+            found=found,
+            served=served,
         )
     least = await _least_cosine(target, pair)
     if least >= SAME_MODEL:
         return None
-    return (
-        f"向量不是由当前模型生成的（抽样余弦最低 {least:.3f}，应不低于 {SAME_MODEL}）：将重新计算\n"
-        f"the vectors are not of the served model (least cosine of a sample {least:.3f}, at least"
-        f" {SAME_MODEL} is needed): the texts are embedded again\n"
+    return Message(
+        "the vectors are not of the served model (least cosine of a sample {least:.3f}, needs "
+        "{needed})",
+        least=least,
+        needed=SAME_MODEL,
     )
 
 
 async def _least_cosine(target: Local, pair: Pair) -> float:
-    """Of given vectors with what the served model makes of their texts; 1 where there are none."""
+    """Return the least cosine of given vectors to the served model's; 1 if there are none."""
     if not pair.sample:
         return 1.0
     given = np.concatenate([pair.vectors.rows(row, row + 1) for row, _ in pair.sample])
@@ -231,9 +236,9 @@ async def _least_cosine(target: Local, pair: Pair) -> float:
 
 
 def _lines(path: Path, encoding: str) -> Iterator[str]:
-    """Every line, blank ones too, without its end; raises BadSettings."""
+    """Yield every line without its end, blank ones too; raises BadSettings."""
     try:
-        # Windows editors put a mark before UTF-8, which is no part of the first text.
+        # Windows editors put a byte order mark before UTF-8; it does not belong to the first text.
         name = "utf-8-sig" if encoding.lower().replace("-", "") == "utf8" else encoding
         with path.open(encoding=name) as file:
             for line in file:
@@ -244,8 +249,7 @@ def _lines(path: Path, encoding: str) -> Iterator[str]:
         ) from None
     except (LookupError, UnicodeError) as error:
         raise BadSettings(
-            "{path} is not {encoding} ({error}); say how it is encoded, for example --encoding "
-            "gb18030",
+            "{path} is not {encoding} ({error}); name its encoding, for example --encoding gb18030",
             path=path,
             encoding=encoding,
             error=error,

@@ -1,1 +1,1 @@
-"""The machine and the settings examined before, or while, a server runs."""
+"""Examine the machine and the settings, before a server runs or while it does."""

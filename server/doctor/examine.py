@@ -1,14 +1,14 @@
-"""Says of this machine and these settings what is well, what is not, and what to do.
+"""All checks of machine and settings: what is fine, what is not, and what to do.
 
-`facts` and `machine` read, `checks` judges, and each check yields at least one finding, so that a reader
-sees what was looked at.
+`facts` reads, `checks` judges. Each check yields at least one finding, so a reader sees everything that
+was examined.
 """
 
 from server.doctor.checks import access, disk, memory, network, processor, software
 from server.doctor.facts import Facts
 from server.doctor.findings import Finding
 
-# By subject, in the order in which they are told.
+# By subject, in the order of the output.
 CHECKS = {
     "cpu": processor.of_cpu,
     "lanes": processor.of_lanes,
@@ -30,4 +30,5 @@ CHECKS = {
 
 
 def examine(facts: Facts) -> list[Finding]:
+    """Return the findings of all checks."""
     return [finding for check in CHECKS.values() for finding in check(facts)]

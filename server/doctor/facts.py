@@ -1,7 +1,7 @@
-"""What there is to know before, and while, a server runs with these settings; `doctor` judges it.
+"""Facts about machine and settings, read before a server runs or while it does.
 
-Nothing is written or taken: a running server goes on, and its data folder stays its own. Models are
-loaded as a server would load them, so this takes as much memory as one for a moment.
+Nothing is written or locked: a running server keeps its data folder and its port. Models are loaded as
+a server loads them, so this needs as much memory as a server for a moment.
 """
 
 import re
@@ -43,9 +43,9 @@ LOCK = Path(server.__file__).parents[1] / "locks" / "run.txt"
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A model that opened, and so has sound hashes and usable vectors; or why it did not.
+    """A model that opened, so its hashes and vectors are right, or the error that prevented it.
 
-    bytes: of its weights. cosine: the least of its self-test.
+    bytes: of its weights. cosine: the least one of its self-test.
     """
 
     place: ModelPlace
@@ -61,9 +61,9 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A collection; agreement: of its machines' vectors with this one's, None where not known.
+    """A collection, or the error that prevented reading it.
 
-    error: why it could not be looked at.
+    agreement: cosine of vectors of the machines that wrote it to those of this one, None if unknown.
     """
 
     name: str
@@ -75,6 +75,8 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Package:
+    """An installed package whose version is not the locked one."""
+
     name: str
     locked: str
     found: str
@@ -82,10 +84,10 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """Who is let in and where, and who asked: each as a server would have it, or why it would not start.
+    """Keys, certificate, audit and Unix socket: each as a server would use it, or the error.
 
-    keys: none also where no file is named. certificate_s: when it ends, in seconds since 1970, 0 where
-    clients refuse it; None without TLS. audit, socket: None where nothing is in the way. socket_taken:
+    keys: empty also if no file is named. certificate_s: when it ends, in seconds since 1970, 0 if
+    clients refuse it; None without TLS. audit, socket: None if a server could open it. socket_taken:
     whether a process listens there.
     """
 
@@ -98,10 +100,11 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """config, lanes, wide_threads: of each process of a server. disk: or the error that hides it.
+    """Everything that the checks judge.
 
-    holder: process id and address of who uses the data folder, None for nobody. packages: whose
-    versions are not the locked ones; None without a lock.
+    config, lanes, wide_threads: of each process of a server. disk: the error if it cannot be read.
+    holder: process id and address of the process that uses the data folder, None if there is none.
+    packages: None without a lock file.
     """
 
     config: Config
@@ -118,6 +121,7 @@ class Facts:
 
 
 def gather(config: Config, proc: Path = PROC, lock: Path = LOCK) -> Facts:
+    """Read all facts; proc and lock are replaced in tests."""
     machine = read_machine(proc)  # before models are in its memory
     artifacts = tuple(map(_artifact, config.model))
     homes: list[Path] = []
@@ -185,9 +189,9 @@ def _artifact(place: ModelPlace) -> Artifact:
 
 
 def _held(home: Path, origins: Mapping[str, CpuProvenance]) -> Held | None:
-    """The collection of a folder, None where nothing was ever stored: the next start removes it.
+    """Return the collection of a folder, None if nothing was ever stored: the next start removes it.
 
-    origins: this machine, by the fingerprints of its models.
+    origins: of this machine, by fingerprint of the model.
     """
     database, name = home / DATABASE_FILE, home.name
     try:
@@ -199,7 +203,7 @@ def _held(home: Path, origins: Mapping[str, CpuProvenance]) -> Held | None:
     except StartupError as error:
         return Held(name, error=error)
     except Exception as error:
-        # A file that is no collection's may hold anything.
+        # A file that does not belong to a collection may hold anything.
         said = f"{home}: {type(error).__name__}: {error}"
         return Held(name, error=StoreDamaged("{said} (cannot be read)", said=said))
     fingerprint = str(meta.get("fingerprint", ""))
@@ -209,10 +213,10 @@ def _held(home: Path, origins: Mapping[str, CpuProvenance]) -> Held | None:
 
 
 def _other_packages(lock: Path) -> Iterator[Package]:
-    """Those that are installed in another version; what is missing is told by whoever imports it."""
+    """Yield packages of another version; a missing package is reported by the import that needs it."""
     locked: dict[str, list[str]] = {}
     for name, version in re.findall(r"^([\w.-]+)==([\w.!+-]+)", lock.read_text("utf-8"), re.M):
-        # A package is there twice where one release does not run on every Python.
+        # A package is listed twice if no single release runs on every Python.
         locked.setdefault(name, []).append(version)
     for name, versions in locked.items():
         try:

@@ -1,18 +1,22 @@
-"""What `doctor` finds, as values, as text for people in both languages, and as JSON for programs."""
+"""Findings of `doctor` as values, as text for people, and as JSON for programs."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from server.errors import StartupError
-from server.messages.message import Message
+from server.messages.message import Language, Message
 
 Level = Literal["ok", "warning", "error"]
 MB = 1 << 20
-LEVELS: dict[Level, str] = {"ok": "OK 正常", "warning": "WARNING 警告", "error": "ERROR 错误"}
+LEVELS: dict[Level, Message] = {
+    "ok": Message("OK"),
+    "warning": Message("WARNING"),
+    "error": Message("ERROR"),
+}
 
 
 class Finding(NamedTuple):
-    """subject: a word of `doctor.CHECKS`. advice: None where there is nothing to do."""
+    """Result of a check. subject: a key of `examine.CHECKS`. advice: None if nothing is to be done."""
 
     level: Level
     subject: str
@@ -21,23 +25,29 @@ class Finding(NamedTuple):
 
 
 def refusal(subject: str, error: StartupError) -> Finding:
-    """What a server would say and end with; it has its advice in itself."""
+    """Return the error with which a server would not start; its sentence contains the advice."""
     return Finding("error", subject, error.sentence)
 
 
 def healthy(findings: Sequence[Finding]) -> bool:
-    """Whether a server would start and keep its promises; warnings do not keep it from that."""
+    """Whether a server would start and keep its promises; warnings do not prevent that."""
     return all(finding.level != "error" for finding in findings)
 
 
-def as_text(findings: Sequence[Finding]) -> str:
+def as_text(findings: Sequence[Finding], language: Language) -> str:
+    """Return the findings for people, and how many there are of each level."""
     lines = []
     for level, subject, found, advice in findings:
-        lines += [f"{LEVELS[level]}  {subject}", f"    {found.english}", f"    {found.chinese}"]
+        lines += [f"{LEVELS[level].text(language)}  {subject}", f"    {found.text(language)}"]
         if advice is not None:
-            lines += [f"    -> {advice.english}", f"    -> {advice.chinese}"]
-    counts = {level: sum(each.level == level for each in findings) for level in LEVELS}
-    lines.append(", ".join(f"{LEVELS[level]}: {count}" for level, count in counts.items()))
+            lines.append(f"    -> {advice.text(language)}")
+    counts = tuple(
+        Message(
+            "{level}: {number}", level=said, number=sum(each.level == level for each in findings)
+        )
+        for level, said in LEVELS.items()
+    )
+    lines.append(Message("{counts}", counts=counts).text(language))
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -46,7 +56,7 @@ def _both(message: Message) -> dict[str, str]:
 
 
 def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
-    """For programs; keys and subjects stay, sentences may change."""
+    """Return the findings for programs: keys and subjects are stable, sentences may change."""
     return {
         "healthy": healthy(findings),
         "findings": [

@@ -1,1 +1,1 @@
-"""What a person reads at the terminal, in English or Chinese, from one catalogue with both."""
+"""Sentences for people at the terminal, in English or Chinese, from one catalogue."""

@@ -1,43 +1,40 @@
-"""A sentence for the person at the terminal, which exists in English and Chinese.
+"""A sentence for the person at the terminal, in English and Chinese.
 
-The English template stands where the sentence is made; `catalogue.json` holds its Chinese twin, with
-the same fields. A field may be a message itself, or a tuple, whose items are listed.
+The English template stands in the code. `catalogue.json` holds the Chinese twin, with the same
+fields. A field may be a message or a tuple; both are written in the language of the sentence.
 """
 
 import json
 import string
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 Language = Literal["en", "zh"]
 CATALOGUE = Path(__file__).with_name("catalogue.json")
-# In the order in which the C library asks them; the first that is set decides.
+# In the order in which the C library reads them; the first that is set decides.
 VARIABLES = ("LC_ALL", "LC_MESSAGES", "LANG")
+SEPARATORS: Mapping[Language, str] = {"en": ", ", "zh": "、"}
 
 
 def language_of(environ: Mapping[str, str]) -> Language:
-    """Return the language that the locale's variables ask for: Chinese for zh, else English."""
+    """Return the language of the locale: Chinese for zh, else English."""
     locale = next((environ[name] for name in VARIABLES if environ.get(name)), "")
     return "zh" if locale.lower().startswith("zh") else "en"
 
 
-SEPARATORS: Mapping[Language, str] = {"en": ", ", "zh": "、"}
-
-
 class Message:
-    """template: English, with the names of `fields` in braces as for `str.format`."""
+    """A template with its fields; `text` formats it in a language.
+
+    template: English, with the names of `fields` in braces, as for `str.format`.
+    """
 
     __slots__ = ("fields", "template")
 
-    def __init__(self, template: str, **fields: object) -> None:
+    def __init__(self, template: str, /, **fields: object) -> None:
         self.template = template
-        # An exception would keep its frames, and could not travel to another process.
-        self.fields = {
-            name: str(value) if isinstance(value, BaseException) else value
-            for name, value in fields.items()
-        }
+        self.fields = {name: _field(value) for name, value in fields.items()}
 
     @property
     def english(self) -> str:
@@ -48,6 +45,7 @@ class Message:
         return self.text("zh")
 
     def text(self, language: Language) -> str:
+        """Return the sentence; a missing twin is said in English, a missing field stays in braces."""
         template = self.template if language == "en" else chinese_of(self.template)
         return _FORMATTER.vformat(template, (), _Fields(self.fields, language))
 
@@ -68,37 +66,62 @@ class Message:
 
 
 def chinese_of(template: str) -> str:
-    """Return the Chinese twin of an English template, or the template where there is none."""
+    """Return the Chinese twin of an English template, or the template if there is none."""
     return _chinese().get(template, template)
 
 
 @cache
 def _chinese() -> dict[str, str]:
-    """The sections of the catalogue, joined. Read when the first Chinese sentence is needed."""
+    """Return all sections of the catalogue as one; read when the first Chinese sentence is needed."""
     sections: dict[str, dict[str, str]] = json.loads(CATALOGUE.read_text(encoding="utf-8"))
     return {english: twin for section in sections.values() for english, twin in section.items()}
 
 
+def _field(value: object) -> object:
+    """Return what a message keeps of a field: of an exception its sentence.
+
+    An exception would keep its frames, and could not travel to another process.
+    """
+    if isinstance(value, BaseException):
+        return getattr(value, "sentence", None) or str(value)
+    return value
+
+
 class _Fields(Mapping[str, object]):
-    """Fields as they are formatted: messages and lists among them in the language of the whole."""
+    """Fields as they are formatted in one language."""
 
     def __init__(self, fields: Mapping[str, object], language: Language) -> None:
         self._fields = fields
         self._language = language
 
     def __getitem__(self, name: str) -> object:
-        value = self._fields[name]
+        return self._said(self._fields[name]) if name in self._fields else _Missing(name)
+
+    def _said(self, value: object) -> object:
         if isinstance(value, Message):
             return value.text(self._language)
         if isinstance(value, tuple):
-            return SEPARATORS[self._language].join(map(str, value))
+            return SEPARATORS[self._language].join(str(self._said(each)) for each in value)
         return value
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[str]:
         return iter(self._fields)
 
     def __len__(self) -> int:
         return len(self._fields)
+
+
+class _Missing:
+    """A field that was not given, formatted as its name in braces whatever its format."""
+
+    def __init__(self, name: str) -> None:
+        self._shown = f"{{{name}}}"
+
+    def __format__(self, _: str) -> str:
+        return self._shown
+
+    def __repr__(self) -> str:
+        return self._shown
 
 
 _FORMATTER = string.Formatter()

@@ -35,8 +35,8 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from server.api.endpoint import WRITE, headers_of
 from server.api.native_errors import error_reply
+from server.api.replies import WRITE, headers_of
 from server.app import App
 from server.auth.gate import request_id
 from server.config import Config

@@ -97,7 +97,7 @@ class Workers:
         while True:
             started = now()
             status = await post.ended()
-            self._past = summed([self._past, counted(post.page)])
+            self._past = summed([self._past, counted(post.page)], {})
             post.page = ""
             failures = 1 if now() - started > STEADY_S else failures + 1
             pause = pause_s(failures)

@@ -155,19 +155,25 @@ def _sweep_away(home: Path) -> None:
 # --- examining ----------------------------------------------------------------------------------------
 
 
-def check(data: Path, name: str | None, say: Callable[[str], object]) -> bool:
+def check(data: Path, name: str | None, say: Callable[[Message], object]) -> bool:
     """Examine one collection or all, and say what was found; whether nothing is wrong."""
     if name is not None:
         _existing(data, name)
     if not names(data):
-        say("没有集合 · no collections")
+        say(Message("no collections"))
         return True
     sound = True
     with closing(FolderLock(data, "")):
         for each in names(data) if name is None else [name]:
             faults = faults_of(_home(data) / each)
             sound = sound and not faults
-            say(f"{each}: 发现 {len(faults)} 处问题 faults" if faults else f"{each}: 完好 sound")
+            say(
+                Message(
+                    "{name}: {number} faults" if faults else "{name}: sound",
+                    name=each,
+                    number=len(faults),
+                )
+            )
             for fault in faults:
-                say(f"  - {fault.chinese}\n    {fault.english}")
+                say(Message("  - {fault}", fault=fault))
     return sound

@@ -1,1 +1,1 @@
-"""Counters, spans and logs. Knows nothing of documents; the app registers what looks at them."""
+"""Metrics, spans and logs. Knows nothing of documents: the app registers the metrics of collections."""

@@ -1,63 +1,62 @@
-"""The pages of metrics of several processes as one page: text in Prometheus' format in, the same out.
+"""The metrics pages of several processes as one page, in Prometheus' text format.
 
-Counters and histograms are added up, and gauges too, because they count what is there: tokens waiting,
-lanes, bytes. Three kinds say something else and are not added: of moments (`_created`,
-`_start_time_seconds`, `_expiry_timestamp_seconds`) the earliest holds, and of limits (`_max_fds`,
-`_max`, `_memory_limit_bytes`) and descriptions (`_info`) the largest.
+Counters and histograms are added up. Each gauge is declared with its own way to join: `sum` for what every
+process has of its own, such as lanes; `max` for limits and descriptions, which all have in common; `min` for
+moments, of which the earliest matters.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
 
-EARLIEST = ("_created", "_start_time_seconds", "_expiry_timestamp_seconds")
-LARGEST = ("_max_fds", "_max", "_memory_limit_bytes", "_info")
+Join = Literal["sum", "min", "max"]
+JOINS: Mapping[Join, Callable[[Iterable[float]], float]] = {"sum": sum, "min": min, "max": max}
 COUNTED = ("counter", "histogram", "untyped")
+# prometheus_client adds to each counter and histogram a gauge with this ending: when it was made.
+CREATED = "_created"
 
 
 class _Family:
-    """described: its HELP line; typed: its TYPE line; samples: values by name with labels."""
+    """help, type: its lines of comment. samples: values by name with labels."""
 
     def __init__(self) -> None:
-        self.described = self.typed = ""
+        self.help = self.type = ""
         self.samples: dict[str, float] = {}
 
 
-def summed(pages: Iterable[str]) -> str:
-    """One page; families and samples in the order in which they first come."""
-    return _written(_read(pages).values())
+def summed(pages: Iterable[str], joins: Mapping[str, Join]) -> str:
+    """Return one page, with families and samples in the order in which they first come.
+
+    joins: by a gauge's name. A gauge without one is added up.
+    """
+    return _written(_read(pages, joins).values())
 
 
 def counted(page: str) -> str:
-    """What remains of a page when its process has ended: what it had counted."""
-    families = _read([page]).values()
-    return _written(each for each in families if each.typed.endswith(COUNTED))
+    """Return the part of a page that still counts when its process has ended: no gauges."""
+    return _written(each for each in _read([page], {}).values() if each.type.endswith(COUNTED))
 
 
-def _read(pages: Iterable[str]) -> dict[str, _Family]:
+def _read(pages: Iterable[str], joins: Mapping[str, Join]) -> dict[str, _Family]:
     families: dict[str, _Family] = {}
     for page in pages:
         for line in page.splitlines():
             if line.startswith("# HELP "):
-                family = families.setdefault(line.split(" ", 3)[2], _Family())
-                family.described = line
+                name = line.split(" ", 3)[2]
+                join = JOINS[joins.get(name, "min" if name.endswith(CREATED) else "sum")]
+                family = families.setdefault(name, _Family())
+                family.help = line
             elif line.startswith("# TYPE "):
-                family.typed = line
+                family.type = line
             else:
-                name, _, value = line.rpartition(" ")
-                join = _join(name.partition("{")[0])
-                known = family.samples.get(name)
-                family.samples[name] = float(value) if known is None else join(known, float(value))
+                sample, _, text = line.rpartition(" ")
+                known, value = family.samples.get(sample), float(text)
+                family.samples[sample] = value if known is None else join((known, value))
     return families
-
-
-def _join(name: str) -> Callable[[float, float], float]:
-    if name.endswith(EARLIEST):
-        return min
-    return max if name.endswith(LARGEST) else float.__add__
 
 
 def _written(families: Iterable[_Family]) -> str:
     lines = []
     for family in families:
-        lines += [family.described, family.typed]
+        lines += [family.help, family.type]
         lines += [f"{name} {value!r}" for name, value in family.samples.items()]
     return "".join(f"{line}\n" for line in lines)

@@ -1,7 +1,7 @@
-"""What the process says about itself, on standard error: lines for people, or an object an event.
+"""The log, on standard error: lines for people, or one JSON object for each event.
 
-Which events there are, each module decides; none of them says a text or a key. Requests are counted by
-`metrics` and listed by `audit`, not here.
+Each module decides what it logs, and never logs a text or a key. Requests are counted by `metrics` and
+listed by `audit`, not logged.
 """
 
 import json
@@ -15,7 +15,7 @@ PLAIN = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class PlainLines(logging.Formatter):
-    """A record as one line, whatever it names: what would end the line or move a cursor is escaped."""
+    """Formats a record as one line: characters that end a line or move the cursor are escaped."""
 
     def __init__(self) -> None:
         super().__init__(PLAIN)
@@ -26,7 +26,7 @@ class PlainLines(logging.Formatter):
 
 
 def visible(text: str) -> str:
-    """The text with everything that cannot be printed as Python would write it in a string."""
+    """Return the text with its unprintable characters escaped as in a Python string."""
     if text.isprintable():
         return text
     return "".join(
@@ -35,7 +35,7 @@ def visible(text: str) -> str:
 
 
 class JsonLines(logging.Formatter):
-    """A record as one JSON object: time, level, logger, message; request and exception where there are."""
+    """Formats a record as one JSON object: time, level, logger, message, and maybe request and exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -48,17 +48,17 @@ class JsonLines(logging.Formatter):
             line["request"] = record.request
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        # The name of a file may be no Unicode, which only the escaped form can carry.
+        # The name of a file may not be valid Unicode: then only the escaped form can be written.
         return json.dumps(line, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 
 def start(config: Config) -> None:
-    """To standard error, whatever library speaks."""
+    """Send the log of this server and its libraries to standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines() if config.log_format == "json" else PlainLines())
     logging.basicConfig(level=config.log_level.upper(), handlers=[handler])
     if config.log_format == "json":
-        # Python's own warnings would stand between the objects.
+        # Otherwise Python's own warnings would stand between the objects.
         logging.captureWarnings(True)
-    # faiss tells how it tried each instruction set before the one it found.
+    # faiss logs every instruction set that it tries.
     logging.getLogger("faiss").setLevel(logging.WARNING)

@@ -1,8 +1,8 @@
-"""Counters for Prometheus, and the only clocks besides the lanes'."""
+"""The server's metrics: counters, histograms and gauges for Prometheus."""
 
 import math
 import platform
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 from prometheus_client import (
@@ -14,30 +14,36 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from server import VERSION
+from server.telemetry.aggregate import Join, summed
 from server.telemetry.process_metrics import ProcessMetrics
+from server.telemetry.tei_metrics import TEI_JOINS, TeiMetrics
 
 PREFIX = "inkwell"
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-# Routes whose requests Text Embeddings Inference would count.
-EMBEDDING_ROUTES = frozenset(
-    """/embed / /invocations /similarity /v1/embeddings /embeddings /api/embed /api/embeddings
-    /vectors /vectors/""".split()
-)
+# How the gauges of prometheus_client's own collectors join over processes.
+STANDARD_JOINS: Mapping[str, Join] = {
+    "process_virtual_memory_bytes": "sum",
+    "process_resident_memory_bytes": "sum",
+    "process_start_time_seconds": "min",
+    "process_open_fds": "sum",
+    "process_max_fds": "max",
+    "python_info": "max",
+}
 
 
 class Metrics:
-    """One registry an app, so that tests and several apps in a process do not meet.
+    """The metrics of one app, in a registry of their own: several apps in a process stay apart.
 
-    process: read at each scrape instead of being counted.
+    joins: how each gauge joins over processes, by its name.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.joins: dict[str, Join] = dict(STANDARD_JOINS)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.requests = self._counter("requests", "Requests answered", "route", "status")
@@ -72,7 +78,9 @@ class Metrics:
         )
         self.batch_texts = self._histogram("batch_texts", "Texts computed together", SIZES)
         self.batch_tokens = self._histogram("batch_tokens", "Tokens computed together", SIZES)
-        self.batch_tokens_max = self._gauge("batch_tokens_max", "Tokens that a batch may have")
+        self.batch_tokens_max = self._gauge(
+            "batch_tokens_max", "Tokens that a batch may have", join="max"
+        )
         self.searches = self._counter("searches", "Queries searched in collections")
         self.search_seconds = self._histogram(
             "search_seconds", "Time a search took, without embedding its query", SECONDS
@@ -95,30 +103,48 @@ class Metrics:
             "lane_busy_seconds", "Time that lanes spent on batches, all lanes added up"
         )
         self.key_expiry = self._gauge(
-            "key_expiry_timestamp_seconds", "When the first key expires, since 1970, or never: +Inf"
+            "key_expiry_timestamp_seconds",
+            "When the first key expires, since 1970, or never: +Inf",
+            join="min",
         )
         self.key_expiry.set(math.inf)
         self.certificate_expiry = self._gauge(
             "certificate_expiry_timestamp_seconds",
             "When the TLS certificate expires, since 1970; 0 where clients refuse it, +Inf without one",
+            join="min",
         )
         self.certificate_expiry.set(math.inf)
         self.model = self._gauge(
-            "model_info", "The served model", "model_id", "precision", "fingerprint"
+            "model_info", "The served model", "model_id", "precision", "fingerprint", join="max"
         )
         build = self._gauge(
-            "build_info", "Versions of what runs", "version", "python", "onnxruntime", "faiss"
+            "build_info",
+            "Versions of what runs",
+            *("version", "python", "onnxruntime", "faiss"),
+            join="max",
         )
         libraries = (version("onnxruntime"), version("faiss-cpu"))
         build.labels(VERSION, platform.python_version(), *libraries).set(1)
         self.process = ProcessMetrics(PREFIX)
-        self.registry.register(self.process)
-        self.registry.register(NamesOfTei(self))
+        self.register(self.process, self.process.joins)
+        self.register(TeiMetrics(self), TEI_JOINS)
+
+    def register(self, collector: Collector, joins: Mapping[str, Join]) -> None:
+        """Add metrics that are read when a page is rendered. joins: of all their gauges, by name."""
+        self.registry.register(collector)
+        self.joins.update(joins)
+
+    def count_reply(self, route: str, status: int, error_code: str) -> None:
+        """Count an answered request. error_code: empty where the reply reports no error."""
+        self.requests.labels(route, str(status)).inc()
+        if error_code:
+            self.errors.labels(error_code).inc()
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(name, text, labels, namespace=PREFIX, registry=self.registry)
 
-    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+    def _gauge(self, name: str, text: str, *labels: str, join: Join = "sum") -> Gauge:
+        self.joins[f"{PREFIX}_{name}"] = join
         return Gauge(name, text, labels, namespace=PREFIX, registry=self.registry)
 
     def _histogram(
@@ -128,66 +154,7 @@ class Metrics:
             name, text, labels, namespace=PREFIX, registry=self.registry, buckets=buckets
         )
 
-    def render(self) -> bytes:
-        return generate_latest(self.registry)
-
-
-class NamesOfTei(Collector):
-    """What is counted above, once more under the names of Text Embeddings Inference.
-
-    Its dashboards then need another address only. Nothing is counted twice: it is read when a page
-    is asked for.
-    """
-
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-
-    def collect(self) -> Iterator[Metric]:
-        metrics = self._metrics
-        yield from _answers(metrics.requests)
-        for name, source in (
-            ("te_request_duration", metrics.request_seconds),
-            ("te_request_tokenization_duration", metrics.tokenize_seconds),
-            ("te_request_queue_duration", metrics.queue_seconds),
-            ("te_request_inference_duration", metrics.infer_seconds),
-            ("te_batch_next_size", metrics.batch_texts),
-            ("te_batch_next_tokens", metrics.batch_tokens),
-            ("te_queue_size", metrics.queue_texts),
-        ):
-            yield _renamed(name, source)
-
-
-def _answers(requests: Counter) -> Iterator[Metric]:
-    (own,) = requests.collect()
-    by_status: dict[str, float] = {}
-    for sample in own.samples:
-        if sample.name.endswith("_total") and sample.labels["route"] in EMBEDDING_ROUTES:
-            status = sample.labels["status"]
-            by_status[status] = by_status.get(status, 0) + sample.value
-    # Untyped, because the format ends a counter's name with "_total" and TEI does not.
-    counted = Metric("te_request_count", "Requests for vectors", "unknown")
-    counted.add_sample(counted.name, {}, sum(by_status.values()))
-    succeeded = Metric("te_request_success", "Requests that got vectors", "unknown")
-    succeeded.add_sample(
-        succeeded.name, {}, sum(count for status, count in by_status.items() if status[0] == "2")
-    )
-    failed = Metric("te_request_failure", "Requests that got none, by status", "unknown")
-    for status, count in by_status.items():
-        if status[0] != "2":
-            failed.add_sample(failed.name, {"err": status}, count)
-    yield from (counted, succeeded, failed)
-
-
-def _renamed(name: str, source: Gauge | Histogram) -> Metric:
-    """The same under another name, its routes for vectors added up."""
-    (own,) = source.collect()
-    sums: dict[tuple[str, str | None], float] = {}
-    for sample in own.samples:
-        ending = sample.name.removeprefix(own.name)
-        if sample.labels.get("route", "/embed") in EMBEDDING_ROUTES and ending != "_created":
-            key = ending, sample.labels.get("le")
-            sums[key] = sums.get(key, 0) + sample.value
-    found = Metric(name, own.documentation, own.type)
-    for (ending, bound), value in sums.items():
-        found.add_sample(name + ending, {} if bound is None else {"le": bound}, value)
-    return found
+    def render(self, others: Sequence[str] = ()) -> bytes:
+        """Return a page of these metrics, joined with the pages of other processes."""
+        page = generate_latest(self.registry)
+        return summed([page.decode(), *others], self.joins).encode() if others else page

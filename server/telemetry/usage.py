@@ -1,6 +1,6 @@
-"""What one request has had computed: engines add to it, and whoever answers the request reads it.
+"""Per-request counts of what was computed, for quotas and the audit.
 
-It travels in the context that a request's tasks share, so that no call between them hands it on.
+Engines add to them. They travel in the context that the tasks of a request share, so no call passes them on.
 """
 
 from contextvars import ContextVar
@@ -9,17 +9,18 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Usage:
-    """texts, tokens: taken to be computed, special tokens included; what was remembered costs none."""
+    """texts, tokens: accepted for computing, special tokens included; cached vectors count nothing."""
 
     texts: int = 0
     tokens: int = 0
 
 
-# None where nobody wants to know.
+# None where the request is not counted.
 CURRENT: ContextVar[Usage | None] = ContextVar("usage", default=None)
 
 
 def add(texts: int, tokens: int) -> None:
+    """Add to the counts of the current request."""
     usage = CURRENT.get()
     if usage is not None:
         usage.texts += texts

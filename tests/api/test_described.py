@@ -1,4 +1,4 @@
-"""Requests made from the description, good ones and bad ones, are answered as it says."""
+"""Requests made from the OpenAPI document, correct and wrong ones, are answered as it says."""
 
 import asyncio
 from collections.abc import Callable
@@ -33,7 +33,7 @@ Send = Callable[[Any], httpx.Response]
 
 
 def tried(send: Send, each: int) -> dict[int, int]:
-    """Send so many cases of each operation, half of them wrong; how many had which status."""
+    """Send this many cases of each operation, half of them wrong; return the statuses and their counts."""
     statuses: dict[int, int] = {}
     checks.load_all_checks()
     wanted = checks.CHECKS.get_by_names(CHECKS)

@@ -1,4 +1,4 @@
-"""The page for people: whole by itself, talks to its own server only, and works in a browser."""
+"""The page for people is one file, connects only to its own server, and works in a browser."""
 
 import base64
 import hashlib
@@ -87,14 +87,14 @@ def browser(tmp_path: Path) -> Iterator[Any]:
 
 
 def asked_of(browser: Any) -> set[str]:
-    """Hosts that the page has sent requests to."""
+    """Return the hosts to which the page has sent requests."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = [
         message["params"]["request"]["url"]
         for message in messages
         if message["method"] == "Network.requestWillBeSent"
     ]
-    # Of chrome: is the browser's own first tab.
+    # chrome: is the browser's own first tab.
     return {url.netloc for url in map(urlsplit, urls) if url.scheme not in ("data", "chrome")}
 
 
@@ -109,7 +109,7 @@ def test_page_works_in_a_browser(browser: Any, toy_artifact: Path, tmp_path: Pat
         find("details.route")
         shown = browser.find_elements("css selector", "details.route")
         assert sorted(one.get_attribute("data-route") for one in shown) == sorted(ROUTES)
-        # Every one can be opened.
+        # Each can be opened.
         browser.execute_script("for (const d of document.querySelectorAll('.route')) d.open = true")
         forms = "return document.querySelectorAll('.route form').length"
         eventually(lambda: browser.execute_script(forms) == len(ROUTES))
@@ -119,7 +119,7 @@ def test_page_works_in_a_browser(browser: Any, toy_artifact: Path, tmp_path: Pat
         button, answer = form.find_element("css selector", "button"), find("#post_embed .answer")
         button.click()
         eventually(lambda: "unauthorized" in answer.text)
-        # The browser itself notes a refusal.
+        # The browser itself logs a refusal.
         assert all("401" in entry["message"] for entry in browser.get_log("browser"))
         find("#key").send_keys(f"{secret}\n")
         button.click()

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from server import errors
-from server.api import endpoint
 from server.api import native_errors as native
-from server.api.dialects import openai, rerank, tei
-from server.api.endpoint import Reply, status_of
+from server.api import replies
+from server.api.dialects import ollama, openai, rerank, tei, weaviate
+from server.api.replies import Reply, status_of
 from server.errors import CallerError, RetryableError, ServerError, StartupError
 
 
@@ -22,21 +22,23 @@ def descendants(kind: type[ServerError]) -> Iterator[type[ServerError]]:
 
 ALL = [kind for kind in descendants(ServerError) if kind.__module__ == errors.__name__]
 LEAVES = [kind for kind in ALL if not kind.__subclasses__()]
-# What a request can end with; the others end the process.
+# Errors that a request can get; the others end the process.
 ANSWERS = [kind for kind in LEAVES if not issubclass(kind, StartupError)]
 DIALECTS = {
     "native": native.error_reply,
     "openai": openai.error_reply,
     "tei": tei.error_reply,
     "rerank": rerank.error_reply,
+    "ollama": ollama.error_reply,
+    "weaviate": weaviate.error_reply,
 }
-TABLES = {"native and openai": endpoint.STATUS, "tei": tei.STATUS}
+TABLES = {"native and openai": replies.STATUS, "tei": tei.STATUS}
 by_name = pytest.mark.parametrize("kind", ANSWERS, ids=lambda kind: kind.__name__)
 by_dialect = pytest.mark.parametrize("dialect", DIALECTS)
 
 
 def made(kind: type[ServerError]) -> ServerError:
-    """An error as the server would raise it."""
+    """Return an error as the server raises it."""
     options: dict[str, Any] = {}
     if issubclass(kind, CallerError):
         options = {"param": "input"}
@@ -67,7 +69,7 @@ def test_every_error_has_a_status_that_fits_whose_fault_it_is(
     assert kind in TABLES[name] or any(base in TABLES[name] for base in kind.__mro__[1:-4])
     if issubclass(kind, CallerError):
         assert status != 408
-        # TEI calls it the fault of its backend that a model cannot do a task.
+        # For TEI a task that no model does is the fault of its backend.
         backend = (name, kind) == ("tei", errors.TaskNotServed)
         assert status == 424 if backend else 400 <= status < 424
     elif issubclass(kind, RetryableError):
@@ -122,6 +124,16 @@ def check_rerank(error: ServerError, body: Any) -> None:
     assert body == {"message": error.message, "detail": error.message}
 
 
+@shape
+def check_ollama(error: ServerError, body: Any) -> None:
+    assert set(body) == {"error"} and body["error"].endswith(error.message)
+
+
+@shape
+def check_weaviate(error: ServerError, body: Any) -> None:
+    assert body == {"error": error.message}
+
+
 @by_name
 @by_dialect
 def test_every_error_has_the_shape_of_every_dialect(kind: type[ServerError], dialect: str) -> None:
@@ -129,6 +141,7 @@ def test_every_error_has_the_shape_of_every_dialect(kind: type[ServerError], dia
     reply: Reply = DIALECTS[dialect](error)
     assert reply.content_type == b"application/json"
     SHAPES[dialect](error, json.loads(reply.body))
+    assert reply.error_code == error.code
     retry = dict(reply.headers).get(b"retry-after")
     assert retry == (b"7" if isinstance(error, RetryableError) else None)
 

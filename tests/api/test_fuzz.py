@@ -1,4 +1,4 @@
-"""Whatever comes, the server refuses it in words or answers it: never a 5xx, a hang or a leak."""
+"""Random requests are answered or refused with a message, without a 5xx, a hang or a leak."""
 
 import asyncio
 import gzip
@@ -17,15 +17,15 @@ from server.app import every_operation
 from server.config import Config
 from server.inference.model import Model
 from server.telemetry.metrics import Metrics
-from tests.api.test_http import AS_JSON, FORMS, NATIVE, OPENAI, TEI, check_error
 from tests.support.clients import Wire, app_of, lifespan, run, serving, stateful
+from tests.support.dialects import AS_JSON, FORMS, NATIVE, OPENAI, TEI, check_error
 from tests.support.fakes import PATIENCE_S
 
 OPERATIONS = every_operation(Config(), Metrics())
 POSTS = sorted({each.path for each in OPERATIONS if each.method == "POST"})
-# The time for one case. A reindexing or a write may stand before it in a line.
+# The time limit of one case, which may wait for a reindexing or a write.
 CASE_S = 10.0
-# Resident memory may grow by so much after the first 10,000 cases: allocators keep some of what the
+# Resident memory may grow by this much after the first 10,000 cases: allocators keep some of what the
 # largest batches took.
 GROWTH_BYTES = 64 << 20
 MAX_BODY_BYTES = 100_000
@@ -47,7 +47,7 @@ ODD_STARTS = [b"\xef\xbb\xbf", b"\xff\xfe", b"\x00", b"\x1f\x8b\x08\x00", b" \n\
 
 
 def mutated(random: random.Random, body: bytes) -> bytes:
-    """The body after one to three changes of any kind."""
+    """Return the body after one to three random changes."""
     for _ in range(random.choice((1, 1, 1, 2, 3))):
         body = random.choice(MUTATIONS)(random, body)
     return body[: MAX_BODY_BYTES + 1000]
@@ -86,7 +86,7 @@ def _recoded(random: random.Random, body: bytes) -> bytes:
 
 
 def _replaced(random: random.Random, body: bytes) -> bytes:
-    """Another value somewhere in the JSON, which stays JSON more often than not."""
+    """Replace a value somewhere in the JSON, which mostly stays valid."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -110,7 +110,7 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _keyed(random: random.Random, body: bytes) -> bytes:
-    """One key more: an odd one, or one that is there already."""
+    """Add a key: an odd one, or one that is there already."""
     names = [
         b'"texts"',
         b'"inputs"',
@@ -151,7 +151,7 @@ class Case(NamedTuple):
 
     @classmethod
     def of(cls, random: random.Random, path: str) -> "Case":
-        """A case for this route: what a client could send, and something else in it."""
+        """Return a case for this route: a correct request with something changed."""
         seeds = list(examples(path).values())
         body = json.dumps(random.choice(seeds), ensure_ascii=random.random() < 0.5).encode()
         body = mutated(random, body)
@@ -171,7 +171,7 @@ class Case(NamedTuple):
 
 
 async def answer(app: ASGIApp, case: Case) -> Wire:
-    """The server's answer, within CASE_S."""
+    """Return the server's answer, which must come within CASE_S."""
     wire = Wire(case.path.format(collection="laws"), case.parts)
     wire.scope["headers"] = case.headers
     await asyncio.wait_for(app(wire.scope, wire.receive, wire.send), CASE_S)
@@ -179,7 +179,7 @@ async def answer(app: ASGIApp, case: Case) -> Wire:
 
 
 def check_answer(case: Case, wire: Wire) -> None:
-    """A whole answer, in JSON, that blames nobody but the caller."""
+    """Check that the answer is complete, JSON, and no fault of the server."""
     said = b"".join(message.get("body", b"") for message in wire.sent)
     told = (
         f"{case.path} {case.headers} {b''.join(case.parts)[:2000]!r}: {wire.status} {said[:500]!r}"
@@ -195,13 +195,13 @@ def check_answer(case: Case, wire: Wire) -> None:
 
 
 def resident() -> int:
-    """Bytes of this process in memory."""
+    """Return the resident memory of this process, in bytes."""
     pages = Path("/proc/self/statm").read_text().split()[1]
     return int(pages) * 4096
 
 
 async def emptied(app: ASGIApp) -> None:
-    """All collections gone, and one named "laws" made anew."""
+    """Remove all collections, and create one named "laws"."""
     client = httpx.AsyncClient(
         transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://inkwell"
     )
@@ -214,7 +214,7 @@ async def emptied(app: ASGIApp) -> None:
 
 
 def fuzz(model: Model, cases: int, seed: int) -> dict[int, int]:
-    """How many answers had which status, and that memory stays bounded."""
+    """Return the statuses and their counts; check that memory stays bounded."""
     statuses: dict[int, int] = {}
 
     async def test() -> None:
@@ -256,7 +256,7 @@ def test_a_hundred_thousand_mutated_bodies_are_answered_or_refused(toy_model: Mo
 
 
 async def client_at_random(client: httpx.AsyncClient, seed: int, requests: int) -> set[int]:
-    """One that makes, fills, asks, embeds anew and removes two collections; statuses it got."""
+    """Create, fill, search, reindex and remove two collections; return the statuses."""
     dice = random.Random(seed)
     bodies: dict[str, Any] = {
         "documents": examples("/documents")["two"],
@@ -302,7 +302,7 @@ DEEP = b'{"a":' * 5000 + b"1" + b"}" * 5000
 HUGE = b"1" + b"0" * 30
 LONGEST = b"9" * 5000
 REFUSED: dict[str, tuple[str, bytes, str]] = {
-    # path, body, and what is said; in all other words the status is 400.
+    # Path, body, and words of the message; the status is 400.
     "2,049 inputs": ("/v1/embeddings", b'{"input":[' + b'"a",' * 2048 + b'"a"]}', "2049"),
     "2,049 texts": ("/embed", b'{"texts":[' + b'"a",' * 2048 + b'"a"]}', "2049"),
     "no inputs": ("/v1/embeddings", b'{"input":[]}', "empty"),

@@ -1,4 +1,4 @@
-"""The description of the server is a valid one, is whole, and says what the code does."""
+"""The OpenAPI document is valid, complete, and agrees with the code."""
 
 import json
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ DOCUMENT = document(OPERATIONS, "1")
 
 
 def described() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Every operation of the document: method, path and what is said of it."""
+    """Return every operation of the document: method, path and description."""
     for path, methods in DOCUMENT["paths"].items():
         for method, operation in methods.items():
             yield method.upper(), path, operation

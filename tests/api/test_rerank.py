@@ -1,4 +1,4 @@
-"""Reranking in the form of Cohere and Jina: checked, then refused for want of a reranker."""
+"""Reranking in the form of Cohere and Jina: requests are checked, then refused, because there is no reranker."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ by_path = pytest.mark.parametrize("path", PATHS)
 
 
 def refusal(response: httpx.Response, status: int) -> str:
-    """The sentence that Cohere's clients read as `message` and Jina's as `detail`."""
+    """Check a refusal; return its message, which Cohere's clients read as `message` and Jina's as `detail`."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == "application/json"
     body = response.json()
@@ -24,7 +24,7 @@ def refusal(response: httpx.Response, status: int) -> str:
 
 
 @by_path
-def test_no_reranker_is_loaded_and_that_is_said(toy_model: Model, path: str) -> None:
+def test_missing_reranker_is_reported(toy_model: Model, path: str) -> None:
     bodies: list[dict[str, Any]] = [
         {"query": "天气", "documents": ["晴", "雨"]},
         {"query": "weather", "documents": [{"text": "sunny"}, "rain"], "top_n": 1},
@@ -46,7 +46,7 @@ def test_no_reranker_is_loaded_and_that_is_said(toy_model: Model, path: str) -> 
 
 
 @by_path
-def test_wrong_requests_are_told_what_is_wrong(toy_model: Model, path: str) -> None:
+def test_wrong_requests_get_the_reason(toy_model: Model, path: str) -> None:
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"documents": ["a"]}, "query"),
         ({"query": 5, "documents": ["a"]}, "query"),
@@ -82,14 +82,14 @@ def test_what_no_handler_sees_has_the_same_shape(toy_model: Model, path: str) ->
     run(test, toy_model, max_body_bytes=4000)
 
 
-def test_the_key_tells_whose_form_it_is(toy_model: Model) -> None:
+def test_form_follows_from_the_key_of_the_body(toy_model: Model) -> None:
     tei = ask(toy_model, "POST", "/rerank", {"query": "天气", "texts": ["晴"]})
     assert (tei.status_code, tei.json()["error_type"]) == (424, "Backend")
     assert "no reranker is loaded" in tei.json()["error"]
     both = {"query": "天气", "texts": ["晴"], "documents": ["晴"]}
     said = refusal(ask(toy_model, "POST", "/rerank", both), 400)
     assert '"documents"' in said and '"texts"' in said
-    # Elsewhere TEI's key is an unknown one.
+    # On other paths TEI's key is unknown and ignored.
     refusal(ask(toy_model, "POST", "/v1/rerank", both), 404)
 
 

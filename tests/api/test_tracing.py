@@ -1,4 +1,4 @@
-"""Traces go to the one address that was given, with a span for every step and no word of any text."""
+"""Traces go only to the configured address, with a span for every step and without any text."""
 
 import asyncio
 import contextlib
@@ -43,7 +43,7 @@ def test_steps_of_a_request_follow_each_other(toy_model: Model) -> None:
     run(test, toy_model)
 
 
-def test_no_more_steps_are_kept_than_tell_enough() -> None:
+def test_number_of_steps_is_bounded() -> None:
     async def test() -> None:
         steps: list[spans.Step] = []
         spans.CURRENT.set(steps)
@@ -60,7 +60,7 @@ def test_without_the_setting_there_is_no_tracer_and_nothing_is_kept() -> None:
     spans.note("queue", 0, 1)
 
 
-def test_missing_extra_is_told_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     with pytest.raises(BadSettings, match=r"inkwell-embeddings\[otel\]") as refused:
         tracer_of(Config(trace_endpoint="http://127.0.0.1:1/v1/traces"))
@@ -72,7 +72,7 @@ def test_missing_extra_is_told_with_its_name(monkeypatch: pytest.MonkeyPatch) ->
 
 @dataclass
 class Collector:
-    """What has been sent to it, and where."""
+    """Receives spans, and keeps their bodies and paths."""
 
     url: str
     bodies: list[bytes] = field(default_factory=list)
@@ -95,7 +95,7 @@ class Collector:
 
 @contextlib.contextmanager
 def collector(redirect: str = "") -> Iterator[Collector]:
-    """One that takes everything, or sends everybody elsewhere."""
+    """Run a collector that accepts everything, or redirects every request."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -109,7 +109,7 @@ def collector(redirect: str = "") -> Iterator[Collector]:
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         found = Collector(f"http://127.0.0.1:{server.server_port}/v1/traces")
@@ -128,7 +128,7 @@ def otel() -> None:
 
 
 def asked(artifact: Path, folder: Path, endpoint: str, **variables: str) -> None:
-    """Have a server answer three requests and stop."""
+    """Start a server, send it three requests and stop it."""
     flags = ("--trace-endpoint", endpoint)
     environ = environment(**variables)
     with serving(artifact, folder, *flags, environ=environ) as server:
@@ -193,7 +193,7 @@ def test_nothing_goes_to_another_address(otel: None, toy_artifact: Path, tmp_pat
     assert found.bodies and not other.bodies
 
 
-def test_collector_that_is_away_disturbs_nobody(
+def test_missing_collector_disturbs_no_request(
     otel: None, toy_artifact: Path, tmp_path: Path
 ) -> None:
     asked(toy_artifact, tmp_path, "http://127.0.0.1:9/v1/traces")

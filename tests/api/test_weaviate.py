@@ -1,4 +1,4 @@
-"""The container that Weaviate asks for vectors: its bodies, its probes, and its refusals."""
+"""The routes for Weaviate's text2vec-transformers module: bodies, probes and refusals."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ PATHS = ("/vectors", "/vectors/")
 
 
 def vector(model: Model, text: str, path: str = "/vectors", **config: Any) -> httpx.Response:
-    """As Weaviate asks: its struct has more keys than it fills."""
+    """Return a body as Weaviate sends it, with empty keys."""
     body = {"text": text, "dims": 0, "vector": None, "error": "", "config": config}
     return ask(model, "POST", path, body)
 

@@ -141,16 +141,16 @@ def test_key_is_shown_once_and_works(run: Commands, tmp_path: Path) -> None:
     )
     secret = said.out.strip()
     assert said.out == f"{secret}\n" and secret not in said.err
-    assert "SIGHUP" in said.err and HAN.search(said.err)
+    assert "SIGHUP" in said.err and not HAN.search(said.err)
     assert Keys(read_keys(file)).find(secret.encode()) == read_keys(file)[0]
     run("key", "new", "b", "--scopes", "metrics", "--requests-per-minute", "60", "--keys", file)
     listed = run("key", "list", "--keys", file).out
-    assert "a  embed,search  至 until 2999-12-31\n" in listed and "60 请求 requests/min" in listed
+    assert "a  embed,search  until 2999-12-31\n" in listed and "60 requests/min" in listed
     assert secret not in listed and read_keys(file)[0].sha256 not in listed
     removed = run("key", "remove", "a", "--keys", file)
     assert "removed a" in removed.out
     # As long as it is not told, a running server lets the key in.
-    assert "SIGHUP" in removed.err and "is restarted" in removed.err and "仍按旧文件" in removed.err
+    assert "SIGHUP" in removed.err and "is restarted" in removed.err
     assert names(read_keys(file)) == ["b"]
     run("key", "remove", "b", "--keys", file)
     assert "no keys" in run("key", "list", "--keys", file).out
@@ -159,7 +159,8 @@ def test_key_is_shown_once_and_works(run: Commands, tmp_path: Path) -> None:
 def test_key_that_has_expired_is_listed_as_such(run: Commands, tmp_path: Path) -> None:
     file = tmp_path / "keys"
     run("key", "new", "a", "--scopes", "embed", "--expires", "2001-01-01", "--keys", file)
-    assert "已过期 expired" in run("key", "list", "--keys", file).out
+    assert "(expired)" in run("key", "list", "--keys", file).out
+    assert "已过期" in run("key", "list", "--keys", file, locale="zh_CN.UTF-8").out
 
 
 def test_commands_refuse_what_cannot_be_done(run: Commands, tmp_path: Path) -> None:

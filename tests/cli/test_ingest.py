@@ -1,4 +1,4 @@
-"""Documents into a target that remembers, several batches at a time; and the line that tells how far."""
+"""Storing documents in a target kept in memory, several batches at a time, and the progress line."""
 
 import asyncio
 import io
@@ -13,14 +13,17 @@ from server.cli import ingest
 from server.cli.ingest import Indexed, Meter, batched, index_documents
 from server.cli.target import Chunks, Question
 from server.errors import BadSettings, Overloaded
+from server.messages.message import Message
+from server.messages.terminal import Terminal
 from server.store.records import Document
 from server.store.search import Hit
 
 
 class Memory:
-    """Holds documents by id. started: ids of each batch, in the order in which they came.
+    """A target that holds documents by id.
 
-    gated: batches wait until `let` is called, once for each.
+    started: ids of each batch, in the order in which they came. gated: each batch waits for one call
+    of `let`.
     """
 
     name = "main"
@@ -68,9 +71,13 @@ class Memory:
         yield list(self.held.values())
 
 
-class Terminal(io.StringIO):
+class Moving(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+def showing(stream: io.StringIO) -> Terminal:
+    return Terminal("en", io.StringIO(), stream)
 
 
 def ticking(step_s: float) -> Callable[[], float]:
@@ -79,12 +86,12 @@ def ticking(step_s: float) -> Callable[[], float]:
 
 
 def read(*ids: str) -> list[tuple[Document, int]]:
-    """A document an id, which is its text too; each takes one byte of the source."""
+    """Return a document for each id, which is also its text; each takes one byte of the source."""
     return [(Document(id, id), place) for place, id in enumerate(ids, start=1)]
 
 
 def run(target: Memory, documents: Any, n_bytes: int = 0, **options: Any) -> Indexed:
-    defaults: dict[str, Any] = {"clock": ticking(0), "progress": io.StringIO()}
+    defaults: dict[str, Any] = {"clock": ticking(0), "terminal": showing(io.StringIO())}
     return asyncio.run(index_documents(target, documents, n_bytes, **defaults | options))
 
 
@@ -111,7 +118,7 @@ def test_a_document_that_comes_twice_counts_once_each_way(small_batches: None) -
 
 def test_an_empty_source_says_nothing() -> None:
     progress = io.StringIO()
-    assert run(Memory(), [], progress=progress) == Indexed(0, 0, 0)
+    assert run(Memory(), [], terminal=showing(progress)) == Indexed(0, 0, 0)
     assert progress.getvalue() == ""
 
 
@@ -138,7 +145,7 @@ def test_three_batches_are_under_way_and_no_more(small_batches: None) -> None:
     async def test() -> None:
         target = Memory(gated=True)
         source = read(*map(str, range(20)))
-        options: Any = {"clock": ticking(0), "progress": io.StringIO()}
+        options: Any = {"clock": ticking(0), "terminal": showing(io.StringIO())}
         working = asyncio.ensure_future(index_documents(target, source, 20, **options))
         await until(lambda: target.inside == 3)
         target.let()
@@ -161,7 +168,7 @@ def test_of_documents_with_one_id_the_last_stays(small_batches: None) -> None:
 
     async def test() -> None:
         target = Memory(gated=True)
-        options: Any = {"clock": ticking(0), "progress": io.StringIO()}
+        options: Any = {"clock": ticking(0), "terminal": showing(io.StringIO())}
         working = asyncio.ensure_future(index_documents(target, source, 0, **options))
         await until(lambda: len(target.started) == 1)
         for _ in range(100):
@@ -181,7 +188,7 @@ def test_what_came_before_a_bad_line_is_stored(small_batches: None) -> None:
 
     target, progress = Memory(), io.StringIO()
     with pytest.raises(BadSettings, match="line 6"):
-        run(target, source(), progress=progress)
+        run(target, source(), terminal=showing(progress))
     assert list(target.held) == ["a", "b", "c", "d"]
     assert "indexed 4" in progress.getvalue()
 
@@ -189,7 +196,7 @@ def test_what_came_before_a_bad_line_is_stored(small_batches: None) -> None:
 def test_a_batch_that_fails_ends_it_and_those_behind_it(small_batches: None) -> None:
     target, progress = Memory(fails_at=1), io.StringIO()
     with pytest.raises(Overloaded):
-        run(target, read(*"abcdefgh"), progress=progress)
+        run(target, read(*"abcdefgh"), terminal=showing(progress))
     assert {"a", "b"} <= target.held.keys()
     assert target.inside == 0
     assert "indexed 2" in progress.getvalue()
@@ -200,7 +207,7 @@ def test_an_interruption_says_what_is_stored_and_how_to_go_on(small_batches: Non
 
     async def test() -> None:
         target = Memory(gated=True)
-        options: Any = {"clock": ticking(0), "progress": progress}
+        options: Any = {"clock": ticking(0), "terminal": showing(progress)}
         source = read(*map(str, range(20)))
         working = asyncio.ensure_future(index_documents(target, source, 20, **options))
         await until(lambda: target.inside == 3)
@@ -215,14 +222,14 @@ def test_an_interruption_says_what_is_stored_and_how_to_go_on(small_batches: Non
 
     asyncio.run(test())
     said = progress.getvalue()
-    assert "现有 2 条文档" in said and "holds 2 documents" in said
-    assert "再次运行" in said and "run the same command again" in said
+    assert "holds 2 documents" in said
+    assert "run the same command again" in said
 
 
 def test_a_terminal_sees_one_line_move(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest, "BATCH_DOCUMENTS", 1)
-    terminal = Terminal()
-    done = run(Memory(), read(*"abcd"), 4, clock=ticking(2), progress=terminal)
+    terminal = Moving()
+    done = run(Memory(), read(*"abcd"), 4, clock=ticking(2), terminal=showing(terminal))
     states = terminal.getvalue().split("\r")
     assert "indexed 1 " in states[1] and "left 0:06" in states[1]
     assert re.search(r"indexed 2 .* [01]/s", states[2])
@@ -234,21 +241,21 @@ def test_a_terminal_sees_one_line_move(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_log_gets_a_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ingest, "BATCH_DOCUMENTS", 1)
     log = io.StringIO()
-    run(Memory(), read(*"abcdef"), 6, clock=ticking(6), progress=log)
+    run(Memory(), read(*"abcdef"), 6, clock=ticking(6), terminal=showing(log))
     lines = log.getvalue().splitlines()
     assert [line.split(" · ")[0] for line in lines] == [
-        "已索引 indexed 2",
-        "已索引 indexed 4",
-        "已索引 indexed 6",
-        "已索引 indexed 6",
+        "indexed 2",
+        "indexed 4",
+        "indexed 6",
+        "indexed 6",
     ]
     assert "\r" not in log.getvalue() and "\x1b" not in log.getvalue()
 
 
 def test_without_a_size_no_remaining_time_is_told() -> None:
-    terminal = Terminal()
-    meter = Meter(terminal, ticking(1))
-    meter.show("done 3", 3, 0)
+    terminal = Moving()
+    meter = Meter(showing(terminal), ticking(1))
+    meter.show(Message("exported {number:,}", number=3), 3, 0)
     assert "left" not in terminal.getvalue() and "3/s" in terminal.getvalue()
 
 
@@ -260,7 +267,6 @@ def test_durations_are_readable(seconds: float, text: str) -> None:
 
 
 def test_the_summary_is_in_both_languages() -> None:
-    assert str(Indexed(1234, 5, 6.78)).splitlines() == [
-        "已入库 1,234 条，未变 5 条，用时 6.8 秒",
-        "added 1,234, unchanged 5, 6.8 s",
-    ]
+    summary = Indexed(1234, 5, 6.78).summary
+    assert summary.chinese == "新增 1,234 条，未变 5 条，用时 6.8 秒"
+    assert summary.english == "added 1,234, unchanged 5, 6.8 s"

@@ -1,12 +1,15 @@
-"""A conversation with the prompt: what is typed, what is shown."""
+"""The prompt: what is typed and what is shown."""
 
+import io
 import json
 from collections.abc import Callable, Sequence
 
 import pytest
 
-from server.cli.prompt import NOT_TEXT, one_shot, run_prompt
+from server.cli.prompt import one_shot, run_prompt
 from server.errors import Overloaded, StoreError
+from server.messages.message import Language
+from server.messages.terminal import Terminal
 from server.store.records import Span
 from server.store.search import Hit, Mode
 
@@ -29,11 +32,11 @@ def search(query: str) -> Sequence[Hit]:
 
 
 def typed(*answers: str | BaseException) -> Callable[[str], str]:
-    """An `input` that answers these, in order, and raises those that are exceptions."""
+    """Return an `input` that gives these answers in order, and raises exceptions among them."""
     rest = list(answers)
 
     def ask(question: str) -> str:
-        assert "查询" in question and "query" in question
+        assert question in ("\nquery> ", "\n查询> ")
         answer = rest.pop(0)
         if isinstance(answer, BaseException):
             raise answer
@@ -42,26 +45,52 @@ def typed(*answers: str | BaseException) -> Callable[[str], str]:
     return ask
 
 
-def talk(*answers: str | BaseException, count: int = 3, mode: Mode = "dense") -> list[str]:
-    said: list[str] = []
-    run_prompt(search, "main", count, mode, ask=typed(*answers), say=said.append)
-    return said
+class Lines(io.StringIO):
+    """A stream that keeps what each call printed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def write(self, text: str) -> int:
+        self.said.append(text.removesuffix("\n"))
+        return len(text)
+
+
+def talk(
+    *answers: str | BaseException,
+    count: int = 3,
+    mode: Mode = "dense",
+    language: Language = "en",
+) -> list[str]:
+    out = Lines()
+    terminal = Terminal(language, out, io.StringIO())
+    run_prompt(search, "main", count, terminal, mode, ask=typed(*answers))
+    return out.said
 
 
 def test_a_query_shows_the_hits() -> None:
     welcome, table, bye = talk("墨", "exit")
-    assert "3 条文档" in welcome and "3 documents" in welcome
+    assert "3 documents" in welcome
     assert table.splitlines() == [
-        "1. 相似度 similarity 0.8000  磨墨",
-        "2. 相似度 similarity 0.4800  池塘 与 [2J鱼",
-        "3. 相似度 similarity 0.3600  文房 四宝 · 砚台",
+        "1. similarity 0.8000  磨墨",
+        "2. similarity 0.4800  池塘 与 [2J鱼",
+        "3. similarity 0.3600  文房 四宝 · 砚台",
     ]
-    assert "再见" in bye
+    assert bye == "bye"
+
+
+def test_a_conversation_in_chinese() -> None:
+    welcome, table, broken, bye = talk("墨", "disk", "退出", language="zh")
+    assert "3 条文档" in welcome and "退出" in welcome
+    assert table.splitlines()[0] == "1. 相似度 0.8000  磨墨"
+    assert broken.startswith("错误：") and "磁盘已满" in broken
+    assert bye == "再见"
 
 
 @pytest.mark.parametrize("mode", ["lexical", "hybrid"])
 def test_only_cosines_are_called_similarities(mode: Mode) -> None:
-    assert talk("墨", "exit", mode=mode)[1].startswith("1. 得分 score 0.8000 ")
+    assert talk("墨", "exit", mode=mode)[1].startswith("1. score 0.8000 ")
 
 
 @pytest.mark.parametrize(
@@ -78,34 +107,34 @@ def test_an_empty_query_asks_again() -> None:
 def test_a_query_that_is_no_text_asks_again() -> None:
     broken = UnicodeDecodeError("utf-8", b"\xe5", 0, 1, "unexpected end of data")
     said = talk(broken, "\udce5", "笔", "quit")
-    assert said[1:3] == [NOT_TEXT, NOT_TEXT]
+    assert said[1:3] == ["that was not valid text, try again"] * 2
     assert "磨墨" in said[3]
 
 
 def test_a_query_that_fails_does_not_end_the_conversation() -> None:
     _, full, disk, table, _ = talk("full", "disk", "墨", "exit")
     assert "the queue is full" in full
-    assert DISK in disk and "磁盘已满" in disk
+    assert DISK in disk
     assert "磨墨" in table
 
 
 def test_a_query_without_hits_says_so() -> None:
-    assert "没有找到" in talk("nothing", "exit")[1]
+    assert talk("nothing", "exit")[1] == "nothing was found"
 
 
 def test_an_empty_collection_says_how_to_index() -> None:
     (said,) = talk(count=0)
-    assert "index FILE" in said and "没有文档" in said and "main" in said
+    assert "index FILE" in said and "is empty" in said and "main" in said
 
 
 def shot(query: str, *, count: int = 3, as_json: bool = False) -> str:
-    said: list[str] = []
-    one_shot(search, "main", count, query, as_json=as_json, say=said.append)
-    return "\n".join(said)
+    out = Lines()
+    one_shot(search, "main", count, query, Terminal("en", out, io.StringIO()), as_json=as_json)
+    return "\n".join(out.said)
 
 
 def test_one_shot_shows_the_hits() -> None:
-    assert shot("墨").splitlines()[0] == "1. 相似度 similarity 0.8000  磨墨"
+    assert shot("墨").splitlines()[0] == "1. similarity 0.8000  磨墨"
 
 
 def test_one_shot_json_is_one_line_of_everything() -> None:

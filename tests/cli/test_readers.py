@@ -1,4 +1,4 @@
-"""Real files of each format, as people have them, and each way in which they can be wrong."""
+"""Real files of each format, and every way in which they can be wrong."""
 
 import io
 import json
@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.cli import readers
-from server.cli.readers import FORMATS, find_source, read_documents
+from server.cli import decoding
+from server.cli.formats import FORMATS
+from server.cli.readers import find_source, read_documents
 from server.errors import BadSettings
 from server.store.records import MAX_ID, Document, text_id
 
@@ -48,7 +49,7 @@ def texts(name: str, **options: Any) -> list[str]:
 
 
 def refusal(name: str, **options: Any) -> BadSettings:
-    """What reading comes to; both languages name the source."""
+    """Return the error of reading a source; it must exist in Chinese."""
     with pytest.raises(BadSettings) as raised:
         read(name, **options)
     assert any("一" <= character <= "龥" for character in raised.value.chinese)
@@ -56,7 +57,7 @@ def refusal(name: str, **options: Any) -> BadSettings:
 
 
 def wrong_line(name: str, line: int, **options: Any) -> str:
-    """Why this line is no document."""
+    """Return why this line is not a document."""
     error = refusal(name, **options)
     english, chinese = f"{name}, line {line}: ", f"{name} 第 {line} 行："
     assert error.english.startswith(english) and error.chinese.startswith(chinese)
@@ -98,7 +99,7 @@ def test_an_empty_file_has_no_documents(write: Write, name: str) -> None:
 def test_encodings_are_read_whatever_the_pieces(
     write: Write, monkeypatch: pytest.MonkeyPatch, content: bytes, encoding: str, read_bytes: int
 ) -> None:
-    monkeypatch.setattr(readers, "READ_BYTES", read_bytes)
+    monkeypatch.setattr(decoding, "READ_BYTES", read_bytes)
     assert texts(write("a.txt", content), encoding=encoding) == ["民法典", "😀"]
 
 
@@ -123,7 +124,7 @@ def test_wrong_bytes_are_reported_with_their_place(
     read_bytes: int,
     name: str,
 ) -> None:
-    monkeypatch.setattr(readers, "READ_BYTES", read_bytes)
+    monkeypatch.setattr(decoding, "READ_BYTES", read_bytes)
     error = refusal(write(name, content), encoding=encoding)
     assert f"{name} is not {encoding}: wrong bytes at offset {offset};" in error.english
     assert f"偏移 {offset} " in error.chinese
@@ -195,11 +196,11 @@ def test_other_keys_of_a_line_of_json_are_metadata(write: Write) -> None:
         ('{"text": 7}', '"text" is 7, which is not a string'),
         ('{"text": " \\n"}', '"text" is empty'),
         ('""', '"text" is empty'),
-        ('{"text": "a", "id": ""}', f'"id" has 0 characters; 1 to {MAX_ID} are possible'),
+        ('{"text": "a", "id": ""}', f'"id" has 0 characters; 1 to {MAX_ID} are allowed'),
         (json.dumps({"text": "a", "id": "i" * 513}), '"id" has 513 characters;'),
         ('{"text": "a", "id": true}', '"id" is true, which is not a string or an integer'),
         ('{"text": "a", "id": 1.5}', '"id" is 1.5, which is not a string or an integer'),
-        ('{"text": "a", "id": 1, "_id": 1}', 'both "id" and "_id" are there'),
+        ('{"text": "a", "id": 1, "_id": 1}', 'it has both "id" and "_id"'),
         ('{"text": "a", "title": ["b"]}', '"title" is ["b"], which is not a string'),
         ('{"text": "a", "metadata": "b"}', '"metadata" is "b", which is not an object'),
         ('{"text": "a", "metadata": {}, "b": 1}', '"b" stands beside "metadata"'),
@@ -243,13 +244,13 @@ def test_a_table_needs_no_more_than_texts(write: Write) -> None:
 @pytest.mark.parametrize(
     ("content", "line", "reason"),
     [
-        ("", 1, 'the first row names no column "text", only: '),
-        ("\n\nTitle,body\n1,2", 3, 'the first row names no column "text", only: Title, body'),
+        ("", 1, 'the first row has no column "text", only: '),
+        ("\n\nTitle,body\n1,2", 3, 'the first row has no column "text", only: Title, body'),
         ("text,a,a\n", 1, 'two columns are named "a"'),
-        ("text,a\n甲\n", 2, "1 fields, where the first row has 2"),
-        ("text,a\n甲,乙\n甲,乙,丙", 3, "3 fields, where the first row has 2"),
+        ("text,a\n甲\n", 2, "1 fields, but the first row has 2"),
+        ("text,a\n甲,乙\n甲,乙,丙", 3, "3 fields, but the first row has 2"),
         ('text,a\n"甲\n\n",1\n,2', 5, '"text" is empty'),
-        ("id,text\n,甲", 2, '"id" has 0 characters; 1 to 512 are possible'),
+        ("id,text\n,甲", 2, '"id" has 0 characters; 1 to 512 are allowed'),
         ('text\n甲\n"乙\n丙\n丁\n', 3, "wrong quotes: unexpected end of data"),
         ('text\n"甲"乙\n', 2, "wrong quotes: ',' expected after '\"'"),
     ],
@@ -305,7 +306,7 @@ def test_a_file_name_that_cannot_be_an_id_is_refused(write: Write, tmp_path: Pat
     assert '"id" has 611 characters' in refusal(str(tmp_path / "f")).english
     Path(tmp_path, "g").mkdir()
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/g/\xff.txt")).write_text("x")
-    assert "g/\\udcff.txt: a lone surrogate" in refusal(str(tmp_path / "g")).english
+    assert "g/\\udcff.txt: it has a lone surrogate" in refusal(str(tmp_path / "g")).english
 
 
 def test_a_folder_without_texts_is_refused(write: Write, tmp_path: Path) -> None:
@@ -353,7 +354,7 @@ def test_the_format_given_counts_more_than_the_suffix(write: Write) -> None:
 @pytest.mark.parametrize("name", ["a.json", "a.pdf", "a.2026"])
 def test_a_suffix_that_tells_no_format_is_refused(write: Write, name: str) -> None:
     error = refusal(write(name, "x"))
-    assert f"{name}: the suffix .{name[2:]} is no known format; give --format" in error.english
+    assert f"{name}: the suffix .{name[2:]} is not a known format; give --format" in error.english
     assert all(format in error.english and format in error.chinese for format in FORMATS)
 
 
@@ -377,7 +378,7 @@ def test_standard_input_is_read(stdin: Callable[[bytes], None]) -> None:
 def test_bytes_read_so_far_come_to_the_total(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stdin: Callable[[bytes], None]
 ) -> None:
-    monkeypatch.setattr(readers, "READ_BYTES", 4)
+    monkeypatch.setattr(decoding, "READ_BYTES", 4)
     found = find_source(write("a.txt", "a\nb\nc\nd\n"))
     assert found.n_bytes == 8
     assert [n_read for _, n_read in read_documents(found)] == [4, 4, 8, 8]

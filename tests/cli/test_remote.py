@@ -1,4 +1,4 @@
-"""Commands with --url: against a real server, and against answers that a real one rarely gives."""
+"""Commands with --url: with a real server, and with answers that a real one rarely gives."""
 
 import asyncio
 import contextlib
@@ -72,8 +72,8 @@ def check_search(run: Commands, url: tuple[str, str]) -> None:
         )["hits"]
         assert hit["text"] == text
         assert hit["part"] == {"begin": 0, "end": len(text), "whole": True}
-    assert "相似度 similarity" in run("search", text, *url).out
-    assert "没有找到" in run("search", text, "--filter", '{"year": 2024}', *url).out
+    assert "1. similarity" in run("search", text, *url).out
+    assert "nothing was found" in run("search", text, "--filter", '{"year": 2024}', *url).out
     assert "$near" in run.refused("search", text, "--filter", '{"a": {"$near": 1}}', *url)
     assert run.refused("search", text, "--collection", "missing", *url).count("missing") == 2
     assert "not valid Unicode" in run("search", "\udcff", *url, status=1).err
@@ -99,7 +99,7 @@ ADDED: Answer = (200, {}, b'{"ids": ["a"], "stored": 1}')
 
 
 class Odd(BaseHTTPRequestHandler):
-    """Gives the next of `answers`; hangs where there is none until `leave` is set."""
+    """Sends the next of `answers`; without one, waits until the client leaves and sets `left`."""
 
     answers: ClassVar[list[Answer]]
     asked: ClassVar[list[tuple[str, str]]]
@@ -146,7 +146,7 @@ def odd(*answers: Answer) -> Iterator[tuple[str, type[Odd]]]:
 
 
 class Pauses(list[float]):
-    """Remembers for how long it was to wait, and does not."""
+    """Records every pause instead of waiting."""
 
     async def __call__(self, seconds: float) -> None:
         self.append(seconds)

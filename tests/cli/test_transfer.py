@@ -1,4 +1,4 @@
-"""Collections into files and back: documents a line, and vectors beside their texts."""
+"""Collections to files and back: a document a line, and vectors with their texts."""
 
 import io
 import json
@@ -47,7 +47,7 @@ def write_rows(path: Path) -> Path:
 def test_what_is_exported_can_be_imported(run: Commands, tmp_path: Path) -> None:
     run("import", write_rows(tmp_path / "in.jsonl"))
     said = run("export", tmp_path / "out.jsonl")
-    assert "3 条文档" in said.err and "exported 3 documents" in said.err
+    assert "exported 3 documents" in said.err
     assert said.out == ""
     assert lines_of(tmp_path / "out.jsonl") == ROWS
     assert "added 3," in run("import", tmp_path / "out.jsonl", "--collection", "again").out
@@ -157,7 +157,7 @@ def test_parts_are_written_one_a_line_with_their_title(
     assert n_parts > 3
     assert len(lines) == n_parts == faiss.read_index(str(pair[0])).ntotal
     assert all(line.startswith("标 题 第") for line in lines[:-1]) and lines[-1] == "砚 台"
-    assert f"spaces in {n_parts} texts" in said.err and f"{n_parts} 条文本中的换行" in said.err
+    assert f"spaces in {n_parts} texts" in said.err
     said = run("import", "--pair", *pair, "--collection", "again")
     assert f"added {n_parts}," in said.out and "embedded again" not in said.err
 
@@ -178,7 +178,7 @@ def test_vectors_of_another_model_are_not_taken(
     run("export", "--pair", *pair)
     write_index(pair[0], changed(stored(run)[1]))
     said = run("import", "--pair", *pair, "--collection", "again")
-    assert "embedded again" in said.err and "将重新计算" in said.err
+    assert "embedded again" in said.err
     assert "added 40," in said.out
     np.testing.assert_allclose(stored(run, "again")[1], stored(run)[1], atol=1e-5)
 
@@ -258,7 +258,7 @@ def test_blank_lines_are_left_out_with_their_vectors(
     write_index(pair[0], np.repeat(vectors, 2, axis=0)[:-1])
     said = run("import", "--pair", *pair, "--collection", "again")
     assert "added 30," in said.out
-    assert "空行 29 行" in said.out and "blank lines: 29" in said.out
+    assert "blank lines: 29" in said.out
     np.testing.assert_array_equal(stored(run, "again")[1], vectors)
 
 

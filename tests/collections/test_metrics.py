@@ -17,10 +17,9 @@ from server.collections.metrics import OTHERS, CollectionMetrics
 from server.collections.registry import CollectionRegistry
 from server.inference.model import Model
 from server.store.records import CollectionStats
-from server.telemetry.aggregate import summed
 from server.telemetry.metrics import Metrics
-from tests.api.test_http import metric
 from tests.support.clients import app_of, lifespan, run, serving, stateful
+from tests.support.dialects import metric
 from tests.support.fakes import PACKING, PATIENCE_S, Broken, with_parts
 
 DOCUMENTS = [{"id": str(number), "text": f"墨池 {number}"} for number in range(7)]
@@ -83,7 +82,7 @@ def test_what_no_collection_has_is_no_sample() -> None:
 
 def test_limits_are_not_added_up_over_processes() -> None:
     one = shown(("a", some(1)))
-    whole = summed([one, Metrics().render().decode()])
+    whole = Metrics().render([one]).decode()
     assert metric(whole, "memory_limit_bytes") == metric(one, "memory_limit_bytes")
     assert metric(whole, "threads") > metric(one, "threads")
     assert metric(whole, "key_expiry_timestamp_seconds") == math.inf

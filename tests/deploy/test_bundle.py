@@ -227,12 +227,20 @@ def test_sums_are_what_sha256sum_checks_and_notice_one_changed_byte(tmp_path: Pa
 # --- the command ----------------------------------------------------------------------------------
 
 
-def test_a_folder_that_is_no_artifact_is_refused_in_both_languages(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("locale", "words"), [("C.UTF-8", "it has no model.onnx"), ("zh_CN.UTF-8", "不是导出的模型")]
+)
+def test_a_folder_that_is_no_artifact_is_refused_in_the_language_of_the_locale(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    locale: str,
+    words: str,
 ) -> None:
+    monkeypatch.setenv("LC_ALL", locale)
     assert bundle.main(["--model", str(tmp_path), "--python", "3.11"]) == 1
-    said = capsys.readouterr().err
-    assert "it has no model.onnx" in said and "不是导出的模型" in said
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
 
 
 def test_what_installs_is_not_among_what_is_installed(wheels: list[Wheel]) -> None:

@@ -49,14 +49,14 @@ def test_backup_is_one_file_that_brings_the_collection_back(
     filled: Commands, tmp_path: Path
 ) -> None:
     said = filled("backup", "default", tmp_path / "backup").out
-    assert "已备份" in said and "backed up default" in said
-    assert (tmp_path / "backup").stat().st_size == int(said.split()[-3].replace(",", ""))
+    assert "backed up default" in said
+    assert (tmp_path / "backup").stat().st_size == int(said.split()[-2].replace(",", ""))
     filled("index", write_lines(tmp_path / "more.txt", ["后来的"]))
     said = filled.refused("restore", tmp_path / "backup")
     assert said.count("--force") == 2 and "already" in said
     assert "后来的" in texts_in(filled)
     said = filled("restore", tmp_path / "backup", "--force").out
-    assert "已恢复" in said and "restored default: 60" in said
+    assert "restored default: 60" in said
     assert texts_in(filled) == sorted(toy_texts(60))
     assert "sound" in filled("check").out
     assert {path.name for path in home(filled).parent.iterdir()} == {"default"}
@@ -69,9 +69,7 @@ def test_backup_can_come_back_under_another_name(filled: Commands, tmp_path: Pat
     found = json.loads(filled("search", "墨", "--collection", "copy", "--json").out)
     assert found["hits"] == json.loads(filled("search", "墨", "--json").out)["hits"]
     said = filled("collections").out
-    assert said.splitlines() == [
-        f"{name}  60 条文档 documents  模型 model toy" for name in ("copy", "default")
-    ]
+    assert said.splitlines() == [f"{name}  60 documents  model toy" for name in ("copy", "default")]
 
 
 def test_restored_collection_gives_labels_anew_without_the_old_vectors(
@@ -195,8 +193,11 @@ def damage(path: Path, mark: bytes, *, beyond: int = 0) -> None:
 
 
 def faults(run: Commands, *words: str) -> str:
-    """What `check` complains of, in both languages."""
+    """Return what `check` finds, in English and then in Chinese."""
+    # A copy for the second run: the first one repairs what it can.
+    copied = shutil.copytree(run.data, run.data.with_name("copied"), dirs_exist_ok=True)
     said = run("check", status=1).out
+    said += run("check", "--data", copied, status=1, locale="zh_CN.UTF-8").out
     assert "处问题" in said and "faults" in said
     for word in words:
         assert word in said
@@ -207,21 +208,21 @@ def test_sound_collections_are_said_to_be(filled: Commands, tmp_path: Path) -> N
     long = ["".join(f"{place}是一句话。" for place in range(40)), "NUL\0 and 😀"]
     filled("index", write_lines(tmp_path / "long.txt", long), "--collection", "long")
     said = filled("check").out
-    assert said.splitlines() == ["default: 完好 sound", "long: 完好 sound"]
-    assert filled("check", "--collection", "long").out == "long: 完好 sound\n"
+    assert said.splitlines() == ["default: sound", "long: sound"]
+    assert filled("check", "--collection", "long").out == "long: sound\n"
     assert "long" in filled.refused("check", "--collection", "missing")
 
 
 def test_data_folder_without_collections_has_nothing_wrong(run: Commands) -> None:
-    assert "没有集合 · no collections" in run("check").out
-    assert "没有集合 · no collections" in run("collections").out
+    assert run("check").out == "no collections\n"
+    assert run("collections").out == "no collections\n"
     assert not run.data.exists()
 
 
 def test_collection_that_was_about_to_be_made_is_sound(filled: Commands) -> None:
     home(filled, "begun").mkdir()
     (home(filled, "begun") / DATABASE_FILE).touch()
-    assert filled("check").out == "begun: 完好 sound\ndefault: 完好 sound\n"
+    assert filled("check").out == "begun: sound\ndefault: sound\n"
 
 
 def test_damaged_document_is_named(filled: Commands) -> None:
@@ -243,7 +244,7 @@ def test_damaged_vector_is_found(filled: Commands) -> None:
     (home(filled) / SNAPSHOT_FILE).unlink()
     damage(home(filled) / DATABASE_FILE, vector[40:60])
     said = faults(filled, "the vector of part 7 is not what was written", "与写入时不一致")
-    assert said.startswith("default: 发现 1 处问题")
+    assert said.startswith("default: 1 faults")
 
 
 def test_damaged_pages_are_found(filled: Commands) -> None:
@@ -258,7 +259,8 @@ def test_damaged_header_is_found_and_the_other_collection_examined(
     filled("index", write_lines(tmp_path / "one.txt", ["墨"]), "--collection", "z")
     (home(filled) / DATABASE_FILE).write_bytes(b"\0" * 4096)
     lines = faults(filled).splitlines()
-    assert lines[0] == "a: 完好 sound" and lines[-1] == "z: 完好 sound"
+    assert lines[0] == "a: sound" and "z: sound" in lines
+    assert lines[-1] == "z：完好"
 
 
 @pytest.mark.parametrize(

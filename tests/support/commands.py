@@ -1,4 +1,4 @@
-"""Commands run in this process, as typed at a terminal, with settings from variables."""
+"""Commands run in this process as typed at a terminal, with settings from variables."""
 
 import os
 from collections.abc import Sequence
@@ -19,22 +19,25 @@ class Said(NamedTuple):
 
 @dataclass(frozen=True)
 class Commands:
-    """data: the folder that the commands use."""
+    """Runs commands. data: the folder that they use."""
 
     data: Path
     capsys: pytest.CaptureFixture[str]
 
-    def __call__(self, *arguments: str | Path, status: int = 0) -> Said:
-        """What the command said; it must end with `status`."""
+    def __call__(self, *arguments: str | Path, status: int = 0, locale: str = "C.UTF-8") -> Said:
+        """Return what the command printed; it must end with `status`."""
         self.capsys.readouterr()
-        found = parser.main([str(argument) for argument in arguments])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LC_ALL", locale)
+            found = parser.main([str(argument) for argument in arguments])
         said = Said(*self.capsys.readouterr())
         assert found == status, said.err
         return said
 
     def refused(self, *arguments: str | Path) -> str:
-        """The error, which must be said in both languages."""
-        english, chinese = self(*arguments, status=1).err.splitlines()[-2:]
+        """Return the error in English and in Chinese, each of which is one line."""
+        english = self(*arguments, status=1).err.splitlines()[-1]
+        chinese = self(*arguments, status=1, locale="zh_CN.UTF-8").err.splitlines()[-1]
         assert english.startswith("error: ") and chinese.startswith("错误：")
         return f"{english}\n{chinese}"
 

@@ -58,9 +58,10 @@ class Server:
 
 
 def environment(**variables: str) -> Mapping[str, str]:
-    """This process's, without settings of the server, and with `variables`."""
+    """This process's, in English and without settings of the server, and with `variables`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("INKWELL_")}
-    return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "error", **variables}
+    fixed = {"LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "error"}
+    return {**kept, **fixed, **variables}
 
 
 def command(*arguments: str | Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Lines of the log: one object an event where it is asked for, and nothing secret in any."""
+"""The log: plain lines or one JSON object for each event, and no secrets."""
 
 import json
 import logging
@@ -100,7 +100,7 @@ def test_failure_names_its_request(toy_artifact: Path, tmp_path: Path) -> None:
     with serving(toy_artifact, tmp_path, "--log-format", "json") as server:
         with server.client() as client:
             client.post("/documents", json={"documents": [{"id": "a", "text": SECRET}]})
-            # Under the server's feet: what it reads next is no database any more.
+            # While the server runs, its file stops being a database.
             database = tmp_path / "data/collections/default/documents.sqlite3"
             for path in (database, database.with_name(database.name + "-wal")):
                 path.write_bytes(b"\0" * path.stat().st_size)

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts speak of what there is, of all of it, and in both languages."""
+"""The dashboard and the alerts use existing metrics, cover all of them, and are in both languages."""
 
 import json
 import re
@@ -21,12 +21,12 @@ ALERTS: list[dict[str, Any]] = yaml.safe_load((FOLDER / "alerts.yml").read_text(
 ][0]["rules"]
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
-# Prometheus' own, of what it scrapes.
+# Metrics that Prometheus itself makes for each target.
 OWN = {"up"}
 
 
 def expressions() -> Iterator[str]:
-    """Of all panels and variables of the dashboard."""
+    """Yield the expressions of all panels and variables of the dashboard."""
     for panel in PANELS:
         yield from (target["expr"] for target in panel["targets"])
     for variable in DASHBOARD["templating"]["list"]:
@@ -39,7 +39,7 @@ def metrics_in(expression: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def page(toy_model: Model) -> str:
-    """Of a server that has done a little of everything."""
+    """Return the metrics page of a server that has done a little of everything."""
     pages: list[str] = []
 
     async def test(client: httpx.AsyncClient) -> None:
@@ -53,7 +53,7 @@ def page(toy_model: Model) -> str:
 
 
 def names(page: str) -> set[str]:
-    """Of all series, and of families that have none yet."""
+    """Return the names of all series, and of families without series yet."""
     families = dict(re.findall(r"^# TYPE (\S+) (\S+)$", page, re.MULTILINE))
     found = set(re.findall(r"^([a-z_]+)", page, re.MULTILINE)) | set(families)
     for family, kind in families.items():

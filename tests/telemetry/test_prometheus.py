@@ -75,7 +75,7 @@ WELL: Mapping[tuple[str, str], str] = {
     ("inkwell_certificate_expiry_timestamp_seconds", ""): "+Inf",
     ("inkwell_audit_lost_lines_total", ""): "0x200",
 }
-# What is otherwise, and the minutes until it has been told.
+# For each alert: the minutes until it fires, and the series that differ.
 GONE_WRONG: Mapping[str, tuple[int, Mapping[tuple[str, str], str]]] = {
     "InkwellDown": (2, {("up", ""): "0x200"}),
     "InkwellNotReady": (3, {("inkwell_ready", ""): "0x200"}),
@@ -102,7 +102,7 @@ GONE_WRONG: Mapping[str, tuple[int, Mapping[tuple[str, str], str]]] = {
 
 
 def trial(name: str, minutes: int, wrong: Mapping[tuple[str, str], str]) -> dict[str, Any]:
-    """In promtool's form: exactly this alert fires then; none where the name is of none."""
+    """Return a test for promtool: exactly this alert fires at that minute, or none if nothing is wrong."""
     firing = [name] if wrong else []
     return {
         "name": name,
@@ -148,7 +148,7 @@ def test_each_alert_fires_alone_when_its_thing_goes_wrong_and_none_when_all_is_w
 
 @contextlib.contextmanager
 def prometheus(server: Server, secret: str, folder: Path) -> Iterator[httpx.Client]:
-    """One that scrapes the server every second; a client of its API."""
+    """Run a Prometheus that scrapes the server every second; yield a client of its API."""
     config = yaml.safe_load((FOLDER / "prometheus.yml").read_text(encoding="utf-8"))
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(FOLDER / "alerts.yml")]
@@ -182,7 +182,7 @@ def answers(client: httpx.Client) -> bool:
 
 
 def ask(client: httpx.Client, expression: str) -> list[Any]:
-    """The samples of an instant query."""
+    """Return the samples of an instant query."""
     reply = client.get("/api/v1/query", params={"query": expression})
     assert reply.status_code == 200, f"{expression}: {reply.text}"
     found = reply.json()["data"]["result"]
@@ -191,7 +191,7 @@ def ask(client: httpx.Client, expression: str) -> list[Any]:
 
 
 def use(client: httpx.Client) -> None:
-    """A little of everything that is counted."""
+    """Use a little of everything that is counted."""
     client.post("/embed", json={"texts": ["墨池", "笔" * 99]})
     client.post("/embed", json={"texts": []})
     client.post("/search", json={"query": "墨"})
@@ -202,7 +202,7 @@ def use(client: httpx.Client) -> None:
 
 
 def fill(client: httpx.Client) -> None:
-    """Enough vectors for codes, a snapshot and a measured recall."""
+    """Store enough vectors for codes, a snapshot and a measured recall."""
     for start in range(0, 12_000, 1500):
         documents = [{"id": str(n), "text": f"墨池 {n}"} for n in range(start, start + 1500)]
         client.post("/documents", json={"documents": documents}).raise_for_status()
@@ -215,12 +215,12 @@ def fill(client: httpx.Client) -> None:
 
 
 def scraped(client: httpx.Client) -> float:
-    """How often it has been, with success."""
+    """Return the number of successful scrapes."""
     found = ask(client, 'sum(sum_over_time(up{job="inkwell"}[5m]))')
     return float(found[0]["value"][1]) if found else 0
 
 
-# Nobody probes in so short a time.
+# The test is too short for a probe.
 NO_DATA_YET = "inkwell_recall_probe_seconds"
 
 

@@ -1,1 +1,1 @@
-"""Request and reply formats of other servers, one file a dialect. Dialects never import each other."""
+"""The forms of other servers' requests and replies, one file for each. Dialects never import each other."""

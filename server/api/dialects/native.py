@@ -1,36 +1,32 @@
 """The project's own form: POST /embed {"texts": [...]} -> {"vectors": [[...]]}.
 
-TEI's clients post to the same path; a body with `inputs` is handed to the function given for it.
+TEI's clients use the same path: a body with `inputs` is in TEI's form.
 """
 
+import re
 from typing import Literal
 
 import msgspec
 import orjson
 
-from server.api.endpoint import (
-    Call,
-    Handler,
-    Reply,
-    base64_rows,
-    decode,
-    json_body,
-    truncated_header,
-)
+from server.api.body import decode, only_one_of
+from server.api.endpoint import by_key
 from server.api.native_errors import NATIVE
-from server.api.operation import Operation
-from server.errors import InvalidRequest
+from server.api.operation import Call, Handler, Operation
+from server.api.replies import Reply, base64_rows, json_body, truncated_header
 from server.inference.engine import Embedded
 from server.types import InputType
 
+BEGINNING = re.compile(rb'\s*{\s*"texts"\s*:')
+
 
 class EmbedRequest(msgspec.Struct):
-    """The native request; `inputs` is only looked at to tell TEI's form.
+    """input_type: if left out, "document" or what the model's name says.
 
-    input_type: "document" unless the model's name says otherwise.
+    inputs: not allowed; a body with this key instead of `texts` is in TEI's form.
     """
 
-    texts: list[str] | msgspec.UnsetType = msgspec.UNSET
+    texts: list[str]
     inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     input_type: InputType | None = None
     model: str = ""
@@ -40,19 +36,19 @@ class EmbedRequest(msgspec.Struct):
 
 
 class EmbedReply(msgspec.Struct):
-    """A vector a text: numbers, or base64 of little-endian float32."""
+    """One vector for each text: numbers, or base64 of little-endian float32."""
 
     vectors: list[list[float] | str]
 
 
 def operations(tei: Operation) -> list[Operation]:
-    """tei: what answers bodies in TEI's form on the same path."""
+    """tei: the operation for bodies in TEI's form."""
     return [
         Operation(
             NATIVE,
             "POST",
             "/embed",
-            _embed(tei.handler),
+            _native_or(tei),
             "Vectors of texts, in this server's form or in TEI's",
             needs="embed",
             request=(EmbedRequest, *tei.request),
@@ -62,30 +58,28 @@ def operations(tei: Operation) -> list[Operation]:
     ]
 
 
-def _embed(tei: Handler) -> Handler:
+def _native_or(tei: Operation) -> Handler:
+    by_either = by_key("texts", embed, "inputs", tei)
+
     async def handle(call: Call) -> Reply:
-        # subtle: a TEI body may have keys that this struct would refuse, so the form is told first.
-        form = decode(call.body, _Form)
-        if form.inputs is not msgspec.UNSET and form.texts is msgspec.UNSET:
-            return await tei(call)
-        request = decode(call.body, EmbedRequest)
-        if request.texts is msgspec.UNSET or request.inputs is not msgspec.UNSET:
-            raise InvalidRequest('exactly one of "texts" and "inputs" is needed', param="texts")
-        choice = call.models.choose(request.model)
-        embedded = await choice.engine.embed(
-            request.texts,
-            request.input_type or choice.input_type or "document",
-            truncate=request.truncate,
-            dimensions=request.dimensions,
-        )
-        return _reply(embedded, request.encoding_format)
+        # Most bodies of this form begin so, and need not be scanned for their keys first.
+        return await (embed(call) if BEGINNING.match(call.body) else by_either(call))
 
     return handle
 
 
-class _Form(msgspec.Struct):
-    texts: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+async def embed(call: Call) -> Reply:
+    request = decode(call.body, EmbedRequest)
+    if request.inputs is not msgspec.UNSET:
+        raise only_one_of("texts", "inputs")
+    choice = call.models.choose(request.model)
+    embedded = await choice.engine.embed(
+        request.texts,
+        request.input_type or choice.input_type or "document",
+        truncate=request.truncate,
+        dimensions=request.dimensions,
+    )
+    return _reply(embedded, request.encoding_format)
 
 
 def _reply(embedded: Embedded, encoding_format: str) -> Reply:

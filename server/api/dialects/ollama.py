@@ -1,4 +1,4 @@
-"""Ollama's routes for embeddings, and those its clients ask before: which models, which version."""
+"""Ollama's routes for embeddings, and those that its clients ask first: models and version."""
 
 from functools import partial
 from typing import Any
@@ -6,27 +6,20 @@ from typing import Any
 import msgspec
 import orjson
 
-from server.api.endpoint import (
-    Call,
-    Reply,
-    decode,
-    headers_of,
-    json_body,
-    status_of,
-    truncated_header,
-)
-from server.api.operation import Dialect, Operation
+from server.api.body import decode
+from server.api.operation import Call, Dialect, Operation
+from server.api.replies import Reply, error_reply_of, json_body, truncated_header
 from server.clock import now
 from server.errors import ModelNotFound, ServerError, TextTooLong
 from server.inference.manifest import MODEL_FILE, Manifest
 from server.inference.registry import Choice
 
-# The release whose form these routes have. Clients compare it: Open WebUI asks for 0.1.16, Copilot for
-# 0.6.4, and `dimensions` is younger than both. Numbers and dots only, or Open WebUI cannot read it.
+# The release of Ollama whose form these routes have. Clients compare it: Open WebUI needs 0.1.16, Copilot
+# 0.6.4, and `dimensions` came later than both. Numbers and dots only, or Open WebUI cannot read it.
 SPOKEN = "0.12.6"
-# At "/" most clients look for the status, some for the last three words.
+# At "/" most clients check the status, some the last three words.
 HOME = b"Inkwell, an embedding server. To clients of Ollama it says: Ollama is running\n"
-# Clients read these as times: nobody asks when a local model was made, and none is ever unloaded.
+# Clients read these as times. An artifact does not say when it was made, and no model is ever unloaded.
 NEVER, FOREVER = "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"
 
 
@@ -38,7 +31,7 @@ class EmbedRequest(msgspec.Struct):
 
 
 class EmbedReply(msgspec.Struct):
-    """Durations are nanoseconds; a served model is loaded already."""
+    """Durations are nanoseconds; load_duration is 0, because a served model is loaded already."""
 
     model: str
     embeddings: list[list[float]]
@@ -65,7 +58,7 @@ class Details(msgspec.Struct):
 
 
 class Tag(msgspec.Struct):
-    """digest: SHA-256 of the network's file. size, parameter_size: an artifact does not say."""
+    """digest: SHA-256 of the network's file. size and parameter_size are not known."""
 
     name: str
     model: str
@@ -108,7 +101,7 @@ class Error(msgspec.Struct):
 
 
 def operations() -> list[Operation]:
-    # Ollama looks at no content-type, and curl, which its documents use, sends a form's.
+    # Ollama accepts any content-type, and curl, as its documentation uses it, sends that of a form.
     post = partial(Operation, OLLAMA, "POST", any_type=True)
     get = partial(Operation, OLLAMA, "GET")
     return [
@@ -130,7 +123,7 @@ def operations() -> list[Operation]:
 
 
 async def embed(call: Call) -> Reply:
-    """Without a text the answer only tells that the model is there."""
+    """Without a text, the reply only says that the model is there."""
     started = now()
     request = decode(call.body, EmbedRequest)
     choice = _choice(call, request.model)
@@ -150,7 +143,7 @@ async def embed(call: Call) -> Reply:
 
 
 async def prompt(call: Call) -> Reply:
-    """The older form: one text, always cut where it is too long."""
+    """The older form: one text, which is truncated if it is too long."""
     request = decode(call.body, PromptRequest)
     choice = _choice(call, request.model)
     if not request.prompt:
@@ -177,12 +170,12 @@ async def show(call: Call) -> Reply:
 
 
 async def tags(call: Call) -> Reply:
-    """One list for both routes: what is served is loaded."""
+    """The same list for both routes: every served model is loaded."""
     return Reply(json_body(TagList([_tag(call, name) for name in call.models.listed])))
 
 
 def _tag(call: Call, listed: str) -> Tag:
-    # Some clients put ":latest" behind a name alone, and then look for it here.
+    # Some clients add ":latest" to a name, and then look for it here.
     name = listed if ":" in listed else f"{listed}:latest"
     model = call.models.choose(listed).engine.manifest
     return Tag(name, name, model.files[MODEL_FILE], _details(model), model.text.max_tokens)
@@ -209,8 +202,9 @@ def _choice(call: Call, name: str) -> Choice:
 
 def error_reply(error: ServerError) -> Reply:
     # Clients look for this sentence, and shorten their texts when they find it.
-    told = "the input length exceeds the context length: " if isinstance(error, TextTooLong) else ""
-    return Reply(json_body(Error(told + error.message)), status_of(error), headers_of(error))
+    too_long = isinstance(error, TextTooLong)
+    prefix = "the input length exceeds the context length: " if too_long else ""
+    return error_reply_of(error, Error(prefix + error.message))
 
 
 OLLAMA = Dialect("Ollama", error_reply, Error)

@@ -6,17 +6,9 @@ from typing import Any, Literal
 import msgspec
 import orjson
 
-from server.api.endpoint import (
-    Call,
-    Reply,
-    base64_rows,
-    decode,
-    headers_of,
-    json_body,
-    status_of,
-    truncated_header,
-)
-from server.api.operation import Dialect, Operation
+from server.api.body import decode
+from server.api.operation import Call, Dialect, Operation
+from server.api.replies import Reply, base64_rows, error_reply_of, json_body, truncated_header
 from server.errors import (
     CallerError,
     InvalidRequest,
@@ -27,12 +19,12 @@ from server.errors import (
 )
 from server.types import InputType, Vectors
 
-# What OpenAI's own API takes in one request; the server's own limit may be lower.
+# The limit of OpenAI's own API for one request. The server's own limit may be lower.
 MAX_INPUTS = 2048
 
 
 class EmbeddingsRequest(msgspec.Struct):
-    """Unknown keys are ignored, as OpenAI's clients expect of a compatible server."""
+    """Unknown keys are ignored, as OpenAI's clients expect from a compatible server."""
 
     input: str | list[Any]
     model: str = ""
@@ -61,7 +53,7 @@ class EmbeddingsReply(msgspec.Struct):
 
 
 class ModelEntry(msgspec.Struct):
-    """created: nobody asks when a local model was made; always 0."""
+    """created: always 0, because an artifact does not say when it was made."""
 
     id: str
     object: Literal["model"] = "model"
@@ -128,7 +120,7 @@ async def embeddings(call: Call) -> Reply:
 
 
 def texts_of(given: str | list[Any]) -> list[str]:
-    """The request's texts; token ids are refused with what to set instead."""
+    """Return the request's texts; refuses token ids, and says what to set instead."""
     if isinstance(given, str):
         return [given]
     if len(given) > MAX_INPUTS:
@@ -164,15 +156,14 @@ async def get_model(call: Call) -> Reply:
 
 
 def error_reply(error: ServerError) -> Reply:
-    """All four keys are always there, as OpenAI's clients need them."""
+    """All four keys are always there: OpenAI's clients need them."""
     kind: Literal["invalid_request_error", "rate_limit_error", "server_error"] = "server_error"
     if isinstance(error, CallerError):
         kind = "invalid_request_error"
     elif isinstance(error, RetryableError):
         kind = "rate_limit_error"
     param = error.param if isinstance(error, CallerError) else None
-    body = json_body(Error(Fault(error.message, kind, param, error.code)))
-    return Reply(body, status_of(error), headers_of(error))
+    return error_reply_of(error, Error(Fault(error.message, kind, param, error.code)))
 
 
 OPENAI = Dialect("OpenAI", error_reply, Error)

@@ -1,6 +1,6 @@
 """Reranking as Cohere's and Jina's clients ask for it: POST /v1/rerank, /v2/rerank and /rerank.
 
-TEI's clients post to /rerank too; a body with `texts` is handed to the function given for it.
+TEI's clients use /rerank too: a body with `texts` is in TEI's form.
 """
 
 from functools import partial
@@ -8,9 +8,11 @@ from typing import Annotated
 
 import msgspec
 
-from server.api.endpoint import Call, Handler, Reply, decode, headers_of, json_body, status_of
-from server.api.operation import Dialect, Operation
-from server.errors import InvalidRequest, ServerError
+from server.api.body import decode
+from server.api.endpoint import by_key
+from server.api.operation import Call, Dialect, Operation
+from server.api.replies import Reply, error_reply_of
+from server.errors import ServerError
 
 
 class Document(msgspec.Struct):
@@ -18,9 +20,9 @@ class Document(msgspec.Struct):
 
 
 class RerankRequest(msgspec.Struct):
-    """Keys of one provider only are ignored, as everywhere.
+    """Keys that only one provider has are ignored.
 
-    top_n: how many of the best to tell; all of them if it is left out.
+    top_n: how many of the best documents to return; all of them if it is left out.
     """
 
     query: str
@@ -31,14 +33,14 @@ class RerankRequest(msgspec.Struct):
 
 
 class Error(msgspec.Struct):
-    """The same sentence twice: Cohere's clients read `message`, Jina's `detail`."""
+    """Both keys have the same sentence: Cohere's clients read `message`, Jina's `detail`."""
 
     message: str
     detail: str
 
 
 def operations(tei: Operation) -> list[Operation]:
-    """tei: what answers bodies in TEI's form on the path that both use."""
+    """tei: the operation for bodies in TEI's form on /rerank."""
     on = partial(
         Operation,
         RERANK,
@@ -50,7 +52,7 @@ def operations(tei: Operation) -> list[Operation]:
         response=(Error,),
         status=404,
     )
-    shared = on("/rerank", handler=_either(tei.handler))
+    shared = on("/rerank", handler=by_key("documents", rerank, "texts", tei))
     return [
         shared._replace(request=(*shared.request, *tei.request), errors=(tei.dialect.error,)),
         on("/v1/rerank"),
@@ -58,31 +60,15 @@ def operations(tei: Operation) -> list[Operation]:
     ]
 
 
-class _Form(msgspec.Struct):
-    documents: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    texts: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-
-
-def _either(tei: Handler) -> Handler:
-    async def handle(call: Call) -> Reply:
-        form = decode(call.body, _Form)
-        if (form.documents is msgspec.UNSET) == (form.texts is msgspec.UNSET):
-            raise InvalidRequest('exactly one of "documents" and "texts" is needed')
-        return await (rerank(call) if form.texts is msgspec.UNSET else tei(call))
-
-    return handle
-
-
 async def rerank(call: Call) -> Reply:
-    """Refused until a reranker can be loaded, after the request has been checked."""
+    """Always refused, because no reranker can be loaded yet; the request is checked first."""
     request = decode(call.body, RerankRequest)
     texts = [each if isinstance(each, str) else each.text for each in request.documents]
     call.models.rerank(request.query, texts)
 
 
 def error_reply(error: ServerError) -> Reply:
-    body = json_body(Error(error.message, error.message))
-    return Reply(body, status_of(error), headers_of(error))
+    return error_reply_of(error, Error(error.message, error.message))
 
 
 RERANK = Dialect("Rerank", error_reply, Error)

@@ -1,6 +1,6 @@
 """Text Embeddings Inference's form: /embed, /similarity, /tokenize, /decode, /rerank, /info, /ping.
 
-What a model for sentences cannot do (/embed_all, /embed_sparse, /predict) is refused as TEI does.
+Tasks that no loaded model does (/embed_all, /embed_sparse, /predict) are refused as by TEI.
 """
 
 from collections.abc import Mapping
@@ -11,19 +11,9 @@ import msgspec
 import orjson
 
 from server import errors
-from server.api.endpoint import (
-    Call,
-    Handler,
-    Headers,
-    Reply,
-    answered,
-    decode,
-    headers_of,
-    json_body,
-    status_of,
-    truncated_header,
-)
-from server.api.operation import Dialect, Operation
+from server.api.body import decode
+from server.api.operation import Call, Dialect, Handler, Operation
+from server.api.replies import Headers, Reply, error_reply_of, json_body, truncated_header
 from server.clock import now
 from server.config import Config
 from server.errors import EmptyInput, InvalidRequest, ServerError, TaskNotServed
@@ -66,7 +56,7 @@ PROMPTS: Mapping[str, InputType] = {
 }
 
 
-# What answers where TEI serves another kind of model.
+# Paths where TEI serves another kind of model, with the reason of the refusal.
 REFUSED: Mapping[str, str] = {
     "/embed_all": "the model gives one vector a text, none of its tokens: it ends with pooling",
     "/embed_sparse": "the model is dense, it gives no sparse vectors",
@@ -75,7 +65,7 @@ REFUSED: Mapping[str, str] = {
 
 
 class Reading(msgspec.Struct, kw_only=True):
-    """How texts are read, the same on every path."""
+    """Options for reading texts, the same on every path."""
 
     truncate: bool | None = True
     truncation_direction: Literal["right", "Right", "left", "Left"] = "right"
@@ -130,7 +120,7 @@ class Error(msgspec.Struct):
 
 
 def operations(config: Config, version: str) -> list[Operation]:
-    """Every path that is only TEI's; `EMBED` and `RERANK` share theirs."""
+    """Return the operations on TEI's own paths. Those of `EMBED` and `RERANK` are shared."""
 
     async def information(call: Call) -> Reply:
         return Reply(json_body(info(call.models, config, version)))
@@ -162,7 +152,7 @@ def operations(config: Config, version: str) -> list[Operation]:
             request=(DecodeRequest,),
             response=(list[str],),
         ),
-        # What TEI calls the default task, and what SageMaker asks for.
+        # TEI's default task, and the path that SageMaker uses.
         *(EMBED._replace(path=path) for path in ("/", "/invocations")),
         *(
             speaking(
@@ -182,11 +172,6 @@ def operations(config: Config, version: str) -> list[Operation]:
 
 
 async def embed(call: Call) -> Reply:
-    """Answers in TEI's shapes, its errors included."""
-    return await answered(_embed, error_reply, call)
-
-
-async def _embed(call: Call) -> Reply:
     started = now()
     request = decode(call.body, EmbedRequest)
     choice = call.models.choose(request.model)
@@ -205,7 +190,7 @@ async def _embed(call: Call) -> Reply:
 
 
 async def similarity(call: Call) -> Reply:
-    """Cosines of one text's vector and those of the others, in their order."""
+    """Return the cosines of one text's vector and those of the others, in their order."""
     started = now()
     request = decode(call.body, SimilarityRequest)
     source, sentences = request.inputs.source_sentence, request.inputs.sentences
@@ -223,7 +208,7 @@ async def similarity(call: Call) -> Reply:
 
 
 async def tokenize(call: Call) -> Reply:
-    """All tokens of each text, beyond those that the model would read."""
+    """Return all tokens of each text, also those that the model would not read."""
     request = decode(call.body, TokenizeRequest)
     choice = call.models.choose(request.model)
     tokens = await choice.engine.tokens(
@@ -235,7 +220,7 @@ async def tokenize(call: Call) -> Reply:
 
 
 async def decode_ids(call: Call) -> Reply:
-    """The text of each list of token ids; one list of ids counts as a list of one."""
+    """Return the text of each list of token ids; a single list of ids is a list of one."""
     request = decode(call.body, DecodeRequest)
     rows = _rows(request.ids)
     for index, row in enumerate(rows):
@@ -246,17 +231,13 @@ async def decode_ids(call: Call) -> Reply:
 
 
 async def rerank(call: Call) -> Reply:
-    """Answers in TEI's shapes, its errors included."""
-    return await answered(_rerank, error_reply, call)
-
-
-async def _rerank(call: Call) -> Reply:
+    """Always refused, because no reranker can be loaded yet; the request is checked first."""
     request = decode(call.body, RerankRequest)
     call.models.rerank(request.query, request.texts)
 
 
 async def ping(call: Call) -> Reply:
-    """An empty body, as SageMaker asks."""
+    """Reply with an empty body, as SageMaker expects."""
     call.models.check_ready()
     return Reply(b"", content_type=b"text/plain")
 
@@ -276,7 +257,7 @@ def _listed(inputs: str | list[str]) -> list[str]:
 def _rows(ids: list[int | list[int]]) -> list[list[int]]:
     rows = [each for each in ids if isinstance(each, list)]
     if rows and len(rows) < len(ids):
-        raise InvalidRequest("ids has token ids and lists of token ids side by side")
+        raise InvalidRequest("ids mixes token ids and lists of token ids")
     return rows or [[each for each in ids if isinstance(each, int)]]
 
 
@@ -301,7 +282,7 @@ async def _read(
 
 
 def _headers(texts: list[str], embedded: Embedded, started: float) -> Headers:
-    """TEI's, times in whole milliseconds, and the count of texts that were cut."""
+    """Return TEI's headers, with times in whole milliseconds, and the number of truncated texts."""
     total = _milliseconds(now() - started)
     times = embedded.times
     return [
@@ -323,8 +304,7 @@ def _milliseconds(seconds: float) -> bytes:
 
 def error_reply(error: ServerError) -> Reply:
     kind = next(KIND[base] for base in type(error).__mro__ if base in KIND)
-    body = json_body({"error": error.message, "error_type": kind})
-    return Reply(body, status_of(error, STATUS), headers_of(error))
+    return error_reply_of(error, {"error": error.message, "error_type": kind}, STATUS)
 
 
 TEI = Dialect("TEI", error_reply, Error)
@@ -352,7 +332,7 @@ RERANK = Operation(
 
 
 def info(models: ModelRegistry, config: Config, version: str) -> dict[str, Any]:
-    """TEI's keys, and this server's own beside them."""
+    """Return TEI's keys and this server's own."""
     manifest = models.default.manifest
     return {
         "model_id": manifest.model_id,

@@ -1,4 +1,4 @@
-"""The container that Weaviate's text2vec-transformers module asks for vectors."""
+"""The form in which Weaviate's text2vec-transformers module asks its container for vectors."""
 
 from functools import partial
 from typing import Any, Literal, cast
@@ -6,24 +6,18 @@ from typing import Any, Literal, cast
 import msgspec
 import orjson
 
-from server.api.endpoint import (
-    Call,
-    Reply,
-    decode,
-    headers_of,
-    json_body,
-    status_of,
-    truncated_header,
-)
-from server.api.operation import Dialect, Operation
+from server.api.body import decode
+from server.api.operation import Call, Dialect, Operation
+from server.api.replies import Reply, error_reply_of, json_body, truncated_header
 from server.errors import InvalidRequest, ServerError
 from server.inference.manifest import Manifest
 from server.types import InputType
 
 TASKS: dict[str | None, InputType] = {"query": "query", "passage": "document"}
-# What Weaviate calls differently.
+# Kinds of pooling that have another name in Weaviate.
 POOLING = {"mean": "masked_mean"}
-UNSAID = "masked_mean"
+# What Weaviate sends for a collection that does not choose one.
+DEFAULT_POOLING = "masked_mean"
 
 
 class VectorConfig(msgspec.Struct):
@@ -54,7 +48,7 @@ class VectorsReply(msgspec.Struct):
 
 
 class Meta(msgspec.Struct):
-    """Shown by Weaviate as it is; no key has a meaning to it."""
+    """Weaviate shows these keys and gives none of them a meaning."""
 
     model: str
     revision: str
@@ -96,7 +90,7 @@ def operations() -> list[Operation]:
 
 
 async def vectors(call: Call) -> Reply:
-    """By the first model: the request cannot name one."""
+    """Computed by the first model, because the request cannot name one."""
     request = decode(call.body, VectorRequest)
     config = request.config or VectorConfig()
     choice = call.models.choose("")
@@ -119,8 +113,8 @@ async def vectors(call: Call) -> Reply:
 
 def _check_pooling(manifest: Manifest, asked: str | None) -> None:
     own = _pooling(manifest)
-    # The first is what Weaviate sends where a collection says nothing: the model knows better then.
-    if asked not in (UNSAID, own, "", None):
+    # Where the collection has not chosen one, the model's own is right.
+    if asked not in (DEFAULT_POOLING, own, "", None):
         raise InvalidRequest(
             f"pooling_strategy {asked!r} is not available: {manifest.model_id} has {own!r}; set"
             f' "poolingStrategy": "{own}" in the collection\'s text2vec-transformers settings'
@@ -157,8 +151,8 @@ async def ready(call: Call) -> Reply:
 
 
 def error_reply(error: ServerError) -> Reply:
-    """The native statuses: Weaviate tells 200 from all others, and shows the status and the sentence."""
-    return Reply(json_body(Error(error.message)), status_of(error), headers_of(error))
+    """Native statuses: Weaviate only tells 200 from others, and shows status and sentence."""
+    return error_reply_of(error, Error(error.message))
 
 
 WEAVIATE = Dialect("Weaviate", error_reply, Error)

@@ -1,6 +1,6 @@
-"""GET /docs: a page for people, which shows /openapi.json and lets them try it.
+"""GET /docs: a page that shows /openapi.json to people and lets them try each route.
 
-Everything is in the one file; the policy lets it talk to this server and to nobody else.
+Everything is in one file. Its policy allows connections to this server only.
 """
 
 import base64
@@ -8,9 +8,9 @@ import hashlib
 import re
 from pathlib import Path
 
-from server.api.endpoint import Call, Headers, Reply
 from server.api.native_errors import NATIVE
-from server.api.operation import Operation
+from server.api.operation import Call, Operation
+from server.api.replies import Headers, Reply
 
 PAGE = Path(__file__).with_name("page.html")
 
@@ -20,7 +20,7 @@ def operations() -> list[Operation]:
     reply = Reply(page.encode(), headers=_headers(page), content_type=b"text/html; charset=utf-8")
 
     async def docs(_: Call) -> Reply:
-        """For people, in English and Chinese; made from /openapi.json by a script in the page."""
+        """For people, in English and Chinese. A script in the page makes it from /openapi.json."""
         return reply
 
     about = "This server's routes"
@@ -28,7 +28,7 @@ def operations() -> list[Operation]:
 
 
 def policy(page: str) -> str:
-    """The content security policy: this style, this script, requests to this server."""
+    """Return the content security policy: this style, this script, requests to this server."""
     return "; ".join(
         (
             "default-src 'none'",

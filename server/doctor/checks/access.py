@@ -1,4 +1,4 @@
-"""Who may ask for what, and what is known of it: address, certificate, keys, audit."""
+"""Checks of address, certificate, keys and audit: which clients have access, and what is recorded."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from server.errors import BadSettings
 from server.messages.message import Message
 
 DAY_S = 86_400
-# As long before an end as the alerts for Prometheus tell of it.
+# The alerts for Prometheus warn at the same time before an end.
 SOON_S = 14 * DAY_S
 
 
@@ -18,7 +18,7 @@ def of_address(facts: Facts) -> Iterator[Finding]:
     asked = Message("with keys") if config.keys else Message("without keys")
     if config.tls_client_ca:
         asked = Message(
-            "{asked}, for holders of certificates only",
+            "{asked}, only for clients with a certificate",
             asked=asked,
         )
     found = Message("listens on {host}, {asked}", host=config.host, asked=asked)
@@ -30,8 +30,8 @@ def of_address(facts: Facts) -> Iterator[Finding]:
         "address",
         found,
         Message(
-            "whoever reaches this address can read and delete all documents: make keys with "
-            "`python -m server key new` and name their file with --keys, or listen on 127.0.0.1",
+            "every client that reaches this address can read and delete all documents: create keys "
+            "with `python -m server key new` and name their file with --keys, or listen on 127.0.0.1",
         ),
     )
 
@@ -42,18 +42,18 @@ def of_tls(facts: Facts) -> Iterator[Finding]:
         yield refusal("tls", ends_s)
         return
     if ends_s is None:
-        yield Finding("ok", "tls", Message("the port speaks HTTP, without TLS"))
+        yield Finding("ok", "tls", Message("the port serves HTTP, without TLS"))
         return
     left_s = ends_s - facts.machine.wall_s
     days = int(left_s // DAY_S)
-    found = Message("certificate {cert} ends in {days} days", cert=cert, days=days)
+    found = Message("certificate {cert} expires in {days} days", cert=cert, days=days)
     if left_s <= 0:
         found = Message("clients will refuse the certificate {cert}", cert=cert)
     if left_s >= SOON_S:
         yield Finding("ok", "tls", found)
         return
     advice = Message(
-        "renew it; a running server reads it at SIGHUP",
+        "renew it; a running server reads it again at SIGHUP",
     )
     yield Finding("warning", "tls", found, advice)
 
@@ -64,24 +64,24 @@ def of_keys(facts: Facts) -> Iterator[Finding]:
         yield refusal("keys", keys)
         return
     if place is None:
-        yield Finding("ok", "keys", Message("no keys are asked for"))
+        yield Finding("ok", "keys", Message("keys are not required"))
         return
     ending = [key for key in keys if key.ends_s - facts.machine.wall_s < SOON_S]
-    found = Message("{place}: {n_keys} keys", place=place, n_keys=len(keys))
+    found = Message("{place}: {number} keys", place=place, number=len(keys))
     if not keys:
         advice = Message(
-            "nobody is let in: make one with `python -m server key new`",
+            "no client has access: create a key with `python -m server key new`",
         )
         yield Finding("warning", "keys", found, advice)
     elif ending:
-        named = ", ".join(f"{key.name} ({key.expires})" for key in ending)
+        named = tuple(f"{key.name} ({key.expires})" for key in ending)
         found = Message(
-            "{found}, of which these have ended or end within two weeks: {named}",
+            "{found}; these have expired or expire within two weeks: {named}",
             found=found,
             named=named,
         )
         advice = Message(
-            "make others with `python -m server key new` and remove these",
+            "create new ones with `python -m server key new` and remove these",
         )
         yield Finding("warning", "keys", found, advice)
     else:

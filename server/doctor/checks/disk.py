@@ -1,4 +1,4 @@
-"""The data folder: what kind of disk it is on, how much room it has, and the collections in it."""
+"""Checks of the data folder: the kind of its disk, the free space, and the collections in it."""
 
 from collections.abc import Iterator
 
@@ -17,8 +17,8 @@ NETWORK = frozenset(
     fuse.sshfs fuse.glusterfs fuse.cephfs fuse.s3fs fuse.rclone fuse.davfs""".split()
 )
 PASSING = {
-    "tmpfs": Message("memory, which a restart empties"),
-    "ramfs": Message("memory, which a restart empties"),
+    "tmpfs": Message("memory, which a restart clears"),
+    "ramfs": Message("memory, which a restart clears"),
     "overlay": Message("a container's layer, which is removed with it"),
 }
 
@@ -37,7 +37,7 @@ def of_disk(facts: Facts) -> Iterator[Finding]:
     found = Message(
         "{place} on {kind}, {free_bytes} MB free",
         place=place,
-        kind=kind,
+        kind=disk.file_system or Message("unknown"),
         free_bytes=disk.free_bytes // MB,
     )
     if disk.read_only or not disk.writable:
@@ -48,8 +48,8 @@ def of_disk(facts: Facts) -> Iterator[Finding]:
         yield Finding("error", "disk", found, advice)
     elif kind in NETWORK:
         advice = Message(
-            "a network file system: locks, fsync and SQLite's shared memory cannot be relied on "
-            "there, so acknowledged writes may be lost; give a --data folder on a local disk",
+            "this is a network file system, where locks, fsync and SQLite's shared memory are not "
+            "reliable, so acknowledged writes may be lost; give a --data folder on a local disk",
         )
         yield Finding("error", "disk", found, advice)
     else:
@@ -61,8 +61,8 @@ def _of_space(facts: Facts, found: Message, kind: str, free: int) -> Iterator[Fi
     least = LEAST_DISK + max((held.index_bytes for held in facts.collections), default=0)
     if free < least + LITTLE_DISK:
         advice = Message(
-            "free some space: under {least} MB the next snapshot or write may not fit, and is "
-            "then refused with 507",
+            "free some space: below {least} MB the next snapshot or write may not fit, and the "
+            "request is refused with 507",
             least=least // MB,
         )
         yield Finding("error" if free < least else "warning", "disk", found, advice)
@@ -113,13 +113,13 @@ def _of_collection(held: Held, served: set[str]) -> Finding:
                 fingerprint=held.fingerprint,
             ),
             Message(
-                "serve that model too, or reindex --collection {name}; until then only words are "
-                "found",
+                "serve that model too, or reindex --collection {name}; until then only lexical search "
+                "works",
                 name=name,
             ),
         )
     if held.agreement is None:
-        found = Message("collection {name}: of a served model", name=name)
+        found = Message("collection {name}: its model is served", name=name)
         return Finding("ok", "data", found)
     found = Message(
         "collection {name}: cosine {agreement:.6f} between the CPUs that wrote it and this one",
@@ -133,8 +133,8 @@ def _of_collection(held: Held, served: set[str]) -> Finding:
         "data",
         found,
         Message(
-            "it is served all the same, see docs/cpu.md; reindex --collection {name} computes it "
-            "here",
+            "it can be used as it is, see docs/cpu.md; reindex --collection {name} computes its "
+            "vectors here",
             name=name,
         ),
     )

@@ -1,4 +1,4 @@
-"""What a server with these settings needs of memory, an estimate, and what it may have."""
+"""Check of memory: an estimate of what a server with these settings needs, and what is available."""
 
 from collections.abc import Iterator
 
@@ -9,17 +9,17 @@ from server.messages.message import Message
 # A server with bge-small-zh-v1.5 (24.9 MB of weights, held once for the lanes and once for the wide
 # session) has 181 MB idle and 214 MB after a minute of load on two lanes (2026-11-24, AVX512-VNNI).
 BASE_BYTES, LANE_BYTES = 131 * MB, 17 * MB
-# Of the 180 MB that each further process of --workers has, 145 are its own: the rest, mostly code of
+# Each further process of --workers has 180 MB, of which 145 are its own: the rest, mostly code of
 # libraries, is counted once.
 SHARED_BYTES = 35 * MB
-# With less of a limit than half as much again a long request or a compaction may meet it.
+# Below this many times the need, a long request or a compaction may reach the limit.
 ROOM = 1.5
 
 
 def memory_needed(facts: Facts) -> int:
-    """Bytes of all processes of a server with these settings under load; an estimate.
+    """Estimate the bytes of all processes of a server with these settings under load.
 
-    The first holds the collections and remembers queries; each holds all models and has its lanes.
+    Each process holds all models and has its lanes; the first also holds collections and query cache.
     """
     copies = 2 if facts.wide_threads > 1 else 1
     models = sum(artifact.bytes for artifact in facts.artifacts) * copies
@@ -31,7 +31,7 @@ def memory_needed(facts: Facts) -> int:
 
 def of_memory(facts: Facts) -> Iterator[Finding]:
     need, limit = memory_needed(facts), facts.machine.memory_limit
-    # What a running server has is not available any more, and counts within its own limit.
+    # Memory of a running server is no longer available, and counts within its own limit.
     available = None if facts.holder else facts.machine.memory_available
     bounds = [bound for bound in (limit, available) if bound is not None]
     least = min(bounds, default=None)
@@ -45,7 +45,7 @@ def of_memory(facts: Facts) -> Iterator[Finding]:
     if least is not None and least < need * ROOM:
         level = "error" if least < need else "warning"
     advice = Message(
-        "allow {need} MB, or serve fewer models, with fewer --lanes or --workers",
+        "allow {need} MB, or serve fewer models with fewer --lanes or --workers",
         need=int(need * ROOM) // MB,
     )
     yield Finding(level, "memory", found, None if level == "ok" else advice)

@@ -1,4 +1,4 @@
-"""Where clients connect: the port, the Unix socket, and the files that their connections take."""
+"""Checks of port, Unix socket, and the open files that connections need."""
 
 import ipaddress
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from server.doctor.findings import Finding, Level, refusal
 from server.messages.message import Message
 from server.system.host import Listener, files_wanted
 
-# How the kernel tells that there is no limit.
+# The kernel's value for no limit.
 UNLIMITED = -1
 
 
@@ -18,8 +18,8 @@ def of_open_files(facts: Facts) -> Iterator[Finding]:
     need = files_wanted(connections)
     most = Message("no limit") if hard == UNLIMITED else hard
     found = Message(
-        "{need} open files wanted for {connections} connections; {soft} allowed, which a "
-        "server raises as far as the hard limit: {most}",
+        "{need} open files needed for {connections} connections; {soft} allowed, which a server "
+        "raises up to the hard limit: {most}",
         need=need,
         connections=connections,
         soft=soft,
@@ -29,8 +29,8 @@ def of_open_files(facts: Facts) -> Iterator[Finding]:
         yield Finding("ok", "open_files", found)
         return
     advice = Message(
-        "allow {need} (ulimit -Hn, LimitNOFILE=) or set --max-connections lower: each "
-        "connection takes one",
+        "allow {need} (ulimit -Hn, LimitNOFILE=) or lower --max-connections: each connection needs "
+        "one",
         need=need,
     )
     yield Finding("warning", "open_files", found, advice)
@@ -74,11 +74,14 @@ def of_socket(facts: Facts) -> Iterator[Finding]:
     elif admission.socket is not None:
         yield refusal("socket", admission.socket)
     else:
-        yield Finding("ok", "socket", Message("{path} can be had", path=path))
+        yield Finding("ok", "socket", Message("{path} is free", path=path))
 
 
 def _is_holder(listener: Listener, holder: str | None, port: int) -> bool:
-    """Whether it is who uses the data folder; of another user's process, by the address that it gave."""
+    """Whether a listener is the process that uses the data folder.
+
+    The id of another user's process is hidden; then the address in the lock decides.
+    """
     pid, _, address = (holder or "").partition(" ")
     return str(listener.pid) == pid or (listener.pid is None and address.endswith(f":{port}"))
 
@@ -102,23 +105,23 @@ def _taken(level: Level, port: int, listener: Listener, said: Message) -> Findin
 
 
 def _conflict(host: str, address: str) -> Level:
-    """error: a socket on `address` keeps a server from `host`. warning: it may. ok: it does not."""
+    """Return error if a socket on `address` blocks a server on `host`, warning if it may, else ok."""
     there = _address(address)
     here = _address("127.0.0.1" if host == "localhost" else host)
     if here is None or there is None:
-        # What a name stands for is known when the server starts.
+        # A name is resolved when the server starts.
         return "warning"
     if here.version == there.version:
         return "error" if here.is_unspecified or there.is_unspecified or here == there else "ok"
-    # A socket on :: takes IPv4 too where it was not told otherwise, which the kernel does not tell. The
-    # server's own does not.
+    # A socket on :: takes IPv4 too unless it is IPv6-only, which the kernel does not show. The
+    # server's own is IPv6-only.
     if there.version == 6 and there.is_unspecified:
         return "warning"
     return "warning" if host == "localhost" and there.is_loopback else "ok"
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """None where it is a name. IPv4 within IPv6 is IPv4."""
+    """Return an IP address, IPv4 for IPv4 within IPv6; None for a name."""
     try:
         found = ipaddress.ip_address(text)
     except ValueError:

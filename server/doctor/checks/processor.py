@@ -1,4 +1,4 @@
-"""Instruction sets, cores and lanes, and the huge pages that a short text gains from."""
+"""Checks of instruction sets, cores and lanes, and huge pages."""
 
 from collections.abc import Iterator
 
@@ -26,7 +26,7 @@ def of_cpu(facts: Facts) -> Iterator[Finding]:
             "ok",
             "cpu",
             Message(
-                "{best} without VNNI: int8 products may saturate, see `model` for what that does",
+                "{best} without VNNI: int8 products may saturate, see `model` for the effect",
                 best=best,
             ),
         )
@@ -35,12 +35,12 @@ def of_cpu(facts: Facts) -> Iterator[Finding]:
             "warning",
             "cpu",
             Message(
-                "{architecture} tells of no fast int8 arithmetic (AVX2 or asimddp)",
+                "{architecture} has no fast int8 arithmetic (AVX2 or asimddp)",
                 architecture=machine.architecture,
             ),
             Message(
-                "expect it to be many times slower; if this is a virtual machine, pass the host's CPU "
-                "through to it",
+                "expect a server to be many times slower; in a virtual machine, pass the host's CPU "
+                "through",
             ),
         )
 
@@ -65,7 +65,7 @@ def of_lanes(facts: Facts) -> Iterator[Finding]:
         yield Finding("warning", "lanes", found, _fewer_lanes(machine.budget, workers))
     elif machine.quota is not None and machine.quota < 1:
         advice = Message(
-            "give the group at least one core: below that the kernel stops the process in every "
+            "give the cgroup at least one core: with less, the kernel pauses the process in every "
             "period of its quota",
         )
         yield Finding("warning", "lanes", found, advice)
@@ -76,9 +76,9 @@ def of_lanes(facts: Facts) -> Iterator[Finding]:
 
 
 def _fewer_lanes(budget: int, workers: int) -> Message:
-    """What to set so that there are no more lanes than `budget` cores."""
+    """Return the settings with which there are no more lanes than `budget` cores."""
     most, rest = divmod(budget, workers)
-    # What a server takes by itself is rounded up, and so not too many only without a rest.
+    # A server's own choice, 0, is rounded up: it is not too high only if nothing is left over.
     flags = Message("--lanes {most}" if rest else "--lanes {most} or 0", most=most)
     if not most:
         flags = Message(
@@ -88,7 +88,7 @@ def _fewer_lanes(budget: int, workers: int) -> Message:
     elif workers > 1:
         flags = Message("{flags}, or fewer --workers", flags=flags)
     return Message(
-        "{flags}: more lanes than cores bring nothing and make single requests wait",
+        "set {flags}: more lanes than cores gain nothing and make single requests wait",
         flags=flags,
     )
 
@@ -99,7 +99,7 @@ def _of_offline(cores: str) -> Finding:
         "lanes",
         Message("cores {cores} are offline", cores=cores),
         Message(
-            "if they are to compute, switch them on before the server starts: it counts once",
+            "to use them, switch them on before the server starts: it counts cores once",
         ),
     )
 
@@ -114,10 +114,10 @@ def of_huge_pages(facts: Facts) -> Iterator[Finding]:
         "warning",
         "huge_pages",
         Message(
-            "transparent huge pages: {chosen}; a short query takes up to a seventh longer",
+            "transparent huge pages: {chosen}; a short query takes up to one seventh longer",
             chosen=chosen or Message("unknown"),
         ),
         Message(
-            "write madvise into /sys/kernel/mm/transparent_hugepage/enabled",
+            "write madvise to /sys/kernel/mm/transparent_hugepage/enabled",
         ),
     )

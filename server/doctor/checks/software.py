@@ -1,4 +1,4 @@
-"""The artifacts that are served, the packages that serve them, and the clock."""
+"""Checks of models, installed packages and the clock."""
 
 from collections.abc import Iterator
 
@@ -33,8 +33,8 @@ def _of_model(artifact: Artifact) -> Finding:
     if artifact.quantization is not None:
         bits = f"{artifact.quantization.weight_bits}-bit"
     found = Message(
-        "{place}: hashes agree; {bits} weights, self-test cosine {cosine:.6f} to the "
-        "exporting machine ({exported_on})",
+        "{place}: hashes match; {bits} weights, self-test cosine {cosine:.6f} to the exporting "
+        "machine ({exported_on})",
         place=artifact.place,
         bits=bits,
         cosine=artifact.cosine,
@@ -47,9 +47,9 @@ def _of_model(artifact: Artifact) -> Finding:
         "model",
         found,
         Message(
-            "its vectors are nearly as close to float32 as the exporting machine's, and not the "
-            "same: export here if all of them are made here, or with --weight-bits 7 for machines "
-            "of both kinds",
+            "its vectors are almost as close to float32 as those of the exporting machine, but "
+            "not the same: export on this machine if it makes all vectors, or with --weight-bits "
+            "7 for machines of both kinds",
         ),
     )
 
@@ -61,7 +61,7 @@ def of_python(facts: Facts) -> Iterator[Finding]:
             "ok",
             "python",
             Message(
-                "Python {version}; no lock beside the program to compare packages with",
+                "Python {version}; no lock file beside the program, so packages were not compared",
                 version=version,
             ),
         )
@@ -72,18 +72,18 @@ def of_python(facts: Facts) -> Iterator[Finding]:
         shown = [
             f"{each.name} {each.found} ({each.locked})" for each in facts.packages[:MOST_NAMED]
         ]
-        number, listed = len(facts.packages), ", ".join(shown)
+        number, listed = len(facts.packages), tuple(shown)
         yield Finding(
             "warning",
             "python",
             Message(
-                "Python {version}; {number} packages are not of the locked version: {listed}",
+                "Python {version}; {number} packages differ from the locked version: {listed}",
                 version=version,
                 number=number,
                 listed=listed,
             ),
             Message(
-                "install what was tested: pip install --no-deps --require-hashes -r locks/run.txt",
+                "install the tested versions: pip install --no-deps --require-hashes -r locks/run.txt",
             ),
         )
 
@@ -91,18 +91,18 @@ def of_python(facts: Facts) -> Iterator[Finding]:
 def of_clock(facts: Facts) -> Iterator[Finding]:
     day = facts.machine.day
     found = Message("today is {day} (UTC)", day=day)
-    if day >= BUILT:  # as text, which orders as the days do
+    if day >= BUILT:  # text in the order of the days
         yield Finding("ok", "clock", found)
         return
     yield Finding(
         "warning",
         "clock",
         Message(
-            "{found}, before this version was made ({BUILT})",
+            "{found}, before this version was built ({built})",
             found=found,
-            BUILT=BUILT,
+            built=BUILT,
         ),
         Message(
-            "set the clock: nothing stored depends on it, but logs and certificates do",
+            "set the clock: logs and certificates depend on it, stored data does not",
         ),
     )

@@ -1,0 +1,118 @@
+"""Replies: status, headers and body of an answer, and how it is sent.
+
+One table gives each error its status. A dialect with other statuses has a table of its own.
+"""
+
+import base64
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from starlette.types import Message, Scope, Send
+
+from server import errors
+from server.errors import RetryableError, ServerError, Unauthorized
+from server.types import Vectors
+
+STATUS: Mapping[type[ServerError], int] = {
+    errors.CallerError: 400,
+    errors.Unauthorized: 401,
+    errors.Forbidden: 403,
+    errors.RequestTooLarge: 413,
+    errors.UnsupportedMediaType: 415,
+    errors.RouteNotFound: 404,
+    errors.MethodNotAllowed: 405,
+    errors.ModelNotFound: 404,
+    # Like a model that is not served: clients do not repeat a 404, but some repeat a 501.
+    errors.TaskNotServed: 404,
+    errors.CollectionNotFound: 404,
+    errors.DocumentNotFound: 404,
+    errors.AlreadyExists: 409,
+    errors.OtherModel: 409,
+    errors.Overloaded: 429,
+    errors.QuotaExceeded: 429,
+    errors.NotReady: 503,
+    errors.ShuttingDown: 503,
+    errors.ServerFault: 500,
+    errors.InternalError: 500,
+    errors.ServerError: 500,
+    errors.DiskFull: 507,
+}
+JSON = b"application/json"
+# Key in a request's scope: a function that writes a whole reply at once, and returns whether it could.
+WRITE = "inkwell.write"
+# Key in a request's scope: the request's id, as bytes. Replies, log lines and audit lines contain it.
+REQUEST_ID = "inkwell.request_id"
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Reply(NamedTuple):
+    """An answer to one request.
+
+    headers: those besides content-type and content-length. error_code: code of the error that this
+    reply reports, for the metrics; empty where it reports none.
+    """
+
+    body: bytes
+    status: int = 200
+    headers: Headers = []
+    content_type: bytes = JSON
+    error_code: str = ""
+
+
+def error_reply_of(
+    error: ServerError, body: Any, table: Mapping[type[ServerError], int] = STATUS
+) -> Reply:
+    """Return the reply to a request that failed. body: the error in a dialect's shape."""
+    status, headers = status_of(error, table), headers_of(error)
+    return Reply(json_body(body), status, headers, error_code=error.code)
+
+
+def status_of(error: ServerError, table: Mapping[type[ServerError], int] = STATUS) -> int:
+    """Return the status of the error's nearest ancestor in the table."""
+    return next(table[kind] for kind in type(error).__mro__ if kind in table)
+
+
+def headers_of(error: ServerError) -> Headers:
+    """Return the headers of an error: when to try again, or which credentials are needed."""
+    if isinstance(error, RetryableError):
+        return [(b"retry-after", str(error.retry_after_s).encode())]
+    if isinstance(error, Unauthorized):
+        return [(b"www-authenticate", b'Bearer realm="inkwell"')]
+    return []
+
+
+async def send_reply(scope: Scope, send: Send, reply: Reply, extra: Headers | None = None) -> None:
+    """Send a reply, with extra headers if there are any."""
+    about = [
+        (b"content-type", reply.content_type),
+        (b"content-length", str(len(reply.body)).encode()),
+    ]
+    own = (b"x-request-id", scope[REQUEST_ID])
+    headers = [*(about if reply.status != 204 else ()), *reply.headers, *(extra or ()), own]
+    # subtle: the function refers to the scope. If it stayed there, every request would leave a circle of
+    # objects, which only the garbage collector frees.
+    write = scope.pop(WRITE, None)
+    if write is not None and extra is None and write(reply.status, headers, reply.body):
+        return
+    start: Message = {"type": "http.response.start", "status": reply.status, "headers": headers}
+    await send(start)
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+def json_body(value: Any) -> bytes:
+    return msgspec.json.encode(value)
+
+
+def truncated_header(count: int) -> tuple[bytes, bytes]:
+    """Return the header with the number of texts that were truncated."""
+    return b"x-truncated", b"%d" % count
+
+
+def base64_rows(vectors: Vectors) -> list[str]:
+    """Return each row of float32 (B, D) in base64.
+
+    The bytes are little-endian, as numpy keeps them on every machine that ONNX Runtime supports.
+    """
+    return [base64.b64encode(row.tobytes()).decode() for row in vectors]

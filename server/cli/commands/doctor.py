@@ -1,0 +1,31 @@
+"""Commands that show what a server would find: this machine, these settings."""
+
+import json
+
+from server.cli.invocation import Invocation
+from server.config import as_toml
+
+
+def doctor(given: Invocation) -> int:
+    """Examine machine, models and settings.
+
+    Status 1 if a server would not start with these settings or could lose what it acknowledged.
+    """
+    from server.doctor.examine import examine
+    from server.doctor.facts import gather
+    from server.doctor.findings import as_json, as_text, healthy
+    from server.net.worker_pool import share_of
+    from server.system.cpu import cpu_budget
+
+    findings, out = examine(gather(share_of(given.config, cpu_budget()))), given.terminal.out
+    if given.arguments.json:
+        out.write(json.dumps(as_json(findings), ensure_ascii=False) + "\n")
+    else:
+        out.write(as_text(findings, given.terminal.language))
+    return 0 if healthy(findings) else 1
+
+
+def show_config(given: Invocation) -> int:
+    """Print a TOML file with the effective settings and where each comes from."""
+    given.terminal.out.write(as_toml(given.config, given.origins))
+    return 0

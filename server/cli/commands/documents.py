@@ -1,0 +1,106 @@
+"""Commands that read, write and search the documents of a collection."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from server.cli.commands import opening
+from server.cli.invocation import Invocation
+from server.clock import now
+from server.errors import BadSettings
+
+if TYPE_CHECKING:
+    from server.store.search import Hit
+
+
+def index(given: Invocation) -> int:
+    """Add the documents of a file, a folder or standard input."""
+    return _index(given, given.arguments.format)
+
+
+def _index(given: Invocation, format: str | None) -> int:
+    from server.cli.ingest import index_documents
+    from server.cli.readers import find_source, read_documents
+
+    chunks = opening.chunks(given)
+    source = find_source(given.arguments.source, format=format, encoding=given.arguments.encoding)
+    with opening.target(given) as (target, run):
+        run(target.prepare(chunks))
+        documents = read_documents(source)
+        work = index_documents(
+            target, documents, source.n_bytes, clock=now, terminal=given.terminal
+        )
+        given.terminal.say(run(work).summary)
+    return 0
+
+
+def search(given: Invocation) -> int:
+    """Answer one query, or open a prompt."""
+    from server.cli.prompt import one_shot, run_prompt
+    from server.cli.target import Question
+
+    arguments, terminal = given.arguments, given.terminal
+    query, mode = arguments.query, arguments.mode
+    with opening.target(given) as (target, run):
+
+        def ask(text: str) -> Sequence["Hit"]:
+            question = Question(text, arguments.top_k, mode, arguments.filter)
+            found: Sequence[Hit] = run(target.search(question))
+            return found
+
+        count = run(target.count())
+        if query is None:
+            run_prompt(ask, target.name, count, terminal, mode)
+        else:
+            one_shot(ask, target.name, count, query, terminal, mode, as_json=arguments.json)
+    return 0
+
+
+def export(given: Invocation) -> int:
+    """Write all documents to a file, or all vectors and their texts to a pair of files."""
+    arguments, terminal = given.arguments, given.terminal
+    _check_pair(given, arguments.file)
+    from server.cli.ingest import Meter
+    from server.cli.transfer import export_documents, export_pair
+
+    meter = Meter(terminal, now)
+    if arguments.pair is None:
+        with opening.target(given) as (target, run):
+            number = run(export_documents(target, arguments.file, meter))
+        terminal.inform("exported {number:,} documents", number=number)
+        return 0
+    vectors, texts = arguments.pair
+    with opening.local(given) as (local, _):
+        number, joined = export_pair(local.collection, vectors, texts, meter)
+    terminal.inform(
+        "exported {number:,} vectors; line breaks became spaces in {joined:,} texts",
+        number=number,
+        joined=joined,
+    )
+    return 0
+
+
+def import_(given: Invocation) -> int:
+    """Add what `export` wrote."""
+    arguments, terminal = given.arguments, given.terminal
+    _check_pair(given, arguments.source)
+    if arguments.pair is None:
+        return _index(given, "jsonl")
+    from server.cli.transfer import Pair, import_pair
+
+    vectors, texts = arguments.pair
+    chunks, pair = opening.chunks(given), Pair(vectors, texts, arguments.encoding)
+    with opening.local(given) as (local, run):
+        run(local.prepare(chunks))
+        terminal.say(run(import_pair(local, pair, clock=now, terminal=terminal)).summary)
+    terminal.say("blank lines: {number:,}", number=pair.blank)
+    return 0
+
+
+def _check_pair(given: Invocation, file: str | None) -> None:
+    if (file is None) == (given.arguments.pair is None):
+        raise BadSettings("give either FILE or --pair")
+    if given.arguments.pair and given.arguments.url:
+        raise BadSettings(
+            "--pair reads and writes vectors where they are stored: stop the server and leave out "
+            "--url",
+        )

@@ -1,0 +1,92 @@
+"""Commands that look after collections: copies, checks, new vectors, and the list of them."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+
+from server.cli.commands import opening
+from server.cli.invocation import Invocation
+from server.clock import now
+from server.errors import BadArtifact
+from server.messages.message import Message
+
+
+def backup(given: Invocation) -> int:
+    """Copy a collection into one file."""
+    from server.store.maintenance import backup
+
+    name = given.arguments.name
+    size = backup(given.config.data, name, given.arguments.file)
+    given.terminal.say("backed up {name}: {size:,} bytes", name=name, size=size)
+    return 0
+
+
+def restore(given: Invocation) -> int:
+    """Make a collection from a backup."""
+    from server.store.maintenance import restore
+
+    file, name, force = given.arguments.file, given.arguments.collection, given.arguments.force
+    found = restore(given.config.data, file, name, force=force)
+    given.terminal.say(
+        "restored {name}: {documents:,} documents", name=found.name, documents=found.documents
+    )
+    return 0
+
+
+def check(given: Invocation) -> int:
+    """Look for damage; status 1 if there is any."""
+    from server.store.maintenance import check
+
+    return 0 if check(given.config.data, given.arguments.collection, given.terminal.say) else 1
+
+
+def reindex(given: Invocation) -> int:
+    """Compute all vectors of a collection again."""
+    from server.cli.ingest import Meter
+
+    chunks = opening.chunks(given)
+    with opening.target(given) as (target, run):
+        meter = Meter(given.terminal, now)
+
+        def show(done: int, total: int) -> None:
+            share = min(done / max(total, 1), 1)
+            said = Message("reindexed {done:,}/{total:,}", done=done, total=total)
+            meter.show(said, done, share)
+
+        try:
+            run(target.reindex(chunks, show))
+        finally:
+            meter.finish()
+    return 0
+
+
+def collections(given: Invocation) -> int:
+    """List the collections of the data folder or of a server."""
+    if given.arguments.url is None:
+        from server.store.maintenance import collections
+
+        found = collections(given.config.data, _known_models(given))
+    else:
+        found = asyncio.run(opening.remote(given, "").listed())
+    for name, documents, model in found:
+        given.terminal.say(
+            "{name}  {documents:,} documents  model {model}",
+            name=name,
+            documents=documents,
+            model=model,
+        )
+    if not found:
+        given.terminal.say("no collections")
+    return 0
+
+
+def _known_models(given: Invocation) -> Mapping[str, str]:
+    """Return the ids of the models of --model by fingerprint, without models that are not there."""
+    from server.inference.manifest import MANIFEST_FILE, parse_manifest
+
+    found = {}
+    for place in given.config.model:
+        with contextlib.suppress(BadArtifact):
+            manifest = parse_manifest(place.folder / MANIFEST_FILE)
+            found[manifest.fingerprint] = place.name or manifest.model_id
+    return found

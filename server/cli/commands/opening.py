@@ -1,0 +1,95 @@
+"""The collection that a command works on, in this process or on a server."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any
+
+from server.cli.invocation import Invocation
+from server.config_sources import API_KEY
+from server.errors import BadSettings
+
+if TYPE_CHECKING:
+    from server.cli.local import Local
+    from server.cli.remote import Remote
+    from server.cli.target import Chunks, Target
+
+# Waits for the answer of a target.
+Run = Callable[[Coroutine[Any, Any, Any]], Any]
+
+
+@contextlib.contextmanager
+def local(given: Invocation) -> Iterator[tuple["Local", Run]]:
+    """Open the collection of the data folder."""
+    from server.cli.local import Local
+
+    with asyncio.Runner() as runner:
+        opened = Local(given.config, given.arguments.collection, runner.get_loop())
+        try:
+            yield opened, runner.run
+        finally:
+            runner.run(opened.close())
+
+
+@contextlib.contextmanager
+def target(given: Invocation) -> Iterator[tuple["Target", Run]]:
+    """Open the collection of the server at --url, or else that of the data folder."""
+    if given.arguments.url is None:
+        with local(given) as opened:
+            yield opened
+        return
+    with asyncio.Runner() as runner:
+        yield remote(given, given.arguments.collection), runner.run
+
+
+def remote(given: Invocation, collection: str) -> "Remote":
+    """Return a collection of the server at --url."""
+    from server.cli.remote import Remote
+
+    return Remote(given.arguments.url, collection, _secret(given))
+
+
+def chunks(given: Invocation) -> "Chunks":
+    """Return how --chunk-tokens and --chunk-overlap cut documents; raises BadSettings."""
+    from server.cli.target import UNSAID
+    from server.collections.chunking import usual_overlap
+    from server.store.records import ChunkRules
+
+    size, overlap = given.arguments.chunk_tokens, given.arguments.chunk_overlap
+    if not size:
+        if overlap is not None:
+            raise BadSettings(
+                "--chunk-overlap {overlap} needs --chunk-tokens above 0", overlap=overlap
+            )
+        return UNSAID if size is None else None
+    overlap = usual_overlap(size) if overlap is None else overlap
+    if overlap > size // 2:
+        raise BadSettings(
+            "--chunk-overlap {overlap} is outside 0 to {size}, half of --chunk-tokens",
+            overlap=overlap,
+            size=size // 2,
+        )
+    return ChunkRules(size, overlap)
+
+
+def _secret(given: Invocation) -> str | None:
+    """Return the key for --url; raises BadSettings, which never shows the key."""
+    file = given.arguments.key_file
+    if file is None:
+        found = given.variables.get(API_KEY)
+        return _checked(found, API_KEY) if found else None
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = os.strerror(error.errno or 0) if isinstance(error, OSError) else "not UTF-8"
+        raise BadSettings("key file {file} cannot be read: {why}", file=file, why=why) from None
+    return _checked(text.strip(), str(file))
+
+
+def _checked(secret: str, place: str) -> str:
+    if not (secret.isascii() and secret.isprintable()) or not secret or " " in secret:
+        raise BadSettings(
+            "{place} holds no key: a key is one line of letters, digits, - and _", place=place
+        )
+    return secret

@@ -1,0 +1,76 @@
+"""The command that starts the server."""
+
+import contextlib
+import logging
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from server.cli.invocation import Invocation
+from server.config import Config, effective, flags_given, on_loopback
+
+if TYPE_CHECKING:
+    from server.system.systemd import Supervisor
+
+OPEN = (
+    "listening on %s without keys: every client that reaches this address can read and delete"
+    " everything; create keys with `python -m server key new` and give --keys, or listen on 127.0.0.1"
+)
+QUOTAS = (
+    "each of the %d processes counts for itself: a key can use up to that many times its quota;"
+    " divide the quotas, or leave --workers out"
+)
+
+log = logging.getLogger(__name__)
+
+
+def serve(given: Invocation) -> int:
+    """Serve until a signal ends it."""
+    # Until there is something to reload.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    from server.system.systemd import Supervisor
+
+    with contextlib.closing(Supervisor.of(given.variables, os.getpid())) as supervisor:
+        supervisor.tell("STATUS=loading the models")
+        _serve(given, supervisor)
+    return 0
+
+
+def _serve(given: Invocation, supervisor: "Supervisor") -> None:
+    from server.app import create_app
+    from server.inference.registry import opened
+    from server.net.certificates import Tls
+    from server.net.reload import Reload
+    from server.net.server import listen
+    from server.net.worker_pool import Workers, share_of
+    from server.store.folder import DataFolder
+    from server.system.cpu import cpu_budget
+
+    began = given.config
+    if began.keys is None and began.tls_client_ca is None and not on_loopback(began.host):
+        log.warning(OPEN, began.host)
+    config = share_of(began, cpu_budget())
+    tls = Tls.of(config)
+
+    def read() -> Config:
+        return effective(given.variables, flags_given(given.arguments)).config
+
+    models = opened(config)
+    workers = Workers(config)
+    # The app closes the folder when it ends; this closes it if the app cannot start.
+    with contextlib.closing(DataFolder(config.data, holder=_url(config))) as folder:
+        app = create_app(models, config, folder, workers.pages)
+        # The app may free the models; a reference here would keep them.
+        del models
+        if config.workers > 1 and app.access.has_quotas:
+            log.warning(QUOTAS, config.workers)
+        listen(app, config, workers, supervisor, Reload(began, config, read, tls), tls)
+
+
+def _url(config: Config) -> str:
+    """Return where a command on this machine reaches the server, "" if the kernel picks the port."""
+    if not config.port:
+        return ""
+    host = "127.0.0.1" if config.host == "0.0.0.0" else config.host
+    scheme = "http" if config.tls_cert is None else "https"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{config.port}"
