@@ -164,7 +164,7 @@ def test_a_place_that_is_no_place_is_refused(text: str) -> None:
 
 
 def test_two_places_of_one_name_are_refused() -> None:
-    with pytest.raises(BadSettings, match="two models are called 'a'"):
+    with pytest.raises(BadSettings, match="two models have the name 'a'"):
         Config(model=ModelPlaces.of(["a=x", "a=y"]))
 
 
