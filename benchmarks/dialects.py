@@ -30,8 +30,8 @@ from benchmarks.serve import server
 from server.api.operation import Call, Handler
 from server.app import of_vectors
 from server.config import Config
-from server.inference.encoder import Model
-from server.inference.engine import wide_threads
+from server.inference.capacity import wide_threads
+from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.telemetry.metrics import Metrics
 from server.types import Ids, Packing, Vectors

@@ -24,8 +24,8 @@ import numpy as np
 from benchmarks import machine, peak
 from benchmarks.arguments import parser
 from benchmarks.work import Work, network
-from server.inference.encoder import Model
 from server.inference.manifest import read_manifest
+from server.inference.model import Model
 from server.inference.runtime import open_session
 from server.system.cpu import cpu_budget
 from server.types import Ids

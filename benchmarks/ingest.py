@@ -21,15 +21,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks import machine, workloads
 from benchmarks.arguments import parser
 from benchmarks.serve import index
 from server.config import Config
 from server.inference.batching import BatchLimits, Job
-from server.inference.encoder import Model
 from server.inference.lanes import Lanes
+from server.inference.model import Model
 from server.system.cpu import cpu_budget
 from server.telemetry.metrics import Metrics
 from server.types import Ids
@@ -81,8 +79,7 @@ async def _raw_seconds(model: Model, texts: Sequence[str]) -> float:
     async def portion(some: Sequence[Ids]) -> None:
         async with gate:
             waiter: asyncio.Future[None] = loop.create_future()
-            vectors = np.empty((len(some), model.manifest.dimension), np.float32)
-            lanes.submit(tenant, Job(some, vectors, waiter, time.perf_counter()))
+            lanes.submit(tenant, Job(some, waiter, time.perf_counter()))
             lanes.wake()
             await waiter
 

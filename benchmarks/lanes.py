@@ -27,7 +27,7 @@ from benchmarks.dialects import Instant
 from benchmarks.serve import process
 from server.app import create_app
 from server.config import Config
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.net.reload import Reload
 from server.net.server import listen
 from server.net.worker_pool import WorkerPool

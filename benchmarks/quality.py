@@ -21,8 +21,9 @@ import numpy.typing as npt
 
 from benchmarks import machine, reference
 from benchmarks.arguments import parser
-from server.inference.encoder import Model, row_cosines
+from server.inference.comparison import row_cosines
 from server.inference.manifest import TOKENIZER_FILE
+from server.inference.model import Model
 from server.inference.tokenizer import Tokenizer
 from server.types import Vectors
 

@@ -24,7 +24,7 @@ from benchmarks import machine
 from benchmarks.arguments import parser
 from server.collections.registry import CollectionRegistry
 from server.config import Config
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.store.folder import DataFolder
 from server.store.records import Document

@@ -24,14 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks import closedloop, machine, stages, workloads
 from benchmarks.arguments import parser
 from server.config import Config
 from server.inference.batching import BatchLimits, Job
-from server.inference.encoder import Model
 from server.inference.lanes import Lanes
+from server.inference.model import Model
 from server.system.cpu import cpu_budget
 from server.telemetry.metrics import Metrics
 from server.types import Ids
@@ -117,8 +115,7 @@ def raw_lanes(model: Model, ids: Sequence[Ids], clients: int, seconds: float) ->
     def submit() -> None:
         text = ids[state["next"] % len(ids)]
         state["next"] += 1
-        vectors = np.empty((1, model.manifest.dimension), np.float32)
-        lanes.submit(tenant, Job([text], vectors, None, time.perf_counter()))
+        lanes.submit(tenant, Job([text], None, time.perf_counter()))
         lanes.wake()
 
     def deliver(jobs: Sequence[Job]) -> None:

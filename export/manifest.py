@@ -12,7 +12,6 @@ from export.artifact import fingerprint, settings_hash
 from export.build import Graphs
 from export.settings import Settings
 from export.source.model import SourceModel
-from server.inference.encoder import INPUT_IDS
 from server.inference.manifest import (
     FORMAT_VERSION,
     TOKENIZER_FILE,
@@ -72,7 +71,6 @@ def manifest_of(
         dimension=graphs.dimension,
         text=rules,
         precision=settings.precision,
-        inputs=[INPUT_IDS],
         groups=graphs.packing.groups,
         packed_tokens=graphs.packing.longest,
         matryoshka_dimensions=sorted(settings.matryoshka),
@@ -89,6 +87,7 @@ def manifest_of(
         },
         settings_sha256=settings_sha256,
         self_test=self_test,
+        task="dense",
     )
 
 

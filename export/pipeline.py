@@ -24,7 +24,7 @@ from server.inference.tokenizer import Tokenizer
 from server.messages.message import Message
 from server.messages.terminal import Terminal
 from server.system.cpu import cpu_budget
-from server.types import Encoder, Ids
+from server.types import Ids, VectorEncoder
 
 # Calibration stops gaining long before this; more only costs time and memory.
 MAX_CALIBRATION_TOKENS = 60_000
@@ -120,7 +120,7 @@ def _encoder(graph: OnnxFile, graphs: Graphs) -> SessionEncoder:
         return SessionEncoder(opened, graphs.packing, cpu_budget())
 
 
-def _self_test(served: Encoder, tokenizer: Tokenizer) -> list[SelfTest]:
+def _self_test(served: VectorEncoder, tokenizer: Tokenizer) -> list[SelfTest]:
     vectors = embed_each(served, tokenizer.encode(SELF_TEST_TEXTS).ids)
     return [
         SelfTest(text, [float(f"{value:.7g}") for value in vector])

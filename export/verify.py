@@ -1,7 +1,8 @@
-"""Decides whether an artifact may be written: its vectors against the float32 model's.
+"""Decides whether an artifact may be written: its results against the float32 model's.
 
-Three questions: do the vectors agree on texts that calibration never saw; is a text's vector the
+Three questions: do the results agree on texts that calibration never saw; is a text's result the
 same alone and in a batch; does every length up to the maximum work (past `EVERY_LENGTH` a sample).
+What agreement means depends on the task: a cosine of vectors, a difference of scores.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from export.errors import DisagreesWithCheckpoint
-from server.inference.encoder import row_cosines
+from server.inference.comparison import VECTORS, Comparison
 from server.inference.manifest import Agreement
-from server.types import Encoder, Ids, Packing, Vectors
+from server.types import Ids, Packing, VectorEncoder, Vectors
 
-# A batch may not move any component of a vector further than this part of the vector's length.
+# A batch may not move any component of a vector further than this part of the vector's length, nor a
+# score further than this.
 BATCH_TOLERANCE = 1e-5
 BATCH_TEXTS = 128
 # Lengths compared with float32: one by one up to the first, then in steps.
@@ -30,56 +32,59 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Least mean and least single cosine to the float32 model."""
+    """Least mean and least single agreement with the float32 model."""
 
     mean: float = 0.997
     minimum: float = 0.98
 
 
 def verify(
-    reference: Encoder,
-    served: Encoder,
+    reference: VectorEncoder,
+    served: VectorEncoder,
     texts: Sequence[str],
     token_ids: Sequence[Ids],
     max_tokens: int,
     thresholds: Thresholds,
     progress: Progress = lambda _: None,
+    comparison: Comparison = VECTORS,
 ) -> Agreement:
     """Measure agreement; raises DisagreesWithCheckpoint that names the texts at fault.
 
     texts and token_ids correspond; token_ids are int64 (T,) arrays.
     """
     progress("agreement")
-    agreement = _check_agreement(reference, served, texts, token_ids, thresholds)
+    agreement = _check_agreement(reference, served, texts, token_ids, thresholds, comparison)
     progress("batches")
-    _check_batches(served, texts, token_ids)
+    _check_batches(served, texts, token_ids, comparison)
     progress("lengths")
-    _check_lengths(reference, served, token_ids, max_tokens, thresholds)
+    _check_lengths(reference, served, token_ids, max_tokens, thresholds, comparison)
     return agreement
 
 
-def embed_each(encoder: Encoder, token_ids: Sequence[Ids]) -> Vectors:
-    """Vectors of texts one at a time: float32 (N, D)."""
+def embed_each(encoder: VectorEncoder, token_ids: Sequence[Ids]) -> Vectors:
+    """Return the results of texts one at a time: float32 (N, D)."""
     return np.concatenate([encoder.encode([ids]) for ids in token_ids])
 
 
 def _check_agreement(
-    reference: Encoder,
-    served: Encoder,
+    reference: VectorEncoder,
+    served: VectorEncoder,
     texts: Sequence[str],
     token_ids: Sequence[Ids],
     thresholds: Thresholds,
+    comparison: Comparison,
 ) -> Agreement:
-    cosines = row_cosines(embed_each(reference, token_ids), embed_each(served, token_ids))
-    cosines = np.nan_to_num(cosines, nan=-1.0)
-    mean, minimum = float(cosines.mean()), float(cosines.min())
+    found = comparison.agreement(embed_each(served, token_ids), embed_each(reference, token_ids))
+    found = np.nan_to_num(found, nan=-1.0)
+    mean, minimum = float(found.mean()), float(found.min())
     if mean < thresholds.mean or minimum < thresholds.minimum:
-        worst = [(float(cosines[i]), texts[i]) for i in np.argsort(cosines)[:WORST_SHOWN]]
-        listed = "".join(f"\n  {cosine:.4f}  {_shorten(text)}" for cosine, text in worst)
+        worst = [(float(found[i]), texts[i]) for i in np.argsort(found)[:WORST_SHOWN]]
+        listed = "".join(f"\n  {agreement:.4f}  {_shorten(text)}" for agreement, text in worst)
         raise DisagreesWithCheckpoint(
-            "cosine to the float32 model: mean {mean:.5f} (needs {least_mean}), minimum {minimum:.4f} "
-            "(needs {least}); calibrate on texts like these (--calibration FILE), export "
+            "{measure} to the float32 model: mean {mean:.5f} (needs {least_mean}), minimum "
+            "{minimum:.4f} (needs {least}); calibrate on texts like these (--calibration FILE), export "
             "--precision fp32, or accept less (--min-agreement MEAN,MIN); worst texts:{listed}",
+            measure=comparison.measure,
             mean=mean,
             least_mean=thresholds.mean,
             minimum=minimum,
@@ -89,8 +94,13 @@ def _check_agreement(
     return Agreement(mean=round(mean, 6), minimum=round(minimum, 6), texts=len(texts))
 
 
-def _check_batches(served: Encoder, texts: Sequence[str], token_ids: Sequence[Ids]) -> None:
-    """Texts among others: three of each length, of as many lengths as the encoder takes at once."""
+def _check_batches(
+    served: VectorEncoder,
+    texts: Sequence[str],
+    token_ids: Sequence[Ids],
+    comparison: Comparison,
+) -> None:
+    """Compare texts alone and in a batch: three of each length, as many lengths as the encoder takes."""
     for chosen in _together(served.packing, token_ids):
         members = [(index, token_ids[index]) for index in chosen]
         # Between a text and itself stands another of its length, made of the next one's tokens.
@@ -99,23 +109,23 @@ def _check_batches(served: Encoder, texts: Sequence[str], token_ids: Sequence[Id
             for index, ids in members
             for row in (ids, np.resize(token_ids[index - 1], len(ids)), ids)
         ]
-        together = served.encode(batch).reshape(len(members), 3, -1)[:, ::2]
+        together = served.encode(batch).reshape(len(members), 3, -1)
         alone = embed_each(served, [ids for _, ids in members])
-        moved = np.abs(together - alone[:, None]).max(axis=(1, 2))
-        differences = moved / np.linalg.norm(alone, axis=1)
-        for (index, _), difference in zip(members, differences, strict=True):
-            if not difference <= BATCH_TOLERANCE:
+        distances = np.maximum(
+            comparison.distance(together[:, 0], alone), comparison.distance(together[:, 2], alone)
+        )
+        for (index, _), distance in zip(members, distances, strict=True):
+            if not distance <= BATCH_TOLERANCE:
                 raise DisagreesWithCheckpoint(
-                    "a vector changes by {difference:.1e} in a batch (at most {BATCH_TOLERANCE:.0e}): "
-                    "{shorten}",
-                    difference=difference,
-                    BATCH_TOLERANCE=BATCH_TOLERANCE,
-                    shorten=_shorten(texts[index]),
+                    "a result changes by {distance:.1e} in a batch (at most {most:.0e}): {text}",
+                    distance=distance,
+                    most=BATCH_TOLERANCE,
+                    text=_shorten(texts[index]),
                 )
 
 
 def _together(packing: Packing, token_ids: Sequence[Ids]) -> Iterator[list[int]]:
-    """Some of the texts in batches, each of another length than those beside it."""
+    """Yield batches of some of the texts, each text of another length than those beside it."""
     order = np.random.default_rng(0).permutation(len(token_ids))[:BATCH_TEXTS]
     batch: dict[int, int] = {}
     for index in map(int, order):
@@ -128,13 +138,14 @@ def _together(packing: Packing, token_ids: Sequence[Ids]) -> Iterator[list[int]]
 
 
 def _check_lengths(
-    reference: Encoder,
-    served: Encoder,
+    reference: VectorEncoder,
+    served: VectorEncoder,
     token_ids: Sequence[Ids],
     max_tokens: int,
     thresholds: Thresholds,
+    comparison: Comparison,
 ) -> None:
-    """Running text from 1 token to the maximum: a direction everywhere, and close to float32."""
+    """Run text of 1 token to the maximum: sound results everywhere, and close to float32."""
     stream = np.concatenate(token_ids)
     stream = np.resize(stream, max(len(stream), max_tokens))
     compared = {
@@ -146,37 +157,35 @@ def _check_lengths(
         if length > max_tokens:
             break
         ids = stream[:length]
-        vector = _embed_length(served, ids)
+        result = _run_length(served, ids, comparison)
         if length not in compared:
             continue
-        cosine = float(row_cosines(embed_each(reference, [ids]), vector)[0])
+        found = float(comparison.agreement(result, embed_each(reference, [ids]))[0])
         # One or two ids are no text: the special tokens alone take two.
-        if not np.isfinite(cosine) or (length > 2 and cosine < thresholds.minimum):
+        if not np.isfinite(found) or (length > 2 and found < thresholds.minimum):
             raise DisagreesWithCheckpoint(
-                "at {length} tokens the cosine to the float32 model is {cosine:.4f} (needs {minimum})",
+                "at {length} tokens the {measure} to the float32 model is {found:.4f} (needs {least})",
                 length=length,
-                cosine=cosine,
-                minimum=thresholds.minimum,
+                measure=comparison.measure,
+                found=found,
+                least=thresholds.minimum,
             )
 
 
-def _embed_length(served: Encoder, ids: Ids) -> Vectors:
-    """The vector of one text, float32 (1, D), if there is one for its length."""
+def _run_length(served: VectorEncoder, ids: Ids, comparison: Comparison) -> Vectors:
+    """Return the result of one text, float32 (1, D), if there is a sound one for its length."""
     try:
-        vector = embed_each(served, [ids])
+        result = embed_each(served, [ids])
     except Exception as error:
-        # onnxruntime has kinds of its own; a traced graph may have a length built into it.
+        # onnxruntime has exceptions of its own; a traced graph may have a length built into it.
         raise DisagreesWithCheckpoint(
-            "at {n_ids} tokens the graph cannot be run: {error}",
-            n_ids=len(ids),
-            error=error,
+            "at {length} tokens the graph cannot be run: {error}", length=len(ids), error=error
         ) from None
-    if not np.isfinite(vector).all() or not vector.any():
+    if not comparison.is_sound(result):
         raise DisagreesWithCheckpoint(
-            "at {n_ids} tokens the vector is zero or holds NaN or infinity",
-            n_ids=len(ids),
+            "at {length} tokens the result is zero or holds NaN or infinity", length=len(ids)
         )
-    return vector
+    return result
 
 
 def _shorten(text: str, limit: int = 60) -> str:

@@ -42,7 +42,7 @@ from server.collections.recall_probe import RecallProbe
 from server.collections.registry import CollectionRegistry
 from server.config import Config
 from server.errors import MethodNotAllowed, RouteNotFound, ServerError
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.store.folder import DataFolder
 from server.telemetry.metrics import Metrics

@@ -1,11 +1,11 @@
-"""The words shared by all modules, and the letters in array shapes.
+"""The types shared by all modules, the letters in array shapes, and the unit norm.
 
 B texts of a batch, T tokens of a text, D width of a vector, N documents, K neighbours.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,8 @@ import numpy.typing as npt
 Ids = npt.NDArray[np.int64]  # (T,)
 Vectors = npt.NDArray[np.float32]  # (B, D)
 InputType = Literal["document", "query"]
+# What a model gives for a text, or for a pair of texts.
+Task = Literal["dense", "token_vectors", "sparse", "score"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +22,7 @@ class Tokens:
     """Texts after tokenisation, in the order of the request.
 
     ids: one int64 (T,) array a text, special tokens included, at most the model's maximum long.
-    truncated: indices of the texts that were longer and lost their end.
+    truncated: indices of the texts that were longer and lost some tokens.
     """
 
     ids: Sequence[Ids]
@@ -28,16 +30,17 @@ class Tokens:
 
     @property
     def count(self) -> int:
-        """Tokens of all texts together, as they will be computed."""
+        """Tokens of all texts together, after truncation."""
         return sum(map(len, self.ids))
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Which batches of several lengths an encoder takes.
+    """Which lengths an encoder takes in one batch.
 
-    groups: how many different lengths; 1 means none. longest: tokens of the longest text in such a batch;
-    a longer one is computed only with texts of its own length.
+    groups: how many different lengths; 1 means that all texts have the same. longest: tokens of the
+    longest text in a batch of several lengths; a longer text shares a batch only with texts of its own
+    length.
     """
 
     groups: int
@@ -52,11 +55,28 @@ class Packing:
 
 
 class Encoder(Protocol):
-    """What a lane runs; the real one is a session, a test may count or fail."""
+    """What a lane runs: a model as a function from token ids to results."""
 
     @property
     def packing(self) -> Packing: ...
 
-    def encode(self, texts: Sequence[Ids]) -> Vectors:
-        """Int64 (T,) arrays, equal lengths side by side -> float32 (B, D), in that order."""
+    def encode(self, texts: Sequence[Ids]) -> Collection[Any]:
+        """Return one result a text, in order. What a result is depends on the model's task.
+
+        texts: int64 (T,) arrays, equal lengths side by side.
+        """
         ...
+
+
+class VectorEncoder(Encoder, Protocol):
+    """An encoder whose results are rows of numbers."""
+
+    def encode(self, texts: Sequence[Ids]) -> Vectors:
+        """Return float32 (B, D), a row a text."""
+        ...
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Return the rows scaled to unit L2 norm, float32 and contiguous; a zero row stays zero."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.ascontiguousarray(vectors / np.maximum(norms, 1e-12), dtype=np.float32)

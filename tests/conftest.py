@@ -11,7 +11,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import pytest
 
 from server.inference import engine
-from server.inference.encoder import Model
+from server.inference.model import Model
 from tests.support.commands import Commands, commands
 from tests.support.toys import write_toy_checkpoint, write_toy_texts
 
@@ -25,8 +25,8 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 
 @pytest.fixture(autouse=True)
 def lanes_for_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is computed on the loop, so that encoders may be stopped; tests of that undo it."""
-    monkeypatch.setattr(engine, "LONE_TOKENS", 0)
+    """Compute nothing on the loop, so that tests may stop encoders; tests of the loop undo it."""
+    monkeypatch.setattr(engine, "LOOP_S", 0.0)
 
 
 @pytest.fixture(scope="session")

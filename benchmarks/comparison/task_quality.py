@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks import reference
 from benchmarks.machine import Line
 from benchmarks.quality import read_pairs, spearman
-from server.inference.encoder import row_cosines
+from server.inference.comparison import row_cosines
 from server.types import Vectors
 
 # Of Spearman x 100. int8 moves this project's own figure by 0.13 (76.74, float32 76.87; 2026-11-24, AMD

@@ -20,6 +20,7 @@ from export.source.sentence_settings import SentenceSettings
 from export.source.tensors import FloatArray
 from server.inference.encoder import INPUT_IDS
 from server.inference.runtime import open_session
+from server.types import unit
 
 # Inputs that a traced graph may have besides INPUT_IDS, and what a text without padding gives them.
 FILLED_INPUTS = {"attention_mask": 1, "token_type_ids": 0}
@@ -86,7 +87,7 @@ def _pool(states: FloatArray, settings: SentenceSettings) -> FloatArray:
     else:
         vectors = states.mean(axis=1) if settings.pooling == "mean" else states.max(axis=1)
     if settings.normalize:
-        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = unit(vectors)
     return np.asarray(vectors, np.float32)
 
 

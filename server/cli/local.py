@@ -10,7 +10,6 @@ from server.collections.live_collection import LiveCollection
 from server.collections.registry import DEFAULT, CollectionRegistry
 from server.config import Config
 from server.errors import BadSettings, StoreError
-from server.inference.engine import unit
 from server.inference.registry import ModelRegistry, opened
 from server.messages.message import Message
 from server.store.collection import Collection
@@ -19,7 +18,7 @@ from server.store.folder import DataFolder
 from server.store.records import ChunkRules, Document, Info
 from server.store.search import Hit, Query
 from server.telemetry.metrics import Metrics
-from server.types import Vectors
+from server.types import Vectors, unit
 
 PAGE_DOCUMENTS = 256
 PROGRESS_S = 0.2

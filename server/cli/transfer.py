@@ -18,6 +18,7 @@ from server.cli.local import Local
 from server.cli.readers import STDIN
 from server.cli.target import Target
 from server.errors import BadSettings, StoreError
+from server.inference.comparison import row_cosines
 from server.messages.message import Message
 from server.messages.terminal import Terminal
 from server.store import Labels
@@ -224,8 +225,7 @@ async def _least_cosine(target: Local, pair: Pair) -> float:
         return 1.0
     given = np.concatenate([pair.vectors.rows(row, row + 1) for row, _ in pair.sample])
     made = await target.vectors_of([text for _, text in pair.sample])
-    norms = np.maximum(np.linalg.norm(given, axis=1), 1e-12)
-    return float(((given * made).sum(axis=1) / norms).min())
+    return float(row_cosines(given, made).min())
 
 
 def _lines(path: Path, encoding: str) -> Iterator[str]:

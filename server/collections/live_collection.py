@@ -19,7 +19,13 @@ from server.collections.chunk_embedding import chunk_documents, embed
 from server.collections.query_cache import QueryCache
 from server.collections.read_write_gate import ReadWriteGate
 from server.errors import AlreadyExists, CollectionNotFound, EmptyInput, OtherModel
-from server.inference.cpu_provenance import NOTE, Origin, agreement, note_of, read_origins
+from server.inference.cpu_provenance import (
+    NOTE,
+    CpuProvenance,
+    agreement,
+    note_of,
+    read_provenances,
+)
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
 from server.store.collection import Collection
@@ -107,14 +113,14 @@ class LiveCollection:
         return found
 
     @property
-    def origins(self) -> list[Origin]:
+    def origins(self) -> list[CpuProvenance]:
         """The kinds of machines that computed its vectors, as far as they were noted."""
-        return read_origins(known_of(self.collection))
+        return read_provenances(known_of(self.collection))
 
     def agreement(self) -> float | None:
         """Return the cosine of their vectors to those of this machine; None where not known."""
         engine = self._models.with_vectors(self.info.fingerprint)
-        return None if engine is None else agreement(self.origins, engine.origin)
+        return None if engine is None else agreement(self.origins, engine.provenance)
 
     # --- writing ------------------------------------------------------------------------------------
 
@@ -144,7 +150,7 @@ class LiveCollection:
         def store(collection: Collection) -> None:
             if not replace:
                 _refuse_known(collection, latest)
-            collection.add(latest, vectors, spans, note_of(known_of(collection), engine.origin))
+            collection.add(latest, vectors, spans, note_of(known_of(collection), engine.provenance))
 
         await self._write(store)
         return len(latest)

@@ -10,8 +10,8 @@ from server.collections.live_collection import LiveCollection, known_of, uninter
 from server.collections.query_cache import QueryCache
 from server.config import Config
 from server.errors import AlreadyExists, CollectionNotFound, Overloaded, ServerError
+from server.inference.comparison import SAME_VECTORS
 from server.inference.cpu_provenance import note_of
-from server.inference.encoder import SAME_VECTORS
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
 from server.store.collection import Collection
@@ -192,7 +192,7 @@ class CollectionRegistry:
         chunked = await chunk_documents(documents, successor.info.chunks, engine)
         vectors = await _patiently([text for each in chunked for text in each.texts], engine)
         spans = [each.spans for each in chunked]
-        notes = {COPIED: str(page[-1][0]), **note_of(known_of(successor), engine.origin)}
+        notes = {COPIED: str(page[-1][0]), **note_of(known_of(successor), engine.provenance)}
         await uninterrupted(lambda: successor.add(documents, vectors, spans, notes))
         self.reindexing[live.name].done += len(page)
         return len(page)

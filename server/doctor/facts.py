@@ -16,10 +16,16 @@ from server.auth import audit
 from server.auth.keys import Key, read_keys
 from server.config import Config, ModelPlace
 from server.errors import BadArtifact, BadSettings, StartupError, StoreDamaged
-from server.inference.cpu_provenance import NOTE, Origin, agreement, origin_here, read_origins
-from server.inference.encoder import Model
-from server.inference.engine import lane_count, wide_threads
+from server.inference.capacity import lane_count, wide_threads
+from server.inference.cpu_provenance import (
+    NOTE,
+    CpuProvenance,
+    agreement,
+    provenance_here,
+    read_provenances,
+)
 from server.inference.manifest import TOKENIZER_FILE, Quantization
+from server.inference.model import Model
 from server.net import unix_socket
 from server.net.certificates import Tls
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE
@@ -50,7 +56,7 @@ class Artifact:
     cosine: float = 0.0
     quantization: Quantization | None = None
     exported_on: str = ""
-    origin: Origin | None = None
+    origin: CpuProvenance | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +185,14 @@ def _artifact(place: ModelPlace) -> Artifact:
             for file in manifest.files
             if file != TOKENIZER_FILE
         ),
-        cosine=model.self_test_cosine,
+        cosine=model.self_test_agreement,
         quantization=manifest.quantization,
         exported_on=manifest.instruction_set,
-        origin=origin_here(model.self_test_vectors),
+        origin=provenance_here(model.self_test_results),
     )
 
 
-def _held(home: Path, origins: Mapping[str, Origin]) -> Held | None:
+def _held(home: Path, origins: Mapping[str, CpuProvenance]) -> Held | None:
     """Return the collection of a folder, None if nothing was ever stored: the next start removes it.
 
     origins: of this machine, by fingerprint of the model.
@@ -206,7 +212,7 @@ def _held(home: Path, origins: Mapping[str, Origin]) -> Held | None:
         return Held(name, error=StoreDamaged("{said} (cannot be read)", said=said))
     fingerprint = str(meta.get("fingerprint", ""))
     here = origins.get(fingerprint)
-    found = None if here is None else agreement(read_origins(meta.get(NOTE)), here)
+    found = None if here is None else agreement(read_provenances(meta.get(NOTE)), here)
     return Held(name, fingerprint, found, index_bytes)
 
 

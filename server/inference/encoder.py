@@ -1,25 +1,13 @@
-"""The model as a function from token ids to vectors, checked against its manifest at start."""
+"""An ONNX graph as a function from token ids to results, and how a batch is laid out for it."""
 
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
 
-from server.errors import BadArtifact
-from server.inference.manifest import MODEL_FILE, TOKENIZER_FILE, read_manifest
 from server.inference.runtime import open_session
-from server.inference.tokenizer import Tokenizer
-from server.system import hugepages
 from server.types import Ids, Packing, Vectors
-
-# Least cosine between a self-test vector computed here and the stored one. An int8 graph on a CPU
-# without VNNI gives 0.9966 (its pairs of products saturate); any sound CPU with it gives 0.999999.
-SAME_VECTORS = 0.9999
-USABLE_VECTORS = 0.98
-
 
 # Inputs of the graphs this project writes, all int64; `pack` says what they hold.
 INPUT_IDS, POSITION_IDS, FIRST_ROWS = "input_ids", "position_ids", "first_rows"
@@ -27,12 +15,11 @@ GROUP_TEXTS, GROUP_TOKENS, GROUP_SHAPES = "group_texts", "group_tokens", "group_
 
 
 class SessionEncoder:
-    """One session; several lanes call it at once and share its weights.
+    """A session of ONNX Runtime; several lanes call it at once and share its weights.
 
-    threads: that compute one batch together; with 1 it is the calling thread alone.
-
-    packing: what a batch may hold. Graphs that this project writes take several lengths; one that came
-    through optimum takes texts of one length at a time.
+    threads: how many compute one batch together; with 1 it is the calling thread alone.
+    packing: which lengths a batch may have. Graphs that this project writes take several; a graph
+    that came through optimum takes texts of one length at a time.
     """
 
     def __init__(self, model: str | bytes, packing: Packing, threads: int = 1) -> None:
@@ -41,22 +28,22 @@ class SessionEncoder:
         self._width = int(self._session.get_outputs()[0].shape[1])
 
     def encode(self, texts: Sequence[Ids]) -> Vectors:
-        """Int64 (T,) arrays, texts of one length side by side -> float32 (B, D), in that order.
+        """Return float32 (B, D), a row a text. Releases the interpreter lock while it computes.
 
-        Releases the interpreter lock while it computes.
+        texts: int64 (T,) arrays, equal lengths side by side.
         """
         feeds = pack(texts, self.packing, self._width)
         return cast(Vectors, self._session.run(None, feeds)[0])
 
 
 def pack(texts: Sequence[Ids], packing: Packing, width: int) -> dict[str, Ids]:
-    """The graph's inputs for a batch; all int64. Raises ValueError for a batch that is not allowed.
+    """Return the graph's inputs for a batch, all int64; raises ValueError where packing forbids it.
 
     texts: (T,) arrays; neighbours of equal length form a group.
-    Where all have one length, only input_ids (B, T). Otherwise input_ids (1, tokens), one text after
-    the other; position_ids (tokens,); first_rows (B,), where each text begins; group_texts and
-    group_tokens (groups,), how many of each; group_shapes (groups, 3), texts, tokens of each, and
-    `width`. Unused places have no texts, of length 1.
+    Where all have one length, there is only input_ids (B, T). Otherwise: input_ids (1, tokens), one
+    text after the other; position_ids (tokens,); first_rows (B,), where each text begins; group_texts
+    and group_tokens (groups,), how many of each; group_shapes (groups, 3), texts, tokens of each, and
+    `width`. Unused groups have no texts, of length 1.
     """
     if len(texts) == 1:
         return {INPUT_IDS: texts[0][None]}
@@ -78,75 +65,3 @@ def pack(texts: Sequence[Ids], packing: Packing, width: int) -> dict[str, Ids]:
         GROUP_TOKENS: group_shapes[:, 0] * group_shapes[:, 1],
         GROUP_SHAPES: group_shapes,
     }
-
-
-class Model:
-    """An artifact that has been opened and has proved itself: manifest, tokenizer, encoder.
-
-    name: what the operator calls it, or its id. encoder: one thread a call. wide: `wide_threads`
-    threads a call, None where that is 1.
-    self_test_vectors: of the manifest's texts, float32 (B, D). self_test_cosine: their least
-    agreement with the stored ones; below SAME_VECTORS this CPU computes slightly other vectors than
-    the exporting one.
-    """
-
-    def __init__(self, folder: Path, wide_threads: int = 1, name: str = "") -> None:
-        self.manifest = read_manifest(folder)
-        self._name = name
-        with _loading(folder / TOKENIZER_FILE) as path:
-            self.tokenizer = Tokenizer(path.read_text(encoding="utf-8"), self.manifest.text)
-        with _loading(folder / MODEL_FILE) as path:
-            self.encoder = SessionEncoder(str(path), self.manifest.packing)
-            self.wide = (
-                SessionEncoder(str(path), self.manifest.packing, wide_threads)
-                if wide_threads > 1
-                else None
-            )
-        self.self_test_vectors, self.self_test_cosine = self._self_test(folder)
-        hugepages.collapse()
-
-    @property
-    def name(self) -> str:
-        return self._name or self.manifest.model_id
-
-    def embed(self, texts: list[str]) -> Vectors:
-        """Vectors one text at a time: for checks; the server goes through its engine."""
-        ids = self.tokenizer.encode(texts).ids
-        return np.concatenate([self.encoder.encode([row]) for row in ids])
-
-    def _self_test(self, folder: Path) -> tuple[Vectors, float]:
-        expected = np.array([test.vector for test in self.manifest.self_test], dtype=np.float32)
-        with _loading(folder / MODEL_FILE):
-            found = self.embed([test.text for test in self.manifest.self_test])
-        shape = (len(found), self.manifest.dimension)
-        sound = found.shape == expected.shape == shape
-        least = float(row_cosines(found, expected).min()) if sound else 0.0
-        if not least >= USABLE_VECTORS:
-            raise BadArtifact(
-                "{folder} computes wrong vectors on this machine: cosine {least:.4f} to those of its "
-                "manifest, at least {USABLE_VECTORS} is needed; export the model again here",
-                folder=folder,
-                least=least,
-                USABLE_VECTORS=USABLE_VECTORS,
-            )
-        return found, least
-
-
-@contextmanager
-def _loading(path: Path) -> Iterator[Path]:
-    """Whatever is raised inside means that this file cannot be used."""
-    try:
-        yield path
-    except Exception as error:
-        # onnxruntime and tokenizers raise exceptions of their own, none of them documented.
-        raise BadArtifact(
-            "{path} cannot be loaded: {error}; export the model again",
-            path=path,
-            error=error,
-        ) from error
-
-
-def row_cosines(a: Vectors, b: Vectors) -> Vectors:
-    """Cosine of each row of a with the same row of b: float32 (B, D) twice -> float32 (B,)."""
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return cast(Vectors, (a * b).sum(axis=1) / np.maximum(norms, 1e-12))

@@ -1,79 +1,59 @@
-"""Threads that take batches from the queue and run the encoder; the only threads of the server.
+"""Threads that take batches from the queues and run the encoders; the only threads of the server.
 
 Every lane runs the same session of a model, which is safe and holds the weights once; as many lanes
 as the CPU budget has cores give the most throughput. A batch that finds every other lane idle and
 leaves nothing waiting may run on the wide encoder instead, which has a thread for every lane;
-`width.py` says when. An idle lane sleeps.
+`thread_choice.py` decides when. An idle lane sleeps.
 
 Several models share the lanes. Each is a `Tenant` with a queue of its own; a free lane serves the
-kind of work that comes first, and among equals the model that has had least of the lanes' time.
+more urgent kind of work first, and among equals the model that has had least of the lanes' time.
 
 A batch of bulk work takes as long as twenty queries. While one runs, a query need not wait for it:
 one lane more than there are cores takes nothing but interactive work, and only then. It shares the
 cores with the others: beside a client that sends 256 law articles at a time, a query took 10 ms
 instead of 67 (2026-11-24, medians, two cores).
 
-A batch that does not end is given up: `relieve`, which somebody calls about once a second, fails its jobs
-and starts another lane in the place of its thread, which nobody can end. Should the thread come back one
-day, it ends by itself.
+A batch that does not end is given up: `relieve`, which is called about once a second, fails its jobs
+and starts another lane in place of its thread, which cannot be ended. If the thread ever returns, it
+ends by itself.
 
 Promises: every job is answered exactly once, also when its batch raises or hangs or the lanes are closed;
-a raised batch fails the jobs in it and the lane lives on.
+a batch that raises fails the jobs in it, and the lane goes on.
 """
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from server.clock import now
 from server.errors import InferenceFailed, NotReady, ShuttingDown
-from server.inference.batching import Batch, BatchLimits, Item, Job, Queue, tokens_of
-from server.inference.thread_choice import Width
+from server.inference.batching import Batch, BatchLimits, Item, Job, tokens_of
+from server.inference.speed import ASSUMED_RATE
+from server.inference.tenant import Tenant
 from server.telemetry.metrics import Metrics
-from server.types import Encoder, Vectors
+from server.types import Encoder
 
 log = logging.getLogger(__name__)
 
-# How fast the estimate of tokens per second follows what is measured, per batch.
-RATE_SMOOTHING = 0.05
-# Tokens per second assumed of a lane until it has worked; only for the first Retry-After.
-ASSUMED_RATE = 10_000.0
-# Until somebody may have mended what no waiting mends.
+# Seconds after which a client may ask again where a lane has ended: no waiting mends that.
 NOT_READY_S = 10
-# Seconds between two calls of `relieve`. What it has not looked at counts for no more than two of them:
-# a process that was stopped for a minute and goes on has no batch that hung for a minute.
+# Seconds between two calls of `relieve`. A longer time between them counts as two: a process that was
+# stopped for a minute and goes on has no batch that hung for a minute.
 LOOK_S = 1.0
 # A batch may take so many times as long as its tokens usually do, and the seconds of the setting besides.
 SLOWEST = 10.0
+KINDS = ("interactive", "bulk")
 
 Deliver = Callable[[Sequence[Job]], None]
 Thread = threading.Thread
-Take = Callable[[], "Turn | None"]
-
-
-class Tenant:
-    """One model at the lanes; `Lanes.admit` makes it, and only the lanes look inside.
-
-    had_s: of the lanes' time, in seconds; one that comes back after a rest claims nothing for it.
-    rate: tokens per second of one lane. leaving: it is among the lanes' tenants only while texts wait.
-    """
-
-    def __init__(
-        self, encoder: Encoder, limits: BatchLimits, wide: Encoder | None, lanes: int
-    ) -> None:
-        self.encoder = encoder
-        self.wide = wide
-        self.width = Width()
-        self.queue = Queue(limits, encoder.packing, lanes)
-        self.rate = ASSUMED_RATE
-        self.had_s = 0.0
-        self.leaving = False
+Take = Callable[[], "RunningBatch | None"]
 
 
 @dataclass(slots=True, eq=False)
-class Turn:
+class RunningBatch:
     """A batch that a thread is computing.
 
     alone: whether it has the CPU to itself. ran_s: seconds it has been seen to run. lost: given up.
@@ -89,7 +69,10 @@ class Turn:
 
 
 def patience_s(tokens: int, rate: float, hang_s: float) -> float:
-    """Seconds after which a batch of so many tokens hangs, on a lane of `rate` tokens per second."""
+    """Return the seconds after which a batch of so many tokens counts as hung.
+
+    rate: tokens per second of one lane.
+    """
     return hang_s + SLOWEST * tokens / max(rate, 1.0)
 
 
@@ -111,41 +94,51 @@ class Lanes:
         self._idle = 0
         self._busy = 0
         self._closing = False
-        # What the model served last had had by then.
+        # What the model that was served last had used by then.
         self._level_s = 0.0
-        self._turns: set[Turn] = set()
+        self._running: set[RunningBatch] = set()
         self._looked = now()
         self._hang_s = hang_s
         self._threads: dict[Thread, Take] = {}
         self._count = count
-        metrics.lanes.set(count)
-        metrics.lanes_busy.set_function(lambda: self._busy)
-        for place, kind in enumerate(("interactive", "bulk")):
-            metrics.queue_tokens.labels(kind).set_function(partial(self._waiting, place))
-        metrics.queue_texts.set_function(self._waiting_texts)
+        self._tell(metrics)
         for index in range(count):
             self._start(f"lane-{index}", self._next)
         self._start("lane-express", self._next_urgent)
+
+    def _tell(self, metrics: Metrics) -> None:
+        metrics.lanes.set(self._count)
+        metrics.lanes_busy.set_function(lambda: self._busy)
+        for place, kind in enumerate(KINDS):
+            metrics.queue_tokens.labels(kind).set_function(partial(self._waiting, place))
+            metrics.queue_tokens_limit.labels(kind).set_function(partial(self._bound, place))
+        metrics.queue_texts.set_function(self._waiting_texts)
 
     def _start(self, name: str, take: Take) -> None:
         thread = Thread(target=self._run, args=[take], name=name, daemon=True)
         thread.start()
         self._threads[thread] = take
 
-    def admit(self, encoder: Encoder, limits: BatchLimits, wide: Encoder | None = None) -> Tenant:
-        """Let another model in."""
-        tenant = Tenant(encoder, limits, wide, self._count)
+    def admit(
+        self,
+        encoder: Encoder,
+        limits: BatchLimits,
+        wide: Encoder | None = None,
+        rate: float = ASSUMED_RATE,
+    ) -> Tenant:
+        """Serve another model; rate: its tokens per second on one thread, as far as is known."""
+        tenant = Tenant(encoder, limits, wide, self._count, rate)
         with self._lock:
             self._tenants.append(tenant)
         return tenant
 
     def dismiss(self, tenant: Tenant) -> None:
-        """Let a model go when it has nothing to do; it may still be given work, and goes again."""
+        """Forget a model as soon as nothing waits for it; it may still be given work."""
         with self._lock:
             tenant.leaving = True
-            self._let_go(tenant)
+            self._forget(tenant)
 
-    def _let_go(self, tenant: Tenant) -> None:
+    def _forget(self, tenant: Tenant) -> None:
         if not tenant.leaving:
             return
         tenant.queue.drop_unwanted()
@@ -161,11 +154,12 @@ class Lanes:
         return not self._busy and not self._anything_waits
 
     def check_accepting(self) -> None:
+        """Raise ShuttingDown once the lanes are closing."""
         if self._closing:
             raise ShuttingDown("the server is stopping", retry_after_s=5)
 
     def check_alive(self) -> None:
-        """Raise NotReady where a lane has ended that nobody has told to."""
+        """Raise NotReady where a lane has ended though the lanes are not closing."""
         ended = [thread.name for thread in list(self._threads) if not thread.is_alive()]
         if ended and not self._closing:
             raise NotReady(
@@ -183,17 +177,17 @@ class Lanes:
         with self._lock:
             self.check_accepting()
             if not any(tenant.queue.tokens):
-                tenant.had_s = max(tenant.had_s, self._level_s)
-            tenant.queue.add(job, job.arrived, tenant.rate * self._count)
+                tenant.used_s = max(tenant.used_s, self._level_s)
+            tenant.add(job)
             if tenant.leaving and tenant not in self._tenants:
                 self._tenants.append(tenant)
 
     def abandon(self, tenant: Tenant, job: Job) -> None:
-        """Nobody waits for it any more: what has not been computed of it never will be."""
+        """Drop a job whose client has left: what has not been computed of it never will be."""
         with self._lock:
             job.abandoned = True
             tenant.queue.lost_interest()
-            self._let_go(tenant)
+            self._forget(tenant)
 
     def wake(self) -> None:
         """Let lanes that sleep look for work."""
@@ -203,26 +197,29 @@ class Lanes:
             elif self._bulk_running and self._waiting(0):
                 self._urgent.notify()
 
-    def run_here(self, tenant: Tenant, job: Job) -> bool:
-        """Compute a job of one text on the calling thread, if the CPU is all its own; else False.
+    def run_here(self, tenant: Tenant, job: Job, within_s: float) -> bool:
+        """Compute a job of one text on the calling thread; return False where it has to wait.
 
-        It spares the job two hand-overs between threads. It is finished, or failed, on return, and
-        not delivered.
+        It has to wait where anything else is computed or waits, or where this model takes `within_s`
+        or longer for as many tokens. It saves the job two hand-overs between threads. On return the
+        job is finished or failed, and not delivered.
         """
         with self._lock:
             if self._closing or self._busy or self._anything_waits:
                 return False
+            if tenant.lone_speed.seconds(job.tokens) >= within_s:
+                return False
             batch = [Item(job, 0, job.ids[0])]
             tenant.queue.began(batch)
-            turn = self._begun(tenant, batch, alone=True)
-        self._compute(turn)
+            running = self._begun(tenant, batch, alone=True)
+        self._compute(running)
         return True
 
     def check_room(self, tenant: Tenant, texts: int, tokens: int) -> None:
-        """Raise what `submit` would, of a job whose tokens are not all known: at least so many."""
+        """Raise what `submit` is certain to raise for so many texts of at least so many tokens."""
         with self._lock:
             self.check_accepting()
-            tenant.queue.check_room(texts, tokens, tenant.rate * self._count)
+            tenant.check_room(texts, tokens)
 
     def close(self, timeout_s: float) -> None:
         """Finish what was accepted within `timeout_s`; what is left then fails as ShuttingDown."""
@@ -245,47 +242,46 @@ class Lanes:
 
     @property
     def sound(self) -> bool:
-        """Whether no thread hangs; one that has been replaced still does, until it comes back."""
+        """Whether no thread hangs; one that was replaced still does, until it returns."""
         with self._lock:
-            return not any(turn.lost for turn in self._turns)
+            return not any(running.lost for running in self._running)
 
     def relieve(self, moment: float) -> None:
-        """Give up batches that hang by `moment`; to be called every LOOK_S seconds."""
+        """Give up batches that hang by `moment`; called every LOOK_S seconds."""
         with self._lock:
-            hanging = [turn for turn in self._turns if self._hangs(turn, moment)]
+            hanging = [running for running in self._running if self._hangs(running, moment)]
             self._looked = moment
-            failed = [job for turn in hanging for job in self._give_up(turn, moment)]
+            failed = [job for running in hanging for job in self._give_up(running, moment)]
         if failed:
             self._deliver(failed)
 
-    def _hangs(self, turn: Turn, moment: float) -> bool:
-        # What a stopped process did not see it run, it did not run.
-        turn.ran_s += max(0.0, min(moment - max(self._looked, turn.started), 2 * LOOK_S))
-        tokens = tokens_of(turn.batch)
-        return not turn.lost and turn.ran_s > patience_s(tokens, turn.tenant.rate, self._hang_s)
+    def _hangs(self, running: RunningBatch, moment: float) -> bool:
+        # A stopped process runs nothing, so time that it did not see does not count.
+        running.ran_s += max(0.0, min(moment - max(self._looked, running.started), 2 * LOOK_S))
+        rate, tokens = running.tenant.speed.rate, tokens_of(running.batch)
+        return not running.lost and running.ran_s > patience_s(tokens, rate, self._hang_s)
 
-    def _give_up(self, turn: Turn, moment: float) -> list[Job]:
-        """Put another thread in the place of the turn's; returns the jobs that failed by this."""
-        texts, tokens = len(turn.batch), tokens_of(turn.batch)
+    def _give_up(self, running: RunningBatch, moment: float) -> list[Job]:
+        """Start another thread in place of the batch's; return the jobs that failed by this."""
         log.error(
             "a batch of %d texts, %d tokens, has run for %.0f s: its requests fail and another lane"
-            " starts; restart the server if this happens again"
-            " %d 条文本（%d token）的一批已运行 %.0f 秒：相关请求返回错误，并启动新的计算线程；"
-            "如再次发生请重启服务",
-            *(texts, tokens, turn.ran_s) * 2,
+            " starts; restart the server if this happens again",
+            len(running.batch),
+            tokens_of(running.batch),
+            running.ran_s,
         )
-        self._over(turn, moment)
-        turn.lost = True
-        self._turns.add(turn)
+        self._over(running, moment)
+        running.lost = True
+        self._running.add(running)
         self._metrics.hung_lanes.inc()
-        failed = _failed(turn, f"the computation did not end within {turn.ran_s:.0f} s")
+        failed = _failed(running, f"the computation did not end within {running.ran_s:.0f} s")
         try:
-            self._start(turn.thread.name, self._threads[turn.thread])
+            self._start(running.thread.name, self._threads[running.thread])
         except RuntimeError:
             # One lane less from now on, and not ready as soon as the thread that hangs has ended.
-            log.exception("no thread could be started in its place 无法启动替代线程")
+            log.exception("no thread could be started in its place; restart the server")
         else:
-            del self._threads[turn.thread]
+            del self._threads[running.thread]
         return failed
 
     # --- the lane's side --------------------------------------------------------------------------
@@ -295,45 +291,40 @@ class Lanes:
             continue
 
     def _serve(self, take: Take) -> bool:
-        """Take and compute one batch; False when this thread is to end."""
+        """Take and compute one batch; return False when this thread has to end."""
         # subtle: a frame of its own, so that a lane which waits for work keeps no model in memory.
-        if (turn := take()) is None:
+        if (running := take()) is None:
             return False
-        if finished := self._compute(turn):
+        if finished := self._compute(running):
             self._deliver(finished)
-        return not turn.lost
+        return not running.lost
 
-    def _begun(self, tenant: Tenant, batch: Batch, *, alone: bool) -> Turn:
-        """Of a batch that the current thread computes now; the lock is held."""
+    def _begun(self, tenant: Tenant, batch: Batch, *, alone: bool) -> RunningBatch:
+        """Note a batch that the current thread computes now; the lock is held."""
         self._busy += 1
-        turn = Turn(tenant, batch, alone, now(), threading.current_thread())
-        self._turns.add(turn)
-        return turn
+        running = RunningBatch(tenant, batch, alone, now(), threading.current_thread())
+        self._running.add(running)
+        return running
 
-    def _compute(self, turn: Turn) -> list[Job]:
-        """Run a batch; returns the jobs that are finished or failed with it."""
-        tenant, batch = turn.tenant, turn.batch
-        encoder = tenant.encoder
-        if turn.alone and tenant.wide is not None and tenant.width.choose():
-            encoder = tenant.wide
+    def _compute(self, running: RunningBatch) -> list[Job]:
+        """Run a batch; return the jobs that are finished or failed with it."""
+        batch = running.batch
+        encoder = running.tenant.encoder_for(alone=running.alone)
         started = now()
         try:
-            vectors = self._encode(encoder, batch)
+            results = encoder.encode([item.ids for item in batch])
+            if len(results) != len(batch):
+                raise ValueError(f"{len(results)} results for {len(batch)} texts")
         except Exception as error:
             log.exception("a batch of %d texts failed", len(batch))
             self._metrics.failed_batches.inc()
-            return self._fail(turn, f"the computation failed: {type(error).__name__}")
-        ended = now()
-        if turn.alone:
-            tokens = tokens_of(batch)
-            wide = encoder is tenant.wide
-            tenant.width.observe(wide=wide, tokens=tokens, seconds=ended - started)
-        return self._complete(turn, vectors, started, ended)
+            return self._fail(running, f"the computation failed: {type(error).__name__}")
+        return self._complete(running, encoder, results, started, now())
 
-    def _next(self) -> Turn | None:
-        """The next batch, after sleeping until there is one, and whether it has the CPU to itself.
+    def _next(self) -> RunningBatch | None:
+        """Return the next batch, after sleeping until there is one.
 
-        None when the lanes are closing and all is done.
+        None when the lanes are closing and all work is done.
         """
         with self._lock:
             while (taken := self._take()) is None:
@@ -346,8 +337,8 @@ class Lanes:
                 self._urgent.notify()
             return self._begun(*taken, alone=not self._busy and not self._anything_waits)
 
-    def _next_urgent(self) -> Turn | None:
-        """The next interactive batch that would have to wait for bulk work; see `_next`."""
+    def _next_urgent(self) -> RunningBatch | None:
+        """Return the next interactive batch that would have to wait for bulk work; see `_next`."""
         with self._lock:
             while (taken := self._take_urgent()) is None:
                 if self._closing:
@@ -358,7 +349,7 @@ class Lanes:
     def _take(self) -> tuple[Tenant, Batch] | None:
         moment, tenants = now(), self._tenants
         if len(tenants) > 1:
-            tenants = [min(tenants, key=lambda one: (one.queue.urgency(moment), one.had_s))]
+            tenants = [min(tenants, key=lambda one: (one.queue.urgency(moment), one.used_s))]
         return self._served(tenants[0], tenants[0].queue.take(moment)) if tenants else None
 
     def _take_urgent(self) -> tuple[Tenant, Batch] | None:
@@ -367,11 +358,11 @@ class Lanes:
         hurried = [tenant for tenant in self._tenants if tenant.queue.tokens[0]]
         if not hurried:
             return None
-        tenant = min(hurried, key=lambda one: one.had_s)
+        tenant = min(hurried, key=lambda one: one.used_s)
         return self._served(tenant, tenant.queue.take_interactive())
 
     def _served(self, tenant: Tenant, batch: Batch) -> tuple[Tenant, Batch] | None:
-        self._level_s = tenant.had_s
+        self._level_s = tenant.used_s
         return (tenant, batch) if batch else None
 
     @property
@@ -383,32 +374,36 @@ class Lanes:
         return any(any(tenant.queue.tokens) for tenant in self._tenants)
 
     def _waiting(self, kind: int) -> int:
-        """Tokens of interactive (0) or bulk (1) jobs."""
+        """Tokens of interactive (0) or bulk (1) jobs that wait."""
         return sum(tenant.queue.tokens[kind] for tenant in self._tenants)
+
+    def _bound(self, kind: int) -> int:
+        """Tokens of interactive (0) or bulk (1) jobs that may wait, of all models together."""
+        return sum(tenant.bounds[kind] for tenant in list(self._tenants))
 
     def _waiting_texts(self) -> int:
         return sum(tenant.queue.texts for tenant in self._tenants)
 
-    def _encode(self, encoder: Encoder, batch: Batch) -> Vectors:
-        vectors = encoder.encode([item.ids for item in batch])
-        if vectors.shape != (len(batch), batch[0].job.vectors.shape[1]):
-            raise ValueError(f"vectors of shape {vectors.shape} for {len(batch)} texts")
-        return vectors
-
-    def _complete(self, turn: Turn, vectors: Vectors, started: float, ended: float) -> list[Job]:
-        tokens = tokens_of(turn.batch)
-        self._metrics.batch_texts.observe(len(turn.batch))
+    def _complete(
+        self,
+        running: RunningBatch,
+        encoder: Encoder,
+        results: Collection[Any],
+        started: float,
+        ended: float,
+    ) -> list[Job]:
+        texts, tokens = len(running.batch), tokens_of(running.batch)
+        self._metrics.batch_texts.observe(texts)
         self._metrics.batch_tokens.observe(tokens)
         finished = []
         with self._lock:
-            self._over(turn, ended)
-            rate = tokens / max(ended - started, 1e-6)
-            turn.tenant.rate += RATE_SMOOTHING * (rate - turn.tenant.rate)
-            for item, vector in zip(turn.batch, vectors, strict=True):
+            self._over(running, ended)
+            running.tenant.observe(encoder, texts, tokens, ended - started, alone=running.alone)
+            for item, result in zip(running.batch, results, strict=True):
                 job = item.job
                 if job.error is not None:
                     continue
-                job.vectors[item.position] = vector
+                job.results[item.position] = result
                 job.started = started if job.started is None else job.started
                 job.remaining -= 1
                 if job.remaining == 0:
@@ -416,26 +411,26 @@ class Lanes:
                     finished.append(job)
         return finished
 
-    def _fail(self, turn: Turn, message: str) -> list[Job]:
+    def _fail(self, running: RunningBatch, message: str) -> list[Job]:
         with self._lock:
-            self._over(turn, now())
-            return _failed(turn, message)
+            self._over(running, now())
+            return _failed(running, message)
 
-    def _over(self, turn: Turn, ended: float) -> None:
-        self._turns.discard(turn)
-        if not turn.lost:
+    def _over(self, running: RunningBatch, ended: float) -> None:
+        self._running.discard(running)
+        if not running.lost:
             self._busy -= 1
-            turn.tenant.had_s += ended - turn.started
-            self._metrics.lane_busy_seconds.inc(ended - turn.started)
-            turn.tenant.queue.ended(turn.batch, ended)
-            self._let_go(turn.tenant)
+            running.tenant.used_s += ended - running.started
+            self._metrics.lane_busy_seconds.inc(ended - running.started)
+            running.tenant.queue.ended(running.batch, ended)
+            self._forget(running.tenant)
 
 
-def _failed(turn: Turn, message: str) -> list[Job]:
-    """The jobs of a batch that had not failed before; the lock is held."""
-    turn.tenant.queue.lost_interest()
+def _failed(running: RunningBatch, message: str) -> list[Job]:
+    """Fail the jobs of a batch; return those that had not failed before. The lock is held."""
+    running.tenant.queue.lost_interest()
     failed = []
-    for item in turn.batch:
+    for item in running.batch:
         if item.job.error is None:
             item.job.error = InferenceFailed(message)
             failed.append(item.job)

@@ -7,22 +7,24 @@ the hash that the manifest states.
 
 import hashlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
 from server.errors import BadArtifact
-from server.types import Packing
+from server.types import Packing, Task
 
 FORMAT_VERSION = 1
 MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE = "model.onnx", "tokenizer.json", "manifest.json"
+# Keys of earlier manifests that no reader needs: `inputs` named one of the graph's six inputs.
+RETIRED = ("inputs",)
 
 
 class TextRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How sentence-transformers prepares a text for this model.
 
     White space at both ends is stripped, then the text is lower-cased where `lower_case` says so,
-    then cut to `max_tokens`, special tokens included. Instructions are put before the text as is.
+    then cut to `max_tokens`, special tokens included. Instructions are put before the text unchanged.
     """
 
     lower_case: bool
@@ -32,7 +34,10 @@ class TextRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Agreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Cosine between this artifact's vectors and the float32 model's, on `texts` texts."""
+    """How far this artifact's results agree with the float32 model's, on `texts` texts.
+
+    The measure is that of the task (`server/inference/comparison.py`): the cosine, of vectors.
+    """
 
     mean: float
     minimum: float
@@ -48,21 +53,29 @@ class Quantization(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     calibration_texts: int
 
 
-class SelfTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A text and its vector, without instruction, as the exporting machine computed it."""
+class SelfTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A text and its result, without instruction, as the exporting machine computed it.
+
+    vector: the numbers of the result; a score is one. second: the other text of a pair, for models
+    that read pairs.
+    """
 
     text: str
     vector: list[float]
+    second: str | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that the server states about the model, and checks at start.
 
     fingerprint: identity of the vector space; two artifacts share it only if they give the same
-    vectors. dimension: D. normalized: rows have unit L2 norm. inputs: the graph's input names.
+    vectors. dimension: D, 1 for scores. normalized: rows have unit L2 norm.
     groups: how many different lengths a batch may have. packed_tokens: of the longest text in a batch of
-    several; None for any.
+    several lengths; None for any.
     matryoshka_dimensions: sizes that the model was trained to be cut to.
+    task: what the model gives for a text.
+    checkpoint_sha256, quantization, exported_with: the artifact's origin, for people who examine it.
+    settings_sha256: of everything that decided what the artifact holds; the exporter compares it.
     """
 
     format_version: int
@@ -75,7 +88,6 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dimension: int
     text: TextRules
     precision: str
-    inputs: list[str]
     groups: int
     matryoshka_dimensions: list[int]
     files: dict[str, str]
@@ -87,6 +99,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     settings_sha256: str
     self_test: Annotated[list[SelfTest], msgspec.Meta(min_length=1)]
     packed_tokens: int | None = None
+    task: Task = "dense"
 
     @property
     def packing(self) -> Packing:
@@ -97,16 +110,16 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Parse the manifest and check the hash of every file it lists; raises BadArtifact."""
+    """Return the manifest once every file has the hash that it states; raises BadArtifact."""
     path = folder / MANIFEST_FILE
     manifest = parse_manifest(path)
     for name in dict.fromkeys((MODEL_FILE, TOKENIZER_FILE, *manifest.files)):
         found, expected = file_sha256(folder / name), manifest.files.get(name)
         if found != expected:
             raise BadArtifact(
-                "{folder} is damaged: its sha256 is {found}, the manifest says {expected}; export the "
+                "{path} is damaged: its sha256 is {found}, the manifest says {expected}; export the "
                 "model again",
-                folder=folder / name,
+                path=folder / name,
                 found=found,
                 expected=expected,
             )
@@ -114,17 +127,20 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def parse_manifest(path: Path) -> Manifest:
+    """Return the manifest without looking at the other files; raises BadArtifact."""
     try:
         text = path.read_bytes()
         # First, because another format has other keys.
         version = msgspec.json.decode(text, type=_Version).format_version
         if version == FORMAT_VERSION:
-            return msgspec.json.decode(text, type=Manifest)
+            fields: dict[str, Any] = msgspec.json.decode(text)
+            kept = {key: value for key, value in fields.items() if key not in RETIRED}
+            return msgspec.convert(kept, Manifest)
     except FileNotFoundError:
         raise BadArtifact(
-            "no artifact at {parent}: {path_name} is missing; run `make export` first",
-            parent=path.parent,
-            path_name=path.name,
+            "no artifact at {folder}: {name} is missing; run `make export` first",
+            folder=path.parent,
+            name=path.name,
         ) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, OSError) as error:
         raise BadArtifact(
@@ -133,10 +149,10 @@ def parse_manifest(path: Path) -> Manifest:
             error=error,
         ) from None
     raise BadArtifact(
-        "{path} has format {version}, this server reads {FORMAT_VERSION}; export the model again",
+        "{path} has format {version}, this server reads {expected}; export the model again",
         path=path,
         version=version,
-        FORMAT_VERSION=FORMAT_VERSION,
+        expected=FORMAT_VERSION,
     )
 
 
@@ -145,6 +161,7 @@ class _Version(msgspec.Struct):
 
 
 def file_sha256(path: Path) -> str:
+    """Return the hash of a file in hexadecimal; raises BadArtifact."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

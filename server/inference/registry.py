@@ -1,22 +1,23 @@
-"""Every served model: found by the name that a request gives, or by whose vectors a collection holds."""
+"""Every served model: found by name and task, or by the vectors that a collection holds."""
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, NoReturn
 
 from server.clock import now
 from server.config import Config, ModelPlace
 from server.errors import BadSettings, EmptyInput, ModelNotFound, TaskNotServed
-from server.inference.encoder import SAME_VECTORS, Model
-from server.inference.engine import Engine, lanes_for, wide_threads
+from server.inference.capacity import wide_threads
+from server.inference.engine import Engine, lanes_for
 from server.inference.lanes import LOOK_S
 from server.inference.manifest import MANIFEST_FILE, parse_manifest
+from server.inference.model import Model
 from server.telemetry.metrics import Metrics
-from server.types import InputType
+from server.types import InputType, Task
 
-# Behind a name and a colon, for clients that can choose nothing but a model: what its texts are.
-# Ollama's clients put "latest" there, which says nothing.
+# After a name and a colon, for clients that can choose nothing but a model: the kind of their texts.
+# Ollama's clients put "latest" there, which means nothing here.
 SUFFIXES: dict[str, InputType | None] = {
     "query": "query",
     "document": "document",
@@ -24,28 +25,90 @@ SUFFIXES: dict[str, InputType | None] = {
     "latest": None,
 }
 
-OTHER_VECTORS = (
-    "%s: this CPU computes other int8 vectors than the exporting one (cosine %.4f); export again"
-    " here, or with --weight-bits 7 for the same vectors on every CPU with AVX2."
-    " 本机 CPU 的 int8 结果与导出时不同；请在本机重新导出，"
-    "或用 --weight-bits 7 导出（带 AVX2 的 CPU 上一致）"
+# What messages call what a model gives.
+GIVES: dict[Task, str] = {
+    "dense": "dense vectors",
+    "token_vectors": "a vector a token",
+    "sparse": "sparse weights",
+    "score": "scores of pairs",
+}
+OTHER_RESULTS = (
+    "%s: this CPU computes other int8 results than the exporting one (%s %.4f); export again"
+    " here, or with --weight-bits 7 for the same results on every CPU with AVX2"
 )
 
 log = logging.getLogger(__name__)
 
 
 class Choice(NamedTuple):
-    """name: as it was asked for, without what says nothing. input_type: if the name said it."""
+    """A model that a request has named.
+
+    name: as the request gave it, without a suffix that means nothing. input_type: if the name states it.
+    """
 
     name: str
     engine: Engine
     input_type: InputType | None
 
 
+class _Names:
+    """The models of one task by every name that a request may give.
+
+    choices: by name, with and without suffix; "" is the first model. listed: the names to show.
+    """
+
+    def __init__(self) -> None:
+        self.choices: dict[str, Choice] = {}
+        self.listed: list[str] = []
+        # Models whose id names no organisation, by the id with and without suffix.
+        self._without_organisation: dict[str, Choice] = {}
+
+    def add(self, engine: Engine, alias: str) -> None:
+        model_id = engine.manifest.model_id
+        for name in filter(None, (engine.model.name, model_id, alias)):
+            self._add(name, engine, listed=True)
+        self._add(model_id.rsplit("/", 1)[-1], engine, listed=False)
+        self.choices.setdefault("", Choice(self.listed[0], engine, None))
+        if "/" not in model_id:
+            for name, choice in _with_suffixes(model_id, engine):
+                self._without_organisation.setdefault(name, choice)
+
+    def _add(self, name: str, engine: Engine, *, listed: bool) -> None:
+        if name in self.choices:
+            return
+        for full, choice in _with_suffixes(name, engine):
+            self.choices.setdefault(full, choice)
+        if listed:
+            self.listed.append(name)
+            if engine.manifest.text.query_instruction:
+                self.listed.append(f"{name}:query")
+
+    def find(self, name: str) -> Choice | None:
+        """Return the model of this name, which may have an organisation before it."""
+        if (found := self.choices.get(name)) is not None:
+            return found
+        organisation, _, model_id = name.partition("/")
+        found = self._without_organisation.get(model_id) if organisation else None
+        return None if found is None else found._replace(name=f"{organisation}/{found.name}")
+
+
+def _with_suffixes(name: str, engine: Engine) -> Iterator[tuple[str, Choice]]:
+    """Yield a name without and with each suffix, and what it chooses."""
+    yield name, Choice(name, engine, None)
+    for suffix, input_type in SUFFIXES.items():
+        shown = name if input_type is None else f"{name}:{suffix}"
+        yield f"{name}:{suffix}", Choice(shown, engine, input_type)
+
+
 class ModelRegistry:
     """Owns the engines and the lanes that they share; close it once.
 
-    The first model answers whoever names none. An id that two models share means the earlier one.
+    The first model of a task answers requests for the task that name none. An id that two models share
+    means the earlier one. A request may put an organisation before the id of a model that has none:
+    BAAI/bge-small-zh-v1.5 is found where bge-small-zh-v1.5 is served, but not where
+    someone/bge-small-zh-v1.5 is.
+
+    default: the first model of dense vectors. listed: the names of all models of dense vectors.
     """
 
     def __init__(
@@ -64,9 +127,9 @@ class ModelRegistry:
         self._look()
 
     def serve(self, models: Sequence[Model], alias: str) -> None:
-        """Have these models answer from now on; raises BadSettings, and then nothing has changed.
+        """Serve these models from now on; raises BadSettings, and then nothing has changed.
 
-        alias: another name for the first. A model that is not among them finishes what it was asked.
+        alias: another name for the first. A model that is not among them finishes its pending requests.
         """
         check(models)
         known = {engine.model: engine for engine in self.engines}
@@ -75,69 +138,64 @@ class ModelRegistry:
         ]
         for engine in known.values():
             engine.retire()
-        self.default = self.engines[0]
         self.alias = alias
-        self._of_vectors = {engine.manifest.fingerprint: engine for engine in self.engines}
-        self._choices: dict[str, Choice] = {}
-        self.listed: list[str] = []
+        self._of_vectors = {
+            engine.manifest.fingerprint: engine
+            for engine in self.engines
+            if engine.manifest.task == "dense"
+        }
+        self._names = {task: _Names() for task in GIVES}
         self._metrics.model.clear()
-        for engine in self.engines:
+        for place, engine in enumerate(self.engines):
             manifest = engine.manifest
             labels = manifest.model_id, manifest.precision, manifest.fingerprint
             self._metrics.model.labels(*labels).set(1)
-            self._name(engine, engine.model.name, alias if engine is self.default else "")
-        self._choices[""] = Choice(self.listed[0], self.default, None)
+            self._names[manifest.task].add(engine, "" if place else alias)
+        self.default = self._names["dense"].choices[""].engine
+        self.listed = self._names["dense"].listed
 
     def _engine(self, model: Model) -> Engine:
         return Engine(model, self._config, self._metrics, self._loop, self._lanes)
 
-    def _name(self, engine: Engine, name: str, alias: str) -> None:
-        model_id = engine.manifest.model_id
-        for each in filter(None, (name, model_id, alias)):
-            self._add(each, engine, listed=True)
-        self._add(model_id.rsplit("/", 1)[-1], engine, listed=False)
+    def choose(self, name: str, task: Task = "dense") -> Choice:
+        """Return the model of this name, or the first of the task for an empty name.
 
-    def _add(self, name: str, engine: Engine, *, listed: bool) -> None:
-        if name in self._choices:
-            return
-        self._choices[name] = Choice(name, engine, None)
-        for suffix, input_type in SUFFIXES.items():
-            full = name if input_type is None else f"{name}:{suffix}"
-            self._choices.setdefault(f"{name}:{suffix}", Choice(full, engine, input_type))
-        if listed:
-            self.listed.append(name)
-            if engine.manifest.text.query_instruction:
-                self.listed.append(f"{name}:query")
-
-    def choose(self, name: str) -> Choice:
-        """The model of this name, the first for none; raises ModelNotFound."""
-        found = self._choices.get(name)
-        if found is None:
-            raise ModelNotFound(
-                f"the model {name!r} does not exist here; this server has"
-                f" {', '.join(map(repr, self.listed))}",
-                param="model",
-            )
-        return found
+        Raises TaskNotServed where no such model does this task, and ModelNotFound for an unknown name.
+        """
+        names = self._names[task]
+        if (found := names.find(name)) is not None:
+            return found
+        for other, known in self._names.items():
+            if name and known.find(name) is not None:
+                raise TaskNotServed(
+                    f"the model {name!r} gives {GIVES[other]}, not {GIVES[task]}", param="model"
+                )
+        if not names.listed:
+            raise TaskNotServed(f"no served model gives {GIVES[task]}", param="model")
+        raise ModelNotFound(
+            f"the model {name!r} does not exist here; this server has"
+            f" {', '.join(map(repr, names.listed))}",
+            param="model",
+        )
 
     def with_vectors(self, fingerprint: str) -> Engine | None:
-        """The model that makes vectors of this kind, if it is served."""
+        """Return the model whose vectors have this fingerprint, if it is served."""
         return self._of_vectors.get(fingerprint)
 
     def _look(self) -> None:
-        """Look after lanes that hang, for as long as requests are taken."""
+        """Replace lanes that hang, for as long as requests are taken."""
         if self._lanes.accepting:
             self._loop.call_later(LOOK_S, self._look)
             self._lanes.relieve(now())
 
     @property
     def sound(self) -> bool:
-        """Whether every lane comes back from what it computes."""
+        """Whether no lane hangs."""
         return self._lanes.sound
 
     @property
     def accepting(self) -> bool:
-        """Whether new requests are taken: false once it is closing."""
+        """Whether new requests are taken; false once the registry is closing."""
         return self._lanes.accepting
 
     def check_accepting(self) -> None:
@@ -145,7 +203,7 @@ class ModelRegistry:
         self._lanes.check_accepting()
 
     def check_ready(self) -> None:
-        """Raise ShuttingDown or NotReady unless requests are taken and lanes are there to compute."""
+        """Raise ShuttingDown or NotReady unless requests are taken and every lane lives."""
         self._lanes.check_accepting()
         self._lanes.check_alive()
 
@@ -155,21 +213,21 @@ class ModelRegistry:
         return self._lanes.idle
 
     def rerank(self, query: str, texts: Sequence[str]) -> NoReturn:
-        """Refused until a reranker can be loaded, after the request has been checked."""
+        """Check a request and refuse it, because no reranker can be loaded."""
         if not query:
             raise EmptyInput("query is empty")
         self.default.check(texts)
         raise TaskNotServed("no reranker is loaded; the served models embed texts")
 
     def close(self, by: float | None = None) -> None:
-        """Finish accepted work before the moment `by`, else within the configured time; blocks."""
+        """Finish accepted work before the moment `by`, or within the configured time; blocks."""
         self._lanes.close(self._config.shutdown_s if by is None else max(0.0, by - now()))
 
 
 def opened(config: Config, served: Sequence[Model] = ()) -> list[Model]:
-    """Every artifact that the settings name; raises BadArtifact or BadSettings.
+    """Open every artifact that the settings name; raises BadArtifact or BadSettings.
 
-    served: opened before; those whose artifact and name are as they were stay as they are.
+    served: models that are open; those whose artifact and name have not changed are kept.
     """
     threads = wide_threads(config)
     models = [
@@ -177,13 +235,14 @@ def opened(config: Config, served: Sequence[Model] = ()) -> list[Model]:
     ]
     check(models)
     for model in models:
-        if model not in served and model.self_test_cosine < SAME_VECTORS:
-            log.warning(OTHER_VECTORS, model.name, model.self_test_cosine)
+        if model not in served and not model.computes_the_same:
+            measure = model.comparison.measure
+            log.warning(OTHER_RESULTS, model.name, measure, model.self_test_agreement)
     return models
 
 
 def _same(place: ModelPlace, served: Sequence[Model]) -> Model | None:
-    """The served model that this artifact would make again."""
+    """Return the served model that this artifact would give again."""
     if not served:
         return None
     manifest = parse_manifest(place.folder / MANIFEST_FILE)
@@ -194,16 +253,16 @@ def _same(place: ModelPlace, served: Sequence[Model]) -> Model | None:
 
 
 def check(models: Sequence[Model]) -> None:
-    """Raise BadSettings unless each has a name and vectors of its own."""
+    """Raise BadSettings unless each has its own name and vectors, and one gives dense vectors."""
     for place, model in enumerate(models):
         for other in models[:place]:
             if model.manifest.fingerprint == other.manifest.fingerprint:
-                raise BadSettings(
-                    "{model_name!r} is given twice as a model",
-                    model_name=model.name,
-                )
+                raise BadSettings("{name!r} is given twice as a model", name=model.name)
             if model.name == other.name:
                 raise BadSettings(
-                    "two models are called {model_name!r}; give one another name with --model NAME=FOLDER",
-                    model_name=model.name,
+                    "two models are called {name!r}; give one another name with --model NAME=FOLDER",
+                    name=model.name,
                 )
+    if all(model.manifest.task != "dense" for model in models):
+        # Collections need them, and most routes.
+        raise BadSettings("no served model gives dense vectors; add one with --model")

@@ -15,11 +15,11 @@ VERSION: str = onnxruntime.__version__
 
 
 def open_session(model: str | bytes, threads: int) -> Session:
-    """A CPU session on a file's path or a serialised model.
+    """Return a CPU session for a model, given as a file's path or as bytes.
 
     threads: intra-op threads; with 1 the calling thread does all the work.
 
-    The other options stay as they are. Speeds with each, of that without (2026-11-25, AVX512-VNNI,
+    The other options keep their defaults. Speeds with each, as a part of that without (2026-11-25, AVX512-VNNI,
     bge-small-zh-v1.5, at 1x18, 16x16, 1x128 and 1x512; the same option twice differed by up to 0.02):
     one thread without arena 0.96, 0.99, 0.98, 0.94; without memory patterns 0.99, 0.98, 1.01, 1.01; without
     prepacking 0.36, 0.84, 0.77, 0.90; denormals as zero 0.96, 1.01, 1.03, 1.03; graph optimisation off

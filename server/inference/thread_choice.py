@@ -1,6 +1,6 @@
-"""Whether a lone batch should run on all cores or on one; no clocks or threads.
+"""Whether a batch that has the CPU to itself should run on all cores or on one; no clocks or threads.
 
-The wide encoder's threads wait for each other at every operator. With the cores to itself it takes
+The threads of the wide encoder wait for each other at every operator. With the cores to itself it takes
 0.5 to 0.65 of the time, but beside a busy neighbour it took 1.6 times as long (2026-11-23, two
 cores). So both are tried: the faster one serves, and one batch in PROBE_EVERY goes to the other to
 find out whether that has changed.
@@ -11,22 +11,23 @@ PROBE_EVERY = 16
 MEMORY = 0.95
 
 
-class Width:
-    """Remembers how fast lone batches were on either encoder."""
+class ThreadChoice:
+    """Remembers how fast such batches were on either encoder."""
 
     def __init__(self) -> None:
         self._batches = 0
-        # Tokens and seconds, [narrow, wide], both fading with each batch of their kind.
+        # Tokens and seconds, [narrow, wide]. Both fade with each batch of their kind.
         self._tokens = [0.0, 0.0]
         self._seconds = [0.0, 0.0]
 
     def choose(self) -> bool:
-        """Whether the next lone batch runs wide."""
+        """Return whether the next batch runs wide."""
         self._batches += 1
         best = self._rate(wide=True) >= self._rate(wide=False)
         return best if self._batches % PROBE_EVERY else not best
 
     def observe(self, *, wide: bool, tokens: int, seconds: float) -> None:
+        """Take one batch into account."""
         self._tokens[wide] = MEMORY * self._tokens[wide] + tokens
         self._seconds[wide] = MEMORY * self._seconds[wide] + seconds
 

@@ -1,7 +1,7 @@
 """Texts to token ids, exactly as sentence-transformers prepares them for the same model.
 
-What a text's tokens are, where they stand in it, and the text of token ids is told for callers who
-count and cut texts themselves.
+For clients that count and cut texts themselves it also lists a text's tokens with their places, and
+turns token ids into text.
 """
 
 import os
@@ -16,15 +16,15 @@ import msgspec
 import numpy as np
 import tokenizers
 
-from server.inference.fast_wordpiece import Pieces
+from server.inference.fast_wordpiece import FastWordPiece
 from server.inference.manifest import TextRules
 from server.types import Ids, InputType, Tokens
 
-# Texts of more characters than this per token of the maximum are first tried by their beginning: a
-# 10 MB text would otherwise cost seconds to keep 512 tokens of. Ordinary text has one to five.
+# Of texts of more characters than this per token of the maximum only the beginning is tokenised first: all
+# of a 10 MB text would take seconds, to keep 512 tokens. Ordinary text has one to five characters a token.
 CHARACTERS_PER_TOKEN = 16
-# No more than so many such beginnings are ever read: past a thousand characters a token a text is
-# one endless word, which is one unknown token, at 0.4 s a megabyte.
+# At most so many such beginnings are read: past a thousand characters a token a text is one endless
+# word, which is one unknown token, at 0.4 s a megabyte.
 MOST_BEGINNINGS = 64
 
 # A lone text of so many characters keeps the interpreter lock: with 16 clients, waiting to get it back
@@ -36,9 +36,9 @@ Kept = Literal["beginning", "end"]
 
 
 class Token(msgspec.Struct, frozen=True, gc=False):
-    """A token and where it stands; special tokens stand nowhere.
+    """A token and its place in the text; special tokens have none.
 
-    text: the characters that it covers, the name of a special token. start, stop: of those characters,
+    text: the characters that it covers, or the name of a special token. start, stop: their places,
     counted from the beginning of the instruction.
     """
 
@@ -50,7 +50,7 @@ class Token(msgspec.Struct, frozen=True, gc=False):
 
 
 class Tokenizer:
-    """Thread-safe: it holds no state besides the vocabulary."""
+    """The tokenizer of one model. Thread-safe: it holds no state besides the vocabulary."""
 
     def __init__(self, tokenizer_json: str, rules: TextRules) -> None:
         self.rules = rules
@@ -58,7 +58,7 @@ class Tokenizer:
         self._unlimited = tokenizers.Tokenizer.from_str(tokenizer_json)
         self._unlimited.no_padding()
         self._unlimited.no_truncation()
-        self._pieces = Pieces.of(msgspec.json.decode(tokenizer_json), self._read_piece)
+        self._fast = FastWordPiece.of(msgspec.json.decode(tokenizer_json), self._read_piece)
         self._before, self._after = self._special_around()
         self._tokenizer = self._cutting("right")
         self._long = CHARACTERS_PER_TOKEN * rules.max_tokens
@@ -70,14 +70,14 @@ class Tokenizer:
     def encode(
         self, texts: Sequence[str], input_type: InputType = "document", keep: Kept = "beginning"
     ) -> Tokens:
-        """Token ids of each text with the instruction of its kind, cut to the model's maximum.
+        """Return the token ids of each text with the instruction of its kind, cut to the model's maximum.
 
-        keep: what is left of a text that is cut; of its end, the instruction is cut off first. The
-        Rust library releases the interpreter lock while it works. Raises UnicodeEncodeError for a
-        lone surrogate.
+        keep: what is left of a text that is cut; where that is the end, the instruction is cut off
+        first. The Rust library releases the interpreter lock while it works. Raises UnicodeEncodeError
+        for a lone surrogate.
         """
         prepared = [self._prepared(text, input_type) for text in texts]
-        known = [self._from_pieces(text, keep) for text in prepared]
+        known = [self._from_fast(text, keep) for text in prepared]
         rest = [text for text, found in zip(prepared, known, strict=True) if found is None]
         asked = iter(self._ask(rest, keep) if rest else ())
         ids: list[Ids] = []
@@ -89,11 +89,19 @@ class Tokenizer:
                 truncated.append(index)
         return Tokens(ids, truncated)
 
-    def _from_pieces(self, text: str, keep: Kept) -> tuple[list[int], bool] | None:
-        """The token ids, and whether some were cut off; None if the library has to be asked."""
-        if self._pieces is None or len(text) > self._long:
+    def encode_pair(self, first: str, second: str) -> Ids:
+        """Return the token ids of a pair of texts, int64 (T,), without instructions.
+
+        The longer text is cut first where the pair exceeds the model's maximum.
+        """
+        pair = self._plain(first), self._plain(second)
+        return np.array(self._tokenizer.encode(*pair).ids, dtype=np.int64)
+
+    def _from_fast(self, text: str, keep: Kept) -> tuple[list[int], bool] | None:
+        """Return the token ids, and whether some were cut off; None if the library is needed."""
+        if self._fast is None or len(text) > self._long:
             return None
-        ids = self._pieces.ids(text)
+        ids = self._fast.ids(text)
         if ids is None:
             return None
         room = self.rules.max_tokens - len(self._before) - len(self._after)
@@ -103,7 +111,7 @@ class Tokenizer:
         return [*self._before, *ids, *self._after], excess > 0
 
     def _ask(self, texts: Sequence[str], keep: Kept) -> list[tuple[list[int], bool]]:
-        """The same, of prepared texts, by the library."""
+        """Return the same for prepared texts, by the library."""
         tokenizer = self._tokenizer if keep == "beginning" else self._from_the_end
         try:
             read = [self._excerpt(t, tokenizer, keep) if len(t) > self._long else t for t in texts]
@@ -112,11 +120,11 @@ class Tokenizer:
             else:
                 encodings = tokenizer.encode_batch_fast(read)
         except TypeError:
-            # What the library says to a lone surrogate; Python's own error says it plainly.
+            # The library's error for a lone surrogate; Python's own is clear.
             "".join(texts).encode()
             raise
         full = self.rules.max_tokens
-        # subtle: .overflowing copies every cut-off piece, so only texts of full length are asked.
+        # subtle: .overflowing copies every cut-off part, so only texts of full length are asked for it.
         return [
             (
                 encoding.ids,
@@ -126,14 +134,14 @@ class Tokenizer:
         ]
 
     def length(self, text: str, input_type: InputType) -> int:
-        """Tokens of a text as `encode` would read it without a maximum."""
+        """Return how many tokens `encode` would read of a text without a maximum."""
         prepared = self._prepared(text, input_type)
         return len(self._unlimited.encode_batch_fast([prepared])[0])
 
     def tokens(
         self, texts: Sequence[str], input_type: InputType, *, special: bool = True
     ) -> list[list[Token]]:
-        """The tokens that `encode` would read without a maximum, and where they stand.
+        """Return the tokens that `encode` would read without a maximum, with their places.
 
         special: with the special tokens around a text.
         """
@@ -146,7 +154,7 @@ class Tokenizer:
         ]
 
     def decode(self, ids: Sequence[Sequence[int]], *, skip_special: bool = True) -> list[str]:
-        """The text of each row of token ids; raises ValueError for one that is no token's."""
+        """Return the text of each row of token ids; raises ValueError for an id that is not a token's."""
         for row in ids:
             for token in row:
                 if not 0 <= token < self._vocabulary_size:
@@ -156,13 +164,13 @@ class Tokenizer:
         return self._unlimited.decode_batch(list(map(list, ids)), skip_special_tokens=skip_special)
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text as a whole, without special tokens and without a limit."""
+        """Return the tokens of each text as a whole, without special tokens and without a limit."""
         prepared = [text.lower() for text in texts] if self.rules.lower_case else list(texts)
         encodings = self._unlimited.encode_batch_fast(prepared, add_special_tokens=False)
         return [len(encoding) for encoding in encodings]
 
     def _cutting(self, direction: str) -> tokenizers.Tokenizer:
-        """The same with truncation, at the side that `direction` names."""
+        """Return the library's tokenizer with truncation at the side that `direction` names."""
         cutting = tokenizers.Tokenizer.from_str(self._json)
         cutting.no_padding()
         cutting.enable_truncation(self.rules.max_tokens, direction=direction)
@@ -170,14 +178,14 @@ class Tokenizer:
 
     @cached_property
     def _from_the_end(self) -> tokenizers.Tokenizer:
-        """Made on demand, because hardly anybody wants it."""
+        """Made on demand, because few clients need it."""
         return self._cutting("left")
 
     def _read_piece(self, text: str) -> list[int]:
         return list(self._unlimited.encode(text, add_special_tokens=False).ids)
 
     def _special_around(self) -> tuple[list[int], list[int]]:
-        """The special tokens before and after a text."""
+        """Return the special tokens before and after a text."""
         plain, whole = self._read_piece("a"), self._unlimited.encode("a").ids
         for begin in range(len(whole)):
             if whole[begin : begin + len(plain)] == plain:
@@ -189,13 +197,16 @@ class Tokenizer:
         return self._unlimited.get_vocab_size()
 
     def _prepared(self, text: str, input_type: InputType) -> str:
-        stripped = (self._instructions[input_type] + text).strip()
+        return self._plain(self._instructions[input_type] + text)
+
+    def _plain(self, text: str) -> str:
+        stripped = text.strip()
         return stripped.lower() if self.rules.lower_case else stripped
 
     def _excerpt(self, text: str, tokenizer: tokenizers.Tokenizer, keep: Kept) -> str:
-        """As much of a long text as decides the tokens that are kept.
+        """Return as much of a long text as decides the tokens that are kept.
 
-        A cut may change the tokens of the word it cuts, and no others; once two pieces of the
+        A cut may change the tokens of the word it cuts, and no others; once two parts of the
         maximum's length have overflowed, that word is far from what is kept.
         """
         size, most = self._long, self._long * MOST_BEGINNINGS
@@ -208,7 +219,7 @@ class Tokenizer:
 
 
 def places_of(text: str, *, lower_case: bool) -> Sequence[int]:
-    """Where each character of the prepared text stands in the given one, and where it ends."""
+    """Return the place in the given text of each character of the prepared one, and of its end."""
     begin = len(text) - len(text.lstrip())
     stripped = text.strip()
     end = begin + len(stripped)

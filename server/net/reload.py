@@ -17,7 +17,7 @@ from server.auth.gate import Access
 from server.collections.registry import CollectionRegistry
 from server.config import Config
 from server.errors import BadSettings, StartupError
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.inference.registry import ModelRegistry, opened
 from server.net.certificates import Tls
 

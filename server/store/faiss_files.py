@@ -13,7 +13,7 @@ import numpy as np
 
 from server.errors import BadSettings
 from server.store import Labels
-from server.types import Vectors
+from server.types import Vectors, unit
 
 # What FAISS writes before the rows of an IndexFlatIP: its kind, D, N, two numbers without meaning,
 # trained, metric; then how many float32 numbers follow.
@@ -38,8 +38,7 @@ def write_vectors(file: BinaryIO, dimension: int, number: int, batches: Iterable
     size = number * dimension
     file.write(HEADER.pack(b"IxFI", dimension, number, UNUSED, UNUSED, 1, 0, size))
     for vectors in batches:
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        file.write((vectors / np.maximum(norms, 1e-12)).astype("<f4").tobytes())
+        file.write(unit(vectors).astype("<f4").tobytes())
 
 
 class StoredVectors:

@@ -95,9 +95,7 @@ class Metrics:
             "recall_probe_seconds", "Time that a probe of an index's recall took", SECONDS
         )
         self.queue_tokens = self._gauge("queue_tokens", "Tokens waiting", "kind")
-        self.queue_tokens_limit = self._gauge(
-            "queue_tokens_limit", "Tokens that may wait, of one model in one process", "kind"
-        )
+        self.queue_tokens_limit = self._gauge("queue_tokens_limit", "Tokens that may wait", "kind")
         self.queue_texts = self._gauge("queue_texts", "Texts waiting")
         self.lanes = self._gauge("lanes", "Lanes running")
         self.lanes_busy = self._gauge("lanes_busy", "Batches that are being computed")

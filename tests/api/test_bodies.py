@@ -26,7 +26,7 @@ from server.api.replies import REQUEST_ID, WRITE, Reply, json_body, send_reply
 from server.auth.gate import Needs
 from server.config import Config
 from server.errors import InvalidRequest
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.telemetry.metrics import Metrics
 from tests.support.clients import Wire, app_of, ask, lifespan, stateful
 from tests.support.dialects import (

@@ -10,7 +10,7 @@ import pytest
 from server.api.operation import Call, CollectionCall, State, WorkerState, collection_call
 from server.app import create_worker_app, every_operation, of_vectors
 from server.config import Config
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.telemetry.metrics import Metrics
 from tests.support.clients import app_of, lifespan
 

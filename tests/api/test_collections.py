@@ -11,7 +11,7 @@ import pytest
 from server.app import create_app
 from server.collections import registry
 from server.config import Config
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.store.collection import DATABASE_FILE, Collection
 from server.store.folder import DataFolder
 from tests.support.clients import Test, ask, lifespan, run, stateful

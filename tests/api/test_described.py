@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 from hypothesis import HealthCheck, Phase
 
-from server.inference.encoder import Model
+from server.inference.model import Model
 from tests.api.test_openapi import DOCUMENT
 from tests.support import clients, processes
 from tests.support.fakes import PATIENCE_S

@@ -14,7 +14,7 @@ import pytest
 
 from server.api.web.docs import PAGE
 from server.auth.keys import add_key, new_key
-from server.inference.encoder import Model
+from server.inference.model import Model
 from tests.api.test_openapi import described
 from tests.support import processes
 from tests.support.clients import ask

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from server.api.openapi import examples
 from server.app import every_operation
 from server.config import Config
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.telemetry.metrics import Metrics
 from tests.support.clients import Wire, app_of, lifespan, run, serving, stateful
 from tests.support.dialects import AS_JSON, FORMS, NATIVE, OPENAI, TEI, check_error

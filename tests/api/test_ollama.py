@@ -11,8 +11,8 @@ import pytest
 
 from server.api.dialects.ollama import SPOKEN, error_reply
 from server.api.native_errors import error_reply as native_reply
-from server.inference.encoder import Model
 from server.inference.manifest import MODEL_FILE
+from server.inference.model import Model
 from server.types import Vectors
 from tests.support.clients import ask, run
 from tests.support.fakes import with_parts

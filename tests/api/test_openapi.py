@@ -12,7 +12,7 @@ from server.api.openapi import COLLECTION, EXAMPLES, PARAMETERS, document, examp
 from server.api.operation import CollectionOperation
 from server.app import every_operation
 from server.config import Config
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.store.folder import NAME
 from server.telemetry.metrics import Metrics
 from tests.support.clients import ask, run

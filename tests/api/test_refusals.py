@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from server.api.dialects.openai import MAX_INPUTS
-from server.inference.encoder import Model
+from server.inference.model import Model
 from tests.support.clients import app_of, ask, lifespan, run, serving, stateful
 from tests.support.dialects import (
     AS_JSON,

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from server.inference.encoder import Model
+from server.inference.model import Model
 from tests.support.clients import ask, run
 
 PATHS = ("/rerank", "/v1/rerank", "/v2/rerank")

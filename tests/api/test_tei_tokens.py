@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from server.api.dialects.tei import REFUSED
-from server.inference.encoder import Model
-from server.inference.engine import MAX_TOLD_CHARACTERS
+from server.inference.loop_tokenizer import MAX_LISTED_CHARACTERS
+from server.inference.model import Model
 from tests.api.test_tei import (
     AS_JSON,
     GOOD,
@@ -104,7 +104,7 @@ WRONG: Sequence[tuple[str, dict[str, Any], int, str]] = [
     ("/tokenize", {"inputs": []}, 400, "Empty"),
     ("/tokenize", {"inputs": ""}, 400, "Empty"),
     ("/tokenize", {"inputs": ["a", ""]}, 400, "Empty"),
-    ("/tokenize", {"inputs": "a" * (MAX_TOLD_CHARACTERS + 1)}, 413, "Validation"),
+    ("/tokenize", {"inputs": "a" * (MAX_LISTED_CHARACTERS + 1)}, 413, "Validation"),
     ("/tokenize", {"inputs": ["a"] * 2049}, 422, "Validation"),
     ("/decode", {}, 422, "Validation"),
     ("/decode", {"ids": "墨"}, 422, "Validation"),
@@ -117,7 +117,7 @@ WRONG: Sequence[tuple[str, dict[str, Any], int, str]] = [
     ("/decode", {"ids": [[[1]]]}, 422, "Validation"),
     ("/decode", {"ids": []}, 400, "Empty"),
     ("/decode", {"ids": [[1], []]}, 400, "Empty"),
-    ("/decode", {"ids": [5] * (MAX_TOLD_CHARACTERS + 1)}, 413, "Validation"),
+    ("/decode", {"ids": [5] * (MAX_LISTED_CHARACTERS + 1)}, 413, "Validation"),
     ("/similarity", {"inputs": "a"}, 422, "Validation"),
     ("/similarity", {"inputs": {"source_sentence": "a"}}, 422, "Validation"),
     ("/similarity", {"inputs": {"source_sentence": 1, "sentences": ["a"]}}, 422, "Validation"),

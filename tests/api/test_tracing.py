@@ -16,7 +16,7 @@ import pytest
 from server.api.tracing import tracer_of
 from server.config import Config
 from server.errors import BadSettings
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.telemetry import spans
 from tests.support.clients import run
 from tests.support.fakes import PATIENCE_S, eventually

@@ -12,7 +12,7 @@ import pytest
 from server import VERSION
 from server.app import every_operation
 from server.config import Config
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.telemetry.metrics import Metrics
 from server.types import Vectors
 from tests.support.clients import ask, run

@@ -9,7 +9,7 @@ import pytest
 
 from server.api.dialects.weaviate import error_reply
 from server.api.native_errors import error_reply as native_reply
-from server.inference.encoder import Model
+from server.inference.model import Model
 from tests.support.clients import ask
 from tests.support.fakes import with_parts
 from tests.test_docs import ANSWERS, made

@@ -22,7 +22,7 @@ from server.auth.keys import SCOPES, add_key, new_key, remove_key
 from server.auth.quota import ANY, Quota
 from server.config import Config
 from server.errors import BadSettings, Forbidden, QuotaExceeded, Unauthorized
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.telemetry.metrics import Metrics
 from tests.support import processes
 from tests.support.clients import Wire, app_of, ask, lifespan, run, serving, stateful

@@ -13,7 +13,7 @@ from server.auth.host_check import is_own
 from server.auth.keys import add_key, new_key
 from server.config import Config
 from server.errors import Forbidden
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.telemetry.metrics import Metrics
 from tests.auth.test_gate import OPERATIONS, audited, path_of, said_in
 from tests.net.test_socket import Replies, connect

@@ -12,7 +12,7 @@ from tokenizers import processors
 
 from server.collections.chunk_embedding import default_chunks, longest_chunk
 from server.config import Config
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.inference.tokenizer import Tokenizer
 from server.store.records import ChunkRules

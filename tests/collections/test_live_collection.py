@@ -18,7 +18,7 @@ from server.collections.read_write_gate import ReadWriteGate
 from server.collections.registry import CollectionRegistry
 from server.config import Config
 from server.errors import AlreadyExists, EmptyInput, InferenceFailed, OtherModel
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.store.collection import SNAPSHOT_FILE, Collection
 from server.store.filter_tree import parse

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from server.collections import metrics as collection_metrics
 from server.collections.metrics import OTHERS, CollectionMetrics
 from server.collections.registry import CollectionRegistry
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.store.records import CollectionStats
 from server.telemetry.metrics import Metrics
 from tests.support.clients import app_of, lifespan, run, serving, stateful

@@ -10,8 +10,8 @@ import pytest
 from server.collections.query_cache import ENTRY_BYTES, QueryCache
 from server.config import Config
 from server.errors import EmptyInput
-from server.inference.encoder import Model
 from server.inference.engine import Engine
+from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.telemetry.metrics import Metrics
 from tests.support.fakes import PATIENCE_S, Broken, Gated, with_parts

@@ -13,7 +13,7 @@ from server.collections.metrics import CollectionMetrics
 from server.collections.recall_probe import RecallProbe
 from server.collections.registry import CollectionRegistry
 from server.config import Config
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.store.folder import DataFolder
 from server.store.local_index import fastscan as scan_module

@@ -16,7 +16,8 @@ from export.families.linears import Int8Linear
 from export.graph import GraphWriter
 from export.onnx_file import serialize
 from export.quantise import Quantized, quantize
-from server.inference.encoder import SessionEncoder, row_cosines
+from server.inference.comparison import row_cosines
+from server.inference.encoder import SessionEncoder
 from server.inference.runtime import open_session
 from server.types import Packing
 from tests.support.encoders import (

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from server.inference.encoder import SAME_VECTORS, Model
+from server.inference.comparison import SAME_VECTORS
 from server.inference.manifest import read_manifest
+from server.inference.model import Model
 from tests.support.toys import write_toy_checkpoint, write_toy_texts
 
 ROOT = Path(__file__).parents[2]
@@ -134,7 +135,7 @@ def test_export_is_quiet_but_for_one_line_and_a_second_one_does_nothing(
     assert (first.returncode, first.stderr) == (0, "")
     (line,) = first.stdout.splitlines()
     assert line.startswith(f"{toy / 'onnx-int8'}: ")
-    assert Model(toy / "onnx-int8").self_test_cosine > SAME_VECTORS
+    assert Model(toy / "onnx-int8").self_test_agreement > SAME_VECTORS
     second = run(toy, *texts)
     assert (second.returncode, second.stderr) == (0, "")
     assert second.stdout == f"{toy / 'onnx-int8'} is up to date\n"

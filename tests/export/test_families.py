@@ -31,8 +31,10 @@ from export.source.json_file import Json, size
 from export.source.sentence_settings import SentenceSettings
 from export.source.tensors import Tensors
 from export.verify import Thresholds
-from server.inference.encoder import INPUT_IDS, Model, row_cosines
+from server.inference.comparison import row_cosines
+from server.inference.encoder import INPUT_IDS
 from server.inference.manifest import read_manifest
+from server.inference.model import Model
 from server.types import Ids, Packing
 from tests.support.toys import (
     VOCABULARY,

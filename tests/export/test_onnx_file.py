@@ -17,8 +17,10 @@ from export.settings import Settings
 from server.config import Config, ModelPlaces
 from server.doctor.facts import gather
 from server.errors import BadArtifact
-from server.inference.encoder import SAME_VECTORS, Model, SessionEncoder
+from server.inference.comparison import SAME_VECTORS
+from server.inference.encoder import SessionEncoder
 from server.inference.manifest import MODEL_FILE, TOKENIZER_FILE, read_manifest
+from server.inference.model import Model
 from tests.support.encoders import one_by_one, random_ids, toy_network
 from tests.support.exports import change, toy_settings
 from tests.support.toys import toy_texts
@@ -111,7 +113,7 @@ def test_artifact_of_two_files_is_served(artifact: Path, settings: Settings) -> 
     assert manifest.files.keys() == {MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE}
     assert {path.name for path in artifact.iterdir()} == {*manifest.files, "manifest.json"}
     model = Model(artifact, wide_threads=2)
-    assert model.self_test_cosine > SAME_VECTORS
+    assert model.self_test_agreement > SAME_VECTORS
     assert model.wide is not None
     texts = toy_texts(5, seed=3)
     ids = list(model.tokenizer.encode(texts).ids)

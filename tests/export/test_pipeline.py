@@ -23,8 +23,9 @@ from export.errors import (
 from export.pipeline import SELF_TEST_TEXTS, export
 from export.settings import Settings
 from export.verify import Thresholds
-from server.inference.encoder import SAME_VECTORS, Model, row_cosines
+from server.inference.comparison import SAME_VECTORS, row_cosines
 from server.inference.manifest import MODEL_FILE, TOKENIZER_FILE, Manifest, read_manifest
+from server.inference.model import Model
 from tests.support.exports import artifact_files, change, toy_settings
 from tests.support.reference_bert import ReferenceBert
 from tests.support.toys import toy_texts, write_json, write_toy_checkpoint, write_toy_texts
@@ -77,7 +78,7 @@ def test_manifest_states_what_the_server_must_not_guess(settings: Settings, tmp_
     assert manifest.text.query_instruction == "查询："
     assert manifest.text.document_instruction == "文档："
     assert manifest.matryoshka_dimensions == [8, 32]
-    assert manifest.inputs == ["input_ids"]
+    assert manifest.task == "dense"
     assert manifest.quantization is not None
     assert manifest.quantization.recipe == quantise.RECIPE
     assert manifest.quantization.weight_bits == 8
@@ -99,7 +100,7 @@ def test_server_reads_what_export_writes_and_its_self_test_passes(
 ) -> None:
     write_toy_checkpoint(tmp_path / "toy", pooling=pooling)
     model = Model(export(change(settings, precision=precision)))
-    assert model.self_test_cosine > SAME_VECTORS
+    assert model.self_test_agreement > SAME_VECTORS
     ids = model.tokenizer.encode(toy_texts(10, seed=9)).ids
     reference = ReferenceBert(tmp_path / "toy")
     expected = np.concatenate([reference.embed(row[None]) for row in ids]).astype(np.float32)
@@ -185,7 +186,7 @@ def test_good_artifact_survives_a_failing_export(settings: Settings) -> None:
         export(change(settings, thresholds=IMPOSSIBLE))
     assert artifact_files(folder) == whole
     assert in_toy(settings) == before
-    assert Model(folder).self_test_cosine > SAME_VECTORS
+    assert Model(folder).self_test_agreement > SAME_VECTORS
 
 
 def spoil_weights(settings: Settings) -> None:

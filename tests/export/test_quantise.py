@@ -15,7 +15,8 @@ from export.families.family import HIDDEN
 from export.families.linears import BlockwiseLinear, FloatLinear, Int8Linear, Linears
 from export.quantise import quantize
 from export.ranges import Rows, fake_quantize, quantize_columns, smoothing_divisor
-from server.inference.encoder import INPUT_IDS, SessionEncoder, row_cosines
+from server.inference.comparison import row_cosines
+from server.inference.encoder import INPUT_IDS, SessionEncoder
 from server.inference.runtime import open_session
 from server.types import Ids, Packing
 from tests.support.encoders import (

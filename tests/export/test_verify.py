@@ -12,7 +12,7 @@ from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import DisagreesWithCheckpoint
 from export.verify import Thresholds, embed_each, verify
 from server.inference.encoder import SessionEncoder
-from server.types import Encoder, Ids, Packing, Vectors
+from server.types import Ids, Packing, VectorEncoder, Vectors
 from tests.support.encoders import float_encoder, int8_encoder, one_by_one, token_ids, toy_network
 from tests.support.toys import toy_texts, write_toy_checkpoint
 
@@ -56,7 +56,9 @@ class Changed:
         return self.change(texts, self.encoder.encode(texts))
 
 
-def run(exact: Encoder, served: Encoder, ids: list[Ids], thresholds: Thresholds) -> None:
+def run(
+    exact: VectorEncoder, served: VectorEncoder, ids: list[Ids], thresholds: Thresholds
+) -> None:
     verify(exact, served, TEXTS, ids, MAX_TOKENS, thresholds)
 
 

@@ -1,4 +1,4 @@
-"""A collection remembers which kinds of CPU computed its vectors, and another kind is told."""
+"""A collection notes which kinds of CPU computed its vectors, and another kind is reported."""
 
 import asyncio
 import logging
@@ -13,17 +13,23 @@ import pytest
 
 from server.app import create_app
 from server.config import Config
-from server.inference.cpu_provenance import NOTE, agreement, note_of, origin_here, read_origins
-from server.inference.encoder import SAME_VECTORS, Model
-from server.inference.engine import unit
+from server.inference.comparison import SAME_VECTORS
+from server.inference.cpu_provenance import (
+    NOTE,
+    agreement,
+    note_of,
+    provenance_here,
+    read_provenances,
+)
+from server.inference.model import Model
 from server.store.folder import DataFolder
-from server.types import Vectors
+from server.types import Vectors, unit
 from tests.support.clients import lifespan, stateful
 from tests.support.fakes import PATIENCE_S, with_parts
 
 
 def turned(vectors: Vectors, seed: int = 0) -> Vectors:
-    """As a CPU that adds int8 products otherwise would have them: a cosine of about 0.997."""
+    """Return vectors as a CPU with other int8 products computes them: a cosine of about 0.997."""
     noise = np.random.default_rng(seed).standard_normal(vectors.shape).astype(np.float32)
     moved = vectors + np.float32(0.08 / vectors.shape[1] ** 0.5) * noise
     return unit(moved)
@@ -31,42 +37,44 @@ def turned(vectors: Vectors, seed: int = 0) -> Vectors:
 
 @pytest.fixture
 def vectors(toy_model: Model) -> Vectors:
-    return toy_model.self_test_vectors
+    return toy_model.self_test_results
 
 
 def test_a_machine_agrees_with_itself(vectors: Vectors) -> None:
-    found = agreement([origin_here(vectors)], origin_here(vectors))
+    found = agreement([provenance_here(vectors)], provenance_here(vectors))
     assert found is not None and 0.999999 < found <= 1
 
 
 def test_rounding_is_not_another_kind_of_machine(vectors: Vectors) -> None:
-    here, there = origin_here(vectors), origin_here(vectors * np.float32(1 + 1e-6))
+    here, there = provenance_here(vectors), provenance_here(vectors * np.float32(1 + 1e-6))
     assert note_of(note_of(None, here)[NOTE], there) == {}
 
 
 def test_the_least_agreement_counts(vectors: Vectors) -> None:
-    here, other = origin_here(vectors), origin_here(turned(vectors))
+    here, other = provenance_here(vectors), provenance_here(turned(vectors))
     found = agreement([here, other], here)
     assert found is not None and 0.99 < found < SAME_VECTORS
 
 
 @pytest.mark.parametrize("note", [None, "", "no JSON", '{"a": 1}', '[{"instruction_set": 7}]'])
 def test_without_a_readable_note_nothing_is_known(vectors: Vectors, note: str | None) -> None:
-    assert read_origins(note) == []
-    assert agreement(read_origins(note), origin_here(vectors)) is None
+    assert read_provenances(note) == []
+    assert agreement(read_provenances(note), provenance_here(vectors)) is None
 
 
 def test_machine_with_another_self_test_is_not_compared(vectors: Vectors) -> None:
-    here = origin_here(vectors)
-    assert agreement([origin_here(vectors[:-1]), origin_here(vectors[:, :-1])], here) is None
+    here = provenance_here(vectors)
+    assert (
+        agreement([provenance_here(vectors[:-1]), provenance_here(vectors[:, :-1])], here) is None
+    )
 
 
 def test_each_kind_of_machine_is_noted_once(vectors: Vectors) -> None:
-    here, other = origin_here(vectors), origin_here(turned(vectors))
+    here, other = provenance_here(vectors), provenance_here(turned(vectors))
     first = note_of(None, here)[NOTE]
     assert note_of(first, here) == {}
     both = note_of(first, other)[NOTE]
-    assert read_origins(both) == [here, other]
+    assert read_provenances(both) == [here, other]
     assert note_of(both, here) == note_of(both, other) == {}
 
 
@@ -76,7 +84,7 @@ DOCUMENTS = {"documents": [{"id": text, "text": text} for text in ("墨池笔纸
 
 
 def other_machine(model: Model) -> Model:
-    return with_parts(model, self_test_vectors=turned(model.self_test_vectors))
+    return with_parts(model, self_test_results=turned(model.self_test_results))
 
 
 @asynccontextmanager
@@ -90,7 +98,7 @@ async def serving(model: Model, folder: Path) -> AsyncIterator[httpx.AsyncClient
 
 
 def visit(model: Model, folder: Path, *requests: tuple[str, Any]) -> list[Any]:
-    """What a server on this folder answers, one after the other; None for a body is a GET."""
+    """Return a server's answers to these requests, in order; a body of None means GET."""
 
     async def test() -> list[Any]:
         async with serving(model, folder) as client:
@@ -133,7 +141,7 @@ def test_collection_built_elsewhere_is_told_and_answers_and_grows(
     folder = DataFolder(tmp_path)
     note = folder.collections["default"].documents.noted(NOTE)
     folder.close()
-    assert len(read_origins(note)) == 2
+    assert len(read_provenances(note)) == 2
 
 
 def test_reindexing_makes_it_this_machines_own(toy_model: Model, tmp_path: Path) -> None:

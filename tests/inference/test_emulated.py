@@ -12,7 +12,8 @@ import pytest
 
 from export import pipeline
 from export.settings import Settings
-from server.inference.encoder import SAME_VECTORS, USABLE_VECTORS, Model, row_cosines
+from server.inference.comparison import SAME_VECTORS, USABLE_VECTORS, row_cosines
+from server.inference.model import Model
 from server.system.cpu import EXACT_INT8_FEATURES, cpu_features
 from server.types import Vectors
 from tests.support.processes import ROOT, environment
@@ -48,13 +49,13 @@ from server.inference.registry import opened
 logging.basicConfig(level="WARNING")
 (model,) = opened(Config.load({}, {"model": sys.argv[1], "lanes": "1"}))
 np.save(sys.argv[2], model.embed(json.loads(sys.argv[3])))
-print(model.self_test_cosine)
+print(model.self_test_agreement)
 """
 
 
 @dataclass(frozen=True)
 class Emulated:
-    """cosine: of the self-test. said: standard error."""
+    """What the emulated CPU gave. cosine: of the self-test. said: standard error."""
 
     cosine: float
     vectors: Vectors
@@ -94,7 +95,7 @@ def test_8_bit_artifact_is_served_without_vnni_and_warns(
     shipped_artifact: Path, tmp_path: Path
 ) -> None:
     here = Model(shipped_artifact)
-    if here.self_test_cosine < SAME_VECTORS:
+    if here.self_test_agreement < SAME_VECTORS:
         pytest.skip("the artifact was exported on another kind of CPU")
     there = emulated(shipped_artifact, tmp_path)
     assert USABLE_VECTORS < there.cosine < SAME_VECTORS

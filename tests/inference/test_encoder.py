@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from server.errors import BadArtifact
-from server.inference.encoder import SAME_VECTORS, USABLE_VECTORS, Model, row_cosines
+from server.inference.comparison import SAME_VECTORS, USABLE_VECTORS, row_cosines
 from server.inference.manifest import MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE, file_sha256
+from server.inference.model import Model
 from server.types import Ids
 from tests.support.encoders import batches
 from tests.support.toys import toy_texts
@@ -32,7 +33,7 @@ def edit(folder: Path, change: Callable[[Any], object]) -> None:
 
 
 def replace(folder: Path, name: str, content: bytes) -> None:
-    """Another file, with its hash in the manifest: only loading it can tell."""
+    """Put another file in place, with its hash in the manifest: only loading shows that it is wrong."""
     (folder / name).write_bytes(content)
     edit(folder, lambda manifest: manifest["files"].update({name: file_sha256(folder / name)}))
 
@@ -85,7 +86,7 @@ def test_wide_encoder_of_the_shipped_model_gives_the_same_vectors(shipped_artifa
 
 
 def test_exporting_machine_passes_its_own_self_test(toy_model: Model) -> None:
-    assert toy_model.self_test_cosine >= SAME_VECTORS
+    assert toy_model.self_test_agreement >= SAME_VECTORS
 
 
 def check_refused(folder: Path, *said: str) -> None:
@@ -135,7 +136,7 @@ def test_slightly_other_vectors_are_served_and_told(folder: Path) -> None:
             test["vector"] = (vector + noise).tolist()
 
     edit(folder, bend)
-    assert USABLE_VECTORS < Model(folder).self_test_cosine < SAME_VECTORS
+    assert USABLE_VECTORS < Model(folder).self_test_agreement < SAME_VECTORS
 
 
 def test_model_of_other_weights_is_refused(folder: Path, toy_artifact: Path) -> None:

@@ -1,11 +1,9 @@
-"""Texts to vectors through the real tokenizer, queue, lanes and the toy model."""
+"""Texts to vectors through the real tokenizer, queue and lanes, with the toy model."""
 
 import asyncio
 import random
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -24,63 +22,14 @@ from server.errors import (
     TextTooLong,
     TooManyTexts,
 )
-from server.inference import engine as engine_module
-from server.inference.encoder import Model
-from server.inference.engine import SLICE_CHARACTERS, Embedded, Engine, cut, unit
+from server.inference.engine import cut
+from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.telemetry.metrics import Metrics
-from server.types import Ids, InputType, Tokens, Vectors
+from server.types import Ids, Vectors, unit
+from tests.support.engines import SAME, counter, embed, models_of, run, running
 from tests.support.fakes import PATIENCE_S, Broken, Echo, Gated, eventually, with_parts
-from tests.support.toys import CHARACTERS, toy_texts
-
-# Largest difference between the vectors of one text in any company.
-SAME = 1e-5
-
-
-@asynccontextmanager
-async def models_of(
-    *models: Model, metrics: Metrics | None = None, **settings: Any
-) -> AsyncIterator[ModelRegistry]:
-    config = Config(**{"lanes": 2, **settings})
-    served = ModelRegistry(models, config, metrics or Metrics(), asyncio.get_running_loop())
-    try:
-        yield served
-    finally:
-        await asyncio.to_thread(served.close)
-
-
-@asynccontextmanager
-async def running(
-    model: Model, metrics: Metrics | None = None, **settings: Any
-) -> AsyncIterator[Engine]:
-    async with models_of(model, metrics=metrics, **settings) as models:
-        yield models.default
-
-
-def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Call an asynchronous function; neither it nor a callback of its loop may fail."""
-    failures: list[Any] = []
-
-    async def watched() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, about: failures.append(about))
-        await asyncio.wait_for(test(), PATIENCE_S)
-
-    asyncio.run(watched())
-    assert failures == []
-
-
-def embed(model: Model, texts: list[str], *arguments: Any, **options: Any) -> Embedded:
-    async def once() -> Embedded:
-        async with running(model) as engine:
-            return await engine.embed(texts, *arguments, **options)
-
-    return asyncio.run(asyncio.wait_for(once(), PATIENCE_S))
-
-
-def counter(metrics: Metrics, name: str) -> float:
-    value = metrics.registry.get_sample_value(f"inkwell_{name}")
-    assert value is not None
-    return value
+from tests.support.toys import toy_texts
 
 
 def test_order_is_kept_for_2000_texts_of_random_lengths(toy_model: Model) -> None:
@@ -324,6 +273,18 @@ def test_failed_batch_answers_all_that_wait_for_it_and_the_next_request_works(
     run(test)
 
 
+@pytest.mark.parametrize("columns", [31, 33, 0])
+def test_vectors_of_the_wrong_width_are_a_failure_and_no_answer(
+    toy_model: Model, columns: int
+) -> None:
+    class Bent(Echo):
+        def encode(self, texts: Sequence[Ids]) -> Vectors:
+            return np.ones((len(texts), columns), dtype=np.float32)
+
+    with pytest.raises(InferenceFailed, match=f"{2 * columns} numbers for 2 vectors of 32"):
+        embed(with_parts(toy_model, encoder=Bent(), wide=None), ["墨池", "笔"])
+
+
 def test_full_queue_refuses_at_once_and_counts_it(toy_model: Model) -> None:
     async def test() -> None:
         gate, metrics = Gated(toy_model.encoder), Metrics()
@@ -342,78 +303,6 @@ def test_full_queue_refuses_at_once_and_counts_it(toy_model: Model) -> None:
                 await engine.embed(["墨池" * 4])
         assert counter(metrics, "refused_total") == 2
         assert counter(metrics, "texts_total") == 3
-
-    run(test)
-
-
-class Counting:
-    """The model's tokenizer; texts: how many it was given."""
-
-    def __init__(self, model: Model) -> None:
-        self.texts = 0
-        self._tokenizer = model.tokenizer
-
-    def encode(self, texts: Sequence[str], input_type: InputType) -> Tokens:
-        self.texts += len(texts)
-        return self._tokenizer.encode(texts, input_type)
-
-
-@asynccontextmanager
-async def holding(
-    model: Model, texts: list[str], metrics: Metrics, **settings: Any
-) -> AsyncIterator[tuple[Engine, Counting]]:
-    """An engine whose lane stands still, and in whose bulk line are the tokens of `texts`."""
-    gate, tokenizer = Gated(model.encoder), Counting(model)
-    parts = with_parts(model, encoder=gate, tokenizer=tokenizer)
-    async with running(parts, metrics, lanes=1, batch_tokens=1, **settings) as engine:
-        # It takes one text of one batch to the gate; the rest waits.
-        first = asyncio.create_task(engine.embed(["墨", *texts]))
-        await asyncio.to_thread(gate.entered.wait, PATIENCE_S)
-        try:
-            tokenizer.texts = 0
-            yield engine, tokenizer
-        finally:
-            gate.open()
-            await first
-
-
-def test_full_queue_refuses_a_large_request_without_tokenising_it(toy_model: Model) -> None:
-    async def test() -> None:
-        metrics, texts = Metrics(), ["墨池" * 20] * 2000
-        settings = {"bulk_queue_tokens": 2000 * 42 + 3}
-        async with holding(toy_model, texts, metrics, **settings) as (engine, tokenizer):
-            with pytest.raises(Overloaded, match="at least 2000 more"):
-                await engine.embed(texts)
-            assert tokenizer.texts == 0
-        assert counter(metrics, "refused_total") == 1
-
-    run(test)
-
-
-def test_request_is_tokenised_no_further_than_the_queue_has_room(toy_model: Model) -> None:
-    async def test() -> None:
-        metrics, texts = Metrics(), ["墨池" * 20] * 2000
-        room = 20_000
-        settings = {"bulk_queue_tokens": 2000 * 42 + 3 + room}
-        async with holding(toy_model, texts, metrics, **settings) as (engine, tokenizer):
-            with pytest.raises(Overloaded):
-                await engine.embed(texts)
-            assert 0 < tokenizer.texts <= room // 42 + SLICE_CHARACTERS // 40
-        assert counter(metrics, "refused_total") == 1
-
-    run(test)
-
-
-def test_request_of_more_tokens_than_fit_is_told_so_before_all_is_tokenised(
-    toy_model: Model,
-) -> None:
-    async def test() -> None:
-        tokenizer = Counting(toy_model)
-        model = with_parts(toy_model, tokenizer=tokenizer)
-        async with running(model, bulk_queue_tokens=10_000) as engine:
-            with pytest.raises(RequestTooLarge, match="at least .* at most 10000"):
-                await engine.embed(["墨池" * 20] * 2000)
-        assert tokenizer.texts < 400
 
     run(test)
 
@@ -483,110 +372,3 @@ def test_single_query_overtakes_a_large_request(toy_model: Model) -> None:
             await large
 
     run(test)
-
-
-def test_large_request_lets_others_have_turns_while_it_is_tokenised(toy_model: Model) -> None:
-    async def test() -> None:
-        metrics, turns = Metrics(), 0
-        async with running(toy_model, metrics) as engine:
-            large = asyncio.create_task(engine.embed(["墨池" * 30] * 1000))
-            while not counter(metrics, "tokenize_seconds_count"):
-                await asyncio.sleep(0)
-                turns += 1
-            await large
-        assert turns >= 60_000 // SLICE_CHARACTERS
-
-    run(test)
-
-
-@pytest.mark.parametrize("piece, count", [(CHARACTERS, 23_000), ("search server ", 240_000)])
-def test_huge_text_is_answered_soon_and_like_its_beginning(
-    toy_model: Model, piece: str, count: int
-) -> None:
-    started = time.process_time()
-    embedded = embed(toy_model, [piece * count])
-    assert time.process_time() - started < 1
-    assert embedded.truncated == [0]
-    np.testing.assert_allclose(
-        embedded.vectors, toy_model.embed([(piece * 1000)[:1000]]), atol=SAME
-    )
-
-
-@pytest.mark.parametrize("text", ["a" * 10_000_000, "😀" * 2_500_000, "x" + " " * 10_000_000 + "y"])
-def test_huge_text_of_almost_no_tokens_is_answered_soon(toy_model: Model, text: str) -> None:
-    started = time.process_time()
-    embedded = embed(toy_model, [text])
-    assert time.process_time() - started < 1
-    assert embedded.tokens == 3
-    assert embedded.truncated == [0]
-
-
-class Placed(Echo):
-    """Tells on which thread each batch was computed."""
-
-    def __init__(self, model: Model) -> None:
-        super().__init__()
-        self._encoder = model.encoder
-        self.threads: list[int] = []
-
-    def encode(self, texts: Sequence[Ids]) -> Vectors:
-        self.threads.append(threading.get_ident())
-        return self._encoder.encode(texts)
-
-
-def test_lone_short_text_is_computed_on_the_loop_and_others_are_not(
-    toy_model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_module, "LONE_TOKENS", 20)
-
-    async def test() -> None:
-        placed, here = Placed(toy_model), threading.get_ident()
-        model = with_parts(toy_model, encoder=placed, wide=None)
-        async with running(model, Metrics(), lanes=2) as engine:
-            for _ in range(3):
-                found = await engine.embed(["墨池"])
-                np.testing.assert_allclose(found.vectors, toy_model.embed(["墨池"]), atol=SAME)
-            assert placed.threads == [here] * 3
-            await engine.embed(["墨池" * 30])
-            await engine.embed(["墨池", "笔"])
-            assert here not in placed.threads[3:]
-
-    run(test)
-
-
-def test_company_sends_everybody_to_the_lanes_for_a_while(
-    toy_model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine_module, "LONE_TOKENS", 20)
-
-    async def test() -> None:
-        placed, here = Placed(toy_model), threading.get_ident()
-        model = with_parts(toy_model, encoder=placed, wide=None)
-        async with running(model, Metrics(), lanes=2) as engine:
-            texts = toy_texts(40, longest=8, seed=31)
-            found = await asyncio.gather(*(engine.embed([text]) for text in texts))
-            for text, each in zip(texts, found, strict=True):
-                np.testing.assert_allclose(each.vectors, toy_model.embed([text]), atol=SAME)
-            assert placed.threads.count(here) == 1
-            await engine.embed(["墨池"])
-            assert placed.threads[-1] != here
-            engine._company_until = 0.0
-            await engine.embed(["墨池"])
-            assert placed.threads[-1] == here
-
-    run(test)
-
-
-def test_failure_on_the_loop_is_told_and_the_next_is_computed(
-    toy_model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(engine_module, "LONE_TOKENS", 20)
-
-    async def test() -> None:
-        async with running(with_parts(toy_model, encoder=Broken(), wide=None), Metrics()) as engine:
-            for _ in range(2):
-                with pytest.raises(InferenceFailed, match="ArithmeticError"):
-                    await engine.embed(["墨池"])
-
-    run(test)
-    assert len([record for record in caplog.records if record.exc_info]) == 2

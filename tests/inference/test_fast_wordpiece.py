@@ -11,7 +11,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.inference.fast_wordpiece import LONGEST_WORD, Pieces
+from server.inference.fast_wordpiece import LONGEST_WORD, FastWordPiece
 from server.inference.manifest import TOKENIZER_FILE, TextRules
 from server.inference.tokenizer import Kept, Tokenizer
 
@@ -33,13 +33,13 @@ def library(description: Any) -> tokenizers.Tokenizer:
     return read
 
 
-def both(description: Any) -> tuple[Pieces, Callable[[str], list[int]]]:
+def both(description: Any) -> tuple[FastWordPiece, Callable[[str], list[int]]]:
     whole = library(description)
 
     def read(text: str) -> list[int]:
         return list(whole.encode(text, add_special_tokens=False).ids)
 
-    pieces = Pieces.of(description, read)
+    pieces = FastWordPiece.of(description, read)
     assert pieces is not None
     return pieces, read
 
@@ -89,7 +89,7 @@ def test_known_pieces_have_the_tokens_of_the_whole_text(
 @settings(max_examples=2000, deadline=None)
 @given(st.text(max_size=12))
 def test_any_text_has_the_tokens_of_the_whole_text_or_none(
-    shipped_pieces: tuple[Pieces, Callable[[str], list[int]]], text: str
+    shipped_pieces: tuple[FastWordPiece, Callable[[str], list[int]]], text: str
 ) -> None:
     pieces, read = shipped_pieces
     found = pieces.ids(text)
@@ -97,7 +97,7 @@ def test_any_text_has_the_tokens_of_the_whole_text_or_none(
 
 
 @pytest.fixture(scope="module")
-def shipped_pieces(description: Any) -> tuple[Pieces, Callable[[str], list[int]]]:
+def shipped_pieces(description: Any) -> tuple[FastWordPiece, Callable[[str], list[int]]]:
     return both(description)
 
 
@@ -105,13 +105,13 @@ def shipped_pieces(description: Any) -> tuple[Pieces, Callable[[str], list[int]]
     "text", ["一二[MASK]三", "a[SEP]b", "é", "\x00", "①", "a" * (LONGEST_WORD + 1), "a\u0301"]
 )
 def test_what_is_no_known_piece_is_left_to_the_library(
-    shipped_pieces: tuple[Pieces, Callable[[str], list[int]]], text: str
+    shipped_pieces: tuple[FastWordPiece, Callable[[str], list[int]]], text: str
 ) -> None:
     assert shipped_pieces[0].ids(text) is None
 
 
 def test_unknown_marks_are_unknown_words(
-    shipped_pieces: tuple[Pieces, Callable[[str], list[int]]],
+    shipped_pieces: tuple[FastWordPiece, Callable[[str], list[int]]],
 ) -> None:
     pieces, read = shipped_pieces
     assert pieces.ids("“天”") == read("“天”")
@@ -135,7 +135,7 @@ def added_word(description: dict[str, Any]) -> None:
 
 
 def wrong_token(description: dict[str, Any]) -> None:
-    """The table says something else than the library that is asked, which is made before."""
+    """Change the table after the library's tokenizer was made, so that they differ."""
     vocabulary = description["model"]["vocab"]
     vocabulary["天"], vocabulary["地"] = vocabulary["地"], vocabulary["天"]
 
@@ -148,7 +148,7 @@ def test_tokenizer_that_is_not_made_of_pieces_is_not_taken_apart(
 ) -> None:
     whole = library(description)
     read = lambda text: whole.encode(text, add_special_tokens=False).ids  # noqa: E731
-    assert Pieces.of(changed(description, change), read) is None
+    assert FastWordPiece.of(changed(description, change), read) is None
 
 
 @pytest.mark.parametrize("keep", ["beginning", "end"])
@@ -159,7 +159,7 @@ def test_tokenizer_cuts_pieces_as_the_library_cuts_texts(
     rules = TextRules(lower_case=True, max_tokens=most, query_instruction="问：")
     with_pieces = Tokenizer(json.dumps(description), rules)
     without = Tokenizer(json.dumps(description), rules)
-    without._pieces = None
+    without._fast = None
     texts = [*json.loads(TEXTS.read_text(encoding="utf-8")), "天", "", "第 12 条 " * 300]
     for kind in ("query", "document"):
         found, expected = (each.encode(texts, kind, keep) for each in (with_pieces, without))

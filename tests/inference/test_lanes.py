@@ -5,9 +5,7 @@ import random
 import threading
 import time
 import weakref
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import count
 
 import numpy as np
@@ -15,92 +13,22 @@ import pytest
 
 from server.errors import InferenceFailed, Overloaded, RequestTooLarge, ShuttingDown
 from server.inference.batching import BatchLimits, Job
-from server.inference.lanes import patience_s
 from server.telemetry.metrics import Metrics
-from server.types import Encoder, Ids, Vectors
+from server.types import Ids, Vectors
 from tests.support.fakes import PATIENCE_S, Broken, Echo, Gated, OneModel, eventually
-
-LIMITS = BatchLimits(
-    batch_tokens=256,
-    interactive_tokens=200,
-    interactive_queue_tokens=1 << 24,
-    bulk_queue_tokens=1 << 24,
-    bulk_patience_s=0.005,
+from tests.support.lane_jobs import (
+    ECHO,
+    LIMITS,
+    POISON,
+    Answers,
+    Poisoned,
+    check_vectors,
+    held,
+    job_of,
+    lane_threads,
+    lone,
+    running,
 )
-POISON = 13
-ECHO = Echo()
-
-
-class Answers:
-    """Counts what the lanes deliver, and can be waited for."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._count: Counter[Job] = Counter()
-
-    def deliver(self, jobs: Sequence[Job]) -> None:
-        with self._changed:
-            self._count.update(jobs)
-            self._changed.notify_all()
-
-    def wait_for(self, jobs: Sequence[Job]) -> None:
-        with self._changed:
-            answered = self._changed.wait_for(
-                lambda: all(job in self._count for job in jobs), PATIENCE_S
-            )
-        assert answered, f"{sum(job not in self._count for job in jobs)} of {len(jobs)} waited"
-
-    def check_once_each(self, jobs: Sequence[Job]) -> None:
-        assert self._count == Counter(jobs)
-
-
-class Poisoned(Echo):
-    """Fails the batches that have a text which begins with POISON."""
-
-    def encode(self, texts: Sequence[Ids]) -> Vectors:
-        if any(ids[0] == POISON for ids in texts):
-            raise ArithmeticError("poison")
-        return super().encode(texts)
-
-
-def job_of(*texts: Sequence[int]) -> Job:
-    ids = [np.array(text, dtype=np.int64) for text in texts]
-    return Job(ids, np.full((len(ids), 2), np.nan, dtype=np.float32), None, 0.0)
-
-
-def lone(first: int = 1, length: int = 3) -> Job:
-    return job_of([first] * length)
-
-
-@contextmanager
-def running(
-    encoder: Encoder, answers: Answers, number: int = 2, limits: BatchLimits = LIMITS
-) -> Iterator[OneModel]:
-    lanes = OneModel(encoder, limits, Metrics(), answers.deliver, number)
-    try:
-        yield lanes
-    finally:
-        lanes.close(PATIENCE_S)
-
-
-@contextmanager
-def held(
-    number: int = 1, limits: BatchLimits = LIMITS, encoder: Encoder = ECHO
-) -> Iterator[tuple[OneModel, Gated, Answers]]:
-    """Lanes that stop at a shut gate with the first batch each takes."""
-    answers, gate = Answers(), Gated(encoder)
-    try:
-        with running(gate, answers, number, limits) as lanes:
-            try:
-                yield lanes, gate, answers
-            finally:
-                gate.open()
-    finally:
-        gate.open()
-
-
-def check_vectors(job: Job) -> None:
-    assert job.vectors.tolist() == [[float(ids[0]), float(len(ids))] for ids in job.ids]
 
 
 def test_every_job_of_many_threads_is_answered_once_with_its_own_vectors() -> None:
@@ -176,16 +104,8 @@ def one_less(vectors: Vectors) -> Vectors:
     return vectors[1:]
 
 
-def wider(vectors: Vectors) -> Vectors:
-    return np.concatenate([vectors, vectors], axis=1)
-
-
-def narrower(vectors: Vectors) -> Vectors:
-    return vectors[:, :1]
-
-
-@pytest.mark.parametrize("bend", [one_more, one_less, wider, narrower])
-def test_vectors_of_the_wrong_shape_are_a_failure_and_no_answer(
+@pytest.mark.parametrize("bend", [one_more, one_less])
+def test_results_of_the_wrong_number_are_a_failure_and_no_answer(
     bend: Callable[[Vectors], Vectors],
 ) -> None:
     class Bent(Echo):
@@ -249,7 +169,7 @@ def test_batch_that_leaves_others_waiting_is_not_run_wide() -> None:
 
 def test_job_of_several_batches_is_computed_by_all_idle_lanes_at_once() -> None:
     class Meeting(Echo):
-        """A batch is not done before another one has begun."""
+        """Ends no batch before another one has begun."""
 
         both = threading.Barrier(2)
 
@@ -266,7 +186,7 @@ def test_job_of_several_batches_is_computed_by_all_idle_lanes_at_once() -> None:
 
 
 class Heavy(Echo):
-    """Texts of 50 tokens and more stand at a gate until it is opened."""
+    """Holds texts of 50 tokens and more at a gate until it is opened."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -466,10 +386,6 @@ def test_closing_twice_is_harmless() -> None:
     answers.check_once_each([])
 
 
-def lane_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("lane-")]
-
-
 def test_closed_lanes_leave_no_thread() -> None:
     with running(Echo(), Answers(), 3):
         assert len(lane_threads()) == 4, "three, and the express lane"
@@ -515,75 +431,3 @@ def test_counters_tell_what_happened() -> None:
     assert value("inkwell_lanes") == 2
     assert value("inkwell_queue_tokens", kind="interactive") == 0
     assert value("inkwell_queue_tokens", kind="bulk") == 0
-
-
-# --- lanes that hang ------------------------------------------------------------------------------
-
-
-def look_for(lanes: OneModel, seconds: int, begin: float | None = None) -> float:
-    """Have the lanes looked after once a second from now on; returns the last moment."""
-    moment = time.perf_counter() if begin is None else begin
-    for _ in range(seconds):
-        moment += 1.0
-        lanes.relieve(moment)
-    return moment
-
-
-def test_batch_that_hangs_is_answered_and_another_lane_takes_its_place() -> None:
-    with held(number=1) as (lanes, gate, answers):
-        stuck, waiting = job_of([1] * 5, [2] * 5), lone(3)
-        lanes.put(stuck)
-        assert gate.entered.wait(PATIENCE_S)
-        moment = look_for(lanes, 25)
-        answers.check_once_each([])
-        assert lanes.sound
-        gate.entered.clear()
-        lanes.put(waiting)
-        look_for(lanes, 10, moment)
-        answers.wait_for([stuck])
-        assert isinstance(stuck.error, InferenceFailed) and "did not end" in stuck.error.message
-        assert gate.entered.wait(PATIENCE_S), "the lane in its place has begun"
-        assert not lanes.sound
-        assert len(lane_threads()) == 3, "the one that hangs, the one in its place, the express"
-        gate.open()
-        answers.wait_for([waiting])
-        check_vectors(waiting)
-        eventually(lambda: len(lane_threads()) == 2)
-        assert lanes.sound, "it came back"
-    answers.check_once_each([stuck, waiting])
-
-
-def test_hung_lanes_are_counted_and_do_not_keep_the_lanes_from_closing() -> None:
-    answers, gate, metrics = Answers(), Gated(ECHO), Metrics()
-    lanes = OneModel(gate, LIMITS, metrics, answers.deliver, 2)
-    jobs = [lone(1, 3), lone(2, 4)]
-    for job in jobs:
-        gate.entered.clear()
-        lanes.put(job)
-        assert gate.entered.wait(PATIENCE_S)
-    look_for(lanes, 40)
-    answers.wait_for(jobs)
-    assert metrics.registry.get_sample_value("inkwell_hung_lanes_total") == 2
-    lanes.close(PATIENCE_S)
-    gate.open()
-    answers.check_once_each(jobs)
-    eventually(lambda: lane_threads() == [])
-
-
-def test_batch_of_a_process_that_was_stopped_for_a_while_does_not_hang() -> None:
-    with held(number=1) as (lanes, gate, answers):
-        job = lone()
-        lanes.put(job)
-        assert gate.entered.wait(PATIENCE_S)
-        moment = look_for(lanes, 3)
-        lanes.relieve(moment + 3600.0)
-        answers.check_once_each([])
-        gate.open()
-        answers.wait_for([job])
-        check_vectors(job)
-
-
-def test_batch_of_a_slow_model_may_take_as_long_as_its_tokens_explain() -> None:
-    assert patience_s(256, 10_000.0, 30.0) == pytest.approx(30.256)
-    assert patience_s(256, 64.0, 30.0) == pytest.approx(70.0)
-    assert patience_s(8192, 0.0, 1.0) == pytest.approx(81_921.0)

@@ -1,4 +1,4 @@
-"""The manifest is believed only if every file is what it says."""
+"""A manifest is accepted only if every file has the hash that it states."""
 
 import json
 import re
@@ -53,6 +53,18 @@ def test_sound_artifact_is_read_whole(toy_artifact: Path) -> None:
     assert (manifest.text.max_tokens, manifest.text.query_instruction) == (64, "搜索：")
     assert manifest.files.keys() == {MODEL_FILE, TOKENIZER_FILE}
     assert all(len(test.vector) == manifest.dimension for test in manifest.self_test)
+
+
+def test_manifest_of_an_earlier_version_reads_as_one_of_dense_vectors(
+    folder: Path, toy_artifact: Path
+) -> None:
+    def age(manifest: Any) -> None:
+        del manifest["task"]
+        manifest["inputs"] = ["input_ids"]
+
+    edit(folder, age)
+    assert read_manifest(folder) == read_manifest(toy_artifact)
+    assert read_manifest(folder).task == "dense"
 
 
 def test_missing_artifact_says_how_to_make_one(tmp_path: Path) -> None:
@@ -113,8 +125,9 @@ def test_other_format_is_named_and_not_taken_for_damage(folder: Path, version: i
         lambda manifest: manifest.update(unknown=1),
         lambda manifest: manifest["text"].update(max_tokens="64"),
         lambda manifest: manifest.update(self_test=[]),
+        lambda manifest: manifest.update(task="translate"),
     ],
-    ids=["missing", "no version", "null", "unknown", "wrong type", "no self-test"],
+    ids=["missing", "no version", "null", "unknown", "wrong type", "no self-test", "no such task"],
 )
 def test_manifest_that_is_not_as_it_should_be_is_refused(
     folder: Path, change: Callable[[Any], object]

@@ -1,10 +1,10 @@
-"""Several models in one server: named, told apart, and equals at the lanes."""
+"""Several models in one server: their names, and their equal shares of the lanes."""
 
 import asyncio
 import gc
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ from server.clock import now
 from server.config import Config, ModelPlace, ModelPlaces
 from server.errors import BadSettings, InferenceFailed, ModelNotFound
 from server.inference.batching import BatchLimits, Job
-from server.inference.encoder import Model
 from server.inference.lanes import Lanes
+from server.inference.model import Model
 from server.inference.registry import ModelRegistry, check, opened
 from server.telemetry.metrics import Metrics
-from server.types import Encoder, Ids, Vectors
+from server.types import Ids, VectorEncoder, Vectors
 from tests.support.clients import serving
 from tests.support.fakes import PATIENCE_S, Echo, Gated, eventually, with_parts
 
@@ -37,9 +37,9 @@ def named(model: Model, model_id: str, **changes: Any) -> Model:
 
 
 class Negative:
-    """The same vectors with the other sign, so that one sees whose they are."""
+    """Gives the same vectors with the other sign, which shows whose they are."""
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: VectorEncoder) -> None:
         self._encoder = encoder
         self.packing = encoder.packing
 
@@ -97,6 +97,39 @@ def test_other_names_are_refused_with_those_that_are_there(two: list[Model], ask
         models_of(two).choose(asked)
 
 
+@pytest.mark.parametrize(
+    ("asked", "name", "input_type"),
+    [
+        ("BAAI/toy", "BAAI/toy", None),
+        ("BAAI/toy:latest", "BAAI/toy", None),
+        ("any-one/toy:query", "any-one/toy:query", "query"),
+    ],
+)
+def test_model_whose_id_has_no_organisation_is_found_with_any(
+    two: list[Model], asked: str, name: str, input_type: str | None
+) -> None:
+    models = models_of(two)
+    assert models.choose(asked) == (name, models.engines[0], input_type)
+
+
+@pytest.mark.parametrize(
+    "asked", ["else/other", "/toy", "a/b/toy", "BAAI/ada", "BAAI/law", "BAAI/toy:x", "BAAI/"]
+)
+def test_organisation_is_no_way_to_a_model_of_another_one_nor_to_an_alias(
+    two: list[Model], asked: str
+) -> None:
+    renamed = with_parts(two[0], _name="law")
+    with pytest.raises(ModelNotFound):
+        models_of([renamed, two[1]], model_alias="ada").choose(asked)
+
+
+def test_model_of_the_organisation_that_is_asked_for_wins(toy_model: Model) -> None:
+    of_someone = named(toy_model, "someone/toy")
+    models = models_of([toy_model, of_someone])
+    assert models.choose("someone/toy").engine.model is of_someone
+    assert models.choose("else/toy").engine.model is toy_model
+
+
 def test_models_without_an_instruction_do_not_list_a_name_for_queries(toy_model: Model) -> None:
     rules = msgspec.structs.replace(toy_model.manifest.text, query_instruction="")
     assert models_of([named(toy_model, "plain", text=rules)]).listed == ["plain"]
@@ -131,7 +164,7 @@ def test_a_place_that_is_no_place_is_refused(text: str) -> None:
 
 
 def test_two_places_of_one_name_are_refused() -> None:
-    with pytest.raises(BadSettings, match="two models are called 'a'"):
+    with pytest.raises(BadSettings, match="two models have the name 'a'"):
         Config(model=ModelPlaces.of(["a=x", "a=y"]))
 
 
@@ -160,6 +193,31 @@ def test_the_request_chooses_the_model_in_every_form(two: list[Model]) -> None:
             # What the request says in so many words wins.
             both = {"texts": ["墨池"], "model": "other:query", "input_type": "document"}
             assert await ask("/embed", both) == {"vectors": other}
+
+    asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
+
+
+def test_hub_id_of_a_served_model_is_accepted_in_every_form(two: list[Model]) -> None:
+    async def test() -> None:
+        async with serving(two[0], others=two[1:]) as client:
+
+            async def ask(path: str, body: dict[str, Any]) -> Any:
+                reply = await client.post(path, json=body)
+                assert reply.status_code == 200, reply.text
+                return reply.json()
+
+            hub_id = "BAAI/toy"
+            plain = (await ask("/embed", {"texts": ["墨池"]}))["vectors"]
+            assert (await ask("/embed", {"texts": ["墨池"], "model": hub_id}))["vectors"] == plain
+            openai = await ask("/v1/embeddings", {"input": ["墨池"], "model": hub_id})
+            assert openai["model"] == hub_id
+            assert [row["embedding"] for row in openai["data"]] == plain
+            assert (await client.get(f"/v1/models/{hub_id}")).json()["id"] == hub_id
+            ollama = await ask("/api/embed", {"input": ["墨池"], "model": hub_id + ":latest"})
+            np.testing.assert_allclose(ollama["embeddings"], plain, atol=1e-6)
+            other = {"input": ["墨池"], "model": "else/other"}
+            assert (await client.post("/v1/embeddings", json=other)).status_code == 404
+            assert (await client.post("/api/embed", json=other)).status_code == 404
 
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
 
@@ -231,7 +289,7 @@ def test_while_a_collection_changes_over_its_old_model_answers_text_queries(
 
 def job_of(texts: int, length: int = 32) -> Job:
     ids = [np.full(length, 1, dtype=np.int64)] * texts
-    return Job(ids, np.empty((texts, 2), dtype=np.float32), None, time.perf_counter())
+    return Job(ids, None, time.perf_counter())
 
 
 class Noted(Echo):
@@ -275,10 +333,10 @@ def test_bulk_work_of_two_models_takes_turns_and_a_query_of_either_goes_first() 
 def test_a_model_that_comes_back_from_a_rest_claims_nothing_for_it() -> None:
     lanes = Lanes(Metrics(), lambda _: None, 1)
     busy, rested = lanes.admit(Echo(), LIMITS), lanes.admit(Echo(), LIMITS)
-    busy.had_s = lanes._level_s = 100.0
+    busy.used_s = lanes._level_s = 100.0
     lanes.submit(rested, job_of(1))
     lanes.close(PATIENCE_S)
-    assert rested.had_s >= 100.0
+    assert rested.used_s >= 100.0
 
 
 # --- replaced while they serve --------------------------------------------------------------------
@@ -329,9 +387,9 @@ def test_request_whose_batch_hangs_is_answered_and_the_next_ones_are_served(
     toy_model: Model,
 ) -> None:
     class Once(Gated):
-        """Only its first batch stands at the gate."""
+        """Holds only its first batch at the gate."""
 
-        def encode(self, texts: Sequence[Ids]) -> Vectors:
+        def encode(self, texts: Sequence[Ids]) -> Collection[Any]:
             return (
                 toy_model.encoder.encode(texts) if self.entered.is_set() else super().encode(texts)
             )

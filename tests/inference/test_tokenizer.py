@@ -9,8 +9,8 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.inference.encoder import Model
 from server.inference.manifest import TOKENIZER_FILE, TextRules, parse_manifest
+from server.inference.model import Model
 from server.inference.tokenizer import CHARACTERS_PER_TOKEN, Tokenizer
 from tests.support.toys import CHARACTERS, tokenizer
 

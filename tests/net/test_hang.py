@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from server.config import Config, ModelPlace, ModelPlaces
-from server.inference.encoder import Model
 from server.inference.manifest import MANIFEST_FILE
+from server.inference.model import Model
 from server.net import worker_handle
 from server.net.worker_pool import WorkerPool
 from tests.net.test_socket import Replies, connect, request

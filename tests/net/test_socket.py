@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from server.auth.keys import add_key, new_key
-from server.inference.encoder import Model
 from server.inference.manifest import MODEL_FILE
+from server.inference.model import Model
 from server.net.limits import MAX_PIPELINED
 from tests.support.fakes import PATIENCE_S, eventually
 from tests.support.processes import ROOT, TRUSTING, Server, command, environment, serving

@@ -17,7 +17,7 @@ import pytest
 
 from server.config import Config, ModelPlace, ModelPlaces
 from server.errors import StartupError
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.net.limits import MAX_PIPELINED
 from server.net.worker_pool import LONGEST_PAUSE_S, WorkerPool, pause_s, share_of
 from tests.net.test_socket import (

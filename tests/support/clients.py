@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.app import App, create_app
 from server.config import Config
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.store.folder import DataFolder
 from tests.support.fakes import PATIENCE_S
 

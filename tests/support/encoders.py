@@ -12,7 +12,7 @@ from export.quantise import quantize
 from server.inference.encoder import SessionEncoder
 from server.inference.manifest import TextRules
 from server.inference.tokenizer import Tokenizer
-from server.types import Encoder, Ids, Packing, Vectors
+from server.types import Ids, Packing, VectorEncoder, Vectors
 from tests.support.toys import VOCABULARY, toy_texts, write_toy_checkpoint
 
 # Networks that differ in everything the graph depends on.
@@ -82,5 +82,5 @@ def batches(packing: Packing, sorted_ids: Sequence[Ids]) -> Iterator[slice]:
         begin = end
 
 
-def one_by_one(encoder: Encoder, texts: Sequence[Ids]) -> Vectors:
+def one_by_one(encoder: VectorEncoder, texts: Sequence[Ids]) -> Vectors:
     return np.concatenate([encoder.encode([ids]) for ids in texts])

@@ -3,14 +3,14 @@
 import copy
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from server.inference.batching import BatchLimits, Job
-from server.inference.encoder import Model
 from server.inference.lanes import Deliver, Lanes
+from server.inference.model import Model
 from server.telemetry.metrics import Metrics
 from server.types import Encoder, Ids, Packing, Vectors
 
@@ -21,7 +21,7 @@ PACKING = Packing(groups=4, longest=512)
 
 
 class Echo:
-    """Vectors that tell the text they belong to: (first token id, number of tokens)."""
+    """Gives vectors that show whose they are: (first token id, number of tokens)."""
 
     packing = PACKING
 
@@ -45,10 +45,10 @@ class Gated:
     def open(self) -> None:
         self._gate.set()
 
-    def encode(self, texts: Sequence[Ids]) -> Vectors:
+    def encode(self, texts: Sequence[Ids]) -> Collection[Any]:
         self.entered.set()
         if not self._gate.wait(PATIENCE_S):
-            raise TimeoutError("nobody opened the gate")
+            raise TimeoutError("the gate was not opened")
         self.texts += len(texts)
         return self._encoder.encode(texts)
 
@@ -72,7 +72,7 @@ def with_parts(model: Model, **parts: Any) -> Model:
 
 
 def eventually(holds: Callable[[], object]) -> None:
-    """Ask until it holds; for what has no event to wait on."""
+    """Poll until the condition holds, where there is no event to wait for."""
     deadline = time.monotonic() + PATIENCE_S
     while not holds():
         assert time.monotonic() < deadline, "it never came to hold"

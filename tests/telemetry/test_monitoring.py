@@ -10,7 +10,7 @@ import httpx
 import pytest
 import yaml
 
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.telemetry.metrics import Metrics
 from tests.support.clients import run
 

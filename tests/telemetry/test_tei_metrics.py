@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.telemetry.metrics import Metrics
 from tests.api.test_tei import COMPUTED, GOOD, metrics_of
 from tests.support.clients import run

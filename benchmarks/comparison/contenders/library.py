@@ -33,8 +33,8 @@ def inkwell(folder: str, threads: int) -> Encode:
 
     from server.config import Config
     from server.inference.batching import BatchLimits, Job
-    from server.inference.encoder import Model
     from server.inference.lanes import Lanes
+    from server.inference.model import Model
     from server.telemetry.metrics import Metrics
 
     model, done = Model(Path(folder), threads), threading.Event()
@@ -48,15 +48,14 @@ def inkwell(folder: str, threads: int) -> Encode:
             chosen = batch_tokens or Config().batch_tokens
             limits = BatchLimits(chosen, Config().interactive_tokens, 1 << 30, 1 << 30)
             tenants[batch_tokens] = lanes.admit(model.encoder, limits, model.wide)
-        vectors = np.empty((len(texts), model.manifest.dimension), np.float32)
         done.clear()
-        job = Job(list(model.tokenizer.encode(texts).ids), vectors, None, time.perf_counter())
+        job = Job(list(model.tokenizer.encode(texts).ids), None, time.perf_counter())
         lanes.submit(tenants[batch_tokens], job)
         lanes.wake()
         done.wait()
         if job.error is not None:
             raise job.error
-        return vectors
+        return np.stack(job.results)
 
     return encode
 

@@ -17,10 +17,10 @@ from server.api.replies import Headers, Reply, error_reply_of, json_body, trunca
 from server.clock import now
 from server.config import Config
 from server.errors import EmptyInput, InvalidRequest, ServerError, TaskNotServed
-from server.inference.engine import Embedded, unit
+from server.inference.engine import Embedded
 from server.inference.registry import Choice, ModelRegistry
 from server.inference.tokenizer import Token
-from server.types import InputType
+from server.types import InputType, unit
 
 STATUS: Mapping[type[ServerError], int] = {
     errors.CallerError: 422,

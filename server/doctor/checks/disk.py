@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from server.doctor.facts import Facts, Held
 from server.doctor.findings import MB, Finding, refusal
-from server.inference.encoder import SAME_VECTORS
+from server.inference.comparison import SAME_VECTORS
 from server.messages.message import Message
 
 # A part takes 2 KB of vector, its text and its words: some 100,000 parts.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from server import BUILT
 from server.doctor.facts import Artifact, Facts
 from server.doctor.findings import Finding, refusal
-from server.inference.encoder import SAME_VECTORS
+from server.inference.comparison import SAME_VECTORS
 from server.messages.message import Message
 
 MOST_NAMED = 5

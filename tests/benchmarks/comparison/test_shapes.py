@@ -13,7 +13,8 @@ from benchmarks.comparison.shapes import KINDS, LIBRARY, PACKAGES, ROOT, Contend
 from benchmarks.comparison.turns import OURS
 from export.checkpoint import read_checkpoint
 from export.families.bert.shape import BertShape
-from server.inference.encoder import Model, row_cosines
+from server.inference.comparison import row_cosines
+from server.inference.model import Model
 from server.types import Vectors
 from tests.support.reference_bert import ReferenceBert
 

@@ -34,7 +34,7 @@ from benchmarks.arguments import names_among, parser
 from benchmarks.connection import Failed, post, punctual_loop, undisturbed
 from benchmarks.openloop import Overload, Run, Seconds
 from benchmarks.serve import server
-from server.inference.encoder import Model
+from server.inference.model import Model
 from server.telemetry.metrics import PREFIX
 
 TIMES, CLIENTS = 10, 16

@@ -1,0 +1,88 @@
+"""How results of a task are compared: with another machine's, with float32's, with a batch's.
+
+A cosine compares vectors. It says nothing about a score: any two numbers of one sign have cosine 1.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+
+from server.messages.message import Message
+from server.types import Task, Vectors
+
+# Least cosine between a self-test vector computed here and the stored one. An int8 graph on a CPU
+# without VNNI gives 0.9966 (its pairs of products saturate); any sound CPU with it gives 0.999999.
+SAME_VECTORS = 0.9999
+USABLE_VECTORS = 0.98
+# The same for scores, as 1 minus the difference. No score model is exported yet: its exporter has to
+# measure what another CPU may change.
+SAME_SCORES = 0.9999
+USABLE_SCORES = 0.98
+
+Agreement = Callable[[Vectors, Vectors], Vectors]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Compares results of one task; all arrays are float32 (B, D), with D = 1 for scores.
+
+    measure: what `agreement` is called in messages. agreement: of each row with the same row of the
+    other array, float32 (B,), 1 for equal rows and less the further they are apart. distance: how far
+    each row of the first array is from that of the second, which is right; float32 (B,).
+    same, usable: the least agreement of results that count as equal, and of results that may be served.
+    zero_is_sound: whether a result may consist of zeros.
+    """
+
+    measure: Message
+    agreement: Agreement
+    distance: Agreement
+    same: float
+    usable: float
+    zero_is_sound: bool
+
+    def is_sound(self, results: Vectors) -> bool:
+        """Whether every number is finite, and no row is zero where that means nothing."""
+        finite = bool(np.isfinite(results).all())
+        return finite and (self.zero_is_sound or bool(results.any(axis=1).all()))
+
+
+def row_cosines(a: Vectors, b: Vectors) -> Vectors:
+    """Return the cosine of each row of a with the same row of b: float32 (B, D) twice -> (B,)."""
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return cast(Vectors, (a * b).sum(axis=1) / np.maximum(norms, 1e-12))
+
+
+def _differences(a: Vectors, b: Vectors) -> Vectors:
+    """Return the largest absolute difference in each row."""
+    return cast(Vectors, np.abs(a - b).max(axis=1))
+
+
+def _closeness(a: Vectors, b: Vectors) -> Vectors:
+    return 1 - _differences(a, b)
+
+
+def _relative_differences(a: Vectors, b: Vectors) -> Vectors:
+    """Return the same as parts of the length of b's rows."""
+    return cast(Vectors, _differences(a, b) / np.linalg.norm(b, axis=1))
+
+
+VECTORS = Comparison(
+    Message("cosine"),
+    row_cosines,
+    _relative_differences,
+    SAME_VECTORS,
+    USABLE_VECTORS,
+    zero_is_sound=False,
+)
+SCORES = Comparison(
+    Message("1 minus the difference"),
+    _closeness,
+    _differences,
+    SAME_SCORES,
+    USABLE_SCORES,
+    zero_is_sound=True,
+)
+# A model of another task cannot be checked, and so is not served.
+COMPARISONS: Mapping[Task, Comparison] = {"dense": VECTORS, "score": SCORES}

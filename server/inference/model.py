@@ -1,0 +1,115 @@
+"""An artifact that has been opened and checked: manifest, tokenizer, encoder, and its speed here."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from server.errors import BadArtifact
+from server.inference.comparison import COMPARISONS
+from server.inference.encoder import SessionEncoder
+from server.inference.manifest import MODEL_FILE, TOKENIZER_FILE, read_manifest
+from server.inference.speed import measured_rate
+from server.inference.tokenizer import Tokenizer
+from server.system import hugepages
+from server.types import Ids, Vectors
+
+
+class Model:
+    """An opened artifact whose self-test gave the results that its manifest states.
+
+    name: what the operator calls it, or its id. encoder: one thread a call. wide: `wide_threads`
+    threads a call, None where that is 1.
+    self_test_results: of the manifest's texts as this machine computes them, float32 (B, D).
+    self_test_agreement: the least agreement with the stored ones. Below `comparison.same` this CPU
+    computes slightly other results than the exporting one.
+    rate: tokens per second of one short text on one thread, measured at opening.
+    """
+
+    def __init__(self, folder: Path, wide_threads: int = 1, name: str = "") -> None:
+        self.manifest = read_manifest(folder)
+        self._name = name
+        comparison = COMPARISONS.get(self.manifest.task)
+        if comparison is None:
+            raise BadArtifact(
+                "{folder} holds a model of the task {task!r}, this server runs {known}",
+                folder=folder,
+                task=self.manifest.task,
+                known=tuple(COMPARISONS),
+            )
+        self.comparison = comparison
+        with _loading(folder / TOKENIZER_FILE) as path:
+            self.tokenizer = Tokenizer(path.read_text(encoding="utf-8"), self.manifest.text)
+        with _loading(folder / MODEL_FILE) as path:
+            self.encoder = SessionEncoder(str(path), self.manifest.packing)
+            self.wide = (
+                SessionEncoder(str(path), self.manifest.packing, wide_threads)
+                if wide_threads > 1
+                else None
+            )
+        self.self_test_results, self.self_test_agreement = self._self_test(folder)
+        hugepages.collapse()
+        sample = self._self_test_ids()
+        self.rate = measured_rate(self.encoder, sample, self.manifest.text.max_tokens)
+
+    @property
+    def name(self) -> str:
+        return self._name or self.manifest.model_id
+
+    @property
+    def computes_the_same(self) -> bool:
+        """Whether this CPU computes the results of the exporting one."""
+        return self.self_test_agreement >= self.comparison.same
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Return vectors computed one text at a time. For checks; the server uses its engine."""
+        return self._each(self.tokenizer.encode(texts).ids)
+
+    def _each(self, ids: Sequence[Ids]) -> Vectors:
+        return np.concatenate([self.encoder.encode([row]) for row in ids])
+
+    def _self_test_ids(self) -> list[Ids]:
+        tests = self.manifest.self_test
+        return [
+            self.tokenizer.encode([test.text]).ids[0]
+            if test.second is None
+            else self.tokenizer.encode_pair(test.text, test.second)
+            for test in tests
+        ]
+
+    def _self_test(self, folder: Path) -> tuple[Vectors, float]:
+        tests = self.manifest.self_test
+        shape = (len(tests), self.manifest.dimension)
+        with _loading(folder / MODEL_FILE):
+            found = self._each(self._self_test_ids())
+        sound = found.shape == shape and {len(test.vector) for test in tests} == {shape[1]}
+        least = 0.0
+        if sound:
+            expected = np.array([test.vector for test in tests], dtype=np.float32)
+            least = float(self.comparison.agreement(found, expected).min())
+        if not least >= self.comparison.usable:
+            raise BadArtifact(
+                "{folder} computes wrong results on this machine: their agreement with those of its "
+                "manifest ({measure}) is {least:.4f}, at least {usable} is needed; export the model "
+                "again here",
+                folder=folder,
+                measure=self.comparison.measure,
+                least=least,
+                usable=self.comparison.usable,
+            )
+        return found, least
+
+
+@contextmanager
+def _loading(path: Path) -> Iterator[Path]:
+    """Report anything that is raised inside as a file that cannot be used."""
+    try:
+        yield path
+    except Exception as error:
+        # onnxruntime and tokenizers raise exceptions of their own, none of them documented.
+        raise BadArtifact(
+            "{path} cannot be loaded: {error}; export the model again",
+            path=path,
+            error=error,
+        ) from error

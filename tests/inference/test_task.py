@@ -1,0 +1,183 @@
+"""A second task beside dense vectors: a toy scorer of pairs through self-test, registry and lanes."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.errors import DisagreesWithCheckpoint
+from export.verify import Thresholds, verify
+from server.errors import BadArtifact, BadSettings, ModelNotFound, TaskNotServed
+from server.inference.comparison import SAME_SCORES, SCORES, USABLE_SCORES, VECTORS
+from server.inference.model import Model
+from server.inference.offline import encode_all
+from server.inference.registry import check
+from server.types import Ids, Packing, Vectors
+from tests.support.engines import models_of, run
+from tests.support.fakes import with_parts
+from tests.support.scorers import PAIRS, expected_scores, write_toy_scorer
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return Model(write_toy_scorer(tmp_path_factory.mktemp("scorer") / "artifact"))
+
+
+def pairs_of(scorer: Model) -> list[Ids]:
+    return [scorer.tokenizer.encode_pair(*pair) for pair in PAIRS]
+
+
+# --- self-test ------------------------------------------------------------------------------------
+
+
+def test_scorer_opens_and_its_scores_are_compared_by_their_difference(scorer: Model) -> None:
+    assert scorer.manifest.task == "score"
+    assert scorer.self_test_results.shape == (len(PAIRS), 1)
+    assert scorer.computes_the_same
+    assert scorer.self_test_agreement == pytest.approx(1, abs=1e-6)
+
+
+def test_scorer_of_other_scores_is_refused_though_any_two_have_cosine_1(tmp_path: Path) -> None:
+    shift = 2 * (1 - USABLE_SCORES)
+    folder = write_toy_scorer(tmp_path / "other", shift=shift)
+    with pytest.raises(BadArtifact, match=f"1 minus the difference.*{1 - shift:.4f}") as refusal:
+        Model(folder)
+    assert "1 减去差值" in refusal.value.chinese
+
+
+def test_slightly_other_scores_are_served_and_known(tmp_path: Path) -> None:
+    shift = (1 - USABLE_SCORES) / 2
+    model = Model(write_toy_scorer(tmp_path / "near", shift=shift))
+    assert model.self_test_agreement == pytest.approx(1 - shift, abs=1e-5)
+    assert model.self_test_agreement < SAME_SCORES and not model.computes_the_same
+
+
+def test_model_of_a_task_that_cannot_be_checked_is_refused(tmp_path: Path) -> None:
+    folder = write_toy_scorer(tmp_path / "sparse", task="sparse")
+    with pytest.raises(BadArtifact, match="'sparse', this server runs dense, score"):
+        Model(folder)
+
+
+def test_zero_is_a_score_and_no_vector() -> None:
+    zero, one = np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32)
+    assert SCORES.is_sound(zero) and not VECTORS.is_sound(zero)
+    assert not SCORES.is_sound(one * np.float32("nan"))
+    assert VECTORS.agreement(one, one / np.float32(2)).tolist() == [1]
+    assert SCORES.agreement(one, one / np.float32(2)).tolist() == [0.5]
+
+
+def test_pair_is_read_as_the_tokenizer_puts_it_together_and_cut(scorer: Model) -> None:
+    first, second = "墨", "池" * 100
+    ids = scorer.tokenizer.encode_pair(first, second)
+    assert len(ids) == scorer.manifest.text.max_tokens
+    alone = scorer.tokenizer.encode([first]).ids[0]
+    assert ids[: len(alone)].tolist() == alone.tolist()
+
+
+# --- registry -------------------------------------------------------------------------------------
+
+
+def test_first_model_of_a_task_serves_requests_that_name_none(
+    toy_model: Model, scorer: Model
+) -> None:
+    async def test() -> None:
+        async with models_of(scorer, toy_model) as models:
+            assert models.choose("").engine.model is toy_model
+            assert models.choose("", "dense").name == "toy"
+            assert models.choose("", "score").engine.model is scorer
+            assert models.choose("toy-scorer", "score").engine.model is scorer
+            assert models.default.model is toy_model
+            assert models.listed == ["toy", "toy:query"]
+            assert models.with_vectors(scorer.manifest.fingerprint) is None
+
+    run(test)
+
+
+def test_model_of_another_task_is_not_served_and_an_unknown_one_not_found(
+    toy_model: Model, scorer: Model
+) -> None:
+    async def test() -> None:
+        async with models_of(toy_model, scorer) as models:
+            with pytest.raises(
+                TaskNotServed, match="'toy-scorer' gives scores of pairs, not dense"
+            ):
+                models.choose("toy-scorer")
+            with pytest.raises(TaskNotServed, match="'toy' gives dense vectors, not scores"):
+                models.choose("toy", "score")
+            with pytest.raises(TaskNotServed, match="no served model gives sparse weights"):
+                models.choose("", "sparse")
+            with pytest.raises(ModelNotFound, match="'toy-scorer'"):
+                models.choose("gpt", "score")
+
+    run(test)
+
+
+def test_server_without_a_model_of_dense_vectors_does_not_start(scorer: Model) -> None:
+    with pytest.raises(BadSettings, match="no served model gives dense vectors"):
+        check([scorer])
+
+
+# --- lanes ----------------------------------------------------------------------------------------
+
+
+def test_scores_and_vectors_share_the_lanes(toy_model: Model, scorer: Model) -> None:
+    async def test() -> None:
+        async with models_of(toy_model, scorer) as models:
+            ids = pairs_of(scorer) * 20
+            engine = models.choose("", "score").engine
+            texts = ["墨池", "笔", "search"] * 20
+            job, embedded = await asyncio.gather(engine.compute(ids), models.default.embed(texts))
+            np.testing.assert_allclose(np.stack(job.results), expected_scores(ids), atol=1e-6)
+            assert embedded.vectors.shape == (60, 32)
+
+    run(test)
+
+
+def test_results_need_not_be_arrays(toy_model: Model, scorer: Model) -> None:
+    """Lanes carry whatever the model gives: here weights by token id."""
+
+    class Weights:
+        packing = Packing(groups=1, longest=16)
+
+        def encode(self, texts: Sequence[Ids]) -> list[dict[int, int]]:
+            return [{int(token): len(ids) for token in ids} for ids in texts]
+
+    async def test() -> None:
+        ids = pairs_of(scorer)
+        model = with_parts(scorer, encoder=Weights(), wide=None)
+        async with models_of(toy_model, model) as models:
+            job = await models.choose("", "score").engine.compute(ids)
+        assert job.results == encode_all(Weights(), ids) == Weights().encode(ids)
+
+    run(test)
+
+
+# --- export ---------------------------------------------------------------------------------------
+
+
+class Shifted:
+    """Gives another encoder's results, all moved by `shift`."""
+
+    def __init__(self, model: Model, shift: float) -> None:
+        self.packing = model.encoder.packing
+        self._encoder, self._shift = model.encoder, np.float32(shift)
+
+    def encode(self, texts: Sequence[Ids]) -> Vectors:
+        return self._encoder.encode(texts) + self._shift
+
+
+def test_artifact_of_scores_is_verified_by_their_difference(scorer: Model) -> None:
+    ids, texts = pairs_of(scorer), [" / ".join(pair) for pair in PAIRS]
+    limits = Thresholds(mean=0.99, minimum=0.98)
+
+    def verified(shift: float) -> float:
+        served = Shifted(scorer, shift)
+        found = verify(scorer.encoder, served, texts, ids, 16, limits, comparison=SCORES)
+        return found.minimum
+
+    assert verified(0.0) == 1
+    assert verified(0.005) == pytest.approx(0.995, abs=1e-5)
+    with pytest.raises(DisagreesWithCheckpoint, match="1 minus the difference to the float32"):
+        verified(0.05)
