@@ -105,12 +105,12 @@ async def _layer(
     size: int,
     turns: int,
 ) -> dict[str, float]:
-    engine, library = models.default, cast(CollectionRegistry, None)
+    engine, collections = models.default, cast(CollectionRegistry, None)
     with_handler, alone = [], []
     for place in range(turns * max(4, 400 // size)):
         some = [texts[(place * size + offset) % len(texts)] for offset in range(size)]
         body = json.dumps(body_of(some), ensure_ascii=False).encode()
-        call = Call({"path": "/", "path_params": {}}, body, models, library)
+        call = Call({"path": "/", "path_params": {}}, body, models, collections)
         started = time.perf_counter()
         reply = await handler(call)
         between = time.perf_counter()

@@ -25,8 +25,8 @@ import numpy as np
 from benchmarks import machine
 from benchmarks.arguments import parser
 from server.store import Labels
-from server.store.exact import SEGMENT_ROWS
-from server.store.index import SCAN_FROM, Index
+from server.store.local_index.exact import SEGMENT_ROWS
+from server.store.local_index.index import SCAN_FROM, LocalIndex
 from server.types import Vectors
 
 K = 10
@@ -107,7 +107,7 @@ def main() -> None:
 
 def _lines(case: Case) -> Iterator[dict[str, Any]]:
     truths = case.truths()
-    index = Index(case.base.shape[1])
+    index = LocalIndex(case.base.shape[1])
     for labels, rows in case.pieces():
         index = index.plus(labels, rows)
     comparing_all, _ = _timed([index], case.queries[:20])
@@ -138,7 +138,7 @@ def _lines(case: Case) -> Iterator[dict[str, Any]]:
 
 
 def _timed(
-    newest: list[Index], queries: Vectors, within: Labels | None = None
+    newest: list[LocalIndex], queries: Vectors, within: Labels | None = None
 ) -> tuple[dict[str, float], list[set[int]]]:
     """Return latencies and found labels; newest: one index, which a thread may replace."""
     seconds, found = [], []
@@ -161,7 +161,7 @@ def _recall(found: list[set[int]], truth: list[set[int]]) -> float:
     return round(float(np.mean(hits)) / K, 4)
 
 
-def _together_ms(index: Index, queries: Vectors) -> float:
+def _together_ms(index: LocalIndex, queries: Vectors) -> float:
     """Return milliseconds per query when several are asked at once."""
     seconds = []
     for start in range(0, len(queries) - TOGETHER + 1, TOGETHER):
@@ -171,20 +171,20 @@ def _together_ms(index: Index, queries: Vectors) -> float:
     return round(float(np.median(seconds)) * 1000 / TOGETHER, 3)
 
 
-def _disk_s(index: Index) -> dict[str, float]:
+def _disk_s(index: LocalIndex) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         path, identity = Path(folder) / "index.faiss", uuid.uuid4()
         began = time.perf_counter()
         index.save(path, identity)
         saved = time.perf_counter()
-        Index.load(path, index.dimension, identity)
+        LocalIndex.load(path, index.dimension, identity)
         return {
             "save_s": round(saved - began, 2),
             "load_s": round(time.perf_counter() - saved, 2),
         }
 
 
-def _beside_writes(index: Index, case: Case) -> dict[str, float]:
+def _beside_writes(index: LocalIndex, case: Case) -> dict[str, float]:
     """Time searches while another thread adds, removes and compacts as fast as it can."""
     newest, done = [index], threading.Event()
     writes = 0

@@ -68,13 +68,13 @@ async def _served(
     models = ModelRegistry([model], config, metrics, asyncio.get_running_loop())
     answers: dict[str, dict[str, list[str]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        library = CollectionRegistry(DataFolder(Path(scratch)), models, config, metrics)
-        shelf = library.create("retrieval", None, models.default)
-        await shelf.add(corpus)
+        collections = CollectionRegistry(DataFolder(Path(scratch)), models, config, metrics)
+        live = collections.create("retrieval", None, models.default)
+        await live.add(corpus)
         texts = list(queries.values())
         vectors = np.concatenate(
             [
-                await shelf.vectors_of(texts[begin : begin + PORTION])
+                await live.vectors_of(texts[begin : begin + PORTION])
                 for begin in range(0, len(texts), PORTION)
             ]
         )
@@ -83,11 +83,11 @@ async def _served(
                 Query(mode, DEPTH, vector, text)
                 for text, vector in zip(texts, vectors, strict=True)
             ]
-            hits = await shelf.search(asked)
+            hits = await live.search(asked)
             answers[mode] = {
                 id: [hit.id for hit in row] for id, row in zip(queries, hits, strict=True)
             }
-        await library.close()
+        await collections.close()
     models.close()
     return answers
 

@@ -22,7 +22,7 @@ from benchmarks import closedloop, machine, workloads
 from benchmarks.arguments import parser
 from benchmarks.connection import ask
 from benchmarks.serve import server
-from server.store.index import SPARE_ROWS
+from server.store.local_index.index import SPARE_ROWS
 
 BATCH = 256
 

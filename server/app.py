@@ -28,7 +28,7 @@ from server.api.tracing import TracedEndpoint, Tracer, tracer_of
 from server.api.web import docs
 from server.auth.gate import Access, Visit, request_id, secret_in
 from server.collections.metrics import COLLECTION_JOINS, CollectionMetrics
-from server.collections.recall_probe import Probing
+from server.collections.recall_probe import RecallProbe
 from server.collections.registry import CollectionRegistry
 from server.config import Config
 from server.errors import MethodNotAllowed, RouteNotFound, ServerError
@@ -48,7 +48,7 @@ NO_ROUTE = "(none)"
 
 class State(TypedDict):
     models: ModelRegistry
-    library: CollectionRegistry
+    collections: CollectionRegistry
 
 
 def create_app(
@@ -67,15 +67,15 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: App) -> AsyncIterator[State]:
         async with _serving(app, handed.pop(), config, metrics, access, tracer) as served:
-            library = CollectionRegistry(folder, served, config, metrics)
-            probing = Probing(library, metrics, lambda: served.idle)
+            registry = CollectionRegistry(folder, served, config, metrics)
+            probing = RecallProbe(registry, metrics, lambda: served.idle)
             metrics.process.data = folder.path
-            metrics.process.ready = partial(health.is_ready, served, library)
-            metrics.register(CollectionMetrics(library.stats), COLLECTION_JOINS)
-            yield {"models": served, "library": library}
+            metrics.process.ready = partial(health.is_ready, served, registry)
+            metrics.register(CollectionMetrics(registry.stats), COLLECTION_JOINS)
+            yield {"models": served, "collections": registry}
             await probing.close()
             # Before the engines: documents that are still being written need them.
-            await library.close()
+            await registry.close()
 
     return _app(every_operation(config, metrics, others), lifespan, config, metrics, access, tracer)
 
@@ -89,7 +89,7 @@ def create_worker_app(models: Sequence[Model], config: Config, metrics: Metrics)
     async def lifespan(app: App) -> AsyncIterator[State]:
         async with _serving(app, handed.pop(), config, metrics, access, tracer) as served:
             # No operation of a worker uses the collections.
-            yield {"models": served, "library": cast(CollectionRegistry, None)}
+            yield {"models": served, "collections": cast(CollectionRegistry, None)}
 
     return _app(of_vectors(config), lifespan, config, metrics, access, tracer)
 

@@ -48,7 +48,11 @@ CONNECTING = {
 ONE_FILE = {
     "onnxruntime": "inference/runtime.py",
     "tokenizers": "inference/tokenizer.py",
-    "faiss": {"store/fastscan_block.py", "store/exact.py", "store/faiss_files.py"},
+    "faiss": {
+        "store/local_index/fastscan_block.py",
+        "store/local_index/exact.py",
+        "store/faiss_files.py",
+    },
     "sqlite3": "store/database.py",
     "threading": "inference/lanes.py",
     "time": "clock.py",
@@ -174,7 +178,7 @@ def siblings(name: str) -> set[str]:
 
 
 def test_there_is_something_to_walk() -> None:
-    assert {"inference/engine.py", "api/endpoint.py", "store/index.py"} <= FILES.keys()
+    assert {"inference/engine.py", "api/endpoint.py", "store/vector_index.py"} <= FILES.keys()
     assert "server.errors" in set(imports("inference/engine.py"))
     assert siblings("inference/lanes.py") == {
         "inference/batching.py",

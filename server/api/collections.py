@@ -1,4 +1,4 @@
-"""Collections: made, listed, described, embedded anew, removed; in the native shapes.
+"""Collections, in the native format: create, list, describe, reindex, remove.
 
 Every path under /collections/NAME/ exists without that prefix too, for the collection "default".
 """
@@ -10,11 +10,12 @@ import msgspec
 
 from server.api.body import decode
 from server.api.native_errors import NATIVE
-from server.api.operation import Call, Operation, collection_of, shelf_of
+from server.api.operation import Call, Operation, collection_name, collection_of
 from server.api.replies import Reply, json_body
+from server.collections.chunk_embedding import default_chunks, longest_chunk
 from server.collections.chunking import MIN_SIZE
 from server.collections.live_collection import LiveCollection
-from server.collections.registry import CollectionRegistry, whole_reading
+from server.collections.registry import CollectionRegistry
 from server.errors import CollectionNotFound, InvalidRequest
 from server.inference.engine import Engine
 from server.store.records import ChunkRules
@@ -23,16 +24,17 @@ DESCRIBED = "The collection, its size and its index"
 
 
 class Chunks(msgspec.Struct):
-    """How long documents are cut: tokens of a part, and tokens repeated from the part before."""
+    """How documents are chunked: tokens of a chunk, and tokens repeated from the one before."""
 
     size: int
     overlap: int = 0
 
 
 class CreateRequest(msgspec.Struct):
-    """chunks: left out, parts as long as the model reads; null, documents are not cut.
+    """A collection to create.
 
-    model: whose vectors it will hold; left out, the first model's.
+    chunks: left out, default chunks; null, documents are not chunked. model: whose vectors it will
+    hold; left out, the first model's.
     """
 
     name: str
@@ -41,8 +43,10 @@ class CreateRequest(msgspec.Struct):
 
 
 class ReindexRequest(msgspec.Struct):
-    """chunks: left out, as they were. model: left out, the one whose vectors it holds, if it is
-    served, and else the first.
+    """How to reindex a collection.
+
+    chunks: left out, as before. model: left out, the one whose vectors it holds if that is served,
+    else the first.
     """
 
     model: str = ""
@@ -55,11 +59,11 @@ class Progress(msgspec.Struct):
 
 
 class Stats(msgspec.Struct):
-    """index: its kind, parameters, size, memory a vector, and measured recall@10.
+    """What a collection is and holds.
 
-    agreement: least cosine of self-test vectors between the machines that wrote it and this one; 1
-    is the same arithmetic, null is not known. reindex_error: why the last reindexing ended before
-    its time.
+    parts: chunks. agreement: least cosine of self-test vectors between the machines that wrote it
+    and this one; 1 is the same arithmetic, null is not known. index: its kind, parameters, size,
+    memory of a vector, and measured recall@10. reindex_error: why the last reindexing failed.
     """
 
     name: str
@@ -81,7 +85,10 @@ class Listed(msgspec.Struct):
 
 
 class CollectionList(msgspec.Struct):
-    """damaged: names of those that cannot be opened; what is asked of them is refused."""
+    """All collections.
+
+    damaged: names of those that cannot be opened; requests to them are refused.
+    """
 
     collections: list[Listed]
     damaged: list[str]
@@ -92,7 +99,7 @@ class RemovedCollection(msgspec.Struct):
 
 
 def operations() -> list[Operation]:
-    """All of them; those of one collection are in `inside`."""
+    """Return the operations on collections as such; those inside one are in `inside`."""
     one = "/collections/{collection}"
     return [
         Operation(
@@ -129,6 +136,7 @@ def operations() -> list[Operation]:
 
 
 def inside() -> list[Operation]:
+    """Return the operations that describe and reindex one collection."""
     return [
         Operation(NATIVE, "GET", "/stats", stats, DESCRIBED, "search", response=(Stats,)),
         Operation(
@@ -136,7 +144,7 @@ def inside() -> list[Operation]:
             "POST",
             "/reindex",
             reindex,
-            "Embed its documents anew",
+            "Embed its documents again",
             needs="admin",
             request=(ReindexRequest,),
             response=(Stats,),
@@ -147,53 +155,53 @@ def inside() -> list[Operation]:
 
 async def list_collections(call: Call) -> Reply:
     found = []
-    for shelf in [call.library.shelf(name) for name in call.library.names]:
+    for collection in [call.collections.get(name) for name in call.collections.names]:
         # One that is removed meanwhile is left out.
         with suppress(CollectionNotFound):
-            found.append(Listed(shelf.collection.name, await shelf.read(shelf.count)))
-    return Reply(json_body(CollectionList(found, call.library.damaged)))
+            found.append(Listed(collection.name, await collection.count()))
+    return Reply(json_body(CollectionList(found, call.collections.damaged)))
 
 
 async def create(call: Call) -> Reply:
     request = decode(call.body, CreateRequest)
     engine = call.models.choose(request.model).engine
-    shelf = call.library.create(request.name, _rules(request.chunks, engine), engine)
-    return Reply(json_body(await _stats(call.library, shelf)), status=201)
+    made = call.collections.create(request.name, _rules(request.chunks, engine), engine)
+    return Reply(json_body(await _stats(call.collections, made)), status=201)
 
 
 async def remove(call: Call) -> Reply:
-    name = collection_of(call)
-    await call.library.remove(name)
+    name = collection_name(call)
+    await call.collections.remove(name)
     return Reply(json_body(RemovedCollection(name)))
 
 
 async def stats(call: Call) -> Reply:
-    return Reply(json_body(await _stats(call.library, shelf_of(call))))
+    return Reply(json_body(await _stats(call.collections, collection_of(call))))
 
 
 async def reindex(call: Call) -> Reply:
-    """Answers at once; the collection's stats tell how far it is."""
+    """Begin to reindex and answer at once; the collection's stats report the progress."""
     request = decode(call.body, ReindexRequest)
-    shelf = shelf_of(call)
+    collection = collection_of(call)
     engine = call.models.choose(request.model).engine
     if not request.model:
-        engine = call.models.with_vectors(shelf.collection.info.fingerprint) or engine
-    rules = shelf.collection.info.chunks
+        engine = call.models.with_vectors(collection.info.fingerprint) or engine
+    rules = collection.info.chunks
     if request.chunks is not msgspec.UNSET:
         rules = _rules(request.chunks, engine)
-    call.library.reindex(shelf.collection.name, rules, engine)
-    return Reply(json_body(await _stats(call.library, shelf)), status=202)
+    call.collections.reindex(collection.name, rules, engine)
+    return Reply(json_body(await _stats(call.collections, collection)), status=202)
 
 
 def _rules(given: Chunks | msgspec.UnsetType | None, engine: Engine) -> ChunkRules | None:
-    whole = whole_reading(engine)
+    longest = longest_chunk(engine)
     if given is msgspec.UNSET:
-        return whole
+        return default_chunks(engine)
     if given is None:
         return None
-    if not MIN_SIZE <= given.size <= whole.size:
+    if not MIN_SIZE <= given.size <= longest:
         raise InvalidRequest(
-            f"chunks.size {given.size} is outside {MIN_SIZE} to {whole.size}, which the model reads",
+            f"chunks.size {given.size} is outside {MIN_SIZE} to {longest}, which the model reads",
             param="chunks",
         )
     if not 0 <= given.overlap <= given.size // 2:
@@ -204,27 +212,20 @@ def _rules(given: Chunks | msgspec.UnsetType | None, engine: Engine) -> ChunkRul
     return ChunkRules(given.size, given.overlap)
 
 
-async def _stats(library: CollectionRegistry, shelf: LiveCollection) -> Stats:
-    collection = None
-    # Again where a reindexing ended meanwhile: what is said must be of one collection, and nothing
-    # is awaited after the loop.
-    while collection is not shelf.collection:
-        collection = shelf.collection
-        agreement = await shelf.read(shelf.agreement)
-        documents = await shelf.read(shelf.count)
-        size = await shelf.read(lambda: shelf.collection.bytes_on_disk())
-    info = shelf.collection.info
-    running = library.reindexing.get(info.name)
+async def _stats(registry: CollectionRegistry, collection: LiveCollection) -> Stats:
+    found = await collection.description()
+    info = found.info
+    running = registry.reindexing.get(info.name)
     return Stats(
         name=info.name,
-        documents=documents,
-        parts=len(shelf.collection.index),
+        documents=found.documents,
+        parts=found.chunks,
         dimension=info.dimension,
         fingerprint=info.fingerprint,
-        agreement=None if agreement is None else round(agreement, 6),
+        agreement=None if found.agreement is None else round(found.agreement, 6),
         chunks=None if info.chunks is None else Chunks(info.chunks.size, info.chunks.overlap),
-        index=msgspec.to_builtins(shelf.collection.index.stats()),
-        bytes=size,
+        index=msgspec.to_builtins(found.index),
+        bytes=found.bytes_on_disk,
         reindexing=None if running is None else Progress(running.done, running.total),
-        reindex_error=library.unfinished.get(info.name),
+        reindex_error=registry.unfinished.get(info.name),
     )

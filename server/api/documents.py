@@ -1,4 +1,4 @@
-"""Documents of a collection: stored, read, listed, counted, removed; in the native shapes."""
+"""Documents of a collection, in the native format: store, read, list, count, remove."""
 
 from functools import partial
 from typing import Any
@@ -8,7 +8,7 @@ from starlette.datastructures import QueryParams
 
 from server.api.body import decode
 from server.api.native_errors import NATIVE
-from server.api.operation import Call, Operation, checked_filter, shelf_of
+from server.api.operation import Call, Operation, checked_filter, collection_of
 from server.api.replies import Reply, json_body
 from server.errors import DocumentNotFound, InvalidRequest
 from server.store.records import MAX_ID, Document, text_id
@@ -17,7 +17,10 @@ MAX_PAGE = 1000
 
 
 class NewDocument(msgspec.Struct):
-    """id: left out, it follows from the text, so that sending a text twice stores it once."""
+    """A document to store.
+
+    id: without one it is derived from the text, so that a text sent twice is stored once.
+    """
 
     text: str
     id: str | int | None = None
@@ -26,14 +29,20 @@ class NewDocument(msgspec.Struct):
 
 
 class AddRequest(msgspec.Struct):
-    """replace: whether documents of the same ids give way; false refuses them with 409."""
+    """Documents to store.
+
+    replace: whether documents of the same ids are replaced; false refuses them with 409.
+    """
 
     documents: list[NewDocument]
     replace: bool = True
 
 
 class Added(msgspec.Struct):
-    """ids: in the order of the request. stored: how many were new or changed."""
+    """What was stored.
+
+    ids: in the order of the request. stored: how many were new or changed.
+    """
 
     ids: list[str]
     stored: int
@@ -60,14 +69,17 @@ class Stored(msgspec.Struct):
 
 
 class Page(msgspec.Struct):
-    """next: what to give as `after` for the page that follows, null at the end."""
+    """Documents, oldest first.
+
+    next: what to give as `after` for the next page, null at the end.
+    """
 
     documents: list[Stored]
     next: str | None
 
 
 def inside() -> list[Operation]:
-    """What is on the paths of one collection."""
+    """Return the operations on the documents of one collection."""
     on = partial(Operation, NATIVE)
     one = "/documents/{id:path}"
     return [
@@ -105,64 +117,61 @@ def inside() -> list[Operation]:
 
 
 async def add(call: Call) -> Reply:
-    request, shelf = decode(call.body, AddRequest), shelf_of(call)
+    request, collection = decode(call.body, AddRequest), collection_of(call)
     documents = [_document(index, given) for index, given in enumerate(request.documents)]
-    stored = await shelf.add(documents, replace=request.replace) if documents else 0
+    stored = await collection.add(documents, replace=request.replace) if documents else 0
     return Reply(json_body(Added([document.id for document in documents], stored)))
 
 
 async def get(call: Call) -> Reply:
     id = str(call.scope["path_params"]["id"])
-    shelf = shelf_of(call)
-    found = await shelf.read(lambda: shelf.collection.documents.get([id]))
-    if id not in found:
+    found = await collection_of(call).get(id)
+    if found is None:
         raise DocumentNotFound(f"there is no document {id!r}")
-    return Reply(json_body(_stored(found[id])))
+    return Reply(json_body(_stored(found)))
 
 
 async def page(call: Call) -> Reply:
-    """Oldest first."""
-    shelf = shelf_of(call)
+    """List documents, oldest first."""
+    collection = collection_of(call)
     options = QueryParams(call.scope["query_string"])
     limit = _number(options, "limit", default=100, low=1, high=MAX_PAGE)
     after = _number(options, "after", default=0, low=0, high=2**63 - 1)
     given = decode(options["filter"].encode(), dict) if "filter" in options else None
     filter = checked_filter(given)
-    found = await shelf.read(lambda: shelf.collection.documents.page(after, limit, filter))
+    found = await collection.page(after, limit, filter)
     following = str(found[-1][0]) if len(found) == limit else None
     return Reply(json_body(Page([_stored(document) for _, document in found], following)))
 
 
 async def remove_one(call: Call) -> Reply:
     id = str(call.scope["path_params"]["id"])
-    if not await shelf_of(call).delete([id]):
+    if not await collection_of(call).delete([id]):
         raise DocumentNotFound(f"there is no document {id!r}")
     return Reply(json_body(Removed(1)))
 
 
 async def remove(call: Call) -> Reply:
-    """By ids or by filter; one of them is needed, so that nothing is removed by mistake."""
-    request, shelf = decode(call.body, Select), shelf_of(call)
+    """Remove documents by ids or by filter; one is needed, so that nothing is removed by mistake."""
+    request, collection = decode(call.body, Select), collection_of(call)
     if (request.ids is None) == (request.filter is None):
         raise InvalidRequest('exactly one of "ids" and "filter" is needed', param="ids")
     if request.ids is not None:
-        return Reply(json_body(Removed(await shelf.delete([str(id) for id in request.ids]))))
+        return Reply(json_body(Removed(await collection.delete([str(id) for id in request.ids]))))
     filter = checked_filter(request.filter)
     if filter is None:
         raise InvalidRequest(
             "an empty filter would remove every document; delete the collection instead",
             param="filter",
         )
-    return Reply(json_body(Removed(await shelf.delete_where(filter))))
+    return Reply(json_body(Removed(await collection.delete_where(filter))))
 
 
 async def count(call: Call) -> Reply:
-    request, shelf = decode(call.body, Select), shelf_of(call)
+    request, collection = decode(call.body, Select), collection_of(call)
     if request.ids is not None:
         raise InvalidRequest('"ids" are not counted; give a "filter" or nothing', param="ids")
-    filter = checked_filter(request.filter)
-    found = await shelf.read(lambda: shelf.collection.documents.count(filter))
-    return Reply(json_body(Count(found)))
+    return Reply(json_body(Count(await collection.count(checked_filter(request.filter)))))
 
 
 def _document(index: int, given: NewDocument) -> Document:

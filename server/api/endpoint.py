@@ -136,7 +136,7 @@ class Endpoint:
                 visit.body = body
             started = now()
             state = scope["state"]
-            call = Call(scope, body, state["models"], state["library"])
+            call = Call(scope, body, state["models"], state["collections"])
             reply = await self._reply(call, receive)
             if reply is not None:
                 self._seconds.observe(now() - started)

@@ -72,19 +72,19 @@ async def health(_: Call) -> Reply:
 
 async def ready(call: Call) -> Reply:
     """Models are loaded and have passed their self-tests, lanes can compute, and the disk has room."""
-    await asyncio.to_thread(check_ready, call.models, call.library)
+    await asyncio.to_thread(check_ready, call.models, call.collections)
     return Reply(json_body(Ready("ready", call.models.choose("").name)))
 
 
-def check_ready(models: ModelRegistry, library: CollectionRegistry) -> None:
+def check_ready(models: ModelRegistry, collections: CollectionRegistry) -> None:
     """Raise ShuttingDown or NotReady unless the server may get traffic; reads the disk's state."""
     models.check_ready()
-    library.check_disk()
+    collections.check_disk()
 
 
-def is_ready(models: ModelRegistry, library: CollectionRegistry) -> bool:
+def is_ready(models: ModelRegistry, collections: CollectionRegistry) -> bool:
     try:
-        check_ready(models, library)
+        check_ready(models, collections)
     except ServerError:
         return False
     return True

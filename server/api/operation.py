@@ -11,7 +11,7 @@ from server.collections.live_collection import LiveCollection
 from server.collections.registry import DEFAULT, CollectionRegistry
 from server.errors import ServerError
 from server.inference.registry import ModelRegistry
-from server.store.filters import Filter, check
+from server.store.filter_tree import Filter, parse
 
 
 class Call(NamedTuple):
@@ -20,24 +20,22 @@ class Call(NamedTuple):
     scope: Scope
     body: bytes
     models: ModelRegistry
-    library: CollectionRegistry
+    collections: CollectionRegistry
 
 
-def collection_of(call: Call) -> str:
+def collection_name(call: Call) -> str:
     """Return the name of the collection in the path, or of the default one."""
     return str(call.scope["path_params"].get("collection", DEFAULT))
 
 
-def shelf_of(call: Call) -> LiveCollection:
-    return call.library.shelf(collection_of(call))
+def collection_of(call: Call) -> LiveCollection:
+    """Return the collection that the path names; raises CollectionNotFound."""
+    return call.collections.get(collection_name(call))
 
 
 def checked_filter(given: dict[str, Any] | None) -> Filter | None:
-    """Return a filter that can be applied, or None where it keeps everything."""
-    if not given:
-        return None
-    check(given)
-    return given
+    """Return the tree of a filter, or None where it keeps everything; raises InvalidRequest."""
+    return parse(given) if given else None
 
 
 Handler = Callable[[Call], Awaitable[Reply]]

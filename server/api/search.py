@@ -1,4 +1,4 @@
-"""Search in a collection, in the native shapes."""
+"""Search in a collection, in the native format."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 
 from server.api.body import decode
 from server.api.native_errors import NATIVE
-from server.api.operation import Call, Operation, checked_filter, shelf_of
+from server.api.operation import Call, Operation, checked_filter, collection_of
 from server.api.replies import Reply, json_body
 from server.collections.live_collection import LiveCollection
 from server.errors import InvalidRequest, TooManyTexts
@@ -28,7 +28,7 @@ class Weights(msgspec.Struct):
 
 
 class SearchRequest(msgspec.Struct):
-    """One of query, queries and vector is needed; a query may come with its vector."""
+    """What to find: one of query, queries and vector; a query may come with its vector."""
 
     query: str | None = None
     queries: list[str] | None = None
@@ -43,7 +43,10 @@ class SearchRequest(msgspec.Struct):
 
 
 class Matched(msgspec.Struct):
-    """Characters of the document that a hit's text is, half open; whole: there is no more."""
+    """The place of a hit's text in its document.
+
+    begin, end: characters, half open. whole: the text is the whole document.
+    """
 
     begin: int
     end: int
@@ -51,7 +54,10 @@ class Matched(msgspec.Struct):
 
 
 class Hit(msgspec.Struct):
-    """highlights: [begin, end] of the query's words in `text`; only where asked for."""
+    """A document that was found.
+
+    highlights: [begin, end] of the query's words in `text`; only where asked for.
+    """
 
     id: str
     score: float
@@ -67,13 +73,13 @@ class Hits(msgspec.Struct):
 
 
 class Results(msgspec.Struct):
-    """In the order of `queries`."""
+    """Hits of several queries, in their order."""
 
     results: list[Hits]
 
 
 def inside() -> list[Operation]:
-    """What is on the paths of one collection."""
+    """Return the operations that search in one collection."""
     return [
         Operation(
             NATIVE,
@@ -89,10 +95,10 @@ def inside() -> list[Operation]:
 
 
 async def search(call: Call) -> Reply:
-    request, shelf = decode(call.body, SearchRequest), shelf_of(call)
+    request, collection = decode(call.body, SearchRequest), collection_of(call)
     _check(request)
     texts = [request.query] if request.queries is None else request.queries
-    vectors = await _vectors(request, [text for text in texts if text is not None], shelf)
+    vectors = await _vectors(request, [text for text in texts if text is not None], collection)
     weights = request.weights or Weights()
     filter = checked_filter(request.filter)
     queries = [
@@ -108,7 +114,7 @@ async def search(call: Call) -> Reply:
         )
         for place, text in enumerate(texts)
     ]
-    found = await shelf.search(queries)
+    found = await collection.search(queries)
     lists = [
         Hits([_hit(hit, text if request.highlight else None) for hit in hits])
         for hits, text in zip(found, texts, strict=True)
@@ -117,16 +123,16 @@ async def search(call: Call) -> Reply:
 
 
 async def _vectors(
-    request: SearchRequest, texts: list[str], shelf: LiveCollection
+    request: SearchRequest, texts: list[str], collection: LiveCollection
 ) -> Vectors | None:
     if request.mode == "lexical" or (request.queries is not None and not texts):
         return None
     if request.vector is None:
-        return await shelf.vectors_of(texts)
+        return await collection.vectors_of(texts)
     # Numbers beyond float32 become infinite, and are refused below.
     with np.errstate(over="ignore"):
         vector = np.array([request.vector], dtype=np.float32)
-    dimension = shelf.collection.info.dimension
+    dimension = collection.info.dimension
     if vector.shape[1] != dimension or not np.isfinite(vector).all() or not vector.any():
         raise InvalidRequest(
             f"vector must be {dimension} finite numbers, not all 0; it has {vector.shape[1]}",

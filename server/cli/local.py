@@ -2,21 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from functools import partial
 
 from server.cli.target import UNSAID, Chunks, Question, cut_otherwise
-from server.collections.chunk_embedding import cut, embed
+from server.collections.chunk_embedding import default_chunks, embed, longest_chunk
 from server.collections.chunking import MIN_SIZE
 from server.collections.live_collection import LiveCollection
-from server.collections.registry import DEFAULT, CollectionRegistry, whole_reading
+from server.collections.registry import DEFAULT, CollectionRegistry
 from server.config import Config
 from server.errors import BadSettings, StoreError
 from server.inference.registry import ModelRegistry, opened
 from server.messages.message import Message
 from server.store.collection import Collection
-from server.store.filters import check
+from server.store.filter_tree import parse
 from server.store.folder import DataFolder
-from server.store.records import ChunkRules, Document
+from server.store.records import ChunkRules, Document, Info
 from server.store.search import Hit, Query
 from server.telemetry.metrics import Metrics
 from server.types import Vectors, unit
@@ -44,17 +43,21 @@ class Local:
         return self._name
 
     @property
+    def info(self) -> Info:
+        return self._live().info
+
+    @property
     def collection(self) -> Collection:
         return self._live().collection
 
     async def prepare(self, chunks: Chunks) -> None:
         if self._name not in self._registry.names:
             engine = self._models.default
-            rules = whole_reading(engine) if chunks == UNSAID else self._fit(chunks)
+            rules = default_chunks(engine) if chunks == UNSAID else self._fit(chunks)
             self._registry.create(self._name, rules, engine)
             return
         self._check_model()
-        found = self.collection.info.chunks
+        found = self.info.chunks
         if chunks != UNSAID and chunks != found:
             raise cut_otherwise(self._name, found, chunks)
 
@@ -66,27 +69,14 @@ class Local:
 
         Documents that the collection cuts are embedded all the same: each chunk needs a vector.
         """
-        live = self._live()
-        row_of = {document.id: row for row, document in enumerate(documents)}
-        latest = [documents[row] for row in row_of.values()]
-        same = await live.read(lambda: live.collection.documents.unchanged(latest))
-        fresh = [document for document in latest if document.id not in same]
-        cuts = await cut(fresh, live.collection.info.chunks, live.engine)
-        whole = [each.document for each in cuts if len(each.spans) == 1]
-        if whole:
-            rows = vectors[[row_of[document.id] for document in whole]]
-            await live.write(lambda collection: collection.add(whole, rows))
-        longer = [each.document for each in cuts if len(each.spans) > 1]
-        return len(whole) + (await live.add(longer) if longer else 0)
+        return await self._live().add_with_vectors(documents, vectors)
 
     async def vectors_of(self, texts: Sequence[str]) -> Vectors:
         """Embed texts as documents: float32 (B, D), unit rows."""
         return unit(await embed(texts, self._live().engine))
 
     async def search(self, question: Question) -> list[Hit]:
-        live, filter = self._live(), dict(question.filter) if question.filter else None
-        if filter is not None:
-            check(filter)
+        live, filter = self._live(), parse(question.filter) if question.filter else None
         vector = None
         if question.mode != "lexical":
             self._check_model()
@@ -101,18 +91,16 @@ class Local:
             *self._registry.damaged,
         ):
             return 0
-        live = self._live()
-        return await live.read(live.count)
+        return await self._live().count()
 
     async def pages(self) -> AsyncIterator[list[Document]]:
         live, after = self._live(), 0
-        read = live.collection.documents.page
-        while page := await live.read(partial(read, after, PAGE_DOCUMENTS)):
+        while page := await live.page(after, PAGE_DOCUMENTS):
             yield [document for _, document in page]
             after = page[-1][0]
 
     async def reindex(self, chunks: Chunks, show: Callable[[int, int], None]) -> None:
-        rules = self.collection.info.chunks if chunks == UNSAID else chunks
+        rules = self.info.chunks if chunks == UNSAID else chunks
         running = self._registry.reindex(self._name, self._fit(rules), self._models.default)
         while not running.task.done():
             show(running.done, running.total)
@@ -134,11 +122,11 @@ class Local:
                 name=self._name,
                 names=tuple(names) or Message("none"),
             )
-        return self._registry.shelf(self._name)
+        return self._registry.get(self._name)
 
     def _check_model(self) -> None:
         """Refuse a collection of another model before a long file is read in vain."""
-        found = self.collection.info.fingerprint
+        found = self.info.fingerprint
         if self._models.with_vectors(found) is None:
             served = self._models.default.manifest.fingerprint
             raise StoreError(
@@ -151,7 +139,7 @@ class Local:
 
     def _fit(self, rules: ChunkRules | None) -> ChunkRules | None:
         """Return the rules if this model can read such chunks."""
-        longest = whole_reading(self._models.default).size
+        longest = longest_chunk(self._models.default)
         if rules is not None and not MIN_SIZE <= rules.size <= longest:
             raise BadSettings(
                 "--chunk-tokens {size} is outside {least} to {most}, the longest that the model reads; "

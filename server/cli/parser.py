@@ -235,7 +235,7 @@ def _chunk_flags(parser: Parser, terminal: Terminal) -> None:
         type=_number(terminal, least=0),
         help=words(
             "cut documents into chunks of this many tokens, 0 for whole documents"
-            " (default: what the model reads)"
+            " (default: what the model reads, at most 512)"
         ),
     )
     add(

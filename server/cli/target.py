@@ -9,8 +9,8 @@ from server.messages.message import Message
 from server.store.records import ChunkRules, Document
 from server.store.search import Hit, Mode
 
-# How to cut documents. None: not at all. UNSAID: as the collection does; a new collection cuts into
-# chunks as long as the model reads.
+# How to chunk documents. None: not at all. UNSAID: as the collection does; a new collection has default
+# chunks.
 UNSAID: Literal["unsaid"] = "unsaid"
 Chunks = ChunkRules | Literal["unsaid"] | None
 

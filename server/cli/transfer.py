@@ -208,7 +208,7 @@ async def import_pair(
 
 async def _foreign(target: Local, pair: Pair) -> Message | None:
     """Return what shows that another model made the vectors; None if the served one did."""
-    found, served = pair.vectors.dimension, target.collection.info.dimension
+    found, served = pair.vectors.dimension, target.info.dimension
     if found != served:
         return Message(
             "the vectors have {found} dimensions, those of the served model {served}",

@@ -1,4 +1,4 @@
-"""Documents into parts, and parts into vectors: what a collection stores for each document."""
+"""Documents into chunks, and chunks into vectors: what a collection stores for each document."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -6,39 +6,62 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from server.collections.chunking import chunk
+from server.collections.chunking import chunk, default_overlap
 from server.inference.engine import Engine
 from server.store.records import ChunkRules, Document, Span
 from server.types import Vectors
 
-# Texts handed to the engine at once, two such portions at a time: the lanes never run dry.
+# Texts that the engine gets at once, two such portions at a time: the lanes are never idle.
 PORTION_TEXTS = 256
 PORTIONS_AT_ONCE = 2
 
 
+# Tokens that the model reads of a default chunk, its special tokens included. A model that reads more
+# would still give one vector for all of it, which says little about any passage.
+DEFAULT_TOKENS = 512
+
+
+def longest_chunk(engine: Engine) -> int:
+    """Return how many tokens of a chunk the model reads, beside special tokens and instruction."""
+    return max(1, engine.manifest.text.max_tokens - _overhead(engine))
+
+
+def default_chunks(engine: Engine) -> ChunkRules:
+    """Return the rules for collections that were made without any."""
+    size = max(1, min(DEFAULT_TOKENS, engine.manifest.text.max_tokens) - _overhead(engine))
+    return ChunkRules(size, default_overlap(size))
+
+
+def _overhead(engine: Engine) -> int:
+    """Tokens that the model reads besides a document's text."""
+    return engine.model.tokenizer.length("", "document")
+
+
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """A document, its parts, and what is embedded for each."""
+class Chunked:
+    """A document, its chunks, and the text that is embedded for each."""
 
     document: Document
     spans: Sequence[Span]
     texts: Sequence[str]
 
 
-async def cut(documents: Sequence[Document], rules: ChunkRules | None, engine: Engine) -> list[Cut]:
-    """Each document in parts of so many tokens of the engine's model; None does not cut."""
-    # Where no text can be too long, there is nothing to count: a token has a character at least.
+async def chunk_documents(
+    documents: Sequence[Document], rules: ChunkRules | None, engine: Engine
+) -> list[Chunked]:
+    """Chunk each document by the tokens of the engine's model; without rules they stay whole."""
+    # A token has at least one character, so short texts need no counting.
     if rules is None or all(
         len(document.text) + len(document.title or "") < rules.size for document in documents
     ):
         return [_whole(document) for document in documents]
     return await asyncio.to_thread(
-        lambda: [_in_parts(document, rules, engine.count_tokens) for document in documents]
+        lambda: [_in_chunks(document, rules, engine.count_tokens) for document in documents]
     )
 
 
 async def embed(texts: Sequence[str], engine: Engine) -> Vectors:
-    """Any number of texts as documents: float32 (B, D). Raises what `Engine.embed` raises."""
+    """Embed any number of texts as documents: float32 (B, D). Raises what `Engine.embed` raises."""
     limit = asyncio.Semaphore(PORTIONS_AT_ONCE)
     size = min(PORTION_TEXTS, engine.max_texts)
 
@@ -50,19 +73,21 @@ async def embed(texts: Sequence[str], engine: Engine) -> Vectors:
     try:
         return np.concatenate(await asyncio.gather(*tasks))
     finally:
-        # One that failed, or a caller that left, makes the others pointless.
+        # Where one failed or the caller was cancelled, the others are pointless.
         for task in tasks:
             task.cancel()
 
 
-def _whole(document: Document) -> Cut:
-    return Cut(document, [Span(0, len(document.text))], [_titled(document.title, document.text)])
+def _whole(document: Document) -> Chunked:
+    return Chunked(
+        document, [Span(0, len(document.text))], [_titled(document.title, document.text)]
+    )
 
 
-def _in_parts(
+def _in_chunks(
     document: Document, rules: ChunkRules, count: Callable[[Sequence[str]], list[int]]
-) -> Cut:
-    """The title stands before every part, and takes at most half of its room."""
+) -> Chunked:
+    """Chunk a document; its title goes before every chunk and takes at most half of its room."""
     if document.title:
         title = count([document.title])[0]
         size = max(rules.size - title, rules.size // 2, 1)
@@ -71,7 +96,7 @@ def _in_parts(
     if len(spans) == 1:
         return _whole(document)
     texts = [_titled(document.title, document.text[begin:end]) for begin, end in spans]
-    return Cut(document, spans, texts)
+    return Chunked(document, spans, texts)
 
 
 def _titled(title: str | None, text: str) -> str:

@@ -1,8 +1,8 @@
-"""Long documents into parts that a model reads whole. Pure: tokens are counted by the caller.
+"""Splits long documents into chunks that a model reads whole. Pure: the caller counts tokens.
 
-A text is cut after sentences. A sentence that is too long is cut after weaker marks, then between
-words, then anywhere but inside a character with its marks. The pieces are counted, and packed in
-order into chunks: as many as fit, or up to the end of a paragraph if that fills half of a chunk.
+A text is split after sentences. A sentence that is too long is split after weaker marks, then between
+words, then anywhere but inside a character with its marks. The pieces are counted and packed in order
+into chunks: as many as fit, or up to the end of a paragraph if that fills half of a chunk.
 
 Counts of pieces need not add up to the count of their joined text, so each chunk is counted again
 as it will be read, and gives up pieces until it fits. A document thus costs about two tokenisations:
@@ -22,13 +22,13 @@ from server.store.records import ChunkRules, Span
 # Texts to the tokens of each by itself, without special tokens.
 Count = Callable[[Sequence[str]], list[int]]
 
-# A text of more characters than this, or than this a token, is cut without being counted whole.
+# A text of more characters than this, or than this for each token, is split without counting it whole.
 UNCOUNTED_CHARACTERS = 1 << 16
 UNCOUNTED_CHARACTERS_PER_TOKEN = 16
-# What has no marks is cut into tenths of a chunk, at one token a character: fewer would leave chunks
+# A text without marks is split into tenths of a chunk, at one token a character: fewer leave chunks
 # less full, and each piece costs 25 µs to count besides its tokens (2026-11-24, AMD EPYC).
 PIECES_PER_CHUNK = 10
-# No script puts more on one character; past this it is decoration, and may be cut.
+# No script puts more on one character; more is decoration, and may be split.
 MAX_MARKS = 32
 # A tokenizer holds about 300 bytes a token until a call is over: 80 MB at the most.
 BATCH_PIECES = 4096
@@ -55,12 +55,12 @@ BEFORE_NUMBER = re.compile(
 LIST_NUMBER = re.compile(r"^[^\S\n]*\d{1,3}\Z", re.MULTILINE)
 
 
-# Shorter parts say too little to be found by their meaning.
+# Shorter chunks say too little to be found by their meaning.
 MIN_SIZE = 8
 
 
-def usual_overlap(size: int) -> int:
-    """Tokens that a part of `size` tokens repeats where nobody says how many."""
+def default_overlap(size: int) -> int:
+    """Return the tokens that a chunk of `size` tokens repeats where no overlap is given."""
     return min(size // 8, 64)
 
 
@@ -79,7 +79,7 @@ def chunk(text: str, rules: ChunkRules, count: Count) -> list[Span]:
     one span, unless it has more than UNCOUNTED_CHARACTERS; one of white space only, or empty, is
     the span (0, len(text)). No chunk counts more than `size`, but for a lone character that does.
     A chunk repeats the last whole sentences of the one before, as far as `overlap` reaches; of a
-    sentence that had to be cut, it repeats pieces. What `count` raises is passed on.
+    sentence that had to be split, it repeats pieces. What `count` raises is passed on.
     """
     whole = Span(len(text) - len(text.lstrip()), len(text.rstrip()))
     if whole.begin >= whole.end:
@@ -155,7 +155,7 @@ def _packed(text: str, row: _Row, rules: ChunkRules, count: Count) -> Iterator[S
         done = end
 
 
-# --- cutting ------------------------------------------------------------------------------------------
+# --- splitting ----------------------------------------------------------------------------------------
 
 
 def _pieces(text: str, size: int, count: Count) -> tuple[list[Piece], list[int]]:

@@ -1,21 +1,23 @@
-"""One collection on the event loop: embeds what comes in, and keeps the loop free meanwhile.
+"""A collection open on the event loop: it embeds what comes in, and keeps the loop free meanwhile.
 
-Writes happen one at a time on a thread, in the order in which their vectors were ready. Searches
-that arrive while one runs wait for it and then run together, as one call: the same rule as for
-batches of texts, there is no waiting window.
+Handlers and commands call its methods and never reach through it to the files.
+
+Writes run one at a time on a thread, in the order in which their vectors were ready. Searches that
+arrive while one runs wait for it and then run together, as one call. This is the same rule as for
+batches of texts: there is no waiting window.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 from server.clock import now
-from server.collections.chunk_embedding import cut, embed
-from server.collections.query_cache import QueryVectors
+from server.collections.chunk_embedding import chunk_documents, embed
+from server.collections.query_cache import QueryCache
+from server.collections.read_write_gate import ReadWriteGate
 from server.errors import AlreadyExists, CollectionNotFound, EmptyInput, OtherModel
 from server.inference.cpu_provenance import (
     NOTE,
@@ -27,18 +29,19 @@ from server.inference.cpu_provenance import (
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
 from server.store.collection import Collection
-from server.store.filters import Filter
-from server.store.records import CollectionStats, Document
+from server.store.filter_tree import Filter
+from server.store.records import CollectionStats, Document, Info
 from server.store.search import Hit, Query, search
+from server.store.vector_index import IndexStats
 from server.telemetry import spans
 from server.telemetry.metrics import Metrics
 from server.types import Vectors
 
 T = TypeVar("T")
-# A lone search in so many parts takes less than a millisecond, and handing it to a thread and back up
-# to half of one. Several are better off there: with 16 clients the loop answered 5 % fewer of them.
-QUICK_PARTS = 100_000
-# Seconds without a write after which the index is put in order for searches.
+# A lone search among this many chunks takes less than a millisecond, and a thread costs up to half of
+# one. Several searches are faster on a thread: with 16 clients the loop answered 5 % fewer of them.
+QUICK_CHUNKS = 100_000
+# Seconds without a write after which the index is compacted.
 QUIET_S = 3.0
 # Searches that run as one call.
 MAX_TOGETHER = 32
@@ -46,52 +49,37 @@ MAX_TOGETHER = 32
 log = logging.getLogger(__name__)
 
 
-class Gate:
-    """Calls pass through it side by side; `closed` waits until none is inside and lets none in."""
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a collection is and holds, all of one moment.
 
-    def __init__(self) -> None:
-        self._inside = 0
-        self._open = asyncio.Event()
-        self._open.set()
-        self._empty = asyncio.Event()
-        self._empty.set()
+    agreement: see `LiveCollection.agreement`. bytes_on_disk: of all its files.
+    """
 
-    async def __aenter__(self) -> None:
-        while not self._open.is_set():
-            await self._open.wait()
-        self._inside += 1
-        self._empty.clear()
-
-    async def __aexit__(self, *_: object) -> None:
-        self._inside -= 1
-        if not self._inside:
-            self._empty.set()
-
-    @asynccontextmanager
-    async def closed(self) -> AsyncIterator[None]:
-        self._open.clear()
-        try:
-            while self._inside:
-                await self._empty.wait()
-            yield
-        finally:
-            self._open.set()
+    info: Info
+    documents: int
+    chunks: int
+    index: IndexStats
+    bytes_on_disk: int
+    agreement: float | None
 
 
 class LiveCollection:
-    """Where none of `models` made the collection's vectors, only words and ready vectors can be
-    searched, and nothing can be added.
+    """One collection on the event loop.
+
+    Where none of `models` made its vectors, only words and ready vectors can be searched, and
+    nothing can be added.
     """
 
     def __init__(
-        self, collection: Collection, models: ModelRegistry, queries: QueryVectors, metrics: Metrics
+        self, collection: Collection, models: ModelRegistry, queries: QueryCache, metrics: Metrics
     ) -> None:
         self.collection = collection
         self._models = models
         self._queries = queries
         self._metrics = metrics
         self.writing = asyncio.Lock()
-        self.gate = Gate()
+        self.gate = ReadWriteGate()
         # Set when the collection is removed: calls that waited for that must not use it.
         self.gone = False
         self._waiting: list[tuple[Query, asyncio.Future[list[Hit]]]] = []
@@ -99,18 +87,26 @@ class LiveCollection:
         self._compacting: asyncio.Task[None] | None = None
         self._quiet: asyncio.TimerHandle | None = None
         self._ending = False
-        # As it was last probed; None until then, and while all vectors are compared.
+        # As last probed; None until then, and while all vectors are compared.
         self._recall: float | None = None
 
     @property
+    def name(self) -> str:
+        return self.collection.name
+
+    @property
+    def info(self) -> Info:
+        return self.collection.info
+
+    @property
     def engine(self) -> Engine:
-        """Of the model whose vectors the collection holds; raises OtherModel where it is not served."""
-        found = self._models.with_vectors(self.collection.info.fingerprint)
+        """The engine of the model whose vectors it holds; raises OtherModel where none serves it."""
+        found = self._models.with_vectors(self.info.fingerprint)
         if found is None:
             served = self._models.default.manifest.fingerprint
             raise OtherModel(
-                f"collection {self.collection.name!r} holds vectors of model"
-                f" {self.collection.info.fingerprint}, and this server has {served}; run `reindex`"
+                f"collection {self.name!r} holds vectors of model"
+                f" {self.info.fingerprint}, and this server has {served}; run `reindex`"
                 " to embed its documents with this model, or serve the model they were embedded"
                 " with as well"
             )
@@ -118,12 +114,12 @@ class LiveCollection:
 
     @property
     def origins(self) -> list[CpuProvenance]:
-        """The kinds of machines that computed its vectors, as far as it remembers."""
+        """The kinds of machines that computed its vectors, as far as they were noted."""
         return read_provenances(known_of(self.collection))
 
     def agreement(self) -> float | None:
-        """Of their vectors with those of this machine; None where either is not known."""
-        engine = self._models.with_vectors(self.collection.info.fingerprint)
+        """Return the cosine of their vectors to those of this machine; None where not known."""
+        engine = self._models.with_vectors(self.info.fingerprint)
         return None if engine is None else agreement(self.origins, engine.provenance)
 
     # --- writing ------------------------------------------------------------------------------------
@@ -131,9 +127,9 @@ class LiveCollection:
     async def add(self, documents: Sequence[Document], *, replace: bool = True) -> int:
         """Embed and store documents, all or none; on return they are on the disk.
 
-        replace: documents of the same ids give way; otherwise they are an AlreadyExists. Where one
-        id comes twice, the last counts. What is stored just so already is left as it is. Returns
-        how many documents were stored.
+        replace: whether documents of the same ids are replaced; otherwise they raise AlreadyExists.
+        Where one id comes twice, the last counts. Documents that are stored unchanged are skipped.
+        Returns how many documents were stored.
         """
         engine = self.engine
         for index, document in enumerate(documents):
@@ -141,34 +137,54 @@ class LiveCollection:
                 raise EmptyInput(f"documents[{index}].text is empty", param="documents")
         latest = list({document.id: document for document in documents}.values())
         if not replace:
-            # Before they are embedded for nothing, and again when nobody else can write.
+            # Before they are embedded for nothing, and again when no other write can run.
             await self.read(lambda: _refuse_known(self.collection, latest))
         else:
-            same = await self.read(lambda: self.collection.documents.unchanged(latest))
-            latest = [document for document in latest if document.id not in same]
+            latest = await self._changed(latest)
         if not latest:
             return 0
-        cuts = await cut(latest, self.collection.info.chunks, engine)
-        vectors = await embed([text for each in cuts for text in each.texts], engine)
-        spans = [each.spans for each in cuts]
+        chunked = await chunk_documents(latest, self.info.chunks, engine)
+        vectors = await embed([text for each in chunked for text in each.texts], engine)
+        spans = [each.spans for each in chunked]
 
         def store(collection: Collection) -> None:
             if not replace:
                 _refuse_known(collection, latest)
             collection.add(latest, vectors, spans, note_of(known_of(collection), engine.provenance))
 
-        await self.write(store)
+        await self._write(store)
         return len(latest)
 
+    async def add_with_vectors(self, documents: Sequence[Document], vectors: Vectors) -> int:
+        """Like `add`, with vectors of whole documents, float32 (B, D), that its model has made.
+
+        A document with several chunks is embedded all the same: each chunk needs a vector.
+        """
+        row_of = {document.id: row for row, document in enumerate(documents)}
+        latest = await self._changed([documents[row] for row in row_of.values()])
+        chunked = await chunk_documents(latest, self.info.chunks, self.engine)
+        whole = [each.document for each in chunked if len(each.spans) == 1]
+        if whole:
+            rows = vectors[[row_of[document.id] for document in whole]]
+            await self._write(lambda collection: collection.add(whole, rows))
+        longer = [each.document for each in chunked if len(each.spans) > 1]
+        return len(whole) + (await self.add(longer) if longer else 0)
+
     async def delete(self, ids: Sequence[str]) -> int:
-        """Forget these documents; returns how many there were."""
-        return await self.write(lambda collection: collection.delete(ids))
+        """Delete these documents; returns how many there were."""
+        return await self._write(lambda collection: collection.delete(ids))
 
     async def delete_where(self, filter: Filter) -> int:
-        return await self.write(lambda collection: collection.delete_where(filter))
+        """Delete the documents that the filter keeps; returns how many there were."""
+        return await self._write(lambda collection: collection.delete_where(filter))
 
-    async def write(self, change: Callable[[Collection], T]) -> T:
-        """Change the collection beside the loop, after the writes before and before the next."""
+    async def _changed(self, documents: Sequence[Document]) -> list[Document]:
+        """Return those that are not stored unchanged already."""
+        same = await self.read(lambda: self.collection.documents.unchanged(documents))
+        return [document for document in documents if document.id not in same]
+
+    async def _write(self, change: Callable[[Collection], T]) -> T:
+        """Change the collection on a thread, after the writes before it."""
         async with self.writing:
             self._check_there()
             result = await uninterrupted(lambda: change(self.collection))
@@ -178,10 +194,11 @@ class LiveCollection:
     # --- searching ----------------------------------------------------------------------------------
 
     async def vectors_of(self, texts: Sequence[str]) -> Vectors:
-        """Of queries, float32 (B, D), comparable with the collection's."""
+        """Embed queries: float32 (B, D), comparable with the collection's vectors."""
         return await self._queries.of(texts, self.engine)
 
     async def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
+        """Find the best documents of each query, best first."""
         loop = asyncio.get_running_loop()
         started = now()
         futures = []
@@ -230,42 +247,70 @@ class LiveCollection:
                 future.set_result(hits)
 
     def _quick(self, queries: Sequence[Query]) -> bool:
-        """Whether they cost less here than handing them to a thread and back."""
+        """Whether they take less time on the loop than a thread would add."""
         return (
             len(queries) == 1
             and queries[0].mode == "dense"
             and queries[0].filter is None
-            and len(self.collection.index) <= QUICK_PARTS
+            and len(self.collection.index) <= QUICK_CHUNKS
         )
 
-    def count(self) -> int:
-        """Documents, from any thread."""
-        return self.collection.count
+    # --- reading ------------------------------------------------------------------------------------
+
+    async def get(self, id: str) -> Document | None:
+        """Return the document of this id, None where there is none."""
+        return (await self.read(lambda: self.collection.documents.get([id]))).get(id)
+
+    async def page(
+        self, after: int, limit: int, filter: Filter | None = None
+    ) -> list[tuple[int, Document]]:
+        """Return documents with greater numbers than `after`, oldest first, each with its number."""
+        return await self.read(lambda: self.collection.documents.page(after, limit, filter))
+
+    async def count(self, filter: Filter | None = None) -> int:
+        """Count the documents, or those that the filter keeps."""
+        return await self.read(lambda: self.collection.documents.count(filter))
+
+    async def description(self) -> Description:
+        """Describe the collection and its index."""
+        return await self.read(self._describe)
+
+    def _describe(self) -> Description:
+        collection = self.collection
+        index = collection.index.stats()
+        return Description(
+            collection.info,
+            collection.count,
+            index.vectors,
+            index,
+            collection.bytes_on_disk(),
+            self.agreement(),
+        )
 
     async def read(self, call: Callable[[], T]) -> T:
-        """Ask the collection something beside the loop."""
+        """Call something that reads the collection on a thread; it is not replaced meanwhile."""
         async with self.gate:
             self._check_there()
             return await asyncio.to_thread(call)
 
-    def figures(self) -> CollectionStats:
-        """What Prometheus is told, from any thread."""
-        found = self.collection.figures()
+    def stats(self) -> CollectionStats:
+        """Return what Prometheus reads; from any thread."""
+        found = self.collection.stats()
         return found if self._recall is None else replace(found, recall=self._recall)
 
     async def probe(self, seed: int) -> bool:
-        """Measure how much of what is nearest a search finds now; False where it compares all."""
+        """Measure recall of searches now; False where all vectors are compared."""
         self._recall = await self.read(lambda: self.collection.index.probed_recall(seed))
         return self._recall is not None
 
     def _check_there(self) -> None:
         if self.gone:
-            raise CollectionNotFound(f"there is no collection {self.collection.name!r} any more")
+            raise CollectionNotFound(f"there is no collection {self.name!r} any more")
 
-    # --- upkeep -------------------------------------------------------------------------------------
+    # --- compaction ---------------------------------------------------------------------------------
 
     def compact_when_due(self) -> None:
-        """To be called after writes: compaction begins when it must, or once nothing is written."""
+        """Called after writes: compaction begins when it is due, or once no document is written."""
         if self._quiet is not None:
             self._quiet.cancel()
         self._quiet = None
@@ -286,7 +331,7 @@ class LiveCollection:
             compacted = await asyncio.to_thread(index.compacted)
             async with self.writing:
                 if self.gone or collection is not self.collection:
-                    # Removed, or replaced by one that is embedded anew.
+                    # Removed, or replaced when it was reindexed.
                     return
                 await uninterrupted(partial(collection.adopt, compacted))
             # What was measured now is newer than the last probe.
@@ -305,7 +350,7 @@ class LiveCollection:
             self.compact_when_due()
 
     async def settled(self) -> None:
-        """Wait for compaction and writes under way to end, and begin no other compaction."""
+        """Wait for compaction and running writes to end, and begin no other compaction."""
         self._ending = True
         if self._quiet is not None:
             self._quiet.cancel()
@@ -316,7 +361,7 @@ class LiveCollection:
 
 
 async def uninterrupted(write: Callable[[], T]) -> T:
-    """A write that has begun ends, also when its caller leaves, before another may begin."""
+    """Run a write on a thread to its end, also where its caller is cancelled."""
     task = asyncio.ensure_future(asyncio.to_thread(write))
     try:
         return await asyncio.shield(task)
@@ -326,7 +371,7 @@ async def uninterrupted(write: Callable[[], T]) -> T:
 
 
 def known_of(collection: Collection) -> str | None:
-    """Its note of the machines that computed its vectors."""
+    """Return its note of the machines that computed its vectors."""
     return collection.documents.noted(NOTE)
 
 
@@ -335,6 +380,6 @@ def _refuse_known(collection: Collection, documents: Sequence[Document]) -> None
     if known:
         raise AlreadyExists(
             f'document {next(iter(known))!r} exists already; leave out "replace": false to'
-            " store it anew",
+            " replace it",
             param="documents",
         )

@@ -17,7 +17,7 @@ MAX_LABELLED = 100
 OTHERS = "(others)"
 # The metric of each field, its description, and how those of several collections or processes join.
 GAUGES: Mapping[str, tuple[str, str, Join]] = {
-    "parts": ("parts", "Parts of documents in the index", "sum"),
+    "chunks": ("parts", "Parts of documents in the index", "sum"),
     "index_bytes": ("index_bytes", "Memory of the index", "sum"),
     "database_bytes": ("database_bytes", "SQLite's file", "sum"),
     "wal_bytes": ("wal_bytes", "SQLite's log beside the file", "sum"),

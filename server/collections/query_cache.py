@@ -1,7 +1,7 @@
-"""Vectors of search queries, remembered: people and dashboards ask the same things again.
+"""A cache of the vectors of search queries: people and dashboards ask the same things again.
 
-A query that is being computed is not computed a second time, and the most recently used vectors
-stay, within a bound in bytes.
+A query that is being embedded is not embedded a second time. The most recently used vectors stay,
+within a bound in bytes.
 """
 
 import asyncio
@@ -14,16 +14,16 @@ from server.inference.engine import Engine
 from server.telemetry.metrics import Metrics
 from server.types import Vectors
 
-# What Python needs beside a vector's and a text's own bytes, for one entry.
+# What Python needs for one entry beside the bytes of vector and text.
 ENTRY_BYTES = 300
 
 
-# Every model makes another vector of a text.
+# Each model makes another vector of a text.
 Key = tuple[Engine, str]
 
 
-class QueryVectors:
-    """Lives on the engines' loop."""
+class QueryCache:
+    """Vectors of queries, by engine and text; belongs to the engines' loop."""
 
     def __init__(self, max_bytes: int, metrics: Metrics) -> None:
         self._max_bytes = max_bytes
@@ -42,7 +42,7 @@ class QueryVectors:
         new = [key for key in dict.fromkeys(keys) if key not in known]
         if len(new) < 2:
             return np.stack([await self._one(key) for key in keys])
-        # One job for what is new; the others are remembered or on their way.
+        # One job for what is new; the others are in the cache or being embedded.
         embedded = await engine.embed([text for _, text in new], "query")
         fresh = dict(zip(new, embedded.vectors, strict=True))
         for key, vector in fresh.items():
@@ -62,12 +62,12 @@ class QueryVectors:
             if coming is None:
                 counted("miss").inc()
                 return await self._compute(key)
-            # subtle: not the future itself, because who leaves while waiting for it would cancel it.
+            # subtle: not the future itself: a caller that is cancelled would cancel it.
             await asyncio.wait([coming])
             if not coming.cancelled():
                 counted("shared").inc()
                 return coming.result()
-            # Who was computing it has left; the first to wake up takes over.
+            # The caller that embedded it was cancelled; the first to wake up takes over.
 
     async def _compute(self, key: Key) -> Vectors:
         engine, text = key
@@ -79,7 +79,7 @@ class QueryVectors:
             raise
         except Exception as error:
             coming.set_exception(error)
-            # Seen, also where nobody else waits for it.
+            # Marked as retrieved, also where no other caller waits for it.
             coming.exception()
             raise
         else:

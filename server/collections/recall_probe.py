@@ -1,10 +1,10 @@
-"""Is what the index finds still what comparing all would find? Tried now and then, when nobody waits.
+"""Samples recall while the server runs: does a search still find what comparing all would find?
 
-Recall is measured when an index is compacted. Until the next time documents come and go, and those that
-come may be unlike those that the codes were made for; so it is sampled while the server runs.
+Recall is measured when an index is compacted. Until the next compaction documents come and go, and new
+ones may be unlike those that the codes were made for.
 
-A probe asks 16 made-up queries, each time others, by codes and by comparing all, on one thread beside
-the loop.
+A probe asks 16 generated queries, other ones each time, by codes and by comparing all. It runs on one
+thread beside the loop, when the server is idle.
 """
 
 import asyncio
@@ -19,36 +19,36 @@ from server.telemetry.metrics import Metrics
 
 # Between two rounds over all collections.
 EVERY_S = 600.0
-# Between two looks whether the server is idle; a probe that has begun does not stop for a request.
+# Between two checks whether the server is idle; a running probe does not stop for a request.
 LOOK_S = 5.0
 
 log = logging.getLogger(__name__)
 
 
-class Probing:
-    """Lives on the library's loop; `close` it before the library."""
+class RecallProbe:
+    """Runs on the registry's loop; `close` it before the registry."""
 
     def __init__(
-        self, library: CollectionRegistry, metrics: Metrics, idle: Callable[[], bool]
+        self, registry: CollectionRegistry, metrics: Metrics, idle: Callable[[], bool]
     ) -> None:
-        self._library = library
+        self._registry = registry
         self._metrics = metrics
         self._idle = idle
         self._seeds = count(1)
-        self._task = asyncio.ensure_future(self._go_on())
+        self._task = asyncio.ensure_future(self._repeat())
 
     async def close(self) -> None:
         self._task.cancel()
         await asyncio.wait([self._task])
 
-    async def _go_on(self) -> None:
+    async def _repeat(self) -> None:
         while True:
             await asyncio.sleep(EVERY_S)
             await self.round()
 
     async def round(self) -> None:
         """Probe every collection once, each in an idle moment."""
-        for name in self._library.names:
+        for name in self._registry.names:
             while not self._idle():
                 await asyncio.sleep(LOOK_S)
             try:
@@ -60,5 +60,5 @@ class Probing:
 
     async def _probe(self, name: str) -> None:
         started, seed = now(), next(self._seeds)
-        if await self._library.probe(name, seed):
+        if await self._registry.probe(name, seed):
             self._metrics.recall_probe_seconds.observe(now() - started)

@@ -73,10 +73,10 @@ async def _opened(config: Config, state: Mapping[str, Any]) -> Sequence[Model]:
 def _serve(fresh: Sequence[Model], config: Config, state: Mapping[str, Any]) -> None:
     """What was asked of a model that goes is finished by it."""
     models: ModelRegistry = state["models"]
-    library: CollectionRegistry | None = state["library"]
+    collections: CollectionRegistry | None = state["collections"]
     models.serve(fresh, config.model_alias)
-    if library is not None:
-        library.forget_queries()
+    if collections is not None:
+        collections.forget_queries()
     for name in LOGGERS:
         logging.getLogger(name).setLevel(config.log_level.upper())
 

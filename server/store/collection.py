@@ -1,12 +1,12 @@
 """A named set of documents that can be searched: the database and the index kept together.
 
 How this works. A write prepares the next index inside the database's transaction and swaps it in
-after the commit: if either half fails, neither has happened. A search takes the index of the moment
-and asks the database for the rows of what it found. Between commit and swap (SQLite may be moving
-its log into the file: much of a second) rows that the old index finds are gone from the database,
-so a write first puts them where searches look too: until the swap they answer the old state whole.
+after the commit: if either half fails, neither has happened. A search takes the current index and
+asks the database for the rows of what it found. Between commit and swap (SQLite may be moving its log
+into the file: much of a second) rows that the old index finds are gone from the database. So a write
+first puts them where searches also look: until the swap, searches answer the old state as a whole.
 
-The snapshot spares training and reading at start; it is needed by nothing.
+The snapshot saves training and reading at start; nothing else needs it.
 """
 
 import logging
@@ -19,16 +19,16 @@ from pathlib import Path
 import numpy as np
 
 from server.store.documents import Documents
-from server.store.filters import Filter
-from server.store.hit_cache import Parts
-from server.store.index import BadSnapshot, Index
-from server.store.records import Change, CollectionStats, Document, Info, Part, Span
+from server.store.filter_tree import Filter
+from server.store.hit_cache import HitCache
+from server.store.records import Change, Chunk, CollectionStats, Document, Info, Span
+from server.store.vector_index import BadSnapshot, IndexMaker, VectorIndex
 from server.types import Vectors
 
 DATABASE_FILE, SNAPSHOT_FILE = "documents.sqlite3", "index.faiss"
 # Rows read from the database at once: 32 MB of vectors 512 wide.
 ROWS_AT_ONCE = 16_384
-# As they come vectors take 2 KB each, 512 wide, and half of that once they are compacted.
+# Before compaction vectors take 2 KB each, 512 wide; after it half of that.
 LOOSE_ROWS = 8 * ROWS_AT_ONCE
 
 log = logging.getLogger(__name__)
@@ -36,24 +36,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """The collection at one moment, for searches: labels found in `index` have their rows here."""
+    """The collection at one moment: a search finds labels in `index` and their chunks here."""
 
     collection: "Collection"
-    index: Index
+    index: VectorIndex
 
-    def parts(self, wanted: Sequence[int]) -> Mapping[int, Part] | None:
-        """Rows by label; None where the collection has moved on and the search must begin again.
+    def chunks(self, wanted: Sequence[int]) -> Mapping[int, Chunk] | None:
+        """Return chunks by label; None where the search must begin again, because a write ended.
 
-        subtle: the rows first. One that is missing was among the leaving before it went, and left
-        those only after a newer index had come, which is then the one to ask.
+        subtle: the database is asked first. A row that is missing there was in `leaving` before it
+        was deleted, and left `leaving` only after the swap to a newer index, which must then be asked.
         """
         collection = self.collection
-        known = collection.shown.known(wanted)
-        rows: dict[int, Part] = {}
+        known = collection.hits.known(wanted)
+        rows: dict[int, Chunk] = {}
         if len(known) < len(wanted):
             unknown = [label for label in wanted if label not in known]
             rows = collection.documents.by_labels(np.array(unknown, dtype=np.int64))
-            collection.shown.keep(rows)
+            collection.hits.keep(rows)
         found = ChainMap(known, rows, collection.leaving)
         if collection.index is self.index or all(label in found for label in wanted):
             return found
@@ -61,22 +61,28 @@ class View:
 
 
 class Collection:
-    """Searches come from any thread, writes, `adopt` and `close` from one thread at a time."""
+    """A collection on disk, open.
 
-    def __init__(self, home: Path, info: Info | None = None) -> None:
-        """Open what is in the folder `home`; `info`: what to make where there is nothing."""
+    Searches come from any thread; writes, `adopt` and `close` from one thread at a time.
+    """
+
+    def __init__(self, home: Path, make: IndexMaker, info: Info | None = None) -> None:
+        """Open the collection in the folder `home`.
+
+        make: of its index. info: the collection to create where there is none.
+        """
         self._snapshot = home / SNAPSHOT_FILE
         self.path = home / DATABASE_FILE
         self.documents = Documents(self.path, info)
         try:
-            self._saved = _load(self._snapshot, self.documents)
+            self._saved = _load(make, self._snapshot, self.documents)
             self.index = caught_up(self._saved, self.documents)
         except BaseException:
             self.documents.close()
             raise
-        self.shown = Parts()
-        # What the write under way takes out of the database.
-        self.leaving: dict[int, Part] = {}
+        self.hits = HitCache()
+        # What the running write takes out of the database.
+        self.leaving: dict[int, Chunk] = {}
 
     @property
     def name(self) -> str:
@@ -88,21 +94,21 @@ class Collection:
 
     @property
     def count(self) -> int:
-        """Documents."""
+        """The number of documents."""
         return self.documents.count()
 
     def bytes_on_disk(self) -> int:
-        """Of the database, its log and the snapshot."""
+        """Return the bytes of the database, its log and the snapshot."""
         return sum(path.stat().st_size for path in self.path.parent.iterdir() if path.is_file())
 
-    def figures(self) -> CollectionStats:
-        """From any thread. A file that is not there has no bytes."""
+    def stats(self) -> CollectionStats:
+        """Return sizes of index and files, from any thread; a missing file has no bytes."""
         index, saved = self.index, self._saved
         stats, snapshot = index.stats(), _stat(self._snapshot)
         wal = _stat(self.path.with_name(self.path.name + "-wal"))
         database = _stat(self.path)
         return CollectionStats(
-            parts=stats.vectors,
+            chunks=stats.vectors,
             index_bytes=round(stats.bytes_per_vector * stats.vectors),
             database_bytes=database.st_size if database else 0,
             wal_bytes=wal.st_size if wal else 0,
@@ -123,11 +129,11 @@ class Collection:
         spans: Sequence[Sequence[Span]] | None = None,
         notes: Mapping[str, str] | None = None,
     ) -> None:
-        """Store documents with their parts' vectors, float32 (B, D), in place of others of their id.
+        """Store documents with their chunks' vectors, float32 (B, D), in place of others of their ids.
 
-        On return they are on the disk, and every search that starts finds them. notes: words about
-        the collection that are kept if the documents are, and only then. Raises InvalidRequest for
-        text that is no Unicode, ValueError for vectors that are not finite.
+        On return they are on the disk, and every new search finds them. notes: on the collection,
+        stored if and only if the documents are. Raises InvalidRequest for text that is no Unicode,
+        ValueError for vectors that are not finite.
         """
         with self.documents.transaction():
             change = self.documents.add(documents, vectors, spans)
@@ -137,7 +143,7 @@ class Collection:
         self._swap(index)
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Forget these documents, those that are there; returns how many that were."""
+        """Delete these documents; returns how many there were."""
         with self.documents.transaction():
             n_found = len(self.documents.numbers(list(dict.fromkeys(ids))))
             change = self.documents.delete(ids)
@@ -146,15 +152,15 @@ class Collection:
         return n_found
 
     def delete_where(self, filter: Filter) -> int:
-        """Forget every document that the filter keeps; returns how many that were."""
+        """Delete every document that the filter keeps; returns how many there were."""
         return self.delete(self.documents.ids(filter))
 
-    def adopt(self, index: Index) -> None:
-        """Serve from a compacted index that was made from this one while writes went on."""
+    def adopt(self, index: VectorIndex) -> None:
+        """Use a compacted index that was made from this one; applies what was written meanwhile."""
         self._swap(caught_up(index, self.documents))
 
     def save(self) -> None:
-        """Write the snapshot if it is out of date; failing to is only logged."""
+        """Write the snapshot if it is out of date; a failure is only logged."""
         index = self.index
         if index is self._saved:
             return
@@ -166,22 +172,22 @@ class Collection:
             self._saved = index
 
     def close(self) -> None:
-        """Write the snapshot and let go of the files."""
+        """Write the snapshot and close the files."""
         self.save()
         self.documents.close()
 
     def abandon(self) -> None:
-        """Let go of the files without another word: they will be deleted."""
+        """Close the files without a snapshot: they will be deleted."""
         self.documents.close()
 
-    def _prepare(self, change: Change, vectors: Vectors | None) -> Index:
+    def _prepare(self, change: Change, vectors: Vectors | None) -> VectorIndex:
         index = self.index
         if vectors is not None:
             index = index.plus(change.added, vectors)
         self.leaving = self.documents.by_labels(change.removed)
         return index.minus(change.removed)
 
-    def _swap(self, index: Index) -> None:
+    def _swap(self, index: VectorIndex) -> None:
         self.index = index
         self.leaving = {}
 
@@ -193,27 +199,27 @@ def _stat(path: Path) -> os.stat_result | None:
         return None
 
 
-def _load(snapshot: Path, documents: Documents) -> Index:
-    """The snapshot, or an empty index where there is none that can be used."""
+def _load(make: IndexMaker, snapshot: Path, documents: Documents) -> VectorIndex:
+    """Return the snapshot, or an empty index where there is none that can be used."""
     dimension = documents.info.dimension
     try:
-        index = Index.load(snapshot, dimension, documents.identity)
-        # A database put back from a backup gives labels again that a later snapshot holds.
+        index = make.load(snapshot, dimension, documents.identity)
+        # A database restored from a backup gives labels again that a later snapshot holds.
         if index.labels.max(initial=0) > documents.last_label():
             raise BadSnapshot(f"{snapshot} is newer than the database")
     except BadSnapshot as error:
         snapshot.unlink(missing_ok=True)
         if count := documents.count():
             log.warning("%s; the index is rebuilt from %d documents", error, count)
-        return Index(dimension)
+        return make(dimension)
     return index
 
 
-def caught_up(index: Index, documents: Documents) -> Index:
-    """Drop what the database no longer has and add what the index does not have yet.
+def caught_up(index: VectorIndex, documents: Documents) -> VectorIndex:
+    """Return an index of exactly what the database holds, made from this one.
 
-    Comparing all labels, instead of replaying what came after the last one, also mends an index
-    that has missed a write in between; and from an empty index it is the rebuild.
+    It compares all labels instead of replaying what came after the last one. So it also repairs an
+    index that missed a write in between, and from an empty index it is the rebuild.
     """
     held, stored = index.labels, documents.labels()
     index = index.minus(np.setdiff1d(held, stored, assume_unique=True))

@@ -1,8 +1,8 @@
 """One SQLite file: connections, transactions, its schema's version, copies, and advice when it fails.
 
-One connection writes, and each reading thread borrows another from a pool: a reader sees what was
-committed, never a transaction under way, and waits for no writer (WAL). What the tables mean is
-`documents.py`'s; how they came to be, `schema.py`'s.
+One connection writes. Each reading thread borrows another one from a pool: it sees what was committed,
+never a running transaction, and waits for no writer (WAL). `documents.py` says what the tables mean,
+and `schema.py` defines them.
 """
 
 import os
@@ -18,10 +18,10 @@ from server.errors import DiskFull, StoreDamaged, StoreError
 from server.messages.message import Message
 
 KEYS_PER_QUERY = 1000  # SQLite's own limit has been 999 (until 3.32) and is 32,766
-# With 512 numbers a vector has 2 KB, of which a page of 4 KB, SQLite's default, holds one.
+# A vector of 512 numbers has 2 KB; a page of 4 KB, SQLite's default, would hold only one.
 PAGE_BYTES = 16_384
 
-# SQLite's primary result codes that a person can do something about, and what.
+# SQLite's primary result codes that a person can act on, with the error class and the advice.
 ADVICE: dict[int, tuple[type[StoreError], Message]] = {
     sqlite3.SQLITE_FULL: (
         DiskFull,
@@ -63,10 +63,10 @@ Migrate = Callable[[Connection, int], None]
 
 
 class Database:
-    """One file, made by `create` if it is missing, brought to the present schema by `migrate`.
+    """One file: created by `create` if it is missing, and brought to the current schema by `migrate`.
 
     Writes come from one thread at a time, inside `transaction`; reads from any thread. Every method
-    raises StoreError with advice when the disk or the file gives out.
+    raises StoreError with advice when the disk or the file fails.
     """
 
     def __init__(
@@ -77,7 +77,10 @@ class Database:
         migrate: Migrate,
         busy_timeout_s: float = 5.0,
     ) -> None:
-        """`version`: of the schema that `create` makes; `migrate` is given an older one."""
+        """Open the file.
+
+        version: of the schema that `create` makes; `migrate` gets the version of an older file.
+        """
         self.path = path
         self._busy_timeout_s = busy_timeout_s
         # deque.pop and append are atomic, so the pool needs no lock.
@@ -106,6 +109,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
+        """Yield a connection for reading."""
         with self.advising():
             try:
                 reader = self._readers.pop()
@@ -119,11 +123,12 @@ class Database:
                 self._readers.append(reader)
 
     def rows(self, query: str, parameters: Sequence[object] = ()) -> Rows:
+        """Return all rows of a query."""
         with self.reading() as reader:
             return reader.execute(query, parameters).fetchall()
 
     def rows_of(self, query: str, keys: Sequence[object]) -> Rows:
-        """Rows of `query`, which ends in IN, for all keys."""
+        """Return the rows of `query`, which ends in IN, for all keys."""
         rows = []
         with self.reading() as reader:
             for start in range(0, len(keys), KEYS_PER_QUERY):
@@ -133,18 +138,18 @@ class Database:
         return rows
 
     def complaints(self) -> list[str]:
-        """What SQLite's own examination of the whole file finds wrong."""
+        """Return what SQLite's own check of the whole file finds wrong."""
         found = [str(row[0]) for row in self.rows("PRAGMA integrity_check(20)")]
         return [] if found == ["ok"] else found
 
     def close(self) -> None:
-        """When no other call is under way."""
+        """Close the connections; no other call may be running."""
         while self._readers:
             self._readers.pop().close()
         self.writer.close()
 
     def close_whole(self) -> None:
-        """Close so that the file alone is everything: no log is left beside it."""
+        """Close so that the file alone holds everything, without a log beside it."""
         with self.advising():
             while self._readers:
                 self._readers.pop().close()
@@ -155,7 +160,7 @@ class Database:
         connection = sqlite3.connect(
             self.path,
             timeout=self._busy_timeout_s,
-            isolation_level=None,  # transactions begin and end where this file says so
+            isolation_level=None,  # this file begins and ends transactions
             check_same_thread=False,
         )
         connection.execute("PRAGMA foreign_keys = ON")
@@ -195,9 +200,9 @@ class Database:
 
 
 def copy(source: Path, target: Path) -> None:
-    """A whole, consistent copy of a database, also while a server writes to it; examined after.
+    """Copy a database, whole, consistent and checked, also while a server writes to it.
 
-    It appears under the name of `target` when it is complete, not before.
+    The copy appears at `target` when it is complete, not before.
     """
     scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -207,7 +212,7 @@ def copy(source: Path, target: Path) -> None:
         ):
             with _advising(scratch), closing(sqlite3.connect(scratch)) as new:
                 old.backup(new)
-                # The copy is to be one file, and may be read where a log cannot be written.
+                # The copy is one file, and may be read where no log can be written.
                 new.execute("PRAGMA journal_mode = DELETE")
                 if new.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                     raise StoreDamaged(
@@ -222,10 +227,10 @@ def copy(source: Path, target: Path) -> None:
 
 
 def peek(path: Path, query: str) -> Rows:
-    """Rows of a database that another process may be using; no file is made or changed.
+    """Return rows of a database that another process may be using; no file is created or changed.
 
-    subtle: where nobody has it open and all was well, there is no log beside it, and SQLite would make
-    one to read; told that the file never changes, it does not.
+    subtle: a database that no process has open has no log, and SQLite would create one to read it.
+    With `immutable` it does not.
     """
     alone = not path.with_name(f"{path.name}-wal").exists()
     uri = f"file:{_quoted(path)}?mode=ro" + ("&immutable=1" if alone else "")
@@ -234,7 +239,7 @@ def peek(path: Path, query: str) -> Rows:
 
 
 def _quoted(path: Path) -> str:
-    """A path inside an SQLite URI."""
+    """Return a path as it stands inside an SQLite URI."""
     return str(path.resolve()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
@@ -243,8 +248,8 @@ def _advising(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        # The primary code is the low byte. What Python raises itself has none: our bugs, and text
-        # that is no UTF-8, which nobody wrote.
+        # The primary code is the low byte. Errors of Python itself have none: our bugs, and text that is
+        # no UTF-8, which this server never writes.
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         advice = ADVICE.get(sqlite3.SQLITE_CORRUPT if "decode to UTF-8" in str(error) else code)
         if advice is None:

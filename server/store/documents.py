@@ -1,36 +1,40 @@
-"""Documents, their parts and the parts' vectors: the truth, from which the index is derived.
+"""Documents, their chunks and the chunks' vectors: the truth, from which the index is derived.
 
 A row never changes. Writing a document again deletes its rows and inserts others, which get a new
-number and new labels, and neither is ever used twice: whoever holds a label holds one part of one
-version of a document.
+number and new labels. Neither is ever used twice, so a label means one chunk of one version of a
+document.
 """
 
 import json
 import logging
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from server.errors import InvalidRequest, StoreDamaged
+from server.errors import StoreDamaged
 from server.store import Labels
 from server.store.database import Connection, Database
-from server.store.filters import Filter, attributes, where
+from server.store.filter_sql import attributes, where
+from server.store.filter_tree import Filter
 from server.store.lexical import REQUIRED, frequencies, match_expression, terms
-from server.store.records import Change, ChunkRules, Document, Info, Part, Span
+from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (
     SCHEMA_VERSION,
     WORDS_RECIPE,
+    chunk_checksum,
     create,
     document_checksum,
-    forget_words,
-    insert_part,
+    document_row,
+    info_of,
+    insert_chunk,
+    meta_of,
     migrate,
-    part_checksum,
-    remake_words,
+    rebuild_words,
+    remove_words,
     words_of,
 )
 from server.types import Vectors
@@ -39,38 +43,41 @@ log = logging.getLogger(__name__)
 
 
 class Unfinished(Exception):
-    """The file was about to be made when the process ended; nothing was ever stored in it."""
+    """The process ended while it created the file; nothing was ever stored in it."""
 
 
 class Documents:
-    """One database file, made if it is missing.
+    """One database file, created if it is missing.
 
-    info: what the file says, not what it was opened with; comparing is the caller's part.
-    identity: random, of this very database; tells whether a snapshot was derived from it.
+    info: what the file says, not what it was opened with; the caller compares them. identity: random,
+    of this very database; shows whether a snapshot was derived from it.
     """
 
     info: Info
     identity: uuid.UUID
 
     def __init__(self, path: Path, info: Info | None, busy_timeout_s: float = 5.0) -> None:
-        """`info`: what to make where there is nothing; None: raises Unfinished there."""
+        """Open the file.
+
+        info: the collection to create where there is no file; None raises Unfinished there.
+        """
 
         def make(writer: Connection) -> None:
             if info is None:
                 raise Unfinished(path)
-            create(writer, _meta_of(info))
+            create(writer, meta_of(info))
 
         self.database = Database(path, SCHEMA_VERSION, make, migrate, busy_timeout_s)
         meta: dict[str, str] = dict(self.database.rows("SELECT key, value FROM meta"))
         if meta["words"] != WORDS_RECIPE:
-            log.warning("%s: words are indexed anew for this version", path)
+            log.warning("%s: its words are indexed again for this version", path)
             with self.database.transaction() as writer:
-                remake_words(writer)
-        self.info = _info_of(meta)
+                rebuild_words(writer)
+        self.info = info_of(meta)
         self.identity = uuid.UUID(meta["identity"])
 
     def close(self) -> None:
-        """When no other call is under way."""
+        """Close the file; no other call may be running."""
         self.database.close()
 
     # --- writing, inside a transaction --------------------------------------------------------------
@@ -87,21 +94,21 @@ class Documents:
         vectors: Vectors,
         spans: Sequence[Sequence[Span]] | None = None,
     ) -> Change:
-        """Store each document in place of its id's last, its parts with their rows of `vectors`.
+        """Store documents in place of others of their ids, and their chunks with their vectors.
 
-        vectors: float32 (B, D), a row a part. spans: each document's parts; None: one each, whole.
-        A text that is no Unicode (a lone surrogate) is an InvalidRequest; NUL is a character like
-        any other.
+        vectors: float32 (B, D), a row for each chunk. spans: the chunks of each document; None, one
+        each, whole. Raises InvalidRequest for a text that is no Unicode (a lone surrogate); NUL is a
+        character like any other.
         """
         writer = self._writing()
         if spans is None:
             spans = [[Span(0, len(document.text))] for document in documents]
         assert vectors.shape == (sum(map(len, spans)), self.info.dimension)
-        rows = [_row(document) for document in documents]
+        rows = [document_row(document) for document in documents]
         blobs = iter(np.ascontiguousarray(vectors, dtype="<f4"))
         added: list[int] = []
         removed: list[int] = []
-        for document, row, parts in zip(documents, rows, spans, strict=True):
+        for document, row, chunks in zip(documents, rows, spans, strict=True):
             removed += self._delete(writer, document.id)
             number = writer.execute(
                 "INSERT INTO documents (id, text, title, metadata, checksum) VALUES (?, ?, ?, ?, ?)",
@@ -112,20 +119,20 @@ class Documents:
                 "INSERT INTO attributes VALUES (?, ?, ?)",
                 [(*pair, number) for pair in attributes(json.loads(row[3]))],
             )
-            for begin, end in parts:
+            for begin, end in chunks:
                 words = words_of(document.title, document.text[begin:end])
                 vector = next(blobs).tobytes()
-                added.append(insert_part(writer, None, number, begin, end, vector, words))
+                added.append(insert_chunk(writer, None, number, begin, end, vector, words))
         return Change(np.array(added, dtype=np.int64), np.array(removed, dtype=np.int64))
 
     def delete(self, ids: Sequence[str]) -> Change:
-        """Forget these documents; ids that are not there are skipped."""
+        """Delete these documents; ids that are not there are skipped."""
         writer = self._writing()
         removed = [label for id in ids for label in self._delete(writer, id)]
         return Change(np.empty(0, dtype=np.int64), np.array(removed, dtype=np.int64))
 
     def note(self, key: str, value: str) -> None:
-        """Keep a word about the collection itself."""
+        """Store a note on the collection itself, in place of the last one of this key."""
         self._writing().execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     def _writing(self) -> Connection:
@@ -138,35 +145,36 @@ class Documents:
         if row is None:
             return []
         number, document = row[0], self._document(row)
-        parts = writer.execute(
+        chunks = writer.execute(
             "SELECT label, begin, end FROM parts WHERE document = ?", (number,)
         ).fetchall()
-        for label, begin, end in parts:
-            forget_words(writer, label, words_of(document.title, document.text[begin:end]))
+        for label, begin, end in chunks:
+            remove_words(writer, label, words_of(document.title, document.text[begin:end]))
             writer.execute("DELETE FROM parts WHERE label = ?", (label,))
         writer.executemany(
             "DELETE FROM attributes WHERE key = ? AND value = ? AND document = ?",
             [(*pair, number) for pair in attributes(document.metadata)],
         )
         writer.execute("DELETE FROM documents WHERE number = ?", (number,))
-        return [label for label, _, _ in parts]
+        return [label for label, _, _ in chunks]
 
     # --- reading --------------------------------------------------------------------------------------
 
     def noted(self, key: str) -> str | None:
+        """Return the note of this key, None where there is none."""
         rows = self.database.rows("SELECT value FROM meta WHERE key = ?", (key,))
         return str(rows[0][0]) if rows else None
 
     def get(self, ids: Sequence[str]) -> dict[str, Document]:
-        """By id, those that are there."""
+        """Return the documents of these ids that exist, by id."""
         rows = self.database.rows_of(f"SELECT {DOCUMENT} FROM documents WHERE id IN", ids)
         return {row[1]: self._document(row) for row in rows}
 
     def page(
         self, after: int, limit: int, filter: Filter | None = None
     ) -> list[tuple[int, Document]]:
-        """Documents with greater numbers than `after`, oldest first, each with its number."""
-        condition, parameters = _condition(filter, "number")
+        """Return documents with greater numbers than `after`, oldest first, each with its number."""
+        condition, parameters = where(filter, "number")
         rows = self.database.rows(
             f"SELECT {DOCUMENT} FROM documents WHERE number > ? AND {condition}"
             " ORDER BY number LIMIT ?",
@@ -175,25 +183,25 @@ class Documents:
         return [(row[0], self._document(row)) for row in rows]
 
     def ids(self, filter: Filter | None = None) -> list[str]:
-        """Of all documents, or of those that the filter keeps."""
-        condition, parameters = _condition(filter, "number")
+        """Return the ids of all documents, or of those that the filter keeps."""
+        condition, parameters = where(filter, "number")
         rows = self.database.rows(f"SELECT id FROM documents WHERE {condition}", parameters)
         return [id for (id,) in rows]
 
     def numbers(self, ids: Sequence[str]) -> dict[str, int]:
-        """By id, those that are there."""
+        """Return the numbers of the documents with these ids that exist, by id."""
         return dict(self.database.rows_of("SELECT id, number FROM documents WHERE id IN", ids))
 
     def owners(self, labels: Labels) -> dict[int, int]:
-        """By label, the number of the document it is a part of; those that are still there."""
+        """Return the number of each label's document, by label; labels that are gone are left out."""
         return dict(
             self.database.rows_of(
                 "SELECT label, document FROM parts WHERE label IN", labels.tolist()
             )
         )
 
-    def by_labels(self, labels: Labels) -> dict[int, Part]:
-        """By label, those that are still there."""
+    def by_labels(self, labels: Labels) -> dict[int, Chunk]:
+        """Return the chunks of these labels, by label; labels that are gone are left out."""
         rows = self.database.rows_of(
             f"SELECT {DOCUMENT}, label, begin, end FROM parts"
             " JOIN documents ON number = document WHERE label IN",
@@ -204,7 +212,7 @@ class Documents:
             document = self._document(row)
             text = document.text
             whole = end - begin == len(text)
-            found[label] = Part(
+            found[label] = Chunk(
                 document.id,
                 text if whole else text[begin:end],
                 document.title,
@@ -215,27 +223,26 @@ class Documents:
         return found
 
     def unchanged(self, documents: Sequence[Document]) -> set[str]:
-        """The ids of those that are stored just like this: no need to embed them again."""
+        """Return the ids of documents that are stored unchanged: they need no new vectors."""
         stored = self.get([document.id for document in documents])
         return {document.id for document in documents if stored.get(document.id) == document}
 
     def words(self, query: str, limit: int, filter: Filter | None = None) -> tuple[Labels, Vectors]:
-        """Labels of the parts that have most of the query's words, best first, and their BM25.
+        """Return labels of the chunks with most of the query's words, best first, and their BM25.
 
         int64 (K,) and float32 (K,), K at most `limit`; a higher score is a better one.
         """
         asked = terms(query)
         expression = None
         if asked:
-            sql, parameters = frequencies(asked)
-            found: dict[str, int] = dict(self.database.rows(sql, parameters))
+            found: dict[str, int] = dict(self.database.rows(*frequencies(asked)))
             expression = match_expression(found, self._required(filter))
         if expression is None:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
-        within, parameters = "", []
+        within = ""
+        condition, parameters = where(filter, "document")
         if filter is not None:
-            condition, parameters = _condition(filter, "document")
-            # subtle: without the plus sign SQLite asks for the words of each label anew.
+            # subtle: without the plus sign SQLite looks the words up again for each label.
             within = f"AND +rowid IN (SELECT label FROM parts WHERE {condition})"
         rows = self.database.rows(
             f"SELECT rowid, rank FROM words WHERE words MATCH ? {within} ORDER BY rank LIMIT ?",
@@ -247,38 +254,41 @@ class Documents:
         )
 
     def _required(self, filter: Filter | None) -> int:
-        """How many documents a query's rarest words should be in: more where a filter drops most."""
+        """Return how many documents a query's rarest words should be in: more under a filter."""
         if filter is None:
             return REQUIRED
         return int(REQUIRED * self.count() / max(1, self.count(filter)))
 
     def labels(self, filter: Filter | None = None) -> Labels:
-        """Of all parts, or of those of the documents that the filter keeps; int64 (N,), ascending."""
-        condition, parameters = _condition(filter, "document")
+        """Return the labels of all chunks, or of those of the documents that the filter keeps.
+
+        int64 (N,), ascending.
+        """
+        condition, parameters = where(filter, "document")
         with self.database.reading() as reader:
-            # SQLite reads them from the index on document, 40 bytes a row; hence sorted here.
+            # SQLite reads them from the index on document, 40 bytes a row; so they are sorted here.
             rows = reader.execute(f"SELECT label FROM parts WHERE {condition}", parameters)
             return np.sort(np.fromiter((label for (label,) in rows), dtype=np.int64))
 
     def vectors(self, labels: Labels) -> Vectors:
-        """As stored, float32 (B, D), of labels that must all be there."""
+        """Return the vectors of labels that must all exist, as stored: float32 (B, D)."""
         asked = labels.tolist()
-        rows = self.database.rows_of(f"SELECT label, {PART} FROM parts WHERE label IN", asked)
-        for label, *part, checksum in rows:
-            if part_checksum(*part) != checksum:
+        rows = self.database.rows_of(f"SELECT label, {CHUNK} FROM parts WHERE label IN", asked)
+        for label, *chunk, checksum in rows:
+            if chunk_checksum(*chunk) != checksum:
                 raise self._damaged(f"the vector of part {label}")
         found = {row[0]: row[4] for row in rows}
         joined = np.frombuffer(b"".join(found[label] for label in asked), dtype="<f4")
         return joined.reshape(len(asked), self.info.dimension)
 
     def last_label(self) -> int:
-        """The greatest label ever given, whether its document is still there or not."""
+        """Return the greatest label ever given, also where its document is deleted."""
         rows = self.database.rows("SELECT seq FROM sqlite_sequence WHERE name = 'parts'")
         return int(rows[0][0]) if rows else 0
 
     def count(self, filter: Filter | None = None) -> int:
-        """Documents, not parts."""
-        condition, parameters = _condition(filter, "number")
+        """Count the documents, or those that the filter keeps."""
+        condition, parameters = where(filter, "number")
         rows = self.database.rows(f"SELECT count(*) FROM documents WHERE {condition}", parameters)
         return int(rows[0][0])
 
@@ -298,51 +308,6 @@ class Documents:
         )
 
 
-# Columns in the order that `_document` and `part_checksum` take.
+# Columns in the order that `_document` and `chunk_checksum` take.
 DOCUMENT = "number, id, text, title, metadata, documents.checksum"
-PART = "document, begin, end, vector, checksum"
-
-
-def _condition(filter: Filter | None, column: str) -> tuple[str, list[Any]]:
-    if filter is None:
-        return "TRUE", []
-    condition, parameters = where(filter, column)
-    return condition, list(parameters)
-
-
-def _meta_of(info: Info) -> dict[str, str]:
-    chunks = None if info.chunks is None else [info.chunks.size, info.chunks.overlap]
-    return {
-        "name": info.name,
-        "fingerprint": info.fingerprint,
-        "dimension": str(info.dimension),
-        "chunks": json.dumps(chunks),
-    }
-
-
-def _info_of(meta: Mapping[str, str]) -> Info:
-    chunks = json.loads(meta.get("chunks", "null"))
-    rules = None if chunks is None else ChunkRules(*chunks)
-    return Info(meta["name"], meta["fingerprint"], int(meta["dimension"]), rules)
-
-
-def _row(document: Document) -> tuple[str, str, str | None, str]:
-    """Columns of a document; raises InvalidRequest for what cannot be stored and read back."""
-    name = ascii(document.id)
-    try:
-        metadata = json.dumps(document.metadata, ensure_ascii=False, allow_nan=False)
-    except ValueError as error:
-        raise InvalidRequest(
-            f"metadata of document {name} is not JSON: {error}", param="metadata"
-        ) from None
-    row = (document.id, document.text, document.title, metadata)
-    for param, value in zip(("id", "text", "title", "metadata"), row, strict=True):
-        try:
-            (value or "").encode()
-        except UnicodeEncodeError as error:
-            raise InvalidRequest(
-                f"{param} of document {name} has a lone surrogate at character {error.start},"
-                " which is half a character and not text",
-                param=param,
-            ) from None
-    return row
+CHUNK = "document, begin, end, vector, checksum"

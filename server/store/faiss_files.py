@@ -1,6 +1,6 @@
-"""The vectors of the tutorials' pair: a FAISS index of them, beside a file with a text a line.
+"""FAISS index files of other programs: the vectors of the texts in a file beside, one text a line.
 
-Read and written a batch at a time: the index need not fit into memory.
+They are read and written in batches, so the index need not fit into memory.
 """
 
 import struct
@@ -19,10 +19,10 @@ from server.types import Vectors, unit
 # trained, metric; then how many float32 numbers follow.
 HEADER = struct.Struct("<4siqqqBiQ")
 UNUSED = 1 << 20
-# Rows are read where they lie, by a FAISS that can.
+# Rows are read from the mapped file, where this FAISS can.
 READING = getattr(faiss, "IO_FLAG_MMAP_IFC", 0)
-# Kinds that keep their rows. Others give something like them back, or nothing, and asking some of
-# those (IndexIVFPQFastScan of FAISS 1.15) ends the process.
+# Kinds that keep their rows. Others return an approximation or nothing, and some of those
+# (IndexIVFPQFastScan of FAISS 1.15) end the process.
 KEEPING = (
     faiss.IndexFlat,
     faiss.IndexScalarQuantizer,
@@ -50,10 +50,10 @@ class StoredVectors:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            path.open("rb").close()  # of a folder FAISS would say that it is damaged
+            path.open("rb").close()  # FAISS would report a folder as damaged
             index = faiss.read_index(str(path), READING)
             self.dimension, self.number = int(index.d), int(index.ntotal)
-            # subtle: what an IDMap holds goes with it, so both are kept.
+            # subtle: an IDMap deletes its inner index when it goes, so both are kept.
             self._outer = index
             self._index, self._places = _inner(index)
         except OSError as error:
@@ -64,11 +64,11 @@ class StoredVectors:
             raise _unreadable(path, str(error)) from None
 
     def rows(self, begin: int, end: int) -> Vectors:
-        """float32 (B, D), of these lines; raises BadSettings where one is no vector."""
+        """Return the vectors of these lines, float32 (B, D); raises BadSettings for a bad one."""
         if self._places is None and isinstance(self._index, faiss.IndexFlat):
             found = np.asarray(self._index.reconstruct_n(begin, end - begin))
         else:
-            # subtle: FAISS asks other kinds on several threads; where one fails the process ends.
+            # subtle: FAISS reads other kinds on several threads; an error there ends the process.
             found = np.empty((end - begin, self.dimension), dtype=np.float32)
             for row in range(begin, end):
                 place = row if self._places is None else int(self._places[row])
@@ -81,9 +81,9 @@ class StoredVectors:
 
 
 def _inner(index: faiss.Index) -> tuple[faiss.Index, Labels | None]:
-    """What keeps the rows, and the place of each line in it, None where they are the same.
+    """Return the index that keeps the rows, and each line's place in it; None: they are the same.
 
-    Raises ValueError or RuntimeError where lines cannot be told or rows not be had back.
+    Raises ValueError or RuntimeError where lines are not known or rows cannot be read.
     """
     places = None
     if isinstance(index, faiss.IndexIDMap):
@@ -108,5 +108,5 @@ def _unreadable(path: Path, why: str) -> BadSettings:
 
 
 def _first_line(error: RuntimeError) -> str:
-    """Without the place in FAISS's source, which stands before it."""
+    """Return FAISS's message without the place in its source before it."""
     return str(error).rpartition(": ")[2].splitlines()[0]

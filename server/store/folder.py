@@ -1,8 +1,8 @@
-"""The data folder: who may use it, and which collections are in it.
+"""The data folder: which process uses it, and which collections are in it.
 
 DATA/lock                                 held by the one process that uses DATA
 DATA/collections/NAME/documents.sqlite3   the truth
-DATA/collections/NAME/index.faiss         a snapshot of the index, needed by nothing
+DATA/collections/NAME/index.faiss         a snapshot of the index; saves time at start
 """
 
 import fcntl
@@ -19,19 +19,21 @@ from typing import TextIO
 from server.errors import AlreadyExists, InvalidRequest, NotReady, StoreDamaged, StoreError
 from server.store.collection import DATABASE_FILE, Collection
 from server.store.documents import Documents, Unfinished
+from server.store.local_index.index import LocalIndex
 from server.store.records import Info
+from server.store.vector_index import IndexMaker
 
 LOCK_FILE = "lock"
-# No dot first: ".." would leave the folder, and names with one are this file's own.
+# No dot first: ".." would leave the folder, and this file uses names with a dot.
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
-# A collection that is being removed, until the last file of it is gone.
+# A collection that is being removed, until its last file is gone.
 REMOVED = ".removed-"
-# A collection in the making that will take another's place, and the note that it may.
+# A collection that will replace another, and the note that it is complete.
 NEXT, COMPLETE = ".next-", "complete"
-# How far a successor has taken over the documents of the collection that it will replace.
+# Number of the last document that the successor has copied.
 COPIED = "copied_through"
 # One request of 2,048 documents of 512 characters with 512 numbers each is 9 MB, once in SQLite's log
-# and once in the file; a few of them, and room to end well.
+# and once in the file. This is room for a few of them, and to shut down.
 MIN_FREE_BYTES = 64 * 1024 * 1024
 DISK_RETRY_S = 60
 
@@ -39,14 +41,15 @@ log = logging.getLogger(__name__)
 
 
 class DataFolder:
-    """The folder, locked, and its collections, open; `close` them when no call is under way.
+    """The folder, locked, and its collections, open; `close` it when no call is running.
 
-    holder: who this process is, for the message to a second one; a server gives its address.
-    damaged: by name, collections that cannot be opened, and why; they are left as they are.
+    holder: the address of this server, for the message to a second process. make: of the indexes.
+    damaged: by name, the error of each collection that cannot be opened; its files are not changed.
     """
 
-    def __init__(self, folder: Path, holder: str = "") -> None:
+    def __init__(self, folder: Path, holder: str = "", make: IndexMaker = LocalIndex) -> None:
         self.path = folder
+        self._make = make
         self._lock = FolderLock(folder, holder)
         self.collections: dict[str, Collection] = {}
         self.damaged: dict[str, StoreDamaged] = {}
@@ -66,16 +69,16 @@ class DataFolder:
 
     def _open(self, home: Path) -> None:
         try:
-            self.collections[home.name] = Collection(home)
+            self.collections[home.name] = Collection(home, self._make)
         except Unfinished:
             shutil.rmtree(home, ignore_errors=True)
         except StoreDamaged as error:
-            # The others are sound; whoever asks for this one is told.
+            # The others are sound; requests to this one are refused.
             self.damaged[home.name] = error
             log.error("%s", error.english)
 
     def create(self, info: Info) -> Collection:
-        """Make an empty collection; raises AlreadyExists, or InvalidRequest for its name."""
+        """Create an empty collection; raises AlreadyExists, or InvalidRequest for its name."""
         check_name(info.name)
         self.check(info.name)
         if info.name in self.collections:
@@ -85,7 +88,7 @@ class DataFolder:
             home.mkdir(exist_ok=True)
         except OSError as error:
             raise _unusable(home, error) from None
-        collection = self.collections[info.name] = Collection(home, info)
+        collection = self.collections[info.name] = Collection(home, self._make, info)
         return collection
 
     def check(self, name: str) -> None:
@@ -121,20 +124,20 @@ class DataFolder:
         self._sweep()
 
     def successor(self, info: Info) -> Collection:
-        """The collection that will take the place of the one named so; begun anew or taken up."""
+        """Return the collection that will replace the one of this name; new, or as far as it was."""
         home = self._home / f"{NEXT}{info.name}"
         home.mkdir(exist_ok=True)
-        collection = Collection(home, info)
+        collection = Collection(home, self._make, info)
         if collection.info == info:
             return collection
-        # It was for yet another model, or other parts.
+        # It was for another model, or for other chunks.
         collection.abandon()
         shutil.rmtree(home)
         home.mkdir()
-        return Collection(home, info)
+        return Collection(home, self._make, info)
 
     def replace(self, successor: Collection) -> Collection:
-        """Put a successor in its place, whole or not at all; while nobody uses either."""
+        """Put a successor in its place, whole or not at all, while no call uses either."""
         name = successor.name
         successor.save()
         with successor.documents.transaction():
@@ -142,7 +145,7 @@ class DataFolder:
         successor.abandon()
         self.collections.pop(name).abandon()
         # subtle: two steps. If the process ends between them, the next start finishes the second.
-        # Only its own steps: another replacement may be between its two just now.
+        # Only these steps: another replacement may be between its own two now.
         (self._home / name).rename(self._home / f"{REMOVED}{uuid.uuid4().hex}")
         (self._home / f"{NEXT}{name}").rename(self._home / name)
         self._open(self._home / name)
@@ -161,7 +164,7 @@ class DataFolder:
             shutil.rmtree(home, ignore_errors=True)
 
     def close(self) -> None:
-        """Write snapshots and let go of the folder."""
+        """Write snapshots and release the folder."""
         while self.collections:
             self.collections.popitem()[1].close()
         self._lock.close()
@@ -189,11 +192,11 @@ def _is_complete(home: Path) -> bool:
 
 
 class FolderLock:
-    """The right to use a data folder; the kernel takes it back when the process ends, anyhow."""
+    """The right to use a data folder; the kernel takes it back however the process ends."""
 
     def __init__(self, folder: Path, holder: str) -> None:
         try:
-            # Documents are nobody else's business; a folder that is there keeps the mode it was given.
+            # Only this user may read documents; a folder that exists keeps its mode.
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
         except OSError as error:
@@ -217,7 +220,10 @@ class FolderLock:
 
 
 def holder_of(folder: Path) -> str | None:
-    """Process id and address, if any, of who uses a data folder, None for nobody; changes nothing."""
+    """Return process id and address of the process that uses a data folder; None if it is free.
+
+    Changes nothing. The address is that of a server; other processes have none.
+    """
     try:
         with (folder / LOCK_FILE).open(encoding="utf-8") as file:
             try:
@@ -230,17 +236,17 @@ def holder_of(folder: Path) -> str | None:
 
 
 def _look(file: TextIO) -> None:
-    """Raise BlockingIOError where somebody uses the folder of this lock file.
+    """Raise BlockingIOError where a process uses the folder of this lock file.
 
-    subtle: a read lease is given only where nobody has the file open for writing, which who uses the
-    folder has as long as it does, in whatever container. A server that starts in the microseconds of the
-    lease waits for its end; a shared lock would have it refused, and the kernel's list of locks leaves
-    out other containers'. Leases are for a file's owner and for root, and not every file system has them:
-    for the others there is only the shared lock. (One on the network may say that the file is in use when
-    it is not, but no data folder should be there.) Either ends with the file.
+    subtle: the kernel gives a read lease only where no process has the file open for writing, and a
+    process that uses the folder has, in any container. A server that starts in the microseconds of the
+    lease waits for its end. A shared lock would make that server fail, and the kernel's list of locks
+    leaves out those of other containers. Only a file's owner and root get leases, and not on every file
+    system; elsewhere the shared lock is used. (A network file system may report a free file as used, but
+    no data folder should be there.) Both end when the file is closed.
     """
     try:
-        # The signal that a server waits; the usual one would end this process, this one is ignored.
+        # The signal sent when a server waits: the default one would end this process; this one is ignored.
         fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
     except BlockingIOError:

@@ -1,4 +1,4 @@
-"""One ranking out of two: what was found by meaning, and what was found by words."""
+"""Fuses two rankings into one: what was found by meaning, and what was found by words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,10 +30,11 @@ DENSE_WEIGHT, LEXICAL_WEIGHT = 1.0, 0.7
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """labels: int64 (K,), each once, best first. scores: float32 (K,), theirs, descending.
+    """What one search found.
 
-    least: the score of what has nothing to do with the query; None where the scale does not say, so
-    that it is taken to be the last one's.
+    labels: int64 (K,), each once, best first. scores: float32 (K,), theirs, descending. least: the
+    score of what has nothing to do with the query; None where the scale does not say, and then the
+    last score is taken.
     """
 
     labels: Labels
@@ -47,35 +48,35 @@ def fuse(
     top: int,
     k: int = RANK_CONSTANT,
 ) -> tuple[Labels, Vectors]:
-    """The `top` labels by weighted reciprocal ranks, best first: int64 (K,) and float32 (K,).
+    """Return the `top` labels by weighted reciprocal ranks, best first: int64 (K,), float32 (K,).
 
     rankings: int64 (K,) each, best first, a label once at most, no -1; lengths may differ. The score
     of a label is the sum over the rankings that have it, where it stands at rank 1, 2, ..., of
-    weight / (k + rank); scores are looked at by nobody, so they may be on any scale (Cormack, Clarke
-    and Buettcher, SIGIR 2009). Of equals the one that comes first in the first ranking is first.
+    weight / (k + rank). Scores are not used, so they may be on any scale (Cormack, Clarke and
+    Buettcher, SIGIR 2009). Of equals the one that comes first in the first ranking is first.
     """
-    parts = [
+    shares = [
         weight / (k + np.arange(1, len(labels) + 1, dtype=np.float64))
         for labels, weight in zip(rankings, weights, strict=True)
     ]
-    return _best(rankings, parts, top)
+    return _best(rankings, shares, top)
 
 
 def blend(
     rankings: Sequence[Ranking], weights: Sequence[float], top: int
 ) -> tuple[Labels, Vectors]:
-    """The `top` labels by weighted scores, best first: int64 (K,) and float32 (K,), from 0 to 1.
+    """Return the `top` labels by weighted scores, best first: int64 (K,), float32 (K,), 0 to 1.
 
-    Every ranking's scores are stretched so that its best is 1 and its `least` 0, which also is what
-    a label gets from a ranking it is not in; the mean of them, by weight, is the label's score. Of
-    equals the one that comes first in the first ranking is first.
+    Each ranking's scores are scaled so that its best is 1 and its `least` 0. A label that a ranking
+    lacks gets 0 from it. The weighted mean is the label's score. Of equals the one that comes first
+    in the first ranking is first.
     """
     whole = sum(weights)
-    parts = [
+    shares = [
         _stretched(ranking) * (weight / whole)
         for ranking, weight in zip(rankings, weights, strict=True)
     ]
-    return _best([ranking.labels for ranking in rankings], parts, top)
+    return _best([ranking.labels for ranking in rankings], shares, top)
 
 
 def _stretched(ranking: Ranking) -> npt.NDArray[np.float64]:
@@ -88,13 +89,13 @@ def _stretched(ranking: Ranking) -> npt.NDArray[np.float64]:
 
 
 def _best(
-    labels: Sequence[Labels], parts: Sequence[npt.NDArray[np.float64]], top: int
+    labels: Sequence[Labels], shares: Sequence[npt.NDArray[np.float64]], top: int
 ) -> tuple[Labels, Vectors]:
-    """Add up the parts of each label: int64 (K,) and float64 (K,) a ranking."""
+    """Add up the shares of each label: int64 (K,) and float64 (K,) for each ranking."""
     if not labels:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
     found, first, place = np.unique(np.concatenate(labels), return_index=True, return_inverse=True)
-    sums = np.bincount(place, weights=np.concatenate(parts), minlength=len(found))
+    sums = np.bincount(place, weights=np.concatenate(shares), minlength=len(found))
     # subtle: adding in another order moves the last bits, which must not tell equals apart.
     order = np.lexsort((first, -sums.round(12)))[:top]
     return found[order], sums[order].astype(np.float32)

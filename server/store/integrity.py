@@ -1,6 +1,6 @@
-"""What is wrong with a collection's files: asked of every row, checksum and index.
+"""Finds what is wrong with a collection's files: every row, checksum and index is read.
 
-Opening the collection finds most of it too, but only what it happens to read.
+Using the collection finds most of it too, but only in what it happens to read.
 """
 
 from collections.abc import Iterator
@@ -15,11 +15,12 @@ from server.messages.message import Message
 from server.store import Labels
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
 from server.store.documents import Documents, Unfinished
-from server.store.index import BadSnapshot, Index
+from server.store.local_index.index import LocalIndex
 from server.store.records import Span
+from server.store.vector_index import BadSnapshot
 
 ROWS = 1024
-# Of one kind; a damaged disk brings thousands.
+# Of one kind; a damaged disk causes thousands.
 MOST_FAULTS = 20
 SAMPLE = 64
 # A compressed index compares less exactly.
@@ -27,7 +28,7 @@ OWN_COSINE = 0.98
 
 
 def faults_of(home: Path) -> list[Message]:
-    """Of the collection in the folder `home`, which nobody else uses, and of its index."""
+    """Return the faults of a collection and its index; no other process may use its folder `home`."""
     try:
         documents = Documents(home / DATABASE_FILE, None)
     except Unfinished:
@@ -36,23 +37,23 @@ def faults_of(home: Path) -> list[Message]:
         return [_fault_of(error)]
     with closing(documents):
         faults = faults_in(documents)
-    # What is derived from a damaged database is no wonder.
+    # An index of a damaged database is wrong too.
     return faults or _found(_of_index(home))
 
 
 def faults_in(documents: Documents) -> list[Message]:
-    """Of a database."""
+    """Return the faults of a database."""
     steps = (_of_file, _of_numbers, _of_documents, _of_vectors, _of_words)
     return list(dict.fromkeys(fault for step in steps for fault in _found(step(documents))))
 
 
 def _found(faults: Iterator[Message]) -> list[Message]:
-    """Some of them, and what kept the others from being found."""
+    """Return the first faults, and the error that ended the search for others."""
     found: list[Message] = []
     try:
         found += islice(faults, MOST_FAULTS)
     except Exception as error:
-        # In a damaged file anything may be anywhere: a text that is none, a key that is missing.
+        # A damaged file may hold anything: a text that is no text, a missing key.
         found.append(_fault_of(error))
     return found
 
@@ -70,7 +71,7 @@ def _of_file(documents: Documents) -> Iterator[Message]:
 
 
 def _of_numbers(documents: Documents) -> Iterator[Message]:
-    """Whether SQLite still knows which numbers and labels it has given."""
+    """Find out whether SQLite still knows which numbers and labels it has given."""
     for table, column in (("documents", "number"), ("parts", "label")):
         query = (
             f"SELECT max({column}), (SELECT seq FROM sqlite_sequence WHERE name = ?) FROM {table}"
@@ -86,7 +87,7 @@ def _of_numbers(documents: Documents) -> Iterator[Message]:
 
 
 def _of_documents(documents: Documents) -> Iterator[Message]:
-    """Their checksums, and whether their parts lie inside them."""
+    """Compare checksums, and find chunks that lie outside of their documents."""
     query = "SELECT number FROM documents WHERE number > ? ORDER BY number LIMIT ?"
     after = 0
     while numbers := [number for (number,) in documents.database.rows(query, (after, ROWS))]:
@@ -113,7 +114,7 @@ def _of_documents(documents: Documents) -> Iterator[Message]:
 
 
 def spans_of(documents: Documents, after: int, last: int) -> dict[int, list[tuple[int, Span]]]:
-    """Labels and spans of the parts of documents with these numbers, by number, in order."""
+    """Return labels and spans of the chunks of documents with these numbers, by number, in order."""
     rows = documents.database.rows(
         "SELECT document, label, begin, end FROM parts WHERE document > ? AND document <= ?"
         " ORDER BY label",
@@ -146,7 +147,7 @@ def _of_words(documents: Documents) -> Iterator[Message]:
         for (label,) in documents.database.rows(f"{query} LIMIT {MOST_FAULTS}"):
             yield Message(template, label=label)
     with documents.transaction():
-        # Raises where the index of words is not what its texts make.
+        # Raises where the index of words does not match its texts.
         documents.database.writer.execute("INSERT INTO words (words) VALUES ('integrity-check')")
 
 
@@ -155,13 +156,13 @@ def _of_index(home: Path) -> Iterator[Message]:
         snapshot = home / SNAPSHOT_FILE
         if snapshot.exists():
             try:
-                Index.load(snapshot, documents.info.dimension, documents.identity)
+                LocalIndex.load(snapshot, documents.info.dimension, documents.identity)
             except BadSnapshot as error:
                 yield Message(
-                    "{error}; no document is lost: the index has been made anew",
+                    "{error}; no document is lost: the index is rebuilt",
                     error=error,
                 )
-    with closing(Collection(home)) as collection:
+    with closing(Collection(home, LocalIndex)) as collection:
         stored = collection.documents.labels()
         if not np.array_equal(np.sort(collection.index.labels), stored):
             yield Message("the index has other labels than the database")

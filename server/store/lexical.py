@@ -1,17 +1,17 @@
-"""Words: what a full-text index reads of a text, what it is asked for a query, what a hit shows.
+"""Words: what the full-text index reads of a text, what a query asks of it, what a hit highlights.
 
 How this works. Chinese has no spaces and this project no dictionary. So a text is a row of units, a
 character of Han, kana or Hangul, or a word of other letters and digits, and its terms are every two
-units that touch: of 第3条规定, 第3 3条 条规 规定. Words are terms alone too (3), and where they mix
-letters and digits so is each part (iso9001: iso 9001). So is a last character (定), by which any
-single character is the beginning of some term wherever it stands.
+adjacent units: of 第3条规定, 第3 3条 条规 规定. A word is a term by itself too (3). Where it mixes
+letters and digits, each run of either is a term (iso9001: iso 9001). A last character is a term (定),
+so that any single character begins some term wherever it stands.
 
     indexed(text) -> an FTS5 table with TOKENIZER, which splits it at its spaces; ranking is its BM25
     terms(query) -> frequencies(terms), SQL for the caller to run -> match_expression(its rows)
 
 Text and query are folded alike: NFKC, so that full-width ＡＩ is AI, then case. Only letters and
-digits pass, none of which means anything to FTS5: no query is a syntax error, and NUL and halves of
-characters vanish. Nothing here touches a database.
+digits remain, and none of them has a meaning to FTS5: no query is a syntax error, and NUL and halves
+of characters vanish. Nothing here touches a database.
 
 All figures are of 2026-11-24, 2 cores of an AMD EPYC. nDCG@10 over CMRC2018 dev (848 passages, 3,218
 questions) is 98.8; with pairs of characters only 98.6, with FTS5's trigrams 92.3, for most words of
@@ -33,20 +33,20 @@ UNSPACED = (
     "\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
 )
 STRETCH = re.compile(r"[^\W_]+")
-# A longer word, which no language has, is cut: FTS5 would not index more than 32 KB of it.
+# No language has longer words; one is split, because FTS5 indexes at most 32 KB of a term.
 WORD = re.compile(f"[^\\W_{UNSPACED}]{{1,64}}")
 UNIT = re.compile(f"[{UNSPACED}]|{WORD.pattern}")
 PART = re.compile(r"\d+|[^\W\d_]+")
 MOST_PARTS = 3  # rtx4090ti; what has more is a hexadecimal number, and its parts are noise
 
-# What asks, and is not asked for: without it CMRC2018 has 98.8, with it 98.3, and either half of its
-# questions gains. Other frequent words need no list, their documents are counted.
+# Question words, which are left out of a query: without them CMRC2018 has 98.8, with them 98.3, in
+# either half of its questions. Other frequent words need no list: their documents are counted.
 QUESTION = re.compile(
     "为什么|为什麼|為什麼|什么|什麼|甚麼|怎么|怎麼|怎样|怎樣|如何|哪些|哪个|哪個|哪里|哪裡|哪儿|多少"
     "|为何|為何|请问|請問"
 )
-# Characters of a query that are read, and terms of it that are looked up. Most queries have under 20;
-# 64 cost 27 ms in the law articles, 128 cost 54.
+# Characters of a query that are read, and terms of it that are looked up. Most queries have fewer than
+# 20; 64 cost 27 ms in the law articles, 128 cost 54.
 MAX_QUERY, MAX_TERMS = 4_096, 64
 
 # FTS5 scores every text that has any of the terms, 0.9 us a text and term: frequent terms are what
@@ -63,27 +63,27 @@ MAX_QUERY, MAX_TERMS = 4_096, 64
 # all. CMRC2018 has too few texts to lose anything.
 REQUIRED, COUNTED = 3_000, 30_000
 
-# Characters of a text in which `highlight` looks, at 0.6 us each: 0.2 ms for a part of 500.
+# Characters of a text in which `highlight` looks, at 0.6 us each: 0.2 ms for a chunk of 500.
 SHOWN = 100_000
 
 # Characters that NFKC may join to the one before. The marks of Latin and kana stay with it; those of
 # other scripts are mapped back one by one.
 MAY_JOIN = re.compile("[\u0300-\u036f\u0600-\u11ff\u3099\u309a\U00011000-\U000119ff]")
 CLUSTER = re.compile("(?s:.)[\u0300-\u036f\u3099\u309a]{0,30}")
-# What is folded at once: the time NFKC takes is quadratic in marks that follow one another, 31 s for
+# Text that is folded at once: NFKC takes time quadratic in marks that follow one another, 31 s for
 # 200,000 of them.
 PIECE = re.compile("(?s:.{1,64})[\u0300-\u036f\u3099\u309a]{0,30}")
 
 
 def indexed(text: str) -> str:
-    """What the full-text index is to read of a text: its terms with spaces between."""
+    """Return what the full-text index reads of a text: its terms, separated by spaces."""
     return " ".join(
         term for stretch in STRETCH.findall(_folded(text)) for term in _terms(stretch, whole=True)
     )
 
 
 def terms(query: str) -> list[str]:
-    """What to look for, each once, in the order of the query; at most MAX_TERMS.
+    """Return the terms of a query, each once, in its order; at most MAX_TERMS.
 
     A single character of unspaced writing stands for every term that begins with it.
     """
@@ -95,20 +95,20 @@ def terms(query: str) -> list[str]:
         for piece in QUESTION.split(stretch):
             found.update(dict.fromkeys(_terms(piece, whole=False)))
     if not found:
-        # Nothing but question words: then they are what is looked for.
+        # Nothing but question words: then these are looked for.
         for stretch in stretches:
             found.update(dict.fromkeys(_terms(stretch, whole=False)))
     if len(found) <= MAX_TERMS:
         return list(found)
-    # Evenly from all of it: what a long text asks for may stand anywhere.
+    # Evenly spread: what matters in a long text may stand anywhere.
     every = list(found)
     return [every[place * len(every) // MAX_TERMS] for place in range(MAX_TERMS)]
 
 
 def frequencies(terms: Sequence[str]) -> tuple[str, list[str]]:
-    """SQL and its parameters: rows of a term and how many texts have it.
+    """Return SQL and its parameters: rows of a term and how many texts have it.
 
-    It reads a table `terms`, made by `USING fts5vocab (..., row)`. Terms of no text may be missing.
+    It reads a table `terms`, created by `USING fts5vocab (..., row)`. Terms of no text may be missing.
     """
     exact = [term for term in terms if not _is_single(term)]
     selects = [f"SELECT term, doc FROM terms WHERE term IN ({', '.join('?' * len(exact))})"]
@@ -120,9 +120,9 @@ def frequencies(terms: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def match_expression(frequencies: Mapping[str, int], required: int = REQUIRED) -> str | None:
-    """An FTS5 MATCH expression for terms and how many texts have each; None if none has any.
+    """Return an FTS5 MATCH expression for terms and how many texts have each; None if none has any.
 
-    required: see REQUIRED; more finds more, where a filter leaves few texts, and takes longer.
+    required: see REQUIRED; a larger number finds more where a filter keeps few texts, and is slower.
     """
     known = {term: count for term, count in frequencies.items() if count > 0}
     rarest = sorted(known, key=lambda term: known[term])
@@ -138,9 +138,9 @@ def match_expression(frequencies: Mapping[str, int], required: int = REQUIRED) -
 
 
 def highlight(text: str, query: str) -> list[tuple[int, int]]:
-    """Where the terms of a query stand in a text: [begin, end) of characters, in order, disjoint.
+    """Return where a query's terms stand in a text: [begin, end) of characters, in order, disjoint.
 
-    Looks at the first SHOWN characters.
+    Only the first SHOWN characters are read.
     """
     wanted = frozenset(terms(query))
     folded, begins, ends = _mapped(text[:SHOWN])
@@ -167,7 +167,10 @@ def _is_single(term: str) -> bool:
 
 
 def _terms(stretch: str, *, whole: bool) -> list[str]:
-    """Of letters and digits without a gap. whole: with the last character, if it is no word."""
+    """Return the terms of letters and digits without a gap.
+
+    whole: with the last character, if it is no word.
+    """
     words = WORD.findall(stretch)
     units = UNIT.findall(stretch) if words else stretch  # which is the same, and most of Chinese
     found = [first + second for first, second in pairwise(units)]
@@ -180,9 +183,9 @@ def _terms(stretch: str, *, whole: bool) -> list[str]:
 
 
 def _places(stretch: str, wanted: frozenset[str]) -> Iterator[tuple[int, int]]:
-    """Where terms stand in a stretch, by their beginnings."""
+    """Yield where terms stand in a stretch, ordered by their beginnings."""
     if wanted.isdisjoint(_terms(stretch, whole=False)) and wanted.isdisjoint(stretch):
-        return  # as in most; five times as fast
+        return  # as in most stretches; five times as fast
     begin = 0
     units = UNIT.findall(stretch)
     for unit, following in zip(units, [*units[1:], ""], strict=True):
@@ -199,13 +202,13 @@ def _places(stretch: str, wanted: frozenset[str]) -> Iterator[tuple[int, int]]:
 
 
 def _parts(word: str) -> list[re.Match[str]]:
-    """Letters and digits of a word that mixes them; a hexadecimal number would be only noise."""
+    """Return the runs of letters and of digits in a word that mixes them; none of a hexadecimal one."""
     parts = list(PART.finditer(word))
     return parts if 2 <= len(parts) <= MOST_PARTS else []
 
 
 def _n_within(counts: Iterable[int], most: int) -> int:
-    """How many of the first counts make at most `most` together."""
+    """Return how many of the first counts make at most `most` together."""
     n = 0
     for count in counts:
         most -= count
@@ -220,13 +223,13 @@ def _any_of(terms: Sequence[str]) -> str:
 
 
 def _mapped(text: str) -> tuple[str, Sequence[int], Sequence[int]]:
-    """A text folded; for each of its characters, where in `text` what it came from begins and ends."""
+    """Return a text folded, and where in `text` the source of each character begins and ends."""
     folded: list[str] = []
     begins: list[int] = []
     ends: list[int] = []
     for part in PIECE.finditer(text):
         piece = _fold(part.group())
-        # Folding makes no character vanish but by joining it to another.
+        # Folding removes a character only by joining it to another.
         if len(piece) == len(part.group()) and not MAY_JOIN.search(part.group()):
             folded.append(piece)
             begins += range(part.start(), part.end())

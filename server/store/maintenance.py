@@ -1,6 +1,6 @@
-"""Looks after collections on the disk: copies them, puts copies back, and examines them.
+"""Maintains collections on the disk: back up, restore, list and check.
 
-None of it needs the model. A backup is taken beside a running server; the others lock the folder.
+None of it needs the model. A backup may run beside a server; the others lock the folder.
 """
 
 import shutil
@@ -20,13 +20,16 @@ from server.store.records import Listed
 
 
 def names(data: Path) -> list[str]:
-    """Of the collections in a data folder."""
+    """Return the names of the collections in a data folder."""
     found = sorted(path.parent.name for path in _home(data).glob(f"*/{DATABASE_FILE}"))
     return [name for name in found if not name.startswith((NEXT, REMOVED))]
 
 
 def collections(data: Path, known: Mapping[str, str]) -> list[Listed]:
-    """All of the folder; known: ids of models by their fingerprint."""
+    """List the collections of a folder.
+
+    known: ids of models by their fingerprint.
+    """
     found: list[Listed] = []
     if not names(data):
         return found
@@ -72,13 +75,13 @@ def _existing(data: Path, name: str) -> Path:
     return _home(data) / name / DATABASE_FILE
 
 
-# --- putting a copy back ------------------------------------------------------------------------------
+# --- restoring ----------------------------------------------------------------------------------------
 
 
 def restore(data: Path, file: Path, name: str | None, *, force: bool) -> Listed:
     """Make a collection of a backup, under its own name or another.
 
-    force: whether one of that name gives way; it does so at once or not at all.
+    force: whether to replace a collection of that name, whole or not at all.
     """
     if name is not None:
         check_name(name)
@@ -86,21 +89,21 @@ def restore(data: Path, file: Path, name: str | None, *, force: bool) -> Listed:
         raise BadSettings("there is no file {file}", file=file)
     with closing(FolderLock(data, "")):
         home = _home(data)
-        # Named so that the next start sweeps away what an interruption leaves.
+        # The next start removes what has this name, so an interruption leaves nothing.
         scratch = home / f"{REMOVED}{uuid.uuid4().hex}"
         scratch.mkdir(parents=True)
         try:
             restored = _copied(file, scratch / DATABASE_FILE, name)
             if restored.name in names(data) and not force:
                 raise BadSettings(
-                    "{data} has a collection {restored_name} already: give --force to replace it, or "
+                    "{data} has a collection {name} already: give --force to replace it, or "
                     "another name with --collection",
                     data=data,
-                    restored_name=restored.name,
+                    name=restored.name,
                 )
-            # subtle: in this order the collection is there after an interruption at any place: a
-            # complete successor takes an empty place when the folder is next opened. One that was
-            # being made by a reindex was of the documents that now go.
+            # subtle: in this order the collection exists after an interruption at any point: a
+            # complete successor takes an empty place when the folder is next opened. A successor of
+            # a running reindex was of the documents that are now replaced.
             successor, place = home / f"{NEXT}{restored.name}", home / restored.name
             _sweep_away(successor)
             scratch.rename(successor)
@@ -112,12 +115,12 @@ def restore(data: Path, file: Path, name: str | None, *, force: bool) -> Listed:
 
 
 def _copied(file: Path, copied: Path, name: str | None) -> Listed:
-    """Copy a backup, examine it and give it its name; raises BadSettings where it is none."""
+    """Copy a backup, check it and give it its name; raises BadSettings where it is no backup."""
     try:
         copy(file, copied)
         documents = Documents(copied, None)
     except Exception as error:
-        # Whatever an SQLite file of another program may lack.
+        # An SQLite file of another program may lack anything.
         if isinstance(error, StoreError) and not isinstance(error, StoreDamaged):
             raise
         why = str(error.__cause__ or error) or type(error).__name__
@@ -127,15 +130,15 @@ def _copied(file: Path, copied: Path, name: str | None) -> Listed:
     with closing(documents):
         if faults := faults_in(documents):
             raise StoreDamaged(
-                "{file} is damaged, {n_faults} faults: {faults}",
+                "{file} is damaged, {number} faults: {first}",
                 file=file,
-                n_faults=len(faults),
-                faults=faults[0],
+                number=len(faults),
+                first=faults[0],
             )
         name = documents.info.name if name is None else name
         with documents.transaction():
             documents.note("name", name)
-            # A snapshot of the collection that it was cannot be taken for one of this.
+            # So a snapshot of the old collection cannot be taken for one of this.
             documents.note("identity", str(uuid.uuid4()))
             documents.note(COPIED, "0")
             documents.note(COMPLETE, "yes")
@@ -145,14 +148,14 @@ def _copied(file: Path, copied: Path, name: str | None) -> Listed:
 
 
 def _sweep_away(home: Path) -> None:
-    """Out of its place at once; then its files."""
+    """Move a folder out of its place at once; then delete its files."""
     if home.exists():
         removed = home.with_name(f"{REMOVED}{uuid.uuid4().hex}")
         home.rename(removed)
         shutil.rmtree(removed, ignore_errors=True)
 
 
-# --- examining ----------------------------------------------------------------------------------------
+# --- checking -----------------------------------------------------------------------------------------
 
 
 def check(data: Path, name: str | None, say: Callable[[Message], object]) -> bool:

@@ -1,4 +1,9 @@
-"""Values of documents and collections that others import: what is stored, and what is known of it."""
+"""Values of documents and collections that other rooms import.
+
+A long document is stored as several chunks, each with a label and a vector. The code says chunk.
+The names `part` and `parts` of HTTP fields, metrics, messages, tables and columns mean the same; they
+stay, because users and stored files rely on them.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -19,9 +24,10 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ChunkRules:
-    """size: tokens of a chunk at most, special tokens not counted; at least 1.
+    """How documents are chunked.
 
-    overlap: tokens at the end of a chunk that the next one repeats, at most; 0 <= overlap < size.
+    size: most tokens of a chunk, special tokens not counted; at least 1. overlap: most tokens at the
+    end of a chunk that the next one repeats; 0 <= overlap < size.
     """
 
     size: int
@@ -36,7 +42,7 @@ class ChunkRules:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What the caller stores; `metadata` is any JSON object."""
+    """A text to store and find; `metadata` is any JSON object."""
 
     id: str
     text: str
@@ -45,8 +51,11 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """What a label stands for: characters `span` of a document's text, which `text` are."""
+class Chunk:
+    """What a label stands for: `text`, which is the characters `span` of a document.
+
+    whole: the chunk is the whole document.
+    """
 
     id: str
     text: str
@@ -58,10 +67,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """Written into a database when it is made.
+    """What a collection is; written into its database when that is created.
 
-    fingerprint, dimension: of the model whose vectors it holds. chunks: how long documents are cut,
-    None where they are not.
+    fingerprint, dimension: of the model whose vectors it holds. chunks: how its documents are
+    chunked, None where they are not.
     """
 
     name: str
@@ -72,9 +81,9 @@ class Info:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Labels that a write made and unmade, both int64.
+    """Labels that a write added and removed, both int64.
 
-    added: (B,), in the order of the documents' parts. removed: of the versions that were replaced;
+    added: (B,), in the order of the documents' chunks. removed: of the versions that were replaced;
     where one id came twice, also the labels just given to the first of the two.
     """
 
@@ -83,7 +92,10 @@ class Change:
 
 
 class Listed(NamedTuple):
-    """model: whose vectors they are, its id where that is known, or else its fingerprint."""
+    """A line of the list of collections.
+
+    model: the id of the model whose vectors it holds; where that is not known, its fingerprint.
+    """
 
     name: str
     documents: int
@@ -92,13 +104,13 @@ class Listed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CollectionStats:
-    """Of one collection. Bytes are of files, but for index_bytes, which is memory.
+    """Sizes of one collection, for its metrics; bytes of files, but index_bytes is memory.
 
-    snapshot_s: when it was written, seconds since 1970. behind: parts that the snapshot lacks or has too
-    many, which a start would have to make good. recall: at 10 neighbours, None while all are compared.
+    snapshot_s: when it was written, seconds since 1970. behind: chunks that the snapshot lacks or has
+    too many, which the next start must repair. recall: at 10 neighbours, None while all are compared.
     """
 
-    parts: int
+    chunks: int
     index_bytes: int
     database_bytes: int
     wal_bytes: int
@@ -109,5 +121,5 @@ class CollectionStats:
 
 
 def text_id(text: str) -> str:
-    """80 bits of SHA-256: among ten million texts, two share an id with chance 4e-11."""
+    """Return 80 bits of SHA-256; among ten million texts, two share an id with chance 4e-11."""
     return hashlib.sha256(text.encode()).hexdigest()[:20]

@@ -1,4 +1,4 @@
-"""The tables of a collection, and how files of older versions become files of this one."""
+"""The tables of a collection, what their rows hold, and how files of older versions are migrated."""
 
 import json
 import unicodedata
@@ -6,15 +6,17 @@ import uuid
 import zlib
 from collections.abc import Mapping
 
+from server.errors import InvalidRequest
 from server.store.database import Connection
-from server.store.filters import attributes
+from server.store.filter_sql import attributes
 from server.store.lexical import TOKENIZER, indexed
+from server.store.records import ChunkRules, Document, Info
 
 SCHEMA_VERSION = 2
 
-# The words of each part under its label. The index keeps none of what it has read, which would be
-# half as much again as the vectors: to forget a part it is shown the very same words a second time,
-# so WORDS_RECIPE says how they were made, and words made otherwise are all made anew.
+# The words of each chunk under its label. The index does not keep the texts that it reads, which would
+# take half as much again as the vectors. To remove a chunk it must be given the very same words again,
+# so WORDS_RECIPE says how they were made, and words of another recipe are all rebuilt.
 WORDS = (
     f"CREATE VIRTUAL TABLE words USING fts5 (text, content = '', tokenize = '{TOKENIZER}')",
     "CREATE VIRTUAL TABLE terms USING fts5vocab (words, row)",
@@ -22,8 +24,8 @@ WORDS = (
 # Changes with anything that changes what `lexical.indexed` makes of a text.
 WORDS_RECIPE = f"pairs-2, Unicode {unicodedata.unidata_version}"
 
-# AUTOINCREMENT is what keeps a number or a label from being used twice. STRICT, and the vector's
-# length in bytes: a row of another shape would be found only when the index is rebuilt, too late.
+# AUTOINCREMENT keeps a number or a label from being used twice. STRICT and the check of the vector's
+# length: a row of another shape would be noticed only when the index is rebuilt, too late.
 # checksum: SQLite has none of its own, so a damaged page could pass as another text or vector.
 SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
@@ -56,7 +58,7 @@ SCHEMA = (
 
 
 def create(writer: Connection, meta: Mapping[str, str]) -> None:
-    """Make the tables of a new file, inside a transaction; `meta` needs "dimension"."""
+    """Create the tables of a new file, inside a transaction; `meta` needs "dimension"."""
     _tables(writer, int(meta["dimension"]))
     rows = {**meta, "identity": str(uuid.uuid4()), "words": WORDS_RECIPE}
     writer.executemany("INSERT INTO meta VALUES (?, ?)", rows.items())
@@ -74,9 +76,9 @@ def _tables(writer: Connection, dimension: int) -> None:
 
 
 def _from_1(writer: Connection) -> None:
-    """Version 1 had one vector a document in one table, no filters, and no search for words.
+    """Migrate version 1: one vector a document in one table, no filters, no search for words.
 
-    Labels stay as they are, so that a snapshot of the index stays good.
+    Labels do not change, so that a snapshot of the index stays valid.
     """
     meta = dict(writer.execute("SELECT key, value FROM meta").fetchall())
     writer.execute("ALTER TABLE documents RENAME TO old_documents")
@@ -95,9 +97,9 @@ def _from_1(writer: Connection) -> None:
             "INSERT INTO attributes VALUES (?, ?, ?)",
             [(*pair, label) for pair in attributes(json.loads(metadata))],
         )
-        insert_part(writer, label, label, 0, len(text), vector, words_of(title, text))
+        insert_chunk(writer, label, label, 0, len(text), vector, words_of(title, text))
     if last is not None:
-        # A label is never used twice, also not one whose document is long gone.
+        # A label is never used twice, not even one whose document was deleted long ago.
         for table in ("documents", "parts"):
             writer.execute("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
             writer.execute("INSERT INTO sqlite_sequence VALUES (?, ?)", (table, last[0]))
@@ -105,7 +107,7 @@ def _from_1(writer: Connection) -> None:
     writer.execute("DROP TABLE old_meta")
 
 
-def insert_part(
+def insert_chunk(
     writer: Connection,
     label: int | None,
     document: int,
@@ -114,8 +116,8 @@ def insert_part(
     vector: bytes,
     words: str,
 ) -> int:
-    """Store one part of a document and its words; returns its label."""
-    checksum = part_checksum(document, begin, end, vector)
+    """Store one chunk of a document and its words; returns its label."""
+    checksum = chunk_checksum(document, begin, end, vector)
     cursor = writer.execute(
         "INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?)",
         (label, document, begin, end, vector, checksum),
@@ -126,12 +128,13 @@ def insert_part(
     return label
 
 
-def forget_words(writer: Connection, label: int, words: str) -> None:
+def remove_words(writer: Connection, label: int, words: str) -> None:
+    """Remove the words of a chunk, which are the very words that it was stored with."""
     writer.execute("INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)", (label, words))
 
 
-def remake_words(writer: Connection) -> None:
-    """Make the index of words anew, inside a transaction."""
+def rebuild_words(writer: Connection) -> None:
+    """Rebuild the index of words, inside a transaction."""
     writer.execute("DROP TABLE terms")
     writer.execute("DROP TABLE words")
     for statement in WORDS:
@@ -146,7 +149,7 @@ def remake_words(writer: Connection) -> None:
 
 
 def words_of(title: str | None, text: str) -> str:
-    """What the index for words reads of a part: its document's title and its own text."""
+    """Return what the index of words reads of a chunk: its document's title and its own text."""
     return indexed(text if title is None else f"{title}\n{text}")
 
 
@@ -155,5 +158,45 @@ def document_checksum(id: str, text: str, title: str | None, metadata: str) -> i
     return zlib.crc32(whole.encode())
 
 
-def part_checksum(document: int, begin: int, end: int, vector: bytes) -> int:
+def chunk_checksum(document: int, begin: int, end: int, vector: bytes) -> int:
     return zlib.crc32(vector, zlib.crc32(f"{document} {begin} {end}".encode()))
+
+
+def meta_of(info: Info) -> dict[str, str]:
+    """Return the rows of `meta` that say what a collection is."""
+    chunks = None if info.chunks is None else [info.chunks.size, info.chunks.overlap]
+    return {
+        "name": info.name,
+        "fingerprint": info.fingerprint,
+        "dimension": str(info.dimension),
+        "chunks": json.dumps(chunks),
+    }
+
+
+def info_of(meta: Mapping[str, str]) -> Info:
+    """Return what the rows of `meta` say of a collection."""
+    chunks = json.loads(meta.get("chunks", "null"))
+    rules = None if chunks is None else ChunkRules(*chunks)
+    return Info(meta["name"], meta["fingerprint"], int(meta["dimension"]), rules)
+
+
+def document_row(document: Document) -> tuple[str, str, str | None, str]:
+    """Return the columns of a document; raises InvalidRequest for what cannot be stored."""
+    name = ascii(document.id)
+    try:
+        metadata = json.dumps(document.metadata, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise InvalidRequest(
+            f"metadata of document {name} is not JSON: {error}", param="metadata"
+        ) from None
+    row = (document.id, document.text, document.title, metadata)
+    for param, value in zip(("id", "text", "title", "metadata"), row, strict=True):
+        try:
+            (value or "").encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequest(
+                f"{param} of document {name} has a lone surrogate at character {error.start},"
+                " which is half a character and not text",
+                param=param,
+            ) from None
+    return row

@@ -4,7 +4,6 @@ Several queries at once cost less than one after the other: the index reads its 
 and one statement fetches the rows of all hits.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -13,7 +12,7 @@ import numpy as np
 
 from server.store import Labels
 from server.store.collection import Collection, View
-from server.store.filters import Filter
+from server.store.filter_tree import Filter
 from server.store.fusion import (
     CANDIDATES,
     DENSE_WEIGHT,
@@ -22,19 +21,19 @@ from server.store.fusion import (
     blend,
     fuse,
 )
-from server.store.records import Part, Span
+from server.store.records import Chunk, Span
 from server.types import Vectors
 
 Mode = Literal["dense", "lexical", "hybrid"]
 Fusion = Literal["blend", "rrf"]
-# A document cut into parts may fill the list with its own: so many candidates a hit are looked at
-# first, and four times as many whenever that was not enough.
-PARTS_A_HIT = 3
+# One document's chunks may fill the whole list. So this many candidates for each hit are ranked first,
+# and four times as many whenever that was not enough.
+CHUNKS_A_HIT = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One question.
+    """What to find.
 
     vector: float32 (D,), needed unless mode is "lexical". words: needed unless it is "dense".
     min_score: hits below it are left out; it means a cosine, BM25, or the fused score.
@@ -55,8 +54,8 @@ class Query:
 class Hit:
     """A document that was found.
 
-    score: cosine, BM25, or the fused score, by the query's mode; higher is better. text: the part
-    that matched, which are the characters `span` of the document; whole: it has no other part.
+    score: cosine, BM25, or the fused score, by the query's mode; higher is better. text: the chunk
+    that matched, which is the characters `span` of the document. whole: it is the whole document.
     """
 
     id: str
@@ -85,7 +84,7 @@ class _Search:
     kept: dict[str, Labels] = field(default_factory=dict)
 
     def rank(self, queries: Sequence[Query], depths: Sequence[int]) -> list[_Ranking]:
-        """Candidates of each query, `depths` of them where there are so many."""
+        """Return the candidates of each query, at most as many as `depths` says."""
         dense = self._dense(queries, depths)
         rankings = []
         for place, (query, depth) in enumerate(zip(queries, depths, strict=True)):
@@ -106,7 +105,7 @@ class _Search:
         return rankings
 
     def _dense(self, queries: Sequence[Query], depths: Sequence[int]) -> dict[int, _Ranking]:
-        """By place in `queries`; those with the same filter are asked together."""
+        """Search by vectors; rankings by place in `queries`, and one call for each filter."""
         groups: dict[str, list[int]] = {}
         for place, query in enumerate(queries):
             if query.mode != "lexical":
@@ -133,7 +132,7 @@ class _Search:
 
 
 def search(collection: Collection, queries: Sequence[Query]) -> list[list[Hit]]:
-    """The best documents of each query, best first; fewer than top_k where there are fewer."""
+    """Find the best documents of each query, best first; fewer than top_k where there are fewer."""
     while (found := _attempt(collection, queries)) is None:
         continue
     return found
@@ -142,46 +141,46 @@ def search(collection: Collection, queries: Sequence[Query]) -> list[list[Hit]]:
 def _attempt(collection: Collection, queries: Sequence[Query]) -> list[list[Hit]] | None:
     view = collection.view
     searching = _Search(view)
-    cut = collection.info.chunks is not None
-    depths = [_depth(query, cut=cut) for query in queries]
+    chunked = collection.info.chunks is not None
+    depths = [_depth(query, chunked=chunked) for query in queries]
     waiting = list(range(len(queries)))
     answers: dict[int, list[tuple[int, float]]] = {}
     while waiting:
         rankings = searching.rank([queries[i] for i in waiting], [depths[i] for i in waiting])
         again = []
         for place, ranking in zip(waiting, rankings, strict=True):
-            top = _first_parts(collection, ranking, queries[place].top_k, cut=cut)
+            top = _first_chunks(collection, ranking, queries[place].top_k, chunked=chunked)
             if len(top) < queries[place].top_k and not ranking.complete:
                 depths[place] *= 4
                 again.append(place)
             answers[place] = top
         waiting = again
     labels = [label for top in answers.values() for label, _ in top]
-    parts = view.parts(list(dict.fromkeys(labels)))
-    if parts is None:
+    chunks = view.chunks(list(dict.fromkeys(labels)))
+    if chunks is None:
         return None
     return [
-        [_hit(parts[label], score) for label, score in answers[place] if label in parts]
+        [_hit(chunks[label], score) for label, score in answers[place] if label in chunks]
         for place in range(len(queries))
     ]
 
 
-def _depth(query: Query, *, cut: bool) -> int:
-    depth = query.top_k * (PARTS_A_HIT if cut else 1)
+def _depth(query: Query, *, chunked: bool) -> int:
+    depth = query.top_k * (CHUNKS_A_HIT if chunked else 1)
     return max(depth, CANDIDATES) if query.mode == "hybrid" else depth
 
 
-def _first_parts(
-    collection: Collection, ranking: _Ranking, top_k: int, *, cut: bool
+def _first_chunks(
+    collection: Collection, ranking: _Ranking, top_k: int, *, chunked: bool
 ) -> list[tuple[int, float]]:
-    """The best part of each document: (label, score), best first."""
+    """Return the best chunk of each document: (label, score), best first."""
     pairs = list(zip(ranking.labels.tolist(), ranking.scores.tolist(), strict=True))
-    if not cut:
+    if not chunked:
         return pairs[:top_k]
     owner = collection.documents.owners(ranking.labels)
     best: dict[int, tuple[int, float]] = {}
     for label, score in pairs:
-        # A label whose row is on its way out stands for itself.
+        # A label whose row is being deleted stands for itself.
         best.setdefault(owner.get(label, -label), (label, score))
     return list(best.values())[:top_k]
 
@@ -191,7 +190,7 @@ def _fused(dense: _Ranking, lexical: _Ranking, query: Query, depth: int) -> _Ran
     if query.fusion == "rrf":
         labels, scores = fuse((dense.labels, lexical.labels), query.weights, top)
     else:
-        # Words that are not there score 0; of cosines nobody knows where "nothing in common" begins.
+        # Without any of the words the score is 0; a cosine has no value that means "nothing in common".
         pair = Ranking(dense.labels, dense.scores), Ranking(lexical.labels, lexical.scores, 0.0)
         labels, scores = blend(pair, query.weights, top)
     return _Ranking(labels, scores, dense.complete and lexical.complete)
@@ -203,8 +202,9 @@ def _vector(query: Query) -> Vectors:
 
 
 def _key(filter: Filter | None) -> str:
-    return "" if filter is None else json.dumps(filter, sort_keys=True)
+    # subtle: equal trees may differ in 1 and True; their text does not.
+    return "" if filter is None else repr(filter)
 
 
-def _hit(part: Part, score: float) -> Hit:
-    return Hit(part.id, score, part.text, part.title, part.metadata, part.span, part.whole)
+def _hit(chunk: Chunk, score: float) -> Hit:
+    return Hit(chunk.id, score, chunk.text, chunk.title, chunk.metadata, chunk.span, chunk.whole)

@@ -167,7 +167,7 @@ def endpoint(handler: Handler = echo, needs: Needs = "key", read_s: float = 30) 
 
 def wire(parts: Sequence[bytes], *, complete: bool = True, length: int | None = None) -> Wire:
     made = Wire("/x", parts, complete=complete)
-    made.scope["state"] = {"models": None, "library": None}
+    made.scope["state"] = {"models": None, "collections": None}
     if length is not None:
         made.scope["headers"].append((b"content-length", str(length).encode()))
     return made

@@ -429,7 +429,7 @@ def test_a_damaged_collection_is_refused_and_the_others_answer(
     damaged = b"\xff" * database.stat().st_size
     database.write_bytes(damaged)
     asyncio.run(serve(ask_both))
-    # For whoever can still make something of it.
+    # For a client that can still use it.
     assert database.read_bytes() == damaged
 
 

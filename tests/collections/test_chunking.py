@@ -1,4 +1,4 @@
-"""Chunks of texts of every kind, counted in characters, words, oddly, and by the shipped tokenizer."""
+"""Chunks of all kinds of texts, counted in several ways and by the shipped tokenizer."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +45,7 @@ def more_when_joined(texts: Sequence[str]) -> list[int]:
 
 
 def one_when_long(texts: Sequence[str]) -> list[int]:
-    """As a tokenizer does that knows no words of this length."""
+    """Count as a tokenizer that has no words of this length."""
     return [len(text) if len(text) <= 9 else 1 for text in texts]
 
 
@@ -70,7 +70,7 @@ COUNTS = (characters, words, more_when_joined, one_when_long, nothing)
 
 
 def check(text: str, rules: ChunkRules, count: Count) -> list[Span]:
-    """What holds for every text, rules and count; returns the spans."""
+    """Check what holds for every text, rules and count; return the spans."""
     spans = chunk(text, rules, count)
     if not text.strip():
         assert spans == [(0, len(text))]

@@ -1,5 +1,6 @@
-"""One collection on the event loop: what happens when things happen at once, or go wrong."""
+"""A collection on the event loop: calls at the same time, and calls that fail."""
 
+import ast
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -11,32 +12,37 @@ import msgspec
 import numpy as np
 import pytest
 
-from server.collections import live_collection as shelf_module
-from server.collections.live_collection import Gate, LiveCollection
+from server.collections import live_collection as live_module
+from server.collections.live_collection import LiveCollection
+from server.collections.read_write_gate import ReadWriteGate
 from server.collections.registry import CollectionRegistry
 from server.config import Config
 from server.errors import AlreadyExists, EmptyInput, InferenceFailed, OtherModel
 from server.inference.model import Model
 from server.inference.registry import ModelRegistry
-from server.store import index as index_module
 from server.store.collection import SNAPSHOT_FILE, Collection
+from server.store.filter_tree import parse
 from server.store.folder import DataFolder
+from server.store.local_index import index as index_module
 from server.store.records import Document
 from server.store.search import Hit, Query, search
 from server.telemetry.metrics import Metrics
 from tests.support.fakes import PATIENCE_S, Broken, Gated, with_parts
+from tests.support.toy_index import NumpyIndex
 from tests.support.toys import toy_texts
+
+SERVER = Path(__file__).parents[2] / "server"
 
 
 @asynccontextmanager
 async def opened(model: Model, folder: Path, **settings: Any) -> AsyncIterator[CollectionRegistry]:
     metrics, config = Metrics(), Config(**{"lanes": 1, **settings})
     models = ModelRegistry([model], config, metrics, asyncio.get_running_loop())
-    library = CollectionRegistry(DataFolder(folder), models, config, metrics)
+    registry = CollectionRegistry(DataFolder(folder), models, config, metrics)
     try:
-        yield library
+        yield registry
     finally:
-        await library.close()
+        await registry.close()
         await asyncio.to_thread(models.close)
 
 
@@ -47,8 +53,8 @@ def run(
     name: str = "default",
 ) -> None:
     async def inside() -> None:
-        async with opened(model, folder) as library:
-            await test(library.shelf(name))
+        async with opened(model, folder) as registry:
+            await test(registry.get(name))
 
     asyncio.run(asyncio.wait_for(inside(), PATIENCE_S))
 
@@ -64,10 +70,10 @@ def query(vector: Any, top_k: int = 1) -> Query:
 def test_everything_stored_is_found_under_its_own_vector(toy_model: Model, tmp_path: Path) -> None:
     stored = documents(300)
 
-    async def test(shelf: LiveCollection) -> None:
-        assert await shelf.add(stored) == 300
+    async def test(live: LiveCollection) -> None:
+        assert await live.add(stored) == 300
         vectors = toy_model.embed([document.text for document in stored])
-        hits = await shelf.search([query(vector) for vector in vectors])
+        hits = await live.search([query(vector) for vector in vectors])
         assert [row[0].score for row in hits] == pytest.approx([1.0] * 300, abs=1e-4)
 
     run(test, toy_model, tmp_path)
@@ -75,9 +81,9 @@ def test_everything_stored_is_found_under_its_own_vector(toy_model: Model, tmp_p
 
 
 def still_there(stored: Sequence[Document]) -> Callable[[LiveCollection], Awaitable[None]]:
-    async def test(shelf: LiveCollection) -> None:
-        assert await shelf.add(stored) == 0, "all of it is there after reopening"
-        assert shelf.collection.count == len(stored)
+    async def test(live: LiveCollection) -> None:
+        assert await live.add(stored) == 0, "all of it is there after reopening"
+        assert live.collection.count == len(stored)
 
     return test
 
@@ -87,21 +93,21 @@ def test_writes_and_searches_side_by_side_see_whole_states(
 ) -> None:
     texts = toy_texts(8, seed=3)
 
-    async def test(shelf: LiveCollection) -> None:
+    async def test(live: LiveCollection) -> None:
         async def write() -> None:
             for version in range(12):
                 batch = [
                     Document(str(n), text, metadata={"version": version})
                     for n, text in enumerate(texts)
                 ]
-                await shelf.add(batch)
+                await live.add(batch)
 
-        await shelf.add([Document(str(n), text) for n, text in enumerate(texts)])
+        await live.add([Document(str(n), text) for n, text in enumerate(texts)])
         vector = toy_model.embed(texts[:1])[0]
         writing = asyncio.ensure_future(write())
         seen = []
         while not writing.done():
-            (hits,) = await shelf.search([query(vector, 20)])
+            (hits,) = await live.search([query(vector, 20)])
             seen.append((len(hits), len({str(hit.metadata) for hit in hits})))
         await writing
         assert set(seen) == {(8, 1)}
@@ -121,14 +127,14 @@ def test_searches_that_wait_run_together(
         sizes.append(len(queries))
         return search(collection, queries)
 
-    async def test(shelf: LiveCollection) -> None:
-        await shelf.add(documents(5))
-        monkeypatch.setattr(shelf_module, "search", slow)
+    async def test(live: LiveCollection) -> None:
+        await live.add(documents(5))
+        monkeypatch.setattr(live_module, "search", slow)
         vectors = toy_model.embed([document.text for document in documents(5)])
         # Two, because one alone would be answered on the loop.
-        tasks = [asyncio.ensure_future(shelf.search([query(vectors[0]), query(vectors[0])]))]
+        tasks = [asyncio.ensure_future(live.search([query(vectors[0]), query(vectors[0])]))]
         await asyncio.to_thread(begun.wait, PATIENCE_S)
-        tasks += [asyncio.ensure_future(shelf.search([query(vector)])) for vector in vectors]
+        tasks += [asyncio.ensure_future(live.search([query(vector)])) for vector in vectors]
         await asyncio.sleep(0)
         gate.set()
         found = [(await task)[0][0].id for task in tasks]
@@ -144,28 +150,28 @@ def test_the_index_is_put_in_order_when_it_must_be_and_when_it_is_quiet(
     monkeypatch.setattr(index_module, "SCAN_FROM", 600)
     monkeypatch.setattr(index_module, "TAIL_ROWS", 400)
     monkeypatch.setattr(index_module, "SPARE_ROWS", 20)
-    monkeypatch.setattr(shelf_module, "QUIET_S", 0.01)
+    monkeypatch.setattr(live_module, "QUIET_S", 0.01)
     texts = toy_texts(900, seed=8)
     vectors = toy_model.embed(texts)
 
-    async def test(shelf: LiveCollection) -> None:
+    async def test(live: LiveCollection) -> None:
         def stored(begin: int, end: int) -> list[Document]:
             return [Document(str(n), texts[n]) for n in range(begin, end)]
 
-        await shelf.add(stored(0, 700))
-        while shelf.collection.index.stats().kind != "fastscan":
+        await live.add(stored(0, 700))
+        while live.collection.index.stats().kind != "fastscan":
             await asyncio.sleep(0.001)
-        await shelf.add(stored(700, 730))
-        while shelf.collection.index.stats().tail_rows:
+        await live.add(stored(700, 730))
+        while live.collection.index.stats().tail_rows:
             await asyncio.sleep(0.001)
         # What is written while it is compacted is in it too, and what is deleted is not.
-        await shelf.add(stored(730, 900))
-        await shelf.delete([str(n) for n in range(100)])
-        hits = await shelf.search([query(vector) for vector in vectors])
+        await live.add(stored(730, 900))
+        await live.delete([str(n) for n in range(100)])
+        hits = await live.search([query(vector) for vector in vectors])
         right = [row[0].id == str(n) for n, row in enumerate(hits)]
         assert not any(right[:100])
         assert sum(right[100:]) >= 0.97 * 800
-        assert len(shelf.collection.index) == shelf.collection.count == 800
+        assert len(live.collection.index) == live.collection.count == 800
 
     run(test, toy_model, tmp_path)
 
@@ -175,27 +181,27 @@ def test_compaction_of_a_collection_that_is_replaced_meanwhile_is_dropped(
 ) -> None:
     monkeypatch.setattr(index_module, "SCAN_FROM", 300)
     entered, release = threading.Event(), threading.Event()
-    real = index_module.Index.compacted
+    real = index_module.LocalIndex.compacted
 
-    def held(index: index_module.Index) -> index_module.Index:
+    def held(index: index_module.LocalIndex) -> index_module.LocalIndex:
         entered.set()
         assert release.wait(PATIENCE_S)
         return real(index)
 
     async def test() -> None:
-        async with opened(toy_model, tmp_path) as library:
-            shelf = library.shelf("default")
-            monkeypatch.setattr(index_module.Index, "compacted", held)
-            await shelf.add(documents(400))
+        async with opened(toy_model, tmp_path) as registry:
+            live = registry.get("default")
+            monkeypatch.setattr(index_module.LocalIndex, "compacted", held)
+            await live.add(documents(400))
             await asyncio.to_thread(entered.wait, PATIENCE_S)
-            compacting = shelf._compacting
+            compacting = live._compacting
             assert compacting is not None
-            await library.reindex("default", None, library.models.default).task
+            await registry.reindex("default", None, registry.models.default).task
             snapshot = tmp_path / "collections" / "default" / SNAPSHOT_FILE
             written = snapshot.stat().st_mtime_ns
             release.set()
             await compacting
-            assert shelf.collection.count == len(shelf.collection.index) == 400
+            assert live.collection.count == len(live.collection.index) == 400
             # It has not put its snapshot in the place of the other's.
             assert snapshot.stat().st_mtime_ns == written
 
@@ -212,12 +218,12 @@ def test_a_search_that_fails_fails_alone(
             raise ArithmeticError("thirteen")
         return search(collection, queries)
 
-    async def test(shelf: LiveCollection) -> None:
-        await shelf.add(documents(3))
-        monkeypatch.setattr(shelf_module, "search", touchy)
+    async def test(live: LiveCollection) -> None:
+        await live.add(documents(3))
+        monkeypatch.setattr(live_module, "search", touchy)
         vector = toy_model.embed([documents(1)[0].text])[0]
         good, bad, fine = await asyncio.gather(
-            *(shelf.search([query(vector, k)]) for k in (1, 13, 2)), return_exceptions=True
+            *(live.search([query(vector, k)]) for k in (1, 13, 2)), return_exceptions=True
         )
         assert isinstance(bad, ArithmeticError)
         assert isinstance(good, list) and isinstance(fine, list)
@@ -231,24 +237,24 @@ def test_a_write_whose_caller_leaves_is_whole_or_not_there(
 ) -> None:
     gate = Gated(toy_model.encoder)
 
-    async def test(shelf: LiveCollection) -> None:
-        task = asyncio.ensure_future(shelf.add(documents(20)))
+    async def test(live: LiveCollection) -> None:
+        task = asyncio.ensure_future(live.add(documents(20)))
         await asyncio.to_thread(gate.entered.wait, PATIENCE_S)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         gate.open()
-        assert shelf.collection.count == 0
-        assert await shelf.add(documents(2)) == 2
+        assert live.collection.count == 0
+        assert await live.add(documents(2)) == 2
 
     run(test, with_parts(toy_model, encoder=gate, wide=None), tmp_path)
 
 
 def test_a_failed_embedding_stores_nothing(toy_model: Model, tmp_path: Path) -> None:
-    async def test(shelf: LiveCollection) -> None:
+    async def test(live: LiveCollection) -> None:
         with pytest.raises(InferenceFailed):
-            await shelf.add(documents(600))
-        assert shelf.collection.count == 0
+            await live.add(documents(600))
+        assert live.collection.count == 0
 
     run(test, with_parts(toy_model, encoder=Broken(), wide=None), tmp_path)
 
@@ -256,21 +262,19 @@ def test_a_failed_embedding_stores_nothing(toy_model: Model, tmp_path: Path) -> 
 def test_another_model_is_refused_for_what_needs_its_vectors(
     toy_model: Model, tmp_path: Path
 ) -> None:
-    async def fill(shelf: LiveCollection) -> None:
-        await shelf.add([Document("a", "墨池 search server")])
+    async def fill(live: LiveCollection) -> None:
+        await live.add([Document("a", "墨池 search server")])
 
-    async def test(shelf: LiveCollection) -> None:
-        for refused in (shelf.add(documents(1)), shelf.vectors_of(["墨"])):
+    async def test(live: LiveCollection) -> None:
+        for refused in (live.add(documents(1)), live.vectors_of(["墨"])):
             with pytest.raises(OtherModel, match="`reindex`") as refusal:
                 await refused
             assert toy_model.manifest.fingerprint in refusal.value.message
             assert "other" in refusal.value.message
         words = Query("lexical", 3, words="search")
         ready = query(toy_model.embed(["墨池 search server"])[0])
-        assert [[hit.id for hit in row] for row in await shelf.search([words, ready])] == [
-            ["a"]
-        ] * 2
-        assert await shelf.delete(["a"]) == 1
+        assert [[hit.id for hit in row] for row in await live.search([words, ready])] == [["a"]] * 2
+        assert await live.delete(["a"]) == 1
 
     run(fill, toy_model, tmp_path)
     manifest = msgspec.structs.replace(toy_model.manifest, fingerprint="other")
@@ -282,24 +286,24 @@ def test_a_collection_of_another_model_serves_again_once_it_is_reindexed(
 ) -> None:
     stored = documents(700)
 
-    async def fill(shelf: LiveCollection) -> None:
-        await shelf.add(stored)
+    async def fill(live: LiveCollection) -> None:
+        await live.add(stored)
 
     async def reindexed() -> None:
         manifest = msgspec.structs.replace(toy_model.manifest, fingerprint="other")
-        async with opened(with_parts(toy_model, manifest=manifest), tmp_path) as library:
-            shelf = library.shelf("default")
-            running = library.reindex("default", None, library.models.default)
+        async with opened(with_parts(toy_model, manifest=manifest), tmp_path) as registry:
+            live = registry.get("default")
+            running = registry.reindex("default", None, registry.models.default)
             with pytest.raises(AlreadyExists):
-                library.reindex("default", None, library.models.default)
+                registry.reindex("default", None, registry.models.default)
             with pytest.raises(AlreadyExists, match="reindexed"):
-                await library.remove("default")
+                await registry.remove("default")
             await running.task
             assert (running.done, running.total) == (700, 700)
-            assert shelf.collection.info.fingerprint == "other"
-            (hits,) = await shelf.search([query((await shelf.vectors_of([stored[5].text]))[0])])
+            assert live.collection.info.fingerprint == "other"
+            (hits,) = await live.search([query((await live.vectors_of([stored[5].text]))[0])])
             assert len(hits) == 1
-            assert shelf.collection.count == 700
+            assert live.collection.count == 700
 
     run(fill, toy_model, tmp_path)
     asyncio.run(asyncio.wait_for(reindexed(), PATIENCE_S))
@@ -308,20 +312,20 @@ def test_a_collection_of_another_model_serves_again_once_it_is_reindexed(
 def test_reindexing_that_is_interrupted_takes_up_where_it_stopped(
     toy_model: Model, tmp_path: Path
 ) -> None:
-    async def fill(shelf: LiveCollection) -> None:
-        await shelf.add(documents(600))
+    async def fill(live: LiveCollection) -> None:
+        await live.add(documents(600))
 
     async def test(stop: bool) -> None:
-        async with opened(toy_model, tmp_path) as library:
-            running = library.reindex("default", None, library.models.default)
+        async with opened(toy_model, tmp_path) as registry:
+            running = registry.reindex("default", None, registry.models.default)
             while stop and running.done < 256:
                 await asyncio.sleep(0)
             if stop:
                 return
             await running.task
             assert running.done <= 600 - 256
-            assert library.shelf("default").collection.count == 600
-            assert library.shelf("default").collection.info.chunks is None
+            assert registry.get("default").collection.count == 600
+            assert registry.get("default").collection.info.chunks is None
 
     run(fill, toy_model, tmp_path)
     for stop in (True, False):
@@ -330,17 +334,17 @@ def test_reindexing_that_is_interrupted_takes_up_where_it_stopped(
 
 def test_a_low_limit_for_requests_is_none_for_documents(toy_model: Model, tmp_path: Path) -> None:
     async def test() -> None:
-        async with opened(toy_model, tmp_path, max_texts=3) as library:
-            assert await library.shelf("default").add(documents(20)) == 20
+        async with opened(toy_model, tmp_path, max_texts=3) as registry:
+            assert await registry.get("default").add(documents(20)) == 20
 
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
 
 
 def test_empty_texts_are_named(toy_model: Model, tmp_path: Path) -> None:
-    async def test(shelf: LiveCollection) -> None:
+    async def test(live: LiveCollection) -> None:
         with pytest.raises(EmptyInput, match=r"documents\[1\]"):
-            await shelf.add([Document("a", "x"), Document("b", "")])
-        assert await shelf.add([Document("white", "  \n")]) == 1
+            await live.add([Document("a", "x"), Document("b", "")])
+        assert await live.add([Document("white", "  \n")]) == 1
 
     run(test, toy_model, tmp_path)
 
@@ -348,20 +352,20 @@ def test_empty_texts_are_named(toy_model: Model, tmp_path: Path) -> None:
 def test_a_very_long_document_is_stored_and_found(toy_model: Model, tmp_path: Path) -> None:
     text = "。".join(toy_texts(3000, seed=9))
 
-    async def test(shelf: LiveCollection) -> None:
-        await shelf.add([Document("long", text, "墨池")])
-        labels = shelf.collection.documents.labels()
-        parts = shelf.collection.documents.by_labels(labels)
+    async def test(live: LiveCollection) -> None:
+        await live.add([Document("long", text, "墨池")])
+        labels = live.collection.documents.labels()
+        parts = live.collection.documents.by_labels(labels)
         assert len(parts) > 500
         assert all(text[part.span.begin : part.span.end] == part.text for part in parts.values())
-        assert np.isfinite(shelf.collection.documents.vectors(labels)).all()
+        assert np.isfinite(live.collection.documents.vectors(labels)).all()
 
     run(test, toy_model, tmp_path)
 
 
-def test_a_gate_closes_when_all_have_left_and_lets_nobody_in() -> None:
+def test_gate_closes_when_all_have_left_and_lets_no_caller_in() -> None:
     async def test() -> None:
-        gate, order = Gate(), []
+        gate, order = ReadWriteGate(), []
 
         async def visit(name: str) -> None:
             async with gate:
@@ -384,3 +388,46 @@ def test_a_gate_closes_when_all_have_left_and_lets_nobody_in() -> None:
         assert order == ["closed", "opened", "late"]
 
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
+
+
+def test_live_collection_works_with_another_vector_index(toy_model: Model, tmp_path: Path) -> None:
+    texts = toy_texts(30, seed=4)
+    stored = [Document(str(n), text, metadata={"n": n}) for n, text in enumerate(texts)]
+
+    async def test(fresh: bool) -> None:
+        metrics, config = Metrics(), Config(lanes=1)
+        models = ModelRegistry([toy_model], config, metrics, asyncio.get_running_loop())
+        folder = DataFolder(tmp_path, make=NumpyIndex)
+        registry = CollectionRegistry(folder, models, config, metrics)
+        live = registry.get("default")
+        if fresh:
+            assert await live.add(stored) == 30
+            assert await live.delete(["3"]) == 1
+        (vector,) = toy_model.embed([texts[5]])
+        late = parse({"n": {"$gte": 20}})
+        near, filtered = await live.search(
+            [query(vector, 40), Query("dense", 40, vector, filter=late)]
+        )
+        assert near[0].id == "5" and len(near) == 29
+        assert {hit.id for hit in filtered} == {str(n) for n in range(20, 30)}
+        described = await live.description()
+        assert (described.documents, described.chunks) == (29, 29)
+        assert described.index.kind == "numpy"
+        await registry.close()
+        await asyncio.to_thread(models.close)
+
+    for fresh in (True, False):
+        asyncio.run(asyncio.wait_for(test(fresh), PATIENCE_S))
+
+
+def test_no_handler_or_command_reaches_through_a_live_collection() -> None:
+    """Only `store` and `collections` know what a collection is made of."""
+    reached = []
+    for room in ("api", "cli", "doctor", "net"):
+        for path in sorted((SERVER / room).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute):
+                    pair = (node.value.attr, node.attr)
+                    if pair[0] == "collection" or pair == ("documents", "database"):
+                        reached.append(f"{path.relative_to(SERVER)}:{node.lineno} {pair}")
+    assert reached == []

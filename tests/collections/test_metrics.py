@@ -1,4 +1,4 @@
-"""What is looked at when Prometheus asks: collections, disk, memory, and never too many labels."""
+"""What a scrape by Prometheus reads: collections, disk, memory, and a bounded number of labels."""
 
 import asyncio
 import math
@@ -125,8 +125,8 @@ def test_loop_answers_while_a_page_waits_for_the_disk(toy_model: Model) -> None:
     async def test() -> None:
         app = app_of(toy_model, lanes=1)
         async with lifespan(app) as state:
-            library: CollectionRegistry = state["library"]
-            shelf = library.shelf("default")
+            registry: CollectionRegistry = state["collections"]
+            live = registry.get("default")
             asked, answered = threading.Event(), threading.Event()
 
             def slow() -> Any:
@@ -134,7 +134,7 @@ def test_loop_answers_while_a_page_waits_for_the_disk(toy_model: Model) -> None:
                 assert answered.wait(PATIENCE_S)
                 return some(1)
 
-            shelf.figures = slow  # type: ignore[method-assign]
+            live.stats = slow  # type: ignore[method-assign]
             transport = httpx.ASGITransport(stateful(app, state))
             async with httpx.AsyncClient(transport=transport, base_url="http://inkwell") as client:
                 page = asyncio.ensure_future(client.get("/metrics"))
@@ -174,7 +174,7 @@ def test_data_folder_that_is_gone_is_not_ready(toy_model: Model) -> None:
     async def test() -> None:
         app = app_of(toy_model, lanes=1)
         async with lifespan(app) as state:
-            place: Path = state["library"]._folder.path
+            place: Path = state["collections"]._folder.path
             os.rename(place, place.with_name("away"))
             transport = httpx.ASGITransport(stateful(app, state))
             async with httpx.AsyncClient(transport=transport, base_url="http://inkwell") as client:

@@ -1,4 +1,4 @@
-"""Remembered query vectors: computed once, bounded, and the same as computed anew."""
+"""The cache of query vectors: each computed once, bounded, and equal to a new computation."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from server.collections.query_cache import ENTRY_BYTES, QueryVectors
+from server.collections.query_cache import ENTRY_BYTES, QueryCache
 from server.config import Config
 from server.errors import EmptyInput
 from server.inference.engine import Engine
@@ -22,7 +22,7 @@ ROW_BYTES = 32 * 4
 class Remembered:
     """Query vectors of one model."""
 
-    def __init__(self, queries: QueryVectors, engine: Engine) -> None:
+    def __init__(self, queries: QueryCache, engine: Engine) -> None:
         self.all, self._engine = queries, engine
 
     async def of(self, texts: Sequence[str]) -> np.ndarray:
@@ -36,7 +36,7 @@ async def remembering(
     metrics = Metrics()
     models = ModelRegistry([model], Config(lanes=1), metrics, asyncio.get_running_loop())
     try:
-        yield Remembered(QueryVectors(max_bytes, metrics), models.default), metrics
+        yield Remembered(QueryCache(max_bytes, metrics), models.default), metrics
     finally:
         await asyncio.to_thread(models.close)
 

@@ -1,4 +1,4 @@
-"""Recall is probed while nobody waits, and what is found is told."""
+"""Recall is probed while the server is idle, and the result is a metric."""
 
 import asyncio
 from collections.abc import Iterator
@@ -10,17 +10,17 @@ import pytest
 
 from server.collections import recall_probe as probing_module
 from server.collections.metrics import CollectionMetrics
-from server.collections.recall_probe import Probing
+from server.collections.recall_probe import RecallProbe
 from server.collections.registry import CollectionRegistry
 from server.config import Config
 from server.inference.model import Model
 from server.inference.registry import ModelRegistry
-from server.store import fastscan as scan_module
-from server.store import fastscan_block as block_module
-from server.store import index as index_module
-from server.store.fastscan_block import Block
 from server.store.folder import DataFolder
-from server.store.index import Index
+from server.store.local_index import fastscan as scan_module
+from server.store.local_index import fastscan_block as block_module
+from server.store.local_index import index as index_module
+from server.store.local_index.fastscan_block import Block
+from server.store.local_index.index import LocalIndex
 from server.store.records import Document
 from server.telemetry.metrics import Metrics
 from tests.support.fakes import PATIENCE_S
@@ -35,15 +35,15 @@ def vectors(number: int, seed: int = 0) -> np.ndarray[tuple[int, int], np.dtype[
 
 
 @pytest.fixture
-def coded(monkeypatch: pytest.MonkeyPatch) -> Index:
-    """An index of few vectors that uses their codes all the same."""
+def coded(monkeypatch: pytest.MonkeyPatch) -> LocalIndex:
+    """An index of few vectors that uses codes all the same."""
     monkeypatch.setattr(index_module, "SCAN_FROM", 1000)
     monkeypatch.setattr(block_module, "DIRECT_ROWS", 100)
     labels = np.arange(4000, dtype=np.int64)
-    return Index(D).plus(labels, vectors(4000)).compacted()
+    return LocalIndex(D).plus(labels, vectors(4000)).compacted()
 
 
-def test_probe_agrees_with_what_was_measured_at_compaction(coded: Index) -> None:
+def test_probe_agrees_with_what_was_measured_at_compaction(coded: LocalIndex) -> None:
     measured = coded.stats().recall_at_10
     assert measured is not None
     probes = [coded.probed_recall(seed) for seed in range(8)]
@@ -51,7 +51,7 @@ def test_probe_agrees_with_what_was_measured_at_compaction(coded: Index) -> None
     assert abs(float(np.mean([probe or 0 for probe in probes])) - measured) < 0.03
 
 
-def test_same_seed_asks_the_same_and_another_one_other_queries(coded: Index) -> None:
+def test_same_seed_asks_the_same_and_another_one_other_queries(coded: LocalIndex) -> None:
     scan = coded._scan
     assert scan is not None
     first, again, other = (scan_module.Trial.of(scan, 16, seed).queries for seed in (1, 1, 2))
@@ -59,7 +59,7 @@ def test_same_seed_asks_the_same_and_another_one_other_queries(coded: Index) -> 
     assert first.shape[1] == D and 8 <= len(first) <= 16
 
 
-def test_probe_sees_that_searches_find_too_little(coded: Index) -> None:
+def test_probe_sees_that_searches_find_too_little(coded: LocalIndex) -> None:
     scan = coded._scan
     assert scan is not None
     codes = scan.quantiser.coded(vectors(4000, seed=9).astype(np.float16))
@@ -70,15 +70,15 @@ def test_probe_sees_that_searches_find_too_little(coded: Index) -> None:
 
 
 def test_index_that_compares_all_needs_no_probe() -> None:
-    assert Index(D).plus(np.arange(5), vectors(5)).probed_recall(0) is None
+    assert LocalIndex(D).plus(np.arange(5), vectors(5)).probed_recall(0) is None
 
 
-# --- in a library ---------------------------------------------------------------------------------
+# --- in a registry ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Rounds follow each other at once."""
+    """Rounds follow each other without a pause."""
     monkeypatch.setattr(probing_module, "EVERY_S", 0)
     monkeypatch.setattr(probing_module, "LOOK_S", 0)
     yield
@@ -92,9 +92,9 @@ def test_round_probes_what_has_codes_and_waits_until_nothing_is_computed(
     async def test() -> None:
         metrics, config = Metrics(), Config(lanes=1)
         models = ModelRegistry([toy_model], config, metrics, asyncio.get_running_loop())
-        library = CollectionRegistry(DataFolder(tmp_path / "data"), models, config, metrics)
-        metrics.registry.register(CollectionMetrics(library.stats))
-        large, small = (library.create(name, None, models.default) for name in ("a", "b"))
+        registry = CollectionRegistry(DataFolder(tmp_path / "data"), models, config, metrics)
+        metrics.registry.register(CollectionMetrics(registry.stats))
+        large, small = (registry.create(name, None, models.default) for name in ("a", "b"))
         texts = list(dict.fromkeys(toy_texts(900)))
         await large.add([Document(id=str(n), text=text) for n, text in enumerate(texts)])
         await small.add([Document(id="1", text="墨")])
@@ -107,7 +107,7 @@ def test_round_probes_what_has_codes_and_waits_until_nothing_is_computed(
             looks += 1
             return not busy and models.idle
 
-        probing = Probing(library, metrics, idle)
+        probing = RecallProbe(registry, metrics, idle)
         value = metrics.registry.get_sample_value
         while looks < 5:
             await asyncio.sleep(0)
@@ -119,7 +119,7 @@ def test_round_probes_what_has_codes_and_waits_until_nothing_is_computed(
         recall = value(RECALL, {"collection": "a"})
         assert recall is not None and 0.9 <= recall <= 1
         assert value(RECALL, {"collection": "b"}) is None
-        await library.close()
+        await registry.close()
         await asyncio.to_thread(models.close)
 
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
@@ -131,10 +131,10 @@ def test_default_collection_that_is_gone_is_not_made_again_by_a_probe(
     async def test() -> None:
         metrics, config = Metrics(), Config(lanes=1)
         models = ModelRegistry([toy_model], config, metrics, asyncio.get_running_loop())
-        library = CollectionRegistry(DataFolder(tmp_path / "data"), models, config, metrics)
-        assert not await library.probe("default", 1)
-        assert library.names == []
-        await library.close()
+        registry = CollectionRegistry(DataFolder(tmp_path / "data"), models, config, metrics)
+        assert not await registry.probe("default", 1)
+        assert registry.names == []
+        await registry.close()
         await asyncio.to_thread(models.close)
 
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
@@ -146,20 +146,20 @@ def test_collection_that_fails_does_not_end_the_rounds(
     async def test() -> None:
         metrics, config = Metrics(), Config(lanes=1)
         models = ModelRegistry([toy_model], config, metrics, asyncio.get_running_loop())
-        library = CollectionRegistry(DataFolder(tmp_path / "data"), models, config, metrics)
-        shelf, tried = library.create("a", None, models.default), 0
+        registry = CollectionRegistry(DataFolder(tmp_path / "data"), models, config, metrics)
+        live, tried = registry.create("a", None, models.default), 0
 
         async def probe(seed: int) -> bool:
             nonlocal tried
             tried += 1
             raise ArithmeticError
 
-        shelf.probe = probe  # type: ignore[method-assign]
-        probing = Probing(library, metrics, lambda: True)
+        live.probe = probe  # type: ignore[method-assign]
+        probing = RecallProbe(registry, metrics, lambda: True)
         while tried < 3:
             await asyncio.sleep(0)
         await probing.close()
-        await library.close()
+        await registry.close()
         await asyncio.to_thread(models.close)
 
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))

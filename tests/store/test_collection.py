@@ -24,7 +24,7 @@ from server.errors import AlreadyExists, InvalidRequest, StoreDamaged, StoreErro
 from server.store import Labels
 from server.store.database import PAGE_BYTES
 from server.store.folder import DataFolder, holder_of
-from server.store.records import Document, Info, Part
+from server.store.records import Chunk, Document, Info
 from server.store.search import Hit, Query, search
 from server.types import Vectors
 
@@ -33,7 +33,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 class Main:
-    """The collection "main" of a data folder, made if it is missing, and the folder."""
+    """The collection "main" of a data folder, created if it is missing, and the folder."""
 
     def __init__(self, path: Path) -> None:
         self.folder = DataFolder(path)
@@ -52,7 +52,7 @@ class Main:
 
 
 def vector_of(id: str) -> Vectors:
-    """The same in every process."""
+    """Return the vector of an id, the same in every process."""
     return np.random.default_rng(zlib.crc32(id.encode())).standard_normal(D, dtype=np.float32)
 
 
@@ -62,7 +62,7 @@ def add(collection: Main, *ids: str, text: str = "text") -> None:
 
 
 def check_holds(collection: Main, *ids: str) -> None:
-    """Exactly these, in the database and in the index."""
+    """Check that database and index hold exactly these documents."""
     assert collection.count == collection.documents.count() == len(ids)
     assert [collection.search(vector_of(id), 1)[0].id for id in ids] == list(ids)
     assert collection.documents.get(ids).keys() == set(ids)
@@ -224,7 +224,7 @@ def test_a_replacement_leaves_another_that_is_under_way_alone(tmp_path: Path) ->
     opened.close()
 
 
-def test_a_successor_for_yet_another_model_is_begun_anew(tmp_path: Path) -> None:
+def test_successor_for_another_model_starts_from_nothing(tmp_path: Path) -> None:
     opened = Main(tmp_path)
     first = opened.folder.successor(Info("main", "model-b", D))
     first.add([Document("a", "a")], vector_of("a")[None])
@@ -415,7 +415,7 @@ def test_a_server_that_holds_the_folder_is_named_by_its_address(tmp_path: Path) 
 
 @pytest.fixture
 def told_of_waiting() -> Iterator[Callable[[], bytes]]:
-    """Returns once the kernel has told this process that somebody waits for its lease."""
+    """Return once the kernel reports that a process waits for the lease of this one."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     # Whichever thread the signal comes to writes into the pipe.
@@ -466,7 +466,7 @@ def test_holder_is_found_where_there_are_no_leases(
 
 
 def write_forever(folder: Path, run: int, pipe: Connection) -> None:
-    """Every round adds, rewrites and deletes, and only then tells."""
+    """Add, rewrite and delete in every round, and report it only then."""
     collection = Main(folder)
     for n in count():
         add(collection, *(f"{run}.{n}.{i}" for i in range(4)))
@@ -484,20 +484,22 @@ def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path) -> None:
         writer = SPAWN.Process(target=write_forever, args=(tmp_path, run, theirs))
         writer.start()
         theirs.close()
-        told = [ours.recv() for _ in range(rounds)]
+        reported = [ours.recv() for _ in range(rounds)]
         writer.kill()
         writer.join()
         while ours.poll():
             try:
-                told.append(ours.recv())
+                reported.append(ours.recv())
             except EOFError:
                 break
-        acknowledged |= {f"{run}.{n}.{i}" for n in told for i in (1, 2, 3)}
+        acknowledged |= {f"{run}.{n}.{i}" for n in reported for i in (1, 2, 3)}
 
         collection = Main(tmp_path)
         assert collection.documents.get(sorted(acknowledged)).keys() == acknowledged
-        assert not collection.documents.get([f"{run}.{n}.0" for n in told])
-        assert int(collection.documents.get(["counter"])["counter"].text) >= run * 1000 + told[-1]
+        assert not collection.documents.get([f"{run}.{n}.0" for n in reported])
+        assert (
+            int(collection.documents.get(["counter"])["counter"].text) >= run * 1000 + reported[-1]
+        )
         assert all(collection.search(vector_of(id), 1)[0].id == id for id in acknowledged)
         assert collection.count == collection.documents.count()
         collection.close()
@@ -556,10 +558,10 @@ def test_a_search_that_a_whole_write_overtakes_asks_the_new_index(
     add(collection, "a", text="old")
     by_labels = collection.documents.by_labels
 
-    def overtaken(labels: Labels) -> dict[int, Part]:
+    def overtaken(labels: Labels) -> dict[int, Chunk]:
         monkeypatch.undo()
         add(collection, "a", text="new")
-        rows: dict[int, Part] = by_labels(labels)
+        rows: dict[int, Chunk] = by_labels(labels)
         return rows
 
     monkeypatch.setattr(collection.documents, "by_labels", overtaken)

@@ -1,4 +1,4 @@
-"""Real database files; what the disk or another program does to them is done to them here."""
+"""Documents in real database files, which are also damaged as a disk or a program would."""
 
 import json
 import sqlite3
@@ -12,7 +12,8 @@ from server.errors import InvalidRequest, StoreDamaged, StoreError
 from server.store import database as database_module
 from server.store.database import PAGE_BYTES
 from server.store.documents import Documents, Unfinished
-from server.store.records import Change, ChunkRules, Document, Info, Part, Span
+from server.store.filter_tree import parse
+from server.store.records import Change, Chunk, ChunkRules, Document, Info, Span
 from server.store.schema import SCHEMA_VERSION
 from server.types import Vectors
 
@@ -54,7 +55,7 @@ def test_documents_come_back_as_they_were_stored(documents: Documents) -> None:
     assert documents.get(["b", "missing", "a"]) == {"a": plain, "b": full}
     parts = documents.by_labels(change.added)
     assert [parts[label] for label in change.added.tolist()] == [
-        Part(each.id, each.text, each.title, each.metadata, Span(0, len(each.text)), True)
+        Chunk(each.id, each.text, each.title, each.metadata, Span(0, len(each.text)), True)
         for each in (plain, full)
     ]
 
@@ -316,7 +317,7 @@ def test_how_documents_are_cut_is_kept(tmp_path: Path) -> None:
 def test_filters_select_documents_and_parts(documents: Documents) -> None:
     items = [Document(str(n), f"文本{n}", metadata={"n": n, "tag": ["x"]}) for n in range(6)]
     labels = add(documents, *items).added
-    late = {"n": {"$gte": 4}}
+    late = parse({"n": {"$gte": 4}})
     assert documents.labels(late).tolist() == labels[4:].tolist()
     assert documents.ids(late) == ["4", "5"]
     assert documents.count(late) == 2
@@ -324,7 +325,7 @@ def test_filters_select_documents_and_parts(documents: Documents) -> None:
     delete(documents, ["5"])
     add(documents, Document("4", "文本4", metadata={"n": 0}))
     assert documents.labels(late).tolist() == []
-    assert documents.count({"tag": "x"}) == 4
+    assert documents.count(parse({"tag": "x"})) == 4
 
 
 def test_words_are_found_until_their_document_goes(documents: Documents) -> None:
@@ -333,7 +334,7 @@ def test_words_are_found_until_their_document_goes(documents: Documents) -> None
     ).added.tolist()
 
     def found(query: str, filter: dict[str, object] | None = None) -> list[int]:
-        labels, scores = documents.words(query, 10, filter)
+        labels, scores = documents.words(query, 10, parse(filter) if filter else None)
         assert list(scores) == sorted(scores, reverse=True)
         return [int(label) for label in labels]
 
@@ -350,7 +351,7 @@ def test_words_are_found_until_their_document_goes(documents: Documents) -> None
     documents.database.writer.execute("INSERT INTO words (words) VALUES ('integrity-check')")
 
 
-def test_words_that_another_version_indexed_are_indexed_anew(
+def test_words_that_another_version_indexed_are_indexed_again(
     documents: Documents, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     label = int(add(documents, Document("a", "劳动合同", "民法")).added[0])
@@ -360,7 +361,7 @@ def test_words_that_another_version_indexed_are_indexed_anew(
     assert documents.words("民法", 9)[0].tolist() == []
     documents.close()
     again = Documents(path, None)
-    assert "indexed anew" in caplog.text
+    assert "indexed again" in caplog.text
     assert again.words("民法", 9)[0].tolist() == [label]
     again.close()
 
@@ -451,7 +452,7 @@ def test_a_file_of_version_1_becomes_one_of_this_version(path: Path) -> None:
         assert documents.vectors(documents.labels()).tobytes() == stored[:2].tobytes()
         assert documents.get(["id1"])["id1"] == Document("id1", "劳动合同1", None, {"n": 1})
         assert sorted(documents.words("劳动合同", 9)[0].tolist()) == [1, 2]
-        assert documents.labels({"n": 1}).tolist() == [2]
+        assert documents.labels(parse({"n": 1})).tolist() == [2]
         documents.close()
     documents = Documents(path, None)
     assert add(documents, Document("new", "new")).added.tolist() == [4], "3 was used"

@@ -1,4 +1,4 @@
-"""The index when it is large: recall against brute force, filters, deletes, compaction."""
+"""A large index: recall against brute force, filters, deletes, compaction."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.store import Labels, exact, fastscan, fastscan_block, index
-from server.store.exact import Hits
-from server.store.index import Index
+from server.store import Labels
+from server.store.local_index import exact, fastscan, fastscan_block, index
+from server.store.local_index.index import LocalIndex
+from server.store.vector_index import Hits
 from server.types import Vectors
 
 D = 64
@@ -45,12 +46,12 @@ def small_limits() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def built(small_limits: None) -> Index:
-    return Index(D).plus(LABELS, ROWS).compacted()
+def built(small_limits: None) -> LocalIndex:
+    return LocalIndex(D).plus(LABELS, ROWS).compacted()
 
 
 def recall(hits: Hits, labels: Labels, rows: Vectors, queries: Vectors = QUERIES) -> float:
-    """Of the ten nearest by brute force, ties tolerated."""
+    """Return the share of the ten nearest by brute force that was found; ties count."""
     cosines = queries @ rows.T
     needed = np.sort(cosines, axis=1)[:, -10:][:, :1] - 1e-6
     nearest = [
@@ -60,7 +61,7 @@ def recall(hits: Hits, labels: Labels, rows: Vectors, queries: Vectors = QUERIES
     return float(np.mean(found)) / 10
 
 
-def test_a_large_index_finds_nearly_all_with_their_cosines(built: Index) -> None:
+def test_a_large_index_finds_nearly_all_with_their_cosines(built: LocalIndex) -> None:
     assert built._scan and len(built._scan.blocks) == 3
     hits = built.search(QUERIES, 10)
     assert recall(hits, LABELS, ROWS) >= 0.99
@@ -71,7 +72,7 @@ def test_a_large_index_finds_nearly_all_with_their_cosines(built: Index) -> None
     assert hits.labels.dtype == np.int64
 
 
-def test_stats_tell_what_was_measured(built: Index) -> None:
+def test_stats_tell_what_was_measured(built: LocalIndex) -> None:
     stats = built.minus(LABELS[:5]).plus(np.array([1]), ROWS[:1]).stats()
     assert (stats.kind, stats.vectors, stats.tail_rows, stats.dead_rows) == (
         "fastscan",
@@ -85,7 +86,7 @@ def test_stats_tell_what_was_measured(built: Index) -> None:
     assert 2 * D + 8 + 10 < stats.bytes_per_vector < 4 * D
 
 
-def test_many_queries_at_once_find_what_they_find_one_by_one(built: Index) -> None:
+def test_many_queries_at_once_find_what_they_find_one_by_one(built: LocalIndex) -> None:
     within = LABELS[::2]
     for allowed in (None, within):
         together = built.search(QUERIES[:20], 10, allowed)
@@ -95,7 +96,7 @@ def test_many_queries_at_once_find_what_they_find_one_by_one(built: Index) -> No
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.05, 0.001])
-def test_filters_do_not_cost_recall(built: Index, share: float) -> None:
+def test_filters_do_not_cost_recall(built: LocalIndex, share: float) -> None:
     chosen = np.sort(np.random.default_rng(3).choice(N, max(10, int(N * share)), replace=False))
     # Labels that nothing has are in no way.
     within = np.union1d(LABELS[chosen], [0, 1, 10**12])
@@ -106,7 +107,7 @@ def test_filters_do_not_cost_recall(built: Index, share: float) -> None:
 
 @pytest.mark.parametrize("most_of", [fastscan_block.MOST_OF, 2])
 def test_a_filter_far_from_the_query_is_searched_to_its_end(
-    built: Index, monkeypatch: pytest.MonkeyPatch, most_of: int
+    built: LocalIndex, monkeypatch: pytest.MonkeyPatch, most_of: int
 ) -> None:
     monkeypatch.setattr(fastscan_block, "MOST_OF", most_of)
     far = np.sort(np.argsort(ROWS @ QUERIES[0])[: N // 2])
@@ -114,18 +115,18 @@ def test_a_filter_far_from_the_query_is_searched_to_its_end(
     assert recall(hits, LABELS[far], ROWS[far], QUERIES[:1]) >= 0.9
 
 
-def test_a_filter_that_allows_nothing_finds_nothing(built: Index) -> None:
+def test_a_filter_that_allows_nothing_finds_nothing(built: LocalIndex) -> None:
     for within in (LABELS[:0], LABELS + 1):
         assert (built.search(QUERIES[:2], 5, within).labels == -1).all()
 
 
-def test_more_neighbours_than_vectors_are_filled_up(built: Index) -> None:
+def test_more_neighbours_than_vectors_are_filled_up(built: LocalIndex) -> None:
     hits = built.search(QUERIES[:1], N + 5)
     assert sorted(hits.labels[0, :N].tolist()) == LABELS.tolist()
     assert hits.labels[0, N:].tolist() == [-1] * 5
 
 
-def test_deleting_all_that_is_near_leaves_what_is_next(built: Index) -> None:
+def test_deleting_all_that_is_near_leaves_what_is_next(built: LocalIndex) -> None:
     near = np.argsort(ROWS @ QUERIES[0])[-N // 3 :]
     rest = np.setdiff1d(np.arange(N), near)
     thinned = built.minus(LABELS[near])
@@ -135,7 +136,7 @@ def test_deleting_all_that_is_near_leaves_what_is_next(built: Index) -> None:
     assert len(thinned) == len(rest)
 
 
-def test_a_write_to_a_large_index_copies_no_vector(built: Index) -> None:
+def test_a_write_to_a_large_index_copies_no_vector(built: LocalIndex) -> None:
     expected = built.search(QUERIES, 10).labels.tolist()
     after = built.minus(LABELS[[0, -1]]).plus(np.array([1, 2]), QUERIES[:2])
     assert built._scan and after._scan
@@ -148,7 +149,7 @@ def test_a_write_to_a_large_index_copies_no_vector(built: Index) -> None:
 
 
 def test_compaction_is_due_for_a_long_tail_and_for_many_dead_and_then_no_more(
-    built: Index,
+    built: LocalIndex,
 ) -> None:
     assert not built.compaction_due
     grown = built.plus(np.arange(200, dtype=np.int64) * 3 + 1, clustered(200, seed=4))
@@ -161,7 +162,7 @@ def test_compaction_is_due_for_a_long_tail_and_for_many_dead_and_then_no_more(
         assert (after.stats().tail_rows, after.stats().dead_rows) == (0, 0)
 
 
-def test_compaction_leaves_full_blocks_alone(built: Index) -> None:
+def test_compaction_leaves_full_blocks_alone(built: LocalIndex) -> None:
     after = built.plus(np.array([1]), QUERIES[:1]).compacted()
     assert built._scan and after._scan
     assert after._scan.blocks[:3] == built._scan.blocks
@@ -169,9 +170,9 @@ def test_compaction_leaves_full_blocks_alone(built: Index) -> None:
     assert after.search(QUERIES[:1], 1).labels.tolist() == [[1]]
 
 
-def test_an_index_that_has_grown_much_is_trained_again(built: Index) -> None:
+def test_an_index_that_has_grown_much_is_trained_again(built: LocalIndex) -> None:
     assert built._scan
-    early = Index(D, replace(built._scan, trained_on=N // 5)).minus(LABELS[:3])
+    early = LocalIndex(D, replace(built._scan, trained_on=N // 5)).minus(LABELS[:3])
     after = early.compacted()
     assert after._scan and after._scan.quantiser is not built._scan.quantiser
     assert after._scan.trained_on == N - 3
@@ -180,23 +181,23 @@ def test_an_index_that_has_grown_much_is_trained_again(built: Index) -> None:
 
 
 def test_a_recall_that_cannot_be_reached_is_told(
-    built: Index, monkeypatch: pytest.MonkeyPatch
+    built: LocalIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fastscan, "LADDER", (1, 2))
-    stats = Index(D).plus(LABELS, ROWS).compacted().stats()
+    stats = LocalIndex(D).plus(LABELS, ROWS).compacted().stats()
     assert stats.candidates == 2
     assert stats.recall_at_10 is not None and stats.recall_at_10 < fastscan.TARGET_RECALL
 
 
-def test_an_index_whose_vectors_are_all_deleted_is_empty(built: Index) -> None:
+def test_an_index_whose_vectors_are_all_deleted_is_empty(built: LocalIndex) -> None:
     emptied = built.minus(LABELS)
     assert len(emptied) == len(emptied.labels) == 0
     assert (emptied.search(QUERIES, 3).labels == -1).all()
     assert emptied.compaction_due
-    assert emptied.compacted().stats() == Index(D).stats()
+    assert emptied.compacted().stats() == LocalIndex(D).stats()
 
 
-def test_an_index_that_has_shrunk_much_becomes_exact_again(built: Index) -> None:
+def test_an_index_that_has_shrunk_much_becomes_exact_again(built: LocalIndex) -> None:
     small = built.minus(LABELS[:-600])
     assert small.compaction_due
     after = small.compacted()
@@ -208,7 +209,7 @@ def test_an_index_that_has_shrunk_much_becomes_exact_again(built: Index) -> None
 def test_vectors_of_zeros_and_copies_of_one_vector_can_be_compacted() -> None:
     rows = np.zeros((1200, D), dtype=np.float32)
     rows[600:] = ROWS[0]
-    built = Index(D).plus(LABELS[:1200], rows).compacted()
+    built = LocalIndex(D).plus(LABELS[:1200], rows).compacted()
     hits = built.search(ROWS[:1], 10)
     assert (hits.labels > LABELS[599]).all()
     np.testing.assert_allclose(hits.scores, 1, atol=1e-3)
@@ -218,7 +219,7 @@ def test_vectors_of_zeros_and_copies_of_one_vector_can_be_compacted() -> None:
 @given(st.data())
 def test_any_sequence_of_writes_and_compactions_agrees_with_a_dict(data: st.DataObject) -> None:
     model: dict[int, int] = {}  # label to row of ROWS
-    built, pending = Index(D), None
+    built, pending = LocalIndex(D), None
     for _ in range(data.draw(st.integers(1, 8))):
         step = data.draw(st.sampled_from(["plus", "plus", "minus", "upsert", "compact", "adopt"]))
         if step == "compact":

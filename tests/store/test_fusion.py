@@ -1,4 +1,4 @@
-"""Fusion against sums done by hand, and its invariances."""
+"""Fusion against sums by hand, and its invariances."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The index while it is small: a value, and equal to brute force in numpy."""
+"""A small index: an immutable value, equal to brute force in numpy."""
 
 import threading
 
@@ -6,8 +6,9 @@ import faiss
 import numpy as np
 import pytest
 
-from server.store import Labels, exact
-from server.store.index import Index
+from server.store import Labels
+from server.store.local_index import exact
+from server.store.local_index.index import LocalIndex
 from server.types import Vectors
 
 D = 8
@@ -37,7 +38,7 @@ def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_search_equals_brute_force_over_several_segments(small_segments: None) -> None:
     rows, queries = vectors(100), vectors(30, seed=1)
-    built = Index(D)
+    built = LocalIndex(D)
     for start in range(0, 100, 7):
         built = built.plus(numbered(100)[start : start + 7], rows[start : start + 7])
     assert len(built._tail.segments) > 3
@@ -52,27 +53,27 @@ def test_search_equals_brute_force_over_several_segments(small_segments: None) -
 
 def test_more_rows_than_a_segment_in_one_call_are_split() -> None:
     rows = vectors(exact.SEGMENT_ROWS + 10)
-    built = Index(D).plus(numbered(len(rows)), rows)
+    built = LocalIndex(D).plus(numbered(len(rows)), rows)
     assert [len(segment.labels) for segment in built._tail.segments] == [exact.SEGMENT_ROWS, 10]
     assert built.search(rows[-1:], 1).labels.tolist() == [[len(rows)]]
 
 
 def test_fewer_vectors_than_asked_are_filled_up() -> None:
-    hits = Index(D).plus(labels(5, 9), vectors(2)).search(vectors(1), 4)
+    hits = LocalIndex(D).plus(labels(5, 9), vectors(2)).search(vectors(1), 4)
     assert hits.labels.tolist() == [[5, 9, -1, -1]]
     assert hits.scores[0, 2:].tolist() == [-np.inf, -np.inf]
 
 
 def test_an_empty_index_finds_nothing() -> None:
     for within in (None, labels(), labels(1, 2)):
-        hits = Index(D).search(vectors(3), 2, within)
+        hits = LocalIndex(D).search(vectors(3), 2, within)
         assert hits.labels.tolist() == [[-1, -1]] * 3
         assert hits.scores.tolist() == [[-np.inf, -np.inf]] * 3
 
 
 def test_scores_are_cosines_whatever_the_lengths() -> None:
     row = vectors(1)
-    built = Index(D).plus(labels(1, 2, 3), np.concatenate([row * 100, -row, row * 0]))
+    built = LocalIndex(D).plus(labels(1, 2, 3), np.concatenate([row * 100, -row, row * 0]))
     hits = built.search(row * 0.01, 3)
     assert hits.labels.tolist() == [[1, 3, 2]]
     np.testing.assert_allclose(hits.scores, [[1, 0, -1]], atol=1e-6)
@@ -83,14 +84,14 @@ def test_values_that_are_not_finite_are_refused(value: float) -> None:
     rows = vectors(2)
     rows[1, 3] = value
     with pytest.raises(ValueError, match="not finite"):
-        Index(D).plus(labels(1, 2), rows)
+        LocalIndex(D).plus(labels(1, 2), rows)
     with pytest.raises(ValueError, match="not finite"):
-        Index(D).search(rows, 1)
+        LocalIndex(D).search(rows, 1)
 
 
 def test_only_labels_within_the_filter_are_found(small_segments: None) -> None:
     rows = vectors(50)
-    built = Index(D).plus(numbered(50), rows)
+    built = LocalIndex(D).plus(numbered(50), rows)
     hits = built.search(rows[:1], 4, labels(0, 3, 20, 49, 99))
     assert sorted(hits.labels[0, :3].tolist()) == [3, 20, 49]
     assert hits.labels[0, 3] == -1
@@ -98,7 +99,7 @@ def test_only_labels_within_the_filter_are_found(small_segments: None) -> None:
 
 def test_an_index_never_changes(small_segments: None) -> None:
     rows = vectors(20)
-    before = Index(D).plus(numbered(20), rows)
+    before = LocalIndex(D).plus(numbered(20), rows)
     expected = before.search(rows, 5).labels.tolist()
     after = before.plus(numbered(5, first=21), vectors(5, seed=1)).minus(labels(1, 20, 21))
     assert (len(before), len(after)) == (20, 22)
@@ -107,26 +108,26 @@ def test_an_index_never_changes(small_segments: None) -> None:
 
 
 def test_a_write_copies_only_the_segments_it_touches(small_segments: None) -> None:
-    before = Index(D).plus(numbered(48), vectors(48))
+    before = LocalIndex(D).plus(numbered(48), vectors(48))
     after = before.minus(labels(1, 999))
     pairs = zip(after._tail.segments, before._tail.segments, strict=True)
     assert [new is old for new, old in pairs] == [False, True, True]
 
 
 def test_segments_thinned_by_deletes_fill_up_again(small_segments: None) -> None:
-    built = Index(D).plus(numbered(32), vectors(32)).minus(numbered(12))
+    built = LocalIndex(D).plus(numbered(32), vectors(32)).minus(numbered(12))
     built = built.plus(numbered(12, first=33), vectors(12, seed=1)).minus(numbered(4, first=13))
     assert sorted(len(segment.labels) for segment in built._tail.segments) == [12, 16]
 
 
 def test_a_segment_without_rows_is_dropped(small_segments: None) -> None:
-    built = Index(D).plus(numbered(32), vectors(32)).minus(numbered(16))
+    built = LocalIndex(D).plus(numbered(32), vectors(32)).minus(numbered(16))
     assert len(built._tail.segments) == 1
     assert not built.minus(numbered(40))._tail.segments
 
 
 def test_a_search_uses_one_thread_whichever_thread_asks() -> None:
-    built = Index(D).plus(labels(1), vectors(1))
+    built = LocalIndex(D).plus(labels(1), vectors(1))
     seen: list[int] = []
 
     def search() -> None:
@@ -141,19 +142,19 @@ def test_a_search_uses_one_thread_whichever_thread_asks() -> None:
 
 
 def test_a_small_index_says_that_it_is_exact() -> None:
-    stats = Index(D).plus(numbered(10), vectors(10)).stats()
+    stats = LocalIndex(D).plus(numbered(10), vectors(10)).stats()
     assert (stats.kind, stats.vectors, stats.tail_rows, stats.dead_rows) == ("exact", 10, 10, 0)
     assert stats.bytes_per_vector == 4 * D + 8
     assert (stats.sub_quantisers, stats.candidates, stats.recall_at_10) == (None, None, None)
-    assert Index(D).stats().bytes_per_vector == 0
+    assert LocalIndex(D).stats().bytes_per_vector == 0
 
 
 def test_compacting_few_vectors_leaves_them_exact() -> None:
-    before = Index(D).plus(numbered(50), vectors(50))
+    before = LocalIndex(D).plus(numbered(50), vectors(50))
     assert not before.compaction_due
     after = before.compacted()
     assert after.stats() == before.stats()
     assert (
         after.search(vectors(5), 3).labels.tolist() == before.search(vectors(5), 3).labels.tolist()
     )
-    assert len(Index(D).compacted()) == 0
+    assert len(LocalIndex(D).compacted()) == 0

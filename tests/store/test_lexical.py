@@ -1,4 +1,4 @@
-"""Words on a real FTS5 index, and against what a reader would underline."""
+"""Words on a real FTS5 index, and highlights as a reader would mark them."""
 
 import sqlite3
 import unicodedata
@@ -23,7 +23,7 @@ from server.store.lexical import (
 
 
 class Words:
-    """A full-text index of texts, numbered from 0."""
+    """A full-text index of texts that are numbered from 0."""
 
     def __init__(self, *texts: str) -> None:
         self.database = sqlite3.connect(":memory:")

@@ -1,4 +1,4 @@
-"""Collections copied, put back and examined, on real files; and embedded anew."""
+"""Collections backed up, restored, checked and reindexed, on real files."""
 
 import json
 import shutil
@@ -14,6 +14,7 @@ import pytest
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
 from server.store.database import PAGE_BYTES
 from server.store.folder import NEXT, REMOVED, DataFolder
+from server.store.local_index.index import LocalIndex
 from server.store.records import ChunkRules, Document, Info
 from tests.support.commands import Commands, write_lines
 from tests.support.toys import toy_texts, write_toy_texts
@@ -21,7 +22,7 @@ from tests.support.toys import toy_texts, write_toy_texts
 
 @pytest.fixture
 def filled(run: Commands, tmp_path: Path) -> Commands:
-    """With 60 documents in "default"."""
+    """Commands on a folder with 60 documents in "default"."""
     run("index", write_toy_texts(tmp_path / "texts.txt", 60))
     return run
 
@@ -37,7 +38,7 @@ def texts_in(run: Commands, name: str = "default") -> list[str]:
 
 @contextmanager
 def opened(run: Commands, name: str = "default") -> Iterator[sqlite3.Connection]:
-    """The database, for changes that the server would not make."""
+    """Open the database, for changes that the server would not make."""
     with closing(sqlite3.connect(home(run, name) / DATABASE_FILE)) as database, database:
         yield database
 
@@ -72,7 +73,7 @@ def test_backup_can_come_back_under_another_name(filled: Commands, tmp_path: Pat
     assert said.splitlines() == [f"{name}  60 documents  model toy" for name in ("copy", "default")]
 
 
-def test_restored_collection_gives_labels_anew_without_the_old_vectors(
+def test_restored_collection_gives_labels_again_without_the_old_vectors(
     filled: Commands, tmp_path: Path
 ) -> None:
     filled("backup", "default", tmp_path / "backup")
@@ -145,7 +146,7 @@ def test_backup_goes_to_a_place_that_can_be(filled: Commands, tmp_path: Path) ->
 def test_backup_beside_a_writer_is_a_moment_of_the_collection(
     run: Commands, tmp_path: Path
 ) -> None:
-    """Each write adds ten documents at once: never a part of one."""
+    """Each write adds ten documents at once; a copy never has some of them."""
     folder = DataFolder(run.data)
     collection = folder.create(Info("default", "model", 32, None))
     stop, under_way = threading.Event(), threading.Event()
@@ -295,7 +296,7 @@ def test_index_of_words_that_does_not_fit_together_is_found(filled: Commands) ->
     faults(filled)
 
 
-def test_snapshot_that_is_damaged_is_found_and_made_anew(filled: Commands) -> None:
+def test_snapshot_that_is_damaged_is_found_and_rebuilt(filled: Commands) -> None:
     snapshot = home(filled) / SNAPSHOT_FILE
     content = bytearray(snapshot.read_bytes())
     content[len(content) // 2] ^= 0xFF
@@ -305,7 +306,7 @@ def test_snapshot_that_is_damaged_is_found_and_made_anew(filled: Commands) -> No
 
 
 def test_vector_in_the_index_that_is_not_the_stored_one_is_found(filled: Commands) -> None:
-    collection = Collection(home(filled))
+    collection = Collection(home(filled), LocalIndex)
     label = collection.documents.labels()[:1]
     other = np.random.default_rng(0).standard_normal((1, 32), dtype=np.float32)
     collection.index = collection.index.minus(label).plus(label, other)
@@ -313,7 +314,7 @@ def test_vector_in_the_index_that_is_not_the_stored_one_is_found(filled: Command
     faults(filled, f"part {label[0]} is not found by its own vector", "自身的向量")
 
 
-# --- embedding anew -------------------------------------------------------------------------------
+# --- reindexing -----------------------------------------------------------------------------------
 
 
 def test_reindex_cuts_as_asked_and_else_as_before(filled: Commands, tmp_path: Path) -> None:
@@ -330,7 +331,7 @@ def test_reindex_cuts_as_asked_and_else_as_before(filled: Commands, tmp_path: Pa
 
 
 def rules(run: Commands) -> ChunkRules | None:
-    with closing(Collection(home(run))) as collection:
+    with closing(Collection(home(run), LocalIndex)) as collection:
         return collection.info.chunks
 
 

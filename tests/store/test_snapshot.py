@@ -1,4 +1,4 @@
-"""Snapshots of an index: the same again, or refused."""
+"""A snapshot gives the same index again, or is refused."""
 
 import errno
 import os
@@ -10,9 +10,11 @@ import faiss
 import numpy as np
 import pytest
 
-from server.store import Labels, exact, index
-from server.store.index import BadSnapshot, Index
-from server.store.snapshot import COUNTS, HEADER, MAGIC, RECORD, Bytes
+from server.store import Labels
+from server.store.local_index import exact, index
+from server.store.local_index.index import LocalIndex
+from server.store.local_index.snapshot import COUNTS, HEADER, MAGIC, RECORD, Bytes
+from server.store.vector_index import BadSnapshot
 from server.types import Vectors
 
 D = 8
@@ -28,25 +30,25 @@ def numbered(n: int, first: int = 1) -> Labels:
 
 
 @pytest.fixture(params=["exact", "fastscan"])
-def saved(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Index:
+def saved(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> LocalIndex:
     """40 vectors in three segments, or 700 in a block, three of them deleted, and 40 in a tail."""
     monkeypatch.setattr(exact, "SEGMENT_ROWS", 16)
     if request.param == "exact":
-        return Index(D).plus(numbered(40), vectors(40))
+        return LocalIndex(D).plus(numbered(40), vectors(40))
     monkeypatch.setattr(index, "SCAN_FROM", 700)
-    built = Index(D).plus(numbered(700, first=101), vectors(700, seed=1)).compacted()
+    built = LocalIndex(D).plus(numbered(700, first=101), vectors(700, seed=1)).compacted()
     return built.minus(numbered(3, first=101)).plus(numbered(40), vectors(40))
 
 
 @pytest.fixture
-def snapshot(tmp_path: Path, saved: Index) -> Path:
+def snapshot(tmp_path: Path, saved: LocalIndex) -> Path:
     path = tmp_path / "index.faiss"
     saved.save(path, IDENTITY)
     return path
 
 
-def test_a_snapshot_holds_the_same_index(snapshot: Path, saved: Index) -> None:
-    loaded = Index.load(snapshot, D, IDENTITY)
+def test_a_snapshot_holds_the_same_index(snapshot: Path, saved: LocalIndex) -> None:
+    loaded = LocalIndex.load(snapshot, D, IDENTITY)
     assert loaded.labels.tolist() == saved.labels.tolist()
     assert loaded.stats() == saved.stats()
     hits, expected = loaded.search(vectors(40), 5), saved.search(vectors(40), 5)
@@ -56,7 +58,7 @@ def test_a_snapshot_holds_the_same_index(snapshot: Path, saved: Index) -> None:
 
 
 def test_a_loaded_index_can_be_changed_and_compacted(snapshot: Path) -> None:
-    loaded = Index.load(snapshot, D, IDENTITY)
+    loaded = LocalIndex.load(snapshot, D, IDENTITY)
     changed = loaded.minus(numbered(1)).plus(numbered(1, first=41), vectors(1))
     for some in (changed, changed.compacted()):
         assert some.search(vectors(1), 1).labels.tolist() == [[41]]
@@ -64,8 +66,8 @@ def test_a_loaded_index_can_be_changed_and_compacted(snapshot: Path) -> None:
 
 
 def test_an_empty_index_can_be_saved(tmp_path: Path) -> None:
-    Index(D).save(tmp_path / "index.faiss", IDENTITY)
-    assert len(Index.load(tmp_path / "index.faiss", D, IDENTITY)) == 0
+    LocalIndex(D).save(tmp_path / "index.faiss", IDENTITY)
+    assert len(LocalIndex.load(tmp_path / "index.faiss", D, IDENTITY)) == 0
 
 
 def test_a_snapshot_cut_short_anywhere_is_detected(snapshot: Path) -> None:
@@ -73,7 +75,7 @@ def test_a_snapshot_cut_short_anywhere_is_detected(snapshot: Path) -> None:
     for length in [*range(0, 200), *range(200, len(content), 97), len(content) - 1]:
         snapshot.write_bytes(content[:length])
         with pytest.raises(BadSnapshot, match=snapshot.name):
-            Index.load(snapshot, D, IDENTITY)
+            LocalIndex.load(snapshot, D, IDENTITY)
 
 
 def test_a_snapshot_with_a_wrong_byte_anywhere_is_detected(snapshot: Path) -> None:
@@ -83,22 +85,22 @@ def test_a_snapshot_with_a_wrong_byte_anywhere_is_detected(snapshot: Path) -> No
             content[:place] + bytes([content[place] ^ 0x81]) + content[place + 1 :]
         )
         with pytest.raises(BadSnapshot, match=snapshot.name):
-            Index.load(snapshot, D, IDENTITY)
+            LocalIndex.load(snapshot, D, IDENTITY)
 
 
 def test_a_snapshot_with_something_behind_it_is_detected(snapshot: Path) -> None:
     snapshot.write_bytes(snapshot.read_bytes() + b"\0")
     with pytest.raises(BadSnapshot, match="more bytes"):
-        Index.load(snapshot, D, IDENTITY)
+        LocalIndex.load(snapshot, D, IDENTITY)
 
 
 def test_a_snapshot_of_something_else_is_detected(snapshot: Path) -> None:
     with pytest.raises(BadSnapshot, match="dimension 8, not 16"):
-        Index.load(snapshot, 16, IDENTITY)
+        LocalIndex.load(snapshot, 16, IDENTITY)
     with pytest.raises(BadSnapshot, match="another database"):
-        Index.load(snapshot, D, uuid.UUID(int=8))
+        LocalIndex.load(snapshot, D, uuid.UUID(int=8))
     with pytest.raises(BadSnapshot, match="cannot be read"):
-        Index.load(snapshot.with_name("missing"), D, IDENTITY)
+        LocalIndex.load(snapshot.with_name("missing"), D, IDENTITY)
 
 
 @pytest.mark.parametrize(
@@ -118,17 +120,17 @@ def test_a_snapshot_that_holds_another_kind_is_detected(
         for content in (COUNTS.pack(0, 1, 700, 700, 100, 1.0), axes.tobytes(), codec.tobytes()):
             file.write(RECORD.pack(len(content), zlib.crc32(content)) + content)
     with pytest.raises(BadSnapshot, match=reason):
-        Index.load(path, D, IDENTITY)
+        LocalIndex.load(path, D, IDENTITY)
 
 
 def test_a_snapshot_that_fails_leaves_the_last_one(
-    snapshot: Path, saved: Index, monkeypatch: pytest.MonkeyPatch
+    snapshot: Path, saved: LocalIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        Index(D).save(snapshot, IDENTITY)
-    assert len(Index.load(snapshot, D, IDENTITY)) == len(saved)
+        LocalIndex(D).save(snapshot, IDENTITY)
+    assert len(LocalIndex.load(snapshot, D, IDENTITY)) == len(saved)
     assert [path.name for path in snapshot.parent.iterdir()] == ["index.faiss"]

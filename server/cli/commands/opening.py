@@ -53,7 +53,7 @@ def remote(given: Invocation, collection: str) -> "Remote":
 def chunks(given: Invocation) -> "Chunks":
     """Return how --chunk-tokens and --chunk-overlap cut documents; raises BadSettings."""
     from server.cli.target import UNSAID
-    from server.collections.chunking import usual_overlap
+    from server.collections.chunking import default_overlap
     from server.store.records import ChunkRules
 
     size, overlap = given.arguments.chunk_tokens, given.arguments.chunk_overlap
@@ -63,7 +63,7 @@ def chunks(given: Invocation) -> "Chunks":
                 "--chunk-overlap {overlap} needs --chunk-tokens above 0", overlap=overlap
             )
         return UNSAID if size is None else None
-    overlap = usual_overlap(size) if overlap is None else overlap
+    overlap = default_overlap(size) if overlap is None else overlap
     if overlap > size // 2:
         raise BadSettings(
             "--chunk-overlap {overlap} is outside 0 to {size}, half of --chunk-tokens",

@@ -1,4 +1,4 @@
-"""The main part of a large index: blocks, the quantiser they share, and what was measured of it."""
+"""The blocks of a large index, the quantiser they share, and the recall measured with it."""
 
 import math
 from collections.abc import Iterator
@@ -7,33 +7,41 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from server.store import Labels
-from server.store.exact import Hits, members, merged
-from server.store.fastscan_block import SLICE_ROWS, Block, Candidates, Quantiser, Rows, train
+from server.store.local_index.exact import members, merged
+from server.store.local_index.fastscan_block import (
+    SLICE_ROWS,
+    Block,
+    Candidates,
+    Quantiser,
+    Rows,
+    train,
+)
+from server.store.vector_index import Hits
 from server.types import Vectors, unit
 
 # One pass over 1,020,192 codes for 500 candidates takes 4.8 / 4.0 / 3.6 / 3.0 ms in blocks of 32,768 /
 # 65,536 / 131,072 / 262,144 rows; a block of the last size is copied in 0.1 s and coded in 3
 # (2026-11-24, 2-core VM, AVX512-VNNI, 512 wide, one thread).
 BLOCK_ROWS = 262_144
-# A block with fewer rows than half of that, or with a quarter of them dead, is made anew.
+# A block with fewer rows than half of that, or with a quarter of them dead, is rebuilt.
 SMALLEST_SHARE = 0.5
 ALIVE_SHARE = 0.75
-# A search for more than 10 neighbours scores so many more for each of them.
+# A search for more than 10 neighbours scores this many more candidates for each of them.
 CANDIDATES_A_NEIGHBOUR = 5
 # PCA and k-means on more rows than these find nothing better.
 SAMPLE_ROWS = 16_384
-# Grown so many times, the quantiser is trained again: the first documents may not be like the last.
+# At so many times the rows, the quantiser is trained again: new documents may be unlike the first.
 RETRAIN_GROWTH = 4
-# Grown by so much, or coded anew, recall is measured again: it takes 3 s for a million rows.
+# At so many times the rows, or with new codes, recall is measured again: 3 s for a million rows.
 MEASURE_GROWTH = 1.25
 
-# What recall is measured at, and what is asked of it on queries that are harder than real ones.
+# Neighbours at which recall is measured, and the recall required on queries harder than real ones.
 DEPTH = 10
 TARGET_RECALL = 0.995
 LADDER = (100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, 4000)
 MEASURE_QUERIES = 64
 PROBE_QUERIES = 16
-# A query is made of so many vectors drawn at random. Recall@10 among 1,020,192 vectors (2026-11-24,
+# A query is the sum of this many vectors drawn at random. Recall@10 among 1,020,192 vectors (2026-11-24,
 # as in `block`) with 100 / 200 / 500 candidates: real questions 0.957 / 0.988 / 0.999; one vector
 # with as much noise as itself 1.000 / 1.000 / 1.000, far too easy; three vectors 0.971 / 0.987 /
 # 0.996; four 0.907 / 0.963 / 0.990. With four, 64 queries are enough to stay on the safe side.
@@ -50,10 +58,10 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """Immutable: blocks that are searched by their codes, then by their rows.
+    """Blocks that are searched by their codes, then by their rows; immutable.
 
-    trained_on, measured_on: how many rows there were; candidates: how many a search scores;
-    recall_at_10: of its search with that many, on made-up queries.
+    trained_on, measured_on: how many rows there were. candidates: how many a search scores.
+    recall_at_10: of searches with that many, on generated queries.
     """
 
     quantiser: Quantiser
@@ -83,7 +91,7 @@ class Scan:
         return replace(self, blocks=tuple(block.minus(labels) for block in self.blocks))
 
     def search(self, queries: Vectors, k: int, within: Labels | None) -> Iterator[Hits]:
-        """The nearest of each block that has any; queries: float32 (Q, D) of unit length."""
+        """Yield the nearest of each block; queries: float32 (Q, D) of unit length."""
         turned = self.quantiser.turned(queries)
         wanted = self.candidates + CANDIDATES_A_NEIGHBOUR * max(0, k - DEPTH)
         coded: list[tuple[Block, list[Candidates]]] = []
@@ -107,7 +115,7 @@ class Scan:
 def _best(
     coded: list[tuple[Block, list[Candidates]]], wanted: int, number: int, query: Vectors, k: int
 ) -> Hits:
-    """Score the `wanted` candidates of query `number` that look best over all blocks."""
+    """Score the `wanted` best candidates of query `number` over all blocks."""
     estimates = np.concatenate([candidates[number].estimates for _, candidates in coded])
     worst = -math.inf
     if len(estimates) > wanted:
@@ -120,7 +128,7 @@ def _best(
 
 
 def compacted(scan: Scan | None, sources: list[Source]) -> Scan:
-    """Return what is alive of a scan, and these rows, in blocks without too many dead."""
+    """Return a scan of the vectors that are alive and these rows, with few dead rows in its blocks."""
     blocks = () if scan is None else scan.blocks
     kept = [block for block in blocks if not (wants_rebuild(block) or is_small(block))]
     loose = [source(block) for block in blocks if block not in kept] + sources
@@ -137,35 +145,39 @@ def compacted(scan: Scan | None, sources: list[Source]) -> Scan:
 
 
 def wants_rebuild(block: Block) -> bool:
-    """Too many of its rows are dead."""
+    """Whether too many of its rows are dead."""
     return block.n_alive < ALIVE_SHARE * len(block.labels)
 
 
 def is_small(block: Block) -> bool:
+    """Whether it should be joined with others."""
     return block.n_alive < SMALLEST_SHARE * BLOCK_ROWS
 
 
 def source(block: Block) -> Source:
+    """Return the rows of a block, to build another from."""
     return Source(np.where(block.alive, block.labels, -1), block.rows)
 
 
 def _built(quantiser: Quantiser, sources: list[Source]) -> Iterator[Block]:
-    """Blocks of equal sizes; labels ascend from one to the next."""
+    """Yield blocks of equal sizes; labels ascend from one to the next."""
     held = [some.labels[some.labels >= 0] for some in sources]
     labels = np.sort(np.concatenate([np.empty(0, dtype=np.int64), *held]))
-    for part in np.array_split(labels, math.ceil(len(labels) / BLOCK_ROWS)) if len(labels) else ():
-        rows = np.empty((len(part), sources[0].rows.shape[1]), dtype=np.float16)
+    for some_labels in (
+        np.array_split(labels, math.ceil(len(labels) / BLOCK_ROWS)) if len(labels) else ()
+    ):
+        rows = np.empty((len(some_labels), sources[0].rows.shape[1]), dtype=np.float16)
         for some in sources:
-            inside = np.flatnonzero(members(some.labels, part))
-            places = np.searchsorted(part, some.labels[inside])
+            inside = np.flatnonzero(members(some.labels, some_labels))
+            places = np.searchsorted(some_labels, some.labels[inside])
             for start in range(0, len(inside), SLICE_ROWS):
                 piece = slice(start, start + SLICE_ROWS)
                 rows[places[piece]] = some.rows[inside[piece]]
-        yield Block.of(part, rows, quantiser.coded(rows))
+        yield Block.of(some_labels, rows, quantiser.coded(rows))
 
 
 def _drawn(sources: list[Source], most: int, seed: int = 0) -> Vectors:
-    """Rows drawn from all that are alive, float32 (n, D), in their order."""
+    """Draw rows from all that are alive: float32 (n, D), in their order."""
     alive = [np.flatnonzero(some.labels >= 0) for some in sources]
     ends = np.cumsum([len(places) for places in alive])
     chosen = np.arange(ends[-1])
@@ -182,7 +194,7 @@ def _drawn(sources: list[Source], most: int, seed: int = 0) -> Vectors:
 
 
 def _questions(drawn: Vectors, seed: int) -> Vectors:
-    """Made of a few drawn rows each, float32 (Q, D) of unit length."""
+    """Make queries of a few drawn rows each: float32 (Q, D) of unit length."""
     number = len(drawn) // VECTORS_A_QUERY
     mixed = np.random.default_rng(seed).permutation(drawn)[: number * VECTORS_A_QUERY]
     queries = mixed.reshape(number, VECTORS_A_QUERY, -1).sum(axis=1)
@@ -210,7 +222,7 @@ class Trial:
 
 
 def _measured(scan: Scan) -> Scan:
-    """Return it with the fewest candidates that reach the recall aimed at."""
+    """Return the scan with the fewest candidates that reach the target recall."""
     trial, recall = Trial.of(scan, MEASURE_QUERIES, 0), 0.0
     for candidates in LADDER:
         scan = replace(scan, candidates=candidates)
@@ -221,5 +233,5 @@ def _measured(scan: Scan) -> Scan:
 
 
 def probed(scan: Scan, seed: int) -> float:
-    """Recall@10 of a scan that serves; another seed tries other queries."""
+    """Measure recall@10 of a scan in use; another seed tries other queries."""
     return Trial.of(scan, PROBE_QUERIES, seed).recall(scan)

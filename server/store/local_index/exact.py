@@ -1,7 +1,7 @@
-"""Nearest vectors by comparing with every one: exact, and the fastest way while they are few.
+"""Nearest vectors by comparing with all of them: exact, and fastest while there are few.
 
-The vectors lie in segments of up to SEGMENT_ROWS rows, which one version of the index and the next
-share; a write copies only the segments it touches.
+The vectors lie in segments of up to SEGMENT_ROWS rows. One version of the index shares them with the
+next; a write copies only the segments it touches.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from server.store import Labels
+from server.store.vector_index import Hits
 from server.types import Vectors
 
 Mask = npt.NDArray[np.bool_]
@@ -21,18 +22,6 @@ Mask = npt.NDArray[np.bool_]
 # 16,384 rows takes 0.2 / 0.8 / 7.5 ms (from there on fresh pages cost more than the copy), searching
 # one 0.14 / 0.3 / 0.9 ms, and asking one more segment costs 10 us.
 SEGMENT_ROWS = 8192
-
-
-@dataclass(frozen=True, slots=True)
-class Hits:
-    """The nearest of Q queries, best first.
-
-    scores: float32 (Q, K), cosines, -inf where fewer than K vectors exist.
-    labels: int64 (Q, K), -1 where fewer than K exist.
-    """
-
-    scores: Vectors
-    labels: Labels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +43,7 @@ class Exact:
 
     @property
     def labels(self) -> Labels:
-        """Int64 (N,)."""
+        """The labels of all vectors, int64 (N,)."""
         held = [segment.labels for segment in self.segments]
         return np.concatenate([np.empty(0, dtype=np.int64), *held])
 
@@ -65,12 +54,12 @@ class Exact:
     def plus(self, labels: Labels, rows: Vectors) -> "Exact":
         """Return this and unit rows, float32 (B, D), under labels it does not hold yet.
 
-        The rows are kept, not copied; nobody may write to them.
+        The rows are kept, not copied; the caller must not write to them.
         """
         segments = list(self.segments)
         for start in range(0, len(labels), SEGMENT_ROWS):
-            part = slice(start, start + SEGMENT_ROWS)
-            added = Segment(labels[part].copy(), rows[part])
+            some = slice(start, start + SEGMENT_ROWS)
+            added = Segment(labels[some].copy(), rows[some])
             # The smallest, so that segments thinned by deletes fill up again.
             smallest = min(segments, key=lambda segment: len(segment.labels), default=None)
             if smallest and len(smallest.labels) + len(added.labels) <= SEGMENT_ROWS:
@@ -83,7 +72,7 @@ class Exact:
         return Exact(tuple(segments))
 
     def minus(self, labels: Labels) -> "Exact":
-        """Return this without these labels; those it does not hold are skipped."""
+        """Return this without these labels; labels it does not hold are skipped."""
         segments = []
         for segment in self.segments:
             stays = ~np.isin(segment.labels, labels)
@@ -94,7 +83,7 @@ class Exact:
         return Exact(tuple(segments))
 
     def search(self, queries: Vectors, k: int, within: Labels | None) -> Iterator[Hits]:
-        """The nearest of each segment; queries: float32 (Q, D) of unit length."""
+        """Yield the nearest of each segment; queries: float32 (Q, D) of unit length."""
         for segment in self.segments:
             labels, rows = segment.labels, segment.rows
             if within is not None:
@@ -108,8 +97,8 @@ class Exact:
 
 
 def members(labels: Labels, within: Labels) -> Mask:
-    """Which of `labels` are among `within`, which is sorted: bool, in the shape of `labels`."""
-    # A table costs as much as it is long; without one a label costs 0.1 us.
+    """Return which of `labels` are in `within`, which is sorted: bool, in the shape of `labels`."""
+    # A table costs time by its length; a binary search costs 0.1 us for each label.
     if labels.size > len(within):
         return np.isin(labels, within)
     places = np.searchsorted(within, labels)
@@ -118,13 +107,13 @@ def members(labels: Labels, within: Labels) -> Mask:
 
 
 def span(within: Labels, first: int, last: int) -> Labels:
-    """Of sorted labels those from `first` to `last`, a view."""
+    """Return the labels from `first` to `last` of sorted labels, as a view."""
     begin, end = np.searchsorted(within, (first, last + 1))
     return within[begin:end]
 
 
 def merged(found: list[Hits], n_queries: int, k: int) -> Hits:
-    """The `k` best of what several parts found for the same queries."""
+    """Return the `k` best of several lists of hits for the same queries."""
     if len(found) == 1 and found[0].labels.shape[1] == k:
         return found[0]
     absent = np.full((n_queries, k), -np.inf, dtype=np.float32)
@@ -137,6 +126,6 @@ def merged(found: list[Hits], n_queries: int, k: int) -> Hits:
 
 
 def use_one_thread() -> None:
-    """In FAISS, for the calling thread."""
+    """Make FAISS use one thread for calls of this thread."""
     # subtle: OpenMP keeps this setting for the calling thread only, so every search sets it.
     faiss.omp_set_num_threads(1)

@@ -2,13 +2,13 @@
 
 How this works. A product quantiser cuts a vector into pieces of two numbers and names the nearest
 of 16 centroids for each. FAISS keeps such codes so that one instruction looks up 32 of them
-(FastScan): going through all is bound by memory, not by arithmetic, so there is no graph or tree to
-build, to repair after deletes or to lose neighbours in. What the codes say is coarse; the best few
-hundred are scored again with their rows, whose float16 moves a cosine by less than 0.0001.
+(FastScan). A pass over all codes is bound by memory, not by arithmetic, so there is no graph or tree to
+build, to repair after deletes or to lose neighbours in. Codes are coarse, so the best few hundred are
+scored again with their rows; float16 moves a cosine by less than 0.0001.
 
-What the pieces are decides how good the codes are. The vectors are turned to their principal axes,
-and the widest axis shares a piece with the narrowest of those kept, so that all pieces carry about
-as much; axes with hardly any variance are left out of the codes (the rows have them).
+The choice of pieces decides how good the codes are. The vectors are rotated to their principal axes,
+and the widest axis shares a piece with the narrowest one kept, so that all pieces carry about as
+much. Axes with hardly any variance are left out of the codes (the rows have them).
 
 A block never changes: a delete makes another one that shares everything but the mask.
 """
@@ -22,7 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from server.store import Labels
-from server.store.exact import Hits, Mask, members, merged, span
+from server.store.local_index.exact import Mask, members, merged, span
+from server.store.vector_index import Hits
 from server.types import Vectors
 
 Rows = npt.NDArray[np.float16]  # (n, D)
@@ -37,10 +38,10 @@ Places = npt.NDArray[np.int64]  # of rows in a block
 # In the order of the numbers, without the turn, 128 x 4 finds 0.900 of the laws' neighbours among
 # 100 estimates, with it 0.986; OPQ finds 0.895. Weighting axes by their variance brings nothing.
 PIECES_A_NUMBER = 5 / 16
-# Rows decoded, coded, or scored at once: few enough to stay in the L2 cache and to give the
-# interpreter to other threads every millisecond.
+# Rows decoded, coded, or scored at once: few enough to stay in the L2 cache and to release the
+# interpreter lock every millisecond.
 SLICE_ROWS = 2048
-# So few rows are scored one and all: 0.3 us each, and a pass over the codes takes 0.9 ms a block.
+# Up to this many rows are all scored: 0.3 us each, and a pass over the codes takes 0.9 ms a block.
 DIRECT_ROWS = 4096
 # FAISS's way with a reservoir and without blocks of queries: 16 queries at once take 0.62 ms each,
 # with what it chooses by itself 0.9 (2026-11-24, as above, 262,144 rows, 500 candidates).
@@ -54,7 +55,7 @@ MOST_OF = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quantiser:
-    """How vectors are coded; shared by all blocks, so that their estimates can be compared.
+    """How vectors are coded; all blocks share it, so that their estimates can be compared.
 
     turn: from D numbers to those that are coded; codec: trained, holds nothing.
     """
@@ -107,7 +108,7 @@ def train(sample: Vectors) -> Quantiser:
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """What the codes say is near one query: float32 (C,) estimates of cosines, and where."""
+    """Rows near one query by their codes: float32 (C,) estimates of cosines, and places."""
 
     estimates: Vectors
     places: Places
@@ -115,7 +116,7 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """Rows float16 (n, D) under ascending labels int64 (n,), their codes, and who is not deleted.
+    """Rows float16 (n, D) under ascending labels int64 (n,), their codes, and which are alive.
 
     n is at least 1; alive: bool (n,), n_alive of it True.
     """
@@ -141,7 +142,7 @@ class Block:
         return arrays + int(self.codes.codes.size())
 
     def minus(self, labels: Labels) -> "Block":
-        """Without these labels, which are sorted; itself when it holds none of them."""
+        """Return the block without these labels, which are sorted; itself where it has none."""
         gone = self._places(labels)
         gone = gone[self.alive[gone]]
         if not len(gone):
@@ -151,7 +152,7 @@ class Block:
         return replace(self, alive=alive, n_alive=self.n_alive - len(gone))
 
     def selected(self, within: Labels | None) -> Places:
-        """Where those are that may be found."""
+        """Return the places of the rows that may be found."""
         if within is None:
             return np.flatnonzero(self.alive)
         nearby = span(within, self.labels[0], self.labels[-1])
@@ -163,10 +164,10 @@ class Block:
     def candidates(
         self, turned: Vectors, within: Labels | None, wanted: int
     ) -> list[Candidates] | None:
-        """The best that may be found for each of Q turned queries, float32 (Q, coded numbers).
+        """Return the best candidates of each of Q turned queries, float32 (Q, coded numbers).
 
-        About `wanted` of a whole block, fewer of a part of one; None where the codes are of no use,
-        because few may be found or those are far from a query.
+        About `wanted` of a whole block, fewer where only some rows may be found. None where the codes
+        do not help: few rows may be found, or those are far from a query.
         """
         n, n_chosen = len(self.labels), self.n_alive
         if within is not None:
@@ -189,7 +190,7 @@ class Block:
         return None
 
     def scored(self, queries: Vectors, places: Places, k: int) -> Hits:
-        """The `k` best of these places by their rows; queries: float32 (Q, D) of unit length."""
+        """Score the rows at these places; queries: float32 (Q, D) of unit length."""
         found = []
         for start in range(0, len(places), SLICE_ROWS):
             part = places[start : start + SLICE_ROWS]
@@ -202,19 +203,19 @@ class Block:
         return merged(found, len(queries), k)
 
     def _places(self, labels: Labels) -> Places:
-        """Where those of these labels are that the block has, dead or alive."""
+        """Return the places of those labels that the block has, dead or alive."""
         places = np.searchsorted(self.labels, labels)
         places[places == len(self.labels)] = 0
         return cast(Places, places[self.labels[places] == labels])
 
 
 def packed(codes: faiss.IndexPQFastScan) -> npt.NDArray[np.uint8]:
-    """As FAISS writes them, with the centroids."""
+    """Return codes as FAISS writes them, with the centroids."""
     return faiss.serialize_index(codes)
 
 
 def unpacked(content: npt.NDArray[np.uint8], number: int) -> faiss.IndexPQFastScan:
-    """Codes of so many rows; raises ValueError where the content is something else."""
+    """Return codes of so many rows; raises ValueError where the content is something else."""
     try:
         codes = faiss.deserialize_index(content)
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""An index as a file: checksummed throughout, and replaced whole or not at all."""
+"""The file of a local index: every byte has a checksum, and it is replaced whole or not at all."""
 
 import os
 import struct
@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from server.store.exact import Exact, Segment
-from server.store.fastscan import Scan
-from server.store.fastscan_block import Block, Quantiser, packed, unpacked
+from server.store.local_index.exact import Exact, Segment
+from server.store.local_index.fastscan import Scan
+from server.store.local_index.fastscan_block import Block, Quantiser, packed, unpacked
 
-# A snapshot is HEADER, then records: RECORD and as many bytes. First COUNTS; if there are blocks, the
-# axes and the codec; of every block labels, alive, codes, rows; of every segment labels, rows.
+# A snapshot is HEADER, then records: RECORD and as many bytes. First COUNTS. If there are blocks, the
+# axes and the codec, and of every block labels, alive, codes, rows. Of every segment labels, rows.
 HEADER = struct.Struct("<8s16sI")  # MAGIC, identity of the database, D
 RECORD = struct.Struct("<QI")  # bytes, CRC-32 of them
 COUNTS = struct.Struct("<IIQQId")  # segments, blocks, the numbers of a Scan in their order
@@ -27,7 +27,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 def write(path: Path, dimension: int, identity: uuid.UUID, scan: Scan | None, tail: Exact) -> None:
-    """Replace the file; raises OSError, and then the one before is still there."""
+    """Replace the file; raises OSError, and then the old file is still there."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         with temporary.open("wb") as file:
@@ -68,7 +68,7 @@ def _bytes(array: npt.NDArray[Any]) -> memoryview:
 
 
 def read(path: Path, dimension: int, identity: uuid.UUID) -> tuple[Scan | None, Exact]:
-    """Raises OSError, and struct.error or ValueError where anything is not as it was written."""
+    """Read blocks and tail; raises OSError, and struct.error or ValueError where a byte is wrong."""
     with path.open("rb") as file:
         magic, owner, found = HEADER.unpack(file.read(HEADER.size))
         if magic != MAGIC:
@@ -106,11 +106,11 @@ def _segment(file: BufferedReader, dimension: int) -> Segment:
 
 def _record(file: BufferedReader) -> Bytes:
     length, checksum = RECORD.unpack(file.read(RECORD.size))
-    # A damaged length must not ask for more memory than the file could fill.
+    # A damaged length must not allocate more memory than the file could fill.
     content = np.empty(min(length, os.fstat(file.fileno()).st_size), dtype=np.uint8)
-    # subtle: what is not read keeps what the memory held before, maybe the very bytes that are gone.
+    # subtle: bytes that are not read keep what the memory held before, maybe the very bytes missing.
     n_read = file.readinto(content.data)
-    # FAISS has no checksum of its own: it would read damaged bytes as other vectors.
+    # FAISS has no checksums: it would read damaged bytes as other vectors.
     if n_read != length or zlib.crc32(content.data) != checksum:
         raise ValueError(f"damaged or cut short before byte {file.tell()}")
     return content

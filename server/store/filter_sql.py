@@ -1,0 +1,129 @@
+"""Filters in SQL: the rows that are stored of metadata, and the condition that reads them.
+
+Nothing here touches a database. `attributes` and `where` agree on a table
+`attributes (key, value, document)` whose value has no declared type.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+from server.store.filter_tree import (
+    AllOf,
+    AnyOf,
+    Compared,
+    Exists,
+    Filter,
+    Not,
+    OneOf,
+    Scalar,
+)
+
+SqlValue = str | int | float | bytes
+
+# As bytes, because SQLite orders numbers < texts < bytes and none of them equals another kind.
+NULL, FALSE, TRUE, CONTAINER = b"null", b"false", b"true", b"{}"
+# The least text and the least bytes: where numbers end, and where texts end.
+TEXTS, BYTES = "", b""
+# A text with more characters than this is stored as its beginning and a digest of the whole. Such
+# texts are equal when they were equal, and ordered by their beginnings. So rows stay small.
+LONG_TEXT = 256
+
+
+def attributes(metadata: Mapping[str, object]) -> list[tuple[str, SqlValue]]:
+    """Return key and value of every scalar in `metadata`, as json.loads gives it; each pair once.
+
+    Objects and empty lists also leave a CONTAINER under their own key, so that they exist. Integers
+    beyond 64 bits become floats.
+    """
+    found: dict[tuple[str, SqlValue], None] = {}
+    # A stack and no recursion: this module does not limit how deep metadata may be.
+    pending: list[tuple[str, object]] = list(metadata.items())[::-1]
+    while pending:
+        key, value = pending.pop()
+        if isinstance(value, Mapping):
+            found[(key, CONTAINER)] = None
+            pending += [(f"{key}.{name}", inner) for name, inner in value.items()][::-1]
+        elif isinstance(value, list):
+            if not value:
+                found[(key, CONTAINER)] = None
+            pending += [(key, element) for element in reversed(value)]
+        else:
+            # subtle: 1 and 1.0 are one key of a dict, and for SQLite one primary key.
+            found[(key, _stored(value))] = None
+    return list(found)
+
+
+def where(filter: Filter | None, column: str) -> tuple[str, list[SqlValue]]:
+    """Return a boolean SQL expression over `column`, which holds document numbers, and its parameters.
+
+    None keeps every document.
+    """
+    if filter is None:
+        return "TRUE", []
+    written = _Written(column)
+    return f"({written.sql(filter)})", written.parameters
+
+
+class _Written:
+    """SQL as it is written from left to right, and its parameters so far."""
+
+    def __init__(self, column: str) -> None:
+        self.parameters: list[SqlValue] = []
+        self._column = column
+
+    def sql(self, filter: Filter) -> str:
+        match filter:
+            case AllOf(conditions):
+                return f"({' AND '.join(map(self.sql, conditions))})" if conditions else "TRUE"
+            case AnyOf(conditions):
+                return f"({' OR '.join(map(self.sql, conditions))})"
+            case Not(condition):
+                return f"NOT {self.sql(condition)}"
+            case Exists(key):
+                return self._having(key)
+            case OneOf(key, values):
+                return self._one_of(key, values)
+            case Compared(key, sign, operand):
+                return self._compared(key, sign, _stored(operand))
+
+    def _having(self, key: str, test: str = "", *values: SqlValue) -> str:
+        self.parameters += [key, *values]
+        rows = f"SELECT document FROM attributes WHERE key = ?{test}"
+        return f"{self._column} IN ({rows})"
+
+    def _one_of(self, key: str, values: Sequence[Scalar]) -> str:
+        if not values:
+            return "FALSE"
+        stored = [_stored(value) for value in values]
+        sql = self._having(key, f" AND value IN ({', '.join('?' * len(stored))})", *stored)
+        return f"({sql} OR NOT {self._having(key)})" if NULL in stored else sql
+
+    def _compared(self, key: str, sign: str, value: SqlValue) -> str:
+        # One side is bounded by the operand, the other by where its kind ends; numbers come first.
+        text = isinstance(value, str)
+        if ">" in sign:
+            end = BYTES if text else TEXTS
+            return self._having(key, f" AND value {sign} ? AND value < ?", value, end)
+        if text:
+            return self._having(key, f" AND value {sign} ? AND value >= ?", value, TEXTS)
+        return self._having(key, f" AND value {sign} ?", value)
+
+
+def _stored(value: object) -> SqlValue:
+    """Return a JSON scalar as it is stored and compared."""
+    if isinstance(value, str):
+        if len(value) <= LONG_TEXT:
+            return value
+        digest = hashlib.blake2b(value.encode(), digest_size=16).hexdigest()
+        return value[:LONG_TEXT] + digest
+    if value is None:
+        return NULL
+    if isinstance(value, bool):
+        return TRUE if value else FALSE
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        try:
+            return float(value)
+        except OverflowError:
+            return float("inf") if value > 0 else float("-inf")
+    assert isinstance(value, int | float), f"{type(value)} is not of JSON"
+    return value
