@@ -28,8 +28,7 @@ from benchmarks import closedloop, machine, workloads
 from benchmarks.arguments import parser
 from benchmarks.serve import server
 from server.api.operation import Call, Handler
-from server.app import every_operation
-from server.collections.registry import CollectionRegistry
+from server.app import of_vectors
 from server.config import Config
 from server.inference.capacity import wide_threads
 from server.inference.model import Model
@@ -84,7 +83,7 @@ async def _layers(arguments: argparse.Namespace, texts: Sequence[str]) -> list[d
     model = Model(arguments.model)
     model.encoder = cast(Any, Instant(model.manifest.packing, model.manifest.dimension))
     models = ModelRegistry([model], config, metrics, asyncio.get_running_loop())
-    handlers = {each.path: each.handler for each in every_operation(config, Metrics())}
+    handlers = {each.path: each.handler for each in of_vectors(config)}
     lines = []
     for name, body_of in BODIES.items():
         handler = handlers.get(name.split()[1])
@@ -105,12 +104,12 @@ async def _layer(
     size: int,
     turns: int,
 ) -> dict[str, float]:
-    engine, collections = models.default, cast(CollectionRegistry, None)
+    engine = models.default
     with_handler, alone = [], []
     for place in range(turns * max(4, 400 // size)):
         some = [texts[(place * size + offset) % len(texts)] for offset in range(size)]
         body = json.dumps(body_of(some), ensure_ascii=False).encode()
-        call = Call({"path": "/", "path_params": {}}, body, models, collections)
+        call = Call({"path": "/", "path_params": {}}, body, models)
         started = time.perf_counter()
         reply = await handler(call)
         between = time.perf_counter()

@@ -30,7 +30,7 @@ from server.config import Config
 from server.inference.model import Model
 from server.net.reload import Reload
 from server.net.server import listen
-from server.net.worker_pool import Workers
+from server.net.worker_pool import WorkerPool
 from server.store.folder import DataFolder
 from server.system.systemd import Supervisor
 from server.types import Ids, Packing, Vectors
@@ -112,7 +112,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     model.encoder, model.wide = cast(Any, Asleep(*shape, arguments.us_a_token)), None
     app = create_app([model], config, DataFolder(config.data))
     reload = Reload(config, config, lambda: config, None)
-    listen(app, config, Workers(config), Supervisor(), reload, None)
+    listen(app, config, WorkerPool(config), Supervisor(), reload, None)
 
 
 def _arguments() -> argparse.Namespace:

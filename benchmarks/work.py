@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.peak import Peak
-from export.checkpoint import read_json
+from export.source.json_file import read_json
 from server.inference.manifest import Manifest
 
 

@@ -1,4 +1,4 @@
-"""A folder as one archive: the same files give the same bytes, whoever packs them and when."""
+"""A folder as one archive: the same files give the same bytes, on any machine and at any time."""
 
 import gzip
 import hashlib
@@ -6,13 +6,12 @@ import tarfile
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
-# What does not compress further is most of it: wheels are archives and weights are dense, so the
-# fastest level gives what the slowest gives, within 1 %.
+# Wheels are compressed already and weights are dense, so the fastest level is within 1 % of the slowest.
 LEVEL = 1
 
 
 def write_sums(folder: Path) -> None:
-    """Put SHA256SUMS into the folder, over all other files in it, as `sha256sum -c` reads it."""
+    """Write SHA256SUMS of all other files into the folder, as `sha256sum -c` reads it."""
     lines = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(folder).as_posix()}\n"
         for path in _files(folder)
@@ -22,7 +21,7 @@ def write_sums(folder: Path) -> None:
 
 
 def pack(folder: Path, out: Path, epoch: int) -> None:
-    """Write the folder as a .tar.gz whose files are root's and of the time `epoch`."""
+    """Write the folder as a .tar.gz; its files belong to root and have the time `epoch`."""
     with (
         out.open("wb") as raw,
         gzip.GzipFile("", "wb", LEVEL, raw, mtime=epoch) as squeezed,

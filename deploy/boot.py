@@ -1,11 +1,11 @@
-"""Does a bundle's service live under a real systemd? python -m deploy.boot BUNDLE
+"""Does a bundle's service work under a real systemd? python -m deploy.boot BUNDLE
 
-Boots a Debian with python3 and systemd (debootstrap, needs root, bubblewrap and a cgroup2 hierarchy that
-may be written) in namespaces of its own, with a loopback for a network, and does there with `systemctl`
-what an administrator does and what can go wrong: installation, kill -9, a hang, reload, upgrade, a release
-that does not start, going back, stop, removal. Ends at the first surprise; prints figures as JSON lines.
+Boots a Debian with python3 and systemd (debootstrap; needs root, bubblewrap and a writable cgroup2
+hierarchy) in namespaces of its own, with a loopback as its only network. With `systemctl` it does there what
+an administrator does, and what can go wrong: installation, kill -9, a hang, reload, upgrade, a release that
+does not start, going back, stop, removal. It ends at the first failure and prints JSON lines.
 
-The part inside is this same file, run by a unit of that systemd whose end ends the machine.
+The part inside is this file too, run by a unit of that systemd. When the unit ends, the machine stops.
 """
 
 import os
@@ -56,9 +56,9 @@ StandardError=append:/said
 Environment=PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8
 TimeoutStartSec=480
 """
-# What would ask the kernel for more than the namespaces have.
+# Units that need more of the kernel than the namespaces have.
 MASKED = ("systemd-udevd.service", "systemd-sysctl.service", "systemd-modules-load.service")
-# How long the unit waits for a sign of life, and systemd a little more to notice.
+# The unit's WatchdogSec=.
 WATCHDOG_S = 30.0
 SIOCSIFADDR = 0x8916
 
@@ -76,7 +76,7 @@ def main() -> int:
 
 
 def boot(root: Path) -> None:
-    """Run systemd there as the first process, until the proof's unit has ended it."""
+    """Run systemd there as the first process, until the test's unit ends it."""
     units = root / "etc/systemd/system"
     (units / "proof.service").write_text(PROOF)
     for name in MASKED:
@@ -99,7 +99,7 @@ def boot(root: Path) -> None:
     variables = ["--clearenv", "--setenv", "container", "inkwell"]
     systemd = ["/lib/systemd/systemd", "--system", "--unit=proof.service"]
     command = ["bwrap", *bound, *apart, *variables, *systemd]
-    # The cgroup has to be entered before it becomes the root of a namespace.
+    # A process enters the cgroup before it becomes the root of a namespace.
     entered = ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', str(group)]
     try:
         ended = subprocess.run([*entered, *command], stdin=subprocess.DEVNULL)
@@ -114,7 +114,7 @@ def boot(root: Path) -> None:
 
 
 def own_group() -> Path:
-    """A new cgroup of the second version below the one that this process is in."""
+    """Make a cgroup (version 2) below the one of this process, and return its folder."""
     lines = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     places = [Path(line[4]) for line in lines if line[line.index("-") + 1] == "cgroup2"]
     expect(bool(places), "there is no cgroup2 hierarchy")
@@ -159,7 +159,7 @@ def installed() -> None:
 
 
 def confined() -> None:
-    """What the unit promises, asked of the kernel."""
+    """Compare the unit's promises with what the kernel reports."""
     lines = Path(f"/proc/{main_pid()}/status").read_text().splitlines()
     status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
     expect(status["CapBnd"] == status["CapEff"] == ["0000000000000000"], f"it has {status}")
@@ -174,7 +174,7 @@ def confined() -> None:
 
 
 def reach_of_others() -> str:
-    """What an address that is not the loopback's gets while the server listens to all."""
+    """Return the answer at an address that is not the loopback's, while the server listens on all."""
     before = SETTINGS.read_text(encoding="utf-8")
     SETTINGS.write_text(before.replace('"127.0.0.1"', '"0.0.0.0"'), encoding="utf-8")
     restart()
@@ -185,7 +185,7 @@ def reach_of_others() -> str:
         asked.settimeout(2)
         try:
             asked.connect((address, 8000))
-            raise SystemExit("IPAddressDeny= lets everybody in")
+            raise SystemExit("IPAddressDeny= lets other addresses in")
         except TimeoutError:
             said = "nothing"
     SETTINGS.write_text(before, encoding="utf-8")
@@ -203,7 +203,7 @@ def killed() -> None:
 
 
 def hung() -> None:
-    """A process that does nothing any more says nothing either."""
+    """A stopped process sends no sign of life, so systemd starts it again."""
     began, before = time.monotonic(), main_pid()
     os.kill(before, signal.SIGSTOP)
     patience_s = WATCHDOG_S + PATIENCE_S
@@ -215,7 +215,7 @@ def hung() -> None:
 
 
 def reloaded() -> None:
-    """A key made while it serves counts after a reload, in the same process."""
+    """A key that was made while it serves is valid after a reload, in the same process."""
     file = SETTINGS.with_name("keys.jsonl")
     first = make_key("first", file)
     before = SETTINGS.read_text(encoding="utf-8")
@@ -232,7 +232,7 @@ def reloaded() -> None:
 
 
 def upgraded() -> None:
-    """Another release serves; going back is what docs/deploy.md says."""
+    """Another release serves; then go back as docs/deploy.md describes."""
     old, pid = release(), main_pid()
     resum("README.md", b"\n")
     install()
@@ -246,7 +246,7 @@ def upgraded() -> None:
 
 
 def failed() -> None:
-    """A release that works, and whose service does not start."""
+    """A release works, but its service does not start."""
     before = release()
     unit = BUNDLE / "inkwell.service"
     whole = unit.read_bytes()
@@ -284,7 +284,7 @@ def opens(key: str) -> bool:
 
 
 def restart() -> None:
-    # The proof starts it more often in five minutes than the unit's StartLimitBurst= lets anybody.
+    # This test starts it more often than the unit's StartLimitBurst= allows.
     run("systemctl", "reset-failed", "inkwell")
     ended = run("systemctl", "restart", "inkwell")
     expect(ended.returncode == 0, ended.stderr + journal())
@@ -303,7 +303,7 @@ def main_pid() -> int:
 
 
 def running() -> str:
-    """Where the packages of the process that serves are."""
+    """Return the files that the serving process has mapped."""
     return Path(f"/proc/{main_pid()}/maps").read_text(encoding="utf-8")
 
 

@@ -38,7 +38,7 @@ ALONG = (
     "compose.yaml",
 )
 OWN = "inkwell-embeddings"
-# The files of an artifact, and those beside it that state its origin.
+# The files that every artifact has, and those beside it that state its origin.
 ARTIFACT = ("model.onnx", "tokenizer.json", "manifest.json")
 ORIGIN = ("PROVENANCE.md", "LICENSE", "LICENSE.txt", "README.md")
 # 1980, the earliest time in zip files: for a copy without a git repository.
@@ -138,6 +138,12 @@ def _pip(*arguments: str, **environ: str) -> None:
         )
 
 
+def artifact_files(model: Path) -> list[Path]:
+    """Return every file of an artifact: a large model has one more, which its manifest lists."""
+    listed = json.loads((model / "manifest.json").read_text(encoding="utf-8"))["files"]
+    return [model / name for name in dict.fromkeys((*ARTIFACT, *listed))]
+
+
 def _fill(folder: Path, model: Path, target: Target, epoch: int) -> None:
     """Write everything but the wheels into the bundle."""
     for name in ALONG:
@@ -145,7 +151,7 @@ def _fill(folder: Path, model: Path, target: Target, epoch: int) -> None:
     shutil.copy(ROOT / "LICENSE", folder)
     kept = folder / "models" / model.parent.name
     kept.mkdir(parents=True)
-    for path in (*(model / name for name in ARTIFACT), *(model.parent / name for name in ORIGIN)):
+    for path in (*artifact_files(model), *(model.parent / name for name in ORIGIN)):
         if path.is_file():
             shutil.copy(path, kept)
     own, *others = wheels_in(folder / "wheels", target)

@@ -1,7 +1,7 @@
-"""What the proofs do in a bare system: run commands, serve, ask, and look at what is installed there.
+"""Steps of the tests inside a bare system: run commands, serve, send requests, examine the installation.
 
-Run by the system's own python3: the standard library only, and nothing of this project but this folder.
-`prove` and `boot` say what must hold.
+The system's own python3 runs it, so it imports the standard library only, and of this project only this
+folder. `prove` and `boot` state what must hold.
 """
 
 import contextlib
@@ -55,7 +55,7 @@ def install() -> None:
 
 
 def make_key(name: str, file: Path) -> str:
-    """A key that may embed and search, of the installed command."""
+    """Make a key that may embed and search, with the installed command, and return its secret."""
     command = (PREFIX / "current/bin/inkwell", "key", "new", name, "--scopes", "embed,write,search")
     made = run(*command, "--keys", file)
     expect(made.returncode == 0, made.stderr)
@@ -70,10 +70,12 @@ class Running:
 def serving(
     settings: Path, *, prefix: Path = PREFIX, user: str
 ) -> contextlib.AbstractContextManager[Running]:
-    """The command of the unit, as its user."""
+    """Run the unit's command as the unit's user."""
     who = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--"]
     python = prefix / "current/bin/python"
-    return started([*who, str(python), "-m", "server", "serve", "--config", str(settings)], {})
+    return started(
+        [*who, str(python), "-P", "-m", "server", "serve", "--config", str(settings)], {}
+    )
 
 
 @contextlib.contextmanager
@@ -110,7 +112,7 @@ def post(path: str, body: dict[str, Any], key: str = "") -> Any:
 
 
 def ask(key: str = "") -> None:
-    """Vectors of unit length, and a document that is found by its meaning."""
+    """Check that vectors have unit length, and that a document is found by its meaning."""
     vectors = post("/embed", {"texts": TEXTS}, key)["vectors"]
     lengths = [sum(x * x for x in vector) for vector in vectors]
     expect(all(abs(length - 1) < 1e-3 for length in lengths), f"lengths are {lengths}")
@@ -124,7 +126,7 @@ def found(key: str = "") -> str:
 
 
 def resum(name: str, more: bytes) -> None:
-    """Append to a file of the bundle and make its sum right again."""
+    """Append to a file of the bundle and correct its checksum."""
     path, sums = BUNDLE / name, BUNDLE / "SHA256SUMS"
     path.write_bytes(path.read_bytes() + more)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,14 +1,16 @@
 #!/bin/sh
 # Installs this bundle, or upgrades in place: settings and data stay as they are. Uses no network.
 #
-# Each bundle gets a folder of its own under PREFIX/releases; PREFIX/current points to the one that
-# serves and moves only after the new one has embedded and found a text. The one before is kept.
+# Each bundle gets a folder of its own under PREFIX/releases. PREFIX/current points to the one that serves,
+# and moves only after the new one has embedded and found a text. The release before it is kept.
 set -eu
 umask 022
 
-say() { printf '%s\n%s\n' "$1" "$2"; }
+# Messages have two arguments, English and Chinese; the locale chooses one.
+case ${LC_ALL:-${LC_MESSAGES:-${LANG:-}}} in [zZ][hH]*) chinese=yes ;; *) chinese=no ;; esac
+say() { if [ $chinese = yes ]; then printf '%s\n' "$2"; else printf '%s\n' "$1"; fi; }
 fail() {
-    printf 'error: %s\n错误：%s\n' "$1" "$2" >&2
+    say "error: $1" "错误：$2" >&2
     exit 1
 }
 usage() {
@@ -36,19 +38,19 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-# Relative ones start where the caller is. A Python without a slash is looked for in PATH.
+# Relative paths start in the caller's folder. A Python without a slash is searched for in PATH.
 [ -z "$prefix" ] || prefix=$(realpath -ms -- "$prefix")
 case $python in */*) python=$(realpath -ms -- "$python") ;; esac
 cd "$(dirname "$0")"
 sha256sum --check --quiet --strict SHA256SUMS ||
-    fail "files are damaged or missing, see above; unpack the archive anew" \
+    fail "files are damaged or missing, see above; unpack the archive again" \
         "文件损坏或缺失（见上），请重新解压安装包"
-# What the bundle is for; the file sets all five.
+# The machine that the bundle is for; the file sets all five.
 version='' python_wanted='' machine='' glibc_minor='' model=''
 # shellcheck source=/dev/null
 . ./target
 
-# The prefix that the service runs from: settings, data and user of the system belong to that one.
+# The prefix that the service runs from. Settings, data and user of the system belong to that one.
 unit=/etc/systemd/system/inkwell.service owner=''
 [ ! -e $unit ] || owner=$(sed -n 's|^ExecStart=\(.*\)/current/bin/python .*|\1|p' $unit)
 [ ! -e $unit ] || : "${owner:=$unit}"
@@ -58,7 +60,7 @@ if [ "$(id -u)" = 0 ]; then
     system=$service
     case $owner:$prefix in ":/opt/inkwell" | "$prefix:$prefix") system=yes ;; esac
 else
-    [ -n "$prefix" ] || fail "who is not root gives --prefix DIR" "非 root 用户请用 --prefix 指定目录"
+    [ -n "$prefix" ] || fail "only root may leave out --prefix DIR" "非 root 用户请用 --prefix 指定目录"
     service=no system=no
 fi
 case $prefix in
@@ -70,14 +72,14 @@ esac
 [ $service = no ] || case $owner in
 '' | "$prefix") ;;
 *)
-    fail "the service inkwell is of $owner, not of $prefix; give --no-service, or upgrade or remove that one" \
+    fail "the service inkwell belongs to $owner, not to $prefix; give --no-service, or upgrade or remove that one" \
         "服务 inkwell 属于 $owner，而不是 $prefix；请加 --no-service，或升级、卸载原有安装"
     ;;
 esac
 settings=$prefix/etc data=$prefix/data
 [ $system = no ] || settings=/etc/inkwell data=/var/lib/inkwell
 
-# --- may it run here ------------------------------------------------------------------------------
+# --- can it run here ------------------------------------------------------------------------------
 
 [ "$(uname -m)" = "$machine" ] ||
     fail "this bundle is for $machine, and this machine is $(uname -m)" \
@@ -104,7 +106,7 @@ if [ $service = yes ] && ! id inkwell >/dev/null 2>&1; then
     useradd --system --user-group --no-create-home --home-dir /var/lib/inkwell --shell /usr/sbin/nologin inkwell
 fi
 as_service() {
-    # Nothing of the installer's environment, and no more rights than the service will have.
+    # With nothing of the installer's environment, and no more rights than the service will have.
     set -- env -i PATH=/usr/bin:/bin LANG=C.UTF-8 ORT_DISABLE_TELEMETRY=1 PYTHONDONTWRITEBYTECODE=1 "$@"
     if [ $service = yes ]; then
         setpriv --reuid inkwell --regid inkwell --clear-groups -- "$@"
@@ -113,14 +115,14 @@ as_service() {
     fi
 }
 mkdir -p "$settings" "$prefix/releases"
-# Only new: one that is there keeps its mode.
+# An existing folder keeps its mode.
 [ -e "$data" ] || mkdir -m 700 "$data"
 if [ ! -e "$settings/inkwell.toml" ]; then
     sed -e "s|/opt/inkwell|$prefix|g" -e "s|/var/lib/inkwell|$data|g" -e "s|/etc/inkwell|$settings|g" \
         -e "s|models/MODEL|models/$model|" inkwell.toml >"$settings/inkwell.toml"
 fi
 if [ $service = yes ]; then
-    # For `inkwell key new`, which keeps owner and mode of a file that is there; the settings do not name it yet.
+    # For `inkwell key new`, which keeps owner and mode of an existing file. The settings do not name it yet.
     [ -e "$settings/keys.jsonl" ] || (umask 077 && : >"$settings/keys.jsonl")
     chown root:inkwell "$settings" "$settings/inkwell.toml" "$settings/keys.jsonl"
     chmod 750 "$settings"
@@ -136,7 +138,7 @@ if [ ! -e "$new/complete" ]; then
     rm -rf "$new"
     "$python" -m venv --without-pip "$new"
     # pip runs from its own wheel and is not installed: nothing is added to a release later.
-    # A user without a home in the list of users has none for pip to ask about either.
+    # HOME is set because a user may have no home, and pip needs one.
     env -i PATH="$PATH" HOME="$new" PYTHONDONTWRITEBYTECODE=1 "$new/bin/python" "$(echo wheels/pip-*.whl)/pip" \
         --isolated --quiet --no-cache-dir --disable-pip-version-check install --no-index --no-deps \
         --find-links wheels --only-binary :all: --require-hashes --no-compile -r requirements.txt ||
@@ -152,29 +154,29 @@ trap 'rm -rf "$trial"' EXIT
 sed "s|$prefix/current|$new|g" "$settings/inkwell.toml" >"$trial/inkwell.toml"
 mkdir -m 700 "$trial/data"
 if [ $service = yes ]; then
-    # Only the data is the service's: in a folder of its own it could put a link where root writes.
+    # Only the data belongs to the service: in a folder of its own it could put a link where root writes.
     chown inkwell "$trial/data"
     chgrp inkwell "$trial" "$trial/inkwell.toml"
     chmod 750 "$trial"
 fi
 try() {
     command=$1 && shift
-    as_service "$new/bin/python" -m server "$command" --config "$trial/inkwell.toml" --log-level warning "$@"
+    as_service "$new/bin/python" -P -m server "$command" --config "$trial/inkwell.toml" --log-level warning "$@"
 }
 works() {
-    # Relative paths in the settings start from their own folder, hence config from the true file.
-    as_service "$new/bin/python" -m server config --config "$settings/inkwell.toml" >/dev/null || return 1
+    # Relative paths in the settings start from their own folder, so this reads the real file.
+    as_service "$new/bin/python" -P -m server config --config "$settings/inkwell.toml" >/dev/null || return 1
     printf '人工智能正在改变世界。\n今天天气很好。\n' | try index - --data "$trial/data" >/dev/null || return 1
     try search 'AI 能做哪些事?' --top-k 1 --json --data "$trial/data" | grep -q 人工智能
 }
-works 2>"$trial/said" || { cat "$trial/said" >&2; false; } || fail "$new is installed and does not work, see above; nothing was switched over to it" \
+works 2>"$trial/said" || { cat "$trial/said" >&2; false; } || fail "$new is installed and does not work, see above; the release before it stays in use" \
     "$new 安装后自检未通过（见上），未切换到新版本"
 : >"$new/complete"
 
 # --- who starts it --------------------------------------------------------------------------------
 
 switch() {
-    # subtle: -n, or a link that an interruption left would be entered; mv, so that there always is one.
+    # subtle: without -n, ln would follow a link that an interruption left; mv replaces the link in one step.
     ln -sfn "$1" "$prefix/current.new"
     mv -T "$prefix/current.new" "$prefix/current"
     [ $service = no ] || {
@@ -184,7 +186,7 @@ switch() {
 }
 start() {
     systemctl daemon-reload
-    # A release that failed a few times a minute ago must not keep the next one from being tried.
+    # Earlier failures must not keep systemd from starting this release.
     systemctl reset-failed inkwell 2>/dev/null || true
     systemctl enable --quiet inkwell && systemctl restart inkwell
 }
@@ -201,7 +203,7 @@ booted=no
     fail "$release did not start, and ${before##*/} serves again: journalctl -u inkwell" \
         "$release 未能启动，已恢复 ${before##*/}：journalctl -u inkwell"
 }
-# Of the others the last one stays, to go back to; the same bundle once more takes nothing away.
+# Remove the others but the release before, which stays for a way back. The same bundle again removes none.
 [ "$before" = "releases/$release" ] || for old in "$prefix"/releases/*; do
     case releases/${old##*/} in
     "releases/$release" | "$before") ;;
@@ -214,6 +216,6 @@ say "installed $release in $prefix, settings: $settings/inkwell.toml, data: $dat
 if [ $booted = yes ]; then
     say "the service inkwell is running" "服务 inkwell 已启动"
 else
-    command="$prefix/current/bin/python -m server serve --config $settings/inkwell.toml"
+    command="$prefix/current/bin/python -P -m server serve --config $settings/inkwell.toml"
     say "start it with: $command" "启动命令：$command"
 fi

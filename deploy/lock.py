@@ -1,4 +1,4 @@
-"""The machine that a bundle is for, and what of a lock file it needs. Downloads nothing."""
+"""The target machine of a bundle, and the lines of a lock file for it. Downloads nothing."""
 
 import re
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from packaging.requirements import Requirement
 
 from deploy.errors import BundleError
 
-# The oldest C library whose machines can take every locked wheel (onnxruntime 1.32 and faiss-cpu 1.15
-# ask for it, 2026-11-25): Debian 11, Ubuntu 20.04, RHEL 8 and openEuler 20.03 or newer.
+# The oldest C library on which every locked wheel runs (onnxruntime 1.32 and faiss-cpu 1.15 require it,
+# 2026-11-25): Debian 11, Ubuntu 20.04, RHEL 8 and openEuler 20.03 or newer.
 GLIBC_MINOR = 28
-# The first version of the C library that wheels name for each machine.
+# The first version of the C library in the tags of wheels for each machine.
 FIRST_MINOR = {"x86_64": 5, "aarch64": 17}
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """python: as in 3.11. machine: as `uname -m` says it."""
+    """A Python version such as 3.11, and a machine as `uname -m` prints it."""
 
     python: str
     machine: str
@@ -42,13 +42,13 @@ class Target:
 
     @property
     def platforms(self) -> list[str]:
-        """Tags of the wheels that run there, the newest first."""
+        """Tags of the wheels that run on the target, newest first."""
         minors = range(GLIBC_MINOR, FIRST_MINOR[self.machine] - 1, -1)
         return [f"manylinux_2_{minor}_{self.machine}" for minor in minors]
 
     @property
     def markers(self) -> dict[str, str]:
-        """The environment that a requirement's marker is asked about: not this machine's."""
+        """The environment of the target, not of this machine, for the markers of requirements."""
         return {
             "python_version": self.python,
             "python_full_version": f"{self.python}.0",
@@ -63,9 +63,9 @@ class Target:
 
 
 def needed(lock: str, target: Target) -> str:
-    """Lines of a lock file that hold for the target, without markers: name==version and its hashes.
+    """Return the lines of a lock file for the target, without markers: name==version and hashes.
 
-    pip itself would judge the markers by the machine that it runs on.
+    pip itself would evaluate the markers for the machine that it runs on.
     """
     kept = []
     for entry in re.sub(r"\\\n", " ", lock).splitlines():

@@ -1,13 +1,13 @@
 """Does a bundle install and serve on a bare system without a network? python -m deploy.prove BUNDLE
 
-Makes a Debian that has python3 and nothing more (debootstrap, needs root and bubblewrap), closes it into
-a network namespace with a loopback only, and does there what an administrator does: a damaged archive,
-an installation, requests, upgrades, a release that does not work, a user without root, a second prefix,
-the steps of the Dockerfile on a read-only system, removal. Ends at the first surprise; prints figures as
-JSON lines. With a systemd, `boot` does.
+Makes a Debian with python3 and nothing more (debootstrap; needs root and bubblewrap), puts it into a network
+namespace with a loopback only, and does there what an administrator does: a damaged archive, an
+installation, requests, upgrades, a release that does not work, a user without root, a second prefix, the
+steps of the Dockerfile on a read-only system, removal. It ends at the first failure and prints JSON lines.
+`boot` does the same under systemd.
 
-The part in the bare system is this same file, run by its python3: so it imports the standard library
-only, and of this project `inside`.
+The part in the bare system is this file too, run by that system's python3. So it imports the standard
+library only, and of this project `inside`.
 """
 
 import argparse
@@ -51,8 +51,8 @@ from deploy.inside import (
     started,
 )
 
-# Anybody: without an entry in the system's lists of users.
-SOMEBODY = 12345
+# A user without an entry in the system's list of users.
+OTHER_USER = 12345
 # The user of the Dockerfile.
 CONTAINER = 10001
 
@@ -76,7 +76,7 @@ def main() -> int:
 
 @contextlib.contextmanager
 def unpacked(bundle: Path) -> Iterator[Path]:
-    """The bundle's folder, in one that is there for this proof."""
+    """Yield the bundle's folder, unpacked into a temporary one."""
     show(case="bundle", mb=round(bundle.stat().st_size / 1e6, 1))
     with tempfile.TemporaryDirectory(prefix="inkwell-prove-") as work:
         with tarfile.open(bundle) as archive:
@@ -85,7 +85,7 @@ def unpacked(bundle: Path) -> Iterator[Path]:
 
 
 def make_root(root: Path, *packages: str) -> Path:
-    """A Debian with python3: neither pip nor venv's ensurepip, no systemd, no certificates."""
+    """Make a Debian with python3, without pip, ensurepip, systemd and certificates; return its root."""
     named = ",".join(("python3", *packages))
     subprocess.run(
         ["debootstrap", "--variant=minbase", f"--include={named}", "bookworm", str(root)],
@@ -96,7 +96,7 @@ def make_root(root: Path, *packages: str) -> Path:
 
 
 def furnish(root: Path, bundle: Path, copy: Path) -> Path:
-    """A copy of the root with the bundle in it, and a place for this folder."""
+    """Return a copy of the root that holds the bundle, and a mount point for this folder."""
     subprocess.run(["cp", "-a", root, copy], check=True)
     shutil.copytree(bundle, copy / "bundle")
     (copy / "deploy").mkdir()
@@ -104,9 +104,9 @@ def furnish(root: Path, bundle: Path, copy: Path) -> Path:
 
 
 def enter(root: Path, inside: str, user: int = 0) -> None:
-    """Run this file in the root, with a loopback for a network.
+    """Run this file in the root, with a loopback as its only network.
 
-    As anybody but root: without rights, and nothing but data and /tmp may be written.
+    Other users than root get no rights, and can write to data and /tmp only.
     """
     bound, who = ["--bind", str(root), "/"], list[str]()
     if user:
@@ -128,7 +128,7 @@ def enter(root: Path, inside: str, user: int = 0) -> None:
 
 
 def system() -> None:
-    """As root, then as somebody else."""
+    """Test an installation by root, then one by another user."""
     alone()
     damaged()
     began = time.monotonic()
@@ -143,13 +143,13 @@ def system() -> None:
     keys()
     again()
     broken()
-    somebody()
+    without_root()
     second()
     remove()
 
 
 def damaged() -> None:
-    """One byte more in one file: nothing is installed."""
+    """One file has one byte more: nothing is installed."""
     path = next((BUNDLE / "wheels").glob("click-*.whl"))
     whole = path.read_bytes()
     path.write_bytes(whole + b"x")
@@ -161,7 +161,7 @@ def damaged() -> None:
 
 
 def keys() -> None:
-    """What root makes and names in the settings, the service can read."""
+    """The service can read a keys file that root makes and names in the settings."""
     file = SETTINGS.with_name("keys.jsonl")
     key = make_key("app", file)
     before = SETTINGS.read_text(encoding="utf-8")
@@ -181,7 +181,7 @@ def keys() -> None:
 def again() -> None:
     """The same bundle changes nothing; another moves `current` and keeps settings and documents."""
     first = release()
-    # Where an installation was interrupted, and what an administrator has allowed.
+    # The link of an interrupted installation, and a mode that an administrator has set.
     (PREFIX / "current.new").symlink_to(first)
     DATA.chmod(0o750)
     install()
@@ -199,29 +199,29 @@ def again() -> None:
 
 
 def broken() -> None:
-    """A model that is not what its manifest says, under sums that are right: `current` stays."""
+    """A model differs from its manifest, although the checksums are right: `current` stays."""
     before = release()
     model = next(BUNDLE.glob("models/*/model.onnx")).relative_to(BUNDLE)
     whole = (BUNDLE / model).read_bytes()
     resum(str(model), b"x")
     ended = run(BUNDLE / "install.sh")
     expect(ended.returncode == 1 and "does not work" in ended.stderr, "a broken model was taken")
-    expect(release() == before, "current points to what does not work")
+    expect(release() == before, "current points to the broken release")
     (BUNDLE / model).write_bytes(whole)
     resum(str(model), b"")
     show(case="broken", refused=True)
 
 
-def somebody() -> None:
-    """Without root, under a folder of one's own."""
-    home = Path("/tmp/somebody")
+def without_root() -> None:
+    """A user without root installs into a folder of their own."""
+    home = Path("/tmp/user")
     home.mkdir()
-    os.chown(home, SOMEBODY, SOMEBODY)
-    who = ("setpriv", "--reuid", SOMEBODY, "--regid", SOMEBODY, "--clear-groups", "--")
+    os.chown(home, OTHER_USER, OTHER_USER)
+    who = ("setpriv", "--reuid", OTHER_USER, "--regid", OTHER_USER, "--clear-groups", "--")
     expect(run(*who, BUNDLE / "install.sh").returncode == 1, "no --prefix was needed")
     ended = run(*who, BUNDLE / "install.sh", "--prefix", home / "inkwell")
     expect(ended.returncode == 0, ended.stderr)
-    with serving(home / "inkwell/etc/inkwell.toml", prefix=home / "inkwell", user=str(SOMEBODY)):
+    with serving(home / "inkwell/etc/inkwell.toml", prefix=home / "inkwell", user=str(OTHER_USER)):
         ask()
     ended = run(
         *who, home / "inkwell/current/uninstall.sh", "--prefix", home / "inkwell", "--purge"
@@ -231,7 +231,7 @@ def somebody() -> None:
 
 
 def second() -> None:
-    """Under another prefix, which root names from where it is: the service's own is left alone."""
+    """Root installs under another, relative prefix: the service's installation does not change."""
     before = (release(), UNIT.read_bytes(), SETTINGS.read_bytes(), sorted(DATA.rglob("*")))
     place = Path("/srv/second")
     ended = run(BUNDLE / "install.sh", "--prefix", place)
@@ -253,10 +253,10 @@ def second() -> None:
 def remove() -> None:
     ended = run(PREFIX / "current/uninstall.sh")
     expect(ended.returncode == 0 and not PREFIX.exists(), ended.stderr)
-    expect(SETTINGS.is_file() and any(DATA.iterdir()), "data went without being told")
+    expect(SETTINGS.is_file() and any(DATA.iterdir()), "data was removed without --purge")
     install()
     with serving(SETTINGS, user="inkwell"):
-        expect(found() == "a", "what uninstall kept is not served")
+        expect(found() == "a", "the data that uninstall kept is not served")
     ended = run(PREFIX / "current/uninstall.sh", "--purge")
     left = [path for path in (PREFIX, SETTINGS, DATA, UNIT) if path.exists()]
     expect(ended.returncode == 0 and not left, f"{ended.stderr} {left}")
@@ -268,7 +268,7 @@ def remove() -> None:
 
 
 def image() -> None:
-    """Its RUN lines, where COPY has put the bundle."""
+    """Run its RUN lines where COPY has put the bundle."""
     steps = re.findall(r"^RUN (\[.*\])$", dockerfile(), re.M)
     expect(len(steps) == len(re.findall(r"^RUN ", dockerfile(), re.M)) == 1, "RUN of another form")
     for step in steps:
@@ -277,7 +277,7 @@ def image() -> None:
 
 
 def container() -> None:
-    """Its CMD and HEALTHCHECK as its user, on a system that cannot be written."""
+    """Run its CMD and HEALTHCHECK as its user, on a read-only system."""
     expect(os.getuid() == CONTAINER, f"this is user {os.getuid()}")
     expect(f"\nUSER {CONTAINER}:{CONTAINER}\n" in dockerfile(), "its USER is another")
     rights = re.findall(r"^Cap(?:Eff|Bnd):\s+(\w+)", Path("/proc/self/status").read_text(), re.M)
@@ -311,8 +311,8 @@ def dockerfile() -> str:
 
 def parser(name: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog=f"python -m {name}")
-    made.add_argument("bundle", type=Path, nargs="?", help="that deploy.bundle has made")
-    made.add_argument("--root", type=Path, help="a bare system that is there already")
+    made.add_argument("bundle", type=Path, nargs="?", help="archive from deploy.bundle")
+    made.add_argument("--root", type=Path, help="folder of an existing bare system")
     made.add_argument("--inside", help=argparse.SUPPRESS)
     return made
 

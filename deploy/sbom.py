@@ -1,6 +1,6 @@
-"""The bill of materials: a CycloneDX 1.6 document of what a bundle holds, as plain data.
+"""The bill of materials: a CycloneDX 1.6 document of a bundle's contents, as plain data.
 
-The same contents give the same document: its time and serial number are made from them.
+The same contents give the same document: its time and serial number are derived from them.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from deploy.wheels import Wheel
 
 
 def bill(own: Wheel, wheels: Sequence[Wheel], model: Path, epoch: int) -> dict[str, Any]:
-    """own: this project, which needs the others. model: an artifact's folder. epoch: seconds."""
+    """Return the document. own: this project, which needs the others. model: an artifact's folder. epoch: seconds."""
     parts = [*map(_package, wheels), _model(model)]
     here = {wheel.name: wheel.purl for wheel in wheels}
     graph = [_needs(wheel, here) for wheel in (own, *wheels)]
@@ -62,7 +62,7 @@ def _needs(wheel: Wheel, here: dict[str, str]) -> dict[str, Any]:
 
 
 def _model(folder: Path) -> dict[str, Any]:
-    """The artifact: its vector space is its version, and its files are those of its manifest."""
+    """Return the component of an artifact. Its version is its vector space, its files those of the manifest."""
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     name, version = manifest["model_id"], manifest["fingerprint"]
     files = manifest["files"] | {"manifest.json": _sha256(folder / "manifest.json")}

@@ -1,4 +1,4 @@
-"""What wheels say about themselves: name, version, needs and licence, with the licence's own text."""
+"""The metadata of wheels: name, version, dependencies, licence and its text."""
 
 import hashlib
 import re
@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from deploy.errors import BundleError
 from deploy.lock import Target
 
-# Files with these names are licences, wherever in the wheel: some keep them beside the code.
+# Files with these names are licences anywhere in a wheel: some packages keep them beside the code.
 LICENCE_FILE = re.compile(r"^(licen[cs]e|copying|notice|third[-_ ]?party)", re.IGNORECASE)
 CODE = {".py", ".pyi", ".pyc", ".so", ".h", ".json"}
 CLASSIFIER = "License :: "
@@ -22,10 +22,10 @@ CLASSIFIER = "License :: "
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """needs: canonical names of the packages that it asks for on the target.
+    """The metadata of one wheel.
 
-    expression: whether the licence is an SPDX expression, or free words. texts: licence files by
-    their path in the wheel.
+    needs: canonical names of the packages that it requires on the target. expression: whether the licence is
+    an SPDX expression, or free text. texts: licence files by their path in the wheel.
     """
 
     file: str
@@ -44,7 +44,7 @@ class Wheel:
 
 
 def read_wheel(path: Path, target: Target) -> Wheel:
-    """Raises BundleError where a wheel has no metadata or names no licence."""
+    """Return a wheel's metadata; raise BundleError where it has none or names no licence."""
     with zipfile.ZipFile(path) as archive:
         metadata = [name for name in archive.namelist() if _is_metadata(name)]
         if len(metadata) != 1:
@@ -68,10 +68,10 @@ def read_wheel(path: Path, target: Target) -> Wheel:
 
 
 def licence_of(stated: Message) -> tuple[str, bool]:
-    """The licence and whether it is an SPDX expression: its own field, old ones, or classifiers."""
+    """Return the licence, and whether it is an SPDX expression, from its own field, old fields or classifiers."""
     if expression := stated.get("License-Expression"):
         return expression, True
-    # Some write the whole text into the old field; its first line is then a title or nothing.
+    # Some packages write the whole text into the old field. Its first line is then a title or empty.
     words = (stated.get("License") or "").strip().splitlines()
     classifiers = [
         each.rpartition(" :: ")[2]

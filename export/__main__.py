@@ -3,9 +3,14 @@
 Reads a checkpoint, verifies the artifact made of it, writes it, and reports the result.
 """
 
-import argparse
 import os
 import sys
+
+# As in `server/__main__.py`: no module in the working directory is imported in place of a real one.
+if not sys.flags.safe_path and sys.path[0] != os.path.dirname(os.path.dirname(__file__)):
+    del sys.path[0]
+
+import argparse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +24,8 @@ def main() -> int:
     terminal = Terminal.of(os.environ)
     arguments = _parser(terminal).parse_args()
     # Imported late so that --help answers at once.
-    from export.pipeline import Settings, export
+    from export.pipeline import export
+    from export.settings import Settings
 
     settings = Settings(
         source=arguments.model,

@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from export.errors import CannotWrite
+from export.onnx_file import WEIGHTS_FILE, OnnxFile
 from server.errors import BadArtifact
 from server.inference.manifest import (
     MANIFEST_FILE,
@@ -25,15 +26,20 @@ from server.inference.manifest import (
     Manifest,
     read_manifest,
 )
+from server.system.atomic_file import sync_folder
+
+# Name -> the content, in parts.
+Files = Mapping[str, Sequence[bytes]]
+ARTIFACT_FILES = {MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE, MANIFEST_FILE}
 
 # Of <fcntl.h> and <linux/fs.h>.
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
-# The kernel, a container's filter or the file system (NFS, 9p, some of FUSE) does not know the flag.
+# The kernel, a container's filter or the file system (NFS, 9p, some FUSE) does not know the flag.
 CANNOT_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 
 
 def settings_hash(settings: dict[str, Any]) -> str:
-    """Identity of everything that went into an export, as one sha256."""
+    """Return the identity of everything that went into an export, as one sha256."""
     return hashlib.sha256(canonical_json(settings)).hexdigest()
 
 
@@ -41,19 +47,21 @@ def canonical_json(value: dict[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False, sort_keys=True).encode()
 
 
-def fingerprint(model: bytes, tokenizer: bytes, text_rules: dict[str, Any]) -> str:
-    """Identity of the vector space: the same graph, vocabulary and text preparation.
+def fingerprint(graph: OnnxFile, tokenizer: bytes, text_rules: dict[str, Any]) -> str:
+    """Return the identity of the vector space: the same graph, vocabulary and text preparation.
 
-    Instructions are left out: they are put before a text, they do not change the space.
+    Instructions are left out: they are put before a text and do not change the space.
     """
     digest = hashlib.sha256()
-    for part in (model, tokenizer, canonical_json(text_rules)):
+    for file_digest in graph.sha256().values():
+        digest.update(bytes.fromhex(file_digest))
+    for part in (tokenizer, canonical_json(text_rules)):
         digest.update(hashlib.sha256(part).digest())
     return digest.hexdigest()[:32]
 
 
 def is_current(folder: Path, settings: str) -> bool:
-    """Whether `folder` holds an undamaged artifact made with the same settings."""
+    """Return whether `folder` holds an undamaged artifact made with the same settings."""
     try:
         return read_manifest(folder).settings_sha256 == settings
     except BadArtifact:
@@ -61,9 +69,10 @@ def is_current(folder: Path, settings: str) -> bool:
 
 
 def recover(folder: Path) -> None:
-    """Tidy up after exports to `folder` that were killed, as far as this process may.
+    """Tidy up after killed exports to `folder`, as far as this process has permission.
 
-    Scratch folders go. An old artifact that had stepped aside comes back if nothing took its place.
+    Scratch folders are removed. An old artifact that was moved aside comes back if nothing took its
+    place.
     """
     folder = _real(folder)
     with contextlib.suppress(OSError), _locked(folder.parent):
@@ -71,9 +80,9 @@ def recover(folder: Path) -> None:
 
 
 def check_replaceable(folder: Path) -> None:
-    """Refuse, before any work, to put an artifact where something would be lost, or where it cannot go.
+    """Refuse, before any work, a folder that cannot be replaced or that holds something else.
 
-    Leaves everything as it is, the missing parents of `folder` included.
+    Changes nothing: missing parents of `folder` stay missing.
     """
     if os.path.ismount(folder):
         raise CannotWrite(
@@ -89,7 +98,7 @@ def check_replaceable(folder: Path) -> None:
 
 def _check_nothing_lost(folder: Path) -> None:
     names = [path.name for path in folder.iterdir()] if folder.exists() else []
-    others = sorted(set(names) - {MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE})
+    others = sorted(set(names) - ARTIFACT_FILES)
     if others:
         raise CannotWrite(
             "{folder} holds {others}, which is no part of an artifact and would be lost; choose "
@@ -99,23 +108,20 @@ def _check_nothing_lost(folder: Path) -> None:
         )
 
 
-def write_artifact(folder: Path, model: bytes, tokenizer: bytes, manifest: Manifest) -> None:
-    """Write the three files beside `folder`, then move them there in one step."""
+def write_artifact(folder: Path, graph: OnnxFile, tokenizer: bytes, manifest: Manifest) -> None:
+    """Write the files beside `folder`, then move them there in one step."""
     folder = _real(folder)
-    files = {
-        MODEL_FILE: model,
-        TOKENIZER_FILE: tokenizer,
-        MANIFEST_FILE: msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n",
-    }
+    described = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    files = graph.files() | {TOKENIZER_FILE: (tokenizer,), MANIFEST_FILE: (described,)}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _locked(folder.parent):
             _recover(folder)
-            # Again: an export takes minutes, and somebody may have saved something there meanwhile.
+            # Again: an export takes minutes, and a file may have been saved there meanwhile.
             _check_nothing_lost(folder)
             _write(folder, files)
     except OSError as error:
-        size = sum(map(len, files.values())) / 1e6
+        size = (graph.size + len(tokenizer) + len(described)) / 1e6
         if error.errno == errno.ENOSPC:
             raise CannotWrite(
                 "no space left to write {size:.0f} MB beside {folder}; free some and run again",
@@ -138,7 +144,7 @@ def _beside(folder: Path, kind: str) -> Path:
 
 
 def _try_scratch(folder: Path) -> None:
-    """Make what a write makes first, and take it away again."""
+    """Try what a write does first, and undo it."""
     scratch = _beside(folder, "tmp")
     made = [path for path in (scratch, *scratch.parents) if not path.exists()]
     try:
@@ -153,10 +159,10 @@ def _try_scratch(folder: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold off other exports that write in `folder`, where its file system has locks.
+    """Keep other exports from writing in `folder`, where its file system has locks.
 
-    What they left there is then known to be of a process that has ended, which a process id would
-    not tell: another container has ids of its own.
+    What they left there is then known to come from a process that has ended. A process id would not
+    show that: another container has its own ids.
     """
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -168,7 +174,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _recover(folder: Path) -> None:
-    # Digits only: ".a.1.7.tmp" is of the folder "a.1", not of "a".
+    # Digits only: ".a.1.7.tmp" belongs to the folder "a.1", not to "a".
     pattern = re.compile(rf"\.{re.escape(folder.name)}\.[0-9]+\.(tmp|old)")
     left = [path for path in folder.parent.iterdir() if pattern.fullmatch(path.name)]
     # The last one to be moved aside is the last that was served.
@@ -182,39 +188,26 @@ def _recover(folder: Path) -> None:
 # --- writing --------------------------------------------------------------------------------------
 
 
-def _write(folder: Path, files: dict[str, bytes]) -> None:
+def _write(folder: Path, files: Files) -> None:
     scratch = _beside(folder, "tmp")
     try:
         scratch.mkdir()
-        for name, content in files.items():
-            _write_durably(scratch / name, content)
-        _sync(scratch)
+        for name, parts in files.items():
+            _write_durably(scratch / name, parts)
+        sync_folder(scratch)
         old = _replace_folder(folder, scratch)
-        # Before the old files go: after a power cut one of the two must be there.
-        _sync(folder.parent)
+        # Before the old files are removed: after a power cut one of the two must be there.
+        sync_folder(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _write_durably(path: Path, content: bytes) -> None:
+def _write_durably(path: Path, parts: Sequence[bytes]) -> None:
     with path.open("wb") as file:
-        file.write(content)
+        file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        # A file system that cannot do this for a folder says EINVAL.
-        if error.errno != errno.EINVAL:
-            raise
-    finally:
-        os.close(handle)
 
 
 def _replace_folder(folder: Path, scratch: Path) -> Path:
@@ -237,7 +230,7 @@ def _replace_folder(folder: Path, scratch: Path) -> Path:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Let two folders change places in one step; False where that is not possible."""
+    """Exchange two folders in one step; returns False where that is not possible."""
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except AttributeError:

@@ -1,4 +1,4 @@
-"""What can go wrong while exporting; every message is English and Chinese.
+"""The errors of an export; every message exists in English and Chinese.
 
 ExportError
 ├── NoSuchModel              the folder, file or hub model does not exist
@@ -16,7 +16,7 @@ from server.messages.message import Message
 
 
 class ExportError(Exception):
-    """A sentence in English or Chinese, without a final full stop; see `server/messages`."""
+    """An error with a sentence in English and Chinese, without a final full stop; see `server/messages`."""
 
     def __init__(self, template: str, **fields: object) -> None:
         self.sentence = Message(template, **fields)

@@ -1,6 +1,6 @@
 """A thin writer of ONNX graphs: named nodes, shared constants, and the standard tail of a model.
 
-It knows ONNX and nothing of models: `bert.py` says which operators a network is made of.
+It knows ONNX and no models: a family says which operators its network has.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ Branch = Callable[["GraphWriter"], str]
 
 
 class GraphWriter:
-    """Collects nodes and constants; every tensor is known by its name, a string."""
+    """Collects nodes and constants; a tensor is referred to by its name."""
 
     def __init__(self, outer: "GraphWriter | None" = None) -> None:
         self._nodes: list[onnx.NodeProto] = []
@@ -36,7 +36,7 @@ class GraphWriter:
     def optional_input(
         self, name: str, default: npt.NDArray[np.generic], shape: Sequence[Dimension]
     ) -> str:
-        """Declare an input that has `default` for its value where none is given."""
+        """Declare an input that has the value `default` where none is given."""
         self.constant(name, default)
         return self.input(name, helper.np_dtype_to_tensor_dtype(default.dtype), shape)
 
@@ -60,7 +60,7 @@ class GraphWriter:
         domain: str = "",
         **attributes: Any,
     ) -> str:
-        """Append a node with one output, which bears the node's name; returns that name."""
+        """Append a node with one output, which has the node's name; returns that name."""
         self._nodes.append(
             helper.make_node(operator, inputs, [name], name=name, domain=domain, **attributes)
         )
@@ -82,11 +82,11 @@ class GraphWriter:
         *,
         share_constants: bool = True,
     ) -> str:
-        """One of two subgraphs, chosen when the graph runs; each returns its output's name.
+        """Append a choice between two subgraphs, made when the graph runs; each returns its output's name.
 
-        A subgraph reads outer tensors by name. share_constants: it keeps its constants with the outer
-        ones, where other subgraphs find them. Small ones of its own cost less inside: every outer tensor
-        that is read is handed in once a run.
+        A subgraph reads outer tensors by name. share_constants: its constants are kept with the outer
+        ones, where other subgraphs find them. Small constants cost less inside: every outer tensor that
+        is read is passed in once a run.
         """
         graphs = {}
         for attribute, write in (("then_branch", then), ("else_branch", otherwise)):
@@ -102,7 +102,7 @@ class GraphWriter:
         return self.node("If", [condition], name, **graphs)
 
     def model(self, name: str, outputs: dict[str, Sequence[Dimension] | None]) -> onnx.ModelProto:
-        """The finished model with float32 `outputs` (tensor name -> shape)."""
+        """Return the finished model with float32 `outputs` (tensor name -> shape)."""
         graph = helper.make_graph(
             self._nodes,
             name,

@@ -22,10 +22,10 @@ KNOWN = (
 def instructions(
     model_id: str, prompts: Mapping[str, str], default_prompt: str | None = None
 ) -> tuple[str, str]:
-    """(query, document) instructions of a model, empty strings where it has none.
+    """Return the (query, document) instructions of a model, empty strings where it has none.
 
-    A kind of text without a prompt of its own gets the default one where the folder names one:
-    encode() of sentence-transformers puts it before every text.
+    A kind of text without its own prompt gets the default one where the folder names one:
+    sentence-transformers' encode() puts it before every text.
     """
     default = default_prompt or ""
     own = [

@@ -1,4 +1,4 @@
-"""Static int8 for a BERT checkpoint: SmoothQuant, searched ranges, and bias correction.
+"""Static int8 for any family's network: SmoothQuant, searched ranges, and bias correction.
 
 Theory of operation
 -------------------
@@ -17,12 +17,12 @@ value projection and costs nothing; elsewhere it is one multiplication, kept onl
 Layers are quantised in order, and each is calibrated on what the already quantised layers before it
 produce. What error remains on average is taken off the bias: the linear layer's mean output on the
 calibration rows equals the float model's. Where long texts have their attention in int8
-(`attention.py`), its ranges reach to the largest query, key and value of all calibration texts.
+(`Layer.attention`), its ranges reach to the largest query, key and value of all calibration texts.
 
-With CLS pooling the last layer computes one row a text. Its output projection, whose input has the
-wildest range of all, is then quantised by row and block as it runs (`BlockwiseLinear`): too little
-work to be felt, and no text can fall outside a calibrated range. Its last digits depend on how many
-rows there are, so it must not be used where something that rounds comes after it.
+With CLS pooling the last layer of a BERT computes one row a text. Its output projection, whose input
+has the wildest range of all, is then quantised by row and block as it runs (`Site.blockwise`): it is too
+little work to matter, and no text can fall outside a calibrated range. Its last digits depend on how
+many rows there are, so it must not be used where something that rounds comes after it.
 
 Measured (bge-small-zh-v1.5, 2026-11-23, an AVX512-VNNI machine; cosine to float32, mean / minimum over
 2,722 STS-B sentences): no search 0.99595 / 0.9931; this search 0.99918 / 0.9806; with the blockwise
@@ -42,33 +42,25 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from export.checkpoint import Checkpoint, FloatArray
-from export.families.attention import LONG, LONGEST
-from export.families.bert import HIDDEN, build_embeddings, build_layer
+from export.families.family import HIDDEN, Layer, LongAttention, Network
 from export.families.linears import (
     BLOCK,
     BlockwiseLinear,
     FloatLinear,
     InputQuantizer,
     Int8Linear,
-    LayerNames,
     Linear,
     Linears,
-    Readers,
-    float_linears,
-    layer_names,
-    site_of,
+    Site,
 )
+from export.onnx_file import open_graph
+from export.ranges import Choice, Rows, fake_quantize, quantize_columns, search
+from export.source.tensors import FloatArray
 from server.inference.encoder import INPUT_IDS
-from server.inference.runtime import open_session
 
 # Names this recipe in manifests; change it with anything that changes the numbers.
 RECIPE = "static-int8-11"
 
-# Alphas tried; 0.8 and 0.9 win nearly everywhere, 0.65 where the weights have outliers too.
-ALPHAS = (0.65, 0.8, 0.9)
-# Parts of the observed range that are kept, tried at the upper end, then at the lower.
-CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25)
 # Rows a site is searched on. Twice as many took 1.5 times as long for 0.00003 of mean cosine.
 SEARCH_ROWS = 1200
 # A multiplication at run time must take this much of relative squared error off per channel that it
@@ -80,23 +72,6 @@ Int64Array = npt.NDArray[np.int64]
 Progress = Callable[[str], None]
 # One text's sampled rows (R, K), lowest and highest values (K,) of an activation; float32.
 Part = tuple[FloatArray, FloatArray, FloatArray]
-
-
-@dataclass(slots=True)
-class Rows:
-    """What calibration keeps of one activation.
-
-    sampled: float32 (R, K); low, high: float32 (K,), over all rows of all texts.
-    """
-
-    sampled: FloatArray
-    low: FloatArray
-    high: FloatArray
-
-    def split(self, width: int) -> "Rows":
-        """Rows of `width` channels, where a row is what several heads read side by side."""
-        low, high = self.low.reshape(-1, width), self.high.reshape(-1, width)
-        return Rows(self.sampled.reshape(-1, width), low.min(axis=0), high.max(axis=0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +94,7 @@ class Quantized:
 
 
 def quantize(
-    checkpoint: Checkpoint,
+    network: Network,
     token_ids: Sequence[Int64Array],
     *,
     weight_bits: int,
@@ -128,96 +103,92 @@ def quantize(
 ) -> Quantized:
     """Quantise every linear layer. token_ids: one int64 (T,) array per calibration text."""
     limit = 2 ** (weight_bits - 1) - 1
-    floats = float_linears(checkpoint)
-    mixed: dict[str, Linear] = dict(floats)
-    done = Quantized(mixed)
+    floats = network.float_linears()
+    done = Quantized(dict(floats))
     scaled: dict[str, Linear] = {}
     sampler = _Sampler(token_ids)
-    exact = _embed(checkpoint, token_ids, threads, int8=False)
-    actual = _embed(checkpoint, token_ids, threads, int8=True)
-    for index in range(checkpoint.shape.layers):
-        names = layer_names(checkpoint, index)
-        targets, exact = _exact_layer(checkpoint, floats, index, sampler, exact, threads)
-        for readers in names.sites:
-            site = site_of(readers[0])
-            progress(site)
-            target = targets[site]
-            found = sampler.run(
-                *build_layer(checkpoint, mixed, index, until=site), actual, threads, names
-            )
-            if names.by_head and site == names.output:
-                mixed[site] = _blockwise(floats[site], limit, found, target)
+    exact = _embed(network, token_ids, threads, int8=False)
+    actual = _embed(network, token_ids, threads, int8=True)
+    for index, layer in enumerate(network.layers):
+        targets, exact = _exact_layer(network, floats, index, sampler, exact, threads)
+        for site in layer.sites:
+            progress(site.name)
+            written = network.layer(done.linears, index, until=site.name)
+            found = sampler.run(*written, actual, threads, layer)
+            if site.blockwise:
+                for name in site.readers:
+                    target = targets[site.name]
+                    done.linears[name] = _blockwise(floats[name], limit, found, target)
             else:
-                _quantize_site(done, floats, names, readers, limit, found, target)
-            # After it, because the output's divisor is folded into the values.
-            if site == names.attention_out and _attends_in_int8(checkpoint, names, weight_bits):
-                scaled |= _quantize_attention(checkpoint, mixed, index, actual, threads)
-        actual = _run_layer(checkpoint, mixed, index, actual, threads)
-    # Last of all: were the search to see it, it would suit long texts better and short ones, which are
-    # computed without it, worse.
-    mixed |= scaled
+                _quantize_site(done, floats, site, limit, found, targets[site.name])
+        # 7-bit weights are for vectors that are the same on every CPU, and so would keys and values
+        # have to be.
+        if layer.attention is not None and weight_bits == 8:
+            scaled |= _quantize_attention(
+                network, done.linears, index, layer.attention, actual, threads
+            )
+        actual = _run_layer(network, done.linears, index, actual, threads)
+    # Last: if the search saw these scales it would suit long texts better, and short ones, which do not
+    # use them, worse.
+    done.linears |= scaled
     return done
 
 
 def _quantize_site(
     quantized: Quantized,
     floats: Mapping[str, FloatLinear],
-    names: LayerNames,
-    readers: Readers,
+    site: Site,
     limit: int,
     found: Rows,
     target: Rows,
 ) -> None:
     """Put the readers of an activation into `quantized`, in their int8 form."""
-    weights = [floats[name] for name in readers]
-    free = readers == (names.attention_out,)
-    choice = _search(
+    weights = [floats[name] for name in site.readers]
+    choice = search(
         found.split(len(weights[0].weight)),
         weights,
         limit,
-        must_save=0.0 if free else SMOOTHING_MUST_SAVE,
+        # A divisor that is folded costs nothing at run time.
+        must_save=0.0 if site.folds_into else SMOOTHING_MUST_SAVE,
     )
-    quantized.report.append(choice.report(site_of(readers[0])))
+    quantized.report.append(
+        SiteReport(site.name, choice.alpha, choice.low, choice.high, choice.error)
+    )
     quantizer = choice.quantizer
-    if free and quantizer.smoothing is not None:
-        divisors = np.split(quantizer.smoothing, len(names.values))
-        for name, divisor in zip(names.values, divisors, strict=True):
+    if site.folds_into and quantizer.smoothing is not None:
+        divisors = np.split(quantizer.smoothing, len(site.folds_into))
+        for name, divisor in zip(site.folds_into, divisors, strict=True):
             quantized.linears[name] = _fold(quantized.linears[name], divisor)
         quantizer = replace(quantizer, smoothing=None)
     elif quantizer.smoothing is not None:
         # The heads that read one row side by side share a divisor.
         sides = len(found.low) // len(quantizer.smoothing)
         quantizer = replace(quantizer, smoothing=np.tile(quantizer.smoothing, sides))
-    for place, (name, weight) in enumerate(zip(readers, weights, strict=True)):
+    for place, (name, weight) in enumerate(zip(site.readers, weights, strict=True)):
         read, aimed = found.sampled, target.sampled
-        if readers in (names.keys, names.values):
+        if site.by_head:
             read, aimed = (_of_head(rows, place, weights) for rows in (read, aimed))
         quantized.linears[name] = _quantize_linear(weight, choice, quantizer, limit, read, aimed)
 
 
-def _attends_in_int8(checkpoint: Checkpoint, names: LayerNames, weight_bits: int) -> bool:
-    """Whether a layer's attention is ever computed in int8.
-
-    7-bit weights are for vectors that are the same on every CPU, and so would keys and values have to be.
-    """
-    return (
-        weight_bits == 8 and LONG <= checkpoint.settings.max_tokens <= LONGEST and not names.by_head
-    )
+def _of_head(rows: FloatArray, head: int, weights: Sequence[FloatLinear]) -> FloatArray:
+    """Return what one head reads of an activation, (R, K)."""
+    return rows.reshape(-1, len(weights), len(weights[head].weight))[:, head]
 
 
 def _quantize_attention(
-    checkpoint: Checkpoint,
+    network: Network,
     linears: Linears,
     index: int,
+    attention: LongAttention,
     hidden: Sequence[FloatArray],
     threads: int,
 ) -> dict[str, Linear]:
-    """The query, key and value layers, with the scale of all that is read of them."""
-    names = layer_names(checkpoint, index)
-    readers = (names.query, *names.keys, *names.values)
-    model, _ = build_layer(checkpoint, linears, index, until=names.attention_out)
+    """Return the query, key and value layers with the scale of their outputs."""
+    readers = (attention.queries, attention.keys, attention.values)
+    model, _ = network.layer(linears, index, until=attention.context)
     model.graph.output.extend(onnx.ValueInfoProto(name=reader) for reader in readers)
-    session = open_session(model.SerializeToString(), threads)
+    session = open_graph(model, threads)
     highest = np.zeros(len(readers), np.float32)
     for rows in hidden:
         found = session.run(list(readers), {HIDDEN: rows})
@@ -231,57 +202,51 @@ def _quantize_attention(
     return scaled
 
 
-def _of_head(rows: FloatArray, head: int, weights: Sequence[FloatLinear]) -> FloatArray:
-    """What one head reads of an activation, (R, K)."""
-    return rows.reshape(-1, len(weights), len(weights[head].weight))[:, head]
-
-
 # --- running parts of the network -----------------------------------------------------------------
 
 
 def _embed(
-    checkpoint: Checkpoint, token_ids: Sequence[Int64Array], threads: int, *, int8: bool
+    network: Network, token_ids: Sequence[Int64Array], threads: int, *, int8: bool
 ) -> list[FloatArray]:
-    model, output = build_embeddings(checkpoint, int8=int8)
-    session = open_session(model.SerializeToString(), threads)
+    model, output = network.embeddings(int8=int8)
+    session = open_graph(model, threads)
     return [session.run([output], {INPUT_IDS: ids[None]})[0] for ids in token_ids]
 
 
 def _exact_layer(
-    checkpoint: Checkpoint,
+    network: Network,
     floats: Mapping[str, FloatLinear],
     index: int,
     sampler: "_Sampler",
     hidden: list[FloatArray],
     threads: int,
 ) -> tuple[dict[str, Rows], list[FloatArray]]:
-    """What calibration keeps of every site of the float layer, and the layer's output.
+    """Return what calibration keeps of every site of the float layer, and the layer's output.
 
     The float layer does not change from site to site, so one pass over the texts is enough.
     """
-    names = layer_names(checkpoint, index)
-    model, output = build_layer(checkpoint, floats, index)
-    sites = [site_of(readers[0]) for readers in names.sites]
-    tensors = {site: build_layer(checkpoint, floats, index, until=site)[1] for site in sites}
+    layer = network.layers[index]
+    model, output = network.layer(floats, index)
+    tensors = {site.name: network.layer(floats, index, until=site.name)[1] for site in layer.sites}
     inner = [tensor for tensor in tensors.values() if tensor != HIDDEN]
     model.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in inner)
-    session = open_session(model.SerializeToString(), threads)
-    parts: dict[str, list[Part]] = {site: [] for site in sites}
+    session = open_graph(model, threads)
+    parts: dict[str, list[Part]] = {site: [] for site in tensors}
     outputs = []
     for text, rows in enumerate(hidden):
         found = session.run([output, *inner], {HIDDEN: rows})
         outputs.append(found[0])
         activations = dict(zip(inner, found[1:], strict=True)) | {HIDDEN: rows}
         for site, tensor in tensors.items():
-            parts[site].append(sampler.part(text, activations[tensor], names))
+            parts[site].append(sampler.part(text, activations[tensor], layer))
     return {site: _rows(each) for site, each in parts.items()}, outputs
 
 
 def _run_layer(
-    checkpoint: Checkpoint, linears: Linears, index: int, hidden: list[FloatArray], threads: int
+    network: Network, linears: Linears, index: int, hidden: list[FloatArray], threads: int
 ) -> list[FloatArray]:
-    model, output = build_layer(checkpoint, linears, index)
-    session = open_session(model.SerializeToString(), threads)
+    model, output = network.layer(linears, index)
+    session = open_graph(model, threads)
     return [session.run([output], {HIDDEN: rows})[0] for rows in hidden]
 
 
@@ -304,20 +269,20 @@ class _Sampler:
         output: str,
         hidden: list[FloatArray],
         threads: int,
-        names: LayerNames,
+        layer: Layer,
     ) -> Rows:
-        """The model's output for each text; all rows of it where a layer has none for each token."""
+        """Return what calibration keeps of the model's output for all texts."""
         if output == HIDDEN:
             activations: Iterator[FloatArray] = iter(hidden)
         else:
-            session = open_session(model.SerializeToString(), threads)
+            session = open_graph(model, threads)
             activations = (session.run([output], {HIDDEN: rows})[0] for rows in hidden)
-        return _rows([self.part(text, found, names) for text, found in enumerate(activations)])
+        return _rows([self.part(text, found, layer) for text, found in enumerate(activations)])
 
-    def part(self, text: int, activation: FloatArray, names: LayerNames) -> Part:
-        """What one text, by its number, adds to the rows of an activation (1, T, K)."""
+    def part(self, text: int, activation: FloatArray, layer: Layer) -> Part:
+        """Return what one text, by its number, adds to the rows of an activation (1, T, K)."""
         flat = activation[0]
-        sampled = flat.copy() if names.by_head else flat[self._rows[text]]
+        sampled = flat.copy() if layer.by_text else flat[self._rows[text]]
         return sampled, flat.min(axis=0), flat.max(axis=0)
 
 
@@ -326,101 +291,12 @@ def _rows(parts: Sequence[Part]) -> Rows:
     return Rows(np.concatenate(sampled), np.min(lows, axis=0), np.max(highs, axis=0))
 
 
-# --- the search -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Choice:
-    alpha: float | None
-    divisor: FloatArray  # (K,), ones where there is no smoothing
-    low: float
-    high: float
-    error: float
-
-    @property
-    def quantizer(self) -> InputQuantizer:
-        scale, zero_point = _affine(self.low, self.high)
-        return InputQuantizer(scale, zero_point, None if self.alpha is None else self.divisor)
-
-    def report(self, site: str) -> SiteReport:
-        return SiteReport(site, self.alpha, self.low, self.high, self.error)
-
-
-def _search(rows: Rows, linears: Sequence[FloatLinear], limit: int, *, must_save: float) -> _Choice:
-    """The divisor and range with the least output error on the sampled rows."""
-    weight = np.concatenate([linear.weight for linear in linears], axis=1)
-    plain = _search_range(rows, weight, None, np.ones(len(weight), np.float32), limit)
-    smooth = min(
-        (
-            _search_range(rows, weight, alpha, smoothing_divisor(rows, weight, alpha), limit)
-            for alpha in ALPHAS
-        ),
-        key=lambda choice: choice.error,
-    )
-    return smooth if plain.error - smooth.error > must_save * len(weight) else plain
-
-
-def smoothing_divisor(rows: Rows, weight: FloatArray, alpha: float) -> FloatArray:
-    """SmoothQuant's divisor per input channel, scaled to a geometric mean of 1."""
-    activation = np.maximum(np.maximum(rows.high, -rows.low), 1e-5)
-    divisor = activation**alpha / np.maximum(np.abs(weight).max(axis=1), 1e-5) ** (1 - alpha)
-    return np.asarray(divisor / np.exp(np.log(divisor).mean()), np.float32)
-
-
-def _search_range(
-    rows: Rows, weight: FloatArray, alpha: float | None, divisor: FloatArray, limit: int
-) -> _Choice:
-    exact = rows.sampled @ weight
-    # 1 for a layer whose weights are all zero, which has no error either.
-    power = float(np.square(exact).sum()) or 1.0
-    scaled = rows.sampled / divisor
-    quantized, weight_scale = quantize_columns(weight * divisor[:, None], limit)
-    restored = quantized * weight_scale
-    full_low = min(float((rows.low / divisor).min()), 0.0)
-    full_high = max(float((rows.high / divisor).max()), 0.0)
-
-    def error(low: float, high: float) -> float:
-        return float(np.square(fake_quantize(scaled, low, high) @ restored - exact).sum()) / power
-
-    def descend(objective: Callable[[float], float]) -> float:
-        best, least = CLIPS[0], objective(CLIPS[0])
-        for clip in CLIPS[1:]:
-            found = objective(clip)
-            if found < least:
-                best, least = clip, found
-            elif found > 1.5 * least:
-                break
-        return best
-
-    high = full_high * descend(lambda clip: error(full_low, full_high * clip))
-    low = full_low * descend(lambda clip: error(full_low * clip, high))
-    return _Choice(alpha, divisor, low, high, error(low, high))
-
-
-def _affine(low: float, high: float) -> tuple[float, int]:
-    """Scale and zero point of uint8 over [low, high], which contains 0."""
-    scale = float(np.float32((high - low) / 255)) or 1.0
-    return scale, int(np.clip(round(-low / scale), 0, 255))
-
-
-def fake_quantize(x: FloatArray, low: float, high: float) -> FloatArray:
-    """X through uint8 and back, as QuantizeLinear rounds (to even) and saturates."""
-    scale, zero_point = _affine(low, high)
-    levels = np.rint(x * np.float32(1 / scale))
-    np.clip(levels, -zero_point, 255 - zero_point, out=levels)
-    return np.asarray(levels * np.float32(scale), np.float32)
-
-
-def quantize_columns(weight: FloatArray, limit: int) -> tuple[FloatArray, FloatArray]:
-    """float32 (K, N) -> whole numbers within +-limit as float32 (K, N), and scales (N,)."""
-    scale = np.abs(weight).max(axis=0) / np.float32(limit)
-    scale[scale == 0] = 1
-    return np.rint(weight / scale), np.asarray(scale, np.float32)
+# --- linear layers in int8 ------------------------------------------------------------------------
 
 
 def _quantize_linear(
     linear: FloatLinear,
-    choice: _Choice,
+    choice: Choice,
     quantizer: InputQuantizer,
     limit: int,
     found: FloatArray,

@@ -11,7 +11,7 @@ VERIFICATION = FOLDER / "verification.jsonl"
 
 
 def read_texts(path: Path, *, at_least: int) -> list[str]:
-    """One text a line: plain, or in a .jsonl file a JSON string or an object with "text".
+    """Return one text per line: plain, or in a .jsonl file a JSON string or an object with "text".
 
     Blank lines are skipped; fewer than `at_least` texts are refused.
     """

@@ -5,7 +5,7 @@ import gc
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import TypedDict, cast
+from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,7 +23,17 @@ from server.api.dialects.openai import OPENAI
 from server.api.endpoint import Endpoint
 from server.api.health import Pages, alone
 from server.api.native_errors import NATIVE
-from server.api.operation import Dialect, Operation
+from server.api.operation import (
+    Call,
+    CollectionOperation,
+    Dialect,
+    Operation,
+    OperationOn,
+    State,
+    WorkerState,
+    collection_call,
+    worker_call,
+)
 from server.api.tracing import TracedEndpoint, Tracer, tracer_of
 from server.api.web import docs
 from server.auth.gate import Access, Visit, request_id, secret_in
@@ -46,9 +56,8 @@ BENEATH = {"/v1/": OPENAI, "/api/": OLLAMA}
 NO_ROUTE = "(none)"
 
 
-class State(TypedDict):
-    models: ModelRegistry
-    collections: CollectionRegistry
+C = TypeVar("C", bound=Call)
+S = TypeVar("S", bound=WorkerState)
 
 
 def create_app(
@@ -77,7 +86,8 @@ def create_app(
             # Before the engines: documents that are still being written need them.
             await registry.close()
 
-    return _app(every_operation(config, metrics, others), lifespan, config, metrics, access, tracer)
+    operations = every_operation(config, metrics, others)
+    return _app(operations, collection_call, lifespan, config, metrics, access, tracer)
 
 
 def create_worker_app(models: Sequence[Model], config: Config, metrics: Metrics) -> "App":
@@ -86,12 +96,12 @@ def create_worker_app(models: Sequence[Model], config: Config, metrics: Metrics)
     handed = [models]
 
     @asynccontextmanager
-    async def lifespan(app: App) -> AsyncIterator[State]:
+    async def lifespan(app: App) -> AsyncIterator[WorkerState]:
         async with _serving(app, handed.pop(), config, metrics, access, tracer) as served:
-            # No operation of a worker uses the collections.
-            yield {"models": served, "collections": cast(CollectionRegistry, None)}
+            yield {"models": served}
 
-    return _app(of_vectors(config), lifespan, config, metrics, access, tracer)
+    operations = of_vectors(config)
+    return _app(operations, worker_call, lifespan, config, metrics, access, tracer)
 
 
 @asynccontextmanager
@@ -118,14 +128,15 @@ async def _serving(
 
 
 def _app(
-    operations: Sequence[Operation],
-    lifespan: Callable[["App"], AbstractAsyncContextManager[State]],
+    operations: Sequence[OperationOn[C]],
+    call_of: Callable[[Scope, bytes, S], C],
+    lifespan: Callable[["App"], AbstractAsyncContextManager[S]],
     config: Config,
     metrics: Metrics,
     access: Access,
     tracer: Tracer | None,
 ) -> "App":
-    endpoints = _endpoints(operations, config, metrics, access, tracer)
+    endpoints = _endpoints(operations, call_of, config, metrics, access, tracer)
     starlette = App(
         routes=_routes(endpoints),
         lifespan=lifespan,
@@ -179,7 +190,8 @@ class MethodRouter:
 
 
 def _endpoints(
-    operations: Sequence[Operation],
+    operations: Sequence[OperationOn[C]],
+    call_of: Callable[[Scope, bytes, S], C],
     config: Config,
     metrics: Metrics,
     access: Access | None = None,
@@ -189,7 +201,7 @@ def _endpoints(
     limits = BodyLimits(config.max_body_bytes, config.read_s)
     paths: dict[str, dict[str, ASGIApp]] = {}
     for each in operations:
-        endpoint = Endpoint(each, limits, metrics, access)
+        endpoint = Endpoint(each, call_of, limits, metrics, access)
         traced = endpoint if tracer is None else TracedEndpoint(endpoint, each.path, tracer)
         paths.setdefault(each.path, {})[each.method] = traced
     return paths
@@ -213,10 +225,12 @@ def of_vectors(config: Config) -> list[Operation]:
     ]
 
 
-def every_operation(config: Config, metrics: Metrics, others: Pages = alone) -> list[Operation]:
+def every_operation(
+    config: Config, metrics: Metrics, others: Pages = alone
+) -> list[CollectionOperation]:
     """Return every operation. Paths are tried in this order, so the busy ones come first."""
     of_collection = [*search.inside(), *documents.inside(), *collections.inside()]
-    found = [
+    found: list[CollectionOperation] = [
         *of_vectors(config),
         # First on the paths of the default collection, then on those with a collection's name.
         *of_collection,
@@ -231,7 +245,7 @@ def every_operation(config: Config, metrics: Metrics, others: Pages = alone) -> 
 class RouterErrors:
     """Answers 404 and 405 in the shape of the dialect at the path."""
 
-    def __init__(self, operations: Sequence[Operation], access: Access) -> None:
+    def __init__(self, operations: Sequence[OperationOn[C]], access: Access) -> None:
         self._access = access
         self._dialects = {each.path: each.dialect for each in operations}
 

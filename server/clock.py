@@ -3,11 +3,11 @@
 import time
 
 now = time.perf_counter
-# What day it is: for keys that expire, the audit and traces, and for nothing that is stored or computed.
+# The time of day: for keys that expire, the audit and traces, never for what is stored or computed.
 wall_s = time.time
 
 
 def utc(seconds: float) -> str:
-    """A time since 1970 as ISO 8601 with milliseconds."""
+    """Return a time in seconds since 1970 as ISO 8601 with milliseconds."""
     whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
     return f"{whole}.{int(seconds * 1000) % 1000:03}Z"

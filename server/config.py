@@ -91,7 +91,7 @@ class Config:
         "artifact folder, FOLDER or NAME=FOLDER; repeat the flag to serve several",
     )
     data: Path = _setting(Path("data"), "folder for collections")
-    # A name that clients already send, e.g. text-embedding-3-small; the manifest's id always works.
+    # A name that clients already send, such as text-embedding-3-small. The manifest's id always works.
     model_alias: str = _setting("", "another name for the first model")
     # 0: one lane per core of the affinity mask and cgroup quota. Fewer leave cores to other programs.
     lanes: int = _setting(0, "compute threads, 0 for one per core", low=0, high=1024)
@@ -104,23 +104,23 @@ class Config:
     )
     # One process carries some 5,000 requests/s of one text: use more only if the cores compute more.
     workers: int = _setting(1, "number of processes", low=1, high=256)
-    # Past 256 tokens a batch brings no throughput on a CPU and costs others latency.
+    # On a CPU, larger batches than 256 tokens add no throughput, and other requests wait longer.
     batch_tokens: int = _setting(256, "tokens in one batch", low=1, high=65536)
-    # Requests of up to this many tokens go before larger ones; about four batches.
+    # Smaller requests go before larger ones. The default is four batches.
     interactive_tokens: int = _setting(
         1024,
         "requests of up to this many tokens go first",
         low=1,
         high=1 << 20,
     )
-    # Waiting longer, a person has given up.
+    # A person does not wait longer than about 1.5 seconds.
     interactive_queue_tokens: int = _setting(
         0,
         "tokens of small requests that may wait, 0 for about 1.5 seconds of work",
         low=0,
         high=1 << 30,
     )
-    # Two requests of 2,048 texts of 512 tokens.
+    # The default holds two requests of 2,048 texts with 512 tokens each.
     bulk_queue_tokens: int = _setting(
         2_097_152,
         "tokens of large requests that may wait",
@@ -131,7 +131,7 @@ class Config:
     max_texts: int = _setting(2048, "texts in one request", low=1, high=1 << 20)
     # Of each process; an idle one takes a descriptor and some 10 KB.
     max_connections: int = _setting(4096, "connections at once", low=1, high=1 << 20)
-    # A path, a key and what proxies add are 2 KB.
+    # A path, a key and the headers that proxies add are 2 KB.
     max_head_bytes: int = _setting(65_536, "bytes of the head of a request", low=1024, high=1 << 24)
     # A head is one packet: a client that needs longer only holds the connection.
     head_s: int = _setting(10, "seconds to wait for the head of a request", low=1, high=3600)
@@ -145,11 +145,11 @@ class Config:
     )
     # More than the 60 s after which nginx closes idle connections: the client must close first.
     keep_alive_s: int = _setting(75, "seconds that a connection may be idle", low=1, high=86_400)
-    # 2,048 texts of 512 Chinese characters are 3 MB; JSON escapes may double that and more.
+    # 2,048 texts of 512 Chinese characters are 3 MB, and twice that and more with JSON escapes.
     max_body_bytes: int = _setting(
         32 * 1024 * 1024, "bytes of the body of a request", low=1024, high=1 << 32
     )
-    # Some 6,000 questions with 512 numbers each: what a team asks in a day, for little memory.
+    # The default holds some 6,000 queries with 512 numbers each: a team's queries of a day.
     query_cache_bytes: int = _setting(
         16 * 1024 * 1024,
         "bytes of the query cache",
@@ -266,7 +266,7 @@ def effective(
 
 
 def add_flags(parser: argparse.ArgumentParser, terminal: Terminal, *names: str) -> None:
-    """Give the parser --config and one flag per setting, all of them or those named."""
+    """Add --config and one flag for each setting to the parser, for all settings or those named."""
     text = Message("settings as TOML; flags and variables go before it")
     parser.add_argument(f"--{FILE}", metavar="FILE", help=_help(terminal, text, "", FILE))
     for setting in dataclasses.fields(Config):
@@ -301,7 +301,7 @@ def _is_list(setting: "dataclasses.Field[Any]") -> bool:
 def _kind(setting: "dataclasses.Field[Any]") -> type:
     if _is_list(setting):
         return Path
-    # None is the default of paths only: to no file.
+    # Only paths have None, no file, as their default.
     return Path if isinstance(setting.default, Path | None) else type(setting.default)
 
 
@@ -317,7 +317,7 @@ def _parse(setting: "dataclasses.Field[Any]", given: Given) -> Any:
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             parsed = kind(value)
-            # "-" is standard input or output wherever it stands.
+            # "-" is standard input or output, and no file in `folder`.
             is_file = isinstance(parsed, Path) and value != "-"
             return given.folder / parsed if is_file else parsed
     raise BadSettings(

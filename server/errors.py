@@ -1,4 +1,4 @@
-"""Everything the server says no with, by whose fault it is.
+"""Every error of the server, in a tree by who is at fault.
 
 ServerError
 ├── CallerError              the request is at fault; repeating it will not help
@@ -12,28 +12,28 @@ ServerError
 │   ├── UnsupportedMediaType not application/json
 │   ├── RouteNotFound        no such path
 │   ├── MethodNotAllowed     the path exists, the method does not
-│   ├── ModelNotFound        another model than the served one
-│   ├── TaskNotServed        to rerank, classify or the like, which no loaded model does
+│   ├── ModelNotFound        a model that is not served
+│   ├── TaskNotServed        to rerank, classify or the like, which no served model does
 │   ├── CollectionNotFound   no collection of this name
 │   ├── DocumentNotFound     no document of this id
 │   ├── AlreadyExists        a collection of this name, or a document that was only to be added
 │   └── OtherModel           the collection's vectors are of another model; it must be reindexed
-├── RetryableError              the same request may succeed later
+├── RetryableError           the same request may succeed later
 │   ├── Overloaded           the queue is full
-│   ├── QuotaExceeded        the key has had what it may have for now
-│   ├── NotReady             a lane has ended or the disk is full: others should be asked
+│   ├── QuotaExceeded        the key has used up its quota for now
+│   ├── NotReady             a lane has ended or the disk is full: ask another server
 │   └── ShuttingDown         the server is stopping
-├── ServerFault              our fault
+├── ServerFault              the server is at fault
 │   ├── InferenceFailed      the batch of this text raised
 │   └── InternalError        anything unforeseen
 └── StartupError             for the terminal, in English or Chinese
     ├── BadArtifact          missing, damaged, or computing other vectors than it should
     ├── BadSettings          a flag or variable with an impossible value
-    └── StoreError           the data folder cannot be used as asked; also said over HTTP
-        ├── DiskFull         no room for what was to be written; nothing stored is lost
+    └── StoreError           the data folder cannot be used as requested; also sent over HTTP
+        ├── DiskFull         no room for a write; nothing stored is lost
         └── StoreDamaged     what was stored cannot be read back as it was written
 
-Messages name the value and the limit and have no final full stop. Status codes live in `server/api`.
+Messages name the value and the limit, and have no final full stop. Status codes are in `server/api`.
 """
 
 from typing import ClassVar
@@ -50,7 +50,7 @@ class ServerError(Exception):
 
 
 class CallerError(ServerError):
-    """`param` names the request's key at fault, where there is one."""
+    """Raised for a request that is at fault. param: the key of its body at fault, if any."""
 
     code = "invalid_request"
 
@@ -124,7 +124,7 @@ class OtherModel(CallerError):
 
 
 class RetryableError(ServerError):
-    """`retry_after_s`: whole seconds after which the caller may try again."""
+    """Raised where the same request may succeed later. retry_after_s: whole seconds until then."""
 
     code = "try_later"
 
@@ -162,7 +162,7 @@ class InternalError(ServerFault):
 
 
 class StartupError(ServerError):
-    """A sentence for the person at the terminal, English or Chinese; see `server/messages`."""
+    """Raised with a sentence for the terminal, in English or Chinese; see `server/messages`."""
 
     code = "startup_error"
 

@@ -41,7 +41,8 @@ def toy_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def toy_artifact(toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The int8 artifact of `toy_checkpoint`, whose model id is "toy". Not to be changed either."""
-    from export.pipeline import Settings, export
+    from export.pipeline import export
+    from export.settings import Settings
     from export.verify import Thresholds
 
     folder = tmp_path_factory.mktemp("artifact")

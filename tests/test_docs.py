@@ -14,6 +14,7 @@ from starlette.routing import Route
 from server import VERSION, errors
 from server.api import replies
 from server.api.dialects import openai, tei
+from server.api.operation import collection_call
 from server.app import _endpoints, _routes, every_operation
 from server.config import Config
 from server.config_sources import env_name
@@ -145,7 +146,9 @@ def test_codes_of_base_classes_are_named() -> None:
 
 def routes() -> list[Route]:
     metrics = Metrics()
-    return _routes(_endpoints(every_operation(Config(), metrics), Config(), metrics))
+    return _routes(
+        _endpoints(every_operation(Config(), metrics), collection_call, Config(), metrics)
+    )
 
 
 def titles() -> list[str]:
@@ -280,7 +283,7 @@ def test_files_that_the_architecture_names_exist() -> None:
     text = text_of("ARCHITECTURE.md")
     for path in re.findall(r"`((?:server|export|tests|benchmarks)/[\w/]+\.py)`", text):
         assert (ROOT / path).is_file(), path
-    for path in [*(ROOT / "server").rglob("*.py"), *(ROOT / "export").glob("*.py")]:
+    for path in [*(ROOT / "server").rglob("*.py"), *(ROOT / "export").rglob("*.py")]:
         if path.stem != "__init__":
             assert re.search(rf"`(?:\w+/)?{path.stem}`", text), path
 

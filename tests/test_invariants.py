@@ -104,7 +104,7 @@ ENCRYPTS = "net/certificates.py"
 # Use types of Starlette and nothing else of it.
 TYPED_BY_STARLETTE = {"net/server.py", "auth/gate.py", "auth/host_check.py"}
 # The only file that starts processes.
-STARTS = "net/worker_pool.py"
+STARTS = "net/worker_handle.py"
 # The only file that sends anything, to the one address of --trace-endpoint, by a client of a package
 # that it imports when there is such an address.
 TRACES = "api/tracing.py"

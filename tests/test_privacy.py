@@ -1,4 +1,4 @@
-"""Nothing leaves the machine, and nothing is written outside the data folder: asked of the kernel."""
+"""Nothing leaves the machine, and nothing is written outside the data folder, as strace shows."""
 
 import os
 import re
@@ -25,7 +25,7 @@ PATH = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 @pytest.fixture(scope="module")
 def strace() -> str:
-    """The path of strace, if it is here and may trace."""
+    """Return the path of strace, if it is installed and may trace."""
     found = shutil.which("strace")
     if found is None:
         pytest.skip("strace is not installed")
@@ -44,7 +44,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def environ(home: Path) -> Mapping[str, str]:
-    """Of somebody with an empty home, and nothing that turns telemetry off for the server."""
+    """Return the variables of a user with an empty home, without those that turn telemetry off."""
     kept = {
         name: value
         for name, value in environment(HOME=str(home)).items()
@@ -62,7 +62,7 @@ def lines(trace: Path) -> list[str]:
 
 
 def written(trace: Path) -> set[Path]:
-    """Every path that was opened for writing, made or renamed, also where that failed."""
+    """Return every path that was opened for writing, made or renamed, also where that failed."""
     paths = set()
     for line in lines(trace):
         call, _, rest = line.split(None, 1)[1].partition("(")
@@ -106,7 +106,7 @@ def test_server_keeps_to_itself(
         os.kill(int(child), signal.SIGTERM)
         assert server.wait() == 0
     check_private(trace, tmp_path / "data", home)
-    # The one address is its own.
+    # The only address is the server's own.
     assert len(addresses(trace)) == 1
 
 
@@ -143,7 +143,7 @@ def test_index_and_search_keep_to_themselves(
 
 def test_checks_above_would_notice(strace: str, tmp_path: Path, home: Path) -> None:
     trace = tmp_path / "trace"
-    # Connecting a datagram socket sends nothing, and nobody has this address.
+    # Connecting a datagram socket sends nothing, and no machine has this address.
     code = (
         f"import os, socket; open({str(home / 'made')!r}, 'w').close();"
         f"os.mkdir({str(home / 'dir')!r});"

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
-from export.checkpoint import BertShape, expected_shapes
+from export.families.bert.shape import BertShape
 from server.config import DEFAULT_MODEL
 
 TEMPLATE = Path(__file__).parents[2] / DEFAULT_MODEL.parent
@@ -54,7 +54,7 @@ def write(
     )
     random = np.random.default_rng(seed)
     save_file(
-        {name: _tensor(random, name, sizes) for name, sizes in expected_shapes(shape).items()},
+        {name: _tensor(random, name, sizes) for name, sizes in shape.tensors().items()},
         folder / "model.safetensors",
         # transformers refuses a file that does not state its format.
         metadata={"format": "pt"},

@@ -1,1 +1,21 @@
-"""Model families whose graphs are written directly from a checkpoint, one file a family."""
+"""The families of networks that the exporter writes itself; each is a folder or a file here."""
+
+from typing import Any
+
+from export.errors import UnsupportedModel
+from export.families.bert.family import BERT
+from export.families.family import Family
+from export.source.json_file import Json
+
+FAMILIES: tuple[Family[Any], ...] = (BERT,)
+
+
+def of(config: Json) -> Family[Any]:
+    """Return the family that a config.json belongs to; raises UnsupportedModel if there is none."""
+    for family in FAMILIES:
+        if family.claims(config):
+            return family
+    raise UnsupportedModel(
+        'model_type "{model_type}" is not written directly; try --via optimum',
+        model_type=config.get("model_type"),
+    )

@@ -1,13 +1,4 @@
-"""The linear layers of a BERT encoder as the graph computes them: their names, kinds and float32 form.
-
-Names follow the checkpoint: encoder.layer.0.attention.self.query, and so on. With CLS pooling the last
-layer's keys and values are one linear layer a head, ...self.key.0 and so on, because they are applied
-to the one row that is read instead of to all tokens (`bert._Network.attend_from_first_row` says how):
-a key layer takes a head's part of the query to a row of tokens' width, a value layer back to the head's
-part of the output.
-
-Layers that read the same activation form a *site*, which has one input range and one name.
-"""
+"""The linear layers of any encoder: their float32 and int8 kinds, and how a graph computes each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from export.checkpoint import Checkpoint, FloatArray
+from export.graph import CONTRIB, GraphWriter
+from export.source.tensors import FloatArray
 
 # Input channels that share a blockwise scale. 32 measured no closer to float32 than 128, and is slower.
 BLOCK = 128
@@ -45,8 +37,8 @@ class InputQuantizer:
 class Int8Linear:
     """y = dequantised(x) @ (weight * weight_scale) + bias; weight: int8 (K, N), scale: float32 (N).
 
-    output_scale: of a query, key or value layer whose output long texts read as 8-bit numbers, what one step
-    of those is worth.
+    output_scale: the size of one step where long texts read this layer's output as 8-bit numbers;
+    only query, key and value layers have one.
     """
 
     input: InputQuantizer
@@ -58,10 +50,11 @@ class Int8Linear:
 
 @dataclass(frozen=True, slots=True)
 class BlockwiseLinear:
-    """Int8 weights with a scale per block of input channels; each row's activation is quantised
-    when it arrives, block by block, so nothing is calibrated and nothing saturates.
+    """Int8 weights with a scale per block of input channels.
 
-    weight: float32 whole numbers (K, N) within +-127; scale: float32 (ceil(K / BLOCK), N).
+    Each row of the activation is quantised when it arrives, block by block, so nothing is calibrated
+    and nothing saturates. weight: float32 whole numbers (K, N) within +-127; scale: float32
+    (ceil(K / BLOCK), N).
     """
 
     weight: FloatArray
@@ -76,98 +69,103 @@ Readers = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class LayerNames:
-    """The linear layers of one layer; `by_head` says that keys and values have a name for each head."""
+class Site:
+    """An activation that linear layers read: they share its range and its name.
 
-    by_head: bool
-    query: str
-    keys: Readers
-    values: Readers
-    attention_out: str
-    intermediate: str
-    output: str
-
-    @property
-    def sites(self) -> tuple[Readers, ...]:
-        """The readers of each activation, in the order in which a text meets them."""
-        attention = (
-            ((self.query,), self.keys, self.values)
-            if self.by_head
-            else ((self.query, *self.keys, *self.values),)
-        )
-        return (*attention, (self.attention_out,), (self.intermediate,), (self.output,))
-
-
-def layer_name(index: int) -> str:
-    return f"encoder.layer.{index}"
-
-
-def layer_names(checkpoint: Checkpoint, index: int) -> LayerNames:
-    layer = layer_name(index)
-    by_head = reads_first_row(checkpoint, index)
-
-    def readers(part: str) -> Readers:
-        name = f"{layer}.attention.self.{part}"
-        heads = range(checkpoint.shape.heads)
-        return tuple(f"{name}.{head}" for head in heads) if by_head else (name,)
-
-    return LayerNames(
-        by_head,
-        query=f"{layer}.attention.self.query",
-        keys=readers("key"),
-        values=readers("value"),
-        attention_out=f"{layer}.attention.output.dense",
-        intermediate=f"{layer}.intermediate.dense",
-        output=f"{layer}.output.dense",
-    )
-
-
-def reads_first_row(checkpoint: Checkpoint, index: int) -> bool:
-    """Whether only the first row of each text is ever read of a layer's output."""
-    return checkpoint.settings.pooling == "cls" and index == checkpoint.shape.layers - 1
-
-
-def site_of(linear: str) -> str:
-    """The name of the activation that a linear layer reads; all its readers share it."""
-    return linear.rsplit(".", 1)[0] if ".attention.self." in linear else linear
-
-
-def float_linears(checkpoint: Checkpoint) -> dict[str, FloatLinear]:
-    """Every linear layer, as the checkpoint has it."""
-    found: dict[str, FloatLinear] = {}
-    for index in range(checkpoint.shape.layers):
-        names = layer_names(checkpoint, index)
-        attention = f"{layer_name(index)}.attention.self"
-        key, value = (_stored(checkpoint, f"{attention}.{part}") for part in ("key", "value"))
-        keys, values = [key], [value]
-        if names.by_head:
-            keys, values = _keys_by_head(key, len(names.keys)), _by_head(value, len(names.values))
-        found |= zip(names.keys, keys, strict=True)
-        found |= zip(names.values, values, strict=True)
-        for name in (names.query, names.attention_out, names.intermediate, names.output):
-            found[name] = _stored(checkpoint, name)
-    return found
-
-
-def _stored(checkpoint: Checkpoint, name: str) -> FloatLinear:
-    weight = np.ascontiguousarray(checkpoint.tensors[f"{name}.weight"].T)
-    return FloatLinear(weight, checkpoint.tensors[f"{name}.bias"])
-
-
-def _by_head(linear: FloatLinear, heads: int) -> list[FloatLinear]:
-    weights = np.split(linear.weight, heads, axis=1)
-    return [
-        FloatLinear(np.ascontiguousarray(weight), bias)
-        for weight, bias in zip(weights, np.split(linear.bias, heads), strict=True)
-    ]
-
-
-def _keys_by_head(linear: FloatLinear, heads: int) -> list[FloatLinear]:
-    """From a head's part of the query to the width of a token.
-
-    The bias of the keys is left out: it adds the same to all scores of a query, which changes nothing.
+    by_head: each reader reads its own part of a row, one part beside the other. blockwise: it is
+    quantised by row and block as it runs (`BlockwiseLinear`). folds_into: the linear layers whose
+    outputs, side by side, reach this activation unscaled, so that a divisor can be folded into them.
     """
-    return [
-        FloatLinear(np.ascontiguousarray(part.weight.T), np.zeros(len(part.weight), np.float32))
-        for part in _by_head(linear, heads)
-    ]
+
+    name: str
+    readers: Readers
+    by_head: bool = False
+    blockwise: bool = False
+    folds_into: Readers = ()
+
+
+class LinearWriter:
+    """Appends linear layers to a graph, each as its kind asks for."""
+
+    def __init__(self, graph: GraphWriter, linears: Linears) -> None:
+        self._graph = graph
+        self._linears = linears
+
+    def read(self, tensor: str, site: Site) -> str:
+        """Return what a site's layers read: `tensor` itself, or its uint8 form."""
+        linear = self._linears[site.readers[0]]
+        if not isinstance(linear, Int8Linear):
+            return tensor
+        name = site.name
+        if linear.input.smoothing is not None:
+            divisor = self._graph.floats(f"{name}.smoothing", 1.0 / linear.input.smoothing)
+            tensor = self._graph.node("Mul", [tensor, divisor], f"{name}.smoothed")
+        scale, zero_point = self._quantization(site, linear.input)
+        return self._graph.node("QuantizeLinear", [tensor, scale, zero_point], f"{name}.quantized")
+
+    def apply(self, read: str, name: str, site: Site) -> str:
+        """Write the layer `name`, a reader of `site`; read: what `read` returned, or a part of it."""
+        graph, linear = self._graph, self._linears[name]
+        if isinstance(linear, BlockwiseLinear):
+            return self._blockwise(read, name, linear)
+        if isinstance(linear, Int8Linear):
+            return self._int8(read, name, site, linear)
+        weight = graph.floats(f"{name}.weight", linear.weight)
+        if not linear.bias.any():
+            return graph.node("MatMul", [read, weight], name)
+        product = graph.node("MatMul", [read, weight], f"{name}.product")
+        return graph.node("Add", [product, graph.floats(f"{name}.bias", linear.bias)], name)
+
+    def read_and_apply(self, tensor: str, site: Site) -> str:
+        """Write the only layer that reads `site`."""
+        (name,) = site.readers
+        return self.apply(self.read(tensor, site), name, site)
+
+    def _int8(self, read: str, name: str, site: Site, linear: Int8Linear) -> str:
+        scale, zero_point = self._quantization(site, linear.input)
+        return self._graph.node(
+            "MatMulIntegerToFloat",
+            [
+                read,
+                self._graph.constant(f"{name}.weight", linear.weight),
+                scale,
+                self._graph.floats(f"{name}.weight_scale", linear.weight_scale),
+                zero_point,
+                "",
+                self._graph.floats(f"{name}.bias", linear.bias),
+            ],
+            name,
+            domain=CONTRIB,
+        )
+
+    def _blockwise(self, read: str, name: str, linear: BlockwiseLinear) -> str:
+        inputs, outputs = linear.weight.shape
+        blocks = linear.scale.shape[0]
+        padded = np.full((blocks * BLOCK, outputs), 128, dtype=np.uint8)
+        padded[:inputs] = linear.weight + 128
+        return self._graph.node(
+            "MatMulNBits",
+            [
+                read,
+                self._graph.constant(f"{name}.weight", padded.T.reshape(outputs, blocks, BLOCK)),
+                self._graph.floats(f"{name}.weight_scale", linear.scale.T),
+                "",
+                "",
+                self._graph.floats(f"{name}.bias", linear.bias),
+            ],
+            name,
+            domain=CONTRIB,
+            K=inputs,
+            N=outputs,
+            bits=8,
+            block_size=BLOCK,
+            # 4 asks for int8 arithmetic; the default would widen the weights to float32.
+            accuracy_level=4,
+        )
+
+    def _quantization(self, site: Site, quantizer: InputQuantizer) -> tuple[str, str]:
+        zero_point = np.array(quantizer.zero_point, dtype=np.uint8)
+        return (
+            self._graph.floats(f"{site.name}.scale", quantizer.scale),
+            self._graph.constant(f"{site.name}.zero_point", zero_point),
+        )

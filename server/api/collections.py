@@ -10,7 +10,7 @@ import msgspec
 
 from server.api.body import decode
 from server.api.native_errors import NATIVE
-from server.api.operation import Call, Operation, collection_name, collection_of
+from server.api.operation import CollectionCall, CollectionOperation, collection_name, collection_of
 from server.api.replies import Reply, json_body
 from server.collections.chunk_embedding import default_chunks, longest_chunk
 from server.collections.chunking import MIN_SIZE
@@ -98,11 +98,11 @@ class RemovedCollection(msgspec.Struct):
     removed: str
 
 
-def operations() -> list[Operation]:
+def operations() -> list[CollectionOperation]:
     """Return the operations on collections as such; those inside one are in `inside`."""
     one = "/collections/{collection}"
     return [
-        Operation(
+        CollectionOperation(
             NATIVE,
             "GET",
             "/collections",
@@ -111,7 +111,7 @@ def operations() -> list[Operation]:
             needs="search",
             response=(CollectionList,),
         ),
-        Operation(
+        CollectionOperation(
             NATIVE,
             "POST",
             "/collections",
@@ -122,8 +122,8 @@ def operations() -> list[Operation]:
             response=(Stats,),
             status=201,
         ),
-        Operation(NATIVE, "GET", one, stats, DESCRIBED, "search", response=(Stats,)),
-        Operation(
+        CollectionOperation(NATIVE, "GET", one, stats, DESCRIBED, "search", response=(Stats,)),
+        CollectionOperation(
             NATIVE,
             "DELETE",
             one,
@@ -135,11 +135,11 @@ def operations() -> list[Operation]:
     ]
 
 
-def inside() -> list[Operation]:
+def inside() -> list[CollectionOperation]:
     """Return the operations that describe and reindex one collection."""
     return [
-        Operation(NATIVE, "GET", "/stats", stats, DESCRIBED, "search", response=(Stats,)),
-        Operation(
+        CollectionOperation(NATIVE, "GET", "/stats", stats, DESCRIBED, "search", response=(Stats,)),
+        CollectionOperation(
             NATIVE,
             "POST",
             "/reindex",
@@ -153,7 +153,7 @@ def inside() -> list[Operation]:
     ]
 
 
-async def list_collections(call: Call) -> Reply:
+async def list_collections(call: CollectionCall) -> Reply:
     found = []
     for collection in [call.collections.get(name) for name in call.collections.names]:
         # One that is removed meanwhile is left out.
@@ -162,24 +162,24 @@ async def list_collections(call: Call) -> Reply:
     return Reply(json_body(CollectionList(found, call.collections.damaged)))
 
 
-async def create(call: Call) -> Reply:
+async def create(call: CollectionCall) -> Reply:
     request = decode(call.body, CreateRequest)
     engine = call.models.choose(request.model).engine
     made = call.collections.create(request.name, _rules(request.chunks, engine), engine)
     return Reply(json_body(await _stats(call.collections, made)), status=201)
 
 
-async def remove(call: Call) -> Reply:
+async def remove(call: CollectionCall) -> Reply:
     name = collection_name(call)
     await call.collections.remove(name)
     return Reply(json_body(RemovedCollection(name)))
 
 
-async def stats(call: Call) -> Reply:
+async def stats(call: CollectionCall) -> Reply:
     return Reply(json_body(await _stats(call.collections, collection_of(call))))
 
 
-async def reindex(call: Call) -> Reply:
+async def reindex(call: CollectionCall) -> Reply:
     """Begin to reindex and answer at once; the collection's stats report the progress."""
     request = decode(call.body, ReindexRequest)
     collection = collection_of(call)

@@ -8,7 +8,7 @@ from starlette.datastructures import QueryParams
 
 from server.api.body import decode
 from server.api.native_errors import NATIVE
-from server.api.operation import Call, Operation, checked_filter, collection_of
+from server.api.operation import CollectionCall, CollectionOperation, checked_filter, collection_of
 from server.api.replies import Reply, json_body
 from server.errors import DocumentNotFound, InvalidRequest
 from server.store.records import MAX_ID, Document, text_id
@@ -78,9 +78,9 @@ class Page(msgspec.Struct):
     next: str | None
 
 
-def inside() -> list[Operation]:
+def inside() -> list[CollectionOperation]:
     """Return the operations on the documents of one collection."""
-    on = partial(Operation, NATIVE)
+    on = partial(CollectionOperation, NATIVE)
     one = "/documents/{id:path}"
     return [
         on("POST", "/documents", add, "Store documents", "write", (AddRequest,), (Added,)),
@@ -116,14 +116,14 @@ def inside() -> list[Operation]:
     ]
 
 
-async def add(call: Call) -> Reply:
+async def add(call: CollectionCall) -> Reply:
     request, collection = decode(call.body, AddRequest), collection_of(call)
     documents = [_document(index, given) for index, given in enumerate(request.documents)]
     stored = await collection.add(documents, replace=request.replace) if documents else 0
     return Reply(json_body(Added([document.id for document in documents], stored)))
 
 
-async def get(call: Call) -> Reply:
+async def get(call: CollectionCall) -> Reply:
     id = str(call.scope["path_params"]["id"])
     found = await collection_of(call).get(id)
     if found is None:
@@ -131,7 +131,7 @@ async def get(call: Call) -> Reply:
     return Reply(json_body(_stored(found)))
 
 
-async def page(call: Call) -> Reply:
+async def page(call: CollectionCall) -> Reply:
     """List documents, oldest first."""
     collection = collection_of(call)
     options = QueryParams(call.scope["query_string"])
@@ -144,14 +144,14 @@ async def page(call: Call) -> Reply:
     return Reply(json_body(Page([_stored(document) for _, document in found], following)))
 
 
-async def remove_one(call: Call) -> Reply:
+async def remove_one(call: CollectionCall) -> Reply:
     id = str(call.scope["path_params"]["id"])
     if not await collection_of(call).delete([id]):
         raise DocumentNotFound(f"there is no document {id!r}")
     return Reply(json_body(Removed(1)))
 
 
-async def remove(call: Call) -> Reply:
+async def remove(call: CollectionCall) -> Reply:
     """Remove documents by ids or by filter; one is needed, so that nothing is removed by mistake."""
     request, collection = decode(call.body, Select), collection_of(call)
     if (request.ids is None) == (request.filter is None):
@@ -167,7 +167,7 @@ async def remove(call: Call) -> Reply:
     return Reply(json_body(Removed(await collection.delete_where(filter))))
 
 
-async def count(call: Call) -> Reply:
+async def count(call: CollectionCall) -> Reply:
     request, collection = decode(call.body, Select), collection_of(call)
     if request.ids is not None:
         raise InvalidRequest('"ids" are not counted; give a "filter" or nothing', param="ids")

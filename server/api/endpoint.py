@@ -6,7 +6,9 @@ request needs.
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Any, Generic, TypeVar
 
 from starlette.types import Receive, Scope, Send
 
@@ -19,7 +21,7 @@ from server.api.body import (
     key_of,
     read_body,
 )
-from server.api.operation import Call, ErrorReply, Handler, Operation
+from server.api.operation import Call, ErrorReply, Handler, Operation, OperationOn
 from server.api.replies import REQUEST_ID, STATUS, Reply, send_reply, status_of
 from server.auth.gate import LONGEST, Access, Visit, request_id, secret_in
 from server.clock import now
@@ -30,6 +32,7 @@ from server.telemetry.metrics import Metrics
 WATCH_AFTER_S = 0.1
 
 log = logging.getLogger(__name__)
+C = TypeVar("C", bound=Call)
 
 
 def by_key(key: str, handler: Handler, other_key: str, other: Operation) -> Handler:
@@ -46,7 +49,9 @@ def by_key(key: str, handler: Handler, other_key: str, other: Operation) -> Hand
     return handle
 
 
-async def _reply_to(call: Call, handler: Handler, error_reply: ErrorReply) -> Reply:
+async def _reply_to(
+    call: C, handler: Callable[[C], Awaitable[Reply]], error_reply: ErrorReply
+) -> Reply:
     """Return the handler's reply, or the reply for its error."""
     try:
         return await handler(call)
@@ -75,17 +80,22 @@ def _unexpected(scope: Scope) -> InternalError:
     return InternalError("an internal error occurred; see the log")
 
 
-class Endpoint:
+class Endpoint(Generic[C]):
     """Reads the request of one operation, calls its handler and sends the reply."""
 
     def __init__(
         self,
-        operation: Operation,
+        operation: OperationOn[C],
+        call_of: Callable[[Scope, bytes, Any], C],
         limits: BodyLimits,
         metrics: Metrics,
         access: Access | None = None,
     ) -> None:
-        """access: None where every request is allowed, under any host name."""
+        """call_of: makes the call from scope, body and the app's state.
+
+        access: None where every request is allowed, under any host name.
+        """
+        self._call_of = call_of
         self._needs = operation.needs
         self._hosts = None if access is None else access.hosts
         self._access = None if access is None or access.idle else access
@@ -135,8 +145,7 @@ class Endpoint:
             if visit is not None:
                 visit.body = body
             started = now()
-            state = scope["state"]
-            call = Call(scope, body, state["models"], state["collections"])
+            call = self._call_of(scope, body, scope["state"])
             reply = await self._reply(call, receive)
             if reply is not None:
                 self._seconds.observe(now() - started)
@@ -157,7 +166,7 @@ class Endpoint:
             visit.status = reply.status
         await send_reply(scope, send, reply, [(b"connection", b"close")])
 
-    async def _reply(self, call: Call, receive: Receive) -> Reply | None:
+    async def _reply(self, call: C, receive: Receive) -> Reply | None:
         """Return the reply, or None if the client disconnected before it."""
         with DisconnectWatch(receive) as watch:
             try:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from server.api.native_errors import NATIVE
-from server.api.operation import Call, Operation
+from server.api.operation import Call, CollectionCall, CollectionOperation
 from server.api.replies import Reply, json_body
 from server.collections.registry import CollectionRegistry
 from server.errors import ServerError
@@ -33,9 +33,9 @@ class Ready(msgspec.Struct):
     model: str
 
 
-def operations(metrics: Metrics, others: Pages) -> list[Operation]:
+def operations(metrics: Metrics, others: Pages) -> list[CollectionOperation]:
     return [
-        Operation(
+        CollectionOperation(
             NATIVE,
             "GET",
             "/health",
@@ -44,7 +44,7 @@ def operations(metrics: Metrics, others: Pages) -> list[Operation]:
             "nothing",
             response=(Health,),
         ),
-        Operation(
+        CollectionOperation(
             NATIVE,
             "GET",
             "/ready",
@@ -53,7 +53,7 @@ def operations(metrics: Metrics, others: Pages) -> list[Operation]:
             "nothing",
             response=(Ready,),
         ),
-        Operation(
+        CollectionOperation(
             NATIVE,
             "GET",
             "/metrics",
@@ -70,7 +70,7 @@ async def health(_: Call) -> Reply:
     return Reply(json_body(Health("ok")))
 
 
-async def ready(call: Call) -> Reply:
+async def ready(call: CollectionCall) -> Reply:
     """Models are loaded and have passed their self-tests, lanes can compute, and the disk has room."""
     await asyncio.to_thread(check_ready, call.models, call.collections)
     return Reply(json_body(Ready("ready", call.models.choose("").name)))

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from server.api.native_errors import NATIVE
-from server.api.operation import Call, Operation
+from server.api.operation import Call, CollectionOperation, Operation
 from server.api.replies import Reply, json_body
 from server.store.folder import NAME
 
@@ -122,7 +122,7 @@ SCHEMES: Json = {
 SECURITY: list[Json] = [{}, *({name: []} for name in SCHEMES)]
 
 
-def operations(described: Sequence[Operation], version: str) -> list[Operation]:
+def operations(described: Sequence[CollectionOperation], version: str) -> list[Operation]:
     """Return the operation that describes these operations and itself."""
 
     async def openapi(_: Call) -> Reply:
@@ -135,7 +135,7 @@ def operations(described: Sequence[Operation], version: str) -> list[Operation]:
     return [own]
 
 
-def document(operations: Sequence[Operation], version: str) -> Json:
+def document(operations: Sequence[CollectionOperation], version: str) -> Json:
     """Return an OpenAPI 3.1 document of these operations."""
     types = [
         kind for each in operations for kind in (*each.request, *each.response, *_errors(each))
@@ -165,11 +165,11 @@ def examples(path: str) -> Mapping[str, Json]:
     return EXAMPLES.get(path.removeprefix(COLLECTION) or path, {})
 
 
-def _errors(operation: Operation) -> tuple[Any, ...]:
+def _errors(operation: CollectionOperation) -> tuple[Any, ...]:
     return (operation.dialect.error, *operation.errors)
 
 
-def _operation(operation: Operation, schema_of: Mapping[int, Any]) -> Json:
+def _operation(operation: CollectionOperation, schema_of: Mapping[int, Any]) -> Json:
     parameters = [
         {"name": name, "in": "path", "required": True, **PARAMETERS[name]}
         for name in PARAMETER.findall(operation.path)
@@ -197,7 +197,7 @@ def _operation(operation: Operation, schema_of: Mapping[int, Any]) -> Json:
     return described
 
 
-def _responses(operation: Operation, schema_of: Mapping[int, Any]) -> Json:
+def _responses(operation: CollectionOperation, schema_of: Mapping[int, Any]) -> Json:
     ending = "Done" if operation.status < 400 else "Always refused"
     done = _content(ending, operation.response, schema_of)
     if operation.plain:

@@ -1,8 +1,9 @@
 """An operation: one method on one path, with its handler, its types and its dialect."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
+import msgspec
 from starlette.types import Scope
 
 from server.api.replies import Reply
@@ -14,13 +15,38 @@ from server.inference.registry import ModelRegistry
 from server.store.filter_tree import Filter, parse
 
 
-class Call(NamedTuple):
-    """A request as a handler sees it, with what it may work on."""
+class WorkerState(TypedDict):
+    """What every process of a server has; a worker has nothing else."""
+
+    models: ModelRegistry
+
+
+class State(WorkerState):
+    """What the first process has: it owns the data folder."""
+
+    collections: CollectionRegistry
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A request as a handler sees it, in any process: it may work on the models."""
 
     scope: Scope
     body: bytes
     models: ModelRegistry
+
+
+class CollectionCall(Call, frozen=True):
+    """A request in the first process, which may also work on the collections."""
+
     collections: CollectionRegistry
+
+
+def worker_call(scope: Scope, body: bytes, state: WorkerState) -> Call:
+    return Call(scope, body, state["models"])
+
+
+def collection_call(scope: Scope, body: bytes, state: State) -> CollectionCall:
+    return CollectionCall(scope, body, state["models"], state["collections"])
 
 
 def collection_name(call: Call) -> str:
@@ -28,7 +54,7 @@ def collection_name(call: Call) -> str:
     return str(call.scope["path_params"].get("collection", DEFAULT))
 
 
-def collection_of(call: Call) -> LiveCollection:
+def collection_of(call: CollectionCall) -> LiveCollection:
     """Return the collection that the path names; raises CollectionNotFound."""
     return call.collections.get(collection_name(call))
 
@@ -38,6 +64,8 @@ def checked_filter(given: dict[str, Any] | None) -> Filter | None:
     return parse(given) if given else None
 
 
+# The kind of call that a handler takes. One that takes any call also takes a CollectionCall.
+C_contra = TypeVar("C_contra", bound=Call, contravariant=True)
 Handler = Callable[[Call], Awaitable[Reply]]
 ErrorReply = Callable[[ServerError], Reply]
 
@@ -53,8 +81,8 @@ class Dialect(NamedTuple):
     error: Any
 
 
-class Operation(NamedTuple):
-    """One method on one path.
+class OperationOn(NamedTuple, Generic[C_contra]):
+    """One method on one path, whose handler takes calls of one kind.
 
     needs: the scope that a key must have; "key" for any key, "nothing" for requests without a key.
     request, response: possible types of the JSON body; empty where there is no body.
@@ -69,7 +97,7 @@ class Operation(NamedTuple):
     dialect: Dialect
     method: str
     path: str
-    handler: Handler
+    handler: Callable[[C_contra], Awaitable[Reply]]
     summary: str
     needs: Needs
     request: Sequence[Any] = ()
@@ -79,3 +107,8 @@ class Operation(NamedTuple):
     status: int = 200
     plain: str = ""
     any_type: bool = False
+
+
+# An operation that any process can do, and one that needs the first.
+Operation = OperationOn[Call]
+CollectionOperation = OperationOn[CollectionCall]

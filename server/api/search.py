@@ -8,7 +8,7 @@ import numpy as np
 
 from server.api.body import decode
 from server.api.native_errors import NATIVE
-from server.api.operation import Call, Operation, checked_filter, collection_of
+from server.api.operation import CollectionCall, CollectionOperation, checked_filter, collection_of
 from server.api.replies import Reply, json_body
 from server.collections.live_collection import LiveCollection
 from server.errors import InvalidRequest, TooManyTexts
@@ -78,10 +78,10 @@ class Results(msgspec.Struct):
     results: list[Hits]
 
 
-def inside() -> list[Operation]:
+def inside() -> list[CollectionOperation]:
     """Return the operations that search in one collection."""
     return [
-        Operation(
+        CollectionOperation(
             NATIVE,
             "POST",
             "/search",
@@ -94,7 +94,7 @@ def inside() -> list[Operation]:
     ]
 
 
-async def search(call: Call) -> Reply:
+async def search(call: CollectionCall) -> Reply:
     request, collection = decode(call.body, SearchRequest), collection_of(call)
     _check(request)
     texts = [request.query] if request.queries is None else request.queries

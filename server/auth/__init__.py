@@ -1,1 +1,1 @@
-"""Who may ask, how much, and the record of it."""
+"""Access: keys, quotas, the check of the host, and the audit."""

@@ -1,7 +1,7 @@
-"""A file of one JSON line a request, written beside the event loop and never in a request's way.
+"""The audit: a file with one JSON line for each request, written beside the event loop.
 
-What a line says is decided in `api/access`. Lines wait in memory for a moment and are then written
-together; where the disk cannot keep up, lines are lost and counted, and requests go on.
+`gate` makes the lines. They wait in memory for a moment and are then written together. Where the disk
+cannot keep up, lines are lost and counted, and requests go on.
 """
 
 import asyncio
@@ -13,10 +13,10 @@ from pathlib import Path
 from server.errors import BadSettings
 from server.telemetry.metrics import Metrics
 
-# How long a line waits for company: a busy server hands twenty batches a second to a thread, which costs
-# 0.1 ms each, and whoever kills it loses no more than this.
+# Seconds that a line waits for more lines: a busy server gives twenty batches a second to a thread, at 0.1 ms
+# each. If the process is killed, no more than these lines are lost.
 GATHER_S = 0.05
-# Some 16,000 lines without bodies: ten seconds and more of a busy server whose disk stands still.
+# Some 16,000 lines without bodies: at least ten seconds of a busy server whose disk does not answer.
 MAX_WAITING_BYTES = 4 * 1024 * 1024
 STANDARD_OUTPUT = Path("-")
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def check(path: Path) -> None:
-    """Raise BadSettings where the file could not be opened; makes none."""
+    """Raise BadSettings where the file could not be opened; make no file."""
     if path == STANDARD_OUTPUT:
         return
     place = os.path.realpath(path)
@@ -44,19 +44,19 @@ def _refusal(path: Path, number: int | None) -> BadSettings:
 
 
 class Audit:
-    """One file, appended to; "-" is standard output. Lives on an event loop; `close` it."""
+    """An open audit file, or standard output for "-". It belongs to an event loop; `close` it."""
 
     def __init__(self, path: Path, metrics: Metrics) -> None:
-        """Raises BadSettings where it cannot be opened."""
+        """Open the file; raise BadSettings where that fails."""
         self._path = path
         self._metrics = metrics
         self._lines: list[bytes] = []
-        # Bytes of the lines that are not on the disk: those that wait, and those being written.
+        # Bytes of the lines that are not on the disk: waiting, or being written.
         self._size = 0
-        self._gathering: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
         self._failing = False
-        # Whether the file ends within a line, after a disk took a part of one.
+        # Whether the file ends within a line, because the disk took only a part of it.
         self._torn = False
         self._file = self._open()
 
@@ -69,47 +69,47 @@ class Audit:
             raise _refusal(self._path, error.errno) from None
 
     def write(self, line: bytes) -> None:
-        """Take a line without its end: one of any size if none waits, else if there is room."""
+        """Queue a line without its end; if there is no room, count it as lost. The first always has room."""
         if self._size and self._size + len(line) > MAX_WAITING_BYTES:
             self._lost(1, "the disk does not keep up")
             return
         self._lines.append(line)
         self._size += len(line)
-        if self._gathering is None and self._writing is None:
-            self._gather()
+        if self._timer is None and self._writing is None:
+            self._start_timer()
 
     def reopen(self) -> None:
-        """Go on in a new file of the same name, once the old one has been moved away."""
+        """Continue in a new file of the same name; called after the old one was renamed."""
         try:
             fresh = self._open()
         except BadSettings as error:
             log.error("%s", error.english)
             return
-        # subtle: a thread may be writing to this number now; the number stays and gets another file.
+        # subtle: a thread may be writing to this descriptor now, so it keeps its number and gets another file.
         os.dup2(fresh, self._file)
         os.close(fresh)
 
     async def close(self) -> None:
-        """Write what waits; the last call."""
+        """Write the waiting lines and close the file."""
         while self._lines or self._writing is not None:
             if self._writing is None:
                 self._start()
             if self._writing is not None:
                 await asyncio.wait([self._writing])
-        self._ungather()
+        self._stop_timer()
         os.close(self._file)
 
     def _start(self) -> None:
-        self._ungather()
+        self._stop_timer()
         self._writing = asyncio.ensure_future(self._write_waiting())
 
-    def _gather(self) -> None:
-        self._gathering = asyncio.get_running_loop().call_later(GATHER_S, self._start)
+    def _start_timer(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._start)
 
-    def _ungather(self) -> None:
-        if self._gathering is not None:
-            self._gathering.cancel()
-        self._gathering = None
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
 
     async def _write_waiting(self) -> None:
         try:
@@ -120,10 +120,10 @@ class Audit:
         finally:
             self._writing = None
         if self._lines:
-            self._gather()
+            self._start_timer()
 
     def _append(self, lines: list[bytes]) -> None:
-        """In a thread, one at a time."""
+        """Write the lines; runs in a thread, one at a time."""
         start = b"\n" if self._torn else b""
         content = start + b"\n".join(lines) + b"\n"
         rest = memoryview(content)
@@ -140,14 +140,13 @@ class Audit:
             self._torn = False
             if self._failing:
                 self._failing = False
-                log.warning("the audit is written again 审计日志恢复写入")
+                log.warning("the audit is written again")
 
     def _lost(self, lines: int, why: str) -> None:
         self._metrics.audit_lost.inc(lines)
         if not self._failing:
             self._failing = True
             log.error(
-                "audit lines are lost: %s; inkwell_audit_lost_lines_total counts them"
-                " 审计日志无法写入，丢失的行数见该指标",
+                "audit lines are lost: %s; inkwell_audit_lost_lines_total counts them",
                 why,
             )

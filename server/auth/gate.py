@@ -1,11 +1,11 @@
-"""Who may ask for what, how much of it, and what is written down of each request.
+"""Access control: which key may do what, how much, and what the audit records of each request.
 
-How it works: an `Endpoint` opens a `Visit` for a request before it reads the body, and the visit admits
-it: the key must be known, hold today, have the operation's scope, and owe nothing. When the answer is
-known the visit charges the key for the tokens that were computed, and hands the audit its line. Where
-neither keys nor an audit are configured there are no visits at all; `hosts` then is all that is looked at.
+How it works: an `Endpoint` opens a `Visit` for a request before it reads the body, and the visit admits it.
+The key must be known, not expired, and have the operation's scope and quota left. When the answer is known,
+the visit charges the key for the tokens that were computed, and gives the audit its line. Without keys and
+audit there are no visits; then only the host is checked.
 
-Keys and their quotas are read by `reload`, which changes all of them at once or none.
+`reload` reads the keys and their quotas again, and changes all of them or none.
 """
 
 import logging
@@ -33,32 +33,32 @@ from server.telemetry import usage
 from server.telemetry.metrics import Metrics
 from server.telemetry.usage import Usage
 
-# What an operation asks for: a scope, any key at all, or nothing.
+# What an operation requires: a scope, any key, or nothing.
 Needs = KeyScope | Literal["key", "nothing"]
-# An id that is written into logs must not be able to forge a line, nor be a text of its own.
+# An id is written into logs, so it must neither forge a line nor be long.
 SAFE_ID = re.compile(rb"[\w.:/+=@-]{1,128}")
 BEARER = b"bearer "
-# Characters of what a path says, which may be anything, in a line of the audit or the log.
+# Characters of a path, which may contain anything, in a line of the audit or the log.
 LONGEST = 256
 WRITABLE_BY_OTHERS = 0o022
-# Ids of a process begin alike, and not like those of the process before.
+# Ids of one process begin alike, and differ from those of the process before.
 _begin, _numbers = token_hex(6).encode(), count(1)
 
 log = logging.getLogger(__name__)
 
 
 def request_id(given: bytes | None) -> bytes:
-    """The client's own if it is safe to write down, else a new one."""
+    """Return the client's own id if it is safe to log, else a new one."""
     if given is not None and SAFE_ID.fullmatch(given):
         return given
     return b"%b-%x" % (_begin, next(_numbers))
 
 
 def secret_in(headers: Mapping[bytes, bytes]) -> bytes | None:
-    """The key that a request brings, if any.
+    """Return the secret in a request's headers, if any.
 
-    subtle: x-api-key first. Clients of OpenAI always send an authorization, if only "Bearer none", and a
-    proxy may have one of its own; x-api-key is there because somebody meant it.
+    subtle: x-api-key comes first. Clients of OpenAI always send an authorization, if only "Bearer none", and
+    a proxy may add its own; x-api-key is never there by accident.
     """
     given = headers.get(b"x-api-key")
     if given is None:
@@ -70,23 +70,23 @@ def secret_in(headers: Mapping[bytes, bytes]) -> bytes | None:
 
 
 def beginning(body: bytes, characters: int) -> str:
-    """The first of them; what is no UTF-8 is replaced."""
-    # None takes more than four bytes, so a last one that is cut here is not among them.
+    """Return the first characters of a body; bytes that are not UTF-8 are replaced."""
+    # A character has four bytes at most, so one that this cuts is not among the first.
     return body[: 4 * characters].decode("utf-8", "replace")[:characters]
 
 
 class Holder(NamedTuple):
-    """A key and what it has had."""
+    """A key and the account of its use."""
 
     key: Key
     account: Account
 
 
 class Access:
-    """Lives on the event loop; `close` it."""
+    """The keys, quotas and audit of one process. It belongs to the event loop; `close` it."""
 
     def __init__(self, config: Config, metrics: Metrics) -> None:
-        """Raises BadSettings where keys cannot be read or the audit cannot be opened."""
+        """Read the keys and open the audit; raise BadSettings where that fails."""
         self.metrics = metrics
         self.audit_texts = config.audit_texts
         self._path = config.keys
@@ -99,7 +99,7 @@ class Access:
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to do for any request but to look at its host."""
+        """Whether requests need neither a key nor a line of the audit."""
         return self._keys is None and self.audit is None
 
     @property
@@ -111,8 +111,8 @@ class Access:
         keys = Keys(read_keys(path))
         if path.stat().st_mode & WRITABLE_BY_OTHERS:
             log.warning(
-                "others than its owner may write to the keys file %s, and so let themselves in: chmod go-w"
-                " 除所有者外还有人可写密钥文件，可借此自行添加密钥：请执行 chmod go-w",
+                "users other than the owner may write to the keys file %s, and could add keys of their own;"
+                " run chmod go-w",
                 path,
             )
         holders = {}
@@ -125,31 +125,31 @@ class Access:
         self.metrics.key_expiry.set(min((key.ends_s for key in keys), default=math.inf))
 
     def reload(self) -> None:
-        """Open the audit's file anew and read the keys again, all or none of them.
+        """Reopen the audit's file and read the keys again.
 
-        Raises BadSettings where the keys cannot be read: then they stay as they were.
+        Raises BadSettings where the keys cannot be read; then all of them stay as they were.
         """
         if self.audit is not None:
             self.audit.reopen()
         if self._path is not None:
             self._load(self._path)
-            log.info("%d keys read 已读取 %d 个密钥", len(self._holders), len(self._holders))
+            log.info("%d keys read", len(self._holders))
 
     async def close(self) -> None:
         if self.audit is not None:
             await self.audit.close()
 
     def holder(self, secret: bytes | None, needs: Needs, title: str) -> Holder | None:
-        """Whose request this is, None where anybody may ask; raises what refuses it.
+        """Return the holder of a request's key, None where no key is needed; raise the refusal.
 
-        title: method and route, for the refusal's sentence. The request counts for the key's quota.
+        title: method and route, for the refusal's message. The request counts for the key's quota.
         """
         if self._keys is None or needs == "nothing":
             return None
         return self._admit(self._known(secret), needs, title)
 
     def name_of(self, secret: bytes | None) -> str | None:
-        """Of the key behind a secret, for the audit of what was refused."""
+        """Return the name of a secret's key, for the audit of a refused request."""
         key = None if self._keys is None or secret is None else self._keys.find(secret)
         return None if key is None else key.name
 
@@ -186,9 +186,9 @@ class Access:
 
 
 class Visit:
-    """One request from its head to its answer; leaving it charges the key and writes the audit.
+    """One request from its head to its answer; its exit charges the key and writes the audit.
 
-    body: as it was sent, where the audit wants it. status: None for a client that left before its answer.
+    body: as it was sent, for the audit. status: None for a client that left before its answer.
     """
 
     def __init__(self, access: Access, scope: Scope, id: bytes, secret: bytes | None) -> None:
@@ -208,7 +208,7 @@ class Visit:
         return self
 
     def admit(self, needs: Needs, route: str) -> None:
-        """Raises Unauthorized, Forbidden or QuotaExceeded."""
+        """Check the key; raise Unauthorized, Forbidden or QuotaExceeded."""
         self._title = f"{self._scope['method']} {route}"
         self._holder = self._access.holder(self._secret, needs, self._title)
 

@@ -1,9 +1,9 @@
-"""Which names the server answers to where it asks for no key: only those that are its own.
+"""The check of the Host header, on a server without keys: only its own names are answered.
 
-A web page may have the name it came from resolved to 127.0.0.1 once it is loaded. For the browser it still
-talks to its own site, and so it could read, change and delete whatever a server on the loopback holds. What
-gives it away is the request's Host, which is that name. An address is no such name, localhost is nobody's,
-and no browser connects to a Unix socket. Where keys are asked for nothing is looked at: a page has none.
+It stops DNS rebinding. A web page can have its own name resolve to 127.0.0.1 after it has loaded. For the
+browser it still talks to its own site, so it could read, change and delete everything on a server at the
+loopback. The request's Host then is the page's name. An address or localhost cannot be the name of a site,
+and no browser connects to a Unix socket. On a server with keys nothing is checked: a page has no key.
 """
 
 import ipaddress
@@ -15,14 +15,14 @@ from server.config import Config, names_in
 from server.errors import Forbidden
 from server.telemetry.metrics import Metrics
 
-# Bytes of the longest name and its port; a longer one is nobody's, and not worth remembering.
+# Bytes of the longest possible name and its port; a longer one is refused without being remembered.
 LONGEST_HOST = 261
-# A server is called by a handful: looked up each takes 0.2 us, judged 5 us (2026-11-25, AMD EPYC).
+# A server has a few names: a remembered one takes 0.2 us, a new one 5 us (2026-11-25, AMD EPYC).
 REMEMBERED = 256
 
 
 def name_in(host: bytes) -> str:
-    """The name or address of a Host header, without port, brackets and a last dot, in small letters."""
+    """Return the name or address in a Host header, without port, brackets and final dot, in lower case."""
     text = host.decode("latin-1").lower()
     name = text[1:].partition("]")[0] if text.startswith("[") else text.partition(":")[0]
     return name.removesuffix(".")
@@ -30,7 +30,7 @@ def name_in(host: bytes) -> str:
 
 @lru_cache(REMEMBERED)
 def is_own(host: bytes, names: frozenset[str]) -> bool:
-    """Whether a Host header can only mean this server. names: those it was given, in small letters."""
+    """Whether a Host header can only mean this server. names: its configured ones, in lower case."""
     name = name_in(host)
     if name in names or name == "localhost" or name.endswith(".localhost"):
         return True
@@ -42,7 +42,7 @@ def is_own(host: bytes, names: frozenset[str]) -> bool:
 
 
 class Hosts:
-    """The names of a server without keys."""
+    """The names that a server without keys answers to."""
 
     def __init__(self, config: Config, metrics: Metrics) -> None:
         self._names = frozenset({config.host.lower(), *names_in(config.allowed_hosts)})
@@ -50,12 +50,12 @@ class Hosts:
 
     @classmethod
     def of(cls, config: Config, metrics: Metrics) -> "Hosts | None":
-        """None where any name will do: there are keys, or "*" is allowed."""
+        """Return the check; None where any name is allowed: there are keys, or "*" is given."""
         anything = config.keys is not None or "*" in names_in(config.allowed_hosts)
         return None if anything else cls(config, metrics)
 
     def check(self, host: bytes | None, scope: Scope) -> None:
-        """Raise Forbidden for a name that is not the server's; none at all is HTTP/1.0's, not a browser's."""
+        """Raise Forbidden for a name that is not the server's. Only HTTP/1.0 has none, and no browser."""
         if not host or (len(host) <= LONGEST_HOST and is_own(host, self._names)):
             return
         if _on_unix_socket(scope):
@@ -69,6 +69,6 @@ class Hosts:
 
 
 def _on_unix_socket(scope: Scope) -> bool:
-    """Whether the connection came over a path, which has no port."""
+    """Whether the connection came over a Unix socket, which has no port."""
     server = scope.get("server")
     return server is not None and server[1] is None

@@ -1,7 +1,7 @@
 """Named keys in a file: one JSON object a line, which holds a key's SHA-256 and never the key.
 
-A key has 256 random bits, so a plain hash of it cannot be turned back, and needs neither salt nor
-stretching. Who may do what with a key is decided in `api/access`.
+A key has 256 random bits, so a plain hash of it cannot be reversed and needs neither salt nor stretching.
+`gate` decides what a key may do.
 """
 
 import hashlib
@@ -20,6 +20,8 @@ import msgspec
 
 from server.auth.quota import ANY, Quota
 from server.errors import BadSettings
+from server.messages.message import Message
+from server.system.atomic_file import replacing
 
 Scope = Literal["embed", "search", "write", "admin", "metrics"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
@@ -33,7 +35,7 @@ PerMinute = Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
 
 
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One line of the file. expires: the last day on which it holds, in UTC."""
+    """One line of the file. expires: the last day on which the key is valid, in UTC."""
 
     name: Annotated[str, msgspec.Meta(pattern=f"^{NAME.pattern}$")]
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -47,45 +49,48 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         return Quota(self.requests_per_minute, self.tokens_per_minute)
 
     def expired(self, wall_s: float) -> bool:
-        """wall_s: seconds since 1970."""
+        """Whether the key is no longer valid at `wall_s`, in seconds since 1970."""
         return wall_s >= self.ends_s
 
     @property
     def ends_s(self) -> float:
-        """The first second in which it holds no more, since 1970."""
+        """The first second in which the key is no longer valid, since 1970."""
         if self.expires is None:
             return math.inf
         return DAY_S * ((self.expires - EPOCH).days + 1)
 
 
 class Keys:
-    """All keys of a file as they were at one time."""
+    """The keys of a file as they were when it was read, found by the digest of a secret."""
 
     def __init__(self, keys: Iterable[Key]) -> None:
-        self._keys = [(bytes.fromhex(key.sha256), key) for key in keys]
+        self._keys = tuple(keys)
+        self._by_digest = {bytes.fromhex(key.sha256): key for key in self._keys}
 
     def __len__(self) -> int:
         return len(self._keys)
 
     def __iter__(self) -> Iterator[Key]:
-        return (key for _, key in self._keys)
+        return iter(self._keys)
 
     def find(self, secret: bytes) -> Key | None:
-        """Takes as long for one key as for another, and for none of them."""
+        """Return the key with this secret; the time does not grow with the number of keys."""
         digest = hashlib.sha256(secret).digest()
-        found = None
-        for known, key in self._keys:
-            if hmac.compare_digest(known, digest):
-                found = key
-        return found
+        # subtle: the look-up takes longer for some digests, but its time depends on the digest only, never on
+        # the secret's own bytes. A client cannot steer a digest towards a stored one: a secret that is nearly
+        # right has a digest that is entirely different, so there is nothing to learn step by step.
+        key = self._by_digest.get(digest)
+        if key is None or not hmac.compare_digest(bytes.fromhex(key.sha256), digest):
+            return None
+        return key
 
 
 def new_key(
     name: str, scopes: str, expires: str | None = None, quota: Quota = ANY
 ) -> tuple[str, Key]:
-    """A secret, which is nowhere else, and its entry; raises BadSettings.
+    """Return a secret, which is stored nowhere, and its entry; raise BadSettings.
 
-    scopes: with commas between them. expires: YYYY-MM-DD.
+    scopes: separated by commas. expires: YYYY-MM-DD.
     """
     secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     digest = hashlib.sha256(secret.encode()).hexdigest()
@@ -103,8 +108,8 @@ def _scopes(text: str) -> list[Scope]:
     for each in asked:
         if each not in SCOPES:
             raise BadSettings(
-                "scope {each!r} is not one of {scopes}",
-                each=each,
+                "scope {scope!r} is not one of {scopes}",
+                scope=each,
                 scopes=SCOPES,
             )
     return [each for each in SCOPES if each in asked]
@@ -124,17 +129,17 @@ def _day(text: str) -> date:
 
 
 def read_keys(path: Path) -> list[Key]:
-    """Raises BadSettings where the file cannot be read or a line is no key."""
+    """Return the keys of a file; raise BadSettings where it cannot be read or a line is not a key."""
     keys: dict[str, Key] = {}
     for number, line in enumerate(_lines(path), 1):
         if (key := _parse(path, number, line)) is None:
             continue
         if key.name in keys:
             raise BadSettings(
-                "keys file {path}, line {number}: there is a key {key_name!r} already",
+                "keys file {path}, line {number}: there is a key {name!r} already; remove one of them",
                 path=path,
                 number=number,
-                key_name=key.name,
+                name=key.name,
             )
         keys[key.name] = key
     return list(keys.values())
@@ -155,7 +160,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _parse(path: Path, number: int, line: str) -> Key | None:
-    """The key of a line; None for an empty line and a comment."""
+    """Return the key of a line; None for an empty line or a comment."""
     if not line.strip() or line.startswith("#"):
         return None
     try:
@@ -170,23 +175,22 @@ def _parse(path: Path, number: int, line: str) -> Key | None:
 
 
 def add_key(path: Path, key: Key) -> None:
-    """Append it, to a new file if there is none; raises BadSettings."""
+    """Append a key, to a new file if there is none; raise BadSettings."""
     lines = _lines(path) if path.exists() else []
     if lines and any(known.name == key.name for known in read_keys(path)):
         raise BadSettings(
-            "there is a key {key_name!r} in {path} already; remove it first, or choose another "
-            "name",
-            key_name=key.name,
+            "there is a key {name!r} in {path} already; remove it first, or choose another name",
+            name=key.name,
             path=path,
         )
     _write(path, [*lines, msgspec.json.encode(key).decode()])
 
 
 def remove_key(path: Path, name: str) -> None:
-    """Take its line out and leave the others as they are; raises BadSettings."""
+    """Remove a key's line and leave the others unchanged; raise BadSettings."""
     keys = read_keys(path)
     if name not in (key.name for key in keys):
-        names = ", ".join(key.name for key in keys) or "none 无"
+        names = tuple(key.name for key in keys) or Message("none")
         raise BadSettings(
             "there is no key {name!r} in {path}; it has {names}",
             name=name,
@@ -202,26 +206,18 @@ def remove_key(path: Path, name: str) -> None:
 
 
 def _write(path: Path, lines: Sequence[str]) -> None:
-    """Whole or not at all; a file that is there keeps its owner and its mode."""
-    # A link stays one.
+    """Replace the file whole or not at all; an existing file keeps its owner and its mode."""
+    # A link stays a link.
     path = path.resolve()
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.new")
     try:
-        with os.fdopen(
-            os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w"
-        ) as file:
+        with replacing(path, mode=0o600) as file:
             if path.exists():
                 found = path.stat()
                 os.fchmod(file.fileno(), found.st_mode & 0o777)
-                # So that a key that root makes can be read by the server's user.
+                # So the server's user can read a key that root has made.
                 with suppress(PermissionError):
                     os.fchown(file.fileno(), found.st_uid, found.st_gid)
-            file.write("".join(f"{line}\n" for line in lines))
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+            file.write("".join(f"{line}\n" for line in lines).encode())
     except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
         why = os.strerror(error.errno or 0)
         raise BadSettings("keys file {path} cannot be written: {why}", path=path, why=why) from None

@@ -1,8 +1,8 @@
-"""How much a key may have a minute: requests, and tokens.
+"""Quotas: how many requests and tokens a key may use a minute.
 
-Token buckets that hold one minute's worth. A request is taken before it runs. What it costs in tokens is
-known once its texts are tokenised, so tokens are charged afterwards, and a key that owes some waits until
-the minute's refill has paid for them. Many requests at once may thus owe more than one.
+Both are token buckets that hold one minute's worth. A request is counted before it runs. Its tokens are
+known once its texts are tokenised, so they are charged afterwards, and a key in debt waits until the refill
+has paid for it. Many requests at once may thus leave more debt than one.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Level(NamedTuple):
-    """What is left at a time in seconds; below zero it is owed."""
+    """What is left of a bucket at a time in seconds; a debt below zero."""
 
     left: float
     at_s: float
@@ -19,7 +19,7 @@ class Level(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """So much a minute; None: any amount."""
+    """The limits a minute; None for no limit."""
 
     requests: int | None = None
     tokens: int | None = None
@@ -29,19 +29,19 @@ ANY = Quota()
 
 
 def refilled(level: Level, per_minute: int, now_s: float) -> Level:
-    """The level at `now_s`: more by the time that has gone by, and at most a minute's worth."""
+    """Return the level at `now_s`, refilled for the time since, up to a minute's worth."""
     gained = max(now_s - level.at_s, 0.0) * per_minute / 60
     return Level(min(level.left + gained, per_minute), now_s)
 
 
 def wait_s(level: Level, wanted: float, per_minute: int) -> int:
-    """Whole seconds until `wanted` is there, 0 if it is."""
-    # subtle: a client that waits just so long must not find a rounding error in its way.
+    """Return the whole seconds until `wanted` is left, 0 if it is now."""
+    # subtle: a client that waits exactly so long must not be refused for a rounding error.
     return max(math.ceil((wanted - level.left) * 60 / per_minute - 1e-6), 0)
 
 
 class Refused(NamedTuple):
-    """what: "requests" or "tokens". limit: a minute."""
+    """Why a request is refused. what: "requests" or "tokens". limit: a minute."""
 
     what: str
     limit: int
@@ -49,7 +49,7 @@ class Refused(NamedTuple):
 
 
 class Account:
-    """What one key has had."""
+    """What one key has used."""
 
     def __init__(self, quota: Quota, now_s: float) -> None:
         self.quota = quota
@@ -57,11 +57,11 @@ class Account:
         self._tokens = Level(quota.tokens or 0, now_s)
 
     def take(self, now_s: float) -> Refused | None:
-        """Count one request, or tell what is used up; a request that is refused counts for nothing."""
+        """Count one request, or return which quota is used up; a refused request is not counted."""
         requests, tokens = self.quota.requests, self.quota.tokens
         if tokens is not None:
             self._tokens = refilled(self._tokens, tokens, now_s)
-            # Owing nothing is enough: how many tokens a request has nobody knows yet.
+            # No debt is enough: the tokens of this request are not known yet.
             if self._tokens.left < 0:
                 return Refused("tokens", tokens, max(wait_s(self._tokens, 0, tokens), 1))
         if requests is not None:

@@ -4,9 +4,7 @@ A file is written under a temporary name and appears whole. No file is held in m
 """
 
 import json
-import os
 import sys
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -29,6 +27,7 @@ from server.store.documents import Documents
 from server.store.faiss_files import StoredVectors, write_vectors
 from server.store.integrity import spans_of
 from server.store.records import Document, text_id
+from server.system import atomic_file
 from server.types import Vectors
 
 PAGE_DOCUMENTS = 256
@@ -119,19 +118,13 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             "{path} is not a file; name another, or - for standard output",
             path=path,
         )
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with scratch.open("wb") as file:
+        with atomic_file.replacing(path) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
     except OSError as error:
         raise StoreError(
             "{path} cannot be written: {strerror}", path=path, strerror=error.strerror
         ) from error
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 # --- a pair into a collection -------------------------------------------------------------------------

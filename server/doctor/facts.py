@@ -24,7 +24,7 @@ from server.inference.cpu_provenance import (
     provenance_here,
     read_provenances,
 )
-from server.inference.manifest import MODEL_FILE, Quantization
+from server.inference.manifest import TOKENIZER_FILE, Quantization
 from server.inference.model import Model
 from server.net import unix_socket
 from server.net.certificates import Tls
@@ -153,7 +153,7 @@ def _admission(config: Config) -> Admission:
         keys=() if keys is None else _tried(lambda: tuple(read_keys(keys))),
         certificate_s=tls.expires_s if isinstance(tls, Tls) else tls,
         audit=None if written is None else _tried(lambda: audit.check(written)),
-        socket=None if socket is None else _refused(lambda: unix_socket.claim(socket)),
+        socket=None if socket is None else _refused(lambda: unix_socket.check_path(socket)),
         socket_taken=socket is not None and unix_socket.is_listening(socket),
     )
 
@@ -180,7 +180,11 @@ def _artifact(place: ModelPlace) -> Artifact:
         place,
         model_id=manifest.model_id,
         fingerprint=manifest.fingerprint,
-        bytes=(place.folder / MODEL_FILE).stat().st_size,
+        bytes=sum(
+            (place.folder / file).stat().st_size
+            for file in manifest.files
+            if file != TOKENIZER_FILE
+        ),
         cosine=model.self_test_agreement,
         quantization=manifest.quantization,
         exported_on=manifest.instruction_set,

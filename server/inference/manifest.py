@@ -1,7 +1,8 @@
 """The artifact's manifest: what the server must know about a model and never guess.
 
-An artifact is a folder with `model.onnx`, `tokenizer.json` and `manifest.json`; `export` writes it,
-`read_manifest` checks it: every file must have the hash the manifest states.
+An artifact is a folder with `model.onnx`, `tokenizer.json` and `manifest.json`, and `model.onnx.data` where
+the graph is too large for one file. `export` writes it, `read_manifest` checks it: every file must have
+the hash that the manifest states.
 """
 
 import hashlib

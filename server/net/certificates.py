@@ -1,9 +1,9 @@
-"""TLS towards clients: certificate and key, who may connect by certificates of their own.
+"""TLS for clients: certificate, key, and the signers of clients' certificates.
 
-A certificate is tried before it is used, as a model is: the server shakes hands with itself in memory, so
-what clients would refuse is known before the port opens. A renewed one comes in a context of its own: into
-another's, OpenSSL would add a certificate whose key is of another kind, and signers, and forget none. Nothing
-here touches a connection.
+A certificate is tested before it is used, as a model is: the server does a handshake with itself in memory,
+so a certificate that clients would refuse is known before the port opens. A renewed certificate gets a new
+context. In an old one OpenSSL would keep a certificate whose key is of another kind, and all signers.
+Nothing here touches a connection.
 """
 
 import contextlib
@@ -16,26 +16,25 @@ from typing import Any, NoReturn
 from server.config import Config
 from server.errors import BadSettings
 
-# More than enough for a handshake of TLS 1.3 in memory, which takes two.
+# More than a handshake of TLS 1.3 in memory takes, which is two.
 ROUNDS = 8
-# Of the key's file: what group and others may do.
-OF_OTHERS = 0o077
-REFUSED = (
-    "clients will refuse the certificate %s: %s; renew it and send SIGHUP"
-    " 客户端将拒绝证书 %s：%s；请更新证书并发送 SIGHUP"
-)
+# The permissions of group and others on the key's file.
+OTHERS_RIGHTS = 0o077
+REFUSED = "clients will refuse the certificate %s: %s; renew it and send SIGHUP"
 
 log = logging.getLogger(__name__)
 
 
 class Tls:
-    """context: for connections that come now; `check` makes the next one, `renew` puts it in place.
-    expires_s: when its certificate ends, in seconds since 1970; 0 where clients refuse it already.
+    """The certificate in use, and the next one; `check` reads it, `renew` puts it in place.
+
+    context: for new connections. expires_s: when its certificate ends, in seconds since 1970; 0 where clients
+    refuse it already.
     """
 
     def __init__(self, cert: Path, key: Path | None, client_ca: Path | None) -> None:
-        """key: None where it stands in the file of the certificate. client_ca: certificates of those
-        who sign clients', None where anybody may connect. Raises BadSettings that names the file.
+        """key: None where it is in the certificate's file. client_ca: certificates of the signers of
+        clients' certificates, None where clients need none. Raises BadSettings that names the file.
         """
         self._cert, self._key, self._client_ca = cert, key or cert, client_ca
         self.check()
@@ -48,20 +47,20 @@ class Tls:
         return cls(config.tls_cert, config.tls_key, config.tls_client_ca)
 
     def check(self) -> None:
-        """Raise BadSettings if the files cannot be used now; warn if clients would not like them."""
+        """Raise BadSettings if the files cannot be used now; warn if clients would refuse them."""
         context = _context()
         self._load(context)
         try:
             expires_s = _expiry(context, self._cert)
         except ssl.SSLCertVerificationError as error:
             expires_s = 0
-            log.warning(REFUSED, *(self._cert, error.verify_message) * 2)
+            log.warning(REFUSED, self._cert, error.verify_message)
         if self._client_ca is not None:
             context.verify_mode = ssl.CERT_REQUIRED
         self._checked = context, expires_s
 
     def renew(self) -> None:
-        """Have new connections use what was checked last."""
+        """Use what was checked last for new connections."""
         self.context, self.expires_s = self._checked
 
     def _load(self, context: ssl.SSLContext) -> None:
@@ -71,15 +70,15 @@ class Tls:
             context.load_cert_chain(self._cert, self._key, _no_password)
         except ssl.SSLError as error:
             raise BadSettings(
-                "{cert} and {key} are no certificate and key in PEM that belong together: {why}",
+                "{cert} and {key} are not a certificate and its key in PEM: {why}",
                 cert=self._cert,
                 key=self._key,
                 why=_why(error),
             ) from None
-        if self._key.stat().st_mode & OF_OTHERS:
+        if self._key.stat().st_mode & OTHERS_RIGHTS:
             log.warning(
-                "others than its owner may use the TLS key %s, and so pass for this server: chmod go="
-                " 除所有者外还有人可使用 TLS 私钥，可借此冒充本服务：请执行 chmod go=",
+                "users other than the owner may read or change the TLS key %s, and could pretend to be this"
+                " server; run chmod go=",
                 self._key,
             )
         if self._client_ca is None:
@@ -88,8 +87,8 @@ class Tls:
             context.load_verify_locations(self._client_ca)
         except ssl.SSLError as error:
             raise BadSettings(
-                "tls_client_ca {_client_ca} holds no certificate in PEM: {why}",
-                _client_ca=self._client_ca,
+                "tls_client_ca {path} holds no certificate in PEM: {why}",
+                path=self._client_ca,
                 why=_why(error),
             ) from None
 
@@ -111,10 +110,10 @@ def _check_readable(path: Path | None) -> None:
 
 
 def _no_password() -> NoReturn:
-    """Instead of asking at a terminal where nobody may be."""
+    """Raise BadSettings; OpenSSL would ask at the terminal, where no one may be."""
     raise BadSettings(
-        "the TLS key is encrypted, and nobody is there to type its password; store it without "
-        "one in a file that only the server reads",
+        "the TLS key is encrypted, and the server cannot ask for its password; store the key "
+        "without one, in a file that only the server may read",
     )
 
 
@@ -123,8 +122,10 @@ def _why(error: ssl.SSLError) -> str:
 
 
 def _expiry(server: ssl.SSLContext, cert: Path) -> float:
-    """Seconds since 1970; raises SSLCertVerificationError if a client that trusts just this certificate
-    would refuse it, and BadSettings if no client can be served with it.
+    """Return when the certificate ends, in seconds since 1970.
+
+    Raises SSLCertVerificationError if a client that trusts only this certificate would refuse it, and
+    BadSettings if no client can be served with it.
     """
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.check_hostname = False
@@ -137,7 +138,7 @@ def _expiry(server: ssl.SSLContext, cert: Path) -> float:
     except ssl.SSLError as error:
         raise BadSettings(
             "no client can be served with the TLS certificate {cert}: {why}; use a key that "
-            "browsers take, RSA of 2048 bits or more or the curve prime256v1",
+            "browsers accept: RSA of 2048 bits or more, or the curve prime256v1",
             cert=cert,
             why=_why(error),
         ) from None
@@ -145,7 +146,7 @@ def _expiry(server: ssl.SSLContext, cert: Path) -> float:
 
 
 def _shake_hands(server: ssl.SSLContext, trusting: ssl.SSLContext) -> dict[str, Any]:
-    """The certificate that the server shows; raises SSLError."""
+    """Return the certificate that the server shows; raise SSLError."""
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = trusting.wrap_bio(back, there)
     ends = client, server.wrap_bio(there, back, server_side=True)

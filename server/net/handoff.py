@@ -1,15 +1,16 @@
-"""A connection moves to the process that serves the path it asks for.
+"""Connections that move between the processes of one server.
 
-A server of several processes has one that owns the data folder. The others, its workers, compute
-vectors, and serve paths that need nothing else. A connection that asks a worker for another path is
-given to the first process with what has been read of that request, and is served there from then on.
+A server of several processes has one that owns the data folder. The others, its workers, compute vectors
+and serve the paths that need nothing else. The first process hands new connections to the workers in turn.
+A connection that asks a worker for another path is handed back, with the bytes of that request that were
+read, and the first process serves it from then on.
 
-The kernel's descriptor moves, so nothing is forwarded and nobody stands between. What must hold:
+The kernel's descriptor moves, so no process forwards anything. What must hold:
 1. Nothing of a request that moves has been parsed here. So the parser gets its bytes in pieces that end
-   where a request can end, and before each request its path is looked at in the raw bytes.
-2. Whatever was asked before has been answered and sent: a request that must move and comes behind
-   another one waits, and nothing more is read meanwhile.
-3. The connection is closed here without a word to its client: closing one of two descriptors says none.
+   where a request can end, and before each request its path is looked up in the raw bytes.
+2. All earlier requests have been answered and their replies sent. A request that must move and comes after
+   another one waits, and meanwhile nothing more is read.
+3. The connection is closed here without a sign to the client. Closing one of two descriptors gives none.
 """
 
 import asyncio
@@ -18,21 +19,22 @@ import re
 from collections.abc import Callable, Set
 from typing import Any
 
-from server.net.http_protocol import Protocol
+from server.net.http_protocol import HttpProtocol
 from server.net.ipc import RETRY_S, Channel, Kind
 
-# The beginning of a request, with the character behind its path, and less than that. A method is a word
-# of capitals and a path not endless: the rest is no HTTP, or on no path, and is refused as such.
+# The beginning of a request, up to the character after its path, and any beginning of that. A method is a
+# word of capitals, and a path is bounded: anything else is not HTTP or not a path of ours, and is refused.
 START = re.compile(rb"[\r\n]*[A-Z-]{1,32} +([^\s?]{1,65536})[\s?]")
 STARTING = re.compile(rb"[\r\n]*(?:[A-Z-]{0,32}|[A-Z-]{1,32} +[^\s?]{0,65536})")
-# What ends a head, and what ends a body in chunks: no request ends elsewhere if it says no length.
+# The end of a head, and of a body in chunks. A request without a length ends nowhere else.
 END = b"\r\n\r\n"
 
 
-def pass_on(protocol: Protocol, channel: Channel, read: bytes = b"") -> bool:
-    """Give the connection away, of which `read` was not served; whether there was room for it.
+def hand_off(protocol: HttpProtocol, channel: Channel, read: bytes = b"") -> bool:
+    """Send the connection to another process; return whether the channel had room for it.
 
-    Raises OSError if the other process is gone. Nothing may be left to be written.
+    read: bytes that were read and not served. Nothing may be left to be written. Raises OSError if the
+    other process is gone.
     """
     connection = protocol.transport.get_extra_info("socket").fileno()
     if not channel.send(Kind.CONNECTION, read, connection):
@@ -41,8 +43,8 @@ def pass_on(protocol: Protocol, channel: Channel, read: bytes = b"") -> bool:
     return True
 
 
-class Dealt(Protocol):
-    """A new connection at the first process: it goes to the worker whose turn it is, if it is one's."""
+class DealingProtocol(HttpProtocol):
+    """A new connection at the first process, which hands it to the worker whose turn it is, if any."""
 
     def __init__(self, turn: Callable[[], Channel | None], **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
@@ -52,13 +54,13 @@ class Dealt(Protocol):
         super().connection_made(transport)
         channel = self._turn()
         if channel is not None:
-            # A worker that has just ended, or is far behind, gets none: it is served here.
+            # Where the worker has just ended, or its channel is full, the connection is served here.
             with contextlib.suppress(OSError):
-                pass_on(self, channel)
+                hand_off(self, channel)
 
 
-class Adopted(Protocol):
-    """A connection that another process gave, and what that has read of its next request."""
+class AdoptedProtocol(HttpProtocol):
+    """A connection from another process, and the bytes of its next request that were read there."""
 
     def __init__(self, read: bytes, **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
@@ -66,7 +68,7 @@ class Adopted(Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # subtle: not here, for uvloop begins to read after this call, and so could not be paused.
+        # subtle: not here. uvloop begins to read after this call, so reading could not be paused.
         self.loop.call_soon(self._begin)
 
     def _begin(self) -> None:
@@ -79,31 +81,31 @@ class Adopted(Protocol):
         super().data_received(data)
 
 
-class Passing(Protocol):
-    """A worker's connection: requests for paths that are not `served` go through the channel."""
+class WorkerProtocol(HttpProtocol):
+    """A worker's connection. A request for a path that is not `served` is handed off over the channel."""
 
     def __init__(self, channel: Channel, served: Set[bytes], **uvicorn: Any) -> None:
         super().__init__(**uvicorn)
         self._channel = channel
         self._served = served
-        # What has come and not been given to the parser: no whole path, or one that must move.
+        # Bytes that were not given to the parser: an unfinished path, or a request that must move.
         self._waiting = b""
         # Whether the parser stands between two requests.
         self._between = True
-        # Bytes of the body that are to come, where its length is known.
+        # Bytes of the body that are still to come, where its length is known.
         self._left = 0
-        # The last bytes given to the parser that may begin an END.
+        # The last bytes that were given to the parser, if an END may begin in them.
         self._seam = b""
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
         self._waiting += data
-        self._read_on()
+        self._parse_waiting()
         if self._waiting:
             self.expect_head()
 
-    def _read_on(self) -> None:
-        """Parse what waits, up to a request that must move."""
+    def _parse_waiting(self) -> None:
+        """Parse the bytes that wait, up to a request that must move."""
         data, at = self._waiting, 0
         while at < len(data) and not self.transport.is_closing():
             if self._between:
@@ -120,7 +122,7 @@ class Passing(Protocol):
         return None
 
     def _end_of_piece(self, data: bytes, at: int) -> int:
-        """How far the parser may read without passing the end of a request."""
+        """Return how far the parser may read without passing the end of a request."""
         if self._left:
             end = min(len(data), at + self._left)
             self._left -= end - at
@@ -136,7 +138,7 @@ class Passing(Protocol):
         return end
 
     def _move(self) -> None:
-        """Give the connection away, or read no more of it until that can be done."""
+        """Hand the connection off, or stop reading until that is possible."""
         self.flow.pause_reading()
         if self.pipeline or not (self.cycle is None or self.cycle.response_complete):
             return  # on_response_complete comes
@@ -145,26 +147,26 @@ class Passing(Protocol):
             return  # resume_writing comes
         self._unset_keepalive_if_required()
         try:
-            if not pass_on(self, self._channel, self._waiting):
-                self.loop.call_later(RETRY_S, self._read_on)
+            if not hand_off(self, self._channel, self._waiting):
+                self.loop.call_later(RETRY_S, self._parse_waiting)
         except OSError:
             # The first process is gone, and this one ends with it.
             self.transport.abort()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._read_on()
+        self._parse_waiting()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._read_on()
+        self._parse_waiting()
 
     def on_message_begin(self) -> None:
         self._between = False
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        # The parser has refused a length that is no number, or comes with chunks.
+        # The parser has refused a length that is no number, or that comes with chunks.
         lengths = [int(value) for name, value in self.headers if name == b"content-length"]
         self._left = lengths[0] if lengths else 0
         super().on_headers_complete()

@@ -1,9 +1,9 @@
 """Messages between the processes of one server.
 
-A channel is one end of a pair of Unix sockets that the first process makes and its worker inherits:
-it has no address, and nobody else can reach it. A message is one packet of one byte, its kind. What
-it carries comes as descriptors: a connection, and a file in memory with whatever else there is to say,
-so that no message is ever sent or read by half.
+A channel is one end of a pair of Unix sockets that the first process makes and its worker inherits. It
+has no address, so no other process can reach it. A message is one packet of one byte, its kind. Its
+content comes as descriptors: a connection, and a file in memory for everything else. So no message is
+ever sent or read in part.
 """
 
 import asyncio
@@ -15,12 +15,11 @@ from contextlib import contextmanager
 from enum import Enum, unique
 from typing import NamedTuple
 
-# Seconds until a full channel is tried again. It has room for some 200 messages: whoever reads them is
-# busy with something else just now.
+# Seconds until a full channel is tried again. It has room for some 200 messages, so its reader is busy.
 RETRY_S = 0.005
-# What keeps a message from being sent and passes: no room, too many open files or too many of them on
-# their way, no memory. Whatever else does means that the other end is gone.
-PASSING = {
+# Errors that pass: no room, too many open files or too many of them on their way, no memory. Any other
+# error means that the other end is gone.
+TEMPORARY = {
     errno.EAGAIN,
     errno.EMFILE,
     errno.ENFILE,
@@ -32,24 +31,31 @@ PASSING = {
 
 @unique
 class Kind(Enum):
-    """What is said, and by whom."""
+    """The kinds of messages, with their senders."""
 
     CONFIG = b"c"  # first process: the settings, pickled; once, before anything else
-    READY = b"r"  # worker: connections are taken
-    FAILED = b"f"  # worker: it cannot start; the reason, in both languages as JSON
-    CONNECTION = b"s"  # either: take this connection; what has been read of its next request
+    READY = b"r"  # worker: it takes connections
+    FAILED = b"f"  # worker: it cannot start; the reason, a pickled Message
+    CONNECTION = (
+        b"s"  # either: take this connection; the content is what was read of its next request
+    )
     ALIVE = b"a"  # worker: its event loop turns; every second
-    PAGE = b"m"  # first process: how is it going? worker: its page of metrics
+    PAGE = b"m"  # first process: asks for metrics; worker: its page of them
     STOP = b"e"  # first process: finish what was accepted
-    RELOAD = b"l"  # first process: these settings hold now, pickled; worker: they do, or what ACCESS asked
-    ACCESS = b"k"  # first process: keys and audit are to be read again; without a file, so it always goes
-    QUIET = b"q"  # worker: no more connections will come from here
+    RELOAD = (
+        b"l"  # first process: serve by these settings, pickled; worker: it does, also after ACCESS
+    )
+    ACCESS = (
+        b"k"  # first process: read keys and audit again; without a file, so it can always be sent
+    )
+    QUIET = b"q"  # worker: it hands no more connections back
 
 
 class Message(NamedTuple):
-    """connection: of a CONNECTION, and then the receiver's to close.
+    """A message as it was received.
 
-    Where the receiver had too many open files there is neither connection nor content.
+    connection: of a CONNECTION; the receiver closes it. Where the receiver had too many open files, there is
+    neither connection nor content.
     """
 
     kind: Kind
@@ -57,12 +63,12 @@ class Message(NamedTuple):
     connection: socket.socket | None = None
 
 
-# What is done with a message; with None once the other end is gone.
+# Called with each message, and with None once the other end is gone.
 Receive = Callable[[Message | None], None]
 
 
 class Channel:
-    """One end; owns its socket."""
+    """One end of a pair; it owns its socket."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
@@ -71,28 +77,28 @@ class Channel:
 
     @classmethod
     def of(cls, descriptor: int) -> "Channel":
-        """The end that a worker has inherited."""
+        """Return the end that a worker has inherited."""
         return cls(socket.socket(fileno=descriptor))
 
     def fileno(self) -> int:
         return self._end.fileno()
 
     def send(self, kind: Kind, content: bytes = b"", connection: int | None = None) -> bool:
-        """Whether it could be sent now; raises OSError if the other end is gone.
+        """Return whether it could be sent now; raise OSError if the other end is gone.
 
-        connection: stays open here, its sender closes it.
+        connection: stays open here, and the sender closes it.
         """
         carried = [] if connection is None else [connection]
         try:
             with _file_of(content) as file:
                 return socket.send_fds(self._end, [kind.value], carried + file) == 1
         except OSError as error:
-            if error.errno not in PASSING:
+            if error.errno not in TEMPORARY:
                 raise
             return False
 
     async def deliver(self, kind: Kind, content: bytes = b"") -> None:
-        """Send, when there is room; to nobody if the other end is gone."""
+        """Send as soon as there is room; do nothing if the other end is gone."""
         try:
             while not self.send(kind, content):
                 await asyncio.sleep(RETRY_S)
@@ -100,7 +106,7 @@ class Channel:
             return
 
     def listen(self, receive: Receive) -> None:
-        """Call `receive` on the running loop with whatever comes, until the other end is gone."""
+        """Call `receive` on the running loop with each message, until the other end is gone."""
         self._loop = loop = asyncio.get_running_loop()
 
         def read() -> None:
@@ -117,7 +123,7 @@ class Channel:
         loop.add_reader(self._end.fileno(), read)
 
     def wait(self) -> Message:
-        """The next message; blocks, and raises EOFError if the other end is gone."""
+        """Block until the next message, and return it; raise EOFError if the other end is gone."""
         self._end.setblocking(True)
         message = self._read()
         self._end.setblocking(False)
@@ -126,37 +132,37 @@ class Channel:
         return message
 
     def _read(self) -> Message | None:
-        said, carried, flags, _ = socket.recv_fds(self._end, 1, 2)
-        if not said:
+        kind_byte, carried, flags, _ = socket.recv_fds(self._end, 1, 2)
+        if not kind_byte:
             return None
-        kind, connection = Kind(said), None
+        kind, connection = Kind(kind_byte), None
         if flags & socket.MSG_CTRUNC:
-            # Too many open files: half of what it carried is of no use.
+            # Too many open files: a part of the content is of no use.
             while carried:
                 os.close(carried.pop())
         if kind is Kind.CONNECTION and carried:
             connection = socket.socket(fileno=carried.pop(0))
-            # What is received would otherwise stay open in workers that are started later.
+            # Otherwise workers that are started later would hold it open.
             connection.set_inheritable(False)
             connection.setblocking(False)
         return Message(kind, _content_of(carried.pop()) if carried else b"", connection)
 
     def close(self) -> None:
-        """Let the other end know that this one is gone; once is enough."""
+        """Close this end, which the other end notices; may be called again."""
         if self._loop is not None and self._end.fileno() >= 0:
             self._loop.remove_reader(self._end.fileno())
         self._end.close()
 
 
 def pair() -> tuple[Channel, Channel]:
-    """Both ends; each packet arrives whole, in order, or not at all."""
+    """Return both ends; each packet arrives whole and in order, or not at all."""
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     return Channel(one), Channel(other)
 
 
 @contextmanager
 def _file_of(content: bytes) -> Iterator[list[int]]:
-    """The descriptor of a file with this content, closed afterwards; none for nothing."""
+    """Yield the descriptor of a file with this content, closed afterwards; none without content."""
     if not content:
         yield []
         return

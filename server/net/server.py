@@ -1,8 +1,9 @@
-"""Runs uvicorn until a signal. The first lets accepted requests finish, a second one does not wait.
+"""uvicorn's server, in the first process and in workers, from its start to its end.
 
-uvicorn itself would end by the signal that stopped it, and would ignore a second SIGTERM. The first
-process of a server opens the address, tells its workers what a signal has told it, and shares new
-connections with them; a worker only knows what it is told over its channel.
+The first signal lets accepted requests finish, a second one ends the process at once. uvicorn itself would
+end by the signal that stopped it, and would ignore a second SIGTERM. The first process opens the address,
+passes what signals ask for to its workers, and shares new connections with them. A worker acts on messages
+over its channel only.
 """
 
 import asyncio
@@ -26,25 +27,26 @@ from server.clock import now
 from server.config import Config
 from server.errors import BadSettings, StartupError
 from server.net.certificates import Tls
-from server.net.handoff import Adopted, Dealt, Passing
-from server.net.http_protocol import Limits, Protocol
+from server.net.handoff import AdoptedProtocol, DealingProtocol, WorkerProtocol
+from server.net.http_protocol import HttpProtocol
 from server.net.ipc import Channel, Kind, Message
+from server.net.limits import Limits
 from server.net.reload import Reload, take_over
-from server.net.tls_protocol import Handshake
-from server.net.unix_socket import Door
-from server.net.worker_pool import Workers
+from server.net.tls_protocol import TlsProtocol
+from server.net.unix_socket import UnixSocket
+from server.net.worker_pool import WorkerPool
 from server.system.host import files_wanted
 from server.system.systemd import Supervisor
 
-# Seconds between two signs of life that a worker gives; `workers` says what their absence means.
+# Seconds between two signs of life of a worker; `worker_handle` says what happens without them.
 BEAT_S = 1.0
-# Seconds that a worker has at least to say that it passes nothing on any more, which takes it 0.1.
+# Seconds that a worker has at least to confirm that it hands no more connections back; it needs 0.1.
 QUIET_S = 2.0
-# Seconds that workers may end later than this process: they are told to a little later, and then have only
-# to let go of what they hold. The unit of `deploy` kills all processes ten seconds after `shutdown_s`.
+# Seconds that workers may end later than this process: they are stopped a little later, and then only free
+# what they hold. The unit of `deploy` kills all processes ten seconds after `shutdown_s`.
 LATE_S = 5.0
-# Seconds until the supervisor is told once more what it had no room for.
-AGAIN_S = 0.5
+# Seconds until a message that the supervisor had no room for is sent again.
+RETRY_NOTIFY_S = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -52,22 +54,28 @@ log = logging.getLogger(__name__)
 def listen(
     app: App,
     config: Config,
-    workers: Workers,
+    workers: WorkerPool,
     supervisor: Supervisor,
     reload: Reload,
     tls: Tls | None,
 ) -> None:
-    """Serve until stopped; raises BadSettings where the address cannot be had."""
+    """Serve until stopped; raise BadSettings where the address cannot be used."""
     limits = Limits.of(config)
     protocol = (
-        partial(Dealt, workers.turn, limits=limits) if len(workers) else partial(Protocol, limits)
+        partial(DealingProtocol, workers.turn, limits=limits)
+        if len(workers)
+        else partial(HttpProtocol, limits)
     )
     if tls is not None:
         app.access.metrics.certificate_expiry.set(tls.expires_s)
     _raise_limit_of_files(config.max_connections)
-    door = None if config.unix_socket is None else Door(config.unix_socket, config.unix_socket_mode)
-    server = _First(app, config, protocol, workers, supervisor, reload, door, tls)
-    # uvicorn puts its own handlers in place while it runs, then raises what had stopped it again.
+    unix_socket = (
+        None
+        if config.unix_socket is None
+        else UnixSocket(config.unix_socket, config.unix_socket_mode)
+    )
+    server = _FirstServer(app, config, protocol, workers, supervisor, reload, unix_socket, tls)
+    # uvicorn sets its own handlers while it runs, and afterwards raises the signal that stopped it again.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         with contextlib.suppress(KeyboardInterrupt):
@@ -86,11 +94,11 @@ def listen(
 def work(
     app: App, config: Config, channel: Channel, served: Set[bytes], page: Callable[[], bytes]
 ) -> None:
-    """Serve the connections that come over the channel until it says stop, or closes.
+    """Serve the connections that come over the channel, until a message says stop or it closes.
 
-    served: paths that are answered here. page: the metrics of this process.
+    served: paths that are answered here. page: renders the metrics of this process.
     """
-    _Worker(app, config, channel, served, page).run()
+    _WorkerServer(app, config, channel, served, page).run()
 
 
 def _settings(app: App, config: Config, protocol: Any) -> uvicorn.Config:
@@ -114,7 +122,7 @@ def _settings(app: App, config: Config, protocol: Any) -> uvicorn.Config:
 
 
 def _raise_limit_of_files(connections: int) -> None:
-    """Let the process have as many and its own files, as far as the system allows."""
+    """Allow the process files for so many connections and its own, as far as the system permits."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = files_wanted(connections)
     if resource.RLIM_INFINITY not in (soft, hard):
@@ -124,7 +132,7 @@ def _raise_limit_of_files(connections: int) -> None:
 
 
 class _Server(uvicorn.Server):
-    """One that also serves connections which others have accepted."""
+    """A server that also serves connections which other processes have accepted."""
 
     def __init__(self, app: App, config: Config, protocol: Any) -> None:
         super().__init__(_settings(app, config, protocol))
@@ -133,22 +141,22 @@ class _Server(uvicorn.Server):
         self._shutdown_s = config.shutdown_s
         self._adopting: set[asyncio.Task[None]] = set()
 
-    def adopt(self, message: Message, protocol: Callable[..., Protocol]) -> None:
+    def adopt(self, message: Message, protocol: Callable[..., HttpProtocol]) -> None:
         task = asyncio.create_task(self._adopt(message, protocol))
         self._adopting.add(task)
         task.add_done_callback(self._adopting.discard)
 
-    async def _adopt(self, message: Message, protocol: Callable[..., Protocol]) -> None:
+    async def _adopt(self, message: Message, protocol: Callable[..., HttpProtocol]) -> None:
         connection = message.connection
         if connection is None:
-            return  # There were too many open files to receive it.
+            return  # It was lost: this process had too many open files to receive it.
         # A client may have left on the way.
         with contextlib.suppress(OSError):
             make = self._maker(protocol)
             await asyncio.get_running_loop().connect_accepted_socket(make, connection)
 
-    def _maker(self, protocol: Callable[..., Protocol]) -> Callable[[], Protocol]:
-        """What makes the protocol of a connection, as uvicorn's own servers do."""
+    def _maker(self, protocol: Callable[..., HttpProtocol]) -> Callable[[], HttpProtocol]:
+        """Return the factory of a connection's protocol, with the arguments that uvicorn gives."""
         return partial(
             protocol,
             config=self.config,
@@ -157,53 +165,53 @@ class _Server(uvicorn.Server):
         )
 
     async def adopted(self) -> None:
-        """Until those that have come are connections like any other."""
+        """Wait until the connections that have come are set up."""
         if self._adopting:
             await asyncio.wait(self._adopting)
 
     async def finish(self, by: float) -> None:
-        """Stop: connections, lanes and files together have until the moment `by`."""
+        """Stop; connections, lanes and files together have until the moment `by`."""
         self._app.end_by = by
         # uvicorn takes whole seconds, and those only for connections.
         self.config.timeout_graceful_shutdown = math.ceil(max(0.0, by - now()))
         await super().shutdown()
 
     def leave(self) -> None:
-        """End the process at once if a thread still computes, when everything has been let go of.
+        """End the process at once if a thread still computes; called when everything else has ended.
 
-        Python would take the model's runtime apart under that thread, and the process would abort.
+        Python would unload the model's runtime under that thread, and the process would abort.
         """
         models = self.lifespan.state["models"]
         if not (models.sound and models.idle):
             os._exit(0)
 
 
-class _First(_Server):
+class _FirstServer(_Server):
     def __init__(
         self,
         app: App,
         config: Config,
         protocol: Any,
-        workers: Workers,
+        workers: WorkerPool,
         supervisor: Supervisor,
         reload: Reload,
-        door: Door | None,
+        unix_socket: UnixSocket | None,
         tls: Tls | None,
     ) -> None:
         self._limits = Limits.of(config)
-        of_port = partial(Handshake, protocol, tls, self._limits) if tls else protocol
+        of_port = partial(TlsProtocol, protocol, tls, self._limits) if tls else protocol
         super().__init__(app, config, of_port)
         self._tls = tls
         self._workers = workers
         self._supervisor = supervisor
         self._reload = reload
-        self._door = door
+        self._unix_socket = unix_socket
         self._protocol = protocol
-        self._asked = asyncio.Event()
+        self._reload_asked = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop, and end at once if stopping already: nothing that was acknowledged can be lost."""
+        """Stop, or end at once if it is stopping already: no acknowledged write can be lost."""
         if self.should_exit:
             os._exit(128 + sig)
         super().handle_exit(sig, frame)
@@ -219,18 +227,20 @@ class _First(_Server):
     async def startup(self, sockets: Any = None) -> None:
         await self._workers.start(self._receive)
         await super().startup(sockets)
-        if self._door is not None:
-            await self._open(self._door)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._asked.set)
+        if self._unix_socket is not None:
+            await self._open(self._unix_socket)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload_asked.set)
         self._tasks = [asyncio.create_task(self._reload_when_asked())]
         if self._supervisor.watchdog_s is not None:
-            self._tasks.append(asyncio.create_task(self._assure(self._supervisor.watchdog_s)))
+            self._tasks.append(
+                asyncio.create_task(self._notify_watchdog(self._supervisor.watchdog_s))
+            )
         self._ready()
 
-    async def _open(self, door: Door) -> None:
+    async def _open(self, unix_socket: UnixSocket) -> None:
         try:
             make = self._maker(self._protocol)
-            self.servers.append(await door.open(make, self.config.backlog))
+            self.servers.append(await unix_socket.open(make, self.config.backlog))
         except BadSettings:
             for server in self.servers:
                 server.close()
@@ -239,52 +249,52 @@ class _First(_Server):
 
     def _log_started_message(self, listeners: Any) -> None:
         if self._tls is not None:
-            # So that it says https; a connection's context is `Handshake`'s business.
+            # Makes the line say https. `TlsProtocol` gives each connection its context.
             self.config.ssl = self._tls.context
         super()._log_started_message(listeners)
 
     def _ready(self) -> None:
-        """Tell the supervisor, who waits for it, until it hears."""
+        """Report READY to the supervisor, again and again until it is received."""
         names = ", ".join(engine.model.name for engine in self.lifespan.state["models"].engines)
-        told = self._supervisor.tell("READY=1", f"STATUS=serving 正在服务: {names}")
-        if not told and not self.should_exit:
-            asyncio.get_running_loop().call_later(AGAIN_S, self._ready)
+        received = self._supervisor.notify("READY=1", f"STATUS=serving {names}")
+        if not received and not self.should_exit:
+            asyncio.get_running_loop().call_later(RETRY_NOTIFY_S, self._ready)
 
     async def _reload_when_asked(self) -> None:
-        """Asked several times meanwhile, it is done once more."""
+        """Reload at each SIGHUP; several during one reload make one more."""
         while True:
-            await self._asked.wait()
-            self._asked.clear()
+            await self._reload_asked.wait()
+            self._reload_asked.clear()
             # systemd compares it with its own CLOCK_MONOTONIC, which on Linux `now` is too.
-            self._supervisor.tell("RELOADING=1", f"MONOTONIC_USEC={int(now() * 1e6)}")
+            self._supervisor.notify("RELOADING=1", f"MONOTONIC_USEC={int(now() * 1e6)}")
             try:
                 config = await self._reload.run(self.lifespan.state, self._access)
                 await self._workers.reload(config)
                 if config is not None:
-                    log.info("settings read again 已重新读取设置")
+                    log.info("settings read again")
             except Exception:
-                # The server goes on, and may be told again.
-                log.exception("settings were not read again 重新读取设置失败")
+                # The server goes on, and the next SIGHUP tries again.
+                log.exception("settings were not read again")
             self._ready()
 
-    async def _assure(self, watchdog_s: float) -> None:
-        """Tell the supervisor twice in its time that the loop turns and the lanes come back."""
+    async def _notify_watchdog(self, watchdog_s: float) -> None:
+        """Report twice in the watchdog's time that the loop turns and no lane hangs."""
         while True:
             if self.lifespan.state["models"].sound:
-                self._supervisor.tell("WATCHDOG=1")
+                self._supervisor.notify("WATCHDOG=1")
             await asyncio.sleep(watchdog_s / 2)
 
     def _receive(self, message: Message) -> None:
-        self.adopt(message, partial(Adopted, message.content, limits=self._limits))
+        self.adopt(message, partial(AdoptedProtocol, message.content, limits=self._limits))
 
     async def shutdown(self, sockets: Any = None) -> None:
         by = now() + self._shutdown_s
-        self._supervisor.tell("STOPPING=1", "STATUS=stopping 正在停止")
+        self._supervisor.notify("STOPPING=1", "STATUS=stopping")
         for server in self.servers:
             server.close()
-        if self._door is not None:
-            self._door.close()
-        # Half of the time: what workers pass on until then has to be answered here.
+        if self._unix_socket is not None:
+            self._unix_socket.close()
+        # Half of the time: connections that workers hand back until then have to be answered here.
         await self._workers.stop(max(QUIET_S, self._shutdown_s / 2))
         await self.adopted()
         await self.finish(by)
@@ -293,7 +303,7 @@ class _First(_Server):
         self.leave()
 
 
-class _Worker(_Server):
+class _WorkerServer(_Server):
     def __init__(
         self,
         app: App,
@@ -302,13 +312,13 @@ class _Worker(_Server):
         served: Set[bytes],
         page: Callable[[], bytes],
     ) -> None:
-        super().__init__(app, config, partial(Protocol, Limits.of(config)))
+        super().__init__(app, config, partial(HttpProtocol, Limits.of(config)))
         self._channel = channel
-        self._protocol = partial(Passing, channel, served, limits=Limits.of(config))
+        self._protocol = partial(WorkerProtocol, channel, served, limits=Limits.of(config))
         self._page = page
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Nothing: see `work`."""
+        """Ignore signals: the channel says when to stop."""
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup([])
@@ -317,16 +327,16 @@ class _Worker(_Server):
         self._beating = asyncio.create_task(self._beat())
 
     async def _beat(self) -> None:
-        """Tell the first process that the loop turns, for as long as there is a channel."""
+        """Report to the first process that the loop turns, for as long as there is a channel."""
         while True:
             await asyncio.sleep(BEAT_S)
             with contextlib.suppress(OSError):
-                # Whoever finds no room will be heard the next time.
+                # A message for which the channel has no room is left out; the next one comes in a second.
                 self._channel.send(Kind.ALIVE)
 
     def _receive(self, message: Message | None) -> None:
         if message is None:
-            # Without the first process nobody would start or stop this one.
+            # The first process is gone, and nothing else would stop this one.
             os._exit(1)
         if message.kind is Kind.CONNECTION:
             self.adopt(message, self._protocol)
@@ -341,8 +351,9 @@ class _Worker(_Server):
             self.should_exit = True
 
     async def _take_over(self, settings: bytes | None) -> None:
-        """Serve by these settings, pickled; None for those that it has. The first process could, so a
-        worker that cannot ends, and whoever takes its place begins with them.
+        """Serve by these settings, pickled; None for those that it has.
+
+        The first process could, so a worker that cannot ends, and the next one starts with them.
         """
         try:
             config = None if settings is None else pickle.loads(settings)
@@ -351,13 +362,13 @@ class _Worker(_Server):
             log.error("%s", error.english)
             self.should_exit = True
         except Exception:
-            log.exception("settings were not read again 重新读取设置失败")
+            log.exception("settings were not read again")
             self.should_exit = True
         finally:
             await self._channel.deliver(Kind.RELOAD)
 
     async def on_tick(self, counter: int) -> bool:
-        """Whether to end; a process with a thread that hangs does, and is started again."""
+        """Return whether to end; a process with a hanging thread does, and is started again."""
         if not self.lifespan.state["models"].sound:
             self.should_exit = True
         return await super().on_tick(counter)
@@ -365,7 +376,7 @@ class _Worker(_Server):
     async def shutdown(self, sockets: Any = None) -> None:
         by = now() + self._shutdown_s
         await self.adopted()
-        # From here on connections are closed behind their reply, so that none is passed on.
+        # From here on connections are closed after their reply, so none is handed back.
         await self._channel.deliver(Kind.QUIET)
         await self.finish(by)
         self._channel.close()

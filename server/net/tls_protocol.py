@@ -1,8 +1,11 @@
-"""A TLS connection from its first byte on, where uvloop's own begins with the end of the handshake.
+"""A TLS connection from its first byte on.
 
-So whoever shakes no hands counts as a connection and has as long as a head may take. The certificates are
-those of the moment in which the connection came. And what the client has not taken is known: uvloop gives
-the whole of a reply to the socket at once and tells the protocol above that nothing is left.
+uvloop's own TLS tells the protocol above of a connection only when the handshake has ended, and that
+nothing is left to be written as soon as the socket has taken it. Here a client that never finishes its
+handshake counts as a connection and has as long as a head may take; a connection uses the certificate
+that was current when it came; and what the client has not taken is known to `HttpProtocol`.
+
+`tests/net/test_upstream.py` names every part of uvloop that this overrides or uses.
 """
 
 import asyncio
@@ -12,19 +15,20 @@ from typing import Any
 from uvloop.loop import SSLProtocol  # type: ignore[attr-defined]
 
 from server.net.certificates import Tls
-from server.net.http_protocol import REFUSED_S, Limits, Protocol
+from server.net.http_protocol import HttpProtocol
+from server.net.limits import REFUSED_S, Limits
 
-# Seconds for a closing connection to be emptied: no limit, for `Protocol` ends it sooner, by what is taken.
+# Seconds for a closing connection to be emptied: no limit, because `SendTimeout` ends it sooner.
 NO_LIMIT_S = 86_400.0
 
 
-class Handshake(SSLProtocol):  # type: ignore[misc]
-    """Between the socket and a `Protocol`."""
+class TlsProtocol(SSLProtocol):  # type: ignore[misc]
+    """Between the socket and an `HttpProtocol`."""
 
     def __init__(
-        self, make: Callable[..., Protocol], tls: Tls, limits: Limits, **uvicorn: Any
+        self, make: Callable[..., HttpProtocol], tls: Tls, limits: Limits, **uvicorn: Any
     ) -> None:
-        """make: makes the protocol that gets what was encrypted, given what uvicorn gives."""
+        """make: makes the protocol for the decrypted bytes, from the arguments that uvicorn gives."""
         self._protocol = protocol = make(**uvicorn)
         self._paused = False
         full = protocol.too_many(1)
@@ -46,7 +50,7 @@ class Handshake(SSLProtocol):  # type: ignore[misc]
         super().connection_lost(exc)
         if self._protocol.transport is None:
             self._protocol.handshake_failed()
-        # Its transport refers to this in its turn.
+        # Its transport refers to this object: a circle that only a collection would free.
         del self._protocol
 
     def eof_received(self) -> None:

@@ -1,8 +1,8 @@
-"""The file of a Unix socket: whether its place can be had, and away with it at the end.
+"""A Unix socket to listen on: its path is checked, its file made, and removed at the end.
 
-A file that a server left behind when it was killed is replaced. One that a process listens on is not:
-whether one does only the kernel knows, when it is asked to connect. That is the one connection that is
-opened here, to a file of this machine; nothing is sent over it.
+The file of a server that was killed is replaced. A file on which a process listens is not. Only the kernel
+knows whether one does, and says so when asked to connect. That is the one connection that is opened here, to
+a file of this machine; nothing is sent over it.
 """
 
 import asyncio
@@ -23,30 +23,30 @@ LONGEST = 107
 log = logging.getLogger(__name__)
 
 
-class Door:
-    """A Unix socket's file: its place is checked when it is made; `open` it, then `close` it."""
+class UnixSocket:
+    """A Unix socket, whose path is checked by the constructor; `open` it, then `close` it."""
 
     def __init__(self, path: Path, mode: str) -> None:
-        """mode: octal. Raises BadSettings where the path cannot be had."""
-        self._path = claim(path)
+        """mode: octal. Raises BadSettings where the path cannot be used."""
+        self._path = check_path(path)
         self._mode = int(mode, 8)
         self._own: tuple[int, int] | None = None
 
     async def open(self, make: Callable[[], asyncio.BaseProtocol], backlog: int) -> asyncio.Server:
-        """Listen; `make` makes the protocol of each connection.
+        """Listen, and return the server; `make` makes the protocol of each connection.
 
-        Raises BadSettings where the place was taken since it was checked: loading takes a while.
+        Raises BadSettings where the path was taken since the check: models were loaded in between.
         """
         bound = _bound(self._path, self._mode)
         self._own = _identity(self._path)
         server = await asyncio.get_running_loop().create_unix_server(
             make, sock=bound, backlog=backlog
         )
-        log.info("listening on %s as well 同时监听 %s", self._path, self._path)
+        log.info("listening on %s as well", self._path)
         return server
 
     def close(self) -> None:
-        """Remove the file, unless another one has taken its place."""
+        """Remove the file, unless it has been replaced by another one."""
         with suppress(FileNotFoundError):
             if _identity(self._path) == self._own:
                 self._path.unlink()
@@ -57,25 +57,25 @@ def _identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def claim(path: Path) -> Path:
-    """The absolute path, at which nobody listens; raises BadSettings that says why it is not."""
+def check_path(path: Path) -> Path:
+    """Return the absolute path, on which no process listens; raise BadSettings where it cannot be used."""
     path = path.absolute()
     if len(os.fsencode(path)) > LONGEST:
         raise BadSettings(
-            "unix_socket {path} has {n_fsencode} bytes, at most {LONGEST} are possible",
+            "unix_socket {path} has {size} bytes, at most {limit} are possible; choose a shorter path",
             path=path,
-            n_fsencode=len(os.fsencode(path)),
-            LONGEST=LONGEST,
+            size=len(os.fsencode(path)),
+            limit=LONGEST,
         )
     if not os.path.isdir(path.parent):
         raise BadSettings(
-            "unix_socket {path}: there is no folder {parent}",
+            "unix_socket {path}: the folder {parent} does not exist; make it or choose another path",
             path=path,
             parent=path.parent,
         )
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise BadSettings(
-            "unix_socket {path}: this user may not write to {parent}",
+            "unix_socket {path}: this user may not write to {parent}; choose another path",
             path=path,
             parent=path.parent,
         )
@@ -85,10 +85,10 @@ def claim(path: Path) -> Path:
                 "unix_socket {path} is a file of another kind; choose another path",
                 path=path,
             )
-        if _asked(path) == errno.EACCES:
+        if _connect_error(path) == errno.EACCES:
             raise BadSettings(
-                "unix_socket {path} is another user's, who may be listening; remove it or choose "
-                "another path",
+                "unix_socket {path} belongs to another user, who may be listening; remove it or "
+                "choose another path",
                 path=path,
             )
         if is_listening(path):
@@ -97,19 +97,19 @@ def claim(path: Path) -> Path:
 
 
 def is_listening(path: Path) -> bool:
-    """Whether a process has this socket open; true where that cannot be known."""
-    return _asked(path) not in (errno.ECONNREFUSED, errno.ENOENT)
+    """Whether a process listens on this socket; true where that cannot be known."""
+    return _connect_error(path) not in (errno.ECONNREFUSED, errno.ENOENT)
 
 
-def _asked(path: Path) -> int:
-    """What the kernel says to who connects to a socket's file: ECONNREFUSED where nobody listens.
+def _connect_error(path: Path) -> int:
+    """Return the kernel's answer to a connection to the file: ECONNREFUSED where no process listens.
 
-    It knows so of other containers' processes too.
+    It counts processes of other containers too.
     """
-    with socket.socket(socket.AF_UNIX) as asking:
-        # It need not be accepted: a full queue says as much.
-        asking.setblocking(False)
-        return asking.connect_ex(str(path))
+    with socket.socket(socket.AF_UNIX) as connection:
+        # It need not be accepted: a full queue is an answer too.
+        connection.setblocking(False)
+        return connection.connect_ex(str(path))
 
 
 def _taken(path: Path) -> BadSettings:
@@ -120,13 +120,13 @@ def _taken(path: Path) -> BadSettings:
 
 
 def _bound(path: Path, mode: int) -> socket.socket:
-    """A socket whose file is at the path, in place of one that was left behind; raises BadSettings."""
+    """Return a socket with its file at the path, in place of a dead one; raise BadSettings."""
     own = socket.socket(socket.AF_UNIX)
     try:
-        claim(path)
+        check_path(path)
         path.unlink(missing_ok=True)
         own.bind(str(path))
-        # subtle: nobody can connect before it listens, so the file never lets in more than it should.
+        # subtle: no client can connect before it listens, so the wrong mode never holds for any.
         path.chmod(mode)
     except BadSettings:
         own.close()
@@ -136,8 +136,8 @@ def _bound(path: Path, mode: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise _taken(path) from None
         raise BadSettings(
-            "unix_socket {path} cannot be had: {strerror}; choose another path",
+            "unix_socket {path} cannot be used: {why}; choose another path",
             path=path,
-            strerror=error.strerror,
+            why=error.strerror,
         ) from None
     return own

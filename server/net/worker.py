@@ -1,6 +1,7 @@
-"""python -m server.net.worker DESCRIPTOR: a process that computes vectors for the first process of a server.
+"""A worker: a process that computes vectors for the first process of a server.
 
-It is started by `workers` and told its settings over the channel that it inherits.
+`worker_handle` runs this file as `python -P worker.py DESCRIPTOR PATH...`. The descriptor is one end of a
+channel, over which the settings come; the paths are the first process's import path.
 """
 
 import contextlib
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def main(descriptor: int) -> int:
-    """Work until told to stop; returns the exit status."""
-    # subtle: before anything is loaded. The first process cannot leave this to be inherited, for the loop
-    # that starts processes has every signal end them. What a signal to the whole group means, it says.
+    """Work until the first process says stop; return the exit status."""
+    # subtle: before anything is loaded. Ignored signals cannot be inherited, because the loop that starts
+    # processes resets them. When a signal goes to the whole group, the first process says what to do.
     for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     from server.net.ipc import Channel
@@ -41,7 +42,7 @@ def _work(config: "Config", channel: "Channel") -> int:
     from server.net.server import work
     from server.telemetry.metrics import Metrics
 
-    # What is to be said of a model, the first process has said.
+    # The first process has logged the warnings about each model.
     logging.getLogger("server.inference.registry").setLevel(logging.ERROR)
     metrics = Metrics()
     try:
@@ -51,11 +52,12 @@ def _work(config: "Config", channel: "Channel") -> int:
         channel.send(Kind.FAILED, pickle.dumps(error.sentence))
         return 1
     served = {each.path.encode() for each in of_vectors(config) if "{" not in each.path}
-    # They are the app's from here on, which may let them go.
+    # The app alone holds them from here on, and frees those that a reload replaces.
     del models
     work(app, config, channel, served, metrics.render)
     return 0
 
 
 if __name__ == "__main__":
+    sys.path[:] = sys.argv[2:]
     sys.exit(main(int(sys.argv[1])))

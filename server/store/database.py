@@ -5,7 +5,6 @@ never a running transaction, and waits for no writer (WAL). `documents.py` says 
 and `schema.py` defines them.
 """
 
-import os
 import sqlite3
 import uuid
 from collections import deque
@@ -16,6 +15,7 @@ from typing import Any
 
 from server.errors import DiskFull, StoreDamaged, StoreError
 from server.messages.message import Message
+from server.system.atomic_file import install
 
 KEYS_PER_QUERY = 1000  # SQLite's own limit has been 999 (until 3.32) and is 32,766
 # A vector of 512 numbers has 2 KB; a page of 4 KB, SQLite's default, would hold only one.
@@ -219,9 +219,7 @@ def copy(source: Path, target: Path) -> None:
                         "{source} is damaged: no copy was made; see what `check` says",
                         source=source,
                     )
-        with scratch.open("rb") as file:
-            os.fsync(file.fileno())
-        scratch.replace(target)
+        install(scratch, target)
     finally:
         scratch.unlink(missing_ok=True)
 

@@ -1,1 +1,1 @@
-"""What the kernel and the supervisor tell: cores, memory, huge pages, host facts, readiness."""
+"""The kernel and the supervisor: cores, memory, huge pages, facts of the host, readiness."""

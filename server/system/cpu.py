@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores and memory by its limits, instruction sets."""
+"""The cores, memory and instruction sets that this process may use."""
 
 import math
 import os
@@ -12,12 +12,12 @@ EXACT_INT8_FEATURES = frozenset({"amx_int8", "avx512_vnni", "avx_vnni", "asimddp
 
 
 CGROUPS, PROC, CPUS = Path("/sys/fs/cgroup"), Path("/proc"), Path("/sys/devices/system/cpu")
-# Version 1 says "no limit" with the largest number of whole pages.
+# cgroup v1 writes "no limit" as the largest number of whole pages.
 NO_LIMIT = 1 << 60
 
 
 def cpu_budget(cgroup_root: Path = CGROUPS, proc: Path = PROC) -> int:
-    """Whole cores this process may keep busy: the affinity mask, cut by the cgroup quota (v1, v2)."""
+    """Return the whole cores this process may keep busy: affinity mask and cgroup quota (v1, v2)."""
     quota = cpu_quota(cgroup_root, proc)
     cores = len(os.sched_getaffinity(0))
     # A quota of 1.5 cores keeps two lanes busy most of the time; below 1 there is still one.
@@ -25,19 +25,19 @@ def cpu_budget(cgroup_root: Path = CGROUPS, proc: Path = PROC) -> int:
 
 
 def cpu_quota(cgroup_root: Path = CGROUPS, proc: Path = PROC) -> float | None:
-    """Cores that the tightest cgroup allows, None where none sets a limit."""
+    """Return the cores that the tightest cgroup allows, None where none sets a limit."""
     folders = _cgroup_folders("cpu", cgroup_root, proc)
     return min((quota for each in folders if (quota := _quota(each)) is not None), default=None)
 
 
 def memory_limit(cgroup_root: Path = CGROUPS, proc: Path = PROC) -> int | None:
-    """Bytes that the tightest cgroup allows, None where none sets a limit."""
+    """Return the bytes that the tightest cgroup allows, None where none sets a limit."""
     folders = _cgroup_folders("memory", cgroup_root, proc)
     return min((limit for each in folders if (limit := _limit(each)) is not None), default=None)
 
 
 def offline_cores(cpus: Path = CPUS) -> str:
-    """Cores that are there and switched off, as the kernel lists them ("2-3"); empty for none."""
+    """Return the cores that are switched off, as the kernel lists them ("2-3"); empty for none."""
     try:
         return (cpus / "offline").read_text(encoding="utf-8").strip()
     except OSError:
@@ -45,7 +45,7 @@ def offline_cores(cpus: Path = CPUS) -> str:
 
 
 def _cgroup_folders(controller: str, root: Path, proc: Path) -> list[Path]:
-    """Every folder from this process's cgroup up to the root: each may hold a limit."""
+    """Return every folder from this process's cgroup up to the root: each may set a limit."""
     folders = [root, root / controller]
     try:
         lines = (proc / "self" / "cgroup").read_text(encoding="utf-8").splitlines()
@@ -62,7 +62,7 @@ def _cgroup_folders(controller: str, root: Path, proc: Path) -> list[Path]:
 
 
 def _quota(folder: Path) -> float | None:
-    """Cores allowed by one cgroup folder, None where it sets no limit."""
+    """Return the cores that one cgroup folder allows, None where it sets no limit."""
     try:
         if (folder / "cpu.max").exists():
             quota, period = (folder / "cpu.max").read_text().split()
@@ -75,7 +75,7 @@ def _quota(folder: Path) -> float | None:
 
 
 def _limit(folder: Path) -> int | None:
-    """Bytes allowed by one cgroup folder, None where it sets no limit."""
+    """Return the bytes that one cgroup folder allows, None where it sets no limit."""
     for name in ("memory.max", "memory.limit_in_bytes"):
         try:
             limit = int((folder / name).read_text())
@@ -86,7 +86,7 @@ def _limit(folder: Path) -> int | None:
 
 
 def cpu_features(proc: Path = PROC) -> Set[str]:
-    """The kernel's names of this CPU's instruction sets, empty where it does not tell."""
+    """Return the kernel's names of this CPU's instruction sets, empty where it lists none."""
     try:
         text = (proc / "cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -99,5 +99,5 @@ def cpu_features(proc: Path = PROC) -> Set[str]:
 
 
 def int8_instruction_set(features: Set[str]) -> str:
-    """The best int8 instruction set of `features`, "baseline" where there is none."""
+    """Return the best int8 instruction set of `features`, "baseline" where there is none."""
     return next((name for name in INT8_FEATURES if name in features), "baseline")

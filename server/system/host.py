@@ -1,7 +1,7 @@
-"""What the kernel tells about the machine: memory, disks, listeners, limits and the clock.
+"""Facts about the machine, as the kernel reports them: memory, disks, listeners, limits and the clock.
 
-Nothing is changed by asking. What the facts mean is said in `doctor`; cores and instruction sets are in
-`cpu`. Every function that reads the kernel's folders takes them as arguments.
+Reading them changes nothing. `doctor` judges them; cores and instruction sets are in `cpu`. Every function
+that reads the kernel's folders takes them as arguments.
 """
 
 import datetime
@@ -27,7 +27,7 @@ from server.system.cpu import (
 )
 
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-# Files that a server has open besides connections: collections have some five each.
+# Files that a server has open besides connections: a collection has some five.
 OWN_FILES = 1024
 # The state of a listening socket in the kernel's tables.
 LISTEN = "0A"
@@ -35,11 +35,12 @@ LISTEN = "0A"
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Memory in bytes, None where there is no limit or the kernel does not tell.
+    """The machine and this process's limits.
 
-    cores: of the affinity mask. budget: what of them the quota leaves, in whole cores. offline: as
-    the kernel lists them. huge_pages: always, madvise or never; empty where it does not tell.
-    open_files: the soft limit and the hard one, -1 for none. wall_s: its clock, in seconds since 1970.
+    Memory is in bytes, None where there is no limit or the kernel does not report it. cores: of the affinity
+    mask. budget: those that the quota leaves, in whole cores. offline: as the kernel lists them. huge_pages:
+    always, madvise or never; empty where the kernel does not report it. open_files: the soft limit and the
+    hard one, -1 for none. wall_s: the clock, in seconds since 1970.
     """
 
     architecture: str
@@ -57,7 +58,7 @@ class Machine:
 
     @property
     def day(self) -> str:
-        """By its clock, UTC, as 2026-11-25."""
+        """The date by the machine's clock, UTC, as 2026-11-25."""
         return datetime.datetime.fromtimestamp(self.wall_s, datetime.UTC).date().isoformat()
 
 
@@ -79,13 +80,13 @@ def read_machine(
         huge_pages=_chosen(huge_pages),
         open_files=resource.getrlimit(resource.RLIMIT_NOFILE),
         wall_s=datetime.datetime.now(datetime.UTC).timestamp(),
-        # As text a release candidate's last part is no number.
+        # The version as text may end in letters, for a release candidate.
         python=sys.version_info[:3],
     )
 
 
 def files_wanted(connections: int) -> int:
-    """How many open files a process should be allowed that serves so many connections."""
+    """Return how many open files a process with so many connections should be allowed."""
     return connections + OWN_FILES
 
 
@@ -95,7 +96,7 @@ def _memory_available(proc: Path) -> int | None:
 
 
 def _chosen(path: Path) -> str:
-    """The word in brackets: the kernel lists all choices."""
+    """Return the word in brackets: the kernel lists all choices."""
     found = re.search(r"\[(\w+)\]", _text(path))
     return found[1] if found else ""
 
@@ -105,9 +106,9 @@ def _chosen(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """Under a folder, or where it is not yet there, under the one that it would be made in.
+    """The disk of a folder, or of the folder that it would be made in.
 
-    file_system: the kernel's name of its kind. writable: by this user.
+    file_system: the kernel's name of its type. writable: by this user.
     """
 
     folder: Path
@@ -118,7 +119,7 @@ class Disk:
 
 
 def read_disk(folder: Path, proc: Path = PROC) -> Disk:
-    """Raises OSError where the folder cannot be looked at."""
+    """Return the disk of a folder; raise OSError where it cannot be examined."""
     place = folder.resolve()
     while not place.exists():
         place = place.parent
@@ -133,11 +134,11 @@ def read_disk(folder: Path, proc: Path = PROC) -> Disk:
 
 
 def _file_system(place: Path, proc: Path) -> str:
-    """Of the innermost mount that holds the path; of two on one place the later covers the other."""
+    """Return the type of the innermost mount of a path; of two at one point, the later one."""
     best, kind = -1, ""
     for line in _text(proc / "self" / "mountinfo").splitlines():
         before, _, after = line.partition(" - ")
-        # Blanks and the like stand there as octal numbers.
+        # Spaces and the like are written as octal numbers.
         point = re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), before.split()[4])
         if place.is_relative_to(point) and len(Path(point).parts) >= best:
             best, kind = len(Path(point).parts), after.split()[0]
@@ -149,9 +150,10 @@ def _file_system(place: Path, proc: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A socket that listens; pid None and no name where the process belongs to somebody else.
+    """A socket that listens.
 
-    address: "0.0.0.0" or "::" for all of this machine's.
+    address: "0.0.0.0" or "::" for all of this machine's. pid: None, and no name, where the process belongs
+    to another user.
     """
 
     address: str
@@ -160,13 +162,13 @@ class Listener:
 
 
 def listeners(port: int, proc: Path = PROC) -> list[Listener]:
-    """Who listens on a TCP port of this network namespace; nobody connects to find out."""
+    """Return the sockets that listen on a TCP port of this network namespace, without connecting."""
     sockets = dict(_listening(port, proc))
     if not sockets:
         return []
     owners: dict[str, Path] = {}
     for process in sorted(proc.glob("[0-9]*"), key=lambda each: int(each.name), reverse=True):
-        # Of several that share a socket the first process counts: it is the parent.
+        # Of several processes that share a socket the first one counts: it is the parent.
         owners |= dict.fromkeys(_sockets(process / "fd"), process)
     return [_listener(address, owners.get(inode)) for inode, address in sockets.items()]
 
@@ -178,7 +180,7 @@ def _listener(address: str, process: Path | None) -> Listener:
 
 
 def _listening(port: int, proc: Path) -> Iterator[tuple[str, str]]:
-    """Inodes and addresses of listening sockets."""
+    """Yield inodes and addresses of listening sockets."""
     for table in ("tcp", "tcp6"):
         for line in _text(proc / "net" / table).splitlines()[1:]:
             fields = line.split()
@@ -188,7 +190,7 @@ def _listening(port: int, proc: Path) -> Iterator[tuple[str, str]]:
 
 
 def _address(words: bytes) -> str:
-    """Of what the kernel prints: 32 bits at a time, each in this machine's order of bytes."""
+    """Return an address as text. The kernel prints 32 bits at a time, in this machine's byte order."""
     starts = range(0, len(words), 4)
     ordered = [words[start : start + 4] for start in starts]
     if sys.byteorder == "little":
@@ -197,7 +199,7 @@ def _address(words: bytes) -> str:
 
 
 def _sockets(folder: Path) -> Iterator[str]:
-    """Inodes of a process's sockets, none where it belongs to somebody else or has ended."""
+    """Yield inodes of a process's sockets; none where it is another user's or has ended."""
     try:
         for link in folder.iterdir():
             yield from re.findall(r"^socket:\[(\d+)\]$", os.readlink(link))
@@ -206,7 +208,7 @@ def _sockets(folder: Path) -> Iterator[str]:
 
 
 def _text(path: Path) -> str:
-    """Of a file of the kernel's, empty where there is none."""
+    """Return the text of a file of the kernel, empty where there is none."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,9 +1,9 @@
-"""Asks Linux to back the process's memory with huge pages once the model is loaded.
+"""Huge pages for the process's memory, requested from Linux once the model is loaded.
 
-A short text streams all weights through the cache for a handful of tokens, and with 4 KB pages the
-address translation costs as much as the arithmetic's slack: in a virtual machine a query of 18
-tokens took 2.39 ms with small pages and 2.10 ms with huge ones (2026-11-23, AVX512-VNNI). Kernels
-before 6.1 refuse, and so may containers; then nothing changes.
+A short text streams all weights through the cache for a few tokens, and with 4 KB pages the address
+translation takes time of its own. In a virtual machine a query of 18 tokens took 2.39 ms with small pages
+and 2.10 ms with huge ones (2026-11-23, AVX512-VNNI). Kernels before 6.1 refuse, and containers may; then
+nothing changes.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ MADV_HUGEPAGE, MADV_COLLAPSE = 14, 25
 
 
 def collapse() -> int:
-    """Gather this process's writable anonymous memory in huge pages; returns the bytes gathered."""
+    """Move this process's writable anonymous memory to huge pages; return the bytes moved."""
     try:
         madvise = ctypes.CDLL(None).madvise
         madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -24,14 +24,14 @@ def collapse() -> int:
             regions = [_aligned(line) for line in maps if _is_anonymous(line)]
     except (OSError, AttributeError):
         return 0
-    gathered = 0
+    moved = 0
     for begin, end in regions:
         if begin < end and madvise(begin, end - begin, MADV_HUGEPAGE) == 0:
-            # Piece by piece: a hole in one must not keep the others small.
+            # Page by page: a hole in one must not keep the others small.
             for page in range(begin, end, HUGE_PAGE):
-                gathered += HUGE_PAGE * (madvise(page, HUGE_PAGE, MADV_COLLAPSE) == 0)
-    log.debug("%d MB in huge pages", gathered >> 20)
-    return gathered
+                moved += HUGE_PAGE * (madvise(page, HUGE_PAGE, MADV_COLLAPSE) == 0)
+    log.debug("%d MB in huge pages", moved >> 20)
+    return moved
 
 
 def _is_anonymous(line: str) -> bool:
@@ -40,6 +40,6 @@ def _is_anonymous(line: str) -> bool:
 
 
 def _aligned(line: str) -> tuple[int, int]:
-    """The whole huge pages inside a region."""
+    """Return the bounds of the whole huge pages inside a region."""
     begin, end = (int(address, 16) for address in line.split()[0].split("-"))
     return -(-begin // HUGE_PAGE) * HUGE_PAGE, end // HUGE_PAGE * HUGE_PAGE

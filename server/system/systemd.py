@@ -1,8 +1,8 @@
-"""Tells the supervisor that started this process, systemd or one like it, how it is.
+"""Messages to the supervisor that started this process: systemd, or one like it.
 
-One datagram a message, to the socket that $NOTIFY_SOCKET names, in the form that sd_notify(3) describes;
-to nobody where there is none. It is the one thing that a server sends of its own accord, and it never
-leaves the machine: such an address is a path, or a name that only this kernel knows.
+Each message is one datagram to the socket that $NOTIFY_SOCKET names, in the format of sd_notify(3). Where
+the variable is missing none is sent. Nothing else is sent without a request, and this never leaves the
+machine: such an address is a path, or a name that only this kernel knows.
 """
 
 import logging
@@ -15,13 +15,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Supervisor:
-    """address: a path, or `@` and a name; "" for nobody. watchdog_s: seconds of silence after which it
-    ends this process, None where it does not watch. `close` it.
+    """The supervisor of this process; `close` it.
+
+    address: a path, or `@` and a name; "" where there is no supervisor. watchdog_s: seconds without a message
+    after which it ends this process, None where it does not watch.
     """
 
     address: str = ""
     watchdog_s: float | None = None
-    # Open from the beginning: who has too many open files must be able to say that it lives.
+    # Open from the start: a process with too many open files must still be able to send.
     _sender: socket.socket = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -32,7 +34,7 @@ class Supervisor:
 
     @classmethod
     def of(cls, environ: Mapping[str, str], pid: int) -> "Supervisor":
-        """The one that has started process `pid`, if its variables are meant for it."""
+        """Return the supervisor that started process `pid`, if its variables are meant for that process."""
         address = environ.get("NOTIFY_SOCKET", "")
         if address[:1] not in ("/", "@"):
             return cls()
@@ -43,10 +45,10 @@ class Supervisor:
             return cls(address)
         return cls(address, int(microseconds) / 1e6)
 
-    def tell(self, *lines: str) -> bool:
-        """Send assignments such as READY=1 as one message; one that does not arrive is logged.
+    def notify(self, *lines: str) -> bool:
+        """Send assignments such as READY=1 as one message, and log a failure.
 
-        False where it may arrive a little later: the supervisor does not read just now.
+        Returns False where a later try may succeed: the supervisor's queue is full.
         """
         if not self.address:
             return True
@@ -55,7 +57,7 @@ class Supervisor:
             self._sender.sendto("\n".join(lines).encode(), place)
         except OSError as error:
             log.warning(
-                "the supervisor at %s was not told %s: %s 未能通知服务管理程序",
+                "the supervisor at %s did not receive %s: %s",
                 *(self.address, lines[0], error.strerror),
             )
             return not isinstance(error, BlockingIOError)

@@ -21,7 +21,7 @@ from server.api.body import (
 )
 from server.api.endpoint import WATCH_AFTER_S, DisconnectWatch, Endpoint
 from server.api.native_errors import NATIVE as NATIVE_DIALECT
-from server.api.operation import Call, Handler, Operation
+from server.api.operation import Call, Handler, Operation, worker_call
 from server.api.replies import REQUEST_ID, WRITE, Reply, json_body, send_reply
 from server.auth.gate import Needs
 from server.config import Config
@@ -159,21 +159,21 @@ async def echo(call: Call) -> Reply:
     return Reply(json_body({"bytes": len(call.body)}))
 
 
-def endpoint(handler: Handler = echo, needs: Needs = "key", read_s: float = 30) -> Endpoint:
+def endpoint(handler: Handler = echo, needs: Needs = "key", read_s: float = 30) -> Endpoint[Call]:
     """An endpoint for bodies of up to LARGE bytes, and for MAX_LARGE_BODIES of them at once."""
     operation = Operation(NATIVE_DIALECT, "POST", "/x", handler, "Count bytes", needs)
-    return Endpoint(operation, BodyLimits(LARGE, read_s), Metrics())
+    return Endpoint(operation, worker_call, BodyLimits(LARGE, read_s), Metrics())
 
 
 def wire(parts: Sequence[bytes], *, complete: bool = True, length: int | None = None) -> Wire:
     made = Wire("/x", parts, complete=complete)
-    made.scope["state"] = {"models": None, "collections": None}
+    made.scope["state"] = {"models": None}
     if length is not None:
         made.scope["headers"].append((b"content-length", str(length).encode()))
     return made
 
 
-def begin(asked: Endpoint, request: Wire) -> "asyncio.Task[None]":
+def begin(asked: Endpoint[Call], request: Wire) -> "asyncio.Task[None]":
     return asyncio.create_task(asked(request.scope, request.receive, request.send))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from server.api import documents
 from server.api.openapi import COLLECTION, EXAMPLES, PARAMETERS, document, examples
-from server.api.operation import Operation
+from server.api.operation import CollectionOperation
 from server.app import every_operation
 from server.config import Config
 from server.inference.model import Model
@@ -47,7 +47,7 @@ def test_every_route_is_described_with_itself(toy_model: Model) -> None:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda each: f"{each.method} {each.path}")
-def test_every_operation_says_what_it_takes_and_gives(operation: Operation) -> None:
+def test_every_operation_says_what_it_takes_and_gives(operation: CollectionOperation) -> None:
     path = operation.path.replace(":path}", "}")
     said = DOCUMENT["paths"][path][operation.method.lower()]
     assert said["summary"] and said["tags"] == [operation.dialect.name]

@@ -99,7 +99,7 @@ def test_file_that_cannot_be_opened_is_refused_at_the_start(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("place", ["none/audit", ".", "text/audit", "dangling", "new", "old", "-"])
-def test_file_is_found_fit_exactly_where_it_can_be_opened_and_none_is_made(
+def test_check_accepts_exactly_the_paths_that_can_be_opened_and_makes_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -127,7 +127,7 @@ def test_file_is_found_fit_exactly_where_it_can_be_opened_and_none_is_made(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_file_of_another_user_is_found_unfit(tmp_path: Path) -> None:
+def test_check_refuses_a_file_of_another_user(tmp_path: Path) -> None:
     (tmp_path / "audit").write_text("")
     tmp_path.chmod(0o755)
     os.seteuid(65534)
@@ -149,7 +149,9 @@ def test_full_disk_loses_lines_counts_them_and_says_so_once(
         for count in (1, 3):
             for _ in range(count):
                 log.write(b"line")
-            await log._write_waiting()
+            log._start()
+            assert log._writing is not None
+            await log._writing
         await log.close()
 
     asyncio.run(test())
@@ -212,7 +214,7 @@ def test_lines_being_written_take_their_room_until_they_are(tmp_path: Path) -> N
         log = Audit(pipe, metrics)
         for _ in range(2):
             log.write(half)
-        # Nobody reads the pipe, so the thread stands in the middle of it.
+        # The pipe has no reader, so the thread waits in the middle of the write.
         writing = asyncio.ensure_future(log._write_waiting())
         try:
             while not await asyncio.to_thread(readable, reader):

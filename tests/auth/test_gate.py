@@ -1,4 +1,4 @@
-"""Who is let in, how often, and what is written down, on every route of the app in this process."""
+"""Access control on every route of the app: keys, scopes, quotas and the audit, in this process."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from server.api import endpoint
-from server.api.operation import Operation
+from server.api.operation import CollectionOperation
 from server.app import every_operation
 from server.auth import gate
 from server.auth.gate import beginning, request_id, secret_in
@@ -37,7 +37,7 @@ DAY_S = 86_400
 Lines = list[dict[str, Any]]
 
 
-def path_of(operation: Operation) -> str:
+def path_of(operation: CollectionOperation) -> str:
     return operation.path.replace(":path", "").format(collection="laws", id="a", model="toy")
 
 
@@ -48,7 +48,7 @@ def make_key(
     quota: Quota = ANY,
     name: str = "a",
 ) -> dict[str, str]:
-    """Headers with a new key of the file."""
+    """Return headers with a new key of the file."""
     secret, key = new_key(name, scopes, expires, quota)
     add_key(path, key)
     return {"authorization": f"Bearer {secret}"}
@@ -80,7 +80,7 @@ def test_what_changes_documents_needs_write_and_what_deletes_collections_admin()
         assert needs[f"POST {prefix}/documents"] == needs["POST /collections"] == "write"
         assert needs[f"POST {prefix}/reindex"] == needs[f"DELETE {inside}"] == "admin"
     assert needs["GET /metrics"] == "metrics"
-    # What has no collection in it cannot need a scope of collections.
+    # An operation without collections cannot need a scope of them.
     for title, scope in needs.items():
         of_documents = re.search("/(collections|documents|search|stats|reindex)", title)
         assert bool(of_documents) == (scope in ("search", "write", "admin")), title
@@ -118,7 +118,7 @@ def test_every_operation_asks_for_a_key_with_its_scope(toy_model: Model, keys: P
 
 
 async def asked(
-    client: httpx.AsyncClient, operation: Operation, headers: dict[str, str]
+    client: httpx.AsyncClient, operation: CollectionOperation, headers: dict[str, str]
 ) -> httpx.Response:
     body: Any = {} if operation.method == "POST" else None
     return await client.request(operation.method, path_of(operation), json=body, headers=headers)
@@ -130,7 +130,7 @@ def said_in(answer: httpx.Response) -> str:
     return str(error if isinstance(error, str) else error["message"])
 
 
-def test_key_is_looked_at_before_the_body_is_read(toy_model: Model, keys: Path) -> None:
+def test_key_is_checked_before_the_body_is_read(toy_model: Model, keys: Path) -> None:
     make_key(keys)
     app = app_of(toy_model, keys=keys)
 
@@ -259,13 +259,13 @@ def test_file_that_others_may_write_is_warned_of(
     assert "chmod go-w" not in caplog.text
     keys.chmod(0o660)
     ask(toy_model, "GET", "/health", settings={"keys": keys})
-    assert "chmod go-w" in caplog.text and "密钥文件" in caplog.text
+    assert "chmod go-w" in caplog.text and "keys file" in caplog.text
 
 
 # --- quotas ---------------------------------------------------------------------------------------
 
 
-def test_requests_over_the_quota_are_told_when_to_come_again(
+def test_requests_over_the_quota_are_refused_with_the_time_to_wait(
     toy_model: Model, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [1000.0]
@@ -284,7 +284,7 @@ def test_requests_over_the_quota_are_told_when_to_come_again(
         assert refused.json()["error"]["type"] == "rate_limit_error"
         assert refused.json()["error"]["code"] == QuotaExceeded.code
         assert "2 requests a minute" in refused.text
-        # A request that nobody had a right to counts for nothing; neither do open routes.
+        # Requests without the scope are not counted, nor are those to open routes.
         assert (await client.get("/metrics", headers=other)).status_code == 403
         assert (await client.get("/health", headers=one)).status_code == 200
         clock[0] += 30
@@ -368,7 +368,7 @@ def of_two(artifact: Path, folder: Path, *flags: str) -> Iterator[Server]:
 
 
 def statuses(server: Server, headers: dict[str, str], path: str = "/embed") -> list[int]:
-    """Of so many requests at each of two processes."""
+    """Return the statuses of so many requests at each of two processes."""
     found = []
     for _ in range(2 * EACH):
         # A connection of its own goes to the other process.
@@ -467,7 +467,7 @@ def audited(file: Path) -> Lines:
     return [json.loads(line) for line in file.read_bytes().splitlines()]
 
 
-def test_audit_tells_who_asked_for_what_and_never_the_text(
+def test_audit_names_key_and_route_and_never_the_text(
     toy_model: Model, keys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gate, "wall_s", lambda: 1_795_588_507.25)
@@ -503,9 +503,7 @@ def test_audit_tells_who_asked_for_what_and_never_the_text(
     assert third["collection"] == "laws" and fourth["route"] == "GET /documents"
 
 
-def test_audit_tells_what_was_refused_and_whose_key_it_was(
-    toy_model: Model, keys: Path, tmp_path: Path
-) -> None:
+def test_audit_names_refusals_and_their_keys(toy_model: Model, keys: Path, tmp_path: Path) -> None:
     file = tmp_path / "audit"
     holder = make_key(keys, quota=Quota(requests=4))
 
@@ -585,7 +583,7 @@ def test_no_path_makes_a_long_line(toy_model: Model, keys: Path, tmp_path: Path)
     assert all(len(line) < 4096 for line in file.read_bytes().splitlines())
 
 
-def test_client_that_leaves_is_written_down_without_a_status_and_charged(
+def test_client_that_leaves_is_in_the_audit_without_a_status_and_charged(
     toy_model: Model, keys: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "audit"

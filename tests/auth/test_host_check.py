@@ -1,4 +1,4 @@
-"""A server without keys answers to its own names only: a page of another site has not got one."""
+"""A server without keys answers to its own names only, so it refuses pages of other sites."""
 
 import asyncio
 import json
@@ -111,7 +111,7 @@ def test_names_that_were_allowed_are_answered(toy_model: Model, settings: dict[s
     run(test, toy_model, **settings)
 
 
-def test_where_keys_are_asked_for_any_name_will_do(toy_model: Model, tmp_path: Path) -> None:
+def test_with_keys_any_name_is_answered(toy_model: Model, tmp_path: Path) -> None:
     secret, key = new_key("a", "embed")
     add_key(tmp_path / "keys", key)
 
@@ -124,7 +124,7 @@ def test_where_keys_are_asked_for_any_name_will_do(toy_model: Model, tmp_path: P
 
 
 @pytest.mark.parametrize("flags", [(), ("--workers", "2")])
-def test_every_process_looks_at_the_host(
+def test_every_process_checks_the_host(
     toy_artifact: Path, tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
     with serving(toy_artifact, tmp_path, "--unix-socket", str(tmp_path / "s"), *flags) as server:
@@ -140,7 +140,7 @@ def test_every_process_looks_at_the_host(
                     status, _, body = Replies(connection).next()
                     assert status == expected, (head, body)
                     assert status == 200 or json.loads(body)
-            # No page can connect to a path.
+            # No web page can connect to a Unix socket.
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.connect(str(tmp_path / "s"))
                 connection.sendall(b"GET /info HTTP/1.1\r\nHost: inkwell\r\n\r\n")

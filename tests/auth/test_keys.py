@@ -53,6 +53,25 @@ def test_key_is_found_by_its_secret_only() -> None:
     assert Keys([]).find(secret.encode()) is None
 
 
+def test_key_is_found_by_its_digest_and_not_by_comparing_with_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = [new_key(f"k{number}", "embed") for number in range(50)]
+    keys = Keys(key for _, key in made)
+    compared: list[bytes] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append(one)
+        return one == other
+
+    monkeypatch.setattr("server.auth.keys.hmac.compare_digest", compare)
+    secret, key = made[-1]
+    assert keys.find(secret.encode()) is key
+    assert compared == [bytes.fromhex(key.sha256)]
+    assert keys.find(b"ink_unknown") is None
+    assert len(compared) == 1 and len(keys) == 50
+
+
 def test_key_holds_through_its_last_day() -> None:
     _, key = new_key("a", "embed", "1970-01-03")
     assert not key.expired(0) and not key.expired(3 * DAY_S - 1)

@@ -14,7 +14,7 @@ def test_clock_that_stands_still_or_goes_back_gives_nothing() -> None:
     assert refilled(Level(3, 100.0), 60, 99.0).left == 3
 
 
-def test_who_waits_as_long_as_told_is_let_in() -> None:
+def test_client_that_waits_exactly_as_long_as_required_is_admitted() -> None:
     for per_minute in (1, 7, 60, 61, 997):
         level = Level(-13.3, 0.0)
         wait = wait_s(level, 1, per_minute)
@@ -39,9 +39,9 @@ def test_refused_request_counts_for_nothing() -> None:
     assert account.take(60.0) is None
 
 
-def test_key_that_owes_tokens_waits_until_the_refill_has_paid_them() -> None:
+def test_key_in_debt_waits_until_the_refill_has_paid_it() -> None:
     account = Account(Quota(tokens=600), 0.0)
-    # The first may cost more than a minute's worth: nobody knew before.
+    # The first may cost more than a minute's worth: its tokens were not known before.
     assert account.take(0.0) is None
     account.charge(1200, 1.0)
     assert account.take(1.0) == Refused("tokens", 600, 60)
@@ -49,7 +49,7 @@ def test_key_that_owes_tokens_waits_until_the_refill_has_paid_them() -> None:
     assert account.take(61.0) is None
 
 
-def test_requests_under_way_together_owe_together() -> None:
+def test_requests_at_the_same_time_share_one_debt() -> None:
     account = Account(Quota(tokens=600), 0.0)
     assert [account.take(0.0), account.take(0.0)] == [None, None]
     account.charge(900, 0.0)

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.encode import shares
 from benchmarks.peak import NoPeak, Peak, measure, total
 from benchmarks.work import Network, Work, network
-from export.families.attention import LONG
+from export.families.bert.attention import LONG
 from server.config import DEFAULT_MODEL
 from server.inference.manifest import read_manifest
 from server.system.cpu import cpu_features, int8_instruction_set

@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Its path without the suffix; the key is beside it."""
+    """Return the certificate's path without the suffix; the key is beside it."""
     if not shutil.which("openssl"):
         pytest.skip("openssl is not installed")
     path = tmp_path_factory.mktemp("tls") / "inkwell"

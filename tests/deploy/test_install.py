@@ -1,6 +1,6 @@
-"""What the installer refuses before it touches anything; what it does then, deploy/prove.py tries.
+"""What the installer refuses before it changes anything; deploy/prove.py tests what it does then.
 
-And what the container's files promise of each other.
+Also what the container's files state, and which command starts the server.
 """
 
 import json
@@ -31,7 +31,7 @@ UNIT = Path("etc/systemd/system/inkwell.service")
 
 
 def bundle_at(folder: Path, **target: str) -> None:
-    """What install.sh looks at before it installs; the packages are not there."""
+    """Make a bundle with the files that install.sh reads before it installs, without packages."""
     shutil.copy(DEPLOY / "install.sh", folder)
     lines = [f"{name}={value}\n" for name, value in {**HERE, **target}.items()]
     (folder / "target").write_text("".join(lines))
@@ -41,17 +41,28 @@ def bundle_at(folder: Path, **target: str) -> None:
 def refusal(
     folder: Path, *arguments: str, cwd: Path | None = None, spoil: str = "", **target: str
 ) -> str:
-    """What install.sh of a bundle for `target` writes to standard error when it ends with status 1."""
+    """Return what install.sh writes to standard error when it refuses a bundle for `target`, in English."""
     bundle_at(folder, **target)
     with (folder / "target").open("a") as file:
         file.write(spoil)
     before = sorted(folder.iterdir())
     command = [str(folder / "install.sh"), "--no-service", *arguments]
-    ended = subprocess.run(command, cwd=cwd or folder, capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 1, ended
-    assert CHINESE.search(ended.stderr)
+    said = {}
+    for language in ("zh_CN.UTF-8", "C.UTF-8"):
+        ended = subprocess.run(
+            command,
+            cwd=cwd or folder,
+            env=environment(LC_ALL=language),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert ended.returncode == 1, ended
+        said[language] = ended.stderr
     assert sorted(folder.iterdir()) == before
-    return ended.stderr
+    assert "错误：" in said["zh_CN.UTF-8"] and "error: " not in said["zh_CN.UTF-8"]
+    assert not CHINESE.search(said["C.UTF-8"])
+    return said["C.UTF-8"]
 
 
 def test_a_changed_file_is_noticed_first(tmp_path: Path) -> None:
@@ -84,7 +95,7 @@ def test_a_prefix_that_could_break_the_scripts_is_refused(tmp_path: Path) -> Non
     assert "has characters besides" in said
 
 
-def test_relative_places_start_where_the_caller_is_and_not_in_the_bundle(tmp_path: Path) -> None:
+def test_relative_paths_start_in_the_callers_folder_and_not_in_the_bundle(tmp_path: Path) -> None:
     bundle, here = tmp_path / "bundle", tmp_path / "here"
     bundle.mkdir()
     here.mkdir()
@@ -101,9 +112,12 @@ def test_a_flag_without_its_value_is_refused(tmp_path: Path) -> None:
 
 def test_uninstall_touches_no_folder_of_others(tmp_path: Path) -> None:
     command = [str(DEPLOY / "uninstall.sh"), "--prefix", str(tmp_path), "--purge"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 1 and tmp_path.is_dir()
-    assert "nothing is installed in" in ended.stderr and CHINESE.search(ended.stderr)
+    for language, expected in (("C", "nothing is installed in"), ("zh_CN.UTF-8", "没有安装")):
+        ended = subprocess.run(
+            command, env=environment(LC_ALL=language), capture_output=True, text=True, timeout=60
+        )
+        assert ended.returncode == 1 and tmp_path.is_dir()
+        assert expected in ended.stderr
 
 
 # --- two installations on one machine, of which the second is not the service's --------------------
@@ -111,7 +125,7 @@ def test_uninstall_touches_no_folder_of_others(tmp_path: Path) -> None:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A root folder with the service's installation in /opt/inkwell, and another in /srv/second."""
+    """Return a root folder with the service's installation in /opt/inkwell, and another in /srv/second."""
     root = tmp_path / "root"
     for prefix in ("opt/inkwell", "srv/second"):
         (root / prefix / "releases/1").mkdir(parents=True)
@@ -146,7 +160,7 @@ def on(machine: Path, *command: str) -> "subprocess.CompletedProcess[str]":
 
 
 def of_the_service(machine: Path) -> list[str]:
-    """Which parts of the service are there."""
+    """Return the parts of the service that exist."""
     parts = ["opt/inkwell/current", str(UNIT), f"{UNIT}.d", "etc/inkwell/mine"]
     left = [part for part in [*parts, "var/lib/inkwell/mine"] if (machine / part).exists()]
     return left + ["user"] * ("inkwell" in (machine / "etc/passwd").read_text())
@@ -156,8 +170,8 @@ def test_removing_another_prefix_leaves_the_service_alone(machine: Path) -> None
     before = of_the_service(machine)
     command = ("/deploy/uninstall.sh", "--prefix", "/srv/second")
     refused = on(machine, *command, "--purge")
-    assert refused.returncode == 1 and "the service inkwell is not of it" in refused.stderr
-    assert CHINESE.search(refused.stderr) and (machine / "srv/second/current").exists()
+    assert refused.returncode == 1 and "does not belong to it" in refused.stderr
+    assert (machine / "srv/second/current").exists()
     assert on(machine, *command).returncode == 0
     assert not (machine / "srv/second").exists()
     assert of_the_service(machine) == before
@@ -187,8 +201,8 @@ def test_a_second_prefix_does_not_take_the_service_over(machine: Path) -> None:
     (machine / "bundle").mkdir()
     bundle_at(machine / "bundle")
     refused = on(machine, "/bundle/install.sh", "--prefix", "/srv/third")
-    assert refused.returncode == 1 and CHINESE.search(refused.stderr)
-    assert "is of /opt/inkwell, not of /srv/third; give --no-service" in refused.stderr
+    assert refused.returncode == 1
+    assert "belongs to /opt/inkwell, not to /srv/third; give --no-service" in refused.stderr
     assert of_the_service(machine) == before and not (machine / "srv/third").exists()
 
 
@@ -232,6 +246,14 @@ def test_the_health_check_needs_no_address_and_asks_no_proxy(
     with serving(toy_artifact, tmp_path, *(tls if encrypted else ()), environ=variables):
         assert check() == 0
     assert check() != 0
+
+
+@pytest.mark.parametrize("name", ["inkwell.service", "Dockerfile", "install.sh", "inside.py"])
+def test_the_server_is_started_with_a_safe_path(name: str) -> None:
+    """A module in the working directory, which the server may write to, is never imported."""
+    text = (DEPLOY / name).read_text(encoding="utf-8")
+    started = re.findall(r"(\S+) \"?-m\"?,? \"?server\b", text)
+    assert started and {each.strip('",') for each in started} == {"-P"}
 
 
 @pytest.mark.parametrize("name", ["inkwell.service", "inkwell.toml", "Dockerfile", "install.sh"])

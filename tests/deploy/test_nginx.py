@@ -32,7 +32,7 @@ def server(toy_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @contextlib.contextmanager
 def proxied(port: int, folder: Path, certificate: Path, **changes: str) -> Iterator[httpx.Client]:
-    """A client of the example in front of the port; `changes` replace words of it."""
+    """A client of the example in front of the port; `changes` replace words in the example."""
     nginx = shutil.which("nginx", path="/usr/sbin:/usr/bin")
     if nginx is None:
         pytest.skip("nginx is not installed")
@@ -82,7 +82,7 @@ def _listens(port: int) -> bool:
 
 
 def temporary_of(folder: Path) -> set[str]:
-    """Where the files are that nginx has open and that have no name any more."""
+    """Return the folders of unlinked files that nginx has open."""
     pid = int((folder / "pid").read_text())
     links = [os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()]
     files = [Path(link) for link in links if link.endswith(" (deleted)")]
@@ -146,7 +146,7 @@ def test_texts_on_their_way_are_in_memory_and_in_no_other_file_of_nginx(
     ]
 
 
-def test_a_key_over_its_quota_is_told_when_to_come_back(
+def test_a_key_over_its_quota_is_refused_with_the_time_to_wait(
     toy_artifact: Path, certificate: Path, tmp_path: Path
 ) -> None:
     keys = tmp_path / "keys.toml"
@@ -183,7 +183,7 @@ def test_an_address_that_asks_too_often_is_refused_in_the_servers_form(
     assert answers[2].headers["retry-after"] == "1"
 
 
-def test_a_server_that_is_away_is_said_to_be(certificate: Path, tmp_path: Path) -> None:
+def test_a_server_that_does_not_run_is_reported(certificate: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         nobody = free.getsockname()[1]
     with proxied(nobody, tmp_path / "nginx", certificate) as client:

@@ -1,4 +1,4 @@
-"""The systemd unit: read by systemd's own tools, and its filter of system calls put on the server."""
+"""The systemd unit: read by systemd's own tools, and its filter of system calls applied to the server."""
 
 import re
 import shutil
@@ -57,7 +57,7 @@ def test_the_unit_says_ready_lives_and_reloads() -> None:
 
 
 def calls_of(group: str) -> set[str]:
-    """Names of the system calls in a group and in the groups inside it."""
+    """Return the names of the system calls in a group and in the groups inside it."""
     lines = (line.strip() for line in analyze("syscall-filter", group).splitlines()[1:])
     names = {line for line in lines if line and not line.startswith("#")}
     inner = {name for name in names if name.startswith("@")}
@@ -65,7 +65,7 @@ def calls_of(group: str) -> set[str]:
 
 
 def allowed() -> set[str]:
-    """What the unit's SystemCallFilter lines leave."""
+    """Return the system calls that the unit's SystemCallFilter lines allow."""
     kept: set[str] = set()
     for line in re.findall(r"^SystemCallFilter=(.*)$", TEXT, re.M):
         named = set[str]().union(*map(calls_of, line.removeprefix("~").split()))
@@ -74,7 +74,7 @@ def allowed() -> set[str]:
 
 
 def program() -> bytes:
-    """As systemd would give it to the kernel: the calls above, and no memory to write and execute."""
+    """Return the filter as systemd gives it to the kernel: these calls, and no writable and executable memory."""
     numbers = dict(re.findall(r"#define __NR_(\w+) (\d+)", NUMBERS.read_text(encoding="utf-8")))
     steps = [
         (LOAD, 0, 0, ARCHITECTURE),
@@ -99,7 +99,7 @@ def program() -> bytes:
 
 @pytest.fixture
 def filtered(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What to put before a command to run it under the filter."""
+    """Return the prefix of a command that runs under the filter."""
     tool = shutil.which("bwrap")
     if tool is None or not NUMBERS.is_file():
         pytest.skip("bubblewrap or the kernel's headers are not installed, or this is no x86-64")
@@ -138,7 +138,7 @@ print("tried")
 def test_the_server_does_all_its_work_under_the_filter(
     workers: str, filtered: list[str], shipped_artifact: Path, tmp_path: Path
 ) -> None:
-    """With the shipped model: its kernels, FAISS, SQLite and huge pages are what might ask for more."""
+    """Use the shipped model: its kernels, FAISS, SQLite and huge pages may need more calls."""
     flags = ("--workers", workers)
     with (
         serving(shipped_artifact, tmp_path, *flags, prefix=filtered) as server,

@@ -10,11 +10,11 @@ import pytest
 from onnx import TensorProto
 
 from export.checkpoint import Checkpoint
-from export.families.attention import HEADS_AT_ONCE, LONG, LONGEST, Scales, attend_in_int8
-from export.families.bert import GROUPS, build_model, packing
-from export.families.linears import Int8Linear, float_linears
+from export.families.bert.attention import HEADS_AT_ONCE, LONG, LONGEST, Scales, attend_in_int8
+from export.families.bert.encoder import GROUPS
+from export.families.linears import Int8Linear
 from export.graph import GraphWriter
-from export.pipeline import serialize
+from export.onnx_file import serialize
 from export.quantise import Quantized, quantize
 from server.inference.comparison import row_cosines
 from server.inference.encoder import SessionEncoder
@@ -41,7 +41,7 @@ def scales_of(projected: tuple[Array, Array, Array]) -> Scales:
 def in_int8(
     projected: tuple[Array, Array, Array], heads: int, scales: Scales | None = None
 ) -> Array:
-    """scales: those that the largest numbers ask for, unless given."""
+    """Compute the context by the graph; scales: from the largest numbers, unless given."""
     width = projected[0].shape[2] // heads
     writer = GraphWriter()
     names = [
@@ -126,11 +126,11 @@ def long_toy(folder: Path, pooling: str = "mean", max_tokens: int = LONG + 32) -
 
 def quantized_toy(checkpoint: Checkpoint, weight_bits: int = 8) -> Quantized:
     calibration = token_ids(checkpoint, toy_texts(50))
-    return quantize(checkpoint, calibration, weight_bits=weight_bits, threads=1)
+    return quantize(checkpoint.network(), calibration, weight_bits=weight_bits, threads=1)
 
 
 def scaled(quantized: Quantized) -> set[str]:
-    """The layers whose output is read as 8-bit numbers."""
+    """Return the layers whose output is read as 8-bit numbers."""
     return {
         name
         for name, linear in quantized.linears.items()
@@ -157,7 +157,7 @@ def test_no_layer_has_it_with_7_bit_weights_or_short_or_huge_texts(tmp_path: Pat
 
 
 def both(checkpoint: Checkpoint) -> tuple[SessionEncoder, SessionEncoder]:
-    """The int8 encoder, and the one of the same numbers that computes all attention in float32."""
+    """Return the int8 encoder, and one of the same numbers that computes all attention in float32."""
     linears = quantized_toy(checkpoint).linears
     plain = {
         name: replace(linear, output_scale=None) if isinstance(linear, Int8Linear) else linear
@@ -165,8 +165,8 @@ def both(checkpoint: Checkpoint) -> tuple[SessionEncoder, SessionEncoder]:
     }
     found = []
     for each in (linears, plain):
-        model = build_model(checkpoint, each, int8_embeddings=True)
-        found.append(SessionEncoder(serialize(model), packing(checkpoint, each)))
+        model = checkpoint.network().whole(each, int8_embeddings=True)
+        found.append(SessionEncoder(serialize(model).model, checkpoint.network().packing(each)))
     return found[0], found[1]
 
 
@@ -198,4 +198,4 @@ def test_long_text_does_not_depend_on_its_neighbours(
 
 def test_float_graph_takes_any_lengths_together(tmp_path: Path) -> None:
     checkpoint = long_toy(tmp_path)
-    assert packing(checkpoint, float_linears(checkpoint)).longest == LONG + 32
+    assert checkpoint.network().packing(checkpoint.network().float_linears()).longest == LONG + 32

@@ -15,8 +15,8 @@ import pytest
 from onnx import TensorProto, numpy_helper, shape_inference
 
 from export.checkpoint import Checkpoint
-from export.families.bert import GROUPS, build_model, quantize_rows
-from export.families.linears import float_linears
+from export.families.bert.encoder import GROUPS
+from export.families.embeddings import quantize_rows
 from export.graph import IR_VERSION, OPSET
 from export.quantise import quantize
 from server.inference.encoder import SessionEncoder, pack
@@ -128,14 +128,16 @@ def graph(
 
 def written(checkpoint: Checkpoint, precision: str) -> onnx.ModelProto:
     if precision == "fp32":
-        return build_model(checkpoint, float_linears(checkpoint), int8_embeddings=False)
+        return checkpoint.network().whole(
+            checkpoint.network().float_linears(), int8_embeddings=False
+        )
     ids = token_ids(checkpoint, toy_texts(20))
-    quantized = quantize(checkpoint, ids, weight_bits=8, threads=1)
-    return build_model(checkpoint, quantized.linears, int8_embeddings=True)
+    quantized = quantize(checkpoint.network(), ids, weight_bits=8, threads=1)
+    return checkpoint.network().whole(quantized.linears, int8_embeddings=True)
 
 
 def all_graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """A graph and the graphs inside it."""
+    """Yield a graph and the graphs inside it."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
@@ -219,7 +221,7 @@ def test_int8_graph_keeps_no_float_matrix(graph: onnx.ModelProto) -> None:
 
 
 def rows_of_every_node(model: onnx.ModelProto, texts: list[Ids], folder: Path) -> dict[str, int]:
-    """Run a graph as written; how many rows (vectors) each node that ran gave out."""
+    """Run a graph as written; returns how many rows (vectors) each node that ran produced."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_profiling = True
@@ -287,7 +289,7 @@ def test_word_of_zeros_stays_zero() -> None:
 
 def test_int8_word_table_alone_moves_no_vector_far(tmp_path: Path) -> None:
     checkpoint = toy_network(tmp_path)
-    model = build_model(checkpoint, float_linears(checkpoint), int8_embeddings=True)
+    model = checkpoint.network().whole(checkpoint.network().float_linears(), int8_embeddings=True)
     texts = token_ids(checkpoint, toy_texts(20))
     found = one_by_one(SessionEncoder(model.SerializeToString(), ANY), texts)
     exact = one_by_one(float_encoder(checkpoint), texts)

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, normalizers
 
-from export.checkpoint import read_checkpoint, read_tokenizer
+from export.checkpoint import read_checkpoint
 from export.errors import CorruptFile, NoSuchModel, ShapeMismatch, UnsupportedModel
+from export.source.tokenizer_file import read_tokenizer
 from server.inference.manifest import TextRules
 from server.inference.tokenizer import Tokenizer as ServerTokenizer
 from tests.support.toys import VOCABULARY, tokenizer, write_json, write_toy_checkpoint

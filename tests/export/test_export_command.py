@@ -41,7 +41,7 @@ def toy(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def texts(tmp_path: Path) -> list[str]:
-    """The options for texts that the toy knows."""
+    """Options with texts that the toy's vocabulary covers."""
     return [
         f"--calibration={write_toy_texts(tmp_path / 'calibration.txt', 40)}",
         f"--verify-texts={write_toy_texts(tmp_path / 'verification.txt', 20, seed=1)}",
@@ -205,7 +205,7 @@ def test_interrupted_export_says_so_and_writes_nothing(toy: Path, tmp_path: Path
 
 
 def open_when_read(pipe: Path, child: subprocess.Popen[str]) -> int:
-    """The pipe's writing end, as soon as `child` has opened the other."""
+    """Return the pipe's writing end, as soon as `child` has opened the other."""
     while child.poll() is None:
         try:
             return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)

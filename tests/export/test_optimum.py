@@ -15,8 +15,6 @@ import numpy.typing as npt
 import onnx
 import pytest
 
-from export import optimum, pipeline
-from export.checkpoint import SentenceSettings, read_json, read_settings, read_tokenizer
 from export.errors import (
     BadTexts,
     DisagreesWithCheckpoint,
@@ -25,14 +23,16 @@ from export.errors import (
     ShapeMismatch,
     UnsupportedModel,
 )
-from export.families.bert import OUTPUT
-from export.graph import OPSET
-from export.optimum import OptimumGraphs, build_with_optimum
+from export.families.family import OUTPUT
+from export.optimum import contract, mask, trace
+from export.optimum.route import OptimumGraphs, build_with_optimum
+from export.source.json_file import read_json, size
+from export.source.sentence_settings import SentenceSettings, read_settings
+from export.source.tokenizer_file import read_tokenizer
 from server.inference.encoder import INPUT_IDS
 from server.inference.manifest import TextRules
 from server.inference.runtime import open_session
 from server.inference.tokenizer import Tokenizer
-from tests.support.toys import write_toy_checkpoint
 
 PACKAGES = ("torch", "transformers", "optimum", "sentence_transformers")
 missing = [name for name in PACKAGES if find_spec(name) is None]
@@ -87,14 +87,14 @@ CASES = [
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Other people's warnings about their own future are not ours to fix."""
+    """Warnings of other packages about their coming changes are not ours to fix."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def write_checkpoint(case: Case, folder: Path) -> Path:
-    """A seeded random network with a tokenizer of numbered words and the module files."""
+    """Write a seeded random network with a tokenizer of numbered words and the module files."""
     with quietly():
         import torch
         from tokenizers import Tokenizer as RustTokenizer
@@ -155,14 +155,15 @@ def write_modules(case: Case, folder: Path) -> None:
 
 
 def texts(n_texts: int, seed: int) -> list[str]:
-    """Random words, of all lengths up to beyond the maximum."""
+    """Return texts of random words, of all lengths and beyond the maximum."""
     random = np.random.default_rng(seed)
     lengths = random.integers(1, MAX_TOKENS + 5, n_texts)
     return [" ".join(f"w{word}" for word in random.integers(0, N_WORDS, n)) for n in lengths]
 
 
 def settings_of(folder: Path) -> SentenceSettings:
-    return read_settings(folder, read_json(folder / "config.json"))
+    config = read_json(folder / "config.json")
+    return read_settings(folder, size(config, "max_position_embeddings", 512))
 
 
 def token_ids(folder: Path, sentences: Sequence[str]) -> Sequence[npt.NDArray[np.int64]]:
@@ -196,7 +197,7 @@ def check_contract(model: onnx.ModelProto) -> None:
 
 
 def check_batches(model: onnx.ModelProto, ids: Sequence[npt.NDArray[np.int64]]) -> None:
-    """A text's vector is the same alone, in a batch, and in another place of the batch."""
+    """Check that a text's vector is the same alone, in a batch, and in another place of the batch."""
     session = open_session(model.SerializeToString(), 1)
     batch = np.stack([one[:9] for one in ids if len(one) >= 9][:6])
     together = session.run([OUTPUT], {INPUT_IDS: batch})[0]
@@ -289,75 +290,6 @@ def test_the_same_checkpoint_gives_the_same_bytes(checkpoints: Path) -> None:
     assert first == second
 
 
-# --- into bytes ----------------------------------------------------------------------------------
-
-
-def small_graph(operator: str = "Identity") -> onnx.ModelProto:
-    values = [
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"
-    ]
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node(operator, ["x"], ["y"])], "small", values[:1], values[1:]
-    )
-    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
-
-
-def built(
-    graphs: OptimumGraphs, monkeypatch: pytest.MonkeyPatch, folder: Path
-) -> "pipeline._Graphs":
-    """What the pipeline makes of `graphs`, with nothing traced."""
-    monkeypatch.setattr(optimum, "build_with_optimum", lambda *_, **__: graphs)
-    settings = SentenceSettings("mean", True, 8, False, {}, None)
-    source = pipeline._Source(folder, settings, "{}", "", None)
-    return pipeline._build(source, [], pipeline.Settings(str(folder)), lambda _: None)
-
-
-def test_graphs_become_checked_bytes_that_are_always_the_same(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    exact, served = small_graph(), small_graph("Relu")
-    graphs = built(OptimumGraphs(exact, served, 1), monkeypatch, tmp_path)
-    assert graphs.float_model == exact.SerializeToString(deterministic=True)
-    assert graphs.served_model == served.SerializeToString(deterministic=True)
-    assert (graphs.dimension, graphs.family, graphs.packing.groups) == (1, "optimum", 1)
-
-
-def test_float32_graph_becomes_bytes_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    graph = small_graph()
-    graphs = built(OptimumGraphs(graph, graph, 1), monkeypatch, tmp_path)
-    assert graphs.served_model is graphs.float_model
-
-
-def test_graph_that_is_not_valid_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    graphs = OptimumGraphs(small_graph(), small_graph("NoSuchOperator"), 1)
-    with pytest.raises(UnsupportedModel, match="not valid ONNX: .*NoSuchOperator") as caught:
-        built(graphs, monkeypatch, tmp_path)
-    assert "不是有效的 ONNX" in caught.value.chinese
-
-
-def test_graph_too_large_for_the_checker_goes_on_unchecked(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(onnx.checker, "MAXIMUM_PROTOBUF", 10)
-    graph = small_graph()
-    assert pipeline.serialize(graph) == graph.SerializeToString(deterministic=True)
-
-
-def test_size_beyond_the_traced_width_is_refused_before_verification(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    folder = write_toy_checkpoint(tmp_path / "toy")
-    graph = small_graph()
-    graphs = OptimumGraphs(graph, graph, 32)
-    monkeypatch.setattr(optimum, "build_with_optimum", lambda *_, **__: graphs)
-    settings = pipeline.Settings(str(folder), via="optimum", precision="fp32", matryoshka=(33,))
-    with pytest.raises(UnsupportedModel, match="--matryoshka 33 is outside 1 to 32"):
-        pipeline.export(settings)
-    assert not (folder / "onnx-fp32").exists()
-
-
 # --- what is refused -----------------------------------------------------------------------------
 
 
@@ -374,7 +306,7 @@ def test_a_mask_that_cannot_be_taken_out_stays(
 ) -> None:
     folder = checkpoint(DISTILBERT, checkpoints)
     expected = build(folder, "fp32").float_model
-    without_mask = optimum._without_mask
+    without_mask = mask.without_mask
 
     def spoil(nodes: Any, constants: Any) -> Any:
         kept = without_mask(nodes, constants)
@@ -382,7 +314,7 @@ def test_a_mask_that_cannot_be_taken_out_stays(
         pooled.op_type = "ReduceMax"
         return kept
 
-    monkeypatch.setattr(optimum, "_without_mask", spoil)
+    monkeypatch.setattr(contract, "without_mask", spoil)
     masked = build(folder, "fp32").float_model
     assert "attention_mask" in {name for node in masked.graph.node for name in node.input}
     ids = token_ids(folder, texts(5, seed=3))
@@ -394,7 +326,7 @@ def test_a_graph_that_computes_something_else_is_refused(
     checkpoints: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = checkpoint(DISTILBERT, checkpoints)
-    monkeypatch.setattr(optimum, "TOLERANCE", -1.0)
+    monkeypatch.setattr(contract, "TOLERANCE", -1.0)
     assert "computes other vectors" in refused(DisagreesWithCheckpoint, folder)
 
 
@@ -461,7 +393,7 @@ def test_an_architecture_that_cannot_be_served_is_refused(
 def test_weights_beyond_one_file_are_refused_before_tracing(
     checkpoints: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(optimum, "MAX_MODEL_BYTES", 1000)
+    monkeypatch.setattr(trace, "MAX_MODEL_BYTES", 1000)
     assert "GB of float32 weights" in refused(UnsupportedModel, checkpoint(DISTILBERT, checkpoints))
 
 

@@ -1,9 +1,7 @@
 """Whole exports of toy checkpoints: the same again, nothing twice, and nothing after a failure."""
 
-import dataclasses
 import hashlib
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +20,13 @@ from export.errors import (
     NoSuchModel,
     UnsupportedModel,
 )
-from export.pipeline import SELF_TEST_TEXTS, Settings, export
+from export.pipeline import SELF_TEST_TEXTS, export
+from export.settings import Settings
 from export.verify import Thresholds
 from server.inference.comparison import SAME_VECTORS, row_cosines
 from server.inference.manifest import MODEL_FILE, TOKENIZER_FILE, Manifest, read_manifest
 from server.inference.model import Model
+from tests.support.exports import artifact_files, change, toy_settings
 from tests.support.reference_bert import ReferenceBert
 from tests.support.toys import toy_texts, write_json, write_toy_checkpoint, write_toy_texts
 
@@ -35,32 +35,18 @@ IMPOSSIBLE = Thresholds(mean=1.0, minimum=1.0)
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """An int8 export of a checkpoint that the test may change, beside its texts."""
-    return Settings(
-        source=str(write_toy_checkpoint(tmp_path / "toy")),
-        calibration=write_toy_texts(tmp_path / "calibration.txt", 40),
-        verify_texts=write_toy_texts(tmp_path / "verification.txt", 20, seed=1),
-        thresholds=Thresholds(mean=0.99, minimum=0.9),
-    )
-
-
-def change(settings: Settings, **values: Any) -> Settings:
-    return dataclasses.replace(settings, **values)
-
-
-def artifact_files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return toy_settings(tmp_path)
 
 
 def in_toy(settings: Settings) -> set[str]:
-    """What lies in the checkpoint's folder, hidden files too."""
+    """Return the names in the checkpoint's folder, hidden files too."""
     return {path.name for path in Path(settings.source).iterdir()}
 
 
 # --- what an export makes -------------------------------------------------------------------------
 
 
-def test_artifact_lies_in_the_checkpoint_folder_unless_told_otherwise(
+def test_artifact_is_in_the_checkpoint_folder_unless_another_is_given(
     settings: Settings, tmp_path: Path
 ) -> None:
     assert export(settings) == tmp_path / "toy" / "onnx-int8"
@@ -167,141 +153,6 @@ def test_many_short_calibration_texts_serve_as_well_as_few(
     assert 1 - agreement.mean < 2 * (1 - few.mean)
 
 
-# --- the same again -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("precision", ["int8", "fp32"])
-def test_two_exports_are_the_same_byte_for_byte(
-    precision: Any, settings: Settings, tmp_path: Path
-) -> None:
-    first = export(change(settings, precision=precision, out=tmp_path / "a"))
-    second = export(change(settings, precision=precision, out=tmp_path / "b"))
-    assert artifact_files(first) == artifact_files(second)
-
-
-def test_vector_space_is_the_same_under_another_name_and_with_other_instructions(
-    settings: Settings, tmp_path: Path
-) -> None:
-    first = read_manifest(export(change(settings, precision="fp32")))
-    shutil.copytree(tmp_path / "toy", tmp_path / "renamed")
-    other = read_manifest(
-        export(
-            change(
-                settings,
-                source=str(tmp_path / "renamed"),
-                precision="fp32",
-                out=tmp_path / "other",
-                model_id="renamed",
-                query_instruction="查询：",
-            )
-        )
-    )
-    assert other.model_id != first.model_id
-    assert other.files == first.files
-    assert other.fingerprint == first.fingerprint
-
-
-def test_vector_space_is_another_for_other_precision_bits_or_texts(
-    settings: Settings, tmp_path: Path
-) -> None:
-    other_texts = write_toy_texts(tmp_path / "other.txt", 60, seed=5)
-    changes: list[dict[str, Any]] = [
-        {},
-        {"precision": "fp32"},
-        {"weight_bits": 7},
-        {"calibration": other_texts},
-    ]
-    fingerprints = {
-        read_manifest(export(change(settings, out=tmp_path / str(index), **values))).fingerprint
-        for index, values in enumerate(changes)
-    }
-    assert len(fingerprints) == 4
-
-
-def test_second_run_says_that_nothing_changed_and_writes_nothing(
-    settings: Settings, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = export(settings)
-    before = {path: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]}
-    said = capsys.readouterr().out
-    assert "cosine to float32 on" in said
-    assert export(settings) == folder
-    said = capsys.readouterr().out
-    assert said.splitlines() == [f"{folder} is up to date"]
-    assert {path: path.stat().st_mtime_ns for path in [folder, *folder.iterdir()]} == before
-
-
-def exported_anew(settings: Settings, folder: Path) -> bool:
-    """Whether an export to `folder` writes it; the artifact there is left as it then is."""
-    before = (folder / "manifest.json").stat().st_ino if (folder / "manifest.json").exists() else 0
-    export(change(settings, out=folder))
-    return (folder / "manifest.json").stat().st_ino != before
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"weight_bits": 7},
-        {"thresholds": Thresholds(0.99, 0.89)},
-        {"model_id": "another name"},
-        {"query_instruction": "查询："},
-        {"document_instruction": "文档："},
-        {"matryoshka": (16,)},
-        {"precision": "fp32"},
-        {"force": True},
-    ],
-    ids=lambda values: next(iter(values)),
-)
-def test_changed_setting_exports_anew(
-    values: dict[str, Any], settings: Settings, tmp_path: Path
-) -> None:
-    folder = tmp_path / "out"
-    assert exported_anew(settings, folder)
-    assert not exported_anew(settings, folder)
-    assert exported_anew(change(settings, **values), folder)
-
-
-@pytest.mark.parametrize("name", ["calibration", "verify_texts"])
-def test_changed_texts_export_anew_even_under_the_same_name(
-    name: str, settings: Settings, tmp_path: Path
-) -> None:
-    folder = tmp_path / "out"
-    settings = change(settings, precision="fp32")
-    assert exported_anew(settings, folder)
-    path: Path = getattr(settings, name)
-    path.write_text(path.read_text(encoding="utf-8") + "新的一行\n", encoding="utf-8")
-    assert exported_anew(settings, folder)
-    copy = path.rename(tmp_path / "moved.txt")
-    assert not exported_anew(change(settings, **{name: copy}), folder)
-
-
-def test_changed_checkpoint_exports_anew(settings: Settings, tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    settings = change(settings, precision="fp32")
-    assert exported_anew(settings, folder)
-    write_toy_checkpoint(tmp_path / "toy", lower_case=False)
-    assert exported_anew(settings, folder)
-    write_toy_checkpoint(tmp_path / "toy", lower_case=False, seed=1)
-    assert exported_anew(settings, folder)
-    assert not exported_anew(settings, folder)
-
-
-@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "manifest.json"])
-@pytest.mark.parametrize("damage", [None, b"damaged"], ids=["gone", "damaged"])
-def test_damaged_artifact_is_exported_anew(
-    name: str, damage: bytes | None, settings: Settings
-) -> None:
-    settings = change(settings, precision="fp32")
-    folder = export(settings)
-    whole = artifact_files(folder)
-    if damage is None:
-        (folder / name).unlink()
-    else:
-        (folder / name).write_bytes(damage)
-    export(settings)
-    assert artifact_files(folder) == whole
-
-
 # --- failures -------------------------------------------------------------------------------------
 
 
@@ -384,12 +235,12 @@ def test_failure_says_why_in_both_languages_and_leaves_nothing(
 
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A test with this fails where an export comes as far as calibration."""
+    """Makes a test fail if an export gets as far as calibration."""
 
     def refuse(*_: object) -> None:
         raise AssertionError("the work has begun")
 
-    monkeypatch.setattr(pipeline, "_build", refuse)
+    monkeypatch.setattr(pipeline, "build", refuse)
 
 
 @pytest.mark.usefixtures("no_work")
@@ -404,7 +255,7 @@ def test_size_that_the_model_does_not_have_is_refused_before_any_work(
 @pytest.mark.usefixtures("no_work")
 def test_impossible_size_is_refused_before_a_download(settings: Settings) -> None:
     with pytest.raises(UnsupportedModel, match="--matryoshka 0"):
-        export(change(settings, source="nobody/nothing", matryoshka=(0,)))
+        export(change(settings, source="no-one/nothing", matryoshka=(0,)))
 
 
 @pytest.mark.usefixtures("no_work")

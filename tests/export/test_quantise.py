@@ -10,15 +10,11 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 
 from export.checkpoint import Checkpoint, read_checkpoint
-from export.families.bert import GROUPS, HIDDEN, build_embeddings, build_layer, build_model
-from export.families.linears import BlockwiseLinear, FloatLinear, Int8Linear, Linears, float_linears
-from export.quantise import (
-    Rows,
-    fake_quantize,
-    quantize,
-    quantize_columns,
-    smoothing_divisor,
-)
+from export.families.bert.encoder import GROUPS
+from export.families.family import HIDDEN
+from export.families.linears import BlockwiseLinear, FloatLinear, Int8Linear, Linears
+from export.quantise import quantize
+from export.ranges import Rows, fake_quantize, quantize_columns, smoothing_divisor
 from server.inference.comparison import row_cosines
 from server.inference.encoder import INPUT_IDS, SessionEncoder
 from server.inference.runtime import open_session
@@ -75,9 +71,12 @@ def test_every_weight_lies_within_its_bits_and_uses_them(
 ) -> None:
     checkpoint = toy_network(tmp_path, pooling=pooling, intermediate=300)
     quantized = quantize(
-        checkpoint, token_ids(checkpoint, toy_texts(20)), weight_bits=weight_bits, threads=1
+        checkpoint.network(),
+        token_ids(checkpoint, toy_texts(20)),
+        weight_bits=weight_bits,
+        threads=1,
     )
-    assert quantized.linears.keys() == float_linears(checkpoint).keys()
+    assert quantized.linears.keys() == checkpoint.network().float_linears().keys()
     for name, linear in quantized.linears.items():
         assert not isinstance(linear, FloatLinear), name
         weight = np.asarray(linear.weight, dtype=np.int64)
@@ -88,15 +87,17 @@ def test_every_weight_lies_within_its_bits_and_uses_them(
 
 def test_stored_matrices_of_7_bits_lie_within_63(tmp_path: Path) -> None:
     checkpoint = toy_network(tmp_path)
-    quantized = quantize(checkpoint, token_ids(checkpoint, toy_texts(20)), weight_bits=7, threads=1)
-    model = build_model(checkpoint, quantized.linears, int8_embeddings=True)
+    quantized = quantize(
+        checkpoint.network(), token_ids(checkpoint, toy_texts(20)), weight_bits=7, threads=1
+    )
+    model = checkpoint.network().whole(quantized.linears, int8_embeddings=True)
     stored = {
         constant.name: numpy_helper.to_array(constant).astype(int)
         for constant in model.graph.initializer
         if constant.name.endswith(".weight")
         and constant.data_type in (TensorProto.INT8, TensorProto.UINT8)
     }
-    assert stored.keys() == {f"{name}.weight" for name in float_linears(checkpoint)}
+    assert stored.keys() == {f"{name}.weight" for name in checkpoint.network().float_linears()}
     for name, weight in stored.items():
         zero = 128 if name == "encoder.layer.1.output.dense.weight" else 0
         assert np.abs(weight - zero).max() == 63, name
@@ -106,7 +107,7 @@ def test_only_the_one_row_output_of_cls_pooling_is_blockwise(tmp_path: Path) -> 
     for pooling, expected in (("cls", {"encoder.layer.1.output.dense"}), ("mean", set())):
         checkpoint = toy_network(tmp_path / pooling, pooling=pooling)
         quantized = quantize(
-            checkpoint, token_ids(checkpoint, toy_texts(20)), weight_bits=8, threads=1
+            checkpoint.network(), token_ids(checkpoint, toy_texts(20)), weight_bits=8, threads=1
         )
         blockwise = {
             name
@@ -132,9 +133,9 @@ def test_mean_output_of_each_linear_layer_is_that_of_the_float_model(
 ) -> None:
     checkpoint = toy_network(tmp_path, layers=1, pooling=pooling)
     texts = token_ids(checkpoint, toy_texts(n_texts))
-    quantized = quantize(checkpoint, texts, weight_bits=7, threads=1)
+    quantized = quantize(checkpoint.network(), texts, weight_bits=7, threads=1)
     names = [f"encoder.layer.0.{part}" for part in parts]
-    exact = outputs(checkpoint, float_linears(checkpoint), names, texts, int8=False)
+    exact = outputs(checkpoint, checkpoint.network().float_linears(), names, texts, int8=False)
     found = outputs(checkpoint, quantized.linears, names, texts, int8=True)
     for name in names:
         # Only the rounding of activations that is done as the graph runs is not taken off.
@@ -146,11 +147,11 @@ def test_mean_output_of_each_linear_layer_is_that_of_the_float_model(
 def outputs(
     checkpoint: Checkpoint, linears: Linears, names: list[str], texts: list[Ids], *, int8: bool
 ) -> dict[str, Any]:
-    """What the tensors `names` of the first layer hold, the rows of all texts together."""
-    embedded, output = build_embeddings(checkpoint, int8=int8)
+    """Return the tensors `names` of the first layer, with the rows of all texts together."""
+    embedded, output = checkpoint.network().embeddings(int8=int8)
     session = open_session(embedded.SerializeToString(), 1)
     hidden = [session.run([output], {INPUT_IDS: ids[None]})[0] for ids in texts]
-    model, _ = build_layer(checkpoint, linears, 0)
+    model, _ = checkpoint.network().layer(linears, 0)
     del model.graph.output[:]
     model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
     session = open_session(model.SerializeToString(), 1)
@@ -164,7 +165,7 @@ def test_progress_names_every_activation_once(tmp_path: Path) -> None:
     checkpoint = toy_network(tmp_path)
     seen: list[str] = []
     quantize(
-        checkpoint,
+        checkpoint.network(),
         token_ids(checkpoint, toy_texts(20)),
         weight_bits=8,
         threads=1,
@@ -180,7 +181,9 @@ def test_progress_names_every_activation_once(tmp_path: Path) -> None:
 
 def test_report_tells_what_each_search_chose(tmp_path: Path) -> None:
     checkpoint = toy_network(tmp_path, pooling="mean")
-    quantized = quantize(checkpoint, token_ids(checkpoint, toy_texts(20)), weight_bits=8, threads=1)
+    quantized = quantize(
+        checkpoint.network(), token_ids(checkpoint, toy_texts(20)), weight_bits=8, threads=1
+    )
     assert len(quantized.report) == 8
     for site in quantized.report:
         assert site.low <= 0 <= site.high
@@ -197,7 +200,7 @@ def test_one_wild_channel_is_smoothed(tmp_path: Path) -> None:
     save_file(tensors, folder / "model.safetensors")
     checkpoint = read_checkpoint(folder)
     texts = token_ids(checkpoint, toy_texts(40))
-    quantized = quantize(checkpoint, texts, weight_bits=8, threads=1)
+    quantized = quantize(checkpoint.network(), texts, weight_bits=8, threads=1)
     (chosen,) = (site for site in quantized.report if site.site.endswith("intermediate.dense"))
     assert chosen.alpha is not None
     linear = quantized.linears["encoder.layer.0.intermediate.dense"]
@@ -249,8 +252,8 @@ def test_quantised_network_is_the_same_each_time_and_on_any_number_of_threads(
     texts = token_ids(checkpoint, toy_texts(30))
     models = []
     for threads in (1, 1, 2):
-        quantized = quantize(checkpoint, texts, weight_bits=8, threads=threads)
-        model = build_model(checkpoint, quantized.linears, int8_embeddings=True)
+        quantized = quantize(checkpoint.network(), texts, weight_bits=8, threads=threads)
+        model = checkpoint.network().whole(quantized.linears, int8_embeddings=True)
         models.append(model.SerializeToString(deterministic=True))
     assert models[0] == models[1] == models[2]
 

@@ -13,16 +13,15 @@ import numpy.typing as npt
 import pytest
 
 from export.checkpoint import Checkpoint, read_checkpoint
-from export.families.attention import LONG
-from export.families.bert import build_model, packing
-from export.families.linears import float_linears
-from export.pipeline import serialize
+from export.families.bert.attention import LONG
+from export.families.bert.shape import BertShape
+from export.onnx_file import serialize
 from server.inference.comparison import SAME_VECTORS, row_cosines
 from server.inference.encoder import SessionEncoder
 from server.inference.manifest import MODEL_FILE, TextRules
 from server.inference.model import Model
 from server.inference.tokenizer import Tokenizer
-from server.types import Encoder, Ids, Vectors
+from server.types import Ids, VectorEncoder, Vectors
 from tests.support.encoders import batches
 
 DATA = Path(__file__).parents[1] / "data"
@@ -55,9 +54,9 @@ def checkpoint(shipped_checkpoint: Path) -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def float_encoder(checkpoint: Checkpoint) -> SessionEncoder:
-    linears = float_linears(checkpoint)
-    model = build_model(checkpoint, linears, int8_embeddings=False)
-    return SessionEncoder(serialize(model), packing(checkpoint, linears))
+    linears = checkpoint.network().float_linears()
+    model = checkpoint.network().whole(linears, int8_embeddings=False)
+    return SessionEncoder(serialize(model).model, checkpoint.network().packing(linears))
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +66,7 @@ def model(shipped_artifact: Path) -> Model:
 
 def test_checkpoint_says_what_its_card_says(checkpoint: Checkpoint) -> None:
     shape, settings = checkpoint.shape, checkpoint.settings
+    assert isinstance(shape, BertShape)
     assert (shape.layers, shape.hidden, shape.vocabulary) == (4, 512, 21128)
     assert (settings.pooling, settings.normalize) == ("cls", True)
     assert (settings.max_tokens, settings.lower_case) == (512, True)
@@ -145,7 +145,7 @@ def test_words_in_capitals_have_vectors_of_their_own(model: Model) -> None:
 
 @pytest.fixture(scope="module")
 def sentence_pairs(shared_data: Path) -> tuple[list[str], list[str], list[float]]:
-    """First sentences, second sentences, and how people judged each pair."""
+    """Return first sentences, second sentences, and how people judged each pair."""
     with (shared_data / "stsb_zh_test.tsv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     rows = [row for row in rows if row[2].replace(".", "", 1).isdigit()]
@@ -154,9 +154,9 @@ def sentence_pairs(shared_data: Path) -> tuple[list[str], list[str], list[float]
 
 
 def spearman(
-    encoder: Encoder, tokenizer: Tokenizer, pairs: tuple[list[str], list[str], list[float]]
+    encoder: VectorEncoder, tokenizer: Tokenizer, pairs: tuple[list[str], list[str], list[float]]
 ) -> float:
-    """Rank correlation x 100 of cosines and judgements."""
+    """Return the rank correlation x 100 of cosines and judgements."""
     first, second, scores = pairs
     vectors = [
         np.concatenate([encoder.encode([ids]) for ids in tokenizer.encode(side).ids])
@@ -167,7 +167,7 @@ def spearman(
 
 
 def ranks(values: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Place of each value in order; equal values share the mean of their places."""
+    """Return the place of each value in order; equal values share the mean of their places."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts - 1) / 2)[inverse], dtype=np.float64)

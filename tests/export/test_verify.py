@@ -43,7 +43,7 @@ def int8(toy: Checkpoint) -> SessionEncoder:
 
 @dataclass
 class Changed:
-    """An encoder whose vectors `change` sees, and the texts they are of, before anyone else."""
+    """An encoder that passes its texts and their vectors through `change`."""
 
     encoder: SessionEncoder
     change: Callable[[Sequence[Ids], Vectors], Vectors]
@@ -200,7 +200,7 @@ def test_length_that_cannot_be_run_is_refused_by_its_number(
 
 
 def lengths_run(exact: SessionEncoder, ids: list[Ids], max_tokens: int) -> set[int]:
-    """Lengths that the check of lengths tries on the served encoder."""
+    """Return the lengths that the check of lengths tries on the served encoder."""
     seen: set[int] = set()
     ended = False
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from export import pipeline
-from export.pipeline import Settings
+from export.settings import Settings
 from server.inference.comparison import SAME_VECTORS, USABLE_VECTORS, row_cosines
 from server.inference.model import Model
 from server.system.cpu import EXACT_INT8_FEATURES, cpu_features
@@ -55,7 +55,7 @@ print(model.self_test_agreement)
 
 @dataclass(frozen=True)
 class Emulated:
-    """What the emulated CPU gave. cosine: of the self-test. said: standard error."""
+    """cosine: of the self-test. said: standard error."""
 
     cosine: float
     vectors: Vectors

@@ -1,4 +1,4 @@
-"""Processes that hang or are stopped: who notices, what their clients see, and that it ends."""
+"""Processes that hang or are stopped: how it is noticed, what clients see, and how it ends."""
 
 import asyncio
 import json
@@ -17,8 +17,8 @@ import pytest
 from server.config import Config, ModelPlace, ModelPlaces
 from server.inference.manifest import MANIFEST_FILE
 from server.inference.model import Model
-from server.net import worker_pool as of_workers
-from server.net.worker_pool import Workers
+from server.net import worker_handle
+from server.net.worker_pool import WorkerPool
 from tests.net.test_socket import Replies, connect, request
 from tests.net.test_worker_pool import (
     check_each_process,
@@ -46,7 +46,7 @@ def artifact(toy_artifact: Path, tmp_path: Path) -> Path:
 
 @contextmanager
 def at_worker(server: Server) -> Iterator[socket.socket]:
-    """A connection that the only worker holds: the first one that is dealt."""
+    """A connection at the only worker: the first new connection goes there."""
     with connect(server) as connection:
         eventually(lambda: sockets_to(server, *workers_of(server)) == 1)
         yield connection
@@ -57,7 +57,7 @@ def came_back(server: Server, gone: int) -> bool:
 
 
 def hidden(artifact: Path) -> Path:
-    """Put a pipe in the place of the manifest: whoever opens the model waits for ever."""
+    """Put a pipe in place of the manifest: a process that opens the model waits for ever."""
     pipe = artifact / MANIFEST_FILE
     pipe.unlink()
     os.mkfifo(pipe)
@@ -135,7 +135,7 @@ def test_worker_that_is_stopped_gets_no_more_connections_and_then_another_takes_
             os.kill(worker, signal.SIGSTOP)
             waiting = []
 
-            def everybody_is_served_by_the_first() -> bool:
+            def all_are_served_by_the_first() -> bool:
                 """Connections in a row that are answered at once, as many as there are processes."""
                 for _ in range(2):
                     waiting.append(connect(server))
@@ -147,7 +147,7 @@ def test_worker_that_is_stopped_gets_no_more_connections_and_then_another_takes_
                         return False
                 return True
 
-            eventually(everybody_is_served_by_the_first)
+            eventually(all_are_served_by_the_first)
             assert workers_of(server) == [worker], "it may still go on"
             assert Replies(held).ended()
             eventually(lambda: came_back(server, worker))
@@ -193,11 +193,11 @@ def test_worker_that_does_not_come_back_from_reading_its_settings_is_killed(
     config = Config(workers=2, lanes=1, model=ModelPlaces([ModelPlace(artifact)]))
 
     async def reload() -> None:
-        workers = Workers(config)
+        workers = WorkerPool(config)
         try:
             await workers.start(lambda _: None)
             hidden(artifact)
-            monkeypatch.setattr(of_workers, "LOADING_S", 1.0)
+            monkeypatch.setattr(worker_handle, "LOADING_S", 1.0)
             await workers.reload(replace(config, model_alias="other"))
             assert "worker 1 has not answered RELOAD within 1 s" in caplog.text
             assert workers.turn() is None

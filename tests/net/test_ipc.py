@@ -25,7 +25,7 @@ def test_message_arrives_whole_however_large() -> None:
     asyncio.run(run())
 
 
-def test_connection_arrives_with_what_was_read_of_it_and_outlives_the_one_who_sent_it() -> None:
+def test_connection_arrives_with_the_bytes_read_and_outlives_its_sender() -> None:
     async def run() -> None:
         one, other = pair()
         client, served = socket.socketpair()
@@ -109,7 +109,7 @@ def test_receiver_with_too_many_open_files_gets_all_or_nothing_of_a_message() ->
 
 @contextmanager
 def no_more_files(room: int = 0) -> Iterator[None]:
-    """Meanwhile this process can open no more than `room` files."""
+    """Let this process open no more than `room` files meanwhile."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = [os.dup(0) for _ in range(room + 1)]
     for descriptor in free:

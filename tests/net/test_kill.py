@@ -1,8 +1,8 @@
-"""Nothing that was acknowledged is lost when the server is killed in the middle of its work.
+"""Acknowledged writes are never lost when the server is killed in the middle of its work.
 
 Writers add, replace and delete documents over HTTP, a few at a time, while others search; the server
 gets SIGKILL at a random moment and is started again over the same folder. Each id belongs to one
-writer, so that what it must be is known: the last acknowledged state, or the one under way.
+writer, so its expected state is known: the last acknowledged one, or the one being written.
 """
 
 import http.client
@@ -65,7 +65,7 @@ class Writer:
 
 
 def text_of(id: str, version: int) -> str:
-    """Different in many characters from every other."""
+    """Return a text that differs in many characters from every other."""
     drawn = random.Random(f"{id} {version}")
     return f"{id} {version} " + "".join(chr(drawn.randint(0x4E00, 0x9000)) for _ in range(12))
 
@@ -79,7 +79,7 @@ def post(connection: http.client.HTTPConnection, path: str, body: Any) -> Any:
 
 
 def search_until_it_breaks(server: Server) -> None:
-    """What is found must be what it says it is, at every moment."""
+    """Check that every hit has the text of its id, at any moment."""
     with connected(server) as connection, suppress(OSError, http.client.HTTPException):
         while True:
             for hit in post(connection, "/search", {"query": "一", "mode": "hybrid"})["hits"]:
@@ -91,7 +91,7 @@ def connected(server: Server) -> "closing[http.client.HTTPConnection]":
 
 
 def check(server: Server, writers: list[Writer]) -> None:
-    """Every document is what it must be, whole, and found under its own vector."""
+    """Check that every document is whole, has its text, and is found by its own vector."""
     with connected(server) as connection:
         check_over(connection, writers)
 
@@ -122,7 +122,7 @@ def get(connection: http.client.HTTPConnection, path: str) -> bytes:
 
 
 def kill_again_and_again(model: Path, folder: Path, times: int) -> int:
-    """Returns how many writes were acknowledged."""
+    """Return how many writes were acknowledged."""
     chance = random.Random(times)
     writers = [Writer(number, random.Random(number)) for number in range(WRITERS)]
     for _ in range(times):

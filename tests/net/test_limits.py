@@ -20,7 +20,8 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from server.config import Config
-from server.net.http_protocol import Limits, Protocol
+from server.net.http_protocol import HttpProtocol
+from server.net.limits import Limits
 from tests.net.test_socket import Replies, connect, request
 from tests.net.test_tls import OPENSSL, certificate, flags_of
 from tests.net.test_worker_pool import sockets_to, workers_of
@@ -29,7 +30,7 @@ from tests.support.processes import Server, serving
 
 EMBED = b'{"texts": ["a"]}'
 QUICK = ("--head-s", "1", "--read-s", "1", "--send-s", "1", "--keep-alive-s", "2")
-# With the toy model's vectors a reply that no socket's buffers hold.
+# The reply with the toy model's vectors is larger than all buffers of a socket.
 LARGE_TEXTS = 20_000
 LARGE_BODY = json.dumps({"texts": ["墨池"] * LARGE_TEXTS}).encode()
 FEW_BYTES = 4096
@@ -56,7 +57,7 @@ def server(
 
 @pytest.fixture
 def connections(server: Server) -> Iterator[list[socket.socket]]:
-    """One at each of at most two processes."""
+    """A connection at each of at most two processes."""
     with ExitStack() as stack:
         yield [stack.enter_context(connect(server)) for _ in range(2)]
 
@@ -68,7 +69,7 @@ def message(body: bytes) -> str:
 
 
 def answered(connections: Sequence[socket.socket], sent: bytes) -> list[Replies]:
-    """Send the same on each and read one reply of each."""
+    """Send the same on each connection and read one reply from each."""
     for connection in connections:
         connection.sendall(sent)
     both = [Replies(connection) for connection in connections]
@@ -93,7 +94,7 @@ def test_head_that_does_not_end_in_time_ends_the_connection(
 
 
 def test_head_that_trickles_on_is_not_waited_for(connections: list[socket.socket]) -> None:
-    """Whoever sends a header now and then gets no more time by it."""
+    """A client that sends a header now and then gets no more time for it."""
     connection = connections[0]
     connection.settimeout(0.1)
     connection.sendall(b"POST /embed HTTP/1.1\r\nHost: x\r\n")
@@ -194,7 +195,7 @@ def test_body_that_stops_coming_ends_the_request(connections: list[socket.socket
         connection.sendall(request("/embed", EMBED)[:-1])
     for connection in connections:
         status, _, body = Replies(connection).next()
-        assert status == 400 and "has to come within 1 s" in message(body)
+        assert status == 400 and "must come within 1 s" in message(body)
 
 
 def test_connection_that_idles_is_closed(connections: list[socket.socket]) -> None:
@@ -212,7 +213,7 @@ def test_client_that_does_not_take_its_reply_is_dropped(server: Server, header: 
 
 
 def held(server: Server) -> int:
-    """Connections of clients that the server's processes hold."""
+    """Return the client connections that the server's processes hold."""
     return sum(sockets_to(server, pid) for pid in (server.process.pid, *workers_of(server)))
 
 
@@ -264,7 +265,7 @@ def test_keyless_operation_reads_no_large_body(server: Server) -> None:
         assert status == 413 and "at most 65536" in message(body)
 
 
-def test_one_connection_too_many_is_told_so_and_the_others_go_on(
+def test_one_connection_too_many_is_refused_and_the_others_go_on(
     toy_artifact: Path, tmp_path: Path
 ) -> None:
     with serving(toy_artifact, tmp_path, "--max-connections", "2") as server:
@@ -286,8 +287,8 @@ def test_one_connection_too_many_is_told_so_and_the_others_go_on(
         assert server.wait() == 0
 
 
-def test_connection_that_is_reset_while_it_idles_is_forgotten() -> None:
-    made: list[weakref.ref[Protocol]] = []
+def test_connection_that_is_reset_while_idle_leaves_no_memory() -> None:
+    made: list[weakref.ref[HttpProtocol]] = []
 
     async def app(scope: Scope, _: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})
@@ -297,8 +298,8 @@ def test_connection_that_is_reset_while_it_idles_is_forgotten() -> None:
         settings = uvicorn.Config(app, lifespan="off", log_config=None, timeout_keep_alive=3600)
         loop, state = asyncio.get_running_loop(), ServerState()
 
-        def make() -> Protocol:
-            protocol = Protocol(
+        def make() -> HttpProtocol:
+            protocol = HttpProtocol(
                 Limits.of(Config()), config=settings, server_state=state, app_state={}
             )
             made.append(weakref.ref(protocol))

@@ -19,11 +19,11 @@ import pytest
 from server.auth.keys import add_key, new_key
 from server.inference.manifest import MODEL_FILE
 from server.inference.model import Model
-from server.net.http_protocol import MAX_PIPELINED
+from server.net.limits import MAX_PIPELINED
 from tests.support.fakes import PATIENCE_S, eventually
 from tests.support.processes import ROOT, TRUSTING, Server, command, environment, serving
 
-# A request of some seconds: every text is a batch of its own.
+# A request that takes some seconds: every text is a batch of its own.
 LONG = ("--batch-tokens", "1", "--max-texts", "100000")
 LONG_TEXTS = 20_000
 AS_JSON = {"content-type": "application/json"}
@@ -32,7 +32,7 @@ LONG_BODY = json.dumps({"texts": ["墨池" * 31] * LONG_TEXTS}).encode()
 
 @pytest.fixture(scope="module")
 def server(toy_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One for all tests that leave it running."""
+    """One server for all tests that leave it running."""
     with serving(toy_artifact, tmp_path_factory.mktemp("server"), *LONG) as started:
         yield started
 
@@ -45,7 +45,7 @@ def request(path: str, body: bytes = b"", *headers: str) -> bytes:
 
 
 def connect(server: Server, receive_bytes: int = 0) -> socket.socket:
-    """receive_bytes: what the kernel keeps at most of what is not read, 0 for as much as it likes."""
+    """receive_bytes: size of the kernel's receive buffer, 0 for its default."""
     connection = socket.socket()
     connection.settimeout(PATIENCE_S)
     if receive_bytes:
@@ -59,7 +59,7 @@ def connect(server: Server, receive_bytes: int = 0) -> socket.socket:
 
 
 class Replies:
-    """Reads the replies of one connection in order."""
+    """The replies of one connection, in order."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._file = connection.makefile("rb")
@@ -190,7 +190,7 @@ def test_head_has_no_body(server: Server) -> None:
     ],
     ids=["TLS", "header", "target", "two lengths", "chunk", "HTTP/2", "CONNECT"],
 )
-def test_what_is_no_http_is_refused_in_json_and_ends_its_connection_only(
+def test_bytes_that_are_not_http_are_refused_in_json_and_end_their_connection_only(
     server: Server, sent: bytes, said: str
 ) -> None:
     before = server.metric("unread_total", reason="syntax")
@@ -275,7 +275,7 @@ def test_offer_before_a_chunked_or_a_large_body_or_none_is_declined(server: Serv
             assert replies.next()[0] == 200
 
 
-def test_errors_behind_an_offer_are_told_like_any_other(server: Server) -> None:
+def test_errors_after_an_offer_are_answered_like_any_other(server: Server) -> None:
     for body, status in ((b"{", 400), (b'{"texts": []}', 400)):
         with connect(server) as connection:
             connection.sendall(request("/embed", body, *H2C) + request("/health", b"", *H2C))
@@ -288,7 +288,7 @@ def test_errors_behind_an_offer_are_told_like_any_other(server: Server) -> None:
         assert replies.ended()
 
 
-def test_refusal_comes_behind_the_answers_to_what_came_before(
+def test_refusal_comes_after_the_answers_to_earlier_requests(
     server: Server, toy_model: Model
 ) -> None:
     texts = ["墨", "池池"]
@@ -409,7 +409,7 @@ def test_texts_are_never_logged(toy_artifact: Path, tmp_path: Path) -> None:
 
 
 class LongRequest(threading.Thread):
-    """Sends LONG_BODY; `answer` is what came back, None if nothing did."""
+    """A client that sends LONG_BODY; `answer` is the reply, None without one."""
 
     def __init__(self, server: Server) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ def certificate(
     signer: Path | None = None,
     kind: Sequence[str] = EC,
 ) -> Path:
-    """One for 127.0.0.1 in `name`.pem, its key in `name`.key; signed by itself or by a signer."""
+    """Make a certificate for 127.0.0.1 in `name`.pem, its key in `name`.key; self-signed or by a signer."""
     cert, key = folder / f"{name}.pem", folder / f"{name}.key"
     by = [] if signer is None else ["-CA", str(signer), "-CAkey", str(signer.with_suffix(".key"))]
     subprocess.run(
@@ -53,7 +53,7 @@ def certificate(
 
 
 def expired(folder: Path) -> Path:
-    """A certificate whose time is over."""
+    """Make a certificate that has expired."""
     cert = certificate(folder, "old")
     subprocess.run(
         [
@@ -120,7 +120,7 @@ def test_port_speaks_https_and_a_renewed_certificate_is_shown_after_a_reload(
 
 
 def install(new: Path, cert: Path) -> None:
-    """As a tool that renews certificates does."""
+    """Replace the files as a tool that renews certificates does."""
     shutil.copy(new, cert)
     shutil.copy(new.with_suffix(".key"), cert.with_suffix(".key"))
 
@@ -139,7 +139,7 @@ def test_certificate_of_another_kind_of_key_takes_the_place_of_the_one_before(
                 assert client.get("/ready").status_code == 200
 
 
-def test_what_was_checked_is_used_whatever_the_files_hold_by_then(tmp_path: Path) -> None:
+def test_checked_certificate_is_used_even_if_the_files_change_before(tmp_path: Path) -> None:
     cert, new = certificate(tmp_path, "server"), certificate(tmp_path, "new")
     tls = Tls(cert, cert.with_suffix(".key"), None)
     before = tls.context
@@ -157,7 +157,7 @@ def test_what_was_checked_is_used_whatever_the_files_hold_by_then(tmp_path: Path
 
 
 def shown_by(tls: Tls, asking: ssl.SSLContext = TRUSTING) -> bytes:
-    """The certificate that a client gets to see."""
+    """Return the certificate that a client receives."""
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = asking.wrap_bio(back, there)
     server = tls.context.wrap_bio(there, back, server_side=True)
@@ -167,7 +167,9 @@ def shown_by(tls: Tls, asking: ssl.SSLContext = TRUSTING) -> bytes:
     return client.getpeercert(binary_form=True) or b""
 
 
-def test_signer_that_left_the_file_is_trusted_no_longer(toy_artifact: Path, tmp_path: Path) -> None:
+def test_signer_that_was_removed_from_the_file_is_no_longer_trusted(
+    toy_artifact: Path, tmp_path: Path
+) -> None:
     cert = certificate(tmp_path, "server")
     signers = [certificate(tmp_path, name) for name in ("first", "second")]
     own = [certificate(tmp_path, f"own-{each.stem}", signer=each) for each in signers]
@@ -200,7 +202,7 @@ def test_handshake_that_does_not_end_in_time_ends_the_connection(
         assert "Traceback" not in server.log.read_text()
 
 
-def test_connections_that_shake_no_hands_count_and_leave_their_room(
+def test_connections_without_a_handshake_count_until_they_are_closed(
     toy_artifact: Path, tmp_path: Path
 ) -> None:
     cert = certificate(tmp_path, "server")
@@ -220,8 +222,8 @@ def test_connections_that_shake_no_hands_count_and_leave_their_room(
         eventually(answers)
 
 
-def test_idle_clients_hold_up_no_stop(toy_artifact: Path, tmp_path: Path) -> None:
-    """Most of them send no farewell, and do not read ours."""
+def test_idle_clients_do_not_delay_the_stop(toy_artifact: Path, tmp_path: Path) -> None:
+    """Most clients send no close_notify, and do not read the server's."""
     cert = certificate(tmp_path, "server")
     with serving(toy_artifact, tmp_path, *flags_of(cert, "--shutdown-s", "3600")) as server:
         silent = socket.create_connection((server.host, server.port), PATIENCE_S)
@@ -280,11 +282,11 @@ def test_files_that_cannot_be_used_are_named_before_the_port_opens(
     start = ("serve", "--port", "0", "--model", toy_artifact, "--tls-cert")
     assert refused_start(*start, tmp_path / "none.pem").count("none.pem") == 2
     said = refused_start(*start, cert, "--tls-key", other.with_suffix(".key"))
-    assert "belong together: key values mismatch" in said
+    assert "in PEM: key values mismatch" in said
     (tmp_path / "text").write_text("no certificate")
     with pytest.raises(BadSettings, match="no certificate in PEM"):
         Tls(cert, cert.with_suffix(".key"), tmp_path / "text")
-    with pytest.raises(BadSettings, match="no certificate and key"):
+    with pytest.raises(BadSettings, match="not a certificate and its key"):
         Tls(cert, None, None)
 
 
@@ -309,10 +311,10 @@ def test_expired_certificate_is_warned_of(tmp_path: Path, caplog: pytest.LogCapt
     assert caplog.text == ""
     old = expired(tmp_path)
     assert Tls(old, old.with_suffix(".key"), None).expires_s == 0
-    assert "certificate has expired" in caplog.text and "客户端将拒绝证书" in caplog.text
+    assert "certificate has expired" in caplog.text and "clients will refuse" in caplog.text
 
 
-def test_certificate_that_no_client_takes_is_refused_by_name(tmp_path: Path) -> None:
+def test_certificate_that_no_client_accepts_is_refused_by_name(tmp_path: Path) -> None:
     cert = certificate(tmp_path, "odd", kind=("ec", "-pkeyopt", "ec_paramgen_curve:secp256k1"))
     with pytest.raises(
         BadSettings, match=r"no client can be served with .*odd\.pem: .+; use a key"
@@ -330,4 +332,4 @@ def test_key_that_others_may_read_is_warned_of(
     assert caplog.text == ""
     key.chmod(0o640)
     Tls(cert, key, None)
-    assert f"TLS key {key}" in caplog.text and "私钥" in caplog.text
+    assert f"TLS key {key}" in caplog.text and "chmod go=" in caplog.text

@@ -1,4 +1,4 @@
-"""The real server on a Unix socket, and the file's beginning and end."""
+"""The real server on a Unix socket, and how the socket's file is made and removed."""
 
 import asyncio
 import os
@@ -14,7 +14,7 @@ import pytest
 
 from server.errors import BadSettings
 from server.inference.manifest import MANIFEST_FILE
-from server.net.unix_socket import Door, claim
+from server.net.unix_socket import UnixSocket, check_path
 from tests.net.test_socket import refused_start
 from tests.net.test_worker_pool import children_of
 from tests.support.fakes import PATIENCE_S, eventually
@@ -34,7 +34,7 @@ def left_behind(path: Path) -> None:
 
 
 def opened(server: Server) -> None:
-    """Return when the socket takes connections: the port, which `serving` waits for, is first."""
+    """Return when the socket accepts connections; `serving` waits only for the port, which opens first."""
     eventually(lambda: "listening on" in server.log.read_text())
 
 
@@ -85,15 +85,15 @@ def test_mode_is_as_given_and_the_file_of_another_is_left(
     assert path.exists()
 
 
-def test_place_that_cannot_be_had_says_why(tmp_path: Path) -> None:
+def test_path_that_cannot_be_used_says_why(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for path, why in (
         (tmp_path / "file", "another kind"),
-        (tmp_path / "none" / "s", "no folder"),
+        (tmp_path / "none" / "s", "folder .* does not exist"),
         (tmp_path / ("x" * 200), "at most 107"),
     ):
         with pytest.raises(BadSettings, match=why):
-            claim(path)
+            check_path(path)
     assert (tmp_path / "file").exists()
 
 
@@ -103,53 +103,53 @@ def test_listening_process_is_known_by_whatever_name_it_has_bound(
     path = tmp_path / "s"
     monkeypatch.chdir(tmp_path)
     for name in (str(path), "s", "../" + tmp_path.name + "/s"):
-        assert claim(path) == path
+        assert check_path(path) == path
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(name)
-            assert claim(path) == path, "nobody listens yet"
+            assert check_path(path) == path, "no process listens yet"
             listening.listen(0)
             for _ in range(3):
                 # More than fit into its queue.
                 with pytest.raises(BadSettings, match="another process listens"):
-                    claim(path)
-        assert claim(path) == path and path.exists(), "it is replaced when it is opened"
+                    check_path(path)
+        assert check_path(path) == path and path.exists(), "it is replaced when it is opened"
         path.unlink()
 
 
-def test_place_that_another_one_took_meanwhile_is_left_to_it(tmp_path: Path) -> None:
+def test_path_that_another_process_took_meanwhile_is_left_to_it(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    door = Door(path, "600")
+    unix_socket = UnixSocket(path, "600")
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))
         other.listen()
         with pytest.raises(BadSettings, match="another process listens"):
-            asyncio.run(door.open(asyncio.Protocol, 1))
-        door.close()
+            asyncio.run(unix_socket.open(asyncio.Protocol, 1))
+        unix_socket.close()
         assert path.exists()
-    door = Door(path, "600")
+    unix_socket = UnixSocket(path, "600")
     path.unlink()
     path.mkdir()
     with pytest.raises(BadSettings, match="another kind") as refusal:
-        asyncio.run(door.open(asyncio.Protocol, 1))
+        asyncio.run(unix_socket.open(asyncio.Protocol, 1))
     assert str(path) in refusal.value.chinese
 
 
-def test_folder_that_went_meanwhile_is_named(tmp_path: Path) -> None:
+def test_folder_that_was_removed_meanwhile_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    door = Door(folder / "s", "600")
+    unix_socket = UnixSocket(folder / "s", "600")
     folder.rmdir()
-    with pytest.raises(BadSettings, match="no folder"):
-        asyncio.run(door.open(asyncio.Protocol, 1))
+    with pytest.raises(BadSettings, match="folder .* does not exist"):
+        asyncio.run(unix_socket.open(asyncio.Protocol, 1))
 
 
 def test_mask_of_the_process_stays_as_it_is(tmp_path: Path) -> None:
-    """Files that other threads make meanwhile have the mode that they always have."""
+    """Files that other threads make meanwhile keep their usual mode."""
     path = tmp_path / "s"
 
     async def opened() -> None:
         before = os.umask(0o027)
-        server = await Door(path, "606").open(asyncio.Protocol, 1)
+        server = await UnixSocket(path, "606").open(asyncio.Protocol, 1)
         assert os.umask(before) == 0o027
         assert stat.S_IMODE(path.stat().st_mode) == 0o606
         server.close()
@@ -161,7 +161,7 @@ def test_mask_of_the_process_stays_as_it_is(tmp_path: Path) -> None:
 def test_socket_that_is_taken_while_workers_load_ends_the_start(
     toy_artifact: Path, tmp_path: Path
 ) -> None:
-    """A pipe in the place of the model's manifest holds each process until it is written to."""
+    """A pipe in place of the model's manifest holds each process until something is written to it."""
     artifact = Path(shutil.copytree(toy_artifact, tmp_path / "artifact"))
     pipe = artifact / MANIFEST_FILE
     manifest = pipe.read_bytes()

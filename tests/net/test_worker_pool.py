@@ -18,8 +18,8 @@ import pytest
 from server.config import Config, ModelPlace, ModelPlaces
 from server.errors import StartupError
 from server.inference.model import Model
-from server.net.http_protocol import MAX_PIPELINED
-from server.net.worker_pool import LONGEST_PAUSE_S, Workers, pause_s, share_of
+from server.net.limits import MAX_PIPELINED
+from server.net.worker_pool import LONGEST_PAUSE_S, WorkerPool, pause_s, share_of
 from tests.net.test_socket import (
     H2C,
     LONG,
@@ -40,7 +40,7 @@ ROUND = 2 * PROCESSES
 
 @pytest.fixture(scope="module")
 def server(toy_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One for all tests that leave it running; it has a document or two."""
+    """One server with two documents, for all tests that leave it running."""
     with serving(toy_artifact, tmp_path_factory.mktemp("workers"), *SEVERAL) as started:
         with started.client() as client:
             documents = [{"id": text, "text": text} for text in ("墨池", "笔")]
@@ -50,7 +50,7 @@ def server(toy_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.fixture
 def connections(server: Server) -> Iterator[list[socket.socket]]:
-    """Some at each of the processes."""
+    """Connections at each of the processes."""
     with ExitStack() as stack:
         yield [stack.enter_context(connect(server)) for _ in range(ROUND)]
 
@@ -86,7 +86,7 @@ def check_vector(reply: tuple[int, dict[str, str], bytes], text: str, model: Mod
 
 
 def check_each_process(server: Server, model: Model) -> None:
-    """Each of two processes gets two connections, for they take turns."""
+    """Each of two processes gets two connections, because they take turns."""
     for _ in range(4):
         with connect(server) as connection:
             connection.sendall(embedding("墨池"))
@@ -119,7 +119,7 @@ def test_every_process_takes_connections_and_they_share_the_requests(
 
 
 def sockets_to(server: Server, pid: int) -> int:
-    """Connections of clients that a process holds."""
+    """Return the client connections that a process holds."""
     table = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
     port = f":{server.port:04X}"
     rows = [line.split() for line in table]
@@ -262,7 +262,7 @@ def test_refusals_are_the_same_on_every_connection(
     assert len(answers) == 1
 
 
-def test_client_that_leaves_before_its_request_is_whole_harms_nobody(
+def test_client_that_leaves_before_its_request_is_whole_harms_no_other(
     server: Server, connections: list[socket.socket]
 ) -> None:
     for number, connection in enumerate(connections):
@@ -292,7 +292,10 @@ def test_shipped_model_gives_the_same_vectors_in_every_process(
 
 
 class Client(threading.Thread):
-    """Embeds on one connection until told to stop; broken: what ended the connection before."""
+    """A thread that embeds on one connection until it is stopped.
+
+    broken: what ended the connection before that.
+    """
 
     def __init__(self, server: Server, model: Model) -> None:
         super().__init__()
@@ -390,14 +393,14 @@ def test_killed_first_process_takes_all_with_it_and_loses_nothing_acknowledged(
 # --- the end --------------------------------------------------------------------------------------
 
 
-# Some seconds for each process, but less than they have to stop.
+# It takes each process some seconds, but less than the time to stop.
 LONG_TEXTS = 4000
 LONG_BODY = json.dumps({"texts": ["墨池" * 31] * LONG_TEXTS}).encode()
 
 
 @contextmanager
 def long_requests(server: Server) -> Iterator[list[Replies]]:
-    """One at each process."""
+    """A connection at each process."""
     with ExitStack() as stack:
         connections = [stack.enter_context(connect(server)) for _ in range(PROCESSES)]
         for connection in connections:
@@ -465,7 +468,7 @@ def test_worker_that_cannot_load_its_model_says_why(tmp_path: Path) -> None:
     config = Config(workers=2, model=ModelPlaces([ModelPlace(tmp_path / "nothing")]))
 
     async def start() -> None:
-        workers = Workers(config)
+        workers = WorkerPool(config)
         try:
             await workers.start(lambda _: None)
         finally:
@@ -484,7 +487,7 @@ def test_cores_are_divided_among_processes_unless_lanes_are_given() -> None:
     assert share_of(Config(workers=4, lanes=3), 32).lanes == 3
 
 
-def test_worker_that_cannot_live_is_started_ever_more_rarely() -> None:
+def test_worker_that_always_ends_is_started_less_and_less_often() -> None:
     pauses = [pause_s(failures) for failures in range(1, 40)]
     assert pauses[0] < 1
     assert pauses == sorted(pauses)

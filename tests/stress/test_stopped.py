@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.net.worker_pool import BUSY_S
+from server.net.worker_handle import BUSY_S
 from tests.net.test_worker_pool import workers_of
 from tests.support.fakes import PATIENCE_S, eventually
 from tests.support.processes import Server, serving

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 from export.checkpoint import Checkpoint, read_checkpoint
-from export.families.bert import build_model, packing
-from export.families.linears import float_linears
-from export.pipeline import serialize
+from export.onnx_file import serialize
 from export.quantise import quantize
 from server.inference.encoder import SessionEncoder
 from server.inference.manifest import TextRules
@@ -42,21 +40,21 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 def toy_network(folder: Path, **options: Any) -> Checkpoint:
-    """A toy checkpoint, written and read."""
+    """Write a toy checkpoint and return it as read."""
     return read_checkpoint(write_toy_checkpoint(folder / "network", **options))
 
 
 def float_encoder(checkpoint: Checkpoint) -> SessionEncoder:
-    linears = float_linears(checkpoint)
-    model = build_model(checkpoint, linears, int8_embeddings=False)
-    return SessionEncoder(serialize(model), packing(checkpoint, linears))
+    linears = checkpoint.network().float_linears()
+    model = checkpoint.network().whole(linears, int8_embeddings=False)
+    return SessionEncoder(serialize(model).model, checkpoint.network().packing(linears))
 
 
 def int8_encoder(checkpoint: Checkpoint, weight_bits: int = 8) -> SessionEncoder:
     calibration = token_ids(checkpoint, toy_texts(50))
-    quantized = quantize(checkpoint, calibration, weight_bits=weight_bits, threads=1)
-    model = build_model(checkpoint, quantized.linears, int8_embeddings=True)
-    return SessionEncoder(serialize(model), packing(checkpoint, quantized.linears))
+    quantized = quantize(checkpoint.network(), calibration, weight_bits=weight_bits, threads=1)
+    model = checkpoint.network().whole(quantized.linears, int8_embeddings=True)
+    return SessionEncoder(serialize(model).model, checkpoint.network().packing(quantized.linears))
 
 
 def token_ids(checkpoint: Checkpoint, texts: Sequence[str]) -> list[Ids]:
@@ -66,13 +64,13 @@ def token_ids(checkpoint: Checkpoint, texts: Sequence[str]) -> list[Ids]:
 
 
 def random_ids(n_texts: int, n_tokens: int, seed: int = 0) -> list[Ids]:
-    """Texts of any tokens whatever, int64 (n_tokens,) each."""
+    """Return texts of random tokens, int64 (n_tokens,) each."""
     generator = np.random.default_rng([seed, n_texts, n_tokens])
     return list(generator.integers(0, len(VOCABULARY), (n_texts, n_tokens), dtype=np.int64))
 
 
 def batches(packing: Packing, sorted_ids: Sequence[Ids]) -> Iterator[slice]:
-    """As many of the texts, sorted by length, as may be computed together, and so on to the last."""
+    """Yield slices of the texts, sorted by length: each as many as can be computed together."""
     begin = 0
     while begin < len(sorted_ids):
         end = begin + 1

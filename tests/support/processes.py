@@ -64,8 +64,8 @@ def environment(**variables: str) -> Mapping[str, str]:
     return {**kept, **fixed, **variables}
 
 
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "server", *map(str, arguments)]
+def command(*arguments: str | Path, python: Sequence[str] = ()) -> list[str]:
+    return [sys.executable, *python, "-m", "server", *map(str, arguments)]
 
 
 @contextlib.contextmanager
@@ -87,20 +87,21 @@ def serving(
     *flags: str,
     prefix: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
+    python: Sequence[str] = (),
+    cwd: Path = ROOT,
 ) -> Iterator[Server]:
     """Start a server that keeps its files under `folder`, and end it whatever happens.
 
-    model: None where a file of settings among the flags names it.
+    model: None where a file of settings among the flags names it. python: flags of the interpreter.
     """
     log = folder / "server.log"
     named = () if model is None else ("--model", model)
-    arguments = command(
-        "serve", "--port", "0", *named, "--data", folder / "data", "--lanes", "1", *flags
-    )
+    stated = ("serve", "--port", "0", *named, "--data", folder / "data", "--lanes", "1", *flags)
+    arguments = command(*stated, python=python)
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*prefix, *arguments],
-            cwd=ROOT,
+            cwd=cwd,
             env=environ or environment(),
             stdout=output,
             stderr=output,

@@ -57,7 +57,7 @@ class ReferenceBert:
         self.normalize = any(module.endswith(".Normalize") for module in modules)
 
     def embed(self, ids: npt.NDArray[np.int64]) -> Array:
-        """Int64 (B, T), without padding -> float64 (B, D)."""
+        """Return the vectors of token ids: int64 (B, T), without padding -> float64 (B, D)."""
         hidden = self.embeddings(ids)
         for index in range(self.config["num_hidden_layers"]):
             hidden = self.layer(hidden, f"encoder.layer.{index}")

@@ -108,7 +108,7 @@ def write_toy_checkpoint(
 
 
 def write_modules(folder: Path, names: Sequence[str]) -> None:
-    """Write modules.json: the first module in the folder itself, the others in folders beside."""
+    """Write modules.json: the first module in the folder itself, the others in folders of their own."""
     modules = [
         {
             "idx": index,
@@ -135,7 +135,7 @@ def random_tensors(
     positions: int,
     token_types: int,
 ) -> dict[str, Array]:
-    """float32 tensors under the names of a Hugging Face BertModel; outputs keep unit variance."""
+    """Return float32 tensors under the names of a Hugging Face BertModel; outputs keep unit variance."""
     generator = np.random.default_rng(seed)
 
     def normal(*shape: int, scale: float = 1.0) -> Array:
@@ -170,7 +170,7 @@ def random_tensors(
 
 
 def tokenizer(vocabulary: Sequence[str] = VOCABULARY, *, lower_case: bool = False) -> Tokenizer:
-    """BERT's WordPiece: [CLS] text [SEP], one token a Chinese character."""
+    """Return BERT's WordPiece: [CLS] text [SEP], one token a Chinese character."""
     places = {token: place for place, token in enumerate(vocabulary)}
     built = Tokenizer(models.WordPiece(places, unk_token="[UNK]"))
     built.normalizer = normalizers.BertNormalizer(lowercase=lower_case, strip_accents=None)
@@ -186,7 +186,7 @@ def tokenizer(vocabulary: Sequence[str] = VOCABULARY, *, lower_case: bool = Fals
 
 
 def toy_texts(number: int, *, longest: int = 40, seed: int = 0) -> list[str]:
-    """Distinct texts of Chinese characters, words, digits and punctuation, 1 to `longest` pieces."""
+    """Return distinct texts of Chinese characters, words, digits and punctuation, 1 to `longest` pieces."""
     choose = random.Random(seed)
     pieces = [*CHARACTERS, *DIGITS, *PUNCTUATION, " search ", " Server ", " ink ", " GPU ", " x1 "]
     texts: dict[str, None] = {}
@@ -199,7 +199,7 @@ def toy_texts(number: int, *, longest: int = 40, seed: int = 0) -> list[str]:
 
 
 def write_toy_texts(path: Path, number: int, *, longest: int = 40, seed: int = 0) -> Path:
-    """`toy_texts`, one a line; returns `path`."""
+    """Write `toy_texts`, one a line; returns `path`."""
     lines = toy_texts(number, longest=longest, seed=seed)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path

@@ -13,13 +13,13 @@ from tests.support.processes import serving
 from tests.support.toys import toy_texts
 
 CORES = os.sched_getaffinity(0)
-# Small requests, which the loop or the wide session computes, and one for every lane.
+# Small requests, for the loop or the wide session, and one large enough for every lane.
 REQUESTS = [[text] for text in toy_texts(8)] + [toy_texts(200, seed=1)]
 
 
 @contextmanager
 def confined(pid: int, cores: Set[int]) -> Iterator[None]:
-    """Every thread of a process on these cores alone, as a cpuset that shrinks would have it."""
+    """Confine every thread of a process to these cores, as a cpuset that shrinks does."""
     threads = [int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()]
     for thread in threads:
         os.sched_setaffinity(thread, cores)

@@ -1,4 +1,4 @@
-"""What the process may use of the machine, read from folders like the kernel's."""
+"""The cores, memory and instruction sets of the process, read from folders like the kernel's."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ CORES = 8
 
 @pytest.fixture(autouse=True)
 def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An affinity mask of eight cores, whatever this machine has."""
+    """Set an affinity mask of eight cores, on any machine."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(CORES)))
 
 
@@ -143,7 +143,7 @@ def test_features_of_arm_are_read(proc: Path) -> None:
 
 
 @pytest.mark.parametrize("text", [None, "", "processor : 0\n", "flagship : avx2\n"])
-def test_machine_that_does_not_tell_has_no_features(proc: Path, text: str | None) -> None:
+def test_machine_that_lists_no_features_has_none(proc: Path, text: str | None) -> None:
     if text is not None:
         write(proc / "cpuinfo", text)
     assert cpu_features(proc) == frozenset()

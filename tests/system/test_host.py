@@ -1,4 +1,4 @@
-"""What the kernel tells, read from folders like its own and from this machine."""
+"""Facts about the machine, read from folders like the kernel's and from this machine."""
 
 import os
 import platform
@@ -55,12 +55,12 @@ def test_no_memory_limit_is_none(root: Path, proc: Path, text: str) -> None:
     assert memory_limit(root, proc) is None
 
 
-def test_quota_is_told_in_parts_of_a_core(root: Path, proc: Path) -> None:
+def test_quota_is_read_in_fractions_of_a_core(root: Path, proc: Path) -> None:
     write(root / "cpu.max", "50000 100000")
     assert cpu_quota(root, proc) == 0.5
 
 
-def test_cores_that_are_switched_off_are_told(tmp_path: Path) -> None:
+def test_cores_that_are_switched_off_are_listed(tmp_path: Path) -> None:
     assert offline_cores(tmp_path) == ""
     write(tmp_path / "offline", "2-3\n")
     assert offline_cores(tmp_path) == "2-3"
@@ -80,7 +80,7 @@ def test_machine_is_read_from_the_kernels_files(root: Path, proc: Path, tmp_path
     assert found.day > "2026"
 
 
-def test_machine_that_tells_nothing_is_read_too(tmp_path: Path) -> None:
+def test_machine_without_the_kernels_files_is_read_too(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     found = read_machine(nowhere, nowhere, nowhere, nowhere)
     assert (found.memory_available, found.huge_pages, found.features) == (None, "", frozenset())

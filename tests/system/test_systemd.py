@@ -1,4 +1,4 @@
-"""What a supervisor hears: the real server, and a socket in the place of systemd's."""
+"""Messages to the supervisor: the real server, and a socket in place of systemd's."""
 
 import signal
 import socket
@@ -28,7 +28,7 @@ def told(heard: socket.socket) -> dict[str, str]:
 
 
 def until(heard: socket.socket, name: str) -> dict[str, str]:
-    """The next message that says `name`, among the next hundred."""
+    """Return the next message with `name`, among the next hundred."""
     return next(found for _ in range(100) if name in (found := told(heard)))
 
 
@@ -36,34 +36,34 @@ def until(heard: socket.socket, name: str) -> dict[str, str]:
 def test_messages_arrive_at_paths_and_at_names(tmp_path: Path, abstract: bool) -> None:
     address = f"@inkwell{tmp_path}" if abstract else str(tmp_path / "notify")
     with supervising(address) as heard, closing(Supervisor(address)) as supervisor:
-        assert supervisor.tell("READY=1", "STATUS=well 好")
+        assert supervisor.notify("READY=1", "STATUS=well 好")
         assert told(heard) == {"READY": "1", "STATUS": "well 好"}
 
 
-def test_nobody_is_told_where_there_is_nobody(
+def test_without_a_supervisor_nothing_is_sent(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with closing(Supervisor()) as supervisor:
-        assert supervisor.tell("READY=1")
+        assert supervisor.notify("READY=1")
     assert caplog.text == ""
     with closing(Supervisor(str(tmp_path / "gone"))) as supervisor:
-        assert supervisor.tell("READY=1"), "it will not come"
-    assert "was not told READY=1" in caplog.text
+        assert supervisor.notify("READY=1"), "it will not come"
+    assert "did not receive READY=1" in caplog.text
 
 
-def test_supervisor_that_does_not_read_may_be_told_again(tmp_path: Path) -> None:
+def test_message_to_a_supervisor_that_does_not_read_can_be_sent_again(tmp_path: Path) -> None:
     address = str(tmp_path / "notify")
     with supervising(address) as heard, closing(Supervisor(address)) as supervisor:
         sent = 0
-        while supervisor.tell("WATCHDOG=1"):
+        while supervisor.notify("WATCHDOG=1"):
             sent += 1
         for _ in range(sent):
             assert told(heard) == {"WATCHDOG": "1"}
-        assert supervisor.tell("READY=1")
+        assert supervisor.notify("READY=1")
         assert told(heard) == {"READY": "1"}
 
 
-def test_variables_of_another_process_or_without_sense_are_not_followed() -> None:
+def test_variables_that_are_invalid_or_meant_for_another_process_are_ignored() -> None:
     def followed(variables: dict[str, str], pid: int) -> tuple[str, float | None]:
         with closing(Supervisor.of(variables, pid)) as supervisor:
             return supervisor.address, supervisor.watchdog_s
@@ -112,7 +112,7 @@ def test_server_with_too_many_open_files_says_that_it_lives_and_reads_its_settin
             with without_descriptors(server):
                 server.process.send_signal(signal.SIGHUP)
                 until(heard, "RELOADING")
-                # For want of files the old settings stay, and the log says so.
+                # Without free descriptors the old settings stay, and the log says so.
                 until(heard, "READY")
                 for _ in range(2):
                     until(heard, "WATCHDOG")
@@ -130,8 +130,8 @@ def test_supervisor_that_was_busy_hears_that_the_server_is_ready(
 ) -> None:
     address = str(tmp_path / "notify")
     with supervising(address) as heard, closing(Supervisor(address)) as another:
-        while another.tell("STATUS=noise"):
+        while another.notify("STATUS=noise"):
             continue
         with serving(toy_artifact, tmp_path, environ=environment(NOTIFY_SOCKET=address)) as server:
-            eventually(lambda: "was not told READY=1" in server.log.read_text())
+            eventually(lambda: "did not receive READY=1" in server.log.read_text())
             assert "toy" in until(heard, "READY")["STATUS"]

@@ -31,7 +31,7 @@ def serve(given: Invocation) -> int:
     from server.system.systemd import Supervisor
 
     with contextlib.closing(Supervisor.of(given.variables, os.getpid())) as supervisor:
-        supervisor.tell("STATUS=loading the models")
+        supervisor.notify("STATUS=loading the models")
         _serve(given, supervisor)
     return 0
 
@@ -42,7 +42,7 @@ def _serve(given: Invocation, supervisor: "Supervisor") -> None:
     from server.net.certificates import Tls
     from server.net.reload import Reload
     from server.net.server import listen
-    from server.net.worker_pool import Workers, share_of
+    from server.net.worker_pool import WorkerPool, share_of
     from server.store.folder import DataFolder
     from server.system.cpu import cpu_budget
 
@@ -56,7 +56,7 @@ def _serve(given: Invocation, supervisor: "Supervisor") -> None:
         return effective(given.variables, flags_given(given.arguments)).config
 
     models = opened(config)
-    workers = Workers(config)
+    workers = WorkerPool(config)
     # The app closes the folder when it ends; this closes it if the app cannot start.
     with contextlib.closing(DataFolder(config.data, holder=_url(config))) as folder:
         app = create_app(models, config, folder, workers.pages)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from server.store.local_index.exact import Exact, Segment
 from server.store.local_index.fastscan import Scan
 from server.store.local_index.fastscan_block import Block, Quantiser, packed, unpacked
+from server.system.atomic_file import replacing
 
 # A snapshot is HEADER, then records: RECORD and as many bytes. First COUNTS. If there are blocks, the
 # axes and the codec, and of every block labels, alive, codes, rows. Of every segment labels, rows.
@@ -28,21 +29,12 @@ Bytes = npt.NDArray[np.uint8]
 
 def write(path: Path, dimension: int, identity: uuid.UUID, scan: Scan | None, tail: Exact) -> None:
     """Replace the file; raises OSError, and then the old file is still there."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(HEADER.pack(MAGIC, identity.bytes, dimension))
-            for content in _contents(scan, tail):
-                file.write(RECORD.pack(len(content), zlib.crc32(content)))
-                file.write(content)
-            file.flush()
-            # Without it the rename could reach the disk before the bytes. The rename itself
-            # may get lost: the snapshot before it is as good.
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    # A fixed name: the next write overwrites what a killed process left.
+    with replacing(path, scratch=path.with_name(path.name + ".tmp")) as file:
+        file.write(HEADER.pack(MAGIC, identity.bytes, dimension))
+        for content in _contents(scan, tail):
+            file.write(RECORD.pack(len(content), zlib.crc32(content)))
+            file.write(content)
 
 
 def _contents(scan: Scan | None, tail: Exact) -> Iterator[memoryview]:

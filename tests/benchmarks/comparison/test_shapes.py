@@ -12,6 +12,7 @@ from benchmarks.comparison.environments import Failed
 from benchmarks.comparison.shapes import KINDS, LIBRARY, PACKAGES, ROOT, Contender, Process, Way
 from benchmarks.comparison.turns import OURS
 from export.checkpoint import read_checkpoint
+from export.families.bert.shape import BertShape
 from server.inference.comparison import row_cosines
 from server.inference.model import Model
 from server.types import Vectors
@@ -34,6 +35,7 @@ def encoder(toy_artifact: Path, tmp_path: Path) -> Process:
 def test_a_written_checkpoint_is_read_as_one_of_its_size(written: Path) -> None:
     found = read_checkpoint(written)
     shape = found.shape
+    assert isinstance(shape, BertShape)
     assert (shape.layers, shape.hidden, shape.heads, shape.intermediate) == SMALL
     assert (found.settings.pooling, found.settings.normalize) == ("cls", True)
     assert found.settings.lower_case

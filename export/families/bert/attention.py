@@ -7,9 +7,9 @@ For each head, of width d, and a text of T tokens:
     context = average + weights (T, T) uint8 @ (values - average) (T, d) int8, scaled, * the row's highest
 
 A row's highest weight is always 255, so a row that is spread evenly over hundreds of tokens keeps as many
-digits as one over a few. A weight under 1/510 of the highest is lost, and what a row loses goes to the
-average of all values, not to zero: a long tail of little weights is about that. Queries, keys and values
-have one scale each, fixed at export.
+digits as one over a few. A weight under 1/510 of the highest is lost. What a row loses goes to the average
+of all values, not to zero, because a long tail of small weights is close to that average. Queries, keys
+and values have one scale each, fixed at export.
 
 The fused operator, MultiHeadAttention, computes in float32 and goes over the scores once. This goes over
 them several times and needs memory for all of them, but its products are four times as fast and there
@@ -30,25 +30,25 @@ from onnx import TensorProto
 
 from export.graph import CONTRIB, GraphWriter
 
-# Tokens from which a text's attention is computed in int8. From about 70 on it is the faster one for a
-# text alone, but such a text may then stand beside no other length. Two texts packed, with the fused
+# Tokens from which a text's attention is computed in int8. From about 70 on it is faster for a text
+# alone, but such a text can then not be packed with other lengths. Two texts packed, with the fused
 # operator, against one after the other in int8: 97 and 103 tokens 1.03 times as fast, 125 and 131 as fast,
 # 189 and 195 0.96 times.
 LONG = 128
 # Longest text of a model whose long texts are: 4 bytes a score, 12 heads and 2,048 tokens are 200 MB, and
 # the gain has shrunk to 1.2 times the speed of attention alone.
 LONGEST = 1024
-# So that their scores stay in a core's own cache. At 512 tokens 8 heads at once took 4.4 ms a layer, 4 took
+# Few, so that their scores stay in a core's own cache. At 512 tokens 8 heads at once took 4.4 ms a layer, 4 took
 # 4.2 and 2 took 3.8; at 128 tokens 0.32, 0.34 and 0.35.
 HEADS_AT_ONCE = 2
 # A weight of 1 as uint8.
 WHOLE = 255
-# What uint8 queries have for a zero; keys and values are int8 and have 0.
+# The zero point of uint8 queries; keys and values are int8 and have 0.
 MIDDLE = 128
 
 
 class Scales(NamedTuple):
-    """What one step of the int8 form of queries, keys and values less their average is worth."""
+    """The size of one step of the int8 form: of queries, keys, and values less their average."""
 
     queries: float
     keys: float
@@ -58,7 +58,7 @@ class Scales(NamedTuple):
 def attend_in_int8(
     graph: GraphWriter, projected: Sequence[str], scales: Scales, heads: int, width: int, name: str
 ) -> str:
-    """The context of every token, float32 (B, T, heads * width); see above.
+    """Write the context of every token, float32 (B, T, heads * width); see above.
 
     projected: queries, keys and values, float32 (B, T, heads * width).
     """
@@ -78,7 +78,7 @@ def attend_in_int8(
     operands = (*projected[:2], deviations)
 
     def operand(place: int, origin: str, order: tuple[int, ...]) -> list[str]:
-        """Queries, keys or values as 8-bit numbers, in parts of a few heads."""
+        """Write queries, keys or values as 8-bit numbers, in parts of a few heads."""
         part = f"{name}.{Scales._fields[place]}"
         read = [operands[place], steps[place], origin]
         whole = graph.node("QuantizeLinear", read, f"{part}.int8")
@@ -107,7 +107,7 @@ def attend_in_int8(
 
 
 def _average(graph: GraphWriter, values: str, n_tokens: str, name: str) -> str:
-    """Of the values of all tokens, float32 (B, 1, D)."""
+    """Write the average of the values of all tokens, float32 (B, 1, D)."""
     # A product with a row of ones: ReduceMean over the tokens took ten times as long.
     one = graph.floats("attention.one", [[[1.0]]])
     units = graph.integers("attention.units", [1, 1])
@@ -121,7 +121,7 @@ def _average(graph: GraphWriter, values: str, n_tokens: str, name: str) -> str:
 def _gather(
     graph: GraphWriter, scores: str, by_row: str, values: str, value_scale: str, name: str
 ) -> str:
-    """What a few heads gather by their scores (B, heads, T, T): float32 (B, heads, T, d).
+    """Write what a few heads gather by their scores (B, heads, T, T): float32 (B, heads, T, d).
 
     by_row: the shape that makes all rows of scores one axis.
     """

@@ -1,0 +1,99 @@
+"""Makes the two graphs of an export: the float32 reference, and the one that is served."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import onnx.checker
+
+from export import quantise
+from export.errors import UnsupportedModel
+from export.families.family import Network
+from export.onnx_file import OnnxFile, serialize
+from export.settings import Settings
+from export.source.model import SourceModel
+from server.system.cpu import cpu_budget
+from server.types import Ids, Packing
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Graphs:
+    """The graphs of an export.
+
+    float_model: what served_model is verified against; the same object for a float32 artifact.
+    """
+
+    float_model: OnnxFile
+    served_model: OnnxFile
+    dimension: int
+    packing: Packing
+
+
+def build(
+    source: SourceModel, token_ids: Sequence[Ids], settings: Settings, progress: Progress
+) -> Graphs:
+    """Build both graphs, calibrated on the token ids; raises ExportError."""
+    if source.network is None:
+        return _build_with_optimum(source, token_ids, settings, progress)
+    return _build_network(source.network, token_ids, settings, progress)
+
+
+def n_steps(source: SourceModel, settings: Settings) -> int:
+    """Return how often `build` calls its `progress`."""
+    if source.network is None:
+        return 1 if settings.precision == "fp32" else 3
+    if settings.precision == "fp32":
+        return 0
+    return sum(len(layer.sites) for layer in source.network.layers)
+
+
+def _build_network(
+    network: Network, token_ids: Sequence[Ids], settings: Settings, progress: Progress
+) -> Graphs:
+    floats = network.float_linears()
+    float_model = serialize(network.whole(floats, int8_embeddings=False))
+    if settings.precision == "fp32":
+        return Graphs(float_model, float_model, network.dimension, network.packing(floats))
+    linears = quantise.quantize(
+        network,
+        token_ids,
+        weight_bits=settings.weight_bits,
+        threads=cpu_budget(),
+        progress=progress,
+    ).linears
+    served_model = serialize(network.whole(linears, int8_embeddings=True))
+    return Graphs(float_model, served_model, network.dimension, network.packing(linears))
+
+
+def _build_with_optimum(
+    source: SourceModel, token_ids: Sequence[Ids], settings: Settings, progress: Progress
+) -> Graphs:
+    from export.optimum import route
+
+    graphs = route.build_with_optimum(
+        source.folder,
+        source.settings,
+        token_ids,
+        precision=settings.precision,
+        weight_bits=settings.weight_bits,
+        allow_pickle=settings.allow_pickle,
+        threads=cpu_budget(),
+        progress=progress,
+    )
+    try:
+        float_model = served_model = serialize(graphs.float_model)
+        if graphs.served_model is not graphs.float_model:
+            served_model = serialize(graphs.served_model)
+    except onnx.checker.ValidationError as error:
+        # Other tools made these nodes. An invalid one that a family writes is a bug and stays one.
+        reason = str(error).strip().splitlines()[0]
+        raise UnsupportedModel(
+            "the graph that optimum wrote is not valid ONNX: {reason}", reason=reason
+        ) from None
+    return Graphs(
+        float_model,
+        served_model,
+        graphs.hidden,
+        Packing(groups=1, longest=source.settings.max_tokens),
+    )

@@ -1,0 +1,123 @@
+"""The seam between the exporter and the networks it can write.
+
+A `Family` reads config.json into a `Shape`, which knows the tensors that the weights must have, and
+makes a `Network` of shape and weights. A `Network` writes graphs: the whole encoder, and the parts
+that calibration runs. The quantiser, the verification and the pipeline use these and know no family by
+name; `families.of` chooses one.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import onnx
+
+from export.families.linears import FloatLinear, Linears, Site
+from export.source.json_file import Json
+from export.source.sentence_settings import POOLINGS, SentenceSettings
+from export.source.tensors import Shapes, Tensors
+from server.types import Packing
+
+# Output of a whole network, and the input of a graph of one layer.
+OUTPUT, HIDDEN = "embedding", "hidden"
+
+
+@dataclass(frozen=True, slots=True)
+class LongAttention:
+    """The attention of a layer that long texts compute in int8.
+
+    queries, keys, values: the linear layers whose outputs are then read as 8-bit numbers, the values
+    less their average. context: the site that the attention's result reaches.
+    """
+
+    queries: str
+    keys: str
+    values: str
+    context: str
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of a network, as the quantiser sees it.
+
+    sites: in the order of computation. by_text: its activations have a few rows a text
+    instead of one a token. attention: None where it is always computed in float32.
+    """
+
+    sites: tuple[Site, ...]
+    by_text: bool = False
+    attention: LongAttention | None = None
+
+
+class Network(Protocol):
+    """An encoder that can be written as ONNX graphs.
+
+    Linear layers have names, the same in `float_linears`, in `layers` and as tensors of the graphs.
+    """
+
+    @property
+    def dimension(self) -> int:
+        """D, the width of a vector."""
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """The layers, in the order of computation."""
+
+    def float_linears(self) -> dict[str, FloatLinear]:
+        """Return every linear layer of every layer, as the checkpoint has it."""
+
+    def packing(self, linears: Linears) -> Packing:
+        """Return which texts the graph of these layers takes together."""
+
+    def whole(self, linears: Linears, *, int8_embeddings: bool) -> onnx.ModelProto:
+        """Return the whole network: a batch (see `server.inference.encoder.pack`) -> OUTPUT (B, D).
+
+        Pooled as the settings say, and normalised if they say so.
+        """
+
+    def embeddings(self, *, int8: bool) -> tuple[onnx.ModelProto, str]:
+        """Return what stands before the first layer, and its output's name: int64 (B, T) -> (B, T, D)."""
+
+    def layer(
+        self, linears: Linears, index: int, *, until: str | None = None
+    ) -> tuple[onnx.ModelProto, str]:
+        """Return one layer and its output's name: HIDDEN, float32 (B, T, D), to its result.
+
+        until: the name of a site; the output is then the activation of that site.
+        """
+
+
+class Shape(Protocol):
+    """The numbers of config.json that a network depends on."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids."""
+
+    @property
+    def positions(self) -> int:
+        """Length of the longest text, in tokens."""
+
+    def tensors(self) -> Shapes:
+        """Return name -> shape of every tensor that the network needs."""
+
+
+ShapeKind = TypeVar("ShapeKind", bound=Shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Family(Generic[ShapeKind]):
+    """A kind of network, chosen by its config.json.
+
+    name: as manifests state it. claims: whether a config.json is of this family. read_shape: raises
+    an ExportError for what the family cannot write exactly. tensor_name: from a name in the weights'
+    files to the one in `Shape.tensors`. network: the tensors given to it are those, checked.
+    poolings: what its networks can write.
+    """
+
+    name: str
+    claims: Callable[[Json], bool]
+    read_shape: Callable[[Json], ShapeKind]
+    tensor_name: Callable[[str], str]
+    network: Callable[[ShapeKind, SentenceSettings, Tensors], Network]
+    poolings: tuple[str, ...] = POOLINGS

@@ -1,0 +1,126 @@
+"""Searches how an activation becomes 8-bit numbers: SmoothQuant's divisor and the range that is kept.
+
+`quantise.py` says why, and what it measured. Here is the arithmetic, on the rows that calibration kept.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.families.linears import FloatLinear, InputQuantizer
+from export.source.tensors import FloatArray
+
+# Alphas tried; 0.8 and 0.9 win nearly everywhere, 0.65 where the weights have outliers too.
+ALPHAS = (0.65, 0.8, 0.9)
+# Parts of the observed range that are kept, tried at the upper end, then at the lower.
+CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25)
+
+
+@dataclass(slots=True)
+class Rows:
+    """What calibration keeps of one activation.
+
+    sampled: float32 (R, K); low, high: float32 (K,), over all rows of all texts.
+    """
+
+    sampled: FloatArray
+    low: FloatArray
+    high: FloatArray
+
+    def split(self, width: int) -> "Rows":
+        """Return rows of `width` channels, where a row is what several heads read side by side."""
+        low, high = self.low.reshape(-1, width), self.high.reshape(-1, width)
+        return Rows(self.sampled.reshape(-1, width), low.min(axis=0), high.max(axis=0))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a search chose for an activation; low and high: its range after the division."""
+
+    alpha: float | None
+    divisor: FloatArray  # (K,), ones where alpha is None
+    low: float
+    high: float
+    error: float
+
+    @property
+    def quantizer(self) -> InputQuantizer:
+        scale, zero_point = _affine(self.low, self.high)
+        return InputQuantizer(scale, zero_point, None if self.alpha is None else self.divisor)
+
+
+def search(rows: Rows, linears: Sequence[FloatLinear], limit: int, *, must_save: float) -> Choice:
+    """Return the divisor and range with the least output error on the sampled rows.
+
+    limit: the largest int8 weight. must_save: relative squared error that the divisor must take off,
+    per channel, or it is left out.
+    """
+    weight = np.concatenate([linear.weight for linear in linears], axis=1)
+    plain = _search_range(rows, weight, None, np.ones(len(weight), np.float32), limit)
+    smooth = min(
+        (
+            _search_range(rows, weight, alpha, smoothing_divisor(rows, weight, alpha), limit)
+            for alpha in ALPHAS
+        ),
+        key=lambda choice: choice.error,
+    )
+    return smooth if plain.error - smooth.error > must_save * len(weight) else plain
+
+
+def smoothing_divisor(rows: Rows, weight: FloatArray, alpha: float) -> FloatArray:
+    """Return SmoothQuant's divisor per input channel, scaled to a geometric mean of 1."""
+    activation = np.maximum(np.maximum(rows.high, -rows.low), 1e-5)
+    divisor = activation**alpha / np.maximum(np.abs(weight).max(axis=1), 1e-5) ** (1 - alpha)
+    return np.asarray(divisor / np.exp(np.log(divisor).mean()), np.float32)
+
+
+def _search_range(
+    rows: Rows, weight: FloatArray, alpha: float | None, divisor: FloatArray, limit: int
+) -> Choice:
+    exact = rows.sampled @ weight
+    # 1 for a layer whose weights are all zero, which has no error either.
+    power = float(np.square(exact).sum()) or 1.0
+    scaled = rows.sampled / divisor
+    quantized, weight_scale = quantize_columns(weight * divisor[:, None], limit)
+    restored = quantized * weight_scale
+    full_low = min(float((rows.low / divisor).min()), 0.0)
+    full_high = max(float((rows.high / divisor).max()), 0.0)
+
+    def error(low: float, high: float) -> float:
+        return float(np.square(fake_quantize(scaled, low, high) @ restored - exact).sum()) / power
+
+    def descend(objective: Callable[[float], float]) -> float:
+        best, least = CLIPS[0], objective(CLIPS[0])
+        for clip in CLIPS[1:]:
+            found = objective(clip)
+            if found < least:
+                best, least = clip, found
+            elif found > 1.5 * least:
+                break
+        return best
+
+    high = full_high * descend(lambda clip: error(full_low, full_high * clip))
+    low = full_low * descend(lambda clip: error(full_low * clip, high))
+    return Choice(alpha, divisor, low, high, error(low, high))
+
+
+def _affine(low: float, high: float) -> tuple[float, int]:
+    """Return scale and zero point of uint8 over [low, high], which contains 0."""
+    scale = float(np.float32((high - low) / 255)) or 1.0
+    return scale, int(np.clip(round(-low / scale), 0, 255))
+
+
+def fake_quantize(x: FloatArray, low: float, high: float) -> FloatArray:
+    """Return `x` through uint8 and back, as QuantizeLinear rounds (to even) and saturates."""
+    scale, zero_point = _affine(low, high)
+    levels = np.rint(x * np.float32(1 / scale))
+    np.clip(levels, -zero_point, 255 - zero_point, out=levels)
+    return np.asarray(levels * np.float32(scale), np.float32)
+
+
+def quantize_columns(weight: FloatArray, limit: int) -> tuple[FloatArray, FloatArray]:
+    """Return float32 (K, N) as whole numbers within +-limit as float32 (K, N), and scales (N,)."""
+    scale = np.abs(weight).max(axis=0) / np.float32(limit)
+    scale[scale == 0] = 1
+    return np.rint(weight / scale), np.asarray(scale, np.float32)

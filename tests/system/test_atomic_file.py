@@ -1,0 +1,120 @@
+"""A file is replaced whole, in one step, and what is synced comes before what relies on it."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from server.system.atomic_file import install, replacing, sync_folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is synced and renamed, in order: "file", "rename", "folder"."""
+    seen: list[str] = []
+    sync, replace = os.fsync, Path.replace
+
+    def fsync(handle: int) -> None:
+        seen.append("folder" if os.path.isdir(f"/proc/self/fd/{handle}") else "file")
+        sync(handle)
+
+    def rename(self: Path, target: Path) -> Path:
+        seen.append("rename")
+        return replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", rename)
+    return seen
+
+
+def test_file_appears_when_the_block_ends(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    with replacing(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+    assert names(tmp_path) == ["a"]
+
+
+def test_content_is_durable_before_the_name_and_the_name_before_it_returns(
+    tmp_path: Path, calls: list[str]
+) -> None:
+    with replacing(tmp_path / "a") as file:
+        file.write(b"new")
+    assert calls == ["file", "rename", "folder"]
+
+
+def test_finished_file_is_installed_in_the_same_order(tmp_path: Path, calls: list[str]) -> None:
+    (tmp_path / "scratch").write_bytes(b"new")
+    (tmp_path / "a").write_bytes(b"old")
+    install(tmp_path / "scratch", tmp_path / "a")
+    assert calls == ["file", "rename", "folder"]
+    assert names(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_error_in_the_block_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    with pytest.raises(KeyError), replacing(path) as file:
+        file.write(b"half")
+        raise KeyError
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["a"]
+
+
+def test_file_that_cannot_be_synced_does_not_replace_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="Input/output error"), replacing(path) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["a"]
+
+
+def test_named_scratch_file_of_a_killed_process_is_overwritten(tmp_path: Path) -> None:
+    scratch = tmp_path / "a.tmp"
+    scratch.write_bytes(b"a long rest of another process")
+    with replacing(tmp_path / "a", scratch=scratch) as file:
+        file.write(b"new")
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_new_file_has_the_mode_from_its_first_byte(mode: int, tmp_path: Path) -> None:
+    previous = os.umask(0o022)
+    try:
+        with replacing(tmp_path / "a", mode=mode) as file:
+            assert os.fstat(file.fileno()).st_mode & 0o777 == mode
+    finally:
+        os.umask(previous)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize(("code", "raised"), [(errno.EINVAL, False), (errno.EIO, True)])
+def test_only_a_file_system_that_cannot_sync_folders_is_excused(
+    code: int, raised: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    if raised:
+        with pytest.raises(OSError, match=os.strerror(code)):
+            sync_folder(tmp_path)
+    else:
+        sync_folder(tmp_path)
