@@ -21,7 +21,7 @@ from server.inference.encoder import SessionEncoder
 from server.inference.manifest import MODEL_FILE, TextRules
 from server.inference.model import Model
 from server.inference.tokenizer import Tokenizer
-from server.types import Encoder, Ids, Vectors
+from server.types import Ids, VectorEncoder, Vectors
 from tests.support.encoders import batches
 
 DATA = Path(__file__).parents[1] / "data"
@@ -154,7 +154,7 @@ def sentence_pairs(shared_data: Path) -> tuple[list[str], list[str], list[float]
 
 
 def spearman(
-    encoder: Encoder, tokenizer: Tokenizer, pairs: tuple[list[str], list[str], list[float]]
+    encoder: VectorEncoder, tokenizer: Tokenizer, pairs: tuple[list[str], list[str], list[float]]
 ) -> float:
     """Return the rank correlation x 100 of cosines and judgements."""
     first, second, scores = pairs

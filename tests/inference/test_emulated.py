@@ -55,7 +55,7 @@ print(model.self_test_agreement)
 
 @dataclass(frozen=True)
 class Emulated:
-    """What the emulated CPU gave. cosine: of the self-test. said: standard error."""
+    """cosine: of the self-test. said: standard error."""
 
     cosine: float
     vectors: Vectors
