@@ -67,7 +67,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "test_killed_first_process_takes_all_with_it_and_loses_nothing_acknowledged",
     ),
     "a signal goes to all processes, as when a terminal is closed": (
-        "test_signal_to_the_whole_group_has_it_read_once_and_ends_nobody",
+        "test_signal_to_the_whole_group_reloads_once_and_ends_no_process",
         "test_signal_to_all_processes_finishes_what_each_has_accepted",
     ),
     "a stop is requested while requests are in progress": (
