@@ -1,0 +1,72 @@
+"""The code map of ARCHITECTURE.md, printed from the first sentence of each module's docstring.
+
+python -m tests.support.code_map          # print it
+python -m tests.support.code_map --write  # put it into ARCHITECTURE.md
+"""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = ROOT / "ARCHITECTURE.md"
+# The map ends where the other folders begin.
+SECTION = re.compile(r"(?<=\n## Code map\n\n).*?(?=### Other folders\n)", re.DOTALL)
+EXPORT = ("", "source", "families", "families/bert", "optimum")
+# Highest room first, as in the drawing.
+SERVER = (
+    "cli",
+    "cli/commands",
+    "doctor",
+    "doctor/checks",
+    "net",
+    "",
+    "api",
+    "api/dialects",
+    "api/web",
+    "collections",
+    "inference",
+    "auth",
+    "store",
+    "store/local_index",
+    "telemetry",
+    "system",
+    "messages",
+)
+FOLDERS = [
+    *(Path("export") / folder for folder in EXPORT),
+    *(Path("server") / folder for folder in SERVER),
+]
+
+
+def first_paragraph(path: Path) -> str:
+    """Return the first paragraph of a module's docstring on one line."""
+    docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return " ".join(docstring.split("\n\n")[0].split())
+
+
+def modules(folder: Path) -> list[Path]:
+    return [path for path in sorted((ROOT / folder).glob("*.py")) if path.stem != "__init__"]
+
+
+def code_map() -> str:
+    """Return the section: a heading, a sentence and a table for each folder."""
+    parts = []
+    for folder in FOLDERS:
+        rows = [f"| `{path.stem}` | {first_paragraph(path)} |\n" for path in modules(folder)]
+        purpose = first_paragraph(ROOT / folder / "__init__.py")
+        parts.append(f"### {folder}/\n\n{purpose}\n\n| file | |\n|---|---|\n{''.join(rows)}\n")
+    return "".join(parts)
+
+
+def main() -> None:
+    if "--write" in sys.argv[1:]:
+        text = DOCUMENT.read_text(encoding="utf-8")
+        DOCUMENT.write_text(SECTION.sub(lambda _: code_map(), text), encoding="utf-8")
+    else:
+        sys.stdout.write(code_map())
+
+
+if __name__ == "__main__":
+    main()
