@@ -1,4 +1,4 @@
-# Everything a clone needs; `make help` lists it. Variables: MODEL, FILE, HOST, PORT, DATA, SIZE, ARGS.
+# Everything a clone needs; `make help` lists it. Variables: MODEL, FILE, HOST, PORT, DATA, SIZE, JOBS, ARGS.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -13,6 +13,8 @@ HOST := 127.0.0.1
 PORT := 8000
 DATA := data
 SIZE := 12x768
+# Processes of `make test`: many tests wait for a server or a timer, so two take little more than half of the time.
+JOBS := 2
 # Messages are Chinese in a Chinese locale, else English: $(call say,ENGLISH,CHINESE).
 say = $(if $(filter zh% ZH%,$(firstword $(LC_ALL) $(LC_MESSAGES) $(LANG))),$(2),$(1))
 export ORT_DISABLE_TELEMETRY := 1
@@ -62,8 +64,8 @@ index: install artifact ## FILE=txt, jsonl, csv or folder: add its documents
 search: install artifact ## ask the indexed documents
 	$(RUN) -m server search --model $(ARTIFACT) --data $(DATA) $(ARGS)
 
-test: dev artifact ## run the tests
-	$(RUN) -m pytest -q $(ARGS)
+test: dev artifact ## run the tests (JOBS=1 for one process)
+	$(RUN) -m pytest -q -n $(JOBS) $(ARGS)
 
 test-slow: dev ## run the slow tests too
 	$(RUN) -m pytest -q -m 'not torch' $(ARGS)
