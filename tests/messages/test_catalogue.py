@@ -151,6 +151,7 @@ RUNS = {
     "help of the exporter": (("export", "--help"), 0, "权重精度"),
     "help of the bundle": (("deploy.bundle", "--help"), 0, "制作可离线安装的安装包"),
     "doctor": (("server", "doctor", "--model", "none", "--port", "0"), 1, "正常  cpu"),
+    "config": (("server", "config"), 0, "port = 8000  # 默认值"),
     "error": (("server", "index", "none.txt"), 1, "错误：无法读取 none.txt"),
     "error of a flag": (("server", "search", "x", "--top-k", "0"), 2, "不是大于等于 1 的整数"),
     "error of the exporter": (("export", "./none"), 1, "错误：没有这个模型文件夹：none"),
