@@ -1,7 +1,9 @@
 """Every sentence for the terminal exists in both languages, with the same fields."""
 
 import ast
+import errno
 import json
+import os
 import re
 import string
 import subprocess
@@ -13,7 +15,7 @@ import pytest
 
 from export import errors as export_errors
 from server import errors
-from server.messages.message import CATALOGUE, VARIABLES, Message, language_of
+from server.messages.message import CATALOGUE, SYSTEM_REASONS, VARIABLES, Message, language_of
 from tests.support.fakes import PATIENCE_S
 from tests.support.processes import environment
 
@@ -114,6 +116,16 @@ def test_messages_in_a_list_and_sentences_of_errors_are_in_the_language_of_the_w
     assert (listed.english, listed.chinese) == ("whole, none", "不切分、无")
     error = errors.BadSettings("there is no file {file}", file="a")
     assert Message("error: {error}", error=error).chinese == "错误：文件 a 不存在"
+
+
+def test_what_the_system_says_of_an_error_is_in_the_language_of_the_whole() -> None:
+    error = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "a")
+    message = Message("{where} cannot be read: {strerror}", where="a", strerror=error.strerror)
+    assert message.english == "a cannot be read: No such file or directory"
+    assert message.chinese == "无法读取 a：文件或文件夹不存在"
+    assert SYSTEM_REASONS <= PAIRS.keys()
+    odd = Message("{where} cannot be read: {strerror}", where="a", strerror="Level 2 halted")
+    assert odd.chinese == "无法读取 a：Level 2 halted"
 
 
 @pytest.mark.parametrize("template", ["backed up {name}: {size:,} bytes", "{other!r} {size:.4f}"])
