@@ -130,8 +130,8 @@ class Local:
         if self._models.with_vectors(found) is None:
             served = self._models.default.manifest.fingerprint
             raise StoreError(
-                "collection {name} holds vectors of model {found}, but --model is {served}; compute "
-                "them again: reindex --collection {name}",
+                "collection {name} holds vectors of model {found}, but --model is {served}; name the "
+                "folder of its model with --model, or compute them again: reindex --collection {name}",
                 name=self._name,
                 found=found,
                 served=served,
