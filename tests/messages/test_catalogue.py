@@ -156,6 +156,7 @@ def test_locale_chooses_the_language(environ: dict[str, str], language: str) -> 
 
 # --- real commands ------------------------------------------------------------------------------------
 
+OF_ENGLISH_HELP = re.compile("usage:|arguments|options:|and exit|error:|expected")
 HAN = re.compile(r"[\u4e00-\u9fff]")
 RUNS = {
     "help": (("server", "--help"), 0, "启动 HTTP 服务"),
@@ -165,7 +166,16 @@ RUNS = {
     "doctor": (("server", "doctor", "--model", "none", "--port", "0"), 1, "正常  cpu"),
     "config": (("server", "config"), 0, "port = 8000  # 默认值"),
     "error": (("server", "index", "none.txt"), 1, "错误：无法读取 none.txt"),
-    "error of a flag": (("server", "search", "x", "--top-k", "0"), 2, "不是大于等于 1 的整数"),
+    "error of a flag": (
+        ("server", "search", "x", "--top-k", "0"),
+        2,
+        "python -m server search：错误：参数 --top-k：'0' 不是大于等于 1 的整数",
+    ),
+    "no command": (("server",), 2, "错误：缺少必需的参数：COMMAND"),
+    "unknown command": (("server", "serv"), 2, "错误：参数 COMMAND：'serv' 不是有效的选项，可选："),
+    "unknown flag": (("server", "check", "--fast"), 2, "错误：无法识别的参数：--fast"),
+    "flag without its value": (("server", "check", "--data"), 2, "错误：参数 --data：需要一个值"),
+    "flag with too few values": (("server", "import", "--pair", "a"), 2, "--pair：需要 2 个值"),
     "error of the exporter": (("export", "./none"), 1, "错误：没有这个模型文件夹：none"),
 }
 
@@ -193,3 +203,4 @@ def test_command_prints_in_one_language(
     assert english.strip() and not HAN.search(english)
     chinese = printed(arguments, tmp_path, "zh_CN.UTF-8", status)
     assert words in chinese
+    assert not OF_ENGLISH_HELP.search(chinese)
