@@ -59,7 +59,7 @@ class Local:
         self._check_model()
         found = self.info.chunks
         if chunks != UNSAID and chunks != found:
-            raise cut_otherwise(self._name, found, chunks)
+            raise cut_otherwise(self._name, found, self._fit(chunks))
 
     async def add(self, documents: Sequence[Document]) -> int:
         return await self._live().add(documents)
