@@ -196,9 +196,8 @@ def write_licences(folder: Path, wheels: Sequence[Wheel]) -> None:
 
 def _parser(terminal: Terminal) -> argparse.ArgumentParser:
     words = terminal.words
-    parser = argparse.ArgumentParser(
-        prog="python -m deploy.bundle",
-        description=words("Make an archive that installs without a network."),
+    parser = terminal.parser(
+        "python -m deploy.bundle", words("Make an archive that installs without a network.")
     )
     version, machine = ".".join(platform.python_version_tuple()[:2]), platform.machine()
     add = parser.add_argument

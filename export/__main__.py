@@ -58,9 +58,8 @@ def main() -> int:
 
 def _parser(terminal: Terminal) -> argparse.ArgumentParser:
     words = terminal.words
-    parser = argparse.ArgumentParser(
-        prog="python -m export",
-        description=words("Export a checkpoint to one verified ONNX artifact."),
+    parser = terminal.parser(
+        "python -m export", words("Export a checkpoint to one verified ONNX artifact.")
     )
     add = parser.add_argument
     add("model", help=words("checkpoint folder, or a hub id such as BAAI/bge-small-zh-v1.5"))

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from server.config_sources import DEFAULT, FILE, Given, env_name, gather
 from server.errors import BadSettings
-from server.messages.message import Message
+from server.messages.message import Language, Message
 from server.messages.terminal import Terminal
 
 DEFAULT_MODEL = Path("models/bge-small-zh-v1.5/onnx-int8")
@@ -371,7 +371,7 @@ def _check_tls(config: Config) -> None:
         )
 
 
-def as_toml(config: Config, origins: Mapping[str, Message]) -> str:
+def as_toml(config: Config, origins: Mapping[str, Message], language: Language) -> str:
     """Return the settings as a file for --config, each with its origin as a comment."""
     lines = []
     for setting in dataclasses.fields(Config):
@@ -381,5 +381,5 @@ def as_toml(config: Config, origins: Mapping[str, Message]) -> str:
         if _is_list(setting):
             plain = list(map(str, value))
         written = f"{setting.name} = {json.dumps(plain, ensure_ascii=False)}"
-        lines.append(f"{written}  # {origins[setting.name]}\n")
+        lines.append(f"{written}  # {origins[setting.name].text(language)}\n")
     return "".join(lines)

@@ -78,11 +78,17 @@ def decoder(encoding: str) -> codecs.IncrementalDecoder:
 def _undecodable(name: str, encoding: str, offset: int) -> BadSettings:
     return BadSettings(
         "{name} is not {encoding}: wrong bytes at offset {offset}; name its encoding, for example "
-        "--encoding gb18030",
+        "--encoding {other}",
         name=name,
         encoding=encoding,
         offset=offset,
+        other=other_than(encoding),
     )
+
+
+def other_than(encoding: str) -> str:
+    """Return an encoding to try in place of one that did not fit."""
+    return "utf-8" if encoding.lower().startswith("gb") else "gb18030"
 
 
 def shown_name(file: Path | str | None) -> str:

@@ -59,7 +59,7 @@ class Local:
         self._check_model()
         found = self.info.chunks
         if chunks != UNSAID and chunks != found:
-            raise cut_otherwise(self._name, found, chunks)
+            raise cut_otherwise(self._name, found, self._fit(chunks))
 
     async def add(self, documents: Sequence[Document]) -> int:
         return await self._live().add(documents)
@@ -130,8 +130,8 @@ class Local:
         if self._models.with_vectors(found) is None:
             served = self._models.default.manifest.fingerprint
             raise StoreError(
-                "collection {name} holds vectors of model {found}, but --model is {served}; compute "
-                "them again: reindex --collection {name}",
+                "collection {name} holds vectors of model {found}, but --model is {served}; name the "
+                "folder of its model with --model, or compute them again: reindex --collection {name}",
                 name=self._name,
                 found=found,
                 served=served,

@@ -52,11 +52,12 @@ def run() -> None:
 
 def _parser(terminal: Terminal) -> Parser:
     words = terminal.words
-    parser = Parser(
-        prog="python -m server",
-        description=words("Inkwell: private embeddings and search on a CPU"),
+    parser = terminal.parser(
+        "python -m server", words("Inkwell: private embeddings and search on a CPU")
     )
-    parser.add_argument("--version", action="version", version=VERSION)
+    parser.add_argument(
+        "--version", action="version", version=VERSION, help=words("print the version and exit")
+    )
     parsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, text, command, flags in COMMANDS:
         said = words(text)

@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
+from server.cli.decoding import other_than
 from server.cli.ingest import Indexed, Meter, index_documents
 from server.cli.local import Local
 from server.cli.readers import STDIN
@@ -242,8 +243,9 @@ def _lines(path: Path, encoding: str) -> Iterator[str]:
         ) from None
     except (LookupError, UnicodeError) as error:
         raise BadSettings(
-            "{path} is not {encoding} ({error}); name its encoding, for example --encoding gb18030",
+            "{path} is not {encoding} ({error}); name its encoding, for example --encoding {other}",
             path=path,
             encoding=encoding,
             error=error,
+            other=other_than(encoding),
         ) from None

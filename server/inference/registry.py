@@ -257,7 +257,11 @@ def check(models: Sequence[Model]) -> None:
     for place, model in enumerate(models):
         for other in models[:place]:
             if model.manifest.fingerprint == other.manifest.fingerprint:
-                raise BadSettings("{name!r} is given twice as a model", name=model.name)
+                raise BadSettings(
+                    "models {first!r} and {second!r} are one artifact, given twice; leave out one --model",
+                    first=other.name,
+                    second=model.name,
+                )
             if model.name == other.name:
                 raise BadSettings(
                     "two models are called {name!r}; give one another name with --model NAME=FOLDER",

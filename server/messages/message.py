@@ -1,7 +1,8 @@
 """A sentence for the person at the terminal, in English and Chinese.
 
 The English template stands in the code. `catalogue.json` holds the Chinese twin, with the same
-fields. A field may be a message or a tuple; both are written in the language of the sentence.
+fields. A field may be a message, a tuple or what the system says of an error; each is written in the
+language of the sentence.
 """
 
 import json
@@ -15,6 +16,25 @@ Language = Literal["en", "zh"]
 CATALOGUE = Path(__file__).with_name("catalogue.json")
 # In the order in which the C library reads them; the first that is set decides.
 VARIABLES = ("LC_ALL", "LC_MESSAGES", "LANG")
+# What the system often says of a file, a disk or an address; such a field has a Chinese twin too.
+SYSTEM_REASONS = frozenset(
+    {
+        "No such file or directory",
+        "Permission denied",
+        "Operation not permitted",
+        "Is a directory",
+        "Not a directory",
+        "File name too long",
+        "Read-only file system",
+        "No space left on device",
+        "Disk quota exceeded",
+        "Input/output error",
+        "Too many open files",
+        "Connection refused",
+        "Connection reset by peer",
+        "Name or service not known",
+    }
+)
 SEPARATORS: Mapping[Language, str] = {"en": ", ", "zh": "、"}
 
 
@@ -102,6 +122,8 @@ class _Fields(Mapping[str, object]):
             return value.text(self._language)
         if isinstance(value, tuple):
             return SEPARATORS[self._language].join(str(self._said(each)) for each in value)
+        if self._language == "zh" and isinstance(value, str) and value in SYSTEM_REASONS:
+            return chinese_of(value)
         return value
 
     def __iter__(self) -> Iterator[str]:

@@ -208,9 +208,11 @@ def _load(make: IndexMaker, snapshot: Path, documents: Documents) -> VectorIndex
         if index.labels.max(initial=0) > documents.last_label():
             raise BadSnapshot(f"{snapshot} is newer than the database")
     except BadSnapshot as error:
+        # A collection from a backup has none yet, and nothing is wrong with it.
+        level = logging.WARNING if snapshot.exists() else logging.INFO
         snapshot.unlink(missing_ok=True)
         if count := documents.count():
-            log.warning("%s; the index is rebuilt from %d documents", error, count)
+            log.log(level, "%s; the index is rebuilt from %d documents", error, count)
         return make(dimension)
     return index
 

@@ -111,6 +111,8 @@ def test_other_parts_than_the_collection_has_are_refused(run: Commands, tmp_path
     said = run.refused("index", path, "--chunk-tokens", "30")
     assert said.count("reindex --collection default --chunk-tokens 30") == 2
     assert "20 tokens that overlap by 2" in said and "重叠 2 个" in said
+    said = run.refused("index", path, "--chunk-tokens", "7")
+    assert "7 is outside 8 to 62" in said and "reindex" not in said
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from server.doctor.facts import Admission, Artifact, Facts, Held, Package, gathe
 from server.doctor.findings import MB, Finding, as_json, as_text, healthy
 from server.errors import BadArtifact, BadSettings, StoreDamaged
 from server.inference.manifest import Quantization
+from server.messages.message import Message
 from server.store.folder import LOCK_FILE, DataFolder
 from server.system.cpu import INT8_FEATURES, cpu_budget
 from server.system.host import Disk, Listener, Machine
@@ -178,6 +179,16 @@ def test_what_is_wrong_is_found_and_told(subject: str, facts: Facts, level: str,
     # Nothing else is the matter, but for errors that hide a model from its collection.
     others = {each.subject for each in examine(facts) if each.level != "ok"} - {subject}
     assert others <= ({"data"} if subject == "model" else set())
+
+
+@pytest.mark.parametrize("place", [ModelPlace(Path("toy")), ModelPlace(Path("toy"), "law")])
+def test_model_is_named_as_its_setting_names_it(place: ModelPlace) -> None:
+    artifact = replace(ARTIFACT, place=place)
+    for facts in (artifact,), (artifact, artifact):
+        said = [each.found for each in examine(replace(SOUND, artifacts=facts))]
+        assert any(each.english.startswith(f"{place}: hashes match") for each in said)
+        assert any(each.chinese.startswith(f"{place}：哈希一致") for each in said)
+    assert Message("{place} is given twice", place=str(place)) in said
 
 
 def test_every_check_can_find_something() -> None:

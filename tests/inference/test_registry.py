@@ -142,7 +142,7 @@ def test_collections_find_their_model_by_their_vectors(two: list[Model]) -> None
 
 
 def test_models_of_one_name_or_one_kind_of_vectors_are_refused(toy_model: Model) -> None:
-    with pytest.raises(BadSettings, match="'toy' is given twice"):
+    with pytest.raises(BadSettings, match="'toy' and 'toy' are one artifact"):
         check([toy_model, toy_model])
     same = msgspec.structs.replace(named(toy_model, "x").manifest, fingerprint="another")
     with pytest.raises(BadSettings, match="two models are called 'x'.*NAME=FOLDER"):
@@ -153,7 +153,7 @@ def test_artifacts_are_opened_under_the_names_that_are_given(toy_artifact: Path)
     config = Config(model=ModelPlaces([ModelPlace(toy_artifact, "law")]), lanes=1)
     (model,) = opened(config)
     assert models_of([model]).listed == ["law", "law:query", "toy", "toy:query"]
-    with pytest.raises(BadSettings, match="given twice"):
+    with pytest.raises(BadSettings, match="'a' and 'b' are one artifact, given twice"):
         opened(Config(model=ModelPlaces.of([f"a={toy_artifact}", f"b={toy_artifact}"])))
 
 

@@ -1,7 +1,9 @@
 """Every sentence for the terminal exists in both languages, with the same fields."""
 
 import ast
+import errno
 import json
+import os
 import re
 import string
 import subprocess
@@ -13,7 +15,7 @@ import pytest
 
 from export import errors as export_errors
 from server import errors
-from server.messages.message import CATALOGUE, VARIABLES, Message, language_of
+from server.messages.message import CATALOGUE, SYSTEM_REASONS, VARIABLES, Message, language_of
 from tests.support.fakes import PATIENCE_S
 from tests.support.processes import environment
 
@@ -116,6 +118,16 @@ def test_messages_in_a_list_and_sentences_of_errors_are_in_the_language_of_the_w
     assert Message("error: {error}", error=error).chinese == "错误：文件 a 不存在"
 
 
+def test_what_the_system_says_of_an_error_is_in_the_language_of_the_whole() -> None:
+    error = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "a")
+    message = Message("{where} cannot be read: {strerror}", where="a", strerror=error.strerror)
+    assert message.english == "a cannot be read: No such file or directory"
+    assert message.chinese == "无法读取 a：文件或文件夹不存在"
+    assert SYSTEM_REASONS <= PAIRS.keys()
+    odd = Message("{where} cannot be read: {strerror}", where="a", strerror="Level 2 halted")
+    assert odd.chinese == "无法读取 a：Level 2 halted"
+
+
 @pytest.mark.parametrize("template", ["backed up {name}: {size:,} bytes", "{other!r} {size:.4f}"])
 def test_field_that_was_not_given_stays_in_braces(template: str) -> None:
     for said in (Message(template).english, Message(template).chinese):
@@ -144,6 +156,7 @@ def test_locale_chooses_the_language(environ: dict[str, str], language: str) -> 
 
 # --- real commands ------------------------------------------------------------------------------------
 
+OF_ENGLISH_HELP = re.compile("usage:|arguments|options:|and exit|error:|expected")
 HAN = re.compile(r"[\u4e00-\u9fff]")
 RUNS = {
     "help": (("server", "--help"), 0, "启动 HTTP 服务"),
@@ -151,8 +164,18 @@ RUNS = {
     "help of the exporter": (("export", "--help"), 0, "权重精度"),
     "help of the bundle": (("deploy.bundle", "--help"), 0, "制作可离线安装的安装包"),
     "doctor": (("server", "doctor", "--model", "none", "--port", "0"), 1, "正常  cpu"),
+    "config": (("server", "config"), 0, "port = 8000  # 默认值"),
     "error": (("server", "index", "none.txt"), 1, "错误：无法读取 none.txt"),
-    "error of a flag": (("server", "search", "x", "--top-k", "0"), 2, "不是大于等于 1 的整数"),
+    "error of a flag": (
+        ("server", "search", "x", "--top-k", "0"),
+        2,
+        "python -m server search：错误：参数 --top-k：'0' 不是大于等于 1 的整数",
+    ),
+    "no command": (("server",), 2, "错误：缺少必需的参数：COMMAND"),
+    "unknown command": (("server", "serv"), 2, "错误：参数 COMMAND：'serv' 不是有效的选项，可选："),
+    "unknown flag": (("server", "check", "--fast"), 2, "错误：无法识别的参数：--fast"),
+    "flag without its value": (("server", "check", "--data"), 2, "错误：参数 --data：需要一个值"),
+    "flag with too few values": (("server", "import", "--pair", "a"), 2, "--pair：需要 2 个值"),
     "error of the exporter": (("export", "./none"), 1, "错误：没有这个模型文件夹：none"),
 }
 
@@ -180,3 +203,4 @@ def test_command_prints_in_one_language(
     assert english.strip() and not HAN.search(english)
     chinese = printed(arguments, tmp_path, "zh_CN.UTF-8", status)
     assert words in chinese
+    assert not OF_ENGLISH_HELP.search(chinese)

@@ -27,5 +27,6 @@ def doctor(given: Invocation) -> int:
 
 def show_config(given: Invocation) -> int:
     """Print a TOML file with the effective settings and where each comes from."""
-    given.terminal.out.write(as_toml(given.config, given.origins))
+    terminal = given.terminal
+    terminal.out.write(as_toml(given.config, given.origins, terminal.language))
     return 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from server.cli.invocation import Invocation
 from server.config_sources import API_KEY
 from server.errors import BadSettings
+from server.messages.message import Message
 
 if TYPE_CHECKING:
     from server.cli.local import Local
@@ -82,7 +83,9 @@ def _secret(given: Invocation) -> str | None:
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        why = os.strerror(error.errno or 0) if isinstance(error, OSError) else "not UTF-8"
+        why: object = (
+            os.strerror(error.errno or 0) if isinstance(error, OSError) else Message("not UTF-8")
+        )
         raise BadSettings("key file {file} cannot be read: {why}", file=file, why=why) from None
     return _checked(text.strip(), str(file))
 

@@ -20,7 +20,7 @@ def of_models(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "error",
                 "model",
-                Message("{place} is given twice", place=artifact.place),
+                Message("{place} is given twice", place=str(artifact.place)),
                 Message("leave out one --model"),
             )
         else:
@@ -35,7 +35,7 @@ def _of_model(artifact: Artifact) -> Finding:
     found = Message(
         "{place}: hashes match; {bits} weights, self-test cosine {cosine:.6f} to the exporting "
         "machine ({exported_on})",
-        place=artifact.place,
+        place=str(artifact.place),
         bits=bits,
         cosine=artifact.cosine,
         exported_on=artifact.exported_on,
