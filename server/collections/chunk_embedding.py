@@ -28,7 +28,8 @@ def longest_chunk(engine: Engine) -> int:
 
 def default_chunks(engine: Engine) -> ChunkRules:
     """Return the rules for collections that were made without any."""
-    size = max(1, min(DEFAULT_TOKENS, engine.manifest.text.max_tokens) - _overhead(engine))
+    # A long instruction leaves half of it to the text, where the model reads as much.
+    size = min(longest_chunk(engine), max(DEFAULT_TOKENS - _overhead(engine), DEFAULT_TOKENS // 2))
     return ChunkRules(size, default_overlap(size))
 
 

@@ -34,6 +34,7 @@ from server.store.folder import holder_of
 from server.store.maintenance import names
 from server.system.cpu import PROC
 from server.system.host import Disk, Listener, Machine, listeners, read_disk, read_machine
+from server.types import Task
 
 T = TypeVar("T")
 
@@ -57,6 +58,7 @@ class Artifact:
     quantization: Quantization | None = None
     exported_on: str = ""
     origin: CpuProvenance | None = None
+    task: Task = "dense"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,7 @@ def _artifact(place: ModelPlace) -> Artifact:
         quantization=manifest.quantization,
         exported_on=manifest.instruction_set,
         origin=provenance_here(model.self_test_results),
+        task=manifest.task,
     )
 
 

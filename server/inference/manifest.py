@@ -142,7 +142,7 @@ def parse_manifest(path: Path) -> Manifest:
             folder=path.parent,
             name=path.name,
         ) from None
-    except (msgspec.MsgspecError, UnicodeDecodeError, OSError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise BadArtifact(
             "{path} cannot be read: {error}; export the model again",
             path=path,

@@ -51,7 +51,9 @@ class Model:
         self.self_test_results, self.self_test_agreement = self._self_test(folder)
         hugepages.collapse()
         sample = self._self_test_ids()
-        self.rate = measured_rate(self.encoder, sample, self.manifest.text.max_tokens)
+        # Its text may be longer than those of the self-test.
+        with _loading(folder / MODEL_FILE):
+            self.rate = measured_rate(self.encoder, sample, self.manifest.text.max_tokens)
 
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ from server.inference.engine import Engine, lanes_for
 from server.inference.lanes import LOOK_S
 from server.inference.manifest import MANIFEST_FILE, parse_manifest
 from server.inference.model import Model
+from server.messages.message import Message
 from server.telemetry.metrics import Metrics
 from server.types import InputType, Task
 
@@ -32,6 +33,7 @@ GIVES: dict[Task, str] = {
     "sparse": "sparse weights",
     "score": "scores of pairs",
 }
+NO_VECTORS = Message("no served model gives dense vectors; add one with --model")
 OTHER_RESULTS = (
     "%s: this CPU computes other int8 results than the exporting one (%s %.4f); export again"
     " here, or with --weight-bits 7 for the same results on every CPU with AVX2"
@@ -269,4 +271,4 @@ def check(models: Sequence[Model]) -> None:
                 )
     if all(model.manifest.task != "dense" for model in models):
         # Collections need them, and most routes.
-        raise BadSettings("no served model gives dense vectors; add one with --model")
+        raise BadSettings(NO_VECTORS)

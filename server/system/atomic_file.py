@@ -39,8 +39,13 @@ def install(scratch: Path, path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    """Make the names in a folder durable, where this process may open the folder."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:
+        # subtle: a folder that this user may write in but not list. The name has been changed by now, so an
+        # error would tell the caller that nothing was written.
+        return
     try:
         os.fsync(handle)
     except OSError as error:

@@ -95,6 +95,17 @@ def test_instruction_for_documents_takes_room_of_every_chunk(toy_model: Model) -
     assert model.tokenizer.encode(["墨" * longest, "墨" * (longest + 1)]).truncated == [1]
 
 
+@pytest.mark.parametrize(
+    ("max_tokens", "instruction", "default"),
+    [(8192, 200, 310), (8192, 300, 256), (8192, 600, 256), (512, 300, 210), (512, 600, 1)],
+)
+def test_long_instruction_leaves_default_chunks_as_long_as_the_model_can_read(
+    toy_model: Model, max_tokens: int, instruction: int, default: int
+) -> None:
+    _, rules = sizes(reading(toy_model, max_tokens, document_instruction="墨" * instruction))
+    assert rules.size == default
+
+
 def test_collection_of_a_model_that_reads_8192_tokens_has_chunks_of_510(toy_model: Model) -> None:
     async def test(client: httpx.AsyncClient) -> None:
         made = await client.post("/collections", json={"name": "long"})

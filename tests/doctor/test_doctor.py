@@ -21,6 +21,7 @@ from server.doctor.facts import Admission, Artifact, Facts, Held, Package, gathe
 from server.doctor.findings import MB, Finding, as_json, as_text, healthy
 from server.errors import BadArtifact, BadSettings, StoreDamaged
 from server.inference.manifest import Quantization
+from server.inference.registry import NO_VECTORS
 from server.messages.message import Message
 from server.store.folder import LOCK_FILE, DataFolder
 from server.system.cpu import INT8_FEATURES, cpu_budget
@@ -30,6 +31,7 @@ from tests.net.test_tls import OPENSSL, certificate, expired, flags_of
 from tests.net.test_unix_socket import left_behind, opened
 from tests.support.commands import Commands, write_lines
 from tests.support.processes import serving
+from tests.support.scorers import write_toy_scorer
 
 HAN = re.compile(r"[\u4e00-\u9fff]")
 WALL_S = 1_798_761_600.0  # The first second of 2027.
@@ -385,6 +387,15 @@ def test_missing_model_is_an_error_and_the_rest_is_told(run: Commands, tmp_path:
     findings = told(run, "--model", tmp_path / "none", "--port", "0", status=1)
     assert findings["model"][0]["level"] == "error"
     assert set(findings) == set(CHECKS)
+
+
+def test_models_of_which_none_gives_vectors_are_an_error(run: Commands, tmp_path: Path) -> None:
+    scorer = write_toy_scorer(tmp_path / "scorer")
+    said = told(run, "--model", scorer, "--port", "0", status=1)["model"]
+    assert [each["level"] for each in said] == ["ok", "error"]
+    assert said[1]["found"]["english"] == NO_VECTORS.english
+    both = (ARTIFACT, replace(ARTIFACT, fingerprint="s", task="score"))
+    assert not found(replace(SOUND, artifacts=both), "model")
 
 
 def test_file_that_is_no_database_is_an_error(run: Commands) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from server.errors import BadArtifact
+from server.inference import speed
 from server.inference.comparison import SAME_VECTORS, USABLE_VECTORS, row_cosines
 from server.inference.manifest import MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE, file_sha256
 from server.inference.model import Model
@@ -145,6 +146,19 @@ def test_model_of_other_weights_is_refused(folder: Path, toy_artifact: Path) -> 
 
     edit(folder, other_text_rules)
     check_refused(folder)
+
+
+def test_model_that_cannot_compute_the_text_whose_time_is_measured_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The graph has positions for 64 tokens.
+    def promise_more(manifest: Any) -> None:
+        manifest["text"]["max_tokens"] = 128
+        manifest["self_test"] = [min(manifest["self_test"], key=lambda test: len(test["text"]))]
+
+    edit(folder, promise_more)
+    monkeypatch.setattr(speed, "MEASURED_TOKENS", 100)
+    check_refused(folder, MODEL_FILE)
 
 
 def test_artifact_says_how_long_a_text_among_other_lengths_may_be(folder: Path) -> None:

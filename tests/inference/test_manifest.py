@@ -137,7 +137,17 @@ def test_manifest_that_is_not_as_it_should_be_is_refused(
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"null", b'{"format_version": 1', b"\xff\xfe{}", b'{"a":"\xff"}']
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"format_version": 1',
+        b"\xff\xfe{}",
+        b'{"a":"\xff"}',
+        b'{"format_version": 1, "inputs": ' + b"[" * 9000 + b"]" * 9000 + b"}",
+    ],
 )
 def test_manifest_that_is_no_json_object_is_refused(folder: Path, content: bytes) -> None:
     (folder / MANIFEST_FILE).write_bytes(content)

@@ -55,6 +55,17 @@ def test_measuring_takes_no_longer_than_is_enough() -> None:
     assert len(encoder.lengths) == 3
 
 
+def test_process_that_is_stopped_before_the_first_run_measures_all_the_same() -> None:
+    encoder = Timed(0.002, 0.002, 0.002, 0.002, 0.002)
+    moments = iter([0.0, 10.0])
+
+    def clock() -> float:
+        encoder.now = max(encoder.now, next(moments, 0.0))
+        return encoder.now
+
+    assert measured_rate(encoder, SAMPLE, 512, clock) == pytest.approx(64 / 0.002)
+
+
 def test_text_is_no_longer_than_the_model_reads() -> None:
     encoder = Timed(*[0.001] * RUNS)
     assert measured_rate(encoder, SAMPLE, 16, encoder.clock) == pytest.approx(16_000)

@@ -118,3 +118,23 @@ def test_only_a_file_system_that_cannot_sync_folders_is_excused(
             sync_folder(tmp_path)
     else:
         sync_folder(tmp_path)
+
+
+def test_file_is_written_where_the_folder_may_not_be_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a folder of mode 300 does to every user but root.
+    allowed = os.open
+
+    def refuse_folders(path: str | Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_DIRECTORY:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return allowed(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", refuse_folders)
+    with replacing(tmp_path / "a") as file:
+        file.write(b"new")
+    (tmp_path / "scratch").write_bytes(b"other")
+    install(tmp_path / "scratch", tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert (tmp_path / "b").read_bytes() == b"other"

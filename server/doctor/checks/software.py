@@ -6,6 +6,7 @@ from server import BUILT
 from server.doctor.facts import Artifact, Facts
 from server.doctor.findings import Finding, refusal
 from server.inference.comparison import SAME_VECTORS
+from server.inference.registry import NO_VECTORS
 from server.messages.message import Message
 
 MOST_NAMED = 5
@@ -26,6 +27,9 @@ def of_models(facts: Facts) -> Iterator[Finding]:
         else:
             seen.add(artifact.fingerprint)
             yield _of_model(artifact)
+    # One that does not open may be the one that gives vectors.
+    if all(each.error is None and each.task != "dense" for each in facts.artifacts):
+        yield Finding("error", "model", NO_VECTORS)
 
 
 def _of_model(artifact: Artifact) -> Finding:
