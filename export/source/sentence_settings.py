@@ -149,6 +149,6 @@ def _pooling_mode(config: Json, poolings: Sequence[str]) -> str:
         )
     if config.get("include_prompt") is False:
         raise UnsupportedModel(
-            "pooling that leaves the prompt out (include_prompt: false) is not supported",
+            "pooling that leaves the prompt out (include_prompt: false) is not supported"
         )
     return modes[0]

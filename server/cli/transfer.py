@@ -115,10 +115,7 @@ def _opened(destination: str) -> Iterator[BinaryIO]:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Yield a file that replaces `path` when the block ends, whole and on the disk, or not at all."""
     if path.exists() and not path.is_file():
-        raise BadSettings(
-            "{path} is not a file; name another, or - for standard output",
-            path=path,
-        )
+        raise BadSettings("{path} is not a file; name another, or - for standard output", path=path)
     try:
         with atomic_file.replacing(path) as file:
             yield file
@@ -191,12 +188,7 @@ async def import_pair(
         return await target.add_with_vectors(plain, rows[[line.row - first for line in lines]])
 
     return await index_documents(
-        target,
-        pair.documents(),
-        pair.vectors.number,
-        clock=clock,
-        terminal=terminal,
-        store=store,
+        target, pair.documents(), pair.vectors.number, clock=clock, terminal=terminal, store=store
     )
 
 

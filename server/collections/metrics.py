@@ -56,9 +56,7 @@ class CollectionMetrics(Collector):
             yield family
 
 
-def _bounded(
-    found: Sequence[tuple[str, CollectionStats]],
-) -> list[tuple[str, dict[str, float]]]:
+def _bounded(found: Sequence[tuple[str, CollectionStats]]) -> list[tuple[str, dict[str, float]]]:
     """Return the values by field of the first MAX_LABELLED, then of all others together."""
     each = [(name, _known(stats)) for name, stats in found]
     others = [values for _, values in each[MAX_LABELLED:]]

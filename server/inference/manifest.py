@@ -144,9 +144,7 @@ def parse_manifest(path: Path) -> Manifest:
         ) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, OSError) as error:
         raise BadArtifact(
-            "{path} cannot be read: {error}; export the model again",
-            path=path,
-            error=error,
+            "{path} cannot be read: {error}; export the model again", path=path, error=error
         ) from None
     raise BadArtifact(
         "{path} has format {version}, this server reads {expected}; export the model again",

@@ -109,7 +109,5 @@ def _loading(path: Path) -> Iterator[Path]:
     except Exception as error:
         # onnxruntime and tokenizers raise exceptions of their own, none of them documented.
         raise BadArtifact(
-            "{path} cannot be loaded: {error}; export the model again",
-            path=path,
-            error=error,
+            "{path} cannot be loaded: {error}; export the model again", path=path, error=error
         ) from error

@@ -15,12 +15,7 @@ class Tenant:
     """
 
     def __init__(
-        self,
-        encoder: Encoder,
-        limits: BatchLimits,
-        wide: Encoder | None,
-        lanes: int,
-        rate: float,
+        self, encoder: Encoder, limits: BatchLimits, wide: Encoder | None, lanes: int, rate: float
     ) -> None:
         self.encoder = encoder
         self.wide = wide

@@ -113,7 +113,7 @@ def _no_password() -> NoReturn:
     """Raise BadSettings; OpenSSL would ask at the terminal, where no one may be."""
     raise BadSettings(
         "the TLS key is encrypted, and the server cannot ask for its password; store the key "
-        "without one, in a file that only the server may read",
+        "without one, in a file that only the server may read"
     )
 
 

@@ -82,8 +82,7 @@ def check_path(path: Path) -> Path:
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise BadSettings(
-                "unix_socket {path} is a file of another kind; choose another path",
-                path=path,
+                "unix_socket {path} is a file of another kind; choose another path", path=path
             )
         if _connect_error(path) == errno.EACCES:
             raise BadSettings(
@@ -114,8 +113,7 @@ def _connect_error(path: Path) -> int:
 
 def _taken(path: Path) -> BadSettings:
     return BadSettings(
-        "another process listens on unix_socket {path}; stop it or choose another path",
-        path=path,
+        "another process listens on unix_socket {path}; stop it or choose another path", path=path
     )
 
 

@@ -225,6 +225,5 @@ class WorkerHandle:
 
 def _ended_early(number: int) -> StartupError:
     return StartupError(
-        "worker {number} ended while it was starting; the lines above may say why",
-        number=number,
+        "worker {number} ended while it was starting; the lines above may say why", number=number
     )

@@ -43,10 +43,7 @@ class Ranking:
 
 
 def fuse(
-    rankings: Sequence[Labels],
-    weights: Sequence[float],
-    top: int,
-    k: int = RANK_CONSTANT,
+    rankings: Sequence[Labels], weights: Sequence[float], top: int, k: int = RANK_CONSTANT
 ) -> tuple[Labels, Vectors]:
     """Return the `top` labels by weighted reciprocal ranks, best first: int64 (K,), float32 (K,).
 

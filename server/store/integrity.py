@@ -158,10 +158,7 @@ def _of_index(home: Path) -> Iterator[Message]:
             try:
                 LocalIndex.load(snapshot, documents.info.dimension, documents.identity)
             except BadSnapshot as error:
-                yield Message(
-                    "{error}; no document is lost: the index is rebuilt",
-                    error=error,
-                )
+                yield Message("{error}; no document is lost: the index is rebuilt", error=error)
     with closing(Collection(home, LocalIndex)) as collection:
         stored = collection.documents.labels()
         if not np.array_equal(np.sort(collection.index.labels), stored):
@@ -171,10 +168,7 @@ def _of_index(home: Path) -> Iterator[Message]:
         for label, vector in zip(sample, collection.documents.vectors(sample), strict=True):
             hits = collection.index.search(vector[None], 1, np.array([label]))
             if vector.any() and not (hits.labels[0] == label and hits.scores[0] > OWN_COSINE):
-                yield Message(
-                    "part {label} is not found by its own vector",
-                    label=label,
-                )
+                yield Message("part {label} is not found by its own vector", label=label)
 
 
 def _batches(labels: Labels) -> Iterator[Labels]:

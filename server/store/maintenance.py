@@ -52,8 +52,7 @@ def backup(data: Path, name: str, target: Path) -> int:
         )
     if not target.parent.is_dir() or target.is_dir():
         raise BadSettings(
-            "{target} cannot be written: it must be a file in a folder that exists",
-            target=target,
+            "{target} cannot be written: it must be a file in a folder that exists", target=target
         )
     copy(source, target)
     return target.stat().st_size

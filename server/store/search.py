@@ -13,14 +13,7 @@ import numpy as np
 from server.store import Labels
 from server.store.collection import Collection, View
 from server.store.filter_tree import Filter
-from server.store.fusion import (
-    CANDIDATES,
-    DENSE_WEIGHT,
-    LEXICAL_WEIGHT,
-    Ranking,
-    blend,
-    fuse,
-)
+from server.store.fusion import CANDIDATES, DENSE_WEIGHT, LEXICAL_WEIGHT, Ranking, blend, fuse
 from server.store.records import Chunk, Span
 from server.types import Vectors
 

@@ -107,12 +107,7 @@ def operations() -> list[Operation]:
     return [
         post("/api/embed", embed, "Vectors of texts", "embed", (EmbedRequest,), (EmbedReply,)),
         post(
-            "/api/embeddings",
-            prompt,
-            "Vector of a text",
-            "embed",
-            (PromptRequest,),
-            (PromptReply,),
+            "/api/embeddings", prompt, "Vector of a text", "embed", (PromptRequest,), (PromptReply,)
         ),
         post("/api/show", show, "What a model is", "key", (ShowRequest,), (ShowReply,)),
         get("/api/tags", tags, "The served models", "key", response=(TagList,)),

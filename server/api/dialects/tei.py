@@ -49,11 +49,7 @@ KIND: Mapping[type[ServerError], str] = {
     errors.RetryableError: "Unhealthy",
     errors.ServerError: "Backend",
 }
-PROMPTS: Mapping[str, InputType] = {
-    "query": "query",
-    "document": "document",
-    "passage": "document",
-}
+PROMPTS: Mapping[str, InputType] = {"query": "query", "document": "document", "passage": "document"}
 
 
 # Paths where TEI serves another kind of model, with the reason of the refusal.
