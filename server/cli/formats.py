@@ -23,7 +23,7 @@ import msgspec
 
 from server.cli.decoding import decoded, lines, shown_name
 from server.errors import BadSettings
-from server.messages.message import Message
+from server.messages.message import Message, SentenceError
 from server.store.records import MAX_ID, Document, text_id
 
 Format = Literal["txt", "jsonl", "csv", "tsv", "md"]
@@ -35,12 +35,8 @@ Row = tuple[int, list[str], int]  # the number of its first line; its fields; by
 Read = tuple[Document, int]  # with the bytes of the file read so far
 
 
-class NotADocument(Exception):
-    """Raised for a line that is not a document; the place is added by the caller."""
-
-    def __init__(self, template: str, **fields: object) -> None:
-        self.sentence = Message(template, **fields)
-        super().__init__(self.sentence.english)
+class NotADocument(SentenceError):
+    """Raised for a line that is not a document; the caller adds the place."""
 
 
 def documents_of(file: Path | None, format: Format, encoding: str, folder: Path) -> Iterator[Read]:
