@@ -120,6 +120,11 @@ class CollectionStats:
     recall: float | None
 
 
+def titled(title: str | None, text: str) -> str:
+    """Return a chunk's text with its document's title before it, as it is embedded and indexed."""
+    return f"{title}\n{text}" if title else text
+
+
 def text_id(text: str) -> str:
     """Return 80 bits of SHA-256; among ten million texts, two share an id with chance 4e-11."""
     return hashlib.sha256(text.encode()).hexdigest()[:20]
