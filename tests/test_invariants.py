@@ -330,6 +330,12 @@ def test_imports_between_rooms_go_one_way(name: str) -> None:
         assert room(other) == room(name) or line(other) < line(name), f"{name} imports {other}"
 
 
+def test_one_file_chooses_the_vector_index() -> None:
+    local = {name for name in FILES if name.startswith("store/local_index/")}
+    assert local
+    assert {name for name in FILES.keys() - local if siblings(name) & local} == {"store/folder.py"}
+
+
 def test_dialects_do_not_know_each_other() -> None:
     dialects = {name for name in FILES if name.startswith("api/dialects/")}
     assert len(dialects) >= 7
