@@ -4,6 +4,7 @@ Every path under /collections/NAME/ exists without that prefix too, for the coll
 """
 
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from server.inference.engine import Engine
 from server.store.records import ChunkRules
 
 DESCRIBED = "The collection, its size and its index"
+on = partial(CollectionOperation, NATIVE)
 
 
 class Chunks(msgspec.Struct):
@@ -100,36 +102,26 @@ class RemovedCollection(msgspec.Struct):
 
 def operations() -> list[CollectionOperation]:
     """Return the operations on collections as such; those inside one are in `inside`."""
-    one = "/collections/{collection}"
+    many, one = "/collections", "/collections/{collection}"
     return [
-        CollectionOperation(
-            NATIVE,
-            "GET",
-            "/collections",
-            list_collections,
-            "List collections",
-            needs="search",
-            response=(CollectionList,),
-        ),
-        CollectionOperation(
-            NATIVE,
+        on("GET", many, list_collections, "List collections", "search", response=(CollectionList,)),
+        on(
             "POST",
-            "/collections",
+            many,
             create,
             "Make a collection",
-            needs="write",
-            request=(CreateRequest,),
-            response=(Stats,),
+            "write",
+            (CreateRequest,),
+            (Stats,),
             status=201,
         ),
-        CollectionOperation(NATIVE, "GET", one, stats, DESCRIBED, "search", response=(Stats,)),
-        CollectionOperation(
-            NATIVE,
+        on("GET", one, stats, DESCRIBED, "search", response=(Stats,)),
+        on(
             "DELETE",
             one,
             remove,
             "Delete a collection and all in it",
-            needs="admin",
+            "admin",
             response=(RemovedCollection,),
         ),
     ]
@@ -138,16 +130,15 @@ def operations() -> list[CollectionOperation]:
 def inside() -> list[CollectionOperation]:
     """Return the operations that describe and reindex one collection."""
     return [
-        CollectionOperation(NATIVE, "GET", "/stats", stats, DESCRIBED, "search", response=(Stats,)),
-        CollectionOperation(
-            NATIVE,
+        on("GET", "/stats", stats, DESCRIBED, "search", response=(Stats,)),
+        on(
             "POST",
             "/reindex",
             reindex,
             "Embed its documents again",
-            needs="admin",
-            request=(ReindexRequest,),
-            response=(Stats,),
+            "admin",
+            (ReindexRequest,),
+            (Stats,),
             status=202,
         ),
     ]

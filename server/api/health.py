@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import msgspec
 
@@ -34,34 +35,12 @@ class Ready(msgspec.Struct):
 
 
 def operations(metrics: Metrics, others: Pages) -> list[CollectionOperation]:
+    get = partial(CollectionOperation, NATIVE, "GET")
+    page = MetricsPage(metrics, others)
     return [
-        CollectionOperation(
-            NATIVE,
-            "GET",
-            "/health",
-            health,
-            "Whether the process answers",
-            "nothing",
-            response=(Health,),
-        ),
-        CollectionOperation(
-            NATIVE,
-            "GET",
-            "/ready",
-            ready,
-            "Whether it may get traffic",
-            "nothing",
-            response=(Ready,),
-        ),
-        CollectionOperation(
-            NATIVE,
-            "GET",
-            "/metrics",
-            MetricsPage(metrics, others),
-            "Prometheus' counters",
-            needs="metrics",
-            plain="text/plain",
-        ),
+        get("/health", health, "Whether the process answers", "nothing", response=(Health,)),
+        get("/ready", ready, "Whether it may get traffic", "nothing", response=(Ready,)),
+        get("/metrics", page, "Prometheus' counters", "metrics", plain="text/plain"),
     ]
 
 

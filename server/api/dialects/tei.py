@@ -121,45 +121,29 @@ def operations(config: Config, version: str) -> list[Operation]:
     async def information(call: Call) -> Reply:
         return Reply(json_body(info(call.models, config, version)))
 
-    speaking = partial(Operation, TEI, needs="embed")
-    get = partial(Operation, TEI, "GET")
+    post, get = partial(Operation, TEI, "POST"), partial(Operation, TEI, "GET")
     return [
-        speaking(
-            "POST",
+        post(
             "/similarity",
             similarity,
             "How alike a text and others are",
-            request=(SimilarityRequest,),
-            response=(list[float],),
+            "embed",
+            (SimilarityRequest,),
+            (list[float],),
         ),
-        speaking(
-            "POST",
+        post(
             "/tokenize",
             tokenize,
             "Tokens of texts and where they stand",
-            request=(TokenizeRequest,),
-            response=(list[list[Token]],),
+            "embed",
+            (TokenizeRequest,),
+            (list[list[Token]],),
         ),
-        speaking(
-            "POST",
-            "/decode",
-            decode_ids,
-            "Texts of token ids",
-            request=(DecodeRequest,),
-            response=(list[str],),
-        ),
+        post("/decode", decode_ids, "Texts of token ids", "embed", (DecodeRequest,), (list[str],)),
         # TEI's default task, and the path that SageMaker uses.
         *(EMBED._replace(path=path) for path in ("/", "/invocations")),
         *(
-            speaking(
-                "POST",
-                path,
-                _refusing(reason),
-                "Always refused",
-                request=(dict,),
-                response=(Error,),
-                status=424,
-            )
+            post(path, _refusing(reason), "Always refused", "embed", (dict,), (Error,), status=424)
             for path, reason in REFUSED.items()
         ),
         get("/info", information, "The first model and its limits", "key", response=(dict,)),
