@@ -196,15 +196,6 @@ class Config:
                     allowed=allowed,
                 )
 
-    @classmethod
-    def load(
-        cls,
-        environ: Mapping[str, str],
-        flags: Mapping[str, str | Sequence[str] | None] | None = None,
-    ) -> "Config":
-        """Return settings from flags (None: not given), environment, file and defaults, in this order."""
-        return effective(environ, flags).config
-
 
 def names_in(hosts: str) -> list[str]:
     """Return the names in `allowed_hosts`, in lower case."""
@@ -231,7 +222,10 @@ class Effective(NamedTuple):
 def effective(
     environ: Mapping[str, str], flags: Mapping[str, str | Sequence[str] | None] | None = None
 ) -> Effective:
-    """Return the effective settings; raises BadSettings."""
+    """Return settings from flags (None: not given), environment, file and defaults, in this order.
+
+    Raises BadSettings.
+    """
     known = {setting.name: setting for setting in dataclasses.fields(Config)}
     given = gather(known, environ, flags or {})
     config = Config(**{name: _parse(known[name], each) for name, each in given.items()})

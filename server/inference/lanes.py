@@ -101,12 +101,13 @@ class Lanes:
         self._hang_s = hang_s
         self._threads: dict[Thread, Take] = {}
         self._count = count
-        self._tell(metrics)
+        self._register(metrics)
         for index in range(count):
             self._start(f"lane-{index}", self._next)
         self._start("lane-express", self._next_urgent)
 
-    def _tell(self, metrics: Metrics) -> None:
+    def _register(self, metrics: Metrics) -> None:
+        """Let gauges read the lanes and what waits for them."""
         metrics.lanes.set(self._count)
         metrics.lanes_busy.set_function(lambda: self._busy)
         for place, kind in enumerate(KINDS):

@@ -13,7 +13,7 @@ import pytest
 
 from server import BUILT
 from server.auth.keys import Key, new_key
-from server.config import Config, ModelPlace
+from server.config import Config, ModelPlace, effective
 from server.doctor.checks.disk import LEAST_DISK, LITTLE_DISK, NETWORK
 from server.doctor.checks.memory import ROOM, memory_needed
 from server.doctor.examine import CHECKS, examine
@@ -430,7 +430,7 @@ def test_text_for_people_is_the_default(run: Commands) -> None:
 
 
 def test_packages_are_compared_with_the_lock(toy_artifact: Path, tmp_path: Path) -> None:
-    config = Config.load({}, {"model": str(toy_artifact), "data": str(tmp_path), "port": "0"})
+    config = effective({}, {"model": str(toy_artifact), "data": str(tmp_path), "port": "0"}).config
     lock = write_lines(
         tmp_path / "run.txt",
         ["numpy==0.1 ; python_version < '3' \\", "    --hash=sha256:00", "no-such-package==1"],
