@@ -151,7 +151,7 @@ def _verification_ids(
     return labelled, ids
 
 
-# --- telling the user -----------------------------------------------------------------------------
+# --- progress and report --------------------------------------------------------------------------
 
 
 class _Progress:

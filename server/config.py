@@ -203,7 +203,7 @@ def names_in(hosts: str) -> list[str]:
 
 
 def on_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address."""
+    """Return whether only this machine reaches the address."""
     if host == "localhost":
         return True
     try:

@@ -26,7 +26,7 @@ on = partial(CollectionOperation, NATIVE)
 
 
 class Chunks(msgspec.Struct):
-    """How documents are chunked: tokens of a chunk, and tokens repeated from the one before."""
+    """Rules for chunks: tokens of a chunk, and tokens that it repeats of the one before."""
 
     size: int
     overlap: int = 0
@@ -45,7 +45,7 @@ class CreateRequest(msgspec.Struct):
 
 
 class ReindexRequest(msgspec.Struct):
-    """How to reindex a collection.
+    """Options for reindexing a collection.
 
     chunks: left out, as before. model: left out, the one whose vectors it holds if that is served,
     else the first.
@@ -61,7 +61,7 @@ class Progress(msgspec.Struct):
 
 
 class Stats(msgspec.Struct):
-    """What a collection is and holds.
+    """A collection, its size and its index.
 
     parts: chunks. agreement: least cosine of self-test vectors between the machines that wrote it
     and this one; 1 is the same arithmetic, null is not known. index: its kind, parameters, size,
@@ -109,7 +109,7 @@ def operations() -> list[CollectionOperation]:
             "POST",
             many,
             create,
-            "Make a collection",
+            "Create a collection",
             "write",
             (CreateRequest,),
             (Stats,),
@@ -120,7 +120,7 @@ def operations() -> list[CollectionOperation]:
             "DELETE",
             one,
             remove,
-            "Delete a collection and all in it",
+            "Delete a collection with all its documents",
             "admin",
             response=(RemovedCollection,),
         ),

@@ -39,7 +39,7 @@ class AddRequest(msgspec.Struct):
 
 
 class Added(msgspec.Struct):
-    """What was stored.
+    """The result of storing documents.
 
     ids: in the order of the request. stored: how many were new or changed.
     """

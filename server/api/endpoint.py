@@ -73,7 +73,7 @@ def _id(scope: Scope) -> str:
 
 
 def _unexpected(scope: Scope) -> InternalError:
-    """Log the exception that is being handled; return an error that does not tell its details."""
+    """Log the current exception; return an error without its details."""
     request = _id(scope)
     path = scope["path"][:LONGEST]
     log.exception("%s failed, request %s", path, request, extra={"request": request})

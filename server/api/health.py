@@ -38,9 +38,15 @@ def operations(metrics: Metrics, others: Pages) -> list[CollectionOperation]:
     get = partial(CollectionOperation, NATIVE, "GET")
     page = MetricsPage(metrics, others)
     return [
-        get("/health", health, "Whether the process answers", "nothing", response=(Health,)),
-        get("/ready", ready, "Whether it may get traffic", "nothing", response=(Ready,)),
-        get("/metrics", page, "Prometheus' counters", "metrics", plain="text/plain"),
+        get("/health", health, "Check whether the process answers", "nothing", response=(Health,)),
+        get(
+            "/ready",
+            ready,
+            "Check whether the server may get traffic",
+            "nothing",
+            response=(Ready,),
+        ),
+        get("/metrics", page, "Metrics for Prometheus", "metrics", plain="text/plain"),
     ]
 
 

@@ -49,7 +49,7 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         return Quota(self.requests_per_minute, self.tokens_per_minute)
 
     def expired(self, wall_s: float) -> bool:
-        """Whether the key is no longer valid at `wall_s`, in seconds since 1970."""
+        """Return whether the key is no longer valid at `wall_s`, in seconds since 1970."""
         return wall_s >= self.ends_s
 
     @property

@@ -23,7 +23,7 @@ IN_FOLDERS = {".txt", ".md"}
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What to read, found but not opened yet.
+    """Files to read, found but not opened yet.
 
     files: in the order of reading; None is standard input. folder: names of whole files are relative
     to it. n_bytes: of all files together, 0 if unknown.

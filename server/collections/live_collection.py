@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a collection is and holds, all of one moment.
+    """A collection's description and sizes, all of one moment.
 
     agreement: see `LiveCollection.agreement`. bytes_on_disk: of all its files.
     """
@@ -151,7 +151,7 @@ class LiveCollection:
         return len(latest)
 
     async def add_with_vectors(self, documents: Sequence[Document], vectors: Vectors) -> int:
-        """Like `add`, with vectors of whole documents, float32 (B, D), that its model has made.
+        """Store documents as `add` does, with vectors that its model made: float32 (B, D), one each.
 
         A document with several chunks is embedded all the same: each chunk needs a vector.
         """
@@ -242,7 +242,7 @@ class LiveCollection:
                 future.set_result(hits)
 
     def _quick(self, queries: Sequence[Query]) -> bool:
-        """Whether they take less time on the loop than a thread would add."""
+        """Return whether queries take less time on the loop than a thread would add."""
         return (
             len(queries) == 1
             and queries[0].mode == "dense"

@@ -235,7 +235,9 @@ class Lanes:
             waiting = [job for tenant in self._tenants for job in tenant.queue.drain()]
             left = [job for job in waiting if not job.abandoned]
             for job in left:
-                job.error = ShuttingDown("the server stopped before its turn", retry_after_s=5)
+                job.error = ShuttingDown(
+                    "the server stopped before the request was computed", retry_after_s=5
+                )
         if left:
             self._deliver(left)
 
@@ -243,7 +245,7 @@ class Lanes:
 
     @property
     def sound(self) -> bool:
-        """Whether no thread hangs; one that was replaced still does, until it returns."""
+        """Return whether no thread hangs; one that was replaced still does, until it returns."""
         with self._lock:
             return not any(running.lost for running in self._running)
 

@@ -59,7 +59,7 @@ class Model:
 
     @property
     def computes_the_same(self) -> bool:
-        """Whether this CPU computes the results of the exporting one."""
+        """Return whether this CPU computes the results of the exporting one."""
         return self.self_test_agreement >= self.comparison.same
 
     def embed(self, texts: Sequence[str]) -> Vectors:

@@ -33,7 +33,7 @@ class Tenant:
 
     @property
     def bounds(self) -> tuple[int, int]:
-        """How many tokens of interactive and of bulk jobs may wait."""
+        """The tokens of interactive and of bulk jobs that may wait."""
         return self.queue.bounds(self.rate)
 
     def add(self, job: Job) -> None:

@@ -1,4 +1,4 @@
-"""Whether a batch that has the CPU to itself should run on all cores or on one; no clocks or threads.
+"""The choice of cores for a batch that has the CPU to itself: all or one. No clocks or threads.
 
 The threads of the wide encoder wait for each other at every operator. With the cores to itself it takes
 0.5 to 0.65 of the time, but beside a busy neighbour it took 1.6 times as long (2026-11-23, two

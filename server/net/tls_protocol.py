@@ -1,7 +1,7 @@
 """A TLS connection from its first byte on.
 
-uvloop's own TLS tells the protocol above of a connection only when the handshake has ended, and that
-nothing is left to be written as soon as the socket has taken it. Here a client that never finishes its
+uvloop's own TLS reports a connection to the protocol above only when the handshake has ended, and reports
+that nothing is left to be written as soon as the socket has taken it. Here a client that never finishes its
 handshake counts as a connection and has as long as a head may take; a connection uses the certificate
 that was current when it came; and what the client has not taken is known to `HttpProtocol`.
 

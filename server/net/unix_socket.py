@@ -96,7 +96,7 @@ def check_path(path: Path) -> Path:
 
 
 def is_listening(path: Path) -> bool:
-    """Whether a process listens on this socket; true where that cannot be known."""
+    """Return whether a process listens on this socket; true where that cannot be known."""
     return _connect_error(path) not in (errno.ECONNREFUSED, errno.ENOENT)
 
 

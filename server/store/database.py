@@ -92,7 +92,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """All writes in the block are stored when it ends, or none if anything raises."""
+        """Store all writes in the block when it ends, or none if anything raises."""
         with self.advising():
             self.writer.execute("BEGIN IMMEDIATE")
             try:

@@ -56,7 +56,7 @@ def where(filter: Filter | None, column: str) -> tuple[str, list[SqlValue]]:
 
 
 class _Written:
-    """SQL as it is written from left to right, and its parameters so far."""
+    """Writes SQL from left to right, and collects its parameters."""
 
     def __init__(self, column: str) -> None:
         self.parameters: list[SqlValue] = []

@@ -104,7 +104,7 @@ class DataFolder:
             disk = os.statvfs(self.path)
         except OSError as error:
             raise NotReady(
-                f"the data folder cannot be looked at: {error.strerror}; check its disk",
+                f"the data folder cannot be examined: {error.strerror}; check its disk",
                 retry_after_s=DISK_RETRY_S,
             ) from None
         free = disk.f_bavail * disk.f_frsize

@@ -30,7 +30,7 @@ DENSE_WEIGHT, LEXICAL_WEIGHT = 1.0, 0.7
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """What one search found.
+    """The result of one search.
 
     labels: int64 (K,), each once, best first. scores: float32 (K,), theirs, descending. least: the
     score of what has nothing to do with the query; None where the scale does not say, and then the

@@ -26,7 +26,7 @@ CHUNKS_A_HIT = 3
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What to find.
+    """A query to a collection.
 
     vector: float32 (D,), needed unless mode is "lexical". words: needed unless it is "dense".
     min_score: hits below it are left out; it means a cosine, BM25, or the fused score.

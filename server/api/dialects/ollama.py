@@ -109,11 +109,17 @@ def operations() -> list[Operation]:
         post(
             "/api/embeddings", prompt, "Vector of a text", "embed", (PromptRequest,), (PromptReply,)
         ),
-        post("/api/show", show, "What a model is", "key", (ShowRequest,), (ShowReply,)),
+        post("/api/show", show, "Describe a model", "key", (ShowRequest,), (ShowReply,)),
         get("/api/tags", tags, "The served models", "key", response=(TagList,)),
-        get("/api/ps", tags, "The same: all are loaded", "key", response=(TagList,)),
-        get("/api/version", version, "The release of Ollama spoken", "key", response=(Version,)),
-        get("/", home, "That the server runs", "nothing", plain="text/plain"),
+        get("/api/ps", tags, "The loaded models: all that are served", "key", response=(TagList,)),
+        get(
+            "/api/version",
+            version,
+            "The release of Ollama whose form is used",
+            "key",
+            response=(Version,),
+        ),
+        get("/", home, "Check that the server runs", "nothing", plain="text/plain"),
     ]
 
 

@@ -61,7 +61,7 @@ def operations(tei: Operation) -> list[Operation]:
 
 
 async def rerank(call: Call) -> Reply:
-    """Always refused, because no reranker can be loaded yet; the request is checked first."""
+    """Check the request and refuse it, because no reranker can be loaded yet."""
     request = decode(call.body, RerankRequest)
     texts = [each if isinstance(each, str) else each.text for each in request.documents]
     call.models.rerank(request.query, texts)

@@ -54,8 +54,8 @@ PROMPTS: Mapping[str, InputType] = {"query": "query", "document": "document", "p
 
 # Paths where TEI serves another kind of model, with the reason of the refusal.
 REFUSED: Mapping[str, str] = {
-    "/embed_all": "the model gives one vector a text, none of its tokens: it ends with pooling",
-    "/embed_sparse": "the model is dense, it gives no sparse vectors",
+    "/embed_all": "the model gives one vector per text and no token vectors: its last step is pooling",
+    "/embed_sparse": "the served models give dense vectors, not sparse ones",
     "/predict": "no classifier is loaded; the served models embed texts",
 }
 
@@ -126,7 +126,7 @@ def operations(config: Config, version: str) -> list[Operation]:
         post(
             "/similarity",
             similarity,
-            "How alike a text and others are",
+            "Similarity of a text to others",
             "embed",
             (SimilarityRequest,),
             (list[float],),
@@ -134,7 +134,7 @@ def operations(config: Config, version: str) -> list[Operation]:
         post(
             "/tokenize",
             tokenize,
-            "Tokens of texts and where they stand",
+            "Tokens of texts, with their places",
             "embed",
             (TokenizeRequest,),
             (list[list[Token]],),
@@ -147,7 +147,7 @@ def operations(config: Config, version: str) -> list[Operation]:
             for path, reason in REFUSED.items()
         ),
         get("/info", information, "The first model and its limits", "key", response=(dict,)),
-        get("/ping", ping, "Whether new requests are taken", "nothing", plain="text/plain"),
+        get("/ping", ping, "Check whether new requests are taken", "nothing", plain="text/plain"),
     ]
 
 
@@ -211,7 +211,7 @@ async def decode_ids(call: Call) -> Reply:
 
 
 async def rerank(call: Call) -> Reply:
-    """Always refused, because no reranker can be loaded yet; the request is checked first."""
+    """Check the request and refuse it, because no reranker can be loaded yet."""
     request = decode(call.body, RerankRequest)
     call.models.rerank(request.query, request.texts)
 

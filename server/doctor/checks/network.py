@@ -74,7 +74,7 @@ def of_socket(facts: Facts) -> Iterator[Finding]:
 
 
 def _is_holder(listener: Listener, holder: str | None, port: int) -> bool:
-    """Whether a listener is the process that uses the data folder.
+    """Return whether a listener is the process that uses the data folder.
 
     The id of another user's process is hidden; then the address in the lock decides.
     """

@@ -55,7 +55,7 @@ MOST_OF = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quantiser:
-    """How vectors are coded; all blocks share it, so that their estimates can be compared.
+    """The coding of vectors; all blocks share it, so that their estimates can be compared.
 
     turn: from D numbers to those that are coded; codec: trained, holds nothing.
     """
