@@ -230,7 +230,7 @@ def test_environment_of_this_process_is_not_read(monkeypatch: pytest.MonkeyPatch
 
 
 def check_refused(name: str, value: str, *said: object) -> None:
-    """As a flag and as a variable, in both languages."""
+    """Check that a value is refused as a flag and as a variable, in both languages."""
     for environ, flags in (({}, {name: value}), ({env_name(name): value}, None)):
         with pytest.raises(BadSettings) as refusal:
             effective(environ, flags)

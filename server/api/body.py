@@ -1,4 +1,4 @@
-"""Reading and decoding the body of a request, within limits of size, memory and time."""
+"""Reads and decodes the body of a request, within limits of size, memory and time."""
 
 import asyncio
 from collections.abc import Mapping

@@ -87,7 +87,7 @@ class Listed(msgspec.Struct):
 
 
 class CollectionList(msgspec.Struct):
-    """All collections.
+    """The list of all collections.
 
     damaged: names of those that cannot be opened; requests to them are refused.
     """

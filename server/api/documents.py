@@ -69,7 +69,7 @@ class Stored(msgspec.Struct):
 
 
 class Page(msgspec.Struct):
-    """Documents, oldest first.
+    """A page of documents, oldest first.
 
     next: what to give as `after` for the next page, null at the end.
     """

@@ -91,8 +91,9 @@ class Endpoint(Generic[C]):
         metrics: Metrics,
         access: Access | None = None,
     ) -> None:
-        """call_of: makes the call from scope, body and the app's state.
+        """Take the operation and its limits.
 
+        call_of: makes the call from scope, body and the app's state.
         access: None where every request is allowed, under any host name.
         """
         self._call_of = call_of

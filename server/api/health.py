@@ -28,7 +28,7 @@ class Health(msgspec.Struct):
 
 
 class Ready(msgspec.Struct):
-    """model: the default, for requests that name none."""
+    """The state of a server that may get traffic. model: the default, for requests that name none."""
 
     status: str
     model: str
@@ -51,12 +51,12 @@ def operations(metrics: Metrics, others: Pages) -> list[CollectionOperation]:
 
 
 async def health(_: Call) -> Reply:
-    """The event loop runs. A process that does not answer should be restarted."""
+    """Answer, which shows that the event loop runs. A process that does not should be restarted."""
     return Reply(json_body(Health("ok")))
 
 
 async def ready(call: CollectionCall) -> Reply:
-    """Models are loaded and have passed their self-tests, lanes can compute, and the disk has room."""
+    """Check that the lanes can compute and the disk has room; models were tested when they were loaded."""
     await asyncio.to_thread(check_ready, call.models, call.collections)
     return Reply(json_body(Ready("ready", call.models.choose("").name)))
 

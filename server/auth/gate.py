@@ -104,7 +104,7 @@ class Access:
 
     @property
     def has_quotas(self) -> bool:
-        """Return whether any key has one."""
+        """Return whether any key has a quota."""
         return any(holder.key.quota != ANY for holder in self._holders.values())
 
     def _load(self, path: Path) -> None:

@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run() -> None:
-    """Entry point of the installed command."""
+    """Run the installed command."""
     sys.exit(main(sys.argv[1:]))
 
 

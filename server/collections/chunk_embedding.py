@@ -33,7 +33,7 @@ def default_chunks(engine: Engine) -> ChunkRules:
 
 
 def _overhead(engine: Engine) -> int:
-    """Tokens that the model reads besides a document's text."""
+    """Return the tokens that the model reads besides a document's text."""
     return engine.model.tokenizer.length("", "document")
 
 

@@ -40,7 +40,7 @@ COLLECTION_JOINS: Mapping[str, Join] = {
 
 
 class CollectionMetrics(Collector):
-    """stats: called for each page; returns the collections by name with their stats."""
+    """Gauges of each collection. stats: called for each page; returns names with their stats."""
 
     def __init__(self, stats: Callable[[], Sequence[tuple[str, CollectionStats]]]) -> None:
         self._stats = stats

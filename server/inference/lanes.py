@@ -377,11 +377,11 @@ class Lanes:
         return any(any(tenant.queue.tokens) for tenant in self._tenants)
 
     def _waiting(self, kind: int) -> int:
-        """Tokens of interactive (0) or bulk (1) jobs that wait."""
+        """Return the tokens of interactive (0) or bulk (1) jobs that wait."""
         return sum(tenant.queue.tokens[kind] for tenant in self._tenants)
 
     def _bound(self, kind: int) -> int:
-        """Tokens of interactive (0) or bulk (1) jobs that may wait, of all models together."""
+        """Return the tokens of interactive (0) or bulk (1) jobs that may wait, for all models together."""
         return sum(tenant.bounds[kind] for tenant in list(self._tenants))
 
     def _waiting_texts(self) -> int:

@@ -32,5 +32,5 @@ class ThreadChoice:
         self._seconds[wide] = MEMORY * self._seconds[wide] + seconds
 
     def _rate(self, *, wide: bool) -> float:
-        """Tokens per second; an encoder that has not been tried yet counts as infinitely fast."""
+        """Return tokens per second; an encoder that has not been tried yet counts as infinitely fast."""
         return self._tokens[wide] / self._seconds[wide] if self._seconds[wide] else float("inf")

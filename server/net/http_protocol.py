@@ -148,7 +148,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._send_timeout.stop()
 
     def eof_received(self) -> None:
-        """The loop closes the connection as soon as the client has taken everything."""
+        """Bound the time until the loop closes: it does so once the client has taken everything."""
         self._limit_close()
 
     def shutdown(self) -> None:

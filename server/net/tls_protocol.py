@@ -23,12 +23,12 @@ NO_LIMIT_S = 86_400.0
 
 
 class TlsProtocol(SSLProtocol):  # type: ignore[misc]
-    """Between the socket and an `HttpProtocol`."""
+    """The TLS between a socket and an `HttpProtocol`."""
 
     def __init__(
         self, make: Callable[..., HttpProtocol], tls: Tls, limits: Limits, **uvicorn: Any
     ) -> None:
-        """make: makes the protocol for the decrypted bytes, from the arguments that uvicorn gives."""
+        """Make the protocol for the decrypted bytes with `make`, from the arguments that uvicorn gives."""
         self._protocol = protocol = make(**uvicorn)
         self._paused = False
         full = protocol.too_many(1)

@@ -27,7 +27,7 @@ class UnixSocket:
     """A Unix socket, whose path is checked by the constructor; `open` it, then `close` it."""
 
     def __init__(self, path: Path, mode: str) -> None:
-        """mode: octal. Raises BadSettings where the path cannot be used."""
+        """Check the path; raises BadSettings where it cannot be used. mode: octal."""
         self._path = check_path(path)
         self._mode = int(mode, 8)
         self._own: tuple[int, int] | None = None

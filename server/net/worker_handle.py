@@ -52,7 +52,7 @@ def command(descriptor: int) -> list[str]:
 
 
 class WorkerHandle:
-    """The place of one worker.
+    """The first process's handle of one worker, whichever process that is now.
 
     channel: to a worker that takes connections, None while there is none. page: its metrics, as it
     reported them last.

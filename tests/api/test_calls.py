@@ -1,4 +1,4 @@
-"""What handlers may work on: in a worker the models, in the first process also the collections."""
+"""Handlers work on the models in a worker, and in the first process also on the collections."""
 
 import asyncio
 import inspect

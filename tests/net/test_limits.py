@@ -310,7 +310,7 @@ def test_connection_that_is_reset_while_idle_leaves_no_memory() -> None:
         reader, writer = await asyncio.open_connection(*address)
         writer.write(request("/"))
         assert await reader.readline() == b"HTTP/1.1 204 No Content\r\n"
-        # Closing does not wait for anything: the other side is told of a reset.
+        # Closing does not wait for anything: the other side gets a reset.
         hard = struct.pack("ii", 1, 0)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, hard)
         writer.transport.abort()

@@ -113,7 +113,7 @@ def keeps(filter: Filter, metadata: object) -> bool:
 
 
 def reached(value: object, path: str) -> Iterator[object]:
-    """Every value under a path of names with dots, through lists; lists and objects included."""
+    """Yield every value under a path of names with dots, through lists; lists and objects included."""
     if isinstance(value, list):
         if not path:
             yield value

@@ -31,7 +31,7 @@ class EmbedRequest(msgspec.Struct):
 
 
 class EmbedReply(msgspec.Struct):
-    """Durations are nanoseconds; load_duration is 0, because a served model is loaded already."""
+    """Vectors. Durations are nanoseconds; load_duration is 0, because a served model is loaded already."""
 
     model: str
     embeddings: list[list[float]]
@@ -58,7 +58,7 @@ class Details(msgspec.Struct):
 
 
 class Tag(msgspec.Struct):
-    """digest: SHA-256 of the network's file. size and parameter_size are not known."""
+    """A served model. digest: SHA-256 of the network's file. size and parameter_size are not known."""
 
     name: str
     model: str
@@ -76,7 +76,7 @@ class TagList(msgspec.Struct):
 
 
 class ShowRequest(msgspec.Struct):
-    """name: what older clients call `model`."""
+    """A model to describe. name: the key that older clients use instead of `model`."""
 
     model: str = ""
     name: str = ""
@@ -124,7 +124,7 @@ def operations() -> list[Operation]:
 
 
 async def embed(call: Call) -> Reply:
-    """Without a text, the reply only says that the model is there."""
+    """Embed texts. Without a text, the reply only says that the model is there."""
     started = now()
     request = decode(call.body, EmbedRequest)
     choice = _choice(call, request.model)
@@ -144,7 +144,7 @@ async def embed(call: Call) -> Reply:
 
 
 async def prompt(call: Call) -> Reply:
-    """The older form: one text, which is truncated if it is too long."""
+    """Embed one text, which is truncated if it is too long: the older form."""
     request = decode(call.body, PromptRequest)
     choice = _choice(call, request.model)
     if not request.prompt:
@@ -171,7 +171,7 @@ async def show(call: Call) -> Reply:
 
 
 async def tags(call: Call) -> Reply:
-    """The same list for both routes: every served model is loaded."""
+    """List the served models, on both routes: every served model is loaded."""
     return Reply(json_body(TagList([_tag(call, name) for name in call.models.listed])))
 
 

@@ -24,7 +24,7 @@ MAX_INPUTS = 2048
 
 
 class EmbeddingsRequest(msgspec.Struct):
-    """Unknown keys are ignored, as OpenAI's clients expect from a compatible server."""
+    """Texts to embed. Unknown keys are ignored, as OpenAI's clients expect."""
 
     input: str | list[Any]
     model: str = ""
@@ -53,7 +53,7 @@ class EmbeddingsReply(msgspec.Struct):
 
 
 class ModelEntry(msgspec.Struct):
-    """created: always 0, because an artifact does not say when it was made."""
+    """A served model. created: always 0, because an artifact does not say when it was made."""
 
     id: str
     object: Literal["model"] = "model"

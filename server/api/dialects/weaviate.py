@@ -21,7 +21,7 @@ DEFAULT_POOLING = "masked_mean"
 
 
 class VectorConfig(msgspec.Struct):
-    """pooling_strategy: empty, Weaviate's default, or the model's own."""
+    """Options of one request. pooling_strategy: empty, Weaviate's default, or the model's own."""
 
     pooling_strategy: str | None = None
     task_type: Literal["query", "passage"] | None = None
@@ -29,7 +29,7 @@ class VectorConfig(msgspec.Struct):
 
 
 class VectorRequest(msgspec.Struct):
-    """Either text or texts."""
+    """One text or several, under either key."""
 
     text: str | None = None
     texts: list[str] | None = None
@@ -48,7 +48,7 @@ class VectorsReply(msgspec.Struct):
 
 
 class Meta(msgspec.Struct):
-    """Weaviate shows these keys and gives none of them a meaning."""
+    """Facts about the first model, which Weaviate only shows."""
 
     model: str
     revision: str
