@@ -28,7 +28,7 @@ from benchmarks import closedloop, machine, workloads
 from benchmarks.arguments import parser
 from benchmarks.serve import server
 from server.api.operation import Call, Handler
-from server.app import of_vectors
+from server.app import model_operations
 from server.config import Config
 from server.inference.capacity import wide_threads
 from server.inference.model import Model
@@ -83,7 +83,7 @@ async def _layers(arguments: argparse.Namespace, texts: Sequence[str]) -> list[d
     model = Model(arguments.model)
     model.encoder = cast(Any, Instant(model.manifest.packing, model.manifest.dimension))
     models = ModelRegistry([model], config, metrics, asyncio.get_running_loop())
-    handlers = {each.path: each.handler for each in of_vectors(config)}
+    handlers = {each.path: each.handler for each in model_operations(config)}
     lines = []
     for name, body_of in BODIES.items():
         handler = handlers.get(name.split()[1])

@@ -1,4 +1,4 @@
-"""Does a bundle's service work under a real systemd? python -m deploy.boot BUNDLE
+"""Tests a bundle's service under a real systemd: python -m deploy.boot BUNDLE
 
 Boots a Debian with python3 and systemd (debootstrap; needs root, bubblewrap and a writable cgroup2
 hierarchy) in namespaces of its own, with a loopback as its only network. With `systemctl` it does there what

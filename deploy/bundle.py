@@ -132,10 +132,7 @@ def _build(wheels: Path, tools: Path, scratch: Path, epoch: int) -> None:
 def _pip(*arguments: str, **environ: str) -> None:
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
     if subprocess.run(command, env=os.environ | environ).returncode:
-        raise BundleError(
-            "pip {command} failed; the lines above say why",
-            command=arguments[0],
-        )
+        raise BundleError("pip {command} failed; the lines above say why", command=arguments[0])
 
 
 def artifact_files(model: Path) -> list[Path]:

@@ -1,19 +1,7 @@
-"""Errors of making a bundle."""
+"""The error of a bundle that cannot be made."""
 
-from server.messages.message import Message
+from server.messages.message import SentenceError
 
 
-class BundleError(Exception):
-    """A sentence in English or Chinese, without a final full stop; see `server/messages`."""
-
-    def __init__(self, template: str, **fields: object) -> None:
-        self.sentence = Message(template, **fields)
-        super().__init__(self.sentence.english)
-
-    @property
-    def english(self) -> str:
-        return self.sentence.english
-
-    @property
-    def chinese(self) -> str:
-        return self.sentence.chinese
+class BundleError(SentenceError):
+    """Raised where a bundle cannot be made; see `server/messages`."""

@@ -25,9 +25,7 @@ class Target:
     def __post_init__(self) -> None:
         if self.python not in PYTHONS:
             raise BundleError(
-                "Python {python} is not one of {known}",
-                python=self.python,
-                known=PYTHONS,
+                "Python {python} is not one of {known}", python=self.python, known=PYTHONS
             )
         if self.machine not in FIRST_MINOR:
             raise BundleError(

@@ -1,4 +1,4 @@
-"""Does a bundle install and serve on a bare system without a network? python -m deploy.prove BUNDLE
+"""Tests a bundle on a bare system without a network: python -m deploy.prove BUNDLE
 
 Makes a Debian with python3 and nothing more (debootstrap; needs root and bubblewrap), puts it into a network
 namespace with a loopback only, and does there what an administrator does: a damaged archive, an

@@ -12,23 +12,11 @@ ExportError
 └── CannotWrite              disk full, or no permission
 """
 
-from server.messages.message import Message
+from server.messages.message import SentenceError
 
 
-class ExportError(Exception):
-    """An error with a sentence in English and Chinese, without a final full stop; see `server/messages`."""
-
-    def __init__(self, template: str, **fields: object) -> None:
-        self.sentence = Message(template, **fields)
-        super().__init__(self.sentence.english)
-
-    @property
-    def english(self) -> str:
-        return self.sentence.english
-
-    @property
-    def chinese(self) -> str:
-        return self.sentence.chinese
+class ExportError(SentenceError):
+    """Raised where an export cannot go on; nothing is written."""
 
 
 class NoSuchModel(ExportError):

@@ -53,12 +53,7 @@ class GraphWriter:
         return self.constant(name, np.asarray(values, dtype=np.int64))
 
     def node(
-        self,
-        operator: str,
-        inputs: Sequence[str],
-        name: str,
-        domain: str = "",
-        **attributes: Any,
+        self, operator: str, inputs: Sequence[str], name: str, domain: str = "", **attributes: Any
     ) -> str:
         """Append a node with one output, which has the node's name; returns that name."""
         self._nodes.append(

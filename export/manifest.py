@@ -1,4 +1,4 @@
-"""What an artifact's manifest states, and the identity by which an export is found to be up to date."""
+"""Makes an artifact's manifest, and the identity by which an export is found to be up to date."""
 
 import hashlib
 from pathlib import Path

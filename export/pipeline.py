@@ -89,9 +89,7 @@ def _check_sizes(settings: Settings, dimension: int | None) -> None:
         if size < 1 or (dimension is not None and size > dimension):
             most = Message("the dimension") if dimension is None else dimension
             raise UnsupportedModel(
-                "--matryoshka {size} is outside 1 to {most}",
-                size=size,
-                most=most,
+                "--matryoshka {size} is outside 1 to {most}", size=size, most=most
             )
 
 
@@ -153,7 +151,7 @@ def _verification_ids(
     return labelled, ids
 
 
-# --- telling the user -----------------------------------------------------------------------------
+# --- progress and report --------------------------------------------------------------------------
 
 
 class _Progress:

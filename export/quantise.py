@@ -76,7 +76,7 @@ Part = tuple[FloatArray, FloatArray, FloatArray]
 
 @dataclass(frozen=True, slots=True)
 class SiteReport:
-    """What the search chose for one site; relative_error is squared error over squared output."""
+    """The search's choice for one site; relative_error is squared error over squared output."""
 
     site: str
     alpha: float | None
@@ -87,7 +87,7 @@ class SiteReport:
 
 @dataclass(slots=True)
 class Quantized:
-    """Every linear layer in its int8 form, and what the search chose for each site."""
+    """Every linear layer in its int8 form, and the search's choice for each site."""
 
     linears: dict[str, Linear]
     report: list[SiteReport] = field(default_factory=list)

@@ -19,7 +19,7 @@ CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25)
 
 @dataclass(slots=True)
 class Rows:
-    """What calibration keeps of one activation.
+    """The rows and ranges of one activation, kept by calibration.
 
     sampled: float32 (R, K); low, high: float32 (K,), over all rows of all texts.
     """
@@ -36,7 +36,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a search chose for an activation; low and high: its range after the division."""
+    """A search's choice for an activation; low and high: its range after the division."""
 
     alpha: float | None
     divisor: FloatArray  # (K,), ones where alpha is None

@@ -95,10 +95,7 @@ def _check_agreement(
 
 
 def _check_batches(
-    served: VectorEncoder,
-    texts: Sequence[str],
-    token_ids: Sequence[Ids],
-    comparison: Comparison,
+    served: VectorEncoder, texts: Sequence[str], token_ids: Sequence[Ids], comparison: Comparison
 ) -> None:
     """Compare texts alone and in a batch: three of each length, as many lengths as the encoder takes."""
     for chosen in _together(served.packing, token_ids):

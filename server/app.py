@@ -51,7 +51,7 @@ from server.telemetry.metrics import Metrics
 # again and again, which finds nearly nothing: an eighth of the event loop's time (2026-11-25).
 GARBAGE_THRESHOLD = 20_000
 # Dialects of unknown paths, by the beginning of the path.
-BENEATH = {"/v1/": OPENAI, "/api/": OLLAMA}
+DIALECT_OF_PREFIX = {"/v1/": OPENAI, "/api/": OLLAMA}
 # The metrics' label `route` for requests without an endpoint: the paths that clients try are not bounded.
 NO_ROUTE = "(none)"
 
@@ -100,7 +100,7 @@ def create_worker_app(models: Sequence[Model], config: Config, metrics: Metrics)
         async with _serving(app, handed.pop(), config, metrics, access, tracer) as served:
             yield {"models": served}
 
-    operations = of_vectors(config)
+    operations = model_operations(config)
     return _app(operations, worker_call, lifespan, config, metrics, access, tracer)
 
 
@@ -138,7 +138,10 @@ def _app(
 ) -> "App":
     endpoints = _endpoints(operations, call_of, config, metrics, access, tracer)
     starlette = App(
-        routes=_routes(endpoints),
+        routes=[
+            Route(path, MethodRouter(found), methods=list(found))
+            for path, found in endpoints.items()
+        ],
         lifespan=lifespan,
         exception_handlers={HTTPException: RouterErrors(operations, access).response},
     )
@@ -194,8 +197,8 @@ def _endpoints(
     call_of: Callable[[Scope, bytes, S], C],
     config: Config,
     metrics: Metrics,
-    access: Access | None = None,
-    tracer: Tracer | None = None,
+    access: Access,
+    tracer: Tracer | None,
 ) -> dict[str, dict[str, ASGIApp]]:
     """Return the endpoints by path and method."""
     limits = BodyLimits(config.max_body_bytes, config.read_s)
@@ -207,13 +210,7 @@ def _endpoints(
     return paths
 
 
-def _routes(endpoints: Mapping[str, Mapping[str, ASGIApp]]) -> list[Route]:
-    return [
-        Route(path, MethodRouter(found), methods=list(found)) for path, found in endpoints.items()
-    ]
-
-
-def of_vectors(config: Config) -> list[Operation]:
+def model_operations(config: Config) -> list[Operation]:
     """Return every operation that needs only the models: any process of a server can do it."""
     return [
         *native.operations(tei.EMBED),
@@ -231,7 +228,7 @@ def every_operation(
     """Return every operation. Paths are tried in this order, so the busy ones come first."""
     of_collection = [*search.inside(), *documents.inside(), *collections.inside()]
     found: list[CollectionOperation] = [
-        *of_vectors(config),
+        *model_operations(config),
         # First on the paths of the default collection, then on those with a collection's name.
         *of_collection,
         *collections.operations(),
@@ -273,5 +270,5 @@ class RouterErrors:
         return id
 
     def _dialect(self, path: str) -> Dialect:
-        beneath = (dialect for start, dialect in BENEATH.items() if path.startswith(start))
-        return self._dialects.get(path) or next(beneath, NATIVE)
+        found = (each for start, each in DIALECT_OF_PREFIX.items() if path.startswith(start))
+        return self._dialects.get(path) or next(found, NATIVE)

@@ -43,8 +43,7 @@ class ModelPlace(NamedTuple):
         name, found, folder = text.rpartition("=")
         if not folder or (found and not name) or ":" in name:
             raise BadSettings(
-                "model {text!r} is not FOLDER or NAME=FOLDER, with no colon in NAME",
-                text=text,
+                "model {text!r} is not FOLDER or NAME=FOLDER, with no colon in NAME", text=text
             )
         return cls(Path(folder), name)
 
@@ -97,10 +96,7 @@ class Config:
     lanes: int = _setting(0, "compute threads, 0 for one per core", low=0, high=1024)
     # A batch takes 10 ms, a long text of a large model seconds: a longer one never ends.
     hang_s: int = _setting(
-        30,
-        "seconds after which a batch that does not end is abandoned",
-        low=1,
-        high=3600,
+        30, "seconds after which a batch that does not end is abandoned", low=1, high=3600
     )
     # One process carries some 5,000 requests/s of one text: use more only if the cores compute more.
     workers: int = _setting(1, "number of processes", low=1, high=256)
@@ -108,10 +104,7 @@ class Config:
     batch_tokens: int = _setting(256, "tokens in one batch", low=1, high=65536)
     # Smaller requests go before larger ones. The default is four batches.
     interactive_tokens: int = _setting(
-        1024,
-        "requests of up to this many tokens go first",
-        low=1,
-        high=1 << 20,
+        1024, "requests of up to this many tokens go first", low=1, high=1 << 20
     )
     # A person does not wait longer than about 1.5 seconds.
     interactive_queue_tokens: int = _setting(
@@ -122,10 +115,7 @@ class Config:
     )
     # The default holds two requests of 2,048 texts with 512 tokens each.
     bulk_queue_tokens: int = _setting(
-        2_097_152,
-        "tokens of large requests that may wait",
-        low=1,
-        high=1 << 32,
+        2_097_152, "tokens of large requests that may wait", low=1, high=1 << 32
     )
     # OpenAI's limit; a request with more is refused.
     max_texts: int = _setting(2048, "texts in one request", low=1, high=1 << 20)
@@ -138,10 +128,7 @@ class Config:
     # Slow networks pause for less.
     read_s: int = _setting(30, "seconds to wait for more of a body", low=1, high=3600)
     send_s: int = _setting(
-        30,
-        "seconds to wait for a client to read more of a reply",
-        low=1,
-        high=3600,
+        30, "seconds to wait for a client to read more of a reply", low=1, high=3600
     )
     # More than the 60 s after which nginx closes idle connections: the client must close first.
     keep_alive_s: int = _setting(75, "seconds that a connection may be idle", low=1, high=86_400)
@@ -151,38 +138,25 @@ class Config:
     )
     # The default holds some 6,000 queries with 512 numbers each: a team's queries of a day.
     query_cache_bytes: int = _setting(
-        16 * 1024 * 1024,
-        "bytes of the query cache",
-        low=0,
-        high=1 << 40,
+        16 * 1024 * 1024, "bytes of the query cache", low=0, high=1 << 40
     )
     # Without it every client that reaches the port may do everything.
     keys: Path | None = _setting(None, "file with the keys of clients; clients then need one")
     # Stops web pages whose host name was pointed at this machine (DNS rebinding); keys stop them too.
     allowed_hosts: str = _setting(
-        "",
-        'host names that clients without keys may use, with commas, "*" for any',
+        "", 'host names that clients without keys may use, with commas, "*" for any'
     )
-    audit: Path | None = _setting(
-        None,
-        'audit file, a line per request, "-" for standard output',
-    )
+    audit: Path | None = _setting(None, 'audit file, a line per request, "-" for standard output')
     # Texts are often confidential, so none are recorded by default.
     audit_texts: int = _setting(
         0, "characters of each body to keep in the audit", low=0, high=1 << 30
     )
     # A load balancer usually gives 30 seconds between SIGTERM and SIGKILL.
-    shutdown_s: int = _setting(
-        25,
-        "seconds to finish accepted work at shutdown",
-        low=0,
-        high=3600,
-    )
+    shutdown_s: int = _setting(25, "seconds to finish accepted work at shutdown", low=0, high=3600)
     log_level: str = _setting("info", "log level: debug, info, warning or error")
     # The only address to which a server ever connects, and only if it is given.
     trace_endpoint: str = _setting(
-        "",
-        "URL of an OpenTelemetry collector, e.g. http://127.0.0.1:4318/v1/traces",
+        "", "URL of an OpenTelemetry collector, e.g. http://127.0.0.1:4318/v1/traces"
     )
     # People read lines; log collectors read JSON.
     log_format: str = _setting("plain", "log format, plain or json")
@@ -193,7 +167,7 @@ class Config:
         if not self.host:
             # To the kernel an empty address means every address, which an empty variable does not.
             raise BadSettings(
-                "host is empty; give an address, 0.0.0.0 for all addresses of this machine",
+                "host is empty; give an address, 0.0.0.0 for all addresses of this machine"
             )
         if not MODE.fullmatch(self.unix_socket_mode):
             raise BadSettings(
@@ -222,15 +196,6 @@ class Config:
                     allowed=allowed,
                 )
 
-    @classmethod
-    def load(
-        cls,
-        environ: Mapping[str, str],
-        flags: Mapping[str, str | Sequence[str] | None] | None = None,
-    ) -> "Config":
-        """Return settings from flags (None: not given), environment, file and defaults, in this order."""
-        return effective(environ, flags).config
-
 
 def names_in(hosts: str) -> list[str]:
     """Return the names in `allowed_hosts`, in lower case."""
@@ -238,7 +203,7 @@ def names_in(hosts: str) -> list[str]:
 
 
 def on_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address."""
+    """Return whether only this machine reaches the address."""
     if host == "localhost":
         return True
     try:
@@ -257,7 +222,10 @@ class Effective(NamedTuple):
 def effective(
     environ: Mapping[str, str], flags: Mapping[str, str | Sequence[str] | None] | None = None
 ) -> Effective:
-    """Return the effective settings; raises BadSettings."""
+    """Return settings from flags (None: not given), environment, file and defaults, in this order.
+
+    Raises BadSettings.
+    """
     known = {setting.name: setting for setting in dataclasses.fields(Config)}
     given = gather(known, environ, flags or {})
     config = Config(**{name: _parse(known[name], each) for name, each in given.items()})
@@ -360,7 +328,7 @@ def _check_hosts(hosts: str) -> None:
 def _check_tls(config: Config) -> None:
     if config.tls_cert is None and (config.tls_key or config.tls_client_ca):
         raise BadSettings(
-            "tls_key and tls_client_ca have no effect without tls_cert; give --tls-cert",
+            "tls_key and tls_client_ca have no effect without tls_cert; give --tls-cert"
         )
     if config.tls_cert is not None and config.workers > 1:
         # A TLS session belongs to one process; its connection cannot move to another.

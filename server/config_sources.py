@@ -1,4 +1,4 @@
-"""Where each setting's value comes from: a flag, an environment variable, a TOML file, or the default.
+"""The sources of settings: flags, environment variables, a TOML file, and the defaults.
 
 The first one wins. `config` defines the settings; this module reads text and TOML for it without
 checking values. An unknown name is an error everywhere and names the nearest setting: a typing mistake

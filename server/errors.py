@@ -38,7 +38,7 @@ Messages name the value and the limit, and have no final full stop. Status codes
 
 from typing import ClassVar
 
-from server.messages.message import Message
+from server.messages.message import SentenceError
 
 
 class ServerError(Exception):
@@ -161,22 +161,10 @@ class InternalError(ServerFault):
     code = "internal_error"
 
 
-class StartupError(ServerError):
+class StartupError(SentenceError, ServerError):
     """Raised with a sentence for the terminal, in English or Chinese; see `server/messages`."""
 
     code = "startup_error"
-
-    def __init__(self, template: str | Message, **fields: object) -> None:
-        self.sentence = template if isinstance(template, Message) else Message(template, **fields)
-        super().__init__(self.sentence.english)
-
-    @property
-    def english(self) -> str:
-        return self.sentence.english
-
-    @property
-    def chinese(self) -> str:
-        return self.sentence.chinese
 
 
 class BadArtifact(StartupError):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 Ids = npt.NDArray[np.int64]  # (T,)
 Vectors = npt.NDArray[np.float32]  # (B, D)
 InputType = Literal["document", "query"]
-# What a model gives for a text, or for a pair of texts.
+# The kinds of results: of a text, or (score) of a pair of texts.
 Task = Literal["dense", "token_vectors", "sparse", "score"]
 
 
@@ -30,15 +30,15 @@ class Tokens:
 
     @property
     def count(self) -> int:
-        """Tokens of all texts together, after truncation."""
+        """The tokens of all texts together, after truncation."""
         return sum(map(len, self.ids))
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """Which lengths an encoder takes in one batch.
+    """The lengths that an encoder takes in one batch.
 
-    groups: how many different lengths; 1 means that all texts have the same. longest: tokens of the
+    groups: number of different lengths; 1 means that all texts have the same. longest: tokens of the
     longest text in a batch of several lengths; a longer text shares a batch only with texts of its own
     length.
     """
@@ -47,7 +47,7 @@ class Packing:
     longest: int
 
     def allows(self, lengths: Collection[int]) -> bool:
-        """Whether texts of these lengths may be one batch."""
+        """Return whether texts of these lengths may be one batch."""
         different = set(lengths)
         return len(different) <= 1 or (
             len(different) <= self.groups and max(different) <= self.longest
@@ -55,7 +55,7 @@ class Packing:
 
 
 class Encoder(Protocol):
-    """What a lane runs: a model as a function from token ids to results."""
+    """A model as a function from token ids to results; lanes run it."""
 
     @property
     def packing(self) -> Packing: ...

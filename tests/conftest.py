@@ -1,4 +1,4 @@
-"""What all tests share: a toy checkpoint, its artifact, the shipped model, and data beside it."""
+"""Fixtures that all tests share: a toy checkpoint, its artifact, the shipped model, and data beside it."""
 
 import os
 from pathlib import Path

@@ -44,12 +44,12 @@ def another(setting: "dataclasses.Field[Any]", step: int = 1) -> str:
 
 
 def load(environ: Mapping[str, str] | None = None, /, **flags: str | None) -> Config:
-    return Config.load(environ or {}, flags)
+    return effective(environ or {}, flags).config
 
 
 def test_without_flags_and_variables_the_defaults_hold() -> None:
     assert load() == Config()
-    assert Config.load({}) == Config()
+    assert effective({}).config == Config()
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=NAMES)
@@ -88,7 +88,7 @@ def test_variables_of_others_are_ignored() -> None:
 
 def refusal_of(environ: Mapping[str, str], **flags: str) -> BadSettings:
     with pytest.raises(BadSettings) as refusal:
-        Config.load(environ, flags)
+        effective(environ, flags)
     assert HAN.search(refusal.value.chinese)
     assert not HAN.search(refusal.value.english)
     return refusal.value
@@ -221,7 +221,7 @@ def test_shown_settings_are_a_file_with_the_same_effect(
     assert file in origins[f'data = "{tmp_path / "d"}"']
     monkeypatch.delenv(env_name("port"))
     again = effective({}, {"config": written(tmp_path, shown)}).config
-    assert again == Config.load({env_name("port"): "9000"}, {"config": file, "lanes": "3"})
+    assert again == effective({env_name("port"): "9000"}, {"config": file, "lanes": "3"}).config
 
 
 def test_environment_of_this_process_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,10 +230,10 @@ def test_environment_of_this_process_is_not_read(monkeypatch: pytest.MonkeyPatch
 
 
 def check_refused(name: str, value: str, *said: object) -> None:
-    """As a flag and as a variable, in both languages."""
+    """Check that a value is refused as a flag and as a variable, in both languages."""
     for environ, flags in (({}, {name: value}), ({env_name(name): value}, None)):
         with pytest.raises(BadSettings) as refusal:
-            Config.load(environ, flags)
+            effective(environ, flags)
         for text in (refusal.value.english, refusal.value.chinese):
             for word in (name, value, *said):
                 assert str(word) in text
@@ -367,7 +367,7 @@ def test_flags_that_were_not_given_are_none() -> None:
     add_flags(parser, Terminal.of({}))
     flags = flags_given(parser.parse_args(["--max-texts", "5", "--model", "a b"]))
     assert flags == {**dict.fromkeys(NAMES), "config": None, "max_texts": "5", "model": ["a b"]}
-    assert Config.load({}, flags) == Config(
+    assert effective({}, flags).config == Config(
         max_texts=5, model=ModelPlaces([ModelPlace(Path("a b"))])
     )
 

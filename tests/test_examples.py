@@ -19,13 +19,13 @@ DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 def answered(
     shipped_artifact: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[Answered]]:
-    """Every example, answered by one server with the shipped model."""
+    """Return every example with the answer of one server with the shipped model."""
     with serving(shipped_artifact, tmp_path_factory.mktemp("examples")) as server:
         yield list(answers(server))
 
 
 def test_answers_are_as_the_documents_show_them(answered: list[Answered]) -> None:
-    """If they are not: `python -m tests.support.examples --write`, and read the difference."""
+    """Where this fails: `python -m tests.support.examples --write`, and read the difference."""
     wrong = [(one.example.page, one.example.answer, one.answer) for one in answered if one.differs]
     assert wrong == []
 

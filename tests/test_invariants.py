@@ -1,4 +1,4 @@
-"""What must be absent from the server, by walking its imports and by importing it."""
+"""Absences in the server, found by walking its imports and by importing it."""
 
 import ast
 import json
@@ -81,33 +81,44 @@ TO_THREAD = {
 }
 # The only file that connects, and the only one that imports it.
 CONNECTS, ASKS = "cli/remote.py", "cli/commands/opening.py"
-# Makes pairs of Unix sockets for the processes of one server and takes descriptors over them; so it
-# imports `socket`, and uses of it what has neither an address nor a name to connect to.
+# Files besides it that import a package of OUTGOING, and why that opens no connection to another machine:
+# pairs of Unix sockets for the processes of one server, and descriptors over them.
 PAIRS = "net/ipc.py"
-USED_OF_SOCKET = {
-    "AF_UNIX",
-    "MSG_CTRUNC",
-    "SOCK_SEQPACKET",
-    "recv_fds",
-    "send_fds",
-    "socket",
-    "socketpair",
-}
-# Sends datagrams to the supervisor that started the server, whose address is no host's, and connects to
-# nobody.
+# Datagrams to the supervisor that started the server, whose address is not a host's.
 NOTIFIES = "system/systemd.py"
-NOTIFYING = {"socket", "AF_UNIX", "SOCK_DGRAM"}
-# Listens at the file of a Unix socket, and connects to it once to know whether another process does.
+# A Unix socket to listen on, and one connection to its file, to know whether another process listens.
 ASKS_WHO_LISTENS = "net/unix_socket.py"
-# Makes contexts for connections that come in, and imports `ssl` for them.
+# Contexts for connections that come in.
 ENCRYPTS = "net/certificates.py"
+# Spans to the one address of --trace-endpoint, by a package that is imported only for such an address.
+TRACES = "api/tracing.py"
+MAY_IMPORT = {
+    PAIRS: {"socket"},
+    NOTIFIES: {"socket"},
+    ASKS_WHO_LISTENS: {"socket"},
+    ENCRYPTS: {"ssl"},
+    TRACES: {"requests"},
+}
+# All that each uses of `socket`: nothing with a host's address or a name.
+USED_OF_SOCKET = {
+    PAIRS: {
+        "AF_UNIX",
+        "MSG_CTRUNC",
+        "SOCK_SEQPACKET",
+        "recv_fds",
+        "send_fds",
+        "socket",
+        "socketpair",
+    },
+    NOTIFIES: {"socket", "AF_UNIX", "SOCK_DGRAM"},
+    ASKS_WHO_LISTENS: {"socket", "AF_UNIX"},
+}
+# The calls with which it could connect, listen or send by itself.
+REACHES = {PAIRS: [], NOTIFIES: ["sendto"], ASKS_WHO_LISTENS: ["connect_ex", "bind"]}
 # Use types of Starlette and nothing else of it.
 TYPED_BY_STARLETTE = {"net/server.py", "auth/gate.py", "auth/host_check.py"}
 # The only file that starts processes.
 STARTS = "net/worker_handle.py"
-# The only file that sends anything, to the one address of --trace-endpoint, by a client of a package
-# that it imports when there is such an address.
-TRACES = "api/tracing.py"
 # Who may import whom: a room imports only rooms of the lines above its own. Rooms of one line do not
 # import each other. `root` is what all may use.
 ROOMS = (
@@ -129,7 +140,7 @@ MAX_ROOM_FILES = 20
 
 
 def room(name: str) -> str:
-    """The folder of a file directly under `server`, "root" for what all may use."""
+    """Return the folder of a file directly under `server`, "root" for what all may use."""
     first = name.removesuffix(".py").partition("/")[0]
     return "root" if first in ROOT_FILES else first
 
@@ -145,7 +156,7 @@ def tree(name: str) -> ast.Module:
 
 
 def imports(name: str) -> Iterator[str]:
-    """Every module that a file imports, at its top or inside a function."""
+    """Yield every module that a file imports, at its top or inside a function."""
     for node in ast.walk(tree(name)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -168,7 +179,7 @@ def attributes(name: str, *wanted: str) -> list[str]:
 
 
 def siblings(name: str) -> set[str]:
-    """Files of the server that a file imports."""
+    """Return the files of the server that a file imports."""
     found = set()
     for module in imports(name):
         if module.partition(".")[0] == "server":
@@ -207,21 +218,10 @@ def test_each_heavy_or_delicate_package_is_imported_where_it_belongs(package: st
 def test_nothing_in_the_server_connects_to_anything(name: str) -> None:
     if name == CONNECTS:
         return
-    allowed = {
-        PAIRS: {"socket"},
-        TRACES: {"requests"},
-        NOTIFIES: {"socket"},
-        ENCRYPTS: {"ssl"},
-        ASKS_WHO_LISTENS: {"socket"},
-    }
-    assert packages(name) & OUTGOING == allowed.get(name, set())
-    connecting = attributes(name, *CONNECTING)
-    if name == ASKS_WHO_LISTENS:
-        assert connecting == ["connect_ex"]
-        assert used_of_socket(name) == {"socket", "AF_UNIX"}
-    else:
-        # SQLite's connect opens a file.
-        assert connecting == [] or name == "store/database.py"
+    assert packages(name) & OUTGOING == MAY_IMPORT.get(name, set())
+    # SQLite's connect opens a file.
+    connecting = {ASKS_WHO_LISTENS: {"connect_ex"}, "store/database.py": {"connect"}}
+    assert set(attributes(name, *CONNECTING)) == connecting.get(name, set())
     assert CONNECTS not in siblings(name) or name == ASKS
 
 
@@ -250,20 +250,16 @@ def used_of_socket(name: str) -> set[str]:
     }
 
 
-def test_supervisor_is_told_by_datagrams_that_cannot_leave_the_machine() -> None:
-    assert used_of_socket(NOTIFIES) == NOTIFYING
-    assert attributes(NOTIFIES, "bind", "listen", "sendto", "connect_ex") == ["sendto"]
+@pytest.mark.parametrize("name", USED_OF_SOCKET)
+def test_sockets_reach_no_other_machine(name: str) -> None:
+    assert used_of_socket(name) == USED_OF_SOCKET[name]
+    assert attributes(name, "bind", "listen", "sendto", "connect_ex") == REACHES[name]
 
 
 def test_encryption_never_touches_a_connection() -> None:
     """It shakes hands with itself, in memory."""
     assert attributes(ENCRYPTS, "wrap_socket", "create_default_context") == []
     assert attributes(ENCRYPTS, "wrap_bio") == ["wrap_bio"] * 2
-
-
-def test_channel_uses_nothing_of_sockets_that_has_an_address() -> None:
-    assert used_of_socket(PAIRS) == USED_OF_SOCKET
-    assert attributes(PAIRS, "bind", "listen", "sendto", "connect_ex") == []
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -330,6 +326,12 @@ def test_imports_between_rooms_go_one_way(name: str) -> None:
         assert room(other) == room(name) or line(other) < line(name), f"{name} imports {other}"
 
 
+def test_one_file_chooses_the_vector_index() -> None:
+    local = {name for name in FILES if name.startswith("store/local_index/")}
+    assert local
+    assert {name for name in FILES.keys() - local if siblings(name) & local} == {"store/folder.py"}
+
+
 def test_dialects_do_not_know_each_other() -> None:
     dialects = {name for name in FILES if name.startswith("api/dialects/")}
     assert len(dialects) >= 7
@@ -360,14 +362,14 @@ def test_imports_have_no_circle() -> None:
 
 
 def test_only_keys_the_audit_and_traces_ask_what_time_it_is() -> None:
-    """So a clock that jumps, in either direction, changes nothing that is stored or computed."""
+    """A clock that jumps, in either direction, changes nothing that is stored or computed."""
     assert clock.now is time.perf_counter
     assert clock.wall_s is time.time
     asking = {name for name in FILES if "server.clock.wall_s" in imports(name)}
     assert asking == {"auth/gate.py", "api/tracing.py", "cli/commands/keys.py"}
     for name in FILES:
         if name == "system/host.py":
-            # What it reads is told by `doctor`, and by nothing that serves or stores.
+            # Only `doctor` reports what it reads; nothing that serves or stores uses it.
             continue
         found = attributes(name, "time", "time_ns", "localtime", "gmtime", "utcnow", "today")
         assert found == (["time", "gmtime"] if name == "clock.py" else [])

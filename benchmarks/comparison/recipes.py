@@ -72,7 +72,7 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a contender is started in its environment, with the model that int8.py wrote for it.
+    """The start of a contender in its environment, with the model that int8.py wrote for it.
 
     setting: the best of those tried that contenders/README.md lists; {cores} and {float} stand for
     their number and for PyTorch's type here. tried: False if no other setting was measured beside it.

@@ -57,7 +57,7 @@ class Network(Protocol):
 
     @property
     def dimension(self) -> int:
-        """D, the width of a vector."""
+        """The width of a vector, D."""
 
     @property
     def layers(self) -> Sequence[Layer]:
@@ -92,11 +92,11 @@ class Shape(Protocol):
 
     @property
     def vocabulary(self) -> int:
-        """Number of token ids."""
+        """The number of token ids."""
 
     @property
     def positions(self) -> int:
-        """Length of the longest text, in tokens."""
+        """The length of the longest text, in tokens."""
 
     def tensors(self) -> Shapes:
         """Return name -> shape of every tensor that the network needs."""

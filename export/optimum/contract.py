@@ -39,7 +39,7 @@ def served_form(
         if _agrees(model, settings, probes, threads):
             return model, int(probes[0].states.shape[-1])
     raise DisagreesWithCheckpoint(
-        "the graph that optimum wrote computes other vectors than its network",
+        "the graph that optimum wrote computes other vectors than its network"
     )
 
 

@@ -46,9 +46,7 @@ def find_sites(model: onnx.ModelProto) -> Sites:
         if node.op_type == "MatMul" and node.input[1] in matrices:
             sites.setdefault(node.input[0], []).append(node.input[1])
     if not sites:
-        raise UnsupportedModel(
-            "the network has no matrix products with weights to quantise",
-        )
+        raise UnsupportedModel("the network has no matrix products with weights to quantise")
     return sites
 
 
@@ -172,11 +170,7 @@ def _drift(rows: Rows, matrix: FloatArray, smoothing: Choice, limit: int) -> Flo
 
 
 def _quantize_product(
-    node: onnx.NodeProto,
-    matrix: FloatArray,
-    smoothing: Choice,
-    limit: int,
-    constants: Constants,
+    node: onnx.NodeProto, matrix: FloatArray, smoothing: Choice, limit: int, constants: Constants
 ) -> list[onnx.NodeProto]:
     """Return the product with an int8 matrix, named by its output: a shared one is divided twice."""
     site, name, output = node.input[0], f"{node.output[0]}.weight", node.output[0]

@@ -36,11 +36,7 @@ class Probe:
 
 
 def trace(
-    source: Path,
-    scratch: Path,
-    token_ids: Sequence[Int64Array],
-    threads: int,
-    allow_pickle: bool,
+    source: Path, scratch: Path, token_ids: Sequence[Int64Array], threads: int, allow_pickle: bool
 ) -> tuple[onnx.ModelProto, list[Probe]]:
     """Return optimum's graph of the network in `source`, and what torch computes with that network."""
     quiet_libraries(scratch / "home")
@@ -122,10 +118,7 @@ def _unsupported(source: Path, error: Exception) -> UnsupportedModel:
 def _probe_ids(token_ids: Sequence[Int64Array]) -> Iterator[Int64Array]:
     """Yield int64 (B, T) for each of PROBES, from the calibration texts where they are long enough."""
     if not any(len(ids) >= PROBES[0][1] for ids in token_ids):
-        raise BadTexts(
-            "no calibration text has {n_tokens} tokens",
-            n_tokens=PROBES[0][1],
-        )
+        raise BadTexts("no calibration text has {n_tokens} tokens", n_tokens=PROBES[0][1])
     for n_texts, n_tokens in PROBES:
         long_enough = [ids for ids in token_ids if len(ids) >= n_tokens][:n_texts]
         if len(long_enough) == n_texts:

@@ -54,7 +54,7 @@ def fetch(
     except ImportError:
         raise MissingPackage(
             "downloading a model needs huggingface_hub: install the export extra, or give the "
-            "folder of a model",
+            "folder of a model"
         ) from None
     # subtle: constants.ENDPOINT is what HF_ENDPOINT was when the library was imported.
     where = endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT

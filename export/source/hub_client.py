@@ -102,8 +102,7 @@ class Hub:
                 raise ValueError(f"no commit but {info.sha!r}")
         except HFValidationError:
             raise NoSuchModel(
-                '"{model_id}" is neither a folder nor the id of a model',
-                model_id=self.model_id,
+                '"{model_id}" is neither a folder nor the id of a model', model_id=self.model_id
             ) from None
         except HfHubHTTPError:
             raise

@@ -51,9 +51,7 @@ def _plain_error(error: OSError, hub: Hub, revision: str) -> ExportError:
             hub.forget_download()
         return _refusal(error.response.status_code, hub)
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return by_hand(
-            "HF_HUB_OFFLINE is set, so nothing is downloaded: unset it",
-        )
+        return by_hand("HF_HUB_OFFLINE is set, so nothing is downloaded: unset it")
     if isinstance(error, RequestException):
         reason = type(error).__name__
         return by_hand(
@@ -90,9 +88,7 @@ def _refusal(status: int, hub: Hub) -> ExportError:
         )
     if status == 404:
         return NoSuchModel(
-            "there is no model {model_id} on {shown}",
-            model_id=hub.model_id,
-            shown=hub.shown,
+            "there is no model {model_id} on {shown}", model_id=hub.model_id, shown=hub.shown
         )
     return by_hand(
         "{shown} answered {model_id} with HTTP {status}; try later",

@@ -1,4 +1,4 @@
-"""Reads what the sentence-transformers files of a folder say: pooling, length limit, prompts."""
+"""Reads a folder's sentence-transformers files: pooling, length limit, prompts."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ POOLINGS = ("cls", "mean", "max")
 
 @dataclass(frozen=True, slots=True)
 class SentenceSettings:
-    """What the sentence-transformers module files say about text and pooling."""
+    """The settings of text and pooling in the sentence-transformers module files."""
 
     pooling: str
     normalize: bool
@@ -149,6 +149,6 @@ def _pooling_mode(config: Json, poolings: Sequence[str]) -> str:
         )
     if config.get("include_prompt") is False:
         raise UnsupportedModel(
-            "pooling that leaves the prompt out (include_prompt: false) is not supported",
+            "pooling that leaves the prompt out (include_prompt: false) is not supported"
         )
     return modes[0]

@@ -95,7 +95,7 @@ def _read_pickle(path: Path) -> dict[str, FloatArray]:
         import torch
     except ImportError:
         raise MissingPackage(
-            "reading pytorch_model.bin needs torch: install the export-any extra",
+            "reading pytorch_model.bin needs torch: install the export-any extra"
         ) from None
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)

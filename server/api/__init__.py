@@ -1,1 +1,1 @@
-"""HTTP dialects, one a file: thin translations to and from the engine; none knows another."""
+"""HTTP: operations on paths, as thin translations between requests and the rooms below."""

@@ -1,4 +1,4 @@
-"""Reading and decoding the body of a request, within limits of size, memory and time."""
+"""Reads and decodes the body of a request, within limits of size, memory and time."""
 
 import asyncio
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ BODY_RETRY_S = 10
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """What one request may send.
+    """Limits on the body of one request.
 
     read_s: seconds to wait for the next bytes. any_type: the content-type may be anything.
     """
@@ -198,7 +198,7 @@ def _check_type(headers: Fields, *, any_type: bool) -> None:
     coding = headers.get(b"content-encoding", b"").strip().lower()
     if coding not in (b"", b"identity"):
         raise UnsupportedMediaType(
-            f"content-encoding {coding.decode('latin-1')!r} is not read; send the body as it is"
+            f"content-encoding {coding.decode('latin-1')!r} is not supported; send the body uncompressed"
         )
 
 

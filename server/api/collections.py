@@ -4,6 +4,7 @@ Every path under /collections/NAME/ exists without that prefix too, for the coll
 """
 
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,10 +22,11 @@ from server.inference.engine import Engine
 from server.store.records import ChunkRules
 
 DESCRIBED = "The collection, its size and its index"
+on = partial(CollectionOperation, NATIVE)
 
 
 class Chunks(msgspec.Struct):
-    """How documents are chunked: tokens of a chunk, and tokens repeated from the one before."""
+    """Rules for chunks: tokens of a chunk, and tokens that it repeats of the one before."""
 
     size: int
     overlap: int = 0
@@ -43,7 +45,7 @@ class CreateRequest(msgspec.Struct):
 
 
 class ReindexRequest(msgspec.Struct):
-    """How to reindex a collection.
+    """Options for reindexing a collection.
 
     chunks: left out, as before. model: left out, the one whose vectors it holds if that is served,
     else the first.
@@ -59,7 +61,7 @@ class Progress(msgspec.Struct):
 
 
 class Stats(msgspec.Struct):
-    """What a collection is and holds.
+    """A collection, its size and its index.
 
     parts: chunks. agreement: least cosine of self-test vectors between the machines that wrote it
     and this one; 1 is the same arithmetic, null is not known. index: its kind, parameters, size,
@@ -85,7 +87,7 @@ class Listed(msgspec.Struct):
 
 
 class CollectionList(msgspec.Struct):
-    """All collections.
+    """The list of all collections.
 
     damaged: names of those that cannot be opened; requests to them are refused.
     """
@@ -100,36 +102,26 @@ class RemovedCollection(msgspec.Struct):
 
 def operations() -> list[CollectionOperation]:
     """Return the operations on collections as such; those inside one are in `inside`."""
-    one = "/collections/{collection}"
+    many, one = "/collections", "/collections/{collection}"
     return [
-        CollectionOperation(
-            NATIVE,
-            "GET",
-            "/collections",
-            list_collections,
-            "List collections",
-            needs="search",
-            response=(CollectionList,),
-        ),
-        CollectionOperation(
-            NATIVE,
+        on("GET", many, list_collections, "List collections", "search", response=(CollectionList,)),
+        on(
             "POST",
-            "/collections",
+            many,
             create,
-            "Make a collection",
-            needs="write",
-            request=(CreateRequest,),
-            response=(Stats,),
+            "Create a collection",
+            "write",
+            (CreateRequest,),
+            (Stats,),
             status=201,
         ),
-        CollectionOperation(NATIVE, "GET", one, stats, DESCRIBED, "search", response=(Stats,)),
-        CollectionOperation(
-            NATIVE,
+        on("GET", one, stats, DESCRIBED, "search", response=(Stats,)),
+        on(
             "DELETE",
             one,
             remove,
-            "Delete a collection and all in it",
-            needs="admin",
+            "Delete a collection with all its documents",
+            "admin",
             response=(RemovedCollection,),
         ),
     ]
@@ -138,16 +130,15 @@ def operations() -> list[CollectionOperation]:
 def inside() -> list[CollectionOperation]:
     """Return the operations that describe and reindex one collection."""
     return [
-        CollectionOperation(NATIVE, "GET", "/stats", stats, DESCRIBED, "search", response=(Stats,)),
-        CollectionOperation(
-            NATIVE,
+        on("GET", "/stats", stats, DESCRIBED, "search", response=(Stats,)),
+        on(
             "POST",
             "/reindex",
             reindex,
             "Embed its documents again",
-            needs="admin",
-            request=(ReindexRequest,),
-            response=(Stats,),
+            "admin",
+            (ReindexRequest,),
+            (Stats,),
             status=202,
         ),
     ]

@@ -39,7 +39,7 @@ class AddRequest(msgspec.Struct):
 
 
 class Added(msgspec.Struct):
-    """What was stored.
+    """The result of storing documents.
 
     ids: in the order of the request. stored: how many were new or changed.
     """
@@ -69,7 +69,7 @@ class Stored(msgspec.Struct):
 
 
 class Page(msgspec.Struct):
-    """Documents, oldest first.
+    """A page of documents, oldest first.
 
     next: what to give as `after` for the next page, null at the end.
     """
@@ -81,36 +81,12 @@ class Page(msgspec.Struct):
 def inside() -> list[CollectionOperation]:
     """Return the operations on the documents of one collection."""
     on = partial(CollectionOperation, NATIVE)
-    one = "/documents/{id:path}"
+    many, one, options = "/documents", "/documents/{id:path}", ("limit", "after", "filter")
     return [
-        on("POST", "/documents", add, "Store documents", "write", (AddRequest,), (Added,)),
-        on(
-            "GET",
-            "/documents",
-            page,
-            "List documents",
-            needs="search",
-            response=(Page,),
-            query=("limit", "after", "filter"),
-        ),
-        on(
-            "POST",
-            "/documents/delete",
-            remove,
-            "Remove documents",
-            needs="write",
-            request=(Select,),
-            response=(Removed,),
-        ),
-        on(
-            "POST",
-            "/documents/count",
-            count,
-            "Count documents",
-            needs="search",
-            request=(Select,),
-            response=(Count,),
-        ),
+        on("POST", many, add, "Store documents", "write", (AddRequest,), (Added,)),
+        on("GET", many, page, "List documents", "search", response=(Page,), query=options),
+        on("POST", f"{many}/delete", remove, "Remove documents", "write", (Select,), (Removed,)),
+        on("POST", f"{many}/count", count, "Count documents", "search", (Select,), (Count,)),
         on("GET", one, get, "One document", "search", response=(Stored,)),
         on("DELETE", one, remove_one, "Remove one document", "write", response=(Removed,)),
     ]

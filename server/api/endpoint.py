@@ -73,7 +73,7 @@ def _id(scope: Scope) -> str:
 
 
 def _unexpected(scope: Scope) -> InternalError:
-    """Log the exception that is being handled; return an error that does not tell its details."""
+    """Log the current exception; return an error without its details."""
     request = _id(scope)
     path = scope["path"][:LONGEST]
     log.exception("%s failed, request %s", path, request, extra={"request": request})
@@ -91,8 +91,9 @@ class Endpoint(Generic[C]):
         metrics: Metrics,
         access: Access | None = None,
     ) -> None:
-        """call_of: makes the call from scope, body and the app's state.
+        """Take the operation and its limits.
 
+        call_of: makes the call from scope, body and the app's state.
         access: None where every request is allowed, under any host name.
         """
         self._call_of = call_of

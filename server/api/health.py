@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 import msgspec
 
@@ -27,51 +28,35 @@ class Health(msgspec.Struct):
 
 
 class Ready(msgspec.Struct):
-    """model: the default, for requests that name none."""
+    """The state of a server that may get traffic. model: the default, for requests that name none."""
 
     status: str
     model: str
 
 
 def operations(metrics: Metrics, others: Pages) -> list[CollectionOperation]:
+    get = partial(CollectionOperation, NATIVE, "GET")
+    page = MetricsPage(metrics, others)
     return [
-        CollectionOperation(
-            NATIVE,
-            "GET",
-            "/health",
-            health,
-            "Whether the process answers",
-            "nothing",
-            response=(Health,),
-        ),
-        CollectionOperation(
-            NATIVE,
-            "GET",
+        get("/health", health, "Check whether the process answers", "nothing", response=(Health,)),
+        get(
             "/ready",
             ready,
-            "Whether it may get traffic",
+            "Check whether the server may get traffic",
             "nothing",
             response=(Ready,),
         ),
-        CollectionOperation(
-            NATIVE,
-            "GET",
-            "/metrics",
-            MetricsPage(metrics, others),
-            "Prometheus' counters",
-            needs="metrics",
-            plain="text/plain",
-        ),
+        get("/metrics", page, "Metrics for Prometheus", "metrics", plain="text/plain"),
     ]
 
 
 async def health(_: Call) -> Reply:
-    """The event loop runs. A process that does not answer should be restarted."""
+    """Answer, which shows that the event loop runs. A process that does not should be restarted."""
     return Reply(json_body(Health("ok")))
 
 
 async def ready(call: CollectionCall) -> Reply:
-    """Models are loaded and have passed their self-tests, lanes can compute, and the disk has room."""
+    """Check that the lanes can compute and the disk has room; models were tested when they were loaded."""
     await asyncio.to_thread(check_ready, call.models, call.collections)
     return Reply(json_body(Ready("ready", call.models.choose("").name)))
 

@@ -109,10 +109,7 @@ OF_KEYS = {
 }
 STOPPING = {"503": "The server is stopping"}
 RETRY = {
-    "retry-after": {
-        "description": "Seconds to wait",
-        "schema": {"type": "integer", "minimum": 1},
-    }
+    "retry-after": {"description": "Seconds to wait", "schema": {"type": "integer", "minimum": 1}}
 }
 # Ways to send a key. One of them is enough, and none is needed where the server has no keys.
 SCHEMES: Json = {

@@ -16,13 +16,13 @@ from server.store.filter_tree import Filter, parse
 
 
 class WorkerState(TypedDict):
-    """What every process of a server has; a worker has nothing else."""
+    """The app's state in every process; a worker has nothing else."""
 
     models: ModelRegistry
 
 
 class State(WorkerState):
-    """What the first process has: it owns the data folder."""
+    """The app's state in the first process, which owns the data folder."""
 
     collections: CollectionRegistry
 

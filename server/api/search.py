@@ -28,7 +28,7 @@ class Weights(msgspec.Struct):
 
 
 class SearchRequest(msgspec.Struct):
-    """What to find: one of query, queries and vector; a query may come with its vector."""
+    """A search by one of query, queries and vector; a query may come with its vector."""
 
     query: str | None = None
     queries: list[str] | None = None

@@ -42,7 +42,7 @@ class Tracer:
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
         except ImportError:
             raise BadSettings(
-                "--trace-endpoint needs OpenTelemetry: pip install 'inkwell-embeddings[otel]'",
+                "--trace-endpoint needs OpenTelemetry: pip install 'inkwell-embeddings[otel]'"
             ) from None
         session = requests.Session()
         # No proxy from the environment and no redirection may send spans to another address.

@@ -146,7 +146,4 @@ class Audit:
         self._metrics.audit_lost.inc(lines)
         if not self._failing:
             self._failing = True
-            log.error(
-                "audit lines are lost: %s; inkwell_audit_lost_lines_total counts them",
-                why,
-            )
+            log.error("audit lines are lost: %s; inkwell_audit_lost_lines_total counts them", why)

@@ -99,12 +99,12 @@ class Access:
 
     @property
     def idle(self) -> bool:
-        """Whether requests need neither a key nor a line of the audit."""
+        """Return whether requests need neither a key nor a line of the audit."""
         return self._keys is None and self.audit is None
 
     @property
     def has_quotas(self) -> bool:
-        """Whether any key has one."""
+        """Return whether any key has a quota."""
         return any(holder.key.quota != ANY for holder in self._holders.values())
 
     def _load(self, path: Path) -> None:
@@ -178,7 +178,7 @@ class Access:
         if refused is not None:
             self.metrics.denied.labels(refused.what).inc()
             raise QuotaExceeded(
-                f"key {key.name!r} may have {refused.limit} {refused.what} a minute and has had them;"
+                f"key {key.name!r} has used up its {refused.limit} {refused.what} a minute;"
                 f" try again in {refused.wait_s} s",
                 retry_after_s=refused.wait_s,
             )

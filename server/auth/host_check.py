@@ -30,7 +30,7 @@ def name_in(host: bytes) -> str:
 
 @lru_cache(REMEMBERED)
 def is_own(host: bytes, names: frozenset[str]) -> bool:
-    """Whether a Host header can only mean this server. names: its configured ones, in lower case."""
+    """Return whether a Host header can only mean this server. names: its configured ones, in lower case."""
     name = name_in(host)
     if name in names or name == "localhost" or name.endswith(".localhost"):
         return True
@@ -69,6 +69,6 @@ class Hosts:
 
 
 def _on_unix_socket(scope: Scope) -> bool:
-    """Whether the connection came over a Unix socket, which has no port."""
+    """Return whether the connection came over a Unix socket, which has no port."""
     server = scope.get("server")
     return server is not None and server[1] is None

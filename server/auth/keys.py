@@ -49,7 +49,7 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
         return Quota(self.requests_per_minute, self.tokens_per_minute)
 
     def expired(self, wall_s: float) -> bool:
-        """Whether the key is no longer valid at `wall_s`, in seconds since 1970."""
+        """Return whether the key is no longer valid at `wall_s`, in seconds since 1970."""
         return wall_s >= self.ends_s
 
     @property
@@ -95,10 +95,7 @@ def new_key(
     secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     digest = hashlib.sha256(secret.encode()).hexdigest()
     if not NAME.fullmatch(name):
-        raise BadSettings(
-            "name {name!r} is not 1 to 64 letters, digits, dots, - and _",
-            name=name,
-        )
+        raise BadSettings("name {name!r} is not 1 to 64 letters, digits, dots, - and _", name=name)
     day = None if expires is None else _day(expires)
     return secret, Key(name, digest, _scopes(scopes), day, quota.requests, quota.tokens)
 
@@ -107,11 +104,7 @@ def _scopes(text: str) -> list[Scope]:
     asked = [each.strip() for each in text.split(",")]
     for each in asked:
         if each not in SCOPES:
-            raise BadSettings(
-                "scope {scope!r} is not one of {scopes}",
-                scope=each,
-                scopes=SCOPES,
-            )
+            raise BadSettings("scope {scope!r} is not one of {scopes}", scope=each, scopes=SCOPES)
     return [each for each in SCOPES if each in asked]
 
 
@@ -119,10 +112,7 @@ def _day(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise BadSettings(
-            "expires {text!r} is not a day written YYYY-MM-DD",
-            text=text,
-        ) from None
+        raise BadSettings("expires {text!r} is not a day written YYYY-MM-DD", text=text) from None
 
 
 # --- the file -------------------------------------------------------------------------------------
@@ -167,10 +157,7 @@ def _parse(path: Path, number: int, line: str) -> Key | None:
         return msgspec.json.decode(line, type=Key)
     except msgspec.DecodeError as error:
         raise BadSettings(
-            "keys file {path}, line {number}: {error}",
-            path=path,
-            number=number,
-            error=error,
+            "keys file {path}, line {number}: {error}", path=path, number=number, error=error
         ) from None
 
 
@@ -192,10 +179,7 @@ def remove_key(path: Path, name: str) -> None:
     if name not in (key.name for key in keys):
         names = tuple(key.name for key in keys) or Message("none")
         raise BadSettings(
-            "there is no key {name!r} in {path}; it has {names}",
-            name=name,
-            path=path,
-            names=names,
+            "there is no key {name!r} in {path}; it has {names}", name=name, path=path, names=names
         )
     kept = []
     for number, line in enumerate(_lines(path), 1):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Level(NamedTuple):
-    """What is left of a bucket at a time in seconds; a debt below zero."""
+    """The content of a bucket at a time in seconds; a debt is below zero."""
 
     left: float
     at_s: float
@@ -41,7 +41,7 @@ def wait_s(level: Level, wanted: float, per_minute: int) -> int:
 
 
 class Refused(NamedTuple):
-    """Why a request is refused. what: "requests" or "tokens". limit: a minute."""
+    """The quota that a request exceeds. what: "requests" or "tokens". limit: a minute."""
 
     what: str
     limit: int
@@ -49,7 +49,7 @@ class Refused(NamedTuple):
 
 
 class Account:
-    """What one key has used."""
+    """The use of one key, counted against its quota."""
 
     def __init__(self, quota: Quota, now_s: float) -> None:
         self.quota = quota

@@ -68,8 +68,7 @@ def decoder(encoding: str) -> codecs.IncrementalDecoder:
         name = codecs.lookup(encoding).name
     except LookupError:
         raise BadSettings(
-            "--encoding {encoding} is unknown; examples: utf-8, gb18030, utf-16",
-            encoding=encoding,
+            "--encoding {encoding} is unknown; examples: utf-8, gb18030, utf-16", encoding=encoding
         ) from None
     # Windows editors put a byte order mark before UTF-8; it does not belong to the first text.
     return codecs.getincrementaldecoder("utf-8-sig" if name == "utf-8" else name)()

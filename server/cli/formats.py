@@ -23,7 +23,7 @@ import msgspec
 
 from server.cli.decoding import decoded, lines, shown_name
 from server.errors import BadSettings
-from server.messages.message import Message
+from server.messages.message import Message, SentenceError
 from server.store.records import MAX_ID, Document, text_id
 
 Format = Literal["txt", "jsonl", "csv", "tsv", "md"]
@@ -35,12 +35,8 @@ Row = tuple[int, list[str], int]  # the number of its first line; its fields; by
 Read = tuple[Document, int]  # with the bytes of the file read so far
 
 
-class NotADocument(Exception):
-    """Raised for a line that is not a document; the place is added by the caller."""
-
-    def __init__(self, template: str, **fields: object) -> None:
-        self.sentence = Message(template, **fields)
-        super().__init__(self.sentence.english)
+class NotADocument(SentenceError):
+    """Raised for a line that is not a document; the caller adds the place."""
 
 
 def documents_of(file: Path | None, format: Format, encoding: str, folder: Path) -> Iterator[Read]:
@@ -118,10 +114,7 @@ def _of_json(line: str) -> Document:
     if isinstance(given, str):
         given = {"text": given}
     if not isinstance(given, dict):
-        raise NotADocument(
-            "{shown} is neither an object nor a string",
-            shown=_shown(given),
-        )
+        raise NotADocument("{shown} is neither an object nor a string", shown=_shown(given))
     if "id" in given and "_id" in given:
         raise NotADocument('it has both "id" and "_id"')
     id = given.pop("id", given.pop("_id", None))
@@ -129,10 +122,7 @@ def _of_json(line: str) -> Document:
     metadata = given.pop("metadata", None)
     if metadata is not None and given:
         key = _shown(next(iter(given)))
-        raise NotADocument(
-            '{key} stands beside "metadata"; move it into "metadata"',
-            key=key,
-        )
+        raise NotADocument('{key} stands beside "metadata"; move it into "metadata"', key=key)
     return _document(text, id, title, given if metadata is None else metadata)
 
 
@@ -177,8 +167,7 @@ def _rows(file: Path | None, encoding: str, delimiter: str) -> Iterator[Row]:
                 row = next(reader, None)
             except csv.Error as error:
                 raise NotADocument(
-                    "wrong quotes: {error}; a quote within quotes is written twice",
-                    error=error,
+                    "wrong quotes: {error}; a quote within quotes is written twice", error=error
                 ) from None
         if row is None:
             return
@@ -189,10 +178,7 @@ def _rows(file: Path | None, encoding: str, delimiter: str) -> Iterator[Row]:
 def _check_names(names: Sequence[str]) -> None:
     if "text" not in names:
         found = ", ".join(filter(None, names))[:SHOWN]
-        raise NotADocument(
-            'the first row has no column "text", only: {found}',
-            found=found,
-        )
+        raise NotADocument('the first row has no column "text", only: {found}', found=found)
     for name in names:
         if name and names.count(name) > 1:
             raise NotADocument('two columns are named "{name}"', name=name)
@@ -210,9 +196,7 @@ def _document(text: object, id: object, title: object, metadata: object) -> Docu
     id = text_id(text) if id is None else id
     if not 1 <= len(id) <= MAX_ID:
         raise NotADocument(
-            '"id" has {length} characters; 1 to {most} are allowed',
-            length=len(id),
-            most=MAX_ID,
+            '"id" has {length} characters; 1 to {most} are allowed', length=len(id), most=MAX_ID
         )
     if not isinstance(title, str | None):
         raise _wrong("title", title, Message("a string"))
@@ -226,10 +210,7 @@ def _wrong(key: str, value: object, wanted: Message) -> NotADocument:
     if value is None:
         return NotADocument('"{key}" is missing', key=key)
     return NotADocument(
-        '"{key}" is {shown}, which is not {wanted}',
-        key=key,
-        shown=_shown(value),
-        wanted=wanted,
+        '"{key}" is {shown}, which is not {wanted}', key=key, shown=_shown(value), wanted=wanted
     )
 
 

@@ -31,7 +31,7 @@ Store = Callable[[Sequence[Document]], Awaitable[int]]
 
 @dataclass(frozen=True, slots=True)
 class Indexed:
-    """What was done. A document that comes twice counts once as added and once as unchanged."""
+    """Counts of one run. A document that comes twice counts once as added, once as unchanged."""
 
     added: int
     unchanged: int

@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def run() -> None:
-    """Entry point of the installed command."""
+    """Run the installed command."""
     sys.exit(main(sys.argv[1:]))
 
 
@@ -223,9 +223,7 @@ def _url_flag(parser: Parser, terminal: Terminal) -> None:
 
 def _encoding_flag(parser: Parser, terminal: Terminal) -> None:
     parser.add_argument(
-        "--encoding",
-        default="utf-8",
-        help=terminal.words("encoding of the files (default: utf-8)"),
+        "--encoding", default="utf-8", help=terminal.words("encoding of the files (default: utf-8)")
     )
 
 
@@ -293,12 +291,7 @@ def _json_object(terminal: Terminal) -> Callable[[str], dict[str, Any]]:
 # Each with what its help says, what it runs and what adds its flags.
 COMMANDS: tuple[tuple[str, Message, Command | None, Callable[[Parser, Terminal], None]], ...] = (
     ("serve", Message("start the HTTP server"), serve.serve, add_flags),
-    (
-        "index",
-        Message("add the documents of files to a collection"),
-        documents.index,
-        _index_flags,
-    ),
+    ("index", Message("add the documents of files to a collection"), documents.index, _index_flags),
     ("search", Message("search a collection"), documents.search, _search_flags),
     ("export", Message("write a collection to a file"), documents.export, _export_flags),
     ("import", Message("add what `export` wrote"), documents.import_, _import_flags),
@@ -308,12 +301,7 @@ COMMANDS: tuple[tuple[str, Message, Command | None, Callable[[Parser, Terminal],
         maintenance.backup,
         _backup_flags,
     ),
-    (
-        "restore",
-        Message("restore a collection from a backup"),
-        maintenance.restore,
-        _restore_flags,
-    ),
+    ("restore", Message("restore a collection from a backup"), maintenance.restore, _restore_flags),
     (
         "check",
         Message("check collections for damage, status 1 if there is any"),

@@ -23,7 +23,7 @@ IN_FOLDERS = {".txt", ".md"}
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What to read, found but not opened yet.
+    """Files to read, found but not opened yet.
 
     files: in the order of reading; None is standard input. folder: names of whole files are relative
     to it. n_bytes: of all files together, 0 if unknown.
@@ -64,8 +64,7 @@ def find_source(name: str, *, format: str | None = None, encoding: str = "utf-8"
         n_bytes = sum(file.stat().st_size for file in files)
     if not files:
         raise BadSettings(
-            "{name} has no .txt or .md files; give files of other formats one at a time",
-            name=name,
+            "{name} has no .txt or .md files; give files of other formats one at a time", name=name
         )
     return Source("md", encoding, tuple(files), path, n_bytes)
 

@@ -94,8 +94,7 @@ class Remote:
         as_asked = chunks == UNSAID or _rules_of(stats["chunks"]) == chunks
         if stats["fingerprint"] != served or not as_asked:
             raise StartupError(
-                "collection {name} was not reindexed; the server's log says why",
-                name=self._name,
+                "collection {name} was not reindexed; the server's log says why", name=self._name
             )
         show(stats["documents"], stats["documents"])
 
@@ -192,9 +191,7 @@ class _Server:
         except (OSError, http.client.HTTPException) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise StartupError(
-                "{url} cannot be reached: {why}; is a server running there?",
-                url=self._url,
-                why=why,
+                "{url} cannot be reached: {why}; is a server running there?", url=self._url, why=why
             ) from None
 
     def _connection(self) -> http.client.HTTPConnection:
@@ -205,11 +202,7 @@ class _Server:
         )
 
     def _ask(
-        self,
-        connection: http.client.HTTPConnection,
-        method: str,
-        path: str,
-        body: Json | None,
+        self, connection: http.client.HTTPConnection, method: str, path: str, body: Json | None
     ) -> _Reply:
         headers = {"connection": "close", "accept": "application/json"}
         if body is not None:

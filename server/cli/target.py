@@ -1,4 +1,4 @@
-"""What commands work on: a collection in this process or on a server."""
+"""The collection that a command works on, in this process or on a server."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -27,7 +27,7 @@ from server.store.collection import Collection
 from server.store.documents import Documents
 from server.store.faiss_files import StoredVectors, write_vectors
 from server.store.integrity import spans_of
-from server.store.records import Document, text_id
+from server.store.records import Document, text_id, titled
 from server.system import atomic_file
 from server.types import Vectors
 
@@ -88,17 +88,12 @@ def _parts(documents: Documents) -> Iterator[tuple[Labels, list[str]]]:
     while page := documents.page(after, PAGE_DOCUMENTS):
         spans = spans_of(documents, after, page[-1][0])
         parts = [
-            (label, _embedded(document, begin, end))
+            (label, titled(document.title, document.text[begin:end]))
             for number, document in page
             for label, (begin, end) in spans[number]
         ]
         yield np.array([label for label, _ in parts], dtype=np.int64), [text for _, text in parts]
         after = page[-1][0]
-
-
-def _embedded(document: Document, begin: int, end: int) -> str:
-    part = document.text[begin:end]
-    return f"{document.title}\n{part}" if document.title else part
 
 
 @contextmanager
@@ -115,10 +110,7 @@ def _opened(destination: str) -> Iterator[BinaryIO]:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """Yield a file that replaces `path` when the block ends, whole and on the disk, or not at all."""
     if path.exists() and not path.is_file():
-        raise BadSettings(
-            "{path} is not a file; name another, or - for standard output",
-            path=path,
-        )
+        raise BadSettings("{path} is not a file; name another, or - for standard output", path=path)
     try:
         with atomic_file.replacing(path) as file:
             yield file
@@ -191,12 +183,7 @@ async def import_pair(
         return await target.add_with_vectors(plain, rows[[line.row - first for line in lines]])
 
     return await index_documents(
-        target,
-        pair.documents(),
-        pair.vectors.number,
-        clock=clock,
-        terminal=terminal,
-        store=store,
+        target, pair.documents(), pair.vectors.number, clock=clock, terminal=terminal, store=store
     )
 
 

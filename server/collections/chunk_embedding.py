@@ -8,7 +8,7 @@ import numpy as np
 
 from server.collections.chunking import chunk, default_overlap
 from server.inference.engine import Engine
-from server.store.records import ChunkRules, Document, Span
+from server.store.records import ChunkRules, Document, Span, titled
 from server.types import Vectors
 
 # Texts that the engine gets at once, two such portions at a time: the lanes are never idle.
@@ -34,7 +34,7 @@ def default_chunks(engine: Engine) -> ChunkRules:
 
 
 def _overhead(engine: Engine) -> int:
-    """Tokens that the model reads besides a document's text."""
+    """Return the tokens that the model reads besides a document's text."""
     return engine.model.tokenizer.length("", "document")
 
 
@@ -80,9 +80,7 @@ async def embed(texts: Sequence[str], engine: Engine) -> Vectors:
 
 
 def _whole(document: Document) -> Chunked:
-    return Chunked(
-        document, [Span(0, len(document.text))], [_titled(document.title, document.text)]
-    )
+    return Chunked(document, [Span(0, len(document.text))], [titled(document.title, document.text)])
 
 
 def _in_chunks(
@@ -96,9 +94,5 @@ def _in_chunks(
     spans = chunk(document.text, rules, count)
     if len(spans) == 1:
         return _whole(document)
-    texts = [_titled(document.title, document.text[begin:end]) for begin, end in spans]
+    texts = [titled(document.title, document.text[begin:end]) for begin, end in spans]
     return Chunked(document, spans, texts)
-
-
-def _titled(title: str | None, text: str) -> str:
-    return f"{title}\n{text}" if title else text

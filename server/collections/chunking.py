@@ -65,7 +65,7 @@ def default_overlap(size: int) -> int:
 
 
 class Piece(NamedTuple):
-    """What stays together; no white space at its ends. closes: whether a paragraph ends with it."""
+    """A span that stays together, without white space at its ends. closes: it ends a paragraph."""
 
     begin: int
     end: int
@@ -73,7 +73,7 @@ class Piece(NamedTuple):
 
 
 def chunk(text: str, rules: ChunkRules, count: Count) -> list[Span]:
-    """Spans of the chunks in order, each without white space at its ends.
+    """Return the spans of the chunks in order, each without white space at its ends.
 
     Together they hold every character that is not white space. A text of at most `size` tokens is
     one span, unless it has more than UNCOUNTED_CHARACTERS; one of white space only, or empty, is
@@ -95,7 +95,7 @@ def chunk(text: str, rules: ChunkRules, count: Count) -> list[Span]:
 
 
 class _Row:
-    """Pieces in order, and sums of their tokens from the first on, which tell those of any range."""
+    """Pieces in order, with running totals of their tokens, from which any range is counted."""
 
     def __init__(
         self, text: str, pieces: Sequence[Piece], tokens: Sequence[int], count: Count
@@ -110,11 +110,11 @@ class _Row:
         self._totals = list(accumulate(both, initial=0))
 
     def tokens(self, start: int, end: int) -> int:
-        """Of pieces start to end, half open and not empty, and the white space between them."""
+        """Return the tokens of pieces start to end, half open, and of the white space between them."""
         return self._totals[end] - self._totals[start] - self._gaps[start]
 
     def end(self, start: int, done: int, size: int) -> int:
-        """Where a chunk from piece `start` on should end; `done` if it has no room for that piece.
+        """Return where a chunk from piece `start` should end; `done` if it has no room for more.
 
         A chunk with room for nothing else holds piece `start` alone.
         """
@@ -129,7 +129,7 @@ class _Row:
         return max(full, done)
 
     def overlap_start(self, start: int, done: int, rules: ChunkRules) -> int:
-        """Where the chunk begins that follows on pieces start to done."""
+        """Return where the chunk begins that follows the chunk of pieces start to done."""
         first = done
         while first - 1 > start and self.tokens(first - 1, done) <= rules.overlap:
             first -= 1
@@ -139,7 +139,7 @@ class _Row:
 
 
 def _packed(text: str, row: _Row, rules: ChunkRules, count: Count) -> Iterator[Span]:
-    """Chunks: each from `start`, with pieces before `done` that the last chunk had, to `end`."""
+    """Yield chunks: each from `start`, with pieces before `done` that the last one had, to `end`."""
     start = done = 0
     while done < len(row.pieces):
         end, step = row.end(start, done, rules.size), 1
@@ -159,7 +159,10 @@ def _packed(text: str, row: _Row, rules: ChunkRules, count: Count) -> Iterator[S
 
 
 def _pieces(text: str, size: int, count: Count) -> tuple[list[Piece], list[int]]:
-    """All of the text, and the tokens of each piece; more than `size` only in a lone character."""
+    """Return the whole text as pieces, and the tokens of each.
+
+    Only a lone character may have more than `size`.
+    """
     pieces = list(_trimmed(text, 0, len(text), _sentence_ends(text), closes=True))
     known = dict(zip(pieces, _tokens(text, pieces, size, count), strict=True))
     for ends in (_clause_ends, _word_ends, _steps, _character_ends, _code_point_ends):
@@ -181,7 +184,7 @@ def _pieces(text: str, size: int, count: Count) -> tuple[list[Piece], list[int]]
 def _trimmed(
     text: str, begin: int, end: int, ends: Iterable[tuple[int, bool]], closes: bool
 ) -> Iterator[Piece]:
-    """Pieces that end at these places, and then at `end`; those of white space only are left out.
+    """Yield pieces that end at these places, and then at `end`, without those of white space only.
 
     ends: places in order, each with whether a paragraph ends there. closes: the same of `end`.
     """
@@ -214,7 +217,10 @@ def _sentence_ends(text: str) -> Iterator[tuple[int, bool]]:
 
 
 def _stands_apart(text: str, mark: re.Match[str]) -> bool:
-    """Chinese marks do; of the others those before white space, and between Chinese characters."""
+    """Return whether a mark can end a piece.
+
+    Chinese marks can; others can before white space, and between Chinese characters.
+    """
     following = text[mark.end() : mark.end() + 1]
     if not following or following.isspace() or max(mark[1]) >= FIRST_WIDE:
         return True
@@ -223,7 +229,10 @@ def _stands_apart(text: str, mark: re.Match[str]) -> bool:
 
 
 def _is_inside(text: str, mark: re.Match[str], stops: str) -> bool:
-    """Before lower case; after "e.g.", "No." before 5, an initial, or the number of a list."""
+    """Return whether a mark stands inside a sentence.
+
+    It does before lower case, and after "e.g.", "No." before 5, an initial, or the number of a list.
+    """
     if max(stops) > "…":
         return False
     start, end = mark.span()
@@ -245,7 +254,7 @@ def _clause_ends(text: str, piece: Piece, size: int) -> Iterator[tuple[int, bool
 
 
 def _word_ends(text: str, piece: Piece, size: int) -> Iterator[tuple[int, bool]]:
-    """Several words together: to count them one by one would take as long as the rest."""
+    """Yield ends after several words: to count them one by one would take as long as the rest."""
     width = max(1, size // PIECES_PER_CHUNK)
     place = piece.begin + width
     while space := SPACE.search(text, place, piece.end):
@@ -254,7 +263,7 @@ def _word_ends(text: str, piece: Piece, size: int) -> Iterator[tuple[int, bool]]
 
 
 def _steps(text: str, piece: Piece, size: int) -> Iterator[tuple[int, bool]]:
-    """At even distances, but not between a character and the marks on it."""
+    """Yield ends at even distances, but not between a character and the marks on it."""
     width = max(1, size // PIECES_PER_CHUNK)
     place = piece.begin + width
     while place < piece.end:
@@ -274,7 +283,7 @@ def _code_point_ends(text: str, piece: Piece, size: int) -> Iterator[tuple[int, 
 
 
 def _continues(text: str, place: int) -> bool:
-    """Whether the code point at `place` belongs to the character before it."""
+    """Return whether the code point at `place` belongs to the character before it."""
     code_point = text[place]
     return (
         unicodedata.category(code_point).startswith("M")
@@ -291,7 +300,7 @@ def _most_characters(size: int) -> int:
 
 
 def _tokens(text: str, pieces: Sequence[Piece], size: int, count: Count) -> list[int]:
-    """Of each piece; size + 1 for one that is too long to be counted."""
+    """Return the tokens of each piece; size + 1 for one that is too long to be counted."""
     most = _most_characters(size)
     short = [piece for piece in pieces if piece.end - piece.begin <= most]
     counted = iter(_counts((text[piece.begin : piece.end] for piece in short), count))
@@ -299,7 +308,7 @@ def _tokens(text: str, pieces: Sequence[Piece], size: int, count: Count) -> list
 
 
 def _counts(texts: Iterable[str], count: Count) -> list[int]:
-    """In batches that are neither many calls nor much memory."""
+    """Count in batches, so that there are neither many calls nor much memory."""
     found: list[int] = []
     batch: list[str] = []
     n_characters = 0

@@ -19,13 +19,7 @@ from server.collections.chunk_embedding import chunk_documents, embed
 from server.collections.query_cache import QueryCache
 from server.collections.read_write_gate import ReadWriteGate
 from server.errors import AlreadyExists, CollectionNotFound, EmptyInput, OtherModel
-from server.inference.cpu_provenance import (
-    NOTE,
-    CpuProvenance,
-    agreement,
-    note_of,
-    read_provenances,
-)
+from server.inference.cpu_provenance import NOTE, agreement, note_of, read_provenances
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
 from server.store.collection import Collection
@@ -51,7 +45,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What a collection is and holds, all of one moment.
+    """A collection's description and sizes, all of one moment.
 
     agreement: see `LiveCollection.agreement`. bytes_on_disk: of all its files.
     """
@@ -112,15 +106,15 @@ class LiveCollection:
             )
         return found
 
-    @property
-    def origins(self) -> list[CpuProvenance]:
-        """The kinds of machines that computed its vectors, as far as they were noted."""
-        return read_provenances(known_of(self.collection))
-
     def agreement(self) -> float | None:
-        """Return the cosine of their vectors to those of this machine; None where not known."""
+        """Return the least cosine between the CPUs that computed its vectors and this one.
+
+        None where none of them is known, or no served model made the vectors.
+        """
         engine = self._models.with_vectors(self.info.fingerprint)
-        return None if engine is None else agreement(self.origins, engine.provenance)
+        if engine is None:
+            return None
+        return agreement(read_provenances(provenance_note(self.collection)), engine.provenance)
 
     # --- writing ------------------------------------------------------------------------------------
 
@@ -150,13 +144,14 @@ class LiveCollection:
         def store(collection: Collection) -> None:
             if not replace:
                 _refuse_known(collection, latest)
-            collection.add(latest, vectors, spans, note_of(known_of(collection), engine.provenance))
+            note = note_of(provenance_note(collection), engine.provenance)
+            collection.add(latest, vectors, spans, note)
 
         await self._write(store)
         return len(latest)
 
     async def add_with_vectors(self, documents: Sequence[Document], vectors: Vectors) -> int:
-        """Like `add`, with vectors of whole documents, float32 (B, D), that its model has made.
+        """Store documents as `add` does, with vectors that its model made: float32 (B, D), one each.
 
         A document with several chunks is embedded all the same: each chunk needs a vector.
         """
@@ -247,7 +242,7 @@ class LiveCollection:
                 future.set_result(hits)
 
     def _quick(self, queries: Sequence[Query]) -> bool:
-        """Whether they take less time on the loop than a thread would add."""
+        """Return whether queries take less time on the loop than a thread would add."""
         return (
             len(queries) == 1
             and queries[0].mode == "dense"
@@ -370,8 +365,8 @@ async def uninterrupted(write: Callable[[], T]) -> T:
         raise
 
 
-def known_of(collection: Collection) -> str | None:
-    """Return its note of the machines that computed its vectors."""
+def provenance_note(collection: Collection) -> str | None:
+    """Return a collection's note of the CPUs that computed its vectors."""
     return collection.documents.noted(NOTE)
 
 

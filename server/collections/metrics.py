@@ -40,7 +40,7 @@ COLLECTION_JOINS: Mapping[str, Join] = {
 
 
 class CollectionMetrics(Collector):
-    """stats: called for each page; returns the collections by name with their stats."""
+    """Gauges of each collection. stats: called for each page; returns names with their stats."""
 
     def __init__(self, stats: Callable[[], Sequence[tuple[str, CollectionStats]]]) -> None:
         self._stats = stats
@@ -56,9 +56,7 @@ class CollectionMetrics(Collector):
             yield family
 
 
-def _bounded(
-    found: Sequence[tuple[str, CollectionStats]],
-) -> list[tuple[str, dict[str, float]]]:
+def _bounded(found: Sequence[tuple[str, CollectionStats]]) -> list[tuple[str, dict[str, float]]]:
     """Return the values by field of the first MAX_LABELLED, then of all others together."""
     each = [(name, _known(stats)) for name, stats in found]
     others = [values for _, values in each[MAX_LABELLED:]]

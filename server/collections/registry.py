@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.collections.chunk_embedding import chunk_documents, default_chunks, embed
-from server.collections.live_collection import LiveCollection, known_of, uninterrupted
+from server.collections.live_collection import LiveCollection, provenance_note, uninterrupted
 from server.collections.query_cache import QueryCache
 from server.config import Config
 from server.errors import AlreadyExists, CollectionNotFound, Overloaded, ServerError
@@ -192,7 +192,8 @@ class CollectionRegistry:
         chunked = await chunk_documents(documents, successor.info.chunks, engine)
         vectors = await _patiently([text for each in chunked for text in each.texts], engine)
         spans = [each.spans for each in chunked]
-        notes = {COPIED: str(page[-1][0]), **note_of(known_of(successor), engine.provenance)}
+        known = note_of(provenance_note(successor), engine.provenance)
+        notes = {COPIED: str(page[-1][0]), **known}
         await uninterrupted(lambda: successor.add(documents, vectors, spans, notes))
         self.reindexing[live.name].done += len(page)
         return len(page)

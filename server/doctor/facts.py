@@ -57,7 +57,7 @@ class Artifact:
     cosine: float = 0.0
     quantization: Quantization | None = None
     exported_on: str = ""
-    origin: CpuProvenance | None = None
+    provenance: CpuProvenance | None = None
     task: Task = "dense"
 
 
@@ -132,7 +132,7 @@ def gather(config: Config, proc: Path = PROC, lock: Path = LOCK) -> Facts:
         homes = [config.data / "collections" / name for name in names(config.data)]
     except OSError as error:
         disk = error
-    origins = {each.fingerprint: each.origin for each in artifacts if each.origin is not None}
+    here = {each.fingerprint: each.provenance for each in artifacts if each.provenance is not None}
     return Facts(
         config=config,
         machine=machine,
@@ -141,7 +141,7 @@ def gather(config: Config, proc: Path = PROC, lock: Path = LOCK) -> Facts:
         disk=disk,
         holder=holder_of(config.data),
         artifacts=artifacts,
-        collections=tuple(held for home in homes if (held := _held(home, origins)) is not None),
+        collections=tuple(held for home in homes if (held := _held(home, here)) is not None),
         listeners=tuple(listeners(config.port, proc)) if config.port else (),
         packages=tuple(_other_packages(lock)) if lock.exists() else None,
         admission=_admission(config),
@@ -190,15 +190,15 @@ def _artifact(place: ModelPlace) -> Artifact:
         cosine=model.self_test_agreement,
         quantization=manifest.quantization,
         exported_on=manifest.instruction_set,
-        origin=provenance_here(model.self_test_results),
+        provenance=provenance_here(model.self_test_results),
         task=manifest.task,
     )
 
 
-def _held(home: Path, origins: Mapping[str, CpuProvenance]) -> Held | None:
-    """Return the collection of a folder, None if nothing was ever stored: the next start removes it.
+def _held(home: Path, provenances: Mapping[str, CpuProvenance]) -> Held | None:
+    """Return a folder's collection, None if nothing was ever stored: the next start removes it.
 
-    origins: of this machine, by fingerprint of the model.
+    provenances: this machine's, by the model's fingerprint.
     """
     database, name = home / DATABASE_FILE, home.name
     try:
@@ -214,7 +214,7 @@ def _held(home: Path, origins: Mapping[str, CpuProvenance]) -> Held | None:
         said = f"{home}: {type(error).__name__}: {error}"
         return Held(name, error=StoreDamaged("{said} (cannot be read)", said=said))
     fingerprint = str(meta.get("fingerprint", ""))
-    here = origins.get(fingerprint)
+    here = provenances.get(fingerprint)
     found = None if here is None else agreement(read_provenances(meta.get(NOTE)), here)
     return Held(name, fingerprint, found, index_bytes)
 

@@ -30,7 +30,7 @@ def refusal(subject: str, error: StartupError) -> Finding:
 
 
 def healthy(findings: Sequence[Finding]) -> bool:
-    """Whether a server would start and keep its promises; warnings do not prevent that."""
+    """Return whether a server would start and keep its promises; warnings do not prevent that."""
     return all(finding.level != "error" for finding in findings)
 
 

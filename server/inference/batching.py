@@ -1,4 +1,4 @@
-"""Which texts are computed together: a data structure and a policy, without clocks or threads.
+"""The queue and the batching policy, without clocks or threads: which texts are computed together.
 
 Theory of operation
 -------------------
@@ -100,7 +100,7 @@ class Item:
 
     @property
     def wanted(self) -> bool:
-        """Whether a client still waits for the job's answer."""
+        """Return whether a client still waits for the job's answer."""
         return not self.job.abandoned and self.job.error is None
 
 
@@ -212,7 +212,7 @@ class Queue:
 
     @property
     def texts(self) -> int:
-        """How many texts wait; any thread may ask, without the lock."""
+        """The number of texts that wait; any thread may ask, without the lock."""
         return self._interactive.texts + self._bulk.texts
 
     def add(self, job: Job, now: float, tokens_per_s: float) -> None:
@@ -289,7 +289,7 @@ class Queue:
         return self._limits.interactive_bound(tokens_per_s), self._limits.bulk_queue_tokens
 
     def is_interactive(self, job: Job) -> bool:
-        """Whether a job is small: one text, or few tokens."""
+        """Return whether a job is small: one text, or few tokens."""
         return len(job.ids) == 1 or job.tokens <= self._limits.interactive_tokens
 
     def urgency(self, now: float) -> int:
@@ -300,7 +300,7 @@ class Queue:
         return PRESSING if interactive is not None or self._is_due(now) else PATIENT
 
     def _is_due(self, now: float) -> bool:
-        """Whether bulk work that waits has waited long enough."""
+        """Return whether bulk work that waits has waited long enough."""
         return not self._bulk_running and now >= self._bulk_due
 
     def take(self, now: float) -> Batch:

@@ -1,4 +1,4 @@
-"""How much the server takes on: lanes, threads, the sizes of batches, and how much work may wait."""
+"""The capacity of a server: lanes, threads, the sizes of batches, and how much work may wait."""
 
 from server.config import Config
 from server.inference.batching import BatchLimits

@@ -1,4 +1,4 @@
-"""How results of a task are compared: with another machine's, with float32's, with a batch's.
+"""Comparisons of results by task: with another machine's, with float32's, with a batch's.
 
 A cosine compares vectors. It says nothing about a score: any two numbers of one sign have cosine 1.
 """
@@ -43,7 +43,7 @@ class Comparison:
     zero_is_sound: bool
 
     def is_sound(self, results: Vectors) -> bool:
-        """Whether every number is finite, and no row is zero where that means nothing."""
+        """Return whether every number is finite, and no row is zero where that means nothing."""
         finite = bool(np.isfinite(results).all())
         return finite and (self.zero_is_sound or bool(results.any(axis=1).all()))
 

@@ -1,4 +1,4 @@
-"""Which kinds of CPU computed a collection's vectors, known by their vectors of the self-test's texts.
+"""The kinds of CPU that computed a collection's vectors, known by their self-test's vectors.
 
 Two CPUs may compute slightly other int8 products from one artifact: one without VNNI adds them in
 pairs that saturate. The fingerprint, which names the artifact, cannot tell them apart. So a

@@ -113,7 +113,7 @@ class Engine:
 
     @property
     def max_texts(self) -> int:
-        """How many texts `embed` takes at once."""
+        """The number of texts that `embed` takes at once."""
         return self._config.max_texts
 
     async def embed(

@@ -112,7 +112,7 @@ def _characters(description: Any) -> Iterator[tuple[str, int]]:
 
 
 def _is_mark(character: str) -> bool:
-    """Whether BERT's pre-tokenizer takes it for punctuation, and its normalizer keeps it."""
+    """Return whether BERT's pre-tokenizer takes a character for punctuation and its normalizer keeps it."""
     stable = unicodedata.normalize("NFD", character) == character
     return stable and (
         character in string.punctuation or unicodedata.category(character).startswith("P")

@@ -101,12 +101,13 @@ class Lanes:
         self._hang_s = hang_s
         self._threads: dict[Thread, Take] = {}
         self._count = count
-        self._tell(metrics)
+        self._register(metrics)
         for index in range(count):
             self._start(f"lane-{index}", self._next)
         self._start("lane-express", self._next_urgent)
 
-    def _tell(self, metrics: Metrics) -> None:
+    def _register(self, metrics: Metrics) -> None:
+        """Let gauges read the lanes and what waits for them."""
         metrics.lanes.set(self._count)
         metrics.lanes_busy.set_function(lambda: self._busy)
         for place, kind in enumerate(KINDS):
@@ -234,7 +235,9 @@ class Lanes:
             waiting = [job for tenant in self._tenants for job in tenant.queue.drain()]
             left = [job for job in waiting if not job.abandoned]
             for job in left:
-                job.error = ShuttingDown("the server stopped before its turn", retry_after_s=5)
+                job.error = ShuttingDown(
+                    "the server stopped before the request was computed", retry_after_s=5
+                )
         if left:
             self._deliver(left)
 
@@ -242,7 +245,7 @@ class Lanes:
 
     @property
     def sound(self) -> bool:
-        """Whether no thread hangs; one that was replaced still does, until it returns."""
+        """Return whether no thread hangs; one that was replaced still does, until it returns."""
         with self._lock:
             return not any(running.lost for running in self._running)
 
@@ -374,11 +377,11 @@ class Lanes:
         return any(any(tenant.queue.tokens) for tenant in self._tenants)
 
     def _waiting(self, kind: int) -> int:
-        """Tokens of interactive (0) or bulk (1) jobs that wait."""
+        """Return the tokens of interactive (0) or bulk (1) jobs that wait."""
         return sum(tenant.queue.tokens[kind] for tenant in self._tenants)
 
     def _bound(self, kind: int) -> int:
-        """Tokens of interactive (0) or bulk (1) jobs that may wait, of all models together."""
+        """Return the tokens of interactive (0) or bulk (1) jobs that may wait, for all models together."""
         return sum(tenant.bounds[kind] for tenant in list(self._tenants))
 
     def _waiting_texts(self) -> int:

@@ -21,7 +21,7 @@ RETIRED = ("inputs",)
 
 
 class TextRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How sentence-transformers prepares a text for this model.
+    """Rules by which sentence-transformers prepares a text for this model.
 
     White space at both ends is stripped, then the text is lower-cased where `lower_case` says so,
     then cut to `max_tokens`, special tokens included. Instructions are put before the text unchanged.
@@ -34,7 +34,7 @@ class TextRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Agreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How far this artifact's results agree with the float32 model's, on `texts` texts.
+    """The agreement of this artifact's results with the float32 model's, on `texts` texts.
 
     The measure is that of the task (`server/inference/comparison.py`): the cosine, of vectors.
     """
@@ -45,7 +45,7 @@ class Agreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Quantization(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the int8 numbers were made; enough to make them again."""
+    """The recipe of the int8 numbers; enough to make them again."""
 
     recipe: str
     weight_bits: int
@@ -144,9 +144,7 @@ def parse_manifest(path: Path) -> Manifest:
         ) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise BadArtifact(
-            "{path} cannot be read: {error}; export the model again",
-            path=path,
-            error=error,
+            "{path} cannot be read: {error}; export the model again", path=path, error=error
         ) from None
     raise BadArtifact(
         "{path} has format {version}, this server reads {expected}; export the model again",

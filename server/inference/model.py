@@ -61,7 +61,7 @@ class Model:
 
     @property
     def computes_the_same(self) -> bool:
-        """Whether this CPU computes the results of the exporting one."""
+        """Return whether this CPU computes the results of the exporting one."""
         return self.self_test_agreement >= self.comparison.same
 
     def embed(self, texts: Sequence[str]) -> Vectors:
@@ -111,7 +111,5 @@ def _loading(path: Path) -> Iterator[Path]:
     except Exception as error:
         # onnxruntime and tokenizers raise exceptions of their own, none of them documented.
         raise BadArtifact(
-            "{path} cannot be loaded: {error}; export the model again",
-            path=path,
-            error=error,
+            "{path} cannot be loaded: {error}; export the model again", path=path, error=error
         ) from error

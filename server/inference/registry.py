@@ -26,10 +26,10 @@ SUFFIXES: dict[str, InputType | None] = {
     "latest": None,
 }
 
-# What messages call what a model gives.
+# The kinds of results, as messages name them.
 GIVES: dict[Task, str] = {
     "dense": "dense vectors",
-    "token_vectors": "a vector a token",
+    "token_vectors": "one vector per token",
     "sparse": "sparse weights",
     "score": "scores of pairs",
 }
@@ -192,12 +192,12 @@ class ModelRegistry:
 
     @property
     def sound(self) -> bool:
-        """Whether no lane hangs."""
+        """Return whether no lane hangs."""
         return self._lanes.sound
 
     @property
     def accepting(self) -> bool:
-        """Whether new requests are taken; false once the registry is closing."""
+        """Return whether new requests are taken; false once the registry is closing."""
         return self._lanes.accepting
 
     def check_accepting(self) -> None:
@@ -211,7 +211,7 @@ class ModelRegistry:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is being computed and nothing waits."""
+        """Return whether nothing is being computed and nothing waits."""
         return self._lanes.idle
 
     def rerank(self, query: str, texts: Sequence[str]) -> NoReturn:

@@ -1,4 +1,4 @@
-"""How fast a model is on this machine: measured when it is opened, and followed while it serves.
+"""The speed of a model on this machine: measured when it is opened, and followed while it serves.
 
 What may run on the event loop and how much may wait are decided by it, so that they suit a model of
 four layers and one of twenty-four.

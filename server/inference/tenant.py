@@ -15,12 +15,7 @@ class Tenant:
     """
 
     def __init__(
-        self,
-        encoder: Encoder,
-        limits: BatchLimits,
-        wide: Encoder | None,
-        lanes: int,
-        rate: float,
+        self, encoder: Encoder, limits: BatchLimits, wide: Encoder | None, lanes: int, rate: float
     ) -> None:
         self.encoder = encoder
         self.wide = wide
@@ -38,7 +33,7 @@ class Tenant:
 
     @property
     def bounds(self) -> tuple[int, int]:
-        """How many tokens of interactive and of bulk jobs may wait."""
+        """The tokens of interactive and of bulk jobs that may wait."""
         return self.queue.bounds(self.rate)
 
     def add(self, job: Job) -> None:

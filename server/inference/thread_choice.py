@@ -1,4 +1,4 @@
-"""Whether a batch that has the CPU to itself should run on all cores or on one; no clocks or threads.
+"""The choice of cores for a batch that has the CPU to itself: all or one. No clocks or threads.
 
 The threads of the wide encoder wait for each other at every operator. With the cores to itself it takes
 0.5 to 0.65 of the time, but beside a busy neighbour it took 1.6 times as long (2026-11-23, two
@@ -32,5 +32,5 @@ class ThreadChoice:
         self._seconds[wide] = MEMORY * self._seconds[wide] + seconds
 
     def _rate(self, *, wide: bool) -> float:
-        """Tokens per second; an encoder that has not been tried yet counts as infinitely fast."""
+        """Return tokens per second; an encoder that has not been tried yet counts as infinitely fast."""
         return self._tokens[wide] / self._seconds[wide] if self._seconds[wide] else float("inf")

@@ -178,7 +178,7 @@ class Tokenizer:
 
     @cached_property
     def _from_the_end(self) -> tokenizers.Tokenizer:
-        """Made on demand, because few clients need it."""
+        """The library's tokenizer that keeps a text's end; made on demand, because few need it."""
         return self._cutting("left")
 
     def _read_piece(self, text: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""A sentence for the person at the terminal, in English and Chinese.
+"""A sentence for the person at the terminal, in English and Chinese, and the errors that have one.
 
 The English template stands in the code. `catalogue.json` holds the Chinese twin, with the same
 fields. A field may be a message, a tuple or what the system says of an error; each is written in the
@@ -65,7 +65,7 @@ class Message:
         return self.text("zh")
 
     def text(self, language: Language) -> str:
-        """Return the sentence; a missing twin is said in English, a missing field stays in braces."""
+        """Return the sentence: in English if the twin is missing; a missing field stays in braces."""
         template = self.template if language == "en" else chinese_of(self.template)
         return _FORMATTER.vformat(template, (), _Fields(self.fields, language))
 
@@ -97,14 +97,30 @@ def _chinese() -> dict[str, str]:
     return {english: twin for section in sections.values() for english, twin in section.items()}
 
 
+class SentenceError(Exception):
+    """An error with a sentence for the terminal, in English or Chinese, without a final full stop."""
+
+    def __init__(self, template: str | Message, **fields: object) -> None:
+        self.sentence = template if isinstance(template, Message) else Message(template, **fields)
+        super().__init__(self.sentence.english)
+
+    @property
+    def english(self) -> str:
+        return self.sentence.english
+
+    @property
+    def chinese(self) -> str:
+        return self.sentence.chinese
+
+
 def _field(value: object) -> object:
-    """Return what a message keeps of a field: of an exception its sentence.
+    """Return a field as a message keeps it: an exception becomes its sentence.
 
     An exception would keep its frames, and could not travel to another process.
     """
-    if isinstance(value, BaseException):
-        return getattr(value, "sentence", None) or str(value)
-    return value
+    if isinstance(value, SentenceError):
+        return value.sentence
+    return str(value) if isinstance(value, BaseException) else value
 
 
 class _Fields(Mapping[str, object]):

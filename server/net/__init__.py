@@ -1,1 +1,1 @@
-"""Connections and processes."""
+"""Connections to clients, and the processes of one server."""

@@ -33,8 +33,10 @@ class Tls:
     """
 
     def __init__(self, cert: Path, key: Path | None, client_ca: Path | None) -> None:
-        """key: None where it is in the certificate's file. client_ca: certificates of the signers of
-        clients' certificates, None where clients need none. Raises BadSettings that names the file.
+        """Read the files; raises BadSettings that names the file at fault.
+
+        key: None where it is in the certificate's file. client_ca: certificates of the signers of
+        clients' certificates, None where clients need none.
         """
         self._cert, self._key, self._client_ca = cert, key or cert, client_ca
         self.check()
@@ -113,7 +115,7 @@ def _no_password() -> NoReturn:
     """Raise BadSettings; OpenSSL would ask at the terminal, where no one may be."""
     raise BadSettings(
         "the TLS key is encrypted, and the server cannot ask for its password; store the key "
-        "without one, in a file that only the server may read",
+        "without one, in a file that only the server may read"
     )
 
 

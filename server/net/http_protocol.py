@@ -136,7 +136,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_timer = self.loop.call_later(seconds, self._on_head_timeout)
 
     def too_many(self, more: int = 0) -> bool:
-        """Whether the limit is passed, with `more` connections than are counted."""
+        """Return whether the limit is passed, with `more` connections than are counted."""
         return len(self.connections) + more > self._limits.connections
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -148,7 +148,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._send_timeout.stop()
 
     def eof_received(self) -> None:
-        """The loop closes the connection as soon as the client has taken everything."""
+        """Bound the time until the loop closes: it does so once the client has taken everything."""
         self._limit_close()
 
     def shutdown(self) -> None:
@@ -354,7 +354,10 @@ class HttpProtocol(HttpToolsProtocol):
             self._end_with(head + reply.body)
 
     def _unanswered(self) -> bool:
-        """Whether another request gets its answer first. One whose body is refused gets no other answer."""
+        """Return whether another request gets its answer first.
+
+        One whose body is refused gets no other answer.
+        """
         cycle = self.cycle
         broken = cycle is not None and cycle.more_body and not cycle.response_complete
         if broken and self.pipeline:

@@ -39,7 +39,7 @@ class Limits:
         return cls(config.max_connections, config.max_head_bytes, config.head_s, config.send_s)
 
     def late_head(self) -> Refusal:
-        error = InvalidRequest(f"the head is not whole after {self.head_s:g} s")
+        error = InvalidRequest(f"the head is incomplete after {self.head_s:g} s")
         return Refusal(error, "head_time")
 
     def large_head(self, size: int, what: str = "head has") -> Refusal:
@@ -53,7 +53,7 @@ class Limits:
     def full(self, connections: int) -> Refusal:
         """Refuse a connection over the limit, when its request has come."""
         error = Overloaded(
-            f"there are {connections} connections, at most {self.connections} may be at once;"
+            f"there are {connections} connections, at most {self.connections} are allowed;"
             " try again later",
             retry_after_s=1,
         )
@@ -67,8 +67,8 @@ def many_headers(number: int) -> Refusal:
 
 def many_pipelined(waiting: int) -> Refusal:
     error = Overloaded(
-        f"{waiting} requests wait on this connection for the answers before theirs,"
-        f" at most {MAX_PIPELINED} may; read answers before sending more",
+        f"{waiting} requests wait on this connection,"
+        f" at most {MAX_PIPELINED} are allowed; read answers before sending more",
         retry_after_s=1,
     )
     return Refusal(error, "pipelined")

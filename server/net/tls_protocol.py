@@ -1,7 +1,7 @@
 """A TLS connection from its first byte on.
 
-uvloop's own TLS tells the protocol above of a connection only when the handshake has ended, and that
-nothing is left to be written as soon as the socket has taken it. Here a client that never finishes its
+uvloop's own TLS reports a connection to the protocol above only when the handshake has ended, and reports
+that nothing is left to be written as soon as the socket has taken it. Here a client that never finishes its
 handshake counts as a connection and has as long as a head may take; a connection uses the certificate
 that was current when it came; and what the client has not taken is known to `HttpProtocol`.
 
@@ -23,12 +23,12 @@ NO_LIMIT_S = 86_400.0
 
 
 class TlsProtocol(SSLProtocol):  # type: ignore[misc]
-    """Between the socket and an `HttpProtocol`."""
+    """The TLS between a socket and an `HttpProtocol`."""
 
     def __init__(
         self, make: Callable[..., HttpProtocol], tls: Tls, limits: Limits, **uvicorn: Any
     ) -> None:
-        """make: makes the protocol for the decrypted bytes, from the arguments that uvicorn gives."""
+        """Make the protocol for the decrypted bytes with `make`, from the arguments that uvicorn gives."""
         self._protocol = protocol = make(**uvicorn)
         self._paused = False
         full = protocol.too_many(1)

@@ -27,7 +27,7 @@ class UnixSocket:
     """A Unix socket, whose path is checked by the constructor; `open` it, then `close` it."""
 
     def __init__(self, path: Path, mode: str) -> None:
-        """mode: octal. Raises BadSettings where the path cannot be used."""
+        """Check the path; raises BadSettings where it cannot be used. mode: octal."""
         self._path = check_path(path)
         self._mode = int(mode, 8)
         self._own: tuple[int, int] | None = None
@@ -82,8 +82,7 @@ def check_path(path: Path) -> Path:
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise BadSettings(
-                "unix_socket {path} is a file of another kind; choose another path",
-                path=path,
+                "unix_socket {path} is a file of another kind; choose another path", path=path
             )
         if _connect_error(path) == errno.EACCES:
             raise BadSettings(
@@ -97,7 +96,7 @@ def check_path(path: Path) -> Path:
 
 
 def is_listening(path: Path) -> bool:
-    """Whether a process listens on this socket; true where that cannot be known."""
+    """Return whether a process listens on this socket; true where that cannot be known."""
     return _connect_error(path) not in (errno.ECONNREFUSED, errno.ENOENT)
 
 
@@ -114,8 +113,7 @@ def _connect_error(path: Path) -> int:
 
 def _taken(path: Path) -> BadSettings:
     return BadSettings(
-        "another process listens on unix_socket {path}; stop it or choose another path",
-        path=path,
+        "another process listens on unix_socket {path}; stop it or choose another path", path=path
     )
 
 

@@ -35,7 +35,7 @@ def main(descriptor: int) -> int:
 
 
 def _work(config: "Config", channel: "Channel") -> int:
-    from server.app import create_worker_app, of_vectors
+    from server.app import create_worker_app, model_operations
     from server.errors import StartupError
     from server.inference.registry import opened
     from server.net.ipc import Kind
@@ -51,7 +51,7 @@ def _work(config: "Config", channel: "Channel") -> int:
     except StartupError as error:
         channel.send(Kind.FAILED, pickle.dumps(error.sentence))
         return 1
-    served = {each.path.encode() for each in of_vectors(config) if "{" not in each.path}
+    served = {each.path.encode() for each in model_operations(config) if "{" not in each.path}
     # The app alone holds them from here on, and frees those that a reload replaces.
     del models
     work(app, config, channel, served, metrics.render)

@@ -52,7 +52,7 @@ def command(descriptor: int) -> list[str]:
 
 
 class WorkerHandle:
-    """The place of one worker.
+    """The first process's handle of one worker, whichever process that is now.
 
     channel: to a worker that takes connections, None while there is none. page: its metrics, as it
     reported them last.
@@ -225,6 +225,5 @@ class WorkerHandle:
 
 def _ended_early(number: int) -> StartupError:
     return StartupError(
-        "worker {number} ended while it was starting; the lines above may say why",
-        number=number,
+        "worker {number} ended while it was starting; the lines above may say why", number=number
     )

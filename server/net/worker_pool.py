@@ -44,7 +44,7 @@ def pause_s(failures: int) -> float:
 
 
 class WorkerPool:
-    """`config.workers` - 1 workers."""
+    """All workers of a server: `config.workers` - 1."""
 
     def __init__(self, config: Config) -> None:
         self._handles = [WorkerHandle(number, config) for number in range(1, config.workers)]

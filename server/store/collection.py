@@ -69,7 +69,7 @@ class Collection:
     def __init__(self, home: Path, make: IndexMaker, info: Info | None = None) -> None:
         """Open the collection in the folder `home`.
 
-        make: of its index. info: the collection to create where there is none.
+        make: makes its index. info: the collection to create where there is none.
         """
         self._snapshot = home / SNAPSHOT_FILE
         self.path = home / DATABASE_FILE

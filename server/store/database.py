@@ -23,10 +23,7 @@ PAGE_BYTES = 16_384
 
 # SQLite's primary result codes that a person can act on, with the error class and the advice.
 ADVICE: dict[int, tuple[type[StoreError], Message]] = {
-    sqlite3.SQLITE_FULL: (
-        DiskFull,
-        Message("the disk is full: free some space and try again"),
-    ),
+    sqlite3.SQLITE_FULL: (DiskFull, Message("the disk is full: free some space and try again")),
     sqlite3.SQLITE_IOERR: (
         StoreError,
         Message("the disk does not work: check it, and the free space and quota"),
@@ -95,7 +92,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """All writes in the block are stored when it ends, or none if anything raises."""
+        """Store all writes in the block when it ends, or none if anything raises."""
         with self.advising():
             self.writer.execute("BEGIN IMMEDIATE")
             try:

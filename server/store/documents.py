@@ -84,7 +84,7 @@ class Documents:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All writes in the block are stored when it ends, or none if anything raises."""
+        """Store all writes in the block when it ends, or none if anything raises."""
         with self.database.transaction():
             yield
 

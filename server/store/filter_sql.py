@@ -7,16 +7,7 @@ Nothing here touches a database. `attributes` and `where` agree on a table
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from server.store.filter_tree import (
-    AllOf,
-    AnyOf,
-    Compared,
-    Exists,
-    Filter,
-    Not,
-    OneOf,
-    Scalar,
-)
+from server.store.filter_tree import AllOf, AnyOf, Compared, Exists, Filter, Not, OneOf, Scalar
 
 SqlValue = str | int | float | bytes
 
@@ -65,7 +56,7 @@ def where(filter: Filter | None, column: str) -> tuple[str, list[SqlValue]]:
 
 
 class _Written:
-    """SQL as it is written from left to right, and its parameters so far."""
+    """Writes SQL from left to right, and collects its parameters."""
 
     def __init__(self, column: str) -> None:
         self.parameters: list[SqlValue] = []

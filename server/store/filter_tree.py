@@ -136,7 +136,7 @@ class _Parser:
         return self._field(_text(key), value, depth)
 
     def _field(self, key: str, value: object, depth: int) -> Filter:
-        """`value` is what the field equals, or an object of operators which all hold."""
+        """Return the condition on a field: a value that it equals, or operators which all hold."""
         if not isinstance(value, Mapping):
             return self._one_of(key, [value])
         if depth > MAX_DEPTH:

@@ -26,6 +26,8 @@ from server.store.vector_index import IndexMaker
 LOCK_FILE = "lock"
 # No dot first: ".." would leave the folder, and this file uses names with a dot.
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+# How this server keeps vectors. Nothing else in the program names an implementation.
+INDEX: IndexMaker = LocalIndex
 # A collection that is being removed, until its last file is gone.
 REMOVED = ".removed-"
 # A collection that will replace another, and the note that it is complete.
@@ -43,11 +45,11 @@ log = logging.getLogger(__name__)
 class DataFolder:
     """The folder, locked, and its collections, open; `close` it when no call is running.
 
-    holder: the address of this server, for the message to a second process. make: of the indexes.
+    holder: the address of this server, for the message to a second process. make: makes the indexes.
     damaged: by name, the error of each collection that cannot be opened; its files are not changed.
     """
 
-    def __init__(self, folder: Path, holder: str = "", make: IndexMaker = LocalIndex) -> None:
+    def __init__(self, folder: Path, holder: str = "", make: IndexMaker = INDEX) -> None:
         self.path = folder
         self._make = make
         self._lock = FolderLock(folder, holder)
@@ -102,7 +104,7 @@ class DataFolder:
             disk = os.statvfs(self.path)
         except OSError as error:
             raise NotReady(
-                f"the data folder cannot be looked at: {error.strerror}; check its disk",
+                f"the data folder cannot be examined: {error.strerror}; check its disk",
                 retry_after_s=DISK_RETRY_S,
             ) from None
         free = disk.f_bavail * disk.f_frsize

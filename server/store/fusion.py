@@ -30,7 +30,7 @@ DENSE_WEIGHT, LEXICAL_WEIGHT = 1.0, 0.7
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """What one search found.
+    """The result of one search.
 
     labels: int64 (K,), each once, best first. scores: float32 (K,), theirs, descending. least: the
     score of what has nothing to do with the query; None where the scale does not say, and then the
@@ -43,17 +43,14 @@ class Ranking:
 
 
 def fuse(
-    rankings: Sequence[Labels],
-    weights: Sequence[float],
-    top: int,
-    k: int = RANK_CONSTANT,
+    rankings: Sequence[Labels], weights: Sequence[float], top: int, k: int = RANK_CONSTANT
 ) -> tuple[Labels, Vectors]:
     """Return the `top` labels by weighted reciprocal ranks, best first: int64 (K,), float32 (K,).
 
     rankings: int64 (K,) each, best first, a label once at most, no -1; lengths may differ. The score
     of a label is the sum over the rankings that have it, where it stands at rank 1, 2, ..., of
     weight / (k + rank). Scores are not used, so they may be on any scale (Cormack, Clarke and
-    Buettcher, SIGIR 2009). Of equals the one that comes first in the first ranking is first.
+    Buettcher, SIGIR 2009). Equal scores keep the order of the first ranking.
     """
     shares = [
         weight / (k + np.arange(1, len(labels) + 1, dtype=np.float64))
@@ -68,8 +65,8 @@ def blend(
     """Return the `top` labels by weighted scores, best first: int64 (K,), float32 (K,), 0 to 1.
 
     Each ranking's scores are scaled so that its best is 1 and its `least` 0. A label that a ranking
-    lacks gets 0 from it. The weighted mean is the label's score. Of equals the one that comes first
-    in the first ranking is first.
+    lacks gets 0 from it. The weighted mean is the label's score. Equal scores keep the order of the
+    first ranking.
     """
     whole = sum(weights)
     shares = [

@@ -15,9 +15,8 @@ from server.messages.message import Message
 from server.store import Labels
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
 from server.store.documents import Documents, Unfinished
-from server.store.local_index.index import LocalIndex
 from server.store.records import Span
-from server.store.vector_index import BadSnapshot
+from server.store.vector_index import BadSnapshot, IndexMaker
 
 ROWS = 1024
 # Of one kind; a damaged disk causes thousands.
@@ -27,8 +26,11 @@ SAMPLE = 64
 OWN_COSINE = 0.98
 
 
-def faults_of(home: Path) -> list[Message]:
-    """Return the faults of a collection and its index; no other process may use its folder `home`."""
+def faults_of(home: Path, make: IndexMaker) -> list[Message]:
+    """Return the faults of a collection and its index; no other process may use its folder `home`.
+
+    make: makes its index.
+    """
     try:
         documents = Documents(home / DATABASE_FILE, None)
     except Unfinished:
@@ -38,7 +40,7 @@ def faults_of(home: Path) -> list[Message]:
     with closing(documents):
         faults = faults_in(documents)
     # An index of a damaged database is wrong too.
-    return faults or _found(_of_index(home))
+    return faults or _found(_of_index(home, make))
 
 
 def faults_in(documents: Documents) -> list[Message]:
@@ -151,18 +153,15 @@ def _of_words(documents: Documents) -> Iterator[Message]:
         documents.database.writer.execute("INSERT INTO words (words) VALUES ('integrity-check')")
 
 
-def _of_index(home: Path) -> Iterator[Message]:
+def _of_index(home: Path, make: IndexMaker) -> Iterator[Message]:
     with closing(Documents(home / DATABASE_FILE, None)) as documents:
         snapshot = home / SNAPSHOT_FILE
         if snapshot.exists():
             try:
-                LocalIndex.load(snapshot, documents.info.dimension, documents.identity)
+                make.load(snapshot, documents.info.dimension, documents.identity)
             except BadSnapshot as error:
-                yield Message(
-                    "{error}; no document is lost: the index is rebuilt",
-                    error=error,
-                )
-    with closing(Collection(home, LocalIndex)) as collection:
+                yield Message("{error}; no document is lost: the index is rebuilt", error=error)
+    with closing(Collection(home, make)) as collection:
         stored = collection.documents.labels()
         if not np.array_equal(np.sort(collection.index.labels), stored):
             yield Message("the index has other labels than the database")
@@ -171,10 +170,7 @@ def _of_index(home: Path) -> Iterator[Message]:
         for label, vector in zip(sample, collection.documents.vectors(sample), strict=True):
             hits = collection.index.search(vector[None], 1, np.array([label]))
             if vector.any() and not (hits.labels[0] == label and hits.scores[0] > OWN_COSINE):
-                yield Message(
-                    "part {label} is not found by its own vector",
-                    label=label,
-                )
+                yield Message("part {label} is not found by its own vector", label=label)
 
 
 def _batches(labels: Labels) -> Iterator[Labels]:

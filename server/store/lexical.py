@@ -1,4 +1,4 @@
-"""Words: what the full-text index reads of a text, what a query asks of it, what a hit highlights.
+"""Search by words: terms of a text for the full-text index, terms of a query, and highlights of a hit.
 
 How this works. Chinese has no spaces and this project no dictionary. So a text is a row of units, a
 character of Han, kana or Hangul, or a word of other letters and digits, and its terms are every two

@@ -14,7 +14,7 @@ from server.messages.message import Message
 from server.store.collection import DATABASE_FILE
 from server.store.database import copy
 from server.store.documents import Documents
-from server.store.folder import COMPLETE, COPIED, NEXT, REMOVED, FolderLock, check_name
+from server.store.folder import COMPLETE, COPIED, INDEX, NEXT, REMOVED, FolderLock, check_name
 from server.store.integrity import faults_in, faults_of
 from server.store.records import Listed
 
@@ -52,8 +52,7 @@ def backup(data: Path, name: str, target: Path) -> int:
         )
     if not target.parent.is_dir() or target.is_dir():
         raise BadSettings(
-            "{target} cannot be written: it must be a file in a folder that exists",
-            target=target,
+            "{target} cannot be written: it must be a file in a folder that exists", target=target
         )
     copy(source, target)
     return target.stat().st_size
@@ -168,7 +167,7 @@ def check(data: Path, name: str | None, say: Callable[[Message], object]) -> boo
     sound = True
     with closing(FolderLock(data, "")):
         for each in names(data) if name is None else [name]:
-            faults = faults_of(_home(data) / each)
+            faults = faults_of(_home(data) / each, INDEX)
             sound = sound and not faults
             say(
                 Message(

@@ -24,7 +24,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ChunkRules:
-    """How documents are chunked.
+    """Rules by which documents are chunked.
 
     size: most tokens of a chunk, special tokens not counted; at least 1. overlap: most tokens at the
     end of a chunk that the next one repeats; 0 <= overlap < size.
@@ -52,7 +52,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What a label stands for: `text`, which is the characters `span` of a document.
+    """The chunk of a label: `text`, which is the characters `span` of a document.
 
     whole: the chunk is the whole document.
     """
@@ -67,7 +67,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """What a collection is; written into its database when that is created.
+    """The description of a collection, written into its database when that is created.
 
     fingerprint, dimension: of the model whose vectors it holds. chunks: how its documents are
     chunked, None where they are not.
@@ -118,6 +118,11 @@ class CollectionStats:
     snapshot_s: float | None
     behind: int
     recall: float | None
+
+
+def titled(title: str | None, text: str) -> str:
+    """Return a chunk's text with its document's title before it, as it is embedded and indexed."""
+    return f"{title}\n{text}" if title else text
 
 
 def text_id(text: str) -> str:

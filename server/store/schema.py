@@ -10,7 +10,7 @@ from server.errors import InvalidRequest
 from server.store.database import Connection
 from server.store.filter_sql import attributes
 from server.store.lexical import TOKENIZER, indexed
-from server.store.records import ChunkRules, Document, Info
+from server.store.records import ChunkRules, Document, Info, titled
 
 SCHEMA_VERSION = 2
 
@@ -150,7 +150,7 @@ def rebuild_words(writer: Connection) -> None:
 
 def words_of(title: str | None, text: str) -> str:
     """Return what the index of words reads of a chunk: its document's title and its own text."""
-    return indexed(text if title is None else f"{title}\n{text}")
+    return indexed(titled(title, text))
 
 
 def document_checksum(id: str, text: str, title: str | None, metadata: str) -> int:

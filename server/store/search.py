@@ -13,14 +13,7 @@ import numpy as np
 from server.store import Labels
 from server.store.collection import Collection, View
 from server.store.filter_tree import Filter
-from server.store.fusion import (
-    CANDIDATES,
-    DENSE_WEIGHT,
-    LEXICAL_WEIGHT,
-    Ranking,
-    blend,
-    fuse,
-)
+from server.store.fusion import CANDIDATES, DENSE_WEIGHT, LEXICAL_WEIGHT, Ranking, blend, fuse
 from server.store.records import Chunk, Span
 from server.types import Vectors
 
@@ -33,7 +26,7 @@ CHUNKS_A_HIT = 3
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What to find.
+    """A query to a collection.
 
     vector: float32 (D,), needed unless mode is "lexical". words: needed unless it is "dense".
     min_score: hits below it are left out; it means a cosine, BM25, or the fused score.
@@ -68,7 +61,7 @@ class Hit:
 
 
 @dataclass(slots=True)
-class _Ranking:
+class _Candidates:
     """Candidates of one query, best first. complete: there are no more than these."""
 
     labels: Labels
@@ -83,7 +76,7 @@ class _Search:
     view: View
     kept: dict[str, Labels] = field(default_factory=dict)
 
-    def rank(self, queries: Sequence[Query], depths: Sequence[int]) -> list[_Ranking]:
+    def rank(self, queries: Sequence[Query], depths: Sequence[int]) -> list[_Candidates]:
         """Return the candidates of each query, at most as many as `depths` says."""
         dense = self._dense(queries, depths)
         rankings = []
@@ -94,17 +87,17 @@ class _Search:
                 assert query.words is not None
                 documents = self.view.collection.documents
                 labels, scores = documents.words(query.words, depth, query.filter)
-                ranking = _Ranking(labels, scores, len(labels) < depth)
+                ranking = _Candidates(labels, scores, len(labels) < depth)
                 if query.mode == "hybrid":
                     ranking = _fused(dense[place], ranking, query, depth)
             if query.min_score is not None:
                 good = ranking.scores >= query.min_score
                 complete = ranking.complete or not good.all()
-                ranking = _Ranking(ranking.labels[good], ranking.scores[good], complete)
+                ranking = _Candidates(ranking.labels[good], ranking.scores[good], complete)
             rankings.append(ranking)
         return rankings
 
-    def _dense(self, queries: Sequence[Query], depths: Sequence[int]) -> dict[int, _Ranking]:
+    def _dense(self, queries: Sequence[Query], depths: Sequence[int]) -> dict[int, _Candidates]:
         """Search by vectors; rankings by place in `queries`, and one call for each filter."""
         groups: dict[str, list[int]] = {}
         for place, query in enumerate(queries):
@@ -120,7 +113,7 @@ class _Search:
                 wanted = slice(0, depths[place])
                 labels, scores = hits.labels[row][wanted], hits.scores[row][wanted]
                 there = labels >= 0
-                found[place] = _Ranking(labels[there], scores[there], not there.all())
+                found[place] = _Candidates(labels[there], scores[there], not there.all())
         return found
 
     def _labels(self, key: str, filter: Filter | None) -> Labels | None:
@@ -171,7 +164,7 @@ def _depth(query: Query, *, chunked: bool) -> int:
 
 
 def _first_chunks(
-    collection: Collection, ranking: _Ranking, top_k: int, *, chunked: bool
+    collection: Collection, ranking: _Candidates, top_k: int, *, chunked: bool
 ) -> list[tuple[int, float]]:
     """Return the best chunk of each document: (label, score), best first."""
     pairs = list(zip(ranking.labels.tolist(), ranking.scores.tolist(), strict=True))
@@ -185,7 +178,7 @@ def _first_chunks(
     return list(best.values())[:top_k]
 
 
-def _fused(dense: _Ranking, lexical: _Ranking, query: Query, depth: int) -> _Ranking:
+def _fused(dense: _Candidates, lexical: _Candidates, query: Query, depth: int) -> _Candidates:
     top = 2 * depth
     if query.fusion == "rrf":
         labels, scores = fuse((dense.labels, lexical.labels), query.weights, top)
@@ -193,7 +186,7 @@ def _fused(dense: _Ranking, lexical: _Ranking, query: Query, depth: int) -> _Ran
         # Without any of the words the score is 0; a cosine has no value that means "nothing in common".
         pair = Ranking(dense.labels, dense.scores), Ranking(lexical.labels, lexical.scores, 0.0)
         labels, scores = blend(pair, query.weights, top)
-    return _Ranking(labels, scores, dense.complete and lexical.complete)
+    return _Candidates(labels, scores, dense.complete and lexical.complete)
 
 
 def _vector(query: Query) -> Vectors:

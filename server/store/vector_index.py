@@ -1,4 +1,4 @@
-"""What a collection needs of a vector index, whichever implementation keeps the vectors.
+"""The seam between collections and the index that keeps their vectors.
 
 How this works. A vector index is an immutable value: `plus` and `minus` return another index, and the
 old one still answers. A collection prepares the next index inside the database's transaction and
@@ -42,7 +42,7 @@ class Hits:
 
 @dataclass(frozen=True, slots=True)
 class IndexStats:
-    """What an index is and holds.
+    """The kind and the sizes of an index.
 
     kind: a name of the arrangement, "exact" where every vector is compared. tail_rows: vectors that
     the next compaction arranges. dead_rows: deleted vectors that it removes. bytes_per_vector: memory.
@@ -87,11 +87,11 @@ class VectorIndex(Protocol):
 
     @property
     def compaction_due(self) -> bool:
-        """Whether to call `compacted` now: searches are slow, or much memory is wasted."""
+        """Return whether to call `compacted` now: searches are slow, or much memory is wasted."""
 
     @property
     def compaction_pays(self) -> bool:
-        """Whether to call `compacted` once no document is being written."""
+        """Return whether to call `compacted` once no document is being written."""
 
     def compacted(self) -> Self:
         """Return an index of the same vectors, arranged for searching; may take seconds."""

@@ -63,10 +63,7 @@ class Machine:
 
 
 def read_machine(
-    proc: Path = PROC,
-    cgroup_root: Path = CGROUPS,
-    cpus: Path = CPUS,
-    huge_pages: Path = HUGE_PAGES,
+    proc: Path = PROC, cgroup_root: Path = CGROUPS, cpus: Path = CPUS, huge_pages: Path = HUGE_PAGES
 ) -> Machine:
     return Machine(
         architecture=platform.machine(),

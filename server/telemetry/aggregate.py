@@ -16,7 +16,7 @@ CREATED = "_created"
 
 
 class _Family:
-    """help, type: its lines of comment. samples: values by name with labels."""
+    """One metric. help, type: its lines of comment. samples: values by name with labels."""
 
     def __init__(self) -> None:
         self.help = self.type = ""

@@ -46,6 +46,15 @@ class Metrics:
         self.joins: dict[str, Join] = dict(STANDARD_JOINS)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
+        self._declare_requests()
+        self._declare_lanes()
+        self._declare_collections()
+        self._declare_server()
+        self.process = ProcessMetrics(PREFIX)
+        self.register(self.process, self.process.joins)
+        self.register(TeiMetrics(self), TEI_JOINS)
+
+    def _declare_requests(self) -> None:
         self.requests = self._counter("requests", "Requests answered", "route", "status")
         self.request_seconds = self._histogram(
             "request_seconds", "Time from the body's arrival to the reply", SECONDS, "route"
@@ -65,6 +74,8 @@ class Metrics:
         )
         self.audit_lost = self._counter("audit_lost_lines", "Audit lines that were not written")
         self.abandoned = self._counter("abandoned", "Requests whose client left before the answer")
+
+    def _declare_lanes(self) -> None:
         self.failed_batches = self._counter("failed_batches", "Batches whose computation raised")
         self.hung_lanes = self._counter("hung_lanes", "Lanes that hung and were replaced")
         self.queue_seconds = self._histogram(
@@ -81,6 +92,16 @@ class Metrics:
         self.batch_tokens_max = self._gauge(
             "batch_tokens_max", "Tokens that a batch may have", join="max"
         )
+        self.queue_tokens = self._gauge("queue_tokens", "Tokens waiting", "kind")
+        self.queue_tokens_limit = self._gauge("queue_tokens_limit", "Tokens that may wait", "kind")
+        self.queue_texts = self._gauge("queue_texts", "Texts waiting")
+        self.lanes = self._gauge("lanes", "Lanes running")
+        self.lanes_busy = self._gauge("lanes_busy", "Batches that are being computed")
+        self.lane_busy_seconds = self._counter(
+            "lane_busy_seconds", "Time that lanes spent on batches, all lanes added up"
+        )
+
+    def _declare_collections(self) -> None:
         self.searches = self._counter("searches", "Queries searched in collections")
         self.search_seconds = self._histogram(
             "search_seconds", "Time a search took, without embedding its query", SECONDS
@@ -94,14 +115,8 @@ class Metrics:
         self.recall_probe_seconds = self._histogram(
             "recall_probe_seconds", "Time that a probe of an index's recall took", SECONDS
         )
-        self.queue_tokens = self._gauge("queue_tokens", "Tokens waiting", "kind")
-        self.queue_tokens_limit = self._gauge("queue_tokens_limit", "Tokens that may wait", "kind")
-        self.queue_texts = self._gauge("queue_texts", "Texts waiting")
-        self.lanes = self._gauge("lanes", "Lanes running")
-        self.lanes_busy = self._gauge("lanes_busy", "Batches that are being computed")
-        self.lane_busy_seconds = self._counter(
-            "lane_busy_seconds", "Time that lanes spent on batches, all lanes added up"
-        )
+
+    def _declare_server(self) -> None:
         self.key_expiry = self._gauge(
             "key_expiry_timestamp_seconds",
             "When the first key expires, since 1970, or never: +Inf",
@@ -125,9 +140,6 @@ class Metrics:
         )
         libraries = (version("onnxruntime"), version("faiss-cpu"))
         build.labels(VERSION, platform.python_version(), *libraries).set(1)
-        self.process = ProcessMetrics(PREFIX)
-        self.register(self.process, self.process.joins)
-        self.register(TeiMetrics(self), TEI_JOINS)
 
     def register(self, collector: Collector, joins: Mapping[str, Join]) -> None:
         """Add metrics that are read when a page is rendered. joins: of all their gauges, by name."""

@@ -28,7 +28,10 @@ GAUGES: Mapping[str, tuple[str, Join]] = {
 
 
 class ProcessMetrics(Collector):
-    """data: the data folder. ready: whether the server may get traffic. None gives no sample."""
+    """Gauges of the process, the disk and readiness.
+
+    data: the data folder. ready: whether the server may get traffic. None gives no sample.
+    """
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix

@@ -12,7 +12,7 @@ MAX_STEPS = 64
 
 
 class Step(NamedTuple):
-    """began, ended: seconds by `clock.now`."""
+    """One step of a request. began, ended: seconds by `clock.now`."""
 
     name: str
     began: float

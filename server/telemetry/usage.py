@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Usage:
-    """texts, tokens: accepted for computing, special tokens included; cached vectors count nothing."""
+    """The counts of one request.
+
+    texts, tokens: accepted for computing, special tokens included; cached vectors count nothing.
+    """
 
     texts: int = 0
     tokens: int = 0

@@ -337,7 +337,7 @@ def test_server_that_stops_while_a_body_comes_says_so(parts: list[bytes]) -> Non
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
 
 
-# --- the key that tells the form -------------------------------------------------------------------
+# --- the key that decides the form -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

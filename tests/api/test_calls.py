@@ -1,4 +1,4 @@
-"""What handlers may work on: in a worker the models, in the first process also the collections."""
+"""Handlers work on the models in a worker, and in the first process also on the collections."""
 
 import asyncio
 import inspect
@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from server.api.operation import Call, CollectionCall, State, WorkerState, collection_call
-from server.app import create_worker_app, every_operation, of_vectors
+from server.app import create_worker_app, every_operation, model_operations
 from server.config import Config
 from server.inference.model import Model
 from server.telemetry.metrics import Metrics
@@ -26,7 +26,7 @@ def call_type(handler: Callable[..., Any]) -> type:
 
 
 def test_no_operation_of_a_worker_takes_a_call_with_collections() -> None:
-    kinds = {call_type(each.handler) for each in of_vectors(Config())}
+    kinds = {call_type(each.handler) for each in model_operations(Config())}
     assert kinds == {Call} and not hasattr(Call, "collections")
 
 

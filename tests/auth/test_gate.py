@@ -392,9 +392,13 @@ def test_each_process_knows_the_keys_and_writes_its_lines_whole(
         server.process.terminate()
         assert server.wait() == 0
     lines = [line for line in audited(file) if line["route"] == "POST /embed"]
-    told = Counter((line["key"], line["status"], line["request"]) for line in lines)
+    counted = Counter((line["key"], line["status"], line["request"]) for line in lines)
     id = long["x-request-id"]
-    assert told == {("a", 200, id): 2 * EACH, ("b", 403, id): 2 * EACH, (None, 401, id): 2 * EACH}
+    assert counted == {
+        ("a", 200, id): 2 * EACH,
+        ("b", 403, id): 2 * EACH,
+        (None, 401, id): 2 * EACH,
+    }
 
 
 def test_each_process_counts_a_quota_for_itself_and_the_start_warns_of_it(

@@ -168,7 +168,7 @@ def test_key_is_shown_once_and_works(run: Commands, tmp_path: Path) -> None:
     assert secret not in listed and read_keys(file)[0].sha256 not in listed
     removed = run("key", "remove", "a", "--keys", file)
     assert "removed a" in removed.out
-    # As long as it is not told, a running server lets the key in.
+    # A running server accepts the key until it reads its keys again.
     assert "SIGHUP" in removed.err and "is restarted" in removed.err
     assert names(read_keys(file)) == ["b"]
     run("key", "remove", "b", "--keys", file)

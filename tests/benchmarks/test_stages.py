@@ -1,4 +1,4 @@
-"""What requests spent is read from the server's own page of metrics."""
+"""The time that requests took is read from the server's own page of metrics."""
 
 import pytest
 

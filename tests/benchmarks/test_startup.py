@@ -1,4 +1,4 @@
-"""What a process has used is read from the system, and starts are summed up by their medians."""
+"""The use of a process is read from the system, and starts are summed up by their medians."""
 
 import os
 import subprocess

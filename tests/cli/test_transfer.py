@@ -130,7 +130,7 @@ def test_pair_comes_back_without_embedding(
 ) -> None:
     run("index", write_toy_texts(tmp_path / "in.txt", 300))
     run("export", "--pair", *pair)
-    # Marked vectors tell whether they were taken: still of this model, but not just what it makes.
+    # Marked vectors show whether they were taken: close to what this model makes, but not equal.
     given = faiss.read_index(str(pair[0])).reconstruct_n(0, 300) + np.float32(0.01)
     index = faiss.IndexFlatIP(given.shape[1])
     index.add(given)

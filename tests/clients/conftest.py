@@ -1,4 +1,4 @@
-"""What all tests of clients share: one server, and the certainty that no client calls home.
+"""Fixtures of all tests of clients: one server, and the check that no client calls home.
 
 Nothing here imports the server: these tests know what any client knows, its address.
 """

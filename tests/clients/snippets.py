@@ -13,7 +13,7 @@ from processes import ROOT
 
 DOCUMENT = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
-# Of each title the language and the code beneath it.
+# The language and the code below each title.
 SECTIONS = {
     section.split("\n", 1)[0]: (block[1], block[2])
     for section in DOCUMENT.split("\n## ")[1:]
@@ -41,7 +41,7 @@ def run(title: str, url: str) -> dict[str, Any]:
 
 
 def node(title: str, url: str, more: str) -> Any:
-    """What the section's code, with `more` after it, prints as JSON."""
+    """Return what the section's code, with `more` after it, prints as JSON."""
     if shutil.which("node") is None or not (JAVASCRIPT / "node_modules" / "openai").is_dir():
         pytest.skip("node is missing, or `npm ci` has not run in tests/clients/js")
     done = subprocess.run(

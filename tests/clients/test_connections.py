@@ -1,4 +1,4 @@
-"""That no client calls home is checked after every test; here, that the check would notice."""
+"""The check after every test that no client calls home would notice one that does."""
 
 import socket
 

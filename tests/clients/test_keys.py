@@ -36,7 +36,7 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
 
 
 def new_key(file: Path, name: str, scopes: str) -> str:
-    """What the command shows."""
+    """Return what the command shows."""
     python = ROOT / ".venv" / "bin" / "python"
     arguments = ["key", "new", name, "--scopes", scopes, "--keys", str(file)]
     done = subprocess.run(

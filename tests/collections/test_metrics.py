@@ -1,4 +1,4 @@
-"""What a scrape by Prometheus reads: collections, disk, memory, and a bounded number of labels."""
+"""A scrape by Prometheus reads collections, disk, memory, and a bounded number of labels."""
 
 import asyncio
 import math

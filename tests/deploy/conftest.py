@@ -1,4 +1,4 @@
-"""What the tests of deploy/ share: a certificate."""
+"""Fixtures of the tests of deploy/: a certificate."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""What goes into a bundle: the right packages, licences, the bill of materials, the same bytes twice."""
+"""The content of a bundle: the right packages, licences, the bill of materials, the same bytes twice."""
 
 import hashlib
 import re
@@ -152,14 +152,14 @@ def wheels(tmp_path: Path) -> list[Wheel]:
     return [read_wheel(wheel_at(tmp_path, name, *all_), HERE) for name, all_ in stated.items()]
 
 
-def told(wheels: list[Wheel], model: Path) -> dict[str, Any]:
+def bill_of(wheels: list[Wheel], model: Path) -> dict[str, Any]:
     return bill(wheels[0], wheels[1:], model, 1_700_000_000)
 
 
 def test_the_bill_names_every_package_the_model_and_who_needs_whom(
     wheels: list[Wheel], toy_artifact: Path
 ) -> None:
-    stated = told(wheels, toy_artifact)
+    stated = bill_of(wheels, toy_artifact)
     assert (stated["bomFormat"], stated["specVersion"]) == ("CycloneDX", "1.6")
     assert stated["metadata"]["component"]["name"] == "inkwell-embeddings"
     assert stated["metadata"]["timestamp"] == "2023-11-14T22:13:20+00:00"
@@ -182,9 +182,9 @@ def test_the_bill_names_every_package_the_model_and_who_needs_whom(
 def test_the_bills_serial_number_tells_contents_apart(
     wheels: list[Wheel], toy_artifact: Path
 ) -> None:
-    same, again = told(wheels, toy_artifact), told(wheels, toy_artifact)
+    same, again = bill_of(wheels, toy_artifact), bill_of(wheels, toy_artifact)
     assert same == again
-    other = told([wheels[0], replace(wheels[1], sha256="0" * 64), wheels[2]], toy_artifact)
+    other = bill_of([wheels[0], replace(wheels[1], sha256="0" * 64), wheels[2]], toy_artifact)
     assert other["serialNumber"] != same["serialNumber"]
 
 

@@ -1,4 +1,4 @@
-"""What the installer refuses before it changes anything; deploy/prove.py tests what it does then.
+"""The installer refuses some requests before it changes anything; deploy/prove.py tests the rest.
 
 Also what the container's files state, and which command starts the server.
 """
@@ -233,9 +233,9 @@ def test_the_health_check_needs_no_address_and_asks_no_proxy(
     )
     assert python == "/opt/inkwell/current/bin/python"
     assert "INKWELL_UNIX_SOCKET=/tmp/inkwell.sock" in dockerfile
-    nobody = "http://127.0.0.1:9"
+    unused = "http://127.0.0.1:9"
     variables = environment(
-        INKWELL_UNIX_SOCKET=str(tmp_path / "it.sock"), HTTP_PROXY=nobody, http_proxy=nobody
+        INKWELL_UNIX_SOCKET=str(tmp_path / "it.sock"), HTTP_PROXY=unused, http_proxy=unused
     )
 
     def check() -> int:

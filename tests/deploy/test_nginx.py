@@ -99,9 +99,9 @@ def test_vectors_and_documents_come_through_as_the_server_gives_them(
     client: httpx.Client, server: Server
 ) -> None:
     with server.client() as direct:
-        through, told = client.post("/embed", json=TEXT), direct.post("/embed", json=TEXT)
+        through, directly = client.post("/embed", json=TEXT), direct.post("/embed", json=TEXT)
     assert through.status_code == 200
-    assert through.content == told.content
+    assert through.content == directly.content
     texts = toy_texts(2)
     documents = [{"id": name, "text": text} for name, text in zip("ab", texts, strict=True)]
     assert client.post("/documents", json={"documents": documents}).status_code == 200
@@ -185,8 +185,8 @@ def test_an_address_that_asks_too_often_is_refused_in_the_servers_form(
 
 def test_a_server_that_does_not_run_is_reported(certificate: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
-        nobody = free.getsockname()[1]
-    with proxied(nobody, tmp_path / "nginx", certificate) as client:
+        unused = free.getsockname()[1]
+    with proxied(unused, tmp_path / "nginx", certificate) as client:
         answer = client.get("/ready")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
     assert answer.headers["retry-after"] == "5"

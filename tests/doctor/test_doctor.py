@@ -13,7 +13,7 @@ import pytest
 
 from server import BUILT
 from server.auth.keys import Key, new_key
-from server.config import Config, ModelPlace
+from server.config import Config, ModelPlace, effective
 from server.doctor.checks.disk import LEAST_DISK, LITTLE_DISK, NETWORK
 from server.doctor.checks.memory import ROOM, memory_needed
 from server.doctor.examine import CHECKS, examine
@@ -315,17 +315,19 @@ def test_text_is_in_one_language_and_counts() -> None:
 
 def test_json_is_whole() -> None:
     findings = examine(on(offline="2-3"))
-    told = json.loads(json.dumps(as_json(findings)))
-    assert told["healthy"] is True
-    assert [each["subject"] for each in told["findings"]] == [each.subject for each in findings]
-    (warning,) = [each for each in told["findings"] if each["level"] == "warning"]
+    reported = json.loads(json.dumps(as_json(findings)))
+    assert reported["healthy"] is True
+    assert [each["subject"] for each in reported["findings"]] == [each.subject for each in findings]
+    (warning,) = [each for each in reported["findings"] if each["level"] == "warning"]
     assert set(warning["advice"]) == {"english", "chinese"}
 
 
 # --- with real models and folders -----------------------------------------------------------------
 
 
-def told(run: Commands, *arguments: str | Path, status: int = 0) -> dict[str, list[dict[str, Any]]]:
+def reported(
+    run: Commands, *arguments: str | Path, status: int = 0
+) -> dict[str, list[dict[str, Any]]]:
     """Return findings by subject, as the command prints them."""
     out = json.loads(run("doctor", "--json", *arguments, status=status).out)
     by_subject: dict[str, list[dict[str, Any]]] = {}
@@ -340,7 +342,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def test_doctor_makes_nothing_where_nothing_is(run: Commands) -> None:
-    findings = told(run, "--port", "0")
+    findings = reported(run, "--port", "0")
     assert findings["model"][0]["level"] == "ok"
     assert "0 collections, not in use" in findings["data"][0]["found"]["english"]
     assert not run.data.exists()
@@ -349,7 +351,7 @@ def test_doctor_makes_nothing_where_nothing_is(run: Commands) -> None:
 def test_doctor_changes_nothing_in_a_folder_with_collections(run: Commands, tmp_path: Path) -> None:
     run("index", write_lines(tmp_path / "docs.txt", ["墨池笔纸", "风花雪鸟"]))
     before = contents(run.data)
-    findings = told(run, "--port", "0")
+    findings = reported(run, "--port", "0")
     assert contents(run.data) == before
     summary, collection = findings["data"]
     assert "1 collections, not in use" in summary["found"]["english"]
@@ -361,7 +363,7 @@ def test_doctor_says_who_holds_the_folder_and_leaves_the_lock(
 ) -> None:
     folder = DataFolder(run.data, holder="http://127.0.0.1:8000")
     try:
-        findings = told(run, "--port", "0")
+        findings = reported(run, "--port", "0")
         lock = (run.data / LOCK_FILE).read_text()
     finally:
         folder.close()
@@ -375,7 +377,7 @@ def test_doctor_looks_at_a_running_server_without_disturbing_it(
     document = {"documents": [{"id": "a", "text": "墨池笔纸"}]}
     with serving(toy_artifact, tmp_path) as server, server.client() as client:
         assert client.post("/documents", json=document).is_success
-        findings = told(run, "--port", str(server.port), "--data", tmp_path / "data")
+        findings = reported(run, "--port", str(server.port), "--data", tmp_path / "data")
         assert client.post("/search", json={"query": "墨池笔纸"}).json()["hits"]
     pid = str(server.process.pid)
     assert pid in findings["data"][0]["found"]["english"]
@@ -384,7 +386,7 @@ def test_doctor_looks_at_a_running_server_without_disturbing_it(
 
 
 def test_missing_model_is_an_error_and_the_rest_is_told(run: Commands, tmp_path: Path) -> None:
-    findings = told(run, "--model", tmp_path / "none", "--port", "0", status=1)
+    findings = reported(run, "--model", tmp_path / "none", "--port", "0", status=1)
     assert findings["model"][0]["level"] == "error"
     assert set(findings) == set(CHECKS)
 
@@ -402,7 +404,7 @@ def test_file_that_is_no_database_is_an_error(run: Commands) -> None:
     home = run.data / "collections" / "laws"
     home.mkdir(parents=True)
     (home / "documents.sqlite3").write_bytes(b"no database" * 100)
-    findings = told(run, "--port", "0", status=1)
+    findings = reported(run, "--port", "0", status=1)
     assert findings["data"][1]["level"] == "error"
 
 
@@ -411,7 +413,7 @@ def test_database_of_another_program_is_an_error_that_names_it(run: Commands) ->
     home.mkdir(parents=True)
     with closing(sqlite3.connect(home / "documents.sqlite3")) as connection:
         connection.execute("CREATE TABLE other (a)")
-    findings = told(run, "--port", "0", status=1)
+    findings = reported(run, "--port", "0", status=1)
     assert "laws" in findings["data"][1]["found"]["english"]
 
 
@@ -419,7 +421,7 @@ def test_collection_in_which_nothing_was_ever_stored_is_passed_over(run: Command
     home = run.data / "collections" / "laws"
     home.mkdir(parents=True)
     (home / "documents.sqlite3").write_bytes(b"")
-    assert len(told(run, "--port", "0")["data"]) == 1
+    assert len(reported(run, "--port", "0")["data"]) == 1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -429,7 +431,7 @@ def test_folder_of_another_user_is_an_error(run: Commands) -> None:
         parent.chmod(0o755)
     os.seteuid(65534)
     try:
-        findings = told(run, "--port", "0", status=1)
+        findings = reported(run, "--port", "0", status=1)
     finally:
         os.seteuid(0)
     assert "Permission denied" in findings["disk"][0]["found"]["english"]
@@ -441,7 +443,7 @@ def test_text_for_people_is_the_default(run: Commands) -> None:
 
 
 def test_packages_are_compared_with_the_lock(toy_artifact: Path, tmp_path: Path) -> None:
-    config = Config.load({}, {"model": str(toy_artifact), "data": str(tmp_path), "port": "0"})
+    config = effective({}, {"model": str(toy_artifact), "data": str(tmp_path), "port": "0"}).config
     lock = write_lines(
         tmp_path / "run.txt",
         ["numpy==0.1 ; python_version < '3' \\", "    --hash=sha256:00", "no-such-package==1"],
@@ -469,7 +471,7 @@ def test_file_with_which_a_server_does_not_start_is_an_error_in_its_words(
 ) -> None:
     write_lines(tmp_path / "text", ["neither keys nor a certificate"])
     flag, place = flags[0], tmp_path / flags[1]
-    findings = told(run, "--port", "0", flag, place, status=1)
+    findings = reported(run, "--port", "0", flag, place, status=1)
     (error,) = findings[subject]
     assert error["level"] == "error"
     settings = ("--port", "0", "--model", toy_artifact, "--data", tmp_path / "served")
@@ -483,7 +485,7 @@ def test_files_are_looked_at_and_left_as_they_are(run: Commands, tmp_path: Path)
     before = sorted(tmp_path.iterdir())
     flags = ("--keys", "keys", "--audit", "audit", "--unix-socket", "socket")
     places = [each if each.startswith("--") else tmp_path / each for each in flags]
-    findings = told(run, "--port", "0", *places)
+    findings = reported(run, "--port", "0", *places)
     assert sorted(tmp_path.iterdir()) == before
     for subject in ("keys", "audit", "socket"):
         assert [each["level"] for each in findings[subject]] == ["ok"], subject
@@ -497,9 +499,9 @@ def test_certificate_is_tried_and_its_end_told(run: Commands, tmp_path: Path) ->
         (100, "ok", "expires in 99 days"),
     ):
         cert = certificate(tmp_path, "server", days=days)
-        (tls,) = told(run, "--port", "0", *flags_of(cert))["tls"]
+        (tls,) = reported(run, "--port", "0", *flags_of(cert))["tls"]
         assert tls["level"] == level and words in tls["found"]["english"]
-    (tls,) = told(run, "--port", "0", *flags_of(expired(tmp_path)))["tls"]
+    (tls,) = reported(run, "--port", "0", *flags_of(expired(tmp_path)))["tls"]
     assert tls["level"] == "warning" and "will refuse" in tls["found"]["english"]
 
 
@@ -510,8 +512,8 @@ def test_socket_of_the_running_server_is_its_own(
     with serving(toy_artifact, tmp_path, *flags) as server:
         opened(server)
         port = ("--port", str(server.port))
-        (own,) = told(run, *port, *flags, "--data", tmp_path / "data")["socket"]
-        (other,) = told(run, "--port", "0", *flags, "--data", tmp_path / "other", status=1)[
+        (own,) = reported(run, *port, *flags, "--data", tmp_path / "data")["socket"]
+        (other,) = reported(run, "--port", "0", *flags, "--data", tmp_path / "other", status=1)[
             "socket"
         ]
     assert own["level"] == "ok"
@@ -522,7 +524,7 @@ def test_processes_divide_the_cores_as_they_do_when_they_serve(
     run: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("INKWELL_LANES", "0")
-    findings = told(run, "--port", "0", "--workers", str(cpu_budget()))
+    findings = reported(run, "--port", "0", "--workers", str(cpu_budget()))
     (lanes, *_) = findings["lanes"]
     assert lanes["level"] == "ok"
     assert f"{cpu_budget()} lanes" in lanes["found"]["english"]

@@ -1,4 +1,4 @@
-"""Which instruction a model gets: its folder's prompts, else the table of published models."""
+"""The instruction that a model gets: its folder's prompts, else the table of published models."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is read of the sentence-transformers files: pooling, length limit, lower-casing, prompts."""
+"""Settings read from the sentence-transformers files: pooling, length limit, lower-casing, prompts."""
 
 import shutil
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What verification lets through, what it refuses, and how it says so."""
+"""Verification accepts sound results, refuses others, and names the texts at fault."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

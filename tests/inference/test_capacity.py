@@ -1,4 +1,4 @@
-"""How much may wait: seconds of work at the model's speed, or what the settings say."""
+"""The amount of work that may wait: seconds of work at the model's speed, or what the settings say."""
 
 from typing import Any
 

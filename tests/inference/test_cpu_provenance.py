@@ -136,8 +136,8 @@ def test_collection_built_elsewhere_is_told_and_answers_and_grows(
     )
     assert 0.99 < stats["agreement"] < SAME_VECTORS
     assert found["hits"][0]["id"] == "墨池笔纸"
-    (told,) = [each for each in caplog.records if "docs/cpu.md" in each.message]
-    assert told.levelno == logging.WARNING and "default" in told.message
+    (warned,) = [each for each in caplog.records if "docs/cpu.md" in each.message]
+    assert warned.levelno == logging.WARNING and "default" in warned.message
     folder = DataFolder(tmp_path)
     note = folder.collections["default"].documents.noted(NOTE)
     folder.close()

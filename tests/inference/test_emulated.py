@@ -43,11 +43,11 @@ EMBED = """
 import json, logging, sys
 from pathlib import Path
 import numpy as np
-from server.config import Config
+from server.config import effective
 from server.inference.registry import opened
 
 logging.basicConfig(level="WARNING")
-(model,) = opened(Config.load({}, {"model": sys.argv[1], "lanes": "1"}))
+(model,) = opened(effective({}, {"model": sys.argv[1], "lanes": "1"}).config)
 np.save(sys.argv[2], model.embed(json.loads(sys.argv[3])))
 print(model.self_test_agreement)
 """

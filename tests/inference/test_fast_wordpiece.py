@@ -52,7 +52,7 @@ def changed(description: Any, *changes: Change) -> Any:
 
 
 def lower(description: dict[str, Any]) -> None:
-    """As English BERT models have it: lower case, without accents."""
+    """Make the tokenizer lower-case and strip accents, as English BERT models do."""
     description["normalizer"]["lowercase"] = True
 
 

@@ -1,4 +1,4 @@
-"""How much may wait, and what is refused before its tokens are known."""
+"""The bounds of the queue, and refusals before the tokens are known."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress

@@ -1,4 +1,4 @@
-"""How fast a model is: measured with a clock that is an argument, then followed."""
+"""The speed of a model: measured with a clock that is an argument, then followed."""
 
 from collections.abc import Sequence
 

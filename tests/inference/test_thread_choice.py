@@ -1,4 +1,4 @@
-"""Which encoder runs a batch that is alone: the faster one, and sometimes the other, to compare."""
+"""The faster encoder runs a batch that is alone, and sometimes the other one, to compare."""
 
 from collections.abc import Callable
 

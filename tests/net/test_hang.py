@@ -31,7 +31,7 @@ from tests.net.test_worker_pool import (
 from tests.support.fakes import eventually
 from tests.support.hanging import ENDLESS, artifact_that_hangs
 from tests.support.processes import Server, environment, serving
-from tests.system.test_systemd import supervising, told, until
+from tests.system.test_systemd import received, supervising, until
 
 TWO = ("--workers", "2")
 QUICK = ("--hang-s", "1")
@@ -83,11 +83,11 @@ def test_supervisor_that_watches_hears_nothing_while_a_lane_hangs(
             heard.setblocking(False)
             with pytest.raises(BlockingIOError):
                 while True:
-                    told(heard)
+                    received(heard)
             # Four times what passes between two messages.
             heard.settimeout(2)
             with pytest.raises(TimeoutError):
-                told(heard)
+                received(heard)
             with server.client() as client:
                 assert client.post("/embed", json={"texts": ["墨池"]}).status_code == 200
 

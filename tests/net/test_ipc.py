@@ -100,7 +100,7 @@ def test_receiver_with_too_many_open_files_gets_all_or_nothing_of_a_message() ->
             with no_more_files(room):
                 assert other.wait() == Message(Kind.CONNECTION)
         served.close()
-        assert client.recv(1) == b"", "nobody holds the other end any more"
+        assert client.recv(1) == b"", "no process holds the other end any more"
         for each in (client, one, other):
             each.close()
 

@@ -40,7 +40,7 @@ class Writer:
         self.stored = {f"{self.number}-{place}": None for place in range(IDS_OF_A_WRITER)}
 
     def write(self, server: Server) -> None:
-        """Until the connection breaks."""
+        """Write until the connection breaks."""
         with connected(server) as connection, suppress(OSError, http.client.HTTPException):
             while True:
                 self._write_one(connection)

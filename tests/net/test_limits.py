@@ -90,7 +90,7 @@ def test_head_that_does_not_end_in_time_ends_the_connection(
         connection.sendall(begin)
     for connection in connections:
         answer = connection.makefile("rb").read()
-        assert answer == b"" or b"the head is not whole after 1 s" in answer
+        assert answer == b"" or b"the head is incomplete after 1 s" in answer
 
 
 def test_head_that_trickles_on_is_not_waited_for(connections: list[socket.socket]) -> None:
@@ -113,7 +113,7 @@ def test_head_that_trickles_on_is_not_waited_for(connections: list[socket.socket
         return part == b""
 
     eventually(ended)
-    assert read == b"" or b"not whole after 1 s" in read
+    assert read == b"" or b"incomplete after 1 s" in read
 
 
 def test_empty_lines_keep_no_connection_open(connections: list[socket.socket]) -> None:
@@ -127,7 +127,7 @@ def test_second_head_has_its_time_too(connections: list[socket.socket]) -> None:
         connection.sendall(request("/embed", EMBED)[:60])
     for replies in both:
         status, _, body = replies.next()
-        assert (status, message(body)) == (400, "the head is not whole after 1 s")
+        assert (status, message(body)) == (400, "the head is incomplete after 1 s")
         assert replies.ended()
 
 
@@ -310,7 +310,7 @@ def test_connection_that_is_reset_while_idle_leaves_no_memory() -> None:
         reader, writer = await asyncio.open_connection(*address)
         writer.write(request("/"))
         assert await reader.readline() == b"HTTP/1.1 204 No Content\r\n"
-        # Closing does not wait for anything: the other side is told of a reset.
+        # Closing does not wait for anything: the other side gets a reset.
         hard = struct.pack("ii", 1, 0)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, hard)
         writer.transport.abort()

@@ -546,7 +546,7 @@ def test_port_in_use_is_named(toy_artifact: Path) -> None:
 
 
 def test_address_of_another_machine_is_named(toy_artifact: Path) -> None:
-    # Of the block for documentation: nobody has it.
+    # An address of the block for documentation, which no machine has.
     said = refused_start("serve", "--port", "0", "--host", "192.0.2.1", "--model", toy_artifact)
     assert said.count("192.0.2.1") >= 2
 

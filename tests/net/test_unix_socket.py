@@ -179,7 +179,7 @@ def test_socket_that_is_taken_while_workers_load_ends_the_start(
     with process, socket.socket(socket.AF_UNIX) as other:
         try:
             pipe.write_bytes(manifest)
-            # The first process has looked, and found nobody, before it starts another.
+            # The first process has found that no process listens, before it starts another.
             eventually(lambda: children_of(process.pid) or process.poll() is not None)
             with pipe.open("wb") as of_worker:
                 other.bind(str(path))

@@ -24,7 +24,7 @@ def forbid_more_files(server: Server) -> None:
 
 
 def served(client: httpx.Client) -> bool:
-    """Whether the client has, or gets, a connection."""
+    """Return whether the client has, or gets, a connection."""
     with contextlib.suppress(httpx.TransportError):
         return client.get("/health", timeout=2).status_code == 200
     return False

@@ -30,7 +30,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as leaving:
 
 @pytest.fixture(scope="module")
 def isolated() -> list[str]:
-    """What to put before a command that is to have no network."""
+    """Return what to put before a command that is to have no network."""
     said = "unshare and ip are needed"
     for way in WAYS:
         prefix = [*way, "sh", "-c", UP, "sh"]

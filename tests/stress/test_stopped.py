@@ -20,7 +20,7 @@ CLIENTS, STOPS = 4, 20
 
 
 class Asker(threading.Thread):
-    """Asks for one text after the other until told to end; each answer must be the text's own."""
+    """Asks for one text after the other until it is stopped; each answer must be the text's own."""
 
     def __init__(self, server: Server, usual: dict[str, list[float]]) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ def test_stopped_server_answers_everything_when_it_goes_on(
 def test_processes_that_are_all_stopped_and_go_on_are_the_same_ones(
     toy_artifact: Path, tmp_path: Path
 ) -> None:
-    """For longer than a worker may say nothing, which by itself would have it killed."""
+    """They are stopped for longer than a worker may be silent, after which it would be killed."""
     with serving(toy_artifact, tmp_path, "--workers", "3", "--hang-s", "1") as server:
         processes = (server.process.pid, *workers_of(server))
         os.killpg(server.process.pid, signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""A server that answers load generators as it is told to: late, with a refusal, or by hanging up."""
+"""A server that answers load generators as a test asks: late, with a refusal, or by hanging up."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -11,7 +11,7 @@ BUSY = b"HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\n\r\n"
 
 
 class Server:
-    """Keeps the bodies it was sent, and answers each when and as it is told to."""
+    """Keeps the bodies it was sent, and answers each when and as the test asks."""
 
     def __init__(self) -> None:
         self.bodies: list[bytes] = []

@@ -1,4 +1,4 @@
-"""A model hub on this machine, with one model, that can be told to fail."""
+"""A model hub on this machine, with one model, that fails when a test asks it to."""
 
 import hashlib
 import json

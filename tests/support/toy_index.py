@@ -94,7 +94,7 @@ def _unit(rows: Vectors) -> Vectors:
 
 
 def keeps(filter: Filter, metadata: object) -> bool:
-    """Whether a filter keeps a document: the tree read directly, without SQL."""
+    """Return whether a filter keeps a document: the tree read directly, without SQL."""
     match filter:
         case AllOf(conditions):
             return all(keeps(condition, metadata) for condition in conditions)
@@ -113,7 +113,7 @@ def keeps(filter: Filter, metadata: object) -> bool:
 
 
 def reached(value: object, path: str) -> Iterator[object]:
-    """Every value under a path of names with dots, through lists; lists and objects included."""
+    """Yield every value under a path of names with dots, through lists; lists and objects included."""
     if isinstance(value, list):
         if not path:
             yield value
@@ -130,14 +130,14 @@ def reached(value: object, path: str) -> Iterator[object]:
 
 
 def same(a: object, b: object) -> bool:
-    """Whether two JSON values are equal: true is not 1."""
+    """Return whether two JSON values are equal: true is not 1."""
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     return bool(a == b)
 
 
 def ordered(a: object, sign: str, b: object) -> bool:
-    """Whether `a sign b` holds; numbers compare with numbers only, and texts with texts."""
+    """Return whether `a sign b` holds; numbers compare with numbers only, and texts with texts."""
     numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in (a, b))
     if not numbers and not (isinstance(a, str) and isinstance(b, str)):
         return False

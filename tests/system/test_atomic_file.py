@@ -15,7 +15,7 @@ def names(folder: Path) -> list[str]:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is synced and renamed, in order: "file", "rename", "folder"."""
+    """Return what is synced and renamed, in order: "file", "rename", "folder"."""
     seen: list[str] = []
     sync, replace = os.fsync, Path.replace
 

@@ -22,14 +22,14 @@ def supervising(address: str) -> Iterator[socket.socket]:
         yield heard
 
 
-def told(heard: socket.socket) -> dict[str, str]:
+def received(heard: socket.socket) -> dict[str, str]:
     lines = heard.recv(4096).decode().splitlines()
     return dict(line.split("=", 1) for line in lines)
 
 
 def until(heard: socket.socket, name: str) -> dict[str, str]:
     """Return the next message with `name`, among the next hundred."""
-    return next(found for _ in range(100) if name in (found := told(heard)))
+    return next(found for _ in range(100) if name in (found := received(heard)))
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -37,7 +37,7 @@ def test_messages_arrive_at_paths_and_at_names(tmp_path: Path, abstract: bool) -
     address = f"@inkwell{tmp_path}" if abstract else str(tmp_path / "notify")
     with supervising(address) as heard, closing(Supervisor(address)) as supervisor:
         assert supervisor.notify("READY=1", "STATUS=well 好")
-        assert told(heard) == {"READY": "1", "STATUS": "well 好"}
+        assert received(heard) == {"READY": "1", "STATUS": "well 好"}
 
 
 def test_without_a_supervisor_nothing_is_sent(
@@ -58,9 +58,9 @@ def test_message_to_a_supervisor_that_does_not_read_can_be_sent_again(tmp_path: 
         while supervisor.notify("WATCHDOG=1"):
             sent += 1
         for _ in range(sent):
-            assert told(heard) == {"WATCHDOG": "1"}
+            assert received(heard) == {"WATCHDOG": "1"}
         assert supervisor.notify("READY=1")
-        assert told(heard) == {"READY": "1"}
+        assert received(heard) == {"READY": "1"}
 
 
 def test_variables_that_are_invalid_or_meant_for_another_process_are_ignored() -> None:
@@ -84,7 +84,7 @@ def test_supervisor_hears_of_start_reload_and_end(
     with supervising(address) as heard:
         environ = environment(NOTIFY_SOCKET=address, WATCHDOG_USEC="1000000")
         with serving(toy_artifact, tmp_path, *flags, environ=environ) as server:
-            assert "STATUS" in told(heard)
+            assert "STATUS" in received(heard)
             assert "toy" in until(heard, "READY")["STATUS"]
             for _ in range(3):
                 assert until(heard, "WATCHDOG")["WATCHDOG"] == "1"

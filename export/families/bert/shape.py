@@ -68,7 +68,7 @@ def read_shape(config: Json) -> BertShape:
         )
     if config.get("is_decoder"):
         raise UnsupportedModel(
-            "is_decoder: true asks for attention to earlier tokens only; try --via optimum",
+            "is_decoder: true asks for attention to earlier tokens only; try --via optimum"
         )
     activation = str(config.get("hidden_act", "gelu"))
     if activation not in ACTIVATIONS:

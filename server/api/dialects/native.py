@@ -21,8 +21,9 @@ BEGINNING = re.compile(rb'\s*{\s*"texts"\s*:')
 
 
 class EmbedRequest(msgspec.Struct):
-    """input_type: if left out, "document" or what the model's name says.
+    """Texts to embed.
 
+    input_type: if left out, "document" or what the model's name says.
     inputs: not allowed; a body with this key instead of `texts` is in TEI's form.
     """
 
@@ -42,7 +43,7 @@ class EmbedReply(msgspec.Struct):
 
 
 def operations(tei: Operation) -> list[Operation]:
-    """tei: the operation for bodies in TEI's form."""
+    """Return the operation on /embed. tei: the operation for bodies in TEI's form."""
     return [
         Operation(
             NATIVE,

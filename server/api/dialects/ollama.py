@@ -31,7 +31,7 @@ class EmbedRequest(msgspec.Struct):
 
 
 class EmbedReply(msgspec.Struct):
-    """Durations are nanoseconds; load_duration is 0, because a served model is loaded already."""
+    """Vectors. Durations are nanoseconds; load_duration is 0, because a served model is loaded already."""
 
     model: str
     embeddings: list[list[float]]
@@ -58,7 +58,7 @@ class Details(msgspec.Struct):
 
 
 class Tag(msgspec.Struct):
-    """digest: SHA-256 of the network's file. size and parameter_size are not known."""
+    """A served model. digest: SHA-256 of the network's file. size and parameter_size are not known."""
 
     name: str
     model: str
@@ -76,7 +76,7 @@ class TagList(msgspec.Struct):
 
 
 class ShowRequest(msgspec.Struct):
-    """name: what older clients call `model`."""
+    """A model to describe. name: the key that older clients use instead of `model`."""
 
     model: str = ""
     name: str = ""
@@ -107,23 +107,24 @@ def operations() -> list[Operation]:
     return [
         post("/api/embed", embed, "Vectors of texts", "embed", (EmbedRequest,), (EmbedReply,)),
         post(
-            "/api/embeddings",
-            prompt,
-            "Vector of a text",
-            "embed",
-            (PromptRequest,),
-            (PromptReply,),
+            "/api/embeddings", prompt, "Vector of a text", "embed", (PromptRequest,), (PromptReply,)
         ),
-        post("/api/show", show, "What a model is", "key", (ShowRequest,), (ShowReply,)),
+        post("/api/show", show, "Describe a model", "key", (ShowRequest,), (ShowReply,)),
         get("/api/tags", tags, "The served models", "key", response=(TagList,)),
-        get("/api/ps", tags, "The same: all are loaded", "key", response=(TagList,)),
-        get("/api/version", version, "The release of Ollama spoken", "key", response=(Version,)),
-        get("/", home, "That the server runs", "nothing", plain="text/plain"),
+        get("/api/ps", tags, "The loaded models: all that are served", "key", response=(TagList,)),
+        get(
+            "/api/version",
+            version,
+            "The release of Ollama whose form is used",
+            "key",
+            response=(Version,),
+        ),
+        get("/", home, "Check that the server runs", "nothing", plain="text/plain"),
     ]
 
 
 async def embed(call: Call) -> Reply:
-    """Without a text, the reply only says that the model is there."""
+    """Embed texts. Without a text, the reply only says that the model is there."""
     started = now()
     request = decode(call.body, EmbedRequest)
     choice = _choice(call, request.model)
@@ -143,7 +144,7 @@ async def embed(call: Call) -> Reply:
 
 
 async def prompt(call: Call) -> Reply:
-    """The older form: one text, which is truncated if it is too long."""
+    """Embed one text, which is truncated if it is too long: the older form."""
     request = decode(call.body, PromptRequest)
     choice = _choice(call, request.model)
     if not request.prompt:
@@ -170,7 +171,7 @@ async def show(call: Call) -> Reply:
 
 
 async def tags(call: Call) -> Reply:
-    """The same list for both routes: every served model is loaded."""
+    """List the served models, on both routes: every served model is loaded."""
     return Reply(json_body(TagList([_tag(call, name) for name in call.models.listed])))
 
 

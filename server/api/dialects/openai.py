@@ -24,7 +24,7 @@ MAX_INPUTS = 2048
 
 
 class EmbeddingsRequest(msgspec.Struct):
-    """Unknown keys are ignored, as OpenAI's clients expect from a compatible server."""
+    """Texts to embed. Unknown keys are ignored, as OpenAI's clients expect."""
 
     input: str | list[Any]
     model: str = ""
@@ -53,7 +53,7 @@ class EmbeddingsReply(msgspec.Struct):
 
 
 class ModelEntry(msgspec.Struct):
-    """created: always 0, because an artifact does not say when it was made."""
+    """A served model. created: always 0, because an artifact does not say when it was made."""
 
     id: str
     object: Literal["model"] = "model"
@@ -93,7 +93,7 @@ def operations() -> list[Operation]:
         embeddings_on("/v1/embeddings"),
         embeddings_on("/embeddings"),
         get("/v1/models", list_models, "Names of the served models", response=(ModelList,)),
-        get("/v1/models/{model:path}", get_model, "One of them", response=(ModelEntry,)),
+        get("/v1/models/{model:path}", get_model, "One served model", response=(ModelEntry,)),
     ]
 
 
@@ -156,7 +156,7 @@ async def get_model(call: Call) -> Reply:
 
 
 def error_reply(error: ServerError) -> Reply:
-    """All four keys are always there: OpenAI's clients need them."""
+    """Return an error in OpenAI's form, always with all four keys: its clients need them."""
     kind: Literal["invalid_request_error", "rate_limit_error", "server_error"] = "server_error"
     if isinstance(error, CallerError):
         kind = "invalid_request_error"

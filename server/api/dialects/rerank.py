@@ -20,7 +20,7 @@ class Document(msgspec.Struct):
 
 
 class RerankRequest(msgspec.Struct):
-    """Keys that only one provider has are ignored.
+    """Documents to rank. Keys that only one provider has are ignored.
 
     top_n: how many of the best documents to return; all of them if it is left out.
     """
@@ -33,14 +33,14 @@ class RerankRequest(msgspec.Struct):
 
 
 class Error(msgspec.Struct):
-    """Both keys have the same sentence: Cohere's clients read `message`, Jina's `detail`."""
+    """An error, with one sentence under both keys: Cohere's clients read `message`, Jina's `detail`."""
 
     message: str
     detail: str
 
 
 def operations(tei: Operation) -> list[Operation]:
-    """tei: the operation for bodies in TEI's form on /rerank."""
+    """Return the operations. tei: the operation for bodies in TEI's form on /rerank."""
     on = partial(
         Operation,
         RERANK,
@@ -61,7 +61,7 @@ def operations(tei: Operation) -> list[Operation]:
 
 
 async def rerank(call: Call) -> Reply:
-    """Always refused, because no reranker can be loaded yet; the request is checked first."""
+    """Check the request and refuse it, because no reranker can be loaded yet."""
     request = decode(call.body, RerankRequest)
     texts = [each if isinstance(each, str) else each.text for each in request.documents]
     call.models.rerank(request.query, texts)

@@ -49,17 +49,13 @@ KIND: Mapping[type[ServerError], str] = {
     errors.RetryableError: "Unhealthy",
     errors.ServerError: "Backend",
 }
-PROMPTS: Mapping[str, InputType] = {
-    "query": "query",
-    "document": "document",
-    "passage": "document",
-}
+PROMPTS: Mapping[str, InputType] = {"query": "query", "document": "document", "passage": "document"}
 
 
 # Paths where TEI serves another kind of model, with the reason of the refusal.
 REFUSED: Mapping[str, str] = {
-    "/embed_all": "the model gives one vector a text, none of its tokens: it ends with pooling",
-    "/embed_sparse": "the model is dense, it gives no sparse vectors",
+    "/embed_all": "the model gives one vector per text and no token vectors: its last step is pooling",
+    "/embed_sparse": "the served models give dense vectors, not sparse ones",
     "/predict": "no classifier is loaded; the served models embed texts",
 }
 
@@ -125,49 +121,33 @@ def operations(config: Config, version: str) -> list[Operation]:
     async def information(call: Call) -> Reply:
         return Reply(json_body(info(call.models, config, version)))
 
-    speaking = partial(Operation, TEI, needs="embed")
-    get = partial(Operation, TEI, "GET")
+    post, get = partial(Operation, TEI, "POST"), partial(Operation, TEI, "GET")
     return [
-        speaking(
-            "POST",
+        post(
             "/similarity",
             similarity,
-            "How alike a text and others are",
-            request=(SimilarityRequest,),
-            response=(list[float],),
+            "Similarity of a text to others",
+            "embed",
+            (SimilarityRequest,),
+            (list[float],),
         ),
-        speaking(
-            "POST",
+        post(
             "/tokenize",
             tokenize,
-            "Tokens of texts and where they stand",
-            request=(TokenizeRequest,),
-            response=(list[list[Token]],),
+            "Tokens of texts, with their places",
+            "embed",
+            (TokenizeRequest,),
+            (list[list[Token]],),
         ),
-        speaking(
-            "POST",
-            "/decode",
-            decode_ids,
-            "Texts of token ids",
-            request=(DecodeRequest,),
-            response=(list[str],),
-        ),
+        post("/decode", decode_ids, "Texts of token ids", "embed", (DecodeRequest,), (list[str],)),
         # TEI's default task, and the path that SageMaker uses.
         *(EMBED._replace(path=path) for path in ("/", "/invocations")),
         *(
-            speaking(
-                "POST",
-                path,
-                _refusing(reason),
-                "Always refused",
-                request=(dict,),
-                response=(Error,),
-                status=424,
-            )
+            post(path, _refusing(reason), "Always refused", "embed", (dict,), (Error,), status=424)
             for path, reason in REFUSED.items()
         ),
         get("/info", information, "The first model and its limits", "key", response=(dict,)),
-        get("/ping", ping, "Whether new requests are taken", "nothing", plain="text/plain"),
+        get("/ping", ping, "Check whether new requests are taken", "nothing", plain="text/plain"),
     ]
 
 
@@ -231,7 +211,7 @@ async def decode_ids(call: Call) -> Reply:
 
 
 async def rerank(call: Call) -> Reply:
-    """Always refused, because no reranker can be loaded yet; the request is checked first."""
+    """Check the request and refuse it, because no reranker can be loaded yet."""
     request = decode(call.body, RerankRequest)
     call.models.rerank(request.query, request.texts)
 

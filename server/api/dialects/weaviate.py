@@ -21,7 +21,7 @@ DEFAULT_POOLING = "masked_mean"
 
 
 class VectorConfig(msgspec.Struct):
-    """pooling_strategy: empty, Weaviate's default, or the model's own."""
+    """Options of one request. pooling_strategy: empty, Weaviate's default, or the model's own."""
 
     pooling_strategy: str | None = None
     task_type: Literal["query", "passage"] | None = None
@@ -29,7 +29,7 @@ class VectorConfig(msgspec.Struct):
 
 
 class VectorRequest(msgspec.Struct):
-    """Either text or texts."""
+    """One text or several, under either key."""
 
     text: str | None = None
     texts: list[str] | None = None
@@ -48,7 +48,7 @@ class VectorsReply(msgspec.Struct):
 
 
 class Meta(msgspec.Struct):
-    """Weaviate shows these keys and gives none of them a meaning."""
+    """Facts about the first model, which Weaviate only shows."""
 
     model: str
     revision: str
@@ -83,14 +83,14 @@ def operations() -> list[Operation]:
     return [
         vectors_on("/vectors"),
         vectors_on("/vectors/"),
-        get("/meta", meta, "What the first model is", "key", response=(Meta,)),
-        probe("/.well-known/live", live, "Whether the process answers"),
-        probe("/.well-known/ready", ready, "Whether new requests are taken"),
+        get("/meta", meta, "The first model", "key", response=(Meta,)),
+        probe("/.well-known/live", live, "Check whether the process answers"),
+        probe("/.well-known/ready", ready, "Check whether new requests are taken"),
     ]
 
 
 async def vectors(call: Call) -> Reply:
-    """Computed by the first model, because the request cannot name one."""
+    """Embed with the first model, because the request cannot name one."""
     request = decode(call.body, VectorRequest)
     config = request.config or VectorConfig()
     choice = call.models.choose("")
@@ -151,7 +151,7 @@ async def ready(call: Call) -> Reply:
 
 
 def error_reply(error: ServerError) -> Reply:
-    """Native statuses: Weaviate only tells 200 from others, and shows status and sentence."""
+    """Return the error with its native status: Weaviate shows it, and checks only for 200."""
     return error_reply_of(error, Error(error.message))
 
 

@@ -20,7 +20,7 @@ def operations() -> list[Operation]:
     reply = Reply(page.encode(), headers=_headers(page), content_type=b"text/html; charset=utf-8")
 
     async def docs(_: Call) -> Reply:
-        """For people, in English and Chinese. A script in the page makes it from /openapi.json."""
+        """A page for people, in English and Chinese. Its script makes it from /openapi.json."""
         return reply
 
     about = "This server's routes"

@@ -102,5 +102,5 @@ def _check_pair(given: Invocation, file: str | None) -> None:
     if given.arguments.pair and given.arguments.url:
         raise BadSettings(
             "--pair reads and writes vectors where they are stored: stop the server and leave out "
-            "--url",
+            "--url"
         )

@@ -72,6 +72,6 @@ def remove(given: Invocation) -> int:
 def _file(given: Invocation) -> Path:
     if given.config.keys is None:
         raise BadSettings(
-            "no keys file is named: give --keys FILE, INKWELL_KEYS or `keys` in the config file",
+            "no keys file is named: give --keys FILE, INKWELL_KEYS or `keys` in the config file"
         )
     return given.config.keys

@@ -1,1 +1,1 @@
-"""What the doctor looks at, by noun: pure functions from facts to findings, which ask the machine nothing."""
+"""The doctor's checks, by noun: pure functions from facts to findings, which ask the machine nothing."""

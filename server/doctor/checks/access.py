@@ -17,10 +17,7 @@ def of_address(facts: Facts) -> Iterator[Finding]:
     config = facts.config
     asked = Message("with keys") if config.keys else Message("without keys")
     if config.tls_client_ca:
-        asked = Message(
-            "{asked}, only for clients with a certificate",
-            asked=asked,
-        )
+        asked = Message("{asked}, only for clients with a certificate", asked=asked)
     found = Message("listens on {host}, {asked}", host=config.host, asked=asked)
     if config.keys or config.tls_client_ca or on_loopback(config.host):
         yield Finding("ok", "address", found)
@@ -31,7 +28,7 @@ def of_address(facts: Facts) -> Iterator[Finding]:
         found,
         Message(
             "every client that reaches this address can read and delete all documents: create keys "
-            "with `python -m server key new` and name their file with --keys, or listen on 127.0.0.1",
+            "with `python -m server key new` and name their file with --keys, or listen on 127.0.0.1"
         ),
     )
 
@@ -52,9 +49,7 @@ def of_tls(facts: Facts) -> Iterator[Finding]:
     if left_s >= SOON_S:
         yield Finding("ok", "tls", found)
         return
-    advice = Message(
-        "renew it; a running server reads it again at SIGHUP",
-    )
+    advice = Message("renew it; a running server reads it again at SIGHUP")
     yield Finding("warning", "tls", found, advice)
 
 
@@ -69,9 +64,7 @@ def of_keys(facts: Facts) -> Iterator[Finding]:
     ending = [key for key in keys if key.ends_s - facts.machine.wall_s < SOON_S]
     found = Message("{place}: {number} keys", place=place, number=len(keys))
     if not keys:
-        advice = Message(
-            "no client has access: create a key with `python -m server key new`",
-        )
+        advice = Message("no client has access: create a key with `python -m server key new`")
         yield Finding("warning", "keys", found, advice)
     elif ending:
         named = tuple(f"{key.name} ({key.expires})" for key in ending)
@@ -80,9 +73,7 @@ def of_keys(facts: Facts) -> Iterator[Finding]:
             found=found,
             named=named,
         )
-        advice = Message(
-            "create new ones with `python -m server key new` and remove these",
-        )
+        advice = Message("create new ones with `python -m server key new` and remove these")
         yield Finding("warning", "keys", found, advice)
     else:
         yield Finding("ok", "keys", found)

@@ -43,13 +43,13 @@ def of_disk(facts: Facts) -> Iterator[Finding]:
     if disk.read_only or not disk.writable:
         advice = Message(
             "this user cannot write there: mount the disk for writing, change the owner, or give "
-            "another --data folder",
+            "another --data folder"
         )
         yield Finding("error", "disk", found, advice)
     elif kind in NETWORK:
         advice = Message(
             "this is a network file system, where locks, fsync and SQLite's shared memory are not "
-            "reliable, so acknowledged writes may be lost; give a --data folder on a local disk",
+            "reliable, so acknowledged writes may be lost; give a --data folder on a local disk"
         )
         yield Finding("error", "disk", found, advice)
     else:
@@ -68,8 +68,7 @@ def _of_space(facts: Facts, found: Message, kind: str, free: int) -> Iterator[Fi
         yield Finding("error" if free < least else "warning", "disk", found, advice)
     elif kind in PASSING:
         advice = Message(
-            "documents there are in {place}: give --data a disk or a volume",
-            place=PASSING[kind],
+            "documents there are in {place}: give --data a disk or a volume", place=PASSING[kind]
         )
         yield Finding("warning", "disk", found, advice)
     else:
@@ -88,10 +87,7 @@ def of_collections(facts: Facts) -> Iterator[Finding]:
         "ok",
         "data",
         Message(
-            "{data}: {number} collections, {user}",
-            data=facts.config.data,
-            number=number,
-            user=user,
+            "{data}: {number} collections, {user}", data=facts.config.data, number=number, user=user
         ),
     )
     served = {artifact.fingerprint for artifact in facts.artifacts if artifact.error is None}

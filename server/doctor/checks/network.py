@@ -47,11 +47,7 @@ def of_port(facts: Facts) -> Iterator[Finding]:
     own = [each for each, _ in met if _is_holder(each, facts.holder, port)]
     if own:
         pid = str(facts.holder).partition(" ")[0]
-        found = Message(
-            "port {port}: the running server, process {pid}",
-            port=port,
-            pid=pid,
-        )
+        found = Message("port {port}: the running server, process {pid}", port=port, pid=pid)
         yield Finding("ok", "port", found)
     elif surely:
         yield _taken("error", port, surely[0], Message("is taken"))
@@ -78,7 +74,7 @@ def of_socket(facts: Facts) -> Iterator[Finding]:
 
 
 def _is_holder(listener: Listener, holder: str | None, port: int) -> bool:
-    """Whether a listener is the process that uses the data folder.
+    """Return whether a listener is the process that uses the data folder.
 
     The id of another user's process is hidden; then the address in the lock decides.
     """

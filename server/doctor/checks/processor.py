@@ -40,7 +40,7 @@ def of_cpu(facts: Facts) -> Iterator[Finding]:
             ),
             Message(
                 "expect a server to be many times slower; in a virtual machine, pass the host's CPU "
-                "through",
+                "through"
             ),
         )
 
@@ -66,7 +66,7 @@ def of_lanes(facts: Facts) -> Iterator[Finding]:
     elif machine.quota is not None and machine.quota < 1:
         advice = Message(
             "give the cgroup at least one core: with less, the kernel pauses the process in every "
-            "period of its quota",
+            "period of its quota"
         )
         yield Finding("warning", "lanes", found, advice)
     else:
@@ -81,15 +81,11 @@ def _fewer_lanes(budget: int, workers: int) -> Message:
     # A server's own choice, 0, is rounded up: it is not too high only if nothing is left over.
     flags = Message("--lanes {most}" if rest else "--lanes {most} or 0", most=most)
     if not most:
-        flags = Message(
-            "at most --workers {budget}, with --lanes 1 or 0",
-            budget=budget,
-        )
+        flags = Message("at most --workers {budget}, with --lanes 1 or 0", budget=budget)
     elif workers > 1:
         flags = Message("{flags}, or fewer --workers", flags=flags)
     return Message(
-        "set {flags}: more lanes than cores gain nothing and make single requests wait",
-        flags=flags,
+        "set {flags}: more lanes than cores gain nothing and make single requests wait", flags=flags
     )
 
 
@@ -98,9 +94,7 @@ def _of_offline(cores: str) -> Finding:
         "warning",
         "lanes",
         Message("cores {cores} are offline", cores=cores),
-        Message(
-            "to use them, switch them on before the server starts: it counts cores once",
-        ),
+        Message("to use them, switch them on before the server starts: it counts cores once"),
     )
 
 
@@ -117,7 +111,5 @@ def of_huge_pages(facts: Facts) -> Iterator[Finding]:
             "transparent huge pages: {chosen}; a short query takes up to one seventh longer",
             chosen=chosen or Message("unknown"),
         ),
-        Message(
-            "write madvise to /sys/kernel/mm/transparent_hugepage/enabled",
-        ),
+        Message("write madvise to /sys/kernel/mm/transparent_hugepage/enabled"),
     )

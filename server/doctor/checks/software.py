@@ -53,7 +53,7 @@ def _of_model(artifact: Artifact) -> Finding:
         Message(
             "its vectors are almost as close to float32 as those of the exporting machine, but "
             "not the same: export on this machine if it makes all vectors, or with --weight-bits "
-            "7 for machines of both kinds",
+            "7 for machines of both kinds"
         ),
     )
 
@@ -87,7 +87,7 @@ def of_python(facts: Facts) -> Iterator[Finding]:
                 listed=listed,
             ),
             Message(
-                "install the tested versions: pip install --no-deps --require-hashes -r locks/run.txt",
+                "install the tested versions: pip install --no-deps --require-hashes -r locks/run.txt"
             ),
         )
 
@@ -101,12 +101,6 @@ def of_clock(facts: Facts) -> Iterator[Finding]:
     yield Finding(
         "warning",
         "clock",
-        Message(
-            "{found}, before this version was built ({built})",
-            found=found,
-            built=BUILT,
-        ),
-        Message(
-            "set the clock: logs and certificates depend on it, stored data does not",
-        ),
+        Message("{found}, before this version was built ({built})", found=found, built=BUILT),
+        Message("set the clock: logs and certificates depend on it, stored data does not"),
     )

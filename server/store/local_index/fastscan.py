@@ -145,12 +145,12 @@ def compacted(scan: Scan | None, sources: list[Source]) -> Scan:
 
 
 def wants_rebuild(block: Block) -> bool:
-    """Whether too many of its rows are dead."""
+    """Return whether too many of a block's rows are dead."""
     return block.n_alive < ALIVE_SHARE * len(block.labels)
 
 
 def is_small(block: Block) -> bool:
-    """Whether it should be joined with others."""
+    """Return whether a block should be joined with others."""
     return block.n_alive < SMALLEST_SHARE * BLOCK_ROWS
 
 

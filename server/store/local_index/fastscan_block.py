@@ -55,7 +55,7 @@ MOST_OF = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quantiser:
-    """How vectors are coded; all blocks share it, so that their estimates can be compared.
+    """The coding of vectors; all blocks share it, so that their estimates can be compared.
 
     turn: from D numbers to those that are coded; codec: trained, holds nothing.
     """
@@ -65,7 +65,7 @@ class Quantiser:
 
     @classmethod
     def of(cls, axes: Vectors, codec: faiss.IndexPQFastScan) -> "Quantiser":
-        """axes: float32 (numbers that are coded, D), orthonormal."""
+        """Return a quantiser. axes: float32 (numbers that are coded, D), orthonormal."""
         turn = faiss.LinearTransform(axes.shape[1], axes.shape[0], False)
         faiss.copy_array_to_vector(axes.ravel(), turn.A)
         turn.is_trained = True

@@ -76,14 +76,14 @@ class LocalIndex:
 
     @property
     def compaction_due(self) -> bool:
-        """Whether `compacted` would make searches faster, or free enough memory."""
+        """Return whether `compacted` would make searches faster, or free enough memory."""
         if self._scan is None:
             return len(self._tail) >= SCAN_FROM
         return len(self._tail) >= TAIL_ROWS or any(map(wants_rebuild, self._scan.blocks))
 
     @property
     def compaction_pays(self) -> bool:
-        """Whether `compacted` would make searches faster, when no document is being written."""
+        """Return whether `compacted` would make searches faster, when no document is being written."""
         return self.compaction_due or (self._scan is not None and len(self._tail) >= SPARE_ROWS)
 
     def compacted(self) -> "LocalIndex":

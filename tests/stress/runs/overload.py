@@ -1,4 +1,4 @@
-"""What happens when ten times more requests come than the server can answer?
+"""Overloads a server: ten times more requests than it can answer.
 
     python -m tests.stress.runs.overload [--texts FOLDER] [--seconds 60] [--only single,large]
 

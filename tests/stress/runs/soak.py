@@ -54,7 +54,7 @@ SLOW_TEXTS, STEP_BYTES, STEP_S = 512, 65_536, 0.1
 
 @dataclass
 class Counts:
-    """What the clients saw of their requests, by kind of client."""
+    """The clients' own counts of their requests, by kind of client."""
 
     whole: Counter[str] = field(default_factory=Counter)  # Sent to the last byte.
     answered: Counter[str] = field(default_factory=Counter)  # Read to the last byte, with 200.
@@ -196,7 +196,7 @@ class Soak:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What the server has counted since its start, and what it holds now.
+    """The server's counts since its start, and what it holds now.
 
     answers: with 200, by route; others: with another status.
     """

@@ -1,4 +1,4 @@
-"""Which addresses count as leaving the machine, and that every operation is asked."""
+"""The addresses that count as leaving the machine; every operation is called."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How an overload is judged: from made-up runs, and from a real one of a server that refuses."""
+"""The judgement of an overload: of made-up runs, and of a real one of a server that refuses."""
 
 import asyncio
 
