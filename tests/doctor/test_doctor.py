@@ -393,7 +393,7 @@ def test_missing_model_is_an_error_and_the_rest_is_told(run: Commands, tmp_path:
 
 def test_models_of_which_none_gives_vectors_are_an_error(run: Commands, tmp_path: Path) -> None:
     scorer = write_toy_scorer(tmp_path / "scorer")
-    said = told(run, "--model", scorer, "--port", "0", status=1)["model"]
+    said = reported(run, "--model", scorer, "--port", "0", status=1)["model"]
     assert [each["level"] for each in said] == ["ok", "error"]
     assert said[1]["found"]["english"] == NO_VECTORS.english
     both = (ARTIFACT, replace(ARTIFACT, fingerprint="s", task="score"))
