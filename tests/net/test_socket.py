@@ -318,7 +318,7 @@ def test_requests_sent_ahead_beyond_a_few_are_refused(server: Server) -> None:
         assert statuses == [200] * (MAX_PIPELINED + 1)
         status, headers, body = replies.next()
         assert (status, headers["retry-after"]) == (429, "1")
-        assert f"at most {MAX_PIPELINED} may" in json.loads(body)["error"]["message"]
+        assert f"at most {MAX_PIPELINED} are allowed" in json.loads(body)["error"]["message"]
         assert replies.ended()
 
 
