@@ -8,7 +8,7 @@ what the READMEs must show.
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,10 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 READMES = ("README.md", "README.zh-CN.md")
 DIRTY, MARK, RULE = "-dirty", "†", "|---"
+# Lines of another machine than the one above the first table, and how their rows are marked.
+OTHER_MACHINE, OTHER_MARK = "Xeon", "‡"
+# Runs that only the int8 contenders took part in, with STS-B.
+INT8_RUN = "2026-11-29.jsonl"
 NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 # Names and units with a digit in them, in both languages.
 NAMES = re.compile(
@@ -37,7 +41,8 @@ Line = dict[str, Any]
 class Figure:
     """One number: the line it is taken from and how it is shown.
 
-    fields: summed; a dot leads into an object. where: what the line has, which only one may.
+    fields: summed; a dot leads into an object. where: what the line has, which only one may. file: the
+    stored file, if it is not the current one of the case.
     """
 
     case: str
@@ -45,10 +50,12 @@ class Figure:
     digits: int
     scale: float
     where: Mapping[str, Any]
+    file: str | None = None
 
     def line(self) -> Line:
-        found = self.lines(current()[self.case])
-        assert len(found) == 1, f"{self}: {len(found)} lines in {current()[self.case]}"
+        file = self.file or current()[self.case]
+        found = self.lines(file)
+        assert len(found) == 1, f"{self}: {len(found)} lines in {file}"
         return found[0]
 
     def lines(self, file: str) -> list[Line]:
@@ -83,8 +90,17 @@ def served(field: str, digits: int, workload: str, clients: int) -> Figure:
     return figure("serve", field, digits, workload=workload, clients=clients)
 
 
+def in_int8_run(found: Figure) -> Figure:
+    return replace(found, file=INT8_RUN)
+
+
 def lead(workload: str, contender: str) -> Figure:
-    return figure("compare", "ours_to_it", 1, workload=workload, contender=contender, clients=16)
+    where = {"workload": workload, "contender": contender, "clients": 16}
+    return Figure("compare", ("ours_to_it",), 1, 1, where, INT8_RUN)
+
+
+def spearman(contender: str) -> Figure:
+    return Figure("compare quality", ("sts_spearman",), 2, 1, {"contender": contender}, INT8_RUN)
 
 
 def best(workload: str, quality: str, contender: str) -> Figure:
@@ -143,9 +159,8 @@ ROWS: list[tuple[str, list[Figure]]] = [
         [
             COMPARED,
             *(lead(workload, contender) for workload, contender in FASTER_INT8.items()),
-            cosine("onnx"),
-            cosine("openvino"),
-            cosine("inkwell"),
+            *(spearman(name) for name in ("onnx", "openvino", "inkwell")),
+            *(in_int8_run(cosine(name)) for name in ("onnx", "openvino", "inkwell")),
         ],
     ),
     (
@@ -371,6 +386,16 @@ def test_rows_measured_with_uncommitted_changes_are_marked(name: str) -> None:
     marked = [MARK in cells[0] for cells in result_rows(name)]
     dirty = [any(is_dirty(each.line()) for each in figures) for _, figures in ROWS]
     assert marked == dirty
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_rows_measured_on_another_machine_are_marked(name: str) -> None:
+    marked = [OTHER_MARK in cells[0] for cells in result_rows(name)]
+    other = [
+        any(OTHER_MACHINE in each.line()["machine"]["cpu"] for each in figures)
+        for _, figures in ROWS
+    ]
+    assert marked == other
 
 
 def test_no_figure_rests_on_uncommitted_changes_where_a_later_clean_line_exists() -> None:
