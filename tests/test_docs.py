@@ -4,6 +4,7 @@ import dataclasses
 import os
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -290,6 +291,30 @@ def test_code_map_has_a_row_for_every_module() -> None:
 def test_licence_of_the_shipped_model_stands_in_third_parties() -> None:
     licence = (ROOT / "models/bge-small-zh-v1.5/LICENSE").read_text(encoding="utf-8")
     assert "Copyright (c)" in licence and licence in text_of("THIRD_PARTY.md")
+
+
+def test_every_package_of_the_code_is_installed() -> None:
+    """Each folder of code, and each data file beside it, is in the wheel."""
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
+        "setuptools"
+    ]
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for folder in ("server", "export")
+        for path in (ROOT / folder).rglob("__init__.py")
+    }
+    assert set(setup["packages"]) == found
+    listed = subprocess.run(
+        ["git", "ls-files", "server", "export"], cwd=ROOT, capture_output=True, text=True
+    ).stdout.split()
+    data = {name for name in listed if not name.endswith(".py")}
+    packed = {
+        path.relative_to(ROOT).as_posix()
+        for package, patterns in setup["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / package.replace(".", "/")).glob(pattern)
+    }
+    assert data == packed
 
 
 def test_every_package_of_the_project_has_its_licence_named() -> None:
