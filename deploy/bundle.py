@@ -152,6 +152,13 @@ def _pip(*arguments: str, **environ: str) -> None:
 def artifact_files(model: Path) -> list[Path]:
     """Return every file of an artifact: a large model has one more, which its manifest lists."""
     listed = json.loads((model / "manifest.json").read_text(encoding="utf-8"))["files"]
+    for name in listed:
+        if not name or Path(name).name != name:
+            raise BundleError(
+                "{model} lists the file {name!r}, which is not in its folder; run `make export` again",
+                model=model,
+                name=name,
+            )
     return [model / name for name in dict.fromkeys((*ARTIFACT, *listed))]
 
 
