@@ -202,6 +202,10 @@ class Documents:
         rows = self.database.rows(f"SELECT id FROM documents WHERE {condition}", parameters)
         return [id for (id,) in rows]
 
+    def checksums(self) -> dict[str, int]:
+        """Return the checksum of every document by its id."""
+        return dict(self.database.rows("SELECT id, checksum FROM documents"))
+
     def numbers(self, ids: Sequence[str]) -> dict[str, int]:
         """Return the numbers of the documents with these ids that exist, by id."""
         return dict(self.database.rows_of("SELECT id, number FROM documents WHERE id IN", ids))
