@@ -280,8 +280,10 @@ def test_collection_whose_removal_fails_is_served_written_and_compacted_as_befor
         stored.append(Document("later", "later"))
         await live.add(stored[-1:])
         await check_holds(registry, toy_model, stored)
-        live._start_compacting()
+        monkeypatch.setattr(type(live.collection.index), "compaction_due", True)
+        live.compact_when_due()
         assert live._compacting is not None
+        monkeypatch.undo()
         await registry.remove(NAME)
         assert left(tmp_path) == []
 
