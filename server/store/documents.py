@@ -8,7 +8,7 @@ document.
 import json
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 from server.errors import StoreDamaged
 from server.store import Labels
 from server.store.database import Connection, Database
+from server.store.filter_match import matches
 from server.store.filter_sql import attributes, where
 from server.store.filter_tree import Filter
 from server.store.lexical import REQUIRED, frequencies, match_expression, terms
@@ -180,13 +181,35 @@ class Documents:
             " ORDER BY number LIMIT ?",
             (after, *parameters, limit),
         )
-        return [(row[0], self._document(row)) for row in rows]
+        found = [(row[0], self._document(row)) for row in rows]
+        for _, document in found:
+            self.confirm(filter, document.id, document.metadata)
+        return found
 
     def ids(self, filter: Filter | None = None) -> list[str]:
         """Return the ids of all documents, or of those that the filter keeps."""
+        if filter is None:
+            return [id for (id,) in self.database.rows("SELECT id FROM documents")]
         condition, parameters = where(filter, "number")
-        rows = self.database.rows(f"SELECT id FROM documents WHERE {condition}", parameters)
-        return [id for (id,) in rows]
+        found = []
+        with self.database.reading() as reader:
+            # One row at a time: the texts of all of them may not fit into memory.
+            for row in reader.execute(
+                f"SELECT {DOCUMENT} FROM documents WHERE {condition}", parameters
+            ):
+                document = self._document(row)
+                self.confirm(filter, document.id, document.metadata)
+                found.append(document.id)
+        return found
+
+    def confirm(self, filter: Filter | None, id: str, metadata: Mapping[str, object]) -> None:
+        """Raise StoreDamaged where a filter kept a document whose own metadata does not meet it.
+
+        Filters may keep one tenant's documents from another, and the rows that they read have no
+        checksum. The metadata has one.
+        """
+        if filter is not None and not matches(filter, metadata):
+            raise self._damaged(f"what filters read of document {ascii(id)}")
 
     def numbers(self, ids: Sequence[str]) -> dict[str, int]:
         """Return the numbers of the documents with these ids that exist, by id."""

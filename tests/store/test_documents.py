@@ -13,8 +13,10 @@ from server.store import database as database_module
 from server.store.database import PAGE_BYTES
 from server.store.documents import Documents, Unfinished
 from server.store.filter_tree import parse
+from server.store.folder import DataFolder
 from server.store.records import Change, Chunk, ChunkRules, Document, Info, Span
 from server.store.schema import SCHEMA_VERSION
+from server.store.search import Query, search
 from server.types import Vectors
 
 INFO = Info("laws", "fingerprint-a", 4)
@@ -413,6 +415,39 @@ def test_a_file_that_was_never_finished_is_told_apart(path: Path) -> None:
     with pytest.raises(Unfinished):
         Documents(path, None)
     Documents(path, INFO).close()
+
+
+CHANGES = {
+    "a value": "UPDATE attributes SET value = 'a' WHERE key = 'tenant' AND value = 'b'",
+    "a missing row": "DELETE FROM attributes WHERE key = 'secret'",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_rows_that_filters_read_show_no_tenant_the_documents_of_another(
+    tmp_path: Path, change: str
+) -> None:
+    folder = DataFolder(tmp_path)
+    collection = folder.create(INFO)
+    ours = Document("ours", "合同", metadata={"tenant": "a"})
+    theirs = Document("theirs", "合同", metadata={"tenant": "b", "secret": True})
+    rows = vectors(2)
+    collection.add([ours, theirs], rows)
+    documents = collection.documents
+    filter = parse({"tenant": "a"} if "UPDATE" in change else {"secret": {"$ne": True}})
+    query = Query("hybrid", 9, rows[0], "合同", filter=filter)
+    assert [hit.id for hit in search(collection, [query])[0]] == ["ours"]
+    documents.database.writer.execute(change)
+    for read in (
+        lambda: search(collection, [query]),
+        lambda: documents.page(0, 9, filter),
+        lambda: collection.delete_where(filter),
+    ):
+        with pytest.raises(StoreDamaged) as failure:
+            read()
+        check_advice(failure.value, collection.path, "what filters read of document 'theirs'", "")
+    assert documents.count() == 2
+    folder.close()
 
 
 VERSION_1 = (
