@@ -161,6 +161,7 @@ class Database:
             check_same_thread=False,
         )
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
         return connection
 
     def _prepare(self, version: int, create: Create, migrate: Migrate) -> None:
@@ -219,6 +220,13 @@ def copy(source: Path, target: Path) -> None:
         install(scratch, target)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def in_memory() -> Iterator[Connection]:
+    """Yield an empty database that no file holds."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        yield connection
 
 
 def peek(path: Path, query: str) -> Rows:

@@ -30,8 +30,10 @@ from server.store.schema import (
     create,
     document_checksum,
     document_row,
+    foreign_objects,
     info_of,
     insert_chunk,
+    insert_document,
     meta_of,
     migrate,
     rebuild_words,
@@ -68,7 +70,21 @@ class Documents:
                 raise Unfinished(path)
             create(writer, meta_of(info))
 
-        self.database = Database(path, SCHEMA_VERSION, make, migrate, busy_timeout_s)
+        def upgrade(writer: Connection, version: int) -> None:
+            _check_objects(path, writer, version)
+            migrate(writer, version)
+
+        self.database = Database(path, SCHEMA_VERSION, make, upgrade, busy_timeout_s)
+        try:
+            self._read_meta()
+        except BaseException:
+            self.database.close()
+            raise
+
+    def _read_meta(self) -> None:
+        path = self.database.path
+        with self.database.advising():
+            _check_objects(path, self.database.writer, SCHEMA_VERSION)
         meta: dict[str, str] = dict(self.database.rows("SELECT key, value FROM meta"))
         if meta["words"] != WORDS_RECIPE:
             log.warning("%s: its words are indexed again for this version", path)
@@ -111,15 +127,7 @@ class Documents:
         removed: list[int] = []
         for document, row, chunks in zip(documents, rows, spans, strict=True):
             removed += self._delete(writer, document.id)
-            number = writer.execute(
-                "INSERT INTO documents (id, text, title, metadata, checksum) VALUES (?, ?, ?, ?, ?)",
-                (*row, document_checksum(*row)),
-            ).lastrowid
-            assert number is not None
-            writer.executemany(
-                "INSERT INTO attributes VALUES (?, ?, ?)",
-                [(*pair, number) for pair in attributes(json.loads(row[3]))],
-            )
+            number = insert_document(writer, None, row)
             for begin, end in chunks:
                 words = words_of(document.title, document.text[begin:end])
                 vector = next(blobs).tobytes()
@@ -302,7 +310,11 @@ class Documents:
                 raise self._damaged(f"the vector of part {label}")
         found = {row[0]: row[4] for row in rows}
         joined = np.frombuffer(b"".join(found[label] for label in asked), dtype="<f4")
-        return joined.reshape(len(asked), self.info.dimension)
+        vectors = joined.reshape(len(asked), self.info.dimension)
+        # subtle: a checksum that fits shows that these bytes were written, not that a model gave them.
+        for place in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
+            raise self._damaged(f"the vector of part {asked[place]}")
+        return vectors
 
     def last_label(self) -> int:
         """Return the greatest label ever given, also where its document is deleted."""
@@ -328,6 +340,17 @@ class Documents:
             "restore the collection from a backup",
             path=path,
             what=what,
+        )
+
+
+def _check_objects(path: Path, connection: Connection, version: int) -> None:
+    """Raise StoreDamaged where another program has put something of its own into the file."""
+    if foreign := foreign_objects(connection, version):
+        raise StoreDamaged(
+            "{path} has {objects}, which this server did not create: another program has changed the"
+            " file; restore the collection from a backup",
+            path=path,
+            objects=tuple(map(ascii, foreign)),
         )
 
 
