@@ -433,23 +433,24 @@ def test_a_damaged_collection_is_refused_and_the_others_answer(
     assert database.read_bytes() == damaged
 
 
-@pytest.mark.parametrize("step", ["_open", "_sweep"])
+@pytest.mark.parametrize("step", ["replace", "remove"])
 def test_a_name_is_not_free_while_its_collection_is_replaced_or_removed(
     toy_model: Model, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     entered, release = threading.Event(), threading.Event()
     real = getattr(DataFolder, step)
 
-    def held(folder: DataFolder, *given: Any) -> None:
+    def held(folder: DataFolder, *given: Any) -> Any:
+        done = real(folder, *given)
         entered.set()
         assert release.wait(PATIENCE_S)
-        real(folder, *given)
+        return done
 
     async def test(client: httpx.AsyncClient) -> None:
         await client.post("/collections", json={"name": "r"})
         await fill(client, "/collections/r")
         monkeypatch.setattr(DataFolder, step, held)
-        if step == "_open":
+        if step == "replace":
             await client.post("/collections/r/reindex", json={})
             work: asyncio.Task[Any] = asyncio.create_task(asyncio.sleep(0))
         else:

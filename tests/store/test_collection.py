@@ -23,7 +23,8 @@ import pytest
 from server.errors import AlreadyExists, InvalidRequest, StoreDamaged, StoreError
 from server.store import Labels
 from server.store.database import PAGE_BYTES
-from server.store.folder import DataFolder, holder_of
+from server.store.folder import DataFolder
+from server.store.folder_lock import holder_of
 from server.store.records import Chunk, Document, Info
 from server.store.search import Hit, Query, search
 from server.types import Vectors
@@ -154,85 +155,6 @@ def test_a_name_is_used_once(tmp_path: Path) -> None:
     with pytest.raises(AlreadyExists, match="'laws'"):
         folder.create(Info("laws", "model-a", D))
     folder.close()
-
-
-def test_a_collection_whose_making_was_interrupted_is_as_if_never_begun(tmp_path: Path) -> None:
-    home = tmp_path / "collections" / "main"
-    home.mkdir(parents=True)
-    (home / "documents.sqlite3").touch()
-    opened = Main(tmp_path)
-    add(opened, "a")
-    check_holds(opened, "a")
-    opened.close()
-
-
-def test_a_removal_that_was_interrupted_is_finished(tmp_path: Path) -> None:
-    opened = Main(tmp_path)
-    add(opened, "a")
-    opened.close()
-    (tmp_path / "collections" / "main").rename(tmp_path / "collections" / ".removed-x")
-    again = DataFolder(tmp_path)
-    assert again.collections == {}
-    assert not list((tmp_path / "collections").iterdir())
-    again.close()
-
-
-def test_a_successor_takes_the_place_whole(tmp_path: Path) -> None:
-    opened = Main(tmp_path)
-    add(opened, "a", "b")
-    info = Info("main", "model-b", D)
-    half = opened.folder.successor(info)
-    half.add([Document("a", "new")], vector_of("a")[None], notes={"far": "1"})
-    half.close()
-    opened.close()
-    opened = Main(tmp_path)
-    check_holds(opened, "a", "b")
-    successor = opened.folder.successor(info)
-    assert successor.documents.noted("far") == "1", "taken up where it stopped"
-    replaced = opened.folder.replace(successor)
-    assert (replaced.info, replaced.documents.ids()) == (info, ["a"])
-    opened.close()
-    assert [path.name for path in (tmp_path / "collections").iterdir()] == ["main"]
-
-
-def test_a_replacement_interrupted_between_its_steps_is_finished(tmp_path: Path) -> None:
-    opened = Main(tmp_path)
-    add(opened, "a", "b")
-    successor = opened.folder.successor(Info("main", "model-b", D))
-    successor.add([Document("a", "new")], vector_of("a")[None], notes={"complete": "yes"})
-    successor.close()
-    opened.close()
-    homes = tmp_path / "collections"
-    (homes / "main").rename(homes / ".removed-x")
-    again = Main(tmp_path)
-    assert again.collection.info.fingerprint == "model-b"
-    assert again.documents.ids() == ["a"]
-    again.close()
-
-
-def test_a_replacement_leaves_another_that_is_under_way_alone(tmp_path: Path) -> None:
-    opened = Main(tmp_path)
-    opened.folder.create(Info("other", "model-a", D))
-    other = opened.folder.successor(Info("other", "model-b", D))
-    other.add([Document("a", "new")], vector_of("a")[None], notes={"complete": "yes"})
-    other.close()
-    homes = tmp_path / "collections"
-    # As it is between the two steps.
-    (homes / "other").rename(homes / ".removed-x")
-    opened.folder.replace(opened.folder.successor(Info("main", "model-b", D)))
-    assert sorted(path.name for path in homes.iterdir()) == [".next-other", "main"]
-    opened.close()
-
-
-def test_successor_for_another_model_starts_from_nothing(tmp_path: Path) -> None:
-    opened = Main(tmp_path)
-    first = opened.folder.successor(Info("main", "model-b", D))
-    first.add([Document("a", "a")], vector_of("a")[None])
-    first.close()
-    second = opened.folder.successor(Info("main", "model-c", 2 * D))
-    assert second.count == 0
-    second.close()
-    opened.close()
 
 
 def test_an_old_snapshot_is_caught_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
