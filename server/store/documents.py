@@ -25,6 +25,7 @@ from server.store.filter_tree import Filter
 from server.store.lexical import REQUIRED, frequencies, match_expression, terms
 from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (
+    OBJECTS,
     SCHEMA_VERSION,
     WORDS_RECIPE,
     chunk_checksum,
@@ -354,7 +355,7 @@ def _upgrade(path: Path, writer: Connection, version: int) -> None:
 
 def _check_objects(path: Path, connection: Connection, version: int) -> None:
     """Raise StoreDamaged where another program has put something of its own into the file."""
-    if foreign := foreign_objects(connection, version):
+    if foreign := foreign_objects(connection.execute(OBJECTS), version):
         raise StoreDamaged(
             "{path} has {objects}, which this server did not create: another program has changed the"
             " file; restore the collection from a backup",

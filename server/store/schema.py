@@ -5,9 +5,9 @@ import re
 import unicodedata
 import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from server.errors import InvalidRequest
 from server.store.database import Connection, in_memory
@@ -107,16 +107,19 @@ class Made(NamedTuple):
     statement: str
 
 
-def foreign_objects(connection: Connection, version: int) -> list[str]:
+OBJECTS = "SELECT name, type, tbl_name, sql FROM sqlite_master"
+
+
+def foreign_objects(rows: Iterable[Sequence[Any]], version: int) -> list[str]:
     """Return the names of objects that a file of this version should not have, or not in this form.
 
-    A trigger, view or index of another program would run, or answer, when the server reads and writes.
-    This reads the list of objects only, so none of them runs.
+    rows: what OBJECTS selects. A trigger, view or index of another program would run, or answer, when
+    the server reads and writes. Reading the list of objects runs none of them.
     """
     expected = _expected(version)
     return [
         name
-        for name, made in _objects(connection).items()
+        for name, made in _made(rows).items()
         if made != expected.get(name) and name not in STATISTICS
     ]
 
@@ -126,11 +129,10 @@ def _expected(version: int) -> dict[str, Made]:
     with in_memory() as connection:
         for statement in SCHEMAS[version]:
             connection.execute(statement.format(vector_bytes=0))
-        return _objects(connection)
+        return _made(connection.execute(OBJECTS))
 
 
-def _objects(connection: Connection) -> dict[str, Made]:
-    rows = connection.execute("SELECT name, type, tbl_name, sql FROM sqlite_master")
+def _made(rows: Iterable[Sequence[Any]]) -> dict[str, Made]:
     return {name: Made(kind, table, _plain(name, sql or "")) for name, kind, table, sql in rows}
 
 

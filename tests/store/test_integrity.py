@@ -11,9 +11,9 @@ from server.errors import StoreDamaged
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
 from server.store.documents import Documents
 from server.store.folder import INDEX, DataFolder
-from server.store.integrity import faults_of
 from server.store.records import Document, Info
 from server.store.schema import SCHEMA_1, chunk_checksum
+from server.store.upkeep.integrity import faults_of
 
 INFO = Info("laws", "model", 4)
 FOREIGN = {

@@ -103,8 +103,10 @@ def _of_documents(documents: Documents) -> Iterator[Message]:
                 continue
             if number not in spans:
                 yield Message("document {id} has no part", id=ascii(document.id))
+            length = len(document.text)
             for _, span in spans.get(number, []):
-                yield from misplaced(document, span)
+                if not 0 <= span.begin <= span.end <= length:
+                    yield misplaced(document.id, span, length)
 
 
 def _numbers(documents: Documents) -> Iterator[list[int]]:
@@ -129,17 +131,15 @@ def _each(
             yield number, document
 
 
-def misplaced(document: Document, span: Span) -> Iterator[Message]:
-    """Yield the fault of a chunk that lies outside of its document."""
-    begin, end = span
-    if not 0 <= begin <= end <= len(document.text):
-        yield Message(
-            "document {id}: part {begin} to {end} is outside its {length} characters",
-            id=ascii(document.id),
-            begin=begin,
-            end=end,
-            length=len(document.text),
-        )
+def misplaced(id: str, span: Span, length: int) -> Message:
+    """Return the fault of a chunk that lies outside of its document."""
+    return Message(
+        "document {id}: part {begin} to {end} is outside its {length} characters",
+        id=ascii(id),
+        begin=span.begin,
+        end=span.end,
+        length=length,
+    )
 
 
 def _of_filters(documents: Documents) -> Iterator[Message]:

@@ -1,23 +1,22 @@
-"""Maintains collections on the disk: back up, restore, list and check.
+"""Maintains collections on the disk: back up, list and check; `restoring` brings a backup back.
 
 None of it needs the model. A backup may run beside a server; the others lock the folder.
 """
 
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
-from server.errors import BadSettings, StoreDamaged, StoreError
+from server.errors import BadSettings
 from server.messages.message import Message
 from server.store.collection import DATABASE_FILE
 from server.store.database import copy
 from server.store.documents import Documents
-from server.store.folder import COPIED, INDEX
-from server.store.folder_layout import FolderLayout, check_name
-from server.store.folder_lock import FolderLock, unusable
-from server.store.integrity import faults_in, faults_of
+from server.store.folder import INDEX
+from server.store.folder_layout import FolderLayout
+from server.store.folder_lock import FolderLock
 from server.store.records import Listed
+from server.store.upkeep.integrity import faults_of
 
 
 def names(data: Path) -> list[str]:
@@ -72,73 +71,6 @@ def _existing(data: Path, name: str) -> Path:
             found=tuple(found) or Message("none"),
         )
     return _home(data) / name / DATABASE_FILE
-
-
-# --- restoring ----------------------------------------------------------------------------------------
-
-
-def restore(data: Path, file: Path, name: str | None, *, force: bool) -> Listed:
-    """Make a collection of a backup, under its own name or another.
-
-    force: whether to replace a collection of that name, whole or not at all.
-    """
-    if name is not None:
-        check_name(name)
-    if not file.is_file():
-        raise BadSettings("there is no file {file}", file=file)
-    with closing(FolderLock(data, "")):
-        layout = FolderLayout(data)
-        try:
-            layout.prepare()
-            with layout.staging() as staged:
-                restored = _copied(file, staged / DATABASE_FILE, name)
-                if restored.name not in layout.names():
-                    layout.place(staged, layout.home(restored.name))
-                elif force:
-                    with layout.replacing(restored.name, staged):
-                        pass
-                else:
-                    raise BadSettings(
-                        "{data} has a collection {name} already: give --force to replace it, or "
-                        "another name with --collection",
-                        data=data,
-                        name=restored.name,
-                    )
-        except OSError as error:
-            raise unusable(data, error) from error
-    return restored
-
-
-def _copied(file: Path, copied: Path, name: str | None) -> Listed:
-    """Copy a backup, check it and give it its name; raises BadSettings where it is no backup."""
-    try:
-        copy(file, copied)
-        documents = Documents(copied, None)
-    except Exception as error:
-        # An SQLite file of another program may lack anything.
-        if isinstance(error, StoreError) and not isinstance(error, StoreDamaged):
-            raise
-        why = str(error.__cause__ or error) or type(error).__name__
-        raise BadSettings(
-            "{file} is no sound backup of a collection: {why}", file=file, why=why
-        ) from error
-    with closing(documents):
-        if faults := faults_in(documents):
-            raise StoreDamaged(
-                "{file} is damaged, {number} faults: {first}",
-                file=file,
-                number=len(faults),
-                first=faults[0],
-            )
-        name = documents.info.name if name is None else name
-        with documents.transaction():
-            documents.note("name", name)
-            # So a snapshot of the old collection cannot be taken for one of this.
-            documents.note("identity", str(uuid.uuid4()))
-            documents.note(COPIED, "0")
-        found = Listed(name, documents.count(), documents.info.fingerprint)
-        documents.database.close_whole()
-    return found
 
 
 # --- checking -----------------------------------------------------------------------------------------
