@@ -6,7 +6,6 @@ and `schema.py` defines them.
 """
 
 import sqlite3
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -15,7 +14,7 @@ from typing import Any
 
 from server.errors import DiskFull, StoreDamaged, StoreError
 from server.messages.message import Message
-from server.system.atomic_file import install
+from server.system.atomic_file import install, scratch_for
 
 KEYS_PER_QUERY = 1000  # SQLite's own limit has been 999 (until 3.32) and is 32,766
 # A vector of 512 numbers has 2 KB; a page of 4 KB, SQLite's default, would hold only one.
@@ -235,10 +234,13 @@ def _is_missing(path: Path) -> bool:
 def copy(source: Path, target: Path) -> None:
     """Copy a database, whole, consistent and checked, also while a server writes to it.
 
-    The copy appears at `target` when it is complete, not before.
+    The copy appears at `target` when it is complete, not before. Raises OSError where `target` cannot
+    be written.
     """
-    scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    with scratch_for(target) as (scratch, _):
+        for suffix in ("-journal", "-wal", "-shm"):
+            # A killed backup left them; SQLite would take them for parts of this one.
+            scratch.with_name(f"{scratch.name}{suffix}").unlink(missing_ok=True)
         with (
             _advising(source),
             closing(sqlite3.connect(f"file:{_quoted(source)}?mode=ro", uri=True)) as old,
@@ -253,8 +255,6 @@ def copy(source: Path, target: Path) -> None:
                         source=source,
                     )
         install(scratch, target)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 class ForeignFile:

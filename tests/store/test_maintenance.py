@@ -141,7 +141,31 @@ def test_backup_goes_to_a_place_that_can_be(filled: Commands, tmp_path: Path) ->
     assert filled.refused("backup", "missing", tmp_path / "backup").count("default") == 2
     for bad in (tmp_path / "none" / "backup", tmp_path, home(filled) / DATABASE_FILE):
         assert filled.refused("backup", "default", bad).count(str(bad)) == 2
+    long = tmp_path / ("x" * 253)
+    assert "File name too long" in filled.refused("backup", "default", long)
+    link = tmp_path / ".backup.tmp"
+    link.symlink_to("elsewhere")
+    assert filled.refused("backup", "default", tmp_path / "backup").count("backup") >= 2
+    link.unlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "texts.txt"]
     assert "sound" in filled("check").out
+
+
+def test_what_killed_backups_left_is_not_taken_for_a_part_of_the_next(
+    filled: Commands, tmp_path: Path
+) -> None:
+    """A journal that SQLite finds beside a file is played back into it."""
+    with closing(sqlite3.connect(tmp_path / ".backup.tmp")) as database:
+        database.executescript("PRAGMA journal_mode = WAL; CREATE TABLE t (x);")
+        shutil.copy(tmp_path / ".backup.tmp", tmp_path / "kept")
+        shutil.copy(tmp_path / ".backup.tmp-wal", tmp_path / "kept-wal")
+    shutil.move(tmp_path / "kept", tmp_path / ".backup.tmp")
+    shutil.move(tmp_path / "kept-wal", tmp_path / ".backup.tmp-wal")
+    (tmp_path / ".backup.tmp-journal").write_bytes(b"left")
+    filled("backup", "default", tmp_path / "backup")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "data", "texts.txt"]
+    filled("restore", tmp_path / "backup", "--collection", "copy")
+    assert texts_in(filled, "copy") == texts_in(filled)
 
 
 def test_backup_beside_a_writer_is_a_moment_of_the_collection(

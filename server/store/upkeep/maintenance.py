@@ -3,6 +3,7 @@
 None of it needs the model. A backup may run beside a server; the others lock the folder.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -53,8 +54,15 @@ def backup(data: Path, name: str, target: Path) -> int:
         raise BadSettings(
             "{target} cannot be written: it must be a file in a folder that exists", target=target
         )
-    copy(source, target)
-    return target.stat().st_size
+    try:
+        copy(source, target)
+        return target.stat().st_size
+    except OSError as error:
+        raise BadSettings(
+            "{path} cannot be written: {strerror}",
+            path=target,
+            strerror=os.strerror(error.errno or 0),
+        ) from error
 
 
 def _home(data: Path) -> Path:
