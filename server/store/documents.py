@@ -223,6 +223,10 @@ class Documents:
         if filter is not None and not matches(filter, metadata):
             raise self._damaged(f"what filters read of document {ascii(id)}")
 
+    def checksums(self) -> dict[str, int]:
+        """Return the checksum of every document by its id."""
+        return dict(self.database.rows("SELECT id, checksum FROM documents"))
+
     def numbers(self, ids: Sequence[str]) -> dict[str, int]:
         """Return the numbers of the documents with these ids that exist, by id."""
         return dict(self.database.rows_of("SELECT id, number FROM documents WHERE id IN", ids))

@@ -135,14 +135,7 @@ class DataFolder:
 
     def check_disk(self) -> None:
         """Raise NotReady where the next writes would not fit."""
-        try:
-            disk = os.statvfs(self.path)
-        except OSError as error:
-            raise NotReady(
-                f"the data folder cannot be examined: {error.strerror}; check its disk",
-                retry_after_s=DISK_RETRY_S,
-            ) from None
-        free = disk.f_bavail * disk.f_frsize
+        free = self._free_bytes()
         if free < MIN_FREE_BYTES:
             raise NotReady(
                 f"{free} bytes are free on the data folder's disk, at least {MIN_FREE_BYTES} are"
@@ -150,16 +143,33 @@ class DataFolder:
                 retry_after_s=DISK_RETRY_S,
             )
 
+    def has_room(self) -> bool:
+        """Return whether a long write in the background leaves enough for others."""
+        return self._free_bytes() >= 2 * MIN_FREE_BYTES
+
+    def _free_bytes(self) -> int:
+        try:
+            disk = os.statvfs(self.path)
+        except OSError as error:
+            raise NotReady(
+                f"the data folder cannot be examined: {error.strerror}; check its disk",
+                retry_after_s=DISK_RETRY_S,
+            ) from None
+        return disk.f_bavail * disk.f_frsize
+
     def remove(self, name: str) -> None:
         """Delete a collection with everything in it; where that fails, it stays open and whole."""
         # subtle: it is renamed while it is open. Its files stay readable, and SQLite finds no log under
         # the old name to delete when it is closed. Until then the name is taken.
         collection = self.collections[name]
-        with self._reporting(name):
-            self._layout.remove(name)
-        collection.abandon()
-        del self.collections[name]
-        self._layout.sweep()
+        try:
+            with self._reporting(name):
+                self._layout.remove(name)
+        finally:
+            if not self._layout.home(name).exists():
+                collection.abandon()
+                del self.collections[name]
+                self._layout.sweep()
 
     # --- reindexing -----------------------------------------------------------------------------------
 

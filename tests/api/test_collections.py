@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from server.app import create_app
-from server.collections import registry
+from server.collections import reindexing
 from server.config import Config
 from server.inference.model import Model
 from server.store.collection import DATABASE_FILE, Collection
@@ -476,10 +476,11 @@ def test_reindexing_that_a_stop_interrupts_ends_its_write_first(
     entered, release = threading.Event(), threading.Event()
     counted: list[int] = []
 
-    def held(_: Collection, successor: Collection) -> None:
+    def held(_: Collection, successor: Collection) -> list[str]:
         entered.set()
         assert release.wait(PATIENCE_S)
         counted.append(successor.count)
+        return []
 
     async def test(client: httpx.AsyncClient) -> None:
         await fill(client)
@@ -489,6 +490,6 @@ def test_reindexing_that_a_stop_interrupts_ends_its_write_first(
         # By then the app is stopping: it has cancelled the reindexing and waits for it.
         asyncio.get_running_loop().call_later(0.2, release.set)
 
-    monkeypatch.setattr(registry, "_forget_deleted", held)
+    monkeypatch.setattr(reindexing, "forget_deleted", held)
     run(test, toy_model)
     assert counted == [3]
