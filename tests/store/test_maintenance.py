@@ -239,10 +239,34 @@ def test_sound_collections_are_said_to_be(filled: Commands, tmp_path: Path) -> N
     assert "long" in filled.refused("check", "--collection", "missing")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "check",
+        "check --collection a",
+        "collections",
+        "backup a b",
+        "search x",
+        "export -",
+        "reindex",
+    ],
+)
+def test_command_that_only_reads_creates_no_data_folder(
+    run: Commands, tmp_path: Path, command: str
+) -> None:
+    for there in (False, True):
+        if there:
+            run.data.mkdir()
+        said = run(*command.split(), status=2).err
+        said += run(*command.split(), status=2, locale="zh_CN.UTF-8").err
+        assert said.count(str(run.data)) == 2 and "check --data" in said and "数据文件夹" in said
+        assert list(tmp_path.rglob("*")) == [run.data] * there
+
+
 def test_data_folder_without_collections_has_nothing_wrong(run: Commands) -> None:
+    DataFolder(run.data).close()
     assert run("check").out == "no collections\n"
     assert run("collections").out == "no collections\n"
-    assert not run.data.exists()
 
 
 @pytest.mark.parametrize("content", [None, b""])

@@ -23,7 +23,7 @@ def _index(given: Invocation, format: str | None) -> int:
 
     chunks = opening.chunks(given)
     source = find_source(given.arguments.source, format=format, encoding=given.arguments.encoding)
-    with opening.target(given) as (target, run):
+    with opening.target(given, create=True) as (target, run):
         run(target.prepare(chunks))
         documents = read_documents(source)
         work = index_documents(
@@ -89,7 +89,7 @@ def import_(given: Invocation) -> int:
 
     vectors, texts = arguments.pair
     chunks, pair = opening.chunks(given), Pair(vectors, texts, arguments.encoding)
-    with opening.local(given) as (local, run):
+    with opening.local(given, create=True) as (local, run):
         run(local.prepare(chunks))
         terminal.say(run(import_pair(local, pair, clock=now, terminal=terminal)).summary)
     terminal.say("blank lines: {number:,}", number=pair.blank)

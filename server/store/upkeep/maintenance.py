@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
-from server.errors import BadSettings
+from server.errors import BadSettings, NoDataFolder
 from server.messages.message import Message
 from server.store.collection import DATABASE_FILE
 from server.store.database import copy
@@ -18,6 +18,14 @@ from server.store.folder_layout import FolderLayout
 from server.store.folder_lock import FolderLock
 from server.store.records import Listed
 from server.store.upkeep.integrity import faults_of
+
+
+def check_folder(data: Path) -> None:
+    """Raise NoDataFolder where there is none; a command that only reads must not create it."""
+    if not FolderLayout(data).path.is_dir():
+        raise NoDataFolder(
+            "there is no data folder {data}; check --data, or fill one with `index FILE`", data=data
+        )
 
 
 def names(data: Path) -> list[str]:
@@ -30,6 +38,7 @@ def collections(data: Path, known: Mapping[str, str]) -> list[Listed]:
 
     known: ids of models by their fingerprint.
     """
+    check_folder(data)
     found: list[Listed] = []
     if not names(data):
         return found
@@ -70,6 +79,7 @@ def _home(data: Path) -> Path:
 
 
 def _existing(data: Path, name: str) -> Path:
+    check_folder(data)
     found = names(data)
     if name not in found:
         raise BadSettings(
@@ -86,6 +96,7 @@ def _existing(data: Path, name: str) -> Path:
 
 def check(data: Path, name: str | None, say: Callable[[Message], object]) -> bool:
     """Examine one collection or all, and say what was found; whether nothing is wrong."""
+    check_folder(data)
     if name is not None:
         _existing(data, name)
     if not names(data):
