@@ -267,7 +267,8 @@ class ForeignFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         # subtle: see `peek`. A file with a log is one of a running or killed server, and the log is
-        # a part of it.
+        # a part of it. It stands beside the file, not beside a link to it.
+        path = path.resolve()
         logs = [path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-journal")]
         alone = not any(log.exists() for log in logs)
         uri = f"file:{_quoted(path)}?mode=ro" + ("&immutable=1" if alone else "")

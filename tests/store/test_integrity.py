@@ -119,6 +119,28 @@ def test_rows_that_filters_read_are_compared_with_metadata(
     assert fault in faults(home)
 
 
+OTHERS = {
+    "numbers used up": (
+        f"UPDATE sqlite_sequence SET seq = {2**63 - 1} WHERE name = 'parts'",
+        f"parts has no numbers left after {2**63 - 1}",
+    ),
+    "parts of no document": (
+        "DELETE FROM documents WHERE number = 2",
+        "document number 2 is missing",
+    ),
+    "another name": (
+        "UPDATE meta SET value = 'other' WHERE key = 'name'",
+        "holds the collection other; rename the folder to other",
+    ),
+}
+
+
+@pytest.mark.parametrize(("statement", "fault"), OTHERS.values(), ids=OTHERS)
+def test_other_changes_are_named(home: Path, statement: str, fault: str) -> None:
+    change(home, statement)
+    assert fault in faults(home)
+
+
 def store_vector(home: Path, label: int, vector: list[float]) -> None:
     """Put a vector in place of another one, with the checksum that it needs."""
     blob = np.array(vector, dtype="<f4").tobytes()

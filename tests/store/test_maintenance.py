@@ -98,6 +98,23 @@ def test_restore_needs_no_readable_collection_in_its_place(
     assert len(texts_in(filled)) == 60
 
 
+def test_damaged_collection_does_not_hide_the_others(filled: Commands, tmp_path: Path) -> None:
+    filled("index", write_lines(tmp_path / "one.txt", ["墨"]), "--collection", "other")
+    (home(filled) / DATABASE_FILE).write_bytes(b"damaged" * 10_000)
+    said = filled("collections", status=1)
+    assert said.out == "other  1 documents  model toy\n"
+    assert said.err.startswith("default: ") and "restore it" in said.err
+
+
+def test_collection_whose_replacement_was_interrupted_is_listed_and_examined(
+    filled: Commands,
+) -> None:
+    home(filled).rename(home(filled, ".replaced-default"))
+    assert filled("check").out == "default: sound\n"
+    home(filled).rename(home(filled, ".replaced-default"))
+    assert filled("collections").out == "default  60 documents  model toy\n"
+
+
 def test_restore_ends_a_reindex_of_what_was_there(filled: Commands, tmp_path: Path) -> None:
     filled("backup", "default", tmp_path / "backup")
     successor = home(filled, f".next-{'0' * 32}-default")

@@ -408,3 +408,5 @@ def test_database_of_a_killed_server_is_restored_with_its_log(data: Path, tmp_pa
         copied = shutil.copytree(tmp_path / "source/collections/laws", tmp_path / "copied")
     assert (copied / f"{DATABASE_FILE}-wal").stat().st_size > 0
     assert restore(data, copied / DATABASE_FILE, None, force=False).documents == 6
+    (tmp_path / "link").symlink_to(copied / DATABASE_FILE)
+    assert restore(data, tmp_path / "link", "linked", force=False).documents == 6

@@ -30,6 +30,8 @@ MOST_FAULTS = 20
 SAMPLE = 64
 # A compressed index compares less exactly.
 OWN_COSINE = 0.98
+# SQLite ends at 2 ** 63 - 1, and reports a full disk then. A million a second take 146,000 years to this.
+MOST_GIVEN = 2**62
 SHOWN = 60  # characters of a key or a value in a message
 
 
@@ -44,6 +46,14 @@ def faults_of(home: Path, make: IndexMaker) -> list[Message]:
         return [_fault_of(error)]
     with closing(documents):
         faults = faults_in(documents)
+        if (name := documents.info.name) != home.name:
+            faults.append(
+                Message(
+                    "the folder {folder} holds the collection {name}; rename the folder to {name}",
+                    folder=home,
+                    name=ascii(name)[1:-1],
+                )
+            )
     # An index of a damaged database is wrong too.
     return faults or _found(_of_index(home, make))
 
@@ -78,7 +88,7 @@ def _of_file(documents: Documents) -> Iterator[Message]:
 
 
 def _of_numbers(documents: Documents) -> Iterator[Message]:
-    """Find out whether SQLite still knows which numbers and labels it has given."""
+    """Find out whether SQLite still knows which numbers and labels it has given, and has more."""
     for table, column in (("documents", "number"), ("parts", "label")):
         query = (
             f"SELECT max({column}), (SELECT seq FROM sqlite_sequence WHERE name = ?) FROM {table}"
@@ -91,6 +101,15 @@ def _of_numbers(documents: Documents) -> Iterator[Message]:
                 given=given,
                 highest=highest,
             )
+        if given is not None and given > MOST_GIVEN:
+            yield Message(
+                "{table} has no numbers left after {given}: back the collection up and restore it",
+                table=table,
+                given=given,
+            )
+    orphans = f"SELECT document FROM parts EXCEPT SELECT number FROM documents LIMIT {MOST_FAULTS}"
+    for (number,) in documents.database.rows(orphans):
+        yield Message("document number {number} is missing", number=number)
 
 
 def _of_documents(documents: Documents) -> Iterator[Message]:

@@ -4,18 +4,18 @@ None of it needs the model. A backup may run beside a server; the others lock th
 """
 
 import os
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from server.errors import BadSettings, NoDataFolder
+from server.errors import BadSettings, NoDataFolder, StoreError
 from server.messages.message import Message
 from server.store.collection import DATABASE_FILE
 from server.store.database import copy
 from server.store.documents import Documents
 from server.store.folder import INDEX
 from server.store.folder_layout import FolderLayout
-from server.store.folder_lock import FolderLock
+from server.store.folder_lock import FolderLock, unusable
 from server.store.records import Listed
 from server.store.upkeep.integrity import faults_of
 
@@ -33,21 +33,35 @@ def names(data: Path) -> list[str]:
     return FolderLayout(data).names()
 
 
-def collections(data: Path, known: Mapping[str, str]) -> list[Listed]:
-    """List the collections of a folder.
+def collections(data: Path, known: Mapping[str, str]) -> tuple[list[Listed], dict[str, StoreError]]:
+    """List the collections of a folder, and by name the error of each that cannot be opened.
 
     known: ids of models by their fingerprint.
     """
-    check_folder(data)
     found: list[Listed] = []
-    if not names(data):
-        return found
+    damaged: dict[str, StoreError] = {}
+    with _settled(data) as all_names:
+        for name in all_names:
+            try:
+                with closing(Documents(_home(data) / name / DATABASE_FILE, None)) as documents:
+                    model = documents.info.fingerprint
+                    found.append(Listed(name, documents.count(), known.get(model, model)))
+            except StoreError as error:
+                damaged[name] = error
+    return found, damaged
+
+
+@contextmanager
+def _settled(data: Path) -> Iterator[list[str]]:
+    """Lock the folder, undo a replacement that was interrupted, and yield the names."""
+    check_folder(data)
     with closing(FolderLock(data, "")):
-        for name in names(data):
-            with closing(Documents(_home(data) / name / DATABASE_FILE, None)) as documents:
-                model = documents.info.fingerprint
-                found.append(Listed(name, documents.count(), known.get(model, model)))
-    return found
+        layout = FolderLayout(data)
+        try:
+            layout.prepare()
+        except OSError as error:
+            raise unusable(data, error) from error
+        yield layout.names()
 
 
 def backup(data: Path, name: str, target: Path) -> int:
@@ -96,15 +110,13 @@ def _existing(data: Path, name: str) -> Path:
 
 def check(data: Path, name: str | None, say: Callable[[Message], object]) -> bool:
     """Examine one collection or all, and say what was found; whether nothing is wrong."""
-    check_folder(data)
-    if name is not None:
-        _existing(data, name)
-    if not names(data):
-        say(Message("no collections"))
-        return True
     sound = True
-    with closing(FolderLock(data, "")):
-        for each in names(data) if name is None else [name]:
+    with _settled(data) as all_names:
+        if name is not None:
+            _existing(data, name)
+        elif not all_names:
+            say(Message("no collections"))
+        for each in all_names if name is None else [name]:
             faults = faults_of(_home(data) / each, INDEX)
             sound = sound and not faults
             say(
