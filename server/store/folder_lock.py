@@ -84,8 +84,27 @@ def holder_of(folder: Path) -> str | None:
                 _look(file)
             except BlockingIOError:
                 return file.read() or "?"
+    except FileNotFoundError:
+        return _unnamed_holder(folder)
     except OSError:
         return None
+    return None
+
+
+def _unnamed_holder(folder: Path) -> str | None:
+    """Return "?" where a process uses a folder whose lock file was deleted; None if it is free."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return "?"
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
     return None
 
 

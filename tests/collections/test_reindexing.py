@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,8 @@ def test_run_ends_with_exactly_the_documents_of_the_collection_whatever_the_succ
 def test_full_disk_ends_the_run_frees_its_space_and_leaves_the_collection(
     toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stored = documents(10)
+    filler = {"filler": "x" * 50_000}
+    stored = [replace(document, metadata=filler) for document in documents(20)]
 
     async def test(registry: CollectionRegistry) -> None:
         live = registry.get(NAME)

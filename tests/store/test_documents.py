@@ -15,10 +15,8 @@ from server.store import database as database_module
 from server.store.database import PAGE_BYTES
 from server.store.documents import Documents
 from server.store.filter_tree import parse
-from server.store.folder import DataFolder
 from server.store.records import Change, Chunk, ChunkRules, Document, Info, Span
 from server.store.schema import SCHEMA_VERSION
-from server.store.search import Query, search
 from server.types import Vectors
 
 INFO = Info("laws", "fingerprint-a", 4)
@@ -465,39 +463,6 @@ def test_description_that_is_damaged_is_reported_and_the_rows_stay(
     assert str(path) in failure.value.english and str(path) in failure.value.chinese
     with closing(sqlite3.connect(path)) as other:
         assert list(other.iterdump()) == before
-
-
-CHANGES = {
-    "a value": "UPDATE attributes SET value = 'a' WHERE key = 'tenant' AND value = 'b'",
-    "a missing row": "DELETE FROM attributes WHERE key = 'secret'",
-}
-
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_rows_that_filters_read_show_no_tenant_the_documents_of_another(
-    tmp_path: Path, change: str
-) -> None:
-    folder = DataFolder(tmp_path)
-    collection = folder.create(INFO)
-    ours = Document("ours", "合同", metadata={"tenant": "a"})
-    theirs = Document("theirs", "合同", metadata={"tenant": "b", "secret": True})
-    rows = vectors(2)
-    collection.add([ours, theirs], rows)
-    documents = collection.documents
-    filter = parse({"tenant": "a"} if "UPDATE" in change else {"secret": {"$ne": True}})
-    query = Query("hybrid", 9, rows[0], "合同", filter=filter)
-    assert [hit.id for hit in search(collection, [query])[0]] == ["ours"]
-    documents.database.writer.execute(change)
-    for read in (
-        lambda: search(collection, [query]),
-        lambda: documents.page(0, 9, filter),
-        lambda: collection.delete_where(filter),
-    ):
-        with pytest.raises(StoreDamaged) as failure:
-            read()
-        check_advice(failure.value, collection.path, "what filters read of document 'theirs'", "")
-    assert documents.count() == 2
-    folder.close()
 
 
 VERSION_1 = (

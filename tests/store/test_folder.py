@@ -290,6 +290,19 @@ def test_complete_successor_of_a_removed_collection_never_takes_its_place(tmp_pa
     folder.close()
 
 
+def test_what_a_replacement_could_not_delete_goes_with_its_collection(tmp_path: Path) -> None:
+    folder = filled(tmp_path, "a")
+    homes = tmp_path / "collections"
+    shutil.copytree(homes / "main", homes / ".replaced-main")
+    folder.remove("main")
+    assert entries(tmp_path) == []
+    add(folder.create(INFO), "b")
+    shutil.copytree(homes / "main", homes / ".replaced-main")
+    check_holds(folder.replace(folder.successor(OTHER)))
+    assert entries(tmp_path) == ["main"]
+    folder.close()
+
+
 def test_damaged_successor_is_made_again(tmp_path: Path) -> None:
     folder = filled(tmp_path, "a")
     half = folder.successor(OTHER)

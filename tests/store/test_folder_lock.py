@@ -123,7 +123,9 @@ def test_deleted_lock_file_lets_no_second_process_in(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"in use by process \?"):
         DataFolder(tmp_path)
     assert not (tmp_path / LOCK_FILE).exists()
+    assert holder_of(tmp_path) == "?"
     first.close()
+    assert holder_of(tmp_path) is None and holder_of(tmp_path / "none") is None
     DataFolder(tmp_path).close()
 
 

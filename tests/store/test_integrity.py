@@ -10,9 +10,11 @@ import pytest
 from server.errors import StoreDamaged
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
 from server.store.documents import Documents
+from server.store.filter_tree import parse
 from server.store.folder import INDEX, DataFolder
 from server.store.records import Document, Info
 from server.store.schema import SCHEMA_1, chunk_checksum
+from server.store.search import Query, search
 from server.store.upkeep.integrity import faults_of
 
 INFO = Info("laws", "model", 4)
@@ -117,6 +119,38 @@ def test_rows_that_filters_read_are_compared_with_metadata(
 ) -> None:
     change(home, statement)
     assert fault in faults(home)
+
+
+FILTERED = {
+    "a value": "UPDATE attributes SET value = 'a' WHERE key = 'tenant' AND value = 'b'",
+    "a missing row": "DELETE FROM attributes WHERE key = 'secret'",
+}
+
+
+@pytest.mark.parametrize("change", FILTERED.values(), ids=FILTERED)
+def test_rows_that_filters_read_show_no_tenant_the_documents_of_another(
+    tmp_path: Path, change: str
+) -> None:
+    folder = DataFolder(tmp_path)
+    collection = folder.create(INFO)
+    ours = Document("ours", "合同", metadata={"tenant": "a"})
+    theirs = Document("theirs", "合同", metadata={"tenant": "b", "secret": True})
+    rows = np.eye(2, 4, dtype=np.float32)
+    collection.add([ours, theirs], rows)
+    documents = collection.documents
+    filter = parse({"tenant": "a"} if "UPDATE" in change else {"secret": {"$ne": True}})
+    query = Query("hybrid", 9, rows[0], "合同", filter=filter)
+    assert [hit.id for hit in search(collection, [query])[0]] == ["ours"]
+    documents.database.writer.execute(change)
+    for read in (
+        lambda: search(collection, [query]),
+        lambda: documents.page(0, 9, filter),
+        lambda: collection.delete_where(filter),
+    ):
+        with pytest.raises(StoreDamaged, match="what filters read of document 'theirs'"):
+            read()
+    assert documents.count() == 2
+    folder.close()
 
 
 OTHERS = {
