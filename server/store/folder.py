@@ -182,7 +182,6 @@ class DataFolder:
         name, source = info.name, _identity(self.collections[info.name])
         home = self._layout.successor(name, source)
         with self._reporting(name):
-            self._layout.forget_successors(name, but=source)
             found = self._resumable(home, info)
             if found is None:
                 self._layout.forget_successors(name)

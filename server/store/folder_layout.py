@@ -124,8 +124,7 @@ class FolderLayout:
     def remove(self, name: str) -> None:
         """Remove a collection and all that belongs to it; the caller closes it and calls `sweep`."""
         self._retire(self.path / f".replaced-{name}")
-        for successor in self.successors(name):
-            self._retire(successor)
+        self.forget_successors(name)
         self._retire(self.home(name))
 
     def _retire(self, folder: Path) -> None:
@@ -150,11 +149,10 @@ class FolderLayout:
         """Return all successors of a collection, whatever they were made from."""
         return [path for path, found in self._like(NEXT) if found["name"] == name]
 
-    def forget_successors(self, name: str, *, but: str = "") -> None:
-        """Delete the successors of a collection, but not the one made from the identity `but`."""
+    def forget_successors(self, name: str) -> None:
+        """Remove the successors of a collection; `sweep` deletes the files."""
         for path in self.successors(name):
-            if path != self.successor(name, but):
-                self._retire(path)
+            self._retire(path)
 
     # --- at the start -------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from server.errors import DiskFull, StoreError
+from server.system.atomic_file import sync_folder
 
 LOCK_FILE = "lock"
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -28,8 +29,7 @@ class FolderLock:
         self._folder = -1
         self._file: TextIO | None = None
         try:
-            # Only this user may read documents; a folder that exists keeps its mode.
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _create(folder)
             self._folder = _locked(folder)
             self._file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -49,6 +49,15 @@ class FolderLock:
         if self._folder >= 0:
             os.close(self._folder)
         self._file, self._folder = None, -1
+
+
+def _create(folder: Path) -> None:
+    """Create a data folder that is missing, so that it is there after a power cut."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    # Only this user may read documents; a folder that exists keeps its mode.
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path.parent)
 
 
 def _locked(folder: Path) -> int:

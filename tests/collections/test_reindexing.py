@@ -1,6 +1,7 @@
 """Reindexing copies every document, continues what was interrupted, and leaves nothing behind."""
 
 import asyncio
+import errno
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing
@@ -142,6 +143,20 @@ def test_run_ends_with_exactly_the_documents_of_the_collection_whatever_the_succ
     run(test, toy_model, tmp_path)
 
 
+def test_disk_that_is_full_at_the_swap_loses_the_successor_only(
+    toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = documents(6)
+
+    async def test(registry: CollectionRegistry) -> None:
+        await registry.get(NAME).add(stored)
+        await fail_once(registry, monkeypatch, errno.ENOSPC, "No space left on device")
+        assert left(tmp_path) == [NAME]
+        await check_holds(registry, toy_model, stored)
+
+    run(test, toy_model, tmp_path)
+
+
 def test_full_disk_ends_the_run_frees_its_space_and_leaves_the_collection(
     toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,18 +213,23 @@ def test_collection_whose_replacement_fails_serves_on_and_the_next_run_is_short(
     run(test, toy_model, tmp_path)
 
 
-async def fail_once(registry: CollectionRegistry, patch: pytest.MonkeyPatch) -> None:
-    """Reindex while the new collection cannot be opened."""
+async def fail_once(
+    registry: CollectionRegistry,
+    patch: pytest.MonkeyPatch,
+    code: int = errno.EMFILE,
+    said: str = "Too many open files",
+) -> None:
+    """Reindex while the new collection cannot be opened, for this error of the system."""
 
     def refuse(*_: object) -> None:
         patch.undo()
-        raise OSError(24, "Too many open files")
+        raise OSError(code, said)
 
     running = await begin(registry)
     while not running.done:
         await asyncio.sleep(0)
     patch.setattr("server.store.folder.Collection", refuse)
-    with pytest.raises(StoreError, match="Too many open files"):
+    with pytest.raises(StoreError, match=said):
         await running.task
 
 

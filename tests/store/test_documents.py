@@ -427,6 +427,16 @@ def test_missing_file_is_not_created(path: Path) -> None:
     assert not path.exists()
 
 
+def test_reading_creates_no_file_in_the_place_of_a_lost_one(
+    documents: Documents, path: Path
+) -> None:
+    path.unlink()
+    # The first reader was open before; the second one looks for the file.
+    with documents.database.reading(), pytest.raises(StoreError):
+        documents.count()
+    assert not path.exists()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

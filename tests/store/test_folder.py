@@ -136,6 +136,23 @@ def test_folders_of_other_names_are_left_alone(tmp_path: Path) -> None:
     assert entries(tmp_path) == sorted(names)
 
 
+def test_log_of_another_database_is_never_taken_over(tmp_path: Path) -> None:
+    folder = DataFolder(tmp_path)
+    home = tmp_path / "collections" / "main"
+    home.mkdir()
+    log = home / f"{DATABASE_FILE}-wal"
+    log.write_bytes(b"of another")
+    with pytest.raises(StoreError, match="not empty"):
+        folder.create(INFO)
+    folder.close()
+    assert entries(tmp_path) == ["main"] and log.read_bytes() == b"of another"
+    folder = DataFolder(tmp_path)
+    with pytest.raises(StoreDamaged, match="is missing"):
+        folder.create(INFO)
+    folder.close()
+    assert [path.name for path in home.iterdir()] == [log.name]
+
+
 # --- damage -----------------------------------------------------------------------------------------
 
 

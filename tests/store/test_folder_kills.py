@@ -246,6 +246,15 @@ def test_each_new_name_is_on_the_disk_before_the_next_step(data: Path, name: str
         assert "documents.sqlite3" in synced
 
 
+def test_place_of_all_collections_is_on_the_disk_when_a_folder_is_open(tmp_path: Path) -> None:
+    data = tmp_path / "a" / "data"
+    with Steps() as steps, closing(DataFolder(data)):
+        pass
+    for folder in (data / "collections", data, data.parent):
+        made = steps.seen.index(("mkdir", folder))
+        assert ("fsync", folder.parent) in steps.seen[made:]
+
+
 # --- failing disks ------------------------------------------------------------------------------------
 
 
