@@ -146,6 +146,7 @@ def test_a_heading_stays_with_what_follows_it() -> None:
 def test_the_overlap_is_of_whole_sentences() -> None:
     text = "甲甲。乙乙。丙丙。丁丁。戊戊。"
     assert parts(text, 9, 5) == ["甲甲。乙乙。丙丙。", "丙丙。丁丁。戊戊。"]
+    assert parts(text, 9, 3) == ["甲甲。乙乙。丙丙。", "丙丙。丁丁。戊戊。"]
     assert parts(text, 9, 2) == ["甲甲。乙乙。丙丙。", "丁丁。戊戊。"]
 
 

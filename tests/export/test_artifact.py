@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from export import artifact
 from export.artifact import (
     check_replaceable,
     fingerprint,
@@ -64,6 +65,37 @@ def test_artifact_may_be_read_by_others(manifest: Manifest, tmp_path: Path) -> N
         os.umask(previous)
     assert folder.stat().st_mode & 0o777 == 0o755
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
+
+
+def test_files_are_on_the_disk_before_they_are_served_and_before_the_old_ones_go(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_artifact(tmp_path / "a", GRAPH, TOKENIZER, manifest)
+    steps: list[str] = []
+    replace, remove = artifact._replace_folder, shutil.rmtree
+
+    def fsync(handle: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        size = path.stat().st_size if path.is_file() else 0
+        steps.append(f"{path.name} {size}" if size else f"sync {path.name}")
+
+    def replaced(folder: Path, scratch: Path) -> Path:
+        steps.append("replace")
+        return replace(folder, scratch)
+
+    def removed(folder: Path, **options: bool) -> None:
+        steps.append("remove")
+        remove(folder, **options)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(artifact, "_replace_folder", replaced)
+    monkeypatch.setattr(shutil, "rmtree", removed)
+    write_artifact(tmp_path / "a", GRAPH, TOKENIZER, manifest)
+    whole = {f"{path.name} {path.stat().st_size}" for path in (tmp_path / "a").iterdir()}
+    assert set(steps[: len(FILES)]) == whole
+    scratch = f".a.{os.getpid()}.tmp"
+    expected = [f"sync {scratch}", "replace", f"sync {tmp_path.name}", "remove", "remove"]
+    assert steps[len(FILES) :] == expected
 
 
 def test_rest_of_a_killed_export_is_no_obstacle(manifest: Manifest, tmp_path: Path) -> None:

@@ -56,6 +56,21 @@ def test_content_is_durable_before_the_name_and_the_name_before_it_returns(
     assert calls == ["file", "rename", "folder"]
 
 
+def test_all_of_the_content_is_durable_and_not_what_was_flushed_by_chance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[bytes] = []
+
+    def fsync(handle: int) -> None:
+        if os.path.isfile(f"/proc/self/fd/{handle}"):
+            synced.append(Path(f"/proc/self/fd/{handle}").read_bytes())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with replacing(tmp_path / "a") as file:
+        file.write(b"new")
+    assert synced == [b"new"]
+
+
 def test_finished_file_is_installed_in_the_same_order(tmp_path: Path, calls: list[str]) -> None:
     (tmp_path / "scratch").write_bytes(b"new")
     (tmp_path / "a").write_bytes(b"old")
