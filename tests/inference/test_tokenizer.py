@@ -207,6 +207,12 @@ def test_tokens_stand_where_they_are_read(text: str) -> None:
     assert inner == tokens[1:-1]
 
 
+def test_special_tokens_are_left_out_of_a_text_unless_they_are_asked_for(plain: Tokenizer) -> None:
+    ids = plain.encode(["abc 墨"]).ids
+    assert plain.decode([each.tolist() for each in ids]) == ["abc 墨"]
+    assert plain.decode([ids[0].tolist()], skip_special=False) == ["[CLS] abc 墨 [SEP]"]
+
+
 def test_ids_beyond_the_vocabulary_have_no_text(plain: Tokenizer) -> None:
     size = tokenizer().get_vocab_size()
     assert plain.decode([[size - 1]]) != [""]
