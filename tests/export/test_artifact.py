@@ -83,9 +83,9 @@ def test_files_are_on_the_disk_before_they_are_served_and_before_the_old_ones_go
         steps.append("replace")
         return replace(folder, scratch)
 
-    def removed(folder: Path, **options: bool) -> None:
+    def removed(folder: Path, *, ignore_errors: bool) -> None:
         steps.append("remove")
-        remove(folder, **options)
+        remove(folder, ignore_errors=ignore_errors)
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(artifact, "_replace_folder", replaced)
