@@ -1,5 +1,6 @@
 """An artifact appears whole or not at all, and never in place of something else."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -172,6 +173,23 @@ def test_place_that_cannot_be_written_is_refused_when_asked(way: str, tmp_path: 
         check_replaceable(tmp_path / way)
     assert "cannot write" in caught.value.english and "无法写入" in caught.value.chinese
     assert names(tmp_path) == {"file"}
+
+
+def test_folder_that_may_not_be_listed_is_refused_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a folder of mode 300 does to every user but root: an export could not be locked or made durable.
+    allowed = os.open
+
+    def refuse_folders(path: str | Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_DIRECTORY and path == tmp_path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return allowed(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", refuse_folders)
+    with pytest.raises(CannotWrite, match="Permission denied"):
+        check_replaceable(tmp_path / "new")
+    assert names(tmp_path) == set()
 
 
 def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:

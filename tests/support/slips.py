@@ -114,7 +114,7 @@ class _Finder:
                 line = self._starts[node.lineno - 1]
                 if self._is_lock(context):
                     yield line + node.col_offset, self._span(context)[1], "if True"
-            case ast.Return(value=ast.expr() as value) if not _is_bool(value):
+            case ast.Return(value=ast.expr() as value) if not _is_fixed(value):
                 yield (*self._span(node), "return None")
             case ast.Raise(exc=ast.expr()):
                 yield (*self._span(node), "pass")
@@ -160,9 +160,9 @@ def _last_line(node: ast.stmt) -> int:
     return last
 
 
-def _is_bool(value: ast.expr) -> bool:
-    """Return whether a value is True or False; its opposite is a change already."""
-    return isinstance(value, ast.Constant) and isinstance(value.value, bool)
+def _is_fixed(value: ast.expr) -> bool:
+    """Return whether a value is None, or True or False, whose opposite is a change already."""
+    return isinstance(value, ast.Constant) and isinstance(value.value, bool | None)
 
 
 def _declarative(node: ast.AST) -> Iterator[ast.AST]:
