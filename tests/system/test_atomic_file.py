@@ -175,6 +175,18 @@ def test_new_file_has_the_mode_from_its_first_byte(mode: int, tmp_path: Path) ->
     assert (tmp_path / "a").stat().st_mode & 0o777 == mode
 
 
+def test_file_is_everybodys_but_for_the_umask_unless_a_mode_is_given(tmp_path: Path) -> None:
+    previous = os.umask(0)
+    try:
+        with replacing(tmp_path / "a"):
+            pass
+        with scratch_for(tmp_path / "b") as (scratch, _):
+            assert scratch.stat().st_mode & 0o777 == 0o666
+    finally:
+        os.umask(previous)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666
+
+
 @pytest.mark.parametrize(("code", "raised"), [(errno.EINVAL, False), (errno.EIO, True)])
 def test_only_a_file_system_that_cannot_sync_folders_is_excused(
     code: int, raised: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
