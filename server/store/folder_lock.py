@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TextIO
 
@@ -26,16 +27,17 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path, holder: str) -> None:
-        self._folder = -1
-        self._file: TextIO | None = None
+        self._held = ExitStack()
         try:
             _create(folder)
-            self._folder = _locked(folder)
-            self._file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._file.truncate(0)
-            self._file.write(f"{os.getpid()} {holder}".strip())
-            self._file.flush()
+            handle = _locked(folder)
+            if handle is not None:
+                self._held.callback(os.close, handle)
+            file = self._held.enter_context((folder / LOCK_FILE).open("a+", encoding="utf-8"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.truncate(0)
+            file.write(f"{os.getpid()} {holder}".strip())
+            file.flush()
         except OSError as error:
             self.close()
             if isinstance(error, BlockingIOError):
@@ -44,11 +46,7 @@ class FolderLock:
 
     def close(self) -> None:
         """Release the folder; does nothing the second time."""
-        if self._file is not None:
-            self._file.close()
-        if self._folder >= 0:
-            os.close(self._folder)
-        self._file, self._folder = None, -1
+        self._held.close()
 
 
 def _create(folder: Path) -> None:
@@ -60,8 +58,8 @@ def _create(folder: Path) -> None:
         sync_folder(path.parent)
 
 
-def _locked(folder: Path) -> int:
-    """Return a descriptor of the folder with its lock; -1 where this folder cannot be locked.
+def _locked(folder: Path) -> int | None:
+    """Return a descriptor of the folder with its lock; None where this folder cannot be locked.
 
     Raises BlockingIOError where another process has the lock.
     """
@@ -69,7 +67,7 @@ def _locked(folder: Path) -> int:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except PermissionError:
         # A folder that this user may write in but not list: the lock on the file is left.
-        return -1
+        return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -78,7 +76,7 @@ def _locked(folder: Path) -> int:
     except OSError:
         # A file system that locks no folders.
         os.close(handle)
-        return -1
+        return None
     return handle
 
 
