@@ -15,7 +15,7 @@ import pytest
 from server.collections import reindexing
 from server.collections.registry import CollectionRegistry
 from server.collections.reindexing import Reindexing
-from server.errors import CollectionNotFound, DiskFull, StoreDamaged, StoreError
+from server.errors import CollectionNotFound, DiskFull, Overloaded, StoreDamaged, StoreError
 from server.inference.engine import Engine
 from server.inference.model import Model
 from server.store.folder import COPIED, DataFolder
@@ -244,6 +244,35 @@ def test_document_deleted_while_its_page_is_copied_is_not_brought_back(
         copied.set()
         await running.task
         await check_holds(registry, toy_model, [stored[0], changed, *stored[3:]])
+
+    run(test, toy_model, tmp_path)
+
+
+def test_overloaded_engine_is_asked_again_when_it_says(
+    toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, slept = documents(6), list[float]()
+
+    async def sleep(seconds: float) -> None:
+        monkeypatch.undo()
+        slept.append(seconds)
+
+    async def refuse(*_: object) -> Vectors:
+        # Only once.
+        monkeypatch.undo()
+        monkeypatch.setattr(asyncio, "sleep", sleep)
+        raise Overloaded("the queue is full", retry_after_s=7)
+
+    async def test(registry: CollectionRegistry) -> None:
+        await registry.get(NAME).add(stored)
+        monkeypatch.setattr(reindexing, "embed", refuse)
+        running = await begin(registry)
+        while not slept and not running.task.done():
+            await asyncio.wait([running.task], timeout=0.01)
+        monkeypatch.undo()
+        await running.task
+        assert slept == [7]
+        await check_holds(registry, toy_model, stored)
 
     run(test, toy_model, tmp_path)
 

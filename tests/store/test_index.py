@@ -146,6 +146,8 @@ def test_a_small_index_says_that_it_is_exact() -> None:
     assert (stats.kind, stats.vectors, stats.tail_rows, stats.dead_rows) == ("exact", 10, 10, 0)
     assert stats.bytes_per_vector == 4 * D + 8
     assert (stats.sub_quantisers, stats.candidates, stats.recall_at_10) == (None, None, None)
+    one = LocalIndex(D).plus(numbered(1), vectors(1))
+    assert one.stats().bytes_per_vector == 4 * D + 8
     assert LocalIndex(D).stats().bytes_per_vector == 0
 
 
