@@ -87,7 +87,10 @@ def test_stats_tell_what_was_measured(built: LocalIndex) -> None:
     assert 2 * D + 8 + 10 < stats.bytes_per_vector < 4 * D
 
 
-def test_rows_at_the_ends_of_every_block_are_found(built: LocalIndex) -> None:
+def test_rows_at_the_ends_of_every_block_are_found_by_their_codes(
+    built: LocalIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fastscan_block, "MOST_OF", 1)
     assert built._scan is not None and len(built._scan.blocks) > 1
     for block in built._scan.blocks:
         ends = [0, len(block.labels) - 1]
@@ -170,6 +173,25 @@ def test_compaction_is_due_for_a_long_tail_and_for_many_dead_and_then_no_more(
         assert not after.compaction_due
         assert np.array_equal(np.sort(after.labels), np.sort(changed.labels))
         assert (after.stats().tail_rows, after.stats().dead_rows) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("tail", "due", "pays"),
+    [(49, False, False), (50, False, True), (199, False, True), (200, True, True)],
+)
+def test_short_tail_is_folded_only_where_nothing_else_is_written(
+    built: LocalIndex, monkeypatch: pytest.MonkeyPatch, tail: int, due: bool, pays: bool
+) -> None:
+    monkeypatch.setattr(index, "SPARE_ROWS", 50)
+    grown = built.plus(np.arange(tail, dtype=np.int64) * 3 + 1, ROWS[:tail])
+    assert (grown.compaction_due, grown.compaction_pays) == (due, pays)
+
+
+@pytest.mark.parametrize(("rows", "due"), [(999, False), (1000, True)])
+def test_small_index_is_arranged_in_blocks_from_its_limit_on(rows: int, due: bool) -> None:
+    small = LocalIndex(D).plus(LABELS[:rows], ROWS[:rows])
+    assert (small.compaction_due, small.compaction_pays) == (due, due)
+    assert (small.compacted()._scan is not None) == due
 
 
 def test_compaction_leaves_full_blocks_alone(built: LocalIndex) -> None:
