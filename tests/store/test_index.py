@@ -1,6 +1,7 @@
 """A small index: an immutable value, equal to brute force in numpy."""
 
 import threading
+from collections.abc import Callable
 
 import faiss
 import numpy as np
@@ -126,13 +127,24 @@ def test_a_segment_without_rows_is_dropped(small_segments: None) -> None:
     assert not built.minus(numbered(40))._tail.segments
 
 
-def test_a_search_uses_one_thread_whichever_thread_asks() -> None:
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda built: built.search(vectors(1), 1),
+        lambda built: built.compacted(),
+        lambda built: built.probed_recall(0),
+    ],
+    ids=["search", "compaction", "probe"],
+)
+def test_an_index_uses_one_thread_whichever_thread_asks(
+    use: Callable[[LocalIndex], object],
+) -> None:
     built = LocalIndex(D).plus(labels(1), vectors(1))
     seen: list[int] = []
 
     def search() -> None:
         faiss.omp_set_num_threads(2)
-        built.search(vectors(1), 1)
+        use(built)
         seen.append(faiss.omp_get_max_threads())
 
     thread = threading.Thread(target=search)
