@@ -20,7 +20,7 @@ from server.store import Labels
 from server.store.database import Connection, Database
 from server.store.filter_sql import attributes, where
 from server.store.filter_tree import Filter
-from server.store.lexical import REQUIRED, frequencies, match_expression, terms
+from server.store.lexical import REQUIRED, ask, frequencies, match_expression
 from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (
     SCHEMA_VERSION,
@@ -232,11 +232,11 @@ class Documents:
 
         int64 (K,) and float32 (K,), K at most `limit`; a higher score is a better one.
         """
-        asked = terms(query)
+        asked = ask(query)
         expression = None
-        if asked:
-            found: dict[str, int] = dict(self.database.rows(*frequencies(asked)))
-            expression = match_expression(found, self._required(filter))
+        if asked.terms:
+            found: dict[str, int] = dict(self.database.rows(*frequencies(asked.lookups)))
+            expression = match_expression(asked.chosen(found), self._required(filter))
         if expression is None:
             return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
         within = ""
