@@ -15,6 +15,7 @@ from typing import Any
 
 from server.errors import DiskFull, StoreDamaged, StoreError
 from server.messages.message import Message
+from server.store.disk_error import read_error
 from server.system.atomic_file import install
 
 KEYS_PER_QUERY = 1000  # SQLite's own limit has been 999 (until 3.32) and is 32,766
@@ -26,7 +27,9 @@ ADVICE: dict[int, tuple[type[StoreError], Message]] = {
     sqlite3.SQLITE_FULL: (DiskFull, Message("the disk is full: free some space and try again")),
     sqlite3.SQLITE_IOERR: (
         StoreError,
-        Message("the disk does not work: check it, and the free space and quota"),
+        Message(
+            "the disk failed: try again; if it fails again, check the disk, its free space and quota"
+        ),
     ),
     sqlite3.SQLITE_CORRUPT: (
         StoreDamaged,
@@ -246,10 +249,11 @@ def _advising(path: Path) -> Iterator[None]:
         # The primary code is the low byte. Errors of Python itself have none: our bugs, and text that is
         # no UTF-8, which this server never writes.
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        said: Exception = error
+        if code == sqlite3.SQLITE_CORRUPT and (refusal := read_error(path)):
+            code, said = sqlite3.SQLITE_IOERR, refusal
         advice = ADVICE.get(sqlite3.SQLITE_CORRUPT if "decode to UTF-8" in str(error) else code)
         if advice is None:
             raise
         kind, what_to_do = advice
-        raise kind(
-            "{path}: {error}; {advice}", path=path, error=error, advice=what_to_do
-        ) from error
+        raise kind("{path}: {error}; {advice}", path=path, error=said, advice=what_to_do) from error
