@@ -26,8 +26,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain, islice, pairwise
 
-from server.store.folding import CHINESE, UNSPACED, fold, fold_with_places, joined, joined_places
-from server.store.identifiers import Identifier, Place, identifiers, parts, regrouped
+from server.store.words.folding import (
+    CHINESE,
+    UNSPACED,
+    fold,
+    fold_with_places,
+    joined,
+    joined_places,
+)
+from server.store.words.identifiers import Identifier, Place, identifiers, parts, regrouped
 
 # Beyond ASCII everything is part of a term, and in ASCII letters and digits are.
 TOKENIZER = "ascii"

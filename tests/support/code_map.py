@@ -30,6 +30,7 @@ SERVER = (
     "auth",
     "store",
     "store/local_index",
+    "store/words",
     "telemetry",
     "system",
     "messages",

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
-from server.store.folding import CHINESE, UNSPACED
+from server.store.words.folding import CHINESE, UNSPACED
 
 # Between the atoms of a term. It is no letter and no digit, so no word is such a term.
 JOINT = "\u00b7"
