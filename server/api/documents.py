@@ -8,7 +8,13 @@ from starlette.datastructures import QueryParams
 
 from server.api.body import decode
 from server.api.native_errors import NATIVE
-from server.api.operation import CollectionCall, CollectionOperation, checked_filter, collection_of
+from server.api.operation import (
+    CollectionCall,
+    CollectionOperation,
+    checked_filter,
+    collection_of,
+    warnings_of,
+)
 from server.api.replies import Reply, json_body
 from server.errors import DocumentNotFound, InvalidRequest
 from server.store.records import MAX_ID, Document, text_id
@@ -54,11 +60,17 @@ class Select(msgspec.Struct):
 
 
 class Count(msgspec.Struct):
+    """warnings: conditions of the filter that no stored value can meet; absent where there is none."""
+
     count: int
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Removed(msgspec.Struct):
+    """warnings: conditions of the filter that no stored value can meet; absent where there is none."""
+
     removed: int
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Stored(msgspec.Struct):
@@ -71,11 +83,13 @@ class Stored(msgspec.Struct):
 class Page(msgspec.Struct):
     """A page of documents, oldest first.
 
-    next: what to give as `after` for the next page, null at the end.
+    next: what to give as `after` for the next page, null at the end. warnings: conditions of the filter
+    that no stored value can meet; absent where there is none.
     """
 
     documents: list[Stored]
     next: str | None
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 def inside() -> list[CollectionOperation]:
@@ -117,7 +131,8 @@ async def page(call: CollectionCall) -> Reply:
     filter = checked_filter(given)
     found = await collection.page(after, limit, filter)
     following = str(found[-1][0]) if len(found) == limit else None
-    return Reply(json_body(Page([_stored(document) for _, document in found], following)))
+    documents = [_stored(document) for _, document in found]
+    return Reply(json_body(Page(documents, following, await warnings_of(collection, filter))))
 
 
 async def remove_one(call: CollectionCall) -> Reply:
@@ -137,17 +152,20 @@ async def remove(call: CollectionCall) -> Reply:
     filter = checked_filter(request.filter)
     if filter is None:
         raise InvalidRequest(
-            "an empty filter would remove every document; delete the collection instead",
+            "the filter keeps every document, so all would be removed; delete the collection instead",
             param="filter",
         )
-    return Reply(json_body(Removed(await collection.delete_where(filter))))
+    warnings = await warnings_of(collection, filter)
+    return Reply(json_body(Removed(await collection.delete_where(filter), warnings)))
 
 
 async def count(call: CollectionCall) -> Reply:
     request, collection = decode(call.body, Select), collection_of(call)
     if request.ids is not None:
         raise InvalidRequest('"ids" are not counted; give a "filter" or nothing', param="ids")
-    return Reply(json_body(Count(await collection.count(checked_filter(request.filter)))))
+    filter = checked_filter(request.filter)
+    number = await collection.count(filter)
+    return Reply(json_body(Count(number, await warnings_of(collection, filter))))
 
 
 def _document(index: int, given: NewDocument) -> Document:

@@ -18,6 +18,7 @@ import numpy as np
 from server.errors import StoreDamaged
 from server.store import Labels
 from server.store.database import Connection, Database
+from server.store.filter_kinds import Operand, stored_kinds, warnings
 from server.store.filter_sql import attributes, where
 from server.store.filter_tree import Filter
 from server.store.lexical import REQUIRED, ask, frequencies, match_expression
@@ -285,6 +286,11 @@ class Documents:
         """Return the greatest label ever given, also where its document is deleted."""
         rows = self.database.rows("SELECT seq FROM sqlite_sequence WHERE name = 'parts'")
         return int(rows[0][0]) if rows else 0
+
+    def warnings(self, operands: Sequence[Operand]) -> list[str]:
+        """Return which of a filter's conditions no stored value can meet because of its kind."""
+        keys = list(dict.fromkeys(operand.key for operand in operands))
+        return warnings(operands, self.database.rows(*stored_kinds(keys)))
 
     def count(self, filter: Filter | None = None) -> int:
         """Count the documents, or those that the filter keeps."""
