@@ -31,6 +31,7 @@ SERVER = (
     "store",
     "store/local_index",
     "store/words",
+    "store/upkeep",
     "telemetry",
     "system",
     "messages",
