@@ -181,17 +181,24 @@ class Database:
 
     def close(self) -> None:
         """Close the connections; no other call may be running."""
+        self._check_idle()
         while self._readers:
             self._readers.pop().close()
         self.writer.close()
 
     def close_whole(self) -> None:
         """Close so that the file alone holds everything, without a log beside it."""
+        self._check_idle()
         with self.advising():
             while self._readers:
                 self._readers.pop().close()
             self.writer.execute("PRAGMA journal_mode = DELETE")
             self.writer.close()
+
+    def _check_idle(self) -> None:
+        # subtle: as with two writes, closing a connection in use ends the process.
+        if not self._turn:
+            raise RuntimeError(f"{self.path}: closed during a write")
 
     def _connect(self) -> Connection:
         connection = sqlite3.connect(

@@ -112,6 +112,20 @@ def test_an_unchanged_document_that_another_write_takes_away_is_stored_again(
     run(test, toy_model, tmp_path)
 
 
+def test_writes_at_the_same_time_come_one_after_the_other(toy_model: Model, tmp_path: Path) -> None:
+    documents = [Document(str(n), f"text {n}") for n in range(24)]
+
+    async def test(_: CollectionRegistry, live: LiveCollection) -> None:
+        adds = [live.add([document]) for document in documents]
+        # Every write ends before the test does, also where one has failed.
+        assert await asyncio.gather(*adds, return_exceptions=True) == [1] * 24
+        deletes = [live.delete([str(n)]) for n in range(12)]
+        assert await asyncio.gather(*deletes, return_exceptions=True) == [1] * 12
+        await check_stored(live, *documents[12:])
+
+    run(test, toy_model, tmp_path)
+
+
 def test_a_document_that_another_write_stores_first_is_not_replaced(
     toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,8 +153,11 @@ def test_a_write_that_a_reindex_overtakes_follows_its_rules(
         vectors = np.ones((1, live.info.dimension), dtype=np.float32)
         assert await live.add_with_vectors([Document("long", text)], vectors) == 1
         assert live.info.chunks == ChunkRules(16, 0)
-        assert len(live.collection.index) > len(OTHERS) + 3, "split by the new rules"
+        n_chunks = len(live.collection.index) - len(OTHERS)
         await live.delete(["long"])
+        await live.add([Document("again", text)])
+        assert n_chunks == len(live.collection.index) - len(OTHERS) > 1, "split by the new rules"
+        await live.delete(["again"])
         await check_stored(live, *OTHERS)
 
     run(test, toy_model, tmp_path)
