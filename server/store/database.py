@@ -62,7 +62,7 @@ Migrate = Callable[[Connection, int], None]
 
 
 class Database:
-    """One file: created by `create` if it is missing, and brought to the current schema by `migrate`.
+    """One file, brought to the current schema by `migrate`.
 
     Writes come from one thread at a time, inside `transaction`; reads from any thread. Every method
     raises StoreError with advice when the disk or the file fails.
@@ -72,23 +72,36 @@ class Database:
         self,
         path: Path,
         version: int,
-        create: Create,
+        create: Create | None,
         migrate: Migrate,
         busy_timeout_s: float = 5.0,
     ) -> None:
-        """Open the file.
+        """Open the file; `create` makes it where it is missing, and None raises StoreDamaged there.
 
-        version: of the schema that `create` makes; `migrate` gets the version of an older file.
+        version: of the schema that `create` makes; `migrate` gets the version of an older file. A
+        file that cannot be opened is not changed.
         """
         self.path = path
         self._busy_timeout_s = busy_timeout_s
         # deque.pop and append are atomic, so the pool needs no lock.
         self._readers: deque[sqlite3.Connection] = deque()
         self._turn = deque(["to write"])  # taken by the transaction that runs
+        missing = _is_missing(path)
+        if missing and create is None:
+            raise StoreDamaged("{path} is missing; restore the collection from a backup", path=path)
         with self.advising():
-            self.writer = self._connect()
+            self.writer = self._connect(create=missing)
             try:
-                self._prepare(version, create, migrate)
+                found = 0 if missing else self._known_version(version)
+                self._prepare()
+                if found < version:
+                    with self.transaction() as writer:
+                        if missing:
+                            assert create is not None
+                            create(writer)
+                        else:
+                            migrate(writer, found)
+                        writer.execute(f"PRAGMA user_version = {version}")
             except BaseException:
                 self.writer.close()
                 raise
@@ -200,9 +213,11 @@ class Database:
         if not self._turn:
             raise RuntimeError(f"{self.path}: closed during a write")
 
-    def _connect(self) -> Connection:
+    def _connect(self, *, create: bool = False) -> Connection:
+        # subtle: without a mode SQLite would create a file that is missing, also to read it.
         connection = sqlite3.connect(
-            self.path,
+            f"file:{_quoted(self.path)}?mode={'rwc' if create else 'rw'}",
+            uri=True,
             timeout=self._busy_timeout_s,
             isolation_level=None,  # this file begins and ends transactions
             check_same_thread=False,
@@ -210,8 +225,9 @@ class Database:
         connection.execute("PRAGMA foreign_keys = ON")
         return connection
 
-    def _prepare(self, version: int, create: Create, migrate: Migrate) -> None:
-        found = self.writer.execute("PRAGMA user_version").fetchone()[0]
+    def _known_version(self, version: int) -> int:
+        """Return the version of the file's schema; raises StoreError where it is not known."""
+        found = int(self.writer.execute("PRAGMA user_version").fetchone()[0])
         if found > version:
             raise StoreError(
                 "{path} has schema {found}, this server knows up to {version}; run the newer server "
@@ -220,6 +236,17 @@ class Database:
                 found=found,
                 version=version,
             )
+        if found < 1:
+            # A file that is being created gets its version in the transaction that fills it.
+            raise StoreDamaged(
+                "{path} has schema {found}, which no server writes: the disk or another program has "
+                "changed it; restore the collection from a backup",
+                path=self.path,
+                found=found,
+            )
+        return found
+
+    def _prepare(self) -> None:
         self.writer.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         mode = self.writer.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
@@ -229,13 +256,6 @@ class Database:
                 path=self.path,
             )
         self.writer.execute("PRAGMA synchronous = FULL")
-        if found < version:
-            with self.transaction() as writer:
-                if found:
-                    migrate(writer, found)
-                else:
-                    create(writer)
-                writer.execute(f"PRAGMA user_version = {version}")
 
     @contextmanager
     def advising(self) -> Iterator[None]:
@@ -247,6 +267,17 @@ class Database:
 _snapshots: ContextVar[Mapping[Database, Connection]] = ContextVar(
     "snapshots", default=MappingProxyType({})
 )
+
+
+def _is_missing(path: Path) -> bool:
+    """Return whether there is no such file; what else is wrong with it, SQLite reports."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def copy(source: Path, target: Path) -> None:

@@ -10,13 +10,14 @@ import logging
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 
-from server.errors import StoreDamaged
+from server.errors import StoreDamaged, StoreError
 from server.store import Labels
 from server.store.database import Connection, Database
 from server.store.filter_sql import attributes, where
@@ -44,12 +45,8 @@ from server.types import Vectors
 log = logging.getLogger(__name__)
 
 
-class Unfinished(Exception):
-    """The process ended while it created the file; nothing was ever stored in it."""
-
-
 class Documents:
-    """One database file, created if it is missing.
+    """One database file, open.
 
     info: what the file says, not what it was opened with; the caller compares them. identity: random,
     of this very database; shows whether a snapshot was derived from it.
@@ -61,22 +58,39 @@ class Documents:
     def __init__(self, path: Path, info: Info | None, busy_timeout_s: float = 5.0) -> None:
         """Open the file.
 
-        info: the collection to create where there is no file; None raises Unfinished there.
+        info: the collection to create where there is no file. Raises StoreDamaged where the file
+        holds no collection, and where it is missing and `info` is None.
         """
+        make = None if info is None else partial(create, meta=meta_of(info))
+        try:
+            self.database = Database(path, SCHEMA_VERSION, make, migrate, busy_timeout_s)
+            try:
+                self._read_meta()
+            except BaseException:
+                self.database.close()
+                raise
+        except (StoreError, OSError):
+            raise
+        except Exception as error:
+            # A damaged file may hold anything: no such table, a missing key, a text for a number.
+            raise StoreDamaged(
+                "{path} holds no collection that can be read ({why}); restore it from a backup, or "
+                "move its folder away",
+                path=path,
+                why=f"{type(error).__name__}: {error}",
+            ) from error
 
-        def make(writer: Connection) -> None:
-            if info is None:
-                raise Unfinished(path)
-            create(writer, meta_of(info))
-
-        self.database = Database(path, SCHEMA_VERSION, make, migrate, busy_timeout_s)
+    def _read_meta(self) -> None:
         meta: dict[str, str] = dict(self.database.rows("SELECT key, value FROM meta"))
-        if meta["words"] != WORDS_RECIPE:
-            log.warning("%s: its words are indexed again for this version", path)
-            with self.database.transaction() as writer:
-                rebuild_words(writer)
         self.info = info_of(meta)
         self.identity = uuid.UUID(meta["identity"])
+        for (size,) in self.database.rows("SELECT length(vector) / 4 FROM parts LIMIT 1"):
+            if size != self.info.dimension:
+                raise ValueError(f"vectors have {size} numbers, not {self.info.dimension}")
+        if meta["words"] != WORDS_RECIPE:
+            log.warning("%s: its words are indexed again for this version", self.database.path)
+            with self.database.transaction() as writer:
+                rebuild_words(writer)
 
     def close(self) -> None:
         """Close the file; no other call may be running."""
@@ -205,6 +219,10 @@ class Documents:
         condition, parameters = where(filter, "number")
         rows = self.database.rows(f"SELECT id FROM documents WHERE {condition}", parameters)
         return [id for (id,) in rows]
+
+    def checksums(self) -> dict[str, int]:
+        """Return the checksum of every document by its id."""
+        return dict(self.database.rows("SELECT id, checksum FROM documents"))
 
     def numbers(self, ids: Sequence[str]) -> dict[str, int]:
         """Return the numbers of the documents with these ids that exist, by id."""

@@ -14,7 +14,7 @@ from server.errors import StoreDamaged, StoreError
 from server.messages.message import Message
 from server.store import Labels
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
-from server.store.documents import Documents, Unfinished
+from server.store.documents import Documents
 from server.store.records import Span
 from server.store.vector_index import BadSnapshot, IndexMaker
 
@@ -33,8 +33,6 @@ def faults_of(home: Path, make: IndexMaker) -> list[Message]:
     """
     try:
         documents = Documents(home / DATABASE_FILE, None)
-    except Unfinished:
-        return []  # nothing was ever stored in it
     except Exception as error:
         return [_fault_of(error)]
     with closing(documents):

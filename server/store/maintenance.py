@@ -3,7 +3,6 @@
 None of it needs the model. A backup may run beside a server; the others lock the folder.
 """
 
-import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -14,15 +13,16 @@ from server.messages.message import Message
 from server.store.collection import DATABASE_FILE
 from server.store.database import copy
 from server.store.documents import Documents
-from server.store.folder import COMPLETE, COPIED, INDEX, NEXT, REMOVED, FolderLock, check_name
+from server.store.folder import COPIED, INDEX
+from server.store.folder_layout import FolderLayout, check_name
+from server.store.folder_lock import FolderLock, unusable
 from server.store.integrity import faults_in, faults_of
 from server.store.records import Listed
 
 
 def names(data: Path) -> list[str]:
     """Return the names of the collections in a data folder."""
-    found = sorted(path.parent.name for path in _home(data).glob(f"*/{DATABASE_FILE}"))
-    return [name for name in found if not name.startswith((NEXT, REMOVED))]
+    return FolderLayout(data).names()
 
 
 def collections(data: Path, known: Mapping[str, str]) -> list[Listed]:
@@ -87,29 +87,25 @@ def restore(data: Path, file: Path, name: str | None, *, force: bool) -> Listed:
     if not file.is_file():
         raise BadSettings("there is no file {file}", file=file)
     with closing(FolderLock(data, "")):
-        home = _home(data)
-        # The next start removes what has this name, so an interruption leaves nothing.
-        scratch = home / f"{REMOVED}{uuid.uuid4().hex}"
-        scratch.mkdir(parents=True)
+        layout = FolderLayout(data)
         try:
-            restored = _copied(file, scratch / DATABASE_FILE, name)
-            if restored.name in names(data) and not force:
-                raise BadSettings(
-                    "{data} has a collection {name} already: give --force to replace it, or "
-                    "another name with --collection",
-                    data=data,
-                    name=restored.name,
-                )
-            # subtle: in this order the collection exists after an interruption at any point: a
-            # complete successor takes an empty place when the folder is next opened. A successor of
-            # a running reindex was of the documents that are now replaced.
-            successor, place = home / f"{NEXT}{restored.name}", home / restored.name
-            _sweep_away(successor)
-            scratch.rename(successor)
-            _sweep_away(place)
-            successor.rename(place)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            layout.prepare()
+            with layout.staging() as staged:
+                restored = _copied(file, staged / DATABASE_FILE, name)
+                if restored.name not in layout.names():
+                    layout.place(staged, layout.home(restored.name))
+                elif force:
+                    with layout.replacing(restored.name, staged):
+                        pass
+                else:
+                    raise BadSettings(
+                        "{data} has a collection {name} already: give --force to replace it, or "
+                        "another name with --collection",
+                        data=data,
+                        name=restored.name,
+                    )
+        except OSError as error:
+            raise unusable(data, error) from error
     return restored
 
 
@@ -140,18 +136,9 @@ def _copied(file: Path, copied: Path, name: str | None) -> Listed:
             # So a snapshot of the old collection cannot be taken for one of this.
             documents.note("identity", str(uuid.uuid4()))
             documents.note(COPIED, "0")
-            documents.note(COMPLETE, "yes")
         found = Listed(name, documents.count(), documents.info.fingerprint)
         documents.database.close_whole()
     return found
-
-
-def _sweep_away(home: Path) -> None:
-    """Move a folder out of its place at once; then delete its files."""
-    if home.exists():
-        removed = home.with_name(f"{REMOVED}{uuid.uuid4().hex}")
-        home.rename(removed)
-        shutil.rmtree(removed, ignore_errors=True)
 
 
 # --- checking -----------------------------------------------------------------------------------------

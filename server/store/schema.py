@@ -13,6 +13,8 @@ from server.store.lexical import TOKENIZER, indexed
 from server.store.records import ChunkRules, Document, Info, titled
 
 SCHEMA_VERSION = 2
+# Numbers of a vector. No model gives nearly as many.
+MAX_DIMENSION = 65_536
 
 # The words of each chunk under its label. The index does not keep the texts that it reads, which would
 # take half as much again as the vectors. To remove a chunk it must be given the very same words again,
@@ -66,7 +68,7 @@ def create(writer: Connection, meta: Mapping[str, str]) -> None:
 
 def migrate(writer: Connection, version: int) -> None:
     """Bring a file of an older version to this one, inside a transaction."""
-    assert version == 1, f"no file of version {version} was ever written"
+    assert version == 1, f"there is no migration from version {version}"
     _from_1(writer)
 
 
@@ -174,10 +176,18 @@ def meta_of(info: Info) -> dict[str, str]:
 
 
 def info_of(meta: Mapping[str, str]) -> Info:
-    """Return what the rows of `meta` say of a collection."""
+    """Return what the rows of `meta` say of a collection; raises KeyError or ValueError for damage."""
     chunks = json.loads(meta.get("chunks", "null"))
-    rules = None if chunks is None else ChunkRules(*chunks)
-    return Info(meta["name"], meta["fingerprint"], int(meta["dimension"]), rules)
+    if chunks is None:
+        rules = None
+    elif isinstance(chunks, list) and [type(each) for each in chunks] == [int, int]:
+        rules = ChunkRules(*chunks)
+    else:
+        raise ValueError(f"its chunks are {chunks!r:.80}")
+    dimension = int(meta["dimension"])
+    if not 1 <= dimension <= MAX_DIMENSION:
+        raise ValueError(f"its dimension {dimension} is outside 1 to {MAX_DIMENSION}")
+    return Info(meta["name"], meta["fingerprint"], dimension, rules)
 
 
 def document_row(document: Document) -> tuple[str, str, str | None, str]:

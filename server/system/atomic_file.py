@@ -33,9 +33,15 @@ def replacing(path: Path, *, scratch: Path | None = None, mode: int = 0o666) -> 
 
 def install(scratch: Path, path: Path) -> None:
     """Put the finished file `scratch` in the place of `path`, which is in the same folder."""
-    with scratch.open("rb") as file:
-        os.fsync(file.fileno())
+    _sync_file(scratch)
     _take_name(scratch, path)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make a folder durable: the content of its files, and their names."""
+    for path in folder.iterdir():
+        _sync_file(path)
+    sync_folder(folder)
 
 
 def sync_folder(folder: Path) -> None:
@@ -54,6 +60,11 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _take_name(scratch: Path, path: Path) -> None:

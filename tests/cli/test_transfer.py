@@ -241,8 +241,9 @@ def test_texts_that_do_not_fit_the_vectors_are_refused(
     said = run.refused("import", "--pair", *pair)
     assert "4 vectors" in said and "3 lines" in said and "4 个向量" in said and "3 行" in said
     pair[1].write_bytes("墨\n池\n笔\n砚".encode("gb18030"))
-    assert "--encoding" in run.refused("import", "--pair", *pair)
-    assert "added 4," in run("import", "--pair", *pair, "--encoding", "gb18030").out
+    assert "read as gb18030, which was detected" in run("import", "--pair", *pair).err
+    assert "--encoding" in run.refused("import", "--pair", *pair, "--encoding", "utf-8")
+    assert "unchanged 4," in run("import", "--pair", *pair, "--encoding", "gb18030").out
     assert "nonsense" in run.refused("import", "--pair", *pair, "--encoding", "nonsense")
     assert "missing" in run.refused("import", "--pair", pair[0], tmp_path / "missing")
 

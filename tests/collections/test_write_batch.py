@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from server.collections import registry as registry_module
+from server.collections import reindexing as reindexing_module
 from server.collections import write_batch as batch_module
 from server.collections.live_collection import LiveCollection
 from server.collections.registry import CollectionRegistry
@@ -147,7 +147,7 @@ def test_a_write_that_a_reindex_overtakes_follows_its_rules(
         await live.add(OTHERS)
 
         async def reindex() -> None:
-            await registry.reindex("main", ChunkRules(16, 0), registry.models.default).task
+            await (await registry.reindex("main", ChunkRules(16, 0), registry.models.default)).task
 
         overtake(monkeypatch, reindex, batch_module)
         vectors = np.ones((1, live.info.dimension), dtype=np.float32)
@@ -173,8 +173,8 @@ def test_a_document_removed_or_replaced_while_its_page_is_copied_does_not_come_b
             await live.delete(["0"])
             await live.add([CHANGED_X])
 
-        overtake(monkeypatch, write, registry_module)
-        await registry.reindex("main", ChunkRules(32, 0), registry.models.default).task
+        overtake(monkeypatch, write, reindexing_module)
+        await (await registry.reindex("main", ChunkRules(32, 0), registry.models.default)).task
         assert live.info.chunks == ChunkRules(32, 0)
         await check_stored(live, CHANGED_X, *OTHERS[1:])
         words = Query("lexical", 9, words="server text")

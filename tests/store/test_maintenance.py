@@ -13,7 +13,7 @@ import pytest
 
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
 from server.store.database import PAGE_BYTES
-from server.store.folder import NEXT, REMOVED, DataFolder
+from server.store.folder import DataFolder
 from server.store.local_index.index import LocalIndex
 from server.store.records import ChunkRules, Document, Info
 from tests.support.commands import Commands, write_lines
@@ -100,18 +100,19 @@ def test_restore_needs_no_readable_collection_in_its_place(
 
 def test_restore_ends_a_reindex_of_what_was_there(filled: Commands, tmp_path: Path) -> None:
     filled("backup", "default", tmp_path / "backup")
-    successor = home(filled, f"{NEXT}default")
+    successor = home(filled, f".next-{'0' * 32}-default")
     shutil.copytree(home(filled), successor)
     filled("restore", tmp_path / "backup", "--force")
     assert not successor.exists()
 
 
 def test_what_an_interrupted_restore_leaves_is_swept_away(filled: Commands) -> None:
-    left = home(filled, f"{REMOVED}0123")
-    shutil.copytree(home(filled), left)
+    left = [home(filled, f".{kind}-{'0' * 32}") for kind in ("new", "removed")]
+    for each in left:
+        shutil.copytree(home(filled), each)
     assert [line.split()[0] for line in filled("collections").out.splitlines()] == ["default"]
     filled("search", "墨")
-    assert not left.exists()
+    assert not any(each.exists() for each in left)
 
 
 def test_what_is_no_backup_is_refused(filled: Commands, tmp_path: Path) -> None:
@@ -220,10 +221,18 @@ def test_data_folder_without_collections_has_nothing_wrong(run: Commands) -> Non
     assert not run.data.exists()
 
 
-def test_collection_that_was_about_to_be_made_is_sound(filled: Commands) -> None:
+@pytest.mark.parametrize("content", [None, b""])
+def test_database_that_is_missing_or_empty_is_found_and_not_removed(
+    filled: Commands, content: bytes | None
+) -> None:
     home(filled, "begun").mkdir()
-    (home(filled, "begun") / DATABASE_FILE).touch()
-    assert filled("check").out == "begun: sound\ndefault: sound\n"
+    database = home(filled, "begun") / DATABASE_FILE
+    if content is not None:
+        database.write_bytes(content)
+    filled("search", "墨")
+    lines = faults(filled, str(database), "restore", "备份").splitlines()
+    assert lines[0] == "begun: 1 faults" and lines[2] == "default: sound"
+    assert home(filled, "begun").exists() and database.exists() == (content is not None)
 
 
 def test_damaged_document_is_named(filled: Commands) -> None:

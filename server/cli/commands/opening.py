@@ -81,7 +81,7 @@ def _secret(given: Invocation) -> str | None:
         found = given.variables.get(API_KEY)
         return _checked(found, API_KEY) if found else None
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         why: object = (
             os.strerror(error.errno or 0) if isinstance(error, OSError) else Message("not UTF-8")
