@@ -66,14 +66,21 @@ def test_artifact_may_be_read_by_others(manifest: Manifest, tmp_path: Path) -> N
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
 
 
-def test_rest_of_a_killed_export_is_no_obstacle(manifest: Manifest, tmp_path: Path) -> None:
+def test_folder_of_someone_else_beside_the_artifact_is_never_removed(
+    manifest: Manifest, tmp_path: Path
+) -> None:
     folder = tmp_path / "onnx-int8"
-    scratch = tmp_path / f".onnx-int8.{os.getpid()}.tmp"
-    scratch.mkdir()
-    (scratch / "half").write_bytes(b"half")
+    others = [f".onnx-int8.{os.getpid()}.tmp", ".onnx-int8.12.old", ".onnx-int8.abcdefgh.tmp"]
+    for name in others:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / MODEL_FILE).write_bytes(b"years")
+    recover(folder)
+    check_replaceable(folder)
+    write_artifact(folder, GRAPH, TOKENIZER, manifest)
     write_artifact(folder, GRAPH, TOKENIZER, manifest)
     assert names(folder) == FILES
-    assert names(tmp_path) == {"onnx-int8"}
+    assert names(tmp_path) == {"onnx-int8", *others}
+    assert all((tmp_path / name / MODEL_FILE).read_bytes() == b"years" for name in others)
 
 
 def test_link_is_followed_and_stays(manifest: Manifest, tmp_path: Path) -> None:

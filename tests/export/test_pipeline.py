@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from export import pipeline, quantise, texts
+from export.artifact import MARK, OLD
 from export.errors import (
     BadTexts,
     CannotWrite,
@@ -275,7 +276,10 @@ def test_artifact_of_a_killed_export_comes_back_and_is_current(
     settings = change(settings, precision="fp32")
     folder = export(settings)
     whole = artifact_files(folder)
-    folder.rename(folder.with_name(f".{folder.name}.7.old"))
+    scratch = folder.with_name(f".{folder.name}.12345678.tmp")
+    scratch.mkdir()
+    (scratch / MARK).touch()
+    folder.rename(scratch / OLD)
     capsys.readouterr()
     export(settings)
     assert "is up to date" in capsys.readouterr().out
