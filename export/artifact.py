@@ -25,6 +25,7 @@ from server.inference.manifest import (
     MODEL_FILE,
     TOKENIZER_FILE,
     Manifest,
+    parse_manifest,
     read_manifest,
 )
 from server.system.atomic_file import sync_folder
@@ -73,6 +74,22 @@ def is_current(folder: Path, settings: str) -> bool:
         return read_manifest(folder).settings_sha256 == settings
     except BadArtifact:
         return False
+
+
+def check_same_model(folder: Path, model_id: str, checkpoint_sha256: str) -> None:
+    """Refuse to replace the artifact of another model: two hubs' models may share a short name."""
+    try:
+        there = parse_manifest(folder / MANIFEST_FILE)
+    except BadArtifact:
+        return
+    if there.model_id != model_id and there.checkpoint_sha256 != checkpoint_sha256:
+        raise CannotWrite(
+            "{folder} holds the artifact of {other}, another model than {model_id}; choose another folder "
+            "with --out",
+            folder=folder,
+            other=there.model_id,
+            model_id=model_id,
+        )
 
 
 def recover(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Makes an artifact's manifest, and the identity by which an export is found to be up to date."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -25,7 +26,28 @@ from server.inference.runtime import VERSION as RUNTIME_VERSION
 from server.system.cpu import cpu_features, int8_instruction_set
 
 
-def identity(source: SourceModel, rules: TextRules, settings: Settings) -> str:
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """The texts to calibrate or to verify on, with the hash of the file that they came from."""
+
+    lines: list[str]
+    sha256: str
+
+    @classmethod
+    def read(cls, path: Path, *, at_least: int) -> "Texts":
+        """Read a file of texts, once: a pipe cannot be read again; raises BadTexts."""
+        lines = texts.read_texts(path, at_least=at_least)
+        content = path.read_bytes() if path.is_file() else "\n".join(lines).encode()
+        return cls(lines, hashlib.sha256(content).hexdigest())
+
+
+def identity(
+    source: SourceModel,
+    rules: TextRules,
+    calibration: Texts,
+    verification: Texts,
+    settings: Settings,
+) -> str:
     """Return a hash of everything that decides what the artifact will hold."""
     return settings_hash(
         {
@@ -39,8 +61,8 @@ def identity(source: SourceModel, rules: TextRules, settings: Settings) -> str:
             "text": msgspec.to_builtins(rules),
             "precision": settings.precision,
             "weight_bits": settings.weight_bits,
-            "calibration": _file_hash(settings.calibration or texts.CALIBRATION),
-            "verification": _file_hash(settings.verify_texts or texts.VERIFICATION),
+            "calibration": calibration.sha256,
+            "verification": verification.sha256,
             "thresholds": [settings.thresholds.mean, settings.thresholds.minimum],
             "matryoshka": settings.matryoshka,
             "via": settings.via,
@@ -54,6 +76,7 @@ def manifest_of(
     rules: TextRules,
     agreement: Agreement,
     self_test: list[SelfTest],
+    calibration: Texts,
     settings: Settings,
     settings_sha256: str,
 ) -> Manifest:
@@ -77,7 +100,14 @@ def manifest_of(
         files=graphs.served_model.sha256()
         | {TOKENIZER_FILE: hashlib.sha256(tokenizer).hexdigest()},
         checkpoint_sha256=source.sha256,
-        quantization=None if settings.precision == "fp32" else _quantization(source, settings),
+        quantization=None
+        if settings.precision == "fp32"
+        else Quantization(
+            recipe=source.recipe,
+            weight_bits=settings.weight_bits,
+            calibration_sha256=calibration.sha256,
+            calibration_texts=len(calibration.lines),
+        ),
         agreement=agreement,
         instruction_set=int8_instruction_set(cpu_features()),
         exported_with={
@@ -89,17 +119,3 @@ def manifest_of(
         self_test=self_test,
         task="dense",
     )
-
-
-def _quantization(source: SourceModel, settings: Settings) -> Quantization:
-    calibration = settings.calibration or texts.CALIBRATION
-    return Quantization(
-        recipe=source.recipe,
-        weight_bits=settings.weight_bits,
-        calibration_sha256=_file_hash(calibration),
-        calibration_texts=len(texts.read_texts(calibration, at_least=1)),
-    )
-
-
-def _file_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""

@@ -13,10 +13,11 @@ from tqdm import tqdm
 from export import artifact, texts
 from export.build import Graphs, build, n_steps
 from export.errors import UnsupportedModel
-from export.manifest import identity, manifest_of
+from export.manifest import Texts, identity, manifest_of
 from export.onnx_file import OnnxFile
 from export.settings import Settings
 from export.source.model import locate, read_model
+from export.source.text_preparation import open_tokenizer
 from export.verify import embed_each, verify
 from server.inference.encoder import SessionEncoder
 from server.inference.manifest import Agreement, SelfTest
@@ -55,27 +56,29 @@ def export(settings: Settings, terminal: Terminal | None = None) -> Path:
     started = time.perf_counter()
     terminal = terminal or Terminal.of({})
     _check_sizes(settings, None)
-    folder, model_id, revision = locate(settings)
-    out = settings.out or folder / f"onnx-{settings.precision}"
+    place = locate(settings, terminal.inform)
+    out = settings.out or place.outputs / f"onnx-{settings.precision}"
     artifact.recover(out)
-    source = read_model(folder, model_id, revision, settings)
+    source = read_model(place, settings)
     _check_sizes(settings, source.dimension)
     rules = source.text_rules(settings)
-    settings_sha256 = identity(source, rules, settings)
+    tokenizer = open_tokenizer(source.tokenizer_json, rules)
+    calibration = Texts.read(settings.calibration or texts.CALIBRATION, at_least=20)
+    verification = Texts.read(settings.verify_texts or texts.VERIFICATION, at_least=1)
+    settings_sha256 = identity(source, rules, calibration, verification, settings)
     if not settings.force and artifact.is_current(out, settings_sha256):
         terminal.say("{out} is up to date", out=out)
         return out
     artifact.check_replaceable(out)
+    if place.downloaded and settings.out is None:
+        artifact.check_same_model(out, source.model_id, source.sha256)
 
-    tokenizer = Tokenizer(source.tokenizer_json, rules)
-    calibration = texts.read_texts(settings.calibration or texts.CALIBRATION, at_least=20)
-    verification = texts.read_texts(settings.verify_texts or texts.VERIFICATION, at_least=1)
     with _Progress(n_steps(source, settings) + VERIFY_STEPS, terminal) as progress:
-        graphs = build(source, _calibration_ids(tokenizer, calibration), settings, progress)
+        graphs = build(source, _calibration_ids(tokenizer, calibration.lines), settings, progress)
         _check_sizes(settings, graphs.dimension)
-        agreement, self_test = _verify(graphs, tokenizer, verification, settings, progress)
+        agreement, self_test = _verify(graphs, tokenizer, verification.lines, settings, progress)
         manifest = manifest_of(
-            source, graphs, rules, agreement, self_test, settings, settings_sha256
+            source, graphs, rules, agreement, self_test, calibration, settings, settings_sha256
         )
         tokenizer_json = source.tokenizer_json.encode()
         artifact.write_artifact(out, graphs.served_model, tokenizer_json, manifest)

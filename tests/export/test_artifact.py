@@ -11,6 +11,7 @@ import pytest
 
 from export.artifact import (
     check_replaceable,
+    check_same_model,
     fingerprint,
     is_current,
     recover,
@@ -190,6 +191,17 @@ def test_file_on_the_way_is_refused_and_untouched(manifest: Manifest, tmp_path: 
         write_artifact(tmp_path / "file" / "onnx-int8", GRAPH, TOKENIZER, manifest)
     assert "cannot write" in caught.value.english and "无法写入" in caught.value.chinese
     assert (tmp_path / "file").read_bytes() == b"a file"
+
+
+def test_artifact_of_another_model_is_not_replaced(manifest: Manifest, tmp_path: Path) -> None:
+    folder = tmp_path / "onnx-int8"
+    check_same_model(folder, "fork/toy", "another")
+    write_artifact(folder, GRAPH, TOKENIZER, manifest)
+    check_same_model(folder, manifest.model_id, "another")
+    check_same_model(folder, "fork/toy", manifest.checkpoint_sha256)
+    with pytest.raises(CannotWrite, match="holds the artifact of toy, .*--out") as caught:
+        check_same_model(folder, "fork/toy", "another")
+    assert "另一个模型 toy" in caught.value.chinese
 
 
 # --- a full disk ----------------------------------------------------------------------------------
