@@ -41,6 +41,15 @@ class Texts:
         return cls(lines, hashlib.sha256(content).hexdigest())
 
 
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What verification found. monotonous: the agreement on texts of one or few tokens."""
+
+    agreement: Agreement
+    monotonous: Agreement
+    self_test: list[SelfTest]
+
+
 def identity(
     source: SourceModel,
     rules: TextRules,
@@ -74,8 +83,7 @@ def manifest_of(
     source: SourceModel,
     graphs: Graphs,
     rules: TextRules,
-    agreement: Agreement,
-    self_test: list[SelfTest],
+    verified: Verified,
     calibration: Texts,
     settings: Settings,
     settings_sha256: str,
@@ -108,7 +116,8 @@ def manifest_of(
             calibration_sha256=calibration.sha256,
             calibration_texts=len(calibration.lines),
         ),
-        agreement=agreement,
+        agreement=verified.agreement,
+        monotonous_agreement=verified.monotonous,
         instruction_set=int8_instruction_set(cpu_features()),
         exported_with={
             "onnxruntime": RUNTIME_VERSION,
@@ -116,6 +125,6 @@ def manifest_of(
             "numpy": np.__version__,
         },
         settings_sha256=settings_sha256,
-        self_test=self_test,
+        self_test=verified.self_test,
         task="dense",
     )

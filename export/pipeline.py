@@ -6,6 +6,7 @@ Each step is a module of its own; this one hands their results on and reports pr
 import resource
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -13,12 +14,14 @@ from tqdm import tqdm
 from export import artifact, texts
 from export.build import Graphs, build, n_steps
 from export.errors import UnsupportedModel
-from export.manifest import Texts, identity, manifest_of
+from export.manifest import Texts, Verified, identity, manifest_of
+from export.monotony import monotonous
 from export.onnx_file import OnnxFile
 from export.settings import Settings
 from export.source.model import locate, read_model
 from export.source.text_preparation import open_tokenizer
-from export.verify import embed_each, verify
+from export.token_check import check_tokens
+from export.verify import check_agreement, embed_each, verify
 from server.inference.encoder import SessionEncoder
 from server.inference.manifest import Agreement, SelfTest
 from server.inference.tokenizer import Tokenizer
@@ -73,16 +76,24 @@ def export(settings: Settings, terminal: Terminal | None = None) -> Path:
     if place.downloaded and settings.out is None:
         artifact.check_same_model(out, source.model_id, source.sha256)
 
+    check_tokens(tokenizer, verification.lines)
+    monotony = monotonous(tokenizer)
+    calibration_ids = [
+        *_calibration_ids(tokenizer, calibration.lines),
+        *tokenizer.encode(monotony.calibration).ids,
+    ]
     with _Progress(n_steps(source, settings) + VERIFY_STEPS, terminal) as progress:
-        graphs = build(source, _calibration_ids(tokenizer, calibration.lines), settings, progress)
+        graphs = build(source, calibration_ids, settings, progress)
         _check_sizes(settings, graphs.dimension)
-        agreement, self_test = _verify(graphs, tokenizer, verification.lines, settings, progress)
+        verified = _verify(
+            graphs, tokenizer, verification.lines, monotony.verification, settings, progress
+        )
         manifest = manifest_of(
-            source, graphs, rules, agreement, self_test, calibration, settings, settings_sha256
+            source, graphs, rules, verified, calibration, settings, settings_sha256
         )
         tokenizer_json = source.tokenizer_json.encode()
         artifact.write_artifact(out, graphs.served_model, tokenizer_json, manifest)
-    _report(terminal, out, graphs, agreement, time.perf_counter() - started)
+    _report(terminal, out, graphs, verified.agreement, time.perf_counter() - started)
     return out
 
 
@@ -103,9 +114,10 @@ def _verify(
     graphs: Graphs,
     tokenizer: Tokenizer,
     verification: Sequence[str],
+    monotony: Sequence[str],
     settings: Settings,
     progress: Callable[[str], None],
-) -> tuple[Agreement, list[SelfTest]]:
+) -> Verified:
     """Measure the served graph against the float one, and compute the vectors of the self-test."""
     reference = served = _encoder(graphs.float_model, graphs)
     if graphs.served_model is not graphs.float_model:
@@ -113,7 +125,15 @@ def _verify(
     labelled, ids = _verification_ids(tokenizer, verification)
     longest = tokenizer.rules.max_tokens
     agreement = verify(reference, served, labelled, ids, longest, settings.thresholds, progress)
-    return agreement, _self_test(served, tokenizer)
+    monotonous_agreement = check_agreement(
+        reference,
+        served,
+        monotony,
+        tokenizer.encode(monotony).ids,
+        # Their mean says little: the texts are chosen for being hard.
+        replace(settings.thresholds, mean=0.0),
+    )
+    return Verified(agreement, monotonous_agreement, _self_test(served, tokenizer))
 
 
 def _encoder(graph: OnnxFile, graphs: Graphs) -> SessionEncoder:
