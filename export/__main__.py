@@ -11,7 +11,6 @@ if not sys.flags.safe_path and sys.path[0] != os.path.dirname(os.path.dirname(__
     del sys.path[0]
 
 import argparse
-import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,10 +21,6 @@ from server.messages.terminal import Terminal
 
 def main() -> int:
     """Export one model and return the exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A path may hold bytes, and a sentence characters, that this terminal cannot show.
-            stream.reconfigure(errors="backslashreplace")
     terminal = Terminal.of(os.environ)
     arguments = _parser(terminal).parse_args()
     # Imported late so that --help answers at once.
