@@ -145,15 +145,16 @@ class _Search:
                     again.append(answer)
             waiting = again
         chunks = self._chunks([label for answer in answers for label, _ in answer.best.values()])
-        for answer in answers:
-            for label, _ in answer.best.values():
-                if label in chunks:
-                    chunk = chunks[label]
-                    self.collection.documents.confirm(answer.query.filter, chunk.id, chunk.metadata)
-        return [
-            [_hit(chunks[label], score) for label, score in answer.best.values() if label in chunks]
-            for answer in answers
-        ]
+        return [self._hits(answer, chunks) for answer in answers]
+
+    def _hits(self, answer: _Answer, chunks: Mapping[int, Chunk]) -> list[Hit]:
+        hits = []
+        for label, score in answer.best.values():
+            if label in chunks:
+                hit = _hit(chunks[label], score)
+                self.collection.documents.confirm(answer.query.filter, hit.id, hit.metadata)
+                hits.append(hit)
+        return hits
 
     def _take(self, answer: _Answer, ranking: _Candidates, *, chunked: bool) -> None:
         """Add the best chunks of documents that are new, until there are enough."""
