@@ -288,7 +288,14 @@ async def walk(client: httpx.AsyncClient) -> AsyncIterator[tuple[str, httpx.Resp
     for path in ("/v1/", "/v1/nowhere", "/v1/embeddings/x", "/v1/completions"):
         for method in ("GET", "POST"):
             yield "openai", await client.request(method, path, json={}), 404
-    for path in ("/api/", "/api/nowhere", "/api/embed/", "/api/chat", "/api/generate", "/api/pull"):
+    for path in (
+        "/api/",
+        "/api/nowhere",
+        "/api/embed/x",
+        "/api/chat",
+        "/api/generate",
+        "/api/pull",
+    ):
         for method in ("GET", "POST"):
             yield "ollama", await client.request(method, path, json={}), 404
     yield "openai", await client.get("/v1/models/nowhere"), 404
