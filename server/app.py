@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from server import VERSION
 from server.api import collections, documents, health, openapi, search
 from server.api.body import BodyLimits
-from server.api.dialects import native, ollama, openai, rerank, tei, weaviate
+from server.api.dialects import cohere, native, ollama, openai, rerank, tei, weaviate
 from server.api.dialects.ollama import OLLAMA
 from server.api.dialects.openai import OPENAI
 from server.api.endpoint import Endpoint
@@ -44,6 +44,7 @@ from server.config import Config
 from server.errors import MethodNotAllowed, RouteNotFound, ServerError
 from server.inference.model import Model
 from server.inference.registry import ModelRegistry
+from server.inference.token_ids import TokenIds
 from server.store.folder import DataFolder
 from server.telemetry.metrics import Metrics
 
@@ -51,7 +52,12 @@ from server.telemetry.metrics import Metrics
 # again and again, which finds nearly nothing: an eighth of the event loop's time (2026-11-25).
 GARBAGE_THRESHOLD = 20_000
 # Dialects of unknown paths, by the beginning of the path.
-DIALECT_OF_PREFIX = {"/v1/": OPENAI, "/api/": OLLAMA}
+DIALECT_OF_PREFIX = {
+    "/v1/": OPENAI,
+    "/models/": OPENAI,
+    "/openai/": OPENAI,
+    "/api/": OLLAMA,
+}
 # The metrics' label `route` for requests without an endpoint: the paths that clients try are not bounded.
 NO_ROUTE = "(none)"
 
@@ -229,11 +235,12 @@ def model_operations(config: Config) -> list[Operation]:
     """Return every operation that needs only the models: any process of a server can do it."""
     return [
         *native.operations(tei.EMBED),
-        *openai.operations(),
+        *openai.operations(TokenIds(config.token_ids)),
         *ollama.operations(),
         *weaviate.operations(),
         *tei.operations(config, VERSION),
         *rerank.operations(tei.RERANK),
+        *cohere.operations(),
     ]
 
 
