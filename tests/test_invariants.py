@@ -75,7 +75,7 @@ TO_THREAD = {
     "inference/loop_tokenizer.py": 1,
     "inference/token_ids.py": 1,
     "cli/ingest.py": 1,
-    "collections/registry.py": 2,
+    "collections/registry.py": 1,
     "net/reload.py": 1,
     "cli/remote.py": 1,
     "collections/live_collection.py": 5,

@@ -101,7 +101,7 @@ class Local:
 
     async def reindex(self, chunks: Chunks, show: Callable[[int, int], None]) -> None:
         rules = self.info.chunks if chunks == UNSAID else chunks
-        running = self._registry.reindex(self._name, self._fit(rules), self._models.default)
+        running = await self._registry.reindex(self._name, self._fit(rules), self._models.default)
         while not running.task.done():
             show(running.done, running.total)
             await asyncio.wait([running.task], timeout=PROGRESS_S)

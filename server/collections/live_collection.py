@@ -344,6 +344,11 @@ class LiveCollection:
         else:
             self.compact_when_due()
 
+    def stay(self) -> None:
+        """Called when the collection was to be removed and was not."""
+        self.gone = self._ending = False
+        self.compact_when_due()
+
     async def settled(self) -> None:
         """Wait for compaction and running writes to end, and begin no other compaction."""
         self._ending = True
