@@ -176,7 +176,8 @@ class Tokenizer:
         for index, (row, encoding) in enumerate(zip(bare, found, strict=True)):
             if encoding.ids != row:
                 raise ValueError(
-                    f"input[{index}]: no text has exactly these token ids; send the text instead"
+                    f"input[{index}]: no text has exactly these token ids, for example where one"
+                    " means an unknown word; send the text instead"
                 )
         return texts
 
