@@ -27,6 +27,11 @@ from server.errors import InvalidRequest, shown
 # msgspec's messages about values that may be forgiven, and about a key that a type does not have.
 FORGIVABLE = re.compile(r"got `(?:null|float)`")
 UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`(?: - at `\$(.*)`)?", re.DOTALL)
+# An escape that begins a pair without its second half, or is a second half alone.
+HALF_PAIR = re.compile(
+    rb"\\u[dD][89aAbB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89aAbB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
 # Beyond this a float does not have every whole number.
 WHOLE = 2**53
 NOT_JSON = "the body is not valid JSON"
@@ -59,6 +64,10 @@ def not_json(body: bytes, error: Exception) -> InvalidRequest:
     except UnicodeDecodeError as wrong:
         place = f"byte {body[wrong.start]:#04x} at position {wrong.start}"
         return InvalidRequest(f"{NOT_JSON}: it is not UTF-8 ({place}); send JSON in UTF-8")
+    if HALF_PAIR.search(body):
+        return InvalidRequest(
+            f"{NOT_JSON}: {error}; an escape such as \\ud800 is half of a pair, which UTF-8 cannot hold"
+        )
     if b"\0" in body[:4]:
         return InvalidRequest(f"{NOT_JSON}: it looks like UTF-16 or UTF-32; send JSON in UTF-8")
     return InvalidRequest(f"{NOT_JSON}: {error}")

@@ -111,7 +111,8 @@ EXAMPLES: Mapping[str, Mapping[str, Json]] = {
 # Refusals that do not depend on the request's content.
 OF_BODIES = {
     "413": "The body has more than `--max-body-bytes`, or more tokens than the queue holds",
-    "415": "`content-type` is not application/json, or the body is compressed",
+    "415": "`content-type` is not application/json (with curl: `-H 'Content-Type: application/json'`), or the"
+    " body is compressed",
     "429": "No room now; the same request may succeed after `retry-after` seconds",
 }
 OF_KEYS = {
@@ -126,6 +127,7 @@ RETRY = {
 SCHEMES: Json = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
 }
 SECURITY: list[Json] = [{}, *({name: []} for name in SCHEMES)]
 

@@ -151,6 +151,16 @@ def test_body_that_is_not_utf8_is_refused_for_that_reason(toy_model: Model, body
     assert "send JSON in UTF-8" in check_error("native", answer, 400)
 
 
+@pytest.mark.parametrize("half", ["\\ud800", "a\\udc00b", "\\uD83D\\ud83d"])
+def test_half_of_a_surrogate_pair_is_refused_for_that_reason(toy_model: Model, half: str) -> None:
+    content = f'{{"texts": ["a", "{half}"]}}'
+    answer = ask(toy_model, "POST", "/embed", content=content, headers=AS_JSON)
+    assert "UTF-8 cannot hold" in check_error("native", answer, 400)
+    whole = '{"texts": ["\\ud83d\\ude80"], "dimensions": 1.2.3}'
+    answer = ask(toy_model, "POST", "/embed", content=whole, headers=AS_JSON)
+    assert "pair" not in check_error("native", answer, 400)
+
+
 LONG = "x" * 5_000_000
 LONG_VALUES: list[tuple[str, dict[str, Any], str]] = [
     ("/v1/embeddings", {"input": "a", "model": LONG}, "'toy'"),
