@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 Ids = npt.NDArray[np.int64]  # (T,)
 Vectors = npt.NDArray[np.float32]  # (B, D)
-InputType = Literal["document", "query"]
+# Which of the model's instructions is put before a text; "none" puts nothing there.
+InputType = Literal["document", "query", "none"]
 # The kinds of results: of a text, or (score) of a pair of texts.
 Task = Literal["dense", "token_vectors", "sparse", "score"]
 

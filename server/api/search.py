@@ -27,12 +27,12 @@ MAX_TOP_K = 1000
 MAX_QUERIES = 256
 
 
-class Weights(msgspec.Struct):
+class Weights(msgspec.Struct, forbid_unknown_fields=True):
     dense: float = DENSE_WEIGHT
     lexical: float = LEXICAL_WEIGHT
 
 
-class SearchRequest(msgspec.Struct):
+class SearchRequest(msgspec.Struct, forbid_unknown_fields=True):
     """A search by one of query, queries and vector; a query may come with its vector."""
 
     query: str | None = None
