@@ -1,7 +1,7 @@
 """Reads and decodes the body of a request, within limits of size, memory and time."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 from starlette.types import Receive, Scope
 
-from server.api.replies import JSON
+from server.api.replies import JSON, MAX_LARGE_REPLIES
 from server.clock import now
 from server.errors import (
     InvalidRequest,
@@ -39,13 +39,15 @@ BODY_RETRY_S = 10
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """Limits on the body of one request.
+    """Limits on the body of one request, and on replies.
 
-    read_s: seconds to wait for the next bytes. any_type: the content-type may be anything.
+    read_s: seconds to wait for the next bytes. any_type: the content-type may be anything. max_unread: bytes
+    of all replies that clients have not taken.
     """
 
     max_bytes: int
     read_s: float
+    max_unread: int = MAX_LARGE_REPLIES << 25
     any_type: bool = False
 
 
@@ -210,6 +212,13 @@ def decode(body: bytes, kind: type[T]) -> T:
         raise InvalidRequest(f"the request is not valid: {error}", param=_path(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+
+
+async def prepared(body: bytes, prepare: Callable[[bytes], T]) -> T:
+    """Return what `prepare` makes of a body: on the loop, or on a thread if the body is large."""
+    if len(body) <= SMALL_BODY_BYTES:
+        return prepare(body)
+    return await asyncio.to_thread(prepare, body)
 
 
 def _path(error: msgspec.ValidationError) -> str | None:

@@ -3,8 +3,8 @@
 Handlers and commands call its methods and never reach through it to the files.
 
 Writes run one at a time on a thread, in the order in which their vectors were ready. Searches that
-arrive while one runs wait for it and then run together, as one call. This is the same rule as for
-batches of texts: there is no waiting window.
+arrive while one runs wait for it and then run together, as one call: see `read_queue`. Nothing of the
+store runs on the loop.
 """
 
 import asyncio
@@ -12,33 +12,38 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 from server.clock import now
+from server.collections import read_cost
 from server.collections.chunk_embedding import chunk_documents, embed
+from server.collections.document_limits import check_chunks
 from server.collections.query_cache import QueryCache
+from server.collections.read_threads import ReadThreads
 from server.collections.read_write_gate import ReadWriteGate
-from server.errors import AlreadyExists, CollectionNotFound, EmptyInput, OtherModel
+from server.errors import AlreadyExists, CollectionNotFound, EmptyInput, OtherModel, ServerError
 from server.inference.cpu_provenance import NOTE, agreement, note_of, read_provenances
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
 from server.store.collection import Collection
 from server.store.filter_tree import Filter
+from server.store.read_limit import too_much_to_read
 from server.store.records import CollectionStats, Document, Info
 from server.store.search import Hit, Query, search
 from server.store.vector_index import IndexStats
+from server.system.memory import give_back
 from server.telemetry import spans
 from server.telemetry.metrics import Metrics
 from server.types import Vectors
 
 T = TypeVar("T")
-# A lone search among this many chunks takes less than a millisecond, and a thread costs up to half of
-# one. Several searches are faster on a thread: with 16 clients the loop answered 5 % fewer of them.
-QUICK_CHUNKS = 100_000
 # Seconds without a write after which the index is compacted.
 QUIET_S = 3.0
-# Searches that run as one call.
-MAX_TOGETHER = 32
+# SQLite moves its log into the file from 16 MB on; more is left of a large write.
+LARGE_LOG_BYTES = 24 << 20
+# Queries and hits of one turn of a request with many queries.
+TURN_QUERIES, TURN_HITS = 32, 2_000
 
 log = logging.getLogger(__name__)
 
@@ -66,9 +71,15 @@ class LiveCollection:
     """
 
     def __init__(
-        self, collection: Collection, models: ModelRegistry, queries: QueryCache, metrics: Metrics
+        self,
+        collection: Collection,
+        models: ModelRegistry,
+        queries: QueryCache,
+        reads: ReadThreads,
+        metrics: Metrics,
     ) -> None:
         self.collection = collection
+        self._reads = reads
         self._models = models
         self._queries = queries
         self._metrics = metrics
@@ -76,10 +87,9 @@ class LiveCollection:
         self.gate = ReadWriteGate()
         # Set when the collection is removed: calls that waited for that must not use it.
         self.gone = False
-        self._waiting: list[tuple[Query, asyncio.Future[list[Hit]]]] = []
-        self._searching: asyncio.Task[None] | None = None
         self._compacting: asyncio.Task[None] | None = None
         self._quiet: asyncio.TimerHandle | None = None
+        self._tidying: asyncio.TimerHandle | None = None
         self._ending = False
         # As last probed; None until then, and while all vectors are compared.
         self._recall: float | None = None
@@ -138,8 +148,9 @@ class LiveCollection:
         if not latest:
             return 0
         chunked = await chunk_documents(latest, self.info.chunks, engine)
-        vectors = await embed([text for each in chunked for text in each.texts], engine)
         spans = [each.spans for each in chunked]
+        check_chunks(latest, spans)
+        vectors = await embed([text for each in chunked for text in each.texts], engine)
 
         def store(collection: Collection) -> None:
             if not replace:
@@ -171,7 +182,8 @@ class LiveCollection:
 
     async def delete_where(self, filter: Filter) -> int:
         """Delete the documents that the filter keeps; returns how many there were."""
-        return await self._write(lambda collection: collection.delete_where(filter))
+        with self._reads.admitted(read_cost.of_count(filter, len(self.collection.index))):
+            return await self._write(lambda collection: collection.delete_where(filter))
 
     async def _changed(self, documents: Sequence[Document]) -> list[Document]:
         """Return those that are not stored unchanged already."""
@@ -184,7 +196,29 @@ class LiveCollection:
             self._check_there()
             result = await uninterrupted(lambda: change(self.collection))
         self.compact_when_due()
+        self._tidy_when_quiet()
         return result
+
+    def _tidy_when_quiet(self) -> None:
+        """Called after writes: give back disk and memory once no document is written."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+        if not self._ending:
+            loop = asyncio.get_running_loop()
+            self._tidying = loop.call_later(QUIET_S, self._start_tidying)
+
+    def _start_tidying(self) -> None:
+        self._tidied = asyncio.ensure_future(self._tidy())
+
+    async def _tidy(self) -> None:
+        """Give back what a large write left: SQLite's log, and freed memory."""
+        async with self.writing:
+            if self.gone or self._ending:
+                return
+            try:
+                await uninterrupted(lambda: _given_back(self.collection))
+            except ServerError as error:
+                log.warning("the log of collection %s was not shortened: %s", self.name, error)
 
     # --- searching ----------------------------------------------------------------------------------
 
@@ -194,81 +228,74 @@ class LiveCollection:
 
     async def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
         """Find the best documents of each query, best first."""
-        loop = asyncio.get_running_loop()
-        started = now()
-        futures = []
-        for query in queries:
-            futures.append(loop.create_future())
-            self._waiting.append((query, futures[-1]))
-        if self._searching is None:
-            self._searching = loop.create_task(self._search_waiting())
-        found = [await future for future in futures]
+        started, rows = now(), len(self.collection.index)
+        cost_s = read_cost.of_search(queries, rows)
+        self._metrics.searches.inc(len(queries))
+        with self._reads.admitted(cost_s):
+            async with self.gate:
+                self._check_there()
+                found = await self._turns(queries, cost_s)
         ended = now()
         self._metrics.search_seconds.observe(ended - started)
         spans.note("search", started, ended)
         return found
 
-    async def _search_waiting(self) -> None:
-        try:
-            while self._waiting:
-                batch = [item for item in self._waiting[:MAX_TOGETHER] if not item[1].done()]
-                del self._waiting[:MAX_TOGETHER]
-                if batch:
-                    await self._search_batch(batch)
-        finally:
-            self._searching = None
+    async def _turns(self, queries: Sequence[Query], cost_s: float) -> list[list[Hit]]:
+        """Search in one turn with others that wait, or, with much to do, in turns of its own."""
+        if self._reads.is_light(cost_s):
+            return await self._reads.join(cost_s, self._search, queries)
+        found: list[list[Hit]] = []
+        n_bytes, step = 0, _queries_a_turn(queries)
+        for start in range(0, len(queries), step):
+            some = queries[start : start + step]
+            share_s = cost_s * len(some) / len(queries)
+            found += await self._reads.turn(share_s, partial(search, self.collection, some))
+            n_bytes += sum(len(hit.text) for hits in found[start:] for hit in hits)
+            if n_bytes > self._reads.max_bytes:
+                raise too_much_to_read(self._reads.max_bytes)
+        return found
 
-    async def _search_batch(self, batch: list[tuple[Query, "asyncio.Future[list[Hit]]"]]) -> None:
-        queries = [query for query, _ in batch]
-        self._metrics.searches.inc(len(queries))
-        try:
-            async with self.gate:
-                self._check_there()
-                if self._quick(queries):
-                    found = search(self.collection, queries)
-                else:
-                    found = await asyncio.to_thread(search, self.collection, queries)
-        except Exception as error:
-            # One query that fails must not fail those beside it.
-            if len(batch) > 1:
-                for item in batch:
-                    await self._search_batch([item])
-                return
-            if not batch[0][1].done():
-                batch[0][1].set_exception(error)
-            return
-        for (_, future), hits in zip(batch, found, strict=True):
-            if not future.done():
-                future.set_result(hits)
-
-    def _quick(self, queries: Sequence[Query]) -> bool:
-        """Return whether queries take less time on the loop than a thread would add."""
-        return (
-            len(queries) == 1
-            and queries[0].mode == "dense"
-            and queries[0].filter is None
-            and len(self.collection.index) <= QUICK_CHUNKS
-        )
+    def _search(self, requests: Sequence[Sequence[Query]]) -> list[list[list[Hit]]]:
+        """Return the hits of several requests, whose queries are searched together."""
+        found = iter(search(self.collection, [query for each in requests for query in each]))
+        return [list(islice(found, len(each))) for each in requests]
 
     # --- reading ------------------------------------------------------------------------------------
 
     async def get(self, id: str) -> Document | None:
         """Return the document of this id, None where there is none."""
-        return (await self.read(lambda: self.collection.documents.get([id]))).get(id)
+        documents = self.collection.documents
+        return (await self._admitted(read_cost.CALL_S, lambda: documents.get([id]))).get(id)
 
     async def page(
         self, after: int, limit: int, filter: Filter | None = None
-    ) -> list[tuple[int, Document]]:
-        """Return documents with greater numbers than `after`, oldest first, each with its number."""
-        return await self.read(lambda: self.collection.documents.page(after, limit, filter))
+    ) -> tuple[list[tuple[int, Document]], bool]:
+        """Return documents with greater numbers than `after`, oldest first, each with its number.
+
+        A page with more than the bytes of a reply is cut; the second value says whether it was.
+        """
+        cost_s = read_cost.of_page(limit, filter, len(self.collection.index))
+        documents, max_bytes = self.collection.documents, self._reads.max_bytes
+        return await self._admitted(
+            cost_s, lambda: documents.page_within(after, limit, filter, max_bytes)
+        )
 
     async def count(self, filter: Filter | None = None) -> int:
         """Count the documents, or those that the filter keeps."""
-        return await self.read(lambda: self.collection.documents.count(filter))
+        cost_s = read_cost.of_count(filter, len(self.collection.index))
+        return await self._admitted(cost_s, lambda: self.collection.documents.count(filter))
 
     async def description(self) -> Description:
         """Describe the collection and its index."""
-        return await self.read(self._describe)
+        cost_s = read_cost.of_count(None, len(self.collection.index))
+        return await self._admitted(cost_s, self._describe)
+
+    async def _admitted(self, cost_s: float, call: Callable[[], T]) -> T:
+        """Read for a request: in its turn, and refused where too many wait."""
+        with self._reads.admitted(cost_s):
+            async with self.gate:
+                self._check_there()
+                return await self._reads.turn(cost_s, call)
 
     def _describe(self) -> Description:
         collection = self.collection
@@ -283,7 +310,10 @@ class LiveCollection:
         )
 
     async def read(self, call: Callable[[], T]) -> T:
-        """Call something that reads the collection on a thread; it is not replaced meanwhile."""
+        """Call something that reads the collection for the server itself, or for a write, on a thread.
+
+        The collection is not replaced meanwhile.
+        """
         async with self.gate:
             self._check_there()
             return await asyncio.to_thread(call)
@@ -347,12 +377,24 @@ class LiveCollection:
     async def settled(self) -> None:
         """Wait for compaction and running writes to end, and begin no other compaction."""
         self._ending = True
+        if self._tidying is not None:
+            self._tidying.cancel()
         if self._quiet is not None:
             self._quiet.cancel()
         if self._compacting is not None:
             await asyncio.wait([self._compacting])
         async with self.writing:
             return
+
+
+def _queries_a_turn(queries: Sequence[Query]) -> int:
+    return min(TURN_QUERIES, max(1, TURN_HITS // max(query.top_k for query in queries)))
+
+
+def _given_back(collection: Collection) -> None:
+    if collection.stats().wal_bytes > LARGE_LOG_BYTES:
+        collection.documents.database.shorten_log()
+        give_back()
 
 
 async def uninterrupted(write: Callable[[], T]) -> T:

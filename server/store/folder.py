@@ -16,12 +16,21 @@ from contextlib import closing
 from pathlib import Path
 from typing import TextIO
 
-from server.errors import AlreadyExists, InvalidRequest, NotReady, StoreDamaged, StoreError
+from server.errors import (
+    AlreadyExists,
+    InvalidRequest,
+    NotReady,
+    StoreDamaged,
+    StoreError,
+    TooManyCollections,
+)
 from server.store.collection import DATABASE_FILE, Collection
+from server.store.database import FILES_A_DATABASE
 from server.store.documents import Documents, Unfinished
 from server.store.local_index.index import LocalIndex
 from server.store.records import Info
-from server.store.vector_index import IndexMaker
+from server.store.vector_index import IndexMaker, VectorIndex
+from server.system import open_files
 
 LOCK_FILE = "lock"
 # No dot first: ".." would leave the folder, and this file uses names with a dot.
@@ -38,6 +47,8 @@ COPIED = "copied_through"
 # and once in the file. This is room for a few of them, and to shut down.
 MIN_FREE_BYTES = 64 * 1024 * 1024
 DISK_RETRY_S = 60
+# One of so many open files is left to connections when a collection is created.
+SHARE_OF_CONNECTIONS = 4
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +96,7 @@ class DataFolder:
         self.check(info.name)
         if info.name in self.collections:
             raise AlreadyExists(f"collection {info.name!r} exists already", param="name")
+        self._check_files()
         home = self._home / info.name
         try:
             home.mkdir(exist_ok=True)
@@ -93,10 +105,25 @@ class DataFolder:
         collection = self.collections[info.name] = Collection(home, self._make, info)
         return collection
 
+    def empty_index(self, dimension: int) -> VectorIndex:
+        """Return the index of a collection without documents."""
+        return self._make(dimension)
+
     def check(self, name: str) -> None:
         """Raise StoreDamaged where the collection of this name cannot be opened."""
         if name in self.damaged:
             raise StoreDamaged(self.damaged[name].sentence)
+
+    def _check_files(self) -> None:
+        """Raise TooManyCollections where the open files of one more would leave too few to connections."""
+        allowed, left = open_files.allowed(), open_files.left()
+        if left < allowed // SHARE_OF_CONNECTIONS + FILES_A_DATABASE:
+            raise TooManyCollections(
+                f"this server has {len(self.collections)} collections open, and {left} of the"
+                f" {allowed} files that the system allows it are left, which connections need; delete a"
+                " collection, or raise the limit (LimitNOFILE=, ulimit -Hn) and start it again",
+                param="name",
+            )
 
     def check_disk(self) -> None:
         """Raise NotReady where the next writes would not fit."""
