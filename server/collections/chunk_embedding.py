@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from server.types import Vectors
 # Texts that the engine gets at once, two such portions at a time: the lanes are never idle.
 PORTION_TEXTS = 256
 PORTIONS_AT_ONCE = 2
+# Requests whose documents are chunked at once: 32 MB take 20 s, and writes need threads meanwhile.
+CHUNKING_AT_ONCE = 2
+TURNS: "WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]" = WeakKeyDictionary()
 
 
 # Tokens that the model reads of a default chunk, its special tokens included. A model that reads more
@@ -56,9 +60,15 @@ async def chunk_documents(
         len(document.text) + len(document.title or "") < rules.size for document in documents
     ):
         return [_whole(document) for document in documents]
-    return await asyncio.to_thread(
-        lambda: [_in_chunks(document, rules, engine.count_tokens) for document in documents]
-    )
+    async with _turns():
+        return await asyncio.to_thread(
+            lambda: [_in_chunks(document, rules, engine.count_tokens) for document in documents]
+        )
+
+
+def _turns() -> asyncio.Semaphore:
+    """Return what bounds the documents that are chunked at once on this loop."""
+    return TURNS.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(CHUNKING_AT_ONCE))
 
 
 async def embed(texts: Sequence[str], engine: Engine) -> Vectors:

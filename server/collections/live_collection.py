@@ -80,6 +80,7 @@ class LiveCollection:
     ) -> None:
         self.collection = collection
         self._reads = reads
+        self._hit_time = read_cost.HitTime()
         self._models = models
         self._queries = queries
         self._metrics = metrics
@@ -229,7 +230,7 @@ class LiveCollection:
     async def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
         """Find the best documents of each query, best first."""
         started, rows = now(), len(self.collection.index)
-        cost_s = read_cost.of_search(queries, rows)
+        cost_s = read_cost.of_search(queries, rows, self._hit_time.seconds)
         self._metrics.searches.inc(len(queries))
         with self._reads.admitted(cost_s):
             async with self.gate:
@@ -249,7 +250,7 @@ class LiveCollection:
         for start in range(0, len(queries), step):
             some = queries[start : start + step]
             share_s = cost_s * len(some) / len(queries)
-            found += await self._reads.turn(share_s, partial(search, self.collection, some))
+            found += await self._reads.turn(share_s, partial(self._found, some))
             n_bytes += sum(len(hit.text) for hits in found[start:] for hit in hits)
             if n_bytes > self._reads.max_bytes:
                 raise too_much_to_read(self._reads.max_bytes)
@@ -257,8 +258,14 @@ class LiveCollection:
 
     def _search(self, requests: Sequence[Sequence[Query]]) -> list[list[list[Hit]]]:
         """Return the hits of several requests, whose queries are searched together."""
-        found = iter(search(self.collection, [query for each in requests for query in each]))
+        found = iter(self._found([query for each in requests for query in each]))
         return [list(islice(found, len(each))) for each in requests]
+
+    def _found(self, queries: Sequence[Query]) -> list[list[Hit]]:
+        started = now()
+        found = search(self.collection, queries)
+        self._hit_time.observe(now() - started, sum(map(len, found)))
+        return found
 
     # --- reading ------------------------------------------------------------------------------------
 
@@ -274,11 +281,15 @@ class LiveCollection:
 
         A page with more than the bytes of a reply is cut; the second value says whether it was.
         """
-        cost_s = read_cost.of_page(limit, filter, len(self.collection.index))
-        documents, max_bytes = self.collection.documents, self._reads.max_bytes
-        return await self._admitted(
-            cost_s, lambda: documents.page_within(after, limit, filter, max_bytes)
-        )
+        rows, hit_s = len(self.collection.index), self._hit_time.seconds
+
+        def read() -> tuple[list[tuple[int, Document]], bool]:
+            documents, started = self.collection.documents, now()
+            found = documents.page_within(after, limit, filter, self._reads.max_bytes)
+            self._hit_time.observe(now() - started, len(found[0]))
+            return found
+
+        return await self._admitted(read_cost.of_page(limit, filter, rows, hit_s), read)
 
     async def count(self, filter: Filter | None = None) -> int:
         """Count the documents, or those that the filter keeps."""

@@ -16,6 +16,8 @@ CALL_S = 0.0003
 CONDITION_S, EQUAL_ROW_S, RANGE_ROW_S, VALUE_S = 5e-6, 40e-9, 300e-9, 2e-6
 # A vector is compared, in 0.3 ms at least; a hit's text is read and its checksum compared.
 VECTOR_S, DENSE_S, HIT_S = 5e-9, 0.0003, 15e-6
+# Texts of a read from which the time of one is learnt, and how fast it is followed.
+MANY_HITS, FOLLOW = 50, 0.5
 # Texts with any of the words are scored, and no more than a bounded number of them.
 WORDS_ROW_S, MAX_WORDS_S = 150e-9, 0.012
 # Rows are counted.
@@ -39,9 +41,9 @@ def of_filter(filter: Filter | None, rows: int) -> float:
             return CONDITION_S + RANGE_ROW_S * rows
 
 
-def of_query(query: Query, rows: int) -> float:
-    """Return the cost of one query without its filter."""
-    cost = HIT_S * min(query.top_k, rows)
+def of_query(query: Query, rows: int, hit_s: float = HIT_S) -> float:
+    """Return the cost of one query without its filter. hit_s: seconds to read a hit."""
+    cost = hit_s * min(query.top_k, rows)
     if query.mode != "lexical":
         cost += DENSE_S + VECTOR_S * rows
     if query.mode != "dense":
@@ -49,9 +51,9 @@ def of_query(query: Query, rows: int) -> float:
     return cost + HIT_S / 5 * CHUNKS_A_HIT * min(query.top_k, rows)
 
 
-def of_search(queries: Sequence[Query], rows: int) -> float:
+def of_search(queries: Sequence[Query], rows: int, hit_s: float = HIT_S) -> float:
     """Return the cost of queries that have one filter in common, or none."""
-    cost = CALL_S + sum(of_query(query, rows) for query in queries)
+    cost = CALL_S + sum(of_query(query, rows, hit_s) for query in queries)
     filter = queries[0].filter if queries else None
     if filter is not None:
         # Words are looked up under the filter for each query, and their documents counted before.
@@ -64,8 +66,23 @@ def of_count(filter: Filter | None, rows: int) -> float:
     return CALL_S + COUNT_ROW_S * rows + of_filter(filter, rows)
 
 
-def of_page(limit: int, filter: Filter | None, rows: int) -> float:
-    return CALL_S + HIT_S * min(limit, rows) + of_filter(filter, rows)
+def of_page(limit: int, filter: Filter | None, rows: int, hit_s: float = HIT_S) -> float:
+    return CALL_S + hit_s * min(limit, rows) + of_filter(filter, rows)
+
+
+class HitTime:
+    """Seconds to read a hit or a document of one collection, as last seen: its texts may be long.
+
+    Written on the threads that read, and read on the loop; each is one step.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = HIT_S
+
+    def observe(self, seconds: float, number: int) -> None:
+        """Take a read of so many texts into account. Of few, other costs would be taken for theirs."""
+        if number >= MANY_HITS:
+            self.seconds += FOLLOW * (max(seconds / number, HIT_S) - self.seconds)
 
 
 def of_reply(texts: int, marked: int) -> float:

@@ -120,6 +120,9 @@ class _Parser:
             raise _refusal(
                 f"the filter is nested deeper than {MAX_DEPTH} levels, the most allowed; flatten it"
             )
+        if not given:
+            # It costs as much as a condition, and SQL has a bound for both.
+            self._count(0)
         return _all(self._entry(key, value, depth) for key, value in given.items())
 
     def _entry(self, key: str, value: object, depth: int) -> Filter:
