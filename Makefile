@@ -21,7 +21,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-torch test-clients bundle test-bundle check fix bench compare shapes lock clean
+.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients bundle test-bundle check fix bench compare shapes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -90,6 +90,9 @@ test-load: dev artifact ## overload, misbehaving clients and egress, minutes eac
 	$(RUN) -m tests.stress.runs.overload --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(RUN) -m tests.stress.runs.soak --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(RUN) -m tests.stress.runs.egress --model $(ARTIFACT)
+
+test-mutants: dev artifact ## change one line of the product at a time: which slips would no test notice? (ARGS="--count 100 --seed 0 server/store")
+	$(RUN) -m tests.support.mutants --jobs $(JOBS) $(ARGS)
 
 test-torch: dev install-any ## run the tests of the optimum route
 	$(RUN) -m pip install --quiet --disable-pip-version-check 'sentence-transformers<5.2'

@@ -70,6 +70,7 @@ def make(target: Target, model: Path, out: Path, epoch: int) -> Path:
             model=model,
             missing=missing[0],
         )
+    _check_name(model.resolve().parent.name)
     name = f"inkwell-{VERSION}-{target.abi}-{target.machine}"
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="inkwell-bundle-") as scratch:
@@ -85,6 +86,19 @@ def make(target: Target, model: Path, out: Path, epoch: int) -> Path:
         made = out / f"{name}.tar.gz"
         pack(folder, made, epoch)
     return made
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name of a model's folder that a line of a file or the settings cannot hold.
+
+    The settings read NAME=FOLDER. Everything else, such as blanks, $ and ;, is allowed.
+    """
+    if not name.isprintable() or set(name) & set('"\\='):
+        raise BundleError(
+            "the folder of the model is named {name!r}; a bundle cannot hold a name with a quote, a "
+            "backslash, = or control characters: rename it",
+            name=name,
+        )
 
 
 def commit_time() -> int:
@@ -138,6 +152,13 @@ def _pip(*arguments: str, **environ: str) -> None:
 def artifact_files(model: Path) -> list[Path]:
     """Return every file of an artifact: a large model has one more, which its manifest lists."""
     listed = json.loads((model / "manifest.json").read_text(encoding="utf-8"))["files"]
+    for name in listed:
+        if not name or Path(name).name != name:
+            raise BundleError(
+                "{model} lists the file {name!r}, which is not in its folder; run `make export` again",
+                model=model,
+                name=name,
+            )
     return [model / name for name in dict.fromkeys((*ARTIFACT, *listed))]
 
 
@@ -153,7 +174,7 @@ def _fill(folder: Path, model: Path, target: Target, epoch: int) -> None:
             shutil.copy(path, kept)
     own, *others = wheels_in(folder / "wheels", target)
     (folder / "requirements.txt").write_text(requirements([own, *others]), encoding="utf-8")
-    # Read by install.sh as shell variables.
+    # install.sh reads these lines and runs none of them.
     (folder / "target").write_text(
         f"version={VERSION}\npython_wanted={target.python}\nmachine={target.machine}\n"
         f"glibc_minor={GLIBC_MINOR}\nmodel={kept.name}\n",

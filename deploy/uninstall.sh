@@ -1,7 +1,10 @@
 #!/bin/sh
-# Removes what install.sh has installed. Settings and data stay, unless --purge is given. The system's service,
-# user, settings and data belong to the prefix that the unit names, and are removed with that one only.
+# Removes what install.sh has installed, and nothing else. Settings and data stay, unless --purge is given. The
+# system's service, user, settings and data belong to the prefix that the unit names, and are removed with that
+# one only. PREFIX/.inkwell-install marks an installation and lists its releases.
 set -eu
+unset CDPATH
+marked='inkwell installation 1'
 
 # Messages have two arguments, English and Chinese; the locale chooses one.
 case ${LC_ALL:-${LC_MESSAGES:-${LANG:-}}} in [zZ][hH]*) chinese=yes ;; *) chinese=no ;; esac
@@ -14,7 +17,7 @@ prefix=/opt/inkwell purge=no
 while [ $# -gt 0 ]; do
     case $1 in
     --prefix)
-        [ $# -gt 1 ] || fail "--prefix needs a value" "--prefix 需要一个值"
+        [ -n "${2:-}" ] || fail "--prefix needs a value, which is empty or missing" "--prefix 需要一个非空的值"
         prefix=$2
         shift
         ;;
@@ -30,8 +33,8 @@ while [ $# -gt 0 ]; do
     shift
 done
 prefix=$(realpath -ms -- "$prefix")
-# Nothing is removed from a folder that install.sh has not made.
-{ [ -L "$prefix/current" ] && [ -d "$prefix/releases" ]; } ||
+mark=$prefix/.inkwell-install
+{ [ -f "$mark" ] && [ ! -L "$mark" ] && [ "$(head -n 1 "$mark")" = "$marked" ]; } ||
     fail "nothing is installed in $prefix; give --prefix" "$prefix 中没有安装；请用 --prefix 指定"
 
 unit=/etc/systemd/system/inkwell.service
@@ -48,14 +51,41 @@ if [ $service = yes ]; then
         systemctl disable --now --quiet inkwell || true
     fi
     rm -f $unit
-    [ $purge = no ] || rm -rf $unit.d
+    if [ $purge = yes ]; then
+        # Of `systemctl edit`.
+        rm -f $unit.d/override.conf
+        rmdir $unit.d 2>/dev/null || true
+    fi
     [ ! -d /run/systemd/system ] || systemctl daemon-reload
 fi
-rm -rf "$prefix/releases" "$prefix/current"
+sed 1d "$mark" | while read -r release; do
+    case $release in
+    releases/*/* | releases/. | releases/..) ;;
+    releases/?*) rm -rf "${prefix:?}/$release" ;;
+    esac
+done
+for link in "$prefix/current" "$prefix/current.new"; do
+    [ ! -L "$link" ] || rm -f "$link"
+done
+rmdir "$prefix/releases" 2>/dev/null || true
 if [ $purge = yes ]; then
-    rm -rf "$settings" "$data"
-    if [ $service = yes ] && id inkwell >/dev/null 2>&1; then userdel inkwell; fi
+    # The files that the server and the installer make there. A link is removed, not what it leads to.
+    for name in inkwell.toml inkwell.toml.new keys.jsonl; do rm -rf "${settings:?}/$name"; done
+    for name in collections lock audit.jsonl keys.jsonl; do rm -rf "${data:?}/$name"; done
+    rmdir "$settings" "$data" 2>/dev/null || true
+    # A user of this name whom the installer did not make has another home.
+    if [ $service = yes ] && [ "$(getent passwd inkwell | cut -d: -f 6)" = /var/lib/inkwell ]; then userdel inkwell; fi
 elif [ -d "$settings" ]; then
     say "kept: $settings $data" "已保留：$settings $data"
 fi
-rmdir "$prefix" 2>/dev/null || true
+if [ $purge = yes ]; then
+    for place in "$prefix/releases" "$prefix/current" "$settings" "$data"; do
+        [ ! -e "$place" ] || say "left, because it is not of this installation: $place" "已保留（不属于本安装）：$place"
+    done
+fi
+# The mark stays as long as there is something to install to or to purge later.
+printf '%s\n' "$marked" >"$mark"
+if [ "$(ls -A "$prefix")" = "${mark##*/}" ]; then
+    rm "$mark"
+    rmdir "$prefix"
+fi

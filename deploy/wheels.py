@@ -48,12 +48,12 @@ def read_wheel(path: Path, target: Target) -> Wheel:
     with zipfile.ZipFile(path) as archive:
         metadata = [name for name in archive.namelist() if _is_metadata(name)]
         if len(metadata) != 1:
-            raise BundleError("{path_name} has no metadata", path_name=path.name)
+            raise BundleError("{name} has no metadata", name=path.name)
         stated = Parser().parsestr(archive.read(metadata[0]).decode("utf-8"))
         texts = {name: archive.read(name) for name in archive.namelist() if _is_licence(name)}
     licence, expression = licence_of(stated)
     if not licence:
-        raise BundleError("{path_name} names no licence", path_name=path.name)
+        raise BundleError("{name} names no licence", name=path.name)
     return Wheel(
         file=path.name,
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),

@@ -1,6 +1,7 @@
 """Makes an artifact's manifest, and the identity by which an export is found to be up to date."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,15 @@ from server.inference.manifest import (
 )
 from server.inference.runtime import VERSION as RUNTIME_VERSION
 from server.system.cpu import cpu_features, int8_instruction_set
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What verification found. monotonous: the agreement on texts of one or few tokens."""
+
+    agreement: Agreement
+    monotonous: Agreement
+    self_test: list[SelfTest]
 
 
 def identity(source: SourceModel, rules: TextRules, settings: Settings) -> str:
@@ -52,8 +62,7 @@ def manifest_of(
     source: SourceModel,
     graphs: Graphs,
     rules: TextRules,
-    agreement: Agreement,
-    self_test: list[SelfTest],
+    verified: Verified,
     settings: Settings,
     settings_sha256: str,
 ) -> Manifest:
@@ -78,7 +87,8 @@ def manifest_of(
         | {TOKENIZER_FILE: hashlib.sha256(tokenizer).hexdigest()},
         checkpoint_sha256=source.sha256,
         quantization=None if settings.precision == "fp32" else _quantization(source, settings),
-        agreement=agreement,
+        agreement=verified.agreement,
+        monotonous_agreement=verified.monotonous,
         instruction_set=int8_instruction_set(cpu_features()),
         exported_with={
             "onnxruntime": RUNTIME_VERSION,
@@ -86,7 +96,7 @@ def manifest_of(
             "numpy": np.__version__,
         },
         settings_sha256=settings_sha256,
-        self_test=self_test,
+        self_test=verified.self_test,
         task="dense",
     )
 

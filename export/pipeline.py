@@ -6,6 +6,7 @@ Each step is a module of its own; this one hands their results on and reports pr
 import resource
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -13,11 +14,13 @@ from tqdm import tqdm
 from export import artifact, texts
 from export.build import Graphs, build, n_steps
 from export.errors import UnsupportedModel
-from export.manifest import identity, manifest_of
+from export.manifest import Verified, identity, manifest_of
+from export.monotony import monotonous
 from export.onnx_file import OnnxFile
 from export.settings import Settings
 from export.source.model import locate, read_model
-from export.verify import embed_each, verify
+from export.token_check import check_tokens
+from export.verify import check_agreement, embed_each, verify
 from server.inference.encoder import SessionEncoder
 from server.inference.manifest import Agreement, SelfTest
 from server.inference.tokenizer import Tokenizer
@@ -70,16 +73,22 @@ def export(settings: Settings, terminal: Terminal | None = None) -> Path:
     tokenizer = Tokenizer(source.tokenizer_json, rules)
     calibration = texts.read_texts(settings.calibration or texts.CALIBRATION, at_least=20)
     verification = texts.read_texts(settings.verify_texts or texts.VERIFICATION, at_least=1)
+    check_tokens(tokenizer, verification)
+    monotony = monotonous(tokenizer)
+    calibration_ids = [
+        *_calibration_ids(tokenizer, calibration),
+        *tokenizer.encode(monotony.calibration).ids,
+    ]
     with _Progress(n_steps(source, settings) + VERIFY_STEPS, terminal) as progress:
-        graphs = build(source, _calibration_ids(tokenizer, calibration), settings, progress)
+        graphs = build(source, calibration_ids, settings, progress)
         _check_sizes(settings, graphs.dimension)
-        agreement, self_test = _verify(graphs, tokenizer, verification, settings, progress)
-        manifest = manifest_of(
-            source, graphs, rules, agreement, self_test, settings, settings_sha256
+        verified = _verify(
+            graphs, tokenizer, verification, monotony.verification, settings, progress
         )
+        manifest = manifest_of(source, graphs, rules, verified, settings, settings_sha256)
         tokenizer_json = source.tokenizer_json.encode()
         artifact.write_artifact(out, graphs.served_model, tokenizer_json, manifest)
-    _report(terminal, out, graphs, agreement, time.perf_counter() - started)
+    _report(terminal, out, graphs, verified.agreement, time.perf_counter() - started)
     return out
 
 
@@ -100,9 +109,10 @@ def _verify(
     graphs: Graphs,
     tokenizer: Tokenizer,
     verification: Sequence[str],
+    monotony: Sequence[str],
     settings: Settings,
     progress: Callable[[str], None],
-) -> tuple[Agreement, list[SelfTest]]:
+) -> Verified:
     """Measure the served graph against the float one, and compute the vectors of the self-test."""
     reference = served = _encoder(graphs.float_model, graphs)
     if graphs.served_model is not graphs.float_model:
@@ -110,7 +120,15 @@ def _verify(
     labelled, ids = _verification_ids(tokenizer, verification)
     longest = tokenizer.rules.max_tokens
     agreement = verify(reference, served, labelled, ids, longest, settings.thresholds, progress)
-    return agreement, _self_test(served, tokenizer)
+    monotonous_agreement = check_agreement(
+        reference,
+        served,
+        monotony,
+        tokenizer.encode(monotony).ids,
+        # Their mean says little: the texts are chosen for being hard.
+        replace(settings.thresholds, mean=0.0),
+    )
+    return Verified(agreement, monotonous_agreement, _self_test(served, tokenizer))
 
 
 def _encoder(graph: OnnxFile, graphs: Graphs) -> SessionEncoder:

@@ -53,7 +53,7 @@ def verify(
     texts and token_ids correspond; token_ids are int64 (T,) arrays.
     """
     progress("agreement")
-    agreement = _check_agreement(reference, served, texts, token_ids, thresholds, comparison)
+    agreement = check_agreement(reference, served, texts, token_ids, thresholds, comparison)
     progress("batches")
     _check_batches(served, texts, token_ids, comparison)
     progress("lengths")
@@ -66,14 +66,15 @@ def embed_each(encoder: VectorEncoder, token_ids: Sequence[Ids]) -> Vectors:
     return np.concatenate([encoder.encode([ids]) for ids in token_ids])
 
 
-def _check_agreement(
+def check_agreement(
     reference: VectorEncoder,
     served: VectorEncoder,
     texts: Sequence[str],
     token_ids: Sequence[Ids],
     thresholds: Thresholds,
-    comparison: Comparison,
+    comparison: Comparison = VECTORS,
 ) -> Agreement:
+    """Measure the agreement alone; raises DisagreesWithCheckpoint that names the worst texts."""
     found = comparison.agreement(embed_each(served, token_ids), embed_each(reference, token_ids))
     found = np.nan_to_num(found, nan=-1.0)
     mean, minimum = float(found.mean()), float(found.min())

@@ -36,7 +36,13 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "the disk is full": (
         "test_full_disk_refuses_writes_and_keeps_what_is_stored",
         "test_a_full_disk_is_reported_and_stores_nothing",
+        "test_full_disk_ends_the_run_frees_its_space_and_leaves_the_collection",
         "test_full_disk_loses_lines_counts_them_and_says_so_once",
+    ),
+    "the disk fails while a collection is replaced or removed": (
+        "test_disk_that_fails_at_any_step_leaves_the_collection_whole_and_open",
+        "test_collection_whose_replacement_fails_serves_on_and_the_next_run_is_short",
+        "test_collection_whose_removal_fails_is_served_written_and_compacted_as_before",
     ),
     "no file descriptor is left": (
         "test_without_descriptors_open_connections_are_served_and_closed_ones_make_room",
@@ -49,6 +55,12 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "test_killed_server_loses_nothing_it_has_acknowledged",
         "test_two_hundred_kills_lose_nothing",
         "test_nothing_acknowledged_is_lost_by_kill_9",
+    ),
+    "`kill -9` while a collection is created, reindexed, restored or removed": (
+        "test_kill_at_any_step_leaves_the_old_state_or_the_new_one",
+        "test_kill_while_a_collection_is_created_leaves_none_or_an_empty_one",
+        "test_kill_while_a_backup_is_restored_leaves_the_old_state_or_the_new_one",
+        "test_kill_while_a_start_puts_a_collection_back_leaves_it_there",
     ),
     "the process is stopped and continued (SIGSTOP, SIGCONT)": (
         "test_stopped_server_answers_everything_when_it_goes_on",
@@ -82,6 +94,18 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "test_a_damaged_database_is_reported_and_the_folder_let_go",
         "test_damaged_pages_are_reported",
         "test_a_vector_changed_behind_our_back_is_refused",
+    ),
+    "a database is empty, missing, of an unknown version or in a renamed folder": (
+        "test_one_damaged_collection_keeps_no_other_from_being_served_and_is_not_changed",
+        "test_folder_under_another_name_is_reported_until_it_is_renamed_back",
+    ),
+    "another program puts a trigger, view, table or index into a database": (
+        "test_foreign_objects_are_found_and_keep_the_collection_closed",
+        "test_triggers_in_a_file_of_version_1_do_not_run",
+    ),
+    "the rows that filters read are changed": (
+        "test_rows_that_filters_read_show_no_tenant_the_documents_of_another",
+        "test_rows_that_filters_read_are_compared_with_metadata",
     ),
     "a snapshot of the index is damaged, old or of another database": (
         "test_a_snapshot_of_no_use_is_rebuilt",

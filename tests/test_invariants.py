@@ -85,7 +85,7 @@ TO_THREAD = {
     "inference/loop_tokenizer.py": 1,
     "cli/ingest.py": 1,
     "collections/read_threads.py": 1,
-    "collections/registry.py": 3,
+    "collections/registry.py": 2,
     "net/reload.py": 1,
     "cli/remote.py": 1,
     "collections/live_collection.py": 4,

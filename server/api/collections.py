@@ -187,7 +187,7 @@ async def reindex(call: CollectionCall) -> Reply:
     rules = collection.info.chunks
     if request.chunks is not msgspec.UNSET:
         rules = _rules(request.chunks, engine)
-    call.collections.reindex(collection.name, rules, engine)
+    await call.collections.reindex(collection.name, rules, engine)
     return Reply(json_body(await _stats(call.collections, collection)), status=202)
 
 

@@ -128,7 +128,7 @@ async def page(call: CollectionCall) -> Reply:
     limit = _number(options, "limit", default=100, low=1, high=MAX_PAGE)
     after = _number(options, "after", default=0, low=0, high=2**63 - 1)
     given = decode(options["filter"].encode(), dict) if "filter" in options else None
-    found, cut = await collection.page(after, limit, checked_filter(given))
+    found, cut = await collection.page_within(after, limit, checked_filter(given))
     following = str(found[-1][0]) if cut or len(found) == limit else None
     size = sum(len(document.text) for _, document in found)
 

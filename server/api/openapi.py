@@ -10,7 +10,7 @@ import msgspec
 from server.api.native_errors import NATIVE
 from server.api.operation import Call, CollectionOperation, Operation
 from server.api.replies import Reply, json_body
-from server.store.folder import NAME
+from server.store.folder_layout import NAME
 
 REFERENCE = "#/components/schemas/{name}"
 PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")

@@ -151,20 +151,29 @@ async def _read(
 
 
 def batched(documents: Iterable[tuple[Document, int]]) -> Iterator[tuple[list[Document], int]]:
-    """Group neighbours into batches of one write each, with the bytes read by their end."""
+    """Group neighbours into batches of one write each, with the bytes read by their end.
+
+    What came before an error is a batch too. The error follows it.
+    """
     batch: list[Document] = []
     size = n_read = 0
-    for document, n_read_now in documents:
-        if batch and (
-            len(batch) == BATCH_DOCUMENTS or size + len(document.text) > BATCH_CHARACTERS
-        ):
-            yield batch, n_read
-            batch, size = [], 0
-        batch.append(document)
-        size += len(document.text)
-        n_read = n_read_now
+    failed: ServerError | None = None
+    try:
+        for document, n_read_now in documents:
+            if batch and (
+                len(batch) == BATCH_DOCUMENTS or size + len(document.text) > BATCH_CHARACTERS
+            ):
+                yield batch, n_read
+                batch, size = [], 0
+            batch.append(document)
+            size += len(document.text)
+            n_read = n_read_now
+    except ServerError as error:
+        failed = error
     if batch:
         yield batch, n_read
+    if failed is not None:
+        raise failed
 
 
 class Meter:

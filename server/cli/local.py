@@ -98,13 +98,13 @@ class Local:
 
     async def pages(self) -> AsyncIterator[list[Document]]:
         live, after = self._live(), 0
-        while page := (await live.page(after, PAGE_DOCUMENTS))[0]:
+        while page := await live.page(after, PAGE_DOCUMENTS):
             yield [document for _, document in page]
             after = page[-1][0]
 
     async def reindex(self, chunks: Chunks, show: Callable[[int, int], None]) -> None:
         rules = self.info.chunks if chunks == UNSAID else chunks
-        running = self._registry.reindex(self._name, self._fit(rules), self._models.default)
+        running = await self._registry.reindex(self._name, self._fit(rules), self._models.default)
         while not running.task.done():
             show(running.done, running.total)
             await asyncio.wait([running.task], timeout=PROGRESS_S)

@@ -33,6 +33,7 @@ def main(argv: Sequence[str]) -> int:
         return command(Invocation(config, arguments, terminal, origins, environ))
     except StartupError as error:
         terminal.inform("error: {error}", error=error)
+        return error.exit_status
     except ServerError as error:
         terminal.inform("error: {error}", error=error.message)
     except BrokenPipeError:
@@ -73,6 +74,15 @@ def _index_flags(parser: Parser, terminal: Terminal) -> None:
     add(
         "--format",
         help=words("txt, jsonl, csv, tsv or md (default: by the suffix of the file's name)"),
+    )
+    add(
+        "--numbers",
+        type=_columns(terminal),
+        metavar="COLUMNS",
+        help=words(
+            "columns of csv and tsv to store as numbers, with commas, or none"
+            " (default: those that hold nothing else)"
+        ),
     )
     _encoding_flag(parser, terminal)
     _chunk_flags(parser, terminal)
@@ -223,7 +233,10 @@ def _url_flag(parser: Parser, terminal: Terminal) -> None:
 
 def _encoding_flag(parser: Parser, terminal: Terminal) -> None:
     parser.add_argument(
-        "--encoding", default="utf-8", help=terminal.words("encoding of the files (default: utf-8)")
+        "--encoding",
+        help=terminal.words(
+            "encoding of the files (default: by their byte order mark, else utf-8 or gb18030)"
+        ),
     )
 
 
@@ -267,6 +280,22 @@ def _number(terminal: Terminal, *, least: int) -> Callable[[str], int]:
                 )
             )
         return int(text)
+
+    return parse
+
+
+def _columns(terminal: Terminal) -> Callable[[str], tuple[str, ...]]:
+    """Return what parses names of columns with commas; `none` stands for no column."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        if text == "none":
+            return ()
+        names = tuple(name.strip() for name in text.split(","))
+        if not all(names):
+            raise argparse.ArgumentTypeError(
+                terminal.words("{text!r} is neither names of columns nor none", text=text)
+            )
+        return names
 
     return parse
 

@@ -1,6 +1,5 @@
 """Search at the terminal: a prompt that asks until the user leaves, and one query for scripts."""
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,7 +53,7 @@ def one_shot(
     hits = search(query) if count else []
     if as_json:
         found = {"query": query, "hits": [_json_of(hit) for hit in hits]}
-        terminal.out.write(json.dumps(found, ensure_ascii=False) + "\n")
+        terminal.say_json(found)
     elif count:
         terminal.out.write(_table(hits, mode, terminal) + "\n")
     else:

@@ -6,67 +6,49 @@ a folder each .txt and .md file is one document.
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
-from server.cli.decoding import decoder, reading
-from server.cli.formats import FORMATS, Format, Read, documents_of
+from server.cli.decoding import check_encoding, escaped, reading, shown_name
+from server.cli.formats import documents_of
+from server.cli.notes import Notes
+from server.cli.source import FORMATS, Format, Read, Source
 from server.errors import BadSettings
 from server.messages.message import Message
 
 STDIN = "-"
 OF_SUFFIX: Mapping[str, str] = {"": "txt", ".ndjson": "jsonl"} | {f".{f}": f for f in FORMATS}
 IN_FOLDERS = {".txt", ".md"}
+TABLES = {"csv", "tsv"}
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Files to read, found but not opened yet.
-
-    files: in the order of reading; None is standard input. folder: names of whole files are relative
-    to it. n_bytes: of all files together, 0 if unknown.
-    """
-
-    format: Format
-    encoding: str
-    files: tuple[Path | None, ...]
-    folder: Path
-    n_bytes: int
-
-
-def find_source(name: str, *, format: str | None = None, encoding: str = "utf-8") -> Source:
+def find_source(
+    name: str,
+    *,
+    format: str | None = None,
+    encoding: str | None = None,
+    numbers: tuple[str, ...] | None = None,
+) -> Source:
     """Find a file, a folder, or standard input, which is "-".
 
-    format: one of FORMATS, or None for the one of the suffix, txt without a suffix. A folder takes no
-    format: its .txt and .md files are read at any depth, in the order of their paths, without hidden
-    files and symbolic links. Raises BadSettings for what is missing, empty or unknown.
+    format: one of FORMATS, or None for the one of the suffix, txt without a suffix. encoding: None to
+    detect it. numbers: columns of a table. A folder takes no format: its .txt and .md files are read
+    at any depth, in the order of their paths, without hidden files. Raises BadSettings for what is
+    missing, empty or unknown.
     """
-    decoder(encoding)
+    check_encoding(encoding)
     if name == STDIN:
-        return Source(_format(name, "", format), encoding, (None,), Path(), 0)
+        found = _format(name, "", format, numbers)
+        return Source(found, (None,), Path(), 0, encoding, numbers)
     path = Path(name)
     with reading(name):
         status = path.stat()
     if not stat.S_ISDIR(status.st_mode):
-        n_bytes = status.st_size
-        return Source(_format(name, path.suffix, format), encoding, (path,), path.parent, n_bytes)
-    if format is not None:
-        raise BadSettings(
-            "{name} is a folder: its .txt and .md files are read, each as one document; --format "
-            "{format} is for a single file",
-            name=name,
-            format=format,
-        )
-    with reading(name):
-        files = _files_of(path)
-        n_bytes = sum(file.stat().st_size for file in files)
-    if not files:
-        raise BadSettings(
-            "{name} has no .txt or .md files; give files of other formats one at a time", name=name
-        )
-    return Source("md", encoding, tuple(files), path, n_bytes)
+        found = _format(name, path.suffix, format, numbers)
+        return Source(found, (path,), path.parent, status.st_size, encoding, numbers)
+    return _of_folder(path, format, encoding, numbers)
 
 
 def read_documents(source: Source) -> Iterator[Read]:
@@ -78,14 +60,20 @@ def read_documents(source: Source) -> Iterator[Read]:
     n_before = 0
     for file in source.files:
         n_read = 0
-        for document, n_read in documents_of(file, source.format, source.encoding, source.folder):
+        for document, n_read in documents_of(file, source):
             yield document, n_before + n_read
         n_before += n_read
 
 
-def _format(name: str, suffix: str, given: str | None) -> Format:
+def _format(name: str, suffix: str, given: str | None, numbers: tuple[str, ...] | None) -> Format:
     found = OF_SUFFIX.get(suffix.lower()) if given is None else given
     if found in FORMATS:
+        if numbers and found not in TABLES:
+            raise BadSettings(
+                "--numbers is for the columns of csv and tsv, and {name} is read as {format}",
+                name=name,
+                format=found,
+            )
         return cast(Format, found)
     wrong = (
         Message("--format {given} is unknown", given=given)
@@ -95,14 +83,92 @@ def _format(name: str, suffix: str, given: str | None) -> Format:
     raise BadSettings("{wrong}; give --format, one of {formats}", wrong=wrong, formats=FORMATS)
 
 
-def _files_of(folder: Path) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise error
+# --- folders ------------------------------------------------------------------------------------------
 
-    found = []
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for path in (Path(parent, name) for name in names if not name.startswith(".")):
-            if path.suffix.lower() in IN_FOLDERS and path.is_file() and not path.is_symlink():
-                found.append(path)
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+def _of_folder(
+    folder: Path, format: str | None, encoding: str | None, numbers: tuple[str, ...] | None
+) -> Source:
+    name = str(folder)
+    if format is not None:
+        raise BadSettings(
+            "{name} is a folder: its .txt and .md files are read, each as one document; --format "
+            "{format} is for a single file",
+            name=name,
+            format=format,
+        )
+    _format(name, ".md", None, numbers)
+    notes = Notes()
+    with reading(name):
+        files = _files_of(folder, notes)
+        n_bytes = sum(file.stat().st_size for file in files)
+    if not files:
+        raise BadSettings(
+            "{name} has no .txt or .md files; give files of other formats one at a time", name=name
+        )
+    _check_ids(folder, files)
+    return Source("md", tuple(files), folder, n_bytes, encoding, None, notes)
+
+
+def _files_of(folder: Path, notes: Notes) -> list[Path]:
+    """Return the files of a folder, each once, in the order of their paths.
+
+    A link is followed within the folder only, so a folder from elsewhere cannot make other files of
+    this machine searchable. What is reached without links keeps its own path. The rest has the path
+    of the first link to it. That is how Kubernetes mounts a ConfigMap: a.txt -> ..data/a.txt, where
+    ..data -> a hidden folder.
+    """
+    root = os.path.realpath(folder)
+    found: dict[str, Path] = {}  # by its path without links
+    folders, seen = deque([folder]), set[str]()
+    while folders:
+        links: list[Path] = []
+        while folders:
+            place = folders.popleft()
+            if (real := os.path.realpath(place)) not in seen:
+                seen.add(real)
+                files, inner, more = _entries(place)
+                folders += inner
+                links += more
+                for file in files:
+                    found.setdefault(os.path.realpath(file), file)
+        for link in sorted(links):
+            real, text = os.path.realpath(link), link.suffix.lower() in IN_FOLDERS
+            if os.path.commonpath((root, real)) != root or not link.exists():
+                if text or link.is_dir():
+                    notes.left_out.append(shown_name(link))
+            elif link.is_dir():
+                folders.append(link)
+            elif text and link.is_file():
+                found.setdefault(real, link)
+    return sorted(found.values(), key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _entries(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
+    """Return the texts, the folders and the links in a folder, without hidden ones."""
+    files, folders, links = list[Path](), list[Path](), list[Path]()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            path = folder / entry.name
+            if entry.name.startswith("."):
+                continue
+            if entry.is_symlink():
+                links.append(path)
+            elif entry.is_dir():
+                folders.append(path)
+            elif path.suffix.lower() in IN_FOLDERS and entry.is_file():
+                files.append(path)
+    return files, folders, links
+
+
+def _check_ids(folder: Path, files: Iterable[Path]) -> None:
+    """Refuse two names that are the same once bytes that are not UTF-8 are escapes."""
+    of_id: dict[str, Path] = {}
+    for file in files:
+        other = of_id.setdefault(escaped(file.relative_to(folder).as_posix()), file)
+        if other is not file:
+            raise BadSettings(
+                "two files would be the document {name}, one of them with bytes that are not UTF-8 in "
+                "its name; rename it",
+                name=shown_name(file),
+            )

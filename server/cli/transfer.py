@@ -13,9 +13,10 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from server.cli.decoding import other_than
+from server.cli.decoding import check_encoding, lines
 from server.cli.ingest import Indexed, Meter, index_documents
 from server.cli.local import Local
+from server.cli.notes import Notes
 from server.cli.readers import STDIN
 from server.cli.target import Target
 from server.errors import BadSettings, StoreError
@@ -26,8 +27,8 @@ from server.store import Labels
 from server.store.collection import Collection
 from server.store.documents import Documents
 from server.store.faiss_files import StoredVectors, write_vectors
-from server.store.integrity import spans_of
 from server.store.records import Document, text_id, titled
+from server.store.upkeep.integrity import spans_of
 from server.system import atomic_file
 from server.types import Vectors
 
@@ -133,16 +134,18 @@ class _Line(Document):
 class Pair:
     """Vectors and texts, one a line, of the same number."""
 
-    def __init__(self, index: Path, texts: Path, encoding: str = "utf-8") -> None:
+    def __init__(self, index: Path, texts: Path, encoding: str | None = None) -> None:
+        check_encoding(encoding)
         self.vectors = StoredVectors(index)
         self.blank = 0
+        self.notes = Notes()
         self._texts, self._encoding = texts, encoding
         number = self.vectors.number
         places = set(np.linspace(0, number - 1, min(SAMPLE, number), dtype=int).tolist())
         # Rows and texts that show which model made the vectors.
         self.sample: list[tuple[int, str]] = []
         n_lines = 0
-        for row, line in enumerate(_lines(texts, encoding)):
+        for row, line in self._lines():
             n_lines += 1
             if row in places and line.strip():
                 self.sample.append((row, line.strip()))
@@ -158,11 +161,16 @@ class Pair:
 
     def documents(self) -> Iterator[tuple[Document, int]]:
         """Yield a document for each line that is not blank, with the number of lines read."""
-        for row, line in enumerate(_lines(self._texts, self._encoding)):
+        for row, line in self._lines():
             if text := line.strip():
                 yield _Line(text_id(text), text, row=row), row + 1
             else:
                 self.blank += 1
+
+    def _lines(self) -> Iterator[tuple[int, str]]:
+        """Yield every line with its row, blank ones too; raises BadSettings."""
+        for number, line, _ in lines(self._texts, self._encoding, self.notes):
+            yield number - 1, line
 
 
 async def import_pair(
@@ -214,25 +222,3 @@ async def _least_cosine(target: Local, pair: Pair) -> float:
     given = np.concatenate([pair.vectors.rows(row, row + 1) for row, _ in pair.sample])
     made = await target.vectors_of([text for _, text in pair.sample])
     return float(row_cosines(given, made).min())
-
-
-def _lines(path: Path, encoding: str) -> Iterator[str]:
-    """Yield every line without its end, blank ones too; raises BadSettings."""
-    try:
-        # Windows editors put a byte order mark before UTF-8; it does not belong to the first text.
-        name = "utf-8-sig" if encoding.lower().replace("-", "") == "utf8" else encoding
-        with path.open(encoding=name) as file:
-            for line in file:
-                yield line.rstrip("\n")
-    except OSError as error:
-        raise BadSettings(
-            "{path} cannot be read: {strerror}", path=path, strerror=error.strerror
-        ) from None
-    except (LookupError, UnicodeError) as error:
-        raise BadSettings(
-            "{path} is not {encoding} ({error}); name its encoding, for example --encoding {other}",
-            path=path,
-            encoding=encoding,
-            error=error,
-            other=other_than(encoding),
-        ) from None

@@ -39,8 +39,8 @@ class EmptyCollection:
     async def get(self, id: str) -> Document | None:
         return None
 
-    async def page(
-        self, after: int, limit: int, filter: Filter | None = None
+    async def page_within(
+        self, after: int, limit: int, filter: Filter | None
     ) -> tuple[list[tuple[int, Document]], bool]:
         return [], False
 

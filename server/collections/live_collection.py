@@ -274,13 +274,14 @@ class LiveCollection:
         documents = self.collection.documents
         return (await self._admitted(read_cost.CALL_S, lambda: documents.get([id]))).get(id)
 
-    async def page(
-        self, after: int, limit: int, filter: Filter | None = None
-    ) -> tuple[list[tuple[int, Document]], bool]:
-        """Return documents with greater numbers than `after`, oldest first, each with its number.
+    async def page(self, after: int, limit: int) -> list[tuple[int, Document]]:
+        """Return documents with greater numbers than `after`, oldest first, each with its number."""
+        return await self.read(lambda: self.collection.documents.page(after, limit))
 
-        A page with more than the bytes of a reply is cut; the second value says whether it was.
-        """
+    async def page_within(
+        self, after: int, limit: int, filter: Filter | None
+    ) -> tuple[list[tuple[int, Document]], bool]:
+        """Return a page of no more bytes than a reply, and whether that cut it."""
         rows, hit_s = len(self.collection.index), self._hit_time.seconds
 
         def read() -> tuple[list[tuple[int, Document]], bool]:
@@ -384,6 +385,11 @@ class LiveCollection:
             log.error("the index was not compacted", exc_info=task.exception())
         else:
             self.compact_when_due()
+
+    def stay(self) -> None:
+        """Called when the collection was to be removed and was not."""
+        self.gone = self._ending = False
+        self.compact_when_due()
 
     async def settled(self) -> None:
         """Wait for compaction and running writes to end, and begin no other compaction."""

@@ -2,29 +2,24 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
 
-from server.collections.chunk_embedding import chunk_documents, default_chunks, embed
+from server.collections.chunk_embedding import default_chunks
 from server.collections.empty_collection import EmptyCollection
-from server.collections.live_collection import LiveCollection, provenance_note, uninterrupted
+from server.collections.live_collection import LiveCollection, uninterrupted
 from server.collections.query_cache import QueryCache
 from server.collections.read_threads import ReadThreads
+from server.collections.reindexing import Reindexing
 from server.config import Config
-from server.errors import AlreadyExists, CollectionNotFound, Overloaded, ServerError
+from server.errors import AlreadyExists, CollectionNotFound, ServerError
 from server.inference.comparison import SAME_VECTORS
-from server.inference.cpu_provenance import note_of
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
 from server.store.collection import Collection
-from server.store.folder import COPIED, DataFolder
+from server.store.folder import DataFolder
 from server.store.records import ChunkRules, CollectionStats, Info
 from server.telemetry.metrics import Metrics
-from server.types import Vectors
 
 DEFAULT = "default"
-# Documents that reindexing copies at once.
-PAGE_DOCUMENTS = 256
 
 OTHER_MACHINE = (
     "collection %s holds int8 vectors of another kind of CPU, with cosine %.4f to those of this one; it"
@@ -32,15 +27,6 @@ OTHER_MACHINE = (
 )
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Reindexing:
-    """Progress of reindexing: documents copied, of the number there were when it began."""
-
-    done: int
-    total: int
-    task: "asyncio.Task[None]"
 
 
 class CollectionRegistry:
@@ -158,8 +144,8 @@ class CollectionRegistry:
         finally:
             self._leaving.discard(name)
             if self._folder.collections.get(name) is live.collection:
-                # The caller was cancelled before it began.
-                live.gone = False
+                # The disk refused, or the caller was cancelled before it began.
+                live.stay()
                 self._live[name] = live
 
     def forget_queries(self) -> None:
@@ -168,7 +154,7 @@ class CollectionRegistry:
 
     # --- reindexing -----------------------------------------------------------------------------------
 
-    def reindex(self, name: str, chunks: ChunkRules | None, engine: Engine) -> Reindexing:
+    async def reindex(self, name: str, chunks: ChunkRules | None, engine: Engine) -> Reindexing:
         """Embed a collection's stored texts with this engine's model, in the background.
 
         The collection answers as before until the last document is done; then the new vectors
@@ -178,61 +164,29 @@ class CollectionRegistry:
         live = self._live.get(name)
         if live is None:
             raise CollectionNotFound(f"there is no collection {name!r} to reindex")
+        total = await live.count()
         if name in self.reindexing:
             raise AlreadyExists(f"collection {name!r} is being reindexed already")
+        if self._live.get(name) is not live:
+            raise CollectionNotFound(f"there is no collection {name!r} any more")
         self.unfinished.pop(name, None)
-        task = asyncio.ensure_future(self._reindex(live, chunks, engine))
-        self.reindexing[name] = Reindexing(0, live.collection.count, task)
-        task.add_done_callback(lambda _: self._reindexed(name, task))
-        return self.reindexing[name]
+        running = Reindexing(live, total, self._folder, chunks, engine)
+        self.reindexing[name] = running
+        running.task.add_done_callback(lambda task: self._reindexed(live, task))
+        return running
 
-    def _reindexed(self, name: str, task: "asyncio.Task[None]") -> None:
+    def _reindexed(self, live: LiveCollection, task: "asyncio.Task[None]") -> None:
+        name = live.name
         del self.reindexing[name]
+        if live.gone:
+            # It could not be opened again; the folder says why.
+            del self._live[name]
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self.unfinished[name] = (
                 error.message if isinstance(error, ServerError) else type(error).__name__
             )
             log.error("collection %s was not reindexed", name, exc_info=error)
-
-    async def _reindex(
-        self, live: LiveCollection, chunks: ChunkRules | None, engine: Engine
-    ) -> None:
-        manifest, name = engine.manifest, live.name
-        info = Info(name, manifest.fingerprint, manifest.dimension, chunks)
-        successor = await asyncio.to_thread(self._folder.successor, info)
-        try:
-            # A page that is not full is the end, for now: it must come although others write.
-            while await self._copy_page(live, successor, engine) == PAGE_DOCUMENTS:
-                continue
-            async with live.writing:
-                # No write can run now: the last pages, then what was deleted meanwhile.
-                while await self._copy_page(live, successor, engine):
-                    continue
-                await uninterrupted(lambda: _forget_deleted(live.collection, successor))
-                async with live.gate.closed():
-                    live.collection = await uninterrupted(lambda: self._folder.replace(successor))
-        except BaseException:
-            successor.abandon()
-            raise
-        live.compact_when_due()
-
-    async def _copy_page(self, live: LiveCollection, successor: Collection, engine: Engine) -> int:
-        """Copy the next documents; returns how many."""
-        after = int(successor.documents.noted(COPIED) or 0)
-        stored = live.collection.documents
-        page = await live.read(lambda: stored.page(after, PAGE_DOCUMENTS))
-        if not page:
-            return 0
-        documents = [document for _, document in page]
-        chunked = await chunk_documents(documents, successor.info.chunks, engine)
-        vectors = await _patiently([text for each in chunked for text in each.texts], engine)
-        spans = [each.spans for each in chunked]
-        known = note_of(provenance_note(successor), engine.provenance)
-        notes = {COPIED: str(page[-1][0]), **known}
-        await uninterrupted(lambda: successor.add(documents, vectors, spans, notes))
-        self.reindexing[live.name].done += len(page)
-        return len(page)
 
     # --- the end --------------------------------------------------------------------------------------
 
@@ -244,7 +198,7 @@ class CollectionRegistry:
         if self._coming:
             await asyncio.wait(list(self._coming.values()))
         await self.reads.close()
-        for live in self._live.values():
+        for live in list(self._live.values()):
             await live.settled()
         await asyncio.to_thread(self._folder.close)
 
@@ -257,19 +211,3 @@ def _warn_of_other_machine(live: LiveCollection) -> None:
     agreement = live.agreement()
     if agreement is not None and agreement < SAME_VECTORS:
         log.warning(OTHER_MACHINE, live.name, agreement)
-
-
-async def _patiently(texts: Sequence[str], engine: Engine) -> Vectors:
-    """Embed texts; waits and tries again while the engine is overloaded."""
-    while True:
-        try:
-            return await embed(texts, engine)
-        except Overloaded as error:
-            await asyncio.sleep(error.retry_after_s)
-
-
-def _forget_deleted(old: Collection, successor: Collection) -> None:
-    """Delete from the successor the documents that the old collection no longer has."""
-    gone = set(successor.documents.ids()) - set(old.documents.ids())
-    if gone:
-        successor.delete(list(gone))

@@ -91,9 +91,11 @@ def _is_bert(description: Any) -> bool:
         and splitter["type"] == "BertPreTokenizer"
         and description["model"]["type"] == "WordPiece"
         # Added tokens are found in a text before it is cut. A text that has one is left to the library,
-        # because `_characters` leaves out their characters; but not one of letters and digits alone.
-        and all(
-            re.search(r"[^0-9A-Za-z\s]", each["content"]) for each in description["added_tokens"]
+        # because `_characters` leaves out their characters; but not one of letters and digits alone, nor
+        # one that is looked for in the normalised text, where "são paulo" is found as "sao paulo".
+        and not any(
+            each["normalized"] or not re.search(r"[^0-9A-Za-z\s]", each["content"])
+            for each in description["added_tokens"]
         )
     )
 

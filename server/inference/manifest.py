@@ -73,6 +73,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     groups: how many different lengths a batch may have. packed_tokens: of the longest text in a batch of
     several lengths; None for any.
     matryoshka_dimensions: sizes that the model was trained to be cut to.
+    monotonous_agreement: on texts of one token, or of a few again and again; None in an artifact of
+    an older exporter, which did not measure it.
     task: what the model gives for a text.
     checkpoint_sha256, quantization, exported_with: the artifact's origin, for people who examine it.
     settings_sha256: of everything that decided what the artifact holds; the exporter compares it.
@@ -99,6 +101,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     settings_sha256: str
     self_test: Annotated[list[SelfTest], msgspec.Meta(min_length=1)]
     packed_tokens: int | None = None
+    monotonous_agreement: Agreement | None = None
     task: Task = "dense"
 
     @property

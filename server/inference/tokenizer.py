@@ -157,9 +157,9 @@ class Tokenizer:
         """Return the text of each row of token ids; raises ValueError for an id that is not a token's."""
         for row in ids:
             for token in row:
-                if not 0 <= token < self._vocabulary_size:
+                if not 0 <= token < self.vocabulary_size:
                     raise ValueError(
-                        f"{token} is no token id; the vocabulary has {self._vocabulary_size}"
+                        f"{token} is no token id; the vocabulary has {self.vocabulary_size}"
                     )
         return self._unlimited.decode_batch(list(map(list, ids)), skip_special_tokens=skip_special)
 
@@ -168,6 +168,13 @@ class Tokenizer:
         prepared = [text.lower() for text in texts] if self.rules.lower_case else list(texts)
         encodings = self._unlimited.encode_batch_fast(prepared, add_special_tokens=False)
         return [len(encoding) for encoding in encodings]
+
+    def added_tokens(self) -> list[str]:
+        """Return the texts of the added tokens, as they were given and as they are looked for."""
+        normalizer = self._unlimited.normalizer
+        contents = [each.content for each in self._unlimited.get_added_tokens_decoder().values()]
+        sought = [] if normalizer is None else map(normalizer.normalize_str, contents)
+        return list(dict.fromkeys([*contents, *sought]))
 
     def _cutting(self, direction: str) -> tokenizers.Tokenizer:
         """Return the library's tokenizer with truncation at the side that `direction` names."""
@@ -193,7 +200,8 @@ class Tokenizer:
         return [], []
 
     @cached_property
-    def _vocabulary_size(self) -> int:
+    def vocabulary_size(self) -> int:
+        """The number of tokens; ids are 0 to less than this."""
         return self._unlimited.get_vocab_size()
 
     def _prepared(self, text: str, input_type: InputType) -> str:

@@ -1,6 +1,10 @@
 """Standard output and standard error, with the language of the sentences on them."""
 
 import argparse
+import codecs
+import io
+import json
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,6 +30,8 @@ OF_ARGPARSE = frozenset(
         "ambiguous option: %(option)s could match %(matches)s",
     }
 )
+# Half of a character, as in a file's name that is not UTF-8. No encoding has it.
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,13 @@ class Terminal:
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> "Terminal":
-        """Return the terminal of this process, in the language of its locale."""
+        """Return the terminal of this process, in the language of its locale.
+
+        Characters that its encoding lacks are printed as escapes, so that no text ends a command.
+        """
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         return cls(language_of(environ), sys.stdout, sys.stderr)
 
     def parser(self, prog: str, description: str) -> argparse.ArgumentParser:
@@ -60,6 +72,14 @@ class Terminal:
     def say(self, template: str | Message, /, **fields: object) -> None:
         """Print a line of results."""
         self.out.write(self.words(template, **fields) + "\n")
+
+    def say_json(self, value: object) -> None:
+        """Print a value as one line of JSON, in ASCII where the output is not UTF-8."""
+        line = json.dumps(value, ensure_ascii=False)
+        utf_8 = codecs.lookup(self.out.encoding or "utf-8").name == "utf-8"
+        if not utf_8 or SURROGATE.search(line):
+            line = json.dumps(value)
+        self.out.write(line + "\n")
 
     def inform(self, template: str | Message, /, **fields: object) -> None:
         """Print a line about the work: progress, advice or an error."""

@@ -6,7 +6,6 @@ and `schema.py` defines them.
 """
 
 import sqlite3
-import uuid
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import count
@@ -17,7 +16,7 @@ from server.errors import DiskFull, Overloaded, StoreDamaged, StoreError
 from server.messages.message import Message
 from server.store import read_limit
 from server.store.idle_connections import IdleConnections
-from server.system.atomic_file import install
+from server.system.atomic_file import install, scratch_for
 from server.system.open_files import can_open
 
 KEYS_PER_QUERY = 1000  # SQLite's own limit has been 999 (until 3.32) and is 32,766
@@ -30,6 +29,10 @@ SHORT_WAIT_MS = 100
 # Open files of a database that is written and read: itself twice, its log, and what its connections share.
 FILES_A_DATABASE = 4
 FILES_RETRY_S = 5
+# Characters of SQLite's own message. It may quote what a foreign file says.
+MOST_SAID = 200
+# Of a file from elsewhere. A document of this size would have 50,000 chunks or more.
+MOST_ROW_BYTES = 256 * 1024 * 1024
 
 # SQLite's primary result codes that a person can act on, with the error class and the advice.
 ADVICE: dict[int, tuple[type[StoreError], Message]] = {
@@ -73,7 +76,7 @@ Migrate = Callable[[Connection, int], None]
 
 
 class Database:
-    """One file: created by `create` if it is missing, and brought to the current schema by `migrate`.
+    """One file, brought to the current schema by `migrate`.
 
     Writes come from one thread at a time, inside `transaction`; reads from any thread. Every method
     raises StoreError with advice when the disk or the file fails.
@@ -83,21 +86,34 @@ class Database:
         self,
         path: Path,
         version: int,
-        create: Create,
+        create: Create | None,
         migrate: Migrate,
         busy_timeout_s: float = 5.0,
     ) -> None:
-        """Open the file.
+        """Open the file; `create` makes it where it is missing, and None raises StoreDamaged there.
 
-        version: of the schema that `create` makes; `migrate` gets the version of an older file.
+        version: of the schema that `create` makes; `migrate` gets the version of an older file. A
+        file that cannot be opened is not changed.
         """
         self.path = path
         self._busy_timeout_s = busy_timeout_s
         self._number = next(_numbers)
+        missing = _is_missing(path)
+        if missing and create is None:
+            raise StoreDamaged("{path} is missing; restore the collection from a backup", path=path)
         with self.advising():
-            self.writer = self._connect()
+            self.writer = self._connect(create=missing)
             try:
-                self._prepare(version, create, migrate)
+                found = 0 if missing else self._known_version(version)
+                self._prepare()
+                if found < version:
+                    with self.transaction() as writer:
+                        if missing:
+                            assert create is not None
+                            create(writer)
+                        else:
+                            migrate(writer, found)
+                        writer.execute(f"PRAGMA user_version = {version}")
             except BaseException:
                 self.writer.close()
                 raise
@@ -169,7 +185,7 @@ class Database:
 
     def complaints(self) -> list[str]:
         """Return what SQLite's own check of the whole file finds wrong."""
-        found = [str(row[0]) for row in self.rows("PRAGMA integrity_check(20)")]
+        found = [one_line(row[0]) for row in self.rows("PRAGMA integrity_check(20)")]
         return [] if found == ["ok"] else found
 
     def close(self) -> None:
@@ -184,18 +200,22 @@ class Database:
             self.writer.execute("PRAGMA journal_mode = DELETE")
             self.writer.close()
 
-    def _connect(self) -> Connection:
+    def _connect(self, *, create: bool = False) -> Connection:
+        # subtle: without a mode SQLite would create a file that is missing, also to read it.
         connection = sqlite3.connect(
-            self.path,
+            f"file:{_quoted(self.path)}?mode={'rwc' if create else 'rw'}",
+            uri=True,
             timeout=self._busy_timeout_s,
             isolation_level=None,  # this file begins and ends transactions
             check_same_thread=False,
         )
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
         return connection
 
-    def _prepare(self, version: int, create: Create, migrate: Migrate) -> None:
-        found = self.writer.execute("PRAGMA user_version").fetchone()[0]
+    def _known_version(self, version: int) -> int:
+        """Return the version of the file's schema; raises StoreError where it is not known."""
+        found = int(self.writer.execute("PRAGMA user_version").fetchone()[0])
         if found > version:
             raise StoreError(
                 "{path} has schema {found}, this server knows up to {version}; run the newer server "
@@ -204,6 +224,17 @@ class Database:
                 found=found,
                 version=version,
             )
+        if found < 1:
+            # A file that is being created gets its version in the transaction that fills it.
+            raise StoreDamaged(
+                "{path} has schema {found}, which no server writes: the disk or another program has "
+                "changed it; restore the collection from a backup",
+                path=self.path,
+                found=found,
+            )
+        return found
+
+    def _prepare(self) -> None:
         self.writer.execute(f"PRAGMA page_size = {PAGE_BYTES}")
         mode = self.writer.execute("PRAGMA journal_mode = WAL").fetchone()[0]
         if mode != "wal":
@@ -213,13 +244,6 @@ class Database:
                 path=self.path,
             )
         self.writer.execute("PRAGMA synchronous = FULL")
-        if found < version:
-            with self.transaction() as writer:
-                if found:
-                    migrate(writer, found)
-                else:
-                    create(writer)
-                writer.execute(f"PRAGMA user_version = {version}")
 
     @contextmanager
     def advising(self) -> Iterator[None]:
@@ -227,13 +251,27 @@ class Database:
             yield
 
 
+def _is_missing(path: Path) -> bool:
+    """Return whether there is no such file; what else is wrong with it, SQLite reports."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def copy(source: Path, target: Path) -> None:
     """Copy a database, whole, consistent and checked, also while a server writes to it.
 
-    The copy appears at `target` when it is complete, not before.
+    The copy appears at `target` when it is complete, not before. Raises OSError where `target` cannot
+    be written.
     """
-    scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    with scratch_for(target) as (scratch, _):
+        for suffix in ("-journal", "-wal", "-shm"):
+            # A killed backup left them; SQLite would take them for parts of this one.
+            scratch.with_name(f"{scratch.name}{suffix}").unlink(missing_ok=True)
         with (
             _advising(source),
             closing(sqlite3.connect(f"file:{_quoted(source)}?mode=ro", uri=True)) as old,
@@ -248,8 +286,46 @@ def copy(source: Path, target: Path) -> None:
                         source=source,
                     )
         install(scratch, target)
-    finally:
-        scratch.unlink(missing_ok=True)
+
+
+class ForeignFile:
+    """A file that this server may not have written, open for reading, as it was at one moment.
+
+    Views, triggers and functions in it get no rights, and a row has a limit. The caller names the
+    tables that it reads, and checks what they are.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # subtle: see `peek`. A file with a log is one of a running or killed server, and the log is
+        # a part of it. It stands beside the file, not beside a link to it.
+        path = path.resolve()
+        logs = [path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-journal")]
+        alone = not any(log.exists() for log in logs)
+        uri = f"file:{_quoted(path)}?mode=ro" + ("&immutable=1" if alone else "")
+        with _advising(path):
+            self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+            self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_ROW_BYTES)
+            self._connection.execute("PRAGMA trusted_schema = OFF")
+            self._connection.execute("PRAGMA cell_size_check = ON")
+            self._connection.execute("BEGIN")
+
+    def rows(self, query: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query one after the other."""
+        with _advising(self.path):
+            # subtle: `yield from` would close the cursor of a reader that stops, after the file is closed.
+            for row in self._connection.execute(query):  # noqa: UP028
+                yield row
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@contextmanager
+def in_memory() -> Iterator[Connection]:
+    """Yield an empty database that no file holds."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        yield connection
 
 
 def peek(path: Path, query: str) -> Rows:
@@ -267,6 +343,15 @@ def peek(path: Path, query: str) -> Rows:
 def _quoted(path: Path) -> str:
     """Return a path as it stands inside an SQLite URI."""
     return str(path.resolve()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def brief(error: BaseException) -> str:
+    """Return what an error says, without the stored text that it may quote, and not too long."""
+    return one_line(str(error).partition(" with text ")[0])[:MOST_SAID]
+
+
+def one_line(said: str) -> str:
+    return " ".join(str(said).split())
 
 
 @contextmanager
@@ -290,5 +375,5 @@ def _advising(path: Path) -> Iterator[None]:
             raise
         kind, what_to_do = advice
         raise kind(
-            "{path}: {error}; {advice}", path=path, error=error, advice=what_to_do
+            "{path}: {error}; {advice}", path=path, error=brief(error), advice=what_to_do
         ) from error

@@ -9,30 +9,35 @@ import json
 import logging
 import sys
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from server.errors import StoreDamaged
+from server.errors import StoreDamaged, StoreError
 from server.store import Labels
 from server.store.database import Connection, Database
+from server.store.filter_match import matches
 from server.store.filter_sql import attributes, where
 from server.store.filter_tree import Filter
 from server.store.lexical import REQUIRED, frequencies, match_expression, terms
 from server.store.read_limit import spend
 from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (
+    OBJECTS,
     SCHEMA_VERSION,
     WORDS_RECIPE,
     chunk_checksum,
     create,
     document_checksum,
     document_row,
+    foreign_objects,
     info_of,
     insert_chunk,
+    insert_document,
     meta_of,
     migrate,
     rebuild_words,
@@ -44,12 +49,8 @@ from server.types import Vectors
 log = logging.getLogger(__name__)
 
 
-class Unfinished(Exception):
-    """The process ended while it created the file; nothing was ever stored in it."""
-
-
 class Documents:
-    """One database file, created if it is missing.
+    """One database file, open.
 
     info: what the file says, not what it was opened with; the caller compares them. identity: random,
     of this very database; shows whether a snapshot was derived from it.
@@ -61,22 +62,42 @@ class Documents:
     def __init__(self, path: Path, info: Info | None, busy_timeout_s: float = 5.0) -> None:
         """Open the file.
 
-        info: the collection to create where there is no file; None raises Unfinished there.
+        info: the collection to create where there is no file. Raises StoreDamaged where the file
+        holds no collection, and where it is missing and `info` is None.
         """
+        make = None if info is None else partial(create, meta=meta_of(info))
+        try:
+            upgrade = partial(_upgrade, path)
+            self.database = Database(path, SCHEMA_VERSION, make, upgrade, busy_timeout_s)
+            try:
+                self._read_meta()
+            except BaseException:
+                self.database.close()
+                raise
+        except (StoreError, OSError):
+            raise
+        except Exception as error:
+            # A damaged file may hold anything: no such table, a missing key, a text for a number.
+            raise StoreDamaged(
+                "{path} holds no collection that can be read ({why}); restore it from a backup, or "
+                "move its folder away",
+                path=path,
+                why=f"{type(error).__name__}: {error}",
+            ) from error
 
-        def make(writer: Connection) -> None:
-            if info is None:
-                raise Unfinished(path)
-            create(writer, meta_of(info))
-
-        self.database = Database(path, SCHEMA_VERSION, make, migrate, busy_timeout_s)
+    def _read_meta(self) -> None:
+        with self.database.advising():
+            _check_objects(self.database.path, self.database.writer, SCHEMA_VERSION)
         meta: dict[str, str] = dict(self.database.rows("SELECT key, value FROM meta"))
-        if meta["words"] != WORDS_RECIPE:
-            log.warning("%s: its words are indexed again for this version", path)
-            with self.database.transaction() as writer:
-                rebuild_words(writer)
         self.info = info_of(meta)
         self.identity = uuid.UUID(meta["identity"])
+        for (size,) in self.database.rows("SELECT length(vector) / 4 FROM parts LIMIT 1"):
+            if size != self.info.dimension:
+                raise ValueError(f"vectors have {size} numbers, not {self.info.dimension}")
+        if meta["words"] != WORDS_RECIPE:
+            log.warning("%s: its words are indexed again for this version", self.database.path)
+            with self.database.transaction() as writer:
+                rebuild_words(writer)
 
     def close(self) -> None:
         """Close the file; no other call may be running."""
@@ -112,15 +133,7 @@ class Documents:
         removed: list[int] = []
         for document, row, chunks in zip(documents, rows, spans, strict=True):
             removed += self._delete(writer, document.id)
-            number = writer.execute(
-                "INSERT INTO documents (id, text, title, metadata, checksum) VALUES (?, ?, ?, ?, ?)",
-                (*row, document_checksum(*row)),
-            ).lastrowid
-            assert number is not None
-            writer.executemany(
-                "INSERT INTO attributes VALUES (?, ?, ?)",
-                [(*pair, number) for pair in attributes(json.loads(row[3]))],
-            )
+            number = insert_document(writer, None, row)
             for begin, end in chunks:
                 words = words_of(document.title, document.text[begin:end])
                 vector = next(blobs).tobytes()
@@ -198,14 +211,39 @@ class Documents:
                 n_bytes += _n_bytes(row)
                 if found and n_bytes > max_bytes:
                     return found, True
-                found.append((row[0], self._document(row)))
+                document = self._document(row)
+                self.confirm(filter, document.id, document.metadata)
+                found.append((row[0], document))
         return found, False
 
     def ids(self, filter: Filter | None = None) -> list[str]:
         """Return the ids of all documents, or of those that the filter keeps."""
+        if filter is None:
+            return [id for (id,) in self.database.rows("SELECT id FROM documents")]
         condition, parameters = where(filter, "number")
-        rows = self.database.rows(f"SELECT id FROM documents WHERE {condition}", parameters)
-        return [id for (id,) in rows]
+        found = []
+        with self.database.reading() as reader:
+            # One row at a time: the texts of all of them may not fit into memory.
+            for row in reader.execute(
+                f"SELECT {DOCUMENT} FROM documents WHERE {condition}", parameters
+            ):
+                document = self._document(row)
+                self.confirm(filter, document.id, document.metadata)
+                found.append(document.id)
+        return found
+
+    def confirm(self, filter: Filter | None, id: str, metadata: Mapping[str, object]) -> None:
+        """Raise StoreDamaged where a filter kept a document whose own metadata does not meet it.
+
+        Filters may keep one tenant's documents from another, and the rows that they read have no
+        checksum. The metadata has one.
+        """
+        if filter is not None and not matches(filter, metadata):
+            raise self._damaged(f"what filters read of document {ascii(id)}")
+
+    def checksums(self) -> dict[str, int]:
+        """Return the checksum of every document by its id."""
+        return dict(self.database.rows("SELECT id, checksum FROM documents"))
 
     def numbers(self, ids: Sequence[str]) -> dict[str, int]:
         """Return the numbers of the documents with these ids that exist, by id."""
@@ -296,7 +334,11 @@ class Documents:
                 raise self._damaged(f"the vector of part {label}")
         found = {row[0]: row[4] for row in rows}
         joined = np.frombuffer(b"".join(found[label] for label in asked), dtype="<f4")
-        return joined.reshape(len(asked), self.info.dimension)
+        vectors = joined.reshape(len(asked), self.info.dimension)
+        # subtle: a checksum that fits shows that these bytes were written, not that a model gave them.
+        for place in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
+            raise self._damaged(f"the vector of part {asked[place]}")
+        return vectors
 
     def last_label(self) -> int:
         """Return the greatest label ever given, also where its document is deleted."""
@@ -328,6 +370,23 @@ class Documents:
 def _n_bytes(row: Sequence[Any]) -> int:
     """Return about how many bytes a document has in a reply."""
     return sum(len(value) if value.isascii() else 3 * len(value) for value in row[1:5] if value)
+
+
+def _upgrade(path: Path, writer: Connection, version: int) -> None:
+    """Migrate a file of an older version, unless it has triggers or the like, which would run."""
+    _check_objects(path, writer, version)
+    migrate(writer, version)
+
+
+def _check_objects(path: Path, connection: Connection, version: int) -> None:
+    """Raise StoreDamaged where another program has put something of its own into the file."""
+    if foreign := foreign_objects(connection.execute(OBJECTS), version):
+        raise StoreDamaged(
+            "{path} has {objects}, which this server did not create: another program has changed the"
+            " file; restore the collection from a backup",
+            path=path,
+            objects=tuple(map(ascii, foreign)),
+        )
 
 
 # Columns in the order that `_document` and `chunk_checksum` take.

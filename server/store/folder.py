@@ -1,24 +1,20 @@
 """The data folder: which process uses it, and which collections are in it.
 
-DATA/lock                                 held by the one process that uses DATA
+DATA/lock                                 names the one process that uses DATA; see `folder_lock`
 DATA/collections/NAME/documents.sqlite3   the truth
 DATA/collections/NAME/index.faiss         a snapshot of the index; saves time at start
+
+`folder_layout` moves the folders of collections. This file opens what is in them.
 """
 
-import fcntl
 import logging
 import os
-import re
-import shutil
-import signal
-import uuid
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TextIO
 
 from server.errors import (
     AlreadyExists,
-    InvalidRequest,
     NotReady,
     StoreDamaged,
     StoreError,
@@ -26,22 +22,17 @@ from server.errors import (
 )
 from server.store.collection import DATABASE_FILE, Collection
 from server.store.database import FILES_A_DATABASE
-from server.store.documents import Documents, Unfinished
+from server.store.documents import Documents
+from server.store.folder_layout import FolderLayout, check_name
+from server.store.folder_lock import FolderLock, unusable
 from server.store.local_index.index import LocalIndex
 from server.store.records import Info
 from server.store.vector_index import IndexMaker, VectorIndex
 from server.system import open_files
 
-LOCK_FILE = "lock"
-# No dot first: ".." would leave the folder, and this file uses names with a dot.
-NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 # How this server keeps vectors. Nothing else in the program names an implementation.
 INDEX: IndexMaker = LocalIndex
-# A collection that is being removed, until its last file is gone.
-REMOVED = ".removed-"
-# A collection that will replace another, and the note that it is complete.
-NEXT, COMPLETE = ".next-", "complete"
-# Number of the last document that the successor has copied.
+# The note of a successor: the number of the last document that it has copied.
 COPIED = "copied_through"
 # One request of 2,048 documents of 512 characters with 512 numbers each is 9 MB, once in SQLite's log
 # and once in the file. This is room for a few of them, and to shut down.
@@ -63,56 +54,99 @@ class DataFolder:
     def __init__(self, folder: Path, holder: str = "", make: IndexMaker = INDEX) -> None:
         self.path = folder
         self._make = make
+        self._layout = FolderLayout(folder)
         self._lock = FolderLock(folder, holder)
         self.collections: dict[str, Collection] = {}
-        self.damaged: dict[str, StoreDamaged] = {}
+        self.damaged: dict[str, StoreError] = {}
         try:
-            self._home.mkdir(exist_ok=True)
-            self._finish_replacements()
-            self._sweep()
-            for home in sorted(self._home.iterdir()):
-                if not home.name.startswith(NEXT) and (home / DATABASE_FILE).exists():
-                    self._open(home)
+            self._layout.prepare()
+            for name in self._layout.names():
+                self._open(name)
+            self._layout.clean({name: _identity(each) for name, each in self.collections.items()})
         except OSError as error:
             self.close()
-            raise _unusable(folder, error) from None
+            raise unusable(folder, error) from None
         except BaseException:
             self.close()
             raise
 
-    def _open(self, home: Path) -> None:
+    def _open(self, name: str) -> None:
+        """Open a collection; one that cannot be opened is damaged, and the others are served."""
         try:
-            self.collections[home.name] = Collection(home, self._make)
-        except Unfinished:
-            shutil.rmtree(home, ignore_errors=True)
-        except StoreDamaged as error:
-            # The others are sound; requests to this one are refused.
-            self.damaged[home.name] = error
-            log.error("%s", error.english)
+            self.collections[name] = self._opened(name)
+        except StoreError as error:
+            self.damaged[name] = error
+            log.error("collection %s cannot be opened: %s", name, error.english)
+
+    def _opened(self, name: str) -> Collection:
+        """Return a collection, open; raises StoreError, whatever is wrong with its files."""
+        home = self._layout.home(name)
+        if not home.exists():
+            # Only where a replacement failed and could not be undone.
+            raise StoreError(
+                "{folder} could not be put back in its place; start the server again, which tries again",
+                folder=home,
+            )
+        collection = self._opened_in(home)
+        if collection.name != name:
+            collection.abandon()
+            raise StoreDamaged(
+                "the folder {folder} holds the collection {name}; rename the folder to {name}",
+                folder=home,
+                name=collection.name,
+            )
+        return collection
+
+    def _opened_in(self, home: Path) -> Collection:
+        try:
+            return Collection(home, self._make)
+        except StoreError:
+            raise
+        except OSError as error:
+            raise unusable(home, error) from error
+        except Exception as error:
+            raise StoreDamaged(
+                "{path} cannot be opened ({why}); restore the collection from a backup, or move its "
+                "folder away",
+                path=home,
+                why=f"{type(error).__name__}: {error}",
+            ) from error
 
     def create(self, info: Info) -> Collection:
         """Create an empty collection; raises AlreadyExists, or InvalidRequest for its name."""
-        check_name(info.name)
-        self.check(info.name)
-        if info.name in self.collections:
-            raise AlreadyExists(f"collection {info.name!r} exists already", param="name")
+        name = info.name
+        check_name(name)
+        self.check(name)
+        if name in self.collections:
+            raise AlreadyExists(f"collection {name!r} exists already", param="name")
         self._check_files()
-        home = self._home / info.name
+        with self._reporting(name):
+            self._make_in(self._layout.home(name), info)
         try:
-            home.mkdir(exist_ok=True)
-        except OSError as error:
-            raise _unusable(home, error) from None
-        collection = self.collections[info.name] = Collection(home, self._make, info)
-        return collection
+            self.collections[name] = self._opened(name)
+        except BaseException:
+            # It was never acknowledged, and its name must be free again.
+            with self._reporting(name):
+                self._layout.remove(name)
+            self._layout.sweep()
+            raise
+        return self.collections[name]
+
+    def _make_in(self, home: Path, info: Info) -> None:
+        """Create the files of a collection, all or none."""
+        with self._layout.staging() as staged:
+            Documents(staged / DATABASE_FILE, info).close()
+            self._layout.place(staged, home)
 
     def empty_index(self, dimension: int) -> VectorIndex:
         """Return the index of a collection without documents."""
         return self._make(dimension)
 
     def check(self, name: str) -> None:
-        """Raise StoreDamaged where the collection of this name cannot be opened."""
+        """Raise StoreError where the collection of this name cannot be opened."""
         if name in self.damaged:
-            raise StoreDamaged(self.damaged[name].sentence)
+            error = self.damaged[name]
+            raise type(error)(error.sentence)
 
     def _check_files(self) -> None:
         """Raise TooManyCollections where the open files of one more would leave too few to connections."""
@@ -127,14 +161,7 @@ class DataFolder:
 
     def check_disk(self) -> None:
         """Raise NotReady where the next writes would not fit."""
-        try:
-            disk = os.statvfs(self.path)
-        except OSError as error:
-            raise NotReady(
-                f"the data folder cannot be examined: {error.strerror}; check its disk",
-                retry_after_s=DISK_RETRY_S,
-            ) from None
-        free = disk.f_bavail * disk.f_frsize
+        free = self._free_bytes()
         if free < MIN_FREE_BYTES:
             raise NotReady(
                 f"{free} bytes are free on the data folder's disk, at least {MIN_FREE_BYTES} are"
@@ -142,169 +169,105 @@ class DataFolder:
                 retry_after_s=DISK_RETRY_S,
             )
 
-    def remove(self, name: str) -> None:
-        """Delete a collection with everything in it, at once or not at all."""
-        collection = self.collections.pop(name)
-        collection.abandon()
+    def has_room(self) -> bool:
+        """Return whether a long write in the background leaves enough for others."""
+        return self._free_bytes() >= 2 * MIN_FREE_BYTES
+
+    def _free_bytes(self) -> int:
         try:
-            (self._home / name).rename(self._home / f"{REMOVED}{uuid.uuid4().hex}")
+            disk = os.statvfs(self.path)
         except OSError as error:
-            raise _unusable(self._home / name, error) from None
-        self._sweep()
+            raise NotReady(
+                f"the data folder cannot be examined: {error.strerror}; check its disk",
+                retry_after_s=DISK_RETRY_S,
+            ) from None
+        return disk.f_bavail * disk.f_frsize
+
+    def remove(self, name: str) -> None:
+        """Delete a collection with everything in it; where that fails, it stays open and whole."""
+        # subtle: it is renamed while it is open. Its files stay readable, and SQLite finds no log under
+        # the old name to delete when it is closed. Until then the name is taken.
+        collection = self.collections[name]
+        try:
+            with self._reporting(name):
+                self._layout.remove(name)
+        finally:
+            if not self._layout.home(name).exists():
+                collection.abandon()
+                del self.collections[name]
+                self._layout.sweep()
+
+    # --- reindexing -----------------------------------------------------------------------------------
 
     def successor(self, info: Info) -> Collection:
-        """Return the collection that will replace the one of this name; new, or as far as it was."""
-        home = self._home / f"{NEXT}{info.name}"
-        home.mkdir(exist_ok=True)
-        collection = Collection(home, self._make, info)
-        if collection.info == info:
-            return collection
-        # It was for another model, or for other chunks.
-        collection.abandon()
-        shutil.rmtree(home)
-        home.mkdir()
-        return Collection(home, self._make, info)
+        """Return the collection that will replace the one of this name.
+
+        An interrupted one is continued if it was made from this very collection, for the same model
+        and chunks. Any other is deleted.
+        """
+        name, source = info.name, _identity(self.collections[info.name])
+        home = self._layout.successor(name, source)
+        with self._reporting(name):
+            found = self._resumable(home, info)
+            if found is None:
+                self._layout.forget_successors(name)
+                self._make_in(home, info)
+        self._layout.sweep()
+        return found or self._opened_in(home)
+
+    def _resumable(self, home: Path, info: Info) -> Collection | None:
+        if not home.exists():
+            return None
+        try:
+            found = self._opened_in(home)
+        except StoreError as error:
+            log.warning("%s cannot be continued: %s", home, error.english)
+            return None
+        if found.info == info:
+            return found
+        found.abandon()
+        return None
+
+    def discard(self, successor: Collection) -> None:
+        """Delete a successor, which frees its space at once."""
+        name = successor.name
+        successor.abandon()
+        with self._reporting(name):
+            self._layout.forget_successors(name)
+        self._layout.sweep()
 
     def replace(self, successor: Collection) -> Collection:
-        """Put a successor in its place, whole or not at all, while no call uses either."""
-        name = successor.name
-        successor.save()
-        with successor.documents.transaction():
-            successor.documents.note(COMPLETE, "yes")
-        successor.abandon()
+        """Put a successor in its place, whole or not at all, while no call uses either.
+
+        Where that fails the old collection is open again, in `collections`. Only if it cannot be opened
+        either, it is in `damaged`.
+        """
+        name, new = successor.name, successor.path.parent
+        successor.close()
         self.collections.pop(name).abandon()
-        # subtle: two steps. If the process ends between them, the next start finishes the second.
-        # Only these steps: another replacement may be between its own two now.
-        (self._home / name).rename(self._home / f"{REMOVED}{uuid.uuid4().hex}")
-        (self._home / f"{NEXT}{name}").rename(self._home / name)
-        self._open(self._home / name)
-        self.check(name)
-        self._sweep()
+        try:
+            with self._reporting(name), self._layout.replacing(name, new):
+                self.collections[name] = self._opened(name)
+        except BaseException:
+            self._open(name)
+            raise
         return self.collections[name]
 
-    def _finish_replacements(self) -> None:
-        for home in self._home.glob(f"{NEXT}*"):
-            place = self._home / home.name.removeprefix(NEXT)
-            if not place.exists() and _is_complete(home):
-                home.rename(place)
-
-    def _sweep(self) -> None:
-        for home in self._home.glob(f"{REMOVED}*"):
-            shutil.rmtree(home, ignore_errors=True)
+    @contextmanager
+    def _reporting(self, name: str) -> Iterator[None]:
+        """Turn errors of the disk into StoreError, which says what to do."""
+        try:
+            yield
+        except OSError as error:
+            raise unusable(self._layout.home(name), error) from error
 
     def close(self) -> None:
-        """Write snapshots and release the folder."""
-        while self.collections:
-            self.collections.popitem()[1].close()
-        self._lock.close()
-
-    @property
-    def _home(self) -> Path:
-        return self.path / "collections"
+        """Write snapshots and release the folder, whatever fails."""
+        with ExitStack() as stack:
+            stack.callback(self._lock.close)
+            while self.collections:
+                stack.callback(self.collections.popitem()[1].close)
 
 
-def check_name(name: str) -> None:
-    if not NAME.fullmatch(name):
-        raise InvalidRequest(
-            f"{name!r} cannot name a collection: 1 to 64 of A-Z a-z 0-9 . _ - are needed, no dot first",
-            param="name",
-        )
-
-
-def _is_complete(home: Path) -> bool:
-    try:
-        documents = Documents(home / DATABASE_FILE, None)
-    except (Unfinished, StoreError):
-        return False
-    with closing(documents):
-        return documents.noted(COMPLETE) is not None
-
-
-class FolderLock:
-    """The right to use a data folder; the kernel takes it back however the process ends."""
-
-    def __init__(self, folder: Path, holder: str) -> None:
-        try:
-            # Only this user may read documents; a folder that exists keeps its mode.
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
-        except OSError as error:
-            raise _unusable(folder, error) from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._file.truncate(0)
-            self._file.write(f"{os.getpid()} {holder}".strip())
-            self._file.flush()
-        except OSError as error:
-            held_by = self._holder() if isinstance(error, BlockingIOError) else None
-            self._file.close()
-            raise _unusable(folder, error) if held_by is None else _held(folder, held_by) from None
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _holder(self) -> str:
-        self._file.seek(0)
-        return self._file.read() or "?"
-
-
-def holder_of(folder: Path) -> str | None:
-    """Return process id and address of the process that uses a data folder; None if it is free.
-
-    Changes nothing. The address is that of a server; other processes have none.
-    """
-    try:
-        with (folder / LOCK_FILE).open(encoding="utf-8") as file:
-            try:
-                _look(file)
-            except BlockingIOError:
-                return file.read() or "?"
-    except OSError:
-        return None
-    return None
-
-
-def _look(file: TextIO) -> None:
-    """Raise BlockingIOError where a process uses the folder of this lock file.
-
-    subtle: the kernel gives a read lease only where no process has the file open for writing, and a
-    process that uses the folder has, in any container. A server that starts in the microseconds of the
-    lease waits for its end. A shared lock would make that server fail, and the kernel's list of locks
-    leaves out those of other containers. Only a file's owner and root get leases, and not on every file
-    system; elsewhere the shared lock is used. (A network file system may report a free file as used, but
-    no data folder should be there.) Both end when the file is closed.
-    """
-    try:
-        # The signal sent when a server waits: the default one would end this process; this one is ignored.
-        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except BlockingIOError:
-        raise
-    except OSError:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-
-
-def _held(folder: Path, holder: str) -> StoreError:
-    pid, _, address = holder.partition(" ")
-    if address:
-        return StoreError(
-            "{folder} is in use by process {pid}; that is a server: talk to it with --url {address},"
-            " stop it, or give another --data folder",
-            folder=folder,
-            pid=pid,
-            address=address,
-        )
-    return StoreError(
-        "{folder} is in use by process {pid}; stop that process, or give another --data folder",
-        folder=folder,
-        pid=pid,
-    )
-
-
-def _unusable(path: Path, error: OSError) -> StoreError:
-    return StoreError(
-        "{path} cannot be used: {strerror}; check its permissions and disk, or give another "
-        "--data folder",
-        path=path,
-        strerror=error.strerror,
-    )
+def _identity(collection: Collection) -> str:
+    return collection.documents.identity.hex

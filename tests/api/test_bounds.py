@@ -344,7 +344,7 @@ def test_a_plain_search_is_answered_beside_a_flood_of_filters(
     gate = threading.Event()
     of_search = "server.collections.read_cost.of_search"
 
-    def cost(queries: Any, rows: int) -> float:
+    def cost(queries: Any, *_: Any) -> float:
         return 1.0 if queries[0].filter is not None else 0.001
 
     turn = ReadThreads.turn

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from server.app import create_app
-from server.collections import registry
+from server.collections import reindexing
 from server.config import Config
 from server.inference.model import Model
 from server.store.collection import DATABASE_FILE, Collection
@@ -433,23 +433,24 @@ def test_a_damaged_collection_is_refused_and_the_others_answer(
     assert database.read_bytes() == damaged
 
 
-@pytest.mark.parametrize("step", ["_open", "_sweep"])
+@pytest.mark.parametrize("step", ["replace", "remove"])
 def test_a_name_is_not_free_while_its_collection_is_replaced_or_removed(
     toy_model: Model, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     entered, release = threading.Event(), threading.Event()
     real = getattr(DataFolder, step)
 
-    def held(folder: DataFolder, *given: Any) -> None:
+    def held(folder: DataFolder, *given: Any) -> Any:
+        done = real(folder, *given)
         entered.set()
         assert release.wait(PATIENCE_S)
-        real(folder, *given)
+        return done
 
     async def test(client: httpx.AsyncClient) -> None:
         await client.post("/collections", json={"name": "r"})
         await fill(client, "/collections/r")
         monkeypatch.setattr(DataFolder, step, held)
-        if step == "_open":
+        if step == "replace":
             await client.post("/collections/r/reindex", json={})
             work: asyncio.Task[Any] = asyncio.create_task(asyncio.sleep(0))
         else:
@@ -475,10 +476,11 @@ def test_reindexing_that_a_stop_interrupts_ends_its_write_first(
     entered, release = threading.Event(), threading.Event()
     counted: list[int] = []
 
-    def held(_: Collection, successor: Collection) -> None:
+    def held(_: Collection, successor: Collection) -> list[str]:
         entered.set()
         assert release.wait(PATIENCE_S)
         counted.append(successor.count)
+        return []
 
     async def test(client: httpx.AsyncClient) -> None:
         await fill(client)
@@ -488,6 +490,6 @@ def test_reindexing_that_a_stop_interrupts_ends_its_write_first(
         # By then the app is stopping: it has cancelled the reindexing and waits for it.
         asyncio.get_running_loop().call_later(0.2, release.set)
 
-    monkeypatch.setattr(registry, "_forget_deleted", held)
+    monkeypatch.setattr(reindexing, "forget_deleted", held)
     run(test, toy_model)
     assert counted == [3]

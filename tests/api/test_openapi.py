@@ -13,7 +13,7 @@ from server.api.operation import CollectionOperation
 from server.app import every_operation
 from server.config import Config
 from server.inference.model import Model
-from server.store.folder import NAME
+from server.store.folder_layout import NAME
 from server.telemetry.metrics import Metrics
 from tests.support.clients import ask, run
 

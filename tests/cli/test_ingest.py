@@ -189,8 +189,8 @@ def test_what_came_before_a_bad_line_is_stored(small_batches: None) -> None:
     target, progress = Memory(), io.StringIO()
     with pytest.raises(BadSettings, match="line 6"):
         run(target, source(), terminal=showing(progress))
-    assert list(target.held) == ["a", "b", "c", "d"]
-    assert "indexed 4" in progress.getvalue()
+    assert list(target.held) == ["a", "b", "c", "d", "e"]
+    assert "indexed 5" in progress.getvalue()
 
 
 def test_a_batch_that_fails_ends_it_and_those_behind_it(small_batches: None) -> None:

@@ -1,5 +1,6 @@
 """The commands that index and search, and what all commands share, with the toy artifact."""
 
+import contextlib
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import pytest
 
 from server import VERSION
 from server.cli import ingest, parser
+from server.store.folder import DataFolder
 from tests.support.commands import Commands, write_lines
 from tests.support.fakes import PATIENCE_S
 from tests.support.processes import ROOT, command, environment
@@ -68,12 +70,56 @@ def test_the_conversation_of_the_tutorial(
 def test_titles_metadata_and_formats_are_read(run: Commands, tmp_path: Path) -> None:
     rows = ["text,title,year", "墨池,文房,2024", "砚台,,2020"]
     run("index", write_lines(tmp_path / "rows.csv", rows))
-    (hit,) = hits(run, "墨池", "--mode", "lexical")
-    assert (hit["text"], hit["title"], hit["metadata"]) == ("墨池", "文房", {"year": "2024"})
+    (hit,) = hits(run, "x", "--filter", '{"year": {"$gte": 2021}}')
+    assert (hit["text"], hit["title"], hit["metadata"]) == ("墨池", "文房", {"year": 2024})
+    said = run("index", tmp_path / "rows.csv", "--numbers", "none", "--collection", "texts")
+    assert "stored as numbers" not in said.err
+    assert hits(run, "x", "--collection", "texts")[0]["metadata"]["year"] in ("2024", "2020")
+    assert "no such column" in run.refused("index", tmp_path / "rows.csv", "--numbers", "text2")
     lines = [json.dumps({"id": "a", "text": "毛笔", "metadata": {"year": 2024}})]
-    run("index", write_lines(tmp_path / "lines", lines), "--format", "jsonl")
-    (hit,) = hits(run, "x", "--filter", '{"year": {"$gte": 2000}}')
+    run(
+        "index",
+        write_lines(tmp_path / "lines", lines),
+        "--format",
+        "jsonl",
+        "--collection",
+        "lines",
+    )
+    (hit,) = hits(run, "x", "--filter", '{"year": {"$gte": 2000}}', "--collection", "lines")
     assert (hit["id"], hit["metadata"]) == ("a", {"year": 2024})
+
+
+def test_what_was_assumed_of_a_file_is_reported_in_both_languages(
+    run: Commands, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes("text,year\n人工智能正在改变世界,2024\n,\n".encode("gb18030"))
+    said = run("index", path).err
+    assert f"read as gb18030, which was detected: {path}" in said
+    assert f"{path}: stored as numbers: year" in said and "blank rows left out: 1" in said
+    said = run("index", path, locale="zh_CN.UTF-8").err
+    assert "存为数字的列：year" in said and "自动检测为 gb18030 编码" in said
+    path.write_bytes("text,year\n人工智能正在改变世界,2024\n乙".encode("gb18030"))
+    assert "read as gb18030" in run("index", path, status=1).err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "gbk", "latin-1"])
+def test_no_text_ends_a_command_at_a_terminal_that_is_not_utf_8(
+    run: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    run("index", write_lines(tmp_path / "a.txt", ["墨池 café 😀"]))
+    for arguments in (("search", "墨", "--json"), ("search", "墨"), ("search", "--help")):
+        out = io.TextIOWrapper(io.BytesIO(), encoding, write_through=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", out)
+            patch.setenv("LC_ALL", "zh_CN.UTF-8")
+            with contextlib.suppress(SystemExit):
+                assert parser.main(arguments) == 0
+        raw = out.detach()
+        assert isinstance(raw, io.BytesIO) and raw.getvalue()
+        if "--json" in arguments:
+            (hit,) = json.loads(raw.getvalue().decode("ascii"))["hits"]
+            assert hit["text"] == "墨池 café 😀"
 
 
 def test_standard_input_is_read(run: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +171,7 @@ def test_other_parts_than_the_collection_has_are_refused(run: Commands, tmp_path
         (("--chunk-tokens", "0", "--chunk-overlap", "0"), "0 needs --chunk-tokens"),
         (("--format", "docx"), "docx"),
         (("--encoding", "nonsense"), "nonsense"),
+        (("--numbers", "year"), "--numbers is for"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(
@@ -141,6 +188,7 @@ def test_collections_are_apart(run: Commands, tmp_path: Path) -> None:
 
 
 def test_prompt_of_an_empty_collection_says_what_to_do(run: Commands) -> None:
+    DataFolder(run.data).close()
     said = run("search").out
     assert "python -m server index" in said and not HAN.search(said)
 
@@ -246,6 +294,11 @@ def test_number_of_hits_is_above_zero(run: Commands, number: str) -> None:
 @pytest.mark.parametrize("given", ["[]", "{", "1", ""])
 def test_filter_is_a_json_object(run: Commands, given: str) -> None:
     check_usage(run, repr(given), "search", "墨", f"--filter={given}")
+
+
+@pytest.mark.parametrize("names", ["", "a,", ","])
+def test_columns_of_numbers_have_names(run: Commands, names: str) -> None:
+    check_usage(run, repr(names), "index", "x", f"--numbers={names}")
 
 
 @pytest.mark.parametrize("number", ["-1", "many"])

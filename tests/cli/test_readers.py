@@ -1,68 +1,20 @@
 """Real files of each format, and every way in which they can be wrong."""
 
-import io
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from server.cli import decoding
-from server.cli.formats import FORMATS
 from server.cli.readers import find_source, read_documents
+from server.cli.source import FORMATS
 from server.errors import BadSettings
 from server.store.records import MAX_ID, Document, text_id
-
-Write = Callable[[str, bytes | str], str]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def written(name: str, content: bytes | str) -> str:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-        return str(path)
-
-    return written
-
-
-@pytest.fixture
-def stdin(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
-    def given(content: bytes) -> None:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), "ascii"))
-
-    return given
-
-
-def read(name: str, **options: Any) -> list[Document]:
-    return [document for document, _ in read_documents(find_source(name, **options))]
-
-
-def texts(name: str, **options: Any) -> list[str]:
-    return [document.text for document in read(name, **options)]
-
-
-def refusal(name: str, **options: Any) -> BadSettings:
-    """Return the error of reading a source; it must exist in Chinese."""
-    with pytest.raises(BadSettings) as raised:
-        read(name, **options)
-    assert any("一" <= character <= "龥" for character in raised.value.chinese)
-    return raised.value
-
-
-def wrong_line(name: str, line: int, **options: Any) -> str:
-    """Return why this line is not a document."""
-    error = refusal(name, **options)
-    english, chinese = f"{name}, line {line}: ", f"{name} 第 {line} 行："
-    assert error.english.startswith(english) and error.chinese.startswith(chinese)
-    return error.english.removeprefix(english)
-
+from tests.support.sources import Write, noted, read, refusal, sentences, texts, wrong_line
 
 # --- a line a document ----------------------------------------------------------------------------------
 
@@ -84,65 +36,6 @@ def test_only_line_ends_end_a_line(write: Write) -> None:
 @pytest.mark.parametrize("name", ["empty.txt", "empty.jsonl", "empty.md"])
 def test_an_empty_file_has_no_documents(write: Write, name: str) -> None:
     assert read(write(name, "")) == read(write(name, "\n \n")) == []
-
-
-@pytest.mark.parametrize(
-    ("content", "encoding"),
-    [
-        ("民法典\n😀\r\n".encode(), "utf-8"),
-        ("民法典\n😀\r\n".encode("utf-8-sig"), "UTF8"),
-        ("民法典\n😀\r\n".encode("gb18030"), "gb18030"),
-        ("民法典\n😀\r\n".encode("utf-16"), "utf-16"),
-    ],
-)
-@pytest.mark.parametrize("read_bytes", [1, 3, 1 << 16])
-def test_encodings_are_read_whatever_the_pieces(
-    write: Write, monkeypatch: pytest.MonkeyPatch, content: bytes, encoding: str, read_bytes: int
-) -> None:
-    monkeypatch.setattr(decoding, "READ_BYTES", read_bytes)
-    assert texts(write("a.txt", content), encoding=encoding) == ["民法典", "😀"]
-
-
-@pytest.mark.parametrize(
-    ("content", "encoding", "offset"),
-    [
-        ("民法典\n".encode() + b"\xff\n", "utf-8", 10),
-        ("\ufeff民".encode() + b"\xe6\xb0", "utf-8", 6),
-        ("民法典".encode("gb18030"), "utf-8", 0),
-        ("民".encode("gb18030") + b"\x81", "gb18030", 2),
-        (b"a\0b\0", "utf-16", 0),
-    ],
-)
-@pytest.mark.parametrize("read_bytes", [2, 1 << 16])
-@pytest.mark.parametrize("name", ["a.txt", "a.md"])
-def test_wrong_bytes_are_reported_with_their_place(
-    write: Write,
-    monkeypatch: pytest.MonkeyPatch,
-    content: bytes,
-    encoding: str,
-    offset: int,
-    read_bytes: int,
-    name: str,
-) -> None:
-    monkeypatch.setattr(decoding, "READ_BYTES", read_bytes)
-    error = refusal(write(name, content), encoding=encoding)
-    assert f"{name} is not {encoding}: wrong bytes at offset {offset};" in error.english
-    assert f"偏移 {offset} " in error.chinese
-    other = "utf-8" if encoding == "gb18030" else "gb18030"
-    assert error.english.endswith(f"--encoding {other}")
-    assert error.chinese.endswith(f"--encoding {other}")
-
-
-@pytest.mark.parametrize("encoding", ["nonsense", "base64"])
-def test_an_unknown_encoding_is_refused_before_anything_is_read(encoding: str) -> None:
-    with pytest.raises(BadSettings, match=encoding):
-        find_source("-", encoding=encoding)
-
-
-def test_an_encoding_that_makes_half_characters_is_refused(write: Write) -> None:
-    for name, content in (("a.txt", "甲"), ("a.csv", "text\n"), ("a.md", "")):
-        path = write(name, content + "\\ud800")
-        assert "lone surrogate" in refusal(path, encoding="unicode_escape").english
 
 
 def test_a_text_of_many_megabytes_is_a_document(write: Write) -> None:
@@ -218,51 +111,6 @@ def test_a_line_of_json_that_is_no_document_is_named(write: Write, line: str, re
     assert reason in wrong_line(name, 3)
 
 
-# --- tables -----------------------------------------------------------------------------------------------
-
-
-def test_each_row_of_a_table_is_a_document(write: Write) -> None:
-    content = (
-        '\ufeffid,text , title,year,\r\n1,"甲，""乙""\r\n丙, 丁",标题,2020,0\r\n\r\nb,NUL\0, ,,1'
-    )
-    expected = [
-        Document("1", '甲，"乙"\n丙, 丁', "标题", {"year": "2020"}),
-        Document("b", "NUL\0", " ", {"year": ""}),
-    ]
-    assert read(write("a.csv", content)) == expected
-    assert read(write("a.tsv", content.replace(",", "\t"))) == [
-        Document("1", '甲，"乙"\n丙\t 丁', "标题", {"year": "2020"}),
-        expected[1],
-    ]
-
-
-def test_a_table_needs_no_more_than_texts(write: Write) -> None:
-    assert read(write("a.csv", "text\n甲\n \n乙\n")) == [
-        Document(text_id("甲"), "甲"),
-        Document(text_id("乙"), "乙"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("content", "line", "reason"),
-    [
-        ("", 1, 'the first row has no column "text", only: '),
-        ("\n\nTitle,body\n1,2", 3, 'the first row has no column "text", only: Title, body'),
-        ("text,a,a\n", 1, 'two columns are named "a"'),
-        ("text,a\n甲\n", 2, "1 fields, but the first row has 2"),
-        ("text,a\n甲,乙\n甲,乙,丙", 3, "3 fields, but the first row has 2"),
-        ('text,a\n"甲\n\n",1\n,2', 5, '"text" is empty'),
-        ("id,text\n,甲", 2, '"id" has 0 characters; 1 to 512 are allowed'),
-        ('text\n甲\n"乙\n丙\n丁\n', 3, "wrong quotes: unexpected end of data"),
-        ('text\n"甲"乙\n', 2, "wrong quotes: ',' expected after '\"'"),
-    ],
-)
-def test_a_row_that_is_no_document_is_named(
-    write: Write, content: str, line: int, reason: str
-) -> None:
-    assert wrong_line(write("a.csv", content), line).startswith(reason)
-
-
 # --- files and folders ------------------------------------------------------------------------------------
 
 
@@ -306,9 +154,85 @@ def test_a_wrong_file_of_a_folder_is_named(write: Write, tmp_path: Path) -> None
 def test_a_file_name_that_cannot_be_an_id_is_refused(write: Write, tmp_path: Path) -> None:
     write("f/" + "/".join(["d" * 100] * 6) + "/a.txt", "x")
     assert '"id" has 611 characters' in refusal(str(tmp_path / "f")).english
-    Path(tmp_path, "g").mkdir()
-    Path(os.fsdecode(os.fsencode(tmp_path) + b"/g/\xff.txt")).write_text("x")
-    assert "g/\\udcff.txt: it has a lone surrogate" in refusal(str(tmp_path / "g")).english
+
+
+def named(folder: Path, name: bytes) -> Path:
+    return Path(os.fsdecode(os.fsencode(folder) + b"/" + name))
+
+
+def test_a_file_name_that_is_not_utf_8_becomes_an_id_with_escapes(tmp_path: Path) -> None:
+    name = "中文.txt".encode("gb18030")
+    named(tmp_path, name).write_text("甲")
+    named(tmp_path, b"\xff").mkdir()
+    Path(named(tmp_path, b"\xff"), "b.md").write_text("乙")
+    Path(tmp_path, "c.txt").write_text("丙")
+    assert [(d.id, d.title, d.metadata, d.text) for d in read(str(tmp_path))] == [
+        ("c.txt", "c", {"path": "c.txt"}, "丙"),
+        (r"\xd6\xd0\xce\xc4.txt", r"\xd6\xd0\xce\xc4", {"path": r"\xd6\xd0\xce\xc4.txt"}, "甲"),
+        (r"\xff/b.md", "b", {"path": r"\xff/b.md"}, "乙"),
+    ]
+    assert sentences(noted(str(tmp_path))) == [
+        "file names that are not UTF-8, with escapes in the documents' ids: "
+        r"\xd6\xd0\xce\xc4.txt and 1 more"
+    ]
+    named(tmp_path, name).write_bytes(b"\xff")
+    assert r"\xd6\xd0\xce\xc4.txt is not utf-8" in refusal(str(tmp_path)).english
+
+
+def test_two_file_names_never_become_one_id(tmp_path: Path) -> None:
+    named(tmp_path, b"\xff.txt").write_text("甲")
+    Path(tmp_path, r"\xff.txt").write_text("乙")
+    assert "two files would be the document" in refusal(str(tmp_path)).english
+
+
+def test_files_behind_links_within_the_folder_are_read(tmp_path: Path) -> None:
+    """A ConfigMap as Kubernetes mounts it: links to a hidden folder, of which the newest is taken."""
+    mount = tmp_path / "mount"
+    (mount / "..2026_01/sub").mkdir(parents=True)
+    (mount / "..2026_01/a.txt").write_text("甲")
+    (mount / "..2026_01/sub/b.md").write_text("乙")
+    (mount / "..2026_01/sub/loop").symlink_to("..")
+    (mount / "..data").symlink_to("..2026_01")
+    (mount / "a.txt").symlink_to("..data/a.txt")
+    (mount / "sub").symlink_to("..data/sub")
+    (mount / "whole").symlink_to(mount)
+    assert [document.id for document in read(str(mount))] == ["a.txt", "sub/b.md"]
+    assert sentences(noted(str(mount))) == []
+    (tmp_path / "link").symlink_to("mount")
+    assert [document.id for document in read(str(tmp_path / "link"))] == ["a.txt", "sub/b.md"]
+
+
+def test_a_file_is_read_once_under_its_own_path(write: Write, tmp_path: Path) -> None:
+    write("f/z/a.txt", "甲")
+    for name, target in (("a.txt", "z/a.txt"), ("b.txt", "z/a.txt"), ("y", "z"), ("z/up", "..")):
+        (tmp_path / "f" / name).symlink_to(target)
+    assert [document.id for document in read(str(tmp_path / "f"))] == ["z/a.txt"]
+    (tmp_path / "f/.hidden").mkdir()
+    (tmp_path / "f/.hidden/c.txt").write_text("丙")
+    for name in ("q.txt", "p.txt"):
+        (tmp_path / "f" / name).symlink_to(".hidden/c.txt")
+    assert [document.id for document in read(str(tmp_path / "f"))] == ["p.txt", "z/a.txt"]
+
+
+def test_links_that_lead_out_of_the_folder_or_nowhere_are_reported(
+    write: Write, tmp_path: Path
+) -> None:
+    folder = tmp_path / "f"
+    write("f/a.txt", "甲")
+    write("f2/secret.txt", "x")
+    write("photo.jpg", "x")
+    links = {
+        "out.txt": "../f2/secret.txt",
+        "no.md": "none",
+        "me.txt": "me.txt",
+        "p.jpg": "../photo.jpg",
+    }
+    for name, target in {**links, "f2": "../f2"}.items():
+        (folder / name).symlink_to(target)
+    assert [document.id for document in read(str(folder))] == ["a.txt"]
+    assert sentences(noted(str(folder))) == [
+        f"links that lead out of the folder or nowhere, left out: {folder}/f2 and 3 more"
+    ]
 
 
 def test_a_folder_without_texts_is_refused(write: Write, tmp_path: Path) -> None:

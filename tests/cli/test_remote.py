@@ -290,6 +290,13 @@ def test_key_that_is_none_is_refused_and_not_repeated(
     assert f"{file} holds no key" in said and "hidden" not in said
 
 
+def test_a_byte_order_mark_is_no_part_of_a_key(run: Commands, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(b"\xef\xbb\xbfhidden\r\n")
+    said = run.refused("collections", "--url", "http://127.0.0.1:1", "--key-file", file)
+    assert "cannot be reached" in said and "holds no key" not in said
+
+
 def test_key_file_that_is_not_there_is_named(run: Commands, tmp_path: Path) -> None:
     path = tmp_path / "missing"
     said = run.refused("collections", "--url", "http://127.0.0.1:1", "--key-file", path)

@@ -15,6 +15,7 @@ from server.cli.transfer import replacing
 from server.store.collection import DATABASE_FILE
 from server.store.documents import Documents
 from server.store.faiss_files import StoredVectors
+from server.store.folder import DataFolder
 from server.store.records import Document
 from server.types import Vectors
 from tests.support.commands import Commands, write_lines
@@ -67,6 +68,7 @@ def test_standard_output_gets_the_documents_and_nothing_else(
 
 
 def test_export_of_what_is_not_there_leaves_the_file_alone(run: Commands, tmp_path: Path) -> None:
+    DataFolder(run.data).close()
     out = write_lines(tmp_path / "out.jsonl", ["as it was"])
     for arguments in ((out,), ("--pair", tmp_path / "a.faiss", out)):
         assert run.refused("export", *arguments, "--collection", "missing").count("missing") == 2
@@ -241,8 +243,9 @@ def test_texts_that_do_not_fit_the_vectors_are_refused(
     said = run.refused("import", "--pair", *pair)
     assert "4 vectors" in said and "3 lines" in said and "4 个向量" in said and "3 行" in said
     pair[1].write_bytes("墨\n池\n笔\n砚".encode("gb18030"))
-    assert "--encoding" in run.refused("import", "--pair", *pair)
-    assert "added 4," in run("import", "--pair", *pair, "--encoding", "gb18030").out
+    assert "read as gb18030, which was detected" in run("import", "--pair", *pair).err
+    assert "--encoding" in run.refused("import", "--pair", *pair, "--encoding", "utf-8")
+    assert "unchanged 4," in run("import", "--pair", *pair, "--encoding", "gb18030").out
     assert "nonsense" in run.refused("import", "--pair", *pair, "--encoding", "nonsense")
     assert "missing" in run.refused("import", "--pair", pair[0], tmp_path / "missing")
 

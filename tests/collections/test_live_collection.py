@@ -196,7 +196,7 @@ def test_compaction_of_a_collection_that_is_replaced_meanwhile_is_dropped(
             await asyncio.to_thread(entered.wait, PATIENCE_S)
             compacting = live._compacting
             assert compacting is not None
-            await registry.reindex("default", None, registry.models.default).task
+            await (await registry.reindex("default", None, registry.models.default)).task
             snapshot = tmp_path / "collections" / "default" / SNAPSHOT_FILE
             written = snapshot.stat().st_mtime_ns
             release.set()
@@ -293,9 +293,9 @@ def test_a_collection_of_another_model_serves_again_once_it_is_reindexed(
         manifest = msgspec.structs.replace(toy_model.manifest, fingerprint="other")
         async with opened(with_parts(toy_model, manifest=manifest), tmp_path) as registry:
             live = await registry.writable("default")
-            running = registry.reindex("default", None, registry.models.default)
+            running = await registry.reindex("default", None, registry.models.default)
             with pytest.raises(AlreadyExists):
-                registry.reindex("default", None, registry.models.default)
+                await registry.reindex("default", None, registry.models.default)
             with pytest.raises(AlreadyExists, match="reindexed"):
                 await registry.remove("default")
             await running.task
@@ -317,7 +317,7 @@ def test_reindexing_that_is_interrupted_takes_up_where_it_stopped(
 
     async def test(stop: bool) -> None:
         async with opened(toy_model, tmp_path) as registry:
-            running = registry.reindex("default", None, registry.models.default)
+            running = await registry.reindex("default", None, registry.models.default)
             while stop and running.done < 256:
                 await asyncio.sleep(0)
             if stop:

@@ -1,7 +1,9 @@
 """The content of a bundle: the right packages, licences, the bill of materials, the same bytes twice."""
 
 import hashlib
+import json
 import re
+import shutil
 import subprocess
 import tarfile
 import zipfile
@@ -241,6 +243,30 @@ def test_a_folder_that_is_no_artifact_is_refused_in_the_language_of_the_locale(
     assert bundle.main(["--model", str(tmp_path), "--python", "3.11"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "law=a", "a\nb", "a\x1bb"])
+def test_a_name_that_the_settings_cannot_hold_is_refused(
+    tmp_path: Path, toy_artifact: Path, name: str
+) -> None:
+    shutil.copytree(toy_artifact, tmp_path / name / "onnx")
+    with pytest.raises(BundleError, match="rename it") as caught:
+        bundle.make(HERE, tmp_path / name / "onnx", tmp_path / "out", 0)
+    assert repr(name) in caught.value.english and re.search("[一-鿿]", caught.value.chinese)
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "a/b", ""])
+def test_a_manifest_adds_no_file_from_elsewhere(
+    tmp_path: Path, toy_artifact: Path, name: str
+) -> None:
+    shutil.copytree(toy_artifact, tmp_path / "it")
+    manifest = tmp_path / "it/manifest.json"
+    stated = json.loads(manifest.read_text())
+    assert len(bundle.artifact_files(tmp_path / "it")) == 3
+    stated["files"][name] = next(iter(stated["files"].values()))
+    manifest.write_text(json.dumps(stated))
+    with pytest.raises(BundleError, match="not in its folder"):
+        bundle.artifact_files(tmp_path / "it")
 
 
 def test_what_installs_is_not_among_what_is_installed(wheels: list[Wheel]) -> None:

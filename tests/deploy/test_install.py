@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,37 +14,28 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deploy.archive import write_sums
+from tests.support.bundles import DEPLOY, MARKED, bundle_at
 from tests.support.processes import environment, serving
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
-HERE = {
-    "version": "0.1.0",
-    "python_wanted": f"{sys.version_info.major}.{sys.version_info.minor}",
-    "machine": platform.machine(),
-    "glibc_minor": "17",
-    "model": "toy",
-}
+# A bundle for such a machine installs nothing here, even where a refusal that is tested does not come.
+OTHER = "riscv64"
 CHINESE = re.compile("[一-鿿]")
-UNIT = Path("etc/systemd/system/inkwell.service")
-
-
-def bundle_at(folder: Path, **target: str) -> None:
-    """Make a bundle with the files that install.sh reads before it installs, without packages."""
-    shutil.copy(DEPLOY / "install.sh", folder)
-    lines = [f"{name}={value}\n" for name, value in {**HERE, **target}.items()]
-    (folder / "target").write_text("".join(lines))
-    write_sums(folder)
 
 
 def refusal(
-    folder: Path, *arguments: str, cwd: Path | None = None, spoil: str = "", **target: str
+    folder: Path,
+    *arguments: str,
+    cwd: Path | None = None,
+    spoil: str = "",
+    fresh: bool = True,
+    **target: str,
 ) -> str:
     """Return what install.sh writes to standard error when it refuses a bundle for `target`, in English."""
-    bundle_at(folder, **target)
+    if fresh:
+        bundle_at(folder, **target)
     with (folder / "target").open("a") as file:
         file.write(spoil)
-    before = sorted(folder.iterdir())
+    before = sorted(folder.rglob("*"))
     command = [str(folder / "install.sh"), "--no-service", *arguments]
     said = {}
     for language in ("zh_CN.UTF-8", "C.UTF-8"):
@@ -59,19 +49,19 @@ def refusal(
         )
         assert ended.returncode == 1, ended
         said[language] = ended.stderr
-    assert sorted(folder.iterdir()) == before
+    assert sorted(folder.rglob("*")) == before
     assert "错误：" in said["zh_CN.UTF-8"] and "error: " not in said["zh_CN.UTF-8"]
     assert not CHINESE.search(said["C.UTF-8"])
     return said["C.UTF-8"]
 
 
 def test_a_changed_file_is_noticed_first(tmp_path: Path) -> None:
-    said = refusal(tmp_path, spoil="model=other\n", machine="other")
+    said = refusal(tmp_path, spoil="model=other\n", machine=OTHER)
     assert "files are damaged or missing" in said
 
 
 def test_a_bundle_for_another_machine_is_refused_with_both_names(tmp_path: Path) -> None:
-    said = refusal(tmp_path, "--prefix", str(tmp_path / "it"), machine="riscv64")
+    said = refusal(tmp_path, "--prefix", str(tmp_path / "it"), machine=OTHER)
     assert f"for riscv64, and this machine is {platform.machine()}" in said
 
 
@@ -110,100 +100,119 @@ def test_a_flag_without_its_value_is_refused(tmp_path: Path) -> None:
     assert "--prefix needs a value" in refusal(tmp_path, "--prefix")
 
 
-def test_uninstall_touches_no_folder_of_others(tmp_path: Path) -> None:
-    command = [str(DEPLOY / "uninstall.sh"), "--prefix", str(tmp_path), "--purge"]
-    for language, expected in (("C", "nothing is installed in"), ("zh_CN.UTF-8", "没有安装")):
-        ended = subprocess.run(
-            command, env=environment(LC_ALL=language), capture_output=True, text=True, timeout=60
+@pytest.mark.parametrize("flag", ["--prefix", "--python"])
+def test_a_variable_that_is_not_set_is_no_value(tmp_path: Path, flag: str) -> None:
+    said = refusal(tmp_path, flag, "", machine=OTHER)
+    assert f"{flag} needs a value, which is empty or missing" in said
+
+
+@pytest.mark.parametrize(
+    "prefix", ["/", "/usr", "/usr/local", "/usr/local/lib", "/etc", "/opt", "/var/lib", "/home/it"]
+)
+def test_a_folder_of_the_system_is_no_prefix(tmp_path: Path, prefix: str) -> None:
+    for spelled in (prefix, f"//{prefix}/x/.././"):
+        said = refusal(tmp_path, "--prefix", spelled, machine=OTHER)
+        assert "is a folder of the system or of a user" in said
+
+
+def test_a_home_is_no_prefix_even_where_it_is_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, home = tmp_path / "bundle", tmp_path / "home"
+    bundle.mkdir()
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    (tmp_path / "link").symlink_to("home")
+    for prefix in (home, tmp_path / "link"):
+        said = refusal(bundle, "--prefix", str(prefix), machine=OTHER)
+        assert (
+            f"is a folder of the system or of a user; give a folder of its own, such as {prefix}"
+            in said
         )
-        assert ended.returncode == 1 and tmp_path.is_dir()
-        assert expected in ended.stderr
 
 
-# --- two installations on one machine, of which the second is not the service's --------------------
+@pytest.mark.parametrize(
+    "name", ["releases/1/app", "current", "data/db", "etc/app.toml", ".hidden"]
+)
+def test_a_prefix_with_files_of_others_is_refused(tmp_path: Path, name: str) -> None:
+    prefix = tmp_path / "prefix"
+    (prefix / name).parent.mkdir(parents=True)
+    (prefix / name).write_text("mine")
+    (tmp_path / "bundle").mkdir()
+    said = refusal(tmp_path / "bundle", "--prefix", str(prefix))
+    assert f"{prefix} is not empty, and this installer did not make it" in said
+    (prefix / ".inkwell-install").write_text("another program\n")
+    assert "this installer did not make it" in refusal(tmp_path / "bundle", "--prefix", str(prefix))
 
 
-@pytest.fixture
-def machine(tmp_path: Path) -> Path:
-    """Return a root folder with the service's installation in /opt/inkwell, and another in /srv/second."""
-    root = tmp_path / "root"
-    for prefix in ("opt/inkwell", "srv/second"):
-        (root / prefix / "releases/1").mkdir(parents=True)
-        (root / prefix / "current").symlink_to("releases/1")
-    (root / UNIT).parent.mkdir(parents=True)
-    shutil.copy(DEPLOY / "inkwell.service", root / UNIT)
-    (root / f"{UNIT}.d").mkdir()
-    for folder in ("etc/inkwell", "var/lib/inkwell"):
-        (root / folder).mkdir(parents=True)
-        (root / folder / "mine").touch()
-    (root / "etc/passwd").write_text(
-        "root:x:0:0:root:/root:/bin/sh\ninkwell:x:990:990::/var/lib/inkwell:/bin/false\n"
-    )
-    (root / "etc/group").write_text("root:x:0:\ninkwell:x:990:\n")
-    return root
+def marked(prefix: Path) -> Path:
+    """Make an installation that got no further than its mark."""
+    prefix.mkdir()
+    (prefix / ".inkwell-install").write_text(f"{MARKED}\n")
+    return prefix
 
 
-def on(machine: Path, *command: str) -> "subprocess.CompletedProcess[str]":
-    """Run as root there, with the programs of this machine and the scripts in /deploy."""
-    tool = shutil.which("bwrap")
-    if tool is None:
-        pytest.skip("bubblewrap is not installed")
-    who = [] if os.getuid() == 0 else ["--unshare-user", "--uid", "0", "--gid", "0"]
-    places = ["--bind", str(machine), "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]
-    for name in ("usr", "bin", "sbin", "lib", "lib64"):
-        places += ["--ro-bind-try", f"/{name}", f"/{name}"]
-    places += ["--ro-bind", str(DEPLOY), "/deploy", "--chdir", "/", "--unshare-net"]
-    path = ["--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin"]
-    return subprocess.run(
-        [tool, *who, *places, *path, "--", *command], capture_output=True, text=True, timeout=60
-    )
+@pytest.mark.parametrize("name", ["etc/inkwell.toml", "etc/keys.jsonl", "etc", "data", "releases"])
+def test_a_link_to_nothing_is_not_followed(tmp_path: Path, name: str) -> None:
+    prefix = marked(tmp_path / "prefix")
+    (prefix / name).parent.mkdir(exist_ok=True)
+    (prefix / name).symlink_to(tmp_path / "planted")
+    (tmp_path / "bundle").mkdir()
+    said = refusal(tmp_path / "bundle", "--prefix", str(prefix))
+    assert f"{prefix}/{name} is a link to a file or folder that does not exist" in said
+    assert not (tmp_path / "planted").exists()
 
 
-def of_the_service(machine: Path) -> list[str]:
-    """Return the parts of the service that exist."""
-    parts = ["opt/inkwell/current", str(UNIT), f"{UNIT}.d", "etc/inkwell/mine"]
-    left = [part for part in [*parts, "var/lib/inkwell/mine"] if (machine / part).exists()]
-    return left + ["user"] * ("inkwell" in (machine / "etc/passwd").read_text())
+@pytest.mark.parametrize("kind", ["file", "hidden", "folder", "link", "line feed"])
+def test_what_the_checksums_do_not_list_is_refused(tmp_path: Path, kind: str) -> None:
+    bundle_at(tmp_path, machine=OTHER)
+    if kind == "link":
+        (tmp_path / "more").symlink_to("target")
+    elif kind == "folder":
+        (tmp_path / "wheels").mkdir()
+        (tmp_path / "wheels/pip-99-py3-none-any.whl").touch()
+    else:
+        (tmp_path / {"file": "platform.py", "hidden": ".x", "line feed": "a\nb"}[kind]).touch()
+    assert "SHA256SUMS does not list ./" in refusal(tmp_path, fresh=False)
 
 
-def test_removing_another_prefix_leaves_the_service_alone(machine: Path) -> None:
-    before = of_the_service(machine)
-    command = ("/deploy/uninstall.sh", "--prefix", "/srv/second")
-    refused = on(machine, *command, "--purge")
-    assert refused.returncode == 1 and "does not belong to it" in refused.stderr
-    assert (machine / "srv/second/current").exists()
-    assert on(machine, *command).returncode == 0
-    assert not (machine / "srv/second").exists()
-    assert of_the_service(machine) == before
+@pytest.mark.parametrize("name", ["target", "install.sh"])
+def test_a_file_that_the_checksums_leave_out_is_refused(tmp_path: Path, name: str) -> None:
+    bundle_at(tmp_path, machine=OTHER)
+    sums = tmp_path / "SHA256SUMS"
+    lines = sums.read_text().splitlines(keepends=True)
+    sums.write_text("".join(line for line in lines if not line.endswith(f"  {name}\n")))
+    assert f"SHA256SUMS does not list ./{name};" in refusal(tmp_path, fresh=False)
 
 
-def test_purging_a_prefix_that_holds_its_own_data_leaves_the_service_alone(machine: Path) -> None:
-    before = of_the_service(machine)
-    for folder in ("etc", "data"):
-        (machine / "srv/second" / folder).mkdir()
-    ended = on(machine, "/deploy/uninstall.sh", "--prefix", "srv//second/", "--purge")
-    assert ended.returncode == 0 and not (machine / "srv/second").exists(), ended.stderr
-    assert of_the_service(machine) == before
+def test_nothing_in_the_bundle_is_run_as_shell(tmp_path: Path) -> None:
+    for model in ("x;touch planted", "$(touch planted)", "`touch planted`", "my model", "法律|&"):
+        folder = tmp_path / model
+        folder.mkdir()
+        said = refusal(folder, "--prefix", str(tmp_path / "it"), machine=OTHER, model=model)
+        assert "for riscv64" in said
+    wrong = (("glibc_minor", "1);import os;os.abort("), ("version", "../x"), ("model", ".."))
+    for name, value in wrong:
+        folder = tmp_path / "my model"
+        bundle_at(folder, **{name: value})
+        said = refusal(folder, "--prefix", str(tmp_path / "it"), fresh=False)
+        assert "target does not describe this bundle" in said
+    assert not list(tmp_path.rglob("planted"))
 
 
-@pytest.mark.parametrize("purge", [False, True])
-def test_the_prefix_of_the_service_takes_the_service_along(machine: Path, purge: bool) -> None:
-    flags = ["--purge"] if purge else []
-    ended = on(machine, "/deploy/uninstall.sh", "--prefix", "/opt/inkwell/", *flags)
-    assert ended.returncode == 0, ended.stderr
-    kept = [f"{UNIT}.d", "etc/inkwell/mine", "var/lib/inkwell/mine", "user"]
-    assert of_the_service(machine) == ([] if purge else kept)
-    assert ("kept: /etc/inkwell /var/lib/inkwell" in ended.stdout) is not purge
-
-
-def test_a_second_prefix_does_not_take_the_service_over(machine: Path) -> None:
-    before = of_the_service(machine)
-    (machine / "bundle").mkdir()
-    bundle_at(machine / "bundle")
-    refused = on(machine, "/bundle/install.sh", "--prefix", "/srv/third")
-    assert refused.returncode == 1
-    assert "belongs to /opt/inkwell, not to /srv/third; give --no-service" in refused.stderr
-    assert of_the_service(machine) == before and not (machine / "srv/third").exists()
+def test_the_callers_settings_of_python_do_not_apply(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    for module in ("sitecustomize", "platform"):
+        (tmp_path / f"mine/{module}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "mine"))
+    monkeypatch.setenv("PYTHONHOME", "/nonsense")
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    arguments = ("--prefix", str(tmp_path / "it"), "--python", os.path.realpath(sys.executable))
+    assert "glibc 2.999 or newer" in refusal(bundle, *arguments, glibc_minor="999")
+    assert not (tmp_path / "ran").exists()
 
 
 # --- the container --------------------------------------------------------------------------------

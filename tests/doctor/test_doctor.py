@@ -23,7 +23,8 @@ from server.errors import BadArtifact, BadSettings, StoreDamaged
 from server.inference.manifest import Quantization
 from server.inference.registry import NO_VECTORS
 from server.messages.message import Message
-from server.store.folder import LOCK_FILE, DataFolder
+from server.store.folder import DataFolder
+from server.store.folder_lock import LOCK_FILE
 from server.system.cpu import INT8_FEATURES, cpu_budget
 from server.system.host import Disk, Listener, Machine
 from tests.net.test_socket import refused_start

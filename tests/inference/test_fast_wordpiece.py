@@ -130,6 +130,13 @@ def other_splitter(description: dict[str, Any]) -> None:
     description["pre_tokenizer"] = {"type": "Whitespace"}
 
 
+def normalized_word(description: dict[str, Any]) -> None:
+    """Add a token that the library finds in "sao paulo" too."""
+    lower(description)
+    token = {"content": "são paulo", "normalized": True}
+    description["added_tokens"].append({**description["added_tokens"][0], **token})
+
+
 def added_word(description: dict[str, Any]) -> None:
     description["added_tokens"].append({**description["added_tokens"][0], "content": "law 2024"})
 
@@ -141,7 +148,15 @@ def wrong_token(description: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [no_normalizer, words_of_ideographs, other_splitter, added_word, wrong_token]
+    "change",
+    [
+        no_normalizer,
+        words_of_ideographs,
+        other_splitter,
+        added_word,
+        normalized_word,
+        wrong_token,
+    ],
 )
 def test_tokenizer_that_is_not_made_of_pieces_is_not_taken_apart(
     description: Any, change: Change

@@ -1,17 +1,12 @@
 """Database and index together: reopened, damaged, refused, killed."""
 
-import errno
-import fcntl
 import logging
 import multiprocessing
-import os
 import shutil
-import signal
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,10 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.errors import AlreadyExists, InvalidRequest, StoreDamaged, StoreError
+from server.errors import InvalidRequest, StoreDamaged, StoreError
 from server.store import Labels
 from server.store.database import PAGE_BYTES
-from server.store.folder import DataFolder, holder_of
+from server.store.folder import DataFolder
 from server.store.records import Chunk, Document, Info
 from server.store.search import Hit, Query, search
 from server.types import Vectors
@@ -132,109 +127,6 @@ def test_everything_is_found_after_reopening(tmp_path: Path) -> None:
     assert snapshot_of(tmp_path).stat().st_mtime_ns == written, "nothing changed, nothing written"
 
 
-def test_collections_of_one_folder_are_apart(tmp_path: Path) -> None:
-    folder = DataFolder(tmp_path)
-    for name in ("laws", "news"):
-        made = folder.create(Info(name, "model-a", D))
-        made.add([Document(name, name)], vector_of(name)[None])
-    folder.close()
-    again = DataFolder(tmp_path)
-    assert sorted(again.collections) == ["laws", "news"]
-    for name, collection in again.collections.items():
-        assert (collection.name, collection.count) == (name, 1)
-        assert collection.documents.ids() == [name]
-    again.remove("laws")
-    assert [path.name for path in (tmp_path / "collections").iterdir()] == ["news"]
-    again.close()
-
-
-def test_a_name_is_used_once(tmp_path: Path) -> None:
-    folder = DataFolder(tmp_path)
-    folder.create(Info("laws", "model-a", D))
-    with pytest.raises(AlreadyExists, match="'laws'"):
-        folder.create(Info("laws", "model-a", D))
-    folder.close()
-
-
-def test_a_collection_whose_making_was_interrupted_is_as_if_never_begun(tmp_path: Path) -> None:
-    home = tmp_path / "collections" / "main"
-    home.mkdir(parents=True)
-    (home / "documents.sqlite3").touch()
-    opened = Main(tmp_path)
-    add(opened, "a")
-    check_holds(opened, "a")
-    opened.close()
-
-
-def test_a_removal_that_was_interrupted_is_finished(tmp_path: Path) -> None:
-    opened = Main(tmp_path)
-    add(opened, "a")
-    opened.close()
-    (tmp_path / "collections" / "main").rename(tmp_path / "collections" / ".removed-x")
-    again = DataFolder(tmp_path)
-    assert again.collections == {}
-    assert not list((tmp_path / "collections").iterdir())
-    again.close()
-
-
-def test_a_successor_takes_the_place_whole(tmp_path: Path) -> None:
-    opened = Main(tmp_path)
-    add(opened, "a", "b")
-    info = Info("main", "model-b", D)
-    half = opened.folder.successor(info)
-    half.add([Document("a", "new")], vector_of("a")[None], notes={"far": "1"})
-    half.close()
-    opened.close()
-    opened = Main(tmp_path)
-    check_holds(opened, "a", "b")
-    successor = opened.folder.successor(info)
-    assert successor.documents.noted("far") == "1", "taken up where it stopped"
-    replaced = opened.folder.replace(successor)
-    assert (replaced.info, replaced.documents.ids()) == (info, ["a"])
-    opened.close()
-    assert [path.name for path in (tmp_path / "collections").iterdir()] == ["main"]
-
-
-def test_a_replacement_interrupted_between_its_steps_is_finished(tmp_path: Path) -> None:
-    opened = Main(tmp_path)
-    add(opened, "a", "b")
-    successor = opened.folder.successor(Info("main", "model-b", D))
-    successor.add([Document("a", "new")], vector_of("a")[None], notes={"complete": "yes"})
-    successor.close()
-    opened.close()
-    homes = tmp_path / "collections"
-    (homes / "main").rename(homes / ".removed-x")
-    again = Main(tmp_path)
-    assert again.collection.info.fingerprint == "model-b"
-    assert again.documents.ids() == ["a"]
-    again.close()
-
-
-def test_a_replacement_leaves_another_that_is_under_way_alone(tmp_path: Path) -> None:
-    opened = Main(tmp_path)
-    opened.folder.create(Info("other", "model-a", D))
-    other = opened.folder.successor(Info("other", "model-b", D))
-    other.add([Document("a", "new")], vector_of("a")[None], notes={"complete": "yes"})
-    other.close()
-    homes = tmp_path / "collections"
-    # As it is between the two steps.
-    (homes / "other").rename(homes / ".removed-x")
-    opened.folder.replace(opened.folder.successor(Info("main", "model-b", D)))
-    assert sorted(path.name for path in homes.iterdir()) == [".next-other", "main"]
-    opened.close()
-
-
-def test_successor_for_another_model_starts_from_nothing(tmp_path: Path) -> None:
-    opened = Main(tmp_path)
-    first = opened.folder.successor(Info("main", "model-b", D))
-    first.add([Document("a", "a")], vector_of("a")[None])
-    first.close()
-    second = opened.folder.successor(Info("main", "model-c", 2 * D))
-    assert second.count == 0
-    second.close()
-    opened.close()
-
-
 def test_an_old_snapshot_is_caught_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = Main(tmp_path)
     add(first, "a", "b", "c")
@@ -317,35 +209,6 @@ def test_a_snapshot_that_cannot_be_written_loses_nothing(
     again.close()
 
 
-@pytest.mark.parametrize("name", ["a", "Laws_2020.v1-x", "x" * 64, "_.."])
-def test_names_that_are_allowed(tmp_path: Path, name: str) -> None:
-    folder = DataFolder(tmp_path)
-    assert folder.create(Info(name, "model-a", D)).name == name
-    folder.close()
-
-
-@pytest.mark.parametrize(
-    "name", ["", ".", "..", ".next-a", "a/b", "../x", "a b", "法律", "x" * 65, "a\n", "\0"]
-)
-def test_names_that_are_refused(tmp_path: Path, name: str) -> None:
-    folder = DataFolder(tmp_path)
-    with pytest.raises(InvalidRequest, match="1 to 64"):
-        folder.create(Info(name, "model-a", D))
-    assert not list((tmp_path / "collections").iterdir())
-    folder.close()
-
-
-@pytest.mark.parametrize("in_the_way", ["data", "data/lock/x", "data/collections"])
-def test_a_folder_that_cannot_be_used_is_reported(tmp_path: Path, in_the_way: str) -> None:
-    path = tmp_path / in_the_way
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("in the way", encoding="utf-8")
-    with pytest.raises(StoreError) as failure:
-        Main(tmp_path / "data")
-    assert "cannot be used" in failure.value.english
-    assert "无法使用" in failure.value.chinese
-
-
 @pytest.mark.parametrize("first_damaged_byte", [0, 3 * PAGE_BYTES])
 def test_a_damaged_database_is_reported_and_the_folder_let_go(
     tmp_path: Path, first_damaged_byte: int
@@ -369,102 +232,6 @@ def test_a_damaged_database_is_reported_and_the_folder_let_go(
     again = Main(tmp_path)
     assert again.count == 300
     again.close()
-
-
-def hold(folder: Path, pipe: Connection) -> None:
-    opened = Main(folder)
-    pipe.send(os.getpid())
-    pipe.recv()
-    opened.close()
-
-
-def test_a_second_process_is_refused_and_told_who_holds_the_folder(tmp_path: Path) -> None:
-    ours, theirs = SPAWN.Pipe()
-    holder = SPAWN.Process(target=hold, args=(tmp_path, theirs))
-    holder.start()
-    pid = ours.recv()
-    with pytest.raises(StoreError) as refusal:
-        DataFolder(tmp_path)
-    assert f"process {pid};" in refusal.value.english
-    assert f"进程 {pid} " in refusal.value.chinese
-    ours.send("go")
-    holder.join()
-    DataFolder(tmp_path).close()
-
-
-def test_a_new_folder_is_its_owners_alone_and_one_that_is_there_keeps_its_mode(
-    tmp_path: Path,
-) -> None:
-    before = os.umask(0o022)
-    try:
-        DataFolder(tmp_path / "new").close()
-    finally:
-        os.umask(before)
-    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
-    (tmp_path / "new").chmod(0o750)
-    DataFolder(tmp_path / "new").close()
-    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o750
-
-
-def test_a_server_that_holds_the_folder_is_named_by_its_address(tmp_path: Path) -> None:
-    first = DataFolder(tmp_path, "http://127.0.0.1:8000")
-    with pytest.raises(StoreError) as refusal:
-        DataFolder(tmp_path)
-    for message in (refusal.value.english, refusal.value.chinese):
-        assert "--url http://127.0.0.1:8000" in message
-    first.close()
-
-
-@pytest.fixture
-def told_of_waiting() -> Iterator[Callable[[], bytes]]:
-    """Return once the kernel reports that a process waits for the lease of this one."""
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    # Whichever thread the signal comes to writes into the pipe.
-    before = signal.signal(signal.SIGURG, lambda *_: None), signal.set_wakeup_fd(writing)
-    yield partial(os.read, reading, 1)
-    signal.set_wakeup_fd(before[1])
-    signal.signal(signal.SIGURG, before[0])
-    os.close(reading)
-    os.close(writing)
-
-
-def test_who_looks_at_a_folder_does_not_keep_a_server_from_starting_just_then(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told_of_waiting: Callable[[], bytes]
-) -> None:
-    DataFolder(tmp_path).close()
-    started: list[DataFolder] = []
-    start = threading.Thread(target=lambda: started.append(DataFolder(tmp_path)))
-    ask = fcntl.fcntl
-
-    def ask_and_start(file: Any, command: int, argument: int) -> int:
-        done = ask(file, command, argument)
-        if command == fcntl.F_SETLEASE:
-            start.start()
-            told_of_waiting()
-        return done
-
-    monkeypatch.setattr(fcntl, "fcntl", ask_and_start)
-    assert holder_of(tmp_path) is None
-    start.join()
-    monkeypatch.undo()
-    assert holder_of(tmp_path) == str(os.getpid())
-    started[0].close()
-    assert holder_of(tmp_path) is None
-
-
-def test_holder_is_found_where_there_are_no_leases(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: Any) -> int:
-        raise PermissionError(errno.EACCES, "not the owner")
-
-    monkeypatch.setattr(fcntl, "fcntl", refuse)
-    assert holder_of(tmp_path) is None, "there is no such file"
-    folder = DataFolder(tmp_path, "http://127.0.0.1:8000")
-    assert holder_of(tmp_path) == f"{os.getpid()} http://127.0.0.1:8000"
-    folder.close()
-    assert holder_of(tmp_path) is None
 
 
 def write_forever(folder: Path, run: int, pipe: Connection) -> None:

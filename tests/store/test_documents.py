@@ -1,8 +1,10 @@
 """Documents in real database files, which are also damaged as a disk or a program would."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from server.errors import InvalidRequest, StoreDamaged, StoreError
 from server.store import database as database_module
 from server.store.database import PAGE_BYTES
-from server.store.documents import Documents, Unfinished
+from server.store.documents import Documents
 from server.store.filter_tree import parse
 from server.store.records import Change, Chunk, ChunkRules, Document, Info, Span
 from server.store.schema import SCHEMA_VERSION
@@ -270,11 +272,12 @@ def test_a_database_that_cannot_be_written_is_reported(documents: Documents, pat
     check_advice(failure.value, path, "permissions", "权限")
 
 
-def test_a_file_system_without_wal_is_refused() -> None:
-    # SQLite's database in memory stands in for a network drive: it has no WAL either.
+def test_a_file_system_without_wal_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # SQLite's way of access to network drives: it has no shared memory, so no WAL.
+    monkeypatch.setattr(database_module, "_quoted", lambda path: f"{path}?vfs=unix-dotfile&rest=")
     with pytest.raises(StoreError) as refusal:
-        Documents(Path(":memory:"), INFO)
-    check_advice(refusal.value, Path(":memory:"), "local disk", "本地磁盘")
+        Documents(path, INFO)
+    check_advice(refusal.value, path, "local disk", "本地磁盘")
 
 
 def test_a_database_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
@@ -407,12 +410,69 @@ def test_a_vector_changed_behind_our_back_is_refused(documents: Documents, path:
     check_advice(failure.value, path, "backup", "备份")
 
 
-def test_a_file_that_was_never_finished_is_told_apart(path: Path) -> None:
-    sqlite3.connect(path).close()
+@pytest.mark.parametrize("info", [None, INFO])
+def test_empty_file_is_damage_and_is_not_changed(path: Path, info: Info | None) -> None:
     path.touch()
-    with pytest.raises(Unfinished):
+    with pytest.raises(StoreDamaged) as failure:
+        Documents(path, info)
+    check_advice(failure.value, path, "backup", "备份")
+    assert path.read_bytes() == b""
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_missing_file_is_not_created(path: Path) -> None:
+    with pytest.raises(StoreDamaged) as failure:
         Documents(path, None)
-    Documents(path, INFO).close()
+    check_advice(failure.value, path, "is missing", "不存在")
+    assert not path.exists()
+
+
+def test_reading_creates_no_file_in_the_place_of_a_lost_one(
+    documents: Documents, path: Path
+) -> None:
+    path.unlink()
+    # The first reader was open before; the second one looks for the file.
+    with documents.database.reading(), pytest.raises(StoreError):
+        documents.count()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("PRAGMA user_version = 0", "schema 0, which no server writes"),
+        ("PRAGMA user_version = -2", "schema -2, which no server writes"),
+        ("PRAGMA user_version = 1", "which this server did not create"),
+        ("PRAGMA user_version = 3", "run the newer server"),
+        ("DELETE FROM meta", "KeyError"),
+        ("DELETE FROM meta WHERE key = 'name'", "KeyError: 'name'"),
+        ("DELETE FROM meta WHERE key = 'words'", "KeyError: 'words'"),
+        ("UPDATE meta SET value = 'x' WHERE key = 'identity'", "ValueError"),
+        ("UPDATE meta SET value = '4.5' WHERE key = 'dimension'", "ValueError"),
+        ("UPDATE meta SET value = '-4' WHERE key = 'dimension'", "outside 1 to"),
+        ("UPDATE meta SET value = '5' WHERE key = 'dimension'", "4 numbers, not 5"),
+        ("UPDATE meta SET value = '[' WHERE key = 'chunks'", "JSONDecodeError"),
+        ("UPDATE meta SET value = '7' WHERE key = 'chunks'", "chunks are 7"),
+        ("UPDATE meta SET value = '[10, 10]' WHERE key = 'chunks'", "overlap of 10"),
+        ("UPDATE meta SET value = '[\"a\", 1]' WHERE key = 'chunks'", "chunks are"),
+        ("DROP TABLE meta", "no such table"),
+        ("DROP TABLE parts", "no such table"),
+    ],
+)
+def test_description_that_is_damaged_is_reported_and_the_rows_stay(
+    documents: Documents, path: Path, change: str, said: str
+) -> None:
+    add(documents, Document("a", "甲"))
+    documents.close()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(change)
+        other.commit()
+        before = list(other.iterdump())
+    with pytest.raises(StoreError, match=re.escape(said)) as failure:
+        Documents(path, None)
+    assert str(path) in failure.value.english and str(path) in failure.value.chinese
+    with closing(sqlite3.connect(path)) as other:
+        assert list(other.iterdump()) == before
 
 
 VERSION_1 = (

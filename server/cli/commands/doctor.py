@@ -1,7 +1,5 @@
 """Commands that show what a server would find: this machine, these settings."""
 
-import json
-
 from server.cli.invocation import Invocation
 from server.config import as_toml
 
@@ -17,11 +15,11 @@ def doctor(given: Invocation) -> int:
     from server.net.worker_pool import share_of
     from server.system.cpu import cpu_budget
 
-    findings, out = examine(gather(share_of(given.config, cpu_budget()))), given.terminal.out
+    findings = examine(gather(share_of(given.config, cpu_budget())))
     if given.arguments.json:
-        out.write(json.dumps(as_json(findings), ensure_ascii=False) + "\n")
+        given.terminal.say_json(as_json(findings))
     else:
-        out.write(as_text(findings, given.terminal.language))
+        given.terminal.out.write(as_text(findings, given.terminal.language))
     return 0 if healthy(findings) else 1
 
 

@@ -1,6 +1,7 @@
 """Commands that read, write and search the documents of a collection."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from server.cli.commands import opening
@@ -9,21 +10,27 @@ from server.clock import now
 from server.errors import BadSettings
 
 if TYPE_CHECKING:
+    from server.cli.notes import Notes
     from server.store.search import Hit
 
 
 def index(given: Invocation) -> int:
     """Add the documents of a file, a folder or standard input."""
-    return _index(given, given.arguments.format)
+    return _index(given, given.arguments.format, given.arguments.numbers)
 
 
-def _index(given: Invocation, format: str | None) -> int:
+def _index(given: Invocation, format: str | None, numbers: tuple[str, ...] | None = None) -> int:
     from server.cli.ingest import index_documents
     from server.cli.readers import find_source, read_documents
 
     chunks = opening.chunks(given)
-    source = find_source(given.arguments.source, format=format, encoding=given.arguments.encoding)
-    with opening.target(given) as (target, run):
+    source = find_source(
+        given.arguments.source,
+        format=format,
+        encoding=given.arguments.encoding,
+        numbers=numbers,
+    )
+    with opening.target(given, create=True) as (target, run), _noted(given, source.notes):
         run(target.prepare(chunks))
         documents = read_documents(source)
         work = index_documents(
@@ -31,6 +38,16 @@ def _index(given: Invocation, format: str | None) -> int:
         )
         given.terminal.say(run(work).summary)
     return 0
+
+
+@contextmanager
+def _noted(given: Invocation, notes: "Notes") -> Iterator[None]:
+    """Print the notes on the files that were read, also where the command fails."""
+    try:
+        yield
+    finally:
+        for note in notes.messages():
+            given.terminal.inform(note)
 
 
 def search(given: Invocation) -> int:
@@ -89,7 +106,7 @@ def import_(given: Invocation) -> int:
 
     vectors, texts = arguments.pair
     chunks, pair = opening.chunks(given), Pair(vectors, texts, arguments.encoding)
-    with opening.local(given) as (local, run):
+    with opening.local(given, create=True) as (local, run), _noted(given, pair.notes):
         run(local.prepare(chunks))
         terminal.say(run(import_pair(local, pair, clock=now, terminal=terminal)).summary)
     terminal.say("blank lines: {number:,}", number=pair.blank)

@@ -1,0 +1,30 @@
+"""Checks that the server's tokenizer, with its shortcut, gives the tokens of the library alone."""
+
+from collections.abc import Sequence
+from itertools import chain
+
+from export.errors import UnsupportedModel
+from server.inference.tokenizer import Tokenizer
+
+
+def check_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
+    """Compare tokens of these texts and of the tokenizer's added tokens; raises UnsupportedModel."""
+    checked = [*texts, *chain.from_iterable(map(_around, tokenizer.added_tokens()))]
+    expected = tokenizer.tokens(checked, "document")
+    for text, found, tokens in zip(checked, tokenizer.encode(checked).ids, expected, strict=True):
+        whole = [token.id for token in tokens]
+        # A text that is cut keeps its special tokens, so only what comes before the last ones compares.
+        cut = len(whole) > tokenizer.rules.max_tokens
+        if found.tolist() != whole and not cut:
+            raise UnsupportedModel(
+                "the tokens of {text} are {found}, and the tokenizers library gives {expected}: this "
+                "is a fault of the exporter, please report it with the model's tokenizer.json",
+                text=repr(text[:60]),
+                found=str(found.tolist()[:20]),
+                expected=str(whole[:20]),
+            )
+
+
+def _around(token: str) -> tuple[str, ...]:
+    """Return texts with an added token alone, beside words, and inside of one."""
+    return token, f"a {token} b", f"a{token}b", f"中{token}文"

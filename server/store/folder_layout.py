@@ -1,0 +1,213 @@
+"""Folders of collections: what their names mean, and how they move so that a kill loses nothing.
+
+DATA/collections/
+    NAME                 a collection, always whole
+    .new-HEX             a collection that is being created or restored
+    .next-SOURCE-NAME    the successor of NAME that a reindex fills; SOURCE is the identity of the database
+                         that it copies from
+    .replaced-NAME       the collection NAME, while another one takes its place
+    .removed-HEX         what is being deleted
+
+HEX and SOURCE are 32 hexadecimal digits. Names of any other form are never touched.
+
+How this works. Folders are filled elsewhere and change by renames only. The parent is synced after each
+rename, before the next step, so that a power cut leaves what a kill leaves. No step depends on what a
+file seems to hold: a name says what a folder is. The steps, and what a start does after a kill:
+
+create   1 fill .new-HEX, and sync it        a start deletes .new-HEX: it was never acknowledged
+         2 .new-HEX to NAME                  the collection is there, empty
+
+remove   1 .replaced-NAME to .removed-HEX    the collection is there as before
+         2 .next-*-NAME to .removed-HEX      the collection is there; a reindex would begin again
+         3 NAME to .removed-HEX              a start deletes .removed-HEX; nothing can bring it back, since
+                                             only a .replaced-NAME ever becomes NAME again
+         4 delete .removed-HEX               a start continues
+
+replace  1 NAME to .replaced-NAME            NAME is missing: a start puts .replaced-NAME back. The new one
+                                             is a successor still, which the next reindex continues, or a
+                                             .new-HEX of a restore that was not acknowledged
+         2 new one to NAME, and open it      NAME is there: a start opens it, and then deletes
+                                             .replaced-NAME. If it cannot be opened, both are kept
+         3 .replaced-NAME to .removed-HEX    a start deletes .removed-HEX
+
+A step that fails undoes those before it. A successor counts only for the database that it was made from:
+if NAME was removed, restored or created again meanwhile, its identity is another one, and a start and
+the next reindex delete the successor. While NAME cannot be opened, its successor is kept.
+"""
+
+import logging
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from server.errors import InvalidRequest
+from server.system.atomic_file import sync_folder, sync_tree
+
+# No dot first: ".." would leave the folder, and this file uses names with a dot.
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+HEX = "[0-9a-f]{32}"
+NEW = re.compile(rf"\.new-{HEX}")
+NEXT = re.compile(rf"\.next-(?P<source>{HEX})-(?P<name>{NAME.pattern})")
+REPLACED = re.compile(rf"\.replaced-(?P<name>{NAME.pattern})")
+REMOVED = re.compile(rf"\.removed-{HEX}")
+
+log = logging.getLogger(__name__)
+
+
+class FolderLayout:
+    """The folders in DATA/collections; only the process that holds the lock of DATA may move them.
+
+    Methods raise OSError where the disk fails; what they were about to change is then unchanged.
+    """
+
+    def __init__(self, data: Path) -> None:
+        self.path = data / "collections"
+
+    def prepare(self) -> None:
+        """Create the folder if it is missing, and undo a replacement that was interrupted."""
+        if not self.path.is_dir():
+            self.path.mkdir(exist_ok=True)
+            sync_folder(self.path.parent)
+        for old, found in self._like(REPLACED):
+            if not self.home(found["name"]).exists():
+                _move(old, self.home(found["name"]))
+
+    def home(self, name: str) -> Path:
+        """Return the folder of a collection."""
+        return self.path / name
+
+    def names(self) -> list[str]:
+        """Return the names of all collections, also of damaged ones."""
+        return sorted(path.name for path, _ in self._like(NAME) if path.is_dir())
+
+    # --- creating -----------------------------------------------------------------------------------
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """Yield a new folder to fill; it is deleted at the end of the block unless it was moved."""
+        staged = self.path / f".new-{uuid.uuid4().hex}"
+        staged.mkdir()
+        try:
+            yield staged
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+    def place(self, staged: Path, home: Path) -> None:
+        """Make a staged folder the folder `home`, which must not exist."""
+        sync_tree(staged)
+        _move(staged, home)
+
+    # --- replacing and removing ---------------------------------------------------------------------
+
+    @contextmanager
+    def replacing(self, name: str, new: Path) -> Iterator[None]:
+        """Put the folder `new` in the place of a collection; back again if the block raises.
+
+        No file of either may be open. The block opens the new one; then the old one is deleted.
+        """
+        home, old = self.home(name), self.path / f".replaced-{name}"
+        sync_tree(new)
+        self._retire(old)
+        with _moved(home, old), _moved(new, home):
+            yield
+        try:
+            self._retire(old)
+            self.forget_successors(name)
+            self.sweep()
+        except OSError as error:
+            # The new one is in its place. What is left is deleted at the next start.
+            log.warning("%s cannot be deleted now: %s", old, error.strerror)
+
+    def remove(self, name: str) -> None:
+        """Remove a collection and all that belongs to it; the caller closes it and calls `sweep`."""
+        self._retire(self.path / f".replaced-{name}")
+        self.forget_successors(name)
+        self._retire(self.home(name))
+
+    def _retire(self, folder: Path) -> None:
+        """Move a folder to where it is deleted, also after a kill; nothing where there is none."""
+        if folder.exists():
+            _move(folder, self.path / f".removed-{uuid.uuid4().hex}")
+
+    def sweep(self) -> None:
+        """Delete the files of removed collections."""
+        for removed, _ in self._like(REMOVED):
+            shutil.rmtree(removed, ignore_errors=True)
+            if removed.exists():
+                log.warning("%s cannot be deleted; delete it by hand", removed)
+
+    # --- successors ---------------------------------------------------------------------------------
+
+    def successor(self, name: str, source: str) -> Path:
+        """Return the folder of the successor that is made from a collection with this identity."""
+        return self.path / f".next-{source}-{name}"
+
+    def successors(self, name: str) -> list[Path]:
+        """Return all successors of a collection, whatever they were made from."""
+        return [path for path, found in self._like(NEXT) if found["name"] == name]
+
+    def forget_successors(self, name: str) -> None:
+        """Remove the successors of a collection; `sweep` deletes the files."""
+        for path in self.successors(name):
+            self._retire(path)
+
+    # --- at the start -------------------------------------------------------------------------------
+
+    def clean(self, identities: Mapping[str, str]) -> None:
+        """Delete what an earlier process did not finish; collections are open by now.
+
+        identities: of the open collections by name. What belongs to one that cannot be opened is
+        kept.
+        """
+        for staged, _ in self._like(NEW):
+            self._retire(staged)
+        for old, found in self._like(REPLACED):
+            if found["name"] in identities:
+                self._retire(old)
+        names = self.names()
+        for path, found in self._like(NEXT):
+            name, source = found["name"], found["source"]
+            if name not in names or identities.get(name, source) != source:
+                self._retire(path)
+        self.sweep()
+
+    def _like(self, form: re.Pattern[str]) -> list[tuple[Path, re.Match[str]]]:
+        """Return the paths whose whole names have a form, with the match."""
+        if not self.path.exists():
+            return []
+        found = ((path, form.fullmatch(path.name)) for path in self.path.iterdir())
+        return [(path, match) for path, match in found if match is not None]
+
+
+def check_name(name: str) -> None:
+    """Raise InvalidRequest for what cannot name a collection."""
+    if not NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"{name!r} cannot name a collection: 1 to 64 of A-Z a-z 0-9 . _ - are needed, no dot first",
+            param="name",
+        )
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename a folder, and return when the new name is on the disk."""
+    source.rename(target)
+    try:
+        sync_folder(target.parent)
+    except BaseException:
+        with suppress(OSError):
+            target.rename(source)
+        raise
+
+
+@contextmanager
+def _moved(source: Path, target: Path) -> Iterator[None]:
+    """Rename a folder; back again if the block raises."""
+    _move(source, target)
+    try:
+        yield
+    except BaseException:
+        _move(target, source)
+        raise

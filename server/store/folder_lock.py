@@ -1,0 +1,176 @@
+"""The right to use a data folder: one process at a time, also in other containers.
+
+Two locks are held, and the kernel takes both back however the process ends. The lock on the folder itself
+decides: a folder cannot be deleted while it holds collections, but a file in it can. The lock on the file
+DATA/lock is what other programs look at; the file names the process that holds it.
+"""
+
+import errno
+import fcntl
+import os
+import signal
+from pathlib import Path
+from typing import TextIO
+
+from server.errors import DiskFull, StoreError
+from server.system.atomic_file import sync_folder
+
+LOCK_FILE = "lock"
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class FolderLock:
+    """The right to use a data folder, which is created if it is missing.
+
+    holder: the address of this server, for the message to a second process.
+    """
+
+    def __init__(self, folder: Path, holder: str) -> None:
+        self._folder = -1
+        self._file: TextIO | None = None
+        try:
+            _create(folder)
+            self._folder = _locked(folder)
+            self._file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file.truncate(0)
+            self._file.write(f"{os.getpid()} {holder}".strip())
+            self._file.flush()
+        except OSError as error:
+            self.close()
+            if isinstance(error, BlockingIOError):
+                raise _held(folder) from None
+            raise unusable(folder, error) from None
+
+    def close(self) -> None:
+        """Release the folder; does nothing the second time."""
+        if self._file is not None:
+            self._file.close()
+        if self._folder >= 0:
+            os.close(self._folder)
+        self._file, self._folder = None, -1
+
+
+def _create(folder: Path) -> None:
+    """Create a data folder that is missing, so that it is there after a power cut."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    # Only this user may read documents; a folder that exists keeps its mode.
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for path in missing:
+        sync_folder(path.parent)
+
+
+def _locked(folder: Path) -> int:
+    """Return a descriptor of the folder with its lock; -1 where this folder cannot be locked.
+
+    Raises BlockingIOError where another process has the lock.
+    """
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:
+        # A folder that this user may write in but not list: the lock on the file is left.
+        return -1
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise
+    except OSError:
+        # A file system that locks no folders.
+        os.close(handle)
+        return -1
+    return handle
+
+
+def holder_of(folder: Path) -> str | None:
+    """Return process id and address of the process that uses a data folder; None if it is free.
+
+    Changes nothing. The address is that of a server; other processes have none.
+    """
+    try:
+        with (folder / LOCK_FILE).open(encoding="utf-8") as file:
+            try:
+                _look(file)
+            except BlockingIOError:
+                return file.read() or "?"
+    except FileNotFoundError:
+        return _unnamed_holder(folder)
+    except OSError:
+        return None
+    return None
+
+
+def _unnamed_holder(folder: Path) -> str | None:
+    """Return "?" where a process uses a folder whose lock file was deleted; None if it is free."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return "?"
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    return None
+
+
+def _look(file: TextIO) -> None:
+    """Raise BlockingIOError where a process uses the folder of this lock file.
+
+    subtle: the kernel gives a read lease only where no process has the file open for writing, and a
+    process that uses the folder has, in any container. A server that starts in the microseconds of the
+    lease waits for its end. A shared lock would make that server fail, and the kernel's list of locks
+    leaves out those of other containers. Only a file's owner and root get leases, and not on every file
+    system; elsewhere the shared lock is used. (A network file system may report a free file as used, but
+    no data folder should be there.) Both end when the file is closed.
+    """
+    try:
+        # The signal sent when a server waits: the default one would end this process; this one is ignored.
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        raise
+    except OSError:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def _held(folder: Path) -> StoreError:
+    """Return the error that names the process that uses a folder."""
+    try:
+        holder = (folder / LOCK_FILE).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        # The file was deleted or changed by hand.
+        holder = ""
+    pid, _, address = (holder or "?").partition(" ")
+    if address:
+        return StoreError(
+            "{folder} is in use by process {pid}; that is a server: talk to it with --url {address},"
+            " stop it, or give another --data folder",
+            folder=folder,
+            pid=pid,
+            address=address,
+        )
+    return StoreError(
+        "{folder} is in use by process {pid}; stop that process, or give another --data folder",
+        folder=folder,
+        pid=pid,
+    )
+
+
+def unusable(path: Path, error: OSError) -> StoreError:
+    """Return the error that says why a file or folder cannot be used, and what to do."""
+    if error.errno in NO_SPACE:
+        return DiskFull(
+            "{path} cannot be written: {strerror}; free some space and try again",
+            path=path,
+            strerror=error.strerror,
+        )
+    return StoreError(
+        "{path} cannot be used: {strerror}; check its permissions and disk, or give another "
+        "--data folder",
+        path=path,
+        strerror=error.strerror,
+    )
