@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope
 
 from server.api.replies import JSON, MAX_LARGE_REPLIES
 from server.clock import now
+from server.collections.turns import Turns
 from server.errors import (
     InvalidRequest,
     Overloaded,
@@ -33,6 +34,8 @@ SMALL_BODY_BYTES = 65_536
 # A larger body is decoded and checked on a thread where that is more than decoding: the tree of a filter with
 # 256 conditions takes a millisecond, and 64 clients may send one at once.
 PREPARED_ON_LOOP = 4_096
+# One at a time: each holds the interpreter lock, and with several the loop would wait for it longer.
+PREPARING = Turns(1)
 # A body must arrive at this rate after the first `read_s` seconds: 512 kbit/s, a slow line. So a slow
 # client holds memory for 32 MB for nine minutes at most.
 MIN_BYTES_PER_S = 65_536
@@ -221,7 +224,8 @@ async def prepared(body: bytes, prepare: Callable[[bytes], T]) -> T:
     """Return what `prepare` makes of a body: on the loop, or on a thread if the body is large."""
     if len(body) <= PREPARED_ON_LOOP:
         return prepare(body)
-    return await asyncio.to_thread(prepare, body)
+    async with PREPARING.here():
+        return await asyncio.to_thread(prepare, body)
 
 
 def _path(error: msgspec.ValidationError) -> str | None:

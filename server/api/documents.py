@@ -127,8 +127,8 @@ async def page(call: CollectionCall) -> Reply:
     options = QueryParams(call.scope["query_string"])
     limit = _number(options, "limit", default=100, low=1, high=MAX_PAGE)
     after = _number(options, "after", default=0, low=0, high=2**63 - 1)
-    given = decode(options["filter"].encode(), dict) if "filter" in options else None
-    found, cut = await collection.page_within(after, limit, checked_filter(given))
+    filter = await prepared(options.get("filter", "{}").encode(), _listed)
+    found, cut = await collection.page_within(after, limit, filter)
     following = str(found[-1][0]) if cut or len(found) == limit else None
     size = sum(len(document.text) for _, document in found)
 
@@ -158,6 +158,11 @@ async def count(call: CollectionCall) -> Reply:
     collection = collection_of(call)
     filter = await prepared(call.body, _counted)
     return Reply(json_body(Count(await collection.count(filter))))
+
+
+def _listed(filter: bytes) -> Filter | None:
+    """Return the filter whose documents are listed."""
+    return checked_filter(decode(filter, dict))
 
 
 def _removal(body: bytes) -> list[str] | Filter:

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from server.collections.chunking import chunk, default_overlap
+from server.collections.turns import Turns
 from server.inference.engine import Engine
 from server.store.records import ChunkRules, Document, Span, titled
 from server.types import Vectors
@@ -16,8 +16,7 @@ from server.types import Vectors
 PORTION_TEXTS = 256
 PORTIONS_AT_ONCE = 2
 # Requests whose documents are chunked at once: 32 MB take 20 s, and writes need threads meanwhile.
-CHUNKING_AT_ONCE = 2
-TURNS: "WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore]" = WeakKeyDictionary()
+CHUNKING = Turns(2)
 
 
 # Tokens that the model reads of a default chunk, its special tokens included. A model that reads more
@@ -60,15 +59,10 @@ async def chunk_documents(
         len(document.text) + len(document.title or "") < rules.size for document in documents
     ):
         return [_whole(document) for document in documents]
-    async with _turns():
+    async with CHUNKING.here():
         return await asyncio.to_thread(
             lambda: [_in_chunks(document, rules, engine.count_tokens) for document in documents]
         )
-
-
-def _turns() -> asyncio.Semaphore:
-    """Return what bounds the documents that are chunked at once on this loop."""
-    return TURNS.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(CHUNKING_AT_ONCE))
 
 
 async def embed(texts: Sequence[str], engine: Engine) -> Vectors:

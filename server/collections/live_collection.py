@@ -81,6 +81,8 @@ class LiveCollection:
         self.collection = collection
         self._reads = reads
         self._hit_time = read_cost.HitTime()
+        if len(collection.index):
+            self._hit_time.expect(collection.stats())
         self._models = models
         self._queries = queries
         self._metrics = metrics
@@ -195,9 +197,14 @@ class LiveCollection:
         """Change the collection on a thread, after the writes before it."""
         async with self.writing:
             self._check_there()
-            result = await uninterrupted(lambda: change(self.collection))
+            result = await uninterrupted(lambda: self._changed_by(change))
         self.compact_when_due()
         self._tidy_when_quiet()
+        return result
+
+    def _changed_by(self, change: Callable[[Collection], T]) -> T:
+        result = change(self.collection)
+        self._hit_time.expect(self.collection.stats())
         return result
 
     def _tidy_when_quiet(self) -> None:

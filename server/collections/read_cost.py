@@ -8,6 +8,7 @@ count.
 from collections.abc import Sequence
 
 from server.store.filter_tree import AllOf, AnyOf, Compared, Exists, Filter, Not, OneOf
+from server.store.records import CollectionStats
 from server.store.search import CHUNKS_A_HIT, Query
 
 # A call on a thread, and a statement.
@@ -18,6 +19,8 @@ CONDITION_S, EQUAL_ROW_S, RANGE_ROW_S, VALUE_S = 5e-6, 40e-9, 300e-9, 2e-6
 VECTOR_S, DENSE_S, HIT_S = 5e-9, 0.0003, 15e-6
 # Texts of a read from which the time of one is learnt, and how fast it is followed.
 MANY_HITS, FOLLOW = 50, 0.5
+# Bytes on disk of a short chunk with its vector and words, and the time of each byte beyond.
+SHORT_BYTES, LONG_BYTE_S = 8_192, 4e-9
 # Texts with any of the words are scored, and no more than a bounded number of them.
 WORDS_ROW_S, MAX_WORDS_S = 150e-9, 0.012
 # Rows are counted.
@@ -78,6 +81,11 @@ class HitTime:
 
     def __init__(self) -> None:
         self.seconds = HIT_S
+
+    def expect(self, stats: CollectionStats) -> None:
+        """Take the size of the texts into account, before any is read."""
+        bytes_each = stats.database_bytes / max(stats.chunks, MANY_HITS)
+        self.seconds = max(self.seconds, HIT_S + LONG_BYTE_S * max(bytes_each - SHORT_BYTES, 0))
 
     def observe(self, seconds: float, number: int) -> None:
         """Take a read of so many texts into account. Of few, other costs would be taken for theirs."""

@@ -431,3 +431,32 @@ def test_no_handler_or_command_reaches_through_a_live_collection() -> None:
                     if pair[0] == "collection" or pair == ("documents", "database"):
                         reached.append(f"{path.relative_to(SERVER)}:{node.lineno} {pair}")
     assert reached == []
+
+
+def test_a_large_write_leaves_no_log_once_it_is_quiet(
+    toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_module, "QUIET_S", 0.05)
+    monkeypatch.setattr(live_module, "LARGE_LOG_BYTES", 10_000)
+
+    async def test(live: LiveCollection) -> None:
+        await live.add(documents(50))
+        assert live.stats().wal_bytes > 10_000
+        while live.stats().wal_bytes:
+            await asyncio.sleep(0.01)
+        assert await live.count() == 50
+
+    run(test, toy_model, tmp_path)
+
+
+def test_long_texts_make_searches_cost_more(toy_model: Model, tmp_path: Path) -> None:
+    async def test(live: LiveCollection) -> None:
+        before = live._hit_time.seconds
+        for seconds, number in ((1.0, 10), (0.1, 100)):
+            live._hit_time.observe(seconds, number)
+        assert live._hit_time.seconds == pytest.approx((before + 0.001) / 2)
+        for _ in range(20):
+            live._hit_time.observe(0.0, 100)
+        assert live._hit_time.seconds == pytest.approx(before, rel=0.01)
+
+    run(test, toy_model, tmp_path)
