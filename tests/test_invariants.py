@@ -54,7 +54,7 @@ ONE_FILE = {
         "store/faiss_files.py",
     },
     "sqlite3": "store/database.py",
-    "threading": {"inference/lanes.py", "store/hit_cache.py", "store/idle_connections.py"},
+    "threading": {"inference/lanes.py", "store/hit_cache.py", "system/idle_connections.py"},
     "concurrent": "collections/read_threads.py",
     "time": "clock.py",
     "uvicorn": {"net/server.py", "net/http_protocol.py"},
@@ -71,7 +71,7 @@ THREADS = {
     "inference/lanes.py": CONCURRENCY,
     "collections/read_threads.py": {"concurrent"},
     "store/hit_cache.py": {"threading"},
-    "store/idle_connections.py": {"threading"},
+    "system/idle_connections.py": {"threading"},
 }
 # The loop must stay free: to deliver answers while the engine closes, beside a huge text, the disk,
 # the audit, the index, a large body, a search, and a server that a command talks to.

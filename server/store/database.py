@@ -1,22 +1,25 @@
 """One SQLite file: connections, transactions, its schema's version, copies, and advice when it fails.
 
-One connection writes. Each reading thread borrows another one from a pool: it sees what was committed,
-never a running transaction, and waits for no writer (WAL). `documents.py` says what the tables mean,
-and `schema.py` defines them.
+One connection writes. Each reading thread borrows another one from a pool. It reads what was committed,
+never a running transaction, and waits for no writer (WAL). Inside `snapshot` all reads of a thread come
+from one moment. `documents.py` says what the tables mean, and `schema.py` defines them.
 """
 
 import sqlite3
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from server.errors import DiskFull, Overloaded, StoreDamaged, StoreError
 from server.messages.message import Message
 from server.store import read_limit
-from server.store.idle_connections import IdleConnections
 from server.system.atomic_file import install, scratch_for
+from server.system.idle_connections import IdleConnections
 from server.system.open_files import can_open
 
 KEYS_PER_QUERY = 1000  # SQLite's own limit has been 999 (until 3.32) and is 32,766
@@ -98,6 +101,7 @@ class Database:
         self.path = path
         self._busy_timeout_s = busy_timeout_s
         self._number = next(_numbers)
+        self._turn = deque(["to write"])  # taken by the transaction that runs
         missing = _is_missing(path)
         if missing and create is None:
             raise StoreDamaged("{path} is missing; restore the collection from a backup", path=path)
@@ -120,27 +124,64 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Store all writes in the block when it ends, or none if anything raises."""
-        with self.advising():
-            self.writer.execute("BEGIN IMMEDIATE")
+        """Store all writes in the block when it ends, or none if anything raises.
+
+        Two blocks at once are a bug of the caller: the second one raises RuntimeError.
+        """
+        # subtle: two threads that share a connection end the process, not only their calls.
+        try:
+            turn = self._turn.pop()
+        except IndexError:
+            raise RuntimeError(f"{self.path}: two writes at the same time") from None
+        try:
+            with self.advising():
+                self.writer.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self.writer
+                    self.writer.execute("COMMIT")
+                except BaseException:
+                    # subtle: after some failures, a full disk among them, SQLite has rolled back.
+                    if self.writer.in_transaction:
+                        self.writer.execute("ROLLBACK")
+                    raise
+        finally:
+            self._turn.append(turn)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all reads of this thread in the block see the database at one moment.
+
+        The log cannot shrink meanwhile, so the block should be short, and nothing in it may wait. A block
+        inside another one sees the moment of the outer one.
+        """
+        snapshots = _snapshots.get()
+        if self in snapshots:
+            yield
+            return
+        with self.reading() as reader:
+            reader.execute("BEGIN")
+            token = _snapshots.set({**snapshots, self: reader})
             try:
-                yield self.writer
-                self.writer.execute("COMMIT")
-            except BaseException:
-                # subtle: after some failures, a full disk among them, SQLite has rolled back.
-                if self.writer.in_transaction:
-                    self.writer.execute("ROLLBACK")
-                raise
+                yield
+            finally:
+                _snapshots.reset(token)
+                reader.execute("ROLLBACK")  # nothing was written
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Yield a connection for reading."""
+        """Yield a connection for reading: that of the snapshot, where this thread has one open."""
         with self.advising():
+            if self in (snapshots := _snapshots.get()):
+                yield snapshots[self]
+                return
             reader = READERS.take(self._number) or self._reader()
             try:
                 yield reader
             finally:
-                READERS.keep(self._number, reader)
+                if reader.in_transaction:
+                    reader.close()  # its snapshot did not end: the disk failed
+                else:
+                    READERS.keep(self._number, reader)
 
     def _reader(self) -> Connection:
         reader = self._connect()
@@ -155,8 +196,9 @@ class Database:
             return reader.execute(query, parameters).fetchall()
 
     def rows_of(self, query: str, keys: Sequence[object]) -> Rows:
-        """Return the rows of `query`, which ends in IN, for all keys."""
-        return list(self.each_of(query, keys))
+        """Return the rows of `query`, which ends in IN, for all keys, from one moment."""
+        with self.snapshot():
+            return list(self.each_of(query, keys))
 
     def each(self, query: str, parameters: Sequence[object] = ()) -> RowByRow:
         """Yield the rows of a query one by one: texts are large, and the caller may keep parts of them."""
@@ -164,7 +206,7 @@ class Database:
             yield from reader.execute(query, parameters)
 
     def each_of(self, query: str, keys: Sequence[object]) -> RowByRow:
-        """Yield the rows of `query`, which ends in IN, for all keys."""
+        """Yield the rows of `query`, which ends in IN, for all keys; in a snapshot, from its moment."""
         with self.reading() as reader:
             for start in range(0, len(keys), KEYS_PER_QUERY):
                 some = keys[start : start + KEYS_PER_QUERY]
@@ -176,6 +218,7 @@ class Database:
 
         Called like a write. SQLite itself keeps a log at its largest size.
         """
+        self._check_idle()
         with self.advising():
             self.writer.execute(f"PRAGMA busy_timeout = {SHORT_WAIT_MS}")
             try:
@@ -190,15 +233,22 @@ class Database:
 
     def close(self) -> None:
         """Close the connections; no other call may be running."""
+        self._check_idle()
         READERS.close(self._number)
         self.writer.close()
 
     def close_whole(self) -> None:
         """Close so that the file alone holds everything, without a log beside it."""
+        self._check_idle()
         with self.advising():
             READERS.close(self._number)
             self.writer.execute("PRAGMA journal_mode = DELETE")
             self.writer.close()
+
+    def _check_idle(self) -> None:
+        # subtle: as with two writes, closing a connection in use ends the process.
+        if not self._turn:
+            raise RuntimeError(f"{self.path}: closed during a write")
 
     def _connect(self, *, create: bool = False) -> Connection:
         # subtle: without a mode SQLite would create a file that is missing, also to read it.
@@ -249,6 +299,12 @@ class Database:
     def advising(self) -> Iterator[None]:
         with _advising(self.path):
             yield
+
+
+# The connections of the snapshots that are open, each thread's its own.
+_snapshots: ContextVar[Mapping[Database, Connection]] = ContextVar(
+    "snapshots", default=MappingProxyType({})
+)
 
 
 def _is_missing(path: Path) -> bool:

@@ -12,9 +12,9 @@ from server.errors import Overloaded, TooManyCollections
 from server.store import database as database_module
 from server.store.database import Connection, Database
 from server.store.folder import DataFolder
-from server.store.idle_connections import IdleConnections
 from server.store.records import Info
 from server.system import open_files
+from server.system.idle_connections import IdleConnections
 
 
 class Idle:
