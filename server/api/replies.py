@@ -49,6 +49,8 @@ SMALL_REPLY_BYTES = 65_536
 # Memory for replies that clients take slowly, in replies of the largest size.
 MAX_LARGE_REPLIES = 8
 UNREAD_RETRY_S = 5
+# Header of a reply whose vectors have unit length although the request asked for others.
+NORMALIZED = b"x-normalized", b"true"
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -9,7 +9,13 @@ import numpy as np
 
 from server.api.body import decode, prepared
 from server.api.native_errors import NATIVE
-from server.api.operation import CollectionCall, CollectionOperation, checked_filter, collection_of
+from server.api.operation import (
+    CollectionCall,
+    CollectionOperation,
+    checked_filter,
+    collection_of,
+    warnings_of,
+)
 from server.api.replies import Reply, json_body
 from server.api.written import written
 from server.collections.empty_collection import EmptyCollection
@@ -29,12 +35,12 @@ MAX_QUERIES = 256
 MAX_MARKED = 4_000_000
 
 
-class Weights(msgspec.Struct):
+class Weights(msgspec.Struct, forbid_unknown_fields=True):
     dense: float = DENSE_WEIGHT
     lexical: float = LEXICAL_WEIGHT
 
 
-class SearchRequest(msgspec.Struct):
+class SearchRequest(msgspec.Struct, forbid_unknown_fields=True):
     """A search by one of query, queries and vector; a query may come with its vector."""
 
     query: str | None = None
@@ -76,13 +82,20 @@ class Hit(msgspec.Struct):
 
 
 class Hits(msgspec.Struct):
+    """warnings: conditions of the filter that no stored value can meet; absent where there is none."""
+
     hits: list[Hit]
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Results(msgspec.Struct):
-    """Hits of several queries, in their order."""
+    """Hits of several queries, in their order.
+
+    warnings: conditions of the filter that no stored value can meet; absent where there is none.
+    """
 
     results: list[Hits]
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 def inside() -> list[CollectionOperation]:
@@ -126,7 +139,8 @@ async def search(call: CollectionCall) -> Reply:
     if size > reads.max_bytes:
         raise too_much_to_read(reads.max_bytes)
     marked = _marked(found) if request.highlight else 0
-    write = partial(_written, request, texts, found, reads.max_bytes)
+    warnings = await warnings_of(collection, filter)
+    write = partial(_written, request, texts, found, warnings, reads.max_bytes)
     return await written(reads, size, write, marked)
 
 
@@ -152,6 +166,7 @@ def _written(
     request: SearchRequest,
     texts: Sequence[str | None],
     found: Sequence[Sequence[store.Hit]],
+    warnings: list[str] | msgspec.UnsetType,
     max_bytes: int,
 ) -> bytes:
     """Return the body of the reply; raises RequestTooLarge.
@@ -166,8 +181,12 @@ def _written(
             left -= len(each[-1])
             if left < 0:
                 raise too_much_to_read(max_bytes)
-        lists.append(b'{"hits":[%b]}' % b",".join(each))
-    return lists[0] if request.queries is None else b'{"results":[%b]}' % b",".join(lists)
+        lists.append(b",".join(each))
+    said = b"" if warnings is msgspec.UNSET else b',"warnings":%b' % json_body(warnings)
+    if request.queries is None:
+        return b'{"hits":[%b]%b}' % (lists[0], said)
+    results = b",".join(b'{"hits":[%b]}' % hits for hits in lists)
+    return b'{"results":[%b]%b}' % (results, said)
 
 
 async def _vectors(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from server.collections.chunk_embedding import default_chunks
-from server.collections.live_collection import Description
+from server.collections.description import Description
 from server.collections.query_cache import QueryCache
 from server.inference.engine import Engine
 from server.store.filter_tree import Filter
@@ -46,6 +46,9 @@ class EmptyCollection:
 
     async def count(self, filter: Filter | None = None) -> int:
         return 0
+
+    async def warnings(self, filter: Filter | None) -> list[str]:
+        return []
 
     async def delete(self, ids: Sequence[str]) -> int:
         return 0

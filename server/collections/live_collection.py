@@ -10,13 +10,14 @@ store runs on the loop.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import TypeVar
 
 from server.clock import now
 from server.collections import read_cost
+from server.collections.description import Description
 from server.collections.query_cache import QueryCache
 from server.collections.read_threads import ReadThreads
 from server.collections.read_write_gate import ReadWriteGate
@@ -26,11 +27,12 @@ from server.inference.cpu_provenance import NOTE, agreement, read_provenances
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
 from server.store.collection import Collection
+from server.store.filter_kinds import Operand, operands
 from server.store.filter_tree import Filter
 from server.store.read_limit import too_much_to_read
 from server.store.records import CollectionStats, Document, Info
 from server.store.search import Hit, Query, search
-from server.store.vector_index import IndexStats
+from server.store.vector_index import VectorIndex
 from server.system.memory import give_back
 from server.telemetry import spans
 from server.telemetry.metrics import Metrics
@@ -43,23 +45,10 @@ QUIET_S = 3.0
 LARGE_LOG_BYTES = 24 << 20
 # Queries and hits of one turn of a request with many queries.
 TURN_QUERIES, TURN_HITS = 32, 2_000
+# Conditions of filters of which it is remembered that stored values can meet them.
+MOST_SOUND = 1_000
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """A collection's description and sizes, all of one moment.
-
-    agreement: see `LiveCollection.agreement`. bytes_on_disk: of all its files.
-    """
-
-    info: Info
-    documents: int
-    chunks: int
-    index: IndexStats
-    bytes_on_disk: int
-    agreement: float | None
 
 
 class LiveCollection:
@@ -93,6 +82,9 @@ class LiveCollection:
         self._quiet: asyncio.TimerHandle | None = None
         self._tidying: asyncio.TimerHandle | None = None
         self._ending = False
+        # Conditions of filters that stored values can meet, and the index of the time when they were seen.
+        self._sound: set[Operand] = set()
+        self._sound_of: VectorIndex | None = None
         # As last probed; None until then, and while all vectors are compared.
         self._recall: float | None = None
 
@@ -292,6 +284,30 @@ class LiveCollection:
         """Count the documents, or those that the filter keeps."""
         cost_s = read_cost.of_count(filter, len(self.collection.index))
         return await self._admitted(cost_s, lambda: self.collection.documents.count(filter))
+
+    async def warnings(self, filter: Filter | None) -> list[str]:
+        """Return which conditions of a filter no stored value can meet because of its kind.
+
+        What is found to be all right is not looked up again until something is written.
+        """
+        if filter is None:
+            return []
+        if self._sound_of is not self.collection.index:
+            self._sound, self._sound_of = set(), self.collection.index
+        asked = dict.fromkeys(operands(filter))
+        unknown = [operand for operand in asked if operand not in self._sound]
+        if not unknown:
+            return []
+        cost_s = read_cost.of_count(filter, len(self.collection.index))
+        async with self.gate:
+            self._check_there()
+            # Part of a request that has been admitted.
+            found = await self._reads.turn(
+                cost_s, lambda: self.collection.documents.warnings(unknown)
+            )
+        if not found and len(self._sound) < MOST_SOUND:
+            self._sound.update(unknown)
+        return found
 
     async def description(self) -> Description:
         """Describe the collection and its index."""
