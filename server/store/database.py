@@ -1,24 +1,38 @@
 """One SQLite file: connections, transactions, its schema's version, copies, and advice when it fails.
 
-One connection writes. Each reading thread borrows another one from a pool: it sees what was committed,
-never a running transaction, and waits for no writer (WAL). `documents.py` says what the tables mean,
-and `schema.py` defines them.
+One connection writes. Each reading thread borrows another one from a pool. It reads what was committed,
+never a running transaction, and waits for no writer (WAL). Inside `snapshot` all reads of a thread come
+from one moment. `documents.py` says what the tables mean, and `schema.py` defines them.
 """
 
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from contextvars import ContextVar
+from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from server.errors import DiskFull, StoreDamaged, StoreError
+from server.errors import DiskFull, Overloaded, StoreDamaged, StoreError
 from server.messages.message import Message
+from server.store import read_limit
 from server.system.atomic_file import install, scratch_for
+from server.system.idle_connections import IdleConnections
+from server.system.open_files import can_open
+from server.system.read_error import read_error
 
 KEYS_PER_QUERY = 1000  # SQLite's own limit has been 999 (until 3.32) and is 32,766
 # A vector of 512 numbers has 2 KB; a page of 4 KB, SQLite's default, would hold only one.
 PAGE_BYTES = 16_384
+# Steps of SQLite's machine between two looks at the limit of a read: a millisecond.
+STEPS_BETWEEN_CHECKS = 20_000
+# For readers to end before the log is shortened; other writes wait meanwhile.
+SHORT_WAIT_MS = 100
+# Open files of a database that is written and read: itself twice, its log, and what its connections share.
+FILES_A_DATABASE = 4
+FILES_RETRY_S = 5
 # Characters of SQLite's own message. It may quote what a foreign file says.
 MOST_SAID = 200
 # Of a file from elsewhere. A document of this size would have 50,000 chunks or more.
@@ -29,7 +43,9 @@ ADVICE: dict[int, tuple[type[StoreError], Message]] = {
     sqlite3.SQLITE_FULL: (DiskFull, Message("the disk is full: free some space and try again")),
     sqlite3.SQLITE_IOERR: (
         StoreError,
-        Message("the disk does not work: check it, and the free space and quota"),
+        Message(
+            "the disk failed: try again; if it fails again, check the disk, its free space and quota"
+        ),
     ),
     sqlite3.SQLITE_CORRUPT: (
         StoreDamaged,
@@ -57,7 +73,10 @@ ADVICE[sqlite3.SQLITE_LOCKED] = ADVICE[sqlite3.SQLITE_BUSY]
 ADVICE[sqlite3.SQLITE_CANTOPEN] = ADVICE[sqlite3.SQLITE_PERM] = ADVICE[sqlite3.SQLITE_READONLY]
 
 Connection = sqlite3.Connection
+READERS: IdleConnections[Connection] = IdleConnections()
+_numbers = count()
 Rows = list[tuple[Any, ...]]
+RowByRow = Generator[tuple[Any, ...], None, None]
 Create = Callable[[Connection], None]
 Migrate = Callable[[Connection, int], None]
 
@@ -84,8 +103,8 @@ class Database:
         """
         self.path = path
         self._busy_timeout_s = busy_timeout_s
-        # deque.pop and append are atomic, so the pool needs no lock.
-        self._readers: deque[sqlite3.Connection] = deque()
+        self._number = next(_numbers)
+        self._turn = deque(["to write"])  # taken by the transaction that runs
         missing = _is_missing(path)
         if missing and create is None:
             raise StoreDamaged("{path} is missing; restore the collection from a backup", path=path)
@@ -108,32 +127,71 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Store all writes in the block when it ends, or none if anything raises."""
-        with self.advising():
-            self.writer.execute("BEGIN IMMEDIATE")
+        """Store all writes in the block when it ends, or none if anything raises.
+
+        Two blocks at once are a bug of the caller: the second one raises RuntimeError.
+        """
+        # subtle: two threads that share a connection end the process, not only their calls.
+        try:
+            turn = self._turn.pop()
+        except IndexError:
+            raise RuntimeError(f"{self.path}: two writes at the same time") from None
+        try:
+            with self.advising():
+                self.writer.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self.writer
+                    self.writer.execute("COMMIT")
+                except BaseException:
+                    # subtle: after some failures, a full disk among them, SQLite has rolled back.
+                    if self.writer.in_transaction:
+                        self.writer.execute("ROLLBACK")
+                    raise
+        finally:
+            self._turn.append(turn)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all reads of this thread in the block see the database at one moment.
+
+        The log cannot shrink meanwhile, so the block should be short, and nothing in it may wait. A block
+        inside another one sees the moment of the outer one.
+        """
+        snapshots = _snapshots.get()
+        if self in snapshots:
+            yield
+            return
+        with self.reading() as reader:
+            reader.execute("BEGIN")
+            token = _snapshots.set({**snapshots, self: reader})
             try:
-                yield self.writer
-                self.writer.execute("COMMIT")
-            except BaseException:
-                # subtle: after some failures, a full disk among them, SQLite has rolled back.
-                if self.writer.in_transaction:
-                    self.writer.execute("ROLLBACK")
-                raise
+                yield
+            finally:
+                _snapshots.reset(token)
+                reader.execute("ROLLBACK")  # nothing was written
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Yield a connection for reading."""
+        """Yield a connection for reading: that of the snapshot, where this thread has one open."""
         with self.advising():
-            try:
-                reader = self._readers.pop()
-            except IndexError:
-                reader = self._connect()
-                # 16 MB: looking clauses up among 63,762 texts took 8 ms with it and 12 with 2 MB.
-                reader.execute("PRAGMA cache_size = -16000")
+            if self in (snapshots := _snapshots.get()):
+                yield snapshots[self]
+                return
+            reader = READERS.take(self._number) or self._reader()
             try:
                 yield reader
             finally:
-                self._readers.append(reader)
+                if reader.in_transaction:
+                    reader.close()  # its snapshot did not end: the disk failed
+                else:
+                    READERS.keep(self._number, reader)
+
+    def _reader(self) -> Connection:
+        reader = self._connect()
+        # 16 MB: looking clauses up among 63,762 texts took 8 ms with it and 12 with 2 MB.
+        reader.execute("PRAGMA cache_size = -16000")
+        reader.set_progress_handler(read_limit.passed, STEPS_BETWEEN_CHECKS)
+        return reader
 
     def rows(self, query: str, parameters: Sequence[object] = ()) -> Rows:
         """Return all rows of a query."""
@@ -141,14 +199,35 @@ class Database:
             return reader.execute(query, parameters).fetchall()
 
     def rows_of(self, query: str, keys: Sequence[object]) -> Rows:
-        """Return the rows of `query`, which ends in IN, for all keys."""
-        rows = []
+        """Return the rows of `query`, which ends in IN, for all keys, from one moment."""
+        with self.snapshot():
+            return list(self.each_of(query, keys))
+
+    def each(self, query: str, parameters: Sequence[object] = ()) -> RowByRow:
+        """Yield the rows of a query one by one: texts are large, and the caller may keep parts of them."""
+        with self.reading() as reader:
+            yield from reader.execute(query, parameters)
+
+    def each_of(self, query: str, keys: Sequence[object]) -> RowByRow:
+        """Yield the rows of `query`, which ends in IN, for all keys; in a snapshot, from its moment."""
         with self.reading() as reader:
             for start in range(0, len(keys), KEYS_PER_QUERY):
                 some = keys[start : start + KEYS_PER_QUERY]
                 marks = ",".join("?" * len(some))
-                rows += reader.execute(f"{query} ({marks})", some).fetchall()
-        return rows
+                yield from reader.execute(f"{query} ({marks})", some)
+
+    def shorten_log(self) -> None:
+        """Move the log into the file and cut it to nothing, if no reader is in its way.
+
+        Called like a write. SQLite itself keeps a log at its largest size.
+        """
+        self._check_idle()
+        with self.advising():
+            self.writer.execute(f"PRAGMA busy_timeout = {SHORT_WAIT_MS}")
+            try:
+                self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                self.writer.execute(f"PRAGMA busy_timeout = {round(1000 * self._busy_timeout_s)}")
 
     def complaints(self) -> list[str]:
         """Return what SQLite's own check of the whole file finds wrong."""
@@ -157,17 +236,22 @@ class Database:
 
     def close(self) -> None:
         """Close the connections; no other call may be running."""
-        while self._readers:
-            self._readers.pop().close()
+        self._check_idle()
+        READERS.close(self._number)
         self.writer.close()
 
     def close_whole(self) -> None:
         """Close so that the file alone holds everything, without a log beside it."""
+        self._check_idle()
         with self.advising():
-            while self._readers:
-                self._readers.pop().close()
+            READERS.close(self._number)
             self.writer.execute("PRAGMA journal_mode = DELETE")
             self.writer.close()
+
+    def _check_idle(self) -> None:
+        # subtle: as with two writes, closing a connection in use ends the process.
+        if not self._turn:
+            raise RuntimeError(f"{self.path}: closed during a write")
 
     def _connect(self, *, create: bool = False) -> Connection:
         # subtle: without a mode SQLite would create a file that is missing, also to read it.
@@ -218,6 +302,12 @@ class Database:
     def advising(self) -> Iterator[None]:
         with _advising(self.path):
             yield
+
+
+# The connections of the snapshots that are open, each thread's its own.
+_snapshots: ContextVar[Mapping[Database, Connection]] = ContextVar(
+    "snapshots", default=MappingProxyType({})
+)
 
 
 def _is_missing(path: Path) -> bool:
@@ -331,10 +421,21 @@ def _advising(path: Path) -> Iterator[None]:
         # The primary code is the low byte. Errors of Python itself have none: our bugs, and text that is
         # no UTF-8, which this server never writes.
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_INTERRUPT and (late := read_limit.late()) is not None:
+            raise late from error
+        if code == sqlite3.SQLITE_CANTOPEN and not can_open(FILES_A_DATABASE):
+            raise Overloaded(
+                "the server has as many files open as the system allows it; try again later, or raise"
+                " the limit (LimitNOFILE=, ulimit -n)",
+                retry_after_s=FILES_RETRY_S,
+            ) from error
+        said: Exception = error
+        if code == sqlite3.SQLITE_CORRUPT and (refusal := read_error(path)):
+            code, said = sqlite3.SQLITE_IOERR, refusal
         advice = ADVICE.get(sqlite3.SQLITE_CORRUPT if "decode to UTF-8" in str(error) else code)
         if advice is None:
             raise
         kind, what_to_do = advice
         raise kind(
-            "{path}: {error}; {advice}", path=path, error=brief(error), advice=what_to_do
+            "{path}: {error}; {advice}", path=path, error=brief(said), advice=what_to_do
         ) from error

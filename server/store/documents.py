@@ -7,22 +7,26 @@ document.
 
 import json
 import logging
+import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from server.errors import StoreDamaged, StoreError
 from server.store import Labels
 from server.store.database import Connection, Database
+from server.store.filter_kinds import Operand, stored_kinds, warnings
 from server.store.filter_match import matches
 from server.store.filter_sql import attributes, where
 from server.store.filter_tree import Filter
-from server.store.lexical import REQUIRED, frequencies, match_expression, terms
+from server.store.lexical import REQUIRED, ask, attainable, frequencies, match_expression
+from server.store.read_limit import spend
 from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (
     OBJECTS,
@@ -42,6 +46,7 @@ from server.store.schema import (
     remove_words,
     words_of,
 )
+from server.store.words.matches import NO_MATCHES, Matches
 from server.types import Vectors
 
 log = logging.getLogger(__name__)
@@ -171,7 +176,23 @@ class Documents:
         writer.execute("DELETE FROM documents WHERE number = ?", (number,))
         return [label for label, _, _ in chunks]
 
+    def revise(self) -> str:
+        """Give what is stored its next revision, and return it."""
+        revision = uuid.uuid4().hex
+        self.note(REVISION, revision)
+        return revision
+
     # --- reading --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all reads of this thread in the block see one moment; see `Database.snapshot`."""
+        with self.database.snapshot():
+            yield
+
+    def revision(self) -> str | None:
+        """Return a name of what is stored, which every write changes; None before the first one."""
+        return self.noted(REVISION)
 
     def noted(self, key: str) -> str | None:
         """Return the note of this key, None where there is none."""
@@ -187,16 +208,32 @@ class Documents:
         self, after: int, limit: int, filter: Filter | None = None
     ) -> list[tuple[int, Document]]:
         """Return documents with greater numbers than `after`, oldest first, each with its number."""
+        return self.page_within(after, limit, filter, sys.maxsize)[0]
+
+    def page_within(
+        self, after: int, limit: int, filter: Filter | None, max_bytes: int
+    ) -> tuple[list[tuple[int, Document]], bool]:
+        """Return a page of at most `max_bytes` of texts, titles and metadata, and whether that cut it.
+
+        A first document with more is returned alone.
+        """
         condition, parameters = where(filter, "number")
-        rows = self.database.rows(
+        rows = self.database.each(
             f"SELECT {DOCUMENT} FROM documents WHERE number > ? AND {condition}"
             " ORDER BY number LIMIT ?",
             (after, *parameters, limit),
         )
-        found = [(row[0], self._document(row)) for row in rows]
-        for _, document in found:
-            self.confirm(filter, document.id, document.metadata)
-        return found
+        found: list[tuple[int, Document]] = []
+        n_bytes = 0
+        with closing(rows):
+            for row in rows:
+                n_bytes += _n_bytes(row)
+                if found and n_bytes > max_bytes:
+                    return found, True
+                document = self._document(row)
+                self.confirm(filter, document.id, document.metadata)
+                found.append((row[0], document))
+        return found, False
 
     def ids(self, filter: Filter | None = None) -> list[str]:
         """Return the ids of all documents, or of those that the filter keeps."""
@@ -241,24 +278,22 @@ class Documents:
 
     def by_labels(self, labels: Labels) -> dict[int, Chunk]:
         """Return the chunks of these labels, by label; labels that are gone are left out."""
-        rows = self.database.rows_of(
-            f"SELECT {DOCUMENT}, label, begin, end FROM parts"
-            " JOIN documents ON number = document WHERE label IN",
-            labels.tolist(),
-        )
         found = {}
-        for *row, label, begin, end in rows:
-            document = self._document(row)
-            text = document.text
-            whole = end - begin == len(text)
-            found[label] = Chunk(
-                document.id,
-                text if whole else text[begin:end],
-                document.title,
-                document.metadata,
-                Span(begin, end),
-                whole,
-            )
+        with closing(self.database.each_of(PART, labels.tolist())) as rows:
+            for *row, label, begin, end in rows:
+                document = self._document(row)
+                text = document.text
+                whole = end - begin == len(text)
+                # Of a long document only the chunk is kept.
+                spend(end - begin + len(row[4]))
+                found[label] = Chunk(
+                    document.id,
+                    text if whole else text[begin:end],
+                    document.title,
+                    document.metadata,
+                    Span(begin, end),
+                    whole,
+                )
         return found
 
     def unchanged(self, documents: Sequence[Document]) -> set[str]:
@@ -266,31 +301,36 @@ class Documents:
         stored = self.get([document.id for document in documents])
         return {document.id for document in documents if stored.get(document.id) == document}
 
-    def words(self, query: str, limit: int, filter: Filter | None = None) -> tuple[Labels, Vectors]:
-        """Return labels of the chunks with most of the query's words, best first, and their BM25.
+    def words(self, query: str, n_chunks: int, filter: Filter | None = None) -> Matches:
+        """Return the chunks that have enough of the query's words, with their BM25.
 
-        int64 (K,) and float32 (K,), K at most `limit`; a higher score is a better one.
+        n_chunks: of the whole collection.
         """
-        asked = terms(query)
-        expression = None
-        if asked:
-            found: dict[str, int] = dict(self.database.rows(*frequencies(asked)))
-            expression = match_expression(found, self._required(filter))
+        asked = ask(query)
+        if not asked.terms:
+            return NO_MATCHES
+        counts: dict[str, int] = dict(self.database.rows(*frequencies(asked.lookups)))
+        found = asked.chosen(counts)
+        required = self._required(filter)
+        expression = match_expression(found, required)
         if expression is None:
-            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+            return NO_MATCHES
         within = ""
         condition, parameters = where(filter, "document")
         if filter is not None:
             # subtle: without the plus sign SQLite looks the words up again for each label.
             within = f"AND +rowid IN (SELECT label FROM parts WHERE {condition})"
-        rows = self.database.rows(
-            f"SELECT rowid, rank FROM words WHERE words MATCH ? {within} ORDER BY rank LIMIT ?",
-            (expression, *parameters, limit),
+        # One row, because a thread may wait for the interpreter lock after each. Sorting the few
+        # thousand matches here costs less than SQLite needs for the best hundred.
+        ((labels, ranks),) = self.database.rows(
+            "SELECT json_group_array(rowid), json_group_array(rank)"
+            f" FROM (SELECT rowid, rank FROM words WHERE words MATCH ? {within})",
+            (expression, *parameters),
         )
-        return (
-            np.array([row[0] for row in rows], dtype=np.int64),
-            np.array([-row[1] for row in rows], dtype=np.float32),
-        )
+        found_labels = np.array(orjson.loads(labels), dtype=np.int64)
+        scores = -np.array(orjson.loads(ranks), dtype=np.float32)
+        order = np.lexsort((found_labels, -scores))
+        return Matches(found_labels[order], scores[order], attainable(found, n_chunks, required))
 
     def _required(self, filter: Filter | None) -> int:
         """Return how many documents a query's rarest words should be in: more under a filter."""
@@ -329,6 +369,11 @@ class Documents:
         rows = self.database.rows("SELECT seq FROM sqlite_sequence WHERE name = 'parts'")
         return int(rows[0][0]) if rows else 0
 
+    def warnings(self, operands: Sequence[Operand]) -> list[str]:
+        """Return which of a filter's conditions no stored value can meet because of its kind."""
+        keys = list(dict.fromkeys(operand.key for operand in operands))
+        return warnings(operands, self.database.rows(*stored_kinds(keys)))
+
     def count(self, filter: Filter | None = None) -> int:
         """Count the documents, or those that the filter keeps."""
         condition, parameters = where(filter, "number")
@@ -351,6 +396,11 @@ class Documents:
         )
 
 
+def _n_bytes(row: Sequence[Any]) -> int:
+    """Return about how many bytes a document has in a reply."""
+    return sum(len(value) if value.isascii() else 3 * len(value) for value in row[1:5] if value)
+
+
 def _upgrade(path: Path, writer: Connection, version: int) -> None:
     """Migrate a file of an older version, unless it has triggers or the like, which would run."""
     _check_objects(path, writer, version)
@@ -368,6 +418,12 @@ def _check_objects(path: Path, connection: Connection, version: int) -> None:
         )
 
 
+# The note that names what is stored. It is random, so a file that was put back never seems newer.
+REVISION = "revision"
 # Columns in the order that `_document` and `chunk_checksum` take.
 DOCUMENT = "number, id, text, title, metadata, documents.checksum"
+PART = (
+    f"SELECT {DOCUMENT}, label, begin, end FROM parts"
+    " JOIN documents ON number = document WHERE label IN"
+)
 CHUNK = "document, begin, end, vector, checksum"

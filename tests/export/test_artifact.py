@@ -13,6 +13,7 @@ import pytest
 from export import artifact
 from export.artifact import (
     check_replaceable,
+    check_same_model,
     fingerprint,
     is_current,
     recover,
@@ -73,40 +74,46 @@ def test_files_are_on_the_disk_before_they_are_served_and_before_the_old_ones_go
 ) -> None:
     write_artifact(tmp_path / "a", GRAPH, TOKENIZER, manifest)
     steps: list[str] = []
-    replace, remove = artifact._replace_folder, shutil.rmtree
+    replace, remove = artifact._replace_folder, artifact._remove_scratch
 
     def fsync(handle: int) -> None:
         path = Path(os.readlink(f"/proc/self/fd/{handle}"))
         size = path.stat().st_size if path.is_file() else 0
         steps.append(f"{path.name} {size}" if size else f"sync {path.name}")
 
-    def replaced(folder: Path, scratch: Path) -> Path:
+    def replaced(folder: Path, scratch: Path) -> None:
         steps.append("replace")
-        return replace(folder, scratch)
+        replace(folder, scratch)
 
-    def removed(folder: Path, *, ignore_errors: bool) -> None:
+    def removed(scratch: Path) -> None:
         steps.append("remove")
-        remove(folder, ignore_errors=ignore_errors)
+        remove(scratch)
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(artifact, "_replace_folder", replaced)
-    monkeypatch.setattr(shutil, "rmtree", removed)
+    monkeypatch.setattr(artifact, "_remove_scratch", removed)
     write_artifact(tmp_path / "a", GRAPH, TOKENIZER, manifest)
     whole = {f"{path.name} {path.stat().st_size}" for path in (tmp_path / "a").iterdir()}
     assert set(steps[: len(FILES)]) == whole
-    scratch = f".a.{os.getpid()}.tmp"
-    expected = [f"sync {scratch}", "replace", f"sync {tmp_path.name}", "remove", "remove"]
+    expected = [f"sync {artifact.NEW}", "replace", f"sync {tmp_path.name}", "remove"]
     assert steps[len(FILES) :] == expected
 
 
-def test_rest_of_a_killed_export_is_no_obstacle(manifest: Manifest, tmp_path: Path) -> None:
+def test_folder_of_someone_else_beside_the_artifact_is_never_removed(
+    manifest: Manifest, tmp_path: Path
+) -> None:
     folder = tmp_path / "onnx-int8"
-    scratch = tmp_path / f".onnx-int8.{os.getpid()}.tmp"
-    scratch.mkdir()
-    (scratch / "half").write_bytes(b"half")
+    others = [f".onnx-int8.{os.getpid()}.tmp", ".onnx-int8.12.old", ".onnx-int8.abcdefgh.tmp"]
+    for name in others:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / MODEL_FILE).write_bytes(b"years")
+    recover(folder)
+    check_replaceable(folder)
+    write_artifact(folder, GRAPH, TOKENIZER, manifest)
     write_artifact(folder, GRAPH, TOKENIZER, manifest)
     assert names(folder) == FILES
-    assert names(tmp_path) == {"onnx-int8"}
+    assert names(tmp_path) == {"onnx-int8", *others}
+    assert all((tmp_path / name / MODEL_FILE).read_bytes() == b"years" for name in others)
 
 
 def test_link_is_followed_and_stays(manifest: Manifest, tmp_path: Path) -> None:
@@ -233,6 +240,17 @@ def test_file_on_the_way_is_refused_and_untouched(manifest: Manifest, tmp_path: 
         write_artifact(tmp_path / "file" / "onnx-int8", GRAPH, TOKENIZER, manifest)
     assert "cannot write" in caught.value.english and "无法写入" in caught.value.chinese
     assert (tmp_path / "file").read_bytes() == b"a file"
+
+
+def test_artifact_of_another_model_is_not_replaced(manifest: Manifest, tmp_path: Path) -> None:
+    folder = tmp_path / "onnx-int8"
+    check_same_model(folder, "fork/toy", "another")
+    write_artifact(folder, GRAPH, TOKENIZER, manifest)
+    check_same_model(folder, manifest.model_id, "another")
+    check_same_model(folder, "fork/toy", manifest.checkpoint_sha256)
+    with pytest.raises(CannotWrite, match="holds the artifact of toy, .*--out") as caught:
+        check_same_model(folder, "fork/toy", "another")
+    assert "另一个模型 toy" in caught.value.chinese
 
 
 # --- a full disk ----------------------------------------------------------------------------------
