@@ -281,6 +281,31 @@ def test_rows_are_checked_whatever_their_checksums(
     refused(data, backup, StoreDamaged, said)
 
 
+@pytest.mark.parametrize(
+    ("statement", "most", "said"),
+    [
+        ("INSERT INTO meta VALUES ('x', printf('%.*c', {}, 'x'))", 4096, "a setting has 4097"),
+        (
+            "UPDATE meta SET value = printf('%.*c', {}, 'm') WHERE key = 'fingerprint'",
+            128,
+            "its model is named",
+        ),
+        ("UPDATE meta SET value = '[{}, 0]' WHERE key = 'chunks'", 1_000_000, "1000001 tokens"),
+        ("UPDATE documents SET id = printf('%.*c', {}, 'i') WHERE number = 4", 512, "is not what"),
+    ],
+    ids=["setting", "model", "chunk rules", "id"],
+)
+def test_limits_of_a_backup_are_the_last_values_that_are_taken(
+    data: Path, backup: Path, statement: str, most: int, said: str
+) -> None:
+    change(backup, statement.format(most))
+    sign(backup)
+    assert restore(data / "taken", backup, None, force=False).documents == 6
+    change(backup, "DELETE FROM meta WHERE key = 'x'", statement.format(most + 1))
+    sign(backup)
+    refused(data / "refused", backup, StoreDamaged, said)
+
+
 @pytest.mark.parametrize(("statement", "said"), NO_BACKUP.values(), ids=NO_BACKUP)
 def test_what_is_no_collection_is_no_backup(
     data: Path, backup: Path, statement: str, said: str
