@@ -1,27 +1,37 @@
 """What a data folder has opened it closes: a leak would end a server that runs for months."""
 
+import errno
+import fcntl
 import os
 import uuid
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
+from server.errors import StoreError
 from server.store.folder import DataFolder
 from server.store.folder_layout import FolderLayout
+from server.store.folder_lock import LOCK_FILE
 from server.store.local_index.index import LocalIndex
 from server.store.records import ChunkRules, Info
 from tests.store.test_folder import INFO, add, filled
 
 
-def opened_below(data: Path) -> list[str]:
-    """Return the files of collections that this process has open, also those that are deleted."""
+def opened() -> list[str]:
+    """Return the paths of what this process has open."""
     found = []
     for handle in Path("/proc/self/fd").iterdir():
         with suppress(OSError):
             found.append(os.readlink(handle))
+    return sorted(found)
+
+
+def opened_below(data: Path) -> list[str]:
+    """Return the files of collections that this process has open, also those that are deleted."""
     below = f"{data / 'collections'}/"
-    return sorted(path.removeprefix(below) for path in found if path.startswith(below))
+    return [path.removeprefix(below) for path in opened() if path.startswith(below)]
 
 
 def test_removed_collection_has_no_file_open(tmp_path: Path) -> None:
@@ -86,3 +96,28 @@ def test_start_that_is_interrupted_releases_the_folder(
     DataFolder(tmp_path).close()
     assert opened_below(tmp_path) == [] and len(paths) == 2
     assert interrupt.traceback
+
+
+def test_folder_in_use_is_not_kept_open(tmp_path: Path) -> None:
+    with closing(DataFolder(tmp_path)):
+        before = opened()
+        with pytest.raises(StoreError, match="in use") as refusal:
+            DataFolder(tmp_path)
+        assert opened() == before and refusal.traceback
+
+
+def test_folder_that_cannot_be_locked_is_not_kept_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = fcntl.flock
+
+    def flock_files_only(file: int | TextIO, operation: int) -> None:
+        if isinstance(file, int):
+            raise OSError(errno.ENOTSUP, "Operation not supported")
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_files_only)
+    with closing(DataFolder(tmp_path)):
+        assert [path for path in opened() if path.startswith(str(tmp_path))] == [
+            str(tmp_path / LOCK_FILE)
+        ]

@@ -23,6 +23,7 @@ from server.store.upkeep import backup_file
 from server.store.upkeep.integrity import faults_of
 from server.store.upkeep.restoring import restore
 from server.types import Vectors
+from tests.store.test_folder_files import opened
 
 INFO = Info("laws", "model", 4, ChunkRules(10, 2))
 TEXTS = [f"第{n}条 劳动合同的解除" for n in range(6)]
@@ -107,6 +108,10 @@ def refused(data: Path, backup: Path, kind: type[StoreError | BadSettings], said
 
 def test_backup_becomes_the_same_collection(data: Path, backup: Path) -> None:
     assert restore(data, backup, None, force=False) == Listed("laws", 6, "model")
+    assert str(backup) not in opened()
+    (file,) = (data / "collections/laws").iterdir()
+    # The version numbers of the format: 1 where no log belongs to the file.
+    assert file.read_bytes()[18:20] == b"\1\1"
     check_restored(data)
     with closing(Collection(data / "collections/laws", INDEX)) as collection:
         assert collection.info == INFO
