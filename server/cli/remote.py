@@ -59,7 +59,7 @@ class Remote:
                 raise cut_otherwise(self._name, found, chunks)
 
     async def add(self, documents: Sequence[Document]) -> int:
-        body = {"documents": [asdict(document) for document in documents]}
+        body = {"documents": [document.fields() for document in documents]}
         return int((await self._ask("POST", f"{self._path}/documents", body))["stored"])
 
     async def search(self, question: Question) -> list[Hit]:
