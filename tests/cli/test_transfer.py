@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -261,7 +262,8 @@ def test_indexes_that_do_not_are_refused(run: Commands, tmp_path: Path) -> None:
 def test_what_is_no_index_is_refused(run: Commands, tmp_path: Path, content: bytes) -> None:
     texts, path = write_toy_texts(tmp_path / "in.txt", 5), tmp_path / "index"
     path.write_bytes(content)
-    for bad in (path, tmp_path, tmp_path / "missing"):
+    os.mkfifo(tmp_path / "pipe")
+    for bad in (path, tmp_path, tmp_path / "missing", tmp_path / "pipe"):
         assert run.refused("import", "--pair", bad, texts).count(f" {bad} ") == 2
 
 
