@@ -170,10 +170,11 @@ class Collection:
     def close(self) -> None:
         """Write the snapshot and close the files."""
         self.save()
-        self.documents.close()
+        self.abandon()
 
     def abandon(self) -> None:
         """Close the files without a snapshot: they will be deleted."""
+        self.hits.clear()
         self.documents.close()
 
     def _delete(self, chosen: Callable[[], Sequence[str]]) -> int:

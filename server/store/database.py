@@ -7,21 +7,32 @@ from one moment. `documents.py` says what the tables mean, and `schema.py` defin
 
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from server.errors import DiskFull, StoreDamaged, StoreError
+from server.errors import DiskFull, Overloaded, StoreDamaged, StoreError
 from server.messages.message import Message
+from server.store import read_limit
 from server.system.atomic_file import install, scratch_for
+from server.system.idle_connections import IdleConnections
+from server.system.open_files import can_open
 from server.system.read_error import read_error
 
 KEYS_PER_QUERY = 1000  # SQLite's own limit has been 999 (until 3.32) and is 32,766
 # A vector of 512 numbers has 2 KB; a page of 4 KB, SQLite's default, would hold only one.
 PAGE_BYTES = 16_384
+# Steps of SQLite's machine between two looks at the limit of a read: a millisecond.
+STEPS_BETWEEN_CHECKS = 20_000
+# For readers to end before the log is shortened; other writes wait meanwhile.
+SHORT_WAIT_MS = 100
+# Open files of a database that is written and read: itself twice, its log, and what its connections share.
+FILES_A_DATABASE = 4
+FILES_RETRY_S = 5
 # Characters of SQLite's own message. It may quote what a foreign file says.
 MOST_SAID = 200
 # Of a file from elsewhere. A document of this size would have 50,000 chunks or more.
@@ -62,7 +73,10 @@ ADVICE[sqlite3.SQLITE_LOCKED] = ADVICE[sqlite3.SQLITE_BUSY]
 ADVICE[sqlite3.SQLITE_CANTOPEN] = ADVICE[sqlite3.SQLITE_PERM] = ADVICE[sqlite3.SQLITE_READONLY]
 
 Connection = sqlite3.Connection
+READERS: IdleConnections[Connection] = IdleConnections()
+_numbers = count()
 Rows = list[tuple[Any, ...]]
+RowByRow = Generator[tuple[Any, ...], None, None]
 Create = Callable[[Connection], None]
 Migrate = Callable[[Connection, int], None]
 
@@ -89,8 +103,7 @@ class Database:
         """
         self.path = path
         self._busy_timeout_s = busy_timeout_s
-        # deque.pop and append are atomic, so the pool needs no lock.
-        self._readers: deque[sqlite3.Connection] = deque()
+        self._number = next(_numbers)
         self._turn = deque(["to write"])  # taken by the transaction that runs
         missing = _is_missing(path)
         if missing and create is None:
@@ -164,19 +177,21 @@ class Database:
             if self in (snapshots := _snapshots.get()):
                 yield snapshots[self]
                 return
-            try:
-                reader = self._readers.pop()
-            except IndexError:
-                reader = self._connect()
-                # 16 MB: looking clauses up among 63,762 texts took 8 ms with it and 12 with 2 MB.
-                reader.execute("PRAGMA cache_size = -16000")
+            reader = READERS.take(self._number) or self._reader()
             try:
                 yield reader
             finally:
                 if reader.in_transaction:
                     reader.close()  # its snapshot did not end: the disk failed
                 else:
-                    self._readers.append(reader)
+                    READERS.keep(self._number, reader)
+
+    def _reader(self) -> Connection:
+        reader = self._connect()
+        # 16 MB: looking clauses up among 63,762 texts took 8 ms with it and 12 with 2 MB.
+        reader.execute("PRAGMA cache_size = -16000")
+        reader.set_progress_handler(read_limit.passed, STEPS_BETWEEN_CHECKS)
+        return reader
 
     def rows(self, query: str, parameters: Sequence[object] = ()) -> Rows:
         """Return all rows of a query."""
@@ -185,13 +200,34 @@ class Database:
 
     def rows_of(self, query: str, keys: Sequence[object]) -> Rows:
         """Return the rows of `query`, which ends in IN, for all keys, from one moment."""
-        rows = []
-        with self.snapshot(), self.reading() as reader:
+        with self.snapshot():
+            return list(self.each_of(query, keys))
+
+    def each(self, query: str, parameters: Sequence[object] = ()) -> RowByRow:
+        """Yield the rows of a query one by one: texts are large, and the caller may keep parts of them."""
+        with self.reading() as reader:
+            yield from reader.execute(query, parameters)
+
+    def each_of(self, query: str, keys: Sequence[object]) -> RowByRow:
+        """Yield the rows of `query`, which ends in IN, for all keys; in a snapshot, from its moment."""
+        with self.reading() as reader:
             for start in range(0, len(keys), KEYS_PER_QUERY):
                 some = keys[start : start + KEYS_PER_QUERY]
                 marks = ",".join("?" * len(some))
-                rows += reader.execute(f"{query} ({marks})", some).fetchall()
-        return rows
+                yield from reader.execute(f"{query} ({marks})", some)
+
+    def shorten_log(self) -> None:
+        """Move the log into the file and cut it to nothing, if no reader is in its way.
+
+        Called like a write. SQLite itself keeps a log at its largest size.
+        """
+        self._check_idle()
+        with self.advising():
+            self.writer.execute(f"PRAGMA busy_timeout = {SHORT_WAIT_MS}")
+            try:
+                self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                self.writer.execute(f"PRAGMA busy_timeout = {round(1000 * self._busy_timeout_s)}")
 
     def complaints(self) -> list[str]:
         """Return what SQLite's own check of the whole file finds wrong."""
@@ -201,16 +237,14 @@ class Database:
     def close(self) -> None:
         """Close the connections; no other call may be running."""
         self._check_idle()
-        while self._readers:
-            self._readers.pop().close()
+        READERS.close(self._number)
         self.writer.close()
 
     def close_whole(self) -> None:
         """Close so that the file alone holds everything, without a log beside it."""
         self._check_idle()
         with self.advising():
-            while self._readers:
-                self._readers.pop().close()
+            READERS.close(self._number)
             self.writer.execute("PRAGMA journal_mode = DELETE")
             self.writer.close()
 
@@ -387,6 +421,14 @@ def _advising(path: Path) -> Iterator[None]:
         # The primary code is the low byte. Errors of Python itself have none: our bugs, and text that is
         # no UTF-8, which this server never writes.
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_INTERRUPT and (late := read_limit.late()) is not None:
+            raise late from error
+        if code == sqlite3.SQLITE_CANTOPEN and not can_open(FILES_A_DATABASE):
+            raise Overloaded(
+                "the server has as many files open as the system allows it; try again later, or raise"
+                " the limit (LimitNOFILE=, ulimit -n)",
+                retry_after_s=FILES_RETRY_S,
+            ) from error
         said: Exception = error
         if code == sqlite3.SQLITE_CORRUPT and (refusal := read_error(path)):
             code, said = sqlite3.SQLITE_IOERR, refusal
