@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from server.cli import decoding
 from server.cli.readers import find_source, read_documents
 from server.cli.source import FORMATS
+from server.collections.document_limits import MAX_TITLE
 from server.errors import BadSettings
 from server.store.records import MAX_ID, Document, text_id
 from tests.support.sources import Write, noted, read, refusal, sentences, texts, wrong_line
@@ -386,3 +387,19 @@ def test_a_line_or_text_without_end_is_refused(
     assert len(texts(write("b.txt", "甲" * 90_000 + "\n" + "乙" * 90_000))) == 2
     error = refusal(write(name, "甲" * 200_000))
     assert "has a line or text of more than 100,000 characters; split it" in error.english
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
+def test_a_document_beyond_a_limit_is_named_by_its_line(write: Write, name: str) -> None:
+    rows = [("甲", "题"), ("乙", "题" * (MAX_TITLE + 1)), ("丙", "题")]
+    content = "".join(json.dumps({"text": a, "title": b}) + "\n" for a, b in rows)
+    if name == "a.csv":
+        content = "text,title\n" + "".join(f"{a},{b}\n" for a, b in rows)
+    why = wrong_line(write(name, content), 2 + name.endswith("csv"))
+    assert why.startswith(f"it cannot be stored: title has {MAX_TITLE + 1} characters, at most")
+
+
+def test_metadata_that_is_nested_too_deeply_is_named_by_its_line(write: Write) -> None:
+    deep = "[" * 900 + "]" * 900
+    name = write("a.jsonl", '{"text": "甲"}\n{"text": "乙", "a": ' + deep + "}\n")
+    assert wrong_line(name, 2).startswith("it cannot be stored: metadata is nested deeper than")
