@@ -49,6 +49,15 @@ class Document:
     title: str | None = None
     metadata: Mapping[str, object] = field(default_factory=dict)
 
+    def fields(self) -> dict[str, object]:
+        """Return the fields by name, the metadata as it is: it may be nested too deeply to be copied."""
+        return {
+            "id": self.id,
+            "text": self.text,
+            "title": self.title,
+            "metadata": self.metadata,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
