@@ -53,7 +53,7 @@ ONE_FILE = {
         "store/local_index/exact.py",
         "store/faiss_files.py",
     },
-    "sqlite3": "store/database.py",
+    "sqlite3": {"store/advice.py", "store/database.py"},
     "threading": "inference/lanes.py",
     "time": "clock.py",
     "uvicorn": {"net/server.py", "net/http_protocol.py"},

@@ -1,4 +1,4 @@
-"""One SQLite file: connections, transactions, its schema's version, copies, and advice when it fails.
+"""One SQLite file: connections, transactions, its schema's version, and copies.
 
 One connection writes. Each reading thread borrows another one from a pool. It reads what was committed,
 never a running transaction, and waits for no writer (WAL). Inside `snapshot` all reads of a thread come
@@ -6,6 +6,7 @@ from one moment. `documents.py` says what the tables mean, and `schema.py` defin
 """
 
 import sqlite3
+import stat
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -14,54 +15,22 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from server.errors import DiskFull, StoreDamaged, StoreError
-from server.messages.message import Message
+from server.errors import StoreDamaged, StoreError
+from server.store.advice import advising, one_line
 from server.system.atomic_file import install, scratch_for
 
 KEYS_PER_QUERY = 1000  # SQLite's own limit has been 999 (until 3.32) and is 32,766
 # A vector of 512 numbers has 2 KB; a page of 4 KB, SQLite's default, would hold only one.
 PAGE_BYTES = 16_384
-# Characters of SQLite's own message. It may quote what a foreign file says.
-MOST_SAID = 200
 # Of a file from elsewhere. A document of this size would have 50,000 chunks or more.
 MOST_ROW_BYTES = 256 * 1024 * 1024
-
-# SQLite's primary result codes that a person can act on, with the error class and the advice.
-ADVICE: dict[int, tuple[type[StoreError], Message]] = {
-    sqlite3.SQLITE_FULL: (DiskFull, Message("the disk is full: free some space and try again")),
-    sqlite3.SQLITE_IOERR: (
-        StoreError,
-        Message("the disk does not work: check it, and the free space and quota"),
-    ),
-    sqlite3.SQLITE_CORRUPT: (
-        StoreDamaged,
-        Message(
-            "the database is damaged: restore it from a backup, or move the collection's folder away"
-            " and index the documents again"
-        ),
-    ),
-    sqlite3.SQLITE_BUSY: (
-        StoreError,
-        Message(
-            "another program (a backup, an SQLite shell?) keeps the database locked: end it, try again"
-        ),
-    ),
-    sqlite3.SQLITE_READONLY: (
-        StoreError,
-        Message(
-            "the database cannot be written: check the owner and permissions of the data folder, and"
-            " whether its disk is mounted read-only"
-        ),
-    ),
-}
-ADVICE[sqlite3.SQLITE_NOTADB] = ADVICE[sqlite3.SQLITE_CORRUPT]
-ADVICE[sqlite3.SQLITE_LOCKED] = ADVICE[sqlite3.SQLITE_BUSY]
-ADVICE[sqlite3.SQLITE_CANTOPEN] = ADVICE[sqlite3.SQLITE_PERM] = ADVICE[sqlite3.SQLITE_READONLY]
 
 Connection = sqlite3.Connection
 Rows = list[tuple[Any, ...]]
 Create = Callable[[Connection], None]
 Migrate = Callable[[Connection, int], None]
+Verify = Callable[[Connection], None]
+FileKey = tuple[int, int]  # device and inode
 
 
 class Database:
@@ -89,11 +58,15 @@ class Database:
         # deque.pop and append are atomic, so the pool needs no lock.
         self._readers: deque[sqlite3.Connection] = deque()
         self._turn = deque(["to write"])  # taken by the transaction that runs
+        self._verify: Verify | None = None
+        self._verified_schema = -1
+        self._file: FileKey | None = None
         missing = _is_missing(path)
         if missing and create is None:
             raise StoreDamaged("{path} is missing; restore the collection from a backup", path=path)
         with self.advising():
             self.writer = self._connect(create=missing)
+            self._file = file_key(path)
             try:
                 found = 0 if missing else self._known_version(version)
                 self._prepare()
@@ -108,6 +81,23 @@ class Database:
             except BaseException:
                 self.writer.close()
                 raise
+
+    def guard(self, verify: Verify) -> None:
+        """Verify the objects in the file now, and again whenever a program has changed them.
+
+        verify: raises StoreDamaged for objects that the file should not have. From now on nothing
+        is read or written before they are verified.
+        """
+        self._verify = verify
+        with self.advising():
+            self._check_schema(self.writer)
+
+    def _check_schema(self, connection: Connection) -> None:
+        if self._verify is not None:
+            ((found,),) = connection.execute("PRAGMA schema_version")
+            if found != self._verified_schema:
+                self._verify(connection)
+                self._verified_schema = found
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -124,6 +114,7 @@ class Database:
             with self.advising():
                 self.writer.execute("BEGIN IMMEDIATE")
                 try:
+                    self._check_schema(self.writer)
                     yield self.writer
                     self.writer.execute("COMMIT")
                 except BaseException:
@@ -168,6 +159,7 @@ class Database:
                 # 16 MB: looking clauses up among 63,762 texts took 8 ms with it and 12 with 2 MB.
                 reader.execute("PRAGMA cache_size = -16000")
             try:
+                self._check_schema(reader)
                 yield reader
             finally:
                 if reader.in_transaction:
@@ -217,6 +209,7 @@ class Database:
             raise RuntimeError(f"{self.path}: closed during a write")
 
     def _connect(self, *, create: bool = False) -> Connection:
+        refuse_special(self.path)
         # subtle: without a mode SQLite would create a file that is missing, also to read it.
         connection = sqlite3.connect(
             f"file:{_quoted(self.path)}?mode={'rwc' if create else 'rw'}",
@@ -227,6 +220,14 @@ class Database:
         )
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
+        if self._file is not None and file_key(self.path) != self._file:
+            # A folder was moved while it is open, and another one has its name.
+            connection.close()
+            raise StoreError(
+                "{path} is another file now than the one that was opened; start the server again, and"
+                " let no other program move its files",
+                path=self.path,
+            )
         return connection
 
     def _known_version(self, version: int) -> int:
@@ -263,7 +264,7 @@ class Database:
 
     @contextmanager
     def advising(self) -> Iterator[None]:
-        with _advising(self.path):
+        with advising(self.path):
             yield
 
 
@@ -271,6 +272,27 @@ class Database:
 _snapshots: ContextVar[Mapping[Database, Connection]] = ContextVar(
     "snapshots", default=MappingProxyType({})
 )
+
+
+def file_key(path: Path) -> FileKey | None:
+    """Return what tells a file from another one that takes its name; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def refuse_special(path: Path) -> None:
+    """Raise StoreDamaged where a file that SQLite would open is a pipe, on which it might wait for ever."""
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        file = path.with_name(f"{path.name}{suffix}")
+        try:
+            mode = file.stat().st_mode
+        except OSError:
+            continue  # SQLite says what is wrong with it
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise StoreDamaged("{path} is not a regular file; move it away", path=file)
 
 
 def _is_missing(path: Path) -> bool:
@@ -294,11 +316,18 @@ def copy(source: Path, target: Path) -> None:
         for suffix in ("-journal", "-wal", "-shm"):
             # A killed backup left them; SQLite would take them for parts of this one.
             scratch.with_name(f"{scratch.name}{suffix}").unlink(missing_ok=True)
+        refuse_special(source)
+        file = file_key(source)
         with (
-            _advising(source),
+            advising(source),
             closing(sqlite3.connect(f"file:{_quoted(source)}?mode=ro", uri=True)) as old,
         ):
-            with _advising(scratch), closing(sqlite3.connect(scratch)) as new:
+            old.execute("BEGIN")
+            old.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            # subtle: SQLite opens the log now, by its name. After a swap it is that of another file.
+            if file_key(source) != file:
+                raise StoreError("{path} was replaced just now; try again", path=source)
+            with advising(scratch), closing(sqlite3.connect(scratch)) as new:
                 old.backup(new)
                 # The copy is one file, and may be read where no log can be written.
                 new.execute("PRAGMA journal_mode = DELETE")
@@ -319,13 +348,14 @@ class ForeignFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        refuse_special(path)
         # subtle: see `peek`. A file with a log is one of a running or killed server, and the log is
         # a part of it. It stands beside the file, not beside a link to it.
         path = path.resolve()
         logs = [path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-journal")]
         alone = not any(log.exists() for log in logs)
         uri = f"file:{_quoted(path)}?mode=ro" + ("&immutable=1" if alone else "")
-        with _advising(path):
+        with advising(path):
             self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
             self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_ROW_BYTES)
             self._connection.execute("PRAGMA trusted_schema = OFF")
@@ -334,7 +364,7 @@ class ForeignFile:
 
     def rows(self, query: str) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a query one after the other."""
-        with _advising(self.path):
+        with advising(self.path):
             # subtle: `yield from` would close the cursor of a reader that stops, after the file is closed.
             for row in self._connection.execute(query):  # noqa: UP028
                 yield row
@@ -356,38 +386,13 @@ def peek(path: Path, query: str) -> Rows:
     subtle: a database that no process has open has no log, and SQLite would create one to read it.
     With `immutable` it does not.
     """
+    refuse_special(path)
     alone = not path.with_name(f"{path.name}-wal").exists()
     uri = f"file:{_quoted(path)}?mode=ro" + ("&immutable=1" if alone else "")
-    with _advising(path), closing(sqlite3.connect(uri, uri=True)) as connection:
+    with advising(path), closing(sqlite3.connect(uri, uri=True)) as connection:
         return connection.execute(query).fetchall()
 
 
 def _quoted(path: Path) -> str:
     """Return a path as it stands inside an SQLite URI."""
     return str(path.resolve()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-
-
-def brief(error: BaseException) -> str:
-    """Return what an error says, without the stored text that it may quote, and not too long."""
-    return one_line(str(error).partition(" with text ")[0])[:MOST_SAID]
-
-
-def one_line(said: str) -> str:
-    return " ".join(str(said).split())
-
-
-@contextmanager
-def _advising(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        # The primary code is the low byte. Errors of Python itself have none: our bugs, and text that is
-        # no UTF-8, which this server never writes.
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        advice = ADVICE.get(sqlite3.SQLITE_CORRUPT if "decode to UTF-8" in str(error) else code)
-        if advice is None:
-            raise
-        kind, what_to_do = advice
-        raise kind(
-            "{path}: {error}; {advice}", path=path, error=brief(error), advice=what_to_do
-        ) from error

@@ -456,8 +456,8 @@ def test_reading_creates_no_file_in_the_place_of_a_lost_one(
         ("UPDATE meta SET value = '7' WHERE key = 'chunks'", "chunks are 7"),
         ("UPDATE meta SET value = '[10, 10]' WHERE key = 'chunks'", "overlap of 10"),
         ("UPDATE meta SET value = '[\"a\", 1]' WHERE key = 'chunks'", "chunks are"),
-        ("DROP TABLE meta", "no such table"),
-        ("DROP TABLE parts", "no such table"),
+        ("DROP TABLE meta", "no table meta"),
+        ("DROP TABLE parts", "no table parts"),
     ],
 )
 def test_description_that_is_damaged_is_reported_and_the_rows_stay(

@@ -19,7 +19,8 @@ import numpy as np
 
 from server.errors import BadSettings, InvalidRequest, StoreDamaged, StoreError
 from server.messages.message import Message
-from server.store.database import ForeignFile, brief, one_line
+from server.store.advice import brief, one_line
+from server.store.database import ForeignFile
 from server.store.records import MAX_ID, Document, Info, Span
 from server.store.schema import (
     OBJECTS,
