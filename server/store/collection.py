@@ -15,7 +15,7 @@ The index's own file (also called a snapshot) saves training and reading at star
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +160,9 @@ class Collection:
         index = self.index
         if index is self._saved:
             return
+        if not self.documents.database.in_place:
+            log.warning("%s not written: its folder was moved; no document is lost", self._snapshot)
+            return
         try:
             index.save(self._snapshot, self.documents.identity)
         except OSError as error:
@@ -247,7 +250,8 @@ def _load(make: IndexMaker, snapshot: Path, documents: Documents) -> VectorIndex
     except BadSnapshot as error:
         # A collection from a backup has none yet, and nothing is wrong with it.
         level = logging.WARNING if snapshot.exists() else logging.INFO
-        snapshot.unlink(missing_ok=True)
+        with suppress(IsADirectoryError):
+            snapshot.unlink(missing_ok=True)
         if count := documents.count():
             log.log(level, "%s; the index is rebuilt from %d documents", error, count)
         return make(dimension)

@@ -203,6 +203,11 @@ class Database:
             self.writer.execute("PRAGMA journal_mode = DELETE")
             self.writer.close()
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the file of this name is the one that was opened."""
+        return file_key(self.path) == self._file
+
     def _check_idle(self) -> None:
         # subtle: as with two writes, closing a connection in use ends the process.
         if not self._turn:
@@ -220,7 +225,7 @@ class Database:
         )
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
-        if self._file is not None and file_key(self.path) != self._file:
+        if self._file is not None and not self.in_place:
             # A folder was moved while it is open, and another one has its name.
             connection.close()
             raise StoreError(

@@ -5,7 +5,7 @@ import re
 import unicodedata
 import uuid
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -241,13 +241,18 @@ def rebuild_words(writer: Connection) -> None:
     writer.execute("DROP TABLE words")
     for statement in WORDS:
         writer.execute(statement)
-    rows = writer.execute(
+    for label, words in words_of_all(writer):
+        writer.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (label, words))
+    writer.execute("INSERT OR REPLACE INTO meta VALUES ('words', ?)", (WORDS_RECIPE,))
+
+
+def words_of_all(connection: Connection) -> Iterator[tuple[int, str]]:
+    """Yield the label of each chunk, and what the index of words reads of it."""
+    rows = connection.execute(
         "SELECT label, title, text, begin, end FROM parts JOIN documents ON number = document"
     )
     for label, title, text, begin, end in rows:
-        words = words_of(title, text[begin:end])
-        writer.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (label, words))
-    writer.execute("INSERT OR REPLACE INTO meta VALUES ('words', ?)", (WORDS_RECIPE,))
+        yield label, words_of(title, text[begin:end])
 
 
 def words_of(title: str | None, text: str) -> str:

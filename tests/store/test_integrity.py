@@ -13,7 +13,7 @@ from server.store.documents import Documents
 from server.store.filter_tree import parse
 from server.store.folder import INDEX, DataFolder
 from server.store.records import Document, Info
-from server.store.schema import SCHEMA_1, SCHEMA_VERSION, chunk_checksum, create
+from server.store.schema import SCHEMA_1, SCHEMA_VERSION, chunk_checksum, create, words_of
 from server.store.search import Query, search
 from server.store.upkeep.integrity import faults_of
 
@@ -69,6 +69,17 @@ def test_trigger_with_the_name_of_a_table_is_foreign(home: Path) -> None:
     change(home, "CREATE TRIGGER terms AFTER INSERT ON documents BEGIN DELETE FROM parts; END")
     change(home, "CREATE VIRTUAL TABLE terms USING fts5vocab (words, row)")
     assert "'terms'" in faults(home) and "did not create" in faults(home)
+
+
+def test_words_of_another_text_are_found(home: Path) -> None:
+    # SQLite's own check cannot notice: the index keeps no texts.
+    change(
+        home,
+        "INSERT INTO words (words, rowid, text) VALUES ('delete', 2, ?)",
+        words_of(None, "第1条"),
+    )
+    change(home, "INSERT INTO words (rowid, text) VALUES (2, ?)", words_of(None, "第9条"))
+    assert faults(home) == "part 2 is indexed by other words than its own"
 
 
 def test_missing_table_keeps_the_collection_closed(home: Path) -> None:
