@@ -257,8 +257,8 @@ def _of_terms(documents: Documents) -> Iterator[Message]:
         reader.execute(INSTANCES)
         # subtle: SQLite gives them by term. So each part is a sum, which depends on no order.
         found: dict[int, int] = {}
-        for label, *instance in reader.execute("SELECT doc, term, offset FROM temp.instances"):
-            found[label] = found.get(label, 0) + hash(tuple(instance))
+        for label, term, place in reader.execute("SELECT doc, term, offset FROM temp.instances"):
+            found[label] = found.get(label, 0) + hash((term, place))
         for label, words in words_of_all(reader):
             wanted = sum(hash((term, place)) for place, term in enumerate(words.split()))
             if found.get(label, 0) != wanted:
