@@ -8,7 +8,7 @@ ServerError
 │   ├── EmptyInput           no texts, or an empty text
 │   ├── TooManyTexts         more texts than one request may carry
 │   ├── TextTooLong          longer than the model reads, and the caller forbade truncation
-│   ├── RequestTooLarge      body bytes or tokens over the limit of one request
+│   ├── RequestTooLarge      bytes, tokens, values or time over the limit of one request
 │   ├── UnsupportedMediaType not application/json
 │   ├── RouteNotFound        no such path
 │   ├── MethodNotAllowed     the path exists, the method does not
@@ -16,6 +16,7 @@ ServerError
 │   ├── TaskNotServed        to rerank, classify or the like, which no served model does
 │   ├── CollectionNotFound   no collection of this name
 │   ├── DocumentNotFound     no document of this id
+│   ├── TooManyCollections   one more needs more open files than the system allows
 │   ├── AlreadyExists        a collection of this name, or a document that was only to be added
 │   └── OtherModel           the collection's vectors are of another model; it must be reindexed
 ├── RetryableError           the same request may succeed later
@@ -37,9 +38,23 @@ ServerError
 Messages name the value and the limit, and have no final full stop. Status codes are in `server/api`.
 """
 
+import re
 from typing import ClassVar
 
 from server.messages.message import SentenceError
+
+# Characters of a value in a message, and of a message whose values a caller chose.
+SHOWN = 100
+LONGEST_MESSAGE = 800
+# The folders of an absolute path in a text, which may end anywhere.
+FOLDERS = re.compile(r"(?<![\w./])/(?:[^\s/'\"]+/)+")
+
+
+def shown(value: str) -> str:
+    """Return a caller's text as a message shows it: in quotes, and cut if it is long."""
+    if len(value) <= SHOWN:
+        return repr(value)
+    return f"{value[:SHOWN]!r}... ({len(value)} characters)"
 
 
 class ServerError(Exception):
@@ -49,6 +64,20 @@ class ServerError(Exception):
     def message(self) -> str:
         return str(self.args[0]) if self.args else self.code
 
+    @property
+    def public(self) -> str:
+        """Return the message as clients get it, without the folders of this machine."""
+        return FOLDERS.sub("", self.message)
+
+
+def _shortened(message: str) -> str:
+    """Return a message without its middle if it is long: its beginning and end say what is wrong."""
+    excess = len(message) - LONGEST_MESSAGE
+    if excess <= 0:
+        return message
+    half = LONGEST_MESSAGE // 2
+    return f"{message[:half]} ... ({excess} characters left out) ... {message[-half:]}"
+
 
 class CallerError(ServerError):
     """Raised for a request that is at fault. param: the key of its body at fault, if any."""
@@ -56,8 +85,13 @@ class CallerError(ServerError):
     code = "invalid_request"
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(_shortened(message))
         self.param = param
+
+    @property
+    def public(self) -> str:
+        """Return the message as it is: a path in it is the caller's own."""
+        return self.message
 
 
 class Unauthorized(CallerError):
@@ -116,6 +150,10 @@ class DocumentNotFound(CallerError):
     code = "document_not_found"
 
 
+class TooManyCollections(CallerError):
+    code = "too_many_collections"
+
+
 class AlreadyExists(CallerError):
     code = "already_exists"
 
@@ -167,6 +205,11 @@ class StartupError(SentenceError, ServerError):
 
     code = "startup_error"
     exit_status: ClassVar[int] = 1
+
+    @property
+    def public(self) -> str:
+        """Return the English sentence with the last two parts of each path."""
+        return FOLDERS.sub("", self.sentence.without_folders().english)
 
 
 class BadArtifact(StartupError):

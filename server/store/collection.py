@@ -79,8 +79,10 @@ class Collection:
         return self.documents.count()
 
     def bytes_on_disk(self) -> int:
-        """Return the bytes of the database, its log and the snapshot."""
-        return sum(path.stat().st_size for path in self.path.parent.iterdir() if path.is_file())
+        """Return the bytes of the database, its log and the snapshot; of what may not be read, none."""
+        names = (self.path.name, f"{self.path.name}-wal", f"{self.path.name}-shm", SNAPSHOT_FILE)
+        found = [_stat(self.path.with_name(name)) for name in names]
+        return sum(each.st_size for each in found if each is not None)
 
     def stats(self) -> CollectionStats:
         """Return sizes of index and files, from any thread; a missing file has no bytes."""
@@ -173,10 +175,11 @@ class Collection:
     def close(self) -> None:
         """Write the snapshot and close the files."""
         self.save()
-        self.documents.close()
+        self.abandon()
 
     def abandon(self) -> None:
         """Close the files without a snapshot: they will be deleted."""
+        self.hits.clear()
         self.documents.close()
 
     def _delete(self, chosen: Callable[[], Sequence[str]]) -> int:

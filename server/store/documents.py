@@ -7,9 +7,10 @@ document.
 
 import json
 import logging
+import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ import orjson
 from server.errors import StoreDamaged, StoreError
 from server.store import Labels
 from server.store.database import Connection, Database
+from server.store.filter_kinds import Operand, stored_kinds, warnings
 from server.store.filter_match import matches
 from server.store.filter_sql import attributes, where
 from server.store.filter_tree import Filter
-from server.store.lexical import REQUIRED, attainable, frequencies, match_expression, terms
-from server.store.matches import NO_MATCHES, Matches
+from server.store.lexical import REQUIRED, ask, attainable, frequencies, match_expression
+from server.store.read_limit import spend
 from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (
     OBJECTS,
@@ -45,6 +47,7 @@ from server.store.schema import (
     remove_words,
     words_of,
 )
+from server.store.words.matches import NO_MATCHES, Matches
 from server.types import Vectors
 
 log = logging.getLogger(__name__)
@@ -205,16 +208,32 @@ class Documents:
         self, after: int, limit: int, filter: Filter | None = None
     ) -> list[tuple[int, Document]]:
         """Return documents with greater numbers than `after`, oldest first, each with its number."""
+        return self.page_within(after, limit, filter, sys.maxsize)[0]
+
+    def page_within(
+        self, after: int, limit: int, filter: Filter | None, max_bytes: int
+    ) -> tuple[list[tuple[int, Document]], bool]:
+        """Return a page of at most `max_bytes` of texts, titles and metadata, and whether that cut it.
+
+        A first document with more is returned alone.
+        """
         condition, parameters = where(filter, "number")
-        rows = self.database.rows(
+        rows = self.database.each(
             f"SELECT {DOCUMENT} FROM documents WHERE number > ? AND {condition}"
             " ORDER BY number LIMIT ?",
             (after, *parameters, limit),
         )
-        found = [(row[0], self._document(row)) for row in rows]
-        for _, document in found:
-            self.confirm(filter, document.id, document.metadata)
-        return found
+        found: list[tuple[int, Document]] = []
+        n_bytes = 0
+        with closing(rows):
+            for row in rows:
+                n_bytes += _n_bytes(row)
+                if found and n_bytes > max_bytes:
+                    return found, True
+                document = self._document(row)
+                self.confirm(filter, document.id, document.metadata)
+                found.append((row[0], document))
+        return found, False
 
     def ids(self, filter: Filter | None = None) -> list[str]:
         """Return the ids of all documents, or of those that the filter keeps."""
@@ -259,24 +278,22 @@ class Documents:
 
     def by_labels(self, labels: Labels) -> dict[int, Chunk]:
         """Return the chunks of these labels, by label; labels that are gone are left out."""
-        rows = self.database.rows_of(
-            f"SELECT {DOCUMENT}, label, begin, end FROM parts"
-            " JOIN documents ON number = document WHERE label IN",
-            labels.tolist(),
-        )
         found = {}
-        for *row, label, begin, end in rows:
-            document = self._document(row)
-            text = document.text
-            whole = end - begin == len(text)
-            found[label] = Chunk(
-                document.id,
-                text if whole else text[begin:end],
-                document.title,
-                document.metadata,
-                Span(begin, end),
-                whole,
-            )
+        with closing(self.database.each_of(PART, labels.tolist())) as rows:
+            for *row, label, begin, end in rows:
+                document = self._document(row)
+                text = document.text
+                whole = end - begin == len(text)
+                # Of a long document only the chunk is kept.
+                spend(end - begin + len(row[4]))
+                found[label] = Chunk(
+                    document.id,
+                    text if whole else text[begin:end],
+                    document.title,
+                    document.metadata,
+                    Span(begin, end),
+                    whole,
+                )
         return found
 
     def unchanged(self, documents: Sequence[Document]) -> set[str]:
@@ -289,10 +306,11 @@ class Documents:
 
         n_chunks: of the whole collection.
         """
-        asked = terms(query)
-        if not asked:
+        asked = ask(query)
+        if not asked.terms:
             return NO_MATCHES
-        found: dict[str, int] = dict(self.database.rows(*frequencies(asked)))
+        counts: dict[str, int] = dict(self.database.rows(*frequencies(asked.lookups)))
+        found = asked.chosen(counts)
         required = self._required(filter)
         expression = match_expression(found, required)
         if expression is None:
@@ -351,6 +369,11 @@ class Documents:
         rows = self.database.rows("SELECT seq FROM sqlite_sequence WHERE name = 'parts'")
         return int(rows[0][0]) if rows else 0
 
+    def warnings(self, operands: Sequence[Operand]) -> list[str]:
+        """Return which of a filter's conditions no stored value can meet because of its kind."""
+        keys = list(dict.fromkeys(operand.key for operand in operands))
+        return warnings(operands, self.database.rows(*stored_kinds(keys)))
+
     def count(self, filter: Filter | None = None) -> int:
         """Count the documents, or those that the filter keeps."""
         condition, parameters = where(filter, "number")
@@ -371,6 +394,11 @@ class Documents:
             path=path,
             what=what,
         )
+
+
+def _n_bytes(row: Sequence[Any]) -> int:
+    """Return about how many bytes a document has in a reply."""
+    return sum(len(value) if value.isascii() else 3 * len(value) for value in row[1:5] if value)
 
 
 def _upgrade(path: Path, writer: Connection, version: int) -> None:
@@ -411,4 +439,8 @@ def _check_objects(path: Path, connection: Connection, version: int) -> None:
 REVISION = "revision"
 # Columns in the order that `_document` and `chunk_checksum` take.
 DOCUMENT = "number, id, text, title, metadata, documents.checksum"
+PART = (
+    f"SELECT {DOCUMENT}, label, begin, end FROM parts"
+    " JOIN documents ON number = document WHERE label IN"
+)
 CHUNK = "document, begin, end, vector, checksum"

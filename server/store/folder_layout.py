@@ -47,8 +47,8 @@ from pathlib import Path
 
 from server.errors import InvalidRequest
 from server.store.collection import DATABASE_FILE
-from server.store.database import peek
 from server.store.folder_lock import COLLECTIONS
+from server.store.upkeep.database_file import peek
 from server.system.atomic_file import sync_folder, sync_tree
 
 # No dot first: ".." would leave the folder, and this file uses names with a dot.

@@ -63,7 +63,7 @@ async def check_holds(
     registry: CollectionRegistry, model: Model, expected: Sequence[Document]
 ) -> None:
     """Check that exactly these documents are stored, each with the vector of its text."""
-    live = registry.get(NAME)
+    live = await registry.writable(NAME)
     stored = {document.id: document for _, document in await live.page(0, 1000)}
     assert stored == {document.id: document for document in expected}
     vectors = model.embed([document.text for document in expected])
@@ -82,7 +82,7 @@ def test_interrupted_run_continues_only_with_the_same_chunks(
     rules = ChunkRules(10, 0)
 
     async def test(registry: CollectionRegistry) -> None:
-        live = registry.get(NAME)
+        live = await registry.writable(NAME)
         await live.add([Document("long", "".join(toy_texts(3))), *documents(10)])
         await interrupt(registry, rules)
         again = await begin(registry, rules)
@@ -105,12 +105,12 @@ def test_collection_created_again_gets_nothing_of_the_old_ones_interrupted_run(
     new = documents(6, seed=1)
 
     async def before(registry: CollectionRegistry) -> None:
-        await registry.get(NAME).add(documents(10))
+        await (await registry.writable(NAME)).add(documents(10))
         await interrupt(registry)
         assert len(left(tmp_path)) == 2
         await registry.remove(NAME)
         assert left(tmp_path) == []
-        await registry.get(NAME).add(new)
+        await (await registry.writable(NAME)).add(new)
 
     async def after(registry: CollectionRegistry) -> None:
         await (await begin(registry)).task
@@ -126,7 +126,7 @@ def test_run_ends_with_exactly_the_documents_of_the_collection_whatever_the_succ
     stored = documents(6)
 
     async def test(registry: CollectionRegistry) -> None:
-        live = registry.get(NAME)
+        live = await registry.writable(NAME)
         await live.add(stored)
         await interrupt(registry)
         # As after an older copy of the database was put back: more is noted than there is.
@@ -149,7 +149,7 @@ def test_disk_that_is_full_at_the_swap_loses_the_successor_only(
     stored = documents(6)
 
     async def test(registry: CollectionRegistry) -> None:
-        await registry.get(NAME).add(stored)
+        await (await registry.writable(NAME)).add(stored)
         await fail_once(registry, monkeypatch, errno.ENOSPC, "No space left on device")
         assert left(tmp_path) == [NAME]
         await check_holds(registry, toy_model, stored)
@@ -164,7 +164,7 @@ def test_full_disk_ends_the_run_frees_its_space_and_leaves_the_collection(
     stored = [replace(document, metadata=filler) for document in documents(20)]
 
     async def test(registry: CollectionRegistry) -> None:
-        live = registry.get(NAME)
+        live = await registry.writable(NAME)
         await live.add(stored)
         for fill in (without_pages, without_room):
             running = await begin(registry)
@@ -199,7 +199,7 @@ def test_collection_whose_replacement_fails_serves_on_and_the_next_run_is_short(
     stored = documents(10)
 
     async def test(registry: CollectionRegistry) -> None:
-        live = registry.get(NAME)
+        live = await registry.writable(NAME)
         await live.add(stored)
         await fail_once(registry, monkeypatch)
         stored.append(Document("later", "later"))
@@ -237,7 +237,7 @@ def test_collection_that_cannot_be_opened_again_is_reported_as_such(
     toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test(registry: CollectionRegistry) -> None:
-        live = registry.get(NAME)
+        live = await registry.writable(NAME)
         await live.add(documents(6))
         running = await begin(registry)
         while not running.done:
@@ -270,7 +270,7 @@ def test_collection_whose_removal_fails_is_served_written_and_compacted_as_befor
         raise OSError(5, "Input/output error")
 
     async def test(registry: CollectionRegistry) -> None:
-        live = registry.get(NAME)
+        live = await registry.writable(NAME)
         await live.add(stored)
         monkeypatch.setattr(FolderLayout, "remove", refuse)
         with pytest.raises(StoreError, match="Input/output error"):
@@ -294,7 +294,7 @@ def test_run_that_is_stopped_while_it_opens_its_successor_closes_it(
     toy_model: Model, tmp_path: Path
 ) -> None:
     async def test(registry: CollectionRegistry) -> None:
-        await registry.get(NAME).add(documents(6))
+        await (await registry.writable(NAME)).add(documents(6))
         running = await begin(registry)
         await asyncio.sleep(0)
         running.task.cancel()

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from server.errors import StoreDamaged, StoreError
-from server.store.database import ForeignFile, copy, peek
 from server.store.documents import Documents
 from server.store.filter_tree import parse
 from server.store.records import Document, Info
+from server.store.upkeep.database_file import ForeignFile, copy, peek
 
 FOREIGN = {
     "trigger": "CREATE TRIGGER t AFTER INSERT ON documents BEGIN DELETE FROM attributes; END",

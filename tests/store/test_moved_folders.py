@@ -150,3 +150,11 @@ def test_the_successor_of_an_older_version_is_deleted_beside_its_collection(tmp_
     with closing(DataFolder(tmp_path)) as folder:
         check_holds(folder.collections["main"], "a", "b")
     assert entries(tmp_path) == ["main"]
+
+
+def test_sizes_are_answered_where_the_folder_is_gone(tmp_path: Path) -> None:
+    with closing(filled(tmp_path / "data", "a")) as folder:
+        collection = folder.collections["main"]
+        assert collection.bytes_on_disk() > 0
+        os.rename(tmp_path / "data", tmp_path / "moved")
+        assert collection.bytes_on_disk() == 0

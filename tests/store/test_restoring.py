@@ -12,15 +12,15 @@ import pytest
 
 from server.errors import BadSettings, StoreDamaged, StoreError
 from server.inference.cpu_provenance import NOTE, note_of, provenance_here, read_provenances
-from server.store import database
 from server.store.collection import DATABASE_FILE, Collection
-from server.store.database import PAGE_BYTES, copy
+from server.store.database import PAGE_BYTES
 from server.store.filter_tree import parse
 from server.store.folder import INDEX, DataFolder
 from server.store.records import ChunkRules, Document, Info, Listed, Span
 from server.store.schema import SCHEMA_1, chunk_checksum, document_checksum
 from server.store.search import Query, search
-from server.store.upkeep import backup_file
+from server.store.upkeep import backup_file, database_file
+from server.store.upkeep.database_file import copy
 from server.store.upkeep.integrity import faults_of
 from server.store.upkeep.restoring import restore
 from server.types import Vectors
@@ -344,7 +344,7 @@ def test_id_that_comes_twice_is_refused(data: Path, backup: Path) -> None:
 def test_row_beyond_the_limit_is_refused(
     data: Path, backup: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "MOST_ROW_BYTES", 10_000)
+    monkeypatch.setattr(database_file, "MOST_ROW_BYTES", 10_000)
     change(backup, "UPDATE documents SET text = hex(zeroblob(9999)) WHERE number = 4")
     sign(backup)
     refused(data, backup, StoreDamaged, "too big")

@@ -19,8 +19,7 @@ import numpy as np
 
 from server.errors import BadSettings, InvalidRequest, StoreDamaged, StoreError
 from server.messages.message import Message
-from server.store.advice import brief, one_line
-from server.store.database import ForeignFile
+from server.store.database import brief, one_line
 from server.store.records import COMPUTED_BY, MAX_ID, Document, Info, Span
 from server.store.schema import (
     OBJECTS,
@@ -33,6 +32,7 @@ from server.store.schema import (
     foreign_objects,
     info_of,
 )
+from server.store.upkeep.database_file import ForeignFile
 from server.store.upkeep.integrity import misplaced
 from server.store.vector_index import usable
 

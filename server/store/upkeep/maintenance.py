@@ -11,12 +11,12 @@ from pathlib import Path
 from server.errors import BadSettings, NoDataFolder, StoreError
 from server.messages.message import Message
 from server.store.collection import DATABASE_FILE
-from server.store.database import copy
 from server.store.documents import Documents
 from server.store.folder import INDEX
 from server.store.folder_layout import FolderLayout
 from server.store.folder_lock import COLLECTIONS, FolderLock, unusable
 from server.store.records import Listed
+from server.store.upkeep.database_file import copy
 from server.store.upkeep.integrity import faults_of
 
 
