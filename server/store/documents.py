@@ -42,6 +42,7 @@ from server.store.schema import (
     insert_document,
     meta_of,
     migrate,
+    missing_tables,
     rebuild_words,
     remove_words,
     words_of,
@@ -89,8 +90,7 @@ class Documents:
             ) from error
 
     def _read_meta(self) -> None:
-        with self.database.advising():
-            _check_objects(self.database.path, self.database.writer, SCHEMA_VERSION)
+        self.database.guard(partial(_check_objects, self.database.path, version=SCHEMA_VERSION))
         meta: dict[str, str] = dict(self.database.rows("SELECT key, value FROM meta"))
         self.info = info_of(meta)
         self.identity = uuid.UUID(meta["identity"])
@@ -408,13 +408,30 @@ def _upgrade(path: Path, writer: Connection, version: int) -> None:
 
 
 def _check_objects(path: Path, connection: Connection, version: int) -> None:
-    """Raise StoreDamaged where another program has put something of its own into the file."""
-    if foreign := foreign_objects(connection.execute(OBJECTS), version):
+    """Raise StoreDamaged where another program has made the file, or put something of its own into it."""
+    objects = connection.execute(OBJECTS).fetchall()
+    if foreign := foreign_objects(objects, version):
         raise StoreDamaged(
             "{path} has {objects}, which this server did not create: another program has changed the"
             " file; restore the collection from a backup",
             path=path,
             objects=tuple(map(ascii, foreign)),
+        )
+    if missing := missing_tables(objects, version):
+        raise StoreDamaged(
+            "{path} has no table {tables}: another program has changed the file; restore the collection"
+            " from a backup",
+            path=path,
+            tables=tuple(missing),
+        )
+    ((encoding,),) = connection.execute("PRAGMA encoding")
+    if encoding != "UTF-8":
+        # SQLite orders texts by their bytes: filters would find others than they should.
+        raise StoreDamaged(
+            "{path} keeps its texts in {encoding}, not in UTF-8: another program has made the file;"
+            " restore the collection from a backup",
+            path=path,
+            encoding=encoding,
         )
 
 

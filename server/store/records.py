@@ -13,6 +13,8 @@ from typing import NamedTuple
 from server.store import Labels
 
 MAX_ID = 512  # characters
+# The key of a collection's note of the kinds of CPU that computed its vectors.
+COMPUTED_BY = "computed_by"
 
 
 class Span(NamedTuple):
