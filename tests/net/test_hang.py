@@ -55,6 +55,10 @@ def came_back(server: Server, gone: int) -> bool:
     return workers_of(server) != [gone] and server.metric("lanes") == 2
 
 
+def command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 # --- lanes ----------------------------------------------------------------------------------------
 
 
@@ -166,6 +170,8 @@ def test_worker_that_is_starting_does_not_keep_the_server_from_ending(
         os.kill(worker, signal.SIGKILL)
         eventually(lambda: workers_of(server) not in ([], [worker]))
         [starting] = workers_of(server)
+        # Not before it is a program of its own: the server waits for that.
+        eventually(lambda: command_line(starting) != command_line(server.process.pid))
         os.kill(starting, signal.SIGSTOP)
         server.process.send_signal(signal.SIGTERM)
         assert server.wait() == 0

@@ -13,6 +13,7 @@ import pytest
 
 from server.errors import BadSettings
 from server.net.unix_socket import UnixSocket, check_path
+from tests.net.test_hang import command_line
 from tests.net.test_socket import refused_start
 from tests.net.test_worker_pool import children_of
 from tests.support.fakes import PATIENCE_S, eventually
@@ -173,6 +174,7 @@ def test_socket_that_is_taken_while_workers_load_ends_the_start(
             # The first process has found that no process listens, before it starts another.
             eventually(lambda: children_of(process.pid) or process.poll() is not None)
             [worker] = children_of(process.pid)
+            eventually(lambda: command_line(worker) != command_line(process.pid))
             os.kill(worker, signal.SIGSTOP)
             other.bind(str(path))
             other.listen()
