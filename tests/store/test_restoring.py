@@ -299,6 +299,8 @@ def test_what_is_no_collection_is_no_backup(
             "document 'id-2' is not what",
         ),
         ("UPDATE parts SET begin = 1 WHERE label = 5", "part 5 is not what was written"),
+        ("UPDATE parts SET end = end - 1 WHERE label = 5", "part 5 is not what was written"),
+        ("UPDATE parts SET document = 2 WHERE label = 5", "part 5 is not what was written"),
     ],
 )
 def test_rows_without_their_checksums_are_damage(
