@@ -29,6 +29,7 @@ ServerError
 └── StartupError             for the terminal, in English or Chinese
     ├── BadArtifact          missing, damaged, or computing other vectors than it should
     ├── BadSettings          a flag or variable with an impossible value
+    ├── NoDataFolder         a command that only reads was given a folder without collections
     └── StoreError           the data folder cannot be used as requested; also sent over HTTP
         ├── DiskFull         no room for a write; nothing stored is lost
         └── StoreDamaged     what was stored cannot be read back as it was written
@@ -165,6 +166,7 @@ class StartupError(SentenceError, ServerError):
     """Raised with a sentence for the terminal, in English or Chinese; see `server/messages`."""
 
     code = "startup_error"
+    exit_status: ClassVar[int] = 1
 
 
 class BadArtifact(StartupError):
@@ -173,6 +175,12 @@ class BadArtifact(StartupError):
 
 class BadSettings(StartupError):
     code = "bad_settings"
+
+
+class NoDataFolder(StartupError):
+    code = "no_data_folder"
+    # As for a wrong flag: nothing was examined, so nothing was found to be wrong.
+    exit_status = 2
 
 
 class StoreError(StartupError):

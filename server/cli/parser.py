@@ -33,6 +33,7 @@ def main(argv: Sequence[str]) -> int:
         return command(Invocation(config, arguments, terminal, origins, environ))
     except StartupError as error:
         terminal.inform("error: {error}", error=error)
+        return error.exit_status
     except ServerError as error:
         terminal.inform("error: {error}", error=error.message)
     except BrokenPipeError:

@@ -27,8 +27,8 @@ from server.store import Labels
 from server.store.collection import Collection
 from server.store.documents import Documents
 from server.store.faiss_files import StoredVectors, write_vectors
-from server.store.integrity import spans_of
 from server.store.records import Document, text_id, titled
+from server.store.upkeep.integrity import spans_of
 from server.system import atomic_file
 from server.types import Vectors
 

@@ -31,7 +31,7 @@ from server.net.certificates import Tls
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE
 from server.store.database import peek
 from server.store.folder_lock import holder_of
-from server.store.maintenance import names
+from server.store.upkeep.maintenance import names
 from server.system.cpu import PROC
 from server.system.host import Disk, Listener, Machine, listeners, read_disk, read_machine
 from server.types import Task

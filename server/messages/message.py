@@ -29,6 +29,7 @@ SYSTEM_REASONS = frozenset(
         "No space left on device",
         "Disk quota exceeded",
         "Input/output error",
+        "Device or resource busy",
         "Too many open files",
         "Connection refused",
         "Connection reset by peer",

@@ -6,7 +6,6 @@ and `schema.py` defines them.
 """
 
 import sqlite3
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -15,11 +14,15 @@ from typing import Any
 
 from server.errors import DiskFull, StoreDamaged, StoreError
 from server.messages.message import Message
-from server.system.atomic_file import install
+from server.system.atomic_file import install, scratch_for
 
 KEYS_PER_QUERY = 1000  # SQLite's own limit has been 999 (until 3.32) and is 32,766
 # A vector of 512 numbers has 2 KB; a page of 4 KB, SQLite's default, would hold only one.
 PAGE_BYTES = 16_384
+# Characters of SQLite's own message. It may quote what a foreign file says.
+MOST_SAID = 200
+# Of a file from elsewhere. A document of this size would have 50,000 chunks or more.
+MOST_ROW_BYTES = 256 * 1024 * 1024
 
 # SQLite's primary result codes that a person can act on, with the error class and the advice.
 ADVICE: dict[int, tuple[type[StoreError], Message]] = {
@@ -149,7 +152,7 @@ class Database:
 
     def complaints(self) -> list[str]:
         """Return what SQLite's own check of the whole file finds wrong."""
-        found = [str(row[0]) for row in self.rows("PRAGMA integrity_check(20)")]
+        found = [one_line(row[0]) for row in self.rows("PRAGMA integrity_check(20)")]
         return [] if found == ["ok"] else found
 
     def close(self) -> None:
@@ -176,6 +179,7 @@ class Database:
             check_same_thread=False,
         )
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA trusted_schema = OFF")
         return connection
 
     def _known_version(self, version: int) -> int:
@@ -230,10 +234,13 @@ def _is_missing(path: Path) -> bool:
 def copy(source: Path, target: Path) -> None:
     """Copy a database, whole, consistent and checked, also while a server writes to it.
 
-    The copy appears at `target` when it is complete, not before.
+    The copy appears at `target` when it is complete, not before. Raises OSError where `target` cannot
+    be written.
     """
-    scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    with scratch_for(target) as (scratch, _):
+        for suffix in ("-journal", "-wal", "-shm"):
+            # A killed backup left them; SQLite would take them for parts of this one.
+            scratch.with_name(f"{scratch.name}{suffix}").unlink(missing_ok=True)
         with (
             _advising(source),
             closing(sqlite3.connect(f"file:{_quoted(source)}?mode=ro", uri=True)) as old,
@@ -248,8 +255,46 @@ def copy(source: Path, target: Path) -> None:
                         source=source,
                     )
         install(scratch, target)
-    finally:
-        scratch.unlink(missing_ok=True)
+
+
+class ForeignFile:
+    """A file that this server may not have written, open for reading, as it was at one moment.
+
+    Views, triggers and functions in it get no rights, and a row has a limit. The caller names the
+    tables that it reads, and checks what they are.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        # subtle: see `peek`. A file with a log is one of a running or killed server, and the log is
+        # a part of it. It stands beside the file, not beside a link to it.
+        path = path.resolve()
+        logs = [path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-journal")]
+        alone = not any(log.exists() for log in logs)
+        uri = f"file:{_quoted(path)}?mode=ro" + ("&immutable=1" if alone else "")
+        with _advising(path):
+            self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+            self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_ROW_BYTES)
+            self._connection.execute("PRAGMA trusted_schema = OFF")
+            self._connection.execute("PRAGMA cell_size_check = ON")
+            self._connection.execute("BEGIN")
+
+    def rows(self, query: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query one after the other."""
+        with _advising(self.path):
+            # subtle: `yield from` would close the cursor of a reader that stops, after the file is closed.
+            for row in self._connection.execute(query):  # noqa: UP028
+                yield row
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@contextmanager
+def in_memory() -> Iterator[Connection]:
+    """Yield an empty database that no file holds."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        yield connection
 
 
 def peek(path: Path, query: str) -> Rows:
@@ -269,6 +314,15 @@ def _quoted(path: Path) -> str:
     return str(path.resolve()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
+def brief(error: BaseException) -> str:
+    """Return what an error says, without the stored text that it may quote, and not too long."""
+    return one_line(str(error).partition(" with text ")[0])[:MOST_SAID]
+
+
+def one_line(said: str) -> str:
+    return " ".join(str(said).split())
+
+
 @contextmanager
 def _advising(path: Path) -> Iterator[None]:
     try:
@@ -282,5 +336,5 @@ def _advising(path: Path) -> Iterator[None]:
             raise
         kind, what_to_do = advice
         raise kind(
-            "{path}: {error}; {advice}", path=path, error=error, advice=what_to_do
+            "{path}: {error}; {advice}", path=path, error=brief(error), advice=what_to_do
         ) from error

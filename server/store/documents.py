@@ -8,7 +8,7 @@ document.
 import json
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,19 +19,23 @@ import numpy as np
 from server.errors import StoreDamaged, StoreError
 from server.store import Labels
 from server.store.database import Connection, Database
+from server.store.filter_match import matches
 from server.store.filter_sql import attributes, where
 from server.store.filter_tree import Filter
 from server.store.lexical import REQUIRED, frequencies, match_expression, terms
 from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (
+    OBJECTS,
     SCHEMA_VERSION,
     WORDS_RECIPE,
     chunk_checksum,
     create,
     document_checksum,
     document_row,
+    foreign_objects,
     info_of,
     insert_chunk,
+    insert_document,
     meta_of,
     migrate,
     rebuild_words,
@@ -61,7 +65,8 @@ class Documents:
         """
         make = None if info is None else partial(create, meta=meta_of(info))
         try:
-            self.database = Database(path, SCHEMA_VERSION, make, migrate, busy_timeout_s)
+            upgrade = partial(_upgrade, path)
+            self.database = Database(path, SCHEMA_VERSION, make, upgrade, busy_timeout_s)
             try:
                 self._read_meta()
             except BaseException:
@@ -79,6 +84,8 @@ class Documents:
             ) from error
 
     def _read_meta(self) -> None:
+        with self.database.advising():
+            _check_objects(self.database.path, self.database.writer, SCHEMA_VERSION)
         meta: dict[str, str] = dict(self.database.rows("SELECT key, value FROM meta"))
         self.info = info_of(meta)
         self.identity = uuid.UUID(meta["identity"])
@@ -124,15 +131,7 @@ class Documents:
         removed: list[int] = []
         for document, row, chunks in zip(documents, rows, spans, strict=True):
             removed += self._delete(writer, document.id)
-            number = writer.execute(
-                "INSERT INTO documents (id, text, title, metadata, checksum) VALUES (?, ?, ?, ?, ?)",
-                (*row, document_checksum(*row)),
-            ).lastrowid
-            assert number is not None
-            writer.executemany(
-                "INSERT INTO attributes VALUES (?, ?, ?)",
-                [(*pair, number) for pair in attributes(json.loads(row[3]))],
-            )
+            number = insert_document(writer, None, row)
             for begin, end in chunks:
                 words = words_of(document.title, document.text[begin:end])
                 vector = next(blobs).tobytes()
@@ -194,13 +193,35 @@ class Documents:
             " ORDER BY number LIMIT ?",
             (after, *parameters, limit),
         )
-        return [(row[0], self._document(row)) for row in rows]
+        found = [(row[0], self._document(row)) for row in rows]
+        for _, document in found:
+            self.confirm(filter, document.id, document.metadata)
+        return found
 
     def ids(self, filter: Filter | None = None) -> list[str]:
         """Return the ids of all documents, or of those that the filter keeps."""
+        if filter is None:
+            return [id for (id,) in self.database.rows("SELECT id FROM documents")]
         condition, parameters = where(filter, "number")
-        rows = self.database.rows(f"SELECT id FROM documents WHERE {condition}", parameters)
-        return [id for (id,) in rows]
+        found = []
+        with self.database.reading() as reader:
+            # One row at a time: the texts of all of them may not fit into memory.
+            for row in reader.execute(
+                f"SELECT {DOCUMENT} FROM documents WHERE {condition}", parameters
+            ):
+                document = self._document(row)
+                self.confirm(filter, document.id, document.metadata)
+                found.append(document.id)
+        return found
+
+    def confirm(self, filter: Filter | None, id: str, metadata: Mapping[str, object]) -> None:
+        """Raise StoreDamaged where a filter kept a document whose own metadata does not meet it.
+
+        Filters may keep one tenant's documents from another, and the rows that they read have no
+        checksum. The metadata has one.
+        """
+        if filter is not None and not matches(filter, metadata):
+            raise self._damaged(f"what filters read of document {ascii(id)}")
 
     def checksums(self) -> dict[str, int]:
         """Return the checksum of every document by its id."""
@@ -297,7 +318,11 @@ class Documents:
                 raise self._damaged(f"the vector of part {label}")
         found = {row[0]: row[4] for row in rows}
         joined = np.frombuffer(b"".join(found[label] for label in asked), dtype="<f4")
-        return joined.reshape(len(asked), self.info.dimension)
+        vectors = joined.reshape(len(asked), self.info.dimension)
+        # subtle: a checksum that fits shows that these bytes were written, not that a model gave them.
+        for place in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
+            raise self._damaged(f"the vector of part {asked[place]}")
+        return vectors
 
     def last_label(self) -> int:
         """Return the greatest label ever given, also where its document is deleted."""
@@ -323,6 +348,23 @@ class Documents:
             "restore the collection from a backup",
             path=path,
             what=what,
+        )
+
+
+def _upgrade(path: Path, writer: Connection, version: int) -> None:
+    """Migrate a file of an older version, unless it has triggers or the like, which would run."""
+    _check_objects(path, writer, version)
+    migrate(writer, version)
+
+
+def _check_objects(path: Path, connection: Connection, version: int) -> None:
+    """Raise StoreDamaged where another program has put something of its own into the file."""
+    if foreign := foreign_objects(connection.execute(OBJECTS), version):
+        raise StoreDamaged(
+            "{path} has {objects}, which this server did not create: another program has changed the"
+            " file; restore the collection from a backup",
+            path=path,
+            objects=tuple(map(ascii, foreign)),
         )
 
 

@@ -40,7 +40,7 @@ def attributes(metadata: Mapping[str, object]) -> list[tuple[str, SqlValue]]:
             pending += [(key, element) for element in reversed(value)]
         else:
             # subtle: 1 and 1.0 are one key of a dict, and for SQLite one primary key.
-            found[(key, _stored(value))] = None
+            found[(key, stored_value(value))] = None
     return list(found)
 
 
@@ -75,7 +75,7 @@ class _Written:
             case OneOf(key, values):
                 return self._one_of(key, values)
             case Compared(key, sign, operand):
-                return self._compared(key, sign, _stored(operand))
+                return self._compared(key, sign, stored_value(operand))
 
     def _having(self, key: str, test: str = "", *values: SqlValue) -> str:
         self.parameters += [key, *values]
@@ -85,7 +85,7 @@ class _Written:
     def _one_of(self, key: str, values: Sequence[Scalar]) -> str:
         if not values:
             return "FALSE"
-        stored = [_stored(value) for value in values]
+        stored = [stored_value(value) for value in values]
         sql = self._having(key, f" AND value IN ({', '.join('?' * len(stored))})", *stored)
         return f"({sql} OR NOT {self._having(key)})" if NULL in stored else sql
 
@@ -100,7 +100,7 @@ class _Written:
         return self._having(key, f" AND value {sign} ?", value)
 
 
-def _stored(value: object) -> SqlValue:
+def stored_value(value: object) -> SqlValue:
     """Return a JSON scalar as it is stored and compared."""
     if isinstance(value, str):
         if len(value) <= LONG_TEXT:

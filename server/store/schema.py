@@ -1,13 +1,16 @@
 """The tables of a collection, what their rows hold, and how files of older versions are migrated."""
 
 import json
+import re
 import unicodedata
 import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
 
 from server.errors import InvalidRequest
-from server.store.database import Connection
+from server.store.database import Connection, in_memory
 from server.store.filter_sql import attributes
 from server.store.lexical import TOKENIZER, indexed
 from server.store.records import ChunkRules, Document, Info, titled
@@ -58,6 +61,22 @@ SCHEMA = (
     *WORDS,
 )
 
+# Version 1 kept one vector a document, in the same table.
+SCHEMA_1 = (
+    SCHEMA[0],
+    """CREATE TABLE documents (
+        label INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        text TEXT NOT NULL,
+        title TEXT,
+        metadata TEXT NOT NULL,
+        vector BLOB NOT NULL CHECK (length(vector) = {vector_bytes})
+    ) STRICT""",
+)
+SCHEMAS = {1: SCHEMA_1, 2: SCHEMA}
+# What SQLite's own ANALYZE makes, which someone may have run.
+STATISTICS = {"sqlite_stat1", "sqlite_stat4"}
+
 
 def create(writer: Connection, meta: Mapping[str, str]) -> None:
     """Create the tables of a new file, inside a transaction; `meta` needs "dimension"."""
@@ -77,6 +96,61 @@ def _tables(writer: Connection, dimension: int) -> None:
         writer.execute(statement.format(vector_bytes=4 * dimension))
 
 
+# --- objects of other programs ------------------------------------------------------------------------
+
+
+class Made(NamedTuple):
+    """An object of a database: its kind, the table it belongs to, and how it was created."""
+
+    kind: str
+    table: str
+    statement: str
+
+
+OBJECTS = "SELECT name, type, tbl_name, sql FROM sqlite_master"
+
+
+def foreign_objects(rows: Iterable[Sequence[Any]], version: int) -> list[str]:
+    """Return the names of objects that a file of this version should not have, or not in this form.
+
+    rows: what OBJECTS selects. A trigger, view or index of another program would run, or answer, when
+    the server reads and writes. Reading the list of objects runs none of them.
+    """
+    expected = _expected(version)
+    return [
+        name
+        for name, made in _made(rows).items()
+        if made != expected.get(name) and name not in STATISTICS
+    ]
+
+
+@cache
+def _expected(version: int) -> dict[str, Made]:
+    with in_memory() as connection:
+        for statement in SCHEMAS[version]:
+            connection.execute(statement.format(vector_bytes=0))
+        return _made(connection.execute(OBJECTS))
+
+
+def _made(rows: Iterable[Sequence[Any]]) -> dict[str, Made]:
+    return {name: Made(kind, table, _plain(name, sql or "")) for name, kind, table, sql in rows}
+
+
+def _plain(name: str, sql: str) -> str:
+    """Return a statement without what may differ: blanks, the dimension, and how words are indexed.
+
+    The index of words is created again where a version changes it, and its own tables are FTS5's,
+    whose statements depend on the version of SQLite.
+    """
+    if name.startswith("words_"):
+        return ""
+    plain = re.sub(r"length\(vector\) = \d+", "length(vector)", " ".join(sql.split()))
+    return plain.partition("(")[0] if plain.startswith("CREATE VIRTUAL") else plain
+
+
+# --- older versions -----------------------------------------------------------------------------------
+
+
 def _from_1(writer: Connection) -> None:
     """Migrate version 1: one vector a document in one table, no filters, no search for words.
 
@@ -91,14 +165,7 @@ def _from_1(writer: Connection) -> None:
     writer.execute("INSERT INTO meta VALUES ('words', ?)", (WORDS_RECIPE,))
     rows = writer.execute("SELECT label, id, text, title, metadata, vector FROM old_documents")
     for label, id, text, title, metadata, vector in rows:
-        writer.execute(
-            "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?)",
-            (label, id, text, title, metadata, document_checksum(id, text, title, metadata)),
-        )
-        writer.executemany(
-            "INSERT INTO attributes VALUES (?, ?, ?)",
-            [(*pair, label) for pair in attributes(json.loads(metadata))],
-        )
+        insert_document(writer, label, (id, text, title, metadata))
         insert_chunk(writer, label, label, 0, len(text), vector, words_of(title, text))
     if last is not None:
         # A label is never used twice, not even one whose document was deleted long ago.
@@ -107,6 +174,25 @@ def _from_1(writer: Connection) -> None:
             writer.execute("INSERT INTO sqlite_sequence VALUES (?, ?)", (table, last[0]))
     writer.execute("DROP TABLE old_documents")
     writer.execute("DROP TABLE old_meta")
+
+
+# --- rows -------------------------------------------------------------------------------------------------
+
+DocumentRow = tuple[str, str, str | None, str]  # id, text, title, metadata
+
+
+def insert_document(writer: Connection, number: int | None, row: DocumentRow) -> int:
+    """Store a document without its chunks, and the rows that filters read; returns its number."""
+    cursor = writer.execute(
+        "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?)", (number, *row, document_checksum(*row))
+    )
+    assert cursor.lastrowid is not None
+    number = cursor.lastrowid
+    writer.executemany(
+        "INSERT INTO attributes VALUES (?, ?, ?)",
+        [(*pair, number) for pair in attributes(json.loads(row[3]))],
+    )
+    return number
 
 
 def insert_chunk(
@@ -190,7 +276,7 @@ def info_of(meta: Mapping[str, str]) -> Info:
     return Info(meta["name"], meta["fingerprint"], dimension, rules)
 
 
-def document_row(document: Document) -> tuple[str, str, str | None, str]:
+def document_row(document: Document) -> DocumentRow:
     """Return the columns of a document; raises InvalidRequest for what cannot be stored."""
     name = ascii(document.id)
     try:

@@ -152,6 +152,11 @@ def _attempt(collection: Collection, queries: Sequence[Query]) -> list[list[Hit]
     chunks = view.chunks(list(dict.fromkeys(labels)))
     if chunks is None:
         return None
+    for place, query in enumerate(queries):
+        for label, _ in answers[place] if query.filter is not None else ():
+            if label in chunks:
+                chunk = chunks[label]
+                collection.documents.confirm(query.filter, chunk.id, chunk.metadata)
     return [
         [_hit(chunks[label], score) for label, score in answers[place] if label in chunks]
         for place in range(len(queries))

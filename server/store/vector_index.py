@@ -17,8 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from server.store import Labels
 from server.types import Vectors
+
+# A model's vectors have a length of 1, or of some tens where it does not normalise. The squares of
+# lengths far beyond these overflow or vanish in float32, and every score would be 0.
+LEAST_NORM, MOST_NORM = 1e-9, 1e9
 
 
 class BadSnapshot(Exception):
@@ -26,6 +33,17 @@ class BadSnapshot(Exception):
 
     Not a ServerError: it never leaves the store.
     """
+
+
+def usable(vectors: Vectors) -> npt.NDArray[np.bool_]:
+    """Return which rows have a direction that float32 can compute, or are zeros: bool (B,).
+
+    No model gives others, but a file that another program wrote may hold them.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.linalg.norm(vectors, axis=1)
+    in_bounds = (norms >= LEAST_NORM) & (norms <= MOST_NORM)
+    return np.asarray(in_bounds | ~vectors.any(axis=1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,10 @@ folder is forced to the disk, because the name stands in the folder and not in t
 """
 
 import errno
+import fcntl
 import os
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,18 +17,71 @@ from typing import BinaryIO
 def replacing(path: Path, *, scratch: Path | None = None, mode: int = 0o666) -> Iterator[BinaryIO]:
     """Yield a file that takes the place of `path` when the block ends; if it raises, `path` stays.
 
-    scratch: where it is written first, in the same folder; a new name unless given. One that a killed
-    process left there is overwritten. mode: of the new file, less the umask.
+    scratch: see `scratch_for`. mode: of the new file, less the umask.
     """
-    scratch = scratch or path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+    with scratch_for(path, scratch=scratch, mode=mode) as (scratch, file):
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
         _take_name(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_for(
+    path: Path, *, scratch: Path | None = None, mode: int = 0o666
+) -> Iterator[tuple[Path, BinaryIO]]:
+    """Yield a new, empty file in the folder of `path` and its path; it is gone when the block ends.
+
+    scratch: its path, `.NAME.tmp` unless given. The name is fixed, so killed processes leave one file at
+    most, and the next process deletes it. Raises OSError, EBUSY while another process writes `path`.
+    """
+    scratch = scratch or path.with_name(f".{path.name}.tmp")
+    with _locked(scratch, mode) as file:
+        try:
+            yield scratch, file
+        finally:
+            if _is_named(file, scratch):
+                with suppress(OSError):
+                    scratch.unlink()
+
+
+def _locked(scratch: Path, mode: int) -> BinaryIO:
+    """Return a new file of this name, which this process alone writes."""
+    while True:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        file = open(os.open(scratch, flags, mode), "wb")
+        try:
+            _lock(file, scratch)
+            if _is_named(file, scratch):
+                if os.fstat(file.fileno()).st_size == 0:
+                    return file
+                # A killed process left it, perhaps with another mode.
+                scratch.unlink()
+        except BaseException:
+            file.close()
+            raise
+        # The process that had it has renamed or deleted it meanwhile.
+        file.close()
+
+
+def _lock(file: BinaryIO, scratch: Path) -> None:
+    """Lock an open file; the kernel frees it however the process ends."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        # subtle: no waiting, for this process may be the one that has it: export --pair A A.
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(scratch)) from None
+    except OSError:
+        # This file system has no locks.
+        return
+
+
+def _is_named(file: BinaryIO, path: Path) -> bool:
+    """Return whether this open file still has this name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.lstat())
+    except FileNotFoundError:
+        return False
 
 
 def install(scratch: Path, path: Path) -> None:

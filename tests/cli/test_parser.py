@@ -15,6 +15,7 @@ import pytest
 
 from server import VERSION
 from server.cli import ingest, parser
+from server.store.folder import DataFolder
 from tests.support.commands import Commands, write_lines
 from tests.support.fakes import PATIENCE_S
 from tests.support.processes import ROOT, command, environment
@@ -187,6 +188,7 @@ def test_collections_are_apart(run: Commands, tmp_path: Path) -> None:
 
 
 def test_prompt_of_an_empty_collection_says_what_to_do(run: Commands) -> None:
+    DataFolder(run.data).close()
     said = run("search").out
     assert "python -m server index" in said and not HAN.search(said)
 

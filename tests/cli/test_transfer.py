@@ -15,6 +15,7 @@ from server.cli.transfer import replacing
 from server.store.collection import DATABASE_FILE
 from server.store.documents import Documents
 from server.store.faiss_files import StoredVectors
+from server.store.folder import DataFolder
 from server.store.records import Document
 from server.types import Vectors
 from tests.support.commands import Commands, write_lines
@@ -67,6 +68,7 @@ def test_standard_output_gets_the_documents_and_nothing_else(
 
 
 def test_export_of_what_is_not_there_leaves_the_file_alone(run: Commands, tmp_path: Path) -> None:
+    DataFolder(run.data).close()
     out = write_lines(tmp_path / "out.jsonl", ["as it was"])
     for arguments in ((out,), ("--pair", tmp_path / "a.faiss", out)):
         assert run.refused("export", *arguments, "--collection", "missing").count("missing") == 2

@@ -442,7 +442,7 @@ def test_reading_creates_no_file_in_the_place_of_a_lost_one(
     [
         ("PRAGMA user_version = 0", "schema 0, which no server writes"),
         ("PRAGMA user_version = -2", "schema -2, which no server writes"),
-        ("PRAGMA user_version = 1", "no collection that can be read"),
+        ("PRAGMA user_version = 1", "which this server did not create"),
         ("PRAGMA user_version = 3", "run the newer server"),
         ("DELETE FROM meta", "KeyError"),
         ("DELETE FROM meta WHERE key = 'name'", "KeyError: 'name'"),

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import InvalidRequest
+from server.store.filter_match import matches
 from server.store.filter_sql import LONG_TEXT, attributes, where
 from server.store.filter_tree import MAX_CONDITIONS, MAX_DEPTH, MAX_LISTED, parse
 from tests.support.toy_index import keeps, ordered, reached, same
@@ -146,6 +147,9 @@ def test_filters_keep_what_their_reading_keeps(
         assert found(database, filter) == expected, filter
         tree = parse(filter)
         assert [place for place, one in enumerate(metadata) if keeps(tree, one)] == expected
+        # As search does it: on metadata as it comes out of the database.
+        read = [json.loads(json.dumps(one)) for one in metadata]
+        assert [place for place, one in enumerate(read) if matches(tree, one)] == expected
     database.close()
 
 
@@ -232,6 +236,15 @@ def test_integers_beyond_64_bits_are_stored_as_floats() -> None:
     assert kept({"x": 2**64}, *documents) == [1]
     assert kept({"x": {"$gt": 2**63 - 1}}, *documents) == [1, 3]
     assert kept({"x": {"$lt": -(2**63)}}, *documents) == [2, 4]
+    assert [matches(parse({"x": 2**64}), one) for one in documents] == [False, True, *3 * [False]]
+
+
+def test_metadata_decides_by_itself_as_the_stored_rows_do() -> None:
+    long = "长" * LONG_TEXT
+    assert matches(parse({"x": long + "乙"}), {"x": long + "乙"})
+    assert not matches(parse({"x": long + "甲"}), {"x": long + "乙"})
+    assert matches(parse({"$not": {"a.b": {"$lt": "m"}}}), {"a": [{"b": "z"}, {"b": 1}]})
+    assert not matches(parse({"tenant": {"$ne": "a"}}), {"tenant": "a"})
 
 
 def test_deep_metadata_is_flattened_without_recursion() -> None:

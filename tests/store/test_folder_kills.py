@@ -17,8 +17,9 @@ import pytest
 
 from server.errors import StoreError
 from server.store.folder import DataFolder
-from server.store.maintenance import backup, restore
 from server.store.records import Info
+from server.store.upkeep.maintenance import backup
+from server.store.upkeep.restoring import restore
 from tests.store.test_folder import add, check_holds, entries, filled
 
 OLD, NEW = Info("main", "model-a", 8), Info("main", "model-b", 8)

@@ -98,6 +98,23 @@ def test_restore_needs_no_readable_collection_in_its_place(
     assert len(texts_in(filled)) == 60
 
 
+def test_damaged_collection_does_not_hide_the_others(filled: Commands, tmp_path: Path) -> None:
+    filled("index", write_lines(tmp_path / "one.txt", ["墨"]), "--collection", "other")
+    (home(filled) / DATABASE_FILE).write_bytes(b"damaged" * 10_000)
+    said = filled("collections", status=1)
+    assert said.out == "other  1 documents  model toy\n"
+    assert said.err.startswith("default: ") and "restore it" in said.err
+
+
+def test_collection_whose_replacement_was_interrupted_is_listed_and_examined(
+    filled: Commands,
+) -> None:
+    home(filled).rename(home(filled, ".replaced-default"))
+    assert filled("check").out == "default: sound\n"
+    home(filled).rename(home(filled, ".replaced-default"))
+    assert filled("collections").out == "default  60 documents  model toy\n"
+
+
 def test_restore_ends_a_reindex_of_what_was_there(filled: Commands, tmp_path: Path) -> None:
     filled("backup", "default", tmp_path / "backup")
     successor = home(filled, f".next-{'0' * 32}-default")
@@ -141,7 +158,31 @@ def test_backup_goes_to_a_place_that_can_be(filled: Commands, tmp_path: Path) ->
     assert filled.refused("backup", "missing", tmp_path / "backup").count("default") == 2
     for bad in (tmp_path / "none" / "backup", tmp_path, home(filled) / DATABASE_FILE):
         assert filled.refused("backup", "default", bad).count(str(bad)) == 2
+    long = tmp_path / ("x" * 253)
+    assert "File name too long" in filled.refused("backup", "default", long)
+    link = tmp_path / ".backup.tmp"
+    link.symlink_to("elsewhere")
+    assert filled.refused("backup", "default", tmp_path / "backup").count("backup") >= 2
+    link.unlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "texts.txt"]
     assert "sound" in filled("check").out
+
+
+def test_what_killed_backups_left_is_not_taken_for_a_part_of_the_next(
+    filled: Commands, tmp_path: Path
+) -> None:
+    """A journal that SQLite finds beside a file is played back into it."""
+    with closing(sqlite3.connect(tmp_path / ".backup.tmp")) as database:
+        database.executescript("PRAGMA journal_mode = WAL; CREATE TABLE t (x);")
+        shutil.copy(tmp_path / ".backup.tmp", tmp_path / "kept")
+        shutil.copy(tmp_path / ".backup.tmp-wal", tmp_path / "kept-wal")
+    shutil.move(tmp_path / "kept", tmp_path / ".backup.tmp")
+    shutil.move(tmp_path / "kept-wal", tmp_path / ".backup.tmp-wal")
+    (tmp_path / ".backup.tmp-journal").write_bytes(b"left")
+    filled("backup", "default", tmp_path / "backup")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "data", "texts.txt"]
+    filled("restore", tmp_path / "backup", "--collection", "copy")
+    assert texts_in(filled, "copy") == texts_in(filled)
 
 
 def test_backup_beside_a_writer_is_a_moment_of_the_collection(
@@ -215,10 +256,34 @@ def test_sound_collections_are_said_to_be(filled: Commands, tmp_path: Path) -> N
     assert "long" in filled.refused("check", "--collection", "missing")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "check",
+        "check --collection a",
+        "collections",
+        "backup a b",
+        "search x",
+        "export -",
+        "reindex",
+    ],
+)
+def test_command_that_only_reads_creates_no_data_folder(
+    run: Commands, tmp_path: Path, command: str
+) -> None:
+    for there in (False, True):
+        if there:
+            run.data.mkdir()
+        said = run(*command.split(), status=2).err
+        said += run(*command.split(), status=2, locale="zh_CN.UTF-8").err
+        assert said.count(str(run.data)) == 2 and "check --data" in said and "数据文件夹" in said
+        assert list(tmp_path.rglob("*")) == [run.data] * there
+
+
 def test_data_folder_without_collections_has_nothing_wrong(run: Commands) -> None:
+    DataFolder(run.data).close()
     assert run("check").out == "no collections\n"
     assert run("collections").out == "no collections\n"
-    assert not run.data.exists()
 
 
 @pytest.mark.parametrize("content", [None, b""])

@@ -2,11 +2,16 @@
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from server.system.atomic_file import install, replacing, sync_folder
+from server.system.atomic_file import install, replacing, scratch_for, sync_folder
+from tests.support.fakes import PATIENCE_S
+from tests.support.processes import environment
 
 
 def names(folder: Path) -> list[str]:
@@ -92,6 +97,56 @@ def test_named_scratch_file_of_a_killed_process_is_overwritten(tmp_path: Path) -
         file.write(b"new")
     assert (tmp_path / "a").read_bytes() == b"new"
     assert names(tmp_path) == ["a"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from server.system.atomic_file import replacing
+with replacing(Path(sys.argv[1]), mode=0o600) as file:
+    file.write(b"half a secret")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_killed_processes_leave_one_scratch_file_and_the_next_one_deletes_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a"
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, str(path)], env=environment(), timeout=PATIENCE_S
+        )
+        assert done.returncode == -signal.SIGKILL
+        assert names(tmp_path) == [".a.tmp"]
+    with replacing(path, mode=0o644) as file:
+        file.write(b"whole")
+        assert os.fstat(file.fileno()).st_mode & 0o077, "not the mode of the one that was left"
+    assert path.read_bytes() == b"whole"
+    assert names(tmp_path) == ["a"]
+
+
+def test_second_writer_of_a_file_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with replacing(path) as file:
+        file.write(b"first")
+        with pytest.raises(OSError, match="busy") as refusal, replacing(path):
+            pass
+        assert refusal.value.errno == errno.EBUSY
+    assert path.read_bytes() == b"first"
+    with replacing(path) as file:
+        file.write(b"second")
+    assert path.read_bytes() == b"second"
+    assert names(tmp_path) == ["a"]
+
+
+def test_scratch_file_follows_no_link(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes(b"precious")
+    (tmp_path / ".a.tmp").symlink_to("precious")
+    with pytest.raises(OSError), scratch_for(tmp_path / "a"):
+        pass
+    assert (tmp_path / "precious").read_bytes() == b"precious"
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644])

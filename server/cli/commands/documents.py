@@ -30,7 +30,7 @@ def _index(given: Invocation, format: str | None, numbers: tuple[str, ...] | Non
         encoding=given.arguments.encoding,
         numbers=numbers,
     )
-    with opening.target(given) as (target, run), _noted(given, source.notes):
+    with opening.target(given, create=True) as (target, run), _noted(given, source.notes):
         run(target.prepare(chunks))
         documents = read_documents(source)
         work = index_documents(
@@ -106,7 +106,7 @@ def import_(given: Invocation) -> int:
 
     vectors, texts = arguments.pair
     chunks, pair = opening.chunks(given), Pair(vectors, texts, arguments.encoding)
-    with opening.local(given) as (local, run), _noted(given, pair.notes):
+    with opening.local(given, create=True) as (local, run), _noted(given, pair.notes):
         run(local.prepare(chunks))
         terminal.say(run(import_pair(local, pair, clock=now, terminal=terminal)).summary)
     terminal.say("blank lines: {number:,}", number=pair.blank)

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from server.cli.commands import opening
 from server.cli.invocation import Invocation
 from server.clock import now
-from server.errors import BadArtifact
+from server.errors import BadArtifact, StoreError
 from server.messages.message import Message
 
 
 def backup(given: Invocation) -> int:
     """Copy a collection into one file."""
-    from server.store.maintenance import backup
+    from server.store.upkeep.maintenance import backup
 
     name = given.arguments.name
     size = backup(given.config.data, name, given.arguments.file)
@@ -23,7 +23,7 @@ def backup(given: Invocation) -> int:
 
 def restore(given: Invocation) -> int:
     """Make a collection from a backup."""
-    from server.store.maintenance import restore
+    from server.store.upkeep.restoring import restore
 
     file, name, force = given.arguments.file, given.arguments.collection, given.arguments.force
     found = restore(given.config.data, file, name, force=force)
@@ -35,7 +35,7 @@ def restore(given: Invocation) -> int:
 
 def check(given: Invocation) -> int:
     """Look for damage; status 1 if there is any."""
-    from server.store.maintenance import check
+    from server.store.upkeep.maintenance import check
 
     return 0 if check(given.config.data, given.arguments.collection, given.terminal.say) else 1
 
@@ -62,10 +62,11 @@ def reindex(given: Invocation) -> int:
 
 def collections(given: Invocation) -> int:
     """List the collections of the data folder or of a server."""
+    damaged: Mapping[str, StoreError] = {}
     if given.arguments.url is None:
-        from server.store.maintenance import collections
+        from server.store.upkeep.maintenance import collections
 
-        found = collections(given.config.data, _known_models(given))
+        found, damaged = collections(given.config.data, _known_models(given))
     else:
         found = asyncio.run(opening.remote(given, "").listed())
     for name, documents, model in found:
@@ -75,9 +76,11 @@ def collections(given: Invocation) -> int:
             documents=documents,
             model=model,
         )
-    if not found:
+    for name, error in damaged.items():
+        given.terminal.inform("{name}: {why}", name=name, why=error)
+    if not found and not damaged:
         given.terminal.say("no collections")
-    return 0
+    return 1 if damaged else 0
 
 
 def _known_models(given: Invocation) -> Mapping[str, str]:

@@ -21,10 +21,16 @@ Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 @contextlib.contextmanager
-def local(given: Invocation) -> Iterator[tuple["Local", Run]]:
-    """Open the collection of the data folder."""
-    from server.cli.local import Local
+def local(given: Invocation, *, create: bool = False) -> Iterator[tuple["Local", Run]]:
+    """Open the collection of the data folder.
 
+    create: whether to create the folder if it is missing; else that raises NoDataFolder.
+    """
+    from server.cli.local import Local
+    from server.store.upkeep.maintenance import check_folder
+
+    if not create:
+        check_folder(given.config.data)
     with asyncio.Runner() as runner:
         opened = Local(given.config, given.arguments.collection, runner.get_loop())
         try:
@@ -34,10 +40,10 @@ def local(given: Invocation) -> Iterator[tuple["Local", Run]]:
 
 
 @contextlib.contextmanager
-def target(given: Invocation) -> Iterator[tuple["Target", Run]]:
-    """Open the collection of the server at --url, or else that of the data folder."""
+def target(given: Invocation, *, create: bool = False) -> Iterator[tuple["Target", Run]]:
+    """Open the collection of the server at --url, or else that of the data folder; see `local`."""
     if given.arguments.url is None:
-        with local(given) as opened:
+        with local(given, create=create) as opened:
             yield opened
         return
     with asyncio.Runner() as runner:

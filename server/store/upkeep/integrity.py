@@ -3,9 +3,11 @@
 Using the collection finds most of it too, but only in what it happens to read.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from itertools import islice
+from heapq import merge
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,12 @@ from server.messages.message import Message
 from server.store import Labels
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
 from server.store.documents import Documents
-from server.store.records import Span
-from server.store.vector_index import BadSnapshot, IndexMaker
+from server.store.filter_sql import SqlValue, attributes
+from server.store.records import Document, Span
+from server.store.vector_index import BadSnapshot, IndexMaker, usable
+
+# Key and value of what filters read of a document.
+Row = tuple[str, SqlValue]
 
 ROWS = 1024
 # Of one kind; a damaged disk causes thousands.
@@ -24,6 +30,9 @@ MOST_FAULTS = 20
 SAMPLE = 64
 # A compressed index compares less exactly.
 OWN_COSINE = 0.98
+# SQLite ends at 2 ** 63 - 1, and reports a full disk then. A million a second take 146,000 years to this.
+MOST_GIVEN = 2**62
+SHOWN = 60  # characters of a key or a value in a message
 
 
 def faults_of(home: Path, make: IndexMaker) -> list[Message]:
@@ -37,13 +46,21 @@ def faults_of(home: Path, make: IndexMaker) -> list[Message]:
         return [_fault_of(error)]
     with closing(documents):
         faults = faults_in(documents)
+        if (name := documents.info.name) != home.name:
+            faults.append(
+                Message(
+                    "the folder {folder} holds the collection {name}; rename the folder to {name}",
+                    folder=home,
+                    name=ascii(name)[1:-1],
+                )
+            )
     # An index of a damaged database is wrong too.
     return faults or _found(_of_index(home, make))
 
 
 def faults_in(documents: Documents) -> list[Message]:
     """Return the faults of a database."""
-    steps = (_of_file, _of_numbers, _of_documents, _of_vectors, _of_words)
+    steps = (_of_file, _of_numbers, _of_documents, _of_filters, _of_vectors, _of_words)
     return list(dict.fromkeys(fault for step in steps for fault in _found(step(documents))))
 
 
@@ -71,7 +88,7 @@ def _of_file(documents: Documents) -> Iterator[Message]:
 
 
 def _of_numbers(documents: Documents) -> Iterator[Message]:
-    """Find out whether SQLite still knows which numbers and labels it has given."""
+    """Find out whether SQLite still knows which numbers and labels it has given, and has more."""
     for table, column in (("documents", "number"), ("parts", "label")):
         query = (
             f"SELECT max({column}), (SELECT seq FROM sqlite_sequence WHERE name = ?) FROM {table}"
@@ -84,33 +101,100 @@ def _of_numbers(documents: Documents) -> Iterator[Message]:
                 given=given,
                 highest=highest,
             )
+        if given is not None and given > MOST_GIVEN:
+            yield Message(
+                "{table} has no numbers left after {given}: back the collection up and restore it",
+                table=table,
+                given=given,
+            )
+    orphans = f"SELECT document FROM parts EXCEPT SELECT number FROM documents LIMIT {MOST_FAULTS}"
+    for (number,) in documents.database.rows(orphans):
+        yield Message("document number {number} is missing", number=number)
 
 
 def _of_documents(documents: Documents) -> Iterator[Message]:
     """Compare checksums, and find chunks that lie outside of their documents."""
+    for numbers in _numbers(documents):
+        spans = spans_of(documents, numbers[0] - 1, numbers[-1])
+        for number, document in _each(documents, numbers):
+            if isinstance(document, StoreDamaged):
+                yield document.sentence
+                continue
+            if number not in spans:
+                yield Message("document {id} has no part", id=ascii(document.id))
+            length = len(document.text)
+            for _, span in spans.get(number, []):
+                if not 0 <= span.begin <= span.end <= length:
+                    yield misplaced(document.id, span, length)
+
+
+def _numbers(documents: Documents) -> Iterator[list[int]]:
+    """Yield the numbers of all documents in order, some at a time."""
     query = "SELECT number FROM documents WHERE number > ? ORDER BY number LIMIT ?"
     after = 0
     while numbers := [number for (number,) in documents.database.rows(query, (after, ROWS))]:
-        spans = spans_of(documents, after, numbers[-1])
-        for number in numbers:
-            try:
-                ((_, document),) = documents.page(number - 1, 1)
-            except StoreDamaged as error:
-                yield error.sentence
-                continue
-            length, id = len(document.text), ascii(document.id)
-            if number not in spans:
-                yield Message("document {id} has no part", id=id)
-            for _, (begin, end) in spans.get(number, []):
-                if not 0 <= begin <= end <= length:
-                    yield Message(
-                        "document {id}: part {begin} to {end} is outside its {length} characters",
-                        id=id,
-                        begin=begin,
-                        end=end,
-                        length=length,
-                    )
+        yield numbers
         after = numbers[-1]
+
+
+def _each(
+    documents: Documents, numbers: Sequence[int]
+) -> Iterator[tuple[int, Document | StoreDamaged]]:
+    """Yield documents by their numbers, one at a time, and the error in place of a damaged one."""
+    for number in numbers:
+        try:
+            ((_, document),) = documents.page(number - 1, 1)
+        except StoreDamaged as error:
+            yield number, error
+        else:
+            yield number, document
+
+
+def misplaced(id: str, span: Span, length: int) -> Message:
+    """Return the fault of a chunk that lies outside of its document."""
+    return Message(
+        "document {id}: part {begin} to {end} is outside its {length} characters",
+        id=ascii(id),
+        begin=span.begin,
+        end=span.end,
+        length=length,
+    )
+
+
+def _of_filters(documents: Documents) -> Iterator[Message]:
+    """Compare the rows that filters read with the documents' metadata, which has a checksum."""
+    number_of = itemgetter(0)
+    with documents.database.reading() as reader:
+        # subtle: SQLite sorts them in a file of its own, so memory stays small.
+        rows = reader.execute("SELECT document, key, value FROM attributes ORDER BY document")
+        stored = ((number, [row[1:] for row in some]) for number, some in groupby(rows, number_of))
+        given = (each for some in _numbers(documents) for each in _each(documents, some))
+        both = merge(stored, given, key=number_of)
+        for number, entries in groupby(both, number_of):
+            yield from _of_rows(number, [entry for _, entry in entries])
+
+
+def _of_rows(
+    number: int, entries: Sequence[Document | StoreDamaged | list[Row]]
+) -> Iterator[Message]:
+    """Compare what is stored for filters under one number with the document of that number."""
+    rows = {row for entry in entries if isinstance(entry, list) for row in entry}
+    sound = [entry for entry in entries if isinstance(entry, Document)]
+    if not any(not isinstance(entry, list) for entry in entries):
+        yield Message("filters read rows of document number {number}, which is gone", number=number)
+    for document in sound:
+        wanted = set(attributes(document.metadata))
+        for found, template in (
+            (wanted - rows, "document {id}: filters miss {key} = {value} of its metadata"),
+            (rows - wanted, "document {id}: filters read {key} = {value}, not of its metadata"),
+        ):
+            for key, value in sorted(found, key=repr):
+                yield Message(template, id=ascii(document.id), key=_shown(key), value=_shown(value))
+
+
+def _shown(value: SqlValue) -> str:
+    text = ascii(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def spans_of(documents: Documents, after: int, last: int) -> dict[int, list[tuple[int, Span]]]:
@@ -129,13 +213,17 @@ def spans_of(documents: Documents, after: int, last: int) -> dict[int, list[tupl
 def _of_vectors(documents: Documents) -> Iterator[Message]:
     for labels in _batches(documents.labels()):
         try:
-            documents.vectors(labels)
+            good = bool(usable(documents.vectors(labels)).all())
         except StoreDamaged:
-            for place in range(len(labels)):
-                try:
-                    documents.vectors(labels[place : place + 1])
-                except StoreDamaged as error:
-                    yield error.sentence
+            good = False
+        for label in () if good else labels:
+            try:
+                (good,) = usable(documents.vectors(np.array([label])))
+            except StoreDamaged as error:
+                yield error.sentence
+                continue
+            if not good:
+                yield Message("part {label} has a vector that no model gives", label=label)
 
 
 def _of_words(documents: Documents) -> Iterator[Message]:

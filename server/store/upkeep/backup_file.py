@@ -1,0 +1,250 @@
+"""A backup, read row by row; each row is checked before anything uses it.
+
+A backup may come from anywhere. So nothing of it is adopted: not its file, not its indexes or triggers,
+not its numbers and labels, not what it stores for filters and for words. Only names of the model, the
+rules, documents, spans and vectors are read, and the caller writes them into a new database. Memory is
+bounded by the largest row, not by the file.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from server.errors import BadSettings, InvalidRequest, StoreDamaged, StoreError
+from server.messages.message import Message
+from server.store.database import ForeignFile, brief, one_line
+from server.store.records import MAX_ID, Document, Info, Span
+from server.store.schema import (
+    OBJECTS,
+    SCHEMA_VERSION,
+    SCHEMAS,
+    DocumentRow,
+    chunk_checksum,
+    document_checksum,
+    document_row,
+    foreign_objects,
+    info_of,
+)
+from server.store.upkeep.integrity import misplaced
+from server.store.vector_index import usable
+
+# Rows of `meta`, and characters of each. This server writes about ten short ones.
+MOST_META, MOST_VALUE = 100, 4_096
+FINGERPRINT = re.compile(r"[!-~]{1,128}")
+# No model reads as many tokens at once.
+MOST_TOKENS = 1_000_000
+# orjson, which writes the replies, refuses 255.
+MOST_LEVELS = 200
+
+# By version: the tables that are read, and the columns that `_documents` and `_chunks` expect. Rows of
+# version 1 have no checksums, and one vector each. NOT INDEXED: an index of a foreign file may differ
+# from its table.
+TABLES = {1: ("meta", "documents"), 2: ("meta", "documents", "parts")}
+DOCUMENTS = {
+    1: "SELECT label, id, text, title, metadata, NULL FROM documents NOT INDEXED ORDER BY label",
+    2: "SELECT number, id, text, title, metadata, checksum FROM documents NOT INDEXED"
+    " ORDER BY number",
+}
+CHUNKS = {
+    1: "SELECT label, label, 0, NULL, vector, NULL FROM documents NOT INDEXED ORDER BY label",
+    2: "SELECT document, label, begin, end, vector, checksum FROM parts NOT INDEXED ORDER BY label",
+}
+
+Chunk = tuple[Span, bytes]
+
+
+class BackupFile:
+    """A backup, open for reading.
+
+    info: of its collection; the name in it is any text. Raises BadSettings for a file that is no
+    backup, StoreDamaged for one that is not as it was written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._is_backup = False
+        with self._judging():
+            self._file = ForeignFile(path)
+        try:
+            with self._judging():
+                self._version = self._known_version()
+                self._check_tables()
+                self.info = self._info()
+                self._is_backup = True
+        except BaseException:
+            self._file.close()
+            raise
+
+    def close(self) -> None:
+        self._file.close()
+
+    def documents(self) -> Iterator[tuple[DocumentRow, Iterator[Chunk]]]:
+        """Yield each document with its chunks, which are read before the next document."""
+        # subtle: a document's chunks get their labels when it gets its number. So both tables have one
+        # order, and reading them side by side needs no index.
+        with self._judging():
+            groups = groupby(self._chunks(), itemgetter(0))
+            owner, chunks = next(groups, (None, iter(())))
+            for number, row in self._documents():
+                if owner != number:
+                    raise self._damaged(Message("document {id} has no part", id=ascii(row[0])))
+                yield row, self._within(row, chunks)
+                owner, chunks = next(groups, (None, iter(())))
+            if owner is not None:
+                raise self._damaged(Message("document number {number} is missing", number=owner))
+
+    # --- the file ------------------------------------------------------------------------------------
+
+    def _known_version(self) -> int:
+        ((found,),) = self._file.rows("PRAGMA user_version")
+        if found > SCHEMA_VERSION:
+            raise StoreError(
+                "{path} has schema {found}, this server knows up to {version}; run the newer server "
+                "that wrote it, or give another --data folder",
+                path=self.path,
+                found=found,
+                version=SCHEMA_VERSION,
+            )
+        if found not in SCHEMAS:
+            raise self._no_backup(Message("it holds no collection"))
+        return int(found)
+
+    def _check_tables(self) -> None:
+        """Refuse tables that are not exactly those of a collection, or whose pages are damaged."""
+        objects = list(self._file.rows(OBJECTS))
+        foreign = foreign_objects(objects, self._version)
+        for table in TABLES[self._version]:
+            if table in foreign or table not in {name for name, *_ in objects}:
+                raise self._no_backup(Message("it has no table {table} of ours", table=table))
+            # subtle: without this, pages that stand in several places make terabytes of a small file.
+            said = [str(row[0]) for row in self._file.rows(f"PRAGMA quick_check('{table}')")]
+            if said != ["ok"]:
+                raise self._damaged(Message("SQLite finds: {said}", said=one_line(said[0])))
+
+    def _info(self) -> Info:
+        meta = {}
+        for key, value in self._file.rows(f"SELECT key, value FROM meta LIMIT {MOST_META}"):
+            if len(value) > MOST_VALUE:
+                raise self._damaged(Message("a setting has {n} characters", n=len(value)))
+            meta[key] = value
+        info = info_of(meta)
+        if not FINGERPRINT.fullmatch(info.fingerprint):
+            shown = ascii(info.fingerprint)
+            raise self._damaged(Message("its model is named {shown}", shown=shown))
+        if info.chunks is not None and info.chunks.size > MOST_TOKENS:
+            raise self._damaged(Message("its chunks have {size} tokens", size=info.chunks.size))
+        return info
+
+    # --- rows ----------------------------------------------------------------------------------------
+
+    def _documents(self) -> Iterator[tuple[int, DocumentRow]]:
+        last = 0
+        for number, *row, checksum in self._file.rows(DOCUMENTS[self._version]):
+            if number <= last:
+                raise self._damaged(Message("document number {number} comes twice", number=number))
+            last = number
+            yield number, self._document(row, checksum)
+
+    def _document(self, row: list[Any], checksum: int | None) -> DocumentRow:
+        id, text, title, metadata = row
+        shown = Message("document {id} is not what was written", id=ascii(id)[:MAX_ID])
+        if checksum is not None and checksum != document_checksum(id, text, title, metadata):
+            raise self._damaged(shown)
+        if not 1 <= len(id) <= MAX_ID:
+            raise self._damaged(shown)
+        try:
+            return document_row(Document(id, text, title, _metadata(metadata)))
+        except (ValueError, RecursionError, InvalidRequest) as error:
+            why = error.message if isinstance(error, InvalidRequest) else str(error)
+            raise self._damaged(
+                Message("document {id} cannot be stored: {why}", id=ascii(id), why=why)
+            ) from None
+
+    def _chunks(self) -> Iterator[tuple[int, int, int | None, bytes]]:
+        last = 0
+        for document, label, begin, end, vector, checksum in self._file.rows(CHUNKS[self._version]):
+            if label <= last:
+                raise self._damaged(Message("part {label} comes twice", label=label))
+            last = label
+            if checksum is not None and checksum != chunk_checksum(document, begin, end, vector):
+                raise self._damaged(Message("part {label} is not what was written", label=label))
+            numbers = np.frombuffer(vector, dtype="<f4")
+            if len(numbers) != self.info.dimension or not usable(numbers[None]).all():
+                raise self._damaged(
+                    Message("part {label} has a vector that no model gives", label=label)
+                )
+            yield document, begin, end, vector
+
+    def _within(
+        self, row: DocumentRow, chunks: Iterator[tuple[int, int, int | None, bytes]]
+    ) -> Iterator[Chunk]:
+        """Yield chunks that lie inside of their document."""
+        id, text, *_ = row
+        with self._judging():
+            for _, begin, end, vector in chunks:
+                span = Span(begin, len(text) if end is None else end)
+                if not 0 <= span.begin <= span.end <= len(text):
+                    raise self._damaged(misplaced(id, span, len(text)))
+                yield span, vector
+
+    # --- errors --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _judging(self) -> Iterator[None]:
+        """Refuse the file for whatever reading it raises; only a failing disk is not its fault."""
+        try:
+            yield
+        except BadSettings:
+            raise
+        except StoreError as error:
+            if not isinstance(error, StoreDamaged) or error.__cause__ is None:
+                raise
+            raise self._refusal(error.__cause__) from error
+        except Exception as error:
+            # A file of another program may hold, or lack, anything.
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: BaseException) -> StoreError | BadSettings:
+        why = f"{type(error).__name__}: {brief(error)}"
+        if self._is_backup:
+            return self._damaged(Message("it cannot be read: {said}", said=why))
+        return self._no_backup(why)
+
+    def _no_backup(self, why: str | Message) -> BadSettings:
+        return BadSettings(
+            "{file} is no sound backup of a collection: {why}", file=self.path, why=why
+        )
+
+    def _damaged(self, fault: Message) -> StoreDamaged:
+        return StoreDamaged(
+            "{file} is damaged: {fault}; nothing was restored", file=self.path, fault=fault
+        )
+
+
+def _metadata(text: str) -> dict[str, object]:
+    """Return metadata of which a reply can be written; raises ValueError or RecursionError."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"metadata has {constant}, which is not JSON")
+
+    found = json.loads(text, parse_constant=refuse)
+    if not isinstance(found, dict):
+        raise ValueError("metadata is no object")
+    level: list[object] = [found]
+    for _ in range(MOST_LEVELS):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+        if not level:
+            return found
+    raise ValueError(f"metadata is nested deeper than {MOST_LEVELS} levels")

@@ -1,0 +1,117 @@
+"""Restores a collection from a backup: a new database is written from its rows, then takes its place.
+
+Without `force` nothing that exists is touched. With it the old collection is replaced whole, or not at
+all.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+from server.errors import BadSettings, StoreDamaged
+from server.messages.message import Message
+from server.store.collection import DATABASE_FILE
+from server.store.documents import Documents
+from server.store.folder_layout import NAME, FolderLayout, check_name
+from server.store.folder_lock import FolderLock, unusable
+from server.store.records import Listed
+from server.store.schema import DocumentRow, insert_chunk, insert_document, words_of
+from server.store.upkeep.backup_file import BackupFile, Chunk
+
+# Documents of one transaction.
+DOCUMENTS_AT_ONCE = 1024
+
+
+def restore(data: Path, file: Path, name: str | None, *, force: bool) -> Listed:
+    """Make a collection of a backup, under its own name or another.
+
+    force: whether to replace a collection of that name, whole or not at all.
+    """
+    if name is not None:
+        check_name(name)
+    if not file.is_file():
+        raise BadSettings("there is no file {file}", file=file)
+    with closing(BackupFile(file)) as backup:
+        name = _name_in(backup) if name is None else name
+        layout = FolderLayout(data)
+        _check_place(layout, data, name, force=force)
+        with closing(FolderLock(data, "")):
+            try:
+                layout.prepare()
+                # Again, because another process may have created it before the folder was locked.
+                _check_place(layout, data, name, force=force)
+                with layout.staging() as staged:
+                    number = _fill(staged / DATABASE_FILE, backup, name)
+                    _put(layout, staged, name)
+            except OSError as error:
+                raise unusable(data, error) from error
+    return Listed(name, number, backup.info.fingerprint)
+
+
+def _name_in(backup: BackupFile) -> str:
+    """Return the name that a backup gives its collection, if it is one."""
+    name = backup.info.name
+    if not NAME.fullmatch(name):
+        raise BadSettings(
+            "{file} names its collection {name}, which is not possible; give a name with --collection",
+            file=backup.path,
+            name=ascii(name[:80]),
+        )
+    return name
+
+
+def _check_place(layout: FolderLayout, data: Path, name: str, *, force: bool) -> None:
+    if os.path.lexists(layout.home(name)) and not force:
+        raise BadSettings(
+            "{data} has a collection {name} already: give --force to replace it, or "
+            "another name with --collection",
+            data=data,
+            name=name,
+        )
+
+
+def _fill(path: Path, backup: BackupFile, name: str) -> int:
+    """Write a new database of a backup's documents; returns how many there are."""
+    number = 0
+    with closing(Documents(path, replace(backup.info, name=name))) as documents:
+        records = backup.documents()
+        while stored := _store_some(documents, backup, records):
+            number += stored
+        # One file, without a log, is what takes its place.
+        documents.database.close_whole()
+    return number
+
+
+def _store_some(
+    documents: Documents,
+    backup: BackupFile,
+    records: Iterator[tuple[DocumentRow, Iterator[Chunk]]],
+) -> int:
+    stored = 0
+    with documents.database.transaction() as writer:
+        for row, chunks in islice(records, DOCUMENTS_AT_ONCE):
+            id, text, title, _ = row
+            if writer.execute("SELECT 1 FROM documents WHERE id = ?", (id,)).fetchone():
+                raise StoreDamaged(
+                    "{file} is damaged: {fault}; nothing was restored",
+                    file=backup.path,
+                    fault=Message("document {id} comes twice", id=ascii(id)),
+                )
+            number = insert_document(writer, None, row)
+            for (begin, end), vector in chunks:
+                words = words_of(title, text[begin:end])
+                insert_chunk(writer, None, number, begin, end, vector, words)
+            stored += 1
+    return stored
+
+
+def _put(layout: FolderLayout, staged: Path, name: str) -> None:
+    """Move the finished collection to its place."""
+    if os.path.lexists(layout.home(name)):
+        with layout.replacing(name, staged):
+            pass
+    else:
+        layout.place(staged, layout.home(name))
