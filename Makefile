@@ -48,11 +48,12 @@ install-any: install ## add optimum, transformers and torch, to export other arc
 install-otel: install ## add OpenTelemetry, for serve with --trace-endpoint
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/otel.txt
 
-export: install ## MODEL=folder or hub id: write and verify MODEL/onnx-int8 (ARGS="--precision fp32" ...)
+export: install ## MODEL=folder or hub id: write and verify MODEL/onnx-int8, or models/NAME/onnx-int8 (ARGS="--precision fp32" ...)
 	$(RUN) -m export $(MODEL) $(ARGS)
 
 artifact: install ## export MODEL for the targets below, if anything it is made from has changed
-	@$(RUN) -m export $(MODEL) --out $(ARTIFACT)
+	@# A hub's model is exported by its id and kept apart: its folder has the artifact and nothing to export.
+	@test ! -e $(MODEL)/config.json -a ! -e $(MODEL)/modules.json -a -e $(ARTIFACT)/manifest.json || $(RUN) -m export $(MODEL) --out $(ARTIFACT)
 
 serve: install artifact ## start the server on HOST:PORT (ARGS="--help" lists settings)
 	$(RUN) -m server serve --host $(HOST) --port $(PORT) --model $(ARTIFACT) --data $(DATA) $(ARGS)

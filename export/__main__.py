@@ -61,7 +61,7 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
     parser = terminal.parser(
         "python -m export", words("Export a checkpoint to one verified ONNX artifact.")
     )
-    add = parser.add_argument
+    add, text = parser.add_argument, _text(terminal)
     add("model", help=words("checkpoint folder, or a hub id such as BAAI/bge-small-zh-v1.5"))
     add("--out", type=Path, help=words("artifact folder (default: MODEL/onnx-PRECISION)"))
     add(
@@ -99,10 +99,19 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
         metavar="MEAN,MIN",
         help=words("lowest mean and lowest single cosine to float32 (default: 0.997,0.98)"),
     )
-    add("--model-id", help=words("name that clients see (default: the name of the folder)"))
-    add("--revision", default="main", help=words("hub revision (default: main)"))
-    add("--query-instruction", metavar="TEXT", help=words("text to put before queries"))
-    add("--document-instruction", metavar="TEXT", help=words("text to put before documents"))
+    add(
+        "--model-id",
+        type=text,
+        help=words("name that clients see (default: the name of the folder)"),
+    )
+    add("--revision", type=text, default="main", help=words("hub revision (default: main)"))
+    add("--query-instruction", type=text, metavar="TEXT", help=words("text to put before queries"))
+    add(
+        "--document-instruction",
+        type=text,
+        metavar="TEXT",
+        help=words("text to put before documents"),
+    )
     add(
         "--matryoshka",
         type=_sizes(terminal),
@@ -136,6 +145,18 @@ def _thresholds(terminal: Terminal) -> Callable[[str], Thresholds]:
             said = terminal.words("{text!r} does not fit -1 <= MIN <= MEAN <= 1", text=text)
             raise argparse.ArgumentTypeError(said)
         return Thresholds(mean, minimum)
+
+    return parse
+
+
+def _text(terminal: Terminal) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            said = terminal.words("{text!r} holds bytes that are not UTF-8", text=text)
+            raise argparse.ArgumentTypeError(said) from None
+        return text
 
     return parse
 

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from server.inference.manifest import (
     MODEL_FILE,
     TOKENIZER_FILE,
     Manifest,
+    parse_manifest,
     read_manifest,
 )
 from server.system.atomic_file import sync_folder
@@ -31,6 +33,12 @@ from server.system.atomic_file import sync_folder
 # Name -> the content, in parts.
 Files = Mapping[str, Sequence[bytes]]
 ARTIFACT_FILES = {MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE, MANIFEST_FILE}
+
+# A scratch folder, `.NAME.RANDOM.tmp` beside the artifact NAME, has this mark as long as it has anything
+# else. A folder without it is somebody else's, and is never touched.
+MARK = ".inkwell-export-scratch"
+# In a scratch folder: the artifact that is written, and the one that it replaces.
+NEW, OLD = "new", "old"
 
 # Of <fcntl.h> and <linux/fs.h>.
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
@@ -68,11 +76,27 @@ def is_current(folder: Path, settings: str) -> bool:
         return False
 
 
+def check_same_model(folder: Path, model_id: str, checkpoint_sha256: str) -> None:
+    """Refuse to replace the artifact of another model: two hubs' models may share a short name."""
+    try:
+        there = parse_manifest(folder / MANIFEST_FILE)
+    except BadArtifact:
+        return
+    if there.model_id != model_id and there.checkpoint_sha256 != checkpoint_sha256:
+        raise CannotWrite(
+            "{folder} holds the artifact of {other}, another model than {model_id}; choose another folder "
+            "with --out",
+            folder=folder,
+            other=there.model_id,
+            model_id=model_id,
+        )
+
+
 def recover(folder: Path) -> None:
     """Tidy up after killed exports to `folder`, as far as this process has permission.
 
-    Scratch folders are removed. An old artifact that was moved aside comes back if nothing took its
-    place.
+    Their scratch folders are removed. An old artifact that was moved aside comes back if nothing took
+    its place.
     """
     folder = _real(folder)
     with contextlib.suppress(OSError), _locked(folder.parent):
@@ -139,20 +163,20 @@ def _real(folder: Path) -> Path:
     return Path(os.path.realpath(folder))
 
 
-def _beside(folder: Path, kind: str) -> Path:
-    return folder.with_name(f".{folder.name}.{os.getpid()}.{kind}")
+def _make_scratch(folder: Path) -> Path:
+    """Make an empty folder beside `folder` under a name that no other one has."""
+    return Path(tempfile.mkdtemp(".tmp", f".{folder.name}.", folder.parent))
 
 
 def _try_scratch(folder: Path) -> None:
     """Try what a write does first, and undo it."""
-    scratch = _beside(folder, "tmp")
-    made = [path for path in (scratch, *scratch.parents) if not path.exists()]
+    missing = [path for path in folder.parents if not path.exists()]
     try:
-        scratch.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
         with _locked(folder.parent):
-            pass
+            _make_scratch(folder).rmdir()
     finally:
-        for path in made:
+        for path in missing:
             with contextlib.suppress(OSError):
                 path.rmdir()
 
@@ -174,33 +198,54 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _recover(folder: Path) -> None:
-    # Digits only: ".a.1.7.tmp" belongs to the folder "a.1", not to "a".
-    pattern = re.compile(rf"\.{re.escape(folder.name)}\.[0-9]+\.(tmp|old)")
-    left = [path for path in folder.parent.iterdir() if pattern.fullmatch(path.name)]
+    # As `_make_scratch` names them, so that ".a.1.abcdefgh.tmp" belongs to the folder "a.1", not to "a".
+    pattern = re.compile(rf"\.{re.escape(folder.name)}\.[a-z0-9_]{{8}}\.tmp")
+    left = [
+        path
+        for path in folder.parent.iterdir()
+        if pattern.fullmatch(path.name) and path.is_dir() and not path.is_symlink()
+    ]
+    ours = [path for path in left if (path / MARK).exists()]
     # The last one to be moved aside is the last that was served.
-    left.sort(key=lambda path: (path.suffix == ".old", path.stat().st_ctime_ns))
-    if left and left[-1].suffix == ".old" and not os.path.lexists(folder):
-        left.pop().rename(folder)
+    aside = [path / OLD for path in ours if (path / OLD).is_dir()]
+    if aside and not os.path.lexists(folder):
+        max(aside, key=lambda path: path.stat().st_ctime_ns).rename(folder)
     for path in left:
-        shutil.rmtree(path, ignore_errors=True)
+        if path in ours:
+            _remove_scratch(path)
+        else:
+            # Killed before it had a mark, it is empty. This removes nothing else.
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def _remove_scratch(scratch: Path) -> None:
+    """Remove a scratch folder, its mark last: a process killed meanwhile leaves a marked one."""
+    for name in (NEW, OLD):
+        shutil.rmtree(scratch / name, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        if {path.name for path in scratch.iterdir()} == {MARK}:
+            (scratch / MARK).unlink()
+            scratch.rmdir()
 
 
 # --- writing --------------------------------------------------------------------------------------
 
 
 def _write(folder: Path, files: Files) -> None:
-    scratch = _beside(folder, "tmp")
+    scratch = _make_scratch(folder)
     try:
-        scratch.mkdir()
+        (scratch / MARK).touch()
+        new = scratch / NEW
+        new.mkdir()
         for name, parts in files.items():
-            _write_durably(scratch / name, parts)
-        sync_folder(scratch)
-        old = _replace_folder(folder, scratch)
+            _write_durably(new / name, parts)
+        sync_folder(new)
+        _replace_folder(folder, scratch)
         # Before the old files are removed: after a power cut one of the two must be there.
         sync_folder(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        _remove_scratch(scratch)
 
 
 def _write_durably(path: Path, parts: Sequence[bytes]) -> None:
@@ -210,23 +255,20 @@ def _write_durably(path: Path, parts: Sequence[bytes]) -> None:
         os.fsync(file.fileno())
 
 
-def _replace_folder(folder: Path, scratch: Path) -> Path:
-    """Put `scratch` in the place of `folder`; returns where the old one now is."""
+def _replace_folder(folder: Path, scratch: Path) -> None:
+    """Put the new artifact of `scratch` in the place of `folder`; an old one is then in `scratch`."""
+    new, old = scratch / NEW, scratch / OLD
     if not os.path.lexists(folder):
-        scratch.rename(folder)
-        return scratch
-    if _exchange(scratch, folder):
-        return scratch
-    # A folder cannot replace one with files in it, so the old one steps aside first. If the process
-    # ends between the two renames, the next `recover` puts it back.
-    aside = _beside(folder, "old")
-    folder.rename(aside)
-    try:
-        scratch.rename(folder)
-    except OSError:
-        aside.rename(folder)
-        raise
-    return aside
+        new.rename(folder)
+    elif not _exchange(new, folder):
+        # A folder cannot replace one with files in it, so the old one steps aside first. If the process
+        # ends between the two renames, the next `recover` puts it back.
+        folder.rename(old)
+        try:
+            new.rename(folder)
+        except OSError:
+            old.rename(folder)
+            raise
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -4,8 +4,6 @@ What cannot be honoured exactly is refused here, by name, before any work is don
 write and quantise the network do not check it again.
 """
 
-import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +11,11 @@ from typing import Any
 from export import families
 from export.errors import NoSuchModel
 from export.families.family import Family, Network, Shape
-from export.source.json_file import read_json
+from export.source.folder import ModelFolder
+from export.source.modules import read_modules
 from export.source.sentence_settings import SentenceSettings, read_settings
 from export.source.tensors import Tensors, check_tensors, read_tensors, weight_files
-from export.source.tokenizer_file import check_vocabulary, read_tokenizer
+from export.source.tokenizer_file import check_tokenizer, read_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +44,17 @@ def read_checkpoint(folder: Path, *, allow_pickle: bool = False) -> Checkpoint:
     """Read and check a checkpoint folder; raises an ExportError that names the file at fault."""
     if not folder.is_dir():
         raise NoSuchModel("no model folder at {folder}", folder=folder)
-    config = read_json(folder / "config.json")
+    files = ModelFolder(folder)
+    modules = read_modules(files)
+    config = files.json(modules.file("config.json"))
     family = families.of(config)
     shape = family.read_shape(config)
-    settings = read_settings(folder, shape.positions, family.poolings)
-    files = weight_files(folder, allow_pickle=allow_pickle)
-    tensors = read_tensors(files, family.tensor_name)
+    settings = read_settings(files, shape.positions, family.poolings)
+    weights = weight_files(files, modules, allow_pickle=allow_pickle)
+    tensors = read_tensors(weights, family.tensor_name)
     check_tensors(tensors, shape.tensors())
-    tokenizer_json = read_tokenizer(folder)
-    check_vocabulary(tokenizer_json, shape.vocabulary)
+    tokenizer_json = read_tokenizer(files, modules)
+    check_tokenizer(tokenizer_json, shape.vocabulary, settings.max_tokens)
     return Checkpoint(
         folder=folder,
         family=family,
@@ -61,16 +62,5 @@ def read_checkpoint(folder: Path, *, allow_pickle: bool = False) -> Checkpoint:
         settings=settings,
         tensors=tensors,
         tokenizer_json=tokenizer_json,
-        sha256=hash_files(folder, files),
+        sha256=files.sha256(),
     )
-
-
-def hash_files(folder: Path, weights: Sequence[Path]) -> str:
-    """Return one sha256 over the JSON settings, the vocabulary and the weights that make the model."""
-    names = [*folder.glob("*.json"), *folder.glob("*/config.json"), *folder.glob("vocab.txt")]
-    digest = hashlib.sha256()
-    for path in sorted({*names, *weights}):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

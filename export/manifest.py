@@ -27,6 +27,21 @@ from server.system.cpu import cpu_features, int8_instruction_set
 
 
 @dataclass(frozen=True, slots=True)
+class Texts:
+    """The texts to calibrate or to verify on, with the hash of the file that they came from."""
+
+    lines: list[str]
+    sha256: str
+
+    @classmethod
+    def read(cls, path: Path, *, at_least: int) -> "Texts":
+        """Read a file of texts, once: a pipe cannot be read again; raises BadTexts."""
+        lines = texts.read_texts(path, at_least=at_least)
+        content = path.read_bytes() if path.is_file() else "\n".join(lines).encode()
+        return cls(lines, hashlib.sha256(content).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
 class Verified:
     """What verification found. monotonous: the agreement on texts of one or few tokens."""
 
@@ -35,7 +50,13 @@ class Verified:
     self_test: list[SelfTest]
 
 
-def identity(source: SourceModel, rules: TextRules, settings: Settings) -> str:
+def identity(
+    source: SourceModel,
+    rules: TextRules,
+    calibration: Texts,
+    verification: Texts,
+    settings: Settings,
+) -> str:
     """Return a hash of everything that decides what the artifact will hold."""
     return settings_hash(
         {
@@ -49,8 +70,8 @@ def identity(source: SourceModel, rules: TextRules, settings: Settings) -> str:
             "text": msgspec.to_builtins(rules),
             "precision": settings.precision,
             "weight_bits": settings.weight_bits,
-            "calibration": _file_hash(settings.calibration or texts.CALIBRATION),
-            "verification": _file_hash(settings.verify_texts or texts.VERIFICATION),
+            "calibration": calibration.sha256,
+            "verification": verification.sha256,
             "thresholds": [settings.thresholds.mean, settings.thresholds.minimum],
             "matryoshka": settings.matryoshka,
             "via": settings.via,
@@ -63,6 +84,7 @@ def manifest_of(
     graphs: Graphs,
     rules: TextRules,
     verified: Verified,
+    calibration: Texts,
     settings: Settings,
     settings_sha256: str,
 ) -> Manifest:
@@ -86,7 +108,14 @@ def manifest_of(
         files=graphs.served_model.sha256()
         | {TOKENIZER_FILE: hashlib.sha256(tokenizer).hexdigest()},
         checkpoint_sha256=source.sha256,
-        quantization=None if settings.precision == "fp32" else _quantization(source, settings),
+        quantization=None
+        if settings.precision == "fp32"
+        else Quantization(
+            recipe=source.recipe,
+            weight_bits=settings.weight_bits,
+            calibration_sha256=calibration.sha256,
+            calibration_texts=len(calibration.lines),
+        ),
         agreement=verified.agreement,
         monotonous_agreement=verified.monotonous,
         instruction_set=int8_instruction_set(cpu_features()),
@@ -99,17 +128,3 @@ def manifest_of(
         self_test=verified.self_test,
         task="dense",
     )
-
-
-def _quantization(source: SourceModel, settings: Settings) -> Quantization:
-    calibration = settings.calibration or texts.CALIBRATION
-    return Quantization(
-        recipe=source.recipe,
-        weight_bits=settings.weight_bits,
-        calibration_sha256=_file_hash(calibration),
-        calibration_texts=len(texts.read_texts(calibration, at_least=1)),
-    )
-
-
-def _file_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""

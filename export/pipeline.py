@@ -14,11 +14,12 @@ from tqdm import tqdm
 from export import artifact, texts
 from export.build import Graphs, build, n_steps
 from export.errors import UnsupportedModel
-from export.manifest import Verified, identity, manifest_of
+from export.manifest import Texts, Verified, identity, manifest_of
 from export.monotony import monotonous
 from export.onnx_file import OnnxFile
 from export.settings import Settings
 from export.source.model import locate, read_model
+from export.source.text_preparation import open_tokenizer
 from export.token_check import check_tokens
 from export.verify import check_agreement, embed_each, verify
 from server.inference.encoder import SessionEncoder
@@ -58,34 +59,38 @@ def export(settings: Settings, terminal: Terminal | None = None) -> Path:
     started = time.perf_counter()
     terminal = terminal or Terminal.of({})
     _check_sizes(settings, None)
-    folder, model_id, revision = locate(settings)
-    out = settings.out or folder / f"onnx-{settings.precision}"
+    place = locate(settings, terminal.inform)
+    out = settings.out or place.outputs / f"onnx-{settings.precision}"
     artifact.recover(out)
-    source = read_model(folder, model_id, revision, settings)
+    source = read_model(place, settings)
     _check_sizes(settings, source.dimension)
     rules = source.text_rules(settings)
-    settings_sha256 = identity(source, rules, settings)
+    tokenizer = open_tokenizer(source.tokenizer_json, rules)
+    calibration = Texts.read(settings.calibration or texts.CALIBRATION, at_least=20)
+    verification = Texts.read(settings.verify_texts or texts.VERIFICATION, at_least=1)
+    settings_sha256 = identity(source, rules, calibration, verification, settings)
     if not settings.force and artifact.is_current(out, settings_sha256):
         terminal.say("{out} is up to date", out=out)
         return out
     artifact.check_replaceable(out)
+    if place.downloaded and settings.out is None:
+        artifact.check_same_model(out, source.model_id, source.sha256)
 
-    tokenizer = Tokenizer(source.tokenizer_json, rules)
-    calibration = texts.read_texts(settings.calibration or texts.CALIBRATION, at_least=20)
-    verification = texts.read_texts(settings.verify_texts or texts.VERIFICATION, at_least=1)
-    check_tokens(tokenizer, verification)
+    check_tokens(tokenizer, verification.lines)
     monotony = monotonous(tokenizer)
     calibration_ids = [
-        *_calibration_ids(tokenizer, calibration),
+        *_calibration_ids(tokenizer, calibration.lines),
         *tokenizer.encode(monotony.calibration).ids,
     ]
     with _Progress(n_steps(source, settings) + VERIFY_STEPS, terminal) as progress:
         graphs = build(source, calibration_ids, settings, progress)
         _check_sizes(settings, graphs.dimension)
         verified = _verify(
-            graphs, tokenizer, verification, monotony.verification, settings, progress
+            graphs, tokenizer, verification.lines, monotony.verification, settings, progress
         )
-        manifest = manifest_of(source, graphs, rules, verified, settings, settings_sha256)
+        manifest = manifest_of(
+            source, graphs, rules, verified, calibration, settings, settings_sha256
+        )
         tokenizer_json = source.tokenizer_json.encode()
         artifact.write_artifact(out, graphs.served_model, tokenizer_json, manifest)
     _report(terminal, out, graphs, verified.agreement, time.perf_counter() - started)

@@ -17,5 +17,5 @@ def of(config: Json) -> Family[Any]:
             return family
     raise UnsupportedModel(
         'model_type "{model_type}" is not written directly; try --via optimum',
-        model_type=config.get("model_type"),
+        model_type=str(config.get("model_type"))[:80],
     )

@@ -5,33 +5,34 @@ out when all have come, the weights last: a folder with weights is complete. An 
 resumed. An existing file is never overwritten, and nothing is written under the user's home.
 """
 
-import json
+import fcntl
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator, Mapping, Set
+from contextlib import closing, contextmanager
+from pathlib import Path
 
-from export.errors import CannotWrite, CorruptFile, MissingPackage, NoSuchModel
-from export.source.hub_client import Hub, RemoteFile, quiet_libraries
+from export.errors import CannotWrite, NoSuchModel
+from export.source.file import MOST_SETTINGS, MOST_TABLE, read_file
+from export.source.hub_client import MOST_FILE, PUBLIC_HUB, Hub, RemoteFile
 from export.source.hub_errors import plain_errors
-from export.source.tensors import PICKLED, SHARD_INDEX, SINGLE
+from export.source.json_file import parse_json
+from export.source.modules import MODULES, Modules, parse_modules
+from export.source.sentence_settings import PROMPTS, SENTENCE_CONFIGS
+from export.source.tensors import PICKLED, SHARD_INDEX, SINGLE, shard_names
+from server.messages.message import Message
 
-CONFIG, MODULES = "config.json", "modules.json"
-SETTINGS = (
-    CONFIG,
-    MODULES,
-    "sentence_bert_config.json",
-    "config_sentence_transformers.json",
-    "tokenizer_config.json",
-    "tokenizer.json",
-    "vocab.txt",
-)
-# Of these, what a folder named in modules.json may hold.
-MODULE_SETTINGS = (CONFIG, "sentence_bert_config.json", "tokenizer_config.json")
+CONFIG = "config.json"
+# Files of the Transformer's folder, which is the model's own unless modules.json names another.
+SETTINGS = (CONFIG, *SENTENCE_CONFIGS, "tokenizer_config.json", "tokenizer.json", "vocab.txt")
+# Larger than settings may be.
+TABLES = ("tokenizer.json", "vocab.txt", SHARD_INDEX)
+WEIGHTS = (".safetensors", ".bin")
 # Where a download collects its files, in a folder per commit: deep enough that no reader of the
 # model's folder reads them as its settings.
 STAGING = ".download"
 Progress = Callable[[str], None]
+Waiting = Callable[[Message], None]
 
 
 def fetch(
@@ -42,30 +43,49 @@ def fetch(
     endpoint: str | None = None,
     allow_pickle: bool = False,
     progress: Progress = lambda _: None,
+    waiting: Waiting = lambda _: None,
 ) -> tuple[Path, str]:
     """Download `model_id` into `folder`; returns the folder and the commit that `revision` names.
 
-    endpoint: the hub's address; without it HF_ENDPOINT's, else the public hub's. HF_TOKEN is sent
-    where it is set. Files that `folder` already has are compared with the hub's and not downloaded.
+    folder: for downloads only; no artifact may lie in it. endpoint: the hub's address; without it
+    HF_ENDPOINT's, else the public hub's. HF_TOKEN is sent where it is set. Files that `folder` already
+    has are compared with the hub's and not downloaded. waiting: called where another export downloads
+    to the same folder, before that one is waited for.
     """
-    quiet_libraries(folder / STAGING / "home")
-    try:
-        from huggingface_hub import constants
-    except ImportError:
-        raise MissingPackage(
-            "downloading a model needs huggingface_hub: install the export extra, or give the "
-            "folder of a model"
-        ) from None
-    # subtle: constants.ENDPOINT is what HF_ENDPOINT was when the library was imported.
-    where = endpoint or os.environ.get("HF_ENDPOINT") or constants.ENDPOINT
-    hub = Hub(model_id, where.rstrip("/"), folder / STAGING)
-    with plain_errors(hub, revision):
+    hub = Hub(model_id, endpoint or os.environ.get("HF_ENDPOINT") or PUBLIC_HUB)
+    with closing(hub), plain_errors(model_id, hub.shown):
         commit, offered = hub.files(revision)
         transfer = _Transfer(hub, commit, offered, folder, progress)
-        weights = transfer.weights_to_read(allow_pickle=allow_pickle)
-        names = [*transfer.settings(), *transfer.weights(weights)]
-        transfer.place(names)
+        # Before anything is downloaded, wherever modules.json says that the weights are.
+        transfer.lead(Modules(), {name.rpartition("/")[2] for name in offered}, allow_pickle)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _only_one(folder, waiting):
+            modules = transfer.modules()
+            lead = transfer.lead(modules, offered.keys(), allow_pickle)
+            names = [*transfer.settings(modules), *transfer.weights(lead, modules)]
+            transfer.place(names, modules)
     return folder, commit
+
+
+@contextmanager
+def _only_one(folder: Path, waiting: Waiting) -> Iterator[None]:
+    """Keep other exports from downloading to `folder`, where its file system has locks."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting(
+                Message(
+                    "another export downloads to {folder}; waiting until it ends", folder=folder
+                )
+            )
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(handle)
 
 
 class _Transfer:
@@ -87,66 +107,67 @@ class _Transfer:
         self._progress = progress
         self._brought: dict[str, Path] = {}
 
-    def weights_to_read(self, *, allow_pickle: bool) -> str:
-        """Return the file that holds or lists the weights; raises if none may be read."""
-        model_id, offered = self._hub.model_id, self._offered
-        if CONFIG not in offered:
+    def modules(self) -> Modules:
+        """Bring modules.json, where there is one, and return what it says."""
+        if MODULES not in self._offered:
+            return Modules()
+        path = self._bring(MODULES)
+        return parse_modules(path, read_file(path, MOST_SETTINGS))
+
+    def lead(self, modules: Modules, offered: Set[str], allow_pickle: bool) -> str:
+        """Return the file that holds or lists the weights; raises NoSuchModel if none may be read."""
+        model_id = self._hub.model_id
+        config, single, index, pickled = map(modules.file, (CONFIG, SINGLE, SHARD_INDEX, PICKLED))
+        if config not in offered:
             raise NoSuchModel(
                 "{model_id} has no {config}: it is not a transformers model",
                 model_id=model_id,
-                config=CONFIG,
+                config=config,
             )
-        for name in (SINGLE, SHARD_INDEX):
+        for name in (single, index):
             if name in offered:
                 return name
-        if PICKLED in offered and allow_pickle:
-            return PICKLED
-        if PICKLED in offered:
+        if pickled in offered and allow_pickle:
+            return pickled
+        if pickled in offered:
             raise NoSuchModel(
                 "{model_id} has only {pickled}; add --allow-pickle to read it (weights only)",
                 model_id=model_id,
-                pickled=PICKLED,
+                pickled=pickled,
             )
-        raise NoSuchModel("{model_id} has no {weights}", model_id=model_id, weights=SINGLE)
+        raise NoSuchModel("{model_id} has no {weights}", model_id=model_id, weights=single)
 
-    def settings(self) -> list[str]:
+    def settings(self, modules: Modules) -> list[str]:
         """Bring the files with settings, those of modules included; returns their names."""
-        names = [name for name in SETTINGS if name in self._offered]
-        paths = {name: self._bring(name) for name in names}
-        if MODULES in paths:
-            modules = [
-                f"{module}/{name}"
-                for module in _module_folders(paths[MODULES])
-                for name in MODULE_SETTINGS
-            ]
-            for name in modules:
-                if name in self._offered and _is_inside(name):
-                    self._bring(name)
-                    names.append(name)
+        names = [name for name in _settings(modules) if name in self._offered]
+        for name in names:
+            self._bring(name)
         return names
 
-    def weights(self, lead: str) -> list[str]:
+    def weights(self, lead: str, modules: Modules) -> list[str]:
         """Bring `lead` and the shards that it may name; returns their names, `lead` last."""
         names = [lead]
-        if lead == SHARD_INDEX:
-            names = [*_shards(self._bring(lead)), lead]
-            missing = [name for name in names if name not in self._offered or not _is_inside(name)]
-            if missing:
+        if lead == modules.file(SHARD_INDEX):
+            path = self._bring(lead)
+            shards = shard_names(path, parse_json(path, read_file(path, MOST_TABLE)))
+            names = [*map(modules.file, shards), lead]
+            missing = [name for name in names if name not in self._offered]
+            if missing or not shards:
                 raise NoSuchModel(
                     "{lead} of {model_id} names missing files: {missing}",
                     lead=lead,
                     model_id=self._hub.model_id,
-                    missing=tuple(missing),
+                    missing=tuple(missing[:10]) or Message("none at all"),
                 )
         self._check_space(names)
         for name in names:
             self._bring(name)
         return names
 
-    def place(self, names: list[str]) -> None:
+    def place(self, names: list[str], modules: Modules) -> None:
         """Move what was collected to its place, in the given order."""
-        for name in (*SETTINGS, SINGLE, SHARD_INDEX):
-            if name not in names and (self._folder / name).exists():
+        for name in (*_settings(modules), *map(modules.file, (SINGLE, SHARD_INDEX))):
+            if name not in names and os.path.lexists(self._folder / name):
                 raise self._conflict(name)
         for name in names:
             if (self._staging / name).exists():
@@ -163,19 +184,19 @@ class _Transfer:
         file, there = self._offered[name], self._folder / name
         if not file.digest:
             file = self._hub.examine(file, self._commit)
-        if there.exists():
+        if os.path.lexists(there):
             if not file.is_at(there):
                 raise self._conflict(name)
             return there
         size = "" if file.size is None else f", {file.size / 1e6:.1f} MB"
         self._progress(f"{self._hub.model_id} {self._commit[:8]}: {name}{size}")
-        return self._hub.download(file, self._commit, self._staging)
+        return self._hub.download(file, self._commit, self._staging, _most(name))
 
     def _conflict(self, name: str) -> CannotWrite:
         path, model_id = self._folder / name, self._hub.model_id
         return CannotWrite(
-            "{path} exists and is not a file of {model_id} {commit}; it is not overwritten: export that "
-            "folder, or download to another",
+            "{path} exists and is not a file of {model_id} {commit}; it is not overwritten: remove it to "
+            "download the model again, or export that folder",
             path=path,
             model_id=model_id,
             commit=self._commit[:8],
@@ -197,23 +218,14 @@ class _Transfer:
             )
 
 
-def _module_folders(path: Path) -> list[str]:
-    try:
-        modules = json.loads(path.read_text(encoding="utf-8"))
-        return [str(module["path"]).strip("/") for module in modules if module["path"]]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CorruptFile("{path} cannot be read: {error}", path=path, error=error) from None
+def _settings(modules: Modules) -> list[str]:
+    """Return the names of all files with settings that an export reads of a model."""
+    names = [MODULES, PROMPTS, *map(modules.file, SETTINGS), modules.pooling_file()]
+    return [name for name in names if name]
 
 
-def _shards(path: Path) -> list[str]:
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        return sorted(set(map(str, index["weight_map"].values())))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CorruptFile("{path} cannot be read: {error}", path=path, error=error) from None
-
-
-def _is_inside(name: str) -> bool:
-    """Return whether a name, which comes from the hub, stays inside the folder."""
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and "\\" not in name
+def _most(name: str) -> int:
+    """Return how large a file of this name may be."""
+    if name.endswith(WEIGHTS):
+        return MOST_FILE
+    return MOST_TABLE if name.rpartition("/")[2] in TABLES else MOST_SETTINGS

@@ -1,22 +1,45 @@
 """Asks a model hub for a list of files and for the files, and compares them with what it listed.
 
-The only module that uses the network, and only when a model is asked for by its id.
+The only module that uses the network, and only when a model is asked for by its id. Nothing in an answer
+is trusted: sizes, time and redirects are bounded, types are checked, and no name in it becomes a path here.
 """
 
 import hashlib
 import os
 import re
 import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any
+from urllib.parse import quote, urljoin, urlsplit
 
-from export.errors import DownloadFailed, NoSuchModel
-from server.messages.message import Message
+from export.errors import MissingPackage, NoSuchModel
+from export.source.hub_errors import by_hand, refusal
+from export.source.json_file import decode
+from server.system.regular_file import open_regular
 
+PUBLIC_HUB = "https://huggingface.co"
 # Attempts at one file whose connection breaks, before the user has to run the export again.
 TRIES = 3
+# For a connection, and for each part of an answer.
 TIMEOUT_S = 10
+MOST_REDIRECTS, REDIRECTS = 5, (301, 302, 303, 307, 308)
+# What is read of an answer at a time.
+CHUNK = 1 << 20
+# A hub may not hold an export up for ever: after so long it must have sent so many bytes a second.
+PATIENCE_S, LEAST_RATE = 60.0, 1024
+# The list of a repository's files. One with 10,000 files takes some 3 MB.
+MOST_LISTED = 16 * 1024 * 1024
+# Of one file. A shard of a published model has about 5 GB.
+MOST_FILE = 64 * 1024**3
+# What a file of unknown size leaves free on the disk.
+LEFT_FREE = 256 * 1024 * 1024
+MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+COMMIT = re.compile("[0-9a-f]{40}")
+DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 # Read by huggingface_hub when it is imported. Neither hf_transfer nor xet can resume a file, and
 # xet keeps a cache of its own.
 QUIET_ENVIRONMENT = {
@@ -27,13 +50,13 @@ QUIET_ENVIRONMENT = {
 }
 
 
-def by_hand(template: str, **fields: object) -> DownloadFailed:
-    """Return an error that says what went wrong with a download, and the way without a network."""
-    return DownloadFailed(
-        "{why}; or copy the model's folder by hand from a machine with a network and export that"
-        " folder",
-        why=Message(template, **fields),
-    )
+def quiet_libraries(home: Path) -> None:
+    """Turn off the telemetry of the Hugging Face libraries and keep them out of the user's home.
+
+    For `--via optimum`, before the first import of huggingface_hub, transformers or optimum.
+    """
+    os.environ.update(QUIET_ENVIRONMENT)
+    os.environ["HF_HOME"] = str(home)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,115 +73,256 @@ class RemoteFile:
 
     def is_at(self, path: Path) -> bool:
         """Return whether the file at `path` is this one, as far as the hub's list shows."""
-        size = path.stat().st_size
-        if self.size is not None and size != self.size:
+        try:
+            with open_regular(path) as file:
+                size = os.fstat(file.fileno()).st_size
+                if self.size is not None and size != self.size:
+                    return False
+                if len(self.digest) == 64:
+                    return hashlib.file_digest(file, "sha256").hexdigest() == self.digest
+                if self.digest:
+                    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+                    while block := file.read(CHUNK):
+                        digest.update(block)
+                    return digest.hexdigest() == self.digest
+        except OSError:
             return False
-        if re.fullmatch("[0-9a-f]{64}", self.digest):
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest() == self.digest
-        if re.fullmatch("[0-9a-f]{40}", self.digest):
-            digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-            return digest.hexdigest() == self.digest
         return True
 
 
-def quiet_libraries(home: Path) -> None:
-    """Turn off the telemetry of the Hugging Face libraries and keep them out of the user's home.
-
-    It has an effect only before the first import of huggingface_hub, transformers or optimum.
-    """
-    os.environ.update(QUIET_ENVIRONMENT)
-    os.environ["HF_HOME"] = str(home)
-
-
 class Hub:
-    """One model on one hub; its methods raise the library's errors."""
+    """One model on one hub. Its methods raise ExportErrors, and the errors of requests and the disk."""
 
-    def __init__(self, model_id: str, endpoint: str, scratch: Path) -> None:
+    def __init__(
+        self, model_id: str, endpoint: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        try:
+            import requests
+        except ImportError:
+            raise MissingPackage(
+                "downloading a model needs requests: install the export extra, or give the folder of a "
+                "model"
+            ) from None
+        if not MODEL_ID.fullmatch(model_id) or ".." in model_id:
+            raise NoSuchModel(
+                '"{model_id}" is neither a folder nor the id of a model', model_id=model_id
+            )
+        if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+            raise by_hand("HF_HUB_OFFLINE is set, so nothing is downloaded: unset it")
         self.model_id = model_id
-        self.endpoint = endpoint
-        self._token: str | bool = os.environ.get("HF_TOKEN", "").strip() or False
-        self._scratch = scratch
+        self.endpoint, self.shown = endpoint.rstrip("/"), _without_password(endpoint)
+        self._clock = clock
+        self._session = requests.Session()
+        # Of other content than the file's own the size could not be compared.
+        self._session.headers.update({"User-Agent": "inkwell", "Accept-Encoding": "identity"})
+        token = os.environ.get("HF_TOKEN", "").strip()
+        # subtle: following a redirect requests would first read all of an answer that no one needs.
+        self._session.get_redirect_target = lambda _: None
+        self._authorization = {"Authorization": f"Bearer {token}"} if token else {}
 
-    @property
-    def shown(self) -> str:
-        """The endpoint without the user name and password that may be in it."""
-        parts = urlsplit(self.endpoint)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    def close(self) -> None:
+        self._session.close()
 
     def files(self, revision: str) -> tuple[str, dict[str, RemoteFile]]:
         """Return the commit that `revision` names, and its files by name."""
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
+        place = f"/api/models/{self.model_id}/revision/{quote(revision, safe='')}?blobs=True"
+        with self._answer("GET", place, revision) as steps:
+            content = b"".join(self._parts(steps[-1], MOST_LISTED))
         try:
-            info = HfApi(endpoint=self.endpoint, token=self._token).model_info(
-                self.model_id, revision=revision, files_metadata=True, timeout=TIMEOUT_S
-            )
-            if not re.fullmatch("[0-9a-f]{40}", info.sha or ""):
-                raise ValueError(f"no commit but {info.sha!r}")
-        except HFValidationError:
-            raise NoSuchModel(
-                '"{model_id}" is neither a folder nor the id of a model', model_id=self.model_id
-            ) from None
-        except HfHubHTTPError:
-            raise
+            listed = decode(content)
+            commit, siblings = listed["sha"], listed["siblings"]
+            if not COMMIT.fullmatch(commit):
+                raise ValueError
+            files = [_listed_file(sibling) for sibling in siblings]
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise by_hand(
-                "{shown} does not answer as a model hub does: check the endpoint", shown=self.shown
-            ) from None
-        files = {
-            sibling.rfilename: RemoteFile(
-                sibling.rfilename,
-                sibling.size,
-                (sibling.lfs.sha256 if sibling.lfs else sibling.blob_id) or "",
-            )
-            for sibling in info.siblings or ()
-        }
-        return str(info.sha), files
+            raise self._no_hub() from None
+        return commit, {file.name: file for file in files}
 
     def examine(self, file: RemoteFile, commit: str) -> RemoteFile:
-        """Return the same file with its digest, which not every mirror lists."""
-        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+        """Return the same file with its size and digest, which not every mirror lists."""
+        with self._answer("HEAD", self._place(file, commit), commit) as steps:
+            # Before a redirect to a store of large files the hub itself states both.
+            for headers in [step.headers for step in steps]:
+                if "X-Linked-Etag" in headers:
+                    return replace(
+                        file,
+                        size=_size(headers.get("X-Linked-Size")),
+                        digest=_digest(headers["X-Linked-Etag"]),
+                    )
+            return replace(
+                file, size=_size(headers.get("Content-Length")), digest=_digest(headers.get("ETag"))
+            )
 
-        url = hf_hub_url(self.model_id, file.name, revision=commit, endpoint=self.endpoint)
-        found = get_hf_file_metadata(url, token=self._token, timeout=TIMEOUT_S)
-        return replace(file, size=found.size, digest=found.etag or "")
+    def download(self, file: RemoteFile, commit: str, staging: Path, most: int = MOST_FILE) -> Path:
+        """Download a file of up to `most` bytes, check it and return its path in `staging`.
 
-    def download(self, file: RemoteFile, commit: str, staging: Path) -> Path:
-        """Download a file, check it and return its path; resumes what an earlier call left unfinished."""
-        from huggingface_hub import hf_hub_download
-        from requests.exceptions import ChunkedEncodingError
+        Resumes what an earlier call left unfinished.
+        """
+        from requests.exceptions import ConnectionError as Broken
+        from urllib3.exceptions import ProtocolError
 
-        for attempt in range(TRIES):
+        path = staging / file.name
+        if file.is_at(path) and file.digest:
+            return path
+        part = path.with_name(path.name + ".part")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        for left in reversed(range(TRIES)):
             try:
-                path = hf_hub_download(
-                    self.model_id,
-                    file.name,
-                    revision=commit,
-                    local_dir=staging,
-                    cache_dir=self._scratch / "cache",
-                    endpoint=self.endpoint,
-                    token=self._token,
-                )
+                self._append(file, commit, part, self._most(file, staging, most))
                 break
-            except ChunkedEncodingError:
-                if attempt == TRIES - 1:
+            except (Broken, ProtocolError):
+                if not left:
                     raise
-        if not file.is_at(Path(path)):
+        if not file.is_at(part):
             # The next call would take it for finished, or continue it.
-            Path(path).unlink()
+            part.unlink()
+            raise self._other_bytes(file)
+        return part.replace(path)
+
+    def _most(self, file: RemoteFile, staging: Path, most: int) -> int:
+        """Return how many bytes of a file are taken."""
+        if file.size is None:
+            return max(0, min(most, shutil.disk_usage(staging).free - LEFT_FREE))
+        if file.size > most:
             raise by_hand(
-                "{name} of {model_id} is not the file that {shown} lists: size or checksum differ;"
-                " try again",
+                "{name} of {model_id} has {size:,} bytes, at most {most:,} are downloaded",
                 name=file.name,
                 model_id=self.model_id,
-                shown=self.shown,
+                size=file.size,
+                most=most,
             )
-        return Path(path)
+        return file.size
 
-    def forget_download(self) -> None:
-        shutil.rmtree(self._scratch, ignore_errors=True)
+    def _append(self, file: RemoteFile, commit: str, part: Path, most: int) -> None:
+        """Add to `part` what it lacks of a file."""
+        first = part.stat().st_size if part.exists() else 0
+        if first and first == file.size:
+            return
+        if file.size is None or first > file.size:
+            first = 0
+        asked = {"Range": f"bytes={first}-"} if first else {}
+        with self._answer("GET", self._place(file, commit), commit, asked) as steps:
+            response = steps[-1]
+            resumed = str(response.headers.get("Content-Range", "")).startswith(f"bytes {first}-")
+            if response.status_code != 206 or not resumed:
+                first = 0
+            with part.open("r+b" if first else "wb") as out:
+                out.seek(first)
+                out.truncate()
+                try:
+                    for block in self._parts(response, most - first):
+                        out.write(block)
+                except _TooManyBytes:
+                    out.truncate(0)
+                    raise self._other_bytes(file) from None
+
+    def _place(self, file: RemoteFile, commit: str) -> str:
+        return f"/{self.model_id}/resolve/{commit}/{quote(file.name)}"
+
+    @contextmanager
+    def _answer(
+        self, method: str, place: str, revision: str, headers: dict[str, str] | None = None
+    ) -> Iterator[Sequence[Any]]:
+        """Yield the response, after those that redirected to it; its content has not been read."""
+        from requests.exceptions import TooManyRedirects
+
+        url, headers = self.endpoint + place, self._authorization | (headers or {})
+        steps: list[Any] = []
+        try:
+            for _ in range(MOST_REDIRECTS + 1):
+                steps.append(self._ask(method, url, headers))
+                target = steps[-1].headers.get("Location")
+                if steps[-1].status_code not in REDIRECTS or target is None:
+                    break
+                steps[-1].close()
+                before, url = url, urljoin(url, target)
+                if self._session.should_strip_auth(before, url):
+                    headers = {k: v for k, v in headers.items() if k != "Authorization"}
+            else:
+                raise TooManyRedirects
+            status, found = steps[-1].status_code, steps[-1].headers
+            if status not in (200, 206):
+                code = str(found.get("X-Error-Code", ""))
+                raise refusal(status, code, self.shown, self.model_id, revision)
+            if found.get("Content-Encoding", "identity") != "identity":
+                raise self._no_hub()
+            yield steps
+        finally:
+            for step in steps:
+                step.close()
+
+    def _ask(self, method: str, url: str, headers: dict[str, str]) -> Any:
+        return self._session.request(
+            method, url, headers=headers, timeout=TIMEOUT_S, stream=True, allow_redirects=False
+        )
+
+    def _parts(self, response: Any, most: int) -> Iterator[bytes]:
+        """Yield the content as it comes; raises where it is longer than `most` or too slow."""
+        started, came = self._clock(), 0
+        # subtle: read1 returns what there is. read would wait for a whole block of a slow hub.
+        while block := response.raw.read1(CHUNK):
+            came += len(block)
+            if came > most:
+                raise _TooManyBytes
+            yield block
+            waited = self._clock() - started
+            if waited > PATIENCE_S and came < waited * LEAST_RATE:
+                raise by_hand(
+                    "{shown} sends less than {least} bytes a second; try later, or name a mirror in "
+                    "HF_ENDPOINT; what has come is kept and resumed",
+                    shown=self.shown,
+                    least=LEAST_RATE,
+                )
+
+    def _no_hub(self) -> Exception:
+        return by_hand(
+            "{shown} does not answer as a model hub does: check the endpoint", shown=self.shown
+        )
+
+    def _other_bytes(self, file: RemoteFile) -> Exception:
+        return by_hand(
+            "{name} of {model_id} is not the file that {shown} lists: size or checksum differ;"
+            " try again",
+            name=file.name,
+            model_id=self.model_id,
+            shown=self.shown,
+        )
+
+
+def _without_password(endpoint: str) -> str:
+    """Return an address without the user name and password that may be in it."""
+    try:
+        parts = urlsplit(endpoint.rstrip("/"))
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise by_hand(
+            "the hub's address begins neither with http:// nor https://: check HF_ENDPOINT"
+        )
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+class _TooManyBytes(ValueError):
+    pass
+
+
+def _listed_file(sibling: dict[str, Any]) -> RemoteFile:
+    """Return a file of the hub's list; raises ValueError or TypeError for odd types."""
+    name, large = sibling["rfilename"], sibling.get("lfs")
+    if not isinstance(name, str) or not isinstance(large, dict | None):
+        raise TypeError
+    digest = large.get("sha256") if large else sibling.get("blobId")
+    size = large.get("size", sibling.get("size")) if large else sibling.get("size")
+    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
+        raise TypeError
+    return RemoteFile(name, size, _digest(digest))
+
+
+def _digest(tag: object) -> str:
+    """Return the digest in an ETag or in the list, empty where it is none: it may be anything."""
+    found = str(tag or "").removeprefix("W/").strip('"').lower()
+    return found if DIGEST.fullmatch(found) else ""
+
+
+def _size(header: str | None) -> int | None:
+    return int(header) if header and re.fullmatch(r"[0-9]{1,15}", header) else None

@@ -1,12 +1,10 @@
-"""Turns the errors of a hub and of its library into sentences that say what to do."""
+"""Turns refusals of a hub and errors of the network and the disk into sentences that say what to do."""
 
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http import HTTPStatus
 
 from export.errors import CannotWrite, DownloadFailed, ExportError, NoSuchModel
-from export.source.hub_client import Hub, by_hand
 from server.messages.message import Message
 
 REASONS = {
@@ -16,83 +14,74 @@ REASONS = {
 }
 
 
-@contextmanager
-def plain_errors(hub: Hub, revision: str) -> Iterator[None]:
-    try:
-        yield
-    except ExportError:
-        raise
-    except OSError as error:
-        # All errors of requests and of the hub's library are OSErrors, with or without an errno.
-        raise _plain_error(error, hub, revision) from None
-
-
-def _plain_error(error: OSError, hub: Hub, revision: str) -> ExportError:
-    from huggingface_hub import errors
-    from requests import RequestException
-
-    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, OSError):
-        error = error.__cause__
-    if isinstance(error, errors.RevisionNotFoundError):
-        return NoSuchModel(
-            '{model_id} has no revision "{revision}" on {shown}',
-            model_id=hub.model_id,
-            revision=revision,
-            shown=hub.shown,
-        )
-    if isinstance(error, errors.EntryNotFoundError):
-        return by_hand(
-            "{shown} lists a file of {model_id} that it does not have; try later",
-            shown=hub.shown,
-            model_id=hub.model_id,
-        )
-    if isinstance(error, errors.HfHubHTTPError) and error.response is not None:
-        if error.response.status_code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            hub.forget_download()
-        return _refusal(error.response.status_code, hub)
-    if isinstance(error, errors.OfflineModeIsEnabled):
-        return by_hand("HF_HUB_OFFLINE is set, so nothing is downloaded: unset it")
-    if isinstance(error, RequestException):
-        reason = type(error).__name__
-        return by_hand(
-            "the download of {model_id} from {shown} failed ({reason}): check the network, or name a"
-            " mirror in HF_ENDPOINT; what has come is kept and resumed",
-            model_id=hub.model_id,
-            shown=hub.shown,
-            reason=reason,
-        )
-    if error.errno is not None:
-        name = error.filename or hub.model_id
-        return CannotWrite(
-            "cannot write {name}: {reason}",
-            name=name,
-            reason=REASONS.get(error.errno or 0, error.strerror),
-        )
-    hub.forget_download()
-    return by_hand(
-        "{shown} sent other bytes for {model_id} than it announced; try again",
-        shown=hub.shown,
-        model_id=hub.model_id,
+def by_hand(template: str, **fields: object) -> DownloadFailed:
+    """Return an error that says what went wrong with a download, and the way without a network."""
+    return DownloadFailed(
+        "{why}; or copy the model's folder by hand from a machine with a network and export that"
+        " folder",
+        why=Message(template, **fields),
     )
 
 
-def _refusal(status: int, hub: Hub) -> ExportError:
+def refusal(status: int, code: str, shown: str, model_id: str, revision: str) -> ExportError:
+    """Return the error for an answer with another status than success.
+
+    code: of the header X-Error-Code, empty where there is none. shown: the hub's address.
+    """
+    if code == "RevisionNotFound":
+        return NoSuchModel(
+            '{model_id} has no revision "{revision}" on {shown}',
+            model_id=model_id,
+            revision=revision,
+            shown=shown,
+        )
+    if code == "EntryNotFound":
+        return by_hand(
+            "{shown} lists a file of {model_id} that it does not have; try later",
+            shown=shown,
+            model_id=model_id,
+        )
     if status in (401, 403):
         return DownloadFailed(
             "{shown} refuses {model_id} (HTTP {status}): it does not exist, or is private or "
             "gated; check the id, or accept the model's terms there and put your access token "
             "into HF_TOKEN",
-            shown=hub.shown,
-            model_id=hub.model_id,
+            shown=shown,
+            model_id=model_id,
             status=status,
         )
     if status == 404:
         return NoSuchModel(
-            "there is no model {model_id} on {shown}", model_id=hub.model_id, shown=hub.shown
+            "there is no model {model_id} on {shown}", model_id=model_id, shown=shown
         )
     return by_hand(
         "{shown} answered {model_id} with HTTP {status}; try later",
-        shown=hub.shown,
-        model_id=hub.model_id,
+        shown=shown,
+        model_id=model_id,
         status=status,
     )
+
+
+@contextmanager
+def plain_errors(model_id: str, shown: str) -> Iterator[None]:
+    """Raise an ExportError for what the network or the disk raises inside."""
+    from requests import RequestException
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    # First: all errors of requests are OSErrors too. ValueError: a redirect to what is no address.
+    except (RequestException, HTTPError, ValueError) as error:
+        raise by_hand(
+            "the download of {model_id} from {shown} failed ({reason}): check the network, or name a"
+            " mirror in HF_ENDPOINT; what has come is kept and resumed",
+            model_id=model_id,
+            shown=shown,
+            reason=type(error).__name__,
+        ) from None
+    except OSError as error:
+        raise CannotWrite(
+            "cannot write {name}: {reason}",
+            name=error.filename or model_id,
+            reason=REASONS.get(error.errno or 0, error.strerror),
+        ) from None

@@ -1,4 +1,7 @@
-"""Reads the JSON files of a model's folder, and numbers in them, and names the file at fault."""
+"""Reads JSON that comes from elsewhere, and values in it, and names the file at fault.
+
+Size and depth are bounded, and every value's type is checked before it is used.
+"""
 
 import json
 import reprlib
@@ -6,36 +9,70 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from export.errors import CorruptFile, NoSuchModel
+from export.errors import CorruptFile
+from export.source.file import MOST_SETTINGS, exists, read_file
 
 Json = Mapping[str, Any]
 
 # Larger than any number of a network that fits in memory. A damaged number is refused early by it.
 LARGEST_SIZE = 10_000_000
+# Objects and arrays inside each other. Settings have about five levels, a tokenizer about ten.
+DEEPEST = 64
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in the file; raises an ExportError for anything else."""
+class TooDeep(ValueError):
+    """Raised for JSON that nests objects or arrays deeper than DEEPEST."""
+
+
+def decode(content: bytes) -> Any:
+    """Return the JSON value in UTF-8 text, with or without a byte order mark; raises ValueError."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise NoSuchModel("{path} does not exist", path=path) from None
-    except OSError as error:
-        raise CorruptFile(
-            "{path} cannot be read: {strerror}", path=path, strerror=error.strerror
-        ) from None
+        value = json.loads(content.decode("utf-8-sig"))
+    except RecursionError:
+        raise TooDeep from None
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [child for each in level for child in _containers(each)]
+        if not level:
+            return value
+    raise TooDeep
+
+
+def _containers(value: Any) -> list[Any]:
+    """Return the objects and arrays directly inside a value."""
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return []
+    return [child for child in value if isinstance(child, dict | list)]
+
+
+def parse_json(path: Path, content: bytes) -> Any:
+    """Return the JSON value that `path` holds; raises CorruptFile."""
+    try:
+        return decode(content)
+    except TooDeep:
+        raise CorruptFile("{path} nests objects or arrays too deeply", path=path) from None
     except ValueError as error:
         raise CorruptFile("{path} is not valid JSON: {error}", path=path, error=error) from None
-    except RecursionError:
-        raise CorruptFile("{path} nests objects or arrays too deeply", path=path) from None
+
+
+def parse_object(path: Path, content: bytes) -> dict[str, Any]:
+    """Return the JSON object that `path` holds; raises CorruptFile for any other value."""
+    value = parse_json(path, content)
     if not isinstance(value, dict):
         raise CorruptFile("{path} must hold a JSON object", path=path)
     return value
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in the file; raises an ExportError for anything else."""
+    return parse_object(path, read_file(path, MOST_SETTINGS))
+
+
 def optional_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in the file, or an empty one where there is no file."""
-    return read_json(path) if path.exists() else {}
+    return read_json(path) if exists(path) else {}
 
 
 def size(config: Json, key: str, default: int | None = None, most: int = LARGEST_SIZE) -> int:
@@ -65,6 +102,18 @@ def whole_number(file: str, settings: Json, key: str, default: int | None) -> in
             "{file}: {key} is {shown}, not a whole number", file=file, key=key, shown=shown(value)
         )
     return int(value)
+
+
+def boolean(file: str, settings: Json, key: str, default: bool) -> bool:
+    """Return true or false of a settings file; a key that is missing or null has the default."""
+    value = settings.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise CorruptFile(
+            "{file}: {key} is {shown}, not true or false", file=file, key=key, shown=shown(value)
+        )
+    return value
 
 
 def is_number(value: object) -> TypeGuard[int | float]:

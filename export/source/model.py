@@ -1,26 +1,30 @@
 """Finds the model that an export is asked for, and reads what an export needs of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from export import quantise
-from export.checkpoint import hash_files, read_checkpoint
-from export.errors import NoSuchModel
+from export.checkpoint import read_checkpoint
+from export.errors import NoSuchModel, UnsupportedModel
 from export.families.family import Network
 from export.instructions import instructions
 from export.settings import Settings
-from export.source.json_file import read_json, size
+from export.source.folder import ModelFolder
+from export.source.json_file import LARGEST_SIZE, size
+from export.source.modules import read_modules
 from export.source.sentence_settings import SentenceSettings, read_settings
 from export.source.tensors import PICKLED
-from export.source.tokenizer_file import read_tokenizer
+from export.source.tokenizer_file import check_tokenizer, read_tokenizer
 from server.inference.manifest import TextRules
+from server.messages.message import Message
 
 
 @dataclass(frozen=True, slots=True)
 class SourceModel:
     """A model that has been read; `network` is None where optimum traces it.
 
-    family, recipe: as the manifest states them.
+    folder: of the network's files. family, recipe: as the manifest states them.
     """
 
     folder: Path
@@ -54,35 +58,75 @@ def _first_given(chosen: str | None, default: str) -> str:
     return default if chosen is None else chosen
 
 
-def locate(settings: Settings) -> tuple[Path, str, str]:
-    """Return checkpoint folder, model id and revision; downloads when `source` is a hub id."""
+# Downloads of hub models, a folder for each: apart from the artifacts, so that no file of a hub can be
+# taken for one.
+DOWNLOADS = Path("models/.hub")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a model is.
+
+    outputs: the folder in which its artifacts are made by default.
+    """
+
+    folder: Path
+    outputs: Path
+    model_id: str
+    revision: str
+
+    @property
+    def downloaded(self) -> bool:
+        return self.folder != self.outputs
+
+
+def locate(settings: Settings, waiting: Callable[[Message], None] = lambda _: None) -> Place:
+    """Return where the model is; downloads it when `source` is a hub id.
+
+    waiting: called where another export downloads the same model, before that one is waited for.
+    """
     folder = Path(settings.source)
     if folder.is_dir():
-        return folder, settings.model_id or folder.resolve().name, "local"
+        model_id = settings.model_id or folder.resolve().name
+        if not _is_utf8(model_id):
+            raise UnsupportedModel(
+                "the name of {folder} is not UTF-8; name the model with --model-id", folder=folder
+            )
+        return Place(folder, folder, model_id, "local")
     # A parent that exists means a mistyped path, not a hub's organisation.
     if settings.source.count("/") != 1 or settings.source[0] in "./~" or folder.parent.is_dir():
         raise NoSuchModel("no model folder at {folder}", folder=folder)
     from export.source.hub import fetch
 
-    name = settings.source.split("/")[1]
     target, revision = fetch(
         settings.source,
-        Path("models") / name,
+        DOWNLOADS / settings.source,
         revision=settings.revision,
         allow_pickle=settings.allow_pickle,
+        waiting=waiting,
     )
-    return target, settings.model_id or settings.source, revision
+    name = settings.source.split("/")[1]
+    return Place(target, Path("models") / name, settings.model_id or settings.source, revision)
 
 
-def read_model(folder: Path, model_id: str, revision: str, settings: Settings) -> SourceModel:
+def _is_utf8(text: str) -> bool:
+    """Return whether a text from the command line or the disk is more than bytes in disguise."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def read_model(place: Place, settings: Settings) -> SourceModel:
     """Read and check a model's folder; raises an ExportError that names the file at fault."""
     if settings.via == "optimum":
-        return _read_for_optimum(folder, model_id, revision)
-    checkpoint = read_checkpoint(folder, allow_pickle=settings.allow_pickle)
+        return _read_for_optimum(place)
+    checkpoint = read_checkpoint(place.folder, allow_pickle=settings.allow_pickle)
     return SourceModel(
-        folder,
-        model_id,
-        revision,
+        place.folder,
+        place.model_id,
+        place.revision,
         checkpoint.settings,
         checkpoint.tokenizer_json,
         checkpoint.sha256,
@@ -92,18 +136,25 @@ def read_model(folder: Path, model_id: str, revision: str, settings: Settings) -
     )
 
 
-def _read_for_optimum(folder: Path, model_id: str, revision: str) -> SourceModel:
+def _read_for_optimum(place: Place) -> SourceModel:
     from export.optimum.int8 import RECIPE
 
-    config = read_json(folder / "config.json")
-    weights = [*folder.glob("*.safetensors"), *folder.glob(PICKLED)]
+    files = ModelFolder(place.folder)
+    modules = read_modules(files)
+    config = files.json(modules.file("config.json"))
+    settings = read_settings(files, size(config, "max_position_embeddings", 512))
+    tokenizer_json = read_tokenizer(files, modules)
+    check_tokenizer(tokenizer_json, size(config, "vocab_size", LARGEST_SIZE), settings.max_tokens)
+    # What transformers may read by itself.
+    for pattern in ("*.json", "*.txt", "*.model", "*.safetensors", PICKLED):
+        files.note(modules.file(pattern))
     return SourceModel(
-        folder,
-        model_id,
-        revision,
-        read_settings(folder, size(config, "max_position_embeddings", 512)),
-        read_tokenizer(folder),
-        hash_files(folder, weights),
+        files.path(modules.transformer),
+        place.model_id,
+        place.revision,
+        settings,
+        tokenizer_json,
+        files.sha256(),
         "optimum",
         RECIPE,
         None,

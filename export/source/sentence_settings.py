@@ -1,19 +1,12 @@
 """Reads a folder's sentence-transformers files: pooling, length limit, prompts."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from export.errors import CorruptFile, ShapeMismatch, UnsupportedModel
-from export.source.json_file import (
-    Json,
-    is_object_of_strings,
-    optional_json,
-    read_json,
-    shown,
-    whole_number,
-)
+from export.source.folder import ModelFolder
+from export.source.json_file import Json, boolean, is_object_of_strings, shown, whole_number
+from export.source.modules import MODULES, Modules, read_modules
 
 POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -25,6 +18,17 @@ POOLING_FLAGS = {
 }
 # What both routes can write; a family may write fewer.
 POOLINGS = ("cls", "mean", "max")
+# sentence-transformers reads the first of these that a Transformer's folder has.
+SENTENCE_CONFIGS = (
+    "sentence_bert_config.json",
+    "sentence_roberta_config.json",
+    "sentence_distilbert_config.json",
+    "sentence_camembert_config.json",
+    "sentence_albert_config.json",
+    "sentence_xlm-roberta_config.json",
+    "sentence_xlnet_config.json",
+)
+PROMPTS = "config_sentence_transformers.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class SentenceSettings:
 
 
 def read_settings(
-    folder: Path, positions: int, poolings: Sequence[str] = POOLINGS
+    folder: ModelFolder, positions: int, poolings: Sequence[str] = POOLINGS
 ) -> SentenceSettings:
     """Return the folder's settings; raises an ExportError for what cannot be honoured exactly.
 
@@ -49,24 +53,30 @@ def read_settings(
     normalised in the module list (cosine models normalise at use; the artifact says so), and its
     sentence_bert_config.json is ignored.
     """
-    modules = _module_folders(folder)
-    transformer = folder / modules.get("Transformer", "")
-    sentence_config = {}
-    if (folder / "modules.json").exists():
-        sentence_config = optional_json(transformer / "sentence_bert_config.json")
-    tokenizer_config = optional_json(transformer / "tokenizer_config.json")
-    prompts, default_prompt = _read_prompts(folder / "config_sentence_transformers.json")
+    modules = read_modules(folder)
+    sentence_config = _sentence_config(folder, modules)
+    tokenizer_config = folder.optional_json(modules.file("tokenizer_config.json"))
+    prompts, default_prompt = _read_prompts(folder)
+    pooling_file = modules.pooling_file()
     pooling = "mean"
-    if "Pooling" in modules:
-        pooling = _pooling_mode(read_json(folder / modules["Pooling"] / "config.json"), poolings)
+    if pooling_file is not None:
+        pooling = _pooling_mode(pooling_file, folder.json(pooling_file), poolings)
     return SentenceSettings(
         pooling=pooling,
-        normalize="Normalize" in modules,
+        normalize=modules.normalize,
         max_tokens=_max_tokens(sentence_config, tokenizer_config, positions),
-        lower_case=bool(sentence_config.get("do_lower_case", False)),
+        lower_case=boolean("sentence_bert_config.json", sentence_config, "do_lower_case", False),
         prompts=prompts,
         default_prompt=default_prompt,
     )
+
+
+def _sentence_config(folder: ModelFolder, modules: Modules) -> Json:
+    if folder.has(MODULES):
+        for name in map(modules.file, SENTENCE_CONFIGS):
+            if folder.has(name):
+                return folder.json(name)
+    return {}
 
 
 def _max_tokens(sentence_config: Json, tokenizer_config: Json, positions: int) -> int:
@@ -88,9 +98,9 @@ def _max_tokens(sentence_config: Json, tokenizer_config: Json, positions: int) -
     return max_tokens
 
 
-def _read_prompts(path: Path) -> tuple[dict[str, str], str | None]:
+def _read_prompts(folder: ModelFolder) -> tuple[dict[str, str], str | None]:
     """Return the prompts by name, and the name of the one that is put before every text."""
-    settings = optional_json(path)
+    path, settings = folder.path(PROMPTS), folder.optional_json(PROMPTS)
     prompts, default = settings.get("prompts"), settings.get("default_prompt_name")
     if prompts is None:
         prompts = {}
@@ -114,32 +124,15 @@ def _read_prompts(path: Path) -> tuple[dict[str, str], str | None]:
     return prompts, default
 
 
-def _module_folders(folder: Path) -> dict[str, str]:
-    """Return modules.json as {class name: folder}; raises for a module that is not supported."""
-    path = folder / "modules.json"
-    if not path.exists():
-        return {"Transformer": ""}
-    try:
-        modules = json.loads(path.read_text(encoding="utf-8"))
-        folders = {str(m["type"]).rsplit(".", 1)[-1]: str(m["path"]) for m in modules}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CorruptFile("{path} cannot be read: {error}", path=path, error=error) from None
-    for name in folders:
-        if name not in ("Transformer", "Pooling", "Normalize"):
-            raise UnsupportedModel(
-                '{path} has a module "{name}"; only Transformer, Pooling and Normalize are supported '
-                "(a Dense layer changes the vector and is not written)",
-                path=path,
-                name=name,
-            )
-    return folders
-
-
-def _pooling_mode(config: Json, poolings: Sequence[str]) -> str:
+def _pooling_mode(file: str, config: Json, poolings: Sequence[str]) -> str:
     # subtle: for sentence-transformers a missing flag is false, but the one for mean is true.
-    modes = [mode for flag, mode in POOLING_FLAGS.items() if config.get(flag, mode == "mean")]
+    modes = [
+        mode
+        for flag, mode in POOLING_FLAGS.items()
+        if boolean(file, config, flag, default=mode == "mean")
+    ]
     if config.get("pooling_mode") is not None:
-        modes = [str(config["pooling_mode"])]
+        modes = [str(config["pooling_mode"])[:40]]
     if len(modes) != 1 or modes[0] not in poolings:
         found = " + ".join(modes) or "none"
         raise UnsupportedModel(
@@ -147,7 +140,7 @@ def _pooling_mode(config: Json, poolings: Sequence[str]) -> str:
             found=found,
             supported=tuple(poolings),
         )
-    if config.get("include_prompt") is False:
+    if not boolean(file, config, "include_prompt", default=True):
         raise UnsupportedModel(
             "pooling that leaves the prompt out (include_prompt: false) is not supported"
         )

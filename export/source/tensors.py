@@ -3,8 +3,10 @@
 No torch is needed for safetensors.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes  # noqa: F401  Registers bfloat16 with numpy, where safetensors finds it by name.
 import numpy as np
@@ -12,7 +14,9 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from export.errors import CorruptFile, MissingPackage, NoSuchModel, ShapeMismatch
-from export.source.json_file import is_object_of_strings, read_json, shown
+from export.source.folder import ModelFolder
+from export.source.json_file import is_object_of_strings, shown
+from export.source.modules import Modules
 from server.messages.message import Message
 
 FloatArray = npt.NDArray[np.float32]
@@ -27,25 +31,47 @@ SINGLE, SHARD_INDEX, PICKLED = (
 )
 
 
-def weight_files(folder: Path, *, allow_pickle: bool) -> list[Path]:
+# Shards lie beside their index: model-00001-of-00005.safetensors. No folder, nothing hidden.
+SHARD = re.compile(r"[A-Za-z0-9][\w.-]{0,200}\.safetensors", re.ASCII)
+MOST_SHARDS = 1_000
+
+
+def weight_files(folder: ModelFolder, modules: Modules, *, allow_pickle: bool) -> list[Path]:
     """Return the files that hold the weights; raises NoSuchModel where none may be read."""
-    single, index, pickled = (folder / name for name in (SINGLE, SHARD_INDEX, PICKLED))
-    if single.exists():
-        return [single]
-    if index.exists():
-        return _shards(index)
-    if pickled.exists() and allow_pickle:
-        return [pickled]
-    if pickled.exists():
+    single, index, pickled = map(modules.file, (SINGLE, SHARD_INDEX, PICKLED))
+    if folder.has(single):
+        return [folder.file(single)]
+    if folder.has(index):
+        return _shards(folder, modules, index)
+    place = folder.path(modules.transformer)
+    if folder.has(pickled) and allow_pickle:
+        return [folder.file(pickled)]
+    if folder.has(pickled):
         raise NoSuchModel(
             "{folder} has only pytorch_model.bin; add --allow-pickle to read it (weights only)",
-            folder=folder,
+            folder=place,
         )
-    raise NoSuchModel("{folder} has no model.safetensors", folder=folder)
+    raise NoSuchModel("{folder} has no model.safetensors", folder=place)
 
 
-def _shards(index: Path) -> list[Path]:
-    weight_map = read_json(index).get("weight_map", {})
+def _shards(folder: ModelFolder, modules: Modules, index: str) -> list[Path]:
+    path = folder.path(index)
+    names = shard_names(path, folder.json_value(index))
+    missing = [name for name in names if not folder.has(modules.file(name))]
+    if missing or not names:
+        raise NoSuchModel(
+            "{index} names missing files: {missing}",
+            index=path,
+            missing=tuple(missing[:10]) or Message("none at all"),
+        )
+    return [folder.file(modules.file(name)) for name in names]
+
+
+def shard_names(index: Path, value: Any) -> list[str]:
+    """Return the names of the shards in the JSON value of an index; raises CorruptFile."""
+    if not isinstance(value, dict):
+        raise CorruptFile("{path} must hold a JSON object", path=index)
+    weight_map = value.get("weight_map", {})
     if not is_object_of_strings(weight_map):
         raise CorruptFile(
             "{index}: weight_map is {shown}, not an object of strings",
@@ -53,19 +79,22 @@ def _shards(index: Path) -> list[Path]:
             shown=shown(weight_map),
         )
     names = sorted(set(weight_map.values()))
-    for name in names:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise CorruptFile(
-                "{index} names {shown}, which is outside the folder", index=index, shown=shown(name)
-            )
-    missing = [name for name in names if not (index.parent / name).exists()]
-    if missing or not names:
-        raise NoSuchModel(
-            "{index} names missing files: {missing}",
+    if len(names) > MOST_SHARDS:
+        raise CorruptFile(
+            "{index} names {n_shards} files, at most {most} are read",
             index=index,
-            missing=tuple(missing) or Message("none at all"),
+            n_shards=len(names),
+            most=MOST_SHARDS,
         )
-    return [index.parent / name for name in names]
+    for name in names:
+        if not SHARD.fullmatch(name):
+            raise CorruptFile(
+                "{index} names {shown}, which is outside the folder or no plain name of a shard, such as "
+                "model-00001-of-00005.safetensors",
+                index=index,
+                shown=shown(name),
+            )
+    return names
 
 
 def read_tensors(files: Sequence[Path], rename: Callable[[str], str]) -> dict[str, FloatArray]:
@@ -83,7 +112,10 @@ def _read_safetensors(path: Path) -> dict[str, FloatArray]:
             return {
                 name: np.asarray(file.get_tensor(name), dtype=np.float32) for name in file.keys()
             }
-    except (SafetensorError, OSError, AttributeError, TypeError, ValueError) as error:
+    except (
+        *(SafetensorError, OSError, AttributeError),
+        *(TypeError, ValueError, OverflowError, MemoryError),
+    ) as error:
         # AttributeError and TypeError: an element type that numpy does not have.
         raise CorruptFile(
             "{path} cannot be read as safetensors: {error}", path=path, error=error

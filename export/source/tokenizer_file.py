@@ -1,35 +1,42 @@
-"""Reads a folder's tokenizer as transformers would build it, from tokenizer.json or vocab.txt."""
+"""Reads a model's tokenizer as transformers would build it, from tokenizer.json or vocab.txt."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tokenizers import Tokenizer, models, normalizers
+from tokenizers import Tokenizer, normalizers
 from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
-from export.errors import CorruptFile, NoSuchModel, ShapeMismatch, UnsupportedModel
-from export.source.json_file import Json, optional_json
+from export.errors import CorruptFile, ExportError, NoSuchModel, ShapeMismatch, UnsupportedModel
+from export.source.file import MOST_TABLE
+from export.source.folder import ModelFolder
+from export.source.json_file import Json, boolean, decode
+from export.source.modules import Modules
+from export.source.tokenizer_bounds import check_bounds
+
+CONFIG = "tokenizer_config.json"
 
 
-def read_tokenizer(folder: Path) -> str:
+def read_tokenizer(folder: ModelFolder, modules: Modules) -> str:
     """Return the tokenizer's JSON as transformers would use it, without truncation and padding.
 
     subtle: in transformers tokenizer_config.json, and its own defaults for what that leaves out,
     override the normaliser stored in tokenizer.json. So that file alone may lower-case differently
     from the original model.
     """
-    path, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
-    config = optional_json(folder / "tokenizer_config.json")
-    if path.exists():
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:
-            # The Rust library raises bare Exception for a file it cannot parse.
-            raise CorruptFile(
-                "{path} is not a tokenizer: {error}", path=path, error=error
-            ) from None
-    elif vocabulary.exists():
-        tokenizer = _read_vocabulary(vocabulary, config)
+    described, vocabulary = map(modules.file, ("tokenizer.json", "vocab.txt"))
+    config = folder.optional_json(modules.file(CONFIG))
+    if folder.has(described):
+        tokenizer = _read_description(folder.path(described), folder.content(described, MOST_TABLE))
+    elif folder.has(vocabulary):
+        tokenizer = _read_vocabulary(
+            folder.path(vocabulary), folder.content(vocabulary, MOST_TABLE), config
+        )
     else:
-        raise NoSuchModel("{folder} has neither tokenizer.json nor vocab.txt", folder=folder)
+        raise NoSuchModel(
+            "{folder} has neither tokenizer.json nor vocab.txt",
+            folder=folder.path(modules.transformer),
+        )
     if "Bert" in str(config.get("tokenizer_class", "Bert")):
         _override_normalizer(tokenizer, config)
     tokenizer.no_truncation()
@@ -37,44 +44,98 @@ def read_tokenizer(folder: Path) -> str:
     return str(tokenizer.to_str())
 
 
-def _read_vocabulary(path: Path, config: Json) -> Tokenizer:
+def _read_description(path: Path, content: bytes) -> Tokenizer:
+    with _library(path):
+        description = decode(content)
+        # First, because the library compiles every pattern.
+        check_bounds(path, description)
+        return Tokenizer.from_str(content.decode("utf-8-sig"))
+
+
+def _read_vocabulary(path: Path, content: bytes, config: Json) -> Tokenizer:
     """Return BERT's WordPiece over vocab.txt; `_override_normalizer` sets its options."""
-    name = config.get("tokenizer_class", "BertTokenizer")
+    name = str(config.get("tokenizer_class", "BertTokenizer"))[:80]
     if name not in ("BertTokenizer", "BertTokenizerFast"):
         raise UnsupportedModel(
             "{parent} has no tokenizer.json, and vocab.txt alone does not describe a {name}",
             parent=path.parent,
             name=name,
         )
-    try:
-        built = BertWordPieceTokenizer(models.WordPiece.read_file(str(path)))
+    with _library(path, "{path} is not a vocabulary: {error}"):
+        lines = content.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
+        if not lines[-1]:
+            lines.pop()
+        built = BertWordPieceTokenizer({token: index for index, token in enumerate(lines)})
         return Tokenizer.from_str(built.to_str())
-    except Exception as error:
-        # Bare Exception from the Rust library, TypeError where [CLS] or [SEP] is missing.
-        raise CorruptFile("{path} is not a vocabulary: {error}", path=path, error=error) from None
 
 
 def _override_normalizer(tokenizer: Tokenizer, config: Json) -> None:
     normalizer = tokenizer.normalizer
     if not isinstance(normalizer, normalizers.BertNormalizer):
         return
-    normalizer.lowercase = bool(config.get("do_lower_case", True))
-    normalizer.handle_chinese_chars = bool(config.get("tokenize_chinese_chars", True))
-    strip_accents = config.get("strip_accents")
-    normalizer.strip_accents = None if strip_accents is None else bool(strip_accents)
+    normalizer.lowercase = boolean(CONFIG, config, "do_lower_case", default=True)
+    normalizer.handle_chinese_chars = boolean(
+        CONFIG, config, "tokenize_chinese_chars", default=True
+    )
+    # Null means: as lower case does.
+    follows = config.get("strip_accents") is None
+    normalizer.strip_accents = None if follows else boolean(CONFIG, config, "strip_accents", True)
     tokenizer.normalizer = normalizer
 
 
-def check_vocabulary(tokenizer_json: str, size: int) -> None:
-    """Refuse a tokenizer that gives ids which the network's `size` word embeddings lack."""
-    vocabulary = Tokenizer.from_str(tokenizer_json).get_vocab()
+def check_tokenizer(tokenizer_json: str, size: int, max_tokens: int) -> None:
+    """Refuse a tokenizer that cannot read every text, or gives ids that the network lacks.
+
+    size: rows of the network's word embeddings. max_tokens: of the longest text.
+    """
+    with _library(Path("tokenizer.json")):
+        tokenizer = Tokenizer.from_str(tokenizer_json)
+        vocabulary = tokenizer.get_vocab()
+        around = tokenizer.encode("")
     if not vocabulary:
         raise CorruptFile("the tokenizer has no vocabulary")
-    token, index = max(vocabulary.items(), key=lambda item: item[1])
+    # Special tokens around a text may have ids that no entry of the vocabulary has.
+    given = [*vocabulary.items(), *zip(around.tokens, around.ids, strict=True)]
+    token, index = max(given, key=lambda item: item[1])
     if index >= size:
         raise ShapeMismatch(
             "the tokenizer gives {token!r} the id {index}, but vocab_size is {vocabulary}",
-            token=token,
+            token=token[:80],
             index=index,
             vocabulary=size,
         )
+    if len(around) >= max_tokens:
+        raise ShapeMismatch(
+            "the tokenizer puts {special} special tokens around every text; the model reads "
+            "{max_tokens} tokens, so nothing of a text would be left",
+            special=len(around),
+            max_tokens=max_tokens,
+        )
+    _check_unknown(tokenizer)
+
+
+def _check_unknown(tokenizer: Tokenizer) -> None:
+    """Refuse a tokenizer that fails at a character it does not know."""
+    try:
+        # Private use, a script with few tokens, and a word that no vocabulary has.
+        for text in ("\ue000", "\U0001044f", "\u16a0\u16ee\ue001x"):
+            tokenizer.encode(text)
+    except Exception as error:
+        raise CorruptFile(
+            "the tokenizer cannot read a text with an unknown character: {error}; its vocabulary must "
+            "hold its unknown token, such as [UNK]",
+            error=error,
+        ) from None
+
+
+@contextmanager
+def _library(path: Path, template: str = "{path} is not a tokenizer: {error}") -> Iterator[None]:
+    """Report everything that the tokenizers library raises for a file as a file that is damaged."""
+    try:
+        yield
+    except (ExportError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        # It raises bare Exception, TypeError where [CLS] or [SEP] is missing, and for a bug of its own a
+        # panic, which is no Exception.
+        raise CorruptFile(template, path=path, error=str(error)[:500]) from None

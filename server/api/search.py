@@ -1,6 +1,5 @@
 """Search in a collection, in the native format."""
 
-import math
 from typing import Any
 
 import msgspec
@@ -13,7 +12,7 @@ from server.api.replies import Reply, json_body
 from server.collections.live_collection import LiveCollection
 from server.errors import InvalidRequest, TooManyTexts
 from server.store import search as store
-from server.store.fusion import DENSE_WEIGHT, LEXICAL_WEIGHT
+from server.store.fusion import DENSE_WEIGHT, LEAST_WEIGHT, LEXICAL_WEIGHT, MOST_WEIGHT
 from server.store.lexical import highlight
 from server.store.search import Fusion, Mode, Query
 from server.types import Vectors
@@ -161,9 +160,12 @@ def _check(request: SearchRequest) -> None:
         )
     weights = request.weights or Weights()
     parts = (weights.dense, weights.lexical)
-    if not all(math.isfinite(part) and part >= 0 for part in parts) or not any(parts):
+    usable = all(part == 0 or LEAST_WEIGHT <= part <= MOST_WEIGHT for part in parts)
+    if not usable or not any(parts):
         raise InvalidRequest(
-            f"weights {parts[0]} and {parts[1]} must be 0 or more, and not both 0", param="weights"
+            f"weights {parts[0]} and {parts[1]} must each be 0 or {LEAST_WEIGHT:g} to {MOST_WEIGHT:g},"
+            " and not both 0",
+            param="weights",
         )
 
 

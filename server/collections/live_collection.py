@@ -9,17 +9,17 @@ batches of texts: there is no waiting window.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
 from server.clock import now
-from server.collections.chunk_embedding import chunk_documents, embed
 from server.collections.query_cache import QueryCache
 from server.collections.read_write_gate import ReadWriteGate
-from server.errors import AlreadyExists, CollectionNotFound, EmptyInput, OtherModel
-from server.inference.cpu_provenance import NOTE, agreement, note_of, read_provenances
+from server.collections.write_batch import WriteBatch
+from server.errors import CollectionNotFound, EmptyInput, OtherModel
+from server.inference.cpu_provenance import NOTE, agreement, read_provenances
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
 from server.store.collection import Collection
@@ -125,45 +125,41 @@ class LiveCollection:
         Where one id comes twice, the last counts. Documents that are stored unchanged are skipped.
         Returns how many documents were stored.
         """
-        engine = self.engine
         for index, document in enumerate(documents):
             if not document.text:
                 raise EmptyInput(f"documents[{index}].text is empty", param="documents")
-        latest = list({document.id: document for document in documents}.values())
-        if not replace:
-            # Before they are embedded for nothing, and again when no other write can run.
-            await self.read(lambda: _refuse_known(self.collection, latest))
-        else:
-            latest = await self._changed(latest)
-        if not latest:
-            return 0
-        chunked = await chunk_documents(latest, self.info.chunks, engine)
-        vectors = await embed([text for each in chunked for text in each.texts], engine)
-        spans = [each.spans for each in chunked]
-
-        def store(collection: Collection) -> None:
-            if not replace:
-                _refuse_known(collection, latest)
-            note = note_of(provenance_note(collection), engine.provenance)
-            collection.add(latest, vectors, spans, note)
-
-        await self._write(store)
-        return len(latest)
+        return await self._add(documents, {}, replace=replace)
 
     async def add_with_vectors(self, documents: Sequence[Document], vectors: Vectors) -> int:
         """Store documents as `add` does, with vectors that its model made: float32 (B, D), one each.
 
         A document with several chunks is embedded all the same: each chunk needs a vector.
         """
-        row_of = {document.id: row for row, document in enumerate(documents)}
-        latest = await self._changed([documents[row] for row in row_of.values()])
-        chunked = await chunk_documents(latest, self.info.chunks, self.engine)
-        whole = [each.document for each in chunked if len(each.spans) == 1]
-        if whole:
-            rows = vectors[[row_of[document.id] for document in whole]]
-            await self._write(lambda collection: collection.add(whole, rows))
-        longer = [each.document for each in chunked if len(each.spans) > 1]
-        return len(whole) + (await self.add(longer) if longer else 0)
+        given = dict(zip((document.id for document in documents), vectors, strict=True))
+        return await self._add(documents, given, replace=True)
+
+    async def _add(
+        self, documents: Sequence[Document], given: Mapping[str, Vectors], *, replace: bool
+    ) -> int:
+        """Store documents in one transaction; given: vectors of whole documents by id.
+
+        Embedding takes long, so it happens before the write lock. What was decided before is decided
+        again under the lock. Where another write has changed the answer, nothing is written, what is
+        missing is embedded too, and the write is tried again.
+        """
+        latest = list({document.id: document for document in documents}.values())
+        engine = self.engine
+        batch = WriteBatch(self.info, latest, replace, given)
+        waiting = await self.read(lambda: batch.missing(self.collection))
+        while waiting:
+            if batch.info != self.info:
+                # Reindexed meanwhile, maybe with another model: no vector is of use.
+                engine = self.engine
+                batch = WriteBatch(self.info, latest, replace)
+                waiting = latest
+            await batch.embed(waiting, engine)
+            waiting = await self._write(batch.store)
+        return len(batch)
 
     async def delete(self, ids: Sequence[str]) -> int:
         """Delete these documents; returns how many there were."""
@@ -172,11 +168,6 @@ class LiveCollection:
     async def delete_where(self, filter: Filter) -> int:
         """Delete the documents that the filter keeps; returns how many there were."""
         return await self._write(lambda collection: collection.delete_where(filter))
-
-    async def _changed(self, documents: Sequence[Document]) -> list[Document]:
-        """Return those that are not stored unchanged already."""
-        same = await self.read(lambda: self.collection.documents.unchanged(documents))
-        return [document for document in documents if document.id not in same]
 
     async def _write(self, change: Callable[[Collection], T]) -> T:
         """Change the collection on a thread, after the writes before it."""
@@ -272,10 +263,11 @@ class LiveCollection:
 
     def _describe(self) -> Description:
         collection = self.collection
-        index = collection.index.stats()
+        with collection.reading() as current:
+            index, count = current.stats(), collection.count
         return Description(
             collection.info,
-            collection.count,
+            count,
             index.vectors,
             index,
             collection.bytes_on_disk(),
@@ -373,13 +365,3 @@ async def uninterrupted(write: Callable[[], T]) -> T:
 def provenance_note(collection: Collection) -> str | None:
     """Return a collection's note of the CPUs that computed its vectors."""
     return collection.documents.noted(NOTE)
-
-
-def _refuse_known(collection: Collection, documents: Sequence[Document]) -> None:
-    known = collection.documents.numbers([document.id for document in documents])
-    if known:
-        raise AlreadyExists(
-            f'document {next(iter(known))!r} exists already; leave out "replace": false to'
-            " replace it",
-            param="documents",
-        )

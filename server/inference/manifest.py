@@ -1,23 +1,33 @@
-"""The artifact's manifest: what the server must know about a model and never guess.
+"""The manifest of an artifact: what the server must know about a model and never guess.
 
 An artifact is a folder with `model.onnx`, `tokenizer.json` and `manifest.json`, and `model.onnx.data` where
 the graph is too large for one file. `export` writes it, `read_manifest` checks it: every file must have
 the hash that the manifest states.
 """
 
+import codecs
 import hashlib
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
 from server.errors import BadArtifact
+from server.system.regular_file import FileTooLarge, open_regular, read_limited
 from server.types import Packing, Task
 
 FORMAT_VERSION = 1
 MODEL_FILE, TOKENIZER_FILE, MANIFEST_FILE = "model.onnx", "tokenizer.json", "manifest.json"
 # Keys of earlier manifests that no reader needs: `inputs` named one of the graph's six inputs.
 RETIRED = ("inputs",)
+# One takes some 60 KB. The bounds refuse a damaged or foreign manifest before it costs memory or time.
+MOST_BYTES = 16 * 1024 * 1024
+MOST_TOKENS, MOST_DIMENSIONS, MOST_GROUPS, MOST_SELF_TESTS = 1_000_000, 65_536, 1_024, 64
+# A name of a file in the folder itself.
+PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+Dimension = Annotated[int, msgspec.Meta(ge=1, le=MOST_DIMENSIONS)]
 
 
 class TextRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,7 +38,7 @@ class TextRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     lower_case: bool
-    max_tokens: int
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=MOST_TOKENS)]
     query_instruction: str = ""
     document_instruction: str = ""
 
@@ -61,7 +71,7 @@ class SelfTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     """
 
     text: str
-    vector: list[float]
+    vector: Annotated[list[float], msgspec.Meta(max_length=MOST_DIMENSIONS)]
     second: str | None = None
 
 
@@ -87,11 +97,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     family: str
     pooling: str
     normalized: bool
-    dimension: int
+    dimension: Dimension
     text: TextRules
     precision: str
-    groups: int
-    matryoshka_dimensions: list[int]
+    groups: Annotated[int, msgspec.Meta(ge=1, le=MOST_GROUPS)]
+    matryoshka_dimensions: list[Dimension]
     files: dict[str, str]
     checkpoint_sha256: str
     quantization: Quantization | None
@@ -99,10 +109,21 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     instruction_set: str
     exported_with: dict[str, str]
     settings_sha256: str
-    self_test: Annotated[list[SelfTest], msgspec.Meta(min_length=1)]
-    packed_tokens: int | None = None
+    self_test: Annotated[list[SelfTest], msgspec.Meta(min_length=1, max_length=MOST_SELF_TESTS)]
+    packed_tokens: Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)] | None = None
     monotonous_agreement: Agreement | None = None
     task: Task = "dense"
+
+    def __post_init__(self) -> None:
+        """Refuse what no range of one key shows; msgspec reports a ValueError with the place."""
+        for name in self.files:
+            if not PLAIN_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a file of an artifact")
+        for size in self.matryoshka_dimensions:
+            if size > self.dimension:
+                raise ValueError(
+                    f"the shorter dimension {size} is above the dimension {self.dimension}"
+                )
 
     @property
     def packing(self) -> Packing:
@@ -132,11 +153,11 @@ def read_manifest(folder: Path) -> Manifest:
 def parse_manifest(path: Path) -> Manifest:
     """Return the manifest without looking at the other files; raises BadArtifact."""
     try:
-        text = path.read_bytes()
+        content = read_limited(path, MOST_BYTES).removeprefix(codecs.BOM_UTF8)
         # First, because another format has other keys.
-        version = msgspec.json.decode(text, type=_Version).format_version
+        version = msgspec.json.decode(content, type=_Version).format_version
         if version == FORMAT_VERSION:
-            fields: dict[str, Any] = msgspec.json.decode(text)
+            fields: dict[str, Any] = msgspec.json.decode(content)
             kept = {key: value for key, value in fields.items() if key not in RETIRED}
             return msgspec.convert(kept, Manifest)
     except FileNotFoundError:
@@ -145,9 +166,16 @@ def parse_manifest(path: Path) -> Manifest:
             folder=path.parent,
             name=path.name,
         ) from None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError) as error:
+    except FileTooLarge as error:
         raise BadArtifact(
-            "{path} cannot be read: {error}; export the model again", path=path, error=error
+            "{path} has more than {most:,} bytes and is no manifest; export the model again",
+            path=path,
+            most=error.most,
+        ) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BadArtifact(
+            "{path} cannot be read: {error}; export the model again", path=path, error=reason
         ) from None
     raise BadArtifact(
         "{path} has format {version}, this server reads {expected}; export the model again",
@@ -164,7 +192,7 @@ class _Version(msgspec.Struct):
 def file_sha256(path: Path) -> str:
     """Return the hash of a file in hexadecimal; raises BadArtifact."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BadArtifact(

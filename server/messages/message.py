@@ -24,6 +24,7 @@ SYSTEM_REASONS = frozenset(
         "Operation not permitted",
         "Is a directory",
         "Not a directory",
+        "Not a regular file",
         "File name too long",
         "Read-only file system",
         "No space left on device",

@@ -1,27 +1,30 @@
 """A named set of documents that can be searched: the database and the index kept together.
 
-How this works. A write prepares the next index inside the database's transaction and swaps it in
-after the commit: if either half fails, neither has happened. A search takes the current index and
-asks the database for the rows of what it found. Between commit and swap (SQLite may be moving its log
-into the file: much of a second) rows that the old index finds are gone from the database. So a write
-first puts them where searches also look: until the swap, searches answer the old state as a whole.
+How this works. Every write gives the database a new revision, a random name, in its transaction. It
+also publishes the next index under that name before the commit, and withdraws it where the commit
+fails. A search opens a snapshot of the database, reads the revision there, and takes the index of
+exactly that revision. So all that it reads is of one moment: labels that a filter keeps, words, vectors,
+texts.
 
-The snapshot saves training and reading at start; nothing else needs it.
+Labels are never used again and rows never change. So an index together with chunks from the cache is
+of one moment too, and such a search needs no database.
+
+The index's own file (also called a snapshot) saves training and reading at start; nothing else needs it.
 """
 
 import logging
 import os
-from collections import ChainMap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from server.errors import StoreError
 from server.store.documents import Documents
 from server.store.filter_tree import Filter
 from server.store.hit_cache import HitCache
-from server.store.records import Change, Chunk, CollectionStats, Document, Info, Span
+from server.store.records import Change, CollectionStats, Document, Info, Span
 from server.store.vector_index import BadSnapshot, IndexMaker, VectorIndex
 from server.types import Vectors
 
@@ -30,40 +33,18 @@ DATABASE_FILE, SNAPSHOT_FILE = "documents.sqlite3", "index.faiss"
 ROWS_AT_ONCE = 16_384
 # Before compaction vectors take 2 KB each, 512 wide; after it half of that.
 LOOSE_ROWS = 8 * ROWS_AT_ONCE
+# A search begins again where a write ended within the microseconds that its beginning takes.
+ATTEMPTS = 100
+Published = tuple[str | None, VectorIndex]  # a revision and its index
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """The collection at one moment: a search finds labels in `index` and their chunks here."""
-
-    collection: "Collection"
-    index: VectorIndex
-
-    def chunks(self, wanted: Sequence[int]) -> Mapping[int, Chunk] | None:
-        """Return chunks by label; None where the search must begin again, because a write ended.
-
-        subtle: the database is asked first. A row that is missing there was in `leaving` before it
-        was deleted, and left `leaving` only after the swap to a newer index, which must then be asked.
-        """
-        collection = self.collection
-        known = collection.hits.known(wanted)
-        rows: dict[int, Chunk] = {}
-        if len(known) < len(wanted):
-            unknown = [label for label in wanted if label not in known]
-            rows = collection.documents.by_labels(np.array(unknown, dtype=np.int64))
-            collection.hits.keep(rows)
-        found = ChainMap(known, rows, collection.leaving)
-        if collection.index is self.index or all(label in found for label in wanted):
-            return found
-        return None
 
 
 class Collection:
     """A collection on disk, open.
 
-    Searches come from any thread; writes, `adopt` and `close` from one thread at a time.
+    Searches come from any thread; writes, `adopt` and `close` from one thread at a time: a second write
+    at the same time raises RuntimeError.
     """
 
     def __init__(self, home: Path, make: IndexMaker, info: Info | None = None) -> None:
@@ -71,18 +52,18 @@ class Collection:
 
         make: makes its index. info: the collection to create where there is none.
         """
+        # By revision: of what is stored, and during a write also of what will be. Replaced whole.
+        self._indexes: dict[str | None, VectorIndex] = {}
         self._snapshot = home / SNAPSHOT_FILE
         self.path = home / DATABASE_FILE
         self.documents = Documents(self.path, info)
         try:
             self._saved = _load(make, self._snapshot, self.documents)
-            self.index = caught_up(self._saved, self.documents)
+            self._settle(self.documents.revision(), caught_up(self._saved, self.documents))
         except BaseException:
             self.documents.close()
             raise
         self.hits = HitCache()
-        # What the running write takes out of the database.
-        self.leaving: dict[int, Chunk] = {}
 
     @property
     def name(self) -> str:
@@ -119,8 +100,25 @@ class Collection:
         )
 
     @property
-    def view(self) -> View:
-        return View(self, self.index)
+    def settled_index(self) -> VectorIndex | None:
+        """The index, for a search that reads no database; None while a write ends.
+
+        Searches that read the database may find the new state already, and none after it the old one.
+        """
+        indexes = self._indexes
+        return next(iter(indexes.values())) if len(indexes) == 1 else None
+
+    @contextmanager
+    def reading(self) -> Iterator[VectorIndex]:
+        """Yield the index of a moment; in the block this thread's reads of `documents` are of it too."""
+        for _ in range(ATTEMPTS):
+            with self.documents.snapshot():
+                index = self._indexes.get(self.documents.revision())
+                if index is not None:
+                    yield index
+                    return
+            # A whole write ended between the two lines: begin again with what it left.
+        raise self._foreign()
 
     def add(
         self,
@@ -135,29 +133,27 @@ class Collection:
         stored if and only if the documents are. Raises InvalidRequest for text that is no Unicode,
         ValueError for vectors that are not finite.
         """
-        with self.documents.transaction():
-            change = self.documents.add(documents, vectors, spans)
+
+        def store() -> Change:
             for key, value in (notes or {}).items():
                 self.documents.note(key, value)
-            index = self._prepare(change, vectors)
-        self._swap(index)
+            return self.documents.add(documents, vectors, spans)
+
+        self._write(store, vectors)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete these documents; returns how many there were."""
-        with self.documents.transaction():
-            n_found = len(self.documents.numbers(list(dict.fromkeys(ids))))
-            change = self.documents.delete(ids)
-            index = self._prepare(change, None)
-        self._swap(index)
-        return n_found
+        return self._delete(lambda: ids)
 
     def delete_where(self, filter: Filter) -> int:
         """Delete every document that the filter keeps; returns how many there were."""
-        return self.delete(self.documents.ids(filter))
+        return self._delete(lambda: self.documents.ids(filter))
 
     def adopt(self, index: VectorIndex) -> None:
         """Use a compacted index that was made from this one; applies what was written meanwhile."""
-        self._swap(caught_up(index, self.documents))
+        # Nothing is written, but no write may begin.
+        with self.documents.transaction():
+            self._settle(self.documents.revision(), caught_up(index, self.documents))
 
     def save(self) -> None:
         """Write the snapshot if it is out of date; a failure is only logged."""
@@ -180,16 +176,57 @@ class Collection:
         """Close the files without a snapshot: they will be deleted."""
         self.documents.close()
 
-    def _prepare(self, change: Change, vectors: Vectors | None) -> VectorIndex:
-        index = self.index
-        if vectors is not None:
-            index = index.plus(change.added, vectors)
-        self.leaving = self.documents.by_labels(change.removed)
-        return index.minus(change.removed)
+    def _delete(self, chosen: Callable[[], Sequence[str]]) -> int:
+        n_found = 0
 
-    def _swap(self, index: VectorIndex) -> None:
+        def delete() -> Change:
+            nonlocal n_found
+            ids = list(dict.fromkeys(chosen()))
+            n_found = len(self.documents.numbers(ids))
+            return self.documents.delete(ids)
+
+        self._write(delete, None)
+        return n_found
+
+    def _write(self, change: Callable[[], Change], vectors: Vectors | None) -> None:
+        """Change the database and the index; vectors: of the labels that the change adds."""
+        before = after = None
+        try:
+            with self.documents.transaction():
+                before = self._stored()
+                after = self._changed(before, change(), vectors)
+                # From the commit on, searches find the new revision in the database.
+                self._indexes = dict((before, after))
+        except BaseException:
+            if before is not None:
+                self._settle(*before)
+            raise
+        self._settle(*after)
+
+    def _stored(self) -> Published:
+        revision = self.documents.revision()
+        index = self._indexes.get(revision)
+        if index is None:
+            raise self._foreign()
+        return revision, index
+
+    def _changed(self, before: Published, change: Change, vectors: Vectors | None) -> Published:
+        if not len(change.added) and not len(change.removed):
+            return before
+        index = before[1] if vectors is None else before[1].plus(change.added, vectors)
+        return self.documents.revise(), index.minus(change.removed)
+
+    def _foreign(self) -> StoreError:
+        return StoreError(
+            "{path}: another program has changed the collection while it was open; start the server "
+            "again, and let no other program write here",
+            path=self.path,
+        )
+
+    def _settle(self, revision: str | None, index: VectorIndex) -> None:
+        """Keep only the index of what is stored now."""
+        self._indexes = {revision: index}
         self.index = index
-        self.leaving = {}
 
 
 def _stat(path: Path) -> os.stat_result | None:

@@ -1,15 +1,17 @@
 """One SQLite file: connections, transactions, its schema's version, copies, and advice when it fails.
 
-One connection writes. Each reading thread borrows another one from a pool: it sees what was committed,
-never a running transaction, and waits for no writer (WAL). `documents.py` says what the tables mean,
-and `schema.py` defines them.
+One connection writes. Each reading thread borrows another one from a pool. It reads what was committed,
+never a running transaction, and waits for no writer (WAL). Inside `snapshot` all reads of a thread come
+from one moment. `documents.py` says what the tables mean, and `schema.py` defines them.
 """
 
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from server.errors import DiskFull, StoreDamaged, StoreError
@@ -86,6 +88,7 @@ class Database:
         self._busy_timeout_s = busy_timeout_s
         # deque.pop and append are atomic, so the pool needs no lock.
         self._readers: deque[sqlite3.Connection] = deque()
+        self._turn = deque(["to write"])  # taken by the transaction that runs
         missing = _is_missing(path)
         if missing and create is None:
             raise StoreDamaged("{path} is missing; restore the collection from a backup", path=path)
@@ -108,22 +111,56 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Store all writes in the block when it ends, or none if anything raises."""
-        with self.advising():
-            self.writer.execute("BEGIN IMMEDIATE")
+        """Store all writes in the block when it ends, or none if anything raises.
+
+        Two blocks at once are a bug of the caller: the second one raises RuntimeError.
+        """
+        # subtle: two threads that share a connection end the process, not only their calls.
+        try:
+            turn = self._turn.pop()
+        except IndexError:
+            raise RuntimeError(f"{self.path}: two writes at the same time") from None
+        try:
+            with self.advising():
+                self.writer.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self.writer
+                    self.writer.execute("COMMIT")
+                except BaseException:
+                    # subtle: after some failures, a full disk among them, SQLite has rolled back.
+                    if self.writer.in_transaction:
+                        self.writer.execute("ROLLBACK")
+                    raise
+        finally:
+            self._turn.append(turn)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all reads of this thread in the block see the database at one moment.
+
+        The log cannot shrink meanwhile, so the block should be short, and nothing in it may wait. A block
+        inside another one sees the moment of the outer one.
+        """
+        snapshots = _snapshots.get()
+        if self in snapshots:
+            yield
+            return
+        with self.reading() as reader:
+            reader.execute("BEGIN")
+            token = _snapshots.set({**snapshots, self: reader})
             try:
-                yield self.writer
-                self.writer.execute("COMMIT")
-            except BaseException:
-                # subtle: after some failures, a full disk among them, SQLite has rolled back.
-                if self.writer.in_transaction:
-                    self.writer.execute("ROLLBACK")
-                raise
+                yield
+            finally:
+                _snapshots.reset(token)
+                reader.execute("ROLLBACK")  # nothing was written
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Yield a connection for reading."""
+        """Yield a connection for reading: that of the snapshot, where this thread has one open."""
         with self.advising():
+            if self in (snapshots := _snapshots.get()):
+                yield snapshots[self]
+                return
             try:
                 reader = self._readers.pop()
             except IndexError:
@@ -133,7 +170,10 @@ class Database:
             try:
                 yield reader
             finally:
-                self._readers.append(reader)
+                if reader.in_transaction:
+                    reader.close()  # its snapshot did not end: the disk failed
+                else:
+                    self._readers.append(reader)
 
     def rows(self, query: str, parameters: Sequence[object] = ()) -> Rows:
         """Return all rows of a query."""
@@ -141,9 +181,9 @@ class Database:
             return reader.execute(query, parameters).fetchall()
 
     def rows_of(self, query: str, keys: Sequence[object]) -> Rows:
-        """Return the rows of `query`, which ends in IN, for all keys."""
+        """Return the rows of `query`, which ends in IN, for all keys, from one moment."""
         rows = []
-        with self.reading() as reader:
+        with self.snapshot(), self.reading() as reader:
             for start in range(0, len(keys), KEYS_PER_QUERY):
                 some = keys[start : start + KEYS_PER_QUERY]
                 marks = ",".join("?" * len(some))
@@ -157,17 +197,24 @@ class Database:
 
     def close(self) -> None:
         """Close the connections; no other call may be running."""
+        self._check_idle()
         while self._readers:
             self._readers.pop().close()
         self.writer.close()
 
     def close_whole(self) -> None:
         """Close so that the file alone holds everything, without a log beside it."""
+        self._check_idle()
         with self.advising():
             while self._readers:
                 self._readers.pop().close()
             self.writer.execute("PRAGMA journal_mode = DELETE")
             self.writer.close()
+
+    def _check_idle(self) -> None:
+        # subtle: as with two writes, closing a connection in use ends the process.
+        if not self._turn:
+            raise RuntimeError(f"{self.path}: closed during a write")
 
     def _connect(self, *, create: bool = False) -> Connection:
         # subtle: without a mode SQLite would create a file that is missing, also to read it.
@@ -218,6 +265,12 @@ class Database:
     def advising(self) -> Iterator[None]:
         with _advising(self.path):
             yield
+
+
+# The connections of the snapshots that are open, each thread's its own.
+_snapshots: ContextVar[Mapping[Database, Connection]] = ContextVar(
+    "snapshots", default=MappingProxyType({})
+)
 
 
 def _is_missing(path: Path) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from server.errors import StoreDamaged, StoreError
 from server.store import Labels
@@ -22,7 +23,8 @@ from server.store.database import Connection, Database
 from server.store.filter_match import matches
 from server.store.filter_sql import attributes, where
 from server.store.filter_tree import Filter
-from server.store.lexical import REQUIRED, frequencies, match_expression, terms
+from server.store.lexical import REQUIRED, attainable, frequencies, match_expression, terms
+from server.store.matches import NO_MATCHES, Matches
 from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (
     OBJECTS,
@@ -171,7 +173,23 @@ class Documents:
         writer.execute("DELETE FROM documents WHERE number = ?", (number,))
         return [label for label, _, _ in chunks]
 
+    def revise(self) -> str:
+        """Give what is stored its next revision, and return it."""
+        revision = uuid.uuid4().hex
+        self.note(REVISION, revision)
+        return revision
+
     # --- reading --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all reads of this thread in the block see one moment; see `Database.snapshot`."""
+        with self.database.snapshot():
+            yield
+
+    def revision(self) -> str | None:
+        """Return a name of what is stored, which every write changes; None before the first one."""
+        return self.noted(REVISION)
 
     def noted(self, key: str) -> str | None:
         """Return the note of this key, None where there is none."""
@@ -266,31 +284,35 @@ class Documents:
         stored = self.get([document.id for document in documents])
         return {document.id for document in documents if stored.get(document.id) == document}
 
-    def words(self, query: str, limit: int, filter: Filter | None = None) -> tuple[Labels, Vectors]:
-        """Return labels of the chunks with most of the query's words, best first, and their BM25.
+    def words(self, query: str, n_chunks: int, filter: Filter | None = None) -> Matches:
+        """Return the chunks that have enough of the query's words, with their BM25.
 
-        int64 (K,) and float32 (K,), K at most `limit`; a higher score is a better one.
+        n_chunks: of the whole collection.
         """
         asked = terms(query)
-        expression = None
-        if asked:
-            found: dict[str, int] = dict(self.database.rows(*frequencies(asked)))
-            expression = match_expression(found, self._required(filter))
+        if not asked:
+            return NO_MATCHES
+        found: dict[str, int] = dict(self.database.rows(*frequencies(asked)))
+        required = self._required(filter)
+        expression = match_expression(found, required)
         if expression is None:
-            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+            return NO_MATCHES
         within = ""
         condition, parameters = where(filter, "document")
         if filter is not None:
             # subtle: without the plus sign SQLite looks the words up again for each label.
             within = f"AND +rowid IN (SELECT label FROM parts WHERE {condition})"
-        rows = self.database.rows(
-            f"SELECT rowid, rank FROM words WHERE words MATCH ? {within} ORDER BY rank LIMIT ?",
-            (expression, *parameters, limit),
+        # One row, because a thread may wait for the interpreter lock after each. Sorting the few
+        # thousand matches here costs less than SQLite needs for the best hundred.
+        ((labels, ranks),) = self.database.rows(
+            "SELECT json_group_array(rowid), json_group_array(rank)"
+            f" FROM (SELECT rowid, rank FROM words WHERE words MATCH ? {within})",
+            (expression, *parameters),
         )
-        return (
-            np.array([row[0] for row in rows], dtype=np.int64),
-            np.array([-row[1] for row in rows], dtype=np.float32),
-        )
+        found_labels = np.array(orjson.loads(labels), dtype=np.int64)
+        scores = -np.array(orjson.loads(ranks), dtype=np.float32)
+        order = np.lexsort((found_labels, -scores))
+        return Matches(found_labels[order], scores[order], attainable(found, n_chunks, required))
 
     def _required(self, filter: Filter | None) -> int:
         """Return how many documents a query's rarest words should be in: more under a filter."""
@@ -368,6 +390,8 @@ def _check_objects(path: Path, connection: Connection, version: int) -> None:
         )
 
 
+# The note that names what is stored. It is random, so a file that was put back never seems newer.
+REVISION = "revision"
 # Columns in the order that `_document` and `chunk_checksum` take.
 DOCUMENT = "number, id, text, title, metadata, documents.checksum"
 CHUNK = "document, begin, end, vector, checksum"

@@ -19,6 +19,7 @@ Chinese have two characters. Indexing 63,762 law articles (26 MB) takes 94 ms a 
 here, and 27 MB; trigrams 124 ms and 41 MB.
 """
 
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -62,6 +63,8 @@ MAX_QUERY, MAX_TERMS = 4_096, 64
 # Counting the texts before that takes 2 ms. The 2,000 questions of the load test: 4.2 and 16 ms in
 # all. CMRC2018 has too few texts to lose anything.
 REQUIRED, COUNTED = 3_000, 30_000
+
+K1 = 1.2  # of FTS5's BM25
 
 # Characters of a text in which `highlight` looks, at 0.6 us each: 0.2 ms for a chunk of 500.
 SHOWN = 100_000
@@ -124,17 +127,37 @@ def match_expression(frequencies: Mapping[str, int], required: int = REQUIRED) -
 
     required: see REQUIRED; a larger number finds more where a filter keeps few texts, and is slower.
     """
+    must, may = _divided(frequencies, required)
+    if not may:
+        return _any_of(must) or None
+    # subtle: the required terms stand in both halves and so count twice. FTS5 can say that a term
+    # may occur only by an OR beside others that do; and the rare terms decide the order anyway.
+    return f"({_any_of(must)}) AND ({_any_of([*must, *may])})"
+
+
+def attainable(frequencies: Mapping[str, int], n_texts: int, required: int = REQUIRED) -> float:
+    """Return a BM25 that no text reaches under `match_expression` with the same arguments, but nears.
+
+    n_texts: in the index. It is the score of a short text that has every term many times.
+    """
+    must, may = _divided(frequencies, required)
+    counted = [*must, *must, *may] if may else must
+    return (K1 + 1) * sum(_idf(min(frequencies[term], n_texts), n_texts) for term in counted)
+
+
+def _divided(frequencies: Mapping[str, int], required: int) -> tuple[list[str], list[str]]:
+    """Return the terms that decide which texts are scored, and those that only add to scores."""
     known = {term: count for term, count in frequencies.items() if count > 0}
     rarest = sorted(known, key=lambda term: known[term])
     counts = [known[term] for term in rarest]
     n_required = max(1, _n_within(counts, required))
     n_counted = _n_within(counts[n_required:], COUNTED)
-    must = _any_of(rarest[:n_required])
-    if not n_counted:
-        return must or None
-    # subtle: the required terms stand in both halves and so count twice. FTS5 can say that a term
-    # may occur only by an OR beside others that do; and the rare terms decide the order anyway.
-    return f"({must}) AND ({_any_of(rarest[: n_required + n_counted])})"
+    return rarest[:n_required], rarest[n_required : n_required + n_counted]
+
+
+def _idf(n_with: int, n_texts: int) -> float:
+    """Return FTS5's weight of a term."""
+    return max(math.log((n_texts - n_with + 0.5) / (n_with + 0.5)), 1e-6)
 
 
 def highlight(text: str, query: str) -> list[tuple[int, int]]:

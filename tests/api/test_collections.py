@@ -337,6 +337,8 @@ def test_names_that_cannot_be_are_refused(toy_model: Model, name: str) -> None:
         ({"vector": [0.0] * 32}, ["32"]),
         ({"query": "a", "weights": {"dense": -1}}, ["-1"]),
         ({"query": "a", "weights": {"dense": 0, "lexical": 0}}, ["0"]),
+        ({"query": "a", "mode": "hybrid", "weights": {"dense": 1e308}}, ["1e+308", "1e+06"]),
+        ({"query": "a", "mode": "hybrid", "weights": {"lexical": 1e-300}}, ["1e-300", "1e-06"]),
         ({"query": "a", "filter": {"n": {"$near": 1}}}, ["$near"]),
         ({"query": "a", "filter": []}, ["filter"]),
     ],

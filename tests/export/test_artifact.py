@@ -11,6 +11,7 @@ import pytest
 
 from export.artifact import (
     check_replaceable,
+    check_same_model,
     fingerprint,
     is_current,
     recover,
@@ -66,14 +67,21 @@ def test_artifact_may_be_read_by_others(manifest: Manifest, tmp_path: Path) -> N
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
 
 
-def test_rest_of_a_killed_export_is_no_obstacle(manifest: Manifest, tmp_path: Path) -> None:
+def test_folder_of_someone_else_beside_the_artifact_is_never_removed(
+    manifest: Manifest, tmp_path: Path
+) -> None:
     folder = tmp_path / "onnx-int8"
-    scratch = tmp_path / f".onnx-int8.{os.getpid()}.tmp"
-    scratch.mkdir()
-    (scratch / "half").write_bytes(b"half")
+    others = [f".onnx-int8.{os.getpid()}.tmp", ".onnx-int8.12.old", ".onnx-int8.abcdefgh.tmp"]
+    for name in others:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / MODEL_FILE).write_bytes(b"years")
+    recover(folder)
+    check_replaceable(folder)
+    write_artifact(folder, GRAPH, TOKENIZER, manifest)
     write_artifact(folder, GRAPH, TOKENIZER, manifest)
     assert names(folder) == FILES
-    assert names(tmp_path) == {"onnx-int8"}
+    assert names(tmp_path) == {"onnx-int8", *others}
+    assert all((tmp_path / name / MODEL_FILE).read_bytes() == b"years" for name in others)
 
 
 def test_link_is_followed_and_stays(manifest: Manifest, tmp_path: Path) -> None:
@@ -183,6 +191,17 @@ def test_file_on_the_way_is_refused_and_untouched(manifest: Manifest, tmp_path: 
         write_artifact(tmp_path / "file" / "onnx-int8", GRAPH, TOKENIZER, manifest)
     assert "cannot write" in caught.value.english and "无法写入" in caught.value.chinese
     assert (tmp_path / "file").read_bytes() == b"a file"
+
+
+def test_artifact_of_another_model_is_not_replaced(manifest: Manifest, tmp_path: Path) -> None:
+    folder = tmp_path / "onnx-int8"
+    check_same_model(folder, "fork/toy", "another")
+    write_artifact(folder, GRAPH, TOKENIZER, manifest)
+    check_same_model(folder, manifest.model_id, "another")
+    check_same_model(folder, "fork/toy", manifest.checkpoint_sha256)
+    with pytest.raises(CannotWrite, match="holds the artifact of toy, .*--out") as caught:
+        check_same_model(folder, "fork/toy", "another")
+    assert "另一个模型 toy" in caught.value.chinese
 
 
 # --- a full disk ----------------------------------------------------------------------------------

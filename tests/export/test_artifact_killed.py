@@ -13,6 +13,9 @@ import pytest
 
 from export import artifact
 from export.artifact import (
+    MARK,
+    NEW,
+    OLD,
     recover,
     write_artifact,
 )
@@ -179,39 +182,63 @@ def test_failed_exchange_leaves_the_old_artifact(
 # --- what the killed ones left --------------------------------------------------------------------
 
 
-def leave(parent: Path, *rests: str) -> None:
-    """Make folders, each with a file that holds the folder's name."""
+def leave(parent: Path, *rests: str, inside: str = NEW, mark: bool = True) -> None:
+    """Make scratch folders, each with a file that holds the folder's name."""
     for rest in rests:
-        (parent / rest).mkdir()
-        (parent / rest / MODEL_FILE).write_text(rest)
+        (parent / rest / inside).mkdir(parents=True)
+        (parent / rest / inside / MODEL_FILE).write_text(rest)
+        if mark:
+            (parent / rest / MARK).touch()
 
 
-def test_scratch_and_old_folders_go_where_the_artifact_is_there(tmp_path: Path) -> None:
-    leave(tmp_path, "onnx-int8", ".onnx-int8.1.tmp", ".onnx-int8.22.tmp", ".onnx-int8.3.old")
+def test_scratch_folders_go_where_the_artifact_is_there(tmp_path: Path) -> None:
+    leave(tmp_path, "onnx-int8", mark=False, inside=".")
+    leave(tmp_path, ".onnx-int8.aaaaaaa1.tmp", ".onnx-int8.aaaaaa_2.tmp")
+    leave(tmp_path, ".onnx-int8.aaaaaaa3.tmp", inside=OLD)
+    (tmp_path / ".onnx-int8.aaaaaaa4.tmp").mkdir()
     recover(tmp_path / "onnx-int8")
     assert names(tmp_path) == {"onnx-int8"}
     assert (tmp_path / "onnx-int8" / MODEL_FILE).read_text() == "onnx-int8"
 
 
 def test_last_old_artifact_is_put_back_where_there_is_none(tmp_path: Path) -> None:
-    leave(tmp_path, ".a.9.old", ".a.1.tmp", ".a.10.old")
-    (tmp_path / ".a.9.old").rename(tmp_path / ".a.8.old")
+    leave(tmp_path, ".a.aaaaaaa9.tmp", ".a.aaaaaa10.tmp", inside=OLD)
+    leave(tmp_path, ".a.aaaaaaa1.tmp")
+    old = tmp_path / ".a.aaaaaaa9.tmp" / OLD
+    old.rename(old.with_name("moved")).rename(old)
     recover(tmp_path / "a")
     assert names(tmp_path) == {"a"}
-    assert (tmp_path / "a" / MODEL_FILE).read_text() == ".a.9.old"
+    assert (tmp_path / "a" / MODEL_FILE).read_text() == ".a.aaaaaaa9.tmp"
 
 
 def test_what_belongs_to_others_stays(tmp_path: Path) -> None:
-    others = [".b.1.tmp", ".a.1.7.tmp", ".a.x.tmp", ".a.1.tmpx", "x.a.1.tmp", ".aa.1.old", ".a.1"]
-    leave(tmp_path, *others)
+    others = [
+        ".b.12345678.tmp",
+        ".a.1.12345678.tmp",
+        ".a.x.tmp",
+        ".a.12345678.tmpx",
+        "x.a.12345678.tmp",
+    ]
+    leave(tmp_path, *others, ".aa.12345678.tmp", ".a.1")
+    leave(tmp_path, ".a.12345678.tmp", mark=False)
+    leave(tmp_path, ".a.123.tmp", ".a.123.old", mark=False, inside=OLD)
+    (tmp_path / ".a.abcdefgh.tmp").symlink_to(tmp_path / ".a.1")
+    before = names(tmp_path)
     recover(tmp_path / "a")
-    assert names(tmp_path) == set(others)
+    assert names(tmp_path) == before
+
+
+def test_foreign_file_in_a_marked_scratch_folder_is_kept(tmp_path: Path) -> None:
+    leave(tmp_path, ".a.12345678.tmp")
+    (tmp_path / ".a.12345678.tmp" / "thesis.txt").write_text("years")
+    recover(tmp_path / "a")
+    assert names(tmp_path / ".a.12345678.tmp") == {MARK, "thesis.txt"}
 
 
 def test_name_with_signs_of_a_pattern_is_taken_as_it_is(tmp_path: Path) -> None:
-    leave(tmp_path, ".a[1]*.7.tmp", ".a1.7.tmp")
+    leave(tmp_path, ".a[1]*.12345678.tmp", ".a1.12345678.tmp")
     recover(tmp_path / "a[1]*")
-    assert names(tmp_path) == {".a1.7.tmp"}
+    assert names(tmp_path) == {".a1.12345678.tmp"}
 
 
 def test_nothing_to_recover_is_no_error(tmp_path: Path) -> None:
@@ -222,7 +249,8 @@ def test_nothing_to_recover_is_no_error(tmp_path: Path) -> None:
 
 
 def test_write_tidies_up_first(manifest: Manifest, tmp_path: Path) -> None:
-    leave(tmp_path, ".a.1.tmp", ".a.2.old")
+    leave(tmp_path, ".a.12345678.tmp")
+    leave(tmp_path, ".a.22345678.tmp", inside=OLD)
     write_artifact(tmp_path / "a", GRAPH, TOKENIZER, manifest)
     assert names(tmp_path) == {"a"}
     assert read_manifest(tmp_path / "a") == manifest

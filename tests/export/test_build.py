@@ -15,7 +15,7 @@ from export.onnx_file import OnnxFile, serialize
 from export.optimum import route
 from export.optimum.route import OptimumGraphs
 from export.settings import Settings
-from export.source.model import read_model
+from export.source.model import Place, read_model
 from tests.support.toys import write_toy_checkpoint
 
 
@@ -33,7 +33,8 @@ def built(graphs: OptimumGraphs, monkeypatch: pytest.MonkeyPatch, folder: Path) 
     """Build an export from `graphs`, with nothing traced."""
     monkeypatch.setattr(route, "build_with_optimum", lambda *_, **__: graphs)
     settings = Settings(str(folder), via="optimum")
-    source = read_model(write_toy_checkpoint(folder / "toy"), "toy", "local", settings)
+    toy = write_toy_checkpoint(folder / "toy")
+    source = read_model(Place(toy, toy, "toy", "local"), settings)
     assert (source.family, source.network, source.dimension) == ("optimum", None, None)
     return building.build(source, [], settings, lambda _: None)
 

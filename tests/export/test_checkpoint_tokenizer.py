@@ -9,6 +9,8 @@ from tokenizers import Tokenizer, normalizers
 
 from export.checkpoint import read_checkpoint
 from export.errors import CorruptFile, NoSuchModel, ShapeMismatch, UnsupportedModel
+from export.source.folder import ModelFolder
+from export.source.modules import Modules
 from export.source.tokenizer_file import read_tokenizer
 from server.inference.manifest import TextRules
 from server.inference.tokenizer import Tokenizer as ServerTokenizer
@@ -21,7 +23,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def tokens(folder: Path, text: str) -> list[str]:
-    return list(Tokenizer.from_str(read_tokenizer(folder)).encode(text).tokens)
+    return list(
+        Tokenizer.from_str(read_tokenizer(ModelFolder(folder), Modules())).encode(text).tokens
+    )
 
 
 def configure(folder: Path, **values: Any) -> None:
@@ -96,39 +100,48 @@ def test_vocabulary_alone_is_enough(
 
 def test_vocabulary_gives_the_ids_of_the_tokenizer_file(folder: Path) -> None:
     text = "墨池 ink well, 第一次 search x1 GPU"
-    with_file = Tokenizer.from_str(read_tokenizer(folder)).encode(text).ids
+    with_file = Tokenizer.from_str(read_tokenizer(ModelFolder(folder), Modules())).encode(text).ids
     (folder / "tokenizer.json").unlink()
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
-    assert Tokenizer.from_str(read_tokenizer(folder)).encode(text).ids == with_file
+    assert (
+        Tokenizer.from_str(read_tokenizer(ModelFolder(folder), Modules())).encode(text).ids
+        == with_file
+    )
 
 
 def test_truncation_and_padding_of_the_file_are_ignored(folder: Path) -> None:
-    plain = read_tokenizer(folder)
+    plain = read_tokenizer(ModelFolder(folder), Modules())
     stored = tokenizer()
     stored.enable_truncation(5)
     stored.enable_padding(length=20)
     stored.save(str(folder / "tokenizer.json"))
     content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     assert content["truncation"] and content["padding"]
-    assert read_tokenizer(folder) == plain
+    assert read_tokenizer(ModelFolder(folder), Modules()) == plain
     rules = TextRules(lower_case=True, max_tokens=12)
-    (ids,) = ServerTokenizer(read_tokenizer(folder), rules).encode(["墨" * 30]).ids
+    (ids,) = (
+        ServerTokenizer(read_tokenizer(ModelFolder(folder), Modules()), rules)
+        .encode(["墨" * 30])
+        .ids
+    )
     assert len(ids) == 12
-    (ids,) = ServerTokenizer(read_tokenizer(folder), rules).encode(["墨"]).ids
+    (ids,) = (
+        ServerTokenizer(read_tokenizer(ModelFolder(folder), Modules()), rules).encode(["墨"]).ids
+    )
     assert len(ids) == 3
 
 
 def test_folder_without_tokenizer_or_vocabulary_is_refused(folder: Path) -> None:
     (folder / "tokenizer.json").unlink()
     with pytest.raises(NoSuchModel, match=r"neither tokenizer\.json nor vocab\.txt"):
-        read_tokenizer(folder)
+        read_tokenizer(ModelFolder(folder), Modules())
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", '{"version": "9.0"}'])
 def test_damaged_tokenizer_file_is_named(content: str, folder: Path) -> None:
     (folder / "tokenizer.json").write_text(content, encoding="utf-8")
     with pytest.raises(CorruptFile, match=r"tokenizer\.json is not a tokenizer"):
-        read_tokenizer(folder)
+        read_tokenizer(ModelFolder(folder), Modules())
 
 
 @pytest.mark.parametrize(
@@ -140,7 +153,7 @@ def test_vocabulary_without_special_tokens_or_in_another_encoding_is_named(
     (folder / "tokenizer.json").unlink()
     (folder / "vocab.txt").write_bytes(content)
     with pytest.raises(CorruptFile, match=r"vocab\.txt is not a vocabulary"):
-        read_tokenizer(folder)
+        read_tokenizer(ModelFolder(folder), Modules())
 
 
 @pytest.mark.parametrize("name", ["BertJapaneseTokenizer", "RoFormerTokenizer"])
@@ -149,7 +162,7 @@ def test_vocabulary_of_another_kind_of_tokenizer_is_refused(name: str, folder: P
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
     configure(folder, tokenizer_class=name)
     with pytest.raises(UnsupportedModel, match=name):
-        read_tokenizer(folder)
+        read_tokenizer(ModelFolder(folder), Modules())
 
 
 def test_tokenizer_with_more_tokens_than_the_word_table_is_refused(folder: Path) -> None:

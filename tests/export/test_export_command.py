@@ -27,6 +27,7 @@ def run(*arguments: str | Path, locale: str = "C.UTF-8") -> subprocess.Completed
         capture_output=True,
         text=True,
         encoding="utf-8",
+        errors="replace",
         check=False,
     )
 
@@ -126,6 +127,33 @@ def test_bad_option_gives_the_usage_and_exit_code_2(arguments: list[str], toy: P
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: python -m export")
     assert arguments[0] in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("locale", "option"), [("C.UTF-8", "--query-instruction"), ("zh_CN.UTF-8", "--model-id")]
+)
+def test_bytes_that_are_not_utf_8_are_refused_as_an_option(
+    toy: Path, option: str, locale: str
+) -> None:
+    done = run(toy, option, os.fsdecode(b"a\xffb"), locale=locale)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert option in done.stderr and "UTF-8" in done.stderr and r"a\udcffb" in done.stderr
+
+
+@pytest.mark.parametrize(("locale", "encoding"), [("C.UTF-8", "ascii"), ("zh_CN.UTF-8", "utf-8")])
+def test_path_that_is_not_utf_8_is_named_on_any_terminal(
+    toy: Path, texts: list[str], locale: str, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    odd = toy.rename(toy.parent / os.fsdecode(b"to\xffy"))
+    done = run(odd, locale=locale)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert r"to\udcffy" in line and "--model-id" in line
+    if encoding == "ascii":
+        done = run(odd, *texts, "--model-id", "toy", "--precision", "fp32", locale=locale)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert r"to\udcffy/onnx-fp32: " in done.stdout
 
 
 def test_export_is_quiet_but_for_one_line_and_a_second_one_does_nothing(

@@ -15,19 +15,21 @@ from export.errors import (
     CannotWrite,
     CorruptFile,
     DownloadFailed,
-    ExportError,
     MissingPackage,
     NoSuchModel,
+    UnsupportedModel,
 )
 from export.source.hub import fetch
-from tests.support.stand_in_hub import COMMIT, MODEL, NEEDED, WEIGHTS, StandInHub, run
+from tests.support.artifacts import names
+from tests.support.downloads import VARIABLES, files_in, refused
+from tests.support.stand_in_hub import COMMIT, MODEL, MODULES, NEEDED, WEIGHTS, StandInHub, run
 
-pytest.importorskip("huggingface_hub", reason="needs the export extra")
+pytest.importorskip("requests", reason="needs the export extra")
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
-    for name in ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY"):
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     yield from run(StandInHub())
 
@@ -35,30 +37,6 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
 @pytest.fixture
 def other_host() -> Iterator[StandInHub]:
     yield from run(StandInHub())
-
-
-def files_in(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-def looks_complete(folder: Path) -> bool:
-    return (folder / "model.safetensors").exists() or (
-        folder / "model.safetensors.index.json"
-    ).exists()
-
-
-def refused(kind: type[ExportError], hub: StandInHub, folder: Path, **options: object) -> str:
-    """Fetch, expect a refusal in both languages, and return the English one."""
-    with pytest.raises(kind) as caught:
-        fetch(MODEL, folder, **{"endpoint": hub.url, **options})  # type: ignore[arg-type]
-    assert not looks_complete(folder)
-    assert any("\u4e00" <= letter <= "\u9fff" for letter in caught.value.chinese)
-    assert not caught.value.english.endswith(".")
-    return caught.value.english
 
 
 # --- what comes ----------------------------------------------------------------------------------
@@ -127,17 +105,53 @@ def test_a_safetensors_file_is_preferred_to_an_allowed_pickle(
     assert files_in(tmp_path) == NEEDED
 
 
-def test_names_that_leave_the_folder_are_not_followed(hub: StandInHub, tmp_path: Path) -> None:
-    hub.files["modules.json"] = json.dumps([{"path": "../outside"}, {"path": "/outside"}]).encode()
-    hub.files |= {"../outside/config.json": b"{}", "outside/config.json": b"{}"}
-    fetch(MODEL, tmp_path / "tiny", endpoint=hub.url)
-    assert "../outside/config.json" not in hub.sent()
-    assert not (tmp_path / "outside").exists()
+@pytest.mark.parametrize("path", ["../outside", "/outside", "1_Pooling/../..", "a\0b", "a\nb"])
+def test_modules_that_leave_the_folder_are_refused(
+    hub: StandInHub, tmp_path: Path, path: str
+) -> None:
+    hub.files["modules.json"] = json.dumps([MODULES[0], {**MODULES[1], "path": path}]).encode()
+    hub.files |= {f"{path}/config.json": b"{}", "outside/config.json": b"{}"}
+    assert "plain folder name" in refused(UnsupportedModel, hub, tmp_path / "tiny")
+    assert hub.sent() == ["modules.json"]
+    assert names(tmp_path) == {"tiny"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../evil.safetensors",
+        "onnx-fp32/model.onnx",
+        "onnx-int8/a.safetensors",
+        "/etc/a.safetensors",
+    ],
+)
+def test_shards_that_are_no_plain_names_are_refused(
+    hub: StandInHub, tmp_path: Path, name: str
+) -> None:
     del hub.files["model.safetensors"]
-    index = {"weight_map": {"a": "../evil.safetensors"}}
-    hub.files |= {"../evil.safetensors": b""}
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": name}}
+    hub.files |= {name: b"planted", "model-00001-of-00002.safetensors": b"good"}
     hub.files["model.safetensors.index.json"] = json.dumps(index).encode()
-    assert "../evil.safetensors" in refused(NoSuchModel, hub, tmp_path / "evil")
+    assert name in refused(CorruptFile, hub, tmp_path / "tiny")
+    assert name not in hub.sent()
+    assert not any(b"planted" in content for content in files_in(tmp_path).values())
+
+
+def test_network_in_a_folder_of_its_own_is_fetched_with_its_settings(
+    hub: StandInHub, tmp_path: Path
+) -> None:
+    inside = ("config.json", "sentence_bert_config.json", "tokenizer.json", "model.safetensors")
+    moved = {f"0_Transformer/{name}": hub.files[name] for name in inside}
+    hub.files["modules.json"] = json.dumps(
+        [{**MODULES[0], "path": "0_Transformer"}, MODULES[1]]
+    ).encode()
+    hub.files |= moved
+    fetch(MODEL, tmp_path, endpoint=hub.url)
+    expected = {*moved, "modules.json", "1_Pooling/config.json"}
+    assert set(files_in(tmp_path)) == expected
+    del hub.files["0_Transformer/model.safetensors"]
+    message = refused(NoSuchModel, hub, tmp_path / "again")
+    assert "has no 0_Transformer/model.safetensors" in message
 
 
 # --- what is already there -----------------------------------------------------------------------
@@ -191,11 +205,7 @@ def test_a_model_without_settings_or_weights_is_refused(hub: StandInHub, tmp_pat
     assert "has no model.safetensors" in refused(NoSuchModel, hub, tmp_path)
 
 
-def test_a_truncated_file_is_refused_and_resumed(
-    hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The library keeps whole chunks of what has come, of 10 MB each.
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 10_000)
+def test_a_truncated_file_is_refused_and_resumed(hub: StandInHub, tmp_path: Path) -> None:
     hub.cut = {"model.safetensors": 70_000}
     message = refused(DownloadFailed, hub, tmp_path)
     assert "by hand" in message and "kept and resumed" in message
@@ -206,7 +216,7 @@ def test_a_truncated_file_is_refused_and_resumed(
     assert files_in(tmp_path) == NEEDED
     assert hub.sent() == ["model.safetensors"]
     ranges = [headers.get("range") for _, name, headers in hub.seen if name in hub.sent()]
-    assert ranges == [None, "bytes=70000-"]  # The first is the HEAD request.
+    assert ranges == ["bytes=70000-"]
 
 
 def test_other_content_of_the_same_size_is_refused_and_not_kept(
@@ -219,19 +229,19 @@ def test_other_content_of_the_same_size_is_refused_and_not_kept(
     assert files_in(tmp_path) == NEEDED
 
 
-@pytest.mark.parametrize(
-    ("checks_ranges", "expected"), [(True, "HTTP 416"), (False, "other bytes")]
-)
+@pytest.mark.parametrize("part", [WEIGHTS + b"too long", b"of another file", bytes(len(WEIGHTS))])
+@pytest.mark.parametrize("checks_ranges", [True, False])
 def test_a_part_that_belongs_to_no_file_is_thrown_away(
-    hub: StandInHub, tmp_path: Path, checks_ranges: bool, expected: str
+    hub: StandInHub, tmp_path: Path, checks_ranges: bool, part: bytes
 ) -> None:
     hub.checks_ranges = checks_ranges
     hub.cut = {"model.safetensors": 70_000}
     refused(DownloadFailed, hub, tmp_path)
-    (part,) = tmp_path.rglob("*.incomplete")
-    part.write_bytes(WEIGHTS + b"too long")
+    (place,) = tmp_path.rglob("*.part")
+    place.write_bytes(part)
     hub.cut = {}
-    assert expected in refused(DownloadFailed, hub, tmp_path)
+    if len(part) <= len(WEIGHTS):
+        assert "size or checksum" in refused(DownloadFailed, hub, tmp_path)
     fetch(MODEL, tmp_path, endpoint=hub.url)
     assert files_in(tmp_path) == NEEDED
 
@@ -329,14 +339,14 @@ def test_what_the_operating_system_says_is_passed_on(
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "part")
 
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
+    monkeypatch.setattr("export.source.hub_client.Hub.download", fail)
     assert "cannot write part: the disk is full" in refused(CannotWrite, hub, tmp_path)
 
 
 def test_without_the_package_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    monkeypatch.setitem(sys.modules, "requests", None)
     with pytest.raises(MissingPackage, match="install the export extra"):
         fetch(MODEL, tmp_path)
 
@@ -368,9 +378,7 @@ def test_nothing_is_written_under_the_users_home_and_no_packages_are_told(
     python(code, MODEL, str(folder), hub.url, home=home)
     assert list(home.iterdir()) == []
     assert files_in(folder) == NEEDED
-    agents = {headers["user-agent"].partition(" hf_hub/")[0] for _, _, headers in hub.seen}
-    assert agents == {"unknown/None;"}
-    assert not any("torch" in headers["user-agent"] for _, _, headers in hub.seen)
+    assert {headers["user-agent"] for _, _, headers in hub.seen} == {"inkwell"}
 
 
 def test_offline_mode_is_named(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from export import pipeline
 from export.errors import DisagreesWithCheckpoint, UnsupportedModel
 from export.monotony import ALONE, MARK_LENGTHS, REPEATED, VERIFIED_MARKS, monotonous
 from export.pipeline import export
+from export.source.folder import ModelFolder
+from export.source.modules import Modules
 from export.source.tokenizer_file import read_tokenizer
 from export.token_check import check_tokens
 from server.inference.encoder import SessionEncoder
@@ -24,7 +26,10 @@ from tests.support.exports import toy_settings
 
 @pytest.fixture(scope="module")
 def tokenizer(shipped_checkpoint: Path) -> Tokenizer:
-    return Tokenizer(read_tokenizer(shipped_checkpoint), TextRules(lower_case=True, max_tokens=512))
+    return Tokenizer(
+        read_tokenizer(ModelFolder(shipped_checkpoint), Modules()),
+        TextRules(lower_case=True, max_tokens=512),
+    )
 
 
 def test_verification_reads_other_tokens_than_calibration(tokenizer: Tokenizer) -> None:
@@ -49,7 +54,7 @@ def test_texts_are_the_same_each_time_and_no_longer_than_the_model_reads(
 
 def test_tiny_vocabulary_is_enough(toy_checkpoint: Path) -> None:
     rules = TextRules(lower_case=True, max_tokens=64)
-    found = monotonous(Tokenizer(read_tokenizer(toy_checkpoint), rules))
+    found = monotonous(Tokenizer(read_tokenizer(ModelFolder(toy_checkpoint), Modules()), rules))
     assert found.calibration
     assert found.verification
 
@@ -99,4 +104,6 @@ def test_shortcut_that_misses_an_added_token_is_found(
 
 
 def _tokenizer(folder: Path) -> Tokenizer:
-    return Tokenizer(read_tokenizer(folder), TextRules(lower_case=True, max_tokens=512))
+    return Tokenizer(
+        read_tokenizer(ModelFolder(folder), Modules()), TextRules(lower_case=True, max_tokens=512)
+    )

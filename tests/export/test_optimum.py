@@ -26,7 +26,9 @@ from export.errors import (
 from export.families.family import OUTPUT
 from export.optimum import contract, mask, trace
 from export.optimum.route import OptimumGraphs, build_with_optimum
+from export.source.folder import ModelFolder
 from export.source.json_file import read_json, size
+from export.source.modules import Modules
 from export.source.sentence_settings import SentenceSettings, read_settings
 from export.source.tokenizer_file import read_tokenizer
 from server.inference.encoder import INPUT_IDS
@@ -163,12 +165,12 @@ def texts(n_texts: int, seed: int) -> list[str]:
 
 def settings_of(folder: Path) -> SentenceSettings:
     config = read_json(folder / "config.json")
-    return read_settings(folder, size(config, "max_position_embeddings", 512))
+    return read_settings(ModelFolder(folder), size(config, "max_position_embeddings", 512))
 
 
 def token_ids(folder: Path, sentences: Sequence[str]) -> Sequence[npt.NDArray[np.int64]]:
     rules = TextRules(lower_case=False, max_tokens=settings_of(folder).max_tokens)
-    return Tokenizer(read_tokenizer(folder), rules).encode(sentences).ids
+    return Tokenizer(read_tokenizer(ModelFolder(folder), Modules()), rules).encode(sentences).ids
 
 
 def build(folder: Path, precision: str, **options: Any) -> OptimumGraphs:

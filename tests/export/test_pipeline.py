@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from export import pipeline, quantise, texts
+from export.artifact import MARK, OLD
 from export.errors import (
     BadTexts,
     CannotWrite,
@@ -120,6 +121,24 @@ def test_int8_file_is_smaller_than_the_float_file(settings: Settings, tmp_path: 
     int8 = (export(settings) / MODEL_FILE).stat().st_size
     fp32 = (export(change(settings, precision="fp32")) / MODEL_FILE).stat().st_size
     assert int8 < 0.4 * fp32
+
+
+@pytest.mark.parametrize("kind", ["query", "document"])
+def test_instruction_that_leaves_little_of_a_text_is_refused(kind: str, settings: Settings) -> None:
+    option = f"{kind}_instruction"
+    for n_tokens in (31, 62, 3000):
+        with pytest.raises(UnsupportedModel) as caught:
+            export(change(settings, **{option: "墨" * n_tokens}))
+        assert f"takes {n_tokens + 2} of the 64 tokens" in caught.value.english
+        assert f"--{kind}-instruction" in caught.value.english and "一半" in caught.value.chinese
+    export(change(settings, precision="fp32", **{option: "墨" * 30}))
+
+
+def test_instruction_of_the_folder_is_bounded_too(settings: Settings, tmp_path: Path) -> None:
+    prompts = {"prompts": {"query": "墨" * 70}}
+    write_json(tmp_path / "toy" / "config_sentence_transformers.json", prompts)
+    with pytest.raises(UnsupportedModel, match="takes 72 of the 64 tokens"):
+        export(settings)
 
 
 def test_instructions_come_from_the_folder_the_table_or_the_command(
@@ -275,7 +294,10 @@ def test_artifact_of_a_killed_export_comes_back_and_is_current(
     settings = change(settings, precision="fp32")
     folder = export(settings)
     whole = artifact_files(folder)
-    folder.rename(folder.with_name(f".{folder.name}.7.old"))
+    scratch = folder.with_name(f".{folder.name}.12345678.tmp")
+    scratch.mkdir()
+    (scratch / MARK).touch()
+    folder.rename(scratch / OLD)
     capsys.readouterr()
     export(settings)
     assert "is up to date" in capsys.readouterr().out

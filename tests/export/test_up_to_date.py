@@ -1,6 +1,8 @@
 """An export is done again when something that goes into it has changed, and only then."""
 
+import os
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +124,23 @@ def test_changed_texts_export_again_even_under_the_same_name(
     assert exported_again(settings, folder)
     copy = path.rename(tmp_path / "moved.txt")
     assert not exported_again(change(settings, **{name: copy}), folder)
+
+
+def test_texts_of_a_pipe_are_read_once_and_count(settings: Settings, tmp_path: Path) -> None:
+    assert settings.calibration is not None
+    content, pipe, folder = settings.calibration.read_bytes(), tmp_path / "pipe", tmp_path / "out"
+    os.mkfifo(pipe)
+
+    def exported(content: bytes) -> bool:
+        writer = threading.Thread(target=lambda: pipe.write_bytes(content))
+        writer.start()
+        done = exported_again(change(settings, calibration=pipe), folder)
+        writer.join()
+        return done
+
+    assert exported(content)
+    assert not exported(content)
+    assert exported(content + "新的一行\n".encode())
 
 
 def test_changed_checkpoint_exports_again(settings: Settings, tmp_path: Path) -> None:

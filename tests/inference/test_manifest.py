@@ -1,6 +1,7 @@
 """A manifest is accepted only if every file has the hash that it states."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from server.inference.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
     MODEL_FILE,
+    MOST_BYTES,
     TOKENIZER_FILE,
     file_sha256,
     read_manifest,
@@ -76,6 +78,22 @@ def test_folder_in_place_of_the_manifest_is_refused(tmp_path: Path) -> None:
     check_refused(tmp_path, MANIFEST_FILE)
 
 
+@pytest.mark.parametrize("name", [MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE])
+def test_pipe_in_place_of_a_file_is_refused_and_not_waited_for(folder: Path, name: str) -> None:
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(BadArtifact, match=f"{name} cannot be read: Not a regular file") as caught:
+        read_manifest(folder)
+    assert "不是普通文件" in caught.value.chinese
+
+
+def test_byte_order_mark_before_the_manifest_is_read_over(folder: Path) -> None:
+    manifest = read_manifest(folder)
+    path = folder / MANIFEST_FILE
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_manifest(folder) == manifest
+
+
 @pytest.mark.parametrize("name", [MODEL_FILE, TOKENIZER_FILE])
 def test_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / name).unlink()
@@ -126,8 +144,19 @@ def test_other_format_is_named_and_not_taken_for_damage(folder: Path, version: i
         lambda manifest: manifest["text"].update(max_tokens="64"),
         lambda manifest: manifest.update(self_test=[]),
         lambda manifest: manifest.update(task="translate"),
+        lambda manifest: manifest.update(dimension=10**9),
+        lambda manifest: manifest.update(groups=10**9),
+        lambda manifest: manifest.update(packed_tokens=-1),
+        lambda manifest: manifest["text"].update(max_tokens=10**9),
+        lambda manifest: manifest.update(matryoshka_dimensions=[64]),
+        lambda manifest: manifest["files"].update({"../other": "0"}),
+        lambda manifest: manifest.update(self_test=manifest["self_test"] * 100),
     ],
-    ids=["missing", "no version", "null", "unknown", "wrong type", "no self-test", "no such task"],
+    ids=[
+        *("missing", "no version", "null", "unknown", "wrong type", "no self-test", "no such task"),
+        *("dimension", "groups", "packed tokens", "longest text", "longer than whole", "outside"),
+        "self-tests",
+    ],
 )
 def test_manifest_that_is_not_as_it_should_be_is_refused(
     folder: Path, change: Callable[[Any], object]
@@ -147,7 +176,10 @@ def test_manifest_that_is_not_as_it_should_be_is_refused(
         b"\xff\xfe{}",
         b'{"a":"\xff"}',
         b'{"format_version": 1, "inputs": ' + b"[" * 9000 + b"]" * 9000 + b"}",
+        b'{"a": ' + b"[" * 200_000 + b"]" * 200_000 + b', "format_version": 1}',
+        b" " * (MOST_BYTES + 1),
     ],
+    ids=range(10),
 )
 def test_manifest_that_is_no_json_object_is_refused(folder: Path, content: bytes) -> None:
     (folder / MANIFEST_FILE).write_bytes(content)

@@ -337,9 +337,10 @@ def test_words_are_found_until_their_document_goes(documents: Documents) -> None
     ).added.tolist()
 
     def found(query: str, filter: dict[str, object] | None = None) -> list[int]:
-        labels, scores = documents.words(query, 10, parse(filter) if filter else None)
-        assert list(scores) == sorted(scores, reverse=True)
-        return [int(label) for label in labels]
+        matches = documents.words(query, 2, parse(filter) if filter else None)
+        assert list(matches.scores) == sorted(matches.scores, reverse=True)
+        assert all(0 < matches.shares) and all(matches.shares <= 1)
+        return [int(label) for label in matches.labels]
 
     assert found("劳动合同") == [first, second], "more of its words, then fewer"
     assert found("房屋") == [second]
@@ -361,11 +362,11 @@ def test_words_that_another_version_indexed_are_indexed_again(
     with documents.transaction():
         documents.note("words", "pairs-0")
         documents.database.writer.execute("INSERT INTO words (words) VALUES ('delete-all')")
-    assert documents.words("民法", 9)[0].tolist() == []
+    assert documents.words("民法", 1).labels.tolist() == []
     documents.close()
     again = Documents(path, None)
     assert "indexed again" in caplog.text
-    assert again.words("民法", 9)[0].tolist() == [label]
+    assert again.words("民法", 1).labels.tolist() == [label]
     again.close()
 
 
@@ -511,7 +512,7 @@ def test_a_file_of_version_1_becomes_one_of_this_version(path: Path) -> None:
         assert documents.labels().tolist() == [1, 2]
         assert documents.vectors(documents.labels()).tobytes() == stored[:2].tobytes()
         assert documents.get(["id1"])["id1"] == Document("id1", "劳动合同1", None, {"n": 1})
-        assert sorted(documents.words("劳动合同", 9)[0].tolist()) == [1, 2]
+        assert sorted(documents.words("劳动合同", 2).labels.tolist()) == [1, 2]
         assert documents.labels(parse({"n": 1})).tolist() == [2]
         documents.close()
     documents = Documents(path, None)

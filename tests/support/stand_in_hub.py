@@ -1,5 +1,6 @@
 """A model hub on this machine, with one model, that fails when a test asks it to."""
 
+import contextlib
 import hashlib
 import json
 import threading
@@ -55,6 +56,11 @@ class StandInHub(ThreadingHTTPServer):
         self.checks_ranges = True
         self.absent: set[str] = set()  # files that are listed and not there
         self.large_files_at = ""
+        self.etag = ""  # instead of each file's own
+        self.listed_sizes: dict[str, int] = {}  # instead of the files' own
+        self.endless: set[str] = set()  # files without a length that never end
+        self.redirects_to = ""  # where every answer redirects to; "self" for the same place
+        self.headers: dict[str, str] = {}  # of every answer
         self.seen: list[tuple[str, str, dict[str, str]]] = []
 
     @property
@@ -83,7 +89,10 @@ class _Handler(BaseHTTPRequestHandler):
         resolved = f"/{MODEL}/resolve/{COMMIT}/"
         name = path.removeprefix(resolved)
         hub.seen.append((self.command, name, {k.lower(): v for k, v in self.headers.items()}))
-        if hub.refusal:
+        if hub.redirects_to:
+            to = hub.redirects_to.replace("self", self.path)
+            self._send(302, b"", {"Location": to}, body=body)
+        elif hub.refusal:
             self._send(hub.refusal[0], b"", hub.refusal[1], body=body)
         elif path == f"/api/models/{MODEL}/revision/main":
             self._send(200, self._list() if hub.answer is None else hub.answer, {}, body=body)
@@ -101,20 +110,25 @@ class _Handler(BaseHTTPRequestHandler):
         for sibling in siblings if self.server.lists_digests else ():
             name = str(sibling["rfilename"])
             content = self.server.files[name]
-            sibling |= {"size": len(content), "blobId": git_sha1(content)}
+            size = self.server.listed_sizes.get(name, len(content))
+            sibling |= {"size": size, "blobId": git_sha1(content)}
             if name in LARGE:
                 sha256 = hashlib.sha256(content).hexdigest()
-                sibling["lfs"] = {"size": len(content), "sha256": sha256, "pointerSize": 134}
+                sibling["lfs"] = {"size": size, "sha256": sha256, "pointerSize": 134}
         return json.dumps({"id": MODEL, "sha": COMMIT, "siblings": siblings}).encode()
 
     def _send_file(self, name: str, *, body: bool) -> None:
         hub, content = self.server, self.server.files[name]
         digest = hashlib.sha256(content).hexdigest() if name in LARGE else git_sha1(content)
+        digest = hub.etag or digest
+        if name in hub.endless:
+            self._send_without_end(digest, body=body)
+            return
         headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
-        if name in LARGE and hub.large_files_at and not body:
+        if name in LARGE and hub.large_files_at:
             headers |= {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(content))}
             headers["Location"] = f"{hub.large_files_at}{self.path}"
-            self._send(302, b"", headers, body=False)
+            self._send(302, b"", headers | {"Content-Length": "0"}, body=False)
             return
         if name in hub.spoilt:
             content = bytes(len(content))
@@ -127,6 +141,15 @@ class _Handler(BaseHTTPRequestHandler):
         cut = max(0, hub.cut.get(name, len(content)) - first)
         self._send(206 if first else 200, content[first:], headers, body=body, cut=cut)
 
+    def _send_without_end(self, digest: str, *, body: bool) -> None:
+        self.close_connection = True
+        self.send_response(200)
+        self.send_header("ETag", f'"{digest}"')
+        self.end_headers()
+        with contextlib.suppress(ConnectionError):
+            while body:
+                self.wfile.write(bytes(1 << 16))
+
     def _send(
         self,
         status: int,
@@ -137,7 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
         cut: int | None = None,
     ) -> None:
         self.send_response(status)
-        for key, value in ({"Content-Length": str(len(content))} | headers).items():
+        length = {"Content-Length": str(len(content))}
+        for key, value in (length | self.server.headers | headers).items():
             self.send_header(key, value)
         self.end_headers()
         if body:

@@ -64,7 +64,7 @@ def read_shape(config: Json) -> BertShape:
     if position_type != "absolute":
         raise UnsupportedModel(
             'position_embedding_type "{position_type}" is not "absolute"; try --via optimum',
-            position_type=position_type,
+            position_type=str(position_type)[:80],
         )
     if config.get("is_decoder"):
         raise UnsupportedModel(
@@ -74,7 +74,7 @@ def read_shape(config: Json) -> BertShape:
     if activation not in ACTIVATIONS:
         raise UnsupportedModel(
             'hidden_act "{activation}" is not one of {known}; try --via optimum',
-            activation=activation,
+            activation=activation[:80],
             known=", ".join(ACTIVATIONS),
         )
     shape = BertShape(

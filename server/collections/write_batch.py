@@ -1,0 +1,95 @@
+"""Documents on their way into a collection: which must be stored, and their vectors."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from server.collections.chunk_embedding import Chunked, chunk_documents, embed
+from server.errors import AlreadyExists
+from server.inference.cpu_provenance import NOTE, note_of
+from server.inference.engine import Engine
+from server.store.collection import Collection
+from server.store.records import Document, Info
+from server.types import Vectors
+
+
+@dataclass(slots=True)
+class WriteBatch:
+    """Documents that one transaction will store.
+
+    info: of the collection that the vectors are for. documents: each id once. replace: whether
+    documents of the same ids are replaced; then those that are stored unchanged are left out.
+    given: vectors that exist already, of whole documents, by id.
+    """
+
+    info: Info
+    documents: Sequence[Document]
+    replace: bool
+    given: Mapping[str, Vectors] = field(default_factory=dict)
+    _chunked: dict[str, Chunked] = field(default_factory=dict)
+    _vectors: dict[str, Vectors] = field(default_factory=dict)
+    _note_of: Engine | None = None
+
+    def __len__(self) -> int:
+        """The number of documents that have their vectors."""
+        return len(self._chunked)
+
+    def missing(self, collection: Collection) -> list[Document]:
+        """Return the documents that must be stored and have no vectors yet.
+
+        Raises AlreadyExists where one is stored that must not be replaced.
+        """
+        if not self.replace:
+            _refuse_known(collection, self.documents)
+        others = [each for each in self.documents if each.id not in self._chunked]
+        same = collection.documents.unchanged(others) if self.replace else set()
+        return [each for each in others if each.id not in same]
+
+    async def embed(self, documents: Sequence[Document], engine: Engine) -> None:
+        """Chunk documents of this batch, and embed the chunks that have no vector."""
+        chunked = await chunk_documents(documents, self.info.chunks, engine)
+        lacking = [
+            each for each in chunked if each.document.id not in self.given or len(each.spans) > 1
+        ]
+        if lacking:
+            texts = [text for each in lacking for text in each.texts]
+            ends = np.cumsum([len(each.spans) for each in lacking])
+            vectors = np.split(await embed(texts, engine), ends[:-1])
+            for each, rows in zip(lacking, vectors, strict=True):
+                self._vectors[each.document.id] = rows
+            self._note_of = engine
+        for each in chunked:
+            id = each.document.id
+            self._chunked[id] = each
+            if id not in self._vectors:
+                self._vectors[id] = self.given[id][None]
+
+    def store(self, collection: Collection) -> list[Document]:
+        """Store the documents, unless some have no vectors yet: then it returns those, and stores none.
+
+        The caller holds the collection's write lock: what `missing` found before may have changed.
+        """
+        if collection.info != self.info:
+            return list(self.documents)
+        missing = self.missing(collection)
+        if not missing:
+            engine = self._note_of
+            note = note_of(collection.documents.noted(NOTE), engine.provenance) if engine else {}
+            collection.add(
+                [each.document for each in self._chunked.values()],
+                np.concatenate([self._vectors[id] for id in self._chunked]),
+                [each.spans for each in self._chunked.values()],
+                note,
+            )
+        return missing
+
+
+def _refuse_known(collection: Collection, documents: Sequence[Document]) -> None:
+    known = collection.documents.numbers([document.id for document in documents])
+    if known:
+        raise AlreadyExists(
+            f'document {next(iter(known))!r} exists already; leave out "replace": false to'
+            " replace it",
+            param="documents",
+        )

@@ -1,0 +1,44 @@
+"""The chunks that have words of a query, each with its BM25."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from server.store import Labels
+from server.types import Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Every chunk that a query's words find, best first.
+
+    labels: int64 (K,). scores: float32 (K,), BM25. attainable: a BM25 that no chunk exceeds for this
+    query, whatever its text; 0 where nothing matches.
+    """
+
+    labels: Labels
+    scores: Vectors
+    attainable: float
+
+    @property
+    def shares(self) -> npt.NDArray[np.float64]:
+        """The part of the attainable BM25 that each chunk has: float64 (K,), 0 to 1."""
+        if not len(self.scores):
+            return np.empty(0, dtype=np.float64)
+        # The frequency of a single character is an estimate, which can be too high.
+        return np.minimum(self.scores.astype(np.float64) / self.attainable, 1.0)
+
+    def shares_of(self, labels: Labels) -> npt.NDArray[np.float64]:
+        """Return the part of the attainable BM25 that these chunks have: 0 where no word matches."""
+        found = np.zeros(len(labels), dtype=np.float64)
+        if len(self.labels):
+            order = np.argsort(self.labels)
+            ascending = self.labels[order]
+            places = np.minimum(np.searchsorted(ascending, labels), len(ascending) - 1)
+            there = ascending[places] == labels
+            found[there] = self.shares[order[places[there]]]
+        return found
+
+
+NO_MATCHES = Matches(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32), 0.0)
