@@ -61,7 +61,7 @@ class Collection:
             self._saved = _load(make, self._snapshot, self.documents)
             self._settle(self.documents.revision(), caught_up(self._saved, self.documents))
         except BaseException:
-            self.documents.close()
+            self.documents.close_unchanged()
             raise
         self.hits = HitCache()
 
@@ -173,8 +173,8 @@ class Collection:
         self.documents.close()
 
     def abandon(self) -> None:
-        """Close the files without a snapshot: they will be deleted."""
-        self.documents.close()
+        """Close the files and change none: they will be deleted, or are damaged."""
+        self.documents.close_unchanged()
 
     def _delete(self, chosen: Callable[[], Sequence[str]]) -> int:
         n_found = 0

@@ -8,7 +8,7 @@ from one moment. `documents.py` says what the tables mean, and `schema.py` defin
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from types import MappingProxyType
@@ -58,6 +58,15 @@ ADVICE[sqlite3.SQLITE_NOTADB] = ADVICE[sqlite3.SQLITE_CORRUPT]
 ADVICE[sqlite3.SQLITE_LOCKED] = ADVICE[sqlite3.SQLITE_BUSY]
 ADVICE[sqlite3.SQLITE_CANTOPEN] = ADVICE[sqlite3.SQLITE_PERM] = ADVICE[sqlite3.SQLITE_READONLY]
 
+# Parts of messages that have no code of their own: a text that is no UTF-8, which this server never writes,
+# and a list of tables that was sound when the file was opened, or seemed so.
+SAID_OF_DAMAGE = (
+    "decode to UTF-8",
+    "no such table",
+    "no such fts5 table",
+    "vtable constructor failed",
+)
+
 Connection = sqlite3.Connection
 Rows = list[tuple[Any, ...]]
 Create = Callable[[Connection], None]
@@ -92,6 +101,8 @@ class Database:
         missing = _is_missing(path)
         if missing and create is None:
             raise StoreDamaged("{path} is missing; restore the collection from a backup", path=path)
+        if not missing:
+            _check_not_empty(path)
         with self.advising():
             self.writer = self._connect(create=missing)
             try:
@@ -106,7 +117,7 @@ class Database:
                             migrate(writer, found)
                         writer.execute(f"PRAGMA user_version = {version}")
             except BaseException:
-                self.writer.close()
+                self.close_unchanged()
                 raise
 
     @contextmanager
@@ -202,6 +213,23 @@ class Database:
             self._readers.pop().close()
         self.writer.close()
 
+    def close_unchanged(self) -> None:
+        """Close the connections and leave the log beside the file, which may be damaged."""
+        # subtle: the last connection that is closed moves the log into the file and deletes it, unless it
+        # may only read.
+        log = self.path.with_name(f"{self.path.name}-wal")
+        if _is_missing(log) or not log.stat().st_size:
+            return self.close()
+        try:
+            last = sqlite3.connect(f"file:{_quoted(self.path)}?mode=ro", uri=True)
+        except sqlite3.Error:
+            # The folder was moved, and nothing in it is needed any more.
+            return self.close()
+        with closing(last):
+            with suppress(sqlite3.Error):
+                last.execute("PRAGMA user_version").fetchone()
+            self.close()
+
     def close_whole(self) -> None:
         """Close so that the file alone holds everything, without a log beside it."""
         self._check_idle()
@@ -284,12 +312,27 @@ def _is_missing(path: Path) -> bool:
     return False
 
 
+def _check_not_empty(path: Path) -> None:
+    """Raise StoreDamaged for a file without bytes, before SQLite opens it.
+
+    subtle: SQLite deletes the log beside such a file, also to read it. The log may hold all documents.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError:
+        # SQLite reports what is wrong.
+        return
+    if not size:
+        raise StoreDamaged("{path} is empty; restore the collection from a backup", path=path)
+
+
 def copy(source: Path, target: Path) -> None:
     """Copy a database, whole, consistent and checked, also while a server writes to it.
 
     The copy appears at `target` when it is complete, not before. Raises OSError where `target` cannot
     be written.
     """
+    _check_not_empty(source)
     with scratch_for(target) as (scratch, _):
         for suffix in ("-journal", "-wal", "-shm"):
             # A killed backup left them; SQLite would take them for parts of this one.
@@ -322,6 +365,7 @@ class ForeignFile:
         # subtle: see `peek`. A file with a log is one of a running or killed server, and the log is
         # a part of it. It stands beside the file, not beside a link to it.
         path = path.resolve()
+        _check_not_empty(path)
         logs = [path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-journal")]
         alone = not any(log.exists() for log in logs)
         uri = f"file:{_quoted(path)}?mode=ro" + ("&immutable=1" if alone else "")
@@ -356,6 +400,7 @@ def peek(path: Path, query: str) -> Rows:
     subtle: a database that no process has open has no log, and SQLite would create one to read it.
     With `immutable` it does not.
     """
+    _check_not_empty(path)
     alone = not path.with_name(f"{path.name}-wal").exists()
     uri = f"file:{_quoted(path)}?mode=ro" + ("&immutable=1" if alone else "")
     with _advising(path), closing(sqlite3.connect(uri, uri=True)) as connection:
@@ -381,10 +426,10 @@ def _advising(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        # The primary code is the low byte. Errors of Python itself have none: our bugs, and text that is
-        # no UTF-8, which this server never writes.
+        # The primary code is the low byte. Errors of Python itself have none.
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        advice = ADVICE.get(sqlite3.SQLITE_CORRUPT if "decode to UTF-8" in str(error) else code)
+        damaged = any(said in str(error) for said in SAID_OF_DAMAGE)
+        advice = ADVICE.get(sqlite3.SQLITE_CORRUPT if damaged else code)
         if advice is None:
             raise
         kind, what_to_do = advice
