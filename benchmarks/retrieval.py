@@ -53,14 +53,14 @@ def main() -> None:
         machine.show(line, arguments, artifact)
 
     model = Model(arguments.model)
-    for mode, found in asyncio.run(_served(model, corpus, queries)).items():
+    for mode, found in asyncio.run(searched(model, corpus, queries)).items():
         show(mode, found, arguments.model)
     if arguments.float:
         exact = _exact(Model(arguments.float), corpus, queries)
         show("float32, exact", exact, arguments.float)
 
 
-async def _served(
+async def searched(
     model: Model, corpus: Sequence[Document], queries: dict[str, str]
 ) -> dict[str, dict[str, list[str]]]:
     """Return by mode each query's ten best, as POST /search finds them."""

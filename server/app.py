@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import TypeVar
@@ -11,13 +11,12 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import VERSION
 from server.api import collections, documents, health, openapi, search
 from server.api.body import BodyLimits
-from server.api.dialects import native, ollama, openai, rerank, tei, weaviate
+from server.api.dialects import cohere, native, ollama, openai, rerank, tei, weaviate
 from server.api.dialects.ollama import OLLAMA
 from server.api.dialects.openai import OPENAI
 from server.api.endpoint import Endpoint
@@ -34,6 +33,7 @@ from server.api.operation import (
     collection_call,
     worker_call,
 )
+from server.api.routing import WholeRoute, is_utf8, without_spare_slashes
 from server.api.tracing import TracedEndpoint, Tracer, tracer_of
 from server.api.web import docs
 from server.auth.gate import Access, Visit, request_id, secret_in
@@ -44,6 +44,7 @@ from server.config import Config
 from server.errors import MethodNotAllowed, RouteNotFound, ServerError
 from server.inference.model import Model
 from server.inference.registry import ModelRegistry
+from server.inference.token_ids import TokenIds
 from server.store.folder import DataFolder
 from server.telemetry.metrics import Metrics
 
@@ -51,7 +52,12 @@ from server.telemetry.metrics import Metrics
 # again and again, which finds nearly nothing: an eighth of the event loop's time (2026-11-25).
 GARBAGE_THRESHOLD = 20_000
 # Dialects of unknown paths, by the beginning of the path.
-DIALECT_OF_PREFIX = {"/v1/": OPENAI, "/api/": OLLAMA}
+DIALECT_OF_PREFIX = {
+    "/v1/": OPENAI,
+    "/models/": OPENAI,
+    "/openai/": OPENAI,
+    "/api/": OLLAMA,
+}
 # The metrics' label `route` for requests without an endpoint: the paths that clients try are not bounded.
 NO_ROUTE = "(none)"
 
@@ -139,15 +145,17 @@ def _app(
     endpoints = _endpoints(operations, call_of, config, metrics, access, tracer)
     starlette = App(
         routes=[
-            Route(path, MethodRouter(found), methods=list(found))
-            for path, found in endpoints.items()
+            WholeRoute(path, MethodRouter(found), list(found)) for path, found in endpoints.items()
         ],
         lifespan=lifespan,
         exception_handlers={HTTPException: RouterErrors(operations, access).response},
     )
-    # A path with an extra slash is a 404. A redirect would lose the body of a POST.
+    # A redirect would lose the body of a POST.
     starlette.router.redirect_slashes = False
     starlette.access = access
+    starlette.lenient = frozenset(
+        each.path for each in operations if each.dialect is not NATIVE and "{" not in each.path
+    )
     starlette.short = {
         (method, path): endpoint
         for path, found in endpoints.items()
@@ -166,6 +174,8 @@ class App(Starlette):
 
     # Endpoints by method and path.
     short: Mapping[tuple[str, str], ASGIApp] = {}
+    # Paths of other servers' dialects, which are also found with spare slashes.
+    lenient: Set[str] = frozenset()
     # For `reload` on the event loop while the app serves.
     access: Access
     # When accepted work must have ended, by `clock.now`. Set by the server when it stops.
@@ -173,11 +183,22 @@ class App(Starlette):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            endpoint = self.short.get((scope["method"], scope["path"]))
+            endpoint = self._endpoint(scope)
             if endpoint is not None:
                 scope["path_params"] = {}
                 return await endpoint(scope, receive, send)
         return await super().__call__(scope, receive, send)
+
+    def _endpoint(self, scope: Scope) -> ASGIApp | None:
+        """Return the endpoint of a path without parameters; takes spare slashes out of the path."""
+        method, path = scope["method"], scope["path"]
+        endpoint = self.short.get((method, path))
+        if endpoint is None and path not in self.lenient:
+            plain = without_spare_slashes(path)
+            if plain in self.lenient:
+                scope["path"] = plain
+                endpoint = self.short.get((method, plain))
+        return endpoint
 
 
 class MethodRouter:
@@ -214,11 +235,12 @@ def model_operations(config: Config) -> list[Operation]:
     """Return every operation that needs only the models: any process of a server can do it."""
     return [
         *native.operations(tei.EMBED),
-        *openai.operations(),
+        *openai.operations(TokenIds(config.token_ids)),
         *ollama.operations(),
         *weaviate.operations(),
         *tei.operations(config, VERSION),
         *rerank.operations(tei.RERANK),
+        *cohere.operations(),
     ]
 
 
@@ -248,10 +270,12 @@ class RouterErrors:
 
     async def response(self, request: Request, error: Exception) -> Response:
         """Return the response to a request for which the router has no endpoint."""
-        path, method = request.url.path, request.method
+        path, method = request.scope["path"], request.method
         found: ServerError
         if isinstance(error, HTTPException) and error.status_code == 405:
             found = MethodNotAllowed(f"{method} is not allowed on {path}")
+        elif not is_utf8(request.scope):
+            found = RouteNotFound(f"the path is not UTF-8: {path}; percent-encode UTF-8 bytes")
         else:
             found = RouteNotFound(f"no such path: {path}")
         headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}

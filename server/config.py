@@ -27,6 +27,8 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("plain", "json")
 # A host name as requests carry it: without scheme and port, in ASCII.
 HOST = re.compile(r"\*|[\w-]+(\.[\w-]+)*\.?", re.ASCII)
+# The alias that stands for every name that no model has.
+ANY_NAME = "*"
 URL = re.compile(r"https?://[^/?#\s]+/[^\s]*")
 # What a value of the wrong kind must be, for the error.
 WANTED = {int: Message("a whole number"), str: Message("text"), Path: Message("a path")}
@@ -65,8 +67,10 @@ class ModelPlaces(tuple[ModelPlace, ...]):
         return os.pathsep.join(map(str, self))
 
 
-def _setting(default: Any, text: str, **limits: Any) -> Any:
-    return field(default=default, metadata={"text": Message(text), "limits": limits})
+def _setting(default: Any, text: str, *, several: bool = False, **limits: Any) -> Any:
+    """Return a field of Config. several: the flag may be repeated; its values are joined with commas."""
+    metadata = {"text": Message(text), "limits": limits, "several": several}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,15 @@ class Config:
     )
     data: Path = _setting(Path("data"), "folder for collections")
     # A name that clients already send, such as text-embedding-3-small. The manifest's id always works.
-    model_alias: str = _setting("", "another name for the first model")
+    # "*": any name that no model has, for platforms whose names cannot be changed.
+    model_alias: str = _setting(
+        "", 'other names for the first model, with commas, "*" for any', several=True
+    )
+    # Ids of another vocabulary give vectors that mean nothing, so none are taken unless it is named.
+    token_ids: str = _setting(
+        "",
+        "vocabulary of token ids in requests: model, or cl100k_base=FILE; none are taken without",
+    )
     # 0: one lane per core of the affinity mask and cgroup quota. Fewer leave cores to other programs.
     lanes: int = _setting(0, "compute threads, 0 for one per core", low=0, high=1024)
     # A batch takes 10 ms, a long text of a large model seconds: a longer one never ends.
@@ -144,7 +156,9 @@ class Config:
     keys: Path | None = _setting(None, "file with the keys of clients; clients then need one")
     # Stops web pages whose host name was pointed at this machine (DNS rebinding); keys stop them too.
     allowed_hosts: str = _setting(
-        "", 'host names that clients without keys may use, with commas, "*" for any'
+        "",
+        'host names that clients without keys may use, with commas, "*" for any',
+        several=True,
     )
     audit: Path | None = _setting(None, 'audit file, a line per request, "-" for standard output')
     # Texts are often confidential, so none are recorded by default.
@@ -202,6 +216,11 @@ def names_in(hosts: str) -> list[str]:
     return [name.strip().lower().removesuffix(".") for name in hosts.split(",") if hosts]
 
 
+def aliases_in(aliases: str) -> list[str]:
+    """Return the names in `model_alias`."""
+    return [name.strip() for name in aliases.split(",") if name.strip()]
+
+
 def on_loopback(host: str) -> bool:
     """Return whether only this machine reaches the address."""
     if host == "localhost":
@@ -242,7 +261,7 @@ def add_flags(parser: argparse.ArgumentParser, terminal: Terminal, *names: str) 
             continue
         parser.add_argument(
             "--" + setting.name.replace("_", "-"),
-            action="append" if _is_list(setting) else "store",
+            action="append" if _may_repeat(setting) else "store",
             metavar=_kind(setting).__name__.upper(),
             help=_help(terminal, setting.metadata["text"], setting.default, setting.name),
         )
@@ -266,6 +285,10 @@ def _is_list(setting: "dataclasses.Field[Any]") -> bool:
     return isinstance(setting.default, ModelPlaces)
 
 
+def _may_repeat(setting: "dataclasses.Field[Any]") -> bool:
+    return _is_list(setting) or setting.metadata["several"]
+
+
 def _kind(setting: "dataclasses.Field[Any]") -> type:
     if _is_list(setting):
         return Path
@@ -276,6 +299,8 @@ def _kind(setting: "dataclasses.Field[Any]") -> type:
 def _parse(setting: "dataclasses.Field[Any]", given: Given) -> Any:
     """Return the value in the type of the setting, from text or from a TOML value."""
     value, kind = given.value, _kind(setting)
+    if setting.metadata["several"] and _are_texts(value):
+        return ",".join(value)
     if _is_list(setting) and (isinstance(value, str) or _are_texts(value)):
         return ModelPlaces.of(value, given.folder)
     if type(value) is kind:

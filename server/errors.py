@@ -37,9 +37,23 @@ ServerError
 Messages name the value and the limit, and have no final full stop. Status codes are in `server/api`.
 """
 
+import re
 from typing import ClassVar
 
 from server.messages.message import SentenceError
+
+# Characters of a value in a message, and of a message whose values a caller chose.
+SHOWN = 100
+LONGEST_MESSAGE = 800
+# The folders of an absolute path in a text, which may end anywhere.
+FOLDERS = re.compile(r"(?<![\w./])/(?:[^\s/'\"]+/)+")
+
+
+def shown(value: str) -> str:
+    """Return a caller's text as a message shows it: in quotes, and cut if it is long."""
+    if len(value) <= SHOWN:
+        return repr(value)
+    return f"{value[:SHOWN]!r}... ({len(value)} characters)"
 
 
 class ServerError(Exception):
@@ -49,6 +63,20 @@ class ServerError(Exception):
     def message(self) -> str:
         return str(self.args[0]) if self.args else self.code
 
+    @property
+    def public(self) -> str:
+        """Return the message as clients get it, without the folders of this machine."""
+        return FOLDERS.sub("", self.message)
+
+
+def _shortened(message: str) -> str:
+    """Return a message without its middle if it is long: its beginning and end say what is wrong."""
+    excess = len(message) - LONGEST_MESSAGE
+    if excess <= 0:
+        return message
+    half = LONGEST_MESSAGE // 2
+    return f"{message[:half]} ... ({excess} characters left out) ... {message[-half:]}"
+
 
 class CallerError(ServerError):
     """Raised for a request that is at fault. param: the key of its body at fault, if any."""
@@ -56,8 +84,13 @@ class CallerError(ServerError):
     code = "invalid_request"
 
     def __init__(self, message: str, *, param: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(_shortened(message))
         self.param = param
+
+    @property
+    def public(self) -> str:
+        """Return the message as it is: a path in it is the caller's own."""
+        return self.message
 
 
 class Unauthorized(CallerError):
@@ -167,6 +200,11 @@ class StartupError(SentenceError, ServerError):
 
     code = "startup_error"
     exit_status: ClassVar[int] = 1
+
+    @property
+    def public(self) -> str:
+        """Return the English sentence with the last two parts of each path."""
+        return FOLDERS.sub("", self.sentence.without_folders().english)
 
 
 class BadArtifact(StartupError):

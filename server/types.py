@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 Ids = npt.NDArray[np.int64]  # (T,)
 Vectors = npt.NDArray[np.float32]  # (B, D)
-InputType = Literal["document", "query"]
+# Which of the model's instructions is put before a text; "none" puts nothing there.
+InputType = Literal["document", "query", "none"]
 # The kinds of results: of a text, or (score) of a pair of texts.
 Task = Literal["dense", "token_vectors", "sparse", "score"]
 
@@ -77,6 +78,11 @@ class VectorEncoder(Encoder, Protocol):
 
 
 def unit(vectors: Vectors) -> Vectors:
-    """Return the rows scaled to unit L2 norm, float32 and contiguous; a zero row stays zero."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.ascontiguousarray(vectors / np.maximum(norms, 1e-12), dtype=np.float32)
+    """Return the rows scaled to unit L2 norm, float32 and contiguous; a zero row stays zero.
+
+    Finite rows of any size have a direction: the squares are added in float64, where they neither
+    overflow nor vanish.
+    """
+    squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)[:, None]
+    norms = np.sqrt(squares)
+    return np.ascontiguousarray(vectors / np.where(norms > 0, norms, 1), dtype=np.float32)

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import io
 import os
 import re
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from server.config import (
     ModelPlace,
     ModelPlaces,
     add_flags,
+    aliases_in,
     effective,
     flags_given,
     names_in,
@@ -122,6 +124,19 @@ def test_unknown_variable_with_the_prefix_is_refused_with_the_nearest() -> None:
     for text in (refused.english, refused.chinese):
         assert "INKWELL_PROT" in text
         assert "INKWELL_PORT" in text
+
+
+@pytest.mark.parametrize("name", ["model_alias", "allowed_hosts"])
+def test_flags_with_names_may_be_repeated(name: str, tmp_path: Path) -> None:
+    flags = argparse.ArgumentParser()
+    add_flags(flags, Terminal("en", io.StringIO(), io.StringIO()))
+    flag = "--" + name.replace("_", "-")
+    given = flags_given(flags.parse_args([flag, "a", flag, "b,c"]))
+    assert getattr(effective({}, given).config, name) == "a,b,c"
+    file = written(tmp_path, f'{name} = ["a", "b"]\n')
+    assert getattr(effective({}, {"config": file}).config, name) == "a,b"
+    assert getattr(effective({env_name(name): "a,b"}).config, name) == "a,b"
+    assert aliases_in(" a,, b c ,") == ["a", "b c"]
 
 
 # --- the file -------------------------------------------------------------------------------------

@@ -33,6 +33,10 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "the kernel ends the process for lack of memory": (
         "test_process_that_the_kernel_ends_for_its_memory_has_lost_nothing",
     ),
+    "the disk refuses to read (EIO)": (
+        "test_disk_that_refuses_to_read_is_named_and_its_documents_are_there_later",
+        "test_a_disk_that_refuses_to_read_is_not_called_damage",
+    ),
     "the disk is full": (
         "test_full_disk_refuses_writes_and_keeps_what_is_stored",
         "test_a_full_disk_is_reported_and_stores_nothing",

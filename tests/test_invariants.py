@@ -73,6 +73,7 @@ TO_THREAD = {
     "auth/audit.py": 1,
     "collections/chunk_embedding.py": 1,
     "inference/loop_tokenizer.py": 1,
+    "inference/token_ids.py": 1,
     "cli/ingest.py": 1,
     "collections/registry.py": 1,
     "net/reload.py": 1,

@@ -1,15 +1,18 @@
 """Reads and decodes the body of a request, within limits of size, memory and time."""
 
 import asyncio
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.types import Receive, Scope
 
+from server.api.decoding import forgiven, may_be_forgiven, not_json, refusal
 from server.api.replies import JSON
+from server.auth.gate import secret_in
 from server.clock import now
 from server.errors import (
     InvalidRequest,
@@ -18,9 +21,13 @@ from server.errors import (
     ServerError,
     ShuttingDown,
     UnsupportedMediaType,
+    shown,
 )
 
 T = TypeVar("T")
+# msgspec's errors for a body that is not JSON, or is nested too deeply to be read.
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+NULL = b"null"
 # A request's headers by lower-case name. Of a header that comes twice, the last one counts.
 Fields = Mapping[bytes, bytes]
 
@@ -188,34 +195,52 @@ def _check_type(headers: Fields, *, any_type: bool) -> None:
     given = headers.get(b"content-type")
     kind = None if given is None else given.split(b";")[0].strip().lower()
     # subtle: a page of any web site may send a body here, without permission, if it has no content-type
-    # or that of a form. So no other type than JSON is accepted.
-    if not any_type and kind != JSON and not (kind and kind.endswith(b"+json")):
+    # or that of a form. So no other type than JSON is accepted. A page needs permission for a header with a
+    # key, and browsers add only keys of other kinds (Basic): then the type may be missing.
+    missing_is_allowed = not kind and secret_in(headers) is not None
+    is_json = kind == JSON or (kind or b"").endswith(b"+json")
+    if not (any_type or is_json or missing_is_allowed):
+        given_type = shown(kind.decode("latin-1")) if kind else "missing or empty"
         raise UnsupportedMediaType(
-            "there is no content-type; it must be application/json"
-            if kind is None
-            else f"content-type {kind.decode('latin-1')!r} is not application/json"
+            f"content-type is {given_type}; send application/json (with curl:"
+            " -H 'Content-Type: application/json')"
         )
     coding = headers.get(b"content-encoding", b"").strip().lower()
     if coding not in (b"", b"identity"):
         raise UnsupportedMediaType(
-            f"content-encoding {coding.decode('latin-1')!r} is not supported; send the body uncompressed"
+            f"content-encoding {shown(coding.decode('latin-1'))} is not supported; send the body uncompressed"
         )
 
 
 def decode(body: bytes, kind: type[T]) -> T:
-    """Decode JSON into a msgspec struct; raises InvalidRequest with the place and the reason."""
+    """Decode JSON into a msgspec type; raises InvalidRequest with the place and the reason.
+
+    null counts as left out where a key may be left out. A byte order mark is skipped.
+    """
+    if body[:1] == BOM_UTF8[:1]:
+        body = body.removeprefix(BOM_UTF8)
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"the request is not valid: {error}", param=_path(error)) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+        if not may_be_forgiven(error):
+            raise refusal(error, kind) from None
+        return _converted(_decoded(body), kind)
+    except UNDECODABLE as error:
+        raise not_json(body, error) from None
 
 
-def _path(error: msgspec.ValidationError) -> str | None:
-    """Return the top-level key in a message such as "... - at `$.input[3]`"."""
-    _, found, path = str(error).partition("`$.")
-    return path.split("`")[0].split("[")[0].split(".")[0] if found else None
+def _decoded(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except UNDECODABLE as error:
+        raise not_json(body, error) from None
+
+
+def _converted(value: Any, kind: type[T]) -> T:
+    try:
+        return msgspec.convert(forgiven(value, kind), kind)
+    except msgspec.ValidationError as error:
+        raise refusal(error, kind) from None
 
 
 def key_of(body: bytes, one: str, other: str) -> str:
@@ -225,7 +250,10 @@ def key_of(body: bytes, one: str, other: str) -> str:
     quarter where characters are escaped (2026-11-29, Intel Xeon).
     """
     keys = decode(body, _struct_of(one, other))
-    found = [key for key in (one, other) if getattr(keys, key) is not msgspec.UNSET]
+    there = {key: getattr(keys, key) for key in (one, other)}
+    there = {key: value for key, value in there.items() if value is not msgspec.UNSET}
+    # Of two keys, one that is null counts as left out.
+    found = [key for key, value in there.items() if len(there) == 1 or bytes(value) != NULL]
     if len(found) != 1:
         raise only_one_of(one, other)
     return found[0]

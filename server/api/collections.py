@@ -25,14 +25,14 @@ DESCRIBED = "The collection, its size and its index"
 on = partial(CollectionOperation, NATIVE)
 
 
-class Chunks(msgspec.Struct):
+class Chunks(msgspec.Struct, forbid_unknown_fields=True):
     """Rules for chunks: tokens of a chunk, and tokens that it repeats of the one before."""
 
     size: int
     overlap: int = 0
 
 
-class CreateRequest(msgspec.Struct):
+class CreateRequest(msgspec.Struct, forbid_unknown_fields=True):
     """A collection to create.
 
     chunks: left out, default chunks; null, documents are not chunked. model: whose vectors it will
@@ -44,7 +44,7 @@ class CreateRequest(msgspec.Struct):
     chunks: Chunks | msgspec.UnsetType | None = msgspec.UNSET
 
 
-class ReindexRequest(msgspec.Struct):
+class ReindexRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Options for reindexing a collection.
 
     chunks: left out, as before. model: left out, the one whose vectors it holds if that is served,

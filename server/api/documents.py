@@ -7,16 +7,24 @@ import msgspec
 from starlette.datastructures import QueryParams
 
 from server.api.body import decode
+from server.api.decoding import check_keys
 from server.api.native_errors import NATIVE
-from server.api.operation import CollectionCall, CollectionOperation, checked_filter, collection_of
+from server.api.operation import (
+    CollectionCall,
+    CollectionOperation,
+    checked_filter,
+    collection_of,
+    warnings_of,
+)
 from server.api.replies import Reply, json_body
-from server.errors import DocumentNotFound, InvalidRequest
+from server.errors import DocumentNotFound, InvalidRequest, shown
 from server.store.records import MAX_ID, Document, text_id
 
 MAX_PAGE = 1000
+OPTIONS = ("limit", "after", "filter")
 
 
-class NewDocument(msgspec.Struct):
+class NewDocument(msgspec.Struct, forbid_unknown_fields=True):
     """A document to store.
 
     id: without one it is derived from the text, so that a text sent twice is stored once.
@@ -28,7 +36,7 @@ class NewDocument(msgspec.Struct):
     metadata: dict[str, Any] = {}
 
 
-class AddRequest(msgspec.Struct):
+class AddRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Documents to store.
 
     replace: whether documents of the same ids are replaced; false refuses them with 409.
@@ -48,17 +56,23 @@ class Added(msgspec.Struct):
     stored: int
 
 
-class Select(msgspec.Struct):
+class Select(msgspec.Struct, forbid_unknown_fields=True):
     ids: list[str | int] | None = None
     filter: dict[str, Any] | None = None
 
 
 class Count(msgspec.Struct):
+    """warnings: conditions of the filter that no stored value can meet; absent where there is none."""
+
     count: int
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Removed(msgspec.Struct):
+    """warnings: conditions of the filter that no stored value can meet; absent where there is none."""
+
     removed: int
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Stored(msgspec.Struct):
@@ -71,20 +85,22 @@ class Stored(msgspec.Struct):
 class Page(msgspec.Struct):
     """A page of documents, oldest first.
 
-    next: what to give as `after` for the next page, null at the end.
+    next: what to give as `after` for the next page, null at the end. warnings: conditions of the filter
+    that no stored value can meet; absent where there is none.
     """
 
     documents: list[Stored]
     next: str | None
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 def inside() -> list[CollectionOperation]:
     """Return the operations on the documents of one collection."""
     on = partial(CollectionOperation, NATIVE)
-    many, one, options = "/documents", "/documents/{id:path}", ("limit", "after", "filter")
+    many, one = "/documents", "/documents/{id:path}"
     return [
         on("POST", many, add, "Store documents", "write", (AddRequest,), (Added,)),
-        on("GET", many, page, "List documents", "search", response=(Page,), query=options),
+        on("GET", many, page, "List documents", "search", response=(Page,), query=OPTIONS),
         on("POST", f"{many}/delete", remove, "Remove documents", "write", (Select,), (Removed,)),
         on("POST", f"{many}/count", count, "Count documents", "search", (Select,), (Count,)),
         on("GET", one, get, "One document", "search", response=(Stored,)),
@@ -103,7 +119,7 @@ async def get(call: CollectionCall) -> Reply:
     id = str(call.scope["path_params"]["id"])
     found = await collection_of(call).get(id)
     if found is None:
-        raise DocumentNotFound(f"there is no document {id!r}")
+        raise DocumentNotFound(f"there is no document {shown(id)}")
     return Reply(json_body(_stored(found)))
 
 
@@ -111,19 +127,21 @@ async def page(call: CollectionCall) -> Reply:
     """List documents, oldest first."""
     collection = collection_of(call)
     options = QueryParams(call.scope["query_string"])
+    check_keys(options, OPTIONS)
     limit = _number(options, "limit", default=100, low=1, high=MAX_PAGE)
     after = _number(options, "after", default=0, low=0, high=2**63 - 1)
     given = decode(options["filter"].encode(), dict) if "filter" in options else None
     filter = checked_filter(given)
     found = await collection.page(after, limit, filter)
     following = str(found[-1][0]) if len(found) == limit else None
-    return Reply(json_body(Page([_stored(document) for _, document in found], following)))
+    documents = [_stored(document) for _, document in found]
+    return Reply(json_body(Page(documents, following, await warnings_of(collection, filter))))
 
 
 async def remove_one(call: CollectionCall) -> Reply:
     id = str(call.scope["path_params"]["id"])
     if not await collection_of(call).delete([id]):
-        raise DocumentNotFound(f"there is no document {id!r}")
+        raise DocumentNotFound(f"there is no document {shown(id)}")
     return Reply(json_body(Removed(1)))
 
 
@@ -137,17 +155,20 @@ async def remove(call: CollectionCall) -> Reply:
     filter = checked_filter(request.filter)
     if filter is None:
         raise InvalidRequest(
-            "an empty filter would remove every document; delete the collection instead",
+            "the filter keeps every document, so all would be removed; delete the collection instead",
             param="filter",
         )
-    return Reply(json_body(Removed(await collection.delete_where(filter))))
+    warnings = await warnings_of(collection, filter)
+    return Reply(json_body(Removed(await collection.delete_where(filter), warnings)))
 
 
 async def count(call: CollectionCall) -> Reply:
     request, collection = decode(call.body, Select), collection_of(call)
     if request.ids is not None:
         raise InvalidRequest('"ids" are not counted; give a "filter" or nothing', param="ids")
-    return Reply(json_body(Count(await collection.count(checked_filter(request.filter)))))
+    filter = checked_filter(request.filter)
+    number = await collection.count(filter)
+    return Reply(json_body(Count(number, await warnings_of(collection, filter))))
 
 
 def _document(index: int, given: NewDocument) -> Document:
@@ -170,6 +191,6 @@ def _number(options: QueryParams, name: str, *, default: int, low: int, high: in
     short = len(text) <= len(str(high)) and text.isascii() and text.isdigit()
     if not (short and low <= int(text) <= high):
         raise InvalidRequest(
-            f"{name} {text!r} is not a whole number from {low} to {high}", param=name
+            f"{name} {shown(text)} is not a whole number from {low} to {high}", param=name
         )
     return int(text)

@@ -19,7 +19,7 @@ class Error(msgspec.Struct):
 
 
 def error_reply(error: ServerError) -> Reply:
-    return error_reply_of(error, Error(Fault(error.code, error.message)))
+    return error_reply_of(error, Error(Fault(error.code, error.public)))
 
 
 NATIVE = Dialect("native", error_reply, Error)

@@ -18,6 +18,7 @@ PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
 COLLECTION = "/collections/{collection}"
 
 Json = dict[str, Any]
+NULL: Json = {"type": "null"}
 
 # Meaning and possible values of each parameter, by its name.
 PARAMETERS: Mapping[str, Json] = {
@@ -60,9 +61,14 @@ EXAMPLES: Mapping[str, Mapping[str, Json]] = {
     },
     "/v1/embeddings": {"texts": {"input": ["今天天气很好", "Good weather"]}},
     "/embeddings": {"text": {"input": "今天天气很好", "encoding_format": "base64"}},
+    "/openai/deployments/{model:path}/embeddings": {"text": {"input": "今天天气很好"}},
+    "/openai/v1/embeddings": {"text": {"input": "今天天气很好"}},
+    "/v1/embed": {"texts": {"texts": ["今天天气很好"], "input_type": "search_document"}},
+    "/v2/embed": {"query": {"texts": ["今天天气很好"], "input_type": "search_query"}},
     "/api/embed": {"texts": {"model": "", "input": ["今天天气很好", "Good weather"]}},
     "/api/embeddings": {"text": {"model": "", "prompt": "今天天气很好"}},
     "/api/show": {"first": {"model": ""}},
+    "/api/pull": {"first": {"model": "", "stream": False}},
     "/vectors": {"query": {"text": "今天天气很好", "config": {"task_type": "query"}}},
     "/vectors/": {"text": {"text": "Good weather"}},
     "/": {"text": {"inputs": "今天天气很好"}},
@@ -78,6 +84,11 @@ EXAMPLES: Mapping[str, Mapping[str, Json]] = {
     "/rerank": {"documents": {"query": "天气", "documents": ["今天天气很好", "你好"]}},
     "/v1/rerank": {"documents": {"query": "天气", "documents": ["今天天气很好", "你好"]}},
     "/v2/rerank": {"documents": {"query": "天气", "documents": ["今天天气很好", "你好"]}},
+    "/v1/ranking": {
+        "passages": {"query": {"text": "天气"}, "passages": [{"text": "今天天气很好"}]}
+    },
+    "/v1/score": {"pairs": {"text_1": "天气", "text_2": ["今天天气很好", "你好"]}},
+    "/score": {"pair": {"text_1": "天气", "text_2": "今天天气很好"}},
     "/collections": {"whole": {"name": "laws"}},
     "/documents": {
         "two": {
@@ -100,7 +111,8 @@ EXAMPLES: Mapping[str, Mapping[str, Json]] = {
 # Refusals that do not depend on the request's content.
 OF_BODIES = {
     "413": "The body has more than `--max-body-bytes`, or more tokens than the queue holds",
-    "415": "`content-type` is not application/json, or the body is compressed",
+    "415": "`content-type` is not application/json (with curl: `-H 'Content-Type: application/json'`), or the"
+    " body is compressed",
     "429": "No room now; the same request may succeed after `retry-after` seconds",
 }
 OF_KEYS = {
@@ -115,6 +127,7 @@ RETRY = {
 SCHEMES: Json = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
 }
 SECURITY: list[Json] = [{}, *({name: []} for name in SCHEMES)]
 
@@ -141,6 +154,9 @@ def document(operations: Sequence[CollectionOperation], version: str) -> Json:
     for component in components.values():
         if "description" in component:
             component["description"] = inspect.cleandoc(component["description"])
+    _, sent = msgspec.json.schema_components([one for each in operations for one in each.request])
+    for name in sent:
+        _allow_null(components[name])
     schema_of = {id(kind): schema for kind, schema in zip(types, schemas, strict=True)}
     paths: dict[str, Json] = {}
     for each in operations:
@@ -155,6 +171,17 @@ def document(operations: Sequence[CollectionOperation], version: str) -> Json:
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": SCHEMES},
     }
+
+
+def _allow_null(component: Json) -> None:
+    """Allow null for every key that may be left out: it counts as left out."""
+    for key, schema in component.get("properties", {}).items():
+        kinds = schema.get("anyOf", [{}] if not schema else [schema])
+        if key not in component.get("required", ()) and {} not in kinds:
+            others = {name: value for name, value in schema.items() if name == "default"}
+            plain = [{name: v for name, v in kind.items() if name != "default"} for kind in kinds]
+            allowed = plain if NULL in plain else [*plain, NULL]
+            component["properties"][key] = {"anyOf": allowed, **others}
 
 
 def examples(path: str) -> Mapping[str, Json]:

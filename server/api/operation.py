@@ -12,7 +12,7 @@ from server.collections.live_collection import LiveCollection
 from server.collections.registry import DEFAULT, CollectionRegistry
 from server.errors import ServerError
 from server.inference.registry import ModelRegistry
-from server.store.filter_tree import Filter, parse
+from server.store.filter_tree import Filter, fixed, parse
 
 
 class WorkerState(TypedDict):
@@ -61,7 +61,15 @@ def collection_of(call: CollectionCall) -> LiveCollection:
 
 def checked_filter(given: dict[str, Any] | None) -> Filter | None:
     """Return the tree of a filter, or None where it keeps everything; raises InvalidRequest."""
-    return parse(given) if given else None
+    filter = parse(given) if given is not None else None
+    return None if filter is None or fixed(filter) else filter
+
+
+async def warnings_of(
+    collection: LiveCollection, filter: Filter | None
+) -> list[str] | msgspec.UnsetType:
+    """Return what a reply says of a filter whose conditions nothing can meet; unset where all is well."""
+    return await collection.warnings(filter) or msgspec.UNSET
 
 
 # The kind of call that a handler takes. One that takes any call also takes a CollectionCall.

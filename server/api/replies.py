@@ -44,6 +44,9 @@ WRITE = "inkwell.write"
 # Key in a request's scope: the request's id, as bytes. Replies, log lines and audit lines contain it.
 REQUEST_ID = "inkwell.request_id"
 
+# Header of a reply whose vectors have unit length although the request asked for others.
+NORMALIZED = b"x-normalized", b"true"
+
 Headers = list[tuple[bytes, bytes]]
 
 

@@ -7,7 +7,13 @@ import numpy as np
 
 from server.api.body import decode
 from server.api.native_errors import NATIVE
-from server.api.operation import CollectionCall, CollectionOperation, checked_filter, collection_of
+from server.api.operation import (
+    CollectionCall,
+    CollectionOperation,
+    checked_filter,
+    collection_of,
+    warnings_of,
+)
 from server.api.replies import Reply, json_body
 from server.collections.live_collection import LiveCollection
 from server.errors import InvalidRequest, TooManyTexts
@@ -21,12 +27,12 @@ MAX_TOP_K = 1000
 MAX_QUERIES = 256
 
 
-class Weights(msgspec.Struct):
+class Weights(msgspec.Struct, forbid_unknown_fields=True):
     dense: float = DENSE_WEIGHT
     lexical: float = LEXICAL_WEIGHT
 
 
-class SearchRequest(msgspec.Struct):
+class SearchRequest(msgspec.Struct, forbid_unknown_fields=True):
     """A search by one of query, queries and vector; a query may come with its vector."""
 
     query: str | None = None
@@ -68,13 +74,20 @@ class Hit(msgspec.Struct):
 
 
 class Hits(msgspec.Struct):
+    """warnings: conditions of the filter that no stored value can meet; absent where there is none."""
+
     hits: list[Hit]
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Results(msgspec.Struct):
-    """Hits of several queries, in their order."""
+    """Hits of several queries, in their order.
+
+    warnings: conditions of the filter that no stored value can meet; absent where there is none.
+    """
 
     results: list[Hits]
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 def inside() -> list[CollectionOperation]:
@@ -118,7 +131,9 @@ async def search(call: CollectionCall) -> Reply:
         Hits([_hit(hit, text if request.highlight else None) for hit in hits])
         for hits, text in zip(found, texts, strict=True)
     ]
-    return Reply(json_body(lists[0] if request.queries is None else Results(lists)))
+    whole = lists[0] if request.queries is None else Results(lists)
+    whole.warnings = await warnings_of(collection, filter)
+    return Reply(json_body(whole))
 
 
 async def _vectors(

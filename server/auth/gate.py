@@ -38,6 +38,8 @@ Needs = KeyScope | Literal["key", "nothing"]
 # An id is written into logs, so it must neither forge a line nor be long.
 SAFE_ID = re.compile(rb"[\w.:/+=@-]{1,128}")
 BEARER = b"bearer "
+# Headers with a key and nothing else. Azure's clients send the second.
+KEY_HEADERS = (b"x-api-key", b"api-key")
 # Characters of a path, which may contain anything, in a line of the audit or the log.
 LONGEST = 256
 WRITABLE_BY_OTHERS = 0o022
@@ -57,16 +59,16 @@ def request_id(given: bytes | None) -> bytes:
 def secret_in(headers: Mapping[bytes, bytes]) -> bytes | None:
     """Return the secret in a request's headers, if any.
 
-    subtle: x-api-key comes first. Clients of OpenAI always send an authorization, if only "Bearer none", and
-    a proxy may add its own; x-api-key is never there by accident.
+    subtle: authorization comes last. Clients of OpenAI always send one, if only "Bearer none", and a proxy may
+    add its own; the others are never there by accident, unless they are empty.
     """
-    given = headers.get(b"x-api-key")
-    if given is None:
-        authorization = headers.get(b"authorization", b"")
-        if authorization[: len(BEARER)].lower() != BEARER:
-            return None
-        given = authorization[len(BEARER) :]
-    return given.strip() or None
+    for name in KEY_HEADERS:
+        if given := headers.get(name, b"").strip():
+            return given
+    authorization = headers.get(b"authorization", b"")
+    if authorization[: len(BEARER)].lower() != BEARER:
+        return None
+    return authorization[len(BEARER) :].strip() or None
 
 
 def beginning(body: bytes, characters: int) -> str:

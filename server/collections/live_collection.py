@@ -23,10 +23,11 @@ from server.inference.cpu_provenance import NOTE, agreement, read_provenances
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
 from server.store.collection import Collection
+from server.store.filter_kinds import Operand, operands
 from server.store.filter_tree import Filter
 from server.store.records import CollectionStats, Document, Info
 from server.store.search import Hit, Query, search
-from server.store.vector_index import IndexStats
+from server.store.vector_index import IndexStats, VectorIndex
 from server.telemetry import spans
 from server.telemetry.metrics import Metrics
 from server.types import Vectors
@@ -37,6 +38,8 @@ T = TypeVar("T")
 QUICK_CHUNKS = 100_000
 # Seconds without a write after which the index is compacted.
 QUIET_S = 3.0
+# Conditions of filters of which it is remembered that stored values can meet them.
+MOST_SOUND = 1_000
 # Searches that run as one call.
 MAX_TOGETHER = 32
 
@@ -81,6 +84,9 @@ class LiveCollection:
         self._compacting: asyncio.Task[None] | None = None
         self._quiet: asyncio.TimerHandle | None = None
         self._ending = False
+        # Conditions of filters that stored values can meet, and the index of the time when they were seen.
+        self._sound: set[Operand] = set()
+        self._sound_of: VectorIndex | None = None
         # As last probed; None until then, and while all vectors are compared.
         self._recall: float | None = None
 
@@ -256,6 +262,24 @@ class LiveCollection:
     async def count(self, filter: Filter | None = None) -> int:
         """Count the documents, or those that the filter keeps."""
         return await self.read(lambda: self.collection.documents.count(filter))
+
+    async def warnings(self, filter: Filter | None) -> list[str]:
+        """Return which conditions of a filter no stored value can meet because of its kind.
+
+        What is found to be all right is not looked up again until something is written.
+        """
+        if filter is None:
+            return []
+        if self._sound_of is not self.collection.index:
+            self._sound, self._sound_of = set(), self.collection.index
+        asked = dict.fromkeys(operands(filter))
+        unknown = [operand for operand in asked if operand not in self._sound]
+        if not unknown:
+            return []
+        found = await self.read(lambda: self.collection.documents.warnings(unknown))
+        if not found and len(self._sound) < MOST_SOUND:
+            self._sound.update(unknown)
+        return found
 
     async def description(self) -> Description:
         """Describe the collection and its index."""

@@ -149,7 +149,7 @@ class CollectionRegistry:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self.unfinished[name] = (
-                error.message if isinstance(error, ServerError) else type(error).__name__
+                error.public if isinstance(error, ServerError) else type(error).__name__
             )
             log.error("collection %s was not reindexed", name, exc_info=error)
 

@@ -10,7 +10,7 @@ from typing import cast
 import numpy as np
 
 from server.messages.message import Message
-from server.types import Task, Vectors
+from server.types import Task, Vectors, unit
 
 # Least cosine between a self-test vector computed here and the stored one. An int8 graph on a CPU
 # without VNNI gives 0.9966 (its pairs of products saturate); any sound CPU with it gives 0.999999.
@@ -50,8 +50,7 @@ class Comparison:
 
 def row_cosines(a: Vectors, b: Vectors) -> Vectors:
     """Return the cosine of each row of a with the same row of b: float32 (B, D) twice -> (B,)."""
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return cast(Vectors, (a * b).sum(axis=1) / np.maximum(norms, 1e-12))
+    return cast(Vectors, (unit(a) * unit(b)).sum(axis=1))
 
 
 def _differences(a: Vectors, b: Vectors) -> Vectors:

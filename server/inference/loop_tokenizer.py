@@ -42,7 +42,10 @@ class LoopTokenizer:
                 return encode(texts, input_type)
             return await _in_slices(encode, texts, input_type, check_room)
         except UnicodeEncodeError as error:
-            raise InvalidRequest(f"a text is not valid Unicode: {error.reason}") from None
+            index = next(place for place, text in enumerate(texts) if not _is_unicode(text))
+            raise InvalidRequest(
+                f"text {index} is not valid Unicode, and UTF-8 cannot hold it: {error.reason}"
+            ) from None
 
     async def length(self, text: str, input_type: InputType) -> int | None:
         """Return a text's tokens without a maximum; None for a huge text, which would take seconds."""
@@ -100,6 +103,15 @@ async def _in_slices(
 async def _beside(characters: int, work: Callable[[], T], most: int = HUGE_CHARACTERS) -> T:
     """Return what `work` returns; it runs in a thread if it is about more than `most` characters."""
     return await asyncio.to_thread(work) if characters > most else work()
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether a text has no lone surrogate."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_listed(count: int, what: str) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, NoReturn
 
 from server.clock import now
-from server.config import Config, ModelPlace
-from server.errors import BadSettings, EmptyInput, ModelNotFound, TaskNotServed
+from server.config import ANY_NAME, Config, ModelPlace, aliases_in
+from server.errors import BadSettings, EmptyInput, ModelNotFound, TaskNotServed, shown
 from server.inference.capacity import wide_threads
 from server.inference.engine import Engine, lanes_for
 from server.inference.lanes import LOOK_S
@@ -64,10 +64,16 @@ class _Names:
         self.listed: list[str] = []
         # Models whose id names no organisation, by the id with and without suffix.
         self._without_organisation: dict[str, Choice] = {}
+        self._lower_case: dict[str, Choice] = {}
+        # The engine for every name that is not known, where the operator allows that.
+        self._any: Engine | None = None
 
-    def add(self, engine: Engine, alias: str) -> None:
+    def add(self, engine: Engine, aliases: Sequence[str]) -> None:
         model_id = engine.manifest.model_id
-        for name in filter(None, (engine.model.name, model_id, alias)):
+        for name in (engine.model.name, model_id, *aliases):
+            if name == ANY_NAME:
+                self._any = engine
+                continue
             self._add(name, engine, listed=True)
         self._add(model_id.rsplit("/", 1)[-1], engine, listed=False)
         self.choices.setdefault("", Choice(self.listed[0], engine, None))
@@ -80,18 +86,32 @@ class _Names:
             return
         for full, choice in _with_suffixes(name, engine):
             self.choices.setdefault(full, choice)
+            self._lower_case.setdefault(full.lower(), choice)
         if listed:
             self.listed.append(name)
             if engine.manifest.text.query_instruction:
                 self.listed.append(f"{name}:query")
 
-    def find(self, name: str) -> Choice | None:
-        """Return the model of this name, which may have an organisation before it."""
+    def find(self, name: str, *, any_case: bool = False) -> Choice | None:
+        """Return the model of this name, which may have an organisation before it.
+
+        any_case: capitals and small letters do not matter.
+        """
         if (found := self.choices.get(name)) is not None:
             return found
         organisation, _, model_id = name.partition("/")
         found = self._without_organisation.get(model_id) if organisation else None
-        return None if found is None else found._replace(name=f"{organisation}/{found.name}")
+        if found is not None:
+            return found._replace(name=f"{organisation}/{found.name}")
+        return self._lower_case.get(name.lower()) if any_case else None
+
+    def of_any_name(self, name: str) -> Choice | None:
+        """Return the choice of an unknown name, which may end in a suffix; None where none is allowed."""
+        if self._any is None:
+            return None
+        plain = name.rpartition(":")[0]
+        choices = dict(_with_suffixes(plain, self._any))
+        return choices.get(name) or Choice(name, self._any, None)
 
 
 def _with_suffixes(name: str, engine: Engine) -> Iterator[tuple[str, Choice]]:
@@ -108,9 +128,10 @@ class ModelRegistry:
     The first model of a task answers requests for the task that name none. An id that two models share
     means the earlier one. A request may put an organisation before the id of a model that has none:
     BAAI/bge-small-zh-v1.5 is found where bge-small-zh-v1.5 is served, but not where
-    someone/bge-small-zh-v1.5 is.
+    someone/bge-small-zh-v1.5 is. With the alias "*" any other name is the first model's too.
 
-    default: the first model of dense vectors. listed: the names of all models of dense vectors.
+    default: the first model of dense vectors. listed: the names of all models of dense vectors. alias: the
+    first alias, or empty.
     """
 
     def __init__(
@@ -128,10 +149,10 @@ class ModelRegistry:
         self.serve(models, config.model_alias)
         self._look()
 
-    def serve(self, models: Sequence[Model], alias: str) -> None:
+    def serve(self, models: Sequence[Model], aliases: str) -> None:
         """Serve these models from now on; raises BadSettings, and then nothing has changed.
 
-        alias: another name for the first. A model that is not among them finishes its pending requests.
+        aliases: other names for the first, with commas. A model that is not among them finishes its pending requests.
         """
         check(models)
         known = {engine.model: engine for engine in self.engines}
@@ -140,7 +161,8 @@ class ModelRegistry:
         ]
         for engine in known.values():
             engine.retire()
-        self.alias = alias
+        names = aliases_in(aliases)
+        self.alias = next((name for name in names if name != ANY_NAME), "")
         self._of_vectors = {
             engine.manifest.fingerprint: engine
             for engine in self.engines
@@ -152,30 +174,35 @@ class ModelRegistry:
             manifest = engine.manifest
             labels = manifest.model_id, manifest.precision, manifest.fingerprint
             self._metrics.model.labels(*labels).set(1)
-            self._names[manifest.task].add(engine, "" if place else alias)
+            self._names[manifest.task].add(engine, () if place else names)
         self.default = self._names["dense"].choices[""].engine
         self.listed = self._names["dense"].listed
 
     def _engine(self, model: Model) -> Engine:
         return Engine(model, self._config, self._metrics, self._loop, self._lanes)
 
-    def choose(self, name: str, task: Task = "dense") -> Choice:
+    def choose(self, name: str, task: Task = "dense", *, any_case: bool = False) -> Choice:
         """Return the model of this name, or the first of the task for an empty name.
+
+        any_case: capitals and small letters of the name do not matter.
 
         Raises TaskNotServed where no such model does this task, and ModelNotFound for an unknown name.
         """
         names = self._names[task]
-        if (found := names.find(name)) is not None:
+        if (found := names.find(name, any_case=any_case)) is not None:
             return found
         for other, known in self._names.items():
             if name and known.find(name) is not None:
                 raise TaskNotServed(
-                    f"the model {name!r} gives {GIVES[other]}, not {GIVES[task]}", param="model"
+                    f"the model {shown(name)} gives {GIVES[other]}, not {GIVES[task]}",
+                    param="model",
                 )
+        if (found := names.of_any_name(name)) is not None:
+            return found
         if not names.listed:
             raise TaskNotServed(f"no served model gives {GIVES[task]}", param="model")
         raise ModelNotFound(
-            f"the model {name!r} does not exist here; this server has"
+            f"the model {shown(name)} does not exist here; this server has"
             f" {', '.join(map(repr, names.listed))}",
             param="model",
         )

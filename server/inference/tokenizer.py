@@ -65,6 +65,7 @@ class Tokenizer:
         self._instructions: dict[InputType, str] = {
             "query": rules.query_instruction,
             "document": rules.document_instruction,
+            "none": "",
         }
 
     def encode(
@@ -162,6 +163,30 @@ class Tokenizer:
                         f"{token} is no token id; the vocabulary has {self.vocabulary_size}"
                     )
         return self._unlimited.decode_batch(list(map(list, ids)), skip_special_tokens=skip_special)
+
+    def texts_of(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """Return the text that has exactly the tokens of each row; raises ValueError where none has.
+
+        ids: of this vocabulary, with or without the special tokens around a text.
+        """
+        bare = [self._without_special(row) for row in ids]
+        texts = self.decode(bare, skip_special=False)
+        prepared = [self._plain(text) for text in texts]
+        found = self._unlimited.encode_batch_fast(prepared, add_special_tokens=False)
+        for index, (row, encoding) in enumerate(zip(bare, found, strict=True)):
+            if encoding.ids != row:
+                raise ValueError(
+                    f"input[{index}]: no text has exactly these token ids, for example where one"
+                    " means an unknown word; send the text instead"
+                )
+        return texts
+
+    def _without_special(self, row: Sequence[int]) -> list[int]:
+        before, after, bare = self._before, self._after, list(row)
+        if len(bare) >= len(before) + len(after):
+            if bare[: len(before)] == before and bare[len(bare) - len(after) :] == after:
+                return bare[len(before) : len(bare) - len(after)]
+        return bare
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Return the tokens of each text as a whole, without special tokens and without a limit."""

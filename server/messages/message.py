@@ -71,6 +71,10 @@ class Message:
         template = self.template if language == "en" else chinese_of(self.template)
         return _FORMATTER.vformat(template, (), _Fields(self.fields, language))
 
+    def without_folders(self) -> "Message":
+        """Return the message with the last two parts of each path in its fields."""
+        return Message(self.template, **{name: _short(each) for name, each in self.fields.items()})
+
     def __str__(self) -> str:
         return self.english
 
@@ -123,6 +127,14 @@ def _field(value: object) -> object:
     if isinstance(value, SentenceError):
         return value.sentence
     return str(value) if isinstance(value, BaseException) else value
+
+
+def _short(value: object) -> object:
+    if isinstance(value, Path):
+        return Path(*value.parts[-2:]) if len(value.parts) > 2 else Path(value.name)
+    if isinstance(value, Message):
+        return value.without_folders()
+    return tuple(map(_short, value)) if isinstance(value, tuple) else value
 
 
 class _Fields(Mapping[str, object]):

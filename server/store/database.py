@@ -17,6 +17,7 @@ from typing import Any
 from server.errors import DiskFull, StoreDamaged, StoreError
 from server.messages.message import Message
 from server.system.atomic_file import install, scratch_for
+from server.system.read_error import read_error
 
 KEYS_PER_QUERY = 1000  # SQLite's own limit has been 999 (until 3.32) and is 32,766
 # A vector of 512 numbers has 2 KB; a page of 4 KB, SQLite's default, would hold only one.
@@ -31,7 +32,9 @@ ADVICE: dict[int, tuple[type[StoreError], Message]] = {
     sqlite3.SQLITE_FULL: (DiskFull, Message("the disk is full: free some space and try again")),
     sqlite3.SQLITE_IOERR: (
         StoreError,
-        Message("the disk does not work: check it, and the free space and quota"),
+        Message(
+            "the disk failed: try again; if it fails again, check the disk, its free space and quota"
+        ),
     ),
     sqlite3.SQLITE_CORRUPT: (
         StoreDamaged,
@@ -428,11 +431,15 @@ def _advising(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         # The primary code is the low byte. Errors of Python itself have none.
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        damaged = any(said in str(error) for said in SAID_OF_DAMAGE)
-        advice = ADVICE.get(sqlite3.SQLITE_CORRUPT if damaged else code)
+        said: Exception = error
+        if any(each in str(error) for each in SAID_OF_DAMAGE):
+            code = sqlite3.SQLITE_CORRUPT
+        if code == sqlite3.SQLITE_CORRUPT and (refusal := read_error(path)):
+            code, said = sqlite3.SQLITE_IOERR, refusal
+        advice = ADVICE.get(code)
         if advice is None:
             raise
         kind, what_to_do = advice
         raise kind(
-            "{path}: {error}; {advice}", path=path, error=brief(error), advice=what_to_do
+            "{path}: {error}; {advice}", path=path, error=brief(said), advice=what_to_do
         ) from error

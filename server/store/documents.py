@@ -20,10 +20,11 @@ import orjson
 from server.errors import StoreDamaged, StoreError
 from server.store import Labels
 from server.store.database import Connection, Database
+from server.store.filter_kinds import Operand, stored_kinds, warnings
 from server.store.filter_match import matches
 from server.store.filter_sql import attributes, where
 from server.store.filter_tree import Filter
-from server.store.lexical import REQUIRED, attainable, frequencies, match_expression, terms
+from server.store.lexical import REQUIRED, ask, attainable, frequencies, match_expression
 from server.store.matches import NO_MATCHES, Matches
 from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (
@@ -295,10 +296,11 @@ class Documents:
 
         n_chunks: of the whole collection.
         """
-        asked = terms(query)
-        if not asked:
+        asked = ask(query)
+        if not asked.terms:
             return NO_MATCHES
-        found: dict[str, int] = dict(self.database.rows(*frequencies(asked)))
+        counts: dict[str, int] = dict(self.database.rows(*frequencies(asked.lookups)))
+        found = asked.chosen(counts)
         required = self._required(filter)
         expression = match_expression(found, required)
         if expression is None:
@@ -359,6 +361,11 @@ class Documents:
         """Return the greatest label ever given, also where its document is deleted."""
         rows = self.database.rows("SELECT seq FROM sqlite_sequence WHERE name = 'parts'")
         return int(rows[0][0]) if rows else 0
+
+    def warnings(self, operands: Sequence[Operand]) -> list[str]:
+        """Return which of a filter's conditions no stored value can meet because of its kind."""
+        keys = list(dict.fromkeys(operand.key for operand in operands))
+        return warnings(operands, self.database.rows(*stored_kinds(keys)))
 
     def count(self, filter: Filter | None = None) -> int:
         """Count the documents, or those that the filter keeps."""

@@ -6,9 +6,9 @@ A filter is a JSON object in the manner of MongoDB and Chroma:
     {"$or": [{"author.name": "李白"}, {"tags": {"$in": ["诗", "词"]}}]}
 
 A field is a name, or a path of names with dots. A condition on a stored list holds if it holds for
-one element. A missing field equals null and nothing else. So $ne, $nin and $not keep documents that
-lack the field, and {"$ne": null} keeps those that have a value. Numbers compare with numbers only,
-and texts with texts, by code point.
+one element. A missing field equals null and nothing else. $ne, $nin and $not keep exactly what their
+counterparts leave out: documents that lack the field too, and of {"$ne": null} those that have a
+value. Numbers compare with numbers only, and texts with texts, by code point.
 
 `parse` is the only way in, so a tree is always within the limits below. `filter_sql` translates it.
 """
@@ -95,15 +95,39 @@ Filter: TypeAlias = OneOf | Compared | Exists | Not | AllOf | AnyOf
 
 
 def parse(given: object) -> Filter:
-    """Return the tree of a filter; raises InvalidRequest for anything else, or beyond a limit."""
+    """Return the tree of a filter; raises InvalidRequest for anything else, or beyond a limit.
+
+    An empty object keeps every document. Inside of a filter it is refused: it is a condition that was
+    left out by mistake, and would make the conditions beside it in an $or meaningless.
+    """
     parser = _Parser()
-    found = parser.filter(given, 1)
+    found = AllOf(()) if given == {} else parser.filter(given, 1)
     if parser.n_values > MAX_VALUES:
         raise _refusal(
             f"the filter has {parser.n_values} values and fields, at most {MAX_VALUES}"
             " are allowed; split the request"
         )
     return found
+
+
+def fixed(filter: Filter) -> bool | None:
+    """Return whether a filter keeps every document (True) or none (False), whatever they are.
+
+    None where it depends on the document, as far as its form shows.
+    """
+    match filter:
+        case OneOf(_, values):
+            return None if values else False
+        case Not(condition):
+            inner = fixed(condition)
+            return None if inner is None else not inner
+        case AllOf(conditions):
+            found = {fixed(each) for each in conditions}
+            return False if False in found else None if None in found else True
+        case AnyOf(conditions):
+            found = {fixed(each) for each in conditions}
+            return True if True in found else None if None in found else False
+    return None
 
 
 class _Parser:
@@ -115,24 +139,29 @@ class _Parser:
 
     def filter(self, given: object, depth: int) -> Filter:
         if not isinstance(given, Mapping):
-            raise _refusal(f"{_shown(given)} is not an object of fields and conditions")
+            raise _refusal(f"{shown(given)} is not an object of fields and conditions")
         if depth > MAX_DEPTH:
             raise _refusal(
                 f"the filter is nested deeper than {MAX_DEPTH} levels, the most allowed; flatten it"
+            )
+        if not given:
+            raise _refusal(
+                "an empty object inside a filter keeps every document; give it a condition, or leave"
+                " it out"
             )
         return _all(self._entry(key, value, depth) for key, value in given.items())
 
     def _entry(self, key: str, value: object, depth: int) -> Filter:
         if key in JUNCTIONS:
             if not isinstance(value, list) or not value:
-                raise _refusal(f"{key} takes a list of one or more filters, not {_shown(value)}")
+                raise _refusal(f"{key} takes a list of one or more filters, not {shown(value)}")
             conditions = (self.filter(condition, depth + 1) for condition in value)
             return _all(conditions) if key == "$and" else AnyOf(tuple(conditions))
         if key == "$not":
             return Not(self.filter(value, depth + 1))
         if key.startswith("$"):
             known = ", ".join((*JUNCTIONS, "$not"))
-            raise _refusal(f"unknown operator {_shown(key)}; outside a field there are {known}")
+            raise _refusal(f"unknown operator {shown(key)}; outside a field there are {known}")
         return self._field(_text(key), value, depth)
 
     def _field(self, key: str, value: object, depth: int) -> Filter:
@@ -142,7 +171,7 @@ class _Parser:
         if depth > MAX_DEPTH:
             raise _refusal(f"$not is nested deeper than {MAX_DEPTH} levels, the most allowed")
         if not value:
-            raise _refusal(f"{_shown(key)} has an empty object; give a value or an operator")
+            raise _refusal(f"{shown(key)} has an empty object; give a value or an operator")
         return _all(self._operator(key, *each, depth) for each in value.items())
 
     def _operator(self, key: str, operator: str, operand: object, depth: int) -> Filter:
@@ -153,7 +182,7 @@ class _Parser:
                 return Not(self._one_of(key, [operand]))
             case (("$in" | "$nin"), list()) if len(operand) > MAX_LISTED:
                 raise _refusal(
-                    f"{operator} of {_shown(key)} has {len(operand)} values, at most {MAX_LISTED}"
+                    f"{operator} of {shown(key)} has {len(operand)} values, at most {MAX_LISTED}"
                     " are allowed; use several of them in an $or"
                 )
             case "$in", list():
@@ -169,10 +198,10 @@ class _Parser:
                 return Not(self._field(key, operand, depth + 1))
         if operator in TAKES:
             raise _refusal(
-                f"{operator} of {_shown(key)} takes {TAKES[operator]}, not {_shown(operand)}"
+                f"{operator} of {shown(key)} takes {TAKES[operator]}, not {shown(operand)}"
             )
         raise _refusal(
-            f"unknown operator {_shown(operator)} of {_shown(key)}; there are"
+            f"unknown operator {shown(operator)} of {shown(key)}; there are"
             f" {', '.join(OPERATORS)}, and a field of an object is named by its path with dots"
         )
 
@@ -185,7 +214,7 @@ class _Parser:
         value = _scalar(key, operand)
         if value is None or isinstance(value, bool):
             raise _refusal(
-                f"{operator} of {_shown(key)} takes a number or a text, not {_shown(operand)}"
+                f"{operator} of {shown(key)} takes a number or a text, not {shown(operand)}"
             )
         return Compared(key, SIGNS[operator], value)
 
@@ -208,7 +237,7 @@ def _all(conditions: Iterable[Filter]) -> Filter:
 def _scalar(key: str, operand: object) -> Scalar:
     if isinstance(operand, list | Mapping) or operand != operand:
         raise _refusal(
-            f"{_shown(key)} is compared with {_shown(operand)}; give a text, number, true,"
+            f"{shown(key)} is compared with {shown(operand)}; give a text, number, true,"
             " false or null, for several of them $in, and for a field of an object its path"
             " with dots"
         )
@@ -220,13 +249,14 @@ def _text(value: str) -> str:
         value.encode()
     except UnicodeEncodeError as error:
         raise _refusal(
-            f"{_shown(value)} has a lone surrogate at character {error.start}, which is half a"
+            f"{shown(value)} has a lone surrogate at character {error.start}, which is half a"
             " character and not text"
         ) from None
     return value
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Return a value as a message shows it: short, and with nothing that cannot be printed."""
     if isinstance(value, list | Mapping):
         return "a list" if isinstance(value, list) else "an object"
     text = repr(value)  # of a text, it escapes what cannot be printed, lone surrogates too

@@ -4,14 +4,15 @@ How this works. Chinese has no spaces and this project no dictionary. So a text 
 character of Han, kana or Hangul, or a word of other letters and digits, and its terms are every two
 adjacent units: of 第3条规定, 第3 3条 条规 规定. A word is a term by itself too (3). Where it mixes
 letters and digits, each run of either is a term (iso9001: iso 9001). A last character is a term (定),
-so that any single character begins some term wherever it stands.
+so that any single character begins some term wherever it stands. `identifiers` adds the terms of
+addresses, versions, dates and codes, whose order and adjacency count.
 
     indexed(text) -> an FTS5 table with TOKENIZER, which splits it at its spaces; ranking is its BM25
-    terms(query) -> frequencies(terms), SQL for the caller to run -> match_expression(its rows)
+    ask(query) -> frequencies(its lookups), SQL for the caller to run -> match_expression(chosen rows)
 
-Text and query are folded alike: NFKC, so that full-width ＡＩ is AI, then case. Only letters and
-digits remain, and none of them has a meaning to FTS5: no query is a syntax error, and NUL and halves
-of characters vanish. Nothing here touches a database.
+Text and query are folded alike (`folding`). Only letters and digits remain, and none of them has a
+meaning to FTS5: no query is a syntax error, and NUL and halves of characters vanish. Nothing here
+touches a database.
 
 All figures are of 2026-11-24, 2 cores of an AMD EPYC. nDCG@10 over CMRC2018 dev (848 passages, 3,218
 questions) is 98.8; with pairs of characters only 98.6, with FTS5's trigrams 92.3, for most words of
@@ -21,25 +22,35 @@ here, and 27 MB; trigrams 124 ms and 41 MB.
 
 import math
 import re
-import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from itertools import chain, islice, pairwise
+
+from server.store.words.folding import (
+    CHINESE,
+    UNSPACED,
+    fold,
+    fold_with_places,
+    joined,
+    joined_places,
+)
+from server.store.words.identifiers import Identifier, Place, identifiers, parts, regrouped
 
 # Beyond ASCII everything is part of a term, and in ASCII letters and digits are.
 TOKENIZER = "ascii"
 
-# Written without spaces between words, or (Hangul) with endings grown onto them.
-UNSPACED = (
-    "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
-    "\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff"
-)
 STRETCH = re.compile(r"[^\W_]+")
 # No language has longer words; one is split, because FTS5 indexes at most 32 KB of a term.
 WORD = re.compile(f"[^\\W_{UNSPACED}]{{1,64}}")
 UNIT = re.compile(f"[{UNSPACED}]|{WORD.pattern}")
-PART = re.compile(r"\d+|[^\W\d_]+")
-MOST_PARTS = 3  # rtx4090ti; what has more is a hexadecimal number, and its parts are noise
-
+# Single characters, and words beside them, with blanks between.
+SPACED = re.compile(
+    rf"(?<![^\W_])(?:(?:[{CHINESE}]|{WORD.pattern})\s+)+(?:[{CHINESE}]|{WORD.pattern})(?![^\W_])"
+)
+# What every identifier has.
+NUMERIC = re.compile(r"\d|\+\+|#")
+# Takes the place of an identifier in a query: neither a word nor a blank.
+APART = "\0"
 # Question words, which are left out of a query: without them CMRC2018 has 98.8, with them 98.3, in
 # either half of its questions. Other frequent words need no list: their documents are counted.
 QUESTION = re.compile(
@@ -48,7 +59,7 @@ QUESTION = re.compile(
 )
 # Characters of a query that are read, and terms of it that are looked up. Most queries have fewer than
 # 20; 64 cost 27 ms in the law articles, 128 cost 54.
-MAX_QUERY, MAX_TERMS = 4_096, 64
+MAX_QUERY, MAX_TERMS, MAX_PHRASES = 4_096, 64, 8
 
 # FTS5 scores every text that has any of the terms, 0.9 us a text and term: frequent terms are what
 # costs. So the rarest, in REQUIRED texts together, decide which texts are scored, and the next, in
@@ -66,59 +77,158 @@ REQUIRED, COUNTED = 3_000, 30_000
 
 K1 = 1.2  # of FTS5's BM25
 
-# Characters of a text in which `highlight` looks, at 0.6 us each: 0.2 ms for a chunk of 500.
+# Characters of a text in which `highlight` looks, at 0.8 us each: 0.4 ms for a chunk of 500.
 SHOWN = 100_000
 
-# Characters that NFKC may join to the one before. The marks of Latin and kana stay with it; those of
-# other scripts are mapped back one by one.
-MAY_JOIN = re.compile("[\u0300-\u036f\u0600-\u11ff\u3099\u309a\U00011000-\U000119ff]")
-CLUSTER = re.compile("(?s:.)[\u0300-\u036f\u3099\u309a]{0,30}")
-# Text that is folded at once: NFKC takes time quadratic in marks that follow one another, 31 s for
-# 200,000 of them.
-PIECE = re.compile("(?s:.{1,64})[\u0300-\u036f\u3099\u309a]{0,30}")
+
+@dataclass(frozen=True, slots=True)
+class Phrase:
+    """An identifier in a query.
+
+    pairs: terms that a text has in a row. whole: a term of texts in which nothing is added to it.
+    words: what is looked for where no text has the phrase.
+    """
+
+    pairs: tuple[str, ...]
+    whole: tuple[str, ...]
+    words: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The phrase as FTS5 reads it: the terms, with blanks between."""
+        return " ".join(self.pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a query asks for: its words, and its identifiers."""
+
+    words: tuple[str, ...]
+    phrases: tuple[Phrase, ...]
+
+    @property
+    def terms(self) -> list[str]:
+        """Every term, each once."""
+        of_phrases = [(*each.pairs, *each.whole, *each.words) for each in self.phrases]
+        return list(dict.fromkeys(chain(self.words, *of_phrases)))
+
+    @property
+    def lookups(self) -> list[str]:
+        """What `frequencies` must count: every term, and every phrase of several terms."""
+        return list(dict.fromkeys([*self.terms, *(each.text for each in self.phrases)]))
+
+    def chosen(self, frequencies: Mapping[str, int]) -> dict[str, int]:
+        """Return what is looked for, and how many texts have each.
+
+        Where a text has an identifier, its single numbers and letters are not looked for: they would
+        find texts that have them in any order.
+        """
+        found: dict[str, None] = dict.fromkeys(self.words)
+        for phrase in self.phrases:
+            known = frequencies.get(phrase.text, 0) > 0
+            instead = (*phrase.pairs, *phrase.words)
+            found.update(dict.fromkeys((phrase.text, *phrase.whole) if known else instead))
+        return {term: frequencies.get(term, 0) for term in found}
 
 
 def indexed(text: str) -> str:
     """Return what the full-text index reads of a text: its terms, separated by spaces."""
-    return " ".join(
-        term for stretch in STRETCH.findall(_folded(text)) for term in _terms(stretch, whole=True)
-    )
+    folded = joined(fold(text))
+    terms = [term for stretch in STRETCH.findall(folded) for term in _terms(stretch, whole=True)]
+    terms += [place.term for place in _added(folded)]
+    return " ".join(terms)
 
 
 def terms(query: str) -> list[str]:
-    """Return the terms of a query, each once, in its order; at most MAX_TERMS.
+    """Return every term of a query, each once; see `ask`."""
+    return ask(query).terms
+
+
+def ask(query: str) -> Asked:
+    """Return what a query asks for; at most MAX_TERMS words and MAX_PHRASES identifiers.
 
     A single character of unspaced writing stands for every term that begins with it.
     """
-    stretches = STRETCH.findall(_folded(query[:MAX_QUERY]))
+    folded = fold(query[:MAX_QUERY])
+    whole, places = joined(folded), joined_places(folded)
+    found = list(islice(identifiers(whole), MAX_PHRASES))
+    phrases = []
+    rest, begin = "", 0
+    for identifier in found:
+        first, last = places[identifier.begin], places[identifier.end - 1]
+        phrases.append(_phrase(identifier, folded[first : last + 1]))
+        rest += folded[begin:first] + APART
+        begin = last + 1
+    words = _words(rest + folded[begin:], questions=not phrases)
+    for number in regrouped(whole):
+        # 138-0013-8000 is a number, but 1234-2015 is none in GB 1234-2015.
+        if not any(
+            each.begin <= number.begin
+            and number.end <= each.end
+            and (number.begin, number.end) != (each.begin, each.end)
+            for each in found
+        ):
+            words[number.term] = None
+    return Asked(_spread(list(words)), tuple(phrases))
+
+
+def _phrase(identifier: Identifier, text: str) -> Phrase:
+    return Phrase(
+        tuple(place.term for place in identifier.pairs),
+        (identifier.whole.term,) if identifier.whole else (),
+        _spread(list(_words(text, questions=True))),
+    )
+
+
+def _words(folded: str, *, questions: bool) -> dict[str, None]:
+    """Return the terms of a folded query without its identifiers, in order, as a set.
+
+    questions: whether question words are looked for where there is nothing else.
+    """
+    stretches = STRETCH.findall(folded)
     found: dict[str, None] = {}
     for stretch in stretches:
         if _is_single(stretch):
             found[stretch] = None
         for piece in QUESTION.split(stretch):
             found.update(dict.fromkeys(_terms(piece, whole=False)))
-    if not found:
-        # Nothing but question words: then these are looked for.
+    if questions and not found:
         for stretch in stretches:
             found.update(dict.fromkeys(_terms(stretch, whole=False)))
-    if len(found) <= MAX_TERMS:
-        return list(found)
-    # Evenly spread: what matters in a long text may stand anywhere.
-    every = list(found)
-    return [every[place * len(every) // MAX_TERMS] for place in range(MAX_TERMS)]
+    for row in SPACED.findall(folded):
+        # 劳 动 合 同 is a word whose characters stand apart.
+        units = row.split()
+        found.update(
+            dict.fromkeys(a + b for a, b in pairwise(units) if _is_single(a) or _is_single(b))
+        )
+    return found
 
 
-def frequencies(terms: Sequence[str]) -> tuple[str, list[str]]:
-    """Return SQL and its parameters: rows of a term and how many texts have it.
+def _spread(terms: Sequence[str]) -> tuple[str, ...]:
+    """Return at most MAX_TERMS, evenly spread: what matters in a long text may stand anywhere."""
+    if len(terms) <= MAX_TERMS:
+        return tuple(terms)
+    return tuple(terms[place * len(terms) // MAX_TERMS] for place in range(MAX_TERMS))
 
-    It reads a table `terms`, created by `USING fts5vocab (..., row)`. Terms of no text may be missing.
+
+def frequencies(terms: Sequence[str]) -> tuple[str, list[str | int]]:
+    """Return SQL and its parameters: rows of a term or phrase and how many texts have it.
+
+    It reads the table `words` and a table `terms`, created by `USING fts5vocab (words, row)`. Terms of
+    no text may be missing.
     """
-    exact = [term for term in terms if not _is_single(term)]
+    phrases = [term for term in terms if " " in term]
+    exact = [term for term in terms if not _is_single(term) and " " not in term]
     selects = [f"SELECT term, doc FROM terms WHERE term IN ({', '.join('?' * len(exact))})"]
-    parameters = exact
+    parameters: list[str | int] = [*exact]
     for term in filter(_is_single, terms):
         selects.append("SELECT ?, coalesce(sum(doc), 0) FROM terms WHERE term >= ? AND term < ?")
         parameters = [*parameters, term, term, chr(ord(term) + 1)]
+    for phrase in phrases:
+        # A phrase is counted by looking it up, so no further than its count matters.
+        hits = "SELECT 1 FROM words WHERE words MATCH ? LIMIT ?"
+        selects.append(f"SELECT ?, count(*) FROM ({hits})")
+        parameters = [*parameters, phrase, f'"{phrase}"', COUNTED + 1]
     return " UNION ALL ".join(selects), parameters
 
 
@@ -163,26 +273,42 @@ def _idf(n_with: int, n_texts: int) -> float:
 def highlight(text: str, query: str) -> list[tuple[int, int]]:
     """Return where a query's terms stand in a text: [begin, end) of characters, in order, disjoint.
 
-    Only the first SHOWN characters are read.
+    Only the first SHOWN characters are read. Single words of an identifier count only where nothing
+    else of it stands in the text.
     """
-    wanted = frozenset(terms(query))
-    folded, begins, ends = _mapped(text[:SHOWN])
+    asked = ask(query)
+    folded = fold_with_places(text[:SHOWN])
+    wanted = {*asked.words, *(pair for phrase in asked.phrases for pair in phrase.pairs)}
+    added = [place for place in _added(folded.text) if place.term in wanted]
+    found = {place.term for place in added}
+    for phrase in asked.phrases:
+        if found.isdisjoint(phrase.pairs):
+            wanted.update(phrase.words)
+    places = [(place.begin, place.end) for place in added]
+    for stretch in STRETCH.finditer(folded.text):
+        start = stretch.start()
+        places += [(start + a, start + b) for a, b in _places(stretch.group(), wanted)]
+    if added:
+        places.sort()
     spans: list[tuple[int, int]] = []
-    for stretch in STRETCH.finditer(folded):
-        for begin, end in _places(stretch.group(), wanted):
-            first, after = begins[stretch.start() + begin], ends[stretch.start() + end - 1]
-            if spans and first <= spans[-1][1]:
-                first, after = spans[-1][0], max(spans.pop()[1], after)
-            spans.append((first, after))
+    for begin, end in places:
+        first, after = folded.begins[begin], folded.ends[end - 1]
+        if spans and first <= spans[-1][1]:
+            first, after = spans[-1][0], max(spans.pop()[1], after)
+        spans.append((first, after))
     return spans
 
 
-def _folded(text: str) -> str:
-    return "".join(map(_fold, PIECE.findall(text)))
-
-
-def _fold(text: str) -> str:
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+def _added(folded: str) -> Iterator[Place]:
+    """Yield the terms of a folded text besides those of its stretches."""
+    if not NUMERIC.search(folded) and "\n" not in folded:
+        return  # as most Chinese texts; five times as fast
+    for identifier in identifiers(folded):
+        yield from identifier.pairs
+        if identifier.whole:
+            yield identifier.whole
+        yield from identifier.others
+    yield from regrouped(folded)
 
 
 def _is_single(term: str) -> bool:
@@ -199,13 +325,13 @@ def _terms(stretch: str, *, whole: bool) -> list[str]:
     found = [first + second for first, second in pairwise(units)]
     found += words
     for word in words:
-        found += [part.group() for part in _parts(word)]
+        found += [part.group() for part in parts(word)]
     if whole and _is_single(units[-1]):
         found.append(units[-1])
     return found
 
 
-def _places(stretch: str, wanted: frozenset[str]) -> Iterator[tuple[int, int]]:
+def _places(stretch: str, wanted: Set[str]) -> Iterator[tuple[int, int]]:
     """Yield where terms stand in a stretch, ordered by their beginnings."""
     if wanted.isdisjoint(_terms(stretch, whole=False)) and wanted.isdisjoint(stretch):
         return  # as in most stretches; five times as fast
@@ -218,16 +344,10 @@ def _places(stretch: str, wanted: frozenset[str]) -> Iterator[tuple[int, int]]:
         elif unit in wanted:
             yield begin, end
         elif len(unit) > 1:
-            for part in _parts(unit):
+            for part in parts(unit):
                 if part.group() in wanted:
                     yield begin + part.start(), begin + part.end()
         begin = end
-
-
-def _parts(word: str) -> list[re.Match[str]]:
-    """Return the runs of letters and of digits in a word that mixes them; none of a hexadecimal one."""
-    parts = list(PART.finditer(word))
-    return parts if 2 <= len(parts) <= MOST_PARTS else []
 
 
 def _n_within(counts: Iterable[int], most: int) -> int:
@@ -243,24 +363,3 @@ def _n_within(counts: Iterable[int], most: int) -> int:
 
 def _any_of(terms: Sequence[str]) -> str:
     return " OR ".join(f'"{term}"*' if _is_single(term) else f'"{term}"' for term in terms)
-
-
-def _mapped(text: str) -> tuple[str, Sequence[int], Sequence[int]]:
-    """Return a text folded, and where in `text` the source of each character begins and ends."""
-    folded: list[str] = []
-    begins: list[int] = []
-    ends: list[int] = []
-    for part in PIECE.finditer(text):
-        piece = _fold(part.group())
-        # Folding removes a character only by joining it to another.
-        if len(piece) == len(part.group()) and not MAY_JOIN.search(part.group()):
-            folded.append(piece)
-            begins += range(part.start(), part.end())
-            ends += range(part.start() + 1, part.end() + 1)
-            continue
-        for cluster in CLUSTER.finditer(text, part.start(), part.end()):
-            piece = _fold(cluster.group())
-            folded.append(piece)
-            begins += [cluster.start()] * len(piece)
-            ends += [cluster.end()] * len(piece)
-    return "".join(folded), begins, ends

@@ -1,6 +1,7 @@
 """Collections, documents and search over HTTP, with the toy model, SQLite and FAISS."""
 
 import asyncio
+import json
 import threading
 from pathlib import Path
 from typing import Any
@@ -188,11 +189,71 @@ def test_documents_are_removed_by_id_ids_and_filter(toy_model: Model) -> None:
         gone = await client.post("/documents/delete", json={"filter": {"kind": "odd"}})
         assert gone.json() == {"removed": 1}
         assert sorted(await found(client, {"query": "甲"})) == ["c", "e"]
-        bodies: list[dict[str, Any]] = [{}, {"ids": ["c"], "filter": {"n": 1}}, {"filter": {}}]
+        bodies: list[dict[str, Any]] = [{}, {"ids": ["c"], "filter": {"n": 1}}]
+        everything: list[Any] = [{}, {"$and": [{}]}, {"$not": {}}, {"n": {"$nin": []}}]
+        everything += [{"$or": [{"n": 1}, {}]}, {"$and": [{}] * 5_000}, {"$nor": [{}]}]
+        bodies += [{"filter": filter} for filter in everything]
         for body in bodies:
             response = await client.post("/documents/delete", json=body)
             check_refused(response, 400, "invalid_request")
         assert (await client.post("/documents/count", json={})).json() == {"count": 2}
+
+    run(test, toy_model)
+
+
+def test_a_condition_that_no_stored_value_can_meet_is_named_in_every_reply(
+    toy_model: Model,
+) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        documents = [{"id": "a", "text": "甲乙", "metadata": {"year": "2021"}}]
+        await client.post("/documents", json={"documents": documents})
+        filter = {"year": {"$gte": 2020}}
+        body = {"query": "甲乙", "filter": filter}
+        several = {"queries": ["甲乙"], "filter": filter}
+        for reply in [
+            await client.post("/search", json=body),
+            await client.post("/search", json=several),
+            await client.post("/documents/count", json={"filter": filter}),
+            await client.get("/documents", params={"filter": json.dumps(filter)}),
+            await client.post("/documents/delete", json={"filter": filter}),
+        ]:
+            (said,) = reply.json()["warnings"]
+            assert "'year'" in said and "a number" in said and "a text" in said
+        # A write may change that.
+        documents = [{"id": "b", "text": "甲乙", "metadata": {"year": 2021}}]
+        await client.post("/documents", json={"documents": documents})
+        for _ in range(2):
+            answer = (await client.post("/search", json=body)).json()
+            assert [hit["id"] for hit in answer["hits"]] == ["b"] and "warnings" not in answer
+        removed = await client.post("/documents/delete", json={"ids": ["b"]})
+        assert removed.json() == {"removed": 1}
+        assert (await client.post("/search", json=body)).json()["warnings"] == [said]
+
+    run(test, toy_model)
+
+
+def test_a_filter_or_metadata_nested_deep_is_refused(toy_model: Model) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        head = {"content-type": "application/json"}
+        for opening, closing in (('{"$and":[', "]}"), ('{"$not":', "}"), ('{"a":{"$not":', "}}")):
+            deep = opening * 50_000 + '{"a":1}' + closing * 50_000
+            for path in ("/search", "/documents/count", "/documents/delete"):
+                query = '"query":"a",' if path == "/search" else ""
+                body = f'{{{query}"filter":{deep}}}'
+                check_refused(
+                    await client.post(path, content=body, headers=head), 400, "invalid_request"
+                )
+        deep = '{"a":' * 50_000 + "1" + "}" * 50_000
+        body = f'{{"documents":[{{"text":"x","metadata":{deep}}}]}}'
+        check_refused(
+            await client.post("/documents", content=body, headers=head), 400, "invalid_request"
+        )
+        shallow = '{"a":' * 400 + "1" + "}" * 400
+        body = f'{{"documents":[{{"id":"x","text":"x","metadata":{shallow}}}]}}'
+        stored = await client.post("/documents", content=body, headers=head)
+        assert stored.status_code in (200, 400), stored.text
+        if stored.status_code == 200:
+            assert (await client.get("/documents/x")).status_code == 200
 
     run(test, toy_model)
 

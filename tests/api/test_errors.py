@@ -9,7 +9,7 @@ import pytest
 from server import errors
 from server.api import native_errors as native
 from server.api import replies
-from server.api.dialects import ollama, openai, rerank, tei, weaviate
+from server.api.dialects import cohere, ollama, openai, rerank, tei, weaviate
 from server.api.replies import Reply, status_of
 from server.errors import CallerError, RetryableError, ServerError, StartupError
 
@@ -29,6 +29,7 @@ DIALECTS = {
     "openai": openai.error_reply,
     "tei": tei.error_reply,
     "rerank": rerank.error_reply,
+    "cohere": cohere.error_reply,
     "ollama": ollama.error_reply,
     "weaviate": weaviate.error_reply,
 }
@@ -104,7 +105,8 @@ def check_native(error: ServerError, body: Any) -> None:
 
 @shape
 def check_openai(error: ServerError, body: Any) -> None:
-    assert set(body) == {"error"}
+    assert set(body) == {"error", "message", "detail"}
+    assert body["message"] == body["detail"] == error.message
     assert set(body["error"]) == {"message", "type", "param", "code"}
     assert body["error"]["message"] == error.message
     assert body["error"]["code"] == error.code
@@ -122,6 +124,11 @@ def check_tei(error: ServerError, body: Any) -> None:
 @shape
 def check_rerank(error: ServerError, body: Any) -> None:
     assert body == {"message": error.message, "detail": error.message}
+
+
+@shape
+def check_cohere(error: ServerError, body: Any) -> None:
+    assert body == {"message": error.message}
 
 
 @shape

@@ -1,5 +1,6 @@
 """Ollama's routes: what its clients send, what they read, and what they compare."""
 
+import json
 import re
 from datetime import UTC, datetime
 from typing import Any
@@ -196,12 +197,35 @@ def test_show_says_what_the_artifact_knows(toy_model: Model, key: str, name: str
 
 
 @pytest.mark.parametrize("path", ["/api/embed", "/api/embeddings", "/api/show"])
-@pytest.mark.parametrize("name", ["gpt", "toy:7b", "Toy", "it's"])
+@pytest.mark.parametrize("name", ["gpt", "toy:7b", "Toys", "it's"])
 def test_unknown_model_is_not_found_in_ollamas_words(
     toy_model: Model, path: str, name: str
 ) -> None:
     response = ask(toy_model, "POST", path, {"model": name})
     assert error_of(response, 404) == f"model '{name}' not found"
+
+
+@pytest.mark.parametrize("name", ["TOY", "Toy:Latest", "ADA", "Ada:QUERY"])
+def test_names_are_found_without_regard_to_case(toy_model: Model, name: str) -> None:
+    query = toy_model.manifest.text.query_instruction if "QUERY" in name else ""
+    body = {"model": name, "input": "墨池"}
+    answer = ask(toy_model, "POST", "/api/embed", body, settings={"model_alias": "Ada"})
+    np.testing.assert_allclose(vectors_of(answer), toy_model.embed([query + "墨池"]), atol=SAME)
+    assert answer.json()["model"] == name
+
+
+@pytest.mark.parametrize("key", ["model", "name"])
+@pytest.mark.parametrize("stream", [None, True, False])
+def test_pull_of_a_served_model_succeeds_at_once(
+    toy_model: Model, key: str, stream: bool | None
+) -> None:
+    for name in ("toy", "toy:latest", "Toy"):
+        answer = ask(toy_model, "POST", "/api/pull", {key: name, "stream": stream})
+        assert answer.status_code == 200
+        # Each line of a stream is a JSON object.
+        assert [json.loads(line) for line in answer.text.splitlines()] == [{"status": "success"}]
+    other = ask(toy_model, "POST", "/api/pull", {key: "llama3", "stream": stream})
+    assert error_of(other, 404) == "model 'llama3' not found"
 
 
 def test_version_is_new_enough_for_those_that_compare_it(toy_model: Model) -> None:
@@ -228,7 +252,7 @@ def test_head_is_answered_as_get_is(toy_model: Model, path: str) -> None:
 # --- errors ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", ["/api/generate", "/api/chat", "/api/pull", "/api/delete"])
+@pytest.mark.parametrize("path", ["/api/generate", "/api/chat", "/api/push", "/api/delete"])
 def test_what_is_not_about_embeddings_is_not_there(toy_model: Model, path: str) -> None:
     assert error_of(ask(toy_model, "POST", path, {}), 404) == f"no such path: {path}"
 

@@ -82,6 +82,32 @@ def test_what_no_handler_sees_has_the_same_shape(toy_model: Model, path: str) ->
     run(test, toy_model, max_body_bytes=4000)
 
 
+RANKING = {"query": {"text": "天气"}, "passages": [{"text": "晴"}, {"text": "雨"}]}
+OTHERS: list[tuple[str, dict[str, Any], int, str]] = [
+    ("/v1/ranking", RANKING, 404, "no reranker is loaded"),
+    ("/v1/ranking", {**RANKING, "model": "nv-rerank", "truncate": "END"}, 404, "no reranker"),
+    ("/v1/ranking", {**RANKING, "truncate": "MIDDLE"}, 400, "'NONE'"),
+    ("/v1/ranking", {**RANKING, "query": "天气"}, 400, "$.query"),
+    ("/v1/ranking", {**RANKING, "passages": [{"text": "晴"}, {}]}, 400, "$.passages[1]"),
+    ("/v1/ranking", {**RANKING, "passages": []}, 400, "list is empty"),
+    ("/v1/score", {"text_1": "天气", "text_2": ["晴", "雨"]}, 404, "no reranker is loaded"),
+    ("/score", {"text_1": ["天气", "地"], "text_2": ["晴", "雨"]}, 404, "no reranker is loaded"),
+    ("/score", {"text_1": ["天气", "地"], "text_2": ["晴"]}, 400, "text_1 has 2 texts"),
+    ("/score", {"text_1": [], "text_2": []}, 400, "list is empty"),
+    ("/score", {"text_1": "a", "text_2": ["b", ""]}, 400, "text 1 is empty"),
+    ("/score", {"text_1": ["a", ""], "text_2": ["b", "c"]}, 400, "text 1 is empty"),
+    ("/score", {"text_1": "a"}, 400, "text_2"),
+]
+
+
+def test_rankings_and_scores_are_checked_and_refused(toy_model: Model) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        for path, body, status, said in OTHERS:
+            assert said in refusal(await client.post(path, json=body), status), (path, body)
+
+    run(test, toy_model)
+
+
 def test_form_follows_from_the_key_of_the_body(toy_model: Model) -> None:
     tei = ask(toy_model, "POST", "/rerank", {"query": "天气", "texts": ["晴"]})
     assert (tei.status_code, tei.json()["error_type"]) == (424, "Backend")

@@ -123,7 +123,6 @@ WRONG: Sequence[tuple[str, dict[str, Any], int, str]] = [
     ("/similarity", {"inputs": {"source_sentence": 1, "sentences": ["a"]}}, 422, "Validation"),
     ("/similarity", {"inputs": SENTENCES, "parameters": {"truncate": 1}}, 422, "Validation"),
     ("/", {"inputs": [[1, 2]]}, 422, "Validation"),
-    ("/", {"inputs": ["a"], "normalize": False}, 422, "Validation"),
     ("/", {"inputs": ["a"], "prompt_name": "poem"}, 422, "Validation"),
     ("/invocations", {"inputs": ["a", ""]}, 400, "Empty"),
     ("/invocations", {"texts": ["a"]}, 422, "Validation"),

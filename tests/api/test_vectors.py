@@ -36,11 +36,14 @@ from tests.support.dialects import (
 from tests.support.fakes import with_parts
 from tests.support.toys import toy_texts
 
+# OpenAI's four, and those that Xinference's clients read.
+KEYS_OF_MODEL = {"id", "object", "created", "owned_by", "model_type", "model_name", "dimensions"}
 OF_DOCUMENTS = ("/collections", "/documents", "/search", "/stats", "/reindex")
 
 
-OF_TEI = """/ /invocations /similarity /tokenize /decode /embed_all /embed_sparse /predict /ping
-    /rerank /v1/rerank /v2/rerank""".split()
+# Paths with tests of their own: TEI's, rerankers' and Cohere's.
+ELSEWHERE = """/ /invocations /similarity /tokenize /decode /embed_all /embed_sparse /predict /ping
+    /rerank /v1/rerank /v2/rerank /v1/ranking /v1/score /score /v1/embed /v2/embed""".split()
 
 
 def test_tables_above_have_every_route() -> None:
@@ -48,10 +51,10 @@ def test_tables_above_have_every_route() -> None:
         (each.method, each.path)
         for each in every_operation(Config(), Metrics())
         # These have tests of their own.
-        if not each.path.startswith(OF_DOCUMENTS) and each.path not in OF_TEI
+        if not each.path.startswith(OF_DOCUMENTS) and each.path not in ELSEWHERE
     }
     gets = {path.replace("/toy", "/{model:path}") for path in GETS}
-    posts = {("POST", path) for path in (*POSTS, *ONE_TEXT)}
+    posts = {("POST", path.replace("/toy/", "/{model:path}/")) for path in (*POSTS, *ONE_TEXT)}
     assert routes == {("GET", path) for path in gets} | posts
     assert {form.path for form in FORMS} == set(POSTS)
 
@@ -81,15 +84,15 @@ def test_tei_answers_a_bare_list_of_lists(toy_model: Model) -> None:
     assert len(body) == 1 and len(body[0]) == 32
 
 
-@by_form
-def test_unknown_keys_are_ignored(toy_model: Model, form: Form) -> None:
+@pytest.mark.parametrize("form", FORMS[1:], ids=str)
+def test_unknown_keys_are_ignored_in_the_forms_of_others(toy_model: Model, form: Form) -> None:
     body = form.body(["墨池"], user="me", stream=True, priority=[1, {"a": None}], **{"": 0})
     body["user"] = "me" if form.dialect == "openai" else {"any": "thing"}
     vectors = vectors_of(form, ask(toy_model, "POST", form.path, body))
     np.testing.assert_allclose(vectors, toy_model.embed(["墨池"]), atol=SAME)
 
 
-@pytest.mark.parametrize("form", [NATIVE, *FORMS[2:4]], ids=str)
+@pytest.mark.parametrize("form", [NATIVE, OPENAI, *FORMS[4:]], ids=str)
 def test_base64_is_float32_bit_for_bit(toy_model: Model, form: Form) -> None:
     texts = toy_texts(20, seed=22)
     answers = []
@@ -105,6 +108,104 @@ def test_base64_is_float32_bit_for_bit(toy_model: Model, form: Form) -> None:
     rows = rows["vectors"] if form is NATIVE else [row["embedding"] for row in rows["data"]]
     decoded = np.stack([np.frombuffer(base64.b64decode(row, validate=True), "<f4") for row in rows])
     np.testing.assert_array_equal(decoded, vectors_of(form, answers[0]))
+
+
+OF_OPENAI = [form for form in FORMS if form.dialect == "openai"]
+EXTRAS: list[dict[str, Any]] = [
+    {"output_dimension": 32, "output_dtype": "float", "truncation": True},
+    {"output_dimension": 32, "dimensions": 32},
+    {"encoding_format": "", "model": None, "embedding_type": "float", "truncate": "END"},
+    {"embedding_type": "float", "encoding_format": "float", "normalized": True, "truncate": True},
+    {"late_chunking": False, "return_multivector": False, "user": None},
+]
+
+
+@pytest.mark.parametrize("form", OF_OPENAI, ids=str)
+def test_keys_of_clients_that_share_openais_paths_are_understood(
+    toy_model: Model, form: Form
+) -> None:
+    expected = toy_model.embed(["墨池", "笔"])
+
+    async def test(client: httpx.AsyncClient) -> None:
+        for extra in EXTRAS:
+            answer = await client.post(form.path, json=form.body(["墨池", "笔"], **extra))
+            np.testing.assert_allclose(vectors_of(form, answer), expected, atol=SAME)
+        # Jina's objects.
+        answer = await client.post(form.path, json=form.body([{"text": "墨池"}, "笔"]))
+        np.testing.assert_allclose(vectors_of(form, answer), expected, atol=SAME)
+        for odd in ({"image": "a"}, {"text": "a", "image": "b"}, {"text": 5}, {}):
+            wrong = await client.post(form.path, json=form.body(["墨池", odd]))
+            assert "input[1]" in check_error("openai", wrong, 400, param="input")
+        for packed in ({"embedding_type": "base64"}, {"encoding_format": "base64"}):
+            answer = await client.post(form.path, json=form.body(["墨池"], **packed))
+            row = base64.b64decode(answer.json()["data"][0]["embedding"])
+            np.testing.assert_allclose(np.frombuffer(row, "<f4"), expected[0], atol=SAME)
+
+    run(test, toy_model)
+
+
+def test_openai_text_that_is_too_long_is_cut_as_the_client_says(toy_model: Model) -> None:
+    text = "墨" * 40 + "池" * 40
+    read = toy_model.manifest.text.max_tokens - 2
+
+    async def test(client: httpx.AsyncClient) -> None:
+        for word, kept in (("END", text[:read]), ("START", text[-read:]), (True, text[:read])):
+            answer = await client.post("/v1/embeddings", json=OPENAI.body([text], truncate=word))
+            np.testing.assert_allclose(
+                vectors_of(OPENAI, answer), toy_model.embed([kept]), atol=SAME
+            )
+        for forbidden in ({"truncate": "NONE"}, {"truncate": False}, {"truncation": False}):
+            body = OPENAI.body(["a", text], **forbidden)
+            check_error(
+                "openai", await client.post("/v1/embeddings", json=body), 400, "text_too_long"
+            )
+
+    run(test, toy_model)
+
+
+@pytest.mark.parametrize(
+    ("form", "key"), [(TEI, "normalize"), (OPENAI, "normalized")], ids=["tei", "openai"]
+)
+def test_vectors_stay_normalised_where_the_model_does_it_and_the_reply_says_so(
+    toy_model: Model, form: Form, key: str
+) -> None:
+    expected = toy_model.embed(["墨池"])
+    for value, said in ((False, "true"), (True, None), (None, None)):
+        answer = ask(toy_model, "POST", form.path, form.body(["墨池"], **{key: value}))
+        np.testing.assert_allclose(vectors_of(form, answer), expected, atol=SAME)
+        assert answer.headers.get("x-normalized") == said
+    # Where the model does not, the request decides.
+    manifest = msgspec.structs.replace(toy_model.manifest, normalized=False)
+
+    class Longer:
+        packing = toy_model.encoder.packing
+
+        def encode(self, texts: Any) -> Any:
+            return toy_model.encoder.encode(texts) * 3
+
+    model = with_parts(toy_model, manifest=manifest, encoder=Longer())
+    for value, length in ((False, 3), (True, 1)):
+        answer = ask(model, "POST", form.path, form.body(["墨池"], **{key: value}))
+        found = np.linalg.norm(vectors_of(form, answer))
+        assert found == pytest.approx(length, abs=1e-3)
+        assert "x-normalized" not in answer.headers
+
+
+def test_path_of_azure_names_the_model(toy_model: Model) -> None:
+    query = toy_model.embed([toy_model.manifest.text.query_instruction + "墨池"])
+
+    async def test(client: httpx.AsyncClient) -> None:
+        async def post(name: str, model: str) -> httpx.Response:
+            path = f"/openai/deployments/{name}/embeddings?api-version=2024-02-01"
+            return await client.post(path, json={"input": "墨池", "model": model})
+
+        for name in ("toy:query", "BAAI/toy:query", "BAAI%2Ftoy:query"):
+            np.testing.assert_allclose(
+                vectors_of(OPENAI, await post(name, "gpt")), query, atol=SAME
+            )
+        check_error("openai", await post("gpt", "toy"), 404, "model_not_found")
+
+    run(test, toy_model)
 
 
 def test_openai_answer_has_all_its_keys(toy_model: Model) -> None:
@@ -236,9 +337,13 @@ def test_models_are_listed_and_found_by_every_name(toy_model: Model) -> None:
             "ada",
             "ada:query",
         ]
-        assert [set(one) for one in listed["data"]] == [{"id", "object", "created", "owned_by"}] * 4
+        assert [set(one) for one in listed["data"]] == [KEYS_OF_MODEL] * 4
+        assert (await client.get("/models")).json() == listed
+        assert (await client.get("/openai/v1/models/")).json() == listed
         for name in ("someone/toy", "toy", "ada", "ada:query"):
             one = await client.get(f"/v1/models/{name}")
+            assert one.json()["model_name"] == name and one.json()["model_type"] == "embedding"
+            assert (await client.get(f"/models/{name}/")).json() == one.json()
             assert (one.status_code, one.json()["id"]) == (200, name)
             assert (await client.get("/v1/models/someone%2Ftoy")).json()["id"] == "someone/toy"
             answer = await client.post("/v1/embeddings", json={"input": "墨", "model": name})

@@ -153,9 +153,13 @@ def test_key_comes_as_bearer_or_in_a_header_of_its_own(toy_model: Model, keys: P
         {"authorization": f"Bearer {secret}"},
         {"Authorization": f"bearer  {secret} "},
         {"x-api-key": secret},
+        {"api-key": secret},
         # What clients of OpenAI send anyway, and a proxy's own password.
         {"x-api-key": secret, "authorization": "Bearer none"},
         {"x-api-key": secret, "authorization": "Basic YTpi"},
+        # What clients send that have no key of the other kind.
+        {"x-api-key": "", "authorization": f"Bearer {secret}"},
+        {"x-api-key": " ", "api-key": "", "authorization": f"Bearer {secret}"},
     )
     bad: Sequence[dict[str, str]] = (
         {},
@@ -164,6 +168,7 @@ def test_key_comes_as_bearer_or_in_a_header_of_its_own(toy_model: Model, keys: P
         {"authorization": "Bearer"},
         {"authorization": "Bearer "},
         {"x-api-key": ""},
+        {"api-key": secret[:-1]},
         {"x-api-key": secret[:-1], "authorization": f"Bearer {secret}"},
         {"cookie": f"key={secret}"},
     )
@@ -373,7 +378,7 @@ def statuses(server: Server, headers: dict[str, str], path: str = "/embed") -> l
     for _ in range(2 * EACH):
         # A connection of its own goes to the other process.
         with server.client() as client:
-            body = {"texts": ["墨"], "query": "墨"}
+            body = {"query": "墨"} if "search" in path else {"texts": ["墨"]}
             found.append(client.post(path, json=body, headers=headers).status_code)
     return found
 
@@ -515,7 +520,7 @@ def test_audit_names_refusals_and_their_keys(toy_model: Model, keys: Path, tmp_p
         await client.get("/info")
         await client.get("/info", headers={"x-api-key": "ink_no", "x-request-id": "r"})
         await client.get("/metrics", headers=holder)
-        await client.post("/embed", content=b"", headers=holder)
+        await client.post("/embed", content=b"", headers={**holder, "content-type": "text/plain"})
         await client.post("/embed", json={}, headers=holder)
         await client.get(f"/missing/{'x' * 1000}", headers=holder)
         await client.patch("/embed", headers=holder)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import httpx
 import pytest
 
 from server.app import every_operation
-from server.auth.host_check import is_own
+from server.auth.host_check import Hosts, is_own, names_of
 from server.auth.keys import add_key, new_key
 from server.config import Config
 from server.errors import Forbidden
@@ -47,6 +48,41 @@ def test_addresses_localhost_and_given_names_are_its_own(host: str) -> None:
 )
 def test_every_other_name_is_not(host: str) -> None:
     assert not is_own(host.encode(), NAMES)
+
+
+@pytest.mark.parametrize(
+    ("machine", "names"),
+    [
+        ("Desk.lan.", {"desk.lan", "desk", "desk.local", "desk.internal"}),
+        ("desk", {"desk", "desk.local", "desk.internal"}),
+        ("", set()),
+    ],
+)
+def test_machine_has_names_in_its_own_network(machine: str, names: set[str]) -> None:
+    assert names_of(machine) == names
+
+
+CONTAINERS = ("host.docker.internal:8000", "HOST.docker.internal.", "host.containers.internal")
+NEIGHBOURS = ("evil.local", "evil.internal:8000", "a.host.docker.internal")
+STRANGERS = ("evil.example", "local", "internal", "evillocal", "host.docker.internal.evil.example")
+
+
+@pytest.mark.parametrize("listening", ["127.0.0.1", "::1", "localhost", "0.0.0.0", "10.0.0.5"])
+def test_names_of_the_local_network_are_answered_where_it_can_ask_anyway(listening: str) -> None:
+    hosts = Hosts(Config(host=listening), Metrics())
+    scope = {"server": ("127.0.0.1", 8000)}
+    own = os.uname().nodename.split(".")[0]
+    for host in (*CONTAINERS, own, f"{own}.local", f"{own}.internal:80"):
+        hosts.check(host.encode(), scope)
+    for host in NEIGHBOURS:
+        if listening in ("0.0.0.0", "10.0.0.5"):
+            hosts.check(host.encode(), scope)
+        else:
+            with pytest.raises(Forbidden):
+                hosts.check(host.encode(), scope)
+    for host in STRANGERS:
+        with pytest.raises(Forbidden):
+            hosts.check(host.encode(), scope)
 
 
 def test_page_of_another_site_gets_nothing_on_any_route(toy_model: Model, tmp_path: Path) -> None:

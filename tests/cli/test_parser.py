@@ -219,7 +219,7 @@ def test_collection_of_another_model_is_refused(
 def test_query_that_is_no_text_is_the_callers_error(run: Commands, tmp_path: Path) -> None:
     run("index", write_toy_texts(tmp_path / "texts.txt", 5))
     said = run("search", "\udcff", status=1).err
-    assert "error: a text is not valid Unicode" in said
+    assert "error: text 0 is not valid Unicode" in said
 
 
 def test_filter_that_cannot_be_is_the_callers_error(run: Commands, tmp_path: Path) -> None:

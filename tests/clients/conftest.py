@@ -13,6 +13,8 @@ os.environ.update(
     LANGCHAIN_TRACING_V2="false",
     LANGSMITH_TRACING="false",
     ANONYMIZED_TELEMETRY="false",
+    HAYSTACK_TELEMETRY_ENABLED="false",
+    LITELLM_LOCAL_MODEL_COST_MAP="true",
     NO_PROXY="127.0.0.1",
 )
 

@@ -60,9 +60,12 @@ def test_an_empty_text_is_an_http_error_in_clients_of_hugging_face(title: str, u
 
 def test_what_tei_cannot_do_here_is_an_http_error_in_huggingface_hub(url: str) -> None:
     client = run("huggingface_hub", url)["client"]
-    with pytest.raises(HfHubHTTPError, match="normalize: false is not available") as raised:
-        client.feature_extraction("天", normalize=False)
+    with pytest.raises(HfHubHTTPError, match="'poem' is not known") as raised:
+        client.feature_extraction("天", prompt_name="poem")
     assert raised.value.response.status_code == 422
+    # The model normalises all the same.
+    found = client.feature_extraction("天", normalize=False)
+    assert (found == client.feature_extraction("天")).all()
 
 
 def test_llama_index_for_tei_does_not_take_a_refusal_for_a_vector(url: str) -> None:
@@ -80,7 +83,7 @@ def test_an_unknown_model_is_a_response_error_in_ollama(url: str) -> None:
 
 def test_cohere_says_that_no_reranker_is_loaded(url: str) -> None:
     with pytest.raises(ApiError, match="no reranker is loaded"):
-        run("cohere", url)
+        run("cohere, reranking", url)
     client = cohere.ClientV2(base_url=url, api_key="none")
     with pytest.raises(ApiError, match="no reranker is loaded"):
         client.rerank(model="reranker", query="天", documents=["地"])

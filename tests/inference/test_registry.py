@@ -15,7 +15,7 @@ import pytest
 
 from server.clock import now
 from server.config import Config, ModelPlace, ModelPlaces
-from server.errors import BadSettings, InferenceFailed, ModelNotFound
+from server.errors import BadSettings, InferenceFailed, ModelNotFound, TaskNotServed
 from server.inference.batching import BatchLimits, Job
 from server.inference.lanes import Lanes
 from server.inference.model import Model
@@ -121,6 +121,46 @@ def test_organisation_is_no_way_to_a_model_of_another_one_nor_to_an_alias(
     renamed = with_parts(two[0], _name="law")
     with pytest.raises(ModelNotFound):
         models_of([renamed, two[1]], model_alias="ada").choose(asked)
+
+
+def test_first_model_may_have_several_aliases(two: list[Model]) -> None:
+    models = models_of(two, model_alias="ada, text-embedding-3-small,a/b")
+    for name in ("ada", "text-embedding-3-small", "a/b", "ada:latest"):
+        assert models.choose(name).engine is models.engines[0]
+    assert models.choose("a/b:query") == ("a/b:query", models.engines[0], "query")
+    assert models.alias == "ada"
+    assert models.listed[2:6] == [
+        "ada",
+        "ada:query",
+        *(f"text-embedding-3-small{s}" for s in SHOWN),
+    ]
+
+
+SHOWN = ("", ":query")
+
+
+def test_any_name_is_the_first_models_only_where_that_was_asked_for(two: list[Model]) -> None:
+    models = models_of(two, model_alias="ada,*")
+    first, other = models.engines
+    for name in ("gpt", "someone/gpt", "toy:x", "OTHER"):
+        assert models.choose(name) == (name, first, None)
+    assert models.choose("gpt:query") == ("gpt:query", first, "query")
+    assert models.choose("gpt:latest") == ("gpt", first, None)
+    # Names of served models still mean those, and other tasks have no such name.
+    assert models.choose("other").engine is other and models.choose("ada").engine is first
+    assert "*" not in models.listed and models.alias == "ada"
+    with pytest.raises(TaskNotServed):
+        models.choose("gpt", "score")
+
+
+def test_case_matters_unless_the_caller_says_otherwise(two: list[Model]) -> None:
+    models = models_of([named(two[0], "Toy"), two[1]])
+    assert models.choose("toy:QUERY", any_case=True).input_type == "query"
+    assert models.choose("TOY:latest", any_case=True).name == "Toy"
+    with pytest.raises(ModelNotFound):
+        models.choose("TOY")
+    with pytest.raises(ModelNotFound):
+        models.choose("toys", any_case=True)
 
 
 def test_model_of_the_organisation_that_is_asked_for_wins(toy_model: Model) -> None:

@@ -1,6 +1,8 @@
 """Documents in real database files, which are also damaged as a disk or a program would."""
 
+import errno
 import json
+import os
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -409,6 +411,35 @@ def test_a_vector_changed_behind_our_back_is_refused(documents: Documents, path:
     with pytest.raises(StoreDamaged) as failure:
         documents.vectors(label)
     check_advice(failure.value, path, "backup", "备份")
+
+
+@pytest.mark.parametrize("change", ["begin = begin + 1", "end = end - 1", "document = 2"])
+def test_a_chunk_moved_behind_our_back_is_refused(
+    documents: Documents, path: Path, change: str
+) -> None:
+    label = add(documents, Document("a", "甲乙丙"), Document("b", "丁")).added[:1]
+    documents.database.writer.execute(f"UPDATE parts SET {change} WHERE label = ?", label.tolist())
+    with pytest.raises(StoreDamaged) as failure:
+        documents.vectors(label)
+    check_advice(failure.value, path, "backup", "备份")
+
+
+def test_a_disk_that_refuses_to_read_is_not_called_damage(
+    documents: Documents, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    corrupt = sqlite3.DatabaseError("database disk image is malformed")
+    corrupt.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    with pytest.raises(StoreDamaged), documents.database.advising():
+        raise corrupt
+    # SQLite reports the same where the disk refuses; `tests/stress` has such a disk.
+    monkeypatch.setattr(os, "pread", refuse)
+    with pytest.raises(StoreError) as failure, documents.database.advising():
+        raise corrupt
+    assert type(failure.value) is StoreError
+    check_advice(failure.value, path, "the disk failed: try again", "磁盘")
 
 
 @pytest.mark.parametrize("info", [None, INFO])

@@ -1,6 +1,7 @@
 """Filters on a real SQLite, against a slow and simple reading of them."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import InvalidRequest
+from server.store.filter_kinds import Kind, Operand, operands, stored_kinds, warnings
 from server.store.filter_match import matches
 from server.store.filter_sql import LONG_TEXT, attributes, where
-from server.store.filter_tree import MAX_CONDITIONS, MAX_DEPTH, MAX_LISTED, parse
+from server.store.filter_tree import (
+    MAX_CONDITIONS,
+    MAX_DEPTH,
+    MAX_LISTED,
+    Filter,
+    OneOf,
+    Scalar,
+    fixed,
+    parse,
+)
 from tests.support.toy_index import keeps, ordered, reached, same
 
 SCHEMA = """
@@ -125,7 +136,7 @@ OPERATIONS: st.SearchStrategy[dict[str, Any]] = st.recursive(
     max_leaves=2,
 )
 FILTERS: st.SearchStrategy[dict[str, Any]] = st.recursive(
-    st.dictionaries(PATHS, st.one_of(SCALARS, OPERATIONS), max_size=3),
+    st.dictionaries(PATHS, st.one_of(SCALARS, OPERATIONS), min_size=1, max_size=3),
     lambda inner: st.one_of(
         st.dictionaries(
             st.sampled_from(["$and", "$or"]), st.lists(inner, min_size=1, max_size=3), min_size=1
@@ -147,10 +158,30 @@ def test_filters_keep_what_their_reading_keeps(
         assert found(database, filter) == expected, filter
         tree = parse(filter)
         assert [place for place, one in enumerate(metadata) if keeps(tree, one)] == expected
+        if (always := fixed(tree)) is not None:
+            assert len(expected) == (len(metadata) if always else 0)
+        # What a warning names keeps nothing, or inside of a $not everything.
+        for operand in unmet(database, tree):
+            inner = [keeps(one_of(operand), each) for each in metadata]
+            assert not any(inner)
         # As search does it: on metadata as it comes out of the database.
         read = [json.loads(json.dumps(one)) for one in metadata]
         assert [place for place, one in enumerate(read) if matches(tree, one)] == expected
     database.close()
+
+
+def unmet(database: sqlite3.Connection, tree: Filter) -> list[Operand]:
+    """Return the operands of a filter that draw a warning."""
+    asked = list(operands(tree))
+    rows = list(database.execute(*stored_kinds([each.key for each in asked]))) if asked else []
+    return [each for each in asked if warnings([each], rows)]
+
+
+def one_of(operand: Operand) -> Filter:
+    """Return a filter for values that the strategies have, of the operand's kinds."""
+    values: dict[Kind, tuple[Scalar, ...]]
+    values = {"number": (-1, 0, 1, 2, 0.5), "text": ("", "a", "1"), "true or false": (True, False)}
+    return OneOf(operand.key, tuple(value for kind in operand.kinds for value in values[kind]))
 
 
 # --- single cases, to be read ---------------------------------------------------------------------
@@ -188,6 +219,11 @@ def test_a_missing_field_is_unequal_to_every_value_but_null() -> None:
     assert kept({"x": None}, *documents) == [0, 1]
     assert kept({"x": {"$ne": None}}, *documents) == [2]
     assert kept({"x": {"$exists": True}}, *documents) == [1, 2]
+    assert kept({"x": {"$in": [None]}}, *documents) == [0, 1]
+    assert kept({"x": {"$in": [None, 1]}}, *documents) == [0, 1, 2]
+    assert kept({"x": {"$nin": [None]}}, *documents) == [2]
+    assert kept({"x": {"$nin": [None, 1]}}, *documents) == []
+    assert kept({"x": {"$not": {"$in": [None]}}}, *documents) == [2]
 
 
 def test_one_element_of_a_list_is_enough() -> None:
@@ -233,6 +269,10 @@ def test_integers_beyond_64_bits_are_stored_as_floats() -> None:
         {"x": -(10**400)},
     )
     assert kept({"x": 2**63 - 1}, *documents) == [0]
+    assert attributes({"x": 2**63}) == [("x", float(2**63))]
+    assert attributes({"x": -(2**63)}) == [("x", -(2**63))]
+    assert [type(value) for _, value in attributes({"a": 2**63, "b": -(2**63)})] == [float, int]
+    assert kept({"x": {"$in": [2**63, -(2**63)]}}, {"x": 2**63}, {"x": -(2**63)}) == [0, 1]
     assert kept({"x": 2**64}, *documents) == [1]
     assert kept({"x": {"$gt": 2**63 - 1}}, *documents) == [1, 3]
     assert kept({"x": {"$lt": -(2**63)}}, *documents) == [2, 4]
@@ -266,6 +306,13 @@ REFUSED: list[tuple[Any, str]] = [
     ({"$or": {"a": 1}}, r"\$or takes a list of one or more filters, not an object"),
     ({"$and": [1]}, "1 is not an object"),
     ({"$not": 1}, "1 is not an object"),
+    ({"$and": [{}]}, "an empty object inside a filter keeps every document"),
+    ({"$or": [{"a": 1}, {}]}, "an empty object inside a filter"),
+    ({"$not": {}}, "an empty object inside a filter"),
+    ({"$nor": [{}]}, r"unknown operator '\$nor'"),
+    ({"$and": [{"$or": [{"$not": {}}]}]}, "an empty object inside a filter"),
+    ({"$and": [{}] * 100_000}, "an empty object inside a filter"),
+    ({"$or": [{"$and": [{"a": 1}]}] * 100_000}, "more than 256 conditions"),
     ({"$where": "1"}, r"unknown operator '\$where'.*\$and, \$or, \$not"),
     ({"a": {"$regex": "x"}}, r"unknown operator '\$regex' of 'a'.*\$gte"),
     ({"a": {"b": 1}}, "unknown operator 'b' of 'a'.*path with dots"),
@@ -329,6 +376,70 @@ def test_a_filter_at_every_limit_runs() -> None:
     assert found(database, filter) == [0]
     assert found(database, {"$and": [{"b": {"$ne": n}} for n in range(MAX_CONDITIONS)]}) == [0]
     database.close()
+
+
+@pytest.mark.parametrize(
+    ("filter", "kept_always"),
+    [
+        ({}, True),
+        ({"a": {"$nin": []}}, True),
+        ({"$not": {"a": {"$in": []}}}, True),
+        ({"$or": [{"a": 1}, {"b": {"$nin": []}}]}, True),
+        ({"$and": [{"a": 1}, {"b": {"$nin": []}}]}, None),
+        ({"$and": [{"a": 1}, {"b": {"$in": []}}]}, False),
+        ({"$or": [{"a": {"$in": []}}, {"b": {"$in": []}}]}, False),
+        ({"a": {"$exists": True}}, None),
+        ({"a": {"$ne": None}}, None),
+    ],
+)
+def test_a_filter_that_keeps_everything_is_known(filter: Any, kept_always: bool | None) -> None:
+    assert fixed(parse(filter)) is kept_always
+
+
+def warned(filter: Mapping[str, object], *metadata: Mapping[str, object]) -> list[str]:
+    database = stored(*metadata)
+    asked = list(operands(parse(filter)))
+    rows = list(database.execute(*stored_kinds([each.key for each in asked])))
+    database.close()
+    return warnings(asked, rows)
+
+
+@pytest.mark.parametrize(
+    ("filter", "metadata", "words"),
+    [
+        ({"x": {"$gte": 2020}}, {"x": "2021"}, "'x'.*with a number, and every stored .* a text"),
+        ({"x": 2020}, {"x": "2020"}, "a number, and every stored value is a text"),
+        ({"x": {"$ne": 2020}}, {"x": "2020"}, "a number, and every stored value is a text"),
+        ({"x": {"$in": [1, True]}}, {"x": "1"}, "a number or true or false, and"),
+        ({"x": "2020"}, {"x": 2020}, "a text, and every stored value is a number"),
+        ({"x": True}, {"x": ["true", "1"]}, "true or false, and every stored value is a text"),
+        ({"x": "李白"}, {"x": {"name": "李白"}}, "is an object or empty list"),
+        ({"x.name": 1}, {"x": {"name": "李白"}}, "'x.name'"),
+    ],
+)
+def test_a_condition_that_no_stored_value_can_meet_is_named(
+    filter: Any, metadata: Any, words: str
+) -> None:
+    (said,) = warned({"$or": [filter, {"y": 1}]}, metadata, {"y": 1}, {"x": None})
+    assert re.search(words, said), said
+
+
+@pytest.mark.parametrize(
+    ("filter", "metadata"),
+    [
+        ({"x": {"$gte": 2020}}, {"x": ["a", 1]}),
+        ({"x": 1}, {"x": 2.5}),
+        ({"x": {"$in": ["a", 1]}}, {"x": 2}),
+        ({"x": None}, {"x": "a"}),
+        ({"x": {"$in": [None, 1]}}, {"x": "a"}),
+        ({"x": {"$exists": True}}, {"x": "a"}),
+        ({"x": {"$in": []}}, {"x": "a"}),
+        ({"x": 1}, {"x": None}),
+        ({"x": 1}, {}),
+    ],
+)
+def test_a_condition_that_some_value_could_meet_is_not_named(filter: Any, metadata: Any) -> None:
+    assert warned({"$or": [filter, {"y": 1}]}, metadata, {"y": 1}) == []
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,18 @@ def test_search_equals_brute_force_over_several_segments(small_segments: None) -
     assert hits.labels.dtype == np.int64
 
 
+@pytest.mark.parametrize("length", [3e38, 1e30, 1e-19, 1e-30, 1e-42])
+def test_vectors_of_any_finite_length_have_their_direction(length: float) -> None:
+    rows = np.eye(D, dtype=np.float32)[:3] + np.float32(0.1)
+    far = (rows.astype(np.float64) * length / rows.max()).astype(np.float32)
+    built = LocalIndex(D).plus(labels(1, 2, 3), far)
+    for queries in (rows, far):
+        hits = built.search(queries, 1)
+        assert hits.labels[:, 0].tolist() == [1, 2, 3]
+        # The smallest numbers have few bits.
+        np.testing.assert_allclose(hits.scores[:, 0], 1, atol=1e-2 if length < 1e-38 else 1e-5)
+
+
 def test_more_rows_than_a_segment_in_one_call_are_split() -> None:
     rows = vectors(exact.SEGMENT_ROWS + 10)
     built = LocalIndex(D).plus(numbered(len(rows)), rows)

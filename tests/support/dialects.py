@@ -38,7 +38,11 @@ NATIVE = Form("native", "/embed", "texts")
 TEI = Form("tei", "/embed", "inputs")
 OPENAI = Form("openai", "/v1/embeddings", "input")
 OLLAMA = Form("ollama", "/api/embed", "input")
-FORMS = (NATIVE, TEI, OPENAI, Form("openai", "/embeddings", "input"), OLLAMA)
+AZURE = "/openai/deployments/toy/embeddings"
+FORMS = (
+    *(NATIVE, TEI, OPENAI, OLLAMA),
+    *(Form("openai", path, "input") for path in ("/embeddings", "/openai/v1/embeddings", AZURE)),
+)
 # Every GET route with the dialect of its errors. The POST routes are those of FORMS and ONE_TEXT.
 GETS = {
     "/api/tags": "ollama",
@@ -49,6 +53,10 @@ GETS = {
     "/.well-known/ready": "weaviate",
     "/v1/models": "openai",
     "/v1/models/toy": "openai",
+    "/models": "openai",
+    "/models/toy": "openai",
+    "/openai/v1/models": "openai",
+    "/openai/v1/models/toy": "openai",
     "/info": "tei",
     "/health": "native",
     "/ready": "native",
@@ -60,12 +68,15 @@ POSTS = {
     "/embed": "native",
     "/v1/embeddings": "openai",
     "/embeddings": "openai",
+    "/openai/v1/embeddings": "openai",
+    AZURE: "openai",
     "/api/embed": "ollama",
 }
 # Routes of one text, with their dialect and the key of the text (in one case a name).
 ONE_TEXT = {
     "/api/embeddings": ("ollama", "prompt"),
     "/api/show": ("ollama", "model"),
+    "/api/pull": ("ollama", "model"),
     "/vectors": ("weaviate", "text"),
     "/vectors/": ("weaviate", "text"),
 }
@@ -117,7 +128,10 @@ def check_error(
         assert set(body) == {"error"}
         message = body["error"]
     else:
-        assert set(body) == {"error"}
+        # Clients of Jina, NVIDIA and Xinference look for the message there.
+        more = {"message", "detail"} if dialect == "openai" else set()
+        assert set(body) == {"error", *more}
+        assert {body[key] for key in more} <= {body["error"]["message"]}
         keys = {"code", "message"} | ({"type", "param"} if dialect == "openai" else set())
         assert set(body["error"]) == keys
         assert code is None or body["error"]["code"] == code
@@ -195,33 +209,44 @@ WRONG_OPTIONS: dict[Form, list[dict[str, Any]]] = {
         {"encoding_format": "hex"},
         {"truncate": "yes"},
         {"inputs": ["b"]},
+        {"topk": 5},
+        {"task": "query"},
     ],
     TEI: [
         {"truncate": "yes"},
         {"truncation_direction": "middle"},
         {"truncation_direction": 5},
         {"prompt_name": "poem"},
-        {"normalize": False},
         {"normalize": "no"},
+        {"task": "retrieval.poem"},
+        {"task": "query", "input_type": "passage"},
     ],
     OPENAI: [
         {"encoding_format": "hex"},
         {"encoding_format": 5},
         {"model": 5},
-        {"model": None},
         {"user": 5},
         {"input_type": "title"},
+        {"input_type": "query", "task": "retrieval.passage"},
+        {"output_dimension": 16},
+        {"output_dimension": 32, "dimensions": 31},
+        {"output_dtype": "int8"},
+        {"embedding_type": "binary"},
+        {"embedding_type": "base64", "encoding_format": "float"},
+        {"truncate": "MIDDLE"},
+        {"late_chunking": True},
+        {"return_multivector": True},
     ],
     OLLAMA: [
         {"truncate": "yes"},
         {"truncate": 0},
         {"model": 5},
-        {"model": None},
         {"dimensions": True},
+        {"input_type": "title"},
     ],
 }
 # Values that are no text, for the routes of one text.
-NO_TEXTS = (5, None, True, ["a"], [1, 2], {"a": "b"})
+NO_TEXTS = (5, True, ["a"], [1, 2], {"a": "b"})
 
 
 def filled(body: dict[str, Any], form: Form) -> dict[str, Any]:
@@ -232,7 +257,10 @@ async def walk(client: httpx.AsyncClient) -> AsyncIterator[tuple[str, httpx.Resp
     """Send every kind of wrong request to every route; yield dialect, reply and expected status."""
     for form in FORMS:
         bad = 422 if form is TEI else 400
-        for body in WRONG_VALUES.values():
+        for name, body in WRONG_VALUES.items():
+            # Ollama's texts may be left out, and null counts as left out.
+            if form is OLLAMA and name == "null":
+                continue
             yield form.dialect, await client.post(form.path, json=filled(body, form)), bad
         for name, body in EMPTY.items():
             # Ollama answers an empty list with an empty list.
@@ -288,7 +316,14 @@ async def walk(client: httpx.AsyncClient) -> AsyncIterator[tuple[str, httpx.Resp
     for path in ("/v1/", "/v1/nowhere", "/v1/embeddings/x", "/v1/completions"):
         for method in ("GET", "POST"):
             yield "openai", await client.request(method, path, json={}), 404
-    for path in ("/api/", "/api/nowhere", "/api/embed/", "/api/chat", "/api/generate", "/api/pull"):
+    for path in (
+        "/api/",
+        "/api/nowhere",
+        "/api/embed/x",
+        "/api/chat",
+        "/api/generate",
+        "/api/push",
+    ):
         for method in ("GET", "POST"):
             yield "ollama", await client.request(method, path, json={}), 404
     yield "openai", await client.get("/v1/models/nowhere"), 404

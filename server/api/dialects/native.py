@@ -4,32 +4,33 @@ TEI's clients use the same path: a body with `inputs` is in TEI's form.
 """
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import orjson
 
 from server.api.body import decode, only_one_of
 from server.api.endpoint import by_key
+from server.api.instruction import input_type_of
 from server.api.native_errors import NATIVE
 from server.api.operation import Call, Handler, Operation
 from server.api.replies import Reply, base64_rows, json_body, truncated_header
 from server.inference.engine import Embedded
-from server.types import InputType
 
 BEGINNING = re.compile(rb'\s*{\s*"texts"\s*:')
 
 
-class EmbedRequest(msgspec.Struct):
+class EmbedRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Texts to embed.
 
-    input_type: if left out, "document" or what the model's name says.
+    input_type: query, document or none; also other APIs' words for them. If left out, document or what
+    the model's name says.
     inputs: not allowed; a body with this key instead of `texts` is in TEI's form.
     """
 
     texts: list[str]
-    inputs: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    input_type: InputType | None = None
+    inputs: Any = None
+    input_type: str = ""
     model: str = ""
     dimensions: int | None = None
     encoding_format: Literal["float", "base64"] = "float"
@@ -71,12 +72,14 @@ def _native_or(tei: Operation) -> Handler:
 
 async def embed(call: Call) -> Reply:
     request = decode(call.body, EmbedRequest)
-    if request.inputs is not msgspec.UNSET:
+    if request.inputs is not None:
         raise only_one_of("texts", "inputs")
     choice = call.models.choose(request.model)
     embedded = await choice.engine.embed(
         request.texts,
-        request.input_type or choice.input_type or "document",
+        input_type_of(request.input_type, "input_type")
+        if request.input_type
+        else choice.input_type or "document",
         truncate=request.truncate,
         dimensions=request.dimensions,
     )

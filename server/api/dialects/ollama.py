@@ -7,6 +7,7 @@ import msgspec
 import orjson
 
 from server.api.body import decode
+from server.api.instruction import Instructed, instruction_of
 from server.api.operation import Call, Dialect, Operation
 from server.api.replies import Reply, error_reply_of, json_body, truncated_header
 from server.clock import now
@@ -23,10 +24,12 @@ HOME = b"Inkwell, an embedding server. To clients of Ollama it says: Ollama is r
 NEVER, FOREVER = "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"
 
 
-class EmbedRequest(msgspec.Struct):
+class EmbedRequest(Instructed, kw_only=True):
+    """Texts to embed; keys of `Instructed` are not Ollama's."""
+
     model: str = ""
     input: str | list[str] = msgspec.field(default_factory=list)
-    truncate: bool | None = True
+    truncate: bool = True
     dimensions: int | None = None
 
 
@@ -40,7 +43,7 @@ class EmbedReply(msgspec.Struct):
     prompt_eval_count: int
 
 
-class PromptRequest(msgspec.Struct):
+class PromptRequest(Instructed, kw_only=True):
     model: str = ""
     prompt: str = ""
 
@@ -82,6 +85,10 @@ class ShowRequest(msgspec.Struct):
     name: str = ""
 
 
+class Pulled(msgspec.Struct):
+    status: str = "success"
+
+
 class ShowReply(msgspec.Struct):
     details: Details
     model_info: dict[str, str | int]
@@ -110,6 +117,7 @@ def operations() -> list[Operation]:
             "/api/embeddings", prompt, "Vector of a text", "embed", (PromptRequest,), (PromptReply,)
         ),
         post("/api/show", show, "Describe a model", "key", (ShowRequest,), (ShowReply,)),
+        post("/api/pull", pull, "Check for a model", "key", (ShowRequest,), (Pulled,)),
         get("/api/tags", tags, "The served models", "key", response=(TagList,)),
         get("/api/ps", tags, "The loaded models: all that are served", "key", response=(TagList,)),
         get(
@@ -133,8 +141,8 @@ async def embed(call: Call) -> Reply:
     if request.input:
         embedded = await choice.engine.embed(
             [request.input] if isinstance(request.input, str) else request.input,
-            choice.input_type or "document",
-            truncate=request.truncate is not False,
+            instruction_of(request, choice),
+            truncate=request.truncate,
             dimensions=request.dimensions,
         )
         vectors = embedded.vectors
@@ -149,7 +157,7 @@ async def prompt(call: Call) -> Reply:
     choice = _choice(call, request.model)
     if not request.prompt:
         return _reply(PromptReply([]), 0)
-    embedded = await choice.engine.embed([request.prompt], choice.input_type or "document")
+    embedded = await choice.engine.embed([request.prompt], instruction_of(request, choice))
     vector: Any = embedded.vectors[0]
     return _reply(PromptReply(vector), len(embedded.truncated))
 
@@ -168,6 +176,14 @@ async def show(call: Call) -> Reply:
         f"{manifest.family}.embedding_length": manifest.dimension,
     }
     return Reply(json_body(ShowReply(_details(manifest), info, ["embedding"])))
+
+
+async def pull(call: Call) -> Reply:
+    """Answer as Ollama does for a model that is there already: clients pull before they embed."""
+    request = decode(call.body, ShowRequest)
+    _choice(call, request.model or request.name)
+    # A stream has a line of JSON for each step; this one has only the last step.
+    return Reply(json_body(Pulled()) + b"\n")
 
 
 async def tags(call: Call) -> Reply:
@@ -196,7 +212,7 @@ async def home(_: Call) -> Reply:
 
 def _choice(call: Call, name: str) -> Choice:
     try:
-        return call.models.choose(name)
+        return call.models.choose(name, any_case=True)
     except ModelNotFound:
         raise ModelNotFound(f"model '{name}' not found", param="model") from None
 
@@ -205,7 +221,7 @@ def error_reply(error: ServerError) -> Reply:
     # Clients look for this sentence, and shorten their texts when they find it.
     too_long = isinstance(error, TextTooLong)
     prefix = "the input length exceeds the context length: " if too_long else ""
-    return error_reply_of(error, Error(prefix + error.message))
+    return error_reply_of(error, Error(prefix + error.public))
 
 
 OLLAMA = Dialect("Ollama", error_reply, Error)

@@ -1,4 +1,7 @@
-"""OpenAI's embeddings: POST /v1/embeddings, GET /v1/models and /v1/models/{id}."""
+"""OpenAI's embeddings and models, and the keys that other clients add on the same paths.
+
+Clients of Jina, Voyage, NVIDIA, vLLM, Xinference and Azure ask at /v1/embeddings too.
+"""
 
 from functools import partial
 from typing import Any, Literal
@@ -7,8 +10,17 @@ import msgspec
 import orjson
 
 from server.api.body import decode
-from server.api.operation import Call, Dialect, Operation
-from server.api.replies import Reply, base64_rows, error_reply_of, json_body, truncated_header
+from server.api.instruction import Instructed, instruction_of
+from server.api.operation import Call, Dialect, Handler, Operation
+from server.api.replies import (
+    NORMALIZED,
+    Reply,
+    base64_rows,
+    error_reply_of,
+    json_body,
+    truncated_header,
+)
+from server.api.truncation import Truncation, truncation_of
 from server.errors import (
     CallerError,
     InvalidRequest,
@@ -17,21 +29,39 @@ from server.errors import (
     ServerError,
     TooManyTexts,
 )
-from server.types import InputType, Vectors
+from server.inference.engine import Embedded
+from server.inference.registry import Choice
+from server.inference.token_ids import TokenIds
+from server.types import Vectors, unit
 
 # The limit of OpenAI's own API for one request. The server's own limit may be lower.
 MAX_INPUTS = 2048
+# Paths of the same requests: OpenAI's, those of base URLs without /v1, and Azure's.
+ROOTS = ("/v1", "", "/openai/v1")
+DEPLOYMENT = "/openai/deployments/{model:path}/embeddings"
 
 
-class EmbeddingsRequest(msgspec.Struct):
-    """Texts to embed. Unknown keys are ignored, as OpenAI's clients expect."""
+class EmbeddingsRequest(Instructed, kw_only=True):
+    """Texts to embed. Keys that no client needs an answer to are ignored, as OpenAI's clients expect.
+
+    input: strings, or Jina's objects with a text. output_dimension: Voyage's word for dimensions.
+    embedding_type: Jina's for encoding_format. truncate: true, false, or NONE, START or END.
+    truncation: Voyage's, true or false. normalized: false changes nothing where the model normalises.
+    """
 
     input: str | list[Any]
     model: str = ""
-    encoding_format: Literal["float", "base64"] | None = None
+    encoding_format: Literal["float", "base64", ""] = ""
+    embedding_type: Literal["float", "base64", ""] = ""
+    output_dtype: Literal["float", ""] = ""
     dimensions: int | None = None
+    output_dimension: int | None = None
+    truncate: bool | str = True
+    truncation: bool = True
+    normalized: bool | None = None
+    late_chunking: bool = False
+    return_multivector: bool = False
     user: str | None = None
-    input_type: InputType | None = None
 
 
 class Usage(msgspec.Struct):
@@ -53,12 +83,18 @@ class EmbeddingsReply(msgspec.Struct):
 
 
 class ModelEntry(msgspec.Struct):
-    """A served model. created: always 0, because an artifact does not say when it was made."""
+    """A served model. created: always 0, because an artifact does not say when it was made.
+
+    model_type, model_name: what Xinference's clients read. dimensions: of its vectors.
+    """
 
     id: str
+    model_name: str
+    dimensions: int
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "local"
+    model_type: Literal["embedding"] = "embedding"
 
 
 class ModelList(msgspec.Struct):
@@ -74,85 +110,150 @@ class Fault(msgspec.Struct):
 
 
 class Error(msgspec.Struct):
+    """OpenAI's error, and its message where clients of Jina and Xinference (detail) and NVIDIA look."""
+
     error: Fault
+    message: str
+    detail: str
 
 
-def operations() -> list[Operation]:
+def operations(token_ids: TokenIds) -> list[Operation]:
+    """Return the operations. token_ids: turns token ids into texts, or refuses them."""
     speaking = partial(Operation, OPENAI)
     embeddings_on = partial(
         speaking,
         "POST",
-        handler=embeddings,
+        handler=_embeddings(token_ids),
         summary="Vectors of texts",
         needs="embed",
         request=(EmbeddingsRequest,),
         response=(EmbeddingsReply,),
     )
     get = partial(speaking, "GET", needs="key")
-    return [
-        embeddings_on("/v1/embeddings"),
-        embeddings_on("/embeddings"),
-        get("/v1/models", list_models, "Names of the served models", response=(ModelList,)),
-        get("/v1/models/{model:path}", get_model, "One served model", response=(ModelEntry,)),
-    ]
+    found = [embeddings_on(f"{root}/embeddings") for root in ROOTS]
+    found.append(embeddings_on(DEPLOYMENT))
+    for root in ROOTS:
+        found += [
+            get(f"{root}/models", list_models, "Names of the served models", response=(ModelList,)),
+            get(f"{root}/models/{{model:path}}", get_model, "One model", response=(ModelEntry,)),
+        ]
+    return found
 
 
-async def embeddings(call: Call) -> Reply:
-    request = decode(call.body, EmbeddingsRequest)
-    choice = call.models.choose(request.model)
-    embedded = await choice.engine.embed(
-        texts_of(request.input),
-        request.input_type or choice.input_type or "document",
-        dimensions=request.dimensions,
-    )
+def _embeddings(token_ids: TokenIds) -> Handler:
+    async def embeddings(call: Call) -> Reply:
+        request = decode(call.body, EmbeddingsRequest)
+        _refuse_other_vectors(request)
+        # Azure's path names the model; the body may repeat it.
+        choice = call.models.choose(call.scope.get("path_params", {}).get("model") or request.model)
+        texts = await _texts(request.input, token_ids, choice)
+        truncation = _truncation(request)
+        embedded = await choice.engine.embed(
+            texts,
+            instruction_of(request, choice),
+            truncate=truncation.allowed,
+            keep=truncation.keep,
+            dimensions=_dimensions(request),
+        )
+        return _reply(request, choice, embedded)
+
+    return embeddings
+
+
+def _refuse_other_vectors(request: EmbeddingsRequest) -> None:
+    """Refuse options with which the original would return vectors of another kind."""
+    for key in ("late_chunking", "return_multivector"):
+        if getattr(request, key):
+            raise InvalidRequest(
+                f"{key}: true is not available: the server gives one vector for each text",
+                param=key,
+            )
+
+
+def _reply(request: EmbeddingsRequest, choice: Choice, embedded: Embedded) -> Reply:
+    vectors, headers = embedded.vectors, [truncated_header(len(embedded.truncated))]
+    normalizes = choice.engine.manifest.normalized
+    if request.normalized and not normalizes:
+        vectors = unit(vectors)
+    elif request.normalized is False and normalizes:
+        headers.append(NORMALIZED)
     usage = {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens}
-    body = {
-        "object": "list",
-        "data": [
-            {"object": "embedding", "index": index, "embedding": row}
-            for index, row in enumerate(_rows(embedded.vectors, request.encoding_format))
-        ],
-        "model": choice.name,
-        "usage": usage,
-    }
-    headers = [truncated_header(len(embedded.truncated))]
+    data = [
+        {"object": "embedding", "index": index, "embedding": row}
+        for index, row in enumerate(_rows(vectors, request))
+    ]
+    body = {"object": "list", "data": data, "model": choice.name, "usage": usage}
     return Reply(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), headers=headers)
 
 
-def texts_of(given: str | list[Any]) -> list[str]:
-    """Return the request's texts; refuses token ids, and says what to set instead."""
+def _rows(vectors: Vectors, request: EmbeddingsRequest) -> list[Any]:
+    given = {request.encoding_format, request.embedding_type} - {""}
+    if len(given) > 1:
+        raise InvalidRequest(
+            "encoding_format and embedding_type contradict each other; give one of them",
+            param="encoding_format",
+        )
+    return base64_rows(vectors) if given == {"base64"} else list(vectors)
+
+
+def _dimensions(request: EmbeddingsRequest) -> int | None:
+    one, other = request.dimensions, request.output_dimension
+    if one is not None and other is not None and one != other:
+        raise InvalidRequest(
+            f"dimensions {one} and output_dimension {other} contradict each other; give one of them",
+            param="dimensions",
+        )
+    return other if one is None else one
+
+
+def _truncation(request: EmbeddingsRequest) -> Truncation:
+    found = truncation_of(request.truncate)
+    return found if request.truncation else Truncation(allowed=False)
+
+
+async def _texts(given: str | list[Any], token_ids: TokenIds, choice: Choice) -> list[str]:
+    """Return the request's texts; token ids become texts, or are refused."""
     if isinstance(given, str):
         return [given]
+    if given and _is_id(given[0]):
+        return await token_ids.texts([given], choice.engine)
     if len(given) > MAX_INPUTS:
         raise TooManyTexts(
             f"input has {len(given)} texts, at most {MAX_INPUTS} are allowed", param="input"
         )
-    for index, text in enumerate(given):
-        if isinstance(text, str):
-            continue
-        if isinstance(text, int | list) and not isinstance(text, bool):
-            raise InvalidRequest(
-                "input must be text, not token ids: they are of another model's vocabulary; with"
-                " LangChain set check_embedding_ctx_length=False",
-                param="input",
-            )
-        raise InvalidRequest(f"input[{index}] must be a string", param="input")
+    if given and isinstance(given[0], list):
+        return await token_ids.texts(given, choice.engine)
+    return [_text(index, each) for index, each in enumerate(given)]
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _text(index: int, given: Any) -> str:
+    if isinstance(given, dict) and given.keys() == {"text"}:
+        given = given["text"]
+    if not isinstance(given, str):
+        raise InvalidRequest(
+            f"input[{index}] must be a string, or an object with only a text", param="input"
+        )
     return given
 
 
-def _rows(vectors: Vectors, encoding_format: str | None) -> list[Any]:
-    return base64_rows(vectors) if encoding_format == "base64" else list(vectors)
-
-
 async def list_models(call: Call) -> Reply:
-    return Reply(json_body(ModelList([ModelEntry(name) for name in call.models.listed])))
+    return Reply(json_body(ModelList([_entry(call, name) for name in call.models.listed])))
 
 
 async def get_model(call: Call) -> Reply:
-    name = call.scope["path_params"]["model"]
+    name = call.scope["path_params"]["model"].rstrip("/")
     if not name:
-        raise RouteNotFound("no such path: /v1/models/")
-    return Reply(json_body(ModelEntry(call.models.choose(name).name)))
+        raise RouteNotFound(f"no such path: {call.scope['path']}")
+    return Reply(json_body(_entry(call, name)))
+
+
+def _entry(call: Call, name: str) -> ModelEntry:
+    choice = call.models.choose(name)
+    return ModelEntry(choice.name, choice.name, choice.engine.manifest.dimension)
 
 
 def error_reply(error: ServerError) -> Reply:
@@ -163,7 +264,8 @@ def error_reply(error: ServerError) -> Reply:
     elif isinstance(error, RetryableError):
         kind = "rate_limit_error"
     param = error.param if isinstance(error, CallerError) else None
-    return error_reply_of(error, Error(Fault(error.message, kind, param, error.code)))
+    said = error.public
+    return error_reply_of(error, Error(Fault(said, kind, param, error.code), said, said))
 
 
 OPENAI = Dialect("OpenAI", error_reply, Error)

@@ -1,6 +1,7 @@
-"""Reranking as Cohere's and Jina's clients ask for it: POST /v1/rerank, /v2/rerank and /rerank.
+"""Reranking and scoring, as clients of Cohere, Jina, Xinference, NVIDIA and vLLM ask for them.
 
-TEI's clients use /rerank too: a body with `texts` is in TEI's form.
+POST /v1/rerank, /v2/rerank and /rerank (TEI's clients use it too: a body with `texts` is in TEI's form),
+NVIDIA's /v1/ranking, and vLLM's /v1/score and /score.
 """
 
 from functools import partial
@@ -12,7 +13,8 @@ from server.api.body import decode
 from server.api.endpoint import by_key
 from server.api.operation import Call, Dialect, Operation
 from server.api.replies import Reply, error_reply_of
-from server.errors import ServerError
+from server.api.truncation import truncation_of
+from server.errors import InvalidRequest, ServerError
 
 
 class Document(msgspec.Struct):
@@ -30,6 +32,29 @@ class RerankRequest(msgspec.Struct):
     model: str = ""
     top_n: Annotated[int, msgspec.Meta(ge=1)] | None = None
     return_documents: bool | None = None
+
+
+class Query(msgspec.Struct):
+    """NVIDIA's form of a query or passage."""
+
+    text: str
+
+
+class RankingRequest(msgspec.Struct):
+    """Passages to rank. truncate: NONE, or END for texts that are too long."""
+
+    query: Query
+    passages: list[Query]
+    model: str = ""
+    truncate: str = ""
+
+
+class ScoreRequest(msgspec.Struct):
+    """Pairs to score: one text with each of others, or two lists of the same length."""
+
+    text_1: str | list[str]
+    text_2: str | list[str]
+    model: str = ""
 
 
 class Error(msgspec.Struct):
@@ -57,6 +82,9 @@ def operations(tei: Operation) -> list[Operation]:
         shared._replace(request=(*shared.request, *tei.request), errors=(tei.dialect.error,)),
         on("/v1/rerank"),
         on("/v2/rerank"),
+        on("/v1/ranking", handler=ranking, request=(RankingRequest,)),
+        on("/v1/score", handler=score, request=(ScoreRequest,)),
+        on("/score", handler=score, request=(ScoreRequest,)),
     ]
 
 
@@ -67,8 +95,32 @@ async def rerank(call: Call) -> Reply:
     call.models.rerank(request.query, texts)
 
 
+async def ranking(call: Call) -> Reply:
+    """Check the request and refuse it, because no reranker can be loaded yet."""
+    request = decode(call.body, RankingRequest)
+    truncation_of(request.truncate)
+    call.models.rerank(request.query.text, [each.text for each in request.passages])
+
+
+async def score(call: Call) -> Reply:
+    """Check the request and refuse it, because no reranker can be loaded yet."""
+    request = decode(call.body, ScoreRequest)
+    first, second = _listed(request.text_1), _listed(request.text_2)
+    if len(first) not in (1, len(second)):
+        raise InvalidRequest(
+            f"text_1 has {len(first)} texts and text_2 has {len(second)}; give one, or as many",
+            param="text_1",
+        )
+    call.models.default.check(first)
+    call.models.rerank(first[0], second)
+
+
+def _listed(given: str | list[str]) -> list[str]:
+    return [given] if isinstance(given, str) else given
+
+
 def error_reply(error: ServerError) -> Reply:
-    return error_reply_of(error, Error(error.message, error.message))
+    return error_reply_of(error, Error(error.public, error.public))
 
 
 RERANK = Dialect("Rerank", error_reply, Error)

@@ -12,15 +12,23 @@ import orjson
 
 from server import errors
 from server.api.body import decode
+from server.api.instruction import Instructed, instruction_of
 from server.api.operation import Call, Dialect, Handler, Operation
-from server.api.replies import Headers, Reply, error_reply_of, json_body, truncated_header
+from server.api.replies import (
+    NORMALIZED,
+    Headers,
+    Reply,
+    error_reply_of,
+    json_body,
+    truncated_header,
+)
 from server.clock import now
 from server.config import Config
 from server.errors import EmptyInput, InvalidRequest, ServerError, TaskNotServed
 from server.inference.engine import Embedded
 from server.inference.registry import Choice, ModelRegistry
 from server.inference.tokenizer import Token
-from server.types import InputType, unit
+from server.types import unit
 
 STATUS: Mapping[type[ServerError], int] = {
     errors.CallerError: 422,
@@ -49,9 +57,6 @@ KIND: Mapping[type[ServerError], str] = {
     errors.RetryableError: "Unhealthy",
     errors.ServerError: "Backend",
 }
-PROMPTS: Mapping[str, InputType] = {"query": "query", "document": "document", "passage": "document"}
-
-
 # Paths where TEI serves another kind of model, with the reason of the refusal.
 REFUSED: Mapping[str, str] = {
     "/embed_all": "the model gives one vector per text and no token vectors: its last step is pooling",
@@ -60,12 +65,11 @@ REFUSED: Mapping[str, str] = {
 }
 
 
-class Reading(msgspec.Struct, kw_only=True):
+class Reading(Instructed, kw_only=True):
     """Options for reading texts, the same on every path."""
 
-    truncate: bool | None = True
+    truncate: bool = True
     truncation_direction: Literal["right", "Right", "left", "Left"] = "right"
-    prompt_name: str | None = None
 
 
 class EmbedRequest(Reading, kw_only=True):
@@ -86,10 +90,9 @@ class SimilarityRequest(msgspec.Struct):
     model: str = ""
 
 
-class TokenizeRequest(msgspec.Struct):
+class TokenizeRequest(Instructed, kw_only=True):
     inputs: str | list[str]
     add_special_tokens: bool = True
-    prompt_name: str | None = None
     model: str = ""
 
 
@@ -156,17 +159,16 @@ async def embed(call: Call) -> Reply:
     request = decode(call.body, EmbedRequest)
     choice = call.models.choose(request.model)
     manifest = choice.engine.manifest
-    if not request.normalize and manifest.normalized:
-        raise InvalidRequest(
-            "normalize: false is not available: the model's last step normalises its vectors"
-        )
     texts = _listed(request.inputs)
     embedded = await _read(texts, request, choice, request.dimensions)
     vectors = embedded.vectors
     if request.normalize and not manifest.normalized:
         vectors = unit(vectors)
-    body = orjson.dumps(vectors, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Reply(body, headers=_headers(texts, embedded, started))
+    headers = _headers(texts, embedded, started)
+    if manifest.normalized and not request.normalize:
+        # As sentence-transformers does: the normalisation is a part of the model.
+        headers.append(NORMALIZED)
+    return Reply(orjson.dumps(vectors, option=orjson.OPT_SERIALIZE_NUMPY), headers=headers)
 
 
 async def similarity(call: Call) -> Reply:
@@ -193,7 +195,7 @@ async def tokenize(call: Call) -> Reply:
     choice = call.models.choose(request.model)
     tokens = await choice.engine.tokens(
         _listed(request.inputs),
-        _input_type(request.prompt_name, choice),
+        instruction_of(request, choice),
         special=request.add_special_tokens,
     )
     return Reply(json_body(tokens))
@@ -241,21 +243,13 @@ def _rows(ids: list[int | list[int]]) -> list[list[int]]:
     return rows or [[each for each in ids if isinstance(each, int)]]
 
 
-def _input_type(prompt_name: str | None, choice: Choice) -> InputType:
-    if prompt_name is None:
-        return choice.input_type or "document"
-    if prompt_name not in PROMPTS:
-        raise InvalidRequest(f"prompt_name {prompt_name!r} is not one of {', '.join(PROMPTS)}")
-    return PROMPTS[prompt_name]
-
-
 async def _read(
     texts: list[str], reading: Reading, choice: Choice, dimensions: int | None = None
 ) -> Embedded:
     return await choice.engine.embed(
         texts,
-        _input_type(reading.prompt_name, choice),
-        truncate=reading.truncate is not False,
+        instruction_of(reading, choice),
+        truncate=reading.truncate,
         keep="end" if reading.truncation_direction in ("left", "Left") else "beginning",
         dimensions=dimensions,
     )
@@ -284,7 +278,7 @@ def _milliseconds(seconds: float) -> bytes:
 
 def error_reply(error: ServerError) -> Reply:
     kind = next(KIND[base] for base in type(error).__mro__ if base in KIND)
-    return error_reply_of(error, {"error": error.message, "error_type": kind}, STATUS)
+    return error_reply_of(error, {"error": error.public, "error_type": kind}, STATUS)
 
 
 TEI = Dialect("TEI", error_reply, Error)

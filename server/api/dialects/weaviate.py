@@ -1,19 +1,18 @@
 """The form in which Weaviate's text2vec-transformers module asks its container for vectors."""
 
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import msgspec
 import orjson
 
 from server.api.body import decode
+from server.api.instruction import input_type_of
 from server.api.operation import Call, Dialect, Operation
 from server.api.replies import Reply, error_reply_of, json_body, truncated_header
-from server.errors import InvalidRequest, ServerError
+from server.errors import InvalidRequest, ServerError, shown
 from server.inference.manifest import Manifest
-from server.types import InputType
 
-TASKS: dict[str | None, InputType] = {"query": "query", "passage": "document"}
 # Kinds of pooling that have another name in Weaviate.
 POOLING = {"mean": "masked_mean"}
 # What Weaviate sends for a collection that does not choose one.
@@ -23,8 +22,8 @@ DEFAULT_POOLING = "masked_mean"
 class VectorConfig(msgspec.Struct):
     """Options of one request. pooling_strategy: empty, Weaviate's default, or the model's own."""
 
-    pooling_strategy: str | None = None
-    task_type: Literal["query", "passage"] | None = None
+    pooling_strategy: str = ""
+    task_type: str = ""
     dimensions: int | None = None
 
 
@@ -100,7 +99,7 @@ async def vectors(call: Call) -> Reply:
     texts = [request.text] if request.texts is None else request.texts
     embedded = await choice.engine.embed(
         cast(list[str], texts),
-        TASKS.get(config.task_type, "document"),
+        input_type_of(config.task_type, "task_type") if config.task_type else "document",
         dimensions=config.dimensions,
     )
     width = embedded.vectors.shape[1]
@@ -111,12 +110,12 @@ async def vectors(call: Call) -> Reply:
     return Reply(orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY), headers=headers)
 
 
-def _check_pooling(manifest: Manifest, asked: str | None) -> None:
+def _check_pooling(manifest: Manifest, asked: str) -> None:
     own = _pooling(manifest)
     # Where the collection has not chosen one, the model's own is right.
-    if asked not in (DEFAULT_POOLING, own, "", None):
+    if asked not in (DEFAULT_POOLING, own, ""):
         raise InvalidRequest(
-            f"pooling_strategy {asked!r} is not available: {manifest.model_id} has {own!r}; set"
+            f"pooling_strategy {shown(asked)} is not available: {manifest.model_id} has {own!r}; set"
             f' "poolingStrategy": "{own}" in the collection\'s text2vec-transformers settings'
         )
 
@@ -152,7 +151,7 @@ async def ready(call: Call) -> Reply:
 
 def error_reply(error: ServerError) -> Reply:
     """Return the error with its native status: Weaviate shows it, and checks only for 200."""
-    return error_reply_of(error, Error(error.message))
+    return error_reply_of(error, Error(error.public))
 
 
 WEAVIATE = Dialect("Weaviate", error_reply, Error)

@@ -1,0 +1,73 @@
+"""How often does the document with exactly the identifier of the query come first?
+
+    python -m benchmarks.identifiers [--model ARTIFACT]
+
+Addresses, versions, dates and codes, 40 of each kind, are made of few numbers in many orders, so that
+a search which ignores order or adjacency cannot tell them apart. Each stands in one document; the
+documents differ in nothing else. Queries are the identifier alone, and the identifier in a question.
+One JSON line per kind, mode and query: how many of 40 documents came first.
+"""
+
+import argparse
+import asyncio
+import itertools
+import random
+from collections.abc import Mapping, Sequence
+
+from benchmarks import machine
+from benchmarks.arguments import parser
+from benchmarks.retrieval import searched
+from server.inference.model import Model
+from server.store.records import Document
+
+SIZE = 40
+TEXT = "登记编号为 {identifier} 的设备已于上周完成检修，运行正常。"
+QUESTIONS = {"alone": "{identifier}", "question": "{identifier} 的设备检修完成了吗？"}
+
+
+def main() -> None:
+    arguments = _arguments()
+    model = Model(arguments.model)
+    for kind, identifiers in sets().items():
+        documents = [Document(each, TEXT.format(identifier=each)) for each in identifiers]
+        for question, template in QUESTIONS.items():
+            queries = {each: template.format(identifier=each) for each in identifiers}
+            for mode, found in asyncio.run(searched(model, documents, queries)).items():
+                first = sum(ids[:1] == [asked] for asked, ids in found.items())
+                line = {"case": "identifiers", "kind": kind, "mode": mode, "query": question}
+                machine.show({**line, "first": first, "of": SIZE}, arguments, arguments.model)
+
+
+def sets() -> Mapping[str, Sequence[str]]:
+    """Return by kind SIZE identifiers that are permutations of each other, always the same."""
+    octets = [*itertools.permutations((192, 168, 10, 1)), *itertools.permutations((10, 0, 2, 1))]
+    months, days = range(1, 13), range(1, 13)
+    return {
+        "address": _some([".".join(map(str, each)) for each in octets]),
+        "version": _some(
+            ["v" + ".".join(map(str, each)) for each in itertools.product((1, 2, 10, 12), repeat=3)]
+        ),
+        "date": _some([f"2024-{month:02}-{day:02}" for month in months for day in days]),
+        "code": _codes(),
+    }
+
+
+def _codes() -> list[str]:
+    pairs = list(itertools.permutations((1234, 2015, 5), 2))
+    years = [pair for pair in pairs if pair[0] > 1000]
+    plain = ["AB-{0}/{1}", "BA-{0}/{1}", "GB/T {0}-{1}", "GB {0}-{1}", "Q/ABC {0}.{1}"]
+    dated = ["({0})京01民终{1}号", "({0})京{1}民终01号", "国发〔{0}〕{1}号", "财税〔{0}〕{1}号"]
+    shapes = [(shape, pairs) for shape in plain] + [(shape, years) for shape in dated]
+    return _some([shape.format(*pair) for shape, used in shapes for pair in used])
+
+
+def _some(identifiers: list[str]) -> list[str]:
+    return random.Random(0).sample(identifiers, SIZE)
+
+
+def _arguments() -> argparse.Namespace:
+    return parser(__doc__).parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""A second look at a body that does not fit its type: what is forgiven, and what the refusal says.
+
+Forgiven, in every dialect alike: null for a key that may be left out, and a whole number written with a
+fraction (512.0). Only a body that does not fit is looked at twice, so others cost nothing.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import msgspec
+from msgspec.inspect import (
+    FloatType,
+    IntType,
+    ListType,
+    NoneType,
+    StructType,
+    Type,
+    UnionType,
+    type_info,
+)
+
+from server.errors import InvalidRequest, shown
+
+# msgspec's messages about values that may be forgiven, and about a key that a type does not have.
+FORGIVABLE = re.compile(r"got `(?:null|float)`")
+UNKNOWN = re.compile(r"Object contains unknown field `(.*?)`(?: - at `\$(.*)`)?", re.DOTALL)
+# An escape that begins a pair without its second half, or is a second half alone.
+HALF_PAIR = re.compile(
+    rb"\\u[dD][89aAbB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])"
+    rb"|(?<!\\u[dD][89aAbB][0-9a-fA-F]{2})\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+)
+# Beyond this a float does not have every whole number.
+WHOLE = 2**53
+NOT_JSON = "the body is not valid JSON"
+
+
+def may_be_forgiven(error: msgspec.ValidationError) -> bool:
+    return FORGIVABLE.search(str(error)) is not None
+
+
+def forgiven(value: Any, kind: Any) -> Any:
+    """Return decoded JSON without what is forgiven, for a body of this type."""
+    return _forgiven(value, _info(kind))
+
+
+def refusal(error: msgspec.ValidationError, kind: Any) -> InvalidRequest:
+    """Return the refusal of a body that is JSON and does not fit its type."""
+    if found := UNKNOWN.fullmatch(str(error)):
+        path = found[2] or ""
+        return _unknown_key(found[1], path, _keys(_type_at(_info(kind), path)))
+    text = str(error)
+    place = text.rpartition("`$")[2].partition("`")[0] if text.endswith("`") else ""
+    allowed = _allowed(_type_at(_info(kind), place)) if "Invalid enum value" in text else ""
+    return InvalidRequest(f"the request is not valid: {text}{allowed}", param=_first_key(place))
+
+
+def not_json(body: bytes, error: Exception) -> InvalidRequest:
+    """Return the refusal of a body that is not JSON; says so where it is not UTF-8."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as wrong:
+        place = f"byte {body[wrong.start]:#04x} at position {wrong.start}"
+        return InvalidRequest(f"{NOT_JSON}: it is not UTF-8 ({place}); send JSON in UTF-8")
+    if HALF_PAIR.search(body):
+        return InvalidRequest(
+            f"{NOT_JSON}: {error}; an escape such as \\ud800 is half of a pair, which UTF-8 cannot hold"
+        )
+    if b"\0" in body[:4]:
+        return InvalidRequest(f"{NOT_JSON}: it looks like UTF-16 or UTF-32; send JSON in UTF-8")
+    return InvalidRequest(f"{NOT_JSON}: {error}")
+
+
+@cache
+def _info(kind: Any) -> Type:
+    return type_info(kind)
+
+
+def _kinds(kind: Type) -> Sequence[Type]:
+    return kind.types if isinstance(kind, UnionType) else (kind,)
+
+
+def _of(kind: Type, *wanted: type[Type]) -> Any:
+    """Return the first of the types in a union, or the type itself, that is one of these kinds."""
+    return next((each for each in _kinds(kind) if isinstance(each, wanted)), None)
+
+
+def _forgiven(value: Any, kind: Type) -> Any:
+    if isinstance(value, dict) and (struct := _of(kind, StructType)) is not None:
+        return _without_nulls(value, struct)
+    if isinstance(value, list) and (many := _of(kind, ListType)) is not None:
+        return [_forgiven(each, many.item_type) for each in value]
+    if isinstance(value, float) and _of(kind, IntType) and not _of(kind, FloatType):
+        return int(value) if value.is_integer() and abs(value) <= WHOLE else value
+    return value
+
+
+def _without_nulls(value: Mapping[str, Any], struct: StructType) -> dict[str, Any]:
+    """Return an object without null for keys that may be left out, where null is no value of theirs."""
+    fields = {field.encode_name: field for field in struct.fields}
+    found = {}
+    for key, each in value.items():
+        field = fields.get(key)
+        if field is None:
+            found[key] = each
+        elif each is not None or field.required or _of(field.type, NoneType):
+            found[key] = _forgiven(each, field.type)
+    return found
+
+
+def check_keys(given: Iterable[str], known: Sequence[str]) -> None:
+    """Raise InvalidRequest for a key that is not known, with the nearest one that is."""
+    for key in given:
+        if key not in known:
+            raise _unknown_key(key, "", known)
+
+
+def _unknown_key(key: str, path: str, known: Sequence[str]) -> InvalidRequest:
+    near = difflib.get_close_matches(key[:100].lower(), known, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(map(repr, known))}"
+    place = f" in {path.removeprefix('.')}" if path else ""
+    return InvalidRequest(f"the key {shown(key)}{place} is not known; {hint}", param=key[:100])
+
+
+def _allowed(kind: Type) -> str:
+    """Return the end of a message that lists the values of a type."""
+    values = [repr(each) for one in _kinds(kind) for each in getattr(one, "values", ()) if each]
+    return f"; use one of {', '.join(values)}" if values else ""
+
+
+def _keys(kind: Type) -> list[str]:
+    """Return the keys of an object of this type."""
+    struct = _of(kind, StructType)
+    return [] if struct is None else [field.encode_name for field in struct.fields]
+
+
+def _type_at(kind: Type, path: str) -> Type:
+    """Return the type of the value at a path such as ".documents[3].title"."""
+    for key in re.findall(r"\.(\w+)|\[", path):
+        struct, many = _of(kind, StructType), _of(kind, ListType)
+        if key and struct is not None:
+            kind = next((f.type for f in struct.fields if f.encode_name == key), kind)
+        elif not key and many is not None:
+            kind = many.item_type
+    return kind
+
+
+def _first_key(place: str) -> str | None:
+    """Return the top-level key of a place such as ".input[3]"."""
+    return re.split(r"[.\[]", place)[1] if place.startswith(".") else None

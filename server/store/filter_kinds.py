@@ -1,0 +1,95 @@
+"""Conditions of a filter that no stored value can meet because of its kind, and sentences that say so.
+
+A number never equals a text and never compares with one. So {"year": {"$gte": 2020}} finds nothing
+where every stored year is a text, as from a file whose columns are all texts. Nothing here touches a
+database.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from server.store.filter_tree import (
+    AllOf,
+    AnyOf,
+    Compared,
+    Exists,
+    Filter,
+    Not,
+    OneOf,
+    Scalar,
+    shown,
+)
+
+Kind = Literal["number", "text", "true or false", "object or empty list"]
+
+# Conditions on `attributes.value`; see `filter_sql` for how values are stored.
+STORED: Mapping[Kind, str] = {
+    "number": "value < ''",
+    "text": "value >= '' AND value < x''",
+    "true or false": "value IN (CAST('true' AS BLOB), CAST('false' AS BLOB))",
+    "object or empty list": "value = CAST('{}' AS BLOB)",
+}
+MOST_WARNINGS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A field of a condition and the kinds of what it is compared with."""
+
+    key: str
+    kinds: frozenset[Kind]
+
+
+def operands(filter: Filter) -> Iterator[Operand]:
+    """Yield the conditions of a filter that compare; null compares with every document."""
+    match filter:
+        case AllOf(conditions) | AnyOf(conditions):
+            for condition in conditions:
+                yield from operands(condition)
+        case Not(condition):
+            yield from operands(condition)
+        case Compared(key, _, operand):
+            yield Operand(key, frozenset([_kind(operand)]))
+        case OneOf(key, values) if values and None not in values:
+            yield Operand(key, frozenset(_kind(value) for value in values))
+        case OneOf() | Exists():
+            return
+
+
+def stored_kinds(keys: Sequence[str]) -> tuple[str, list[str]]:
+    """Return SQL and its parameters: rows of a key and, for each kind of STORED, whether it is stored."""
+    tests = (
+        f"EXISTS (SELECT 1 FROM attributes WHERE key = column1 AND {test})"
+        for test in STORED.values()
+    )
+    asked = ", ".join(["(?)"] * len(keys))
+    return f"SELECT column1, {', '.join(tests)} FROM (VALUES {asked})", [*keys]
+
+
+def warnings(operands: Iterable[Operand], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Return a sentence for each operand that no stored value can meet.
+
+    rows: what `stored_kinds` selects for their keys.
+    """
+    kinds = {
+        row[0]: [kind for kind, there in zip(STORED, row[1:], strict=True) if there] for row in rows
+    }
+    found = [
+        f"no value of {shown(each.key)} can match: the filter compares it with"
+        f" {_listed(sorted(each.kinds))}, and every stored value is {_listed(kinds[each.key])}"
+        for each in operands
+        if kinds[each.key] and each.kinds.isdisjoint(kinds[each.key])
+    ]
+    return found[:MOST_WARNINGS]
+
+
+def _kind(value: Scalar) -> Kind:
+    if isinstance(value, bool):
+        return "true or false"
+    return "text" if isinstance(value, str) else "number"
+
+
+def _listed(kinds: Sequence[Kind]) -> str:
+    named = {"true or false": "true or false", "object or empty list": "an object or empty list"}
+    return " or ".join(named.get(kind, f"a {kind}") for kind in kinds)

@@ -1,0 +1,1 @@
+"""Words of a text as they are compared: characters in one form, and identifiers."""

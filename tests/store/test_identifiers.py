@@ -1,0 +1,193 @@
+"""Identifiers, numbers and hidden characters: what finds what, and what comes first."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.identifiers import QUESTIONS, SIZE, TEXT, sets
+from server.store.collection import Collection
+from server.store.lexical import attainable, frequencies, highlight, indexed, terms
+from server.store.local_index.index import LocalIndex
+from server.store.records import Document, Info
+from server.store.search import Query, search
+from tests.support.words import Words
+
+KINDS = sets()
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
+def confusable(request: pytest.FixtureRequest) -> Iterator[tuple[list[str], Words]]:
+    identifiers = list(KINDS[request.param])
+    # A long text has the identifier, a short one others like it.
+    long = "，".join(["其余部分按照规定执行"] * 20)
+    words = Words(
+        *(TEXT.format(identifier=each) + long * (n % 2) for n, each in enumerate(identifiers))
+    )
+    yield identifiers, words
+    words.database.close()
+
+
+@pytest.mark.parametrize("question", QUESTIONS.values(), ids=list(QUESTIONS))
+def test_the_text_with_exactly_the_identifier_comes_first(
+    confusable: tuple[list[str], Words], question: str
+) -> None:
+    identifiers, words = confusable
+    assert len(identifiers) == SIZE
+    first = [words.found(question.format(identifier=each))[0] for each in identifiers]
+    assert first == list(range(SIZE))
+
+
+def test_the_exact_identifier_comes_first_in_hybrid_where_vectors_say_little(
+    tmp_path: Path,
+) -> None:
+    identifiers = [each for kind in KINDS.values() for each in kind]
+    documents = [Document(each, TEXT.format(identifier=each)) for each in identifiers]
+    # Texts that differ in a few digits have nearly the same vector, and the nearest is another one.
+    noise = np.random.default_rng(0).normal(0, 0.05, (len(documents), 8))
+    vectors = (1 + noise).astype(np.float32)
+    collection = Collection(tmp_path, LocalIndex, Info("x", "f", 8))
+    collection.add(documents, vectors)
+    queries = [Query("hybrid", 3, vectors[0], each) for each in identifiers]
+    found = search(collection, queries)
+    assert [hits[0].id for hits in found] == identifiers
+    collection.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "first", "second"),
+    [
+        ("1.10", "版本 1.10 发布", "版本 1.10.2 发布"),
+        ("1.10.2", "版本 v1.10.2 发布", "版本 v1.2.10 发布"),
+        ("192.168.1.1", "http://192.168.1.1:8080/a", "http://192.168.1.1x:8080/a"),
+        ("10.1.10.1", "10.1.10.1", "1.10.1.10"),
+        ("aa:bb:cc:11", "aa:bb:cc:11", "bb:cc:11:aa"),
+        ("(2020)京01民终1234号", "（2020）京01民终1234号判决", "（1234）京01民终2020号判决"),
+        ("2019 - 2020", "2019-2020", "2020-2019"),
+        ("C++", "C++ 程序", "C 程序"),
+        ("C#", "C# 程序", "C++ 程序"),
+    ],
+)
+def test_order_and_adjacency_of_an_identifier_count(query: str, first: str, second: str) -> None:
+    words = Words(second, first, *["其他文字"] * 5)
+    assert words.found(query)[0] == 1
+    words.database.close()
+
+
+def test_single_numbers_of_an_identifier_are_found_where_no_text_has_it_whole() -> None:
+    words = Words("端口 8080", "地址 10.0.0.8", "其他")
+    assert words.found("10.0.0.9:8080") != []
+    assert words.found("10.0.0.8") == [1]
+    assert words.found("8") == [1]
+    words.database.close()
+
+
+SAME: list[tuple[str, str]] = [
+    ("45000", "45,000"),
+    ("45,000", "４５０００"),
+    ("1234567.89", "1,234,567.89"),
+    ("45000", "预算45,000元"),
+    ("13800138000", "138 0013 8000"),
+    ("13800138000", "电话 138-0013-8000。"),
+    ("138 0013 8000", "138-0013-8000"),
+    ("+86 138 0013 8000", "13800138000"),
+    ("１３８００１３８０００", "138 0013 8000"),
+    ("6222020200012345678", "6222 0202 0001 2345 678"),
+    ("GB/T 7714-2015", "GB/T7714-2015"),
+    ("GB/T 7714-2015", "ＧＢ／Ｔ　７７１４—２０１５"),
+    ("GB 18030-2022", "GB18030-2022"),
+    ("AB-1234/5", "ab/1234-5"),
+    ("劳动合同", "劳\u200b动合\u00ad同"),
+    ("劳动合同", "劳\u200d动\ufeff合\ufe00同\U000e0100"),
+    ("劳动合同", "劳动\n合同"),
+    ("劳动合同", "劳 动　合\r\n  同"),
+    ("劳动合同", "劳\u2028动合同"),
+    ("information", "infor\u00admation"),
+    ("information", "in\u200bforma\u2060tion"),
+    ("information", "infor-\nmation"),
+    ("information", "Infor-\r\n   mation systems"),
+    ("人工见长", "\u2f08\u2f2f\u2ec5\u2ed3"),
+    ("第3条", "第 3 条"),
+    ("使用GPU训练", "使用 GPU 训练"),
+]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_the_same_thing_written_differently_is_found(one: str, other: str, turned: bool) -> None:
+    query, text = (other, one) if turned else (one, other)
+    # What has the parts in another order, or only some of them, does not come first.
+    words = Words("0005 4 民 8000 0013", text, "无关 irrelevant 0", *["其他"] * 9)
+    assert words.found(query)[:1] == [1]
+    words.database.close()
+
+
+def test_nothing_that_was_found_before_is_hidden_by_a_number_in_groups() -> None:
+    words = Words("房间 101,102,103", "共12，300人", "infor-\nmation", "其他", "其他")
+    assert words.found("102") == [0]
+    assert words.found("300人") == [1]
+    assert words.found("mation") == [2]
+    words.database.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "query", "expected"),
+    [
+        ("主机 192.168.10.1 与 10.1", "192.168.10.1", ["192.168.10.1", "10.1"]),
+        ("主机 1 与 192.168.10.1", "192.168.10.1", ["192.168.10.1"]),
+        ("主机 10 与 1", "192.168.10.1", ["10", "1"]),
+        ("预算 45,000 元", "45000", ["45,000"]),
+        ("预算 45,000.50 元", "45000", ["45,000"]),
+        ("电话 138 0013 8000。", "13800138000", ["138 0013 8000"]),
+        ("见 GB/T 7714-2015 附录", "GB/T7714-2015", ["GB/T 7714-2015"]),
+        ("ＧＢ／Ｔ　７７１４－２０１５", "gb/t 7714-2015", ["ＧＢ／Ｔ　７７１４－２０１５"]),
+        ("劳\u200b动合\u00ad同法", "劳动合同", ["劳\u200b动合\u00ad同"]),
+        ("订立劳动\n　合同。", "劳动合同", ["劳动\n　合同"]),
+        ("the infor-\nmation age", "information", ["infor-\nmation"]),
+        ("a\u00adb 劳动 infor\u00admation", "information", ["infor\u00admation"]),
+        ("（2020）京01民终1234号判决", "(2020)京01民终1234号", ["2020）京01民终1234号"]),
+    ],
+)
+def test_highlights_stand_at_their_places_in_the_original(
+    text: str, query: str, expected: list[str]
+) -> None:
+    assert [text[begin:end] for begin, end in highlight(text, query)] == expected
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: "1." * n,
+        lambda n: "1,000" * n,
+        lambda n: "123 " * n,
+        lambda n: "a-\n" * n,
+        lambda n: "a-" + "\n" * n,
+        lambda n: "法" + " " * n,
+        lambda n: "(2020)" * n,
+        lambda n: "(2020)" + "京1" * n,
+        lambda n: "a" * n + "-1",
+        lambda n: "gb " * n + "/1",
+        lambda n: "\u200b" * n,
+        lambda n: "\u2ed3" * n,
+        lambda n: "1 - " * n,
+    ],
+)
+def test_odd_texts_take_linear_time(make: Callable[[int], str]) -> None:
+    text = make(5_000)
+    assert isinstance(indexed(text), str)
+    highlight(text, "192.168.10.1 45,000")
+    assert len(terms(text)) < 1_000
+
+
+def test_no_text_reaches_the_attainable_score_but_one_with_every_term_comes_near() -> None:
+    words = Words("192.168.10.1 " * 30, "主机 192.168.10.1 的说明", *["其他文字"] * 30)
+    asked = words.asked("192.168.10.1 说明")
+    ceiling = attainable(asked, 32)
+    expression = words.expression("192.168.10.1 说明")
+    query = "SELECT -rank FROM words WHERE words MATCH ? ORDER BY rank"
+    scores = [score for (score,) in words.database.execute(query, (expression,))]
+    assert 0.2 * ceiling < scores[0] < ceiling
+    assert attainable({}, 32) == attainable({"没有": 0}, 32) == 0
+    assert frequencies([])[1] == []
+    words.database.close()
