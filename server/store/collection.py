@@ -61,7 +61,7 @@ class Collection:
             self._saved = _load(make, self._snapshot, self.documents)
             self._settle(self.documents.revision(), caught_up(self._saved, self.documents))
         except BaseException:
-            self.documents.close()
+            self.documents.close_unchanged()
             raise
         self.hits = HitCache()
 
@@ -175,12 +175,13 @@ class Collection:
     def close(self) -> None:
         """Write the snapshot and close the files."""
         self.save()
-        self.abandon()
-
-    def abandon(self) -> None:
-        """Close the files without a snapshot: they will be deleted."""
         self.hits.clear()
         self.documents.close()
+
+    def abandon(self) -> None:
+        """Close the files and change none: they will be deleted, or are damaged."""
+        self.hits.clear()
+        self.documents.close_unchanged()
 
     def _delete(self, chosen: Callable[[], Sequence[str]]) -> int:
         n_found = 0

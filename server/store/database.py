@@ -9,7 +9,7 @@ import sqlite3
 import stat
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
 from itertools import count
 from pathlib import Path
@@ -70,6 +70,15 @@ ADVICE[sqlite3.SQLITE_NOTADB] = ADVICE[sqlite3.SQLITE_CORRUPT]
 ADVICE[sqlite3.SQLITE_LOCKED] = ADVICE[sqlite3.SQLITE_BUSY]
 ADVICE[sqlite3.SQLITE_CANTOPEN] = ADVICE[sqlite3.SQLITE_PERM] = ADVICE[sqlite3.SQLITE_READONLY]
 
+# Parts of messages that have no code of their own: a text that is no UTF-8, which this server never writes,
+# and a list of tables that was sound when the file was opened, or seemed so.
+SAID_OF_DAMAGE = (
+    "decode to UTF-8",
+    "no such table",
+    "no such fts5 table",
+    "vtable constructor failed",
+)
+
 Connection = sqlite3.Connection
 READERS: IdleConnections[Connection] = IdleConnections()
 _numbers = count()
@@ -126,7 +135,7 @@ class Database:
                             migrate(writer, found)
                         writer.execute(f"PRAGMA user_version = {version}")
             except BaseException:
-                self.writer.close()
+                self.close_unchanged()
                 raise
 
     def guard(self, verify: Verify) -> None:
@@ -263,6 +272,23 @@ class Database:
         READERS.close(self._number)
         self.writer.close()
 
+    def close_unchanged(self) -> None:
+        """Close the connections and leave the log beside the file, which may be damaged."""
+        # subtle: the last connection that is closed moves the log into the file and deletes it, unless it
+        # may only read.
+        log = self.path.with_name(f"{self.path.name}-wal")
+        if _is_missing(log) or not log.stat().st_size:
+            return self.close()
+        try:
+            last = sqlite3.connect(f"file:{quoted(self.path)}?mode=ro", uri=True)
+        except sqlite3.Error:
+            # The folder was moved, and nothing in it is needed any more.
+            return self.close()
+        with closing(last):
+            with suppress(sqlite3.Error):
+                last.execute("PRAGMA user_version").fetchone()
+            self.close()
+
     def close_whole(self) -> None:
         """Close so that the file alone holds everything, without a log beside it."""
         self._check_idle()
@@ -357,15 +383,21 @@ def file_key(path: Path) -> FileKey | None:
 
 
 def refuse_special(path: Path) -> None:
-    """Raise StoreDamaged where a file that SQLite would open is a pipe, on which it might wait for ever."""
+    """Raise StoreDamaged where SQLite would wait for ever on a pipe, or delete the log of an empty file.
+
+    subtle: it deletes the log beside a file without bytes, also to read it. The log may hold all
+    documents.
+    """
     for suffix in ("", "-journal", "-wal", "-shm"):
         file = path.with_name(f"{path.name}{suffix}")
         try:
-            mode = file.stat().st_mode
+            found = file.stat()
         except OSError:
             continue  # SQLite says what is wrong with it
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
             raise StoreDamaged("{path} is not a regular file; move it away", path=file)
+        if not suffix and not found.st_size:
+            raise StoreDamaged("{path} is empty; restore the collection from a backup", path=file)
 
 
 def _is_missing(path: Path) -> bool:
@@ -407,8 +439,7 @@ def advising(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        # The primary code is the low byte. Errors of Python itself have none: our bugs, and text that is
-        # no UTF-8, which this server never writes.
+        # The primary code is the low byte. Errors of Python itself have none.
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code == sqlite3.SQLITE_INTERRUPT and (late := read_limit.late()) is not None:
             raise late from error
@@ -419,9 +450,11 @@ def advising(path: Path) -> Iterator[None]:
                 retry_after_s=FILES_RETRY_S,
             ) from error
         said: Exception = error
+        if any(each in str(error) for each in SAID_OF_DAMAGE):
+            code = sqlite3.SQLITE_CORRUPT
         if code == sqlite3.SQLITE_CORRUPT and (refusal := read_error(path)):
             code, said = sqlite3.SQLITE_IOERR, refusal
-        advice = ADVICE.get(sqlite3.SQLITE_CORRUPT if "decode to UTF-8" in str(error) else code)
+        advice = ADVICE.get(code)
         if advice is None:
             raise
         kind, what_to_do = advice

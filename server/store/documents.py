@@ -32,14 +32,14 @@ from server.store.schema import (
     OBJECTS,
     SCHEMA_VERSION,
     WORDS_RECIPE,
-    chunk_checksum,
     create,
-    document_checksum,
     document_row,
     foreign_objects,
     info_of,
     insert_chunk,
     insert_document,
+    is_sound_chunk,
+    is_sound_document,
     meta_of,
     migrate,
     missing_tables,
@@ -76,7 +76,7 @@ class Documents:
             try:
                 self._read_meta()
             except BaseException:
-                self.database.close()
+                self.database.close_unchanged()
                 raise
         except (StoreError, OSError):
             raise
@@ -105,6 +105,10 @@ class Documents:
     def close(self) -> None:
         """Close the file; no other call may be running."""
         self.database.close()
+
+    def close_unchanged(self) -> None:
+        """Close the file and leave its log beside it; no other call may be running."""
+        self.database.close_unchanged()
 
     # --- writing, inside a transaction --------------------------------------------------------------
 
@@ -283,6 +287,8 @@ class Documents:
             for *row, label, begin, end in rows:
                 document = self._document(row)
                 text = document.text
+                if not (type(begin) is type(end) is int and 0 <= begin <= end <= len(text)):
+                    raise self._damaged(f"the place of part {label}")
                 whole = end - begin == len(text)
                 # Of a long document only the chunk is kept.
                 spend(end - begin + len(row[4]))
@@ -353,10 +359,13 @@ class Documents:
         """Return the vectors of labels that must all exist, as stored: float32 (B, D)."""
         asked = labels.tolist()
         rows = self.database.rows_of(f"SELECT label, {CHUNK} FROM parts WHERE label IN", asked)
-        for label, *chunk, checksum in rows:
-            if chunk_checksum(*chunk) != checksum:
+        for label, *chunk in rows:
+            if not is_sound_chunk(*chunk):
                 raise self._damaged(f"the vector of part {label}")
         found = {row[0]: row[4] for row in rows}
+        for label in asked:
+            if label not in found:
+                raise self._damaged(f"the vector of part {label}")
         joined = np.frombuffer(b"".join(found[label] for label in asked), dtype="<f4")
         vectors = joined.reshape(len(asked), self.info.dimension)
         # subtle: a checksum that fits shows that these bytes were written, not that a model gave them.
@@ -382,7 +391,7 @@ class Documents:
 
     def _document(self, row: Sequence[Any]) -> Document:
         _, id, text, title, metadata, checksum = row
-        if document_checksum(id, text, title, metadata) != checksum:
+        if not is_sound_document((id, text, title, metadata), checksum):
             raise self._damaged(f"document {ascii(id)}")
         return Document(id, text, title, json.loads(metadata))
 
@@ -437,7 +446,7 @@ def _check_objects(path: Path, connection: Connection, version: int) -> None:
 
 # The note that names what is stored. It is random, so a file that was put back never seems newer.
 REVISION = "revision"
-# Columns in the order that `_document` and `chunk_checksum` take.
+# Columns in the order that `_document` and `is_sound_chunk` take.
 DOCUMENT = "number, id, text, title, metadata, documents.checksum"
 PART = (
     f"SELECT {DOCUMENT}, label, begin, end FROM parts"

@@ -269,6 +269,23 @@ def chunk_checksum(document: int, begin: int, end: int, vector: bytes) -> int:
     return zlib.crc32(vector, zlib.crc32(f"{document} {begin} {end}".encode()))
 
 
+def is_sound_document(row: DocumentRow, checksum: int) -> bool:
+    """Return whether the columns of a document are those that its checksum was made of."""
+    try:
+        return document_checksum(*row) == checksum
+    except TypeError:
+        # In a damaged row a text may be a number, or nothing.
+        return False
+
+
+def is_sound_chunk(document: int, begin: int, end: int, vector: bytes, checksum: int) -> bool:
+    """Return whether the columns of a chunk are those that its checksum was made of."""
+    try:
+        return chunk_checksum(document, begin, end, vector) == checksum
+    except TypeError:
+        return False
+
+
 def meta_of(info: Info) -> dict[str, str]:
     """Return the rows of `meta` that say what a collection is."""
     chunks = None if info.chunks is None else [info.chunks.size, info.chunks.overlap]

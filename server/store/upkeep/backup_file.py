@@ -26,11 +26,11 @@ from server.store.schema import (
     SCHEMA_VERSION,
     SCHEMAS,
     DocumentRow,
-    chunk_checksum,
-    document_checksum,
     document_row,
     foreign_objects,
     info_of,
+    is_sound_chunk,
+    is_sound_document,
 )
 from server.store.upkeep.database_file import ForeignFile
 from server.store.upkeep.integrity import misplaced
@@ -163,7 +163,7 @@ class BackupFile:
     def _document(self, row: list[Any], checksum: int | None) -> DocumentRow:
         id, text, title, metadata = row
         shown = Message("document {id} is not what was written", id=ascii(id)[:MAX_ID])
-        if checksum is not None and checksum != document_checksum(id, text, title, metadata):
+        if checksum is not None and not is_sound_document((id, text, title, metadata), checksum):
             raise self._damaged(shown)
         if not 1 <= len(id) <= MAX_ID:
             raise self._damaged(shown)
@@ -181,7 +181,8 @@ class BackupFile:
             if label <= last:
                 raise self._damaged(Message("part {label} comes twice", label=label))
             last = label
-            if checksum is not None and checksum != chunk_checksum(document, begin, end, vector):
+            chunk = (document, begin, end, vector)
+            if checksum is not None and not is_sound_chunk(*chunk, checksum):
                 raise self._damaged(Message("part {label} is not what was written", label=label))
             numbers = np.frombuffer(vector, dtype="<f4")
             if len(numbers) != self.info.dimension or not usable(numbers[None]).all():

@@ -48,7 +48,7 @@ def faults_of(home: Path, make: IndexMaker) -> list[Message]:
         documents = Documents(home / DATABASE_FILE, None)
     except Exception as error:
         return [_fault_of(error)]
-    with closing(documents):
+    try:
         faults = faults_in(documents)
         if (name := documents.info.name) != home.name:
             faults.append(
@@ -58,6 +58,8 @@ def faults_of(home: Path, make: IndexMaker) -> list[Message]:
                     name=ascii(name)[1:-1],
                 )
             )
+    finally:
+        documents.close_unchanged()
     # An index of a damaged database is wrong too.
     return faults or _found(_of_index(home, make))
 
