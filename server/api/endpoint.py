@@ -18,7 +18,7 @@ from server.api.body import (
     BodyBudget,
     BodyLimits,
     Fields,
-    key_of,
+    key_in,
     read_body,
 )
 from server.api.json_size import UNCOUNTED_BYTES, check_size
@@ -43,7 +43,7 @@ def by_key(key: str, handler: Handler, other_key: str, other: Operation) -> Hand
     """
 
     async def handle(call: Call) -> Reply:
-        if key_of(call.body, key, other_key) == key:
+        if await key_in(call.body, key, other_key) == key:
             return await handler(call)
         return await _reply_to(call, other.handler, other.dialect.error_reply)
 
