@@ -100,6 +100,11 @@ class BodyBudget:
             BodyBudget.taken += size - self._size
             self._size = size
 
+    @property
+    def size(self) -> int:
+        """The bytes that count: 0 of a small body."""
+        return self._size
+
     def __exit__(self, *_: object) -> None:
         BodyBudget.taken -= self._size
         self._size = 0

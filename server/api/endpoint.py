@@ -27,6 +27,7 @@ from server.api.replies import REQUEST_ID, STATUS, Reply, Unread, send_reply, st
 from server.auth.gate import LONGEST, Access, Visit, request_id, secret_in
 from server.clock import now
 from server.errors import InternalError, Overloaded, RetryableError, ServerError, ShuttingDown
+from server.system.memory import FreedMemory
 from server.telemetry.metrics import Metrics
 
 # A request that waits longer is watched for a client that disconnects. Shorter ones need no task for it.
@@ -108,6 +109,7 @@ class Endpoint(Generic[C]):
         max_bytes = min(limits.max_bytes, most)
         self._limits = replace(limits, max_bytes=max_bytes, any_type=operation.any_type)
         self._metrics = metrics
+        self._freed = FreedMemory()
         self._route = operation.path
         self._seconds = metrics.request_seconds.labels(operation.path)
         self._ok = metrics.requests.labels(operation.path, "200")
@@ -144,6 +146,7 @@ class Endpoint(Generic[C]):
                     # A handler decodes it at once, and no other request runs meanwhile.
                     await asyncio.to_thread(check_size, body)
             except ServerError as error:
+                self._freed.after(budget.size)
                 return await self._refuse(error, scope, send, visit)
             if body is None:
                 return
@@ -159,6 +162,7 @@ class Endpoint(Generic[C]):
                 if visit is not None:
                     visit.status = reply.status
                 await send_reply(scope, send, reply)
+                self._freed.after(max(budget.size, len(reply.body)))
 
     async def _refuse(
         self, error: ServerError, scope: Scope, send: Send, visit: Visit | None
