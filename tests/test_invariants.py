@@ -88,6 +88,7 @@ TO_THREAD = {
     "collections/read_threads.py": 1,
     "collections/registry.py": 2,
     "net/reload.py": 1,
+    "system/memory.py": 1,
     "cli/remote.py": 1,
     "collections/live_collection.py": 4,
 }

@@ -252,7 +252,8 @@ class LiveCollection:
     def _found(self, queries: Sequence[Query]) -> list[list[Hit]]:
         started = now()
         found = search(self.collection, queries)
-        self._hit_time.observe(now() - started, sum(map(len, found)))
+        if all(query.mode == "dense" and query.filter is None for query in queries):
+            self._hit_time.observe(now() - started, sum(map(len, found)))
         return found
 
     # --- reading ------------------------------------------------------------------------------------
@@ -275,7 +276,8 @@ class LiveCollection:
         def read() -> tuple[list[tuple[int, Document]], bool]:
             documents, started = self.collection.documents, now()
             found = documents.page_within(after, limit, filter, self._reads.max_bytes)
-            self._hit_time.observe(now() - started, len(found[0]))
+            if filter is None:
+                self._hit_time.observe(now() - started, len(found[0]))
             return found
 
         return await self._admitted(read_cost.of_page(limit, filter, rows, hit_s), read)
