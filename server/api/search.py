@@ -25,8 +25,8 @@ from server.store import search as store
 from server.store.filter_tree import Filter
 from server.store.fusion import DENSE_WEIGHT, LEAST_WEIGHT, LEXICAL_WEIGHT, MOST_WEIGHT
 from server.store.lexical import SHOWN, highlight
-from server.store.read_limit import too_much_to_read
 from server.store.search import Fusion, Mode, Query
+from server.store.sqlite.read_limit import too_much_to_read
 from server.types import Vectors
 
 MAX_TOP_K = 1000

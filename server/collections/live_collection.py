@@ -29,9 +29,9 @@ from server.inference.registry import ModelRegistry
 from server.store.collection import Collection
 from server.store.filter_kinds import Operand, operands
 from server.store.filter_tree import Filter
-from server.store.read_limit import too_much_to_read
 from server.store.records import CollectionStats, Document, Info
 from server.store.search import Hit, Query, search
+from server.store.sqlite.read_limit import too_much_to_read
 from server.store.vector_index import VectorIndex
 from server.system.memory import give_back
 from server.telemetry import spans

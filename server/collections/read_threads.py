@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from server.clock import now
 from server.collections.read_queue import Read, ReadQueue, Turn
 from server.errors import Overloaded
-from server.store.read_limit import ReadLimit, limited
+from server.store.sqlite.read_limit import ReadLimit, limited
 from server.system.cpu import cpu_budget
 from server.telemetry.metrics import Metrics
 

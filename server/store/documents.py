@@ -20,13 +20,11 @@ import orjson
 
 from server.errors import StoreDamaged, StoreError
 from server.store import Labels
-from server.store.database import Connection, Database
 from server.store.filter_kinds import Operand, stored_kinds, warnings
 from server.store.filter_match import matches
 from server.store.filter_sql import attributes, where
 from server.store.filter_tree import Filter
 from server.store.lexical import REQUIRED, ask, attainable, frequencies, match_expression
-from server.store.read_limit import spend
 from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (
     OBJECTS,
@@ -47,6 +45,8 @@ from server.store.schema import (
     remove_words,
     words_of,
 )
+from server.store.sqlite.database import Connection, Database
+from server.store.sqlite.read_limit import spend
 from server.store.words.matches import NO_MATCHES, Matches
 from server.types import Vectors
 

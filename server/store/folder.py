@@ -21,12 +21,12 @@ from server.errors import (
     TooManyCollections,
 )
 from server.store.collection import DATABASE_FILE, Collection
-from server.store.database import FILES_A_DATABASE
 from server.store.documents import Documents
 from server.store.folder_layout import FolderLayout, check_name
 from server.store.folder_lock import FolderLock, unusable
 from server.store.local_index.index import LocalIndex
 from server.store.records import Info
+from server.store.sqlite.advice import FILES_A_DATABASE
 from server.store.upkeep.integrity import faults_in
 from server.store.vector_index import IndexMaker, VectorIndex
 from server.system import open_files

@@ -16,8 +16,8 @@ from server.collections.read_threads import ReadThreads
 from server.config import Config
 from server.errors import Overloaded
 from server.inference.model import Model
-from server.store.database import Database
 from server.store.folder import DataFolder
+from server.store.sqlite.database import Database
 from tests.support.clients import lifespan, run, stateful
 from tests.support.fakes import PATIENCE_S
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from server.errors import InvalidRequest, StoreDamaged, StoreError
-from server.store import database as database_module
-from server.store.database import PAGE_BYTES
 from server.store.documents import Documents
 from server.store.filter_tree import parse
 from server.store.records import Change, Chunk, ChunkRules, Document, Info, Span
 from server.store.schema import SCHEMA_VERSION
+from server.store.sqlite import database as database_module
+from server.store.sqlite.database import PAGE_BYTES
 from server.types import Vectors
 
 INFO = Info("laws", "fingerprint-a", 4)

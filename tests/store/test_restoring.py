@@ -13,12 +13,12 @@ import pytest
 from server.errors import BadSettings, StoreDamaged, StoreError
 from server.inference.cpu_provenance import NOTE, note_of, provenance_here, read_provenances
 from server.store.collection import DATABASE_FILE, Collection
-from server.store.database import PAGE_BYTES
 from server.store.filter_tree import parse
 from server.store.folder import INDEX, DataFolder
 from server.store.records import ChunkRules, Document, Info, Listed, Span
 from server.store.schema import SCHEMA_1, chunk_checksum, document_checksum
 from server.store.search import Query, search
+from server.store.sqlite.database import PAGE_BYTES
 from server.store.upkeep import backup_file, database_file
 from server.store.upkeep.database_file import copy
 from server.store.upkeep.integrity import faults_of

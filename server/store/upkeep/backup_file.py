@@ -19,7 +19,6 @@ import numpy as np
 
 from server.errors import BadSettings, InvalidRequest, StoreDamaged, StoreError
 from server.messages.message import Message
-from server.store.database import brief, one_line
 from server.store.records import COMPUTED_BY, MAX_ID, Document, Info, Span
 from server.store.schema import (
     OBJECTS,
@@ -32,6 +31,7 @@ from server.store.schema import (
     is_sound_chunk,
     is_sound_document,
 )
+from server.store.sqlite.advice import brief, one_line
 from server.store.upkeep.database_file import ForeignFile
 from server.store.upkeep.integrity import misplaced
 from server.store.vector_index import usable

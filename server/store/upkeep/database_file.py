@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from server.errors import StoreDamaged, StoreError
-from server.store.database import Rows, advising, file_key, quoted, refuse_special
+from server.store.sqlite.advice import advising
+from server.store.sqlite.database import Rows, file_key, quoted, refuse_special
 from server.system.atomic_file import install, scratch_for
 
 # Of a file from elsewhere. A document of this size would have 50,000 chunks or more.
