@@ -215,10 +215,16 @@ class LiveCollection:
         """Embed queries: float32 (B, D), comparable with the collection's vectors."""
         return await self._queries.of(texts, self.engine)
 
+    def check_room(self, queries: Sequence[Query]) -> None:
+        """Raise Overloaded if a search would be refused now: before its queries are embedded."""
+        self._reads.check_room(self._search_cost(queries))
+
+    def _search_cost(self, queries: Sequence[Query]) -> float:
+        return read_cost.of_search(queries, len(self.collection.index), self._hit_time.seconds)
+
     async def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
         """Find the best documents of each query, best first."""
-        started, rows = now(), len(self.collection.index)
-        cost_s = read_cost.of_search(queries, rows, self._hit_time.seconds)
+        started, cost_s = now(), self._search_cost(queries)
         self._metrics.searches.inc(len(queries))
         with self._reads.admitted(cost_s):
             async with self.gate:
