@@ -71,10 +71,16 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "test_nothing_acknowledged_is_lost_by_kill_9",
     ),
     "`kill -9` while a collection is created, reindexed, restored or removed": (
+        "test_every_answer_is_one_state_whatever_is_written_reindexed_and_killed",
         "test_kill_at_any_step_leaves_the_old_state_or_the_new_one",
         "test_kill_while_a_collection_is_created_leaves_none_or_an_empty_one",
         "test_kill_while_a_backup_is_restored_leaves_the_old_state_or_the_new_one",
         "test_kill_while_a_start_puts_a_collection_back_leaves_it_there",
+    ),
+    "the power fails at any moment": (
+        "test_power_cut_at_any_moment_loses_nothing_acknowledged",
+        "test_each_new_name_is_on_the_disk_before_the_next_step",
+        "test_line_that_a_power_cut_has_torn_does_not_spoil_the_next",
     ),
     "the process is stopped and continued (SIGSTOP, SIGCONT)": (
         "test_stopped_server_answers_everything_when_it_goes_on",
@@ -105,13 +111,19 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "test_date_that_jumps_changes_no_answer_and_nothing_stored",
     ),
     "a database is damaged": (
+        "test_damage_of_any_file_is_noticed_and_removes_nothing",
+        "test_server_with_a_damaged_file_serves_the_others_and_says_what_is_wrong",
+        "test_damaged_database_and_its_log_are_not_changed",
         "test_a_damaged_database_is_reported_and_the_folder_let_go",
         "test_damaged_pages_are_reported",
-        "test_a_vector_changed_behind_our_back_is_refused",
+        "test_a_vector_or_its_place_changed_behind_our_back_is_refused",
     ),
     "a database is empty, missing, of an unknown version or in a renamed folder": (
         "test_one_damaged_collection_keeps_no_other_from_being_served_and_is_not_changed",
         "test_folder_under_another_name_is_reported_until_it_is_renamed_back",
+    ),
+    "the log of a database is damaged or lost": (
+        "test_damage_of_any_file_is_noticed_and_removes_nothing",
     ),
     "another program puts a trigger, view, table or index into a database": (
         "test_foreign_objects_are_found_and_keep_the_collection_closed",
@@ -125,6 +137,10 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "test_a_snapshot_of_no_use_is_rebuilt",
         "test_a_snapshot_with_a_wrong_byte_anywhere_is_detected",
         "test_a_snapshot_newer_than_a_restored_database_is_rebuilt",
+    ),
+    "the keys file is damaged": (
+        "test_damage_of_any_file_is_noticed_and_removes_nothing",
+        "test_bad_line_is_refused_by_its_number_and_not_repeated",
     ),
     "the model's files are damaged": ("test_damaged_model_refuses_to_start",),
     "the network is gone": (

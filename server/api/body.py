@@ -4,17 +4,17 @@ import asyncio
 from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import msgspec
 from starlette.types import Receive, Scope
 
 from server.api.decoding import forgiven, may_be_forgiven, not_json, refusal
+from server.api.json_size import UNCOUNTED_BYTES
 from server.api.replies import JSON, MAX_LARGE_REPLIES
 from server.auth.gate import secret_in
 from server.clock import now
-from server.collections.turns import Turns
 from server.errors import (
     InvalidRequest,
     Overloaded,
@@ -24,6 +24,7 @@ from server.errors import (
     UnsupportedMediaType,
     shown,
 )
+from server.system.turns import Turns
 
 T = TypeVar("T")
 # msgspec's errors for a body that is not JSON, or is nested too deeply to be read.
@@ -98,6 +99,11 @@ class BodyBudget:
             self.check(size)
             BodyBudget.taken += size - self._size
             self._size = size
+
+    @property
+    def size(self) -> int:
+        """The bytes that count: 0 of a small body."""
+        return self._size
 
     def __exit__(self, *_: object) -> None:
         BodyBudget.taken -= self._size
@@ -237,9 +243,16 @@ def decode(body: bytes, kind: type[T]) -> T:
         raise not_json(body, error) from None
 
 
-async def prepared(body: bytes, prepare: Callable[[bytes], T]) -> T:
-    """Return what `prepare` makes of a body: on the loop, or on a thread if the body is large."""
-    if len(body) <= PREPARED_ON_LOOP:
+async def decoded(body: bytes, kind: type[T]) -> T:
+    """Return what `decode` does; a large body is decoded on a thread."""
+    return await prepared(body, partial(decode, kind=kind), UNCOUNTED_BYTES)
+
+
+async def prepared(
+    body: bytes, prepare: Callable[[bytes], T], on_loop: int = PREPARED_ON_LOOP
+) -> T:
+    """Return what `prepare` makes of a body; on a thread if the body has more than `on_loop` bytes."""
+    if len(body) <= on_loop:
         return prepare(body)
     async with PREPARING.here():
         return await asyncio.to_thread(prepare, body)
@@ -257,6 +270,11 @@ def _converted(value: Any, kind: type[T]) -> T:
         return msgspec.convert(forgiven(value, kind), kind)
     except msgspec.ValidationError as error:
         raise refusal(error, kind) from None
+
+
+async def key_in(body: bytes, one: str, other: str) -> str:
+    """Return what `key_of` does; a large body is looked at on a thread."""
+    return await prepared(body, partial(key_of, one=one, other=other), UNCOUNTED_BYTES)
 
 
 def key_of(body: bytes, one: str, other: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from server.api.body import decode
+from server.api.body import decoded
 from server.api.native_errors import NATIVE
 from server.api.operation import (
     CollectionCall,
@@ -161,7 +161,7 @@ async def list_collections(call: CollectionCall) -> Reply:
 
 
 async def create(call: CollectionCall) -> Reply:
-    request = decode(call.body, CreateRequest)
+    request = await decoded(call.body, CreateRequest)
     engine = call.models.choose(request.model).engine
     made = await call.collections.create(request.name, _rules(request.chunks, engine), engine)
     return Reply(json_body(await _stats(call.collections, made)), status=201)
@@ -179,7 +179,7 @@ async def stats(call: CollectionCall) -> Reply:
 
 async def reindex(call: CollectionCall) -> Reply:
     """Begin to reindex and answer at once; the collection's stats report the progress."""
-    request = decode(call.body, ReindexRequest)
+    request = await decoded(call.body, ReindexRequest)
     collection = await writable_of(call)
     engine = call.models.choose(request.model).engine
     if not request.model:

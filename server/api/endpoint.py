@@ -18,7 +18,7 @@ from server.api.body import (
     BodyBudget,
     BodyLimits,
     Fields,
-    key_of,
+    key_in,
     read_body,
 )
 from server.api.json_size import UNCOUNTED_BYTES, check_size
@@ -27,6 +27,7 @@ from server.api.replies import REQUEST_ID, STATUS, Reply, Unread, send_reply, st
 from server.auth.gate import LONGEST, Access, Visit, request_id, secret_in
 from server.clock import now
 from server.errors import InternalError, Overloaded, RetryableError, ServerError, ShuttingDown
+from server.system.memory import FreedMemory
 from server.telemetry.metrics import Metrics
 
 # A request that waits longer is watched for a client that disconnects. Shorter ones need no task for it.
@@ -43,7 +44,7 @@ def by_key(key: str, handler: Handler, other_key: str, other: Operation) -> Hand
     """
 
     async def handle(call: Call) -> Reply:
-        if key_of(call.body, key, other_key) == key:
+        if await key_in(call.body, key, other_key) == key:
             return await handler(call)
         return await _reply_to(call, other.handler, other.dialect.error_reply)
 
@@ -108,6 +109,7 @@ class Endpoint(Generic[C]):
         max_bytes = min(limits.max_bytes, most)
         self._limits = replace(limits, max_bytes=max_bytes, any_type=operation.any_type)
         self._metrics = metrics
+        self._freed = FreedMemory()
         self._route = operation.path
         self._seconds = metrics.request_seconds.labels(operation.path)
         self._ok = metrics.requests.labels(operation.path, "200")
@@ -144,6 +146,7 @@ class Endpoint(Generic[C]):
                     # A handler decodes it at once, and no other request runs meanwhile.
                     await asyncio.to_thread(check_size, body)
             except ServerError as error:
+                self._freed.after(budget.size)
                 return await self._refuse(error, scope, send, visit)
             if body is None:
                 return
@@ -159,6 +162,7 @@ class Endpoint(Generic[C]):
                 if visit is not None:
                     visit.status = reply.status
                 await send_reply(scope, send, reply)
+                self._freed.after(max(budget.size, len(reply.body)))
 
     async def _refuse(
         self, error: ServerError, scope: Scope, send: Send, visit: Visit | None

@@ -1,6 +1,7 @@
 """Search in a collection, in the native format."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,8 +26,8 @@ from server.store import search as store
 from server.store.filter_tree import Filter
 from server.store.fusion import DENSE_WEIGHT, LEAST_WEIGHT, LEXICAL_WEIGHT, MOST_WEIGHT
 from server.store.lexical import SHOWN, highlight
-from server.store.read_limit import too_much_to_read
 from server.store.search import Fusion, Mode, Query
+from server.store.sqlite.read_limit import too_much_to_read
 from server.types import Vectors
 
 MAX_TOP_K = 1000
@@ -118,21 +119,24 @@ async def search(call: CollectionCall) -> Reply:
     collection = collection_of(call)
     request, filter = await prepared(call.body, _request)
     texts = [request.query] if request.queries is None else request.queries
-    vectors = await _vectors(request, [text for text in texts if text is not None], collection)
     weights = request.weights or Weights()
     queries = [
         Query(
             request.mode,
             request.top_k,
-            None if vectors is None else vectors[place],
+            None,
             text,
             request.min_score,
             filter,
             (weights.dense, weights.lexical),
             request.fusion,
         )
-        for place, text in enumerate(texts)
+        for text in texts
     ]
+    collection.check_room(queries)
+    vectors = await _vectors(request, [text for text in texts if text is not None], collection)
+    if vectors is not None:
+        queries = [replace(query, vector=row) for query, row in zip(queries, vectors, strict=True)]
     found = await collection.search(queries)
     reads = call.collections.reads
     size = sum(len(hit.text) + len(hit.title or "") for hits in found for hit in hits)

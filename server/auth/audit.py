@@ -43,6 +43,20 @@ def _refusal(path: Path, number: int | None) -> BadSettings:
     return BadSettings("audit file {path} cannot be opened: {why}", path=path, why=why)
 
 
+def _ends_within_a_line(path: Path) -> bool:
+    """Return whether a power cut has left half a line at the end of a file."""
+    # subtle: a pipe is not read, for its lines belong to another reader.
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+    except OSError:
+        # It is empty, or this user may not read it.
+        return False
+
+
 class Audit:
     """An open audit file, or standard output for "-". It belongs to an event loop; `close` it."""
 
@@ -56,8 +70,8 @@ class Audit:
         self._timer: asyncio.TimerHandle | None = None
         self._writing: asyncio.Task[None] | None = None
         self._failing = False
-        # Whether the file ends within a line, because the disk took only a part of it.
-        self._torn = False
+        # Whether the file ends within a line: the disk took only a part of it, or the machine stopped.
+        self._torn = _ends_within_a_line(path)
         self._file = self._open()
 
     def _open(self) -> int:

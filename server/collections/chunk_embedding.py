@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from server.collections.chunking import chunk, default_overlap
-from server.collections.turns import Turns
 from server.inference.engine import Engine
 from server.store.records import ChunkRules, Document, Span, titled
+from server.system.turns import Turns
 from server.types import Vectors
 
 # Texts that the engine gets at once, two such portions at a time: the lanes are never idle.

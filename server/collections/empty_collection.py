@@ -33,6 +33,9 @@ class EmptyCollection:
     async def vectors_of(self, texts: Sequence[str]) -> Vectors:
         return await self._queries.of(texts, self.engine)
 
+    def check_room(self, queries: Sequence[Query]) -> None:
+        """Do nothing: such a search costs nothing."""
+
     async def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
         return [[] for _ in queries]
 

@@ -29,9 +29,9 @@ from server.inference.registry import ModelRegistry
 from server.store.collection import Collection
 from server.store.filter_kinds import Operand, operands
 from server.store.filter_tree import Filter
-from server.store.read_limit import too_much_to_read
 from server.store.records import CollectionStats, Document, Info
 from server.store.search import Hit, Query, search
+from server.store.sqlite.read_limit import too_much_to_read
 from server.store.vector_index import VectorIndex
 from server.system.memory import give_back
 from server.telemetry import spans
@@ -215,10 +215,16 @@ class LiveCollection:
         """Embed queries: float32 (B, D), comparable with the collection's vectors."""
         return await self._queries.of(texts, self.engine)
 
+    def check_room(self, queries: Sequence[Query]) -> None:
+        """Raise Overloaded if a search would be refused now: before its queries are embedded."""
+        self._reads.check_room(self._search_cost(queries))
+
+    def _search_cost(self, queries: Sequence[Query]) -> float:
+        return read_cost.of_search(queries, len(self.collection.index), self._hit_time.seconds)
+
     async def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
         """Find the best documents of each query, best first."""
-        started, rows = now(), len(self.collection.index)
-        cost_s = read_cost.of_search(queries, rows, self._hit_time.seconds)
+        started, cost_s = now(), self._search_cost(queries)
         self._metrics.searches.inc(len(queries))
         with self._reads.admitted(cost_s):
             async with self.gate:
@@ -252,7 +258,8 @@ class LiveCollection:
     def _found(self, queries: Sequence[Query]) -> list[list[Hit]]:
         started = now()
         found = search(self.collection, queries)
-        self._hit_time.observe(now() - started, sum(map(len, found)))
+        if all(query.mode == "dense" and query.filter is None for query in queries):
+            self._hit_time.observe(now() - started, sum(map(len, found)))
         return found
 
     # --- reading ------------------------------------------------------------------------------------
@@ -275,7 +282,8 @@ class LiveCollection:
         def read() -> tuple[list[tuple[int, Document]], bool]:
             documents, started = self.collection.documents, now()
             found = documents.page_within(after, limit, filter, self._reads.max_bytes)
-            self._hit_time.observe(now() - started, len(found[0]))
+            if filter is None:
+                self._hit_time.observe(now() - started, len(found[0]))
             return found
 
         return await self._admitted(read_cost.of_page(limit, filter, rows, hit_s), read)

@@ -76,6 +76,9 @@ def of_page(limit: int, filter: Filter | None, rows: int, hit_s: float = HIT_S) 
 class HitTime:
     """Seconds to read a hit or a document of one collection, as last seen: its texts may be long.
 
+    Only reads that do little else are observed: no filter, no words. Otherwise one client's long filters
+    would make the searches of all others look heavy, and they would be refused.
+
     Written on the threads that read, and read on the loop; each is one step.
     """
 

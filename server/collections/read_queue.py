@@ -101,7 +101,12 @@ class ReadQueue:
     # --- admission --------------------------------------------------------------------------------
 
     def admit(self, cost_s: float) -> None:
-        """Count a request among what is under way, or raise Overloaded. A lone one is always admitted."""
+        """Count a request among what is under way, or raise Overloaded."""
+        self.check(cost_s)
+        self._kind(cost_s).admitted_s += cost_s
+
+    def check(self, cost_s: float) -> None:
+        """Raise Overloaded if there is no room for a request. For a lone one there always is."""
         kind = self._kind(cost_s)
         if kind.admitted_s and kind.wait_s() + cost_s * kind.pace / kind.threads > kind.queue_s:
             low, high = RETRY_AFTER_S
@@ -111,7 +116,6 @@ class ReadQueue:
                 f" {cost_s * kind.pace:.2g} s; try again later, or ask for less",
                 retry_after_s=int(min(max(kind.wait_s() / 2 + 0.5, low), high)),
             )
-        kind.admitted_s += cost_s
 
     def leave(self, cost_s: float) -> None:
         """Called when an admitted request is over, however it ended."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from server.clock import now
 from server.collections.read_queue import Read, ReadQueue, Turn
 from server.errors import Overloaded
-from server.store.read_limit import ReadLimit, limited
+from server.store.sqlite.read_limit import ReadLimit, limited
 from server.system.cpu import cpu_budget
 from server.telemetry.metrics import Metrics
 
@@ -35,14 +35,24 @@ class ReadThreads:
         # What runs, with its limit.
         self._running: dict[asyncio.Task[None], ReadLimit] = {}
 
+    def check_room(self, cost_s: float) -> None:
+        """Raise Overloaded if a request would not be admitted now."""
+        with self._counted():
+            self._queue.check(cost_s)
+
     @contextmanager
-    def admitted(self, cost_s: float) -> Iterator[None]:
-        """Count a request of several turns among what is under way; raises Overloaded."""
+    def _counted(self) -> Iterator[None]:
         try:
-            self._queue.admit(cost_s)
+            yield
         except Overloaded:
             self._metrics.refused.inc()
             raise
+
+    @contextmanager
+    def admitted(self, cost_s: float) -> Iterator[None]:
+        """Count a request of several turns among what is under way; raises Overloaded."""
+        with self._counted():
+            self._queue.admit(cost_s)
         try:
             yield
         finally:

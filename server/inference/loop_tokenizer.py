@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from server.errors import InvalidRequest, RequestTooLarge
 from server.inference.tokenizer import Kept, Token, Tokenizer
+from server.system.turns import Turns
 from server.types import Ids, InputType, Tokens
 
 T = TypeVar("T")
@@ -19,6 +20,10 @@ HUGE_CHARACTERS = 65_536
 # Most characters of texts whose tokens are listed, and most token ids that are decoded: a token takes 70
 # bytes of the reply, and 200 before.
 MAX_LISTED_CHARACTERS = 262_144
+
+# Long listings and decodings run one at a time: each holds the interpreter lock again and again, and with
+# eight of them at once other requests waited 2 s (2026-11-29, 2 cores).
+LISTING = Turns(1)
 
 # Called with a lower bound of the tokens that a request has; raises where there is no room for them.
 CheckRoom = Callable[[int], None]
@@ -64,7 +69,7 @@ class LoopTokenizer:
         for begin, end in _slices(texts):
             part = texts[begin:end]
             size = sum(map(len, part))
-            found += await _beside(size, partial(tokenise, part), most=SLICE_CHARACTERS)
+            found += await _listed(size, partial(tokenise, part))
             await asyncio.sleep(0)
         return found
 
@@ -74,7 +79,7 @@ class LoopTokenizer:
         _check_listed(size, "token ids")
         decode = partial(self._tokenizer.decode, skip_special=skip_special)
         try:
-            return await _beside(size, partial(decode, ids), most=SLICE_CHARACTERS)
+            return await _listed(size, partial(decode, ids))
         except ValueError as error:
             raise InvalidRequest(str(error), param="ids") from None
 
@@ -103,6 +108,14 @@ async def _in_slices(
 async def _beside(characters: int, work: Callable[[], T], most: int = HUGE_CHARACTERS) -> T:
     """Return what `work` returns; it runs in a thread if it is about more than `most` characters."""
     return await asyncio.to_thread(work) if characters > most else work()
+
+
+async def _listed(size: int, work: Callable[[], T]) -> T:
+    """Return what `work` returns; where it is long, no other such work runs meanwhile."""
+    if size <= SLICE_CHARACTERS:
+        return work()
+    async with LISTING.here():
+        return await _beside(size, work, most=SLICE_CHARACTERS)
 
 
 def _is_unicode(text: str) -> bool:

@@ -34,15 +34,18 @@ from server.api.native_errors import error_reply
 from server.api.replies import WRITE, Unread, headers_of
 from server.app import App
 from server.auth.gate import request_id
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, RequestTooLarge
 from server.net.limits import (
     MAX_HEADERS,
     MAX_PIPELINED,
+    MAX_TINY_CHUNKS,
     REFUSED_S,
+    TINY_CHUNK_BYTES,
     Limits,
     Refusal,
     many_headers,
     many_pipelined,
+    tiny_chunks,
 )
 from server.net.send_timeout import SendTimeout
 
@@ -105,6 +108,8 @@ class HttpProtocol(HttpToolsProtocol):
         # row have brought.
         self._bare = False
         self._bare_bytes = 0
+        # Pieces of a body that this read has brought.
+        self._pieces: list[bytes] = []
         # What a callback of the parser has refused; the parser then stops with an error of its own.
         self._refusal: Refusal | None = None
         # An answer to what could not be read, to be sent after the answers before it.
@@ -181,12 +186,24 @@ class HttpProtocol(HttpToolsProtocol):
             self.headers = []
 
     def on_body(self, body: bytes) -> None:
+        # subtle: uvicorn would add each piece to the pieces before, which takes quadratic time.
         self._bare = False
-        super().on_body(body)
+        self._pieces.append(body)
 
     def on_message_complete(self) -> None:
+        self._take_pieces()
         self._in_request = self._bare = False
         super().on_message_complete()
+
+    def _take_pieces(self) -> None:
+        """Hand on the pieces of a body that one read brought."""
+        if not self._pieces:
+            return
+        pieces, self._pieces = self._pieces, []
+        body = b"".join(pieces)
+        super().on_body(body)
+        if len(pieces) > MAX_TINY_CHUNKS and len(body) < TINY_CHUNK_BYTES * len(pieces):
+            self._stop_parser(tiny_chunks(len(body), len(pieces)))
 
     def _check_head(self) -> None:
         if len(self.headers) > MAX_HEADERS:
@@ -315,12 +332,13 @@ class HttpProtocol(HttpToolsProtocol):
         try:
             while True:
                 try:
-                    return self.parser.feed_data(rest)
+                    self.parser.feed_data(rest)
+                    return self._take_pieces()
                 except httptools.HttpParserUpgrade as offer:
                     # The parser goes no further. A body and other requests may follow the head.
                     rest = memoryview(rest)[offer.args[0] :]
                     self._decline_upgrade()
-        except httptools.HttpParserCallbackError:
+        except (httptools.HttpParserCallbackError, RequestTooLarge):
             unread = InvalidRequest("the request's target cannot be read")
             self._refuse(self._refusal or Refusal(unread, "syntax"))
         except httptools.HttpParserError as error:

@@ -14,6 +14,9 @@ MAX_HEADERS = 128
 # Requests of one connection that wait for the answers before theirs. One read brings up to 256,000 bytes,
 # of which uvicorn made 14,221 requests and 34 MB (2026-11-25). Clients that pipeline at all send some ten.
 MAX_PIPELINED = 16
+# Chunks of a body in one read that may be smaller than TINY_CHUNK_BYTES on average. One read brings up to 43,000
+# chunks of one byte, and eight such clients held the loop for 0.9 s (2026-11-29, 2 cores).
+MAX_TINY_CHUNKS, TINY_CHUNK_BYTES = 4_096, 8
 # Seconds that a connection over the limit has to send the request that is then refused.
 REFUSED_S = 1.0
 
@@ -72,3 +75,11 @@ def many_pipelined(waiting: int) -> Refusal:
         retry_after_s=1,
     )
     return Refusal(error, "pipelined")
+
+
+def tiny_chunks(size: int, number: int) -> Refusal:
+    error = RequestTooLarge(
+        f"the body came in {number} chunks for {size} bytes; send chunks of {TINY_CHUNK_BYTES} bytes"
+        " or more, or a content-length"
+    )
+    return Refusal(error, "chunks")

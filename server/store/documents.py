@@ -20,32 +20,33 @@ import orjson
 
 from server.errors import StoreDamaged, StoreError
 from server.store import Labels
-from server.store.database import Connection, Database
 from server.store.filter_kinds import Operand, stored_kinds, warnings
 from server.store.filter_match import matches
 from server.store.filter_sql import attributes, where
 from server.store.filter_tree import Filter
 from server.store.lexical import REQUIRED, ask, attainable, frequencies, match_expression
-from server.store.read_limit import spend
 from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (
     OBJECTS,
     SCHEMA_VERSION,
     WORDS_RECIPE,
-    chunk_checksum,
     create,
-    document_checksum,
     document_row,
     foreign_objects,
     info_of,
     insert_chunk,
     insert_document,
+    is_sound_chunk,
+    is_sound_document,
     meta_of,
     migrate,
+    missing_tables,
     rebuild_words,
     remove_words,
     words_of,
 )
+from server.store.sqlite.database import Connection, Database
+from server.store.sqlite.read_limit import spend
 from server.store.words.matches import NO_MATCHES, Matches
 from server.types import Vectors
 
@@ -75,7 +76,7 @@ class Documents:
             try:
                 self._read_meta()
             except BaseException:
-                self.database.close()
+                self.database.close_unchanged()
                 raise
         except (StoreError, OSError):
             raise
@@ -89,8 +90,7 @@ class Documents:
             ) from error
 
     def _read_meta(self) -> None:
-        with self.database.advising():
-            _check_objects(self.database.path, self.database.writer, SCHEMA_VERSION)
+        self.database.guard(partial(_check_objects, self.database.path, version=SCHEMA_VERSION))
         meta: dict[str, str] = dict(self.database.rows("SELECT key, value FROM meta"))
         self.info = info_of(meta)
         self.identity = uuid.UUID(meta["identity"])
@@ -105,6 +105,10 @@ class Documents:
     def close(self) -> None:
         """Close the file; no other call may be running."""
         self.database.close()
+
+    def close_unchanged(self) -> None:
+        """Close the file and leave its log beside it; no other call may be running."""
+        self.database.close_unchanged()
 
     # --- writing, inside a transaction --------------------------------------------------------------
 
@@ -283,6 +287,8 @@ class Documents:
             for *row, label, begin, end in rows:
                 document = self._document(row)
                 text = document.text
+                if not (type(begin) is type(end) is int and 0 <= begin <= end <= len(text)):
+                    raise self._damaged(f"the place of part {label}")
                 whole = end - begin == len(text)
                 # Of a long document only the chunk is kept.
                 spend(end - begin + len(row[4]))
@@ -353,10 +359,13 @@ class Documents:
         """Return the vectors of labels that must all exist, as stored: float32 (B, D)."""
         asked = labels.tolist()
         rows = self.database.rows_of(f"SELECT label, {CHUNK} FROM parts WHERE label IN", asked)
-        for label, *chunk, checksum in rows:
-            if chunk_checksum(*chunk) != checksum:
+        for label, *chunk in rows:
+            if not is_sound_chunk(*chunk):
                 raise self._damaged(f"the vector of part {label}")
         found = {row[0]: row[4] for row in rows}
+        for label in asked:
+            if label not in found:
+                raise self._damaged(f"the vector of part {label}")
         joined = np.frombuffer(b"".join(found[label] for label in asked), dtype="<f4")
         vectors = joined.reshape(len(asked), self.info.dimension)
         # subtle: a checksum that fits shows that these bytes were written, not that a model gave them.
@@ -382,7 +391,7 @@ class Documents:
 
     def _document(self, row: Sequence[Any]) -> Document:
         _, id, text, title, metadata, checksum = row
-        if document_checksum(id, text, title, metadata) != checksum:
+        if not is_sound_document((id, text, title, metadata), checksum):
             raise self._damaged(f"document {ascii(id)}")
         return Document(id, text, title, json.loads(metadata))
 
@@ -408,19 +417,36 @@ def _upgrade(path: Path, writer: Connection, version: int) -> None:
 
 
 def _check_objects(path: Path, connection: Connection, version: int) -> None:
-    """Raise StoreDamaged where another program has put something of its own into the file."""
-    if foreign := foreign_objects(connection.execute(OBJECTS), version):
+    """Raise StoreDamaged where another program has made the file, or put something of its own into it."""
+    objects = connection.execute(OBJECTS).fetchall()
+    if foreign := foreign_objects(objects, version):
         raise StoreDamaged(
             "{path} has {objects}, which this server did not create: another program has changed the"
             " file; restore the collection from a backup",
             path=path,
             objects=tuple(map(ascii, foreign)),
         )
+    if missing := missing_tables(objects, version):
+        raise StoreDamaged(
+            "{path} has no table {tables}: another program has changed the file; restore the collection"
+            " from a backup",
+            path=path,
+            tables=tuple(missing),
+        )
+    ((encoding,),) = connection.execute("PRAGMA encoding")
+    if encoding != "UTF-8":
+        # SQLite orders texts by their bytes: filters would find others than they should.
+        raise StoreDamaged(
+            "{path} keeps its texts in {encoding}, not in UTF-8: another program has made the file;"
+            " restore the collection from a backup",
+            path=path,
+            encoding=encoding,
+        )
 
 
 # The note that names what is stored. It is random, so a file that was put back never seems newer.
 REVISION = "revision"
-# Columns in the order that `_document` and `chunk_checksum` take.
+# Columns in the order that `_document` and `is_sound_chunk` take.
 DOCUMENT = "number, id, text, title, metadata, documents.checksum"
 PART = (
     f"SELECT {DOCUMENT}, label, begin, end FROM parts"

@@ -21,12 +21,13 @@ from server.errors import (
     TooManyCollections,
 )
 from server.store.collection import DATABASE_FILE, Collection
-from server.store.database import FILES_A_DATABASE
 from server.store.documents import Documents
 from server.store.folder_layout import FolderLayout, check_name
 from server.store.folder_lock import FolderLock, unusable
 from server.store.local_index.index import LocalIndex
 from server.store.records import Info
+from server.store.sqlite.advice import FILES_A_DATABASE
+from server.store.upkeep.integrity import faults_in
 from server.store.vector_index import IndexMaker, VectorIndex
 from server.system import open_files
 
@@ -81,7 +82,7 @@ class DataFolder:
     def _opened(self, name: str) -> Collection:
         """Return a collection, open; raises StoreError, whatever is wrong with its files."""
         home = self._layout.home(name)
-        if not home.exists():
+        if not os.path.lexists(home):
             # Only where a replacement failed and could not be undone.
             raise StoreError(
                 "{folder} could not be put back in its place; start the server again, which tries again",
@@ -188,6 +189,7 @@ class DataFolder:
         # subtle: it is renamed while it is open. Its files stay readable, and SQLite finds no log under
         # the old name to delete when it is closed. Until then the name is taken.
         collection = self.collections[name]
+        self._lock.check()
         try:
             with self._reporting(name):
                 self._layout.remove(name)
@@ -203,7 +205,7 @@ class DataFolder:
         """Return the collection that will replace the one of this name.
 
         An interrupted one is continued if it was made from this very collection, for the same model
-        and chunks. Any other is deleted.
+        and chunks, and nothing in it is damaged. Any other is deleted.
         """
         name, source = info.name, _identity(self.collections[info.name])
         home = self._layout.successor(name, source)
@@ -223,8 +225,12 @@ class DataFolder:
         except StoreError as error:
             log.warning("%s cannot be continued: %s", home, error.english)
             return None
+        # It will replace sound documents, so it must be sound: another process has left it.
         if found.info == info:
-            return found
+            faults = faults_in(found.documents)
+            if not faults:
+                return found
+            log.warning("%s cannot be continued: %s", home, faults[0].english)
         found.abandon()
         return None
 
@@ -243,6 +249,7 @@ class DataFolder:
         either, it is in `damaged`.
         """
         name, new = successor.name, successor.path.parent
+        self._lock.check()
         successor.close()
         self.collections.pop(name).abandon()
         try:
@@ -255,7 +262,8 @@ class DataFolder:
 
     @contextmanager
     def _reporting(self, name: str) -> Iterator[None]:
-        """Turn errors of the disk into StoreError, which says what to do."""
+        """Turn errors of the disk into StoreError; raises it before the block where DATA was moved."""
+        self._lock.check()
         try:
             yield
         except OSError as error:

@@ -1,22 +1,22 @@
 """The right to use a data folder: one process at a time, also in other containers.
 
-Two locks are held, and the kernel takes both back however the process ends. The lock on the folder itself
-decides: a folder cannot be deleted while it holds collections, but a file in it can. The lock on the file
-DATA/lock is what other programs look at; the file names the process that holds it.
+Three locks are held, and the kernel takes them back however the process ends. Those on the folder itself
+and on DATA/collections, which may be a link, decide: a folder cannot be deleted while it holds collections,
+but a file in it can. The lock on the file DATA/lock is what other programs look at; the file names the
+process that holds it.
 """
 
 import errno
 import fcntl
 import os
 import signal
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TextIO
 
 from server.errors import DiskFull, StoreError
 from server.system.atomic_file import sync_folder
 
-LOCK_FILE = "lock"
+LOCK_FILE, COLLECTIONS = "lock", "collections"
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -27,26 +27,51 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path, holder: str) -> None:
-        self._held = ExitStack()
+        self._path = folder
+        self._folders: list[int] = []
+        self._file: TextIO | None = None
         try:
-            _create(folder)
-            handle = _locked(folder)
-            if handle is not None:
-                self._held.callback(os.close, handle)
-            file = self._held.enter_context((folder / LOCK_FILE).open("a+", encoding="utf-8"))
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.truncate(0)
-            file.write(f"{os.getpid()} {holder}".strip())
-            file.flush()
+            for each in (folder, folder / COLLECTIONS):
+                _create(each)
+                self._folders.append(_locked(each))
+            self._file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._file.truncate(0)
+            self._file.write(f"{os.getpid()} {holder}".strip())
+            self._file.flush()
         except OSError as error:
             self.close()
             if isinstance(error, BlockingIOError):
                 raise _held(folder) from None
             raise unusable(folder, error) from None
 
+    def check(self) -> None:
+        """Raise StoreError where the folders at these paths are not those that are locked.
+
+        Somebody has moved them away. What is there now may be another server's.
+        """
+        for path, handle in zip((self._path, self._path / COLLECTIONS), self._folders, strict=True):
+            if handle >= 0 and not _is_at(path, handle):
+                raise StoreError(
+                    "{folder} was moved while it was in use; move it back, or start the server again",
+                    folder=path,
+                )
+
     def close(self) -> None:
         """Release the folder; does nothing the second time."""
-        self._held.close()
+        if self._file is not None:
+            self._file.close()
+        for handle in self._folders:
+            if handle >= 0:
+                os.close(handle)
+        self._file, self._folders = None, []
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except OSError:
+        return False
 
 
 def _create(folder: Path) -> None:
@@ -58,8 +83,8 @@ def _create(folder: Path) -> None:
         sync_folder(path.parent)
 
 
-def _locked(folder: Path) -> int | None:
-    """Return a descriptor of the folder with its lock; None where this folder cannot be locked.
+def _locked(folder: Path) -> int:
+    """Return a descriptor of the folder with its lock; -1 where this folder cannot be locked.
 
     Raises BlockingIOError where another process has the lock.
     """
@@ -67,7 +92,7 @@ def _locked(folder: Path) -> int | None:
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except PermissionError:
         # A folder that this user may write in but not list: the lock on the file is left.
-        return None
+        return -1
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -76,7 +101,7 @@ def _locked(folder: Path) -> int | None:
     except OSError:
         # A file system that locks no folders.
         os.close(handle)
-        return None
+        return -1
     return handle
 
 

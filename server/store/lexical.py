@@ -45,9 +45,10 @@ STRETCH = re.compile(r"[^\W_]+")
 WORD = re.compile(f"[^\\W_{UNSPACED}]{{1,64}}")
 UNIT = re.compile(f"[{UNSPACED}]|{WORD.pattern}")
 # Single characters, and words beside them, with blanks between.
-SPACED = re.compile(
-    rf"(?<![^\W_])(?:(?:[{CHINESE}]|{WORD.pattern})\s+)+(?:[{CHINESE}]|{WORD.pattern})(?![^\W_])"
-)
+# subtle: a stretch has only characters that this Python knows as letters, and so has this; the blocks
+# of CHINESE have room for others.
+SINGLE = rf"(?:(?=\w)[{CHINESE}]|{WORD.pattern})"
+SPACED = re.compile(rf"(?<![^\W_])(?:{SINGLE}\s+)+{SINGLE}(?![^\W_])")
 # What every identifier has.
 NUMERIC = re.compile(r"\d|\+\+|#")
 # Takes the place of an identifier in a query: neither a word nor a blank.

@@ -5,15 +5,15 @@ import re
 import unicodedata
 import uuid
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 from server.errors import InvalidRequest
-from server.store.database import Connection, in_memory
 from server.store.filter_sql import attributes
 from server.store.lexical import TOKENIZER, indexed
 from server.store.records import ChunkRules, Document, Info, titled
+from server.store.sqlite.database import Connection, in_memory
 
 SCHEMA_VERSION = 2
 # Numbers of a vector. No model gives nearly as many.
@@ -75,7 +75,10 @@ SCHEMA_1 = (
 )
 SCHEMAS = {1: SCHEMA_1, 2: SCHEMA}
 # What SQLite's own ANALYZE makes, which someone may have run.
-STATISTICS = {"sqlite_stat1", "sqlite_stat4"}
+STATISTICS = (
+    "CREATE TABLE sqlite_stat1(tbl,idx,stat)",
+    "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)",
+)
 
 
 def create(writer: Connection, meta: Mapping[str, str]) -> None:
@@ -100,8 +103,9 @@ def _tables(writer: Connection, dimension: int) -> None:
 
 
 class Made(NamedTuple):
-    """An object of a database: its kind, the table it belongs to, and how it was created."""
+    """An object of a database: its name and kind, the table it belongs to, and how it was created."""
 
+    name: str
     kind: str
     table: str
     statement: str
@@ -116,24 +120,34 @@ def foreign_objects(rows: Iterable[Sequence[Any]], version: int) -> list[str]:
     rows: what OBJECTS selects. A trigger, view or index of another program would run, or answer, when
     the server reads and writes. Reading the list of objects runs none of them.
     """
+    # subtle: every row counts by itself. A trigger may have the name of a table.
     expected = _expected(version)
-    return [
-        name
-        for name, made in _made(rows).items()
-        if made != expected.get(name) and name not in STATISTICS
-    ]
+    return [made.name for made in _made(rows) if made not in expected]
+
+
+def missing_tables(rows: Iterable[Sequence[Any]], version: int) -> list[str]:
+    """Return the names of tables that a file of this version should have; `rows` as above."""
+    missing = _expected(version) - set(_made(rows))
+    # SQLite and FTS5 create their own, and not in all versions the same.
+    named = (made.name for made in missing if made.kind == "table")
+    return sorted(name for name in named if not name.startswith(("sqlite_", "words_")))
 
 
 @cache
-def _expected(version: int) -> dict[str, Made]:
+def _expected(version: int) -> frozenset[Made]:
     with in_memory() as connection:
         for statement in SCHEMAS[version]:
             connection.execute(statement.format(vector_bytes=0))
-        return _made(connection.execute(OBJECTS))
+        made = _made(connection.execute(OBJECTS))
+    names = [sql.split()[2].partition("(")[0] for sql in STATISTICS]
+    statistics = [
+        Made(name, "table", name, sql) for name, sql in zip(names, STATISTICS, strict=True)
+    ]
+    return frozenset([*made, *statistics])
 
 
-def _made(rows: Iterable[Sequence[Any]]) -> dict[str, Made]:
-    return {name: Made(kind, table, _plain(name, sql or "")) for name, kind, table, sql in rows}
+def _made(rows: Iterable[Sequence[Any]]) -> list[Made]:
+    return [Made(name, kind, table, _plain(name, sql or "")) for name, kind, table, sql in rows]
 
 
 def _plain(name: str, sql: str) -> str:
@@ -227,13 +241,18 @@ def rebuild_words(writer: Connection) -> None:
     writer.execute("DROP TABLE words")
     for statement in WORDS:
         writer.execute(statement)
-    rows = writer.execute(
+    for label, words in words_of_all(writer):
+        writer.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (label, words))
+    writer.execute("INSERT OR REPLACE INTO meta VALUES ('words', ?)", (WORDS_RECIPE,))
+
+
+def words_of_all(connection: Connection) -> Iterator[tuple[int, str]]:
+    """Yield the label of each chunk, and what the index of words reads of it."""
+    rows = connection.execute(
         "SELECT label, title, text, begin, end FROM parts JOIN documents ON number = document"
     )
     for label, title, text, begin, end in rows:
-        words = words_of(title, text[begin:end])
-        writer.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (label, words))
-    writer.execute("INSERT OR REPLACE INTO meta VALUES ('words', ?)", (WORDS_RECIPE,))
+        yield label, words_of(title, text[begin:end])
 
 
 def words_of(title: str | None, text: str) -> str:
@@ -248,6 +267,23 @@ def document_checksum(id: str, text: str, title: str | None, metadata: str) -> i
 
 def chunk_checksum(document: int, begin: int, end: int, vector: bytes) -> int:
     return zlib.crc32(vector, zlib.crc32(f"{document} {begin} {end}".encode()))
+
+
+def is_sound_document(row: DocumentRow, checksum: int) -> bool:
+    """Return whether the columns of a document are those that its checksum was made of."""
+    try:
+        return document_checksum(*row) == checksum
+    except TypeError:
+        # In a damaged row a text may be a number, or nothing.
+        return False
+
+
+def is_sound_chunk(document: int, begin: int, end: int, vector: bytes, checksum: int) -> bool:
+    """Return whether the columns of a chunk are those that its checksum was made of."""
+    try:
+        return chunk_checksum(document, begin, end, vector) == checksum
+    except TypeError:
+        return False
 
 
 def meta_of(info: Info) -> dict[str, str]:

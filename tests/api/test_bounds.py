@@ -12,12 +12,13 @@ import pytest
 from server.api import search as search_module
 from server.api.replies import Unread
 from server.app import create_app
+from server.collections.live_collection import LiveCollection
 from server.collections.read_threads import ReadThreads
 from server.config import Config
 from server.errors import Overloaded
 from server.inference.model import Model
-from server.store.database import Database
 from server.store.folder import DataFolder
+from server.store.sqlite.database import Database
 from tests.support.clients import lifespan, run, stateful
 from tests.support.fakes import PATIENCE_S
 
@@ -369,5 +370,34 @@ def test_a_plain_search_is_answered_beside_a_flood_of_filters(
         gate.set()
         statuses = [answer.status_code for answer in await asyncio.gather(*flood)]
         assert set(statuses) == {200, 429} and statuses.count(429) > 32
+
+    run(test, toy_model)
+
+
+def test_a_refused_search_is_not_embedded(
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, gate, embedded = threading.Event(), threading.Event(), []
+    vectors_of, turn = LiveCollection.vectors_of, ReadThreads.turn
+
+    async def noted(self: LiveCollection, texts: Any) -> Any:
+        embedded.append(texts)
+        return await vectors_of(self, texts)
+
+    async def held(self: ReadThreads, cost_s: float, call: Any) -> Any:
+        entered.set()
+        return await turn(self, cost_s, lambda: gate.wait(PATIENCE_S) and call())
+
+    async def test(client: Client) -> None:
+        await store(client, 1, "墨池")
+        monkeypatch.setattr("server.collections.read_cost.of_search", lambda *_: 100.0)
+        monkeypatch.setattr(LiveCollection, "vectors_of", noted)
+        monkeypatch.setattr(ReadThreads, "turn", held)
+        first = asyncio.ensure_future(client.post("/search", json={"query": "墨"}))
+        await asyncio.to_thread(entered.wait, PATIENCE_S)
+        second = await client.post("/search", json={"query": "池"})
+        gate.set()
+        assert second.status_code == 429 and (await first).status_code == 200
+        assert embedded == [["墨"]]
 
     run(test, toy_model)

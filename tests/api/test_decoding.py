@@ -1,12 +1,18 @@
 """What is forgiven in a body, what is refused, and what the refusal says."""
 
 import json
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from server.api.body import decode
+from server.api.dialects.native import EmbedRequest
+from server.api.json_size import UNCOUNTED_BYTES
 from server.app import every_operation
 from server.config import Config
 from server.errors import LONGEST_MESSAGE, InvalidRequest, StoreDamaged, StoreError, shown
@@ -240,3 +246,40 @@ def test_messages_for_clients_have_no_folder_of_this_machine() -> None:
     damaged = StoreDamaged("{path}: {error}", path=path, error="x").public
     assert damaged == "laws/documents.sqlite3: x"
     assert InvalidRequest("no such path: /srv/a/b").public == "no such path: /srv/a/b"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"texts": ["' + b"[" * 8_000_000, b'{"' + b"k" * 8_000_000 + b'": 1}'],
+    ids=["unfinished", "long key"],
+)
+def test_refusing_a_large_body_does_not_hold_the_interpreter(body: bytes) -> None:
+    started = time.thread_time()
+    with pytest.raises(InvalidRequest):
+        decode(body, EmbedRequest)
+    assert time.thread_time() - started < 0.05
+
+
+def test_no_route_decodes_a_large_body_on_the_loop(
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_loop: list[str] = []
+    decoding, asked = msgspec.json.decode, ""
+
+    def noted(body: bytes, **given: Any) -> Any:
+        if len(body) > UNCOUNTED_BYTES and threading.current_thread() is threading.main_thread():
+            on_loop.append(asked)
+        return decoding(body, **given)
+
+    async def test(client: httpx.AsyncClient) -> None:
+        nonlocal asked
+        paths = (await client.get("/openapi.json")).json()["paths"]
+        body = b'{"texts": ["a"], "x": "%s"}' % (b"x" * UNCOUNTED_BYTES)
+        monkeypatch.setattr(msgspec.json, "decode", noted)
+        for path, methods in paths.items():
+            if "post" in methods:
+                asked = path.format(collection="default", model="toy")
+                await client.post(asked, content=body, headers=AS_JSON)
+
+    run(test, toy_model)
+    assert not on_loop

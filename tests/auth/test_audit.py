@@ -190,6 +190,22 @@ def test_line_of_which_only_a_part_was_written_does_not_spoil_the_next(
     assert "written again" in caplog.text
 
 
+@pytest.mark.parametrize("left", [b"", b"whole\n", b"whole\nhalf a li", b"whole\n\0\0"])
+def test_line_that_a_power_cut_has_torn_does_not_spoil_the_next(
+    tmp_path: Path, left: bytes
+) -> None:
+    path = tmp_path / "audit"
+    path.write_bytes(left)
+
+    async def test() -> None:
+        log = Audit(path, Metrics())
+        log.write(b"next")
+        await log.close()
+
+    asyncio.run(test())
+    assert path.read_bytes().splitlines() == [*left.splitlines(), b"next"]
+
+
 def test_no_more_bytes_wait_than_there_is_room_for(tmp_path: Path) -> None:
     metrics, line = Metrics(), b"x" * (MAX_WAITING_BYTES // 10)
 

@@ -460,3 +460,30 @@ def test_long_texts_make_searches_cost_more(toy_model: Model, tmp_path: Path) ->
         assert live._hit_time.seconds == pytest.approx(before, rel=0.01)
 
     run(test, toy_model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"mode": "dense", "filter": parse({"$not": {"year": 1}})},
+        {"mode": "lexical", "words": "墨池"},
+        {"mode": "hybrid", "words": "墨池"},
+    ],
+    ids=["filter", "words", "both"],
+)
+def test_filters_and_words_do_not_make_other_searches_cost_more(
+    toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, query: dict[str, Any]
+) -> None:
+    clock = iter(range(0, 1_000_000, 100))
+
+    async def test(live: LiveCollection) -> None:
+        await live.add([Document(str(n), "墨池") for n in range(60)])
+        [vector] = await live.vectors_of(["墨"])
+        before = live._hit_time.seconds
+        monkeypatch.setattr(live_module, "now", lambda: next(clock))
+        [found] = await live.search([Query(top_k=60, vector=vector, **query)])
+        assert len(found) == 60 and live._hit_time.seconds == before
+        await live.page_within(0, 60, parse({"$not": {"year": 1}}))
+        assert live._hit_time.seconds == before
+
+    run(test, toy_model, tmp_path)

@@ -10,8 +10,8 @@ import pytest
 
 from server.collections.read_threads import ReadThreads
 from server.errors import Overloaded, RequestTooLarge
-from server.store.database import Database
-from server.store.read_limit import spend
+from server.store.sqlite.database import Database
+from server.store.sqlite.read_limit import spend
 from server.telemetry.metrics import Metrics
 from tests.support.fakes import PATIENCE_S
 

@@ -418,11 +418,12 @@ def test_database_of_another_program_is_an_error_that_names_it(run: Commands) ->
     assert "laws" in findings["data"][1]["found"]["english"]
 
 
-def test_collection_in_which_nothing_was_ever_stored_is_passed_over(run: Commands) -> None:
+def test_emptied_collection_is_named_as_damaged(run: Commands) -> None:
     home = run.data / "collections" / "laws"
     home.mkdir(parents=True)
     (home / "documents.sqlite3").write_bytes(b"")
-    assert len(reported(run, "--port", "0")["data"]) == 1
+    findings = reported(run, "--port", "0", status=1)["data"]
+    assert any("documents.sqlite3 is empty" in str(finding) for finding in findings)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

@@ -74,7 +74,7 @@ def test_files_are_on_the_disk_before_they_are_served_and_before_the_old_ones_go
 ) -> None:
     write_artifact(tmp_path / "a", GRAPH, TOKENIZER, manifest)
     steps: list[str] = []
-    replace, remove = artifact._replace_folder, artifact._remove_scratch
+    replace, remove = artifact._replace_folder, shutil.rmtree
 
     def fsync(handle: int) -> None:
         path = Path(os.readlink(f"/proc/self/fd/{handle}"))
@@ -85,18 +85,17 @@ def test_files_are_on_the_disk_before_they_are_served_and_before_the_old_ones_go
         steps.append("replace")
         replace(folder, scratch)
 
-    def removed(scratch: Path) -> None:
+    def removed(folder: Path, *, ignore_errors: bool) -> None:
         steps.append("remove")
-        remove(scratch)
+        remove(folder, ignore_errors=ignore_errors)
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(artifact, "_replace_folder", replaced)
-    monkeypatch.setattr(artifact, "_remove_scratch", removed)
+    monkeypatch.setattr(shutil, "rmtree", removed)
     write_artifact(tmp_path / "a", GRAPH, TOKENIZER, manifest)
     whole = {f"{path.name} {path.stat().st_size}" for path in (tmp_path / "a").iterdir()}
     assert set(steps[: len(FILES)]) == whole
-    expected = [f"sync {artifact.NEW}", "replace", f"sync {tmp_path.name}", "remove"]
-    assert steps[len(FILES) :] == expected
+    assert steps[len(FILES) :] == ["sync new", "replace", f"sync {tmp_path.name}", *["remove"] * 2]
 
 
 def test_folder_of_someone_else_beside_the_artifact_is_never_removed(

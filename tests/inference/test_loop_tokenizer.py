@@ -14,8 +14,9 @@ from server.errors import (
     RequestTooLarge,
 )
 from server.inference.engine import Engine
-from server.inference.loop_tokenizer import SLICE_CHARACTERS
+from server.inference.loop_tokenizer import SLICE_CHARACTERS, LoopTokenizer
 from server.inference.model import Model
+from server.inference.tokenizer import Tokenizer
 from server.telemetry.metrics import Metrics
 from server.types import InputType, Tokens
 from tests.support.engines import SAME, counter, embed, run, running
@@ -129,3 +130,29 @@ def test_huge_text_of_almost_no_tokens_is_answered_soon(toy_model: Model, text: 
     assert time.process_time() - started < 1
     assert embedded.tokens == 3
     assert embedded.truncated == [0]
+
+
+def test_long_listings_run_one_at_a_time(toy_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    running, most = 0, 0
+
+    def counted(self: Any, texts: Sequence[Any], **_: Any) -> list[Any]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.01)
+        running -= 1
+        return [[] for _ in texts]
+
+    monkeypatch.setattr(Tokenizer, "tokens", counted)
+    monkeypatch.setattr(Tokenizer, "decode", counted)
+
+    async def test() -> None:
+        tokenizer = LoopTokenizer(toy_model.tokenizer)
+        long = SLICE_CHARACTERS + 1
+        await asyncio.gather(
+            *(tokenizer.tokens(["墨" * long], "document", special=True) for _ in range(4)),
+            *(tokenizer.decode([[5] * long], skip_special=True) for _ in range(4)),
+        )
+
+    asyncio.run(test())
+    assert most == 1

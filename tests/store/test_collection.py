@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from server.errors import InvalidRequest, StoreDamaged, StoreError
-from server.store.database import PAGE_BYTES
 from server.store.folder import DataFolder
 from server.store.records import Document, Info
 from server.store.search import Hit, Query, search
+from server.store.sqlite.database import PAGE_BYTES
 from server.types import Vectors
 
 D = 8

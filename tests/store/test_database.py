@@ -1,58 +1,110 @@
-"""One SQLite file: how its connections are set up and closed."""
+"""One SQLite file while other programs change it, move it, or put something else in its place."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from server.store.database import PAGE_BYTES, ForeignFile
+from server.errors import StoreDamaged, StoreError
 from server.store.documents import Documents
+from server.store.filter_tree import parse
 from server.store.records import Document, Info
+from server.store.upkeep.database_file import ForeignFile, copy, peek
+
+FOREIGN = {
+    "trigger": "CREATE TRIGGER t AFTER INSERT ON documents BEGIN DELETE FROM attributes; END",
+    "view": "DROP TABLE attributes; CREATE VIEW attributes AS SELECT '' key, '' value, 1 document",
+    "missing": "DROP TABLE attributes",
+}
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "documents.sqlite3"
+def documents(tmp_path: Path) -> Iterator[Documents]:
+    """An open file with one document of tenant "a"."""
+    with closing(Documents(tmp_path / "d.sqlite3", Info("laws", "model", 4))) as documents:
+        add(documents, "1")
+        yield documents
 
 
-@pytest.fixture
-def documents(path: Path) -> Iterator[Documents]:
-    """One document, committed and read."""
-    opened = Documents(path, Info("laws", "fingerprint-a", 4))
-    with opened.transaction():
-        opened.add([Document("a", "甲")], np.ones((1, 4), dtype=np.float32))
-    assert opened.get(["a"])
-    yield opened
-    opened.close()
+def add(documents: Documents, id: str) -> None:
+    with documents.transaction():
+        documents.add([Document(id, "text", metadata={"tenant": "a"})], np.ones((1, 4), np.float32))
 
 
-def test_connections_trust_no_schema_and_keep_pages_for_several_vectors(
-    documents: Documents, path: Path
+def change(path: Path, script: str) -> None:
+    """Change the file as another program may."""
+    with closing(sqlite3.connect(path)) as other:
+        other.executescript(script)
+
+
+@pytest.mark.parametrize("foreign", FOREIGN.values(), ids=FOREIGN)
+def test_objects_that_appear_while_the_file_is_open_do_not_run(
+    documents: Documents, foreign: str
 ) -> None:
-    def asked(connection: sqlite3.Connection, *names: str) -> list[int]:
-        return [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
-
-    with documents.database.reading() as reader:
-        assert asked(reader, "trusted_schema", "foreign_keys", "cache_size") == [0, 1, -16_000]
-    writer = documents.database.writer
-    assert asked(writer, "trusted_schema", "foreign_keys", "page_size") == [0, 1, PAGE_BYTES]
-    with closing(ForeignFile(path)) as file:
-        assert asked(file._connection, "trusted_schema", "cell_size_check") == [0, 1]
-        assert file._connection.in_transaction
-    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-        asked(file._connection, "trusted_schema")
+    assert documents.count(parse({"tenant": "a"})) == 1
+    change(documents.database.path, foreign)
+    with pytest.raises(StoreDamaged, match="another program"):
+        add(documents, "2")
+    with pytest.raises(StoreDamaged, match="another program"):
+        documents.count(parse({"tenant": "a"}))
+    change(documents.database.path, "DROP TRIGGER IF EXISTS t")
+    if "TRIGGER" in foreign:
+        add(documents, "2")
+        assert documents.count(parse({"tenant": "a"})) == 2
 
 
-def test_database_that_is_closed_whole_is_one_file_without_a_log(
-    documents: Documents, path: Path
+def test_statistics_may_appear_while_the_file_is_open(documents: Documents) -> None:
+    change(documents.database.path, "ANALYZE")
+    add(documents, "2")
+    assert documents.count() == 2
+
+
+def test_another_file_of_the_same_name_is_not_read(documents: Documents) -> None:
+    path = documents.database.path
+    assert documents.count() == 1
+    os.rename(path, path.with_name("moved"))
+    with closing(Documents(path, Info("laws", "model", 4))) as other:
+        add(other, "another tenant's")
+        with documents.snapshot(), pytest.raises(StoreError, match="another file now"):
+            documents.database._connect()
+
+
+@pytest.mark.parametrize("suffix", ["", "-journal", "-wal"])
+def test_a_pipe_is_refused_at_once(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / "d.sqlite3"
+    if suffix:
+        Documents(path, Info("laws", "model", 4)).close()
+    os.mkfifo(tmp_path / f"d.sqlite3{suffix}")
+    for use in (
+        lambda: Documents(path, None),
+        lambda: copy(path, tmp_path / "copy"),
+        lambda: ForeignFile(path),
+        lambda: peek(path, "SELECT 1"),
+    ):
+        with pytest.raises(StoreDamaged, match="not a regular file"):
+            use()
+
+
+def test_a_copy_never_mixes_two_files(
+    documents: Documents, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert len(list(path.parent.iterdir())) > 1
-    documents.database.close_whole()
-    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-        documents.database.writer.execute("SELECT 1")
-    assert [each.name for each in path.parent.iterdir()] == [path.name]
-    # The version numbers of the format: 1 where SQLite looks for no log, 2 with one.
-    assert path.read_bytes()[18:20] == b"\1\1"
+    path = documents.database.path
+    real = sqlite3.connect
+
+    def swapped(*arguments: Any, **options: Any) -> Any:
+        # As when a reindex ends after SQLite has opened the file and before it opens the log.
+        found = real(*arguments, **options)
+        if path.exists() and "mode=ro" in str(arguments[0]):
+            os.rename(path, path.with_name("moved"))
+            path.write_bytes(b"")
+        return found
+
+    monkeypatch.setattr(sqlite3, "connect", swapped)
+    with pytest.raises(StoreError, match="replaced just now"):
+        copy(path, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()

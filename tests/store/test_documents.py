@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from server.errors import InvalidRequest, StoreDamaged, StoreError
-from server.store import database as database_module
-from server.store.database import PAGE_BYTES
 from server.store.documents import Documents
 from server.store.filter_tree import parse
 from server.store.records import Change, Chunk, ChunkRules, Document, Info, Span
 from server.store.schema import SCHEMA_VERSION
+from server.store.sqlite import database as database_module
+from server.store.sqlite.database import PAGE_BYTES
 from server.types import Vectors
 
 INFO = Info("laws", "fingerprint-a", 4)
@@ -276,7 +276,7 @@ def test_a_database_that_cannot_be_written_is_reported(documents: Documents, pat
 
 def test_a_file_system_without_wal_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # SQLite's way of access to network drives: it has no shared memory, so no WAL.
-    monkeypatch.setattr(database_module, "_quoted", lambda path: f"{path}?vfs=unix-dotfile&rest=")
+    monkeypatch.setattr(database_module, "quoted", lambda path: f"{path}?vfs=unix-dotfile&rest=")
     with pytest.raises(StoreError) as refusal:
         Documents(path, INFO)
     check_advice(refusal.value, path, "local disk", "本地磁盘")
@@ -501,8 +501,8 @@ def test_reading_creates_no_file_in_the_place_of_a_lost_one(
         ("UPDATE meta SET value = '7' WHERE key = 'chunks'", "chunks are 7"),
         ("UPDATE meta SET value = '[10, 10]' WHERE key = 'chunks'", "overlap of 10"),
         ("UPDATE meta SET value = '[\"a\", 1]' WHERE key = 'chunks'", "chunks are"),
-        ("DROP TABLE meta", "no such table"),
-        ("DROP TABLE parts", "no such table"),
+        ("DROP TABLE meta", "no table meta"),
+        ("DROP TABLE parts", "no table parts"),
     ],
 )
 def test_description_that_is_damaged_is_reported_and_the_rows_stay(

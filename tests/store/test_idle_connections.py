@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from server.errors import Overloaded, TooManyCollections
-from server.store import database as database_module
-from server.store.database import Connection, Database
 from server.store.folder import DataFolder
 from server.store.records import Info
+from server.store.sqlite import database as database_module
+from server.store.sqlite.database import Connection, Database
 from server.system import open_files
 from server.system.idle_connections import IdleConnections
 

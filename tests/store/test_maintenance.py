@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
-from server.store.database import PAGE_BYTES
 from server.store.folder import DataFolder
 from server.store.local_index.index import LocalIndex
 from server.store.records import ChunkRules, Document, Info
+from server.store.sqlite.database import PAGE_BYTES
 from tests.support.commands import Commands, write_lines
 from tests.support.toys import toy_texts, write_toy_texts
 

@@ -30,6 +30,7 @@ SERVER = (
     "auth",
     "store",
     "store/local_index",
+    "store/sqlite",
     "store/words",
     "store/upkeep",
     "telemetry",

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 import orjson
 
-from server.api.body import decode
+from server.api.body import decoded
 from server.api.instruction import Instructed, instruction_of
 from server.api.operation import Call, Dialect, Handler, Operation
 from server.api.replies import REQUEST_ID, Reply, base64_rows, error_reply_of, truncated_header
@@ -86,7 +86,7 @@ def _embed(version: str) -> Handler:
     default: Sequence[Kind] = () if version == "1" else ("float",)
 
     async def embed(call: Call) -> Reply:
-        request = decode(call.body, EmbedRequest)
+        request = await decoded(call.body, EmbedRequest)
         choice = call.models.choose(request.model)
         truncation = truncation_of(request.truncate)
         embedded = await choice.engine.embed(

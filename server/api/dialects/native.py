@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 import orjson
 
-from server.api.body import decode, only_one_of
+from server.api.body import decoded, only_one_of
 from server.api.endpoint import by_key
 from server.api.instruction import input_type_of
 from server.api.native_errors import NATIVE
@@ -71,7 +71,7 @@ def _native_or(tei: Operation) -> Handler:
 
 
 async def embed(call: Call) -> Reply:
-    request = decode(call.body, EmbedRequest)
+    request = await decoded(call.body, EmbedRequest)
     if request.inputs is not None:
         raise only_one_of("texts", "inputs")
     choice = call.models.choose(request.model)

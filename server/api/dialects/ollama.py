@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from server.api.body import decode
+from server.api.body import decoded
 from server.api.instruction import Instructed, instruction_of
 from server.api.operation import Call, Dialect, Operation
 from server.api.replies import Reply, error_reply_of, json_body, truncated_header
@@ -134,7 +134,7 @@ def operations() -> list[Operation]:
 async def embed(call: Call) -> Reply:
     """Embed texts. Without a text, the reply only says that the model is there."""
     started = now()
-    request = decode(call.body, EmbedRequest)
+    request = await decoded(call.body, EmbedRequest)
     choice = _choice(call, request.model)
     vectors: Any = []
     tokens = truncated = 0
@@ -153,7 +153,7 @@ async def embed(call: Call) -> Reply:
 
 async def prompt(call: Call) -> Reply:
     """Embed one text, which is truncated if it is too long: the older form."""
-    request = decode(call.body, PromptRequest)
+    request = await decoded(call.body, PromptRequest)
     choice = _choice(call, request.model)
     if not request.prompt:
         return _reply(PromptReply([]), 0)
@@ -168,7 +168,7 @@ def _reply(found: EmbedReply | PromptReply, truncated: int) -> Reply:
 
 
 async def show(call: Call) -> Reply:
-    request = decode(call.body, ShowRequest)
+    request = await decoded(call.body, ShowRequest)
     manifest = _choice(call, request.model or request.name).engine.manifest
     info: dict[str, str | int] = {
         "general.architecture": manifest.family,
@@ -180,7 +180,7 @@ async def show(call: Call) -> Reply:
 
 async def pull(call: Call) -> Reply:
     """Answer as Ollama does for a model that is there already: clients pull before they embed."""
-    request = decode(call.body, ShowRequest)
+    request = await decoded(call.body, ShowRequest)
     _choice(call, request.model or request.name)
     # A stream has a line of JSON for each step; this one has only the last step.
     return Reply(json_body(Pulled()) + b"\n")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 import orjson
 
-from server.api.body import decode
+from server.api.body import decoded
 from server.api.instruction import Instructed, instruction_of
 from server.api.operation import Call, Dialect, Handler, Operation
 from server.api.replies import (
@@ -142,7 +142,7 @@ def operations(token_ids: TokenIds) -> list[Operation]:
 
 def _embeddings(token_ids: TokenIds) -> Handler:
     async def embeddings(call: Call) -> Reply:
-        request = decode(call.body, EmbeddingsRequest)
+        request = await decoded(call.body, EmbeddingsRequest)
         _refuse_other_vectors(request)
         # Azure's path names the model; the body may repeat it.
         choice = call.models.choose(call.scope.get("path_params", {}).get("model") or request.model)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from server.api.body import decode
+from server.api.body import decoded
 from server.api.endpoint import by_key
 from server.api.operation import Call, Dialect, Operation
 from server.api.replies import Reply, error_reply_of
@@ -90,21 +90,21 @@ def operations(tei: Operation) -> list[Operation]:
 
 async def rerank(call: Call) -> Reply:
     """Check the request and refuse it, because no reranker can be loaded yet."""
-    request = decode(call.body, RerankRequest)
+    request = await decoded(call.body, RerankRequest)
     texts = [each if isinstance(each, str) else each.text for each in request.documents]
     call.models.rerank(request.query, texts)
 
 
 async def ranking(call: Call) -> Reply:
     """Check the request and refuse it, because no reranker can be loaded yet."""
-    request = decode(call.body, RankingRequest)
+    request = await decoded(call.body, RankingRequest)
     truncation_of(request.truncate)
     call.models.rerank(request.query.text, [each.text for each in request.passages])
 
 
 async def score(call: Call) -> Reply:
     """Check the request and refuse it, because no reranker can be loaded yet."""
-    request = decode(call.body, ScoreRequest)
+    request = await decoded(call.body, ScoreRequest)
     first, second = _listed(request.text_1), _listed(request.text_2)
     if len(first) not in (1, len(second)):
         raise InvalidRequest(

@@ -11,7 +11,7 @@ import msgspec
 import orjson
 
 from server import errors
-from server.api.body import decode
+from server.api.body import decoded
 from server.api.instruction import Instructed, instruction_of
 from server.api.operation import Call, Dialect, Handler, Operation
 from server.api.replies import (
@@ -156,7 +156,7 @@ def operations(config: Config, version: str) -> list[Operation]:
 
 async def embed(call: Call) -> Reply:
     started = now()
-    request = decode(call.body, EmbedRequest)
+    request = await decoded(call.body, EmbedRequest)
     choice = call.models.choose(request.model)
     manifest = choice.engine.manifest
     texts = _listed(request.inputs)
@@ -174,7 +174,7 @@ async def embed(call: Call) -> Reply:
 async def similarity(call: Call) -> Reply:
     """Return the cosines of one text's vector and those of the others, in their order."""
     started = now()
-    request = decode(call.body, SimilarityRequest)
+    request = await decoded(call.body, SimilarityRequest)
     source, sentences = request.inputs.source_sentence, request.inputs.sentences
     if not source:
         raise EmptyInput("source_sentence is empty")
@@ -191,7 +191,7 @@ async def similarity(call: Call) -> Reply:
 
 async def tokenize(call: Call) -> Reply:
     """Return all tokens of each text, also those that the model would not read."""
-    request = decode(call.body, TokenizeRequest)
+    request = await decoded(call.body, TokenizeRequest)
     choice = call.models.choose(request.model)
     tokens = await choice.engine.tokens(
         _listed(request.inputs),
@@ -203,7 +203,7 @@ async def tokenize(call: Call) -> Reply:
 
 async def decode_ids(call: Call) -> Reply:
     """Return the text of each list of token ids; a single list of ids is a list of one."""
-    request = decode(call.body, DecodeRequest)
+    request = await decoded(call.body, DecodeRequest)
     rows = _rows(request.ids)
     for index, row in enumerate(rows):
         if not row:
@@ -214,7 +214,7 @@ async def decode_ids(call: Call) -> Reply:
 
 async def rerank(call: Call) -> Reply:
     """Check the request and refuse it, because no reranker can be loaded yet."""
-    request = decode(call.body, RerankRequest)
+    request = await decoded(call.body, RerankRequest)
     call.models.rerank(request.query, request.texts)
 
 
@@ -226,7 +226,7 @@ async def ping(call: Call) -> Reply:
 
 def _refusing(reason: str) -> Handler:
     async def refuse(call: Call) -> Reply:
-        decode(call.body, dict)
+        await decoded(call.body, dict)
         raise TaskNotServed(reason)
 
     return refuse

@@ -6,7 +6,7 @@ from typing import Any, cast
 import msgspec
 import orjson
 
-from server.api.body import decode
+from server.api.body import decoded
 from server.api.instruction import input_type_of
 from server.api.operation import Call, Dialect, Operation
 from server.api.replies import Reply, error_reply_of, json_body, truncated_header
@@ -90,7 +90,7 @@ def operations() -> list[Operation]:
 
 async def vectors(call: Call) -> Reply:
     """Embed with the first model, because the request cannot name one."""
-    request = decode(call.body, VectorRequest)
+    request = await decoded(call.body, VectorRequest)
     config = request.config or VectorConfig()
     choice = call.models.choose("")
     _check_pooling(choice.engine.manifest, config.pooling_strategy)

@@ -19,6 +19,7 @@ from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
 from server.store.documents import Documents
 from server.store.filter_sql import SqlValue, attributes
 from server.store.records import Document, Span
+from server.store.schema import words_of_all
 from server.store.vector_index import BadSnapshot, IndexMaker, usable
 
 # Key and value of what filters read of a document.
@@ -32,6 +33,9 @@ SAMPLE = 64
 OWN_COSINE = 0.98
 # SQLite ends at 2 ** 63 - 1, and reports a full disk then. A million a second take 146,000 years to this.
 MOST_GIVEN = 2**62
+INSTANCES = (
+    "CREATE VIRTUAL TABLE IF NOT EXISTS temp.instances USING fts5vocab (main, words, instance)"
+)
 SHOWN = 60  # characters of a key or a value in a message
 
 
@@ -44,7 +48,7 @@ def faults_of(home: Path, make: IndexMaker) -> list[Message]:
         documents = Documents(home / DATABASE_FILE, None)
     except Exception as error:
         return [_fault_of(error)]
-    with closing(documents):
+    try:
         faults = faults_in(documents)
         if (name := documents.info.name) != home.name:
             faults.append(
@@ -54,13 +58,23 @@ def faults_of(home: Path, make: IndexMaker) -> list[Message]:
                     name=ascii(name)[1:-1],
                 )
             )
+    finally:
+        documents.close_unchanged()
     # An index of a damaged database is wrong too.
     return faults or _found(_of_index(home, make))
 
 
 def faults_in(documents: Documents) -> list[Message]:
     """Return the faults of a database."""
-    steps = (_of_file, _of_numbers, _of_documents, _of_filters, _of_vectors, _of_words)
+    steps = (
+        _of_file,
+        _of_numbers,
+        _of_documents,
+        _of_filters,
+        _of_vectors,
+        _of_words,
+        _of_terms,
+    )
     return list(dict.fromkeys(fault for step in steps for fault in _found(step(documents))))
 
 
@@ -235,8 +249,22 @@ def _of_words(documents: Documents) -> Iterator[Message]:
         for (label,) in documents.database.rows(f"{query} LIMIT {MOST_FAULTS}"):
             yield Message(template, label=label)
     with documents.transaction():
-        # Raises where the index of words does not match its texts.
+        # Raises where the index of words contradicts itself.
         documents.database.writer.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+
+
+def _of_terms(documents: Documents) -> Iterator[Message]:
+    """Compare the index of words with the texts; it keeps no texts, so SQLite cannot."""
+    with documents.database.reading() as reader:
+        reader.execute(INSTANCES)
+        # subtle: SQLite gives them by term. So each part is a sum, which depends on no order.
+        found: dict[int, int] = {}
+        for label, term, place in reader.execute("SELECT doc, term, offset FROM temp.instances"):
+            found[label] = found.get(label, 0) + hash((term, place))
+        for label, words in words_of_all(reader):
+            wanted = sum(hash((term, place)) for place, term in enumerate(words.split()))
+            if found.get(label, 0) != wanted:
+                yield Message("part {label} is indexed by other words than its own", label=label)
 
 
 def _of_index(home: Path, make: IndexMaker) -> Iterator[Message]:

@@ -1,4 +1,4 @@
-"""One SQLite file: connections, transactions, its schema's version, copies, and advice when it fails.
+"""One SQLite file: connections, transactions, and its schema's version.
 
 One connection writes. Each reading thread borrows another one from a pool. It reads what was committed,
 never a running transaction, and waits for no writer (WAL). Inside `snapshot` all reads of a thread come
@@ -6,22 +6,20 @@ from one moment. `documents.py` says what the tables mean, and `schema.py` defin
 """
 
 import sqlite3
+import stat
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from server.errors import DiskFull, Overloaded, StoreDamaged, StoreError
-from server.messages.message import Message
-from server.store import read_limit
-from server.system.atomic_file import install, scratch_for
+from server.errors import StoreDamaged, StoreError
+from server.store.sqlite import read_limit
+from server.store.sqlite.advice import advising, one_line
 from server.system.idle_connections import IdleConnections
-from server.system.open_files import can_open
-from server.system.read_error import read_error
 
 KEYS_PER_QUERY = 1000  # SQLite's own limit has been 999 (until 3.32) and is 32,766
 # A vector of 512 numbers has 2 KB; a page of 4 KB, SQLite's default, would hold only one.
@@ -30,47 +28,6 @@ PAGE_BYTES = 16_384
 STEPS_BETWEEN_CHECKS = 20_000
 # For readers to end before the log is shortened; other writes wait meanwhile.
 SHORT_WAIT_MS = 100
-# Open files of a database that is written and read: itself twice, its log, and what its connections share.
-FILES_A_DATABASE = 4
-FILES_RETRY_S = 5
-# Characters of SQLite's own message. It may quote what a foreign file says.
-MOST_SAID = 200
-# Of a file from elsewhere. A document of this size would have 50,000 chunks or more.
-MOST_ROW_BYTES = 256 * 1024 * 1024
-
-# SQLite's primary result codes that a person can act on, with the error class and the advice.
-ADVICE: dict[int, tuple[type[StoreError], Message]] = {
-    sqlite3.SQLITE_FULL: (DiskFull, Message("the disk is full: free some space and try again")),
-    sqlite3.SQLITE_IOERR: (
-        StoreError,
-        Message(
-            "the disk failed: try again; if it fails again, check the disk, its free space and quota"
-        ),
-    ),
-    sqlite3.SQLITE_CORRUPT: (
-        StoreDamaged,
-        Message(
-            "the database is damaged: restore it from a backup, or move the collection's folder away"
-            " and index the documents again"
-        ),
-    ),
-    sqlite3.SQLITE_BUSY: (
-        StoreError,
-        Message(
-            "another program (a backup, an SQLite shell?) keeps the database locked: end it, try again"
-        ),
-    ),
-    sqlite3.SQLITE_READONLY: (
-        StoreError,
-        Message(
-            "the database cannot be written: check the owner and permissions of the data folder, and"
-            " whether its disk is mounted read-only"
-        ),
-    ),
-}
-ADVICE[sqlite3.SQLITE_NOTADB] = ADVICE[sqlite3.SQLITE_CORRUPT]
-ADVICE[sqlite3.SQLITE_LOCKED] = ADVICE[sqlite3.SQLITE_BUSY]
-ADVICE[sqlite3.SQLITE_CANTOPEN] = ADVICE[sqlite3.SQLITE_PERM] = ADVICE[sqlite3.SQLITE_READONLY]
 
 Connection = sqlite3.Connection
 READERS: IdleConnections[Connection] = IdleConnections()
@@ -79,6 +36,8 @@ Rows = list[tuple[Any, ...]]
 RowByRow = Generator[tuple[Any, ...], None, None]
 Create = Callable[[Connection], None]
 Migrate = Callable[[Connection, int], None]
+Verify = Callable[[Connection], None]
+FileKey = tuple[int, int]  # device and inode
 
 
 class Database:
@@ -105,11 +64,15 @@ class Database:
         self._busy_timeout_s = busy_timeout_s
         self._number = next(_numbers)
         self._turn = deque(["to write"])  # taken by the transaction that runs
+        self._verify: Verify | None = None
+        self._verified_schema = -1
+        self._file: FileKey | None = None
         missing = _is_missing(path)
         if missing and create is None:
             raise StoreDamaged("{path} is missing; restore the collection from a backup", path=path)
         with self.advising():
             self.writer = self._connect(create=missing)
+            self._file = file_key(path)
             try:
                 found = 0 if missing else self._known_version(version)
                 self._prepare()
@@ -122,8 +85,25 @@ class Database:
                             migrate(writer, found)
                         writer.execute(f"PRAGMA user_version = {version}")
             except BaseException:
-                self.writer.close()
+                self.close_unchanged()
                 raise
+
+    def guard(self, verify: Verify) -> None:
+        """Verify the objects in the file now, and again whenever a program has changed them.
+
+        verify: raises StoreDamaged for objects that the file should not have. From now on nothing
+        is read or written before they are verified.
+        """
+        self._verify = verify
+        with self.advising():
+            self._check_schema(self.writer)
+
+    def _check_schema(self, connection: Connection) -> None:
+        if self._verify is not None:
+            ((found,),) = connection.execute("PRAGMA schema_version")
+            if found != self._verified_schema:
+                self._verify(connection)
+                self._verified_schema = found
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -140,6 +120,7 @@ class Database:
             with self.advising():
                 self.writer.execute("BEGIN IMMEDIATE")
                 try:
+                    self._check_schema(self.writer)
                     yield self.writer
                     self.writer.execute("COMMIT")
                 except BaseException:
@@ -179,6 +160,7 @@ class Database:
                 return
             reader = READERS.take(self._number) or self._reader()
             try:
+                self._check_schema(reader)
                 yield reader
             finally:
                 if reader.in_transaction:
@@ -240,6 +222,23 @@ class Database:
         READERS.close(self._number)
         self.writer.close()
 
+    def close_unchanged(self) -> None:
+        """Close the connections and leave the log beside the file, which may be damaged."""
+        # subtle: the last connection that is closed moves the log into the file and deletes it, unless it
+        # may only read.
+        log = self.path.with_name(f"{self.path.name}-wal")
+        if _is_missing(log) or not log.stat().st_size:
+            return self.close()
+        try:
+            last = sqlite3.connect(f"file:{quoted(self.path)}?mode=ro", uri=True)
+        except sqlite3.Error:
+            # The folder was moved, and nothing in it is needed any more.
+            return self.close()
+        with closing(last):
+            with suppress(sqlite3.Error):
+                last.execute("PRAGMA user_version").fetchone()
+            self.close()
+
     def close_whole(self) -> None:
         """Close so that the file alone holds everything, without a log beside it."""
         self._check_idle()
@@ -248,15 +247,21 @@ class Database:
             self.writer.execute("PRAGMA journal_mode = DELETE")
             self.writer.close()
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the file of this name is the one that was opened."""
+        return file_key(self.path) == self._file
+
     def _check_idle(self) -> None:
         # subtle: as with two writes, closing a connection in use ends the process.
         if not self._turn:
             raise RuntimeError(f"{self.path}: closed during a write")
 
     def _connect(self, *, create: bool = False) -> Connection:
+        refuse_special(self.path)
         # subtle: without a mode SQLite would create a file that is missing, also to read it.
         connection = sqlite3.connect(
-            f"file:{_quoted(self.path)}?mode={'rwc' if create else 'rw'}",
+            f"file:{quoted(self.path)}?mode={'rwc' if create else 'rw'}",
             uri=True,
             timeout=self._busy_timeout_s,
             isolation_level=None,  # this file begins and ends transactions
@@ -264,6 +269,14 @@ class Database:
         )
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
+        if self._file is not None and not self.in_place:
+            # A folder was moved while it is open, and another one has its name.
+            connection.close()
+            raise StoreError(
+                "{path} is another file now than the one that was opened; start the server again, and"
+                " let no other program move its files",
+                path=self.path,
+            )
         return connection
 
     def _known_version(self, version: int) -> int:
@@ -300,7 +313,7 @@ class Database:
 
     @contextmanager
     def advising(self) -> Iterator[None]:
-        with _advising(self.path):
+        with advising(self.path):
             yield
 
 
@@ -308,6 +321,33 @@ class Database:
 _snapshots: ContextVar[Mapping[Database, Connection]] = ContextVar(
     "snapshots", default=MappingProxyType({})
 )
+
+
+def file_key(path: Path) -> FileKey | None:
+    """Return what tells a file from another one that takes its name; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def refuse_special(path: Path) -> None:
+    """Raise StoreDamaged where SQLite would wait for ever on a pipe, or delete the log of an empty file.
+
+    subtle: it deletes the log beside a file without bytes, also to read it. The log may hold all
+    documents.
+    """
+    for suffix in ("", "-journal", "-wal", "-shm"):
+        file = path.with_name(f"{path.name}{suffix}")
+        try:
+            found = file.stat()
+        except OSError:
+            continue  # SQLite says what is wrong with it
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+            raise StoreDamaged("{path} is not a regular file; move it away", path=file)
+        if not suffix and not found.st_size:
+            raise StoreDamaged("{path} is empty; restore the collection from a backup", path=file)
 
 
 def _is_missing(path: Path) -> bool:
@@ -321,65 +361,6 @@ def _is_missing(path: Path) -> bool:
     return False
 
 
-def copy(source: Path, target: Path) -> None:
-    """Copy a database, whole, consistent and checked, also while a server writes to it.
-
-    The copy appears at `target` when it is complete, not before. Raises OSError where `target` cannot
-    be written.
-    """
-    with scratch_for(target) as (scratch, _):
-        for suffix in ("-journal", "-wal", "-shm"):
-            # A killed backup left them; SQLite would take them for parts of this one.
-            scratch.with_name(f"{scratch.name}{suffix}").unlink(missing_ok=True)
-        with (
-            _advising(source),
-            closing(sqlite3.connect(f"file:{_quoted(source)}?mode=ro", uri=True)) as old,
-        ):
-            with _advising(scratch), closing(sqlite3.connect(scratch)) as new:
-                old.backup(new)
-                # The copy is one file, and may be read where no log can be written.
-                new.execute("PRAGMA journal_mode = DELETE")
-                if new.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-                    raise StoreDamaged(
-                        "{source} is damaged: no copy was made; see what `check` says",
-                        source=source,
-                    )
-        install(scratch, target)
-
-
-class ForeignFile:
-    """A file that this server may not have written, open for reading, as it was at one moment.
-
-    Views, triggers and functions in it get no rights, and a row has a limit. The caller names the
-    tables that it reads, and checks what they are.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        # subtle: see `peek`. A file with a log is one of a running or killed server, and the log is
-        # a part of it. It stands beside the file, not beside a link to it.
-        path = path.resolve()
-        logs = [path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-journal")]
-        alone = not any(log.exists() for log in logs)
-        uri = f"file:{_quoted(path)}?mode=ro" + ("&immutable=1" if alone else "")
-        with _advising(path):
-            self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
-            self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_ROW_BYTES)
-            self._connection.execute("PRAGMA trusted_schema = OFF")
-            self._connection.execute("PRAGMA cell_size_check = ON")
-            self._connection.execute("BEGIN")
-
-    def rows(self, query: str) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of a query one after the other."""
-        with _advising(self.path):
-            # subtle: `yield from` would close the cursor of a reader that stops, after the file is closed.
-            for row in self._connection.execute(query):  # noqa: UP028
-                yield row
-
-    def close(self) -> None:
-        self._connection.close()
-
-
 @contextmanager
 def in_memory() -> Iterator[Connection]:
     """Yield an empty database that no file holds."""
@@ -387,55 +368,6 @@ def in_memory() -> Iterator[Connection]:
         yield connection
 
 
-def peek(path: Path, query: str) -> Rows:
-    """Return rows of a database that another process may be using; no file is created or changed.
-
-    subtle: a database that no process has open has no log, and SQLite would create one to read it.
-    With `immutable` it does not.
-    """
-    alone = not path.with_name(f"{path.name}-wal").exists()
-    uri = f"file:{_quoted(path)}?mode=ro" + ("&immutable=1" if alone else "")
-    with _advising(path), closing(sqlite3.connect(uri, uri=True)) as connection:
-        return connection.execute(query).fetchall()
-
-
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
     """Return a path as it stands inside an SQLite URI."""
     return str(path.resolve()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
-
-
-def brief(error: BaseException) -> str:
-    """Return what an error says, without the stored text that it may quote, and not too long."""
-    return one_line(str(error).partition(" with text ")[0])[:MOST_SAID]
-
-
-def one_line(said: str) -> str:
-    return " ".join(str(said).split())
-
-
-@contextmanager
-def _advising(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        # The primary code is the low byte. Errors of Python itself have none: our bugs, and text that is
-        # no UTF-8, which this server never writes.
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code == sqlite3.SQLITE_INTERRUPT and (late := read_limit.late()) is not None:
-            raise late from error
-        if code == sqlite3.SQLITE_CANTOPEN and not can_open(FILES_A_DATABASE):
-            raise Overloaded(
-                "the server has as many files open as the system allows it; try again later, or raise"
-                " the limit (LimitNOFILE=, ulimit -n)",
-                retry_after_s=FILES_RETRY_S,
-            ) from error
-        said: Exception = error
-        if code == sqlite3.SQLITE_CORRUPT and (refusal := read_error(path)):
-            code, said = sqlite3.SQLITE_IOERR, refusal
-        advice = ADVICE.get(sqlite3.SQLITE_CORRUPT if "decode to UTF-8" in str(error) else code)
-        if advice is None:
-            raise
-        kind, what_to_do = advice
-        raise kind(
-            "{path}: {error}; {advice}", path=path, error=brief(said), advice=what_to_do
-        ) from error

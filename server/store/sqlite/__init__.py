@@ -1,0 +1,1 @@
+"""One SQLite file: connections, transactions, limits of a read, and advice when it fails."""
