@@ -10,7 +10,7 @@ import pytest
 
 from server.store.documents import Documents
 from server.store.records import Document, Info
-from server.store.sqlite.database import PAGE_BYTES
+from server.store.sqlite.database import PAGE_BYTES, SHORT_WAIT_MS
 from server.store.upkeep.database_file import ForeignFile
 
 
@@ -57,3 +57,32 @@ def test_database_that_is_closed_whole_is_one_file_without_a_log(
     assert [each.name for each in path.parent.iterdir()] == [path.name]
     # The version numbers of the format: 1 where SQLite looks for no log, 2 with one.
     assert path.read_bytes()[18:20] == b"\1\1"
+
+
+def test_log_is_shortened_without_a_long_wait_and_writes_wait_as_before(
+    documents: Documents, path: Path
+) -> None:
+    def busy_timeout() -> int:
+        found: int = documents.database.writer.execute("PRAGMA busy_timeout").fetchone()[0]
+        return found
+
+    before, waits = busy_timeout(), list[int]()
+    documents.database.writer.set_trace_callback(
+        lambda statement: waits.append(busy_timeout()) if "wal_checkpoint" in statement else None
+    )
+    documents.database.shorten_log()
+    documents.database.writer.set_trace_callback(None)
+    assert waits == [SHORT_WAIT_MS] and SHORT_WAIT_MS < before == busy_timeout()
+    assert path.with_name(f"{path.name}-wal").stat().st_size == 0
+
+
+def test_database_that_is_closed_unchanged_keeps_its_file_and_log(
+    documents: Documents, path: Path
+) -> None:
+    log = path.with_name(f"{path.name}-wal")
+    before = path.read_bytes(), log.read_bytes()
+    assert before[1]
+    documents.database.close_unchanged()
+    assert (path.read_bytes(), log.read_bytes()) == before
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        documents.database.writer.execute("SELECT 1")

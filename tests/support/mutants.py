@@ -7,7 +7,7 @@ project, where tests run until one fails: first those of the module's own file, 
 line; of both the quickest first. What survives is printed: a test is missing there, or the change is no change
 (equivalent).
 
-Which test runs which line is recorded once, before; `--lines FILE` keeps it for the next time.
+Which test runs which line is recorded before, which takes minutes; `--lines FILE` keeps it for the next time.
 """
 
 import argparse
@@ -261,8 +261,12 @@ def main() -> int:
 
 
 def _lines(path: Path, paths: Sequence[str], folder: Path) -> LineRecord:
-    """Return which tests run which lines, from the file if it is there."""
-    if not path.exists():
+    """Return which tests run which lines, from the file unless something has changed since."""
+    sources = (
+        file for name in ("server", "export", "tests") for file in (ROOT / name).rglob("*.py")
+    )
+    newest = max(file.stat().st_mtime for file in sources)
+    if not path.exists() or path.stat().st_mtime < newest:
         Trial(Path(tempfile.mkdtemp(dir=folder))).record(path.resolve(), room_tests(paths))
     return LineRecord.read(path)
 
