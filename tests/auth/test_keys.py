@@ -102,6 +102,24 @@ def test_new_file_is_the_owners_alone_and_an_old_one_keeps_its_mode(tmp_path: Pa
     assert [each.name for each in tmp_path.iterdir()] == ["keys"]
 
 
+@pytest.mark.parametrize("allowed", [True, False])
+def test_file_that_is_replaced_keeps_its_owner_where_that_is_allowed(
+    allowed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, entry("a"))
+    asked: list[tuple[int, int]] = []
+
+    def fchown(_: int, user: int, group: int) -> None:
+        asked.append((user, group))
+        if not allowed:
+            raise PermissionError
+
+    monkeypatch.setattr("os.fchown", fchown)
+    add_key(path, new_key("b", "embed")[1])
+    assert asked == [(path.stat().st_uid, path.stat().st_gid)]
+    assert [key.name for key in read_keys(path)] == ["a", "b"]
+
+
 def test_other_lines_stay_as_they_were(tmp_path: Path) -> None:
     path = written(tmp_path, "# of the search page", entry("a"), "", entry("b"))
     add_key(path, new_key("c", "embed")[1])
