@@ -391,9 +391,9 @@ class ForeignFile:
 
 
 @contextmanager
-def in_memory() -> Iterator[Connection]:
-    """Yield an empty database that no file holds."""
-    with closing(sqlite3.connect(":memory:")) as connection:
+def temporary() -> Iterator[Connection]:
+    """Yield an empty database, which is gone at the end; it may be larger than the memory."""
+    with closing(sqlite3.connect("")) as connection:
         yield connection
 
 

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from server.errors import InvalidRequest
-from server.store.database import Connection, in_memory
+from server.store.database import Connection, temporary
 from server.store.filter_sql import attributes
 from server.store.lexical import TOKENIZER, indexed
 from server.store.records import ChunkRules, Document, Info, titled
@@ -126,7 +126,7 @@ def foreign_objects(rows: Iterable[Sequence[Any]], version: int) -> list[str]:
 
 @cache
 def _expected(version: int) -> dict[str, Made]:
-    with in_memory() as connection:
+    with temporary() as connection:
         for statement in SCHEMAS[version]:
             connection.execute(statement.format(vector_bytes=0))
         return _made(connection.execute(OBJECTS))
@@ -225,15 +225,20 @@ def rebuild_words(writer: Connection) -> None:
     """Rebuild the index of words, inside a transaction."""
     writer.execute("DROP TABLE terms")
     writer.execute("DROP TABLE words")
+    index_words(writer, writer)
+    writer.execute("INSERT OR REPLACE INTO meta VALUES ('words', ?)", (WORDS_RECIPE,))
+
+
+def index_words(reader: Connection, target: Connection) -> None:
+    """Create the index of words in `target`, of all chunks that `reader` finds."""
     for statement in WORDS:
-        writer.execute(statement)
-    rows = writer.execute(
+        target.execute(statement)
+    rows = reader.execute(
         "SELECT label, title, text, begin, end FROM parts JOIN documents ON number = document"
     )
     for label, title, text, begin, end in rows:
         words = words_of(title, text[begin:end])
-        writer.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (label, words))
-    writer.execute("INSERT OR REPLACE INTO meta VALUES ('words', ?)", (WORDS_RECIPE,))
+        target.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (label, words))
 
 
 def words_of(title: str | None, text: str) -> str:

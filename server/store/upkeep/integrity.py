@@ -6,7 +6,7 @@ Using the collection finds most of it too, but only in what it happens to read.
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from heapq import merge
-from itertools import groupby, islice
+from itertools import groupby, islice, zip_longest
 from operator import itemgetter
 from pathlib import Path
 
@@ -16,9 +16,11 @@ from server.errors import StoreDamaged, StoreError
 from server.messages.message import Message
 from server.store import Labels
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
+from server.store.database import Connection, temporary
 from server.store.documents import Documents
 from server.store.filter_sql import SqlValue, attributes
 from server.store.records import Document, Span
+from server.store.schema import index_words
 from server.store.vector_index import BadSnapshot, IndexMaker, usable
 
 # Key and value of what filters read of a document.
@@ -32,6 +34,14 @@ SAMPLE = 64
 OWN_COSINE = 0.98
 # SQLite ends at 2 ** 63 - 1, and reports a full disk then. A million a second take 146,000 years to this.
 MOST_GIVEN = 2**62
+# All that an index of words holds: each word's places, the length of each chunk, and the sum of all lengths.
+# FTS5's own check cannot compare them, for the index keeps no texts.
+PLACES = "CREATE VIRTUAL TABLE temp.places USING fts5vocab (main, words, instance)"
+INDEXED = (
+    "SELECT term, doc, col, offset FROM temp.places",
+    "SELECT id, sz FROM words_docsize ORDER BY id",
+    "SELECT block FROM words_data WHERE id = 1",
+)
 SHOWN = 60  # characters of a key or a value in a message
 
 
@@ -239,6 +249,20 @@ def _of_words(documents: Documents) -> Iterator[Message]:
     with documents.transaction():
         # Raises where the index of words does not match its texts.
         documents.database.writer.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+    with documents.database.reading() as reader, temporary() as made:
+        index_words(reader, made)
+        for connection in (reader, made):
+            connection.execute(PLACES)
+        if any(_differ(reader, made, query) for query in INDEXED):
+            yield Message(
+                "the index of words is not that of the texts: back the collection up and restore it"
+            )
+
+
+def _differ(one: Connection, other: Connection, query: str) -> bool:
+    """Return whether two databases answer a query with different rows."""
+    with closing(one.execute(query)) as some, closing(other.execute(query)) as others:
+        return any(row != made for row, made in zip_longest(some, others))
 
 
 def _of_index(home: Path, make: IndexMaker) -> Iterator[Message]:
