@@ -69,7 +69,7 @@ async def searched(
     answers: dict[str, dict[str, list[str]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         collections = CollectionRegistry(DataFolder(Path(scratch)), models, config, metrics)
-        live = collections.create("retrieval", None, models.default)
+        live = await collections.create("retrieval", None, models.default)
         await live.add(corpus)
         texts = list(queries.values())
         vectors = np.concatenate(

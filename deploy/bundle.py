@@ -21,6 +21,8 @@ from deploy.lock import GLIBC_MINOR, Target, needed
 from deploy.sbom import bill
 from deploy.wheels import Wheel, read_wheel
 from server import VERSION
+from server.errors import BadArtifact
+from server.inference.manifest import read_manifest
 from server.messages.terminal import Terminal
 
 ROOT = Path(__file__).parents[1]
@@ -70,6 +72,10 @@ def make(target: Target, model: Path, out: Path, epoch: int) -> Path:
             model=model,
             missing=missing[0],
         )
+    try:
+        read_manifest(model)
+    except BadArtifact as error:
+        raise BundleError("{model} cannot be bundled: {error}", model=model, error=error) from None
     _check_name(model.resolve().parent.name)
     name = f"inkwell-{VERSION}-{target.abi}-{target.machine}"
     out.mkdir(parents=True, exist_ok=True)
@@ -93,6 +99,8 @@ def _check_name(name: str) -> None:
 
     The settings read NAME=FOLDER. Everything else, such as blanks, $ and ;, is allowed.
     """
+    if not name:
+        raise BundleError("the model needs a folder of its own: an artifact in / has no name")
     if not name.isprintable() or set(name) & set('"\\='):
         raise BundleError(
             "the folder of the model is named {name!r}; a bundle cannot hold a name with a quote, a "
@@ -104,7 +112,12 @@ def _check_name(name: str) -> None:
 def commit_time() -> int:
     """Return SOURCE_DATE_EPOCH or the time of this commit, in seconds."""
     if stated := os.environ.get("SOURCE_DATE_EPOCH"):
-        return int(stated)
+        try:
+            return int(stated)
+        except ValueError:
+            raise BundleError(
+                "SOURCE_DATE_EPOCH is {stated!r}, not a number of seconds", stated=stated
+            ) from None
     command = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
     try:
         return int(subprocess.run(command, capture_output=True, check=True).stdout)

@@ -109,6 +109,8 @@ is_of_others() {
     case $1 in
     "$(realpath -ms -- "${HOME:-/}")" | "$(realpath -m -- "${HOME:-/}")") ;;
     /usr/local/bin | /usr/local/etc | /usr/local/lib | /usr/local/sbin | /usr/local/share | /usr/local/src) ;;
+    # Of the service: its user could replace programs that lie in its data.
+    /etc/inkwell | /etc/inkwell/* | /var/lib/inkwell | /var/lib/inkwell/*) ;;
     /home/*/* | /usr/local/* | /var/*/*) return 1 ;;
     / | /bin | /boot | /dev | /etc | /home | /home/* | /lib | /lib32 | /lib64 | /libx32 | /media | /mnt | /opt | \
         /proc | /root | /run | /sbin | /srv | /sys | /tmp | /usr | /usr/* | /var | /var/*) ;;
@@ -123,7 +125,8 @@ mark=$prefix/.inkwell-install
 if [ -L "$mark" ] || [ ! -f "$mark" ] || [ "$(head -n 1 "$mark")" != "$marked" ]; then
     inside=''
     [ ! -e "$prefix" ] || inside=$(ls -A -- "$prefix/") || inside=$prefix
-    [ -z "$inside" ] ||
+    # The latter is what an interruption leaves.
+    [ -z "$inside" ] || [ "$inside" = "${mark##*/}.new" ] ||
         fail "$prefix is not empty, and this installer did not make it: it has no mark $mark; give a new folder" \
             "$prefix 不是空文件夹，也不是由本安装程序创建（没有标记文件 $mark）；请指定新的文件夹"
 fi
@@ -169,7 +172,11 @@ as_service() {
     fi
 }
 mkdir -p "$prefix"
-[ -e "$mark" ] || printf '%s\n' "$marked" >"$mark"
+# In one step: where the disk is full, half a mark would make this folder somebody else's.
+[ -e "$mark" ] || {
+    printf '%s\n' "$marked" >"$mark.new"
+    mv "$mark.new" "$mark"
+}
 listed() { grep -qxF -- "$1" "$mark"; }
 list() { listed "$1" || printf '%s\n' "$1" >>"$mark"; }
 mkdir -p "$settings" "$prefix/releases"
@@ -177,8 +184,10 @@ mkdir -p "$settings" "$prefix/releases"
 [ -e "$data" ] || mkdir -m 700 "$data"
 if [ ! -e "$settings/inkwell.toml" ]; then
     rm -f "$settings/inkwell.toml.new"
-    sed -e "s|/opt/inkwell|$prefix|g" -e "s|/var/lib/inkwell|$data|g" -e "s|/etc/inkwell|$settings|g" \
-        -e "s|models/MODEL|models/$(printf '%s' "$model" | sed 's/[&|]/\\&/g')|" inkwell.toml >"$settings/inkwell.toml.new"
+    # By way of @, which no prefix has: a prefix may itself contain the name of another place.
+    sed -e 's|/opt/inkwell|@P|g' -e 's|/var/lib/inkwell|@D|g' -e 's|/etc/inkwell|@S|g' \
+        -e "s|@P|$prefix|g" -e "s|@D|$data|g" -e "s|@S|$settings|g" \
+        -e "s|models/MODEL\"|models/$(printf '%s' "$model" | sed 's/[&|]/\\&/g')\"|" inkwell.toml >"$settings/inkwell.toml.new"
     mv "$settings/inkwell.toml.new" "$settings/inkwell.toml"
 fi
 if [ $service = yes ]; then

@@ -13,7 +13,13 @@ fail() {
     say "error: $1" "错误：$2" >&2
     exit 1
 }
-prefix=/opt/inkwell purge=no
+# Without --prefix it is the installation that this script lies in.
+prefix=$(dirname -- "$(realpath -ms -- "$0")") purge=no
+case $prefix in
+*/current) prefix=${prefix%/current} ;;
+*/releases/*) prefix=${prefix%/releases/*} ;;
+esac
+[ -e "$prefix/.inkwell-install" ] || prefix=/opt/inkwell
 while [ $# -gt 0 ]; do
     case $1 in
     --prefix)
@@ -84,7 +90,8 @@ if [ $purge = yes ]; then
     done
 fi
 # The mark stays as long as there is something to install to or to purge later.
-printf '%s\n' "$marked" >"$mark"
+printf '%s\n' "$marked" >"$mark.new"
+mv "$mark.new" "$mark"
 if [ "$(ls -A "$prefix")" = "${mark##*/}" ]; then
     rm "$mark"
     rmdir "$prefix"

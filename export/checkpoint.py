@@ -14,7 +14,13 @@ from export.families.family import Family, Network, Shape
 from export.source.folder import ModelFolder
 from export.source.modules import read_modules
 from export.source.sentence_settings import SentenceSettings, read_settings
-from export.source.tensors import Tensors, check_tensors, read_tensors, weight_files
+from export.source.tensors import (
+    Tensors,
+    check_plain_weights,
+    check_tensors,
+    read_tensors,
+    weight_files,
+)
 from export.source.tokenizer_file import check_tokenizer, read_tokenizer
 
 
@@ -47,6 +53,7 @@ def read_checkpoint(folder: Path, *, allow_pickle: bool = False) -> Checkpoint:
     files = ModelFolder(folder)
     modules = read_modules(files)
     config = files.json(modules.file("config.json"))
+    check_plain_weights(files, modules, config)
     family = families.of(config)
     shape = family.read_shape(config)
     settings = read_settings(files, shape.positions, family.poolings)

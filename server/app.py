@@ -33,6 +33,7 @@ from server.api.operation import (
     collection_call,
     worker_call,
 )
+from server.api.replies import MAX_LARGE_REPLIES
 from server.api.routing import WholeRoute, is_utf8, without_spare_slashes
 from server.api.tracing import TracedEndpoint, Tracer, tracer_of
 from server.api.web import docs
@@ -222,7 +223,8 @@ def _endpoints(
     tracer: Tracer | None,
 ) -> dict[str, dict[str, ASGIApp]]:
     """Return the endpoints by path and method."""
-    limits = BodyLimits(config.max_body_bytes, config.read_s)
+    max_unread = MAX_LARGE_REPLIES * config.max_reply_bytes
+    limits = BodyLimits(config.max_body_bytes, config.read_s, max_unread)
     paths: dict[str, dict[str, ASGIApp]] = {}
     for each in operations:
         endpoint = Endpoint(each, call_of, limits, metrics, access)

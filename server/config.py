@@ -148,6 +148,14 @@ class Config:
     max_body_bytes: int = _setting(
         32 * 1024 * 1024, "bytes of the body of a request", low=1024, high=1 << 32
     )
+    # As large as a body may be. A search for 1,000 hits of 512 tokens each has 2 MB.
+    max_reply_bytes: int = _setting(
+        32 * 1024 * 1024, "bytes of a reply with hits or documents", low=1024, high=1 << 32
+    )
+    # A filter of 256 conditions over a million documents takes about as long.
+    query_s: int = _setting(
+        10, "seconds that one search, count or listing may take", low=1, high=3600
+    )
     # The default holds some 6,000 queries with 512 numbers each: a team's queries of a day.
     query_cache_bytes: int = _setting(
         16 * 1024 * 1024, "bytes of the query cache", low=0, high=1 << 40

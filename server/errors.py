@@ -8,7 +8,7 @@ ServerError
 │   ├── EmptyInput           no texts, or an empty text
 │   ├── TooManyTexts         more texts than one request may carry
 │   ├── TextTooLong          longer than the model reads, and the caller forbade truncation
-│   ├── RequestTooLarge      body bytes or tokens over the limit of one request
+│   ├── RequestTooLarge      bytes, tokens, values or time over the limit of one request
 │   ├── UnsupportedMediaType not application/json
 │   ├── RouteNotFound        no such path
 │   ├── MethodNotAllowed     the path exists, the method does not
@@ -16,6 +16,7 @@ ServerError
 │   ├── TaskNotServed        to rerank, classify or the like, which no served model does
 │   ├── CollectionNotFound   no collection of this name
 │   ├── DocumentNotFound     no document of this id
+│   ├── TooManyCollections   one more needs more open files than the system allows
 │   ├── AlreadyExists        a collection of this name, or a document that was only to be added
 │   └── OtherModel           the collection's vectors are of another model; it must be reindexed
 ├── RetryableError           the same request may succeed later
@@ -147,6 +148,10 @@ class CollectionNotFound(CallerError):
 
 class DocumentNotFound(CallerError):
     code = "document_not_found"
+
+
+class TooManyCollections(CallerError):
+    code = "too_many_collections"
 
 
 class AlreadyExists(CallerError):

@@ -29,6 +29,16 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "test_large_bodies_have_a_bound_together_and_small_ones_none",
         "test_failed_and_refused_requests_give_their_memory_back",
     ),
+    "one client asks for what costs much": (
+        "test_health_is_answered_beside_each_attack",
+        "test_a_plain_search_is_answered_beside_a_flood_of_filters",
+        "test_many_small_values_are_too_many",
+    ),
+    "clients do not take their replies": (
+        "test_replies_that_are_not_taken_have_a_bound",
+        "test_replies_that_clients_do_not_take_have_a_bound",
+        "test_a_reply_has_a_least_rate",
+    ),
     "no memory for a request": ("test_request_that_finds_no_memory_fails_alone",),
     "the kernel ends the process for lack of memory": (
         "test_process_that_the_kernel_ends_for_its_memory_has_lost_nothing",

@@ -42,6 +42,12 @@ def check_file(path: Path) -> None:
         raise _unreadable(path, error) from None
 
 
+def check_size(path: Path, most: int | None) -> None:
+    """Raise CorruptFile for a file with more than `most` bytes; None allows any."""
+    if most is not None and path.stat().st_size > most:
+        raise _unreadable(path, FileTooLarge(path, most))
+
+
 def _unreadable(path: Path, error: OSError) -> CorruptFile | NoSuchModel:
     if isinstance(error, FileTooLarge):
         return CorruptFile(

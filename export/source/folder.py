@@ -6,7 +6,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from export.errors import UnsupportedModel
-from export.source.file import MOST_SETTINGS, MOST_TABLE, check_file, exists, read_file
+from export.source.file import (
+    MOST_SETTINGS,
+    MOST_TABLE,
+    check_file,
+    check_size,
+    exists,
+    read_file,
+)
 from export.source.json_file import parse_json, parse_object, shown
 
 
@@ -22,7 +29,7 @@ class ModelFolder:
         # Name -> sha256 in hexadecimal; None for a file that is hashed when the hash is asked for.
         self._read: dict[str, str | None] = {}
         for pattern in ("*.json", "vocab.txt"):
-            self.note(pattern)
+            self.note(pattern, MOST_TABLE)
 
     def path(self, name: str) -> Path:
         return self.root / name
@@ -55,10 +62,15 @@ class ModelFolder:
         self._read.setdefault(name, None)
         return self.path(name)
 
-    def note(self, pattern: str) -> None:
-        """Let the hash cover the regular files that match `pattern`, read or not."""
+    def note(self, pattern: str, most: int | None = None) -> None:
+        """Let the hash cover the regular files that match `pattern`, read or not.
+
+        most: bytes that each may have. Raises CorruptFile for a larger one, which may be endless: a
+        sparse file of a terabyte takes no room.
+        """
         for path in self.root.glob(pattern):
             if path.is_file():
+                check_size(path, most)
                 self._read.setdefault(path.relative_to(self.root).as_posix(), None)
 
     def check_inside(self, named_by: str, folder: str) -> None:

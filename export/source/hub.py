@@ -19,12 +19,15 @@ from export.source.hub_errors import plain_errors
 from export.source.json_file import parse_json
 from export.source.modules import MODULES, Modules, parse_modules
 from export.source.sentence_settings import PROMPTS, SENTENCE_CONFIGS
-from export.source.tensors import PICKLED, SHARD_INDEX, SINGLE, shard_names
+from export.source.tensors import ADAPTER, PICKLED, SHARD_INDEX, SINGLE, shard_names
 from server.messages.message import Message
 
 CONFIG = "config.json"
 # Files of the Transformer's folder, which is the model's own unless modules.json names another.
-SETTINGS = (CONFIG, *SENTENCE_CONFIGS, "tokenizer_config.json", "tokenizer.json", "vocab.txt")
+SETTINGS = (
+    *(CONFIG, ADAPTER, *SENTENCE_CONFIGS),
+    *("tokenizer_config.json", "tokenizer.json", "vocab.txt"),
+)
 # Larger than settings may be.
 TABLES = ("tokenizer.json", "vocab.txt", SHARD_INDEX)
 WEIGHTS = (".safetensors", ".bin")

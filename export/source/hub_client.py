@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -29,7 +31,8 @@ TIMEOUT_S = 10
 MOST_REDIRECTS, REDIRECTS = 5, (301, 302, 303, 307, 308)
 # What is read of an answer at a time.
 CHUNK = 1 << 20
-# A hub may not hold an export up for ever: after so long it must have sent so many bytes a second.
+# A hub may not hold an export up for ever: after so long its answer must have begun, and after so long it
+# must have sent so many bytes a second.
 PATIENCE_S, LEAST_RATE = 60.0, 1024
 # The list of a repository's files. One with 10,000 files takes some 3 MB.
 MOST_LISTED = 16 * 1024 * 1024
@@ -252,9 +255,38 @@ class Hub:
                 step.close()
 
     def _ask(self, method: str, url: str, headers: dict[str, str]) -> Any:
-        return self._session.request(
-            method, url, headers=headers, timeout=TIMEOUT_S, stream=True, allow_redirects=False
-        )
+        """Return the beginning of an answer, or raise Timeout where it does not come in time.
+
+        subtle: the timeout of requests holds for each part of it, and a part may be one byte. So
+        another thread waits, and is left behind.
+        """
+        from requests.exceptions import Timeout
+
+        came = SimpleQueue[Any]()
+
+        def wait() -> None:
+            try:
+                came.put(
+                    self._session.request(
+                        method,
+                        url,
+                        headers=headers,
+                        timeout=TIMEOUT_S,
+                        stream=True,
+                        allow_redirects=False,
+                    )
+                )
+            except Exception as error:
+                came.put(error)
+
+        Thread(target=wait, daemon=True).start()
+        try:
+            found = came.get(timeout=PATIENCE_S)
+        except Empty:
+            raise Timeout from None
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def _parts(self, response: Any, most: int) -> Iterator[bytes]:
         """Yield the content as it comes; raises where it is longer than `most` or too slow."""

@@ -14,7 +14,7 @@ from export.source.folder import ModelFolder
 from export.source.json_file import LARGEST_SIZE, size
 from export.source.modules import read_modules
 from export.source.sentence_settings import SentenceSettings, read_settings
-from export.source.tensors import PICKLED
+from export.source.tensors import PICKLED, check_plain_weights
 from export.source.tokenizer_file import check_tokenizer, read_tokenizer
 from server.inference.manifest import TextRules
 from server.messages.message import Message
@@ -142,6 +142,7 @@ def _read_for_optimum(place: Place) -> SourceModel:
     files = ModelFolder(place.folder)
     modules = read_modules(files)
     config = files.json(modules.file("config.json"))
+    check_plain_weights(files, modules, config)
     settings = read_settings(files, size(config, "max_position_embeddings", 512))
     tokenizer_json = read_tokenizer(files, modules)
     check_tokenizer(tokenizer_json, size(config, "vocab_size", LARGEST_SIZE), settings.max_tokens)

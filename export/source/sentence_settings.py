@@ -28,6 +28,8 @@ SENTENCE_CONFIGS = (
     "sentence_xlm-roberta_config.json",
     "sentence_xlnet_config.json",
 )
+# What sentence-transformers hands on to transformers, which then loads another network or tokenizer.
+HANDED_ON = ("config_args", "model_args", "tokenizer_args", "tokenizer_name_or_path")
 PROMPTS = "config_sentence_transformers.json"
 
 
@@ -75,8 +77,21 @@ def _sentence_config(folder: ModelFolder, modules: Modules) -> Json:
     if folder.has(MODULES):
         for name in map(modules.file, SENTENCE_CONFIGS):
             if folder.has(name):
-                return folder.json(name)
+                settings = folder.json(name)
+                _check_nothing_handed_on(name, settings)
+                return settings
     return {}
+
+
+def _check_nothing_handed_on(name: str, settings: Json) -> None:
+    for key in HANDED_ON:
+        if settings.get(key):
+            raise UnsupportedModel(
+                "{file}: {key} changes how the model is loaded, and cannot be honoured; save the model "
+                "without it",
+                file=name,
+                key=key,
+            )
 
 
 def _max_tokens(sentence_config: Json, tokenizer_config: Json, positions: int) -> int:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401  Registers bfloat16 with numpy, where safetensors finds it by name.
+import ml_dtypes  # Registers bfloat16 with numpy, where safetensors finds it by name.
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from export.errors import CorruptFile, MissingPackage, NoSuchModel, ShapeMismatch
+from export.errors import CorruptFile, MissingPackage, NoSuchModel, ShapeMismatch, UnsupportedModel
 from export.source.folder import ModelFolder
-from export.source.json_file import is_object_of_strings, shown
+from export.source.json_file import Json, is_object_of_strings, shown
 from export.source.modules import Modules
 from server.messages.message import Message
 
@@ -29,11 +29,29 @@ SINGLE, SHARD_INDEX, PICKLED = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
 )
+# Where it is there, transformers loads the model that it names, and adds its weights.
+ADAPTER = "adapter_config.json"
 
 
 # Shards lie beside their index: model-00001-of-00005.safetensors. No folder, nothing hidden.
 SHARD = re.compile(r"[A-Za-z0-9][\w.-]{0,200}\.safetensors", re.ASCII)
 MOST_SHARDS = 1_000
+# Numbers of other types are codes of a quantised model, which mean nothing without their scales.
+FLOATS = {np.dtype(kind) for kind in (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)}
+
+
+def check_plain_weights(folder: ModelFolder, modules: Modules, config: Json) -> None:
+    """Refuse weights that transformers would change while it loads them."""
+    if config.get("quantization_config"):
+        raise UnsupportedModel(
+            "config.json has a quantization_config, so the weights are quantised; export the model that "
+            "it was made from"
+        )
+    if folder.has(adapter := modules.file(ADAPTER)):
+        raise UnsupportedModel(
+            "{path} adds an adapter to another model; merge them and export the result",
+            path=folder.path(adapter),
+        )
 
 
 def weight_files(folder: ModelFolder, modules: Modules, *, allow_pickle: bool) -> list[Path]:
@@ -98,20 +116,29 @@ def shard_names(index: Path, value: Any) -> list[str]:
 
 
 def read_tensors(files: Sequence[Path], rename: Callable[[str], str]) -> dict[str, FloatArray]:
-    """Return every tensor of the files in float32, under the name that `rename` gives it."""
+    """Return every tensor of the files under the name that `rename` gives it.
+
+    Floating-point numbers come in float32, others as they are: `check_tensors` refuses them.
+    """
     tensors: dict[str, FloatArray] = {}
     for path in files:
         read = _read_pickle if path.suffix == ".bin" else _read_safetensors
-        tensors |= {rename(name): array for name, array in read(path).items()}
+        for stored, array in read(path).items():
+            name = rename(stored)
+            first = tensors.setdefault(name, array)
+            if first is not array and not np.array_equal(first, array):
+                raise CorruptFile(
+                    "{path} holds the tensor {name} a second time, with other numbers",
+                    path=path,
+                    name=name[:80],
+                )
     return tensors
 
 
 def _read_safetensors(path: Path) -> dict[str, FloatArray]:
     try:
         with safe_open(path, framework="numpy") as file:
-            return {
-                name: np.asarray(file.get_tensor(name), dtype=np.float32) for name in file.keys()
-            }
+            return {name: _widened(file.get_tensor(name)) for name in file.keys()}
     except (
         *(SafetensorError, OSError, AttributeError),
         *(TypeError, ValueError, OverflowError, MemoryError),
@@ -120,6 +147,10 @@ def _read_safetensors(path: Path) -> dict[str, FloatArray]:
         raise CorruptFile(
             "{path} cannot be read as safetensors: {error}", path=path, error=error
         ) from None
+
+
+def _widened(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.asarray(array, dtype=np.float32) if array.dtype in FLOATS else array
 
 
 def _read_pickle(path: Path) -> dict[str, FloatArray]:
@@ -131,7 +162,12 @@ def _read_pickle(path: Path) -> dict[str, FloatArray]:
         ) from None
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: tensor.float().numpy() for name, tensor in loaded.items()}
+        # numpy lacks bfloat16 and the kinds that are quantised.
+        floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+        return {
+            name: (tensor.float() if tensor.dtype in floats else tensor).numpy()
+            for name, tensor in loaded.items()
+        }
     except Exception as error:
         # torch raises many kinds (pickle, zip, attribute errors) for a bad or unsafe file.
         raise CorruptFile(
@@ -140,7 +176,7 @@ def _read_pickle(path: Path) -> dict[str, FloatArray]:
 
 
 def check_tensors(tensors: Tensors, expected: Shapes) -> None:
-    """Refuse weights that a network cannot be built from: a wrong shape, NaN or infinity."""
+    """Refuse weights that a network cannot be built from: a wrong shape or type, NaN or infinity."""
     for name, shape in expected.items():
         found = tensors[name].shape if name in tensors else None
         if found != shape:
@@ -154,5 +190,12 @@ def check_tensors(tensors: Tensors, expected: Shapes) -> None:
                 expected=str(shape),
             )
     for name in expected:
+        if tensors[name].dtype != np.float32:
+            raise UnsupportedModel(
+                "tensor {name} holds numbers of the type {kind}, which are those of a quantised model; "
+                "export the model that it was made from",
+                name=name,
+                kind=str(tensors[name].dtype),
+            )
         if not np.isfinite(tensors[name]).all():
             raise CorruptFile("tensor {name} holds NaN or infinity", name=name)

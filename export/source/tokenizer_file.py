@@ -10,7 +10,7 @@ from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 from export.errors import CorruptFile, ExportError, NoSuchModel, ShapeMismatch, UnsupportedModel
 from export.source.file import MOST_TABLE
 from export.source.folder import ModelFolder
-from export.source.json_file import Json, boolean, decode
+from export.source.json_file import Json, boolean, decode, shown
 from export.source.modules import Modules
 from export.source.tokenizer_bounds import check_bounds
 
@@ -37,6 +37,8 @@ def read_tokenizer(folder: ModelFolder, modules: Modules) -> str:
             "{folder} has neither tokenizer.json nor vocab.txt",
             folder=folder.path(modules.transformer),
         )
+    _check_truncation(tokenizer, config)
+    _check_added(tokenizer, config)
     if "Bert" in str(config.get("tokenizer_class", "Bert")):
         _override_normalizer(tokenizer, config)
     tokenizer.no_truncation()
@@ -83,6 +85,32 @@ def _override_normalizer(tokenizer: Tokenizer, config: Json) -> None:
     tokenizer.normalizer = normalizer
 
 
+def _check_truncation(tokenizer: Tokenizer, config: Json) -> None:
+    """Refuse a model that reads the end of a long text: the server reads the beginning."""
+    stored = (tokenizer.truncation or {}).get("direction", "right")
+    side = config.get("truncation_side") or stored
+    if str(side).lower() != "right":
+        raise UnsupportedModel(
+            "the tokenizer cuts long texts at the {side} (truncation_side); only right is supported",
+            side=str(side)[:20],
+        )
+
+
+def _check_added(tokenizer: Tokenizer, config: Json) -> None:
+    """Refuse tokens that transformers would add to the tokenizer's own."""
+    own = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+    added = config.get("added_tokens_decoder")
+    for token in added.values() if isinstance(added, dict) else ():
+        content = token.get("content") if isinstance(token, dict) else token
+        if content not in own:
+            raise UnsupportedModel(
+                "{config} adds the token {shown}, which the tokenizer does not have; save the tokenizer "
+                "as tokenizer.json",
+                config=CONFIG,
+                shown=shown(content),
+            )
+
+
 def check_tokenizer(tokenizer_json: str, size: int, max_tokens: int) -> None:
     """Refuse a tokenizer that cannot read every text, or gives ids that the network lacks.
 
@@ -112,6 +140,11 @@ def check_tokenizer(tokenizer_json: str, size: int, max_tokens: int) -> None:
             max_tokens=max_tokens,
         )
     _check_unknown(tokenizer)
+    if any(tokenizer.encode("a 1").type_ids):
+        raise UnsupportedModel(
+            "the tokenizer gives the tokens of a text another type than 0, which the server does not pass "
+            "to the network"
+        )
 
 
 def _check_unknown(tokenizer: Tokenizer) -> None:

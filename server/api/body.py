@@ -2,7 +2,7 @@
 
 import asyncio
 from codecs import BOM_UTF8
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
@@ -11,9 +11,10 @@ import msgspec
 from starlette.types import Receive, Scope
 
 from server.api.decoding import forgiven, may_be_forgiven, not_json, refusal
-from server.api.replies import JSON
+from server.api.replies import JSON, MAX_LARGE_REPLIES
 from server.auth.gate import secret_in
 from server.clock import now
+from server.collections.turns import Turns
 from server.errors import (
     InvalidRequest,
     Overloaded,
@@ -37,6 +38,11 @@ MAX_LARGE_BODIES = 8
 # Smaller bodies do not count: uvicorn reads as much ahead for every connection anyway. So a query is
 # never refused because of other clients' large bodies.
 SMALL_BODY_BYTES = 65_536
+# A larger body is decoded and checked on a thread where that is more than decoding: the tree of a filter with
+# 256 conditions takes a millisecond, and 64 clients may send one at once.
+PREPARED_ON_LOOP = 4_096
+# One at a time: each holds the interpreter lock, and with several the loop would wait for it longer.
+PREPARING = Turns(1)
 # A body must arrive at this rate after the first `read_s` seconds: 512 kbit/s, a slow line. So a slow
 # client holds memory for 32 MB for nine minutes at most.
 MIN_BYTES_PER_S = 65_536
@@ -46,13 +52,15 @@ BODY_RETRY_S = 10
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """Limits on the body of one request.
+    """Limits on the body of one request, and on replies.
 
-    read_s: seconds to wait for the next bytes. any_type: the content-type may be anything.
+    read_s: seconds to wait for the next bytes. any_type: the content-type may be anything. max_unread: bytes
+    of all replies that clients have not taken.
     """
 
     max_bytes: int
     read_s: float
+    max_unread: int = MAX_LARGE_REPLIES << 25
     any_type: bool = False
 
 
@@ -227,6 +235,14 @@ def decode(body: bytes, kind: type[T]) -> T:
         return _converted(_decoded(body), kind)
     except UNDECODABLE as error:
         raise not_json(body, error) from None
+
+
+async def prepared(body: bytes, prepare: Callable[[bytes], T]) -> T:
+    """Return what `prepare` makes of a body: on the loop, or on a thread if the body is large."""
+    if len(body) <= PREPARED_ON_LOOP:
+        return prepare(body)
+    async with PREPARING.here():
+        return await asyncio.to_thread(prepare, body)
 
 
 def _decoded(body: bytes) -> Any:

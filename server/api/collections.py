@@ -11,10 +11,17 @@ import msgspec
 
 from server.api.body import decode
 from server.api.native_errors import NATIVE
-from server.api.operation import CollectionCall, CollectionOperation, collection_name, collection_of
+from server.api.operation import (
+    CollectionCall,
+    CollectionOperation,
+    collection_name,
+    collection_of,
+    writable_of,
+)
 from server.api.replies import Reply, json_body
 from server.collections.chunk_embedding import default_chunks, longest_chunk
 from server.collections.chunking import MIN_SIZE
+from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection
 from server.collections.registry import CollectionRegistry
 from server.errors import CollectionNotFound, InvalidRequest
@@ -146,17 +153,17 @@ def inside() -> list[CollectionOperation]:
 
 async def list_collections(call: CollectionCall) -> Reply:
     found = []
-    for collection in [call.collections.get(name) for name in call.collections.names]:
+    for name in call.collections.names:
         # One that is removed meanwhile is left out.
         with suppress(CollectionNotFound):
-            found.append(Listed(collection.name, await collection.count()))
+            found.append(Listed(name, await call.collections.get(name).count()))
     return Reply(json_body(CollectionList(found, call.collections.damaged)))
 
 
 async def create(call: CollectionCall) -> Reply:
     request = decode(call.body, CreateRequest)
     engine = call.models.choose(request.model).engine
-    made = call.collections.create(request.name, _rules(request.chunks, engine), engine)
+    made = await call.collections.create(request.name, _rules(request.chunks, engine), engine)
     return Reply(json_body(await _stats(call.collections, made)), status=201)
 
 
@@ -173,7 +180,7 @@ async def stats(call: CollectionCall) -> Reply:
 async def reindex(call: CollectionCall) -> Reply:
     """Begin to reindex and answer at once; the collection's stats report the progress."""
     request = decode(call.body, ReindexRequest)
-    collection = collection_of(call)
+    collection = await writable_of(call)
     engine = call.models.choose(request.model).engine
     if not request.model:
         engine = call.models.with_vectors(collection.info.fingerprint) or engine
@@ -203,7 +210,9 @@ def _rules(given: Chunks | msgspec.UnsetType | None, engine: Engine) -> ChunkRul
     return ChunkRules(given.size, given.overlap)
 
 
-async def _stats(registry: CollectionRegistry, collection: LiveCollection) -> Stats:
+async def _stats(
+    registry: CollectionRegistry, collection: LiveCollection | EmptyCollection
+) -> Stats:
     found = await collection.description()
     info = found.info
     running = registry.reindexing.get(info.name)

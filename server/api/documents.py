@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from starlette.datastructures import QueryParams
 
-from server.api.body import decode
+from server.api.body import decode, prepared
 from server.api.decoding import check_keys
 from server.api.native_errors import NATIVE
 from server.api.operation import (
@@ -15,12 +15,18 @@ from server.api.operation import (
     checked_filter,
     collection_of,
     warnings_of,
+    writable_of,
 )
 from server.api.replies import Reply, json_body
-from server.errors import DocumentNotFound, InvalidRequest, shown
-from server.store.records import MAX_ID, Document, text_id
+from server.api.written import written
+from server.collections.document_limits import check_documents
+from server.errors import DocumentNotFound, InvalidRequest, RequestTooLarge, shown
+from server.store.filter_tree import Filter
+from server.store.records import Document, text_id
 
 MAX_PAGE = 1000
+# Of one request. A document costs 0.1 ms to store besides its vectors, and an id as much to remove.
+MAX_DOCUMENTS = MAX_IDS = 10_000
 OPTIONS = ("limit", "after", "filter")
 
 
@@ -109,9 +115,12 @@ def inside() -> list[CollectionOperation]:
 
 
 async def add(call: CollectionCall) -> Reply:
-    request, collection = decode(call.body, AddRequest), collection_of(call)
-    documents = [_document(index, given) for index, given in enumerate(request.documents)]
-    stored = await collection.add(documents, replace=request.replace) if documents else 0
+    # Before the body is decoded: a collection that is not there is refused.
+    collection_of(call)
+    replace, documents = await prepared(call.body, _documents)
+    if not documents:
+        return Reply(json_body(Added([], 0)))
+    stored = await (await writable_of(call)).add(documents, replace=replace)
     return Reply(json_body(Added([document.id for document in documents], stored)))
 
 
@@ -120,22 +129,26 @@ async def get(call: CollectionCall) -> Reply:
     found = await collection_of(call).get(id)
     if found is None:
         raise DocumentNotFound(f"there is no document {shown(id)}")
-    return Reply(json_body(_stored(found)))
+    return await written(call.collections.reads, len(found.text), lambda: json_body(_stored(found)))
 
 
 async def page(call: CollectionCall) -> Reply:
-    """List documents, oldest first."""
+    """List documents, oldest first; a page whose texts are long is shorter than its limit."""
     collection = collection_of(call)
     options = QueryParams(call.scope["query_string"])
     check_keys(options, OPTIONS)
     limit = _number(options, "limit", default=100, low=1, high=MAX_PAGE)
     after = _number(options, "after", default=0, low=0, high=2**63 - 1)
-    given = decode(options["filter"].encode(), dict) if "filter" in options else None
-    filter = checked_filter(given)
-    found = await collection.page(after, limit, filter)
-    following = str(found[-1][0]) if len(found) == limit else None
-    documents = [_stored(document) for _, document in found]
-    return Reply(json_body(Page(documents, following, await warnings_of(collection, filter))))
+    filter = await prepared(options.get("filter", "{}").encode(), _listed)
+    found, cut = await collection.page_within(after, limit, filter)
+    following = str(found[-1][0]) if cut or len(found) == limit else None
+    warnings = await warnings_of(collection, filter)
+    size = sum(len(document.text) for _, document in found)
+
+    def write() -> bytes:
+        return json_body(Page([_stored(document) for _, document in found], following, warnings))
+
+    return await written(call.collections.reads, size, write)
 
 
 async def remove_one(call: CollectionCall) -> Reply:
@@ -147,38 +160,74 @@ async def remove_one(call: CollectionCall) -> Reply:
 
 async def remove(call: CollectionCall) -> Reply:
     """Remove documents by ids or by filter; one is needed, so that nothing is removed by mistake."""
-    request, collection = decode(call.body, Select), collection_of(call)
+    collection = collection_of(call)
+    chosen = await prepared(call.body, _removal)
+    if isinstance(chosen, list):
+        return Reply(json_body(Removed(await collection.delete(chosen))))
+    warnings = await warnings_of(collection, chosen)
+    return Reply(json_body(Removed(await collection.delete_where(chosen), warnings)))
+
+
+async def count(call: CollectionCall) -> Reply:
+    collection = collection_of(call)
+    filter = await prepared(call.body, _counted)
+    number = await collection.count(filter)
+    return Reply(json_body(Count(number, await warnings_of(collection, filter))))
+
+
+def _listed(filter: bytes) -> Filter | None:
+    """Return the filter whose documents are listed."""
+    return checked_filter(decode(filter, dict))
+
+
+def _removal(body: bytes) -> list[str] | Filter:
+    """Return the ids to remove, or the filter."""
+    request = decode(body, Select)
     if (request.ids is None) == (request.filter is None):
         raise InvalidRequest('exactly one of "ids" and "filter" is needed', param="ids")
     if request.ids is not None:
-        return Reply(json_body(Removed(await collection.delete([str(id) for id in request.ids]))))
+        if len(request.ids) > MAX_IDS:
+            raise RequestTooLarge(
+                f"the request has {len(request.ids)} ids, at most {MAX_IDS} are removed at once;"
+                " split it, or give a filter"
+            )
+        return [str(id) for id in request.ids]
     filter = checked_filter(request.filter)
     if filter is None:
         raise InvalidRequest(
             "the filter keeps every document, so all would be removed; delete the collection instead",
             param="filter",
         )
-    warnings = await warnings_of(collection, filter)
-    return Reply(json_body(Removed(await collection.delete_where(filter), warnings)))
+    return filter
 
 
-async def count(call: CollectionCall) -> Reply:
-    request, collection = decode(call.body, Select), collection_of(call)
+def _counted(body: bytes) -> Filter | None:
+    """Return the filter whose documents are counted."""
+    request = decode(body, Select)
     if request.ids is not None:
         raise InvalidRequest('"ids" are not counted; give a "filter" or nothing', param="ids")
-    filter = checked_filter(request.filter)
-    number = await collection.count(filter)
-    return Reply(json_body(Count(number, await warnings_of(collection, filter))))
+    return checked_filter(request.filter)
 
 
-def _document(index: int, given: NewDocument) -> Document:
-    id = text_id(given.text) if given.id is None else str(given.id)
-    if not 1 <= len(id) <= MAX_ID:
-        raise InvalidRequest(
-            f"documents[{index}].id has {len(id)} characters; 1 to {MAX_ID} are possible",
-            param="documents",
+def _documents(body: bytes) -> tuple[bool, list[Document]]:
+    """Return whether documents are replaced, and the documents, within the limits."""
+    request = decode(body, AddRequest)
+    number = len(request.documents)
+    if number > MAX_DOCUMENTS:
+        raise RequestTooLarge(
+            f"the request has {number} documents, at most {MAX_DOCUMENTS} are stored at once; split it"
         )
-    return Document(id, given.text, given.title, given.metadata)
+    documents = [
+        Document(
+            text_id(given.text) if given.id is None else str(given.id),
+            given.text,
+            given.title,
+            given.metadata,
+        )
+        for given in request.documents
+    ]
+    check_documents(documents)
+    return request.replace, documents
 
 
 def _stored(document: Document) -> Stored:

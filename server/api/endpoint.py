@@ -21,8 +21,9 @@ from server.api.body import (
     key_of,
     read_body,
 )
+from server.api.json_size import UNCOUNTED_BYTES, check_size
 from server.api.operation import Call, ErrorReply, Handler, Operation, OperationOn
-from server.api.replies import REQUEST_ID, STATUS, Reply, send_reply, status_of
+from server.api.replies import REQUEST_ID, STATUS, Reply, Unread, send_reply, status_of
 from server.auth.gate import LONGEST, Access, Visit, request_id, secret_in
 from server.clock import now
 from server.errors import InternalError, Overloaded, RetryableError, ServerError, ShuttingDown
@@ -139,6 +140,9 @@ class Endpoint(Generic[C]):
                 if self._hosts is not None:
                     self._hosts.check(headers.get(b"host"), scope)
                 body = await read_body(scope, headers, receive, budget, self._limits)
+                if body is not None and len(body) > UNCOUNTED_BYTES:
+                    # A handler decodes it at once, and no other request runs meanwhile.
+                    await asyncio.to_thread(check_size, body)
             except ServerError as error:
                 return await self._refuse(error, scope, send, visit)
             if body is None:
@@ -149,6 +153,7 @@ class Endpoint(Generic[C]):
             call = self._call_of(scope, body, scope["state"])
             reply = await self._reply(call, receive)
             if reply is not None:
+                reply = self._sendable(reply)
                 self._seconds.observe(now() - started)
                 self._count(reply)
                 if visit is not None:
@@ -178,6 +183,15 @@ class Endpoint(Generic[C]):
                 # Otherwise the server is stopping and does not wait for this request any longer.
                 error = ShuttingDown("the server stopped before the answer", retry_after_s=5)
                 return self._error_reply(error)
+
+    def _sendable(self, reply: Reply) -> Reply:
+        """Return the reply, or the refusal where too much waits for slow clients."""
+        try:
+            Unread.check(len(reply.body), self._limits.max_unread)
+        except Overloaded as error:
+            self._metrics.refused.inc()
+            return self._error_reply(error)
+        return reply
 
     def _count(self, reply: Reply) -> None:
         if reply.status == 200:

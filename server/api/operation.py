@@ -8,6 +8,7 @@ from starlette.types import Scope
 
 from server.api.replies import Reply
 from server.auth.gate import Needs
+from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection
 from server.collections.registry import DEFAULT, CollectionRegistry
 from server.errors import ServerError
@@ -54,9 +55,14 @@ def collection_name(call: Call) -> str:
     return str(call.scope["path_params"].get("collection", DEFAULT))
 
 
-def collection_of(call: CollectionCall) -> LiveCollection:
-    """Return the collection that the path names; raises CollectionNotFound."""
+def collection_of(call: CollectionCall) -> LiveCollection | EmptyCollection:
+    """Return the collection that the path names, for reading; raises CollectionNotFound."""
     return call.collections.get(collection_name(call))
+
+
+async def writable_of(call: CollectionCall) -> LiveCollection:
+    """Return the collection that the path names, for writing; the default one is created if missing."""
+    return await call.collections.writable(collection_name(call))
 
 
 def checked_filter(given: dict[str, Any] | None) -> Filter | None:
@@ -66,7 +72,7 @@ def checked_filter(given: dict[str, Any] | None) -> Filter | None:
 
 
 async def warnings_of(
-    collection: LiveCollection, filter: Filter | None
+    collection: LiveCollection | EmptyCollection, filter: Filter | None
 ) -> list[str] | msgspec.UnsetType:
     """Return what a reply says of a filter whose conditions nothing can meet; unset where all is well."""
     return await collection.warnings(filter) or msgspec.UNSET

@@ -44,6 +44,11 @@ WRITE = "inkwell.write"
 # Key in a request's scope: the request's id, as bytes. Replies, log lines and audit lines contain it.
 REQUEST_ID = "inkwell.request_id"
 
+# Smaller replies are always sent.
+SMALL_REPLY_BYTES = 65_536
+# Memory for replies that clients take slowly, in replies of the largest size.
+MAX_LARGE_REPLIES = 8
+UNREAD_RETRY_S = 5
 # Header of a reply whose vectors have unit length although the request asked for others.
 NORMALIZED = b"x-normalized", b"true"
 
@@ -62,6 +67,25 @@ class Reply(NamedTuple):
     headers: Headers = []
     content_type: bytes = JSON
     error_code: str = ""
+
+
+class Unread:
+    """The replies that clients have not taken yet.
+
+    waiting: bytes of all connections of this process, as the protocol counts them.
+    """
+
+    waiting = 0
+
+    @classmethod
+    def check(cls, size: int, limit: int) -> None:
+        """Raise Overloaded where a reply of `size` bytes would make them more than `limit`."""
+        if size > SMALL_REPLY_BYTES and cls.waiting + size > limit:
+            raise errors.Overloaded(
+                f"clients have not taken {cls.waiting} bytes of replies yet, at most {limit} are kept, and"
+                f" this one has {size}; try again later, or ask for less",
+                retry_after_s=UNREAD_RETRY_S,
+            )
 
 
 def error_reply_of(

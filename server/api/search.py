@@ -1,11 +1,13 @@
 """Search in a collection, in the native format."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from server.api.body import decode
+from server.api.body import decode, prepared
 from server.api.native_errors import NATIVE
 from server.api.operation import (
     CollectionCall,
@@ -15,16 +17,22 @@ from server.api.operation import (
     warnings_of,
 )
 from server.api.replies import Reply, json_body
+from server.api.written import written
+from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection
-from server.errors import InvalidRequest, TooManyTexts
+from server.errors import InvalidRequest, RequestTooLarge, TooManyTexts
 from server.store import search as store
+from server.store.filter_tree import Filter
 from server.store.fusion import DENSE_WEIGHT, LEAST_WEIGHT, LEXICAL_WEIGHT, MOST_WEIGHT
-from server.store.lexical import highlight
+from server.store.lexical import SHOWN, highlight
+from server.store.read_limit import too_much_to_read
 from server.store.search import Fusion, Mode, Query
 from server.types import Vectors
 
 MAX_TOP_K = 1000
 MAX_QUERIES = 256
+# Characters of all hits of a request in which words are looked for: 2.4 s of one thread.
+MAX_MARKED = 4_000_000
 
 
 class Weights(msgspec.Struct, forbid_unknown_fields=True):
@@ -107,12 +115,11 @@ def inside() -> list[CollectionOperation]:
 
 
 async def search(call: CollectionCall) -> Reply:
-    request, collection = decode(call.body, SearchRequest), collection_of(call)
-    _check(request)
+    collection = collection_of(call)
+    request, filter = await prepared(call.body, _request)
     texts = [request.query] if request.queries is None else request.queries
     vectors = await _vectors(request, [text for text in texts if text is not None], collection)
     weights = request.weights or Weights()
-    filter = checked_filter(request.filter)
     queries = [
         Query(
             request.mode,
@@ -127,29 +134,75 @@ async def search(call: CollectionCall) -> Reply:
         for place, text in enumerate(texts)
     ]
     found = await collection.search(queries)
-    lists = [
-        Hits([_hit(hit, text if request.highlight else None) for hit in hits])
-        for hits, text in zip(found, texts, strict=True)
-    ]
-    whole = lists[0] if request.queries is None else Results(lists)
-    whole.warnings = await warnings_of(collection, filter)
-    return Reply(json_body(whole))
+    reads = call.collections.reads
+    size = sum(len(hit.text) + len(hit.title or "") for hits in found for hit in hits)
+    if size > reads.max_bytes:
+        raise too_much_to_read(reads.max_bytes)
+    marked = _marked(found) if request.highlight else 0
+    warnings = await warnings_of(collection, filter)
+    write = partial(_written, request, texts, found, warnings, reads.max_bytes)
+    return await written(reads, size, write, marked)
+
+
+def _request(body: bytes) -> tuple[SearchRequest, Filter | None]:
+    """Return the request and its filter, both checked."""
+    request = decode(body, SearchRequest)
+    _check(request)
+    return request, checked_filter(request.filter)
+
+
+def _marked(found: Sequence[Sequence[store.Hit]]) -> int:
+    """Return in how many characters words will be looked for; raises RequestTooLarge."""
+    marked = sum(min(len(hit.text), SHOWN) for hits in found for hit in hits)
+    if marked > MAX_MARKED:
+        raise RequestTooLarge(
+            f'"highlight" would look at {marked} characters of the hits, at most {MAX_MARKED} are'
+            " possible; ask for a smaller top_k or fewer queries, or leave it out"
+        )
+    return marked
+
+
+def _written(
+    request: SearchRequest,
+    texts: Sequence[str | None],
+    found: Sequence[Sequence[store.Hit]],
+    warnings: list[str] | msgspec.UnsetType,
+    max_bytes: int,
+) -> bytes:
+    """Return the body of the reply; raises RequestTooLarge.
+
+    Hits are encoded one by one: encoding holds the interpreter lock.
+    """
+    left, lists = max_bytes, []
+    for hits, text in zip(found, texts, strict=True):
+        each = []
+        for hit in hits:
+            each.append(json_body(_hit(hit, text if request.highlight else None)))
+            left -= len(each[-1])
+            if left < 0:
+                raise too_much_to_read(max_bytes)
+        lists.append(b",".join(each))
+    said = b"" if warnings is msgspec.UNSET else b',"warnings":%b' % json_body(warnings)
+    if request.queries is None:
+        return b'{"hits":[%b]%b}' % (lists[0], said)
+    results = b",".join(b'{"hits":[%b]}' % hits for hits in lists)
+    return b'{"results":[%b]%b}' % (results, said)
 
 
 async def _vectors(
-    request: SearchRequest, texts: list[str], collection: LiveCollection
+    request: SearchRequest, texts: list[str], collection: LiveCollection | EmptyCollection
 ) -> Vectors | None:
     if request.mode == "lexical" or (request.queries is not None and not texts):
         return None
     if request.vector is None:
         return await collection.vectors_of(texts)
+    dimension, given = collection.info.dimension, len(request.vector)
     # Numbers beyond float32 become infinite, and are refused below.
     with np.errstate(over="ignore"):
-        vector = np.array([request.vector], dtype=np.float32)
-    dimension = collection.info.dimension
-    if vector.shape[1] != dimension or not np.isfinite(vector).all() or not vector.any():
+        vector = np.array([request.vector[:dimension]], dtype=np.float32)
+    if given != dimension or not np.isfinite(vector).all() or not vector.any():
         raise InvalidRequest(
-            f"vector must be {dimension} finite numbers, not all 0; it has {vector.shape[1]}",
+            f"vector must be {dimension} finite numbers, not all 0; it has {given}",
             param="vector",
         )
     return vector

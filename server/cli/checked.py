@@ -7,7 +7,8 @@ from pathlib import Path
 import msgspec
 
 from server.cli.decoding import shown_name
-from server.errors import BadSettings
+from server.collections.document_limits import check_documents
+from server.errors import BadSettings, CallerError
 from server.messages.message import Message, SentenceError
 from server.store.records import MAX_ID, Document, text_id
 
@@ -38,7 +39,13 @@ def checked(text: object, id: object, title: object, metadata: object) -> Docume
     if not isinstance(metadata, dict):
         raise wrong("metadata", metadata, Message("an object"))
     "".join((id, text, title or "")).encode()  # refuses lone surrogates
-    return Document(id, text, title or None, metadata)
+    document = Document(id, text, title or None, metadata)
+    try:
+        check_documents([document])
+    except CallerError as error:
+        why = error.message.replace("documents[0].", "")
+        raise NotADocument("it cannot be stored: {why}", why=why) from None
+    return document
 
 
 def wrong(key: str, value: object, wanted: Message) -> NotADocument:

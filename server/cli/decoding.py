@@ -5,6 +5,9 @@ none was, it is UTF-8 where all bytes are, else GB 18030 where the result looks 
 known to be in another encoding than was asked for is refused: text that was decoded in a wrong way is
 stored like any other, and no error would show it.
 
+UTF-16 and UTF-32 without a mark are not guessed. Their texts in Latin letters are valid UTF-8, with a NUL
+beside each letter, so they are noticed by their NULs and refused.
+
 A file is examined as a whole before its first line is used. A pipe can be read only once, so its
 first 64 KB that are not plain ASCII decide.
 """
@@ -39,6 +42,11 @@ MARK_BYTES = 4
 # 0.83. Damaged UTF-8 has 0.7 at most (4,600 lines with a byte dropped), Big5 0.26, Shift JIS 0.
 # Latin and Cyrillic encodings are not valid GB 18030 at all. Measured 2026-11-29.
 COMMON_SHARE = 0.75
+# Least share of NULs in what is UTF-16 or UTF-32. Latin letters have 0.5 and 0.75; other texts none.
+NUL_SHARE = 0.25
+WIDE = ("utf-16", "utf-32")
+# Characters of a line or of a file that is one document. A server takes bodies of 32 MB.
+MOST_CHARACTERS = 32 * 1024 * 1024
 
 Line = tuple[int, str, int]  # its number, from 1; its text without the end; bytes read so far
 Sample = Callable[[], Iterator[bytes]]
@@ -62,17 +70,29 @@ def decoded(file: Path | None, encoding: str | None, notes: Notes) -> Iterator[t
 
 
 def lines(file: Path | None, encoding: str | None, notes: Notes) -> Iterator[Line]:
-    """Yield every line that a line feed or the end of the file closes."""
-    number, n_read = 1, 0
+    """Yield every line that a line feed or the end of the file closes; raises BadSettings."""
+    number, n_read, length = 1, 0, 0
     parts: list[str] = []
     for text, n_read in decoded(file, encoding, notes):
         first, *others = text.split("\n")
         parts.append(first)
+        length = len(others[-1]) if others else length + len(first)
+        check_length(file, length)
         for other in others:
             yield number, "".join(parts), n_read
             number, parts = number + 1, [other]
     if last := "".join(parts):
         yield number, last, n_read
+
+
+def check_length(file: Path | None, length: int) -> None:
+    """Raise BadSettings for a text of so many characters that none of its kind can be stored."""
+    if length > MOST_CHARACTERS:
+        raise BadSettings(
+            "{name} has a line or text of more than {most:,} characters; split it",
+            name=shown_name(file),
+            most=MOST_CHARACTERS,
+        )
 
 
 class _Decoder:
@@ -83,6 +103,7 @@ class _Decoder:
         self._encoding = asked or UTF_8
         self._decoder = _codec(self._encoding)
         self._examined = self._begun = False
+        self._is_wide = codecs.lookup(self._encoding).name.startswith(WIDE)
 
     def examine(self, sample: Sample, *, whole: bool, first: bool) -> None:
         """Choose the encoding; raises BadSettings if it is not the one that was asked for.
@@ -95,6 +116,8 @@ class _Decoder:
         if self._asked is not None:
             self._check(self._asked, mark, sample, whole)
             return
+        if mark is None:
+            self._refuse_wide(sample)
         if mark is not None:
             self._encoding = mark
         elif not _is_valid(UTF_8, sample, whole) and _is_chinese(sample, whole):
@@ -115,23 +138,40 @@ class _Decoder:
                 found=mark,
                 encoding=asked,
             )
-        if (
-            not normal.startswith("utf")
-            and not _is_ascii(sample)
-            and _is_valid(UTF_8, sample, whole)
-        ):
+        if mark is not None:
+            return
+        self._refuse_wide(sample)
+        found = None
+        if self._is_wide:
+            found = _narrow(sample, whole)
+        elif not normal.startswith("utf") and not _is_ascii(sample):
+            found = "UTF-8" if _is_valid(UTF_8, sample, whole) else None
+        if found:
             raise BadSettings(
-                "{name} is valid UTF-8, and as {encoding} its characters would be wrong; leave out "
+                "{name} is valid {found}, and as {encoding} its characters would be wrong; leave out "
                 "--encoding",
                 name=self._name,
+                found=found,
                 encoding=asked,
+            )
+
+    def _refuse_wide(self, sample: Sample) -> None:
+        """Refuse what is in UTF-16 or UTF-32, unless it is what was asked for."""
+        found = _wide(sample)
+        if found and not found.startswith(codecs.lookup(self._encoding).name):
+            raise BadSettings(
+                "{name} looks like {found} without a byte order mark; give --encoding {found}",
+                name=self._name,
+                found=found,
             )
 
     def decode(self, data: bytes, n_read: int) -> str:
         """Return the text of the next piece, b"" at the end; n_read: bytes up to its end."""
-        if not self._examined and not data.isascii():
+        if not self._examined and (self._is_wide or not data.isascii()):
             # What came before is ASCII, which is the same in every encoding that can be detected.
             self.examine(lambda: iter([data]), whole=False, first=n_read == len(data))
+        elif not self._examined:
+            self._refuse_wide(lambda: iter([data]))
         try:
             text = self._decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
@@ -158,6 +198,32 @@ class _Decoder:
 def _mark_of(head: bytes) -> str | None:
     """Return the encoding whose byte order mark is at the beginning."""
     return next((encoding for mark, encoding in MARKS if head.startswith(mark)), None)
+
+
+def _wide(sample: Sample) -> str | None:
+    """Return which UTF-16 or UTF-32 has so many NULs at such places; None for a text in neither."""
+    counts, n_bytes = [0, 0, 0, 0], 0
+    for data in sample():
+        for place in range(4):
+            counts[(n_bytes + place) % 4] += data[place::4].count(0)
+        n_bytes += len(data)
+    if sum(counts) <= NUL_SHARE * n_bytes:
+        return None
+    # In UTF-32 two of four bytes are NUL whatever the character.
+    always = [0.9 * n_bytes < 4 * count for count in counts]
+    if all(always[2:]) or all(always[:2]):
+        return "utf-32-le" if always[3] else "utf-32-be"
+    return "utf-16-le" if counts[0] + counts[2] < counts[1] + counts[3] else "utf-16-be"
+
+
+def _narrow(sample: Sample, whole: bool) -> str | None:
+    """Return the encoding of what is UTF-8 or GB 18030, and so is not UTF-16 or UTF-32."""
+    if not any(sample()) or _wide(sample):
+        return None
+    if _is_valid(UTF_8, sample, whole):
+        return "UTF-8"
+    # Of Chinese in UTF-16 no pair of bytes is a common character of GB 18030.
+    return "GB 18030" if _is_chinese(sample, whole) else None
 
 
 def _is_ascii(sample: Sample) -> bool:

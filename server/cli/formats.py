@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from server.cli.checked import NotADocument, checked, placed, shown
-from server.cli.decoding import decoded, escaped, lines
+from server.cli.decoding import check_length, decoded, escaped, lines, shown_name
 from server.cli.source import Read, Source
 from server.cli.tables import documents_of_table
 from server.store.records import Document, text_id
@@ -42,8 +42,7 @@ def documents_of(file: Path | None, source: Source) -> Iterator[Read]:
 
 def _whole(file: Path | None, source: Source) -> Iterator[Read]:
     """Yield one document, named after its path, or after its text on standard input."""
-    read = list(decoded(file, source.encoding, source.notes))
-    text, n_read = "".join(part for part, _ in read), read[-1][1]
+    text, n_read = _whole_text(file, source)
     if not text.strip():
         return
     with placed(file):
@@ -57,6 +56,16 @@ def _whole(file: Path | None, source: Source) -> Iterator[Read]:
             if path != given:
                 source.notes.escaped.append(path)
     yield document, n_read
+
+
+def _whole_text(file: Path | None, source: Source) -> tuple[str, int]:
+    """Return the text of a file, and its bytes."""
+    parts, length, size = list[str](), 0, 0
+    for part, n_read in decoded(file, source.encoding, source.notes):
+        parts.append(part)
+        length, size = length + len(part), n_read
+        check_length(file, length)
+    return "".join(parts), size
 
 
 def _heading(text: str) -> str | None:
@@ -79,6 +88,7 @@ def _of_lines(file: Path | None, source: Source, make: Callable[[str], Document]
         if stripped := line.strip():
             with placed(file, number):
                 document = make(stripped)
+            source.notes.add_names(shown_name(file), document.metadata)
             yield document, n_read
 
 

@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from server.cli.target import Target
-from server.errors import ServerError
+from server.cli.target import Target, TooLargeForServer
+from server.errors import RequestTooLarge, ServerError
 from server.messages.message import Message
 from server.messages.terminal import Terminal
 from server.store.records import Document
@@ -71,8 +71,19 @@ class _UnderWay:
         # subtle: of documents with the same id the last must stay, so its batch waits for theirs.
         while len(self._batches) == BATCHES_AT_ONCE or any(ids & b.ids for b in self._batches):
             await self._finish_oldest()
-        stored = asyncio.ensure_future(self._store(documents))
+        stored = asyncio.ensure_future(self._written(documents))
         self._batches.append(_Batch(documents, ids, n_read, stored))
+
+    async def _written(self, documents: Sequence[Document]) -> int:
+        """Store documents, in several writes where one would be too large; return how many changed."""
+        try:
+            return await self._store(documents)
+        except (RequestTooLarge, TooLargeForServer):
+            half = len(documents) // 2
+            if not half:
+                raise
+        first = await self._written(documents[:half])
+        return first + await self._written(documents[half:])
 
     async def finish(self) -> None:
         while self._batches:

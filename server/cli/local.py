@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from server.cli.target import UNSAID, Chunks, Question, cut_otherwise
 from server.collections.chunk_embedding import default_chunks, embed, longest_chunk
 from server.collections.chunking import MIN_SIZE
+from server.collections.document_limits import check_documents
 from server.collections.live_collection import LiveCollection
 from server.collections.registry import DEFAULT, CollectionRegistry
 from server.config import Config
@@ -54,7 +55,7 @@ class Local:
         if self._name not in self._registry.names:
             engine = self._models.default
             rules = default_chunks(engine) if chunks == UNSAID else self._fit(chunks)
-            self._registry.create(self._name, rules, engine)
+            await self._registry.create(self._name, rules, engine)
             return
         self._check_model()
         found = self.info.chunks
@@ -62,6 +63,7 @@ class Local:
             raise cut_otherwise(self._name, found, self._fit(chunks))
 
     async def add(self, documents: Sequence[Document]) -> int:
+        check_documents(documents)
         return await self._live().add(documents)
 
     async def add_with_vectors(self, documents: Sequence[Document], vectors: Vectors) -> int:
@@ -69,6 +71,7 @@ class Local:
 
         Documents that the collection cuts are embedded all the same: each chunk needs a vector.
         """
+        check_documents(documents)
         return await self._live().add_with_vectors(documents, vectors)
 
     async def vectors_of(self, texts: Sequence[str]) -> Vectors:
@@ -115,14 +118,17 @@ class Local:
     def _live(self) -> LiveCollection:
         """Return the live collection; unlike the registry, do not make one that is missing."""
         names = self._registry.names
-        if self._name not in (*names, *self._registry.damaged):
-            raise StoreError(
-                "{data} has no collection {name}, only {names}; `index FILE` makes one",
-                data=self._data,
-                name=self._name,
-                names=tuple(names) or Message("none"),
-            )
-        return self._registry.get(self._name)
+        found = None
+        if self._name in (*names, *self._registry.damaged):
+            found = self._registry.get(self._name)
+        if isinstance(found, LiveCollection):
+            return found
+        raise StoreError(
+            "{data} has no collection {name}, only {names}; `index FILE` makes one",
+            data=self._data,
+            name=self._name,
+            names=tuple(names) or Message("none"),
+        )
 
     def _check_model(self) -> None:
         """Refuse a collection of another model before a long file is read in vain."""

@@ -17,6 +17,7 @@ from server.cli.notes import Notes
 from server.cli.source import FORMATS, Format, Read, Source
 from server.errors import BadSettings
 from server.messages.message import Message
+from server.store.records import Document
 
 STDIN = "-"
 OF_SUFFIX: Mapping[str, str] = {"": "txt", ".ndjson": "jsonl"} | {f".{f}": f for f in FORMATS}
@@ -57,12 +58,31 @@ def read_documents(source: Source) -> Iterator[Read]:
     Raises BadSettings at what cannot be read or decoded or is not a document, after yielding what
     came before it.
     """
-    n_before = 0
+    n_before, replacements = 0, Replacements()
     for file in source.files:
         n_read = 0
         for document, n_read in documents_of(file, source):
+            if replacements.has(document):
+                source.notes.replaced[shown_name(file)] += 1
             yield document, n_before + n_read
         n_before += n_read
+
+
+class Replacements:
+    """Recognises documents that take the place of another one: the same id, and another content.
+
+    It keeps two hashes of each document, of some 100 bytes together.
+    """
+
+    def __init__(self) -> None:
+        self._contents: dict[int, int] = {}
+
+    def has(self, document: Document) -> bool:
+        """Remember a document; return whether one before it has its id and is another one."""
+        content = hash((document.text, document.title, repr(document.metadata)))
+        before = self._contents.get(hash(document.id), content)
+        self._contents[hash(document.id)] = content
+        return before != content
 
 
 def _format(name: str, suffix: str, given: str | None, numbers: tuple[str, ...] | None) -> Format:
@@ -127,7 +147,7 @@ def _files_of(folder: Path, notes: Notes) -> list[Path]:
             place = folders.popleft()
             if (real := os.path.realpath(place)) not in seen:
                 seen.add(real)
-                files, inner, more = _entries(place)
+                files, inner, more = _entries(place, notes)
                 folders += inner
                 links += more
                 for file in files:
@@ -144,7 +164,7 @@ def _files_of(folder: Path, notes: Notes) -> list[Path]:
     return sorted(found.values(), key=lambda path: path.relative_to(folder).as_posix())
 
 
-def _entries(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
+def _entries(folder: Path, notes: Notes) -> tuple[list[Path], list[Path], list[Path]]:
     """Return the texts, the folders and the links in a folder, without hidden ones."""
     files, folders, links = list[Path](), list[Path](), list[Path]()
     with os.scandir(folder) as entries:
@@ -156,8 +176,10 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path], list[Path]]:
                 links.append(path)
             elif entry.is_dir():
                 folders.append(path)
-            elif path.suffix.lower() in IN_FOLDERS and entry.is_file():
+            elif entry.is_file() and path.suffix.lower() in IN_FOLDERS:
                 files.append(path)
+            elif entry.is_file():
+                notes.others.append(shown_name(path))
     return files, folders, links
 
 

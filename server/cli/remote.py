@@ -15,9 +15,10 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from server.cli.target import UNSAID, Chunks, Question, cut_otherwise
+from server.cli.target import UNSAID, Chunks, Question, TooLargeForServer, cut_otherwise
 from server.config_sources import API_KEY
 from server.errors import BadSettings, InvalidRequest, StartupError
+from server.messages.message import Message
 from server.store.records import ChunkRules, Document, Listed, Span
 from server.store.search import Hit
 
@@ -59,7 +60,7 @@ class Remote:
                 raise cut_otherwise(self._name, found, chunks)
 
     async def add(self, documents: Sequence[Document]) -> int:
-        body = {"documents": [asdict(document) for document in documents]}
+        body = {"documents": [document.fields() for document in documents]}
         return int((await self._ask("POST", f"{self._path}/documents", body))["stored"])
 
     async def search(self, question: Question) -> list[Hit]:
@@ -154,8 +155,10 @@ class _Reply:
                 said=said,
                 variable=API_KEY,
             )
-        raise StartupError(
-            "{url} answered {status}: {said}", url=self._url, status=self.status, said=said
+        too_large = self.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        kind = TooLargeForServer if too_large else StartupError
+        raise kind(
+            Message("{url} answered {status}: {said}", url=self._url, status=self.status, said=said)
         )
 
 

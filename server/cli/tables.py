@@ -1,7 +1,8 @@
 """Rows of a csv or tsv file as documents, and which of their columns are numbers.
 
 The first row names the columns: text, perhaps id and title; the others are metadata. A row without
-any value, as Excel leaves at the end, is skipped.
+any value, as Excel leaves at the end, is skipped, and so is Excel's first line "sep=,". Columns that
+have no name, as pandas writes one, are left out; the notes count the rows with values in them.
 
 A table says nothing of types, and a filter finds a number only where a number is stored. So a column
 whose every value is a plain number is stored as numbers, where that loses nothing. It stays texts if
@@ -14,14 +15,13 @@ depends on the order of the rows. A blank cell of such a column is left out.
 import csv
 import math
 import re
-import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 from server.cli.checked import SHOWN, NotADocument, checked, placed, wrong
-from server.cli.decoding import lines, shown_name
+from server.cli.decoding import MOST_CHARACTERS, lines, shown_name
 from server.cli.source import Read, Source
 from server.errors import BadSettings
 from server.messages.message import Message
@@ -38,13 +38,15 @@ Row = tuple[int, list[str], int]  # the number of its first line; its fields; by
 
 
 def documents_of_table(file: Path | None, source: Source, delimiter: str) -> Iterator[Read]:
-    """Yield a document for each row, without columns that have no name, as pandas writes them."""
+    """Yield a document for each row."""
     rows = _rows(file, source, delimiter)
     number, names, _ = next(rows, (1, [], 0))
     names = [name.strip() for name in names]
     with placed(file, number):
-        _check_names(names, source.numbers or ())
+        _check_names(names, source.numbers or (), delimiter)
+    source.notes.add_names(shown_name(file), names)
     numbers = _numbers(file, source, delimiter, names)
+    nameless = [place for place, name in enumerate(names) if not name]
     for number, row, n_read in rows:
         with placed(file, number):
             if len(row) != len(names):
@@ -55,6 +57,8 @@ def documents_of_table(file: Path | None, source: Source, delimiter: str) -> Ite
                 )
             fields = dict(zip(names, row, strict=True))
             fields.pop("", None)
+            if any(row[place].strip() for place in nameless):
+                source.notes.nameless[shown_name(file)] += 1
             text, id, title = (fields.pop(name, None) for name in TEXTS)
             document = checked(text, id, title, _typed(fields, numbers))
         yield document, n_read
@@ -63,6 +67,7 @@ def documents_of_table(file: Path | None, source: Source, delimiter: str) -> Ite
 def _rows(file: Path | None, source: Source, delimiter: str) -> Iterator[Row]:
     """Yield rows that are not blank; line ends within quotes are kept."""
     n_read = blank = 0
+    marks_delimiter = ["sep=", ""]
 
     def ended() -> Iterable[str]:
         nonlocal n_read
@@ -70,8 +75,9 @@ def _rows(file: Path | None, source: Source, delimiter: str) -> Iterator[Row]:
             n_read = n
             yield f"{line}\n"
 
-    # This holds for the whole process; nothing else in it reads CSV.
-    csv.field_size_limit(sys.maxsize)
+    # This holds for the whole process; nothing else in it reads CSV. A quote that is never closed would
+    # take in the rest of the file.
+    csv.field_size_limit(MOST_CHARACTERS)
     reader = csv.reader(ended(), delimiter=delimiter, strict=True)
     while True:
         number = reader.line_num + 1
@@ -84,6 +90,8 @@ def _rows(file: Path | None, source: Source, delimiter: str) -> Iterator[Row]:
                 ) from None
         if row is None:
             return
+        if number == 1 and row == marks_delimiter:
+            continue
         if any(map(str.strip, row)):
             yield number, row, n_read
         elif len(row) > 1:
@@ -91,9 +99,17 @@ def _rows(file: Path | None, source: Source, delimiter: str) -> Iterator[Row]:
             source.notes.blank[shown_name(file)] = blank
 
 
-def _check_names(names: Sequence[str], numbers: Sequence[str]) -> None:
+def _check_names(names: Sequence[str], numbers: Sequence[str], delimiter: str) -> None:
     if "text" not in names:
         found = ", ".join(filter(None, names))[:SHOWN]
+        if len(names) == 1 and re.search("[;,\t|]", found):
+            raise NotADocument(
+                "the first row is one column, {found}; columns are separated by {delimiter}",
+                found=found,
+                delimiter=Message("commas")
+                if delimiter == ","
+                else Message("tabs, with --format tsv"),
+            )
         raise NotADocument('the first row has no column "text", only: {found}', found=found)
     for name in names:
         if name and names.count(name) > 1:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from server.errors import BadSettings
+from server.errors import BadSettings, StartupError
 from server.messages.message import Message
 from server.store.records import ChunkRules, Document
 from server.store.search import Hit, Mode
@@ -23,6 +23,10 @@ class Question:
     top_k: int = 3
     mode: Mode = "dense"
     filter: Mapping[str, object] | None = None
+
+
+class TooLargeForServer(StartupError):
+    """Raised where a server takes no body of this size, or not so much in one request."""
 
 
 class Target(Protocol):

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -46,7 +46,7 @@ async def export_documents(target: Target, destination: str, meter: Meter) -> in
         with _opened(destination) as file:
             async for page in target.pages():
                 for document in page:
-                    file.write(json.dumps(asdict(document), ensure_ascii=False).encode() + b"\n")
+                    file.write(json.dumps(document.fields(), ensure_ascii=False).encode() + b"\n")
                 number += len(page)
                 said = Message("exported {number:,}", number=number)
                 meter.show(said, number, min(number / max(total, 1), 1))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from server.collections.chunking import chunk, default_overlap
+from server.collections.turns import Turns
 from server.inference.engine import Engine
 from server.store.records import ChunkRules, Document, Span, titled
 from server.types import Vectors
@@ -14,6 +15,8 @@ from server.types import Vectors
 # Texts that the engine gets at once, two such portions at a time: the lanes are never idle.
 PORTION_TEXTS = 256
 PORTIONS_AT_ONCE = 2
+# Requests whose documents are chunked at once: 32 MB take 20 s, and writes need threads meanwhile.
+CHUNKING = Turns(2)
 
 
 # Tokens that the model reads of a default chunk, its special tokens included. A model that reads more
@@ -56,9 +59,10 @@ async def chunk_documents(
         len(document.text) + len(document.title or "") < rules.size for document in documents
     ):
         return [_whole(document) for document in documents]
-    return await asyncio.to_thread(
-        lambda: [_in_chunks(document, rules, engine.count_tokens) for document in documents]
-    )
+    async with CHUNKING.here():
+        return await asyncio.to_thread(
+            lambda: [_in_chunks(document, rules, engine.count_tokens) for document in documents]
+        )
 
 
 async def embed(texts: Sequence[str], engine: Engine) -> Vectors:

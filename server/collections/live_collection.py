@@ -3,62 +3,52 @@
 Handlers and commands call its methods and never reach through it to the files.
 
 Writes run one at a time on a thread, in the order in which their vectors were ready. Searches that
-arrive while one runs wait for it and then run together, as one call. This is the same rule as for
-batches of texts: there is no waiting window.
+arrive while one runs wait for it and then run together, as one call: see `read_queue`. Nothing of the
+store runs on the loop.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 from server.clock import now
+from server.collections import read_cost
+from server.collections.description import Description
 from server.collections.query_cache import QueryCache
+from server.collections.read_threads import ReadThreads
 from server.collections.read_write_gate import ReadWriteGate
 from server.collections.write_batch import WriteBatch
-from server.errors import CollectionNotFound, EmptyInput, OtherModel
+from server.errors import CollectionNotFound, EmptyInput, OtherModel, ServerError
 from server.inference.cpu_provenance import NOTE, agreement, read_provenances
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
 from server.store.collection import Collection
 from server.store.filter_kinds import Operand, operands
 from server.store.filter_tree import Filter
+from server.store.read_limit import too_much_to_read
 from server.store.records import CollectionStats, Document, Info
 from server.store.search import Hit, Query, search
-from server.store.vector_index import IndexStats, VectorIndex
+from server.store.vector_index import VectorIndex
+from server.system.memory import give_back
 from server.telemetry import spans
 from server.telemetry.metrics import Metrics
 from server.types import Vectors
 
 T = TypeVar("T")
-# A lone search among this many chunks takes less than a millisecond, and a thread costs up to half of
-# one. Several searches are faster on a thread: with 16 clients the loop answered 5 % fewer of them.
-QUICK_CHUNKS = 100_000
 # Seconds without a write after which the index is compacted.
 QUIET_S = 3.0
+# SQLite moves its log into the file from 16 MB on; more is left of a large write.
+LARGE_LOG_BYTES = 24 << 20
+# Queries and hits of one turn of a request with many queries.
+TURN_QUERIES, TURN_HITS = 32, 2_000
 # Conditions of filters of which it is remembered that stored values can meet them.
 MOST_SOUND = 1_000
-# Searches that run as one call.
-MAX_TOGETHER = 32
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """A collection's description and sizes, all of one moment.
-
-    agreement: see `LiveCollection.agreement`. bytes_on_disk: of all its files.
-    """
-
-    info: Info
-    documents: int
-    chunks: int
-    index: IndexStats
-    bytes_on_disk: int
-    agreement: float | None
 
 
 class LiveCollection:
@@ -69,9 +59,18 @@ class LiveCollection:
     """
 
     def __init__(
-        self, collection: Collection, models: ModelRegistry, queries: QueryCache, metrics: Metrics
+        self,
+        collection: Collection,
+        models: ModelRegistry,
+        queries: QueryCache,
+        reads: ReadThreads,
+        metrics: Metrics,
     ) -> None:
         self.collection = collection
+        self._reads = reads
+        self._hit_time = read_cost.HitTime()
+        if len(collection.index):
+            self._hit_time.expect(collection.stats())
         self._models = models
         self._queries = queries
         self._metrics = metrics
@@ -79,10 +78,9 @@ class LiveCollection:
         self.gate = ReadWriteGate()
         # Set when the collection is removed: calls that waited for that must not use it.
         self.gone = False
-        self._waiting: list[tuple[Query, asyncio.Future[list[Hit]]]] = []
-        self._searching: asyncio.Task[None] | None = None
         self._compacting: asyncio.Task[None] | None = None
         self._quiet: asyncio.TimerHandle | None = None
+        self._tidying: asyncio.TimerHandle | None = None
         self._ending = False
         # Conditions of filters that stored values can meet, and the index of the time when they were seen.
         self._sound: set[Operand] = set()
@@ -173,15 +171,43 @@ class LiveCollection:
 
     async def delete_where(self, filter: Filter) -> int:
         """Delete the documents that the filter keeps; returns how many there were."""
-        return await self._write(lambda collection: collection.delete_where(filter))
+        with self._reads.admitted(read_cost.of_count(filter, len(self.collection.index))):
+            return await self._write(lambda collection: collection.delete_where(filter))
 
     async def _write(self, change: Callable[[Collection], T]) -> T:
         """Change the collection on a thread, after the writes before it."""
         async with self.writing:
             self._check_there()
-            result = await uninterrupted(lambda: change(self.collection))
+            result = await uninterrupted(lambda: self._changed_by(change))
         self.compact_when_due()
+        self._tidy_when_quiet()
         return result
+
+    def _changed_by(self, change: Callable[[Collection], T]) -> T:
+        result = change(self.collection)
+        self._hit_time.expect(self.collection.stats())
+        return result
+
+    def _tidy_when_quiet(self) -> None:
+        """Called after writes: give back disk and memory once no document is written."""
+        if self._tidying is not None:
+            self._tidying.cancel()
+        if not self._ending:
+            loop = asyncio.get_running_loop()
+            self._tidying = loop.call_later(QUIET_S, self._start_tidying)
+
+    def _start_tidying(self) -> None:
+        self._tidied = asyncio.ensure_future(self._tidy())
+
+    async def _tidy(self) -> None:
+        """Give back what a large write left: SQLite's log, and freed memory."""
+        async with self.writing:
+            if self.gone or self._ending:
+                return
+            try:
+                await uninterrupted(lambda: _given_back(self.collection))
+            except ServerError as error:
+                log.warning("the log of collection %s was not shortened: %s", self.name, error)
 
     # --- searching ----------------------------------------------------------------------------------
 
@@ -191,77 +217,73 @@ class LiveCollection:
 
     async def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
         """Find the best documents of each query, best first."""
-        loop = asyncio.get_running_loop()
-        started = now()
-        futures = []
-        for query in queries:
-            futures.append(loop.create_future())
-            self._waiting.append((query, futures[-1]))
-        if self._searching is None:
-            self._searching = loop.create_task(self._search_waiting())
-        found = [await future for future in futures]
+        started, rows = now(), len(self.collection.index)
+        cost_s = read_cost.of_search(queries, rows, self._hit_time.seconds)
+        self._metrics.searches.inc(len(queries))
+        with self._reads.admitted(cost_s):
+            async with self.gate:
+                self._check_there()
+                found = await self._turns(queries, cost_s)
         ended = now()
         self._metrics.search_seconds.observe(ended - started)
         spans.note("search", started, ended)
         return found
 
-    async def _search_waiting(self) -> None:
-        try:
-            while self._waiting:
-                batch = [item for item in self._waiting[:MAX_TOGETHER] if not item[1].done()]
-                del self._waiting[:MAX_TOGETHER]
-                if batch:
-                    await self._search_batch(batch)
-        finally:
-            self._searching = None
+    async def _turns(self, queries: Sequence[Query], cost_s: float) -> list[list[Hit]]:
+        """Search in one turn with others that wait, or, with much to do, in turns of its own."""
+        if self._reads.is_light(cost_s):
+            return await self._reads.join(cost_s, self._search, queries)
+        found: list[list[Hit]] = []
+        n_bytes, step = 0, _queries_a_turn(queries)
+        for start in range(0, len(queries), step):
+            some = queries[start : start + step]
+            share_s = cost_s * len(some) / len(queries)
+            found += await self._reads.turn(share_s, partial(self._found, some))
+            n_bytes += sum(len(hit.text) for hits in found[start:] for hit in hits)
+            if n_bytes > self._reads.max_bytes:
+                raise too_much_to_read(self._reads.max_bytes)
+        return found
 
-    async def _search_batch(self, batch: list[tuple[Query, "asyncio.Future[list[Hit]]"]]) -> None:
-        queries = [query for query, _ in batch]
-        self._metrics.searches.inc(len(queries))
-        try:
-            async with self.gate:
-                self._check_there()
-                if self._quick(queries):
-                    found = search(self.collection, queries)
-                else:
-                    found = await asyncio.to_thread(search, self.collection, queries)
-        except Exception as error:
-            # One query that fails must not fail those beside it.
-            if len(batch) > 1:
-                for item in batch:
-                    await self._search_batch([item])
-                return
-            if not batch[0][1].done():
-                batch[0][1].set_exception(error)
-            return
-        for (_, future), hits in zip(batch, found, strict=True):
-            if not future.done():
-                future.set_result(hits)
+    def _search(self, requests: Sequence[Sequence[Query]]) -> list[list[list[Hit]]]:
+        """Return the hits of several requests, whose queries are searched together."""
+        found = iter(self._found([query for each in requests for query in each]))
+        return [list(islice(found, len(each))) for each in requests]
 
-    def _quick(self, queries: Sequence[Query]) -> bool:
-        """Return whether queries take less time on the loop than a thread would add."""
-        return (
-            len(queries) == 1
-            and queries[0].mode == "dense"
-            and queries[0].filter is None
-            and len(self.collection.index) <= QUICK_CHUNKS
-        )
+    def _found(self, queries: Sequence[Query]) -> list[list[Hit]]:
+        started = now()
+        found = search(self.collection, queries)
+        self._hit_time.observe(now() - started, sum(map(len, found)))
+        return found
 
     # --- reading ------------------------------------------------------------------------------------
 
     async def get(self, id: str) -> Document | None:
         """Return the document of this id, None where there is none."""
-        return (await self.read(lambda: self.collection.documents.get([id]))).get(id)
+        documents = self.collection.documents
+        return (await self._admitted(read_cost.CALL_S, lambda: documents.get([id]))).get(id)
 
-    async def page(
-        self, after: int, limit: int, filter: Filter | None = None
-    ) -> list[tuple[int, Document]]:
+    async def page(self, after: int, limit: int) -> list[tuple[int, Document]]:
         """Return documents with greater numbers than `after`, oldest first, each with its number."""
-        return await self.read(lambda: self.collection.documents.page(after, limit, filter))
+        return await self.read(lambda: self.collection.documents.page(after, limit))
+
+    async def page_within(
+        self, after: int, limit: int, filter: Filter | None
+    ) -> tuple[list[tuple[int, Document]], bool]:
+        """Return a page of no more bytes than a reply, and whether that cut it."""
+        rows, hit_s = len(self.collection.index), self._hit_time.seconds
+
+        def read() -> tuple[list[tuple[int, Document]], bool]:
+            documents, started = self.collection.documents, now()
+            found = documents.page_within(after, limit, filter, self._reads.max_bytes)
+            self._hit_time.observe(now() - started, len(found[0]))
+            return found
+
+        return await self._admitted(read_cost.of_page(limit, filter, rows, hit_s), read)
 
     async def count(self, filter: Filter | None = None) -> int:
         """Count the documents, or those that the filter keeps."""
-        return await self.read(lambda: self.collection.documents.count(filter))
+        cost_s = read_cost.of_count(filter, len(self.collection.index))
+        return await self._admitted(cost_s, lambda: self.collection.documents.count(filter))
 
     async def warnings(self, filter: Filter | None) -> list[str]:
         """Return which conditions of a filter no stored value can meet because of its kind.
@@ -276,14 +298,28 @@ class LiveCollection:
         unknown = [operand for operand in asked if operand not in self._sound]
         if not unknown:
             return []
-        found = await self.read(lambda: self.collection.documents.warnings(unknown))
+        cost_s = read_cost.of_count(filter, len(self.collection.index))
+        async with self.gate:
+            self._check_there()
+            # Part of a request that has been admitted.
+            found = await self._reads.turn(
+                cost_s, lambda: self.collection.documents.warnings(unknown)
+            )
         if not found and len(self._sound) < MOST_SOUND:
             self._sound.update(unknown)
         return found
 
     async def description(self) -> Description:
         """Describe the collection and its index."""
-        return await self.read(self._describe)
+        cost_s = read_cost.of_count(None, len(self.collection.index))
+        return await self._admitted(cost_s, self._describe)
+
+    async def _admitted(self, cost_s: float, call: Callable[[], T]) -> T:
+        """Read for a request: in its turn, and refused where too many wait."""
+        with self._reads.admitted(cost_s):
+            async with self.gate:
+                self._check_there()
+                return await self._reads.turn(cost_s, call)
 
     def _describe(self) -> Description:
         collection = self.collection
@@ -299,7 +335,10 @@ class LiveCollection:
         )
 
     async def read(self, call: Callable[[], T]) -> T:
-        """Call something that reads the collection on a thread; it is not replaced meanwhile."""
+        """Call something that reads the collection for the server itself, or for a write, on a thread.
+
+        The collection is not replaced meanwhile.
+        """
         async with self.gate:
             self._check_there()
             return await asyncio.to_thread(call)
@@ -368,12 +407,24 @@ class LiveCollection:
     async def settled(self) -> None:
         """Wait for compaction and running writes to end, and begin no other compaction."""
         self._ending = True
+        if self._tidying is not None:
+            self._tidying.cancel()
         if self._quiet is not None:
             self._quiet.cancel()
         if self._compacting is not None:
             await asyncio.wait([self._compacting])
         async with self.writing:
             return
+
+
+def _queries_a_turn(queries: Sequence[Query]) -> int:
+    return min(TURN_QUERIES, max(1, TURN_HITS // max(query.top_k for query in queries)))
+
+
+def _given_back(collection: Collection) -> None:
+    if collection.stats().wal_bytes > LARGE_LOG_BYTES:
+        collection.documents.database.shorten_log()
+        give_back()
 
 
 async def uninterrupted(write: Callable[[], T]) -> T:

@@ -4,8 +4,10 @@ import asyncio
 import logging
 
 from server.collections.chunk_embedding import default_chunks
+from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection, uninterrupted
 from server.collections.query_cache import QueryCache
+from server.collections.read_threads import ReadThreads
 from server.collections.reindexing import Reindexing
 from server.config import Config
 from server.errors import AlreadyExists, CollectionNotFound, ServerError
@@ -37,8 +39,10 @@ class CollectionRegistry:
         self.models = models
         self._metrics = metrics
         self._queries = QueryCache(config.query_cache_bytes, metrics)
+        self.reads = ReadThreads(config.query_s, config.max_reply_bytes, metrics)
         self._live = {name: self._opened(found) for name, found in folder.collections.items()}
         self._leaving: set[str] = set()
+        self._coming: dict[str, asyncio.Task[LiveCollection]] = {}
         self.reindexing: dict[str, Reindexing] = {}
         # Why the last reindexing of a collection failed.
         self.unfinished: dict[str, str] = {}
@@ -69,28 +73,57 @@ class CollectionRegistry:
         """Names of collections that cannot be opened."""
         return sorted(self._folder.damaged)
 
-    def get(self, name: str) -> LiveCollection:
-        """Return the collection of this name; the default one is created at its first use."""
-        live = self._live.get(name)
-        if live is None:
-            self._folder.check(name)
-            if name != DEFAULT:
-                raise CollectionNotFound(
-                    f"there is no collection {name!r}; this server has"
-                    f" {', '.join(map(repr, self.names)) or 'none'}"
-                )
-            engine = self.models.default
-            live = self.create(name, default_chunks(engine), engine)
-        return live
+    def get(self, name: str) -> LiveCollection | EmptyCollection:
+        """Return the collection of this name, for reading; raises CollectionNotFound.
 
-    def create(self, name: str, chunks: ChunkRules | None, engine: Engine) -> LiveCollection:
-        """Create an empty collection; raises AlreadyExists, or InvalidRequest for its name."""
+        The default one is there, empty and without files, before its first write.
+        """
+        live = self._live.get(name)
+        if live is not None:
+            return live
+        self._folder.check(name)
+        if name == DEFAULT and name not in self._leaving:
+            engine = self.models.default
+            index = self._folder.empty_index(engine.manifest.dimension).stats()
+            return EmptyCollection(name, engine, self._queries, index)
+        raise CollectionNotFound(
+            f"there is no collection {name!r}; this server has"
+            f" {', '.join(map(repr, self.names)) or 'none'}"
+        )
+
+    async def writable(self, name: str) -> LiveCollection:
+        """Return the collection of this name, for writing; the default one is created where it is missing."""
+        coming = self._coming.get(name)
+        if coming is not None:
+            await asyncio.wait([coming])
+        found = self.get(name)
+        if isinstance(found, LiveCollection):
+            return found
+        if name in self._coming:
+            return await self.writable(name)
+        return await self.create(name, default_chunks(found.engine), found.engine)
+
+    async def create(self, name: str, chunks: ChunkRules | None, engine: Engine) -> LiveCollection:
+        """Create an empty collection; raises AlreadyExists, or InvalidRequest for its name.
+
+        A caller that is cancelled leaves it to be created.
+        """
         # subtle: a thread that replaces or removes a collection takes it from the folder first.
-        if name in self._live or name in self._leaving:
+        if name in self._live or name in self._leaving or name in self._coming:
             raise AlreadyExists(f"collection {name!r} exists already", param="name")
         info = Info(name, engine.manifest.fingerprint, engine.manifest.dimension, chunks)
-        live = self._live[name] = self._opened(self._folder.create(info))
-        return live
+        task = self._coming[name] = asyncio.ensure_future(self._create(info))
+        # Marked as retrieved, also where the caller has left.
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(task)
+
+    async def _create(self, info: Info) -> LiveCollection:
+        try:
+            made = await asyncio.to_thread(self._folder.create, info)
+            live = self._live[info.name] = self._opened(made)
+            return live
+        finally:
+            del self._coming[info.name]
 
     async def remove(self, name: str) -> None:
         """Delete a collection and everything in it; raises CollectionNotFound."""
@@ -128,7 +161,9 @@ class CollectionRegistry:
         replace the old ones. What is written meanwhile is copied too. Interrupted reindexing
         continues where it stopped. Raises AlreadyExists where it is running.
         """
-        live = self.get(name)
+        live = self._live.get(name)
+        if live is None:
+            raise CollectionNotFound(f"there is no collection {name!r} to reindex")
         total = await live.count()
         if name in self.reindexing:
             raise AlreadyExists(f"collection {name!r} is being reindexed already")
@@ -160,12 +195,15 @@ class CollectionRegistry:
         for running in list(self.reindexing.values()):
             running.task.cancel()
             await asyncio.wait([running.task])
+        if self._coming:
+            await asyncio.wait(list(self._coming.values()))
+        await self.reads.close()
         for live in list(self._live.values()):
             await live.settled()
         await asyncio.to_thread(self._folder.close)
 
     def _opened(self, collection: Collection) -> LiveCollection:
-        return LiveCollection(collection, self.models, self._queries, self._metrics)
+        return LiveCollection(collection, self.models, self._queries, self.reads, self._metrics)
 
 
 def _warn_of_other_machine(live: LiveCollection) -> None:

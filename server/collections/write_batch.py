@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from server.collections.chunk_embedding import Chunked, chunk_documents, embed
+from server.collections.document_limits import check_chunks
 from server.errors import AlreadyExists
 from server.inference.cpu_provenance import NOTE, note_of
 from server.inference.engine import Engine
@@ -49,6 +50,7 @@ class WriteBatch:
     async def embed(self, documents: Sequence[Document], engine: Engine) -> None:
         """Chunk documents of this batch, and embed the chunks that have no vector."""
         chunked = await chunk_documents(documents, self.info.chunks, engine)
+        check_chunks(documents, [each.spans for each in chunked])
         lacking = [
             each for each in chunked if each.document.id not in self.given or len(each.spans) > 1
         ]

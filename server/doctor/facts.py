@@ -29,8 +29,8 @@ from server.inference.model import Model
 from server.net import unix_socket
 from server.net.certificates import Tls
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE
-from server.store.database import peek
 from server.store.folder_lock import holder_of
+from server.store.upkeep.database_file import peek
 from server.store.upkeep.maintenance import names
 from server.system.cpu import PROC
 from server.system.host import Disk, Listener, Machine, listeners, read_disk, read_machine

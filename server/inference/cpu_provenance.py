@@ -18,11 +18,11 @@ import msgspec
 import numpy as np
 
 from server.inference.comparison import SAME_VECTORS, row_cosines
+from server.store.records import COMPUTED_BY
 from server.system.cpu import cpu_features, int8_instruction_set
 from server.types import Vectors
 
-# The key among a collection's notes.
-NOTE = "computed_by"
+NOTE = COMPUTED_BY
 
 
 class CpuProvenance(msgspec.Struct, frozen=True):

@@ -31,7 +31,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 
 from server.api.native_errors import error_reply
-from server.api.replies import WRITE, headers_of
+from server.api.replies import WRITE, Unread, headers_of
 from server.app import App
 from server.auth.gate import request_id
 from server.errors import InvalidRequest
@@ -111,6 +111,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._last_answer: bytes | None = None
         # Whether the next step waits for the client to take the reply.
         self._held = False
+        # Bytes of replies that wait for the client, as counted among those of all connections.
+        self._unread = 0
         # Runs until the head has to be whole.
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timeout: SendTimeout = None  # type: ignore[assignment]
@@ -146,6 +148,7 @@ class HttpProtocol(HttpToolsProtocol):
         self.pipeline.clear()
         self._stop_head_timer()
         self._send_timeout.stop()
+        self._count_unread(0)
 
     def eof_received(self) -> None:
         """Bound the time until the loop closes: it does so once the client has taken everything."""
@@ -230,9 +233,11 @@ class HttpProtocol(HttpToolsProtocol):
         super().pause_writing()
         self.flow.pause_reading()
         self._send_timeout.start()
+        self._count_unread(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._count_unread(0)
         if self.transport.is_closing():
             return
         self._send_timeout.stop()
@@ -241,6 +246,11 @@ class HttpProtocol(HttpToolsProtocol):
             self._next()
         else:
             self.flow.resume_reading()
+
+    def _count_unread(self, size: int) -> None:
+        """Count the bytes that the client has not taken among those of all connections."""
+        Unread.waiting += size - self._unread
+        self._unread = size
 
     def on_response_complete(self) -> None:
         """Replaces uvicorn's, which begins the next request before the client has taken this reply."""

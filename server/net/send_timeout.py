@@ -1,7 +1,8 @@
 """The limit on how long a client may leave its reply unread.
 
 A reply that the transport has taken may still wait in the buffers of TLS and of the kernel. So this counts
-what the client has not acknowledged, and aborts the connection when that has not shrunk for too long.
+what the client has not acknowledged, and aborts the connection when that has not shrunk for too long, or
+shrinks so slowly that the reply would stay in memory for hours.
 """
 
 import asyncio
@@ -11,6 +12,9 @@ from termios import TIOCOUTQ
 
 # Seconds between two checks; `send_s` is a whole number of them.
 CHECK_S = 1.0
+# A reply must be taken at this rate after the first `limit_s` seconds: 128 kbit/s, a very slow line. So a
+# slow client holds 32 MB for 35 minutes at most.
+MIN_BYTES_PER_S = 16_384
 
 
 class SendTimeout:
@@ -29,6 +33,9 @@ class SendTimeout:
         # Bytes that were left at the last check, and seconds since there have been fewer.
         self._unsent = 0
         self._idle_s = 0.0
+        # Seconds since the start, and those in which everything has to be taken.
+        self._waited_s = 0.0
+        self._most_s = 0.0
 
     @property
     def running(self) -> bool:
@@ -38,6 +45,7 @@ class SendTimeout:
         """Start, or start again: the client has the whole limit from now on."""
         self.stop()
         self._unsent, self._idle_s = self._unsent_bytes(), 0.0
+        self._waited_s, self._most_s = 0.0, self._limit_s + self._unsent / MIN_BYTES_PER_S
         self._timer = self._loop.call_later(CHECK_S, self._check)
 
     def stop(self) -> None:
@@ -49,8 +57,10 @@ class SendTimeout:
         left = self._unsent_bytes()
         self._idle_s = 0.0 if left < self._unsent else self._idle_s + CHECK_S
         self._unsent = min(left, self._unsent)
+        self._waited_s += CHECK_S
+        slow = self._idle_s >= self._limit_s or self._waited_s > self._most_s
         # With nothing left only the client's close is missing: TLS has one, and most clients never send it.
-        if self._idle_s >= self._limit_s or (not left and self._transport.is_closing()):
+        if slow or (not left and self._transport.is_closing()):
             self._transport.abort()
         else:
             self._timer = self._loop.call_later(CHECK_S, self._check)

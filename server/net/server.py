@@ -12,7 +12,6 @@ import logging
 import math
 import os
 import pickle
-import resource
 import signal
 import sys
 from collections.abc import Callable, Set
@@ -35,7 +34,6 @@ from server.net.reload import Reload, take_over
 from server.net.tls_protocol import TlsProtocol
 from server.net.unix_socket import UnixSocket
 from server.net.worker_pool import WorkerPool
-from server.system.host import files_wanted
 from server.system.systemd import Supervisor
 
 # Seconds between two signs of life of a worker; `worker_handle` says what happens without them.
@@ -68,7 +66,6 @@ def listen(
     )
     if tls is not None:
         app.access.metrics.certificate_expiry.set(tls.expires_s)
-    _raise_limit_of_files(config.max_connections)
     unix_socket = (
         None
         if config.unix_socket is None
@@ -119,16 +116,6 @@ def _settings(app: App, config: Config, protocol: Any) -> uvicorn.Config:
         timeout_keep_alive=config.keep_alive_s,
         timeout_graceful_shutdown=config.shutdown_s,
     )
-
-
-def _raise_limit_of_files(connections: int) -> None:
-    """Allow the process files for so many connections and its own, as far as the system permits."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = files_wanted(connections)
-    if resource.RLIM_INFINITY not in (soft, hard):
-        wanted = min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Server(uvicorn.Server):

@@ -15,7 +15,7 @@ The index's own file (also called a snapshot) saves training and reading at star
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +61,7 @@ class Collection:
             self._saved = _load(make, self._snapshot, self.documents)
             self._settle(self.documents.revision(), caught_up(self._saved, self.documents))
         except BaseException:
-            self.documents.close_unchanged()
+            self.documents.database.close_unchanged()
             raise
         self.hits = HitCache()
 
@@ -79,8 +79,10 @@ class Collection:
         return self.documents.count()
 
     def bytes_on_disk(self) -> int:
-        """Return the bytes of the database, its log and the snapshot."""
-        return sum(path.stat().st_size for path in self.path.parent.iterdir() if path.is_file())
+        """Return the bytes of the database, its log and the snapshot; of what may not be read, none."""
+        names = (self.path.name, f"{self.path.name}-wal", f"{self.path.name}-shm", SNAPSHOT_FILE)
+        found = [_stat(self.path.with_name(name)) for name in names]
+        return sum(each.st_size for each in found if each is not None)
 
     def stats(self) -> CollectionStats:
         """Return sizes of index and files, from any thread; a missing file has no bytes."""
@@ -160,6 +162,9 @@ class Collection:
         index = self.index
         if index is self._saved:
             return
+        if not self.documents.database.in_place:
+            log.warning("%s not written: its folder was moved; no document is lost", self._snapshot)
+            return
         try:
             index.save(self._snapshot, self.documents.identity)
         except OSError as error:
@@ -170,11 +175,13 @@ class Collection:
     def close(self) -> None:
         """Write the snapshot and close the files."""
         self.save()
+        self.hits.clear()
         self.documents.close()
 
     def abandon(self) -> None:
         """Close the files and change none: they will be deleted, or are damaged."""
-        self.documents.close_unchanged()
+        self.hits.clear()
+        self.documents.database.close_unchanged()
 
     def _delete(self, chosen: Callable[[], Sequence[str]]) -> int:
         n_found = 0
@@ -247,7 +254,8 @@ def _load(make: IndexMaker, snapshot: Path, documents: Documents) -> VectorIndex
     except BadSnapshot as error:
         # A collection from a backup has none yet, and nothing is wrong with it.
         level = logging.WARNING if snapshot.exists() else logging.INFO
-        snapshot.unlink(missing_ok=True)
+        with suppress(IsADirectoryError):
+            snapshot.unlink(missing_ok=True)
         if count := documents.count():
             log.log(level, "%s; the index is rebuilt from %d documents", error, count)
         return make(dimension)

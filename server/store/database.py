@@ -1,4 +1,4 @@
-"""One SQLite file: connections, transactions, its schema's version, copies, and advice when it fails.
+"""One SQLite file: connections, transactions, its schema's version, and advice when it fails.
 
 One connection writes. Each reading thread borrows another one from a pool. It reads what was committed,
 never a running transaction, and waits for no writer (WAL). Inside `snapshot` all reads of a thread come
@@ -7,25 +7,34 @@ from one moment. `documents.py` says what the tables mean, and `schema.py` defin
 
 import sqlite3
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from server.errors import DiskFull, StoreDamaged, StoreError
+from server.errors import DiskFull, Overloaded, StoreDamaged, StoreError
 from server.messages.message import Message
-from server.system.atomic_file import install, scratch_for
+from server.store import read_limit
+from server.store.database_path import FileKey, file_key, is_missing, quoted, refuse_unsafe
+from server.system.idle_connections import IdleConnections
+from server.system.open_files import can_open
 from server.system.read_error import read_error
 
 KEYS_PER_QUERY = 1000  # SQLite's own limit has been 999 (until 3.32) and is 32,766
 # A vector of 512 numbers has 2 KB; a page of 4 KB, SQLite's default, would hold only one.
 PAGE_BYTES = 16_384
+# Steps of SQLite's machine between two looks at the limit of a read: a millisecond.
+STEPS_BETWEEN_CHECKS = 20_000
+# For readers to end before the log is shortened; other writes wait meanwhile.
+SHORT_WAIT_MS = 100
+# Open files of a database that is written and read: itself twice, its log, and what its connections share.
+FILES_A_DATABASE = 4
+FILES_RETRY_S = 5
 # Characters of SQLite's own message. It may quote what a foreign file says.
 MOST_SAID = 200
-# Of a file from elsewhere. A document of this size would have 50,000 chunks or more.
-MOST_ROW_BYTES = 256 * 1024 * 1024
 
 # SQLite's primary result codes that a person can act on, with the error class and the advice.
 ADVICE: dict[int, tuple[type[StoreError], Message]] = {
@@ -71,9 +80,13 @@ SAID_OF_DAMAGE = (
 )
 
 Connection = sqlite3.Connection
+READERS: IdleConnections[Connection] = IdleConnections()
+_numbers = count()
 Rows = list[tuple[Any, ...]]
+RowByRow = Generator[tuple[Any, ...], None, None]
 Create = Callable[[Connection], None]
 Migrate = Callable[[Connection, int], None]
+Verify = Callable[[Connection], None]
 
 
 class Database:
@@ -98,16 +111,17 @@ class Database:
         """
         self.path = path
         self._busy_timeout_s = busy_timeout_s
-        # deque.pop and append are atomic, so the pool needs no lock.
-        self._readers: deque[sqlite3.Connection] = deque()
+        self._number = next(_numbers)
         self._turn = deque(["to write"])  # taken by the transaction that runs
-        missing = _is_missing(path)
+        self._verify: Verify | None = None
+        self._verified_schema = -1
+        self._file: FileKey | None = None
+        missing = is_missing(path)
         if missing and create is None:
             raise StoreDamaged("{path} is missing; restore the collection from a backup", path=path)
-        if not missing:
-            _check_not_empty(path)
         with self.advising():
             self.writer = self._connect(create=missing)
+            self._file = file_key(path)
             try:
                 found = 0 if missing else self._known_version(version)
                 self._prepare()
@@ -122,6 +136,23 @@ class Database:
             except BaseException:
                 self.close_unchanged()
                 raise
+
+    def guard(self, verify: Verify) -> None:
+        """Verify the objects in the file now, and again whenever a program has changed them.
+
+        verify: raises StoreDamaged for objects that the file should not have. From now on nothing
+        is read or written before they are verified.
+        """
+        self._verify = verify
+        with self.advising():
+            self._check_schema(self.writer)
+
+    def _check_schema(self, connection: Connection) -> None:
+        if self._verify is not None:
+            ((found,),) = connection.execute("PRAGMA schema_version")
+            if found != self._verified_schema:
+                self._verify(connection)
+                self._verified_schema = found
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -138,6 +169,7 @@ class Database:
             with self.advising():
                 self.writer.execute("BEGIN IMMEDIATE")
                 try:
+                    self._check_schema(self.writer)
                     yield self.writer
                     self.writer.execute("COMMIT")
                 except BaseException:
@@ -175,19 +207,22 @@ class Database:
             if self in (snapshots := _snapshots.get()):
                 yield snapshots[self]
                 return
+            reader = READERS.take(self._number) or self._reader()
             try:
-                reader = self._readers.pop()
-            except IndexError:
-                reader = self._connect()
-                # 16 MB: looking clauses up among 63,762 texts took 8 ms with it and 12 with 2 MB.
-                reader.execute("PRAGMA cache_size = -16000")
-            try:
+                self._check_schema(reader)
                 yield reader
             finally:
                 if reader.in_transaction:
                     reader.close()  # its snapshot did not end: the disk failed
                 else:
-                    self._readers.append(reader)
+                    READERS.keep(self._number, reader)
+
+    def _reader(self) -> Connection:
+        reader = self._connect()
+        # 16 MB: looking clauses up among 63,762 texts took 8 ms with it and 12 with 2 MB.
+        reader.execute("PRAGMA cache_size = -16000")
+        reader.set_progress_handler(read_limit.passed, STEPS_BETWEEN_CHECKS)
+        return reader
 
     def rows(self, query: str, parameters: Sequence[object] = ()) -> Rows:
         """Return all rows of a query."""
@@ -196,13 +231,34 @@ class Database:
 
     def rows_of(self, query: str, keys: Sequence[object]) -> Rows:
         """Return the rows of `query`, which ends in IN, for all keys, from one moment."""
-        rows = []
-        with self.snapshot(), self.reading() as reader:
+        with self.snapshot():
+            return list(self.each_of(query, keys))
+
+    def each(self, query: str, parameters: Sequence[object] = ()) -> RowByRow:
+        """Yield the rows of a query one by one: texts are large, and the caller may keep parts of them."""
+        with self.reading() as reader:
+            yield from reader.execute(query, parameters)
+
+    def each_of(self, query: str, keys: Sequence[object]) -> RowByRow:
+        """Yield the rows of `query`, which ends in IN, for all keys; in a snapshot, from its moment."""
+        with self.reading() as reader:
             for start in range(0, len(keys), KEYS_PER_QUERY):
                 some = keys[start : start + KEYS_PER_QUERY]
                 marks = ",".join("?" * len(some))
-                rows += reader.execute(f"{query} ({marks})", some).fetchall()
-        return rows
+                yield from reader.execute(f"{query} ({marks})", some)
+
+    def shorten_log(self) -> None:
+        """Move the log into the file and cut it to nothing, if no reader is in its way.
+
+        Called like a write. SQLite itself keeps a log at its largest size.
+        """
+        self._check_idle()
+        with self.advising():
+            self.writer.execute(f"PRAGMA busy_timeout = {SHORT_WAIT_MS}")
+            try:
+                self.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                self.writer.execute(f"PRAGMA busy_timeout = {round(1000 * self._busy_timeout_s)}")
 
     def complaints(self) -> list[str]:
         """Return what SQLite's own check of the whole file finds wrong."""
@@ -212,8 +268,7 @@ class Database:
     def close(self) -> None:
         """Close the connections; no other call may be running."""
         self._check_idle()
-        while self._readers:
-            self._readers.pop().close()
+        READERS.close(self._number)
         self.writer.close()
 
     def close_unchanged(self) -> None:
@@ -221,10 +276,10 @@ class Database:
         # subtle: the last connection that is closed moves the log into the file and deletes it, unless it
         # may only read.
         log = self.path.with_name(f"{self.path.name}-wal")
-        if _is_missing(log) or not log.stat().st_size:
+        if is_missing(log) or not log.stat().st_size:
             return self.close()
         try:
-            last = sqlite3.connect(f"file:{_quoted(self.path)}?mode=ro", uri=True)
+            last = sqlite3.connect(f"file:{quoted(self.path)}?mode=ro", uri=True)
         except sqlite3.Error:
             # The folder was moved, and nothing in it is needed any more.
             return self.close()
@@ -237,10 +292,14 @@ class Database:
         """Close so that the file alone holds everything, without a log beside it."""
         self._check_idle()
         with self.advising():
-            while self._readers:
-                self._readers.pop().close()
+            READERS.close(self._number)
             self.writer.execute("PRAGMA journal_mode = DELETE")
             self.writer.close()
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the file of this name is the one that was opened."""
+        return file_key(self.path) == self._file
 
     def _check_idle(self) -> None:
         # subtle: as with two writes, closing a connection in use ends the process.
@@ -248,9 +307,10 @@ class Database:
             raise RuntimeError(f"{self.path}: closed during a write")
 
     def _connect(self, *, create: bool = False) -> Connection:
+        refuse_unsafe(self.path)
         # subtle: without a mode SQLite would create a file that is missing, also to read it.
         connection = sqlite3.connect(
-            f"file:{_quoted(self.path)}?mode={'rwc' if create else 'rw'}",
+            f"file:{quoted(self.path)}?mode={'rwc' if create else 'rw'}",
             uri=True,
             timeout=self._busy_timeout_s,
             isolation_level=None,  # this file begins and ends transactions
@@ -258,6 +318,14 @@ class Database:
         )
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
+        if self._file is not None and not self.in_place:
+            # A folder was moved while it is open, and another one has its name.
+            connection.close()
+            raise StoreError(
+                "{path} is another file now than the one that was opened; start the server again, and"
+                " let no other program move its files",
+                path=self.path,
+            )
         return connection
 
     def _known_version(self, version: int) -> int:
@@ -294,7 +362,7 @@ class Database:
 
     @contextmanager
     def advising(self) -> Iterator[None]:
-        with _advising(self.path):
+        with advising(self.path):
             yield
 
 
@@ -304,115 +372,11 @@ _snapshots: ContextVar[Mapping[Database, Connection]] = ContextVar(
 )
 
 
-def _is_missing(path: Path) -> bool:
-    """Return whether there is no such file; what else is wrong with it, SQLite reports."""
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def _check_not_empty(path: Path) -> None:
-    """Raise StoreDamaged for a file without bytes, before SQLite opens it.
-
-    subtle: SQLite deletes the log beside such a file, also to read it. The log may hold all documents.
-    """
-    try:
-        size = path.stat().st_size
-    except OSError:
-        # SQLite reports what is wrong.
-        return
-    if not size:
-        raise StoreDamaged("{path} is empty; restore the collection from a backup", path=path)
-
-
-def copy(source: Path, target: Path) -> None:
-    """Copy a database, whole, consistent and checked, also while a server writes to it.
-
-    The copy appears at `target` when it is complete, not before. Raises OSError where `target` cannot
-    be written.
-    """
-    _check_not_empty(source)
-    with scratch_for(target) as (scratch, _):
-        for suffix in ("-journal", "-wal", "-shm"):
-            # A killed backup left them; SQLite would take them for parts of this one.
-            scratch.with_name(f"{scratch.name}{suffix}").unlink(missing_ok=True)
-        with (
-            _advising(source),
-            closing(sqlite3.connect(f"file:{_quoted(source)}?mode=ro", uri=True)) as old,
-        ):
-            with _advising(scratch), closing(sqlite3.connect(scratch)) as new:
-                old.backup(new)
-                # The copy is one file, and may be read where no log can be written.
-                new.execute("PRAGMA journal_mode = DELETE")
-                if new.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-                    raise StoreDamaged(
-                        "{source} is damaged: no copy was made; see what `check` says",
-                        source=source,
-                    )
-        install(scratch, target)
-
-
-class ForeignFile:
-    """A file that this server may not have written, open for reading, as it was at one moment.
-
-    Views, triggers and functions in it get no rights, and a row has a limit. The caller names the
-    tables that it reads, and checks what they are.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        # subtle: see `peek`. A file with a log is one of a running or killed server, and the log is
-        # a part of it. It stands beside the file, not beside a link to it.
-        path = path.resolve()
-        _check_not_empty(path)
-        logs = [path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-journal")]
-        alone = not any(log.exists() for log in logs)
-        uri = f"file:{_quoted(path)}?mode=ro" + ("&immutable=1" if alone else "")
-        with _advising(path):
-            self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
-            self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_ROW_BYTES)
-            self._connection.execute("PRAGMA trusted_schema = OFF")
-            self._connection.execute("PRAGMA cell_size_check = ON")
-            self._connection.execute("BEGIN")
-
-    def rows(self, query: str) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of a query one after the other."""
-        with _advising(self.path):
-            # subtle: `yield from` would close the cursor of a reader that stops, after the file is closed.
-            for row in self._connection.execute(query):  # noqa: UP028
-                yield row
-
-    def close(self) -> None:
-        self._connection.close()
-
-
 @contextmanager
-def temporary() -> Iterator[Connection]:
-    """Yield an empty database, which is gone at the end; it may be larger than the memory."""
-    with closing(sqlite3.connect("")) as connection:
+def in_memory() -> Iterator[Connection]:
+    """Yield an empty database that no file holds."""
+    with closing(sqlite3.connect(":memory:")) as connection:
         yield connection
-
-
-def peek(path: Path, query: str) -> Rows:
-    """Return rows of a database that another process may be using; no file is created or changed.
-
-    subtle: a database that no process has open has no log, and SQLite would create one to read it.
-    With `immutable` it does not.
-    """
-    _check_not_empty(path)
-    alone = not path.with_name(f"{path.name}-wal").exists()
-    uri = f"file:{_quoted(path)}?mode=ro" + ("&immutable=1" if alone else "")
-    with _advising(path), closing(sqlite3.connect(uri, uri=True)) as connection:
-        return connection.execute(query).fetchall()
-
-
-def _quoted(path: Path) -> str:
-    """Return a path as it stands inside an SQLite URI."""
-    return str(path.resolve()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
 def brief(error: BaseException) -> str:
@@ -421,16 +385,26 @@ def brief(error: BaseException) -> str:
 
 
 def one_line(said: str) -> str:
+    """Return a text without line ends."""
     return " ".join(str(said).split())
 
 
 @contextmanager
-def _advising(path: Path) -> Iterator[None]:
+def advising(path: Path) -> Iterator[None]:
+    """Turn errors of SQLite in the block into errors that say what to do."""
     try:
         yield
     except sqlite3.Error as error:
         # The primary code is the low byte. Errors of Python itself have none.
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code == sqlite3.SQLITE_INTERRUPT and (late := read_limit.late()) is not None:
+            raise late from error
+        if code == sqlite3.SQLITE_CANTOPEN and not can_open(FILES_A_DATABASE):
+            raise Overloaded(
+                "the server has as many files open as the system allows it; try again later, or raise"
+                " the limit (LimitNOFILE=, ulimit -n)",
+                retry_after_s=FILES_RETRY_S,
+            ) from error
         said: Exception = error
         if any(each in str(error) for each in SAID_OF_DAMAGE):
             code = sqlite3.SQLITE_CORRUPT

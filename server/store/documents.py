@@ -7,9 +7,10 @@ document.
 
 import json
 import logging
+import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from server.store.filter_match import matches
 from server.store.filter_sql import attributes, where
 from server.store.filter_tree import Filter
 from server.store.lexical import REQUIRED, ask, attainable, frequencies, match_expression
-from server.store.matches import NO_MATCHES, Matches
+from server.store.read_limit import spend
 from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (
     OBJECTS,
@@ -41,10 +42,12 @@ from server.store.schema import (
     is_sound_document,
     meta_of,
     migrate,
+    missing_tables,
     rebuild_words,
     remove_words,
     words_of,
 )
+from server.store.words.matches import NO_MATCHES, Matches
 from server.types import Vectors
 
 log = logging.getLogger(__name__)
@@ -87,8 +90,7 @@ class Documents:
             ) from error
 
     def _read_meta(self) -> None:
-        with self.database.advising():
-            _check_objects(self.database.path, self.database.writer, SCHEMA_VERSION)
+        self.database.guard(partial(_check_objects, self.database.path, version=SCHEMA_VERSION))
         meta: dict[str, str] = dict(self.database.rows("SELECT key, value FROM meta"))
         self.info = info_of(meta)
         self.identity = uuid.UUID(meta["identity"])
@@ -103,10 +105,6 @@ class Documents:
     def close(self) -> None:
         """Close the file; no other call may be running."""
         self.database.close()
-
-    def close_unchanged(self) -> None:
-        """Close the file and leave its log beside it; no other call may be running."""
-        self.database.close_unchanged()
 
     # --- writing, inside a transaction --------------------------------------------------------------
 
@@ -210,16 +208,32 @@ class Documents:
         self, after: int, limit: int, filter: Filter | None = None
     ) -> list[tuple[int, Document]]:
         """Return documents with greater numbers than `after`, oldest first, each with its number."""
+        return self.page_within(after, limit, filter, sys.maxsize)[0]
+
+    def page_within(
+        self, after: int, limit: int, filter: Filter | None, max_bytes: int
+    ) -> tuple[list[tuple[int, Document]], bool]:
+        """Return a page of at most `max_bytes` of texts, titles and metadata, and whether that cut it.
+
+        A first document with more is returned alone.
+        """
         condition, parameters = where(filter, "number")
-        rows = self.database.rows(
+        rows = self.database.each(
             f"SELECT {DOCUMENT} FROM documents WHERE number > ? AND {condition}"
             " ORDER BY number LIMIT ?",
             (after, *parameters, limit),
         )
-        found = [(row[0], self._document(row)) for row in rows]
-        for _, document in found:
-            self.confirm(filter, document.id, document.metadata)
-        return found
+        found: list[tuple[int, Document]] = []
+        n_bytes = 0
+        with closing(rows):
+            for row in rows:
+                n_bytes += _n_bytes(row)
+                if found and n_bytes > max_bytes:
+                    return found, True
+                document = self._document(row)
+                self.confirm(filter, document.id, document.metadata)
+                found.append((row[0], document))
+        return found, False
 
     def ids(self, filter: Filter | None = None) -> list[str]:
         """Return the ids of all documents, or of those that the filter keeps."""
@@ -264,26 +278,24 @@ class Documents:
 
     def by_labels(self, labels: Labels) -> dict[int, Chunk]:
         """Return the chunks of these labels, by label; labels that are gone are left out."""
-        rows = self.database.rows_of(
-            f"SELECT {DOCUMENT}, label, begin, end FROM parts"
-            " JOIN documents ON number = document WHERE label IN",
-            labels.tolist(),
-        )
         found = {}
-        for *row, label, begin, end in rows:
-            document = self._document(row)
-            text = document.text
-            if not (type(begin) is type(end) is int and 0 <= begin <= end <= len(text)):
-                raise self._damaged(f"the place of part {label}")
-            whole = end - begin == len(text)
-            found[label] = Chunk(
-                document.id,
-                text if whole else text[begin:end],
-                document.title,
-                document.metadata,
-                Span(begin, end),
-                whole,
-            )
+        with closing(self.database.each_of(PART, labels.tolist())) as rows:
+            for *row, label, begin, end in rows:
+                document = self._document(row)
+                text = document.text
+                if not (type(begin) is type(end) is int and 0 <= begin <= end <= len(text)):
+                    raise self._damaged(f"the place of part {label}")
+                whole = end - begin == len(text)
+                # Of a long document only the chunk is kept.
+                spend(end - begin + len(row[4]))
+                found[label] = Chunk(
+                    document.id,
+                    text if whole else text[begin:end],
+                    document.title,
+                    document.metadata,
+                    Span(begin, end),
+                    whole,
+                )
         return found
 
     def unchanged(self, documents: Sequence[Document]) -> set[str]:
@@ -347,9 +359,8 @@ class Documents:
             if not is_sound_chunk(*chunk):
                 raise self._damaged(f"the vector of part {label}")
         found = {row[0]: row[4] for row in rows}
-        for label in asked:
-            if label not in found:
-                raise self._damaged(f"the vector of part {label}")
+        for label in set(asked) - found.keys():
+            raise self._damaged(f"the vector of part {label}")
         joined = np.frombuffer(b"".join(found[label] for label in asked), dtype="<f4")
         vectors = joined.reshape(len(asked), self.info.dimension)
         # subtle: a checksum that fits shows that these bytes were written, not that a model gave them.
@@ -389,6 +400,11 @@ class Documents:
         )
 
 
+def _n_bytes(row: Sequence[Any]) -> int:
+    """Return about how many bytes a document has in a reply."""
+    return sum(len(value) if value.isascii() else 3 * len(value) for value in row[1:5] if value)
+
+
 def _upgrade(path: Path, writer: Connection, version: int) -> None:
     """Migrate a file of an older version, unless it has triggers or the like, which would run."""
     _check_objects(path, writer, version)
@@ -396,13 +412,30 @@ def _upgrade(path: Path, writer: Connection, version: int) -> None:
 
 
 def _check_objects(path: Path, connection: Connection, version: int) -> None:
-    """Raise StoreDamaged where another program has put something of its own into the file."""
-    if foreign := foreign_objects(connection.execute(OBJECTS), version):
+    """Raise StoreDamaged where another program has made the file, or put something of its own into it."""
+    objects = connection.execute(OBJECTS).fetchall()
+    if foreign := foreign_objects(objects, version):
         raise StoreDamaged(
             "{path} has {objects}, which this server did not create: another program has changed the"
             " file; restore the collection from a backup",
             path=path,
             objects=tuple(map(ascii, foreign)),
+        )
+    if missing := missing_tables(objects, version):
+        raise StoreDamaged(
+            "{path} has no table {tables}: another program has changed the file; restore the collection"
+            " from a backup",
+            path=path,
+            tables=tuple(missing),
+        )
+    ((encoding,),) = connection.execute("PRAGMA encoding")
+    if encoding != "UTF-8":
+        # SQLite orders texts by their bytes: filters would find others than they should.
+        raise StoreDamaged(
+            "{path} keeps its texts in {encoding}, not in UTF-8: another program has made the file;"
+            " restore the collection from a backup",
+            path=path,
+            encoding=encoding,
         )
 
 
@@ -410,4 +443,8 @@ def _check_objects(path: Path, connection: Connection, version: int) -> None:
 REVISION = "revision"
 # Columns in the order that `_document` and `is_sound_chunk` take.
 DOCUMENT = "number, id, text, title, metadata, documents.checksum"
+PART = (
+    f"SELECT {DOCUMENT}, label, begin, end FROM parts"
+    " JOIN documents ON number = document WHERE label IN"
+)
 CHUNK = "document, begin, end, vector, checksum"

@@ -13,6 +13,7 @@ import numpy as np
 
 from server.errors import BadSettings
 from server.store import Labels
+from server.system.regular_file import open_regular
 from server.types import Vectors, unit
 
 # What FAISS writes before the rows of an IndexFlatIP: its kind, D, N, two numbers without meaning,
@@ -50,7 +51,7 @@ class StoredVectors:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            path.open("rb").close()  # FAISS would report a folder as damaged
+            open_regular(path).close()  # FAISS would report a folder as damaged, and wait at a pipe
             index = faiss.read_index(str(path), READING)
             self.dimension, self.number = int(index.d), int(index.ntotal)
             # subtle: an IDMap deletes its inner index when it goes, so both are kept.

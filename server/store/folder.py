@@ -13,14 +13,23 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from server.errors import AlreadyExists, NotReady, StoreDamaged, StoreError
+from server.errors import (
+    AlreadyExists,
+    NotReady,
+    StoreDamaged,
+    StoreError,
+    TooManyCollections,
+)
 from server.store.collection import DATABASE_FILE, Collection
+from server.store.database import FILES_A_DATABASE
 from server.store.documents import Documents
 from server.store.folder_layout import FolderLayout, check_name
 from server.store.folder_lock import FolderLock, unusable
 from server.store.local_index.index import LocalIndex
 from server.store.records import Info
-from server.store.vector_index import IndexMaker
+from server.store.upkeep.integrity import faults_in
+from server.store.vector_index import IndexMaker, VectorIndex
+from server.system import open_files
 
 # How this server keeps vectors. Nothing else in the program names an implementation.
 INDEX: IndexMaker = LocalIndex
@@ -30,6 +39,8 @@ COPIED = "copied_through"
 # and once in the file. This is room for a few of them, and to shut down.
 MIN_FREE_BYTES = 64 * 1024 * 1024
 DISK_RETRY_S = 60
+# One of so many open files is left to connections when a collection is created.
+SHARE_OF_CONNECTIONS = 4
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +82,7 @@ class DataFolder:
     def _opened(self, name: str) -> Collection:
         """Return a collection, open; raises StoreError, whatever is wrong with its files."""
         home = self._layout.home(name)
-        if not home.exists():
+        if not os.path.lexists(home):
             # Only where a replacement failed and could not be undone.
             raise StoreError(
                 "{folder} could not be put back in its place; start the server again, which tries again",
@@ -109,6 +120,7 @@ class DataFolder:
         self.check(name)
         if name in self.collections:
             raise AlreadyExists(f"collection {name!r} exists already", param="name")
+        self._check_files()
         with self._reporting(name):
             self._make_in(self._layout.home(name), info)
         try:
@@ -127,11 +139,26 @@ class DataFolder:
             Documents(staged / DATABASE_FILE, info).close()
             self._layout.place(staged, home)
 
+    def empty_index(self, dimension: int) -> VectorIndex:
+        """Return the index of a collection without documents."""
+        return self._make(dimension)
+
     def check(self, name: str) -> None:
         """Raise StoreError where the collection of this name cannot be opened."""
         if name in self.damaged:
             error = self.damaged[name]
             raise type(error)(error.sentence)
+
+    def _check_files(self) -> None:
+        """Raise TooManyCollections where the open files of one more would leave too few to connections."""
+        allowed, left = open_files.allowed(), open_files.left()
+        if left < allowed // SHARE_OF_CONNECTIONS + FILES_A_DATABASE:
+            raise TooManyCollections(
+                f"this server has {len(self.collections)} collections open, and {left} of the"
+                f" {allowed} files that the system allows it are left, which connections need; delete a"
+                " collection, or raise the limit (LimitNOFILE=, ulimit -Hn) and start it again",
+                param="name",
+            )
 
     def check_disk(self) -> None:
         """Raise NotReady where the next writes would not fit."""
@@ -162,6 +189,7 @@ class DataFolder:
         # subtle: it is renamed while it is open. Its files stay readable, and SQLite finds no log under
         # the old name to delete when it is closed. Until then the name is taken.
         collection = self.collections[name]
+        self._lock.check()
         try:
             with self._reporting(name):
                 self._layout.remove(name)
@@ -177,7 +205,7 @@ class DataFolder:
         """Return the collection that will replace the one of this name.
 
         An interrupted one is continued if it was made from this very collection, for the same model
-        and chunks. Any other is deleted.
+        and chunks, and nothing in it is damaged. Any other is deleted.
         """
         name, source = info.name, _identity(self.collections[info.name])
         home = self._layout.successor(name, source)
@@ -197,8 +225,12 @@ class DataFolder:
         except StoreError as error:
             log.warning("%s cannot be continued: %s", home, error.english)
             return None
+        # It will replace sound documents, so it must be sound: another process has left it.
         if found.info == info:
-            return found
+            faults = faults_in(found.documents)
+            if not faults:
+                return found
+            log.warning("%s cannot be continued: %s", home, faults[0].english)
         found.abandon()
         return None
 
@@ -217,6 +249,7 @@ class DataFolder:
         either, it is in `damaged`.
         """
         name, new = successor.name, successor.path.parent
+        self._lock.check()
         successor.close()
         self.collections.pop(name).abandon()
         try:
@@ -229,7 +262,8 @@ class DataFolder:
 
     @contextmanager
     def _reporting(self, name: str) -> Iterator[None]:
-        """Turn errors of the disk into StoreError, which says what to do."""
+        """Turn errors of the disk into StoreError; raises it before the block where DATA was moved."""
+        self._lock.check()
         try:
             yield
         except OSError as error:

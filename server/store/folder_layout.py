@@ -5,6 +5,7 @@ DATA/collections/
     .new-HEX             a collection that is being created or restored
     .next-SOURCE-NAME    the successor of NAME that a reindex fills; SOURCE is the identity of the database
                          that it copies from
+    .next-NAME           a successor that an older version has left; it is never continued
     .replaced-NAME       the collection NAME, while another one takes its place
     .removed-HEX         what is being deleted
 
@@ -36,6 +37,7 @@ the next reindex delete the successor. While NAME cannot be opened, its successo
 """
 
 import logging
+import os
 import re
 import shutil
 import uuid
@@ -44,6 +46,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from server.errors import InvalidRequest
+from server.store.collection import DATABASE_FILE
+from server.store.folder_lock import COLLECTIONS
+from server.store.upkeep.database_file import peek
 from server.system.atomic_file import sync_folder, sync_tree
 
 # No dot first: ".." would leave the folder, and this file uses names with a dot.
@@ -53,6 +58,9 @@ NEW = re.compile(rf"\.new-{HEX}")
 NEXT = re.compile(rf"\.next-(?P<source>{HEX})-(?P<name>{NAME.pattern})")
 REPLACED = re.compile(rf"\.replaced-(?P<name>{NAME.pattern})")
 REMOVED = re.compile(rf"\.removed-{HEX}")
+# A successor of an older version, which did not note what it was made from.
+OLD_NEXT = re.compile(rf"\.next-(?!{HEX}-)(?P<name>{NAME.pattern})")
+OLD_COMPLETE = "SELECT 1 FROM meta WHERE key = 'complete'"
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +72,7 @@ class FolderLayout:
     """
 
     def __init__(self, data: Path) -> None:
-        self.path = data / "collections"
+        self.path = data / COLLECTIONS
 
     def prepare(self) -> None:
         """Create the folder if it is missing, and undo a replacement that was interrupted."""
@@ -74,6 +82,14 @@ class FolderLayout:
         for old, found in self._like(REPLACED):
             if not self.home(found["name"]).exists():
                 _move(old, self.home(found["name"]))
+        self._finish_old_replacements()
+
+    def _finish_old_replacements(self) -> None:
+        """Finish a replacement that an older version had begun: it moved the old collection away first."""
+        for new, found in self._like(OLD_NEXT):
+            home = self.home(found["name"])
+            if not os.path.lexists(home) and self._like(REMOVED) and _is_complete(new):
+                _move(new, home)
 
     def home(self, name: str) -> Path:
         """Return the folder of a collection."""
@@ -81,7 +97,9 @@ class FolderLayout:
 
     def names(self) -> list[str]:
         """Return the names of all collections, also of damaged ones."""
-        return sorted(path.name for path, _ in self._like(NAME) if path.is_dir())
+        # A link counts, wherever it leads: a disk that is not mounted must not hide a collection.
+        found = (path for path, _ in self._like(NAME))
+        return sorted(path.name for path in found if path.is_symlink() or path.is_dir())
 
     # --- creating -----------------------------------------------------------------------------------
 
@@ -147,7 +165,8 @@ class FolderLayout:
 
     def successors(self, name: str) -> list[Path]:
         """Return all successors of a collection, whatever they were made from."""
-        return [path for path, found in self._like(NEXT) if found["name"] == name]
+        every = [*self._like(NEXT), *self._like(OLD_NEXT)]
+        return [path for path, found in every if found["name"] == name]
 
     def forget_successors(self, name: str) -> None:
         """Remove the successors of a collection; `sweep` deletes the files."""
@@ -172,6 +191,9 @@ class FolderLayout:
             name, source = found["name"], found["source"]
             if name not in names or identities.get(name, source) != source:
                 self._retire(path)
+        for path, found in self._like(OLD_NEXT):
+            if found["name"] in identities or found["name"] not in names:
+                self._retire(path)
         self.sweep()
 
     def _like(self, form: re.Pattern[str]) -> list[tuple[Path, re.Match[str]]]:
@@ -189,6 +211,13 @@ def check_name(name: str) -> None:
             f"{name!r} cannot name a collection: 1 to 64 of A-Z a-z 0-9 . _ - are needed, no dot first",
             param="name",
         )
+
+
+def _is_complete(old_successor: Path) -> bool:
+    try:
+        return bool(peek(old_successor / DATABASE_FILE, OLD_COMPLETE))
+    except Exception:
+        return False  # a damaged file may raise anything; it stays where it is
 
 
 def _move(source: Path, target: Path) -> None:

@@ -1,8 +1,9 @@
 """The right to use a data folder: one process at a time, also in other containers.
 
-Two locks are held, and the kernel takes both back however the process ends. The lock on the folder itself
-decides: a folder cannot be deleted while it holds collections, but a file in it can. The lock on the file
-DATA/lock is what other programs look at; the file names the process that holds it.
+Three locks are held, and the kernel takes them back however the process ends. Those on the folder itself
+and on DATA/collections, which may be a link, decide: a folder cannot be deleted while it holds collections,
+but a file in it can. The lock on the file DATA/lock is what other programs look at; the file names the
+process that holds it.
 """
 
 import errno
@@ -15,7 +16,7 @@ from typing import TextIO
 from server.errors import DiskFull, StoreError
 from server.system.atomic_file import sync_folder
 
-LOCK_FILE = "lock"
+LOCK_FILE, COLLECTIONS = "lock", "collections"
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -26,11 +27,13 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path, holder: str) -> None:
-        self._folder = -1
+        self._path = folder
+        self._folders: list[int] = []
         self._file: TextIO | None = None
         try:
-            _create(folder)
-            self._folder = _locked(folder)
+            for each in (folder, folder / COLLECTIONS):
+                _create(each)
+                self._folders.append(_locked(each))
             self._file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._file.truncate(0)
@@ -42,13 +45,33 @@ class FolderLock:
                 raise _held(folder) from None
             raise unusable(folder, error) from None
 
+    def check(self) -> None:
+        """Raise StoreError where the folders at these paths are not those that are locked.
+
+        Somebody has moved them away. What is there now may be another server's.
+        """
+        for path, handle in zip((self._path, self._path / COLLECTIONS), self._folders, strict=True):
+            if handle >= 0 and not _is_at(path, handle):
+                raise StoreError(
+                    "{folder} was moved while it was in use; move it back, or start the server again",
+                    folder=path,
+                )
+
     def close(self) -> None:
         """Release the folder; does nothing the second time."""
         if self._file is not None:
             self._file.close()
-        if self._folder >= 0:
-            os.close(self._folder)
-        self._file, self._folder = None, -1
+        for handle in self._folders:
+            if handle >= 0:
+                os.close(handle)
+        self._file, self._folders = None, []
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except OSError:
+        return False
 
 
 def _create(folder: Path) -> None:

@@ -13,6 +13,8 @@ from typing import NamedTuple
 from server.store import Labels
 
 MAX_ID = 512  # characters
+# The key of a collection's note of the kinds of CPU that computed its vectors.
+COMPUTED_BY = "computed_by"
 
 
 class Span(NamedTuple):
@@ -48,6 +50,15 @@ class Document:
     text: str
     title: str | None = None
     metadata: Mapping[str, object] = field(default_factory=dict)
+
+    def fields(self) -> dict[str, object]:
+        """Return the fields by name, the metadata as it is: it may be nested too deeply to be copied."""
+        return {
+            "id": self.id,
+            "text": self.text,
+            "title": self.title,
+            "metadata": self.metadata,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ import re
 import unicodedata
 import uuid
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 from server.errors import InvalidRequest
-from server.store.database import Connection, temporary
+from server.store.database import Connection, in_memory
 from server.store.filter_sql import attributes
 from server.store.lexical import TOKENIZER, indexed
 from server.store.records import ChunkRules, Document, Info, titled
@@ -75,7 +75,10 @@ SCHEMA_1 = (
 )
 SCHEMAS = {1: SCHEMA_1, 2: SCHEMA}
 # What SQLite's own ANALYZE makes, which someone may have run.
-STATISTICS = {"sqlite_stat1", "sqlite_stat4"}
+STATISTICS = (
+    "CREATE TABLE sqlite_stat1(tbl,idx,stat)",
+    "CREATE TABLE sqlite_stat4(tbl,idx,neq,nlt,ndlt,sample)",
+)
 
 
 def create(writer: Connection, meta: Mapping[str, str]) -> None:
@@ -100,8 +103,9 @@ def _tables(writer: Connection, dimension: int) -> None:
 
 
 class Made(NamedTuple):
-    """An object of a database: its kind, the table it belongs to, and how it was created."""
+    """An object of a database: its name and kind, the table it belongs to, and how it was created."""
 
+    name: str
     kind: str
     table: str
     statement: str
@@ -116,24 +120,34 @@ def foreign_objects(rows: Iterable[Sequence[Any]], version: int) -> list[str]:
     rows: what OBJECTS selects. A trigger, view or index of another program would run, or answer, when
     the server reads and writes. Reading the list of objects runs none of them.
     """
+    # subtle: every row counts by itself. A trigger may have the name of a table.
     expected = _expected(version)
-    return [
-        name
-        for name, made in _made(rows).items()
-        if made != expected.get(name) and name not in STATISTICS
-    ]
+    return [made.name for made in _made(rows) if made not in expected]
+
+
+def missing_tables(rows: Iterable[Sequence[Any]], version: int) -> list[str]:
+    """Return the names of tables that a file of this version should have; `rows` as above."""
+    missing = _expected(version) - set(_made(rows))
+    # SQLite and FTS5 create their own, and not in all versions the same.
+    named = (made.name for made in missing if made.kind == "table")
+    return sorted(name for name in named if not name.startswith(("sqlite_", "words_")))
 
 
 @cache
-def _expected(version: int) -> dict[str, Made]:
-    with temporary() as connection:
+def _expected(version: int) -> frozenset[Made]:
+    with in_memory() as connection:
         for statement in SCHEMAS[version]:
             connection.execute(statement.format(vector_bytes=0))
-        return _made(connection.execute(OBJECTS))
+        made = _made(connection.execute(OBJECTS))
+    names = [sql.split()[2].partition("(")[0] for sql in STATISTICS]
+    statistics = [
+        Made(name, "table", name, sql) for name, sql in zip(names, STATISTICS, strict=True)
+    ]
+    return frozenset([*made, *statistics])
 
 
-def _made(rows: Iterable[Sequence[Any]]) -> dict[str, Made]:
-    return {name: Made(kind, table, _plain(name, sql or "")) for name, kind, table, sql in rows}
+def _made(rows: Iterable[Sequence[Any]]) -> list[Made]:
+    return [Made(name, kind, table, _plain(name, sql or "")) for name, kind, table, sql in rows]
 
 
 def _plain(name: str, sql: str) -> str:
@@ -225,20 +239,20 @@ def rebuild_words(writer: Connection) -> None:
     """Rebuild the index of words, inside a transaction."""
     writer.execute("DROP TABLE terms")
     writer.execute("DROP TABLE words")
-    index_words(writer, writer)
+    for statement in WORDS:
+        writer.execute(statement)
+    for label, words in words_of_all(writer):
+        writer.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (label, words))
     writer.execute("INSERT OR REPLACE INTO meta VALUES ('words', ?)", (WORDS_RECIPE,))
 
 
-def index_words(reader: Connection, target: Connection) -> None:
-    """Create the index of words in `target`, of all chunks that `reader` finds."""
-    for statement in WORDS:
-        target.execute(statement)
-    rows = reader.execute(
+def words_of_all(connection: Connection) -> Iterator[tuple[int, str]]:
+    """Yield the label of each chunk, and what the index of words reads of it."""
+    rows = connection.execute(
         "SELECT label, title, text, begin, end FROM parts JOIN documents ON number = document"
     )
     for label, title, text, begin, end in rows:
-        words = words_of(title, text[begin:end])
-        target.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (label, words))
+        yield label, words_of(title, text[begin:end])
 
 
 def words_of(title: str | None, text: str) -> str:

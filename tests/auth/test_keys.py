@@ -111,6 +111,25 @@ def test_other_lines_stay_as_they_were(tmp_path: Path) -> None:
     assert [key.name for key in read_keys(path)] == ["b", "c"]
 
 
+def test_new_content_is_on_the_disk_before_it_takes_the_files_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = written(tmp_path, entry("a"))
+    synced: list[tuple[bytes, bytes]] = []
+
+    def fsync(handle: int) -> None:
+        synced_file = Path(f"/proc/self/fd/{handle}")
+        if synced_file.is_file():
+            synced.append((synced_file.read_bytes(), path.read_bytes()))
+
+    monkeypatch.setattr("os.fsync", fsync)
+    before = path.read_bytes()
+    add_key(path, new_key("b", "embed")[1])
+    added = path.read_bytes()
+    remove_key(path, "a")
+    assert synced == [(added, before), (path.read_bytes(), added)]
+
+
 def test_link_to_a_file_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     link = tmp_path / "keys"

@@ -168,6 +168,45 @@ def test_damaged_utf_8_is_never_taken_for_chinese(write: Write) -> None:
         assert "is not utf-8" in refusal(write("a.md", damaged)).english
 
 
+# --- UTF-16 and UTF-32 without a mark -----------------------------------------------------------------
+
+LATIN = "hello world\nsecond line\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("text", [LATIN, "a,b\n" * 20_000])
+@pytest.mark.parametrize("asked", [None, "utf-8", "gb18030", "latin-1"])
+def test_letters_beside_nuls_are_not_stored(
+    write: Write, encoding: str, text: str, asked: str | None
+) -> None:
+    for name in ("a.txt", "a.md", "a.csv"):
+        error = refusal(write(name, text.encode(encoding)), encoding=asked)
+        assert error.english.endswith(
+            f"looks like {encoding} without a byte order mark; give --encoding {encoding}"
+        )
+
+
+@pytest.mark.parametrize("asked", ["utf-16-le", "utf-16-be", "utf-32-le"])
+@pytest.mark.parametrize("found", ["utf-8", "gb18030", "utf-16-le", "utf-16-be", "utf-32-be"])
+def test_what_is_no_utf_16_is_not_stored_as_such(write: Write, asked: str, found: str) -> None:
+    if asked == found:
+        return
+    # Of an even length, so that every pair of bytes may be a character.
+    for text in ("hello world!", TEXT.replace("\n", "")):
+        if found.startswith("utf-16") and not text.isascii():
+            continue
+        name = write("a.txt", text.encode(found))
+        error = refusal(name, encoding=asked).english
+        assert "give --encoding utf-" in error or "its characters would be wrong" in error, error
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_utf_16_and_utf_32_that_were_asked_for_are_read(write: Write, encoding: str) -> None:
+    for text in (LATIN, TEXT, "墨", ""):
+        name = write("a.txt", text.encode(encoding))
+        assert texts(name, encoding=encoding) == text.splitlines()
+
+
 # --- pipes --------------------------------------------------------------------------------------------
 
 
@@ -199,6 +238,15 @@ def test_a_pipe_is_decided_by_its_first_bytes_beyond_ascii(
     assert texts("-") == ["甲"]
     stdin(TEXT.encode("gb18030"))
     assert "read as gb18030, which was detected: <stdin>" in sentences(noted("-"))[0]
+
+
+def test_letters_beside_nuls_in_a_pipe_are_not_stored(stdin: Callable[[bytes], None]) -> None:
+    stdin(LATIN.encode("utf-16-le"))
+    assert "looks like utf-16-le" in refusal("-").english
+    stdin(LATIN.encode())
+    assert "valid UTF-8" in refusal("-", encoding="utf-16-le").english
+    stdin(LATIN.encode("utf-16-le"))
+    assert texts("-", encoding="utf-16-le") == LATIN.splitlines()
 
 
 def test_utf_8_in_a_pipe_is_not_stored_as_something_else(

@@ -11,8 +11,8 @@ import pytest
 
 from server.cli import ingest
 from server.cli.ingest import Indexed, Meter, batched, index_documents
-from server.cli.target import Chunks, Question
-from server.errors import BadSettings, Overloaded
+from server.cli.target import Chunks, Question, TooLargeForServer
+from server.errors import BadSettings, Overloaded, RequestTooLarge
 from server.messages.message import Message
 from server.messages.terminal import Terminal
 from server.store.records import Document
@@ -191,6 +191,24 @@ def test_what_came_before_a_bad_line_is_stored(small_batches: None) -> None:
         run(target, source(), terminal=showing(progress))
     assert list(target.held) == ["a", "b", "c", "d", "e"]
     assert "indexed 5" in progress.getvalue()
+
+
+@pytest.mark.parametrize("error", [RequestTooLarge("x"), TooLargeForServer("x")])
+def test_a_batch_that_is_too_large_is_stored_in_parts(error: Exception) -> None:
+    target = Memory()
+    written: list[list[str]] = []
+
+    async def store(documents: Sequence[Document]) -> int:
+        if len(documents) > 3 or any(document.id == "x" for document in documents):
+            raise error
+        written.append([document.id for document in documents])
+        return await target.add(documents)
+
+    assert run(target, read(*"abcdefgh"), store=store).added == 8
+    assert written == [["a", "b"], ["c", "d"], ["e", "f"], ["g", "h"]]
+    with pytest.raises(type(error)):
+        run(target, read(*"ijklxm"), store=store)
+    assert {*"ijkl"} <= set(target.held)
 
 
 def test_a_batch_that_fails_ends_it_and_those_behind_it(small_batches: None) -> None:

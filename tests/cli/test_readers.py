@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from server.cli import decoding
 from server.cli.readers import find_source, read_documents
 from server.cli.source import FORMATS
+from server.collections.document_limits import MAX_TITLE
 from server.errors import BadSettings
 from server.store.records import MAX_ID, Document, text_id
 from tests.support.sources import Write, noted, read, refusal, sentences, texts, wrong_line
@@ -347,3 +348,58 @@ def test_what_was_written_as_json_is_read_again(
     lines = [json.dumps(row, ensure_ascii=ascii) for row in rows]
     path.write_text("\n".join(lines), encoding="utf-8", newline="")
     assert read(str(path)) == documents
+
+
+# --- what would be lost -------------------------------------------------------------------------------
+
+
+def test_documents_that_replace_another_one_are_counted(write: Write) -> None:
+    rows = ["怎么退货,七天内", "怎么付款,微信", "怎么退货,找客服", "怎么付款,微信"]
+    name = write("a.csv", "\n".join(["text,answer", *rows]))
+    (said,) = sentences(noted(name))
+    assert said.startswith(f"{name}: documents that replaced another one of the same id, which is")
+    assert "is lost: 1; a document without an id is named after its text" in said
+    assert sentences(noted(write("b.csv", "id,text,answer\n1,甲,x\n2,甲,y\n"))) == []
+    assert sentences(noted(write("c.txt", "甲\n乙\n甲\n"))) == []
+
+
+def test_keys_that_are_almost_a_documents_own_are_reported(write: Write) -> None:
+    name = write("a.jsonl", '{"text": "甲", "ID": 7}\n{"text": "乙", "ID": 8, "TITLE": "x"}\n')
+    (said,) = sentences(noted(name))
+    assert said.startswith(
+        f"{name}: stored as metadata: ID, TITLE; a document's own are written id"
+    )
+
+
+def test_other_files_of_a_folder_are_reported(write: Write, tmp_path: Path) -> None:
+    for name in ("a.txt", "b.csv", "in/c.jsonl", ".hidden.csv"):
+        write(f"f/{name}", "text\n")
+    (said,) = sentences(noted(str(tmp_path / "f")))
+    assert said == f"files other than .txt and .md, left out: {tmp_path}/f/b.csv and 1 more"
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.jsonl"])
+def test_a_line_or_text_without_end_is_refused(
+    write: Write, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(decoding, "MOST_CHARACTERS", 100_000)
+    monkeypatch.setattr(decoding, "READ_BYTES", 1_000)
+    assert len(texts(write("b.txt", "甲" * 90_000 + "\n" + "乙" * 90_000))) == 2
+    error = refusal(write(name, "甲" * 200_000))
+    assert "has a line or text of more than 100,000 characters; split it" in error.english
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
+def test_a_document_beyond_a_limit_is_named_by_its_line(write: Write, name: str) -> None:
+    rows = [("甲", "题"), ("乙", "题" * (MAX_TITLE + 1)), ("丙", "题")]
+    content = "".join(json.dumps({"text": a, "title": b}) + "\n" for a, b in rows)
+    if name == "a.csv":
+        content = "text,title\n" + "".join(f"{a},{b}\n" for a, b in rows)
+    why = wrong_line(write(name, content), 2 + name.endswith("csv"))
+    assert why.startswith(f"it cannot be stored: title has {MAX_TITLE + 1} characters, at most")
+
+
+def test_metadata_that_is_nested_too_deeply_is_named_by_its_line(write: Write) -> None:
+    deep = "[" * 900 + "]" * 900
+    name = write("a.jsonl", '{"text": "甲"}\n{"text": "乙", "a": ' + deep + "}\n")
+    assert wrong_line(name, 2).startswith("it cannot be stored: metadata is nested deeper than")

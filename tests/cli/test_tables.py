@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from server.cli import tables
 from server.cli.readers import find_source, read_documents
 from server.errors import BadSettings
 from server.store.records import Document, text_id
@@ -39,6 +40,12 @@ def test_a_table_needs_no_more_than_texts(write: Write) -> None:
     [
         ("", 1, 'the first row has no column "text", only: '),
         ("\n\nTitle,body\n1,2", 3, 'the first row has no column "text", only: Title, body'),
+        (
+            "id;text\n1;甲",
+            1,
+            "the first row is one column, id;text; columns are separated by commas",
+        ),
+        ("sep=;\nid;text", 1, "the first row is one column, sep=;; columns are separated by"),
         ("text,a,a\n", 1, 'two columns are named "a"'),
         ("text,a\n甲\n", 2, "1 fields, but the first row has 2"),
         ("text,a\n甲,乙\n甲,乙,丙", 3, "3 fields, but the first row has 2"),
@@ -62,6 +69,36 @@ def test_rows_without_any_value_are_left_out_and_counted(write: Write) -> None:
     assert [document.id for document in read(name)] == [str(n) for n in range(20)]
     assert f"{name}: blank rows left out: 3" in sentences(noted(name))
     assert len(read(write("a.tsv", content.replace(",", "\t")))) == 20
+
+
+def test_values_of_columns_without_a_name_are_counted(write: Write) -> None:
+    name = write("a.csv", ",id,text,,\n0,1,甲,x,\n,2,乙, ,\n2,3,丙,,y\n")
+    assert read(name)[0] == Document("1", "甲")
+    (said,) = sentences(noted(name))
+    assert said.startswith(f"{name}: columns without a name were left out, with values in 2 rows")
+    assert sentences(noted(write("b.csv", "id,text,\n1,甲,\n"))) == []
+
+
+@pytest.mark.parametrize("names", ["ID,text", "Id,text", "_id,text", "Title,text", "ＩＤ,text"])
+def test_a_name_that_is_almost_a_documents_own_is_reported(write: Write, names: str) -> None:
+    name = write("a.csv", f"{names}\nx,甲\n")
+    (said,) = sentences(noted(name))
+    assert said.startswith(f"{name}: stored as metadata: {names.split(',')[0]}; a document's own")
+    assert sentences(noted(write("b.csv", "id,text,identity\n1,甲,x\n"))) == []
+
+
+def test_the_line_by_which_excel_states_its_delimiter_is_skipped(write: Write) -> None:
+    assert read(write("a.csv", "sep=,\r\nid,text,n\r\n1,甲,5\r\n")) == [
+        Document("1", "甲", None, {"n": 5})
+    ]
+
+
+def test_a_quote_that_is_never_closed_does_not_take_in_a_large_file(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "MOST_CHARACTERS", 1_000)
+    name = write("a.csv", 'id,text\n1,"甲\n' + "2,乙\n" * 1_000)
+    assert wrong_line(name, 2).startswith("wrong quotes: field larger than field limit (1000)")
 
 
 # --- numbers ------------------------------------------------------------------------------------------

@@ -1,17 +1,23 @@
 """Collections to files and back: a document a line, and vectors with their texts."""
 
+import asyncio
 import io
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import faiss
 import numpy as np
 import pytest
 
-from server.cli.transfer import replacing
+from server.cli.ingest import Meter
+from server.cli.target import Target
+from server.cli.transfer import export_documents, replacing
+from server.clock import now
+from server.messages.terminal import Terminal
 from server.store.collection import DATABASE_FILE
 from server.store.documents import Documents
 from server.store.faiss_files import StoredVectors
@@ -53,6 +59,31 @@ def test_what_is_exported_can_be_imported(run: Commands, tmp_path: Path) -> None
     assert lines_of(tmp_path / "out.jsonl") == ROWS
     assert "added 3," in run("import", tmp_path / "out.jsonl", "--collection", "again").out
     assert stored(run, "again")[0] == stored(run)[0]
+
+
+class Stored:
+    """A target with one document, as a version without limits stored it."""
+
+    name = "default"
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+
+    async def count(self) -> int:
+        return 1
+
+    async def pages(self) -> AsyncIterator[list[Document]]:
+        yield [self.document]
+
+
+def test_a_document_that_is_nested_too_deeply_to_copy_is_exported(tmp_path: Path) -> None:
+    deep: object = []
+    for _ in range(400):
+        deep = [deep]
+    target = Stored(Document("a", "墨", None, {"a": deep}))
+    out, meter = tmp_path / "out.jsonl", Meter(Terminal.of({}), now)
+    assert asyncio.run(export_documents(cast(Target, target), str(out), meter)) == 1
+    assert lines_of(out) == [target.document.fields()]
 
 
 def test_standard_output_gets_the_documents_and_nothing_else(
@@ -231,7 +262,8 @@ def test_indexes_that_do_not_are_refused(run: Commands, tmp_path: Path) -> None:
 def test_what_is_no_index_is_refused(run: Commands, tmp_path: Path, content: bytes) -> None:
     texts, path = write_toy_texts(tmp_path / "in.txt", 5), tmp_path / "index"
     path.write_bytes(content)
-    for bad in (path, tmp_path, tmp_path / "missing"):
+    os.mkfifo(tmp_path / "pipe")
+    for bad in (path, tmp_path, tmp_path / "missing", tmp_path / "pipe"):
         assert run.refused("import", "--pair", bad, texts).count(f" {bad} ") == 2
 
 

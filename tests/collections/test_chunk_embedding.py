@@ -10,12 +10,17 @@ import numpy as np
 import pytest
 from tokenizers import processors
 
-from server.collections.chunk_embedding import default_chunks, longest_chunk
+from server.collections.chunk_embedding import (
+    Chunked,
+    chunk_documents,
+    default_chunks,
+    longest_chunk,
+)
 from server.config import Config
 from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.inference.tokenizer import Tokenizer
-from server.store.records import ChunkRules
+from server.store.records import ChunkRules, Document
 from server.telemetry.metrics import Metrics
 from server.types import Ids, Packing, Vectors
 from tests.support.clients import run
@@ -104,6 +109,26 @@ def test_long_instruction_leaves_default_chunks_as_long_as_the_model_can_read(
 ) -> None:
     _, rules = sizes(reading(toy_model, max_tokens, document_instruction="墨" * instruction))
     assert rules.size == default
+
+
+def test_title_takes_room_of_every_chunk(toy_model: Model) -> None:
+    """Together they are too long, each alone is not."""
+    document = Document("a", "墨池。" * 13, "纸" * 30)
+
+    async def inside() -> Chunked:
+        models = ModelRegistry([toy_model], Config(lanes=1), Metrics(), asyncio.get_running_loop())
+        try:
+            return (await chunk_documents([document], ChunkRules(62, 0), models.default))[0]
+        finally:
+            await asyncio.to_thread(models.close)
+
+    chunked = asyncio.run(inside())
+    assert [document.text[begin:end] for begin, end in chunked.spans] == [
+        "墨池。" * 10,
+        "墨池。" * 3,
+    ]
+    assert chunked.texts == [f"{document.title}\n{'墨池。' * n}" for n in (10, 3)]
+    assert max(toy_model.tokenizer.count(chunked.texts)) <= 62
 
 
 def test_collection_of_a_model_that_reads_8192_tokens_has_chunks_of_510(toy_model: Model) -> None:

@@ -143,9 +143,14 @@ def test_a_heading_stays_with_what_follows_it() -> None:
     assert parts("甲甲甲甲甲。\n# 乙\n丙丙。丙丙。", 12) == ["甲甲甲甲甲。", "# 乙\n丙丙。丙丙。"]
 
 
+def test_what_is_left_stays_together_if_it_fits() -> None:
+    assert parts("甲甲甲甲甲甲甲甲甲。\n乙乙乙乙乙。\n# 丙", 10)[1:] == ["乙乙乙乙乙。\n# 丙"]
+
+
 def test_the_overlap_is_of_whole_sentences() -> None:
     text = "甲甲。乙乙。丙丙。丁丁。戊戊。"
     assert parts(text, 9, 5) == ["甲甲。乙乙。丙丙。", "丙丙。丁丁。戊戊。"]
+    assert parts(text, 9, 3) == ["甲甲。乙乙。丙丙。", "丙丙。丁丁。戊戊。"]
     assert parts(text, 9, 2) == ["甲甲。乙乙。丙丙。", "丁丁。戊戊。"]
 
 

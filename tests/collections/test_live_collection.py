@@ -54,7 +54,7 @@ def run(
 ) -> None:
     async def inside() -> None:
         async with opened(model, folder) as registry:
-            await test(registry.get(name))
+            await test(await registry.writable(name))
 
     asyncio.run(asyncio.wait_for(inside(), PATIENCE_S))
 
@@ -190,7 +190,7 @@ def test_compaction_of_a_collection_that_is_replaced_meanwhile_is_dropped(
 
     async def test() -> None:
         async with opened(toy_model, tmp_path) as registry:
-            live = registry.get("default")
+            live = await registry.writable("default")
             monkeypatch.setattr(index_module.LocalIndex, "compacted", held)
             await live.add(documents(400))
             await asyncio.to_thread(entered.wait, PATIENCE_S)
@@ -292,7 +292,7 @@ def test_a_collection_of_another_model_serves_again_once_it_is_reindexed(
     async def reindexed() -> None:
         manifest = msgspec.structs.replace(toy_model.manifest, fingerprint="other")
         async with opened(with_parts(toy_model, manifest=manifest), tmp_path) as registry:
-            live = registry.get("default")
+            live = await registry.writable("default")
             running = await registry.reindex("default", None, registry.models.default)
             with pytest.raises(AlreadyExists):
                 await registry.reindex("default", None, registry.models.default)
@@ -324,8 +324,8 @@ def test_reindexing_that_is_interrupted_takes_up_where_it_stopped(
                 return
             await running.task
             assert running.done <= 600 - 256
-            assert registry.get("default").collection.count == 600
-            assert registry.get("default").collection.info.chunks is None
+            assert (await registry.writable("default")).collection.count == 600
+            assert (await registry.writable("default")).collection.info.chunks is None
 
     run(fill, toy_model, tmp_path)
     for stop in (True, False):
@@ -335,7 +335,7 @@ def test_reindexing_that_is_interrupted_takes_up_where_it_stopped(
 def test_a_low_limit_for_requests_is_none_for_documents(toy_model: Model, tmp_path: Path) -> None:
     async def test() -> None:
         async with opened(toy_model, tmp_path, max_texts=3) as registry:
-            assert await registry.get("default").add(documents(20)) == 20
+            assert await (await registry.writable("default")).add(documents(20)) == 20
 
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
 
@@ -399,7 +399,7 @@ def test_live_collection_works_with_another_vector_index(toy_model: Model, tmp_p
         models = ModelRegistry([toy_model], config, metrics, asyncio.get_running_loop())
         folder = DataFolder(tmp_path, make=NumpyIndex)
         registry = CollectionRegistry(folder, models, config, metrics)
-        live = registry.get("default")
+        live = await registry.writable("default")
         if fresh:
             assert await live.add(stored) == 30
             assert await live.delete(["3"]) == 1
@@ -431,3 +431,32 @@ def test_no_handler_or_command_reaches_through_a_live_collection() -> None:
                     if pair[0] == "collection" or pair == ("documents", "database"):
                         reached.append(f"{path.relative_to(SERVER)}:{node.lineno} {pair}")
     assert reached == []
+
+
+def test_a_large_write_leaves_no_log_once_it_is_quiet(
+    toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_module, "QUIET_S", 0.05)
+    monkeypatch.setattr(live_module, "LARGE_LOG_BYTES", 10_000)
+
+    async def test(live: LiveCollection) -> None:
+        await live.add(documents(50))
+        assert live.stats().wal_bytes > 10_000
+        while live.stats().wal_bytes:
+            await asyncio.sleep(0.01)
+        assert await live.count() == 50
+
+    run(test, toy_model, tmp_path)
+
+
+def test_long_texts_make_searches_cost_more(toy_model: Model, tmp_path: Path) -> None:
+    async def test(live: LiveCollection) -> None:
+        before = live._hit_time.seconds
+        for seconds, number in ((1.0, 10), (0.1, 100)):
+            live._hit_time.observe(seconds, number)
+        assert live._hit_time.seconds == pytest.approx((before + 0.001) / 2)
+        for _ in range(20):
+            live._hit_time.observe(0.0, 100)
+        assert live._hit_time.seconds == pytest.approx(before, rel=0.01)
+
+    run(test, toy_model, tmp_path)

@@ -126,7 +126,7 @@ def test_loop_answers_while_a_page_waits_for_the_disk(toy_model: Model) -> None:
         app = app_of(toy_model, lanes=1)
         async with lifespan(app) as state:
             registry: CollectionRegistry = state["collections"]
-            live = registry.get("default")
+            live = await registry.writable("default")
             asked, answered = threading.Event(), threading.Event()
 
             def slow() -> Any:

@@ -23,10 +23,10 @@ class Remembered:
     """Query vectors of one model."""
 
     def __init__(self, queries: QueryCache, engine: Engine) -> None:
-        self.all, self._engine = queries, engine
+        self.all, self.engine = queries, engine
 
     async def of(self, texts: Sequence[str]) -> np.ndarray:
-        return await self.all.of(texts, self._engine)
+        return await self.all.of(texts, self.engine)
 
 
 @asynccontextmanager
@@ -130,6 +130,50 @@ def test_memory_is_bounded_and_the_latest_stay(toy_model: Model) -> None:
             assert outcomes(metrics)[2] == before
             await queries.of(["池"])
             assert outcomes(metrics)[2] == before + 1
+
+    run(test)
+
+
+def test_query_larger_than_the_cache_takes_no_others_place(toy_model: Model) -> None:
+    async def test() -> None:
+        room = ENTRY_BYTES + 4 * 10 + ROW_BYTES
+        async with remembering(toy_model, room) as (queries, metrics):
+            await queries.of(["墨" * 10])
+            await queries.of(["池" * 11])
+            assert metrics.registry.get_sample_value("inkwell_query_cache_bytes") == room
+            await queries.of(["墨" * 10])
+            assert outcomes(metrics) == [1, 0, 2]
+
+    run(test)
+
+
+def test_queries_that_two_callers_embed_at_once_are_held_once(toy_model: Model) -> None:
+    async def test() -> None:
+        async with remembering(toy_model) as (queries, metrics):
+            texts = ["墨", "池"]
+            one, other = await asyncio.gather(queries.of(texts), queries.of(texts))
+            np.testing.assert_allclose(one, other, atol=1e-5)
+            held = metrics.registry.get_sample_value("inkwell_query_cache_bytes")
+            assert held == 2 * (ENTRY_BYTES + 4 + ROW_BYTES)
+
+    run(test)
+
+
+def test_vectors_of_a_model_that_is_no_longer_served_are_forgotten(toy_model: Model) -> None:
+    async def test() -> None:
+        async with remembering(toy_model) as (queries, metrics):
+            bytes_held = "inkwell_query_cache_bytes"
+            await queries.of(["墨", "池"])
+            queries.all.forget_retired()
+            assert metrics.registry.get_sample_value(bytes_held) == 2 * (
+                ENTRY_BYTES + 4 + ROW_BYTES
+            )
+            queries.engine.retire()
+            queries.all.forget_retired()
+            assert metrics.registry.get_sample_value(bytes_held) == 0
+            # One that was being embedded meanwhile.
+            queries.all._remember((queries.engine, "笔"), np.zeros(32, dtype=np.float32))
+            assert metrics.registry.get_sample_value(bytes_held) == 0
 
     run(test)
 

@@ -94,7 +94,7 @@ def test_round_probes_what_has_codes_and_waits_until_nothing_is_computed(
         models = ModelRegistry([toy_model], config, metrics, asyncio.get_running_loop())
         registry = CollectionRegistry(DataFolder(tmp_path / "data"), models, config, metrics)
         metrics.registry.register(CollectionMetrics(registry.stats))
-        large, small = (registry.create(name, None, models.default) for name in ("a", "b"))
+        large, small = [await registry.create(name, None, models.default) for name in ("a", "b")]
         texts = list(dict.fromkeys(toy_texts(900)))
         await large.add([Document(id=str(n), text=text) for n, text in enumerate(texts)])
         await small.add([Document(id="1", text="墨")])
@@ -147,7 +147,7 @@ def test_collection_that_fails_does_not_end_the_rounds(
         metrics, config = Metrics(), Config(lanes=1)
         models = ModelRegistry([toy_model], config, metrics, asyncio.get_running_loop())
         registry = CollectionRegistry(DataFolder(tmp_path / "data"), models, config, metrics)
-        live, tried = registry.create("a", None, models.default), 0
+        live, tried = await registry.create("a", None, models.default), 0
 
         async def probe(seed: int) -> bool:
             nonlocal tried

@@ -3,22 +3,26 @@
 import asyncio
 import errno
 import sqlite3
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from server.collections import reindexing
 from server.collections.registry import CollectionRegistry
 from server.collections.reindexing import Reindexing
-from server.errors import CollectionNotFound, DiskFull, StoreDamaged, StoreError
+from server.errors import CollectionNotFound, DiskFull, Overloaded, StoreDamaged, StoreError
+from server.inference.engine import Engine
 from server.inference.model import Model
 from server.store.folder import COPIED, DataFolder
 from server.store.folder_layout import FolderLayout
 from server.store.records import ChunkRules, Document
 from server.store.search import Query
+from server.types import Vectors
 from tests.collections.test_live_collection import opened
 from tests.support.fakes import PATIENCE_S
 from tests.support.toys import toy_texts
@@ -63,7 +67,7 @@ async def check_holds(
     registry: CollectionRegistry, model: Model, expected: Sequence[Document]
 ) -> None:
     """Check that exactly these documents are stored, each with the vector of its text."""
-    live = registry.get(NAME)
+    live = await registry.writable(NAME)
     stored = {document.id: document for _, document in await live.page(0, 1000)}
     assert stored == {document.id: document for document in expected}
     vectors = model.embed([document.text for document in expected])
@@ -82,7 +86,7 @@ def test_interrupted_run_continues_only_with_the_same_chunks(
     rules = ChunkRules(10, 0)
 
     async def test(registry: CollectionRegistry) -> None:
-        live = registry.get(NAME)
+        live = await registry.writable(NAME)
         await live.add([Document("long", "".join(toy_texts(3))), *documents(10)])
         await interrupt(registry, rules)
         again = await begin(registry, rules)
@@ -105,12 +109,12 @@ def test_collection_created_again_gets_nothing_of_the_old_ones_interrupted_run(
     new = documents(6, seed=1)
 
     async def before(registry: CollectionRegistry) -> None:
-        await registry.get(NAME).add(documents(10))
+        await (await registry.writable(NAME)).add(documents(10))
         await interrupt(registry)
         assert len(left(tmp_path)) == 2
         await registry.remove(NAME)
         assert left(tmp_path) == []
-        await registry.get(NAME).add(new)
+        await (await registry.writable(NAME)).add(new)
 
     async def after(registry: CollectionRegistry) -> None:
         await (await begin(registry)).task
@@ -126,7 +130,7 @@ def test_run_ends_with_exactly_the_documents_of_the_collection_whatever_the_succ
     stored = documents(6)
 
     async def test(registry: CollectionRegistry) -> None:
-        live = registry.get(NAME)
+        live = await registry.writable(NAME)
         await live.add(stored)
         await interrupt(registry)
         # As after an older copy of the database was put back: more is noted than there is.
@@ -143,13 +147,143 @@ def test_run_ends_with_exactly_the_documents_of_the_collection_whatever_the_succ
     run(test, toy_model, tmp_path)
 
 
+class Held:
+    """Holds a call after its work is done, until `go`; another thread makes the call."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call, self._entered, self._may_go = call, threading.Event(), threading.Event()
+
+    def __call__(self, *arguments: Any) -> Any:
+        found = self._call(*arguments)
+        self._entered.set()
+        assert self._may_go.wait(PATIENCE_S)
+        return found
+
+    async def entered(self) -> None:
+        assert await asyncio.to_thread(self._entered.wait, PATIENCE_S)
+
+    def go(self) -> None:
+        self._may_go.set()
+
+
+async def waits(task: asyncio.Task[Any]) -> bool:
+    """Return whether a task is still not done when it has had time for it."""
+    await asyncio.wait([task], timeout=0.1)
+    return not task.done()
+
+
+def test_write_waits_while_the_successor_is_compared_and_is_not_lost(
+    toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = documents(6)
+    compare = Held(reindexing.forget_deleted)
+    monkeypatch.setattr(reindexing, "forget_deleted", compare)
+
+    async def test(registry: CollectionRegistry) -> None:
+        live = registry.get(NAME)
+        await live.add(stored)
+        running = await begin(registry)
+        await compare.entered()
+        deleting = asyncio.ensure_future(live.delete(["d1"]))
+        held_up = await waits(deleting)
+        compare.go()
+        await asyncio.gather(running.task, deleting)
+        assert held_up
+        await check_holds(registry, toy_model, [stored[0], *stored[2:]])
+
+    run(test, toy_model, tmp_path)
+
+
+def test_search_waits_while_the_successor_takes_its_place(
+    toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = documents(6)
+    replace_collection = Held(DataFolder.replace)
+    monkeypatch.setattr(
+        DataFolder, "replace", lambda folder, successor: replace_collection(folder, successor)
+    )
+
+    async def test(registry: CollectionRegistry) -> None:
+        live = registry.get(NAME)
+        await live.add(stored)
+        running = await begin(registry)
+        await replace_collection.entered()
+        query = Query("dense", 1, toy_model.embed([stored[0].text])[0])
+        searching = asyncio.ensure_future(live.search([query]))
+        held_up = await waits(searching)
+        replace_collection.go()
+        await running.task
+        assert [hits[0].id for hits in await searching] == ["d0"] and held_up
+
+    run(test, toy_model, tmp_path)
+
+
+def test_document_deleted_while_its_page_is_copied_is_not_brought_back(
+    toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = documents(6)
+    copied = asyncio.Event()
+    embed = reindexing._patiently
+
+    async def later(texts: Sequence[str], engine: Engine) -> Vectors:
+        await copied.wait()
+        return await embed(texts, engine)
+
+    monkeypatch.setattr(reindexing, "_patiently", later)
+
+    async def test(registry: CollectionRegistry) -> None:
+        live = registry.get(NAME)
+        await live.add(stored)
+        running = await begin(registry)
+        while running._successor is None:
+            await asyncio.sleep(0.001)
+        await live.page(0, 1)
+        changed = Document("d2", stored[2].text, None, {"changed": True})
+        await live.delete(["d1"])
+        await live.add([changed])
+        copied.set()
+        await running.task
+        await check_holds(registry, toy_model, [stored[0], changed, *stored[3:]])
+
+    run(test, toy_model, tmp_path)
+
+
+def test_overloaded_engine_is_asked_again_when_it_says(
+    toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, slept = documents(6), list[float]()
+
+    async def sleep(seconds: float) -> None:
+        monkeypatch.undo()
+        slept.append(seconds)
+
+    async def refuse(*_: object) -> Vectors:
+        # Only once.
+        monkeypatch.undo()
+        monkeypatch.setattr(asyncio, "sleep", sleep)
+        raise Overloaded("the queue is full", retry_after_s=7)
+
+    async def test(registry: CollectionRegistry) -> None:
+        await registry.get(NAME).add(stored)
+        monkeypatch.setattr(reindexing, "embed", refuse)
+        running = await begin(registry)
+        while not slept and not running.task.done():
+            await asyncio.wait([running.task], timeout=0.01)
+        monkeypatch.undo()
+        await running.task
+        assert slept == [7]
+        await check_holds(registry, toy_model, stored)
+
+    run(test, toy_model, tmp_path)
+
+
 def test_disk_that_is_full_at_the_swap_loses_the_successor_only(
     toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = documents(6)
 
     async def test(registry: CollectionRegistry) -> None:
-        await registry.get(NAME).add(stored)
+        await (await registry.writable(NAME)).add(stored)
         await fail_once(registry, monkeypatch, errno.ENOSPC, "No space left on device")
         assert left(tmp_path) == [NAME]
         await check_holds(registry, toy_model, stored)
@@ -164,7 +298,7 @@ def test_full_disk_ends_the_run_frees_its_space_and_leaves_the_collection(
     stored = [replace(document, metadata=filler) for document in documents(20)]
 
     async def test(registry: CollectionRegistry) -> None:
-        live = registry.get(NAME)
+        live = await registry.writable(NAME)
         await live.add(stored)
         for fill in (without_pages, without_room):
             running = await begin(registry)
@@ -199,7 +333,7 @@ def test_collection_whose_replacement_fails_serves_on_and_the_next_run_is_short(
     stored = documents(10)
 
     async def test(registry: CollectionRegistry) -> None:
-        live = registry.get(NAME)
+        live = await registry.writable(NAME)
         await live.add(stored)
         await fail_once(registry, monkeypatch)
         stored.append(Document("later", "later"))
@@ -237,7 +371,7 @@ def test_collection_that_cannot_be_opened_again_is_reported_as_such(
     toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test(registry: CollectionRegistry) -> None:
-        live = registry.get(NAME)
+        live = await registry.writable(NAME)
         await live.add(documents(6))
         running = await begin(registry)
         while not running.done:
@@ -270,7 +404,7 @@ def test_collection_whose_removal_fails_is_served_written_and_compacted_as_befor
         raise OSError(5, "Input/output error")
 
     async def test(registry: CollectionRegistry) -> None:
-        live = registry.get(NAME)
+        live = await registry.writable(NAME)
         await live.add(stored)
         monkeypatch.setattr(FolderLayout, "remove", refuse)
         with pytest.raises(StoreError, match="Input/output error"):
@@ -294,7 +428,7 @@ def test_run_that_is_stopped_while_it_opens_its_successor_closes_it(
     toy_model: Model, tmp_path: Path
 ) -> None:
     async def test(registry: CollectionRegistry) -> None:
-        await registry.get(NAME).add(documents(6))
+        await (await registry.writable(NAME)).add(documents(6))
         running = await begin(registry)
         await asyncio.sleep(0)
         running.task.cancel()

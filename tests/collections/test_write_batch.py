@@ -50,7 +50,7 @@ def run(
     async def inside() -> None:
         async with opened(model, folder) as registry:
             chunks = ChunkRules(64, 0)
-            await test(registry, registry.create("main", chunks, registry.models.default))
+            await test(registry, await registry.create("main", chunks, registry.models.default))
 
     asyncio.run(asyncio.wait_for(inside(), PATIENCE_S))
 

@@ -255,6 +255,27 @@ def test_a_name_that_the_settings_cannot_hold_is_refused(
     assert repr(name) in caught.value.english and re.search("[一-鿿]", caught.value.chinese)
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "manifest.json"])
+def test_a_damaged_artifact_is_not_bundled(tmp_path: Path, toy_artifact: Path, name: str) -> None:
+    model = tmp_path / "toy" / "onnx"
+    shutil.copytree(toy_artifact, model)
+    with (model / name).open("ab") as file:
+        file.write(b"[" * 100_000)
+    with pytest.raises(BundleError, match=f"cannot be bundled: .*{name}.* export the model again"):
+        bundle.make(HERE, model, tmp_path / "out", 0)
+
+
+def test_a_time_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "today")
+    with pytest.raises(BundleError, match="SOURCE_DATE_EPOCH is 'today'"):
+        bundle.commit_time()
+
+
+def test_an_artifact_without_a_folder_of_its_own_is_refused() -> None:
+    with pytest.raises(BundleError, match="a folder of its own"):
+        bundle._check_name("")
+
+
 @pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "a/b", ""])
 def test_a_manifest_adds_no_file_from_elsewhere(
     tmp_path: Path, toy_artifact: Path, name: str

@@ -107,7 +107,11 @@ def test_a_variable_that_is_not_set_is_no_value(tmp_path: Path, flag: str) -> No
 
 
 @pytest.mark.parametrize(
-    "prefix", ["/", "/usr", "/usr/local", "/usr/local/lib", "/etc", "/opt", "/var/lib", "/home/it"]
+    "prefix",
+    [
+        *("/", "/usr", "/usr/local", "/usr/local/lib", "/etc", "/opt", "/var/lib", "/home/it"),
+        *("/etc/inkwell", "/var/lib/inkwell", "/var/lib/inkwell/it"),
+    ],
 )
 def test_a_folder_of_the_system_is_no_prefix(tmp_path: Path, prefix: str) -> None:
     for spelled in (prefix, f"//{prefix}/x/.././"):
@@ -143,6 +147,14 @@ def test_a_prefix_with_files_of_others_is_refused(tmp_path: Path, name: str) -> 
     assert f"{prefix} is not empty, and this installer did not make it" in said
     (prefix / ".inkwell-install").write_text("another program\n")
     assert "this installer did not make it" in refusal(tmp_path / "bundle", "--prefix", str(prefix))
+
+
+def test_a_mark_that_was_never_finished_is_no_file_of_others(tmp_path: Path) -> None:
+    prefix, bundle = tmp_path / "prefix", tmp_path / "bundle"
+    prefix.mkdir()
+    bundle.mkdir()
+    (prefix / ".inkwell-install.new").touch()
+    assert "for riscv64" in refusal(bundle, "--prefix", str(prefix), machine=OTHER)
 
 
 def marked(prefix: Path) -> Path:

@@ -30,7 +30,8 @@ def bundle(tmp_path: Path, shipped_artifact: Path) -> Path:
 
 @pytest.fixture
 def prefix(tmp_path: Path) -> Path:
-    return tmp_path / "the.prefix"
+    """Return a prefix whose name contains those of other places."""
+    return tmp_path / "etc/inkwell/var/lib/inkwell/models/MODEL/the.prefix"
 
 
 @pytest.fixture
@@ -61,9 +62,9 @@ def test_a_release_that_is_damaged_is_installed_again(install: Install, prefix: 
     install()
     (new,) = releases(prefix)
     folder = prefix / "releases" / new
-    assert tomllib.loads((prefix / "etc/inkwell.toml").read_text())["model"] == [
-        f"{prefix}/current/models/{MODEL}"
-    ]
+    settings = tomllib.loads((prefix / "etc/inkwell.toml").read_text())
+    assert settings["model"] == [f"{prefix}/current/models/{MODEL}"]
+    assert settings["data"] == f"{prefix}/data"
     before = folder.stat().st_ino
     # What an interruption leaves.
     (prefix / "current.new").symlink_to("releases/none")

@@ -103,6 +103,17 @@ def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:
     assert not prefix.exists() and (tmp_path / "mine/x").exists()
 
 
+def test_without_a_prefix_it_is_the_installation_of_the_script(tmp_path: Path) -> None:
+    for place in ("current", "releases/2"):
+        prefix = installation(tmp_path / "it")
+        shutil.copy(DEPLOY / "uninstall.sh", prefix / "releases/2")
+        command = [str(prefix / place / "uninstall.sh"), "--purge"]
+        ended = subprocess.run(
+            command, env=environment(), capture_output=True, text=True, timeout=60
+        )
+        assert ended.returncode == 0 and not prefix.exists(), ended.stderr
+
+
 # --- two installations on one machine, of which the second is not the service's --------------------
 
 
@@ -179,6 +190,16 @@ def test_the_prefix_of_the_service_takes_the_service_along(machine: Path, purge:
     assert ("kept: /etc/inkwell /var/lib/inkwell" in ended.stdout) is not purge
     folders = [(machine / folder).exists() for folder in ("etc/inkwell", "var/lib/inkwell")]
     assert folders == [not purge] * 2
+
+
+def test_the_script_of_another_prefix_leaves_the_service_alone(machine: Path) -> None:
+    before = of_the_service(machine)
+    for folder in ("etc", "data"):
+        (machine / "srv/second" / folder).mkdir()
+    shutil.copy(DEPLOY / "uninstall.sh", machine / "srv/second/releases/1")
+    ended = on(machine, "/srv/second/current/uninstall.sh", "--purge")
+    assert ended.returncode == 0 and not (machine / "srv/second").exists(), ended.stderr
+    assert of_the_service(machine) == before
 
 
 def test_a_user_of_the_same_name_whom_the_installer_did_not_make_stays(machine: Path) -> None:

@@ -1,5 +1,6 @@
 """An artifact appears whole or not at all, and never in place of something else."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from export import artifact
 from export.artifact import (
     check_replaceable,
     check_same_model,
@@ -65,6 +67,35 @@ def test_artifact_may_be_read_by_others(manifest: Manifest, tmp_path: Path) -> N
         os.umask(previous)
     assert folder.stat().st_mode & 0o777 == 0o755
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
+
+
+def test_files_are_on_the_disk_before_they_are_served_and_before_the_old_ones_go(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_artifact(tmp_path / "a", GRAPH, TOKENIZER, manifest)
+    steps: list[str] = []
+    replace, remove = artifact._replace_folder, shutil.rmtree
+
+    def fsync(handle: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        size = path.stat().st_size if path.is_file() else 0
+        steps.append(f"{path.name} {size}" if size else f"sync {path.name}")
+
+    def replaced(folder: Path, scratch: Path) -> Path:
+        steps.append("replace")
+        return replace(folder, scratch)
+
+    def removed(folder: Path, *, ignore_errors: bool) -> None:
+        steps.append("remove")
+        remove(folder, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(artifact, "_replace_folder", replaced)
+    monkeypatch.setattr(shutil, "rmtree", removed)
+    write_artifact(tmp_path / "a", GRAPH, TOKENIZER, manifest)
+    whole = {f"{path.name} {path.stat().st_size}" for path in (tmp_path / "a").iterdir()}
+    assert set(steps[: len(FILES)]) == whole
+    assert steps[len(FILES) :] == ["sync new", "replace", f"sync {tmp_path.name}", *["remove"] * 2]
 
 
 def test_folder_of_someone_else_beside_the_artifact_is_never_removed(
@@ -148,6 +179,23 @@ def test_place_that_cannot_be_written_is_refused_when_asked(way: str, tmp_path: 
         check_replaceable(tmp_path / way)
     assert "cannot write" in caught.value.english and "无法写入" in caught.value.chinese
     assert names(tmp_path) == {"file"}
+
+
+def test_folder_that_may_not_be_listed_is_refused_when_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a folder of mode 300 does to every user but root: an export could not be locked or made durable.
+    allowed = os.open
+
+    def refuse_folders(path: str | Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_DIRECTORY and path == tmp_path:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return allowed(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", refuse_folders)
+    with pytest.raises(CannotWrite, match="Permission denied"):
+        check_replaceable(tmp_path / "new")
+    assert names(tmp_path) == set()
 
 
 def test_links_in_a_circle_are_refused(tmp_path: Path) -> None:

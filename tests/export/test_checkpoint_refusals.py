@@ -279,3 +279,36 @@ def test_tokenizer_without_a_vocabulary_is_refused(folder: Path) -> None:
     content["model"]["vocab"] = {}
     write_json(path, content)
     refusal(folder, CorruptFile, "no vocabulary")
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int64])
+def test_numbers_of_a_quantised_model_are_refused(kind: Any, folder: Path) -> None:
+    def quantise(tensors: dict[str, Any]) -> None:
+        tensors[f"{QUERY}.weight"] = np.rint(tensors[f"{QUERY}.weight"] * 100).astype(kind)
+
+    change_tensors(folder, quantise)
+    name = np.dtype(kind).name
+    refusal(folder, UnsupportedModel, f"tensor {QUERY}.weight holds numbers of the type {name}")
+
+
+def test_weights_that_transformers_would_change_are_refused(folder: Path) -> None:
+    change_json(folder / "config.json", quantization_config={"load_in_8bit": True})
+    refusal(folder, UnsupportedModel, "quantization_config")
+    change_json(folder / "config.json", quantization_config=...)
+    write_json(folder / "adapter_config.json", {"base_model_name_or_path": "someone/else"})
+    refusal(folder, UnsupportedModel, "adapter_config.json adds an adapter")
+
+
+def test_tensor_under_two_names_must_be_the_same(folder: Path) -> None:
+    change_tensors(folder, lambda t: t.update({f"bert.{WORDS}": t[WORDS]}))
+    read_checkpoint(folder)
+    change_tensors(folder, lambda t: t.update({f"bert.{WORDS}": t[WORDS] + 1}))
+    refusal(folder, CorruptFile, f"the tensor {WORDS} a second time")
+
+
+@pytest.mark.parametrize("key", ["config_args", "model_args", "tokenizer_args"])
+def test_settings_that_are_handed_on_to_transformers_are_refused(key: str, folder: Path) -> None:
+    change_json(folder / "sentence_bert_config.json", **{key: {}})
+    read_checkpoint(folder)
+    change_json(folder / "sentence_bert_config.json", **{key: {"hidden_act": "relu"}})
+    refusal(folder, UnsupportedModel, f"sentence_bert_config.json: {key} changes how")

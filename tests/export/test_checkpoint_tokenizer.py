@@ -14,6 +14,7 @@ from export.source.modules import Modules
 from export.source.tokenizer_file import read_tokenizer
 from server.inference.manifest import TextRules
 from server.inference.tokenizer import Tokenizer as ServerTokenizer
+from tests.support.checkpoints import refusal
 from tests.support.toys import VOCABULARY, tokenizer, write_json, write_toy_checkpoint
 
 
@@ -176,3 +177,35 @@ def test_word_table_may_have_rows_to_spare(tmp_path: Path) -> None:
     folder = write_toy_checkpoint(tmp_path, vocabulary=[*VOCABULARY, "spare"])
     tokenizer().save(str(folder / "tokenizer.json"))
     assert read_checkpoint(folder).shape.vocabulary == len(VOCABULARY) + 1
+
+
+@pytest.mark.parametrize("place", ["tokenizer_config.json", "tokenizer.json"])
+def test_tokenizer_that_keeps_the_end_of_a_text_is_refused(place: str, folder: Path) -> None:
+    if place == "tokenizer.json":
+        cutting = tokenizer()
+        cutting.enable_truncation(16, direction="left")
+        cutting.save(str(folder / place))
+    else:
+        configure(folder, truncation_side="left")
+    refusal(folder, UnsupportedModel, "cuts long texts at the left (truncation_side)")
+    # transformers' own setting wins over the file.
+    configure(folder, truncation_side="right")
+    read_checkpoint(folder)
+
+
+def test_tokens_that_transformers_would_add_are_refused(folder: Path) -> None:
+    def added(content: str) -> dict[str, Any]:
+        return {"5": {"content": content, "special": True, "normalized": False}}
+
+    configure(folder, added_tokens_decoder=added("[CLS]"))
+    read_checkpoint(folder)
+    configure(folder, added_tokens_decoder=added("墨池"))
+    refusal(folder, UnsupportedModel, "adds the token '墨池'")
+
+
+def test_tokens_of_another_type_than_the_first_are_refused(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    description = json.loads(path.read_text(encoding="utf-8"))
+    description["post_processor"]["single"][1]["Sequence"]["type_id"] = 1
+    write_json(path, description)
+    refusal(folder, UnsupportedModel, "another type than 0")

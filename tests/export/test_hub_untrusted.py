@@ -1,8 +1,10 @@
 """A hub that answers with anything: nothing is planted, and every download ends."""
 
+import contextlib
 import fcntl
 import json
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from export.errors import CannotWrite, DownloadFailed
 from export.settings import Settings
+from export.source import hub_client
 from export.source.hub import fetch
 from export.source.hub_client import MOST_REDIRECTS, PATIENCE_S, Hub
 from export.source.model import locate
@@ -222,3 +225,26 @@ def test_anything_else_in_place_of_a_file_is_named_and_stays(
         place.mkdir()
     assert "config.json exists and is not a file of" in refused(CannotWrite, hub, tmp_path)
     assert "config.json" in names(tmp_path) and not (tmp_path / "none").exists()
+
+
+def test_an_answer_whose_head_never_ends_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_client, "PATIENCE_S", 0.2)
+    ended = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def drip() -> None:
+            connection, _ = listener.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+                while not ended.wait(0.02):
+                    connection.sendall(b"a")
+
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(DownloadFailed, match=r"failed \(Timeout\)"):
+            fetch(MODEL, tmp_path / "tiny", endpoint=url)
+        ended.set()
+        thread.join()

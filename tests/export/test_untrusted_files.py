@@ -124,3 +124,10 @@ def test_byte_order_mark_before_a_vocabulary_is_no_part_of_a_token(
     (folder / "vocab.txt").write_bytes(MARK + end.join(lines) + end)
     marked = json.loads(read_checkpoint(folder).tokenizer_json)["model"]["vocab"]
     assert marked == {token: place for place, token in enumerate(VOCABULARY)}
+
+
+@pytest.mark.parametrize("name", ["more.json", "vocab.txt"])
+def test_file_that_is_only_hashed_is_bounded_too(name: str, folder: Path) -> None:
+    (folder / name).touch()
+    os.truncate(folder / name, 1 << 40)
+    refusal(folder, CorruptFile, f"{name} has more than {MOST_TABLE:,} bytes")

@@ -149,6 +149,28 @@ def test_vector_that_changes_in_a_batch_is_refused_and_its_text_named(
     assert "批次" in caught.value.chinese
 
 
+def test_batch_that_gives_nan_is_refused(exact: SessionEncoder, ids: list[Ids]) -> None:
+    """NaN is neither more nor less than a limit."""
+
+    def spoil(texts: Sequence[Ids], vectors: Vectors) -> Vectors:
+        return vectors * np.float32(np.nan if len(texts) > 1 else 1)
+
+    with pytest.raises(DisagreesWithCheckpoint, match="changes by nan in a batch"):
+        run(exact, Changed(exact, spoil), ids, STRICT)
+
+
+@pytest.mark.parametrize("length", [2, 3])
+def test_length_that_the_float32_model_cannot_be_compared_at_is_refused(
+    length: int, exact: SessionEncoder, ids: list[Ids]
+) -> None:
+    def spoil(texts: Sequence[Ids], vectors: Vectors) -> Vectors:
+        return vectors * np.float32(np.nan if len(texts[0]) == length else 1)
+
+    usual = [text for text in ids if len(text) != length]
+    with pytest.raises(DisagreesWithCheckpoint, match=f"at {length} tokens.* is nan"):
+        verify(Changed(exact, spoil), exact, TEXTS[: len(usual)], usual, MAX_TOKENS, STRICT)
+
+
 def test_texts_mixed_up_in_a_batch_are_refused(exact: SessionEncoder, ids: list[Ids]) -> None:
     swapped = Changed(exact, lambda _, vectors: np.roll(vectors, 1, axis=0))
     with pytest.raises(DisagreesWithCheckpoint, match="in a batch"):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from server.errors import Overloaded, RequestTooLarge
 from server.inference.batching import (
+    REOPENED,
     RETRY_AFTER_S,
     Job,
     retry_after_s,
@@ -49,6 +50,17 @@ def test_line_that_refused_a_small_job_takes_the_next_when_a_part_of_it_is_free(
             queue.check_room(texts, tokens, RATE)
     queue.take(0.0)
     queue.add(job(50), 0.0, RATE)
+
+
+def test_line_opens_again_when_exactly_a_part_of_it_is_free() -> None:
+    part = LIMITS.interactive_queue_tokens // REOPENED
+    others = [67] * 14
+    assert part + sum(others) == LIMITS.interactive_queue_tokens
+    queue = queue_of(job(part), *[job(each, arrived=1) for each in others])
+    with pytest.raises(Overloaded):
+        queue.add(job(1), 0.0, RATE)
+    queue.take(0.0)
+    queue.add(job(part), 0.0, RATE)
 
 
 def test_line_that_refused_a_large_job_takes_small_ones_at_once() -> None:

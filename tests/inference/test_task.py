@@ -11,6 +11,7 @@ from export.errors import DisagreesWithCheckpoint
 from export.verify import Thresholds, verify
 from server.errors import BadArtifact, BadSettings, ModelNotFound, TaskNotServed
 from server.inference.comparison import SAME_SCORES, SCORES, USABLE_SCORES, VECTORS
+from server.inference.encoder import SessionEncoder
 from server.inference.model import Model
 from server.inference.offline import encode_all
 from server.inference.registry import check
@@ -45,6 +46,20 @@ def test_scorer_of_other_scores_is_refused_though_any_two_have_cosine_1(tmp_path
     with pytest.raises(BadArtifact, match=f"1 minus the difference.*{1 - shift:.4f}") as refusal:
         Model(folder)
     assert "1 减去差值" in refusal.value.chinese
+
+
+def test_self_test_that_gives_nan_is_refused(
+    toy_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NaN is neither more nor less than a limit."""
+    encode = SessionEncoder.encode
+
+    def spoilt(self: SessionEncoder, texts: Sequence[Ids]) -> Vectors:
+        return encode(self, texts) * np.float32(np.nan)
+
+    monkeypatch.setattr(SessionEncoder, "encode", spoilt)
+    with pytest.raises(BadArtifact, match="agreement .* is nan"):
+        Model(toy_artifact)
 
 
 def test_slightly_other_scores_are_served_and_known(tmp_path: Path) -> None:

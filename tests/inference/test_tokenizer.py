@@ -105,6 +105,16 @@ def test_upper_case_is_lowered_where_the_model_says_so(plain: Tokenizer) -> None
     assert cased.encode(["SEARCH"]).ids[0].tolist() != cased.encode(["search"]).ids[0].tolist()
 
 
+def test_counts_are_of_what_is_read(plain: Tokenizer) -> None:
+    """Chunks are as long as the model reads them: upper case is other tokens, special tokens are none."""
+    texts = ["ABC", "墨池" * 100, "", " search "]
+    lowered = [len(tokenizer().encode(text.lower(), add_special_tokens=False)) for text in texts]
+    as_given = [len(tokenizer().encode(text, add_special_tokens=False)) for text in texts]
+    assert plain.count(texts) == lowered != as_given
+    cased = Tokenizer(tokenizer().to_str(), TextRules(lower_case=False, max_tokens=MAX_TOKENS))
+    assert cased.count(texts) == as_given
+
+
 def test_each_kind_of_text_gets_its_instruction(toy: Tokenizer, plain: Tokenizer) -> None:
     for kind, instruction in (("query", "问："), ("document", "文：")):
         found = toy.encode(["墨池"], kind)  # type: ignore[arg-type]
@@ -195,6 +205,12 @@ def test_tokens_stand_where_they_are_read(text: str) -> None:
             assert token.text == text[token.start : token.stop] != ""
     (inner,) = read.tokens([text], "document", special=False)
     assert inner == tokens[1:-1]
+
+
+def test_special_tokens_are_left_out_of_a_text_unless_they_are_asked_for(plain: Tokenizer) -> None:
+    ids = plain.encode(["abc 墨"]).ids
+    assert plain.decode([each.tolist() for each in ids]) == ["abc 墨"]
+    assert plain.decode([ids[0].tolist()], skip_special=False) == ["[CLS] abc 墨 [SEP]"]
 
 
 def test_ids_beyond_the_vocabulary_have_no_text(plain: Tokenizer) -> None:

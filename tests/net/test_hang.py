@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import os
-import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from server.config import Config, ModelPlace, ModelPlaces
-from server.inference.manifest import MANIFEST_FILE
 from server.inference.model import Model
 from server.net import worker_handle
 from server.net.worker_pool import WorkerPool
@@ -23,6 +21,7 @@ from tests.net.test_socket import Replies, connect, request
 from tests.net.test_worker_pool import (
     check_each_process,
     check_vector,
+    children_of,
     embedding,
     is_running,
     sockets_to,
@@ -56,12 +55,8 @@ def came_back(server: Server, gone: int) -> bool:
     return workers_of(server) != [gone] and server.metric("lanes") == 2
 
 
-def hidden(artifact: Path) -> Path:
-    """Put a pipe in place of the manifest: a process that opens the model waits for ever."""
-    pipe = artifact / MANIFEST_FILE
-    pipe.unlink()
-    os.mkfifo(pipe)
-    return pipe
+def command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 # --- lanes ----------------------------------------------------------------------------------------
@@ -170,13 +165,14 @@ def test_worker_that_is_stopped_does_not_keep_the_server_from_ending(
 def test_worker_that_is_starting_does_not_keep_the_server_from_ending(
     toy_artifact: Path, tmp_path: Path
 ) -> None:
-    artifact = Path(shutil.copytree(toy_artifact, tmp_path / "artifact"))
-    with serving(artifact, tmp_path, *TWO) as server:
+    with serving(toy_artifact, tmp_path, *TWO, "--shutdown-s", "4") as server:
         [worker] = workers_of(server)
-        hidden(artifact)
         os.kill(worker, signal.SIGKILL)
         eventually(lambda: workers_of(server) not in ([], [worker]))
         [starting] = workers_of(server)
+        # Not before it is a program of its own: the server waits for that.
+        eventually(lambda: command_line(starting) != command_line(server.process.pid))
+        os.kill(starting, signal.SIGSTOP)
         server.process.send_signal(signal.SIGTERM)
         assert server.wait() == 0
         assert not is_running(starting)
@@ -184,19 +180,17 @@ def test_worker_that_is_starting_does_not_keep_the_server_from_ending(
 
 
 def test_worker_that_does_not_come_back_from_reading_its_settings_is_killed(
-    toy_artifact: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    toy_artifact: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    artifact = Path(shutil.copytree(toy_artifact, tmp_path / "artifact"))
-    config = Config(workers=2, lanes=1, model=ModelPlaces([ModelPlace(artifact)]))
+    config = Config(workers=2, lanes=1, model=ModelPlaces([ModelPlace(toy_artifact)]))
 
     async def reload() -> None:
         workers = WorkerPool(config)
         try:
+            before = children_of(os.getpid())
             await workers.start(lambda _: None)
-            hidden(artifact)
+            [worker] = set(children_of(os.getpid())) - set(before)
+            os.kill(worker, signal.SIGSTOP)
             monkeypatch.setattr(worker_handle, "LOADING_S", 1.0)
             await workers.reload(replace(config, model_alias="other"))
             assert "worker 1 has not answered RELOAD within 1 s" in caplog.text

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
 import stat
@@ -13,8 +12,8 @@ import httpx
 import pytest
 
 from server.errors import BadSettings
-from server.inference.manifest import MANIFEST_FILE
 from server.net.unix_socket import UnixSocket, check_path
+from tests.net.test_hang import command_line
 from tests.net.test_socket import refused_start
 from tests.net.test_worker_pool import children_of
 from tests.support.fakes import PATIENCE_S, eventually
@@ -161,14 +160,8 @@ def test_mask_of_the_process_stays_as_it_is(tmp_path: Path) -> None:
 def test_socket_that_is_taken_while_workers_load_ends_the_start(
     toy_artifact: Path, tmp_path: Path
 ) -> None:
-    """A pipe in place of the model's manifest holds each process until something is written to it."""
-    artifact = Path(shutil.copytree(toy_artifact, tmp_path / "artifact"))
-    pipe = artifact / MANIFEST_FILE
-    manifest = pipe.read_bytes()
-    pipe.unlink()
-    os.mkfifo(pipe)
     path = tmp_path / "s"
-    arguments = ("--model", artifact, "--data", tmp_path / "data", "--unix-socket", path)
+    arguments = ("--model", toy_artifact, "--data", tmp_path / "data", "--unix-socket", path)
     process = subprocess.Popen(
         command("serve", "--port", "0", "--workers", "2", *arguments),
         cwd=ROOT,
@@ -178,13 +171,14 @@ def test_socket_that_is_taken_while_workers_load_ends_the_start(
     )
     with process, socket.socket(socket.AF_UNIX) as other:
         try:
-            pipe.write_bytes(manifest)
             # The first process has found that no process listens, before it starts another.
             eventually(lambda: children_of(process.pid) or process.poll() is not None)
-            with pipe.open("wb") as of_worker:
-                other.bind(str(path))
-                other.listen()
-                of_worker.write(manifest)
+            [worker] = children_of(process.pid)
+            eventually(lambda: command_line(worker) != command_line(process.pid))
+            os.kill(worker, signal.SIGSTOP)
+            other.bind(str(path))
+            other.listen()
+            os.kill(worker, signal.SIGCONT)
             said, _ = process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()

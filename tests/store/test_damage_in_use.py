@@ -12,10 +12,10 @@ import pytest
 
 from server.errors import StoreDamaged, StoreError
 from server.store.collection import DATABASE_FILE, Collection
-from server.store.database import ForeignFile, copy, peek
 from server.store.folder import INDEX, DataFolder
 from server.store.schema import is_sound_chunk, is_sound_document
 from server.store.search import Query, search
+from server.store.upkeep.database_file import ForeignFile, copy, peek
 from server.store.upkeep.integrity import faults_of
 from tests.store.test_folder import add, filled
 

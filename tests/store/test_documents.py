@@ -276,7 +276,7 @@ def test_a_database_that_cannot_be_written_is_reported(documents: Documents, pat
 
 def test_a_file_system_without_wal_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # SQLite's way of access to network drives: it has no shared memory, so no WAL.
-    monkeypatch.setattr(database_module, "_quoted", lambda path: f"{path}?vfs=unix-dotfile&rest=")
+    monkeypatch.setattr(database_module, "quoted", lambda path: f"{path}?vfs=unix-dotfile&rest=")
     with pytest.raises(StoreError) as refusal:
         Documents(path, INFO)
     check_advice(refusal.value, path, "local disk", "本地磁盘")
@@ -397,6 +397,13 @@ def test_a_document_changed_behind_our_back_is_refused(
     check_advice(failure.value, path, "backup", "备份")
 
 
+def test_title_that_was_lost_is_told_from_an_empty_one(documents: Documents) -> None:
+    label = add(documents, Document("a", "甲", "")).added
+    documents.database.writer.execute("UPDATE documents SET title = NULL")
+    with pytest.raises(StoreDamaged):
+        documents.by_labels(label)
+
+
 def test_text_that_is_no_text_any_more_is_damage(documents: Documents, path: Path) -> None:
     add(documents, Document("a", "甲"))
     documents.database.writer.execute("UPDATE documents SET text = CAST(x'ff' AS TEXT)")
@@ -405,11 +412,18 @@ def test_text_that_is_no_text_any_more_is_damage(documents: Documents, path: Pat
     check_advice(failure.value, path, "backup", "备份")
 
 
-def test_a_vector_changed_behind_our_back_is_refused(documents: Documents, path: Path) -> None:
-    label = add(documents, Document("a", "甲")).added
-    documents.database.writer.execute("UPDATE parts SET vector = ?", (vectors(1, 9).tobytes(),))
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("vector", vectors(1, 9).tobytes()), ("document", 2), ("begin", 1), ("end", 2)],
+)
+def test_a_vector_or_its_place_changed_behind_our_back_is_refused(
+    documents: Documents, path: Path, column: str, value: object
+) -> None:
+    labels = add(documents, Document("a", "甲"), Document("b", "乙")).added
+    documents.database.writer.execute(f"UPDATE parts SET {column} = ? WHERE label = 1", (value,))
+    assert len(documents.vectors(labels[1:])) == 1
     with pytest.raises(StoreDamaged) as failure:
-        documents.vectors(label)
+        documents.vectors(labels)
     check_advice(failure.value, path, "backup", "备份")
 
 
@@ -487,8 +501,8 @@ def test_reading_creates_no_file_in_the_place_of_a_lost_one(
         ("UPDATE meta SET value = '7' WHERE key = 'chunks'", "chunks are 7"),
         ("UPDATE meta SET value = '[10, 10]' WHERE key = 'chunks'", "overlap of 10"),
         ("UPDATE meta SET value = '[\"a\", 1]' WHERE key = 'chunks'", "chunks are"),
-        ("DROP TABLE meta", "no such table"),
-        ("DROP TABLE parts", "no such table"),
+        ("DROP TABLE meta", "no table meta"),
+        ("DROP TABLE parts", "no table parts"),
     ],
 )
 def test_description_that_is_damaged_is_reported_and_the_rows_stay(

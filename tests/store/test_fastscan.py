@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from server.store import Labels
 from server.store.local_index import exact, fastscan, fastscan_block, index
+from server.store.local_index.fastscan_block import Block
 from server.store.local_index.index import LocalIndex
 from server.store.vector_index import Hits
 from server.types import Vectors
@@ -84,6 +85,18 @@ def test_stats_tell_what_was_measured(built: LocalIndex) -> None:
     assert stats.candidates in fastscan.LADDER
     assert stats.recall_at_10 is not None and stats.recall_at_10 >= 0.99
     assert 2 * D + 8 + 10 < stats.bytes_per_vector < 4 * D
+
+
+def test_rows_at_the_ends_of_every_block_are_found_by_their_codes(
+    built: LocalIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fastscan_block, "MOST_OF", 1)
+    assert built._scan is not None and len(built._scan.blocks) > 1
+    for block in built._scan.blocks:
+        ends = [0, len(block.labels) - 1]
+        hits = built.search(block.rows[ends].astype(np.float32), 1)
+        assert hits.labels[:, 0].tolist() == block.labels[ends].tolist()
+        assert hits.scores[:, 0] == pytest.approx([1.0, 1.0], abs=1e-3)
 
 
 def test_many_queries_at_once_find_what_they_find_one_by_one(built: LocalIndex) -> None:
@@ -162,6 +175,25 @@ def test_compaction_is_due_for_a_long_tail_and_for_many_dead_and_then_no_more(
         assert (after.stats().tail_rows, after.stats().dead_rows) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("tail", "due", "pays"),
+    [(49, False, False), (50, False, True), (199, False, True), (200, True, True)],
+)
+def test_short_tail_is_folded_only_where_nothing_else_is_written(
+    built: LocalIndex, monkeypatch: pytest.MonkeyPatch, tail: int, due: bool, pays: bool
+) -> None:
+    monkeypatch.setattr(index, "SPARE_ROWS", 50)
+    grown = built.plus(np.arange(tail, dtype=np.int64) * 3 + 1, ROWS[:tail])
+    assert (grown.compaction_due, grown.compaction_pays) == (due, pays)
+
+
+@pytest.mark.parametrize(("rows", "due"), [(999, False), (1000, True)])
+def test_small_index_is_arranged_in_blocks_from_its_limit_on(rows: int, due: bool) -> None:
+    small = LocalIndex(D).plus(LABELS[:rows], ROWS[:rows])
+    assert (small.compaction_due, small.compaction_pays) == (due, due)
+    assert (small.compacted()._scan is not None) == due
+
+
 def test_compaction_leaves_full_blocks_alone(built: LocalIndex) -> None:
     after = built.plus(np.array([1]), QUERIES[:1]).compacted()
     assert built._scan and after._scan
@@ -204,6 +236,17 @@ def test_an_index_that_has_shrunk_much_becomes_exact_again(built: LocalIndex) ->
     assert after.stats().kind == "exact"
     assert np.array_equal(np.sort(after.labels), LABELS[-600:])
     assert recall(after.search(QUERIES, 10), LABELS[-600:], ROWS[-600:]) >= 0.99
+
+
+def test_block_of_one_row_is_asked_for_labels_before_and_behind_it(built: LocalIndex) -> None:
+    assert built._scan is not None
+    rows = ROWS[:1].astype(np.float16)
+    block = Block.of(np.array([5], dtype=np.int64), rows, built._scan.quantiser.coded(rows))
+    others, own = np.array([4, 6], dtype=np.int64), np.array([5], dtype=np.int64)
+    assert block.minus(others) is block and block.minus(own).n_alive == 0
+    for within, places in ((others, []), (own, [0]), (np.array([4, 5, 6]), [0])):
+        assert block.selected(within).tolist() == places
+    assert block.minus(own).selected(own).tolist() == []
 
 
 def test_vectors_of_zeros_and_copies_of_one_vector_can_be_compacted() -> None:

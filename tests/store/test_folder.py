@@ -126,7 +126,7 @@ def test_folder_under_another_name_is_reported_until_it_is_renamed_back(tmp_path
 def test_folders_of_other_names_are_left_alone(tmp_path: Path) -> None:
     filled(tmp_path, "a").close()
     homes = tmp_path / "collections"
-    names = [".next-main", ".removed-x", ".removed-" + "A" * 32, ".new-1", "my copy", ".replaced-"]
+    names = [".next-", ".removed-x", ".removed-" + "A" * 32, ".new-1", "my copy", ".replaced-"]
     for name in names:
         shutil.copytree(homes / "main", homes / name)
     folder = DataFolder(tmp_path)

@@ -1,6 +1,7 @@
 """A small index: an immutable value, equal to brute force in numpy."""
 
 import threading
+from collections.abc import Callable
 
 import faiss
 import numpy as np
@@ -138,13 +139,24 @@ def test_a_segment_without_rows_is_dropped(small_segments: None) -> None:
     assert not built.minus(numbered(40))._tail.segments
 
 
-def test_a_search_uses_one_thread_whichever_thread_asks() -> None:
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda built: built.search(vectors(1), 1),
+        lambda built: built.compacted(),
+        lambda built: built.probed_recall(0),
+    ],
+    ids=["search", "compaction", "probe"],
+)
+def test_an_index_uses_one_thread_whichever_thread_asks(
+    use: Callable[[LocalIndex], object],
+) -> None:
     built = LocalIndex(D).plus(labels(1), vectors(1))
     seen: list[int] = []
 
     def search() -> None:
         faiss.omp_set_num_threads(2)
-        built.search(vectors(1), 1)
+        use(built)
         seen.append(faiss.omp_get_max_threads())
 
     thread = threading.Thread(target=search)
@@ -158,6 +170,8 @@ def test_a_small_index_says_that_it_is_exact() -> None:
     assert (stats.kind, stats.vectors, stats.tail_rows, stats.dead_rows) == ("exact", 10, 10, 0)
     assert stats.bytes_per_vector == 4 * D + 8
     assert (stats.sub_quantisers, stats.candidates, stats.recall_at_10) == (None, None, None)
+    one = LocalIndex(D).plus(numbered(1), vectors(1))
+    assert one.stats().bytes_per_vector == 4 * D + 8
     assert LocalIndex(D).stats().bytes_per_vector == 0
 
 

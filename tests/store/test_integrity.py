@@ -13,7 +13,7 @@ from server.store.documents import Documents
 from server.store.filter_tree import parse
 from server.store.folder import INDEX, DataFolder
 from server.store.records import Document, Info
-from server.store.schema import SCHEMA_1, chunk_checksum
+from server.store.schema import SCHEMA_1, SCHEMA_VERSION, chunk_checksum, create, words_of
 from server.store.search import Query, search
 from server.store.upkeep.integrity import faults_of
 from server.store.upkeep.maintenance import backup
@@ -64,6 +64,40 @@ def test_foreign_objects_are_found_and_keep_the_collection_closed(home: Path, fo
     with closing(DataFolder(home.parents[1])) as folder:
         assert list(folder.damaged) == ["laws"] and not folder.collections
     assert (home / DATABASE_FILE).read_bytes() == before
+
+
+def test_trigger_with_the_name_of_a_table_is_foreign(home: Path) -> None:
+    change(home, "DROP TABLE terms")
+    change(home, "CREATE TRIGGER terms AFTER INSERT ON documents BEGIN DELETE FROM parts; END")
+    change(home, "CREATE VIRTUAL TABLE terms USING fts5vocab (words, row)")
+    assert "'terms'" in faults(home) and "did not create" in faults(home)
+
+
+def test_words_of_another_text_are_found(home: Path) -> None:
+    # SQLite's own check cannot notice: the index keeps no texts.
+    change(
+        home,
+        "INSERT INTO words (words, rowid, text) VALUES ('delete', 2, ?)",
+        words_of(None, "第1条"),
+    )
+    change(home, "INSERT INTO words (rowid, text) VALUES (2, ?)", words_of(None, "第9条"))
+    assert faults(home) == "part 2 is indexed by other words than its own"
+
+
+def test_missing_table_keeps_the_collection_closed(home: Path) -> None:
+    change(home, "DROP TABLE attributes")
+    with closing(DataFolder(home.parents[1])) as folder:
+        assert "no table attributes" in folder.damaged["laws"].english
+
+
+def test_texts_that_are_not_utf_8_keep_the_collection_closed(home: Path) -> None:
+    # Filters compare texts by their bytes.
+    with closing(sqlite3.connect(home / "other")) as other, other:
+        other.execute("PRAGMA encoding = 'UTF-16le'")
+        create(other, {"name": "laws", "fingerprint": "model", "dimension": "4"})
+        other.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    (home / "other").replace(home / DATABASE_FILE)
+    assert "UTF-16le, not in UTF-8" in faults(home)
 
 
 def test_changed_definition_of_a_table_is_foreign(home: Path) -> None:
@@ -209,8 +243,8 @@ def test_index_of_words_is_compared_with_the_texts(
     home: Path, tmp_path: Path, statement: str
 ) -> None:
     change(home, statement)
-    assert "the index of words is not that of the texts" in faults(home)
-    # What the message says to do.
+    assert "words than" in faults(home)
+    # A backup has the texts, of which the index is made.
     backup(tmp_path, "laws", tmp_path / "backup")
     restore(tmp_path, tmp_path / "backup", None, force=True)
     assert faults(home) == ""

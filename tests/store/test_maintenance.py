@@ -1,6 +1,7 @@
 """Collections backed up, restored, checked and reindexed, on real files."""
 
 import json
+import os
 import shutil
 import sqlite3
 import threading
@@ -166,6 +167,24 @@ def test_backup_goes_to_a_place_that_can_be(filled: Commands, tmp_path: Path) ->
     link.unlink()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "texts.txt"]
     assert "sound" in filled("check").out
+
+
+def test_backup_is_on_the_disk_before_it_takes_its_name(
+    filled: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last backup is whole until the new one is."""
+    target = tmp_path / "backup"
+    target.write_bytes(b"the last one")
+    steps: list[tuple[str, bytes]] = []
+
+    def fsync(handle: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        steps.append((path.name, path.read_bytes() if path.is_file() else target.read_bytes()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    filled("backup", "default", target)
+    new = target.read_bytes()
+    assert steps == [(".backup.tmp", new), (tmp_path.name, new)]
 
 
 def test_what_killed_backups_left_is_not_taken_for_a_part_of_the_next(

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 
 from server.errors import BadSettings, StoreDamaged, StoreError
-from server.store import database
+from server.inference.cpu_provenance import NOTE, note_of, provenance_here, read_provenances
 from server.store.collection import DATABASE_FILE, Collection
-from server.store.database import PAGE_BYTES, copy
+from server.store.database import PAGE_BYTES
 from server.store.filter_tree import parse
 from server.store.folder import INDEX, DataFolder
 from server.store.records import ChunkRules, Document, Info, Listed, Span
 from server.store.schema import SCHEMA_1, chunk_checksum, document_checksum
 from server.store.search import Query, search
-from server.store.upkeep import backup_file
+from server.store.upkeep import backup_file, database_file
+from server.store.upkeep.database_file import copy
 from server.store.upkeep.integrity import faults_of
 from server.store.upkeep.restoring import restore
 from server.types import Vectors
@@ -298,6 +299,8 @@ def test_what_is_no_collection_is_no_backup(
             "document 'id-2' is not what",
         ),
         ("UPDATE parts SET begin = 1 WHERE label = 5", "part 5 is not what was written"),
+        ("UPDATE parts SET end = end - 1 WHERE label = 5", "part 5 is not what was written"),
+        ("UPDATE parts SET document = 2 WHERE label = 5", "part 5 is not what was written"),
     ],
 )
 def test_rows_without_their_checksums_are_damage(
@@ -343,7 +346,7 @@ def test_id_that_comes_twice_is_refused(data: Path, backup: Path) -> None:
 def test_row_beyond_the_limit_is_refused(
     data: Path, backup: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "MOST_ROW_BYTES", 10_000)
+    monkeypatch.setattr(database_file, "MOST_ROW_BYTES", 10_000)
     change(backup, "UPDATE documents SET text = hex(zeroblob(9999)) WHERE number = 4")
     sign(backup)
     refused(data, backup, StoreDamaged, "too big")
@@ -410,3 +413,32 @@ def test_database_of_a_killed_server_is_restored_with_its_log(data: Path, tmp_pa
     assert restore(data, copied / DATABASE_FILE, None, force=False).documents == 6
     (tmp_path / "link").symlink_to(copied / DATABASE_FILE)
     assert restore(data, tmp_path / "link", "linked", force=False).documents == 6
+
+
+@pytest.mark.parametrize("kinds", [1, 3])
+def test_the_kinds_of_cpu_that_computed_the_vectors_are_restored(
+    tmp_path: Path, kinds: int
+) -> None:
+    # As long as with a real model: the short vectors of other tests hid that it was refused.
+    note = None
+    for kind in np.eye(kinds, 512, dtype=np.float32):
+        note = note_of(note, provenance_here(np.tile(kind, (5, 1))))[NOTE]
+    with closing(DataFolder(tmp_path / "source")) as folder:
+        spans = [[Span(0, len(GOOD[0].text))]]
+        folder.create(INFO).add(GOOD[:1], vectors(1), spans, {NOTE: note or ""})
+    copy(tmp_path / "source/collections/laws" / DATABASE_FILE, tmp_path / "backup")
+    assert restore(tmp_path / "data", tmp_path / "backup", None, force=False).documents == 1
+    with closing(DataFolder(tmp_path / "data")) as folder:
+        found = folder.collections["laws"].documents.noted(NOTE)
+    assert found == note and len(read_provenances(found)) == kinds
+
+
+def test_a_note_of_cpus_that_is_too_long_counts_as_missing(
+    backup: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backup_file, "MOST_NOTE", 10)
+    change(backup, "INSERT INTO meta VALUES ('computed_by', 'more than ten')")
+    restore(data, backup, None, force=False)
+    check_restored(data)
+    with closing(DataFolder(data)) as folder:
+        assert folder.collections["laws"].documents.noted(NOTE) is None

@@ -2,27 +2,32 @@
 
     python -m tests.support.mutants --count 100 --seed 1 server/store server/inference/lanes.py
 
-A change is one that a slip would make: a comparison that includes its bound, a lock that is not taken, a
-call that is left out, a number that is one more. Of all of them `--count` are drawn by `--seed`. Each is
-written into a copy of the project, where the tests of its room run until one fails. What survives is
-printed as a diff of one line: a test is missing there, or the change is no change (equivalent).
+`slips` says what is changed. Of all changes `--count` are drawn by `--seed`. Each is written into a copy of the
+project, where tests run until one fails: first those of the module's own file, then others that run the changed
+line; of both the quickest first. What survives is printed: a test is missing there, or the change is no change
+(equivalent).
+
+Which test runs which line is recorded once, before; `--lines FILE` keeps it for the next time.
 """
 
 import argparse
-import ast
+import json
 import os
 import random
-import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.slips import Mutant, mutants_of
 
 ROOT = Path(__file__).parents[2]
 # Where an error loses data, mixes up answers or stops the server.
@@ -32,164 +37,97 @@ RISKY = (
     "server/inference/tokenizer.py",
     "server/inference/fast_wordpiece.py",
     "server/inference/lanes.py",
+    "server/inference/batching.py",
     "server/system/atomic_file.py",
+    "server/auth/keys.py",
     "export/artifact.py",
 )
 COPIED = ("server", "export", "benchmarks", "deploy", "tests", "models", "pyproject.toml", "docs")
-# Tests of a room that say much about modules of another.
-ALSO = {
+# The tests of a room, and those of another that say much about its modules.
+TESTS = {
     "server/store": ("tests/store", "tests/collections"),
-    "server/collections": ("tests/collections", "tests/api/test_collections.py"),
-    "server/inference": ("tests/inference",),
+    "server/collections": ("tests/collections", "tests/store", "tests/api/test_collections.py"),
+    "server/inference": ("tests/inference", "tests/collections"),
     "server/system": ("tests/system", "tests/store/test_maintenance.py"),
-    "export": ("tests/export/test_artifact.py", "tests/export/test_up_to_date.py"),
+    "server/auth": ("tests/auth",),
+    "export": (
+        "tests/export/test_artifact.py",
+        "tests/export/test_artifact_killed.py",
+        "tests/export/test_up_to_date.py",
+    ),
 }
-TIMEOUT_S = 240.0
-
-COMPARISONS: dict[type[ast.cmpop], str] = {
-    ast.Lt: "<=",
-    ast.LtE: "<",
-    ast.Gt: ">=",
-    ast.GtE: ">",
-    ast.Eq: "!=",
-    ast.NotEq: "==",
-    ast.Is: "is not",
-    ast.IsNot: "is",
-    ast.In: "not in",
-    ast.NotIn: "in",
-}
-ARITHMETIC: dict[type[ast.operator], str] = {
-    ast.Add: "-",
-    ast.Sub: "+",
-    ast.Mult: "//",
-    ast.FloorDiv: "*",
-    ast.Div: "*",
-    ast.Mod: "*",
-}
+# Tests that run a changed line are run up to this time in all; those of the module without a limit.
+MOST_SECONDS = 20.0
+# A change may make a loop endless. So many times as long as its tests took, and this beside.
+PATIENCE, STARTING_S = 5, 60.0
+# In the environment of every process that a trial starts.
+MARK = "MUTANT_TRIAL"
 
 
 @dataclass(frozen=True, slots=True)
-class Mutant:
-    """One change: the text from `begin` to `end` of a file becomes `text`."""
+class LineRecord:
+    """Which tests run which lines, and how long each takes; tests that fail anyway are not among them.
 
-    path: Path
-    begin: int
-    end: int
-    text: str
+    lines: by file and line, the places of tests in `seconds`.
+    """
 
-    def apply(self, source: str) -> str:
-        return source[: self.begin] + self.text + source[self.end :]
+    seconds: Mapping[str, float]
+    lines: Mapping[str, Mapping[str, Sequence[int]]]
 
+    @classmethod
+    def read(cls, path: Path) -> "LineRecord":
+        """Return what `line_record` has written."""
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return cls(found["seconds"], found["lines"])
 
-def mutants_of(path: Path, source: str) -> Iterator[Mutant]:
-    """Yield the changes of one file that are still Python."""
-    for begin, end, text in _Finder(source).found():
-        mutant = Mutant(path, begin, end, text)
-        try:
-            ast.parse(mutant.apply(source))
-        except SyntaxError:
-            continue
-        yield mutant
+    def chosen(self, mutant: Mutant, source: str) -> list[list[str]]:
+        """Return the tests for a change: those of the module's own files, then others that run its line."""
+        of_file = self.lines.get(str(mutant.path), {})
+        places = {place for line in mutant.lines(source) for place in of_file.get(str(line), ())}
+        if not places:
+            # Run when the module is imported, or by another process.
+            places = {place for places in of_file.values() for place in places}
+        names = list(self.seconds)
+        running = {names[place] for place in places}
+        near = near_tests(mutant.path)
+        own = [test for test in self.seconds if test.partition("::")[0] in near]
+        # Those that do not run the line may: in a process that they start.
+        own.sort(key=lambda test: (test not in running, self.seconds[test]))
+        others, left = [], MOST_SECONDS
+        for test in sorted(running.difference(own), key=self.seconds.__getitem__):
+            left -= self.seconds[test]
+            if left < 0:
+                break
+            others.append(test)
+        # Apart: few changes come to the others, and it takes seconds to read their files.
+        return [tests for tests in (own, others) if tests]
 
-
-class _Finder:
-    """Finds places in a source text; offsets are in characters."""
-
-    def __init__(self, source: str) -> None:
-        self._source = source
-        self._lines = source.splitlines(keepends=True)
-        self._starts = [0]
-        for line in self._lines:
-            self._starts.append(self._starts[-1] + len(line))
-
-    def found(self) -> Iterator[tuple[int, int, str]]:
-        tree = ast.parse(self._source)
-        left_out = {id(part) for node in ast.walk(tree) for part in _declarative(node)}
-        for node in ast.walk(tree):
-            if id(node) not in left_out:
-                yield from self._of(node)
-
-    def _of(self, node: ast.AST) -> Iterator[tuple[int, int, str]]:
-        match node:
-            case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in COMPARISONS:
-                yield self._between(left, right, COMPARISONS[type(op)])
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in ARITHMETIC:
-                yield self._between(left, right, ARITHMETIC[type(op)])
-            case ast.BoolOp(op=op, values=[left, right, *_]):
-                yield self._between(left, right, "or" if isinstance(op, ast.And) else "and")
-            case ast.UnaryOp(op=ast.Not(), operand=operand):
-                begin, end = self._span(node)
-                yield begin, end, self._text(operand)
-            case ast.Constant(value=bool(value)):
-                yield (*self._span(node), str(not value))
-            case ast.Constant(value=int(value)) if not isinstance(value, bool):
-                yield (*self._span(node), str(value + 1))
-            case ast.If(test=test) | ast.While(test=test) | ast.IfExp(test=test):
-                yield (*self._span(test), f"(not ({self._text(test)}))")
-            case ast.Expr(value=ast.Call() | ast.Await()):
-                yield (*self._span(node), "pass")
-            case ast.Assign() | ast.AugAssign() if isinstance(self._target(node), ast.Attribute):
-                yield (*self._span(node), "pass")
-            case ast.With(items=[ast.withitem(context_expr=context)]) if self._is_lock(context):
-                line = self._starts[node.lineno - 1]
-                begin, end = self._span(context)
-                yield line + node.col_offset, end, "if True"
-            case ast.AsyncWith(items=[ast.withitem(context_expr=context)]):
-                line = self._starts[node.lineno - 1]
-                if self._is_lock(context):
-                    yield line + node.col_offset, self._span(context)[1], "if True"
-            case ast.Return(value=ast.expr()):
-                yield (*self._span(node), "return None")
-
-    @staticmethod
-    def _target(node: ast.Assign | ast.AugAssign) -> ast.expr:
-        return node.targets[0] if isinstance(node, ast.Assign) else node.target
-
-    def _is_lock(self, context: ast.expr) -> bool:
-        return re.search(r"lock|gate|writing|transaction", self._text(context)) is not None
-
-    def _between(self, left: ast.expr, right: ast.expr, sign: str) -> tuple[int, int, str]:
-        """Return the change of the operator that stands between two operands."""
-        begin, end = self._span(left)[1], self._span(right)[0]
-        around = self._source[begin:end]
-        closing = re.match(r"[\s)\]]*", around)
-        opening = re.search(r"[\s(]*$", around)
-        assert closing is not None and opening is not None
-        return begin + closing.end(), begin + max(closing.end(), opening.start()), f" {sign} "
-
-    def _span(self, node: ast.expr | ast.stmt) -> tuple[int, int]:
-        assert node.end_lineno is not None and node.end_col_offset is not None
-        return self._at(node.lineno, node.col_offset), self._at(
-            node.end_lineno, node.end_col_offset
-        )
-
-    def _at(self, line: int, column: int) -> int:
-        # Columns of `ast` are in bytes.
-        return self._starts[line - 1] + len(
-            self._lines[line - 1].encode()[:column].decode(errors="ignore")
-        )
-
-    def _text(self, node: ast.expr) -> str:
-        begin, end = self._span(node)
-        return self._source[begin:end]
+    def patience_s(self, tests: Sequence[str]) -> float:
+        """Return how long these tests may take before their change counts as noticed."""
+        return STARTING_S + PATIENCE * sum(self.seconds[test] for test in tests)
 
 
-def _declarative(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield parts that no test can notice: options of dataclasses and of `zip`."""
-    match node:
-        case ast.ClassDef(decorator_list=decorators):
-            for decorator in decorators:
-                yield from ast.walk(decorator)
-        case ast.keyword(arg="strict" | "daemon"):
-            yield from ast.walk(node)
+def near_tests(path: Path) -> list[str]:
+    """Return the test files that mirror a module."""
+    # "tests/store" mirrors "server/store", "tests/export" "export".
+    parts = path.parts[path.parts[0] == "server" : -1]
+    folder = ROOT / "tests" / Path(*parts)
+    return [
+        str(each.relative_to(ROOT))
+        for mirrored in (folder, *folder.parents)
+        if mirrored.is_relative_to(ROOT / "tests")
+        for each in sorted(mirrored.glob(f"test_{path.stem}*.py"))
+    ]
 
 
-def selected_tests(path: Path) -> list[str]:
-    """Return the tests that run for a module, nearest first."""
-    folder = ROOT / "tests" / Path(*path.parts[1:-1])
-    near = sorted(folder.glob(f"test_{path.stem}*.py"))
-    room = next((tests for start, tests in ALSO.items() if str(path).startswith(start)), ())
-    return list(dict.fromkeys([*(str(each.relative_to(ROOT)) for each in near), *room]))
+def room_tests(paths: Sequence[str]) -> list[str]:
+    """Return the test files and folders that say something about these files and folders."""
+    found: dict[str, None] = {}
+    for path in paths:
+        for room, tests in TESTS.items():
+            if f"{path}/".startswith(f"{room}/") or f"{room}/".startswith(f"{path}/"):
+                found.update(dict.fromkeys(tests))
+    return list(found)
 
 
 def drawn(paths: Sequence[str], count: int, seed: int) -> list[Mutant]:
@@ -216,41 +154,73 @@ class Trial:
             else:
                 shutil.copy(source, target)
 
-    def survives(self, mutant: Mutant) -> bool:
-        """Return whether the tests pass with the change."""
+    def record(self, out: Path, tests: Sequence[str]) -> None:
+        """Write which of these tests run which lines."""
+        self._run(["record", str(out), *tests], None)
+
+    def notice(self, mutant: Mutant, lines: LineRecord) -> str | None:
+        """Return what noticed the change: a test's name, or "time"; None if it survives."""
         file = self._folder / mutant.path
         source = file.read_text(encoding="utf-8")
         file.write_text(mutant.apply(source), encoding="utf-8")
         try:
-            return self.passes(selected_tests(mutant.path))
+            noticed = (
+                self._failing(tests, lines.patience_s(tests))
+                for tests in lines.chosen(mutant, source)
+            )
+            return next(filter(None, noticed), None)
+        except subprocess.TimeoutExpired:
+            return "time"
         finally:
             file.write_text(source, encoding="utf-8")
 
-    def passes(self, tests: Sequence[str]) -> bool:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-        # In a group of its own: a change may leave servers behind.
-        process = subprocess.Popen(
-            command,
-            cwd=self._folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-            start_new_session=True,
-        )
-        try:
-            return process.wait(TIMEOUT_S) == 0
-        except subprocess.TimeoutExpired:
-            return False
-        finally:
-            _end(process)
+    def _failing(self, tests: Sequence[str], timeout_s: float) -> str | None:
+        """Return the first of these tests that fails; None if all pass."""
+        order = self._folder / "chosen.json"
+        order.write_text(json.dumps(tests), encoding="utf-8")
+        code, said = self._run(["run", str(order)], timeout_s)
+        if code == 0:
+            return None
+        _, _, name = said.partition("noticed by ")
+        return name.splitlines()[0] if name else f"exit {code}"
+
+    def _run(self, arguments: Sequence[str], timeout_s: float | None) -> tuple[int, str]:
+        mark = f"{os.getpid()}-{self._folder}"
+        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
+            # In a group of its own: a change may leave servers behind.
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.line_record", *arguments],
+                cwd=self._folder,
+                stdout=said,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", MARK: mark},
+                start_new_session=True,
+            )
+            try:
+                code = process.wait(timeout_s)
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, 9)
+                process.wait()
+                end_marked(mark)
+            said.seek(0)
+            return code, said.read()
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    try:
-        os.killpg(process.pid, 9)
-    except ProcessLookupError:
-        pass
-    process.wait()
+def end_marked(mark: str) -> None:
+    """End every process whose mark in the environment begins so, also one in a group of its own."""
+    sought = f"\0{MARK}={mark}".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        # Others' processes cannot be read, and any may end meanwhile.
+        with suppress(OSError):
+            if sought in b"\0" + (folder / "environ").read_bytes():
+                os.kill(int(folder.name), 9)
+
+
+def _stop(*_: object) -> None:
+    """End the trials under way, and then this process, which deletes their copies."""
+    end_marked(f"{os.getpid()}-")
+    sys.exit(1)
 
 
 def main() -> int:
@@ -259,26 +229,42 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--lines", type=Path, help="where to keep which tests run which lines")
     given = parser.parse_args()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, _stop)
     chosen = drawn(given.paths, given.count, given.seed)
     local = threading.local()
-    started, survivors, done = time.monotonic(), [], 0
+    started, survivors, by_file = time.monotonic(), 0, dict[Path, list[int]]()
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(given.jobs) as pool:
+        lines = _lines(given.lines or Path(folder) / "lines.json", given.paths, Path(folder))
 
-        def survives(mutant: Mutant) -> bool:
+        def notice(mutant: Mutant) -> str | None:
             if not hasattr(local, "trial"):
                 local.trial = Trial(Path(tempfile.mkdtemp(dir=folder)))
-            found: bool = local.trial.survives(mutant)
-            return found
+            trial: Trial = local.trial
+            return trial.notice(mutant, lines)
 
-        for mutant, survived in zip(chosen, pool.map(survives, chosen), strict=True):
-            done += 1
-            if survived:
-                survivors.append(mutant)
-                print(f"survived: {_shown(mutant)}", flush=True)
+        for mutant, noticed in zip(chosen, pool.map(notice, chosen), strict=True):
+            survivors += noticed is None
+            counted = by_file.setdefault(mutant.path, [0, 0])
+            counted[0] += 1
+            counted[1] += noticed is not None
+            print(f"{noticed or 'SURVIVED'}: {_shown(mutant)}", flush=True)
+    for path, (all_of_it, found) in sorted(by_file.items()):
+        print(f"{path}: {all_of_it} changes, {found} noticed")
     seconds = time.monotonic() - started
-    print(f"{done} changes, {done - len(survivors)} noticed, {len(survivors)} not, {seconds:.0f} s")
+    print(
+        f"{len(chosen)} changes, {len(chosen) - survivors} noticed, {survivors} not, {seconds:.0f} s"
+    )
     return 0
+
+
+def _lines(path: Path, paths: Sequence[str], folder: Path) -> LineRecord:
+    """Return which tests run which lines, from the file if it is there."""
+    if not path.exists():
+        Trial(Path(tempfile.mkdtemp(dir=folder))).record(path.resolve(), room_tests(paths))
+    return LineRecord.read(path)
 
 
 def _shown(mutant: Mutant) -> str:

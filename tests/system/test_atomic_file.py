@@ -56,6 +56,21 @@ def test_content_is_durable_before_the_name_and_the_name_before_it_returns(
     assert calls == ["file", "rename", "folder"]
 
 
+def test_all_of_the_content_is_durable_and_not_what_was_flushed_by_chance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[bytes] = []
+
+    def fsync(handle: int) -> None:
+        if os.path.isfile(f"/proc/self/fd/{handle}"):
+            synced.append(Path(f"/proc/self/fd/{handle}").read_bytes())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with replacing(tmp_path / "a") as file:
+        file.write(b"new")
+    assert synced == [b"new"]
+
+
 def test_finished_file_is_installed_in_the_same_order(tmp_path: Path, calls: list[str]) -> None:
     (tmp_path / "scratch").write_bytes(b"new")
     (tmp_path / "a").write_bytes(b"old")
@@ -158,6 +173,18 @@ def test_new_file_has_the_mode_from_its_first_byte(mode: int, tmp_path: Path) ->
     finally:
         os.umask(previous)
     assert (tmp_path / "a").stat().st_mode & 0o777 == mode
+
+
+def test_file_is_everybodys_but_for_the_umask_unless_a_mode_is_given(tmp_path: Path) -> None:
+    previous = os.umask(0)
+    try:
+        with replacing(tmp_path / "a"):
+            pass
+        with scratch_for(tmp_path / "b") as (scratch, _):
+            assert scratch.stat().st_mode & 0o777 == 0o666
+    finally:
+        os.umask(previous)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666
 
 
 @pytest.mark.parametrize(("code", "raised"), [(errno.EINVAL, False), (errno.EIO, True)])

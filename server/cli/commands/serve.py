@@ -45,6 +45,7 @@ def _serve(given: Invocation, supervisor: "Supervisor") -> None:
     from server.net.worker_pool import WorkerPool, share_of
     from server.store.folder import DataFolder
     from server.system.cpu import cpu_budget
+    from server.system.open_files import allow_all
 
     began = given.config
     if began.keys is None and began.tls_client_ca is None and not on_loopback(began.host):
@@ -55,6 +56,8 @@ def _serve(given: Invocation, supervisor: "Supervisor") -> None:
     def read() -> Config:
         return effective(given.variables, flags_given(given.arguments)).config
 
+    # Each collection and each connection needs some.
+    allow_all()
     models = opened(config)
     workers = WorkerPool(config)
     # The app closes the folder when it ends; this closes it if the app cannot start.

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from server.doctor.facts import Facts
 from server.doctor.findings import MB, Finding, Level
 from server.messages.message import Message
+from server.store.hit_cache import MAX_BYTES as HITS_BYTES
 
 # A server with bge-small-zh-v1.5 (24.9 MB of weights, held once for the lanes and once for the wide
 # session) has 181 MB idle and 214 MB after a minute of load on two lanes (2026-11-24, AVX512-VNNI).
@@ -19,14 +20,14 @@ ROOM = 1.5
 def memory_needed(facts: Facts) -> int:
     """Estimate the bytes of all processes of a server with these settings under load.
 
-    Each process holds all models and has its lanes; the first also holds collections and query cache.
+    Each process holds all models and has its lanes; the first also holds collections and two caches.
     """
     copies = 2 if facts.wide_threads > 1 else 1
     models = sum(artifact.bytes for artifact in facts.artifacts) * copies
     each = BASE_BYTES + LANE_BYTES * facts.lanes + models
     indexes = sum(held.index_bytes for held in facts.collections)
     others = (facts.config.workers - 1) * (each - SHARED_BYTES)
-    return each + others + indexes + facts.config.query_cache_bytes
+    return each + others + indexes + facts.config.query_cache_bytes + HITS_BYTES
 
 
 def of_memory(facts: Facts) -> Iterator[Finding]:

@@ -16,6 +16,7 @@ from server.store.local_index.exact import Exact, Segment
 from server.store.local_index.fastscan import Scan
 from server.store.local_index.fastscan_block import Block, Quantiser, packed, unpacked
 from server.system.atomic_file import replacing
+from server.system.regular_file import open_regular
 
 # A snapshot is HEADER, then records: RECORD and as many bytes. First COUNTS. If there are blocks, the
 # axes and the codec, and of every block labels, alive, codes, rows. Of every segment labels, rows.
@@ -61,7 +62,7 @@ def _bytes(array: npt.NDArray[Any]) -> memoryview:
 
 def read(path: Path, dimension: int, identity: uuid.UUID) -> tuple[Scan | None, Exact]:
     """Read blocks and tail; raises OSError, and struct.error or ValueError where a byte is wrong."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         magic, owner, found = HEADER.unpack(file.read(HEADER.size))
         if magic != MAGIC:
             raise ValueError("not a snapshot of this version")

@@ -2,8 +2,8 @@
 
 A backup may come from anywhere. So nothing of it is adopted: not its file, not its indexes or triggers,
 not its numbers and labels, not what it stores for filters and for words. Only names of the model, the
-rules, documents, spans and vectors are read, and the caller writes them into a new database. Memory is
-bounded by the largest row, not by the file.
+rules, the note of CPUs, documents, spans and vectors are read, and the caller writes them into a new
+database. Memory is bounded by the largest row, not by the file.
 """
 
 import json
@@ -19,8 +19,8 @@ import numpy as np
 
 from server.errors import BadSettings, InvalidRequest, StoreDamaged, StoreError
 from server.messages.message import Message
-from server.store.database import ForeignFile, brief, one_line
-from server.store.records import MAX_ID, Document, Info, Span
+from server.store.database import brief, one_line
+from server.store.records import COMPUTED_BY, MAX_ID, Document, Info, Span
 from server.store.schema import (
     OBJECTS,
     SCHEMA_VERSION,
@@ -32,11 +32,13 @@ from server.store.schema import (
     is_sound_chunk,
     is_sound_document,
 )
+from server.store.upkeep.database_file import ForeignFile
 from server.store.upkeep.integrity import misplaced
 from server.store.vector_index import usable
 
-# Rows of `meta`, and characters of each. This server writes about ten short ones.
-MOST_META, MOST_VALUE = 100, 4_096
+# Rows of `meta`, and characters of each. This server writes about ten short ones, and the note of CPUs:
+# 7 KB for each kind with the shipped model.
+MOST_META, MOST_VALUE, MOST_NOTE = 100, 4_096, 4 * 1024 * 1024
 FINGERPRINT = re.compile(r"[!-~]{1,128}")
 # No model reads as many tokens at once.
 MOST_TOKENS = 1_000_000
@@ -63,12 +65,14 @@ Chunk = tuple[Span, bytes]
 class BackupFile:
     """A backup, open for reading.
 
-    info: of its collection; the name in it is any text. Raises BadSettings for a file that is no
+    info: of its collection; the name in it is any text. computed_by: its note of CPUs, any text; None
+    where there is none. Raises BadSettings for a file that is no
     backup, StoreDamaged for one that is not as it was written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.computed_by: str | None = None
         self._is_backup = False
         with self._judging():
             self._file = ForeignFile(path)
@@ -131,6 +135,10 @@ class BackupFile:
     def _info(self) -> Info:
         meta = {}
         for key, value in self._file.rows(f"SELECT key, value FROM meta LIMIT {MOST_META}"):
+            if key == COMPUTED_BY:
+                # No vector depends on it, so one that is too long counts as missing.
+                self.computed_by = value if len(value) <= MOST_NOTE else None
+                continue
             if len(value) > MOST_VALUE:
                 raise self._damaged(Message("a setting has {n} characters", n=len(value)))
             meta[key] = value

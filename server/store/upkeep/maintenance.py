@@ -11,12 +11,12 @@ from pathlib import Path
 from server.errors import BadSettings, NoDataFolder, StoreError
 from server.messages.message import Message
 from server.store.collection import DATABASE_FILE
-from server.store.database import copy
 from server.store.documents import Documents
 from server.store.folder import INDEX
 from server.store.folder_layout import FolderLayout
-from server.store.folder_lock import FolderLock, unusable
+from server.store.folder_lock import COLLECTIONS, FolderLock, unusable
 from server.store.records import Listed
+from server.store.upkeep.database_file import copy
 from server.store.upkeep.integrity import faults_of
 
 
@@ -89,7 +89,7 @@ def backup(data: Path, name: str, target: Path) -> int:
 
 
 def _home(data: Path) -> Path:
-    return data / "collections"
+    return data / COLLECTIONS
 
 
 def _existing(data: Path, name: str) -> Path:

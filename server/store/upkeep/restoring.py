@@ -17,7 +17,7 @@ from server.store.collection import DATABASE_FILE
 from server.store.documents import Documents
 from server.store.folder_layout import NAME, FolderLayout, check_name
 from server.store.folder_lock import FolderLock, unusable
-from server.store.records import Listed
+from server.store.records import COMPUTED_BY, Listed
 from server.store.schema import DocumentRow, insert_chunk, insert_document, words_of
 from server.store.upkeep.backup_file import BackupFile, Chunk
 
@@ -77,6 +77,9 @@ def _fill(path: Path, backup: BackupFile, name: str) -> int:
     """Write a new database of a backup's documents; returns how many there are."""
     number = 0
     with closing(Documents(path, replace(backup.info, name=name))) as documents:
+        if backup.computed_by is not None:
+            with documents.transaction():
+                documents.note(COMPUTED_BY, backup.computed_by)
         records = backup.documents()
         while stored := _store_some(documents, backup, records):
             number += stored

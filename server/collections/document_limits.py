@@ -1,0 +1,104 @@
+"""Limits on documents: on what a small request could make large on disk, in memory or in time.
+
+A title is repeated before each chunk, and a path of metadata with each value under it. So their lengths have
+limits, and so has what becomes of them together.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from server.errors import InvalidRequest, RequestTooLarge
+from server.store.records import MAX_ID, Document, Span
+
+# Titles are lines. What is longer belongs into the text.
+MAX_TITLE = 2_000
+# Of metadata: levels of objects and lists, characters of a key, and values of a document.
+MAX_DEPTH, MAX_KEY, MAX_LEAVES = 32, 256, 4_096
+# Characters of the paths of all values: of one document, and of all documents of a write. 10,000 documents
+# with 30 values each under paths of 20 characters have 6 million.
+MAX_PATHS, MAX_ALL_PATHS = 1 << 16, 1 << 24
+# Chunks of one write, whose vectors are in memory together: 200 MB, 512 wide.
+MAX_CHUNKS = 100_000
+# Characters that titles have where they are repeated, in one write.
+MAX_REPEATED = 1 << 25
+
+
+def check_documents(documents: Sequence[Document]) -> None:
+    """Raise InvalidRequest for the first document beyond a limit; from any thread."""
+    paths = 0
+    for index, document in enumerate(documents):
+        place = f"documents[{index}]"
+        if not 1 <= len(document.id) <= MAX_ID:
+            raise _refusal(
+                f"{place}.id has {len(document.id)} characters; 1 to {MAX_ID} are possible"
+            )
+        if len(document.title or "") > MAX_TITLE:
+            raise _refusal(
+                f"{place}.title has {len(document.title or '')} characters, at most {MAX_TITLE} are"
+                " possible; put the rest into the text"
+            )
+        if document.metadata:
+            paths += _checked_paths(document.metadata, f"{place}.metadata")
+        if paths > MAX_ALL_PATHS:
+            raise RequestTooLarge(
+                f"the paths of the metadata have more than {MAX_ALL_PATHS} characters together, each"
+                " counted with every value under it; send fewer documents at once, or use shorter keys"
+            )
+
+
+def check_chunks(documents: Sequence[Document], spans: Sequence[Sequence[Span]]) -> None:
+    """Raise RequestTooLarge where the chunks of one write are too many, or repeat too much."""
+    chunks = sum(map(len, spans))
+    if chunks > MAX_CHUNKS:
+        raise RequestTooLarge(
+            f"the documents have {chunks} parts, at most {MAX_CHUNKS} are stored at once; send fewer"
+            " documents at once, or use a collection with longer parts"
+        )
+    repeated = sum(
+        len(document.title or "") * len(of_one)
+        for document, of_one in zip(documents, spans, strict=True)
+    )
+    if repeated > MAX_REPEATED:
+        raise RequestTooLarge(
+            f"the titles have {repeated} characters where they are repeated before each part, at most"
+            f" {MAX_REPEATED} are possible; send fewer documents at once, or use shorter titles"
+        )
+
+
+def _checked_paths(metadata: Mapping[str, object], place: str) -> int:
+    """Return the characters of the paths of all values of one document."""
+    leaves = paths = 0
+    # A stack and no recursion: a body may be nested deeper than Python's stack.
+    pending: list[tuple[int, int, object]] = [(0, 1, metadata)]
+    while pending:
+        length, depth, value = pending.pop()
+        if isinstance(value, Mapping | list) and depth > MAX_DEPTH:
+            raise _refusal(
+                f"{place} is nested deeper than {MAX_DEPTH} levels, the most possible; flatten it"
+            )
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                if len(key) > MAX_KEY:
+                    raise _refusal(
+                        f"a key of {place} has {len(key)} characters, at most {MAX_KEY} are possible:"
+                        f" {key[:40]!r}...; use a shorter key"
+                    )
+                pending.append((length + len(key) + 1, depth + 1, inner))
+        elif isinstance(value, list):
+            pending += [(length, depth + 1, inner) for inner in value]
+        leaves += 1
+        paths += length
+        if leaves + len(pending) > MAX_LEAVES:
+            raise _refusal(
+                f"{place} has more than {MAX_LEAVES} values, the most possible; store what no filter"
+                " asks for as one text"
+            )
+        if paths > MAX_PATHS:
+            raise _refusal(
+                f"the paths in {place} have more than {MAX_PATHS} characters together, each counted"
+                " with every value under it; use shorter keys or fewer values"
+            )
+    return paths
+
+
+def _refusal(message: str) -> InvalidRequest:
+    return InvalidRequest(message, param="documents")

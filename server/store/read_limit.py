@@ -1,0 +1,86 @@
+"""How much one read of the store may take: until when, and how many bytes of texts.
+
+The limit travels in the context of the thread that reads, so no call passes it on. Without one a read may
+take whatever it needs.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from server.clock import now
+from server.errors import RequestTooLarge, ServerError
+
+
+class ReadLimit:
+    """The limit of one read.
+
+    seconds: from now on. max_bytes: of texts and metadata that are read and kept.
+    """
+
+    __slots__ = ("_bytes", "_max_bytes", "_seconds", "_until")
+
+    def __init__(self, seconds: float, max_bytes: int) -> None:
+        self._seconds = seconds
+        self._until = now() + seconds
+        self._max_bytes = max_bytes
+        self._bytes = 0
+
+    @property
+    def passed(self) -> bool:
+        return now() > self._until
+
+    def end(self) -> None:
+        """Let the read fail soon: no client waits for it."""
+        self._until = 0.0
+
+    def spend(self, size: int) -> None:
+        """Count bytes that are kept; raises RequestTooLarge."""
+        self._bytes += size
+        if self._bytes > self._max_bytes:
+            raise too_much_to_read(self._max_bytes)
+
+    def late(self) -> ServerError:
+        return RequestTooLarge(
+            f"this took longer than {self._seconds:g} s, the longest that one read may take; ask for"
+            " less: a filter with fewer conditions, a smaller top_k, fewer queries"
+        )
+
+
+CURRENT: ContextVar[ReadLimit | None] = ContextVar("read_limit", default=None)
+
+
+def too_much_to_read(max_bytes: int) -> RequestTooLarge:
+    return RequestTooLarge(
+        f"the reply would have more than {max_bytes} bytes, the most that --max-reply-bytes allows; ask"
+        " for less: a smaller top_k or limit, fewer queries, no highlight"
+    )
+
+
+@contextmanager
+def limited(limit: ReadLimit) -> Iterator[None]:
+    """Apply a limit to what this thread reads in the block."""
+    token = CURRENT.set(limit)
+    try:
+        yield
+    finally:
+        CURRENT.reset(token)
+
+
+def passed() -> bool:
+    """Return whether the current read has to end."""
+    limit = CURRENT.get()
+    return limit is not None and limit.passed
+
+
+def late() -> ServerError | None:
+    """Return why the current read was ended, None where it was not."""
+    limit = CURRENT.get()
+    return limit.late() if limit is not None and limit.passed else None
+
+
+def spend(size: int) -> None:
+    """Count bytes that the current read keeps; raises RequestTooLarge."""
+    limit = CURRENT.get()
+    if limit is not None:
+        limit.spend(size)

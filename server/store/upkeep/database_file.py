@@ -1,0 +1,95 @@
+"""Database files that this process does not serve: copied, looked into, and read row by row."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from server.errors import StoreDamaged, StoreError
+from server.store.database import Rows, advising
+from server.store.database_path import file_key, quoted, refuse_unsafe
+from server.system.atomic_file import install, scratch_for
+
+# Of a file from elsewhere. A document of this size would have 50,000 chunks or more.
+MOST_ROW_BYTES = 256 * 1024 * 1024
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a database, whole, consistent and checked, also while a server writes to it.
+
+    The copy appears at `target` when it is complete, not before. Raises OSError where `target` cannot
+    be written.
+    """
+    with scratch_for(target) as (scratch, _):
+        for suffix in ("-journal", "-wal", "-shm"):
+            # A killed backup left them; SQLite would take them for parts of this one.
+            scratch.with_name(f"{scratch.name}{suffix}").unlink(missing_ok=True)
+        refuse_unsafe(source)
+        file = file_key(source)
+        with (
+            advising(source),
+            closing(sqlite3.connect(f"file:{quoted(source)}?mode=ro", uri=True)) as old,
+        ):
+            old.execute("BEGIN")
+            old.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            # subtle: SQLite opens the log now, by its name. After a swap it is that of another file.
+            if file_key(source) != file:
+                raise StoreError("{path} was replaced just now; try again", path=source)
+            with advising(scratch), closing(sqlite3.connect(scratch)) as new:
+                old.backup(new)
+                # The copy is one file, and may be read where no log can be written.
+                new.execute("PRAGMA journal_mode = DELETE")
+                if new.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                    raise StoreDamaged(
+                        "{source} is damaged: no copy was made; see what `check` says",
+                        source=source,
+                    )
+        install(scratch, target)
+
+
+class ForeignFile:
+    """A file that this server may not have written, open for reading, as it was at one moment.
+
+    Views, triggers and functions in it get no rights, and a row has a limit. The caller names the
+    tables that it reads, and checks what they are.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        refuse_unsafe(path)
+        # subtle: see `peek`. A file with a log is one of a running or killed server, and the log is
+        # a part of it. It stands beside the file, not beside a link to it.
+        path = path.resolve()
+        logs = [path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-journal")]
+        alone = not any(log.exists() for log in logs)
+        uri = f"file:{quoted(path)}?mode=ro" + ("&immutable=1" if alone else "")
+        with advising(path):
+            self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
+            self._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_ROW_BYTES)
+            self._connection.execute("PRAGMA trusted_schema = OFF")
+            self._connection.execute("PRAGMA cell_size_check = ON")
+            self._connection.execute("BEGIN")
+
+    def rows(self, query: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query one after the other."""
+        with advising(self.path):
+            # subtle: `yield from` would close the cursor of a reader that stops, after the file is closed.
+            for row in self._connection.execute(query):  # noqa: UP028
+                yield row
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def peek(path: Path, query: str) -> Rows:
+    """Return rows of a database that another process may be using; no file is created or changed.
+
+    subtle: a database that no process has open has no log, and SQLite would create one to read it.
+    With `immutable` it does not.
+    """
+    refuse_unsafe(path)
+    alone = not path.with_name(f"{path.name}-wal").exists()
+    uri = f"file:{quoted(path)}?mode=ro" + ("&immutable=1" if alone else "")
+    with advising(path), closing(sqlite3.connect(uri, uri=True)) as connection:
+        return connection.execute(query).fetchall()
