@@ -180,7 +180,7 @@ def test_write_waits_while_the_successor_is_compared_and_is_not_lost(
     monkeypatch.setattr(reindexing, "forget_deleted", compare)
 
     async def test(registry: CollectionRegistry) -> None:
-        live = registry.get(NAME)
+        live = await registry.writable(NAME)
         await live.add(stored)
         running = await begin(registry)
         await compare.entered()
@@ -204,7 +204,7 @@ def test_search_waits_while_the_successor_takes_its_place(
     )
 
     async def test(registry: CollectionRegistry) -> None:
-        live = registry.get(NAME)
+        live = await registry.writable(NAME)
         await live.add(stored)
         running = await begin(registry)
         await replace_collection.entered()
@@ -232,7 +232,7 @@ def test_document_deleted_while_its_page_is_copied_is_not_brought_back(
     monkeypatch.setattr(reindexing, "_patiently", later)
 
     async def test(registry: CollectionRegistry) -> None:
-        live = registry.get(NAME)
+        live = await registry.writable(NAME)
         await live.add(stored)
         running = await begin(registry)
         while running._successor is None:
@@ -264,7 +264,7 @@ def test_overloaded_engine_is_asked_again_when_it_says(
         raise Overloaded("the queue is full", retry_after_s=7)
 
     async def test(registry: CollectionRegistry) -> None:
-        await registry.get(NAME).add(stored)
+        await (await registry.writable(NAME)).add(stored)
         monkeypatch.setattr(reindexing, "embed", refuse)
         running = await begin(registry)
         while not slept and not running.task.done():

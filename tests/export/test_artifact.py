@@ -81,9 +81,9 @@ def test_files_are_on_the_disk_before_they_are_served_and_before_the_old_ones_go
         size = path.stat().st_size if path.is_file() else 0
         steps.append(f"{path.name} {size}" if size else f"sync {path.name}")
 
-    def replaced(folder: Path, scratch: Path) -> Path:
+    def replaced(folder: Path, scratch: Path) -> None:
         steps.append("replace")
-        return replace(folder, scratch)
+        replace(folder, scratch)
 
     def removed(folder: Path, *, ignore_errors: bool) -> None:
         steps.append("remove")
