@@ -18,7 +18,7 @@ from typing import Any
 from server.errors import DiskFull, Overloaded, StoreDamaged, StoreError
 from server.messages.message import Message
 from server.store import read_limit
-from server.store.database_path import FileKey, file_key, is_missing, quoted, refuse_unsafe
+from server.system.database_path import FileKey, file_key, is_missing, quoted, refuse_unsafe
 from server.system.idle_connections import IdleConnections
 from server.system.open_files import can_open
 from server.system.read_error import read_error

@@ -8,8 +8,8 @@ from typing import Any
 
 from server.errors import StoreDamaged, StoreError
 from server.store.database import Rows, advising
-from server.store.database_path import file_key, quoted, refuse_unsafe
 from server.system.atomic_file import install, scratch_for
+from server.system.database_path import file_key, quoted, refuse_unsafe
 
 # Of a file from elsewhere. A document of this size would have 50,000 chunks or more.
 MOST_ROW_BYTES = 256 * 1024 * 1024
