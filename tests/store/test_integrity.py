@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -258,3 +259,10 @@ def test_index_of_words_is_that_of_the_texts_after_many_writes(home: Path) -> No
             collection.add(documents, np.ones((1, 4), dtype=np.float32))
             collection.delete([str(n % 5)])
     assert faults(home) == ""
+
+
+def test_collection_without_documents_is_sound_before_and_after_it_had_some(home: Path) -> None:
+    with closing(DataFolder(home.parents[1])) as folder:
+        folder.create(replace(INFO, name="empty"))
+        folder.collections["laws"].delete([str(n) for n in range(4)])
+    assert faults(home) == faults(home.with_name("empty")) == ""
