@@ -230,17 +230,20 @@ def test_a_chunk_that_counts_more_than_its_pieces_gives_some_up() -> None:
 )
 def test_a_long_text_is_counted_a_few_times_in_few_calls(unit: str) -> None:
     text = unit * (400_000 // len(unit))
-    counted = calls = 0
+    counted = calls = longest = most = 0
 
     def count(texts: Sequence[str]) -> list[int]:
-        nonlocal counted, calls
+        nonlocal counted, calls, longest, most
         counted += sum(map(len, texts))
         calls += 1
+        longest, most = max(longest, sum(map(len, texts))), max(most, len(texts))
         return characters(texts)
 
     spans = chunk(text, ChunkRules(500, 0), count)
     assert counted < 3.5 * len(text)
     assert calls < 1.2 * len(spans) + 10 * len(text) / UNCOUNTED_CHARACTERS
+    # What a tokenizer holds of one call.
+    assert longest <= 1 << 18 and most <= 4096
     assert len(spans) < 1.3 * len(text) / 500
 
 

@@ -185,6 +185,8 @@ def test_backup_is_on_the_disk_before_it_takes_its_name(
     filled("backup", "default", target)
     new = target.read_bytes()
     assert steps == [(".backup.tmp", new), (tmp_path.name, new)]
+    # The version numbers of the format: 1 where SQLite needs to write no log beside it to read it.
+    assert new[18:20] == b"\1\1"
 
 
 def test_what_killed_backups_left_is_not_taken_for_a_part_of_the_next(
@@ -197,7 +199,8 @@ def test_what_killed_backups_left_is_not_taken_for_a_part_of_the_next(
         shutil.copy(tmp_path / ".backup.tmp-wal", tmp_path / "kept-wal")
     shutil.move(tmp_path / "kept", tmp_path / ".backup.tmp")
     shutil.move(tmp_path / "kept-wal", tmp_path / ".backup.tmp-wal")
-    (tmp_path / ".backup.tmp-journal").write_bytes(b"left")
+    for left in ("journal", "shm"):
+        (tmp_path / f".backup.tmp-{left}").write_bytes(b"left")
     filled("backup", "default", tmp_path / "backup")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "data", "texts.txt"]
     filled("restore", tmp_path / "backup", "--collection", "copy")

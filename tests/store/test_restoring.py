@@ -24,6 +24,7 @@ from server.store.upkeep.database_file import copy
 from server.store.upkeep.integrity import faults_of
 from server.store.upkeep.restoring import restore
 from server.types import Vectors
+from tests.store.test_folder_files import opened
 
 INFO = Info("laws", "model", 4, ChunkRules(10, 2))
 TEXTS = [f"第{n}条 劳动合同的解除" for n in range(6)]
@@ -108,6 +109,10 @@ def refused(data: Path, backup: Path, kind: type[StoreError | BadSettings], said
 
 def test_backup_becomes_the_same_collection(data: Path, backup: Path) -> None:
     assert restore(data, backup, None, force=False) == Listed("laws", 6, "model")
+    assert str(backup) not in opened()
+    (file,) = (data / "collections/laws").iterdir()
+    # The version numbers of the format: 1 where no log belongs to the file.
+    assert file.read_bytes()[18:20] == b"\1\1"
     check_restored(data)
     with closing(Collection(data / "collections/laws", INDEX)) as collection:
         assert collection.info == INFO
@@ -280,6 +285,31 @@ def test_rows_are_checked_whatever_their_checksums(
     change(backup, "PRAGMA ignore_check_constraints = ON", "PRAGMA foreign_keys = OFF", statement)
     sign(backup)
     refused(data, backup, StoreDamaged, said)
+
+
+@pytest.mark.parametrize(
+    ("statement", "most", "said"),
+    [
+        ("INSERT INTO meta VALUES ('x', printf('%.*c', {}, 'x'))", 4096, "a setting has 4097"),
+        (
+            "UPDATE meta SET value = printf('%.*c', {}, 'm') WHERE key = 'fingerprint'",
+            128,
+            "its model is named",
+        ),
+        ("UPDATE meta SET value = '[{}, 0]' WHERE key = 'chunks'", 1_000_000, "1000001 tokens"),
+        ("UPDATE documents SET id = printf('%.*c', {}, 'i') WHERE number = 4", 512, "is not what"),
+    ],
+    ids=["setting", "model", "chunk rules", "id"],
+)
+def test_limits_of_a_backup_are_the_last_values_that_are_taken(
+    data: Path, backup: Path, statement: str, most: int, said: str
+) -> None:
+    change(backup, statement.format(most))
+    sign(backup)
+    assert restore(data / "taken", backup, None, force=False).documents == 6
+    change(backup, "DELETE FROM meta WHERE key = 'x'", statement.format(most + 1))
+    sign(backup)
+    refused(data / "refused", backup, StoreDamaged, said)
 
 
 @pytest.mark.parametrize(("statement", "said"), NO_BACKUP.values(), ids=NO_BACKUP)
