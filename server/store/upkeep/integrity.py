@@ -59,7 +59,7 @@ def faults_of(home: Path, make: IndexMaker) -> list[Message]:
                 )
             )
     finally:
-        documents.close_unchanged()
+        documents.database.close_unchanged()
     # An index of a damaged database is wrong too.
     return faults or _found(_of_index(home, make))
 
