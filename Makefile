@@ -83,7 +83,8 @@ test-cpu: dev artifact ## run the model as on a CPU without VNNI (needs Debian's
 	$(RUN) -m pytest -q -m cpu $(ARGS)
 
 # Five minutes on two cores.
-test-stress: dev artifact ## take memory, files, network, time and CPU away from running servers
+# Power cuts and damage take ROUNDS, and the model beside a server SECONDS; SEED gives other ones.
+test-stress: dev artifact ## take memory, files, network, time, power and CPU away from servers, and compare them with a model
 	$(RUN) -m pytest -q -m stress $(ARGS)
 
 # Eight minutes, and six more where strace is installed.

@@ -61,7 +61,7 @@ class Collection:
             self._saved = _load(make, self._snapshot, self.documents)
             self._settle(self.documents.revision(), caught_up(self._saved, self.documents))
         except BaseException:
-            self.documents.close_unchanged()
+            self.documents.database.close_unchanged()
             raise
         self.hits = HitCache()
 
@@ -181,7 +181,7 @@ class Collection:
     def abandon(self) -> None:
         """Close the files and change none: they will be deleted, or are damaged."""
         self.hits.clear()
-        self.documents.close_unchanged()
+        self.documents.database.close_unchanged()
 
     def _delete(self, chosen: Callable[[], Sequence[str]]) -> int:
         n_found = 0

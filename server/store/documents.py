@@ -106,10 +106,6 @@ class Documents:
         """Close the file; no other call may be running."""
         self.database.close()
 
-    def close_unchanged(self) -> None:
-        """Close the file and leave its log beside it; no other call may be running."""
-        self.database.close_unchanged()
-
     # --- writing, inside a transaction --------------------------------------------------------------
 
     @contextmanager
@@ -363,9 +359,8 @@ class Documents:
             if not is_sound_chunk(*chunk):
                 raise self._damaged(f"the vector of part {label}")
         found = {row[0]: row[4] for row in rows}
-        for label in asked:
-            if label not in found:
-                raise self._damaged(f"the vector of part {label}")
+        for label in set(asked) - found.keys():
+            raise self._damaged(f"the vector of part {label}")
         joined = np.frombuffer(b"".join(found[label] for label in asked), dtype="<f4")
         vectors = joined.reshape(len(asked), self.info.dimension)
         # subtle: a checksum that fits shows that these bytes were written, not that a model gave them.

@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from server.store.records import Document, Info
 from server.store.schema import SCHEMA_1, SCHEMA_VERSION, chunk_checksum, create, words_of
 from server.store.search import Query, search
 from server.store.upkeep.integrity import faults_of
+from server.store.upkeep.maintenance import backup
+from server.store.upkeep.restoring import restore
 
 INFO = Info("laws", "model", 4)
 FOREIGN = {
@@ -227,3 +230,39 @@ def test_vector_that_is_not_finite_is_damage_although_its_checksum_fits(home: Pa
 def test_vector_of_a_length_that_no_model_gives_is_found(home: Path) -> None:
     store_vector(home, 3, [3e38, 3e38, 0, 0])
     assert faults(home) == "part 3 has a vector that no model gives"
+
+
+OTHER_WORDS = (
+    "UPDATE words_docsize SET sz = x'7f' WHERE id = 1",
+    "UPDATE words_data SET block = x'0409' WHERE id = 1",
+    "INSERT INTO words (rowid, text) VALUES (1, 'stray')",
+)
+
+
+@pytest.mark.parametrize("statement", OTHER_WORDS, ids=["length", "sum of lengths", "places"])
+def test_index_of_words_is_compared_with_the_texts(
+    home: Path, tmp_path: Path, statement: str
+) -> None:
+    change(home, statement)
+    assert "words than" in faults(home)
+    # A backup has the texts, of which the index is made.
+    backup(tmp_path, "laws", tmp_path / "backup")
+    restore(tmp_path, tmp_path / "backup", None, force=True)
+    assert faults(home) == ""
+
+
+def test_index_of_words_is_that_of_the_texts_after_many_writes(home: Path) -> None:
+    with closing(DataFolder(home.parents[1])) as folder:
+        collection = folder.collections["laws"]
+        for n in range(40):
+            documents = [Document(str(n % 7), f"第{n}条 {'a b ' * n}", f"标题{n}")]
+            collection.add(documents, np.ones((1, 4), dtype=np.float32))
+            collection.delete([str(n % 5)])
+    assert faults(home) == ""
+
+
+def test_collection_without_documents_is_sound_before_and_after_it_had_some(home: Path) -> None:
+    with closing(DataFolder(home.parents[1])) as folder:
+        folder.create(replace(INFO, name="empty"))
+        folder.collections["laws"].delete([str(n) for n in range(4)])
+    assert faults(home) == faults(home.with_name("empty")) == ""

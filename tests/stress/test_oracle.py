@@ -319,10 +319,10 @@ def test_every_answer_is_one_state_whatever_is_written_reindexed_and_killed(
             host.start()
         host.over.set()
     host.end(signal.SIGTERM)
-    check_folder(tmp_path / "data", collections)
     with capsys.disabled():
         sys.stdout.write(f"\n{json.dumps({'case': 'oracle', **verdicts.counts})}\n")
     assert not verdicts.wrong, "\n".join(verdicts.wrong[:20])
+    check_folder(tmp_path / "data", collections)
 
 
 def check_folder(data: Path, collections: list[Collection]) -> None:

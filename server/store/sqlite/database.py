@@ -6,7 +6,6 @@ from one moment. `documents.py` says what the tables mean, and `schema.py` defin
 """
 
 import sqlite3
-import stat
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -19,6 +18,7 @@ from typing import Any
 from server.errors import StoreDamaged, StoreError
 from server.store.sqlite import read_limit
 from server.store.sqlite.advice import advising, one_line
+from server.store.sqlite.database_path import FileKey, file_key, is_missing, quoted, refuse_unsafe
 from server.system.idle_connections import IdleConnections
 
 KEYS_PER_QUERY = 1000  # SQLite's own limit has been 999 (until 3.32) and is 32,766
@@ -37,7 +37,6 @@ RowByRow = Generator[tuple[Any, ...], None, None]
 Create = Callable[[Connection], None]
 Migrate = Callable[[Connection, int], None]
 Verify = Callable[[Connection], None]
-FileKey = tuple[int, int]  # device and inode
 
 
 class Database:
@@ -67,7 +66,7 @@ class Database:
         self._verify: Verify | None = None
         self._verified_schema = -1
         self._file: FileKey | None = None
-        missing = _is_missing(path)
+        missing = is_missing(path)
         if missing and create is None:
             raise StoreDamaged("{path} is missing; restore the collection from a backup", path=path)
         with self.advising():
@@ -227,7 +226,7 @@ class Database:
         # subtle: the last connection that is closed moves the log into the file and deletes it, unless it
         # may only read.
         log = self.path.with_name(f"{self.path.name}-wal")
-        if _is_missing(log) or not log.stat().st_size:
+        if is_missing(log) or not log.stat().st_size:
             return self.close()
         try:
             last = sqlite3.connect(f"file:{quoted(self.path)}?mode=ro", uri=True)
@@ -258,7 +257,7 @@ class Database:
             raise RuntimeError(f"{self.path}: closed during a write")
 
     def _connect(self, *, create: bool = False) -> Connection:
-        refuse_special(self.path)
+        refuse_unsafe(self.path)
         # subtle: without a mode SQLite would create a file that is missing, also to read it.
         connection = sqlite3.connect(
             f"file:{quoted(self.path)}?mode={'rwc' if create else 'rw'}",
@@ -323,51 +322,8 @@ _snapshots: ContextVar[Mapping[Database, Connection]] = ContextVar(
 )
 
 
-def file_key(path: Path) -> FileKey | None:
-    """Return what tells a file from another one that takes its name; None where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def refuse_special(path: Path) -> None:
-    """Raise StoreDamaged where SQLite would wait for ever on a pipe, or delete the log of an empty file.
-
-    subtle: it deletes the log beside a file without bytes, also to read it. The log may hold all
-    documents.
-    """
-    for suffix in ("", "-journal", "-wal", "-shm"):
-        file = path.with_name(f"{path.name}{suffix}")
-        try:
-            found = file.stat()
-        except OSError:
-            continue  # SQLite says what is wrong with it
-        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
-            raise StoreDamaged("{path} is not a regular file; move it away", path=file)
-        if not suffix and not found.st_size:
-            raise StoreDamaged("{path} is empty; restore the collection from a backup", path=file)
-
-
-def _is_missing(path: Path) -> bool:
-    """Return whether there is no such file; what else is wrong with it, SQLite reports."""
-    try:
-        path.stat()
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
 @contextmanager
 def in_memory() -> Iterator[Connection]:
     """Yield an empty database that no file holds."""
     with closing(sqlite3.connect(":memory:")) as connection:
         yield connection
-
-
-def quoted(path: Path) -> str:
-    """Return a path as it stands inside an SQLite URI."""
-    return str(path.resolve()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")

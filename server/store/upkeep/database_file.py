@@ -8,7 +8,8 @@ from typing import Any
 
 from server.errors import StoreDamaged, StoreError
 from server.store.sqlite.advice import advising
-from server.store.sqlite.database import Rows, file_key, quoted, refuse_special
+from server.store.sqlite.database import Rows
+from server.store.sqlite.database_path import file_key, quoted, refuse_unsafe
 from server.system.atomic_file import install, scratch_for
 
 # Of a file from elsewhere. A document of this size would have 50,000 chunks or more.
@@ -25,7 +26,7 @@ def copy(source: Path, target: Path) -> None:
         for suffix in ("-journal", "-wal", "-shm"):
             # A killed backup left them; SQLite would take them for parts of this one.
             scratch.with_name(f"{scratch.name}{suffix}").unlink(missing_ok=True)
-        refuse_special(source)
+        refuse_unsafe(source)
         file = file_key(source)
         with (
             advising(source),
@@ -57,7 +58,7 @@ class ForeignFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        refuse_special(path)
+        refuse_unsafe(path)
         # subtle: see `peek`. A file with a log is one of a running or killed server, and the log is
         # a part of it. It stands beside the file, not beside a link to it.
         path = path.resolve()
@@ -88,7 +89,7 @@ def peek(path: Path, query: str) -> Rows:
     subtle: a database that no process has open has no log, and SQLite would create one to read it.
     With `immutable` it does not.
     """
-    refuse_special(path)
+    refuse_unsafe(path)
     alone = not path.with_name(f"{path.name}-wal").exists()
     uri = f"file:{quoted(path)}?mode=ro" + ("&immutable=1" if alone else "")
     with advising(path), closing(sqlite3.connect(uri, uri=True)) as connection:

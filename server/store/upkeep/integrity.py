@@ -59,7 +59,7 @@ def faults_of(home: Path, make: IndexMaker) -> list[Message]:
                 )
             )
     finally:
-        documents.close_unchanged()
+        documents.database.close_unchanged()
     # An index of a damaged database is wrong too.
     return faults or _found(_of_index(home, make))
 
@@ -261,10 +261,26 @@ def _of_terms(documents: Documents) -> Iterator[Message]:
         found: dict[int, int] = {}
         for label, term, place in reader.execute("SELECT doc, term, offset FROM temp.instances"):
             found[label] = found.get(label, 0) + hash((term, place))
+        lengths: dict[int, bytes] = dict(reader.execute("SELECT id, sz FROM words_docsize"))
+        n_chunks = n_terms = 0
         for label, words in words_of_all(reader):
-            wanted = sum(hash((term, place)) for place, term in enumerate(words.split()))
-            if found.get(label, 0) != wanted:
+            terms = words.split()
+            n_chunks, n_terms = n_chunks + 1, n_terms + len(terms)
+            wanted = sum(hash((term, place)) for place, term in enumerate(terms))
+            if found.get(label, 0) != wanted or lengths.get(label) != _packed(len(terms)):
                 yield Message("part {label} is indexed by other words than its own", label=label)
+        ((sums,),) = reader.execute("SELECT block FROM words_data WHERE id = 1")
+        # Before the first chunk it is empty.
+        if (sums or n_chunks) and sums != _packed(n_chunks) + _packed(n_terms):
+            yield Message("the index of words has another number of words than the parts")
+
+
+def _packed(number: int) -> bytes:
+    """Return a number as SQLite packs it: seven bits a byte, all bytes but the last marked."""
+    packed = [number & 0x7F]
+    while number := number >> 7:
+        packed.insert(0, number & 0x7F | 0x80)
+    return bytes(packed)
 
 
 def _of_index(home: Path, make: IndexMaker) -> Iterator[Message]:
