@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from server.api.body import decode, prepared
+from server.api.body import PREPARED_ON_LOOP, decode, prepared
 from server.api.native_errors import NATIVE
 from server.api.operation import (
     CollectionCall,
@@ -31,6 +31,8 @@ from server.store.sqlite.read_limit import too_much_to_read
 from server.types import Vectors
 
 MAX_TOP_K = 1000
+# Bytes of a body without a filter that is decoded on the loop: a vector of 1,024 numbers takes 0.1 ms.
+VECTOR_ON_LOOP = 24_576
 MAX_QUERIES = 256
 # Characters of all hits of a request in which words are looked for: 2.4 s of one thread.
 MAX_MARKED = 4_000_000
@@ -117,7 +119,8 @@ def inside() -> list[CollectionOperation]:
 
 async def search(call: CollectionCall) -> Reply:
     collection = collection_of(call)
-    request, filter = await prepared(call.body, _request)
+    on_loop = PREPARED_ON_LOOP if b'"filter"' in call.body else VECTOR_ON_LOOP
+    request, filter = await prepared(call.body, _request, on_loop)
     texts = [request.query] if request.queries is None else request.queries
     weights = request.weights or Weights()
     queries = [
