@@ -136,8 +136,7 @@ async def search(call: CollectionCall) -> Reply:
         )
         for text in texts
     ]
-    collection.check_room(queries)
-    vectors = await _vectors(request, [text for text in texts if text is not None], collection)
+    vectors = await _vectors(request, queries, collection)
     if vectors is not None:
         queries = [replace(query, vector=row) for query, row in zip(queries, vectors, strict=True)]
     found = await collection.search(queries)
@@ -197,12 +196,16 @@ def _written(
 
 
 async def _vectors(
-    request: SearchRequest, texts: list[str], collection: LiveCollection | EmptyCollection
+    request: SearchRequest, queries: Sequence[Query], collection: LiveCollection | EmptyCollection
 ) -> Vectors | None:
-    if request.mode == "lexical" or (request.queries is not None and not texts):
+    if request.mode == "lexical":
         return None
     if request.vector is None:
-        return await collection.vectors_of(texts)
+        # Before texts are embedded for nothing.
+        collection.check_room(queries)
+        return await collection.vectors_of(
+            [query.words for query in queries if query.words is not None]
+        )
     dimension, given = collection.info.dimension, len(request.vector)
     # Numbers beyond float32 become infinite, and are refused below.
     with np.errstate(over="ignore"):

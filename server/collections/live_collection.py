@@ -30,7 +30,7 @@ from server.store.collection import Collection
 from server.store.filter_kinds import Operand, operands
 from server.store.filter_tree import Filter
 from server.store.records import CollectionStats, Document, Info
-from server.store.search import Hit, Query, search
+from server.store.search import Hit, Query, at_once, search
 from server.store.sqlite.read_limit import too_much_to_read
 from server.store.vector_index import VectorIndex
 from server.system.memory import give_back
@@ -238,7 +238,8 @@ class LiveCollection:
     async def _turns(self, queries: Sequence[Query], cost_s: float) -> list[list[Hit]]:
         """Search in one turn with others that wait, or, with much to do, in turns of its own."""
         if self._reads.is_light(cost_s):
-            return await self._reads.join(cost_s, self._search, queries)
+            alone = partial(at_once, self.collection, queries)
+            return await self._reads.join(cost_s, self._search, queries, alone)
         found: list[list[Hit]] = []
         n_bytes, step = 0, _queries_a_turn(queries)
         for start in range(0, len(queries), step):

@@ -44,7 +44,8 @@ class Read:
 
     run: takes the items of one or several reads, and returns their answers in order. item: what it gets for
     this read. waiter: what the caller waits on; the queue only carries it. joins: it may run together with
-    reads of an equal `run`. wanted: whether the caller still waits.
+    reads of an equal `run`. at_once: answers it, where that takes less time than to hand it to a thread, or
+    returns None. wanted: whether the caller still waits.
     """
 
     cost_s: float
@@ -52,6 +53,7 @@ class Read:
     item: Any
     waiter: Any
     joins: bool = False
+    at_once: Callable[[], Any] | None = None
     wanted: bool = True
 
 

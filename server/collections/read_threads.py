@@ -34,6 +34,7 @@ class ReadThreads:
         self._metrics = metrics
         # What runs, with its limit.
         self._running: dict[asyncio.Task[None], ReadLimit] = {}
+        self._starting: asyncio.Handle | None = None
 
     def check_room(self, cost_s: float) -> None:
         """Raise Overloaded if a request would not be admitted now."""
@@ -71,10 +72,17 @@ class ReadThreads:
         return cast(T, await self._wait(Read(cost_s, lambda _: [call()], None, None)))
 
     async def join(
-        self, cost_s: float, run: Callable[[Sequence[Item]], Sequence[T]], item: Item
+        self,
+        cost_s: float,
+        run: Callable[[Sequence[Item]], Sequence[T]],
+        item: Item,
+        at_once: Callable[[], T | None] | None = None,
     ) -> T:
-        """Take a turn together with others of an equal `run`, which gets the items of all."""
-        return cast(T, await self._wait(Read(cost_s, run, item, None, joins=True)))
+        """Take a turn together with others of an equal `run`, which gets the items of all.
+
+        at_once: asked first, on the event loop, where there are no others; returns None to use `run`.
+        """
+        return cast(T, await self._wait(Read(cost_s, run, item, None, True, at_once)))
 
     async def close(self) -> None:
         """End what runs, and wait for it; no other call may come."""
@@ -85,20 +93,42 @@ class ReadThreads:
         self._pool.shutdown(wait=False)
 
     async def _wait(self, read: Read) -> Any:
-        read.waiter = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        read.waiter = loop.create_future()
         self._queue.add(read, now())
-        self._start()
+        if self._starting is None:
+            # When those have been added that have come with this one.
+            self._starting = loop.call_soon(self._start)
         try:
             return await read.waiter
         finally:
             read.wanted = False
 
     def _start(self) -> None:
+        self._starting = None
         while turn := self._queue.take():
+            if self._answered(turn):
+                continue
             limit = self._limit()
             task = asyncio.get_running_loop().create_task(self._take(turn, limit))
             self._running[task] = limit
             task.add_done_callback(lambda task: self._running.pop(task))
+
+    def _answered(self, turn: Turn) -> bool:
+        """Answer a read that is alone and needs no thread; return whether it was."""
+        read, started = turn[0], now()
+        if len(turn) > 1 or read.at_once is None:
+            return False
+        try:
+            answer = read.at_once()
+        except Exception as error:
+            read.waiter.set_exception(error)
+        else:
+            if answer is None:
+                return False
+            read.waiter.set_result(answer)
+        self._queue.ended(turn, now() - started)
+        return True
 
     def _limit(self) -> ReadLimit:
         return ReadLimit(self._query_s, self.max_bytes)

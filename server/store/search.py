@@ -39,6 +39,10 @@ DEEPER = 4
 BLEND_DEPTH, SETTLED_DEPTH = 100, 25_600
 # Labels whose cosines an index computes at once; a larger number could make it choose by codes.
 COSINES_AT_ONCE = 2048
+# A plain search for so few hits, among so few chunks, takes less than a millisecond, and a thread up to half
+# of one. 2,000 laws, 16 clients with ready vectors, 2026-11-29: without this the server answered 0.65 times
+# as many searches.
+QUICK_HITS, QUICK_CHUNKS = 100, 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +95,13 @@ class _Answer:
     """What has been found for one query.
 
     depth: of candidates, the next time. seen: labels that were candidates. best: of each document the
-    best chunk, (label, score), by the document's number; best first.
+    best chunk, (label, score), by the document's number; best first. hits: the answer, where the cache had
+    it all.
     """
 
     query: Query
     depth: int
+    hits: list[Hit] | None = None
     seen: set[int] = field(default_factory=set)
     best: dict[int, tuple[int, float]] = field(default_factory=dict)
 
@@ -104,14 +110,33 @@ class _Answer:
         return len(self.best) >= self.query.top_k
 
 
+def at_once(collection: Collection, queries: Sequence[Query]) -> list[list[Hit]] | None:
+    """Return what `search` does if that takes less time than to wait for a thread; else None."""
+    index = collection.settled_index
+    if index is None or not _is_plain(queries) or queries[0].top_k > QUICK_HITS:
+        return None
+    if len(index) > QUICK_CHUNKS:
+        return None
+    hits = _remembered(collection, _early(collection, index, queries), queries[0])
+    return None if hits is None else [hits]
+
+
+def _is_plain(queries: Sequence[Query]) -> bool:
+    return len(queries) == 1 and queries[0].mode == "dense" and queries[0].filter is None
+
+
+def _early(collection: Collection, index: VectorIndex, queries: Sequence[Query]) -> _Candidates:
+    """Return the candidates of a plain search."""
+    depth = _depth(queries[0], chunked=collection.info.chunks is not None)
+    return _nearest(index, queries, depth, None)[0]
+
+
 def search(collection: Collection, queries: Sequence[Query]) -> list[list[Hit]]:
     """Find the best documents of each query, best first; fewer than top_k where there are fewer."""
     index, early = collection.settled_index, None
-    alone = len(queries) == 1 and queries[0].mode == "dense" and queries[0].filter is None
-    if alone and index is not None:
+    if _is_plain(queries) and index is not None:
         # Such a search needs no database where its hits are in the cache.
-        depth = _depth(queries[0], chunked=collection.info.chunks is not None)
-        early = _nearest(index, queries, depth, None)[0]
+        early = _early(collection, index, queries)
         if (hits := _remembered(collection, early, queries[0])) is not None:
             return [hits]
     with collection.reading() as current:
@@ -139,13 +164,20 @@ class _Search:
         while waiting:
             again = []
             for answer, ranking in zip(waiting, self._rank(waiting), strict=True):
+                if answer.query.mode == "dense" and answer.query.filter is None:
+                    answer.hits = _remembered(self.collection, ranking, answer.query)
+                if answer.hits is not None:
+                    continue
                 self._take(answer, ranking, chunked=chunked)
                 if not answer.full and not ranking.complete:
                     answer.depth *= DEEPER
                     again.append(answer)
             waiting = again
-        chunks = self._chunks([label for answer in answers for label, _ in answer.best.values()])
-        return [self._hits(answer, chunks) for answer in answers]
+        rest = [answer for answer in answers if answer.hits is None]
+        chunks = self._chunks([label for answer in rest for label, _ in answer.best.values()])
+        for answer in rest:
+            answer.hits = self._hits(answer, chunks)
+        return [answer.hits or [] for answer in answers]
 
     def _hits(self, answer: _Answer, chunks: Mapping[int, Chunk]) -> list[Hit]:
         hits = []

@@ -47,40 +47,44 @@ def test_a_read_that_takes_too_long_is_ended_and_says_what_to_do(tmp_path: Path)
     opened.close()
 
 
-def test_a_client_that_leaves_ends_its_read(tmp_path: Path) -> None:
-    opened, begun = database(tmp_path), threading.Event()
+class Endless:
+    """A read that does not end by itself."""
 
-    def endless() -> object:
-        begun.set()
-        return opened.rows(ENDLESS)
+    def __init__(self, folder: Path) -> None:
+        self.database = database(folder)
+        self.begun = threading.Event()
+
+    def __call__(self) -> object:
+        self.begun.set()
+        return self.database.rows(ENDLESS)
+
+
+def test_a_client_that_leaves_ends_its_read(tmp_path: Path) -> None:
+    endless = Endless(tmp_path)
 
     async def test(reads: ReadThreads) -> None:
         task = asyncio.ensure_future(reads.run(HEAVY, endless))
-        await asyncio.to_thread(begun.wait, PATIENCE_S)
+        await asyncio.to_thread(endless.begun.wait, PATIENCE_S)
         task.cancel()
         # It would hold the only thread for heavy reads.
-        assert await reads.run(HEAVY, lambda: opened.rows("SELECT 1")) == [(1,)]
+        assert await reads.run(HEAVY, lambda: endless.database.rows("SELECT 1")) == [(1,)]
 
     run(test)
-    opened.close()
+    endless.database.close()
 
 
 def test_closing_ends_what_runs(tmp_path: Path) -> None:
-    opened, begun = database(tmp_path), threading.Event()
-
-    def endless() -> object:
-        begun.set()
-        return opened.rows(ENDLESS)
+    endless = Endless(tmp_path)
 
     async def test(reads: ReadThreads) -> None:
         task = asyncio.ensure_future(reads.run(HEAVY, endless))
-        await asyncio.to_thread(begun.wait, PATIENCE_S)
+        await asyncio.to_thread(endless.begun.wait, PATIENCE_S)
         await reads.close()
         with pytest.raises(RequestTooLarge):
             await task
 
     run(test)
-    opened.close()
+    endless.database.close()
 
 
 def test_one_that_fails_does_not_fail_those_beside_it() -> None:
@@ -104,6 +108,34 @@ def test_one_that_fails_does_not_fail_those_beside_it() -> None:
         found = await asyncio.gather(*tasks, return_exceptions=True)
         assert found[:2] == [0, 10] and str(found[2]) == "two"
         assert sizes == [3, 1, 1, 1] or sizes == [1, 2, 1, 1], sizes
+
+    run(test)
+
+
+def test_a_read_that_is_alone_is_answered_at_once_and_those_that_come_together_on_a_thread() -> (
+    None
+):
+    asked: list[tuple[str, int]] = []
+
+    def together(items: Sequence[int]) -> list[str]:
+        asked.append((threading.current_thread().name[:4], len(items)))
+        return [f"thread {item}" for item in items]
+
+    def at_once() -> str:
+        return "at once"
+
+    def fails() -> str:
+        raise ValueError("at once")
+
+    async def test(reads: ReadThreads) -> None:
+        assert await reads.join(LIGHT, together, 1, at_once) == "at once"
+        assert not asked
+        assert await reads.join(LIGHT, together, 2, lambda: None) == "thread 2"
+        with pytest.raises(ValueError, match="at once"):
+            await reads.join(LIGHT, together, 3, fails)
+        found = await asyncio.gather(*(reads.join(LIGHT, together, n, at_once) for n in range(3)))
+        assert found == ["thread 0", "thread 1", "thread 2"]
+        assert asked == [("read", 1), ("read", 3)]
 
     run(test)
 

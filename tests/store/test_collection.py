@@ -167,17 +167,22 @@ def test_a_snapshot_of_no_use_is_rebuilt(
     assert snapshot.read_bytes() == whole
 
 
-def test_a_snapshot_newer_than_a_restored_database_is_rebuilt(tmp_path: Path) -> None:
-    first = Main(tmp_path)
+def put_back(data: Path) -> Main:
+    """Open a collection of "a" whose database was put back to before "lost" was written."""
+    first = Main(data)
     add(first, "a")
     first.close()
-    database = tmp_path / "collections" / "main" / "documents.sqlite3"
-    backup = shutil.copy(database, tmp_path / "backup")
-    second = Main(tmp_path)
+    database = data / "collections" / "main" / "documents.sqlite3"
+    backup = shutil.copy(database, data / "backup")
+    second = Main(data)
     add(second, "lost")
     second.close()
     shutil.copy(backup, database)
-    restored = Main(tmp_path)
+    return Main(data)
+
+
+def test_a_snapshot_newer_than_a_restored_database_is_rebuilt(tmp_path: Path) -> None:
+    restored = put_back(tmp_path)
     check_holds(restored, "a")
     add(restored, "b")  # under the label that the lost one had
     check_holds(restored, "a", "b")
@@ -185,16 +190,7 @@ def test_a_snapshot_newer_than_a_restored_database_is_rebuilt(tmp_path: Path) ->
 
 
 def test_a_snapshot_newer_than_its_database_is_never_used_again(tmp_path: Path) -> None:
-    first = Main(tmp_path)
-    add(first, "a")
-    first.close()
-    database = tmp_path / "collections" / "main" / "documents.sqlite3"
-    backup = shutil.copy(database, tmp_path / "backup")
-    second = Main(tmp_path)
-    add(second, "lost")
-    second.close()
-    shutil.copy(backup, database)
-    restored = Main(tmp_path)
+    restored = put_back(tmp_path)
     add(restored, "b")  # under the label that the lost one had
     # As if the process were killed: no snapshot is written.
     restored.folder.collections.clear()

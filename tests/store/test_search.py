@@ -19,7 +19,7 @@ from server.store.fusion import blend
 from server.store.local_index import fastscan_block
 from server.store.local_index import index as index_module
 from server.store.records import ChunkRules, Document, Info, Span
-from server.store.search import Hit, Query, search
+from server.store.search import QUICK_HITS, Hit, Query, at_once, search
 from server.types import Vectors, unit
 
 D = 8
@@ -320,3 +320,25 @@ def test_searches_side_by_side_answer_as_each_alone(varied: dict[str, Collection
     for query, hits in zip(queries, together, strict=True):
         alone = search(varied["chunked"], [query])[0]
         assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in alone], abs=2e-6)
+
+
+def test_a_plain_search_needs_no_thread_once_its_hits_are_known(collection: Collection) -> None:
+    vectors = rows(4 * parts_of(collection))
+    write(collection, ["a", "b", "c", "d"], "甲乙丙。", vectors, 1)
+    query = Query("dense", 2, vectors[0])
+    assert at_once(collection, [query]) is None
+    found = search(collection, [query, query])
+    # Chunks that are not shown are not kept, so more hits than those shown are not known.
+    known = at_once(collection, [query])
+    assert known in (found[:1], None)
+    assert known is not None or parts_of(collection) > 1
+    for other in (
+        replace(query, filter=parse({"kind": "x"})),
+        replace(query, mode="hybrid", words="甲"),
+        replace(query, top_k=QUICK_HITS + 1),
+    ):
+        assert at_once(collection, [other]) is None
+    assert at_once(collection, [query, query]) is None
+    collection.delete(["a"])
+    after = at_once(collection, [query])
+    assert after is None or "a" not in {hit.id for hit in after[0]}
