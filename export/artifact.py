@@ -28,7 +28,7 @@ from server.inference.manifest import (
     parse_manifest,
     read_manifest,
 )
-from server.system.atomic_file import sync_folder
+from server.system.atomic_file import sync_folder, sync_tree
 
 # Name -> the content, in parts.
 Files = Mapping[str, Sequence[bytes]]
@@ -239,20 +239,14 @@ def _write(folder: Path, files: Files) -> None:
         new = scratch / NEW
         new.mkdir()
         for name, parts in files.items():
-            _write_durably(new / name, parts)
-        sync_folder(new)
+            with (new / name).open("wb") as file:
+                file.writelines(parts)
+        sync_tree(new)
         _replace_folder(folder, scratch)
         # Before the old files are removed: after a power cut one of the two must be there.
         sync_folder(folder.parent)
     finally:
         _remove_scratch(scratch)
-
-
-def _write_durably(path: Path, parts: Sequence[bytes]) -> None:
-    with path.open("wb") as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _replace_folder(folder: Path, scratch: Path) -> None:

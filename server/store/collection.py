@@ -25,6 +25,7 @@ from server.store.documents import Documents
 from server.store.filter_tree import Filter
 from server.store.hit_cache import HitCache
 from server.store.records import Change, CollectionStats, Document, Info, Span
+from server.store.sqlite.database_path import SHARED, WAL, beside
 from server.store.vector_index import BadSnapshot, IndexMaker, VectorIndex
 from server.types import Vectors
 
@@ -47,16 +48,13 @@ class Collection:
     at the same time raises RuntimeError.
     """
 
-    def __init__(self, home: Path, make: IndexMaker, info: Info | None = None) -> None:
-        """Open the collection in the folder `home`.
-
-        make: makes its index. info: the collection to create where there is none.
-        """
+    def __init__(self, home: Path, make: IndexMaker) -> None:
+        """Open the collection in the folder `home`; make: makes its index."""
         # By revision: of what is stored, and during a write also of what will be. Replaced whole.
         self._indexes: dict[str | None, VectorIndex] = {}
         self._snapshot = home / SNAPSHOT_FILE
         self.path = home / DATABASE_FILE
-        self.documents = Documents(self.path, info)
+        self.documents = Documents(self.path, None)
         try:
             self._saved = _load(make, self._snapshot, self.documents)
             self._settle(self.documents.revision(), caught_up(self._saved, self.documents))
@@ -80,15 +78,15 @@ class Collection:
 
     def bytes_on_disk(self) -> int:
         """Return the bytes of the database, its log and the snapshot; of what may not be read, none."""
-        names = (self.path.name, f"{self.path.name}-wal", f"{self.path.name}-shm", SNAPSHOT_FILE)
-        found = [_stat(self.path.with_name(name)) for name in names]
+        files = (self.path, beside(self.path, WAL), beside(self.path, SHARED), self._snapshot)
+        found = list(map(_stat, files))
         return sum(each.st_size for each in found if each is not None)
 
     def stats(self) -> CollectionStats:
         """Return sizes of index and files, from any thread; a missing file has no bytes."""
         index, saved = self.index, self._saved
         stats, snapshot = index.stats(), _stat(self._snapshot)
-        wal = _stat(self.path.with_name(self.path.name + "-wal"))
+        wal = _stat(beside(self.path, WAL))
         database = _stat(self.path)
         return CollectionStats(
             chunks=stats.vectors,

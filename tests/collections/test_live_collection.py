@@ -3,8 +3,7 @@
 import ast
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +27,11 @@ from server.store.records import Document
 from server.store.search import Hit, Query, search
 from server.telemetry.metrics import Metrics
 from tests.support.fakes import PATIENCE_S, Broken, Gated, with_parts
+from tests.support.registries import opened
 from tests.support.toy_index import NumpyIndex
 from tests.support.toys import toy_texts
 
 SERVER = Path(__file__).parents[2] / "server"
-
-
-@asynccontextmanager
-async def opened(model: Model, folder: Path, **settings: Any) -> AsyncIterator[CollectionRegistry]:
-    metrics, config = Metrics(), Config(**{"lanes": 1, **settings})
-    models = ModelRegistry([model], config, metrics, asyncio.get_running_loop())
-    registry = CollectionRegistry(DataFolder(folder), models, config, metrics)
-    try:
-        yield registry
-    finally:
-        await registry.close()
-        await asyncio.to_thread(models.close)
 
 
 def run(

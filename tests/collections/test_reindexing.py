@@ -23,8 +23,8 @@ from server.store.folder_layout import FolderLayout
 from server.store.records import ChunkRules, Document
 from server.store.search import Query
 from server.types import Vectors
-from tests.collections.test_live_collection import opened
 from tests.support.fakes import PATIENCE_S
+from tests.support.registries import opened
 from tests.support.toys import toy_texts
 
 NAME = "default"

@@ -1,8 +1,7 @@
 """Writes that another write overtakes while they embed: what is acknowledged is there."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -13,33 +12,18 @@ from server.collections import reindexing as reindexing_module
 from server.collections import write_batch as batch_module
 from server.collections.live_collection import LiveCollection
 from server.collections.registry import CollectionRegistry
-from server.config import Config
 from server.errors import AlreadyExists
 from server.inference.engine import Engine
 from server.inference.model import Model
-from server.inference.registry import ModelRegistry
 from server.store.filter_tree import parse
-from server.store.folder import DataFolder
 from server.store.records import ChunkRules, Document
 from server.store.search import Query
-from server.telemetry.metrics import Metrics
 from server.types import Vectors
 from tests.support.fakes import PATIENCE_S
+from tests.support.registries import opened
 
 X, CHANGED_X = Document("x", "墨池 search server"), Document("x", "another text")
 OTHERS = [Document(str(n), f"text {n}") for n in range(3)]
-
-
-@asynccontextmanager
-async def opened(model: Model, folder: Path) -> AsyncIterator[CollectionRegistry]:
-    metrics, config = Metrics(), Config(lanes=1)
-    models = ModelRegistry([model], config, metrics, asyncio.get_running_loop())
-    registry = CollectionRegistry(DataFolder(folder), models, config, metrics)
-    try:
-        yield registry
-    finally:
-        await registry.close()
-        await asyncio.to_thread(models.close)
 
 
 def run(

@@ -15,7 +15,14 @@ from export.errors import (
     ShapeMismatch,
     UnsupportedModel,
 )
-from tests.support.checkpoints import WORDS, change_json, change_tensors, refusal, write_safetensors
+from tests.support.checkpoints import (
+    SETTINGS,
+    WORDS,
+    change_json,
+    change_tensors,
+    refusal,
+    write_safetensors,
+)
 from tests.support.toys import VOCABULARY, write_json, write_toy_checkpoint
 
 QUERY = "encoder.layer.1.attention.self.query"
@@ -220,17 +227,7 @@ def test_layer_norm_epsilon_that_is_none_is_refused(value: Any, folder: Path) ->
     refusal(folder, CorruptFile, f"config.json: layer_norm_eps is {value!r}, not a number from 0")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "config.json",
-        "modules.json",
-        "sentence_bert_config.json",
-        "tokenizer_config.json",
-        "1_Pooling/config.json",
-        "config_sentence_transformers.json",
-    ],
-)
+@pytest.mark.parametrize("name", SETTINGS)
 def test_json_that_nests_too_deeply_is_named(name: str, folder: Path) -> None:
     (folder / name).write_text('{"a": ' + "[" * 100_000, encoding="utf-8")
     refusal(folder, CorruptFile, str(folder / name))

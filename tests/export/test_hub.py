@@ -21,7 +21,7 @@ from export.errors import (
 )
 from export.source.hub import fetch
 from tests.support.artifacts import names
-from tests.support.downloads import VARIABLES, files_in, refused
+from tests.support.downloads import files_in, lone_hub, refused
 from tests.support.stand_in_hub import COMMIT, MODEL, MODULES, NEEDED, WEIGHTS, StandInHub, run
 
 pytest.importorskip("requests", reason="needs the export extra")
@@ -29,9 +29,7 @@ pytest.importorskip("requests", reason="needs the export extra")
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    yield from run(StandInHub())
+    yield from lone_hub(monkeypatch)
 
 
 @pytest.fixture

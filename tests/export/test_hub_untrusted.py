@@ -20,17 +20,15 @@ from export.source.hub_client import MOST_REDIRECTS, PATIENCE_S, Hub
 from export.source.model import locate
 from server.messages.message import Message
 from tests.support.artifacts import names
-from tests.support.downloads import VARIABLES, files_in, refused
-from tests.support.stand_in_hub import COMMIT, MODEL, NEEDED, StandInHub, run
+from tests.support.downloads import files_in, lone_hub, refused
+from tests.support.stand_in_hub import COMMIT, MODEL, NEEDED, StandInHub
 
 pytest.importorskip("requests", reason="needs the export extra")
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
-    yield from run(StandInHub())
+    yield from lone_hub(monkeypatch)
 
 
 # --- nothing is planted --------------------------------------------------------------------------

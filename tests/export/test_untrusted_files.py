@@ -10,17 +10,9 @@ from export.checkpoint import read_checkpoint
 from export.errors import CorruptFile
 from export.source.file import MOST_SETTINGS, MOST_TABLE
 from export.source.json_file import DEEPEST
-from tests.support.checkpoints import refusal
+from tests.support.checkpoints import SETTINGS, refusal
 from tests.support.toys import VOCABULARY, write_toy_checkpoint
 
-SETTINGS = (
-    "config.json",
-    "modules.json",
-    "sentence_bert_config.json",
-    "tokenizer_config.json",
-    "1_Pooling/config.json",
-    "config_sentence_transformers.json",
-)
 FILES = (*SETTINGS, "tokenizer.json", "model.safetensors")
 MARK = b"\xef\xbb\xbf"
 

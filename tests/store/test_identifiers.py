@@ -1,15 +1,15 @@
 """Identifiers, numbers and hidden characters: what finds what, and what comes first."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.identifiers import QUESTIONS, SIZE, TEXT, sets
-from server.store.collection import Collection
+from server.store.folder import DataFolder
 from server.store.lexical import attainable, frequencies, highlight, indexed, terms
-from server.store.local_index.index import LocalIndex
 from server.store.records import Document, Info
 from server.store.search import Query, search
 from tests.support.words import Words
@@ -47,12 +47,12 @@ def test_the_exact_identifier_comes_first_in_hybrid_where_vectors_say_little(
     # Texts that differ in a few digits have nearly the same vector, and the nearest is another one.
     noise = np.random.default_rng(0).normal(0, 0.05, (len(documents), 8))
     vectors = (1 + noise).astype(np.float32)
-    collection = Collection(tmp_path, LocalIndex, Info("x", "f", 8))
-    collection.add(documents, vectors)
-    queries = [Query("hybrid", 3, vectors[0], each) for each in identifiers]
-    found = search(collection, queries)
+    with closing(DataFolder(tmp_path)) as folder:
+        collection = folder.create(Info("x", "f", 8))
+        collection.add(documents, vectors)
+        queries = [Query("hybrid", 3, vectors[0], each) for each in identifiers]
+        found = search(collection, queries)
     assert [hits[0].id for hits in found] == identifiers
-    collection.close()
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,15 @@ from export.errors import (
 from tests.support.toys import write_json
 
 WORDS = "embeddings.word_embeddings.weight"
+# Files of settings of a whole toy checkpoint.
+SETTINGS = (
+    "config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "tokenizer_config.json",
+    "1_Pooling/config.json",
+    "config_sentence_transformers.json",
+)
 
 
 def change_json(path: Path, **values: Any) -> None:

@@ -1,14 +1,22 @@
 """A download from the stand-in hub, what it leaves, and how it is refused."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from export.errors import ExportError
 from export.source.hub import fetch
-from tests.support.stand_in_hub import MODEL, StandInHub
+from tests.support.stand_in_hub import MODEL, StandInHub, run
 
 VARIABLES = ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY")
+
+
+def lone_hub(patch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
+    """Yield a stand-in hub; no setting of this machine leads to another one, or away from it."""
+    for name in VARIABLES:
+        patch.delenv(name, raising=False)
+    yield from run(StandInHub())
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

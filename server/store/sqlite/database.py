@@ -18,7 +18,15 @@ from typing import Any
 from server.errors import StoreDamaged, StoreError
 from server.store.sqlite import read_limit
 from server.store.sqlite.advice import advising, one_line
-from server.store.sqlite.database_path import FileKey, file_key, is_missing, quoted, refuse_unsafe
+from server.store.sqlite.database_path import (
+    WAL,
+    FileKey,
+    beside,
+    file_key,
+    is_missing,
+    quoted,
+    refuse_unsafe,
+)
 from server.system.idle_connections import IdleConnections
 
 KEYS_PER_QUERY = 1000  # SQLite's own limit has been 999 (until 3.32) and is 32,766
@@ -225,7 +233,7 @@ class Database:
         """Close the connections and leave the log beside the file, which may be damaged."""
         # subtle: the last connection that is closed moves the log into the file and deletes it, unless it
         # may only read.
-        log = self.path.with_name(f"{self.path.name}-wal")
+        log = beside(self.path, WAL)
         if is_missing(log) or not log.stat().st_size:
             return self.close()
         try:

@@ -6,6 +6,13 @@ from pathlib import Path
 from server.errors import StoreDamaged
 
 FileKey = tuple[int, int]  # device and inode
+# Ends of the names of the files that SQLite puts beside a database.
+JOURNAL, WAL, SHARED = "-journal", "-wal", "-shm"
+
+
+def beside(path: Path, end: str) -> Path:
+    """Return the path of a file that SQLite puts beside a database."""
+    return path.with_name(f"{path.name}{end}")
 
 
 def file_key(path: Path) -> FileKey | None:
@@ -23,8 +30,7 @@ def refuse_unsafe(path: Path) -> None:
     It might wait for ever for a pipe. It deletes the log beside an empty file, also to read it, and the
     log may hold all documents.
     """
-    for suffix in ("", "-journal", "-wal", "-shm"):
-        file = path.with_name(f"{path.name}{suffix}")
+    for file in (path, *(beside(path, end) for end in (JOURNAL, WAL, SHARED))):
         try:
             found = file.stat()
         except OSError:

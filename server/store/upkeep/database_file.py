@@ -9,7 +9,15 @@ from typing import Any
 from server.errors import StoreDamaged, StoreError
 from server.store.sqlite.advice import advising
 from server.store.sqlite.database import Rows
-from server.store.sqlite.database_path import file_key, quoted, refuse_unsafe
+from server.store.sqlite.database_path import (
+    JOURNAL,
+    SHARED,
+    WAL,
+    beside,
+    file_key,
+    quoted,
+    refuse_unsafe,
+)
 from server.system.atomic_file import install, scratch_for
 
 # Of a file from elsewhere. A document of this size would have 50,000 chunks or more.
@@ -23,9 +31,9 @@ def copy(source: Path, target: Path) -> None:
     be written.
     """
     with scratch_for(target) as (scratch, _):
-        for suffix in ("-journal", "-wal", "-shm"):
+        for end in (JOURNAL, WAL, SHARED):
             # A killed backup left them; SQLite would take them for parts of this one.
-            scratch.with_name(f"{scratch.name}{suffix}").unlink(missing_ok=True)
+            beside(scratch, end).unlink(missing_ok=True)
         refuse_unsafe(source)
         file = file_key(source)
         with (
@@ -62,8 +70,7 @@ class ForeignFile:
         # subtle: see `peek`. A file with a log is one of a running or killed server, and the log is
         # a part of it. It stands beside the file, not beside a link to it.
         path = path.resolve()
-        logs = [path.with_name(f"{path.name}{suffix}") for suffix in ("-wal", "-journal")]
-        alone = not any(log.exists() for log in logs)
+        alone = not any(beside(path, end).exists() for end in (WAL, JOURNAL))
         uri = f"file:{quoted(path)}?mode=ro" + ("&immutable=1" if alone else "")
         with advising(path):
             self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
@@ -90,7 +97,7 @@ def peek(path: Path, query: str) -> Rows:
     With `immutable` it does not.
     """
     refuse_unsafe(path)
-    alone = not path.with_name(f"{path.name}-wal").exists()
+    alone = not beside(path, WAL).exists()
     uri = f"file:{quoted(path)}?mode=ro" + ("&immutable=1" if alone else "")
     with advising(path), closing(sqlite3.connect(uri, uri=True)) as connection:
         return connection.execute(query).fetchall()
