@@ -221,8 +221,9 @@ def test_interrupted_export_says_so_and_writes_nothing(toy: Path, tmp_path: Path
     # The export waits for its texts: from when the pipe can be opened until it is closed.
     writer = open_when_read(pipe, child)
     child.send_signal(signal.SIGINT)
-    said, complained = child.communicate(timeout=30)
+    # A signal that comes just before the read is seen when the read ends.
     os.close(writer)
+    said, complained = child.communicate(timeout=30)
     assert (child.returncode, said) == (130, "")
     assert complained.split("\n") == [
         "",
