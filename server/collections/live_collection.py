@@ -267,8 +267,8 @@ class LiveCollection:
 
     async def get(self, id: str) -> Document | None:
         """Return the document of this id, None where there is none."""
-        documents = self.collection.documents
-        return (await self._admitted(read_cost.CALL_S, lambda: documents.get([id]))).get(id)
+        found = await self._admitted(read_cost.CALL_S, lambda: self.collection.documents.get([id]))
+        return found.get(id)
 
     async def page(self, after: int, limit: int) -> list[tuple[int, Document]]:
         """Return documents with greater numbers than `after`, oldest first, each with its number."""

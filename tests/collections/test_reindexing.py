@@ -438,3 +438,40 @@ def test_run_that_is_stopped_while_it_opens_its_successor_closes_it(
             running._successor.documents.database.writer.execute("SELECT 1")
 
     run(test, toy_model, tmp_path)
+
+
+def test_every_read_that_waits_for_the_swap_reads_the_new_collection(
+    toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(registry: CollectionRegistry) -> None:
+        live = await registry.writable(NAME)
+        await live.add(documents(6))
+        swapping, gate = asyncio.Event(), threading.Event()
+        loop, replaced = asyncio.get_running_loop(), DataFolder.replace
+
+        def held(folder: DataFolder, successor: Any) -> Any:
+            loop.call_soon_threadsafe(swapping.set)
+            gate.wait()
+            return replaced(folder, successor)
+
+        monkeypatch.setattr(DataFolder, "replace", held)
+        running = await begin(registry)
+        await swapping.wait()
+        reads: list[Awaitable[Any]] = [
+            live.get("d5"),
+            live.page(0, 9),
+            live.page_within(0, 9, None),
+            live.count(),
+            live.search([Query("lexical", 9, None, documents(6)[5].text)]),
+            live.description(),
+        ]
+        waiting = [asyncio.ensure_future(read) for read in reads]
+        await asyncio.sleep(0.02)
+        gate.set()
+        await running.task
+        found, page, (within, _), count, (hits,), about = await asyncio.gather(*waiting)
+        assert found == documents(6)[5]
+        assert len(page) == len(within) == count == about.documents == 6
+        assert hits[0].id == "d5"
+
+    run(test, toy_model, tmp_path)
