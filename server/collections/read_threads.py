@@ -80,7 +80,7 @@ class ReadThreads:
     ) -> T:
         """Take a turn together with others of an equal `run`, which gets the items of all.
 
-        at_once: asked first, on the event loop, where there are no others; returns None to use `run`.
+        at_once: asked first, on the event loop, where no other read waits or runs; returns None to use `run`.
         """
         return cast(T, await self._wait(Read(cost_s, run, item, None, True, at_once)))
 
@@ -115,9 +115,12 @@ class ReadThreads:
             task.add_done_callback(lambda task: self._running.pop(task))
 
     def _answered(self, turn: Turn) -> bool:
-        """Answer a read that is alone and needs no thread; return whether it was."""
+        """Answer a read that is alone and needs no thread; return whether it was.
+
+        Beside a read that runs, the loop would wait for the interpreter lock again and again.
+        """
         read, started = turn[0], now()
-        if len(turn) > 1 or read.at_once is None:
+        if len(turn) > 1 or read.at_once is None or self._running:
             return False
         try:
             answer = read.at_once()

@@ -140,6 +140,20 @@ def test_a_read_that_is_alone_is_answered_at_once_and_those_that_come_together_o
     run(test)
 
 
+def test_a_lone_read_goes_to_a_thread_while_another_one_runs() -> None:
+    gate = threading.Event()
+
+    async def test(reads: ReadThreads) -> None:
+        running = asyncio.ensure_future(reads.run(HEAVY, gate.wait))
+        await asyncio.sleep(0.05)
+        assert await reads.join(LIGHT, lambda items: ["thread"], 1, lambda: "at once") == "thread"
+        gate.set()
+        assert await running
+        assert await reads.join(LIGHT, lambda items: ["thread"], 1, lambda: "at once") == "at once"
+
+    run(test)
+
+
 def test_bytes_that_a_read_keeps_have_a_limit() -> None:
     async def test(reads: ReadThreads) -> None:
         await reads.run(LIGHT, lambda: spend(1_000))
