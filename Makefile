@@ -14,7 +14,8 @@ PORT := 8000
 DATA := data
 SIZE := 12x768
 # Processes of `make test`: many tests wait for a server or a timer, so two take little more than half of the time.
-JOBS := 2
+# More than two cores: many tests wait for a server.
+JOBS := 3
 # Messages are Chinese in a Chinese locale, else English: $(call say,ENGLISH,CHINESE).
 say = $(if $(filter zh% ZH%,$(firstword $(LC_ALL) $(LC_MESSAGES) $(LANG))),$(2),$(1))
 export ORT_DISABLE_TELEMETRY := 1

@@ -310,13 +310,13 @@ def test_searches_never_see_half_an_update(collection: Main) -> None:
     for thread in threads:
         thread.start()
     started.wait()
-    for version in range(1, 40):
+    for version in range(1, 13):
         add(collection, *ids, text=str(version))
     written.set()
     for thread in threads:
         thread.join()
     assert all(n_hits == 20 and len(texts) == 1 for n_hits, texts in seen)
-    assert {"0", "39"} <= {min(texts) for _, texts in seen}
+    assert {"0", "12"} <= {min(texts) for _, texts in seen}
 
 
 def test_a_search_sees_the_old_state_until_the_commit_and_then_the_new_one(
