@@ -13,8 +13,7 @@ HOST := 127.0.0.1
 PORT := 8000
 DATA := data
 SIZE := 12x768
-# Processes of `make test`: many tests wait for a server or a timer, so two take little more than half of the time.
-# More than two cores: many tests wait for a server.
+# Processes of `make test`: one more than two cores have, because many tests wait for a server or a timer.
 JOBS := 3
 # Messages are Chinese in a Chinese locale, else English: $(call say,ENGLISH,CHINESE).
 say = $(if $(filter zh% ZH%,$(firstword $(LC_ALL) $(LC_MESSAGES) $(LANG))),$(2),$(1))
