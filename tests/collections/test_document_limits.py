@@ -28,6 +28,10 @@ FITS = [
     document(metadata=nested(limits.MAX_DEPTH)),
     document(metadata={"k" * limits.MAX_KEY: 1}),
     document(metadata={"tags": list(range(4_000))}),
+    # Two values of their own: the object and the list.
+    document(metadata={"t": list(range(limits.MAX_LEAVES - 2))}),
+    # The list and 255 values, each under 256 characters.
+    document(metadata={"k" * 255: list(range(255))}),
 ]
 BEYOND = [
     (document(id=""), f"has 0 characters; 1 to {MAX_ID}"),
@@ -38,6 +42,10 @@ BEYOND = [
     (document(metadata={"k" * 100_000: [1]}), f"100000 characters, at most {limits.MAX_KEY}"),
     (document(metadata={"t": [[n] for n in range(5_000)]}), f"than {limits.MAX_LEAVES} values"),
     (document(metadata={"t": list(range(11_000))}), f"than {limits.MAX_LEAVES} values"),
+    (document(metadata={"t": list(range(limits.MAX_LEAVES - 1))}), "more than 4096 values"),
+    (document(metadata={"k" * 255: list(range(256))}), "more than 65536 characters"),
+    (document(title="题" * (limits.MAX_TITLE + 1)), "title has 2001 characters"),
+    (document(metadata={"k" * (limits.MAX_KEY + 1): 1}), "has 257 characters, at most 256"),
     (document(metadata={"k" * 200: list(range(400))}), f"than {limits.MAX_PATHS} characters"),
 ]
 

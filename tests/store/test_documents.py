@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.errors import InvalidRequest
+from server.errors import InvalidRequest, RequestTooLarge
 from server.store.documents import Documents
 from server.store.filter_tree import parse
 from server.store.records import Chunk, ChunkRules, Document, Info, Span
 from server.store.sqlite import database as database_module
+from server.store.sqlite.read_limit import ReadLimit, limited
 from tests.support.stored_documents import INFO, add, delete, vectors
 
 
@@ -165,6 +166,21 @@ def test_parts_come_back_with_their_text_and_place(documents: Documents, path: P
     assert len(owners) == 3 and len(set(owners.values())) == 2
     assert len(delete(documents, ["a"]).removed) == 2
     assert documents.labels().tolist() == [change.added[2]]
+
+
+def test_a_read_of_parts_counts_the_characters_that_it_keeps(documents: Documents) -> None:
+    with documents.transaction():
+        change = documents.add(
+            [Document("a", "甲乙丙丁戊", metadata={"n": 1})],
+            vectors(2),
+            [[Span(0, 3), Span(2, 5)]],
+        )
+    # Of each part its own text, and the metadata of its document.
+    kept = 2 * (3 + len('{"n": 1}'))
+    with limited(ReadLimit(3600, kept)):
+        assert len(documents.by_labels(change.added)) == 2
+    with limited(ReadLimit(3600, kept - 1)), pytest.raises(RequestTooLarge, match=str(kept - 1)):
+        documents.by_labels(change.added)
 
 
 def test_how_documents_are_cut_is_kept(tmp_path: Path) -> None:
