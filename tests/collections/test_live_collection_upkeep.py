@@ -12,6 +12,7 @@ from server.errors import StoreError
 from server.inference.model import Model
 from server.store.local_index import index as index_module
 from server.store.records import Document
+from server.store.search import Query
 from server.types import Vectors
 from tests.collections.test_live_collection import run
 
@@ -105,9 +106,9 @@ def test_a_compaction_that_fails_is_logged_and_the_collection_serves_on(
         (record,) = caplog.records
         assert record.getMessage() == "the index was not compacted"
         assert record.exc_info is not None and "broken" in str(record.exc_info[1])
-        query = live_module.Query("dense", 1, vectors[7])
+        query = Query("dense", 1, vectors[7])
         ((hit,),) = await live.search([query])
-        assert (hit.id, hit.score) == ("7", pytest.approx(1.0, abs=1e-5))
+        assert hit.id == "7" and hit.score == pytest.approx(1.0, abs=1e-5)
 
     run(test, toy_model, tmp_path)
 
