@@ -216,14 +216,14 @@ def _ready(given: Sequence[float], dimension: int) -> Vectors:
     """Return a query's vector as float32 (1, D); raises InvalidRequest where it is none."""
     if len(given) != dimension:
         raise InvalidRequest(
-            f"vector must be {dimension} numbers; it has {len(given)}", param="vector"
+            f"vector must be {dimension} finite numbers; it has {len(given)}", param="vector"
         )
     # Numbers beyond float32 become infinite, and are refused below.
     with np.errstate(over="ignore"):
         vector = np.array([given], dtype=np.float32)
     for place in np.flatnonzero(~np.isfinite(vector[0])).tolist():
         raise InvalidRequest(
-            f"vector[{place}] is {given[place]:g}, beyond float32, whose largest number is"
+            f"vector[{place}] is {given[place]:g}, which is not finite as float32: the largest number is"
             f" {LARGEST:g}; scale the vector down",
             param="vector",
         )
