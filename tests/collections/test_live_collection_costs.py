@@ -9,6 +9,7 @@ import pytest
 from server.collections import live_collection as live_module
 from server.collections.live_collection import LiveCollection
 from server.collections.read_cost import HIT_S
+from server.collections.search_turns import _queries_a_turn
 from server.inference.model import Model
 from server.store.filter_tree import parse
 from server.store.records import Document
@@ -115,7 +116,7 @@ def test_a_turn_has_at_most_32_queries_and_about_2000_hits() -> None:
         (1_001, 1),
         (9_999, 1),
     ):
-        assert live_module._queries_a_turn(queries(1, most, 1)) == number
+        assert _queries_a_turn(queries(1, most, 1)) == number
 
 
 def test_conditions_that_are_sound_are_looked_up_once_until_something_is_written(

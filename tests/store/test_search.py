@@ -394,3 +394,21 @@ def test_a_plain_search_needs_no_thread_once_its_hits_are_known(collection: Coll
     collection.delete(["a"])
     after = at_once(collection, [query])
     assert after is None or "a" not in {hit.id for hit in after[0]}
+
+
+def test_a_plain_search_for_more_than_there_are_needs_no_thread_once_all_are_known(
+    tmp_path: Path,
+) -> None:
+    collection = made(tmp_path)
+    vectors = np.stack([[n, 1, *[0] * (D - 2)] for n in (0, 1, 2)]).astype(np.float32)
+    write(collection, ["a", "b", "c"], "甲", vectors, 1)
+    query = Query("dense", 9, vectors[0])
+    expected = {"a": 1.0, "b": 1 / np.sqrt(2), "c": 1 / np.sqrt(5)}
+    assert at_once(collection, [query]) is None
+    search(collection, [query])
+    for asked, number in ((query, 3), (replace(query, min_score=0.5), 2)):
+        found = at_once(collection, [asked])
+        assert found is not None and found == search(collection, [asked])
+        scores = {hit.id: hit.score for hit in found[0]}
+        assert scores == pytest.approx(dict(list(expected.items())[:number]), abs=1e-4)
+    collection.close()
