@@ -60,7 +60,7 @@ HINT = re.compile(
     rf"|{GROUPERS}(?<=\d.)(?=\d)|{CLOSING}(?<=\d.)|[+#](?<=[a-z+].)"
 )
 # Prose: well-known, and/or, e.g, u.s.
-PROSE = re.compile(rf"{ALNUM}+[/&+~{DASHES}]{ALNUM}+|{ALNUM}(?:\.{ALNUM})+")
+PROSE = re.compile(rf"{LETTER}+[/&+~{DASHES}]{LETTER}+|{LETTER}(?:\.{LETTER})+")
 BEGINNING = re.compile(rf"(?<!{ALNUM}){ALNUM}|(?:[{CHINESE}]{{1,2}})?(?={OPENING}\d)|{OPENING}")
 BEFORE = 72  # characters of an identifier before its first sign, at most
 PIECE = re.compile(rf"{GROUPED}|{ALNUM}{{1,64}}|[{CHINESE}]|\+\+|#")
@@ -120,9 +120,8 @@ def identifiers(folded: str) -> Iterator[Identifier]:
             match = IDENTIFIER.match(folded, beginning.start())
             if match and match.end() > sign:
                 end = match.end()
-                identifier = _identifier(folded, match)
-                if identifier.is_strict or not PROSE.fullmatch(match.group()):
-                    yield identifier
+                if not PROSE.fullmatch(match.group()):
+                    yield _identifier(folded, match)
                 break
 
 
