@@ -46,7 +46,7 @@ from server.store.schema import (
     words_of,
 )
 from server.store.sqlite.database import Connection, Database
-from server.store.sqlite.read_limit import spend
+from server.store.sqlite.read_limit import spend, within_limit
 from server.store.words.matches import NO_MATCHES, Matches
 from server.types import Vectors
 
@@ -146,7 +146,7 @@ class Documents:
     def delete(self, ids: Sequence[str]) -> Change:
         """Delete these documents; ids that are not there are skipped."""
         writer = self._writing()
-        removed = [label for id in ids for label in self._delete(writer, id)]
+        removed = [label for id in within_limit(ids) for label in self._delete(writer, id)]
         return Change(np.empty(0, dtype=np.int64), np.array(removed, dtype=np.int64))
 
     def note(self, key: str, value: str) -> None:
@@ -243,9 +243,8 @@ class Documents:
         found = []
         with self.database.reading() as reader:
             # One row at a time: the texts of all of them may not fit into memory.
-            for row in reader.execute(
-                f"SELECT {DOCUMENT} FROM documents WHERE {condition}", parameters
-            ):
+            query = f"SELECT {DOCUMENT} FROM documents WHERE {condition}"
+            for row in within_limit(reader.execute(query, parameters)):
                 document = self._document(row)
                 self.confirm(filter, document.id, document.metadata)
                 found.append(document.id)
