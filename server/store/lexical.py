@@ -66,8 +66,9 @@ QUESTION = re.compile(
     "为什么|为什麼|為什麼|什么|什麼|甚麼|怎么|怎麼|怎样|怎樣|如何|哪些|哪个|哪個|哪里|哪裡|哪儿|多少"
     "|为何|為何|请问|請問"
 )
-# Characters of a query that are read, and terms of it that are looked up, or identifiers that are read. Most queries have fewer than
-# 20; 64 cost 27 ms in the law articles, 128 cost 54.
+# Characters of a query that are read; terms of it that are looked up, and identifiers that are read; and
+# identifiers that are looked up. Most queries have fewer than 20 terms; 64 cost 27 ms in the law
+# articles, 128 cost 54.
 MAX_QUERY, MAX_TERMS, MAX_PHRASES = 4_096, 64, 8
 
 # FTS5 scores every text that has any of the terms, 0.9 us a text and term: frequent terms are what
