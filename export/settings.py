@@ -9,7 +9,10 @@ from export.verify import Thresholds
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options of one export; see `python -m export --help`."""
+    """The options of one export; see `python -m export --help`.
+
+    revision: on a hub; None for its default.
+    """
 
     source: str
     out: Path | None = None
@@ -19,7 +22,7 @@ class Settings:
     verify_texts: Path | None = None
     thresholds: Thresholds = Thresholds()
     model_id: str | None = None
-    revision: str = "main"
+    revision: str | None = None
     query_instruction: str | None = None
     document_instruction: str | None = None
     matryoshka: tuple[int, ...] = ()

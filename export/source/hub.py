@@ -1,4 +1,4 @@
-"""Downloads a model from a Hugging Face style hub: the files that the exporter reads, no others.
+"""Downloads a model from a hub: the files that the exporter reads, no others.
 
 Files are collected in a folder inside their destination, checked against the hub's hashes, and moved
 out when all have come, the weights last: a folder with weights is complete. An interrupted download is
@@ -14,10 +14,12 @@ from pathlib import Path
 
 from export.errors import CannotWrite, NoSuchModel
 from export.source.file import MOST_SETTINGS, MOST_TABLE, read_file
-from export.source.hub_client import MOST_FILE, PUBLIC_HUB, Hub, RemoteFile
+from export.source.hub_address import hub_address
+from export.source.hub_client import MOST_FILE, Hub
 from export.source.hub_errors import plain_errors
 from export.source.json_file import parse_json
 from export.source.modules import MODULES, Modules, parse_modules
+from export.source.remote_file import RemoteFile
 from export.source.sentence_settings import PROMPTS, SENTENCE_CONFIGS
 from export.source.tensors import ADAPTER, PICKLED, SHARD_INDEX, SINGLE, shard_names
 from server.messages.message import Message
@@ -42,22 +44,21 @@ def fetch(
     model_id: str,
     folder: Path,
     *,
-    revision: str = "main",
+    revision: str | None = None,
     endpoint: str | None = None,
     allow_pickle: bool = False,
     progress: Progress = lambda _: None,
     waiting: Waiting = lambda _: None,
 ) -> tuple[Path, str]:
-    """Download `model_id` into `folder`; returns the folder and the commit that `revision` names.
+    """Download a model into `folder`; returns the folder and the commit that `revision` names.
 
-    folder: for downloads only; no artifact may lie in it. endpoint: the hub's address; without it
-    HF_ENDPOINT's, else the public hub's. HF_TOKEN is sent where it is set. Files that `folder` already
-    has are compared with the hub's and not downloaded. waiting: called where another export downloads
-    to the same folder, before that one is waited for.
+    model_id, revision, endpoint: as `hub_address` reads them. folder: for downloads only; no artifact may
+    lie in it. Files that `folder` already has are compared with the hub's and not downloaded. waiting:
+    called where another export downloads to the same folder, before that one is waited for.
     """
-    hub = Hub(model_id, endpoint or os.environ.get("HF_ENDPOINT") or PUBLIC_HUB)
-    with closing(hub), plain_errors(model_id, hub.shown):
-        commit, offered = hub.files(revision)
+    hub = Hub(hub_address(model_id, revision, endpoint))
+    with closing(hub), plain_errors(hub.model_id, hub.shown):
+        commit, offered = hub.files()
         transfer = _Transfer(hub, commit, offered, folder, progress)
         # Before anything is downloaded, wherever modules.json says that the weights are.
         transfer.lead(Modules(), {name.rpartition("/")[2] for name in offered}, allow_pickle)

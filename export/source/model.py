@@ -11,6 +11,7 @@ from export.families.family import Network
 from export.instructions import instructions
 from export.settings import Settings
 from export.source.folder import ModelFolder
+from export.source.hub_address import hub_address, is_hub_address
 from export.source.json_file import LARGEST_SIZE, size
 from export.source.modules import read_modules
 from export.source.sentence_settings import SentenceSettings, read_settings
@@ -81,7 +82,7 @@ class Place:
 
 
 def locate(settings: Settings, waiting: Callable[[Message], None] = lambda _: None) -> Place:
-    """Return where the model is; downloads it when `source` is a hub id.
+    """Return where the model is; downloads it when `source` names a model on a hub.
 
     waiting: called where another export downloads the same model, before that one is waited for.
     """
@@ -93,20 +94,28 @@ def locate(settings: Settings, waiting: Callable[[Message], None] = lambda _: No
                 "the name of {folder} is not UTF-8; name the model with --model-id", folder=folder
             )
         return Place(folder, folder, model_id, "local")
-    # A parent that exists means a mistyped path, not a hub's organisation.
-    if settings.source.count("/") != 1 or settings.source[0] in "./~" or folder.parent.is_dir():
+    if not _is_hub_model(settings.source):
         raise NoSuchModel("no model folder at {folder}", folder=folder)
     from export.source.hub import fetch
 
+    address = hub_address(settings.source, settings.revision)
     target, revision = fetch(
         settings.source,
-        DOWNLOADS / settings.source,
+        DOWNLOADS / address.name,
         revision=settings.revision,
         allow_pickle=settings.allow_pickle,
         waiting=waiting,
     )
-    name = settings.source.split("/")[1]
-    return Place(target, Path("models") / name, settings.model_id or settings.source, revision)
+    name = address.model_id.split("/")[1]
+    return Place(target, Path("models") / name, settings.model_id or address.model_id, revision)
+
+
+def _is_hub_model(source: str) -> bool:
+    """Return whether `source` names a model on a hub and not a folder, be there one or not."""
+    if is_hub_address(source):
+        return True
+    # A parent that exists means a mistyped path, not a hub's organisation.
+    return source.count("/") == 1 and source[0] not in "./~" and not Path(source).parent.is_dir()
 
 
 def _is_utf8(text: str) -> bool:
