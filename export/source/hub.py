@@ -5,15 +5,15 @@ out when all have come, the weights last: a folder with weights is complete. An 
 resumed. An existing file is never overwritten, and nothing is written under the user's home.
 """
 
-import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Set
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Set
+from contextlib import closing
 from pathlib import Path
 
 from export.errors import CannotWrite, NoSuchModel
 from export.source.file import MOST_SETTINGS, MOST_TABLE, read_file
+from export.source.folder_lock import Waiting, only_one
 from export.source.hub_address import hub_address
 from export.source.hub_client import MOST_FILE, Hub
 from export.source.hub_errors import plain_errors
@@ -37,7 +37,6 @@ WEIGHTS = (".safetensors", ".bin")
 # model's folder reads them as its settings.
 STAGING = ".download"
 Progress = Callable[[str], None]
-Waiting = Callable[[Message], None]
 
 
 def fetch(
@@ -63,33 +62,12 @@ def fetch(
         # Before anything is downloaded, wherever modules.json says that the weights are.
         transfer.lead(Modules(), {name.rpartition("/")[2] for name in offered}, allow_pickle)
         folder.mkdir(parents=True, exist_ok=True)
-        with _only_one(folder, waiting):
+        with only_one(folder, waiting):
             modules = transfer.modules()
             lead = transfer.lead(modules, offered.keys(), allow_pickle)
             names = [*transfer.settings(modules), *transfer.weights(lead, modules)]
             transfer.place(names, modules)
     return folder, commit
-
-
-@contextmanager
-def _only_one(folder: Path, waiting: Waiting) -> Iterator[None]:
-    """Keep other exports from downloading to `folder`, where its file system has locks."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting(
-                Message(
-                    "another export downloads to {folder}; waiting until it ends", folder=folder
-                )
-            )
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:
-            pass
-        yield
-    finally:
-        os.close(handle)
 
 
 class _Transfer:

@@ -10,6 +10,7 @@ from export.errors import NoSuchModel, UnsupportedModel
 from export.families.family import Network
 from export.instructions import instructions
 from export.settings import Settings
+from export.source.archive import SUFFIXES, archive_name, is_archive, unpack
 from export.source.folder import ModelFolder
 from export.source.hub_address import hub_address, is_hub_address
 from export.source.json_file import LARGEST_SIZE, size
@@ -59,8 +60,8 @@ def _first_given(chosen: str | None, default: str) -> str:
     return default if chosen is None else chosen
 
 
-# Downloads of hub models, a folder for each: apart from the artifacts, so that no file of a hub can be
-# taken for one.
+# Models of hubs and archives, a folder for each: apart from the artifacts, so that no file of theirs can
+# be taken for one.
 DOWNLOADS = Path("models/.hub")
 
 
@@ -82,7 +83,7 @@ class Place:
 
 
 def locate(settings: Settings, waiting: Callable[[Message], None] = lambda _: None) -> Place:
-    """Return where the model is; downloads it when `source` names a model on a hub.
+    """Return where the model is; downloads it from a hub or unpacks it if `source` says so.
 
     waiting: called where another export downloads the same model, before that one is waited for.
     """
@@ -94,6 +95,14 @@ def locate(settings: Settings, waiting: Callable[[Message], None] = lambda _: No
                 "the name of {folder} is not UTF-8; name the model with --model-id", folder=folder
             )
         return Place(folder, folder, model_id, "local")
+    if is_archive(settings.source) and not is_hub_address(settings.source):
+        return _unpacked(folder, settings, waiting)
+    if folder.is_file():
+        raise UnsupportedModel(
+            "{path} is a file; an export reads folders and archives: {suffixes}",
+            path=folder,
+            suffixes=SUFFIXES,
+        )
     if not _is_hub_model(settings.source):
         raise NoSuchModel("no model folder at {folder}", folder=folder)
     from export.source.hub import fetch
@@ -108,6 +117,17 @@ def locate(settings: Settings, waiting: Callable[[Message], None] = lambda _: No
     )
     name = address.model_id.split("/")[1]
     return Place(target, Path("models") / name, settings.model_id or address.model_id, revision)
+
+
+def _unpacked(archive: Path, settings: Settings, waiting: Callable[[Message], None]) -> Place:
+    """Return where the model of an archive is, which is unpacked there."""
+    name = archive_name(archive)
+    if name in ("", ".", "..") or not _is_utf8(name):
+        raise UnsupportedModel(
+            "the name of {folder} is not UTF-8, or no name; rename the archive", folder=archive
+        )
+    folder = unpack(archive, DOWNLOADS, waiting)
+    return Place(folder, Path("models") / name, settings.model_id or name, "local")
 
 
 def _is_hub_model(source: str) -> bool:
