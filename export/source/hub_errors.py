@@ -25,8 +25,8 @@ REASONS = {
 def by_hand(template: str, **fields: object) -> DownloadFailed:
     """Return an error that says what went wrong with a download, and the way without a network."""
     return DownloadFailed(
-        "{why}; or copy the model's folder by hand from a machine with a network and export that"
-        " folder",
+        "{why}; or copy the model's folder, or a .tar of it, by hand from a machine with a network and "
+        "export that",
         why=Message(template, **fields),
     )
 

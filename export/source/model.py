@@ -82,10 +82,10 @@ class Place:
         return self.folder != self.outputs
 
 
-def locate(settings: Settings, waiting: Callable[[Message], None] = lambda _: None) -> Place:
+def locate(settings: Settings, inform: Callable[[Message], None] = lambda _: None) -> Place:
     """Return where the model is; downloads it from a hub or unpacks it if `source` says so.
 
-    waiting: called where another export downloads the same model, before that one is waited for.
+    inform: called with what happens during a download, and where another export is waited for.
     """
     folder = Path(settings.source)
     if folder.is_dir():
@@ -96,7 +96,7 @@ def locate(settings: Settings, waiting: Callable[[Message], None] = lambda _: No
             )
         return Place(folder, folder, model_id, "local")
     if is_archive(settings.source) and not is_hub_address(settings.source):
-        return _unpacked(folder, settings, waiting)
+        return _unpacked(folder, settings, inform)
     if folder.is_file():
         raise UnsupportedModel(
             "{path} is a file; an export reads folders and archives: {suffixes}",
@@ -113,20 +113,21 @@ def locate(settings: Settings, waiting: Callable[[Message], None] = lambda _: No
         DOWNLOADS / address.name,
         revision=settings.revision,
         allow_pickle=settings.allow_pickle,
-        waiting=waiting,
+        progress=lambda file: inform(Message("downloading {file}", file=file)),
+        waiting=inform,
     )
     name = address.model_id.split("/")[1]
     return Place(target, Path("models") / name, settings.model_id or address.model_id, revision)
 
 
-def _unpacked(archive: Path, settings: Settings, waiting: Callable[[Message], None]) -> Place:
+def _unpacked(archive: Path, settings: Settings, inform: Callable[[Message], None]) -> Place:
     """Return where the model of an archive is, which is unpacked there."""
     name = archive_name(archive)
     if name in ("", ".", "..") or not _is_utf8(name):
         raise UnsupportedModel(
             "the name of {folder} is not UTF-8, or no name; rename the archive", folder=archive
         )
-    folder = unpack(archive, DOWNLOADS, waiting)
+    folder = unpack(archive, DOWNLOADS, inform)
     return Place(folder, Path("models") / name, settings.model_id or name, "local")
 
 

@@ -11,6 +11,7 @@ from export.errors import DownloadFailed, ExportError, NoSuchModel
 from export.settings import Settings
 from export.source.hub import fetch
 from export.source.model import locate
+from server.messages.message import Message
 from tests.support.downloads import VARIABLES, files_in, looks_complete
 from tests.support.stand_in_hub import MODEL, NEEDED
 from tests.support.stand_in_modelscope import COMMIT, StandInModelScope, run
@@ -66,11 +67,13 @@ def test_model_is_kept_apart_from_the_one_of_that_name_on_another_hub(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(variable, hub.url)
-    place = locate(Settings(SOURCE))
+    said: list[Message] = []
+    place = locate(Settings(SOURCE), said.append)
     assert place.folder == Path("models/.hub/modelscope:someone/tiny-model")
     assert (place.outputs, place.revision) == (Path("models/tiny-model"), COMMIT)
     assert place.model_id == MODEL
     assert files_in(place.folder) == NEEDED
+    assert said[-1].english == "downloading someone/tiny-model 89abcdef: model.safetensors, 0.1 MB"
 
 
 def test_truncated_file_is_resumed_from_a_part_with_status_200(
