@@ -5,9 +5,10 @@ from typing import Any
 from export.errors import UnsupportedModel
 from export.families.bert.family import BERT
 from export.families.family import Family
+from export.families.gated.modernbert import MODERNBERT
 from export.source.json_file import Json
 
-FAMILIES: tuple[Family[Any], ...] = (BERT,)
+FAMILIES: tuple[Family[Any], ...] = (BERT, MODERNBERT)
 
 
 def of(config: Json) -> Family[Any]:
