@@ -1,6 +1,10 @@
 """The activations of feed-forward layers: their names in config.json, and how a graph computes each."""
 
+from collections.abc import Mapping
+
+from export.errors import UnsupportedModel
 from export.graph import CONTRIB, GraphWriter
+from export.source.json_file import Json
 
 # The two kinds of Gelu differ in `approximate`.
 EXACT_GELU, TANH_GELU, RELU, SILU, SIGMOID = "gelu", "gelu_tanh", "relu", "silu", "sigmoid"
@@ -15,6 +19,19 @@ ACTIVATIONS = {
     "silu": SILU,
     "swish": SILU,
 }
+
+
+def read_activation(config: Json, key: str, known: Mapping[str, str] = ACTIVATIONS) -> str:
+    """Return the activation that a key of config.json names, Gelu where it names none."""
+    activation = str(config.get(key, "gelu"))
+    if activation not in known:
+        raise UnsupportedModel(
+            '{key} "{activation}" is not one of {known}; try --via optimum',
+            key=key,
+            activation=activation[:80],
+            known=", ".join(known),
+        )
+    return known[activation]
 
 
 def write_activation(graph: GraphWriter, activation: str, tensor: str, name: str) -> str:

@@ -15,10 +15,11 @@ runs; `network.py` makes these, and `layers.py` names the linear layers.
 
 from collections.abc import Generator, Iterator, Sequence
 
+from export.families.activations import write_activation
 from export.families.batches import GROUPS, BatchWriter
 from export.families.bert.attention import LONG, Scales, attend_in_int8
 from export.families.bert.layers import BertLayer
-from export.families.bert.shape import RELU, TANH_GELU, BertShape
+from export.families.bert.shape import BertShape
 from export.families.embeddings import write_words
 from export.families.linears import Int8Linear, Linears, LinearWriter, Site
 from export.graph import CONTRIB, GraphWriter
@@ -64,13 +65,8 @@ class BertWriter:
         graph, name = self._graph, "embeddings"
         table = self._tensors[f"{name}.word_embeddings.weight"]
         words = write_words(graph, table, f"{name}.words", int8=int8)
-        # Every token has type 0, so that row is added to the positions once, here.
-        positions = (
-            self._tensors[f"{name}.position_embeddings.weight"]
-            + self._tensors[f"{name}.token_type_embeddings.weight"][0]
-        )
-        table = positions[: self._settings.max_tokens]
-        position = self._positions(graph.floats(f"{name}.positions.float", table))
+        rows = self._shape.position_rows(self._tensors)[: self._settings.max_tokens]
+        position = self._positions(graph.floats(f"{name}.positions.float", rows))
         total = graph.node("Add", [words, position], f"{name}.sum")
         return self._layer_norm(total, f"{name}.LayerNorm")
 
@@ -93,7 +89,7 @@ class BertWriter:
         attended = self._layer_norm(attended, f"{name}.attention.output.LayerNorm")
         yield layer.intermediate.name, attended
         wide = linear.read_and_apply(attended, layer.intermediate)
-        active = self._activation(wide, f"{name}.activation")
+        active = write_activation(graph, self._shape.activation, wide, f"{name}.activation")
         yield layer.output.name, active
         narrow = linear.read_and_apply(active, layer.output)
         total = graph.node("Add", [narrow, attended], f"{name}.output.sum")
@@ -237,9 +233,3 @@ class BertWriter:
             axis=-1,
             epsilon=self._shape.layer_norm_epsilon,
         )
-
-    def _activation(self, tensor: str, name: str) -> str:
-        if self._shape.activation == RELU:
-            return self._graph.node("Relu", [tensor], name)
-        approximate = "tanh" if self._shape.activation == TANH_GELU else "none"
-        return self._graph.node("Gelu", [tensor], name, approximate=approximate)

@@ -1,9 +1,6 @@
 """Reads values of config.json that families with gated encoders share, and refuses what none can write."""
 
-from collections.abc import Mapping
-
 from export.errors import CorruptFile, UnsupportedModel
-from export.families.activations import ACTIVATIONS
 from export.source.json_file import Json, is_number, shown
 
 # A base of rotary frequencies; published ones reach 1,000,000.
@@ -33,19 +30,6 @@ def epsilon(config: Json, key: str, default: float) -> float:
 
 def theta(config: Json, key: str, default: float | None) -> float:
     return number(config, key, default, 1.0, MOST_THETA)
-
-
-def activation(config: Json, key: str, known: Mapping[str, str] = ACTIVATIONS) -> str:
-    """Return the activation that a key of config.json names."""
-    found = str(config.get(key, "gelu"))
-    if found not in known:
-        raise UnsupportedModel(
-            '{key} "{activation}" is not one of {known}; try --via optimum',
-            key=key,
-            activation=found[:80],
-            known=", ".join(known),
-        )
-    return known[found]
 
 
 def require(config: Json, **values: object) -> None:

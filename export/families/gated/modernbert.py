@@ -7,8 +7,9 @@ the rotary positions. Layer norms come first, and the first layer has none befor
 from typing import Any
 
 from export.errors import CorruptFile, UnsupportedModel
+from export.families.activations import read_activation
 from export.families.family import Family
-from export.families.gated.config import activation, epsilon, number, require, theta
+from export.families.gated.config import epsilon, require, theta
 from export.families.gated.network import GatedNetwork
 from export.families.gated.shape import (
     MOST_LAYERS,
@@ -19,7 +20,7 @@ from export.families.gated.shape import (
     Stored,
     check_heads,
 )
-from export.source.json_file import LARGEST_SIZE, Json, boolean, shown, size
+from export.source.json_file import Json, boolean, shown, size
 
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
@@ -35,7 +36,7 @@ def read_shape(config: Json) -> GatedShape:
         intermediate=size(config, "intermediate_size"),
         positions=size(config, "max_position_embeddings", 8192),
         layer_norm_epsilon=epsilon(config, "norm_eps", 1e-5),
-        activation=activation(config, "hidden_activation"),
+        activation=read_activation(config, "hidden_activation"),
         norm_first=True,
         words="embeddings.tok_embeddings.weight",
         embedding_norm=_norm(config, "embeddings.norm"),
@@ -72,7 +73,7 @@ def _layer(config: Json, index: int, kind: str) -> LayerShape:
     query, key, value = (Stored(f"{name}.attn.Wqkv", bias, part, 3) for part in range(3))
     gate, up = (Stored(f"{name}.mlp.Wi", wide_bias, part, 2) for part in range(2))
     # Half of it to each side.
-    window = int(number(config, "local_attention", 128, 2, LARGEST_SIZE)) // 2
+    window = size(config, "local_attention", 128, least=2) // 2
     return LayerShape(
         *(query, key, value),
         output=Stored(f"{name}.attn.Wo", bias),
