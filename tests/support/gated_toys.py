@@ -120,4 +120,153 @@ def write_modernbert(
     return write_folder(folder, config, weights.tensors, **(folder_options or {}))
 
 
-WRITERS: dict[str, Callable[..., Path]] = {"modernbert": write_modernbert}
+def write_nomic(
+    folder: Path, *, folder_options: dict[str, Any] | None = None, **changes: Any
+) -> Path:
+    """Write a nomic_bert as nomic-embed-text-v1.5 is made."""
+    config: dict[str, Any] = {
+        "architectures": ["NomicBertModel"],
+        "model_type": "nomic_bert",
+        "activation_function": "swiglu",
+        "causal": False,
+        "layer_norm_epsilon": 1e-12,
+        "max_trained_positions": 2048,
+        "mlp_fc1_bias": False,
+        "mlp_fc2_bias": False,
+        "n_embd": HIDDEN,
+        "n_head": HEADS,
+        "n_inner": WIDE,
+        "n_layer": LAYERS,
+        "n_positions": MAX_TOKENS,
+        "parallel_block": False,
+        "prenorm": False,
+        "qkv_proj_bias": False,
+        "rotary_emb_base": 1000,
+        "rotary_emb_fraction": 1.0,
+        "rotary_emb_interleaved": False,
+        "rotary_emb_scale_base": None,
+        "rotary_scaling_factor": None,
+        "type_vocab_size": 2,
+        "use_rms_norm": False,
+        "vocab_size": len(VOCABULARY) + 3,
+    } | changes
+    hidden, wide, bias = config["n_embd"], config["n_inner"], config["qkv_proj_bias"]
+    weights = Weights(1, hidden)
+    weights.table("embeddings.word_embeddings", config["vocab_size"])
+    weights.table("embeddings.token_type_embeddings", config["type_vocab_size"], scale=0.3)
+    weights.norm("emb_ln")
+    for index in range(config["n_layer"]):
+        name = f"encoder.layers.{index}"
+        weights.linear(f"{name}.attn.Wqkv", 3 * hidden, hidden, bias=bias)
+        weights.linear(f"{name}.attn.out_proj", hidden, hidden, bias=bias)
+        for part in ("fc11", "fc12"):
+            weights.linear(f"{name}.mlp.{part}", wide, hidden, bias=config["mlp_fc1_bias"])
+        weights.linear(f"{name}.mlp.fc2", hidden, wide, bias=config["mlp_fc2_bias"])
+        weights.norm(f"{name}.norm1")
+        weights.norm(f"{name}.norm2")
+    return write_folder(folder, config, weights.tensors, **(folder_options or {}))
+
+
+def write_gte(
+    folder: Path, *, folder_options: dict[str, Any] | None = None, **changes: Any
+) -> Path:
+    """Write a model "new" as gte-base-en-v1.5 is made, with the prefix of its names."""
+    config: dict[str, Any] = {
+        "architectures": ["NewModel"],
+        "model_type": "new",
+        "hidden_act": "gelu",
+        "hidden_size": HIDDEN,
+        "intermediate_size": WIDE,
+        "layer_norm_eps": 1e-12,
+        "layer_norm_type": "layer_norm",
+        "logn_attention_clip1": False,
+        "logn_attention_scale": False,
+        "max_position_embeddings": MAX_TOKENS,
+        "num_attention_heads": HEADS,
+        "num_hidden_layers": LAYERS,
+        "pack_qkv": True,
+        "position_embedding_type": "rope",
+        "rope_scaling": {"factor": 2.0, "type": "ntk"},
+        "rope_theta": 500000,
+        "type_vocab_size": 0,
+        "vocab_size": len(VOCABULARY),
+    } | changes
+    hidden, wide = config["hidden_size"], config["intermediate_size"]
+    weights = Weights(2, hidden)
+    weights.table("new.embeddings.word_embeddings", config["vocab_size"])
+    if config["type_vocab_size"]:
+        weights.table("new.embeddings.token_type_embeddings", config["type_vocab_size"], scale=0.3)
+    weights.norm("new.embeddings.LayerNorm")
+    for index in range(config["num_hidden_layers"]):
+        name = f"new.encoder.layer.{index}"
+        if config["pack_qkv"]:
+            weights.linear(f"{name}.attention.qkv_proj", 3 * hidden, hidden, bias=True)
+        else:
+            for part in "qkv":
+                weights.linear(f"{name}.attention.{part}_proj", hidden, hidden, bias=True)
+        weights.linear(f"{name}.attention.o_proj", hidden, hidden, bias=True)
+        weights.linear(f"{name}.mlp.up_gate_proj", 2 * wide, hidden, bias=False)
+        weights.linear(f"{name}.mlp.down_proj", hidden, wide, bias=True)
+        weights.norm(f"{name}.attn_ln")
+        weights.norm(f"{name}.mlp_ln")
+    return write_folder(folder, config, weights.tensors, **(folder_options or {}))
+
+
+def write_jina(
+    folder: Path,
+    *,
+    folder_options: dict[str, Any] | None = None,
+    normed: bool = False,
+    **changes: Any,
+) -> Path:
+    """Write a jina-embeddings-v2; normed: as the bilingual ones are, with norms of queries and keys."""
+    code = "jinaai/jina-bert-v2-qk-post-norm" if normed else "jinaai/jina-bert-implementation"
+    config: dict[str, Any] = {
+        "_name_or_path": code,
+        "architectures": ["JinaBertForMaskedLM"],
+        "auto_map": {"AutoModel": f"{code}--modeling_bert.JinaBertModel"},
+        "model_type": "bert",
+        "position_embedding_type": "alibi",
+        "feed_forward_type": "geglu",
+        "hidden_act": "gelu",
+        "hidden_size": HIDDEN,
+        "intermediate_size": WIDE,
+        "layer_norm_eps": 1e-12,
+        "max_position_embeddings": MAX_TOKENS,
+        "num_attention_heads": HEADS,
+        "num_hidden_layers": LAYERS,
+        "type_vocab_size": 2,
+        "vocab_size": len(VOCABULARY),
+    } | changes
+    hidden, wide = config["hidden_size"], config["intermediate_size"]
+    weights = Weights(3, hidden)
+    weights.table("embeddings.word_embeddings", config["vocab_size"])
+    weights.table("embeddings.token_type_embeddings", config["type_vocab_size"], scale=0.3)
+    weights.norm("embeddings.LayerNorm")
+    between, down = ("up_gated_layer", "down_layer") if normed else ("gated_layers", "wo")
+    norms = ["attention.output.LayerNorm", "mlp.layernorm"]
+    if normed:
+        norms = ["attention.output.LayerNorm", "layer_norm_1", "layer_norm_2"]
+        norms += ["attention.self.layer_norm_q", "attention.self.layer_norm_k"]
+    for index in range(config["num_hidden_layers"]):
+        name = f"encoder.layer.{index}"
+        for part in ("self.query", "self.key", "self.value", "output.dense"):
+            weights.linear(f"{name}.attention.{part}", hidden, hidden, bias=True)
+        weights.linear(f"{name}.mlp.{between}", 2 * wide, hidden, bias=False)
+        weights.linear(f"{name}.mlp.{down}", hidden, wide, bias=True)
+        for norm in norms:
+            weights.norm(f"{name}.{norm}")
+    return write_folder(folder, config, weights.tensors, **(folder_options or {}))
+
+
+def write_normed_jina(folder: Path, **options: Any) -> Path:
+    return write_jina(folder, normed=True, **options)
+
+
+WRITERS: dict[str, Callable[..., Path]] = {
+    "modernbert": write_modernbert,
+    "nomic_bert": write_nomic,
+    "gte": write_gte,
+    "jina_bert": write_jina,
+    "jina_bert, normed": write_normed_jina,
+}

@@ -139,7 +139,111 @@ class ReferenceModernBert(ReferenceGated):
         return self.linear(joined(gathered), f"{name}.attn.Wo")
 
 
-REFERENCES: dict[str, type[ReferenceGated]] = {"modernbert": ReferenceModernBert}
+class ReferenceNomic(ReferenceGated):
+    """Norm behind each part, rotary, SwiGLU in which fc12 is the gate: Nussbaum et al., 2024."""
+
+    def hidden(self, ids: npt.NDArray[np.int64]) -> Array:
+        config, epsilon = self.config, self.config["layer_norm_epsilon"]
+        gate = {"swiglu": silu, "geglu": GATES["gelu"], "glu": sigmoid}[
+            config["activation_function"]
+        ]
+        words = self.tensors["embeddings.word_embeddings.weight"][ids]
+        x = words + self.tensors["embeddings.token_type_embeddings.weight"][0]
+        x = self.norm(x, "emb_ln", epsilon)
+        for index in range(config["n_layer"]):
+            name = f"encoder.layers.{index}"
+            parts = np.split(self.linear(x, f"{name}.attn.Wqkv"), 3, axis=-1)
+            query, key, value = (by_head(part, config["n_head"]) for part in parts)
+            theta = config["rotary_emb_base"]
+            gathered = attention(turned(query, theta), turned(key, theta), value)
+            x = x + self.linear(joined(gathered), f"{name}.attn.out_proj")
+            x = self.norm(x, f"{name}.norm1", epsilon)
+            wide = self.linear(x, f"{name}.mlp.fc11") * gate(self.linear(x, f"{name}.mlp.fc12"))
+            x = self.norm(x + self.linear(wide, f"{name}.mlp.fc2"), f"{name}.norm2", epsilon)
+        return x
+
+
+class ReferenceGte(ReferenceGated):
+    """Norm behind each part, rotary with NTK scaling, the second half is the gate: Zhang et al., 2024."""
+
+    def hidden(self, ids: npt.NDArray[np.int64]) -> Array:
+        config, epsilon = self.config, self.config["layer_norm_eps"]
+        factor = (config["rope_scaling"] or {"factor": 1.0})["factor"]
+        x = self.tensors["new.embeddings.word_embeddings.weight"][ids]
+        if config["type_vocab_size"]:
+            x = x + self.tensors["new.embeddings.token_type_embeddings.weight"][0]
+        x = self.norm(x, "new.embeddings.LayerNorm", epsilon)
+        for index in range(config["num_hidden_layers"]):
+            name = f"new.encoder.layer.{index}"
+            if config["pack_qkv"]:
+                parts = np.split(self.linear(x, f"{name}.attention.qkv_proj"), 3, axis=-1)
+            else:
+                parts = [self.linear(x, f"{name}.attention.{part}_proj") for part in "qkv"]
+            query, key, value = (by_head(part, config["num_attention_heads"]) for part in parts)
+            theta = config["rope_theta"]
+            gathered = attention(turned(query, theta, factor), turned(key, theta, factor), value)
+            x = x + self.linear(joined(gathered), f"{name}.attention.o_proj")
+            x = self.norm(x, f"{name}.attn_ln", epsilon)
+            up, gate = np.split(self.linear(x, f"{name}.mlp.up_gate_proj"), 2, axis=-1)
+            wide = up * GATES[config["hidden_act"]](gate)
+            x = self.norm(x + self.linear(wide, f"{name}.mlp.down_proj"), f"{name}.mlp_ln", epsilon)
+        return x
+
+
+class ReferenceJina(ReferenceGated):
+    """BERT with ALiBi to both sides and GEGLU in which the first half is the gate: Günther et al., 2023."""
+
+    def hidden(self, ids: npt.NDArray[np.int64]) -> Array:
+        epsilon = self.config["layer_norm_eps"]
+        words = self.tensors["embeddings.word_embeddings.weight"][ids]
+        x = words + self.tensors["embeddings.token_type_embeddings.weight"][0]
+        x = self.norm(x, "embeddings.LayerNorm", epsilon)
+        for index in range(self.config["num_hidden_layers"]):
+            x = self._layer(x, f"encoder.layer.{index}", epsilon)
+        return x
+
+    def _attention(self, x: Array, name: str, epsilon: float, *, normed: bool) -> Array:
+        """Return the norm of the sum of x and what its tokens gather."""
+        heads = self.config["num_attention_heads"]
+        query, key, value = (
+            self.linear(x, f"{name}.self.{part}") for part in ("query", "key", "value")
+        )
+        if normed:
+            query = self.norm(query, f"{name}.self.layer_norm_q", epsilon)
+            key = self.norm(key, f"{name}.self.layer_norm_k", epsilon)
+        bias = -np.array(slopes(heads))[:, None, None] * distances(len(x))
+        gathered = attention(
+            by_head(query, heads), by_head(key, heads), by_head(value, heads), bias
+        )
+        attended = self.linear(joined(gathered), f"{name}.output.dense")
+        return self.norm(attended + x, f"{name}.output.LayerNorm", epsilon)
+
+    def _layer(self, x: Array, name: str, epsilon: float) -> Array:
+        x = self._attention(x, f"{name}.attention", epsilon, normed=False)
+        gate, up = np.split(self.linear(x, f"{name}.mlp.gated_layers"), 2, axis=-1)
+        active = {"geglu": GATES["gelu"], "reglu": GATES["relu"]}[self.config["feed_forward_type"]]
+        wide = active(gate) * up
+        return self.norm(self.linear(wide, f"{name}.mlp.wo") + x, f"{name}.mlp.layernorm", epsilon)
+
+
+class ReferenceNormedJina(ReferenceJina):
+    """The bilingual models: norms of queries and keys, one more sum and norm, the second half is the gate."""
+
+    def _layer(self, x: Array, name: str, epsilon: float) -> Array:
+        attended = self._attention(x, f"{name}.attention", epsilon, normed=True)
+        x = self.norm(x + attended, f"{name}.layer_norm_1", epsilon)
+        up, gate = np.split(self.linear(x, f"{name}.mlp.up_gated_layer"), 2, axis=-1)
+        narrow = self.linear(up * GATES["gelu"](gate), f"{name}.mlp.down_layer")
+        return self.norm(x + narrow, f"{name}.layer_norm_2", epsilon)
+
+
+REFERENCES: dict[str, type[ReferenceGated]] = {
+    "modernbert": ReferenceModernBert,
+    "nomic_bert": ReferenceNomic,
+    "gte": ReferenceGte,
+    "jina_bert": ReferenceJina,
+    "jina_bert, normed": ReferenceNormedJina,
+}
 
 
 def _read(path: Path) -> Any:

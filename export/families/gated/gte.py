@@ -44,7 +44,7 @@ def read_shape(config: Json) -> GatedShape:
         embedding_norm=Norm("embeddings.LayerNorm"),
         layers=tuple(_layer(config, f"encoder.layer.{index}", rotary) for index in range(layers)),
     )
-    check_heads(shape.hidden, shape.heads, rotary=True)
+    check_heads("hidden_size", shape.hidden, shape.heads, rotary=True)
     return shape
 
 

@@ -36,14 +36,16 @@ def read_shape(config: Json) -> GatedShape:
         intermediate=size(config, "intermediate_size"),
         positions=size(config, "max_position_embeddings"),
         layer_norm_epsilon=epsilon(config, "layer_norm_eps", 1e-12),
-        activation=read_activation(config, "feed_forward_type", GATES),
+        activation=read_activation(
+            {"feed_forward_type": "original", **config}, "feed_forward_type", GATES
+        ),
         norm_first=False,
         words="embeddings.word_embeddings.weight",
         token_types=size(config, "type_vocab_size", 2),
         embedding_norm=Norm("embeddings.LayerNorm"),
         layers=tuple(layer(f"encoder.layer.{index}") for index in range(layers)),
     )
-    check_heads(shape.hidden, shape.heads, rotary=False)
+    check_heads("hidden_size", shape.hidden, shape.heads, rotary=False)
     return shape
 
 

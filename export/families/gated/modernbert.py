@@ -45,7 +45,7 @@ def read_shape(config: Json) -> GatedShape:
         ),
         final_norm=_norm(config, "final_norm"),
     )
-    check_heads(shape.hidden, shape.heads, rotary=True)
+    check_heads("hidden_size", shape.hidden, shape.heads, rotary=True)
     return shape
 
 

@@ -48,7 +48,7 @@ def read_shape(config: Json) -> GatedShape:
         embedding_norm=Norm("emb_ln"),
         layers=tuple(_layer(config, f"encoder.layers.{index}") for index in range(layers)),
     )
-    check_heads(shape.hidden, shape.heads, rotary=True)
+    check_heads("n_embd", shape.hidden, shape.heads, rotary=True)
     return shape
 
 

@@ -123,13 +123,21 @@ def _linear(stored: Stored, outputs: int, inputs: int) -> dict[str, tuple[int, .
     return shapes
 
 
-def check_heads(hidden: int, heads: int, *, rotary: bool) -> None:
-    """Refuse heads that do not divide the width, or whose channels cannot be turned in pairs."""
-    if hidden % heads or (rotary and hidden // heads % 2):
+def check_heads(key: str, hidden: int, heads: int, *, rotary: bool) -> None:
+    """Refuse heads that do not divide the width, or whose channels do not make pairs.
+
+    key: what config.json calls the width.
+    """
+    if hidden % heads:
         raise ShapeMismatch(
-            "a width of {hidden} cannot be split into {heads} heads of an even width"
-            if rotary
-            else "hidden_size {hidden} cannot be split into {heads} heads",
+            "{key} {hidden} cannot be split into {heads} heads", key=key, hidden=hidden, heads=heads
+        )
+    if rotary and hidden // heads % 2:
+        raise ShapeMismatch(
+            "{key} {hidden} gives each of {heads} heads {width} channels; rotary positions need an even "
+            "number",
+            key=key,
             hidden=hidden,
             heads=heads,
+            width=hidden // heads,
         )
