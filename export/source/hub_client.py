@@ -1,7 +1,8 @@
 """Asks a model hub for a list of files and for the files, and compares them with what it listed.
 
-The only module that uses the network, and only when a model is asked for by its id. Nothing in an answer
-is trusted: sizes, time and redirects are bounded, types are checked, and no name in it becomes a path here.
+The only module that uses the network, and only for a model that is asked for by an id or a pasted address.
+Nothing in an answer is trusted: sizes, time and redirects are bounded, types are checked, and no name in it becomes a
+path here.
 """
 
 import os
