@@ -8,20 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export import families
 from export.errors import NoSuchModel
 from export.families.family import Family, Network, Shape
+from export.outline import read_outline
 from export.source.folder import ModelFolder
-from export.source.modules import read_modules
-from export.source.sentence_settings import SentenceSettings, read_settings
-from export.source.tensors import (
-    Tensors,
-    check_plain_weights,
-    check_tensors,
-    read_tensors,
-    weight_files,
-)
-from export.source.tokenizer_file import check_tokenizer, read_tokenizer
+from export.source.sentence_settings import SentenceSettings
+from export.source.tensors import Tensors, check_tensors, read_tensors, weight_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +43,17 @@ def read_checkpoint(folder: Path, *, allow_pickle: bool = False) -> Checkpoint:
     if not folder.is_dir():
         raise NoSuchModel("no model folder at {folder}", folder=folder)
     files = ModelFolder(folder)
-    modules = read_modules(files)
-    config = files.json(modules.file("config.json"))
-    check_plain_weights(files, modules, config)
-    family = families.of(config)
-    shape = family.read_shape(config)
-    settings = read_settings(files, shape.positions, family.poolings)
-    weights = weight_files(files, modules, allow_pickle=allow_pickle)
+    outline = read_outline(files)
+    family = outline.family
+    weights = weight_files(files, outline.modules, allow_pickle=allow_pickle)
     tensors = read_tensors(weights, family.tensor_name)
-    check_tensors(tensors, shape.tensors())
-    tokenizer_json = read_tokenizer(files, modules)
-    check_tokenizer(tokenizer_json, shape.vocabulary, settings.max_tokens)
+    check_tensors(tensors, outline.shape.tensors())
     return Checkpoint(
         folder=folder,
         family=family,
-        shape=shape,
-        settings=settings,
+        shape=outline.shape,
+        settings=outline.settings,
         tensors=tensors,
-        tokenizer_json=tokenizer_json,
+        tokenizer_json=outline.tokenizer_json,
         sha256=files.sha256(),
     )

@@ -6,6 +6,7 @@ from export.errors import UnsupportedModel
 from export.families.bert.family import BERT
 from export.families.family import Family
 from export.source.json_file import Json
+from export.source.own_code import check_code
 
 FAMILIES: tuple[Family[Any], ...] = (BERT,)
 
@@ -15,6 +16,7 @@ def of(config: Json) -> Family[Any]:
     for family in FAMILIES:
         if family.claims(config):
             return family
+    check_code(config, None)
     raise UnsupportedModel(
         'model_type "{model_type}" is not written directly; try --via optimum',
         model_type=str(config.get("model_type"))[:80],

@@ -17,9 +17,10 @@ from export.source.file import MOST_SETTINGS, MOST_TABLE, read_file
 from export.source.hub_client import MOST_FILE, PUBLIC_HUB, Hub, RemoteFile
 from export.source.hub_errors import plain_errors
 from export.source.json_file import parse_json
+from export.source.kind import ADAPTER
 from export.source.modules import MODULES, Modules, parse_modules
 from export.source.sentence_settings import PROMPTS, SENTENCE_CONFIGS
-from export.source.tensors import ADAPTER, PICKLED, SHARD_INDEX, SINGLE, shard_names
+from export.source.tensors import PICKLED, SHARD_INDEX, SINGLE, shard_names
 from server.messages.message import Message
 
 CONFIG = "config.json"

@@ -12,8 +12,11 @@ from export.instructions import instructions
 from export.settings import Settings
 from export.source.folder import ModelFolder
 from export.source.json_file import LARGEST_SIZE, size
+from export.source.kind import check_kind, gguf_file
 from export.source.modules import read_modules
+from export.source.own_code import check_code
 from export.source.sentence_settings import SentenceSettings, read_settings
+from export.source.sighting import see
 from export.source.tensors import PICKLED, check_plain_weights
 from export.source.tokenizer_file import check_tokenizer, read_tokenizer
 from server.inference.manifest import TextRules
@@ -93,6 +96,8 @@ def locate(settings: Settings, waiting: Callable[[Message], None] = lambda _: No
                 "the name of {folder} is not UTF-8; name the model with --model-id", folder=folder
             )
         return Place(folder, folder, model_id, "local")
+    if folder.suffix == ".gguf" and folder.is_file():
+        raise gguf_file(folder)
     # A parent that exists means a mistyped path, not a hub's organisation.
     if settings.source.count("/") != 1 or settings.source[0] in "./~" or folder.parent.is_dir():
         raise NoSuchModel("no model folder at {folder}", folder=folder)
@@ -140,9 +145,15 @@ def _read_for_optimum(place: Place) -> SourceModel:
     from export.optimum.int8 import RECIPE
 
     files = ModelFolder(place.folder)
+    kind = check_kind(see(files))
+    if kind.task != "dense":
+        raise UnsupportedModel(
+            "{place} is a cross-encoder, which is not exported", place=files.root
+        )
     modules = read_modules(files)
     config = files.json(modules.file("config.json"))
-    check_plain_weights(files, modules, config)
+    check_plain_weights(config)
+    check_code(config, None)
     settings = read_settings(files, size(config, "max_position_embeddings", 512))
     tokenizer_json = read_tokenizer(files, modules)
     check_tokenizer(tokenizer_json, size(config, "vocab_size", LARGEST_SIZE), settings.max_tokens)

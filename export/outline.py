@@ -1,0 +1,55 @@
+"""Reads everything of a checkpoint but its weights, and refuses what cannot be honoured exactly.
+
+So a model is judged before its weights are downloaded or read. `checkpoint` reads the weights.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from export import families
+from export.errors import UnsupportedModel
+from export.families.family import Family, Shape
+from export.source.folder import ModelFolder
+from export.source.json_file import Json
+from export.source.kind import Kind, check_kind
+from export.source.modules import Modules, read_modules
+from export.source.own_code import check_code
+from export.source.sentence_settings import SentenceSettings, read_settings
+from export.source.sighting import CONFIG, see
+from export.source.tensors import check_plain_weights
+from export.source.tokenizer_file import check_tokenizer, read_tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A checkpoint without its weights.
+
+    tokenizer_json: the tokenizer as transformers would build it, without truncation and padding.
+    """
+
+    kind: Kind
+    modules: Modules
+    config: Json
+    family: Family[Any]
+    shape: Shape
+    settings: SentenceSettings
+    tokenizer_json: str
+
+
+def read_outline(files: ModelFolder) -> Outline:
+    """Read and check a model of a family; raises an ExportError that names the cause."""
+    kind = check_kind(see(files))
+    if kind.task != "dense":
+        raise UnsupportedModel(
+            "{place} is a cross-encoder, which is not exported", place=files.root
+        )
+    modules = read_modules(files)
+    config = files.json(modules.file(CONFIG))
+    check_plain_weights(config)
+    family = families.of(config)
+    check_code(config, family.name)
+    shape = family.read_shape(config)
+    settings = read_settings(files, shape.positions, family.poolings)
+    tokenizer_json = read_tokenizer(files, modules)
+    check_tokenizer(tokenizer_json, shape.vocabulary, settings.max_tokens)
+    return Outline(kind, modules, config, family, shape, settings, tokenizer_json)
