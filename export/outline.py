@@ -9,13 +9,14 @@ from typing import Any
 from export import families
 from export.errors import UnsupportedModel
 from export.families.family import Family, Shape
+from export.kinds import check_kind
+from export.kinds.kind import Kind
+from export.kinds.own_code import check_code
+from export.kinds.sighting import CONFIG, see
 from export.source.folder import ModelFolder
 from export.source.json_file import Json
-from export.source.kind import Kind, check_kind
 from export.source.modules import Modules, read_modules
-from export.source.own_code import check_code
 from export.source.sentence_settings import SentenceSettings, read_settings
-from export.source.sighting import CONFIG, see
 from export.source.tensors import check_plain_weights
 from export.source.tokenizer_file import check_tokenizer, read_tokenizer
 
@@ -41,7 +42,7 @@ def read_outline(files: ModelFolder) -> Outline:
     kind = check_kind(see(files))
     if kind.task != "dense":
         raise UnsupportedModel(
-            "{place} is a cross-encoder, which is not exported", place=files.root
+            "{place} is a cross-encoder, which is not exported", place=files.place
         )
     modules = read_modules(files)
     config = files.json(modules.file(CONFIG))

@@ -5,8 +5,8 @@ from typing import Any
 from export.errors import UnsupportedModel
 from export.families.bert.family import BERT
 from export.families.family import Family
+from export.kinds.own_code import check_code
 from export.source.json_file import Json
-from export.source.own_code import check_code
 
 FAMILIES: tuple[Family[Any], ...] = (BERT,)
 

@@ -25,11 +25,13 @@ class ModelFolder:
     """The files of a model; names are relative to `root`, with slashes.
 
     What is read is remembered, so that nothing can decide what an artifact holds and be missing from
-    its hash. The JSON files and the vocabulary beside it are in the hash in any case.
+    its hash. The JSON files and the vocabulary beside it are in the hash in any case. place: what messages
+    call the model.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.place: Path | str = root
         # Name -> sha256 in hexadecimal; None for a file that is hashed when the hash is asked for.
         self._read: dict[str, str | None] = {}
         for pattern in ("*.json", "vocab.txt"):
@@ -109,11 +111,15 @@ class ModelFolder:
 class CollectedFiles(ModelFolder):
     """Files of a model that lie in different places, as if they were in one folder.
 
-    names: of all files that the model has, here or not.
+    places: by the files' names. names: of all files that the model has, here or not. place: what messages
+    call the model.
     """
 
-    def __init__(self, root: Path, places: Mapping[str, Path], names: Collection[str]) -> None:
+    def __init__(
+        self, root: Path, places: Mapping[str, Path], names: Collection[str], place: str
+    ) -> None:
         super().__init__(root)
+        self.place = place
         self._places, self._names = places, names
 
     def path(self, name: str) -> Path:

@@ -9,14 +9,15 @@ from export.checkpoint import read_checkpoint
 from export.errors import NoSuchModel, UnsupportedModel
 from export.families.family import Network
 from export.instructions import instructions
+from export.kinds import check_kind, gguf_file
+from export.kinds.own_code import check_code
+from export.kinds.sighting import CONFIG, see
+from export.outline import read_outline
 from export.settings import Settings
 from export.source.folder import ModelFolder
 from export.source.json_file import LARGEST_SIZE, size
-from export.source.kind import check_kind, gguf_file
-from export.source.modules import read_modules
-from export.source.own_code import check_code
+from export.source.modules import Modules, read_modules
 from export.source.sentence_settings import SentenceSettings, read_settings
-from export.source.sighting import see
 from export.source.tensors import PICKLED, check_plain_weights
 from export.source.tokenizer_file import check_tokenizer, read_tokenizer
 from server.inference.manifest import TextRules
@@ -109,6 +110,7 @@ def locate(settings: Settings, waiting: Callable[[Message], None] = lambda _: No
         revision=settings.revision,
         allow_pickle=settings.allow_pickle,
         waiting=waiting,
+        examine=lambda files: examine(files, settings.via),
     )
     name = settings.source.split("/")[1]
     return Place(target, Path("models") / name, settings.model_id or settings.source, revision)
@@ -141,22 +143,36 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
     )
 
 
-def _read_for_optimum(place: Place) -> SourceModel:
-    from export.optimum.int8 import RECIPE
+def examine(files: ModelFolder, via: str) -> None:
+    """Judge a model by everything but its weights; raises an ExportError for what is refused."""
+    if via == "optimum":
+        _outline_for_optimum(files)
+    else:
+        read_outline(files)
 
-    files = ModelFolder(place.folder)
+
+def _outline_for_optimum(files: ModelFolder) -> tuple[Modules, SentenceSettings, str]:
+    """Return modules, settings and the tokenizer's JSON of a model that optimum traces."""
     kind = check_kind(see(files))
     if kind.task != "dense":
         raise UnsupportedModel(
-            "{place} is a cross-encoder, which is not exported", place=files.root
+            "{place} is a cross-encoder, which is not exported", place=files.place
         )
     modules = read_modules(files)
-    config = files.json(modules.file("config.json"))
+    config = files.json(modules.file(CONFIG))
     check_plain_weights(config)
     check_code(config, None)
     settings = read_settings(files, size(config, "max_position_embeddings", 512))
     tokenizer_json = read_tokenizer(files, modules)
     check_tokenizer(tokenizer_json, size(config, "vocab_size", LARGEST_SIZE), settings.max_tokens)
+    return modules, settings, tokenizer_json
+
+
+def _read_for_optimum(place: Place) -> SourceModel:
+    from export.optimum.int8 import RECIPE
+
+    files = ModelFolder(place.folder)
+    modules, settings, tokenizer_json = _outline_for_optimum(files)
     # What transformers may read by itself.
     for pattern in ("*.json", "*.txt", "*.model", "*.safetensors", PICKLED):
         files.note(modules.file(pattern))

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from export.errors import UnsupportedModel
+from export.kinds import kind_of
+from export.kinds.kind import Kind
+from export.kinds.own_code import check_code
+from export.kinds.sighting import Sighting, see
 from export.settings import Settings
 from export.source.folder import ModelFolder
-from export.source.kind import Kind, Sighting, kind_of
 from export.source.model import locate, read_model
-from export.source.own_code import check_code
-from export.source.sighting import see
 from tests.support.checkpoints import change_json, refusal
 from tests.support.toys import write_json, write_modules, write_toy_checkpoint
 
