@@ -39,7 +39,7 @@ def main() -> int:
         revision=arguments.revision,
         query_instruction=arguments.query_instruction,
         document_instruction=arguments.document_instruction,
-        matryoshka=tuple(arguments.matryoshka),
+        matryoshka=arguments.matryoshka,
         via=arguments.via,
         allow_pickle=arguments.allow_pickle,
         force=arguments.force,
@@ -115,9 +115,10 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
     add(
         "--matryoshka",
         type=_sizes(terminal),
-        default=(),
         metavar="N,N",
-        help=words("shorter vector sizes for which the model was trained"),
+        help=words(
+            "shorter vector sizes for which the model was trained, or none (default: those known of it)"
+        ),
     )
     add(
         "--via",
@@ -161,10 +162,12 @@ def _text(terminal: Terminal) -> Callable[[str], str]:
     return parse
 
 
-def _sizes(terminal: Terminal) -> Callable[[str], list[int]]:
-    def parse(text: str) -> list[int]:
+def _sizes(terminal: Terminal) -> Callable[[str], tuple[int, ...]]:
+    def parse(text: str) -> tuple[int, ...]:
+        if text == "none":
+            return ()
         try:
-            return [int(part) for part in text.split(",")]
+            return tuple(int(part) for part in text.split(","))
         except ValueError:
             said = terminal.words("{text!r} is not a list such as 256,512", text=text)
             raise argparse.ArgumentTypeError(said) from None

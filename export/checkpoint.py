@@ -10,7 +10,7 @@ from typing import Any
 
 from export.errors import NoSuchModel
 from export.families.family import Family, Network, Shape
-from export.outline import read_outline
+from export.outline import Outline, read_outline
 from export.source.folder import ModelFolder
 from export.source.sentence_settings import SentenceSettings
 from export.source.tensors import Tensors, check_tensors, read_tensors, weight_files
@@ -20,18 +20,30 @@ from export.source.tensors import Tensors, check_tensors, read_tensors, weight_f
 class Checkpoint:
     """An encoder in memory.
 
-    tensors: float32, under the names that the family gives them. tokenizer_json: the tokenizer as
-    transformers would build it, without truncation and padding. sha256: over the names and contents
-    of every file that was read.
+    tensors: float32, under the names that the family gives them. sha256: over the names and contents of
+    every file that was read.
     """
 
     folder: Path
-    family: Family[Any]
-    shape: Shape
-    settings: SentenceSettings
+    outline: Outline
     tensors: Tensors
-    tokenizer_json: str
     sha256: str
+
+    @property
+    def family(self) -> Family[Any]:
+        return self.outline.family
+
+    @property
+    def shape(self) -> Shape:
+        return self.outline.shape
+
+    @property
+    def settings(self) -> SentenceSettings:
+        return self.outline.settings
+
+    @property
+    def tokenizer_json(self) -> str:
+        return self.outline.tokenizer_json
 
     def network(self) -> Network:
         """Return the encoder as a family writes it."""
@@ -44,16 +56,7 @@ def read_checkpoint(folder: Path, *, allow_pickle: bool = False) -> Checkpoint:
         raise NoSuchModel("no model folder at {folder}", folder=folder)
     files = ModelFolder(folder)
     outline = read_outline(files)
-    family = outline.family
     weights = weight_files(files, outline.modules, allow_pickle=allow_pickle)
-    tensors = read_tensors(weights, family.tensor_name)
+    tensors = read_tensors(weights, outline.family.tensor_name)
     check_tensors(tensors, outline.shape.tensors())
-    return Checkpoint(
-        folder=folder,
-        family=family,
-        shape=outline.shape,
-        settings=outline.settings,
-        tensors=tensors,
-        tokenizer_json=outline.tokenizer_json,
-        sha256=files.sha256(),
-    )
+    return Checkpoint(folder, outline, tensors, files.sha256())

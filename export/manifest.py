@@ -73,7 +73,7 @@ def identity(
             "calibration": calibration.sha256,
             "verification": verification.sha256,
             "thresholds": [settings.thresholds.mean, settings.thresholds.minimum],
-            "matryoshka": settings.matryoshka,
+            "matryoshka": source.sizes(settings).sizes,
             "via": settings.via,
         }
     )
@@ -104,7 +104,7 @@ def manifest_of(
         precision=settings.precision,
         groups=graphs.packing.groups,
         packed_tokens=graphs.packing.longest,
-        matryoshka_dimensions=sorted(settings.matryoshka),
+        matryoshka_dimensions=sorted(source.sizes(settings).sizes),
         files=graphs.served_model.sha256()
         | {TOKENIZER_FILE: hashlib.sha256(tokenizer).hexdigest()},
         checkpoint_sha256=source.sha256,

@@ -20,12 +20,17 @@ from export.source.sentence_settings import SentenceSettings, read_settings
 from export.source.tensors import check_plain_weights
 from export.source.tokenizer_file import check_tokenizer, read_tokenizer
 
+CARD = "README.md"
+# The cards with the results of MTEB have some 300 KB.
+MOST_CARD = 2 * 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class Outline:
     """A checkpoint without its weights.
 
-    tokenizer_json: the tokenizer as transformers would build it, without truncation and padding.
+    tokenizer_json: the tokenizer as transformers would build it, without truncation and padding. card:
+    README.md, empty where there is none.
     """
 
     kind: Kind
@@ -35,6 +40,7 @@ class Outline:
     shape: Shape
     settings: SentenceSettings
     tokenizer_json: str
+    card: str
 
 
 def read_outline(files: ModelFolder) -> Outline:
@@ -53,4 +59,12 @@ def read_outline(files: ModelFolder) -> Outline:
     settings = read_settings(files, shape.positions, family.poolings)
     tokenizer_json = read_tokenizer(files, modules)
     check_tokenizer(tokenizer_json, shape.vocabulary, settings.max_tokens)
-    return Outline(kind, modules, config, family, shape, settings, tokenizer_json)
+    return Outline(kind, modules, config, family, shape, settings, tokenizer_json, read_card(files))
+
+
+def read_card(files: ModelFolder) -> str:
+    """Return the text of README.md; empty where there is none, or one that is too long to be a card."""
+    path = files.path(CARD)
+    if not files.has(CARD) or not path.is_file() or path.stat().st_size > MOST_CARD:
+        return ""
+    return files.content(CARD, MOST_CARD).decode("utf-8", "replace")

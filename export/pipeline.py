@@ -18,7 +18,7 @@ from export.manifest import Texts, Verified, identity, manifest_of
 from export.monotony import monotonous
 from export.onnx_file import OnnxFile
 from export.settings import Settings
-from export.source.model import locate, read_model
+from export.source.model import SourceModel, locate, read_model
 from export.source.text_preparation import open_tokenizer
 from export.token_check import check_tokens
 from export.verify import check_agreement, embed_each, verify
@@ -65,6 +65,7 @@ def export(settings: Settings, terminal: Terminal | None = None) -> Path:
     source = read_model(place, settings)
     _check_sizes(settings, source.dimension)
     rules = source.text_rules(settings)
+    _advise(terminal, source, settings)
     tokenizer = open_tokenizer(source.tokenizer_json, rules)
     calibration = Texts.read(settings.calibration or texts.CALIBRATION, at_least=20)
     verification = Texts.read(settings.verify_texts or texts.VERIFICATION, at_least=1)
@@ -94,12 +95,13 @@ def export(settings: Settings, terminal: Terminal | None = None) -> Path:
         tokenizer_json = source.tokenizer_json.encode()
         artifact.write_artifact(out, graphs.served_model, tokenizer_json, manifest)
     _report(terminal, out, graphs, verified.agreement, time.perf_counter() - started)
+    _report_text_rules(terminal, source, settings)
     return out
 
 
 def _check_sizes(settings: Settings, dimension: int | None) -> None:
     """Refuse sizes that no vector of this model can be cut to, as early as `dimension` is known."""
-    for size in settings.matryoshka:
+    for size in settings.matryoshka or ():
         if size < 1 or (dimension is not None and size > dimension):
             most = Message("the dimension") if dimension is None else dimension
             raise UnsupportedModel(
@@ -174,7 +176,14 @@ def _verification_ids(
     return labelled, ids
 
 
-# --- progress and report --------------------------------------------------------------------------
+# --- advice, progress and report --------------------------------------------------------------------------
+
+
+def _advise(terminal: Terminal, source: SourceModel, settings: Settings) -> None:
+    """Print what an export leaves out, and why an instruction may be missing."""
+    warning = source.instructions(settings).warning
+    for note in (*source.notes, *([] if warning is None else [warning])):
+        terminal.inform("note: {note}", note=note)
 
 
 class _Progress:
@@ -212,3 +221,19 @@ def _report(
         seconds=seconds,
         peak=peak,
     )
+
+
+def _report_text_rules(terminal: Terminal, source: SourceModel, settings: Settings) -> None:
+    """Print instructions and shorter sizes, where the model has any, and where they come from."""
+    chosen, shorter = source.instructions(settings), source.sizes(settings)
+    if chosen.query or chosen.document:
+        terminal.say(
+            "before queries: {query!r}; before documents: {document!r}; from {source}",
+            query=chosen.query,
+            document=chosen.document,
+            source=chosen.source,
+        )
+    if shorter.sizes:
+        terminal.say(
+            "shorter vectors: {sizes}; from {source}", sizes=shorter.sizes, source=shorter.source
+        )

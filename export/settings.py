@@ -22,7 +22,8 @@ class Settings:
     revision: str = "main"
     query_instruction: str | None = None
     document_instruction: str | None = None
-    matryoshka: tuple[int, ...] = ()
+    # None: those that are known of the model.
+    matryoshka: tuple[int, ...] | None = None
     via: Literal["graph", "optimum"] = "graph"
     allow_pickle: bool = False
     force: bool = False

@@ -8,11 +8,12 @@ from export import quantise
 from export.checkpoint import read_checkpoint
 from export.errors import NoSuchModel, UnsupportedModel
 from export.families.family import Network
-from export.instructions import instructions
+from export.instructions import Instructions, instructions
 from export.kinds import check_kind, gguf_file
 from export.kinds.own_code import check_code
 from export.kinds.sighting import CONFIG, see
-from export.outline import read_outline
+from export.known.recognition import Clues, Sizes, known_sizes, recognise
+from export.outline import read_card, read_outline
 from export.settings import Settings
 from export.source.folder import ModelFolder
 from export.source.json_file import LARGEST_SIZE, size
@@ -28,7 +29,8 @@ from server.messages.message import Message
 class SourceModel:
     """A model that has been read; `network` is None where optimum traces it.
 
-    folder: of the network's files. family, recipe: as the manifest states them.
+    folder: of the network's files. family, recipe: as the manifest states them. clues: what shows which
+    published model it is. notes: what an export leaves out.
     """
 
     folder: Path
@@ -40,26 +42,33 @@ class SourceModel:
     family: str
     recipe: str
     network: Network | None
+    clues: Clues
+    notes: tuple[Message, ...] = ()
 
     @property
     def dimension(self) -> int | None:
         """The width of a vector, where it is known without running the network."""
         return None if self.network is None else self.network.dimension
 
+    def instructions(self, settings: Settings) -> Instructions:
+        """Return the instructions that the artifact gets, and where they come from."""
+        found = instructions(self.clues, self.settings.prompts, self.settings.default_prompt)
+        return found.with_chosen(settings.query_instruction, settings.document_instruction)
+
+    def sizes(self, settings: Settings) -> Sizes:
+        """Return the shorter sizes that the artifact gets, and where they come from."""
+        if settings.matryoshka is not None:
+            return Sizes(settings.matryoshka, Message("the command line"))
+        return known_sizes(self.clues, recognise(self.clues), self.dimension)
+
     def text_rules(self, settings: Settings) -> TextRules:
-        query, document = instructions(
-            self.model_id, self.settings.prompts, self.settings.default_prompt
-        )
+        chosen = self.instructions(settings)
         return TextRules(
             lower_case=self.settings.lower_case,
             max_tokens=self.settings.max_tokens,
-            query_instruction=_first_given(settings.query_instruction, query),
-            document_instruction=_first_given(settings.document_instruction, document),
+            query_instruction=chosen.query,
+            document_instruction=chosen.document,
         )
-
-
-def _first_given(chosen: str | None, default: str) -> str:
-    return default if chosen is None else chosen
 
 
 # Downloads of hub models, a folder for each: apart from the artifacts, so that no file of a hub can be
@@ -71,13 +80,15 @@ DOWNLOADS = Path("models/.hub")
 class Place:
     """Where a model is.
 
-    outputs: the folder in which its artifacts are made by default.
+    outputs: the folder in which its artifacts are made by default. origin: the id on the hub, which shows
+    what model it is; empty for a folder.
     """
 
     folder: Path
     outputs: Path
     model_id: str
     revision: str
+    origin: str = ""
 
     @property
     def downloaded(self) -> bool:
@@ -113,7 +124,8 @@ def locate(settings: Settings, waiting: Callable[[Message], None] = lambda _: No
         examine=lambda files: examine(files, settings.via),
     )
     name = settings.source.split("/")[1]
-    return Place(target, Path("models") / name, settings.model_id or settings.source, revision)
+    model_id = settings.model_id or settings.source
+    return Place(target, Path("models") / name, model_id, revision, settings.source)
 
 
 def _is_utf8(text: str) -> bool:
@@ -140,6 +152,8 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
         checkpoint.family.name,
         quantise.RECIPE,
         checkpoint.network(),
+        Clues(place.origin or place.model_id, checkpoint.outline.config, checkpoint.outline.card),
+        checkpoint.outline.kind.notes,
     )
 
 
@@ -151,8 +165,10 @@ def examine(files: ModelFolder, via: str) -> None:
         read_outline(files)
 
 
-def _outline_for_optimum(files: ModelFolder) -> tuple[Modules, SentenceSettings, str]:
-    """Return modules, settings and the tokenizer's JSON of a model that optimum traces."""
+def _outline_for_optimum(
+    files: ModelFolder,
+) -> tuple[Modules, SentenceSettings, str, tuple[Message, ...]]:
+    """Return modules, settings, the tokenizer's JSON and notes of a model that optimum traces."""
     kind = check_kind(see(files))
     if kind.task != "dense":
         raise UnsupportedModel(
@@ -165,14 +181,14 @@ def _outline_for_optimum(files: ModelFolder) -> tuple[Modules, SentenceSettings,
     settings = read_settings(files, size(config, "max_position_embeddings", 512))
     tokenizer_json = read_tokenizer(files, modules)
     check_tokenizer(tokenizer_json, size(config, "vocab_size", LARGEST_SIZE), settings.max_tokens)
-    return modules, settings, tokenizer_json
+    return modules, settings, tokenizer_json, kind.notes
 
 
 def _read_for_optimum(place: Place) -> SourceModel:
     from export.optimum.int8 import RECIPE
 
     files = ModelFolder(place.folder)
-    modules, settings, tokenizer_json = _outline_for_optimum(files)
+    modules, settings, tokenizer_json, notes = _outline_for_optimum(files)
     # What transformers may read by itself.
     for pattern in ("*.json", "*.txt", "*.model", "*.safetensors", PICKLED):
         files.note(modules.file(pattern))
@@ -186,4 +202,6 @@ def _read_for_optimum(place: Place) -> SourceModel:
         "optimum",
         RECIPE,
         None,
+        Clues(place.origin or place.model_id, files.json(modules.file(CONFIG)), read_card(files)),
+        notes,
     )

@@ -328,5 +328,6 @@ def info(models: ModelRegistry, config: Config, version: str) -> dict[str, Any]:
         "normalized": manifest.normalized,
         "fingerprint": manifest.fingerprint,
         "query_instruction": manifest.text.query_instruction,
+        "document_instruction": manifest.text.document_instruction,
         "agreement_with_float32": msgspec.to_builtins(manifest.agreement),
     }
