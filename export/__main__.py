@@ -1,6 +1,7 @@
-"""Command line: python -m export MODEL_DIR_OR_HUB_ID [--out DIR] ...
+"""Command line: python -m export MODEL_DIR_OR_HUB_ID [--out DIR] ..., or list, or inspect MODEL.
 
-Reads a checkpoint, verifies the artifact made of it, writes it, and reports the result.
+Reads a checkpoint, verifies the artifact made of it, writes it, and reports the result. `list` and `inspect`
+write nothing; a folder of such a name is given as ./list.
 """
 
 import os
@@ -20,8 +21,21 @@ from server.messages.terminal import Terminal
 
 
 def main() -> int:
-    """Export one model and return the exit status."""
+    """Run the command and return the exit status."""
     terminal = Terminal.of(os.environ)
+    if sys.argv[1:2] == ["list"]:
+        from export import listing
+
+        return listing.run(terminal, sys.argv[2:])
+    if sys.argv[1:2] == ["inspect"]:
+        from export import inspection
+
+        return inspection.run(terminal, sys.argv[2:])
+    return _export(terminal)
+
+
+def _export(terminal: Terminal) -> int:
+    """Export one model and return the exit status."""
     arguments = _parser(terminal).parse_args()
     # Imported late so that --help answers at once.
     from export.pipeline import export
@@ -59,7 +73,11 @@ def main() -> int:
 def _parser(terminal: Terminal) -> argparse.ArgumentParser:
     words = terminal.words
     parser = terminal.parser(
-        "python -m export", words("Export a checkpoint to one verified ONNX artifact.")
+        "python -m export",
+        words(
+            "Export a checkpoint to one verified ONNX artifact. Other commands: list, the models that are "
+            "known; inspect MODEL, what one is and what its export would do."
+        ),
     )
     add, text = parser.add_argument, _text(terminal)
     add("model", help=words("checkpoint folder, or a hub id such as BAAI/bge-small-zh-v1.5"))

@@ -19,7 +19,10 @@ from export.source.modules import Modules, read_modules
 from export.source.sentence_settings import SentenceSettings, read_settings
 from export.source.tensors import check_plain_weights
 from export.source.tokenizer_file import check_tokenizer, read_tokenizer
+from server.types import Task
 
+# What can be exported.
+TASKS: tuple[Task, ...] = ("dense",)
 CARD = "README.md"
 # The cards with the results of MTEB have some 300 KB.
 MOST_CARD = 2 * 1024 * 1024
@@ -46,7 +49,7 @@ class Outline:
 def read_outline(files: ModelFolder) -> Outline:
     """Read and check a model of a family; raises an ExportError that names the cause."""
     kind = check_kind(see(files))
-    if kind.task != "dense":
+    if kind.task not in TASKS:
         raise UnsupportedModel(
             "{place} is a cross-encoder, which is not exported", place=files.place
         )

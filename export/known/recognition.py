@@ -72,10 +72,11 @@ def _head(card: str) -> str:
 
 
 def _shape(config: Json) -> tuple[str, int, int]:
-    return str(config.get("model_type")), _number(config, LAYERS), _number(config, HIDDEN)
+    return str(config.get("model_type")), number(config, LAYERS), number(config, HIDDEN)
 
 
-def _number(config: Json, keys: Sequence[str]) -> int:
+def number(config: Json, keys: Sequence[str]) -> int:
+    """Return the first of these keys that is a whole number, 0 if none is."""
     values = (config.get(key) for key in keys)
     return next((value for value in values if isinstance(value, int)), 0)
 
@@ -94,7 +95,7 @@ def known_sizes(clues: Clues, recognition: Recognition | None, dimension: int | 
     dimension: of its vectors; only shorter ones are returned. None where it is not known yet: that of the
     network then.
     """
-    dimension = _number(clues.config, HIDDEN) if dimension is None else dimension
+    dimension = number(clues.config, HIDDEN) if dimension is None else dimension
     listed = clues.config.get("matryoshka_dimensions")
     card = CARD_SIZES.search(clues.card)
     if isinstance(listed, list):

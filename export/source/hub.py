@@ -9,7 +9,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Set
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from export.errors import CannotWrite, ExportError, NoSuchModel, UnsupportedModel
@@ -79,6 +79,24 @@ def fetch(
     return folder, commit
 
 
+def look(model_id: str, folder: Path, revision: str = "main") -> tuple[CollectedFiles, int]:
+    """Download what shows a model's kind and settings into `folder`, and no weights.
+
+    Returns the files, and the bytes of the weights that an export would download.
+    """
+    hub = Hub(model_id, os.environ.get("HF_ENDPOINT") or PUBLIC_HUB)
+    with closing(hub), plain_errors(model_id, hub.shown):
+        commit, offered = hub.files(revision)
+        transfer = _Transfer(hub, commit, offered, folder, lambda _: None)
+        # The kind says why a model is refused.
+        with suppress(UnsupportedModel):
+            transfer.signs()
+            transfer.settings(transfer.modules())
+        return transfer.collected(), sum(
+            file.size or 0 for name, file in offered.items() if name.endswith(".safetensors")
+        )
+
+
 @contextmanager
 def _only_one(folder: Path, waiting: Waiting) -> Iterator[None]:
     """Keep other exports from downloading to `folder`, where its file system has locks."""
@@ -122,23 +140,29 @@ class _Transfer:
     def check_kind(self) -> None:
         """Bring the few files that show what the model is; raises UnsupportedModel."""
         try:
-            modules = self.modules()
+            self.signs()
         except UnsupportedModel:
             # Its classes may show a cause that says more.
             self.examine(lambda files: check_kind(see(files)))
             raise
+        self.examine(lambda files: check_kind(see(files)))
+
+    def signs(self) -> None:
+        """Bring modules.json, config.json and the settings of an adapter, where they are."""
+        modules = self.modules()
         for name in map(modules.file, (CONFIG, ADAPTER)):
             if name in self._offered:
                 self._bring(name)
-        self.examine(lambda files: check_kind(see(files)))
+
+    def collected(self) -> CollectedFiles:
+        """Return the files that have come, with the names of all."""
+        names = self._offered.keys()
+        return CollectedFiles(self._folder, self._brought, names, self._hub.model_id)
 
     def examine(self, judge: Callable[[ModelFolder], object]) -> None:
         """Judge the files that have come; those of a model that is refused are removed."""
-        files = CollectedFiles(
-            self._folder, self._brought, self._offered.keys(), self._hub.model_id
-        )
         try:
-            judge(files)
+            judge(self.collected())
         except ExportError:
             shutil.rmtree(self._folder / STAGING, ignore_errors=True)
             raise

@@ -13,7 +13,7 @@ from export.kinds import check_kind, gguf_file
 from export.kinds.own_code import check_code
 from export.kinds.sighting import CONFIG, see
 from export.known.recognition import Clues, Sizes, known_sizes, recognise
-from export.outline import read_card, read_outline
+from export.outline import TASKS, read_card, read_outline
 from export.settings import Settings
 from export.source.folder import ModelFolder
 from export.source.json_file import LARGEST_SIZE, size
@@ -110,8 +110,7 @@ def locate(settings: Settings, waiting: Callable[[Message], None] = lambda _: No
         return Place(folder, folder, model_id, "local")
     if folder.suffix == ".gguf" and folder.is_file():
         raise gguf_file(folder)
-    # A parent that exists means a mistyped path, not a hub's organisation.
-    if settings.source.count("/") != 1 or settings.source[0] in "./~" or folder.parent.is_dir():
+    if not is_hub_id(settings.source):
         raise NoSuchModel("no model folder at {folder}", folder=folder)
     from export.source.hub import fetch
 
@@ -126,6 +125,15 @@ def locate(settings: Settings, waiting: Callable[[Message], None] = lambda _: No
     name = settings.source.split("/")[1]
     model_id = settings.model_id or settings.source
     return Place(target, Path("models") / name, model_id, revision, settings.source)
+
+
+def is_hub_id(source: str) -> bool:
+    """Return whether `source` names a model on a hub and not a folder, be there one or not."""
+    folder = Path(source)
+    # A parent that exists means a mistyped path, not a hub's organisation.
+    return not (
+        folder.is_dir() or source.count("/") != 1 or source[0] in "./~" or folder.parent.is_dir()
+    )
 
 
 def _is_utf8(text: str) -> bool:
@@ -170,7 +178,7 @@ def _outline_for_optimum(
 ) -> tuple[Modules, SentenceSettings, str, tuple[Message, ...]]:
     """Return modules, settings, the tokenizer's JSON and notes of a model that optimum traces."""
     kind = check_kind(see(files))
-    if kind.task != "dense":
+    if kind.task not in TASKS:
         raise UnsupportedModel(
             "{place} is a cross-encoder, which is not exported", place=files.place
         )
