@@ -79,13 +79,8 @@ class BertWriter:
         graph, name = self._graph, "embeddings"
         table = self._tensors[f"{name}.word_embeddings.weight"]
         words = write_words(graph, table, f"{name}.words", int8=int8)
-        # Every token has type 0, so that row is added to the positions once, here.
-        positions = (
-            self._tensors[f"{name}.position_embeddings.weight"]
-            + self._tensors[f"{name}.token_type_embeddings.weight"][0]
-        )
-        table = positions[: self._settings.max_tokens]
-        position = self._positions(graph.floats(f"{name}.positions.float", table))
+        rows = self._shape.position_rows(self._tensors)[: self._settings.max_tokens]
+        position = self._positions(graph.floats(f"{name}.positions.float", rows))
         total = graph.node("Add", [words, position], f"{name}.sum")
         return self._layer_norm(total, f"{name}.LayerNorm")
 
