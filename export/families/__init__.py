@@ -17,6 +17,11 @@ def of(config: Json) -> Family[Any]:
         if family.claims(config):
             return family
     check_code(config, None)
+    if config.get("model_type") is None:
+        raise UnsupportedModel(
+            "config.json has no model_type, as files before 2020; if the model is a BERT, add "
+            '"model_type": "bert"'
+        )
     raise UnsupportedModel(
         'model_type "{model_type}" is not written directly; try --via optimum',
         model_type=str(config.get("model_type"))[:80],

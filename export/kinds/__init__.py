@@ -25,7 +25,6 @@ RULES: tuple[Callable[[Sighting], Kind | None], ...] = (
     layouts.old_modules,
     layouts.without_config,
     networks.head,
-    layouts.without_type,
     layouts.other_weights,
     layouts.slow_tokenizer,
 )

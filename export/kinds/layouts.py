@@ -113,19 +113,6 @@ def without_config(seen: Sighting) -> Kind | None:
     return None
 
 
-def without_type(seen: Sighting) -> Kind | None:
-    if not seen.config or seen.config.get("model_type") is not None:
-        return None
-    return Kind(
-        Message("old layout"),
-        refusal=Message(
-            "config.json of {place} has no model_type, as files before 2020; if the model is a BERT, add "
-            '"model_type": "bert"',
-            place=seen.place,
-        ),
-    )
-
-
 def other_weights(seen: Sighting) -> Kind | None:
     if seen.has_weights or any(name.endswith(".index.json") for name in seen.here):
         return None

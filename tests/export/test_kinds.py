@@ -97,7 +97,6 @@ REFUSED = {
     ),
     "TensorFlow 1": (without_config("bert_config.json", "bert_model.ckpt.index"), "TensorFlow 1"),
     "lost modules.json": (without_config("0_Transformer/config.json"), "no modules.json"),
-    "no model_type": (kind(model_type=None), 'add "model_type": "bert"'),
     "TensorFlow 2": (
         kind_of(Sighting("here", {"model_type": "bert"}, None, {"config.json", "tf_model.h5"})),
         "tf_model.h5 (TensorFlow)",
@@ -205,6 +204,12 @@ def test_cross_encoder_is_not_exported_as_an_embedding_model(folder: Path) -> No
         id2label={"0": "LABEL_0"},
     )
     refusal(folder, UnsupportedModel, "cross-encoder")
+
+
+@pytest.mark.parametrize("model_type", [None, ...])
+def test_config_without_a_type_is_refused_with_what_to_add(model_type: Any, folder: Path) -> None:
+    change_json(folder / "config.json", model_type=model_type)
+    refusal(folder, UnsupportedModel, "no model_type", 'add "model_type": "bert"')
 
 
 def test_adapter_names_its_base_and_where_it_is(folder: Path) -> None:
