@@ -3,11 +3,11 @@
 from typing import Any
 
 from export.errors import UnsupportedModel
-from export.families.bert.family import BERT
+from export.families.bert.family import BERT, DISTILBERT, ERNIE, ROBERTA
 from export.families.family import Family
 from export.source.json_file import Json
 
-FAMILIES: tuple[Family[Any], ...] = (BERT,)
+FAMILIES: tuple[Family[Any], ...] = (BERT, ROBERTA, ERNIE, DISTILBERT)
 
 
 def of(config: Json) -> Family[Any]:

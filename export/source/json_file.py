@@ -75,17 +75,20 @@ def optional_json(path: Path) -> dict[str, Any]:
     return read_json(path) if exists(path) else {}
 
 
-def size(config: Json, key: str, default: int | None = None, most: int = LARGEST_SIZE) -> int:
-    """Return a count from config.json, 1 to `most`; without a default the key must be there."""
+def size(
+    config: Json, key: str, default: int | None = None, most: int = LARGEST_SIZE, least: int = 1
+) -> int:
+    """Return a number from config.json, `least` to `most`; without a default the key must be there."""
     if default is None and key not in config:
         raise CorruptFile("config.json lacks {key}", key=key)
     # A null counts as the default, and is refused where there is none.
     found = whole_number("config.json", config, key, default)
-    if not 1 <= found <= most:
+    if not least <= found <= most:
         raise CorruptFile(
-            "config.json: {key} {shown} is outside 1 to {most}",
+            "config.json: {key} {shown} is outside {least} to {most}",
             key=key,
             shown=shown(found),
+            least=least,
             most=most,
         )
     return found

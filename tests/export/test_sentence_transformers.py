@@ -12,6 +12,7 @@ from safetensors.numpy import load_file
 from export.checkpoint import read_checkpoint
 from export.errors import CorruptFile
 from tests.support.encoders import float_encoder, one_by_one, token_ids
+from tests.support.relatives import RELATIVES, write_relative
 from tests.support.toys import VOCABULARY, toy_texts, write_json, write_toy_checkpoint
 
 pytestmark = pytest.mark.torch
@@ -113,6 +114,11 @@ def test_folder_means_what_sentence_transformers_takes_it_for(
 )
 def test_network_computes_what_torch_computes(options: dict[str, Any], tmp_path: Path) -> None:
     assert_same_vectors(write_toy_checkpoint(tmp_path, **options))
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_relatives_compute_what_torch_computes(name: str, tmp_path: Path) -> None:
+    assert_same_vectors(write_relative(tmp_path, name, pooling="mean"))
 
 
 def test_pickled_weights_give_the_same_vectors(tmp_path: Path) -> None:

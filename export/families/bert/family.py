@@ -1,21 +1,99 @@
-"""BERT as a family: the checkpoints that it claims, and how they become a network."""
+"""BERT and its relatives as families: the checkpoints that each claims, and how they become a network."""
 
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+from export.families.bert.head import BERT_HEAD, DISTILBERT_HEAD, ROBERTA_HEAD, Head
 from export.families.bert.network import BertNetwork
-from export.families.bert.shape import BertShape, read_shape
-from export.families.family import Family
+from export.families.bert.shape import (
+    BertShape,
+    read_bert,
+    read_distilbert,
+    read_ernie,
+    read_roberta,
+)
+from export.families.family import Family, Scorer
+from export.source.json_file import Json
+
+# DistilBERT's names of a layer's parts, and BERT's.
+DISTILBERT_PARTS = {
+    "attention.q_lin": "attention.self.query",
+    "attention.k_lin": "attention.self.key",
+    "attention.v_lin": "attention.self.value",
+    "attention.out_lin": "attention.output.dense",
+    "sa_layer_norm": "attention.output.LayerNorm",
+    "ffn.lin1": "intermediate.dense",
+    "ffn.lin2": "output.dense",
+    "output_layer_norm": "output.LayerNorm",
+}
+DISTILBERT_LAYER = re.compile(r"transformer\.layer\.(\d+)\.(.+)\.(weight|bias)")
 
 
-def tensor_name(stored: str) -> str:
-    """Return the name without "bert.", and without TensorFlow's names for the layer norm."""
-    name = stored.removeprefix("bert.")
-    name = name.replace("LayerNorm.gamma", "LayerNorm.weight")
-    return name.replace("LayerNorm.beta", "LayerNorm.bias")
+def without_prefix(*prefixes: str) -> Callable[[str], str]:
+    """Return what makes a stored name one of a bare network, and TensorFlow's names of norms PyTorch's."""
+
+    def tensor_name(stored: str) -> str:
+        for prefix in prefixes:
+            stored = stored.removeprefix(prefix)
+        name = stored.replace("LayerNorm.gamma", "LayerNorm.weight")
+        return name.replace("LayerNorm.beta", "LayerNorm.bias")
+
+    return tensor_name
+
+
+def distilbert_tensor_name(stored: str) -> str:
+    """Return BERT's name of a DistilBERT tensor."""
+    name = stored.removeprefix("distilbert.")
+    found = DISTILBERT_LAYER.fullmatch(name)
+    if found is None or found[2] not in DISTILBERT_PARTS:
+        return name
+    return f"encoder.layer.{found[1]}.{DISTILBERT_PARTS[found[2]]}.{found[3]}"
+
+
+def _is_one_of(*model_types: str) -> Callable[[Json], bool]:
+    return lambda config: config.get("model_type") in model_types
+
+
+def scorer_with(head: Head) -> Callable[[BertShape, bool], Scorer[BertShape]]:
+    """Return what gives a shape this head; see `Family.scorer`."""
+
+    def scorer(shape: BertShape, types: bool) -> Scorer[BertShape]:
+        offset = shape.vocabulary if types and shape.token_types > 1 else 0
+        return Scorer(replace(shape, head=head, second_text_offset=offset), offset)
+
+    return scorer
 
 
 BERT: Family[BertShape] = Family(
     name="bert",
-    claims=lambda config: config.get("model_type") == "bert",
-    read_shape=read_shape,
-    tensor_name=tensor_name,
+    claims=_is_one_of("bert"),
+    read_shape=read_bert,
+    tensor_name=without_prefix("bert."),
     network=BertNetwork,
+    scorer=scorer_with(BERT_HEAD),
+)
+ROBERTA: Family[BertShape] = Family(
+    name="roberta",
+    claims=_is_one_of("roberta", "xlm-roberta", "camembert"),
+    read_shape=read_roberta,
+    tensor_name=without_prefix("roberta."),
+    network=BertNetwork,
+    scorer=scorer_with(ROBERTA_HEAD),
+)
+ERNIE: Family[BertShape] = Family(
+    name="ernie",
+    claims=_is_one_of("ernie"),
+    read_shape=read_ernie,
+    tensor_name=without_prefix("ernie."),
+    network=BertNetwork,
+    scorer=scorer_with(BERT_HEAD),
+)
+DISTILBERT: Family[BertShape] = Family(
+    name="distilbert",
+    claims=_is_one_of("distilbert"),
+    read_shape=read_distilbert,
+    tensor_name=distilbert_tensor_name,
+    network=BertNetwork,
+    scorer=scorer_with(DISTILBERT_HEAD),
 )

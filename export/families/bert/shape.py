@@ -1,9 +1,16 @@
-"""Reads the config.json of a BERT, and says which tensors its weights must have."""
+"""Reads the config.json of a BERT or a relative, and says which tensors its weights must have.
 
-from dataclasses import dataclass
+Relatives: RoBERTa and XLM-R count positions from behind their padding token, ERNIE adds the embedding of a
+task, DistilBERT has no token types and other names for the same numbers.
+"""
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from export.errors import CorruptFile, ShapeMismatch, UnsupportedModel
+from export.families.bert.head import Head
 from export.source.json_file import Json, is_number, shown, size
+from export.source.tensors import FloatArray, Tensors
 
 # config.json's hidden_act -> the operator it names; the two kinds of Gelu differ in `approximate`.
 EXACT_GELU, TANH_GELU, RELU = "gelu", "gelu_tanh", "relu"
@@ -15,13 +22,38 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": TANH_GELU,
     "relu": RELU,
 }
+POSITIONS, TOKEN_TYPES, TASK_TYPES = (
+    f"embeddings.{name}_embeddings.weight" for name in ("position", "token_type", "task_type")
+)
 # No BERT is near this. It refuses a damaged number before memory runs out.
 MOST_LAYERS = 1_000
 
 
+class Keys(NamedTuple):
+    """What config.json calls the numbers of a network."""
+
+    hidden: str
+    layers: str
+    heads: str
+    intermediate: str
+    activation: str
+
+
+BERT_KEYS = Keys(
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act")
+)
+DISTILBERT_KEYS = Keys("dim", "n_layers", "n_heads", "hidden_dim", "activation")
+
+
 @dataclass(frozen=True, slots=True)
 class BertShape:
-    """The numbers of config.json that the graph depends on."""
+    """The numbers of config.json that the graph depends on.
+
+    positions: of the longest text. first_position: the row of the position table of a text's first token.
+    token_types, task_types: rows of these tables, 0 where the network has none. head: of a network that
+    scores pairs. second_text_offset: what the ids of a pair's second text come with, 0 where these have no
+    type of their own.
+    """
 
     vocabulary: int
     hidden: int
@@ -32,14 +64,18 @@ class BertShape:
     token_types: int
     layer_norm_epsilon: float
     activation: str
+    first_position: int = 0
+    task_types: int = 0
+    head: Head | None = None
+    second_text_offset: int = 0
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Return name -> shape of every tensor that the graph needs."""
         hidden, wide = self.hidden, self.intermediate
         shapes: dict[str, tuple[int, ...]] = {
             "embeddings.word_embeddings.weight": (self.vocabulary, hidden),
-            "embeddings.position_embeddings.weight": (self.positions, hidden),
-            "embeddings.token_type_embeddings.weight": (self.token_types, hidden),
+            POSITIONS: (self.first_position + self.positions, hidden),
+            **{name: (rows, hidden) for name, rows in self._types() if rows},
             **_affine("embeddings.LayerNorm", hidden),
         }
         for index in range(self.layers):
@@ -51,15 +87,82 @@ class BertShape:
             shapes |= _affine(f"{prefix}intermediate.dense", wide, hidden)
             shapes |= _affine(f"{prefix}output.dense", hidden, wide)
             shapes |= _affine(f"{prefix}output.LayerNorm", hidden)
+        if self.head is not None:
+            shapes |= self.head.tensors(hidden)
         return shapes
+
+    def position_rows(self, tensors: Tensors) -> FloatArray:
+        """Return what is added to a text's words by their place: float32 (positions, D).
+
+        Every token has type 0 and every text task 0, so these rows are added once, here.
+        """
+        rows = tensors[POSITIONS][self.first_position :]
+        for name, n_types in self._types():
+            if n_types:
+                rows = rows + tensors[name][0]
+        return rows
+
+    def _types(self) -> tuple[tuple[str, int], ...]:
+        return (TOKEN_TYPES, self.token_types), (TASK_TYPES, self.task_types)
 
 
 def _affine(name: str, *weight: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": weight, f"{name}.bias": weight[:1]}
 
 
-def read_shape(config: Json) -> BertShape:
+def read_bert(config: Json) -> BertShape:
     """Return the network's numbers; raises an ExportError for what the graph cannot honour."""
+    return _shape(config, BERT_KEYS, token_types=size(config, "type_vocab_size", 2))
+
+
+def read_roberta(config: Json) -> BertShape:
+    """Return the numbers of a RoBERTa or XLM-R, whose texts begin at the position behind the padding's."""
+    first = size(config, "pad_token_id", 1, least=0) + 1
+    shape = _shape(config, BERT_KEYS, token_types=size(config, "type_vocab_size", 2))
+    if shape.positions <= first:
+        raise ShapeMismatch(
+            "max_position_embeddings {positions} leaves no position behind pad_token_id {padding}",
+            positions=shape.positions,
+            padding=first - 1,
+        )
+    return replace(shape, first_position=first, positions=shape.positions - first)
+
+
+def read_ernie(config: Json) -> BertShape:
+    """Return the numbers of an ERNIE, which may add the embedding of a task."""
+    tasks = size(config, "task_type_vocab_size", 3) if config.get("use_task_id") else 0
+    return replace(read_bert(config), task_types=tasks)
+
+
+def read_distilbert(config: Json) -> BertShape:
+    """Return the numbers of a DistilBERT."""
+    return _shape({"layer_norm_eps": 1e-12, **config}, DISTILBERT_KEYS, token_types=0)
+
+
+def _shape(config: Json, keys: Keys, *, token_types: int) -> BertShape:
+    _check_attention(config)
+    shape = BertShape(
+        vocabulary=size(config, "vocab_size"),
+        hidden=size(config, keys.hidden),
+        layers=size(config, keys.layers, most=MOST_LAYERS),
+        heads=size(config, keys.heads),
+        intermediate=size(config, keys.intermediate),
+        positions=size(config, "max_position_embeddings"),
+        token_types=token_types,
+        layer_norm_epsilon=_layer_norm_epsilon(config),
+        activation=_activation(config, keys.activation),
+    )
+    if shape.hidden % shape.heads:
+        raise ShapeMismatch(
+            "{key} {hidden} cannot be split into {heads} heads",
+            key=keys.hidden,
+            hidden=shape.hidden,
+            heads=shape.heads,
+        )
+    return shape
+
+
+def _check_attention(config: Json) -> None:
     position_type = config.get("position_embedding_type", "absolute")
     if position_type != "absolute":
         raise UnsupportedModel(
@@ -70,31 +173,18 @@ def read_shape(config: Json) -> BertShape:
         raise UnsupportedModel(
             "is_decoder: true asks for attention to earlier tokens only; try --via optimum"
         )
-    activation = str(config.get("hidden_act", "gelu"))
+
+
+def _activation(config: Json, key: str) -> str:
+    activation = str(config.get(key, "gelu"))
     if activation not in ACTIVATIONS:
         raise UnsupportedModel(
-            'hidden_act "{activation}" is not one of {known}; try --via optimum',
+            '{key} "{activation}" is not one of {known}; try --via optimum',
+            key=key,
             activation=activation[:80],
             known=", ".join(ACTIVATIONS),
         )
-    shape = BertShape(
-        vocabulary=size(config, "vocab_size"),
-        hidden=size(config, "hidden_size"),
-        layers=size(config, "num_hidden_layers", most=MOST_LAYERS),
-        heads=size(config, "num_attention_heads"),
-        intermediate=size(config, "intermediate_size"),
-        positions=size(config, "max_position_embeddings"),
-        token_types=size(config, "type_vocab_size", 2),
-        layer_norm_epsilon=_layer_norm_epsilon(config),
-        activation=ACTIVATIONS[activation],
-    )
-    if shape.hidden % shape.heads:
-        raise ShapeMismatch(
-            "hidden_size {hidden} cannot be split into {heads} heads",
-            hidden=shape.hidden,
-            heads=shape.heads,
-        )
-    return shape
+    return ACTIVATIONS[activation]
 
 
 def _layer_norm_epsilon(config: Json) -> float:
