@@ -14,6 +14,7 @@ from server import errors
 from server.api.body import decoded
 from server.api.instruction import Instructed, instruction_of
 from server.api.operation import Call, Dialect, Handler, Operation
+from server.api.other_vectors import refuse_other_vectors
 from server.api.replies import (
     NORMALIZED,
     Headers,
@@ -73,10 +74,13 @@ class Reading(Instructed, kw_only=True):
 
 
 class EmbedRequest(Reading, kw_only=True):
+    """Texts to embed. parameters: refused, because the options stand beside `inputs` here."""
+
     inputs: str | list[str]
     normalize: bool = True
     dimensions: int | None = None
     model: str = ""
+    parameters: Any = None
 
 
 class Comparison(msgspec.Struct):
@@ -157,6 +161,7 @@ def operations(config: Config, version: str) -> list[Operation]:
 async def embed(call: Call) -> Reply:
     started = now()
     request = await decoded(call.body, EmbedRequest)
+    refuse_other_vectors(request, {"parameters": ()})
     choice = call.models.choose(request.model)
     manifest = choice.engine.manifest
     texts = _listed(request.inputs)
