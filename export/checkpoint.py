@@ -12,6 +12,7 @@ from export.errors import NoSuchModel
 from export.families.family import Family, Network, Shape
 from export.outline import Outline, read_outline
 from export.source.folder import ModelFolder
+from export.source.scoring import Scoring
 from export.source.sentence_settings import SentenceSettings
 from export.source.tensors import Tensors, check_tensors, read_tensors, weight_files
 
@@ -40,6 +41,10 @@ class Checkpoint:
     @property
     def settings(self) -> SentenceSettings:
         return self.outline.settings
+
+    @property
+    def scoring(self) -> Scoring | None:
+        return self.outline.scoring
 
     @property
     def tokenizer_json(self) -> str:

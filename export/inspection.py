@@ -138,6 +138,13 @@ def _network(seen: Sighting, outline: Outline | None, weight_bytes: int) -> Iter
 def _texts(outline: Outline, name: str) -> Iterator[Message]:
     """Yield what is done to texts, and what a vector is like."""
     settings = outline.settings
+    if outline.scoring is not None:
+        yield Message(
+            "pairs of texts: up to {tokens:,} tokens together; score by {activation}",
+            tokens=settings.max_tokens,
+            activation=outline.scoring.activation,
+        )
+        return
     clues = Clues(name, outline.config, outline.card)
     yield Message(
         "texts: up to {tokens:,} tokens; pooling {pooling}; {normalised}",

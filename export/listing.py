@@ -59,10 +59,11 @@ def way_of(model: Published) -> Message:
     dense = model.task == "dense" and model.dimension not in (0, model.hidden)
     if model.task not in TASKS or (dense and "Dense" not in SUPPORTED):
         return Message("not yet")
-    if any(family.claims(model.config) for family in FAMILIES):
+    scores = model.task == "score"
+    if any(each.claims(model.config) and (each.scorer or not scores) for each in FAMILIES):
         return Message("directly")
     fits = millions(model) * FLOAT_BYTES * 1e6 < LARGEST
-    if model.model_type in TRACED and fits:
+    if model.model_type in TRACED and fits and not scores:
         return Message("--via optimum")
     return Message("not yet")
 

@@ -13,16 +13,18 @@ from export.kinds import check_kind, gguf_file
 from export.kinds.own_code import check_code
 from export.kinds.sighting import CONFIG, see
 from export.known.recognition import Clues, Sizes, known_sizes, recognise
-from export.outline import TASKS, read_card, read_outline
+from export.outline import read_card, read_outline
 from export.settings import Settings
 from export.source.folder import ModelFolder
 from export.source.json_file import LARGEST_SIZE, size
 from export.source.modules import Modules, read_modules
+from export.source.scoring import Scoring
 from export.source.sentence_settings import SentenceSettings, read_settings
 from export.source.tensors import PICKLED, check_plain_weights
 from export.source.tokenizer_file import check_tokenizer, read_tokenizer
 from server.inference.manifest import TextRules
 from server.messages.message import Message
+from server.types import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class SourceModel:
     """A model that has been read; `network` is None where optimum traces it.
 
     folder: of the network's files. family, recipe: as the manifest states them. clues: what shows which
-    published model it is. notes: what an export leaves out.
+    published model it is. notes: what an export leaves out. scoring: of a cross-encoder.
     """
 
     folder: Path
@@ -44,6 +46,12 @@ class SourceModel:
     network: Network | None
     clues: Clues
     notes: tuple[Message, ...] = ()
+    scoring: Scoring | None = None
+
+    @property
+    def task(self) -> Task:
+        """What the model gives: vectors of texts, or scores of pairs."""
+        return "dense" if self.scoring is None else "score"
 
     @property
     def dimension(self) -> int | None:
@@ -52,22 +60,41 @@ class SourceModel:
 
     def instructions(self, settings: Settings) -> Instructions:
         """Return the instructions that the artifact gets, and where they come from."""
+        if self.scoring is not None:
+            return Instructions("", "", Message("none"))
         found = instructions(self.clues, self.settings.prompts, self.settings.default_prompt)
         return found.with_chosen(settings.query_instruction, settings.document_instruction)
 
     def sizes(self, settings: Settings) -> Sizes:
         """Return the shorter sizes that the artifact gets, and where they come from."""
+        if self.scoring is not None:
+            return Sizes((), Message("none"))
         if settings.matryoshka is not None:
             return Sizes(settings.matryoshka, Message("the command line"))
         return known_sizes(self.clues, recognise(self.clues), self.dimension)
 
     def text_rules(self, settings: Settings) -> TextRules:
+        if self.scoring is not None:
+            return self._pair_rules(self.scoring, settings)
         chosen = self.instructions(settings)
         return TextRules(
             lower_case=self.settings.lower_case,
             max_tokens=self.settings.max_tokens,
             query_instruction=chosen.query,
             document_instruction=chosen.document,
+        )
+
+    def _pair_rules(self, scoring: Scoring, settings: Settings) -> TextRules:
+        if settings.query_instruction or settings.document_instruction:
+            raise UnsupportedModel(
+                "{model_id} scores pairs of texts, which take no instruction; leave out --query-instruction "
+                "and --document-instruction",
+                model_id=self.model_id,
+            )
+        return TextRules(
+            lower_case=self.settings.lower_case,
+            max_tokens=self.settings.max_tokens,
+            second_text_offset=scoring.second_text_offset,
         )
 
 
@@ -162,6 +189,7 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
         checkpoint.network(),
         Clues(place.origin or place.model_id, checkpoint.outline.config, checkpoint.outline.card),
         checkpoint.outline.kind.notes,
+        checkpoint.outline.scoring,
     )
 
 
@@ -178,9 +206,9 @@ def _outline_for_optimum(
 ) -> tuple[Modules, SentenceSettings, str, tuple[Message, ...]]:
     """Return modules, settings, the tokenizer's JSON and notes of a model that optimum traces."""
     kind = check_kind(see(files))
-    if kind.task not in TASKS:
+    if kind.task == "score":
         raise UnsupportedModel(
-            "{place} is a cross-encoder, which is not exported", place=files.place
+            "--via optimum exports models of vectors; this is a cross-encoder, which scores pairs of texts"
         )
     modules = read_modules(files)
     config = files.json(modules.file(CONFIG))

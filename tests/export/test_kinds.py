@@ -196,16 +196,6 @@ def folder(tmp_path: Path) -> Path:
     return write_toy_checkpoint(tmp_path / "toy")
 
 
-def test_cross_encoder_is_not_exported_as_an_embedding_model(folder: Path) -> None:
-    (folder / "modules.json").unlink()
-    change_json(
-        folder / "config.json",
-        architectures=["BertForSequenceClassification"],
-        id2label={"0": "LABEL_0"},
-    )
-    refusal(folder, UnsupportedModel, "cross-encoder")
-
-
 @pytest.mark.parametrize("model_type", [None, ...])
 def test_config_without_a_type_is_refused_with_what_to_add(model_type: Any, folder: Path) -> None:
     change_json(folder / "config.json", model_type=model_type)
