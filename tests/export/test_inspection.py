@@ -14,6 +14,7 @@ from export.known.models import PUBLISHED
 from server.messages.terminal import Terminal
 from tests.export.test_export_command import is_chinese, run
 from tests.support.checkpoints import change_json
+from tests.support.cross_encoders import write_cross_encoder
 from tests.support.downloads import files_in, lone_hub
 from tests.support.stand_in_hub import MODEL, StandInHub
 from tests.support.toys import write_toy_checkpoint
@@ -64,6 +65,15 @@ def test_model_that_is_refused_is_described_with_the_reason(toy: Path) -> None:
     assert status == 1
     assert "kind: masked language model" in said and "network: 2 layers of width 32" in said
     assert "refused: " in said and "an export would" not in said
+
+
+def test_cross_encoder_is_described(tmp_path: Path) -> None:
+    folder = write_cross_encoder(tmp_path / "scorer", "xlm-roberta")
+    status, said = inspected(folder)
+    assert status == 0 and "kind: cross-encoder" in said and "family: roberta" in said
+    assert "pairs of texts: up to 64 tokens together; score by sigmoid" in said
+    status, said = inspected(folder, "--via=optimum")
+    assert status == 1 and "refused: --via optimum exports models of vectors" in said
 
 
 def test_pooling_that_is_refused_leaves_the_kind_known(toy: Path) -> None:
