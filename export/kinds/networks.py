@@ -16,7 +16,8 @@ MOST_LABELS_SHOWN = 5
 
 
 def static(seen: Sighting) -> Kind | None:
-    found = seen.classes.intersection(WORD_TABLES)
+    # Beside a Transformer they are modules that the list of supported ones names.
+    found = set() if "Transformer" in seen.classes else seen.classes.intersection(WORD_TABLES)
     if seen.model_type != "model2vec" and "StaticModel" not in seen.architectures and not found:
         return None
     return Kind(
