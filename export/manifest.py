@@ -67,7 +67,7 @@ def identity(
             "checkpoint": source.sha256,
             "model_id": source.model_id,
             "revision": source.revision,
-            "text": msgspec.to_builtins(rules),
+            "text": _text_identity(rules),
             "precision": settings.precision,
             "weight_bits": settings.weight_bits,
             "calibration": calibration.sha256,
@@ -77,6 +77,13 @@ def identity(
             "via": settings.via,
         }
     )
+
+
+def _text_identity(rules: TextRules) -> dict[str, object]:
+    """Return the rules as they are hashed: those that the checkpoint alone decides are left out."""
+    fields: dict[str, object] = msgspec.to_builtins(rules)
+    del fields["second_text_offset"]
+    return fields
 
 
 def manifest_of(
