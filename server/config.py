@@ -154,7 +154,10 @@ class Config:
     )
     # A filter of 256 conditions over a million documents takes about as long.
     query_s: int = _setting(
-        10, "seconds that one search, count or listing may take", low=1, high=3600
+        10,
+        "seconds that one search, count, listing or removal by filter may take",
+        low=1,
+        high=3600,
     )
     # The default holds some 6,000 queries with 512 numbers each: a team's queries of a day.
     query_cache_bytes: int = _setting(

@@ -226,10 +226,11 @@ def _check_type(headers: Fields, *, any_type: bool) -> None:
         )
 
 
-def decode(body: bytes, kind: type[T]) -> T:
+def decode(body: bytes, kind: type[T], name: str | None = None) -> T:
     """Decode JSON into a msgspec type; raises InvalidRequest with the place and the reason.
 
     null counts as left out where a key may be left out. A byte order mark is skipped.
+    name: of the query parameter that holds the JSON; None for a body.
     """
     if body[:1] == BOM_UTF8[:1]:
         body = body.removeprefix(BOM_UTF8)
@@ -237,10 +238,10 @@ def decode(body: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
         if not may_be_forgiven(error):
-            raise refusal(error, kind) from None
-        return _converted(_decoded(body), kind)
+            raise refusal(error, kind, name) from None
+        return _converted(_decoded(body, name), kind, name)
     except UNDECODABLE as error:
-        raise not_json(body, error) from None
+        raise not_json(body, error, name) from None
 
 
 async def decoded(body: bytes, kind: type[T]) -> T:
@@ -258,18 +259,18 @@ async def prepared(
         return await asyncio.to_thread(prepare, body)
 
 
-def _decoded(body: bytes) -> Any:
+def _decoded(body: bytes, name: str | None) -> Any:
     try:
         return msgspec.json.decode(body)
     except UNDECODABLE as error:
-        raise not_json(body, error) from None
+        raise not_json(body, error, name) from None
 
 
-def _converted(value: Any, kind: type[T]) -> T:
+def _converted(value: Any, kind: type[T], name: str | None) -> T:
     try:
         return msgspec.convert(forgiven(value, kind), kind)
     except msgspec.ValidationError as error:
-        raise refusal(error, kind) from None
+        raise refusal(error, kind, name) from None
 
 
 async def key_in(body: bytes, one: str, other: str) -> str:

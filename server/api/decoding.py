@@ -36,7 +36,7 @@ HALF_PAIR = re.compile(
 ESCAPES_AT_END = 32
 # Beyond this a float does not have every whole number.
 WHOLE = 2**53
-NOT_JSON = "the body is not valid JSON"
+BODY = "the body"
 
 
 def may_be_forgiven(error: msgspec.ValidationError) -> bool:
@@ -48,9 +48,19 @@ def forgiven(value: Any, kind: Any) -> Any:
     return _forgiven(value, _info(kind))
 
 
-def refusal(error: msgspec.ValidationError, kind: Any) -> InvalidRequest:
-    """Return the refusal of a body that is JSON and does not fit its type."""
+def parameter(name: str) -> str:
+    """Return what a message calls a parameter behind the "?" of an address."""
+    return f"the query parameter {shown(name)}"
+
+
+def refusal(error: msgspec.ValidationError, kind: Any, name: str | None = None) -> InvalidRequest:
+    """Return the refusal of JSON that does not fit its type.
+
+    name: of the query parameter that holds it; None for a body.
+    """
     text = str(error)
+    if name is not None:
+        return InvalidRequest(f"{parameter(name)} is not valid: {text}", param=name)
     if text.startswith(UNKNOWN):
         # subtle: the key may have 32 MB. A regular expression would hold the interpreter lock for 0.4 s.
         rest = text[len(UNKNOWN) :].removesuffix("`")
@@ -62,22 +72,28 @@ def refusal(error: msgspec.ValidationError, kind: Any) -> InvalidRequest:
     return InvalidRequest(f"the request is not valid: {text}{allowed}", param=_first_key(place))
 
 
-def not_json(body: bytes, error: Exception) -> InvalidRequest:
-    """Return the refusal of a body that is not JSON; says so where it is not UTF-8."""
+def not_json(body: bytes, error: Exception, name: str | None = None) -> InvalidRequest:
+    """Return the refusal of what is not JSON; says so where it is not UTF-8.
+
+    name: of the query parameter that holds it; None for a body.
+    """
+    wrong = f"{BODY if name is None else parameter(name)} is not valid JSON"
+    return InvalidRequest(f"{wrong}: {_why_not_json(body, error)}", param=name)
+
+
+def _why_not_json(body: bytes, error: Exception) -> str:
     try:
         body.decode()
     except UnicodeDecodeError as wrong:
         place = f"byte {body[wrong.start]:#04x} at position {wrong.start}"
-        return InvalidRequest(f"{NOT_JSON}: it is not UTF-8 ({place}); send JSON in UTF-8")
+        return f"it is not UTF-8 ({place}); send JSON in UTF-8"
     # subtle: the decoder does not say so of a half at the very end. Only the end is looked at, because a
     # search through 32 MB would hold the interpreter lock for 0.7 s.
     if "surrogate" in str(error) or HALF_PAIR.search(body, max(0, len(body) - ESCAPES_AT_END)):
-        return InvalidRequest(
-            f"{NOT_JSON}: {error}; an escape such as \\ud800 is half of a pair, which UTF-8 cannot hold"
-        )
+        return f"{error}; an escape such as \\ud800 is half of a pair, which UTF-8 cannot hold"
     if b"\0" in body[:4]:
-        return InvalidRequest(f"{NOT_JSON}: it looks like UTF-16 or UTF-32; send JSON in UTF-8")
-    return InvalidRequest(f"{NOT_JSON}: {error}")
+        return "it looks like UTF-16 or UTF-32; send JSON in UTF-8"
+    return str(error)
 
 
 @cache
@@ -117,18 +133,22 @@ def _without_nulls(value: Mapping[str, Any], struct: StructType) -> dict[str, An
     return found
 
 
-def check_keys(given: Iterable[str], known: Sequence[str]) -> None:
-    """Raise InvalidRequest for a key that is not known, with the nearest one that is."""
-    for key in given:
-        if key not in known:
-            raise _unknown_key(key, "", known)
+def check_parameters(given: Iterable[str], known: Sequence[str]) -> None:
+    """Raise InvalidRequest for a query parameter that is not known, with the nearest one that is."""
+    for name in given:
+        if name not in known:
+            raise _unknown(parameter(name), name, known)
 
 
 def _unknown_key(key: str, path: str, known: Sequence[str]) -> InvalidRequest:
+    place = f" in {path.removeprefix('.')}" if path else ""
+    return _unknown(f"the key {shown(key)}{place}", key, known)
+
+
+def _unknown(what: str, key: str, known: Sequence[str]) -> InvalidRequest:
     near = difflib.get_close_matches(key[:100].lower(), known, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"use {', '.join(map(repr, known))}"
-    place = f" in {path.removeprefix('.')}" if path else ""
-    return InvalidRequest(f"the key {shown(key)}{place} is not known; {hint}", param=key[:100])
+    return InvalidRequest(f"{what} is not known; {hint}", param=key[:100])
 
 
 def _allowed(kind: Type) -> str:

@@ -7,7 +7,7 @@ import msgspec
 from starlette.datastructures import QueryParams
 
 from server.api.body import decode, prepared
-from server.api.decoding import check_keys
+from server.api.decoding import check_parameters, parameter
 from server.api.native_errors import NATIVE
 from server.api.operation import (
     CollectionCall,
@@ -136,7 +136,7 @@ async def page(call: CollectionCall) -> Reply:
     """List documents, oldest first; a page whose texts are long is shorter than its limit."""
     collection = collection_of(call)
     options = QueryParams(call.scope["query_string"])
-    check_keys(options, OPTIONS)
+    check_parameters(options, OPTIONS)
     limit = _number(options, "limit", default=100, low=1, high=MAX_PAGE)
     after = _number(options, "after", default=0, low=0, high=2**63 - 1)
     filter = await prepared(options.get("filter", "{}").encode(), _listed)
@@ -177,7 +177,7 @@ async def count(call: CollectionCall) -> Reply:
 
 def _listed(filter: bytes) -> Filter | None:
     """Return the filter whose documents are listed."""
-    return checked_filter(decode(filter, dict))
+    return checked_filter(decode(filter, dict, "filter"))
 
 
 def _removal(body: bytes) -> list[str] | Filter:
@@ -240,6 +240,7 @@ def _number(options: QueryParams, name: str, *, default: int, low: int, high: in
     short = len(text) <= len(str(high)) and text.isascii() and text.isdigit()
     if not (short and low <= int(text) <= high):
         raise InvalidRequest(
-            f"{name} {shown(text)} is not a whole number from {low} to {high}", param=name
+            f"{parameter(name)} is {shown(text)}, not a whole number from {low} to {high}",
+            param=name,
         )
     return int(text)

@@ -38,6 +38,7 @@ VECTOR_ON_LOOP = 24_576
 MAX_QUERIES = 256
 # Characters of all hits of a request in which words are looked for: 2.4 s of one thread.
 MAX_MARKED = 4_000_000
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class Weights(msgspec.Struct, forbid_unknown_fields=True):
@@ -259,13 +260,27 @@ async def _vectors(
         return await collection.vectors_of(
             [query.words for query in queries if query.words is not None]
         )
-    dimension, given = collection.info.dimension, len(request.vector)
+    return _ready(request.vector, collection.info.dimension)
+
+
+def _ready(given: Sequence[float], dimension: int) -> Vectors:
+    """Return a query's vector as float32 (1, D); raises InvalidRequest where it is none."""
+    if len(given) != dimension:
+        raise InvalidRequest(
+            f"vector must be {dimension} finite numbers; it has {len(given)}", param="vector"
+        )
     # Numbers beyond float32 become infinite, and are refused below.
     with np.errstate(over="ignore"):
-        vector = np.array([request.vector[:dimension]], dtype=np.float32)
-    if given != dimension or not np.isfinite(vector).all() or not vector.any():
+        vector = np.array([given], dtype=np.float32)
+    for place in np.flatnonzero(~np.isfinite(vector[0])).tolist():
         raise InvalidRequest(
-            f"vector must be {dimension} finite numbers, not all 0; it has {given}",
+            f"vector[{place}] is {given[place]:g}, which is not finite as float32: the largest number is"
+            f" {LARGEST:g}; scale the vector down",
+            param="vector",
+        )
+    if not vector.any():
+        raise InvalidRequest(
+            f"vector must not be all 0; as float32 each of its {dimension} numbers is 0",
             param="vector",
         )
     return vector

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 
-from server.cli.target import UNSAID, Chunks, Question, cut_otherwise
+from server.cli.target import UNSAID, Chunks, Found, Question, cut_otherwise
 from server.collections.chunk_embedding import default_chunks, embed, longest_chunk
 from server.collections.chunking import MIN_SIZE
 from server.collections.document_limits import check_documents
@@ -18,7 +18,7 @@ from server.store.collection import Collection
 from server.store.filter_tree import parse
 from server.store.folder import DataFolder
 from server.store.records import ChunkRules, Document, Info
-from server.store.search import Hit, Query
+from server.store.search import Query
 from server.telemetry.metrics import Metrics
 from server.types import Vectors, unit
 
@@ -79,7 +79,7 @@ class Local:
         """Embed texts as documents: float32 (B, D), unit rows."""
         return unit(await embed(texts, self._live().engine))
 
-    async def search(self, question: Question) -> list[Hit]:
+    async def search(self, question: Question) -> Found:
         live, filter = self._live(), parse(question.filter) if question.filter else None
         vector, depth, scorer = None, question.top_k, None
         if question.rerank is not None:
@@ -93,7 +93,7 @@ class Local:
         if scorer is not None:
             found = (await reranked(scorer, [question.text], found, question.top_k)).found
         (hits,) = found
-        return hits
+        return Found(hits, await live.warnings(filter))
 
     async def count(self) -> int:
         if self._name == DEFAULT and DEFAULT not in (

@@ -1,14 +1,15 @@
 """Search at the terminal: a prompt that asks until the user leaves, and one query for scripts."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
+from server.cli.target import Found
 from server.errors import ServerError, StartupError
 from server.messages.message import Message
 from server.messages.terminal import Terminal
 from server.store.search import Hit, Mode
 
-Search = Callable[[str], Sequence[Hit]]
+Search = Callable[[str], Found]
 
 LEAVE = {"exit", "quit", "退出"}
 
@@ -50,12 +51,14 @@ def one_shot(
     as_json: bool = False,
 ) -> None:
     """Show the hits of one query, for people or as one line of JSON."""
-    hits = search(query) if count else []
+    found = search(query) if count else Found([])
     if as_json:
-        found = {"query": query, "hits": [_json_of(hit) for hit in hits]}
-        terminal.say_json(found)
+        warnings = {"warnings": list(found.warnings)} if found.warnings else {}
+        hits = [_json_of(hit) for hit in found.hits]
+        terminal.say_json({"query": query, "hits": hits, **warnings})
+        _warn(found, terminal)
     elif count:
-        terminal.out.write(_table(hits, mode, terminal) + "\n")
+        terminal.out.write(_table(found, mode, terminal) + "\n")
     else:
         terminal.say(_empty(name))
 
@@ -88,12 +91,19 @@ def _answer(search: Search, query: str, mode: Mode, terminal: Terminal) -> str:
         return terminal.words("error: {error}", error=error.message)
 
 
-def _table(hits: Sequence[Hit], mode: Mode, terminal: Terminal) -> str:
-    if not hits:
+def _warn(found: Found, terminal: Terminal) -> None:
+    """Print on standard error why the filter cannot find what was perhaps meant."""
+    for warning in found.warnings:
+        terminal.inform("warning: {warning}", warning=_one_line(warning))
+
+
+def _table(found: Found, mode: Mode, terminal: Terminal) -> str:
+    _warn(found, terminal)
+    if not found.hits:
         return terminal.words("nothing was found")
     return "\n".join(
         f"{rank}. {_score(hit, mode, terminal)}  {_one_line(_shown(hit))}"
-        for rank, hit in enumerate(hits, start=1)
+        for rank, hit in enumerate(found.hits, start=1)
     )
 
 

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from server.cli.target import UNSAID, Chunks, Question, TooLargeForServer, cut_otherwise
+from server.cli.target import UNSAID, Chunks, Found, Question, TooLargeForServer, cut_otherwise
 from server.config_sources import API_KEY
 from server.errors import BadSettings, InvalidRequest, StartupError
 from server.messages.message import Message
@@ -63,14 +63,14 @@ class Remote:
         body = {"documents": [document.fields() for document in documents]}
         return int((await self._ask("POST", f"{self._path}/documents", body))["stored"])
 
-    async def search(self, question: Question) -> list[Hit]:
+    async def search(self, question: Question) -> Found:
         body: Json = {"query": question.text, "top_k": question.top_k, "mode": question.mode}
         if question.filter:
             body["filter"] = question.filter
         if question.rerank is not None:
             body["rerank"] = asdict(question.rerank)
-        hits = (await self._ask("POST", f"{self._path}/search", body))["hits"]
-        return [_hit(found) for found in hits]
+        reply = await self._ask("POST", f"{self._path}/search", body)
+        return Found([_hit(found) for found in reply["hits"]], reply.get("warnings", ()))
 
     async def count(self) -> int:
         sizes = await self._sizes()

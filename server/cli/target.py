@@ -34,6 +34,14 @@ class Question:
     rerank: Rerank | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The hits of one query, best first, and what the filter could not find because of its type."""
+
+    hits: Sequence[Hit]
+    warnings: Sequence[str] = ()
+
+
 class TooLargeForServer(StartupError):
     """Raised where a server takes no body of this size, or not so much in one request."""
 
@@ -50,7 +58,7 @@ class Target(Protocol):
     async def add(self, documents: Sequence[Document]) -> int:
         """Store documents, all or none; return how many were new or changed."""
 
-    async def search(self, question: Question) -> list[Hit]: ...
+    async def search(self, question: Question) -> Found: ...
 
     async def count(self) -> int:
         """Return the number of documents; 0 for a default collection that does not exist yet."""

@@ -21,6 +21,7 @@ from server.collections.description import Description
 from server.collections.query_cache import QueryCache
 from server.collections.read_threads import ReadThreads
 from server.collections.read_write_gate import ReadWriteGate
+from server.collections.search_turns import in_turns
 from server.collections.write_batch import WriteBatch
 from server.errors import CollectionNotFound, EmptyInput, OtherModel, ServerError
 from server.inference.cpu_provenance import NOTE, agreement, read_provenances
@@ -31,7 +32,7 @@ from server.store.filter_kinds import Operand, operands
 from server.store.filter_tree import Filter
 from server.store.records import CollectionStats, Document, Info
 from server.store.search import Hit, Query, at_once, search
-from server.store.sqlite.read_limit import too_much_to_read
+from server.store.sqlite.read_limit import limited
 from server.store.vector_index import VectorIndex
 from server.system.memory import give_back
 from server.telemetry import spans
@@ -43,8 +44,6 @@ T = TypeVar("T")
 QUIET_S = 3.0
 # SQLite moves its log into the file from 16 MB on; more is left of a large write.
 LARGE_LOG_BYTES = 24 << 20
-# Queries and hits of one turn of a request with many queries.
-TURN_QUERIES, TURN_HITS = 32, 2_000
 # Conditions of filters of which it is remembered that stored values can meet them.
 MOST_SOUND = 1_000
 
@@ -170,9 +169,17 @@ class LiveCollection:
         return await self._write(lambda collection: collection.delete(ids))
 
     async def delete_where(self, filter: Filter) -> int:
-        """Delete the documents that the filter keeps; returns how many there were."""
+        """Delete the documents that the filter keeps; returns how many there were.
+
+        Raises RequestTooLarge where that takes longer than a read may, and deletes none.
+        """
+
+        def delete(collection: Collection) -> int:
+            with limited(self._reads.removal_limit()):
+                return collection.delete_where(filter)
+
         with self._reads.admitted(read_cost.of_count(filter, len(self.collection.index))):
-            return await self._write(lambda collection: collection.delete_where(filter))
+            return await self._write(delete)
 
     async def _write(self, change: Callable[[Collection], T]) -> T:
         """Change the collection on a thread, after the writes before it."""
@@ -240,16 +247,7 @@ class LiveCollection:
         if self._reads.is_light(cost_s):
             alone = partial(at_once, self.collection, queries)
             return await self._reads.join(cost_s, self._search, queries, alone)
-        found: list[list[Hit]] = []
-        n_bytes, step = 0, _queries_a_turn(queries)
-        for start in range(0, len(queries), step):
-            some = queries[start : start + step]
-            share_s = cost_s * len(some) / len(queries)
-            found += await self._reads.turn(share_s, partial(self._found, some))
-            n_bytes += sum(len(hit.text) for hits in found[start:] for hit in hits)
-            if n_bytes > self._reads.max_bytes:
-                raise too_much_to_read(self._reads.max_bytes)
-        return found
+        return await in_turns(self._reads, cost_s, queries, self._found)
 
     def _search(self, requests: Sequence[Sequence[Query]]) -> list[list[list[Hit]]]:
         """Return the hits of several requests, whose queries are searched together."""
@@ -424,10 +422,6 @@ class LiveCollection:
             await asyncio.wait([self._compacting])
         async with self.writing:
             return
-
-
-def _queries_a_turn(queries: Sequence[Query]) -> int:
-    return min(TURN_QUERIES, max(1, TURN_HITS // max(query.top_k for query in queries)))
 
 
 def _given_back(collection: Collection) -> None:

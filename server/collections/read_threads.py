@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 from server.clock import now
 from server.collections.read_queue import Read, ReadQueue, Turn
 from server.errors import Overloaded
-from server.store.sqlite.read_limit import ReadLimit, limited
+from server.store.sqlite.read_limit import REMOVAL, ReadLimit, limited
 from server.system.cpu import cpu_budget
 from server.telemetry.metrics import Metrics
 
@@ -22,7 +22,7 @@ MIN_THREADS = 2
 class ReadThreads:
     """Runs reads of all collections of a registry.
 
-    query_s: seconds that one call may take. max_bytes: of texts that one call may keep.
+    query_s: seconds that one request may take on its threads. max_bytes: of texts that one call may keep.
     """
 
     def __init__(self, query_s: float, max_bytes: int, metrics: Metrics) -> None:
@@ -132,6 +132,10 @@ class ReadThreads:
             read.waiter.set_result(answer)
         self._queue.ended(turn, now() - started)
         return True
+
+    def removal_limit(self) -> ReadLimit:
+        """Return a limit, beginning now, for a removal by filter."""
+        return ReadLimit(self._query_s, self.max_bytes, REMOVAL)
 
     def _limit(self) -> ReadLimit:
         return ReadLimit(self._query_s, self.max_bytes)

@@ -380,6 +380,13 @@ def lanes_for(config: Config, metrics: Metrics, loop: asyncio.AbstractEventLoop)
     return Lanes(metrics, deliver, lane_count(config), config.hang_s)
 
 
+def pairs_with(query: str, texts: Sequence[str]) -> list[Pair]:
+    """Return the query with each of the texts; raises EmptyInput for an empty query."""
+    if not query:
+        raise EmptyInput("query is empty")
+    return [(query, text) for text in texts]
+
+
 def cut(vectors: Vectors, dimensions: int | None) -> Vectors:
     """Return the first `dimensions` columns with unit norm again; float32 (B, D) -> (B, dimensions)."""
     if dimensions is None or dimensions == vectors.shape[1]:

@@ -9,13 +9,14 @@ from server.clock import now
 from server.config import ANY_NAME, Config, ModelPlace, aliases_in
 from server.errors import BadSettings, ModelNotFound, TaskNotServed, shown
 from server.inference.capacity import wide_threads
-from server.inference.engine import Engine, lanes_for
+from server.inference.engine import Engine, Scored, lanes_for
 from server.inference.lanes import LOOK_S
 from server.inference.manifest import MANIFEST_FILE, parse_manifest
 from server.inference.model import Model
+from server.inference.tokenizer import Kept
 from server.messages.message import Message
 from server.telemetry.metrics import Metrics
-from server.types import InputType, Task
+from server.types import InputType, Pair, Task
 
 # After a name and a colon, for clients that can choose nothing but a model: the kind of their texts.
 # Ollama's clients put "latest" there, which means nothing here.
@@ -226,6 +227,17 @@ class ModelRegistry:
             if name and (found := names.find(name)) is not None:
                 return found
         return self.choose(name)
+
+    async def score(
+        self, name: str, pairs: Sequence[Pair], *, truncate: bool = True, keep: Kept = "beginning"
+    ) -> tuple[Choice, Scored]:
+        """Return the model of scores of this name, and what it gives the pairs; raises as `Engine.score`.
+
+        A wrong request is refused for what is wrong with it, also where no model could answer it.
+        """
+        self.default.check_pairs(pairs)
+        choice = self.choose(name, "score")
+        return choice, await choice.engine.score(pairs, truncate=truncate, keep=keep)
 
     def with_vectors(self, fingerprint: str) -> Engine | None:
         """Return the model whose vectors have this fingerprint, if it is served."""

@@ -24,7 +24,7 @@ from server.store.filter_kinds import Operand, stored_kinds, warnings
 from server.store.filter_match import matches
 from server.store.filter_sql import attributes, where
 from server.store.filter_tree import Filter
-from server.store.lexical import REQUIRED, ask, attainable, frequencies, match_expression
+from server.store.lexical import REQUIRED, ask, attainable, frequencies, match_expression, ranked
 from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (
     OBJECTS,
@@ -46,7 +46,7 @@ from server.store.schema import (
     words_of,
 )
 from server.store.sqlite.database import Connection, Database
-from server.store.sqlite.read_limit import spend
+from server.store.sqlite.read_limit import spend, within_limit
 from server.store.words.matches import NO_MATCHES, Matches
 from server.types import Vectors
 
@@ -146,7 +146,7 @@ class Documents:
     def delete(self, ids: Sequence[str]) -> Change:
         """Delete these documents; ids that are not there are skipped."""
         writer = self._writing()
-        removed = [label for id in ids for label in self._delete(writer, id)]
+        removed = [label for id in within_limit(ids) for label in self._delete(writer, id)]
         return Change(np.empty(0, dtype=np.int64), np.array(removed, dtype=np.int64))
 
     def note(self, key: str, value: str) -> None:
@@ -243,9 +243,8 @@ class Documents:
         found = []
         with self.database.reading() as reader:
             # One row at a time: the texts of all of them may not fit into memory.
-            for row in reader.execute(
-                f"SELECT {DOCUMENT} FROM documents WHERE {condition}", parameters
-            ):
+            query = f"SELECT {DOCUMENT} FROM documents WHERE {condition}"
+            for row in within_limit(reader.execute(query, parameters)):
                 document = self._document(row)
                 self.confirm(filter, document.id, document.metadata)
                 found.append(document.id)
@@ -314,25 +313,25 @@ class Documents:
         counts: dict[str, int] = dict(self.database.rows(*frequencies(asked.lookups)))
         found = asked.chosen(counts)
         required = self._required(filter)
-        expression = match_expression(found, required)
-        if expression is None:
+        if (expression := match_expression(found, required)) is None:
             return NO_MATCHES
-        within = ""
+        boosts = asked.boosts(counts, n_chunks)
+        matching, boosted = ranked(expression, boosts)
         condition, parameters = where(filter, "document")
         if filter is not None:
             # subtle: without the plus sign SQLite looks the words up again for each label.
-            within = f"AND +rowid IN (SELECT label FROM parts WHERE {condition})"
+            matching += f" AND +rowid IN (SELECT label FROM parts WHERE {condition})"
         # One row, because a thread may wait for the interpreter lock after each. Sorting the few
         # thousand matches here costs less than SQLite needs for the best hundred.
         ((labels, ranks),) = self.database.rows(
-            "SELECT json_group_array(rowid), json_group_array(rank)"
-            f" FROM (SELECT rowid, rank FROM words WHERE words MATCH ? {within})",
-            (expression, *parameters),
+            f"SELECT json_group_array(rowid), json_group_array(score) FROM ({matching})",
+            (*boosted, *parameters),
         )
         found_labels = np.array(orjson.loads(labels), dtype=np.int64)
         scores = -np.array(orjson.loads(ranks), dtype=np.float32)
         order = np.lexsort((found_labels, -scores))
-        return Matches(found_labels[order], scores[order], attainable(found, n_chunks, required))
+        most = attainable(found, n_chunks, required) + sum(boosts.values())
+        return Matches(found_labels[order], scores[order], most)
 
     def _required(self, filter: Filter | None) -> int:
         """Return how many documents a query's rarest words should be in: more under a filter."""

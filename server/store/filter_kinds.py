@@ -1,8 +1,8 @@
 """Conditions of a filter that no stored value can meet because of its kind, and sentences that say so.
 
 A number never equals a text and never compares with one. So {"year": {"$gte": 2020}} finds nothing
-where every stored year is a text, as from a file whose columns are all texts. Nothing here touches a
-database.
+where every stored year is a text, as from a file whose columns are all texts. And {"year": {"$ne": 2020}}
+excludes nothing there. Nothing here touches a database.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,24 +35,28 @@ MOST_WARNINGS = 10
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A field of a condition and the kinds of what it is compared with."""
+    """A field of a condition and the kinds of what it is compared with.
+
+    negated: the condition stands below $ne, $nin or $not, so a document is kept where it does not hold.
+    """
 
     key: str
     kinds: frozenset[Kind]
+    negated: bool = False
 
 
-def operands(filter: Filter) -> Iterator[Operand]:
+def operands(filter: Filter, negated: bool = False) -> Iterator[Operand]:
     """Yield the conditions of a filter that compare; null compares with every document."""
     match filter:
         case AllOf(conditions) | AnyOf(conditions):
             for condition in conditions:
-                yield from operands(condition)
+                yield from operands(condition, negated)
         case Not(condition):
-            yield from operands(condition)
+            yield from operands(condition, not negated)
         case Compared(key, _, operand):
-            yield Operand(key, frozenset([_kind(operand)]))
+            yield Operand(key, frozenset([_kind(operand)]), negated)
         case OneOf(key, values) if values and None not in values:
-            yield Operand(key, frozenset(_kind(value) for value in values))
+            yield Operand(key, frozenset(_kind(value) for value in values), negated)
         case OneOf() | Exists():
             return
 
@@ -68,7 +72,7 @@ def stored_kinds(keys: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def warnings(operands: Iterable[Operand], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Return a sentence for each operand that no stored value can meet.
+    """Return a sentence for each operand that no stored value can meet: it finds or excludes nothing.
 
     rows: what `stored_kinds` selects for their keys.
     """
@@ -76,12 +80,19 @@ def warnings(operands: Iterable[Operand], rows: Iterable[Sequence[object]]) -> l
         row[0]: [kind for kind, there in zip(STORED, row[1:], strict=True) if there] for row in rows
     }
     found = [
-        f"no value of {shown(each.key)} can match: the filter compares it with"
-        f" {_listed(sorted(each.kinds))}, and every stored value is {_listed(kinds[each.key])}"
+        f"{_effect(each)}: the filter compares it with {_listed(sorted(each.kinds))}, and every"
+        f" stored value is {_listed(kinds[each.key])}"
         for each in operands
         if kinds[each.key] and each.kinds.isdisjoint(kinds[each.key])
     ]
     return found[:MOST_WARNINGS]
+
+
+def _effect(operand: Operand) -> str:
+    key = shown(operand.key)
+    if operand.negated:
+        return f"the condition on {key} excludes no document"
+    return f"no value of {key} can match"
 
 
 def _kind(value: Scalar) -> Kind:

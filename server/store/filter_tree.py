@@ -257,8 +257,10 @@ def _text(value: str) -> str:
 
 def shown(value: object) -> str:
     """Return a value as a message shows it: short, and with nothing that cannot be printed."""
-    if isinstance(value, list | Mapping):
-        return "a list" if isinstance(value, list) else "an object"
+    if isinstance(value, list):
+        return "a list" if value else "an empty list"
+    if isinstance(value, Mapping):
+        return "an object" if value else "an empty object"
     text = repr(value)  # of a text, it escapes what cannot be printed, lone surrogates too
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 

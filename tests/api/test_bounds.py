@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import pytest
 from server.api import search as search_module
 from server.api.replies import Unread
 from server.app import create_app
+from server.collections import search_turns
 from server.collections.live_collection import LiveCollection
 from server.collections.read_threads import ReadThreads
 from server.config import Config
 from server.errors import Overloaded
 from server.inference.model import Model
 from server.store.folder import DataFolder
+from server.store.sqlite import read_limit
 from server.store.sqlite.database import Database
 from tests.support.clients import lifespan, run, stateful
 from tests.support.fakes import PATIENCE_S
@@ -67,6 +70,57 @@ def test_a_search_whose_hits_are_too_large_is_refused_and_says_what_to_ask_less_
         )
 
     run(test, toy_model, max_reply_bytes=20_000)
+
+
+class Ticking:
+    """A clock that moves on by a step whenever it is read."""
+
+    def __init__(self, step_s: float) -> None:
+        self._readings = (n * step_s for n in count())
+
+    def __call__(self) -> float:
+        return next(self._readings)
+
+
+@pytest.mark.parametrize("number", [7, 13], ids=["while they are removed", "while they are found"])
+def test_a_removal_by_filter_that_takes_too_long_removes_nothing(
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    async def test(client: Client) -> None:
+        await store(client, number, "墨池", kind="a")
+        await store(client, 1, "砚台", kind="b")
+        monkeypatch.setattr(read_limit, "now", Ticking(1.0))
+        answer = await client.post("/documents/delete", json={"filter": {"kind": "a"}})
+        words = ("longer than 10 s", "--query-s", "nothing was removed", "fewer documents")
+        refused(answer, 413, "request_too_large", *words)
+        monkeypatch.undo()
+        assert (await client.get("/stats")).json()["documents"] == number
+        hits = (await client.post("/search", json={"query": "墨池", "top_k": 20})).json()["hits"]
+        assert len(hits) == number
+        # Fewer documents are removed, and the same ones once there is time.
+        monkeypatch.setattr(read_limit, "now", Ticking(1.0))
+        for filter in ({"kind": "b"}, {"kind": "a"}):
+            answer = await client.post("/documents/delete", json={"filter": filter})
+            assert answer.status_code == 200, answer.text
+            assert answer.json()["removed"] == (1 if filter == {"kind": "b"} else number - 1)
+            monkeypatch.undo()
+
+    run(test, toy_model)
+
+
+def test_a_search_of_many_turns_has_one_limit_of_time(
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(client: Client) -> None:
+        await store(client, 3, "墨池")
+        monkeypatch.setattr(search_turns, "now", Ticking(0.3))
+        for number, status in ((3 * search_turns.TURN_QUERIES, 200), (256, 413)):
+            body = {"queries": ["墨池"] * number, "top_k": 1}
+            answer = await client.post("/search", json=body)
+            assert answer.status_code == status, answer.text
+        refused(answer, 413, "request_too_large", "longer than 1 s", "fewer queries")
+
+    run(test, toy_model, query_s=1)
 
 
 def test_pages_of_long_texts_are_shorter_and_no_document_is_left_out(toy_model: Model) -> None:

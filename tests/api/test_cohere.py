@@ -76,6 +76,12 @@ def test_part_that_is_cut_off_is_the_one_that_is_named(toy_model: Model, path: s
 
 
 @by_path
+def test_keys_of_other_vectors_without_a_value_change_nothing(toy_model: Model, path: str) -> None:
+    body = {"texts": ["墨"], "images": [], "inputs": None, "max_tokens": None, "priority": 3}
+    assert ask(toy_model, "POST", path, body).status_code == 200
+
+
+@by_path
 def test_wrong_requests_get_the_reason_in_coheres_shape(toy_model: Model, path: str) -> None:
     wrong: list[tuple[dict[str, Any], int, str]] = [
         ({}, 400, "texts"),
@@ -85,6 +91,10 @@ def test_wrong_requests_get_the_reason_in_coheres_shape(toy_model: Model, path: 
         ({"texts": ["a"], "embedding_types": ["int8"]}, 400, "'base64'"),
         ({"texts": ["a"], "truncate": "MIDDLE"}, 400, "'START'"),
         ({"texts": ["a"], "output_dimension": 16}, 400, "32"),
+        ({"texts": ["a"], "images": ["data:image/png;base64,AA=="]}, 400, "images is not"),
+        ({"texts": ["a"], "inputs": [{"content": []}]}, 400, "inputs is not"),
+        ({"texts": ["a"], "max_tokens": 4}, 400, "max_tokens is not"),
+        ({"texts": ["a"], "dimensions": 32}, 400, "dimensions is not"),
         ({"texts": ["a"], "model": "embed-v4.0"}, 404, "'toy'"),
         ({"texts": ["a"] * 9}, 400, "8 are allowed"),
     ]

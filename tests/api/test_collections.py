@@ -396,6 +396,8 @@ def test_names_that_cannot_be_are_refused(toy_model: Model, name: str) -> None:
         ({"vector": [1.0], "mode": "hybrid"}, ["words"]),
         ({"vector": [1.0, 2.0]}, ["32", "2"]),
         ({"vector": [0.0] * 32}, ["32"]),
+        ({"vector": [1e-60] * 32}, ["all 0", "as float32"]),
+        ({"vector": [1.0, -1e39] + [0.0] * 30}, ["vector[1]", "-1e+39", "float32", "3.40282e+38"]),
         ({"query": "a", "weights": {"dense": -1}}, ["-1"]),
         ({"query": "a", "weights": {"dense": 0, "lexical": 0}}, ["0"]),
         ({"query": "a", "mode": "hybrid", "weights": {"dense": 1e308}}, ["1e+308", "1e+06"]),
@@ -427,6 +429,26 @@ def test_chunks_that_the_model_cannot_read_are_refused(toy_model: Model, chunks:
 )
 def test_pages_that_cannot_be_are_refused(toy_model: Model, query: str) -> None:
     assert ask(toy_model, "GET", f"/documents?{query}").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ("filter={", "filter"),
+        ("filter=[1]", "filter"),
+        ("filter=null", "filter"),
+        ("filter=", "filter"),
+        ('filter="\\ud800"', "filter"),
+        ("limit=x", "limit"),
+        ("after=-1", "after"),
+        ("filtr={}", "filtr"),
+    ],
+)
+def test_a_query_parameter_is_named_where_it_is_wrong(
+    toy_model: Model, query: str, name: str
+) -> None:
+    said = ask(toy_model, "GET", f"/documents?{query}").json()["error"]["message"]
+    assert said.startswith(f"the query parameter '{name}' is ") and "body" not in said
 
 
 def test_reindexing_changes_the_parts_and_loses_nothing(toy_model: Model) -> None:

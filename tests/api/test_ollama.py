@@ -94,6 +94,12 @@ def test_keys_that_ollama_knows_and_this_server_has_no_use_for_change_nothing(
         np.testing.assert_allclose(vectors_of(response), expected, atol=SAME)
 
 
+@pytest.mark.parametrize("extra", [{"dimensions": 32}, {"truncate": False}])
+def test_older_route_refuses_what_it_cannot_do(toy_model: Model, extra: dict[str, Any]) -> None:
+    answer = ask(toy_model, "POST", "/api/embeddings", {"prompt": "墨池", **extra})
+    assert next(iter(extra)) in error_of(answer, 400)
+
+
 @pytest.mark.parametrize("name", ["toy", "toy:latest", "ada", "ada:latest", "toy:document", ""])
 def test_names_may_carry_a_tag(toy_model: Model, name: str) -> None:
     body = {"model": name, "input": "墨池"}

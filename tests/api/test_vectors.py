@@ -126,6 +126,8 @@ EXTRAS: list[dict[str, Any]] = [
     {"encoding_format": "", "model": None, "embedding_type": "float", "truncate": "END"},
     {"embedding_type": "float", "encoding_format": "float", "normalized": True, "truncate": True},
     {"late_chunking": False, "return_multivector": False, "user": None},
+    {"modality": ["text", "text"], "add_special_tokens": True, "truncate_prompt_tokens": -1},
+    {"embed_dtype": "float32", "endianness": "native", "prompt": "", "normalize": False},
 ]
 
 

@@ -11,12 +11,11 @@ import pytest
 
 from server.cli import ingest
 from server.cli.ingest import Indexed, Meter, batched, index_documents
-from server.cli.target import Chunks, Question, TooLargeForServer
+from server.cli.target import Chunks, Found, Question, TooLargeForServer
 from server.errors import BadSettings, Overloaded, RequestTooLarge
 from server.messages.message import Message
 from server.messages.terminal import Terminal
 from server.store.records import Document
-from server.store.search import Hit
 
 
 class Memory:
@@ -62,8 +61,8 @@ class Memory:
 
     async def prepare(self, chunks: Chunks) -> None: ...
 
-    async def search(self, question: Question) -> list[Hit]:
-        return []
+    async def search(self, question: Question) -> Found:
+        return Found([])
 
     async def reindex(self, chunks: Chunks, show: Callable[[int, int], None]) -> None: ...
 

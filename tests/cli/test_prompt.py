@@ -2,11 +2,12 @@
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import pytest
 
 from server.cli.prompt import one_shot, run_prompt
+from server.cli.target import Found
 from server.errors import Overloaded, StoreError
 from server.messages.message import Language
 from server.messages.terminal import Terminal
@@ -20,15 +21,18 @@ HITS = [
 ]
 
 
+WARNING = "no value of 'year' can match: the filter compares it with a number"
 DISK = "the disk is full: free some space and try again"
 
 
-def search(query: str) -> Sequence[Hit]:
+def search(query: str) -> Found:
     if query == "full":
         raise Overloaded("the queue is full", retry_after_s=1)
     if query == "disk":
         raise StoreError(DISK)
-    return [] if query == "nothing" else HITS
+    if query == "typed":
+        return Found([], [WARNING])
+    return Found([] if query == "nothing" else HITS)
 
 
 def typed(*answers: str | BaseException) -> Callable[[str], str]:
@@ -131,6 +135,24 @@ def shot(query: str, *, count: int = 3, as_json: bool = False) -> str:
     out = Lines()
     one_shot(search, "main", count, query, Terminal("en", out, io.StringIO()), as_json=as_json)
     return "\n".join(out.said)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_what_the_filter_cannot_find_is_said_beside_the_hits(as_json: bool) -> None:
+    out, err = io.StringIO(), io.StringIO()
+    one_shot(search, "main", 3, "typed", Terminal("en", out, err), as_json=as_json)
+    assert err.getvalue() == f"warning: {WARNING}\n"
+    if as_json:
+        reply = {"query": "typed", "hits": [], "warnings": [WARNING]}
+        assert json.loads(out.getvalue()) == reply
+    else:
+        assert out.getvalue() == "nothing was found\n"
+
+
+def test_the_prompt_says_what_the_filter_cannot_find() -> None:
+    out, err = Lines(), io.StringIO()
+    run_prompt(search, "main", 3, Terminal("zh", out, err), ask=typed("typed", "exit"))
+    assert err.getvalue() == f"警告：{WARNING}\n"
 
 
 def test_one_shot_shows_the_hits() -> None:

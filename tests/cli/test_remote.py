@@ -39,6 +39,7 @@ def test_commands_work_on_a_running_server(
             "default  600" in run("collections", *url).out and "toy" in run("collections", *url).out
         )
         check_search(run, url)
+        check_warning(run, tmp_path, *url)
         check_cutting(run, url, tmp_path)
         run("export", tmp_path / "out.jsonl", *url)
         run("backup", "default", tmp_path / "backup")
@@ -46,6 +47,7 @@ def test_commands_work_on_a_running_server(
     run("restore", tmp_path / "backup", "--collection", "copy")
     run("export", tmp_path / "copy.jsonl", "--collection", "copy")
     assert lines_of(tmp_path / "copy.jsonl") == lines_of(tmp_path / "out.jsonl")
+    check_warning(run, tmp_path)
     assert "faults" not in run("check").out
 
 
@@ -57,6 +59,18 @@ def free_port() -> int:
 
 def lines_of(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def check_warning(run: Commands, folder: Path, *url: str) -> None:
+    path = folder / "typed.jsonl"
+    path.write_text('{"text": "甲", "metadata": {"year": "2021"}}\n', "utf-8")
+    run("index", path, "--collection", "typed", *url)
+    search = ("search", "甲", "--collection", "typed", "--filter", '{"year": 2021}', *url)
+    for arguments in (search, (*search, "--json")):
+        found = run(*arguments)
+        (said,) = [line for line in found.err.splitlines() if "year" in line]
+        assert said.startswith("warning: no value of 'year' can match: ")
+    assert json.loads(found.out)["warnings"] == [said.removeprefix("warning: ")]
 
 
 def check_locked(run: Commands, url: str, path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from server.collections import document_limits as limits
 from server.collections.document_limits import check_chunks, check_documents
 from server.errors import InvalidRequest, RequestTooLarge
-from server.store.records import MAX_ID, Document, Span
+from server.store.records import MAX_ALL_PATHS, MAX_ID, MAX_PATHS, MAX_TITLE, Document, Span
 
 
 def document(**given: Any) -> Document:
@@ -24,7 +24,7 @@ def nested(levels: int) -> dict[str, Any]:
 
 FITS = [
     document(id="x" * MAX_ID),
-    document(title="题" * limits.MAX_TITLE),
+    document(title="题" * MAX_TITLE),
     document(metadata=nested(limits.MAX_DEPTH)),
     document(metadata={"k" * limits.MAX_KEY: 1}),
     document(metadata={"tags": list(range(4_000))}),
@@ -32,13 +32,13 @@ FITS = [
 BEYOND = [
     (document(id=""), f"has 0 characters; 1 to {MAX_ID}"),
     (document(id="x" * (MAX_ID + 1)), f"has {MAX_ID + 1} characters"),
-    (document(title="题" * 320_000), f"title has 320000 characters, at most {limits.MAX_TITLE}"),
+    (document(title="题" * 320_000), f"title has 320000 characters, at most {MAX_TITLE}"),
     (document(metadata=nested(limits.MAX_DEPTH + 1)), f"deeper than {limits.MAX_DEPTH} levels"),
     (document(metadata=nested(100_000)), f"deeper than {limits.MAX_DEPTH} levels"),
     (document(metadata={"k" * 100_000: [1]}), f"100000 characters, at most {limits.MAX_KEY}"),
     (document(metadata={"t": [[n] for n in range(5_000)]}), f"than {limits.MAX_LEAVES} values"),
     (document(metadata={"t": list(range(11_000))}), f"than {limits.MAX_LEAVES} values"),
-    (document(metadata={"k" * 200: list(range(400))}), f"than {limits.MAX_PATHS} characters"),
+    (document(metadata={"k" * 200: list(range(400))}), f"than {MAX_PATHS} characters"),
 ]
 
 
@@ -58,7 +58,7 @@ def test_a_document_beyond_a_limit_is_refused_by_place_and_limit(
 def test_paths_of_all_documents_together_have_a_limit() -> None:
     one = document(metadata={"k" * 200: list(range(300))})
     check_documents([one] * 100)
-    with pytest.raises(RequestTooLarge, match=str(limits.MAX_ALL_PATHS)):
+    with pytest.raises(RequestTooLarge, match=str(MAX_ALL_PATHS)):
         check_documents([one] * 300)
 
 

@@ -300,9 +300,15 @@ def test_a_key_with_quotes_is_only_a_name() -> None:
 
 
 REFUSED: list[tuple[Any, str]] = [
-    ([], "a list is not an object"),
+    ([], "an empty list is not an object"),
+    ([1], "a list is not an object"),
     ("city", "'city' is not an object"),
-    ({"$and": []}, r"\$and takes a list of one or more filters, not a list"),
+    ({"$and": []}, r"\$and takes a list of one or more filters, not an empty list"),
+    ({"$or": []}, r"\$or takes a list of one or more filters, not an empty list"),
+    ({"$or": {}}, r"\$or takes a list of one or more filters, not an empty object"),
+    ({"$not": []}, "an empty list is not an object"),
+    ({"a": []}, r"'a' is compared with an empty list"),
+    ({"a": {"$in": {}}}, r"\$in of 'a' takes a list, not an empty object"),
     ({"$or": {"a": 1}}, r"\$or takes a list of one or more filters, not an object"),
     ({"$and": [1]}, "1 is not an object"),
     ({"$not": 1}, "1 is not an object"),
@@ -325,7 +331,7 @@ REFUSED: list[tuple[Any, str]] = [
     ({"a": {"$gt": True}}, r"\$gt of 'a' takes a number or a text, not True"),
     ({"a": {"$lt": None}}, r"\$lt of 'a' takes a number or a text, not None"),
     ({"a": {"$lte": [1]}}, "'a' is compared with a list"),
-    ({"a": {"$gte": {}}}, "'a' is compared with an object"),
+    ({"a": {"$gte": {}}}, "'a' is compared with an empty object"),
     ({"a": {"$exists": 1}}, r"\$exists of 'a' takes true or false, not 1"),
     ({"a": {"$not": 1}}, r"\$not of 'a' takes an object of operators.*\$ne.*not 1"),
     ({"a": float("nan")}, "'a' is compared with nan"),
@@ -422,6 +428,30 @@ def test_a_condition_that_no_stored_value_can_meet_is_named(
 ) -> None:
     (said,) = warned({"$or": [filter, {"y": 1}]}, metadata, {"y": 1}, {"x": None})
     assert re.search(words, said), said
+
+
+@pytest.mark.parametrize(
+    ("filter", "negated"),
+    [
+        ({"x": 1}, False),
+        ({"x": {"$in": [1, 2]}}, False),
+        ({"x": {"$ne": 1}}, True),
+        ({"x": {"$nin": [1, 2]}}, True),
+        ({"x": {"$not": {"$gt": 1}}}, True),
+        ({"$not": {"x": 1}}, True),
+        ({"$not": {"$or": [{"x": 1}, {"y": 1}]}}, True),
+        ({"x": {"$not": {"$ne": 1}}}, False),
+        ({"$not": {"x": {"$nin": [1]}}}, False),
+    ],
+)
+def test_what_is_said_of_a_condition_is_true(filter: Any, negated: bool) -> None:
+    documents = {"x": "a"}, {"x": "b"}, {"y": 1}
+    (said,) = warned(filter, *documents)
+    assert said.startswith(
+        "the condition on 'x' excludes no document:" if negated else "no value of 'x' can match:"
+    )
+    having = [number for number in kept(filter, *documents) if "x" in documents[number]]
+    assert having == ([0, 1] if negated else [])
 
 
 @pytest.mark.parametrize(

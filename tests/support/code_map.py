@@ -27,6 +27,7 @@ SERVER = (
     "api/web",
     "collections",
     "inference",
+    "inference/tokenization",
     "auth",
     "store",
     "store/local_index",

@@ -10,6 +10,7 @@ import orjson
 from server.api.body import decoded
 from server.api.instruction import Instructed, instruction_of
 from server.api.operation import Call, Dialect, Handler, Operation
+from server.api.other_vectors import Keys, refuse_other_vectors
 from server.api.replies import REQUEST_ID, Reply, base64_rows, error_reply_of, truncated_header
 from server.api.truncation import truncation_of
 from server.errors import ServerError
@@ -17,16 +18,25 @@ from server.inference.engine import Embedded
 
 # Kinds of numbers. The others of Cohere's need a model that was trained for them.
 Kind = Literal["float", "base64"]
+# Pictures, texts among them, another length of texts, and another dialect's word for output_dimension.
+REFUSED: Keys = {"images": (), "inputs": (), "max_tokens": (), "dimensions": ()}
 
 
 class EmbedRequest(Instructed, kw_only=True):
-    """Texts to embed. truncate: NONE, START or END, the part that is cut off a text that is too long."""
+    """Texts to embed. truncate: NONE, START or END, the part that is cut off a text that is too long.
+
+    images, inputs, max_tokens, dimensions: refused, see REFUSED.
+    """
 
     texts: list[str]
     model: str = ""
     embedding_types: list[Kind] = []
     truncate: str = "END"
     output_dimension: int | None = None
+    images: Any = None
+    inputs: Any = None
+    max_tokens: Any = None
+    dimensions: Any = None
 
 
 class ApiVersion(msgspec.Struct):
@@ -87,6 +97,7 @@ def _embed(version: str) -> Handler:
 
     async def embed(call: Call) -> Reply:
         request = await decoded(call.body, EmbedRequest)
+        refuse_other_vectors(request, REFUSED)
         choice = call.models.choose(request.model)
         truncation = truncation_of(request.truncate)
         embedded = await choice.engine.embed(

@@ -9,6 +9,7 @@ import orjson
 from server.api.body import decoded
 from server.api.instruction import Instructed, instruction_of
 from server.api.operation import Call, Dialect, Operation
+from server.api.other_vectors import Keys, refuse_other_vectors
 from server.api.replies import Reply, error_reply_of, json_body, truncated_header
 from server.clock import now
 from server.errors import ModelNotFound, ServerError, TextTooLong
@@ -22,6 +23,9 @@ SPOKEN = "0.12.6"
 HOME = b"Inkwell, an embedding server. To clients of Ollama it says: Ollama is running\n"
 # Clients read these as times. An artifact does not say when it was made, and no model is ever unloaded.
 NEVER, FOREVER = "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"
+
+# On the older route, which never had them. Texts are cut there, and vectors are whole.
+REFUSED: Keys = {"truncate": (True,), "dimensions": ()}
 
 
 class EmbedRequest(Instructed, kw_only=True):
@@ -44,8 +48,12 @@ class EmbedReply(msgspec.Struct):
 
 
 class PromptRequest(Instructed, kw_only=True):
+    """A text to embed. truncate, dimensions: keys of the other route, refused here."""
+
     model: str = ""
     prompt: str = ""
+    truncate: Any = None
+    dimensions: Any = None
 
 
 class PromptReply(msgspec.Struct):
@@ -154,6 +162,7 @@ async def embed(call: Call) -> Reply:
 async def prompt(call: Call) -> Reply:
     """Embed one text, which is truncated if it is too long: the older form."""
     request = await decoded(call.body, PromptRequest)
+    refuse_other_vectors(request, REFUSED)
     choice = _choice(call, request.model)
     if not request.prompt:
         return _reply(PromptReply([]), 0)

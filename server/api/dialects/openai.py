@@ -12,6 +12,7 @@ import orjson
 from server.api.body import decoded
 from server.api.instruction import Instructed, instruction_of
 from server.api.operation import Call, Dialect, Handler, Operation
+from server.api.other_vectors import Keys, refuse_other_vectors
 from server.api.replies import (
     NORMALIZED,
     Reply,
@@ -38,15 +39,37 @@ from server.types import Task, Vectors, unit
 MAX_INPUTS = 2048
 # Paths of the same requests: OpenAI's, those of base URLs without /v1, and Azure's.
 ROOTS = ("/v1", "", "/openai/v1")
+# Keys of Jina (late_chunking, return_multivector), vLLM (messages to endianness), llama.cpp
+# (embd_normalize), Alibaba Cloud (instruct, text_type), Fireworks (prompt_template, return_logits),
+# Xinference and others (instruction, prompt), NVIDIA and Infinity (modality).
+REFUSED: Keys = {
+    "late_chunking": (False,),
+    "return_multivector": (False,),
+    "messages": (),
+    "chat_template": (),
+    "add_special_tokens": (True,),
+    "truncate_prompt_tokens": (-1,),
+    "embed_dtype": ("float32",),
+    "endianness": ("native", "little"),
+    "embd_normalize": (),
+    "instruct": (),
+    "text_type": (),
+    "prompt_template": (),
+    "return_logits": (),
+    "instruction": (),
+    "prompt": (),
+    "modality": ("text",),
+}
 DEPLOYMENT = "/openai/deployments/{model:path}/embeddings"
 
 
 class EmbeddingsRequest(Instructed, kw_only=True):
-    """Texts to embed. Keys that no client needs an answer to are ignored, as OpenAI's clients expect.
+    """Texts to embed. Keys that change no vector are ignored, as OpenAI's clients expect.
 
     input: strings, or Jina's objects with a text. output_dimension: Voyage's word for dimensions.
     embedding_type: Jina's for encoding_format. truncate: true, false, or NONE, START or END.
-    truncation: Voyage's, true or false. normalized: false changes nothing where the model normalises.
+    truncation: Voyage's, true or false. normalized, or vLLM's normalize: false changes nothing where the
+    model normalises. From late_chunking on: refused where they would change the vectors.
     """
 
     input: str | list[Any]
@@ -59,9 +82,24 @@ class EmbeddingsRequest(Instructed, kw_only=True):
     truncate: bool | str = True
     truncation: bool = True
     normalized: bool | None = None
+    normalize: bool | None = None
+    user: str | None = None
     late_chunking: bool = False
     return_multivector: bool = False
-    user: str | None = None
+    messages: Any = None
+    chat_template: Any = None
+    add_special_tokens: Any = None
+    truncate_prompt_tokens: Any = None
+    embed_dtype: Any = None
+    endianness: Any = None
+    embd_normalize: Any = None
+    instruct: Any = None
+    text_type: Any = None
+    prompt_template: Any = None
+    return_logits: Any = None
+    instruction: Any = None
+    prompt: Any = None
+    modality: Any = None
 
 
 class Usage(msgspec.Struct):
@@ -145,7 +183,7 @@ def operations(token_ids: TokenIds) -> list[Operation]:
 def _embeddings(token_ids: TokenIds) -> Handler:
     async def embeddings(call: Call) -> Reply:
         request = await decoded(call.body, EmbeddingsRequest)
-        _refuse_other_vectors(request)
+        refuse_other_vectors(request, REFUSED)
         # Azure's path names the model; the body may repeat it.
         choice = call.models.choose(call.scope.get("path_params", {}).get("model") or request.model)
         texts = await _texts(request.input, token_ids, choice)
@@ -155,29 +193,22 @@ def _embeddings(token_ids: TokenIds) -> Handler:
             instruction_of(request, choice),
             truncate=truncation.allowed,
             keep=truncation.keep,
-            dimensions=_dimensions(request),
+            dimensions=_either(request, "dimensions", "output_dimension"),
         )
         return _reply(request, choice, embedded)
 
     return embeddings
 
 
-def _refuse_other_vectors(request: EmbeddingsRequest) -> None:
-    """Refuse options with which the original would return vectors of another kind."""
-    for key in ("late_chunking", "return_multivector"):
-        if getattr(request, key):
-            raise InvalidRequest(
-                f"{key}: true is not available: the server gives one vector for each text",
-                param=key,
-            )
-
-
 def _reply(request: EmbeddingsRequest, choice: Choice, embedded: Embedded) -> Reply:
     vectors, headers = embedded.vectors, [truncated_header(len(embedded.truncated))]
-    normalizes = choice.engine.manifest.normalized
-    if request.normalized and not normalizes:
+    asked, normalizes = (
+        _either(request, "normalized", "normalize"),
+        choice.engine.manifest.normalized,
+    )
+    if asked and not normalizes:
         vectors = unit(vectors)
-    elif request.normalized is False and normalizes:
+    elif asked is False and normalizes:
         headers.append(NORMALIZED)
     usage = {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens}
     data = [
@@ -198,12 +229,13 @@ def _rows(vectors: Vectors, request: EmbeddingsRequest) -> list[Any]:
     return base64_rows(vectors) if given == {"base64"} else list(vectors)
 
 
-def _dimensions(request: EmbeddingsRequest) -> int | None:
-    one, other = request.dimensions, request.output_dimension
+def _either(request: EmbeddingsRequest, key: str, other_key: str) -> Any:
+    """Return the value of two keys that mean the same; None where neither is given."""
+    one, other = getattr(request, key), getattr(request, other_key)
     if one is not None and other is not None and one != other:
         raise InvalidRequest(
-            f"dimensions {one} and output_dimension {other} contradict each other; give one of them",
-            param="dimensions",
+            f"{key} {one} and {other_key} {other} contradict each other; give one of them",
+            param=key,
         )
     return other if one is None else one
 

@@ -15,11 +15,10 @@ from server.api.body import decoded, prepared
 from server.api.endpoint import by_key
 from server.api.operation import Call, Dialect, Handler, Operation
 from server.api.replies import REQUEST_ID, Reply, error_reply_of, truncated_header
-from server.api.scoring import pairs_with, scored
-from server.api.truncation import Truncation, truncation_of
+from server.api.truncation import truncation_of
 from server.api.written import ON_LOOP
 from server.errors import InvalidRequest, ServerError
-from server.inference.engine import Scored, ranking
+from server.inference.engine import Scored, pairs_with, ranking
 from server.types import Pair
 
 Json = dict[str, Any]
@@ -195,9 +194,8 @@ def _rerank(version: str) -> Handler:
     async def rerank(call: Call) -> Reply:
         request = await decoded(call.body, RerankRequest)
         texts = [each if isinstance(each, str) else each.text for each in request.documents]
-        truncation = Truncation(allowed=request.truncation)
         pairs = pairs_with(request.query, texts)
-        choice, found = await scored(call, request.model, pairs, truncation)
+        choice, found = await call.models.score(request.model, pairs, truncate=request.truncation)
         top_n, relevance = request.top_n or request.top_k, found.relevance
         ranked = [
             {"index": index, "relevance_score": relevance[index]}
@@ -236,7 +234,9 @@ async def rank(call: Call) -> Reply:
     request = await decoded(call.body, RankingRequest)
     truncation = truncation_of(request.truncate)
     pairs = pairs_with(request.query.text, [each.text for each in request.passages])
-    _, found = await scored(call, request.model, pairs, truncation)
+    _, found = await call.models.score(
+        request.model, pairs, truncate=truncation.allowed, keep=truncation.keep
+    )
     rankings = [{"index": index, "logit": found.logits[index]} for index in ranking(found.logits)]
     return _reply({"rankings": rankings, "usage": _usage(found)}, found)
 
@@ -244,7 +244,7 @@ async def rank(call: Call) -> Reply:
 async def score(call: Call) -> Reply:
     """Return the scores of pairs in their order."""
     request = await decoded(call.body, ScoreRequest)
-    choice, found = await scored(call, request.model, _pairs(request))
+    choice, found = await call.models.score(request.model, _pairs(request))
     data = [
         {"index": index, "object": "score", "score": each}
         for index, each in enumerate(found.scores)

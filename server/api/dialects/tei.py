@@ -5,7 +5,7 @@ Tasks that no loaded model does (/embed_all, /embed_sparse) are refused as by TE
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import orjson
@@ -15,6 +15,7 @@ from server.api.body import decoded, prepared
 from server.api.info import info
 from server.api.instruction import Instructed, instruction_of
 from server.api.operation import Call, Dialect, Handler, Operation
+from server.api.other_vectors import refuse_other_vectors
 from server.api.replies import (
     NORMALIZED,
     Headers,
@@ -23,13 +24,12 @@ from server.api.replies import (
     json_body,
     truncated_header,
 )
-from server.api.scoring import pairs_with, scored
 from server.api.truncation import Truncation
 from server.api.written import ON_LOOP
 from server.clock import now
 from server.config import Config
 from server.errors import EmptyInput, InvalidRequest, ServerError, TaskNotServed
-from server.inference.engine import Embedded, Scored, ranking
+from server.inference.engine import Embedded, Scored, pairs_with, ranking
 from server.inference.registry import Choice
 from server.inference.tokenizer import Token
 from server.types import Pair, Vectors, unit
@@ -87,10 +87,13 @@ class PairReading(msgspec.Struct, kw_only=True):
 
 
 class EmbedRequest(Reading, kw_only=True):
+    """Texts to embed. parameters: refused, because the options stand beside `inputs` here."""
+
     inputs: str | list[str]
     normalize: bool = True
     dimensions: int | None = None
     model: str = ""
+    parameters: Any = None
 
 
 class Comparison(msgspec.Struct):
@@ -208,6 +211,7 @@ def operations(config: Config, version: str) -> list[Operation]:
 async def embed(call: Call) -> Reply:
     started = now()
     request = await decoded(call.body, EmbedRequest)
+    refuse_other_vectors(request, {"parameters": ()})
     choice = call.models.choose(request.model)
     manifest = choice.engine.manifest
     texts = _listed(request.inputs)
@@ -268,7 +272,7 @@ async def rerank(call: Call) -> Reply:
     started = now()
     request = await decoded(call.body, RerankRequest)
     pairs = pairs_with(request.query, request.texts)
-    _, found = await scored(call, request.model, pairs, _truncation(request))
+    found = await _scored(call, request, pairs)
     scores = _shown_scores(found, raw=request.raw_scores)
     texts = request.texts if request.return_text else None
     # A reply that repeats the texts is about as long as its request.
@@ -293,7 +297,7 @@ async def predict(call: Call) -> Reply:
     request = await decoded(call.body, PredictRequest)
     call.models.choose(request.model, "score")
     pairs, one = _pairs(request.inputs)
-    _, found = await scored(call, request.model, pairs, _truncation(request))
+    found = await _scored(call, request, pairs)
     predictions = [
         [{"score": each, "label": LABEL}] for each in _shown_scores(found, raw=request.raw_scores)
     ]
@@ -363,6 +367,14 @@ async def _read(
         keep=truncation.keep,
         dimensions=dimensions,
     )
+
+
+async def _scored(call: Call, request: RerankRequest | PredictRequest, pairs: list[Pair]) -> Scored:
+    truncation = _truncation(request)
+    _, found = await call.models.score(
+        request.model, pairs, truncate=truncation.allowed, keep=truncation.keep
+    )
+    return found
 
 
 def _truncation(reading: Reading | PairReading) -> Truncation:

@@ -1,6 +1,6 @@
 """Commands that read, write and search the documents of a collection."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,7 @@ from server.errors import BadSettings
 
 if TYPE_CHECKING:
     from server.cli.notes import Notes
-    from server.cli.target import Rerank
-    from server.store.search import Hit
+    from server.cli.target import Found, Rerank
 
 
 def index(given: Invocation) -> int:
@@ -60,9 +59,9 @@ def search(given: Invocation) -> int:
     query, mode, rerank = arguments.query, arguments.mode, _rerank(given)
     with opening.target(given) as (target, run):
 
-        def ask(text: str) -> Sequence["Hit"]:
+        def ask(text: str) -> "Found":
             question = Question(text, arguments.top_k, mode, arguments.filter, rerank)
-            found: Sequence[Hit] = run(target.search(question))
+            found: Found = run(target.search(question))
             return found
 
         count = run(target.count())
