@@ -66,9 +66,14 @@ def toy_model(toy_artifact: Path) -> Model:
 
 
 @pytest.fixture(scope="session")
-def toy_scorer(tmp_path_factory: pytest.TempPathFactory) -> Model:
+def scorer_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose score of a pair follows from its mean token id; 16 tokens, its id is "toy-scorer"."""
-    return Model(write_toy_scorer(tmp_path_factory.mktemp("scorer") / "artifact"))
+    return write_toy_scorer(tmp_path_factory.mktemp("scorer") / "artifact")
+
+
+@pytest.fixture(scope="session")
+def toy_scorer(scorer_artifact: Path) -> Model:
+    return Model(scorer_artifact)
 
 
 @pytest.fixture(scope="session")
