@@ -95,9 +95,11 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
     add(
         "--min-agreement",
         type=_thresholds(terminal),
-        default=Thresholds(),
-        metavar="MEAN,MIN",
-        help=words("lowest mean and lowest single cosine to float32 (default: 0.997,0.98)"),
+        metavar="MEAN,MIN[,TAU]",
+        help=words(
+            "lowest mean and lowest single agreement with float32: of vectors the cosine (default: "
+            "0.997,0.98), of scores 1 minus the difference, and TAU of the order (default: 0.99,0.9,0.9)"
+        ),
     )
     add(
         "--model-id",
@@ -137,14 +139,20 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
 def _thresholds(terminal: Terminal) -> Callable[[str], Thresholds]:
     def parse(text: str) -> Thresholds:
         try:
-            mean, minimum = (float(part) for part in text.split(","))
+            mean, minimum, *order = (float(part) for part in text.split(","))
+            if len(order) > 1:
+                raise ValueError(text)
         except ValueError:
-            said = terminal.words("{text!r} is not MEAN,MIN such as 0.997,0.98", text=text)
+            said = terminal.words(
+                "{text!r} is neither MEAN,MIN such as 0.997,0.98 nor MEAN,MIN,TAU", text=text
+            )
             raise argparse.ArgumentTypeError(said) from None
-        if not (-1 <= minimum <= mean <= 1):
-            said = terminal.words("{text!r} does not fit -1 <= MIN <= MEAN <= 1", text=text)
+        if not (-1 <= minimum <= mean <= 1 and all(-1 <= tau <= 1 for tau in order)):
+            said = terminal.words(
+                "{text!r} does not fit -1 <= MIN <= MEAN <= 1 and -1 <= TAU <= 1", text=text
+            )
             raise argparse.ArgumentTypeError(said)
-        return Thresholds(mean, minimum)
+        return Thresholds(mean, minimum, *order)
 
     return parse
 

@@ -9,10 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from export import families
-from export.errors import NoSuchModel
+from export.errors import NoSuchModel, UnsupportedModel
 from export.families.family import Family, Network, Shape
 from export.source.folder import ModelFolder
+from export.source.json_file import Json
 from export.source.modules import read_modules
+from export.source.scoring import (
+    Scoring,
+    has_token_types,
+    is_scorer,
+    read_activation,
+    read_pair_settings,
+)
 from export.source.sentence_settings import SentenceSettings, read_settings
 from export.source.tensors import (
     Tensors,
@@ -21,7 +29,7 @@ from export.source.tensors import (
     read_tensors,
     weight_files,
 )
-from export.source.tokenizer_file import check_tokenizer, read_tokenizer
+from export.source.tokenizer_file import check_pairs, check_tokenizer, read_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +38,7 @@ class Checkpoint:
 
     tensors: float32, under the names that the family gives them. tokenizer_json: the tokenizer as
     transformers would build it, without truncation and padding. sha256: over the names and contents
-    of every file that was read.
+    of every file that was read. scoring: of a cross-encoder, None for a model of vectors.
     """
 
     folder: Path
@@ -40,6 +48,7 @@ class Checkpoint:
     tensors: Tensors
     tokenizer_json: str
     sha256: str
+    scoring: Scoring | None = None
 
     def network(self) -> Network:
         """Return the encoder as a family writes it."""
@@ -56,12 +65,19 @@ def read_checkpoint(folder: Path, *, allow_pickle: bool = False) -> Checkpoint:
     check_plain_weights(files, modules, config)
     family = families.of(config)
     shape = family.read_shape(config)
-    settings = read_settings(files, shape.positions, family.poolings)
+    scoring = None
+    if is_scorer(files, config):
+        settings = read_pair_settings(files, shape.positions)
+        shape, scoring = _with_head(family, shape, files, config)
+    else:
+        settings = read_settings(files, shape.positions, family.poolings)
     weights = weight_files(files, modules, allow_pickle=allow_pickle)
     tensors = read_tensors(weights, family.tensor_name)
     check_tensors(tensors, shape.tensors())
     tokenizer_json = read_tokenizer(files, modules)
     check_tokenizer(tokenizer_json, shape.vocabulary, settings.max_tokens)
+    if scoring is not None:
+        check_pairs(tokenizer_json, settings.max_tokens)
     return Checkpoint(
         folder=folder,
         family=family,
@@ -70,4 +86,17 @@ def read_checkpoint(folder: Path, *, allow_pickle: bool = False) -> Checkpoint:
         tensors=tensors,
         tokenizer_json=tokenizer_json,
         sha256=files.sha256(),
+        scoring=scoring,
     )
+
+
+def _with_head(
+    family: Family[Any], shape: Shape, files: ModelFolder, config: Json
+) -> tuple[Shape, Scoring]:
+    activation = read_activation(config)
+    if family.scorer is None:
+        raise UnsupportedModel(
+            "cross-encoders of the family {family} are not written", family=family.name
+        )
+    scorer = family.scorer(shape, has_token_types(files))
+    return scorer.shape, Scoring(activation, scorer.second_text_offset)

@@ -13,18 +13,20 @@ from export.settings import Settings
 from export.source.folder import ModelFolder
 from export.source.json_file import LARGEST_SIZE, size
 from export.source.modules import read_modules
+from export.source.scoring import Scoring, is_scorer
 from export.source.sentence_settings import SentenceSettings, read_settings
 from export.source.tensors import PICKLED, check_plain_weights
 from export.source.tokenizer_file import check_tokenizer, read_tokenizer
 from server.inference.manifest import TextRules
 from server.messages.message import Message
+from server.types import Task
 
 
 @dataclass(frozen=True, slots=True)
 class SourceModel:
     """A model that has been read; `network` is None where optimum traces it.
 
-    folder: of the network's files. family, recipe: as the manifest states them.
+    folder: of the network's files. family, recipe: as the manifest states them. scoring: of a cross-encoder.
     """
 
     folder: Path
@@ -36,6 +38,12 @@ class SourceModel:
     family: str
     recipe: str
     network: Network | None
+    scoring: Scoring | None = None
+
+    @property
+    def task(self) -> Task:
+        """What the model gives: vectors of texts, or scores of pairs."""
+        return "dense" if self.scoring is None else "score"
 
     @property
     def dimension(self) -> int | None:
@@ -43,6 +51,8 @@ class SourceModel:
         return None if self.network is None else self.network.dimension
 
     def text_rules(self, settings: Settings) -> TextRules:
+        if self.scoring is not None:
+            return self._pair_rules(self.scoring, settings)
         query, document = instructions(
             self.model_id, self.settings.prompts, self.settings.default_prompt
         )
@@ -51,6 +61,19 @@ class SourceModel:
             max_tokens=self.settings.max_tokens,
             query_instruction=_first_given(settings.query_instruction, query),
             document_instruction=_first_given(settings.document_instruction, document),
+        )
+
+    def _pair_rules(self, scoring: Scoring, settings: Settings) -> TextRules:
+        if settings.query_instruction or settings.document_instruction:
+            raise UnsupportedModel(
+                "{model_id} scores pairs of texts, which take no instruction; leave out --query-instruction "
+                "and --document-instruction",
+                model_id=self.model_id,
+            )
+        return TextRules(
+            lower_case=self.settings.lower_case,
+            max_tokens=self.settings.max_tokens,
+            second_text_offset=scoring.second_text_offset,
         )
 
 
@@ -133,6 +156,7 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
         checkpoint.family.name,
         quantise.RECIPE,
         checkpoint.network(),
+        checkpoint.scoring,
     )
 
 
@@ -143,6 +167,10 @@ def _read_for_optimum(place: Place) -> SourceModel:
     modules = read_modules(files)
     config = files.json(modules.file("config.json"))
     check_plain_weights(files, modules, config)
+    if is_scorer(files, config):
+        raise UnsupportedModel(
+            "--via optimum exports models of vectors; this is a cross-encoder, which scores pairs of texts"
+        )
     settings = read_settings(files, size(config, "max_position_embeddings", 512))
     tokenizer_json = read_tokenizer(files, modules)
     check_tokenizer(tokenizer_json, size(config, "vocab_size", LARGEST_SIZE), settings.max_tokens)

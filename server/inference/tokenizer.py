@@ -187,6 +187,17 @@ class Tokenizer:
         """Return the token ids of one pair, int64 (T,); see `encode_pairs`."""
         return self.encode_pairs([(first, second)]).ids[0]
 
+    def pair_by_library(self, first: str, second: str) -> list[int]:
+        """Return what `encode_pair` gives, by the library alone; it is slower, and for checks."""
+        if self.rules.lower_case:
+            first, second = first.lower(), second.lower()
+        encoding = self._tokenizer.encode(first, second)
+        offset = self.rules.second_text_offset
+        return [
+            token + offset * (kind > 0)
+            for token, kind in zip(encoding.ids, encoding.type_ids, strict=True)
+        ]
+
     def _bare(self, texts: Collection[str], keep: Kept) -> dict[str, list[int]]:
         """Return the token ids of each text without special tokens; at least all that a pair can keep."""
         found: dict[str, list[int]] = {}

@@ -21,7 +21,8 @@ from export.errors import (
     NoSuchModel,
     UnsupportedModel,
 )
-from export.pipeline import SELF_TEST_TEXTS, export
+from export.pipeline import export
+from export.samples import MAX_CALIBRATION_TEXTS, SELF_TEST_TEXTS
 from export.settings import Settings
 from export.verify import Thresholds
 from server.inference.comparison import SAME_VECTORS, row_cosines
@@ -357,4 +358,4 @@ def test_own_texts_are_used_where_none_are_given(settings: Settings, tmp_path: P
     assert quantization is not None
     own = texts.read_texts(texts.CALIBRATION, at_least=1)
     assert quantization.calibration_texts == len(own)
-    assert pipeline.MAX_CALIBRATION_TEXTS >= len(own)
+    assert MAX_CALIBRATION_TEXTS >= len(own)

@@ -71,6 +71,7 @@ class BertWriter:
         self._packed = packed
         self._shapes: set[str] = set()
         self._long: str | None = None
+        self._wide_shapes: str | None = None
 
     # --- the parts, in the order of computation ----------------------------------------------------
 
@@ -78,10 +79,13 @@ class BertWriter:
         """Write words, positions and their layer norm, (B, T, D)."""
         graph, name = self._graph, "embeddings"
         table = self._tensors[f"{name}.word_embeddings.weight"]
-        words = write_words(graph, table, f"{name}.words", int8=int8)
+        ids, kinds = self._ids_and_types()
+        words = write_words(graph, table, f"{name}.words", int8=int8, ids=ids)
         rows = self._shape.position_rows(self._tensors)[: self._settings.max_tokens]
         position = self._positions(graph.floats(f"{name}.positions.float", rows))
         total = graph.node("Add", [words, position], f"{name}.sum")
+        if kinds is not None:
+            total = graph.node("Add", [total, kinds], f"{name}.sum_of_types")
         return self._layer_norm(total, f"{name}.LayerNorm")
 
     def layer(self, hidden: str, layer: BertLayer) -> Iterator[tuple[str, str]]:
@@ -126,6 +130,21 @@ class BertWriter:
         return graph.node("Concat", parts, "pool.parts", axis=0)
 
     # --- the operators they are made of -----------------------------------------------------------
+
+    def _ids_and_types(self) -> tuple[str, str | None]:
+        """Return the ids of words, (B, T), and what the type of each token adds to it, (B, T, D).
+
+        Ids of a pair's second text come with an offset. Type 0 is in the table of positions already.
+        """
+        if not self._shape.second_text_offset:
+            return INPUT_IDS, None
+        graph, name = self._graph, "embeddings"
+        offset = graph.integers(f"{name}.offset", self._shape.second_text_offset)
+        kinds = graph.node("Div", [INPUT_IDS, offset], f"{name}.types")
+        ids = graph.node("Mod", [INPUT_IDS, offset], f"{name}.ids")
+        types = self._tensors[f"{name}.token_type_embeddings.weight"]
+        table = graph.floats(f"{name}.types.float", types - types[0])
+        return ids, graph.node("Gather", [table, kinds], f"{name}.type_rows")
 
     def _positions(self, table: str) -> str:
         """Choose rows of the position table: 0, 1, ... T - 1, or those that a packed batch asks for."""
@@ -251,10 +270,19 @@ class BertWriter:
             shape = f"group_shapes.{group}"
             if shape not in self._shapes:
                 index = graph.integers(f"group.{group}", group)
-                self._shapes.add(graph.node("Gather", [GROUP_SHAPES, index], shape, axis=0))
+                self._shapes.add(graph.node("Gather", [self._group_shapes(), index], shape, axis=0))
             # subtle: a 0 in the shape of an empty place means no texts, not "as it was".
             groups.append(graph.node("Reshape", [rows, shape], f"{rows}.texts", allowzero=1))
         return groups
+
+    def _group_shapes(self) -> str:
+        """Return the shapes of the groups; their width comes as that of the graph's output, 1 for scores."""
+        if self._shape.head is None:
+            return GROUP_SHAPES
+        if self._wide_shapes is None:
+            widths = self._graph.integers("group_widths", [1, 1, self._shape.hidden])
+            self._wide_shapes = self._graph.node("Mul", [GROUP_SHAPES, widths], "group_shapes.wide")
+        return self._wide_shapes
 
     def _first_row(self, tensor: str) -> str:
         """Take the first row of each text, (B, 1, D)."""

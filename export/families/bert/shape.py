@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from export.errors import CorruptFile, ShapeMismatch, UnsupportedModel
+from export.families.bert.head import Head
 from export.source.json_file import Json, is_number, shown, size
 from export.source.tensors import FloatArray, Tensors
 
@@ -49,7 +50,9 @@ class BertShape:
     """The numbers of config.json that the graph depends on.
 
     positions: of the longest text. first_position: the row of the position table of a text's first token.
-    token_types, task_types: rows of these tables, 0 where the network has none.
+    token_types, task_types: rows of these tables, 0 where the network has none. head: of a network that
+    scores pairs. second_text_offset: what the ids of a pair's second text come with, 0 where these have no
+    type of their own.
     """
 
     vocabulary: int
@@ -63,6 +66,8 @@ class BertShape:
     activation: str
     first_position: int = 0
     task_types: int = 0
+    head: Head | None = None
+    second_text_offset: int = 0
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Return name -> shape of every tensor that the graph needs."""
@@ -82,6 +87,8 @@ class BertShape:
             shapes |= _affine(f"{prefix}intermediate.dense", wide, hidden)
             shapes |= _affine(f"{prefix}output.dense", hidden, wide)
             shapes |= _affine(f"{prefix}output.LayerNorm", hidden)
+        if self.head is not None:
+            shapes |= self.head.tensors(hidden)
         return shapes
 
     def position_rows(self, tensors: Tensors) -> FloatArray:
