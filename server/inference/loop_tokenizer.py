@@ -17,6 +17,8 @@ Item = TypeVar("Item")
 SLICE_CHARACTERS = 2048
 # Characters whose tokens are joined to another text in the time in which one is tokenised.
 JOINED = 16
+# A query longer than this is read in a thread, and with it the texts of its pairs.
+LONG_CHARACTERS = 4 * SLICE_CHARACTERS
 # A single text larger than this is tokenised in a thread: handing it over costs 0.1 ms, and 10 MB
 # without a space take seconds.
 HUGE_CHARACTERS = 65_536
@@ -59,14 +61,15 @@ class LoopTokenizer:
     ) -> Tokens:
         """Return what the tokenizer's `encode_pairs` does; raises what `encode` raises.
 
-        Each slice reads its first texts once; so it may be as long as the longest of them.
+        Each slice reads its first texts once; so it may be as long as the longest of them. Long ones are
+        tokenised in a thread.
         """
         longest = max(len(first) for first, _ in pairs)
         encode = partial(self._tokenizer.encode_pairs, keep=keep)
+        sizes, budget = _pair_sizes(pairs), max(SLICE_CHARACTERS, longest)
+        on_loop = HUGE_CHARACTERS if longest <= LONG_CHARACTERS else 0
         try:
-            return await _in_slices(
-                encode, pairs, _pair_sizes(pairs), max(SLICE_CHARACTERS, longest), check_room
-            )
+            return await _in_slices(encode, pairs, sizes, budget, check_room, on_loop)
         except UnicodeEncodeError as error:
             index = next(
                 place for place, pair in enumerate(pairs) if not all(map(_is_unicode, pair))
@@ -114,8 +117,12 @@ async def _in_slices(
     sizes: Sequence[int],
     budget: int,
     check_room: CheckRoom,
+    on_loop: int = HUGE_CHARACTERS,
 ) -> Tokens:
-    """Return the tokens of all items. sizes: their characters. budget: characters of a slice."""
+    """Return the tokens of all items.
+
+    sizes: their characters. budget: characters of a slice. on_loop: of one that needs no thread.
+    """
     if sum(sizes) <= SLICE_CHARACTERS:
         return encode(items)
     ids: list[Ids] = []
@@ -124,7 +131,7 @@ async def _in_slices(
     for begin, end in _slices(sizes, budget):
         # Nothing has less than one token.
         check_room(found + len(items) - begin)
-        tokens = await _beside(sum(sizes[begin:end]), partial(encode, items[begin:end]))
+        tokens = await _beside(sum(sizes[begin:end]), partial(encode, items[begin:end]), on_loop)
         ids += tokens.ids
         found += sum(map(len, tokens.ids))
         truncated += (begin + index for index in tokens.truncated)

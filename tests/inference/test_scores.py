@@ -1,6 +1,7 @@
 """Scores of pairs through the engine: the queue, the limits, and the loop that must stay free."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -129,17 +130,18 @@ def test_long_query_is_read_a_bounded_number_of_times(
     """Each slice reads the query again, so with a long one a slice has more texts."""
     query = "墨池" * (5 * SLICE_CHARACTERS)
     pairs = [(query, "花鸟" * 10)] * 500
-    slices = []
+    slices, threads = [], set()
     encode_pairs = Tokenizer.encode_pairs
 
     def counted(self: Tokenizer, part: Sequence[Pair], *given: object, **named: object) -> Tokens:
         slices.append(len(part))
+        threads.add(threading.current_thread())
         return encode_pairs(self, part, *given, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Tokenizer, "encode_pairs", counted)
     tokenizer = LoopTokenizer(toy_scorer.tokenizer)
     found = asyncio.run(tokenizer.encode_pairs(pairs, "beginning", lambda _: None))
-    assert sum(slices) == 500
+    assert sum(slices) == 500 and threading.main_thread() not in threads
     read = sum(slices) * 20 + len(slices) * len(query)
     # The texts, what joins them to the query, and the query as often as that takes.
     assert read <= 2 * (500 * (20 + len(query) // 16)) + 2 * len(query)
