@@ -6,21 +6,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 from tokenizers import Tokenizer as RustTokenizer
 
 from export import pairs
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import CorruptFile, DisagreesWithCheckpoint, ShapeMismatch, UnsupportedModel
-from export.onnx_file import serialize
+from export.families.bert.encoder import BertWriter
+from export.families.bert.shape import BertShape
+from export.graph import GraphWriter
+from export.onnx_file import open_graph, serialize
 from export.order import check_order, kendall_tau
 from export.pipeline import export
 from export.settings import Settings
 from export.verify import DEFAULTS, Thresholds
-from server.inference.encoder import SessionEncoder
+from server.inference.encoder import INPUT_IDS, POSITION_IDS, SessionEncoder, pack
 from server.inference.manifest import MANIFEST_FILE, TextRules, parse_manifest
 from server.inference.model import Model
 from server.inference.tokenizer import Tokenizer
-from server.types import Ids, Vectors
+from server.types import Ids, Packing, Vectors
 from tests.support.checkpoints import change_json, change_tensors, refusal
 from tests.support.cross_encoders import ReferenceCrossEncoder, write_cross_encoder
 from tests.support.encoders import float_encoder, one_by_one
@@ -101,6 +105,32 @@ def test_scores_in_batches_of_several_lengths_are_those_of_pairs_alone(tmp_path:
     together = encoder.encode(ids)
     assert together.shape == (6, 1) and len({*map(len, ids)}) > 2
     np.testing.assert_allclose(together, one_by_one(encoder, ids), atol=1e-6)
+
+
+def test_embeddings_of_a_packed_batch_are_those_of_pairs_alone_to_the_last_bit(
+    tmp_path: Path,
+) -> None:
+    """What rounds them would make large differences of small ones."""
+    checkpoint = read_checkpoint(write_cross_encoder(tmp_path, hidden=384, heads=12, layers=1))
+    assert isinstance(checkpoint.shape, BertShape)
+    ids = sorted(tokenizer_of(checkpoint).encode_pairs(PAIRS).ids, key=len)[:6]
+
+    def embeddings(packed: bool, feeds: dict[str, Ids]) -> Vectors:
+        graph = GraphWriter()
+        graph.input(INPUT_IDS, TensorProto.INT64, ["rows", "columns"])
+        graph.optional_input(POSITION_IDS, np.zeros(1, np.int64), ["columns"])
+        settings, tensors = checkpoint.settings, checkpoint.tensors
+        assert isinstance(checkpoint.shape, BertShape)
+        writer = BertWriter(checkpoint.shape, settings, tensors, {}, graph, packed=packed)
+        output = writer.embeddings(int8=True)
+        session = open_graph(graph.model("embeddings", {output: ["rows", "columns", 384]}), 1)
+        found: Vectors = session.run([output], feeds)[0][0]
+        return found
+
+    whole = pack(ids, Packing(groups=8, longest=64), 1)
+    together = embeddings(True, {name: whole[name] for name in (INPUT_IDS, POSITION_IDS)})
+    alone = [embeddings(False, {INPUT_IDS: row[None]}) for row in ids]
+    np.testing.assert_array_equal(together, np.concatenate(alone))
 
 
 # --- what a folder says ---------------------------------------------------------------------------
