@@ -124,8 +124,8 @@ def test_embeddings_of_a_packed_batch_are_those_of_pairs_alone_to_the_last_bit(
         writer = BertWriter(checkpoint.shape, settings, tensors, {}, graph, packed=packed)
         output = writer.embeddings(int8=True)
         session = open_graph(graph.model("embeddings", {output: ["rows", "columns", 384]}), 1)
-        found: Vectors = session.run([output], feeds)[0]
-        return found[0]
+        found: Vectors = session.run([output], feeds)[0][0]
+        return found
 
     whole = pack(ids, Packing(groups=8, longest=64), 1)
     together = embeddings(True, {name: whole[name] for name in (INPUT_IDS, POSITION_IDS)})
