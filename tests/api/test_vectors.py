@@ -37,7 +37,16 @@ from tests.support.fakes import with_parts
 from tests.support.toys import toy_texts
 
 # OpenAI's four, and those that Xinference's clients read.
-KEYS_OF_MODEL = {"id", "object", "created", "owned_by", "model_type", "model_name", "dimensions"}
+KEYS_OF_MODEL = {
+    "id",
+    "object",
+    "created",
+    "owned_by",
+    "model_type",
+    "model_name",
+    "task",
+    "dimensions",
+}
 OF_DOCUMENTS = ("/collections", "/documents", "/search", "/stats", "/reindex")
 
 
