@@ -1,9 +1,10 @@
 """Unpacks a model's folder from a tar archive, plain or compressed with gzip.
 
 Nothing in an archive is trusted. Its names stay inside the new folder, links and devices are refused, and
-the number of entries, their sizes and the headers between them are bounded. Files that no export reads stay
-packed. An archive is unpacked apart from the artifacts and whole: under a scratch name until all files have
-come, then under the hash of the archive, by which the next export finds it again.
+the number of entries, their sizes and the headers between them are bounded. Hidden files stay packed. All
+others come, because a model's kind is judged by the names of all its files. An archive is unpacked apart
+from the artifacts and whole: under a scratch name until all files have come, then under the hash of the
+archive, by which the next export finds it again.
 """
 
 import gzip
@@ -22,8 +23,7 @@ from export.source.folder_lock import Waiting, only_one
 from export.source.hub_errors import REASONS
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
-READ_SUFFIXES = (".json", ".txt", ".md", ".model", ".safetensors", ".bin", ".gguf")
-# A published model has some 30 files. Those that stay packed count too: they have to be read past.
+# A published model has some 30 files.
 MOST_ENTRIES = 10_000
 MOST_BYTES = 64 * 1024**3
 # Folders inside each other.
@@ -90,7 +90,7 @@ def _unpack_to(scratch: Path, file: BufferedReader, archive: Path) -> None:
                 )
             _write(scratch / name, content, archive, name)
         if not any(scratch.iterdir()):
-            raise NoSuchModel("{archive} holds no file that an export reads", archive=archive)
+            raise NoSuchModel("{archive} holds no files", archive=archive)
         whole = True
     except (tarfile.TarError, _Damaged, ValueError, OverflowError, RecursionError) as error:
         raise CorruptFile(
@@ -115,7 +115,7 @@ def _write(path: Path, content: Iterator[bytes], archive: Path, name: PurePosixP
 def _files(
     file: BufferedReader, archive: Path
 ) -> Iterator[tuple[PurePosixPath, int, Iterator[bytes]]]:
-    """Yield name, size and content of each file that an export may read, in the archive's order."""
+    """Yield name, size and content of each file that is not hidden, in the archive's order."""
     source = _Source(file)
     count = size = 0
     with tarfile.open(fileobj=cast(BinaryIO, source), mode="r:") as tar:
@@ -130,7 +130,7 @@ def _files(
                     entries=MOST_ENTRIES,
                     size=MOST_BYTES,
                 )
-            if member.isreg() and _is_read(name):
+            if member.isreg() and not any(part.startswith(".") for part in name.parts):
                 yield name, member.size, _content(tar, member)
     # subtle: tarfile takes an archive that ends early, or a damaged header, for the end.
     if source.last != END:
@@ -175,12 +175,6 @@ def _checked(member: tarfile.TarInfo, archive: Path) -> PurePosixPath:
             name=name,
         )
     return name
-
-
-def _is_read(name: PurePosixPath) -> bool:
-    """Return whether an export may read a file: no hidden one, and no graph of another program."""
-    hidden = any(part.startswith(".") for part in name.parts)
-    return not hidden and name.suffix in READ_SUFFIXES and name.parts[-2:-1] != ("openvino",)
 
 
 def _model_in(folder: Path) -> Path:

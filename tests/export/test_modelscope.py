@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from export.errors import DownloadFailed, ExportError, NoSuchModel
+from export.inspection import subject
 from export.settings import Settings
 from export.source.hub import fetch
 from export.source.model import locate
@@ -15,6 +16,7 @@ from server.messages.message import Message
 from tests.support.downloads import VARIABLES, files_in, looks_complete
 from tests.support.stand_in_hub import MODEL, NEEDED
 from tests.support.stand_in_modelscope import COMMIT, StandInModelScope, run
+from tests.support.toys import write_toy_checkpoint
 
 pytest.importorskip("requests", reason="needs the export extra")
 
@@ -67,13 +69,26 @@ def test_model_is_kept_apart_from_the_one_of_that_name_on_another_hub(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(variable, hub.url)
+    hub.files = files_in(write_toy_checkpoint(tmp_path / "toy"))
     said: list[Message] = []
     place = locate(Settings(SOURCE), said.append)
     assert place.folder == Path("models/.hub/modelscope:someone/tiny-model")
     assert (place.outputs, place.revision) == (Path("models/tiny-model"), COMMIT)
-    assert place.model_id == MODEL
-    assert files_in(place.folder) == NEEDED
-    assert said[-1].english == "downloading someone/tiny-model 89abcdef: model.safetensors, 0.1 MB"
+    assert (place.model_id, place.origin) == (MODEL, MODEL)
+    assert files_in(place.folder) == hub.files
+    assert "downloading someone/tiny-model 89abcdef: model.safetensors" in said[-1].english
+
+
+def test_inspection_downloads_no_weights(
+    hub: StandInModelScope, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", hub.url)
+    hub.files = files_in(write_toy_checkpoint(tmp_path / "toy"))
+    for source in (SOURCE, f"{hub.url}/models/{MODEL}"):
+        with subject(Settings(source)) as found:
+            assert found.name == MODEL
+            assert found.weight_bytes == len(hub.files["model.safetensors"])
+    assert "config.json" in hub.sent() and "model.safetensors" not in hub.sent()
 
 
 def test_truncated_file_is_resumed_from_a_part_with_status_200(

@@ -13,7 +13,10 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "ARCHITECTURE.md"
 # The map ends where the other folders begin.
 SECTION = re.compile(r"(?<=\n## Code map\n\n).*?(?=### Other folders\n)", re.DOTALL)
-EXPORT = ("", "source", "source/dialects", "families", "families/bert", "families/gated", "optimum")
+EXPORT = (
+    *("", "source", "source/dialects", "kinds", "known"),
+    *("families", "families/bert", "families/gated", "optimum"),
+)
 # Highest room first, as in the drawing.
 SERVER = (
     "cli",
