@@ -10,7 +10,10 @@ from server.types import Task
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options of one export; see `python -m export --help`."""
+    """The options of one export; see `python -m export --help`.
+
+    revision: on a hub; None for its default.
+    """
 
     source: str
     out: Path | None = None
@@ -20,7 +23,7 @@ class Settings:
     verify_texts: Path | None = None
     thresholds: Thresholds | None = None
     model_id: str | None = None
-    revision: str = "main"
+    revision: str | None = None
     query_instruction: str | None = None
     document_instruction: str | None = None
     # None: those that are known of the model.
