@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from export import artifact, texts
+from export import artifact
 from export.build import Graphs, build, n_steps
 from export.errors import UnsupportedModel
 from export.manifest import Texts, Verified, identity, manifest_of
@@ -22,6 +22,7 @@ from export.source.model import locate, read_model
 from export.source.text_preparation import open_tokenizer
 from export.token_check import check_tokens
 from export.verify import check_agreement, embed_each, verify
+from export.vocabulary import choose_texts
 from server.inference.encoder import SessionEncoder
 from server.inference.manifest import Agreement, SelfTest
 from server.inference.tokenizer import Tokenizer
@@ -66,8 +67,9 @@ def export(settings: Settings, terminal: Terminal | None = None) -> Path:
     _check_sizes(settings, source.dimension)
     rules = source.text_rules(settings)
     tokenizer = open_tokenizer(source.tokenizer_json, rules)
-    calibration = Texts.read(settings.calibration or texts.CALIBRATION, at_least=20)
-    verification = Texts.read(settings.verify_texts or texts.VERIFICATION, at_least=1)
+    own = choose_texts(tokenizer, source.tokenizer_json)
+    calibration = Texts.read(settings.calibration or own.calibration, at_least=20)
+    verification = Texts.read(settings.verify_texts or own.verification, at_least=1)
     settings_sha256 = identity(source, rules, calibration, verification, settings)
     if not settings.force and artifact.is_current(out, settings_sha256):
         terminal.say("{out} is up to date", out=out)
