@@ -11,17 +11,18 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from export import artifact
+from export import artifact, trade
 from export.build import Graphs, build, n_steps
-from export.errors import UnsupportedModel
+from export.errors import DisagreesWithCheckpoint, UnsupportedModel
 from export.manifest import Texts, Verified, identity, manifest_of
 from export.monotony import monotonous
 from export.onnx_file import OnnxFile
-from export.settings import Settings
-from export.source.model import locate, read_model
+from export.settings import TRIED, Settings
+from export.source.model import SourceModel, locate, read_model
 from export.source.text_preparation import open_tokenizer
 from export.token_check import check_tokens
-from export.verify import check_agreement, embed_each, verify
+from export.trade import Trade
+from export.verify import Thresholds, check_agreement, embed_each, verify
 from export.vocabulary import choose_texts
 from server.inference.encoder import SessionEncoder
 from server.inference.manifest import Agreement, SelfTest
@@ -84,17 +85,19 @@ def export(settings: Settings, terminal: Terminal | None = None) -> Path:
         *_calibration_ids(tokenizer, calibration.lines),
         *tokenizer.encode(monotony.calibration).ids,
     ]
-    with _Progress(n_steps(source, settings) + VERIFY_STEPS, terminal) as progress:
-        graphs = build(source, calibration_ids, settings, progress)
-        _check_sizes(settings, graphs.dimension)
-        verified = _verify(
-            graphs, tokenizer, verification.lines, monotony.verification, settings, progress
+    attempts = _attempts(settings, source)
+    steps = sum(n_steps(source, attempt) + VERIFY_STEPS for attempt in attempts)
+    texts_read = _Verification(tokenizer, verification.lines, monotony.verification)
+    with _Progress(steps, terminal) as progress:
+        settings, graphs, verified, trades = _first_accepted(
+            attempts, source, calibration_ids, texts_read, progress
         )
         manifest = manifest_of(
             source, graphs, rules, verified, calibration, settings, settings_sha256
         )
         tokenizer_json = source.tokenizer_json.encode()
         artifact.write_artifact(out, graphs.served_model, tokenizer_json, manifest)
+    trade.show(trades, terminal)
     _report(terminal, out, graphs, verified.agreement, time.perf_counter() - started)
     return out
 
@@ -109,33 +112,106 @@ def _check_sizes(settings: Settings, dimension: int | None) -> None:
             )
 
 
+# --- the precisions that are tried ----------------------------------------------------------------
+
+
+def _attempts(settings: Settings, source: SourceModel) -> list[Settings]:
+    """Return the settings of each export that is tried in turn: one, or several for "auto"."""
+    if settings.precision != "auto":
+        return [settings]
+    # Graphs that others wrote are not quantised by row.
+    possible = [each for each in TRIED if source.network is not None or each != "int8-rows"]
+    return [replace(settings, precision=each) for each in possible]
+
+
+def _first_accepted(
+    attempts: Sequence[Settings],
+    source: SourceModel,
+    calibration_ids: Sequence[Ids],
+    verification: "_Verification",
+    progress: Callable[[str], None],
+) -> tuple[Settings, Graphs, Verified, list[Trade]]:
+    """Return the first export that verification accepts, and what each that was tried would give.
+
+    A single attempt is not compared with others. Raises the DisagreesWithCheckpoint of the last one.
+    """
+    trades: list[Trade] = []
+    for settings in attempts:
+        graphs = build(source, calibration_ids, settings, progress)
+        _check_sizes(settings, graphs.dimension)
+        reference = served = _encoder(graphs.float_model, graphs)
+        if graphs.served_model is not graphs.float_model:
+            served = _encoder(graphs.served_model, graphs)
+        verified = None
+        try:
+            verified = verification.verify(reference, served, settings, progress)
+        except DisagreesWithCheckpoint:
+            if settings is attempts[-1]:
+                raise
+        if len(attempts) > 1:
+            size = graphs.served_model.size
+            trades.append(verification.trade(reference, served, settings, size, verified))
+        if verified is not None:
+            return settings, graphs, verified, trades
+    raise AssertionError("no attempt")
+
+
 # --- verification ---------------------------------------------------------------------------------
 
 
-def _verify(
-    graphs: Graphs,
-    tokenizer: Tokenizer,
-    verification: Sequence[str],
-    monotony: Sequence[str],
-    settings: Settings,
-    progress: Callable[[str], None],
-) -> Verified:
-    """Measure the served graph against the float one, and compute the vectors of the self-test."""
-    reference = served = _encoder(graphs.float_model, graphs)
-    if graphs.served_model is not graphs.float_model:
-        served = _encoder(graphs.served_model, graphs)
-    labelled, ids = _verification_ids(tokenizer, verification)
-    longest = tokenizer.rules.max_tokens
-    agreement = verify(reference, served, labelled, ids, longest, settings.thresholds, progress)
-    monotonous_agreement = check_agreement(
-        reference,
-        served,
-        monotony,
-        tokenizer.encode(monotony).ids,
-        # Their mean says little: the texts are chosen for being hard.
-        replace(settings.thresholds, mean=0.0),
-    )
-    return Verified(agreement, monotonous_agreement, _self_test(served, tokenizer))
+class _Verification:
+    """The texts that decide whether an artifact may be written."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, verification: Sequence[str], monotony: Sequence[str]
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._labelled, self._ids = _verification_ids(tokenizer, verification)
+        self._monotony = monotony
+
+    def verify(
+        self,
+        reference: VectorEncoder,
+        served: VectorEncoder,
+        settings: Settings,
+        progress: Callable[[str], None],
+    ) -> Verified:
+        """Measure the served graph against the float one, and compute the vectors of the self-test."""
+        labelled, ids, longest = self._labelled, self._ids, self._tokenizer.rules.max_tokens
+        agreement = verify(reference, served, labelled, ids, longest, settings.thresholds, progress)
+        monotonous_agreement = check_agreement(
+            reference,
+            served,
+            self._monotony,
+            self._tokenizer.encode(self._monotony).ids,
+            # Their mean says little: the texts are chosen for being hard.
+            replace(settings.thresholds, mean=0.0),
+        )
+        return Verified(agreement, monotonous_agreement, _self_test(served, self._tokenizer))
+
+    def trade(
+        self,
+        reference: VectorEncoder,
+        served: VectorEncoder,
+        settings: Settings,
+        size: int,
+        verified: Verified | None,
+    ) -> Trade:
+        """Return what a precision gives, accepted or not; size: bytes of its graph."""
+        # Nothing is below these, so this measures and refuses nothing.
+        anything = Thresholds(mean=-1, minimum=-1)
+        agreement = (
+            check_agreement(reference, served, self._labelled, self._ids, anything)
+            if verified is None
+            else verified.agreement
+        )
+        return Trade(
+            settings.precision,
+            size / 1e6,
+            trade.measure_speed(reference, served, self._ids),
+            agreement,
+            refused=verified is None,
+        )
 
 
 def _encoder(graph: OnnxFile, graphs: Graphs) -> SessionEncoder:
