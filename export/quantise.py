@@ -19,6 +19,11 @@ produce. What error remains on average is taken off the bias: the linear layer's
 calibration rows equals the float model's. Where long texts have their attention in int8
 (`Layer.attention`), its ranges reach to the largest query, key and value of all calibration texts.
 
+Where the rows of an activation differ much in size, one range cannot suit them all: a Gelu's outputs are
+mostly below 1 and reach 17 in MiniLM for a question mark. Such sites may be scaled by row as they run
+(`InputQuantizer.by_row`), with standard operators whose results are exact for each row. Only the
+precision "int8-rows" does so: a row costs a maximum and a division.
+
 With CLS pooling the last layer of a BERT computes one row a text. Its output projection, whose input
 has the wildest range of all, is then quantised by row and block as it runs (`Site.blockwise`): it is too
 little work to matter, and no text can fall outside a calibrated range. Its last digits depend on how
@@ -307,7 +312,8 @@ class _Sampler:
     def part(self, text: int, activation: FloatArray, layer: Layer) -> Part:
         """Return what one text, by its number, adds to the rows of an activation (1, T, K)."""
         flat = activation[0]
-        sampled = flat.copy() if layer.by_text else flat[self._rows[text]]
+        # Of a layer that computes one row a text, what reads all tokens is sampled like other activations.
+        sampled = flat.copy() if layer.by_text or len(flat) == 1 else flat[self._rows[text]]
         return sampled, flat.min(axis=0), flat.max(axis=0)
 
 

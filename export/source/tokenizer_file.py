@@ -12,7 +12,8 @@ from export.source.file import MOST_TABLE
 from export.source.folder import ModelFolder
 from export.source.json_file import Json, boolean, decode, shown
 from export.source.modules import Modules
-from export.source.tokenizer_bounds import check_bounds
+from server.errors import BadArtifact
+from server.inference.tokenization.tokenizer_bounds import check_bounds
 
 CONFIG = "tokenizer_config.json"
 
@@ -50,7 +51,12 @@ def _read_description(path: Path, content: bytes) -> Tokenizer:
     with _library(path):
         description = decode(content)
         # First, because the library compiles every pattern.
-        check_bounds(path, description)
+        try:
+            check_bounds(description)
+        except BadArtifact as error:
+            raise UnsupportedModel(
+                "{path} cannot be used: {error}", path=path, error=error
+            ) from None
         return Tokenizer.from_str(content.decode("utf-8-sig"))
 
 
@@ -144,6 +150,26 @@ def check_tokenizer(tokenizer_json: str, size: int, max_tokens: int) -> None:
         raise UnsupportedModel(
             "the tokenizer gives the tokens of a text another type than 0, which the server does not pass "
             "to the network"
+        )
+
+
+def check_pairs(tokenizer_json: str, max_tokens: int) -> None:
+    """Refuse a tokenizer that leaves no room for two texts, or gives their tokens other types than 0 and 1."""
+    with _library(Path("tokenizer.json")):
+        tokenizer = Tokenizer.from_str(tokenizer_json)
+        special = len(tokenizer.encode("", ""))
+        types = {*tokenizer.encode("a 1", "b 2").type_ids}
+    if special + 2 > max_tokens:
+        raise ShapeMismatch(
+            "the tokenizer puts {special} special tokens around every pair of texts; the model reads "
+            "{max_tokens} tokens, so nothing of the texts would be left",
+            special=special,
+            max_tokens=max_tokens,
+        )
+    if not types <= {0, 1}:
+        raise UnsupportedModel(
+            "the tokenizer gives the tokens of a pair the types {types}; only 0 and 1 are supported",
+            types=str(sorted(types)),
         )
 
 
