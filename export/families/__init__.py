@@ -5,9 +5,17 @@ from typing import Any
 from export.errors import UnsupportedModel
 from export.families.bert.family import BERT, DISTILBERT, ERNIE, ROBERTA
 from export.families.family import Family
+from export.families.gated.gte import GTE
+from export.families.gated.jina import JINA
+from export.families.gated.modernbert import MODERNBERT
+from export.families.gated.nomic import NOMIC
 from export.source.json_file import Json
 
-FAMILIES: tuple[Family[Any], ...] = (BERT, ROBERTA, ERNIE, DISTILBERT)
+# JINA stands before BERT, whose model_type its config.json states.
+FAMILIES: tuple[Family[Any], ...] = (
+    *(JINA, BERT, ROBERTA, ERNIE, DISTILBERT),
+    *(MODERNBERT, NOMIC, GTE),
+)
 
 
 def of(config: Json) -> Family[Any]:

@@ -8,19 +8,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from export.errors import CorruptFile, ShapeMismatch, UnsupportedModel
+from export.families.activations import read_activation
 from export.source.json_file import Json, is_number, shown, size
 from export.source.tensors import FloatArray, Tensors
 
-# config.json's hidden_act -> the operator it names; the two kinds of Gelu differ in `approximate`.
-EXACT_GELU, TANH_GELU, RELU = "gelu", "gelu_tanh", "relu"
-ACTIVATIONS = {
-    "gelu": EXACT_GELU,
-    "gelu_python": EXACT_GELU,
-    "gelu_new": TANH_GELU,
-    "gelu_fast": TANH_GELU,
-    "gelu_pytorch_tanh": TANH_GELU,
-    "relu": RELU,
-}
 POSITIONS, TOKEN_TYPES, TASK_TYPES = (
     f"embeddings.{name}_embeddings.weight" for name in ("position", "token_type", "task_type")
 )
@@ -143,7 +134,7 @@ def _shape(config: Json, keys: Keys, *, token_types: int) -> BertShape:
         positions=size(config, "max_position_embeddings"),
         token_types=token_types,
         layer_norm_epsilon=_layer_norm_epsilon(config),
-        activation=_activation(config, keys.activation),
+        activation=read_activation(config, keys.activation),
     )
     if shape.hidden % shape.heads:
         raise ShapeMismatch(
@@ -166,18 +157,6 @@ def _check_attention(config: Json) -> None:
         raise UnsupportedModel(
             "is_decoder: true asks for attention to earlier tokens only; try --via optimum"
         )
-
-
-def _activation(config: Json, key: str) -> str:
-    activation = str(config.get(key, "gelu"))
-    if activation not in ACTIVATIONS:
-        raise UnsupportedModel(
-            '{key} "{activation}" is not one of {known}; try --via optimum',
-            key=key,
-            activation=activation[:80],
-            known=", ".join(ACTIVATIONS),
-        )
-    return ACTIVATIONS[activation]
 
 
 def _layer_norm_epsilon(config: Json) -> float:

@@ -1,0 +1,130 @@
+"""Writes the serving graph of a gated encoder: token ids in, one pooled vector per text out.
+
+A batch lies in it as `families.batches` says. The graph holds the network twice, for rectangles and for
+packed batches, over the same weights. The same writer serves the float reference, the int8 artifact and the
+one-layer graphs that calibration runs; `network.py` makes these, and `layers.py` names the linear layers.
+"""
+
+from collections.abc import Iterator
+
+from export.families.activations import write_activation
+from export.families.batches import BatchWriter
+from export.families.embeddings import write_words
+from export.families.gated.attention import AttentionWriter
+from export.families.gated.layers import GatedLayer
+from export.families.gated.shape import GatedShape, Norm
+from export.families.linears import Linears, LinearWriter
+from export.graph import GraphWriter
+from export.source.sentence_settings import SentenceSettings
+from export.source.tensors import Tensors
+
+
+class GatedWriter:
+    """Appends a checkpoint's operators to a graph; its methods return names of activations.
+
+    packed: for a batch of several lengths in one row.
+    """
+
+    def __init__(
+        self,
+        shape: GatedShape,
+        settings: SentenceSettings,
+        tensors: Tensors,
+        linears: Linears,
+        graph: GraphWriter,
+        *,
+        packed: bool,
+    ) -> None:
+        self._shape = shape
+        self._settings = settings
+        self._tensors = tensors
+        self._graph = graph
+        self._linear = LinearWriter(graph, linears)
+        self._batch = BatchWriter(graph, packed=packed)
+        self._attention = AttentionWriter(shape, settings.max_tokens, graph, self._batch)
+
+    # --- the parts, in the order of computation ----------------------------------------------------
+
+    def embeddings(self, *, int8: bool) -> str:
+        """Write words, the type of all tokens, and their layer norm, (B, T, D)."""
+        graph, shape = self._graph, self._shape
+        words = write_words(graph, self._tensors[shape.words], "embeddings.words", int8=int8)
+        if shape.token_types:
+            # Every token has type 0.
+            row = graph.floats("embeddings.type", self._tensors[shape.token_type_table][0])
+            words = graph.node("Add", [words, row], "embeddings.sum")
+        return self._norm(words, shape.embedding_norm, "embeddings.norm")
+
+    def layer(self, hidden: str, layer: GatedLayer) -> Iterator[tuple[str, str]]:
+        """Write one transformer layer, step by step.
+
+        Yields the name of each site with its activation before that is read, and in the end the
+        layer's name with its result.
+        """
+        graph, name, shape, linear = self._graph, layer.name, layer.shape, self._linear
+        norm_first = self._shape.norm_first
+        read = hidden
+        if norm_first and shape.attention_norm is not None:
+            read = self._norm(hidden, shape.attention_norm, f"{name}.attention.norm")
+        yield layer.attention.name, read
+        context = self._attend(read, layer)
+        yield layer.context.name, context
+        attended = linear.read_and_apply(context, layer.context)
+        attended = graph.node("Add", [attended, hidden], f"{name}.attended")
+        if not norm_first and shape.attention_norm is not None:
+            attended = self._norm(attended, shape.attention_norm, f"{name}.attention.norm")
+        if shape.second_norm is not None:
+            attended = graph.node("Add", [attended, hidden], f"{name}.attended.again")
+            attended = self._norm(attended, shape.second_norm, f"{name}.attention.second_norm")
+        read = self._norm(attended, shape.mlp_norm, f"{name}.mlp.norm") if norm_first else attended
+        yield layer.mlp.name, read
+        product = self._product(read, layer)
+        yield layer.down.name, product
+        narrow = linear.read_and_apply(product, layer.down)
+        total = graph.node("Add", [narrow, attended], f"{name}.sum")
+        yield name, total if norm_first else self._norm(total, shape.mlp_norm, f"{name}.mlp.norm")
+
+    def pool(self, hidden: str) -> str:
+        """Reduce the tokens to one row a text, (B, D)."""
+        norm, pooling = self._shape.final_norm, self._settings.pooling
+        if pooling == "cls":
+            hidden = self._batch.first_row(hidden)
+        if norm is not None:
+            hidden = self._norm(hidden, norm, "final_norm")
+        if pooling == "cls":
+            return self._batch.flat_rows(hidden, self._shape.hidden)
+        return self._batch.reduce(hidden, pooling)
+
+    # --- the operators they are made of -----------------------------------------------------------
+
+    def _attend(self, read: str, layer: GatedLayer) -> str:
+        site, shape = layer.attention, layer.shape
+        given = self._linear.read(read, site)
+        projected = [self._linear.apply(given, reader, site) for reader in site.readers]
+        for place, norm in enumerate((shape.query_norm, shape.key_norm)):
+            if norm is not None:
+                projected[place] = self._norm(projected[place], norm, f"{projected[place]}.norm")
+        return self._attention.attend(projected, shape, f"{layer.name}.attention.context")
+
+    def _product(self, read: str, layer: GatedLayer) -> str:
+        """Write activation(gate) * up, (B, T, the width between)."""
+        given = self._linear.read(read, layer.mlp)
+        gate, up = (self._linear.apply(given, reader, layer.mlp) for reader in layer.mlp.readers)
+        active = write_activation(
+            self._graph, self._shape.activation, gate, f"{layer.name}.activation"
+        )
+        return self._graph.node("Mul", [active, up], f"{layer.name}.product.float")
+
+    def _norm(self, tensor: str, norm: Norm, name: str) -> str:
+        parts = ["weight", *(["bias"] if norm.bias else [])]
+        read = [
+            self._graph.floats(f"{name}.{part}", self._tensors[f"{norm.name}.{part}"])
+            for part in parts
+        ]
+        return self._graph.node(
+            "LayerNormalization",
+            [tensor, *read],
+            name,
+            axis=-1,
+            epsilon=self._shape.layer_norm_epsilon,
+        )
