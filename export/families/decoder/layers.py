@@ -1,0 +1,61 @@
+"""The linear layers of a decoder: their names, the sites they read, and their float32 form.
+
+Names follow the checkpoint: layers.0.self_attn.q_proj, and so on.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.families.decoder.shape import DecoderShape
+from export.families.family import Layer
+from export.families.linears import FloatLinear, Site
+from export.source.tensors import Tensors
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderLayer:
+    """The sites of one layer; window: see `DecoderShape.windows`."""
+
+    name: str
+    window: int | None
+    attention: Site
+    context: Site
+    mlp: Site
+    down: Site
+
+    def described(self) -> Layer:
+        """Return the layer as the quantiser sees it."""
+        return Layer((self.attention, self.context, self.mlp, self.down))
+
+
+def layer_name(index: int) -> str:
+    return f"layers.{index}"
+
+
+def layer_of(shape: DecoderShape, index: int) -> DecoderLayer:
+    name = layer_name(index)
+    query, key, value, output = (f"{name}.self_attn.{part}_proj" for part in "qkvo")
+    gate, up, down = (f"{name}.mlp.{part}_proj" for part in ("gate", "up", "down"))
+    return DecoderLayer(
+        name,
+        shape.windows[index],
+        attention=Site(f"{name}.attention", (query, key, value)),
+        context=Site(f"{name}.context", (output,)),
+        mlp=Site(f"{name}.mlp", (gate, up)),
+        # The gate's activation is not linear, but what it is multiplied with is.
+        down=Site(f"{name}.product", (down,), folds_into=(up,)),
+    )
+
+
+def float_linears(layer: DecoderLayer, tensors: Tensors) -> dict[str, FloatLinear]:
+    """Return every linear layer of one layer, as the checkpoint has it."""
+    sites = layer.attention, layer.context, layer.mlp, layer.down
+    return {name: _stored(tensors, name) for site in sites for name in site.readers}
+
+
+def _stored(tensors: Tensors, name: str) -> FloatLinear:
+    # A view: the weights of a decoder are too large to hold them twice.
+    weight = tensors[f"{name}.weight"].T
+    bias = tensors.get(f"{name}.bias")
+    return FloatLinear(weight, np.zeros(weight.shape[1], np.float32) if bias is None else bias)
