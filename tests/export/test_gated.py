@@ -1,5 +1,6 @@
 """Encoders with gated feed-forward layers: the graphs against numpy, packed batches, int8, refusals."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,30 @@ import numpy.typing as npt
 import onnx
 import pytest
 from onnx import shape_inference
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
 
+from export import families
 from export.checkpoint import Checkpoint, read_checkpoint
+from export.errors import CorruptFile, ExportError, ShapeMismatch, UnsupportedModel
 from export.families.batches import GROUPS
+from export.families.gated.modernbert import MODERNBERT
+from export.families.linears import Int8Linear, Linears
+from export.pipeline import export
 from export.quantise import quantize
-from server.inference.comparison import row_cosines
+from server.inference.comparison import SAME_VECTORS, row_cosines
+from server.inference.encoder import SessionEncoder
+from server.inference.model import Model
 from server.types import Packing
-from tests.support.encoders import float_encoder, int8_encoder, one_by_one, random_ids, token_ids
+from tests.support.encoders import float_encoder, one_by_one, random_ids, token_ids
+from tests.support.exports import change, toy_settings
 from tests.support.gated_toys import WRITERS
 from tests.support.reference_gated import REFERENCES
 from tests.support.toys import toy_texts
@@ -23,6 +41,10 @@ from tests.support.toys import toy_texts
 ROUNDING = 3e-6
 LENGTHS = (1, 2, 4, 5, 6, 8, 9, 17, 33, 127, 128, 129, 300)
 FAMILIES = tuple(WRITERS)
+# Two layers are enough where not every kind of layer counts; of a ModernBERT, the second has a window.
+FEW_LAYERS = {
+    family: {"n_layer" if family == "nomic_bert" else "num_hidden_layers": 2} for family in FAMILIES
+}
 
 OPTIONS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "modernbert, cls": ("modernbert", {}, {"pooling": "cls"}),
@@ -116,37 +138,50 @@ def test_texts_of_several_lengths_together_equal_the_reference(
     assert_same_vectors(encoder.encode(texts), expected)
 
 
-@pytest.mark.parametrize("weight_bits", [8, 7])
-@pytest.mark.parametrize("family", FAMILIES)
+# --- int8 -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def quantized(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Checkpoint, Linears]:
+    """Each family in int8."""
+    family = request.param
+    checkpoint = toy(tmp_path_factory.mktemp("int8"), family, FEW_LAYERS[family])
+    ids = token_ids(checkpoint, toy_texts(40))
+    return checkpoint, quantize(checkpoint.network(), ids, weight_bits=8, threads=1).linears
+
+
 def test_int8_vectors_are_close_to_float32_and_independent_of_their_neighbours(
-    family: str, weight_bits: int, tmp_path: Path
+    quantized: tuple[Checkpoint, Linears],
 ) -> None:
-    checkpoint = toy(tmp_path, family)
+    checkpoint, linears = quantized
+    network = checkpoint.network()
+    assert all(isinstance(linear, Int8Linear) for linear in linears.values())
+    model = network.whole(linears, int8_embeddings=True).SerializeToString()
+    encoder = SessionEncoder(model, network.packing(linears))
     texts = token_ids(checkpoint, [*toy_texts(40, seed=5), *toy_texts(2, longest=250)])
-    encoder = int8_encoder(checkpoint, weight_bits)
     exact, found = one_by_one(float_encoder(checkpoint), texts), one_by_one(encoder, texts)
     cosines = row_cosines(exact, found)
     # Random weights spread an error over all channels; trained ones lose less.
-    assert cosines.mean() > 0.997
-    assert cosines.min() > 0.98
+    assert cosines.mean() > 0.998
+    assert cosines.min() > 0.99
     assert np.abs(exact - found).max() > 1e-6, "the int8 graph computes in float32"
-    most = min(encoder.packing.longest, 30)
-    stream = np.concatenate(texts)
-    alone = [stream[index : index + length] for index, length in enumerate([3, 3, most, 2, 1])]
-    assert np.abs(encoder.encode(alone) - one_by_one(encoder, alone)).max() < 1e-5
-    long = [stream[index : index + 150] for index in range(3)]
+    most, stream = min(encoder.packing.longest, 30), np.concatenate(texts)
+    lengths = [3, 3, most, 2, 1]
+    packed = [stream[place : place + length] for place, length in enumerate(lengths)]
+    assert np.abs(encoder.encode(packed) - one_by_one(encoder, packed)).max() < 1e-5
+    long = [stream[place : place + 150] for place in range(3)]
     assert np.abs(encoder.encode(long) - one_by_one(encoder, long)).max() < 1e-5
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_graphs_pass_the_checker_and_every_constant_is_read(family: str, tmp_path: Path) -> None:
-    network = toy(tmp_path, family).network()
-    ids = [random_ids(1, length)[0] for length in range(3, 30)]
-    for linears in (
-        network.float_linears(),
-        quantize(network, ids, weight_bits=8, threads=1).linears,
-    ):
-        model = network.whole(linears, int8_embeddings=True)
+def test_graphs_pass_the_checker_and_every_constant_is_read(
+    quantized: tuple[Checkpoint, Linears],
+) -> None:
+    checkpoint, linears = quantized
+    network = checkpoint.network()
+    for each in (network.float_linears(), linears):
+        model = network.whole(each, int8_embeddings=True)
         onnx.checker.check_model(model, full_check=True)
         shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
         read = {name for node in all_nodes(model.graph) for name in node.input}
@@ -166,3 +201,128 @@ def all_nodes(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
 
 def test_window_decides_which_lengths_are_packed(tmp_path: Path) -> None:
     assert float_encoder(toy(tmp_path, "modernbert")).packing == Packing(GROUPS, longest=5)
+
+
+# --- a whole export, and what is refused ------------------------------------------------------------
+
+
+# A ModernBERT's texts reach beyond the window of 4, those of a jina beyond a tile.
+@pytest.mark.parametrize(("family", "longest"), [("modernbert", 30), ("jina_bert", 130)])
+def test_artifact_is_served_and_its_self_test_passes(
+    family: str, longest: int, tmp_path: Path
+) -> None:
+    settings = change(toy_settings(tmp_path), precision="fp32")
+    folder = WRITERS[family](
+        tmp_path / "model", folder_options={"max_tokens": longest}, **FEW_LAYERS[family]
+    )
+    model = Model(export(change(settings, source=str(folder))))
+    assert model.manifest.family == family
+    assert model.self_test_agreement > SAME_VECTORS
+    texts = [*toy_texts(6, seed=9), "墨" * longest]
+    ids = model.tokenizer.encode(texts).ids
+    reference = REFERENCES[family](folder)
+    expected = np.concatenate([reference.embed(row[None]) for row in ids]).astype(np.float32)
+    assert row_cosines(model.embed(texts), expected).min() > 0.999999
+
+
+def test_byte_level_tokenizer_of_a_modernbert_is_read(tmp_path: Path) -> None:
+    folder = WRITERS["modernbert"](tmp_path)
+    write_byte_level_tokenizer(folder)
+    checkpoint = read_checkpoint(folder)
+    library = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    texts = ["ink  well\n search", "墨 a\u0301", "[MASK] x", ""]
+    for text, ids in zip(texts, token_ids(checkpoint, texts), strict=True):
+        assert ids.tolist() == library.encode(text.lower()).ids
+
+
+REFUSED: dict[str, tuple[str, dict[str, Any], type[ExportError], str]] = {
+    "experts": ("nomic_bert", {"num_experts": 8}, UnsupportedModel, "num_experts 8"),
+    "scaling": ("nomic_bert", {"rotary_scaling_factor": 2}, UnsupportedModel, "only None"),
+    "part turned": ("nomic_bert", {"rotary_emb_fraction": 0.5}, UnsupportedModel, "only 1.0"),
+    "interleaved": ("nomic_bert", {"rotary_emb_interleaved": True}, UnsupportedModel, "leaved"),
+    "not gated": ("nomic_bert", {"activation_function": "gelu"}, UnsupportedModel, "swiglu, geglu"),
+    "causal": ("nomic_bert", {"causal": True}, UnsupportedModel, "causal True"),
+    "no base": ("nomic_bert", {"rotary_emb_base": 0}, CorruptFile, "rotary_emb_base is 0"),
+    "odd heads": ("nomic_bert", {"n_embd": 20}, ShapeMismatch, "4 heads 5 channels"),
+    "no heads": ("gte", {"num_attention_heads": 5}, ShapeMismatch, "into 5 heads"),
+    "absolute": ("gte", {"position_embedding_type": "absolute"}, UnsupportedModel, "only 'rope'"),
+    "rms norm": ("gte", {"layer_norm_type": "rms_norm"}, UnsupportedModel, "layer_norm_type"),
+    "logn": ("gte", {"logn_attention_scale": True}, UnsupportedModel, "logn_attention_scale"),
+    "yarn": ("gte", {"rope_scaling": {"type": "yarn", "factor": 2}}, UnsupportedModel, "ntk"),
+    "mixed": (
+        "gte",
+        {"rope_scaling": {"type": "ntk", "factor": 2, "mixed_b": 0.6}},
+        UnsupportedModel,
+        "mixed_b",
+    ),
+    "no factor": ("gte", {"rope_scaling": {"type": "ntk"}}, CorruptFile, "factor is None"),
+    "scaling of no kind": ("gte", {"rope_scaling": 3}, CorruptFile, "not an object"),
+    "nan": ("gte", {"layer_norm_eps": float("nan")}, CorruptFile, "layer_norm_eps is nan"),
+    "original": ("jina_bert", {"feed_forward_type": "original"}, UnsupportedModel, "original"),
+    "decoder": ("jina_bert", {"is_decoder": True}, UnsupportedModel, "is_decoder True"),
+    "window of none": ("modernbert", {"local_attention": 1}, CorruptFile, "local_attention 1"),
+    "layer types": ("modernbert", {"layer_types": ["linear"] * 4}, CorruptFile, "layer_types"),
+    "too few types": ("modernbert", {"layer_types": ["full_attention"]}, CorruptFile, "4 times"),
+    "rope type": (
+        "modernbert",
+        {"rope_parameters": {"full_attention": {"rope_type": "yarn", "rope_theta": 1e4}}},
+        UnsupportedModel,
+        "yarn",
+    ),
+}
+
+
+@pytest.mark.parametrize(("family", "values", "kind", "part"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_be_written_exactly_is_refused_by_name(
+    family: str,
+    values: dict[str, Any],
+    kind: type[ExportError],
+    part: str,
+    configs: dict[str, dict[str, Any]],
+) -> None:
+    config = configs[family] | values
+    with pytest.raises(kind) as caught:
+        families.of(config).read_shape(config)
+    assert part in caught.value.english
+
+
+def test_layers_of_a_newer_config_are_those_of_an_older_one(
+    configs: dict[str, dict[str, Any]],
+) -> None:
+    older = configs["modernbert"]
+    newer = {key: value for key, value in older.items() if "global" not in key}
+    del newer["local_rope_theta"]
+    newer["layer_types"] = ["full_attention", *["sliding_attention"] * 2, "full_attention"]
+    newer["rope_parameters"] = {
+        "full_attention": {"rope_type": "default", "rope_theta": 160000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    }
+    assert MODERNBERT.read_shape(newer) == MODERNBERT.read_shape(older)
+    # null is the base of the other layers, a missing key 10,000.
+    null = MODERNBERT.read_shape(older | {"local_rope_theta": None})
+    assert null.layers[1].rotary == null.layers[0].rotary
+
+
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("configs")
+    return {
+        family: json.loads((write(folder / family) / "config.json").read_text(encoding="utf-8"))
+        for family, write in WRITERS.items()
+    }
+
+
+def write_byte_level_tokenizer(folder: Path) -> None:
+    """Write a tokenizer of ModernBERT's kind: byte-level BPE with [CLS] and [SEP] around a text."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())[:180]
+    places = {token: place for place, token in enumerate([*special, *alphabet, "in", "ink"])}
+    built = Tokenizer(models.BPE(places, [("i", "n"), ("in", "k")], unk_token="[UNK]"))
+    built.normalizer = normalizers.NFC()
+    built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    built.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    built.decoder = decoders.ByteLevel()
+    built.add_special_tokens([AddedToken("[MASK]", lstrip=True), *special])
+    built.save(str(folder / "tokenizer.json"))
