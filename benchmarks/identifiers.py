@@ -2,8 +2,9 @@
 
     python -m benchmarks.identifiers [--model ARTIFACT]
 
-Addresses, versions, dates and codes, 40 of each kind, are made of few numbers in many orders, so that
-a search which ignores order or adjacency cannot tell them apart. Each stands in one document; the
+Addresses, versions, dates and codes, 40 of each kind, are made of few numbers in many orders; mail
+addresses, domains and names of hosts and files of few words in many orders. A search which ignores
+order or adjacency cannot tell them apart. Each stands in one document; the
 documents differ in nothing else. Queries are the identifier alone, and the identifier in a question.
 One JSON line per kind, mode and query: how many of 40 documents came first.
 """
@@ -21,6 +22,11 @@ from server.inference.model import Model
 from server.store.records import Document
 
 SIZE = 40
+# Each kind has its own words: separators do not count, so a.b@c.d in one is a.b.c.d in another.
+PEOPLE = ("zhang", "wei", "example", "mail", "org")
+SITES = ("shop", "cloud", "north", "test", "net")
+HOSTS = ("db", "prod", "main", "eu", "web")
+FILES = ("report", "final", "draft", "docx", "backup")
 TEXT = "登记编号为 {identifier} 的设备已于上周完成检修，运行正常。"
 QUESTIONS = {"alone": "{identifier}", "question": "{identifier} 的设备检修完成了吗？"}
 
@@ -49,6 +55,10 @@ def sets() -> Mapping[str, Sequence[str]]:
         ),
         "date": _some([f"2024-{month:02}-{day:02}" for month in months for day in days]),
         "code": _codes(),
+        "mail": _some([f"{a}.{b}@{c}.{d}" for a, b, c, d in itertools.permutations(PEOPLE, 4)]),
+        "domain": _some([".".join(each) for each in itertools.permutations(SITES, 4)]),
+        "host": _some(["-".join(each) for each in itertools.permutations(HOSTS, 3)]),
+        "file": _some([f"{a}_{b}.{c}" for a, b, c in itertools.permutations(FILES, 3)]),
     }
 
 

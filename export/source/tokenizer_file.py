@@ -12,7 +12,8 @@ from export.source.file import MOST_TABLE
 from export.source.folder import ModelFolder
 from export.source.json_file import Json, boolean, decode, shown
 from export.source.modules import Modules
-from export.source.tokenizer_bounds import check_bounds
+from server.errors import BadArtifact
+from server.inference.tokenization.tokenizer_bounds import check_bounds
 
 CONFIG = "tokenizer_config.json"
 
@@ -50,7 +51,12 @@ def _read_description(path: Path, content: bytes) -> Tokenizer:
     with _library(path):
         description = decode(content)
         # First, because the library compiles every pattern.
-        check_bounds(path, description)
+        try:
+            check_bounds(description)
+        except BadArtifact as error:
+            raise UnsupportedModel(
+                "{path} cannot be used: {error}", path=path, error=error
+            ) from None
         return Tokenizer.from_str(content.decode("utf-8-sig"))
 
 

@@ -7,15 +7,17 @@ limits, and so has what becomes of them together.
 from collections.abc import Mapping, Sequence
 
 from server.errors import InvalidRequest, RequestTooLarge
-from server.store.records import MAX_ID, Document, Span
+from server.store.records import (
+    MAX_ALL_PATHS,
+    MAX_ID,
+    MAX_PATHS,
+    MAX_TITLE,
+    Document,
+    Span,
+)
 
-# Titles are lines. What is longer belongs into the text.
-MAX_TITLE = 2_000
 # Of metadata: levels of objects and lists, characters of a key, and values of a document.
 MAX_DEPTH, MAX_KEY, MAX_LEAVES = 32, 256, 4_096
-# Characters of the paths of all values: of one document, and of all documents of a write. 10,000 documents
-# with 30 values each under paths of 20 characters have 6 million.
-MAX_PATHS, MAX_ALL_PATHS = 1 << 16, 1 << 24
 # Chunks of one write, whose vectors are in memory together: 200 MB, 512 wide.
 MAX_CHUNKS = 100_000
 # Characters that titles have where they are repeated, in one write.

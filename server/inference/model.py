@@ -108,8 +108,11 @@ def _loading(path: Path) -> Iterator[Path]:
     """Report anything that is raised inside as a file that cannot be used."""
     try:
         yield path
-    except Exception as error:
-        # onnxruntime and tokenizers raise exceptions of their own, none of them documented.
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        # onnxruntime and tokenizers raise exceptions of their own, none of them documented. A panic of the
+        # tokenizers library is no Exception.
         raise BadArtifact(
             "{path} cannot be loaded: {error}; export the model again", path=path, error=error
         ) from error

@@ -16,8 +16,9 @@ import msgspec
 import numpy as np
 import tokenizers
 
-from server.inference.fast_wordpiece import FastWordPiece
 from server.inference.manifest import TextRules
+from server.inference.tokenization.fast_wordpiece import FastWordPiece
+from server.inference.tokenization.tokenizer_bounds import check_bounds
 from server.types import Ids, InputType, Tokens
 
 # Of texts of more characters than this per token of the maximum only the beginning is tokenised first: all
@@ -53,12 +54,16 @@ class Tokenizer:
     """The tokenizer of one model. Thread-safe: it holds no state besides the vocabulary."""
 
     def __init__(self, tokenizer_json: str, rules: TextRules) -> None:
+        """Build the tokenizer; raise BadArtifact where its time for a text has no known bound."""
+        description = msgspec.json.decode(tokenizer_json)
+        # First, because the library compiles every pattern.
+        check_bounds(description)
         self.rules = rules
         self._json = tokenizer_json
         self._unlimited = tokenizers.Tokenizer.from_str(tokenizer_json)
         self._unlimited.no_padding()
         self._unlimited.no_truncation()
-        self._fast = FastWordPiece.of(msgspec.json.decode(tokenizer_json), self._read_piece)
+        self._fast = FastWordPiece.of(description, self._read_piece)
         self._before, self._after = self._special_around()
         self._tokenizer = self._cutting("right")
         self._long = CHARACTERS_PER_TOKEN * rules.max_tokens

@@ -24,7 +24,7 @@ from server.store.filter_kinds import Operand, stored_kinds, warnings
 from server.store.filter_match import matches
 from server.store.filter_sql import attributes, where
 from server.store.filter_tree import Filter
-from server.store.lexical import REQUIRED, ask, attainable, frequencies, match_expression
+from server.store.lexical import REQUIRED, ask, attainable, frequencies, match_expression, ranked
 from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (
     OBJECTS,
@@ -313,25 +313,25 @@ class Documents:
         counts: dict[str, int] = dict(self.database.rows(*frequencies(asked.lookups)))
         found = asked.chosen(counts)
         required = self._required(filter)
-        expression = match_expression(found, required)
-        if expression is None:
+        if (expression := match_expression(found, required)) is None:
             return NO_MATCHES
-        within = ""
+        boosts = asked.boosts(counts, n_chunks)
+        matching, boosted = ranked(expression, boosts)
         condition, parameters = where(filter, "document")
         if filter is not None:
             # subtle: without the plus sign SQLite looks the words up again for each label.
-            within = f"AND +rowid IN (SELECT label FROM parts WHERE {condition})"
+            matching += f" AND +rowid IN (SELECT label FROM parts WHERE {condition})"
         # One row, because a thread may wait for the interpreter lock after each. Sorting the few
         # thousand matches here costs less than SQLite needs for the best hundred.
         ((labels, ranks),) = self.database.rows(
-            "SELECT json_group_array(rowid), json_group_array(rank)"
-            f" FROM (SELECT rowid, rank FROM words WHERE words MATCH ? {within})",
-            (expression, *parameters),
+            f"SELECT json_group_array(rowid), json_group_array(score) FROM ({matching})",
+            (*boosted, *parameters),
         )
         found_labels = np.array(orjson.loads(labels), dtype=np.int64)
         scores = -np.array(orjson.loads(ranks), dtype=np.float32)
         order = np.lexsort((found_labels, -scores))
-        return Matches(found_labels[order], scores[order], attainable(found, n_chunks, required))
+        most = attainable(found, n_chunks, required) + sum(boosts.values())
+        return Matches(found_labels[order], scores[order], most)
 
     def _required(self, filter: Filter | None) -> int:
         """Return how many documents a query's rarest words should be in: more under a filter."""

@@ -35,7 +35,14 @@ from server.store.words.folding import (
     joined,
     joined_places,
 )
-from server.store.words.identifiers import Identifier, Place, identifiers, parts, regrouped
+from server.store.words.identifiers import (
+    SIGNS,
+    Identifier,
+    Place,
+    identifiers,
+    parts,
+    regrouped,
+)
 
 # Beyond ASCII everything is part of a term, and in ASCII letters and digits are.
 TOKENIZER = "ascii"
@@ -49,8 +56,8 @@ UNIT = re.compile(f"[{UNSPACED}]|{WORD.pattern}")
 # of CHINESE have room for others.
 SINGLE = rf"(?:(?=\w)[{CHINESE}]|{WORD.pattern})"
 SPACED = re.compile(rf"(?<![^\W_])(?:{SINGLE}\s+)+{SINGLE}(?![^\W_])")
-# What every identifier has.
-NUMERIC = re.compile(r"\d|\+\+|#")
+# What every identifier has one of.
+SIGN = re.compile(rf"[\d{SIGNS}]")
 # Takes the place of an identifier in a query: neither a word nor a blank.
 APART = "\0"
 # Question words, which are left out of a query: without them CMRC2018 has 98.8, with them 98.3, in
@@ -59,8 +66,9 @@ QUESTION = re.compile(
     "为什么|为什麼|為什麼|什么|什麼|甚麼|怎么|怎麼|怎样|怎樣|如何|哪些|哪个|哪個|哪里|哪裡|哪儿|多少"
     "|为何|為何|请问|請問"
 )
-# Characters of a query that are read, and terms of it that are looked up. Most queries have fewer than
-# 20; 64 cost 27 ms in the law articles, 128 cost 54.
+# Characters of a query that are read; terms of it that are looked up, and identifiers that are read; and
+# identifiers that are looked up. Most queries have fewer than 20 terms; 64 cost 27 ms in the law
+# articles, 128 cost 54.
 MAX_QUERY, MAX_TERMS, MAX_PHRASES = 4_096, 64, 8
 
 # FTS5 scores every text that has any of the terms, 0.9 us a text and term: frequent terms are what
@@ -88,13 +96,14 @@ SHOWN, MAX_PLACES = 20_000, 1_000
 class Phrase:
     """An identifier in a query.
 
-    pairs: terms that a text has in a row. whole: a term of texts in which nothing is added to it.
-    words: what is looked for where no text has the phrase.
+    pairs: terms that a text has in a row. wholes: terms of texts in which nothing is added to it.
+    words: its single words. is_strict: whether they are looked for only where no text has the phrase.
     """
 
     pairs: tuple[str, ...]
-    whole: tuple[str, ...]
+    wholes: tuple[str, ...]
     words: tuple[str, ...]
+    is_strict: bool
 
     @property
     def text(self) -> str:
@@ -112,7 +121,7 @@ class Asked:
     @property
     def terms(self) -> list[str]:
         """Every term, each once."""
-        of_phrases = [(*each.pairs, *each.whole, *each.words) for each in self.phrases]
+        of_phrases = [(*each.pairs, *each.wholes, *each.words) for each in self.phrases]
         return list(dict.fromkeys(chain(self.words, *of_phrases)))
 
     @property
@@ -123,15 +132,31 @@ class Asked:
     def chosen(self, frequencies: Mapping[str, int]) -> dict[str, int]:
         """Return what is looked for, and how many texts have each.
 
-        Where a text has an identifier, its single numbers and letters are not looked for: they would
-        find texts that have them in any order.
+        Where a text has an identifier with digits, its single numbers and letters are not looked for:
+        they would find texts that have them in any order. Words of one without digits always are.
         """
         found: dict[str, None] = dict.fromkeys(self.words)
         for phrase in self.phrases:
-            known = frequencies.get(phrase.text, 0) > 0
-            instead = (*phrase.pairs, *phrase.words)
-            found.update(dict.fromkeys((phrase.text, *phrase.whole) if known else instead))
+            if frequencies.get(phrase.text, 0) > 0:
+                found.update(dict.fromkeys((phrase.text, *phrase.wholes)))
+            else:
+                found.update(dict.fromkeys(phrase.pairs))
+            if not phrase.is_strict or phrase.text not in found:
+                found.update(dict.fromkeys(phrase.words))
         return {term: frequencies.get(term, 0) for term in found}
+
+    def boosts(self, frequencies: Mapping[str, int], n_texts: int) -> dict[str, float]:
+        """Return what to add to the BM25 of texts with a phrase whose single words are looked for too.
+
+        It is the most that a text gets for those words. So a long text with the phrase comes before a
+        short one with its words in another order. A phrase that more texts have than are scored adds
+        nothing. n_texts: in the index.
+        """
+        return {
+            phrase.text: _most([frequencies.get(word, 0) for word in phrase.words] * 2, n_texts)
+            for phrase in self.phrases
+            if not phrase.is_strict and 0 < frequencies.get(phrase.text, 0) <= COUNTED
+        }
 
 
 def indexed(text: str) -> str:
@@ -154,7 +179,8 @@ def ask(query: str) -> Asked:
     """
     folded = fold(query[:MAX_QUERY])
     whole, places = joined(folded), joined_places(folded)
-    found = list(islice(identifiers(whole), MAX_PHRASES))
+    every = list(islice(identifiers(whole), MAX_TERMS))
+    found = list(islice((each for each in every if each.is_strict), MAX_PHRASES))
     phrases = []
     rest, begin = "", 0
     for identifier in found:
@@ -163,6 +189,8 @@ def ask(query: str) -> Asked:
         rest += folded[begin:first] + APART
         begin = last + 1
     words = _words(rest + folded[begin:], questions=not phrases)
+    loose = (_phrase(each, whole[each.begin : each.end]) for each in every if not each.is_strict)
+    phrases += islice(loose, MAX_PHRASES - len(phrases))
     for number in regrouped(whole):
         # 138-0013-8000 is a number, but 1234-2015 is none in GB 1234-2015.
         if not any(
@@ -178,8 +206,9 @@ def ask(query: str) -> Asked:
 def _phrase(identifier: Identifier, text: str) -> Phrase:
     return Phrase(
         tuple(place.term for place in identifier.pairs),
-        (identifier.whole.term,) if identifier.whole else (),
+        tuple(place.term for place in identifier.wholes),
         _spread(list(_words(text, questions=True))),
+        identifier.is_strict,
     )
 
 
@@ -248,6 +277,20 @@ def match_expression(frequencies: Mapping[str, int], required: int = REQUIRED) -
     return f"({_any_of(must)}) AND ({_any_of([*must, *may])})"
 
 
+def ranked(expression: str, boosts: Mapping[str, float]) -> tuple[str, list[str | float]]:
+    """Return SQL and its parameters: rows (rowid, score) of the texts that match, the least score best.
+
+    It reads the table `words`, and a further condition may follow it. The score is FTS5's rank, less
+    the boosts of the phrases that the text has.
+    """
+    score = "rank" + " - ? * (rowid IN (SELECT rowid FROM words WHERE words MATCH ?))" * len(boosts)
+    parameters: list[str | float] = []
+    for phrase, boost in boosts.items():
+        parameters += [boost, f'"{phrase}"']
+    sql = f"SELECT rowid, {score} AS score FROM words WHERE words MATCH ?"
+    return sql, [*parameters, expression]
+
+
 def attainable(frequencies: Mapping[str, int], n_texts: int, required: int = REQUIRED) -> float:
     """Return a BM25 that no text reaches under `match_expression` with the same arguments, but nears.
 
@@ -255,7 +298,12 @@ def attainable(frequencies: Mapping[str, int], n_texts: int, required: int = REQ
     """
     must, may = _divided(frequencies, required)
     counted = [*must, *must, *may] if may else must
-    return (K1 + 1) * sum(_idf(min(frequencies[term], n_texts), n_texts) for term in counted)
+    return _most([frequencies[term] for term in counted], n_texts)
+
+
+def _most(counts: Iterable[int], n_texts: int) -> float:
+    """Return a BM25 that no text reaches for terms that so many texts have; none of a term without texts."""
+    return (K1 + 1) * sum(_idf(min(count, n_texts), n_texts) for count in counts if count)
 
 
 def _divided(frequencies: Mapping[str, int], required: int) -> tuple[list[str], list[str]]:
@@ -312,12 +360,11 @@ def _asked(query: str) -> Asked:
 
 def _added(folded: str) -> Iterator[Place]:
     """Yield the terms of a folded text besides those of its stretches."""
-    if not NUMERIC.search(folded) and "\n" not in folded:
+    if not SIGN.search(folded) and "\n" not in folded:
         return  # as most Chinese texts; five times as fast
     for identifier in identifiers(folded):
         yield from identifier.pairs
-        if identifier.whole:
-            yield identifier.whole
+        yield from identifier.wholes
         yield from identifier.others
     yield from regrouped(folded)
 

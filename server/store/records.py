@@ -13,6 +13,11 @@ from typing import NamedTuple
 from server.store import Labels
 
 MAX_ID = 512  # characters
+# Titles are lines. What is longer belongs into the text.
+MAX_TITLE = 2_000
+# Characters of the paths of all values of metadata: of one document, and of all documents of a write. 10,000
+# documents with 30 values each under paths of 20 characters have 6 million.
+MAX_PATHS, MAX_ALL_PATHS = 1 << 16, 1 << 24
 # The key of a collection's note of the kinds of CPU that computed its vectors.
 COMPUTED_BY = "computed_by"
 

@@ -236,6 +236,20 @@ def test_keys_are_read_again_all_or_none(toy_model: Model, keys: Path) -> None:
     asyncio.run(asyncio.wait_for(test(), PATIENCE_S))
 
 
+@pytest.mark.parametrize("content", ["", "\n", "# no keys yet\n"])
+def test_server_with_an_empty_keys_file_gives_no_client_access(
+    toy_model: Model, keys: Path, content: str
+) -> None:
+    keys.write_text(content, encoding="utf-8")
+
+    async def test(client: httpx.AsyncClient) -> None:
+        for headers in ({}, {"authorization": "Bearer "}, {"x-api-key": "ink_x"}):
+            assert (await client.get("/info", headers=headers)).status_code == 401
+        assert (await client.get("/health")).status_code == 200
+
+    run(test, toy_model, keys=keys)
+
+
 def test_refusals_are_counted_by_their_reason(
     toy_model: Model, keys: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from server.cli import decoding
 from server.cli.readers import find_source, read_documents
 from server.cli.source import FORMATS
-from server.collections.document_limits import MAX_TITLE
 from server.errors import BadSettings
-from server.store.records import MAX_ID, Document, text_id
+from server.store.records import MAX_ID, MAX_TITLE, Document, text_id
 from tests.support.sources import Write, noted, read, refusal, sentences, texts, wrong_line
 
 # --- a line a document ----------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from export.source.modules import Modules
 from export.source.tokenizer_file import read_tokenizer
 from export.token_check import check_tokens
 from server.inference.encoder import SessionEncoder
-from server.inference.fast_wordpiece import FastWordPiece
 from server.inference.manifest import TextRules
+from server.inference.tokenization.fast_wordpiece import FastWordPiece
 from server.inference.tokenizer import Tokenizer
 from server.types import Ids, Packing, Vectors
 from tests.support.exports import toy_settings

@@ -11,8 +11,8 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.inference.fast_wordpiece import LONGEST_WORD, FastWordPiece
 from server.inference.manifest import TOKENIZER_FILE, TextRules
+from server.inference.tokenization.fast_wordpiece import LONGEST_WORD, FastWordPiece
 from server.inference.tokenizer import Kept, Tokenizer
 
 TEXTS = Path(__file__).parents[1] / "data" / "mixed_texts.json"

@@ -8,10 +8,19 @@ import numpy as np
 import pytest
 
 from benchmarks.identifiers import QUESTIONS, SIZE, TEXT, sets
+from server.store.filter_tree import parse
 from server.store.folder import DataFolder
-from server.store.lexical import attainable, frequencies, highlight, indexed, terms
+from server.store.lexical import (
+    MAX_PHRASES,
+    ask,
+    attainable,
+    frequencies,
+    highlight,
+    indexed,
+    terms,
+)
 from server.store.records import Document, Info
-from server.store.search import Query, search
+from server.store.search import Mode, Query, search
 from tests.support.words import Words
 
 KINDS = sets()
@@ -65,6 +74,19 @@ def test_the_exact_identifier_comes_first_in_hybrid_where_vectors_say_little(
         ("aa:bb:cc:11", "aa:bb:cc:11", "bb:cc:11:aa"),
         ("(2020)京01民终1234号", "（2020）京01民终1234号判决", "（1234）京01民终2020号判决"),
         ("2019 - 2020", "2019-2020", "2020-2019"),
+        ("zhang.wei@example.com", "zhang.wei@example.com", "wei.zhang@example.com"),
+        ("zhang.wei@example.com 2024", "zhang.wei@example.com 2023", "com.2024.example wei zhang"),
+        ("example.org", "example.org", "mail.example.org"),
+        ("com.example.app", "com.example.app.Main", "app.example.com"),
+        ("db-prod-main", "主机 db-prod-main 正常", "主机 prod-db-main 正常"),
+        ("report_final.docx", "report_final.docx", "final_report.docx"),
+        ("state-of-the-art", "state-of-the-art" + " other" * 50, "state of the art"),
+        ("45,000", "预算 45,000 元", "预算 45000 元"),
+        ("45000", "预算 45000 元", "预算 45,000 元"),
+        ("1,234,567.89", "1,234,567.89", "1234567.89"),
+        ("-5", "温度 -5 度", "温度 5 度"),
+        ("5", "温度 5 度", "温度 -5 度"),
+        ("−5", "温度-5度", "温度 5 度"),
         ("C++", "C++ 程序", "C 程序"),
         ("C#", "C# 程序", "C++ 程序"),
     ],
@@ -73,6 +95,54 @@ def test_order_and_adjacency_of_an_identifier_count(query: str, first: str, seco
     words = Words(second, first, *["其他文字"] * 5)
     assert words.found(query)[0] == 1
     words.database.close()
+
+
+@pytest.mark.parametrize(
+    ("query", "others"),
+    [
+        ("state-of-the-art", ["art of the state"]),
+        ("well-known", ["known well", "a known fact"]),
+        ("and/or", ["or and", "this or that"]),
+        ("end.Next", ["the next end"]),
+        ("zhang.wei@example.com", ["wei zhang, example com", "zhang"]),
+    ],
+)
+def test_single_words_of_an_identifier_without_digits_are_found_too(
+    query: str, others: list[str]
+) -> None:
+    words = Words(*others, f"see {query} here", *["其他"] * 9)
+    assert set(words.found(query)) == set(range(len(others) + 1))
+    words.database.close()
+
+
+@pytest.mark.parametrize("filter", [None, {"kind": "long"}])
+def test_a_long_text_with_the_mail_address_is_before_short_ones_with_its_words(
+    tmp_path: Path, filter: dict[str, str] | None
+) -> None:
+    others = [Document(each, each, None, {"kind": "long"}) for each in KINDS["mail"][1:]]
+    asked = KINDS["mail"][0]
+    long = Document("long", f"{asked} " + "其余部分按照规定执行。" * 50, None, {"kind": "long"})
+    rest = [Document(f"{n}", f"其他文字{n}") for n in range(400)]
+    documents = [*others, long, *rest]
+    vectors = np.ones((len(documents), 8), dtype=np.float32)
+    with closing(DataFolder(tmp_path)) as folder:
+        collection = folder.create(Info("x", "f", 8))
+        collection.add(documents, vectors)
+        parsed = None if filter is None else parse(filter)
+        modes: tuple[Mode, ...] = ("lexical", "hybrid")
+        queries = [Query(mode, 50, vectors[0], asked, filter=parsed) for mode in modes]
+        found = search(collection, queries)
+        matches = collection.documents.words(asked, len(documents), parsed)
+    assert [hits[0].id for hits in found] == ["long", "long"]
+    assert len(found[0]) == SIZE, "those with its words are found too"
+    assert matches.scores[0] < matches.attainable
+    assert matches.scores[1] < matches.scores[0]
+
+
+def test_identifiers_with_digits_are_looked_for_before_those_without() -> None:
+    query = " ".join(f"a{letter}.b.c" for letter in "abcdefghij") + " 192.168.10.1"
+    phrases = ask(query).phrases
+    assert [phrase.is_strict for phrase in phrases] == [True] + [False] * (MAX_PHRASES - 1)
 
 
 def test_single_numbers_of_an_identifier_are_found_where_no_text_has_it_whole() -> None:
@@ -140,6 +210,9 @@ def test_nothing_that_was_found_before_is_hidden_by_a_number_in_groups() -> None
         ("预算 45,000 元", "45000", ["45,000"]),
         ("预算 45,000.50 元", "45000", ["45,000"]),
         ("电话 138 0013 8000。", "13800138000", ["138 0013 8000"]),
+        ("温度 -5 度", "-5", ["-5"]),
+        ("邮箱 zhang.wei@example.com。", "zhang.wei@example.com", ["zhang.wei@example.com"]),
+        ("wei 与 zhang.li", "zhang.wei@example.com", ["wei", "zhang"]),
         ("见 GB/T 7714-2015 附录", "GB/T7714-2015", ["GB/T 7714-2015"]),
         ("ＧＢ／Ｔ　７７１４－２０１５", "gb/t 7714-2015", ["ＧＢ／Ｔ　７７１４－２０１５"]),
         ("劳\u200b动合\u00ad同法", "劳动合同", ["劳\u200b动合\u00ad同"]),
@@ -159,6 +232,10 @@ def test_highlights_stand_at_their_places_in_the_original(
     "make",
     [
         lambda n: "1." * n,
+        lambda n: "a." * n,
+        lambda n: "a-b/" * n,
+        lambda n: ("a" * 64 + "@") * n,
+        lambda n: " -5" * n,
         lambda n: "1,000" * n,
         lambda n: "123 " * n,
         lambda n: "a-\n" * n,

@@ -35,6 +35,7 @@ SERVER = (
     "api/web",
     "collections",
     "inference",
+    "inference/tokenization",
     "auth",
     "store",
     "store/local_index",

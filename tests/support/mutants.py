@@ -35,7 +35,7 @@ RISKY = (
     "server/store",
     "server/collections",
     "server/inference/tokenizer.py",
-    "server/inference/fast_wordpiece.py",
+    "server/inference/tokenization/fast_wordpiece.py",
     "server/inference/lanes.py",
     "server/inference/batching.py",
     "server/system/atomic_file.py",

@@ -2,7 +2,7 @@
 
 import sqlite3
 
-from server.store.lexical import TOKENIZER, ask, frequencies, indexed, match_expression
+from server.store.lexical import TOKENIZER, ask, frequencies, indexed, match_expression, ranked
 
 
 class Words:
@@ -14,9 +14,11 @@ class Words:
             f"CREATE VIRTUAL TABLE words USING fts5 (text, content = '', tokenize = '{TOKENIZER}')"
         )
         self.database.execute("CREATE VIRTUAL TABLE terms USING fts5vocab (words, row)")
+        self.n_texts = 0
         self.add(*texts)
 
     def add(self, *texts: str) -> None:
+        self.n_texts += len(texts)
         self.database.executemany(
             "INSERT INTO words (rowid, text) VALUES (?, ?)",
             [(number, indexed(text)) for number, text in enumerate(texts)],
@@ -32,13 +34,14 @@ class Words:
 
     def found(self, query: str) -> list[int]:
         """Best first."""
-        expression = self.expression(query)
+        asked = ask(query)
+        counts = dict(self.database.execute(*frequencies(asked.lookups)))
+        expression = match_expression(asked.chosen(counts))
         if expression is None:
             return []
-        rows = self.database.execute(
-            "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rank, rowid", (expression,)
-        )
-        return [number for (number,) in rows]
+        sql, parameters = ranked(expression, asked.boosts(counts, self.n_texts))
+        rows = self.database.execute(f"{sql} ORDER BY score, rowid", parameters)
+        return [number for number, _ in rows]
 
     def vocabulary(self) -> set[str]:
         return {term for (term,) in self.database.execute("SELECT term FROM terms")}

@@ -3,7 +3,7 @@
 A backup may come from anywhere. So nothing of it is adopted: not its file, not its indexes or triggers,
 not its numbers and labels, not what it stores for filters and for words. Only names of the model, the
 rules, the note of CPUs, documents, spans and vectors are read, and the caller writes them into a new
-database. Memory is bounded by the largest row, not by the file.
+database. Memory is bounded by the largest row, not by the file; `backup_growth` bounds time and disk.
 """
 
 import json
@@ -32,6 +32,7 @@ from server.store.schema import (
     is_sound_document,
 )
 from server.store.sqlite.advice import brief, one_line
+from server.store.upkeep.backup_growth import TIMES, Growth
 from server.store.upkeep.database_file import ForeignFile
 from server.store.upkeep.integrity import misplaced
 from server.store.vector_index import usable
@@ -73,6 +74,7 @@ class BackupFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.computed_by: str | None = None
+        self._growth = Growth()
         self._is_backup = False
         with self._judging():
             self._file = ForeignFile(path)
@@ -89,8 +91,15 @@ class BackupFile:
     def close(self) -> None:
         self._file.close()
 
+    def check(self) -> None:
+        """Read every row and check it; nothing of a file that fails is worth the time of storing it."""
+        for _, chunks in self.documents():
+            for _ in chunks:
+                pass
+
     def documents(self) -> Iterator[tuple[DocumentRow, Iterator[Chunk]]]:
         """Yield each document with its chunks, which are read before the next document."""
+        self._growth = Growth()
         # subtle: a document's chunks get their labels when it gets its number. So both tables have one
         # order, and reading them side by side needs no index.
         with self._judging():
@@ -168,7 +177,10 @@ class BackupFile:
         if not 1 <= len(id) <= MAX_ID:
             raise self._damaged(shown)
         try:
-            return document_row(Document(id, text, title, _metadata(metadata)))
+            decoded = _metadata(metadata)
+            if not self._growth.add_document(text, title, metadata, decoded):
+                raise self._too_large(id)
+            return document_row(Document(id, text, title, decoded))
         except (ValueError, RecursionError, InvalidRequest) as error:
             why = error.message if isinstance(error, InvalidRequest) else str(error)
             raise self._damaged(
@@ -201,6 +213,8 @@ class BackupFile:
                 span = Span(begin, len(text) if end is None else end)
                 if not 0 <= span.begin <= span.end <= len(text):
                     raise self._damaged(misplaced(id, span, len(text)))
+                if not self._growth.add_part(span.end - span.begin, len(vector)):
+                    raise self._too_large(id)
                 yield span, vector
 
     # --- errors --------------------------------------------------------------------------------------
@@ -229,6 +243,16 @@ class BackupFile:
     def _no_backup(self, why: str | Message) -> BadSettings:
         return BadSettings(
             "{file} is no sound backup of a collection: {why}", file=self.path, why=why
+        )
+
+    def _too_large(self, id: str) -> StoreError:
+        return StoreError(
+            "{file} was not restored: with document {id}, its titles, parts and keys of metadata are repeated "
+            "so often that they take more than {times} times the room of the file; shorten the titles and keys of "
+            "such documents where they are stored, and make the backup again",
+            file=self.path,
+            id=ascii(id[:80]),
+            times=TIMES,
         )
 
     def _damaged(self, fault: Message) -> StoreDamaged:

@@ -43,6 +43,7 @@ def restore(data: Path, file: Path, name: str | None, *, force: bool) -> Listed:
                 layout.prepare()
                 # Again, because another process may have created it before the folder was locked.
                 _check_place(layout, data, name, force=force)
+                backup.check()
                 with layout.staging() as staged:
                     number = _fill(staged / DATABASE_FILE, backup, name)
                     _put(layout, staged, name)

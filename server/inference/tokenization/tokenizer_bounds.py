@@ -1,17 +1,16 @@
 """Refuses a tokenizer.json whose time or memory for a text has no known bound.
 
-Some patterns take exponential time on a short text, which would hold up the export and later the server.
-Whether a pattern does cannot be found by trying it. So a pattern is one that published tokenizers have,
-or of a form that reads every character once.
+Some patterns take exponential time on a short text: one request would then hold the server. Trying a
+pattern does not show whether it does. So two kinds are accepted: the patterns of published tokenizers, and
+patterns of a form that reads every character once. The exporter and the server both check.
 """
 
 import re
+import reprlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from export.errors import UnsupportedModel
-from export.source.json_file import shown
+from server.errors import BadArtifact
 
 # Of GPT-2, Llama 3 and Qwen 2.
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -35,42 +34,46 @@ LONGEST_PATTERN = 1_000
 MOST_GROWTH = 64
 
 
-def check_bounds(path: Path, description: Any) -> None:
-    """Raise UnsupportedModel for a pattern, or for replacements, without a known bound."""
+def check_bounds(description: Any) -> None:
+    """Raise BadArtifact for a pattern, or for replacements, without a known bound.
+
+    description: the decoded tokenizer.json. The error does not name the file; the caller does.
+    """
     growth = 1
     for part in _parts(description):
-        pattern = part.get("pattern")
-        if isinstance(pattern, dict):
-            _check_pattern(path, pattern)
+        if "Regex" in part or "String" in part:
+            _check_pattern(part)
         if isinstance(part.get("content"), str) and "pattern" in part:
             growth *= max(1, len(part["content"]))
     if growth > MOST_GROWTH:
-        raise UnsupportedModel(
-            "{path} has replacements that make a text up to {growth:.0e} times longer, at most {most} times "
+        raise BadArtifact(
+            "it has replacements that make a text up to {growth:.0e} times longer, at most {most} times "
             "is allowed",
-            path=path,
             growth=float(min(growth, 10**300)),
             most=MOST_GROWTH,
         )
 
 
-def _check_pattern(path: Path, pattern: dict[str, Any]) -> None:
+def _check_pattern(pattern: dict[str, Any]) -> None:
     regex = pattern.get("Regex")
     if pattern.get("String") == "" or not isinstance(regex, str | None):
-        raise UnsupportedModel("{path} has an empty pattern", path=path)
+        raise BadArtifact("it has an empty pattern")
     if regex is None or regex in PUBLISHED:
         return
     if len(regex) > LONGEST_PATTERN or not READS_ONCE.fullmatch(regex):
-        raise UnsupportedModel(
-            "{path} has the pattern {shown}, whose time for a text has no known bound; patterns of published "
+        raise BadArtifact(
+            "it has the pattern {shown}, whose time for a text has no known bound; patterns of published "
             "tokenizers and simple ones such as \\s+ are read",
-            path=path,
-            shown=shown(regex),
+            shown=reprlib.repr(regex),
         )
 
 
 def _parts(description: Any) -> Iterator[dict[str, Any]]:
-    """Yield every object in the description but the vocabulary."""
+    """Yield every object in the description, except those of the vocabulary.
+
+    subtle: the library also reads a part written as a list, ["Split", {"Regex": ...}, ...]. So a pattern is
+    recognised by its own keys, wherever it stands.
+    """
     waiting = [
         value
         for key, value in (description.items() if isinstance(description, dict) else ())
