@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import onnx.checker
 
-from export import quantise
+from export import quantise, rowwise
 from export.errors import UnsupportedModel
 from export.families.family import Network
+from export.families.linears import Linears
 from export.onnx_file import OnnxFile, serialize
 from export.settings import Settings
 from export.source.model import SourceModel
@@ -55,15 +56,29 @@ def _build_network(
     float_model = serialize(network.whole(floats, int8_embeddings=False))
     if settings.precision == "fp32":
         return Graphs(float_model, float_model, network.dimension, network.packing(floats))
-    linears = quantise.quantize(
+    linears = _quantized(network, token_ids, settings, progress)
+    served_model = serialize(network.whole(linears, int8_embeddings=True))
+    return Graphs(float_model, served_model, network.dimension, network.packing(linears))
+
+
+def _quantized(
+    network: Network, token_ids: Sequence[Ids], settings: Settings, progress: Progress
+) -> Linears:
+    if rowwise.fits(network):
+        return rowwise.quantize(
+            network,
+            token_ids,
+            weight_bits=settings.weight_bits,
+            threads=cpu_budget(),
+            progress=progress,
+        )
+    return quantise.quantize(
         network,
         token_ids,
         weight_bits=settings.weight_bits,
         threads=cpu_budget(),
         progress=progress,
     ).linears
-    served_model = serialize(network.whole(linears, int8_embeddings=True))
-    return Graphs(float_model, served_model, network.dimension, network.packing(linears))
 
 
 def _build_with_optimum(

@@ -1,5 +1,6 @@
 """Decoders that embed: the graphs against numpy, packed batches, tiles, and refusals."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,26 @@ import onnx
 import pytest
 from onnx import shape_inference
 
+from export import rowwise
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import CorruptFile, ExportError, ShapeMismatch, UnsupportedModel
 from export.families.batches import GROUPS
 from export.families.decoder import attention
 from export.families.decoder.shape import read_qwen3
+from export.onnx_file import serialize
+from export.pipeline import export
+from export.settings import Settings
 from export.source.json_file import read_json
+from export.verify import Thresholds
+from server.inference.comparison import row_cosines
+from server.inference.encoder import SessionEncoder
+from server.inference.manifest import read_manifest
+from server.inference.model import Model
 from tests.support.checkpoints import change_json, refusal
-from tests.support.decoder_toys import CONFIGS, write_decoder
-from tests.support.encoders import float_encoder, random_ids
+from tests.support.decoder_toys import CONFIGS, INSTRUCTION, MERGES, write_decoder
+from tests.support.encoders import float_encoder, one_by_one, random_ids, token_ids
 from tests.support.reference_decoder import ReferenceDecoder
-from tests.support.toys import write_toy_checkpoint
+from tests.support.toys import toy_texts, write_toy_checkpoint, write_toy_texts
 
 # float32 rounding, of a vector's length.
 ROUNDING = 3e-6
@@ -103,6 +113,45 @@ def test_graph_passes_the_checker_and_every_constant_is_read(tmp_path: Path) -> 
     shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
 
 
+def rowwise_encoder(checkpoint: Checkpoint, weight_bits: int = 8) -> SessionEncoder:
+    network, ids = checkpoint.network(), token_ids(checkpoint, toy_texts(50))
+    linears = rowwise.quantize(network, ids, weight_bits=weight_bits, threads=1)
+    model = network.whole(linears, int8_embeddings=True)
+    return SessionEncoder(serialize(model).model, network.packing(linears))
+
+
+@pytest.mark.parametrize(("kind", "weight_bits"), [*((kind, 8) for kind in CONFIGS), ("qwen3", 7)])
+def test_int8_vectors_are_close_to_float32_and_the_same_beside_any_neighbours(
+    kind: str, weight_bits: int, tmp_path: Path
+) -> None:
+    checkpoint = toy(tmp_path, kind)
+    texts = token_ids(checkpoint, [*toy_texts(40, seed=5), *toy_texts(2, longest=250)])
+    encoder = rowwise_encoder(checkpoint, weight_bits)
+    exact, found = one_by_one(float_encoder(checkpoint), texts), one_by_one(encoder, texts)
+    cosines = row_cosines(exact, found)
+    assert cosines.mean() > (0.999 if weight_bits == 8 else 0.998)
+    assert cosines.min() > 0.99
+    assert np.abs(exact - found).max() > 1e-6, "the int8 graph computes in float32"
+    stream = np.concatenate(texts)
+    alone = [stream[index : index + length] for index, length in enumerate([3, 3, 90, 2, 1])]
+    assert np.array_equal(encoder.encode(alone), one_by_one(encoder, alone))
+    long = [stream[index : index + 150] for index in range(3)]
+    assert np.array_equal(encoder.encode(long), one_by_one(encoder, long))
+
+
+def test_token_with_huge_activations_does_not_blur_the_others(tmp_path: Path) -> None:
+    """Decoders have such tokens; one scale for all rows would leave nothing of the rest."""
+    checkpoint = toy(tmp_path, pooling="mean")
+    words = np.array(checkpoint.tensors["embed_tokens.weight"])
+    words[0, 3] = 3_000.0
+    tensors = {**checkpoint.tensors, "embed_tokens.weight": words}
+    checkpoint = replace(checkpoint, tensors=tensors)
+    texts = [np.concatenate([[0], ids]) for ids in token_ids(checkpoint, toy_texts(20, seed=5))]
+    found = one_by_one(rowwise_encoder(checkpoint), texts)
+    exact = one_by_one(float_encoder(checkpoint), texts)
+    assert row_cosines(exact, found).min() > 0.99
+
+
 @pytest.mark.parametrize(
     ("kind", "changes", "error", "part"),
     [
@@ -162,3 +211,34 @@ def test_pooling_of_the_last_token_is_for_decoders_alone(tmp_path: Path) -> None
     bert = write_toy_checkpoint(tmp_path / "bert")
     change_json(bert / "1_Pooling/config.json", pooling_mode="lasttoken")
     refusal(bert, UnsupportedModel, "pooling")
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_decoder_is_exported_verified_and_served(precision: Any, tmp_path: Path) -> None:
+    folder = write_decoder(tmp_path / "qwen3", max_tokens=64)
+    settings = Settings(
+        source=str(folder),
+        precision=precision,
+        calibration=write_toy_texts(tmp_path / "calibration.txt", 40),
+        verify_texts=write_toy_texts(tmp_path / "verification.txt", 20, seed=1),
+        thresholds=Thresholds(mean=0.99, minimum=0.9),
+    )
+    artifact = export(settings)
+    manifest = read_manifest(artifact)
+    assert (manifest.family, manifest.pooling) == ("qwen3", "lasttoken")
+    assert manifest.text.query_instruction == INSTRUCTION
+    if precision == "int8":
+        assert manifest.quantization is not None
+        assert manifest.quantization.recipe == rowwise.RECIPE
+    model = Model(artifact)
+    texts = toy_texts(10, seed=9)
+    ids = model.tokenizer.encode(texts).ids
+    assert all(row[-1] == 256 + len(MERGES) for row in ids), "every text ends with the end token"
+    reference = ReferenceDecoder(folder)
+    expected = np.concatenate([reference.embed(row[None]) for row in ids]).astype(np.float32)
+    assert row_cosines(model.embed(texts), expected).min() > (
+        0.999999 if precision == "fp32" else 0.995
+    )
+    queries = model.tokenizer.encode(["search"], "query").ids
+    whole = model.tokenizer.encode([f"{INSTRUCTION}search"], "none").ids
+    assert np.array_equal(queries[0], whole[0])

@@ -27,7 +27,7 @@ MERGES = [
 ]
 HIDDEN, HEADS, KV_HEADS, HEAD_WIDTH, WIDE, LAYERS, MAX_TOKENS = 32, 4, 2, 16, 48, 3, 300
 VOCABULARY_SIZE = 512
-INSTRUCTION = "Instruct: Find the passage\nQuery:"
+INSTRUCTION = "Instruct: Find\nQuery:"
 FLAGS = {"lasttoken": "pooling_mode_lasttoken", "mean": "pooling_mode_mean_tokens"}
 
 CONFIGS: dict[str, dict[str, Any]] = {

@@ -14,7 +14,7 @@ from export.families.decoder.attention import AttentionWriter, Projected
 from export.families.decoder.layers import DecoderLayer
 from export.families.decoder.shape import WORDS, DecoderShape
 from export.families.embeddings import write_words
-from export.families.linears import Linears, LinearWriter
+from export.families.linears import Linears, LinearWriter, RowwiseLinear, Site
 from export.graph import GraphWriter
 from export.source.sentence_settings import SentenceSettings
 from export.source.tensors import Tensors
@@ -42,6 +42,7 @@ class DecoderWriter:
         self._tensors = tensors
         self._graph = graph
         self._packed = packed
+        self._linears = linears
         self._linear = LinearWriter(graph, linears)
         self._attention = AttentionWriter(shape, settings.max_tokens, graph, packed)
 
@@ -58,13 +59,13 @@ class DecoderWriter:
         layer's name with its result.
         """
         graph, name, linear = self._graph, layer.name, self._linear
-        read = self._norm(hidden, f"{name}.input_layernorm")
+        read = self._norm(hidden, f"{name}.input_layernorm", layer.attention)
         yield layer.attention.name, read
         context = self._attend(read, layer)
         yield layer.context.name, context
         attended = linear.read_and_apply(context, layer.context)
         attended = graph.node("Add", [attended, hidden], f"{name}.attended")
-        read = self._norm(attended, f"{name}.post_attention_layernorm")
+        read = self._norm(attended, f"{name}.post_attention_layernorm", layer.mlp)
         yield layer.mlp.name, read
         product = self._product(read, layer)
         yield layer.down.name, product
@@ -115,8 +116,8 @@ class DecoderWriter:
         shape = graph.node("Shape", [tensor], f"{name}.shape")
         return graph.node("Reshape", [normed, shape], f"{name}.rows")
 
-    def _norm(self, tensor: str, name: str) -> str:
-        """Write an RMS norm, which subtracts no average."""
+    def _norm(self, tensor: str, name: str, site: Site | None = None) -> str:
+        """Write an RMS norm, which subtracts no average; site: what it writes, divided as its readers ask."""
         graph = self._graph
         # ONNX Runtime makes one operator of these, which ONNX has only in later versions.
         squares = graph.node("Pow", [tensor, graph.floats("norm.power", 2.0)], f"{name}.squares")
@@ -127,7 +128,11 @@ class DecoderWriter:
             "Sqrt", [graph.node("Add", [mean, epsilon], f"{name}.sum")], f"{name}.root"
         )
         normed = graph.node("Div", [tensor, root], f"{name}.normed")
-        weight = graph.floats(f"{name}.weight", self._tensors[f"{name}.weight"])
+        factors = self._tensors[f"{name}.weight"]
+        reader = None if site is None else self._linears.get(site.readers[0])
+        if isinstance(reader, RowwiseLinear) and reader.smoothing is not None:
+            factors = factors / reader.smoothing
+        weight = graph.floats(f"{name}.weight", factors)
         return graph.node("Mul", [normed, weight], name)
 
     def _reduced(self, graph: GraphWriter, hidden: str, *, packed: bool) -> str:

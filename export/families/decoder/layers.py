@@ -40,11 +40,13 @@ def layer_of(shape: DecoderShape, index: int) -> DecoderLayer:
     return DecoderLayer(
         name,
         shape.windows[index],
-        attention=Site(f"{name}.attention", (query, key, value)),
-        context=Site(f"{name}.context", (output,)),
-        mlp=Site(f"{name}.mlp", (gate, up)),
+        # Decoders have tokens whose activations are a thousand times as large as those of others, so no
+        # scale fits all rows.
+        attention=Site(f"{name}.attention", (query, key, value), by_row=True, after_norm=True),
+        context=Site(f"{name}.context", (output,), by_row=True),
+        mlp=Site(f"{name}.mlp", (gate, up), by_row=True, after_norm=True),
         # The gate's activation is not linear, but what it is multiplied with is.
-        down=Site(f"{name}.product", (down,), folds_into=(up,)),
+        down=Site(f"{name}.product", (down,), by_row=True, folds_into=(up,)),
     )
 
 
