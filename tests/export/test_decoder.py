@@ -9,6 +9,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 from onnx import shape_inference
+from tokenizers import Tokenizer
 
 from export import rowwise
 from export.checkpoint import Checkpoint, read_checkpoint
@@ -26,7 +27,13 @@ from server.inference.encoder import SessionEncoder
 from server.inference.manifest import read_manifest
 from server.inference.model import Model
 from tests.support.checkpoints import change_json, refusal
-from tests.support.decoder_toys import CONFIGS, INSTRUCTION, MERGES, write_decoder
+from tests.support.decoder_toys import (
+    CONFIGS,
+    INSTRUCTION,
+    MERGES,
+    use_llama_tokenizer,
+    write_decoder,
+)
 from tests.support.encoders import float_encoder, one_by_one, random_ids, token_ids
 from tests.support.reference_decoder import ReferenceDecoder
 from tests.support.toys import toy_texts, write_toy_checkpoint, write_toy_texts
@@ -242,3 +249,29 @@ def test_decoder_is_exported_verified_and_served(precision: Any, tmp_path: Path)
     queries = model.tokenizer.encode(["search"], "query").ids
     whole = model.tokenizer.encode([f"{INSTRUCTION}search"], "none").ids
     assert np.array_equal(queries[0], whole[0])
+
+
+@pytest.mark.parametrize(
+    ("config", "before", "after"),
+    [
+        ({}, ["<s>"], []),
+        ({"add_eos_token": True, "bos_token": {"content": "<s>"}}, ["<s>"], ["</s>"]),
+        ({"add_bos_token": False, "add_eos_token": True}, [], ["</s>"]),
+        ({"add_bos_token": None}, [], []),
+    ],
+    ids=str,
+)
+def test_configuration_of_a_llama_says_what_stands_around_a_text(
+    config: dict[str, Any], before: list[str], after: list[str], tmp_path: Path
+) -> None:
+    folder = write_decoder(tmp_path, "mistral")
+    use_llama_tokenizer(folder, **config)
+    tokenizer = Tokenizer.from_str(read_checkpoint(folder).tokenizer_json)
+    assert tokenizer.encode("a").tokens == [*before, "a", *after]
+    assert tokenizer.encode("a", "b").tokens == [*before, "a", *after, *before, "b", *after]
+
+
+def test_token_around_a_text_that_the_tokenizer_lacks_is_named(tmp_path: Path) -> None:
+    folder = write_decoder(tmp_path, "mistral")
+    use_llama_tokenizer(folder, add_eos_token=True, eos_token="<end>")
+    refusal(folder, UnsupportedModel, "<end>", "tokenizer_config.json")

@@ -8,7 +8,7 @@ import pytest
 
 from export.checkpoint import read_checkpoint
 from server.inference.comparison import row_cosines
-from tests.support.decoder_toys import CONFIGS, write_decoder
+from tests.support.decoder_toys import CONFIGS, use_llama_tokenizer, write_decoder
 from tests.support.encoders import float_encoder, one_by_one, token_ids
 from tests.support.toys import toy_texts
 
@@ -30,8 +30,24 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
 def test_decoder_computes_what_transformers_computes(
     kind: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
+    assert_same_vectors(write_decoder(tmp_path, kind, **options))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"add_eos_token": True}, {"add_bos_token": False, "add_eos_token": True}],
+    ids=str,
+)
+def test_tokenizer_of_a_llama_puts_around_a_text_what_its_configuration_says(
+    config: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = write_decoder(tmp_path, "mistral")
+    use_llama_tokenizer(folder, **config)
+    assert_same_vectors(folder)
+
+
+def assert_same_vectors(folder: Path) -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")
-    folder = write_decoder(tmp_path, kind, **options)
     model = sentence_transformers.SentenceTransformer(
         str(folder), device="cpu", local_files_only=True
     )

@@ -114,6 +114,16 @@ def write_decoder(
     return folder
 
 
+def use_llama_tokenizer(folder: Path, **config: Any) -> None:
+    """Give a toy the tokens of a Mistral, and a tokenizer.json that puts nothing around a text."""
+    built = byte_tokenizer()
+    built.add_special_tokens(["<s>", "</s>"])
+    built.post_processor = processors.ByteLevel(trim_offsets=False)
+    built.save(str(folder / "tokenizer.json"))
+    named = {"tokenizer_class": "LlamaTokenizer", "pad_token": "</s>", "legacy": True}
+    write_json(folder / "tokenizer_config.json", named | config)
+
+
 def _tensors(config: dict[str, Any]) -> dict[str, Any]:
     kind, hidden, wide = (config[key] for key in ("model_type", "hidden_size", "intermediate_size"))
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
