@@ -8,7 +8,7 @@ import onnx.checker
 from export import quantise
 from export.errors import UnsupportedModel
 from export.families.family import Network
-from export.onnx_file import OnnxFile, serialize
+from export.onnx_file import OnnxFile, large_graph, serialize
 from export.settings import Settings
 from export.source.model import SourceModel
 from server.system.cpu import cpu_budget
@@ -52,7 +52,8 @@ def _build_network(
     network: Network, token_ids: Sequence[Ids], settings: Settings, progress: Progress
 ) -> Graphs:
     floats = network.float_linears()
-    float_model = serialize(network.whole(floats, int8_embeddings=False))
+    with large_graph():
+        float_model = serialize(network.whole(floats, int8_embeddings=False))
     if settings.precision == "fp32":
         return Graphs(float_model, float_model, network.dimension, network.packing(floats))
     linears = quantise.quantize(
@@ -62,7 +63,8 @@ def _build_network(
         threads=cpu_budget(),
         progress=progress,
     ).linears
-    served_model = serialize(network.whole(linears, int8_embeddings=True))
+    with large_graph():
+        served_model = serialize(network.whole(linears, int8_embeddings=True))
     return Graphs(float_model, served_model, network.dimension, network.packing(linears))
 
 
