@@ -9,7 +9,7 @@ from export import quantise, rowwise
 from export.errors import UnsupportedModel
 from export.families.family import Network
 from export.families.linears import Linears
-from export.onnx_file import OnnxFile, serialize
+from export.onnx_file import OnnxFile, large_graph, serialize
 from export.settings import Settings
 from export.source.model import SourceModel
 from server.system.cpu import cpu_budget
@@ -53,11 +53,13 @@ def _build_network(
     network: Network, token_ids: Sequence[Ids], settings: Settings, progress: Progress
 ) -> Graphs:
     floats = network.float_linears()
-    float_model = serialize(network.whole(floats, int8_embeddings=False))
+    with large_graph():
+        float_model = serialize(network.whole(floats, int8_embeddings=False))
     if settings.precision == "fp32":
         return Graphs(float_model, float_model, network.dimension, network.packing(floats))
     linears = _quantized(network, token_ids, settings, progress)
-    served_model = serialize(network.whole(linears, int8_embeddings=True))
+    with large_graph():
+        served_model = serialize(network.whole(linears, int8_embeddings=True))
     return Graphs(float_model, served_model, network.dimension, network.packing(linears))
 
 

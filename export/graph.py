@@ -4,6 +4,7 @@ It knows ONNX and no models: a family says which operators its network has.
 """
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,11 @@ Dimension = int | str
 Branch = Callable[["GraphWriter"], str]
 LoopBody = Callable[["GraphWriter", str], str]
 CarryingBody = Callable[["GraphWriter", str, Sequence[str]], Sequence[str]]
+ConstantMaker = Callable[[npt.NDArray[Any], str], TensorProto]
+# Makes a constant of its numbers and its name; `onnx_file.large_graph` sets one that writes them to a file.
+CONSTANT_MAKER: ContextVar[ConstantMaker] = ContextVar(
+    "constant_maker", default=numpy_helper.from_array
+)
 
 
 class GraphWriter:
@@ -45,8 +51,13 @@ class GraphWriter:
     def constant(self, name: str, array: npt.NDArray[np.generic]) -> str:
         """Store `array` under `name`, once: a second call with the same name reuses the first."""
         if name not in self._constants:
-            self._constants[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
+            stored = np.asarray(array, order="C")
+            self._constants[name] = CONSTANT_MAKER.get()(stored, name)
         return name
+
+    def has_constant(self, name: str) -> bool:
+        """Return whether `constant` need not be given the numbers again."""
+        return name in self._constants
 
     def floats(self, name: str, array: npt.ArrayLike) -> str:
         return self.constant(name, np.asarray(array, dtype=np.float32))

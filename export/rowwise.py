@@ -12,7 +12,7 @@ the error of the linear layers' outputs relative to each row. A few thousand tok
 network alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -80,7 +80,7 @@ def _some(token_ids: Sequence[Ids]) -> Sequence[Ids]:
 
 def _run(
     network: Network,
-    floats: dict[str, FloatLinear],
+    floats: Mapping[str, FloatLinear],
     index: int,
     hidden: Sequence[FloatArray],
     threads: int,
@@ -125,7 +125,7 @@ def _kept(activation: FloatArray, places: Ids) -> Activation:
 
 def _quantize_site(
     done: dict[str, Linear],
-    floats: dict[str, FloatLinear],
+    floats: Mapping[str, FloatLinear],
     site: Site,
     activation: Activation,
     limit: int,

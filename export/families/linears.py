@@ -1,6 +1,6 @@
 """The linear layers of any encoder: their float32 and int8 kinds, and how a graph computes each."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,6 +103,34 @@ class Site:
     by_row: bool = False
     after_norm: bool = False
     folds_into: Readers = ()
+
+
+class LinearsByLayer(Mapping[str, FloatLinear]):
+    """The float32 linear layers of a network, of which one layer's at a time are in memory.
+
+    names: of the linear layers, by the layer that they are part of. read: returns those of a layer.
+    """
+
+    def __init__(
+        self, names: Sequence[Sequence[str]], read: Callable[[int], Mapping[str, FloatLinear]]
+    ) -> None:
+        self._layers = {name: index for index, layer in enumerate(names) for name in layer}
+        self._read = read
+        self._index = -1
+        self._current: Mapping[str, FloatLinear] = {}
+
+    def __getitem__(self, name: str) -> FloatLinear:
+        index = self._layers[name]
+        if index != self._index:
+            self._current, self._index = {}, -1
+            self._current, self._index = self._read(index), index
+        return self._current[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
 
 
 class LinearWriter:

@@ -9,7 +9,7 @@ import numpy as np
 
 from export.families.decoder.shape import DecoderShape
 from export.families.family import Layer
-from export.families.linears import FloatLinear, Site
+from export.families.linears import FloatLinear, Readers, Site
 from export.source.tensors import Tensors
 
 
@@ -23,6 +23,11 @@ class DecoderLayer:
     context: Site
     mlp: Site
     down: Site
+
+    @property
+    def linears(self) -> Readers:
+        """The names of the linear layers."""
+        return tuple(name for site in self.described().sites for name in site.readers)
 
     def described(self) -> Layer:
         """Return the layer as the quantiser sees it."""
@@ -52,12 +57,11 @@ def layer_of(shape: DecoderShape, index: int) -> DecoderLayer:
 
 def float_linears(layer: DecoderLayer, tensors: Tensors) -> dict[str, FloatLinear]:
     """Return every linear layer of one layer, as the checkpoint has it."""
-    sites = layer.attention, layer.context, layer.mlp, layer.down
-    return {name: _stored(tensors, name) for site in sites for name in site.readers}
+    return {name: _stored(tensors, name) for name in layer.linears}
 
 
 def _stored(tensors: Tensors, name: str) -> FloatLinear:
-    # A view: the weights of a decoder are too large to hold them twice.
+    # A view, not a copy.
     weight = tensors[f"{name}.weight"].T
     bias = tensors.get(f"{name}.bias")
     return FloatLinear(weight, np.zeros(weight.shape[1], np.float32) if bias is None else bias)
