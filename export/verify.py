@@ -5,7 +5,7 @@ same alone and in a batch; does every length up to the maximum work (of long tex
 What agreement means depends on the task: a cosine of vectors, a difference of scores.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from export.errors import DisagreesWithCheckpoint
 from server.inference.comparison import VECTORS, Comparison
 from server.inference.manifest import Agreement
-from server.types import Ids, Packing, VectorEncoder, Vectors
+from server.types import Ids, Packing, Task, VectorEncoder, Vectors
 
 # A batch may not move any component of a vector further than this part of the vector's length, nor a
 # score further than this.
@@ -33,10 +33,21 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Least mean and least single agreement with the float32 model."""
+    """Least mean and least single agreement with the float32 model.
+
+    order: of scores, the least mean agreement in the order of candidates, Kendall's tau.
+    """
 
     mean: float = 0.997
     minimum: float = 0.98
+    order: float = 0.9
+
+
+# By task; scores are compared as probabilities.
+DEFAULTS: Mapping[Task, Thresholds] = {
+    "dense": Thresholds(),
+    "score": Thresholds(mean=0.99, minimum=0.9, order=0.9),
+}
 
 
 def verify(

@@ -10,6 +10,7 @@ from export.families.gated.gte import GTE
 from export.families.gated.jina import JINA
 from export.families.gated.modernbert import MODERNBERT
 from export.families.gated.nomic import NOMIC
+from export.kinds.own_code import check_code
 from export.source.json_file import Json
 
 # JINA stands before BERT, whose model_type its config.json states.
@@ -25,6 +26,12 @@ def of(config: Json) -> Family[Any]:
     for family in FAMILIES:
         if family.claims(config):
             return family
+    check_code(config, None)
+    if config.get("model_type") is None:
+        raise UnsupportedModel(
+            "config.json has no model_type, as files before 2020; if the model is a BERT, add "
+            '"model_type": "bert"'
+        )
     raise UnsupportedModel(
         'model_type "{model_type}" is not written directly; try --via optimum',
         model_type=str(config.get("model_type"))[:80],

@@ -46,10 +46,15 @@ def declare_batch(graph: GraphWriter) -> None:
 
 
 class BatchWriter:
-    """Appends what finds texts in a batch; packed: the batch has several lengths in one row."""
+    """Appends what finds texts in a batch; packed: the batch has several lengths in one row.
 
-    def __init__(self, graph: GraphWriter, *, packed: bool) -> None:
+    width: of a token's row, where GROUP_SHAPES has 1 in its place.
+    """
+
+    def __init__(self, graph: GraphWriter, *, packed: bool, width: int | None = None) -> None:
         self.packed = packed
+        self._width = width
+        self._wide_shapes: str | None = None
         self._graph = graph
         self._shapes: set[str] = set()
 
@@ -60,10 +65,19 @@ class BatchWriter:
             shape = f"group_shapes.{group}"
             if shape not in self._shapes:
                 index = graph.integers(f"group.{group}", group)
-                self._shapes.add(graph.node("Gather", [GROUP_SHAPES, index], shape, axis=0))
+                self._shapes.add(graph.node("Gather", [self._group_shapes(), index], shape, axis=0))
             # subtle: a 0 in the shape of an empty place means no texts, not "as it was".
             groups.append(graph.node("Reshape", [rows, shape], f"{rows}.texts", allowzero=1))
         return groups
+
+    def _group_shapes(self) -> str:
+        """Return the shapes of the groups, with the width of a row."""
+        if self._width is None:
+            return GROUP_SHAPES
+        if self._wide_shapes is None:
+            widths = self._graph.integers("group_widths", [1, 1, self._width])
+            self._wide_shapes = self._graph.node("Mul", [GROUP_SHAPES, widths], "group_shapes.wide")
+        return self._wide_shapes
 
     def first_row(self, tensor: str) -> str:
         """Take the first row of each text, (B, 1, D)."""

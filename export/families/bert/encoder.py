@@ -55,7 +55,9 @@ class BertWriter:
         self._linears = linears
         self._graph = graph
         self._linear = LinearWriter(graph, linears)
-        self._batch = BatchWriter(graph, packed=packed)
+        # The shapes of groups come with the width of the graph's output, which is 1 for scores.
+        width = None if shape.head is None else shape.hidden
+        self._batch = BatchWriter(graph, packed=packed, width=width)
         self._long: str | None = None
 
     # --- the parts, in the order of computation ----------------------------------------------------
@@ -64,7 +66,12 @@ class BertWriter:
         """Write words, positions and their layer norm, (B, T, D)."""
         graph, name = self._graph, "embeddings"
         table = self._tensors[f"{name}.word_embeddings.weight"]
-        words = write_words(graph, table, f"{name}.words", int8=int8)
+        ids, kinds = self._ids_and_types()
+        words = write_words(graph, table, f"{name}.words", int8=int8, ids=ids)
+        if kinds is not None:
+            # subtle: before the positions. After them, the last digits of a packed batch were others than
+            # those of a rectangle, and what rounds them made 0.02 of that (384 wide, two layers).
+            words = graph.node("Add", [words, kinds], f"{name}.typed_words")
         rows = self._shape.position_rows(self._tensors)[: self._settings.max_tokens]
         position = self._positions(graph.floats(f"{name}.positions.float", rows))
         total = graph.node("Add", [words, position], f"{name}.sum")
@@ -103,6 +110,21 @@ class BertWriter:
         return self._batch.reduce(hidden, self._settings.pooling)
 
     # --- the operators they are made of -----------------------------------------------------------
+
+    def _ids_and_types(self) -> tuple[str, str | None]:
+        """Return the ids of words, (B, T), and what the type of each token adds to it, (B, T, D).
+
+        Ids of a pair's second text come with an offset. Type 0 is in the table of positions already.
+        """
+        if not self._shape.second_text_offset:
+            return INPUT_IDS, None
+        graph, name = self._graph, "embeddings"
+        offset = graph.integers(f"{name}.offset", self._shape.second_text_offset)
+        kinds = graph.node("Div", [INPUT_IDS, offset], f"{name}.types")
+        ids = graph.node("Mod", [INPUT_IDS, offset], f"{name}.ids")
+        types = self._tensors[f"{name}.token_type_embeddings.weight"]
+        table = graph.floats(f"{name}.types.float", types - types[0])
+        return ids, graph.node("Gather", [table, kinds], f"{name}.type_rows")
 
     def _positions(self, table: str) -> str:
         """Choose rows of the position table: 0, 1, ... T - 1, or those that a packed batch asks for."""

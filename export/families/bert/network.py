@@ -30,7 +30,7 @@ class BertNetwork:
 
     @property
     def dimension(self) -> int:
-        return self._shape.hidden
+        return self._shape.hidden if self._shape.head is None else 1
 
     @property
     def layers(self) -> Sequence[Layer]:
@@ -64,11 +64,13 @@ class BertNetwork:
             return write
 
         pooled = graph.branch(PACKED, network(packed=True), network(packed=False), "pooled")
-        if self._settings.normalize:
+        if self._shape.head is not None:
+            self._shape.head.write(graph, pooled, self._tensors, OUTPUT)
+        elif self._settings.normalize:
             graph.node("LpNormalization", [pooled], OUTPUT, axis=-1, p=2)
         else:
             graph.node("Identity", [pooled], OUTPUT)
-        return graph.model("bert", {OUTPUT: ["texts", self._shape.hidden]})
+        return graph.model("bert", {OUTPUT: ["texts", self.dimension]})
 
     def embeddings(self, *, int8: bool) -> tuple[onnx.ModelProto, str]:
         graph = GraphWriter()

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from export.errors import CorruptFile, ShapeMismatch, UnsupportedModel
 from export.families.activations import read_activation
+from export.families.bert.head import Head
 from export.source.json_file import Json, is_number, shown, size
 from export.source.tensors import FloatArray, Tensors
 
@@ -40,7 +41,9 @@ class BertShape:
     """The numbers of config.json that the graph depends on.
 
     positions: of the longest text. first_position: the row of the position table of a text's first token.
-    token_types, task_types: rows of these tables, 0 where the network has none.
+    token_types, task_types: rows of these tables, 0 where the network has none. head: of a network that
+    scores pairs. second_text_offset: what the ids of a pair's second text come with, 0 where these have no
+    type of their own.
     """
 
     vocabulary: int
@@ -54,6 +57,8 @@ class BertShape:
     activation: str
     first_position: int = 0
     task_types: int = 0
+    head: Head | None = None
+    second_text_offset: int = 0
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Return name -> shape of every tensor that the graph needs."""
@@ -73,6 +78,8 @@ class BertShape:
             shapes |= _affine(f"{prefix}intermediate.dense", wide, hidden)
             shapes |= _affine(f"{prefix}output.dense", hidden, wide)
             shapes |= _affine(f"{prefix}output.LayerNorm", hidden)
+        if self.head is not None:
+            shapes |= self.head.tensors(hidden)
         return shapes
 
     def position_rows(self, tensors: Tensors) -> FloatArray:

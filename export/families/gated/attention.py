@@ -17,11 +17,11 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import TensorProto
 
-from export.families.batches import BatchWriter
+from export.families.batches import GROUPS, BatchWriter
 from export.families.gated.positions import TILE, alibi_slopes, rotary_tables
 from export.families.gated.shape import GatedShape, LayerShape, Rotary
 from export.graph import CONTRIB, GraphWriter
-from server.inference.encoder import GROUP_TOKENS, POSITION_IDS
+from server.inference.encoder import GROUP_TEXTS, GROUP_TOKENS, POSITION_IDS
 
 
 class AttentionWriter:
@@ -53,6 +53,47 @@ class AttentionWriter:
         if layer.rotary is None:
             return self._attend_with_alibi((query, key, value), name)
         return self._fused(self._graph, (query, key, value), name)
+
+    def attend_from_first_row(self, projected: Sequence[str], layer: LayerShape, name: str) -> str:
+        """Write what the query of each text's first token gathers from that text's tokens: (B, 1, D).
+
+        projected: queries, (B, 1, D); keys and values, (B, T, D) each. The first token's place is 0, so its
+        query is not turned.
+        """
+        graph, (query, key, value) = self._graph, projected
+        if layer.rotary is not None:
+            key = self._turned(key, layer.rotary)
+        if not self._batch.packed:
+            return self._gather(query, key, value, layer, name)
+        queries = graph.split(query, GROUP_TEXTS, GROUPS, f"{query}.groups", axis=0)
+        keys = self._batch.groups(key, GROUP_TOKENS, f"{key}.groups")
+        values = self._batch.groups(value, GROUP_TOKENS, f"{value}.groups")
+        parts = [
+            self._gather(*tensors, layer, f"{name}.{group}")
+            for group, tensors in enumerate(zip(queries, keys, values, strict=True))
+        ]
+        return graph.node("Concat", parts, name, axis=0)
+
+    def _gather(self, query: str, key: str, value: str, layer: LayerShape, name: str) -> str:
+        graph, bias = self._graph, ""
+        if layer.window is not None:
+            key = self._near_first(key, layer.window, f"{name}.near_keys")
+            value = self._near_first(value, layer.window, f"{name}.near_values")
+        if layer.rotary is None:
+            distances = np.arange(self._max_tokens)
+            row = -alibi_slopes(self._heads)[None, :, None, None] * distances
+            n_tokens = graph.node("Shape", [key], f"{name}.n_tokens", start=1, end=2)
+            begin, last = graph.integers("zeros", [0]), graph.integers("axis_3", [3])
+            read = [graph.floats("alibi.row", row), begin, n_tokens, last]
+            bias = graph.node("Slice", read, f"{name}.bias")
+        return self._fused(graph, (query, key, value), name, bias)
+
+    def _near_first(self, tensor: str, window: int, name: str) -> str:
+        """Write the tokens that the first one of each text sees."""
+        graph = self._graph
+        begin, axis = graph.integers("zeros", [0]), graph.integers("axis_1", [1])
+        end = graph.integers(f"window.{window}.end", [window + 1])
+        return graph.node("Slice", [tensor, begin, end, axis], name)
 
     def _fused(
         self, graph: GraphWriter, projected: Sequence[str], name: str, bias: str = ""

@@ -1,7 +1,10 @@
 """Writes the serving graph of a gated encoder: token ids in, one pooled vector per text out.
 
 A batch lies in it as `families.batches` says. The graph holds the network twice, for rectangles and for
-packed batches, over the same weights. The same writer serves the float reference, the int8 artifact and the
+packed batches, over the same weights. With CLS pooling only the first row of the last layer is ever read, so from
+that layer's query on only that row is computed.
+
+The same writer serves the float reference, the int8 artifact and the
 one-layer graphs that calibration runs; `network.py` makes these, and `layers.py` names the linear layers.
 """
 
@@ -12,8 +15,8 @@ from export.families.batches import BatchWriter
 from export.families.embeddings import write_words
 from export.families.gated.attention import AttentionWriter
 from export.families.gated.layers import GatedLayer
-from export.families.gated.shape import GatedShape, Norm
-from export.families.linears import Linears, LinearWriter
+from export.families.gated.shape import GatedShape, LayerShape, Norm
+from export.families.linears import Linears, LinearWriter, Site
 from export.graph import GraphWriter
 from export.source.sentence_settings import SentenceSettings
 from export.source.tensors import Tensors
@@ -67,7 +70,13 @@ class GatedWriter:
         if norm_first and shape.attention_norm is not None:
             read = self._norm(hidden, shape.attention_norm, f"{name}.attention.norm")
         yield layer.attention.name, read
-        context = self._attend(read, layer)
+        if layer.one_row:
+            first = self._batch.first_row(read)
+            yield layer.query.name, first
+            context = self._attend_from_first_row(first, read, layer)
+            hidden = first if read == hidden else self._batch.first_row(hidden)
+        else:
+            context = self._attend(read, layer)
         yield layer.context.name, context
         attended = linear.read_and_apply(context, layer.context)
         attended = graph.node("Add", [attended, hidden], f"{name}.attended")
@@ -87,29 +96,44 @@ class GatedWriter:
     def pool(self, hidden: str) -> str:
         """Reduce the tokens to one row a text, (B, D)."""
         norm, pooling = self._shape.final_norm, self._settings.pooling
-        if pooling == "cls":
-            hidden = self._batch.first_row(hidden)
         if norm is not None:
             hidden = self._norm(hidden, norm, "final_norm")
         if pooling == "cls":
+            # The last layer left one row a text: (B, 1, D).
             return self._batch.flat_rows(hidden, self._shape.hidden)
         return self._batch.reduce(hidden, pooling)
 
     # --- the operators they are made of -----------------------------------------------------------
 
     def _attend(self, read: str, layer: GatedLayer) -> str:
-        site, shape = layer.attention, layer.shape
+        projected = self._project(read, layer.attention)
+        return self._attention.attend(
+            self._normed(projected, layer.shape), layer.shape, f"{layer.name}.attention.context"
+        )
+
+    def _attend_from_first_row(self, first: str, read: str, layer: GatedLayer) -> str:
+        """Write what the first token of each text gathers from all of its tokens, (B, 1, D)."""
+        projected = self._project(first, layer.query) + self._project(read, layer.attention)
+        return self._attention.attend_from_first_row(
+            self._normed(projected, layer.shape), layer.shape, f"{layer.name}.attention.context"
+        )
+
+    def _project(self, read: str, site: Site) -> list[str]:
         given = self._linear.read(read, site)
-        projected = [self._linear.apply(given, reader, site) for reader in site.readers]
-        for place, norm in enumerate((shape.query_norm, shape.key_norm)):
-            if norm is not None:
-                projected[place] = self._norm(projected[place], norm, f"{projected[place]}.norm")
-        return self._attention.attend(projected, shape, f"{layer.name}.attention.context")
+        return [self._linear.apply(given, reader, site) for reader in site.readers]
+
+    def _normed(self, projected: list[str], shape: LayerShape) -> list[str]:
+        """Write the norms of queries and keys, where there are any."""
+        query, key, value = projected
+        if shape.query_norm is not None:
+            query = self._norm(query, shape.query_norm, f"{query}.norm")
+        if shape.key_norm is not None:
+            key = self._norm(key, shape.key_norm, f"{key}.norm")
+        return [query, key, value]
 
     def _product(self, read: str, layer: GatedLayer) -> str:
         """Write activation(gate) * up, (B, T, the width between)."""
-        given = self._linear.read(read, layer.mlp)
-        gate, up = (self._linear.apply(given, reader, layer.mlp) for reader in layer.mlp.readers)
+        gate, up = self._project(read, layer.mlp)
         active = write_activation(
             self._graph, self._shape.activation, gate, f"{layer.name}.activation"
         )

@@ -10,6 +10,7 @@ import numpy as np
 from export.families.family import Layer
 from export.families.gated.shape import GatedShape, LayerShape, Stored
 from export.families.linears import FloatLinear, Site
+from export.source.sentence_settings import SentenceSettings
 from export.source.tensors import Tensors
 
 PARTS = ("query", "key", "value", "output", "gate", "up", "down")
@@ -17,35 +18,48 @@ PARTS = ("query", "key", "value", "output", "gate", "up", "down")
 
 @dataclass(frozen=True, slots=True)
 class GatedLayer:
-    """The sites of one layer, and the shape it comes from."""
+    """The sites of one layer, and the shape it comes from.
+
+    attention is read by keys, values and, but for one_row, queries. one_row: everything from the query on
+    is computed for the first token of each text alone, because nothing else is read of the result.
+    """
 
     name: str
     shape: LayerShape
+    one_row: bool
     attention: Site
+    query: Site
     context: Site
     mlp: Site
     down: Site
 
     def described(self) -> Layer:
         """Return the layer as the quantiser sees it."""
-        return Layer((self.attention, self.context, self.mlp, self.down))
+        query = (self.query,) if self.one_row else ()
+        return Layer((self.attention, *query, self.context, self.mlp, self.down))
 
 
 def layer_name(index: int) -> str:
     return f"layer.{index}"
 
 
-def layer_of(shape: GatedShape, index: int) -> GatedLayer:
+def layer_of(shape: GatedShape, settings: SentenceSettings, index: int) -> GatedLayer:
     name = layer_name(index)
+    one_row = settings.pooling == "cls" and index == len(shape.layers) - 1
     query, key, value, output, gate, up, down = (f"{name}.{part}" for part in PARTS)
     return GatedLayer(
         name,
         shape.layers[index],
-        attention=Site(f"{name}.attention", (query, key, value)),
+        one_row,
+        attention=Site(f"{name}.attention", (key, value) if one_row else (query, key, value)),
+        query=Site(query, (query,)),
         context=Site(f"{name}.context", (output,), folds_into=(value,)),
         mlp=Site(f"{name}.mlp", (gate, up)),
-        # The gate's activation is not linear, but what it is multiplied with is.
-        down=Site(f"{name}.product", (down,), folds_into=(up,)),
+        # The gate's activation is not linear, but what it is multiplied with is. One row is too little work
+        # to be felt, and nothing that rounds comes after it: see `quantise`.
+        down=Site(
+            f"{name}.product", (down,), blockwise=one_row, folds_into=() if one_row else (up,)
+        ),
     )
 
 

@@ -1,4 +1,4 @@
-"""ModernBERT (Warner et al., 2024): gte-modernbert-base, modernbert-embed and their kin.
+"""ModernBERT (Warner et al., 2024): gte-modernbert-base, modernbert-embed and relatives.
 
 Every third layer attends to all tokens, the others to a window; the two kinds have bases of their own for
 the rotary positions. Layer norms come first, and the first layer has none before its attention.

@@ -26,7 +26,7 @@ class GatedNetwork:
         self._shape = shape
         self._settings = settings
         self._tensors = tensors
-        self._layers = [layer_of(shape, index) for index in range(len(shape.layers))]
+        self._layers = [layer_of(shape, settings, index) for index in range(len(shape.layers))]
 
     @property
     def dimension(self) -> int:
