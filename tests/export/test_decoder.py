@@ -159,6 +159,24 @@ def test_token_with_huge_activations_does_not_blur_the_others(tmp_path: Path) ->
     assert row_cosines(exact, found).min() > 0.99
 
 
+def test_channels_that_stand_out_are_evened_out_at_no_cost(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    checkpoint = toy(tmp_path)
+    tensors = dict(checkpoint.tensors)
+    for name in [name for name in tensors if name.endswith("layernorm.weight")]:
+        tensors[name] = np.where(np.arange(len(tensors[name])) < 2, 40, 1) * tensors[name]
+        tensors[name] = tensors[name].astype(np.float32)
+    checkpoint = replace(checkpoint, tensors=tensors)
+    texts = token_ids(checkpoint, toy_texts(20, seed=5))
+    exact = one_by_one(float_encoder(checkpoint), texts)
+    even = rowwise_encoder(checkpoint)
+    monkeypatch.setattr(rowwise, "ALPHAS", ())
+    plain = rowwise_encoder(checkpoint)
+    lost, kept = (1 - row_cosines(exact, one_by_one(each, texts)).mean() for each in (plain, even))
+    assert kept < lost / 3
+
+
 @pytest.mark.parametrize(
     ("kind", "changes", "error", "part"),
     [
