@@ -7,9 +7,6 @@ its peak of resident memory is its own. A file that is mapped counts while it is
 """
 
 import json
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +57,18 @@ def write_checkpoint(folder: Path, shape: Shape = Shape()) -> Path:
     _write_json(folder / "sentence_bert_config.json", {"max_seq_length": shape.max_tokens})
     modules = [
         {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
-        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
-        {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+        {
+            "idx": 1,
+            "name": "1",
+            "path": "1_Pooling",
+            "type": "sentence_transformers.models.Pooling",
+        },
+        {
+            "idx": 2,
+            "name": "2",
+            "path": "2_Normalize",
+            "type": "sentence_transformers.models.Normalize",
+        },
     ]
     _write_json(folder / "modules.json", modules)
     pooling = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}
