@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from server.errors import EmptyInput, InvalidRequest, Overloaded, TextTooLong, T
 from server.inference.engine import Scored, Times, pairs_with, ranking
 from server.inference.loop_tokenizer import SLICE_CHARACTERS, LoopTokenizer
 from server.inference.model import Model
-from server.inference.tokenizer import Tokenizer
+from server.inference.tokenizer import Bare, Kept, Tokenizer
 from server.telemetry.metrics import Metrics
 from server.types import Pair, Tokens
 from tests.support.engines import counter, models_of, run
@@ -124,27 +124,27 @@ def test_abandoned_pairs_are_not_computed(toy_model: Model, toy_scorer: Model) -
     run(test)
 
 
-def test_long_query_is_read_a_bounded_number_of_times(
+def test_long_query_is_read_once_and_in_a_thread(
     toy_scorer: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each slice reads the query again, so with a long one a slice has more texts."""
     query = "墨池" * (5 * SLICE_CHARACTERS)
     pairs = [(query, "花鸟" * 10)] * 500
-    slices, threads = [], set()
-    encode_pairs = Tokenizer.encode_pairs
+    # Characters of the long text that each call reads, and whether it holds up the loop.
+    read: list[int] = []
+    on_loop = []
+    read_texts = Tokenizer._bare
 
-    def counted(self: Tokenizer, part: Sequence[Pair], *given: object, **named: object) -> Tokens:
-        slices.append(len(part))
-        threads.add(threading.current_thread())
-        return encode_pairs(self, part, *given, **named)  # type: ignore[arg-type]
+    def counted(self: Tokenizer, texts: Collection[str], keep: Kept) -> dict[str, Bare]:
+        if query in texts:
+            on_loop.append(threading.current_thread() is threading.main_thread())
+        read.append(sum(map(len, texts)))
+        return read_texts(self, texts, keep)
 
-    monkeypatch.setattr(Tokenizer, "encode_pairs", counted)
+    monkeypatch.setattr(Tokenizer, "_bare", counted)
     tokenizer = LoopTokenizer(toy_scorer.tokenizer)
     found = asyncio.run(tokenizer.encode_pairs(pairs, "beginning", lambda _: None))
-    assert sum(slices) == 500 and threading.main_thread() not in threads
-    read = sum(slices) * 20 + len(slices) * len(query)
-    # The texts, what joins them to the query, and the query as often as that takes.
-    assert read <= 2 * (500 * (20 + len(query) // 16)) + 2 * len(query)
+    assert on_loop == [False]
+    assert len(read) > 2 and sum(read) <= len(query) + 500 * 20
     whole = toy_scorer.tokenizer.encode_pairs(pairs[:1])
     assert all((row == whole.ids[0]).all() for row in found.ids)
     assert list(found.truncated) == list(range(500))
