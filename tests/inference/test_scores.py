@@ -14,7 +14,7 @@ from server.inference.loop_tokenizer import SLICE_CHARACTERS, LoopTokenizer
 from server.inference.model import Model
 from server.inference.tokenizer import Bare, Kept, Tokenizer
 from server.telemetry.metrics import Metrics
-from server.types import Pair, Tokens
+from server.types import Ids, Pair, Tokens
 from tests.support.engines import counter, models_of, run
 from tests.support.fakes import PATIENCE_S, Gated, with_parts
 from tests.support.scorers import PAIRS, expected_scores
@@ -42,6 +42,31 @@ def test_scores_are_those_of_each_pair_alone_in_any_company(
                 np.testing.assert_allclose(alone.logits, [logit], atol=1e-6)
         assert counter(metrics, "texts_total") == 164
         assert counter(metrics, "truncated_texts_total") == 41
+
+    run(test)
+
+
+def test_equal_pairs_have_equal_scores_whatever_their_batch(
+    toy_model: Model, toy_scorer: Model
+) -> None:
+    class Imprecise:
+        """Gives a text another last digit each time, as the sizes of batches do."""
+
+        packing = toy_scorer.encoder.packing
+        calls = 0
+
+        def encode(self, texts: Sequence[Ids]) -> Any:
+            self.calls += 1
+            found = toy_scorer.encoder.encode(texts)
+            return [each + np.float32(1e-5 * self.calls) for each in found]
+
+    async def test() -> None:
+        scorer = with_parts(toy_scorer, encoder=Imprecise(), wide=None)
+        async with models_of(toy_model, scorer, lanes=1, batch_tokens=1) as models:
+            found = await models.choose("", "score").engine.score([("墨", "池"), ("墨", "笔")] * 4)
+            assert found.logits[0] != found.logits[1]
+            assert found.logits.tolist() == found.logits[:2].tolist() * 4
+            assert sorted(ranking(found.logits)[:4]) in ([0, 2, 4, 6], [1, 3, 5, 7])
 
     run(test)
 
