@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import onnx.checker
 
-from export import quantise
+from export import quantise, rowwise
 from export.errors import UnsupportedModel
 from export.families.family import Network
+from export.families.linears import Linears
 from export.half import halve
-from export.onnx_file import OnnxFile, serialize
+from export.onnx_file import OnnxFile, large_graph, serialize
 from export.settings import Settings
 from export.source.model import SourceModel
 from server.system.cpu import cpu_budget
@@ -52,14 +53,32 @@ def _build_network(
     network: Network, token_ids: Sequence[Ids], settings: Settings, progress: Progress
 ) -> Graphs:
     floats = network.float_linears()
-    float_model = serialize(network.whole(floats, int8_embeddings=False))
+    with large_graph():
+        float_model = serialize(network.whole(floats, int8_embeddings=False))
     if settings.precision == "fp32":
         return Graphs(float_model, float_model, network.dimension, network.packing(floats))
     if settings.precision == "fp16":
         halved = serialize(halve(network.whole(floats, int8_embeddings=False)))
         return Graphs(float_model, halved, network.dimension, network.packing(floats))
+    linears = _quantized(network, token_ids, settings, progress)
+    with large_graph():
+        served_model = serialize(network.whole(linears, int8_embeddings=True))
+    return Graphs(float_model, served_model, network.dimension, network.packing(linears))
+
+
+def _quantized(
+    network: Network, token_ids: Sequence[Ids], settings: Settings, progress: Progress
+) -> Linears:
+    if rowwise.fits(network):
+        return rowwise.quantize(
+            network,
+            token_ids,
+            weight_bits=settings.weight_bits,
+            threads=cpu_budget(),
+            progress=progress,
+        )
     by_row = settings.precision == "int8-rows"
-    linears = quantise.quantize(
+    return quantise.quantize(
         network,
         token_ids,
         weight_bits=settings.weight_bits,
@@ -67,8 +86,6 @@ def _build_network(
         progress=progress,
         by_row=quantise.sites_by_row(network) if by_row else (),
     ).linears
-    served_model = serialize(network.whole(linears, int8_embeddings=True))
-    return Graphs(float_model, served_model, network.dimension, network.packing(linears))
 
 
 def _build_with_optimum(

@@ -40,8 +40,10 @@ weights cannot, and give the same vectors on every x86 CPU with AVX2. On older o
 Bridge) the blockwise projection is computed in another way, and the cosine to them is 0.9993.
 """
 
+from collections import ChainMap
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -58,7 +60,7 @@ from export.families.linears import (
     Linears,
     Site,
 )
-from export.onnx_file import open_graph
+from export.onnx_file import LARGEST_PART, large_graph, open_graph
 from export.ranges import Choice, Rows, quantize_columns, search
 from export.source.tensors import FloatArray
 from server.inference.encoder import INPUT_IDS
@@ -119,16 +121,18 @@ def quantize(
     """
     limit = 2 ** (weight_bits - 1) - 1
     floats = network.float_linears()
-    done = Quantized(dict(floats))
+    done = Quantized({})
+    # The layers that have not been reached yet are float32.
+    linears: Linears = ChainMap(done.linears, cast(Any, floats))
     scaled: dict[str, Linear] = {}
     sampler = _Sampler(token_ids)
     exact = _embed(network, token_ids, threads, int8=False)
     actual = _embed(network, token_ids, threads, int8=True)
     for index, layer in enumerate(network.layers):
-        targets, exact = _exact_layer(network, floats, index, sampler, exact, threads)
+        targets = _exact_layer(network, floats, index, sampler, exact, threads)
         for site in layer.sites:
             progress(site.name)
-            written = network.layer(done.linears, index, until=site.name)
+            written = network.layer(linears, index, until=site.name)
             found = sampler.run(*written, actual, threads, layer)
             if site.blockwise:
                 for name in site.readers:
@@ -141,10 +145,8 @@ def quantize(
         # 7-bit weights are for vectors that are the same on every CPU, and so would keys and values
         # have to be.
         if layer.attention is not None and weight_bits == 8:
-            scaled |= _quantize_attention(
-                network, done.linears, index, layer.attention, actual, threads
-            )
-        actual = _run_layer(network, done.linears, index, actual, threads)
+            scaled |= _quantize_attention(network, linears, index, layer.attention, actual, threads)
+        _run_layer(network, linears, index, actual, threads)
     # Last: if the search saw these scales it would suit long texts better, and short ones, which do not
     # use them, worse.
     done.linears |= scaled
@@ -238,8 +240,9 @@ def _quantize_attention(
 def _embed(
     network: Network, token_ids: Sequence[Int64Array], threads: int, *, int8: bool
 ) -> list[FloatArray]:
-    model, output = network.embeddings(int8=int8)
-    session = open_graph(model, threads)
+    with large_graph(largest=LARGEST_PART):
+        model, output = network.embeddings(int8=int8)
+        session = open_graph(model, threads)
     return [session.run([output], {INPUT_IDS: ids[None]})[0] for ids in token_ids]
 
 
@@ -250,8 +253,8 @@ def _exact_layer(
     sampler: "_Sampler",
     hidden: list[FloatArray],
     threads: int,
-) -> tuple[dict[str, Rows], list[FloatArray]]:
-    """Return what calibration keeps of every site of the float layer, and the layer's output.
+) -> dict[str, Rows]:
+    """Return what calibration keeps of every site of the float layer; `hidden` becomes its output.
 
     The float layer does not change from site to site, so one pass over the texts is enough.
     """
@@ -262,22 +265,23 @@ def _exact_layer(
     model.graph.output.extend(onnx.ValueInfoProto(name=tensor) for tensor in inner)
     session = open_graph(model, threads)
     parts: dict[str, list[Part]] = {site: [] for site in tensors}
-    outputs = []
     for text, rows in enumerate(hidden):
         found = session.run([output, *inner], {HIDDEN: rows})
-        outputs.append(found[0])
+        hidden[text] = found[0]
         activations = dict(zip(inner, found[1:], strict=True)) | {HIDDEN: rows}
         for site, tensor in tensors.items():
             parts[site].append(sampler.part(text, activations[tensor], layer))
-    return {site: _rows(each) for site, each in parts.items()}, outputs
+    return {site: _rows(each) for site, each in parts.items()}
 
 
 def _run_layer(
     network: Network, linears: Linears, index: int, hidden: list[FloatArray], threads: int
-) -> list[FloatArray]:
+) -> None:
+    """Run a layer on every text of `hidden`, which becomes its output."""
     model, output = network.layer(linears, index)
     session = open_graph(model, threads)
-    return [session.run([output], {HIDDEN: rows})[0] for rows in hidden]
+    for text, rows in enumerate(hidden):
+        hidden[text] = session.run([output], {HIDDEN: rows})[0]
 
 
 class _Sampler:
