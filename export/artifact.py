@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from server.inference.manifest import (
 from server.system.atomic_file import sync_folder, sync_tree
 
 # Name -> the content, in parts.
-Files = Mapping[str, Sequence[bytes]]
+Files = Mapping[str, Iterable[bytes]]
 ARTIFACT_FILES = {MODEL_FILE, WEIGHTS_FILE, TOKENIZER_FILE, MANIFEST_FILE}
 
 # A scratch folder, `.NAME.RANDOM.tmp` beside the artifact NAME, has this mark as long as it has anything

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import onnx.checker
 
-from export import quantise
+from export import quantise, rowwise
 from export.errors import UnsupportedModel
 from export.families.family import Network
-from export.onnx_file import OnnxFile, serialize
+from export.families.linears import Linears
+from export.half import halve
+from export.onnx_file import OnnxFile, large_graph, serialize
 from export.settings import Settings
 from export.source.model import SourceModel
 from server.system.cpu import cpu_budget
@@ -41,29 +43,49 @@ def build(
 
 def n_steps(source: SourceModel, settings: Settings) -> int:
     """Return how often `build` calls its `progress`."""
+    quantised = settings.precision.startswith("int8")
     if source.network is None:
-        return 1 if settings.precision == "fp32" else 3
-    if settings.precision == "fp32":
-        return 0
-    return sum(len(layer.sites) for layer in source.network.layers)
+        return 3 if quantised else 1
+    return sum(len(layer.sites) for layer in source.network.layers) if quantised else 0
 
 
 def _build_network(
     network: Network, token_ids: Sequence[Ids], settings: Settings, progress: Progress
 ) -> Graphs:
     floats = network.float_linears()
-    float_model = serialize(network.whole(floats, int8_embeddings=False))
+    with large_graph():
+        float_model = serialize(network.whole(floats, int8_embeddings=False))
     if settings.precision == "fp32":
         return Graphs(float_model, float_model, network.dimension, network.packing(floats))
-    linears = quantise.quantize(
+    if settings.precision == "fp16":
+        halved = serialize(halve(network.whole(floats, int8_embeddings=False)))
+        return Graphs(float_model, halved, network.dimension, network.packing(floats))
+    linears = _quantized(network, token_ids, settings, progress)
+    with large_graph():
+        served_model = serialize(network.whole(linears, int8_embeddings=True))
+    return Graphs(float_model, served_model, network.dimension, network.packing(linears))
+
+
+def _quantized(
+    network: Network, token_ids: Sequence[Ids], settings: Settings, progress: Progress
+) -> Linears:
+    if rowwise.fits(network):
+        return rowwise.quantize(
+            network,
+            token_ids,
+            weight_bits=settings.weight_bits,
+            threads=cpu_budget(),
+            progress=progress,
+        )
+    by_row = settings.precision == "int8-rows"
+    return quantise.quantize(
         network,
         token_ids,
         weight_bits=settings.weight_bits,
         threads=cpu_budget(),
         progress=progress,
+        by_row=quantise.sites_by_row(network) if by_row else (),
     ).linears
-    served_model = serialize(network.whole(linears, int8_embeddings=True))
-    return Graphs(float_model, served_model, network.dimension, network.packing(linears))
 
 
 def _build_with_optimum(
@@ -71,11 +93,14 @@ def _build_with_optimum(
 ) -> Graphs:
     from export.optimum import route
 
+    if settings.precision == "int8-rows":
+        raise UnsupportedModel("--precision int8-rows is not for --via optimum; use int8 or fp16")
+    exact = not settings.precision.startswith("int8")
     graphs = route.build_with_optimum(
         source.folder,
         source.settings,
         token_ids,
-        precision=settings.precision,
+        precision="fp32" if exact else "int8",
         weight_bits=settings.weight_bits,
         allow_pickle=settings.allow_pickle,
         threads=cpu_budget(),
@@ -85,6 +110,8 @@ def _build_with_optimum(
         float_model = served_model = serialize(graphs.float_model)
         if graphs.served_model is not graphs.float_model:
             served_model = serialize(graphs.served_model)
+        elif settings.precision == "fp16":
+            served_model = serialize(halve(graphs.float_model))
     except onnx.checker.ValidationError as error:
         # Other tools made these nodes. An invalid one that a family writes is a bug and stays one.
         reason = str(error).strip().splitlines()[0]

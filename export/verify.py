@@ -1,7 +1,7 @@
 """Decides whether an artifact may be written: its results against the float32 model's.
 
 Three questions: do the results agree on texts that calibration never saw; is a text's result the
-same alone and in a batch; does every length up to the maximum work (past `EVERY_LENGTH` a sample).
+same alone and in a batch; does every length up to the maximum work (of long texts a sample, `_lengths`).
 What agreement means depends on the task: a cosine of vectors, a difference of scores.
 """
 
@@ -21,10 +21,11 @@ BATCH_TOLERANCE = 1e-5
 BATCH_TEXTS = 128
 # Lengths compared with float32: one by one up to the first, then in steps.
 SHORT_LENGTHS, LENGTH_STEP = 16, 37
-# Lengths that are run at all: every one up to this, which most encoders end at. bge-small-zh-v1.5,
-# 2026-11-24, 2 cores with AVX512-VNNI: 6.5 s. Past it only those that are compared: all lengths to
-# 8,192 would be 256 times as many tokens.
-EVERY_LENGTH = 512
+# A model of up to so many tokens, as most are, runs every length. bge-small-zh-v1.5, 2026-11-24, 2 cores
+# with AVX512-VNNI: 6.5 s. All lengths to 8,192 would be 256 times as many tokens, so a model that reads more
+# runs a sample: every length up to SAMPLED_PAST, those that are compared up to EVERY_LENGTH, and past it
+# each twice the one before, and the longest.
+EVERY_LENGTH, SAMPLED_PAST = 512, 128
 WORST_SHOWN = 5
 
 Progress = Callable[[str], None]
@@ -94,8 +95,8 @@ def check_agreement(
         listed = "".join(f"\n  {agreement:.4f}  {_shorten(text)}" for agreement, text in worst)
         raise DisagreesWithCheckpoint(
             "{measure} to the float32 model: mean {mean:.5f} (needs {least_mean}), minimum "
-            "{minimum:.4f} (needs {least}); calibrate on texts like these (--calibration FILE), export "
-            "--precision fp32, or accept less (--min-agreement MEAN,MIN); worst texts:{listed}",
+            "{minimum:.4f} (needs {least}); export --precision auto, calibrate on texts like these "
+            "(--calibration FILE), or accept less (--min-agreement MEAN,MIN); worst texts:{listed}",
             measure=comparison.measure,
             mean=mean,
             least_mean=thresholds.mean,
@@ -157,14 +158,8 @@ def _check_lengths(
     """Run text of 1 token to the maximum: sound results everywhere, and close to float32."""
     stream = np.concatenate(token_ids)
     stream = np.resize(stream, max(len(stream), max_tokens))
-    compared = {
-        *range(1, SHORT_LENGTHS),
-        *range(SHORT_LENGTHS, max_tokens, LENGTH_STEP),
-        max_tokens,
-    }
-    for length in sorted({*range(1, EVERY_LENGTH + 1), *compared}):
-        if length > max_tokens:
-            break
+    compared, run = _lengths(max_tokens)
+    for length in run:
         ids = stream[:length]
         result = _run_length(served, ids, comparison)
         if length not in compared:
@@ -179,6 +174,19 @@ def _check_lengths(
                 found=found,
                 least=thresholds.minimum,
             )
+
+
+def _lengths(max_tokens: int) -> tuple[set[int], list[int]]:
+    """Return the lengths that are compared with float32, and all that are run, in order."""
+    compared = {*range(1, SHORT_LENGTHS)}
+    compared.update(range(SHORT_LENGTHS, min(max_tokens, EVERY_LENGTH), LENGTH_STEP))
+    doubled = EVERY_LENGTH
+    while (doubled := 2 * doubled) < max_tokens:
+        compared.add(doubled)
+    compared.add(max_tokens)
+    every = max_tokens if max_tokens <= EVERY_LENGTH else min(SAMPLED_PAST, EVERY_LENGTH)
+    run = sorted({*range(1, every + 1), *compared})
+    return compared, [length for length in run if length <= max_tokens]
 
 
 def _run_length(served: VectorEncoder, ids: Ids, comparison: Comparison) -> Vectors:

@@ -5,7 +5,7 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from export.graph import GraphWriter
-from export.source.tensors import FloatArray
+from export.source.tensors import FloatArray, in_parts
 from server.inference.encoder import INPUT_IDS
 
 
@@ -18,12 +18,14 @@ def write_words(
     """
     if not int8:
         return graph.node("Gather", [graph.floats(f"{name}.float", table), ids], name)
-    owner = name.rpartition(".")[0]
-    rows, scale = quantize_rows(table)
+    owner, numbers, scales = name.rpartition(".")[0], f"{name}.int8", f"{name}.scale"
+    if not graph.has_constant(numbers):
+        rows, scale = quantize_rows(table)
+        graph.constant(numbers, rows)
+        graph.floats(scales, scale)
     # GatherBlockQuantized would be one node, but took twice as long at 256 tokens.
-    row = graph.node("Gather", [graph.constant(f"{name}.int8", rows), ids], f"{owner}.rows")
+    row = graph.node("Gather", [numbers, ids], f"{owner}.rows")
     row = graph.node("Cast", [row], f"{owner}.rows_float", to=TensorProto.FLOAT)
-    scales = graph.floats(f"{name}.scale", scale)
     return graph.node(
         "Mul", [row, graph.node("Gather", [scales, ids], f"{owner}.rows_scale")], name
     )
@@ -31,6 +33,14 @@ def write_words(
 
 def quantize_rows(table: FloatArray) -> tuple[npt.NDArray[np.int8], FloatArray]:
     """Return the table in int8 with one scale a row: float32 (V, D) -> int8 (V, D), float32 (V, 1)."""
-    scale = np.abs(table).max(axis=1, keepdims=True) / np.float32(127)
-    scale[scale == 0] = 1
-    return np.rint(table / scale).astype(np.int8), scale
+    rows = np.empty(table.shape, np.int8)
+    scale = np.empty((len(table), 1), np.float32)
+    first = 0
+    # In parts: a table of 250,000 words has a gigabyte, and each step would make a copy of it.
+    for part in in_parts(table):
+        last = first + len(part)
+        each = np.abs(part).max(axis=1, keepdims=True) / np.float32(127)
+        each[each == 0] = 1
+        rows[first:last], scale[first:last] = np.rint(part / each), each
+        first = last
+    return rows, scale

@@ -6,7 +6,7 @@ that calibration runs. The quantiser, the verification and the pipeline use thes
 name; `families.of` chooses one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -63,8 +63,8 @@ class Network(Protocol):
     def layers(self) -> Sequence[Layer]:
         """The layers, in the order of computation."""
 
-    def float_linears(self) -> dict[str, FloatLinear]:
-        """Return every linear layer of every layer, as the checkpoint has it."""
+    def float_linears(self) -> Mapping[str, FloatLinear]:
+        """Return every linear layer of every layer, as the checkpoint has it; see `LinearsByLayer`."""
 
     def packing(self, linears: Linears) -> Packing:
         """Return which texts the graph of these layers takes together."""

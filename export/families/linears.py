@@ -1,6 +1,6 @@
 """The linear layers of any encoder: their float32 and int8 kinds, and how a graph computes each."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,10 @@ from export.source.tensors import FloatArray
 
 # Input channels that share a blockwise scale. 32 measured no closer to float32 than 128, and is slower.
 BLOCK = 128
+# Zero as uint8, of activations that are quantised by row.
+MIDDLE = 128
+# A row is divided by no less than this.
+LEAST_SIZE = 1e-30
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +29,18 @@ class FloatLinear:
 class InputQuantizer:
     """x -> uint8: round(x / smoothing / scale) + zero_point, clamped to 0..255.
 
-    smoothing: float32 (K,), one divisor a channel, or None where none is applied at run time.
+    smoothing: float32 (K,), one divisor a channel, or None where none is applied at run time. by_row:
+    each row is first divided by its size, so that the range fits every row; what the layer computes is
+    multiplied by it again. A maximum is exact, so a row's result does not depend on the rows beside it.
+    floor: what is taken off every number before; a row's size is then its highest, else its largest
+    absolute number. It is for activations that have a lower bound, and the bias makes up for it.
     """
 
     scale: float
     zero_point: int
     smoothing: FloatArray | None
+    by_row: bool = False
+    floor: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +72,23 @@ class BlockwiseLinear:
     bias: FloatArray
 
 
-Linear = FloatLinear | Int8Linear | BlockwiseLinear
+@dataclass(frozen=True, slots=True)
+class RowwiseLinear:
+    """Int8 weights with a scale per output channel, for rows that each have their own scale.
+
+    A row of the activation is quantised when it arrives: x -> round(x / step), step = its largest number /
+    127. Nothing is calibrated and nothing saturates, and a row's result depends on that row alone: products
+    of whole numbers are exact in any order. weight: int8 (K, N), weight_scale: float32 (N). smoothing: float32
+    (K,), a divisor a channel that whatever writes the activation has applied; None where there is none.
+    """
+
+    weight: npt.NDArray[np.int8]
+    weight_scale: FloatArray
+    bias: FloatArray
+    smoothing: FloatArray | None = None
+
+
+Linear = FloatLinear | Int8Linear | BlockwiseLinear | RowwiseLinear
 Linears = Mapping[str, Linear]
 # Names of the linear layers that read the same activation.
 Readers = tuple[str, ...]
@@ -73,7 +99,8 @@ class Site:
     """An activation that linear layers read: they share its range and its name.
 
     by_head: each reader reads its own part of a row, one part beside the other. blockwise: it is
-    quantised by row and block as it runs (`BlockwiseLinear`). folds_into: the linear layers whose
+    quantised by row and block as it runs (`BlockwiseLinear`). by_row: quantised by row as it runs
+    (`RowwiseLinear`). after_norm: a norm writes it, and can apply a divisor. folds_into: the linear layers whose
     outputs, side by side, reach this activation unscaled, so that a divisor can be folded into them.
     """
 
@@ -81,7 +108,37 @@ class Site:
     readers: Readers
     by_head: bool = False
     blockwise: bool = False
+    by_row: bool = False
+    after_norm: bool = False
     folds_into: Readers = ()
+
+
+class LinearsByLayer(Mapping[str, FloatLinear]):
+    """The float32 linear layers of a network, of which one layer's at a time are in memory.
+
+    names: of the linear layers, by the layer that they are part of. read: returns those of a layer.
+    """
+
+    def __init__(
+        self, names: Sequence[Sequence[str]], read: Callable[[int], Mapping[str, FloatLinear]]
+    ) -> None:
+        self._layers = {name: index for index, layer in enumerate(names) for name in layer}
+        self._read = read
+        self._index = -1
+        self._current: Mapping[str, FloatLinear] = {}
+
+    def __getitem__(self, name: str) -> FloatLinear:
+        index = self._layers[name]
+        if index != self._index:
+            self._current, self._index = {}, -1
+            self._current, self._index = self._read(index), index
+        return self._current[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
 
 
 class LinearWriter:
@@ -90,16 +147,27 @@ class LinearWriter:
     def __init__(self, graph: GraphWriter, linears: Linears) -> None:
         self._graph = graph
         self._linears = linears
+        # Site -> the size of each row, where the site is quantised by row.
+        self._sizes: dict[str, str] = {}
 
     def read(self, tensor: str, site: Site) -> str:
         """Return what a site's layers read: `tensor` itself, or its uint8 form."""
         linear = self._linears[site.readers[0]]
+        if isinstance(linear, RowwiseLinear):
+            return self._quantize_rows(tensor, site)
         if not isinstance(linear, Int8Linear):
             return tensor
         name = site.name
         if linear.input.smoothing is not None:
             divisor = self._graph.floats(f"{name}.smoothing", 1.0 / linear.input.smoothing)
             tensor = self._graph.node("Mul", [tensor, divisor], f"{name}.smoothed")
+        if linear.input.by_row:
+            if linear.input.floor:
+                floor = self._graph.floats(f"{name}.floor", linear.input.floor)
+                tensor = self._graph.node("Sub", [tensor, floor], f"{name}.raised")
+            one_sided = bool(linear.input.floor)
+            size = self._sizes[name] = self._size_of_row(tensor, name, one_sided=one_sided)
+            tensor = self._graph.node("Div", [tensor, size], f"{name}.divided")
         scale, zero_point = self._quantization(site, linear.input)
         return self._graph.node("QuantizeLinear", [tensor, scale, zero_point], f"{name}.quantized")
 
@@ -110,6 +178,8 @@ class LinearWriter:
             return self._blockwise(read, name, linear)
         if isinstance(linear, Int8Linear):
             return self._int8(read, name, site, linear)
+        if isinstance(linear, RowwiseLinear):
+            return self._rowwise(read, name, site, linear)
         weight = graph.floats(f"{name}.weight", linear.weight)
         if not linear.bias.any():
             return graph.node("MatMul", [read, weight], name)
@@ -123,20 +193,31 @@ class LinearWriter:
 
     def _int8(self, read: str, name: str, site: Site, linear: Int8Linear) -> str:
         scale, zero_point = self._quantization(site, linear.input)
-        return self._graph.node(
-            "MatMulIntegerToFloat",
-            [
-                read,
-                self._graph.constant(f"{name}.weight", linear.weight),
-                scale,
-                self._graph.floats(f"{name}.weight_scale", linear.weight_scale),
-                zero_point,
-                "",
-                self._graph.floats(f"{name}.bias", linear.bias),
-            ],
-            name,
-            domain=CONTRIB,
-        )
+        bias = self._graph.floats(f"{name}.bias", linear.bias)
+        product = [
+            read,
+            self._graph.constant(f"{name}.weight", linear.weight),
+            scale,
+            self._graph.floats(f"{name}.weight_scale", linear.weight_scale),
+            zero_point,
+        ]
+        multiply = "MatMulIntegerToFloat"
+        if not linear.input.by_row:
+            return self._graph.node(multiply, [*product, "", bias], name, CONTRIB)
+        by_size = self._graph.node(multiply, product, f"{name}.by_size", CONTRIB)
+        restored = self._graph.node("Mul", [by_size, self._sizes[site.name]], f"{name}.restored")
+        return self._graph.node("Add", [restored, bias], name)
+
+    def _size_of_row(self, tensor: str, name: str, *, one_sided: bool) -> str:
+        """Return the highest or the largest absolute number of each row, float32 (B, T, 1)."""
+        graph, last = self._graph, self._graph.integers("last_axis", [-1])
+        sides = [graph.node("ReduceMax", [tensor, last], f"{name}.high", keepdims=1)]
+        if not one_sided:
+            low = graph.node("ReduceMin", [tensor, last], f"{name}.low", keepdims=1)
+            sides.append(graph.node("Neg", [low], f"{name}.below"))
+        # A row of zeros stays one.
+        least = graph.floats("least_size", LEAST_SIZE)
+        return graph.node("Max", [*sides, least], f"{name}.size")
 
     def _blockwise(self, read: str, name: str, linear: BlockwiseLinear) -> str:
         inputs, outputs = linear.weight.shape
@@ -162,6 +243,50 @@ class LinearWriter:
             # 4 asks for int8 arithmetic; the default would widen the weights to float32.
             accuracy_level=4,
         )
+
+    def _quantize_rows(self, tensor: str, site: Site) -> str:
+        """Write the rows of `tensor`, float32 (B, T, K), as uint8 around MIDDLE, and the step of each row."""
+        graph, name = self._graph, site.name
+        last = graph.integers("rows.last_axis", [-1])
+        sizes = graph.node("Abs", [tensor], f"{name}.sizes")
+        highest = graph.node("ReduceMax", [sizes, last], f"{name}.highest", keepdims=1)
+        # A row of zeros has a step, too.
+        least = graph.floats("rows.least", 1e-30)
+        highest = graph.node("Max", [highest, least], f"{name}.divisible")
+        part = graph.floats("rows.part", 1 / 127)
+        steps = graph.node("Mul", [highest, part], f"{name}.steps")
+        step_of_row = graph.node("Reshape", [steps, last], f"{name}.step_of_row")
+        n_rows = graph.node("Shape", [step_of_row], f"{name}.n_rows")
+        middle = graph.constant("rows.middle", np.array(MIDDLE, np.uint8))
+        middles = graph.node("Expand", [middle, n_rows], f"{name}.middles")
+        width = len(self._linears[site.readers[0]].weight)
+        flat = graph.integers(f"rows.flat.{width}", [-1, width])
+        rows = graph.node("Reshape", [tensor, flat], f"{name}.rows")
+        quantized = graph.node(
+            "QuantizeLinear", [rows, step_of_row, middles], f"{name}.rows.quantized", axis=0
+        )
+        shape = graph.node("Shape", [tensor], f"{name}.shape")
+        return graph.node("Reshape", [quantized, shape], f"{name}.quantized")
+
+    def _rowwise(self, read: str, name: str, site: Site, linear: RowwiseLinear) -> str:
+        graph = self._graph
+        product = graph.node(
+            "MatMulIntegerToFloat",
+            [
+                read,
+                graph.constant(f"{name}.weight", linear.weight),
+                graph.floats("rows.unit", 1.0),
+                graph.floats(f"{name}.weight_scale", linear.weight_scale),
+                graph.constant("rows.middle", np.array(MIDDLE, np.uint8)),
+            ],
+            f"{name}.product",
+            domain=CONTRIB,
+        )
+        scaled = f"{name}.scaled" if linear.bias.any() else name
+        result = graph.node("Mul", [product, f"{site.name}.steps"], scaled)
+        if not linear.bias.any():
+            return result
+        return graph.node("Add", [result, graph.floats(f"{name}.bias", linear.bias)], name)
 
     def _quantization(self, site: Site, quantizer: InputQuantizer) -> tuple[str, str]:
         zero_point = np.array(quantizer.zero_point, dtype=np.uint8)

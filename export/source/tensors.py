@@ -1,14 +1,22 @@
 """Reads the weights of a model's folder: safetensors in one file or in shards, or a pickle.
 
-No torch is needed for safetensors.
+They stay in their files, mapped, and are read as they are used: a model's float32 weights may be larger
+than the memory that an export may take. No torch is needed for safetensors.
 """
 
+import json
+import math
+import mmap
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # Registers bfloat16 with numpy, where safetensors finds it by name.
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
@@ -20,6 +28,7 @@ from export.source.modules import Modules
 from server.messages.message import Message
 
 FloatArray = npt.NDArray[np.float32]
+# Read from the files when it is asked for: keep no more of them than the work in hand needs.
 Tensors = Mapping[str, FloatArray]
 # Name of a tensor -> its shape.
 Shapes = Mapping[str, tuple[int, ...]]
@@ -34,6 +43,53 @@ SHARD = re.compile(r"[A-Za-z0-9][\w.-]{0,200}\.safetensors", re.ASCII)
 MOST_SHARDS = 1_000
 # Numbers of other types are codes of a quantised model, which mean nothing without their scales.
 FLOATS = {np.dtype(kind) for kind in (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)}
+# The element types of safetensors that numpy has.
+ELEMENTS: dict[str, Any] = {
+    **{"F16": np.float16, "BF16": ml_dtypes.bfloat16, "F32": np.float32, "F64": np.float64},
+    **{f"I{bits}": f"<i{bits // 8}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"<u{bits // 8}" for bits in (8, 16, 32, 64)},
+    "BOOL": np.bool_,
+}
+# Numbers of a part of a tensor.
+PART = 2**22
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor in a file; kind: of its numbers there, or of what `load` makes of them."""
+
+    shape: tuple[int, ...]
+    kind: np.dtype[Any]
+    load: Callable[[], npt.NDArray[Any]]
+
+    def array(self) -> npt.NDArray[Any]:
+        """Return the numbers, floating-point ones in float32. Float32 stays in the mapped file."""
+        loaded = self.load()
+        return np.asarray(loaded, dtype=np.float32) if self.kind in FLOATS else loaded
+
+
+class StoredTensors(Mapping[str, FloatArray]):
+    """The tensors of a model's files, each mapped into memory while it is in use.
+
+    Floating-point numbers come in float32, others as they are: `check_tensors` refuses them.
+    """
+
+    def __init__(self) -> None:
+        self._stored: dict[str, StoredTensor] = {}
+
+    def add(self, name: str, tensor: StoredTensor) -> bool:
+        """Add a tensor; return whether no other one of this name has other numbers."""
+        first = self._stored.setdefault(name, tensor)
+        return first is tensor or np.array_equal(first.array(), tensor.array())
+
+    def __getitem__(self, name: str) -> FloatArray:
+        return self._stored[name].array()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
 
 
 def check_plain_weights(config: Json) -> None:
@@ -106,18 +162,14 @@ def shard_names(index: Path, value: Any) -> list[str]:
     return names
 
 
-def read_tensors(files: Sequence[Path], rename: Callable[[str], str]) -> dict[str, FloatArray]:
-    """Return every tensor of the files under the name that `rename` gives it.
-
-    Floating-point numbers come in float32, others as they are: `check_tensors` refuses them.
-    """
-    tensors: dict[str, FloatArray] = {}
+def read_tensors(files: Sequence[Path], rename: Callable[[str], str]) -> StoredTensors:
+    """Return every tensor of the files under the name that `rename` gives it."""
+    tensors = StoredTensors()
     for path in files:
-        read = _read_pickle if path.suffix == ".bin" else _read_safetensors
-        for stored, array in read(path).items():
+        read = _open_pickle if path.suffix == ".bin" else _open_safetensors
+        for stored, tensor in read(path).items():
             name = rename(stored)
-            first = tensors.setdefault(name, array)
-            if first is not array and not np.array_equal(first, array):
+            if not tensors.add(name, tensor):
                 raise CorruptFile(
                     "{path} holds the tensor {name} a second time, with other numbers",
                     path=path,
@@ -126,25 +178,57 @@ def read_tensors(files: Sequence[Path], rename: Callable[[str], str]) -> dict[st
     return tensors
 
 
-def _read_safetensors(path: Path) -> dict[str, FloatArray]:
+def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
     try:
+        # The library checks that each tensor lies inside the file and none over another.
         with safe_open(path, framework="numpy") as file:
-            return {name: _widened(file.get_tensor(name)) for name in file.keys()}
+            names = list(file.keys())
+        return _described(_WeightsFile(path), names)
     except (
-        *(SafetensorError, OSError, AttributeError),
+        *(SafetensorError, OSError, AttributeError, KeyError),
         *(TypeError, ValueError, OverflowError, MemoryError),
     ) as error:
-        # AttributeError and TypeError: an element type that numpy does not have.
         raise CorruptFile(
             "{path} cannot be read as safetensors: {error}", path=path, error=error
         ) from None
 
 
-def _widened(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return np.asarray(array, dtype=np.float32) if array.dtype in FLOATS else array
+def _described(file: "_WeightsFile", names: Sequence[str]) -> dict[str, StoredTensor]:
+    length = int.from_bytes(file.bytes(0, 8), "little")
+    header = json.loads(file.bytes(8, length))
+    found = {}
+    for name in names:
+        described = header[name]
+        # KeyError: an element type that numpy does not have.
+        kind = np.dtype(ELEMENTS[described["dtype"]])
+        shape = tuple(described["shape"])
+        offset = 8 + length + described["data_offsets"][0]
+        found[name] = StoredTensor(shape, kind, partial(file.array, offset, shape, kind))
+    return found
 
 
-def _read_pickle(path: Path) -> dict[str, FloatArray]:
+class _WeightsFile:
+    """A file that stays open as long as one of its tensors may be asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def bytes(self, offset: int, length: int) -> bytes:
+        return os.pread(self._descriptor, length, offset)
+
+    def array(self, offset: int, shape: tuple[int, ...], kind: np.dtype[Any]) -> npt.NDArray[Any]:
+        """Return a tensor in a mapping of its own, whose pages are given back with the array."""
+        count = math.prod(shape)
+        if not count:
+            return np.zeros(shape, kind)
+        before = offset % mmap.ALLOCATIONGRANULARITY
+        length = before + count * kind.itemsize
+        pages = mmap.mmap(self._descriptor, length, access=mmap.ACCESS_READ, offset=offset - before)
+        return np.frombuffer(pages, kind, count, before).reshape(shape)
+
+
+def _open_pickle(path: Path) -> dict[str, StoredTensor]:
     try:
         import torch
     except ImportError:
@@ -152,18 +236,30 @@ def _read_pickle(path: Path) -> dict[str, FloatArray]:
             "reading pytorch_model.bin needs torch: install the export-any extra"
         ) from None
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
         # numpy lacks bfloat16 and the kinds that are quantised.
         floats = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-        return {
-            name: (tensor.float() if tensor.dtype in floats else tensor).numpy()
-            for name, tensor in loaded.items()
-        }
+
+        def stored(tensor: Any) -> StoredTensor:
+            if tensor.dtype not in floats:
+                array = tensor.numpy()
+                return StoredTensor(array.shape, array.dtype, lambda: array)
+            return StoredTensor(
+                tuple(tensor.shape), np.dtype(np.float32), lambda: tensor.detach().float().numpy()
+            )
+
+        return {name: stored(tensor) for name, tensor in loaded.items()}
     except Exception as error:
         # torch raises many kinds (pickle, zip, attribute errors) for a bad or unsafe file.
         raise CorruptFile(
             "{path} cannot be read as weights only: {error}", path=path, error=error
         ) from None
+
+
+def _is_zip(path: Path) -> bool:
+    """Return whether a pickle is of the newer kind, whose tensors can be mapped."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
 
 
 def check_tensors(tensors: Tensors, expected: Shapes) -> None:
@@ -181,12 +277,21 @@ def check_tensors(tensors: Tensors, expected: Shapes) -> None:
                 expected=str(shape),
             )
     for name in expected:
-        if tensors[name].dtype != np.float32:
+        tensor = tensors[name]
+        if tensor.dtype != np.float32:
             raise UnsupportedModel(
                 "tensor {name} holds numbers of the type {kind}, which are those of a quantised model; "
                 "export the model that it was made from",
                 name=name,
-                kind=str(tensors[name].dtype),
+                kind=str(tensor.dtype),
             )
-        if not np.isfinite(tensors[name]).all():
+        if not all(np.isfinite(rows).all() for rows in in_parts(tensor)):
             raise CorruptFile("tensor {name} holds NaN or infinity", name=name)
+
+
+def in_parts(tensor: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Yield a tensor's rows in parts of some megabytes, for work whose copies must stay small."""
+    rows = tensor.reshape(len(tensor), -1) if tensor.ndim else tensor.reshape(1, 1)
+    step = max(1, PART // max(1, rows.shape[1]))
+    for first in range(0, len(rows), step):
+        yield rows[first : first + step]

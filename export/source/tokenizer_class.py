@@ -30,10 +30,10 @@ NORMALIZING = frozenset(
     ).split()
     + ["Realm", "Splinter"]
 )
-# Classes that put other special tokens around a text, whatever tokenizer.json says: the defaults of
+# Classes that put other special tokens around a text, whatever tokenizer.json says (for Llama's see
+# `tokenizer_file`): the defaults of
 # add_bos_token; add_eos_token is false.
 TEMPLATES = {
-    "Llama": True,
     "CodeLlama": True,
     "Gemma": True,
     "Cohere": True,

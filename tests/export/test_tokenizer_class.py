@@ -84,7 +84,7 @@ def test_flags_of_added_tokens_are_those_of_the_settings(folder: Path) -> None:
         ({"auto_map": {"AutoTokenizer": ["mine.Mine", None]}}, ["mine.Mine", "never run"]),
         ({"tokenizer_class": "GPTNeoXTokenizerFast"}, ["GPTNeoX", "special tokens"]),
         ({"tokenizer_class": "MBartTokenizer"}, ["MBart", "special tokens"]),
-        ({"tokenizer_class": "LlamaTokenizer", "add_eos_token": True}, ["[CLS]"]),
+        ({"tokenizer_class": "CodeLlamaTokenizer", "add_eos_token": True}, ["[CLS]"]),
     ],
     ids=str,
 )
@@ -92,14 +92,14 @@ def test_settings_that_cannot_be_followed_are_refused(
     settings: dict[str, Any], parts: list[str], folder: Path
 ) -> None:
     if "[CLS]" in parts:
-        settings, parts = {"bos_token": "[SEP]", "eos_token": "[SEP]", **settings}, ["Llama"]
+        settings, parts = {"bos_token": "[SEP]", "eos_token": "[SEP]", **settings}, ["CodeLlama"]
     change_json(folder / "tokenizer_config.json", **settings)
     refusal(folder, UnsupportedModel, "tokenizer_config.json", *parts)
 
 
-def test_llama_with_the_special_tokens_of_the_file_is_read(folder: Path) -> None:
+def test_class_with_the_special_tokens_of_the_file_is_read(folder: Path) -> None:
     named = {"bos_token": "[CLS]", "eos_token": "[SEP]", "add_eos_token": True}
-    change_json(folder / "tokenizer_config.json", tokenizer_class="LlamaTokenizerFast", **named)
+    change_json(folder / "tokenizer_config.json", tokenizer_class="CodeLlamaTokenizerFast", **named)
     read_checkpoint(folder)
 
 

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import DisagreesWithCheckpoint
-from export.verify import Thresholds, embed_each, verify
+from export.verify import Thresholds, _lengths, embed_each, verify
 from server.inference.encoder import SessionEncoder
 from server.types import Ids, Packing, VectorEncoder, Vectors
 from tests.support.encoders import float_encoder, int8_encoder, one_by_one, token_ids, toy_network
@@ -250,7 +250,16 @@ def test_past_many_lengths_only_some_are_run_and_the_maximum_is_one(
     exact: SessionEncoder, ids: list[Ids], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("export.verify.EVERY_LENGTH", 20)
-    assert lengths_run(exact, ids, MAX_TOKENS) == {*range(1, 21), 16 + 37, MAX_TOKENS}
+    assert lengths_run(exact, ids, MAX_TOKENS) == {*range(1, 21), 40, MAX_TOKENS}
+
+
+def test_lengths_of_a_model_of_long_texts_are_few_tokens_together() -> None:
+    compared, run = _lengths(8192)
+    assert run[:128] == [*range(1, 129)]
+    assert run[-5:] == [16 + 13 * 37, 1024, 2048, 4096, 8192]
+    assert compared < set(run)
+    assert sum(run) < 4 * 8192
+    assert len(_lengths(512)[1]) == 512
 
 
 def test_length_that_disagrees_is_refused_but_not_one_without_text(

@@ -36,6 +36,13 @@ class BertLayer:
     intermediate: Site
     output: Site
 
+    @property
+    def linears(self) -> Readers:
+        """The names of the linear layers, each once."""
+        sites = (self.attention, self.keys, self.values)
+        after = (self.context, self.intermediate, self.output)
+        return tuple(dict.fromkeys(name for site in (*sites, *after) for name in site.readers))
+
     def described(self, max_tokens: int) -> Layer:
         """Return the layer as the quantiser sees it; max_tokens: of the longest text."""
         after = (self.context, self.intermediate, self.output)

@@ -1,6 +1,6 @@
 """Writes the graphs of a BERT: float reference, int8 artifact, and the parts that calibration runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
 from onnx import TensorProto
@@ -11,7 +11,7 @@ from export.families.bert.encoder import BertWriter
 from export.families.bert.layers import float_linears, layer_name, layer_of
 from export.families.bert.shape import BertShape
 from export.families.family import HIDDEN, OUTPUT, Layer
-from export.families.linears import FloatLinear, Int8Linear, Linears
+from export.families.linears import FloatLinear, Int8Linear, Linears, LinearsByLayer
 from export.graph import Branch, GraphWriter
 from export.source.sentence_settings import SentenceSettings
 from export.source.tensors import Tensors
@@ -36,11 +36,11 @@ class BertNetwork:
     def layers(self) -> Sequence[Layer]:
         return [layer.described(self._settings.max_tokens) for layer in self._layers]
 
-    def float_linears(self) -> dict[str, FloatLinear]:
-        found: dict[str, FloatLinear] = {}
-        for layer in self._layers:
-            found |= float_linears(layer, self._tensors)
-        return found
+    def float_linears(self) -> Mapping[str, FloatLinear]:
+        return LinearsByLayer(
+            [layer.linears for layer in self._layers],
+            lambda index: float_linears(self._layers[index], self._tensors),
+        )
 
     def packing(self, linears: Linears) -> Packing:
         in_int8 = any(
