@@ -64,6 +64,7 @@ def read_outline(files: ModelFolder) -> Outline:
     shape = family.read_shape(config)
     scoring = None
     if kind.task == "score":
+        check_code(config, family.name, "AutoModelForSequenceClassification")
         settings = read_pair_settings(files, shape.positions)
         shape, scoring = _with_head(family, shape, files, config)
     else:
@@ -84,7 +85,7 @@ def _with_head(
         raise UnsupportedModel(
             "cross-encoders of the family {family} are not written", family=family.name
         )
-    scorer = family.scorer(shape, has_token_types(files))
+    scorer = family.scorer(shape, has_token_types(files, config))
     return scorer.shape, Scoring(activation, scorer.second_text_offset)
 
 
