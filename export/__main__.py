@@ -40,6 +40,7 @@ def main() -> int:
         query_instruction=arguments.query_instruction,
         document_instruction=arguments.document_instruction,
         matryoshka=tuple(arguments.matryoshka),
+        max_tokens=arguments.max_tokens,
         via=arguments.via,
         allow_pickle=arguments.allow_pickle,
         force=arguments.force,
@@ -118,6 +119,12 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
         default=(),
         metavar="N,N",
         help=words("shorter vector sizes for which the model was trained"),
+    )
+    add(
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help=words("cut texts to N tokens (default: what the model reads)"),
     )
     add(
         "--via",

@@ -13,7 +13,7 @@ from export.errors import NoSuchModel
 from export.families.family import Family, Network, Shape
 from export.source.folder import ModelFolder
 from export.source.modules import read_modules
-from export.source.sentence_settings import SentenceSettings, read_settings
+from export.source.sentence_settings import SentenceSettings, limited, read_settings
 from export.source.tensors import (
     Tensors,
     check_plain_weights,
@@ -26,11 +26,11 @@ from export.source.tokenizer_file import check_tokenizer, read_tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """An encoder in memory.
+    """An encoder that has been read and checked.
 
-    tensors: float32, under the names that the family gives them. tokenizer_json: the tokenizer as
-    transformers would build it, without truncation and padding. sha256: over the names and contents
-    of every file that was read.
+    tensors: float32, mapped from the files, under the names that the family gives them.
+    tokenizer_json: the tokenizer as transformers would build it, without truncation and padding.
+    sha256: over the names and contents of every file that was read.
     """
 
     folder: Path
@@ -46,8 +46,13 @@ class Checkpoint:
         return self.family.network(self.shape, self.settings, self.tensors)
 
 
-def read_checkpoint(folder: Path, *, allow_pickle: bool = False) -> Checkpoint:
-    """Read and check a checkpoint folder; raises an ExportError that names the file at fault."""
+def read_checkpoint(
+    folder: Path, *, allow_pickle: bool = False, max_tokens: int | None = None
+) -> Checkpoint:
+    """Read and check a checkpoint folder; raises an ExportError that names the file at fault.
+
+    max_tokens: what texts are cut to, where that is less than the model reads.
+    """
     if not folder.is_dir():
         raise NoSuchModel("no model folder at {folder}", folder=folder)
     files = ModelFolder(folder)
@@ -56,7 +61,7 @@ def read_checkpoint(folder: Path, *, allow_pickle: bool = False) -> Checkpoint:
     check_plain_weights(files, modules, config)
     family = families.of(config)
     shape = family.read_shape(config)
-    settings = read_settings(files, shape.positions, family.poolings)
+    settings = limited(read_settings(files, shape.positions, family.poolings), max_tokens)
     weights = weight_files(files, modules, allow_pickle=allow_pickle)
     tensors = read_tensors(weights, family.tensor_name)
     check_tensors(tensors, shape.tensors())

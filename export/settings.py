@@ -23,6 +23,7 @@ class Settings:
     query_instruction: str | None = None
     document_instruction: str | None = None
     matryoshka: tuple[int, ...] = ()
+    max_tokens: int | None = None
     via: Literal["graph", "optimum"] = "graph"
     allow_pickle: bool = False
     force: bool = False

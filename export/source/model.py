@@ -13,7 +13,7 @@ from export.settings import Settings
 from export.source.folder import ModelFolder
 from export.source.json_file import LARGEST_SIZE, size
 from export.source.modules import read_modules
-from export.source.sentence_settings import SentenceSettings, read_settings
+from export.source.sentence_settings import SentenceSettings, limited, read_settings
 from export.source.tensors import PICKLED, check_plain_weights
 from export.source.tokenizer_file import check_tokenizer, read_tokenizer
 from server.inference.manifest import TextRules
@@ -121,8 +121,10 @@ def _is_utf8(text: str) -> bool:
 def read_model(place: Place, settings: Settings) -> SourceModel:
     """Read and check a model's folder; raises an ExportError that names the file at fault."""
     if settings.via == "optimum":
-        return _read_for_optimum(place)
-    checkpoint = read_checkpoint(place.folder, allow_pickle=settings.allow_pickle)
+        return _read_for_optimum(place, settings)
+    checkpoint = read_checkpoint(
+        place.folder, allow_pickle=settings.allow_pickle, max_tokens=settings.max_tokens
+    )
     return SourceModel(
         place.folder,
         place.model_id,
@@ -136,14 +138,15 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
     )
 
 
-def _read_for_optimum(place: Place) -> SourceModel:
+def _read_for_optimum(place: Place, options: Settings) -> SourceModel:
     from export.optimum.int8 import RECIPE
 
     files = ModelFolder(place.folder)
     modules = read_modules(files)
     config = files.json(modules.file("config.json"))
     check_plain_weights(files, modules, config)
-    settings = read_settings(files, size(config, "max_position_embeddings", 512))
+    positions = size(config, "max_position_embeddings", 512)
+    settings = limited(read_settings(files, positions), options.max_tokens)
     tokenizer_json = read_tokenizer(files, modules)
     check_tokenizer(tokenizer_json, size(config, "vocab_size", LARGEST_SIZE), settings.max_tokens)
     # What transformers may read by itself.
