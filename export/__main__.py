@@ -1,6 +1,7 @@
-"""Command line: python -m export MODEL_DIR_OR_HUB_ID [--out DIR] ...
+"""Command line: python -m export MODEL_DIR_OR_HUB_ID [--out DIR] ..., or list, or inspect MODEL.
 
-Reads a checkpoint, verifies the artifact made of it, writes it, and reports the result.
+Reads a checkpoint, verifies the artifact made of it, writes it, and reports the result. `list` and `inspect`
+write nothing; a folder of such a name is given as ./list.
 """
 
 import os
@@ -20,8 +21,21 @@ from server.messages.terminal import Terminal
 
 
 def main() -> int:
-    """Export one model and return the exit status."""
+    """Run the command and return the exit status."""
     terminal = Terminal.of(os.environ)
+    if sys.argv[1:2] == ["list"]:
+        from export import listing
+
+        return listing.run(terminal, sys.argv[2:])
+    if sys.argv[1:2] == ["inspect"]:
+        from export import inspection
+
+        return inspection.run(terminal, sys.argv[2:])
+    return _export(terminal)
+
+
+def _export(terminal: Terminal) -> int:
+    """Export one model and return the exit status."""
     arguments = _parser(terminal).parse_args()
     # Imported late so that --help answers at once.
     from export.pipeline import export
@@ -39,7 +53,7 @@ def main() -> int:
         revision=arguments.revision,
         query_instruction=arguments.query_instruction,
         document_instruction=arguments.document_instruction,
-        matryoshka=tuple(arguments.matryoshka),
+        matryoshka=arguments.matryoshka,
         max_tokens=arguments.max_tokens,
         via=arguments.via,
         allow_pickle=arguments.allow_pickle,
@@ -60,7 +74,11 @@ def main() -> int:
 def _parser(terminal: Terminal) -> argparse.ArgumentParser:
     words = terminal.words
     parser = terminal.parser(
-        "python -m export", words("Export a checkpoint to one verified ONNX artifact.")
+        "python -m export",
+        words(
+            "Export a checkpoint to one verified ONNX artifact. Other commands: list, the models that are "
+            "known; inspect MODEL, what one is and what its export would do."
+        ),
     )
     add, text = parser.add_argument, _text(terminal)
     add("model", help=words("checkpoint folder, or a hub id such as BAAI/bge-small-zh-v1.5"))
@@ -96,9 +114,11 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
     add(
         "--min-agreement",
         type=_thresholds(terminal),
-        default=Thresholds(),
-        metavar="MEAN,MIN",
-        help=words("lowest mean and lowest single cosine to float32 (default: 0.997,0.98)"),
+        metavar="MEAN,MIN[,TAU]",
+        help=words(
+            "lowest mean and lowest single agreement with float32: of vectors the cosine (default: "
+            "0.997,0.98), of scores 1 minus the difference, and TAU of the order (default: 0.99,0.9,0.9)"
+        ),
     )
     add(
         "--model-id",
@@ -116,9 +136,10 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
     add(
         "--matryoshka",
         type=_sizes(terminal),
-        default=(),
         metavar="N,N",
-        help=words("shorter vector sizes for which the model was trained"),
+        help=words(
+            "shorter vector sizes for which the model was trained, or none (default: those known of it)"
+        ),
     )
     add(
         "--max-tokens",
@@ -144,14 +165,20 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
 def _thresholds(terminal: Terminal) -> Callable[[str], Thresholds]:
     def parse(text: str) -> Thresholds:
         try:
-            mean, minimum = (float(part) for part in text.split(","))
+            mean, minimum, *order = (float(part) for part in text.split(","))
+            if len(order) > 1:
+                raise ValueError(text)
         except ValueError:
-            said = terminal.words("{text!r} is not MEAN,MIN such as 0.997,0.98", text=text)
+            said = terminal.words(
+                "{text!r} is neither MEAN,MIN such as 0.997,0.98 nor MEAN,MIN,TAU", text=text
+            )
             raise argparse.ArgumentTypeError(said) from None
-        if not (-1 <= minimum <= mean <= 1):
-            said = terminal.words("{text!r} does not fit -1 <= MIN <= MEAN <= 1", text=text)
+        if not (-1 <= minimum <= mean <= 1 and all(-1 <= tau <= 1 for tau in order)):
+            said = terminal.words(
+                "{text!r} does not fit -1 <= MIN <= MEAN <= 1 and -1 <= TAU <= 1", text=text
+            )
             raise argparse.ArgumentTypeError(said)
-        return Thresholds(mean, minimum)
+        return Thresholds(mean, minimum, *order)
 
     return parse
 
@@ -168,10 +195,12 @@ def _text(terminal: Terminal) -> Callable[[str], str]:
     return parse
 
 
-def _sizes(terminal: Terminal) -> Callable[[str], list[int]]:
-    def parse(text: str) -> list[int]:
+def _sizes(terminal: Terminal) -> Callable[[str], tuple[int, ...]]:
+    def parse(text: str) -> tuple[int, ...]:
+        if text == "none":
+            return ()
         try:
-            return [int(part) for part in text.split(",")]
+            return tuple(int(part) for part in text.split(","))
         except ValueError:
             said = terminal.words("{text!r} is not a list such as 256,512", text=text)
             raise argparse.ArgumentTypeError(said) from None

@@ -8,38 +8,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export import families
 from export.errors import NoSuchModel
 from export.families.family import Family, Network, Shape
+from export.outline import Outline, read_outline
 from export.source.folder import ModelFolder
-from export.source.modules import read_modules
-from export.source.sentence_settings import SentenceSettings, limited, read_settings
-from export.source.tensors import (
-    Tensors,
-    check_plain_weights,
-    check_tensors,
-    read_tensors,
-    weight_files,
-)
-from export.source.tokenizer_file import check_tokenizer, read_tokenizer
+from export.source.scoring import Scoring
+from export.source.sentence_settings import SentenceSettings
+from export.source.tensors import Tensors, check_tensors, read_tensors, weight_files
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """An encoder that has been read and checked.
 
-    tensors: float32, mapped from the files, under the names that the family gives them.
-    tokenizer_json: the tokenizer as transformers would build it, without truncation and padding.
-    sha256: over the names and contents of every file that was read.
+    tensors: float32, mapped from the files, under the names that the family gives them. sha256: over the
+    names and contents of every file that was read.
     """
 
     folder: Path
-    family: Family[Any]
-    shape: Shape
-    settings: SentenceSettings
+    outline: Outline
     tensors: Tensors
-    tokenizer_json: str
     sha256: str
+
+    @property
+    def family(self) -> Family[Any]:
+        return self.outline.family
+
+    @property
+    def shape(self) -> Shape:
+        return self.outline.shape
+
+    @property
+    def settings(self) -> SentenceSettings:
+        return self.outline.settings
+
+    @property
+    def scoring(self) -> Scoring | None:
+        return self.outline.scoring
+
+    @property
+    def tokenizer_json(self) -> str:
+        return self.outline.tokenizer_json
 
     def network(self) -> Network:
         """Return the encoder as a family writes it."""
@@ -56,23 +65,8 @@ def read_checkpoint(
     if not folder.is_dir():
         raise NoSuchModel("no model folder at {folder}", folder=folder)
     files = ModelFolder(folder)
-    modules = read_modules(files)
-    config = files.json(modules.file("config.json"))
-    check_plain_weights(files, modules, config)
-    family = families.of(config)
-    shape = family.read_shape(config)
-    settings = limited(read_settings(files, shape.positions, family.poolings), max_tokens)
-    weights = weight_files(files, modules, allow_pickle=allow_pickle)
-    tensors = read_tensors(weights, family.tensor_name)
-    check_tensors(tensors, shape.tensors())
-    tokenizer_json = read_tokenizer(files, modules)
-    check_tokenizer(tokenizer_json, shape.vocabulary, settings.max_tokens)
-    return Checkpoint(
-        folder=folder,
-        family=family,
-        shape=shape,
-        settings=settings,
-        tensors=tensors,
-        tokenizer_json=tokenizer_json,
-        sha256=files.sha256(),
-    )
+    outline = read_outline(files, max_tokens)
+    weights = weight_files(files, outline.modules, allow_pickle=allow_pickle)
+    tensors = read_tensors(weights, outline.family.tensor_name)
+    check_tensors(tensors, outline.shape.tensors())
+    return Checkpoint(folder, outline, tensors, files.sha256())

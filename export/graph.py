@@ -19,6 +19,7 @@ CONTRIB = "com.microsoft"
 
 Dimension = int | str
 Branch = Callable[["GraphWriter"], str]
+LoopBody = Callable[["GraphWriter", str], str]
 ConstantMaker = Callable[[npt.NDArray[Any], str], TensorProto]
 # Makes a constant of its numbers and its name; `onnx_file.large_graph` sets one that writes them to a file.
 CONSTANT_MAKER: ContextVar[ConstantMaker] = ContextVar(
@@ -106,6 +107,26 @@ class GraphWriter:
                 [] if share_constants else list(inner._constants.values()),
             )
         return self.node("If", [condition], name, **graphs)
+
+    def loop(self, trips: str, write: "LoopBody", name: str) -> str:
+        """Append a subgraph that runs `trips` times (int64, a scalar); returns its results, stacked.
+
+        write: given the subgraph and the name of the run's number (int64, a scalar), returns the name of
+        the run's result, whose shape must not change from run to run. Constants are kept in the subgraph.
+        """
+        inner = GraphWriter(outer=None)
+        number, go_on = f"{name}.number", f"{name}.go_on"
+        result = write(inner, number)
+        inner.node("Identity", [go_on], f"{name}.goes_on")
+        scalar = helper.make_tensor_value_info
+        body = helper.make_graph(
+            inner._nodes,
+            f"{name}.body",
+            [scalar(number, TensorProto.INT64, []), scalar(go_on, TensorProto.BOOL, [])],
+            [scalar(f"{name}.goes_on", TensorProto.BOOL, []), _value(result, None)],
+            list(inner._constants.values()),
+        )
+        return self.node("Loop", [trips, ""], name, body=body)
 
     def model(self, name: str, outputs: dict[str, Sequence[Dimension] | None]) -> onnx.ModelProto:
         """Return the finished model with float32 `outputs` (tensor name -> shape)."""

@@ -18,6 +18,7 @@ from server.inference.manifest import (
     TOKENIZER_FILE,
     Agreement,
     Manifest,
+    OrderAgreement,
     Quantization,
     SelfTest,
     TextRules,
@@ -43,11 +44,15 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What verification found. monotonous: the agreement on texts of one or few tokens."""
+    """What verification found.
+
+    monotonous: the agreement on texts of one or few tokens. order: of candidates, where the model scores pairs.
+    """
 
     agreement: Agreement
     monotonous: Agreement
     self_test: list[SelfTest]
+    order: OrderAgreement | None = None
 
 
 def identity(
@@ -67,16 +72,29 @@ def identity(
             "checkpoint": source.sha256,
             "model_id": source.model_id,
             "revision": source.revision,
-            "text": msgspec.to_builtins(rules),
+            "text": _text_identity(rules),
             "precision": settings.precision,
             "weight_bits": settings.weight_bits,
             "calibration": calibration.sha256,
             "verification": verification.sha256,
-            "thresholds": [settings.thresholds.mean, settings.thresholds.minimum],
-            "matryoshka": settings.matryoshka,
+            "thresholds": _thresholds_identity(source, settings),
+            "matryoshka": source.sizes(settings).sizes,
             "via": settings.via,
         }
     )
+
+
+def _text_identity(rules: TextRules) -> dict[str, object]:
+    """Return the rules as they are hashed: those that the checkpoint alone decides are left out."""
+    fields: dict[str, object] = msgspec.to_builtins(rules)
+    del fields["second_text_offset"]
+    return fields
+
+
+def _thresholds_identity(source: SourceModel, settings: Settings) -> list[float]:
+    thresholds = settings.thresholds_of(source.task)
+    order = [thresholds.order] if source.task == "score" else []
+    return [thresholds.mean, thresholds.minimum, *order]
 
 
 def manifest_of(
@@ -90,7 +108,9 @@ def manifest_of(
 ) -> Manifest:
     """Return the manifest of a verified artifact; settings_sha256: what `identity` returned."""
     tokenizer = source.tokenizer_json.encode()
-    space = {"lower_case": rules.lower_case, "max_tokens": rules.max_tokens}
+    space: dict[str, object] = {"lower_case": rules.lower_case, "max_tokens": rules.max_tokens}
+    if source.scoring is not None:
+        space["activation"] = source.scoring.activation
     return Manifest(
         format_version=FORMAT_VERSION,
         model_id=source.model_id,
@@ -104,7 +124,7 @@ def manifest_of(
         precision=settings.precision,
         groups=graphs.packing.groups,
         packed_tokens=graphs.packing.longest,
-        matryoshka_dimensions=sorted(settings.matryoshka),
+        matryoshka_dimensions=sorted(source.sizes(settings).sizes),
         files=graphs.served_model.sha256()
         | {TOKENIZER_FILE: hashlib.sha256(tokenizer).hexdigest()},
         checkpoint_sha256=source.sha256,
@@ -126,5 +146,7 @@ def manifest_of(
         },
         settings_sha256=settings_sha256,
         self_test=verified.self_test,
-        task="dense",
+        task=source.task,
+        activation="identity" if source.scoring is None else source.scoring.activation,
+        order=verified.order,
     )

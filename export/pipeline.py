@@ -5,7 +5,7 @@ Each step is a module of its own; this one hands their results on and reports pr
 
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,36 +17,21 @@ from export.errors import UnsupportedModel
 from export.manifest import Texts, Verified, identity, manifest_of
 from export.monotony import monotonous
 from export.onnx_file import OnnxFile
+from export.order import check_order
+from export.samples import Samples, samples_of
 from export.settings import Settings
-from export.source.model import locate, read_model
+from export.source.model import SourceModel, locate, read_model
 from export.source.text_preparation import open_tokenizer
 from export.token_check import check_tokens
 from export.verify import check_agreement, embed_each, verify
+from server.inference.comparison import COMPARISONS
 from server.inference.encoder import SessionEncoder
-from server.inference.manifest import Agreement, SelfTest
-from server.inference.tokenizer import Tokenizer
+from server.inference.manifest import SelfTest
 from server.messages.message import Message
 from server.messages.terminal import Terminal
 from server.system.cpu import cpu_budget
-from server.types import Ids, VectorEncoder
+from server.types import VectorEncoder
 
-# Calibration stops gaining long before this; more only costs time and memory.
-MAX_CALIBRATION_TOKENS = 60_000
-# The search samples 2,048 rows in all. Of 1,984 short texts that was one row each, the CLS row, and
-# the vectors of other queries were at a mean cosine of 0.9947; of every fourth of them 0.9993.
-MAX_CALIBRATION_TEXTS = 600
-# Every n-th text is calibrated and verified as a query too, with the model's instruction.
-QUERY_EVERY = 6
-SELF_TEST_TEXTS = (
-    "人工智能正在改变世界。",
-    "The quick brown fox jumps over the lazy dog.",
-    "第十二条 用人单位应当依法建立和完善劳动规章制度，保障劳动者享有劳动权利、履行劳动义务。",
-    "GPU 不是必需的：CPU only, int8, 2026-11.",
-    # Long enough for the part of the graph that only long texts use.
-    "向量检索把每一段文字变成一组数字，意思相近的文字，数字也相近。提问时只需把问题也变成数字，再找出最接近"
-    "的那些段落。整个过程都在本机完成，不需要显卡，也不需要把任何内容发送到外部网络；即使断电，已经确认写入的"
-    "文档也不会丢失，重新启动之后仍然可以按原来的方式继续查询，管理员不必重新导入任何文件。",
-)
 # How often `verify` calls its `progress`.
 VERIFY_STEPS = 3
 
@@ -65,6 +50,7 @@ def export(settings: Settings, terminal: Terminal | None = None) -> Path:
     source = read_model(place, settings)
     _check_sizes(settings, source.dimension)
     rules = source.text_rules(settings)
+    _advise(terminal, source, settings)
     tokenizer = open_tokenizer(source.tokenizer_json, rules)
     calibration = Texts.read(settings.calibration or texts.CALIBRATION, at_least=20)
     verification = Texts.read(settings.verify_texts or texts.VERIFICATION, at_least=1)
@@ -77,29 +63,26 @@ def export(settings: Settings, terminal: Terminal | None = None) -> Path:
         artifact.check_same_model(out, source.model_id, source.sha256)
 
     check_tokens(tokenizer, verification.lines)
-    monotony = monotonous(tokenizer)
-    calibration_ids = [
-        *_calibration_ids(tokenizer, calibration.lines),
-        *tokenizer.encode(monotony.calibration).ids,
-    ]
+    samples = samples_of(
+        source.task, tokenizer, calibration.lines, verification.lines, monotonous(tokenizer)
+    )
     with _Progress(n_steps(source, settings) + VERIFY_STEPS, terminal) as progress:
-        graphs = build(source, calibration_ids, settings, progress)
+        graphs = build(source, samples.calibration, settings, progress)
         _check_sizes(settings, graphs.dimension)
-        verified = _verify(
-            graphs, tokenizer, verification.lines, monotony.verification, settings, progress
-        )
+        verified = _verify(source, graphs, samples, settings, progress)
         manifest = manifest_of(
             source, graphs, rules, verified, calibration, settings, settings_sha256
         )
         tokenizer_json = source.tokenizer_json.encode()
         artifact.write_artifact(out, graphs.served_model, tokenizer_json, manifest)
-    _report(terminal, out, graphs, verified.agreement, time.perf_counter() - started)
+    _report(terminal, out, graphs, verified, time.perf_counter() - started)
+    _report_text_rules(terminal, source, settings)
     return out
 
 
 def _check_sizes(settings: Settings, dimension: int | None) -> None:
     """Refuse sizes that no vector of this model can be cut to, as early as `dimension` is known."""
-    for size in settings.matryoshka:
+    for size in settings.matryoshka or ():
         if size < 1 or (dimension is not None and size > dimension):
             most = Message("the dimension") if dimension is None else dimension
             raise UnsupportedModel(
@@ -111,29 +94,36 @@ def _check_sizes(settings: Settings, dimension: int | None) -> None:
 
 
 def _verify(
+    source: SourceModel,
     graphs: Graphs,
-    tokenizer: Tokenizer,
-    verification: Sequence[str],
-    monotony: Sequence[str],
+    samples: Samples,
     settings: Settings,
     progress: Callable[[str], None],
 ) -> Verified:
-    """Measure the served graph against the float one, and compute the vectors of the self-test."""
+    """Measure the served graph against the float one, and compute the results of the self-test."""
     reference = served = _encoder(graphs.float_model, graphs)
     if graphs.served_model is not graphs.float_model:
         served = _encoder(graphs.served_model, graphs)
-    labelled, ids = _verification_ids(tokenizer, verification)
-    longest = tokenizer.rules.max_tokens
-    agreement = verify(reference, served, labelled, ids, longest, settings.thresholds, progress)
+    thresholds, comparison = settings.thresholds_of(source.task), COMPARISONS[source.task]
+    labels, ids = samples.verification.labels, samples.verification.ids
+    longest = source.settings.max_tokens
+    agreement = verify(
+        reference, served, labels, ids, longest, thresholds, progress, comparison=comparison
+    )
     monotonous_agreement = check_agreement(
         reference,
         served,
-        monotony,
-        tokenizer.encode(monotony).ids,
+        samples.monotonous.labels,
+        samples.monotonous.ids,
         # Their mean says little: the texts are chosen for being hard.
-        replace(settings.thresholds, mean=0.0),
+        replace(thresholds, mean=0.0),
+        comparison,
     )
-    return Verified(agreement, monotonous_agreement, _self_test(served, tokenizer))
+    order = None
+    if samples.candidates:
+        found, expected = embed_each(served, ids), embed_each(reference, ids)
+        order = check_order(found, expected, samples.candidates, thresholds.order)
+    return Verified(agreement, monotonous_agreement, _self_test(served, samples), order)
 
 
 def _encoder(graph: OnnxFile, graphs: Graphs) -> SessionEncoder:
@@ -141,40 +131,22 @@ def _encoder(graph: OnnxFile, graphs: Graphs) -> SessionEncoder:
         return SessionEncoder(opened, graphs.packing, cpu_budget())
 
 
-def _self_test(served: VectorEncoder, tokenizer: Tokenizer) -> list[SelfTest]:
-    vectors = embed_each(served, tokenizer.encode(SELF_TEST_TEXTS).ids)
+def _self_test(served: VectorEncoder, samples: Samples) -> list[SelfTest]:
+    results = embed_each(served, [ids for _, _, ids in samples.self_test])
     return [
-        SelfTest(text, [float(f"{value:.7g}") for value in vector])
-        for text, vector in zip(SELF_TEST_TEXTS, vectors, strict=True)
+        SelfTest(text, [float(f"{value:.7g}") for value in result], second)
+        for (text, second, _), result in zip(samples.self_test, results, strict=True)
     ]
 
 
-# --- texts to token ids ---------------------------------------------------------------------------
+# --- advice, progress and report ------------------------------------------------------------------
 
 
-def _calibration_ids(tokenizer: Tokenizer, calibration: Sequence[str]) -> list[Ids]:
-    """Return token ids of the calibration texts, some as queries, thinned evenly to the limits."""
-    ids = [*tokenizer.encode(calibration).ids]
-    if tokenizer.rules.query_instruction:
-        ids += tokenizer.encode(calibration[::QUERY_EVERY], "query").ids
-    total = sum(map(len, ids))
-    step = max(-(-total // MAX_CALIBRATION_TOKENS), -(-len(ids) // MAX_CALIBRATION_TEXTS))
-    return ids[::step]
-
-
-def _verification_ids(
-    tokenizer: Tokenizer, verification: Sequence[str]
-) -> tuple[list[str], list[Ids]]:
-    """Return texts as a report should show them, and their token ids; some are queries."""
-    labelled, ids = list(verification), [*tokenizer.encode(verification).ids]
-    if tokenizer.rules.query_instruction:
-        queries = verification[::QUERY_EVERY]
-        labelled += [f"(query) {text}" for text in queries]
-        ids += tokenizer.encode(queries, "query").ids
-    return labelled, ids
-
-
-# --- progress and report --------------------------------------------------------------------------
+def _advise(terminal: Terminal, source: SourceModel, settings: Settings) -> None:
+    """Print what an export leaves out, and why an instruction may be missing."""
+    warning = source.instructions(settings).warning
+    for note in (*source.notes, *([] if warning is None else [warning])):
+        terminal.inform("note: {note}", note=note)
 
 
 class _Progress:
@@ -197,10 +169,28 @@ class _Progress:
 
 
 def _report(
-    terminal: Terminal, out: Path, graphs: Graphs, agreement: Agreement, seconds: float
+    terminal: Terminal, out: Path, graphs: Graphs, verified: Verified, seconds: float
 ) -> None:
     size = graphs.served_model.size / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    agreement, order = verified.agreement, verified.order
+    if order is not None:
+        terminal.say(
+            "{out}: {size:.1f} MB; difference of scores to float32 on {pairs} pairs: mean {mean:.5f}, largest "
+            "{largest:.4f}; order of candidates of {queries} queries (Kendall's tau): mean {order:.3f}, "
+            "lowest {lowest:.3f}; took {seconds:.0f} s and up to {peak:.0f} MB of memory",
+            out=out,
+            size=size,
+            mean=1 - agreement.mean,
+            largest=1 - agreement.minimum,
+            pairs=agreement.texts,
+            queries=order.queries,
+            order=order.mean,
+            lowest=order.minimum,
+            seconds=seconds,
+            peak=peak,
+        )
+        return
     terminal.say(
         "{out}: {size:.1f} MB; cosine to float32 on {texts} texts: mean {mean:.5f}, minimum "
         "{minimum:.4f}; took {seconds:.0f} s and up to {peak:.0f} MB of memory",
@@ -212,3 +202,19 @@ def _report(
         seconds=seconds,
         peak=peak,
     )
+
+
+def _report_text_rules(terminal: Terminal, source: SourceModel, settings: Settings) -> None:
+    """Print instructions and shorter sizes, where the model has any, and where they come from."""
+    chosen, shorter = source.instructions(settings), source.sizes(settings)
+    if chosen.query or chosen.document:
+        terminal.say(
+            "before queries: {query!r}; before documents: {document!r}; from {source}",
+            query=chosen.query,
+            document=chosen.document,
+            source=chosen.source,
+        )
+    if shorter.sizes:
+        terminal.say(
+            "shorter vectors: {sizes}; from {source}", sizes=shorter.sizes, source=shorter.source
+        )

@@ -286,7 +286,8 @@ class _Sampler:
     def part(self, text: int, activation: FloatArray, layer: Layer) -> Part:
         """Return what one text, by its number, adds to the rows of an activation (1, T, K)."""
         flat = activation[0]
-        sampled = flat.copy() if layer.by_text else flat[self._rows[text]]
+        # Of a layer that computes one row a text, what reads all tokens is sampled like other activations.
+        sampled = flat.copy() if layer.by_text or len(flat) == 1 else flat[self._rows[text]]
         return sampled, flat.min(axis=0), flat.max(axis=0)
 
 

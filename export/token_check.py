@@ -16,13 +16,25 @@ def check_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
         # A text that is cut keeps its special tokens, so only what comes before the last ones compares.
         cut = len(whole) > tokenizer.rules.max_tokens
         if found.tolist() != whole and not cut:
-            raise UnsupportedModel(
-                "the tokens of {text} are {found}, and the tokenizers library gives {expected}: this "
-                "is a fault of the exporter, please report it with the model's tokenizer.json",
-                text=repr(text[:60]),
-                found=str(found.tolist()[:20]),
-                expected=str(whole[:20]),
-            )
+            raise _other_tokens(text, found.tolist(), whole)
+
+
+def check_pair_tokens(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> None:
+    """Compare the tokens of these pairs; raises UnsupportedModel."""
+    for pair, found in zip(pairs, tokenizer.encode_pairs(pairs).ids, strict=True):
+        expected = tokenizer.pair_by_library(*pair)
+        if found.tolist() != expected:
+            raise _other_tokens(" / ".join(pair), found.tolist(), expected)
+
+
+def _other_tokens(text: str, found: list[int], expected: list[int]) -> UnsupportedModel:
+    return UnsupportedModel(
+        "the tokens of {text} are {found}, and the tokenizers library gives {expected}: this "
+        "is a fault of the exporter, please report it with the model's tokenizer.json",
+        text=repr(text[:60]),
+        found=str(found[:20]),
+        expected=str(expected[:20]),
+    )
 
 
 def _around(token: str) -> tuple[str, ...]:

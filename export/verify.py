@@ -5,7 +5,7 @@ same alone and in a batch; does every length up to the maximum work (of long tex
 What agreement means depends on the task: a cosine of vectors, a difference of scores.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from export.errors import DisagreesWithCheckpoint
 from server.inference.comparison import VECTORS, Comparison
 from server.inference.manifest import Agreement
-from server.types import Ids, Packing, VectorEncoder, Vectors
+from server.types import Ids, Packing, Task, VectorEncoder, Vectors
 
 # A batch may not move any component of a vector further than this part of the vector's length, nor a
 # score further than this.
@@ -24,7 +24,7 @@ SHORT_LENGTHS, LENGTH_STEP = 16, 37
 # A model of up to so many tokens, as most are, runs every length. bge-small-zh-v1.5, 2026-11-24, 2 cores
 # with AVX512-VNNI: 6.5 s. All lengths to 8,192 would be 256 times as many tokens, so a model that reads more
 # runs a sample: every length up to SAMPLED_PAST, those that are compared up to EVERY_LENGTH, and past it
-# each twice the one before, and the longest.
+# each four times the one before, and the longest.
 EVERY_LENGTH, SAMPLED_PAST = 512, 128
 WORST_SHOWN = 5
 
@@ -33,10 +33,21 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Least mean and least single agreement with the float32 model."""
+    """Least mean and least single agreement with the float32 model.
+
+    order: of scores, the least mean agreement in the order of candidates, Kendall's tau.
+    """
 
     mean: float = 0.997
     minimum: float = 0.98
+    order: float = 0.9
+
+
+# By task; scores are compared as probabilities.
+DEFAULTS: Mapping[Task, Thresholds] = {
+    "dense": Thresholds(),
+    "score": Thresholds(mean=0.99, minimum=0.9, order=0.9),
+}
 
 
 def verify(
@@ -169,9 +180,9 @@ def _lengths(max_tokens: int) -> tuple[set[int], list[int]]:
     """Return the lengths that are compared with float32, and all that are run, in order."""
     compared = {*range(1, SHORT_LENGTHS)}
     compared.update(range(SHORT_LENGTHS, min(max_tokens, EVERY_LENGTH), LENGTH_STEP))
-    doubled = EVERY_LENGTH
-    while (doubled := 2 * doubled) < max_tokens:
-        compared.add(doubled)
+    longer = EVERY_LENGTH
+    while (longer := 4 * longer) < max_tokens:
+        compared.add(longer)
     compared.add(max_tokens)
     every = max_tokens if max_tokens <= EVERY_LENGTH else min(SAMPLED_PAST, EVERY_LENGTH)
     run = sorted({*range(1, every + 1), *compared})

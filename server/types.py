@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 Ids = npt.NDArray[np.int64]  # (T,)
 Vectors = npt.NDArray[np.float32]  # (B, D)
+Pair = tuple[str, str]  # such as a query and a text that may answer it
 # Which of the model's instructions is put before a text; "none" puts nothing there.
 InputType = Literal["document", "query", "none"]
 # The kinds of results: of a text, or (score) of a pair of texts.

@@ -13,6 +13,7 @@ import pytest
 from server.inference import engine
 from server.inference.model import Model
 from tests.support.commands import Commands, commands
+from tests.support.scorers import write_toy_scorer
 from tests.support.toys import write_toy_checkpoint, write_toy_texts
 
 # These run in an environment of their own: `make test-clients`.
@@ -62,6 +63,17 @@ def toy_artifact(toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
 def toy_model(toy_artifact: Path) -> Model:
     """Not to be changed: `with_parts` makes a copy with other parts."""
     return Model(toy_artifact)
+
+
+@pytest.fixture(scope="session")
+def scorer_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose score of a pair follows from its mean token id; 16 tokens, its id is "toy-scorer"."""
+    return write_toy_scorer(tmp_path_factory.mktemp("scorer") / "artifact")
+
+
+@pytest.fixture(scope="session")
+def toy_scorer(scorer_artifact: Path) -> Model:
+    return Model(scorer_artifact)
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,18 @@ from typing import Any
 from export.errors import UnsupportedModel
 from export.families.bert.family import BERT, DISTILBERT, ERNIE, ROBERTA
 from export.families.family import Family
+from export.families.gated.gte import GTE
+from export.families.gated.jina import JINA
+from export.families.gated.modernbert import MODERNBERT
+from export.families.gated.nomic import NOMIC
+from export.kinds.own_code import check_code
 from export.source.json_file import Json
 
-FAMILIES: tuple[Family[Any], ...] = (BERT, ROBERTA, ERNIE, DISTILBERT)
+# JINA stands before BERT, whose model_type its config.json states.
+FAMILIES: tuple[Family[Any], ...] = (
+    *(JINA, BERT, ROBERTA, ERNIE, DISTILBERT),
+    *(MODERNBERT, NOMIC, GTE),
+)
 
 
 def of(config: Json) -> Family[Any]:
@@ -15,6 +24,12 @@ def of(config: Json) -> Family[Any]:
     for family in FAMILIES:
         if family.claims(config):
             return family
+    check_code(config, None)
+    if config.get("model_type") is None:
+        raise UnsupportedModel(
+            "config.json has no model_type, as files before 2020; if the model is a BERT, add "
+            '"model_type": "bert"'
+        )
     raise UnsupportedModel(
         'model_type "{model_type}" is not written directly; try --via optimum',
         model_type=str(config.get("model_type"))[:80],

@@ -9,20 +9,25 @@ from export.source.tensors import FloatArray, in_parts
 from server.inference.encoder import INPUT_IDS
 
 
-def write_words(graph: GraphWriter, table: FloatArray, name: str, *, int8: bool) -> str:
-    """Return the name of the rows of `table` that the token ids choose, float32 (B, T, D)."""
+def write_words(
+    graph: GraphWriter, table: FloatArray, name: str, *, int8: bool, ids: str = INPUT_IDS
+) -> str:
+    """Return the name of the rows of `table` that the token ids choose, float32 (B, T, D).
+
+    ids: int64 (B, T), the ids of the batch unless others are given.
+    """
     if not int8:
-        return graph.node("Gather", [graph.floats(f"{name}.float", table), INPUT_IDS], name)
+        return graph.node("Gather", [graph.floats(f"{name}.float", table), ids], name)
     owner, numbers, scales = name.rpartition(".")[0], f"{name}.int8", f"{name}.scale"
     if not graph.has_constant(numbers):
         rows, scale = quantize_rows(table)
         graph.constant(numbers, rows)
         graph.floats(scales, scale)
     # GatherBlockQuantized would be one node, but took twice as long at 256 tokens.
-    row = graph.node("Gather", [numbers, INPUT_IDS], f"{owner}.rows")
+    row = graph.node("Gather", [numbers, ids], f"{owner}.rows")
     row = graph.node("Cast", [row], f"{owner}.rows_float", to=TensorProto.FLOAT)
     return graph.node(
-        "Mul", [row, graph.node("Gather", [scales, INPUT_IDS], f"{owner}.rows_scale")], name
+        "Mul", [row, graph.node("Gather", [scales, ids], f"{owner}.rows_scale")], name
     )
 
 

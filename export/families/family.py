@@ -57,7 +57,7 @@ class Network(Protocol):
 
     @property
     def dimension(self) -> int:
-        """The width of a vector, D."""
+        """The width of a vector, D; 1 for scores."""
 
     @property
     def layers(self) -> Sequence[Layer]:
@@ -72,7 +72,7 @@ class Network(Protocol):
     def whole(self, linears: Linears, *, int8_embeddings: bool) -> onnx.ModelProto:
         """Return the whole network: a batch (see `server.inference.encoder.pack`) -> OUTPUT (B, D).
 
-        Pooled as the settings say, and normalised if they say so.
+        Pooled as the settings say, and normalised if they say so; scores are not activated.
         """
 
     def embeddings(self, *, int8: bool) -> tuple[onnx.ModelProto, str]:
@@ -106,13 +106,26 @@ ShapeKind = TypeVar("ShapeKind", bound=Shape)
 
 
 @dataclass(frozen=True, slots=True)
+class Scorer(Generic[ShapeKind]):
+    """The shape of a network that scores pairs.
+
+    Made of the shape without the head, and of whether the tokenizer says which tokens are the second text's.
+    second_text_offset: what the ids of these tokens must come with; 0 where the network does not need it.
+    """
+
+    shape: ShapeKind
+    second_text_offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Family(Generic[ShapeKind]):
     """A kind of network, chosen by its config.json.
 
     name: as manifests state it. claims: whether a config.json is of this family. read_shape: raises
     an ExportError for what the family cannot write exactly. tensor_name: from a name in the weights'
     files to the one in `Shape.tensors`. network: the tensors given to it are those, checked.
-    poolings: what its networks can write.
+    poolings: what its networks can write. scorer: gives a shape a head that scores pairs; None where
+    no such network is written.
     """
 
     name: str
@@ -121,3 +134,4 @@ class Family(Generic[ShapeKind]):
     tensor_name: Callable[[str], str]
     network: Callable[[ShapeKind, SentenceSettings, Tensors], Network]
     poolings: tuple[str, ...] = POOLINGS
+    scorer: Callable[[ShapeKind, bool], Scorer[ShapeKind]] | None = None

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,16 +17,21 @@ from export.source.file import (
 )
 from export.source.json_file import parse_json, parse_object, shown
 
+# Names that a listing of a folder has at most.
+MOST_NAMES = 10_000
+
 
 class ModelFolder:
     """The files of a model; names are relative to `root`, with slashes.
 
     What is read is remembered, so that nothing can decide what an artifact holds and be missing from
-    its hash. The JSON files and the vocabulary beside it are in the hash in any case.
+    its hash. The JSON files and the vocabulary beside it are in the hash in any case. place: what messages
+    call the model.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.place: Path | str = root
         # Name -> sha256 in hexadecimal; None for a file that is hashed when the hash is asked for.
         self._read: dict[str, str | None] = {}
         for pattern in ("*.json", "vocab.txt"):
@@ -36,7 +42,16 @@ class ModelFolder:
 
     def has(self, name: str) -> bool:
         """Return whether there is something of this name, be it a file or not."""
-        return exists(self.root / name)
+        return exists(self.path(name))
+
+    def names(self) -> Collection[str]:
+        """Return the names of the files in the folder and in the folders in it, none that is hidden."""
+        found: list[str] = []
+        for folder in (self.root, *_folders(self.root)):
+            for path in _entries(folder):
+                if len(found) < MOST_NAMES and not path.is_dir():
+                    found.append(path.relative_to(self.root).as_posix())
+        return found
 
     def json(self, name: str) -> dict[str, Any]:
         """Return the JSON object in a file; raises an ExportError for anything else."""
@@ -91,6 +106,44 @@ class ModelFolder:
             digest.update(os.fsencode(name) + b"\0")
             digest.update(bytes.fromhex(known) if known else _hash_of(self.path(name)))
         return digest.hexdigest()
+
+
+class CollectedFiles(ModelFolder):
+    """Files of a model that lie in different places, as if they were in one folder.
+
+    places: by the files' names. names: of all files that the model has, here or not. place: what messages
+    call the model.
+    """
+
+    def __init__(
+        self, root: Path, places: Mapping[str, Path], names: Collection[str], place: str
+    ) -> None:
+        super().__init__(root)
+        self.place = place
+        self._places, self._names = places, names
+
+    def path(self, name: str) -> Path:
+        return self._places.get(name, self.root / name)
+
+    def has(self, name: str) -> bool:
+        return name in self._places
+
+    def names(self) -> Collection[str]:
+        return self._names
+
+    def check_inside(self, named_by: str, folder: str) -> None:
+        """Do nothing: no file here is found by following a folder's name."""
+
+
+def _folders(root: Path) -> list[Path]:
+    return [path for path in _entries(root) if path.is_dir() and not path.is_symlink()]
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError:
+        return []
 
 
 def _hash_of(path: Path) -> bytes:

@@ -9,20 +9,22 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Set
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-from export.errors import CannotWrite, NoSuchModel
+from export.errors import CannotWrite, ExportError, NoSuchModel, UnsupportedModel
+from export.kinds import check_kind
+from export.kinds.sighting import ADAPTER, CONFIG, see
 from export.source.file import MOST_SETTINGS, MOST_TABLE, read_file
+from export.source.folder import CollectedFiles, ModelFolder
 from export.source.hub_client import MOST_FILE, PUBLIC_HUB, Hub, RemoteFile
 from export.source.hub_errors import plain_errors
 from export.source.json_file import parse_json
 from export.source.modules import MODULES, Modules, parse_modules
 from export.source.sentence_settings import PROMPTS, SENTENCE_CONFIGS
-from export.source.tensors import ADAPTER, PICKLED, SHARD_INDEX, SINGLE, shard_names
+from export.source.tensors import PICKLED, SHARD_INDEX, SINGLE, shard_names
 from server.messages.message import Message
 
-CONFIG = "config.json"
 # Files of the Transformer's folder, which is the model's own unless modules.json names another.
 SETTINGS = (
     *(CONFIG, ADAPTER, *SENTENCE_CONFIGS),
@@ -36,6 +38,7 @@ WEIGHTS = (".safetensors", ".bin")
 STAGING = ".download"
 Progress = Callable[[str], None]
 Waiting = Callable[[Message], None]
+Examine = Callable[[ModelFolder], object]
 
 
 def fetch(
@@ -47,27 +50,51 @@ def fetch(
     allow_pickle: bool = False,
     progress: Progress = lambda _: None,
     waiting: Waiting = lambda _: None,
+    examine: Examine = lambda _: None,
 ) -> tuple[Path, str]:
     """Download `model_id` into `folder`; returns the folder and the commit that `revision` names.
 
     folder: for downloads only; no artifact may lie in it. endpoint: the hub's address; without it
     HF_ENDPOINT's, else the public hub's. HF_TOKEN is sent where it is set. Files that `folder` already
     has are compared with the hub's and not downloaded. waiting: called where another export downloads
-    to the same folder, before that one is waited for.
+    to the same folder, before that one is waited for. examine: called with the files that come before the
+    weights; may raise an ExportError, and then no weights are downloaded.
     """
     hub = Hub(model_id, endpoint or os.environ.get("HF_ENDPOINT") or PUBLIC_HUB)
     with closing(hub), plain_errors(model_id, hub.shown):
         commit, offered = hub.files(revision)
         transfer = _Transfer(hub, commit, offered, folder, progress)
         # Before anything is downloaded, wherever modules.json says that the weights are.
-        transfer.lead(Modules(), {name.rpartition("/")[2] for name in offered}, allow_pickle)
+        anywhere = {name.rpartition("/")[2] for name in offered}
+        if CONFIG in anywhere:
+            transfer.lead(Modules(), anywhere, allow_pickle)
         folder.mkdir(parents=True, exist_ok=True)
         with _only_one(folder, waiting):
+            transfer.check_kind()
             modules = transfer.modules()
             lead = transfer.lead(modules, offered.keys(), allow_pickle)
-            names = [*transfer.settings(modules), *transfer.weights(lead, modules)]
-            transfer.place(names, modules)
+            settings = transfer.settings(modules)
+            transfer.examine(examine)
+            transfer.place([*settings, *transfer.weights(lead, modules)], modules)
     return folder, commit
+
+
+def look(model_id: str, folder: Path, revision: str = "main") -> tuple[CollectedFiles, int]:
+    """Download what shows a model's kind and settings into `folder`, and no weights.
+
+    Returns the files, and the bytes of the weights that an export would download.
+    """
+    hub = Hub(model_id, os.environ.get("HF_ENDPOINT") or PUBLIC_HUB)
+    with closing(hub), plain_errors(model_id, hub.shown):
+        commit, offered = hub.files(revision)
+        transfer = _Transfer(hub, commit, offered, folder, lambda _: None)
+        # The kind says why a model is refused.
+        with suppress(UnsupportedModel):
+            transfer.signs()
+            transfer.settings(transfer.modules())
+        return transfer.collected(), sum(
+            file.size or 0 for name, file in offered.items() if name.endswith(".safetensors")
+        )
 
 
 @contextmanager
@@ -109,6 +136,36 @@ class _Transfer:
         self._staging = folder / STAGING / commit
         self._progress = progress
         self._brought: dict[str, Path] = {}
+
+    def check_kind(self) -> None:
+        """Bring the few files that show what the model is; raises UnsupportedModel."""
+        try:
+            self.signs()
+        except UnsupportedModel:
+            # Its classes may show a cause that says more.
+            self.examine(lambda files: check_kind(see(files)))
+            raise
+        self.examine(lambda files: check_kind(see(files)))
+
+    def signs(self) -> None:
+        """Bring modules.json, config.json and the settings of an adapter, where they are."""
+        modules = self.modules()
+        for name in map(modules.file, (CONFIG, ADAPTER)):
+            if name in self._offered:
+                self._bring(name)
+
+    def collected(self) -> CollectedFiles:
+        """Return the files that have come, with the names of all."""
+        names = self._offered.keys()
+        return CollectedFiles(self._folder, self._brought, names, self._hub.model_id)
+
+    def examine(self, judge: Callable[[ModelFolder], object]) -> None:
+        """Judge the files that have come; those of a model that is refused are removed."""
+        try:
+            judge(self.collected())
+        except ExportError:
+            shutil.rmtree(self._folder / STAGING, ignore_errors=True)
+            raise
 
     def modules(self) -> Modules:
         """Bring modules.json, where there is one, and return what it says."""

@@ -8,23 +8,31 @@ from export import quantise
 from export.checkpoint import read_checkpoint
 from export.errors import NoSuchModel, UnsupportedModel
 from export.families.family import Network
-from export.instructions import instructions
+from export.instructions import Instructions, instructions
+from export.kinds import check_kind, gguf_file
+from export.kinds.own_code import check_code
+from export.kinds.sighting import CONFIG, see
+from export.known.recognition import Clues, Sizes, known_sizes, recognise
+from export.outline import read_card, read_outline
 from export.settings import Settings
 from export.source.folder import ModelFolder
 from export.source.json_file import LARGEST_SIZE, size
-from export.source.modules import read_modules
+from export.source.modules import Modules, read_modules
+from export.source.scoring import Scoring
 from export.source.sentence_settings import SentenceSettings, limited, read_settings
 from export.source.tensors import PICKLED, check_plain_weights
 from export.source.tokenizer_file import check_tokenizer, read_tokenizer
 from server.inference.manifest import TextRules
 from server.messages.message import Message
+from server.types import Task
 
 
 @dataclass(frozen=True, slots=True)
 class SourceModel:
     """A model that has been read; `network` is None where optimum traces it.
 
-    folder: of the network's files. family, recipe: as the manifest states them.
+    folder: of the network's files. family, recipe: as the manifest states them. clues: what shows which
+    published model it is. notes: what an export leaves out. scoring: of a cross-encoder.
     """
 
     folder: Path
@@ -36,26 +44,58 @@ class SourceModel:
     family: str
     recipe: str
     network: Network | None
+    clues: Clues
+    notes: tuple[Message, ...] = ()
+    scoring: Scoring | None = None
+
+    @property
+    def task(self) -> Task:
+        """What the model gives: vectors of texts, or scores of pairs."""
+        return "dense" if self.scoring is None else "score"
 
     @property
     def dimension(self) -> int | None:
         """The width of a vector, where it is known without running the network."""
         return None if self.network is None else self.network.dimension
 
+    def instructions(self, settings: Settings) -> Instructions:
+        """Return the instructions that the artifact gets, and where they come from."""
+        if self.scoring is not None:
+            return Instructions("", "", Message("none"))
+        found = instructions(self.clues, self.settings.prompts, self.settings.default_prompt)
+        return found.with_chosen(settings.query_instruction, settings.document_instruction)
+
+    def sizes(self, settings: Settings) -> Sizes:
+        """Return the shorter sizes that the artifact gets, and where they come from."""
+        if self.scoring is not None:
+            return Sizes((), Message("none"))
+        if settings.matryoshka is not None:
+            return Sizes(settings.matryoshka, Message("the command line"))
+        return known_sizes(self.clues, recognise(self.clues), self.dimension)
+
     def text_rules(self, settings: Settings) -> TextRules:
-        query, document = instructions(
-            self.model_id, self.settings.prompts, self.settings.default_prompt
-        )
+        if self.scoring is not None:
+            return self._pair_rules(self.scoring, settings)
+        chosen = self.instructions(settings)
         return TextRules(
             lower_case=self.settings.lower_case,
             max_tokens=self.settings.max_tokens,
-            query_instruction=_first_given(settings.query_instruction, query),
-            document_instruction=_first_given(settings.document_instruction, document),
+            query_instruction=chosen.query,
+            document_instruction=chosen.document,
         )
 
-
-def _first_given(chosen: str | None, default: str) -> str:
-    return default if chosen is None else chosen
+    def _pair_rules(self, scoring: Scoring, settings: Settings) -> TextRules:
+        if settings.query_instruction or settings.document_instruction:
+            raise UnsupportedModel(
+                "{model_id} scores pairs of texts, which take no instruction; leave out --query-instruction "
+                "and --document-instruction",
+                model_id=self.model_id,
+            )
+        return TextRules(
+            lower_case=self.settings.lower_case,
+            max_tokens=self.settings.max_tokens,
+            second_text_offset=scoring.second_text_offset,
+        )
 
 
 # Downloads of hub models, a folder for each: apart from the artifacts, so that no file of a hub can be
@@ -67,13 +107,15 @@ DOWNLOADS = Path("models/.hub")
 class Place:
     """Where a model is.
 
-    outputs: the folder in which its artifacts are made by default.
+    outputs: the folder in which its artifacts are made by default. origin: the id on the hub, which shows
+    what model it is; empty for a folder.
     """
 
     folder: Path
     outputs: Path
     model_id: str
     revision: str
+    origin: str = ""
 
     @property
     def downloaded(self) -> bool:
@@ -93,8 +135,9 @@ def locate(settings: Settings, waiting: Callable[[Message], None] = lambda _: No
                 "the name of {folder} is not UTF-8; name the model with --model-id", folder=folder
             )
         return Place(folder, folder, model_id, "local")
-    # A parent that exists means a mistyped path, not a hub's organisation.
-    if settings.source.count("/") != 1 or settings.source[0] in "./~" or folder.parent.is_dir():
+    if folder.suffix == ".gguf" and folder.is_file():
+        raise gguf_file(folder)
+    if not is_hub_id(settings.source):
         raise NoSuchModel("no model folder at {folder}", folder=folder)
     from export.source.hub import fetch
 
@@ -104,9 +147,20 @@ def locate(settings: Settings, waiting: Callable[[Message], None] = lambda _: No
         revision=settings.revision,
         allow_pickle=settings.allow_pickle,
         waiting=waiting,
+        examine=lambda files: examine(files, settings.via),
     )
     name = settings.source.split("/")[1]
-    return Place(target, Path("models") / name, settings.model_id or settings.source, revision)
+    model_id = settings.model_id or settings.source
+    return Place(target, Path("models") / name, model_id, revision, settings.source)
+
+
+def is_hub_id(source: str) -> bool:
+    """Return whether `source` names a model on a hub and not a folder, be there one or not."""
+    folder = Path(source)
+    # A parent that exists means a mistyped path, not a hub's organisation.
+    return not (
+        folder.is_dir() or source.count("/") != 1 or source[0] in "./~" or folder.parent.is_dir()
+    )
 
 
 def _is_utf8(text: str) -> bool:
@@ -135,20 +189,45 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
         checkpoint.family.name,
         quantise.RECIPE,
         checkpoint.network(),
+        Clues(place.origin or place.model_id, checkpoint.outline.config, checkpoint.outline.card),
+        checkpoint.outline.kind.notes,
+        checkpoint.outline.scoring,
     )
+
+
+def examine(files: ModelFolder, via: str) -> None:
+    """Judge a model by everything but its weights; raises an ExportError for what is refused."""
+    if via == "optimum":
+        _outline_for_optimum(files)
+    else:
+        read_outline(files)
+
+
+def _outline_for_optimum(
+    files: ModelFolder, max_tokens: int | None = None
+) -> tuple[Modules, SentenceSettings, str, tuple[Message, ...]]:
+    """Return modules, settings, the tokenizer's JSON and notes of a model that optimum traces."""
+    kind = check_kind(see(files))
+    if kind.task == "score":
+        raise UnsupportedModel(
+            "--via optimum exports models of vectors; this is a cross-encoder, which scores pairs of texts"
+        )
+    modules = read_modules(files)
+    config = files.json(modules.file(CONFIG))
+    check_plain_weights(config)
+    check_code(config, None)
+    positions = size(config, "max_position_embeddings", 512)
+    settings = limited(read_settings(files, positions), max_tokens)
+    tokenizer_json = read_tokenizer(files, modules)
+    check_tokenizer(tokenizer_json, size(config, "vocab_size", LARGEST_SIZE), settings.max_tokens)
+    return modules, settings, tokenizer_json, kind.notes
 
 
 def _read_for_optimum(place: Place, options: Settings) -> SourceModel:
     from export.optimum.int8 import RECIPE
 
     files = ModelFolder(place.folder)
-    modules = read_modules(files)
-    config = files.json(modules.file("config.json"))
-    check_plain_weights(files, modules, config)
-    positions = size(config, "max_position_embeddings", 512)
-    settings = limited(read_settings(files, positions), options.max_tokens)
-    tokenizer_json = read_tokenizer(files, modules)
-    check_tokenizer(tokenizer_json, size(config, "vocab_size", LARGEST_SIZE), settings.max_tokens)
+    modules, settings, tokenizer_json, notes = _outline_for_optimum(files, options.max_tokens)
     # What transformers may read by itself.
     for pattern in ("*.json", "*.txt", "*.model", "*.safetensors", PICKLED):
         files.note(modules.file(pattern))
@@ -162,4 +241,6 @@ def _read_for_optimum(place: Place, options: Settings) -> SourceModel:
         "optimum",
         RECIPE,
         None,
+        Clues(place.origin or place.model_id, files.json(modules.file(CONFIG)), read_card(files)),
+        notes,
     )

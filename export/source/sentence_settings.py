@@ -66,7 +66,7 @@ def read_settings(
     return SentenceSettings(
         pooling=pooling,
         normalize=modules.normalize,
-        max_tokens=_max_tokens(sentence_config, tokenizer_config, positions),
+        max_tokens=max_tokens_of(sentence_config, tokenizer_config, positions),
         lower_case=boolean("sentence_bert_config.json", sentence_config, "do_lower_case", False),
         prompts=prompts,
         default_prompt=default_prompt,
@@ -107,7 +107,8 @@ def _check_nothing_handed_on(name: str, settings: Json) -> None:
             )
 
 
-def _max_tokens(sentence_config: Json, tokenizer_config: Json, positions: int) -> int:
+def max_tokens_of(sentence_config: Json, tokenizer_config: Json, positions: int) -> int:
+    """Return the tokens of the longest text that is read; positions: that the network can read."""
     model_max_length = whole_number(
         "tokenizer_config.json", tokenizer_config, "model_max_length", positions
     )

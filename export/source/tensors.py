@@ -38,10 +38,6 @@ SINGLE, SHARD_INDEX, PICKLED = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
 )
-# Where it is there, transformers loads the model that it names, and adds its weights.
-ADAPTER = "adapter_config.json"
-
-
 # Shards lie beside their index: model-00001-of-00005.safetensors. No folder, nothing hidden.
 SHARD = re.compile(r"[A-Za-z0-9][\w.-]{0,200}\.safetensors", re.ASCII)
 MOST_SHARDS = 1_000
@@ -96,17 +92,12 @@ class StoredTensors(Mapping[str, FloatArray]):
         return len(self._stored)
 
 
-def check_plain_weights(folder: ModelFolder, modules: Modules, config: Json) -> None:
+def check_plain_weights(config: Json) -> None:
     """Refuse weights that transformers would change while it loads them."""
     if config.get("quantization_config"):
         raise UnsupportedModel(
             "config.json has a quantization_config, so the weights are quantised; export the model that "
             "it was made from"
-        )
-    if folder.has(adapter := modules.file(ADAPTER)):
-        raise UnsupportedModel(
-            "{path} adds an adapter to another model; merge them and export the result",
-            path=folder.path(adapter),
         )
 
 

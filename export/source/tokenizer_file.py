@@ -153,6 +153,26 @@ def check_tokenizer(tokenizer_json: str, size: int, max_tokens: int) -> None:
         )
 
 
+def check_pairs(tokenizer_json: str, max_tokens: int) -> None:
+    """Refuse a tokenizer that leaves no room for two texts, or gives their tokens other types than 0 and 1."""
+    with _library(Path("tokenizer.json")):
+        tokenizer = Tokenizer.from_str(tokenizer_json)
+        special = len(tokenizer.encode("", ""))
+        types = {*tokenizer.encode("a 1", "b 2").type_ids}
+    if special + 2 > max_tokens:
+        raise ShapeMismatch(
+            "the tokenizer puts {special} special tokens around every pair of texts; the model reads "
+            "{max_tokens} tokens, so nothing of the texts would be left",
+            special=special,
+            max_tokens=max_tokens,
+        )
+    if not types <= {0, 1}:
+        raise UnsupportedModel(
+            "the tokenizer gives the tokens of a pair the types {types}; only 0 and 1 are supported",
+            types=str(sorted(types)),
+        )
+
+
 def _check_unknown(tokenizer: Tokenizer) -> None:
     """Refuse a tokenizer that fails at a character it does not know."""
     try:

@@ -80,8 +80,11 @@ EXAMPLES: Mapping[str, Mapping[str, Json]] = {
     "/decode": {"ids": {"ids": [1, 2, 3]}},
     "/embed_all": {"text": {"inputs": "今天天气很好"}},
     "/embed_sparse": {"text": {"inputs": "今天天气很好"}},
-    "/predict": {"text": {"inputs": "今天天气很好"}},
-    "/rerank": {"documents": {"query": "天气", "documents": ["今天天气很好", "你好"]}},
+    "/predict": {"pair": {"inputs": ["天气", "今天天气很好"]}},
+    "/rerank": {
+        "documents": {"query": "天气", "documents": ["今天天气很好", "你好"]},
+        "TEI": {"query": "天气", "texts": ["今天天气很好", "你好"]},
+    },
     "/v1/rerank": {"documents": {"query": "天气", "documents": ["今天天气很好", "你好"]}},
     "/v2/rerank": {"documents": {"query": "天气", "documents": ["今天天气很好", "你好"]}},
     "/v1/ranking": {

@@ -17,11 +17,13 @@ from server.api.operation import (
     collection_of,
     warnings_of,
 )
-from server.api.replies import Reply, json_body
+from server.api.replies import Headers, Reply, json_body, truncated_header
 from server.api.written import written
 from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection
+from server.collections.reranking import candidates, reranked
 from server.errors import InvalidRequest, RequestTooLarge, TooManyTexts
+from server.inference.engine import Engine
 from server.store import search as store
 from server.store.filter_tree import Filter
 from server.store.fusion import DENSE_WEIGHT, LEAST_WEIGHT, LEXICAL_WEIGHT, MOST_WEIGHT
@@ -44,8 +46,23 @@ class Weights(msgspec.Struct, forbid_unknown_fields=True):
     lexical: float = LEXICAL_WEIGHT
 
 
+class Rerank(msgspec.Struct, forbid_unknown_fields=True):
+    """Put the hits in order by a model that reads each together with the query.
+
+    model: name of a served model of scores; the first if it is left out. top_n: candidates of each query, 1 to
+    200; 50, or as many as top_k, if it is left out. min_score: hits of less rerank_score are left out.
+    """
+
+    model: str = ""
+    top_n: int | None = None
+    min_score: float | None = None
+
+
 class SearchRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """A search by one of query, queries and vector; a query may come with its vector."""
+    """A search by one of query, queries and vector; a query may come with its vector.
+
+    min_score: hits of less `score` are left out, before any are reranked.
+    """
 
     query: str | None = None
     queries: list[str] | None = None
@@ -57,6 +74,7 @@ class SearchRequest(msgspec.Struct, forbid_unknown_fields=True):
     weights: Weights | None = None
     fusion: Fusion = "blend"
     highlight: bool = False
+    rerank: Rerank | None = None
 
 
 class Matched(msgspec.Struct):
@@ -73,7 +91,8 @@ class Matched(msgspec.Struct):
 class Hit(msgspec.Struct):
     """A document that was found.
 
-    highlights: [begin, end] of the query's words in `text`; only where asked for.
+    highlights: [begin, end] of the query's words in `text`; only where asked for. rerank_score: relevance from 0
+    to 1, by which reranked hits are ordered; `score` is the search's own.
     """
 
     id: str
@@ -83,6 +102,7 @@ class Hit(msgspec.Struct):
     metadata: dict[str, Any]
     part: Matched
     highlights: list[tuple[int, int]] | msgspec.UnsetType = msgspec.UNSET
+    rerank_score: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class Hits(msgspec.Struct):
@@ -124,10 +144,11 @@ async def search(call: CollectionCall) -> Reply:
     request, filter = await prepared(call.body, _request, on_loop)
     texts = [request.query] if request.queries is None else request.queries
     weights = request.weights or Weights()
+    scorer = _scorer(call, request, len(texts))
     queries = [
         Query(
             request.mode,
-            request.top_k,
+            _depth(request),
             None,
             text,
             request.min_score,
@@ -140,15 +161,45 @@ async def search(call: CollectionCall) -> Reply:
     vectors = await _vectors(request, queries, collection)
     if vectors is not None:
         queries = [replace(query, vector=row) for query, row in zip(queries, vectors, strict=True)]
-    found = await collection.search(queries)
+    found: Sequence[Sequence[store.Hit]] = await collection.search(queries)
     reads = call.collections.reads
     size = sum(len(hit.text) + len(hit.title or "") for hits in found for hit in hits)
     if size > reads.max_bytes:
         raise too_much_to_read(reads.max_bytes)
+    headers: Headers = []
+    if scorer is not None:
+        asked, said = request.rerank or Rerank(), [text or "" for text in texts]
+        found, truncated = await reranked(scorer, said, found, request.top_k, asked.min_score)
+        size = sum(len(hit.text) + len(hit.title or "") for hits in found for hit in hits)
+        headers.append(truncated_header(truncated))
     marked = _marked(found) if request.highlight else 0
     warnings = await warnings_of(collection, filter)
     write = partial(_written, request, texts, found, warnings, reads.max_bytes)
-    return await written(reads, size, write, marked)
+    reply = await written(reads, size, write, marked)
+    return reply._replace(headers=headers)
+
+
+def _depth(request: SearchRequest) -> int:
+    """Return how many hits of each query are looked for."""
+    asked = request.rerank
+    return request.top_k if asked is None else candidates(asked.top_n, request.top_k)
+
+
+def _scorer(call: CollectionCall, request: SearchRequest, queries: int) -> Engine | None:
+    """Return the engine that reranks, None without reranking; raises an error for what it could not do."""
+    if request.rerank is None:
+        return None
+    engine = call.models.choose(request.rerank.model, "score").engine
+    pairs = queries * _depth(request)
+    if pairs > engine.max_texts:
+        raise TooManyTexts(
+            f"{queries} queries with {_depth(request)} candidates each are {pairs} pairs to score, at most"
+            f" {engine.max_texts} are allowed in one request; send fewer queries, or a smaller rerank.top_n",
+            param="rerank",
+        )
+    # Before anything is embedded and searched for nothing.
+    engine.check_room(queries)
+    return engine
 
 
 def _request(body: bytes) -> tuple[SearchRequest, Filter | None]:
@@ -248,6 +299,8 @@ def _check(request: SearchRequest) -> None:
         raise InvalidRequest(f'mode "{request.mode}" needs a "query" with words', param="query")
     if not 1 <= request.top_k <= MAX_TOP_K:
         raise InvalidRequest(f"top_k {request.top_k} is outside 1 to {MAX_TOP_K}", param="top_k")
+    if request.rerank is not None:
+        _check_rerank(request, request.rerank)
     if queries is not None and not 1 <= len(queries) <= MAX_QUERIES:
         raise TooManyTexts(
             f"{len(queries)} queries in one request; 1 to {MAX_QUERIES} are possible",
@@ -264,6 +317,14 @@ def _check(request: SearchRequest) -> None:
         )
 
 
+def _check_rerank(request: SearchRequest, rerank: Rerank) -> None:
+    if request.query is None and request.queries is None:
+        raise InvalidRequest(
+            '"rerank" needs "query" or "queries": the model reads it with each text', param="rerank"
+        )
+    candidates(rerank.top_n, request.top_k)
+
+
 def _hit(hit: store.Hit, query: str | None) -> Hit:
     shown = Hit(
         hit.id,
@@ -275,4 +336,6 @@ def _hit(hit: store.Hit, query: str | None) -> Hit:
     )
     if query is not None:
         shown.highlights = highlight(hit.text, query)
+    if hit.rerank_score is not None:
+        shown.rerank_score = hit.rerank_score
     return shown

@@ -9,6 +9,7 @@ from server.collections.chunking import MIN_SIZE
 from server.collections.document_limits import check_documents
 from server.collections.live_collection import LiveCollection
 from server.collections.registry import DEFAULT, CollectionRegistry
+from server.collections.reranking import candidates, reranked
 from server.config import Config
 from server.errors import BadSettings, StoreError
 from server.inference.registry import ModelRegistry, opened
@@ -80,12 +81,18 @@ class Local:
 
     async def search(self, question: Question) -> Found:
         live, filter = self._live(), parse(question.filter) if question.filter else None
-        vector = None
+        vector, depth, scorer = None, question.top_k, None
+        if question.rerank is not None:
+            scorer = self._models.choose(question.rerank.model, "score").engine
+            depth = candidates(question.rerank.top_n, question.top_k)
         if question.mode != "lexical":
             self._check_model()
             (vector,) = await live.vectors_of([question.text])
-        query = Query(question.mode, question.top_k, vector, question.text, filter=filter)
-        (hits,) = await live.search([query])
+        query = Query(question.mode, depth, vector, question.text, filter=filter)
+        found = await live.search([query])
+        if scorer is not None:
+            found = (await reranked(scorer, [question.text], found, question.top_k)).found
+        (hits,) = found
         return Found(hits, await live.warnings(filter))
 
     async def count(self) -> int:

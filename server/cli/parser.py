@@ -110,6 +110,23 @@ def _search_flags(parser: Parser, terminal: Terminal) -> None:
         type=_json_object(terminal),
         help=words("condition on metadata as JSON, e.g. {example}", example='{"year": 2024}'),
     )
+    add(
+        "--rerank",
+        action="store_true",
+        help=words("order the hits by a model that reads each together with the query"),
+    )
+    add(
+        "--rerank-model",
+        metavar="NAME",
+        default="",
+        help=words("model to rerank with (default: the first that scores pairs)"),
+    )
+    add(
+        "--rerank-top-n",
+        metavar="N",
+        type=_number(terminal, least=1),
+        help=words("candidates to rerank, at most {most} (default: {number})", most=200, number=50),
+    )
     _target_flags(parser, terminal)
 
 

@@ -101,12 +101,19 @@ def _table(found: Found, mode: Mode, terminal: Terminal) -> str:
     _warn(found, terminal)
     if not found.hits:
         return terminal.words("nothing was found")
-    # Only a search by meaning has scores that mean the same for every query.
-    label = Message("similarity" if mode == "dense" else "score")
     return "\n".join(
-        f"{rank}. {terminal.words(label)} {hit.score:.4f}  {_one_line(_shown(hit))}"
+        f"{rank}. {_score(hit, mode, terminal)}  {_one_line(_shown(hit))}"
         for rank, hit in enumerate(found.hits, start=1)
     )
+
+
+def _score(hit: Hit, mode: Mode, terminal: Terminal) -> str:
+    """Return the number by which the hit has its place, with its name."""
+    if hit.rerank_score is not None:
+        return f"{terminal.words('relevance')} {hit.rerank_score:.4f}"
+    # Only a search by meaning has scores that mean the same for every query.
+    label = Message("similarity" if mode == "dense" else "score")
+    return f"{terminal.words(label)} {hit.score:.4f}"
 
 
 def _shown(hit: Hit) -> str:
@@ -115,9 +122,11 @@ def _shown(hit: Hit) -> str:
 
 def _json_of(hit: Hit) -> dict[str, Any]:
     begin, end = hit.span
+    relevance = {} if hit.rerank_score is None else {"rerank_score": hit.rerank_score}
     return {
         "id": hit.id,
         "score": hit.score,
+        **relevance,
         "text": hit.text,
         "title": hit.title,
         "metadata": hit.metadata,

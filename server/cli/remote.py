@@ -64,9 +64,11 @@ class Remote:
         return int((await self._ask("POST", f"{self._path}/documents", body))["stored"])
 
     async def search(self, question: Question) -> Found:
-        body = {"query": question.text, "top_k": question.top_k, "mode": question.mode}
+        body: Json = {"query": question.text, "top_k": question.top_k, "mode": question.mode}
         if question.filter:
             body["filter"] = question.filter
+        if question.rerank is not None:
+            body["rerank"] = asdict(question.rerank)
         reply = await self._ask("POST", f"{self._path}/search", body)
         return Found([_hit(found) for found in reply["hits"]], reply.get("warnings", ()))
 
@@ -240,6 +242,7 @@ def _hit(found: Json) -> Hit:
         found["metadata"],
         Span(part["begin"], part["end"]),
         part["whole"],
+        found.get("rerank_score"),
     )
 
 

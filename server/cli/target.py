@@ -16,6 +16,14 @@ Chunks = ChunkRules | Literal["unsaid"] | None
 
 
 @dataclass(frozen=True, slots=True)
+class Rerank:
+    """How to rerank. model: the first of scores where it is empty. top_n: candidates; None for the usual number."""
+
+    model: str = ""
+    top_n: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """A query, with how to search for it."""
 
@@ -23,6 +31,7 @@ class Question:
     top_k: int = 3
     mode: Mode = "dense"
     filter: Mapping[str, object] | None = None
+    rerank: Rerank | None = None
 
 
 @dataclass(frozen=True, slots=True)

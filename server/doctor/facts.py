@@ -46,7 +46,7 @@ LOCK = Path(server.__file__).parents[1] / "locks" / "run.txt"
 class Artifact:
     """A model that opened, so its hashes and vectors are right, or the error that prevented it.
 
-    bytes: of its weights. cosine: the least one of its self-test.
+    bytes: of its weights. agreement: the least one of its self-test.
     """
 
     place: ModelPlace
@@ -54,7 +54,7 @@ class Artifact:
     model_id: str = ""
     fingerprint: str = ""
     bytes: int = 0
-    cosine: float = 0.0
+    agreement: float = 0.0
     quantization: Quantization | None = None
     exported_on: str = ""
     provenance: CpuProvenance | None = None
@@ -187,7 +187,7 @@ def _artifact(place: ModelPlace) -> Artifact:
             for file in manifest.files
             if file != TOKENIZER_FILE
         ),
-        cosine=model.self_test_agreement,
+        agreement=model.self_test_agreement,
         quantization=manifest.quantization,
         exported_on=manifest.instruction_set,
         provenance=provenance_here(model.self_test_results),

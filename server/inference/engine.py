@@ -1,11 +1,11 @@
-"""Texts in, vectors out, for one model: tokenises, queues, waits; what dialects and the store call.
+"""Texts in, vectors or scores out, for one model: tokenises, queues, waits; what dialects and the store call.
 
 The engine lives on one event loop. Lanes deliver finished jobs to that loop, one wake-up a batch.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -25,15 +25,16 @@ from server.errors import (
 )
 from server.inference.batching import Job
 from server.inference.capacity import batch_limits, lane_count
+from server.inference.comparison import sigmoid
 from server.inference.cpu_provenance import CpuProvenance, provenance_here
 from server.inference.lanes import Lanes
-from server.inference.loop_tokenizer import LoopTokenizer
-from server.inference.manifest import Manifest
+from server.inference.loop_tokenizer import CheckRoom, LoopTokenizer
+from server.inference.manifest import Activation, Manifest
 from server.inference.model import Model
 from server.inference.tokenizer import Kept, Token
 from server.telemetry import spans, usage
 from server.telemetry.metrics import Metrics
-from server.types import Ids, InputType, Tokens, Vectors, unit
+from server.types import Ids, InputType, Pair, Tokens, Vectors, unit
 
 # A lone text that this model computes in less time runs on the loop itself: waking a lane and being woken by
 # it costs 0.3 to 0.6 ms where cores sleep in between. Other requests must not wait longer than this for it.
@@ -42,6 +43,10 @@ from server.types import Ids, InputType, Tokens, Vectors, unit
 LOOP_S = 0.003
 COMPANY_S = 0.25
 TURNS = 4
+
+# Tokenises the texts of a request; makes the error for the text at a place.
+Read = Callable[[CheckRoom], Awaitable[Tokens]]
+TooLong = Callable[[int], Awaitable[TextTooLong]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +72,36 @@ class Embedded:
     times: Times
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The answer to one request for the scores of pairs.
+
+    logits: float32 (B,), in the order of the pairs, as the network gives them: any number, higher is better.
+    activation: the model's own. tokens, truncated: as in `Embedded`, of pairs.
+    """
+
+    logits: Vectors
+    activation: Activation
+    tokens: int
+    truncated: Sequence[int]
+    times: Times
+
+    @property
+    def scores(self) -> Vectors:
+        """The scores as the model's own settings make them of the logits, float32 (B,)."""
+        return sigmoid(self.logits) if self.activation == "sigmoid" else self.logits
+
+    @property
+    def relevance(self) -> Vectors:
+        """Numbers from 0 to 1, float32 (B,), which mean the same whatever the model's activation."""
+        return sigmoid(self.logits)
+
+
 class Engine:
     """Serves one model on the given loop, by lanes that it shares with others.
 
-    `embed` is for models of dense vectors. `compute` is for any: its results are what the model's task
-    gives.
+    `embed` is for models of dense vectors, `score` for models of scores. `compute` is for any: its results
+    are what the model's task gives.
     """
 
     def __init__(
@@ -113,7 +143,7 @@ class Engine:
 
     @property
     def max_texts(self) -> int:
-        """The number of texts that `embed` takes at once."""
+        """The number of texts or pairs that one request may have."""
         return self._config.max_texts
 
     async def embed(
@@ -135,19 +165,41 @@ class Engine:
         self.check(texts)
         self._check_dimensions(dimensions)
         # No text has less than one token.
-        self._check_room(len(texts), len(texts))
-        try:
-            tokens, tokenize_s = await self._tokenize(texts, input_type, keep)
-            if tokens.truncated and not truncate:
-                index = tokens.truncated[0]
-                raise await self._too_long(index, texts[index], input_type)
-            job = await self.compute(tokens.ids)
-        except asyncio.CancelledError:
-            self._metrics.abandoned.inc()
-            raise
+        self.check_room(len(texts))
+
+        async def too_long(index: int) -> TextTooLong:
+            return await self._too_long(index, texts[index], input_type)
+
+        read = partial(self._tokenizer.encode, texts, input_type, keep)
+        done = await self._computed(len(texts), read, None if truncate else too_long)
+        tokens, job, times = done
         vectors = _stacked(job.results, self.manifest.dimension)
-        times = self._count(tokens, tokenize_s, job)
         return Embedded(cut(vectors, dimensions), job.tokens, tokens.truncated, times)
+
+    async def score(
+        self, pairs: Sequence[Pair], *, truncate: bool = True, keep: Kept = "beginning"
+    ) -> Scored:
+        """Score pairs of texts in order; raises what `embed` raises.
+
+        keep: what is left of a pair that is cut; the longer text is cut first.
+
+        Cancelling the caller abandons the job.
+        """
+        self.check_pairs(pairs)
+        self.check_room(len(pairs))
+
+        async def too_long(index: int) -> TextTooLong:
+            read = self.manifest.text.max_tokens
+            return TextTooLong(
+                f"text {index} and its query have more than the {read} tokens that the model reads"
+                " of both; shorten them or allow truncation"
+            )
+
+        read = partial(self._tokenizer.encode_pairs, pairs, keep)
+        done = await self._computed(len(pairs), read, None if truncate else too_long)
+        tokens, job, times = done
+        logits = _stacked(job.results, 1)[:, 0]
+        return Scored(logits, self.manifest.activation, job.tokens, tokens.truncated, times)
 
     async def tokens(
         self, texts: Sequence[str], input_type: InputType, *, special: bool
@@ -175,6 +227,11 @@ class Engine:
         for index, text in enumerate(texts):
             if not text:
                 raise EmptyInput(f"text {index} is empty")
+
+    def check_pairs(self, pairs: Sequence[Pair]) -> None:
+        """Refuse pairs as `check` does texts."""
+        self.check([second for _, second in pairs])
+        self.check([first for first, _ in pairs])
 
     async def compute(self, ids: Sequence[Ids]) -> Job:
         """Return a finished job with a result for each row of token ids.
@@ -215,22 +272,40 @@ class Engine:
             " shorten it or allow truncation"
         )
 
-    def _check_room(self, texts: int, tokens: int) -> None:
-        """Refuse what could not be queued now, before more of it is tokenised."""
+    def check_room(self, texts: int, tokens: int = 0) -> None:
+        """Raise Overloaded or RequestTooLarge for what could not be queued now, before more is done for it.
+
+        tokens: of all texts, at least; no text has less than one.
+        """
         try:
-            self._lanes.check_room(self._tenant, texts, tokens)
+            self._lanes.check_room(self._tenant, texts, max(texts, tokens))
         except (Overloaded, RequestTooLarge):
             self._metrics.refused.inc()
             raise
 
-    async def _tokenize(
-        self, texts: Sequence[str], input_type: InputType, keep: Kept
-    ) -> tuple[Tokens, float]:
+    async def _computed(
+        self, texts: int, read: Read, too_long: TooLong | None
+    ) -> tuple[Tokens, Job, Times]:
+        """Tokenise and compute; counts a caller that is cancelled.
+
+        read: returns the tokens of so many texts. too_long: makes the error for one that was cut; None where
+        texts may be cut.
+        """
+        try:
+            tokens, tokenize_s = await self._tokenize(texts, read)
+            if tokens.truncated and too_long is not None:
+                raise await too_long(tokens.truncated[0])
+            job = await self.compute(tokens.ids)
+        except asyncio.CancelledError:
+            self._metrics.abandoned.inc()
+            raise
+        return tokens, job, self._count(tokens, tokenize_s, job)
+
+    async def _tokenize(self, texts: int, read: Read) -> tuple[Tokens, float]:
         """Return the tokens, and the seconds that they took."""
         started = now()
-        check_room = partial(self._check_room, len(texts))
         try:
-            tokens = await self._tokenizer.encode(texts, input_type, keep, check_room)
+            tokens = await read(partial(self.check_room, texts))
         finally:
             seconds = now() - started
             self._metrics.tokenize_seconds.observe(seconds)
@@ -305,11 +380,27 @@ def lanes_for(config: Config, metrics: Metrics, loop: asyncio.AbstractEventLoop)
     return Lanes(metrics, deliver, lane_count(config), config.hang_s)
 
 
+def pairs_with(query: str, texts: Sequence[str]) -> list[Pair]:
+    """Return the query with each of the texts; raises EmptyInput for an empty query."""
+    if not query:
+        raise EmptyInput("query is empty")
+    return [(query, text) for text in texts]
+
+
 def cut(vectors: Vectors, dimensions: int | None) -> Vectors:
     """Return the first `dimensions` columns with unit norm again; float32 (B, D) -> (B, dimensions)."""
     if dimensions is None or dimensions == vectors.shape[1]:
         return vectors
     return unit(vectors[:, :dimensions])
+
+
+def ranking(logits: Vectors, top_n: int | None = None) -> Sequence[int]:
+    """Return the places of the best, best first; of equal ones the earlier first. top_n: at most so many.
+
+    logits: float32 (B,). subtle: far from 0, different logits have the same relevance in float32.
+    """
+    order: list[int] = np.argsort(-logits, kind="stable").tolist()
+    return order[:top_n]
 
 
 def _stacked(results: Sequence[Any], dimension: int) -> Vectors:

@@ -9,7 +9,7 @@ import codecs
 import hashlib
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -24,9 +24,12 @@ RETIRED = ("inputs",)
 # One takes some 60 KB. The bounds refuse a damaged or foreign manifest before it costs memory or time.
 MOST_BYTES = 16 * 1024 * 1024
 MOST_TOKENS, MOST_DIMENSIONS, MOST_GROUPS, MOST_SELF_TESTS = 1_000_000, 65_536, 1_024, 64
+MOST_TOKEN_IDS = 2**31 - 1
 # A name of a file in the folder itself.
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
+# What turns the number that a graph gives a pair into its score.
+Activation = Literal["identity", "sigmoid"]
 Dimension = Annotated[int, msgspec.Meta(ge=1, le=MOST_DIMENSIONS)]
 
 
@@ -35,12 +38,16 @@ class TextRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     White space at both ends is stripped, then the text is lower-cased where `lower_case` says so,
     then cut to `max_tokens`, special tokens included. Instructions are put before the text unchanged.
+    A text of a pair is not stripped and gets no instruction.
+    second_text_offset: added to the token ids of a pair's second text, for a network that tells the two
+    apart: the rows of its word table. 0 for other networks.
     """
 
     lower_case: bool
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=MOST_TOKENS)]
     query_instruction: str = ""
     document_instruction: str = ""
+    second_text_offset: Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKEN_IDS)] = 0
 
 
 class Agreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,6 +59,17 @@ class Agreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mean: float
     minimum: float
     texts: int
+
+
+class OrderAgreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far this artifact puts the candidates of each of `queries` in the order of the float32 model.
+
+    Kendall's tau: 1 for the same order, 0 for orders that have nothing to do with each other.
+    """
+
+    mean: float
+    minimum: float
+    queries: int
 
 
 class Quantization(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -86,6 +104,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     monotonous_agreement: on texts of one token, or of a few again and again; None in an artifact of
     an older exporter, which did not measure it.
     task: what the model gives for a text.
+    activation: of scores. The graph gives the number before it, and so do the results of the self-test.
+    order: of scores, the agreement with the float32 model in how it orders candidates; None for vectors.
     checkpoint_sha256, quantization, exported_with: the artifact's origin, for people who examine it.
     settings_sha256: of everything that decided what the artifact holds; the exporter compares it.
     """
@@ -113,6 +133,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     packed_tokens: Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)] | None = None
     monotonous_agreement: Agreement | None = None
     task: Task = "dense"
+    activation: Activation = "identity"
+    order: OrderAgreement | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no range of one key shows; msgspec reports a ValueError with the place."""

@@ -3,19 +3,20 @@
 import asyncio
 import logging
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from server.clock import now
 from server.config import ANY_NAME, Config, ModelPlace, aliases_in
-from server.errors import BadSettings, EmptyInput, ModelNotFound, TaskNotServed, shown
+from server.errors import BadSettings, ModelNotFound, TaskNotServed, shown
 from server.inference.capacity import wide_threads
-from server.inference.engine import Engine, lanes_for
+from server.inference.engine import Engine, Scored, lanes_for
 from server.inference.lanes import LOOK_S
 from server.inference.manifest import MANIFEST_FILE, parse_manifest
 from server.inference.model import Model
+from server.inference.tokenizer import Kept
 from server.messages.message import Message
 from server.telemetry.metrics import Metrics
-from server.types import InputType, Task
+from server.types import InputType, Pair, Task
 
 # After a name and a colon, for clients that can choose nothing but a model: the kind of their texts.
 # Ollama's clients put "latest" there, which means nothing here.
@@ -32,6 +33,10 @@ GIVES: dict[Task, str] = {
     "token_vectors": "one vector per token",
     "sparse": "sparse weights",
     "score": "scores of pairs",
+}
+# Why a task is not done where no model of it is served, if there is more to say.
+MISSING: dict[Task, str] = {
+    "score": "no reranker is loaded; serve one besides the model of vectors: --model FOLDER",
 }
 NO_VECTORS = Message("no served model gives dense vectors; add one with --model")
 OTHER_RESULTS = (
@@ -128,7 +133,7 @@ class ModelRegistry:
     The first model of a task answers requests for the task that name none. An id that two models share
     means the earlier one. A request may put an organisation before the id of a model that has none:
     BAAI/bge-small-zh-v1.5 is found where bge-small-zh-v1.5 is served, but not where
-    someone/bge-small-zh-v1.5 is. With the alias "*" any other name is the first model's too.
+    someone/bge-small-zh-v1.5 is. With the alias "*" any other name is the first model's of the task too.
 
     default: the first model of dense vectors. listed: the names of all models of dense vectors. alias: the
     first alias, or empty.
@@ -162,6 +167,7 @@ class ModelRegistry:
         for engine in known.values():
             engine.retire()
         names = aliases_in(aliases)
+        only_any = [name for name in names if name == ANY_NAME]
         self.alias = next((name for name in names if name != ANY_NAME), "")
         self._of_vectors = {
             engine.manifest.fingerprint: engine
@@ -174,7 +180,9 @@ class ModelRegistry:
             manifest = engine.manifest
             labels = manifest.model_id, manifest.precision, manifest.fingerprint
             self._metrics.model.labels(*labels).set(1)
-            self._names[manifest.task].add(engine, () if place else names)
+            of_task = self._names[manifest.task]
+            others = names if place == 0 else () if of_task.listed else only_any
+            of_task.add(engine, others)
         self.default = self._names["dense"].choices[""].engine
         self.listed = self._names["dense"].listed
 
@@ -200,12 +208,36 @@ class ModelRegistry:
         if (found := names.of_any_name(name)) is not None:
             return found
         if not names.listed:
-            raise TaskNotServed(f"no served model gives {GIVES[task]}", param="model")
+            missing = MISSING.get(task, f"no served model gives {GIVES[task]}")
+            raise TaskNotServed(missing, param="model")
         raise ModelNotFound(
             f"the model {shown(name)} does not exist here; this server has"
             f" {', '.join(map(repr, names.listed))}",
             param="model",
         )
+
+    @property
+    def all_listed(self) -> list[str]:
+        """Return the names of all models, whatever their task: those of vectors first."""
+        return list(dict.fromkeys(name for each in self._names.values() for name in each.listed))
+
+    def find(self, name: str) -> Choice:
+        """Return the model of this name, whatever its task; raises ModelNotFound."""
+        for names in self._names.values():
+            if name and (found := names.find(name)) is not None:
+                return found
+        return self.choose(name)
+
+    async def score(
+        self, name: str, pairs: Sequence[Pair], *, truncate: bool = True, keep: Kept = "beginning"
+    ) -> tuple[Choice, Scored]:
+        """Return the model of scores of this name, and what it gives the pairs; raises as `Engine.score`.
+
+        A wrong request is refused for what is wrong with it, also where no model could answer it.
+        """
+        self.default.check_pairs(pairs)
+        choice = self.choose(name, "score")
+        return choice, await choice.engine.score(pairs, truncate=truncate, keep=keep)
 
     def with_vectors(self, fingerprint: str) -> Engine | None:
         """Return the model whose vectors have this fingerprint, if it is served."""
@@ -240,13 +272,6 @@ class ModelRegistry:
     def idle(self) -> bool:
         """Return whether nothing is being computed and nothing waits."""
         return self._lanes.idle
-
-    def rerank(self, query: str, texts: Sequence[str]) -> NoReturn:
-        """Check a request and refuse it, because no reranker can be loaded."""
-        if not query:
-            raise EmptyInput("query is empty")
-        self.default.check(texts)
-        raise TaskNotServed("no reranker is loaded; the served models embed texts")
 
     def close(self, by: float | None = None) -> None:
         """Finish accepted work before the moment `by`, or within the configured time; blocks."""

@@ -5,7 +5,9 @@ turns token ids into text.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -28,12 +30,15 @@ CHARACTERS_PER_TOKEN = 16
 # word, which is one unknown token, at 0.4 s a megabyte.
 MOST_BEGINNINGS = 64
 
-# A lone text of so many characters keeps the interpreter lock: with 16 clients, waiting to get it back
-# from the lanes took longer than tokenising.
-QUICK_CHARACTERS = 256
+# Any text that every vocabulary can read.
+SAMPLE = "a"
 
 # What is left of a text that is too long.
 Kept = Literal["beginning", "end"]
+
+# A lone text of so many characters keeps the interpreter lock: with 16 clients, waiting to get it back
+# from the lanes took longer than tokenising.
+QUICK_CHARACTERS = 256
 
 
 class Token(msgspec.Struct, frozen=True, gc=False):
@@ -48,6 +53,71 @@ class Token(msgspec.Struct, frozen=True, gc=False):
     special: bool
     start: int | None
     stop: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _PairTemplate:
+    """The special tokens before, between and after two texts, which are tokenised apart.
+
+    So a query is read once for all of its candidates. The library does the same inside, but copies every
+    part that it cuts off, in all combinations of the two texts.
+
+    offset: added to the ids of the second text, so that the network knows its tokens; 0 where it does not
+    tell the texts apart. The special tokens of the second text have it added already.
+    """
+
+    before: list[int]
+    between: list[int]
+    after: list[int]
+    offset: int
+
+    @classmethod
+    def of(cls, tokenizer: tokenizers.Tokenizer, offset: int) -> "_PairTemplate":
+        """Return the template of a tokenizer without truncation."""
+        encoding = tokenizer.encode(SAMPLE, SAMPLE)
+        places = encoding.sequence_ids
+        ids = [
+            token + offset * (kind > 0)
+            for token, kind in zip(encoding.ids, encoding.type_ids, strict=True)
+        ]
+        first, second = places.index(0), places.index(1)
+        between, after = first + places.count(0), second + places.count(1)
+        return cls(ids[:first], ids[between:second], ids[after:], offset)
+
+    @property
+    def special(self) -> int:
+        """The number of special tokens."""
+        return len(self.before) + len(self.between) + len(self.after)
+
+    def join(
+        self, first: list[int], second: list[int], max_tokens: int, *, from_end: bool = False
+    ) -> tuple[list[int], bool]:
+        """Return the ids of the pair, and whether some were cut off; from_end: the texts' ends are kept."""
+        room = max(0, max_tokens - self.special)
+        lengths = _kept_lengths(len(first), len(second), room)
+        cut = sum(lengths) < len(first) + len(second)
+        if cut:
+            first, second = _cut(first, lengths[0], from_end), _cut(second, lengths[1], from_end)
+        if self.offset:
+            second = [token + self.offset for token in second]
+        return [*self.before, *first, *self.between, *second, *self.after], cut
+
+
+def _kept_lengths(first: int, second: int, room: int) -> tuple[int, int]:
+    """Return how much is left of two texts that have room for `room` tokens: the longer is cut first.
+
+    Where both are cut, the longer keeps the odd token; so do transformers and its CrossEncoder.
+    """
+    if first + second <= room:
+        return first, second
+    short = min(first, second)
+    half = room // 2
+    kept = (short, room - short) if short <= half else (half, room - half)
+    return kept if first <= second else (kept[1], kept[0])
+
+
+def _cut(ids: list[int], length: int, from_end: bool) -> list[int]:
+    return ids[len(ids) - length :] if from_end else ids[:length]
 
 
 class Tokenizer:
@@ -95,13 +165,57 @@ class Tokenizer:
                 truncated.append(index)
         return Tokens(ids, truncated)
 
-    def encode_pair(self, first: str, second: str) -> Ids:
-        """Return the token ids of a pair of texts, int64 (T,), without instructions.
+    def encode_pairs(self, pairs: Sequence[tuple[str, str]], keep: Kept = "beginning") -> Tokens:
+        """Return the token ids of each pair of texts, without instructions, cut to the model's maximum.
 
-        The longer text is cut first where the pair exceeds the model's maximum.
+        The longer text of a pair is cut first, and white space around a text stays, as in the CrossEncoder
+        of sentence-transformers. A text that is in several pairs is read once. keep: what is left of a text
+        that is cut. Raises UnicodeEncodeError for a lone surrogate.
         """
-        pair = self._plain(first), self._plain(second)
-        return np.array(self._tokenizer.encode(*pair).ids, dtype=np.int64)
+        bare = self._bare({text for pair in pairs for text in pair}, keep)
+        template, most = self._pair_template, self.rules.max_tokens
+        ids: list[Ids] = []
+        truncated = []
+        for index, (first, second) in enumerate(pairs):
+            row, cut = template.join(bare[first], bare[second], most, from_end=keep == "end")
+            ids.append(np.array(row, dtype=np.int64))
+            if cut:
+                truncated.append(index)
+        return Tokens(ids, truncated)
+
+    def encode_pair(self, first: str, second: str) -> Ids:
+        """Return the token ids of one pair, int64 (T,); see `encode_pairs`."""
+        return self.encode_pairs([(first, second)]).ids[0]
+
+    def pair_by_library(self, first: str, second: str) -> list[int]:
+        """Return what `encode_pair` gives, by the library alone; it is slower, and for checks."""
+        if self.rules.lower_case:
+            first, second = first.lower(), second.lower()
+        encoding = self._tokenizer.encode(first, second)
+        offset = self.rules.second_text_offset
+        return [
+            token + offset * (kind > 0)
+            for token, kind in zip(encoding.ids, encoding.type_ids, strict=True)
+        ]
+
+    def _bare(self, texts: Collection[str], keep: Kept) -> dict[str, list[int]]:
+        """Return the token ids of each text without special tokens; at least all that a pair can keep."""
+        found: dict[str, list[int]] = {}
+        rest: dict[str, str] = {}
+        for text in texts:
+            prepared = text.lower() if self.rules.lower_case else text
+            short = self._fast is not None and len(prepared) <= self._long
+            ids = self._fast.ids(prepared) if self._fast is not None and short else None
+            if ids is None:
+                rest[text] = prepared
+            else:
+                found[text] = ids
+        if rest:
+            with _clear_surrogates(rest.values()):
+                read = [self._excerpt_if_long(text, keep) for text in rest.values()]
+                encodings = self._unlimited.encode_batch_fast(read, add_special_tokens=False)
+            found |= zip(rest, (encoding.ids for encoding in encodings), strict=True)
+        return found
 
     def _from_fast(self, text: str, keep: Kept) -> tuple[list[int], bool] | None:
         """Return the token ids, and whether some were cut off; None if the library is needed."""
@@ -118,17 +232,13 @@ class Tokenizer:
 
     def _ask(self, texts: Sequence[str], keep: Kept) -> list[tuple[list[int], bool]]:
         """Return the same for prepared texts, by the library."""
-        tokenizer = self._tokenizer if keep == "beginning" else self._from_the_end
-        try:
-            read = [self._excerpt(t, tokenizer, keep) if len(t) > self._long else t for t in texts]
+        tokenizer = self._that_keeps(keep)
+        with _clear_surrogates(texts):
+            read = [self._excerpt_if_long(text, keep) for text in texts]
             if len(read) == 1 and len(read[0]) <= QUICK_CHARACTERS:
                 encodings = [tokenizer.encode(read[0])]
             else:
                 encodings = tokenizer.encode_batch_fast(read)
-        except TypeError:
-            # The library's error for a lone surrogate; Python's own is clear.
-            "".join(texts).encode()
-            raise
         full = self.rules.max_tokens
         # subtle: .overflowing copies every cut-off part, so only texts of full length are asked for it.
         return [
@@ -213,6 +323,14 @@ class Tokenizer:
         cutting.enable_truncation(self.rules.max_tokens, direction=direction)
         return cutting
 
+    def _that_keeps(self, keep: Kept) -> tokenizers.Tokenizer:
+        return self._tokenizer if keep == "beginning" else self._from_the_end
+
+    @cached_property
+    def _pair_template(self) -> _PairTemplate:
+        """How two texts are put together; made on demand, because only models of pairs need it."""
+        return _PairTemplate.of(self._unlimited, self.rules.second_text_offset)
+
     @cached_property
     def _from_the_end(self) -> tokenizers.Tokenizer:
         """The library's tokenizer that keeps a text's end; made on demand, because few need it."""
@@ -241,19 +359,32 @@ class Tokenizer:
         stripped = text.strip()
         return stripped.lower() if self.rules.lower_case else stripped
 
-    def _excerpt(self, text: str, tokenizer: tokenizers.Tokenizer, keep: Kept) -> str:
-        """Return as much of a long text as decides the tokens that are kept.
+    def _excerpt_if_long(self, text: str, keep: Kept) -> str:
+        """Return as much of a text as decides the tokens that are kept.
 
         A cut may change the tokens of the word it cuts, and no others; once two parts of the
         maximum's length have overflowed, that word is far from what is kept.
         """
         size, most = self._long, self._long * MOST_BEGINNINGS
+        if len(text) <= size:
+            return text
+        tokenizer = self._that_keeps(keep)
         while size < min(most, len(text)):
             excerpt = text[:size] if keep == "beginning" else text[-size:]
             if len(tokenizer.encode_batch_fast([excerpt])[0].overflowing) >= 2:
                 return excerpt
             size *= 4
         return text[:most] if keep == "beginning" else text[-most:]
+
+
+@contextmanager
+def _clear_surrogates(texts: Iterable[str]) -> Iterator[None]:
+    """Raise Python's own error for a lone surrogate, which is clear; the library's is a TypeError."""
+    try:
+        yield
+    except TypeError:
+        "".join(texts).encode()
+        raise
 
 
 def places_of(text: str, *, lower_case: bool) -> Sequence[int]:

@@ -45,6 +45,7 @@ from server.store.schema import (
     remove_words,
     words_of,
 )
+from server.store.sqlite.ascending import ascending
 from server.store.sqlite.database import Connection, Database
 from server.store.sqlite.read_limit import spend, within_limit
 from server.store.words.matches import NO_MATCHES, Matches
@@ -226,7 +227,7 @@ class Documents:
         found: list[tuple[int, Document]] = []
         n_bytes = 0
         with closing(rows):
-            for row in rows:
+            for row in ascending(rows, after, self.database.path):
                 n_bytes += _n_bytes(row)
                 if found and n_bytes > max_bytes:
                     return found, True

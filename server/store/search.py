@@ -70,6 +70,7 @@ class Hit:
 
     score: cosine, BM25, or the fused score, by the query's mode; higher is better. text: the chunk
     that matched, which is the characters `span` of the document. whole: it is the whole document.
+    rerank_score: relevance from 0 to 1, by a model that read the query with the text; None before that.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Hit:
     metadata: Mapping[str, object]
     span: Span
     whole: bool
+    rerank_score: float | None = None
 
 
 @dataclass(slots=True)

@@ -59,8 +59,8 @@ class Metrics:
         self.request_seconds = self._histogram(
             "request_seconds", "Time from the body's arrival to the reply", SECONDS, "route"
         )
-        self.texts = self._counter("texts", "Texts embedded")
-        self.tokens = self._counter("tokens", "Tokens embedded, special tokens included")
+        self.texts = self._counter("texts", "Texts embedded, and pairs scored")
+        self.tokens = self._counter("tokens", "Tokens computed, special tokens included")
         self.truncated = self._counter("truncated_texts", "Texts cut to the model's maximum")
         self.refused = self._counter("refused", "Requests refused as too large or for lack of room")
         self.unread = self._counter(

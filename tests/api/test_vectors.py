@@ -37,7 +37,16 @@ from tests.support.fakes import with_parts
 from tests.support.toys import toy_texts
 
 # OpenAI's four, and those that Xinference's clients read.
-KEYS_OF_MODEL = {"id", "object", "created", "owned_by", "model_type", "model_name", "dimensions"}
+KEYS_OF_MODEL = {
+    "id",
+    "object",
+    "created",
+    "owned_by",
+    "model_type",
+    "model_name",
+    "task",
+    "dimensions",
+}
 OF_DOCUMENTS = ("/collections", "/documents", "/search", "/stats", "/reindex")
 
 
@@ -361,6 +370,9 @@ def test_models_are_listed_and_found_by_every_name(toy_model: Model) -> None:
 
 def test_info_has_the_keys_of_tei(toy_model: Model) -> None:
     info = ask(toy_model, "GET", "/info", settings={"model_alias": "ada"}).json()
+    rules = toy_model.manifest.text
+    assert info["query_instruction"] == rules.query_instruction != ""
+    assert info["document_instruction"] == rules.document_instruction
     assert info["model_id"] == "toy"
     assert info["served_model_name"] == "ada"
     assert info["model_type"] == {"embedding": {"pooling": "cls"}}

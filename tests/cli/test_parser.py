@@ -49,6 +49,23 @@ def test_what_was_indexed_is_found(run: Commands, tmp_path: Path) -> None:
     assert "1. 相似度" in run("search", texts[30], locale="zh_CN.UTF-8").out
 
 
+def test_hits_are_reranked(
+    run: Commands, tmp_path: Path, toy_artifact: Path, scorer_artifact: Path
+) -> None:
+    run("index", write_toy_texts(tmp_path / "texts.txt", 80))
+    query = toy_texts(80)[30]
+    models = ("--model", str(toy_artifact), "--model", str(scorer_artifact))
+    plain = hits(run, query, *models, "--top-k", "5")
+    reranked = hits(run, query, *models, "--top-k", "2", "--rerank-top-n", "5")
+    first, second = (hit["rerank_score"] for hit in reranked)
+    assert first >= second
+    assert {hit["id"] for hit in reranked} <= {hit["id"] for hit in plain}
+    chinese = run("search", query, *models, "--rerank", locale="zh_CN.UTF-8").out
+    assert chinese.startswith("1. 相关度 ")
+    said = run("search", query, "--rerank", status=1).err
+    assert "no reranker is loaded" in said and "--model" in said
+
+
 def test_indexing_again_embeds_nothing(run: Commands, tmp_path: Path) -> None:
     path = write_toy_texts(tmp_path / "texts.txt", 20)
     run("index", path)
@@ -289,6 +306,11 @@ def test_reader_that_has_had_enough_is_no_error(
 @pytest.mark.parametrize("number", ["0", "-1", "many", "1.5", "", "²"])
 def test_number_of_hits_is_above_zero(run: Commands, number: str) -> None:
     check_usage(run, repr(number), "search", "墨", f"--top-k={number}")
+
+
+@pytest.mark.parametrize("number", ["0", "many"])
+def test_number_of_candidates_is_above_zero(run: Commands, number: str) -> None:
+    check_usage(run, repr(number), "search", "墨", f"--rerank-top-n={number}")
 
 
 @pytest.mark.parametrize("given", ["[]", "{", "1", ""])

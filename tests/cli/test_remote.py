@@ -19,16 +19,17 @@ from server.cli.remote import ATTEMPTS, LONGEST_PAUSE_S, Remote
 from server.cli.target import UNSAID
 from server.errors import BadSettings, StartupError
 from server.store.records import Document
-from tests.support.commands import Commands, write_lines
+from tests.support.commands import Commands, check_reranked, write_lines
 from tests.support.processes import serving
 from tests.support.toys import toy_texts, write_toy_texts
 
 
 def test_commands_work_on_a_running_server(
-    run: Commands, toy_artifact: Path, tmp_path: Path
+    run: Commands, toy_artifact: Path, scorer_artifact: Path, tmp_path: Path
 ) -> None:
     # A port of its own choice, which the lock can name before the server listens.
-    with serving(toy_artifact, tmp_path, "--port", str(free_port())) as server:
+    flags = ("--port", str(free_port()), "--model", str(scorer_artifact))
+    with serving(toy_artifact, tmp_path, *flags) as server:
         url = ("--url", server.url)
         path = write_toy_texts(tmp_path / "texts.txt", 600)
         check_locked(run, server.url, path)
@@ -39,6 +40,7 @@ def test_commands_work_on_a_running_server(
             "default  600" in run("collections", *url).out and "toy" in run("collections", *url).out
         )
         check_search(run, url)
+        check_reranked(lambda *flags, **named: run("search", "墨池", *url, *flags, **named))
         check_warning(run, tmp_path, *url)
         check_cutting(run, url, tmp_path)
         run("export", tmp_path / "out.jsonl", *url)

@@ -22,7 +22,7 @@ import pytest
 
 import refusing
 from connections import elsewhere
-from processes import MODEL, serving
+from processes import MODEL, serving, write_scorer
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +38,15 @@ def url() -> Iterator[str]:
         "the shipped model is not exported: run `make export`"
     )
     with serving() as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def reranking_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a server with the shipped model and a toy reranker by the name "reranker"."""
+    folder = tmp_path_factory.mktemp("reranker") / "artifact"
+    write_scorer(folder)
+    with serving("--model", f"reranker={folder}") as address:
         yield address
 
 

@@ -44,6 +44,14 @@ def serving(*flags: str) -> Iterator[str]:
             process.wait()
 
 
+def write_scorer(folder: Path) -> None:
+    """Write the toy model of scores; its score of a pair follows from the mean of its token ids."""
+    code = "import pathlib, sys; from tests.support.scorers import write_toy_scorer as write"
+    code += "; write(pathlib.Path(sys.argv[1]))"
+    python = ROOT / ".venv" / "bin" / "python"
+    subprocess.run([python, "-B", "-c", code, folder], cwd=ROOT, check=True, timeout=START_S)
+
+
 def _address(process: "subprocess.Popen[bytes]", log: Path) -> str:
     until = time.monotonic() + START_S
     while not (found := RUNNING.search(log.read_text())):

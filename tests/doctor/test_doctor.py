@@ -56,7 +56,7 @@ ARTIFACT = Artifact(
     model_id="toy",
     fingerprint="f",
     bytes=25 * MB,
-    cosine=0.9999995,
+    agreement=0.9999995,
     quantization=Quantization("r", 8, "c", 1),
     exported_on="avx512_vnni",
 )
@@ -132,7 +132,12 @@ CASES: list[tuple[str, Facts, str, str]] = [
     ("memory", on(memory_available=64 * MB), "error", "64 MB"),
     ("python", replace(SOUND, packages=(Package("faiss-cpu", "1", "2"),)), "warning", "faiss-cpu"),
     ("clock", on(wall_s=0.0), "warning", BUILT),
-    ("model", replace(SOUND, artifacts=(replace(ARTIFACT, cosine=0.9966),)), "warning", "0.9966"),
+    (
+        "model",
+        replace(SOUND, artifacts=(replace(ARTIFACT, agreement=0.9966),)),
+        "warning",
+        "0.9966",
+    ),
     ("model", replace(SOUND, artifacts=(ARTIFACT, ARTIFACT)), "error", "twice"),
     (
         "model",

@@ -10,8 +10,8 @@ import pytest
 from onnx import TensorProto
 
 from export.checkpoint import Checkpoint
+from export.families.batches import GROUPS
 from export.families.bert.attention import HEADS_AT_ONCE, LONG, LONGEST, Scales, attend_in_int8
-from export.families.bert.encoder import GROUPS
 from export.families.linears import Int8Linear
 from export.graph import GraphWriter
 from export.onnx_file import serialize

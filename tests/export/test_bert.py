@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, numpy_helper, shape_inference
 
 from export.checkpoint import Checkpoint
-from export.families.bert.encoder import GROUPS
+from export.families.batches import GROUPS
 from export.families.embeddings import quantize_rows
 from export.graph import IR_VERSION, OPSET
 from export.quantise import quantize

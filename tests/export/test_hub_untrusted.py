@@ -22,6 +22,7 @@ from server.messages.message import Message
 from tests.support.artifacts import names
 from tests.support.downloads import files_in, lone_hub, refused
 from tests.support.stand_in_hub import COMMIT, MODEL, NEEDED, StandInHub
+from tests.support.toys import write_toy_checkpoint
 
 pytest.importorskip("requests", reason="needs the export extra")
 
@@ -46,9 +47,10 @@ def test_downloads_lie_apart_from_the_artifacts(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    hub.files = files_in(write_toy_checkpoint(tmp_path / "toy"))
     place = locate(Settings(MODEL))
     assert (place.outputs, place.revision) == (Path("models/tiny-model"), COMMIT)
-    assert files_in(place.folder) == NEEDED
+    assert files_in(place.folder) == hub.files
     assert place.downloaded and not place.folder.is_relative_to(place.outputs)
     assert not place.outputs.exists()
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,15 @@ from export.errors import (
     NoSuchModel,
     UnsupportedModel,
 )
-from export.pipeline import SELF_TEST_TEXTS, export
+from export.pipeline import export
+from export.samples import MAX_CALIBRATION_TEXTS, SELF_TEST_TEXTS
 from export.settings import Settings
 from export.verify import Thresholds
 from server.inference.comparison import SAME_VECTORS, row_cosines
 from server.inference.manifest import MODEL_FILE, TOKENIZER_FILE, Manifest, read_manifest
 from server.inference.model import Model
+from server.messages.terminal import Terminal
+from tests.support.checkpoints import change_json
 from tests.support.exports import artifact_files, change, toy_settings
 from tests.support.reference_bert import ReferenceBert
 from tests.support.toys import toy_texts, write_json, write_toy_checkpoint, write_toy_texts
@@ -160,6 +164,31 @@ def test_instructions_come_from_the_folder_the_table_or_the_command(
         {"prompts": {"all": "a: "}, "default_prompt_name": "all"},
     )
     assert text_rules() == ("a: ", "a: ")
+
+
+def test_export_prints_instructions_shorter_sizes_and_notes_and_the_manifest_has_them(
+    settings: Settings, tmp_path: Path
+) -> None:
+    change_json(
+        tmp_path / "toy/config.json",
+        _name_or_path="nomic-ai/nomic-embed-text-v1.5",
+        matryoshka_dimensions=[64, 16, 8],
+    )
+    (tmp_path / "toy/sparse_linear.pt").touch()
+    out = StringIO()
+    chosen = change(settings, precision="fp32", document_instruction="d: ")
+    manifest = read_manifest(export(chosen, Terminal("en", out, out)))
+    assert manifest.text.query_instruction == "search_query: "
+    assert manifest.matryoshka_dimensions == [8, 16]
+    said = out.getvalue()
+    assert "note: sparse_linear.pt: only the dense vectors are exported" in said
+    assert (
+        "before queries: 'search_query: '; before documents: 'd: '; from the command line" in said
+    )
+    assert "recognised as nomic-embed-text-v1.5 by _name_or_path in config.json" in said
+    assert "shorter vectors: 8, 16; from matryoshka_dimensions in config.json" in said
+    manifest = read_manifest(export(change(chosen, matryoshka=())))
+    assert manifest.matryoshka_dimensions == []
 
 
 def test_many_short_calibration_texts_serve_as_well_as_few(
@@ -357,4 +386,4 @@ def test_own_texts_are_used_where_none_are_given(settings: Settings, tmp_path: P
     assert quantization is not None
     own = texts.read_texts(texts.CALIBRATION, at_least=1)
     assert quantization.calibration_texts == len(own)
-    assert pipeline.MAX_CALIBRATION_TEXTS >= len(own)
+    assert MAX_CALIBRATION_TEXTS >= len(own)

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 
 from export.checkpoint import Checkpoint, read_checkpoint
-from export.families.bert.encoder import GROUPS
+from export.families.batches import GROUPS
 from export.families.family import HIDDEN
 from export.families.linears import BlockwiseLinear, FloatLinear, Int8Linear, Linears
 from export.quantise import quantize

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from export.families.batches import GROUPS
 from export.families.bert.attention import LONG
-from export.families.bert.encoder import GROUPS
 from server.errors import BadArtifact
 from server.inference.manifest import (
     FORMAT_VERSION,

@@ -18,7 +18,7 @@ from server.inference.registry import check
 from server.types import Ids, Packing, Vectors
 from tests.support.engines import models_of, run
 from tests.support.fakes import with_parts
-from tests.support.scorers import PAIRS, expected_scores, write_toy_scorer
+from tests.support.scorers import PAIRS, expected_scores, moved, write_toy_scorer
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +43,11 @@ def test_scorer_opens_and_its_scores_are_compared_by_their_difference(scorer: Mo
 def test_scorer_of_other_scores_is_refused_though_any_two_have_cosine_1(tmp_path: Path) -> None:
     shift = 2 * (1 - USABLE_SCORES)
     folder = write_toy_scorer(tmp_path / "other", shift=shift)
-    with pytest.raises(BadArtifact, match=f"1 minus the difference.*{1 - shift:.4f}") as refusal:
+    with pytest.raises(
+        BadArtifact, match=f"1 minus the difference of scores.*{1 - shift:.4f}"
+    ) as refusal:
         Model(folder)
-    assert "1 减去差值" in refusal.value.chinese
+    assert "1 减去分数之差" in refusal.value.chinese
 
 
 def test_self_test_that_gives_nan_is_refused(
@@ -80,7 +82,16 @@ def test_zero_is_a_score_and_no_vector() -> None:
     assert SCORES.is_sound(zero) and not VECTORS.is_sound(zero)
     assert not SCORES.is_sound(one * np.float32("nan"))
     assert VECTORS.agreement(one, one / np.float32(2)).tolist() == [1]
-    assert SCORES.agreement(one, one / np.float32(2)).tolist() == [0.5]
+    assert SCORES.agreement(zero, one).tolist() == pytest.approx([1.5 - 1 / (1 + np.exp(-1))])
+
+
+def test_scores_of_any_size_are_compared_as_probabilities() -> None:
+    far = np.array([[-1000], [1000], [11]], np.float32)
+    near = np.array([[-1010], [990], [12]], np.float32)
+    assert SCORES.agreement(far, near).min() > 0.99998
+    assert SCORES.agreement(far[:1], far[1:2]).tolist() == [0]
+    # What a batch may change is measured before that, where it is not hidden.
+    assert SCORES.distance(far, near).tolist() == pytest.approx([10 / 1010, 10 / 990, 1 / 12])
 
 
 def test_pair_is_read_as_the_tokenizer_puts_it_together_and_cut(scorer: Model) -> None:
@@ -173,14 +184,15 @@ def test_results_need_not_be_arrays(toy_model: Model, scorer: Model) -> None:
 
 
 class Shifted:
-    """Gives another encoder's results, all moved by `shift`."""
+    """Gives another encoder's scores, all `shift` higher."""
 
     def __init__(self, model: Model, shift: float) -> None:
         self.packing = model.encoder.packing
-        self._encoder, self._shift = model.encoder, np.float32(shift)
+        self._encoder, self._shift = model.encoder, shift
 
     def encode(self, texts: Sequence[Ids]) -> Vectors:
-        return self._encoder.encode(texts) + self._shift
+        logits = self._encoder.encode(texts)
+        return np.array([[moved(float(each), self._shift)] for each in logits[:, 0]], np.float32)
 
 
 def test_artifact_of_scores_is_verified_by_their_difference(scorer: Model) -> None:
@@ -194,5 +206,7 @@ def test_artifact_of_scores_is_verified_by_their_difference(scorer: Model) -> No
 
     assert verified(0.0) == 1
     assert verified(0.005) == pytest.approx(0.995, abs=1e-5)
-    with pytest.raises(DisagreesWithCheckpoint, match="1 minus the difference to the float32"):
+    with pytest.raises(
+        DisagreesWithCheckpoint, match="1 minus the difference of scores to the float32"
+    ):
         verified(0.05)

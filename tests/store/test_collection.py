@@ -115,6 +115,28 @@ def test_a_write_that_fails_changes_neither_half(collection: Main) -> None:
     check_holds(collection, "a")
 
 
+def test_a_write_whose_commit_fails_leaves_the_index_of_what_is_stored(
+    collection: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(collection, "a")
+    index, transaction = collection.settled_index, collection.documents.transaction
+
+    @contextmanager
+    def failing() -> Iterator[None]:
+        with transaction():
+            yield
+            raise StoreError("{path}: the disk is full", path="x")
+
+    for write in (lambda: add(collection, "b"), lambda: collection.delete(["a"])):
+        with monkeypatch.context() as patch, pytest.raises(StoreError, match="disk is full"):
+            patch.setattr(collection.documents, "transaction", failing)
+            write()
+        assert collection.settled_index is collection.index is index is not None
+        check_holds(collection, "a")
+    add(collection, "b")
+    check_holds(collection, "a", "b")
+
+
 def test_everything_is_found_after_reopening(tmp_path: Path) -> None:
     first = Main(tmp_path)
     add(first, "a", "b", "c")

@@ -102,6 +102,12 @@ def test_a_single_character_is_asked_for_where_it_stands_alone() -> None:
     assert terms("4月") == ["4月", "4"]
 
 
+def test_a_word_beside_single_characters_that_stand_apart_is_a_pair_with_its_neighbour() -> None:
+    assert {"a股", "股票"} <= set(terms("A 股 票"))
+    assert "第3" in terms("第 3") and "3条" in terms("3 条")
+    assert "ab" not in terms("a b")
+
+
 def test_parts_of_a_hexadecimal_number_are_no_terms() -> None:
     assert terms("rtx4090ti") == ["rtx4090ti", "rtx", "4090", "ti"]
     assert terms("3f2a9c81") == ["3f2a9c81"]

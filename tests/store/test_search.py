@@ -12,14 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server.errors import StoreError
+from server.store import Labels
 from server.store.collection import Collection
 from server.store.filter_tree import parse
 from server.store.folder import DataFolder
 from server.store.fusion import blend
 from server.store.local_index import fastscan_block
 from server.store.local_index import index as index_module
+from server.store.local_index.index import LocalIndex
 from server.store.records import ChunkRules, Document, Info, Span
-from server.store.search import QUICK_HITS, Hit, Query, at_once, search
+from server.store.search import CHUNKS_A_HIT, QUICK_HITS, Hit, Query, at_once, search
+from server.store.vector_index import Hits
 from server.types import Vectors, unit
 
 D = 8
@@ -322,6 +325,55 @@ def test_searches_side_by_side_answer_as_each_alone(varied: dict[str, Collection
         assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in alone], abs=2e-6)
 
 
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+def test_searches_with_several_filters_keep_each_to_its_own(
+    varied: dict[str, Collection], mode: str
+) -> None:
+    asked = Query("dense", 1000, rows(1, seed=5)[0], "word1 word2 word3")
+    # For Python the last two are equal.
+    filters = [None, {"n": {"$gte": 600}}, {"n": {"$lt": 100}}, {"n": 1.0}, {"n": True}]
+    queries = [
+        replace(asked, mode=mode, filter=filter and parse(filter))  # type: ignore[arg-type]
+        for filter in filters
+    ]
+    together = search(varied["whole"], queries)
+    numbers = [{int(hit.id) for hit in hits} for hits in together]
+    for found, begin, end in zip(numbers, (0, 600, 0, 1, 0), (700, 700, 100, 2, 0), strict=True):
+        assert found <= set(range(begin, end))
+    assert all(len(found) > 50 for found in numbers[:3])
+    for query, hits in zip(queries, together, strict=True):
+        alone = {hit.id: hit.score for hit in search(varied["whole"], [query])[0]}
+        assert {hit.id: hit.score for hit in hits} == pytest.approx(alone, abs=2e-6)
+
+
+def test_a_deeper_ranking_takes_the_place_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = LocalIndex.search
+
+    def rough(index: LocalIndex, vectors: Vectors, k: int, within: Labels | None = None) -> Hits:
+        """Search as by codes that miss the best vector, and whose scores are too low."""
+        if k > 2 * CHUNKS_A_HIT:
+            return real(index, vectors, k, within)
+        found = real(index, vectors, k + 1, within)
+        return Hits(found.scores[:, 1:] - 0.1, found.labels[:, 1:])
+
+    monkeypatch.setattr(LocalIndex, "search", rough)
+    collection = made(tmp_path, rules=RULES)
+    asked = np.eye(D, dtype=np.float32)
+    # Nine chunks of "many" between the only chunk of "best" and that of "last".
+    vectors = np.stack(
+        [asked[0], *(asked[0] + (n + 1) / 10 * asked[1] for n in range(9)), asked[0] + 9 * asked[1]]
+    )
+    spans = [[Span(0, 1)], [Span(n, n + 1) for n in range(9)], [Span(0, 1)]]
+    items = [Document("best", "甲"), Document("many", "一二三四五六七八九"), Document("last", "乙")]
+    collection.add(items, vectors, spans)
+    (hits,) = search(collection, [Query("dense", 2, asked[0])])
+    assert [(hit.id, hit.text) for hit in hits] == [("best", "甲"), ("many", "一")]
+    assert [hit.score for hit in hits] == pytest.approx([1, 1 / np.sqrt(1.01)], abs=1e-4)
+    collection.close()
+
+
 def test_a_plain_search_needs_no_thread_once_its_hits_are_known(collection: Collection) -> None:
     vectors = rows(4 * parts_of(collection))
     write(collection, ["a", "b", "c", "d"], "甲乙丙。", vectors, 1)
@@ -342,3 +394,21 @@ def test_a_plain_search_needs_no_thread_once_its_hits_are_known(collection: Coll
     collection.delete(["a"])
     after = at_once(collection, [query])
     assert after is None or "a" not in {hit.id for hit in after[0]}
+
+
+def test_a_plain_search_for_more_than_there_are_needs_no_thread_once_all_are_known(
+    tmp_path: Path,
+) -> None:
+    collection = made(tmp_path)
+    vectors = np.stack([[n, 1, *[0] * (D - 2)] for n in (0, 1, 2)]).astype(np.float32)
+    write(collection, ["a", "b", "c"], "甲", vectors, 1)
+    query = Query("dense", 9, vectors[0])
+    expected = {"a": 1.0, "b": 1 / np.sqrt(2), "c": 1 / np.sqrt(5)}
+    assert at_once(collection, [query]) is None
+    search(collection, [query])
+    for asked, number in ((query, 3), (replace(query, min_score=0.5), 2)):
+        found = at_once(collection, [asked])
+        assert found is not None and found == search(collection, [asked])
+        scores = {hit.id: hit.score for hit in found[0]}
+        assert scores == pytest.approx(dict(list(expected.items())[:number]), abs=1e-4)
+    collection.close()

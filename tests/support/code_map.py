@@ -13,7 +13,10 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "ARCHITECTURE.md"
 # The map ends where the other folders begin.
 SECTION = re.compile(r"(?<=\n## Code map\n\n).*?(?=### Other folders\n)", re.DOTALL)
-EXPORT = ("", "source", "families", "families/bert", "optimum")
+EXPORT = (
+    *("", "source", "kinds", "known"),
+    *("families", "families/bert", "families/gated", "optimum"),
+)
 # Highest room first, as in the drawing.
 SERVER = (
     "cli",

@@ -46,6 +46,9 @@ class ReferenceBert:
         self.config = _read(folder / "config.json")
         stored = load_file(folder / "model.safetensors")
         self.tensors = {name: array.astype(np.float64) for name, array in stored.items()}
+        self.pooling, self.normalize = "cls", False
+        if not (folder / "modules.json").exists():
+            return
         pooling = _read(folder / "1_Pooling" / "config.json")
         (flag,) = (flag for flag, chosen in pooling.items() if chosen is True)
         self.pooling = {

@@ -31,19 +31,25 @@ SCALE = 50.0
 
 
 def scored(ids: Ids) -> float:
-    """Return the score that the graph gives a pair: the sigmoid of its mean token id."""
-    return float(1 / (1 + np.exp(-(ids.mean() - SCALE) / SCALE)))
+    """Return what the graph gives a pair, before the sigmoid: its mean token id, scaled."""
+    return float((ids.mean() - SCALE) / SCALE)
+
+
+def moved(logit: float, shift: float) -> float:
+    """Return what has a score that is `shift` higher."""
+    score = 1 / (1 + np.exp(-logit)) + shift
+    return float(np.log(score / (1 - score)))
 
 
 def write_toy_scorer(folder: Path, *, shift: float = 0.0, task: str = "score") -> Path:
-    """Write an artifact that scores pairs; shift: of the scores in its manifest."""
+    """Write an artifact that scores pairs; shift: of the scores that its manifest states."""
     folder.mkdir(parents=True)
     graph = _graph().SerializeToString()
     (folder / MODEL_FILE).write_bytes(graph)
     tokenizer().save(str(folder / TOKENIZER_FILE))
     reading = Tokenizer((folder / TOKENIZER_FILE).read_text("utf-8"), RULES)
     tests = [
-        SelfTest(first, [scored(reading.encode_pair(first, second)) + shift], second)
+        SelfTest(first, [moved(scored(reading.encode_pair(first, second)), shift)], second)
         for first, second in PAIRS
     ]
     manifest = Manifest(
@@ -68,6 +74,7 @@ def write_toy_scorer(folder: Path, *, shift: float = 0.0, task: str = "score") -
         settings_sha256="",
         self_test=tests,
         task="score",
+        activation="sigmoid",
     )
     written = {**msgspec.to_builtins(manifest), "task": task}
     (folder / MANIFEST_FILE).write_text(json.dumps(written), encoding="utf-8")
@@ -75,6 +82,7 @@ def write_toy_scorer(folder: Path, *, shift: float = 0.0, task: str = "score") -
 
 
 def expected_scores(ids: list[Ids]) -> Vectors:
+    """Return what the graph gives each pair, before the sigmoid: float32 (B, 1)."""
     return np.array([[scored(row)] for row in ids], dtype=np.float32)
 
 
@@ -87,8 +95,7 @@ def _graph() -> ModelProto:
         helper.make_node("Cast", [INPUT_IDS], ["numbers"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["numbers", "axis"], ["mean"], keepdims=1),
         helper.make_node("Sub", ["mean", "scale"], ["centred"]),
-        helper.make_node("Div", ["centred", "scale"], ["scaled"]),
-        helper.make_node("Sigmoid", ["scaled"], ["score"]),
+        helper.make_node("Div", ["centred", "scale"], ["score"]),
     ]
     graph = helper.make_graph(
         nodes,

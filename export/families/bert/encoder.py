@@ -1,13 +1,8 @@
 """Writes the serving graph of a BERT encoder: token ids in, one pooled vector per text out.
 
-A batch of texts of one length is a rectangle, (B, T). A batch of several lengths is packed: the
-tokens of all its texts stand in one row after the other, (1, tokens), without padding. Everything
-but attention works on single tokens and so runs on all of them at once. Attention runs once per
-group of texts of equal length, without a mask, on exactly the numbers that a text alone would have:
-a vector does not depend on its neighbours. There are GROUPS such places; empty ones cost little.
+A batch lies in it as `families.batches` says.
 Where the attention of long texts is in int8 (`attention.py`) they stand only in rectangles. The graph
-holds the network twice, for rectangles and for packed batches, over the same weights. A rectangle
-needs `input_ids` only; the other inputs have defaults.
+holds the network twice, for rectangles and for packed batches, over the same weights.
 
 With CLS pooling only the first row of the last layer is ever read, so from that layer's query on
 only that row is computed. One query needs no keys and values of all tokens either: its product with
@@ -20,30 +15,22 @@ runs; `network.py` makes these, and `layers.py` names the linear layers.
 
 from collections.abc import Generator, Iterator, Sequence
 
+from export.families.activations import write_activation
+from export.families.batches import GROUPS, BatchWriter
 from export.families.bert.attention import LONG, Scales, attend_in_int8
 from export.families.bert.layers import BertLayer
-from export.families.bert.shape import RELU, TANH_GELU, BertShape
+from export.families.bert.shape import BertShape
 from export.families.embeddings import write_words
 from export.families.linears import Int8Linear, Linears, LinearWriter, Site
 from export.graph import CONTRIB, GraphWriter
 from export.source.sentence_settings import SentenceSettings
 from export.source.tensors import Tensors
 from server.inference.encoder import (
-    FIRST_ROWS,
-    GROUP_SHAPES,
     GROUP_TEXTS,
     GROUP_TOKENS,
     INPUT_IDS,
     POSITION_IDS,
 )
-
-# Whether the batch is packed; made from the inputs once a run.
-PACKED = "packed"
-
-# Groups of equal length in one batch. Measured (2026-11-23, AVX512-VNNI, one thread), eight texts
-# of 11 to 30 tokens: one by one 12.0 ms, packed in eight groups 10.4, in 16 places half empty 10.9;
-# a lone text pays 0.14 of 1.45 ms for eight places without the branch and nothing with it.
-GROUPS = 8
 
 
 class BertWriter:
@@ -68,8 +55,9 @@ class BertWriter:
         self._linears = linears
         self._graph = graph
         self._linear = LinearWriter(graph, linears)
-        self._packed = packed
-        self._shapes: set[str] = set()
+        # The shapes of groups come with the width of the graph's output, which is 1 for scores.
+        width = None if shape.head is None else shape.hidden
+        self._batch = BatchWriter(graph, packed=packed, width=width)
         self._long: str | None = None
 
     # --- the parts, in the order of computation ----------------------------------------------------
@@ -78,7 +66,12 @@ class BertWriter:
         """Write words, positions and their layer norm, (B, T, D)."""
         graph, name = self._graph, "embeddings"
         table = self._tensors[f"{name}.word_embeddings.weight"]
-        words = write_words(graph, table, f"{name}.words", int8=int8)
+        ids, kinds = self._ids_and_types()
+        words = write_words(graph, table, f"{name}.words", int8=int8, ids=ids)
+        if kinds is not None:
+            # subtle: before the positions. After them, the last digits of a packed batch were others than
+            # those of a rectangle, and what rounds them made 0.02 of that (384 wide, two layers).
+            words = graph.node("Add", [words, kinds], f"{name}.typed_words")
         rows = self._shape.position_rows(self._tensors)[: self._settings.max_tokens]
         position = self._positions(graph.floats(f"{name}.positions.float", rows))
         total = graph.node("Add", [words, position], f"{name}.sum")
@@ -91,7 +84,7 @@ class BertWriter:
         layer's name with its result.
         """
         graph, name, linear = self._graph, layer.name, self._linear
-        residual = self._first_row(hidden) if layer.by_head else hidden
+        residual = self._batch.first_row(hidden) if layer.by_head else hidden
         yield layer.attention.name, residual
         if layer.by_head:
             context = yield from self._attend_from_first_row(residual, hidden, layer)
@@ -103,7 +96,7 @@ class BertWriter:
         attended = self._layer_norm(attended, f"{name}.attention.output.LayerNorm")
         yield layer.intermediate.name, attended
         wide = linear.read_and_apply(attended, layer.intermediate)
-        active = self._activation(wide, f"{name}.activation")
+        active = write_activation(graph, self._shape.activation, wide, f"{name}.activation")
         yield layer.output.name, active
         narrow = linear.read_and_apply(active, layer.output)
         total = graph.node("Add", [narrow, attended], f"{name}.output.sum")
@@ -111,26 +104,32 @@ class BertWriter:
 
     def pool(self, hidden: str) -> str:
         """Reduce the tokens to one row a text, (B, D)."""
-        graph, pooling = self._graph, self._settings.pooling
-        if pooling == "cls":
+        if self._settings.pooling == "cls":
             # The last layer left one row a text: (B, 1, D).
-            flat = graph.integers("flat", [-1, self._shape.hidden])
-            return graph.node("Reshape", [hidden, flat], "first_rows.flat")
-        operator = {"mean": "ReduceMean", "max": "ReduceMax"}[pooling]
-        axis = graph.integers("axis_1", [1])
-        texts = self._groups(hidden, GROUP_TOKENS, "pool") if self._packed else [hidden]
-        parts = [
-            graph.node(operator, [group, axis], f"pool.part.{index}", keepdims=0)
-            for index, group in enumerate(texts)
-        ]
-        return graph.node("Concat", parts, "pool.parts", axis=0)
+            return self._batch.flat_rows(hidden, self._shape.hidden)
+        return self._batch.reduce(hidden, self._settings.pooling)
 
     # --- the operators they are made of -----------------------------------------------------------
+
+    def _ids_and_types(self) -> tuple[str, str | None]:
+        """Return the ids of words, (B, T), and what the type of each token adds to it, (B, T, D).
+
+        Ids of a pair's second text come with an offset. Type 0 is in the table of positions already.
+        """
+        if not self._shape.second_text_offset:
+            return INPUT_IDS, None
+        graph, name = self._graph, "embeddings"
+        offset = graph.integers(f"{name}.offset", self._shape.second_text_offset)
+        kinds = graph.node("Div", [INPUT_IDS, offset], f"{name}.types")
+        ids = graph.node("Mod", [INPUT_IDS, offset], f"{name}.ids")
+        types = self._tensors[f"{name}.token_type_embeddings.weight"]
+        table = graph.floats(f"{name}.types.float", types - types[0])
+        return ids, graph.node("Gather", [table, kinds], f"{name}.type_rows")
 
     def _positions(self, table: str) -> str:
         """Choose rows of the position table: 0, 1, ... T - 1, or those that a packed batch asks for."""
         graph = self._graph
-        if self._packed:
+        if self._batch.packed:
             return graph.node("Gather", [table, POSITION_IDS], "embeddings.positions")
         n_tokens = graph.node("Shape", [INPUT_IDS], "embeddings.n_tokens", start=1, end=2)
         begin, axis = graph.integers("zeros", [0]), graph.integers("axis_0", [0])
@@ -141,9 +140,9 @@ class BertWriter:
         graph, name, site = self._graph, f"{layer.name}.attention.context", layer.attention
         read = self._linear.read(hidden, site)
         projected = [self._linear.apply(read, reader, site) for reader in site.readers]
-        if not self._packed:
+        if not self._batch.packed:
             return self._attend_by_length(projected, site.readers, name)
-        groups = [self._groups(each, GROUP_TOKENS, f"{each}.groups") for each in projected]
+        groups = [self._batch.groups(each, GROUP_TOKENS, f"{each}.groups") for each in projected]
         row = graph.integers("row", [1, -1, self._shape.hidden])
         parts = []
         for group, tensors in enumerate(zip(*groups, strict=True)):
@@ -234,36 +233,15 @@ class BertWriter:
             read = (sought, tokens, tokens)
             return graph.node("MultiHeadAttention", read, output, CONTRIB, num_heads=1, scale=scale)
 
-        if not self._packed:
+        if not self._batch.packed:
             return gather(sought, hidden, name)
         texts = graph.split(sought, GROUP_TEXTS, GROUPS, f"{sought}.groups", axis=0)
-        tokens = self._groups(hidden, GROUP_TOKENS, f"{name}.tokens")
+        tokens = self._batch.groups(hidden, GROUP_TOKENS, f"{name}.tokens")
         parts = [
             gather(*pair, f"{name}.{group}")
             for group, pair in enumerate(zip(texts, tokens, strict=True))
         ]
         return graph.node("Concat", parts, name, axis=0)
-
-    def _groups(self, tensor: str, sizes: str, name: str) -> list[str]:
-        """Split a packed tensor (1, tokens, D) into one (texts, T, D) for every group."""
-        graph, groups = self._graph, []
-        for group, rows in enumerate(graph.split(tensor, sizes, GROUPS, name)):
-            shape = f"group_shapes.{group}"
-            if shape not in self._shapes:
-                index = graph.integers(f"group.{group}", group)
-                self._shapes.add(graph.node("Gather", [GROUP_SHAPES, index], shape, axis=0))
-            # subtle: a 0 in the shape of an empty place means no texts, not "as it was".
-            groups.append(graph.node("Reshape", [rows, shape], f"{rows}.texts", allowzero=1))
-        return groups
-
-    def _first_row(self, tensor: str) -> str:
-        """Take the first row of each text, (B, 1, D)."""
-        graph, name = self._graph, f"{tensor}.first_row"
-        if self._packed:
-            rows = graph.node("Gather", [tensor, FIRST_ROWS], f"{name}.packed", axis=1)
-            return graph.node("Transpose", [rows], name, perm=[1, 0, 2])
-        begin, end = graph.integers("zeros", [0]), graph.integers("ones", [1])
-        return graph.node("Slice", [tensor, begin, end, graph.integers("axis_1", [1])], name)
 
     def _layer_norm(self, tensor: str, name: str) -> str:
         return self._graph.node(
@@ -277,9 +255,3 @@ class BertWriter:
             axis=-1,
             epsilon=self._shape.layer_norm_epsilon,
         )
-
-    def _activation(self, tensor: str, name: str) -> str:
-        if self._shape.activation == RELU:
-            return self._graph.node("Relu", [tensor], name)
-        approximate = "tanh" if self._shape.activation == TANH_GELU else "none"
-        return self._graph.node("Gelu", [tensor], name, approximate=approximate)

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
+from export.families.bert.head import BERT_HEAD, DISTILBERT_HEAD, ROBERTA_HEAD, Head
 from export.families.bert.network import BertNetwork
 from export.families.bert.shape import (
     BertShape,
@@ -11,7 +13,7 @@ from export.families.bert.shape import (
     read_ernie,
     read_roberta,
 )
-from export.families.family import Family
+from export.families.family import Family, Scorer
 from export.source.json_file import Json
 
 # DistilBERT's names of a layer's parts, and BERT's.
@@ -53,12 +55,23 @@ def _is_one_of(*model_types: str) -> Callable[[Json], bool]:
     return lambda config: config.get("model_type") in model_types
 
 
+def scorer_with(head: Head) -> Callable[[BertShape, bool], Scorer[BertShape]]:
+    """Return what gives a shape this head; see `Family.scorer`."""
+
+    def scorer(shape: BertShape, types: bool) -> Scorer[BertShape]:
+        offset = shape.vocabulary if types and shape.token_types > 1 else 0
+        return Scorer(replace(shape, head=head, second_text_offset=offset), offset)
+
+    return scorer
+
+
 BERT: Family[BertShape] = Family(
     name="bert",
     claims=_is_one_of("bert"),
     read_shape=read_bert,
     tensor_name=without_prefix("bert."),
     network=BertNetwork,
+    scorer=scorer_with(BERT_HEAD),
 )
 ROBERTA: Family[BertShape] = Family(
     name="roberta",
@@ -66,6 +79,7 @@ ROBERTA: Family[BertShape] = Family(
     read_shape=read_roberta,
     tensor_name=without_prefix("roberta."),
     network=BertNetwork,
+    scorer=scorer_with(ROBERTA_HEAD),
 )
 ERNIE: Family[BertShape] = Family(
     name="ernie",
@@ -73,6 +87,7 @@ ERNIE: Family[BertShape] = Family(
     read_shape=read_ernie,
     tensor_name=without_prefix("ernie."),
     network=BertNetwork,
+    scorer=scorer_with(BERT_HEAD),
 )
 DISTILBERT: Family[BertShape] = Family(
     name="distilbert",
@@ -80,4 +95,5 @@ DISTILBERT: Family[BertShape] = Family(
     read_shape=read_distilbert,
     tensor_name=distilbert_tensor_name,
     network=BertNetwork,
+    scorer=scorer_with(DISTILBERT_HEAD),
 )

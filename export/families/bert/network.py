@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import onnx
 from onnx import TensorProto
 
+from export.families.batches import GROUPS, PACKED, declare_batch
 from export.families.bert.attention import LONG
-from export.families.bert.encoder import GROUPS, PACKED, BertWriter
+from export.families.bert.encoder import BertWriter
 from export.families.bert.layers import float_linears, layer_name, layer_of
 from export.families.bert.shape import BertShape
 from export.families.family import HIDDEN, OUTPUT, Layer
@@ -15,14 +15,7 @@ from export.families.linears import FloatLinear, Int8Linear, Linears, LinearsByL
 from export.graph import Branch, GraphWriter
 from export.source.sentence_settings import SentenceSettings
 from export.source.tensors import Tensors
-from server.inference.encoder import (
-    FIRST_ROWS,
-    GROUP_SHAPES,
-    GROUP_TEXTS,
-    GROUP_TOKENS,
-    INPUT_IDS,
-    POSITION_IDS,
-)
+from server.inference.encoder import INPUT_IDS
 from server.types import Packing
 
 
@@ -37,7 +30,7 @@ class BertNetwork:
 
     @property
     def dimension(self) -> int:
-        return self._shape.hidden
+        return self._shape.hidden if self._shape.head is None else 1
 
     @property
     def layers(self) -> Sequence[Layer]:
@@ -58,15 +51,7 @@ class BertNetwork:
 
     def whole(self, linears: Linears, *, int8_embeddings: bool) -> onnx.ModelProto:
         graph = GraphWriter()
-        graph.input(INPUT_IDS, TensorProto.INT64, ["rows", "columns"])
-        nothing = np.zeros(GROUPS, np.int64)
-        graph.optional_input(POSITION_IDS, np.zeros(1, np.int64), ["columns"])
-        graph.optional_input(FIRST_ROWS, np.zeros(1, np.int64), ["texts"])
-        graph.optional_input(GROUP_TEXTS, nothing, [GROUPS])
-        graph.optional_input(GROUP_TOKENS, nothing, [GROUPS])
-        graph.optional_input(GROUP_SHAPES, np.zeros((GROUPS, 3), np.int64), [GROUPS, 3])
-        first = graph.node("Gather", [GROUP_TEXTS, graph.integers("first_group", 0)], "first_texts")
-        graph.node("Cast", [first], PACKED, to=TensorProto.BOOL)
+        declare_batch(graph)
 
         def network(packed: bool) -> Branch:
             def write(inner: GraphWriter) -> str:
@@ -79,11 +64,13 @@ class BertNetwork:
             return write
 
         pooled = graph.branch(PACKED, network(packed=True), network(packed=False), "pooled")
-        if self._settings.normalize:
+        if self._shape.head is not None:
+            self._shape.head.write(graph, pooled, self._tensors, OUTPUT)
+        elif self._settings.normalize:
             graph.node("LpNormalization", [pooled], OUTPUT, axis=-1, p=2)
         else:
             graph.node("Identity", [pooled], OUTPUT)
-        return graph.model("bert", {OUTPUT: ["texts", self._shape.hidden]})
+        return graph.model("bert", {OUTPUT: ["texts", self.dimension]})
 
     def embeddings(self, *, int8: bool) -> tuple[onnx.ModelProto, str]:
         graph = GraphWriter()

@@ -8,19 +8,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from export.errors import CorruptFile, ShapeMismatch, UnsupportedModel
+from export.families.activations import read_activation
+from export.families.bert.head import Head
 from export.source.json_file import Json, is_number, shown, size
 from export.source.tensors import FloatArray, Tensors
 
-# config.json's hidden_act -> the operator it names; the two kinds of Gelu differ in `approximate`.
-EXACT_GELU, TANH_GELU, RELU = "gelu", "gelu_tanh", "relu"
-ACTIVATIONS = {
-    "gelu": EXACT_GELU,
-    "gelu_python": EXACT_GELU,
-    "gelu_new": TANH_GELU,
-    "gelu_fast": TANH_GELU,
-    "gelu_pytorch_tanh": TANH_GELU,
-    "relu": RELU,
-}
 POSITIONS, TOKEN_TYPES, TASK_TYPES = (
     f"embeddings.{name}_embeddings.weight" for name in ("position", "token_type", "task_type")
 )
@@ -49,7 +41,9 @@ class BertShape:
     """The numbers of config.json that the graph depends on.
 
     positions: of the longest text. first_position: the row of the position table of a text's first token.
-    token_types, task_types: rows of these tables, 0 where the network has none.
+    token_types, task_types: rows of these tables, 0 where the network has none. head: of a network that
+    scores pairs. second_text_offset: what the ids of a pair's second text come with, 0 where these have no
+    type of their own.
     """
 
     vocabulary: int
@@ -63,6 +57,8 @@ class BertShape:
     activation: str
     first_position: int = 0
     task_types: int = 0
+    head: Head | None = None
+    second_text_offset: int = 0
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Return name -> shape of every tensor that the graph needs."""
@@ -82,6 +78,8 @@ class BertShape:
             shapes |= _affine(f"{prefix}intermediate.dense", wide, hidden)
             shapes |= _affine(f"{prefix}output.dense", hidden, wide)
             shapes |= _affine(f"{prefix}output.LayerNorm", hidden)
+        if self.head is not None:
+            shapes |= self.head.tensors(hidden)
         return shapes
 
     def position_rows(self, tensors: Tensors) -> FloatArray:
@@ -143,7 +141,7 @@ def _shape(config: Json, keys: Keys, *, token_types: int) -> BertShape:
         positions=size(config, "max_position_embeddings"),
         token_types=token_types,
         layer_norm_epsilon=_layer_norm_epsilon(config),
-        activation=_activation(config, keys.activation),
+        activation=read_activation(config, keys.activation),
     )
     if shape.hidden % shape.heads:
         raise ShapeMismatch(
@@ -166,18 +164,6 @@ def _check_attention(config: Json) -> None:
         raise UnsupportedModel(
             "is_decoder: true asks for attention to earlier tokens only; try --via optimum"
         )
-
-
-def _activation(config: Json, key: str) -> str:
-    activation = str(config.get(key, "gelu"))
-    if activation not in ACTIVATIONS:
-        raise UnsupportedModel(
-            '{key} "{activation}" is not one of {known}; try --via optimum',
-            key=key,
-            activation=activation[:80],
-            known=", ".join(ACTIVATIONS),
-        )
-    return ACTIVATIONS[activation]
 
 
 def _layer_norm_epsilon(config: Json) -> float:

@@ -33,7 +33,7 @@ from server.errors import (
 from server.inference.engine import Embedded
 from server.inference.registry import Choice
 from server.inference.token_ids import TokenIds
-from server.types import Vectors, unit
+from server.types import Task, Vectors, unit
 
 # The limit of OpenAI's own API for one request. The server's own limit may be lower.
 MAX_INPUTS = 2048
@@ -123,16 +123,18 @@ class EmbeddingsReply(msgspec.Struct):
 class ModelEntry(msgspec.Struct):
     """A served model. created: always 0, because an artifact does not say when it was made.
 
-    model_type, model_name: what Xinference's clients read. dimensions: of its vectors.
+    model_type, model_name: what Xinference's clients read. task: what the model gives. dimensions: of its
+    vectors; absent where it gives scores.
     """
 
     id: str
     model_name: str
-    dimensions: int
+    task: Task
+    model_type: Literal["embedding", "rerank"]
+    dimensions: int | msgspec.UnsetType = msgspec.UNSET
     object: Literal["model"] = "model"
     created: int = 0
     owned_by: str = "local"
-    model_type: Literal["embedding"] = "embedding"
 
 
 class ModelList(msgspec.Struct):
@@ -273,7 +275,7 @@ def _text(index: int, given: Any) -> str:
 
 
 async def list_models(call: Call) -> Reply:
-    return Reply(json_body(ModelList([_entry(call, name) for name in call.models.listed])))
+    return Reply(json_body(ModelList([_entry(call, name) for name in call.models.all_listed])))
 
 
 async def get_model(call: Call) -> Reply:
@@ -284,8 +286,11 @@ async def get_model(call: Call) -> Reply:
 
 
 def _entry(call: Call, name: str) -> ModelEntry:
-    choice = call.models.choose(name)
-    return ModelEntry(choice.name, choice.name, choice.engine.manifest.dimension)
+    choice = call.models.find(name)
+    manifest = choice.engine.manifest
+    if manifest.task == "score":
+        return ModelEntry(choice.name, choice.name, manifest.task, "rerank")
+    return ModelEntry(choice.name, choice.name, manifest.task, "embedding", manifest.dimension)
 
 
 def error_reply(error: ServerError) -> Reply:

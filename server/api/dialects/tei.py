@@ -1,6 +1,6 @@
-"""Text Embeddings Inference's form: /embed, /similarity, /tokenize, /decode, /rerank, /info, /ping.
+"""Text Embeddings Inference's form: /embed, /similarity, /tokenize, /decode, /rerank, /predict, /info, /ping.
 
-Tasks that no loaded model does (/embed_all, /embed_sparse, /predict) are refused as by TEI.
+Tasks that no loaded model does (/embed_all, /embed_sparse) are refused as by TEI.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,8 @@ import msgspec
 import orjson
 
 from server import errors
-from server.api.body import decoded
+from server.api.body import decoded, prepared
+from server.api.info import info
 from server.api.instruction import Instructed, instruction_of
 from server.api.operation import Call, Dialect, Handler, Operation
 from server.api.other_vectors import refuse_other_vectors
@@ -23,13 +24,15 @@ from server.api.replies import (
     json_body,
     truncated_header,
 )
+from server.api.truncation import Truncation
+from server.api.written import ON_LOOP
 from server.clock import now
 from server.config import Config
 from server.errors import EmptyInput, InvalidRequest, ServerError, TaskNotServed
-from server.inference.engine import Embedded
-from server.inference.registry import Choice, ModelRegistry
+from server.inference.engine import Embedded, Scored, pairs_with, ranking
+from server.inference.registry import Choice
 from server.inference.tokenizer import Token
-from server.types import unit
+from server.types import Pair, Vectors, unit
 
 STATUS: Mapping[type[ServerError], int] = {
     errors.CallerError: 422,
@@ -62,15 +65,25 @@ KIND: Mapping[type[ServerError], str] = {
 REFUSED: Mapping[str, str] = {
     "/embed_all": "the model gives one vector per text and no token vectors: its last step is pooling",
     "/embed_sparse": "the served models give dense vectors, not sparse ones",
-    "/predict": "no classifier is loaded; the served models embed texts",
 }
+# The name of the only label, as transformers gives it where the model has none.
+LABEL = "LABEL_0"
+# The side of a text that is cut off.
+Direction = Literal["right", "Right", "left", "Left"]
 
 
 class Reading(Instructed, kw_only=True):
     """Options for reading texts, the same on every path."""
 
     truncate: bool = True
-    truncation_direction: Literal["right", "Right", "left", "Left"] = "right"
+    truncation_direction: Direction = "right"
+
+
+class PairReading(msgspec.Struct, kw_only=True):
+    """Options for reading pairs of texts, which get no instruction."""
+
+    truncate: bool = True
+    truncation_direction: Direction = "right"
 
 
 class EmbedRequest(Reading, kw_only=True):
@@ -109,12 +122,35 @@ class DecodeRequest(msgspec.Struct):
     model: str = ""
 
 
-class RerankRequest(Reading, kw_only=True):
+class RerankRequest(PairReading, kw_only=True):
+    """Texts to rank. raw_scores: the numbers that the network gives, instead of those from 0 to 1."""
+
     query: str
     texts: list[str]
     raw_scores: bool = False
     return_text: bool = False
     model: str = ""
+
+
+class Rank(msgspec.Struct):
+    """A text: its place in the request, and its score. text: only where asked for."""
+
+    index: int
+    score: float
+    text: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class PredictRequest(PairReading, kw_only=True):
+    """A pair of texts, or a list of pairs. raw_scores: as in /rerank."""
+
+    inputs: str | list[str | list[str]]
+    raw_scores: bool = False
+    model: str = ""
+
+
+class Prediction(msgspec.Struct):
+    score: float
+    label: str
 
 
 class Error(msgspec.Struct):
@@ -147,13 +183,27 @@ def operations(config: Config, version: str) -> list[Operation]:
             (list[list[Token]],),
         ),
         post("/decode", decode_ids, "Texts of token ids", "embed", (DecodeRequest,), (list[str],)),
+        post(
+            "/predict",
+            predict,
+            "Scores of pairs of texts",
+            "embed",
+            (PredictRequest,),
+            (list[Prediction], list[list[Prediction]]),
+        ),
         # TEI's default task, and the path that SageMaker uses.
         *(EMBED._replace(path=path) for path in ("/", "/invocations")),
         *(
             post(path, _refusing(reason), "Always refused", "embed", (dict,), (Error,), status=424)
             for path, reason in REFUSED.items()
         ),
-        get("/info", information, "The first model and its limits", "key", response=(dict,)),
+        get(
+            "/info",
+            information,
+            "The first model, its limits, and all models",
+            "key",
+            response=(dict,),
+        ),
         get("/ping", ping, "Check whether new requests are taken", "nothing", plain="text/plain"),
     ]
 
@@ -169,7 +219,7 @@ async def embed(call: Call) -> Reply:
     vectors = embedded.vectors
     if request.normalize and not manifest.normalized:
         vectors = unit(vectors)
-    headers = _headers(texts, embedded, started)
+    headers = _headers(sum(map(len, texts)), embedded, started)
     if manifest.normalized and not request.normalize:
         # As sentence-transformers does: the normalisation is a part of the model.
         headers.append(NORMALIZED)
@@ -191,7 +241,7 @@ async def similarity(call: Call) -> Reply:
     embedded = await _read(texts, request.parameters or Reading(), choice)
     vectors = unit(embedded.vectors)
     body = orjson.dumps(vectors[:-1] @ vectors[-1], option=orjson.OPT_SERIALIZE_NUMPY)
-    return Reply(body, headers=_headers(texts, embedded, started))
+    return Reply(body, headers=_headers(sum(map(len, texts)), embedded, started))
 
 
 async def tokenize(call: Call) -> Reply:
@@ -218,9 +268,67 @@ async def decode_ids(call: Call) -> Reply:
 
 
 async def rerank(call: Call) -> Reply:
-    """Check the request and refuse it, because no reranker can be loaded yet."""
+    """Return the texts by their scores, best first."""
+    started = now()
     request = await decoded(call.body, RerankRequest)
-    call.models.rerank(request.query, request.texts)
+    pairs = pairs_with(request.query, request.texts)
+    found = await _scored(call, request, pairs)
+    scores = _shown_scores(found, raw=request.raw_scores)
+    texts = request.texts if request.return_text else None
+    # A reply that repeats the texts is about as long as its request.
+    on_loop = len(call.body) if texts is None else ON_LOOP
+    body = await prepared(call.body, lambda _: _ranks(found, scores, texts), on_loop)
+    return Reply(body, headers=_headers(_characters(pairs), found, started))
+
+
+def _ranks(found: Scored, scores: Vectors, texts: list[str] | None) -> bytes:
+    """Return the body of the reply. Texts are written one by one: each holds the interpreter lock."""
+    parts: list[bytes] = []
+    for index in ranking(found.logits):
+        shown = {} if texts is None else {"text": texts[index]}
+        each = {"index": index, **shown, "score": scores[index]}
+        parts += (orjson.dumps(each, option=orjson.OPT_SERIALIZE_NUMPY), b",")
+    return b"".join((b"[", *parts[:-1], b"]"))
+
+
+async def predict(call: Call) -> Reply:
+    """Return the score of each pair, as of a classifier with one label."""
+    started = now()
+    request = await decoded(call.body, PredictRequest)
+    call.models.choose(request.model, "score")
+    pairs, one = _pairs(request.inputs)
+    found = await _scored(call, request, pairs)
+    predictions = [
+        [{"score": each, "label": LABEL}] for each in _shown_scores(found, raw=request.raw_scores)
+    ]
+    body = orjson.dumps(predictions[0] if one else predictions, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Reply(body, headers=_headers(_characters(pairs), found, started))
+
+
+def _pairs(inputs: str | list[str | list[str]]) -> tuple[list[Pair], bool]:
+    """Return the pairs, and whether the request is one pair instead of a list."""
+    one = isinstance(inputs, str) or any(isinstance(each, str) for each in inputs)
+    pairs: list[Pair] = []
+    for index, each in enumerate([inputs] if one else inputs):
+        match each:
+            case [str(first), str(second)]:
+                pairs.append((first, second))
+            case _:
+                raise InvalidRequest(
+                    f"inputs[{index}] is no pair, and the model scores pairs of texts; send"
+                    " [first, second], or a list of such pairs",
+                    param="inputs",
+                )
+    return pairs, one
+
+
+def _shown_scores(found: Scored, *, raw: bool) -> Vectors:
+    """Return the scores from 0 to 1, which TEI gives for every model, or the raw ones."""
+    return found.logits if raw else found.relevance
+
+
+def _characters(pairs: list[Pair]) -> int:
+    return sum(len(first) + len(second) for first, second in pairs)
 
 
 async def ping(call: Call) -> Reply:
@@ -251,25 +359,39 @@ def _rows(ids: list[int | list[int]]) -> list[list[int]]:
 async def _read(
     texts: list[str], reading: Reading, choice: Choice, dimensions: int | None = None
 ) -> Embedded:
+    truncation = _truncation(reading)
     return await choice.engine.embed(
         texts,
         instruction_of(reading, choice),
-        truncate=reading.truncate,
-        keep="end" if reading.truncation_direction in ("left", "Left") else "beginning",
+        truncate=truncation.allowed,
+        keep=truncation.keep,
         dimensions=dimensions,
     )
 
 
-def _headers(texts: list[str], embedded: Embedded, started: float) -> Headers:
+async def _scored(call: Call, request: RerankRequest | PredictRequest, pairs: list[Pair]) -> Scored:
+    truncation = _truncation(request)
+    _, found = await call.models.score(
+        request.model, pairs, truncate=truncation.allowed, keep=truncation.keep
+    )
+    return found
+
+
+def _truncation(reading: Reading | PairReading) -> Truncation:
+    from_the_left = reading.truncation_direction in ("left", "Left")
+    return Truncation(reading.truncate, "end" if from_the_left else "beginning")
+
+
+def _headers(characters: int, done: Embedded | Scored, started: float) -> Headers:
     """Return TEI's headers, with times in whole milliseconds, and the number of truncated texts."""
     total = _milliseconds(now() - started)
-    times = embedded.times
+    times = done.times
     return [
-        truncated_header(len(embedded.truncated)),
+        truncated_header(len(done.truncated)),
         (b"x-compute-type", b"cpu"),
         (b"x-compute-time", total),
-        (b"x-compute-characters", b"%d" % sum(map(len, texts))),
-        (b"x-compute-tokens", b"%d" % embedded.tokens),
+        (b"x-compute-characters", b"%d" % characters),
+        (b"x-compute-tokens", b"%d" % done.tokens),
         (b"x-total-time", total),
         (b"x-tokenization-time", _milliseconds(times.tokenize_s)),
         (b"x-queue-time", _milliseconds(times.queue_s)),
@@ -302,36 +424,8 @@ RERANK = Operation(
     "POST",
     "/rerank",
     rerank,
-    "Refused: no reranker is loaded",
+    "Texts by their relevance to a query",
     needs="embed",
     request=(RerankRequest,),
-    response=(Error,),
-    status=424,
+    response=(list[Rank],),
 )
-
-
-def info(models: ModelRegistry, config: Config, version: str) -> dict[str, Any]:
-    """Return TEI's keys and this server's own."""
-    manifest = models.default.manifest
-    return {
-        "model_id": manifest.model_id,
-        "model_sha": manifest.revision,
-        "model_dtype": manifest.precision,
-        "served_model_name": models.alias or manifest.model_id,
-        "model_type": {"embedding": {"pooling": manifest.pooling}},
-        "max_concurrent_requests": None,
-        "max_input_length": manifest.text.max_tokens,
-        "max_batch_tokens": config.batch_tokens,
-        "max_batch_requests": None,
-        "max_client_batch_size": config.max_texts,
-        "auto_truncate": True,
-        "tokenization_workers": 1,
-        "version": version,
-        "sha": None,
-        "docker_label": None,
-        "dimension": manifest.dimension,
-        "normalized": manifest.normalized,
-        "fingerprint": manifest.fingerprint,
-        "query_instruction": manifest.text.query_instruction,
-        "agreement_with_float32": msgspec.to_builtins(manifest.agreement),
-    }

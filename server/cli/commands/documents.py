@@ -11,7 +11,7 @@ from server.errors import BadSettings
 
 if TYPE_CHECKING:
     from server.cli.notes import Notes
-    from server.cli.target import Found
+    from server.cli.target import Found, Rerank
 
 
 def index(given: Invocation) -> int:
@@ -56,11 +56,11 @@ def search(given: Invocation) -> int:
     from server.cli.target import Question
 
     arguments, terminal = given.arguments, given.terminal
-    query, mode = arguments.query, arguments.mode
+    query, mode, rerank = arguments.query, arguments.mode, _rerank(given)
     with opening.target(given) as (target, run):
 
         def ask(text: str) -> "Found":
-            question = Question(text, arguments.top_k, mode, arguments.filter)
+            question = Question(text, arguments.top_k, mode, arguments.filter, rerank)
             found: Found = run(target.search(question))
             return found
 
@@ -70,6 +70,15 @@ def search(given: Invocation) -> int:
         else:
             one_shot(ask, target.name, count, query, terminal, mode, as_json=arguments.json)
     return 0
+
+
+def _rerank(given: Invocation) -> "Rerank | None":
+    """Return how to rerank, None where no flag asks for it."""
+    from server.cli.target import Rerank
+
+    model, top_n = given.arguments.rerank_model, given.arguments.rerank_top_n
+    asked = given.arguments.rerank or model or top_n
+    return Rerank(model, top_n) if asked else None
 
 
 def export(given: Invocation) -> int:

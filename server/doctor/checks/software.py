@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from server import BUILT
 from server.doctor.facts import Artifact, Facts
 from server.doctor.findings import Finding, refusal
-from server.inference.comparison import SAME_VECTORS
+from server.inference.comparison import COMPARISONS
 from server.inference.registry import NO_VECTORS
 from server.messages.message import Message
 
@@ -36,24 +36,27 @@ def _of_model(artifact: Artifact) -> Finding:
     bits = "float32"
     if artifact.quantization is not None:
         bits = f"{artifact.quantization.weight_bits}-bit"
+    comparison = COMPARISONS[artifact.task]
     found = Message(
-        "{place}: hashes match; {bits} weights, self-test cosine {cosine:.6f} to the exporting "
-        "machine ({exported_on})",
+        "{place}: hashes match; gives {task}, {bits} weights, self-test {measure} {agreement:.6f} "
+        "to the exporting machine ({exported_on})",
         place=str(artifact.place),
+        task=Message("scores of pairs") if artifact.task == "score" else Message("vectors"),
         bits=bits,
-        cosine=artifact.cosine,
+        measure=comparison.measure,
+        agreement=artifact.agreement,
         exported_on=artifact.exported_on,
     )
-    if artifact.cosine >= SAME_VECTORS:
+    if artifact.agreement >= comparison.same:
         return Finding("ok", "model", found)
     return Finding(
         "warning",
         "model",
         found,
         Message(
-            "its vectors are almost as close to float32 as those of the exporting machine, but "
-            "not the same: export on this machine if it makes all vectors, or with --weight-bits "
-            "7 for machines of both kinds"
+            "its results are almost as close to float32 as those of the exporting machine, but "
+            "not the same: export on this machine if it computes all of them, or with "
+            "--weight-bits 7 for machines of both kinds"
         ),
     )
 

@@ -20,6 +20,7 @@ from server.store.documents import Documents
 from server.store.filter_sql import SqlValue, attributes
 from server.store.records import Document, Span
 from server.store.schema import words_of_all
+from server.store.sqlite.ascending import ascending
 from server.store.vector_index import BadSnapshot, IndexMaker, usable
 
 # Key and value of what filters read of a document.
@@ -146,7 +147,8 @@ def _numbers(documents: Documents) -> Iterator[list[int]]:
     """Yield the numbers of all documents in order, some at a time."""
     query = "SELECT number FROM documents WHERE number > ? ORDER BY number LIMIT ?"
     after = 0
-    while numbers := [number for (number,) in documents.database.rows(query, (after, ROWS))]:
+    while rows := documents.database.rows(query, (after, ROWS)):
+        numbers = [number for (number,) in ascending(rows, after, documents.database.path)]
         yield numbers
         after = numbers[-1]
 

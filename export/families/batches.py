@@ -1,0 +1,105 @@
+"""How a batch of texts lies in the graph of any encoder, and how its parts are found there.
+
+A batch of texts of one length is a rectangle, (B, T). A batch of several lengths is packed: the
+tokens of all its texts stand in one row after the other, (1, tokens), without padding. Everything
+but attention works on single tokens and so runs on all of them at once. Attention runs once per
+group of texts of equal length, without a mask, on exactly the numbers that a text alone would have:
+a vector does not depend on its neighbours. There are GROUPS such places; empty ones cost little.
+A rectangle needs `input_ids` only; the other inputs have defaults.
+"""
+
+import numpy as np
+from onnx import TensorProto
+
+from export.graph import GraphWriter
+from server.inference.encoder import (
+    FIRST_ROWS,
+    GROUP_SHAPES,
+    GROUP_TEXTS,
+    GROUP_TOKENS,
+    INPUT_IDS,
+    POSITION_IDS,
+)
+
+# Whether the batch is packed; made from the inputs once a run.
+PACKED = "packed"
+
+# Groups of equal length in one batch. Measured (2026-11-23, AVX512-VNNI, one thread), eight texts
+# of 11 to 30 tokens: one by one 12.0 ms, packed in eight groups 10.4, in 16 places half empty 10.9;
+# a lone text pays 0.14 of 1.45 ms for eight places without the branch and nothing with it.
+GROUPS = 8
+
+POOLING_OPERATORS = {"mean": "ReduceMean", "max": "ReduceMax"}
+
+
+def declare_batch(graph: GraphWriter) -> None:
+    """Declare the inputs of a whole network, and write PACKED."""
+    graph.input(INPUT_IDS, TensorProto.INT64, ["rows", "columns"])
+    nothing = np.zeros(GROUPS, np.int64)
+    graph.optional_input(POSITION_IDS, np.zeros(1, np.int64), ["columns"])
+    graph.optional_input(FIRST_ROWS, np.zeros(1, np.int64), ["texts"])
+    graph.optional_input(GROUP_TEXTS, nothing, [GROUPS])
+    graph.optional_input(GROUP_TOKENS, nothing, [GROUPS])
+    graph.optional_input(GROUP_SHAPES, np.zeros((GROUPS, 3), np.int64), [GROUPS, 3])
+    first = graph.node("Gather", [GROUP_TEXTS, graph.integers("first_group", 0)], "first_texts")
+    graph.node("Cast", [first], PACKED, to=TensorProto.BOOL)
+
+
+class BatchWriter:
+    """Appends what finds texts in a batch; packed: the batch has several lengths in one row.
+
+    width: of a token's row, where GROUP_SHAPES has 1 in its place.
+    """
+
+    def __init__(self, graph: GraphWriter, *, packed: bool, width: int | None = None) -> None:
+        self.packed = packed
+        self._width = width
+        self._wide_shapes: str | None = None
+        self._graph = graph
+        self._shapes: set[str] = set()
+
+    def groups(self, tensor: str, sizes: str, name: str) -> list[str]:
+        """Split a packed tensor (1, tokens, D) into one (texts, T, D) for every group."""
+        graph, groups = self._graph, []
+        for group, rows in enumerate(graph.split(tensor, sizes, GROUPS, name)):
+            shape = f"group_shapes.{group}"
+            if shape not in self._shapes:
+                index = graph.integers(f"group.{group}", group)
+                self._shapes.add(graph.node("Gather", [self._group_shapes(), index], shape, axis=0))
+            # subtle: a 0 in the shape of an empty place means no texts, not "as it was".
+            groups.append(graph.node("Reshape", [rows, shape], f"{rows}.texts", allowzero=1))
+        return groups
+
+    def _group_shapes(self) -> str:
+        """Return the shapes of the groups, with the width of a row."""
+        if self._width is None:
+            return GROUP_SHAPES
+        if self._wide_shapes is None:
+            widths = self._graph.integers("group_widths", [1, 1, self._width])
+            self._wide_shapes = self._graph.node("Mul", [GROUP_SHAPES, widths], "group_shapes.wide")
+        return self._wide_shapes
+
+    def first_row(self, tensor: str) -> str:
+        """Take the first row of each text, (B, 1, D)."""
+        graph, name = self._graph, f"{tensor}.first_row"
+        if self.packed:
+            rows = graph.node("Gather", [tensor, FIRST_ROWS], f"{name}.packed", axis=1)
+            return graph.node("Transpose", [rows], name, perm=[1, 0, 2])
+        begin, end = graph.integers("zeros", [0]), graph.integers("ones", [1])
+        return graph.node("Slice", [tensor, begin, end, graph.integers("axis_1", [1])], name)
+
+    def flat_rows(self, first_rows: str, width: int) -> str:
+        """Return rows (B, 1, D), one a text, as (B, D)."""
+        flat = self._graph.integers("flat", [-1, width])
+        return self._graph.node("Reshape", [first_rows, flat], "first_rows.flat")
+
+    def reduce(self, hidden: str, pooling: str) -> str:
+        """Reduce the tokens of each text to their mean or maximum, (B, D)."""
+        graph, operator = self._graph, POOLING_OPERATORS[pooling]
+        axis = graph.integers("axis_1", [1])
+        texts = self.groups(hidden, GROUP_TOKENS, "pool") if self.packed else [hidden]
+        parts = [
+            graph.node(operator, [group, axis], f"pool.part.{index}", keepdims=0)
+            for index, group in enumerate(texts)
+        ]
+        return graph.node("Concat", parts, "pool.parts", axis=0)

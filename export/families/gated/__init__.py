@@ -1,0 +1,1 @@
+"""Encoders with gated feed-forward layers, whose positions are in the attention: rotary ones or ALiBi."""

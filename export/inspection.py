@@ -1,0 +1,192 @@
+"""The command `inspect`: what a model is, and what its export would do, without converting anything."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from export import estimate
+from export.errors import ExportError
+from export.instructions import instructions
+from export.kinds import kind_of
+from export.kinds.sighting import Sighting, see
+from export.known.recognition import HIDDEN, LAYERS, Clues, known_sizes, number, recognise
+from export.outline import Outline, read_outline
+from export.settings import Settings
+from export.source.folder import ModelFolder
+from export.source.model import examine, is_hub_id, locate
+from server.messages.message import Message
+from server.messages.terminal import Terminal
+from server.system.cpu import cpu_budget
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model to inspect: its files, what shows its name, and the bytes of its weights."""
+
+    files: ModelFolder
+    name: str
+    weight_bytes: int
+
+
+def run(terminal: Terminal, arguments: Sequence[str]) -> int:
+    """Inspect a model and return the exit status: 0 for one that can be exported, 1 for another."""
+    settings = _settings(terminal, arguments)
+    try:
+        with subject(settings) as found:
+            return inspect(found, settings, terminal)
+    except ExportError as error:
+        terminal.inform("error: {error}", error=error)
+        return 1
+
+
+def _settings(terminal: Terminal, arguments: Sequence[str]) -> Settings:
+    words = terminal.words
+    parser = terminal.parser(
+        "python -m export inspect",
+        words("Say what a model is and what its export would do, without converting anything."),
+    )
+    add = parser.add_argument
+    add("model", help=words("checkpoint folder, or a hub id such as BAAI/bge-small-zh-v1.5"))
+    add(
+        "--precision",
+        choices=("int8", "fp32"),
+        default="int8",
+        help=words("precision of the weights (default: int8)"),
+    )
+    add(
+        "--via",
+        choices=("graph", "optimum"),
+        default="graph",
+        help=words("optimum exports other architectures (default: graph)"),
+    )
+    add("--revision", default="main", help=words("hub revision (default: main)"))
+    chosen = parser.parse_args(arguments)
+    return Settings(
+        chosen.model, precision=chosen.precision, via=chosen.via, revision=chosen.revision
+    )
+
+
+@contextmanager
+def subject(settings: Settings) -> Iterator[Subject]:
+    """Yield the model that the settings name; of a hub's only the settings come, for as long as this lasts."""
+    if not is_hub_id(settings.source):
+        folder = locate(settings).folder
+        files = ModelFolder(folder)
+        weights = [folder / name for name in files.names() if name.endswith(".safetensors")]
+        yield Subject(files, folder.resolve().name, sum(path.stat().st_size for path in weights))
+        return
+    from export.source.hub import look
+
+    with tempfile.TemporaryDirectory(prefix="inspect-") as scratch:
+        collected, weight_bytes = look(settings.source, Path(scratch), settings.revision)
+        yield Subject(collected, settings.source, weight_bytes)
+
+
+def inspect(found: Subject, settings: Settings, terminal: Terminal) -> int:
+    """Print what the model is and what an export would do; returns the exit status."""
+    sighting = see(found.files)
+    kind = kind_of(sighting)
+    terminal.say("model: {place}", place=found.files.place)
+    terminal.say("kind: {kind}", kind=kind.name)
+    outline, refusal = judge(found.files, settings)
+    for line in _network(sighting, outline, found.weight_bytes):
+        terminal.say(line)
+    if outline is not None:
+        for line in _texts(outline, found.name):
+            terminal.say(line)
+    for note in kind.notes:
+        terminal.say("note: {note}", note=note)
+    if refusal is not None:
+        terminal.say("refused: {reason}", reason=refusal)
+        return 1
+    for line in _cost(sighting, outline, settings):
+        terminal.say(line)
+    return 0
+
+
+def judge(files: ModelFolder, settings: Settings) -> tuple[Outline | None, ExportError | None]:
+    """Return the model's outline, if a family writes it, and why it is refused, if it is."""
+    try:
+        if settings.via == "graph":
+            return read_outline(files), None
+        examine(files, settings.via)
+    except ExportError as error:
+        return None, error
+    return None, None
+
+
+def _network(seen: Sighting, outline: Outline | None, weight_bytes: int) -> Iterator[Message]:
+    figures = _estimate(seen, outline)
+    if outline is not None:
+        yield Message("family: {family}, written directly", family=outline.family.name)
+    elif seen.config is not None:
+        yield Message("architecture: {model_type}", model_type=seen.model_type[:80] or "-")
+    if figures is not None and seen.config is not None:
+        yield Message(
+            "network: {layers} layers of width {hidden}, {words:,} words, {parameters:,.1f} million "
+            "parameters; weights of {weights:,.0f} MB",
+            layers=number(seen.config, LAYERS),
+            hidden=number(seen.config, HIDDEN),
+            words=number(seen.config, ("vocab_size",)),
+            parameters=figures.parameters / 1e6,
+            weights=weight_bytes / 1e6,
+        )
+
+
+def _texts(outline: Outline, name: str) -> Iterator[Message]:
+    """Yield what is done to texts, and what a vector is like."""
+    settings = outline.settings
+    if outline.scoring is not None:
+        yield Message(
+            "pairs of texts: up to {tokens:,} tokens together; score by {activation}",
+            tokens=settings.max_tokens,
+            activation=outline.scoring.activation,
+        )
+        return
+    clues = Clues(name, outline.config, outline.card)
+    yield Message(
+        "texts: up to {tokens:,} tokens; pooling {pooling}; {normalised}",
+        tokens=settings.max_tokens,
+        pooling=settings.pooling,
+        normalised=Message("normalised") if settings.normalize else Message("not normalised"),
+    )
+    chosen = instructions(clues, settings.prompts, settings.default_prompt)
+    yield Message(
+        "before queries: {query!r}; before documents: {document!r}; from {source}",
+        query=chosen.query,
+        document=chosen.document,
+        source=chosen.source,
+    )
+    if chosen.warning is not None:
+        yield Message("note: {note}", note=chosen.warning)
+    shorter = known_sizes(clues, recognise(clues), None)
+    if shorter.sizes:
+        yield Message(
+            "shorter vectors: {sizes}; from {source}", sizes=shorter.sizes, source=shorter.source
+        )
+
+
+def _cost(seen: Sighting, outline: Outline | None, settings: Settings) -> Iterator[Message]:
+    figures, cores = _estimate(seen, outline), cpu_budget()
+    if figures is None:
+        yield Message("it can be exported; its cost is not known")
+        return
+    yield Message(
+        "an export would write about {size:,.0f} MB ({precision}), take about {minutes:,.0f} min on "
+        "{cores} cores, and need up to about {memory:,.1f} GB of memory; a server with it about "
+        "{serving:,.1f} GB",
+        size=figures.file_bytes(settings.precision) / 1e6,
+        precision=settings.precision,
+        minutes=max(1, figures.seconds(cores) / 60),
+        cores=cores,
+        memory=figures.export_bytes() / 1e9,
+        serving=figures.serving_bytes(settings.precision) / 1e9,
+    )
+
+
+def _estimate(seen: Sighting, outline: Outline | None) -> estimate.Estimate | None:
+    if outline is not None:
+        return estimate.of_shapes(outline.shape.tensors(), outline.config)
+    return None if seen.config is None else estimate.of_config(seen.config)

@@ -1,0 +1,152 @@
+"""Judges networks by config.json and modules.json: what they give for a text, if not a dense vector."""
+
+import re
+
+from export.kinds.commands import save_command
+from export.kinds.kind import Kind
+from export.kinds.sighting import Sighting
+from export.source.json_file import Json
+from server.messages.message import Message
+
+# Words of a class in `architectures` after which the output is no embedding.
+HEAD = re.compile(r"(?:For[A-Z]\w*|LMHeadModel|WithLMHead\w*)$")
+WORD_TABLES = ("StaticEmbedding", "WordEmbeddings", "BoW", "WordWeights", "LSTM", "CNN")
+IMAGE_TYPES = ("clip", "chinese_clip", "siglip", "siglip2", "altclip", "blip", "blip-2", "align")
+MOST_LABELS_SHOWN = 5
+
+
+def static(seen: Sighting) -> Kind | None:
+    # Beside a Transformer they are modules that the list of supported ones names.
+    found = set() if "Transformer" in seen.classes else seen.classes.intersection(WORD_TABLES)
+    if seen.model_type != "model2vec" and "StaticModel" not in seen.architectures and not found:
+        return None
+    return Kind(
+        Message("static embeddings"),
+        refusal=Message(
+            "{place} has static embeddings ({what}): a table of one vector a word, without a network; only "
+            "networks are exported: choose the model that it was distilled from",
+            place=seen.place,
+            what=tuple(sorted(found)) or "model2vec",
+        ),
+    )
+
+
+def images(seen: Sighting) -> Kind | None:
+    config = seen.config or {}
+    named = [name for name in seen.architectures if re.search("CLIP|Siglip", name)]
+    if not (
+        seen.model_type in IMAGE_TYPES
+        or named
+        or "CLIPModel" in seen.classes
+        or "vision_config" in config
+    ):
+        return None
+    return Kind(
+        Message("model of images and texts"),
+        refusal=Message(
+            "{place} is a model of images and texts (CLIP and its relatives); only models of texts are "
+            "exported",
+            place=seen.place,
+        ),
+    )
+
+
+def late_interaction(seen: Sighting) -> Kind | None:
+    named = any("colbert" in name.lower() for name in seen.architectures)
+    pylate = any(name.startswith("pylate.") for name in seen.modules or ())
+    if not (named or pylate or "artifact.metadata" in seen.here):
+        return None
+    return Kind(
+        Message("ColBERT model"),
+        refusal=Message(
+            "{place} is a ColBERT model: it gives a vector for each token, compared by late interaction, and "
+            "averaging them gives poor vectors; choose an embedding model",
+            place=seen.place,
+        ),
+    )
+
+
+def sparse(seen: Sighting) -> Kind | None:
+    sparse = any(".sparse_encoder." in name for name in seen.modules or ())
+    if not sparse and not seen.classes & {"SpladePooling", "MLMTransformer"}:
+        return None
+    return Kind(
+        Message("SPLADE model"),
+        refusal=Message(
+            "{place} is a SPLADE model: it gives a weight for each word of the vocabulary, not a dense "
+            "vector; choose an embedding model",
+            place=seen.place,
+        ),
+    )
+
+
+def head(seen: Sighting) -> Kind | None:
+    """Judge a network with a head; in a folder with modules.json sentence-transformers drops the head."""
+    if seen.modules is not None:
+        return None
+    name = next((name for name in seen.architectures if HEAD.search(name)), None)
+    if name is None:
+        return None
+    if name.endswith("ForSequenceClassification"):
+        return _classifier(seen, name)
+    if name.endswith("ForMaskedLM"):
+        return Kind(
+            Message("masked language model"),
+            refusal=Message(
+                "{place} is a masked language model ({name}) without modules.json: a network before its "
+                "training for embeddings, or a SPLADE model; choose an embedding model, or, if this is one, "
+                "save it with sentence-transformers: {command}",
+                place=seen.place,
+                name=name,
+                command=save_command(str(seen.place)),
+            ),
+        )
+    if name.endswith(("ForCausalLM", "LMHeadModel")):
+        return Kind(
+            Message("language model"),
+            refusal=Message(
+                "{place} is a language model that writes text ({name}) without modules.json, as chat models "
+                "and rerankers that answer yes or no are (Qwen3-Reranker); choose an embedding model, such "
+                "as Qwen3-Embedding, or a cross-encoder",
+                place=seen.place,
+                name=name,
+            ),
+        )
+    return Kind(
+        Message("model with a head for another task"),
+        refusal=Message(
+            "{place} is a {name}, whose training was for another task than embeddings; choose an embedding "
+            "model, or, if this is one, save it with sentence-transformers: {command}",
+            place=seen.place,
+            name=name,
+            command=save_command(str(seen.place)),
+        ),
+    )
+
+
+def _classifier(seen: Sighting, name: str) -> Kind:
+    labels = _labels(seen.config or {})
+    if labels == 1:
+        return Kind(Message("cross-encoder, which scores pairs of texts"), task="score")
+    listed = (seen.config or {}).get("id2label")
+    names = [str(each)[:40] for each in listed.values()] if isinstance(listed, dict) else []
+    return Kind(
+        Message("classifier"),
+        refusal=Message(
+            "{place} is a classifier ({name}) with {n_labels} labels ({labels}): it is neither an embedding "
+            "model nor a reranker, which has one label; choose one of those",
+            place=seen.place,
+            name=name,
+            n_labels=labels,
+            labels=(*names[:MOST_LABELS_SHOWN], *(["..."] if names[MOST_LABELS_SHOWN:] else []))
+            or Message("without names"),
+        ),
+    )
+
+
+def _labels(config: Json) -> int:
+    """Return the number of labels as transformers counts them."""
+    listed, number = config.get("id2label"), config.get("num_labels")
+    if isinstance(listed, dict) and listed:
+        return len(listed)
+    return number if isinstance(number, int) and not isinstance(number, bool) else 2

@@ -1,0 +1,104 @@
+"""Collects what a model's kind is judged by: its settings and the names of its files.
+
+Nothing in the files is trusted, and no weights are read.
+"""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from export.source.file import MOST_SETTINGS
+from export.source.folder import ModelFolder
+from export.source.json_file import Json, decode
+from export.source.modules import FOLDER, MODULES, MOST_MODULES
+
+CONFIG = "config.json"
+# Where it is there, transformers loads the model that it names, and adds its weights.
+ADAPTER = "adapter_config.json"
+# Names of weights that transformers would load of a Transformer's folder.
+WHOLE_WEIGHTS = re.compile(r"(?:model|pytorch_model)(?:-\d+-of-\d+)?\.(?:safetensors|bin)")
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What can be seen of a model without its weights.
+
+    place: the folder, or the id on a hub. config: config.json of the Transformer's folder, None where there
+    is none. modules: the classes in modules.json, None where there is none. names: of all files, relative
+    to the model's folder. transformer: the folder of the network, empty for the model's own. base: the
+    model that an adapter belongs to.
+    """
+
+    place: Path | str
+    config: Json | None
+    modules: tuple[str, ...] | None
+    names: Collection[str]
+    transformer: str = ""
+    base: str | None = None
+
+    @property
+    def here(self) -> set[str]:
+        """The names of the files in the Transformer's folder."""
+        folder = PurePosixPath(self.transformer)
+        return {path.name for path in map(PurePosixPath, self.names) if path.parent == folder}
+
+    @property
+    def classes(self) -> set[str]:
+        """The last parts of the names of the modules' classes."""
+        return {name.rpartition(".")[2] for name in self.modules or ()}
+
+    @property
+    def architectures(self) -> list[str]:
+        listed = (self.config or {}).get("architectures")
+        return (
+            [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
+        )
+
+    @property
+    def model_type(self) -> str:
+        return str((self.config or {}).get("model_type") or "")
+
+    @property
+    def has_weights(self) -> bool:
+        return any(map(WHOLE_WEIGHTS.fullmatch, self.here))
+
+
+def see(folder: ModelFolder) -> Sighting:
+    """Return what can be seen of the model in a folder; raises an ExportError for a damaged file."""
+    listed: list[dict[str, Any]] | None = None
+    if folder.has(MODULES):
+        listed = listed_modules(folder.content(MODULES, MOST_SETTINGS))
+    transformer = transformer_folder(listed)
+    if transformer:
+        folder.check_inside(MODULES, transformer)
+    config, adapter = (
+        f"{transformer}/{name}" if transformer else name for name in (CONFIG, ADAPTER)
+    )
+    base = folder.optional_json(adapter).get("base_model_name_or_path")
+    return Sighting(
+        place=folder.place,
+        config=folder.json(config) if folder.has(config) else None,
+        modules=None if listed is None else tuple(str(each.get("type")) for each in listed),
+        names=folder.names(),
+        transformer=transformer,
+        base=base[:200] if isinstance(base, str) else None,
+    )
+
+
+def listed_modules(content: bytes) -> list[dict[str, Any]]:
+    """Return the objects that a modules.json lists, none if it is malformed, which `modules` refuses."""
+    try:
+        listed = decode(content)
+    except ValueError:
+        return []
+    found = listed if isinstance(listed, list) else []
+    return [each for each in found[:MOST_MODULES] if isinstance(each, dict)]
+
+
+def transformer_folder(listed: list[dict[str, Any]] | None) -> str:
+    """Return the folder of the first module, where the network is; empty for the model's own."""
+    path = listed[0].get("path") if listed else ""
+    plain = isinstance(path, str) and FOLDER.fullmatch(path)
+    return path.removesuffix("/") if plain and isinstance(path, str) else ""

@@ -1,0 +1,1 @@
+"""What is known of published models and what their folders do not say: sizes, instructions, shorter vectors."""

@@ -1,0 +1,75 @@
+"""Reads a cross-encoder's folder as the CrossEncoder of sentence-transformers does.
+
+A cross-encoder reads two texts together and gives a score. Its folder has no modules: config.json names the
+architecture, the number of labels and the activation of the score.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from export.errors import CorruptFile, UnsupportedModel
+from export.source.folder import ModelFolder
+from export.source.json_file import Json, shown
+from export.source.sentence_settings import SentenceSettings, max_tokens_of
+from server.inference.manifest import Activation
+
+# The classes of torch that config.json names -> what the server calls them.
+ACTIVATIONS: Mapping[str, Activation] = {"Sigmoid": "sigmoid", "Identity": "identity"}
+TOKEN_TYPES = "token_type_ids"
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """What a checkpoint says of its scores.
+
+    second_text_offset: what the token ids of a pair's second text come with, see the manifest.
+    """
+
+    activation: Activation
+    second_text_offset: int
+
+
+def read_activation(config: Json) -> Activation:
+    """Return what makes a score of the network's number; raises an ExportError for another activation."""
+    # Versions before 4 of sentence-transformers had the second key.
+    stored = config.get("sentence_transformers")
+    named = stored.get("activation_fn") if isinstance(stored, dict) else None
+    named = named or config.get("sbert_ce_default_activation_function")
+    if named is None:
+        return "sigmoid"
+    if not isinstance(named, str):
+        raise CorruptFile(
+            "config.json: the activation of scores is {shown}, not the name of a class",
+            shown=shown(named),
+        )
+    activation = ACTIVATIONS.get(named.rpartition(".")[2])
+    # sentence-transformers does not run a class from elsewhere, and takes its own default instead.
+    if not named.startswith("torch."):
+        return "sigmoid"
+    if activation is None:
+        raise UnsupportedModel(
+            "config.json asks for the activation {shown} of scores; only {known} are supported",
+            shown=shown(named),
+            known=tuple(ACTIVATIONS),
+        )
+    return activation
+
+
+def has_token_types(folder: ModelFolder) -> bool:
+    """Return whether transformers gives the network the types that the tokenizer says."""
+    names = folder.optional_json("tokenizer_config.json").get("model_input_names")
+    return not isinstance(names, list) or TOKEN_TYPES in names
+
+
+def read_pair_settings(folder: ModelFolder, positions: int) -> SentenceSettings:
+    """Return the settings of the texts. positions: the longest pair that the network can read."""
+    tokenizer_config = folder.optional_json("tokenizer_config.json")
+    return SentenceSettings(
+        # The head reads the first row.
+        pooling="cls",
+        normalize=False,
+        max_tokens=max_tokens_of({}, tokenizer_config, positions),
+        lower_case=False,
+        prompts={},
+        default_prompt=None,
+    )

@@ -1,0 +1,45 @@
+"""The answer of GET /info: the first model and the limits as TEI states them, and every model with its task."""
+
+from typing import Any
+
+import msgspec
+
+from server.config import Config
+from server.inference.engine import Engine
+from server.inference.registry import ModelRegistry
+
+
+def info(models: ModelRegistry, config: Config, version: str) -> dict[str, Any]:
+    """Return TEI's keys and this server's own."""
+    manifest = models.default.manifest
+    return {
+        "model_id": manifest.model_id,
+        "model_sha": manifest.revision,
+        "model_dtype": manifest.precision,
+        "served_model_name": models.alias or manifest.model_id,
+        "model_type": {"embedding": {"pooling": manifest.pooling}},
+        "max_concurrent_requests": None,
+        "max_input_length": manifest.text.max_tokens,
+        "max_batch_tokens": config.batch_tokens,
+        "max_batch_requests": None,
+        "max_client_batch_size": config.max_texts,
+        "auto_truncate": True,
+        "tokenization_workers": 1,
+        "version": version,
+        "sha": None,
+        "docker_label": None,
+        "dimension": manifest.dimension,
+        "normalized": manifest.normalized,
+        "fingerprint": manifest.fingerprint,
+        "query_instruction": manifest.text.query_instruction,
+        "document_instruction": manifest.text.document_instruction,
+        "agreement_with_float32": msgspec.to_builtins(manifest.agreement),
+        "models": [_entry(engine) for engine in models.engines],
+    }
+
+
+def _entry(engine: Engine) -> dict[str, Any]:
+    """Return what a client needs to choose a model."""
+    name, manifest = engine.model.name, engine.manifest
+    read = manifest.text.max_tokens
+    return {"name": name, "task": manifest.task, "max_input_length": read}

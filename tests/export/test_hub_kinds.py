@@ -1,0 +1,86 @@
+"""Models of a hub that are refused by what they are: before their weights are downloaded."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from export.errors import UnsupportedModel
+from export.settings import Settings
+from export.source import model
+from export.source.model import locate
+from tests.support.artifacts import names
+from tests.support.downloads import files_in, lone_hub, refused
+from tests.support.stand_in_hub import MODEL, NEEDED, StandInHub
+from tests.support.toys import write_toy_checkpoint
+
+pytest.importorskip("requests", reason="needs the export extra")
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
+    yield from lone_hub(monkeypatch)
+
+
+def test_only_gguf_files(hub: StandInHub, tmp_path: Path) -> None:
+    hub.files = {"README.md": b"", "tiny-q8_0.gguf": b"GGUF"}
+    assert "tiny-q8_0.gguf is a GGUF file" in refused(UnsupportedModel, hub, tmp_path / "tiny")
+    assert hub.sent() == []
+
+
+def test_adapter_is_refused_with_its_base(hub: StandInHub, tmp_path: Path) -> None:
+    adapter = {"base_model_name_or_path": "BAAI/bge-m3"}
+    hub.files = {
+        "adapter_config.json": json.dumps(adapter).encode(),
+        "adapter_model.safetensors": b"weights",
+    }
+    said = refused(UnsupportedModel, hub, tmp_path / "tiny")
+    assert f"{MODEL} is a LoRA adapter of BAAI/bge-m3" in said and f"'{MODEL}'" in said
+    assert hub.sent() == ["adapter_config.json"]
+    assert files_in(tmp_path) == {}
+
+
+def test_network_with_another_head_is_refused_by_config_json(
+    hub: StandInHub, tmp_path: Path
+) -> None:
+    del hub.files["modules.json"]
+    config = {"model_type": "bert", "architectures": ["BertForTokenClassification"]}
+    hub.files["config.json"] = json.dumps(config).encode()
+    assert f"{MODEL} is a BertForToken" in refused(UnsupportedModel, hub, tmp_path / "tiny")
+    assert hub.sent() == ["config.json"]
+    assert files_in(tmp_path) == {}
+
+
+def test_slow_tokenizer_is_refused_by_the_list_of_files(hub: StandInHub, tmp_path: Path) -> None:
+    del hub.files["tokenizer.json"], hub.files["vocab.txt"]
+    hub.files["sentencepiece.bpe.model"] = b"pieces"
+    assert "no tokenizer.json" in refused(UnsupportedModel, hub, tmp_path / "tiny")
+    assert sorted(hub.sent()) == ["config.json", "modules.json"]
+
+
+@pytest.mark.parametrize("via", ["graph", "optimum"])
+def test_settings_that_cannot_be_honoured_are_refused_without_the_weights(
+    via: str, hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy = write_toy_checkpoint(tmp_path / "toy")
+    hub.files = {name: content for name, content in files_in(toy).items()}
+    hub.files["1_Pooling/config.json"] = b'{"pooling_mode": "lasttoken"}'
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setattr(model, "DOWNLOADS", tmp_path / "hub")
+    with pytest.raises(UnsupportedModel, match="pooling lasttoken"):
+        locate(Settings(source=MODEL, via=via))  # type: ignore[arg-type]
+    assert "model.safetensors" not in hub.sent()
+    assert files_in(tmp_path / "hub") == {}
+    assert names(tmp_path) == {"toy", "hub"}
+
+
+def test_refusal_keeps_what_was_downloaded_before(hub: StandInHub, tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    folder.mkdir()
+    (folder / "config.json").write_bytes(NEEDED["config.json"])
+    hub.files["modules.json"] = json.dumps(
+        [{"path": "", "type": "sentence_transformers.models.CLIPModel"}]
+    ).encode()
+    assert "images and texts" in refused(UnsupportedModel, hub, folder)
+    assert files_in(folder) == {"config.json": NEEDED["config.json"]}

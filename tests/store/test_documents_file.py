@@ -1,0 +1,225 @@
+"""Database files of documents: reopened, of another version, locked, full, missing, or no such file."""
+
+import json
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from server.errors import StoreDamaged, StoreError
+from server.store.documents import Documents
+from server.store.filter_tree import parse
+from server.store.records import Document, Info
+from server.store.schema import SCHEMA_VERSION
+from server.store.sqlite import database as database_module
+from tests.support.stored_documents import INFO, add, check_advice, vectors
+
+
+def test_commits_reach_the_disk_before_they_return(documents: Documents) -> None:
+    settings = {
+        name: documents.database.writer.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("journal_mode", "synchronous", "foreign_keys")
+    }
+    assert settings == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+
+
+def test_everything_is_there_after_reopening(documents: Documents, path: Path) -> None:
+    add(documents, Document("a", "甲"), Document("b", "乙"))
+    documents.close()
+    again = Documents(path, Info("other", "fingerprint-b", 8))
+    assert again.info == INFO, "the file says what it is, whatever it was opened for"
+    assert again.identity == documents.identity
+    assert again.count() == 2
+    assert again.get(["b"])["b"].text == "乙"
+    again.close()
+
+
+def test_two_databases_have_different_identities(documents: Documents, tmp_path: Path) -> None:
+    other = Documents(tmp_path / "other.sqlite3", INFO)
+    assert other.identity != documents.identity
+    other.close()
+
+
+def test_a_newer_schema_is_refused_and_left_alone(documents: Documents, path: Path) -> None:
+    documents.database.writer.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    documents.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="newer server") as refusal:
+        Documents(path, INFO)
+    assert "新版" in refusal.value.chinese
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_reported(path: Path) -> None:
+    path.write_bytes(b"not a database, " * 1000)
+    with pytest.raises(StoreError) as failure:
+        Documents(path, INFO)
+    check_advice(failure.value, path, "restore it from a backup", "从备份恢复")
+
+
+def test_a_full_disk_is_reported_and_stores_nothing(documents: Documents, path: Path) -> None:
+    add(documents, Document("a", "a"))
+    pages = documents.database.writer.execute("PRAGMA page_count").fetchone()[0]
+    documents.database.writer.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StoreError) as failure:
+        add(documents, Document("b", "small"), Document("c", "x" * 100_000))
+    check_advice(failure.value, path, "free some space", "释放空间")
+    assert documents.get(["a", "b", "c"]).keys() == {"a"}
+
+
+def test_a_locked_database_is_reported(documents: Documents, path: Path) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError) as failure:
+        add(documents, Document("a", "a"))
+    check_advice(failure.value, path, "another program", "其他程序")
+    other.execute("ROLLBACK")
+    other.close()
+    add(documents, Document("a", "a"))
+
+
+def test_a_database_that_cannot_be_written_is_reported(documents: Documents, path: Path) -> None:
+    documents.database.writer.execute("PRAGMA query_only = ON")
+    with pytest.raises(StoreError) as failure:
+        add(documents, Document("a", "a"))
+    check_advice(failure.value, path, "permissions", "权限")
+
+
+def test_a_file_system_without_wal_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # SQLite's way of access to network drives: it has no shared memory, so no WAL.
+    monkeypatch.setattr(database_module, "quoted", lambda path: f"{path}?vfs=unix-dotfile&rest=")
+    with pytest.raises(StoreError) as refusal:
+        Documents(path, INFO)
+    check_advice(refusal.value, path, "local disk", "本地磁盘")
+
+
+def test_a_database_that_cannot_be_opened_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(StoreError) as failure:
+        Documents(tmp_path, INFO)
+    check_advice(failure.value, tmp_path, "permissions", "权限")
+
+
+@pytest.mark.parametrize("info", [None, INFO])
+def test_empty_file_is_damage_and_is_not_changed(path: Path, info: Info | None) -> None:
+    path.touch()
+    with pytest.raises(StoreDamaged) as failure:
+        Documents(path, info)
+    check_advice(failure.value, path, "backup", "备份")
+    assert path.read_bytes() == b""
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_missing_file_is_not_created(path: Path) -> None:
+    with pytest.raises(StoreDamaged) as failure:
+        Documents(path, None)
+    check_advice(failure.value, path, "is missing", "不存在")
+    assert not path.exists()
+
+
+def test_reading_creates_no_file_in_the_place_of_a_lost_one(
+    documents: Documents, path: Path
+) -> None:
+    path.unlink()
+    # The first reader was open before; the second one looks for the file.
+    with documents.database.reading(), pytest.raises(StoreError):
+        documents.count()
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("PRAGMA user_version = 0", "schema 0, which no server writes"),
+        ("PRAGMA user_version = -2", "schema -2, which no server writes"),
+        ("PRAGMA user_version = 1", "which this server did not create"),
+        ("PRAGMA user_version = 3", "run the newer server"),
+        ("DELETE FROM meta", "KeyError"),
+        ("DELETE FROM meta WHERE key = 'name'", "KeyError: 'name'"),
+        ("DELETE FROM meta WHERE key = 'words'", "KeyError: 'words'"),
+        ("UPDATE meta SET value = 'x' WHERE key = 'identity'", "ValueError"),
+        ("UPDATE meta SET value = '4.5' WHERE key = 'dimension'", "ValueError"),
+        ("UPDATE meta SET value = '-4' WHERE key = 'dimension'", "outside 1 to"),
+        ("UPDATE meta SET value = '5' WHERE key = 'dimension'", "4 numbers, not 5"),
+        ("UPDATE meta SET value = '[' WHERE key = 'chunks'", "JSONDecodeError"),
+        ("UPDATE meta SET value = '7' WHERE key = 'chunks'", "chunks are 7"),
+        ("UPDATE meta SET value = '[10, 10]' WHERE key = 'chunks'", "overlap of 10"),
+        ("UPDATE meta SET value = '[\"a\", 1]' WHERE key = 'chunks'", "chunks are"),
+        ("DROP TABLE meta", "no table meta"),
+        ("DROP TABLE parts", "no table parts"),
+    ],
+)
+def test_description_that_is_damaged_is_reported_and_the_rows_stay(
+    documents: Documents, path: Path, change: str, said: str
+) -> None:
+    add(documents, Document("a", "甲"))
+    documents.close()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute(change)
+        other.commit()
+        before = list(other.iterdump())
+    with pytest.raises(StoreError, match=re.escape(said)) as failure:
+        Documents(path, None)
+    assert str(path) in failure.value.english and str(path) in failure.value.chinese
+    with closing(sqlite3.connect(path)) as other:
+        assert list(other.iterdump()) == before
+
+
+def test_words_that_another_version_indexed_are_indexed_again(
+    documents: Documents, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    label = int(add(documents, Document("a", "劳动合同", "民法")).added[0])
+    with documents.transaction():
+        documents.note("words", "pairs-0")
+        documents.database.writer.execute("INSERT INTO words (words) VALUES ('delete-all')")
+    assert documents.words("民法", 1).labels.tolist() == []
+    documents.close()
+    again = Documents(path, None)
+    assert "indexed again" in caplog.text
+    assert again.words("民法", 1).labels.tolist() == [label]
+    again.close()
+
+
+VERSION_1 = (
+    "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
+    """CREATE TABLE documents (
+        label INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        text TEXT NOT NULL,
+        title TEXT,
+        metadata TEXT NOT NULL,
+        vector BLOB NOT NULL CHECK (length(vector) = 16)
+    ) STRICT""",
+    "PRAGMA user_version = 1",
+)
+
+
+def test_a_file_of_version_1_becomes_one_of_this_version(path: Path) -> None:
+    old = sqlite3.connect(path)
+    for statement in VERSION_1:
+        old.execute(statement)
+    meta = {"name": "laws", "fingerprint": "f", "dimension": "4", "identity": "0" * 32}
+    old.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+    stored = vectors(3)
+    for n, vector in enumerate(stored):
+        row = (f"id{n}", f"劳动合同{n}", None, json.dumps({"n": n}), vector.tobytes())
+        old.execute(
+            "INSERT INTO documents (id, text, title, metadata, vector) VALUES (?,?,?,?,?)", row
+        )
+    old.execute("DELETE FROM documents WHERE id = 'id2'")
+    old.commit()
+    old.close()
+    for _ in range(2):
+        documents = Documents(path, None)
+        assert documents.info == Info("laws", "f", 4, None)
+        assert documents.identity.int == 0
+        assert documents.labels().tolist() == [1, 2]
+        assert documents.vectors(documents.labels()).tobytes() == stored[:2].tobytes()
+        assert documents.get(["id1"])["id1"] == Document("id1", "劳动合同1", None, {"n": 1})
+        assert sorted(documents.words("劳动合同", 2).labels.tolist()) == [1, 2]
+        assert documents.labels(parse({"n": 1})).tolist() == [2]
+        documents.close()
+    documents = Documents(path, None)
+    assert add(documents, Document("new", "new")).added.tolist() == [4], "3 was used"
+    documents.close()

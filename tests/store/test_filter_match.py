@@ -1,0 +1,36 @@
+"""Filters on metadata in plain Python: each comparison with the values beside its bound."""
+
+from typing import Any
+
+import pytest
+
+from server.store.filter_match import matches
+from server.store.filter_tree import parse
+
+
+@pytest.mark.parametrize(
+    ("sign", "sides"),
+    [
+        ("$gt", [False, False, True]),
+        ("$gte", [False, True, True]),
+        ("$lt", [True, False, False]),
+        ("$lte", [True, True, False]),
+    ],
+)
+@pytest.mark.parametrize(
+    "values", [(1, 2, 3), (0.5, 2.0, 2.5), ("a", "b", "c"), ("乙", "甲", "笔")]
+)
+def test_a_range_takes_the_side_of_its_sign(
+    sign: str, sides: list[bool], values: tuple[Any, ...]
+) -> None:
+    bound = 2 if values[1] == 2 else values[1]
+    assert [matches(parse({"x": {sign: bound}}), {"x": value}) for value in values] == sides
+
+
+@pytest.mark.parametrize("sign", ["$gt", "$gte", "$lt", "$lte"])
+def test_a_range_takes_no_value_of_another_kind(sign: str) -> None:
+    others: list[object] = [True, False, None, {}, {"y": 1}, []]
+    for bound, other in ((1, "1"), ("1", 1)):
+        condition = parse({"x": {sign: bound}})
+        assert not any(matches(condition, {"x": value}) for value in [*others, other])
+        assert not matches(condition, {})
