@@ -48,7 +48,7 @@ install-any: install ## add optimum, transformers and torch, to export other arc
 install-otel: install ## add OpenTelemetry, for serve with --trace-endpoint
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/otel.txt
 
-export: install ## MODEL=folder or hub id: write and verify MODEL/onnx-int8, or models/NAME/onnx-int8 (ARGS="--precision fp32" ...)
+export: install ## MODEL=folder, .tar or hub id: write and verify MODEL/onnx-int8, or models/NAME/onnx-int8 (ARGS="--precision fp32" ...)
 	$(RUN) -m export $(MODEL) $(ARGS)
 
 artifact: install ## export MODEL for the targets below, if anything it is made from has changed

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from export.texts import CALIBRATION, read_texts
+from export.texts import CHINESE, read_texts
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 # Characters at those quantiles; a text has two tokens more than characters.
@@ -77,7 +77,7 @@ def _alphabet() -> list[str]:
 @cache
 def _characters() -> str:
     """Return the Chinese characters of the calibration texts in their order."""
-    texts = read_texts(CALIBRATION, at_least=1)
+    texts = read_texts(CHINESE.calibration, at_least=1)
     return "".join(c for text in texts for c in text if "一" <= c <= "鿿")
 
 

@@ -1,4 +1,4 @@
-"""Command line: python -m export MODEL_DIR_OR_HUB_ID [--out DIR] ..., or list, or inspect MODEL.
+"""Command line: python -m export MODEL [--out DIR] ..., or list, or inspect MODEL.
 
 Reads a checkpoint, verifies the artifact made of it, writes it, and reports the result. `list` and `inspect`
 write nothing; a folder of such a name is given as ./list.
@@ -81,13 +81,22 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
         ),
     )
     add, text = parser.add_argument, _text(terminal)
-    add("model", help=words("checkpoint folder, or a hub id such as BAAI/bge-small-zh-v1.5"))
+    add(
+        "model",
+        help=words(
+            "checkpoint folder or .tar, a hub id such as BAAI/bge-small-zh-v1.5 or "
+            "modelscope:BAAI/bge-small-zh-v1.5, or the address of a model's page"
+        ),
+    )
     add("--out", type=Path, help=words("artifact folder (default: MODEL/onnx-PRECISION)"))
     add(
         "--precision",
-        choices=("int8", "fp32"),
+        choices=("auto", "int8", "int8-rows", "fp16", "fp32"),
         default="int8",
-        help=words("precision of the weights (default: int8)"),
+        help=words(
+            "precision of the weights; auto tries int8, then int8-rows, which scales some activations "
+            "token by token, then fp16, until one agrees with float32 (default: int8)"
+        ),
     )
     add(
         "--weight-bits",
@@ -125,7 +134,11 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
         type=text,
         help=words("name that clients see (default: the name of the folder)"),
     )
-    add("--revision", type=text, default="main", help=words("hub revision (default: main)"))
+    add(
+        "--revision",
+        type=text,
+        help=words("hub revision (default: main, on ModelScope master)"),
+    )
     add("--query-instruction", type=text, metavar="TEXT", help=words("text to put before queries"))
     add(
         "--document-instruction",

@@ -8,6 +8,7 @@ import onnx.checker
 from export import quantise
 from export.errors import UnsupportedModel
 from export.families.family import Network
+from export.half import halve
 from export.onnx_file import LARGEST_PART, OnnxFile, large_graph, serialize
 from export.settings import Settings
 from export.source.model import SourceModel
@@ -41,11 +42,10 @@ def build(
 
 def n_steps(source: SourceModel, settings: Settings) -> int:
     """Return how often `build` calls its `progress`."""
+    quantised = settings.precision.startswith("int8")
     if source.network is None:
-        return 1 if settings.precision == "fp32" else 3
-    if settings.precision == "fp32":
-        return 0
-    return sum(len(layer.sites) for layer in source.network.layers)
+        return 3 if quantised else 1
+    return sum(len(layer.sites) for layer in source.network.layers) if quantised else 0
 
 
 def _build_network(
@@ -57,12 +57,17 @@ def _build_network(
         float_model = serialize(network.whole(floats, int8_embeddings=False))
     if settings.precision == "fp32":
         return Graphs(float_model, float_model, network.dimension, network.packing(floats))
+    if settings.precision == "fp16":
+        halved = serialize(halve(network.whole(floats, int8_embeddings=False)))
+        return Graphs(float_model, halved, network.dimension, network.packing(floats))
+    by_row = settings.precision == "int8-rows"
     linears = quantise.quantize(
         network,
         token_ids,
         weight_bits=settings.weight_bits,
         threads=cpu_budget(),
         progress=progress,
+        by_row=quantise.sites_by_row(network) if by_row else (),
     ).linears
     with large_graph():
         served_model = serialize(network.whole(linears, int8_embeddings=True))
@@ -74,11 +79,14 @@ def _build_with_optimum(
 ) -> Graphs:
     from export.optimum import route
 
+    if settings.precision == "int8-rows":
+        raise UnsupportedModel("--precision int8-rows is not for --via optimum; use int8 or fp16")
+    exact = not settings.precision.startswith("int8")
     graphs = route.build_with_optimum(
         source.folder,
         source.settings,
         token_ids,
-        precision=settings.precision,
+        precision="fp32" if exact else "int8",
         weight_bits=settings.weight_bits,
         allow_pickle=settings.allow_pickle,
         threads=cpu_budget(),
@@ -88,6 +96,8 @@ def _build_with_optimum(
         float_model = served_model = serialize(graphs.float_model)
         if graphs.served_model is not graphs.float_model:
             served_model = serialize(graphs.served_model)
+        elif settings.precision == "fp16":
+            served_model = serialize(halve(graphs.float_model))
     except onnx.checker.ValidationError as error:
         # Other tools made these nodes. An invalid one that a family writes is a bug and stays one.
         reason = str(error).strip().splitlines()[0]

@@ -15,7 +15,8 @@ from export.known.recognition import HIDDEN, LAYERS, Clues, known_sizes, number,
 from export.outline import Outline, read_outline
 from export.settings import Settings
 from export.source.folder import ModelFolder
-from export.source.model import examine, is_hub_id, locate
+from export.source.hub_address import hub_address
+from export.source.model import examine, is_hub_model, locate
 from server.messages.message import Message
 from server.messages.terminal import Terminal
 from server.system.cpu import cpu_budget
@@ -48,7 +49,13 @@ def _settings(terminal: Terminal, arguments: Sequence[str]) -> Settings:
         words("Say what a model is and what its export would do, without converting anything."),
     )
     add = parser.add_argument
-    add("model", help=words("checkpoint folder, or a hub id such as BAAI/bge-small-zh-v1.5"))
+    add(
+        "model",
+        help=words(
+            "checkpoint folder or .tar, a hub id such as BAAI/bge-small-zh-v1.5 or "
+            "modelscope:BAAI/bge-small-zh-v1.5, or the address of a model's page"
+        ),
+    )
     add(
         "--precision",
         choices=("int8", "fp32"),
@@ -61,7 +68,7 @@ def _settings(terminal: Terminal, arguments: Sequence[str]) -> Settings:
         default="graph",
         help=words("optimum exports other architectures (default: graph)"),
     )
-    add("--revision", default="main", help=words("hub revision (default: main)"))
+    add("--revision", help=words("hub revision (default: main, on ModelScope master)"))
     chosen = parser.parse_args(arguments)
     return Settings(
         chosen.model, precision=chosen.precision, via=chosen.via, revision=chosen.revision
@@ -71,17 +78,18 @@ def _settings(terminal: Terminal, arguments: Sequence[str]) -> Settings:
 @contextmanager
 def subject(settings: Settings) -> Iterator[Subject]:
     """Yield the model that the settings name; of a hub's only the settings come, for as long as this lasts."""
-    if not is_hub_id(settings.source):
-        folder = locate(settings).folder
-        files = ModelFolder(folder)
-        weights = [folder / name for name in files.names() if name.endswith(".safetensors")]
-        yield Subject(files, folder.resolve().name, sum(path.stat().st_size for path in weights))
+    if not is_hub_model(settings.source):
+        place = locate(settings)
+        files = ModelFolder(place.folder)
+        weights = [place.folder / name for name in files.names() if name.endswith(".safetensors")]
+        yield Subject(files, place.model_id, sum(path.stat().st_size for path in weights))
         return
     from export.source.hub import look
 
+    address = hub_address(settings.source, settings.revision)
     with tempfile.TemporaryDirectory(prefix="inspect-") as scratch:
-        collected, weight_bytes = look(settings.source, Path(scratch), settings.revision)
-        yield Subject(collected, settings.source, weight_bytes)
+        collected, weight_bytes = look(address, Path(scratch))
+        yield Subject(collected, address.model_id, weight_bytes)
 
 
 def inspect(found: Subject, settings: Settings, terminal: Terminal) -> int:

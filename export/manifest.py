@@ -129,7 +129,7 @@ def manifest_of(
         | {TOKENIZER_FILE: hashlib.sha256(tokenizer).hexdigest()},
         checkpoint_sha256=source.sha256,
         quantization=None
-        if settings.precision == "fp32"
+        if not settings.precision.startswith("int8")
         else Quantization(
             recipe=source.recipe,
             weight_bits=settings.weight_bits,

@@ -5,25 +5,28 @@ Each step is a module of its own; this one hands their results on and reports pr
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
-from export import artifact, texts
+from export import artifact, trade
 from export.build import Graphs, build, n_steps
-from export.errors import UnsupportedModel
+from export.errors import DisagreesWithCheckpoint, UnsupportedModel
 from export.manifest import Texts, Verified, identity, manifest_of
 from export.monotony import monotonous
 from export.onnx_file import OnnxFile
 from export.order import check_order
 from export.samples import Samples, samples_of
-from export.settings import Settings
+from export.settings import TRIED, Settings
 from export.source.model import SourceModel, locate, read_model
 from export.source.text_preparation import open_tokenizer
 from export.token_check import check_tokens
+from export.trade import Trade
 from export.verify import check_agreement, embed_each, verify
+from export.vocabulary import choose_texts
 from server.inference.comparison import COMPARISONS
 from server.inference.encoder import SessionEncoder
 from server.inference.manifest import SelfTest
@@ -52,8 +55,9 @@ def export(settings: Settings, terminal: Terminal | None = None) -> Path:
     rules = source.text_rules(settings)
     _advise(terminal, source, settings)
     tokenizer = open_tokenizer(source.tokenizer_json, rules)
-    calibration = Texts.read(settings.calibration or texts.CALIBRATION, at_least=20)
-    verification = Texts.read(settings.verify_texts or texts.VERIFICATION, at_least=1)
+    own = choose_texts(tokenizer, source.tokenizer_json)
+    calibration = Texts.read(settings.calibration or own.calibration, at_least=20)
+    verification = Texts.read(settings.verify_texts or own.verification, at_least=1)
     settings_sha256 = identity(source, rules, calibration, verification, settings)
     if not settings.force and artifact.is_current(out, settings_sha256):
         terminal.say("{out} is up to date", out=out)
@@ -66,15 +70,16 @@ def export(settings: Settings, terminal: Terminal | None = None) -> Path:
     samples = samples_of(
         source.task, tokenizer, calibration.lines, verification.lines, monotonous(tokenizer)
     )
-    with _Progress(n_steps(source, settings) + VERIFY_STEPS, terminal) as progress:
-        graphs = build(source, samples.calibration, settings, progress)
-        _check_sizes(settings, graphs.dimension)
-        verified = _verify(source, graphs, samples, settings, progress)
+    attempts = _attempts(settings, source)
+    steps = sum(n_steps(source, attempt) + VERIFY_STEPS for attempt in attempts)
+    with _Progress(steps, terminal) as progress:
+        settings, graphs, verified, trades = _first_accepted(attempts, source, samples, progress)
         manifest = manifest_of(
             source, graphs, rules, verified, calibration, settings, settings_sha256
         )
         tokenizer_json = source.tokenizer_json.encode()
         artifact.write_artifact(out, graphs.served_model, tokenizer_json, manifest)
+    trade.show(trades, terminal)
     _report(terminal, out, graphs, verified, time.perf_counter() - started)
     _report_text_rules(terminal, source, settings)
     return out
@@ -90,20 +95,61 @@ def _check_sizes(settings: Settings, dimension: int | None) -> None:
             )
 
 
+# --- the precisions that are tried ----------------------------------------------------------------
+
+
+def _attempts(settings: Settings, source: SourceModel) -> list[Settings]:
+    """Return the settings of each export that is tried in turn: one, or several for "auto"."""
+    if settings.precision != "auto":
+        return [settings]
+    # Graphs that others wrote are not quantised by row.
+    possible = [each for each in TRIED if source.network is not None or each != "int8-rows"]
+    return [replace(settings, precision=each) for each in possible]
+
+
+def _first_accepted(
+    attempts: Sequence[Settings],
+    source: SourceModel,
+    samples: Samples,
+    progress: Callable[[str], None],
+) -> tuple[Settings, Graphs, Verified, list[Trade]]:
+    """Return the first export that verification accepts, and what each that was tried would give.
+
+    A single attempt is not compared with others. Raises the DisagreesWithCheckpoint of the last one.
+    """
+    trades: list[Trade] = []
+    for settings in attempts:
+        graphs = build(source, samples.calibration, settings, progress)
+        _check_sizes(settings, graphs.dimension)
+        reference = served = _encoder(graphs.float_model, graphs)
+        if graphs.served_model is not graphs.float_model:
+            served = _encoder(graphs.served_model, graphs)
+        verified = None
+        try:
+            verified = _verify(source, reference, served, samples, settings, progress)
+        except DisagreesWithCheckpoint:
+            if settings is attempts[-1]:
+                raise
+        if len(attempts) > 1:
+            size = graphs.served_model.size
+            trades.append(_trade(source, reference, served, samples, settings, size, verified))
+        if verified is not None:
+            return settings, graphs, verified, trades
+    raise AssertionError("no attempt")
+
+
 # --- verification ---------------------------------------------------------------------------------
 
 
 def _verify(
     source: SourceModel,
-    graphs: Graphs,
+    reference: VectorEncoder,
+    served: VectorEncoder,
     samples: Samples,
     settings: Settings,
     progress: Callable[[str], None],
 ) -> Verified:
     """Measure the served graph against the float one, and compute the results of the self-test."""
-    reference = served = _encoder(graphs.float_model, graphs)
-    if graphs.served_model is not graphs.float_model:
-        served = _encoder(graphs.served_model, graphs)
     thresholds, comparison = settings.thresholds_of(source.task), COMPARISONS[source.task]
     labels, ids = samples.verification.labels, samples.verification.ids
     longest = source.settings.max_tokens
@@ -124,6 +170,28 @@ def _verify(
         found, expected = embed_each(served, ids), embed_each(reference, ids)
         order = check_order(found, expected, samples.candidates, thresholds.order)
     return Verified(agreement, monotonous_agreement, _self_test(served, samples), order)
+
+
+def _trade(
+    source: SourceModel,
+    reference: VectorEncoder,
+    served: VectorEncoder,
+    samples: Samples,
+    settings: Settings,
+    size: int,
+    verified: Verified | None,
+) -> Trade:
+    """Return what a precision gives, accepted (`verified`) or not; size: bytes of its graph."""
+    labels, ids = samples.verification.labels, samples.verification.ids
+    if verified is None:
+        # Nothing is below these, so this measures and refuses nothing.
+        anything = replace(settings.thresholds_of(source.task), mean=-np.inf, minimum=-np.inf)
+        comparison = COMPARISONS[source.task]
+        agreement = check_agreement(reference, served, labels, ids, anything, comparison)
+    else:
+        agreement = verified.agreement
+    speed = trade.measure_speed(reference, served, ids)
+    return Trade(settings.precision, size / 1e6, speed, agreement, refused=verified is None)
 
 
 def _encoder(graph: OnnxFile, graphs: Graphs) -> SessionEncoder:

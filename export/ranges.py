@@ -8,13 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.families.linears import FloatLinear, InputQuantizer
+from export.families.linears import LEAST_SIZE, FloatLinear, InputQuantizer
 from export.source.tensors import FloatArray
 
 # Alphas tried; 0.8 and 0.9 win nearly everywhere, 0.65 where the weights have outliers too.
 ALPHAS = (0.65, 0.8, 0.9)
 # Parts of the observed range that are kept, tried at the upper end, then at the lower.
 CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.3, 0.25)
+# By row, a lower bound is worth more than a sign where it is within this part of the highest: what a Gelu
+# gives is never under -0.17.
+LOW_SIDE = 0.5
 
 
 @dataclass(slots=True)
@@ -43,26 +46,44 @@ class Choice:
     low: float
     high: float
     error: float
+    by_row: bool = False
+    floor: float = 0.0
 
     @property
     def quantizer(self) -> InputQuantizer:
         scale, zero_point = _affine(self.low, self.high)
-        return InputQuantizer(scale, zero_point, None if self.alpha is None else self.divisor)
+        divisor = None if self.alpha is None else self.divisor
+        return InputQuantizer(scale, zero_point, divisor, self.by_row, self.floor)
+
+    def restored(self, x: FloatArray) -> FloatArray:
+        """Return rows (R, K) divided, through uint8 and back, as the served graph reads them."""
+        scaled = x / self.divisor
+        if self.by_row:
+            return _restored_by_row(scaled, self.floor)
+        return fake_quantize(scaled, self.low, self.high)
 
 
-def search(rows: Rows, linears: Sequence[FloatLinear], limit: int, *, must_save: float) -> Choice:
+def search(
+    rows: Rows,
+    linears: Sequence[FloatLinear],
+    limit: int,
+    *,
+    must_save: float,
+    by_row: bool = False,
+) -> Choice:
     """Return the divisor and range with the least output error on the sampled rows.
 
     limit: the largest int8 weight. must_save: relative squared error that the divisor must take off,
-    per channel, or it is left out.
+    per channel, or it is left out. by_row: each row is divided by its size (`InputQuantizer`).
     """
     weight = np.concatenate([linear.weight for linear in linears], axis=1)
-    plain = _search_range(rows, weight, None, np.ones(len(weight), np.float32), limit)
+
+    def search_range(alpha: float | None, divisor: FloatArray) -> Choice:
+        return _search_range(rows, weight, alpha, divisor, limit, by_row=by_row)
+
+    plain = search_range(None, np.ones(len(weight), np.float32))
     smooth = min(
-        (
-            _search_range(rows, weight, alpha, smoothing_divisor(rows, weight, alpha), limit)
-            for alpha in ALPHAS
-        ),
+        (search_range(alpha, smoothing_divisor(rows, weight, alpha)) for alpha in ALPHAS),
         key=lambda choice: choice.error,
     )
     return smooth if plain.error - smooth.error > must_save * len(weight) else plain
@@ -76,7 +97,13 @@ def smoothing_divisor(rows: Rows, weight: FloatArray, alpha: float) -> FloatArra
 
 
 def _search_range(
-    rows: Rows, weight: FloatArray, alpha: float | None, divisor: FloatArray, limit: int
+    rows: Rows,
+    weight: FloatArray,
+    alpha: float | None,
+    divisor: FloatArray,
+    limit: int,
+    *,
+    by_row: bool,
 ) -> Choice:
     exact = rows.sampled @ weight
     # 1 for a layer whose weights are all zero, which has no error either.
@@ -84,11 +111,22 @@ def _search_range(
     scaled = rows.sampled / divisor
     quantized, weight_scale = quantize_columns(weight * divisor[:, None], limit)
     restored = quantized * weight_scale
+
+    def squared(read: FloatArray) -> float:
+        return float(np.square(read @ restored - exact).sum()) / power
+
     full_low = min(float((rows.low / divisor).min()), 0.0)
     full_high = max(float((rows.high / divisor).max()), 0.0)
+    if by_row:
+        both = Choice(alpha, divisor, -1.0, 1.0, squared(_restored_by_row(scaled, 0.0)), True)
+        if not full_low or -full_low > LOW_SIDE * full_high:
+            return both
+        raised = squared(_restored_by_row(scaled, full_low))
+        above = Choice(alpha, divisor, 0.0, 1.0, raised, True, full_low)
+        return min(both, above, key=lambda choice: choice.error)
 
     def error(low: float, high: float) -> float:
-        return float(np.square(fake_quantize(scaled, low, high) @ restored - exact).sum()) / power
+        return squared(fake_quantize(scaled, low, high))
 
     def descend(objective: Callable[[float], float]) -> float:
         best, least = CLIPS[0], objective(CLIPS[0])
@@ -109,6 +147,15 @@ def _affine(low: float, high: float) -> tuple[float, int]:
     """Return scale and zero point of uint8 over [low, high], which contains 0."""
     scale = float(np.float32((high - low) / 255)) or 1.0
     return scale, int(np.clip(round(-low / scale), 0, 255))
+
+
+def _restored_by_row(x: FloatArray, floor: float) -> FloatArray:
+    """Return `x` through uint8 and back, where each row is divided by its size; see InputQuantizer."""
+    raised = x - np.float32(floor)
+    sides = raised if floor else np.abs(raised)
+    size = np.maximum(sides.max(axis=-1, keepdims=True), np.float32(LEAST_SIZE))
+    low = 0.0 if floor else -1.0
+    return np.asarray(fake_quantize(raised / size, low, 1.0) * size + np.float32(floor), np.float32)
 
 
 def fake_quantize(x: FloatArray, low: float, high: float) -> FloatArray:

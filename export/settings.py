@@ -7,20 +7,28 @@ from typing import Literal
 from export.verify import DEFAULTS, Thresholds
 from server.types import Task
 
+# int8-rows: activations are scaled by row where they are quantised. fp16: float32 with 16-bit weights.
+Precision = Literal["auto", "int8", "int8-rows", "fp16", "fp32"]
+# What "auto" tries, the fastest first, until verification accepts one.
+TRIED: tuple[Precision, ...] = ("int8", "int8-rows", "fp16")
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The options of one export; see `python -m export --help`."""
+    """The options of one export; see `python -m export --help`.
+
+    revision: on a hub; None for its default.
+    """
 
     source: str
     out: Path | None = None
-    precision: Literal["int8", "fp32"] = "int8"
+    precision: Precision = "int8"
     weight_bits: int = 8
     calibration: Path | None = None
     verify_texts: Path | None = None
     thresholds: Thresholds | None = None
     model_id: str | None = None
-    revision: str = "main"
+    revision: str | None = None
     query_instruction: str | None = None
     document_instruction: str | None = None
     # None: those that are known of the model.

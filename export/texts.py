@@ -1,13 +1,31 @@
 """Reads calibration and verification texts: the project's own, or a file of the user's."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 from export.errors import BadTexts
 
 FOLDER = Path(__file__).parent / "texts"
-CALIBRATION = FOLDER / "calibration.jsonl"
-VERIFICATION = FOLDER / "verification.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class TextSet:
+    """Two files of texts that share none; `vocabulary` chooses the set that suits a model."""
+
+    name: str
+
+    @property
+    def calibration(self) -> Path:
+        return FOLDER / self.name / "calibration.jsonl"
+
+    @property
+    def verification(self) -> Path:
+        return FOLDER / self.name / "verification.jsonl"
+
+
+# The Chinese set is partly English, and the multilingual one partly both.
+CHINESE, ENGLISH, MULTILINGUAL = map(TextSet, ("chinese", "english", "multilingual"))
 
 
 def read_texts(path: Path, *, at_least: int) -> list[str]:

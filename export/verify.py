@@ -95,8 +95,8 @@ def check_agreement(
         listed = "".join(f"\n  {agreement:.4f}  {_shorten(text)}" for agreement, text in worst)
         raise DisagreesWithCheckpoint(
             "{measure} to the float32 model: mean {mean:.5f} (needs {least_mean}), minimum "
-            "{minimum:.4f} (needs {least}); calibrate on texts like these (--calibration FILE), export "
-            "--precision fp32, or accept less (--min-agreement MEAN,MIN); worst texts:{listed}",
+            "{minimum:.4f} (needs {least}); export --precision auto, calibrate on texts like these "
+            "(--calibration FILE), or accept less (--min-agreement MEAN,MIN); worst texts:{listed}",
             measure=comparison.measure,
             mean=mean,
             least_mean=thresholds.mean,

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.texts import CALIBRATION
+from export.texts import CHINESE
 
 CONTENDERS = Path(__file__).with_name("contenders").resolve()
 ENVIRONMENTS = Path("build/contenders")
@@ -61,7 +61,9 @@ def int8_model(environments: Path, library: str, checkpoint: Path) -> Path:
     script, done = CONTENDERS / "int8.py", folder / "done"
     if not done.exists() or done.read_bytes() != script.read_bytes():
         command = [str(script), library, str(checkpoint.resolve()), str(folder)]
-        Environment(environments, library).run(*command, "--texts", str(CALIBRATION.resolve()))
+        Environment(environments, library).run(
+            *command, "--texts", str(CHINESE.calibration.resolve())
+        )
         done.write_bytes(script.read_bytes())
     return folder
 

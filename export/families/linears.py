@@ -11,6 +11,8 @@ from export.source.tensors import FloatArray
 
 # Input channels that share a blockwise scale. 32 measured no closer to float32 than 128, and is slower.
 BLOCK = 128
+# A row is divided by no less than this.
+LEAST_SIZE = 1e-30
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +27,18 @@ class FloatLinear:
 class InputQuantizer:
     """x -> uint8: round(x / smoothing / scale) + zero_point, clamped to 0..255.
 
-    smoothing: float32 (K,), one divisor a channel, or None where none is applied at run time.
+    smoothing: float32 (K,), one divisor a channel, or None where none is applied at run time. by_row:
+    each row is first divided by its size, so that the range fits every row; what the layer computes is
+    multiplied by it again. A maximum is exact, so a row's result does not depend on the rows beside it.
+    floor: what is taken off every number before; a row's size is then its highest, else its largest
+    absolute number. It is for activations that have a lower bound, and the bias makes up for it.
     """
 
     scale: float
     zero_point: int
     smoothing: FloatArray | None
+    by_row: bool = False
+    floor: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +126,8 @@ class LinearWriter:
     def __init__(self, graph: GraphWriter, linears: Linears) -> None:
         self._graph = graph
         self._linears = linears
+        # Site -> the size of each row, where the site is quantised by row.
+        self._sizes: dict[str, str] = {}
 
     def read(self, tensor: str, site: Site) -> str:
         """Return what a site's layers read: `tensor` itself, or its uint8 form."""
@@ -128,6 +138,13 @@ class LinearWriter:
         if linear.input.smoothing is not None:
             divisor = self._graph.floats(f"{name}.smoothing", 1.0 / linear.input.smoothing)
             tensor = self._graph.node("Mul", [tensor, divisor], f"{name}.smoothed")
+        if linear.input.by_row:
+            if linear.input.floor:
+                floor = self._graph.floats(f"{name}.floor", linear.input.floor)
+                tensor = self._graph.node("Sub", [tensor, floor], f"{name}.raised")
+            one_sided = bool(linear.input.floor)
+            size = self._sizes[name] = self._size_of_row(tensor, name, one_sided=one_sided)
+            tensor = self._graph.node("Div", [tensor, size], f"{name}.divided")
         scale, zero_point = self._quantization(site, linear.input)
         return self._graph.node("QuantizeLinear", [tensor, scale, zero_point], f"{name}.quantized")
 
@@ -151,20 +168,31 @@ class LinearWriter:
 
     def _int8(self, read: str, name: str, site: Site, linear: Int8Linear) -> str:
         scale, zero_point = self._quantization(site, linear.input)
-        return self._graph.node(
-            "MatMulIntegerToFloat",
-            [
-                read,
-                self._graph.constant(f"{name}.weight", linear.weight),
-                scale,
-                self._graph.floats(f"{name}.weight_scale", linear.weight_scale),
-                zero_point,
-                "",
-                self._graph.floats(f"{name}.bias", linear.bias),
-            ],
-            name,
-            domain=CONTRIB,
-        )
+        bias = self._graph.floats(f"{name}.bias", linear.bias)
+        product = [
+            read,
+            self._graph.constant(f"{name}.weight", linear.weight),
+            scale,
+            self._graph.floats(f"{name}.weight_scale", linear.weight_scale),
+            zero_point,
+        ]
+        multiply = "MatMulIntegerToFloat"
+        if not linear.input.by_row:
+            return self._graph.node(multiply, [*product, "", bias], name, CONTRIB)
+        by_size = self._graph.node(multiply, product, f"{name}.by_size", CONTRIB)
+        restored = self._graph.node("Mul", [by_size, self._sizes[site.name]], f"{name}.restored")
+        return self._graph.node("Add", [restored, bias], name)
+
+    def _size_of_row(self, tensor: str, name: str, *, one_sided: bool) -> str:
+        """Return the highest or the largest absolute number of each row, float32 (B, T, 1)."""
+        graph, last = self._graph, self._graph.integers("last_axis", [-1])
+        sides = [graph.node("ReduceMax", [tensor, last], f"{name}.high", keepdims=1)]
+        if not one_sided:
+            low = graph.node("ReduceMin", [tensor, last], f"{name}.low", keepdims=1)
+            sides.append(graph.node("Neg", [low], f"{name}.below"))
+        # A row of zeros stays one.
+        least = graph.floats("least_size", LEAST_SIZE)
+        return graph.node("Max", [*sides, least], f"{name}.size")
 
     def _blockwise(self, read: str, name: str, linear: BlockwiseLinear) -> str:
         inputs, outputs = linear.weight.shape

@@ -4,6 +4,7 @@ A link to a file is followed, because the caches of hubs consist of links.
 """
 
 import os
+from io import BufferedReader
 from pathlib import Path
 
 from export.errors import CorruptFile, NoSuchModel
@@ -34,12 +35,17 @@ def read_file(path: Path, most: int) -> bytes:
         raise _unreadable(path, error) from None
 
 
-def check_file(path: Path) -> None:
-    """Raise an ExportError unless `path` is a regular file that may be read."""
+def open_file(path: Path) -> BufferedReader:
+    """Return a regular file opened for reading; raises an ExportError."""
     try:
-        open_regular(path).close()
+        return open_regular(path)
     except OSError as error:
         raise _unreadable(path, error) from None
+
+
+def check_file(path: Path) -> None:
+    """Raise an ExportError unless `path` is a regular file that may be read."""
+    open_file(path).close()
 
 
 def check_size(path: Path, most: int | None) -> None:

@@ -1,15 +1,14 @@
-"""Downloads a model from a Hugging Face style hub: the files that the exporter reads, no others.
+"""Downloads a model from a hub: the files that the exporter reads, no others.
 
 Files are collected in a folder inside their destination, checked against the hub's hashes, and moved
 out when all have come, the weights last: a folder with weights is complete. An interrupted download is
 resumed. An existing file is never overwritten, and nothing is written under the user's home.
 """
 
-import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Set
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Mapping, Set
+from contextlib import closing, suppress
 from pathlib import Path
 
 from export.errors import CannotWrite, ExportError, NoSuchModel, UnsupportedModel
@@ -17,10 +16,13 @@ from export.kinds import check_kind
 from export.kinds.sighting import ADAPTER, CONFIG, see
 from export.source.file import MOST_SETTINGS, MOST_TABLE, read_file
 from export.source.folder import CollectedFiles, ModelFolder
-from export.source.hub_client import MOST_FILE, PUBLIC_HUB, Hub, RemoteFile
+from export.source.folder_lock import Waiting, only_one
+from export.source.hub_address import HubAddress, hub_address
+from export.source.hub_client import MOST_FILE, Hub
 from export.source.hub_errors import plain_errors
 from export.source.json_file import parse_json
 from export.source.modules import MODULES, Modules, parse_modules
+from export.source.remote_file import RemoteFile
 from export.source.sentence_settings import PROMPTS, SENTENCE_CONFIGS
 from export.source.tensors import PICKLED, SHARD_INDEX, SINGLE, shard_names
 from server.messages.message import Message
@@ -37,7 +39,6 @@ WEIGHTS = (".safetensors", ".bin")
 # model's folder reads them as its settings.
 STAGING = ".download"
 Progress = Callable[[str], None]
-Waiting = Callable[[Message], None]
 Examine = Callable[[ModelFolder], object]
 
 
@@ -45,31 +46,30 @@ def fetch(
     model_id: str,
     folder: Path,
     *,
-    revision: str = "main",
+    revision: str | None = None,
     endpoint: str | None = None,
     allow_pickle: bool = False,
     progress: Progress = lambda _: None,
     waiting: Waiting = lambda _: None,
     examine: Examine = lambda _: None,
 ) -> tuple[Path, str]:
-    """Download `model_id` into `folder`; returns the folder and the commit that `revision` names.
+    """Download a model into `folder`; returns the folder and the commit that `revision` names.
 
-    folder: for downloads only; no artifact may lie in it. endpoint: the hub's address; without it
-    HF_ENDPOINT's, else the public hub's. HF_TOKEN is sent where it is set. Files that `folder` already
-    has are compared with the hub's and not downloaded. waiting: called where another export downloads
-    to the same folder, before that one is waited for. examine: called with the files that come before the
-    weights; may raise an ExportError, and then no weights are downloaded.
+    model_id, revision, endpoint: as `hub_address` reads them. folder: for downloads only; no artifact may
+    lie in it. Files that `folder` already has are compared with the hub's and not downloaded. waiting:
+    called where another export downloads to the same folder, before that one is waited for. examine: called
+    with the files that come before the weights; may raise an ExportError, and then no weights are downloaded.
     """
-    hub = Hub(model_id, endpoint or os.environ.get("HF_ENDPOINT") or PUBLIC_HUB)
-    with closing(hub), plain_errors(model_id, hub.shown):
-        commit, offered = hub.files(revision)
+    hub = Hub(hub_address(model_id, revision, endpoint))
+    with closing(hub), plain_errors(hub.model_id, hub.shown):
+        commit, offered = hub.files()
         transfer = _Transfer(hub, commit, offered, folder, progress)
         # Before anything is downloaded, wherever modules.json says that the weights are.
         anywhere = {name.rpartition("/")[2] for name in offered}
         if CONFIG in anywhere:
             transfer.lead(Modules(), anywhere, allow_pickle)
         folder.mkdir(parents=True, exist_ok=True)
-        with _only_one(folder, waiting):
+        with only_one(folder, waiting):
             transfer.check_kind()
             modules = transfer.modules()
             lead = transfer.lead(modules, offered.keys(), allow_pickle)
@@ -79,14 +79,14 @@ def fetch(
     return folder, commit
 
 
-def look(model_id: str, folder: Path, revision: str = "main") -> tuple[CollectedFiles, int]:
+def look(address: HubAddress, folder: Path) -> tuple[CollectedFiles, int]:
     """Download what shows a model's kind and settings into `folder`, and no weights.
 
     Returns the files, and the bytes of the weights that an export would download.
     """
-    hub = Hub(model_id, os.environ.get("HF_ENDPOINT") or PUBLIC_HUB)
-    with closing(hub), plain_errors(model_id, hub.shown):
-        commit, offered = hub.files(revision)
+    hub = Hub(address)
+    with closing(hub), plain_errors(hub.model_id, hub.shown):
+        commit, offered = hub.files()
         transfer = _Transfer(hub, commit, offered, folder, lambda _: None)
         # The kind says why a model is refused.
         with suppress(UnsupportedModel):
@@ -95,27 +95,6 @@ def look(model_id: str, folder: Path, revision: str = "main") -> tuple[Collected
         return transfer.collected(), sum(
             file.size or 0 for name, file in offered.items() if name.endswith(".safetensors")
         )
-
-
-@contextmanager
-def _only_one(folder: Path, waiting: Waiting) -> Iterator[None]:
-    """Keep other exports from downloading to `folder`, where its file system has locks."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting(
-                Message(
-                    "another export downloads to {folder}; waiting until it ends", folder=folder
-                )
-            )
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        except OSError:
-            pass
-        yield
-    finally:
-        os.close(handle)
 
 
 class _Transfer:

@@ -1,48 +1,44 @@
 """Asks a model hub for a list of files and for the files, and compares them with what it listed.
 
-The only module that uses the network, and only when a model is asked for by its id. Nothing in an answer
-is trusted: sizes, time and redirects are bounded, types are checked, and no name in it becomes a path here.
+The only module that uses the network, and only for a model that is asked for by an id or a pasted address.
+Nothing in an answer is trusted: sizes, time and redirects are bounded, types are checked, and no name in it becomes a
+path here.
 """
 
-import hashlib
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
-from export.errors import MissingPackage, NoSuchModel
-from export.source.hub_errors import by_hand, refusal
+from export.errors import MissingPackage
+from export.source.dialects.dialect import NO_ENTRY
+from export.source.hub_address import HubAddress
+from export.source.hub_errors import by_hand, other_hubs, refusal
 from export.source.json_file import decode
-from server.system.regular_file import open_regular
+from export.source.remote_file import CHUNK, RemoteFile
 
-PUBLIC_HUB = "https://huggingface.co"
 # Attempts at one file whose connection breaks, before the user has to run the export again.
 TRIES = 3
 # For a connection, and for each part of an answer.
 TIMEOUT_S = 10
 MOST_REDIRECTS, REDIRECTS = 5, (301, 302, 303, 307, 308)
-# What is read of an answer at a time.
-CHUNK = 1 << 20
 # A hub may not hold an export up for ever: after so long its answer must have begun, and after so long it
 # must have sent so many bytes a second.
 PATIENCE_S, LEAST_RATE = 60.0, 1024
 # The list of a repository's files. One with 10,000 files takes some 3 MB.
 MOST_LISTED = 16 * 1024 * 1024
+# Of an answer that refuses.
+MOST_REFUSAL = 64 * 1024
 # Of one file. A shard of a published model has about 5 GB.
 MOST_FILE = 64 * 1024**3
 # What a file of unknown size leaves free on the disk.
 LEFT_FREE = 256 * 1024 * 1024
-MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
-COMMIT = re.compile("[0-9a-f]{40}")
-DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 # Read by huggingface_hub when it is imported. Neither hf_transfer nor xet can resume a file, and
 # xet keeps a cache of its own.
 QUIET_ENVIRONMENT = {
@@ -62,43 +58,10 @@ def quiet_libraries(home: Path) -> None:
     os.environ["HF_HOME"] = str(home)
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """A file that the hub lists.
-
-    size: bytes, None if not listed. digest: sha256 of the content, or git's sha1 of it as a blob,
-    or empty if the hub lists neither.
-    """
-
-    name: str
-    size: int | None
-    digest: str
-
-    def is_at(self, path: Path) -> bool:
-        """Return whether the file at `path` is this one, as far as the hub's list shows."""
-        try:
-            with open_regular(path) as file:
-                size = os.fstat(file.fileno()).st_size
-                if self.size is not None and size != self.size:
-                    return False
-                if len(self.digest) == 64:
-                    return hashlib.file_digest(file, "sha256").hexdigest() == self.digest
-                if self.digest:
-                    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-                    while block := file.read(CHUNK):
-                        digest.update(block)
-                    return digest.hexdigest() == self.digest
-        except OSError:
-            return False
-        return True
-
-
 class Hub:
     """One model on one hub. Its methods raise ExportErrors, and the errors of requests and the disk."""
 
-    def __init__(
-        self, model_id: str, endpoint: str, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, address: HubAddress, clock: Callable[[], float] = time.monotonic) -> None:
         try:
             import requests
         except ImportError:
@@ -106,55 +69,51 @@ class Hub:
                 "downloading a model needs requests: install the export extra, or give the folder of a "
                 "model"
             ) from None
-        if not MODEL_ID.fullmatch(model_id) or ".." in model_id:
-            raise NoSuchModel(
-                '"{model_id}" is neither a folder nor the id of a model', model_id=model_id
-            )
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
             raise by_hand("HF_HUB_OFFLINE is set, so nothing is downloaded: unset it")
-        self.model_id = model_id
-        self.endpoint, self.shown = endpoint.rstrip("/"), _without_password(endpoint)
+        self._address, self._dialect = address, address.dialect
+        self.model_id, self.shown = address.model_id, _without_password(address.endpoint)
         self._clock = clock
         self._session = requests.Session()
         # Of other content than the file's own the size could not be compared.
         self._session.headers.update({"User-Agent": "inkwell", "Accept-Encoding": "identity"})
-        token = os.environ.get("HF_TOKEN", "").strip()
         # subtle: following a redirect requests would first read all of an answer that no one needs.
         self._session.get_redirect_target = lambda _: None
-        self._authorization = {"Authorization": f"Bearer {token}"} if token else {}
+        self._credentials = self._dialect.credentials(address.token) if address.token else {}
 
     def close(self) -> None:
         self._session.close()
 
-    def files(self, revision: str) -> tuple[str, dict[str, RemoteFile]]:
-        """Return the commit that `revision` names, and its files by name."""
-        place = f"/api/models/{self.model_id}/revision/{quote(revision, safe='')}?blobs=True"
-        with self._answer("GET", place, revision) as steps:
+    def files(self) -> tuple[str, dict[str, RemoteFile]]:
+        """Return the commit that the address's revision names, and its files by name."""
+        listing = self._dialect.listing(self.model_id, self._address.revision)
+        answer = None
+        while True:
+            try:
+                place = listing.send(answer)
+            except StopIteration as ended:
+                commit, files = ended.value
+                return commit, {file.name: file for file in files}
+            except (ValueError, TypeError, KeyError, AttributeError):
+                raise self._no_hub() from None
+            answer = self._json(place)
+
+    def _json(self, place: str) -> Any:
+        """Return the JSON at a place."""
+        with self._answer("GET", place) as steps:
             content = b"".join(self._parts(steps[-1], MOST_LISTED))
+            cause = self._dialect.cause(steps[-1].headers, content)
+            if cause:
+                raise self._refusal(steps[-1].status_code, cause)
         try:
-            listed = decode(content)
-            commit, siblings = listed["sha"], listed["siblings"]
-            if not COMMIT.fullmatch(commit):
-                raise ValueError
-            files = [_listed_file(sibling) for sibling in siblings]
-        except (ValueError, TypeError, KeyError, AttributeError):
+            return decode(content)
+        except ValueError:
             raise self._no_hub() from None
-        return commit, {file.name: file for file in files}
 
     def examine(self, file: RemoteFile, commit: str) -> RemoteFile:
         """Return the same file with its size and digest, which not every mirror lists."""
-        with self._answer("HEAD", self._place(file, commit), commit) as steps:
-            # Before a redirect to a store of large files the hub itself states both.
-            for headers in [step.headers for step in steps]:
-                if "X-Linked-Etag" in headers:
-                    return replace(
-                        file,
-                        size=_size(headers.get("X-Linked-Size")),
-                        digest=_digest(headers["X-Linked-Etag"]),
-                    )
-            return replace(
-                file, size=_size(headers.get("Content-Length")), digest=_digest(headers.get("ETag"))
-            )
+        with self._answer("HEAD", self._place(file, commit), of_file=True) as steps:
+            return self._dialect.examined(file, [step.headers for step in steps])
 
     def download(self, file: RemoteFile, commit: str, staging: Path, most: int = MOST_FILE) -> Path:
         """Download a file of up to `most` bytes, check it and return its path in `staging`.
@@ -204,10 +163,10 @@ class Hub:
         if file.size is None or first > file.size:
             first = 0
         asked = {"Range": f"bytes={first}-"} if first else {}
-        with self._answer("GET", self._place(file, commit), commit, asked) as steps:
+        with self._answer("GET", self._place(file, commit), asked, of_file=True) as steps:
             response = steps[-1]
-            resumed = str(response.headers.get("Content-Range", "")).startswith(f"bytes {first}-")
-            if response.status_code != 206 or not resumed:
+            # Not by the status: ModelScope sends a part with 200.
+            if not str(response.headers.get("Content-Range", "")).startswith(f"bytes {first}-"):
                 first = 0
             with part.open("r+b" if first else "wb") as out:
                 out.seek(first)
@@ -220,16 +179,21 @@ class Hub:
                     raise self._other_bytes(file) from None
 
     def _place(self, file: RemoteFile, commit: str) -> str:
-        return f"/{self.model_id}/resolve/{commit}/{quote(file.name)}"
+        return self._dialect.place(self.model_id, commit, file.name)
 
     @contextmanager
     def _answer(
-        self, method: str, place: str, revision: str, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        place: str,
+        headers: dict[str, str] | None = None,
+        *,
+        of_file: bool = False,
     ) -> Iterator[Sequence[Any]]:
         """Yield the response, after those that redirected to it; its content has not been read."""
         from requests.exceptions import TooManyRedirects
 
-        url, headers = self.endpoint + place, self._authorization | (headers or {})
+        url, headers = self._address.endpoint + place, self._credentials | (headers or {})
         steps: list[Any] = []
         try:
             for _ in range(MOST_REDIRECTS + 1):
@@ -240,19 +204,30 @@ class Hub:
                 steps[-1].close()
                 before, url = url, urljoin(url, target)
                 if self._session.should_strip_auth(before, url):
-                    headers = {k: v for k, v in headers.items() if k != "Authorization"}
+                    headers = {k: v for k, v in headers.items() if k not in self._credentials}
             else:
                 raise TooManyRedirects
-            status, found = steps[-1].status_code, steps[-1].headers
-            if status not in (200, 206):
-                code = str(found.get("X-Error-Code", ""))
-                raise refusal(status, code, self.shown, self.model_id, revision)
-            if found.get("Content-Encoding", "identity") != "identity":
+            if steps[-1].status_code not in (200, 206):
+                raise self._refusal(steps[-1].status_code, self._cause(steps[-1], of_file))
+            if steps[-1].headers.get("Content-Encoding", "identity") != "identity":
                 raise self._no_hub()
             yield steps
         finally:
             for step in steps:
                 step.close()
+
+    def _cause(self, response: Any, of_file: bool) -> str:
+        """Return why the hub refuses a place, empty where only the status says it."""
+        try:
+            content = b"".join(self._parts(response, MOST_REFUSAL))
+        except _TooManyBytes:
+            content = b""
+        cause = self._dialect.cause(response.headers, content)
+        # The hub has the model, because it has listed the file.
+        return cause or (NO_ENTRY if of_file and response.status_code == 404 else "")
+
+    def _refusal(self, status: int, cause: str) -> Exception:
+        return refusal(status, cause, self.shown, self._address)
 
     def _ask(self, method: str, url: str, headers: dict[str, str]) -> Any:
         """Return the beginning of an answer, or raise Timeout where it does not come in time.
@@ -300,10 +275,11 @@ class Hub:
             waited = self._clock() - started
             if waited > PATIENCE_S and came < waited * LEAST_RATE:
                 raise by_hand(
-                    "{shown} sends less than {least} bytes a second; try later, or name a mirror in "
-                    "HF_ENDPOINT; what has come is kept and resumed",
+                    "{shown} sends less than {least} bytes a second; try later, or another hub: {other}; "
+                    "what has come is kept and resumed",
                     shown=self.shown,
                     least=LEAST_RATE,
+                    other=other_hubs(self.model_id),
                 )
 
     def _no_hub(self) -> Exception:
@@ -323,38 +299,9 @@ class Hub:
 
 def _without_password(endpoint: str) -> str:
     """Return an address without the user name and password that may be in it."""
-    try:
-        parts = urlsplit(endpoint.rstrip("/"))
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise by_hand(
-            "the hub's address begins neither with http:// nor https://: check HF_ENDPOINT"
-        )
+    parts = urlsplit(endpoint)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 class _TooManyBytes(ValueError):
     pass
-
-
-def _listed_file(sibling: dict[str, Any]) -> RemoteFile:
-    """Return a file of the hub's list; raises ValueError or TypeError for odd types."""
-    name, large = sibling["rfilename"], sibling.get("lfs")
-    if not isinstance(name, str) or not isinstance(large, dict | None):
-        raise TypeError
-    digest = large.get("sha256") if large else sibling.get("blobId")
-    size = large.get("size", sibling.get("size")) if large else sibling.get("size")
-    if size is not None and (not isinstance(size, int) or isinstance(size, bool) or size < 0):
-        raise TypeError
-    return RemoteFile(name, size, _digest(digest))
-
-
-def _digest(tag: object) -> str:
-    """Return the digest in an ETag or in the list, empty where it is none: it may be anything."""
-    found = str(tag or "").removeprefix("W/").strip('"').lower()
-    return found if DIGEST.fullmatch(found) else ""
-
-
-def _size(header: str | None) -> int | None:
-    return int(header) if header and re.fullmatch(r"[0-9]{1,15}", header) else None

@@ -3,9 +3,17 @@
 import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from export.errors import CannotWrite, DownloadFailed, ExportError, NoSuchModel
+from export.source.dialects.dialect import NO_ACCESS, NO_ENTRY, NO_REVISION
 from server.messages.message import Message
+
+if TYPE_CHECKING:
+    from export.source.hub_address import HubAddress
+
+# The best-known mirror of the Hugging Face hub.
+MIRROR = "https://hf-mirror.com"
 
 REASONS = {
     errno.ENOSPC: Message("the disk is full"),
@@ -17,38 +25,49 @@ REASONS = {
 def by_hand(template: str, **fields: object) -> DownloadFailed:
     """Return an error that says what went wrong with a download, and the way without a network."""
     return DownloadFailed(
-        "{why}; or copy the model's folder by hand from a machine with a network and export that"
-        " folder",
+        "{why}; or copy the model's folder, or a .tar of it, by hand from a machine with a network and "
+        "export that",
         why=Message(template, **fields),
     )
 
 
-def refusal(status: int, code: str, shown: str, model_id: str, revision: str) -> ExportError:
+def other_hubs(model_id: str) -> Message:
+    """Return how the same model may come from another hub."""
+    return Message(
+        "{model_id} with HF_ENDPOINT={mirror}, or modelscope:{model_id}",
+        model_id=model_id,
+        mirror=MIRROR,
+    )
+
+
+def refusal(status: int, cause: str, shown: str, address: "HubAddress") -> ExportError:
     """Return the error for an answer with another status than success.
 
-    code: of the header X-Error-Code, empty where there is none. shown: the hub's address.
+    cause: as the dialect reads it, empty where the answer does not say it. shown: the hub's address.
     """
-    if code == "RevisionNotFound":
+    model_id = address.model_id
+    if cause == NO_REVISION:
         return NoSuchModel(
             '{model_id} has no revision "{revision}" on {shown}',
             model_id=model_id,
-            revision=revision,
+            revision=address.revision,
             shown=shown,
         )
-    if code == "EntryNotFound":
+    if cause == NO_ENTRY:
         return by_hand(
             "{shown} lists a file of {model_id} that it does not have; try later",
             shown=shown,
             model_id=model_id,
         )
-    if status in (401, 403):
+    if status in (401, 403) or cause == NO_ACCESS:
         return DownloadFailed(
             "{shown} refuses {model_id} (HTTP {status}): it does not exist, or is private or "
             "gated; check the id, or accept the model's terms there and put your access token "
-            "into HF_TOKEN",
+            "into {variable}",
             shown=shown,
             model_id=model_id,
             status=status,
+            variable=address.dialect.token_variable,
         )
     if status == 404:
         return NoSuchModel(
@@ -73,9 +92,10 @@ def plain_errors(model_id: str, shown: str) -> Iterator[None]:
     # First: all errors of requests are OSErrors too. ValueError: a redirect to what is no address.
     except (RequestException, HTTPError, ValueError) as error:
         raise by_hand(
-            "the download of {model_id} from {shown} failed ({reason}): check the network, or name a"
-            " mirror in HF_ENDPOINT; what has come is kept and resumed",
+            "the download of {model_id} from {shown} failed ({reason}): check the network, or try another "
+            "hub: {other}; what has come is kept and resumed",
             model_id=model_id,
+            other=other_hubs(model_id),
             shown=shown,
             reason=type(error).__name__,
         ) from None

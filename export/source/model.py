@@ -15,7 +15,9 @@ from export.kinds.sighting import CONFIG, see
 from export.known.recognition import Clues, Sizes, known_sizes, recognise
 from export.outline import read_card, read_outline
 from export.settings import Settings
+from export.source.archive import SUFFIXES, archive_name, is_archive, unpack
 from export.source.folder import ModelFolder
+from export.source.hub_address import hub_address, is_hub_address
 from export.source.json_file import LARGEST_SIZE, size
 from export.source.modules import Modules, read_modules
 from export.source.scoring import Scoring
@@ -98,8 +100,8 @@ class SourceModel:
         )
 
 
-# Downloads of hub models, a folder for each: apart from the artifacts, so that no file of a hub can be
-# taken for one.
+# Models of hubs and archives, a folder for each: apart from the artifacts, so that no file of theirs can
+# be taken for one.
 DOWNLOADS = Path("models/.hub")
 
 
@@ -122,10 +124,10 @@ class Place:
         return self.folder != self.outputs
 
 
-def locate(settings: Settings, waiting: Callable[[Message], None] = lambda _: None) -> Place:
-    """Return where the model is; downloads it when `source` is a hub id.
+def locate(settings: Settings, inform: Callable[[Message], None] = lambda _: None) -> Place:
+    """Return where the model is; downloads it from a hub or unpacks it if `source` says so.
 
-    waiting: called where another export downloads the same model, before that one is waited for.
+    inform: called with what happens during a download, and where another export is waited for.
     """
     folder = Path(settings.source)
     if folder.is_dir():
@@ -135,31 +137,63 @@ def locate(settings: Settings, waiting: Callable[[Message], None] = lambda _: No
                 "the name of {folder} is not UTF-8; name the model with --model-id", folder=folder
             )
         return Place(folder, folder, model_id, "local")
-    if folder.suffix == ".gguf" and folder.is_file():
-        raise gguf_file(folder)
-    if not is_hub_id(settings.source):
+    if is_archive(settings.source) and not is_hub_address(settings.source):
+        return _unpacked(folder, settings, inform)
+    if folder.is_file():
+        raise _other_file(folder)
+    if not is_hub_model(settings.source):
         raise NoSuchModel("no model folder at {folder}", folder=folder)
     from export.source.hub import fetch
 
+    address = hub_address(settings.source, settings.revision)
     target, revision = fetch(
         settings.source,
-        DOWNLOADS / settings.source,
+        DOWNLOADS / address.name,
         revision=settings.revision,
         allow_pickle=settings.allow_pickle,
-        waiting=waiting,
+        progress=lambda file: inform(Message("downloading {file}", file=file)),
+        waiting=inform,
         examine=lambda files: examine(files, settings.via),
     )
-    name = settings.source.split("/")[1]
-    model_id = settings.model_id or settings.source
-    return Place(target, Path("models") / name, model_id, revision, settings.source)
+    name = address.model_id.split("/")[1]
+    model_id = settings.model_id or address.model_id
+    return Place(target, Path("models") / name, model_id, revision, address.model_id)
 
 
-def is_hub_id(source: str) -> bool:
+def _unpacked(archive: Path, settings: Settings, inform: Callable[[Message], None]) -> Place:
+    """Return where the model of an archive is, which is unpacked there."""
+    name = archive_name(archive)
+    if name in ("", ".", "..") or not _is_utf8(name):
+        raise UnsupportedModel(
+            "the name of {folder} is not UTF-8, or no name; rename the archive", folder=archive
+        )
+    folder = unpack(archive, DOWNLOADS, inform)
+    return Place(folder, Path("models") / name, settings.model_id or name, "local")
+
+
+def _other_file(path: Path) -> UnsupportedModel:
+    """Return the error for a file that is no archive."""
+    if path.suffix == ".gguf":
+        return gguf_file(path)
+    return UnsupportedModel(
+        "{path} is a file; an export reads folders and archives: {suffixes}",
+        path=path,
+        suffixes=SUFFIXES,
+    )
+
+
+def is_hub_model(source: str) -> bool:
     """Return whether `source` names a model on a hub and not a folder, be there one or not."""
+    if is_hub_address(source):
+        return True
     folder = Path(source)
     # A parent that exists means a mistyped path, not a hub's organisation.
     return not (
-        folder.is_dir() or source.count("/") != 1 or source[0] in "./~" or folder.parent.is_dir()
+        folder.is_dir()
+        or is_archive(source)
+        or source.count("/") != 1
+        or source[0] in "./~"
+        or folder.parent.is_dir()
     )
 
 

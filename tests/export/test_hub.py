@@ -50,6 +50,17 @@ def test_fetches_what_the_exporter_reads_and_nothing_else(hub: StandInHub, tmp_p
     assert said[-1] == "someone/tiny-model 01234567: model.safetensors, 0.1 MB"
 
 
+def test_pasted_address_of_a_page_and_its_revision_are_read(
+    hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    for page in (hub.url, "https://huggingface.co"):
+        fetch(f"{page}/{MODEL}/tree/main", tmp_path)
+        assert files_in(tmp_path) == NEEDED
+    with pytest.raises(NoSuchModel, match='no revision "v9"'):
+        fetch(f"{hub.url}/{MODEL}/tree/v9", tmp_path)
+
+
 def test_the_endpoint_comes_from_the_variable_of_hub_mirrors(
     hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -248,7 +259,9 @@ def test_without_a_server_the_way_by_hand_is_told(hub: StandInHub, tmp_path: Pat
     hub.shutdown()
     hub.server_close()
     message = refused(DownloadFailed, hub, tmp_path / "tiny")
-    assert "ConnectionError" in message and "HF_ENDPOINT" in message and "by hand" in message
+    assert "ConnectionError" in message and "by hand" in message
+    for other in ("HF_ENDPOINT=https://hf-mirror.com", f"modelscope:{MODEL}"):
+        assert other in message
     assert not (tmp_path / "tiny").exists()
 
 

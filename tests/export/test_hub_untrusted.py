@@ -16,6 +16,7 @@ from export.errors import CannotWrite, DownloadFailed
 from export.settings import Settings
 from export.source import hub_client
 from export.source.hub import fetch
+from export.source.hub_address import hub_address
 from export.source.hub_client import MOST_REDIRECTS, PATIENCE_S, Hub
 from export.source.model import locate
 from server.messages.message import Message
@@ -162,9 +163,9 @@ def test_file_that_is_listed_as_too_large_is_not_asked_for(
 
 def test_hub_that_sends_too_slowly_is_given_up(hub: StandInHub, tmp_path: Path) -> None:
     times = iter([0.0, PATIENCE_S + 1, PATIENCE_S + 2])
-    slow = Hub(MODEL, hub.url, clock=lambda: next(times))
+    slow = Hub(hub_address(MODEL, endpoint=hub.url), clock=lambda: next(times))
     with pytest.raises(DownloadFailed, match="less than 1024 bytes a second"):
-        slow.files("main")
+        slow.files()
     slow.close()
 
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from export import texts
 from export.errors import BadTexts
-from export.texts import read_texts
+from export.texts import CHINESE, ENGLISH, MULTILINGUAL, TextSet, read_texts
 
 
 def test_plain_file_has_one_text_a_line_and_blank_lines_do_not_count(tmp_path: Path) -> None:
@@ -94,7 +93,8 @@ def test_json_line_without_a_text_is_refused_with_its_number(
     assert "第 3 行" in error.chinese
 
 
-def test_own_texts_are_many_different_and_not_shared_between_the_two_files() -> None:
-    calibration = read_texts(texts.CALIBRATION, at_least=300)
-    verification = read_texts(texts.VERIFICATION, at_least=100)
+@pytest.mark.parametrize("own", [CHINESE, ENGLISH, MULTILINGUAL], ids=lambda own: own.name)
+def test_own_texts_are_many_different_and_not_shared_between_the_two_files(own: TextSet) -> None:
+    calibration = read_texts(own.calibration, at_least=250)
+    verification = read_texts(own.verification, at_least=100)
     assert len({*calibration, *verification}) == len(calibration) + len(verification)

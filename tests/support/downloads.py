@@ -9,7 +9,10 @@ from export.errors import ExportError
 from export.source.hub import fetch
 from tests.support.stand_in_hub import MODEL, StandInHub, run
 
-VARIABLES = ("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY")
+VARIABLES = (
+    *("HF_ENDPOINT", "HF_TOKEN", "HF_HUB_OFFLINE", "http_proxy", "HTTP_PROXY"),
+    *("MODELSCOPE_ENDPOINT", "MODELSCOPE_DOMAIN", "MODELSCOPE_API_TOKEN"),
+)
 
 
 def lone_hub(patch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
