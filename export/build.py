@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import onnx.checker
 
-from export import quantise
+from export import quantise, rowwise
 from export.errors import UnsupportedModel
 from export.families.family import Network
+from export.families.linears import Linears
 from export.half import halve
 from export.onnx_file import LARGEST_PART, OnnxFile, large_graph, serialize
 from export.settings import Settings
@@ -60,8 +61,25 @@ def _build_network(
     if settings.precision == "fp16":
         halved = serialize(halve(network.whole(floats, int8_embeddings=False)))
         return Graphs(float_model, halved, network.dimension, network.packing(floats))
+    linears = _quantized(network, token_ids, settings, progress)
+    with large_graph():
+        served_model = serialize(network.whole(linears, int8_embeddings=True))
+    return Graphs(float_model, served_model, network.dimension, network.packing(linears))
+
+
+def _quantized(
+    network: Network, token_ids: Sequence[Ids], settings: Settings, progress: Progress
+) -> Linears:
+    if rowwise.fits(network):
+        return rowwise.quantize(
+            network,
+            token_ids,
+            weight_bits=settings.weight_bits,
+            threads=cpu_budget(),
+            progress=progress,
+        )
     by_row = settings.precision == "int8-rows"
-    linears = quantise.quantize(
+    return quantise.quantize(
         network,
         token_ids,
         weight_bits=settings.weight_bits,
@@ -69,9 +87,6 @@ def _build_network(
         progress=progress,
         by_row=quantise.sites_by_row(network) if by_row else (),
     ).linears
-    with large_graph():
-        served_model = serialize(network.whole(linears, int8_embeddings=True))
-    return Graphs(float_model, served_model, network.dimension, network.packing(linears))
 
 
 def _build_with_optimum(

@@ -20,6 +20,7 @@ CONTRIB = "com.microsoft"
 Dimension = int | str
 Branch = Callable[["GraphWriter"], str]
 LoopBody = Callable[["GraphWriter", str], str]
+CarryingBody = Callable[["GraphWriter", str, Sequence[str]], Sequence[str]]
 ConstantMaker = Callable[[npt.NDArray[Any], str], TensorProto]
 # Makes a constant of its numbers and its name; `onnx_file.large_graph` sets one that writes them to a file.
 CONSTANT_MAKER: ContextVar[ConstantMaker] = ContextVar(
@@ -72,6 +73,20 @@ class GraphWriter:
             helper.make_node(operator, inputs, [name], name=name, domain=domain, **attributes)
         )
         return name
+
+    def outputs(
+        self,
+        operator: str,
+        inputs: Sequence[str],
+        names: Sequence[str],
+        domain: str = "",
+        **attributes: Any,
+    ) -> list[str]:
+        """Append a node with several outputs; returns their names. The first names the node too."""
+        self._nodes.append(
+            helper.make_node(operator, inputs, names, name=names[0], domain=domain, **attributes)
+        )
+        return [*names]
 
     def split(self, tensor: str, sizes: str, parts: int, name: str, axis: int = 1) -> list[str]:
         """Cut `tensor` along an axis into `parts` of the given sizes, zero allowed."""
@@ -127,6 +142,37 @@ class GraphWriter:
             list(inner._constants.values()),
         )
         return self.node("Loop", [trips, ""], name, body=body)
+
+    def carry(
+        self, trips: str, start: Sequence[str], write: "CarryingBody", name: str
+    ) -> list[str]:
+        """Append a subgraph that runs `trips` times and hands tensors on; returns what the last run gave.
+
+        start: float32 tensors for the first run, whose shapes may change from run to run. write: given the
+        subgraph, the run's number (int64, a scalar) and the tensors, returns the tensors for the next run.
+        """
+        inner = GraphWriter(outer=None)
+        number, go_on = f"{name}.number", f"{name}.go_on"
+        carried = [f"{name}.carried.{place}" for place in range(len(start))]
+        results = write(inner, number, carried)
+        inner.node("Identity", [go_on], f"{name}.goes_on")
+        scalar = helper.make_tensor_value_info
+        body = helper.make_graph(
+            inner._nodes,
+            f"{name}.body",
+            [
+                scalar(number, TensorProto.INT64, []),
+                scalar(go_on, TensorProto.BOOL, []),
+                *(_value(each, None) for each in carried),
+            ],
+            [
+                scalar(f"{name}.goes_on", TensorProto.BOOL, []),
+                *(_value(each, None) for each in results),
+            ],
+            list(inner._constants.values()),
+        )
+        names = [f"{name}.{place}" for place in range(len(start))]
+        return self.outputs("Loop", [trips, "", *start], names, body=body)
 
     def model(self, name: str, outputs: dict[str, Sequence[Dimension] | None]) -> onnx.ModelProto:
         """Return the finished model with float32 `outputs` (tensor name -> shape)."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from export.errors import UnsupportedModel
 from export.families.bert.family import BERT, DISTILBERT, ERNIE, ROBERTA
+from export.families.decoder.family import LLAMA, MISTRAL, QWEN2, QWEN3
 from export.families.family import Family
 from export.families.gated.gte import GTE
 from export.families.gated.jina import JINA
@@ -16,6 +17,7 @@ from export.source.json_file import Json
 FAMILIES: tuple[Family[Any], ...] = (
     *(JINA, BERT, ROBERTA, ERNIE, DISTILBERT),
     *(MODERNBERT, NOMIC, GTE),
+    *(QWEN3, QWEN2, MISTRAL, LLAMA),
 )
 
 

@@ -11,6 +11,8 @@ from export.source.tensors import FloatArray
 
 # Input channels that share a blockwise scale. 32 measured no closer to float32 than 128, and is slower.
 BLOCK = 128
+# Zero as uint8, of activations that are quantised by row.
+MIDDLE = 128
 # A row is divided by no less than this.
 LEAST_SIZE = 1e-30
 
@@ -70,7 +72,23 @@ class BlockwiseLinear:
     bias: FloatArray
 
 
-Linear = FloatLinear | Int8Linear | BlockwiseLinear
+@dataclass(frozen=True, slots=True)
+class RowwiseLinear:
+    """Int8 weights with a scale per output channel, for rows that each have their own scale.
+
+    A row of the activation is quantised when it arrives: x -> round(x / step), step = its largest number /
+    127. Nothing is calibrated and nothing saturates, and a row's result depends on that row alone: products
+    of whole numbers are exact in any order. weight: int8 (K, N), weight_scale: float32 (N). smoothing: float32
+    (K,), a divisor a channel that whatever writes the activation has applied; None where there is none.
+    """
+
+    weight: npt.NDArray[np.int8]
+    weight_scale: FloatArray
+    bias: FloatArray
+    smoothing: FloatArray | None = None
+
+
+Linear = FloatLinear | Int8Linear | BlockwiseLinear | RowwiseLinear
 Linears = Mapping[str, Linear]
 # Names of the linear layers that read the same activation.
 Readers = tuple[str, ...]
@@ -81,7 +99,8 @@ class Site:
     """An activation that linear layers read: they share its range and its name.
 
     by_head: each reader reads its own part of a row, one part beside the other. blockwise: it is
-    quantised by row and block as it runs (`BlockwiseLinear`). folds_into: the linear layers whose
+    quantised by row and block as it runs (`BlockwiseLinear`). by_row: quantised by row as it runs
+    (`RowwiseLinear`). after_norm: a norm writes it, and can apply a divisor. folds_into: the linear layers whose
     outputs, side by side, reach this activation unscaled, so that a divisor can be folded into them.
     """
 
@@ -89,6 +108,8 @@ class Site:
     readers: Readers
     by_head: bool = False
     blockwise: bool = False
+    by_row: bool = False
+    after_norm: bool = False
     folds_into: Readers = ()
 
 
@@ -132,6 +153,8 @@ class LinearWriter:
     def read(self, tensor: str, site: Site) -> str:
         """Return what a site's layers read: `tensor` itself, or its uint8 form."""
         linear = self._linears[site.readers[0]]
+        if isinstance(linear, RowwiseLinear):
+            return self._quantize_rows(tensor, site)
         if not isinstance(linear, Int8Linear):
             return tensor
         name = site.name
@@ -155,6 +178,8 @@ class LinearWriter:
             return self._blockwise(read, name, linear)
         if isinstance(linear, Int8Linear):
             return self._int8(read, name, site, linear)
+        if isinstance(linear, RowwiseLinear):
+            return self._rowwise(read, name, site, linear)
         weight = graph.floats(f"{name}.weight", linear.weight)
         if not linear.bias.any():
             return graph.node("MatMul", [read, weight], name)
@@ -218,6 +243,50 @@ class LinearWriter:
             # 4 asks for int8 arithmetic; the default would widen the weights to float32.
             accuracy_level=4,
         )
+
+    def _quantize_rows(self, tensor: str, site: Site) -> str:
+        """Write the rows of `tensor`, float32 (B, T, K), as uint8 around MIDDLE, and the step of each row."""
+        graph, name = self._graph, site.name
+        last = graph.integers("rows.last_axis", [-1])
+        sizes = graph.node("Abs", [tensor], f"{name}.sizes")
+        highest = graph.node("ReduceMax", [sizes, last], f"{name}.highest", keepdims=1)
+        # A row of zeros has a step, too.
+        least = graph.floats("rows.least", 1e-30)
+        highest = graph.node("Max", [highest, least], f"{name}.divisible")
+        part = graph.floats("rows.part", 1 / 127)
+        steps = graph.node("Mul", [highest, part], f"{name}.steps")
+        step_of_row = graph.node("Reshape", [steps, last], f"{name}.step_of_row")
+        n_rows = graph.node("Shape", [step_of_row], f"{name}.n_rows")
+        middle = graph.constant("rows.middle", np.array(MIDDLE, np.uint8))
+        middles = graph.node("Expand", [middle, n_rows], f"{name}.middles")
+        width = len(self._linears[site.readers[0]].weight)
+        flat = graph.integers(f"rows.flat.{width}", [-1, width])
+        rows = graph.node("Reshape", [tensor, flat], f"{name}.rows")
+        quantized = graph.node(
+            "QuantizeLinear", [rows, step_of_row, middles], f"{name}.rows.quantized", axis=0
+        )
+        shape = graph.node("Shape", [tensor], f"{name}.shape")
+        return graph.node("Reshape", [quantized, shape], f"{name}.quantized")
+
+    def _rowwise(self, read: str, name: str, site: Site, linear: RowwiseLinear) -> str:
+        graph = self._graph
+        product = graph.node(
+            "MatMulIntegerToFloat",
+            [
+                read,
+                graph.constant(f"{name}.weight", linear.weight),
+                graph.floats("rows.unit", 1.0),
+                graph.floats(f"{name}.weight_scale", linear.weight_scale),
+                graph.constant("rows.middle", np.array(MIDDLE, np.uint8)),
+            ],
+            f"{name}.product",
+            domain=CONTRIB,
+        )
+        scaled = f"{name}.scaled" if linear.bias.any() else name
+        result = graph.node("Mul", [product, f"{site.name}.steps"], scaled)
+        if not linear.bias.any():
+            return result
+        return graph.node("Add", [result, graph.floats(f"{name}.bias", linear.bias)], name)
 
     def _quantization(self, site: Site, quantizer: InputQuantizer) -> tuple[str, str]:
         zero_point = np.array(quantizer.zero_point, dtype=np.uint8)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from export import quantise
+from export import quantise, rowwise
 from export.checkpoint import read_checkpoint
 from export.errors import NoSuchModel, UnsupportedModel
 from export.families.family import Network
@@ -213,6 +213,7 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
     checkpoint = read_checkpoint(
         place.folder, allow_pickle=settings.allow_pickle, max_tokens=settings.max_tokens
     )
+    network = checkpoint.network()
     return SourceModel(
         place.folder,
         place.model_id,
@@ -221,8 +222,8 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
         checkpoint.tokenizer_json,
         checkpoint.sha256,
         checkpoint.family.name,
-        quantise.RECIPE,
-        checkpoint.network(),
+        rowwise.RECIPE if rowwise.fits(network) else quantise.RECIPE,
+        network,
         Clues(place.origin or place.model_id, checkpoint.outline.config, checkpoint.outline.card),
         checkpoint.outline.kind.notes,
         checkpoint.outline.scoring,

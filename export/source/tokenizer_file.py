@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tokenizers import Tokenizer, normalizers
+from tokenizers import Tokenizer, normalizers, processors
 from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
 from export.errors import CorruptFile, ExportError, NoSuchModel, ShapeMismatch, UnsupportedModel
@@ -16,6 +16,8 @@ from server.errors import BadArtifact
 from server.inference.tokenization.tokenizer_bounds import check_bounds
 
 CONFIG = "tokenizer_config.json"
+# Mistral's too. What they put around a text is said by tokenizer_config.json alone.
+LLAMA = ("LlamaTokenizer", "LlamaTokenizerFast")
 
 
 def read_tokenizer(folder: ModelFolder, modules: Modules) -> str:
@@ -42,6 +44,8 @@ def read_tokenizer(folder: ModelFolder, modules: Modules) -> str:
     _check_added(tokenizer, config)
     if "Bert" in str(config.get("tokenizer_class", "Bert")):
         _override_normalizer(tokenizer, config)
+    if config.get("tokenizer_class") in LLAMA:
+        _override_template(tokenizer, config)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return str(tokenizer.to_str())
@@ -89,6 +93,39 @@ def _override_normalizer(tokenizer: Tokenizer, config: Json) -> None:
     follows = config.get("strip_accents") is None
     normalizer.strip_accents = None if follows else boolean(CONFIG, config, "strip_accents", True)
     tokenizer.normalizer = normalizer
+
+
+def _override_template(tokenizer: Tokenizer, config: Json) -> None:
+    """Put around every text what transformers does for a Llama, whatever tokenizer.json says."""
+    # Null means no.
+    begins = boolean(CONFIG, config, "add_bos_token", default="add_bos_token" not in config)
+    ends = boolean(CONFIG, config, "add_eos_token", default=False)
+    before = [_special(tokenizer, config, "bos_token", "<s>")] if begins else []
+    after = [_special(tokenizer, config, "eos_token", "</s>")] if ends else []
+    around = [
+        [f"{token}:{text}" for token, _ in side] for side in (before, after) for text in (0, 1)
+    ]
+    with _library(Path(CONFIG)):
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=[*around[0], "$A:0", *around[2]],
+            pair=[*around[0], "$A:0", *around[2], *around[1], "$B:1", *around[3]],
+            special_tokens=[*before, *after],
+        )
+
+
+def _special(tokenizer: Tokenizer, config: Json, key: str, default: str) -> tuple[str, int]:
+    """Return a special token that the configuration names, and its id."""
+    named = config.get(key, default)
+    content = named.get("content") if isinstance(named, dict) else named
+    found = tokenizer.token_to_id(content) if isinstance(content, str) else None
+    if found is None:
+        raise UnsupportedModel(
+            "{config} adds the token {shown}, which the tokenizer does not have; save the tokenizer "
+            "as tokenizer.json",
+            config=CONFIG,
+            shown=shown(content),
+        )
+    return str(content), found
 
 
 def _check_truncation(tokenizer: Tokenizer, config: Json) -> None:

@@ -323,6 +323,11 @@ def _check_rerank(request: SearchRequest, rerank: Rerank) -> None:
             '"rerank" needs "query" or "queries": the model reads it with each text', param="rerank"
         )
     candidates(rerank.top_n, request.top_k)
+    if rerank.min_score is not None and not 0 <= rerank.min_score <= 1:
+        raise InvalidRequest(
+            f"rerank.min_score {rerank.min_score:g} is outside 0 to 1, the range of rerank_score",
+            param="rerank",
+        )
 
 
 def _hit(hit: store.Hit, query: str | None) -> Hit:

@@ -181,7 +181,7 @@ class Engine:
     ) -> Scored:
         """Score pairs of texts in order; raises what `embed` raises.
 
-        keep: what is left of a pair that is cut; the longer text is cut first.
+        keep: what is left of a pair that is cut; the longer text is cut first. Equal pairs have equal scores.
 
         Cancelling the caller abandons the job.
         """
@@ -198,7 +198,8 @@ class Engine:
         read = partial(self._tokenizer.encode_pairs, pairs, keep)
         done = await self._computed(len(pairs), read, None if truncate else too_long)
         tokens, job, times = done
-        logits = _stacked(job.results, 1)[:, 0]
+        # subtle: the last digit of a result depends on its batch, and equal pairs would change places.
+        logits = _stacked(job.results, 1)[_first_equal(pairs), 0]
         return Scored(logits, self.manifest.activation, job.tokens, tokens.truncated, times)
 
     async def tokens(
@@ -385,6 +386,12 @@ def pairs_with(query: str, texts: Sequence[str]) -> list[Pair]:
     if not query:
         raise EmptyInput("query is empty")
     return [(query, text) for text in texts]
+
+
+def _first_equal(pairs: Sequence[Pair]) -> list[int]:
+    """Return for each pair the place of the first pair that is equal to it."""
+    places: dict[Pair, int] = {}
+    return [places.setdefault(pair, place) for place, pair in enumerate(pairs)]
 
 
 def cut(vectors: Vectors, dimensions: int | None) -> Vectors:

@@ -56,6 +56,17 @@ class Token(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
+class Bare:
+    """The token ids of a text without special tokens; at least all that a pair can keep.
+
+    whole: all characters of the text were read.
+    """
+
+    ids: list[int]
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _PairTemplate:
     """The special tokens before, between and after two texts, which are tokenised apart.
 
@@ -165,21 +176,32 @@ class Tokenizer:
                 truncated.append(index)
         return Tokens(ids, truncated)
 
-    def encode_pairs(self, pairs: Sequence[tuple[str, str]], keep: Kept = "beginning") -> Tokens:
+    def encode_pairs(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        keep: Kept = "beginning",
+        known: dict[str, Bare] | None = None,
+    ) -> Tokens:
         """Return the token ids of each pair of texts, without instructions, cut to the model's maximum.
 
         The longer text of a pair is cut first, and white space around a text stays, as in the CrossEncoder
         of sentence-transformers. A text that is in several pairs is read once. keep: what is left of a text
-        that is cut. Raises UnicodeEncodeError for a lone surrogate.
+        that is cut. known: texts that a call before has read; afterwards it has the first text of the last
+        pair, for a next call. Raises UnicodeEncodeError for a lone surrogate.
         """
-        bare = self._bare({text for pair in pairs for text in pair}, keep)
+        bare = dict(known or {})
+        bare |= self._bare({text for pair in pairs for text in pair} - bare.keys(), keep)
+        if known is not None:
+            known.clear()
+            known |= {first: bare[first] for first, _ in pairs[-1:]}
         template, most = self._pair_template, self.rules.max_tokens
         ids: list[Ids] = []
         truncated = []
         for index, (first, second) in enumerate(pairs):
-            row, cut = template.join(bare[first], bare[second], most, from_end=keep == "end")
+            one, other = bare[first], bare[second]
+            row, cut = template.join(one.ids, other.ids, most, from_end=keep == "end")
             ids.append(np.array(row, dtype=np.int64))
-            if cut:
+            if cut or not (one.whole and other.whole):
                 truncated.append(index)
         return Tokens(ids, truncated)
 
@@ -198,9 +220,9 @@ class Tokenizer:
             for token, kind in zip(encoding.ids, encoding.type_ids, strict=True)
         ]
 
-    def _bare(self, texts: Collection[str], keep: Kept) -> dict[str, list[int]]:
-        """Return the token ids of each text without special tokens; at least all that a pair can keep."""
-        found: dict[str, list[int]] = {}
+    def _bare(self, texts: Collection[str], keep: Kept) -> dict[str, Bare]:
+        """Return the token ids of each text."""
+        found: dict[str, Bare] = {}
         rest: dict[str, str] = {}
         for text in texts:
             prepared = text.lower() if self.rules.lower_case else text
@@ -209,12 +231,13 @@ class Tokenizer:
             if ids is None:
                 rest[text] = prepared
             else:
-                found[text] = ids
+                found[text] = Bare(ids, True)
         if rest:
             with _clear_surrogates(rest.values()):
                 read = [self._excerpt_if_long(text, keep) for text in rest.values()]
                 encodings = self._unlimited.encode_batch_fast(read, add_special_tokens=False)
-            found |= zip(rest, (encoding.ids for encoding in encodings), strict=True)
+            for text, excerpt, encoding in zip(rest, read, encodings, strict=True):
+                found[text] = Bare(encoding.ids, len(excerpt) == len(rest[text]))
         return found
 
     def _from_fast(self, text: str, keep: Kept) -> tuple[list[int], bool] | None:

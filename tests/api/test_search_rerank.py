@@ -132,6 +132,8 @@ WRONG: list[tuple[dict[str, Any], int, str]] = [
     ({"query": "a", "rerank": {"top_n": 0}}, 400, "rerank.top_n 0 is outside 1 to 200"),
     ({"query": "a", "rerank": {"top_n": 201}}, 400, "rerank.top_n 201"),
     ({"query": "a", "rerank": {"topn": 5}}, 400, "topn"),
+    ({"query": "a", "rerank": {"min_score": 50}}, 400, "rerank.min_score 50 is outside 0 to 1"),
+    ({"query": "a", "rerank": {"min_score": -0.5}}, 400, "rerank.min_score -0.5"),
     ({"query": "a", "rerank": True}, 400, "rerank"),
     ({"query": "a", "top_k": 6, "rerank": {"top_n": 5}}, 400, "top_k 6 is more than the 5"),
     ({"query": "a", "top_k": 201, "rerank": {}}, 400, "top_k 201 is more than the 200"),

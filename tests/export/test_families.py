@@ -242,7 +242,8 @@ def test_family_is_chosen_by_its_config() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["build", "checkpoint", "manifest", "pipeline", "quantise", "ranges", "verify"]
+    "name",
+    ["build", "checkpoint", "manifest", "pipeline", "quantise", "ranges", "rowwise", "verify"],
 )
 def test_steps_of_an_export_import_no_family_by_name(name: str) -> None:
     source = Path(families.__file__).parents[1] / f"{name}.py"

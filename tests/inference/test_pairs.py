@@ -9,7 +9,7 @@ import tokenizers
 from tokenizers import processors
 
 from server.inference.manifest import TextRules
-from server.inference.tokenizer import CHARACTERS_PER_TOKEN, Kept, Tokenizer
+from server.inference.tokenizer import CHARACTERS_PER_TOKEN, MOST_BEGINNINGS, Bare, Kept, Tokenizer
 from tests.support.toys import VOCABULARY, tokenizer, toy_texts
 
 OFFSET = len(VOCABULARY)
@@ -84,6 +84,30 @@ def test_a_very_long_text_keeps_what_the_whole_of_it_would(keep: Kept) -> None:
     assert found.ids[1].tolist()[1:-1] == [*part(12), found.ids[0][-1], *wind]
     assert found.ids[2].tolist()[1:-1] == [*part(6), found.ids[0][-1], *part(7)]
     assert list(found.truncated) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("keep", ["beginning", "end"])
+def test_an_endless_word_counts_as_cut_where_it_is_not_read_whole(keep: Kept) -> None:
+    words = Tokenizer(tokenizer().to_str(), TextRules(lower_case=False, max_tokens=16))
+    endless = "a" * (MOST_BEGINNINGS * CHARACTERS_PER_TOKEN * 16)
+    long = f"墨{endless}笔"
+    found = words.encode_pairs([(endless, "风"), (long, "风"), ("风", long)], keep)
+    assert list(found.truncated) == list(words.encode([endless, long, long], keep=keep).truncated)
+    assert list(found.truncated) == [1, 2]
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_first_text_that_is_known_gives_the_same_pairs(size: int) -> None:
+    words = Tokenizer(tokenizer().to_str(), TextRules(lower_case=False, max_tokens=12))
+    texts = toy_texts(6, longest=30)
+    pairs = [(first, second) for first in texts[:3] for second in [*texts, *texts[:1]]]
+    known: dict[str, Bare] = {}
+    for begin in range(0, len(pairs), size):
+        part = pairs[begin : begin + size]
+        found = words.encode_pairs(part, known=known)
+        assert list(known) == [part[-1][0]]
+        for ids, alone in zip(found.ids, words.encode_pairs(part).ids, strict=True):
+            assert ids.tolist() == alone.tolist()
 
 
 def test_half_of_a_surrogate_pair_is_refused_by_name() -> None:

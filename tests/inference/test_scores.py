@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,9 @@ from server.errors import EmptyInput, InvalidRequest, Overloaded, TextTooLong, T
 from server.inference.engine import Scored, Times, pairs_with, ranking
 from server.inference.loop_tokenizer import SLICE_CHARACTERS, LoopTokenizer
 from server.inference.model import Model
-from server.inference.tokenizer import Tokenizer
+from server.inference.tokenizer import Bare, Kept, Tokenizer
 from server.telemetry.metrics import Metrics
-from server.types import Pair, Tokens
+from server.types import Ids, Pair, Tokens
 from tests.support.engines import counter, models_of, run
 from tests.support.fakes import PATIENCE_S, Gated, with_parts
 from tests.support.scorers import PAIRS, expected_scores
@@ -42,6 +42,31 @@ def test_scores_are_those_of_each_pair_alone_in_any_company(
                 np.testing.assert_allclose(alone.logits, [logit], atol=1e-6)
         assert counter(metrics, "texts_total") == 164
         assert counter(metrics, "truncated_texts_total") == 41
+
+    run(test)
+
+
+def test_equal_pairs_have_equal_scores_whatever_their_batch(
+    toy_model: Model, toy_scorer: Model
+) -> None:
+    class Imprecise:
+        """Gives a text another last digit each time, as the sizes of batches do."""
+
+        packing = toy_scorer.encoder.packing
+        calls = 0
+
+        def encode(self, texts: Sequence[Ids]) -> Any:
+            self.calls += 1
+            found = toy_scorer.encoder.encode(texts)
+            return [each + np.float32(1e-5 * self.calls) for each in found]
+
+    async def test() -> None:
+        scorer = with_parts(toy_scorer, encoder=Imprecise(), wide=None)
+        async with models_of(toy_model, scorer, lanes=1, batch_tokens=1) as models:
+            found = await models.choose("", "score").engine.score([("墨", "池"), ("墨", "笔")] * 4)
+            assert found.logits[0] != found.logits[1]
+            assert found.logits.tolist() == found.logits[:2].tolist() * 4
+            assert sorted(ranking(found.logits)[:4]) in ([0, 2, 4, 6], [1, 3, 5, 7])
 
     run(test)
 
@@ -124,27 +149,27 @@ def test_abandoned_pairs_are_not_computed(toy_model: Model, toy_scorer: Model) -
     run(test)
 
 
-def test_long_query_is_read_a_bounded_number_of_times(
+def test_long_query_is_read_once_and_in_a_thread(
     toy_scorer: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each slice reads the query again, so with a long one a slice has more texts."""
     query = "墨池" * (5 * SLICE_CHARACTERS)
     pairs = [(query, "花鸟" * 10)] * 500
-    slices, threads = [], set()
-    encode_pairs = Tokenizer.encode_pairs
+    # Characters of the long text that each call reads, and whether it holds up the loop.
+    read: list[int] = []
+    on_loop = []
+    read_texts = Tokenizer._bare
 
-    def counted(self: Tokenizer, part: Sequence[Pair], *given: object, **named: object) -> Tokens:
-        slices.append(len(part))
-        threads.add(threading.current_thread())
-        return encode_pairs(self, part, *given, **named)  # type: ignore[arg-type]
+    def counted(self: Tokenizer, texts: Collection[str], keep: Kept) -> dict[str, Bare]:
+        if query in texts:
+            on_loop.append(threading.current_thread() is threading.main_thread())
+        read.append(sum(map(len, texts)))
+        return read_texts(self, texts, keep)
 
-    monkeypatch.setattr(Tokenizer, "encode_pairs", counted)
+    monkeypatch.setattr(Tokenizer, "_bare", counted)
     tokenizer = LoopTokenizer(toy_scorer.tokenizer)
     found = asyncio.run(tokenizer.encode_pairs(pairs, "beginning", lambda _: None))
-    assert sum(slices) == 500 and threading.main_thread() not in threads
-    read = sum(slices) * 20 + len(slices) * len(query)
-    # The texts, what joins them to the query, and the query as often as that takes.
-    assert read <= 2 * (500 * (20 + len(query) // 16)) + 2 * len(query)
+    assert on_loop == [False]
+    assert len(read) > 2 and sum(read) <= len(query) + 500 * 20
     whole = toy_scorer.tokenizer.encode_pairs(pairs[:1])
     assert all((row == whole.ids[0]).all() for row in found.ids)
     assert list(found.truncated) == list(range(500))
