@@ -102,7 +102,7 @@ def test_worst_texts_are_named_worst_first_with_their_cosines(
     lines = caught.value.english.splitlines()
     assert "needs 0.9999" in lines[0]
     assert "--calibration" in lines[0]
-    assert "--precision fp32" in lines[0]
+    assert "--precision auto" in lines[0]
     named = [line.split(maxsplit=1) for line in lines[1:]]
     assert len(named) == 5
     for index, (_, text) in zip(spoilt, named[:3], strict=True):
