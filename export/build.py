@@ -49,6 +49,11 @@ def n_steps(source: SourceModel, settings: Settings) -> int:
     return sum(len(layer.sites) for layer in source.network.layers) if quantised else 0
 
 
+def has_rows(source: SourceModel) -> bool:
+    """Return whether "int8-rows" is another artifact than "int8", which some networks cannot do without."""
+    return source.network is not None and not rowwise.fits(source.network)
+
+
 def _build_network(
     network: Network, token_ids: Sequence[Ids], settings: Settings, progress: Progress
 ) -> Graphs:
@@ -59,7 +64,8 @@ def _build_network(
     if settings.precision == "fp32":
         return Graphs(float_model, float_model, network.dimension, network.packing(floats))
     if settings.precision == "fp16":
-        halved = serialize(halve(network.whole(floats, int8_embeddings=False)))
+        with large_graph():
+            halved = serialize(halve(network.whole(floats, int8_embeddings=False)))
         return Graphs(float_model, halved, network.dimension, network.packing(floats))
     linears = _quantized(network, token_ids, settings, progress)
     with large_graph():

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from export import artifact, trade
-from export.build import Graphs, build, n_steps
+from export.build import Graphs, build, has_rows, n_steps
 from export.errors import DisagreesWithCheckpoint, UnsupportedModel
 from export.manifest import Texts, Verified, identity, manifest_of
 from export.monotony import monotonous
@@ -102,8 +102,7 @@ def _attempts(settings: Settings, source: SourceModel) -> list[Settings]:
     """Return the settings of each export that is tried in turn: one, or several for "auto"."""
     if settings.precision != "auto":
         return [settings]
-    # Graphs that others wrote are not quantised by row.
-    possible = [each for each in TRIED if source.network is not None or each != "int8-rows"]
+    possible = [each for each in TRIED if has_rows(source) or each != "int8-rows"]
     return [replace(settings, precision=each) for each in possible]
 
 
