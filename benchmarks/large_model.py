@@ -1,12 +1,18 @@
-"""Exports and serves a model of bge-m3's shape, and prints the memory and time that each takes.
+"""How much memory and time do the export and the longest text of a model of bge-m3's shape take?
 
-    python -m benchmarks.large_model [FOLDER]
+    python -m benchmarks.large_model FOLDER [--layers 24] [EXPORT OPTIONS]
 
-The weights are random: cost depends on the shape alone. Each step runs in a process of its own, so that
-its peak of resident memory is its own. A file that is mapped counts while it is in use.
+The weights are random: cost depends on the shape, agreement with float32 means nothing. The checkpoint
+and the artifact stay in FOLDER (5 GB). Each step runs in a process of its own, so that its peak of resident
+memory is its own; a mapped file counts while it is in use. One JSON line a step.
 """
 
+import argparse
 import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +20,10 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from server.inference.model import Model
+from server.system.cpu import cpu_budget
+
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
-TRANSFORMERS_ORDER = ("query", "key", "value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,3 +166,47 @@ def _tokenizer(vocabulary: int) -> Tokenizer:
     )
     built.add_special_tokens([*SPECIAL, "<mask>"])
     return built
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--layers", type=int, default=24)
+    arguments, options = parser.parse_known_args()
+    if arguments.folder == Path("serve"):
+        _serve(Path(options[0]))
+        return
+    checkpoint, artifact = arguments.folder / "checkpoint", arguments.folder / "onnx"
+    if not (checkpoint / "1_Pooling").exists():
+        write_checkpoint(checkpoint, Shape(layers=arguments.layers))
+    exporting = ["export", str(checkpoint), f"--out={artifact}", "--min-agreement=-1,-1"]
+    _run("export", [*exporting, "--force", *options])
+    _run("serve", ["benchmarks.large_model", "serve", str(artifact)])
+
+
+def _run(step: str, command: list[str]) -> None:
+    """Run a module in a process of its own, and print what it took."""
+    started = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-m", *command])
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(process.returncode)
+    line = {
+        "case": f"large model, {step}",
+        "peak_mb": round(usage.ru_maxrss / 1024),
+        "seconds": round(time.monotonic() - started, 1),
+        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+    }
+    print(json.dumps(line), flush=True)
+
+
+def _serve(artifact: Path) -> None:
+    """Open an artifact as the server does, with a thread for every core, and compute its longest text."""
+    model = Model(artifact, wide_threads=cpu_budget())
+    ids = np.random.default_rng(0).integers(5, 1000, model.manifest.text.max_tokens)
+    assert np.isfinite((model.wide or model.encoder).encode([ids])).all()
+
+
+if __name__ == "__main__":
+    main()

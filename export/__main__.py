@@ -54,6 +54,7 @@ def _export(terminal: Terminal) -> int:
         query_instruction=arguments.query_instruction,
         document_instruction=arguments.document_instruction,
         matryoshka=arguments.matryoshka,
+        max_tokens=arguments.max_tokens,
         via=arguments.via,
         allow_pickle=arguments.allow_pickle,
         force=arguments.force,
@@ -152,6 +153,12 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
         help=words(
             "shorter vector sizes for which the model was trained, or none (default: those known of it)"
         ),
+    )
+    add(
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help=words("cut texts to N tokens (default: what the model reads)"),
     )
     add(
         "--via",

@@ -10,7 +10,7 @@ from export.errors import UnsupportedModel
 from export.families.family import Network
 from export.families.linears import Linears
 from export.half import halve
-from export.onnx_file import OnnxFile, large_graph, serialize
+from export.onnx_file import LARGEST_PART, OnnxFile, large_graph, serialize
 from export.settings import Settings
 from export.source.model import SourceModel
 from server.system.cpu import cpu_budget
@@ -58,7 +58,8 @@ def _build_network(
     network: Network, token_ids: Sequence[Ids], settings: Settings, progress: Progress
 ) -> Graphs:
     floats = network.float_linears()
-    with large_graph():
+    # A float32 graph that is only compared with is kept in a file: that takes less memory.
+    with large_graph(largest=None if settings.precision == "fp32" else LARGEST_PART):
         float_model = serialize(network.whole(floats, int8_embeddings=False))
     if settings.precision == "fp32":
         return Graphs(float_model, float_model, network.dimension, network.packing(floats))

@@ -19,10 +19,10 @@ from export.source.tensors import Tensors, check_tensors, read_tensors, weight_f
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """An encoder in memory.
+    """An encoder that has been read and checked.
 
-    tensors: float32, under the names that the family gives them. sha256: over the names and contents of
-    every file that was read.
+    tensors: float32, mapped from the files, under the names that the family gives them. sha256: over the
+    names and contents of every file that was read.
     """
 
     folder: Path
@@ -55,12 +55,17 @@ class Checkpoint:
         return self.family.network(self.shape, self.settings, self.tensors)
 
 
-def read_checkpoint(folder: Path, *, allow_pickle: bool = False) -> Checkpoint:
-    """Read and check a checkpoint folder; raises an ExportError that names the file at fault."""
+def read_checkpoint(
+    folder: Path, *, allow_pickle: bool = False, max_tokens: int | None = None
+) -> Checkpoint:
+    """Read and check a checkpoint folder; raises an ExportError that names the file at fault.
+
+    max_tokens: what texts are cut to, where that is less than the model reads.
+    """
     if not folder.is_dir():
         raise NoSuchModel("no model folder at {folder}", folder=folder)
     files = ModelFolder(folder)
-    outline = read_outline(files)
+    outline = read_outline(files, max_tokens)
     weights = weight_files(files, outline.modules, allow_pickle=allow_pickle)
     tensors = read_tensors(weights, outline.family.tensor_name)
     check_tensors(tensors, outline.shape.tensors())

@@ -22,7 +22,7 @@ from export.source.scoring import (
     read_activation,
     read_pair_settings,
 )
-from export.source.sentence_settings import SentenceSettings, read_settings
+from export.source.sentence_settings import SentenceSettings, limited, read_settings
 from export.source.tensors import check_plain_weights
 from export.source.tokenizer_file import check_pairs, check_tokenizer, read_tokenizer
 from server.types import Task
@@ -53,8 +53,11 @@ class Outline:
     scoring: Scoring | None = None
 
 
-def read_outline(files: ModelFolder) -> Outline:
-    """Read and check a model of a family; raises an ExportError that names the cause."""
+def read_outline(files: ModelFolder, max_tokens: int | None = None) -> Outline:
+    """Read and check a model of a family; raises an ExportError that names the cause.
+
+    max_tokens: what texts are cut to, where that is less than the model reads.
+    """
     kind = check_kind(see(files))
     modules = read_modules(files)
     config = files.json(modules.file(CONFIG))
@@ -64,10 +67,12 @@ def read_outline(files: ModelFolder) -> Outline:
     shape = family.read_shape(config)
     scoring = None
     if kind.task == "score":
+        check_code(config, family.name, "AutoModelForSequenceClassification")
         settings = read_pair_settings(files, shape.positions)
         shape, scoring = _with_head(family, shape, files, config)
     else:
         settings = read_settings(files, shape.positions, family.poolings)
+    settings = limited(settings, max_tokens)
     tokenizer_json = read_tokenizer(files, modules)
     check_tokenizer(tokenizer_json, shape.vocabulary, settings.max_tokens)
     if scoring is not None:
@@ -84,7 +89,7 @@ def _with_head(
         raise UnsupportedModel(
             "cross-encoders of the family {family} are not written", family=family.name
         )
-    scorer = family.scorer(shape, has_token_types(files))
+    scorer = family.scorer(shape, has_token_types(files, config))
     return scorer.shape, Scoring(activation, scorer.second_text_offset)
 
 

@@ -33,6 +33,8 @@ class Settings:
     document_instruction: str | None = None
     # None: those that are known of the model.
     matryoshka: tuple[int, ...] | None = None
+    # What texts are cut to; None: what the model reads.
+    max_tokens: int | None = None
     via: Literal["graph", "optimum"] = "graph"
     allow_pickle: bool = False
     force: bool = False

@@ -24,7 +24,7 @@ SHORT_LENGTHS, LENGTH_STEP = 16, 37
 # A model of up to so many tokens, as most are, runs every length. bge-small-zh-v1.5, 2026-11-24, 2 cores
 # with AVX512-VNNI: 6.5 s. All lengths to 8,192 would be 256 times as many tokens, so a model that reads more
 # runs a sample: every length up to SAMPLED_PAST, those that are compared up to EVERY_LENGTH, and past it
-# each twice the one before, and the longest.
+# each four times the one before, and the longest.
 EVERY_LENGTH, SAMPLED_PAST = 512, 128
 WORST_SHOWN = 5
 
@@ -180,9 +180,9 @@ def _lengths(max_tokens: int) -> tuple[set[int], list[int]]:
     """Return the lengths that are compared with float32, and all that are run, in order."""
     compared = {*range(1, SHORT_LENGTHS)}
     compared.update(range(SHORT_LENGTHS, min(max_tokens, EVERY_LENGTH), LENGTH_STEP))
-    doubled = EVERY_LENGTH
-    while (doubled := 2 * doubled) < max_tokens:
-        compared.add(doubled)
+    longer = EVERY_LENGTH
+    while (longer := 4 * longer) < max_tokens:
+        compared.add(longer)
     compared.add(max_tokens)
     every = max_tokens if max_tokens <= EVERY_LENGTH else min(SAMPLED_PAST, EVERY_LENGTH)
     run = sorted({*range(1, every + 1), *compared})

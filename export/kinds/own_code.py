@@ -12,14 +12,15 @@ NATIVE = frozenset(
 )
 
 
-def check_code(config: Json, family: str | None) -> None:
+def check_code(config: Json, family: str | None, used: str = "AutoModel") -> None:
     """Refuse a network that its folder's own code defines, unless a family is written for it.
 
     family: its name, None where no family claims the model. One that is named like a network of
-    transformers computes that network, which the folder's code replaces.
+    transformers computes that network, which the folder's code replaces. used: the class of transformers
+    that loads the model.
     """
     classes = config.get("auto_map")
-    code = classes.get("AutoModel") if isinstance(classes, dict) else None
+    code = classes.get(used) if isinstance(classes, dict) else None
     if code is None or (family is not None and family not in NATIVE):
         return
     raise UnsupportedModel(

@@ -20,6 +20,9 @@ ADAPTER = "adapter_config.json"
 # Names of weights that transformers would load of a Transformer's folder.
 WHOLE_WEIGHTS = re.compile(r"(?:model|pytorch_model)(?:-\d+-of-\d+)?\.(?:safetensors|bin)")
 
+# No other text names a class; rules search in these names, and messages show them.
+CLASS_NAME = re.compile(r"\w{1,200}", re.ASCII)
+
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
@@ -52,9 +55,8 @@ class Sighting:
     @property
     def architectures(self) -> list[str]:
         listed = (self.config or {}).get("architectures")
-        return (
-            [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
-        )
+        names = listed if isinstance(listed, list) else []
+        return [name for name in names if isinstance(name, str) and CLASS_NAME.fullmatch(name)]
 
     @property
     def model_type(self) -> str:

@@ -107,6 +107,23 @@ def whole_number(file: str, settings: Json, key: str, default: int | None) -> in
     return int(value)
 
 
+def check_aliases(config: Json, **aliases: str) -> None:
+    """Refuse a number that config.json gives twice, differently: transformers takes the alias.
+
+    aliases: of a key, by the other name that transformers knows for it.
+    """
+    for alias, key in aliases.items():
+        if alias in config and config[alias] != config.get(key):
+            raise CorruptFile(
+                "config.json: {alias} {other} and {key} {shown} are two names of one number; remove the wrong "
+                "one",
+                alias=alias,
+                other=shown(config[alias]),
+                key=key,
+                shown=shown(config.get(key)),
+            )
+
+
 def boolean(file: str, settings: Json, key: str, default: bool) -> bool:
     """Return true or false of a settings file; a key that is missing or null has the default."""
     value = settings.get(key)

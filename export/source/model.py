@@ -21,7 +21,7 @@ from export.source.hub_address import hub_address, is_hub_address
 from export.source.json_file import LARGEST_SIZE, size
 from export.source.modules import Modules, read_modules
 from export.source.scoring import Scoring
-from export.source.sentence_settings import SentenceSettings, read_settings
+from export.source.sentence_settings import SentenceSettings, limited, read_settings
 from export.source.tensors import PICKLED, check_plain_weights
 from export.source.tokenizer_file import check_tokenizer, read_tokenizer
 from server.inference.manifest import TextRules
@@ -209,8 +209,10 @@ def _is_utf8(text: str) -> bool:
 def read_model(place: Place, settings: Settings) -> SourceModel:
     """Read and check a model's folder; raises an ExportError that names the file at fault."""
     if settings.via == "optimum":
-        return _read_for_optimum(place)
-    checkpoint = read_checkpoint(place.folder, allow_pickle=settings.allow_pickle)
+        return _read_for_optimum(place, settings)
+    checkpoint = read_checkpoint(
+        place.folder, allow_pickle=settings.allow_pickle, max_tokens=settings.max_tokens
+    )
     network = checkpoint.network()
     return SourceModel(
         place.folder,
@@ -237,7 +239,7 @@ def examine(files: ModelFolder, via: str) -> None:
 
 
 def _outline_for_optimum(
-    files: ModelFolder,
+    files: ModelFolder, max_tokens: int | None = None
 ) -> tuple[Modules, SentenceSettings, str, tuple[Message, ...]]:
     """Return modules, settings, the tokenizer's JSON and notes of a model that optimum traces."""
     kind = check_kind(see(files))
@@ -249,17 +251,18 @@ def _outline_for_optimum(
     config = files.json(modules.file(CONFIG))
     check_plain_weights(config)
     check_code(config, None)
-    settings = read_settings(files, size(config, "max_position_embeddings", 512))
+    positions = size(config, "max_position_embeddings", 512)
+    settings = limited(read_settings(files, positions), max_tokens)
     tokenizer_json = read_tokenizer(files, modules)
     check_tokenizer(tokenizer_json, size(config, "vocab_size", LARGEST_SIZE), settings.max_tokens)
     return modules, settings, tokenizer_json, kind.notes
 
 
-def _read_for_optimum(place: Place) -> SourceModel:
+def _read_for_optimum(place: Place, options: Settings) -> SourceModel:
     from export.optimum.int8 import RECIPE
 
     files = ModelFolder(place.folder)
-    modules, settings, tokenizer_json, notes = _outline_for_optimum(files)
+    modules, settings, tokenizer_json, notes = _outline_for_optimum(files, options.max_tokens)
     # What transformers may read by itself.
     for pattern in ("*.json", "*.txt", "*.model", "*.safetensors", PICKLED):
         files.note(modules.file(pattern))

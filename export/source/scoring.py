@@ -11,11 +11,11 @@ from export.errors import CorruptFile, UnsupportedModel
 from export.source.folder import ModelFolder
 from export.source.json_file import Json, shown
 from export.source.sentence_settings import SentenceSettings, max_tokens_of
+from export.source.tokenizer_class import class_of, gives_types
 from server.inference.manifest import Activation
 
 # The classes of torch that config.json names -> what the server calls them.
 ACTIVATIONS: Mapping[str, Activation] = {"Sigmoid": "sigmoid", "Identity": "identity"}
-TOKEN_TYPES = "token_type_ids"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,10 @@ def read_activation(config: Json) -> Activation:
     return activation
 
 
-def has_token_types(folder: ModelFolder) -> bool:
+def has_token_types(folder: ModelFolder, config: Json) -> bool:
     """Return whether transformers gives the network the types that the tokenizer says."""
-    names = folder.optional_json("tokenizer_config.json").get("model_input_names")
-    return not isinstance(names, list) or TOKEN_TYPES in names
+    settings = folder.optional_json("tokenizer_config.json")
+    return gives_types(class_of(settings, config), settings)
 
 
 def read_pair_settings(folder: ModelFolder, positions: int) -> SentenceSettings:

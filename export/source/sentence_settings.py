@@ -1,7 +1,7 @@
 """Reads a folder's sentence-transformers files: pooling, length limit, prompts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from export.errors import CorruptFile, ShapeMismatch, UnsupportedModel
 from export.source.folder import ModelFolder
@@ -71,6 +71,19 @@ def read_settings(
         prompts=prompts,
         default_prompt=default_prompt,
     )
+
+
+def limited(settings: SentenceSettings, max_tokens: int | None) -> SentenceSettings:
+    """Return the settings with texts cut to `max_tokens`; None changes nothing. Raises ShapeMismatch."""
+    if max_tokens is None:
+        return settings
+    if not 3 <= max_tokens <= settings.max_tokens:
+        raise ShapeMismatch(
+            "--max-tokens {asked} is outside 3 to {most}, the tokens that the model reads",
+            asked=max_tokens,
+            most=settings.max_tokens,
+        )
+    return replace(settings, max_tokens=max_tokens)
 
 
 def _sentence_config(folder: ModelFolder, modules: Modules) -> Json:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tokenizers import Tokenizer, normalizers, processors
+from tokenizers import Tokenizer, processors
 from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
 from export.errors import CorruptFile, ExportError, NoSuchModel, ShapeMismatch, UnsupportedModel
@@ -12,10 +12,10 @@ from export.source.file import MOST_TABLE
 from export.source.folder import ModelFolder
 from export.source.json_file import Json, boolean, decode, shown
 from export.source.modules import Modules
+from export.source.tokenizer_class import CONFIG, SPECIAL, apply_settings, class_of
 from server.errors import BadArtifact
 from server.inference.tokenization.tokenizer_bounds import check_bounds
 
-CONFIG = "tokenizer_config.json"
 # Mistral's too. What they put around a text is said by tokenizer_config.json alone.
 LLAMA = ("LlamaTokenizer", "LlamaTokenizerFast")
 
@@ -41,9 +41,16 @@ def read_tokenizer(folder: ModelFolder, modules: Modules) -> str:
             folder=folder.path(modules.transformer),
         )
     _check_truncation(tokenizer, config)
-    _check_added(tokenizer, config)
-    if "Bert" in str(config.get("tokenizer_class", "Bert")):
-        _override_normalizer(tokenizer, config)
+    added = folder.optional_json(modules.file("added_tokens.json"))
+    _check_added(
+        tokenizer, config.get("added_tokens_decoder", dict(zip(added, added, strict=True)))
+    )
+    apply_settings(
+        tokenizer,
+        class_of(config, folder.optional_json(modules.file("config.json"))),
+        config,
+        folder.optional_json(modules.file("special_tokens_map.json")),
+    )
     if config.get("tokenizer_class") in LLAMA:
         _override_template(tokenizer, config)
     tokenizer.no_truncation()
@@ -65,7 +72,7 @@ def _read_description(path: Path, content: bytes) -> Tokenizer:
 
 
 def _read_vocabulary(path: Path, content: bytes, config: Json) -> Tokenizer:
-    """Return BERT's WordPiece over vocab.txt; `_override_normalizer` sets its options."""
+    """Return BERT's WordPiece over vocab.txt; `apply_settings` sets its options."""
     name = str(config.get("tokenizer_class", "BertTokenizer"))[:80]
     if name not in ("BertTokenizer", "BertTokenizerFast"):
         raise UnsupportedModel(
@@ -73,26 +80,24 @@ def _read_vocabulary(path: Path, content: bytes, config: Json) -> Tokenizer:
             parent=path.parent,
             name=name,
         )
+    for key in SPECIAL:
+        token, usual = config.get(key), f"[{key.removesuffix('_token').upper()}]"
+        token = token.get("content") if isinstance(token, dict) else token
+        if token not in (None, usual) and key not in ("bos_token", "eos_token"):
+            raise UnsupportedModel(
+                "{config}: {key} is {shown}, and a vocabulary alone is read with {usual}; save the tokenizer "
+                "as tokenizer.json",
+                config=CONFIG,
+                key=key,
+                shown=shown(token),
+                usual=usual,
+            )
     with _library(path, "{path} is not a vocabulary: {error}"):
         lines = content.decode("utf-8-sig").replace("\r\n", "\n").split("\n")
         if not lines[-1]:
             lines.pop()
         built = BertWordPieceTokenizer({token: index for index, token in enumerate(lines)})
         return Tokenizer.from_str(built.to_str())
-
-
-def _override_normalizer(tokenizer: Tokenizer, config: Json) -> None:
-    normalizer = tokenizer.normalizer
-    if not isinstance(normalizer, normalizers.BertNormalizer):
-        return
-    normalizer.lowercase = boolean(CONFIG, config, "do_lower_case", default=True)
-    normalizer.handle_chinese_chars = boolean(
-        CONFIG, config, "tokenize_chinese_chars", default=True
-    )
-    # Null means: as lower case does.
-    follows = config.get("strip_accents") is None
-    normalizer.strip_accents = None if follows else boolean(CONFIG, config, "strip_accents", True)
-    tokenizer.normalizer = normalizer
 
 
 def _override_template(tokenizer: Tokenizer, config: Json) -> None:
@@ -139,10 +144,12 @@ def _check_truncation(tokenizer: Tokenizer, config: Json) -> None:
         )
 
 
-def _check_added(tokenizer: Tokenizer, config: Json) -> None:
-    """Refuse tokens that transformers would add to the tokenizer's own."""
+def _check_added(tokenizer: Tokenizer, added: object) -> None:
+    """Refuse tokens that transformers would add to the tokenizer's own.
+
+    added: of tokenizer_config.json, or of added_tokens.json where that file lists none.
+    """
     own = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    added = config.get("added_tokens_decoder")
     for token in added.values() if isinstance(added, dict) else ():
         content = token.get("content") if isinstance(token, dict) else token
         if content not in own:

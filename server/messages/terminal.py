@@ -33,6 +33,9 @@ OF_ARGPARSE = frozenset(
 # Half of a character, as in a file's name that is not UTF-8. No encoding has it.
 SURROGATE = re.compile("[\ud800-\udfff]")
 
+# What would move the cursor or change colours, as in a name from a file that is not trusted.
+CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
@@ -65,9 +68,9 @@ class Terminal:
         return argparse.ArgumentParser(prog=prog, description=description)
 
     def words(self, template: str | Message, /, **fields: object) -> str:
-        """Return a sentence in the language of this terminal."""
+        """Return a sentence in the language of this terminal, with control characters as escapes."""
         message = template if isinstance(template, Message) else Message(template, **fields)
-        return message.text(self.language)
+        return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", message.text(self.language))
 
     def say(self, template: str | Message, /, **fields: object) -> None:
         """Print a line of results."""

@@ -71,6 +71,7 @@ def test_help_lists_every_option_in_the_language_of_the_locale(locale: str) -> N
         "query-instruction",
         "document-instruction",
         "matryoshka",
+        "max-tokens",
         "via",
         "allow-pickle",
         "force",

@@ -245,3 +245,10 @@ def test_both_routes_judge_the_kind(via: Any, folder: Path) -> None:
     settings = Settings(source=str(folder), via=via)
     with pytest.raises(UnsupportedModel, match="ColBERT"):
         read_model(locate(settings), settings)
+
+
+@pytest.mark.parametrize("name", ["A" * 3000 + "ForX", "ForA" * 300_000 + "-", "\x1b[2JForX"])
+def test_text_that_names_no_class_is_no_architecture(name: str, tmp_path: Path) -> None:
+    seen = Sighting(tmp_path, {"architectures": [name, "BertModel"]}, None, ())
+    assert seen.architectures == ["BertModel"]
+    assert kind_of(seen).refusal is None

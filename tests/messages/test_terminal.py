@@ -47,3 +47,9 @@ def test_characters_that_a_terminal_lacks_are_escapes(monkeypatch: pytest.Monkey
     terminal.inform(Message("{first}", first="é"))
     assert out.getvalue() == rb"\u58a8" + b"\xe9" + rb"\udcff" + b"\n"
     assert err.getvalue() == rb"\xe9" + b"\n"
+
+
+def test_control_characters_of_a_field_are_escapes() -> None:
+    out = io.StringIO()
+    Terminal("en", out, out).inform("error: {error}", error="\x1b[2J\x9b墨\n\t池")
+    assert out.getvalue() == "error: \\x1b[2J\\x9b墨\n\t池\n"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from export.errors import CorruptFile, ShapeMismatch, UnsupportedModel
 from export.families.activations import read_activation
 from export.families.bert.head import Head
-from export.source.json_file import Json, is_number, shown, size
+from export.source.json_file import Json, check_aliases, is_number, shown, size
 from export.source.tensors import FloatArray, Tensors
 
 POSITIONS, TOKEN_TYPES, TASK_TYPES = (
@@ -127,6 +127,9 @@ def read_ernie(config: Json) -> BertShape:
 
 def read_distilbert(config: Json) -> BertShape:
     """Return the numbers of a DistilBERT."""
+    check_aliases(
+        config, hidden_size="dim", num_hidden_layers="n_layers", num_attention_heads="n_heads"
+    )
     return _shape({"layer_norm_eps": 1e-12, **config}, DISTILBERT_KEYS, token_types=0)
 
 

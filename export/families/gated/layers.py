@@ -63,6 +63,11 @@ def layer_of(shape: GatedShape, settings: SentenceSettings, index: int) -> Gated
     )
 
 
+def linear_names(layer: GatedLayer) -> list[str]:
+    """Return the names of a layer's linear layers."""
+    return [f"{layer.name}.{part}" for part in PARTS]
+
+
 def float_linears(layer: GatedLayer, tensors: Tensors) -> dict[str, FloatLinear]:
     """Return every linear layer of one layer, as the checkpoint has it."""
     return {f"{layer.name}.{part}": _stored(tensors, getattr(layer.shape, part)) for part in PARTS}

@@ -27,7 +27,7 @@ GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
 def read_shape(config: Json) -> GatedShape:
     """Return the network's numbers; raises an ExportError for what the graph cannot honour."""
-    require(config, is_decoder=False)
+    require(config, is_decoder=False, rope_scaling=None)
     layers = size(config, "num_hidden_layers", most=MOST_LAYERS)
     shape = GatedShape(
         vocabulary=size(config, "vocab_size"),

@@ -1,6 +1,6 @@
 """Writes the graphs of a gated encoder: float reference, int8 artifact, and the parts for calibration."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx
 from onnx import TensorProto
@@ -8,10 +8,10 @@ from onnx import TensorProto
 from export.families.batches import GROUPS, PACKED, declare_batch
 from export.families.family import HIDDEN, OUTPUT, Layer
 from export.families.gated.encoder import GatedWriter
-from export.families.gated.layers import float_linears, layer_name, layer_of
+from export.families.gated.layers import float_linears, layer_name, layer_of, linear_names
 from export.families.gated.positions import longest_packed
 from export.families.gated.shape import GatedShape
-from export.families.linears import FloatLinear, Linears
+from export.families.linears import FloatLinear, Linears, LinearsByLayer
 from export.graph import Branch, GraphWriter
 from export.source.sentence_settings import SentenceSettings
 from export.source.tensors import Tensors
@@ -36,11 +36,11 @@ class GatedNetwork:
     def layers(self) -> Sequence[Layer]:
         return [layer.described() for layer in self._layers]
 
-    def float_linears(self) -> dict[str, FloatLinear]:
-        found: dict[str, FloatLinear] = {}
-        for layer in self._layers:
-            found |= float_linears(layer, self._tensors)
-        return found
+    def float_linears(self) -> Mapping[str, FloatLinear]:
+        return LinearsByLayer(
+            [linear_names(layer) for layer in self._layers],
+            lambda index: float_linears(self._layers[index], self._tensors),
+        )
 
     def packing(self, linears: Linears) -> Packing:
         del linears

@@ -4,6 +4,7 @@ Rotary positions, layer norms behind each part, and no biases unless config.json
 experts (nomic-embed-text-v2-moe) are refused.
 """
 
+from export.errors import CorruptFile
 from export.families.activations import EXACT_GELU, SIGMOID, SILU, read_activation
 from export.families.family import Family
 from export.families.gated.config import epsilon, require, theta
@@ -17,14 +18,27 @@ from export.families.gated.shape import (
     Stored,
     check_heads,
 )
-from export.source.json_file import Json, boolean, size
+from export.source.json_file import Json, boolean, check_aliases, size
 
 # activation_function -> the activation of the gate.
 GATES = {"swiglu": SILU, "geglu": EXACT_GELU, "glu": SIGMOID}
+# Without these the model's code would have biases and no rotary positions.
+STATED = (
+    *("qkv_proj_bias", "mlp_fc1_bias", "mlp_fc2_bias", "rotary_emb_fraction", "rotary_emb_base"),
+    "layer_norm_epsilon",
+)
 
 
 def read_shape(config: Json) -> GatedShape:
     """Return the network's numbers; raises an ExportError for what the graph cannot honour."""
+    _check_stated(config)
+    check_aliases(
+        config,
+        hidden_size="n_embd",
+        num_hidden_layers="n_layer",
+        num_attention_heads="n_head",
+        max_position_embeddings="n_positions",
+    )
     require(config, num_experts=None, moe_every_n_layers=None, causal=False, prenorm=False)
     require(config, parallel_block=False, use_rms_norm=False, norm_mlp=False)
     # With a scaling factor the frequencies of a text would depend on its length.
@@ -50,6 +64,13 @@ def read_shape(config: Json) -> GatedShape:
     )
     check_heads("n_embd", shape.hidden, shape.heads, rotary=True)
     return shape
+
+
+def _check_stated(config: Json) -> None:
+    """Refuse a config.json without these keys: the versions of the model's code differ in their defaults."""
+    for key in STATED:
+        if key not in config:
+            raise CorruptFile("config.json lacks {key}", key=key)
 
 
 def _layer(config: Json, name: str) -> LayerShape:
