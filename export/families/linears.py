@@ -193,7 +193,6 @@ class LinearWriter:
 
     def _int8(self, read: str, name: str, site: Site, linear: Int8Linear) -> str:
         scale, zero_point = self._quantization(site, linear.input)
-        bias = self._graph.floats(f"{name}.bias", linear.bias)
         product = [
             read,
             self._graph.constant(f"{name}.weight", linear.weight),
@@ -201,6 +200,7 @@ class LinearWriter:
             self._graph.floats(f"{name}.weight_scale", linear.weight_scale),
             zero_point,
         ]
+        bias = self._graph.floats(f"{name}.bias", linear.bias)
         multiply = "MatMulIntegerToFloat"
         if not linear.input.by_row:
             return self._graph.node(multiply, [*product, "", bias], name, CONTRIB)

@@ -190,3 +190,21 @@ def test_optimum_has_no_activations_scaled_by_row(settings: Settings) -> None:
     source = read_model(locate(asked), asked)
     with pytest.raises(UnsupportedModel, match="not for --via optimum"):
         build(source, [], asked, lambda _: None)
+
+
+def test_constants_of_a_layer_stand_in_the_order_of_the_shipped_artifact(
+    shipped_artifact: Path, tmp_path: Path
+) -> None:
+    # Their order is part of the file, and so of the fingerprint of every int8 artifact.
+    network = toy_network(tmp_path).network()
+    texts = token_ids(toy_network(tmp_path), toy_texts(20))
+    linears = quantize(network, texts, weight_bits=8, threads=1).linears
+    query = "encoder.layer.0.attention.self.query."
+    made, shipped = (
+        [each.name for each in model.graph.initializer if each.name.startswith(query)]
+        for model in (
+            network.whole(linears, int8_embeddings=True),
+            onnx.load(shipped_artifact / MODEL_FILE),
+        )
+    )
+    assert made == shipped
