@@ -13,8 +13,8 @@ HOST := 127.0.0.1
 PORT := 8000
 DATA := data
 SIZE := 12x768
-# Processes of `make test`: one more than two cores have, because many tests wait for a server or a timer.
-JOBS := 3
+# Processes of `make test`, for two cores: many tests wait for a server or a timer.
+JOBS := 4
 # Messages are Chinese in a Chinese locale, else English: $(call say,ENGLISH,CHINESE).
 say = $(if $(filter zh% ZH%,$(firstword $(LC_ALL) $(LC_MESSAGES) $(LANG))),$(2),$(1))
 export ORT_DISABLE_TELEMETRY := 1
