@@ -14,7 +14,7 @@ PORT := 8000
 DATA := data
 SIZE := 12x768
 # Processes of `make test`, for two cores: many tests wait for a server or a timer.
-JOBS := 4
+JOBS := 3
 # Messages are Chinese in a Chinese locale, else English: $(call say,ENGLISH,CHINESE).
 say = $(if $(filter zh% ZH%,$(firstword $(LC_ALL) $(LC_MESSAGES) $(LANG))),$(2),$(1))
 export ORT_DISABLE_TELEMETRY := 1
