@@ -96,7 +96,7 @@ test-load: dev artifact ## overload, misbehaving clients and egress, minutes eac
 test-mutants: dev artifact ## change one line of the product at a time: which slips would no test notice? (ARGS="--count 100 --seed 0 server/store")
 	$(RUN) -m tests.support.mutants --jobs $(JOBS) $(ARGS)
 
-test-torch: dev install-any ## run the tests of the optimum route
+test-torch: dev install-any ## compare families with torch and sentence-transformers, and run the tests of the optimum route
 	$(RUN) -m pip install --quiet --disable-pip-version-check 'sentence-transformers<5.2'
 	$(RUN) -m pytest -q -m torch $(ARGS)
 
