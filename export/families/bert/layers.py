@@ -55,12 +55,8 @@ class BertLayer:
         return Layer((self.attention, *after), attention=long)
 
 
-def layer_name(index: int) -> str:
-    return f"encoder.layer.{index}"
-
-
 def layer_of(shape: BertShape, settings: SentenceSettings, index: int) -> BertLayer:
-    name = layer_name(index)
+    name = f"encoder.layer.{index}"
     # Only the first row of each text is ever read of the last layer's output.
     by_head = settings.pooling == "cls" and index == shape.layers - 1
     attention = f"{name}.attention.self"

@@ -34,12 +34,8 @@ class DecoderLayer:
         return Layer((self.attention, self.context, self.mlp, self.down))
 
 
-def layer_name(index: int) -> str:
-    return f"layers.{index}"
-
-
 def layer_of(shape: DecoderShape, index: int) -> DecoderLayer:
-    name = layer_name(index)
+    name = f"layers.{index}"
     query, key, value, output = (f"{name}.self_attn.{part}_proj" for part in "qkvo")
     gate, up, down = (f"{name}.mlp.{part}_proj" for part in ("gate", "up", "down"))
     return DecoderLayer(

@@ -2,82 +2,51 @@
 
 from collections.abc import Mapping, Sequence
 
-import onnx
-from onnx import TensorProto
-
-from export.families.batches import GROUPS, PACKED, declare_batch
+from export.families.batches import GROUPS, PACKED
 from export.families.decoder.attention import TILE
 from export.families.decoder.encoder import DecoderWriter
-from export.families.decoder.layers import float_linears, layer_name, layer_of
+from export.families.decoder.layers import DecoderLayer, float_linears, layer_of
 from export.families.decoder.shape import DecoderShape
-from export.families.family import HIDDEN, OUTPUT, Layer
-from export.families.linears import FloatLinear, Linears, LinearsByLayer
+from export.families.family import Layer
+from export.families.layered import LayeredNetwork
+from export.families.linears import FloatLinear, Linears
 from export.graph import GraphWriter
 from export.source.sentence_settings import SentenceSettings
 from export.source.tensors import Tensors
-from server.inference.encoder import INPUT_IDS
 from server.types import Packing
 
 
-class DecoderNetwork:
-    """A `Network` (see `families.family`); all its graphs are written by the same `DecoderWriter`."""
+class DecoderNetwork(LayeredNetwork[DecoderLayer]):
+    """A decoder that gives vectors; it stands in the graph once, for both layouts of a batch."""
+
+    title = "decoder"
 
     def __init__(self, shape: DecoderShape, settings: SentenceSettings, tensors: Tensors) -> None:
+        layers = [layer_of(shape, index) for index in range(shape.layers)]
+        super().__init__(shape.hidden, settings, tensors, layers)
         self._shape = shape
-        self._settings = settings
-        self._tensors = tensors
-        self._layers = [layer_of(shape, index) for index in range(shape.layers)]
-
-    @property
-    def dimension(self) -> int:
-        return self._shape.hidden
 
     @property
     def layers(self) -> Sequence[Layer]:
         return [layer.described() for layer in self._layers]
 
-    def float_linears(self) -> Mapping[str, FloatLinear]:
-        return LinearsByLayer(
-            [layer.linears for layer in self._layers],
-            lambda index: float_linears(self._layers[index], self._tensors),
-        )
-
     def packing(self, linears: Linears) -> Packing:
         del linears
         return Packing(GROUPS, min(TILE, self._settings.max_tokens))
 
-    def whole(self, linears: Linears, *, int8_embeddings: bool) -> onnx.ModelProto:
-        graph = GraphWriter()
-        declare_batch(graph)
-        writer = self._writer(graph, linears, packed=PACKED)
-        hidden = writer.embeddings(int8=int8_embeddings)
-        for layer in self._layers:
-            *_, (_, hidden) = writer.layer(hidden, layer)
-        pooled = writer.pool(hidden)
-        if self._settings.normalize:
-            graph.node("LpNormalization", [pooled], OUTPUT, axis=-1, p=2)
-        else:
-            graph.node("Identity", [pooled], OUTPUT)
-        return graph.model("decoder", {OUTPUT: ["texts", self._shape.hidden]})
+    def _linears_of(self, layer: DecoderLayer) -> Mapping[str, FloatLinear]:
+        return float_linears(layer, self._tensors)
 
-    def embeddings(self, *, int8: bool) -> tuple[onnx.ModelProto, str]:
-        graph = GraphWriter()
-        graph.input(INPUT_IDS, TensorProto.INT64, ["rows", "columns"])
-        output = self._writer(graph, {}, packed=None).embeddings(int8=int8)
-        return graph.model("embeddings", {output: ["rows", "columns", "width"]}), output
-
-    def layer(
-        self, linears: Linears, index: int, *, until: str | None = None
-    ) -> tuple[onnx.ModelProto, str]:
-        graph = GraphWriter()
-        graph.input(HIDDEN, TensorProto.FLOAT, ["rows", "columns", self._shape.hidden])
-        steps = self._writer(graph, linears, packed=None).layer(HIDDEN, self._layers[index])
-        wanted = until or layer_name(index)
-        # Nothing is written beyond the step that is wanted.
-        result = next(activation for name, activation in steps if name == wanted)
-        return graph.model(layer_name(index), {result: None}), result
-
-    def _writer(self, graph: GraphWriter, linears: Linears, *, packed: str | None) -> DecoderWriter:
+    def _writer(self, graph: GraphWriter, linears: Linears, *, packed: bool) -> DecoderWriter:
         return DecoderWriter(
-            self._shape, self._settings, self._tensors, linears, graph, packed=packed
+            self._shape,
+            self._settings,
+            self._tensors,
+            linears,
+            graph,
+            packed=PACKED if packed else None,
         )
+
+    def _pooled(self, graph: GraphWriter, linears: Linears, *, int8_embeddings: bool) -> str:
+        writer = self._writer(graph, linears, packed=True)
+        return self._written(writer, int8_embeddings=int8_embeddings)

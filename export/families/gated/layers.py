@@ -9,7 +9,7 @@ import numpy as np
 
 from export.families.family import Layer
 from export.families.gated.shape import GatedShape, LayerShape, Stored
-from export.families.linears import FloatLinear, Site
+from export.families.linears import FloatLinear, Readers, Site
 from export.source.sentence_settings import SentenceSettings
 from export.source.tensors import Tensors
 
@@ -33,18 +33,19 @@ class GatedLayer:
     mlp: Site
     down: Site
 
+    @property
+    def linears(self) -> Readers:
+        """The names of the linear layers."""
+        return tuple(f"{self.name}.{part}" for part in PARTS)
+
     def described(self) -> Layer:
         """Return the layer as the quantiser sees it."""
         query = (self.query,) if self.one_row else ()
         return Layer((self.attention, *query, self.context, self.mlp, self.down))
 
 
-def layer_name(index: int) -> str:
-    return f"layer.{index}"
-
-
 def layer_of(shape: GatedShape, settings: SentenceSettings, index: int) -> GatedLayer:
-    name = layer_name(index)
+    name = f"layer.{index}"
     one_row = settings.pooling == "cls" and index == len(shape.layers) - 1
     query, key, value, output, gate, up, down = (f"{name}.{part}" for part in PARTS)
     return GatedLayer(
@@ -61,11 +62,6 @@ def layer_of(shape: GatedShape, settings: SentenceSettings, index: int) -> Gated
             f"{name}.product", (down,), blockwise=one_row, folds_into=() if one_row else (up,)
         ),
     )
-
-
-def linear_names(layer: GatedLayer) -> list[str]:
-    """Return the names of a layer's linear layers."""
-    return [f"{layer.name}.{part}" for part in PARTS]
 
 
 def float_linears(layer: GatedLayer, tensors: Tensors) -> dict[str, FloatLinear]:
