@@ -10,14 +10,13 @@ from typing import NamedTuple
 from export.errors import CorruptFile, ShapeMismatch, UnsupportedModel
 from export.families.activations import read_activation
 from export.families.bert.head import Head
+from export.families.config import check_heads, n_layers
 from export.source.json_file import Json, check_aliases, is_number, shown, size
 from export.source.tensors import FloatArray, Tensors
 
 POSITIONS, TOKEN_TYPES, TASK_TYPES = (
     f"embeddings.{name}_embeddings.weight" for name in ("position", "token_type", "task_type")
 )
-# No BERT is near this. It refuses a damaged number before memory runs out.
-MOST_LAYERS = 1_000
 
 
 class Keys(NamedTuple):
@@ -138,7 +137,7 @@ def _shape(config: Json, keys: Keys, *, token_types: int) -> BertShape:
     shape = BertShape(
         vocabulary=size(config, "vocab_size"),
         hidden=size(config, keys.hidden),
-        layers=size(config, keys.layers, most=MOST_LAYERS),
+        layers=n_layers(config, keys.layers),
         heads=size(config, keys.heads),
         intermediate=size(config, keys.intermediate),
         positions=size(config, "max_position_embeddings"),
@@ -146,13 +145,7 @@ def _shape(config: Json, keys: Keys, *, token_types: int) -> BertShape:
         layer_norm_epsilon=_layer_norm_epsilon(config),
         activation=read_activation(config, keys.activation),
     )
-    if shape.hidden % shape.heads:
-        raise ShapeMismatch(
-            "{key} {hidden} cannot be split into {heads} heads",
-            key=keys.hidden,
-            hidden=shape.hidden,
-            heads=shape.heads,
-        )
+    check_heads(keys.hidden, shape.hidden, shape.heads)
     return shape
 
 

@@ -6,15 +6,20 @@ values, and a gated feed-forward layer. They differ in biases, in norms of queri
 
 from dataclasses import dataclass
 
-from export.errors import CorruptFile, ShapeMismatch, UnsupportedModel
-from export.families.gated.config import epsilon, require, theta
-from export.source.json_file import Json, boolean, shown, size
+from export.errors import ShapeMismatch, UnsupportedModel
+from export.families.config import (
+    LOCAL,
+    check_heads,
+    epsilon,
+    layer_kinds,
+    n_layers,
+    require,
+    theta,
+)
+from export.source.json_file import Json, boolean, size
 
-# No decoder is near this. It refuses a damaged number before memory runs out.
-MOST_LAYERS = 1_000
 # ONNX Runtime's attention takes heads of so many channels, and of multiples of it.
 HEAD_STEP = 16
-FULL, SLIDING = "full_attention", "sliding_attention"
 WORDS, FINAL_NORM = "embed_tokens.weight", "norm.weight"
 
 
@@ -114,7 +119,7 @@ def read_mistral(config: Json) -> DecoderShape:
     # A key that is missing has the default of transformers; null means no window.
     if config.get("sliding_window", 4096) is not None:
         window = size(config, "sliding_window", 4096)
-    return _shape(config, _head_width(config), (window,) * _n_layers(config))
+    return _shape(config, _head_width(config), (window,) * n_layers(config))
 
 
 def read_llama(config: Json) -> DecoderShape:
@@ -123,7 +128,7 @@ def read_llama(config: Json) -> DecoderShape:
     return _shape(
         config,
         _head_width(config),
-        (None,) * _n_layers(config),
+        (None,) * n_layers(config),
         query_bias=bias,
         output_bias=bias,
         mlp_bias=boolean("config.json", config, "mlp_bias", default=False),
@@ -174,44 +179,27 @@ def _shape(
     return shape
 
 
-def _n_layers(config: Json) -> int:
-    return size(config, "num_hidden_layers", most=MOST_LAYERS)
-
-
 def _head_width(config: Json) -> int:
     if config.get("head_dim") is not None:
         return size(config, "head_dim")
     hidden, heads = size(config, "hidden_size"), size(config, "num_attention_heads")
-    if hidden % heads:
-        raise ShapeMismatch(
-            "{key} {hidden} cannot be split into {heads} heads",
-            key="hidden_size",
-            hidden=hidden,
-            heads=heads,
-        )
+    check_heads("hidden_size", hidden, heads)
     return hidden // heads
 
 
 def _qwen_windows(config: Json) -> tuple[int | None, ...]:
     """Return the window of each layer; without use_sliding_window there are none."""
-    n_layers = _n_layers(config)
+    layers = n_layers(config)
     slides = boolean("config.json", config, "use_sliding_window", default=False)
-    kinds = config.get("layer_types")
-    if kinds is None:
-        first = size(config, "max_window_layers", 28, least=0)
-        kinds = [SLIDING if slides and index >= first else FULL for index in range(n_layers)]
-    known = isinstance(kinds, list) and all(kind in (FULL, SLIDING) for kind in kinds)
-    if not known or len(kinds) != n_layers:
-        raise CorruptFile(
-            "config.json: layer_types is {shown}, not a list of {layers} times full_attention or "
-            "sliding_attention",
-            shown=shown(kinds),
-            layers=n_layers,
-        )
-    if SLIDING in kinds:
+    kinds = layer_kinds(
+        config,
+        layers,
+        lambda index: index >= size(config, "max_window_layers", 28, least=0) and slides,
+    )
+    if LOCAL in kinds:
         require({"use_sliding_window": False, **config}, use_sliding_window=True)
     window = size(config, "sliding_window", 4096) if slides else None
-    return tuple(window if kind == SLIDING else None for kind in kinds)
+    return tuple(window if kind == LOCAL else None for kind in kinds)
 
 
 def _theta(config: Json) -> float:

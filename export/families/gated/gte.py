@@ -6,17 +6,15 @@ layers of the feed-forward parts.
 
 from export.errors import CorruptFile, UnsupportedModel
 from export.families.activations import read_activation
+from export.families.config import check_heads, epsilon, n_layers, number, require, theta
 from export.families.family import Family
-from export.families.gated.config import epsilon, number, require, theta
 from export.families.gated.network import GatedNetwork
 from export.families.gated.shape import (
-    MOST_LAYERS,
     GatedShape,
     LayerShape,
     Norm,
     Rotary,
     Stored,
-    check_heads,
 )
 from export.source.json_file import Json, boolean, shown, size
 
@@ -28,7 +26,7 @@ def read_shape(config: Json) -> GatedShape:
     """Return the network's numbers; raises an ExportError for what the graph cannot honour."""
     require(config, position_embedding_type="rope", layer_norm_type="layer_norm")
     require(config, logn_attention_scale=False, logn_attention_clip1=False)
-    layers = size(config, "num_hidden_layers", most=MOST_LAYERS)
+    layers = n_layers(config)
     rotary = Rotary(theta(config, "rope_theta", 10_000.0), _factor(config))
     shape = GatedShape(
         vocabulary=size(config, "vocab_size"),

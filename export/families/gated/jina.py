@@ -6,16 +6,14 @@ the attention.
 """
 
 from export.families.activations import EXACT_GELU, RELU, read_activation
+from export.families.config import check_heads, epsilon, n_layers, require
 from export.families.family import Family
-from export.families.gated.config import epsilon, require
 from export.families.gated.network import GatedNetwork
 from export.families.gated.shape import (
-    MOST_LAYERS,
     GatedShape,
     LayerShape,
     Norm,
     Stored,
-    check_heads,
 )
 from export.source.json_file import Json, size
 
@@ -27,7 +25,7 @@ NORMED = "qk-post-norm"
 def read_shape(config: Json) -> GatedShape:
     """Return the network's numbers; raises an ExportError for what the graph cannot honour."""
     require(config, is_decoder=False)
-    layers = size(config, "num_hidden_layers", most=MOST_LAYERS)
+    layers = n_layers(config)
     layer = _normed_layer if _has_normed_queries(config) else _layer
     shape = GatedShape(
         vocabulary=size(config, "vocab_size"),
@@ -45,7 +43,7 @@ def read_shape(config: Json) -> GatedShape:
         embedding_norm=Norm("embeddings.LayerNorm"),
         layers=tuple(layer(f"encoder.layer.{index}") for index in range(layers)),
     )
-    check_heads("hidden_size", shape.hidden, shape.heads, rotary=False)
+    check_heads("hidden_size", shape.hidden, shape.heads)
     return shape
 
 

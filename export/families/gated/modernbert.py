@@ -6,29 +6,34 @@ the rotary positions. Layer norms come first, and the first layer has none befor
 
 from typing import Any
 
-from export.errors import CorruptFile, UnsupportedModel
+from export.errors import UnsupportedModel
 from export.families.activations import read_activation
+from export.families.config import (
+    GLOBAL,
+    LOCAL,
+    check_heads,
+    epsilon,
+    layer_kinds,
+    n_layers,
+    require,
+    theta,
+)
 from export.families.family import Family
-from export.families.gated.config import epsilon, require, theta
 from export.families.gated.network import GatedNetwork
 from export.families.gated.shape import (
-    MOST_LAYERS,
     GatedShape,
     LayerShape,
     Norm,
     Rotary,
     Stored,
-    check_heads,
 )
-from export.source.json_file import Json, boolean, shown, size
-
-GLOBAL, LOCAL = "full_attention", "sliding_attention"
+from export.source.json_file import Json, boolean, size
 
 
 def read_shape(config: Json) -> GatedShape:
     """Return the network's numbers; raises an ExportError for what the graph cannot honour."""
     require(config, is_decoder=False, rope_scaling=None)
-    layers = size(config, "num_hidden_layers", most=MOST_LAYERS)
+    layers = n_layers(config)
     shape = GatedShape(
         vocabulary=size(config, "vocab_size"),
         hidden=size(config, "hidden_size"),
@@ -51,19 +56,9 @@ def read_shape(config: Json) -> GatedShape:
 
 def _kinds(config: Json, layers: int) -> list[str]:
     """Return what each layer attends to; newer files list it, older ones count."""
-    listed = config.get("layer_types")
-    if listed is None:
-        every = size(config, "global_attn_every_n_layers", 3)
-        return [LOCAL if index % every else GLOBAL for index in range(layers)]
-    known = isinstance(listed, list) and all(kind in (GLOBAL, LOCAL) for kind in listed)
-    if not known or len(listed) != layers:
-        raise CorruptFile(
-            "config.json: layer_types is {shown}, not a list of {layers} times full_attention or "
-            "sliding_attention",
-            shown=shown(listed),
-            layers=layers,
-        )
-    return list(map(str, listed))
+    return layer_kinds(
+        config, layers, lambda index: index % size(config, "global_attn_every_n_layers", 3) > 0
+    )
 
 
 def _layer(config: Json, index: int, kind: str) -> LayerShape:

@@ -6,17 +6,15 @@ experts (nomic-embed-text-v2-moe) are refused.
 
 from export.errors import CorruptFile
 from export.families.activations import EXACT_GELU, SIGMOID, SILU, read_activation
+from export.families.config import check_heads, epsilon, n_layers, require, theta
 from export.families.family import Family
-from export.families.gated.config import epsilon, require, theta
 from export.families.gated.network import GatedNetwork
 from export.families.gated.shape import (
-    MOST_LAYERS,
     GatedShape,
     LayerShape,
     Norm,
     Rotary,
     Stored,
-    check_heads,
 )
 from export.source.json_file import Json, boolean, check_aliases, size
 
@@ -47,7 +45,7 @@ def read_shape(config: Json) -> GatedShape:
     )
     require(config, rotary_scaling_factor=None, scale_attn_weights=True)
     require(config, scale_attn_by_inverse_layer_idx=False)
-    layers = size(config, "n_layer", most=MOST_LAYERS)
+    layers = n_layers(config, "n_layer")
     shape = GatedShape(
         vocabulary=size(config, "vocab_size"),
         hidden=size(config, "n_embd"),

@@ -7,11 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from export.errors import ShapeMismatch
-
-# No encoder is near this. It refuses a damaged number before memory runs out.
-MOST_LAYERS = 1_000
-
 
 class Stored(NamedTuple):
     """A linear layer in the weights: one of `parts` equal parts of the rows of a tensor."""
@@ -121,23 +116,3 @@ def _linear(stored: Stored, outputs: int, inputs: int) -> dict[str, tuple[int, .
     if stored.bias:
         shapes[f"{stored.name}.bias"] = (rows,)
     return shapes
-
-
-def check_heads(key: str, hidden: int, heads: int, *, rotary: bool) -> None:
-    """Refuse heads that do not divide the width, or whose channels do not make pairs.
-
-    key: what config.json calls the width.
-    """
-    if hidden % heads:
-        raise ShapeMismatch(
-            "{key} {hidden} cannot be split into {heads} heads", key=key, hidden=hidden, heads=heads
-        )
-    if rotary and hidden // heads % 2:
-        raise ShapeMismatch(
-            "{key} {hidden} gives each of {heads} heads {width} channels; rotary positions need an even "
-            "number",
-            key=key,
-            hidden=hidden,
-            heads=heads,
-            width=hidden // heads,
-        )
