@@ -69,6 +69,28 @@ class Reply(NamedTuple):
     error_code: str = ""
 
 
+class Usage(msgspec.Struct):
+    """The tokens of a request, as OpenAI's and vLLM's clients read them."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class ApiVersion(msgspec.Struct):
+    version: str
+
+
+class BilledUnits(msgspec.Struct):
+    input_tokens: int
+
+
+class Meta(msgspec.Struct):
+    """The version of the API and the tokens of a request, as Cohere's clients read them."""
+
+    api_version: ApiVersion
+    billed_units: BilledUnits
+
+
 class Unread:
     """The replies that clients have not taken yet.
 
@@ -130,6 +152,16 @@ async def send_reply(scope: Scope, send: Send, reply: Reply, extra: Headers | No
 
 def json_body(value: Any) -> bytes:
     return msgspec.json.encode(value)
+
+
+def usage_of(tokens: int) -> dict[str, int]:
+    """Return a `Usage`."""
+    return {"prompt_tokens": tokens, "total_tokens": tokens}
+
+
+def meta_of(version: str, tokens: int) -> dict[str, dict[str, Any]]:
+    """Return a `Meta`."""
+    return {"api_version": {"version": version}, "billed_units": {"input_tokens": tokens}}
 
 
 def truncated_header(count: int) -> tuple[bytes, bytes]:

@@ -163,20 +163,24 @@ async def search(call: CollectionCall) -> Reply:
         queries = [replace(query, vector=row) for query, row in zip(queries, vectors, strict=True)]
     found: Sequence[Sequence[store.Hit]] = await collection.search(queries)
     reads = call.collections.reads
-    size = sum(len(hit.text) + len(hit.title or "") for hits in found for hit in hits)
+    size = _characters(found)
     if size > reads.max_bytes:
         raise too_much_to_read(reads.max_bytes)
     headers: Headers = []
     if scorer is not None:
         asked, said = request.rerank or Rerank(), [text or "" for text in texts]
         found, truncated = await reranked(scorer, said, found, request.top_k, asked.min_score)
-        size = sum(len(hit.text) + len(hit.title or "") for hits in found for hit in hits)
+        size = _characters(found)
         headers.append(truncated_header(truncated))
     marked = _marked(found) if request.highlight else 0
     warnings = await warnings_of(collection, filter)
     write = partial(_written, request, texts, found, warnings, reads.max_bytes)
     reply = await written(reads, size, write, marked)
     return reply._replace(headers=headers)
+
+
+def _characters(found: Sequence[Sequence[store.Hit]]) -> int:
+    return sum(len(hit.text) + len(hit.title or "") for hits in found for hit in hits)
 
 
 def _depth(request: SearchRequest) -> int:

@@ -11,7 +11,15 @@ from server.api.body import decoded
 from server.api.instruction import Instructed, instruction_of
 from server.api.operation import Call, Dialect, Handler, Operation
 from server.api.other_vectors import Keys, refuse_other_vectors
-from server.api.replies import REQUEST_ID, Reply, base64_rows, error_reply_of, truncated_header
+from server.api.replies import (
+    REQUEST_ID,
+    Meta,
+    Reply,
+    base64_rows,
+    error_reply_of,
+    meta_of,
+    truncated_header,
+)
 from server.api.truncation import truncation_of
 from server.errors import ServerError
 from server.inference.engine import Embedded
@@ -37,19 +45,6 @@ class EmbedRequest(Instructed, kw_only=True):
     inputs: Any = None
     max_tokens: Any = None
     dimensions: Any = None
-
-
-class ApiVersion(msgspec.Struct):
-    version: str
-
-
-class BilledUnits(msgspec.Struct):
-    input_tokens: int
-
-
-class Meta(msgspec.Struct):
-    api_version: ApiVersion
-    billed_units: BilledUnits
 
 
 class EmbeddingsByType(msgspec.Struct):
@@ -112,10 +107,7 @@ def _embed(version: str) -> Handler:
             "id": call.scope[REQUEST_ID].decode(),
             "embeddings": _by_kind(embedded, kinds) if kinds else embedded.vectors,
             "texts": request.texts,
-            "meta": {
-                "api_version": {"version": version},
-                "billed_units": {"input_tokens": embedded.tokens},
-            },
+            "meta": meta_of(version, embedded.tokens),
             "response_type": "embeddings_by_type" if kinds else "embeddings_floats",
         }
         headers = [truncated_header(len(embedded.truncated))]

@@ -16,10 +16,12 @@ from server.api.other_vectors import Keys, refuse_other_vectors
 from server.api.replies import (
     NORMALIZED,
     Reply,
+    Usage,
     base64_rows,
     error_reply_of,
     json_body,
     truncated_header,
+    usage_of,
 )
 from server.api.truncation import Truncation, truncation_of
 from server.errors import (
@@ -100,11 +102,6 @@ class EmbeddingsRequest(Instructed, kw_only=True):
     instruction: Any = None
     prompt: Any = None
     modality: Any = None
-
-
-class Usage(msgspec.Struct):
-    prompt_tokens: int
-    total_tokens: int
 
 
 class Embedding(msgspec.Struct):
@@ -210,7 +207,7 @@ def _reply(request: EmbeddingsRequest, choice: Choice, embedded: Embedded) -> Re
         vectors = unit(vectors)
     elif asked is False and normalizes:
         headers.append(NORMALIZED)
-    usage = {"prompt_tokens": embedded.tokens, "total_tokens": embedded.tokens}
+    usage = usage_of(embedded.tokens)
     data = [
         {"object": "embedding", "index": index, "embedding": row}
         for index, row in enumerate(_rows(vectors, request))

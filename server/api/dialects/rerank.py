@@ -14,7 +14,16 @@ import orjson
 from server.api.body import decoded, prepared
 from server.api.endpoint import by_key
 from server.api.operation import Call, Dialect, Handler, Operation
-from server.api.replies import REQUEST_ID, Reply, error_reply_of, truncated_header
+from server.api.replies import (
+    REQUEST_ID,
+    Meta,
+    Reply,
+    Usage,
+    error_reply_of,
+    meta_of,
+    truncated_header,
+    usage_of,
+)
 from server.api.truncation import truncation_of
 from server.api.written import ON_LOOP
 from server.errors import InvalidRequest, ServerError
@@ -54,24 +63,6 @@ class Ranked(msgspec.Struct):
     index: int
     relevance_score: float
     document: Document | msgspec.UnsetType = msgspec.UNSET
-
-
-class Usage(msgspec.Struct):
-    prompt_tokens: int
-    total_tokens: int
-
-
-class ApiVersion(msgspec.Struct):
-    version: str
-
-
-class BilledUnits(msgspec.Struct):
-    input_tokens: int
-
-
-class Meta(msgspec.Struct):
-    api_version: ApiVersion
-    billed_units: BilledUnits
 
 
 class RerankReply(msgspec.Struct):
@@ -205,11 +196,8 @@ def _rerank(version: str) -> Handler:
             "id": call.scope[REQUEST_ID].decode(),
             "object": "list",
             "model": choice.name,
-            "usage": _usage(found),
-            "meta": {
-                "api_version": {"version": version},
-                "billed_units": {"input_tokens": found.tokens},
-            },
+            "usage": usage_of(found.tokens),
+            "meta": meta_of(version, found.tokens),
             "data": ranked,
         }
         # A reply that repeats the documents is about as long as its request.
@@ -238,7 +226,7 @@ async def rank(call: Call) -> Reply:
         request.model, pairs, truncate=truncation.allowed, keep=truncation.keep
     )
     rankings = [{"index": index, "logit": found.logits[index]} for index in ranking(found.logits)]
-    return _reply({"rankings": rankings, "usage": _usage(found)}, found)
+    return _reply({"rankings": rankings, "usage": usage_of(found.tokens)}, found)
 
 
 async def score(call: Call) -> Reply:
@@ -255,7 +243,7 @@ async def score(call: Call) -> Reply:
         "created": 0,
         "model": choice.name,
         "data": data,
-        "usage": _usage(found),
+        "usage": usage_of(found.tokens),
     }
     return _reply(body, found)
 
@@ -272,10 +260,6 @@ def _pairs(request: ScoreRequest) -> list[Pair]:
 
 def _listed(given: str | list[str]) -> list[str]:
     return [given] if isinstance(given, str) else given
-
-
-def _usage(found: Scored) -> dict[str, int]:
-    return {"prompt_tokens": found.tokens, "total_tokens": found.tokens}
 
 
 def _reply(body: Json, found: Scored) -> Reply:
