@@ -15,6 +15,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from export.arguments import add_model, add_revision, add_via, text_of
 from export.errors import ExportError
 from export.verify import Thresholds
 from server.messages.terminal import Terminal
@@ -80,14 +81,8 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
             "known; inspect MODEL, what one is and what its export would do."
         ),
     )
-    add, text = parser.add_argument, _text(terminal)
-    add(
-        "model",
-        help=words(
-            "checkpoint folder or .tar, a hub id such as BAAI/bge-small-zh-v1.5 or "
-            "modelscope:BAAI/bge-small-zh-v1.5, or the address of a model's page"
-        ),
-    )
+    add, text = parser.add_argument, text_of(terminal)
+    add_model(parser, terminal)
     add("--out", type=Path, help=words("artifact folder (default: MODEL/onnx-PRECISION)"))
     add(
         "--precision",
@@ -134,11 +129,7 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
         type=text,
         help=words("name that clients see (default: the name of the folder)"),
     )
-    add(
-        "--revision",
-        type=text,
-        help=words("hub revision (default: main, on ModelScope master)"),
-    )
+    add_revision(parser, terminal)
     add("--query-instruction", type=text, metavar="TEXT", help=words("text to put before queries"))
     add(
         "--document-instruction",
@@ -160,12 +151,7 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
         metavar="N",
         help=words("cut texts to N tokens (default: what the model reads)"),
     )
-    add(
-        "--via",
-        choices=("graph", "optimum"),
-        default="graph",
-        help=words("optimum exports other architectures (default: graph)"),
-    )
+    add_via(parser, terminal)
     add(
         "--allow-pickle",
         action="store_true",
@@ -192,18 +178,6 @@ def _thresholds(terminal: Terminal) -> Callable[[str], Thresholds]:
             )
             raise argparse.ArgumentTypeError(said)
         return Thresholds(mean, minimum, *order)
-
-    return parse
-
-
-def _text(terminal: Terminal) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            said = terminal.words("{text!r} holds bytes that are not UTF-8", text=text)
-            raise argparse.ArgumentTypeError(said) from None
-        return text
 
     return parse
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export import estimate
+from export.arguments import add_model, add_revision, add_via
 from export.errors import ExportError
 from export.instructions import instructions
 from export.kinds import kind_of
@@ -48,27 +49,15 @@ def _settings(terminal: Terminal, arguments: Sequence[str]) -> Settings:
         "python -m export inspect",
         words("Say what a model is and what its export would do, without converting anything."),
     )
-    add = parser.add_argument
-    add(
-        "model",
-        help=words(
-            "checkpoint folder or .tar, a hub id such as BAAI/bge-small-zh-v1.5 or "
-            "modelscope:BAAI/bge-small-zh-v1.5, or the address of a model's page"
-        ),
-    )
-    add(
+    add_model(parser, terminal)
+    parser.add_argument(
         "--precision",
         choices=("int8", "fp32"),
         default="int8",
         help=words("precision of the weights (default: int8)"),
     )
-    add(
-        "--via",
-        choices=("graph", "optimum"),
-        default="graph",
-        help=words("optimum exports other architectures (default: graph)"),
-    )
-    add("--revision", help=words("hub revision (default: main, on ModelScope master)"))
+    add_via(parser, terminal)
+    add_revision(parser, terminal)
     chosen = parser.parse_args(arguments)
     return Settings(
         chosen.model, precision=chosen.precision, via=chosen.via, revision=chosen.revision

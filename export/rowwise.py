@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 
 from export.families.family import HIDDEN, Network
-from export.families.linears import FloatLinear, Linear, RowwiseLinear, Site
+from export.families.linears import LEAST_SIZE, FloatLinear, Linear, RowwiseLinear, Site
 from export.onnx_file import open_graph
 from export.ranges import quantize_columns
 from export.source.tensors import FloatArray
@@ -119,7 +119,7 @@ def _choose(random: np.random.Generator, lengths: Sequence[int]) -> list[Ids]:
 def _kept(activation: FloatArray, places: Ids) -> Activation:
     # Relative to its row: one row of large numbers says nothing of the others.
     power = np.sqrt(np.square(activation).mean(axis=1, keepdims=True))
-    sizes = (np.abs(activation) / np.maximum(power, 1e-30)).max(axis=0)
+    sizes = (np.abs(activation) / np.maximum(power, LEAST_SIZE)).max(axis=0)
     return Activation(activation[places], sizes)
 
 
@@ -159,7 +159,7 @@ def _quantize_site(
 def _search(activation: Activation, weight: FloatArray, limit: int) -> FloatArray | None:
     """Return the divisor with the least error, None where no divisor has less."""
     exact = activation.rows @ weight
-    power = np.square(exact).sum(axis=1) + np.float32(1e-30)
+    power = np.square(exact).sum(axis=1) + np.float32(LEAST_SIZE)
 
     def error(divisor: FloatArray | None) -> float:
         rows, scaled = activation.rows, weight
@@ -182,5 +182,5 @@ def _divisor(sizes: FloatArray, weight: FloatArray, alpha: float) -> FloatArray:
 
 def quantize_rows(rows: FloatArray) -> FloatArray:
     """Return rows (R, K) through int8 and back, as the graph rounds them."""
-    steps = np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-30) / np.float32(127)
+    steps = np.maximum(np.abs(rows).max(axis=1, keepdims=True), LEAST_SIZE) / np.float32(127)
     return np.asarray(np.rint(rows / steps) * steps, np.float32)

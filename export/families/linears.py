@@ -251,7 +251,7 @@ class LinearWriter:
         sizes = graph.node("Abs", [tensor], f"{name}.sizes")
         highest = graph.node("ReduceMax", [sizes, last], f"{name}.highest", keepdims=1)
         # A row of zeros has a step, too.
-        least = graph.floats("rows.least", 1e-30)
+        least = graph.floats("rows.least", LEAST_SIZE)
         highest = graph.node("Max", [highest, least], f"{name}.divisible")
         part = graph.floats("rows.part", 1 / 127)
         steps = graph.node("Mul", [highest, part], f"{name}.steps")

@@ -149,3 +149,10 @@ def test_commands_are_found_beside_the_export(toy: Path) -> None:
     assert done.returncode == 0 and "BAAI/bge-m3" in done.stdout and not is_chinese(done.stdout)
     done = run("inspect", toy, locale="zh_CN.UTF-8")
     assert done.returncode == 0 and "类型：" in done.stdout
+
+
+def test_revision_that_is_not_utf_8_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        inspection.run(Terminal.of({}), [MODEL, "--revision", "\udcff"])
+    assert ended.value.code == 2
+    assert "holds bytes that are not UTF-8" in capsys.readouterr().err

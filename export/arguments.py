@@ -1,0 +1,38 @@
+"""Arguments that several commands of the exporter take."""
+
+import argparse
+from collections.abc import Callable
+
+from server.messages.terminal import Terminal
+
+
+def add_model(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
+    said = terminal.words(
+        "checkpoint folder or .tar, a hub id such as BAAI/bge-small-zh-v1.5 or "
+        "modelscope:BAAI/bge-small-zh-v1.5, or the address of a model's page"
+    )
+    parser.add_argument("model", help=said)
+
+
+def add_revision(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
+    said = terminal.words("hub revision (default: main, on ModelScope master)")
+    parser.add_argument("--revision", type=text_of(terminal), help=said)
+
+
+def add_via(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
+    said = terminal.words("optimum exports other architectures (default: graph)")
+    parser.add_argument("--via", choices=("graph", "optimum"), default="graph", help=said)
+
+
+def text_of(terminal: Terminal) -> Callable[[str], str]:
+    """Return what refuses an argument with bytes that are not UTF-8."""
+
+    def parse(text: str) -> str:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            said = terminal.words("{text!r} holds bytes that are not UTF-8", text=text)
+            raise argparse.ArgumentTypeError(said) from None
+        return text
+
+    return parse
