@@ -33,12 +33,19 @@ class Graphs:
 
 
 def build(
-    source: SourceModel, token_ids: Sequence[Ids], settings: Settings, progress: Progress
+    source: SourceModel,
+    token_ids: Sequence[Ids],
+    settings: Settings,
+    progress: Progress,
+    float_model: OnnxFile | None = None,
 ) -> Graphs:
-    """Build both graphs, calibrated on the token ids; raises ExportError."""
+    """Build both graphs, calibrated on the token ids; raises ExportError.
+
+    float_model: that of an earlier build of this model, where there was one. optimum makes its own each time.
+    """
     if source.network is None:
         return _build_with_optimum(source, token_ids, settings, progress)
-    return _build_network(source.network, token_ids, settings, progress)
+    return _build_network(source.network, token_ids, settings, progress, float_model)
 
 
 def n_steps(source: SourceModel, settings: Settings) -> int:
@@ -55,12 +62,17 @@ def has_rows(source: SourceModel) -> bool:
 
 
 def _build_network(
-    network: Network, token_ids: Sequence[Ids], settings: Settings, progress: Progress
+    network: Network,
+    token_ids: Sequence[Ids],
+    settings: Settings,
+    progress: Progress,
+    float_model: OnnxFile | None,
 ) -> Graphs:
     floats = network.float_linears()
-    # A float32 graph that is only compared with is kept in a file: that takes less memory.
-    with large_graph(largest=None if settings.precision == "fp32" else LARGEST_PART):
-        float_model = serialize(network.whole(floats, int8_embeddings=False))
+    if float_model is None:
+        # A float32 graph that is only compared with is kept in a file: that takes less memory.
+        with large_graph(largest=None if settings.precision == "fp32" else LARGEST_PART):
+            float_model = serialize(network.whole(floats, int8_embeddings=False))
     if settings.precision == "fp32":
         return Graphs(float_model, float_model, network.dimension, network.packing(floats))
     if settings.precision == "fp16":
