@@ -14,8 +14,8 @@ from export.source.hub import fetch
 from export.source.model import locate
 from server.messages.message import Message
 from tests.support.downloads import VARIABLES, files_in, looks_complete
-from tests.support.stand_in_hub import MODEL, NEEDED
-from tests.support.stand_in_modelscope import COMMIT, StandInModelScope, run
+from tests.support.stand_in_hub import MODEL, NEEDED, run
+from tests.support.stand_in_modelscope import COMMIT, StandInModelScope
 from tests.support.toys import write_toy_checkpoint
 
 pytest.importorskip("requests", reason="needs the export extra")

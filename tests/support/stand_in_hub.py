@@ -6,8 +6,10 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
+Hub = TypeVar("Hub", bound=ThreadingHTTPServer)
 MODEL = "someone/tiny-model"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 WEIGHTS = bytes(range(256)) * 400
@@ -172,7 +174,8 @@ def git_sha1(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-def run(hub: StandInHub) -> Iterator[StandInHub]:
+def run(hub: Hub) -> Iterator[Hub]:
+    """Serve while the block runs."""
     thread = threading.Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield hub
