@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export.errors import NoSuchModel
+from export.errors import NoSuchModel, UnsupportedModel
 from export.families.family import Family, Network, Shape
+from export.families.layered import LayeredNetwork
+from export.families.row_heads import HeadedNetwork
+from export.heads import Headed, read_headed
 from export.outline import Outline, read_outline
 from export.source.folder import ModelFolder
 from export.source.scoring import Scoring
 from export.source.sentence_settings import SentenceSettings
 from export.source.tensors import Tensors, check_tensors, read_tensors, weight_files
+from server.inference.results import UNPOOLED
+from server.types import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +27,14 @@ class Checkpoint:
     """An encoder that has been read and checked.
 
     tensors: float32, mapped from the files, under the names that the family gives them. sha256: over the
-    names and contents of every file that was read.
+    names and contents of every file that was read. headed: what the rows of tokens reach, where that is not pooling.
     """
 
     folder: Path
     outline: Outline
     tensors: Tensors
     sha256: str
+    headed: Headed | None = None
 
     @property
     def family(self) -> Family[Any]:
@@ -52,21 +58,34 @@ class Checkpoint:
 
     def network(self) -> Network:
         """Return the encoder as a family writes it."""
-        return self.family.network(self.shape, self.settings, self.tensors)
+        network = self.family.network(self.shape, self.settings, self.tensors)
+        if self.settings.pooling != UNPOOLED:
+            return network
+        if not isinstance(network, LayeredNetwork):
+            raise UnsupportedModel(
+                "the family {family} gives no vectors of single tokens", family=self.family.name
+            )
+        return network if self.headed is None else HeadedNetwork(network, *self.headed)
 
 
 def read_checkpoint(
-    folder: Path, *, allow_pickle: bool = False, max_tokens: int | None = None
+    folder: Path,
+    *,
+    allow_pickle: bool = False,
+    max_tokens: int | None = None,
+    task: Task | None = None,
 ) -> Checkpoint:
     """Read and check a checkpoint folder; raises an ExportError that names the file at fault.
 
-    max_tokens: what texts are cut to, where that is less than the model reads.
+    max_tokens: what texts are cut to, where that is less than the model reads. task: as in `read_outline`.
     """
     if not folder.is_dir():
         raise NoSuchModel("no model folder at {folder}", folder=folder)
     files = ModelFolder(folder)
-    outline = read_outline(files, max_tokens)
+    outline = read_outline(files, max_tokens, task)
     weights = weight_files(files, outline.modules, allow_pickle=allow_pickle)
     tensors = read_tensors(weights, outline.family.tensor_name)
     check_tensors(tensors, outline.shape.tensors())
-    return Checkpoint(folder, outline, tensors, files.sha256())
+    hidden = outline.family.network(outline.shape, outline.settings, tensors).dimension
+    headed = read_headed(files, outline, hidden, allow_pickle=allow_pickle)
+    return Checkpoint(folder, outline, tensors, files.sha256(), headed)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export import estimate
-from export.arguments import add_model, add_revision, add_via
+from export.arguments import add_model, add_revision, add_task, add_via
 from export.errors import ExportError
 from export.instructions import instructions
 from export.kinds import kind_of
@@ -56,11 +56,16 @@ def _settings(terminal: Terminal, arguments: Sequence[str]) -> Settings:
         default="int8",
         help=words("precision of the weights (default: int8)"),
     )
+    add_task(parser, terminal)
     add_via(parser, terminal)
     add_revision(parser, terminal)
     chosen = parser.parse_args(arguments)
     return Settings(
-        chosen.model, precision=chosen.precision, via=chosen.via, revision=chosen.revision
+        chosen.model,
+        precision=chosen.precision,
+        task=chosen.task,
+        via=chosen.via,
+        revision=chosen.revision,
     )
 
 
@@ -107,8 +112,8 @@ def judge(files: ModelFolder, settings: Settings) -> tuple[Outline | None, Expor
     """Return the model's outline, if a family writes it, and why it is refused, if it is."""
     try:
         if settings.via == "graph":
-            return read_outline(files), None
-        examine(files, settings.via)
+            return read_outline(files, None, settings.task), None
+        examine(files, settings.via, settings.task)
     except ExportError as error:
         return None, error
     return None, None

@@ -63,8 +63,11 @@ def identity(
     settings: Settings,
 ) -> str:
     """Return a hash of everything that decides what the artifact will hold."""
+    # Left out where the checkpoint alone decides it.
+    task = {} if source.task in ("dense", "score") else {"task": source.task}
     return settings_hash(
         {
+            **task,
             "format": FORMAT_VERSION,
             "recipe": source.recipe,
             "runtime": RUNTIME_VERSION,
@@ -111,6 +114,8 @@ def manifest_of(
     space: dict[str, object] = {"lower_case": rules.lower_case, "max_tokens": rules.max_tokens}
     if source.scoring is not None:
         space["activation"] = source.scoring.activation
+    if source.task not in ("dense", "score"):
+        space |= {"task": source.task, "skipped_tokens": source.skipped_tokens}
     return Manifest(
         format_version=FORMAT_VERSION,
         model_id=source.model_id,
@@ -119,7 +124,7 @@ def manifest_of(
         family=source.family,
         pooling=source.settings.pooling,
         normalized=source.settings.normalize,
-        dimension=graphs.dimension,
+        dimension=source.words if source.task == "sparse" else graphs.dimension,
         text=rules,
         precision=settings.precision,
         groups=graphs.packing.groups,
@@ -149,4 +154,5 @@ def manifest_of(
         task=source.task,
         activation="identity" if source.scoring is None else source.scoring.activation,
         order=verified.order,
+        skipped_tokens=source.skipped_tokens,
     )

@@ -9,11 +9,12 @@ from typing import Any
 from export import families
 from export.errors import UnsupportedModel
 from export.families.family import Family, Shape
-from export.kinds import check_kind
+from export.kinds import check_kind, has_head
 from export.kinds.kind import Kind
 from export.kinds.own_code import check_code
 from export.kinds.sighting import CONFIG, see
 from export.source.folder import ModelFolder
+from export.source.heads import COLBERT_HEAD, HEADS
 from export.source.json_file import Json
 from export.source.modules import Modules, read_modules
 from export.source.scoring import (
@@ -28,7 +29,7 @@ from export.source.tokenizer_file import check_pairs, check_tokenizer, read_toke
 from server.types import Task
 
 # What can be exported.
-TASKS: tuple[Task, ...] = ("dense", "score")
+TASKS: tuple[Task, ...] = ("dense", "score", "token_vectors", "sparse")
 CARD = "README.md"
 # The cards with the results of MTEB have some 300 KB.
 MOST_CARD = 2 * 1024 * 1024
@@ -39,7 +40,8 @@ class Outline:
     """A checkpoint without its weights.
 
     tokenizer_json: the tokenizer as transformers would build it, without truncation and padding. card:
-    README.md, empty where there is none. scoring: of a cross-encoder, None for a model of vectors.
+    README.md, empty where there is none. scoring: of a cross-encoder, None for a model of vectors. stored_head: the
+    name of a head in a file of its own, which the network ends with. skipped_tokens: as in the manifest.
     """
 
     kind: Kind
@@ -51,14 +53,29 @@ class Outline:
     tokenizer_json: str
     card: str
     scoring: Scoring | None = None
+    stored_head: str | None = None
+
+    @property
+    def task(self) -> Task:
+        """What an export gives for a text."""
+        return self.kind.task or "dense"
+
+    @property
+    def skipped_tokens(self) -> int:
+        """How many tokens at the beginning of a text have no vector: the first, where there is a ColBERT head."""
+        return 1 if self.stored_head == COLBERT_HEAD else 0
 
 
-def read_outline(files: ModelFolder, max_tokens: int | None = None) -> Outline:
+def read_outline(
+    files: ModelFolder, max_tokens: int | None = None, task: Task | None = None
+) -> Outline:
     """Read and check a model of a family; raises an ExportError that names the cause.
 
-    max_tokens: what texts are cut to, where that is less than the model reads.
+    max_tokens: what texts are cut to, where that is less than the model reads. task: what is asked of the
+    model, None for what it was made for.
     """
-    kind = check_kind(see(files))
+    seen = see(files)
+    kind = check_kind(seen, task)
     modules = read_modules(files)
     config = files.json(modules.file(CONFIG))
     check_plain_weights(config)
@@ -71,14 +88,18 @@ def read_outline(files: ModelFolder, max_tokens: int | None = None) -> Outline:
         settings = read_pair_settings(files, shape.positions)
         shape, scoring = _with_head(family, shape, files, config)
     else:
-        settings = read_settings(files, shape.positions, family.poolings)
+        unpooled = kind.task in ("token_vectors", "sparse")
+        settings = read_settings(files, shape.positions, family.poolings, unpooled=unpooled)
     settings = limited(settings, max_tokens)
     tokenizer_json = read_tokenizer(files, modules)
     check_tokenizer(tokenizer_json, shape.vocabulary, settings.max_tokens)
     if scoring is not None:
         check_pairs(tokenizer_json, settings.max_tokens)
     card = read_card(files)
-    return Outline(kind, modules, config, family, shape, settings, tokenizer_json, card, scoring)
+    head = HEADS.get(kind.task) if kind.task and has_head(seen, HEADS.get(kind.task, "")) else None
+    return Outline(
+        kind, modules, config, family, shape, settings, tokenizer_json, card, scoring, head
+    )
 
 
 def _with_head(

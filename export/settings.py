@@ -35,6 +35,8 @@ class Settings:
     matryoshka: tuple[int, ...] | None = None
     # What texts are cut to; None: what the model reads.
     max_tokens: int | None = None
+    # What the artifact gives; None: what the model was made for.
+    task: Task | None = None
     via: Literal["graph", "optimum"] = "graph"
     allow_pickle: bool = False
     force: bool = False

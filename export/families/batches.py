@@ -20,6 +20,7 @@ from server.inference.encoder import (
     INPUT_IDS,
     POSITION_IDS,
 )
+from server.inference.results import UNPOOLED
 
 # Whether the batch is packed; made from the inputs once a run.
 PACKED = "packed"
@@ -94,7 +95,12 @@ class BatchWriter:
         return self._graph.node("Reshape", [first_rows, flat], "first_rows.flat")
 
     def reduce(self, hidden: str, pooling: str) -> str:
-        """Reduce the tokens of each text to their mean or maximum, (B, D)."""
+        """Reduce the tokens of each text to their mean or maximum, (B, D).
+
+        UNPOOLED keeps every token's row: (tokens, D), one text after the other in either layout.
+        """
+        if pooling == UNPOOLED:
+            return self._graph.node("Flatten", [hidden], "pool.tokens", axis=2)
         graph, operator = self._graph, POOLING_OPERATORS[pooling]
         axis = graph.integers("axis_1", [1])
         texts = self.groups(hidden, GROUP_TOKENS, "pool") if self.packed else [hidden]

@@ -17,6 +17,7 @@ from export.kinds.sighting import ADAPTER, CONFIG, see
 from export.source.file import MOST_SETTINGS, MOST_TABLE, read_file
 from export.source.folder import CollectedFiles, ModelFolder
 from export.source.folder_lock import Waiting, only_one
+from export.source.heads import HEADS, head_files
 from export.source.hub_address import HubAddress, hub_address
 from export.source.hub_client import MOST_FILE, Hub
 from export.source.hub_errors import plain_errors
@@ -26,6 +27,7 @@ from export.source.remote_file import RemoteFile
 from export.source.sentence_settings import PROMPTS, SENTENCE_CONFIGS
 from export.source.tensors import PICKLED, SHARD_INDEX, SINGLE, shard_names
 from server.messages.message import Message
+from server.types import Task
 
 # Files of the Transformer's folder, which is the model's own unless modules.json names another.
 SETTINGS = (
@@ -34,7 +36,7 @@ SETTINGS = (
 )
 # Larger than settings may be.
 TABLES = ("tokenizer.json", "vocab.txt", SHARD_INDEX)
-WEIGHTS = (".safetensors", ".bin")
+WEIGHTS = (".safetensors", ".bin", ".pt")
 # Where a download collects its files, in a folder per commit: deep enough that no reader of the
 # model's folder reads them as its settings.
 STAGING = ".download"
@@ -49,6 +51,7 @@ def fetch(
     revision: str | None = None,
     endpoint: str | None = None,
     allow_pickle: bool = False,
+    task: Task | None = None,
     progress: Progress = lambda _: None,
     waiting: Waiting = lambda _: None,
     examine: Examine = lambda _: None,
@@ -56,9 +59,10 @@ def fetch(
     """Download a model into `folder`; returns the folder and the commit that `revision` names.
 
     model_id, revision, endpoint: as `hub_address` reads them. folder: for downloads only; no artifact may
-    lie in it. Files that `folder` already has are compared with the hub's and not downloaded. waiting:
-    called where another export downloads to the same folder, before that one is waited for. examine: called
-    with the files that come before the weights; may raise an ExportError, and then no weights are downloaded.
+    lie in it. Files that `folder` already has are compared with the hub's and not downloaded. task: what is
+    asked of the model. waiting: called where another export downloads to the same folder, before that one is
+    waited for. examine: called with the files that come before the weights; may raise an ExportError, and then
+    no weights are downloaded.
     """
     hub = Hub(hub_address(model_id, revision, endpoint))
     with closing(hub), plain_errors(hub.model_id, hub.shown):
@@ -70,12 +74,13 @@ def fetch(
             transfer.lead(Modules(), anywhere, allow_pickle)
         folder.mkdir(parents=True, exist_ok=True)
         with only_one(folder, waiting):
-            transfer.check_kind()
+            transfer.check_kind(task)
             modules = transfer.modules()
             lead = transfer.lead(modules, offered.keys(), allow_pickle)
             settings = transfer.settings(modules)
             transfer.examine(examine)
-            transfer.place([*settings, *transfer.weights(lead, modules)], modules)
+            heads = transfer.heads(modules, task, allow_pickle)
+            transfer.place([*settings, *heads, *transfer.weights(lead, modules)], modules)
     return folder, commit
 
 
@@ -116,15 +121,18 @@ class _Transfer:
         self._progress = progress
         self._brought: dict[str, Path] = {}
 
-    def check_kind(self) -> None:
-        """Bring the few files that show what the model is; raises UnsupportedModel."""
+    def check_kind(self, task: Task | None) -> None:
+        """Bring the few files that show what the model is; raises UnsupportedModel.
+
+        task: what is asked of it.
+        """
         try:
             self.signs()
         except UnsupportedModel:
             # Its classes may show a cause that says more.
-            self.examine(lambda files: check_kind(see(files)))
+            self.examine(lambda files: check_kind(see(files), task))
             raise
-        self.examine(lambda files: check_kind(see(files)))
+        self.examine(lambda files: check_kind(see(files), task))
 
     def signs(self) -> None:
         """Bring modules.json, config.json and the settings of an adapter, where they are."""
@@ -179,6 +187,17 @@ class _Transfer:
     def settings(self, modules: Modules) -> list[str]:
         """Bring the files with settings, those of modules included; returns their names."""
         names = [name for name in _settings(modules) if name in self._offered]
+        for name in names:
+            self._bring(name)
+        return names
+
+    def heads(self, modules: Modules, task: Task | None, allow_pickle: bool) -> list[str]:
+        """Bring the weights of the head that a task needs, where the model has one; returns their names."""
+        if task is None or task not in HEADS:
+            return []
+        safe, pickled = map(modules.file, head_files(HEADS[task]))
+        allowed = [safe, *([pickled] if allow_pickle else [])]
+        names = [name for name in allowed if name in self._offered][:1]
         for name in names:
             self._bring(name)
         return names

@@ -25,6 +25,7 @@ from export.source.sentence_settings import SentenceSettings, limited, read_sett
 from export.source.tensors import PICKLED, check_plain_weights
 from export.source.tokenizer_file import check_tokenizer, read_tokenizer
 from server.inference.manifest import TextRules
+from server.inference.results import UNPOOLED, ResultForm
 from server.messages.message import Message
 from server.types import Task
 
@@ -34,7 +35,8 @@ class SourceModel:
     """A model that has been read; `network` is None where optimum traces it.
 
     folder: of the network's files. family, recipe: as the manifest states them. clues: what shows which
-    published model it is. notes: what an export leaves out. scoring: of a cross-encoder.
+    published model it is. notes: what an export leaves out. scoring: of a cross-encoder. task: what the model
+    gives. skipped_tokens: as in the manifest. words: of the vocabulary.
     """
 
     folder: Path
@@ -49,11 +51,14 @@ class SourceModel:
     clues: Clues
     notes: tuple[Message, ...] = ()
     scoring: Scoring | None = None
+    task: Task = "dense"
+    skipped_tokens: int = 0
+    words: int = 0
 
     @property
-    def task(self) -> Task:
-        """What the model gives: vectors of texts, or scores of pairs."""
-        return "dense" if self.scoring is None else "score"
+    def form(self) -> ResultForm:
+        """How the graph's rows become results."""
+        return ResultForm(self.task, self.settings.pooling == UNPOOLED, self.skipped_tokens)
 
     @property
     def dimension(self) -> int | None:
@@ -69,7 +74,12 @@ class SourceModel:
 
     def sizes(self, settings: Settings) -> Sizes:
         """Return the shorter sizes that the artifact gets, and where they come from."""
-        if self.scoring is not None:
+        if self.task != "dense":
+            if settings.matryoshka:
+                raise UnsupportedModel(
+                    "--matryoshka shortens dense vectors, and this is an export of the task {task}; leave it out",
+                    task=self.task,
+                )
             return Sizes((), Message("none"))
         if settings.matryoshka is not None:
             return Sizes(settings.matryoshka, Message("the command line"))
@@ -153,7 +163,8 @@ def locate(settings: Settings, inform: Callable[[Message], None] = lambda _: Non
         allow_pickle=settings.allow_pickle,
         progress=lambda file: inform(Message("downloading {file}", file=file)),
         waiting=inform,
-        examine=lambda files: examine(files, settings.via),
+        task=settings.task,
+        examine=lambda files: examine(files, settings.via, settings.task),
     )
     name = address.model_id.split("/")[1]
     model_id = settings.model_id or address.model_id
@@ -211,7 +222,10 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
     if settings.via == "optimum":
         return _read_for_optimum(place, settings)
     checkpoint = read_checkpoint(
-        place.folder, allow_pickle=settings.allow_pickle, max_tokens=settings.max_tokens
+        place.folder,
+        allow_pickle=settings.allow_pickle,
+        max_tokens=settings.max_tokens,
+        task=settings.task,
     )
     network = checkpoint.network()
     return SourceModel(
@@ -227,25 +241,36 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
         Clues(place.origin or place.model_id, checkpoint.outline.config, checkpoint.outline.card),
         checkpoint.outline.kind.notes,
         checkpoint.outline.scoring,
+        checkpoint.outline.task,
+        checkpoint.outline.skipped_tokens,
+        checkpoint.shape.vocabulary,
     )
 
 
-def examine(files: ModelFolder, via: str) -> None:
-    """Judge a model by everything but its weights; raises an ExportError for what is refused."""
+def examine(files: ModelFolder, via: str, task: Task | None = None) -> None:
+    """Judge a model by everything but its weights; raises an ExportError for what is refused.
+
+    task: what is asked of it, None for what it was made for.
+    """
     if via == "optimum":
-        _outline_for_optimum(files)
+        _outline_for_optimum(files, None, task)
     else:
-        read_outline(files)
+        read_outline(files, None, task)
 
 
 def _outline_for_optimum(
-    files: ModelFolder, max_tokens: int | None = None
+    files: ModelFolder, max_tokens: int | None = None, task: Task | None = None
 ) -> tuple[Modules, SentenceSettings, str, tuple[Message, ...]]:
     """Return modules, settings, the tokenizer's JSON and notes of a model that optimum traces."""
-    kind = check_kind(see(files))
+    kind = check_kind(see(files), task)
     if kind.task == "score":
         raise UnsupportedModel(
             "--via optimum exports models of vectors; this is a cross-encoder, which scores pairs of texts"
+        )
+    if kind.task != "dense":
+        raise UnsupportedModel(
+            "--via optimum exports models of one vector a text, not of the task {task}; leave out --via",
+            task=kind.task or "",
         )
     modules = read_modules(files)
     config = files.json(modules.file(CONFIG))
@@ -262,7 +287,9 @@ def _read_for_optimum(place: Place, options: Settings) -> SourceModel:
     from export.optimum.int8 import RECIPE
 
     files = ModelFolder(place.folder)
-    modules, settings, tokenizer_json, notes = _outline_for_optimum(files, options.max_tokens)
+    modules, settings, tokenizer_json, notes = _outline_for_optimum(
+        files, options.max_tokens, options.task
+    )
     # What transformers may read by itself.
     for pattern in ("*.json", "*.txt", "*.model", "*.safetensors", PICKLED):
         files.note(modules.file(pattern))

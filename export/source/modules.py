@@ -16,7 +16,9 @@ from server.messages.message import Message
 
 MODULES = "modules.json"
 SUPPORTED = ("Transformer", "Pooling", "Normalize")
-ORDERS = (SUPPORTED[:2], SUPPORTED)
+# A model that gives a weight for each word of its vocabulary.
+SPLADE = ("MLMTransformer", "SpladePooling")
+ORDERS = (SUPPORTED[:2], SUPPORTED, SPLADE)
 # A class of the library itself: sentence_transformers.models.Pooling. Others run code of the model.
 CLASS = re.compile(
     r"sentence_transformers\.(?:[A-Za-z_]\w{0,60}\.){1,4}([A-Za-z_]\w{0,60})", re.ASCII
@@ -115,7 +117,7 @@ def _kind(path: Path, given: str) -> str:
             path=path,
             shown=shown(given),
         )
-    if known[1] not in SUPPORTED:
+    if known[1] not in SUPPORTED + SPLADE:
         raise UnsupportedModel(
             '{path} has a module "{name}"; only Transformer, Pooling and Normalize are supported '
             "(a Dense layer changes the vector and is not written)",

@@ -7,6 +7,7 @@ from export.errors import CorruptFile, ShapeMismatch, UnsupportedModel
 from export.source.folder import ModelFolder
 from export.source.json_file import Json, boolean, is_object_of_strings, shown, whole_number
 from export.source.modules import MODULES, Modules, read_modules
+from server.inference.results import UNPOOLED
 
 POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -46,11 +47,16 @@ class SentenceSettings:
 
 
 def read_settings(
-    folder: ModelFolder, positions: int, poolings: Sequence[str] = POOLINGS
+    folder: ModelFolder,
+    positions: int,
+    poolings: Sequence[str] = POOLINGS,
+    *,
+    unpooled: bool = False,
 ) -> SentenceSettings:
     """Return the folder's settings; raises an ExportError for what cannot be honoured exactly.
 
-    positions: the longest text that the network can read, in tokens. poolings: what can be written.
+    positions: the longest text that the network can read, in tokens. poolings: what can be written. unpooled:
+    every token's row is wanted, as it is.
     A folder without modules.json gets what sentence-transformers gives it: mean pooling, not
     normalised in the module list (cosine models normalise at use; the artifact says so), and its
     sentence_bert_config.json is ignored.
@@ -60,12 +66,12 @@ def read_settings(
     tokenizer_config = folder.optional_json(modules.file("tokenizer_config.json"))
     prompts, default_prompt = _read_prompts(folder)
     pooling_file = modules.pooling_file()
-    pooling = "mean"
-    if pooling_file is not None:
+    pooling = UNPOOLED if unpooled else "mean"
+    if pooling_file is not None and not unpooled:
         pooling = _pooling_mode(pooling_file, folder.json(pooling_file), poolings)
     return SentenceSettings(
         pooling=pooling,
-        normalize=modules.normalize,
+        normalize=modules.normalize and not unpooled,
         max_tokens=max_tokens_of(sentence_config, tokenizer_config, positions),
         lower_case=boolean("sentence_bert_config.json", sentence_config, "do_lower_case", False),
         prompts=prompts,

@@ -2,16 +2,19 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
+from server.inference.results import ResultForm
 from server.inference.runtime import open_session
 from server.types import Ids, Packing, Vectors
 
 # Inputs of the graphs this project writes, all int64; `pack` says what they hold.
 INPUT_IDS, POSITION_IDS, FIRST_ROWS = "input_ids", "position_ids", "first_rows"
 GROUP_TEXTS, GROUP_TOKENS, GROUP_SHAPES = "group_texts", "group_tokens", "group_shapes"
+# A graph's note of the width of a token's row, where its output has another.
+ROW_WIDTH = "row_width"
 
 
 class SessionEncoder:
@@ -25,7 +28,8 @@ class SessionEncoder:
     def __init__(self, model: str | bytes, packing: Packing, threads: int = 1) -> None:
         self.packing = packing
         self._session = open_session(model, threads)
-        self._width = int(self._session.get_outputs()[0].shape[1])
+        noted = self._session.get_modelmeta().custom_metadata_map.get(ROW_WIDTH)
+        self._width = int(noted or self._session.get_outputs()[0].shape[1])
 
     def encode(self, texts: Sequence[Ids]) -> Vectors:
         """Return float32 (B, D), a row a text. Releases the interpreter lock while it computes.
@@ -34,6 +38,29 @@ class SessionEncoder:
         """
         feeds = pack(texts, self.packing, self._width)
         return cast(Vectors, self._session.run(None, feeds)[0])
+
+
+class TaskEncoder(SessionEncoder):
+    """A session whose rows become other results than vectors: see `ResultForm`."""
+
+    def __init__(
+        self, model: str | bytes, packing: Packing, threads: int = 1, *, form: ResultForm
+    ) -> None:
+        super().__init__(model, packing, threads)
+        self._form = form
+
+    def encode(self, texts: Sequence[Ids]) -> Any:
+        """Return one result for each text, in order; texts: as in `SessionEncoder`."""
+        return self._form.results(super().encode(texts), texts)
+
+
+def open_encoder(
+    model: str | bytes, packing: Packing, threads: int, form: ResultForm
+) -> SessionEncoder:
+    """Return an encoder that gives results of this form."""
+    if form.task in ("dense", "score"):
+        return SessionEncoder(model, packing, threads)
+    return TaskEncoder(model, packing, threads, form=form)
 
 
 def pack(texts: Sequence[Ids], packing: Packing, width: int) -> dict[str, Ids]:

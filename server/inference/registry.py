@@ -37,6 +37,10 @@ GIVES: dict[Task, str] = {
 # Why a task is not done where no model of it is served, if there is more to say.
 MISSING: dict[Task, str] = {
     "score": "no reranker is loaded; serve one besides the model of vectors: --model FOLDER",
+    "sparse": "no served model gives sparse weights; export one with --task sparse, and serve it besides the"
+    " model of vectors: --model FOLDER",
+    "token_vectors": "no served model gives one vector per token; export one with --task token_vectors, and"
+    " serve it besides the model of vectors: --model FOLDER",
 }
 NO_VECTORS = Message("no served model gives dense vectors; add one with --model")
 OTHER_RESULTS = (
@@ -307,7 +311,10 @@ def _same(place: ModelPlace, served: Sequence[Model]) -> Model | None:
 
 
 def check(models: Sequence[Model]) -> None:
-    """Raise BadSettings unless each has its own name and vectors, and one gives dense vectors."""
+    """Raise BadSettings unless each has its own name and vectors, and one gives dense vectors.
+
+    Models of different tasks may share a name: bge-m3 is one model for clients, and three artifacts.
+    """
     for place, model in enumerate(models):
         for other in models[:place]:
             if model.manifest.fingerprint == other.manifest.fingerprint:
@@ -316,7 +323,7 @@ def check(models: Sequence[Model]) -> None:
                     first=other.name,
                     second=model.name,
                 )
-            if model.name == other.name:
+            if model.name == other.name and model.manifest.task == other.manifest.task:
                 raise BadSettings(
                     "two models are called {name!r}; give one another name with --model NAME=FOLDER",
                     name=model.name,

@@ -1,0 +1,36 @@
+"""The head that a checkpoint's rows reach, where it gives more than one vector a text, with its tensors."""
+
+from typing import NamedTuple
+
+from export.families.row_heads import RowHead, TokenProjection, TokenWeights
+from export.outline import Outline
+from export.source.folder import ModelFolder
+from export.source.heads import SPARSE_HEAD, read_head, unweighted_ids
+from export.source.tensors import Tensors, check_tensors
+
+
+class Headed(NamedTuple):
+    """A head with its tensors, which are checked."""
+
+    head: RowHead
+    tensors: Tensors
+
+
+def read_headed(
+    files: ModelFolder, outline: Outline, hidden: int, *, allow_pickle: bool
+) -> Headed | None:
+    """Return the head of a checkpoint, None where it has none; raises an ExportError.
+
+    hidden: the width of a token's row.
+    """
+    if outline.stored_head is None:
+        return None
+    tensors = read_head(files, outline.modules, outline.stored_head, allow_pickle=allow_pickle)
+    head: RowHead
+    if outline.stored_head == SPARSE_HEAD:
+        head = TokenWeights(hidden, unweighted_ids(files, outline.modules, outline.tokenizer_json))
+    else:
+        bias = tensors.get(f"{outline.stored_head}.bias")
+        head = TokenProjection(hidden, hidden if bias is None else bias.size)
+    check_tensors(tensors, head.tensors())
+    return Headed(head, tensors)

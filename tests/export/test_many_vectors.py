@@ -1,0 +1,114 @@
+"""Sparse weights and token vectors of a checkpoint, beside a readable reference."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.checkpoint import Checkpoint, read_checkpoint
+from export.errors import NoSuchModel, ShapeMismatch, UnsupportedModel
+from export.onnx_file import serialize
+from export.outline import Outline
+from server.inference.encoder import SessionEncoder, open_encoder
+from server.inference.results import UNPOOLED, ResultForm
+from server.types import Ids, Task
+from tests.support.encoders import batches, token_ids
+from tests.support.many_vectors import COLBERT_WIDTH, ReferenceRows, write_toy_m3
+from tests.support.toys import toy_texts, write_toy_checkpoint
+
+TEXTS = [*toy_texts(30, seed=5), "池" * 100, "墨"]
+
+
+@pytest.fixture(scope="module")
+def m3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_toy_m3(tmp_path_factory.mktemp("m3") / "toy-m3", max_tokens=48)
+
+
+def form_of(outline: Outline) -> ResultForm:
+    return ResultForm(outline.task, outline.settings.pooling == UNPOOLED, outline.skipped_tokens)
+
+
+def opened(checkpoint: Checkpoint) -> SessionEncoder:
+    network = checkpoint.network()
+    linears = network.float_linears()
+    model = serialize(network.whole(linears, int8_embeddings=False)).model
+    return open_encoder(model, network.packing(linears), 1, form_of(checkpoint.outline))
+
+
+def results(folder: Path, task: Task | None) -> tuple[list[Ids], list[Any]]:
+    """Return the token ids of TEXTS, and their results in batches of several lengths."""
+    checkpoint = read_checkpoint(folder, task=task)
+    encoder, ids = opened(checkpoint), sorted(token_ids(checkpoint, TEXTS), key=len)
+    found: list[Any] = []
+    for batch in batches(encoder.packing, ids):
+        found += encoder.encode(ids[batch])
+    return ids, found
+
+
+def as_dict(weights: Any) -> dict[int, float]:
+    return dict(zip(weights.ids.tolist(), weights.weights.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_every_token_has_its_last_hidden_state(pooling: str, tmp_path: Path) -> None:
+    folder = write_toy_checkpoint(tmp_path / "toy", max_tokens=48, pooling=pooling)
+    reference = ReferenceRows(folder)
+    for ids, found in zip(*results(folder, "token_vectors"), strict=True):
+        np.testing.assert_allclose(found, reference.rows(ids), atol=1e-4)
+
+
+def test_colbert_head_gives_vectors_of_all_tokens_but_the_first(m3: Path) -> None:
+    reference = ReferenceRows(m3)
+    for ids, found in zip(*results(m3, "token_vectors"), strict=True):
+        assert found.shape == (len(ids) - 1, COLBERT_WIDTH)
+        np.testing.assert_allclose(found, reference.colbert(ids), atol=1e-5)
+
+
+def test_sparse_head_gives_the_largest_weight_of_each_word(m3: Path) -> None:
+    reference = ReferenceRows(m3)
+    for ids, found in zip(*results(m3, "sparse"), strict=True):
+        assert as_dict(found) == pytest.approx(reference.lexical_weights(ids), abs=1e-4)
+
+
+def test_dense_export_of_such_a_model_is_that_without_heads(m3: Path, tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(m3)
+    assert checkpoint.outline.task == "dense" and checkpoint.headed is None
+    (note,) = checkpoint.outline.kind.notes
+    assert "--task sparse" in note.english
+
+
+def test_what_a_model_does_not_give_is_refused(m3: Path, tmp_path: Path) -> None:
+    plain = write_toy_checkpoint(tmp_path / "plain")
+    with pytest.raises(UnsupportedModel, match="--task may be dense, token_vectors here"):
+        read_checkpoint(plain, task="sparse")
+    with pytest.raises(UnsupportedModel, match="--task may be dense, token_vectors, sparse here"):
+        read_checkpoint(m3, task="score")
+
+
+def changed_head(folder: Path, change: Any) -> Path:
+    from safetensors.numpy import load_file, save_file
+
+    path = folder / "sparse_linear.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+    return folder
+
+
+def test_wrong_heads_are_refused(tmp_path: Path) -> None:
+    folder = write_toy_m3(tmp_path / "wide")
+    changed_head(folder, lambda tensors: tensors.update(bias=np.zeros(2, np.float32)))
+    with pytest.raises(ShapeMismatch, match=r"sparse_linear.bias has shape \(2,\)"):
+        read_checkpoint(folder, task="sparse")
+    (folder / "sparse_linear.safetensors").rename(folder / "sparse_linear.pt")
+    with pytest.raises(NoSuchModel, match="has only sparse_linear.pt; add --allow-pickle"):
+        read_checkpoint(folder, task="sparse")
+
+
+def test_rows_that_do_not_fit_the_texts_are_noticed() -> None:
+    form = ResultForm("token_vectors", by_token=True)
+    texts: Sequence[Ids] = [np.arange(3), np.arange(2)]
+    with pytest.raises(ValueError, match="4 rows for 5 tokens"):
+        form.results(np.zeros((4, 8), np.float32), texts)
