@@ -87,5 +87,5 @@ def read_checkpoint(
     tensors = read_tensors(weights, outline.family.tensor_name)
     check_tensors(tensors, outline.shape.tensors())
     hidden = outline.family.network(outline.shape, outline.settings, tensors).dimension
-    headed = read_headed(files, outline, hidden, allow_pickle=allow_pickle)
+    headed = read_headed(files, outline, tensors, hidden, allow_pickle=allow_pickle)
     return Checkpoint(folder, outline, tensors, files.sha256(), headed)

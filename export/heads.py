@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from export.families.row_heads import RowHead, TokenProjection, TokenWeights
+from export.families.word_head import WordWeights, bias_of
 from export.outline import Outline
 from export.source.folder import ModelFolder
 from export.source.heads import SPARSE_HEAD, read_head, unweighted_ids
@@ -17,12 +18,24 @@ class Headed(NamedTuple):
 
 
 def read_headed(
-    files: ModelFolder, outline: Outline, hidden: int, *, allow_pickle: bool
+    files: ModelFolder, outline: Outline, network: Tensors, hidden: int, *, allow_pickle: bool
 ) -> Headed | None:
     """Return the head of a checkpoint, None where it has none; raises an ExportError.
 
-    hidden: the width of a token's row.
+    network: the tensors of its weights. hidden: the width of a token's row.
     """
+    if outline.splade is not None and outline.family.masked_head is not None:
+        names = outline.family.masked_head(outline.shape)
+        words = WordWeights(
+            names,
+            outline.splade,
+            hidden,
+            outline.shape.vocabulary,
+            tied=outline.config.get("tie_word_embeddings") is not False,
+            bias=bias_of(network, names),
+        )
+        check_tensors(network, words.tensors())
+        return Headed(words, network)
     if outline.stored_head is None:
         return None
     tensors = read_head(files, outline.modules, outline.stored_head, allow_pickle=allow_pickle)

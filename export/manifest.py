@@ -115,7 +115,7 @@ def manifest_of(
     if source.scoring is not None:
         space["activation"] = source.scoring.activation
     if source.task not in ("dense", "score"):
-        space |= {"task": source.task, "skipped_tokens": source.skipped_tokens}
+        space |= {"task": source.task, "skipped_tokens": source.form.skipped_tokens}
     return Manifest(
         format_version=FORMAT_VERSION,
         model_id=source.model_id,
@@ -154,5 +154,5 @@ def manifest_of(
         task=source.task,
         activation="identity" if source.scoring is None else source.scoring.activation,
         order=verified.order,
-        skipped_tokens=source.skipped_tokens,
+        skipped_tokens=source.form.skipped_tokens,
     )

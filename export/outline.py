@@ -14,7 +14,7 @@ from export.kinds.kind import Kind
 from export.kinds.own_code import check_code
 from export.kinds.sighting import CONFIG, see
 from export.source.folder import ModelFolder
-from export.source.heads import COLBERT_HEAD, HEADS
+from export.source.heads import COLBERT_HEAD, HEADS, Splade, read_splade
 from export.source.json_file import Json
 from export.source.modules import Modules, read_modules
 from export.source.scoring import (
@@ -26,6 +26,7 @@ from export.source.scoring import (
 from export.source.sentence_settings import SentenceSettings, limited, read_settings
 from export.source.tensors import check_plain_weights
 from export.source.tokenizer_file import check_pairs, check_tokenizer, read_tokenizer
+from server.inference.results import UNPOOLED, ResultForm
 from server.types import Task
 
 # What can be exported.
@@ -41,7 +42,8 @@ class Outline:
 
     tokenizer_json: the tokenizer as transformers would build it, without truncation and padding. card:
     README.md, empty where there is none. scoring: of a cross-encoder, None for a model of vectors. stored_head: the
-    name of a head in a file of its own, which the network ends with. skipped_tokens: as in the manifest.
+    name of a head in a file of its own, which the network ends with. splade: how a masked language model's words get
+    weights.
     """
 
     kind: Kind
@@ -54,6 +56,7 @@ class Outline:
     card: str
     scoring: Scoring | None = None
     stored_head: str | None = None
+    splade: Splade | None = None
 
     @property
     def task(self) -> Task:
@@ -61,9 +64,10 @@ class Outline:
         return self.kind.task or "dense"
 
     @property
-    def skipped_tokens(self) -> int:
-        """How many tokens at the beginning of a text have no vector: the first, where there is a ColBERT head."""
-        return 1 if self.stored_head == COLBERT_HEAD else 0
+    def form(self) -> ResultForm:
+        """How the rows of the graph become results; with a ColBERT head the first token has no vector."""
+        by_token = self.settings.pooling == UNPOOLED and self.splade is None
+        return ResultForm(self.task, by_token, 1 if self.stored_head == COLBERT_HEAD else 0)
 
 
 def read_outline(
@@ -96,9 +100,19 @@ def read_outline(
     if scoring is not None:
         check_pairs(tokenizer_json, settings.max_tokens)
     card = read_card(files)
-    head = HEADS.get(kind.task) if kind.task and has_head(seen, HEADS.get(kind.task, "")) else None
+    head = HEADS.get(kind.task or "dense")
+    if head is not None and not has_head(seen, head):
+        head = None
+    splade = None
+    if kind.task == "sparse" and head is None:
+        splade = read_splade(files, modules)
+        if family.masked_head is None:
+            raise UnsupportedModel(
+                "SPLADE models of the family {family} are not written", family=family.name
+            )
     return Outline(
-        kind, modules, config, family, shape, settings, tokenizer_json, card, scoring, head
+        *(kind, modules, config, family, shape, settings),
+        *(tokenizer_json, card, scoring, head, splade),
     )
 
 

@@ -118,6 +118,23 @@ class Scorer(Generic[ShapeKind]):
 
 
 @dataclass(frozen=True, slots=True)
+class MaskedHead:
+    """The head of a masked language model, by the names of its tensors: a number for each word.
+
+    dense, norm: what comes first. decoder: the words' rows, which are those of `words`, the embeddings, where
+    both are tied. bias: its possible names, in the order in which they are looked for.
+    """
+
+    dense: str
+    norm: str
+    decoder: str
+    bias: tuple[str, ...]
+    words: str
+    activation: str
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True)
 class Family(Generic[ShapeKind]):
     """A kind of network, chosen by its config.json.
 
@@ -125,7 +142,7 @@ class Family(Generic[ShapeKind]):
     an ExportError for what the family cannot write exactly. tensor_name: from a name in the weights'
     files to the one in `Shape.tensors`. network: the tensors given to it are those, checked.
     poolings: what its networks can write. scorer: gives a shape a head that scores pairs; None where
-    no such network is written.
+    no such network is written. masked_head: the head of a masked language model, where one is written.
     """
 
     name: str
@@ -135,3 +152,4 @@ class Family(Generic[ShapeKind]):
     network: Callable[[ShapeKind, SentenceSettings, Tensors], Network]
     poolings: tuple[str, ...] = POOLINGS
     scorer: Callable[[ShapeKind, bool], Scorer[ShapeKind]] | None = None
+    masked_head: Callable[[ShapeKind], MaskedHead] | None = None

@@ -37,12 +37,15 @@ class RowHead(Protocol):
     def tensors(self) -> Shapes:
         """Return name -> shape of the tensors that it needs."""
 
-    def write(self, graph: GraphWriter, rows: str, tensors: Tensors) -> None:
-        """Write OUTPUT from `rows`, float32 (tokens, D), one text after the other."""
+    def write(self, graph: GraphWriter, rows: str, tensors: Tensors, *, int8: bool) -> None:
+        """Write OUTPUT from `rows`, float32 (tokens, D), one text after the other.
+
+        int8: large tables may be in int8.
+        """
 
 
 class HeadedNetwork:
-    """A `Network` (see `families.family`) whose rows reach a head. The head is computed in float32."""
+    """A `Network` (see `families.family`) whose rows reach a head."""
 
     def __init__(self, network: LayeredNetwork[Any], head: RowHead, tensors: Tensors) -> None:
         self._network = network
@@ -68,7 +71,7 @@ class HeadedNetwork:
         graph = GraphWriter()
         declare_batch(graph)
         rows = self._network.rows(graph, linears, int8_embeddings=int8_embeddings)
-        self._head.write(graph, rows, self._tensors)
+        self._head.write(graph, rows, self._tensors, int8=int8_embeddings)
         model = graph.model("headed", {OUTPUT: ["rows", self.dimension]})
         model.metadata_props.add(key=ROW_WIDTH, value=str(self._network.dimension))
         return model
@@ -103,7 +106,8 @@ class TokenWeights:
     def tensors(self) -> Shapes:
         return _shapes(SPARSE_HEAD, 1, self.hidden)
 
-    def write(self, graph: GraphWriter, rows: str, tensors: Tensors) -> None:
+    def write(self, graph: GraphWriter, rows: str, tensors: Tensors, *, int8: bool) -> None:
+        del int8
         linear = write_linear(graph, rows, tensors, SPARSE_HEAD)
         weights = graph.node("Relu", [linear], "weights")
         ids = graph.node("Reshape", [INPUT_IDS, graph.integers("column", [-1, 1])], "ids.column")
@@ -133,7 +137,8 @@ class TokenProjection:
     def tensors(self) -> Shapes:
         return _shapes(COLBERT_HEAD, self.width, self.hidden)
 
-    def write(self, graph: GraphWriter, rows: str, tensors: Tensors) -> None:
+    def write(self, graph: GraphWriter, rows: str, tensors: Tensors, *, int8: bool) -> None:
+        del int8
         projected = write_linear(graph, rows, tensors, COLBERT_HEAD)
         graph.node("LpNormalization", [projected], OUTPUT, axis=-1, p=2)
 

@@ -24,6 +24,7 @@ RULES: tuple[Callable[[Sighting], Kind | None], ...] = (
     networks.static,
     networks.images,
     networks.late_interaction,
+    networks.two_ways,
     networks.sparse,
     layouts.old_modules,
     layouts.without_config,

@@ -1,11 +1,13 @@
-"""Reads linear layers that stand in files of their own beside a network's weights, as bge-m3 has two."""
+"""Reads what follows the rows of tokens: layers in files of their own, as bge-m3 has two, and SPLADE's pooling."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from tokenizers import Tokenizer
 
-from export.errors import NoSuchModel
+from export.errors import NoSuchModel, UnsupportedModel
 from export.source.folder import ModelFolder
+from export.source.json_file import shown
 from export.source.modules import Modules
 from export.source.tensors import StoredTensors, read_tensors
 from server.types import Task
@@ -14,6 +16,8 @@ from server.types import Task
 SPARSE_HEAD, COLBERT_HEAD = "sparse_linear", "colbert_linear"
 # What each is for.
 HEADS: Mapping[Task, str] = {"sparse": SPARSE_HEAD, "token_vectors": COLBERT_HEAD}
+# What SpladePooling may be told, and what it does where nothing is said.
+SPLADE_POOLINGS, SPLADE_ACTIVATIONS = ("max", "sum"), {"relu": 1, "log1p_relu": 2}
 # Special tokens that have no weight, and their names in XLM-R where the tokenizer's settings name none.
 UNWEIGHTED = {
     "cls_token": "<s>",
@@ -21,6 +25,36 @@ UNWEIGHTED = {
     "pad_token": "<pad>",
     "unk_token": "<unk>",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Splade:
+    """How a weight of each word is made of a masked language model's numbers.
+
+    pooling: "max" or "sum" over the tokens of a text. logarithms: how often log(1 + x) is taken of a number.
+    """
+
+    pooling: str = "max"
+    logarithms: int = 1
+
+
+def read_splade(folder: ModelFolder, modules: Modules) -> Splade:
+    """Return the settings of SpladePooling, its own where there are none; raises UnsupportedModel."""
+    file = modules.pooling_file()
+    config = {} if file is None else folder.json(file)
+    pooling = config.get("pooling_strategy", "max")
+    activation = config.get("activation_function", "relu")
+    if pooling not in SPLADE_POOLINGS or activation not in SPLADE_ACTIVATIONS:
+        raise UnsupportedModel(
+            "{file}: pooling_strategy {pooling} with activation_function {activation} is not written; "
+            "{poolings} and {activations} are",
+            file=str(file),
+            pooling=shown(pooling),
+            activation=shown(activation),
+            poolings=SPLADE_POOLINGS,
+            activations=tuple(SPLADE_ACTIVATIONS),
+        )
+    return Splade(pooling, SPLADE_ACTIVATIONS[activation])
 
 
 def head_files(head: str) -> tuple[str, str]:

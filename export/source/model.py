@@ -1,11 +1,11 @@
 """Finds the model that an export is asked for, and reads what an export needs of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from export import quantise, rowwise
-from export.checkpoint import read_checkpoint
+from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import NoSuchModel, UnsupportedModel
 from export.families.family import Network
 from export.instructions import Instructions, instructions
@@ -25,7 +25,7 @@ from export.source.sentence_settings import SentenceSettings, limited, read_sett
 from export.source.tensors import PICKLED, check_plain_weights
 from export.source.tokenizer_file import check_tokenizer, read_tokenizer
 from server.inference.manifest import TextRules
-from server.inference.results import UNPOOLED, ResultForm
+from server.inference.results import DENSE, ResultForm
 from server.messages.message import Message
 from server.types import Task
 
@@ -36,7 +36,7 @@ class SourceModel:
 
     folder: of the network's files. family, recipe: as the manifest states them. clues: what shows which
     published model it is. notes: what an export leaves out. scoring: of a cross-encoder. task: what the model
-    gives. skipped_tokens: as in the manifest. words: of the vocabulary.
+    gives. form: how the graph's rows become results. words: of the vocabulary.
     """
 
     folder: Path
@@ -52,13 +52,8 @@ class SourceModel:
     notes: tuple[Message, ...] = ()
     scoring: Scoring | None = None
     task: Task = "dense"
-    skipped_tokens: int = 0
+    form: ResultForm = DENSE
     words: int = 0
-
-    @property
-    def form(self) -> ResultForm:
-        """How the graph's rows become results."""
-        return ResultForm(self.task, self.settings.pooling == UNPOOLED, self.skipped_tokens)
 
     @property
     def dimension(self) -> int | None:
@@ -232,7 +227,7 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
         place.folder,
         place.model_id,
         place.revision,
-        checkpoint.settings,
+        _stated(checkpoint),
         checkpoint.tokenizer_json,
         checkpoint.sha256,
         checkpoint.family.name,
@@ -242,9 +237,17 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
         checkpoint.outline.kind.notes,
         checkpoint.outline.scoring,
         checkpoint.outline.task,
-        checkpoint.outline.skipped_tokens,
+        checkpoint.outline.form,
         checkpoint.shape.vocabulary,
     )
+
+
+def _stated(checkpoint: Checkpoint) -> SentenceSettings:
+    """Return the settings as the manifest states them: SPLADE pools after the network."""
+    splade = checkpoint.outline.splade
+    if splade is None:
+        return checkpoint.settings
+    return replace(checkpoint.settings, pooling=splade.pooling)
 
 
 def examine(files: ModelFolder, via: str, task: Task | None = None) -> None:

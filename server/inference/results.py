@@ -58,6 +58,10 @@ class ResultForm:
         return np.split(rows, ends[:-1])
 
 
+# A row is the result.
+DENSE = ResultForm()
+
+
 def _of_tokens(ids: Ids, weights: Vectors) -> SparseWeights:
     """Return the largest weight of each token id; ids: int64 (T,), weights: float32 (T,)."""
     words, places = np.unique(ids, return_inverse=True)

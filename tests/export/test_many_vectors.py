@@ -8,15 +8,21 @@ import numpy as np
 import pytest
 
 from export.checkpoint import Checkpoint, read_checkpoint
-from export.errors import NoSuchModel, ShapeMismatch, UnsupportedModel
+from export.errors import CorruptFile, NoSuchModel, ShapeMismatch, UnsupportedModel
+from export.families import word_head
 from export.onnx_file import serialize
-from export.outline import Outline
 from server.inference.encoder import SessionEncoder, open_encoder
-from server.inference.results import UNPOOLED, ResultForm
+from server.inference.results import ResultForm
 from server.types import Ids, Task
+from tests.support.checkpoints import change_json, change_tensors
 from tests.support.encoders import batches, token_ids
-from tests.support.many_vectors import COLBERT_WIDTH, ReferenceRows, write_toy_m3
-from tests.support.toys import toy_texts, write_toy_checkpoint
+from tests.support.many_vectors import (
+    COLBERT_WIDTH,
+    ReferenceRows,
+    write_toy_m3,
+    write_toy_splade,
+)
+from tests.support.toys import toy_texts, write_json, write_toy_checkpoint
 
 TEXTS = [*toy_texts(30, seed=5), "池" * 100, "墨"]
 
@@ -26,15 +32,11 @@ def m3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_toy_m3(tmp_path_factory.mktemp("m3") / "toy-m3", max_tokens=48)
 
 
-def form_of(outline: Outline) -> ResultForm:
-    return ResultForm(outline.task, outline.settings.pooling == UNPOOLED, outline.skipped_tokens)
-
-
 def opened(checkpoint: Checkpoint) -> SessionEncoder:
     network = checkpoint.network()
     linears = network.float_linears()
     model = serialize(network.whole(linears, int8_embeddings=False)).model
-    return open_encoder(model, network.packing(linears), 1, form_of(checkpoint.outline))
+    return open_encoder(model, network.packing(linears), 1, checkpoint.outline.form)
 
 
 def results(folder: Path, task: Task | None) -> tuple[list[Ids], list[Any]]:
@@ -112,3 +114,74 @@ def test_rows_that_do_not_fit_the_texts_are_noticed() -> None:
     texts: Sequence[Ids] = [np.arange(3), np.arange(2)]
     with pytest.raises(ValueError, match="4 rows for 5 tokens"):
         form.results(np.zeros((4, 8), np.float32), texts)
+
+
+# --- SPLADE ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pooling", "activation", "logarithms"),
+    [("max", "relu", 1), ("sum", "relu", 1), ("max", "log1p_relu", 2)],
+)
+@pytest.mark.parametrize("tile", [7, word_head.TILE])
+def test_splade_gives_a_weight_for_each_word(
+    pooling: str,
+    activation: str,
+    logarithms: int,
+    tile: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(word_head, "TILE", tile)
+    folder = write_toy_splade(
+        tmp_path / "splade", pooling=pooling, activation=activation, max_tokens=48
+    )
+    reference = ReferenceRows(folder)
+    shares = []
+    for ids, found in zip(*results(folder, None), strict=True):
+        expected = reference.words(ids, pooling, logarithms)
+        weights = np.zeros(len(expected))
+        weights[found.ids] = found.weights
+        np.testing.assert_allclose(weights, expected, atol=1e-4)
+        shares.append(np.mean(expected > 0))
+    assert 0.2 < np.mean(shares) < 0.8
+
+
+def test_folder_without_modules_is_splade_where_that_is_asked_for(tmp_path: Path) -> None:
+    folder = write_toy_splade(tmp_path / "splade", max_tokens=48)
+    expected = results(folder, None)[1]
+    for name in ("modules.json", "sentence_bert_config.json"):
+        (folder / name).unlink()
+    change_json(folder / "tokenizer_config.json", model_max_length=48)
+    with pytest.raises(UnsupportedModel, match="add --task sparse for SPLADE"):
+        read_checkpoint(folder)
+    found = read_checkpoint(folder, task="sparse")
+    assert found.outline.task == "sparse" and len(expected) == len(TEXTS)
+
+
+def test_other_modules_of_sparse_models_are_refused(tmp_path: Path) -> None:
+    folder = write_toy_splade(tmp_path / "splade")
+    change_json(folder / "1_SpladePooling" / "config.json", pooling_strategy="mean")
+    with pytest.raises(UnsupportedModel, match="pooling_strategy 'mean'.* is not written"):
+        read_checkpoint(folder)
+    routed = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Router"}]
+    write_json(folder / "modules.json", routed)
+    with pytest.raises(UnsupportedModel, match="in one way"):
+        read_checkpoint(folder)
+
+
+def test_bias_that_the_weights_have_twice_must_be_one(tmp_path: Path) -> None:
+    folder = write_toy_splade(tmp_path / "splade")
+
+    def add(shift: float) -> None:
+        def change(tensors: dict[str, Any]) -> None:
+            bias = tensors["cls.predictions.bias"]
+            tensors["cls.predictions.decoder.bias"] = bias + np.float32(shift)
+
+        change_tensors(folder, change)
+
+    add(0)
+    read_checkpoint(folder)
+    add(1)
+    with pytest.raises(CorruptFile, match="has the bias of the words twice|have the bias"):
+        read_checkpoint(folder)

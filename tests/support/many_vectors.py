@@ -12,9 +12,9 @@ from export.settings import Settings
 from server.inference.model import Model
 from server.types import Task
 from tests.support.checkpoints import change_json
-from tests.support.reference_bert import Array, ReferenceBert
+from tests.support.reference_bert import ACTIVATIONS, Array, ReferenceBert
 from tests.support.relatives import PADDING_SECOND, write_relative
-from tests.support.toys import write_toy_texts
+from tests.support.toys import write_json, write_toy_checkpoint, write_toy_texts
 
 # The width of the toy's ColBERT vectors; other than that of its rows.
 COLBERT_WIDTH = 24
@@ -40,6 +40,68 @@ def write_toy_m3(folder: Path, **options: Any) -> Path:
     return folder
 
 
+# Prefix of the network's tensors; the head's dense layer, norm and bias; and the architecture.
+MASKED = {
+    "bert": (
+        *("bert.", "cls.predictions.transform.dense", "cls.predictions.transform.LayerNorm"),
+        *("cls.predictions.bias", "BertForMaskedLM"),
+    ),
+    "xlm-roberta": (
+        *("roberta.", "lm_head.dense", "lm_head.layer_norm"),
+        *("lm_head.bias", "XLMRobertaForMaskedLM"),
+    ),
+    "distilbert": (
+        *("distilbert.", "vocab_transform", "vocab_layer_norm"),
+        *("vocab_projector.bias", "DistilBertForMaskedLM"),
+    ),
+}
+SPLADE_MODULES = {
+    "": "sentence_transformers.sparse_encoder.models.MLMTransformer",
+    "1_SpladePooling": "sentence_transformers.sparse_encoder.models.SpladePooling",
+}
+
+
+def write_toy_splade(
+    folder: Path,
+    kind: str = "bert",
+    *,
+    pooling: str = "max",
+    activation: str = "relu",
+    **options: Any,
+) -> Path:
+    """Write a random SPLADE model, about half of whose weights are 0; returns `folder`."""
+    if kind == "bert":
+        write_toy_checkpoint(folder, **options)
+    else:
+        write_relative(folder, kind, **options)
+    prefix, dense, norm, bias, architecture = MASKED[kind]
+    stored = load_file(folder / "model.safetensors")
+    tensors = {f"{prefix}{name.removeprefix(prefix)}": each for name, each in stored.items()}
+    words, hidden = tensors[f"{prefix}embeddings.word_embeddings.weight"].shape
+    generator = np.random.default_rng(12)
+
+    def normal(*shape: int, scale: float = 0.1) -> npt.NDArray[np.float32]:
+        return (generator.standard_normal(shape) * scale).astype(np.float32)
+
+    tensors[f"{dense}.weight"] = normal(hidden, hidden, scale=hidden**-0.5)
+    tensors[f"{dense}.bias"] = normal(hidden)
+    tensors[f"{norm}.weight"], tensors[f"{norm}.bias"] = 0.3 + normal(hidden), normal(hidden)
+    tensors[bias] = normal(words) - np.float32(2)
+    save_file(tensors, folder / "model.safetensors")
+    change_json(folder / "config.json", architectures=[architecture], tie_word_embeddings=True)
+    modules = [
+        {"idx": place, "name": str(place), "path": path, "type": kind}
+        for place, (path, kind) in enumerate(SPLADE_MODULES.items())
+    ]
+    write_json(folder / "modules.json", modules)
+    (folder / "1_Pooling" / "config.json").unlink()
+    (folder / "1_Pooling").rmdir()
+    write_json(folder / "config_sentence_transformers.json", {"model_type": "SparseEncoder"})
+    settings = {"pooling_strategy": pooling, "activation_function": activation}
+    write_json(folder / "1_SpladePooling" / "config.json", settings)
+    return folder
+
+
 def export_toy_m3(checkpoint: Path, task: Task) -> Model:
     """Export one task of a toy m3 in float32, and open it."""
     beside = checkpoint.parent
@@ -59,6 +121,7 @@ class ReferenceRows(ReferenceBert):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.folder = folder
+        self.tensors = {name.removeprefix("bert."): each for name, each in self.tensors.items()}
         if self.config["model_type"] == "xlm-roberta":
             tensors = {name.removeprefix("roberta."): each for name, each in self.tensors.items()}
             position = "embeddings.position_embeddings.weight"
@@ -90,3 +153,15 @@ class ReferenceRows(ReferenceBert):
             if token not in special and weight > found.get(token, 0):
                 found[token] = float(weight)
         return found
+
+    def words(self, ids: npt.NDArray[np.int64], pooling: str, logarithms: int) -> Array:
+        """Return the weight of every word, (V,), as SpladePooling makes it of BertForMaskedLM."""
+        head = "cls.predictions"
+        rows = self.linear(self.rows(ids), f"{head}.transform.dense")
+        active = ACTIVATIONS[self.config["hidden_act"]](rows)
+        rows = self.layer_norm(active, f"{head}.transform.LayerNorm")
+        table = self.tensors["embeddings.word_embeddings.weight"]
+        numbers = np.maximum(rows @ table.T + self.tensors[f"{head}.bias"], 0)
+        for _ in range(logarithms):
+            numbers = np.log1p(numbers)
+        return np.asarray(numbers.max(axis=0) if pooling == "max" else numbers.sum(axis=0))
