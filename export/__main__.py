@@ -122,7 +122,8 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
         metavar="MEAN,MIN[,TAU]",
         help=words(
             "lowest mean and lowest single agreement with float32: of vectors the cosine (default: "
-            "0.997,0.98), of scores 1 minus the difference, and TAU of the order (default: 0.99,0.9,0.9)"
+            "0.997,0.98; of sparse weights 0.99,0.9; of token vectors 0.995,0.95), of scores 1 minus the "
+            "difference, and TAU of the order (default: 0.99,0.9,0.9)"
         ),
     )
     add(

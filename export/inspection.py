@@ -151,7 +151,7 @@ def _texts(outline: Outline, name: str) -> Iterator[Message]:
     yield Message(
         "texts: up to {tokens:,} tokens; pooling {pooling}; {normalised}",
         tokens=settings.max_tokens,
-        pooling=settings.pooling,
+        pooling=settings.pooling if outline.splade is None else outline.splade.pooling,
         normalised=Message("normalised") if settings.normalize else Message("not normalised"),
     )
     chosen = instructions(clues, settings.prompts, settings.default_prompt)

@@ -48,8 +48,10 @@ class Thresholds:
 DEFAULTS: Mapping[Task, Thresholds] = {
     "dense": Thresholds(),
     "score": Thresholds(mean=0.99, minimum=0.9, order=0.9),
-    "token_vectors": Thresholds(mean=0.99, minimum=0.9),
-    "sparse": Thresholds(mean=0.99, minimum=0.95),
+    # bge-small-zh-v1.5 in int8: mean 0.9978, the worst token of 4,119 0.983 (2026-11-29).
+    "token_vectors": Thresholds(mean=0.995, minimum=0.95),
+    # Twenty random heads on the same rows: mean 0.991. A trained head was not at hand.
+    "sparse": Thresholds(mean=0.99, minimum=0.9),
 }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from tokenizers import Tokenizer
 
@@ -74,12 +75,17 @@ def read_head(
     elif allow_pickle:
         file = pickled
     else:
-        raise NoSuchModel(
-            "{folder} has only {file}; add --allow-pickle to read it (weights only)",
-            folder=folder.place,
-            file=pickled,
-        )
+        raise pickled_head(folder.place, pickled)
     return read_tensors([folder.file(file)], lambda stored: f"{head}.{stored}")
+
+
+def pickled_head(place: Path | str, file: str) -> NoSuchModel:
+    """Return the refusal of a head that is only in a pickle."""
+    return NoSuchModel(
+        "{folder} has only {file}; add --allow-pickle to read it (weights only)",
+        folder=place,
+        file=file,
+    )
 
 
 def unweighted_ids(folder: ModelFolder, modules: Modules, tokenizer_json: str) -> tuple[int, ...]:

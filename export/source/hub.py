@@ -17,7 +17,7 @@ from export.kinds.sighting import ADAPTER, CONFIG, see
 from export.source.file import MOST_SETTINGS, MOST_TABLE, read_file
 from export.source.folder import CollectedFiles, ModelFolder
 from export.source.folder_lock import Waiting, only_one
-from export.source.heads import HEADS, head_files
+from export.source.heads import HEADS, head_files, pickled_head
 from export.source.hub_address import HubAddress, hub_address
 from export.source.hub_client import MOST_FILE, Hub
 from export.source.hub_errors import plain_errors
@@ -196,8 +196,9 @@ class _Transfer:
         if task is None or task not in HEADS:
             return []
         safe, pickled = map(modules.file, head_files(HEADS[task]))
-        allowed = [safe, *([pickled] if allow_pickle else [])]
-        names = [name for name in allowed if name in self._offered][:1]
+        names = [name for name in (safe, pickled) if name in self._offered][:1]
+        if names == [pickled] and not allow_pickle:
+            raise pickled_head(self._hub.model_id, pickled)
         for name in names:
             self._bring(name)
         return names

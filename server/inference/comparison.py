@@ -25,8 +25,13 @@ USABLE_VECTORS = 0.98
 SAME_SCORES = 0.9999
 USABLE_SCORES = 0.9
 
-# Numbers of the summary of sparse weights.
+# A summary of sparse weights adds them up in so many places, and has SHARED in one more.
 FOLDED = 1024
+SUMMARY = FOLDED + 1
+# A weight that any two results of sparse weights have in common. Without it a text whose one word is close to 0
+# here and 0 there would have cosine 0, and two texts without weights none at all; with it they have 1. The weights of
+# bge-m3 are up to 0.4, those of SPLADE up to 3.
+SHARED = 0.1
 
 Agreement = Callable[[Vectors, Vectors], Vectors]
 Rows = tuple[Vectors, Vectors]
@@ -99,24 +104,19 @@ def _relative_differences(a: Vectors, b: Vectors) -> Vectors:
 
 
 def _weights_side_by_side(a: SparseWeights, b: SparseWeights) -> Rows:
-    """Return the weights of both for every word that one of them has, float32 (1, words) twice."""
-    # A word that no text has, so that there is a column.
-    words = np.union1d(np.union1d(a.ids, b.ids), [-1])
-    rows = np.zeros((2, 1, len(words)), np.float32)
+    """Return the weights of both for every word that one of them has, and SHARED: float32 (1, words + 1) twice."""
+    words = np.union1d(a.ids, b.ids)
+    rows = np.full((2, 1, len(words) + 1), SHARED, np.float32)
+    rows[:, :, :-1] = 0
     for row, (ids, weights) in zip(rows, (a, b), strict=True):
         row[0, np.searchsorted(words, ids)] = weights
     return rows[0], rows[1]
 
 
-def _weight_cosines(a: Vectors, b: Vectors) -> Vectors:
-    """Return cosines, which are 1 where neither row has a weight."""
-    empty = ~(a.any(axis=1) | b.any(axis=1))
-    return cast(Vectors, np.where(empty, np.float32(1), row_cosines(a, b)))
-
-
 def _folded(result: SparseWeights) -> Vectors:
-    """Return the weights added up in FOLDED places, by token id."""
-    folded = np.zeros(FOLDED, np.float32)
+    """Return the weights added up in FOLDED places, by token id, and SHARED behind them: float32 (SUMMARY,)."""
+    folded = np.zeros(SUMMARY, np.float32)
+    folded[FOLDED] = SHARED
     np.add.at(folded, result.ids % FOLDED, result.weights)
     return folded
 
@@ -156,7 +156,7 @@ TOKEN_VECTORS = Comparison(
 )
 SPARSE_WEIGHTS = Comparison(
     Message("cosine of sparse weights"),
-    _weight_cosines,
+    row_cosines,
     _scaled_differences,
     SAME_VECTORS,
     USABLE_VECTORS,

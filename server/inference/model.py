@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from server.errors import BadArtifact
-from server.inference.comparison import COMPARISONS, FOLDED
+from server.inference.comparison import COMPARISONS, SUMMARY
 from server.inference.encoder import open_encoder
 from server.inference.manifest import MODEL_FILE, TOKENIZER_FILE, read_manifest
 from server.inference.speed import measured_rate
@@ -80,7 +80,7 @@ class Model:
         tests = self.manifest.self_test
         with _loading(folder / MODEL_FILE):
             found = self._summaries(self._self_test_ids())
-        width = FOLDED if self.manifest.task == "sparse" else self.manifest.dimension
+        width = SUMMARY if self.manifest.task == "sparse" else self.manifest.dimension
         sound = found.shape == (len(tests), width)
         sound = sound and {len(test.vector) for test in tests} == {width}
         least = 0.0

@@ -66,7 +66,8 @@ def _of_tokens(ids: Ids, weights: Vectors) -> SparseWeights:
     """Return the largest weight of each token id; ids: int64 (T,), weights: float32 (T,)."""
     words, places = np.unique(ids, return_inverse=True)
     largest = np.zeros(len(words), np.float32)
-    np.maximum.at(largest, places, weights)
+    with np.errstate(invalid="ignore"):
+        np.maximum.at(largest, places, weights)
     return _above_zero(words, largest)
 
 

@@ -11,6 +11,7 @@ from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import CorruptFile, NoSuchModel, ShapeMismatch, UnsupportedModel
 from export.families import word_head
 from export.onnx_file import serialize
+from server.inference.comparison import COMPARISONS, SUMMARY
 from server.inference.encoder import SessionEncoder, open_encoder
 from server.inference.results import ResultForm
 from server.types import Ids, Task
@@ -19,12 +20,13 @@ from tests.support.encoders import batches, token_ids
 from tests.support.many_vectors import (
     COLBERT_WIDTH,
     ReferenceRows,
+    export_toy,
     write_toy_m3,
     write_toy_splade,
 )
-from tests.support.toys import toy_texts, write_json, write_toy_checkpoint
+from tests.support.toys import VOCABULARY, toy_texts, write_json, write_toy_checkpoint
 
-TEXTS = [*toy_texts(30, seed=5), "池" * 100, "墨"]
+TEXTS = [*toy_texts(12, seed=5), "池" * 100, "墨"]
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +122,13 @@ def test_rows_that_do_not_fit_the_texts_are_noticed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pooling", "activation", "logarithms"),
-    [("max", "relu", 1), ("sum", "relu", 1), ("max", "log1p_relu", 2)],
+    ("pooling", "activation", "logarithms", "tile"),
+    [
+        ("max", "relu", 1, 7),
+        ("sum", "relu", 1, 7),
+        ("max", "log1p_relu", 2, word_head.TILE),
+    ],
 )
-@pytest.mark.parametrize("tile", [7, word_head.TILE])
 def test_splade_gives_a_weight_for_each_word(
     pooling: str,
     activation: str,
@@ -185,3 +190,46 @@ def test_bias_that_the_weights_have_twice_must_be_one(tmp_path: Path) -> None:
     add(1)
     with pytest.raises(CorruptFile, match="has the bias of the words twice|have the bias"):
         read_checkpoint(folder)
+
+
+# --- int8 and the whole export --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def splade(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("splade") / "toy-splade"
+    return write_toy_splade(folder, hidden=64, layers=1, max_tokens=24)
+
+
+def test_artifact_of_splade_states_what_it_gives(splade: Path) -> None:
+    model = export_toy(splade, None)
+    manifest = model.manifest
+    assert (manifest.task, manifest.pooling, manifest.groups) == ("sparse", "max", 1)
+    assert manifest.dimension == len(VOCABULARY)
+    assert model.computes_the_same
+    assert {len(test.vector) for test in manifest.self_test} == {SUMMARY}
+
+
+def test_words_of_splade_in_int8_are_close(splade: Path) -> None:
+    """The table of words is in int8 too."""
+    network = read_checkpoint(splade).network()
+    floats = network.float_linears()
+    form = read_checkpoint(splade).outline.form
+    exact, int8 = (
+        open_encoder(
+            serialize(network.whole(floats, int8_embeddings=int8)).model,
+            network.packing(floats),
+            1,
+            form,
+        )
+        for int8 in (False, True)
+    )
+    ids = token_ids(read_checkpoint(splade), TEXTS)
+    comparison = COMPARISONS["sparse"]
+    agreement = [
+        float(
+            comparison.agreement(*comparison.rows(int8.encode([row])[0], exact.encode([row])[0]))[0]
+        )
+        for row in ids
+    ]
+    assert 0.999 < min(agreement) < 1

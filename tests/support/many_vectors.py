@@ -102,8 +102,8 @@ def write_toy_splade(
     return folder
 
 
-def export_toy_m3(checkpoint: Path, task: Task) -> Model:
-    """Export one task of a toy m3 in float32, and open it."""
+def export_toy(checkpoint: Path, task: Task | None) -> Model:
+    """Export one task of a toy in float32, and open it."""
     beside = checkpoint.parent
     settings = Settings(
         source=str(checkpoint),

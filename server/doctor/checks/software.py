@@ -1,6 +1,6 @@
 """Checks of models, installed packages and the clock."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from server import BUILT
 from server.doctor.facts import Artifact, Facts
@@ -8,6 +8,7 @@ from server.doctor.findings import Finding, refusal
 from server.inference.comparison import COMPARISONS
 from server.inference.registry import NO_VECTORS
 from server.messages.message import Message
+from server.types import Task
 
 MOST_NAMED = 5
 
@@ -32,6 +33,14 @@ def of_models(facts: Facts) -> Iterator[Finding]:
         yield Finding("error", "model", NO_VECTORS)
 
 
+GIVES: Mapping[Task, Message] = {
+    "dense": Message("vectors"),
+    "score": Message("scores of pairs"),
+    "sparse": Message("sparse weights"),
+    "token_vectors": Message("one vector per token"),
+}
+
+
 def _of_model(artifact: Artifact) -> Finding:
     bits = "float32"
     if artifact.quantization is not None:
@@ -41,7 +50,7 @@ def _of_model(artifact: Artifact) -> Finding:
         "{place}: hashes match; gives {task}, {bits} weights, self-test {measure} {agreement:.6f} "
         "to the exporting machine ({exported_on})",
         place=str(artifact.place),
-        task=Message("scores of pairs") if artifact.task == "score" else Message("vectors"),
+        task=GIVES[artifact.task],
         bits=bits,
         measure=comparison.measure,
         agreement=artifact.agreement,
