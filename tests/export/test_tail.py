@@ -334,7 +334,21 @@ def test_random_damage_to_the_settings_of_a_layer_is_an_error_that_names_its_fil
 ) -> None:
     choose, path = random.Random(5), folder / "2_Dense" / "config.json"
     whole = json.loads(path.read_text())
-    values = (None, -1, 0, 2**63, 1e308, "", "32", [], {}, [[[]]], True, "torch.nn.Tanh", "\x1b[2J")
+    values: tuple[Any, ...] = (
+        None,
+        -1,
+        0,
+        2**63,
+        1e308,
+        "",
+        "32",
+        [],
+        {},
+        [[[]]],
+        True,
+        "torch.nn.Tanh",
+        "\x1b[2J",
+    )
     refused = 0
     for _ in range(60):
         damaged = dict(whole)

@@ -1,7 +1,7 @@
 """Modules behind the pooling of a toy checkpoint, and what they compute, in plain numpy."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from tests.support.toys import POOLING, TRANSFORMER, write_json, write_modules
 Array = npt.NDArray[np.float64]
 
 # By the names that sentence-transformers writes.
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "torch.nn.modules.activation.Tanh": np.tanh,
     "torch.nn.modules.linear.Identity": lambda x: x,
     "torch.nn.modules.activation.ReLU": lambda x: np.maximum(x, 0),
