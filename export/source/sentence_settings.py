@@ -18,6 +18,7 @@ POOLING_FLAGS = {
 }
 # What both routes can write; a family may write fewer.
 POOLINGS = ("cls", "mean", "max")
+OF_ALL_TOKENS = ("mean", "max")
 # sentence-transformers reads the first of these that a Transformer's folder has.
 SENTENCE_CONFIGS = (
     "sentence_bert_config.json",
@@ -35,7 +36,10 @@ PROMPTS = "config_sentence_transformers.json"
 
 @dataclass(frozen=True, slots=True)
 class SentenceSettings:
-    """The settings of text and pooling in the sentence-transformers module files."""
+    """The settings of text and pooling in the sentence-transformers module files.
+
+    include_prompt: whether pooling reads the tokens of an instruction.
+    """
 
     pooling: str
     normalize: bool
@@ -43,6 +47,11 @@ class SentenceSettings:
     lower_case: bool
     prompts: Mapping[str, str]
     default_prompt: str | None
+    include_prompt: bool = True
+
+    def instruction_offset(self, vocabulary: int) -> int:
+        """Return what the ids of an instruction's tokens come with, see `TextRules` of the manifest."""
+        return 0 if self.include_prompt else vocabulary
 
 
 def read_settings(
@@ -60,9 +69,11 @@ def read_settings(
     tokenizer_config = folder.optional_json(modules.file("tokenizer_config.json"))
     prompts, default_prompt = _read_prompts(folder)
     pooling_file = modules.pooling_file()
-    pooling = "mean"
+    pooling, include_prompt = "mean", True
     if pooling_file is not None:
-        pooling = _pooling_mode(pooling_file, folder.json(pooling_file), poolings)
+        config = folder.json(pooling_file)
+        pooling = _pooling_mode(pooling_file, config, poolings)
+        include_prompt = boolean(pooling_file, config, "include_prompt", default=True)
     return SentenceSettings(
         pooling=pooling,
         normalize=modules.normalize,
@@ -70,6 +81,8 @@ def read_settings(
         lower_case=boolean("sentence_bert_config.json", sentence_config, "do_lower_case", False),
         prompts=prompts,
         default_prompt=default_prompt,
+        # Nothing else reads a token of the instruction.
+        include_prompt=include_prompt or pooling not in OF_ALL_TOKENS,
     )
 
 
@@ -168,9 +181,5 @@ def _pooling_mode(file: str, config: Json, poolings: Sequence[str]) -> str:
             "pooling {found} is not supported; one of {supported} is needed",
             found=found,
             supported=tuple(poolings),
-        )
-    if not boolean(file, config, "include_prompt", default=True):
-        raise UnsupportedModel(
-            "pooling that leaves the prompt out (include_prompt: false) is not supported"
         )
     return modes[0]
