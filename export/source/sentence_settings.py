@@ -22,6 +22,7 @@ POOLING_FLAGS = {
 }
 # What both routes can write; a family may write fewer.
 POOLINGS = ("cls", "mean", "max")
+OF_ALL_TOKENS = ("mean", "max")
 # sentence-transformers reads the first of these that a Transformer's folder has.
 SENTENCE_CONFIGS = (
     "sentence_bert_config.json",
@@ -43,6 +44,7 @@ class SentenceSettings:
 
     tail: what happens to the pooled row before it is normalised, where `normalize` says so. similarity:
     how the vectors are meant to be compared.
+    include_prompt: whether pooling reads the tokens of an instruction.
     """
 
     pooling: str
@@ -53,6 +55,7 @@ class SentenceSettings:
     default_prompt: str | None
     tail: tuple[Step, ...] = ()
     similarity: Similarity = "cosine"
+    include_prompt: bool = True
 
     @property
     def notes(self) -> tuple[Message, ...]:
@@ -66,6 +69,10 @@ class SentenceSettings:
                 similarity=self.similarity,
             ),
         )
+
+    def instruction_offset(self, vocabulary: int) -> int:
+        """Return what the ids of an instruction's tokens come with, see `TextRules` of the manifest."""
+        return 0 if self.include_prompt else vocabulary
 
 
 def read_settings(
@@ -83,9 +90,11 @@ def read_settings(
     tokenizer_config = folder.optional_json(modules.file("tokenizer_config.json"))
     prompts, default_prompt = _read_prompts(folder)
     pooling_file = modules.pooling_file()
-    pooling = "mean"
+    pooling, include_prompt = "mean", True
     if pooling_file is not None:
-        pooling = _pooling_mode(pooling_file, folder.json(pooling_file), poolings)
+        config = folder.json(pooling_file)
+        pooling = _pooling_mode(pooling_file, config, poolings)
+        include_prompt = boolean(pooling_file, config, "include_prompt", default=True)
     tail, normalize = _split(read_tail(folder, modules))
     return SentenceSettings(
         pooling=pooling,
@@ -96,6 +105,8 @@ def read_settings(
         default_prompt=default_prompt,
         tail=tail,
         similarity=_similarity(folder),
+        # Nothing else reads a token of the instruction.
+        include_prompt=include_prompt or pooling not in OF_ALL_TOKENS,
     )
 
 
@@ -216,9 +227,5 @@ def _pooling_mode(file: str, config: Json, poolings: Sequence[str]) -> str:
             "pooling {found} is not supported; one of {supported} is needed",
             found=found,
             supported=tuple(poolings),
-        )
-    if not boolean(file, config, "include_prompt", default=True):
-        raise UnsupportedModel(
-            "pooling that leaves the prompt out (include_prompt: false) is not supported"
         )
     return modes[0]

@@ -47,7 +47,8 @@ class TextRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     then cut to `max_tokens`, special tokens included. Instructions are put before the text unchanged.
     A text of a pair is not stripped and gets no instruction.
     second_text_offset: added to the token ids of a pair's second text, for a network that tells the two
-    apart: the rows of its word table. 0 for other networks.
+    apart: the rows of its word table. 0 for other networks. instruction_offset: the same for the tokens of an
+    instruction, for a network whose pooling leaves them out.
     """
 
     lower_case: bool
@@ -55,6 +56,7 @@ class TextRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     query_instruction: str = ""
     document_instruction: str = ""
     second_text_offset: Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKEN_IDS)] = 0
+    instruction_offset: Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKEN_IDS)] = 0
 
 
 class Agreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -56,9 +56,15 @@ def test_pooling_that_is_not_written_is_refused_by_name(
     refusal(folder, UnsupportedModel, f"pooling {named} is not supported", "cls, mean, max")
 
 
-def test_pooling_without_the_prompt_is_refused(folder: Path) -> None:
-    change_json(folder / "1_Pooling" / "config.json", include_prompt=False)
-    refusal(folder, UnsupportedModel, "include_prompt: false")
+@pytest.mark.parametrize(("mode", "kept"), [("mean", False), ("max", False), ("cls", True)])
+def test_pooling_without_the_prompt_is_read_where_it_matters(
+    mode: str, kept: bool, folder: Path
+) -> None:
+    settings = {"pooling_mode": mode, "include_prompt": False}
+    write_json(folder / "1_Pooling" / "config.json", settings)
+    found = read_checkpoint(folder).settings
+    assert found.include_prompt == kept
+    assert found.instruction_offset(100) == (0 if kept else 100)
 
 
 def test_missing_pooling_settings_are_named(folder: Path) -> None:
