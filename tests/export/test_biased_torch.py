@@ -8,7 +8,7 @@ import pytest
 from export.checkpoint import read_checkpoint
 from export.families.relative_bias import Buckets, bucket_of
 from server.inference.comparison import row_cosines
-from tests.support.biased_toys import write_mpnet
+from tests.support.biased_toys import write_mpnet, write_t5
 from tests.support.checkpoints import change_json
 from tests.support.encoders import float_encoder, one_by_one, token_ids
 from tests.support.relatives import PADDING_SECOND
@@ -51,14 +51,36 @@ def test_mpnet_computes_what_transformers_computes(pooling: str, tmp_path: Path)
     assert_same_vectors(folder)
 
 
-def assert_same_vectors(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "options"),
+    [
+        ({}, {}),
+        ({"feed_forward_proj": "gated-gelu"}, {"normalize": False}),
+        ({"relative_attention_max_distance": 40, "d_kv": 8}, {"pooling": "max"}),
+    ],
+    ids=str,
+)
+def test_t5_computes_what_transformers_computes(
+    changes: dict[str, Any], options: dict[str, Any], tmp_path: Path
+) -> None:
+    assert_same_vectors(write_t5(tmp_path, folder_options=options, **changes))
+
+
+def test_length_of_a_t5_without_a_limit_of_its_own_is_the_tokenizers(tmp_path: Path) -> None:
+    folder = write_t5(tmp_path)
+    change_json(folder / "sentence_bert_config.json", max_seq_length=...)
+    change_json(folder / "tokenizer_config.json", model_max_length=300)
+    assert_same_vectors(folder, states_length=False)
+
+
+def assert_same_vectors(folder: Path, *, states_length: bool = True) -> None:
     sentence_transformers = pytest.importorskip("sentence_transformers")
     model = sentence_transformers.SentenceTransformer(
         str(folder), device="cpu", local_files_only=True
     )
     expected = np.stack([model.encode(text, show_progress_bar=False) for text in TEXTS])
     checkpoint = read_checkpoint(folder)
-    assert checkpoint.settings.max_tokens == model.max_seq_length
+    assert model.max_seq_length == (checkpoint.settings.max_tokens if states_length else None)
     ids, encoder = token_ids(checkpoint, TEXTS), float_encoder(checkpoint)
     assert max(map(len, ids)) == 300, "no text is computed in tiles"
     for own, text in zip(ids, TEXTS, strict=True):
