@@ -98,6 +98,8 @@ PUBLISHED = (
     ),
     Published("sentence-transformers/all-MiniLM-L6-v2", "bert", 6, 384, 1536, EN, 256),
     Published("sentence-transformers/all-mpnet-base-v2", "mpnet", *BASE, 30_527, 384),
+    Published("sentence-transformers/multi-qa-mpnet-base-dot-v1", "mpnet", *BASE, 30_527, 512),
+    Published("sentence-transformers/paraphrase-mpnet-base-v2", "mpnet", *BASE, 30_527, 512),
     Published(
         "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2", "bert", *SMALL, 250_037, 128
     ),
