@@ -107,8 +107,10 @@ def test_every_pooling_and_family_has_the_tail(tmp_path: Path) -> None:
         write_steps(folder, plain)
         pooled = float_encoder(read_checkpoint(folder)).encode(texts)
         write_steps(folder, steps, width=width)
-        found = float_encoder(read_checkpoint(folder)).encode(texts)
+        checkpoint = read_checkpoint(folder)
+        found = float_encoder(checkpoint).encode(texts)
         expected = apply_steps(folder, pooled.astype(np.float64))
+        assert checkpoint.network().dimension == checkpoint.outline.dimension == 24
         assert row_cosines(found, expected.astype(np.float32)).min() > 0.999999
         assert found.shape == (3, 24)
 
