@@ -1,7 +1,7 @@
 """Writes what follows the pooling, the same for every family: Dense layers and normalisations.
 
 Dense layers stay in float32 in every artifact. They read one row a text where the network reads one a token,
-so int8 would save no time. Their errors would reach the vector as they are, with no norm or average behind.
+so int8 would save little. Their errors would reach the vector directly, with no norm or average behind them.
 """
 
 from export.graph import GraphWriter

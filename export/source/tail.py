@@ -18,8 +18,9 @@ from server.messages.message import Message
 # Activations of torch, by the last part of their names, and ONNX's operator; empty where there is none.
 ACTIVATIONS = {"Identity": "", "Tanh": "Tanh", "ReLU": "Relu", "GELU": "Gelu", "Sigmoid": "Sigmoid"}
 ACTIVATION = re.compile(r"torch\.nn\.(?:modules\.(?:activation\.|linear\.)?)?(\w{1,40})", re.ASCII)
-# Another key may change what the layer computes. The last three are those of newer versions.
+# Any other key may change what the layer computes.
 KEYS = ("in_features", "out_features", "bias", "activation_function")
+# Of newer versions; only what they mean when they are missing is supported.
 NEW_KEYS = ("module_input_name", "module_output_name", "use_residual")
 # What all these modules read, and write their result to.
 ROW = "sentence_embedding"
@@ -182,7 +183,7 @@ def read_tail_tensors(
         found = read_tensors([path], dense.tensor)
         if unknown := sorted(found.keys() - dense.tensors().keys()):
             raise ShapeMismatch(
-                "{path} holds the tensor {shown}, which a Dense layer with these settings has not",
+                "{path} holds the tensor {shown}, which a Dense layer with these settings does not have",
                 path=path,
                 shown=shown(unknown[0].removeprefix(dense.tensor(""))),
             )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 from safetensors.numpy import load_file, save_file
@@ -15,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from export.checkpoint import read_checkpoint
 from export.errors import CorruptFile, ExportError, NoSuchModel, ShapeMismatch, UnsupportedModel
 from export.pipeline import export
+from export.quantise import quantize
 from export.settings import Settings
 from export.source.folder import ModelFolder
 from export.source.model import locate, read_model
@@ -22,7 +22,9 @@ from export.source.modules import read_modules
 from export.source.tail import Dense as ReadDense
 from export.source.tail import Normalize, read_tail, tail_width
 from server.inference.comparison import row_cosines
+from server.inference.encoder import SessionEncoder
 from server.inference.manifest import read_manifest
+from server.inference.model import Model
 from tests.support.checkpoints import change_json, refusal, write_safetensors
 from tests.support.decoder_toys import write_decoder
 from tests.support.dense_layers import (
@@ -105,8 +107,10 @@ def test_every_pooling_and_family_has_the_tail(tmp_path: Path) -> None:
         write_steps(folder, plain)
         pooled = float_encoder(read_checkpoint(folder)).encode(texts)
         write_steps(folder, steps, width=width)
-        found = float_encoder(read_checkpoint(folder)).encode(texts)
+        checkpoint = read_checkpoint(folder)
+        found = float_encoder(checkpoint).encode(texts)
         expected = apply_steps(folder, pooled.astype(np.float64))
+        assert checkpoint.network().dimension == checkpoint.outline.dimension == 24
         assert row_cosines(found, expected.astype(np.float32)).min() > 0.999999
         assert found.shape == (3, 24)
 
@@ -148,9 +152,7 @@ def test_layer_in_a_folder_that_two_modules_name_is_applied_twice(folder: Path) 
 # --- the artifact ---------------------------------------------------------------------------------
 
 
-def test_artifact_has_the_width_and_keeps_the_layer_in_float32(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_artifact_states_the_width_and_the_similarity(folder: Path, tmp_path: Path) -> None:
     write_steps(folder, [Dense(40, TANH)])
     write_json(folder / "config_sentence_transformers.json", {"similarity_fn_name": "dot"})
     texts = write_toy_texts(tmp_path / "texts", 25)
@@ -162,14 +164,27 @@ def test_artifact_has_the_width_and_keeps_the_layer_in_float32(
             verify_texts=texts,
             matryoshka=(36,),
             max_tokens=12,
+            precision="fp32",
         )
     )
     manifest = read_manifest(out)
     assert (manifest.dimension, manifest.normalized) == (40, False)
     assert manifest.matryoshka_dimensions == [36]
     assert (manifest.similarity, manifest.cosine_orders) == ("dot", False)
-    assert manifest.agreement.minimum > 0.98
-    constants = {each.name: each for each in onnx.load(out / "model.onnx").graph.initializer}
+    # The self-test's texts have several lengths.
+    assert Model(out).self_test_agreement > 0.999999
+
+
+def test_int8_graph_keeps_the_layer_in_float32(tmp_path: Path) -> None:
+    folder = write_steps(write_toy_checkpoint(tmp_path / "toy", layers=1), [Dense(40, TANH)])
+    network = read_checkpoint(folder).network()
+    ids = [each for length in range(3, 9) for each in random_ids(2, length)]
+    linears = quantize(network, ids, weight_bits=8, threads=1).linears
+    graph = network.whole(linears, int8_embeddings=True)
+    found = SessionEncoder(graph.SerializeToString(), network.packing(linears)).encode(ids[:6])
+    expected = float_encoder(read_checkpoint(folder)).encode(ids[:6])
+    assert row_cosines(found, expected).min() > 0.999
+    constants = {each.name: each for each in graph.graph.initializer}
     stored = constants["2_Dense/linear.weight"]
     assert stored.data_type == TensorProto.FLOAT
     weight = load_file(folder / "2_Dense" / "model.safetensors")["linear.weight"]
