@@ -17,6 +17,7 @@ from export.outline import Outline, read_outline
 from export.source.folder import ModelFolder
 from export.source.scoring import Scoring
 from export.source.sentence_settings import SentenceSettings
+from export.source.tail import read_tail_tensors
 from export.source.tensors import Tensors, check_tensors, read_tensors, weight_files
 from server.inference.results import UNPOOLED
 from server.types import Task
@@ -85,7 +86,8 @@ def read_checkpoint(
     outline = read_outline(files, max_tokens, task)
     weights = weight_files(files, outline.modules, allow_pickle=allow_pickle)
     tensors = read_tensors(weights, outline.family.tensor_name)
-    check_tensors(tensors, outline.shape.tensors())
-    hidden = outline.family.network(outline.shape, outline.settings, tensors).dimension
-    headed = read_headed(files, outline, tensors, hidden, allow_pickle=allow_pickle)
+    tail = outline.settings.tail
+    tensors.update(read_tail_tensors(files, tail, allow_pickle=allow_pickle))
+    check_tensors(tensors, outline.tensors())
+    headed = read_headed(files, outline, tensors, allow_pickle=allow_pickle)
     return Checkpoint(folder, outline, tensors, files.sha256(), headed)

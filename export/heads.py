@@ -18,12 +18,13 @@ class Headed(NamedTuple):
 
 
 def read_headed(
-    files: ModelFolder, outline: Outline, network: Tensors, hidden: int, *, allow_pickle: bool
+    files: ModelFolder, outline: Outline, network: Tensors, *, allow_pickle: bool
 ) -> Headed | None:
     """Return the head of a checkpoint, None where it has none; raises an ExportError.
 
-    network: the tensors of its weights. hidden: the width of a token's row.
+    network: the tensors of its weights.
     """
+    hidden = outline.shape.hidden
     if outline.splade is not None and outline.family.masked_head is not None:
         names = outline.family.masked_head(outline.shape)
         words = WordWeights(

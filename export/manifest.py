@@ -90,7 +90,7 @@ def identity(
 def _text_identity(rules: TextRules) -> dict[str, object]:
     """Return the rules as they are hashed: those that the checkpoint alone decides are left out."""
     fields: dict[str, object] = msgspec.to_builtins(rules)
-    del fields["second_text_offset"]
+    del fields["second_text_offset"], fields["instruction_offset"]
     return fields
 
 
@@ -155,4 +155,5 @@ def manifest_of(
         activation="identity" if source.scoring is None else source.scoring.activation,
         order=verified.order,
         skipped_tokens=source.form.skipped_tokens,
+        similarity=source.settings.similarity,
     )

@@ -24,7 +24,8 @@ from export.source.scoring import (
     read_pair_settings,
 )
 from export.source.sentence_settings import SentenceSettings, limited, read_settings
-from export.source.tensors import check_plain_weights
+from export.source.tail import tail_tensors, tail_width
+from export.source.tensors import Shapes, check_plain_weights
 from export.source.tokenizer_file import check_pairs, check_tokenizer, read_tokenizer
 from server.inference.results import UNPOOLED, ResultForm
 from server.types import Task
@@ -69,6 +70,17 @@ class Outline:
         by_token = self.settings.pooling == UNPOOLED and self.splade is None
         return ResultForm(self.task, by_token, 1 if self.stored_head == COLBERT_HEAD else 0)
 
+    @property
+    def dimension(self) -> int:
+        """The width of a vector; 1 for scores, the number of words for sparse weights."""
+        if self.task == "sparse":
+            return self.shape.vocabulary
+        return 1 if self.scoring is not None else tail_width(self.settings.tail, self.shape.hidden)
+
+    def tensors(self) -> Shapes:
+        """Return name -> shape of every tensor that the weights must have."""
+        return {**self.shape.tensors(), **tail_tensors(self.settings.tail)}
+
 
 def read_outline(
     files: ModelFolder, max_tokens: int | None = None, task: Task | None = None
@@ -94,6 +106,7 @@ def read_outline(
     else:
         unpooled = kind.task in ("token_vectors", "sparse")
         settings = read_settings(files, shape.positions, family.poolings, unpooled=unpooled)
+        tail_width(settings.tail, shape.hidden)
     settings = limited(settings, max_tokens)
     tokenizer_json = read_tokenizer(files, modules)
     check_tokenizer(tokenizer_json, shape.vocabulary, settings.max_tokens)

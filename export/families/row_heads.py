@@ -17,7 +17,7 @@ from export.families.linears import FloatLinear, Linears
 from export.graph import GraphWriter
 from export.source.heads import COLBERT_HEAD, SPARSE_HEAD
 from export.source.tensors import Shapes, Tensors
-from server.inference.encoder import INPUT_IDS, ROW_WIDTH
+from server.inference.encoder import INPUT_IDS
 from server.types import Packing
 
 
@@ -69,12 +69,11 @@ class HeadedNetwork:
 
     def whole(self, linears: Linears, *, int8_embeddings: bool) -> onnx.ModelProto:
         graph = GraphWriter()
-        declare_batch(graph)
+        hidden = self._network.dimension
+        declare_batch(graph, None if self.dimension == hidden else hidden)
         rows = self._network.rows(graph, linears, int8_embeddings=int8_embeddings)
         self._head.write(graph, rows, self._tensors, int8=int8_embeddings)
-        model = graph.model("headed", {OUTPUT: ["rows", self.dimension]})
-        model.metadata_props.add(key=ROW_WIDTH, value=str(self._network.dimension))
-        return model
+        return graph.model("headed", {OUTPUT: ["rows", self.dimension]})
 
     def embeddings(self, *, int8: bool) -> tuple[onnx.ModelProto, str]:
         return self._network.embeddings(int8=int8)

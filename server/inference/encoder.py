@@ -13,8 +13,6 @@ from server.types import Ids, Packing, Vectors
 # Inputs of the graphs this project writes, all int64; `pack` says what they hold.
 INPUT_IDS, POSITION_IDS, FIRST_ROWS = "input_ids", "position_ids", "first_rows"
 GROUP_TEXTS, GROUP_TOKENS, GROUP_SHAPES = "group_texts", "group_tokens", "group_shapes"
-# A graph's note of the width of a token's row, where its output has another.
-ROW_WIDTH = "row_width"
 
 
 class SessionEncoder:
@@ -28,8 +26,7 @@ class SessionEncoder:
     def __init__(self, model: str | bytes, packing: Packing, threads: int = 1) -> None:
         self.packing = packing
         self._session = open_session(model, threads)
-        noted = self._session.get_modelmeta().custom_metadata_map.get(ROW_WIDTH)
-        self._width = int(noted or self._session.get_outputs()[0].shape[1])
+        self._width = int(self._session.get_outputs()[0].shape[1])
 
     def encode(self, texts: Sequence[Ids]) -> Vectors:
         """Return float32 (B, D), a row a text. Releases the interpreter lock while it computes.
