@@ -1,6 +1,6 @@
 """Sparse weights and token vectors of a checkpoint, beside a readable reference."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,11 @@ from server.inference.comparison import COMPARISONS, SUMMARY
 from server.inference.encoder import SessionEncoder, open_encoder
 from server.inference.results import ResultForm
 from server.types import Ids, Task
+from tests.support.biased_toys import write_mpnet, write_t5
 from tests.support.checkpoints import change_json, change_tensors
+from tests.support.decoder_toys import write_decoder
 from tests.support.encoders import batches, token_ids
+from tests.support.gated_toys import write_modernbert
 from tests.support.many_vectors import (
     COLBERT_WIDTH,
     ReferenceRows,
@@ -47,7 +50,7 @@ def results(folder: Path, task: Task | None) -> tuple[list[Ids], list[Any]]:
     encoder, ids = opened(checkpoint), sorted(token_ids(checkpoint, TEXTS), key=len)
     found: list[Any] = []
     for batch in batches(encoder.packing, ids):
-        found += encoder.encode(ids[batch])
+        found.extend(encoder.encode(ids[batch]))
     return ids, found
 
 
@@ -61,6 +64,27 @@ def test_every_token_has_its_last_hidden_state(pooling: str, tmp_path: Path) -> 
     reference = ReferenceRows(folder)
     for ids, found in zip(*results(folder, "token_vectors"), strict=True):
         np.testing.assert_allclose(found, reference.rows(ids), atol=1e-4)
+
+
+AS_IS: dict[str, Any] = {"pooling": "mean", "normalize": False}
+WRITERS: dict[str, Callable[[Path], Path]] = {
+    "modernbert": lambda folder: write_modernbert(folder, folder_options=AS_IS),
+    "decoder": lambda folder: write_decoder(folder, **AS_IS),
+    "mpnet": lambda folder: write_mpnet(folder, folder_options=AS_IS),
+    "t5": lambda folder: write_t5(folder, folder_options=AS_IS),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_mean_of_token_vectors_is_the_dense_vector_in_every_family(
+    write: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "toy")
+    for vectors, dense in zip(
+        results(folder, "token_vectors")[1], results(folder, "dense")[1], strict=True
+    ):
+        assert len(vectors) > 2
+        np.testing.assert_allclose(vectors.mean(axis=0), dense, atol=1e-4)
 
 
 def test_colbert_head_gives_vectors_of_all_tokens_but_the_first(m3: Path) -> None:

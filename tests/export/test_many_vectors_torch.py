@@ -41,7 +41,7 @@ def in_batches(model: Model) -> list[Any]:
     arranged = [ids[place] for place in order]
     found: list[Any] = []
     for batch in batches(model.encoder.packing, arranged):
-        found += model.encoder.encode(arranged[batch])
+        found.extend(model.encoder.encode(arranged[batch]))
     return [
         result for _, result in sorted(zip(order, found, strict=True), key=lambda pair: pair[0])
     ]
