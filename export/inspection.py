@@ -21,6 +21,13 @@ from export.source.model import examine, is_hub_model, locate
 from server.messages.message import Message
 from server.messages.terminal import Terminal
 from server.system.cpu import cpu_budget
+from server.types import Task
+
+# What an export of these tasks gives, which the kind of a model does not say.
+GIVES: dict[Task, Message] = {
+    "sparse": Message("sparse weights"),
+    "token_vectors": Message("one vector per token"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +105,10 @@ def inspect(found: Subject, settings: Settings, terminal: Terminal) -> int:
     if outline is not None:
         for line in _texts(outline, found.name):
             terminal.say(line)
-    for note in (*kind.notes, *(outline.settings.notes if outline is not None else ())):
+    notes = kind.notes
+    if outline is not None:
+        notes = (*outline.kind.notes, *outline.settings.notes)
+    for note in notes:
         terminal.say("note: {note}", note=note)
     if refusal is not None:
         terminal.say("refused: {reason}", reason=refusal)
@@ -148,6 +158,8 @@ def _texts(outline: Outline, name: str) -> Iterator[Message]:
         )
         return
     clues = Clues(name, outline.config, outline.card)
+    if outline.task in GIVES:
+        yield Message("gives: {what}", what=GIVES[outline.task])
     yield Message(
         "texts: up to {tokens:,} tokens; pooling {pooling}; {normalised}",
         tokens=settings.max_tokens,

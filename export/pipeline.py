@@ -51,6 +51,8 @@ def export(settings: Settings, terminal: Terminal | None = None) -> Path:
     out = settings.out or place.outputs / _folder_name(settings)
     artifact.recover(out)
     source = read_model(place, settings)
+    # Refuses sizes for a model whose results are not cut.
+    source.sizes(settings)
     _check_sizes(settings, source.dimension)
     rules = source.text_rules(settings)
     _advise(terminal, source, settings)

@@ -1,5 +1,6 @@
 """Sparse weights and token vectors of a checkpoint, beside a readable reference."""
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from export import inspection
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import CorruptFile, NoSuchModel, ShapeMismatch, UnsupportedModel
 from export.families import word_head
 from export.onnx_file import serialize
+from export.pipeline import export
+from export.settings import Settings
+from export.source.folder import ModelFolder
+from export.source.model import examine
 from server.inference.comparison import COMPARISONS, SUMMARY
 from server.inference.encoder import SessionEncoder, open_encoder
 from server.inference.results import ResultForm
+from server.messages.terminal import Terminal
 from server.types import Ids, Task
 from tests.support.biased_toys import write_mpnet, write_t5
 from tests.support.checkpoints import change_json, change_tensors
@@ -35,6 +42,12 @@ TEXTS = [*toy_texts(12, seed=5), "池" * 100, "墨"]
 @pytest.fixture(scope="module")
 def m3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_toy_m3(tmp_path_factory.mktemp("m3") / "toy-m3", max_tokens=48)
+
+
+@pytest.fixture(scope="module")
+def splade(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("splade") / "toy-splade"
+    return write_toy_splade(folder, hidden=64, layers=1, max_tokens=24)
 
 
 def opened(checkpoint: Checkpoint) -> SessionEncoder:
@@ -113,6 +126,29 @@ def test_what_a_model_does_not_give_is_refused(m3: Path, tmp_path: Path) -> None
         read_checkpoint(plain, task="sparse")
     with pytest.raises(UnsupportedModel, match="--task may be dense, token_vectors, sparse here"):
         read_checkpoint(m3, task="score")
+
+
+def test_inspect_says_what_a_task_would_give(
+    m3: Path, splade: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder, arguments, parts in (
+        (m3, ["--task", "sparse"], ("gives: sparse weights", "pooling none")),
+        (m3, ["--task", "token_vectors"], ("gives: one vector per token",)),
+        (splade, [], ("kind: SPLADE model", "gives: sparse weights", "pooling max")),
+    ):
+        assert (
+            inspection.run(Terminal("en", sys.stdout, sys.stdout), [str(folder), *arguments]) == 0
+        )
+        said = capsys.readouterr().out
+        assert all(part in said for part in parts), said
+        assert "note:" not in said
+
+
+def test_options_of_dense_vectors_are_refused_for_other_tasks(splade: Path) -> None:
+    with pytest.raises(UnsupportedModel, match="not of the task sparse; leave out --via"):
+        examine(ModelFolder(splade), "optimum")
+    with pytest.raises(UnsupportedModel, match="--matryoshka shortens dense vectors"):
+        export(Settings(str(splade), matryoshka=(16,)))
 
 
 def changed_head(folder: Path, change: Any) -> Path:
@@ -217,12 +253,6 @@ def test_bias_that_the_weights_have_twice_must_be_one(tmp_path: Path) -> None:
 
 
 # --- int8 and the whole export --------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def splade(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("splade") / "toy-splade"
-    return write_toy_splade(folder, hidden=64, layers=1, max_tokens=24)
 
 
 def test_artifact_of_splade_states_what_it_gives(splade: Path) -> None:
