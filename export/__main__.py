@@ -15,7 +15,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from export.arguments import add_model, add_revision, add_via, text_of
+from export.arguments import add_model, add_pair_prompt, add_revision, add_via, text_of
 from export.errors import ExportError
 from export.verify import Thresholds
 from server.messages.terminal import Terminal
@@ -56,6 +56,7 @@ def _export(terminal: Terminal) -> int:
         document_instruction=arguments.document_instruction,
         matryoshka=arguments.matryoshka,
         max_tokens=arguments.max_tokens,
+        pair_prompt=arguments.pair_prompt,
         via=arguments.via,
         allow_pickle=arguments.allow_pickle,
         force=arguments.force,
@@ -151,6 +152,7 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
         metavar="N",
         help=words("cut texts to N tokens (default: what the model reads)"),
     )
+    add_pair_prompt(parser, terminal)
     add_via(parser, terminal)
     add(
         "--allow-pickle",

@@ -56,16 +56,20 @@ class Checkpoint:
 
 
 def read_checkpoint(
-    folder: Path, *, allow_pickle: bool = False, max_tokens: int | None = None
+    folder: Path,
+    *,
+    allow_pickle: bool = False,
+    max_tokens: int | None = None,
+    pair_prompt: str | None = None,
 ) -> Checkpoint:
     """Read and check a checkpoint folder; raises an ExportError that names the file at fault.
 
-    max_tokens: what texts are cut to, where that is less than the model reads.
+    max_tokens, pair_prompt: see `read_outline`.
     """
     if not folder.is_dir():
         raise NoSuchModel("no model folder at {folder}", folder=folder)
     files = ModelFolder(folder)
-    outline = read_outline(files, max_tokens)
+    outline = read_outline(files, max_tokens, pair_prompt)
     weights = weight_files(files, outline.modules, allow_pickle=allow_pickle)
     tensors = read_tensors(weights, outline.family.tensor_name)
     check_tensors(tensors, outline.shape.tensors())

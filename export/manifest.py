@@ -88,6 +88,8 @@ def _text_identity(rules: TextRules) -> dict[str, object]:
     """Return the rules as they are hashed: those that the checkpoint alone decides are left out."""
     fields: dict[str, object] = msgspec.to_builtins(rules)
     del fields["second_text_offset"]
+    if rules.pair_prompt is None:
+        del fields["pair_prompt"]
     return fields
 
 
@@ -111,6 +113,8 @@ def manifest_of(
     space: dict[str, object] = {"lower_case": rules.lower_case, "max_tokens": rules.max_tokens}
     if source.scoring is not None:
         space["activation"] = source.scoring.activation
+        if rules.pair_prompt is not None:
+            space["pair_prompt"] = msgspec.to_builtins(rules.pair_prompt)
     return Manifest(
         format_version=FORMAT_VERSION,
         model_id=source.model_id,

@@ -35,6 +35,8 @@ class Settings:
     matryoshka: tuple[int, ...] | None = None
     # What texts are cut to; None: what the model reads.
     max_tokens: int | None = None
+    # The prompt in which the model reads pairs; None: what its files show.
+    pair_prompt: str | None = None
     via: Literal["graph", "optimum"] = "graph"
     allow_pickle: bool = False
     force: bool = False

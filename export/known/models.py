@@ -105,5 +105,22 @@ PUBLISHED = (
     Published("BAAI/bge-reranker-large", "xlm-roberta", *LARGE, XLMR, 512, 1, "score"),
     Published("BAAI/bge-reranker-v2-m3", "xlm-roberta", *LARGE, XLMR, 8192, 1, "score"),
     Published("maidalun1020/bce-reranker-base_v1", "xlm-roberta", *BASE, XLMR, 512, 1, "score"),
-    Published("cross-encoder/ms-marco-MiniLM-L6-v2", "bert", 6, 384, 1536, EN, 512, 1, "score"),
+    Published(
+        "Qwen/Qwen3-Reranker-0.6B",
+        "qwen3",
+        28,
+        1024,
+        3072,
+        151_669,
+        40_960,
+        1,
+        "score",
+        heads=(16, 8, 128),
+    ),
+    Published(
+        "Qwen/Qwen3-Reranker-4B", "qwen3", 36, 2560, 9728, 151_669, 40_960, 1, "score", heads=WIDE
+    ),
+    Published(
+        "Qwen/Qwen3-Reranker-8B", "qwen3", 36, 4096, 12_288, 151_669, 40_960, 1, "score", heads=WIDE
+    ),
 )

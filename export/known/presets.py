@@ -18,6 +18,7 @@ class Preset(NamedTuple):
 
     name: for people. pattern: found in the lower-case id of each. source: the model whose published card and
     settings state query, document and sizes. sizes: shorter vectors that they were trained to be cut to.
+    pair_prompt: the name of the prompt (`pair_prompts`) in which they read pairs of texts.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Preset(NamedTuple):
     query: str = ""
     document: str = ""
     sizes: tuple[int, ...] = ()
+    pair_prompt: str | None = None
 
     def names(self, identifier: str) -> bool:
         """Return whether this group is the first whose pattern is in an id or a path."""
@@ -167,6 +169,12 @@ PRESETS = (
         "Qwen/Qwen3-Embedding-0.6B",
         f"Instruct: {WEB_SEARCH}\nQuery:",
         sizes=(32, 64, 128, 256, 512, 768, 1024, 2048),
+    ),
+    Preset(
+        "Qwen3-Reranker",
+        r"qwen3-reranker",
+        "Qwen/Qwen3-Reranker-0.6B",
+        pair_prompt="qwen3",
     ),
     Preset(
         "jina-embeddings-v3",

@@ -52,6 +52,7 @@ def fetch(
     progress: Progress = lambda _: None,
     waiting: Waiting = lambda _: None,
     examine: Examine = lambda _: None,
+    pair_prompt: str | None = None,
 ) -> tuple[Path, str]:
     """Download a model into `folder`; returns the folder and the commit that `revision` names.
 
@@ -59,6 +60,7 @@ def fetch(
     lie in it. Files that `folder` already has are compared with the hub's and not downloaded. waiting:
     called where another export downloads to the same folder, before that one is waited for. examine: called
     with the files that come before the weights; may raise an ExportError, and then no weights are downloaded.
+    pair_prompt: what the command says of the model, see `Sighting`.
     """
     hub = Hub(hub_address(model_id, revision, endpoint))
     with closing(hub), plain_errors(hub.model_id, hub.shown):
@@ -70,7 +72,7 @@ def fetch(
             transfer.lead(Modules(), anywhere, allow_pickle)
         folder.mkdir(parents=True, exist_ok=True)
         with only_one(folder, waiting):
-            transfer.check_kind()
+            transfer.check_kind(pair_prompt)
             modules = transfer.modules()
             lead = transfer.lead(modules, offered.keys(), allow_pickle)
             settings = transfer.settings(modules)
@@ -116,15 +118,15 @@ class _Transfer:
         self._progress = progress
         self._brought: dict[str, Path] = {}
 
-    def check_kind(self) -> None:
+    def check_kind(self, pair_prompt: str | None) -> None:
         """Bring the few files that show what the model is; raises UnsupportedModel."""
         try:
             self.signs()
         except UnsupportedModel:
             # Its classes may show a cause that says more.
-            self.examine(lambda files: check_kind(see(files)))
+            self.examine(lambda files: check_kind(see(files, pair_prompt)))
             raise
-        self.examine(lambda files: check_kind(see(files)))
+        self.examine(lambda files: check_kind(see(files, pair_prompt)))
 
     def signs(self) -> None:
         """Bring modules.json, config.json and the settings of an adapter, where they are."""
@@ -259,7 +261,8 @@ class _Transfer:
 
 def _settings(modules: Modules) -> list[str]:
     """Return the names of all files with settings that an export reads of a model."""
-    names = [MODULES, PROMPTS, *map(modules.file, SETTINGS), modules.pooling_file()]
+    own = map(modules.file, SETTINGS)
+    names = [MODULES, PROMPTS, *own, modules.pooling_file(), modules.answers_file()]
     return [name for name in names if name]
 
 

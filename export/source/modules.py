@@ -4,6 +4,7 @@ The names in it come from elsewhere: a name that could mean a place outside the 
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,12 @@ from server.messages.message import Message
 
 MODULES = "modules.json"
 SUPPORTED = ("Transformer", "Pooling", "Normalize")
+# Of models that give vectors.
 ORDERS = (SUPPORTED[:2], SUPPORTED)
+# Of models that score pairs, as newer versions of CrossEncoder list them.
+LOGIT_SCORE = "LogitScore"
+SCORE_ORDERS = (("Transformer",), ("Transformer", LOGIT_SCORE))
+Orders = Sequence[tuple[str, ...]]
 # A class of the library itself: sentence_transformers.models.Pooling. Others run code of the model.
 CLASS = re.compile(
     r"sentence_transformers\.(?:[A-Za-z_]\w{0,60}\.){1,4}([A-Za-z_]\w{0,60})", re.ASCII
@@ -34,12 +40,13 @@ class Modules:
     """The modules of a model.
 
     transformer: the folder of the network, the tokenizer and their settings; empty for the model's
-    own. pooling: the folder of its settings, None in a model without modules.json.
+    own. pooling: the folder of its settings, None in a model without modules.json. answers: that of LogitScore.
     """
 
     transformer: str = ""
     pooling: str | None = None
     normalize: bool = False
+    answers: str | None = None
 
     def file(self, name: str) -> str:
         """Return the name of a file of the Transformer, relative to the model's folder."""
@@ -48,19 +55,25 @@ class Modules:
     def pooling_file(self) -> str | None:
         return None if self.pooling is None else f"{self.pooling}/config.json"
 
+    def answers_file(self) -> str | None:
+        return None if self.answers is None else f"{self.answers}/config.json"
 
-def read_modules(folder: ModelFolder) -> Modules:
-    """Return the modules of a folder; raises an ExportError for what cannot be exported."""
+
+def read_modules(folder: ModelFolder, orders: Orders = ORDERS) -> Modules:
+    """Return the modules of a folder; raises an ExportError for what cannot be exported.
+
+    orders: those that the kind of model may have.
+    """
     if not folder.has(MODULES):
         return Modules()
-    modules = parse_modules(folder.path(MODULES), folder.content(MODULES, MOST_SETTINGS))
-    for name in (modules.transformer, modules.pooling):
+    modules = parse_modules(folder.path(MODULES), folder.content(MODULES, MOST_SETTINGS), orders)
+    for name in (modules.transformer, modules.pooling, modules.answers):
         if name:
             folder.check_inside(MODULES, name)
     return modules
 
 
-def parse_modules(path: Path, content: bytes) -> Modules:
+def parse_modules(path: Path, content: bytes, orders: Orders = (*ORDERS, *SCORE_ORDERS)) -> Modules:
     """Return the modules that the content of `path`, a modules.json, lists."""
     try:
         listed = decode(content)
@@ -85,21 +98,25 @@ def parse_modules(path: Path, content: bytes) -> Modules:
     folders = [_folder(path, module["path"]) for module in listed]
     names = [module.get("name", place) for place, module in enumerate(listed)]
     # sentence-transformers keeps the last of two modules that share a name.
-    if kinds not in ORDERS or len(set(map(repr, names))) < len(names):
+    if kinds not in orders or len(set(map(repr, names))) < len(names):
         raise UnsupportedModel(
             "{path} lists the modules {found}; only one Transformer, then one Pooling, then perhaps "
             "one Normalize can be exported, each under a name of its own",
             path=path,
             found=kinds or Message("none at all"),
         )
-    transformer, pooling = folders[:2]
-    if pooling == transformer:
+    transformer, *rest = folders
+    if transformer in rest[:1]:
         raise UnsupportedModel(
-            "{path} gives Transformer and Pooling the same folder, {shown}",
+            "{path} gives Transformer and {other} the same folder, {shown}",
             path=path,
-            shown=shown(pooling),
+            other=kinds[1],
+            shown=shown(transformer),
         )
-    return Modules(transformer, pooling, "Normalize" in kinds)
+    second = rest[0] if rest else None
+    if LOGIT_SCORE in kinds:
+        return Modules(transformer, answers=second)
+    return Modules(transformer, second, "Normalize" in kinds)
 
 
 def _is_module(value: Any) -> bool:
@@ -115,7 +132,7 @@ def _kind(path: Path, given: str) -> str:
             path=path,
             shown=shown(given),
         )
-    if known[1] not in SUPPORTED:
+    if known[1] not in (*SUPPORTED, LOGIT_SCORE):
         raise UnsupportedModel(
             '{path} has a module "{name}"; only Transformer, Pooling and Normalize are supported '
             "(a Dense layer changes the vector and is not written)",

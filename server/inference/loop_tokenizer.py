@@ -6,7 +6,8 @@ from functools import partial
 from typing import TypeVar
 
 from server.errors import InvalidRequest, RequestTooLarge
-from server.inference.tokenizer import Bare, Kept, Token, Tokenizer
+from server.inference.tokenization.pairs import Bare
+from server.inference.tokenizer import Kept, Token, Tokenizer
 from server.system.turns import Turns
 from server.types import Ids, InputType, Pair, Tokens
 

@@ -16,6 +16,7 @@ from export.families.config import (
     require,
     theta,
 )
+from export.families.decoder.head import AnswerRows, ScoreRow
 from export.source.json_file import Json, boolean, size
 
 # ONNX Runtime's attention takes heads of so many channels, and of multiples of it.
@@ -29,7 +30,8 @@ class DecoderShape:
 
     kv_heads: of keys and values; each serves heads / kv_heads of the queries. windows: for each layer how
     many tokens a token attends to, itself included; None for all before it. query_bias, output_bias: of the
-    linear layers around attention. head_norms: queries and keys have a norm of their own.
+    linear layers around attention. head_norms: queries and keys have a norm of their own. head: what makes
+    a score of the last token's row; None for a network that gives vectors.
     """
 
     vocabulary: int
@@ -46,6 +48,7 @@ class DecoderShape:
     output_bias: bool = False
     mlp_bias: bool = False
     head_norms: bool = False
+    head: ScoreRow | AnswerRows | None = None
 
     @property
     def layers(self) -> int:
@@ -66,6 +69,8 @@ class DecoderShape:
             WORDS: (self.vocabulary, hidden),
             FINAL_NORM: (hidden,),
         }
+        if self.head is not None:
+            shapes |= self.head.tensors(self.vocabulary, hidden)
         for index in range(self.layers):
             name = f"layers.{index}"
             linears = (
