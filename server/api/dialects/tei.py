@@ -247,7 +247,7 @@ async def similarity(call: Call) -> Reply:
 async def tokenize(call: Call) -> Reply:
     """Return all tokens of each text, also those that the model would not read."""
     request = await decoded(call.body, TokenizeRequest)
-    choice = call.models.choose(request.model)
+    choice = call.models.find(request.model)
     tokens = await choice.engine.tokens(
         _listed(request.inputs),
         instruction_of(request, choice),
@@ -263,7 +263,7 @@ async def decode_ids(call: Call) -> Reply:
     for index, row in enumerate(rows):
         if not row:
             raise EmptyInput(f"ids {index} is empty")
-    engine = call.models.choose(request.model).engine
+    engine = call.models.find(request.model).engine
     return Reply(json_body(await engine.decode(rows, skip_special=request.skip_special_tokens)))
 
 
