@@ -278,7 +278,14 @@ def _report(
 def _report_text_rules(terminal: Terminal, source: SourceModel, settings: Settings) -> None:
     """Print instructions and shorter sizes, where the model has any, and where they come from."""
     chosen, shorter = source.instructions(settings), source.sizes(settings)
-    if chosen.query or chosen.document:
+    if source.scoring is not None:
+        if source.scoring.pair_prompt is not None:
+            terminal.say(
+                "instruction in the prompt of a pair: {text!r}; from {source}",
+                text=chosen.query,
+                source=chosen.source,
+            )
+    elif chosen.query or chosen.document:
         terminal.say(
             "before queries: {query!r}; before documents: {document!r}; from {source}",
             query=chosen.query,

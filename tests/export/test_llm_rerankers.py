@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from tokenizers import Tokenizer as RustTokenizer
@@ -21,6 +22,7 @@ from server.inference.model import Model
 from server.inference.tokenizer import Tokenizer
 from server.types import Ids, Vectors
 from tests.support.checkpoints import change_json, refusal
+from tests.support.clients import run
 from tests.support.cross_encoders import write_cross_encoder
 from tests.support.decoder_toys import END
 from tests.support.encoders import float_encoder, one_by_one
@@ -278,6 +280,31 @@ def test_int8_artifact_keeps_prompt_and_scores(model: Model, reference: Referenc
     np.testing.assert_array_equal(
         model.encoder.encode(together), one_by_one(model.encoder, together)
     )
+
+
+def test_served_scores_are_those_of_the_reference(
+    model: Model, reference: ReferenceReranker
+) -> None:
+    query, texts = "what is ink?", [*TEXTS, "池" * 300]
+    rows = [reference.ids(query, text, 160, "Find ink") for text in texts]
+    expected = np.array([reference.logit(row) for row in rows], np.float32)
+
+    async def test(client: httpx.AsyncClient) -> None:
+        reply = await client.post("/rerank", json={"query": query, "texts": texts})
+        found = {each["index"]: each["score"] for each in reply.json()}
+        assert np.allclose([found[at] for at in range(len(texts))], sigmoid(expected), atol=0.03)
+        cut = [len(reference.ids(query, text, 10**6, "Find ink")) > 160 for text in texts]
+        assert reply.headers["x-truncated"] == str(sum(cut)) != "0"
+        body = {"query": query, "documents": texts, "model": "toy-reranker", "top_n": 3}
+        best = (await client.post("/v1/rerank", json=body)).json()
+        assert [each["index"] for each in best["results"]] == [
+            each["index"] for each in reply.json()[:3]
+        ]
+        assert best["usage"]["total_tokens"] == sum(map(len, rows))
+        info = (await client.get("/info")).json()
+        assert info["query_instruction"] == info["models"][0]["instruction"] == "Find ink"
+
+    run(test, model)
 
 
 def test_settings_for_other_models_are_refused(settings: Settings, tmp_path: Path) -> None:
