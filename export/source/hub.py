@@ -13,7 +13,9 @@ from pathlib import Path
 
 from export.errors import CannotWrite, ExportError, NoSuchModel, UnsupportedModel
 from export.kinds import check_kind
+from export.kinds.networks import CAUSAL
 from export.kinds.sighting import ADAPTER, CONFIG, see
+from export.source.card import CARD
 from export.source.file import MOST_SETTINGS, MOST_TABLE, read_file
 from export.source.folder import CollectedFiles, ModelFolder
 from export.source.folder_lock import Waiting, only_one
@@ -129,11 +131,18 @@ class _Transfer:
         self.examine(lambda files: check_kind(see(files, pair_prompt)))
 
     def signs(self) -> None:
-        """Bring modules.json, config.json and the settings of an adapter, where they are."""
+        """Bring modules.json, config.json and the settings of an adapter, where they are.
+
+        Of a language model the card too: it may say that the model was made from a known reranker.
+        """
         modules = self.modules()
         for name in map(modules.file, (CONFIG, ADAPTER)):
             if name in self._offered:
                 self._bring(name)
+        card = self._offered.get(CARD)
+        small = card is not None and card.size is not None and card.size <= MOST_SETTINGS
+        if small and CAUSAL in str(see(self.collected()).architectures):
+            self._bring(CARD)
 
     def collected(self) -> CollectedFiles:
         """Return the files that have come, with the names of all."""
@@ -181,6 +190,7 @@ class _Transfer:
     def settings(self, modules: Modules) -> list[str]:
         """Bring the files with settings, those of modules included; returns their names."""
         names = [name for name in _settings(modules) if name in self._offered]
+        names += [CARD] if CARD in self._brought else []
         for name in names:
             self._bring(name)
         return names
