@@ -10,7 +10,7 @@ def open_tokenizer(tokenizer_json: str, rules: TextRules) -> Tokenizer:
     try:
         tokenizer = Tokenizer(tokenizer_json, rules)
         query, document = tokenizer.length("", "query"), tokenizer.length("", "document")
-        prompt = 0 if rules.pair_prompt is None else tokenizer.around_pairs
+        prompt = 0 if rules.pair_prompt is None else tokenizer.around_pairs()
     except Exception as error:
         # The Rust library raises bare Exception.
         raise CorruptFile(

@@ -243,7 +243,13 @@ class ModelRegistry:
         return self.choose(name, self.first.engine.manifest.task)
 
     async def score(
-        self, name: str, pairs: Sequence[Pair], *, truncate: bool = True, keep: Kept = "beginning"
+        self,
+        name: str,
+        pairs: Sequence[Pair],
+        *,
+        truncate: bool = True,
+        keep: Kept = "beginning",
+        instruction: str = "",
     ) -> tuple[Choice, Scored]:
         """Return the model of scores of this name, and what it gives the pairs; raises as `Engine.score`.
 
@@ -251,7 +257,10 @@ class ModelRegistry:
         """
         self.engines[0].check_pairs(pairs)
         choice = self.choose(name, "score")
-        return choice, await choice.engine.score(pairs, truncate=truncate, keep=keep)
+        scored = await choice.engine.score(
+            pairs, truncate=truncate, keep=keep, instruction=instruction
+        )
+        return choice, scored
 
     def with_vectors(self, fingerprint: str) -> Engine | None:
         """Return the model whose vectors have this fingerprint, if it is served."""

@@ -36,6 +36,7 @@ from tests.support.reranker_toys import (
 from tests.support.toys import toy_texts, write_toy_texts
 
 TEXTS = toy_texts(12, seed=3)
+PAIR = {"text_1": "a", "text_2": "b"}
 # Of queries that end in marks and spaces, which a byte-level tokenizer joins with what follows.
 PAIRS = [
     *zip(TEXTS[:4], TEXTS[4:8], strict=True),
@@ -301,6 +302,23 @@ def test_served_scores_are_those_of_the_reference(
             each["index"] for each in reply.json()[:3]
         ]
         assert best["usage"]["total_tokens"] == sum(map(len, rows))
+        other = {"query": query, "texts": TEXTS[:1], "instruction": INSTRUCTION, "raw_scores": True}
+        (found,) = (await client.post("/rerank", json=other)).json()
+        row = reference.ids(query, TEXTS[0], 160)
+        assert found["score"] == pytest.approx(reference.logit(row), abs=0.15)
+        reply = await client.post("/v1/score", json=PAIR | {"instruction": INSTRUCTION})
+        ids = reference.ids("a", "b", 160)
+        assert reply.json()["usage"]["total_tokens"] == len(ids)
+        for wrong, said in (
+            ("x" * 3000, "has 3000 characters, at most 2048"),
+            ("x y " * 100, "of the 160 tokens"),
+        ):
+            reply = await client.post("/v1/score", json=PAIR | {"instruction": wrong})
+            assert reply.status_code == 400 and said in reply.text
+        surrogate = '{"text_1": "a", "text_2": "b", "instruction": "\\ud800"}'
+        headers = {"content-type": "application/json"}
+        reply = await client.post("/v1/score", content=surrogate, headers=headers)
+        assert reply.status_code in (400, 422)
         info = (await client.get("/info")).json()
         assert info["query_instruction"] == info["models"][0]["instruction"] == "Find ink"
 

@@ -80,10 +80,14 @@ class Reading(Instructed, kw_only=True):
 
 
 class PairReading(msgspec.Struct, kw_only=True):
-    """Options for reading pairs of texts, which get no instruction."""
+    """Options for reading pairs of texts.
+
+    instruction: in place of the one in the model's prompt, for models that read one.
+    """
 
     truncate: bool = True
     truncation_direction: Direction = "right"
+    instruction: str = ""
 
 
 class EmbedRequest(Reading, kw_only=True):
@@ -372,7 +376,11 @@ async def _read(
 async def _scored(call: Call, request: RerankRequest | PredictRequest, pairs: list[Pair]) -> Scored:
     truncation = _truncation(request)
     _, found = await call.models.score(
-        request.model, pairs, truncate=truncation.allowed, keep=truncation.keep
+        request.model,
+        pairs,
+        truncate=truncation.allowed,
+        keep=truncation.keep,
+        instruction=request.instruction,
     )
     return found
 
