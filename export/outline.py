@@ -16,10 +16,11 @@ from export.scorers import check_prompt_fits, read_pair_model
 from export.source.card import read_card
 from export.source.folder import ModelFolder
 from export.source.json_file import Json
-from export.source.modules import ORDERS, SCORE_ORDERS, Modules, read_modules
+from export.source.modules import Modules, read_modules
 from export.source.scoring import Scoring
 from export.source.sentence_settings import SentenceSettings, limited, read_settings
-from export.source.tensors import check_plain_weights
+from export.source.tail import tail_tensors, tail_width
+from export.source.tensors import Shapes, check_plain_weights
 from export.source.tokenizer_file import check_tokenizer, read_tokenizer
 from server.types import Task
 
@@ -45,6 +46,15 @@ class Outline:
     card: str
     scoring: Scoring | None = None
 
+    @property
+    def dimension(self) -> int:
+        """The width of a vector; 1 for scores."""
+        return 1 if self.scoring is not None else tail_width(self.settings.tail, self.shape.hidden)
+
+    def tensors(self) -> Shapes:
+        """Return name -> shape of every tensor that the weights must have."""
+        return {**self.shape.tensors(), **tail_tensors(self.settings.tail)}
+
 
 def read_outline(
     files: ModelFolder, max_tokens: int | None = None, pair_prompt: str | None = None
@@ -57,7 +67,7 @@ def read_outline(
     seen = see(files, pair_prompt)
     kind = check_kind(seen)
     scores = kind.task == "score"
-    modules = read_modules(files, SCORE_ORDERS if scores else ORDERS)
+    modules = read_modules(files, scores=scores)
     config = files.json(modules.file(CONFIG))
     check_plain_weights(config)
     family = families.of(config)
@@ -70,7 +80,9 @@ def read_outline(
             files, seen, modules, family, shape, tokenizer_json, max_tokens
         )
     else:
-        settings = limited(read_settings(files, shape.positions, family.poolings), max_tokens)
+        settings = read_settings(files, shape.positions, family.poolings)
+        tail_width(settings.tail, shape.hidden)
+        settings = limited(settings, max_tokens)
     check_tokenizer(tokenizer_json, shape.vocabulary, settings.max_tokens)
     card = read_card(files)
     return Outline(kind, modules, config, family, shape, settings, tokenizer_json, card, scoring)

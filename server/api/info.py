@@ -38,6 +38,7 @@ def info(models: ModelRegistry, config: Config, version: str) -> dict[str, Any]:
         "docker_label": None,
         "dimension": manifest.dimension if vectors else None,
         "normalized": manifest.normalized,
+        "similarity": manifest.similarity,
         "fingerprint": manifest.fingerprint,
         "query_instruction": _instruction(manifest.text),
         "document_instruction": manifest.text.document_instruction,

@@ -31,7 +31,7 @@ class DecoderNetwork(LayeredNetwork[DecoderLayer]):
 
     @property
     def dimension(self) -> int:
-        return self._hidden if self._shape.head is None else 1
+        return super().dimension if self._shape.head is None else 1
 
     @property
     def layers(self) -> Sequence[Layer]:
