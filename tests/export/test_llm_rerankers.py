@@ -1,5 +1,6 @@
 """Language models whose answer is the score of a pair: tokens, scores, what a folder says, and an export."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -323,6 +324,25 @@ def test_served_scores_are_those_of_the_reference(
         assert info["query_instruction"] == info["models"][0]["instruction"] == "Find ink"
 
     run(test, model)
+
+
+def test_tokenizer_that_joins_words_with_the_prompt_is_refused(
+    settings: Settings, tmp_path: Path
+) -> None:
+    """Its pairs would have other tokens than the whole prompt has."""
+    folder = write_reranker(tmp_path)
+    path = folder / "tokenizer.json"
+    described = json.loads(path.read_text(encoding="utf-8"))
+    del described["pre_tokenizer"]["pretokenizers"][0]
+    vocabulary, merges = described["model"]["vocab"], described["model"]["merges"]
+    vocabulary[":Ġ"] = vocabulary.pop("what", len(vocabulary))
+    described["model"]["merges"] = [
+        [":", "Ġ"],
+        *(each for each in merges if "what" not in "".join(each)),
+    ]
+    path.write_text(json.dumps(described), encoding="utf-8")
+    with pytest.raises(UnsupportedModel, match="the tokens of"):
+        export(replace(settings, source=str(folder)))
 
 
 def test_settings_for_other_models_are_refused(settings: Settings, tmp_path: Path) -> None:
