@@ -222,4 +222,14 @@ PRESETS = (
     Preset("bce-embedding", r"bce-embedding", "maidalun1020/bce-embedding-base_v1"),
     Preset("Conan-embedding-v1", r"conan-embedding-v1", "TencentBAC/Conan-embedding-v1"),
     Preset("all-MiniLM", r"all-minilm-", "sentence-transformers/all-MiniLM-L6-v2"),
+    Preset(
+        "all-mpnet, multi-qa-mpnet, paraphrase-mpnet",
+        r"(all|multi-qa|paraphrase(-multilingual)?)-mpnet-base",
+        "sentence-transformers/all-mpnet-base-v2",
+    ),
+    Preset(
+        "sentence-t5, gtr-t5",
+        rf"{START}(sentence|gtr)-t5-",
+        "sentence-transformers/sentence-t5-base",
+    ),
 )

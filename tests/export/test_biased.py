@@ -106,7 +106,10 @@ def test_int8_vectors_of_an_mpnet_are_close_to_float32_and_independent_of_their_
     assert_int8_is_close(checkpoint, int8_encoder(checkpoint))
 
 
-def assert_int8_is_close(checkpoint: Checkpoint, encoder: SessionEncoder) -> None:
+def assert_int8_is_close(
+    checkpoint: Checkpoint, encoder: SessionEncoder, differs: float = 1e-5
+) -> None:
+    """Compare with float32, and texts alone with texts together; differs: by how much these may."""
     texts = token_ids(checkpoint, [*toy_texts(20, seed=5), *toy_texts(1, longest=250)])
     exact, found = one_by_one(float_encoder(checkpoint), texts), one_by_one(encoder, texts)
     cosines = row_cosines(exact, found)
@@ -117,7 +120,8 @@ def assert_int8_is_close(checkpoint: Checkpoint, encoder: SessionEncoder) -> Non
     stream = np.concatenate(texts)
     for lengths in ([3, 3, 90, 2, 1], [150, 150, 150]):
         together = [stream[place : place + length] for place, length in enumerate(lengths)]
-        assert np.abs(encoder.encode(together) - one_by_one(encoder, together)).max() < 1e-5
+        apart = one_by_one(encoder, together)
+        assert np.abs(encoder.encode(together) - apart).max() <= differs
 
 
 # --- T5 -------------------------------------------------------------------------------------------
@@ -152,7 +156,7 @@ def test_int8_vectors_of_a_t5_are_close_to_float32_and_independent_of_their_neig
     feed_forward: str, tmp_path: Path
 ) -> None:
     checkpoint = t5(tmp_path, feed_forward_proj=feed_forward)
-    assert_int8_is_close(checkpoint, rowwise_encoder(checkpoint))
+    assert_int8_is_close(checkpoint, rowwise_encoder(checkpoint), differs=1e-6)
 
 
 def test_token_with_huge_activations_does_not_blur_the_others(tmp_path: Path) -> None:
