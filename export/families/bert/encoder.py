@@ -22,6 +22,7 @@ from export.families.bert.layers import BertLayer
 from export.families.bert.shape import DISTANCE_BIAS, BertShape
 from export.families.biased_attention import BiasedAttention
 from export.families.embeddings import write_words
+from export.families.instruction import write_word_ids
 from export.families.linears import Int8Linear, Linears, LinearWriter, Site
 from export.graph import CONTRIB, GraphWriter
 from export.source.sentence_settings import SentenceSettings
@@ -59,6 +60,7 @@ class BertWriter:
         # The shapes of groups come with the width of the graph's output, which is 1 for scores.
         width = None if shape.head is None else shape.hidden
         self._batch = BatchWriter(graph, packed=packed, width=width)
+        self._instruction_offset = settings.instruction_offset(shape.vocabulary)
         self._long: str | None = None
         self._biased: BiasedAttention | None = None
         if shape.buckets is not None:
@@ -119,17 +121,20 @@ class BertWriter:
         if self._settings.pooling == "cls":
             # The last layer left one row a text: (B, 1, D).
             return self._batch.flat_rows(hidden, self._shape.hidden)
-        return self._batch.reduce(hidden, self._settings.pooling)
+        return self._batch.reduce(
+            hidden, self._settings.pooling, instruction_offset=self._instruction_offset
+        )
 
     # --- the operators they are made of -----------------------------------------------------------
 
     def _ids_and_types(self) -> tuple[str, str | None]:
         """Return the ids of words, (B, T), and what the type of each token adds to it, (B, T, D).
 
-        Ids of a pair's second text come with an offset. Type 0 is in the table of positions already.
+        Ids of a pair's second text come with an offset. Type 0 is in the table of positions already. A
+        model of pairs has no instructions.
         """
         if not self._shape.second_text_offset:
-            return INPUT_IDS, None
+            return write_word_ids(self._graph, self._instruction_offset), None
         graph, name = self._graph, "embeddings"
         offset = graph.integers(f"{name}.offset", self._shape.second_text_offset)
         kinds = graph.node("Div", [INPUT_IDS, offset], f"{name}.types")

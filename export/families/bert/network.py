@@ -29,7 +29,7 @@ class BertNetwork(LayeredNetwork[BertLayer]):
 
     @property
     def dimension(self) -> int:
-        return self._hidden if self._shape.head is None else 1
+        return super().dimension if self._shape.head is None else 1
 
     @property
     def layers(self) -> Sequence[Layer]:

@@ -14,6 +14,7 @@ from export.families.decoder.attention import AttentionWriter, Projected
 from export.families.decoder.layers import DecoderLayer
 from export.families.decoder.shape import WORDS, DecoderShape
 from export.families.embeddings import write_words
+from export.families.instruction import write_word_ids
 from export.families.linears import Linears, LinearWriter, RowwiseLinear, Site
 from export.families.norms import write_rms_norm
 from export.graph import GraphWriter
@@ -40,6 +41,7 @@ class DecoderWriter:
     ) -> None:
         self._shape = shape
         self._pooling = settings.pooling
+        self._instruction_offset = settings.instruction_offset(shape.vocabulary)
         self._tensors = tensors
         self._graph = graph
         self._packed = packed
@@ -51,7 +53,9 @@ class DecoderWriter:
 
     def embeddings(self, *, int8: bool) -> str:
         """Write the words, (B, T, D)."""
-        return write_words(self._graph, self._tensors[WORDS], "embeddings.words", int8=int8)
+        ids = write_word_ids(self._graph, self._instruction_offset)
+        table = self._tensors[WORDS]
+        return write_words(self._graph, table, "embeddings.words", int8=int8, ids=ids)
 
     def layer(self, hidden: str, layer: DecoderLayer) -> Iterator[tuple[str, str]]:
         """Write one layer, step by step.
@@ -126,7 +130,8 @@ class DecoderWriter:
         return write_rms_norm(self._graph, tensor, name, factors, self._shape.epsilon)
 
     def _reduced(self, graph: GraphWriter, hidden: str, *, packed: bool) -> str:
-        return BatchWriter(graph, packed=packed).reduce(hidden, self._pooling)
+        batch, offset = BatchWriter(graph, packed=packed), self._instruction_offset
+        return batch.reduce(hidden, self._pooling, instruction_offset=offset)
 
 
 def _last_token(graph: GraphWriter, hidden: str, *, packed: bool) -> str:
