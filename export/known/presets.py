@@ -18,6 +18,7 @@ class Preset(NamedTuple):
 
     name: for people. pattern: found in the lower-case id of each. source: the model whose published card and
     settings state query, document and sizes. sizes: shorter vectors that they were trained to be cut to.
+    include_prompt: whether pooling reads the tokens of an instruction, where their folders do not say it.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Preset(NamedTuple):
     query: str = ""
     document: str = ""
     sizes: tuple[int, ...] = ()
+    include_prompt: bool = True
 
     def names(self, identifier: str) -> bool:
         """Return whether this group is the first whose pattern is in an id or a path."""
@@ -200,6 +202,7 @@ PRESETS = (
         "hkunlp/instructor-large",
         "Represent the question for retrieving supporting documents: ",
         "Represent the document for retrieval: ",
+        include_prompt=False,
     ),
     Preset(
         "GritLM",

@@ -1,5 +1,6 @@
 """MPNet and T5: the graphs against numpy, packed batches, tiles, int8, whole exports, refusals."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,19 +11,22 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from export import rowwise
+from export import inspection, rowwise
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import CorruptFile, ExportError, ShapeMismatch, UnsupportedModel
 from export.families.batches import GROUPS
 from export.pipeline import export
 from export.settings import Settings
+from export.source.model import locate, read_model
 from export.verify import Thresholds
 from server.inference.comparison import row_cosines
 from server.inference.encoder import SessionEncoder
 from server.inference.model import Model
+from server.messages.terminal import Terminal
 from server.types import Packing
 from tests.support.biased_toys import PIECES, write_mpnet, write_t5
 from tests.support.checkpoints import change_json, refusal
+from tests.support.dense_layers import Dense, write_steps
 from tests.support.encoders import (
     float_encoder,
     int8_encoder,
@@ -231,3 +235,22 @@ def test_words_of_a_t5_may_have_the_encoders_name(tmp_path: Path) -> None:
     tensors["encoder.embed_tokens.weight"] = tensors.pop("shared.weight")
     save_file(tensors, folder / "model.safetensors")
     assert read_checkpoint(folder).tensors["shared.weight"].shape == (len(PIECES), 32)
+
+
+def test_instructor_leaves_the_instruction_out_of_the_pooling_though_its_folder_does_not_say_so(
+    tmp_path: Path,
+) -> None:
+    folder = write_t5(tmp_path / "model", folder_options={"max_tokens": 64}, num_layers=1)
+    write_steps(folder, [Dense(24, bias=False), "Normalize"])
+    settings = Settings(source=str(folder), precision="fp32")
+    for name in ("", "hkunlp/instructor-base"):
+        card = f"---\nbase_model: {name}\n---\n" if name else ""
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        source = read_model(locate(settings), settings)
+        rules = source.text_rules(settings)
+        assert source.dimension == 24
+        assert rules.instruction_offset == (len(PIECES) if name else 0)
+        assert rules.query_instruction.startswith("Represent the question") == bool(name)
+        terminal = Terminal("en", out := io.StringIO(), io.StringIO())
+        inspection.run(terminal, [str(folder)])
+        assert ("the pooling leaves out" in out.getvalue()) == bool(name)
