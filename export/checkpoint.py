@@ -4,7 +4,7 @@ What cannot be honoured exactly is refused here, by name, before any work is don
 write and quantise the network do not check it again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,10 @@ class Checkpoint:
     @property
     def tokenizer_json(self) -> str:
         return self.outline.tokenizer_json
+
+    def with_settings(self, settings: SentenceSettings) -> "Checkpoint":
+        """Return the checkpoint with other settings of text and pooling."""
+        return replace(self, outline=replace(self.outline, settings=settings))
 
     def network(self) -> Network:
         """Return the encoder as a family writes it."""

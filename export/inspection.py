@@ -9,7 +9,7 @@ from pathlib import Path
 from export import estimate
 from export.arguments import add_model, add_pair_prompt, add_revision, add_via
 from export.errors import ExportError
-from export.instructions import instructions
+from export.instructions import instructions, pooled_as_published
 from export.kinds import kind_of
 from export.kinds.sighting import Sighting, see
 from export.known.recognition import HIDDEN, LAYERS, Clues, known_sizes, number, recognise
@@ -170,6 +170,8 @@ def _texts(outline: Outline, name: str) -> Iterator[Message]:
         document=chosen.document,
         source=chosen.source,
     )
+    if not pooled_as_published(settings, clues).include_prompt:
+        yield Message("the pooling leaves out the tokens of an instruction")
     if chosen.warning is not None:
         yield Message("note: {note}", note=chosen.warning)
     shorter = known_sizes(clues, recognise(clues), outline.dimension)

@@ -10,7 +10,7 @@ from export import quantise, rowwise
 from export.checkpoint import read_checkpoint
 from export.errors import NoSuchModel, UnsupportedModel
 from export.families.family import Network
-from export.instructions import Instructions, instructions
+from export.instructions import Instructions, instructions, pooled_as_published
 from export.kinds import check_kind, gguf_file
 from export.kinds.own_code import check_code
 from export.kinds.sighting import CONFIG, see
@@ -236,6 +236,10 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
         max_tokens=settings.max_tokens,
         pair_prompt=settings.pair_prompt,
     )
+    clues = Clues(
+        place.origin or place.model_id, checkpoint.outline.config, checkpoint.outline.card
+    )
+    checkpoint = checkpoint.with_settings(pooled_as_published(checkpoint.settings, clues))
     network = checkpoint.network()
     return SourceModel(
         place.folder,
@@ -247,7 +251,7 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
         checkpoint.family.name,
         rowwise.RECIPE if rowwise.fits(network) else quantise.RECIPE,
         network,
-        Clues(place.origin or place.model_id, checkpoint.outline.config, checkpoint.outline.card),
+        clues,
         (*checkpoint.outline.kind.notes, *checkpoint.settings.notes),
         checkpoint.outline.scoring,
         checkpoint.settings.instruction_offset(checkpoint.shape.vocabulary),

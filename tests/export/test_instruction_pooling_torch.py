@@ -9,8 +9,10 @@ from export.checkpoint import read_checkpoint
 from server.inference.comparison import row_cosines
 from server.inference.manifest import TextRules
 from server.inference.tokenizer import Tokenizer
+from tests.support.biased_toys import write_t5
 from tests.support.checkpoints import change_json
 from tests.support.decoder_toys import use_llama_tokenizer, write_decoder
+from tests.support.dense_layers import Dense, write_steps
 from tests.support.encoders import float_encoder, one_by_one
 from tests.support.toys import toy_texts, write_toy_checkpoint
 
@@ -30,6 +32,14 @@ def llama(folder: Path, pooling: str) -> Path:
     return folder
 
 
+def t5(folder: Path, pooling: str) -> Path:
+    return write_t5(folder, folder_options={"pooling": pooling})
+
+
+def instructor(folder: Path, pooling: str) -> Path:
+    return write_steps(t5(folder, pooling), [Dense(24, bias=False), "Normalize"])
+
+
 def qwen(folder: Path, pooling: str) -> Path:
     return write_decoder(folder, "qwen3", pooling=pooling, normalize=False)
 
@@ -37,7 +47,15 @@ def qwen(folder: Path, pooling: str) -> Path:
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize(
     ("write", "pooling"),
-    [(bert, "mean"), (bert, "max"), (bert, "cls"), (llama, "mean"), (qwen, "mean")],
+    [
+        (bert, "mean"),
+        (bert, "max"),
+        (bert, "cls"),
+        (llama, "mean"),
+        (qwen, "mean"),
+        (t5, "max"),
+        (instructor, "mean"),
+    ],
 )
 def test_the_same_tokens_are_left_out(
     write: object, pooling: str, prompt: str, tmp_path: Path
