@@ -153,4 +153,5 @@ def manifest_of(
         task=source.task,
         activation="identity" if source.scoring is None else source.scoring.activation,
         order=verified.order,
+        similarity=source.settings.similarity,
     )

@@ -80,7 +80,7 @@ def test_folder_without_modules_is_mean_pooled_and_nothing_more(folder: Path) ->
     assert (settings.lower_case, settings.max_tokens) == (False, 64)
 
 
-@pytest.mark.parametrize("name", ["Dense", "LayerNorm", "WordWeights", "CNN"])
+@pytest.mark.parametrize("name", ["LayerNorm", "WordWeights", "CNN"])
 def test_module_that_changes_the_vector_is_refused_by_name(name: str, folder: Path) -> None:
     write_modules(folder, ["Transformer", "Pooling", name])
     refusal(folder, UnsupportedModel, "modules.json", f'"{name}"', "Dense")

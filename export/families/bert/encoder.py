@@ -19,7 +19,8 @@ from export.families.activations import write_activation
 from export.families.batches import GROUPS, BatchWriter
 from export.families.bert.attention import LONG, Scales, attend_in_int8
 from export.families.bert.layers import BertLayer
-from export.families.bert.shape import BertShape
+from export.families.bert.shape import DISTANCE_BIAS, BertShape
+from export.families.biased_attention import BiasedAttention
 from export.families.embeddings import write_words
 from export.families.instruction import write_word_ids
 from export.families.linears import Int8Linear, Linears, LinearWriter, Site
@@ -61,6 +62,17 @@ class BertWriter:
         self._batch = BatchWriter(graph, packed=packed, width=width)
         self._instruction_offset = settings.instruction_offset(shape.vocabulary)
         self._long: str | None = None
+        self._biased: BiasedAttention | None = None
+        if shape.buckets is not None:
+            self._biased = BiasedAttention(
+                graph,
+                tensors[DISTANCE_BIAS],
+                shape.buckets,
+                width=shape.hidden,
+                max_tokens=settings.max_tokens,
+                scale=(shape.hidden // shape.heads) ** -0.5,
+                packed=packed,
+            )
 
     # --- the parts, in the order of computation ----------------------------------------------------
 
@@ -145,6 +157,8 @@ class BertWriter:
         graph, name, site = self._graph, f"{layer.name}.attention.context", layer.attention
         read = self._linear.read(hidden, site)
         projected = [self._linear.apply(read, reader, site) for reader in site.readers]
+        if self._biased is not None:
+            return self._biased.attend(projected, name)
         if not self._batch.packed:
             return self._attend_by_length(projected, site.readers, name)
         groups = [self._batch.groups(each, GROUP_TOKENS, f"{each}.groups") for each in projected]
@@ -235,7 +249,9 @@ class BertWriter:
         graph = self._graph
 
         def gather(sought: str, tokens: str, output: str) -> str:
-            read = (sought, tokens, tokens)
+            read = [sought, tokens, tokens]
+            if self._biased is not None:
+                read += ["", "", self._biased.of_first(tokens, output)]
             return graph.node("MultiHeadAttention", read, output, CONTRIB, num_heads=1, scale=scale)
 
         if not self._batch.packed:

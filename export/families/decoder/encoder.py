@@ -16,6 +16,7 @@ from export.families.decoder.shape import WORDS, DecoderShape
 from export.families.embeddings import write_words
 from export.families.instruction import write_word_ids
 from export.families.linears import Linears, LinearWriter, RowwiseLinear, Site
+from export.families.norms import write_rms_norm
 from export.graph import GraphWriter
 from export.source.sentence_settings import SentenceSettings
 from export.source.tensors import Tensors
@@ -121,23 +122,12 @@ class DecoderWriter:
         return graph.node("Reshape", [normed, shape], f"{name}.rows")
 
     def _norm(self, tensor: str, name: str, site: Site | None = None) -> str:
-        """Write an RMS norm, which subtracts no average; site: what it writes, divided as its readers ask."""
-        graph = self._graph
-        # ONNX Runtime makes one operator of these, which ONNX has only in later versions.
-        squares = graph.node("Pow", [tensor, graph.floats("norm.power", 2.0)], f"{name}.squares")
-        axis = graph.integers("last_axis", [-1])
-        mean = graph.node("ReduceMean", [squares, axis], f"{name}.mean", keepdims=1)
-        epsilon = graph.floats("norm.epsilon", self._shape.epsilon)
-        root = graph.node(
-            "Sqrt", [graph.node("Add", [mean, epsilon], f"{name}.sum")], f"{name}.root"
-        )
-        normed = graph.node("Div", [tensor, root], f"{name}.normed")
+        """Write an RMS norm; site: what it writes, divided as its readers ask."""
         factors = self._tensors[f"{name}.weight"]
         reader = None if site is None else self._linears.get(site.readers[0])
         if isinstance(reader, RowwiseLinear) and reader.smoothing is not None:
             factors = factors / reader.smoothing
-        weight = graph.floats(f"{name}.weight", factors)
-        return graph.node("Mul", [normed, weight], name)
+        return write_rms_norm(self._graph, tensor, name, factors, self._shape.epsilon)
 
     def _reduced(self, graph: GraphWriter, hidden: str, *, packed: bool) -> str:
         batch, offset = BatchWriter(graph, packed=packed), self._instruction_offset
