@@ -87,11 +87,12 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
     add("--out", type=Path, help=words("artifact folder (default: MODEL/onnx-PRECISION)"))
     add(
         "--precision",
-        choices=("auto", "int8", "int8-rows", "fp16", "fp32"),
+        choices=("auto", "int8", "int8-rows", "int4", "fp16", "fp32"),
         default="int8",
         help=words(
             "precision of the weights; auto tries int8, then int8-rows, which scales some activations "
-            "token by token, then fp16, until one agrees with float32 (default: int8)"
+            "token by token, then fp16, until one agrees with float32; int4, for decoders, is smaller, slower and "
+            "less exact than int8, and needs --min-agreement (default: int8)"
         ),
     )
     add(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import onnx.checker
 
-from export import quantise, rowwise
+from export import int4, quantise, rowwise
 from export.errors import UnsupportedModel
 from export.families.family import Network
 from export.families.linears import Linears
@@ -50,7 +50,7 @@ def build(
 
 def n_steps(source: SourceModel, settings: Settings) -> int:
     """Return how often `build` calls its `progress`."""
-    quantised = settings.precision.startswith("int8")
+    quantised = settings.in_whole_numbers
     if source.network is None:
         return 3 if quantised else 1
     return sum(len(layer.sites) for layer in source.network.layers) if quantised else 0
@@ -88,6 +88,14 @@ def _build_network(
 def _quantized(
     network: Network, token_ids: Sequence[Ids], settings: Settings, progress: Progress
 ) -> Linears:
+    if settings.precision == "int4":
+        return int4.quantize(
+            network,
+            token_ids,
+            weight_bits=settings.weight_bits,
+            threads=cpu_budget(),
+            progress=progress,
+        )
     if rowwise.fits(network):
         return rowwise.quantize(
             network,
@@ -112,8 +120,11 @@ def _build_with_optimum(
 ) -> Graphs:
     from export.optimum import route
 
-    if settings.precision == "int8-rows":
-        raise UnsupportedModel("--precision int8-rows is not for --via optimum; use int8 or fp16")
+    if settings.precision in ("int8-rows", "int4"):
+        raise UnsupportedModel(
+            "--precision {precision} is not for --via optimum; use int8 or fp16",
+            precision=settings.precision,
+        )
     exact = not settings.precision.startswith("int8")
     graphs = route.build_with_optimum(
         source.folder,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from safetensors.numpy import load_file
 
 from export import rowwise
 from export.checkpoint import Checkpoint, read_checkpoint
@@ -25,6 +26,7 @@ from server.inference.tokenizer import Tokenizer
 from tests.support.biased_toys import write_t5
 from tests.support.checkpoints import change_json
 from tests.support.decoder_toys import write_decoder
+from tests.support.dense_layers import Dense, write_steps
 from tests.support.encoders import float_encoder, int8_encoder, one_by_one, random_ids
 from tests.support.exports import change, toy_settings
 from tests.support.gated_toys import WRITERS
@@ -32,7 +34,7 @@ from tests.support.reference_bert import ReferenceBert
 from tests.support.reference_biased import ReferenceT5
 from tests.support.reference_decoder import ReferenceDecoder
 from tests.support.reference_gated import REFERENCES
-from tests.support.toys import toy_texts, write_toy_checkpoint
+from tests.support.toys import NORMALIZE, toy_texts, write_toy_checkpoint
 
 QUERY, DOCUMENT = "search query: ", "文："
 ROUNDING = 3e-6
@@ -64,6 +66,19 @@ def t5(folder: Path, pooling: str) -> tuple[Path, Callable[[Path], Rows]]:
     return written, lambda folder: ReferenceT5(folder).hidden
 
 
+def behind_dense(folder: Path, pooling: str) -> tuple[Path, Callable[[Path], Rows]]:
+    """Return an instructor, whose vectors are not as wide as a token's row."""
+    written, _ = t5(folder, pooling)
+    write_steps(written, [Dense(20, bias=False), NORMALIZE])
+    # A linear layer without a bias commutes with the mean.
+    weight = load_file(written / "2_Dense" / "model.safetensors")["linear.weight"]
+
+    def rows(folder: Path) -> Rows:
+        return lambda ids: ReferenceT5(folder).hidden(ids) @ weight.T.astype(np.float64)
+
+    return written, rows
+
+
 def without_prompt(folder: Path) -> Checkpoint:
     change_json(folder / "1_Pooling" / "config.json", include_prompt=False)
     checkpoint = read_checkpoint(folder)
@@ -77,7 +92,7 @@ def marked(checkpoint: Checkpoint) -> tuple[list[Ids], list[Ids]]:
     plain = [random_ids(1, length, seed, words)[0] for seed, (length, _) in enumerate(TEXTS)]
     ids = [row.copy() for row in plain]
     for row, (_, left_out) in zip(ids, TEXTS, strict=True):
-        row[:left_out] += checkpoint.shape.vocabulary
+        row[:left_out] += words
     return plain, ids
 
 
@@ -103,6 +118,7 @@ def pooled(rows: Sequence[npt.NDArray[np.float64]], pooling: str) -> npt.NDArray
         (decoder, "mean"),
         (t5, "mean"),
         (t5, "max"),
+        (behind_dense, "mean"),
     ],
 )
 def test_tokens_of_an_instruction_are_attended_to_and_not_pooled(

@@ -14,7 +14,7 @@ from tests.support.checkpoints import change_json
 from tests.support.decoder_toys import use_llama_tokenizer, write_decoder
 from tests.support.dense_layers import Dense, write_steps
 from tests.support.encoders import float_encoder, one_by_one
-from tests.support.toys import toy_texts, write_toy_checkpoint
+from tests.support.toys import NORMALIZE, toy_texts, write_toy_checkpoint
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -42,6 +42,12 @@ def instructor(folder: Path, pooling: str) -> Path:
 
 def qwen(folder: Path, pooling: str) -> Path:
     return write_decoder(folder, "qwen3", pooling=pooling, normalize=False)
+
+
+def instructor(folder: Path, pooling: str) -> Path:
+    return write_steps(
+        write_t5(folder, folder_options={"pooling": pooling}), [Dense(20), NORMALIZE]
+    )
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)

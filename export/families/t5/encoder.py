@@ -62,8 +62,7 @@ class T5Writer:
 
     def embeddings(self, *, int8: bool) -> str:
         """Write the words, (B, T, D)."""
-        ids = write_word_ids(self._graph, self._instruction_offset)
-        table = self._tensors[WORDS]
+        ids, table = write_word_ids(self._graph, self._instruction_offset), self._tensors[WORDS]
         return write_words(self._graph, table, "embeddings.words", int8=int8, ids=ids)
 
     def layer(self, hidden: str, layer: T5Layer) -> Iterator[tuple[str, str]]:
