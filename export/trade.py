@@ -46,7 +46,9 @@ def measure_speed(
 
 
 def show(trades: Sequence[Trade], terminal: Terminal) -> None:
-    """Print a table with a line for each precision, and a plot of the same numbers."""
+    """Print a table with a line for each precision that was tried, if any, and a plot of the same numbers."""
+    if not trades:
+        return
     for trade in trades:
         terminal.say(
             "{precision:<10} {megabytes:>8.1f} MB, {speed:.1f} times as fast as float32; mean {mean:.5f}, "

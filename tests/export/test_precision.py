@@ -197,6 +197,13 @@ def test_plot_has_bars_as_long_as_the_values() -> None:
     assert distance == [["int8", "#" * 40, "0.00400"], ["fp16", "0.00000"]]
 
 
+def test_export_of_one_precision_prints_no_table(settings: Settings) -> None:
+    said = io.StringIO()
+    export(change(settings, precision="fp16"), Terminal("en", said, io.StringIO()))
+    (line,) = said.getvalue().splitlines()
+    assert "cosine to float32" in line
+
+
 def test_auto_that_finds_nothing_close_enough_names_the_worst_texts(settings: Settings) -> None:
     with pytest.raises(DisagreesWithCheckpoint, match="worst texts"):
         export(change(settings, precision="auto", thresholds=Thresholds(mean=1.0, minimum=1.0)))
