@@ -1,6 +1,7 @@
 """MPNet and T5 through sentence-transformers itself: the same texts give the same tokens and vectors."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
