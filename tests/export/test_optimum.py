@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -303,6 +304,16 @@ def test_weights_beyond_one_file_are_refused_before_tracing(
 ) -> None:
     monkeypatch.setattr(trace, "MAX_MODEL_BYTES", 1000)
     assert "GB of float32 weights" in refused(UnsupportedModel, checkpoint(DISTILBERT, checkpoints))
+
+
+@needs_optimum
+def test_texts_longer_than_the_network_reads_are_refused(checkpoints: Path) -> None:
+    folder = checkpoint(DISTILBERT, checkpoints)
+    longer = replace(settings_of(folder), max_tokens=99)
+    with pytest.raises(UnsupportedModel, match=r"a text of 99 tokens: .*smaller --max-tokens"):
+        build_with_optimum(
+            folder, longer, token_ids(folder, texts(60, seed=1)), precision="fp32", threads=1
+        )
 
 
 @needs_optimum
