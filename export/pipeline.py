@@ -117,15 +117,15 @@ def _first_accepted(
     A single attempt is not compared with others. Raises the DisagreesWithCheckpoint of the last one.
     """
     trades: list[Trade] = []
-    float_model: OnnxFile | None = None
+    graphs: Graphs | None = None
     for settings in attempts:
-        graphs = build(source, samples.calibration, settings, progress, float_model)
+        first = graphs is None
+        graphs = build(source, samples.calibration, settings, progress, graphs)
         _check_sizes(settings, graphs.dimension)
-        if graphs.float_model is not float_model:
-            float_model = graphs.float_model
-            reference = _encoder(float_model, graphs)
+        if first:
+            reference = _encoder(graphs.float_model, graphs)
         served = reference
-        if graphs.served_model is not float_model:
+        if graphs.served_model is not graphs.float_model:
             served = _encoder(graphs.served_model, graphs)
         verified = None
         try:

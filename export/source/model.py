@@ -270,6 +270,9 @@ def _outline_for_optimum(
     files: ModelFolder, max_tokens: int | None = None
 ) -> tuple[Modules, SentenceSettings, str, tuple[Message, ...]]:
     """Return modules, settings, the tokenizer's JSON and notes of a model that optimum traces."""
+    from export.optimum.contract import POOLINGS
+    from export.optimum.positions import positions_of
+
     kind = check_kind(see(files))
     if kind.task == "score":
         raise UnsupportedModel(
@@ -279,8 +282,7 @@ def _outline_for_optimum(
     config = files.json(modules.file(CONFIG))
     check_plain_weights(config)
     check_code(config, None)
-    positions = size(config, "max_position_embeddings", 512)
-    settings = limited(read_settings(files, positions), max_tokens)
+    settings = limited(read_settings(files, positions_of(config), POOLINGS), max_tokens)
     if settings.tail:
         raise UnsupportedModel(
             "--via optimum writes no Dense layers, and modules.json lists some; they are written with "

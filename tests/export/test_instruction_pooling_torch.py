@@ -36,10 +36,6 @@ def t5(folder: Path, pooling: str) -> Path:
     return write_t5(folder, folder_options={"pooling": pooling})
 
 
-def instructor(folder: Path, pooling: str) -> Path:
-    return write_steps(t5(folder, pooling), [Dense(24, bias=False), "Normalize"])
-
-
 def qwen(folder: Path, pooling: str) -> Path:
     return write_decoder(folder, "qwen3", pooling=pooling, normalize=False)
 
