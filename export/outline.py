@@ -13,28 +13,22 @@ from export.kinds import check_kind, has_head
 from export.kinds.kind import Kind
 from export.kinds.own_code import check_code
 from export.kinds.sighting import CONFIG, see
+from export.scorers import check_prompt_fits, read_pair_model
+from export.source.card import read_card
 from export.source.folder import ModelFolder
 from export.source.heads import COLBERT_HEAD, HEADS, Splade, read_splade
 from export.source.json_file import Json
 from export.source.modules import Modules, read_modules
-from export.source.scoring import (
-    Scoring,
-    has_token_types,
-    read_activation,
-    read_pair_settings,
-)
+from export.source.scoring import Scoring
 from export.source.sentence_settings import SentenceSettings, limited, read_settings
 from export.source.tail import tail_tensors, tail_width
 from export.source.tensors import Shapes, check_plain_weights
-from export.source.tokenizer_file import check_pairs, check_tokenizer, read_tokenizer
+from export.source.tokenizer_file import check_tokenizer, read_tokenizer
 from server.inference.results import UNPOOLED, ResultForm
 from server.types import Task
 
 # What can be exported.
 TASKS: tuple[Task, ...] = ("dense", "score", "token_vectors", "sparse")
-CARD = "README.md"
-# The cards with the results of MTEB have some 300 KB.
-MOST_CARD = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,35 +77,38 @@ class Outline:
 
 
 def read_outline(
-    files: ModelFolder, max_tokens: int | None = None, task: Task | None = None
+    files: ModelFolder,
+    max_tokens: int | None = None,
+    pair_prompt: str | None = None,
+    task: Task | None = None,
 ) -> Outline:
     """Read and check a model of a family; raises an ExportError that names the cause.
 
-    max_tokens: what texts are cut to, where that is less than the model reads. task: what is asked of the
-    model, None for what it was made for.
+    max_tokens: what texts are cut to, where that is less than the model reads. pair_prompt: the name of the
+    prompt in which it reads pairs; None where the files decide. task: what is asked of the model, None for
+    what it was made for.
     """
-    seen = see(files)
+    seen = see(files, pair_prompt)
     kind = check_kind(seen, task)
-    modules = read_modules(files)
+    scores = kind.task == "score"
+    modules = read_modules(files, scores=scores)
     config = files.json(modules.file(CONFIG))
     check_plain_weights(config)
     family = families.of(config)
     check_code(config, family.name)
     shape = family.read_shape(config)
-    scoring = None
-    if kind.task == "score":
-        check_code(config, family.name, "AutoModelForSequenceClassification")
-        settings = read_pair_settings(files, shape.positions)
-        shape, scoring = _with_head(family, shape, files, config)
+    check_prompt_fits(pair_prompt, family, scores=scores)
+    tokenizer_json, scoring = read_tokenizer(files, modules), None
+    if scores:
+        shape, settings, scoring = read_pair_model(
+            files, seen, modules, family, shape, tokenizer_json, max_tokens
+        )
     else:
         unpooled = kind.task in ("token_vectors", "sparse")
         settings = read_settings(files, shape.positions, family.poolings, unpooled=unpooled)
         tail_width(settings.tail, shape.hidden)
-    settings = limited(settings, max_tokens)
-    tokenizer_json = read_tokenizer(files, modules)
+        settings = limited(settings, max_tokens)
     check_tokenizer(tokenizer_json, shape.vocabulary, settings.max_tokens)
-    if scoring is not None:
-        check_pairs(tokenizer_json, settings.max_tokens)
     card = read_card(files)
     head = HEADS.get(kind.task or "dense")
     if head is not None and not has_head(seen, head):
@@ -127,23 +124,3 @@ def read_outline(
         *(kind, modules, config, family, shape, settings),
         *(tokenizer_json, card, scoring, head, splade),
     )
-
-
-def _with_head(
-    family: Family[Any], shape: Shape, files: ModelFolder, config: Json
-) -> tuple[Shape, Scoring]:
-    activation = read_activation(config)
-    if family.scorer is None:
-        raise UnsupportedModel(
-            "cross-encoders of the family {family} are not written", family=family.name
-        )
-    scorer = family.scorer(shape, has_token_types(files, config))
-    return scorer.shape, Scoring(activation, scorer.second_text_offset)
-
-
-def read_card(files: ModelFolder) -> str:
-    """Return the text of README.md; empty where there is none, or one that is too long to be a card."""
-    path = files.path(CARD)
-    if not files.has(CARD) or not path.is_file() or path.stat().st_size > MOST_CARD:
-        return ""
-    return files.content(CARD, MOST_CARD).decode("utf-8", "replace")

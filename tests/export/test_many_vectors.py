@@ -146,7 +146,7 @@ def test_inspect_says_what_a_task_would_give(
 
 def test_options_of_dense_vectors_are_refused_for_other_tasks(splade: Path) -> None:
     with pytest.raises(UnsupportedModel, match="not of the task sparse; leave out --via"):
-        examine(ModelFolder(splade), "optimum")
+        examine(ModelFolder(splade), Settings(str(splade), via="optimum"))
     with pytest.raises(UnsupportedModel, match="--matryoshka shortens dense vectors"):
         export(Settings(str(splade), matryoshka=(16,)))
 

@@ -111,7 +111,7 @@ async def _sparse_weights(call: Call, request: Request, texts: list[str]) -> tup
     """Return the words of each text that have a weight, by token id."""
     found = await _computed(call, request, texts, "sparse", lambda engine, tokens: None)
     weights: Sequence[SparseWeights] = found.results
-    words, most = sum(len(each.ids) for each in weights), call.models.default.max_reply_bytes
+    words, most = sum(len(each.ids) for each in weights), call.models.engines[0].max_reply_bytes
     if words * WORD_BYTES > most:
         raise RequestTooLarge(
             f"the texts have {words} words with a weight, too many for one reply; send fewer texts at once,"
