@@ -4,7 +4,7 @@ What cannot be honoured exactly is refused here, by name, before any work is don
 write and quantise the network do not check it again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,9 @@ def read_checkpoint(
     files = ModelFolder(folder)
     outline = read_outline(files, max_tokens)
     weights = weight_files(files, outline.modules, allow_pickle=allow_pickle)
-    tensors = read_tensors(weights, outline.family.tensor_name)
+    tensors: Tensors = read_tensors(weights, outline.family.tensor_name)
+    if outline.family.complete is not None:
+        shape, tensors = outline.family.complete(outline.shape, tensors)
+        outline = replace(outline, shape=shape)
     check_tensors(tensors, outline.shape.tensors())
     return Checkpoint(folder, outline, tensors, files.sha256())

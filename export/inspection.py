@@ -9,6 +9,7 @@ from pathlib import Path
 from export import estimate
 from export.arguments import add_model, add_revision, add_via
 from export.errors import ExportError
+from export.families.static.family import STATIC
 from export.instructions import instructions
 from export.kinds import kind_of
 from export.kinds.sighting import Sighting, see
@@ -91,6 +92,7 @@ def inspect(found: Subject, settings: Settings, terminal: Terminal) -> int:
     for line in _network(sighting, outline, found.weight_bytes):
         terminal.say(line)
     if outline is not None:
+        kind = outline.kind
         for line in _texts(outline, found.name):
             terminal.say(line)
     for note in kind.notes:
@@ -118,6 +120,13 @@ def _network(seen: Sighting, outline: Outline | None, weight_bytes: int) -> Iter
     figures = _estimate(seen, outline)
     if outline is not None:
         yield Message("family: {family}, written directly", family=outline.family.name)
+        if outline.family is STATIC:
+            yield Message(
+                "table: {words:,} tokens, a vector for each; weights of {weights:,.0f} MB",
+                words=outline.shape.vocabulary,
+                weights=weight_bytes / 1e6,
+            )
+            return
     elif seen.config is not None:
         yield Message("architecture: {model_type}", model_type=seen.model_type[:80] or "-")
     if figures is not None and seen.config is not None:
@@ -185,5 +194,7 @@ def _cost(seen: Sighting, outline: Outline | None, settings: Settings) -> Iterat
 
 def _estimate(seen: Sighting, outline: Outline | None) -> estimate.Estimate | None:
     if outline is not None:
-        return estimate.of_shapes(outline.shape.tensors(), outline.config)
+        # Of some tables only the weights say the sizes.
+        shapes = outline.shape.tensors()
+        return estimate.of_shapes(shapes, outline.config) if shapes else None
     return None if seen.config is None else estimate.of_config(seen.config)

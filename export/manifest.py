@@ -26,6 +26,9 @@ from server.inference.manifest import (
 from server.inference.runtime import VERSION as RUNTIME_VERSION
 from server.system.cpu import cpu_features, int8_instruction_set
 
+# Rules that the checkpoint alone decides.
+DECIDED = ("second_text_offset", "strip", "max_characters", "dropped_token")
+
 
 @dataclass(frozen=True, slots=True)
 class Texts:
@@ -87,7 +90,8 @@ def identity(
 def _text_identity(rules: TextRules) -> dict[str, object]:
     """Return the rules as they are hashed: those that the checkpoint alone decides are left out."""
     fields: dict[str, object] = msgspec.to_builtins(rules)
-    del fields["second_text_offset"]
+    for name in DECIDED:
+        del fields[name]
     return fields
 
 
@@ -111,6 +115,13 @@ def manifest_of(
     space: dict[str, object] = {"lower_case": rules.lower_case, "max_tokens": rules.max_tokens}
     if source.scoring is not None:
         space["activation"] = source.scoring.activation
+    usual = TextRules(rules.lower_case, rules.max_tokens)
+    # Only where they differ, so that the fingerprints of other models stay.
+    space |= {
+        name: getattr(rules, name)
+        for name in DECIDED
+        if getattr(rules, name) != getattr(usual, name)
+    }
     return Manifest(
         format_version=FORMAT_VERSION,
         model_id=source.model_id,

@@ -18,6 +18,7 @@ RULES: tuple[Callable[[Sighting], Kind | None], ...] = (
     layouts.artifact,
     layouts.adapter,
     layouts.gguf,
+    networks.word_table,
     networks.static,
     networks.images,
     networks.late_interaction,

@@ -84,6 +84,9 @@ class SourceModel:
             max_tokens=self.settings.max_tokens,
             query_instruction=chosen.query,
             document_instruction=chosen.document,
+            strip=self.settings.strip,
+            max_characters=self.settings.max_characters,
+            dropped_token=self.settings.dropped_token,
         )
 
     def _pair_rules(self, scoring: Scoring, settings: Settings) -> TextRules:

@@ -16,7 +16,9 @@ from server.messages.message import Message
 
 MODULES = "modules.json"
 SUPPORTED = ("Transformer", "Pooling", "Normalize")
-ORDERS = (SUPPORTED[:2], SUPPORTED)
+# A table of vectors instead of a network.
+STATIC = "StaticEmbedding"
+ORDERS = (SUPPORTED[:2], SUPPORTED, (STATIC,), (STATIC, "Normalize"))
 # A class of the library itself: sentence_transformers.models.Pooling. Others run code of the model.
 CLASS = re.compile(
     r"sentence_transformers\.(?:[A-Za-z_]\w{0,60}\.){1,4}([A-Za-z_]\w{0,60})", re.ASCII
@@ -34,12 +36,14 @@ class Modules:
     """The modules of a model.
 
     transformer: the folder of the network, the tokenizer and their settings; empty for the model's
-    own. pooling: the folder of its settings, None in a model without modules.json.
+    own. pooling: the folder of its settings, None in a model without modules.json. static: the first module
+    is a table of vectors, which lies in the Transformer's place.
     """
 
     transformer: str = ""
     pooling: str | None = None
     normalize: bool = False
+    static: bool = False
 
     def file(self, name: str) -> str:
         """Return the name of a file of the Transformer, relative to the model's folder."""
@@ -92,6 +96,8 @@ def parse_modules(path: Path, content: bytes) -> Modules:
             path=path,
             found=kinds or Message("none at all"),
         )
+    if kinds[0] == STATIC:
+        return Modules(folders[0], normalize="Normalize" in kinds, static=True)
     transformer, pooling = folders[:2]
     if pooling == transformer:
         raise UnsupportedModel(
@@ -115,7 +121,7 @@ def _kind(path: Path, given: str) -> str:
             path=path,
             shown=shown(given),
         )
-    if known[1] not in SUPPORTED:
+    if known[1] not in (*SUPPORTED, STATIC):
         raise UnsupportedModel(
             '{path} has a module "{name}"; only Transformer, Pooling and Normalize are supported '
             "(a Dense layer changes the vector and is not written)",
@@ -126,6 +132,9 @@ def _kind(path: Path, given: str) -> str:
 
 
 def _folder(path: Path, given: str) -> str:
+    # model2vec writes a dot for the model's own folder.
+    if given == ".":
+        return ""
     if not FOLDER.fullmatch(given):
         raise UnsupportedModel(
             "{path} names {shown}, which is no plain folder name inside the model's folder, such as "

@@ -35,7 +35,10 @@ PROMPTS = "config_sentence_transformers.json"
 
 @dataclass(frozen=True, slots=True)
 class SentenceSettings:
-    """The settings of text and pooling in the sentence-transformers module files."""
+    """The settings of text and pooling in the sentence-transformers module files.
+
+    strip, max_characters, dropped_token: as in the manifest's `TextRules`.
+    """
 
     pooling: str
     normalize: bool
@@ -43,6 +46,9 @@ class SentenceSettings:
     lower_case: bool
     prompts: Mapping[str, str]
     default_prompt: str | None
+    strip: bool = True
+    max_characters: int | None = None
+    dropped_token: int | None = None
 
 
 def read_settings(
@@ -58,7 +64,7 @@ def read_settings(
     modules = read_modules(folder)
     sentence_config = _sentence_config(folder, modules)
     tokenizer_config = folder.optional_json(modules.file("tokenizer_config.json"))
-    prompts, default_prompt = _read_prompts(folder)
+    prompts, default_prompt = read_prompts(folder)
     pooling_file = modules.pooling_file()
     pooling = "mean"
     if pooling_file is not None:
@@ -127,7 +133,7 @@ def max_tokens_of(sentence_config: Json, tokenizer_config: Json, positions: int)
     return max_tokens
 
 
-def _read_prompts(folder: ModelFolder) -> tuple[dict[str, str], str | None]:
+def read_prompts(folder: ModelFolder) -> tuple[dict[str, str], str | None]:
     """Return the prompts by name, and the name of the one that is put before every text."""
     path, settings = folder.path(PROMPTS), folder.optional_json(PROMPTS)
     prompts, default = settings.get("prompts"), settings.get("default_prompt_name")

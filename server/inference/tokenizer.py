@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import tokenizers
 
+from server.errors import EmptyInput
 from server.inference.manifest import TextRules
 from server.inference.tokenization.fast_wordpiece import FastWordPiece
 from server.inference.tokenization.tokenizer_bounds import check_bounds
@@ -163,7 +164,8 @@ class Tokenizer:
         first. The Rust library releases the interpreter lock while it works. Raises UnicodeEncodeError
         for a lone surrogate.
         """
-        prepared = [self._prepared(text, input_type) for text in texts]
+        whole = [self._prepared(text, input_type) for text in texts]
+        prepared = [self._first_characters(text, keep) for text in whole]
         known = [self._from_fast(text, keep) for text in prepared]
         rest = [text for text, found in zip(prepared, known, strict=True) if found is None]
         asked = iter(self._ask(rest, keep) if rest else ())
@@ -171,8 +173,8 @@ class Tokenizer:
         truncated = []
         for index, found in enumerate(known):
             row, cut = found or next(asked)
-            ids.append(np.array(row, dtype=np.int64))
-            if cut:
+            ids.append(np.array(self._without_dropped(row), dtype=np.int64))
+            if cut or len(prepared[index]) < len(whole[index]):
                 truncated.append(index)
         return Tokens(ids, truncated)
 
@@ -288,7 +290,7 @@ class Tokenizer:
         prepared = [self._prepared(text, input_type) for text in texts]
         encodings = self._unlimited.encode_batch(prepared, add_special_tokens=special)
         return [
-            _tokens(text, encoding, places_of(text, lower_case=self.rules.lower_case))
+            _tokens(text, encoding, places_of(text, self.rules))
             for text, encoding in zip(given, encodings, strict=True)
         ]
 
@@ -379,8 +381,18 @@ class Tokenizer:
         return self._plain(self._instructions[input_type] + text)
 
     def _plain(self, text: str) -> str:
-        stripped = text.strip()
+        stripped = text.strip() if self.rules.strip else text
         return stripped.lower() if self.rules.lower_case else stripped
+
+    def _first_characters(self, text: str, keep: Kept) -> str:
+        most = self.rules.max_characters
+        if most is None:
+            return text
+        return text[:most] if keep == "beginning" else text[-most:]
+
+    def _without_dropped(self, row: list[int]) -> list[int]:
+        dropped = self.rules.dropped_token
+        return row if dropped is None else [token for token in row if token != dropped]
 
     def _excerpt_if_long(self, text: str, keep: Kept) -> str:
         """Return as much of a text as decides the tokens that are kept.
@@ -400,6 +412,19 @@ class Tokenizer:
         return text[:most] if keep == "beginning" else text[-most:]
 
 
+def check_known(ids: Sequence[Ids]) -> None:
+    """Refuse a text of no tokens, which has no vector: raises EmptyInput.
+
+    Where special tokens stand around every text there is no such text.
+    """
+    for index, row in enumerate(ids):
+        if not len(row):
+            raise EmptyInput(
+                f"text {index} has no token that the model knows, so it has no vector; send a text with at"
+                " least one word of the model's vocabulary"
+            )
+
+
 @contextmanager
 def _clear_surrogates(texts: Iterable[str]) -> Iterator[None]:
     """Raise Python's own error for a lone surrogate, which is clear; the library's is a TypeError."""
@@ -410,12 +435,12 @@ def _clear_surrogates(texts: Iterable[str]) -> Iterator[None]:
         raise
 
 
-def places_of(text: str, *, lower_case: bool) -> Sequence[int]:
+def places_of(text: str, rules: TextRules) -> Sequence[int]:
     """Return the place in the given text of each character of the prepared one, and of its end."""
-    begin = len(text) - len(text.lstrip())
-    stripped = text.strip()
+    begin = len(text) - len(text.lstrip()) if rules.strip else 0
+    stripped = text.strip() if rules.strip else text
     end = begin + len(stripped)
-    if not lower_case or len(stripped.lower()) == len(stripped):
+    if not rules.lower_case or len(stripped.lower()) == len(stripped):
         return range(begin, end + 1)
     # subtle: a capital I with a dot becomes two characters.
     return [*(begin + at for at, one in enumerate(stripped) for _ in one.lower()), end]

@@ -79,17 +79,9 @@ REFUSED = {
         "LoRA adapter of org/base, not a whole model; merge it",
     ),
     "LoRA beside a model": (kind("adapter_model.safetensors"), "adapter_model.safetensors"),
-    "model2vec": (head("StaticModel", model_type="model2vec"), "static embeddings (model2vec)"),
-    "static": (
-        without_config(
-            "0_StaticEmbedding/model.safetensors",
-            modules=("sentence_transformers.models.StaticEmbedding",),
-        ),
-        "static embeddings (StaticEmbedding)",
-    ),
     "words": (
         without_config(modules=("sentence_transformers.models.WordEmbeddings",)),
-        "static embeddings (WordEmbeddings)",
+        "word vectors (WordEmbeddings)",
     ),
     "old module": (
         kind(modules=("sentence_transformers.models.BERT", TRANSFORMER[1])),
