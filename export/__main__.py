@@ -15,7 +15,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from export.arguments import add_model, add_revision, add_via, text_of
+from export.arguments import add_model, add_revision, add_tokenizer, add_via, text_of
 from export.errors import ExportError
 from export.verify import Thresholds
 from server.messages.terminal import Terminal
@@ -59,6 +59,7 @@ def _export(terminal: Terminal) -> int:
         via=arguments.via,
         allow_pickle=arguments.allow_pickle,
         force=arguments.force,
+        tokenizer=arguments.tokenizer,
     )
     try:
         export(settings, terminal)
@@ -151,6 +152,7 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
         metavar="N",
         help=words("cut texts to N tokens (default: what the model reads)"),
     )
+    add_tokenizer(parser, terminal)
     add_via(parser, terminal)
     add(
         "--allow-pickle",

@@ -12,9 +12,16 @@ from export.errors import NoSuchModel
 from export.families.family import Family, Network, Shape
 from export.outline import Outline, read_outline
 from export.source.folder import ModelFolder
+from export.source.gguf.folder import GgufFolder, is_gguf, open_model
 from export.source.scoring import Scoring
 from export.source.sentence_settings import SentenceSettings
-from export.source.tensors import Tensors, check_tensors, read_tensors, weight_files
+from export.source.tensors import (
+    StoredTensors,
+    Tensors,
+    check_tensors,
+    read_tensors,
+    weight_files,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +63,34 @@ class Checkpoint:
 
 
 def read_checkpoint(
-    folder: Path, *, allow_pickle: bool = False, max_tokens: int | None = None
+    folder: Path,
+    *,
+    allow_pickle: bool = False,
+    max_tokens: int | None = None,
+    tokenizer: Path | None = None,
 ) -> Checkpoint:
-    """Read and check a checkpoint folder; raises an ExportError that names the file at fault.
+    """Read and check a checkpoint folder, or a GGUF file; raises an ExportError that names the file at fault.
 
-    max_tokens: what texts are cut to, where that is less than the model reads.
+    max_tokens: what texts are cut to, where that is less than the model reads. tokenizer: given beside a GGUF
+    file.
     """
-    if not folder.is_dir():
+    if not folder.is_dir() and not is_gguf(folder):
         raise NoSuchModel("no model folder at {folder}", folder=folder)
-    files = ModelFolder(folder)
+    files = open_model(folder, tokenizer)
     outline = read_outline(files, max_tokens)
-    weights = weight_files(files, outline.modules, allow_pickle=allow_pickle)
-    tensors: Tensors = read_tensors(weights, outline.family.tensor_name)
+    tensors = _read_weights(files, outline, allow_pickle=allow_pickle)
     if outline.family.complete is not None:
         shape, tensors = outline.family.complete(outline.shape, tensors)
         outline = replace(outline, shape=shape)
     check_tensors(tensors, outline.shape.tensors())
     return Checkpoint(folder, outline, tensors, files.sha256())
+
+
+def _read_weights(files: ModelFolder, outline: Outline, *, allow_pickle: bool) -> Tensors:
+    rename = outline.family.tensor_name
+    if isinstance(files, GgufFolder):
+        tensors = StoredTensors()
+        for name, tensor in files.tensors().items():
+            tensors.add(rename(name), tensor)
+        return tensors
+    return read_tensors(weight_files(files, outline.modules, allow_pickle=allow_pickle), rename)

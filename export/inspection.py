@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export import estimate
-from export.arguments import add_model, add_revision, add_via
+from export.arguments import add_model, add_revision, add_tokenizer, add_via
 from export.errors import ExportError
 from export.families.static.family import STATIC
 from export.instructions import instructions
@@ -17,6 +17,7 @@ from export.known.recognition import HIDDEN, LAYERS, Clues, known_sizes, number,
 from export.outline import Outline, read_outline
 from export.settings import Settings
 from export.source.folder import ModelFolder
+from export.source.gguf.folder import open_model
 from export.source.hub_address import hub_address
 from export.source.model import examine, is_hub_model, locate
 from server.messages.message import Message
@@ -57,11 +58,16 @@ def _settings(terminal: Terminal, arguments: Sequence[str]) -> Settings:
         default="int8",
         help=words("precision of the weights (default: int8)"),
     )
+    add_tokenizer(parser, terminal)
     add_via(parser, terminal)
     add_revision(parser, terminal)
     chosen = parser.parse_args(arguments)
     return Settings(
-        chosen.model, precision=chosen.precision, via=chosen.via, revision=chosen.revision
+        chosen.model,
+        precision=chosen.precision,
+        via=chosen.via,
+        revision=chosen.revision,
+        tokenizer=chosen.tokenizer,
     )
 
 
@@ -70,8 +76,11 @@ def subject(settings: Settings) -> Iterator[Subject]:
     """Yield the model that the settings name; of a hub's only the settings come, for as long as this lasts."""
     if not is_hub_model(settings.source):
         place = locate(settings)
-        files = ModelFolder(place.folder)
-        weights = [place.folder / name for name in files.names() if name.endswith(".safetensors")]
+        files = open_model(place.folder, settings.tokenizer)
+        weights = [place.folder]
+        if place.folder.is_dir():
+            names = [name for name in files.names() if name.endswith(".safetensors")]
+            weights = [place.folder / name for name in names]
         yield Subject(files, place.model_id, sum(path.stat().st_size for path in weights))
         return
     from export.source.hub import look

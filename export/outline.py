@@ -65,6 +65,7 @@ def read_outline(files: ModelFolder, max_tokens: int | None = None) -> Outline:
     """
     seen = see(files)
     kind = check_kind(seen)
+    kind = replace(kind, notes=(*kind.notes, *files.notes()))
     if is_static(seen):
         return _read_static(files, kind, max_tokens)
     modules = read_modules(files)

@@ -35,6 +35,8 @@ class Settings:
     matryoshka: tuple[int, ...] | None = None
     # What texts are cut to; None: what the model reads.
     max_tokens: int | None = None
+    # The original tokenizer of a GGUF file: tokenizer.json, or a folder with it.
+    tokenizer: Path | None = None
     via: Literal["graph", "optimum"] = "graph"
     allow_pickle: bool = False
     force: bool = False

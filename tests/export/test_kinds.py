@@ -222,13 +222,6 @@ def test_modules_that_are_malformed_do_not_stop_the_judgement(listed: Any, folde
     assert see(ModelFolder(folder)).transformer == ""
 
 
-def test_gguf_file_is_named_as_one(tmp_path: Path) -> None:
-    path = tmp_path / "bge-m3.gguf"
-    path.write_bytes(b"GGUF")
-    with pytest.raises(UnsupportedModel, match="is a GGUF file"):
-        locate(Settings(source=str(path)))
-
-
 @pytest.mark.parametrize("via", ["graph", "optimum"])
 def test_both_routes_judge_the_kind(via: Any, folder: Path) -> None:
     write_modules(folder, ["Transformer", "WeightedLayerPooling"])

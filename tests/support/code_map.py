@@ -14,7 +14,7 @@ DOCUMENT = ROOT / "ARCHITECTURE.md"
 # The map ends where the other folders begin.
 SECTION = re.compile(r"(?<=\n## Code map\n\n).*?(?=### Other folders\n)", re.DOTALL)
 EXPORT = (
-    *("", "source", "source/dialects", "kinds", "known"),
+    *("", "source", "source/dialects", "source/gguf", "kinds", "known"),
     *("families", "families/bert", "families/decoder", "families/gated"),
     *("families/static", "optimum"),
 )
