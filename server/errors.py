@@ -5,7 +5,7 @@ ServerError
 │   ├── Unauthorized         no key, an unknown one, or one that has expired
 │   ├── Forbidden            the key may not do this
 │   ├── InvalidRequest       not JSON, a wrong type or value, an unknown option
-│   ├── EmptyInput           no texts, or an empty text
+│   ├── EmptyInput           no texts, an empty text, or one without a token that the model knows
 │   ├── TooManyTexts         more texts than one request may carry
 │   ├── TextTooLong          longer than the model reads, and the caller forbade truncation
 │   ├── RequestTooLarge      bytes, tokens, values or time over the limit of one request
