@@ -1,6 +1,8 @@
 """GGUF files give the vectors of the checkpoint that they were made from; damaged ones are named as such."""
 
+import json
 import random
+import shutil
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import (
@@ -23,11 +26,13 @@ from export.source.gguf.header import MAGIC, read_header
 from export.source.gguf.tensors import widen_q8_0
 from export.source.model import locate, read_model
 from tests.export.test_inspection import inspected
+from tests.support.checkpoints import change_json
 from tests.support.damage import KINDS
 from tests.support.decoder_toys import write_decoder
 from tests.support.encoders import float_encoder, one_by_one, token_ids
 from tests.support.gated_toys import write_nomic
 from tests.support.gguf_toys import F16, F32, Q8_0, as_q8_0, gguf_of, text, value
+from tests.support.relatives import POSITIONS, write_relative
 from tests.support.toys import toy_texts, write_toy_checkpoint
 
 TEXTS = [*toy_texts(8, seed=8), "墨" * 100, "Search"]
@@ -87,6 +92,35 @@ def test_nomic_and_qwen3_give_the_vectors_of_their_checkpoints(tmp_path: Path) -
         )
 
 
+def test_xlm_roberta_is_a_bert_whose_positions_begin_at_the_first_row(tmp_path: Path) -> None:
+    folder = write_relative(tmp_path / "xlm", "xlm-roberta")
+    tensors = {
+        name.removeprefix("roberta."): each
+        for name, each in load_file(folder / "model.safetensors").items()
+    }
+    tensors[POSITIONS] = tensors[POSITIONS][2:]
+    as_bert = shutil.copytree(folder, tmp_path / "bert")
+    save_file(tensors, as_bert / "model.safetensors")
+    change_json(as_bert / "config.json", model_type="bert", max_position_embeddings=64)
+    file = gguf_of(as_bert, tmp_path / "xlm.gguf", tokenizer__ggml__model="t5")
+    found = read_checkpoint(file, tokenizer=folder)
+    assert_same_vectors(found, read_checkpoint(folder), 0.999999)
+
+
+def test_rules_of_the_tokenizers_folder_count_up_to_the_length_of_the_file(
+    toy: Path, tmp_path: Path
+) -> None:
+    file = gguf_of(toy, tmp_path / "x.gguf", bert__context_length=50)
+    for tokenizer in (toy, toy / "tokenizer.json"):
+        settings = read_checkpoint(file, tokenizer=tokenizer).settings
+        assert (settings.lower_case, settings.max_tokens) == (True, 50)
+    alone = shutil.copy(toy / "tokenizer.json", tmp_path / "own.json")
+    checkpoint = read_checkpoint(file, tokenizer=Path(alone))
+    assert not checkpoint.settings.lower_case
+    # Its normaliser is as it is stored.
+    assert json.loads(checkpoint.tokenizer_json)["normalizer"]["lowercase"] is False
+
+
 def test_tokenizer_is_rebuilt_where_the_file_says_enough_of_it(toy: Path, tmp_path: Path) -> None:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "▁a"]
     for changes, part in (
@@ -117,11 +151,12 @@ def test_tokenizer_is_rebuilt_where_the_file_says_enough_of_it(toy: Path, tmp_pa
         ({"bert__pooling_type": ...}, UnsupportedModel, "pooling_type None"),
         ({"bert__pooling_type": [2]}, UnsupportedModel, "pooling_type [2]"),
         ({"general__architecture": [7]}, UnsupportedModel, "'[7]' is not read"),
+        ({"bert__context_length": float("inf")}, CorruptFile, "bert.context_length is inf"),
         ({"bert__block_count": "x" * 5000}, CorruptFile, "bert.block_count is 'xxx"),
         (
             {"bert__attention__layer_norm_epsilon": float("nan")},
             CorruptFile,
-            "layer_norm_eps is nan",
+            "layer_norm_epsilon is nan",
         ),
         ({"bert__attention__causal": True}, UnsupportedModel, "attention.causal True"),
         ({"bert__embedding_length": ...}, CorruptFile, "bert.embedding_length is None"),

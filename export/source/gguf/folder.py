@@ -17,14 +17,16 @@ from export.source.gguf.header import Header, read_header
 from export.source.gguf.networks import Numbers, architecture_of, pooling_of
 from export.source.gguf.tensors import stored_tensors
 from export.source.gguf.tokenizer import rebuilt_tokenizer
+from export.source.json_file import read_json, whole_number
 from export.source.tensors import StoredTensor
 from server.messages.message import Message
 
 SUFFIX = ".gguf"
+SENTENCE = "sentence_bert_config.json"
 # Read of the folder that --tokenizer names.
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
-    *("vocab.txt", "added_tokens.json", "sentence_bert_config.json"),
+    *("vocab.txt", "added_tokens.json", SENTENCE),
 )
 # Where a file may name the model that it was made from.
 SOURCES = (
@@ -126,10 +128,18 @@ class GgufFolder(ModelFolder):
             ],
             "1_Pooling/config.json": pooling_of(numbers),
         }
-        if "sentence_bert_config.json" not in self._beside:
-            longest = numbers.number("context_length")
-            settings["sentence_bert_config.json"] = {"max_seq_length": longest}
+        settings[SENTENCE] = self._sentence_settings(numbers.number("context_length"))
+        if "tokenizer_config.json" not in self._beside:
+            # A class that changes nothing in tokenizer.json.
+            settings["tokenizer_config.json"] = {"tokenizer_class": "PreTrainedTokenizerFast"}
         return settings
+
+    def _sentence_settings(self, context_length: float) -> dict[str, Any]:
+        """Return the rules of the folder of --tokenizer, for texts of at most what the file says."""
+        path = self._beside.pop(SENTENCE, None)
+        given = {} if path is None else read_json(path)
+        longest = whole_number(SENTENCE, given, "max_seq_length", int(context_length))
+        return {**given, "max_seq_length": min(longest, context_length)}
 
 
 def _source(header: Header) -> str | None:
@@ -143,9 +153,15 @@ def _source(header: Header) -> str | None:
 
 
 def _beside(tokenizer: Path) -> dict[str, Path]:
-    """Return the files of a tokenizer by their names; a path to a file is a tokenizer.json."""
-    if tokenizer.is_file():
+    """Return the files of a tokenizer by their names.
+
+    A path to a tokenizer.json stands for the folder, whose other files say how it is used. A file of another name
+    stands for itself.
+    """
+    if tokenizer.is_file() and tokenizer.name != "tokenizer.json":
         return {"tokenizer.json": tokenizer}
+    if tokenizer.is_file():
+        tokenizer = tokenizer.parent
     found = {name: tokenizer / name for name in TOKENIZER_FILES if exists(tokenizer / name)}
     if not found.keys() & {"tokenizer.json", "vocab.txt"}:
         raise NoSuchModel("{folder} has neither tokenizer.json nor vocab.txt", folder=tokenizer)

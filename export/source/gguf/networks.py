@@ -13,6 +13,8 @@ from export.source.gguf.header import Header
 from export.source.gguf.tensors import Names
 from export.source.json_file import is_number, shown
 
+# No number of a network is near this.
+MOST = 1e15
 POOLINGS = {
     1: ("mean", "pooling_mode_mean_tokens"),
     2: ("cls", "pooling_mode_cls_token"),
@@ -42,7 +44,7 @@ class Numbers:
     def number(self, key: str, default: float | None = None) -> Any:
         """Return a number; raises CorruptFile for anything else."""
         value = self.get(key, default)
-        if not is_number(value):
+        if not is_number(value) or not abs(value) < MOST:
             raise CorruptFile(
                 "GGUF: {key} is {shown}, not a number",
                 key=f"{self._architecture}.{key}",
