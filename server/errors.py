@@ -107,7 +107,13 @@ class InvalidRequest(CallerError):
 
 
 class EmptyInput(CallerError):
+    """Raised for a text that is empty, or has no token. index: of the text that has none, else None."""
+
     code = "empty_input"
+
+    def __init__(self, message: str, *, param: str | None = None, index: int | None = None) -> None:
+        super().__init__(message, param=param)
+        self.index = index
 
 
 class TooManyTexts(CallerError):

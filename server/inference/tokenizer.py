@@ -421,7 +421,8 @@ def check_known(ids: Sequence[Ids]) -> None:
         if not len(row):
             raise EmptyInput(
                 f"text {index} has no token that the model knows, so it has no vector; send a text with at"
-                " least one word of the model's vocabulary"
+                " least one word of the model's vocabulary",
+                index=index,
             )
 
 

@@ -13,18 +13,21 @@ from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import CorruptFile, ShapeMismatch, UnsupportedModel
 from export.pipeline import export
 from export.settings import Settings
+from server.collections import chunk_embedding
+from server.collections.chunk_embedding import chunk_documents, embed_chunks
 from server.errors import EmptyInput, TextTooLong
 from server.inference import offline
 from server.inference.manifest import TextRules
 from server.inference.model import Model
 from server.inference.tokenizer import Tokenizer
 from server.messages.terminal import Terminal
+from server.store.records import ChunkRules, Document
 from server.types import Ids
 from tests.export.test_inspection import inspected
 from tests.support.checkpoints import change_json, change_tensors, refusal
 from tests.support.downloads import files_in, lone_hub
 from tests.support.encoders import float_encoder, one_by_one
-from tests.support.engines import embed
+from tests.support.engines import embed, run, running
 from tests.support.stand_in_hub import MODEL, StandInHub
 from tests.support.static_toys import (
     expected_vectors,
@@ -169,6 +172,24 @@ def test_server_gives_the_vectors_and_names_a_text_that_it_knows_nothing_of(mode
     for call in (embed, offline.embed):
         with pytest.raises(EmptyInput, match="text 1 has no token that the model knows"):
             call(model, ["ink", "☃"])
+
+
+def test_document_with_a_passage_that_has_no_vector_is_named(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunk_embedding, "PORTION_TEXTS", 2)
+    documents = [Document("a", "ink"), Document("b", "well"), Document("c", "ink " * 9 + "☃" * 9)]
+    rules = ChunkRules(9, 0)
+
+    async def write() -> None:
+        async with running(model) as engine:
+            chunked = await chunk_documents(documents, rules, engine)
+            assert [each.texts[-1] for each in chunked] == ["ink", "well", "☃☃☃☃☃☃☃☃☃"]
+            assert len(await embed_chunks(chunked[:2], engine)) == 2
+            with pytest.raises(EmptyInput, match="document 'c' has a passage .*: '☃☃☃☃☃☃☃☃☃'"):
+                await embed_chunks(chunked, engine)
+
+    run(write)
 
 
 def test_text_of_too_many_characters_is_cut_and_named(model: Model) -> None:
