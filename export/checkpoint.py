@@ -15,6 +15,7 @@ from export.source.folder import ModelFolder
 from export.source.gguf.folder import GgufFolder, is_gguf, open_model
 from export.source.scoring import Scoring
 from export.source.sentence_settings import SentenceSettings
+from export.source.tail import read_tail_tensors
 from export.source.tensors import (
     StoredTensors,
     Tensors,
@@ -82,7 +83,7 @@ def read_checkpoint(
     if outline.family.complete is not None:
         shape, tensors = outline.family.complete(outline.shape, tensors)
         outline = replace(outline, shape=shape)
-    check_tensors(tensors, outline.shape.tensors())
+    check_tensors(tensors, outline.tensors())
     return Checkpoint(folder, outline, tensors, files.sha256())
 
 
@@ -93,4 +94,8 @@ def _read_weights(files: ModelFolder, outline: Outline, *, allow_pickle: bool) -
         for name, tensor in files.tensors().items():
             tensors.add(rename(name), tensor)
         return tensors
-    return read_tensors(weight_files(files, outline.modules, allow_pickle=allow_pickle), rename)
+    weights = weight_files(files, outline.modules, allow_pickle=allow_pickle)
+    tensors = read_tensors(weights, rename)
+    tail = outline.settings.tail
+    tensors.update(read_tail_tensors(files, tail, allow_pickle=allow_pickle))
+    return tensors

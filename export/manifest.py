@@ -26,8 +26,9 @@ from server.inference.manifest import (
 from server.inference.runtime import VERSION as RUNTIME_VERSION
 from server.system.cpu import cpu_features, int8_instruction_set
 
-# Rules that the checkpoint alone decides.
-DECIDED = ("second_text_offset", "strip", "max_characters", "dropped_token")
+# Rules that the checkpoint alone decides: of the graph, and of texts.
+OFFSETS = ("second_text_offset", "instruction_offset")
+READING = ("strip", "max_characters", "dropped_token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def identity(
 def _text_identity(rules: TextRules) -> dict[str, object]:
     """Return the rules as they are hashed: those that the checkpoint alone decides are left out."""
     fields: dict[str, object] = msgspec.to_builtins(rules)
-    for name in DECIDED:
+    for name in (*OFFSETS, *READING):
         del fields[name]
     return fields
 
@@ -119,7 +120,7 @@ def manifest_of(
     # Only where they differ, so that the fingerprints of other models stay.
     space |= {
         name: getattr(rules, name)
-        for name in DECIDED
+        for name in READING
         if getattr(rules, name) != getattr(usual, name)
     }
     return Manifest(
@@ -160,4 +161,5 @@ def manifest_of(
         task=source.task,
         activation="identity" if source.scoring is None else source.scoring.activation,
         order=verified.order,
+        similarity=source.settings.similarity,
     )

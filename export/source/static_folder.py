@@ -57,7 +57,7 @@ def read_static(
         pooling="mean",
         normalize=boolean("config.json", config, "normalize", False)
         if config
-        else modules.normalize,
+        else bool(modules.tail),
         max_tokens=min(longest or MOST_TOKENS, MOST_TOKENS),
         lower_case=False,
         prompts=prompts,

@@ -15,8 +15,8 @@ DOCUMENT = ROOT / "ARCHITECTURE.md"
 SECTION = re.compile(r"(?<=\n## Code map\n\n).*?(?=### Other folders\n)", re.DOTALL)
 EXPORT = (
     *("", "source", "source/dialects", "source/gguf", "kinds", "known"),
-    *("families", "families/bert", "families/decoder", "families/gated"),
-    *("families/static", "optimum"),
+    *("families", "families/bert", "families/decoder", "families/gated", "families/static"),
+    *("families/t5", "optimum"),
 )
 # Highest room first, as in the drawing.
 SERVER = (
