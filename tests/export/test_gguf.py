@@ -65,10 +65,12 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
-@pytest.mark.parametrize(("store", "least"), [(F32, 0.999999), (F16, 0.99999), (Q8_0, 0.999)])
+@pytest.mark.parametrize(
+    ("store", "pooling", "least"),
+    [(F32, "mean", 0.999999), (F16, "cls", 0.99999), (Q8_0, "cls", 0.999)],
+)
 def test_bert_gives_the_vectors_of_its_checkpoint(
-    store: Any, least: float, pooling: str, tmp_path: Path
+    store: Any, pooling: str, least: float, tmp_path: Path
 ) -> None:
     folder = write_toy_checkpoint(tmp_path / "toy", pooling=pooling)
     found = read_checkpoint(gguf_of(folder, tmp_path / "toy.gguf", store))
@@ -244,13 +246,13 @@ def test_damage_is_an_error_of_the_export_or_leaves_a_sound_model(
 ) -> None:
     content, choose = (toy.parent / "toy.gguf").read_bytes(), random.Random(5)
     path, refusals = tmp_path / "x.gguf", 0
-    for _ in range(40):
+    for _ in range(20):
         path.write_bytes(choose.choice(KINDS)(bytearray(content), choose) or b"")
         try:
             read_checkpoint(path)
         except ExportError:
             refusals += 1
-    assert refusals > 10
+    assert refusals > 5
 
 
 # --- the command line -----------------------------------------------------------------------------
