@@ -20,6 +20,7 @@ from export.arguments import (
     add_pair_prompt,
     add_revision,
     add_task,
+    add_tokenizer,
     add_via,
     text_of,
 )
@@ -68,6 +69,7 @@ def _export(terminal: Terminal) -> int:
         via=arguments.via,
         allow_pickle=arguments.allow_pickle,
         force=arguments.force,
+        tokenizer=arguments.tokenizer,
     )
     try:
         export(settings, terminal)
@@ -164,6 +166,7 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
     )
     add_task(parser, terminal)
     add_pair_prompt(parser, terminal)
+    add_tokenizer(parser, terminal)
     add_via(parser, terminal)
     add(
         "--allow-pickle",

@@ -73,6 +73,7 @@ def test_help_lists_every_option_in_the_language_of_the_locale(locale: str) -> N
         "matryoshka",
         "max-tokens",
         "task",
+        "tokenizer",
         "via",
         "allow-pickle",
         "force",
