@@ -19,13 +19,14 @@ from export.manifest import Texts, Verified, identity, manifest_of
 from export.monotony import monotonous
 from export.onnx_file import OnnxFile
 from export.order import check_order
+from export.remembering import RememberingEncoder
 from export.samples import Samples, samples_of
 from export.settings import TRIED, Settings
 from export.source.model import SourceModel, locate, read_model
 from export.source.text_preparation import open_tokenizer
 from export.token_check import check_tokens
 from export.trade import Trade
-from export.verify import check_agreement, embed_each, verify
+from export.verify import LONGEST_VERIFIED, check_agreement, embed_each, verify
 from export.vocabulary import choose_texts
 from server.inference.comparison import COMPARISONS
 from server.inference.encoder import SessionEncoder
@@ -82,6 +83,12 @@ def export(settings: Settings, terminal: Terminal | None = None) -> Path:
     trade.show(trades, terminal)
     _report(terminal, out, graphs, verified, time.perf_counter() - started)
     _report_text_rules(terminal, source, settings)
+    if rules.max_tokens > LONGEST_VERIFIED:
+        terminal.inform(
+            "note: verified with texts of up to {verified} tokens; texts of up to {longest} tokens are read",
+            verified=LONGEST_VERIFIED,
+            longest=rules.max_tokens,
+        )
     return out
 
 
@@ -123,10 +130,10 @@ def _first_accepted(
         _check_sizes(settings, graphs.dimension)
         if graphs.float_model is not float_model:
             float_model = graphs.float_model
-            reference = _encoder(float_model, graphs)
+            reference = RememberingEncoder(_encoder(float_model, graphs))
         served = reference
         if graphs.served_model is not float_model:
-            served = _encoder(graphs.served_model, graphs)
+            served = RememberingEncoder(_encoder(graphs.served_model, graphs))
         verified = None
         try:
             verified = _verify(source, reference, served, samples, settings, progress)
@@ -177,8 +184,8 @@ def _verify(
 
 def _trade(
     source: SourceModel,
-    reference: VectorEncoder,
-    served: VectorEncoder,
+    reference: RememberingEncoder,
+    served: RememberingEncoder,
     samples: Samples,
     settings: Settings,
     size: int,
@@ -193,7 +200,7 @@ def _trade(
         agreement = check_agreement(reference, served, labels, ids, anything, comparison)
     else:
         agreement = verified.agreement
-    speed = trade.measure_speed(reference, served, ids)
+    speed = trade.measure_speed(reference.encoder, served.encoder, ids)
     return Trade(settings.precision, size / 1e6, speed, agreement, refused=verified is None)
 
 

@@ -5,6 +5,7 @@ words as the model's, among them all characters that the project's texts need.
 """
 
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from benchmarks.models.published import SCORE, Published
 from export import families
 from export.families.bert.family import DISTILBERT_PARTS
+from export.texts import ENGLISH, MULTILINGUAL, read_texts
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
+# Letters of a part of a word.
+PART = 5
 MODULES = "sentence_transformers.models"
 PARTS = {ours: theirs for theirs, ours in DISTILBERT_PARTS.items()}
 
@@ -117,11 +121,21 @@ def _random(shapes: Mapping[str, tuple[int, ...]]) -> Iterator[bytes]:
             yield (part + np.float32(norm)).tobytes()
 
 
+def _parts() -> Iterator[str]:
+    """Yield words of the project's texts, long ones in parts: XLM-R has some 1.5 tokens a word."""
+    for text_set in (ENGLISH, MULTILINGUAL):
+        for path in (text_set.calibration, text_set.verification):
+            for text in read_texts(path, at_least=1):
+                for word in unicodedata.normalize("NFKC", text).split():
+                    yield f"▁{word[:PART]}"
+                    yield from (word[at : at + PART] for at in range(PART, len(word), PART))
+
+
 def _tokenizer(vocabulary: int) -> Tokenizer:
-    """Return a Unigram as XLM-R has, of common and rare characters and of made-up words."""
+    """Return a Unigram as XLM-R has: characters, parts of the words of the project's texts, made-up words."""
     characters = [chr(code) for code in (*range(33, 127), *range(0x4E00, 0x9FA5))]
     marks = [*"▁，。、；：？！“”（）《》—…·"]
-    pieces = dict.fromkeys((*marks, *characters))
+    pieces = dict.fromkeys((*marks, *characters, *_parts()))
     letters, number = "etaoinshrdlucmfwypvbgkqjxz", 0
     while len(pieces) < vocabulary - len(SPECIAL) - 1:
         word, rest = "", number
