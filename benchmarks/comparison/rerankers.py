@@ -21,6 +21,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
@@ -38,9 +39,10 @@ from benchmarks.machine import Line
 from benchmarks.models.checkpoint import write_checkpoint
 from benchmarks.models.published import BY_NAME, SCORE
 from benchmarks.rerank import Shape
-from benchmarks.serve import server
+from benchmarks.serve import process
 from export.order import kendall_tau
 from export.texts import MULTILINGUAL, read_texts
+from server.config import DEFAULT_MODEL
 from server.inference.comparison import sigmoid
 from server.inference.model import Model
 from server.inference.tokenizer import Tokenizer
@@ -73,7 +75,7 @@ def main() -> None:
         for shape, some in pairs.items():
             for line in _compared(workers, some, arguments.turns):
                 _show({"shape": shape, **line}, arguments)
-    with server(arguments.artifact) as (url, _, _):
+    with _server(arguments) as url:
         for shape, some in pairs.items():
             _show({"shape": shape, **_latency(url, some, arguments.requests)}, arguments)
 
@@ -128,19 +130,19 @@ def _worker(name: str, arguments: argparse.Namespace) -> Iterator["subprocess.Po
     command = [python, str(script), name, str(folder), threads]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ
-    ) as process:
-        _ask(process, [("a", "b")])
-        yield process
-        process.communicate("\n")
+    ) as running:
+        _ask(running, [("a", "b")])
+        yield running
+        running.communicate("\n")
 
 
-def _ask(process: "subprocess.Popen[str]", pairs: Pairs) -> Line:
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.write(json.dumps(pairs) + "\n")
-    process.stdin.flush()
-    answer = process.stdout.readline()
+def _ask(worker: "subprocess.Popen[str]", pairs: Pairs) -> Line:
+    assert worker.stdin is not None and worker.stdout is not None
+    worker.stdin.write(json.dumps(pairs) + "\n")
+    worker.stdin.flush()
+    answer = worker.stdout.readline()
     if not answer:
-        raise OSError(f"{process.args!r} ended without an answer")
+        raise OSError(f"{worker.args!r} ended without an answer")
     found: Line = json.loads(answer)
     return found
 
@@ -185,6 +187,18 @@ def _agreement(found: Line, exact: Line) -> Line:
 # --- over HTTP ------------------------------------------------------------------------------------
 
 
+@contextlib.contextmanager
+def _server(arguments: argparse.Namespace) -> Iterator[str]:
+    """Run the server with the reranker until the block ends; yields its URL."""
+    command = [sys.executable, "-m", "server", "serve"]
+    for model in (arguments.embedder, arguments.artifact):
+        command += ["--model", str(model)]
+    with tempfile.TemporaryDirectory() as name:
+        command += ["--data", f"{name}/data"]
+        with process(command, Path(name) / "server.log", "/ready") as (url, _):
+            yield url
+
+
 def _latency(url: str, pairs: Pairs, requests: int) -> Line:
     """Return the latency of one query with its candidates, one request at a time."""
     query, texts = pairs[0][0], [second for _, second in pairs]
@@ -216,6 +230,12 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--write", choices=scorers, help="write random weights of this shape")
     shapes = [Shape.of(name) for name in SHAPES]
     options.add_argument("--shapes", nargs="+", type=Shape.of, default=shapes, metavar="NxTOKENS")
+    options.add_argument(
+        "--embedder",
+        type=Path,
+        default=DEFAULT_MODEL,
+        help="a model of vectors that is served beside it",
+    )
     options.add_argument("--requests", type=int, default=100, help="over HTTP, for the percentiles")
     found = options.parse_args()
     if found.torch is None:

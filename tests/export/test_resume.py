@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export import quantise
+from export import quantise, ranges
 from export.checkpoint import read_checkpoint
 from export.families.family import HIDDEN
 from export.onnx_file import open_graph
@@ -79,7 +79,7 @@ def test_large_sites_of_a_model_of_long_texts_are_searched_on_fewer_rows(
     checkpoint = toy_network(tmp_path)
     ids = token_ids(checkpoint, toy_texts(20))
     searched: list[int] = []
-    search = quantise.search
+    search = ranges.search
 
     def count(rows: Any, *others: Any, **options: Any) -> Any:
         searched.append(len(rows.sampled))
