@@ -66,7 +66,7 @@ search: install artifact ## ask the indexed documents
 	$(RUN) -m server search --model $(ARTIFACT) --data $(DATA) $(ARGS)
 
 test: dev artifact ## run the tests (JOBS=1 for one process)
-	$(RUN) -m pytest -q -n $(JOBS) $(ARGS)
+	$(RUN) -m pytest -q -n $(JOBS) --dist worksteal $(ARGS)
 
 test-slow: dev ## run the slow tests too
 	$(RUN) -m pytest -q -m 'not torch' $(ARGS)

@@ -14,6 +14,7 @@ from export.outline import Outline, read_outline
 from export.source.folder import ModelFolder
 from export.source.scoring import Scoring
 from export.source.sentence_settings import SentenceSettings
+from export.source.tail import read_tail_tensors
 from export.source.tensors import Tensors, check_tensors, read_tensors, weight_files
 
 
@@ -68,5 +69,7 @@ def read_checkpoint(
     outline = read_outline(files, max_tokens)
     weights = weight_files(files, outline.modules, allow_pickle=allow_pickle)
     tensors = read_tensors(weights, outline.family.tensor_name)
-    check_tensors(tensors, outline.shape.tensors())
+    tail = outline.settings.tail
+    tensors.update(read_tail_tensors(files, tail, allow_pickle=allow_pickle))
+    check_tensors(tensors, outline.tensors())
     return Checkpoint(folder, outline, tensors, files.sha256())

@@ -93,7 +93,7 @@ def inspect(found: Subject, settings: Settings, terminal: Terminal) -> int:
     if outline is not None:
         for line in _texts(outline, found.name):
             terminal.say(line)
-    for note in kind.notes:
+    for note in (*kind.notes, *(outline.settings.notes if outline is not None else ())):
         terminal.say("note: {note}", note=note)
     if refusal is not None:
         terminal.say("refused: {reason}", reason=refusal)
@@ -149,6 +149,12 @@ def _texts(outline: Outline, name: str) -> Iterator[Message]:
         pooling=settings.pooling,
         normalised=Message("normalised") if settings.normalize else Message("not normalised"),
     )
+    if settings.tail:
+        yield Message(
+            "behind the pooling: {steps}; a vector has {dimension} numbers",
+            steps=tuple(step.stated for step in settings.tail),
+            dimension=outline.dimension,
+        )
     chosen = instructions(clues, settings.prompts, settings.default_prompt)
     yield Message(
         "before queries: {query!r}; before documents: {document!r}; from {source}",
@@ -158,7 +164,7 @@ def _texts(outline: Outline, name: str) -> Iterator[Message]:
     )
     if chosen.warning is not None:
         yield Message("note: {note}", note=chosen.warning)
-    shorter = known_sizes(clues, recognise(clues), None)
+    shorter = known_sizes(clues, recognise(clues), outline.dimension)
     if shorter.sizes:
         yield Message(
             "shorter vectors: {sizes}; from {source}", sizes=shorter.sizes, source=shorter.source
@@ -185,5 +191,5 @@ def _cost(seen: Sighting, outline: Outline | None, settings: Settings) -> Iterat
 
 def _estimate(seen: Sighting, outline: Outline | None) -> estimate.Estimate | None:
     if outline is not None:
-        return estimate.of_shapes(outline.shape.tensors(), outline.config)
+        return estimate.of_shapes(outline.tensors(), outline.config)
     return None if seen.config is None else estimate.of_config(seen.config)

@@ -9,7 +9,6 @@ from export.known.presets import Preset
 from export.known.recognition import by_name
 from export.onnx_file import LARGEST
 from export.outline import TASKS
-from export.source.modules import SUPPORTED
 from server.messages.message import Message
 from server.messages.terminal import Terminal
 
@@ -55,9 +54,7 @@ def millions(model: Published) -> float:
 
 def way_of(model: Published) -> Message:
     """Return how a published model is exported."""
-    # A vector of another size than the network's is made by a Dense module.
-    dense = model.task == "dense" and model.dimension not in (0, model.hidden)
-    if model.task not in TASKS or (dense and "Dense" not in SUPPORTED):
+    if model.task not in TASKS:
         return Message("not yet")
     scores = model.task == "score"
     if any(each.claims(model.config) and (each.scorer or not scores) for each in FAMILIES):

@@ -87,7 +87,7 @@ def identity(
 def _text_identity(rules: TextRules) -> dict[str, object]:
     """Return the rules as they are hashed: those that the checkpoint alone decides are left out."""
     fields: dict[str, object] = msgspec.to_builtins(rules)
-    del fields["second_text_offset"]
+    del fields["second_text_offset"], fields["instruction_offset"]
     return fields
 
 
@@ -149,4 +149,5 @@ def manifest_of(
         task=source.task,
         activation="identity" if source.scoring is None else source.scoring.activation,
         order=verified.order,
+        similarity=source.settings.similarity,
     )

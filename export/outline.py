@@ -23,7 +23,8 @@ from export.source.scoring import (
     read_pair_settings,
 )
 from export.source.sentence_settings import SentenceSettings, limited, read_settings
-from export.source.tensors import check_plain_weights
+from export.source.tail import tail_tensors, tail_width
+from export.source.tensors import Shapes, check_plain_weights
 from export.source.tokenizer_file import check_pairs, check_tokenizer, read_tokenizer
 from server.types import Task
 
@@ -52,6 +53,15 @@ class Outline:
     card: str
     scoring: Scoring | None = None
 
+    @property
+    def dimension(self) -> int:
+        """The width of a vector; 1 for scores."""
+        return 1 if self.scoring is not None else tail_width(self.settings.tail, self.shape.hidden)
+
+    def tensors(self) -> Shapes:
+        """Return name -> shape of every tensor that the weights must have."""
+        return {**self.shape.tensors(), **tail_tensors(self.settings.tail)}
+
 
 def read_outline(files: ModelFolder, max_tokens: int | None = None) -> Outline:
     """Read and check a model of a family; raises an ExportError that names the cause.
@@ -72,6 +82,7 @@ def read_outline(files: ModelFolder, max_tokens: int | None = None) -> Outline:
         shape, scoring = _with_head(family, shape, files, config)
     else:
         settings = read_settings(files, shape.positions, family.poolings)
+        tail_width(settings.tail, shape.hidden)
     settings = limited(settings, max_tokens)
     tokenizer_json = read_tokenizer(files, modules)
     check_tokenizer(tokenizer_json, shape.vocabulary, settings.max_tokens)

@@ -164,7 +164,15 @@ def _verify(
     labels, ids = samples.verification.labels, samples.verification.ids
     longest = source.settings.max_tokens
     agreement = verify(
-        reference, served, labels, ids, longest, thresholds, progress, comparison=comparison
+        reference,
+        served,
+        labels,
+        ids,
+        longest,
+        thresholds,
+        progress,
+        comparison=comparison,
+        instruction_offset=source.instruction_offset,
     )
     monotonous_agreement = check_agreement(
         reference,

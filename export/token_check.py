@@ -11,7 +11,9 @@ def check_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
     """Compare tokens of these texts and of the tokenizer's added tokens; raises UnsupportedModel."""
     checked = [*texts, *chain.from_iterable(map(_around, tokenizer.added_tokens()))]
     expected = tokenizer.tokens(checked, "document")
-    for text, found, tokens in zip(checked, tokenizer.encode(checked).ids, expected, strict=True):
+    ids, offset = tokenizer.encode(checked).ids, tokenizer.rules.instruction_offset
+    for text, marked, tokens in zip(checked, ids, expected, strict=True):
+        found = marked % offset if offset else marked
         whole = [token.id for token in tokens]
         # A text that is cut keeps its special tokens, so only what comes before the last ones compares.
         cut = len(whole) > tokenizer.rules.max_tokens

@@ -63,17 +63,20 @@ def verify(
     thresholds: Thresholds,
     progress: Progress = lambda _: None,
     comparison: Comparison = VECTORS,
+    instruction_offset: int = 0,
 ) -> Agreement:
     """Measure agreement; raises DisagreesWithCheckpoint that names the texts at fault.
 
-    texts and token_ids correspond; token_ids are int64 (T,) arrays.
+    texts and token_ids correspond; token_ids are int64 (T,) arrays. instruction_offset: see the manifest.
     """
     progress("agreement")
     agreement = check_agreement(reference, served, texts, token_ids, thresholds, comparison)
     progress("batches")
     _check_batches(served, texts, token_ids, comparison)
     progress("lengths")
-    _check_lengths(reference, served, token_ids, max_tokens, thresholds, comparison)
+    # The first tokens may be an instruction's. Alone they are no text where pooling leaves them out.
+    plain = [ids % instruction_offset for ids in token_ids] if instruction_offset else token_ids
+    _check_lengths(reference, served, plain, max_tokens, thresholds, comparison)
     return agreement
 
 

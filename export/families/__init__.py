@@ -3,21 +3,23 @@
 from typing import Any
 
 from export.errors import UnsupportedModel
-from export.families.bert.family import BERT, DISTILBERT, ERNIE, ROBERTA
+from export.families.bert.family import BERT, DISTILBERT, ERNIE, MPNET, ROBERTA
 from export.families.decoder.family import LLAMA, MISTRAL, QWEN2, QWEN3
 from export.families.family import Family
 from export.families.gated.gte import GTE
 from export.families.gated.jina import JINA
 from export.families.gated.modernbert import MODERNBERT
 from export.families.gated.nomic import NOMIC
+from export.families.t5.family import T5
 from export.kinds.own_code import check_code
 from export.source.json_file import Json
 
 # JINA stands before BERT, whose model_type its config.json states.
 FAMILIES: tuple[Family[Any], ...] = (
-    *(JINA, BERT, ROBERTA, ERNIE, DISTILBERT),
+    *(JINA, BERT, ROBERTA, ERNIE, DISTILBERT, MPNET),
     *(MODERNBERT, NOMIC, GTE),
     *(QWEN3, QWEN2, MISTRAL, LLAMA),
+    T5,
 )
 
 

@@ -11,6 +11,7 @@ A rectangle needs `input_ids` only; the other inputs have defaults.
 import numpy as np
 from onnx import TensorProto
 
+from export.families.instruction import LOWEST, write_kept, write_weights
 from export.graph import GraphWriter
 from server.inference.encoder import (
     FIRST_ROWS,
@@ -23,6 +24,8 @@ from server.inference.encoder import (
 
 # Whether the batch is packed; made from the inputs once a run.
 PACKED = "packed"
+# The shapes of the groups in a graph whose vectors are not as wide as a token's row, and what they are made with.
+ROW_SHAPES, OTHER_WIDTH = "group_shapes.rows", "group_shapes.other_width"
 
 # Groups of equal length in one batch. Measured (2026-11-23, AVX512-VNNI, one thread), eight texts
 # of 11 to 30 tokens: one by one 12.0 ms, packed in eight groups 10.4, in 16 places half empty 10.9;
@@ -30,10 +33,15 @@ PACKED = "packed"
 GROUPS = 8
 
 POOLING_OPERATORS = {"mean": "ReduceMean", "max": "ReduceMax"}
+# Above the sizes of any batch.
+ANY = 2**62
 
 
-def declare_batch(graph: GraphWriter) -> None:
-    """Declare the inputs of a whole network, and write PACKED."""
+def declare_batch(graph: GraphWriter, row_width: int | None = None) -> None:
+    """Declare the inputs of a whole network, and write PACKED.
+
+    row_width: of a token's row, where it is not that of a vector, which GROUP_SHAPES comes with.
+    """
     graph.input(INPUT_IDS, TensorProto.INT64, ["rows", "columns"])
     nothing = np.zeros(GROUPS, np.int64)
     graph.optional_input(POSITION_IDS, np.zeros(1, np.int64), ["columns"])
@@ -43,6 +51,11 @@ def declare_batch(graph: GraphWriter) -> None:
     graph.optional_input(GROUP_SHAPES, np.zeros((GROUPS, 3), np.int64), [GROUPS, 3])
     first = graph.node("Gather", [GROUP_TEXTS, graph.integers("first_group", 0)], "first_texts")
     graph.node("Cast", [first], PACKED, to=TensorProto.BOOL)
+    if row_width is not None:
+        without = graph.integers("group_shapes.without_width", [1, 1, 0])
+        texts = graph.node("Mul", [GROUP_SHAPES, without], "group_shapes.texts")
+        width = graph.integers(OTHER_WIDTH, [0, 0, row_width])
+        graph.node("Add", [texts, width], ROW_SHAPES)
 
 
 class BatchWriter:
@@ -55,17 +68,23 @@ class BatchWriter:
         self.packed = packed
         self._width = width
         self._wide_shapes: str | None = None
+        self._narrow_shapes: str | None = None
         self._graph = graph
         self._shapes: set[str] = set()
 
-    def groups(self, tensor: str, sizes: str, name: str) -> list[str]:
-        """Split a packed tensor (1, tokens, D) into one (texts, T, D) for every group."""
+    def groups(self, tensor: str, sizes: str, name: str, *, one_column: bool = False) -> list[str]:
+        """Split a packed tensor (1, tokens, D) into one (texts, T, D) for every group.
+
+        one_column: D is 1.
+        """
         graph, groups = self._graph, []
+        shapes = "group_shapes.one_column" if one_column else "group_shapes"
         for group, rows in enumerate(graph.split(tensor, sizes, GROUPS, name)):
-            shape = f"group_shapes.{group}"
+            shape = f"{shapes}.{group}"
             if shape not in self._shapes:
                 index = graph.integers(f"group.{group}", group)
-                self._shapes.add(graph.node("Gather", [self._group_shapes(), index], shape, axis=0))
+                of_all = self._one_column_shapes() if one_column else self._group_shapes()
+                self._shapes.add(graph.node("Gather", [of_all, index], shape, axis=0))
             # subtle: a 0 in the shape of an empty place means no texts, not "as it was".
             groups.append(graph.node("Reshape", [rows, shape], f"{rows}.texts", allowzero=1))
         return groups
@@ -73,11 +92,21 @@ class BatchWriter:
     def _group_shapes(self) -> str:
         """Return the shapes of the groups, with the width of a row."""
         if self._width is None:
-            return GROUP_SHAPES
+            # Constants are shared by all parts of a graph.
+            return ROW_SHAPES if self._graph.has_constant(OTHER_WIDTH) else GROUP_SHAPES
         if self._wide_shapes is None:
             widths = self._graph.integers("group_widths", [1, 1, self._width])
             self._wide_shapes = self._graph.node("Mul", [GROUP_SHAPES, widths], "group_shapes.wide")
         return self._wide_shapes
+
+    def _one_column_shapes(self) -> str:
+        """Return the shapes of the groups, with rows of one number."""
+        if self._narrow_shapes is None:
+            most = self._graph.integers("group_shapes.most", [ANY, ANY, 1])
+            self._narrow_shapes = self._graph.node(
+                "Min", [GROUP_SHAPES, most], "group_shapes.one_column"
+            )
+        return self._narrow_shapes
 
     def first_row(self, tensor: str) -> str:
         """Take the first row of each text, (B, 1, D)."""
@@ -93,13 +122,36 @@ class BatchWriter:
         flat = self._graph.integers("flat", [-1, width])
         return self._graph.node("Reshape", [first_rows, flat], "first_rows.flat")
 
-    def reduce(self, hidden: str, pooling: str) -> str:
-        """Reduce the tokens of each text to their mean or maximum, (B, D)."""
-        graph, operator = self._graph, POOLING_OPERATORS[pooling]
-        axis = graph.integers("axis_1", [1])
-        texts = self.groups(hidden, GROUP_TOKENS, "pool") if self.packed else [hidden]
+    def reduce(self, hidden: str, pooling: str, *, instruction_offset: int = 0) -> str:
+        """Reduce the tokens of each text to their mean or maximum, (B, D).
+
+        instruction_offset: what the ids of tokens come with that are left out, see `instruction`. The mean
+        of no tokens is zero, as in sentence-transformers.
+        """
+        operator = POOLING_OPERATORS[pooling]
+        if not instruction_offset:
+            return self._reduced(hidden, operator, "pool")
+        graph = self._graph
+        kept = write_kept(graph, instruction_offset)
+        if pooling == "max":
+            read = [kept, hidden, graph.floats("pool.lowest", LOWEST)]
+            return self._reduced(graph.node("Where", read, "pool.masked"), operator, "pool")
+        weights = write_weights(graph, kept)
+        masked = graph.node("Mul", [hidden, weights], "pool.masked")
+        total = self._reduced(masked, "ReduceSum", "pool.sum")
+        count = self._reduced(weights, "ReduceSum", "pool.count", one_column=True)
+        # Of no tokens the sum is zero.
+        least = graph.node("Max", [count, graph.floats("pool.least", 1.0)], "pool.divisor")
+        return graph.node("Div", [total, least], "pool.kept")
+
+    def _reduced(self, tensor: str, operator: str, name: str, *, one_column: bool = False) -> str:
+        """Reduce the tokens of each text by an operator, (B, D); one_column: D is 1."""
+        graph = self._graph
+        axis, texts = graph.integers("axis_1", [1]), [tensor]
+        if self.packed:
+            texts = self.groups(tensor, GROUP_TOKENS, name, one_column=one_column)
         parts = [
-            graph.node(operator, [group, axis], f"pool.part.{index}", keepdims=0)
+            graph.node(operator, [group, axis], f"{name}.part.{index}", keepdims=0)
             for index, group in enumerate(texts)
         ]
-        return graph.node("Concat", parts, "pool.parts", axis=0)
+        return graph.node("Concat", parts, f"{name}.parts", axis=0)

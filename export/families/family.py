@@ -72,7 +72,7 @@ class Network(Protocol):
     def whole(self, linears: Linears, *, int8_embeddings: bool) -> onnx.ModelProto:
         """Return the whole network: a batch (see `server.inference.encoder.pack`) -> OUTPUT (B, D).
 
-        Pooled as the settings say, and normalised if they say so; scores are not activated.
+        Pooled as the settings say, with the Dense layers and normalisations behind; scores are not activated.
         """
 
     def embeddings(self, *, int8: bool) -> tuple[onnx.ModelProto, str]:
@@ -93,6 +93,10 @@ class Shape(Protocol):
     @property
     def vocabulary(self) -> int:
         """The number of token ids."""
+
+    @property
+    def hidden(self) -> int:
+        """The width of a token's row in the last layer, and of what the pooling makes of them."""
 
     @property
     def positions(self) -> int:

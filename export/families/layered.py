@@ -10,8 +10,10 @@ from onnx import TensorProto
 from export.families.batches import PACKED, declare_batch
 from export.families.family import HIDDEN, OUTPUT, Layer
 from export.families.linears import FloatLinear, Linears, LinearsByLayer, Readers
+from export.families.tail import write_tail
 from export.graph import Branch, GraphWriter
 from export.source.sentence_settings import SentenceSettings
+from export.source.tail import tail_width
 from export.source.tensors import Tensors
 from server.inference.encoder import INPUT_IDS
 from server.types import Packing
@@ -71,7 +73,7 @@ class LayeredNetwork(ABC, Generic[LayerKind]):
 
     @property
     def dimension(self) -> int:
-        return self._hidden
+        return tail_width(self._settings.tail, self._hidden)
 
     @property
     @abstractmethod
@@ -98,7 +100,8 @@ class LayeredNetwork(ABC, Generic[LayerKind]):
 
     def whole(self, linears: Linears, *, int8_embeddings: bool) -> onnx.ModelProto:
         graph = GraphWriter()
-        declare_batch(graph)
+        of_vector = tail_width(self._settings.tail, self._hidden)
+        declare_batch(graph, None if of_vector == self._hidden else self._hidden)
         pooled = self._pooled(graph, linears, int8_embeddings=int8_embeddings)
         self._finish(graph, pooled)
         return graph.model(self.title, {OUTPUT: ["texts", self.dimension]})
@@ -141,7 +144,4 @@ class LayeredNetwork(ABC, Generic[LayerKind]):
 
     def _finish(self, graph: GraphWriter, pooled: str) -> None:
         """Write OUTPUT."""
-        if self._settings.normalize:
-            graph.node("LpNormalization", [pooled], OUTPUT, axis=-1, p=2)
-        else:
-            graph.node("Identity", [pooled], OUTPUT)
+        write_tail(graph, pooled, self._settings, self._tensors, OUTPUT)

@@ -89,6 +89,7 @@ PUBLISHED = (
     Published("Snowflake/snowflake-arctic-embed-m-v1.5", "bert", *BASE, EN, 512),
     Published("Snowflake/snowflake-arctic-embed-l", "bert", *LARGE, EN, 512),
     Published("Snowflake/snowflake-arctic-embed-l-v2.0", "xlm-roberta", *LARGE, XLMR, 8192),
+    Published("dunzhang/stella-mrl-large-zh-v3.5-1792d", "bert", *LARGE, ZH, 512, 1792),
     Published("dunzhang/stella_en_400M_v5", "new", *LARGE, 30_528, 8192),
     Published("hkunlp/instructor-large", "t5", *LARGE, 32_128, 512, 768),
     Published("GritLM/GritLM-7B", "mistral", 32, 4096, 14_336, 32_000, 32_768, heads=WIDE),
@@ -97,10 +98,16 @@ PUBLISHED = (
     ),
     Published("sentence-transformers/all-MiniLM-L6-v2", "bert", 6, 384, 1536, EN, 256),
     Published("sentence-transformers/all-mpnet-base-v2", "mpnet", *BASE, 30_527, 384),
+    Published("sentence-transformers/multi-qa-mpnet-base-dot-v1", "mpnet", *BASE, 30_527, 512),
+    Published("sentence-transformers/paraphrase-mpnet-base-v2", "mpnet", *BASE, 30_527, 512),
     Published(
         "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2", "bert", *SMALL, 250_037, 128
     ),
     Published("sentence-transformers/LaBSE", "bert", *BASE, 501_153, 256),
+    Published(
+        "sentence-transformers/distiluse-base-multilingual-cased-v2",
+        *("distilbert", 6, 768, 3072, 119_547, 128, 512),
+    ),
     Published("BAAI/bge-reranker-base", "xlm-roberta", *BASE, XLMR, 512, 1, "score"),
     Published("BAAI/bge-reranker-large", "xlm-roberta", *LARGE, XLMR, 512, 1, "score"),
     Published("BAAI/bge-reranker-v2-m3", "xlm-roberta", *LARGE, XLMR, 8192, 1, "score"),

@@ -73,9 +73,10 @@ def fetch(
             transfer.check_kind()
             modules = transfer.modules()
             lead = transfer.lead(modules, offered.keys(), allow_pickle)
+            tail = transfer.tail(modules, allow_pickle)
             settings = transfer.settings(modules)
             transfer.examine(examine)
-            transfer.place([*settings, *transfer.weights(lead, modules)], modules)
+            transfer.place([*settings, *transfer.weights(lead, tail, modules)], modules)
     return folder, commit
 
 
@@ -163,9 +164,14 @@ class _Transfer:
                 model_id=model_id,
                 config=config,
             )
-        for name in (single, index):
-            if name in offered:
-                return name
+        if index in offered and single not in offered:
+            return index
+        return self._single(single, pickled, offered, allow_pickle)
+
+    def _single(self, single: str, pickled: str, offered: Set[str], allow_pickle: bool) -> str:
+        model_id = self._hub.model_id
+        if single in offered:
+            return single
         if pickled in offered and allow_pickle:
             return pickled
         if pickled in offered:
@@ -176,6 +182,14 @@ class _Transfer:
             )
         raise NoSuchModel("{model_id} has no {weights}", model_id=model_id, weights=single)
 
+    def tail(self, modules: Modules, allow_pickle: bool) -> list[str]:
+        """Return the files with the weights of the Dense layers; raises NoSuchModel if one may not be read."""
+        offered = self._offered.keys()
+        return [
+            self._single(layer.file(SINGLE), layer.file(PICKLED), offered, allow_pickle)
+            for layer in modules.dense
+        ]
+
     def settings(self, modules: Modules) -> list[str]:
         """Bring the files with settings, those of modules included; returns their names."""
         names = [name for name in _settings(modules) if name in self._offered]
@@ -183,8 +197,8 @@ class _Transfer:
             self._bring(name)
         return names
 
-    def weights(self, lead: str, modules: Modules) -> list[str]:
-        """Bring `lead` and the shards that it may name; returns their names, `lead` last."""
+    def weights(self, lead: str, tail: list[str], modules: Modules) -> list[str]:
+        """Bring `tail`, the shards that `lead` may name, and `lead`; returns their names in this order."""
         names = [lead]
         if lead == modules.file(SHARD_INDEX):
             path = self._bring(lead)
@@ -198,6 +212,7 @@ class _Transfer:
                     model_id=self._hub.model_id,
                     missing=tuple(missing[:10]) or Message("none at all"),
                 )
+        names = [*tail, *names]
         self._check_space(names)
         for name in names:
             self._bring(name)
@@ -205,7 +220,9 @@ class _Transfer:
 
     def place(self, names: list[str], modules: Modules) -> None:
         """Move what was collected to its place, in the given order."""
-        for name in (*_settings(modules), *map(modules.file, (SINGLE, SHARD_INDEX))):
+        weights = (SINGLE, SHARD_INDEX)
+        preferred = (*map(modules.file, weights), *(layer.file(SINGLE) for layer in modules.dense))
+        for name in (*_settings(modules), *preferred):
             if name not in names and os.path.lexists(self._folder / name):
                 raise self._conflict(name)
         for name in names:
@@ -260,6 +277,7 @@ class _Transfer:
 def _settings(modules: Modules) -> list[str]:
     """Return the names of all files with settings that an export reads of a model."""
     names = [MODULES, PROMPTS, *map(modules.file, SETTINGS), modules.pooling_file()]
+    names += modules.tail_files()
     return [name for name in names if name]
 
 

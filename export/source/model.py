@@ -34,7 +34,8 @@ class SourceModel:
     """A model that has been read; `network` is None where optimum traces it.
 
     folder: of the network's files. family, recipe: as the manifest states them. clues: what shows which
-    published model it is. notes: what an export leaves out. scoring: of a cross-encoder.
+    published model it is. notes: what an export leaves out. scoring: of a cross-encoder. instruction_offset: see
+    the manifest.
     """
 
     folder: Path
@@ -49,6 +50,7 @@ class SourceModel:
     clues: Clues
     notes: tuple[Message, ...] = ()
     scoring: Scoring | None = None
+    instruction_offset: int = 0
 
     @property
     def task(self) -> Task:
@@ -84,6 +86,7 @@ class SourceModel:
             max_tokens=self.settings.max_tokens,
             query_instruction=chosen.query,
             document_instruction=chosen.document,
+            instruction_offset=self.instruction_offset,
         )
 
     def _pair_rules(self, scoring: Scoring, settings: Settings) -> TextRules:
@@ -225,8 +228,9 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
         rowwise.RECIPE if rowwise.fits(network) else quantise.RECIPE,
         network,
         Clues(place.origin or place.model_id, checkpoint.outline.config, checkpoint.outline.card),
-        checkpoint.outline.kind.notes,
+        (*checkpoint.outline.kind.notes, *checkpoint.settings.notes),
         checkpoint.outline.scoring,
+        checkpoint.settings.instruction_offset(checkpoint.shape.vocabulary),
     )
 
 
@@ -253,9 +257,18 @@ def _outline_for_optimum(
     check_code(config, None)
     positions = size(config, "max_position_embeddings", 512)
     settings = limited(read_settings(files, positions), max_tokens)
+    if settings.tail:
+        raise UnsupportedModel(
+            "--via optimum writes no Dense layers, and modules.json lists some; they are written with "
+            "networks that are exported directly"
+        )
+    if not settings.include_prompt:
+        raise UnsupportedModel(
+            "--via optimum does not write pooling that leaves the prompt out (include_prompt: false)"
+        )
     tokenizer_json = read_tokenizer(files, modules)
     check_tokenizer(tokenizer_json, size(config, "vocab_size", LARGEST_SIZE), settings.max_tokens)
-    return modules, settings, tokenizer_json, kind.notes
+    return modules, settings, tokenizer_json, (*kind.notes, *settings.notes)
 
 
 def _read_for_optimum(place: Place, options: Settings) -> SourceModel:

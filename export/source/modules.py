@@ -1,9 +1,10 @@
-"""Reads modules.json as sentence-transformers does: which folder has the network, which the pooling.
+"""Reads modules.json as sentence-transformers does: where the network and the pooling are, and what follows.
 
 The names in it come from elsewhere: a name that could mean a place outside the model's folder is refused.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from export.source.json_file import TooDeep, decode, shown
 from server.messages.message import Message
 
 MODULES = "modules.json"
-SUPPORTED = ("Transformer", "Pooling", "Normalize")
-ORDERS = (SUPPORTED[:2], SUPPORTED)
+FIRST = ("Transformer", "Pooling")
+# What may follow, in any number and order. Dropout acts in training only.
+DENSE, NORMALIZE, DROPOUT = "Dense", "Normalize", "Dropout"
+SUPPORTED = (*FIRST, DENSE, NORMALIZE, DROPOUT)
 # A class of the library itself: sentence_transformers.models.Pooling. Others run code of the model.
 CLASS = re.compile(
     r"sentence_transformers\.(?:[A-Za-z_]\w{0,60}\.){1,4}([A-Za-z_]\w{0,60})", re.ASCII
@@ -30,23 +33,49 @@ MOST_MODULES = 16
 
 
 @dataclass(frozen=True, slots=True)
+class Module:
+    """A module that follows the pooling: DENSE or NORMALIZE, and the folder of its files."""
+
+    kind: str
+    folder: str
+
+    def file(self, name: str) -> str:
+        """Return the name of a file of this module, relative to the model's folder."""
+        return _in_folder(self.folder, name)
+
+
+@dataclass(frozen=True, slots=True)
 class Modules:
     """The modules of a model.
 
     transformer: the folder of the network, the tokenizer and their settings; empty for the model's
-    own. pooling: the folder of its settings, None in a model without modules.json.
+    own. pooling: the folder of its settings, None in a model without modules.json. tail: the modules behind
+    the pooling that change its result, in their order.
     """
 
     transformer: str = ""
     pooling: str | None = None
-    normalize: bool = False
+    tail: tuple[Module, ...] = ()
+
+    @property
+    def dense(self) -> list[Module]:
+        """The modules with weights of their own."""
+        return [module for module in self.tail if module.kind == DENSE]
 
     def file(self, name: str) -> str:
         """Return the name of a file of the Transformer, relative to the model's folder."""
-        return f"{self.transformer}/{name}" if self.transformer else name
+        return _in_folder(self.transformer, name)
 
     def pooling_file(self) -> str | None:
-        return None if self.pooling is None else f"{self.pooling}/config.json"
+        return None if self.pooling is None else _in_folder(self.pooling, "config.json")
+
+    def tail_files(self) -> list[str]:
+        """Return the names of the settings of the modules behind the pooling."""
+        return [module.file("config.json") for module in self.tail]
+
+
+def _in_folder(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
 
 
 def read_modules(folder: ModelFolder) -> Modules:
@@ -54,7 +83,7 @@ def read_modules(folder: ModelFolder) -> Modules:
     if not folder.has(MODULES):
         return Modules()
     modules = parse_modules(folder.path(MODULES), folder.content(MODULES, MOST_SETTINGS))
-    for name in (modules.transformer, modules.pooling):
+    for name in (modules.transformer, modules.pooling, *(each.folder for each in modules.tail)):
         if name:
             folder.check_inside(MODULES, name)
     return modules
@@ -85,21 +114,40 @@ def parse_modules(path: Path, content: bytes) -> Modules:
     folders = [_folder(path, module["path"]) for module in listed]
     names = [module.get("name", place) for place, module in enumerate(listed)]
     # sentence-transformers keeps the last of two modules that share a name.
-    if kinds not in ORDERS or len(set(map(repr, names))) < len(names):
+    if not _in_order(kinds) or len(set(map(repr, names))) < len(names):
         raise UnsupportedModel(
-            "{path} lists the modules {found}; only one Transformer, then one Pooling, then perhaps "
-            "one Normalize can be exported, each under a name of its own",
+            "{path} lists the modules {found}; only one Transformer, then one Pooling, then any of Dense, "
+            "Normalize and Dropout can be exported, each under a name of its own",
             path=path,
             found=kinds or Message("none at all"),
         )
-    transformer, pooling = folders[:2]
-    if pooling == transformer:
-        raise UnsupportedModel(
-            "{path} gives Transformer and Pooling the same folder, {shown}",
-            path=path,
-            shown=shown(pooling),
-        )
-    return Modules(transformer, pooling, "Normalize" in kinds)
+    tail = tuple(
+        Module(kind, place)
+        for kind, place in zip(kinds[2:], folders[2:], strict=True)
+        if kind != DROPOUT
+    )
+    modules = Modules(folders[0], folders[1], tail)
+    _check_own_folders(path, modules)
+    return modules
+
+
+def _in_order(kinds: Sequence[str]) -> bool:
+    return tuple(kinds[:2]) == FIRST and not set(kinds[2:]) & set(FIRST)
+
+
+def _check_own_folders(path: Path, modules: Modules) -> None:
+    """Refuse a folder that two modules read, whose files cannot be those of both."""
+    owners = {modules.transformer: "Transformer"}
+    of_others = (("Pooling", modules.pooling), *((DENSE, each.folder) for each in modules.dense))
+    for kind, folder in of_others:
+        if folder is not None and owners.setdefault(folder, kind) != kind:
+            raise UnsupportedModel(
+                "{path} gives {first} and {second} the same folder, {shown}",
+                path=path,
+                first=owners[folder],
+                second=kind,
+                shown=shown(folder),
+            )
 
 
 def _is_module(value: Any) -> bool:
@@ -117,10 +165,10 @@ def _kind(path: Path, given: str) -> str:
         )
     if known[1] not in SUPPORTED:
         raise UnsupportedModel(
-            '{path} has a module "{name}"; only Transformer, Pooling and Normalize are supported '
-            "(a Dense layer changes the vector and is not written)",
+            '{path} has a module "{name}"; only {supported} are supported',
             path=path,
             name=known[1],
+            supported=SUPPORTED,
         )
     return known[1]
 

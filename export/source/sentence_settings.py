@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast, get_args
 
 from export.errors import CorruptFile, ShapeMismatch, UnsupportedModel
 from export.source.folder import ModelFolder
 from export.source.json_file import Json, boolean, is_object_of_strings, shown, whole_number
 from export.source.modules import MODULES, Modules, read_modules
+from export.source.tail import Normalize, Step, read_tail
+from server.inference.manifest import Similarity, cosine_orders
+from server.messages.message import Message
 
 POOLING_FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -18,6 +22,7 @@ POOLING_FLAGS = {
 }
 # What both routes can write; a family may write fewer.
 POOLINGS = ("cls", "mean", "max")
+OF_ALL_TOKENS = ("mean", "max")
 # sentence-transformers reads the first of these that a Transformer's folder has.
 SENTENCE_CONFIGS = (
     "sentence_bert_config.json",
@@ -35,7 +40,12 @@ PROMPTS = "config_sentence_transformers.json"
 
 @dataclass(frozen=True, slots=True)
 class SentenceSettings:
-    """The settings of text and pooling in the sentence-transformers module files."""
+    """The settings of text and pooling in the sentence-transformers module files.
+
+    tail: what happens to the pooled row before it is normalised, where `normalize` says so. similarity:
+    how the vectors are meant to be compared.
+    include_prompt: whether pooling reads the tokens of an instruction.
+    """
 
     pooling: str
     normalize: bool
@@ -43,6 +53,26 @@ class SentenceSettings:
     lower_case: bool
     prompts: Mapping[str, str]
     default_prompt: str | None
+    tail: tuple[Step, ...] = ()
+    similarity: Similarity = "cosine"
+    include_prompt: bool = True
+
+    @property
+    def notes(self) -> tuple[Message, ...]:
+        """What a user should know of the vectors."""
+        if cosine_orders(self.similarity, normalized=self.normalize):
+            return ()
+        return (
+            Message(
+                "similarity_fn_name is {similarity}: searches in collections compare by cosine and may rank "
+                "worse; the vectors themselves are exact",
+                similarity=self.similarity,
+            ),
+        )
+
+    def instruction_offset(self, vocabulary: int) -> int:
+        """Return what the ids of an instruction's tokens come with, see `TextRules` of the manifest."""
+        return 0 if self.include_prompt else vocabulary
 
 
 def read_settings(
@@ -60,17 +90,33 @@ def read_settings(
     tokenizer_config = folder.optional_json(modules.file("tokenizer_config.json"))
     prompts, default_prompt = _read_prompts(folder)
     pooling_file = modules.pooling_file()
-    pooling = "mean"
+    pooling, include_prompt = "mean", True
     if pooling_file is not None:
-        pooling = _pooling_mode(pooling_file, folder.json(pooling_file), poolings)
+        config = folder.json(pooling_file)
+        pooling = _pooling_mode(pooling_file, config, poolings)
+        include_prompt = boolean(pooling_file, config, "include_prompt", default=True)
+    tail, normalize = _split(read_tail(folder, modules))
     return SentenceSettings(
         pooling=pooling,
-        normalize=modules.normalize,
+        normalize=normalize,
         max_tokens=max_tokens_of(sentence_config, tokenizer_config, positions),
         lower_case=boolean("sentence_bert_config.json", sentence_config, "do_lower_case", False),
         prompts=prompts,
         default_prompt=default_prompt,
+        tail=tail,
+        similarity=_similarity(folder),
+        # Nothing else reads a token of the instruction.
+        include_prompt=include_prompt or pooling not in OF_ALL_TOKENS,
     )
+
+
+def _split(steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], bool]:
+    """Return the steps before the last normalisation, and whether there is one at the end."""
+    before = steps
+    # Normalising twice gives the same as once.
+    while before and isinstance(before[-1], Normalize):
+        before = before[:-1]
+    return before, before != steps
 
 
 def limited(settings: SentenceSettings, max_tokens: int | None) -> SentenceSettings:
@@ -153,6 +199,19 @@ def _read_prompts(folder: ModelFolder) -> tuple[dict[str, str], str | None]:
     return prompts, default
 
 
+def _similarity(folder: ModelFolder) -> Similarity:
+    named = folder.optional_json(PROMPTS).get("similarity_fn_name")
+    found = next((each for each in get_args(Similarity) if each == (named or "cosine")), None)
+    if found is None:
+        raise UnsupportedModel(
+            "{file}: similarity_fn_name is {shown}, not one of {known}",
+            file=PROMPTS,
+            shown=shown(named),
+            known=get_args(Similarity),
+        )
+    return cast(Similarity, found)
+
+
 def _pooling_mode(file: str, config: Json, poolings: Sequence[str]) -> str:
     # subtle: for sentence-transformers a missing flag is false, but the one for mean is true.
     modes = [
@@ -168,9 +227,5 @@ def _pooling_mode(file: str, config: Json, poolings: Sequence[str]) -> str:
             "pooling {found} is not supported; one of {supported} is needed",
             found=found,
             supported=tuple(poolings),
-        )
-    if not boolean(file, config, "include_prompt", default=True):
-        raise UnsupportedModel(
-            "pooling that leaves the prompt out (include_prompt: false) is not supported"
         )
     return modes[0]

@@ -82,6 +82,10 @@ class StoredTensors(Mapping[str, FloatArray]):
         first = self._stored.setdefault(name, tensor)
         return first is tensor or np.array_equal(first.array(), tensor.array())
 
+    def update(self, other: "StoredTensors") -> None:
+        """Add other tensors, which replace those of the same name."""
+        self._stored |= other._stored
+
     def __getitem__(self, name: str) -> FloatArray:
         return self._stored[name].array()
 
@@ -103,14 +107,20 @@ def check_plain_weights(config: Json) -> None:
 
 def weight_files(folder: ModelFolder, modules: Modules, *, allow_pickle: bool) -> list[Path]:
     """Return the files that hold the weights; raises NoSuchModel where none may be read."""
-    single, index, pickled = map(modules.file, (SINGLE, SHARD_INDEX, PICKLED))
-    if folder.has(single):
-        return [folder.file(single)]
-    if folder.has(index):
+    index = modules.file(SHARD_INDEX)
+    if folder.has(index) and not folder.has(modules.file(SINGLE)):
         return _shards(folder, modules, index)
-    place = folder.path(modules.transformer)
+    return [weight_file(folder, modules.transformer, allow_pickle=allow_pickle)]
+
+
+def weight_file(folder: ModelFolder, inner: str, *, allow_pickle: bool) -> Path:
+    """Return the one file with the weights of a module, whose folder is `inner`; raises NoSuchModel."""
+    single, pickled = (f"{inner}/{name}" if inner else name for name in (SINGLE, PICKLED))
+    if folder.has(single):
+        return folder.file(single)
+    place = folder.path(inner)
     if folder.has(pickled) and allow_pickle:
-        return [folder.file(pickled)]
+        return folder.file(pickled)
     if folder.has(pickled):
         raise NoSuchModel(
             "{folder} has only pytorch_model.bin; add --allow-pickle to read it (weights only)",

@@ -22,6 +22,7 @@ DEFAULTS = {
     "mpnet": "MPNetTokenizer",
     "electra": "ElectraTokenizer",
     "modernbert": "PreTrainedTokenizer",
+    "t5": "T5Tokenizer",
 }
 # Classes besides those with Bert in their name that set the options of BERT's normaliser.
 NORMALIZING = frozenset(

@@ -30,6 +30,7 @@ def info(models: ModelRegistry, config: Config, version: str) -> dict[str, Any]:
         "docker_label": None,
         "dimension": manifest.dimension,
         "normalized": manifest.normalized,
+        "similarity": manifest.similarity,
         "fingerprint": manifest.fingerprint,
         "query_instruction": manifest.text.query_instruction,
         "document_instruction": manifest.text.document_instruction,

@@ -30,7 +30,14 @@ PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 # What turns the number that a graph gives a pair into its score.
 Activation = Literal["identity", "sigmoid"]
+# How vectors are meant to be compared, by sentence-transformers' names.
+Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 Dimension = Annotated[int, msgspec.Meta(ge=1, le=MOST_DIMENSIONS)]
+
+
+def cosine_orders(similarity: Similarity, *, normalized: bool) -> bool:
+    """Return whether the cosine puts vectors in the order of `similarity`."""
+    return similarity == "cosine" or (normalized and similarity in ("dot", "euclidean"))
 
 
 class TextRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -40,7 +47,8 @@ class TextRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     then cut to `max_tokens`, special tokens included. Instructions are put before the text unchanged.
     A text of a pair is not stripped and gets no instruction.
     second_text_offset: added to the token ids of a pair's second text, for a network that tells the two
-    apart: the rows of its word table. 0 for other networks.
+    apart: the rows of its word table. 0 for other networks. instruction_offset: the same for the tokens of an
+    instruction, for a network whose pooling leaves them out.
     """
 
     lower_case: bool
@@ -48,6 +56,7 @@ class TextRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     query_instruction: str = ""
     document_instruction: str = ""
     second_text_offset: Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKEN_IDS)] = 0
+    instruction_offset: Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKEN_IDS)] = 0
 
 
 class Agreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -106,6 +115,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     task: what the model gives for a text.
     activation: of scores. The graph gives the number before it, and so do the results of the self-test.
     order: of scores, the agreement with the float32 model in how it orders candidates; None for vectors.
+    similarity: by which the model was trained to compare vectors. Searches compare by the cosine.
     checkpoint_sha256, quantization, exported_with: the artifact's origin, for people who examine it.
     settings_sha256: of everything that decided what the artifact holds; the exporter compares it.
     """
@@ -135,6 +145,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     task: Task = "dense"
     activation: Activation = "identity"
     order: OrderAgreement | None = None
+    similarity: Similarity = "cosine"
 
     def __post_init__(self) -> None:
         """Refuse what no range of one key shows; msgspec reports a ValueError with the place."""
@@ -146,6 +157,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 raise ValueError(
                     f"the shorter dimension {size} is above the dimension {self.dimension}"
                 )
+
+    @property
+    def cosine_orders(self) -> bool:
+        """Whether searches, which compare by the cosine, find the order that the model was trained for."""
+        return cosine_orders(self.similarity, normalized=self.normalized)
 
     @property
     def packing(self) -> Packing:

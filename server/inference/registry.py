@@ -43,6 +43,10 @@ OTHER_RESULTS = (
     "%s: this CPU computes other int8 results than the exporting one (%s %.4f); export again"
     " here, or with --weight-bits 7 for the same results on every CPU with AVX2"
 )
+OTHER_ORDER = (
+    "%s: this model was trained to compare vectors by %s, but searches in collections compare by cosine and"
+    " may rank worse; vectors for other databases are not affected"
+)
 
 log = logging.getLogger(__name__)
 
@@ -292,6 +296,8 @@ def opened(config: Config, served: Sequence[Model] = ()) -> list[Model]:
         if model not in served and not model.computes_the_same:
             measure = model.comparison.measure
             log.warning(OTHER_RESULTS, model.name, measure, model.self_test_agreement)
+        if model not in served and not model.manifest.cosine_orders:
+            log.warning(OTHER_ORDER, model.name, model.manifest.similarity)
     return models
 
 

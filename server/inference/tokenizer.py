@@ -20,6 +20,7 @@ import tokenizers
 
 from server.inference.manifest import TextRules
 from server.inference.tokenization.fast_wordpiece import FastWordPiece
+from server.inference.tokenization.instruction_tokens import InstructionTokens
 from server.inference.tokenization.tokenizer_bounds import check_bounds
 from server.types import Ids, InputType, Tokens
 
@@ -153,15 +154,19 @@ class Tokenizer:
             "document": rules.document_instruction,
             "none": "",
         }
+        given = {kind: self._plain(each) for kind, each in self._instructions.items() if each}
+        self._instruction_tokens = InstructionTokens.of(
+            self._tokenizer, given, rules.instruction_offset, len(self._before)
+        )
 
     def encode(
         self, texts: Sequence[str], input_type: InputType = "document", keep: Kept = "beginning"
     ) -> Tokens:
         """Return the token ids of each text with the instruction of its kind, cut to the model's maximum.
 
-        keep: what is left of a text that is cut; where that is the end, the instruction is cut off
-        first. The Rust library releases the interpreter lock while it works. Raises UnicodeEncodeError
-        for a lone surrogate.
+        keep: what is left of a text that is cut; the end loses the instruction first. Ids of one that pooling
+        leaves out come with the offset of the rules. The Rust library releases the interpreter lock while it
+        works. Raises UnicodeEncodeError for a lone surrogate.
         """
         prepared = [self._prepared(text, input_type) for text in texts]
         known = [self._from_fast(text, keep) for text in prepared]
@@ -174,6 +179,9 @@ class Tokenizer:
             ids.append(np.array(row, dtype=np.int64))
             if cut:
                 truncated.append(index)
+            if input_type in self._instruction_tokens.counts:
+                lost = self._lost(prepared[index], len(row)) if cut and keep == "end" else 0
+                self._instruction_tokens.mark(ids[-1], input_type, lost)
         return Tokens(ids, truncated)
 
     def encode_pairs(
@@ -358,6 +366,12 @@ class Tokenizer:
     def _from_the_end(self) -> tokenizers.Tokenizer:
         """The library's tokenizer that keeps a text's end; made on demand, because few need it."""
         return self._cutting("left")
+
+    def _lost(self, text: str, n_kept: int) -> int:
+        """Return how many tokens a text lost at its beginning; the maximum stands for more than that."""
+        if len(self._excerpt_if_long(text, "end")) < len(text):
+            return self.rules.max_tokens
+        return len(self._unlimited.encode_batch_fast([text])[0]) - n_kept
 
     def _read_piece(self, text: str) -> list[int]:
         return list(self._unlimited.encode(text, add_special_tokens=False).ids)

@@ -380,6 +380,7 @@ def test_info_has_the_keys_of_tei(toy_model: Model) -> None:
     assert info["max_client_batch_size"] == Config().max_texts
     assert info["version"] == VERSION
     assert info["fingerprint"] == toy_model.manifest.fingerprint
+    assert (info["normalized"], info["similarity"]) == (True, "cosine")
     keys = """model_sha model_dtype max_concurrent_requests max_batch_tokens max_batch_requests
         auto_truncate tokenization_workers sha docker_label"""
     assert set(keys.split()) <= set(info)

@@ -127,7 +127,7 @@ def test_tensor_with_nan_or_infinity_is_named(value: float, folder: Path) -> Non
     refusal(folder, CorruptFile, f"tensor {QUERY}.weight holds NaN or infinity")
 
 
-@pytest.mark.parametrize("model_type", ["mpnet", "deberta-v2"])
+@pytest.mark.parametrize("model_type", ["electra", "deberta-v2"])
 def test_other_architecture_is_sent_to_optimum(model_type: str, folder: Path) -> None:
     change_json(folder / "config.json", model_type=model_type)
     error = refusal(folder, UnsupportedModel, f'"{model_type}"', "--via optimum")

@@ -17,13 +17,11 @@ from export.errors import CorruptFile, ExportError, ShapeMismatch, UnsupportedMo
 from export.families.batches import GROUPS
 from export.families.decoder import attention
 from export.families.decoder.shape import read_qwen3
-from export.onnx_file import serialize
 from export.pipeline import export
 from export.settings import Settings
 from export.source.json_file import read_json
 from export.verify import Thresholds
 from server.inference.comparison import row_cosines
-from server.inference.encoder import SessionEncoder
 from server.inference.manifest import read_manifest
 from server.inference.model import Model
 from tests.support.checkpoints import change_json, refusal
@@ -34,7 +32,7 @@ from tests.support.decoder_toys import (
     use_llama_tokenizer,
     write_decoder,
 )
-from tests.support.encoders import float_encoder, one_by_one, random_ids, token_ids
+from tests.support.encoders import float_encoder, one_by_one, random_ids, rowwise_encoder, token_ids
 from tests.support.reference_decoder import ReferenceDecoder
 from tests.support.toys import toy_texts, write_toy_checkpoint, write_toy_texts
 
@@ -118,13 +116,6 @@ def test_graph_passes_the_checker_and_every_constant_is_read(tmp_path: Path) -> 
     model = network.whole(network.float_linears(), int8_embeddings=True)
     onnx.checker.check_model(model, full_check=True)
     shape_inference.infer_shapes(model, check_type=True, strict_mode=True)
-
-
-def rowwise_encoder(checkpoint: Checkpoint, weight_bits: int = 8) -> SessionEncoder:
-    network, ids = checkpoint.network(), token_ids(checkpoint, toy_texts(50))
-    linears = rowwise.quantize(network, ids, weight_bits=weight_bits, threads=1)
-    model = network.whole(linears, int8_embeddings=True)
-    return SessionEncoder(serialize(model).model, network.packing(linears))
 
 
 @pytest.mark.parametrize(("kind", "weight_bits"), [*((kind, 8) for kind in CONFIGS), ("qwen3", 7)])

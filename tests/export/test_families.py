@@ -56,6 +56,10 @@ class BagShape:
     width: int
     dimension: int
 
+    @property
+    def hidden(self) -> int:
+        return self.dimension
+
     def tensors(self) -> dict[str, tuple[int, ...]]:
         return {
             WORDS: (self.vocabulary, self.width),

@@ -15,9 +15,10 @@ from server.messages.terminal import Terminal
 from tests.export.test_export_command import is_chinese, run
 from tests.support.checkpoints import change_json
 from tests.support.cross_encoders import write_cross_encoder
+from tests.support.dense_layers import TANH, Dense, write_steps
 from tests.support.downloads import files_in, lone_hub
 from tests.support.stand_in_hub import MODEL, StandInHub
-from tests.support.toys import write_toy_checkpoint
+from tests.support.toys import write_json, write_toy_checkpoint
 
 
 @pytest.fixture
@@ -56,6 +57,22 @@ def test_model_that_can_be_exported_is_described(toy: Path) -> None:
         assert part in said
     status, said = inspected(toy, "--precision=fp32", chinese=True)
     assert status == 0 and all(map(is_chinese, said.splitlines())) and "（fp32）" in said
+
+
+def test_layers_behind_the_pooling_and_the_similarity_are_described(toy: Path) -> None:
+    write_steps(toy, ["Normalize", Dense(48, TANH), Dense(40)])
+    write_json(toy / "config_sentence_transformers.json", {"similarity_fn_name": "dot"})
+    change_json(toy / "config.json", matryoshka_dimensions=[36, 64])
+    status, said = inspected(toy)
+    assert status == 0 and "pooling cls; not normalised" in said
+    assert (
+        "behind the pooling: normalised, Dense 32 to 48 (Tanh), Dense 48 to 40 (no activation); "
+        "a vector has 40 numbers" in said
+    )
+    assert "shorter vectors: 36; from" in said
+    assert "note: similarity_fn_name is dot: searches in collections compare by cosine" in said
+    status, said = inspected(toy, "--via=optimum")
+    assert status == 1 and "refused: --via optimum writes no Dense layers" in said
 
 
 def test_model_that_is_refused_is_described_with_the_reason(toy: Path) -> None:
@@ -141,7 +158,8 @@ def test_list_has_every_published_model_once() -> None:
     for model in PUBLISHED:
         (line,) = (each for each in lines if each.split()[:1] == [model.name])
         assert "直接导出" in line or "optimum" in line or "暂不支持" in line
-    assert any("bge-small-zh" in line and "直接导出" in line for line in lines)
+    for name in ("bge-small-zh", "acge", "Conan", "stella-mrl", "stella_en", "LaBSE", "distiluse"):
+        assert any(name in line and "直接导出" in line for line in lines)
 
 
 def test_commands_are_found_beside_the_export(toy: Path) -> None:

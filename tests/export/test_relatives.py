@@ -1,4 +1,4 @@
-"""RoBERTa, XLM-R, ERNIE and DistilBERT give the vectors of a BERT with the same weights."""
+"""RoBERTa, XLM-R, ERNIE, DistilBERT and MPNet give the vectors of a BERT with the same weights."""
 
 from pathlib import Path
 

@@ -56,9 +56,15 @@ def test_pooling_that_is_not_written_is_refused_by_name(
     refusal(folder, UnsupportedModel, f"pooling {named} is not supported", "cls, mean, max")
 
 
-def test_pooling_without_the_prompt_is_refused(folder: Path) -> None:
-    change_json(folder / "1_Pooling" / "config.json", include_prompt=False)
-    refusal(folder, UnsupportedModel, "include_prompt: false")
+@pytest.mark.parametrize(("mode", "kept"), [("mean", False), ("max", False), ("cls", True)])
+def test_pooling_without_the_prompt_is_read_where_it_matters(
+    mode: str, kept: bool, folder: Path
+) -> None:
+    settings = {"pooling_mode": mode, "include_prompt": False}
+    write_json(folder / "1_Pooling" / "config.json", settings)
+    found = read_checkpoint(folder).settings
+    assert found.include_prompt == kept
+    assert found.instruction_offset(100) == (0 if kept else 100)
 
 
 def test_missing_pooling_settings_are_named(folder: Path) -> None:
@@ -74,7 +80,7 @@ def test_folder_without_modules_is_mean_pooled_and_nothing_more(folder: Path) ->
     assert (settings.lower_case, settings.max_tokens) == (False, 64)
 
 
-@pytest.mark.parametrize("name", ["Dense", "LayerNorm", "WordWeights", "CNN"])
+@pytest.mark.parametrize("name", ["LayerNorm", "WordWeights", "CNN"])
 def test_module_that_changes_the_vector_is_refused_by_name(name: str, folder: Path) -> None:
     write_modules(folder, ["Transformer", "Pooling", name])
     refusal(folder, UnsupportedModel, "modules.json", f'"{name}"', "Dense")

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from server.config import Config, ModelPlace, ModelPlaces
 from server.errors import BadArtifact
 from server.inference import speed
 from server.inference.comparison import SAME_VECTORS, USABLE_VECTORS, row_cosines
 from server.inference.manifest import MANIFEST_FILE, MODEL_FILE, TOKENIZER_FILE, file_sha256
 from server.inference.model import Model
+from server.inference.registry import opened
 from server.types import Ids
 from tests.support.encoders import batches
 from tests.support.toys import toy_texts
@@ -127,6 +129,35 @@ def test_self_test_with_other_vectors_refuses(
 ) -> None:
     edit(folder, change)
     check_refused(folder, str(USABLE_VECTORS))
+
+
+@pytest.mark.parametrize(
+    ("similarity", "normalized", "warned"),
+    [(None, True, False), ("dot", True, False), ("dot", False, True), ("manhattan", True, True)],
+)
+def test_model_whose_order_searches_do_not_follow_is_opened_with_a_warning(
+    similarity: str | None,
+    normalized: bool,
+    warned: bool,
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def change(manifest: Any) -> None:
+        # An artifact of an earlier exporter does not state it.
+        manifest.pop("similarity", None)
+        manifest["normalized"] = normalized
+        if similarity is not None:
+            manifest["similarity"] = similarity
+
+    edit(folder, change)
+    (model,) = opened(Config(model=ModelPlaces([ModelPlace(folder, "law")]), lanes=1))
+    assert model.manifest.similarity == (similarity or "cosine")
+    said = [each.message for each in caplog.records if "may rank worse" in each.message]
+    assert len(said) == warned
+    assert all(
+        each.startswith(f"law: this model was trained to compare vectors by {similarity}")
+        for each in said
+    )
 
 
 def test_slightly_other_vectors_are_served_and_told(folder: Path) -> None:

@@ -15,7 +15,7 @@ DOCUMENT = ROOT / "ARCHITECTURE.md"
 SECTION = re.compile(r"(?<=\n## Code map\n\n).*?(?=### Other folders\n)", re.DOTALL)
 EXPORT = (
     *("", "source", "source/dialects", "kinds", "known"),
-    *("families", "families/bert", "families/decoder", "families/gated", "optimum"),
+    *("families", "families/bert", "families/decoder", "families/gated", "families/t5", "optimum"),
 )
 # Highest room first, as in the drawing.
 SERVER = (

@@ -28,6 +28,10 @@ HEADS = {
         *("pre_classifier", "classifier"),
         *("distilbert.", "DistilBertForSequenceClassification"),
     ),
+    "mpnet": (
+        *("classifier.dense", "classifier.out_proj"),
+        *("mpnet.", "MPNetForSequenceClassification"),
+    ),
 }
 
 

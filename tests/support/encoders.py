@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from export import rowwise
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.onnx_file import serialize
 from export.quantise import quantize
@@ -57,16 +58,26 @@ def int8_encoder(checkpoint: Checkpoint, weight_bits: int = 8) -> SessionEncoder
     return SessionEncoder(serialize(model).model, checkpoint.network().packing(quantized.linears))
 
 
+def rowwise_encoder(checkpoint: Checkpoint, weight_bits: int = 8) -> SessionEncoder:
+    """Return the int8 form of a network whose activations are quantised by row as they run."""
+    network, ids = checkpoint.network(), token_ids(checkpoint, toy_texts(50))
+    linears = rowwise.quantize(network, ids, weight_bits=weight_bits, threads=1)
+    model = network.whole(linears, int8_embeddings=True)
+    return SessionEncoder(serialize(model).model, network.packing(linears))
+
+
 def token_ids(checkpoint: Checkpoint, texts: Sequence[str]) -> list[Ids]:
     settings = checkpoint.settings
     rules = TextRules(lower_case=settings.lower_case, max_tokens=settings.max_tokens)
     return list(Tokenizer(checkpoint.tokenizer_json, rules).encode(texts).ids)
 
 
-def random_ids(n_texts: int, n_tokens: int, seed: int = 0) -> list[Ids]:
+def random_ids(
+    n_texts: int, n_tokens: int, seed: int = 0, vocabulary: int = len(VOCABULARY)
+) -> list[Ids]:
     """Return texts of random tokens, int64 (n_tokens,) each."""
     generator = np.random.default_rng([seed, n_texts, n_tokens])
-    return list(generator.integers(0, len(VOCABULARY), (n_texts, n_tokens), dtype=np.int64))
+    return list(generator.integers(0, vocabulary, (n_texts, n_tokens), dtype=np.int64))
 
 
 def batches(packing: Packing, sorted_ids: Sequence[Ids]) -> Iterator[slice]:

@@ -61,9 +61,7 @@ class ReferenceBert:
 
     def embed(self, ids: npt.NDArray[np.int64]) -> Array:
         """Return the vectors of token ids: int64 (B, T), without padding -> float64 (B, D)."""
-        hidden = self.embeddings(ids)
-        for index in range(self.config["num_hidden_layers"]):
-            hidden = self.layer(hidden, f"encoder.layer.{index}")
+        hidden = self.hidden(ids)
         if self.pooling == "cls":
             pooled = hidden[:, 0]
         else:
@@ -71,6 +69,12 @@ class ReferenceBert:
         if self.normalize:
             pooled = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
         return pooled
+
+    def hidden(self, ids: npt.NDArray[np.int64]) -> Array:
+        hidden = self.embeddings(ids)
+        for index in range(self.config["num_hidden_layers"]):
+            hidden = self.layer(hidden, f"encoder.layer.{index}")
+        return hidden
 
     def embeddings(self, ids: npt.NDArray[np.int64]) -> Array:
         tables = "word_embeddings", "position_embeddings", "token_type_embeddings"

@@ -23,6 +23,13 @@ PARTS = {
     "output.dense": "ffn.lin2",
     "output.LayerNorm": "output_layer_norm",
 }
+MPNET_PARTS = {
+    "attention.self.query": "attention.attn.q",
+    "attention.self.key": "attention.attn.k",
+    "attention.self.value": "attention.attn.v",
+    "attention.output.dense": "attention.attn.o",
+    "attention.output.LayerNorm": "attention.LayerNorm",
+}
 GENERATOR = np.random.default_rng(7)
 
 
@@ -108,17 +115,42 @@ def as_distilbert(folder: Path) -> None:
     )
 
 
+def as_mpnet(folder: Path) -> None:
+    """Take the token type into the positions, add a bias by distance that is 0, and rename the parts."""
+    tensors = _loaded(folder)
+    rows = tensors[POSITIONS] + tensors.pop(TOKEN_TYPES)[0]
+    unused = GENERATOR.standard_normal((2, rows.shape[1])).astype(np.float32)
+    tensors[POSITIONS] = np.concatenate([unused, rows])
+    tensors["encoder.relative_attention_bias.weight"] = np.zeros((32, 4), np.float32)
+    named = {}
+    for name, tensor in tensors.items():
+        for part, own in MPNET_PARTS.items():
+            name = name.replace(part, own)
+        named[f"mpnet.{name}"] = tensor
+    _store(
+        folder,
+        named,
+        model_type="mpnet",
+        architectures=["MPNetModel"],
+        max_position_embeddings=len(rows) + 2,
+        pad_token_id=1,
+        type_vocab_size=...,
+    )
+    change_json(folder / "tokenizer_config.json", model_max_length=len(rows))
+
+
 RELATIVES: dict[str, Callable[[Path], None]] = {
     "xlm-roberta": as_roberta,
     "xlm-roberta, padding 0": lambda folder: as_roberta(folder, padding=0),
     "roberta": lambda folder: as_roberta(folder, kind="roberta"),
     "ernie": as_ernie,
     "distilbert": as_distilbert,
+    "mpnet": as_mpnet,
 }
 
 # Transformers gives a token with the padding's id no position of its own.
 PADDING_SECOND = ("[UNK]", "[PAD]", *VOCABULARY[2:])
-VOCABULARIES = {"xlm-roberta": PADDING_SECOND, "roberta": PADDING_SECOND}
+VOCABULARIES = {"xlm-roberta": PADDING_SECOND, "roberta": PADDING_SECOND, "mpnet": PADDING_SECOND}
 
 
 def write_relative(folder: Path, name: str, **options: Any) -> Path:

@@ -19,8 +19,10 @@ from export.families.activations import write_activation
 from export.families.batches import GROUPS, BatchWriter
 from export.families.bert.attention import LONG, Scales, attend_in_int8
 from export.families.bert.layers import BertLayer
-from export.families.bert.shape import BertShape
+from export.families.bert.shape import DISTANCE_BIAS, BertShape
+from export.families.biased_attention import BiasedAttention
 from export.families.embeddings import write_words
+from export.families.instruction import write_word_ids
 from export.families.linears import Int8Linear, Linears, LinearWriter, Site
 from export.graph import CONTRIB, GraphWriter
 from export.source.sentence_settings import SentenceSettings
@@ -58,7 +60,19 @@ class BertWriter:
         # The shapes of groups come with the width of the graph's output, which is 1 for scores.
         width = None if shape.head is None else shape.hidden
         self._batch = BatchWriter(graph, packed=packed, width=width)
+        self._instruction_offset = settings.instruction_offset(shape.vocabulary)
         self._long: str | None = None
+        self._biased: BiasedAttention | None = None
+        if shape.buckets is not None:
+            self._biased = BiasedAttention(
+                graph,
+                tensors[DISTANCE_BIAS],
+                shape.buckets,
+                width=shape.hidden,
+                max_tokens=settings.max_tokens,
+                scale=(shape.hidden // shape.heads) ** -0.5,
+                packed=packed,
+            )
 
     # --- the parts, in the order of computation ----------------------------------------------------
 
@@ -107,17 +121,20 @@ class BertWriter:
         if self._settings.pooling == "cls":
             # The last layer left one row a text: (B, 1, D).
             return self._batch.flat_rows(hidden, self._shape.hidden)
-        return self._batch.reduce(hidden, self._settings.pooling)
+        return self._batch.reduce(
+            hidden, self._settings.pooling, instruction_offset=self._instruction_offset
+        )
 
     # --- the operators they are made of -----------------------------------------------------------
 
     def _ids_and_types(self) -> tuple[str, str | None]:
         """Return the ids of words, (B, T), and what the type of each token adds to it, (B, T, D).
 
-        Ids of a pair's second text come with an offset. Type 0 is in the table of positions already.
+        Ids of a pair's second text come with an offset. Type 0 is in the table of positions already. A
+        model of pairs has no instructions.
         """
         if not self._shape.second_text_offset:
-            return INPUT_IDS, None
+            return write_word_ids(self._graph, self._instruction_offset), None
         graph, name = self._graph, "embeddings"
         offset = graph.integers(f"{name}.offset", self._shape.second_text_offset)
         kinds = graph.node("Div", [INPUT_IDS, offset], f"{name}.types")
@@ -140,6 +157,8 @@ class BertWriter:
         graph, name, site = self._graph, f"{layer.name}.attention.context", layer.attention
         read = self._linear.read(hidden, site)
         projected = [self._linear.apply(read, reader, site) for reader in site.readers]
+        if self._biased is not None:
+            return self._biased.attend(projected, name)
         if not self._batch.packed:
             return self._attend_by_length(projected, site.readers, name)
         groups = [self._batch.groups(each, GROUP_TOKENS, f"{each}.groups") for each in projected]
@@ -230,7 +249,9 @@ class BertWriter:
         graph = self._graph
 
         def gather(sought: str, tokens: str, output: str) -> str:
-            read = (sought, tokens, tokens)
+            read = [sought, tokens, tokens]
+            if self._biased is not None:
+                read += ["", "", self._biased.of_first(tokens, output)]
             return graph.node("MultiHeadAttention", read, output, CONTRIB, num_heads=1, scale=scale)
 
         if not self._batch.packed:

@@ -1,7 +1,7 @@
 """BERT and its relatives as families: the checkpoints that each claims, and how they become a network."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from export.families.bert.head import BERT_HEAD, DISTILBERT_HEAD, ROBERTA_HEAD, Head
@@ -11,6 +11,7 @@ from export.families.bert.shape import (
     read_bert,
     read_distilbert,
     read_ernie,
+    read_mpnet,
     read_roberta,
 )
 from export.families.family import Family, Scorer
@@ -27,7 +28,16 @@ DISTILBERT_PARTS = {
     "ffn.lin2": "output.dense",
     "output_layer_norm": "output.LayerNorm",
 }
-DISTILBERT_LAYER = re.compile(r"transformer\.layer\.(\d+)\.(.+)\.(weight|bias)")
+# MPNet's names of a layer's parts, and BERT's.
+MPNET_PARTS = {
+    "attention.attn.q": "attention.self.query",
+    "attention.attn.k": "attention.self.key",
+    "attention.attn.v": "attention.self.value",
+    "attention.attn.o": "attention.output.dense",
+    "attention.LayerNorm": "attention.output.LayerNorm",
+}
+# A tensor of a layer of either: the layer's number, the part and the kind.
+OF_LAYER = re.compile(r"(?:transformer|encoder)\.layer\.(\d+)\.(.+)\.(weight|bias)")
 
 
 def without_prefix(*prefixes: str) -> Callable[[str], str]:
@@ -42,13 +52,18 @@ def without_prefix(*prefixes: str) -> Callable[[str], str]:
     return tensor_name
 
 
-def distilbert_tensor_name(stored: str) -> str:
-    """Return BERT's name of a DistilBERT tensor."""
-    name = stored.removeprefix("distilbert.")
-    found = DISTILBERT_LAYER.fullmatch(name)
-    if found is None or found[2] not in DISTILBERT_PARTS:
-        return name
-    return f"encoder.layer.{found[1]}.{DISTILBERT_PARTS[found[2]]}.{found[3]}"
+def with_parts(prefix: str, parts: Mapping[str, str]) -> Callable[[str], str]:
+    """Return what makes a stored name BERT's; parts: of a layer, the stored name and BERT's."""
+    bare = without_prefix(prefix)
+
+    def tensor_name(stored: str) -> str:
+        name = bare(stored)
+        found = OF_LAYER.fullmatch(name)
+        if found is None or found[2] not in parts:
+            return name
+        return f"encoder.layer.{found[1]}.{parts[found[2]]}.{found[3]}"
+
+    return tensor_name
 
 
 def _is_one_of(*model_types: str) -> Callable[[Json], bool]:
@@ -93,7 +108,15 @@ DISTILBERT: Family[BertShape] = Family(
     name="distilbert",
     claims=_is_one_of("distilbert"),
     read_shape=read_distilbert,
-    tensor_name=distilbert_tensor_name,
+    tensor_name=with_parts("distilbert.", DISTILBERT_PARTS),
     network=BertNetwork,
     scorer=scorer_with(DISTILBERT_HEAD),
+)
+MPNET: Family[BertShape] = Family(
+    name="mpnet",
+    claims=_is_one_of("mpnet"),
+    read_shape=read_mpnet,
+    tensor_name=with_parts("mpnet.", MPNET_PARTS),
+    network=BertNetwork,
+    scorer=scorer_with(ROBERTA_HEAD),
 )

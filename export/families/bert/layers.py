@@ -43,13 +43,16 @@ class BertLayer:
         after = (self.context, self.intermediate, self.output)
         return tuple(dict.fromkeys(name for site in (*sites, *after) for name in site.readers))
 
-    def described(self, max_tokens: int) -> Layer:
-        """Return the layer as the quantiser sees it; max_tokens: of the longest text."""
+    def described(self, max_tokens: int, *, biased: bool = False) -> Layer:
+        """Return the layer as the quantiser sees it.
+
+        max_tokens: of the longest text. biased: scores have a bias by distance; int8 has no form for it.
+        """
         after = (self.context, self.intermediate, self.output)
         if self.by_head:
             return Layer((self.attention, self.keys, self.values, *after), by_text=True)
         long = None
-        if LONG <= max_tokens <= LONGEST:
+        if LONG <= max_tokens <= LONGEST and not biased:
             queries, keys, values = self.attention.readers
             long = LongAttention(queries, keys, values, self.context.name)
         return Layer((self.attention, *after), attention=long)

@@ -7,6 +7,7 @@ from export.families.bert.attention import LONG
 from export.families.bert.encoder import BertWriter
 from export.families.bert.layers import BertLayer, float_linears, layer_of
 from export.families.bert.shape import BertShape
+from export.families.biased_attention import TILE
 from export.families.family import OUTPUT, Layer
 from export.families.layered import LayeredNetwork
 from export.families.linears import FloatLinear, Int8Linear, Linears
@@ -28,13 +29,16 @@ class BertNetwork(LayeredNetwork[BertLayer]):
 
     @property
     def dimension(self) -> int:
-        return self._hidden if self._shape.head is None else 1
+        return super().dimension if self._shape.head is None else 1
 
     @property
     def layers(self) -> Sequence[Layer]:
-        return [layer.described(self._settings.max_tokens) for layer in self._layers]
+        longest, biased = self._settings.max_tokens, self._shape.buckets is not None
+        return [layer.described(longest, biased=biased) for layer in self._layers]
 
     def packing(self, linears: Linears) -> Packing:
+        if self._shape.buckets is not None:
+            return Packing(GROUPS, min(TILE, self._settings.max_tokens))
         in_int8 = any(
             isinstance(each, Int8Linear) and each.output_scale is not None
             for each in linears.values()

@@ -1,7 +1,8 @@
 """Reads the config.json of a BERT or a relative, and says which tensors its weights must have.
 
 Relatives: RoBERTa and XLM-R count positions from behind their padding token, ERNIE adds the embedding of a
-task, DistilBERT has no token types and other names for the same numbers.
+task, DistilBERT has no token types and other names for the same numbers, MPNet adds a bias by distance to the
+scores of attention.
 """
 
 from dataclasses import dataclass, replace
@@ -11,12 +12,17 @@ from export.errors import CorruptFile, ShapeMismatch, UnsupportedModel
 from export.families.activations import read_activation
 from export.families.bert.head import Head
 from export.families.config import check_heads, n_layers
+from export.families.relative_bias import Buckets, read_buckets
 from export.source.json_file import Json, check_aliases, is_number, shown, size
 from export.source.tensors import FloatArray, Tensors
 
 POSITIONS, TOKEN_TYPES, TASK_TYPES = (
     f"embeddings.{name}_embeddings.weight" for name in ("position", "token_type", "task_type")
 )
+# Of MPNet; all layers share it.
+DISTANCE_BIAS = "encoder.relative_attention_bias.weight"
+# Padding's id in MPNet, whatever config.json says. A text's first token has the position behind it.
+MPNET_PADDING = 1
 
 
 class Keys(NamedTuple):
@@ -42,7 +48,7 @@ class BertShape:
     positions: of the longest text. first_position: the row of the position table of a text's first token.
     token_types, task_types: rows of these tables, 0 where the network has none. head: of a network that
     scores pairs. second_text_offset: what the ids of a pair's second text come with, 0 where these have no
-    type of their own.
+    type of their own. buckets: of the bias by distance, None where the network has none.
     """
 
     vocabulary: int
@@ -58,6 +64,7 @@ class BertShape:
     task_types: int = 0
     head: Head | None = None
     second_text_offset: int = 0
+    buckets: Buckets | None = None
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Return name -> shape of every tensor that the graph needs."""
@@ -77,6 +84,8 @@ class BertShape:
             shapes |= _affine(f"{prefix}intermediate.dense", wide, hidden)
             shapes |= _affine(f"{prefix}output.dense", hidden, wide)
             shapes |= _affine(f"{prefix}output.LayerNorm", hidden)
+        if self.buckets is not None:
+            shapes[DISTANCE_BIAS] = (self.buckets.number, self.heads)
         if self.head is not None:
             shapes |= self.head.tensors(hidden)
         return shapes
@@ -107,13 +116,24 @@ def read_bert(config: Json) -> BertShape:
 
 def read_roberta(config: Json) -> BertShape:
     """Return the numbers of a RoBERTa or XLM-R, whose texts begin at the position behind the padding's."""
-    first = size(config, "pad_token_id", 1, least=0) + 1
     shape = _shape(config, BERT_KEYS, token_types=size(config, "type_vocab_size", 2))
+    return _behind_padding(shape, size(config, "pad_token_id", 1, least=0))
+
+
+def read_mpnet(config: Json) -> BertShape:
+    """Return the numbers of an MPNet: positions as in a RoBERTa, no token types, a bias by distance."""
+    shape = _shape(config, BERT_KEYS, token_types=0)
+    return replace(_behind_padding(shape, MPNET_PADDING), buckets=read_buckets(config))
+
+
+def _behind_padding(shape: BertShape, padding: int) -> BertShape:
+    """Return the shape of a network whose texts begin at the position behind the padding's."""
+    first = padding + 1
     if shape.positions <= first:
         raise ShapeMismatch(
             "max_position_embeddings {positions} leaves no position behind pad_token_id {padding}",
             positions=shape.positions,
-            padding=first - 1,
+            padding=padding,
         )
     return replace(shape, first_position=first, positions=shape.positions - first)
 

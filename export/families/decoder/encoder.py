@@ -14,7 +14,9 @@ from export.families.decoder.attention import AttentionWriter, Projected
 from export.families.decoder.layers import DecoderLayer
 from export.families.decoder.shape import WORDS, DecoderShape
 from export.families.embeddings import write_words
+from export.families.instruction import write_word_ids
 from export.families.linears import Linears, LinearWriter, RowwiseLinear, Site
+from export.families.norms import write_rms_norm
 from export.graph import GraphWriter
 from export.source.sentence_settings import SentenceSettings
 from export.source.tensors import Tensors
@@ -39,6 +41,7 @@ class DecoderWriter:
     ) -> None:
         self._shape = shape
         self._pooling = settings.pooling
+        self._instruction_offset = settings.instruction_offset(shape.vocabulary)
         self._tensors = tensors
         self._graph = graph
         self._packed = packed
@@ -50,7 +53,9 @@ class DecoderWriter:
 
     def embeddings(self, *, int8: bool) -> str:
         """Write the words, (B, T, D)."""
-        return write_words(self._graph, self._tensors[WORDS], "embeddings.words", int8=int8)
+        ids = write_word_ids(self._graph, self._instruction_offset)
+        table = self._tensors[WORDS]
+        return write_words(self._graph, table, "embeddings.words", int8=int8, ids=ids)
 
     def layer(self, hidden: str, layer: DecoderLayer) -> Iterator[tuple[str, str]]:
         """Write one layer, step by step.
@@ -117,26 +122,16 @@ class DecoderWriter:
         return graph.node("Reshape", [normed, shape], f"{name}.rows")
 
     def _norm(self, tensor: str, name: str, site: Site | None = None) -> str:
-        """Write an RMS norm, which subtracts no average; site: what it writes, divided as its readers ask."""
-        graph = self._graph
-        # ONNX Runtime makes one operator of these, which ONNX has only in later versions.
-        squares = graph.node("Pow", [tensor, graph.floats("norm.power", 2.0)], f"{name}.squares")
-        axis = graph.integers("last_axis", [-1])
-        mean = graph.node("ReduceMean", [squares, axis], f"{name}.mean", keepdims=1)
-        epsilon = graph.floats("norm.epsilon", self._shape.epsilon)
-        root = graph.node(
-            "Sqrt", [graph.node("Add", [mean, epsilon], f"{name}.sum")], f"{name}.root"
-        )
-        normed = graph.node("Div", [tensor, root], f"{name}.normed")
+        """Write an RMS norm; site: what it writes, divided as its readers ask."""
         factors = self._tensors[f"{name}.weight"]
         reader = None if site is None else self._linears.get(site.readers[0])
         if isinstance(reader, RowwiseLinear) and reader.smoothing is not None:
             factors = factors / reader.smoothing
-        weight = graph.floats(f"{name}.weight", factors)
-        return graph.node("Mul", [normed, weight], name)
+        return write_rms_norm(self._graph, tensor, name, factors, self._shape.epsilon)
 
     def _reduced(self, graph: GraphWriter, hidden: str, *, packed: bool) -> str:
-        return BatchWriter(graph, packed=packed).reduce(hidden, self._pooling)
+        batch, offset = BatchWriter(graph, packed=packed), self._instruction_offset
+        return batch.reduce(hidden, self._pooling, instruction_offset=offset)
 
 
 def _last_token(graph: GraphWriter, hidden: str, *, packed: bool) -> str:

@@ -16,6 +16,7 @@ from export.families.embeddings import write_words
 from export.families.gated.attention import AttentionWriter
 from export.families.gated.layers import GatedLayer
 from export.families.gated.shape import GatedShape, LayerShape, Norm
+from export.families.instruction import write_word_ids
 from export.families.linears import Linears, LinearWriter, Site
 from export.graph import GraphWriter
 from export.source.sentence_settings import SentenceSettings
@@ -40,6 +41,7 @@ class GatedWriter:
     ) -> None:
         self._shape = shape
         self._settings = settings
+        self._instruction_offset = settings.instruction_offset(shape.vocabulary)
         self._tensors = tensors
         self._graph = graph
         self._linear = LinearWriter(graph, linears)
@@ -51,7 +53,10 @@ class GatedWriter:
     def embeddings(self, *, int8: bool) -> str:
         """Write words, the type of all tokens, and their layer norm, (B, T, D)."""
         graph, shape = self._graph, self._shape
-        words = write_words(graph, self._tensors[shape.words], "embeddings.words", int8=int8)
+        ids = write_word_ids(graph, self._instruction_offset)
+        words = write_words(
+            graph, self._tensors[shape.words], "embeddings.words", int8=int8, ids=ids
+        )
         if shape.token_types:
             # Every token has type 0.
             row = graph.floats("embeddings.type", self._tensors[shape.token_type_table][0])
@@ -101,7 +106,7 @@ class GatedWriter:
         if pooling == "cls":
             # The last layer left one row a text: (B, 1, D).
             return self._batch.flat_rows(hidden, self._shape.hidden)
-        return self._batch.reduce(hidden, pooling)
+        return self._batch.reduce(hidden, pooling, instruction_offset=self._instruction_offset)
 
     # --- the operators they are made of -----------------------------------------------------------
 

@@ -1,0 +1,41 @@
+"""Writes the graphs of a T5 encoder: float reference, int8 artifact, and the parts for calibration."""
+
+from collections.abc import Mapping, Sequence
+
+from export.families.batches import GROUPS
+from export.families.biased_attention import TILE
+from export.families.family import Layer
+from export.families.layered import LayeredNetwork
+from export.families.linears import FloatLinear, Linears
+from export.families.t5.encoder import T5Writer
+from export.families.t5.layers import T5Layer, float_linears, layer_of
+from export.families.t5.shape import T5Shape
+from export.graph import GraphWriter
+from export.source.sentence_settings import SentenceSettings
+from export.source.tensors import Tensors
+from server.types import Packing
+
+
+class T5Network(LayeredNetwork[T5Layer]):
+    """The encoder of a T5."""
+
+    title = "t5"
+
+    def __init__(self, shape: T5Shape, settings: SentenceSettings, tensors: Tensors) -> None:
+        layers = [layer_of(shape, index) for index in range(shape.layers)]
+        super().__init__(shape.hidden, settings, tensors, layers)
+        self._shape = shape
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        return [layer.described() for layer in self._layers]
+
+    def packing(self, linears: Linears) -> Packing:
+        del linears
+        return Packing(GROUPS, min(TILE, self._settings.max_tokens))
+
+    def _linears_of(self, layer: T5Layer) -> Mapping[str, FloatLinear]:
+        return float_linears(layer, self._tensors)
+
+    def _writer(self, graph: GraphWriter, linears: Linears, *, packed: bool) -> T5Writer:
+        return T5Writer(self._shape, self._settings, self._tensors, linears, graph, packed=packed)
