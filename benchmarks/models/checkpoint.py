@@ -15,6 +15,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from benchmarks.models.published import SCORE, Published
 from export import families
 from export.families.bert.family import DISTILBERT_PARTS
+from export.known.recognition import HIDDEN
 from export.texts import ENGLISH, MULTILINGUAL, read_texts
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
@@ -81,9 +82,7 @@ def _write_modules(folder: Path, model: Published) -> None:
     ]
     _write_json(folder / "modules.json", modules)
     pooling = {"cls": "cls_token", "mean": "mean_tokens", "lasttoken": "lasttoken"}
-    hidden = next(
-        model.config[key] for key in ("hidden_size", "n_embd", "dim") if key in model.config
-    )
+    hidden = next(model.config[key] for key in HIDDEN if key in model.config)
     flags = {f"pooling_mode_{name}": kind == model.pooling for kind, name in pooling.items()}
     _write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": hidden, **flags})
 

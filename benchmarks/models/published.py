@@ -169,6 +169,36 @@ QWEN3 = {
     "tie_word_embeddings": True,
     "use_sliding_window": False,
 }
+MPNET = {
+    "architectures": ["MPNetModel"],
+    "model_type": "mpnet",
+    "vocab_size": 30_527,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 514,
+    "relative_attention_num_buckets": 32,
+    "layer_norm_eps": 1e-5,
+    "pad_token_id": 1,
+}
+# The encoder of sentence-t5-base and gtr-t5-base, whose Dense layer behind the pooling costs nothing.
+T5 = {
+    "architectures": ["T5EncoderModel"],
+    "model_type": "t5",
+    "vocab_size": 32_128,
+    "d_model": 768,
+    "d_kv": 64,
+    "d_ff": 3072,
+    "num_layers": 12,
+    "num_heads": 12,
+    "relative_attention_num_buckets": 32,
+    "feed_forward_proj": "relu",
+    "layer_norm_epsilon": 1e-6,
+    "pad_token_id": 1,
+    "eos_token_id": 2,
+}
 ERNIE = _bert(
     *(40_000, 12, 768, 12),
     architectures=["ErnieModel"],
@@ -187,6 +217,8 @@ PUBLISHED = (
     Published("multilingual-e5-small", _bert(250_037, 12, 384, 12), "mean", 512),
     Published("bge-m3", _xlm_roberta(24, 1024, 16, 8192), "cls", 8192),
     Published("distilbert-base", DISTILBERT, "mean", 512),
+    Published("all-mpnet-base-v2", MPNET, "mean", 384),
+    Published("t5-base", T5, "mean", 512),
     Published("ernie-3.0-base-zh", ERNIE, "cls", 2048),
     Published("gte-modernbert-base", MODERNBERT, "cls", 8192),
     Published("nomic-embed-text-v1.5", NOMIC, "mean", 8192, in_transformers=False),
