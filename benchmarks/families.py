@@ -35,11 +35,15 @@ from benchmarks.arguments import parser
 from benchmarks.machine import Line
 from benchmarks.models.checkpoint import write_checkpoint
 from benchmarks.models.published import BY_NAME, SCORE, Published
+from export.checkpoint import read_checkpoint
+from export.onnx_file import serialize
 from export.pairs import query_of
 from export.texts import MULTILINGUAL, read_texts
 from server.inference.comparison import row_cosines
-from server.inference.manifest import read_manifest
-from server.inference.model import Model
+from server.inference.encoder import SessionEncoder
+from server.inference.manifest import TextRules, read_manifest
+from server.inference.tokenizer import Tokenizer
+from server.system.cpu import cpu_budget
 
 CASE = "families"
 QUICK_TEXTS, QUICK_TOKENS = 20, 512
@@ -189,27 +193,31 @@ def parity(model: Published, folder: Path, python: Path | None) -> Line:
     if python is None or not model.in_transformers:
         return {"by": "tests with a reference in numpy"}
     small = write_checkpoint(folder / "small", model.smaller())
-    _run(["export", small, "--precision=fp32", f"--out={small / 'onnx'}", "--force"], PARITY_LIMIT)
     texts = read_texts(MULTILINGUAL.verification, at_least=PARITY_TEXTS)[:PARITY_TEXTS]
     pairs = [(query_of(text), text) for text in texts]
-    given = json.dumps(pairs if model.pooling == SCORE else texts)
+    of_pairs = model.pooling == SCORE
     script = Path(__file__).with_name("models") / "reference.py"
     command = [str(python), str(script), str(small)]
+    given = json.dumps(pairs if of_pairs else texts)
     done = subprocess.run(
         command, input=given, capture_output=True, text=True, check=True, timeout=PARITY_LIMIT
     )
     reference = json.loads(done.stdout)
     expected = np.array(reference["rows"], np.float32)
-    ours = Model(small / "onnx")
-    if model.pooling == SCORE:
-        ids = ours.tokenizer.encode_pairs(pairs).ids
-        found = np.concatenate([ours.encoder.encode([each]) for each in ids])
+    checkpoint = read_checkpoint(small)
+    network, settings = checkpoint.network(), checkpoint.settings
+    floats = network.float_linears()
+    graph = serialize(network.whole(floats, int8_embeddings=False))
+    with graph.opened() as opened:
+        encoder = SessionEncoder(opened, network.packing(floats), cpu_budget())
+    rules = TextRules(lower_case=settings.lower_case, max_tokens=settings.max_tokens)
+    tokenizer = Tokenizer(checkpoint.tokenizer_json, rules)
+    ids = tokenizer.encode_pairs(pairs).ids if of_pairs else tokenizer.encode(texts).ids
+    found = np.concatenate([encoder.encode([each]) for each in ids])
+    if of_pairs:
         compared = {"measure": "difference", "value": float(np.abs(found - expected).max())}
     else:
-        compared = {
-            "measure": "cosine",
-            "value": float(row_cosines(ours.embed(texts), expected).min()),
-        }
+        compared = {"measure": "cosine", "value": float(row_cosines(found, expected).min())}
     return {"by": reference["by"], **compared}
 
 

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from benchmarks.models.published import SCORE, Published
 from export import families
-from export.families.bert.family import DISTILBERT_PARTS
+from export.families.bert.family import DISTILBERT_PARTS, MPNET_PARTS
 from export.known.recognition import HIDDEN
 from export.texts import ENGLISH, MULTILINGUAL, read_texts
 
@@ -22,7 +22,15 @@ SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 # Letters of a part of a word.
 PART = 5
 MODULES = "sentence_transformers.models"
-PARTS = {ours: theirs for theirs, ours in DISTILBERT_PARTS.items()}
+LAYERS = "encoder.layer."
+# Family -> transformers' names by those of a BERT, and what a layer's names begin with.
+PARTS = {
+    "distilbert": (
+        {ours: theirs for theirs, ours in DISTILBERT_PARTS.items()},
+        "transformer.layer.",
+    ),
+    "mpnet": ({ours: theirs for theirs, ours in MPNET_PARTS.items()}, LAYERS),
+}
 
 
 def write_checkpoint(folder: Path, model: Published) -> Path:
@@ -46,18 +54,19 @@ def stored_shapes(model: Published) -> dict[str, tuple[int, ...]]:
     if model.pooling == SCORE:
         assert family.scorer is not None
         shape = family.scorer(shape, False).shape
-    distilbert = family.name == "distilbert"
     return {
-        _stored_name(name, model.prefix, distilbert=distilbert): tuple(size)
+        _stored_name(name, model.prefix, family.name): tuple(size)
         for name, size in shape.tensors().items()
     }
 
 
-def _stored_name(name: str, prefix: str, *, distilbert: bool) -> str:
-    if distilbert and name.startswith("encoder.layer."):
-        _, _, index, rest = name.split(".", 3)
+def _stored_name(name: str, prefix: str, family: str) -> str:
+    """Return transformers' name of a tensor, where a family calls it as in a BERT."""
+    parts, layers = PARTS.get(family, ({}, ""))
+    if parts and name.startswith(LAYERS):
+        index, _, rest = name.removeprefix(LAYERS).partition(".")
         part, _, kind = rest.rpartition(".")
-        return f"transformer.layer.{index}.{PARTS[part]}.{kind}"
+        return f"{layers}{index}.{parts.get(part, part)}.{kind}"
     return name if name.startswith("classifier.") else prefix + name
 
 
