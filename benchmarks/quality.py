@@ -2,7 +2,8 @@
 
     python -m benchmarks.quality --sts FILE.tsv [--model ARTIFACT] [--float ARTIFACT]
 
-FILE has a pair and its score on each line: sentence, tab, sentence, tab, score. Results: Spearman's
+FILE, of any language, has a pair and its score on each line: sentence, tab, sentence, tab, score. The English
+STSBenchmark is read as it is published (sts-test.csv: tabs, the score in the fifth column). Results: Spearman's
 rank correlation x 100 of cosine and score, with the model's own text preparation and without
 lower-casing; for the shipped model, the cosine to sentence-transformers' vectors of 200 stored
 texts; the cosine to the vectors of a float32 artifact, if given (`make export ARGS="--precision
@@ -61,8 +62,25 @@ def main() -> None:
 
 def read_pairs(path: Path) -> tuple[list[str], Scores]:
     """Return the first sentences and then the second ones, and the scores: float64 (pairs,)."""
-    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
-    return [row[at] for at in (0, 1) for row in rows], np.array([float(row[2]) for row in rows])
+    # Not `splitlines`, which also ends a line at characters that a sentence may have.
+    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    rows = [
+        _pair(path, number, line.rstrip("\r").split("\t")) for number, line in enumerate(lines, 1)
+    ]
+    first, second, scores = zip(*rows, strict=True)
+    return [*first, *second], np.array(scores)
+
+
+def _pair(path: Path, number: int, row: Sequence[str]) -> tuple[str, str, float]:
+    """Return the sentences and the score of a line."""
+    # STSBenchmark: genre, file, year, number, score, two sentences, and sometimes their sources.
+    first, second, score = (5, 6, 4) if len(row) > 6 else (0, 1, 2)
+    try:
+        return row[first], row[second], float(row[score])
+    except (IndexError, ValueError):
+        raise SystemExit(
+            f"{path} line {number} is not a sentence, a sentence and a score with tabs between"
+        ) from None
 
 
 def _agreement(vectors: Vectors, expected: Vectors) -> dict[str, Any]:

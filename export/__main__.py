@@ -15,7 +15,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from export.arguments import add_model, add_revision, add_via, text_of
+from export.arguments import add_model, add_pair_prompt, add_revision, add_via, text_of
 from export.errors import ExportError
 from export.verify import Thresholds
 from server.messages.terminal import Terminal
@@ -56,6 +56,7 @@ def _export(terminal: Terminal) -> int:
         document_instruction=arguments.document_instruction,
         matryoshka=arguments.matryoshka,
         max_tokens=arguments.max_tokens,
+        pair_prompt=arguments.pair_prompt,
         via=arguments.via,
         allow_pickle=arguments.allow_pickle,
         force=arguments.force,
@@ -86,11 +87,12 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
     add("--out", type=Path, help=words("artifact folder (default: MODEL/onnx-PRECISION)"))
     add(
         "--precision",
-        choices=("auto", "int8", "int8-rows", "fp16", "fp32"),
+        choices=("auto", "int8", "int8-rows", "int4", "fp16", "fp32"),
         default="int8",
         help=words(
             "precision of the weights; auto tries int8, then int8-rows, which scales some activations "
-            "token by token, then fp16, until one agrees with float32 (default: int8)"
+            "token by token, then fp16, until one agrees with float32; int4, for decoders, is smaller, slower and "
+            "less exact than int8, and needs --min-agreement (default: int8)"
         ),
     )
     add(
@@ -151,6 +153,7 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
         metavar="N",
         help=words("cut texts to N tokens (default: what the model reads)"),
     )
+    add_pair_prompt(parser, terminal)
     add_via(parser, terminal)
     add(
         "--allow-pickle",

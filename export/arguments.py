@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 
+from export.known.pair_prompts import NO_PROMPT, PAIR_PROMPTS
 from server.messages.terminal import Terminal
 
 
@@ -22,6 +23,15 @@ def add_revision(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
 def add_via(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
     said = terminal.words("optimum exports other architectures (default: graph)")
     parser.add_argument("--via", choices=("graph", "optimum"), default="graph", help=said)
+
+
+def add_pair_prompt(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
+    said = terminal.words(
+        "prompt in which a language model reads pairs of texts: that of Qwen3-Reranker, or none (default: what "
+        "its files show)"
+    )
+    names = (*PAIR_PROMPTS, NO_PROMPT)
+    parser.add_argument("--pair-prompt", choices=names, help=said)
 
 
 def text_of(terminal: Terminal) -> Callable[[str], str]:

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import onnx
 import onnx.checker
+from tokenizers import Tokenizer
 
-from export import quantise, rowwise
+from export import int4, quantise, rowwise
 from export.errors import UnsupportedModel
 from export.families.family import Network
 from export.families.linears import Linears
@@ -16,6 +19,9 @@ from export.source.model import SourceModel
 from export.verify import EVERY_LENGTH
 from server.system.cpu import cpu_budget
 from server.types import Ids, Packing
+
+if TYPE_CHECKING:
+    from export.optimum.route import OptimumGraphs
 
 Progress = Callable[[str], None]
 
@@ -38,21 +44,22 @@ def build(
     token_ids: Sequence[Ids],
     settings: Settings,
     progress: Progress,
-    float_model: OnnxFile | None = None,
+    earlier: Graphs | None = None,
 ) -> Graphs:
     """Build both graphs, calibrated on the token ids; raises ExportError.
 
-    float_model: that of an earlier build of this model, where there was one. optimum makes its own each time.
+    earlier: the graphs of another precision of this model, whose float32 graph is used again.
     """
     if source.network is None:
-        return _build_with_optimum(source, token_ids, settings, progress)
+        return _build_with_optimum(source, token_ids, settings, progress, earlier)
+    float_model = None if earlier is None else earlier.float_model
     sparing = source.settings.max_tokens > EVERY_LENGTH
     return _build_network(source.network, token_ids, settings, progress, float_model, sparing)
 
 
 def n_steps(source: SourceModel, settings: Settings) -> int:
     """Return how often `build` calls its `progress`."""
-    quantised = settings.precision.startswith("int8")
+    quantised = settings.in_whole_numbers
     if source.network is None:
         return 3 if quantised else 1
     return sum(len(layer.sites) for layer in source.network.layers) if quantised else 0
@@ -95,6 +102,14 @@ def _quantized(
     progress: Progress,
     sparing: bool,
 ) -> Linears:
+    if settings.precision == "int4":
+        return int4.quantize(
+            network,
+            token_ids,
+            weight_bits=settings.weight_bits,
+            threads=cpu_budget(),
+            progress=progress,
+        )
     if rowwise.fits(network):
         return rowwise.quantize(
             network,
@@ -116,12 +131,19 @@ def _quantized(
 
 
 def _build_with_optimum(
-    source: SourceModel, token_ids: Sequence[Ids], settings: Settings, progress: Progress
+    source: SourceModel,
+    token_ids: Sequence[Ids],
+    settings: Settings,
+    progress: Progress,
+    earlier: Graphs | None,
 ) -> Graphs:
     from export.optimum import route
 
-    if settings.precision == "int8-rows":
-        raise UnsupportedModel("--precision int8-rows is not for --via optimum; use int8 or fp16")
+    if settings.precision in ("int8-rows", "int4"):
+        raise UnsupportedModel(
+            "--precision {precision} is not for --via optimum; use int8 or fp16",
+            precision=settings.precision,
+        )
     exact = not settings.precision.startswith("int8")
     graphs = route.build_with_optimum(
         source.folder,
@@ -130,15 +152,19 @@ def _build_with_optimum(
         precision="fp32" if exact else "int8",
         weight_bits=settings.weight_bits,
         allow_pickle=settings.allow_pickle,
+        token_types=Tokenizer.from_str(source.tokenizer_json).encode("a").type_ids,
         threads=cpu_budget(),
         progress=progress,
+        earlier=None if earlier is None else _loaded(earlier),
     )
     try:
-        float_model = served_model = serialize(graphs.float_model)
+        served_model = None
         if graphs.served_model is not graphs.float_model:
             served_model = serialize(graphs.served_model)
-        elif settings.precision == "fp16":
-            served_model = serialize(halve(graphs.float_model))
+        float_model = serialize(graphs.float_model) if earlier is None else earlier.float_model
+        if settings.precision == "fp16":
+            # Read again: a large graph has lost its tensors to a file.
+            served_model = serialize(halve(_read(float_model)))
     except onnx.checker.ValidationError as error:
         # Other tools made these nodes. An invalid one that a family writes is a bug and stays one.
         reason = str(error).strip().splitlines()[0]
@@ -147,7 +173,20 @@ def _build_with_optimum(
         ) from None
     return Graphs(
         float_model,
-        served_model,
+        served_model or float_model,
         graphs.hidden,
         Packing(groups=1, longest=source.settings.max_tokens),
     )
+
+
+def _loaded(earlier: Graphs) -> "OptimumGraphs":
+    """Return the float32 graph of an earlier export, as optimum's route takes it."""
+    from export.optimum.route import OptimumGraphs
+
+    model = _read(earlier.float_model)
+    return OptimumGraphs(model, model, earlier.dimension)
+
+
+def _read(file: OnnxFile) -> onnx.ModelProto:
+    with file.opened() as opened:
+        return onnx.load(opened) if isinstance(opened, str) else onnx.load_from_string(opened)

@@ -4,7 +4,7 @@ What cannot be honoured exactly is refused here, by name, before any work is don
 write and quantise the network do not check it again.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,22 +51,30 @@ class Checkpoint:
     def tokenizer_json(self) -> str:
         return self.outline.tokenizer_json
 
+    def with_settings(self, settings: SentenceSettings) -> "Checkpoint":
+        """Return the checkpoint with other settings of text and pooling."""
+        return replace(self, outline=replace(self.outline, settings=settings))
+
     def network(self) -> Network:
         """Return the encoder as a family writes it."""
         return self.family.network(self.shape, self.settings, self.tensors)
 
 
 def read_checkpoint(
-    folder: Path, *, allow_pickle: bool = False, max_tokens: int | None = None
+    folder: Path,
+    *,
+    allow_pickle: bool = False,
+    max_tokens: int | None = None,
+    pair_prompt: str | None = None,
 ) -> Checkpoint:
     """Read and check a checkpoint folder; raises an ExportError that names the file at fault.
 
-    max_tokens: what texts are cut to, where that is less than the model reads.
+    max_tokens, pair_prompt: see `read_outline`.
     """
     if not folder.is_dir():
         raise NoSuchModel("no model folder at {folder}", folder=folder)
     files = ModelFolder(folder)
-    outline = read_outline(files, max_tokens)
+    outline = read_outline(files, max_tokens, pair_prompt)
     weights = weight_files(files, outline.modules, allow_pickle=allow_pickle)
     tensors = read_tensors(weights, outline.family.tensor_name)
     tail = outline.settings.tail

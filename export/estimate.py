@@ -62,7 +62,7 @@ def of_config(config: Mapping[str, object]) -> Estimate | None:
     if not min(layers, hidden, words):
         return None
     heads = number(config, ("num_attention_heads", "n_head", "n_heads", "num_heads")) or 1
-    size = number(config, ("head_dim",)) or hidden // heads
+    size = number(config, ("head_dim", "d_kv")) or hidden // heads
     shared = number(config, ("num_key_value_heads",)) or heads
     attention = 2 * hidden * size * (heads + shared)
     products = 3 if config.get("model_type") in GATED else 2

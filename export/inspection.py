@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export import estimate
-from export.arguments import add_model, add_revision, add_via
+from export.arguments import add_model, add_pair_prompt, add_revision, add_via
 from export.errors import ExportError
-from export.instructions import instructions
+from export.instructions import instructions, pooled_as_published
 from export.kinds import kind_of
 from export.kinds.sighting import Sighting, see
 from export.known.recognition import HIDDEN, LAYERS, Clues, known_sizes, number, recognise
@@ -56,11 +56,16 @@ def _settings(terminal: Terminal, arguments: Sequence[str]) -> Settings:
         default="int8",
         help=words("precision of the weights (default: int8)"),
     )
+    add_pair_prompt(parser, terminal)
     add_via(parser, terminal)
     add_revision(parser, terminal)
     chosen = parser.parse_args(arguments)
     return Settings(
-        chosen.model, precision=chosen.precision, via=chosen.via, revision=chosen.revision
+        chosen.model,
+        precision=chosen.precision,
+        pair_prompt=chosen.pair_prompt,
+        via=chosen.via,
+        revision=chosen.revision,
     )
 
 
@@ -83,7 +88,7 @@ def subject(settings: Settings) -> Iterator[Subject]:
 
 def inspect(found: Subject, settings: Settings, terminal: Terminal) -> int:
     """Print what the model is and what an export would do; returns the exit status."""
-    sighting = see(found.files)
+    sighting = see(found.files, settings.pair_prompt)
     kind = kind_of(sighting)
     terminal.say("model: {place}", place=found.files.place)
     terminal.say("kind: {kind}", kind=kind.name)
@@ -107,8 +112,8 @@ def judge(files: ModelFolder, settings: Settings) -> tuple[Outline | None, Expor
     """Return the model's outline, if a family writes it, and why it is refused, if it is."""
     try:
         if settings.via == "graph":
-            return read_outline(files), None
-        examine(files, settings.via)
+            return read_outline(files, pair_prompt=settings.pair_prompt), None
+        examine(files, settings)
     except ExportError as error:
         return None, error
     return None, None
@@ -141,6 +146,9 @@ def _texts(outline: Outline, name: str) -> Iterator[Message]:
             tokens=settings.max_tokens,
             activation=outline.scoring.activation,
         )
+        if outline.scoring.pair_prompt is not None:
+            prompt = outline.scoring.pair_prompt
+            yield Message("instruction in the prompt of a pair: {text!r}", text=prompt.instruction)
         return
     clues = Clues(name, outline.config, outline.card)
     yield Message(
@@ -162,6 +170,8 @@ def _texts(outline: Outline, name: str) -> Iterator[Message]:
         document=chosen.document,
         source=chosen.source,
     )
+    if not pooled_as_published(settings, clues).include_prompt:
+        yield Message("the pooling leaves out the tokens of an instruction")
     if chosen.warning is not None:
         yield Message("note: {note}", note=chosen.warning)
     shorter = known_sizes(clues, recognise(clues), outline.dimension)

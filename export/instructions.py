@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from export.known.recognition import Clues, Recognition, by_name, recognise
+from export.source.sentence_settings import OF_ALL_TOKENS, SentenceSettings
 from server.messages.message import Message
 
 # Names of prompts, in the order of choice; capitals, dots and dashes in them do not matter.
@@ -71,6 +72,17 @@ def instructions(
         ),
         _emptied(prompts, query, document, recognition),
     )
+
+
+def pooled_as_published(settings: SentenceSettings, clues: Clues) -> SentenceSettings:
+    """Return the settings with the instruction left out of the pooling, where the model is known for that.
+
+    The folders of instructor do not say it. sentence-transformers knows these models by their names.
+    """
+    recognition = recognise(clues)
+    if recognition is None or recognition.preset.include_prompt:
+        return settings
+    return replace(settings, include_prompt=settings.pooling not in OF_ALL_TOKENS)
 
 
 def _named(prompts: Mapping[str, str], names: Sequence[str]) -> str | None:

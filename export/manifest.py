@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import onnx
 
-from export import texts
+from export import int4, texts
 from export.artifact import fingerprint, settings_hash
 from export.build import Graphs
 from export.settings import Settings
@@ -66,7 +66,7 @@ def identity(
     return settings_hash(
         {
             "format": FORMAT_VERSION,
-            "recipe": source.recipe,
+            "recipe": _recipe(source, settings),
             "runtime": RUNTIME_VERSION,
             "onnx": onnx.__version__,
             "checkpoint": source.sha256,
@@ -84,10 +84,16 @@ def identity(
     )
 
 
+def _recipe(source: SourceModel, settings: Settings) -> str:
+    return int4.RECIPE if settings.precision == "int4" else source.recipe
+
+
 def _text_identity(rules: TextRules) -> dict[str, object]:
     """Return the rules as they are hashed: those that the checkpoint alone decides are left out."""
     fields: dict[str, object] = msgspec.to_builtins(rules)
     del fields["second_text_offset"], fields["instruction_offset"]
+    if rules.pair_prompt is None:
+        del fields["pair_prompt"]
     return fields
 
 
@@ -111,6 +117,8 @@ def manifest_of(
     space: dict[str, object] = {"lower_case": rules.lower_case, "max_tokens": rules.max_tokens}
     if source.scoring is not None:
         space["activation"] = source.scoring.activation
+        if rules.pair_prompt is not None:
+            space["pair_prompt"] = msgspec.to_builtins(rules.pair_prompt)
     return Manifest(
         format_version=FORMAT_VERSION,
         model_id=source.model_id,
@@ -129,9 +137,9 @@ def manifest_of(
         | {TOKENIZER_FILE: hashlib.sha256(tokenizer).hexdigest()},
         checkpoint_sha256=source.sha256,
         quantization=None
-        if not settings.precision.startswith("int8")
+        if not settings.in_whole_numbers
         else Quantization(
-            recipe=source.recipe,
+            recipe=_recipe(source, settings),
             weight_bits=settings.weight_bits,
             calibration_sha256=calibration.sha256,
             calibration_texts=len(calibration.lines),

@@ -124,15 +124,15 @@ def _first_accepted(
     A single attempt is not compared with others. Raises the DisagreesWithCheckpoint of the last one.
     """
     trades: list[Trade] = []
-    float_model: OnnxFile | None = None
+    graphs: Graphs | None = None
     for settings in attempts:
-        graphs = build(source, samples.calibration, settings, progress, float_model)
+        first = graphs is None
+        graphs = build(source, samples.calibration, settings, progress, graphs)
         _check_sizes(settings, graphs.dimension)
-        if graphs.float_model is not float_model:
-            float_model = graphs.float_model
-            reference = RememberingEncoder(_encoder(float_model, graphs))
+        if first:
+            reference = RememberingEncoder(_encoder(graphs.float_model, graphs))
         served = reference
-        if graphs.served_model is not float_model:
+        if graphs.served_model is not graphs.float_model:
             served = RememberingEncoder(_encoder(graphs.served_model, graphs))
         verified = None
         try:
@@ -293,7 +293,14 @@ def _report(
 def _report_text_rules(terminal: Terminal, source: SourceModel, settings: Settings) -> None:
     """Print instructions and shorter sizes, where the model has any, and where they come from."""
     chosen, shorter = source.instructions(settings), source.sizes(settings)
-    if chosen.query or chosen.document:
+    if source.scoring is not None:
+        if source.scoring.pair_prompt is not None:
+            terminal.say(
+                "instruction in the prompt of a pair: {text!r}; from {source}",
+                text=chosen.query,
+                source=chosen.source,
+            )
+    elif chosen.query or chosen.document:
         terminal.say(
             "before queries: {query!r}; before documents: {document!r}; from {source}",
             query=chosen.query,

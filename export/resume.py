@@ -1,9 +1,13 @@
-"""A graph cut to what is still to be computed, where some of its activations are known already."""
+"""Graphs of a layer that start from an activation which is known already, so that no pass is repeated."""
 
 from collections.abc import Iterator, Mapping
 
 import onnx
 from onnx import TensorProto, helper
+
+from export.families.family import HIDDEN
+from export.onnx_file import open_graph
+from export.source.tensors import FloatArray
 
 
 def resume(model: onnx.ModelProto, known: Mapping[str, int]) -> onnx.ModelProto:
@@ -49,3 +53,39 @@ def _read(node: onnx.NodeProto) -> Iterator[str]:
             for each in inner.node:
                 yield from _read(each)
             yield from (output.name for output in inner.output)
+
+
+class Passes:
+    """Runs the graphs of one layer on every text, each from the last activation that is known.
+
+    hidden: the layer's input, float32 (1, T, D) a text.
+    """
+
+    def __init__(self, hidden: list[FloatArray], threads: int) -> None:
+        self._known = {HIDDEN: hidden}
+        self._threads = threads
+
+    def run(
+        self, model: onnx.ModelProto, output: str, *, keep: bool = False
+    ) -> Iterator[FloatArray]:
+        """Yield an activation of each text. keep: whether later graphs start from it."""
+        if output in self._known:
+            yield from self._known[output]
+            return
+        widths = {name: each[0].shape[-1] for name, each in self._known.items()}
+        session = open_graph(resume(model, widths), self._threads)
+        names = [each.name for each in session.get_inputs()]
+        kept: list[FloatArray] = []
+        width = self._known[HIDDEN][0].shape[-1]
+        for rows in zip(*(self._known[name] for name in names), strict=True):
+            found = session.run([output], dict(zip(names, rows, strict=True)))[0]
+            # Wider ones would take more memory than they save time.
+            if keep and found.ndim == 3 and found.shape[-1] <= width:
+                kept.append(found)
+            yield found
+        if kept:
+            self._known[output] = kept
+
+    def forget(self) -> None:
+        """Forget activations: a layer before one of them has changed."""
+        self._known = {HIDDEN: self._known[HIDDEN]}

@@ -7,8 +7,9 @@ from typing import Literal
 from export.verify import DEFAULTS, Thresholds
 from server.types import Task
 
-# int8-rows: activations are scaled by row where they are quantised. fp16: float32 with 16-bit weights.
-Precision = Literal["auto", "int8", "int8-rows", "fp16", "fp32"]
+# int8-rows: activations are scaled by row where they are quantised. int4: 4-bit weights in the feed-forward layers of
+# a decoder, which lose much. fp16: float32 with 16-bit weights.
+Precision = Literal["auto", "int8", "int8-rows", "int4", "fp16", "fp32"]
 # What "auto" tries, the fastest first, until verification accepts one.
 TRIED: tuple[Precision, ...] = ("int8", "int8-rows", "fp16")
 
@@ -35,9 +36,16 @@ class Settings:
     matryoshka: tuple[int, ...] | None = None
     # What texts are cut to; None: what the model reads.
     max_tokens: int | None = None
+    # The prompt in which the model reads pairs; None: what its files show.
+    pair_prompt: str | None = None
     via: Literal["graph", "optimum"] = "graph"
     allow_pickle: bool = False
     force: bool = False
+
+    @property
+    def in_whole_numbers(self) -> bool:
+        """Return whether weights become whole numbers."""
+        return self.precision.startswith("int")
 
     def thresholds_of(self, task: Task) -> Thresholds:
         """Return the agreement that is needed, by default that of the task."""

@@ -1,10 +1,24 @@
 """Checks that the server's tokenizer, with its shortcut, gives the tokens of the library alone."""
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import chain, product
 
 from export.errors import UnsupportedModel
 from server.inference.tokenizer import Tokenizer
+
+# Texts that begin and end with what a tokenizer may join to the words beside it.
+EDGES = (
+    "what is it?",
+    "it's",
+    "'s",
+    "3",
+    " a ",
+    "\n\n b \n",
+    "\u4ec0\u4e48\uff1f",
+    "\u0301",
+    ":",
+    "<",
+)
 
 
 def check_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
@@ -22,7 +36,12 @@ def check_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> None:
 
 
 def check_pair_tokens(tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]]) -> None:
-    """Compare the tokens of these pairs; raises UnsupportedModel."""
+    """Compare the tokens of these pairs, and of texts that may grow together with a prompt.
+
+    Raises UnsupportedModel.
+    """
+    if tokenizer.rules.pair_prompt is not None:
+        pairs = [*pairs, *product(EDGES, EDGES)]
     for pair, found in zip(pairs, tokenizer.encode_pairs(pairs).ids, strict=True):
         expected = tokenizer.pair_by_library(*pair)
         if found.tolist() != expected:

@@ -115,10 +115,24 @@ class Scorer(Generic[ShapeKind]):
 
     Made of the shape without the head, and of whether the tokenizer says which tokens are the second text's.
     second_text_offset: what the ids of these tokens must come with; 0 where the network does not need it.
+    pooling: which row the head reads.
     """
 
     shape: ShapeKind
     second_text_offset: int
+    pooling: str = "cls"
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The tokens by which a language model answers; no is None where the number of yes alone counts.
+
+    tied: the head's table is that of the word embeddings.
+    """
+
+    yes: int
+    no: int | None
+    tied: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +143,7 @@ class Family(Generic[ShapeKind]):
     an ExportError for what the family cannot write exactly. tensor_name: from a name in the weights'
     files to the one in `Shape.tensors`. network: the tensors given to it are those, checked.
     poolings: what its networks can write. scorer: gives a shape a head that scores pairs; None where
-    no such network is written.
+    no such network is written. answering: gives a language model's shape a head that scores its answer.
     """
 
     name: str
@@ -139,3 +153,4 @@ class Family(Generic[ShapeKind]):
     network: Callable[[ShapeKind, SentenceSettings, Tensors], Network]
     poolings: tuple[str, ...] = POOLINGS
     scorer: Callable[[ShapeKind, bool], Scorer[ShapeKind]] | None = None
+    answering: Callable[[ShapeKind, Answers], Scorer[ShapeKind]] | None = None

@@ -11,6 +11,8 @@ from export.source.tensors import FloatArray
 
 # Input channels that share a blockwise scale. 32 measured no closer to float32 than 128, and is slower.
 BLOCK = 128
+# The same for 4-bit weights.
+NIBBLE_BLOCK = 32
 # Zero as uint8, of activations that are quantised by row.
 MIDDLE = 128
 # A row is divided by no less than this.
@@ -88,7 +90,23 @@ class RowwiseLinear:
     smoothing: FloatArray | None = None
 
 
-Linear = FloatLinear | Int8Linear | BlockwiseLinear | RowwiseLinear
+@dataclass(frozen=True, slots=True)
+class NibbleLinear:
+    """4-bit weights with a scale and a zero point per block of input channels.
+
+    Each row of the activation is quantised when it arrives, block by block. weight: uint8, two numbers a byte,
+    (N, blocks, NIBBLE_BLOCK / 2); scale: float32 (N, blocks); zero_point: uint8, two a byte, (N, blocks / 2).
+    inputs: K.
+    """
+
+    weight: npt.NDArray[np.uint8]
+    scale: FloatArray
+    zero_point: npt.NDArray[np.uint8]
+    bias: FloatArray
+    inputs: int
+
+
+Linear = FloatLinear | Int8Linear | BlockwiseLinear | RowwiseLinear | NibbleLinear
 Linears = Mapping[str, Linear]
 # Names of the linear layers that read the same activation.
 Readers = tuple[str, ...]
@@ -102,6 +120,7 @@ class Site:
     quantised by row and block as it runs (`BlockwiseLinear`). by_row: quantised by row as it runs
     (`RowwiseLinear`). after_norm: a norm writes it, and can apply a divisor. folds_into: the linear layers whose
     outputs, side by side, reach this activation unscaled, so that a divisor can be folded into them.
+    feed_forward: the readers may have 4-bit weights.
     """
 
     name: str
@@ -111,6 +130,7 @@ class Site:
     by_row: bool = False
     after_norm: bool = False
     folds_into: Readers = ()
+    feed_forward: bool = False
 
 
 class LinearsByLayer(Mapping[str, FloatLinear]):
@@ -176,6 +196,8 @@ class LinearWriter:
         graph, linear = self._graph, self._linears[name]
         if isinstance(linear, BlockwiseLinear):
             return self._blockwise(read, name, linear)
+        if isinstance(linear, NibbleLinear):
+            return self._nibbles(read, name, linear)
         if isinstance(linear, Int8Linear):
             return self._int8(read, name, site, linear)
         if isinstance(linear, RowwiseLinear):
@@ -241,6 +263,28 @@ class LinearWriter:
             bits=8,
             block_size=BLOCK,
             # 4 asks for int8 arithmetic; the default would widen the weights to float32.
+            accuracy_level=4,
+        )
+
+    def _nibbles(self, read: str, name: str, linear: NibbleLinear) -> str:
+        graph = self._graph
+        weights = [
+            graph.constant(f"{name}.weight", linear.weight),
+            graph.floats(f"{name}.weight_scale", linear.scale),
+            graph.constant(f"{name}.weight_zero", linear.zero_point),
+        ]
+        if linear.bias.any():
+            weights += ["", graph.floats(f"{name}.bias", linear.bias)]
+        return graph.node(
+            "MatMulNBits",
+            [read, *weights],
+            name,
+            domain=CONTRIB,
+            K=linear.inputs,
+            N=len(linear.scale),
+            bits=4,
+            block_size=NIBBLE_BLOCK,
+            # 4 asks for int8 arithmetic.
             accuracy_level=4,
         )
 

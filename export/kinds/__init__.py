@@ -24,6 +24,7 @@ RULES: tuple[Callable[[Sighting], Kind | None], ...] = (
     networks.sparse,
     layouts.old_modules,
     layouts.without_config,
+    networks.answering,
     networks.head,
     layouts.other_weights,
     layouts.slow_tokenizer,

@@ -6,6 +6,7 @@ from export.kinds.commands import save_command
 from export.kinds.kind import Kind
 from export.kinds.sighting import Sighting
 from export.source.json_file import Json
+from export.source.modules import LOGIT_SCORE
 from server.messages.message import Message
 
 # Words of a class in `architectures` after which the output is no embedding.
@@ -13,6 +14,13 @@ HEAD = re.compile(r"(?:For[A-Z]\w*|LMHeadModel|WithLMHead\w*)$")
 WORD_TABLES = ("StaticEmbedding", "WordEmbeddings", "BoW", "WordWeights", "LSTM", "CNN")
 IMAGE_TYPES = ("clip", "chinese_clip", "siglip", "siglip2", "altclip", "blip", "blip-2", "align")
 MOST_LABELS_SHOWN = 5
+CLASSIFIER, CAUSAL = "ForSequenceClassification", "ForCausalLM"
+# Most rerankers among these read a pair in a prompt, which their folders do not say.
+DECODERS = ("qwen2", "qwen3", "mistral", "llama")
+WITHOUT_PROMPT = Message(
+    "pairs of texts are read without a prompt, as CrossEncoder of sentence-transformers reads them; if the "
+    "model was made from Qwen3-Reranker, export it with --pair-prompt qwen3"
+)
 
 
 def static(seen: Sighting) -> Kind | None:
@@ -80,14 +88,35 @@ def sparse(seen: Sighting) -> Kind | None:
     )
 
 
-def head(seen: Sighting) -> Kind | None:
-    """Judge a network with a head; in a folder with modules.json sentence-transformers drops the head."""
-    if seen.modules is not None:
+def answering(seen: Sighting) -> Kind | None:
+    """Judge a language model whose answer to a prompt is the score of a pair."""
+    listed = LOGIT_SCORE in seen.classes
+    bare = seen.modules is None and any(name.endswith(CAUSAL) for name in seen.architectures)
+    if not (listed or (bare and seen.pair_prompt is not None)):
         return None
+    name = Message("reranker that answers a prompt, and so scores pairs of texts")
+    if seen.pair_prompt is not None:
+        return Kind(name, task="score")
+    return Kind(
+        name,
+        refusal=Message(
+            "{place} scores pairs of texts by its answer to a prompt, which it keeps as code that is never "
+            "run; if it is that of Qwen3-Reranker, export it with --pair-prompt qwen3",
+            place=seen.place,
+        ),
+    )
+
+
+def head(seen: Sighting) -> Kind | None:
+    """Judge a network with a head; beside a module for pooling sentence-transformers drops the head."""
     name = next((name for name in seen.architectures if HEAD.search(name)), None)
     if name is None:
         return None
-    if name.endswith("ForSequenceClassification"):
+    if seen.modules is not None:
+        # Newer versions of CrossEncoder list the network as their only module.
+        alone = len(seen.modules) == 1 and seen.classes == {"Transformer"}
+        return _classifier(seen, name) if alone and name.endswith(CLASSIFIER) else None
+    if name.endswith(CLASSIFIER):
         return _classifier(seen, name)
     if name.endswith("ForMaskedLM"):
         return Kind(
@@ -101,13 +130,13 @@ def head(seen: Sighting) -> Kind | None:
                 command=save_command(str(seen.place)),
             ),
         )
-    if name.endswith(("ForCausalLM", "LMHeadModel")):
+    if name.endswith((CAUSAL, "LMHeadModel")):
         return Kind(
             Message("language model"),
             refusal=Message(
                 "{place} is a language model that writes text ({name}) without modules.json, as chat models "
-                "and rerankers that answer yes or no are (Qwen3-Reranker); choose an embedding model, such "
-                "as Qwen3-Embedding, or a cross-encoder",
+                "are; choose an embedding model, such as Qwen3-Embedding, or a reranker; if it was made from "
+                "Qwen3-Reranker, and answers its prompt by yes or no, export it with --pair-prompt qwen3",
                 place=seen.place,
                 name=name,
             ),
@@ -127,7 +156,10 @@ def head(seen: Sighting) -> Kind | None:
 def _classifier(seen: Sighting, name: str) -> Kind:
     labels = _labels(seen.config or {})
     if labels == 1:
-        return Kind(Message("cross-encoder, which scores pairs of texts"), task="score")
+        notes = (WITHOUT_PROMPT,) if seen.model_type in DECODERS and not seen.pair_prompt else ()
+        return Kind(
+            Message("cross-encoder, which scores pairs of texts"), task="score", notes=notes
+        )
     listed = (seen.config or {}).get("id2label")
     names = [str(each)[:40] for each in listed.values()] if isinstance(listed, dict) else []
     return Kind(

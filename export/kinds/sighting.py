@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from export.known.pair_prompts import NO_PROMPT
+from export.known.recognition import Clues, recognise
+from export.source.card import read_card
 from export.source.file import MOST_SETTINGS
 from export.source.folder import ModelFolder
 from export.source.json_file import Json, decode
@@ -31,7 +34,8 @@ class Sighting:
     place: the folder, or the id on a hub. config: config.json of the Transformer's folder, None where there
     is none. modules: the classes in modules.json, None where there is none. names: of all files, relative
     to the model's folder. transformer: the folder of the network, empty for the model's own. base: the
-    model that an adapter belongs to.
+    model that an adapter belongs to. pair_prompt: the name of the prompt (`known.pair_prompts`) in which it
+    reads pairs, None where none is known.
     """
 
     place: Path | str
@@ -40,6 +44,7 @@ class Sighting:
     names: Collection[str]
     transformer: str = ""
     base: str | None = None
+    pair_prompt: str | None = None
 
     @property
     def here(self) -> set[str]:
@@ -67,8 +72,11 @@ class Sighting:
         return any(map(WHOLE_WEIGHTS.fullmatch, self.here))
 
 
-def see(folder: ModelFolder) -> Sighting:
-    """Return what can be seen of the model in a folder; raises an ExportError for a damaged file."""
+def see(folder: ModelFolder, pair_prompt: str | None = None) -> Sighting:
+    """Return what can be seen of the model in a folder; raises an ExportError for a damaged file.
+
+    pair_prompt: what the command says of it; None where the files decide.
+    """
     listed: list[dict[str, Any]] | None = None
     if folder.has(MODULES):
         listed = listed_modules(folder.content(MODULES, MOST_SETTINGS))
@@ -79,14 +87,25 @@ def see(folder: ModelFolder) -> Sighting:
         f"{transformer}/{name}" if transformer else name for name in (CONFIG, ADAPTER)
     )
     base = folder.optional_json(adapter).get("base_model_name_or_path")
+    settings = folder.json(config) if folder.has(config) else None
     return Sighting(
         place=folder.place,
-        config=folder.json(config) if folder.has(config) else None,
+        config=settings,
         modules=None if listed is None else tuple(str(each.get("type")) for each in listed),
         names=folder.names(),
         transformer=transformer,
         base=base[:200] if isinstance(base, str) else None,
+        pair_prompt=_pair_prompt(folder, settings, pair_prompt),
     )
+
+
+def _pair_prompt(folder: ModelFolder, config: Json | None, chosen: str | None) -> str | None:
+    if chosen is not None:
+        return None if chosen == NO_PROMPT else chosen
+    place = folder.place
+    name = place if isinstance(place, str) else place.resolve().name
+    found = recognise(Clues(name, config or {}, read_card(folder)))
+    return None if found is None else found.preset.pair_prompt
 
 
 def listed_modules(content: bytes) -> list[dict[str, Any]]:

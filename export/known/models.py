@@ -41,9 +41,10 @@ class Published(NamedTuple):
         }
 
 
-ZH, EN, XLMR = 21_128, 30_522, 250_002
+ZH, EN, XLMR, T5 = 21_128, 30_522, 250_002, 32_128
 WIDE = (32, 8, 128)
 SMALL, BASE, LARGE = (12, 384, 1536), (12, 768, 3072), (24, 1024, 4096)
+XL = (24, 1024, 16_384)
 PUBLISHED = (
     Published("BAAI/bge-small-zh-v1.5", "bert", 4, 512, 2048, ZH, 512),
     Published("BAAI/bge-base-zh-v1.5", "bert", *BASE, ZH, 512),
@@ -91,7 +92,9 @@ PUBLISHED = (
     Published("Snowflake/snowflake-arctic-embed-l-v2.0", "xlm-roberta", *LARGE, XLMR, 8192),
     Published("dunzhang/stella-mrl-large-zh-v3.5-1792d", "bert", *LARGE, ZH, 512, 1792),
     Published("dunzhang/stella_en_400M_v5", "new", *LARGE, 30_528, 8192),
-    Published("hkunlp/instructor-large", "t5", *LARGE, 32_128, 512, 768),
+    Published("hkunlp/instructor-base", "t5", *BASE, T5, 512),
+    Published("hkunlp/instructor-large", "t5", *LARGE, T5, 512, 768),
+    Published("hkunlp/instructor-xl", "t5", *XL, T5, 512, 768, heads=(32, 32, 128)),
     Published("GritLM/GritLM-7B", "mistral", 32, 4096, 14_336, 32_000, 32_768, heads=WIDE),
     Published(
         "google/embeddinggemma-300m", "gemma3_text", 24, 768, 1152, 262_144, 2048, heads=(3, 1, 256)
@@ -100,6 +103,12 @@ PUBLISHED = (
     Published("sentence-transformers/all-mpnet-base-v2", "mpnet", *BASE, 30_527, 384),
     Published("sentence-transformers/multi-qa-mpnet-base-dot-v1", "mpnet", *BASE, 30_527, 512),
     Published("sentence-transformers/paraphrase-mpnet-base-v2", "mpnet", *BASE, 30_527, 512),
+    Published("sentence-transformers/sentence-t5-base", "t5", *BASE, T5, 256),
+    Published("sentence-transformers/sentence-t5-large", "t5", *LARGE, T5, 256, 768),
+    Published("sentence-transformers/sentence-t5-xl", "t5", *XL, T5, 256, 768, heads=(32, 32, 128)),
+    Published("sentence-transformers/gtr-t5-base", "t5", *BASE, T5, 512),
+    Published("sentence-transformers/gtr-t5-large", "t5", *LARGE, T5, 512, 768),
+    Published("sentence-transformers/gtr-t5-xl", "t5", *XL, T5, 512, 768, heads=(32, 32, 128)),
     Published(
         "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2", "bert", *SMALL, 250_037, 128
     ),
@@ -112,5 +121,22 @@ PUBLISHED = (
     Published("BAAI/bge-reranker-large", "xlm-roberta", *LARGE, XLMR, 512, 1, "score"),
     Published("BAAI/bge-reranker-v2-m3", "xlm-roberta", *LARGE, XLMR, 8192, 1, "score"),
     Published("maidalun1020/bce-reranker-base_v1", "xlm-roberta", *BASE, XLMR, 512, 1, "score"),
-    Published("cross-encoder/ms-marco-MiniLM-L6-v2", "bert", 6, 384, 1536, EN, 512, 1, "score"),
+    Published(
+        "Qwen/Qwen3-Reranker-0.6B",
+        "qwen3",
+        28,
+        1024,
+        3072,
+        151_669,
+        40_960,
+        1,
+        "score",
+        heads=(16, 8, 128),
+    ),
+    Published(
+        "Qwen/Qwen3-Reranker-4B", "qwen3", 36, 2560, 9728, 151_669, 40_960, 1, "score", heads=WIDE
+    ),
+    Published(
+        "Qwen/Qwen3-Reranker-8B", "qwen3", 36, 4096, 12_288, 151_669, 40_960, 1, "score", heads=WIDE
+    ),
 )

@@ -18,6 +18,8 @@ class Preset(NamedTuple):
 
     name: for people. pattern: found in the lower-case id of each. source: the model whose published card and
     settings state query, document and sizes. sizes: shorter vectors that they were trained to be cut to.
+    pair_prompt: the name of the prompt (`pair_prompts`) in which they read pairs of texts.
+    include_prompt: whether pooling reads the tokens of an instruction, where their folders do not say it.
     """
 
     name: str
@@ -26,6 +28,8 @@ class Preset(NamedTuple):
     query: str = ""
     document: str = ""
     sizes: tuple[int, ...] = ()
+    pair_prompt: str | None = None
+    include_prompt: bool = True
 
     def names(self, identifier: str) -> bool:
         """Return whether this group is the first whose pattern is in an id or a path."""
@@ -169,6 +173,12 @@ PRESETS = (
         sizes=(32, 64, 128, 256, 512, 768, 1024, 2048),
     ),
     Preset(
+        "Qwen3-Reranker",
+        r"qwen3-reranker",
+        "Qwen/Qwen3-Reranker-0.6B",
+        pair_prompt="qwen3",
+    ),
+    Preset(
         "jina-embeddings-v3",
         r"jina-embeddings-v3",
         "jinaai/jina-embeddings-v3",
@@ -200,6 +210,7 @@ PRESETS = (
         "hkunlp/instructor-large",
         "Represent the question for retrieving supporting documents: ",
         "Represent the document for retrieval: ",
+        include_prompt=False,
     ),
     Preset(
         "GritLM",
@@ -222,4 +233,14 @@ PRESETS = (
     Preset("bce-embedding", r"bce-embedding", "maidalun1020/bce-embedding-base_v1"),
     Preset("Conan-embedding-v1", r"conan-embedding-v1", "TencentBAC/Conan-embedding-v1"),
     Preset("all-MiniLM", r"all-minilm-", "sentence-transformers/all-MiniLM-L6-v2"),
+    Preset(
+        "all-mpnet, multi-qa-mpnet, paraphrase-mpnet",
+        r"(all|multi-qa|paraphrase(-multilingual)?)-mpnet-base",
+        "sentence-transformers/all-mpnet-base-v2",
+    ),
+    Preset(
+        "sentence-t5, gtr-t5",
+        rf"{START}(sentence|gtr)-t5-",
+        "sentence-transformers/sentence-t5-base",
+    ),
 )

@@ -46,7 +46,9 @@ def find_sites(model: onnx.ModelProto) -> Sites:
         if node.op_type == "MatMul" and node.input[1] in matrices:
             sites.setdefault(node.input[0], []).append(node.input[1])
     if not sites:
-        raise UnsupportedModel("the network has no matrix products with weights to quantise")
+        raise UnsupportedModel(
+            "the network has no matrix products with weights to quantise; export it with --precision fp16"
+        )
     return sites
 
 
@@ -105,7 +107,9 @@ def quantized(
             nodes += _quantize_table(node, numpy_helper.to_array(weights[site]), constants)
         else:
             nodes.append(node)
-    return filled(onnx.ModelProto(), nodes, constants)
+    served = filled(onnx.ModelProto(), nodes, constants)
+    served.graph.output[0].CopyFrom(model.graph.output[0])
+    return served
 
 
 def _search(rows: Rows, weight: FloatArray, limit: int) -> Choice:
@@ -198,7 +202,8 @@ def _quantize_table(
         columns, scale[part, 0] = quantize_columns(table[part].T, 127)
         levels[part] = columns.T
     rows = store(constants, f"{output}.table", levels)
-    scales = store(constants, f"{output}.scale", scale)
+    # Not "{output}.scale": the table's rows may be quantised themselves, and have a scale of that name.
+    scales = store(constants, f"{output}.table_scale", scale)
     return [
         helper.make_node("Gather", [rows, INPUT_IDS], [f"{output}.row"]),
         helper.make_node("Gather", [scales, INPUT_IDS], [f"{output}.row_scale"]),

@@ -8,7 +8,7 @@ import onnx
 from onnx import numpy_helper
 
 from export.families.family import OUTPUT
-from export.optimum.nodes import Constants, copy_of
+from export.optimum.nodes import Constants, copy_of, rename_read
 
 Number = bool | int | float
 
@@ -44,8 +44,7 @@ def without_mask(nodes: Sequence[onnx.NodeProto], constants: Constants) -> list[
     kept = []
     for node in nodes:
         copy = copy_of(node)
-        copy.ClearField("input")
-        copy.input.extend(stands_for.get(name, name) for name in node.input)
+        rename_read(copy, stands_for)
         value = _uniform_value(copy, known)
         if value is not None:
             known[copy.output[0]] = value

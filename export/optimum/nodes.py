@@ -1,6 +1,6 @@
 """Nodes and constants of a graph that optimum wrote, while it is rewritten."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -30,7 +30,7 @@ def filled(
     for node in reversed(list(nodes)):
         if needed.intersection(node.output):
             kept.append(node)
-            needed.update(node.input)
+            needed.update(names_read(node))
     graph = model.graph
     for index in reversed(range(len(graph.initializer))):
         if graph.initializer[index].name not in needed:
@@ -49,6 +49,27 @@ def filled(
     model.opset_import.append(helper.make_opsetid("", OPSET))
     model.producer_name, model.ir_version = "export", IR_VERSION
     return model
+
+
+def names_read(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield the names that a node reads, and those that the nodes of its branches read."""
+    yield from node.input
+    for inner in _inner_nodes(node):
+        yield from names_read(inner)
+
+
+def rename_read(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Replace names that a node or its branches read by others, in place."""
+    node.input[:] = [names.get(name, name) for name in node.input]
+    for inner in _inner_nodes(node):
+        rename_read(inner, names)
+
+
+def _inner_nodes(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes of the branches of an If, or of the body of a Loop."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield from attribute.g.node
 
 
 def store(constants: Constants, name: str, array: npt.ArrayLike) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from export.optimum.contract import served_form
+from export.optimum.contract import check_token_types, served_form
 from export.optimum.int8 import calibrate, find_sites, quantized
 from export.optimum.trace import trace
 from export.source.sentence_settings import SentenceSettings
@@ -45,23 +45,45 @@ def build_with_optimum(
     threads: int,
     weight_bits: int = 8,
     allow_pickle: bool = False,
+    token_types: Sequence[int] = (),
     progress: Progress = lambda _: None,
+    earlier: OptimumGraphs | None = None,
 ) -> OptimumGraphs:
     """Return both graphs of the checkpoint in `source`; raises an ExportError if that cannot be done.
 
-    token_ids: one int64 (T,) array per calibration text. precision: "int8" or "fp32".
+    token_ids: one int64 (T,) array per calibration text. precision: "int8" or "fp32". token_types: those of
+    the tokens of a text. earlier: the graphs of another precision of the same checkpoint.
     """
-    progress("trace")
-    with tempfile.TemporaryDirectory(prefix="export-") as scratch:
-        traced, probes = trace(source, Path(scratch), token_ids, threads, allow_pickle)
-    # torch's network refers to itself, and would stay in memory beside the graph.
-    gc.collect()
-    float_model, hidden = served_form(traced, settings, probes, threads)
+    if earlier is None:
+        progress("trace")
+        earlier = _traced(source, settings, token_ids, token_types, threads, allow_pickle)
+    float_model = earlier.float_model
     if precision == "fp32":
-        return OptimumGraphs(float_model, float_model, hidden)
+        return OptimumGraphs(float_model, float_model, earlier.hidden)
     progress("calibrate")
     sites = find_sites(float_model)
     rows = calibrate(float_model, sites, token_ids, threads)
     progress("quantise")
     served_model = quantized(float_model, sites, rows, limit=2 ** (weight_bits - 1) - 1)
-    return OptimumGraphs(float_model, served_model, hidden)
+    return OptimumGraphs(float_model, served_model, earlier.hidden)
+
+
+def _traced(
+    source: Path,
+    settings: SentenceSettings,
+    token_ids: Sequence[Int64Array],
+    token_types: Sequence[int],
+    threads: int,
+    allow_pickle: bool,
+) -> OptimumGraphs:
+    """Return the float32 graph of a checkpoint, in both places."""
+    with tempfile.TemporaryDirectory(prefix="export-") as scratch:
+        longest = settings.max_tokens
+        traced, probes = trace(
+            source, Path(scratch), token_ids, longest, threads, allow_pickle=allow_pickle
+        )
+    # torch's network refers to itself, and would stay in memory beside the graph.
+    gc.collect()
+    check_token_types(traced, token_types)
+    model, hidden = served_form(traced, settings, probes, threads)
+    return OptimumGraphs(model, model, hidden)

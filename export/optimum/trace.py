@@ -3,6 +3,7 @@
 The only module that imports torch, besides the reading of pickled weights.
 """
 
+import inspect
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
@@ -36,7 +37,13 @@ class Probe:
 
 
 def trace(
-    source: Path, scratch: Path, token_ids: Sequence[Int64Array], threads: int, allow_pickle: bool
+    source: Path,
+    scratch: Path,
+    token_ids: Sequence[Int64Array],
+    max_tokens: int,
+    threads: int,
+    *,
+    allow_pickle: bool,
 ) -> tuple[onnx.ModelProto, list[Probe]]:
     """Return optimum's graph of the network in `source`, and what torch computes with that network."""
     quiet_libraries(scratch / "home")
@@ -60,8 +67,8 @@ def trace(
         try:
             with torch.inference_mode():
                 for ids in _probe_ids(token_ids):
-                    states = network(input_ids=torch.from_numpy(ids)).last_hidden_state
-                    probes.append(Probe(ids, states.numpy()))
+                    probes.append(Probe(ids, _states(network, torch.from_numpy(ids))))
+                probes.append(_longest_probe(torch, network, source, token_ids, max_tokens))
             onnx_export_from_model(
                 network, scratch, opset=OPSET, task="feature-extraction", do_validation=False
             )
@@ -109,10 +116,39 @@ def _load(auto_model: Any, source: Path, dtype: Any, *, allow_pickle: bool) -> A
 
 
 def _unsupported(source: Path, error: Exception) -> UnsupportedModel:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
     return UnsupportedModel(
-        "optimum cannot export {source}: {reason}", source=source, reason=reason
+        "optimum cannot export {source}: {reason}", source=source, reason=first_line(error)
     )
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error of another library says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _states(network: Any, ids: Any) -> FloatArray:
+    """Return the last hidden states of texts without padding, computed as sentence-transformers does."""
+    inputs = {"input_ids": ids}
+    if "attention_mask" in inspect.signature(network.forward).parameters:
+        # Without it some networks look for padding among the tokens.
+        inputs["attention_mask"] = ids.new_ones(ids.shape)
+    return np.asarray(network(**inputs).last_hidden_state.numpy(), np.float32)
+
+
+def _longest_probe(
+    torch: Any, network: Any, source: Path, token_ids: Sequence[Int64Array], max_tokens: int
+) -> Probe:
+    """Return the probe of a text as long as any that will be read."""
+    ids = np.resize(max(token_ids, key=len), max_tokens)[None]
+    try:
+        return Probe(ids, _states(network, torch.from_numpy(ids)))
+    except Exception as error:
+        raise UnsupportedModel(
+            "{source} cannot read a text of {n_tokens} tokens: {reason}; try a smaller --max-tokens",
+            source=source,
+            n_tokens=max_tokens,
+            reason=first_line(error),
+        ) from None
 
 
 def _probe_ids(token_ids: Sequence[Int64Array]) -> Iterator[Int64Array]:

@@ -13,7 +13,9 @@ from pathlib import Path
 
 from export.errors import CannotWrite, ExportError, NoSuchModel, UnsupportedModel
 from export.kinds import check_kind
+from export.kinds.networks import CAUSAL
 from export.kinds.sighting import ADAPTER, CONFIG, see
+from export.source.card import CARD
 from export.source.file import MOST_SETTINGS, MOST_TABLE, read_file
 from export.source.folder import CollectedFiles, ModelFolder
 from export.source.folder_lock import Waiting, only_one
@@ -52,6 +54,7 @@ def fetch(
     progress: Progress = lambda _: None,
     waiting: Waiting = lambda _: None,
     examine: Examine = lambda _: None,
+    pair_prompt: str | None = None,
 ) -> tuple[Path, str]:
     """Download a model into `folder`; returns the folder and the commit that `revision` names.
 
@@ -59,6 +62,7 @@ def fetch(
     lie in it. Files that `folder` already has are compared with the hub's and not downloaded. waiting:
     called where another export downloads to the same folder, before that one is waited for. examine: called
     with the files that come before the weights; may raise an ExportError, and then no weights are downloaded.
+    pair_prompt: what the command says of the model, see `Sighting`.
     """
     hub = Hub(hub_address(model_id, revision, endpoint))
     with closing(hub), plain_errors(hub.model_id, hub.shown):
@@ -70,7 +74,7 @@ def fetch(
             transfer.lead(Modules(), anywhere, allow_pickle)
         folder.mkdir(parents=True, exist_ok=True)
         with only_one(folder, waiting):
-            transfer.check_kind()
+            transfer.check_kind(pair_prompt)
             modules = transfer.modules()
             lead = transfer.lead(modules, offered.keys(), allow_pickle)
             tail = transfer.tail(modules, allow_pickle)
@@ -117,22 +121,29 @@ class _Transfer:
         self._progress = progress
         self._brought: dict[str, Path] = {}
 
-    def check_kind(self) -> None:
+    def check_kind(self, pair_prompt: str | None) -> None:
         """Bring the few files that show what the model is; raises UnsupportedModel."""
         try:
             self.signs()
         except UnsupportedModel:
             # Its classes may show a cause that says more.
-            self.examine(lambda files: check_kind(see(files)))
+            self.examine(lambda files: check_kind(see(files, pair_prompt)))
             raise
-        self.examine(lambda files: check_kind(see(files)))
+        self.examine(lambda files: check_kind(see(files, pair_prompt)))
 
     def signs(self) -> None:
-        """Bring modules.json, config.json and the settings of an adapter, where they are."""
+        """Bring modules.json, config.json and the settings of an adapter, where they are.
+
+        Of a language model the card too: it may say that the model was made from a known reranker.
+        """
         modules = self.modules()
         for name in map(modules.file, (CONFIG, ADAPTER)):
             if name in self._offered:
                 self._bring(name)
+        card = self._offered.get(CARD)
+        small = card is not None and card.size is not None and card.size <= MOST_SETTINGS
+        if small and CAUSAL in str(see(self.collected()).architectures):
+            self._bring(CARD)
 
     def collected(self) -> CollectedFiles:
         """Return the files that have come, with the names of all."""
@@ -193,6 +204,7 @@ class _Transfer:
     def settings(self, modules: Modules) -> list[str]:
         """Bring the files with settings, those of modules included; returns their names."""
         names = [name for name in _settings(modules) if name in self._offered]
+        names += [CARD] if CARD in self._brought else []
         for name in names:
             self._bring(name)
         return names
@@ -276,7 +288,8 @@ class _Transfer:
 
 def _settings(modules: Modules) -> list[str]:
     """Return the names of all files with settings that an export reads of a model."""
-    names = [MODULES, PROMPTS, *map(modules.file, SETTINGS), modules.pooling_file()]
+    own = map(modules.file, SETTINGS)
+    names = [MODULES, PROMPTS, *own, modules.pooling_file(), modules.answers_file()]
     names += modules.tail_files()
     return [name for name in names if name]
 

@@ -4,18 +4,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from export import quantise, rowwise
 from export.checkpoint import read_checkpoint
 from export.errors import NoSuchModel, UnsupportedModel
 from export.families.family import Network
-from export.instructions import Instructions, instructions
+from export.instructions import Instructions, instructions, pooled_as_published
 from export.kinds import check_kind, gguf_file
 from export.kinds.own_code import check_code
 from export.kinds.sighting import CONFIG, see
 from export.known.recognition import Clues, Sizes, known_sizes, recognise
-from export.outline import read_card, read_outline
+from export.outline import read_outline
 from export.settings import Settings
 from export.source.archive import SUFFIXES, archive_name, is_archive, unpack
+from export.source.card import read_card
 from export.source.folder import ModelFolder
 from export.source.hub_address import hub_address, is_hub_address
 from export.source.json_file import LARGEST_SIZE, size
@@ -65,7 +68,7 @@ class SourceModel:
     def instructions(self, settings: Settings) -> Instructions:
         """Return the instructions that the artifact gets, and where they come from."""
         if self.scoring is not None:
-            return Instructions("", "", Message("none"))
+            return self._pair_instruction(self.scoring, settings)
         found = instructions(self.clues, self.settings.prompts, self.settings.default_prompt)
         return found.with_chosen(settings.query_instruction, settings.document_instruction)
 
@@ -89,17 +92,30 @@ class SourceModel:
             instruction_offset=self.instruction_offset,
         )
 
+    def _pair_instruction(self, scoring: Scoring, settings: Settings) -> Instructions:
+        """Return the instruction in the prompt of pairs, as that of queries."""
+        if scoring.pair_prompt is None:
+            return Instructions("", "", Message("none"))
+        source = Message("the prompt of the model's own code")
+        found = Instructions(scoring.pair_prompt.instruction, "", source)
+        return found.with_chosen(settings.query_instruction, None)
+
     def _pair_rules(self, scoring: Scoring, settings: Settings) -> TextRules:
-        if settings.query_instruction or settings.document_instruction:
+        prompt = scoring.pair_prompt
+        if settings.document_instruction or (settings.query_instruction and prompt is None):
             raise UnsupportedModel(
                 "{model_id} scores pairs of texts, which take no instruction; leave out --query-instruction "
                 "and --document-instruction",
                 model_id=self.model_id,
             )
+        if prompt is not None:
+            chosen = self._pair_instruction(scoring, settings)
+            prompt = msgspec.structs.replace(prompt, instruction=chosen.query)
         return TextRules(
             lower_case=self.settings.lower_case,
             max_tokens=self.settings.max_tokens,
             second_text_offset=scoring.second_text_offset,
+            pair_prompt=prompt,
         )
 
 
@@ -156,7 +172,8 @@ def locate(settings: Settings, inform: Callable[[Message], None] = lambda _: Non
         allow_pickle=settings.allow_pickle,
         progress=lambda file: inform(Message("downloading {file}", file=file)),
         waiting=inform,
-        examine=lambda files: examine(files, settings.via),
+        examine=lambda files: examine(files, settings),
+        pair_prompt=settings.pair_prompt,
     )
     name = address.model_id.split("/")[1]
     model_id = settings.model_id or address.model_id
@@ -214,8 +231,15 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
     if settings.via == "optimum":
         return _read_for_optimum(place, settings)
     checkpoint = read_checkpoint(
-        place.folder, allow_pickle=settings.allow_pickle, max_tokens=settings.max_tokens
+        place.folder,
+        allow_pickle=settings.allow_pickle,
+        max_tokens=settings.max_tokens,
+        pair_prompt=settings.pair_prompt,
     )
+    clues = Clues(
+        place.origin or place.model_id, checkpoint.outline.config, checkpoint.outline.card
+    )
+    checkpoint = checkpoint.with_settings(pooled_as_published(checkpoint.settings, clues))
     network = checkpoint.network()
     return SourceModel(
         place.folder,
@@ -227,25 +251,28 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
         checkpoint.family.name,
         rowwise.RECIPE if rowwise.fits(network) else quantise.RECIPE,
         network,
-        Clues(place.origin or place.model_id, checkpoint.outline.config, checkpoint.outline.card),
+        clues,
         (*checkpoint.outline.kind.notes, *checkpoint.settings.notes),
         checkpoint.outline.scoring,
         checkpoint.settings.instruction_offset(checkpoint.shape.vocabulary),
     )
 
 
-def examine(files: ModelFolder, via: str) -> None:
+def examine(files: ModelFolder, settings: Settings) -> None:
     """Judge a model by everything but its weights; raises an ExportError for what is refused."""
-    if via == "optimum":
+    if settings.via == "optimum":
         _outline_for_optimum(files)
     else:
-        read_outline(files)
+        read_outline(files, pair_prompt=settings.pair_prompt)
 
 
 def _outline_for_optimum(
     files: ModelFolder, max_tokens: int | None = None
 ) -> tuple[Modules, SentenceSettings, str, tuple[Message, ...]]:
     """Return modules, settings, the tokenizer's JSON and notes of a model that optimum traces."""
+    from export.optimum.contract import POOLINGS
+    from export.optimum.positions import positions_of
+
     kind = check_kind(see(files))
     if kind.task == "score":
         raise UnsupportedModel(
@@ -255,8 +282,7 @@ def _outline_for_optimum(
     config = files.json(modules.file(CONFIG))
     check_plain_weights(config)
     check_code(config, None)
-    positions = size(config, "max_position_embeddings", 512)
-    settings = limited(read_settings(files, positions), max_tokens)
+    settings = limited(read_settings(files, positions_of(config), POOLINGS), max_tokens)
     if settings.tail:
         raise UnsupportedModel(
             "--via optimum writes no Dense layers, and modules.json lists some; they are written with "

@@ -4,7 +4,6 @@ The names in it come from elsewhere: a name that could mean a place outside the 
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,9 @@ FIRST = ("Transformer", "Pooling")
 # What may follow, in any number and order. Dropout acts in training only.
 DENSE, NORMALIZE, DROPOUT = "Dense", "Normalize", "Dropout"
 SUPPORTED = (*FIRST, DENSE, NORMALIZE, DROPOUT)
+# Of models that score pairs, as newer versions of CrossEncoder list them.
+LOGIT_SCORE = "LogitScore"
+SCORE_ORDERS = (("Transformer",), ("Transformer", LOGIT_SCORE))
 # A class of the library itself: sentence_transformers.models.Pooling. Others run code of the model.
 CLASS = re.compile(
     r"sentence_transformers\.(?:[A-Za-z_]\w{0,60}\.){1,4}([A-Za-z_]\w{0,60})", re.ASCII
@@ -50,12 +52,13 @@ class Modules:
 
     transformer: the folder of the network, the tokenizer and their settings; empty for the model's
     own. pooling: the folder of its settings, None in a model without modules.json. tail: the modules behind
-    the pooling that change its result, in their order.
+    the pooling that change its result, in their order. answers: the folder of LogitScore.
     """
 
     transformer: str = ""
     pooling: str | None = None
     tail: tuple[Module, ...] = ()
+    answers: str | None = None
 
     @property
     def dense(self) -> list[Module]:
@@ -69,6 +72,9 @@ class Modules:
     def pooling_file(self) -> str | None:
         return None if self.pooling is None else _in_folder(self.pooling, "config.json")
 
+    def answers_file(self) -> str | None:
+        return None if self.answers is None else _in_folder(self.answers, "config.json")
+
     def tail_files(self) -> list[str]:
         """Return the names of the settings of the modules behind the pooling."""
         return [module.file("config.json") for module in self.tail]
@@ -78,19 +84,28 @@ def _in_folder(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def read_modules(folder: ModelFolder) -> Modules:
-    """Return the modules of a folder; raises an ExportError for what cannot be exported."""
+def read_modules(folder: ModelFolder, *, scores: bool = False) -> Modules:
+    """Return the modules of a folder; raises an ExportError for what cannot be exported.
+
+    scores: the model scores pairs of texts.
+    """
     if not folder.has(MODULES):
         return Modules()
-    modules = parse_modules(folder.path(MODULES), folder.content(MODULES, MOST_SETTINGS))
-    for name in (modules.transformer, modules.pooling, *(each.folder for each in modules.tail)):
+    modules = parse_modules(
+        folder.path(MODULES), folder.content(MODULES, MOST_SETTINGS), scores=scores
+    )
+    tail = (each.folder for each in modules.tail)
+    for name in (modules.transformer, modules.pooling, modules.answers, *tail):
         if name:
             folder.check_inside(MODULES, name)
     return modules
 
 
-def parse_modules(path: Path, content: bytes) -> Modules:
-    """Return the modules that the content of `path`, a modules.json, lists."""
+def parse_modules(path: Path, content: bytes, *, scores: bool | None = None) -> Modules:
+    """Return the modules that the content of `path`, a modules.json, lists.
+
+    scores: see `read_modules`; None where the kind of model is not known.
+    """
     try:
         listed = decode(content)
     except TooDeep:
@@ -114,31 +129,40 @@ def parse_modules(path: Path, content: bytes) -> Modules:
     folders = [_folder(path, module["path"]) for module in listed]
     names = [module.get("name", place) for place, module in enumerate(listed)]
     # sentence-transformers keeps the last of two modules that share a name.
-    if not _in_order(kinds) or len(set(map(repr, names))) < len(names):
+    if not _in_order(kinds, scores) or len(set(map(repr, names))) < len(names):
         raise UnsupportedModel(
             "{path} lists the modules {found}; only one Transformer, then one Pooling, then any of Dense, "
             "Normalize and Dropout can be exported, each under a name of its own",
             path=path,
             found=kinds or Message("none at all"),
         )
-    tail = tuple(
-        Module(kind, place)
-        for kind, place in zip(kinds[2:], folders[2:], strict=True)
-        if kind != DROPOUT
-    )
-    modules = Modules(folders[0], folders[1], tail)
+    if kinds in SCORE_ORDERS:
+        modules = Modules(folders[0], answers=folders[1] if len(folders) > 1 else None)
+    else:
+        tail = tuple(
+            Module(kind, place)
+            for kind, place in zip(kinds[2:], folders[2:], strict=True)
+            if kind != DROPOUT
+        )
+        modules = Modules(folders[0], folders[1], tail)
     _check_own_folders(path, modules)
     return modules
 
 
-def _in_order(kinds: Sequence[str]) -> bool:
-    return tuple(kinds[:2]) == FIRST and not set(kinds[2:]) & set(FIRST)
+def _in_order(kinds: tuple[str, ...], scores: bool | None) -> bool:
+    if kinds in SCORE_ORDERS:
+        return scores is not False
+    return scores is not True and kinds[:2] == FIRST and set(kinds[2:]) <= set(SUPPORTED[2:])
 
 
 def _check_own_folders(path: Path, modules: Modules) -> None:
     """Refuse a folder that two modules read, whose files cannot be those of both."""
     owners = {modules.transformer: "Transformer"}
-    of_others = (("Pooling", modules.pooling), *((DENSE, each.folder) for each in modules.dense))
+    of_others = (
+        ("Pooling", modules.pooling),
+        (LOGIT_SCORE, modules.answers),
+        *((DENSE, each.folder) for each in modules.dense),
+    )
     for kind, folder in of_others:
         if folder is not None and owners.setdefault(folder, kind) != kind:
             raise UnsupportedModel(
@@ -163,7 +187,7 @@ def _kind(path: Path, given: str) -> str:
             path=path,
             shown=shown(given),
         )
-    if known[1] not in SUPPORTED:
+    if known[1] not in (*SUPPORTED, LOGIT_SCORE):
         raise UnsupportedModel(
             '{path} has a module "{name}"; only {supported} are supported',
             path=path,

@@ -88,7 +88,7 @@ def read_settings(
     modules = read_modules(folder)
     sentence_config = _sentence_config(folder, modules)
     tokenizer_config = folder.optional_json(modules.file("tokenizer_config.json"))
-    prompts, default_prompt = _read_prompts(folder)
+    prompts, default_prompt = read_prompts(folder)
     pooling_file = modules.pooling_file()
     pooling, include_prompt = "mean", True
     if pooling_file is not None:
@@ -173,7 +173,7 @@ def max_tokens_of(sentence_config: Json, tokenizer_config: Json, positions: int)
     return max_tokens
 
 
-def _read_prompts(folder: ModelFolder) -> tuple[dict[str, str], str | None]:
+def read_prompts(folder: ModelFolder) -> tuple[dict[str, str], str | None]:
     """Return the prompts by name, and the name of the one that is put before every text."""
     path, settings = folder.path(PROMPTS), folder.optional_json(PROMPTS)
     prompts, default = settings.get("prompts"), settings.get("default_prompt_name")

@@ -10,6 +10,7 @@ def open_tokenizer(tokenizer_json: str, rules: TextRules) -> Tokenizer:
     try:
         tokenizer = Tokenizer(tokenizer_json, rules)
         query, document = tokenizer.length("", "query"), tokenizer.length("", "document")
+        prompt = 0 if rules.pair_prompt is None else tokenizer.around_pairs()
     except Exception as error:
         # The Rust library raises bare Exception.
         raise CorruptFile(
@@ -19,6 +20,13 @@ def open_tokenizer(tokenizer_json: str, rules: TextRules) -> Tokenizer:
         _check_room("--query-instruction", query, rules.max_tokens)
     if rules.document_instruction:
         _check_room("--document-instruction", document, rules.max_tokens)
+    if 2 * prompt > rules.max_tokens:
+        raise UnsupportedModel(
+            "the prompt around a pair of texts takes {n_tokens} of the {max_tokens} tokens that are read; at most "
+            "half is allowed: give a shorter --query-instruction or a larger --max-tokens",
+            n_tokens=prompt,
+            max_tokens=rules.max_tokens,
+        )
     return tokenizer
 
 

@@ -40,6 +40,8 @@ TEMPLATES = {
     "Cohere": True,
     "GPTNeoX": False,
 }
+# The code of gte-Qwen2-*-instruct: the tokens of Qwen2, and what `adds_end` says.
+ENDING = ["tokenization_qwen.Qwen2Tokenizer", "tokenization_qwen.Qwen2TokenizerFast"]
 REBUILDING = frozenset("MBart MBart50 Nllb SeamlessM4T Whisper RoFormer".split())
 # Classes that give the network no token types, unless model_input_names says otherwise.
 WITHOUT_TYPES = frozenset(
@@ -73,6 +75,17 @@ def gives_types(name: str, settings: Json) -> bool:
     return name not in WITHOUT_TYPES
 
 
+def adds_end(settings: Json) -> bool:
+    """Return whether the settings name code that is known to put eos_token behind a text, and that alone."""
+    own = settings.get("auto_map")
+    return (
+        isinstance(own, dict)
+        and own.get("AutoTokenizer") == ENDING
+        and settings.get("add_eos_token") is True
+        and not settings.get("add_bos_token")
+    )
+
+
 def apply_settings(tokenizer: Tokenizer, name: str, settings: Json, special: Json) -> None:
     """Change the tokenizer as transformers would; raises UnsupportedModel for what cannot be done.
 
@@ -84,12 +97,13 @@ def apply_settings(tokenizer: Tokenizer, name: str, settings: Json, special: Jso
             "supported; save the model without it",
             config=CONFIG,
         )
-    if isinstance(settings.get("auto_map"), dict) and settings["auto_map"].get("AutoTokenizer"):
+    named = isinstance(settings.get("auto_map"), dict) and settings["auto_map"].get("AutoTokenizer")
+    if named and not adds_end(settings):
         raise UnsupportedModel(
             "{config} asks for a tokenizer with code of the model's own ({code} in auto_map), which is never "
             "run and may give other tokens; choose a model without it",
             config=CONFIG,
-            code=shown(settings["auto_map"]["AutoTokenizer"]),
+            code=shown(named),
         )
     _add_listed(tokenizer, settings)
     _add_special(

@@ -12,7 +12,7 @@ from export.source.file import MOST_TABLE
 from export.source.folder import ModelFolder
 from export.source.json_file import Json, boolean, decode, shown
 from export.source.modules import Modules
-from export.source.tokenizer_class import CONFIG, SPECIAL, apply_settings, class_of
+from export.source.tokenizer_class import CONFIG, SPECIAL, adds_end, apply_settings, class_of
 from server.errors import BadArtifact
 from server.inference.tokenization.tokenizer_bounds import check_bounds
 
@@ -52,7 +52,9 @@ def read_tokenizer(folder: ModelFolder, modules: Modules) -> str:
         folder.optional_json(modules.file("special_tokens_map.json")),
     )
     if config.get("tokenizer_class") in LLAMA:
-        _override_template(tokenizer, config)
+        _override_template(tokenizer, config, begins="add_bos_token" not in config)
+    elif adds_end(config):
+        _override_template(tokenizer, config, begins=False)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return str(tokenizer.to_str())
@@ -100,10 +102,13 @@ def _read_vocabulary(path: Path, content: bytes, config: Json) -> Tokenizer:
         return Tokenizer.from_str(built.to_str())
 
 
-def _override_template(tokenizer: Tokenizer, config: Json) -> None:
-    """Put around every text what transformers does for a Llama, whatever tokenizer.json says."""
+def _override_template(tokenizer: Tokenizer, config: Json, *, begins: bool) -> None:
+    """Put around every text what transformers does for a Llama, whatever tokenizer.json says.
+
+    begins: whether bos_token stands before a text where the settings do not say it.
+    """
     # Null means no.
-    begins = boolean(CONFIG, config, "add_bos_token", default="add_bos_token" not in config)
+    begins = boolean(CONFIG, config, "add_bos_token", default=begins)
     ends = boolean(CONFIG, config, "add_eos_token", default=False)
     before = [_special(tokenizer, config, "bos_token", "<s>")] if begins else []
     after = [_special(tokenizer, config, "eos_token", "</s>")] if ends else []

@@ -28,7 +28,7 @@ class Health(msgspec.Struct):
 
 
 class Ready(msgspec.Struct):
-    """The state of a server that may get traffic. model: the default, for requests that name none."""
+    """The state of a server that may get traffic. model: for requests that name none."""
 
     status: str
     model: str
@@ -58,7 +58,7 @@ async def health(_: Call) -> Reply:
 async def ready(call: CollectionCall) -> Reply:
     """Check that the lanes can compute and the disk has room; models were tested when they were loaded."""
     await asyncio.to_thread(check_ready, call.models, call.collections)
-    return Reply(json_body(Ready("ready", call.models.choose("").name)))
+    return Reply(json_body(Ready("ready", call.models.first.name)))
 
 
 def check_ready(models: ModelRegistry, collections: CollectionRegistry) -> None:

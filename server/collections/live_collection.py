@@ -100,10 +100,15 @@ class LiveCollection:
         """The engine of the model whose vectors it holds; raises OtherModel where none serves it."""
         found = self._models.with_vectors(self.info.fingerprint)
         if found is None:
-            served = self._models.default.manifest.fingerprint
+            first = self._models.first.engine.manifest
+            if first.task != "dense":
+                raise OtherModel(
+                    f"collection {self.name!r} holds vectors of model {self.info.fingerprint}, and no"
+                    " embedding model is served; serve that model too: --model FOLDER"
+                )
             raise OtherModel(
                 f"collection {self.name!r} holds vectors of model"
-                f" {self.info.fingerprint}, and this server has {served}; run `reindex`"
+                f" {self.info.fingerprint}, and this server has {first.fingerprint}; run `reindex`"
                 " to embed its documents with this model, or serve the model they were embedded"
                 " with as well"
             )

@@ -31,6 +31,7 @@ from server.inference.lanes import Lanes
 from server.inference.loop_tokenizer import CheckRoom, LoopTokenizer
 from server.inference.manifest import Activation, Manifest
 from server.inference.model import Model
+from server.inference.tokenization.pair_instruction import check_instruction
 from server.inference.tokenizer import Kept, Token
 from server.telemetry import spans, usage
 from server.telemetry.metrics import Metrics
@@ -177,15 +178,22 @@ class Engine:
         return Embedded(cut(vectors, dimensions), job.tokens, tokens.truncated, times)
 
     async def score(
-        self, pairs: Sequence[Pair], *, truncate: bool = True, keep: Kept = "beginning"
+        self,
+        pairs: Sequence[Pair],
+        *,
+        truncate: bool = True,
+        keep: Kept = "beginning",
+        instruction: str = "",
     ) -> Scored:
         """Score pairs of texts in order; raises what `embed` raises.
 
         keep: what is left of a pair that is cut; the longer text is cut first. Equal pairs have equal scores.
+        instruction: in place of the one in the model's prompt.
 
         Cancelling the caller abandons the job.
         """
         self.check_pairs(pairs)
+        check_instruction(instruction, self.model.tokenizer, self.manifest.model_id)
         self.check_room(len(pairs))
 
         async def too_long(index: int) -> TextTooLong:
@@ -195,7 +203,7 @@ class Engine:
                 " of both; shorten them or allow truncation"
             )
 
-        read = partial(self._tokenizer.encode_pairs, pairs, keep)
+        read = partial(self._tokenizer.encode_pairs, pairs, keep, instruction=instruction)
         done = await self._computed(len(pairs), read, None if truncate else too_long)
         tokens, job, times = done
         # subtle: the last digit of a result depends on its batch, and equal pairs would change places.

@@ -6,7 +6,8 @@ from functools import partial
 from typing import TypeVar
 
 from server.errors import InvalidRequest, RequestTooLarge
-from server.inference.tokenizer import Bare, Kept, Token, Tokenizer
+from server.inference.tokenization.pairs import Bare
+from server.inference.tokenizer import Kept, Token, Tokenizer
 from server.system.turns import Turns
 from server.types import Ids, InputType, Pair, Tokens
 
@@ -57,14 +58,15 @@ class LoopTokenizer:
             ) from None
 
     async def encode_pairs(
-        self, pairs: Sequence[Pair], keep: Kept, check_room: CheckRoom
+        self, pairs: Sequence[Pair], keep: Kept, check_room: CheckRoom, instruction: str = ""
     ) -> Tokens:
         """Return what the tokenizer's `encode_pairs` does; raises what `encode` raises.
 
         A first text is read once for all pairs that follow with it, also in other slices.
         """
         known: dict[str, Bare] = {}
-        encode = partial(self._tokenizer.encode_pairs, keep=keep, known=known)
+        read = self._tokenizer.encode_pairs
+        encode = partial(read, keep=keep, known=known, instruction=instruction)
         sizes = _pair_sizes(pairs)
         try:
             return await _in_slices(encode, pairs, sizes, check_room, LONG_CHARACTERS)

@@ -35,6 +35,25 @@ Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
 Dimension = Annotated[int, msgspec.Meta(ge=1, le=MOST_DIMENSIONS)]
 
 
+class PairPrompt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The prompt in which a language model reads a pair of texts and is asked whether they match.
+
+    Three parts are tokenised apart: `before`, the body, and `after`. The body is one text: the labels and,
+    behind each, the instruction, the first and the second text. Only the body is cut, at its end.
+    """
+
+    before: str
+    instruction_label: str
+    instruction: str
+    first_label: str
+    second_label: str
+    after: str
+
+    def body(self, first: str, second: str) -> str:
+        """Return the body of a pair."""
+        return f"{self.instruction_label}{self.instruction}{self.first_label}{first}{self.second_label}{second}"
+
+
 def cosine_orders(similarity: Similarity, *, normalized: bool) -> bool:
     """Return whether the cosine puts vectors in the order of `similarity`."""
     return similarity == "cosine" or (normalized and similarity in ("dot", "euclidean"))
@@ -49,6 +68,7 @@ class TextRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     second_text_offset: added to the token ids of a pair's second text, for a network that tells the two
     apart: the rows of its word table. 0 for other networks. instruction_offset: the same for the tokens of an
     instruction, for a network whose pooling leaves them out.
+    pair_prompt: what a pair is read in; None where the tokenizer's own special tokens join two texts.
     """
 
     lower_case: bool
@@ -56,6 +76,7 @@ class TextRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     query_instruction: str = ""
     document_instruction: str = ""
     second_text_offset: Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKEN_IDS)] = 0
+    pair_prompt: PairPrompt | None = None
     instruction_offset: Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKEN_IDS)] = 0
 
 

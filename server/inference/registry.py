@@ -14,7 +14,6 @@ from server.inference.lanes import LOOK_S
 from server.inference.manifest import MANIFEST_FILE, parse_manifest
 from server.inference.model import Model
 from server.inference.tokenizer import Kept
-from server.messages.message import Message
 from server.telemetry.metrics import Metrics
 from server.types import InputType, Pair, Task
 
@@ -36,9 +35,9 @@ GIVES: dict[Task, str] = {
 }
 # Why a task is not done where no model of it is served, if there is more to say.
 MISSING: dict[Task, str] = {
+    "dense": "no embedding model is served, so there are no vectors; serve one too: --model FOLDER",
     "score": "no reranker is loaded; serve one besides the model of vectors: --model FOLDER",
 }
-NO_VECTORS = Message("no served model gives dense vectors; add one with --model")
 OTHER_RESULTS = (
     "%s: this CPU computes other int8 results than the exporting one (%s %.4f); export again"
     " here, or with --weight-bits 7 for the same results on every CPU with AVX2"
@@ -139,8 +138,8 @@ class ModelRegistry:
     BAAI/bge-small-zh-v1.5 is found where bge-small-zh-v1.5 is served, but not where
     someone/bge-small-zh-v1.5 is. With the alias "*" any other name is the first model's of the task too.
 
-    default: the first model of dense vectors. listed: the names of all models of dense vectors. alias: the
-    first alias, or empty.
+    first: the first model of dense vectors, or where there is none, the first model. listed: the names of all
+    models of dense vectors. alias: the first alias, or empty.
     """
 
     def __init__(
@@ -187,8 +186,18 @@ class ModelRegistry:
             of_task = self._names[manifest.task]
             others = names if place == 0 else () if of_task.listed else only_any
             of_task.add(engine, others)
-        self.default = self._names["dense"].choices[""].engine
+        self.first = self._first()
         self.listed = self._names["dense"].listed
+
+    def _first(self) -> Choice:
+        """Return the first model of dense vectors, or where there is none, the first model."""
+        task = "dense" if self._of_vectors else self.engines[0].manifest.task
+        return self._names[task].choices[""]
+
+    @property
+    def default(self) -> Engine:
+        """The first model of dense vectors; raises TaskNotServed where none is served."""
+        return self.choose("").engine
 
     def _engine(self, model: Model) -> Engine:
         return Engine(model, self._config, self._metrics, self._loop, self._lanes)
@@ -226,22 +235,36 @@ class ModelRegistry:
         return list(dict.fromkeys(name for each in self._names.values() for name in each.listed))
 
     def find(self, name: str) -> Choice:
-        """Return the model of this name, whatever its task; raises ModelNotFound."""
+        """Return the model of this name, whatever its task; raises ModelNotFound.
+
+        An empty name means the first model of dense vectors, or where there is none, the first model.
+        """
+        if not name:
+            return self.first
         for names in self._names.values():
-            if name and (found := names.find(name)) is not None:
+            if (found := names.find(name)) is not None:
                 return found
-        return self.choose(name)
+        return self.choose(name, self.first.engine.manifest.task)
 
     async def score(
-        self, name: str, pairs: Sequence[Pair], *, truncate: bool = True, keep: Kept = "beginning"
+        self,
+        name: str,
+        pairs: Sequence[Pair],
+        *,
+        truncate: bool = True,
+        keep: Kept = "beginning",
+        instruction: str = "",
     ) -> tuple[Choice, Scored]:
         """Return the model of scores of this name, and what it gives the pairs; raises as `Engine.score`.
 
         A wrong request is refused for what is wrong with it, also where no model could answer it.
         """
-        self.default.check_pairs(pairs)
+        self.engines[0].check_pairs(pairs)
         choice = self.choose(name, "score")
-        return choice, await choice.engine.score(pairs, truncate=truncate, keep=keep)
+        scored = await choice.engine.score(
+            pairs, truncate=truncate, keep=keep, instruction=instruction
+        )
+        return choice, scored
 
     def with_vectors(self, fingerprint: str) -> Engine | None:
         """Return the model whose vectors have this fingerprint, if it is served."""
@@ -313,7 +336,7 @@ def _same(place: ModelPlace, served: Sequence[Model]) -> Model | None:
 
 
 def check(models: Sequence[Model]) -> None:
-    """Raise BadSettings unless each has its own name and vectors, and one gives dense vectors."""
+    """Raise BadSettings unless each has its own name and vectors."""
     for place, model in enumerate(models):
         for other in models[:place]:
             if model.manifest.fingerprint == other.manifest.fingerprint:
@@ -327,6 +350,3 @@ def check(models: Sequence[Model]) -> None:
                     "two models are called {name!r}; give one another name with --model NAME=FOLDER",
                     name=model.name,
                 )
-    if all(model.manifest.task != "dense" for model in models):
-        # Collections need them, and most routes.
-        raise BadSettings(NO_VECTORS)

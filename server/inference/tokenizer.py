@@ -7,7 +7,6 @@ turns token ids into text.
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
@@ -18,9 +17,10 @@ import msgspec
 import numpy as np
 import tokenizers
 
-from server.inference.manifest import TextRules
+from server.inference.manifest import PairPrompt, TextRules
 from server.inference.tokenization.fast_wordpiece import FastWordPiece
 from server.inference.tokenization.instruction_tokens import InstructionTokens
+from server.inference.tokenization.pairs import Bare, PairTemplate, PromptTemplate, Template
 from server.inference.tokenization.tokenizer_bounds import check_bounds
 from server.types import Ids, InputType, Tokens
 
@@ -54,82 +54,6 @@ class Token(msgspec.Struct, frozen=True, gc=False):
     special: bool
     start: int | None
     stop: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Bare:
-    """The token ids of a text without special tokens; at least all that a pair can keep.
-
-    whole: all characters of the text were read.
-    """
-
-    ids: list[int]
-    whole: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _PairTemplate:
-    """The special tokens before, between and after two texts, which are tokenised apart.
-
-    So a query is read once for all of its candidates. The library does the same inside, but copies every
-    part that it cuts off, in all combinations of the two texts.
-
-    offset: added to the ids of the second text, so that the network knows its tokens; 0 where it does not
-    tell the texts apart. The special tokens of the second text have it added already.
-    """
-
-    before: list[int]
-    between: list[int]
-    after: list[int]
-    offset: int
-
-    @classmethod
-    def of(cls, tokenizer: tokenizers.Tokenizer, offset: int) -> "_PairTemplate":
-        """Return the template of a tokenizer without truncation."""
-        encoding = tokenizer.encode(SAMPLE, SAMPLE)
-        places = encoding.sequence_ids
-        ids = [
-            token + offset * (kind > 0)
-            for token, kind in zip(encoding.ids, encoding.type_ids, strict=True)
-        ]
-        first, second = places.index(0), places.index(1)
-        between, after = first + places.count(0), second + places.count(1)
-        return cls(ids[:first], ids[between:second], ids[after:], offset)
-
-    @property
-    def special(self) -> int:
-        """The number of special tokens."""
-        return len(self.before) + len(self.between) + len(self.after)
-
-    def join(
-        self, first: list[int], second: list[int], max_tokens: int, *, from_end: bool = False
-    ) -> tuple[list[int], bool]:
-        """Return the ids of the pair, and whether some were cut off; from_end: the texts' ends are kept."""
-        room = max(0, max_tokens - self.special)
-        lengths = _kept_lengths(len(first), len(second), room)
-        cut = sum(lengths) < len(first) + len(second)
-        if cut:
-            first, second = _cut(first, lengths[0], from_end), _cut(second, lengths[1], from_end)
-        if self.offset:
-            second = [token + self.offset for token in second]
-        return [*self.before, *first, *self.between, *second, *self.after], cut
-
-
-def _kept_lengths(first: int, second: int, room: int) -> tuple[int, int]:
-    """Return how much is left of two texts that have room for `room` tokens: the longer is cut first.
-
-    Where both are cut, the longer keeps the odd token; so do transformers and its CrossEncoder.
-    """
-    if first + second <= room:
-        return first, second
-    short = min(first, second)
-    half = room // 2
-    kept = (short, room - short) if short <= half else (half, room - half)
-    return kept if first <= second else (kept[1], kept[0])
-
-
-def _cut(ids: list[int], length: int, from_end: bool) -> list[int]:
-    return ids[len(ids) - length :] if from_end else ids[:length]
 
 
 class Tokenizer:
@@ -189,23 +113,28 @@ class Tokenizer:
         pairs: Sequence[tuple[str, str]],
         keep: Kept = "beginning",
         known: dict[str, Bare] | None = None,
+        instruction: str = "",
     ) -> Tokens:
-        """Return the token ids of each pair of texts, without instructions, cut to the model's maximum.
+        """Return the token ids of each pair of texts, cut to the model's maximum.
 
         The longer text of a pair is cut first, and white space around a text stays, as in the CrossEncoder
-        of sentence-transformers. A text that is in several pairs is read once. keep: what is left of a text
-        that is cut. known: texts that a call before has read; afterwards it has the first text of the last
-        pair, for a next call. Raises UnicodeEncodeError for a lone surrogate.
+        of sentence-transformers; of a pair in a prompt the second text is cut first. A text that is in
+        several pairs is read once. keep: what is left of a text that is cut. known: texts that a call
+        before has read; afterwards it has the first text of the last pair, for a next call. instruction:
+        in place of the one in the prompt. Raises UnicodeEncodeError for a lone surrogate.
         """
+        template, most = self._template_with(instruction), self.rules.max_tokens
+        # Made once for all pairs of a first text, which may be long.
+        firsts = {first: template.first(first) for first, _ in pairs}
+        read = [(firsts[first], template.second(second)) for first, second in pairs]
         bare = dict(known or {})
-        bare |= self._bare({text for pair in pairs for text in pair} - bare.keys(), keep)
+        bare |= self._bare({text for pair in read for text in pair} - bare.keys(), keep)
         if known is not None:
             known.clear()
-            known |= {first: bare[first] for first, _ in pairs[-1:]}
-        template, most = self._pair_template, self.rules.max_tokens
+            known |= {first: bare[first] for first, _ in read[-1:]}
         ids: list[Ids] = []
         truncated = []
-        for index, (first, second) in enumerate(pairs):
+        for index, (first, second) in enumerate(read):
             one, other = bare[first], bare[second]
             row, cut = template.join(one.ids, other.ids, most, from_end=keep == "end")
             ids.append(np.array(row, dtype=np.int64))
@@ -217,16 +146,19 @@ class Tokenizer:
         """Return the token ids of one pair, int64 (T,); see `encode_pairs`."""
         return self.encode_pairs([(first, second)]).ids[0]
 
+    def around_pairs(self, instruction: str = "") -> int:
+        """Return the tokens that every pair has besides those of its two texts."""
+        return self._template_with(instruction).special
+
     def pair_by_library(self, first: str, second: str) -> list[int]:
         """Return what `encode_pair` gives, by the library alone; it is slower, and for checks."""
         if self.rules.lower_case:
             first, second = first.lower(), second.lower()
-        encoding = self._tokenizer.encode(first, second)
-        offset = self.rules.second_text_offset
-        return [
-            token + offset * (kind > 0)
-            for token, kind in zip(encoding.ids, encoding.type_ids, strict=True)
-        ]
+        prompt, template = self.rules.pair_prompt, self._pair_template
+        if prompt is not None and isinstance(template, PromptTemplate):
+            body = self._read_piece(prompt.body(first, second))
+            return template.around(body[: template.room(self.rules.max_tokens)])
+        return _typed_ids(self._tokenizer.encode(first, second), self.rules.second_text_offset)
 
     def _bare(self, texts: Collection[str], keep: Kept) -> dict[str, Bare]:
         """Return the token ids of each text."""
@@ -357,10 +289,25 @@ class Tokenizer:
     def _that_keeps(self, keep: Kept) -> tokenizers.Tokenizer:
         return self._tokenizer if keep == "beginning" else self._from_the_end
 
+    def _template_with(self, instruction: str) -> Template:
+        """Return how two texts are put together; an instruction needs a model with a prompt."""
+        prompt = self.rules.pair_prompt
+        if prompt is None or not instruction:
+            return self._pair_template
+        return self._in_prompt(msgspec.structs.replace(prompt, instruction=instruction))
+
+    def _in_prompt(self, prompt: PairPrompt) -> PromptTemplate:
+        with _clear_surrogates([prompt.instruction]):
+            return PromptTemplate.of(self._read_piece, prompt, (self._before, self._after))
+
     @cached_property
-    def _pair_template(self) -> _PairTemplate:
+    def _pair_template(self) -> Template:
         """How two texts are put together; made on demand, because only models of pairs need it."""
-        return _PairTemplate.of(self._unlimited, self.rules.second_text_offset)
+        if self.rules.pair_prompt is not None:
+            return self._in_prompt(self.rules.pair_prompt)
+        encoding = self._unlimited.encode(SAMPLE, SAMPLE)
+        offset = self.rules.second_text_offset
+        return PairTemplate.of(_typed_ids(encoding, offset), encoding.sequence_ids, offset)
 
     @cached_property
     def _from_the_end(self) -> tokenizers.Tokenizer:
@@ -422,6 +369,14 @@ def _clear_surrogates(texts: Iterable[str]) -> Iterator[None]:
     except TypeError:
         "".join(texts).encode()
         raise
+
+
+def _typed_ids(encoding: tokenizers.Encoding, offset: int) -> list[int]:
+    """Return the ids of a pair; those of the second text have the offset added."""
+    return [
+        token + offset * (kind > 0)
+        for token, kind in zip(encoding.ids, encoding.type_ids, strict=True)
+    ]
 
 
 def places_of(text: str, *, lower_case: bool) -> Sequence[int]:

@@ -16,12 +16,12 @@ from server.auth.keys import Key, new_key
 from server.config import Config, ModelPlace, effective
 from server.doctor.checks.disk import LEAST_DISK, LITTLE_DISK, NETWORK
 from server.doctor.checks.memory import ROOM, memory_needed
+from server.doctor.checks.software import ONLY_RERANKERS
 from server.doctor.examine import CHECKS, examine
 from server.doctor.facts import Admission, Artifact, Facts, Held, Package, gather
 from server.doctor.findings import MB, Finding, as_json, as_text, healthy
 from server.errors import BadArtifact, BadSettings, StoreDamaged
 from server.inference.manifest import Quantization
-from server.inference.registry import NO_VECTORS
 from server.messages.message import Message
 from server.store.folder import DataFolder
 from server.store.folder_lock import LOCK_FILE
@@ -397,11 +397,11 @@ def test_missing_model_is_an_error_and_the_rest_is_told(run: Commands, tmp_path:
     assert set(findings) == set(CHECKS)
 
 
-def test_models_of_which_none_gives_vectors_are_an_error(run: Commands, tmp_path: Path) -> None:
+def test_models_of_which_none_gives_vectors_are_a_warning(run: Commands, tmp_path: Path) -> None:
     scorer = write_toy_scorer(tmp_path / "scorer")
-    said = reported(run, "--model", scorer, "--port", "0", status=1)["model"]
-    assert [each["level"] for each in said] == ["ok", "error"]
-    assert said[1]["found"]["english"] == NO_VECTORS.english
+    said = reported(run, "--model", scorer, "--port", "0")["model"]
+    assert [each["level"] for each in said] == ["ok", "warning"]
+    assert said[1]["found"]["english"] == ONLY_RERANKERS[0].english
     both = (ARTIFACT, replace(ARTIFACT, fingerprint="s", task="score"))
     assert not found(replace(SOUND, artifacts=both), "model")
 

@@ -1,6 +1,7 @@
 """MPNet and T5 through sentence-transformers itself: the same texts give the same tokens and vectors."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from export.families.relative_bias import Buckets, bucket_of
 from server.inference.comparison import row_cosines
 from tests.support.biased_toys import write_mpnet, write_t5
 from tests.support.checkpoints import change_json
+from tests.support.dense_layers import Dense, write_steps
 from tests.support.encoders import float_encoder, one_by_one, token_ids
 from tests.support.relatives import PADDING_SECOND
 from tests.support.toys import tokenizer, toy_texts
@@ -64,6 +66,12 @@ def test_t5_computes_what_transformers_computes(
     changes: dict[str, Any], options: dict[str, Any], tmp_path: Path
 ) -> None:
     assert_same_vectors(write_t5(tmp_path, folder_options=options, **changes))
+
+
+def test_sentence_t5_with_its_dense_layer_computes_what_transformers_computes(
+    tmp_path: Path,
+) -> None:
+    assert_same_vectors(write_steps(write_t5(tmp_path), [Dense(24, bias=False), "Normalize"]))
 
 
 def test_length_of_a_t5_without_a_limit_of_its_own_is_the_tokenizers(tmp_path: Path) -> None:

@@ -26,10 +26,13 @@ from server.inference.manifest import read_manifest
 from server.inference.model import Model
 from tests.support.checkpoints import change_json, refusal
 from tests.support.decoder_toys import (
+    BOTH_WAYS,
     CONFIGS,
+    END,
     INSTRUCTION,
     MERGES,
     use_llama_tokenizer,
+    use_own_tokenizer,
     write_decoder,
 )
 from tests.support.encoders import float_encoder, one_by_one, random_ids, rowwise_encoder, token_ids
@@ -109,6 +112,48 @@ def test_long_texts_are_computed_in_tiles_and_equal_the_reference(
     assert_equal_to_numpy(
         toy(tmp_path, "mistral", sliding_window=window), (15, 16, 17, 32, 50, 300)
     )
+
+
+@pytest.mark.parametrize("kind", BOTH_WAYS)
+def test_known_code_that_attends_in_both_directions_is_written(kind: str, tmp_path: Path) -> None:
+    # A window of tokens before is that of the network that transformers has.
+    window = {"sliding_window": 4} if kind == "mistral" else {}
+    checkpoint = toy(tmp_path, kind, pooling="mean", **BOTH_WAYS[kind], **window)
+    assert_equal_to_numpy(checkpoint, (1, 2, 9, 64, 300))
+    texts = [random_ids(1, length, seed)[0] for seed, length in enumerate([90, 90, 3, 1, 1, 2])]
+    encoder, reference = float_encoder(checkpoint), ReferenceDecoder(checkpoint.folder)
+    expected = np.concatenate([reference.embed(ids[None]) for ids in texts])
+    assert_same_vectors(encoder.encode(texts), expected)
+    in_int8 = rowwise_encoder(checkpoint)
+    assert row_cosines(expected.astype(np.float32), in_int8.encode(texts)).min() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "part"),
+    [
+        ("qwen2", {"auto_map": {"AutoModel": "modeling_qwen.Qwen2Model"}}, "auto_map"),
+        ("qwen2", {"auto_map": {"AutoModel": "other.Qwen2Model"}, "is_causal": False}, "auto_map"),
+        ("llama", {"auto_map": {"AutoModel": "modeling_gritlm7b.MistralModel"}}, "auto_map"),
+        ("mistral", {**BOTH_WAYS["mistral"], "is_causal": True}, "auto_map"),
+        ("qwen3", {"is_causal": False}, "is_causal: false"),
+        ("qwen2", {**BOTH_WAYS["qwen2"], "use_sliding_window": True}, "use_sliding_window"),
+    ],
+    ids=str,
+)
+def test_other_attention_in_both_directions_is_refused(
+    kind: str, changes: dict[str, Any], part: str, tmp_path: Path
+) -> None:
+    refusal(write_decoder(tmp_path, kind, **changes), UnsupportedModel, part)
+
+
+def test_known_code_of_a_tokenizer_puts_the_end_behind_a_text(tmp_path: Path) -> None:
+    folder = write_decoder(tmp_path, "qwen2", **BOTH_WAYS["qwen2"])
+    use_own_tokenizer(folder)
+    tokenizer = Tokenizer.from_str(read_checkpoint(folder).tokenizer_json)
+    assert tokenizer.encode("a").tokens == ["a", END]
+    for changed in ({"add_eos_token": False}, {"add_bos_token": True}):
+        use_own_tokenizer(folder, **changed)
+        refusal(folder, UnsupportedModel, "auto_map", "never run")
 
 
 def test_graph_passes_the_checker_and_every_constant_is_read(tmp_path: Path) -> None:

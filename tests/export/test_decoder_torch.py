@@ -8,7 +8,7 @@ import pytest
 
 from export.checkpoint import read_checkpoint
 from server.inference.comparison import row_cosines
-from tests.support.decoder_toys import CONFIGS, use_llama_tokenizer, write_decoder
+from tests.support.decoder_toys import BOTH_WAYS, CONFIGS, use_llama_tokenizer, write_decoder
 from tests.support.encoders import float_encoder, one_by_one, token_ids
 from tests.support.toys import toy_texts
 
@@ -44,6 +44,27 @@ def test_tokenizer_of_a_llama_puts_around_a_text_what_its_configuration_says(
     folder = write_decoder(tmp_path, "mistral")
     use_llama_tokenizer(folder, **config)
     assert_same_vectors(folder)
+
+
+@pytest.mark.parametrize("kind", BOTH_WAYS)
+def test_attention_in_both_directions_is_that_of_transformers_without_its_mask(
+    kind: str, tmp_path: Path
+) -> None:
+    torch, transformers = map(pytest.importorskip, ("torch", "transformers"))
+    folder = write_decoder(tmp_path, kind, pooling="mean", **BOTH_WAYS[kind])
+    classes = {"mistral": transformers.MistralModel, "qwen2": transformers.Qwen2Model}
+    model = classes[kind].from_pretrained(folder, attn_implementation="eager").eval()
+    checkpoint = read_checkpoint(folder)
+    ids = token_ids(checkpoint, TEXTS)
+    expected = []
+    for row in ids:
+        nothing = torch.zeros((1, 1, len(row), len(row)))
+        with torch.no_grad():
+            found = model(torch.from_numpy(row)[None], attention_mask=nothing).last_hidden_state
+        expected.append(torch.nn.functional.normalize(found.mean(1), dim=-1)[0].numpy())
+    found = one_by_one(float_encoder(checkpoint), ids)
+    assert np.abs(np.stack(expected) - found).max() < 1e-5
+    assert row_cosines(np.stack(expected), found).min() > 0.99999
 
 
 def assert_same_vectors(folder: Path) -> None:

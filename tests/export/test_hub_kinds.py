@@ -3,15 +3,18 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 
+from export.checkpoint import read_checkpoint
 from export.errors import UnsupportedModel
 from export.settings import Settings
 from export.source import model
 from export.source.model import locate
 from tests.support.artifacts import names
 from tests.support.downloads import files_in, lone_hub, refused
+from tests.support.reranker_toys import KNOWN, write_reranker
 from tests.support.stand_in_hub import MODEL, NEEDED, StandInHub
 from tests.support.toys import write_toy_checkpoint
 
@@ -84,3 +87,22 @@ def test_refusal_keeps_what_was_downloaded_before(hub: StandInHub, tmp_path: Pat
     ).encode()
     assert "images and texts" in refused(UnsupportedModel, hub, folder)
     assert files_in(folder) == {"config.json": NEEDED["config.json"]}
+
+
+@pytest.mark.parametrize("kind", ["causal", "listed"])
+def test_reranker_is_known_by_what_its_card_says_it_was_made_from(
+    kind: str, hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy = write_reranker(tmp_path / "toy", kind, known=False)
+    hub.files = {name: content for name, content in files_in(toy).items()}
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setattr(model, "DOWNLOADS", tmp_path / "hub")
+    with pytest.raises(UnsupportedModel, match="--pair-prompt qwen3"):
+        locate(Settings(source=MODEL))
+    assert "model.safetensors" not in hub.sent()
+    assert locate(Settings(source=MODEL, pair_prompt="qwen3")).downloaded
+    rmtree(tmp_path / "hub")
+    hub.files["README.md"] = f"---\nbase_model: {KNOWN}\n---\n".encode()
+    place = locate(Settings(source=MODEL))
+    scoring = read_checkpoint(place.folder).scoring
+    assert scoring is not None and scoring.pair_prompt is not None

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from safetensors.numpy import load_file
 
 from export import rowwise
 from export.checkpoint import Checkpoint, read_checkpoint
@@ -14,6 +15,7 @@ from export.errors import UnsupportedModel
 from export.families.instruction import LOWEST
 from export.onnx_file import serialize
 from export.pipeline import export
+from export.settings import Settings
 from export.source.folder import ModelFolder
 from export.source.model import examine
 from server.inference.comparison import row_cosines
@@ -21,15 +23,18 @@ from server.inference.encoder import SessionEncoder
 from server.inference.manifest import TextRules, read_manifest
 from server.inference.model import Model
 from server.inference.tokenizer import Tokenizer
+from tests.support.biased_toys import write_t5
 from tests.support.checkpoints import change_json
 from tests.support.decoder_toys import write_decoder
+from tests.support.dense_layers import Dense, write_steps
 from tests.support.encoders import float_encoder, int8_encoder, one_by_one, random_ids
 from tests.support.exports import change, toy_settings
 from tests.support.gated_toys import WRITERS
 from tests.support.reference_bert import ReferenceBert
+from tests.support.reference_biased import ReferenceT5
 from tests.support.reference_decoder import ReferenceDecoder
 from tests.support.reference_gated import REFERENCES
-from tests.support.toys import toy_texts, write_toy_checkpoint
+from tests.support.toys import NORMALIZE, toy_texts, write_toy_checkpoint
 
 QUERY, DOCUMENT = "search query: ", "文："
 ROUNDING = 3e-6
@@ -56,6 +61,24 @@ def decoder(folder: Path, pooling: str) -> tuple[Path, Callable[[Path], Rows]]:
     return write_decoder(folder, pooling=pooling), lambda folder: ReferenceDecoder(folder).hidden
 
 
+def t5(folder: Path, pooling: str) -> tuple[Path, Callable[[Path], Rows]]:
+    written = write_t5(folder, folder_options={"pooling": pooling})
+    return written, lambda folder: ReferenceT5(folder).hidden
+
+
+def behind_dense(folder: Path, pooling: str) -> tuple[Path, Callable[[Path], Rows]]:
+    """Return an instructor, whose vectors are not as wide as a token's row."""
+    written, _ = t5(folder, pooling)
+    write_steps(written, [Dense(20, bias=False), NORMALIZE])
+    # A linear layer without a bias commutes with the mean.
+    weight = load_file(written / "2_Dense" / "model.safetensors")["linear.weight"]
+
+    def rows(folder: Path) -> Rows:
+        return lambda ids: ReferenceT5(folder).hidden(ids) @ weight.T.astype(np.float64)
+
+    return written, rows
+
+
 def without_prompt(folder: Path) -> Checkpoint:
     change_json(folder / "1_Pooling" / "config.json", include_prompt=False)
     checkpoint = read_checkpoint(folder)
@@ -65,10 +88,11 @@ def without_prompt(folder: Path) -> Checkpoint:
 
 def marked(checkpoint: Checkpoint) -> tuple[list[Ids], list[Ids]]:
     """Return token ids as they are, and as the tokenizer marks those of an instruction."""
-    plain = [random_ids(1, length, seed)[0] for seed, (length, _) in enumerate(TEXTS)]
+    words = checkpoint.shape.vocabulary
+    plain = [random_ids(1, length, seed, words)[0] for seed, (length, _) in enumerate(TEXTS)]
     ids = [row.copy() for row in plain]
     for row, (_, left_out) in zip(ids, TEXTS, strict=True):
-        row[:left_out] += checkpoint.shape.vocabulary
+        row[:left_out] += words
     return plain, ids
 
 
@@ -86,7 +110,16 @@ def pooled(rows: Sequence[npt.NDArray[np.float64]], pooling: str) -> npt.NDArray
 
 @pytest.mark.parametrize(
     ("write", "pooling"),
-    [(bert, "mean"), (bert, "max"), (gated, "mean"), (gated, "max"), (decoder, "mean")],
+    [
+        (bert, "mean"),
+        (bert, "max"),
+        (gated, "mean"),
+        (gated, "max"),
+        (decoder, "mean"),
+        (t5, "mean"),
+        (t5, "max"),
+        (behind_dense, "mean"),
+    ],
 )
 def test_tokens_of_an_instruction_are_attended_to_and_not_pooled(
     write: Any, pooling: str, tmp_path: Path
@@ -150,4 +183,4 @@ def test_optimum_cannot_leave_instructions_out(tmp_path: Path) -> None:
     folder = bert(tmp_path, "mean")[0]
     without_prompt(folder)
     with pytest.raises(UnsupportedModel, match="include_prompt: false"):
-        examine(ModelFolder(folder), "optimum")
+        examine(ModelFolder(folder), Settings(source=str(folder), via="optimum"))

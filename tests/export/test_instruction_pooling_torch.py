@@ -9,10 +9,12 @@ from export.checkpoint import read_checkpoint
 from server.inference.comparison import row_cosines
 from server.inference.manifest import TextRules
 from server.inference.tokenizer import Tokenizer
+from tests.support.biased_toys import write_t5
 from tests.support.checkpoints import change_json
 from tests.support.decoder_toys import use_llama_tokenizer, write_decoder
+from tests.support.dense_layers import Dense, write_steps
 from tests.support.encoders import float_encoder, one_by_one
-from tests.support.toys import toy_texts, write_toy_checkpoint
+from tests.support.toys import NORMALIZE, toy_texts, write_toy_checkpoint
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
@@ -30,14 +32,32 @@ def llama(folder: Path, pooling: str) -> Path:
     return folder
 
 
+def t5(folder: Path, pooling: str) -> Path:
+    return write_t5(folder, folder_options={"pooling": pooling})
+
+
 def qwen(folder: Path, pooling: str) -> Path:
     return write_decoder(folder, "qwen3", pooling=pooling, normalize=False)
+
+
+def instructor(folder: Path, pooling: str) -> Path:
+    return write_steps(
+        write_t5(folder, folder_options={"pooling": pooling}), [Dense(20), NORMALIZE]
+    )
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize(
     ("write", "pooling"),
-    [(bert, "mean"), (bert, "max"), (bert, "cls"), (llama, "mean"), (qwen, "mean")],
+    [
+        (bert, "mean"),
+        (bert, "max"),
+        (bert, "cls"),
+        (llama, "mean"),
+        (qwen, "mean"),
+        (t5, "max"),
+        (instructor, "mean"),
+    ],
 )
 def test_the_same_tokens_are_left_out(
     write: object, pooling: str, prompt: str, tmp_path: Path

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from export import half, quantise
+from export import half, quantise, trade
 from export.errors import DisagreesWithCheckpoint, UnsupportedModel
 from export.families.linears import FloatLinear, Int8Linear
 from export.half import STORED, halve
@@ -22,7 +22,7 @@ from export.source.tensors import FloatArray
 from export.verify import Thresholds
 from server.inference.comparison import row_cosines
 from server.inference.encoder import SessionEncoder
-from server.inference.manifest import MODEL_FILE, read_manifest
+from server.inference.manifest import MODEL_FILE, Agreement, read_manifest
 from server.inference.model import Model
 from server.messages.terminal import Terminal
 from tests.support.encoders import SHAPES, float_encoder, one_by_one, token_ids, toy_network
@@ -168,13 +168,40 @@ def test_auto_takes_the_first_precision_that_agrees_and_shows_what_each_gives(
     )
     assert folder.name == "onnx-auto"
     assert read_manifest(folder).precision == taken
-    table = said.getvalue().splitlines()[:-1]
+    printed = said.getvalue().splitlines()[:-1]
+    table, plot = (
+        printed[: printed.index("size in MB")],
+        printed[printed.index("size in MB") :],
+    )
     assert [line.split()[0] for line in table][-1] == taken
     assert [line.split()[-1] for line in table] == ["refused"] * (len(table) - 1) + ["taken"]
     assert all(
         "times as fast as float32; mean 0.99" in line or "mean 1.0" in line for line in table
     )
     assert len(table) == (1 if taken == "int8" else 3)
+    assert len(plot) == 3 * (1 + len(table))
+
+
+def test_plot_has_bars_as_long_as_the_values() -> None:
+    said = io.StringIO()
+    tried = [
+        trade.Trade("int8", 20.0, 4.0, Agreement(mean=0.996, minimum=0.9, texts=9), refused=True),
+        trade.Trade("fp16", 40.0, 1.0, Agreement(mean=1.0, minimum=1.0, texts=9), refused=False),
+    ]
+    trade.show(tried, Terminal("en", said, io.StringIO()))
+    size, speed, distance = (
+        [line.split() for line in said.getvalue().splitlines()[i : i + 2]] for i in (3, 6, 9)
+    )
+    assert size == [["int8", "#" * 20, "20.0"], ["fp16", "#" * 40, "40.0"]]
+    assert speed == [["int8", "#" * 40, "4.00"], ["fp16", "#" * 10, "1.00"]]
+    assert distance == [["int8", "#" * 40, "0.00400"], ["fp16", "0.00000"]]
+
+
+def test_export_of_one_precision_prints_no_table(settings: Settings) -> None:
+    said = io.StringIO()
+    export(change(settings, precision="fp16"), Terminal("en", said, io.StringIO()))
+    (line,) = said.getvalue().splitlines()
+    assert "cosine to float32" in line
 
 
 def test_auto_that_finds_nothing_close_enough_names_the_worst_texts(settings: Settings) -> None:

@@ -9,11 +9,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 
+from export import quantise
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.families.batches import GROUPS
 from export.families.family import HIDDEN
 from export.families.linears import BlockwiseLinear, FloatLinear, Int8Linear, Linears
-from export.quantise import quantize
+from export.quantise import Quantized, quantize
 from export.ranges import Rows, fake_quantize, quantize_columns, smoothing_divisor
 from server.inference.comparison import row_cosines
 from server.inference.encoder import INPUT_IDS, SessionEncoder
@@ -62,6 +63,25 @@ def test_int8_vector_does_not_depend_on_its_neighbours(
     together = encoder.encode(texts)
     assert np.abs(together - one_by_one(encoder, texts)).max() < 1e-5
     assert np.abs(together - np.roll(together, 1, axis=0)).max() > 0.1
+
+
+def test_biases_without_earlier_errors_are_taken_where_they_help_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = toy_network(tmp_path, pooling="mean")
+    texts = token_ids(checkpoint, toy_texts(30))
+
+    def biases(leaves: float) -> tuple[dict[str, Any], Quantized]:
+        monkeypatch.setattr(quantise, "OWN_BIAS_LEAVES", leaves)
+        done = quantize(checkpoint.network(), texts, weight_bits=8, threads=1)
+        return {name: linear.bias for name, linear in done.linears.items()}, done
+
+    (corrected, _), (own, done) = biases(-1.0), biases(np.inf)
+    assert own.keys() == done.own_biases.keys()
+    for name, bias in own.items():
+        np.testing.assert_array_equal(bias, done.own_biases[name])
+        # They differ by the errors of the layers before: much less than a bias.
+        assert 0 < np.abs(bias - corrected[name]).max() < 0.05
 
 
 @pytest.mark.parametrize(("weight_bits", "limit"), [(8, 127), (7, 63)])

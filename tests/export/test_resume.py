@@ -12,7 +12,7 @@ from export.checkpoint import read_checkpoint
 from export.families.family import HIDDEN
 from export.onnx_file import open_graph
 from export.quantise import quantize
-from export.resume import resume
+from export.resume import Passes, resume
 from tests.support.encoders import token_ids, toy_network
 from tests.support.gated_toys import write_modernbert
 from tests.support.toys import toy_texts
@@ -59,11 +59,11 @@ def test_what_calibration_knows_changes_no_number(
     ids = token_ids(checkpoint, toy_texts(20))
     usual = quantize(checkpoint.network(), ids, weight_bits=8, threads=1)
 
-    class Forgetful(quantise._Passes):
+    class Forgetful(Passes):
         def run(self, model: Any, output: str, *, keep: bool = False) -> Any:
             return super().run(model, output)
 
-    monkeypatch.setattr(quantise, "_Passes", Forgetful)
+    monkeypatch.setattr(quantise, "Passes", Forgetful)
     again = quantize(checkpoint.network(), ids, weight_bits=8, threads=1)
     assert usual.report == again.report
     assert _numbers(usual.linears.values()) == _numbers(again.linears.values())

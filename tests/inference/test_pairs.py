@@ -9,7 +9,8 @@ import tokenizers
 from tokenizers import processors
 
 from server.inference.manifest import TextRules
-from server.inference.tokenizer import CHARACTERS_PER_TOKEN, MOST_BEGINNINGS, Bare, Kept, Tokenizer
+from server.inference.tokenization.pairs import Bare
+from server.inference.tokenizer import CHARACTERS_PER_TOKEN, MOST_BEGINNINGS, Kept, Tokenizer
 from tests.support.toys import VOCABULARY, tokenizer, toy_texts
 
 OFFSET = len(VOCABULARY)

@@ -12,7 +12,8 @@ from server.errors import EmptyInput, InvalidRequest, Overloaded, TextTooLong, T
 from server.inference.engine import Scored, Times, pairs_with, ranking
 from server.inference.loop_tokenizer import SLICE_CHARACTERS, LoopTokenizer
 from server.inference.model import Model
-from server.inference.tokenizer import Bare, Kept, Tokenizer
+from server.inference.tokenization.pairs import Bare
+from server.inference.tokenizer import Kept, Tokenizer
 from server.telemetry.metrics import Metrics
 from server.types import Ids, Pair, Tokens
 from tests.support.engines import counter, models_of, run

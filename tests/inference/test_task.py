@@ -9,7 +9,7 @@ import pytest
 
 from export.errors import DisagreesWithCheckpoint
 from export.verify import Thresholds, verify
-from server.errors import BadArtifact, BadSettings, ModelNotFound, TaskNotServed
+from server.errors import BadArtifact, ModelNotFound, TaskNotServed
 from server.inference.comparison import SAME_SCORES, SCORES, USABLE_SCORES, VECTORS
 from server.inference.encoder import SessionEncoder
 from server.inference.model import Model
@@ -140,9 +140,22 @@ def test_model_of_another_task_is_not_served_and_an_unknown_one_not_found(
     run(test)
 
 
-def test_server_without_a_model_of_dense_vectors_does_not_start(scorer: Model) -> None:
-    with pytest.raises(BadSettings, match="no served model gives dense vectors"):
+def test_server_of_rerankers_alone_has_no_model_of_vectors(scorer: Model) -> None:
+    async def test() -> None:
         check([scorer])
+        async with models_of(scorer) as models:
+            assert models.first.engine.model is scorer
+            assert models.find("").engine.model is scorer
+            assert models.find("toy-scorer").engine.model is scorer
+            assert models.listed == [] and models.all_listed == ["toy-scorer"]
+            with pytest.raises(TaskNotServed, match="no embedding model is served"):
+                models.choose("")
+            with pytest.raises(TaskNotServed, match="no embedding model is served"):
+                _ = models.default
+            with pytest.raises(ModelNotFound, match="this server has 'toy-scorer'"):
+                models.find("gpt")
+
+    run(test)
 
 
 # --- lanes ----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from tests.support.checkpoints import change_json
 from tests.support.gated_toys import Weights, write_folder
 from tests.support.toys import CHARACTERS, DIGITS, LETTERS, PUNCTUATION, VOCABULARY, write_json
 
-HIDDEN, HEADS, HEAD_WIDTH, WIDE, LAYERS, MAX_TOKENS = 32, 4, 6, 48, 3, 300
+HIDDEN, HEADS, HEAD_WIDTH, WIDE, LAYERS, MAX_TOKENS = 32, 4, 6, 48, 2, 300
 
 
 def write_mpnet(

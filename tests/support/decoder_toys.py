@@ -30,6 +30,11 @@ VOCABULARY_SIZE = 512
 INSTRUCTION = "Instruct: Find\nQuery:"
 FLAGS = {"lasttoken": "pooling_mode_lasttoken", "mean": "pooling_mode_mean_tokens"}
 
+# Decoders whose own code attends in both directions, and what their config.json says of it.
+BOTH_WAYS: dict[str, dict[str, Any]] = {
+    "mistral": {"auto_map": {"AutoModel": "modeling_gritlm7b.MistralModel"}},
+    "qwen2": {"auto_map": {"AutoModel": "modeling_qwen.Qwen2Model"}, "is_causal": False},
+}
 CONFIGS: dict[str, dict[str, Any]] = {
     "qwen3": {
         "architectures": ["Qwen3ForCausalLM"],
@@ -112,6 +117,17 @@ def write_decoder(
         {"prompts": dict(given), "default_prompt_name": None},
     )
     return folder
+
+
+def use_own_tokenizer(folder: Path, **config: Any) -> None:
+    """Give a toy the tokenizer of gte-Qwen2, whose tokenizer.json puts nothing around a text."""
+    built = byte_tokenizer()
+    built.post_processor = processors.ByteLevel(trim_offsets=False)
+    built.save(str(folder / "tokenizer.json"))
+    code = ["tokenization_qwen.Qwen2Tokenizer", "tokenization_qwen.Qwen2TokenizerFast"]
+    named = {"tokenizer_class": "Qwen2Tokenizer", "pad_token": END, "eos_token": END}
+    ends = {"add_eos_token": True, "auto_map": {"AutoTokenizer": code}}
+    write_json(folder / "tokenizer_config.json", named | ends | config)
 
 
 def use_llama_tokenizer(folder: Path, **config: Any) -> None:

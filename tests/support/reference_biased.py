@@ -33,9 +33,10 @@ def bucket(distance: int, buckets: int, furthest: int) -> int:
 
 def biases(table: Array, tokens: int, furthest: int) -> Array:
     """Return the bias of every score, (H, T, T); table: (buckets, H)."""
-    places = range(tokens)
-    chosen = [[bucket(key - query, len(table), furthest) for key in places] for query in places]
-    return np.asarray(table[np.array(chosen)].transpose(2, 0, 1))
+    chosen = [bucket(distance, len(table), furthest) for distance in range(1 - tokens, tokens)]
+    places = np.arange(tokens)
+    distance = places - places[:, None]
+    return np.asarray(table[chosen][distance + tokens - 1].transpose(2, 0, 1))
 
 
 def attention(query: Array, key: Array, value: Array, bias: Array, scale: float) -> Array:

@@ -64,6 +64,9 @@ class ReferenceDecoder:
         places = np.arange(len(x))
         distance = places[:, None] - places
         hidden = (distance < 0) | (distance >= self._window(index))
+        if "auto_map" in self.config:
+            # The toys name only code that attends in both directions.
+            hidden = np.zeros_like(hidden)
         gathered = attention(query, key, value, np.where(hidden, -np.inf, 0.0))
         return self.linear(joined(gathered), f"{name}.o_proj")
 

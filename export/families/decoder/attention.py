@@ -1,5 +1,8 @@
 """Writes the attention of a decoder: each token attends to itself and to those before it.
 
+The rest of this holds for those. Some decoders attend in both directions: there MultiHeadAttention takes queries
+and keys that RotaryEmbedding has turned. It needs no tiles: ONNX Runtime computes it in tiles itself.
+
 ONNX Runtime's GroupQueryAttention turns queries and keys by their places, shares keys and values among
 queries, and masks what comes after. It holds the scores of all heads and queries at once, 4 bytes each:
 4 GB for 16 heads and 8,192 tokens. So a text of more than TILE tokens is computed in tiles of queries, one
@@ -104,7 +107,7 @@ class AttentionWriter:
     ) -> str:
         assert self._rectangle is not None
         lengths = self._rectangle
-        if not self._long:
+        if not self._long or self._shape.both_ways:
             return self._fused(graph, projected, lengths, window, name)
         return graph.branch(
             self._long,
@@ -198,8 +201,40 @@ class AttentionWriter:
         name: str,
     ) -> str:
         """Write the operator to `graph`, which may be a subgraph."""
+        if self._shape.both_ways:
+            return self._both_ways(graph, projected, name)
         read = [*projected, "", "", *lengths, *self._tables]
         return graph.node("GroupQueryAttention", read, name, CONTRIB, **self._attributes(window))
+
+    def _both_ways(self, graph: GraphWriter, projected: Projected, name: str) -> str:
+        """Write attention to all tokens of a text, for texts of one length."""
+        heads = self._shape.heads
+        # The place of the first token; the others follow.
+        first = graph.integers(f"{name}.first", [0])
+        turned = [
+            graph.node(
+                "RotaryEmbedding", [each, first, *self._tables], f"{name}.{part}.turned", CONTRIB
+            )
+            for part, each in (("queries", projected.queries), ("keys", projected.keys))
+        ]
+        keys = self._for_each_query(graph, turned[1], f"{name}.keys")
+        values = self._for_each_query(graph, projected.values, f"{name}.values")
+        read = [turned[0], keys, values]
+        return graph.node("MultiHeadAttention", read, name, CONTRIB, num_heads=heads)
+
+    def _for_each_query(self, graph: GraphWriter, tensor: str, name: str) -> str:
+        """Repeat the heads of keys or values for the queries that share them, (B, T, heads * d)."""
+        shape = self._shape
+        if shape.heads == shape.kv_heads:
+            return tensor
+        by_head = graph.integers(f"{name}.by_head", [0, 0, shape.kv_heads, 1, shape.head_width])
+        repeats = [1, 1, 1, shape.heads // shape.kv_heads, 1]
+        apart = graph.node("Reshape", [tensor, by_head], f"{name}.apart")
+        repeated = graph.node(
+            "Expand", [apart, graph.integers(f"{name}.repeats", repeats)], f"{name}.repeated"
+        )
+        rows = graph.integers(f"{name}.rows", [0, 0, shape.query_width])
+        return graph.node("Reshape", [repeated, rows], f"{name}.of_queries")
 
     def _attributes(self, window: int | None) -> dict[str, int]:
         shape = self._shape

@@ -45,9 +45,9 @@ def layer_of(shape: DecoderShape, index: int) -> DecoderLayer:
         # scale fits all rows.
         attention=Site(f"{name}.attention", (query, key, value), by_row=True, after_norm=True),
         context=Site(f"{name}.context", (output,), by_row=True),
-        mlp=Site(f"{name}.mlp", (gate, up), by_row=True, after_norm=True),
+        mlp=Site(f"{name}.mlp", (gate, up), by_row=True, after_norm=True, feed_forward=True),
         # The gate's activation is not linear, but what it is multiplied with is.
-        down=Site(f"{name}.product", (down,), by_row=True, folds_into=(up,)),
+        down=Site(f"{name}.product", (down,), by_row=True, folds_into=(up,), feed_forward=True),
     )
 
 

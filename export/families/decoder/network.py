@@ -7,7 +7,7 @@ from export.families.decoder.attention import TILE
 from export.families.decoder.encoder import DecoderWriter
 from export.families.decoder.layers import DecoderLayer, float_linears, layer_of
 from export.families.decoder.shape import DecoderShape
-from export.families.family import Layer
+from export.families.family import OUTPUT, Layer
 from export.families.layered import LayeredNetwork
 from export.families.linears import FloatLinear, Linears
 from export.graph import GraphWriter
@@ -17,7 +17,10 @@ from server.types import Packing
 
 
 class DecoderNetwork(LayeredNetwork[DecoderLayer]):
-    """A decoder that gives vectors; it stands in the graph once, for both layouts of a batch."""
+    """A decoder, perhaps with a head that scores pairs.
+
+    It stands in the graph once, for both layouts of a batch.
+    """
 
     title = "decoder"
 
@@ -25,6 +28,10 @@ class DecoderNetwork(LayeredNetwork[DecoderLayer]):
         layers = [layer_of(shape, index) for index in range(shape.layers)]
         super().__init__(shape.hidden, settings, tensors, layers)
         self._shape = shape
+
+    @property
+    def dimension(self) -> int:
+        return super().dimension if self._shape.head is None else 1
 
     @property
     def layers(self) -> Sequence[Layer]:
@@ -50,3 +57,11 @@ class DecoderNetwork(LayeredNetwork[DecoderLayer]):
     def _pooled(self, graph: GraphWriter, linears: Linears, *, int8_embeddings: bool) -> str:
         writer = self._writer(graph, linears, packed=True)
         return self._written(writer, int8_embeddings=int8_embeddings)
+
+    def _finish(self, graph: GraphWriter, pooled: str) -> None:
+        if self._shape.head is None:
+            super()._finish(graph, pooled)
+        else:
+            row = self._shape.head.row(self._tensors)
+            weight = graph.floats("score.weight", row[:, None])
+            graph.node("MatMul", [pooled, weight], OUTPUT)

@@ -16,6 +16,8 @@ from export.families.config import (
     require,
     theta,
 )
+from export.families.decoder.head import AnswerRows, ScoreRow
+from export.kinds.own_code import attends_both_ways
 from export.source.json_file import Json, boolean, size
 
 # ONNX Runtime's attention takes heads of so many channels, and of multiples of it.
@@ -29,7 +31,9 @@ class DecoderShape:
 
     kv_heads: of keys and values; each serves heads / kv_heads of the queries. windows: for each layer how
     many tokens a token attends to, itself included; None for all before it. query_bias, output_bias: of the
-    linear layers around attention. head_norms: queries and keys have a norm of their own.
+    linear layers around attention. head_norms: queries and keys have a norm of their own. head: what makes
+    a score of the last token's row; None for a network that gives vectors.
+    both_ways: a token attends to those after it too; there are no windows then.
     """
 
     vocabulary: int
@@ -46,6 +50,8 @@ class DecoderShape:
     output_bias: bool = False
     mlp_bias: bool = False
     head_norms: bool = False
+    head: ScoreRow | AnswerRows | None = None
+    both_ways: bool = False
 
     @property
     def layers(self) -> int:
@@ -66,6 +72,8 @@ class DecoderShape:
             WORDS: (self.vocabulary, hidden),
             FINAL_NORM: (hidden,),
         }
+        if self.head is not None:
+            shapes |= self.head.tensors(self.vocabulary, hidden)
         for index in range(self.layers):
             name = f"layers.{index}"
             linears = (
@@ -146,6 +154,7 @@ def _shape(
     head_norms: bool = False,
 ) -> DecoderShape:
     require({"hidden_act": "silu", **config}, hidden_act="silu")
+    both_ways = _both_ways(config)
     heads = size(config, "num_attention_heads")
     shape = DecoderShape(
         vocabulary=size(config, "vocab_size"),
@@ -157,11 +166,12 @@ def _shape(
         positions=size(config, "max_position_embeddings"),
         theta=_theta(config),
         epsilon=epsilon(config, "rms_norm_eps", 1e-6),
-        windows=windows,
+        windows=(None,) * len(windows) if both_ways else windows,
         query_bias=query_bias,
         output_bias=output_bias,
         mlp_bias=mlp_bias,
         head_norms=head_norms,
+        both_ways=both_ways,
     )
     if heads % shape.kv_heads:
         raise ShapeMismatch(
@@ -177,6 +187,23 @@ def _shape(
             step=HEAD_STEP,
         )
     return shape
+
+
+def _both_ways(config: Json) -> bool:
+    """Return whether tokens attend in both directions; refuses what does not say it clearly."""
+    model_type = str(config.get("model_type"))
+    causal = boolean("config.json", config, "is_causal", default=True)
+    both_ways = attends_both_ways(config, model_type)
+    if not causal and not both_ways:
+        raise UnsupportedModel(
+            "is_causal: false asks for attention in both directions, which transformers 4 leaves out and "
+            "transformers 5 does; it is written for GritLM-7B and gte-Qwen2 only, whose own code says which"
+        )
+    if both_ways and config.get("use_sliding_window"):
+        raise UnsupportedModel(
+            "use_sliding_window is not written with attention in both directions"
+        )
+    return both_ways
 
 
 def _head_width(config: Json) -> int:

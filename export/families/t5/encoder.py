@@ -13,6 +13,7 @@ from export.families.activations import write_activation
 from export.families.batches import BatchWriter
 from export.families.biased_attention import BiasedAttention
 from export.families.embeddings import write_words
+from export.families.instruction import write_word_ids
 from export.families.linears import Linears, LinearWriter, RowwiseLinear, Site
 from export.families.norms import write_rms_norm
 from export.families.t5.layers import T5Layer
@@ -40,6 +41,7 @@ class T5Writer:
     ) -> None:
         self._shape = shape
         self._pooling = settings.pooling
+        self._instruction_offset = settings.instruction_offset(shape.vocabulary)
         self._tensors = tensors
         self._graph = graph
         self._linears = linears
@@ -60,7 +62,8 @@ class T5Writer:
 
     def embeddings(self, *, int8: bool) -> str:
         """Write the words, (B, T, D)."""
-        return write_words(self._graph, self._tensors[WORDS], "embeddings.words", int8=int8)
+        ids, table = write_word_ids(self._graph, self._instruction_offset), self._tensors[WORDS]
+        return write_words(self._graph, table, "embeddings.words", int8=int8, ids=ids)
 
     def layer(self, hidden: str, layer: T5Layer) -> Iterator[tuple[str, str]]:
         """Write one layer, step by step.
@@ -85,7 +88,8 @@ class T5Writer:
 
     def pool(self, hidden: str) -> str:
         """Reduce the tokens to one row a text, (B, D), after the last norm."""
-        return self._batch.reduce(self._norm(hidden, FINAL_NORM), self._pooling)
+        normed, offset = self._norm(hidden, FINAL_NORM), self._instruction_offset
+        return self._batch.reduce(normed, self._pooling, instruction_offset=offset)
 
     # --- the operators they are made of -----------------------------------------------------------
 

@@ -42,7 +42,8 @@ class RerankRequest(msgspec.Struct):
     """Documents to rank. Keys that only one provider has are ignored.
 
     top_n: how many of the best documents to return; all of them if it is left out. top_k: Voyage's word for it.
-    truncation: Voyage's; false refuses a document that is too long together with the query.
+    truncation: Voyage's; false refuses a document that is too long together with the query. instruction: in
+    place of the one in the model's prompt, for models that read one.
     """
 
     query: str
@@ -52,6 +53,7 @@ class RerankRequest(msgspec.Struct):
     top_k: Number | None = None
     return_documents: bool | None = None
     truncation: bool = True
+    instruction: str = ""
 
 
 class Ranked(msgspec.Struct):
@@ -108,11 +110,15 @@ class RankingReply(msgspec.Struct):
 
 
 class ScoreRequest(msgspec.Struct):
-    """Pairs to score: one text with each of others, or two lists of the same length."""
+    """Pairs to score: one text with each of others, or two lists of the same length.
+
+    instruction: as in /v1/rerank.
+    """
 
     text_1: str | list[str]
     text_2: str | list[str]
     model: str = ""
+    instruction: str = ""
 
 
 class Score(msgspec.Struct):
@@ -186,7 +192,12 @@ def _rerank(version: str) -> Handler:
         request = await decoded(call.body, RerankRequest)
         texts = [each if isinstance(each, str) else each.text for each in request.documents]
         pairs = pairs_with(request.query, texts)
-        choice, found = await call.models.score(request.model, pairs, truncate=request.truncation)
+        choice, found = await call.models.score(
+            request.model,
+            pairs,
+            truncate=request.truncation,
+            instruction=request.instruction,
+        )
         top_n, relevance = request.top_n or request.top_k, found.relevance
         ranked = [
             {"index": index, "relevance_score": relevance[index]}
@@ -232,7 +243,9 @@ async def rank(call: Call) -> Reply:
 async def score(call: Call) -> Reply:
     """Return the scores of pairs in their order."""
     request = await decoded(call.body, ScoreRequest)
-    choice, found = await call.models.score(request.model, _pairs(request))
+    choice, found = await call.models.score(
+        request.model, _pairs(request), instruction=request.instruction
+    )
     data = [
         {"index": index, "object": "score", "score": each}
         for index, each in enumerate(found.scores)

@@ -80,10 +80,14 @@ class Reading(Instructed, kw_only=True):
 
 
 class PairReading(msgspec.Struct, kw_only=True):
-    """Options for reading pairs of texts, which get no instruction."""
+    """Options for reading pairs of texts.
+
+    instruction: in place of the one in the model's prompt, for models that read one.
+    """
 
     truncate: bool = True
     truncation_direction: Direction = "right"
+    instruction: str = ""
 
 
 class EmbedRequest(Reading, kw_only=True):
@@ -247,7 +251,7 @@ async def similarity(call: Call) -> Reply:
 async def tokenize(call: Call) -> Reply:
     """Return all tokens of each text, also those that the model would not read."""
     request = await decoded(call.body, TokenizeRequest)
-    choice = call.models.choose(request.model)
+    choice = call.models.find(request.model)
     tokens = await choice.engine.tokens(
         _listed(request.inputs),
         instruction_of(request, choice),
@@ -263,7 +267,7 @@ async def decode_ids(call: Call) -> Reply:
     for index, row in enumerate(rows):
         if not row:
             raise EmptyInput(f"ids {index} is empty")
-    engine = call.models.choose(request.model).engine
+    engine = call.models.find(request.model).engine
     return Reply(json_body(await engine.decode(rows, skip_special=request.skip_special_tokens)))
 
 
@@ -372,7 +376,11 @@ async def _read(
 async def _scored(call: Call, request: RerankRequest | PredictRequest, pairs: list[Pair]) -> Scored:
     truncation = _truncation(request)
     _, found = await call.models.score(
-        request.model, pairs, truncate=truncation.allowed, keep=truncation.keep
+        request.model,
+        pairs,
+        truncate=truncation.allowed,
+        keep=truncation.keep,
+        instruction=request.instruction,
     )
     return found
 

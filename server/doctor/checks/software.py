@@ -6,10 +6,13 @@ from server import BUILT
 from server.doctor.facts import Artifact, Facts
 from server.doctor.findings import Finding, refusal
 from server.inference.comparison import COMPARISONS
-from server.inference.registry import NO_VECTORS
 from server.messages.message import Message
 
 MOST_NAMED = 5
+ONLY_RERANKERS = (
+    Message("no embedding model is served: pairs are scored, but there are no vectors"),
+    Message("collections and search by meaning need one; add it with --model"),
+)
 
 
 def of_models(facts: Facts) -> Iterator[Finding]:
@@ -29,7 +32,7 @@ def of_models(facts: Facts) -> Iterator[Finding]:
             yield _of_model(artifact)
     # One that does not open may be the one that gives vectors.
     if all(each.error is None and each.task != "dense" for each in facts.artifacts):
-        yield Finding("error", "model", NO_VECTORS)
+        yield Finding("warning", "model", *ONLY_RERANKERS)
 
 
 def _of_model(artifact: Artifact) -> Finding:

@@ -29,6 +29,22 @@ def test_the_first_sentences_stand_before_the_second_ones(tmp_path: Path) -> Non
     assert texts == ["a", "c", "b", "d"] and scores.tolist() == [1.5, 5.0]
 
 
+def test_the_english_file_is_read_as_it_is_published(tmp_path: Path) -> None:
+    file = tmp_path / "sts-test.csv"
+    line = 'main-captions\tMSRvid\t2012test\t0024\t2.500\tA "girl" sings.\tA girl\u2028hums.'
+    file.write_text(f"{line}\n{line}\tsource\tsource\n", encoding="utf-8")
+    texts, scores = read_pairs(file)
+    assert texts == ['A "girl" sings.'] * 2 + ["A girl\u2028hums."] * 2
+    assert scores.tolist() == [2.5, 2.5]
+
+
+def test_a_line_that_is_no_pair_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.tsv"
+    file.write_text("a\tb\t1.5\nsentence1\tsentence2\tscore\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="line 2 is not a sentence"):
+        read_pairs(file)
+
+
 def test_a_contender_is_measured_on_the_task_and_beside_the_reference(tmp_path: Path) -> None:
     texts, expected = reference.load()
     known = dict(zip(texts, expected.tolist(), strict=True))
