@@ -30,8 +30,11 @@ def resume(model: onnx.ModelProto, known: Mapping[str, int]) -> onnx.ModelProto:
             waiting += _read(graph.node[makers[name]])
     inputs = [each for each in graph.input if each.name in taken]
     inputs += [
-        # subtle: without the width the runtime would not fuse the same operators, and numbers would differ.
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", "columns", known[name]])
+        # subtle: without the width the runtime would not fuse the same operators, and numbers would differ. The
+        # lengths have names of their own: an activation of the last layer may have one row a text.
+        helper.make_tensor_value_info(
+            name, TensorProto.FLOAT, [f"{name}.rows", f"{name}.columns", known[name]]
+        )
         for name in makers
         if name in taken and name in known
     ]
