@@ -15,7 +15,14 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from export.arguments import add_model, add_pair_prompt, add_revision, add_via, text_of
+from export.arguments import (
+    add_model,
+    add_pair_prompt,
+    add_revision,
+    add_tokenizer,
+    add_via,
+    text_of,
+)
 from export.errors import ExportError
 from export.verify import Thresholds
 from server.messages.terminal import Terminal
@@ -60,6 +67,7 @@ def _export(terminal: Terminal) -> int:
         via=arguments.via,
         allow_pickle=arguments.allow_pickle,
         force=arguments.force,
+        tokenizer=arguments.tokenizer,
     )
     try:
         export(settings, terminal)
@@ -154,6 +162,7 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
         help=words("cut texts to N tokens (default: what the model reads)"),
     )
     add_pair_prompt(parser, terminal)
+    add_tokenizer(parser, terminal)
     add_via(parser, terminal)
     add(
         "--allow-pickle",

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 from export.known.pair_prompts import NO_PROMPT, PAIR_PROMPTS
 from server.messages.terminal import Terminal
@@ -9,7 +10,7 @@ from server.messages.terminal import Terminal
 
 def add_model(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
     said = terminal.words(
-        "checkpoint folder or .tar, a hub id such as BAAI/bge-small-zh-v1.5 or "
+        "checkpoint folder, .tar or .gguf file, a hub id such as BAAI/bge-small-zh-v1.5 or "
         "modelscope:BAAI/bge-small-zh-v1.5, or the address of a model's page"
     )
     parser.add_argument("model", help=said)
@@ -18,6 +19,13 @@ def add_model(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
 def add_revision(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
     said = terminal.words("hub revision (default: main, on ModelScope master)")
     parser.add_argument("--revision", type=text_of(terminal), help=said)
+
+
+def add_tokenizer(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
+    said = terminal.words(
+        "the original tokenizer.json of a .gguf file, or the folder that it is in"
+    )
+    parser.add_argument("--tokenizer", type=Path, metavar="PATH", help=said)
 
 
 def add_via(parser: argparse.ArgumentParser, terminal: Terminal) -> None:

@@ -12,10 +12,17 @@ from export.errors import NoSuchModel
 from export.families.family import Family, Network, Shape
 from export.outline import Outline, read_outline
 from export.source.folder import ModelFolder
+from export.source.gguf.folder import GgufFolder, is_gguf, open_model
 from export.source.scoring import Scoring
 from export.source.sentence_settings import SentenceSettings
 from export.source.tail import read_tail_tensors
-from export.source.tensors import Tensors, check_tensors, read_tensors, weight_files
+from export.source.tensors import (
+    StoredTensors,
+    Tensors,
+    check_tensors,
+    read_tensors,
+    weight_files,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +73,33 @@ def read_checkpoint(
     allow_pickle: bool = False,
     max_tokens: int | None = None,
     pair_prompt: str | None = None,
+    tokenizer: Path | None = None,
 ) -> Checkpoint:
-    """Read and check a checkpoint folder; raises an ExportError that names the file at fault.
+    """Read and check a checkpoint folder, or a GGUF file; raises an ExportError that names the file at fault.
 
-    max_tokens, pair_prompt: see `read_outline`.
+    max_tokens, pair_prompt: see `read_outline`. tokenizer: given beside a GGUF file.
     """
-    if not folder.is_dir():
+    if not folder.is_dir() and not is_gguf(folder):
         raise NoSuchModel("no model folder at {folder}", folder=folder)
-    files = ModelFolder(folder)
+    files = open_model(folder, tokenizer)
     outline = read_outline(files, max_tokens, pair_prompt)
-    weights = weight_files(files, outline.modules, allow_pickle=allow_pickle)
-    tensors = read_tensors(weights, outline.family.tensor_name)
-    tail = outline.settings.tail
-    tensors.update(read_tail_tensors(files, tail, allow_pickle=allow_pickle))
+    tensors = _read_weights(files, outline, allow_pickle=allow_pickle)
+    if outline.family.complete is not None:
+        shape, tensors = outline.family.complete(outline.shape, tensors)
+        outline = replace(outline, shape=shape)
     check_tensors(tensors, outline.tensors())
     return Checkpoint(folder, outline, tensors, files.sha256())
+
+
+def _read_weights(files: ModelFolder, outline: Outline, *, allow_pickle: bool) -> Tensors:
+    rename = outline.family.tensor_name
+    if isinstance(files, GgufFolder):
+        tensors = StoredTensors()
+        for name, tensor in files.tensors().items():
+            tensors.add(rename(name), tensor)
+        return tensors
+    weights = weight_files(files, outline.modules, allow_pickle=allow_pickle)
+    tensors = read_tensors(weights, rename)
+    tail = outline.settings.tail
+    tensors.update(read_tail_tensors(files, tail, allow_pickle=allow_pickle))
+    return tensors

@@ -59,7 +59,8 @@ def of_config(config: Mapping[str, object]) -> Estimate | None:
     """Return the figures of a network by config.json alone, None where it lacks the numbers."""
     layers, hidden, wide = (number(config, keys) for keys in (LAYERS, HIDDEN, INTERMEDIATE))
     words = number(config, ("vocab_size",))
-    if not min(layers, hidden, words):
+    # A table of static embeddings has no layers.
+    if not min(hidden, words) or not (layers or config.get("model_type") == "model2vec"):
         return None
     heads = number(config, ("num_attention_heads", "n_head", "n_heads", "num_heads")) or 1
     size = number(config, ("head_dim", "d_kv")) or hidden // heads

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export import estimate
-from export.arguments import add_model, add_pair_prompt, add_revision, add_via
+from export.arguments import add_model, add_pair_prompt, add_revision, add_tokenizer, add_via
 from export.errors import ExportError
+from export.families.static.family import STATIC
 from export.instructions import instructions, pooled_as_published
 from export.kinds import kind_of
 from export.kinds.sighting import Sighting, see
@@ -16,6 +17,7 @@ from export.known.recognition import HIDDEN, LAYERS, Clues, known_sizes, number,
 from export.outline import Outline, read_outline
 from export.settings import Settings
 from export.source.folder import ModelFolder
+from export.source.gguf.folder import open_model
 from export.source.hub_address import hub_address
 from export.source.model import examine, is_hub_model, locate
 from server.messages.message import Message
@@ -57,6 +59,7 @@ def _settings(terminal: Terminal, arguments: Sequence[str]) -> Settings:
         help=words("precision of the weights (default: int8)"),
     )
     add_pair_prompt(parser, terminal)
+    add_tokenizer(parser, terminal)
     add_via(parser, terminal)
     add_revision(parser, terminal)
     chosen = parser.parse_args(arguments)
@@ -66,6 +69,7 @@ def _settings(terminal: Terminal, arguments: Sequence[str]) -> Settings:
         pair_prompt=chosen.pair_prompt,
         via=chosen.via,
         revision=chosen.revision,
+        tokenizer=chosen.tokenizer,
     )
 
 
@@ -74,8 +78,11 @@ def subject(settings: Settings) -> Iterator[Subject]:
     """Yield the model that the settings name; of a hub's only the settings come, for as long as this lasts."""
     if not is_hub_model(settings.source):
         place = locate(settings)
-        files = ModelFolder(place.folder)
-        weights = [place.folder / name for name in files.names() if name.endswith(".safetensors")]
+        files = open_model(place.folder, settings.tokenizer)
+        weights = [place.folder]
+        if place.folder.is_dir():
+            names = [name for name in files.names() if name.endswith(".safetensors")]
+            weights = [place.folder / name for name in names]
         yield Subject(files, place.model_id, sum(path.stat().st_size for path in weights))
         return
     from export.source.hub import look
@@ -96,6 +103,7 @@ def inspect(found: Subject, settings: Settings, terminal: Terminal) -> int:
     for line in _network(sighting, outline, found.weight_bytes):
         terminal.say(line)
     if outline is not None:
+        kind = outline.kind
         for line in _texts(outline, found.name):
             terminal.say(line)
     for note in (*kind.notes, *(outline.settings.notes if outline is not None else ())):
@@ -123,6 +131,13 @@ def _network(seen: Sighting, outline: Outline | None, weight_bytes: int) -> Iter
     figures = _estimate(seen, outline)
     if outline is not None:
         yield Message("family: {family}, written directly", family=outline.family.name)
+        if outline.family is STATIC:
+            yield Message(
+                "table: {words:,} tokens, a vector for each; weights of {weights:,.0f} MB",
+                words=outline.shape.vocabulary,
+                weights=weight_bytes / 1e6,
+            )
+            return
     elif seen.config is not None:
         yield Message("architecture: {model_type}", model_type=seen.model_type[:80] or "-")
     if figures is not None and seen.config is not None:
@@ -201,5 +216,7 @@ def _cost(seen: Sighting, outline: Outline | None, settings: Settings) -> Iterat
 
 def _estimate(seen: Sighting, outline: Outline | None) -> estimate.Estimate | None:
     if outline is not None:
-        return estimate.of_shapes(outline.tensors(), outline.config)
+        # Of some tables only the weights say the sizes.
+        shapes = outline.tensors()
+        return estimate.of_shapes(shapes, outline.config) if shapes else None
     return None if seen.config is None else estimate.of_config(seen.config)

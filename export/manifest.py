@@ -26,6 +26,10 @@ from server.inference.manifest import (
 from server.inference.runtime import VERSION as RUNTIME_VERSION
 from server.system.cpu import cpu_features, int8_instruction_set
 
+# Rules that the checkpoint alone decides: of the graph, and of texts.
+OFFSETS = ("second_text_offset", "instruction_offset")
+READING = ("strip", "max_characters", "dropped_token")
+
 
 @dataclass(frozen=True, slots=True)
 class Texts:
@@ -91,7 +95,8 @@ def _recipe(source: SourceModel, settings: Settings) -> str:
 def _text_identity(rules: TextRules) -> dict[str, object]:
     """Return the rules as they are hashed: those that the checkpoint alone decides are left out."""
     fields: dict[str, object] = msgspec.to_builtins(rules)
-    del fields["second_text_offset"], fields["instruction_offset"]
+    for name in (*OFFSETS, *READING):
+        del fields[name]
     if rules.pair_prompt is None:
         del fields["pair_prompt"]
     return fields
@@ -119,6 +124,13 @@ def manifest_of(
         space["activation"] = source.scoring.activation
         if rules.pair_prompt is not None:
             space["pair_prompt"] = msgspec.to_builtins(rules.pair_prompt)
+    usual = TextRules(rules.lower_case, rules.max_tokens)
+    # Only where they differ, so that the fingerprints of other models stay.
+    space |= {
+        name: getattr(rules, name)
+        for name in READING
+        if getattr(rules, name) != getattr(usual, name)
+    }
     return Manifest(
         format_version=FORMAT_VERSION,
         model_id=source.model_id,

@@ -3,13 +3,16 @@
 So a model is judged before its weights are downloaded or read. `checkpoint` reads the weights.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from export import families
 from export.families.family import Family, Shape
+from export.families.static.family import STATIC
+from export.families.static.shape import read_shape
 from export.kinds import check_kind
 from export.kinds.kind import Kind
+from export.kinds.networks import is_static
 from export.kinds.own_code import check_code
 from export.kinds.sighting import CONFIG, see
 from export.scorers import check_prompt_fits, read_pair_model
@@ -19,9 +22,11 @@ from export.source.json_file import Json
 from export.source.modules import Modules, read_modules
 from export.source.scoring import Scoring
 from export.source.sentence_settings import SentenceSettings, limited, read_settings
+from export.source.static_folder import read_static
 from export.source.tail import tail_tensors, tail_width
 from export.source.tensors import Shapes, check_plain_weights
 from export.source.tokenizer_file import check_tokenizer, read_tokenizer
+from server.messages.message import Message
 from server.types import Task
 
 # What can be exported.
@@ -66,6 +71,9 @@ def read_outline(
     """
     seen = see(files, pair_prompt)
     kind = check_kind(seen)
+    kind = replace(kind, notes=(*kind.notes, *files.notes()))
+    if is_static(seen):
+        return _read_static(files, kind, max_tokens)
     scores = kind.task == "score"
     modules = read_modules(files, scores=scores)
     config = files.json(modules.file(CONFIG))
@@ -86,3 +94,24 @@ def read_outline(
     check_tokenizer(tokenizer_json, shape.vocabulary, settings.max_tokens)
     card = read_card(files)
     return Outline(kind, modules, config, family, shape, settings, tokenizer_json, card, scoring)
+
+
+def _read_static(files: ModelFolder, kind: Kind, max_tokens: int | None) -> Outline:
+    """Read static embeddings, as model2vec where config.json is its own, else as sentence-transformers."""
+    modules = read_modules(files)
+    config = files.optional_json(modules.file(CONFIG))
+    own = config if STATIC.claims(config) else {}
+    text = read_static(files, modules, own, max_tokens)
+    shape = read_shape(own, text.vocabulary, text.settings.max_tokens)
+    check_tokenizer(text.tokenizer_json, text.vocabulary, text.settings.max_tokens)
+    if text.endless:
+        cut = Message(
+            "the library reads texts of any length with this model, the artifact cuts them to {tokens:,} tokens "
+            "(see --max-tokens)",
+            tokens=text.settings.max_tokens,
+        )
+        kind = replace(kind, notes=(*kind.notes, cut))
+    # The head of a card names the model that the table was made from, whose instructions mean nothing here.
+    card = read_card(files)
+    body = card.split("\n---", 1)[-1] if card.startswith("---") else card
+    return Outline(kind, modules, own, STATIC, shape, text.settings, text.tokenizer_json, body)

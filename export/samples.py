@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from export import pairs
+from export.errors import BadTexts
 from export.monotony import Monotony
 from export.token_check import check_pair_tokens
 from server.inference.tokenizer import Tokenizer
@@ -62,13 +63,32 @@ def samples_of(
     """Make the token ids of these texts, or of pairs of them where the model scores pairs."""
     if task == "score":
         return _of_pairs(tokenizer, calibration, verification, monotony)
+    calibration_ids = _calibration_ids(tokenizer, calibration)
+    monotonous = tokenizer.encode(monotony.verification).ids
+    # Of a model that knows none of the usual ones, the first text that it knows.
+    known = _labelled_known(*_verification_ids(tokenizer, verification))
+    usual = zip(SELF_TEST_TEXTS, tokenizer.encode(SELF_TEST_TEXTS).ids, strict=True)
+    tested = [(text, None, ids) for text, ids in usual if len(ids)]
     return Samples(
-        [*_calibration_ids(tokenizer, calibration), *tokenizer.encode(monotony.calibration).ids],
-        _verification_ids(tokenizer, verification),
-        Labelled(monotony.verification, tokenizer.encode(monotony.verification).ids),
+        _known([*calibration_ids, *tokenizer.encode(monotony.calibration).ids]),
+        known,
+        _labelled_known(monotony.verification, monotonous),
         0,
-        [(text, None, tokenizer.encode([text]).ids[0]) for text in SELF_TEST_TEXTS],
+        tested or [(known.labels[0], None, known.ids[0])],
     )
+
+
+def _known(ids: Sequence[Ids]) -> list[Ids]:
+    """Return the texts that have tokens: without special tokens, a model may know nothing of one."""
+    return [row for row in ids if len(row)]
+
+
+def _labelled_known(labels: Sequence[str], ids: Sequence[Ids]) -> Labelled:
+    kept = [label for label, row in zip(labels, ids, strict=True) if len(row)]
+    known = _known(ids)
+    if not known:
+        raise BadTexts("the model knows no token of these texts: {text}", text=repr(labels[0][:60]))
+    return Labelled(kept, known)
 
 
 def _calibration_ids(tokenizer: Tokenizer, calibration: Sequence[str]) -> list[Ids]:
@@ -85,14 +105,16 @@ def _thinned(ids: list[Ids]) -> list[Ids]:
     return ids[::step]
 
 
-def _verification_ids(tokenizer: Tokenizer, verification: Sequence[str]) -> Labelled:
+def _verification_ids(
+    tokenizer: Tokenizer, verification: Sequence[str]
+) -> tuple[list[str], list[Ids]]:
     """Return texts as a report should show them, and their token ids; some are queries."""
     labelled, ids = list(verification), [*tokenizer.encode(verification).ids]
     if tokenizer.rules.query_instruction:
         queries = verification[::QUERY_EVERY]
         labelled += [f"(query) {text}" for text in queries]
         ids += tokenizer.encode(queries, "query").ids
-    return Labelled(labelled, ids)
+    return labelled, ids
 
 
 # --- pairs ----------------------------------------------------------------------------------------

@@ -38,6 +38,8 @@ class Settings:
     max_tokens: int | None = None
     # The prompt in which the model reads pairs; None: what its files show.
     pair_prompt: str | None = None
+    # The original tokenizer of a GGUF file: tokenizer.json, or a folder with it.
+    tokenizer: Path | None = None
     via: Literal["graph", "optimum"] = "graph"
     allow_pickle: bool = False
     force: bool = False

@@ -5,7 +5,7 @@ ServerError
 │   ├── Unauthorized         no key, an unknown one, or one that has expired
 │   ├── Forbidden            the key may not do this
 │   ├── InvalidRequest       not JSON, a wrong type or value, an unknown option
-│   ├── EmptyInput           no texts, or an empty text
+│   ├── EmptyInput           no texts, an empty text, or one without a token that the model knows
 │   ├── TooManyTexts         more texts than one request may carry
 │   ├── TextTooLong          longer than the model reads, and the caller forbade truncation
 │   ├── RequestTooLarge      bytes, tokens, values or time over the limit of one request
@@ -107,7 +107,13 @@ class InvalidRequest(CallerError):
 
 
 class EmptyInput(CallerError):
+    """Raised for a text that is empty, or has no token. index: of the text that has none, else None."""
+
     code = "empty_input"
+
+    def __init__(self, message: str, *, param: str | None = None, index: int | None = None) -> None:
+        super().__init__(message, param=param)
+        self.index = index
 
 
 class TooManyTexts(CallerError):

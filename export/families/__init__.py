@@ -10,6 +10,7 @@ from export.families.gated.gte import GTE
 from export.families.gated.jina import JINA
 from export.families.gated.modernbert import MODERNBERT
 from export.families.gated.nomic import NOMIC
+from export.families.static.family import STATIC
 from export.families.t5.family import T5
 from export.kinds.own_code import check_code
 from export.source.json_file import Json
@@ -19,6 +20,7 @@ FAMILIES: tuple[Family[Any], ...] = (
     *(JINA, BERT, ROBERTA, ERNIE, DISTILBERT, MPNET),
     *(MODERNBERT, NOMIC, GTE),
     *(QWEN3, QWEN2, MISTRAL, LLAMA),
+    STATIC,
     T5,
 )
 

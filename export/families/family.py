@@ -142,7 +142,8 @@ class Family(Generic[ShapeKind]):
     name: as manifests state it. claims: whether a config.json is of this family. read_shape: raises
     an ExportError for what the family cannot write exactly. tensor_name: from a name in the weights'
     files to the one in `Shape.tensors`. network: the tensors given to it are those, checked.
-    poolings: what its networks can write. scorer: gives a shape a head that scores pairs; None where
+    poolings: what its networks can write. complete: of a family whose sizes only the weights say, returns the
+    whole shape and the tensors; raises an ExportError. scorer: gives a shape a head that scores pairs; None where
     no such network is written. answering: gives a language model's shape a head that scores its answer.
     """
 
@@ -154,3 +155,4 @@ class Family(Generic[ShapeKind]):
     poolings: tuple[str, ...] = POOLINGS
     scorer: Callable[[ShapeKind, bool], Scorer[ShapeKind]] | None = None
     answering: Callable[[ShapeKind, Answers], Scorer[ShapeKind]] | None = None
+    complete: Callable[[ShapeKind, Tensors], tuple[ShapeKind, Tensors]] | None = None

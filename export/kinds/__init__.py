@@ -5,7 +5,7 @@ and the way out. Folders, downloads and `inspect` collect a `Sighting` first.
 """
 
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from export.errors import UnsupportedModel
 from export.kinds import layouts, networks
@@ -18,6 +18,7 @@ RULES: tuple[Callable[[Sighting], Kind | None], ...] = (
     layouts.artifact,
     layouts.adapter,
     layouts.gguf,
+    networks.word_table,
     networks.static,
     networks.images,
     networks.late_interaction,
@@ -43,12 +44,6 @@ def check_kind(sighting: Sighting) -> Kind:
     if kind.refusal is not None:
         raise UnsupportedModel(kind.refusal)
     return kind
-
-
-def gguf_file(path: Path) -> UnsupportedModel:
-    """Return the refusal of a path to a single GGUF file."""
-    kind = kind_of(Sighting(path, None, None, {path.name}))
-    return UnsupportedModel(kind.refusal or kind.name)
 
 
 def _embedder(seen: Sighting) -> Kind:

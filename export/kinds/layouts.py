@@ -63,8 +63,8 @@ def gguf(seen: Sighting) -> Kind | None:
     return Kind(
         Message("GGUF file"),
         refusal=Message(
-            "{file} is a GGUF file, made for llama.cpp, and is not read; export the model that it was made "
-            "from, a folder with config.json and model.safetensors",
+            "{file} is a GGUF file, which is exported by its own path, not by that of its folder or by a hub "
+            "id: download it, and run python -m export PATH/{file}",
             file=files[0],
         ),
     )

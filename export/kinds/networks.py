@@ -11,7 +11,7 @@ from server.messages.message import Message
 
 # Words of a class in `architectures` after which the output is no embedding.
 HEAD = re.compile(r"(?:For[A-Z]\w*|LMHeadModel|WithLMHead\w*)$")
-WORD_TABLES = ("StaticEmbedding", "WordEmbeddings", "BoW", "WordWeights", "LSTM", "CNN")
+WORD_TABLES = ("WordEmbeddings", "BoW", "WordWeights", "LSTM", "CNN")
 IMAGE_TYPES = ("clip", "chinese_clip", "siglip", "siglip2", "altclip", "blip", "blip-2", "align")
 MOST_LABELS_SHOWN = 5
 CLASSIFIER, CAUSAL = "ForSequenceClassification", "ForCausalLM"
@@ -23,18 +23,30 @@ WITHOUT_PROMPT = Message(
 )
 
 
+def is_static(seen: Sighting) -> bool:
+    """Return whether a model is a table of one vector a token: model2vec, or a StaticEmbedding."""
+    # Beside a Transformer it is a module that the list of supported ones names.
+    listed = "StaticEmbedding" in seen.classes and "Transformer" not in seen.classes
+    return seen.model_type == "model2vec" or "StaticModel" in seen.architectures or listed
+
+
 def static(seen: Sighting) -> Kind | None:
-    # Beside a Transformer they are modules that the list of supported ones names.
+    if not is_static(seen):
+        return None
+    return Kind(Message("static embeddings, a vector for each token, averaged"), task="dense")
+
+
+def word_table(seen: Sighting) -> Kind | None:
     found = set() if "Transformer" in seen.classes else seen.classes.intersection(WORD_TABLES)
-    if seen.model_type != "model2vec" and "StaticModel" not in seen.architectures and not found:
+    if not found:
         return None
     return Kind(
         Message("static embeddings"),
         refusal=Message(
-            "{place} has static embeddings ({what}): a table of one vector a word, without a network; only "
-            "networks are exported: choose the model that it was distilled from",
+            "{place} has word vectors ({what}), whose words are split by code of sentence-transformers' own; "
+            "choose a model with a tokenizer.json, such as those of model2vec",
             place=seen.place,
-            what=tuple(sorted(found)) or "model2vec",
+            what=tuple(sorted(found)),
         ),
     )
 

@@ -82,6 +82,7 @@ PUBLISHED = (
     ),
     Published("Qwen/Qwen3-Embedding-4B", "qwen3", 36, 2560, 9728, 151_665, 32_768, heads=WIDE),
     Published("Qwen/Qwen3-Embedding-8B", "qwen3", 36, 4096, 12_288, 151_665, 32_768, heads=WIDE),
+    Published("minishlab/potion-multilingual-128M", "model2vec", 0, 256, 0, 500_353, 512),
     Published("mixedbread-ai/mxbai-embed-large-v1", "bert", *LARGE, EN, 512),
     Published("nomic-ai/nomic-embed-text-v1.5", "nomic_bert", *BASE, 30_528, 8192),
     Published("nomic-ai/modernbert-embed-base", "modernbert", 22, 768, 1152, 50_368, 8192),

@@ -16,6 +16,7 @@ from export.source.file import (
     read_file,
 )
 from export.source.json_file import parse_json, parse_object, shown
+from server.messages.message import Message
 
 # Names that a listing of a folder has at most.
 MOST_NAMES = 10_000
@@ -76,6 +77,10 @@ class ModelFolder:
         check_file(self.path(name))
         self._read.setdefault(name, None)
         return self.path(name)
+
+    def notes(self) -> tuple[Message, ...]:
+        """Return what an export should tell of the files."""
+        return ()
 
     def note(self, pattern: str, most: int | None = None) -> None:
         """Let the hash cover the regular files that match `pattern`, read or not.

@@ -169,7 +169,7 @@ class _Transfer:
         """Return the file that holds or lists the weights; raises NoSuchModel if none may be read."""
         model_id = self._hub.model_id
         config, single, index, pickled = map(modules.file, (CONFIG, SINGLE, SHARD_INDEX, PICKLED))
-        if config not in offered:
+        if config not in offered and not modules.static:
             raise NoSuchModel(
                 "{model_id} has no {config}: it is not a transformers model",
                 model_id=model_id,

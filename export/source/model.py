@@ -11,7 +11,7 @@ from export.checkpoint import read_checkpoint
 from export.errors import NoSuchModel, UnsupportedModel
 from export.families.family import Network
 from export.instructions import Instructions, instructions, pooled_as_published
-from export.kinds import check_kind, gguf_file
+from export.kinds import check_kind
 from export.kinds.own_code import check_code
 from export.kinds.sighting import CONFIG, see
 from export.known.recognition import Clues, Sizes, known_sizes, recognise
@@ -20,6 +20,7 @@ from export.settings import Settings
 from export.source.archive import SUFFIXES, archive_name, is_archive, unpack
 from export.source.card import read_card
 from export.source.folder import ModelFolder
+from export.source.gguf.folder import GgufFolder, is_gguf, open_model
 from export.source.hub_address import hub_address, is_hub_address
 from export.source.json_file import LARGEST_SIZE, size
 from export.source.modules import Modules, read_modules
@@ -89,6 +90,9 @@ class SourceModel:
             max_tokens=self.settings.max_tokens,
             query_instruction=chosen.query,
             document_instruction=chosen.document,
+            strip=self.settings.strip,
+            max_characters=self.settings.max_characters,
+            dropped_token=self.settings.dropped_token,
             instruction_offset=self.instruction_offset,
         )
 
@@ -158,8 +162,14 @@ def locate(settings: Settings, inform: Callable[[Message], None] = lambda _: Non
         return Place(folder, folder, model_id, "local")
     if is_archive(settings.source) and not is_hub_address(settings.source):
         return _unpacked(folder, settings, inform)
+    if is_gguf(folder):
+        return _gguf(folder, settings)
     if folder.is_file():
-        raise _other_file(folder)
+        raise UnsupportedModel(
+            "{path} is a file; an export reads folders, GGUF files and archives: {suffixes}",
+            path=folder,
+            suffixes=SUFFIXES,
+        )
     if not is_hub_model(settings.source):
         raise NoSuchModel("no model folder at {folder}", folder=folder)
     from export.source.hub import fetch
@@ -191,15 +201,13 @@ def _unpacked(archive: Path, settings: Settings, inform: Callable[[Message], Non
     return Place(folder, Path("models") / name, settings.model_id or name, "local")
 
 
-def _other_file(path: Path) -> UnsupportedModel:
-    """Return the error for a file that is no archive."""
-    if path.suffix == ".gguf":
-        return gguf_file(path)
-    return UnsupportedModel(
-        "{path} is a file; an export reads folders and archives: {suffixes}",
-        path=path,
-        suffixes=SUFFIXES,
-    )
+def _gguf(file: Path, settings: Settings) -> Place:
+    """Return where the artifacts of a GGUF file are made."""
+    if not _is_utf8(file.stem):
+        raise UnsupportedModel(
+            "the name of {folder} is not UTF-8; name the model with --model-id", folder=file
+        )
+    return Place(file, Path("models") / file.stem, settings.model_id or file.stem, "local")
 
 
 def is_hub_model(source: str) -> bool:
@@ -235,6 +243,7 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
         allow_pickle=settings.allow_pickle,
         max_tokens=settings.max_tokens,
         pair_prompt=settings.pair_prompt,
+        tokenizer=settings.tokenizer,
     )
     clues = Clues(
         place.origin or place.model_id, checkpoint.outline.config, checkpoint.outline.card
@@ -273,6 +282,8 @@ def _outline_for_optimum(
     from export.optimum.contract import POOLINGS
     from export.optimum.positions import positions_of
 
+    if isinstance(files, GgufFolder):
+        raise UnsupportedModel("--via optimum reads no GGUF file; leave --via out")
     kind = check_kind(see(files))
     if kind.task == "score":
         raise UnsupportedModel(
@@ -300,7 +311,7 @@ def _outline_for_optimum(
 def _read_for_optimum(place: Place, options: Settings) -> SourceModel:
     from export.optimum.int8 import RECIPE
 
-    files = ModelFolder(place.folder)
+    files = open_model(place.folder, options.tokenizer)
     modules, settings, tokenizer_json, notes = _outline_for_optimum(files, options.max_tokens)
     # What transformers may read by itself.
     for pattern in ("*.json", "*.txt", "*.model", "*.safetensors", PICKLED):

@@ -22,6 +22,8 @@ SUPPORTED = (*FIRST, DENSE, NORMALIZE, DROPOUT)
 # Of models that score pairs, as newer versions of CrossEncoder list them.
 LOGIT_SCORE = "LogitScore"
 SCORE_ORDERS = (("Transformer",), ("Transformer", LOGIT_SCORE))
+# A table of vectors instead of a network.
+STATIC = "StaticEmbedding"
 # A class of the library itself: sentence_transformers.models.Pooling. Others run code of the model.
 CLASS = re.compile(
     r"sentence_transformers\.(?:[A-Za-z_]\w{0,60}\.){1,4}([A-Za-z_]\w{0,60})", re.ASCII
@@ -52,13 +54,15 @@ class Modules:
 
     transformer: the folder of the network, the tokenizer and their settings; empty for the model's
     own. pooling: the folder of its settings, None in a model without modules.json. tail: the modules behind
-    the pooling that change its result, in their order. answers: the folder of LogitScore.
+    the pooling that change its result, in their order. answers: the folder of LogitScore. static: the first
+    module is a table of vectors, which lies in the Transformer's place.
     """
 
     transformer: str = ""
     pooling: str | None = None
     tail: tuple[Module, ...] = ()
     answers: str | None = None
+    static: bool = False
 
     @property
     def dense(self) -> list[Module]:
@@ -139,11 +143,14 @@ def parse_modules(path: Path, content: bytes, *, scores: bool | None = None) -> 
     if kinds in SCORE_ORDERS:
         modules = Modules(folders[0], answers=folders[1] if len(folders) > 1 else None)
     else:
+        first = 1 if kinds[0] == STATIC else 2
         tail = tuple(
             Module(kind, place)
-            for kind, place in zip(kinds[2:], folders[2:], strict=True)
+            for kind, place in zip(kinds[first:], folders[first:], strict=True)
             if kind != DROPOUT
         )
+        if kinds[0] == STATIC:
+            return Modules(folders[0], tail=tail, static=True)
         modules = Modules(folders[0], folders[1], tail)
     _check_own_folders(path, modules)
     return modules
@@ -152,7 +159,11 @@ def parse_modules(path: Path, content: bytes, *, scores: bool | None = None) -> 
 def _in_order(kinds: tuple[str, ...], scores: bool | None) -> bool:
     if kinds in SCORE_ORDERS:
         return scores is not False
-    return scores is not True and kinds[:2] == FIRST and set(kinds[2:]) <= set(SUPPORTED[2:])
+    if scores is True or not kinds:
+        return False
+    if kinds[0] == STATIC:
+        return set(kinds[1:]) <= {NORMALIZE, DROPOUT}
+    return kinds[:2] == FIRST and set(kinds[2:]) <= set(SUPPORTED[2:])
 
 
 def _check_own_folders(path: Path, modules: Modules) -> None:
@@ -187,7 +198,7 @@ def _kind(path: Path, given: str) -> str:
             path=path,
             shown=shown(given),
         )
-    if known[1] not in (*SUPPORTED, LOGIT_SCORE):
+    if known[1] not in (*SUPPORTED, STATIC, LOGIT_SCORE):
         raise UnsupportedModel(
             '{path} has a module "{name}"; only {supported} are supported',
             path=path,
@@ -198,6 +209,9 @@ def _kind(path: Path, given: str) -> str:
 
 
 def _folder(path: Path, given: str) -> str:
+    # model2vec writes a dot for the model's own folder.
+    if given == ".":
+        return ""
     if not FOLDER.fullmatch(given):
         raise UnsupportedModel(
             "{path} names {shown}, which is no plain folder name inside the model's folder, such as "

@@ -45,6 +45,7 @@ class SentenceSettings:
     tail: what happens to the pooled row before it is normalised, where `normalize` says so. similarity:
     how the vectors are meant to be compared.
     include_prompt: whether pooling reads the tokens of an instruction.
+    strip, max_characters, dropped_token: as in the manifest's `TextRules`.
     """
 
     pooling: str
@@ -56,6 +57,9 @@ class SentenceSettings:
     tail: tuple[Step, ...] = ()
     similarity: Similarity = "cosine"
     include_prompt: bool = True
+    strip: bool = True
+    max_characters: int | None = None
+    dropped_token: int | None = None
 
     @property
     def notes(self) -> tuple[Message, ...]:

@@ -193,7 +193,7 @@ def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
         # The library checks that each tensor lies inside the file and none over another.
         with safe_open(path, framework="numpy") as file:
             names = list(file.keys())
-        return _described(_WeightsFile(path), names)
+        return _described(WeightsFile(path), names)
     except (
         *(SafetensorError, OSError, AttributeError, KeyError),
         *(TypeError, ValueError, OverflowError, MemoryError),
@@ -203,7 +203,7 @@ def _open_safetensors(path: Path) -> dict[str, StoredTensor]:
         ) from None
 
 
-def _described(file: "_WeightsFile", names: Sequence[str]) -> dict[str, StoredTensor]:
+def _described(file: "WeightsFile", names: Sequence[str]) -> dict[str, StoredTensor]:
     length = int.from_bytes(file.bytes(0, 8), "little")
     header = json.loads(file.bytes(8, length))
     found = {}
@@ -217,7 +217,7 @@ def _described(file: "_WeightsFile", names: Sequence[str]) -> dict[str, StoredTe
     return found
 
 
-class _WeightsFile:
+class WeightsFile:
     """A file that stays open as long as one of its tensors may be asked for."""
 
     def __init__(self, path: Path) -> None:

@@ -30,7 +30,7 @@ def read_tokenizer(folder: ModelFolder, modules: Modules) -> str:
     described, vocabulary = map(modules.file, ("tokenizer.json", "vocab.txt"))
     config = folder.optional_json(modules.file(CONFIG))
     if folder.has(described):
-        tokenizer = _read_description(folder.path(described), folder.content(described, MOST_TABLE))
+        tokenizer = read_description(folder.path(described), folder.content(described, MOST_TABLE))
     elif folder.has(vocabulary):
         tokenizer = _read_vocabulary(
             folder.path(vocabulary), folder.content(vocabulary, MOST_TABLE), config
@@ -60,7 +60,8 @@ def read_tokenizer(folder: ModelFolder, modules: Modules) -> str:
     return str(tokenizer.to_str())
 
 
-def _read_description(path: Path, content: bytes) -> Tokenizer:
+def read_description(path: Path, content: bytes) -> Tokenizer:
+    """Return the tokenizer that a tokenizer.json describes; raises an ExportError."""
     with _library(path):
         description = decode(content)
         # First, because the library compiles every pattern.

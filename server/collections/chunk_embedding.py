@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from server.collections.chunking import chunk, default_overlap
+from server.errors import EmptyInput, shown
 from server.inference.engine import Engine
 from server.store.records import ChunkRules, Document, Span, titled
 from server.system.turns import Turns
@@ -65,6 +66,25 @@ async def chunk_documents(
         )
 
 
+async def embed_chunks(chunked: Sequence[Chunked], engine: Engine) -> Vectors:
+    """Embed the chunks of documents in order: float32 (B, D). Raises what `embed` raises.
+
+    A chunk of which the model knows no token has no vector; the error names its document.
+    """
+    try:
+        return await embed([text for each in chunked for text in each.texts], engine)
+    except EmptyInput as error:
+        if error.index is None:
+            raise
+        owners = [(each.document, text) for each in chunked for text in each.texts]
+        document, text = owners[error.index]
+        raise EmptyInput(
+            f"document {shown(document.id)} has a passage of which the model knows no token, so it has no"
+            f" vector: {shown(text)}; leave it out, or serve a model that reads it",
+            param="documents",
+        ) from None
+
+
 async def embed(texts: Sequence[str], engine: Engine) -> Vectors:
     """Embed any number of texts as documents: float32 (B, D). Raises what `Engine.embed` raises."""
     limit = asyncio.Semaphore(PORTIONS_AT_ONCE)
@@ -72,7 +92,12 @@ async def embed(texts: Sequence[str], engine: Engine) -> Vectors:
 
     async def portion(begin: int) -> Vectors:
         async with limit:
-            return (await engine.embed(texts[begin : begin + size])).vectors
+            try:
+                return (await engine.embed(texts[begin : begin + size])).vectors
+            except EmptyInput as error:
+                # The index counts from the first of all texts.
+                index = None if error.index is None else begin + error.index
+                raise EmptyInput(error.message, param=error.param, index=index) from None
 
     tasks = [asyncio.ensure_future(portion(begin)) for begin in range(0, len(texts), size)]
     try:

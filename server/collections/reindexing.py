@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
-from server.collections.chunk_embedding import chunk_documents, embed
+from server.collections.chunk_embedding import Chunked, chunk_documents, embed_chunks
 from server.collections.live_collection import LiveCollection, provenance_note, uninterrupted
 from server.errors import DiskFull, Overloaded, StoreError
 from server.inference.cpu_provenance import note_of
@@ -111,7 +111,7 @@ class Reindexing:
     async def _copy(self, documents: Sequence[Document], copied: int) -> None:
         """Embed and store documents; `copied` is noted with them."""
         chunked = await chunk_documents(documents, self._info.chunks, self._engine)
-        vectors = await _patiently([text for each in chunked for text in each.texts], self._engine)
+        vectors = await _patiently(chunked, self._engine)
         spans = [each.spans for each in chunked]
 
         def store() -> None:
@@ -168,10 +168,10 @@ def _changed(old: Collection, successor: Collection, ids: Sequence[str]) -> list
     return [document for document in documents if document.id not in same]
 
 
-async def _patiently(texts: Sequence[str], engine: Engine) -> Vectors:
-    """Embed texts; waits and tries again while the engine is overloaded."""
+async def _patiently(chunked: Sequence[Chunked], engine: Engine) -> Vectors:
+    """Embed the chunks of documents; waits and tries again while the engine is overloaded."""
     while True:
         try:
-            return await embed(texts, engine)
+            return await embed_chunks(chunked, engine)
         except Overloaded as error:
             await asyncio.sleep(error.retry_after_s)

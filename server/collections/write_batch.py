@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from server.collections.chunk_embedding import Chunked, chunk_documents, embed
+from server.collections.chunk_embedding import Chunked, chunk_documents, embed_chunks
 from server.collections.document_limits import check_chunks
 from server.errors import AlreadyExists
 from server.inference.cpu_provenance import NOTE, note_of
@@ -55,9 +55,8 @@ class WriteBatch:
             each for each in chunked if each.document.id not in self.given or len(each.spans) > 1
         ]
         if lacking:
-            texts = [text for each in lacking for text in each.texts]
             ends = np.cumsum([len(each.spans) for each in lacking])
-            vectors = np.split(await embed(texts, engine), ends[:-1])
+            vectors = np.split(await embed_chunks(lacking, engine), ends[:-1])
             for each, rows in zip(lacking, vectors, strict=True):
                 self._vectors[each.document.id] = rows
             self._note_of = engine

@@ -32,7 +32,7 @@ from server.inference.loop_tokenizer import CheckRoom, LoopTokenizer
 from server.inference.manifest import Activation, Manifest
 from server.inference.model import Model
 from server.inference.tokenization.pair_instruction import check_instruction
-from server.inference.tokenizer import Kept, Token
+from server.inference.tokenizer import Kept, Token, check_known
 from server.telemetry import spans, usage
 from server.telemetry.metrics import Metrics
 from server.types import Ids, InputType, Pair, Tokens, Vectors, unit
@@ -273,8 +273,13 @@ class Engine:
         )
 
     async def _too_long(self, index: int, text: str, input_type: InputType) -> TextTooLong:
-        read = self.manifest.text.max_tokens
+        read, most = self.manifest.text.max_tokens, self.manifest.text.max_characters
         tokens = await self._tokenizer.length(text, input_type)
+        if most is not None and tokens is not None and tokens <= read:
+            return TextTooLong(
+                f"text {index} has {len(text)} characters, more than the {most} that the model reads;"
+                " shorten it or allow truncation"
+            )
         length = "more" if tokens is None else f"{tokens} tokens, more"
         return TextTooLong(
             f"text {index} has {length} than the {read} tokens that the model reads;"
@@ -304,6 +309,7 @@ class Engine:
             tokens, tokenize_s = await self._tokenize(texts, read)
             if tokens.truncated and too_long is not None:
                 raise await too_long(tokens.truncated[0])
+            check_known(tokens.ids)
             job = await self.compute(tokens.ids)
         except asyncio.CancelledError:
             self._metrics.abandoned.inc()

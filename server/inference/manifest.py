@@ -62,13 +62,16 @@ def cosine_orders(similarity: Similarity, *, normalized: bool) -> bool:
 class TextRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rules by which sentence-transformers prepares a text for this model.
 
-    White space at both ends is stripped, then the text is lower-cased where `lower_case` says so,
-    then cut to `max_tokens`, special tokens included. Instructions are put before the text unchanged.
+    White space at both ends is stripped where `strip` says so, then the text is lower-cased where
+    `lower_case` says so, then cut to `max_tokens`, special tokens included. Instructions are put before the
+    text unchanged.
     A text of a pair is not stripped and gets no instruction.
     second_text_offset: added to the token ids of a pair's second text, for a network that tells the two
     apart: the rows of its word table. 0 for other networks. instruction_offset: the same for the tokens of an
     instruction, for a network whose pooling leaves them out.
     pair_prompt: what a pair is read in; None where the tokenizer's own special tokens join two texts.
+    max_characters: a text is cut to so many before it is tokenised; None for any number.
+    dropped_token: the id that is taken out of a text after the cut to `max_tokens`; None for no id.
     """
 
     lower_case: bool
@@ -78,6 +81,9 @@ class TextRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     second_text_offset: Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKEN_IDS)] = 0
     pair_prompt: PairPrompt | None = None
     instruction_offset: Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKEN_IDS)] = 0
+    strip: bool = True
+    max_characters: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    dropped_token: Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKEN_IDS)] | None = None
 
 
 class Agreement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,6 +11,7 @@ import numpy as np
 
 from server.inference.batching import BatchLimits, Job, Queue
 from server.inference.model import Model
+from server.inference.tokenizer import check_known
 from server.types import Encoder, Ids, InputType, Vectors
 
 # Past 256 tokens a batch brings no throughput on a CPU.
@@ -28,11 +29,13 @@ def embed(
 ) -> Vectors:
     """Return the texts' vectors in their order, float32 (N, D), with a model of dense vectors.
 
-    Open an artifact with `Model(folder)`. A text that the model cannot read whole is cut.
+    Open an artifact with `Model(folder)`. A text that the model cannot read whole is cut. Raises EmptyInput for a
+    text without any token.
     """
     rows = []
     for begin in range(0, len(texts), PORTION):
         ids = model.tokenizer.encode(texts[begin : begin + PORTION], input_type).ids
+        check_known(ids)
         rows += encode_all(model.encoder, ids, batch_tokens)
     return np.array(rows, np.float32).reshape(len(rows), model.manifest.dimension)
 

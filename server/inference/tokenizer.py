@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 import tokenizers
 
+from server.errors import EmptyInput
 from server.inference.manifest import PairPrompt, TextRules
 from server.inference.tokenization.fast_wordpiece import FastWordPiece
 from server.inference.tokenization.instruction_tokens import InstructionTokens
@@ -92,7 +93,8 @@ class Tokenizer:
         leaves out come with the offset of the rules. The Rust library releases the interpreter lock while it
         works. Raises UnicodeEncodeError for a lone surrogate.
         """
-        prepared = [self._prepared(text, input_type) for text in texts]
+        whole = [self._prepared(text, input_type) for text in texts]
+        prepared = [self._first_characters(text, keep) for text in whole]
         known = [self._from_fast(text, keep) for text in prepared]
         rest = [text for text, found in zip(prepared, known, strict=True) if found is None]
         asked = iter(self._ask(rest, keep) if rest else ())
@@ -100,8 +102,8 @@ class Tokenizer:
         truncated = []
         for index, found in enumerate(known):
             row, cut = found or next(asked)
-            ids.append(np.array(row, dtype=np.int64))
-            if cut:
+            ids.append(np.array(self._without_dropped(row), dtype=np.int64))
+            if cut or len(prepared[index]) < len(whole[index]):
                 truncated.append(index)
             if input_type in self._instruction_tokens.counts:
                 lost = self._lost(prepared[index], len(row)) if cut and keep == "end" else 0
@@ -228,7 +230,7 @@ class Tokenizer:
         prepared = [self._prepared(text, input_type) for text in texts]
         encodings = self._unlimited.encode_batch(prepared, add_special_tokens=special)
         return [
-            _tokens(text, encoding, places_of(text, lower_case=self.rules.lower_case))
+            _tokens(text, encoding, places_of(text, self.rules))
             for text, encoding in zip(given, encodings, strict=True)
         ]
 
@@ -340,8 +342,18 @@ class Tokenizer:
         return self._plain(self._instructions[input_type] + text)
 
     def _plain(self, text: str) -> str:
-        stripped = text.strip()
+        stripped = text.strip() if self.rules.strip else text
         return stripped.lower() if self.rules.lower_case else stripped
+
+    def _first_characters(self, text: str, keep: Kept) -> str:
+        most = self.rules.max_characters
+        if most is None:
+            return text
+        return text[:most] if keep == "beginning" else text[-most:]
+
+    def _without_dropped(self, row: list[int]) -> list[int]:
+        dropped = self.rules.dropped_token
+        return row if dropped is None else [token for token in row if token != dropped]
 
     def _excerpt_if_long(self, text: str, keep: Kept) -> str:
         """Return as much of a text as decides the tokens that are kept.
@@ -359,6 +371,20 @@ class Tokenizer:
                 return excerpt
             size *= 4
         return text[:most] if keep == "beginning" else text[-most:]
+
+
+def check_known(ids: Sequence[Ids]) -> None:
+    """Refuse a text of no tokens, which has no vector: raises EmptyInput.
+
+    Where special tokens stand around every text there is no such text.
+    """
+    for index, row in enumerate(ids):
+        if not len(row):
+            raise EmptyInput(
+                f"text {index} has no token that the model knows, so it has no vector; send a text with at"
+                " least one word of the model's vocabulary",
+                index=index,
+            )
 
 
 @contextmanager
@@ -379,12 +405,12 @@ def _typed_ids(encoding: tokenizers.Encoding, offset: int) -> list[int]:
     ]
 
 
-def places_of(text: str, *, lower_case: bool) -> Sequence[int]:
+def places_of(text: str, rules: TextRules) -> Sequence[int]:
     """Return the place in the given text of each character of the prepared one, and of its end."""
-    begin = len(text) - len(text.lstrip())
-    stripped = text.strip()
+    begin = len(text) - len(text.lstrip()) if rules.strip else 0
+    stripped = text.strip() if rules.strip else text
     end = begin + len(stripped)
-    if not lower_case or len(stripped.lower()) == len(stripped):
+    if not rules.lower_case or len(stripped.lower()) == len(stripped):
         return range(begin, end + 1)
     # subtle: a capital I with a dot becomes two characters.
     return [*(begin + at for at, one in enumerate(stripped) for _ in one.lower()), end]

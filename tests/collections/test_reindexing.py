@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from server.collections import reindexing
+from server.collections.chunk_embedding import Chunked
 from server.collections.registry import CollectionRegistry
 from server.collections.reindexing import Reindexing
 from server.errors import CollectionNotFound, DiskFull, Overloaded, StoreDamaged, StoreError
@@ -225,9 +226,9 @@ def test_document_deleted_while_its_page_is_copied_is_not_brought_back(
     copied = asyncio.Event()
     embed = reindexing._patiently
 
-    async def later(texts: Sequence[str], engine: Engine) -> Vectors:
+    async def later(chunked: Sequence[Chunked], engine: Engine) -> Vectors:
         await copied.wait()
-        return await embed(texts, engine)
+        return await embed(chunked, engine)
 
     monkeypatch.setattr(reindexing, "_patiently", later)
 
@@ -265,7 +266,7 @@ def test_overloaded_engine_is_asked_again_when_it_says(
 
     async def test(registry: CollectionRegistry) -> None:
         await (await registry.writable(NAME)).add(stored)
-        monkeypatch.setattr(reindexing, "embed", refuse)
+        monkeypatch.setattr(reindexing, "embed_chunks", refuse)
         running = await begin(registry)
         while not slept and not running.task.done():
             await asyncio.wait([running.task], timeout=0.01)

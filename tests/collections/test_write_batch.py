@@ -10,6 +10,7 @@ import pytest
 
 from server.collections import reindexing as reindexing_module
 from server.collections import write_batch as batch_module
+from server.collections.chunk_embedding import Chunked
 from server.collections.live_collection import LiveCollection
 from server.collections.registry import CollectionRegistry
 from server.errors import AlreadyExists
@@ -43,15 +44,15 @@ def overtake(
     patch: pytest.MonkeyPatch, what: Callable[[], Awaitable[object]], module: ModuleType
 ) -> None:
     """Do something else while the next write embeds its documents."""
-    real = module.embed
+    real = module.embed_chunks
 
-    async def embed(texts: Sequence[str], engine: Engine) -> Vectors:
-        patch.setattr(module, "embed", real)
+    async def embed_chunks(chunked: Sequence[Chunked], engine: Engine) -> Vectors:
+        patch.setattr(module, "embed_chunks", real)
         await what()
-        vectors: Vectors = await real(texts, engine)
+        vectors: Vectors = await real(chunked, engine)
         return vectors
 
-    patch.setattr(module, "embed", embed)
+    patch.setattr(module, "embed_chunks", embed_chunks)
 
 
 async def check_stored(live: LiveCollection, *documents: Document) -> None:

@@ -72,6 +72,7 @@ def test_help_lists_every_option_in_the_language_of_the_locale(locale: str) -> N
         "document-instruction",
         "matryoshka",
         "max-tokens",
+        "tokenizer",
         "via",
         "allow-pickle",
         "force",

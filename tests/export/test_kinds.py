@@ -79,17 +79,9 @@ REFUSED = {
         "LoRA adapter of org/base, not a whole model; merge it",
     ),
     "LoRA beside a model": (kind("adapter_model.safetensors"), "adapter_model.safetensors"),
-    "model2vec": (head("StaticModel", model_type="model2vec"), "static embeddings (model2vec)"),
-    "static": (
-        without_config(
-            "0_StaticEmbedding/model.safetensors",
-            modules=("sentence_transformers.models.StaticEmbedding",),
-        ),
-        "static embeddings (StaticEmbedding)",
-    ),
     "words": (
         without_config(modules=("sentence_transformers.models.WordEmbeddings",)),
-        "static embeddings (WordEmbeddings)",
+        "word vectors (WordEmbeddings)",
     ),
     "old module": (
         kind(modules=("sentence_transformers.models.BERT", TRANSFORMER[1])),
@@ -228,13 +220,6 @@ def test_network_in_a_folder_of_its_own_is_judged_there(folder: Path) -> None:
 def test_modules_that_are_malformed_do_not_stop_the_judgement(listed: Any, folder: Path) -> None:
     write_json(folder / "modules.json", listed)
     assert see(ModelFolder(folder)).transformer == ""
-
-
-def test_gguf_file_is_named_as_one(tmp_path: Path) -> None:
-    path = tmp_path / "bge-m3.gguf"
-    path.write_bytes(b"GGUF")
-    with pytest.raises(UnsupportedModel, match="is a GGUF file"):
-        locate(Settings(source=str(path)))
 
 
 @pytest.mark.parametrize("via", ["graph", "optimum"])

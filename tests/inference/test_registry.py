@@ -367,7 +367,8 @@ def test_bulk_work_of_two_models_takes_turns_and_a_query_of_either_goes_first() 
     # A batch has two of these texts, so ten batches each; neither runs far ahead.
     bulk = order[2:]
     assert (bulk.count("b"), bulk.count("c")) == (10, 10)
-    assert {bulk[:8].count("b"), bulk[:8].count("c")} <= {3, 4, 5}
+    # By time, so that a batch that the machine held up counts for more.
+    assert {bulk[:8].count("b"), bulk[:8].count("c")} <= {2, 3, 4, 5, 6}
 
 
 def test_a_model_that_comes_back_from_a_rest_claims_nothing_for_it() -> None:

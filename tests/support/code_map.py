@@ -14,8 +14,9 @@ DOCUMENT = ROOT / "ARCHITECTURE.md"
 # The map ends where the other folders begin.
 SECTION = re.compile(r"(?<=\n## Code map\n\n).*?(?=### Other folders\n)", re.DOTALL)
 EXPORT = (
-    *("", "source", "source/dialects", "kinds", "known"),
-    *("families", "families/bert", "families/decoder", "families/gated", "families/t5", "optimum"),
+    *("", "source", "source/dialects", "source/gguf", "kinds", "known"),
+    *("families", "families/bert", "families/decoder", "families/gated", "families/static"),
+    *("families/t5", "optimum"),
 )
 # Highest room first, as in the drawing.
 SERVER = (
