@@ -13,7 +13,7 @@ Parity is of the same widths with two layers in float32, and needs a Python with
 
 Each step is a process of its own with a time limit. A row becomes a JSON line; with --results it is also
 appended to FILE, and rows that FILE has are not measured again. The table is printed at the end. --quick:
-few calibration texts, and texts of up to 512 tokens. --speed-again: for a run whose exports were made beside
+few calibration texts, and texts of up to 128 tokens. --speed-again: for a run whose exports were made beside
 other work.
 """
 
@@ -47,7 +47,7 @@ from server.inference.tokenizer import Tokenizer
 from server.system.cpu import cpu_budget
 
 CASE = "families"
-QUICK_TEXTS, QUICK_TOKENS = 20, 512
+QUICK_TEXTS, QUICK_TOKENS = 20, 128
 PARITY_TEXTS, PARITY_LIMIT = 24, 600.0
 COLUMNS = {
     "model": "model",
@@ -235,7 +235,7 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--results", type=Path, help="lines are appended; rows it has are skipped")
     options.add_argument("--torch", type=Path, help="a Python that has sentence-transformers")
     options.add_argument("--models", type=Path, help="folder with real weights")
-    options.add_argument("--quick", action="store_true", help="few texts, of up to 512 tokens")
+    options.add_argument("--quick", action="store_true", help="few texts, of up to 128 tokens")
     options.add_argument("--keep", action="store_true", help="leave checkpoints and artifacts")
     options.add_argument(
         "--speed-again",
