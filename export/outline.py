@@ -83,6 +83,7 @@ def read_outline(
     shape = family.read_shape(config)
     check_prompt_fits(pair_prompt, family, scores=scores)
     tokenizer_json, scoring = read_tokenizer(files, modules), None
+    files.check_tokens(tokenizer_json)
     if scores:
         shape, settings, scoring = read_pair_model(
             files, seen, modules, family, shape, tokenizer_json, max_tokens

@@ -82,6 +82,9 @@ class ModelFolder:
         """Return what an export should tell of the files."""
         return ()
 
+    def check_tokens(self, tokenizer_json: str) -> None:
+        """Do nothing: a folder has one list of tokens, that of its tokenizer."""
+
     def note(self, pattern: str, most: int | None = None) -> None:
         """Let the hash cover the regular files that match `pattern`, read or not.
 

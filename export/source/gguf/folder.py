@@ -14,9 +14,9 @@ from export.errors import NoSuchModel, UnsupportedModel
 from export.source.file import exists, read_file
 from export.source.folder import ModelFolder
 from export.source.gguf.header import Header, read_header
-from export.source.gguf.networks import Numbers, architecture_of, pooling_of
+from export.source.gguf.networks import Numbers, architecture_of, check_causal, pooling_of
 from export.source.gguf.tensors import stored_tensors
-from export.source.gguf.tokenizer import rebuilt_tokenizer
+from export.source.gguf.tokenizer import check_same_tokens, rebuilt_tokenizer, stored_tokens
 from export.source.json_file import read_json, whole_number
 from export.source.tensors import StoredTensor
 from server.messages.message import Message
@@ -90,6 +90,10 @@ class GgufFolder(ModelFolder):
             ),
         )
 
+    def check_tokens(self, tokenizer_json: str) -> None:
+        """Refuse a tokenizer whose tokens are not those of the file."""
+        check_same_tokens(self.header, tokenizer_json)
+
     def path(self, name: str) -> Path:
         return self._beside.get(name, self.root / name)
 
@@ -114,8 +118,9 @@ class GgufFolder(ModelFolder):
 
     def _settings(self) -> dict[str, Any]:
         numbers = Numbers(self.header, self._architecture)
+        check_causal(numbers, self._architecture)
         config = self._known.config(numbers)
-        config["vocab_size"] = numbers.rows("token_embd.weight")
+        config["vocab_size"] = stored_tokens(self.header, numbers.rows("token_embd.weight"))
         if (source := _source(self.header)) is not None:
             config["_name_or_path"] = source
         module = "sentence_transformers.models."
@@ -129,6 +134,7 @@ class GgufFolder(ModelFolder):
             "1_Pooling/config.json": pooling_of(numbers),
         }
         settings[SENTENCE] = self._sentence_settings(numbers.number("context_length"))
+        numbers.check_all_read()
         if "tokenizer_config.json" not in self._beside:
             # A class that changes nothing in tokenizer.json.
             settings["tokenizer_config.json"] = {"tokenizer_class": "PreTrainedTokenizerFast"}
