@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer as LibraryTokenizer
+from tokenizers import models
 
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import CorruptFile, ShapeMismatch, UnsupportedModel
@@ -131,6 +133,18 @@ def test_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:
 def test_settings_out_of_range_are_refused(key: str, value: object, tmp_path: Path) -> None:
     change_json(write_model2vec(tmp_path) / "config.json", **{key: value})
     refusal(tmp_path, CorruptFile, key)
+
+
+def test_tokenizer_without_tokens_is_refused(tmp_path: Path) -> None:
+    write_model2vec(tmp_path)
+    LibraryTokenizer(models.WordLevel({}, unk_token="[UNK]")).save(str(tmp_path / "tokenizer.json"))
+    refusal(tmp_path, CorruptFile, "no vocabulary")
+
+
+def test_length_that_no_artifact_reads_is_noted(tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(write_model2vec(tmp_path, max_length=10**6))
+    assert checkpoint.settings.max_tokens == 32_768
+    assert "cuts them to 32,768 tokens" in checkpoint.outline.kind.notes[0].english
 
 
 def test_table_beside_other_modules_is_refused(tmp_path: Path) -> None:
