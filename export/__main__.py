@@ -19,6 +19,7 @@ from export.arguments import (
     add_model,
     add_pair_prompt,
     add_revision,
+    add_task,
     add_tokenizer,
     add_via,
     text_of,
@@ -63,6 +64,7 @@ def _export(terminal: Terminal) -> int:
         document_instruction=arguments.document_instruction,
         matryoshka=arguments.matryoshka,
         max_tokens=arguments.max_tokens,
+        task=arguments.task,
         pair_prompt=arguments.pair_prompt,
         via=arguments.via,
         allow_pickle=arguments.allow_pickle,
@@ -131,7 +133,8 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
         metavar="MEAN,MIN[,TAU]",
         help=words(
             "lowest mean and lowest single agreement with float32: of vectors the cosine (default: "
-            "0.997,0.98), of scores 1 minus the difference, and TAU of the order (default: 0.99,0.9,0.9)"
+            "0.997,0.98; of sparse weights 0.99,0.9; of token vectors 0.995,0.95), of scores 1 minus the "
+            "difference, and TAU of the order (default: 0.99,0.9,0.9)"
         ),
     )
     add(
@@ -161,6 +164,7 @@ def _parser(terminal: Terminal) -> argparse.ArgumentParser:
         metavar="N",
         help=words("cut texts to N tokens (default: what the model reads)"),
     )
+    add_task(parser, terminal)
     add_pair_prompt(parser, terminal)
     add_tokenizer(parser, terminal)
     add_via(parser, terminal)

@@ -21,6 +21,16 @@ def add_revision(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
     parser.add_argument("--revision", type=text_of(terminal), help=said)
 
 
+def add_task(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
+    said = terminal.words(
+        "what the artifact gives: sparse weights, or a vector for each token (default: what the model was "
+        "made for)"
+    )
+    parser.add_argument(
+        "--task", choices=("dense", "sparse", "token_vectors", "score"), default=None, help=said
+    )
+
+
 def add_tokenizer(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
     said = terminal.words(
         "the original tokenizer.json of a .gguf file, or the folder that it is in"

@@ -8,8 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from export.errors import NoSuchModel
+from export.errors import NoSuchModel, UnsupportedModel
 from export.families.family import Family, Network, Shape
+from export.families.layered import LayeredNetwork
+from export.families.row_heads import HeadedNetwork
+from export.heads import Headed, read_headed
 from export.outline import Outline, read_outline
 from export.source.folder import ModelFolder
 from export.source.gguf.folder import GgufFolder, is_gguf, open_model
@@ -24,6 +27,8 @@ from export.source.tensors import (
     read_tensors,
     weight_files,
 )
+from server.inference.results import UNPOOLED
+from server.types import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +36,14 @@ class Checkpoint:
     """An encoder that has been read and checked.
 
     tensors: float32, mapped from the files, under the names that the family gives them. sha256: over the
-    names and contents of every file that was read.
+    names and contents of every file that was read. headed: what the rows of tokens reach, where that is not pooling.
     """
 
     folder: Path
     outline: Outline
     tensors: Tensors
     sha256: str
+    headed: Headed | None = None
 
     @property
     def family(self) -> Family[Any]:
@@ -65,7 +71,14 @@ class Checkpoint:
 
     def network(self) -> Network:
         """Return the encoder as a family writes it."""
-        return self.family.network(self.shape, self.settings, self.tensors)
+        network = self.family.network(self.shape, self.settings, self.tensors)
+        if self.settings.pooling != UNPOOLED:
+            return network
+        if not isinstance(network, LayeredNetwork):
+            raise UnsupportedModel(
+                "the family {family} gives no vectors of single tokens", family=self.family.name
+            )
+        return network if self.headed is None else HeadedNetwork(network, *self.headed)
 
 
 def read_checkpoint(
@@ -73,23 +86,25 @@ def read_checkpoint(
     *,
     allow_pickle: bool = False,
     max_tokens: int | None = None,
+    task: Task | None = None,
     pair_prompt: str | None = None,
     tokenizer: Path | None = None,
 ) -> Checkpoint:
     """Read and check a checkpoint folder, or a GGUF file; raises an ExportError that names the file at fault.
 
-    max_tokens, pair_prompt: see `read_outline`. tokenizer: given beside a GGUF file.
+    max_tokens, task, pair_prompt: see `read_outline`. tokenizer: given beside a GGUF file.
     """
     if not folder.is_dir() and not is_gguf(folder):
         raise NoSuchModel("no model folder at {folder}", folder=folder)
     files = open_model(folder, tokenizer)
-    outline = read_outline(files, max_tokens, pair_prompt)
+    outline = read_outline(files, max_tokens, pair_prompt, task)
     tensors = _read_weights(files, outline, allow_pickle=allow_pickle)
     if outline.family.complete is not None:
         shape, tensors = outline.family.complete(outline.shape, tensors)
         outline = replace(outline, shape=shape)
     check_tensors(tensors, outline.tensors())
-    return Checkpoint(folder, outline, tensors, files.sha256())
+    headed = read_headed(files, outline, tensors, allow_pickle=allow_pickle)
+    return Checkpoint(folder, outline, tensors, files.sha256(), headed)
 
 
 def _read_weights(files: ModelFolder, outline: Outline, *, allow_pickle: bool) -> Tensors:

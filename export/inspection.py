@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export import estimate
-from export.arguments import add_model, add_pair_prompt, add_revision, add_tokenizer, add_via
+from export.arguments import (
+    add_model,
+    add_pair_prompt,
+    add_revision,
+    add_task,
+    add_tokenizer,
+    add_via,
+)
 from export.errors import ExportError
 from export.families.static.family import STATIC
 from export.instructions import instructions, pooled_as_published
@@ -23,6 +30,13 @@ from export.source.model import examine, is_hub_model, locate
 from server.messages.message import Message
 from server.messages.terminal import Terminal
 from server.system.cpu import cpu_budget
+from server.types import Task
+
+# What an export of these tasks gives, which the kind of a model does not say.
+GIVES: dict[Task, Message] = {
+    "sparse": Message("sparse weights"),
+    "token_vectors": Message("one vector per token"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +72,7 @@ def _settings(terminal: Terminal, arguments: Sequence[str]) -> Settings:
         default="int8",
         help=words("precision of the weights (default: int8)"),
     )
+    add_task(parser, terminal)
     add_pair_prompt(parser, terminal)
     add_tokenizer(parser, terminal)
     add_via(parser, terminal)
@@ -66,6 +81,7 @@ def _settings(terminal: Terminal, arguments: Sequence[str]) -> Settings:
     return Settings(
         chosen.model,
         precision=chosen.precision,
+        task=chosen.task,
         pair_prompt=chosen.pair_prompt,
         via=chosen.via,
         revision=chosen.revision,
@@ -106,7 +122,10 @@ def inspect(found: Subject, settings: Settings, terminal: Terminal) -> int:
         kind = outline.kind
         for line in _texts(outline, found.name):
             terminal.say(line)
-    for note in (*kind.notes, *(outline.settings.notes if outline is not None else ())):
+    notes = kind.notes
+    if outline is not None:
+        notes = (*outline.kind.notes, *outline.settings.notes)
+    for note in notes:
         terminal.say("note: {note}", note=note)
     if refusal is not None:
         terminal.say("refused: {reason}", reason=refusal)
@@ -120,7 +139,7 @@ def judge(files: ModelFolder, settings: Settings) -> tuple[Outline | None, Expor
     """Return the model's outline, if a family writes it, and why it is refused, if it is."""
     try:
         if settings.via == "graph":
-            return read_outline(files, pair_prompt=settings.pair_prompt), None
+            return read_outline(files, pair_prompt=settings.pair_prompt, task=settings.task), None
         examine(files, settings)
     except ExportError as error:
         return None, error
@@ -166,10 +185,12 @@ def _texts(outline: Outline, name: str) -> Iterator[Message]:
             yield Message("instruction in the prompt of a pair: {text!r}", text=prompt.instruction)
         return
     clues = Clues(name, outline.config, outline.card)
+    if outline.task in GIVES:
+        yield Message("gives: {what}", what=GIVES[outline.task])
     yield Message(
         "texts: up to {tokens:,} tokens; pooling {pooling}; {normalised}",
         tokens=settings.max_tokens,
-        pooling=settings.pooling,
+        pooling=settings.pooling if outline.splade is None else outline.splade.pooling,
         normalised=Message("normalised") if settings.normalize else Message("not normalised"),
     )
     if settings.tail:

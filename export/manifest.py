@@ -67,8 +67,11 @@ def identity(
     settings: Settings,
 ) -> str:
     """Return a hash of everything that decides what the artifact will hold."""
+    # Left out where the checkpoint alone decides it.
+    task = {} if source.task in ("dense", "score") else {"task": source.task}
     return settings_hash(
         {
+            **task,
             "format": FORMAT_VERSION,
             "recipe": _recipe(source, settings),
             "runtime": RUNTIME_VERSION,
@@ -124,6 +127,8 @@ def manifest_of(
         space["activation"] = source.scoring.activation
         if rules.pair_prompt is not None:
             space["pair_prompt"] = msgspec.to_builtins(rules.pair_prompt)
+    if source.task not in ("dense", "score"):
+        space |= {"task": source.task, "skipped_tokens": source.form.skipped_tokens}
     usual = TextRules(rules.lower_case, rules.max_tokens)
     # Only where they differ, so that the fingerprints of other models stay.
     space |= {
@@ -139,7 +144,7 @@ def manifest_of(
         family=source.family,
         pooling=source.settings.pooling,
         normalized=source.settings.normalize,
-        dimension=graphs.dimension,
+        dimension=source.words if source.task == "sparse" else graphs.dimension,
         text=rules,
         precision=settings.precision,
         groups=graphs.packing.groups,
@@ -169,5 +174,6 @@ def manifest_of(
         task=source.task,
         activation="identity" if source.scoring is None else source.scoring.activation,
         order=verified.order,
+        skipped_tokens=source.form.skipped_tokens,
         similarity=source.settings.similarity,
     )

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from export import families
+from export.errors import UnsupportedModel
 from export.families.family import Family, Shape
 from export.families.static.family import STATIC
 from export.families.static.shape import read_shape
-from export.kinds import check_kind
+from export.kinds import check_kind, has_head
 from export.kinds.kind import Kind
 from export.kinds.networks import is_static
 from export.kinds.own_code import check_code
@@ -18,6 +19,7 @@ from export.kinds.sighting import CONFIG, see
 from export.scorers import check_prompt_fits, read_pair_model
 from export.source.card import read_card
 from export.source.folder import ModelFolder
+from export.source.heads import COLBERT_HEAD, HEADS, Splade, read_splade
 from export.source.json_file import Json
 from export.source.modules import Modules, read_modules
 from export.source.scoring import Scoring
@@ -26,11 +28,12 @@ from export.source.static_folder import read_static
 from export.source.tail import tail_tensors, tail_width
 from export.source.tensors import Shapes, check_plain_weights
 from export.source.tokenizer_file import check_tokenizer, read_tokenizer
+from server.inference.results import UNPOOLED, ResultForm
 from server.messages.message import Message
 from server.types import Task
 
 # What can be exported.
-TASKS: tuple[Task, ...] = ("dense", "score")
+TASKS: tuple[Task, ...] = ("dense", "score", "token_vectors", "sparse")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,9 @@ class Outline:
     """A checkpoint without its weights.
 
     tokenizer_json: the tokenizer as transformers would build it, without truncation and padding. card:
-    README.md, empty where there is none. scoring: of a cross-encoder, None for a model of vectors.
+    README.md, empty where there is none. scoring: of a cross-encoder, None for a model of vectors. stored_head: the
+    name of a head in a file of its own, which the network ends with. splade: how a masked language model's words get
+    weights.
     """
 
     kind: Kind
@@ -50,10 +55,25 @@ class Outline:
     tokenizer_json: str
     card: str
     scoring: Scoring | None = None
+    stored_head: str | None = None
+    splade: Splade | None = None
+
+    @property
+    def task(self) -> Task:
+        """What an export gives for a text."""
+        return self.kind.task or "dense"
+
+    @property
+    def form(self) -> ResultForm:
+        """How the rows of the graph become results; with a ColBERT head the first token has no vector."""
+        by_token = self.settings.pooling == UNPOOLED and self.splade is None
+        return ResultForm(self.task, by_token, 1 if self.stored_head == COLBERT_HEAD else 0)
 
     @property
     def dimension(self) -> int:
-        """The width of a vector; 1 for scores."""
+        """The width of a vector; 1 for scores, the number of words for sparse weights."""
+        if self.task == "sparse":
+            return self.shape.vocabulary
         return 1 if self.scoring is not None else tail_width(self.settings.tail, self.shape.hidden)
 
     def tensors(self) -> Shapes:
@@ -62,15 +82,19 @@ class Outline:
 
 
 def read_outline(
-    files: ModelFolder, max_tokens: int | None = None, pair_prompt: str | None = None
+    files: ModelFolder,
+    max_tokens: int | None = None,
+    pair_prompt: str | None = None,
+    task: Task | None = None,
 ) -> Outline:
     """Read and check a model of a family; raises an ExportError that names the cause.
 
     max_tokens: what texts are cut to, where that is less than the model reads. pair_prompt: the name of the
-    prompt in which it reads pairs; None where the files decide.
+    prompt in which it reads pairs; None where the files decide. task: what is asked of the model, None for
+    what it was made for.
     """
     seen = see(files, pair_prompt)
-    kind = check_kind(seen)
+    kind = check_kind(seen, task)
     kind = replace(kind, notes=(*kind.notes, *files.notes()))
     if is_static(seen):
         return _read_static(files, kind, max_tokens)
@@ -89,12 +113,26 @@ def read_outline(
             files, seen, modules, family, shape, tokenizer_json, max_tokens
         )
     else:
-        settings = read_settings(files, shape.positions, family.poolings)
+        unpooled = kind.task in ("token_vectors", "sparse")
+        settings = read_settings(files, shape.positions, family.poolings, unpooled=unpooled)
         tail_width(settings.tail, shape.hidden)
         settings = limited(settings, max_tokens)
     check_tokenizer(tokenizer_json, shape.vocabulary, settings.max_tokens)
     card = read_card(files)
-    return Outline(kind, modules, config, family, shape, settings, tokenizer_json, card, scoring)
+    head = HEADS.get(kind.task or "dense")
+    if head is not None and not has_head(seen, head):
+        head = None
+    splade = None
+    if kind.task == "sparse" and head is None:
+        splade = read_splade(files, modules)
+        if family.masked_head is None:
+            raise UnsupportedModel(
+                "SPLADE models of the family {family} are not written", family=family.name
+            )
+    return Outline(
+        *(kind, modules, config, family, shape, settings),
+        *(tokenizer_json, card, scoring, head, splade),
+    )
 
 
 def _read_static(files: ModelFolder, kind: Kind, max_tokens: int | None) -> Outline:

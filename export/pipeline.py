@@ -25,15 +25,15 @@ from export.source.model import SourceModel, locate, read_model
 from export.source.text_preparation import open_tokenizer
 from export.token_check import check_tokens
 from export.trade import Trade
-from export.verify import check_agreement, embed_each, verify
+from export.verify import check_agreement, embed_each, result_of, verify
 from export.vocabulary import choose_texts
-from server.inference.comparison import COMPARISONS
-from server.inference.encoder import SessionEncoder
+from server.inference.comparison import COMPARISONS, Comparison
+from server.inference.encoder import SessionEncoder, open_encoder
 from server.inference.manifest import SelfTest
 from server.messages.message import Message
 from server.messages.terminal import Terminal
 from server.system.cpu import cpu_budget
-from server.types import VectorEncoder
+from server.types import Task
 
 # How often `verify` calls its `progress`.
 VERIFY_STEPS = 3
@@ -48,9 +48,11 @@ def export(settings: Settings, terminal: Terminal | None = None) -> Path:
     terminal = terminal or Terminal.of({})
     _check_sizes(settings, None)
     place = locate(settings, terminal.inform)
-    out = settings.out or place.outputs / f"onnx-{settings.precision}"
+    out = settings.out or place.outputs / _folder_name(settings)
     artifact.recover(out)
     source = read_model(place, settings)
+    # Refuses sizes for a model whose results are not cut.
+    source.sizes(settings)
     _check_sizes(settings, source.dimension)
     rules = source.text_rules(settings)
     _advise(terminal, source, settings)
@@ -80,9 +82,15 @@ def export(settings: Settings, terminal: Terminal | None = None) -> Path:
         tokenizer_json = source.tokenizer_json.encode()
         artifact.write_artifact(out, graphs.served_model, tokenizer_json, manifest)
     trade.show(trades, terminal)
-    _report(terminal, out, graphs, verified, time.perf_counter() - started)
+    _report(terminal, out, graphs, verified, source.task, time.perf_counter() - started)
     _report_text_rules(terminal, source, settings)
     return out
+
+
+def _folder_name(settings: Settings) -> str:
+    """Return the name of an artifact's folder: onnx-int8, or onnx-sparse-int8 where a task was asked for."""
+    task = "" if settings.task in (None, "dense") else f"{settings.task}-"
+    return f"onnx-{task}{settings.precision}".replace("_", "-")
 
 
 def _check_sizes(settings: Settings, dimension: int | None) -> None:
@@ -123,10 +131,10 @@ def _first_accepted(
         graphs = build(source, samples.calibration, settings, progress, graphs)
         _check_sizes(settings, graphs.dimension)
         if first:
-            reference = _encoder(graphs.float_model, graphs)
+            reference = _encoder(graphs.float_model, graphs, source)
         served = reference
         if graphs.served_model is not graphs.float_model:
-            served = _encoder(graphs.served_model, graphs)
+            served = _encoder(graphs.served_model, graphs, source)
         verified = None
         try:
             verified = _verify(source, reference, served, samples, settings, progress)
@@ -146,8 +154,8 @@ def _first_accepted(
 
 def _verify(
     source: SourceModel,
-    reference: VectorEncoder,
-    served: VectorEncoder,
+    reference: SessionEncoder,
+    served: SessionEncoder,
     samples: Samples,
     settings: Settings,
     progress: Callable[[str], None],
@@ -180,13 +188,14 @@ def _verify(
     if samples.candidates:
         found, expected = embed_each(served, ids), embed_each(reference, ids)
         order = check_order(found, expected, samples.candidates, thresholds.order)
-    return Verified(agreement, monotonous_agreement, _self_test(served, samples), order)
+    tests = _self_test(served, samples, comparison)
+    return Verified(agreement, monotonous_agreement, tests, order)
 
 
 def _trade(
     source: SourceModel,
-    reference: VectorEncoder,
-    served: VectorEncoder,
+    reference: SessionEncoder,
+    served: SessionEncoder,
     samples: Samples,
     settings: Settings,
     size: int,
@@ -205,16 +214,19 @@ def _trade(
     return Trade(settings.precision, size / 1e6, speed, agreement, refused=verified is None)
 
 
-def _encoder(graph: OnnxFile, graphs: Graphs) -> SessionEncoder:
+def _encoder(graph: OnnxFile, graphs: Graphs, source: SourceModel) -> SessionEncoder:
     with graph.opened() as opened:
-        return SessionEncoder(opened, graphs.packing, cpu_budget())
+        return open_encoder(opened, graphs.packing, cpu_budget(), source.form)
 
 
-def _self_test(served: VectorEncoder, samples: Samples) -> list[SelfTest]:
-    results = embed_each(served, [ids for _, _, ids in samples.self_test])
+def _self_test(served: SessionEncoder, samples: Samples, comparison: Comparison) -> list[SelfTest]:
     return [
-        SelfTest(text, [float(f"{value:.7g}") for value in result], second)
-        for (text, second, _), result in zip(samples.self_test, results, strict=True)
+        SelfTest(
+            text,
+            [float(f"{value:.7g}") for value in comparison.summary(result_of(served, ids))],
+            second,
+        )
+        for text, second, ids in samples.self_test
     ]
 
 
@@ -248,7 +260,12 @@ class _Progress:
 
 
 def _report(
-    terminal: Terminal, out: Path, graphs: Graphs, verified: Verified, seconds: float
+    terminal: Terminal,
+    out: Path,
+    graphs: Graphs,
+    verified: Verified,
+    task: Task,
+    seconds: float,
 ) -> None:
     size = graphs.served_model.size / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -271,10 +288,11 @@ def _report(
         )
         return
     terminal.say(
-        "{out}: {size:.1f} MB; cosine to float32 on {texts} texts: mean {mean:.5f}, minimum "
+        "{out}: {size:.1f} MB; {measure} to float32 on {texts} texts: mean {mean:.5f}, minimum "
         "{minimum:.4f}; took {seconds:.0f} s and up to {peak:.0f} MB of memory",
         out=out,
         size=size,
+        measure=COMPARISONS[task].measure,
         mean=agreement.mean,
         minimum=agreement.minimum,
         texts=agreement.texts,

@@ -36,6 +36,8 @@ class Settings:
     matryoshka: tuple[int, ...] | None = None
     # What texts are cut to; None: what the model reads.
     max_tokens: int | None = None
+    # What the artifact gives; None: what the model was made for.
+    task: Task | None = None
     # The prompt in which the model reads pairs; None: what its files show.
     pair_prompt: str | None = None
     # The original tokenizer of a GGUF file: tokenizer.json, or a folder with it.

@@ -9,7 +9,7 @@ import numpy as np
 from server.inference.manifest import Agreement
 from server.messages.message import Message
 from server.messages.terminal import Terminal
-from server.types import Ids, VectorEncoder
+from server.types import Encoder, Ids
 
 # Texts that are timed, and how often: the least time of each text counts, as the machine does other work.
 TIMED_TEXTS, ROUNDS = 24, 5
@@ -28,9 +28,7 @@ class Trade:
     refused: bool
 
 
-def measure_speed(
-    reference: VectorEncoder, served: VectorEncoder, token_ids: Sequence[Ids]
-) -> float:
+def measure_speed(reference: Encoder, served: Encoder, token_ids: Sequence[Ids]) -> float:
     """Return how many times as fast as the reference an encoder reads single texts."""
     order = sorted(token_ids, key=len)
     chosen = order[:: max(1, len(order) // TIMED_TEXTS)]

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from server import VERSION
 from server.api import collections, documents, health, openapi, search
 from server.api.body import BodyLimits
-from server.api.dialects import cohere, native, ollama, openai, rerank, tei, weaviate
+from server.api.dialects import cohere, many_vectors, native, ollama, openai, rerank, tei, weaviate
 from server.api.dialects.ollama import OLLAMA
 from server.api.dialects.openai import OPENAI
 from server.api.endpoint import Endpoint
@@ -241,6 +241,7 @@ def model_operations(config: Config) -> list[Operation]:
         *ollama.operations(),
         *weaviate.operations(),
         *tei.operations(config, VERSION),
+        *many_vectors.operations(tei.TEI, tei.headers_for),
         *rerank.operations(tei.RERANK),
         *cohere.operations(),
     ]

@@ -150,7 +150,10 @@ class Config:
     )
     # As large as a body may be. A search for 1,000 hits of 512 tokens each has 2 MB.
     max_reply_bytes: int = _setting(
-        32 * 1024 * 1024, "bytes of a reply with hits or documents", low=1024, high=1 << 32
+        32 * 1024 * 1024,
+        "bytes of a reply with hits, documents or token vectors",
+        low=1024,
+        high=1 << 32,
     )
     # A filter of 256 conditions over a million documents takes about as long.
     query_s: int = _setting(

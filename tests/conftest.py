@@ -13,6 +13,7 @@ import pytest
 from server.inference import engine
 from server.inference.model import Model
 from tests.support.commands import Commands, commands
+from tests.support.many_vectors import export_toy, write_toy_m3
 from tests.support.scorers import write_toy_scorer
 from tests.support.toys import write_toy_checkpoint, write_toy_texts
 
@@ -74,6 +75,18 @@ def scorer_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def toy_scorer(scorer_artifact: Path) -> Model:
     return Model(scorer_artifact)
+
+
+@pytest.fixture(scope="session")
+def m3_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random XLM-R of one layer with the heads of bge-m3; 24 tokens."""
+    return write_toy_m3(tmp_path_factory.mktemp("m3") / "toy-m3", layers=1, max_tokens=24)
+
+
+@pytest.fixture(scope="session")
+def toy_m3(m3_checkpoint: Path) -> list[Model]:
+    """Its sparse weights and its token vectors, each a model of its own, in float32; both are "toy-m3"."""
+    return [export_toy(m3_checkpoint, task) for task in ("sparse", "token_vectors")]
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from server.inference.encoder import (
     INPUT_IDS,
     POSITION_IDS,
 )
+from server.inference.results import UNPOOLED
 
 # Whether the batch is packed; made from the inputs once a run.
 PACKED = "packed"
@@ -126,8 +127,11 @@ class BatchWriter:
         """Reduce the tokens of each text to their mean or maximum, (B, D).
 
         instruction_offset: what the ids of tokens come with that are left out, see `instruction`. The mean
-        of no tokens is zero, as in sentence-transformers.
+        of no tokens is zero, as in sentence-transformers. UNPOOLED keeps every token's row: (tokens, D), one
+        text after the other in either layout.
         """
+        if pooling == UNPOOLED:
+            return self._graph.node("Flatten", [hidden], "pool.tokens", axis=2)
         operator = POOLING_OPERATORS[pooling]
         if not instruction_offset:
             return self._reduced(hidden, operator, "pool")

@@ -136,6 +136,23 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
+class MaskedHead:
+    """The head of a masked language model, by the names of its tensors: a number for each word.
+
+    dense, norm: what comes first. decoder: the words' rows, which are those of `words`, the embeddings, where
+    both are tied. bias: its possible names, in the order in which they are looked for.
+    """
+
+    dense: str
+    norm: str
+    decoder: str
+    bias: tuple[str, ...]
+    words: str
+    activation: str
+    epsilon: float
+
+
+@dataclass(frozen=True, slots=True)
 class Family(Generic[ShapeKind]):
     """A kind of network, chosen by its config.json.
 
@@ -144,7 +161,8 @@ class Family(Generic[ShapeKind]):
     files to the one in `Shape.tensors`. network: the tensors given to it are those, checked.
     poolings: what its networks can write. complete: of a family whose sizes only the weights say, returns the
     whole shape and the tensors; raises an ExportError. scorer: gives a shape a head that scores pairs; None where
-    no such network is written. answering: gives a language model's shape a head that scores its answer.
+    no such network is written. answering: gives a language model's shape a head that scores its answer. masked_head:
+    the head of a masked language model, where one is written.
     """
 
     name: str
@@ -154,5 +172,6 @@ class Family(Generic[ShapeKind]):
     network: Callable[[ShapeKind, SentenceSettings, Tensors], Network]
     poolings: tuple[str, ...] = POOLINGS
     scorer: Callable[[ShapeKind, bool], Scorer[ShapeKind]] | None = None
+    masked_head: Callable[[ShapeKind], MaskedHead] | None = None
     answering: Callable[[ShapeKind, Answers], Scorer[ShapeKind]] | None = None
     complete: Callable[[ShapeKind, Tensors], tuple[ShapeKind, Tensors]] | None = None

@@ -106,6 +106,10 @@ class LayeredNetwork(ABC, Generic[LayerKind]):
         self._finish(graph, pooled)
         return graph.model(self.title, {OUTPUT: ["texts", self.dimension]})
 
+    def rows(self, graph: GraphWriter, linears: Linears, *, int8_embeddings: bool) -> str:
+        """Write the network to a graph with a declared batch, as far as pooling; returns the result's name."""
+        return self._pooled(graph, linears, int8_embeddings=int8_embeddings)
+
     def embeddings(self, *, int8: bool) -> tuple[onnx.ModelProto, str]:
         graph = GraphWriter()
         graph.input(INPUT_IDS, TensorProto.INT64, ["rows", "columns"])

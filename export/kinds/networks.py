@@ -6,7 +6,7 @@ from export.kinds.commands import save_command
 from export.kinds.kind import Kind
 from export.kinds.sighting import Sighting
 from export.source.json_file import Json
-from export.source.modules import LOGIT_SCORE
+from export.source.modules import LOGIT_SCORE, SPLADE
 from server.messages.message import Message
 
 # Words of a class in `architectures` after which the output is no embedding.
@@ -14,6 +14,8 @@ HEAD = re.compile(r"(?:For[A-Z]\w*|LMHeadModel|WithLMHead\w*)$")
 WORD_TABLES = ("WordEmbeddings", "BoW", "WordWeights", "LSTM", "CNN")
 IMAGE_TYPES = ("clip", "chinese_clip", "siglip", "siglip2", "altclip", "blip", "blip-2", "align")
 MOST_LABELS_SHOWN = 5
+# Modules of models whose queries and documents are read in different ways.
+QUERY_PARTS = ("Router", "Asym")
 CLASSIFIER, CAUSAL = "ForSequenceClassification", "ForCausalLM"
 # Most rerankers among these read a pair in a prompt, which their folders do not say.
 DECODERS = ("qwen2", "qwen3", "mistral", "llama")
@@ -86,16 +88,34 @@ def late_interaction(seen: Sighting) -> Kind | None:
     )
 
 
-def sparse(seen: Sighting) -> Kind | None:
-    sparse = any(".sparse_encoder." in name for name in seen.modules or ())
-    if not sparse and not seen.classes & {"SpladePooling", "MLMTransformer"}:
+def two_ways(seen: Sighting) -> Kind | None:
+    if not seen.classes.intersection(QUERY_PARTS):
         return None
     return Kind(
-        Message("SPLADE model"),
+        Message("model that reads queries and documents in two ways"),
         refusal=Message(
-            "{place} is a SPLADE model: it gives a weight for each word of the vocabulary, not a dense "
-            "vector; choose an embedding model",
+            "{place} reads queries by other modules than documents ({found}), as sparse models do whose queries "
+            "need no network (inference-free); only models that read both in one way are exported",
             place=seen.place,
+            found=tuple(sorted(seen.classes.intersection(QUERY_PARTS))),
+        ),
+    )
+
+
+def sparse(seen: Sighting) -> Kind | None:
+    sparse = any(".sparse_encoder." in name for name in seen.modules or ())
+    if not sparse and not seen.classes.intersection(SPLADE):
+        return None
+    name = Message("SPLADE model, which gives a weight for each word of the vocabulary")
+    if tuple(each.rpartition(".")[2] for each in seen.modules or ()) == SPLADE:
+        return Kind(name, task="sparse")
+    return Kind(
+        name,
+        refusal=Message(
+            "{place} is a model of sparse weights with the modules {found}; only {written} are exported",
+            place=seen.place,
+            found=tuple(sorted(seen.classes)),
+            written=SPLADE,
         ),
     )
 
@@ -133,10 +153,11 @@ def head(seen: Sighting) -> Kind | None:
     if name.endswith("ForMaskedLM"):
         return Kind(
             Message("masked language model"),
+            on_request=("sparse",),
             refusal=Message(
                 "{place} is a masked language model ({name}) without modules.json: a network before its "
-                "training for embeddings, or a SPLADE model; choose an embedding model, or, if this is one, "
-                "save it with sentence-transformers: {command}",
+                "training for embeddings, or a SPLADE model; add --task sparse for SPLADE; choose an embedding "
+                "model, or, if this is one, save it with sentence-transformers: {command}",
                 place=seen.place,
                 name=name,
                 command=save_command(str(seen.place)),

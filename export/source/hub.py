@@ -19,6 +19,7 @@ from export.source.card import CARD
 from export.source.file import MOST_SETTINGS, MOST_TABLE, read_file
 from export.source.folder import CollectedFiles, ModelFolder
 from export.source.folder_lock import Waiting, only_one
+from export.source.heads import HEADS, head_files, pickled_head
 from export.source.hub_address import HubAddress, hub_address
 from export.source.hub_client import MOST_FILE, Hub
 from export.source.hub_errors import plain_errors
@@ -28,6 +29,7 @@ from export.source.remote_file import RemoteFile
 from export.source.sentence_settings import PROMPTS, SENTENCE_CONFIGS
 from export.source.tensors import PICKLED, SHARD_INDEX, SINGLE, shard_names
 from server.messages.message import Message
+from server.types import Task
 
 # Files of the Transformer's folder, which is the model's own unless modules.json names another.
 SETTINGS = (
@@ -36,7 +38,7 @@ SETTINGS = (
 )
 # Larger than settings may be.
 TABLES = ("tokenizer.json", "vocab.txt", SHARD_INDEX)
-WEIGHTS = (".safetensors", ".bin")
+WEIGHTS = (".safetensors", ".bin", ".pt")
 # Where a download collects its files, in a folder per commit: deep enough that no reader of the
 # model's folder reads them as its settings.
 STAGING = ".download"
@@ -51,6 +53,7 @@ def fetch(
     revision: str | None = None,
     endpoint: str | None = None,
     allow_pickle: bool = False,
+    task: Task | None = None,
     progress: Progress = lambda _: None,
     waiting: Waiting = lambda _: None,
     examine: Examine = lambda _: None,
@@ -62,7 +65,7 @@ def fetch(
     lie in it. Files that `folder` already has are compared with the hub's and not downloaded. waiting:
     called where another export downloads to the same folder, before that one is waited for. examine: called
     with the files that come before the weights; may raise an ExportError, and then no weights are downloaded.
-    pair_prompt: what the command says of the model, see `Sighting`.
+    pair_prompt: what the command says of the model, see `Sighting`. task: what is asked of the model.
     """
     hub = Hub(hub_address(model_id, revision, endpoint))
     with closing(hub), plain_errors(hub.model_id, hub.shown):
@@ -74,13 +77,14 @@ def fetch(
             transfer.lead(Modules(), anywhere, allow_pickle)
         folder.mkdir(parents=True, exist_ok=True)
         with only_one(folder, waiting):
-            transfer.check_kind(pair_prompt)
+            transfer.check_kind(pair_prompt, task)
             modules = transfer.modules()
             lead = transfer.lead(modules, offered.keys(), allow_pickle)
             tail = transfer.tail(modules, allow_pickle)
             settings = transfer.settings(modules)
             transfer.examine(examine)
-            transfer.place([*settings, *transfer.weights(lead, tail, modules)], modules)
+            heads = transfer.heads(modules, task, allow_pickle)
+            transfer.place([*settings, *heads, *transfer.weights(lead, tail, modules)], modules)
     return folder, commit
 
 
@@ -121,15 +125,18 @@ class _Transfer:
         self._progress = progress
         self._brought: dict[str, Path] = {}
 
-    def check_kind(self, pair_prompt: str | None) -> None:
-        """Bring the few files that show what the model is; raises UnsupportedModel."""
+    def check_kind(self, pair_prompt: str | None, task: Task | None) -> None:
+        """Bring the few files that show what the model is; raises UnsupportedModel.
+
+        task: what is asked of it.
+        """
         try:
             self.signs()
         except UnsupportedModel:
             # Its classes may show a cause that says more.
-            self.examine(lambda files: check_kind(see(files, pair_prompt)))
+            self.examine(lambda files: check_kind(see(files, pair_prompt), task))
             raise
-        self.examine(lambda files: check_kind(see(files, pair_prompt)))
+        self.examine(lambda files: check_kind(see(files, pair_prompt), task))
 
     def signs(self) -> None:
         """Bring modules.json, config.json and the settings of an adapter, where they are.
@@ -205,6 +212,18 @@ class _Transfer:
         """Bring the files with settings, those of modules included; returns their names."""
         names = [name for name in _settings(modules) if name in self._offered]
         names += [CARD] if CARD in self._brought else []
+        for name in names:
+            self._bring(name)
+        return names
+
+    def heads(self, modules: Modules, task: Task | None, allow_pickle: bool) -> list[str]:
+        """Bring the weights of the head that a task needs, where the model has one; returns their names."""
+        if task is None or task not in HEADS:
+            return []
+        safe, pickled = map(modules.file, head_files(HEADS[task]))
+        names = [name for name in (safe, pickled) if name in self._offered][:1]
+        if names == [pickled] and not allow_pickle:
+            raise pickled_head(self._hub.model_id, pickled)
         for name in names:
             self._bring(name)
         return names

@@ -1,13 +1,13 @@
 """Finds the model that an export is asked for, and reads what an export needs of it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from export import quantise, rowwise
-from export.checkpoint import read_checkpoint
+from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import NoSuchModel, UnsupportedModel
 from export.families.family import Network
 from export.instructions import Instructions, instructions, pooled_as_published
@@ -29,6 +29,7 @@ from export.source.sentence_settings import SentenceSettings, limited, read_sett
 from export.source.tensors import PICKLED, check_plain_weights
 from export.source.tokenizer_file import check_tokenizer, read_tokenizer
 from server.inference.manifest import TextRules
+from server.inference.results import DENSE, ResultForm
 from server.messages.message import Message
 from server.types import Task
 
@@ -39,7 +40,7 @@ class SourceModel:
 
     folder: of the network's files. family, recipe: as the manifest states them. clues: what shows which
     published model it is. notes: what an export leaves out. scoring: of a cross-encoder. instruction_offset: see
-    the manifest.
+    the manifest. task: what the model gives. form: how the graph's rows become results. words: of the vocabulary.
     """
 
     folder: Path
@@ -55,11 +56,9 @@ class SourceModel:
     notes: tuple[Message, ...] = ()
     scoring: Scoring | None = None
     instruction_offset: int = 0
-
-    @property
-    def task(self) -> Task:
-        """What the model gives: vectors of texts, or scores of pairs."""
-        return "dense" if self.scoring is None else "score"
+    task: Task = "dense"
+    form: ResultForm = DENSE
+    words: int = 0
 
     @property
     def dimension(self) -> int | None:
@@ -75,7 +74,12 @@ class SourceModel:
 
     def sizes(self, settings: Settings) -> Sizes:
         """Return the shorter sizes that the artifact gets, and where they come from."""
-        if self.scoring is not None:
+        if self.task != "dense":
+            if settings.matryoshka:
+                raise UnsupportedModel(
+                    "--matryoshka shortens dense vectors, and this is an export of the task {task}; leave it out",
+                    task=self.task,
+                )
             return Sizes((), Message("none"))
         if settings.matryoshka is not None:
             return Sizes(settings.matryoshka, Message("the command line"))
@@ -184,6 +188,7 @@ def locate(settings: Settings, inform: Callable[[Message], None] = lambda _: Non
         waiting=inform,
         examine=lambda files: examine(files, settings),
         pair_prompt=settings.pair_prompt,
+        task=settings.task,
     )
     name = address.model_id.split("/")[1]
     model_id = settings.model_id or address.model_id
@@ -242,6 +247,7 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
         place.folder,
         allow_pickle=settings.allow_pickle,
         max_tokens=settings.max_tokens,
+        task=settings.task,
         pair_prompt=settings.pair_prompt,
         tokenizer=settings.tokenizer,
     )
@@ -254,7 +260,7 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
         place.folder,
         place.model_id,
         place.revision,
-        checkpoint.settings,
+        _stated(checkpoint),
         checkpoint.tokenizer_json,
         checkpoint.sha256,
         checkpoint.family.name,
@@ -264,19 +270,30 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
         (*checkpoint.outline.kind.notes, *checkpoint.settings.notes),
         checkpoint.outline.scoring,
         checkpoint.settings.instruction_offset(checkpoint.shape.vocabulary),
+        checkpoint.outline.task,
+        checkpoint.outline.form,
+        checkpoint.shape.vocabulary,
     )
+
+
+def _stated(checkpoint: Checkpoint) -> SentenceSettings:
+    """Return the settings as the manifest states them: SPLADE pools after the network."""
+    splade = checkpoint.outline.splade
+    if splade is None:
+        return checkpoint.settings
+    return replace(checkpoint.settings, pooling=splade.pooling)
 
 
 def examine(files: ModelFolder, settings: Settings) -> None:
     """Judge a model by everything but its weights; raises an ExportError for what is refused."""
     if settings.via == "optimum":
-        _outline_for_optimum(files)
+        _outline_for_optimum(files, None, settings.task)
     else:
-        read_outline(files, pair_prompt=settings.pair_prompt)
+        read_outline(files, pair_prompt=settings.pair_prompt, task=settings.task)
 
 
 def _outline_for_optimum(
-    files: ModelFolder, max_tokens: int | None = None
+    files: ModelFolder, max_tokens: int | None = None, task: Task | None = None
 ) -> tuple[Modules, SentenceSettings, str, tuple[Message, ...]]:
     """Return modules, settings, the tokenizer's JSON and notes of a model that optimum traces."""
     from export.optimum.contract import POOLINGS
@@ -284,10 +301,15 @@ def _outline_for_optimum(
 
     if isinstance(files, GgufFolder):
         raise UnsupportedModel("--via optimum reads no GGUF file; leave --via out")
-    kind = check_kind(see(files))
+    kind = check_kind(see(files), task)
     if kind.task == "score":
         raise UnsupportedModel(
             "--via optimum exports models of vectors; this is a cross-encoder, which scores pairs of texts"
+        )
+    if kind.task != "dense":
+        raise UnsupportedModel(
+            "--via optimum exports models of one vector a text, not of the task {task}; leave out --via",
+            task=kind.task or "",
         )
     modules = read_modules(files)
     config = files.json(modules.file(CONFIG))
@@ -312,7 +334,9 @@ def _read_for_optimum(place: Place, options: Settings) -> SourceModel:
     from export.optimum.int8 import RECIPE
 
     files = open_model(place.folder, options.tokenizer)
-    modules, settings, tokenizer_json, notes = _outline_for_optimum(files, options.max_tokens)
+    modules, settings, tokenizer_json, notes = _outline_for_optimum(
+        files, options.max_tokens, options.task
+    )
     # What transformers may read by itself.
     for pattern in ("*.json", "*.txt", "*.model", "*.safetensors", PICKLED):
         files.note(modules.file(pattern))

@@ -19,6 +19,8 @@ FIRST = ("Transformer", "Pooling")
 # What may follow, in any number and order. Dropout acts in training only.
 DENSE, NORMALIZE, DROPOUT = "Dense", "Normalize", "Dropout"
 SUPPORTED = (*FIRST, DENSE, NORMALIZE, DROPOUT)
+# A model that gives a weight for each word of its vocabulary.
+SPLADE = ("MLMTransformer", "SpladePooling")
 # Of models that score pairs, as newer versions of CrossEncoder list them.
 LOGIT_SCORE = "LogitScore"
 SCORE_ORDERS = (("Transformer",), ("Transformer", LOGIT_SCORE))
@@ -163,7 +165,7 @@ def _in_order(kinds: tuple[str, ...], scores: bool | None) -> bool:
         return False
     if kinds[0] == STATIC:
         return set(kinds[1:]) <= {NORMALIZE, DROPOUT}
-    return kinds[:2] == FIRST and set(kinds[2:]) <= set(SUPPORTED[2:])
+    return kinds == SPLADE or (kinds[:2] == FIRST and set(kinds[2:]) <= set(SUPPORTED[2:]))
 
 
 def _check_own_folders(path: Path, modules: Modules) -> None:
@@ -198,7 +200,7 @@ def _kind(path: Path, given: str) -> str:
             path=path,
             shown=shown(given),
         )
-    if known[1] not in (*SUPPORTED, STATIC, LOGIT_SCORE):
+    if known[1] not in (*SUPPORTED, *SPLADE, STATIC, LOGIT_SCORE):
         raise UnsupportedModel(
             '{path} has a module "{name}"; only {supported} are supported',
             path=path,

@@ -10,6 +10,7 @@ from export.source.json_file import Json, boolean, is_object_of_strings, shown, 
 from export.source.modules import MODULES, Modules, read_modules
 from export.source.tail import Normalize, Step, read_tail
 from server.inference.manifest import Similarity, cosine_orders
+from server.inference.results import UNPOOLED
 from server.messages.message import Message
 
 POOLING_FLAGS = {
@@ -80,11 +81,16 @@ class SentenceSettings:
 
 
 def read_settings(
-    folder: ModelFolder, positions: int, poolings: Sequence[str] = POOLINGS
+    folder: ModelFolder,
+    positions: int,
+    poolings: Sequence[str] = POOLINGS,
+    *,
+    unpooled: bool = False,
 ) -> SentenceSettings:
     """Return the folder's settings; raises an ExportError for what cannot be honoured exactly.
 
-    positions: the longest text that the network can read, in tokens. poolings: what can be written.
+    positions: the longest text that the network can read, in tokens. poolings: what can be written. unpooled:
+    every token's row is wanted, as it is.
     A folder without modules.json gets what sentence-transformers gives it: mean pooling, not
     normalised in the module list (cosine models normalise at use; the artifact says so), and its
     sentence_bert_config.json is ignored.
@@ -95,11 +101,16 @@ def read_settings(
     prompts, default_prompt = read_prompts(folder)
     pooling_file = modules.pooling_file()
     pooling, include_prompt = "mean", True
-    if pooling_file is not None:
-        config = folder.json(pooling_file)
-        pooling = _pooling_mode(pooling_file, config, poolings)
-        include_prompt = boolean(pooling_file, config, "include_prompt", default=True)
-    tail, normalize = _split(read_tail(folder, modules))
+    tail: tuple[Step, ...] = ()
+    normalize = False
+    if unpooled:
+        pooling = UNPOOLED
+    else:
+        if pooling_file is not None:
+            config = folder.json(pooling_file)
+            pooling = _pooling_mode(pooling_file, config, poolings)
+            include_prompt = boolean(pooling_file, config, "include_prompt", default=True)
+        tail, normalize = _split(read_tail(folder, modules))
     return SentenceSettings(
         pooling=pooling,
         normalize=normalize,
@@ -108,7 +119,7 @@ def read_settings(
         prompts=prompts,
         default_prompt=default_prompt,
         tail=tail,
-        similarity=_similarity(folder),
+        similarity="cosine" if unpooled else _similarity(folder),
         # Nothing else reads a token of the instruction.
         include_prompt=include_prompt or pooling not in OF_ALL_TOKENS,
     )

@@ -176,7 +176,7 @@ def read_tensors(files: Sequence[Path], rename: Callable[[str], str]) -> StoredT
     """Return every tensor of the files under the name that `rename` gives it."""
     tensors = StoredTensors()
     for path in files:
-        read = _open_pickle if path.suffix == ".bin" else _open_safetensors
+        read = _open_pickle if path.suffix in (".bin", ".pt") else _open_safetensors
         for stored, tensor in read(path).items():
             name = rename(stored)
             if not tensors.add(name, tensor):
@@ -243,7 +243,7 @@ def _open_pickle(path: Path) -> dict[str, StoredTensor]:
         import torch
     except ImportError:
         raise MissingPackage(
-            "reading pytorch_model.bin needs torch: install the export-any extra"
+            "reading {file} needs torch: install the export-any extra", file=path.name
         ) from None
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))

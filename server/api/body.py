@@ -255,8 +255,13 @@ async def prepared(
     """Return what `prepare` makes of a body; on a thread if the body has more than `on_loop` bytes."""
     if len(body) <= on_loop:
         return prepare(body)
+    return await off_loop(partial(prepare, body))
+
+
+async def off_loop(work: Callable[[], T]) -> T:
+    """Return what `work` does, on a thread; one such piece of work runs at a time."""
     async with PREPARING.here():
-        return await asyncio.to_thread(prepare, body)
+        return await asyncio.to_thread(work)
 
 
 def _decoded(body: bytes, name: str | None) -> Any:

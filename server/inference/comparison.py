@@ -7,10 +7,11 @@ So a difference means the same for every model, and an unbounded score has no sc
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
+from server.inference.results import SparseWeights
 from server.messages.message import Message
 from server.types import Task, Vectors, unit
 
@@ -24,7 +25,26 @@ USABLE_VECTORS = 0.98
 SAME_SCORES = 0.9999
 USABLE_SCORES = 0.9
 
+# A summary of sparse weights adds them up in so many places, and has SHARED in one more.
+FOLDED = 1024
+SUMMARY = FOLDED + 1
+# A weight that any two results of sparse weights have in common. Without it a text whose one word is close to 0
+# here and 0 there would have cosine 0, and two texts without weights none at all; with it they have 1. The weights of
+# bge-m3 are up to 0.4, those of SPLADE up to 3.
+SHARED = 0.1
+
 Agreement = Callable[[Vectors, Vectors], Vectors]
+Rows = tuple[Vectors, Vectors]
+
+
+def one_row(a: Any, b: Any) -> Rows:
+    """Return two results of one text as arrays of rows, float32 (R, D) twice: a vector is one row."""
+    return np.atleast_2d(a), np.atleast_2d(b)
+
+
+def itself(result: Any) -> Vectors:
+    """Return a vector or score as its own summary."""
+    return cast(Vectors, result)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +55,8 @@ class Comparison:
     other array, float32 (B,), 1 for equal rows and less the further they are apart. distance: how far
     each row of the first array is from that of the second, which is right; float32 (B,).
     same, usable: the least agreement of results that count as equal, and of results that may be served.
-    zero_is_sound: whether a result may consist of zeros.
+    zero_is_sound: whether a result may consist of zeros. rows: of two results of one text, the rows to
+    compare. summary: of a result, float32 (S,), the same number S for every text; agreement compares summaries too.
     """
 
     measure: Message
@@ -44,6 +65,8 @@ class Comparison:
     same: float
     usable: float
     zero_is_sound: bool
+    rows: Callable[[Any, Any], Rows] = one_row
+    summary: Callable[[Any], Vectors] = itself
 
     def is_sound(self, results: Vectors) -> bool:
         """Return whether every number is finite, and no row is zero where that means nothing."""
@@ -80,6 +103,32 @@ def _relative_differences(a: Vectors, b: Vectors) -> Vectors:
     return cast(Vectors, _differences(a, b) / np.linalg.norm(b, axis=1))
 
 
+def _weights_side_by_side(a: SparseWeights, b: SparseWeights) -> Rows:
+    """Return the weights of both for every word that one of them has, and SHARED: float32 (1, words + 1) twice."""
+    words = np.union1d(a.ids, b.ids)
+    rows = np.full((2, 1, len(words) + 1), SHARED, np.float32)
+    rows[:, :, :-1] = 0
+    for row, (ids, weights) in zip(rows, (a, b), strict=True):
+        row[0, np.searchsorted(words, ids)] = weights
+    return rows[0], rows[1]
+
+
+def _folded(result: SparseWeights) -> Vectors:
+    """Return the weights added up in FOLDED places, by token id, and SHARED behind them: float32 (SUMMARY,)."""
+    folded = np.zeros(SUMMARY, np.float32)
+    folded[FOLDED] = SHARED
+    np.add.at(folded, result.ids % FOLDED, result.weights)
+    return folded
+
+
+def _mean_by_place(result: Vectors) -> Vectors:
+    """Return the mean of a text's token vectors, later ones with more weight, so that their order counts."""
+    return cast(
+        Vectors,
+        np.average(result, axis=0, weights=np.arange(1, len(result) + 1)).astype(np.float32),
+    )
+
+
 VECTORS = Comparison(
     Message("cosine"),
     row_cosines,
@@ -96,5 +145,29 @@ SCORES = Comparison(
     USABLE_SCORES,
     zero_is_sound=True,
 )
+TOKEN_VECTORS = Comparison(
+    Message("cosine of token vectors"),
+    row_cosines,
+    _relative_differences,
+    SAME_VECTORS,
+    USABLE_VECTORS,
+    zero_is_sound=False,
+    summary=_mean_by_place,
+)
+SPARSE_WEIGHTS = Comparison(
+    Message("cosine of sparse weights"),
+    row_cosines,
+    _scaled_differences,
+    SAME_VECTORS,
+    USABLE_VECTORS,
+    zero_is_sound=True,
+    rows=_weights_side_by_side,
+    summary=_folded,
+)
 # A model of another task cannot be checked, and so is not served.
-COMPARISONS: Mapping[Task, Comparison] = {"dense": VECTORS, "score": SCORES}
+COMPARISONS: Mapping[Task, Comparison] = {
+    "dense": VECTORS,
+    "score": SCORES,
+    "token_vectors": TOKEN_VECTORS,
+    "sparse": SPARSE_WEIGHTS,
+}

@@ -2,10 +2,11 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
+from server.inference.results import ResultForm
 from server.inference.runtime import open_session
 from server.types import Ids, Packing, Vectors
 
@@ -34,6 +35,29 @@ class SessionEncoder:
         """
         feeds = pack(texts, self.packing, self._width)
         return cast(Vectors, self._session.run(None, feeds)[0])
+
+
+class TaskEncoder(SessionEncoder):
+    """A session whose rows become other results than vectors: see `ResultForm`."""
+
+    def __init__(
+        self, model: str | bytes, packing: Packing, threads: int = 1, *, form: ResultForm
+    ) -> None:
+        super().__init__(model, packing, threads)
+        self._form = form
+
+    def encode(self, texts: Sequence[Ids]) -> Any:
+        """Return one result for each text, in order; texts: as in `SessionEncoder`."""
+        return self._form.results(super().encode(texts), texts)
+
+
+def open_encoder(
+    model: str | bytes, packing: Packing, threads: int, form: ResultForm
+) -> SessionEncoder:
+    """Return an encoder that gives results of this form."""
+    if form.task in ("dense", "score"):
+        return SessionEncoder(model, packing, threads)
+    return TaskEncoder(model, packing, threads, form=form)
 
 
 def pack(texts: Sequence[Ids], packing: Packing, width: int) -> dict[str, Ids]:

@@ -74,6 +74,20 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True)
+class Computed:
+    """The answer to one request of a model of any task.
+
+    results: one for each text, in the order of the texts; the model's task says what they are. tokens,
+    truncated: as in `Embedded`.
+    """
+
+    results: Sequence[Any]
+    tokens: int
+    truncated: Sequence[int]
+    times: Times
+
+
+@dataclass(frozen=True, slots=True)
 class Scored:
     """The answer to one request for the scores of pairs.
 
@@ -101,8 +115,8 @@ class Scored:
 class Engine:
     """Serves one model on the given loop, by lanes that it shares with others.
 
-    `embed` is for models of dense vectors, `score` for models of scores. `compute` is for any: its results
-    are what the model's task gives.
+    `embed` is for models of dense vectors, `score` for models of scores. `compute_texts` and `compute` are for
+    any: their results are what the model's task gives.
     """
 
     def __init__(
@@ -147,6 +161,11 @@ class Engine:
         """The number of texts or pairs that one request may have."""
         return self._config.max_texts
 
+    @property
+    def max_reply_bytes(self) -> int:
+        """The number of bytes that a reply of any size may have."""
+        return self._config.max_reply_bytes
+
     async def embed(
         self,
         texts: Sequence[str],
@@ -165,17 +184,37 @@ class Engine:
         """
         self.check(texts)
         self._check_dimensions(dimensions)
+        found = await self.compute_texts(texts, input_type, truncate=truncate, keep=keep)
+        vectors = _stacked(found.results, self.manifest.dimension)
+        return Embedded(cut(vectors, dimensions), found.tokens, found.truncated, found.times)
+
+    async def compute_texts(
+        self,
+        texts: Sequence[str],
+        input_type: InputType = "document",
+        *,
+        truncate: bool = True,
+        keep: Kept = "beginning",
+        admit: Callable[[Tokens], None] = lambda _: None,
+    ) -> Computed:
+        """Return the model's results for texts that `check` has accepted; raises what `embed` raises.
+
+        admit: called with the tokens before anything is computed; may raise a CallerError.
+        """
         # No text has less than one token.
         self.check_room(len(texts))
 
         async def too_long(index: int) -> TextTooLong:
             return await self._too_long(index, texts[index], input_type)
 
-        read = partial(self._tokenizer.encode, texts, input_type, keep)
+        async def read(check_room: CheckRoom) -> Tokens:
+            tokens = await self._tokenizer.encode(texts, input_type, keep, check_room)
+            admit(tokens)
+            return tokens
+
         done = await self._computed(len(texts), read, None if truncate else too_long)
         tokens, job, times = done
-        vectors = _stacked(job.results, self.manifest.dimension)
-        return Embedded(cut(vectors, dimensions), job.tokens, tokens.truncated, times)
+        return Computed(job.results, job.tokens, tokens.truncated, times)
 
     async def score(
         self,

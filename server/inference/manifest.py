@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from server.errors import BadArtifact
+from server.inference.results import UNPOOLED, ResultForm
 from server.system.regular_file import FileTooLarge, open_regular, read_limited
 from server.types import Packing, Task
 
@@ -24,7 +25,9 @@ RETIRED = ("inputs",)
 # One takes some 60 KB. The bounds refuse a damaged or foreign manifest before it costs memory or time.
 MOST_BYTES = 16 * 1024 * 1024
 MOST_TOKENS, MOST_DIMENSIONS, MOST_GROUPS, MOST_SELF_TESTS = 1_000_000, 65_536, 1_024, 64
-MOST_TOKEN_IDS = 2**31 - 1
+# Words of the largest vocabularies: 256,000 and more.
+MOST_WORDS = 4_000_000
+MOST_TOKEN_IDS, MOST_SKIPPED = 2**31 - 1, 16
 # A name of a file in the folder itself.
 PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -120,8 +123,8 @@ class Quantization(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class SelfTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A text and its result, without instruction, as the exporting machine computed it.
 
-    vector: the numbers of the result; a score is one. second: the other text of a pair, for models
-    that read pairs.
+    vector: the numbers of the result, of which a score is one; of sparse weights and token vectors a summary
+    (`server/inference/comparison.py`). second: the other text of a pair, for models that read pairs.
     """
 
     text: str
@@ -133,13 +136,15 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Everything that the server states about the model, and checks at start.
 
     fingerprint: identity of the vector space; two artifacts share it only if they give the same
-    vectors. dimension: D, 1 for scores. normalized: rows have unit L2 norm.
+    vectors. dimension: D, 1 for scores, the number of words for sparse weights. pooling: "none" where each
+    token has a row. normalized: rows have unit L2 norm.
     groups: how many different lengths a batch may have. packed_tokens: of the longest text in a batch of
     several lengths; None for any.
     matryoshka_dimensions: sizes that the model was trained to be cut to.
     monotonous_agreement: on texts of one token, or of a few again and again; None in an artifact of
     an older exporter, which did not measure it.
-    task: what the model gives for a text.
+    task: what the model gives for a text. skipped_tokens: at the beginning of a text, without a vector of
+    their own; of token vectors.
     activation: of scores. The graph gives the number before it, and so do the results of the self-test.
     order: of scores, the agreement with the float32 model in how it orders candidates; None for vectors.
     similarity: by which the model was trained to compare vectors. Searches compare by the cosine.
@@ -154,7 +159,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     family: str
     pooling: str
     normalized: bool
-    dimension: Dimension
+    dimension: Annotated[int, msgspec.Meta(ge=1, le=MOST_WORDS)]
     text: TextRules
     precision: str
     groups: Annotated[int, msgspec.Meta(ge=1, le=MOST_GROUPS)]
@@ -172,6 +177,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     task: Task = "dense"
     activation: Activation = "identity"
     order: OrderAgreement | None = None
+    skipped_tokens: Annotated[int, msgspec.Meta(ge=0, le=MOST_SKIPPED)] = 0
     similarity: Similarity = "cosine"
 
     def __post_init__(self) -> None:
@@ -179,11 +185,17 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name in self.files:
             if not PLAIN_NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is no name of a file of an artifact")
+        if self.task != "sparse" and self.dimension > MOST_DIMENSIONS:
+            raise ValueError(f"the dimension {self.dimension} is above {MOST_DIMENSIONS}")
         for size in self.matryoshka_dimensions:
             if size > self.dimension:
                 raise ValueError(
                     f"the shorter dimension {size} is above the dimension {self.dimension}"
                 )
+
+    @property
+    def form(self) -> ResultForm:
+        return ResultForm(self.task, self.pooling == UNPOOLED, self.skipped_tokens)
 
     @property
     def cosine_orders(self) -> bool:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from server.errors import BadArtifact
-from server.inference.comparison import COMPARISONS
-from server.inference.encoder import SessionEncoder
+from server.inference.comparison import COMPARISONS, SUMMARY
+from server.inference.encoder import open_encoder
 from server.inference.manifest import MODEL_FILE, TOKENIZER_FILE, read_manifest
 from server.inference.speed import measured_rate
 from server.inference.tokenizer import Tokenizer
@@ -21,7 +21,8 @@ class Model:
 
     name: what the operator calls it, or its id. encoder: one thread a call. wide: `wide_threads`
     threads a call, None where that is 1.
-    self_test_results: of the manifest's texts as this machine computes them, float32 (B, D).
+    self_test_results: of the manifest's texts as this machine computes them, float32 (B, D); the summaries
+    of sparse weights and token vectors.
     self_test_agreement: the least agreement with the stored ones. Below `comparison.same` this CPU
     computes slightly other results than the exporting one.
     rate: tokens per second of one short text on one thread, measured at opening.
@@ -30,23 +31,14 @@ class Model:
     def __init__(self, folder: Path, wide_threads: int = 1, name: str = "") -> None:
         self.manifest = read_manifest(folder)
         self._name = name
-        comparison = COMPARISONS.get(self.manifest.task)
-        if comparison is None:
-            raise BadArtifact(
-                "{folder} holds a model of the task {task!r}, this server runs {known}",
-                folder=folder,
-                task=self.manifest.task,
-                known=tuple(COMPARISONS),
-            )
-        self.comparison = comparison
+        self.comparison = COMPARISONS[self.manifest.task]
         with _loading(folder / TOKENIZER_FILE) as path:
             self.tokenizer = Tokenizer(path.read_text(encoding="utf-8"), self.manifest.text)
         with _loading(folder / MODEL_FILE) as path:
-            self.encoder = SessionEncoder(str(path), self.manifest.packing)
+            packing, form = self.manifest.packing, self.manifest.form
+            self.encoder = open_encoder(str(path), packing, 1, form)
             self.wide = (
-                SessionEncoder(str(path), self.manifest.packing, wide_threads)
-                if wide_threads > 1
-                else None
+                open_encoder(str(path), packing, wide_threads, form) if wide_threads > 1 else None
             )
         self.self_test_results, self.self_test_agreement = self._self_test(folder)
         hugepages.collapse()
@@ -66,10 +58,14 @@ class Model:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Return vectors computed one text at a time. For checks; the server uses its engine."""
-        return self._each(self.tokenizer.encode(texts).ids)
+        return np.concatenate(
+            [self.encoder.encode([row]) for row in self.tokenizer.encode(texts).ids]
+        )
 
-    def _each(self, ids: Sequence[Ids]) -> Vectors:
-        return np.concatenate([self.encoder.encode([row]) for row in ids])
+    def _summaries(self, ids: Sequence[Ids]) -> Vectors:
+        """Return the summary of each text's result, float32 (B, S)."""
+        summary = self.comparison.summary
+        return np.array([summary(next(iter(self.encoder.encode([row])))) for row in ids])
 
     def _self_test_ids(self) -> list[Ids]:
         tests = self.manifest.self_test
@@ -82,10 +78,11 @@ class Model:
 
     def _self_test(self, folder: Path) -> tuple[Vectors, float]:
         tests = self.manifest.self_test
-        shape = (len(tests), self.manifest.dimension)
         with _loading(folder / MODEL_FILE):
-            found = self._each(self._self_test_ids())
-        sound = found.shape == shape and {len(test.vector) for test in tests} == {shape[1]}
+            found = self._summaries(self._self_test_ids())
+        width = SUMMARY if self.manifest.task == "sparse" else self.manifest.dimension
+        sound = found.shape == (len(tests), width)
+        sound = sound and {len(test.vector) for test in tests} == {width}
         least = 0.0
         if sound:
             expected = np.array([test.vector for test in tests], dtype=np.float32)

@@ -37,6 +37,10 @@ GIVES: dict[Task, str] = {
 MISSING: dict[Task, str] = {
     "dense": "no embedding model is served, so there are no vectors; serve one too: --model FOLDER",
     "score": "no reranker is loaded; serve one besides the model of vectors: --model FOLDER",
+    "sparse": "no served model gives sparse weights; export one with --task sparse, and serve it besides the"
+    " model of vectors: --model FOLDER",
+    "token_vectors": "no served model gives one vector per token; export one with --task token_vectors, and"
+    " serve it besides the model of vectors: --model FOLDER",
 }
 OTHER_RESULTS = (
     "%s: this CPU computes other int8 results than the exporting one (%s %.4f); export again"
@@ -336,7 +340,10 @@ def _same(place: ModelPlace, served: Sequence[Model]) -> Model | None:
 
 
 def check(models: Sequence[Model]) -> None:
-    """Raise BadSettings unless each has its own name and vectors."""
+    """Raise BadSettings unless each has its own name and vectors.
+
+    Models of different tasks may share a name: bge-m3 is one model for clients, and three artifacts.
+    """
     for place, model in enumerate(models):
         for other in models[:place]:
             if model.manifest.fingerprint == other.manifest.fingerprint:
@@ -345,7 +352,7 @@ def check(models: Sequence[Model]) -> None:
                     first=other.name,
                     second=model.name,
                 )
-            if model.name == other.name:
+            if model.name == other.name and model.manifest.task == other.manifest.task:
                 raise BadSettings(
                     "two models are called {name!r}; give one another name with --model NAME=FOLDER",
                     name=model.name,

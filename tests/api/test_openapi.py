@@ -108,7 +108,9 @@ def test_there_is_an_example_for_every_body() -> None:
     assert EXAMPLES.keys() <= {each.path for each in OPERATIONS}
 
 
-def test_examples_work_in_their_order(toy_model: Model, toy_scorer: Model) -> None:
+def test_examples_work_in_their_order(
+    toy_model: Model, toy_scorer: Model, toy_m3: list[Model]
+) -> None:
     async def test(client: httpx.AsyncClient) -> None:
         paths = {(each.path, each.status) for each in OPERATIONS if each.method == "POST"}
         inside = [path.removeprefix(COLLECTION) for path, _ in paths if COLLECTION in path]
@@ -125,7 +127,7 @@ def test_examples_work_in_their_order(toy_model: Model, toy_scorer: Model) -> No
         one = await client.get(f"/documents/{PARAMETERS['id']['example']}")
         assert one.json()["text"] == "人工智能正在改变世界。"
 
-    run(test, toy_model, others=[toy_scorer])
+    run(test, toy_model, others=[toy_scorer, *toy_m3])
 
 
 def test_errors_of_both_forms_of_embed_are_described(toy_model: Model) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 import httpx
 import pytest
 
-from server.api.dialects.tei import REFUSED
 from server.inference.loop_tokenizer import MAX_LISTED_CHARACTERS
 from server.inference.model import Model
 from tests.api.test_tei import (
@@ -22,6 +21,9 @@ from tests.api.test_tei import (
 )
 from tests.support.clients import app_of, ask, lifespan, run, serving, stateful
 from tests.support.fakes import PATIENCE_S, Broken, Gated, with_parts
+
+# Tasks that the toy does not do.
+REFUSED = ("/embed_all", "/embed_sparse")
 
 
 @pytest.mark.parametrize(

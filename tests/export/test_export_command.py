@@ -72,6 +72,8 @@ def test_help_lists_every_option_in_the_language_of_the_locale(locale: str) -> N
         "document-instruction",
         "matryoshka",
         "max-tokens",
+        "pair-prompt",
+        "task",
         "tokenizer",
         "via",
         "allow-pickle",
@@ -112,7 +114,7 @@ def test_bad_checkpoint_gives_one_line_and_exit_code_1(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--precision", "int4"],
+        ["--precision", "int3"],
         ["--weight-bits", "4"],
         ["--min-agreement", "0.9"],
         ["--min-agreement", "0.9,0.95"],

@@ -8,9 +8,10 @@ from shutil import rmtree
 import pytest
 
 from export.checkpoint import read_checkpoint
-from export.errors import UnsupportedModel
+from export.errors import NoSuchModel, UnsupportedModel
 from export.settings import Settings
 from export.source import model
+from export.source.hub import fetch
 from export.source.model import locate
 from tests.support.artifacts import names
 from tests.support.downloads import files_in, lone_hub, refused
@@ -44,6 +45,20 @@ def test_adapter_is_refused_with_its_base(hub: StandInHub, tmp_path: Path) -> No
     assert files_in(tmp_path) == {}
 
 
+def test_head_is_downloaded_for_the_task_that_needs_it(hub: StandInHub, tmp_path: Path) -> None:
+    hub.files |= {"sparse_linear.safetensors": b"safe", "colbert_linear.pt": b"pickle"}
+    dense = fetch(MODEL, tmp_path / "dense", endpoint=hub.url)[0]
+    assert not files_in(dense).keys() & hub.files.keys() - NEEDED.keys()
+    sparse = fetch(MODEL, tmp_path / "sparse", endpoint=hub.url, task="sparse")[0]
+    assert files_in(sparse).keys() == {*NEEDED, "sparse_linear.safetensors"}
+    said = refused(NoSuchModel, hub, tmp_path / "no", task="token_vectors")
+    assert f"{MODEL} has only colbert_linear.pt; add --allow-pickle" in said
+    tokens = fetch(
+        MODEL, tmp_path / "all", endpoint=hub.url, task="token_vectors", allow_pickle=True
+    )[0]
+    assert files_in(tokens).keys() == {*NEEDED, "colbert_linear.pt"}
+
+
 def test_network_with_another_head_is_refused_by_config_json(
     hub: StandInHub, tmp_path: Path
 ) -> None:
@@ -68,10 +83,10 @@ def test_settings_that_cannot_be_honoured_are_refused_without_the_weights(
 ) -> None:
     toy = write_toy_checkpoint(tmp_path / "toy")
     hub.files = {name: content for name, content in files_in(toy).items()}
-    hub.files["1_Pooling/config.json"] = b'{"pooling_mode": "lasttoken"}'
+    hub.files["1_Pooling/config.json"] = b'{"pooling_mode": "weightedmean"}'
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     monkeypatch.setattr(model, "DOWNLOADS", tmp_path / "hub")
-    with pytest.raises(UnsupportedModel, match="pooling lasttoken"):
+    with pytest.raises(UnsupportedModel, match="pooling weightedmean"):
         locate(Settings(source=MODEL, via=via))  # type: ignore[arg-type]
     assert "model.safetensors" not in hub.sent()
     assert files_in(tmp_path / "hub") == {}

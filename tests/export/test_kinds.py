@@ -18,6 +18,10 @@ from tests.support.checkpoints import change_json, refusal
 from tests.support.toys import write_json, write_modules, write_toy_checkpoint
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
+SPLADE = (
+    "sentence_transformers.sparse_encoder.models.MLMTransformer",
+    "sentence_transformers.sparse_encoder.models.SpladePooling",
+)
 TRANSFORMER = (
     "sentence_transformers.models.Transformer",
     "sentence_transformers.models.Pooling",
@@ -53,14 +57,13 @@ REFUSED = {
         "9 labels (L0, L1, L2, L3, L4, ...)",
     ),
     "masked language model": (head("BertForMaskedLM"), "SPLADE"),
-    "SPLADE": (
-        kind(
-            modules=(
-                "sentence_transformers.sparse_encoder.models.MLMTransformer",
-                "sentence_transformers.sparse_encoder.models.SpladePooling",
-            )
-        ),
-        "is a SPLADE model",
+    "sparse without a network for queries": (
+        kind(modules=("sentence_transformers.models.Router",)),
+        "by other modules than documents (Router)",
+    ),
+    "sparse by other modules": (
+        kind(modules=(*SPLADE[:1], *TRANSFORMER[1:])),
+        "only MLMTransformer, SpladePooling",
     ),
     "language model": (head("Qwen3ForCausalLM", model_type="qwen3"), "Qwen3-Reranker"),
     "question answering": (head("BertForQuestionAnswering"), "BertForQuestionAnswering"),
@@ -155,6 +158,11 @@ def test_command_in_a_refusal_runs_no_name_of_a_model(place: str) -> None:
 )
 def test_embedding_model_is_one(found: Kind) -> None:
     assert (found.task, found.refusal, found.notes) == ("dense", None, ())
+
+
+def test_splade_gives_sparse_weights() -> None:
+    found = kind(modules=SPLADE, architectures=["BertForMaskedLM"])
+    assert (found.task, found.refusal, found.notes) == ("sparse", None, ())
 
 
 def test_one_label_makes_a_cross_encoder() -> None:

@@ -47,7 +47,7 @@ class ReferenceBert:
         stored = load_file(folder / "model.safetensors")
         self.tensors = {name: array.astype(np.float64) for name, array in stored.items()}
         self.pooling, self.normalize = "cls", False
-        if not (folder / "modules.json").exists():
+        if not (folder / "1_Pooling").exists() or not (folder / "modules.json").exists():
             return
         pooling = _read(folder / "1_Pooling" / "config.json")
         (flag,) = (flag for flag, chosen in pooling.items() if chosen is True)

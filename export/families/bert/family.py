@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from export.families.activations import EXACT_GELU
 from export.families.bert.head import BERT_HEAD, DISTILBERT_HEAD, ROBERTA_HEAD, Head
 from export.families.bert.network import BertNetwork
 from export.families.bert.shape import (
@@ -14,9 +15,10 @@ from export.families.bert.shape import (
     read_mpnet,
     read_roberta,
 )
-from export.families.family import Family, Scorer
+from export.families.family import Family, MaskedHead, Scorer
 from export.source.json_file import Json
 
+WORDS = "embeddings.word_embeddings.weight"
 # DistilBERT's names of a layer's parts, and BERT's.
 DISTILBERT_PARTS = {
     "attention.q_lin": "attention.self.query",
@@ -80,6 +82,45 @@ def scorer_with(head: Head) -> Callable[[BertShape, bool], Scorer[BertShape]]:
     return scorer
 
 
+def masked_head(shape: BertShape) -> MaskedHead:
+    """Return the head of BertForMaskedLM."""
+    return MaskedHead(
+        dense="cls.predictions.transform.dense",
+        norm="cls.predictions.transform.LayerNorm",
+        decoder="cls.predictions.decoder",
+        bias=("cls.predictions.bias", "cls.predictions.decoder.bias"),
+        words=WORDS,
+        activation=shape.activation,
+        epsilon=shape.layer_norm_epsilon,
+    )
+
+
+def roberta_masked_head(shape: BertShape) -> MaskedHead:
+    """Return the head of RobertaForMaskedLM, whose activation is always Gelu."""
+    return MaskedHead(
+        dense="lm_head.dense",
+        norm="lm_head.layer_norm",
+        decoder="lm_head.decoder",
+        bias=("lm_head.bias", "lm_head.decoder.bias"),
+        words=WORDS,
+        activation=EXACT_GELU,
+        epsilon=shape.layer_norm_epsilon,
+    )
+
+
+def distilbert_masked_head(shape: BertShape) -> MaskedHead:
+    """Return the head of DistilBertForMaskedLM."""
+    return MaskedHead(
+        dense="vocab_transform",
+        norm="vocab_layer_norm",
+        decoder="vocab_projector",
+        bias=("vocab_projector.bias",),
+        words=WORDS,
+        activation=shape.activation,
+        epsilon=1e-12,
+    )
+
+
 BERT: Family[BertShape] = Family(
     name="bert",
     claims=_is_one_of("bert"),
@@ -87,6 +128,7 @@ BERT: Family[BertShape] = Family(
     tensor_name=without_prefix("bert."),
     network=BertNetwork,
     scorer=scorer_with(BERT_HEAD),
+    masked_head=masked_head,
 )
 ROBERTA: Family[BertShape] = Family(
     name="roberta",
@@ -95,6 +137,7 @@ ROBERTA: Family[BertShape] = Family(
     tensor_name=without_prefix("roberta."),
     network=BertNetwork,
     scorer=scorer_with(ROBERTA_HEAD),
+    masked_head=roberta_masked_head,
 )
 ERNIE: Family[BertShape] = Family(
     name="ernie",
@@ -103,6 +146,7 @@ ERNIE: Family[BertShape] = Family(
     tensor_name=without_prefix("ernie."),
     network=BertNetwork,
     scorer=scorer_with(BERT_HEAD),
+    masked_head=masked_head,
 )
 DISTILBERT: Family[BertShape] = Family(
     name="distilbert",
@@ -111,6 +155,7 @@ DISTILBERT: Family[BertShape] = Family(
     tensor_name=with_parts("distilbert.", DISTILBERT_PARTS),
     network=BertNetwork,
     scorer=scorer_with(DISTILBERT_HEAD),
+    masked_head=distilbert_masked_head,
 )
 MPNET: Family[BertShape] = Family(
     name="mpnet",

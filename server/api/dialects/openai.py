@@ -121,7 +121,7 @@ class ModelEntry(msgspec.Struct):
     """A served model. created: always 0, because an artifact does not say when it was made.
 
     model_type, model_name: what Xinference's clients read. task: what the model gives. dimensions: of its
-    vectors; absent where it gives scores.
+    vectors; absent where it gives scores or sparse weights.
     """
 
     id: str
@@ -287,6 +287,8 @@ def _entry(call: Call, name: str) -> ModelEntry:
     manifest = choice.engine.manifest
     if manifest.task == "score":
         return ModelEntry(choice.name, choice.name, manifest.task, "rerank")
+    if manifest.task == "sparse":
+        return ModelEntry(choice.name, choice.name, manifest.task, "embedding")
     return ModelEntry(choice.name, choice.name, manifest.task, "embedding", manifest.dimension)
 
 

@@ -1,6 +1,6 @@
 """Text Embeddings Inference's form: /embed, /similarity, /tokenize, /decode, /rerank, /predict, /info, /ping.
 
-Tasks that no loaded model does (/embed_all, /embed_sparse) are refused as by TEI.
+`many_vectors` has /embed_all and /embed_sparse.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from server import errors
 from server.api.body import decoded, prepared
 from server.api.info import info
 from server.api.instruction import Instructed, instruction_of
-from server.api.operation import Call, Dialect, Handler, Operation
+from server.api.operation import Call, Dialect, Operation
 from server.api.other_vectors import refuse_other_vectors
 from server.api.replies import (
     NORMALIZED,
@@ -24,12 +24,12 @@ from server.api.replies import (
     json_body,
     truncated_header,
 )
-from server.api.truncation import Truncation
+from server.api.truncation import Direction, Truncation, truncation_from
 from server.api.written import ON_LOOP
 from server.clock import now
 from server.config import Config
-from server.errors import EmptyInput, InvalidRequest, ServerError, TaskNotServed
-from server.inference.engine import Embedded, Scored, pairs_with, ranking
+from server.errors import EmptyInput, InvalidRequest, ServerError
+from server.inference.engine import Computed, Embedded, Scored, pairs_with, ranking
 from server.inference.registry import Choice
 from server.inference.tokenizer import Token
 from server.types import Pair, Vectors, unit
@@ -61,15 +61,8 @@ KIND: Mapping[type[ServerError], str] = {
     errors.RetryableError: "Unhealthy",
     errors.ServerError: "Backend",
 }
-# Paths where TEI serves another kind of model, with the reason of the refusal.
-REFUSED: Mapping[str, str] = {
-    "/embed_all": "the model gives one vector per text and no token vectors: its last step is pooling",
-    "/embed_sparse": "the served models give dense vectors, not sparse ones",
-}
 # The name of the only label, as transformers gives it where the model has none.
 LABEL = "LABEL_0"
-# The side of a text that is cut off.
-Direction = Literal["right", "Right", "left", "Left"]
 
 
 class Reading(Instructed, kw_only=True):
@@ -197,10 +190,6 @@ def operations(config: Config, version: str) -> list[Operation]:
         ),
         # TEI's default task, and the path that SageMaker uses.
         *(EMBED._replace(path=path) for path in ("/", "/invocations")),
-        *(
-            post(path, _refusing(reason), "Always refused", "embed", (dict,), (Error,), status=424)
-            for path, reason in REFUSED.items()
-        ),
         get(
             "/info",
             information,
@@ -223,7 +212,7 @@ async def embed(call: Call) -> Reply:
     vectors = embedded.vectors
     if request.normalize and not manifest.normalized:
         vectors = unit(vectors)
-    headers = _headers(sum(map(len, texts)), embedded, started)
+    headers = headers_for(sum(map(len, texts)), embedded, started)
     if manifest.normalized and not request.normalize:
         # As sentence-transformers does: the normalisation is a part of the model.
         headers.append(NORMALIZED)
@@ -245,7 +234,7 @@ async def similarity(call: Call) -> Reply:
     embedded = await _read(texts, request.parameters or Reading(), choice)
     vectors = unit(embedded.vectors)
     body = orjson.dumps(vectors[:-1] @ vectors[-1], option=orjson.OPT_SERIALIZE_NUMPY)
-    return Reply(body, headers=_headers(sum(map(len, texts)), embedded, started))
+    return Reply(body, headers=headers_for(sum(map(len, texts)), embedded, started))
 
 
 async def tokenize(call: Call) -> Reply:
@@ -282,7 +271,7 @@ async def rerank(call: Call) -> Reply:
     # A reply that repeats the texts is about as long as its request.
     on_loop = len(call.body) if texts is None else ON_LOOP
     body = await prepared(call.body, lambda _: _ranks(found, scores, texts), on_loop)
-    return Reply(body, headers=_headers(_characters(pairs), found, started))
+    return Reply(body, headers=headers_for(_characters(pairs), found, started))
 
 
 def _ranks(found: Scored, scores: Vectors, texts: list[str] | None) -> bytes:
@@ -306,7 +295,7 @@ async def predict(call: Call) -> Reply:
         [{"score": each, "label": LABEL}] for each in _shown_scores(found, raw=request.raw_scores)
     ]
     body = orjson.dumps(predictions[0] if one else predictions, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Reply(body, headers=_headers(_characters(pairs), found, started))
+    return Reply(body, headers=headers_for(_characters(pairs), found, started))
 
 
 def _pairs(inputs: str | list[str | list[str]]) -> tuple[list[Pair], bool]:
@@ -339,14 +328,6 @@ async def ping(call: Call) -> Reply:
     """Reply with an empty body, as SageMaker expects."""
     call.models.check_ready()
     return Reply(b"", content_type=b"text/plain")
-
-
-def _refusing(reason: str) -> Handler:
-    async def refuse(call: Call) -> Reply:
-        await decoded(call.body, dict)
-        raise TaskNotServed(reason)
-
-    return refuse
 
 
 def _listed(inputs: str | list[str]) -> list[str]:
@@ -386,11 +367,10 @@ async def _scored(call: Call, request: RerankRequest | PredictRequest, pairs: li
 
 
 def _truncation(reading: Reading | PairReading) -> Truncation:
-    from_the_left = reading.truncation_direction in ("left", "Left")
-    return Truncation(reading.truncate, "end" if from_the_left else "beginning")
+    return truncation_from(reading.truncation_direction, allowed=reading.truncate)
 
 
-def _headers(characters: int, done: Embedded | Scored, started: float) -> Headers:
+def headers_for(characters: int, done: Embedded | Computed | Scored, started: float) -> Headers:
     """Return TEI's headers, with times in whole milliseconds, and the number of truncated texts."""
     total = _milliseconds(now() - started)
     times = done.times

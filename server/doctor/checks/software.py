@@ -1,12 +1,13 @@
 """Checks of models, installed packages and the clock."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from server import BUILT
 from server.doctor.facts import Artifact, Facts
 from server.doctor.findings import Finding, refusal
 from server.inference.comparison import COMPARISONS
 from server.messages.message import Message
+from server.types import Task
 
 MOST_NAMED = 5
 ONLY_RERANKERS = (
@@ -35,6 +36,14 @@ def of_models(facts: Facts) -> Iterator[Finding]:
         yield Finding("warning", "model", *ONLY_RERANKERS)
 
 
+GIVES: Mapping[Task, Message] = {
+    "dense": Message("vectors"),
+    "score": Message("scores of pairs"),
+    "sparse": Message("sparse weights"),
+    "token_vectors": Message("one vector per token"),
+}
+
+
 def _of_model(artifact: Artifact) -> Finding:
     bits = "float32"
     if artifact.quantization is not None:
@@ -44,7 +53,7 @@ def _of_model(artifact: Artifact) -> Finding:
         "{place}: hashes match; gives {task}, {bits} weights, self-test {measure} {agreement:.6f} "
         "to the exporting machine ({exported_on})",
         place=str(artifact.place),
-        task=Message("scores of pairs") if artifact.task == "score" else Message("vectors"),
+        task=GIVES[artifact.task],
         bits=bits,
         measure=comparison.measure,
         agreement=artifact.agreement,

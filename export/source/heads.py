@@ -1,0 +1,104 @@
+"""Reads what follows the rows of tokens: layers in files of their own, as bge-m3 has two, and SPLADE's pooling."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from export.errors import NoSuchModel, UnsupportedModel
+from export.source.folder import ModelFolder
+from export.source.json_file import shown
+from export.source.modules import Modules
+from export.source.tensors import StoredTensors, read_tensors
+from server.types import Task
+
+# Names of the files, without an ending, and of the layers.
+SPARSE_HEAD, COLBERT_HEAD = "sparse_linear", "colbert_linear"
+# What each is for.
+HEADS: Mapping[Task, str] = {"sparse": SPARSE_HEAD, "token_vectors": COLBERT_HEAD}
+# What SpladePooling may be told, and what it does where nothing is said.
+SPLADE_POOLINGS, SPLADE_ACTIVATIONS = ("max", "sum"), {"relu": 1, "log1p_relu": 2}
+# Special tokens that have no weight, and their names in XLM-R where the tokenizer's settings name none.
+UNWEIGHTED = {
+    "cls_token": "<s>",
+    "eos_token": "</s>",
+    "pad_token": "<pad>",
+    "unk_token": "<unk>",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Splade:
+    """How a weight of each word is made of a masked language model's numbers.
+
+    pooling: "max" or "sum" over the tokens of a text. logarithms: how often log(1 + x) is taken of a number.
+    """
+
+    pooling: str = "max"
+    logarithms: int = 1
+
+
+def read_splade(folder: ModelFolder, modules: Modules) -> Splade:
+    """Return the settings of SpladePooling, its own where there are none; raises UnsupportedModel."""
+    file = modules.pooling_file()
+    config = {} if file is None else folder.json(file)
+    pooling = config.get("pooling_strategy", "max")
+    activation = config.get("activation_function", "relu")
+    if pooling not in SPLADE_POOLINGS or activation not in SPLADE_ACTIVATIONS:
+        raise UnsupportedModel(
+            "{file}: pooling_strategy {pooling} with activation_function {activation} is not written; "
+            "{poolings} and {activations} are",
+            file=str(file),
+            pooling=shown(pooling),
+            activation=shown(activation),
+            poolings=SPLADE_POOLINGS,
+            activations=tuple(SPLADE_ACTIVATIONS),
+        )
+    return Splade(pooling, SPLADE_ACTIVATIONS[activation])
+
+
+def head_files(head: str) -> tuple[str, str]:
+    """Return the names under which the weights of a head may be stored: as safetensors, or in a pickle."""
+    return f"{head}.safetensors", f"{head}.pt"
+
+
+def read_head(
+    folder: ModelFolder, modules: Modules, head: str, *, allow_pickle: bool
+) -> StoredTensors:
+    """Return the tensors of a head, named HEAD.weight and HEAD.bias; raises an ExportError."""
+    safe, pickled = map(modules.file, head_files(head))
+    if folder.has(safe):
+        file = safe
+    elif not folder.has(pickled):
+        raise NoSuchModel("{folder} has no {file}", folder=folder.place, file=safe)
+    elif allow_pickle:
+        file = pickled
+    else:
+        raise pickled_head(folder.place, pickled)
+    return read_tensors([folder.file(file)], lambda stored: f"{head}.{stored}")
+
+
+def pickled_head(place: Path | str, file: str) -> NoSuchModel:
+    """Return the refusal of a head that is only in a pickle."""
+    return NoSuchModel(
+        "{folder} has only {file}; add --allow-pickle to read it (weights only)",
+        folder=place,
+        file=file,
+    )
+
+
+def unweighted_ids(folder: ModelFolder, modules: Modules, tokenizer_json: str) -> tuple[int, ...]:
+    """Return the ids of the special tokens that get no weight."""
+    config, special = (
+        folder.optional_json(modules.file(name))
+        for name in ("tokenizer_config.json", "special_tokens_map.json")
+    )
+    tokenizer = Tokenizer.from_str(tokenizer_json)
+    found = set()
+    for key, default in UNWEIGHTED.items():
+        named = config.get(key) or special.get(key) or default
+        content = named.get("content") if isinstance(named, dict) else named
+        if isinstance(content, str) and (token := tokenizer.token_to_id(content)) is not None:
+            found.add(token)
+    return tuple(sorted(found))
