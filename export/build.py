@@ -16,6 +16,7 @@ from export.half import halve
 from export.onnx_file import LARGEST_PART, OnnxFile, large_graph, serialize
 from export.settings import Settings
 from export.source.model import SourceModel
+from export.verify import EVERY_LENGTH
 from server.system.cpu import cpu_budget
 from server.types import Ids, Packing
 
@@ -52,7 +53,8 @@ def build(
     if source.network is None:
         return _build_with_optimum(source, token_ids, settings, progress, earlier)
     float_model = None if earlier is None else earlier.float_model
-    return _build_network(source.network, token_ids, settings, progress, float_model)
+    sparing = source.settings.max_tokens > EVERY_LENGTH
+    return _build_network(source.network, token_ids, settings, progress, float_model, sparing)
 
 
 def n_steps(source: SourceModel, settings: Settings) -> int:
@@ -74,6 +76,7 @@ def _build_network(
     settings: Settings,
     progress: Progress,
     float_model: OnnxFile | None,
+    sparing: bool,
 ) -> Graphs:
     floats = network.float_linears()
     if float_model is None:
@@ -86,14 +89,18 @@ def _build_network(
         with large_graph():
             halved = serialize(halve(network.whole(floats, int8_embeddings=False)))
         return Graphs(float_model, halved, network.dimension, network.packing(floats))
-    linears = _quantized(network, token_ids, settings, progress)
+    linears = _quantized(network, token_ids, settings, progress, sparing)
     with large_graph():
         served_model = serialize(network.whole(linears, int8_embeddings=True))
     return Graphs(float_model, served_model, network.dimension, network.packing(linears))
 
 
 def _quantized(
-    network: Network, token_ids: Sequence[Ids], settings: Settings, progress: Progress
+    network: Network,
+    token_ids: Sequence[Ids],
+    settings: Settings,
+    progress: Progress,
+    sparing: bool,
 ) -> Linears:
     if settings.precision == "int4":
         return int4.quantize(
@@ -119,6 +126,7 @@ def _quantized(
         threads=cpu_budget(),
         progress=progress,
         by_row=quantise.sites_by_row(network) if by_row else (),
+        sparing=sparing,
     ).linears
 
 

@@ -19,13 +19,14 @@ from export.manifest import Texts, Verified, identity, manifest_of
 from export.monotony import monotonous
 from export.onnx_file import OnnxFile
 from export.order import check_order
+from export.remembering import RememberingEncoder
 from export.samples import Samples, samples_of
 from export.settings import TRIED, Settings
 from export.source.model import SourceModel, locate, read_model
 from export.source.text_preparation import open_tokenizer
 from export.token_check import check_tokens
 from export.trade import Trade
-from export.verify import check_agreement, embed_each, result_of, verify
+from export.verify import LONGEST_VERIFIED, check_agreement, embed_each, result_of, verify
 from export.vocabulary import choose_texts
 from server.inference.comparison import COMPARISONS, Comparison
 from server.inference.encoder import SessionEncoder, open_encoder
@@ -33,7 +34,7 @@ from server.inference.manifest import SelfTest
 from server.messages.message import Message
 from server.messages.terminal import Terminal
 from server.system.cpu import cpu_budget
-from server.types import Task
+from server.types import Encoder, Task
 
 # How often `verify` calls its `progress`.
 VERIFY_STEPS = 3
@@ -84,6 +85,12 @@ def export(settings: Settings, terminal: Terminal | None = None) -> Path:
     trade.show(trades, terminal)
     _report(terminal, out, graphs, verified, source.task, time.perf_counter() - started)
     _report_text_rules(terminal, source, settings)
+    if rules.max_tokens > LONGEST_VERIFIED:
+        terminal.inform(
+            "note: verified with texts of up to {verified} tokens; texts of up to {longest} tokens are read",
+            verified=LONGEST_VERIFIED,
+            longest=rules.max_tokens,
+        )
     return out
 
 
@@ -131,10 +138,10 @@ def _first_accepted(
         graphs = build(source, samples.calibration, settings, progress, graphs)
         _check_sizes(settings, graphs.dimension)
         if first:
-            reference = _encoder(graphs.float_model, graphs, source)
+            reference = RememberingEncoder(_encoder(graphs.float_model, graphs, source))
         served = reference
         if graphs.served_model is not graphs.float_model:
-            served = _encoder(graphs.served_model, graphs, source)
+            served = RememberingEncoder(_encoder(graphs.served_model, graphs, source))
         verified = None
         try:
             verified = _verify(source, reference, served, samples, settings, progress)
@@ -154,8 +161,8 @@ def _first_accepted(
 
 def _verify(
     source: SourceModel,
-    reference: SessionEncoder,
-    served: SessionEncoder,
+    reference: RememberingEncoder,
+    served: RememberingEncoder,
     samples: Samples,
     settings: Settings,
     progress: Callable[[str], None],
@@ -194,8 +201,8 @@ def _verify(
 
 def _trade(
     source: SourceModel,
-    reference: SessionEncoder,
-    served: SessionEncoder,
+    reference: RememberingEncoder,
+    served: RememberingEncoder,
     samples: Samples,
     settings: Settings,
     size: int,
@@ -210,7 +217,7 @@ def _trade(
         agreement = check_agreement(reference, served, labels, ids, anything, comparison)
     else:
         agreement = verified.agreement
-    speed = trade.measure_speed(reference, served, ids)
+    speed = trade.measure_speed(reference.encoder, served.encoder, ids)
     return Trade(settings.precision, size / 1e6, speed, agreement, refused=verified is None)
 
 
@@ -219,7 +226,7 @@ def _encoder(graph: OnnxFile, graphs: Graphs, source: SourceModel) -> SessionEnc
         return open_encoder(opened, graphs.packing, cpu_budget(), source.form)
 
 
-def _self_test(served: SessionEncoder, samples: Samples, comparison: Comparison) -> list[SelfTest]:
+def _self_test(served: Encoder, samples: Samples, comparison: Comparison) -> list[SelfTest]:
     return [
         SelfTest(
             text,

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -77,9 +78,10 @@ def search(
     per channel, or it is left out. by_row: each row is divided by its size (`InputQuantizer`).
     """
     weight = np.concatenate([linear.weight for linear in linears], axis=1)
+    exact = rows.sampled @ weight
 
     def search_range(alpha: float | None, divisor: FloatArray) -> Choice:
-        return _search_range(rows, weight, alpha, divisor, limit, by_row=by_row)
+        return _search_range(rows, weight, exact, alpha, divisor, limit, by_row=by_row)
 
     plain = search_range(None, np.ones(len(weight), np.float32))
     smooth = min(
@@ -99,13 +101,14 @@ def smoothing_divisor(rows: Rows, weight: FloatArray, alpha: float) -> FloatArra
 def _search_range(
     rows: Rows,
     weight: FloatArray,
+    exact: FloatArray,
     alpha: float | None,
     divisor: FloatArray,
     limit: int,
     *,
     by_row: bool,
 ) -> Choice:
-    exact = rows.sampled @ weight
+    """Return the range with the least error for one divisor; exact: what the layers give, float32 (R, N)."""
     # 1 for a layer whose weights are all zero, which has no error either.
     power = float(np.square(exact).sum()) or 1.0
     scaled = rows.sampled / divisor
@@ -125,6 +128,8 @@ def _search_range(
         above = Choice(alpha, divisor, 0.0, 1.0, raised, True, full_low)
         return min(both, above, key=lambda choice: choice.error)
 
+    # The two descents share a range, and the last range of all has been tried.
+    @cache
     def error(low: float, high: float) -> float:
         return squared(fake_quantize(scaled, low, high))
 

@@ -86,7 +86,7 @@ TO_THREAD = {
     "app.py": 2,
     "auth/audit.py": 1,
     "collections/chunk_embedding.py": 1,
-    "inference/loop_tokenizer.py": 1,
+    "inference/tokenization/loop_tokenizer.py": 1,
     "inference/token_ids.py": 1,
     "cli/ingest.py": 1,
     "collections/read_threads.py": 1,

@@ -9,7 +9,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from server.errors import InvalidRequest
-from server.inference.engine import Engine, ranking
+from server.inference.answers import ranking
+from server.inference.engine import Engine
 from server.store.records import titled
 from server.store.search import Hit
 

@@ -6,7 +6,6 @@ The engine lives on one event loop. Lanes deliver finished jobs to that loop, on
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -23,19 +22,19 @@ from server.errors import (
     TextTooLong,
     TooManyTexts,
 )
+from server.inference.answers import Computed, Embedded, Scored, Times, cut
 from server.inference.batching import Job
 from server.inference.capacity import batch_limits, lane_count
-from server.inference.comparison import sigmoid
 from server.inference.cpu_provenance import CpuProvenance, provenance_here
 from server.inference.lanes import Lanes
-from server.inference.loop_tokenizer import CheckRoom, LoopTokenizer
-from server.inference.manifest import Activation, Manifest
+from server.inference.manifest import Manifest
 from server.inference.model import Model
+from server.inference.tokenization.loop_tokenizer import CheckRoom, LoopTokenizer
 from server.inference.tokenization.pair_instruction import check_instruction
 from server.inference.tokenizer import Kept, Token, check_known
 from server.telemetry import spans, usage
 from server.telemetry.metrics import Metrics
-from server.types import Ids, InputType, Pair, Tokens, Vectors, unit
+from server.types import Ids, InputType, Pair, Tokens, Vectors
 
 # A lone text that this model computes in less time runs on the loop itself: waking a lane and being woken by
 # it costs 0.3 to 0.6 ms where cores sleep in between. Other requests must not wait longer than this for it.
@@ -48,68 +47,6 @@ TURNS = 4
 # Tokenises the texts of a request; makes the error for the text at a place.
 Read = Callable[[CheckRoom], Awaitable[Tokens]]
 TooLong = Callable[[int], Awaitable[TextTooLong]]
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """Seconds of one request: tokenising, then until its first batch, then until its last result."""
-
-    tokenize_s: float
-    queue_s: float
-    infer_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """The answer to one request.
-
-    vectors: float32 (B, D), rows in the order of the texts. tokens: those of all texts, special
-    tokens included, after truncation. truncated: indices of texts that were cut.
-    """
-
-    vectors: Vectors
-    tokens: int
-    truncated: Sequence[int]
-    times: Times
-
-
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """The answer to one request of a model of any task.
-
-    results: one for each text, in the order of the texts; the model's task says what they are. tokens,
-    truncated: as in `Embedded`.
-    """
-
-    results: Sequence[Any]
-    tokens: int
-    truncated: Sequence[int]
-    times: Times
-
-
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """The answer to one request for the scores of pairs.
-
-    logits: float32 (B,), in the order of the pairs, as the network gives them: any number, higher is better.
-    activation: the model's own. tokens, truncated: as in `Embedded`, of pairs.
-    """
-
-    logits: Vectors
-    activation: Activation
-    tokens: int
-    truncated: Sequence[int]
-    times: Times
-
-    @property
-    def scores(self) -> Vectors:
-        """The scores as the model's own settings make them of the logits, float32 (B,)."""
-        return sigmoid(self.logits) if self.activation == "sigmoid" else self.logits
-
-    @property
-    def relevance(self) -> Vectors:
-        """Numbers from 0 to 1, float32 (B,), which mean the same whatever the model's activation."""
-        return sigmoid(self.logits)
 
 
 class Engine:
@@ -445,22 +382,6 @@ def _first_equal(pairs: Sequence[Pair]) -> list[int]:
     """Return for each pair the place of the first pair that is equal to it."""
     places: dict[Pair, int] = {}
     return [places.setdefault(pair, place) for place, pair in enumerate(pairs)]
-
-
-def cut(vectors: Vectors, dimensions: int | None) -> Vectors:
-    """Return the first `dimensions` columns with unit norm again; float32 (B, D) -> (B, dimensions)."""
-    if dimensions is None or dimensions == vectors.shape[1]:
-        return vectors
-    return unit(vectors[:, :dimensions])
-
-
-def ranking(logits: Vectors, top_n: int | None = None) -> Sequence[int]:
-    """Return the places of the best, best first; of equal ones the earlier first. top_n: at most so many.
-
-    logits: float32 (B,). subtle: far from 0, different logits have the same relevance in float32.
-    """
-    order: list[int] = np.argsort(-logits, kind="stable").tolist()
-    return order[:top_n]
 
 
 def _stacked(results: Sequence[Any], dimension: int) -> Vectors:

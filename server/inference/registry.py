@@ -8,8 +8,9 @@ from typing import NamedTuple
 from server.clock import now
 from server.config import ANY_NAME, Config, ModelPlace, aliases_in
 from server.errors import BadSettings, ModelNotFound, TaskNotServed, shown
+from server.inference.answers import Scored
 from server.inference.capacity import wide_threads
-from server.inference.engine import Engine, Scored, lanes_for
+from server.inference.engine import Engine, lanes_for
 from server.inference.lanes import LOOK_S
 from server.inference.manifest import MANIFEST_FILE, parse_manifest
 from server.inference.model import Model

@@ -12,8 +12,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from server.inference.loop_tokenizer import HUGE_CHARACTERS
 from server.inference.model import Model
+from server.inference.tokenization.loop_tokenizer import HUGE_CHARACTERS
 from server.types import Vectors
 from tests.support.clients import ask, serving
 from tests.support.fakes import PATIENCE_S, Gated, with_parts

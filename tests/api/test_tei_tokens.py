@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from server.inference.loop_tokenizer import MAX_LISTED_CHARACTERS
 from server.inference.model import Model
+from server.inference.tokenization.loop_tokenizer import MAX_LISTED_CHARACTERS
 from tests.api.test_tei import (
     AS_JSON,
     GOOD,

@@ -10,7 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from benchmarks.large_model import Shape, write_checkpoint
+from benchmarks.models.checkpoint import write_checkpoint
+from benchmarks.models.published import BY_NAME, Published
 from export.checkpoint import read_checkpoint
 from export.errors import ShapeMismatch
 from export.families.embeddings import quantize_rows
@@ -52,7 +53,10 @@ def test_weights_are_read_after_their_file_is_gone(tmp_path: Path) -> None:
 
 
 def test_weights_are_checked_and_read_in_a_part_of_their_size(tmp_path: Path) -> None:
-    folder = write_checkpoint(tmp_path / "model", Shape(6, 256, 4, 1024, 8000, 64))
+    sizes = {"num_hidden_layers": 6, "hidden_size": 256, "num_attention_heads": 4}
+    sizes |= {"intermediate_size": 1024, "vocab_size": 8000, "max_position_embeddings": 66}
+    model = Published("toy", {**BY_NAME["bge-m3"].config, **sizes}, "cls", 64)
+    folder = write_checkpoint(tmp_path / "model", model)
     size = (folder / "model.safetensors").stat().st_size
     checkpoint = read_checkpoint(folder)
     tracemalloc.start()

@@ -10,7 +10,7 @@ import pytest
 
 from export import pipeline
 from export.errors import DisagreesWithCheckpoint, UnsupportedModel
-from export.monotony import ALONE, MARK_LENGTHS, REPEATED, VERIFIED_MARKS, monotonous
+from export.monotony import ALONE, LONG, MARK_LENGTHS, REPEATED, VERIFIED_MARKS, monotonous
 from export.pipeline import export
 from export.source.folder import ModelFolder
 from export.source.modules import Modules
@@ -50,6 +50,18 @@ def test_texts_are_the_same_each_time_and_no_longer_than_the_model_reads(
     counts = tokenizer.count(monotonous(tokenizer).verification[ALONE:])
     assert max(counts) >= 500
     assert len({count for count in counts if count > 4}) >= 5
+
+
+def test_model_of_long_texts_reads_half_of_the_long_ones(shipped_checkpoint: Path) -> None:
+    stored = read_tokenizer(ModelFolder(shipped_checkpoint), Modules())
+    usual, sparing = (
+        Tokenizer(stored, TextRules(lower_case=True, max_tokens=longest)) for longest in (512, 513)
+    )
+    every, some = monotonous(usual).verification, monotonous(sparing).verification
+    assert set(some) < set(every)
+    long = [text for text, count in zip(every, usual.count(every), strict=True) if count > LONG]
+    assert len(every) - len(some) == len(long) // 2 > 10
+    assert set(every) - set(some) <= set(long)
 
 
 def test_tiny_vocabulary_is_enough(toy_checkpoint: Path) -> None:

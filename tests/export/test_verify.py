@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import DisagreesWithCheckpoint
-from export.verify import Thresholds, _lengths, embed_each, verify
+from export.verify import LONGEST_VERIFIED, Thresholds, _lengths, embed_each, verify
 from server.inference.encoder import SessionEncoder
 from server.types import Ids, Packing, VectorEncoder, Vectors
 from tests.support.encoders import float_encoder, int8_encoder, one_by_one, token_ids, toy_network
@@ -260,6 +260,10 @@ def test_lengths_of_a_model_of_long_texts_are_few_tokens_together() -> None:
     assert compared < set(run)
     assert sum(run) < 3 * 8192
     assert len(_lengths(512)[1]) == 512
+
+
+def test_no_text_is_run_whose_attention_would_take_hours() -> None:
+    assert _lengths(32_768) == _lengths(LONGEST_VERIFIED) == _lengths(8192)
 
 
 def test_length_that_disagrees_is_refused_but_not_one_without_text(

@@ -22,7 +22,7 @@ from server.errors import (
     TextTooLong,
     TooManyTexts,
 )
-from server.inference.engine import cut
+from server.inference.answers import cut
 from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.telemetry.metrics import Metrics

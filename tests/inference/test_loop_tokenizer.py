@@ -14,8 +14,8 @@ from server.errors import (
     RequestTooLarge,
 )
 from server.inference.engine import Engine
-from server.inference.loop_tokenizer import SLICE_CHARACTERS, LoopTokenizer
 from server.inference.model import Model
+from server.inference.tokenization.loop_tokenizer import SLICE_CHARACTERS, LoopTokenizer
 from server.inference.tokenizer import Tokenizer
 from server.telemetry.metrics import Metrics
 from server.types import InputType, Tokens

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from server.errors import EmptyInput, InvalidRequest, Overloaded, TextTooLong, TooManyTexts
-from server.inference.engine import Scored, Times, pairs_with, ranking
-from server.inference.loop_tokenizer import SLICE_CHARACTERS, LoopTokenizer
+from server.inference.answers import Scored, Times, ranking
+from server.inference.engine import pairs_with
 from server.inference.model import Model
+from server.inference.tokenization.loop_tokenizer import SLICE_CHARACTERS, LoopTokenizer
 from server.inference.tokenization.pairs import Bare
 from server.inference.tokenizer import Kept, Tokenizer
 from server.telemetry.metrics import Metrics

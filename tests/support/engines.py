@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from server.config import Config
-from server.inference.engine import Embedded, Engine
+from server.inference.answers import Embedded
+from server.inference.engine import Engine
 from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.telemetry.metrics import Metrics

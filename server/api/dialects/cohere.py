@@ -22,7 +22,7 @@ from server.api.replies import (
 )
 from server.api.truncation import truncation_of
 from server.errors import ServerError
-from server.inference.engine import Embedded
+from server.inference.answers import Embedded
 
 # Kinds of numbers. The others of Cohere's need a model that was trained for them.
 Kind = Literal["float", "base64"]

@@ -18,7 +18,8 @@ from server.api.replies import Headers, Reply
 from server.api.truncation import Direction, truncation_from
 from server.clock import now
 from server.errors import RequestTooLarge
-from server.inference.engine import Computed, Engine
+from server.inference.answers import Computed
+from server.inference.engine import Engine
 from server.inference.results import SparseWeights
 from server.types import Task, Tokens, Vectors
 

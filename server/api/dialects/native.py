@@ -15,7 +15,7 @@ from server.api.instruction import input_type_of
 from server.api.native_errors import NATIVE
 from server.api.operation import Call, Handler, Operation
 from server.api.replies import Reply, base64_rows, json_body, truncated_header
-from server.inference.engine import Embedded
+from server.inference.answers import Embedded
 
 BEGINNING = re.compile(rb'\s*{\s*"texts"\s*:')
 

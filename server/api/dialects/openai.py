@@ -32,7 +32,7 @@ from server.errors import (
     ServerError,
     TooManyTexts,
 )
-from server.inference.engine import Embedded
+from server.inference.answers import Embedded
 from server.inference.registry import Choice
 from server.inference.token_ids import TokenIds
 from server.types import Task, Vectors, unit

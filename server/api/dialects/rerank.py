@@ -27,7 +27,8 @@ from server.api.replies import (
 from server.api.truncation import truncation_of
 from server.api.written import ON_LOOP
 from server.errors import InvalidRequest, ServerError
-from server.inference.engine import Scored, pairs_with, ranking
+from server.inference.answers import Scored, ranking
+from server.inference.engine import pairs_with
 from server.types import Pair
 
 Json = dict[str, Any]

@@ -29,7 +29,8 @@ from server.api.written import ON_LOOP
 from server.clock import now
 from server.config import Config
 from server.errors import EmptyInput, InvalidRequest, ServerError
-from server.inference.engine import Computed, Embedded, Scored, pairs_with, ranking
+from server.inference.answers import Computed, Embedded, Scored, ranking
+from server.inference.engine import pairs_with
 from server.inference.registry import Choice
 from server.inference.tokenizer import Token
 from server.types import Pair, Vectors, unit

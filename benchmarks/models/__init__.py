@@ -1,0 +1,1 @@
+"""Checkpoints of published shapes with random weights: what a family costs without its real weights."""
