@@ -95,7 +95,7 @@ def read_outline(
     """
     seen = see(files, pair_prompt)
     kind = check_kind(seen, task)
-    kind = replace(kind, notes=(*kind.notes, *files.notes()))
+    kind = replace(kind, notes=(*kind.notes, *files.notes(kind.task or "dense")))
     if is_static(seen):
         return _read_static(files, kind, max_tokens)
     scores = kind.task == "score"

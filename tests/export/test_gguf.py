@@ -356,6 +356,9 @@ def test_file_is_a_source_of_its_own_name_with_notes(toy: Path) -> None:
     normalised, rebuilt = (note.english for note in source.notes)
     assert "do not say whether vectors are normalised" in normalised
     assert "rebuilt from the GGUF file" in rebuilt and source.settings.normalize
+    # Vectors of single tokens are not normalised.
+    (note,) = read_model(place, replace(settings, task="token_vectors")).notes
+    assert "rebuilt" in note.english
     # The tokenizer beside it is a part of the model's identity.
     given = replace(settings, tokenizer=toy)
     assert len(read_model(place, given).notes) == 1

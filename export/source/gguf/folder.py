@@ -20,6 +20,7 @@ from export.source.gguf.tokenizer import check_same_tokens, rebuilt_tokenizer, s
 from export.source.json_file import read_json, whole_number
 from export.source.tensors import StoredTensor
 from server.messages.message import Message
+from server.types import Task
 
 SUFFIX = ".gguf"
 SENTENCE = "sentence_bert_config.json"
@@ -75,20 +76,18 @@ class GgufFolder(ModelFolder):
         """Return the tensors under the names of a checkpoint; raises an ExportError."""
         return stored_tensors(self._gguf, self.header, self._known.names)
 
-    def notes(self) -> tuple[Message, ...]:
-        """Return what an export should tell of this file."""
+    def notes(self, task: Task) -> tuple[Message, ...]:
+        """Return what an export of a task should tell of this file."""
         normalised = Message(
             "GGUF files do not say whether vectors are normalised; these are, as llama.cpp does it"
         )
-        if self._beside:
-            return (normalised,)
-        return (
-            normalised,
-            Message(
-                "the tokenizer is rebuilt from the GGUF file: it lower-cases texts and takes accents off, as "
-                "llama.cpp does; where the original does not, give it with --tokenizer"
-            ),
+        rebuilt = Message(
+            "the tokenizer is rebuilt from the GGUF file: it lower-cases texts and takes accents off, as "
+            "llama.cpp does; where the original does not, give it with --tokenizer"
         )
+        # Vectors of single tokens are never normalised.
+        told = (normalised,) if task == "dense" else ()
+        return told if self._beside else (*told, rebuilt)
 
     def check_tokens(self, tokenizer_json: str) -> None:
         """Refuse a tokenizer whose tokens are not those of the file."""

@@ -58,10 +58,7 @@ def stored_tokens(header: Header, rows: int) -> int:
 
 
 def check_same_tokens(header: Header, tokenizer_json: str) -> None:
-    """Refuse a tokenizer with another piece of texts at the place of one in the file; raises ShapeMismatch.
-
-    The marks of a word's beginning and of its rest are left out: llama.cpp stores BERT's in another form.
-    """
+    """Refuse a tokenizer with another piece of texts at the place of one in the file; raises ShapeMismatch."""
     tokens, kinds = (header.settings.get(f"{PREFIX}.{key}") for key in ("tokens", "token_type"))
     if not isinstance(tokens, list):
         return
@@ -69,7 +66,7 @@ def check_same_tokens(header: Header, tokenizer_json: str) -> None:
     found = {place: token for token, place in vocabulary.items()}
     for place, stored in enumerate(tokens):
         if place in found and _kind(kinds, place) == NORMAL:
-            if _bare(found[place]) != _bare(str(stored)):
+            if stored not in _forms(found[place]):
                 raise ShapeMismatch(
                     "the tokenizer is not that of the GGUF file: token {place} is {token!r} in it, and "
                     "{stored!r} in the file; give the tokenizer of the model that the file was made from",
@@ -79,8 +76,9 @@ def check_same_tokens(header: Header, tokenizer_json: str) -> None:
                 )
 
 
-def _bare(token: str) -> str:
-    return token.removeprefix(WORD).removeprefix(CONTINUED)
+def _forms(token: str) -> tuple[str, ...]:
+    """Return the forms in which llama.cpp may store a token: its own, and that of BERT's."""
+    return token, WORD + token, token.removeprefix(CONTINUED)
 
 
 def _kind(kinds: Any, place: int) -> Any:
