@@ -78,6 +78,9 @@ def test_wrong_requests_are_refused(toy_model: Model, toy_m3: list[Model]) -> No
                 assert reply.status_code == status, (path, body, reply.text)
         wrong = await client.post("/embed", json={"inputs": "墨", "model": "toy-m3"})
         assert wrong.status_code == 424
+        assert "not dense vectors; 'toy' gives them" in wrong.json()["error"]
+        wrong = await client.post("/rerank", json={"query": "墨", "texts": ["池"], "model": "toy"})
+        assert "not scores of pairs; no reranker is loaded; serve one" in wrong.json()["error"]
         listed = (await client.get("/info")).json()["models"]
         assert [each["task"] for each in listed] == ["dense", "sparse", "token_vectors"]
 
