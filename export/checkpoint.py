@@ -16,6 +16,7 @@ from export.heads import Headed, read_headed
 from export.outline import Outline, read_outline
 from export.source.folder import ModelFolder
 from export.source.gguf.folder import GgufFolder, is_gguf, open_model
+from export.source.gguf.tensors import check_all_used
 from export.source.scoring import Scoring
 from export.source.sentence_settings import SentenceSettings
 from export.source.tail import read_tail_tensors
@@ -112,6 +113,7 @@ def _read_weights(files: ModelFolder, outline: Outline, *, allow_pickle: bool) -
         tensors = StoredTensors()
         for name, tensor in files.tensors().items():
             tensors.add(rename(name), tensor)
+        check_all_used(tensors, outline.tensors())
         return tensors
     weights = weight_files(files, outline.modules, allow_pickle=allow_pickle)
     tensors = read_tensors(weights, rename)

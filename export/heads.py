@@ -8,6 +8,7 @@ from export.outline import Outline
 from export.source.folder import ModelFolder
 from export.source.heads import SPARSE_HEAD, read_head, unweighted_ids
 from export.source.tensors import Tensors, check_tensors
+from server.inference.manifest import MOST_DIMENSIONS
 
 
 class Headed(NamedTuple):
@@ -45,6 +46,8 @@ def read_headed(
         head = TokenWeights(hidden, unweighted_ids(files, outline.modules, outline.tokenizer_json))
     else:
         bias = tensors.get(f"{outline.stored_head}.bias")
-        head = TokenProjection(hidden, hidden if bias is None else bias.size)
+        width = hidden if bias is None else bias.size
+        # Another width than this gives no vectors, and none is known that has it.
+        head = TokenProjection(hidden, width if 1 <= width <= MOST_DIMENSIONS else hidden)
     check_tensors(tensors, head.tensors())
     return Headed(head, tensors)

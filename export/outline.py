@@ -95,7 +95,7 @@ def read_outline(
     """
     seen = see(files, pair_prompt)
     kind = check_kind(seen, task)
-    kind = replace(kind, notes=(*kind.notes, *files.notes()))
+    kind = replace(kind, notes=(*kind.notes, *files.notes(kind.task or "dense")))
     if is_static(seen):
         return _read_static(files, kind, max_tokens)
     scores = kind.task == "score"
@@ -107,6 +107,7 @@ def read_outline(
     shape = family.read_shape(config)
     check_prompt_fits(pair_prompt, family, scores=scores)
     tokenizer_json, scoring = read_tokenizer(files, modules), None
+    files.check_tokens(tokenizer_json)
     if scores:
         shape, settings, scoring = read_pair_model(
             files, seen, modules, family, shape, tokenizer_json, max_tokens

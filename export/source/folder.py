@@ -17,6 +17,7 @@ from export.source.file import (
 )
 from export.source.json_file import parse_json, parse_object, shown
 from server.messages.message import Message
+from server.types import Task
 
 # Names that a listing of a folder has at most.
 MOST_NAMES = 10_000
@@ -78,9 +79,12 @@ class ModelFolder:
         self._read.setdefault(name, None)
         return self.path(name)
 
-    def notes(self) -> tuple[Message, ...]:
-        """Return what an export should tell of the files."""
+    def notes(self, task: Task) -> tuple[Message, ...]:
+        """Return what an export of a task should tell of the files."""
         return ()
+
+    def check_tokens(self, tokenizer_json: str) -> None:
+        """Do nothing: a folder has one list of tokens, that of its tokenizer."""
 
     def note(self, pattern: str, most: int | None = None) -> None:
         """Let the hash cover the regular files that match `pattern`, read or not.

@@ -45,7 +45,8 @@ def read_splade(folder: ModelFolder, modules: Modules) -> Splade:
     config = {} if file is None else folder.json(file)
     pooling = config.get("pooling_strategy", "max")
     activation = config.get("activation_function", "relu")
-    if pooling not in SPLADE_POOLINGS or activation not in SPLADE_ACTIVATIONS:
+    # subtle: a list, because a value of the file may be of a type that has no hash.
+    if pooling not in SPLADE_POOLINGS or activation not in [*SPLADE_ACTIVATIONS]:
         raise UnsupportedModel(
             "{file}: pooling_strategy {pooling} with activation_function {activation} is not written; "
             "{poolings} and {activations} are",

@@ -51,6 +51,8 @@ def read_static(
     described = parse_object(folder.path(name), str(tokenizer.to_str()).encode())
     described["post_processor"] = None
     vocabulary = tokenizer.get_vocab()
+    if not vocabulary:
+        raise CorruptFile("the tokenizer has no vocabulary")
     prompts, default_prompt = read_prompts(folder)
     longest = _max_length(config) if config else stored
     settings = SentenceSettings(
@@ -73,7 +75,7 @@ def read_static(
         settings,
         json.dumps(described, ensure_ascii=False),
         max(vocabulary.values(), default=0) + 1,
-        longest is None,
+        longest is None or longest > MOST_TOKENS,
     )
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from server.config import Config
 from server.inference.engine import Engine
-from server.inference.manifest import TextRules
+from server.inference.manifest import Manifest, TextRules
 from server.inference.registry import ModelRegistry
 
 # As TEI states a reranker, which has one label.
@@ -25,7 +25,7 @@ def info(models: ModelRegistry, config: Config, version: str) -> dict[str, Any]:
         "model_sha": manifest.revision,
         "model_dtype": manifest.precision,
         "served_model_name": models.alias or manifest.model_id,
-        "model_type": {"embedding": {"pooling": manifest.pooling}} if vectors else RERANKER,
+        "model_type": _model_type(manifest),
         "max_concurrent_requests": None,
         "max_input_length": manifest.text.max_tokens,
         "max_batch_tokens": config.batch_tokens,
@@ -45,6 +45,13 @@ def info(models: ModelRegistry, config: Config, version: str) -> dict[str, Any]:
         "agreement_with_float32": msgspec.to_builtins(manifest.agreement),
         "models": [_entry(engine) for engine in models.engines],
     }
+
+
+def _model_type(manifest: Manifest) -> dict[str, Any]:
+    """Return TEI's kind of model: sparse weights are an embedding with a pooling of their own there."""
+    if manifest.task == "score":
+        return RERANKER
+    return {"embedding": {"pooling": "splade" if manifest.task == "sparse" else manifest.pooling}}
 
 
 def _entry(engine: Engine) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from server.errors import EmptyInput, shown
 from server.inference.engine import Engine
 from server.telemetry.metrics import Metrics
 from server.types import Vectors
@@ -43,8 +44,7 @@ class QueryCache:
         if len(new) < 2:
             return np.stack([await self._one(key) for key in keys])
         # One job for what is new; the others are in the cache or being embedded.
-        embedded = await engine.embed([text for _, text in new], "query")
-        fresh = dict(zip(new, embedded.vectors, strict=True))
+        fresh = dict(zip(new, await _embed(engine, [text for _, text in new]), strict=True))
         for key, vector in fresh.items():
             self._remember(key, vector)
         self._metrics.query_cache.labels("miss").inc(len(new))
@@ -73,7 +73,7 @@ class QueryCache:
         engine, text = key
         coming = self._coming[key] = asyncio.get_running_loop().create_future()
         try:
-            vector: Vectors = (await engine.embed([text], "query")).vectors[0]
+            vector: Vectors = (await _embed(engine, [text]))[0]
         except asyncio.CancelledError:
             coming.cancel()
             raise
@@ -103,6 +103,23 @@ class QueryCache:
         self._bytes += size
         while self._bytes > self._max_bytes:
             self._bytes -= _size(*self._held.popitem(last=False))
+
+
+async def _embed(engine: Engine, queries: Sequence[str]) -> Vectors:
+    """Return the vectors of queries; raises EmptyInput that shows a query without a vector.
+
+    Its number means nothing to the client: those that the cache has are not among them.
+    """
+    try:
+        return (await engine.embed(queries, "query")).vectors
+    except EmptyInput as error:
+        if error.index is None:
+            raise
+        raise EmptyInput(
+            f"the query {shown(queries[error.index])} has no vector: the model knows no token of it; add a"
+            " word that it knows, or search with mode lexical",
+            param="query",
+        ) from None
 
 
 def _size(key: Key, vector: Vectors) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from server.errors import EmptyInput, InferenceFailed
 from server.inference.comparison import sigmoid
 from server.inference.manifest import Activation
 from server.types import Vectors, unit
@@ -87,3 +88,27 @@ def ranking(logits: Vectors, top_n: int | None = None) -> Sequence[int]:
     """
     order: list[int] = np.argsort(-logits, kind="stable").tolist()
     return order[:top_n]
+
+
+def check_vectors(vectors: Vectors) -> None:
+    """Refuse a text whose vector is zero, which is near to nothing and would look like an answer.
+
+    A row of a table may be zero. Raises EmptyInput, or InferenceFailed for numbers that are not finite.
+    """
+    squares = np.einsum("ij,ij->i", vectors, vectors)
+    if not (squares > 0).all() or not np.isfinite(squares).all():
+        check_finite(vectors)
+        for index in np.flatnonzero(~vectors.any(axis=1)).tolist():
+            raise EmptyInput(
+                f"the model gives text {index} a vector of zeros, which means nothing; send a text with other"
+                " words",
+                index=index,
+            )
+
+
+def check_finite(results: Vectors) -> None:
+    """Raise InferenceFailed for a result that holds NaN or infinity, which JSON would show as null."""
+    if not np.isfinite(results).all():
+        raise InferenceFailed(
+            "the computation failed: the model gives NaN or infinity for these texts; export it again"
+        )

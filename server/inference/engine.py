@@ -22,7 +22,15 @@ from server.errors import (
     TextTooLong,
     TooManyTexts,
 )
-from server.inference.answers import Computed, Embedded, Scored, Times, cut
+from server.inference.answers import (
+    Computed,
+    Embedded,
+    Scored,
+    Times,
+    check_finite,
+    check_vectors,
+    cut,
+)
 from server.inference.batching import Job
 from server.inference.capacity import batch_limits, lane_count
 from server.inference.cpu_provenance import CpuProvenance, provenance_here
@@ -122,8 +130,9 @@ class Engine:
         self.check(texts)
         self._check_dimensions(dimensions)
         found = await self.compute_texts(texts, input_type, truncate=truncate, keep=keep)
-        vectors = _stacked(found.results, self.manifest.dimension)
-        return Embedded(cut(vectors, dimensions), found.tokens, found.truncated, found.times)
+        vectors = cut(_stacked(found.results, self.manifest.dimension), dimensions)
+        check_vectors(vectors)
+        return Embedded(vectors, found.tokens, found.truncated, found.times)
 
     async def compute_texts(
         self,
@@ -184,6 +193,7 @@ class Engine:
         tokens, job, times = done
         # subtle: the last digit of a result depends on its batch, and equal pairs would change places.
         logits = _stacked(job.results, 1)[_first_equal(pairs), 0]
+        check_finite(logits)
         return Scored(logits, self.manifest.activation, job.tokens, tokens.truncated, times)
 
     async def tokens(

@@ -34,7 +34,7 @@ GIVES: dict[Task, str] = {
     "sparse": "sparse weights",
     "score": "scores of pairs",
 }
-# Why a task is not done where no model of it is served, if there is more to say.
+# Why a task is not done where no model of it is served, and what to do.
 MISSING: dict[Task, str] = {
     "dense": "no embedding model is served, so there are no vectors; serve one too: --model FOLDER",
     "score": "no reranker is loaded; serve one besides the model of vectors: --model FOLDER",
@@ -219,15 +219,15 @@ class ModelRegistry:
             return found
         for other, known in self._names.items():
             if name and known.find(name) is not None:
+                way = f"{names.listed[0]!r} gives them" if names.listed else MISSING[task]
                 raise TaskNotServed(
-                    f"the model {shown(name)} gives {GIVES[other]}, not {GIVES[task]}",
+                    f"the model {shown(name)} gives {GIVES[other]}, not {GIVES[task]}; {way}",
                     param="model",
                 )
         if (found := names.of_any_name(name)) is not None:
             return found
         if not names.listed:
-            missing = MISSING.get(task, f"no served model gives {GIVES[task]}")
-            raise TaskNotServed(missing, param="model")
+            raise TaskNotServed(MISSING[task], param="model")
         raise ModelNotFound(
             f"the model {shown(name)} does not exist here; this server has"
             f" {', '.join(map(repr, names.listed))}",

@@ -6,7 +6,11 @@ import httpx
 import numpy as np
 import pytest
 
+from server.api.dialects.many_vectors import _vectors_json, _weights_json
+from server.errors import InferenceFailed
+from server.inference.answers import check_vectors
 from server.inference.model import Model
+from server.inference.results import SparseWeights
 from tests.support.clients import run
 from tests.support.many_vectors import ReferenceRows
 from tests.support.toys import toy_texts
@@ -74,6 +78,9 @@ def test_wrong_requests_are_refused(toy_model: Model, toy_m3: list[Model]) -> No
                 assert reply.status_code == status, (path, body, reply.text)
         wrong = await client.post("/embed", json={"inputs": "墨", "model": "toy-m3"})
         assert wrong.status_code == 424
+        assert "not dense vectors; 'toy' gives them" in wrong.json()["error"]
+        wrong = await client.post("/rerank", json={"query": "墨", "texts": ["池"], "model": "toy"})
+        assert "not scores of pairs; no reranker is loaded; serve one" in wrong.json()["error"]
         listed = (await client.get("/info")).json()["models"]
         assert [each["task"] for each in listed] == ["dense", "sparse", "token_vectors"]
 
@@ -88,3 +95,25 @@ def test_servers_without_such_a_model_say_how_to_get_one(toy_model: Model) -> No
             assert f"--task {task}" in reply.json()["error"]
 
     run(test, toy_model)
+
+
+def test_server_with_such_a_model_alone_says_what_it_gives(toy_m3: list[Model]) -> None:
+    """A client of TEI would take anything but an embedding for a reranker."""
+    for model, pooling in zip(toy_m3, ("splade", "none"), strict=True):
+
+        async def test(client: httpx.AsyncClient, pooling: str = pooling) -> None:
+            info = (await client.get("/info")).json()
+            assert info["model_type"] == {"embedding": {"pooling": pooling}}
+            assert info["dimension"] is None
+
+        run(test, model)
+
+
+def test_numbers_that_json_has_not_are_no_answer() -> None:
+    wrong = np.array([[0.5, np.nan]], np.float32)
+    with pytest.raises(InferenceFailed):
+        _vectors_json(wrong)
+    with pytest.raises(InferenceFailed):
+        _weights_json(SparseWeights(np.array([3, 4]), wrong[0]))
+    with pytest.raises(InferenceFailed):
+        check_vectors(wrong)

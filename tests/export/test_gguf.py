@@ -65,6 +65,11 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_decoder(tmp_path_factory.mktemp("decoder"))
+
+
 @pytest.mark.parametrize(
     ("store", "pooling", "least"),
     [(F32, "mean", 0.999999), (F16, "cls", 0.99999), (Q8_0, "cls", 0.999)],
@@ -124,23 +129,96 @@ def test_rules_of_the_tokenizers_folder_count_up_to_the_length_of_the_file(
 
 
 def test_tokenizer_is_rebuilt_where_the_file_says_enough_of_it(toy: Path, tmp_path: Path) -> None:
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "▁a"]
+    words = list(read_header(toy.parent / "toy.gguf").settings["tokenizer.ggml.tokens"])
     for changes, part in (
         ({"model": "t5"}, "a tokenizer of the kind t5"),
-        ({"tokens": [*words, "▁Ink"]}, "upper-case letters or accents"),
-        ({"tokens": [*words, "▁é"]}, "upper-case letters or accents"),
-        ({"tokens": ["<unk>", *words[2:]]}, "special tokens of other names"),
+        ({"tokens": [*words[:-1], "▁Ink"]}, "upper-case letters or accents"),
+        ({"tokens": [*words[:-1], "▁é"]}, "upper-case letters or accents"),
+        ({"tokens": ["<unk>" if each == "[UNK]" else each for each in words]}, "special tokens of"),
     ):
         given: dict[str, Any] = {f"tokenizer__ggml__{key}": each for key, each in changes.items()}
-        file = gguf_of(toy, tmp_path / "changed.gguf", **given)
-        refused(file, UnsupportedModel, part, "with --tokenizer")
-        # The original one decides everything.
-        for tokenizer in (toy, toy / "tokenizer.json"):
-            assert read_checkpoint(file, tokenizer=tokenizer).tokenizer_json
-    file = gguf_of(toy, tmp_path / "twice.gguf", tokenizer__ggml__tokens=[*words, "b", "b"])
-    refused(file, CorruptFile, "'##b' stands twice")
+        refused(gguf_of(toy, tmp_path / "changed.gguf", **given), UnsupportedModel, part, "with --")
+    # The original one decides everything.
+    file = gguf_of(toy, tmp_path / "t5.gguf", tokenizer__ggml__model="t5")
+    for tokenizer in (toy, toy / "tokenizer.json"):
+        assert read_checkpoint(file, tokenizer=tokenizer).tokenizer_json
+    twice = [*words[:-1], words[-2]]
+    file = gguf_of(toy, tmp_path / "twice.gguf", tokenizer__ggml__tokens=twice)
+    refused(file, CorruptFile, "stands twice")
     refused(toy, UnsupportedModel, "--tokenizer is for a GGUF file", tokenizer=toy)
     refused(file, NoSuchModel, "neither tokenizer.json nor", tokenizer=tmp_path)
+
+
+def test_kinds_of_tokens_that_make_no_words_are_refused(toy: Path, tmp_path: Path) -> None:
+    wrong = [3] * len(read_header(toy.parent / "toy.gguf").settings["tokenizer.ggml.tokens"])
+    file = gguf_of(toy, tmp_path / "x.gguf", tokenizer__ggml__token_type=wrong)
+    refused(file, CorruptFile, "stands twice")
+
+
+def test_tokenizer_of_another_model_is_refused(toy: Path, tmp_path: Path) -> None:
+    """It has as many tokens, and two of them changed places."""
+    described = json.loads((toy / "tokenizer.json").read_text())
+    places = described["model"]["vocab"]
+    one, other = list(places)[-2:]
+    places[one], places[other] = places[other], places[one]
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(described))
+    refused(
+        toy.parent / "toy.gguf",
+        ShapeMismatch,
+        f"is '{other}' in it, and",
+        "give the tokenizer of the model",
+        tokenizer=path,
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["blk.0.attn_q_norm.weight", "blk.2.attn_q.bias", "rope_freqs.weight"]
+)
+def test_tensor_that_the_network_would_be_written_without_is_refused(
+    name: str, toy: Path, tmp_path: Path
+) -> None:
+    """llama.cpp computes with it, or refuses the file."""
+    tensor = {name: np.ones(32, np.float32)}
+    refused(
+        gguf_of(toy, tmp_path / "x.gguf", more=tensor), UnsupportedModel, "is not read, nor are"
+    )
+    pooler = {"cls.weight": np.ones((32, 32), np.float32)}
+    assert read_checkpoint(gguf_of(toy, tmp_path / "cls.gguf", more=pooler))
+
+
+def test_layers_that_the_settings_leave_out_are_named(toy: Path, tmp_path: Path) -> None:
+    refused(gguf_of(toy, tmp_path / "x.gguf", bert__block_count=1), UnsupportedModel, "layer.1.")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "part"),
+    [
+        # llama.cpp scales by a factor whose kind is left out, and reads an older name.
+        ("rope__scaling__factor", 4.0, "scaled by linear"),
+        ("rope__scale_linear", 4.0, "scaled by linear"),
+        ("rope__dimension_count", 8, "rope.dimension_count is 8, and only 16"),
+        ("attention__value_length", 8, "attention.value_length is 8, and only 16"),
+        ("attention__sliding_window", 8, "attention.sliding_window (8) is not read"),
+        ("logit_scale", 2.0, "the setting qwen3.logit_scale (2.0) is not read"),
+    ],
+)
+def test_setting_that_changes_vectors_is_refused(
+    key: str, value: Any, part: str, decoder: Path, tmp_path: Path
+) -> None:
+    file = gguf_of(decoder, tmp_path / "x.gguf", **{f"qwen3__{key}": value})
+    refused(file, UnsupportedModel, part, tokenizer=decoder)
+
+
+def test_setting_that_changes_nothing_is_read(decoder: Path, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {
+        "qwen3__rope__scaling__type": "none",
+        "qwen3__rope__dimension_count": 16,
+        "qwen3__attention__value_length": 16,
+        "qwen3__attention__sliding_window": 0,
+        "qwen3__vocab_size": 512,
+    }
+    assert read_checkpoint(gguf_of(decoder, tmp_path / "x.gguf", **changes), tokenizer=decoder)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +229,8 @@ def test_tokenizer_is_rebuilt_where_the_file_says_enough_of_it(toy: Path, tmp_pa
         ({"split__count": 3}, UnsupportedModel, "one of 3 parts"),
         ({"bert__pooling_type": 4}, UnsupportedModel, "pooling_type 4 gives no vector"),
         ({"bert__pooling_type": ...}, UnsupportedModel, "pooling_type None"),
+        ({"bert__pooling_type": True}, UnsupportedModel, "pooling_type True"),
+        ({"tokenizer__ggml__tokens": ["a"]}, CorruptFile, "has 1 tokens, and the embeddings"),
         ({"bert__pooling_type": [2]}, UnsupportedModel, "pooling_type [2]"),
         ({"general__architecture": [7]}, UnsupportedModel, "'[7]' is not read"),
         ({"bert__context_length": float("inf")}, CorruptFile, "bert.context_length is inf"),
@@ -241,6 +321,16 @@ def test_file_that_was_cut_names_a_tensor(toy: Path, tmp_path: Path) -> None:
     refused(path, CorruptFile, "reaches beyond the end of the file")
 
 
+def test_tensors_that_overlap_are_refused(toy: Path, tmp_path: Path) -> None:
+    content = bytearray((toy.parent / "toy.gguf").read_bytes())
+    name = text("position_embd.weight")
+    place = content.index(name) + len(name) + struct.calcsize("<I2QI")
+    struct.pack_into("<Q", content, place, 0)
+    path = tmp_path / "x.gguf"
+    path.write_bytes(content)
+    refused(path, CorruptFile, "lies inside another")
+
+
 def test_damage_is_an_error_of_the_export_or_leaves_a_sound_model(
     toy: Path, tmp_path: Path
 ) -> None:
@@ -266,6 +356,9 @@ def test_file_is_a_source_of_its_own_name_with_notes(toy: Path) -> None:
     normalised, rebuilt = (note.english for note in source.notes)
     assert "do not say whether vectors are normalised" in normalised
     assert "rebuilt from the GGUF file" in rebuilt and source.settings.normalize
+    # Vectors of single tokens are not normalised.
+    (note,) = read_model(place, replace(settings, task="token_vectors")).notes
+    assert "rebuilt" in note.english
     # The tokenizer beside it is a part of the model's identity.
     given = replace(settings, tokenizer=toy)
     assert len(read_model(place, given).notes) == 1

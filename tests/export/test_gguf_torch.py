@@ -15,7 +15,7 @@ from tests.export.test_gguf import TEXTS, assert_same_vectors
 from tests.support.decoder_toys import write_decoder
 from tests.support.encoders import float_encoder, one_by_one, token_ids
 from tests.support.gated_toys import write_nomic
-from tests.support.gguf_toys import F32, SETTINGS, TOKENIZERS, gguf_of, stored_name
+from tests.support.gguf_toys import F32, SETTINGS, gguf_of, stored_name, tokens_of
 from tests.support.toys import write_toy_checkpoint
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
@@ -36,7 +36,7 @@ def test_file_of_its_writer_gives_the_vectors_of_its_numbers(kind: str, tmp_path
     writer.add_causal_attention(False)
     writer.add_pooling_type(gguf.PoolingType.CLS)
     writer.add_tokenizer_model("bert")
-    settings = TOKENIZERS["bert"]
+    settings = tokens_of(folder, 0)
     writer.add_token_list(settings["tokenizer.ggml.tokens"])
     writer.add_token_types(settings["tokenizer.ggml.token_type"])
     expected: dict[str, Any] = {}

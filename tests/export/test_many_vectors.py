@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from export import inspection
 from export.checkpoint import Checkpoint, read_checkpoint
@@ -152,8 +153,6 @@ def test_options_of_dense_vectors_are_refused_for_other_tasks(splade: Path) -> N
 
 
 def changed_head(folder: Path, change: Any) -> Path:
-    from safetensors.numpy import load_file, save_file
-
     path = folder / "sparse_linear.safetensors"
     tensors = load_file(path)
     change(tensors)
@@ -166,6 +165,11 @@ def test_wrong_heads_are_refused(tmp_path: Path) -> None:
     changed_head(folder, lambda tensors: tensors.update(bias=np.zeros(2, np.float32)))
     with pytest.raises(ShapeMismatch, match=r"sparse_linear.bias has shape \(2,\)"):
         read_checkpoint(folder, task="sparse")
+    for width in (0, 100_000):
+        tensors = {"weight": np.ones((width, 32), np.float32), "bias": np.ones(width, np.float32)}
+        save_file(tensors, folder / "colbert_linear.safetensors")
+        with pytest.raises(ShapeMismatch, match="colbert_linear.weight has shape"):
+            read_checkpoint(folder, task="token_vectors")
     (folder / "sparse_linear.safetensors").rename(folder / "sparse_linear.pt")
     with pytest.raises(NoSuchModel, match="has only sparse_linear.pt; add --allow-pickle"):
         read_checkpoint(folder, task="sparse")
@@ -229,6 +233,14 @@ def test_other_modules_of_sparse_models_are_refused(tmp_path: Path) -> None:
     change_json(folder / "1_SpladePooling" / "config.json", pooling_strategy="mean")
     with pytest.raises(UnsupportedModel, match="pooling_strategy 'mean'.* is not written"):
         read_checkpoint(folder)
+    for wrong in ({"relu": 1}, ["relu"]):
+        change_json(
+            folder / "1_SpladePooling" / "config.json",
+            pooling_strategy="max",
+            activation_function=wrong,
+        )
+        with pytest.raises(UnsupportedModel, match="is not written"):
+            read_checkpoint(folder)
     routed = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Router"}]
     write_json(folder / "modules.json", routed)
     with pytest.raises(UnsupportedModel, match="in one way"):

@@ -5,9 +5,12 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from tokenizers import Tokenizer as LibraryTokenizer
+from tokenizers import models
 
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import CorruptFile, ShapeMismatch, UnsupportedModel
@@ -15,6 +18,7 @@ from export.pipeline import export
 from export.settings import Settings
 from server.collections import chunk_embedding
 from server.collections.chunk_embedding import chunk_documents, embed_chunks
+from server.collections.query_cache import QueryCache
 from server.errors import EmptyInput, TextTooLong
 from server.inference import offline
 from server.inference.manifest import TextRules
@@ -22,9 +26,11 @@ from server.inference.model import Model
 from server.inference.tokenizer import Tokenizer
 from server.messages.terminal import Terminal
 from server.store.records import ChunkRules, Document
+from server.telemetry.metrics import Metrics
 from server.types import Ids
 from tests.export.test_inspection import inspected
 from tests.support.checkpoints import change_json, change_tensors, refusal
+from tests.support.clients import run as run_client
 from tests.support.downloads import files_in, lone_hub
 from tests.support.encoders import float_encoder, one_by_one
 from tests.support.engines import embed, run, running
@@ -133,6 +139,18 @@ def test_settings_out_of_range_are_refused(key: str, value: object, tmp_path: Pa
     refusal(tmp_path, CorruptFile, key)
 
 
+def test_tokenizer_without_tokens_is_refused(tmp_path: Path) -> None:
+    write_model2vec(tmp_path)
+    LibraryTokenizer(models.WordLevel({}, unk_token="[UNK]")).save(str(tmp_path / "tokenizer.json"))
+    refusal(tmp_path, CorruptFile, "no vocabulary")
+
+
+def test_length_that_no_artifact_reads_is_noted(tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(write_model2vec(tmp_path, max_length=10**6))
+    assert checkpoint.settings.max_tokens == 32_768
+    assert "cuts them to 32,768 tokens" in checkpoint.outline.kind.notes[0].english
+
+
 def test_table_beside_other_modules_is_refused(tmp_path: Path) -> None:
     write_static_embedding(tmp_path, inner="")
     write_modules(tmp_path, ["StaticEmbedding", "Pooling"])
@@ -146,6 +164,8 @@ def test_table_beside_other_modules_is_refused(tmp_path: Path) -> None:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = tmp_path_factory.mktemp("static")
     source = write_model2vec(folder / "potion", shared=True)
+    # As models have it that were trained with padding.
+    change_tensors(source, lambda stored: stored["weights"].__setitem__(0, 0))
     # Its instruction is for the model that the table was made from.
     (source / "README.md").write_text("---\nbase_model: BAAI/bge-base-en-v1.5\n---\n")
     # Of the last text the model knows nothing.
@@ -172,6 +192,39 @@ def test_server_gives_the_vectors_and_names_a_text_that_it_knows_nothing_of(mode
     for call in (embed, offline.embed):
         with pytest.raises(EmptyInput, match="text 1 has no token that the model knows"):
             call(model, ["ink", "☃"])
+
+
+def test_text_with_a_vector_of_zeros_is_named(model: Model) -> None:
+    with pytest.raises(EmptyInput, match="gives text 1 a vector of zeros"):
+        embed(model, ["ink", "[PAD]"])
+
+
+def test_query_without_a_vector_is_shown(model: Model) -> None:
+    """Also where the others are in the cache, so that its number is another."""
+
+    async def ask() -> None:
+        async with running(model) as engine:
+            cache = QueryCache(10_000, Metrics())
+            await cache.of(["ink"], engine)
+            for queries in (["☃"], ["ink", "☃"], ["server", "☃", "well"]):
+                with pytest.raises(EmptyInput, match="the query '☃' has no vector"):
+                    await cache.of(queries, engine)
+
+    run(ask)
+
+
+def test_similarity_names_the_text_without_a_vector(model: Model) -> None:
+    async def ask(client: httpx.AsyncClient) -> None:
+        for source, sentences, named in (
+            ("☃", ["ink"], "source_sentence"),
+            ("ink", ["ink", "☃"], "text 1"),
+        ):
+            body = {"inputs": {"source_sentence": source, "sentences": sentences}}
+            reply = await client.post("/similarity", json=body)
+            assert reply.status_code == 400
+            assert reply.json()["error"].startswith(f"{named} has no token that the model knows")
+
+    run_client(ask, model)
 
 
 def test_document_with_a_passage_that_has_no_vector_is_named(

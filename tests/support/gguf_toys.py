@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file
+from tokenizers import Tokenizer
 
 from export.source.gguf.networks import ARCHITECTURES
-from tests.support.toys import SPECIAL, VOCABULARY
+from tests.support.toys import SPECIAL
 
 ALIGNMENT = 32
 Array = npt.NDArray[Any]
@@ -70,26 +71,32 @@ def write_gguf(
     return path
 
 
-def gguf_of(folder: Path, path: Path, store: Store = F32, **changes: Any) -> Path:
-    """Write a toy checkpoint's folder as a GGUF file. changes: settings; `...` leaves one out."""
+def gguf_of(
+    folder: Path,
+    path: Path,
+    store: Store = F32,
+    more: Mapping[str, Array] | None = None,
+    **changes: Any,
+) -> Path:
+    """Write a toy checkpoint's folder as a GGUF file.
+
+    more: tensors besides. changes: settings; `...` leaves one out.
+    """
     config = json.loads((folder / "config.json").read_text())
     pooling = json.loads((folder / "1_Pooling" / "config.json").read_text())
     architecture = config["model_type"].replace("_", "-")
+    tensors = load_file(folder / "model.safetensors")
+    stored = {stored_name(architecture, name): each for name, each in tensors.items()}
     settings = {
         "general.architecture": architecture,
         "general.name": "Toy",
         **{f"{architecture}.{key}": each for key, each in SETTINGS[architecture](config).items()},
         f"{architecture}.pooling_type": 1 + FLAGS.index(next(f for f in FLAGS if pooling.get(f))),
-        **TOKENIZERS[architecture],
+        **tokens_of(folder, len(stored["token_embd.weight"])),
     }
     settings |= {key.replace("__", "."): each for key, each in changes.items()}
     kept = {key: each for key, each in settings.items() if each is not ...}
-    stored = {stored_name(architecture, name): each for name, each in _tensors(folder).items()}
-    return write_gguf(path, kept, stored, store)
-
-
-def _tensors(folder: Path) -> dict[str, Array]:
-    return load_file(folder / "model.safetensors")
+    return write_gguf(path, kept, {**stored, **(more or {})}, store)
 
 
 def stored_name(architecture: str, name: str) -> str:
@@ -144,16 +151,22 @@ def _qwen3(config: dict[str, Any]) -> dict[str, Any]:
 
 SETTINGS = {"bert": _bert, "nomic-bert": _nomic, "qwen3": _qwen3}
 FLAGS = ("pooling_mode_mean_tokens", "pooling_mode_cls_token", "pooling_mode_lasttoken")
-WORDPIECE = {
-    "tokenizer.ggml.model": "bert",
-    "tokenizer.ggml.tokens": [
-        each if each in SPECIAL else each[2:] if each.startswith("##") else f"▁{each}"
-        for each in VOCABULARY
-    ],
-    "tokenizer.ggml.token_type": [3 if each in SPECIAL else 1 for each in VOCABULARY],
-}
-TOKENIZERS: dict[str, dict[str, Any]] = {
-    "bert": WORDPIECE,
-    "nomic-bert": WORDPIECE,
-    "qwen3": {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": ["a"]},
-}
+
+
+def tokens_of(folder: Path, rows: int) -> dict[str, Any]:
+    """Return the settings of a tokenizer, with unused tokens up to the rows of the embeddings."""
+    vocabulary = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]["type"]
+    if model == "WordPiece":
+        tokens = [
+            each if each in SPECIAL else each[2:] if each.startswith("##") else f"▁{each}"
+            for each in tokens
+        ]
+    unused = [f"[PAD{place}]" for place in range(len(tokens), rows)]
+    kinds = [3 if each in SPECIAL else 1 for each in tokens]
+    return {
+        "tokenizer.ggml.model": "bert" if model == "WordPiece" else "gpt2",
+        "tokenizer.ggml.tokens": [*tokens, *unused],
+        "tokenizer.ggml.token_type": [*kinds, *(5 for _ in unused)],
+    }

@@ -14,12 +14,13 @@ from export.errors import NoSuchModel, UnsupportedModel
 from export.source.file import exists, read_file
 from export.source.folder import ModelFolder
 from export.source.gguf.header import Header, read_header
-from export.source.gguf.networks import Numbers, architecture_of, pooling_of
+from export.source.gguf.networks import Numbers, architecture_of, check_causal, pooling_of
 from export.source.gguf.tensors import stored_tensors
-from export.source.gguf.tokenizer import rebuilt_tokenizer
+from export.source.gguf.tokenizer import check_same_tokens, rebuilt_tokenizer, stored_tokens
 from export.source.json_file import read_json, whole_number
 from export.source.tensors import StoredTensor
 from server.messages.message import Message
+from server.types import Task
 
 SUFFIX = ".gguf"
 SENTENCE = "sentence_bert_config.json"
@@ -75,20 +76,22 @@ class GgufFolder(ModelFolder):
         """Return the tensors under the names of a checkpoint; raises an ExportError."""
         return stored_tensors(self._gguf, self.header, self._known.names)
 
-    def notes(self) -> tuple[Message, ...]:
-        """Return what an export should tell of this file."""
+    def notes(self, task: Task) -> tuple[Message, ...]:
+        """Return what an export of a task should tell of this file."""
         normalised = Message(
             "GGUF files do not say whether vectors are normalised; these are, as llama.cpp does it"
         )
-        if self._beside:
-            return (normalised,)
-        return (
-            normalised,
-            Message(
-                "the tokenizer is rebuilt from the GGUF file: it lower-cases texts and takes accents off, as "
-                "llama.cpp does; where the original does not, give it with --tokenizer"
-            ),
+        rebuilt = Message(
+            "the tokenizer is rebuilt from the GGUF file: it lower-cases texts and takes accents off, as "
+            "llama.cpp does; where the original does not, give it with --tokenizer"
         )
+        # Vectors of single tokens are never normalised.
+        told = (normalised,) if task == "dense" else ()
+        return told if self._beside else (*told, rebuilt)
+
+    def check_tokens(self, tokenizer_json: str) -> None:
+        """Refuse a tokenizer whose tokens are not those of the file."""
+        check_same_tokens(self.header, tokenizer_json)
 
     def path(self, name: str) -> Path:
         return self._beside.get(name, self.root / name)
@@ -114,8 +117,9 @@ class GgufFolder(ModelFolder):
 
     def _settings(self) -> dict[str, Any]:
         numbers = Numbers(self.header, self._architecture)
+        check_causal(numbers, self._architecture)
         config = self._known.config(numbers)
-        config["vocab_size"] = numbers.rows("token_embd.weight")
+        config["vocab_size"] = stored_tokens(self.header, numbers.rows("token_embd.weight"))
         if (source := _source(self.header)) is not None:
             config["_name_or_path"] = source
         module = "sentence_transformers.models."
@@ -129,6 +133,7 @@ class GgufFolder(ModelFolder):
             "1_Pooling/config.json": pooling_of(numbers),
         }
         settings[SENTENCE] = self._sentence_settings(numbers.number("context_length"))
+        numbers.check_all_read()
         if "tokenizer_config.json" not in self._beside:
             # A class that changes nothing in tokenizer.json.
             settings["tokenizer_config.json"] = {"tokenizer_class": "PreTrainedTokenizerFast"}

@@ -15,6 +15,8 @@ from export.source.json_file import is_number, shown
 
 # No number of a network is near this.
 MOST = 1e15
+# Settings of an architecture that no vector depends on.
+IGNORED = ("vocab_size", "classifier.output_labels")
 POOLINGS = {
     1: ("mean", "pooling_mode_mean_tokens"),
     2: ("cls", "pooling_mode_cls_token"),
@@ -32,14 +34,43 @@ class Architecture:
 
 
 class Numbers:
-    """The settings of a file's architecture."""
+    """The settings of a file's architecture. It remembers which of them have been read."""
 
     def __init__(self, header: Header, architecture: str) -> None:
         self._header = header
         self._architecture = architecture
+        self._read = {f"{architecture}.{key}" for key in IGNORED}
 
     def get(self, key: str, default: Any = None) -> Any:
-        return self._header.settings.get(f"{self._architecture}.{key}", default)
+        key = f"{self._architecture}.{key}"
+        self._read.add(key)
+        return self._header.settings.get(key, default)
+
+    def check_all_read(self) -> None:
+        """Refuse a setting that nothing has read: it may change what the network computes.
+
+        One that is 0 or false switches nothing on.
+        """
+        for key, value in self._header.settings.items():
+            if key.startswith(f"{self._architecture}.") and key not in self._read and value:
+                raise UnsupportedModel(
+                    "GGUF: the setting {key} ({shown}) is not read, and vectors may depend on it; export the "
+                    "model that the file was made from",
+                    key=key[:80],
+                    shown=shown(value),
+                )
+
+    def check_is(self, key: str, expected: float) -> None:
+        """Refuse another value of a setting that may be left out."""
+        found = self.number(key, expected)
+        if found != expected:
+            raise UnsupportedModel(
+                "GGUF: {key} is {shown}, and only {expected} is read; export the model that the file was made "
+                "from",
+                key=f"{self._architecture}.{key}",
+                shown=shown(found),
+                expected=expected,
+            )
 
     def number(self, key: str, default: float | None = None) -> Any:
         """Return a number; raises CorruptFile for anything else."""
@@ -61,10 +92,13 @@ class Numbers:
         found = self._header.tensors.get(name)
         return found.shape[0] if found is not None and len(found.shape) == 2 else 0
 
-    def check_positions(self) -> None:
-        """Refuse rotary positions that are scaled."""
-        scaling = self.get("rope.scaling.type", "none")
-        factor = self.get("rope.scaling.factor", 1.0)
+    def check_positions(self, head: float) -> None:
+        """Refuse rotary positions that are scaled, or are not of whole heads. head: numbers of a head."""
+        self.check_is("rope.dimension_count", head)
+        # Where the kind of scaling is left out, llama.cpp takes linear.
+        scaling = self.get("rope.scaling.type", "linear")
+        older = self.get("rope.scale_linear", 1.0)
+        factor = self.get("rope.scaling.factor", older)
         if scaling != "none" and factor not in (0.0, 1.0):
             raise UnsupportedModel(
                 "GGUF: rotary positions scaled by {kind} are not read; export the model that the file was "
@@ -90,12 +124,13 @@ def _bert(numbers: Numbers) -> dict[str, Any]:
 
 
 def _nomic(numbers: Numbers) -> dict[str, Any]:
-    numbers.check_positions()
+    hidden, heads = numbers.number("embedding_length"), numbers.number("attention.head_count")
+    numbers.check_positions(hidden / max(heads, 1))
     return {
         "model_type": "nomic_bert",
-        "n_embd": numbers.number("embedding_length"),
+        "n_embd": hidden,
         "n_layer": numbers.number("block_count"),
-        "n_head": numbers.number("attention.head_count"),
+        "n_head": heads,
         "n_inner": numbers.number("feed_forward_length"),
         "n_positions": numbers.number("context_length"),
         "type_vocab_size": numbers.rows("token_types.weight"),
@@ -111,14 +146,16 @@ def _nomic(numbers: Numbers) -> dict[str, Any]:
 
 
 def _qwen3(numbers: Numbers) -> dict[str, Any]:
-    numbers.check_positions()
+    head = numbers.number("attention.key_length")
+    numbers.check_is("attention.value_length", head)
+    numbers.check_positions(head)
     return {
         "model_type": "qwen3",
         "hidden_size": numbers.number("embedding_length"),
         "num_hidden_layers": numbers.number("block_count"),
         "num_attention_heads": numbers.number("attention.head_count"),
         "num_key_value_heads": numbers.number("attention.head_count_kv"),
-        "head_dim": numbers.number("attention.key_length"),
+        "head_dim": head,
         "intermediate_size": numbers.number("feed_forward_length"),
         "max_position_embeddings": numbers.number("context_length"),
         "rms_norm_eps": numbers.epsilon("attention.layer_norm_rms_epsilon"),
@@ -212,21 +249,26 @@ def architecture_of(header: Header) -> tuple[str, Architecture]:
             known=tuple(ARCHITECTURES),
         )
     found = ARCHITECTURES[name]
-    causal = settings.get(f"{name}.attention.causal", found.causal)
-    if causal is not found.causal:
+    return name, found
+
+
+def check_causal(numbers: Numbers, name: str) -> None:
+    """Refuse attention in another direction than that of the architecture."""
+    expected = ARCHITECTURES[name].causal
+    causal = numbers.get("attention.causal", expected)
+    if causal is not expected:
         raise UnsupportedModel(
             "GGUF: attention.causal {shown} is not read for {name}; export the model that the file was made "
             "from",
             shown=shown(causal),
             name=name,
         )
-    return name, found
 
 
 def pooling_of(numbers: Numbers) -> dict[str, bool]:
     """Return the settings of the pooling as sentence-transformers writes them; raises UnsupportedModel."""
     stated = numbers.get("pooling_type")
-    if not isinstance(stated, int) or stated not in POOLINGS:
+    if not isinstance(stated, int) or isinstance(stated, bool) or stated not in POOLINGS:
         raise UnsupportedModel(
             "GGUF: pooling_type {shown} gives no vector for a text; 1 (mean), 2 (cls) and 3 (last token) are "
             "read: export the model that the file was made from",

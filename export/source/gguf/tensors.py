@@ -5,7 +5,7 @@ They stay in the file, mapped. F32, F16, BF16 and Q8_0 are read here; other quan
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,8 @@ FLOAT_TYPES: Mapping[int, Any] = {
     30: ml_dtypes.bfloat16,
 }
 Q8_0 = 8
+# Tensors that no vector depends on: what a reranker or a language model has behind its network.
+IGNORED = ("cls.", "output.")
 # Numbers of a block and its bytes: a scale in 16 bits, and a byte each.
 Q8_0_BLOCK, Q8_0_BYTES = 32, 34
 LAYER = re.compile(r"blk\.(\d+)\.(\w+)\.(weight|bias)")
@@ -39,34 +41,56 @@ class Names:
     layer: str
     parts: Mapping[str, str]
 
-    def of(self, stored: str) -> str | None:
-        """Return the checkpoint's name of a tensor, None for one that no vector depends on."""
+    def of(self, stored: str) -> str:
+        """Return the checkpoint's name of a tensor; one that is not known keeps its name."""
         found = LAYER.fullmatch(stored)
         if found is not None and found[2] in self.parts:
             return f"{self.layer}.{found[1]}.{self.parts[found[2]]}.{found[3]}"
         name, _, end = stored.rpartition(".")
-        return f"{self.whole[name]}.{end}" if name in self.whole else None
+        return f"{self.whole[name]}.{end}" if name in self.whole else stored
 
 
 def stored_tensors(path: Path, header: Header, names: Names) -> dict[str, StoredTensor]:
     """Return the tensors of a file; raises an ExportError for one outside the file, or of an unknown type."""
     file = WeightsFile(path)
-    found = {}
-    for stored, placed in header.tensors.items():
-        name = names.of(stored)
-        if name is not None:
-            found[name] = _stored(path, file, header, stored, placed)
+    found, free = {}, 0
+    for stored, placed in sorted(header.tensors.items(), key=lambda each: each[1].offset):
+        if stored.startswith(IGNORED):
+            continue
+        if placed.offset < free:
+            raise CorruptFile(
+                "{path}: the tensor {name} lies inside another; download or copy it again",
+                path=path,
+                name=stored[:80],
+            )
+        tensor, size = _stored(path, file, header, stored, placed)
+        found[names.of(stored)], free = tensor, placed.offset + size
     return found
+
+
+def check_all_used(tensors: Collection[str], used: Collection[str]) -> None:
+    """Refuse a file with a tensor that the network would be written without, as llama.cpp does."""
+    rest = sorted(set(tensors).difference(used))
+    if rest:
+        raise UnsupportedModel(
+            "GGUF: the tensor {name} is not read, nor are {others} others, and vectors may depend on them; "
+            "export the model that the file was made from",
+            name=rest[0][:80],
+            others=len(rest) - 1,
+        )
 
 
 def _stored(
     path: Path, file: WeightsFile, header: Header, name: str, placed: Placed
-) -> StoredTensor:
+) -> tuple[StoredTensor, int]:
+    """Return a tensor and its bytes in the file."""
     offset = header.end + placed.offset
     if placed.kind in FLOAT_TYPES:
         kind = np.dtype(FLOAT_TYPES[placed.kind])
-        _check_place(path, header, name, offset, math.prod(placed.shape) * kind.itemsize)
-        return StoredTensor(placed.shape, kind, partial(file.array, offset, placed.shape, kind))
+        length = math.prod(placed.shape) * kind.itemsize
+        _check_place(path, header, name, offset, length)
+        load = partial(file.array, offset, placed.shape, kind)
+        return StoredTensor(placed.shape, kind, load), length
     block, size, widen = _blocks(path, name, placed.kind)
     if placed.shape[-1] % block:
         raise CorruptFile(
@@ -79,10 +103,10 @@ def _stored(
     rows = (*placed.shape[:-1], placed.shape[-1] // block * size)
     _check_place(path, header, name, offset, math.prod(rows))
 
-    def load() -> FloatArray:
+    def widened() -> FloatArray:
         return widen(file.array(offset, rows, np.dtype(np.uint8))).reshape(placed.shape)
 
-    return StoredTensor(placed.shape, np.dtype(np.float32), load)
+    return StoredTensor(placed.shape, np.dtype(np.float32), widened), math.prod(rows)
 
 
 def _check_place(path: Path, header: Header, name: str, offset: int, length: int) -> None:

@@ -9,17 +9,18 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
+from tokenizers import Tokenizer
 from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
-from export.errors import CorruptFile, UnsupportedModel
+from export.errors import CorruptFile, ShapeMismatch, UnsupportedModel
 from export.source.gguf.header import Header
 from server.messages.message import Message
 
 PREFIX = "tokenizer.ggml"
 # Of a word's first piece, where BERT marks the others.
 WORD, CONTINUED = "▁", "##"
-# Kinds of tokens that texts are not split into: unknown, control.
-SPECIAL = (2, 3)
+# Kinds of tokens: a piece of texts; those that texts are not split into, which are unknown and control.
+NORMAL, SPECIAL = 1, (2, 3)
 NAMES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -43,6 +44,47 @@ def rebuilt_tokenizer(header: Header) -> str:
     return str(built.to_str())
 
 
+def stored_tokens(header: Header, rows: int) -> int:
+    """Return the number of tokens, which are as many as the rows of the embeddings; raises CorruptFile."""
+    tokens = header.settings.get(f"{PREFIX}.tokens")
+    if isinstance(tokens, list) and len(tokens) != rows:
+        raise CorruptFile(
+            "GGUF: {key} has {found} tokens, and the embeddings have {rows} rows",
+            key=f"{PREFIX}.tokens",
+            found=len(tokens),
+            rows=rows,
+        )
+    return rows
+
+
+def check_same_tokens(header: Header, tokenizer_json: str) -> None:
+    """Refuse a tokenizer with another piece of texts at the place of one in the file; raises ShapeMismatch."""
+    tokens, kinds = (header.settings.get(f"{PREFIX}.{key}") for key in ("tokens", "token_type"))
+    if not isinstance(tokens, list):
+        return
+    vocabulary = Tokenizer.from_str(tokenizer_json).get_vocab()
+    found = {place: token for token, place in vocabulary.items()}
+    for place, stored in enumerate(tokens):
+        if place in found and _kind(kinds, place) == NORMAL:
+            if stored not in _forms(found[place]):
+                raise ShapeMismatch(
+                    "the tokenizer is not that of the GGUF file: token {place} is {token!r} in it, and "
+                    "{stored!r} in the file; give the tokenizer of the model that the file was made from",
+                    place=place,
+                    token=found[place][:40],
+                    stored=str(stored)[:40],
+                )
+
+
+def _forms(token: str) -> tuple[str, ...]:
+    """Return the forms in which llama.cpp may store a token: its own, and that of BERT's."""
+    return token, WORD + token, token.removeprefix(CONTINUED)
+
+
+def _kind(kinds: Any, place: int) -> Any:
+    return kinds[place] if isinstance(kinds, list) and place < len(kinds) else NORMAL
+
+
 def _words(settings: Any) -> Iterator[str]:
     """Yield BERT's form of each token."""
     tokens = settings.get(f"{PREFIX}.tokens")
@@ -50,11 +92,12 @@ def _words(settings: Any) -> Iterator[str]:
     if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
         raise CorruptFile("GGUF: {key} is no list of texts", key=f"{PREFIX}.tokens")
     for place, token in enumerate(tokens):
-        kind = kinds[place] if isinstance(kinds, list) and place < len(kinds) else 1
-        if kind in SPECIAL or (token.startswith("[") and token.endswith("]")):
+        if token.startswith(WORD):
+            yield token[1:]
+        elif _kind(kinds, place) in SPECIAL or (token.startswith("[") and token.endswith("]")):
             yield token
         else:
-            yield token[1:] if token.startswith(WORD) else CONTINUED + token
+            yield CONTINUED + token
 
 
 def _is_cased(token: str) -> bool:

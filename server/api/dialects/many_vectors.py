@@ -18,7 +18,7 @@ from server.api.replies import Headers, Reply
 from server.api.truncation import Direction, truncation_from
 from server.clock import now
 from server.errors import RequestTooLarge
-from server.inference.answers import Computed
+from server.inference.answers import Computed, check_finite
 from server.inference.engine import Engine
 from server.inference.results import SparseWeights
 from server.types import Task, Tokens, Vectors
@@ -147,12 +147,14 @@ def _joined(parts: Iterator[bytes]) -> bytes:
 
 def _vectors_json(vectors: Vectors) -> bytes:
     """Return one text's vectors as JSON; in parts, as each holds the interpreter lock."""
+    check_finite(vectors)
     step = max(1, WRITTEN_AT_ONCE // vectors.shape[1])
     parts = (vectors[first : first + step] for first in range(0, len(vectors), step))
     return _joined(orjson.dumps(part, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1] for part in parts)
 
 
 def _weights_json(weights: SparseWeights) -> bytes:
+    check_finite(weights.weights)
     # As float32 and not as Python's floats: these have more digits.
     values: list[Any] = list(weights.weights)
     words = zip(weights.ids.tolist(), values, strict=True)

@@ -232,7 +232,13 @@ async def similarity(call: Call) -> Reply:
     # The source comes last, so that an error counts the sentences as the caller does.
     texts = [*sentences, source]
     choice = call.models.choose(request.model)
-    embedded = await _read(texts, request.parameters or Reading(), choice)
+    try:
+        embedded = await _read(texts, request.parameters or Reading(), choice)
+    except EmptyInput as error:
+        if error.index == len(sentences):
+            text = f"text {error.index}"
+            raise EmptyInput(error.message.replace(text, "source_sentence", 1)) from None
+        raise
     vectors = unit(embedded.vectors)
     body = orjson.dumps(vectors[:-1] @ vectors[-1], option=orjson.OPT_SERIALIZE_NUMPY)
     return Reply(body, headers=headers_for(sum(map(len, texts)), embedded, started))
