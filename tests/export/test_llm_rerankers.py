@@ -310,6 +310,9 @@ def test_served_scores_are_those_of_the_reference(
         reply = await client.post("/v1/score", json=PAIR | {"instruction": INSTRUCTION})
         ids = reference.ids("a", "b", 160)
         assert reply.json()["usage"]["total_tokens"] == len(ids)
+        ranked = {"query": {"text": query}, "passages": [{"text": TEXTS[0]}]}
+        reply = await client.post("/v1/ranking", json=ranked | {"instruction": INSTRUCTION})
+        assert reply.json()["rankings"][0]["logit"] == pytest.approx(found["score"], abs=1e-5)
         for wrong, said in (
             ("x" * 3000, "has 3000 characters, at most 2048"),
             ("x y " * 100, "of the 160 tokens"),
