@@ -235,6 +235,7 @@ def test_padding_at_the_end_of_every_pair_is_refused(tmp_path: Path) -> None:
         ({"true_token_id": 10**6}, "the token 1000000 as an answer"),
         ({"false_token_id": -1}, "the token -1 as an answer"),
         ({"true_token_id": "yes"}, "true_token_id"),
+        ({"true_token_id": 7, "false_token_id": 7}, "the token 7 as both answers"),
     ],
 )
 def test_answer_that_is_no_token_is_named(
@@ -243,6 +244,12 @@ def test_answer_that_is_no_token_is_named(
     folder = write_reranker(tmp_path, "listed")
     change_json(folder / "1_LogitScore/config.json", **answers)
     refusal(folder, CorruptFile, part)
+
+
+def test_setting_that_may_change_the_score_is_named(tmp_path: Path) -> None:
+    folder = write_reranker(tmp_path, "listed")
+    change_json(folder / "1_LogitScore/config.json", temperature=2.0)
+    refusal(folder, UnsupportedModel, "the key 'temperature', which is not known")
 
 
 # --- a whole export -------------------------------------------------------------------------------
