@@ -32,6 +32,18 @@ from server.messages.terminal import Terminal
 def main() -> int:
     """Run the command and return the exit status."""
     terminal = Terminal.of(os.environ)
+    try:
+        status = _run(terminal)
+        terminal.out.flush()
+        return status
+    except BrokenPipeError:
+        # The reader has left, as head does; what Python still holds for it goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(terminal: Terminal) -> int:
+    """Run the command that the arguments name and return the exit status."""
     if sys.argv[1:2] == ["list"]:
         from export import listing
 

@@ -124,7 +124,8 @@ def inspect(found: Subject, settings: Settings, terminal: Terminal) -> int:
             terminal.say(line)
     notes = kind.notes
     if outline is not None:
-        notes = (*outline.kind.notes, *outline.settings.notes)
+        clues = Clues(found.name, outline.config, outline.card)
+        notes = (*outline.kind.notes, *pooled_as_published(outline.settings, clues).notes)
     for note in notes:
         terminal.say("note: {note}", note=note)
     if refusal is not None:

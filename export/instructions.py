@@ -77,12 +77,23 @@ def instructions(
 def pooled_as_published(settings: SentenceSettings, clues: Clues) -> SentenceSettings:
     """Return the settings with the instruction left out of the pooling, where the model is known for that.
 
-    The folders of instructor do not say it. sentence-transformers knows these models by their names.
+    The folders of instructor do not say it. sentence-transformers knows these models by their names. A folder that
+    says something itself is believed, as sentence-transformers does, and gets a note.
     """
     recognition = recognise(clues)
     if recognition is None or recognition.preset.include_prompt:
         return settings
-    return replace(settings, include_prompt=settings.pooling not in OF_ALL_TOKENS)
+    if settings.pooling not in OF_ALL_TOKENS or not settings.include_prompt:
+        return settings
+    if not settings.states_prompt:
+        return replace(settings, include_prompt=False)
+    doubt = Message(
+        "{preset} is known for pooling that leaves the instruction out, but the folder says include_prompt: "
+        "true, as sentence-transformers writes it by default; if the model was trained without it, write false "
+        "in the config.json of its Pooling",
+        preset=recognition.preset.name,
+    )
+    return replace(settings, doubts=(doubt,))
 
 
 def _named(prompts: Mapping[str, str], names: Sequence[str]) -> str | None:

@@ -24,6 +24,9 @@ from export.source.sentence_settings import PROMPTS, SentenceSettings, limited
 from export.source.tokenizer_file import check_pairs
 from server.inference.manifest import PairPrompt
 
+# The settings of the module LogitScore. Any other may change the score.
+ANSWERS = ("true_token_id", "false_token_id")
+
 
 class PairModel(NamedTuple):
     """What is read of a model that scores pairs."""
@@ -127,6 +130,15 @@ def _token(tokenizer: Tokenizer, word: str) -> int:
 def _listed_answers(files: ModelFolder, name: str, vocabulary: int) -> tuple[int, int | None]:
     """Return the token ids of the answers that the settings of the module LogitScore name."""
     settings = files.json(name)
+    unknown = sorted(
+        key for key, value in settings.items() if key not in ANSWERS and value is not None
+    )
+    if unknown:
+        raise UnsupportedModel(
+            "{file} has the key {shown}, which is not known; it may change what the layer computes",
+            file=name,
+            shown=shown(unknown[0]),
+        )
     yes = whole_number(name, settings, "true_token_id", None)
     no = None
     if settings.get("false_token_id") is not None:
@@ -139,6 +151,12 @@ def _listed_answers(files: ModelFolder, name: str, vocabulary: int) -> tuple[int
                 token=token,
                 most=vocabulary - 1,
             )
+    if yes == no:
+        raise CorruptFile(
+            "{path} names the token {token} as both answers, so that every pair would have the same score",
+            path=files.path(name),
+            token=yes,
+        )
     return yes, no
 
 

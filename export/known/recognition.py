@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from export.known.presets import PRESETS, Preset
 from export.source.json_file import Json
@@ -15,6 +16,8 @@ HIDDEN = ("hidden_size", "n_embd", "dim", "d_model")
 CARD_NAME = re.compile(r"^(?:base_model:|-\s+name:)\s*(?:\n-\s*)?[\"']?([\w./-]{3,200})", re.M)
 CARD_SIZES = re.compile(r"[\"']?matryoshka_dims[\"']?\s*[:=]\s*\[([\d,\s]{1,400})\]")
 MOST_SIZES = 64
+# A card names its base and itself. More names come from a damaged file, and each is compared with all presets.
+MOST_CARD_NAMES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +65,8 @@ def _identifiers(clues: Clues) -> Iterator[tuple[str, Message]]:
     path = clues.config.get("_name_or_path")
     if isinstance(path, str):
         yield path[:500], Message("_name_or_path in config.json")
-    for name in CARD_NAME.findall(_head(clues.card)):
-        yield name, Message("the head of README.md")
+    for name in islice(CARD_NAME.finditer(_head(clues.card)), MOST_CARD_NAMES):
+        yield name[1], Message("the head of README.md")
 
 
 def _head(card: str) -> str:

@@ -321,10 +321,7 @@ def _outline_for_optimum(
             "--via optimum writes no Dense layers, and modules.json lists some; they are written with "
             "networks that are exported directly"
         )
-    if not settings.include_prompt:
-        raise UnsupportedModel(
-            "--via optimum does not write pooling that leaves the prompt out (include_prompt: false)"
-        )
+    _check_prompt_is_pooled(settings)
     tokenizer_json = read_tokenizer(files, modules)
     check_tokenizer(tokenizer_json, size(config, "vocab_size", LARGEST_SIZE), settings.max_tokens)
     return modules, settings, tokenizer_json, (*kind.notes, *settings.notes)
@@ -337,6 +334,11 @@ def _read_for_optimum(place: Place, options: Settings) -> SourceModel:
     modules, settings, tokenizer_json, notes = _outline_for_optimum(
         files, options.max_tokens, options.task
     )
+    clues = Clues(
+        place.origin or place.model_id, files.json(modules.file(CONFIG)), read_card(files)
+    )
+    settings = pooled_as_published(settings, clues)
+    _check_prompt_is_pooled(settings)
     # What transformers may read by itself.
     for pattern in ("*.json", "*.txt", "*.model", "*.safetensors", PICKLED):
         files.note(modules.file(pattern))
@@ -350,6 +352,13 @@ def _read_for_optimum(place: Place, options: Settings) -> SourceModel:
         "optimum",
         RECIPE,
         None,
-        Clues(place.origin or place.model_id, files.json(modules.file(CONFIG)), read_card(files)),
-        notes,
+        clues,
+        (*notes, *settings.doubts),
     )
+
+
+def _check_prompt_is_pooled(settings: SentenceSettings) -> None:
+    if not settings.include_prompt:
+        raise UnsupportedModel(
+            "--via optimum does not write pooling that leaves the prompt out (include_prompt: false)"
+        )

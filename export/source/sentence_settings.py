@@ -45,7 +45,8 @@ class SentenceSettings:
 
     tail: what happens to the pooled row before it is normalised, where `normalize` says so. similarity:
     how the vectors are meant to be compared.
-    include_prompt: whether pooling reads the tokens of an instruction.
+    include_prompt: whether pooling reads the tokens of an instruction. states_prompt: the folder says so itself.
+    doubts: notes on what the folder says, where the model is known for something else.
     strip, max_characters, dropped_token: as in the manifest's `TextRules`.
     """
 
@@ -58,6 +59,8 @@ class SentenceSettings:
     tail: tuple[Step, ...] = ()
     similarity: Similarity = "cosine"
     include_prompt: bool = True
+    states_prompt: bool = False
+    doubts: tuple[Message, ...] = ()
     strip: bool = True
     max_characters: int | None = None
     dropped_token: int | None = None
@@ -66,8 +69,9 @@ class SentenceSettings:
     def notes(self) -> tuple[Message, ...]:
         """What a user should know of the vectors."""
         if cosine_orders(self.similarity, normalized=self.normalize):
-            return ()
+            return self.doubts
         return (
+            *self.doubts,
             Message(
                 "similarity_fn_name is {similarity}: searches in collections compare by cosine and may rank "
                 "worse; the vectors themselves are exact",
@@ -100,7 +104,7 @@ def read_settings(
     tokenizer_config = folder.optional_json(modules.file("tokenizer_config.json"))
     prompts, default_prompt = read_prompts(folder)
     pooling_file = modules.pooling_file()
-    pooling, include_prompt = "mean", True
+    pooling, include_prompt, states_prompt = "mean", True, False
     tail: tuple[Step, ...] = ()
     normalize = False
     if unpooled:
@@ -110,6 +114,7 @@ def read_settings(
             config = folder.json(pooling_file)
             pooling = _pooling_mode(pooling_file, config, poolings)
             include_prompt = boolean(pooling_file, config, "include_prompt", default=True)
+            states_prompt = config.get("include_prompt") is not None
         tail, normalize = _split(read_tail(folder, modules))
     return SentenceSettings(
         pooling=pooling,
@@ -122,6 +127,7 @@ def read_settings(
         similarity="cosine" if unpooled else _similarity(folder),
         # Nothing else reads a token of the instruction.
         include_prompt=include_prompt or pooling not in OF_ALL_TOKENS,
+        states_prompt=states_prompt,
     )
 
 

@@ -11,7 +11,8 @@ from server.collections.live_collection import LiveCollection
 from server.collections.registry import DEFAULT, CollectionRegistry
 from server.collections.reranking import candidates, reranked
 from server.config import Config
-from server.errors import BadSettings, StoreError
+from server.errors import BadSettings, StoreError, TaskNotServed
+from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry, opened
 from server.messages.message import Message
 from server.store.collection import Collection
@@ -54,7 +55,7 @@ class Local:
 
     async def prepare(self, chunks: Chunks) -> None:
         if self._name not in self._registry.names:
-            engine = self._models.default
+            engine = self._default
             rules = default_chunks(engine) if chunks == UNSAID else self._fit(chunks)
             await self._registry.create(self._name, rules, engine)
             return
@@ -83,7 +84,7 @@ class Local:
         live, filter = self._live(), parse(question.filter) if question.filter else None
         vector, depth, scorer = None, question.top_k, None
         if question.rerank is not None:
-            scorer = self._models.choose(question.rerank.model, "score").engine
+            scorer = self._scorer(question.rerank.model)
             depth = candidates(question.rerank.top_n, question.top_k)
         if question.mode != "lexical":
             self._check_model()
@@ -111,7 +112,7 @@ class Local:
 
     async def reindex(self, chunks: Chunks, show: Callable[[int, int], None]) -> None:
         rules = self.info.chunks if chunks == UNSAID else chunks
-        running = await self._registry.reindex(self._name, self._fit(rules), self._models.default)
+        running = await self._registry.reindex(self._name, self._fit(rules), self._default)
         while not running.task.done():
             show(running.done, running.total)
             await asyncio.wait([running.task], timeout=PROGRESS_S)
@@ -121,6 +122,28 @@ class Local:
     async def close(self) -> None:
         await self._registry.close()
         self._models.close()
+
+    @property
+    def _default(self) -> Engine:
+        """The first model of vectors; raises StoreError where there are rerankers only."""
+        try:
+            return self._models.default
+        except TaskNotServed:
+            raise StoreError(
+                "no --model gives vectors, so texts are neither stored nor found by meaning; name an embedding "
+                "model, too: --model FOLDER; only search --mode lexical needs none"
+            ) from None
+
+    def _scorer(self, name: str) -> Engine:
+        """Return the reranker of this name, or the first one."""
+        try:
+            return self._models.choose(name, "score").engine
+        except TaskNotServed:
+            if name:
+                raise
+            raise StoreError(
+                "no reranker is loaded; name one, too: --model FOLDER --model RERANKER"
+            ) from None
 
     def _live(self) -> LiveCollection:
         """Return the live collection; unlike the registry, do not make one that is missing."""
@@ -141,7 +164,7 @@ class Local:
         """Refuse a collection of another model before a long file is read in vain."""
         found = self.info.fingerprint
         if self._models.with_vectors(found) is None:
-            served = self._models.default.manifest.fingerprint
+            served = self._default.manifest.fingerprint
             raise StoreError(
                 "collection {name} holds vectors of model {found}, but --model is {served}; name the "
                 "folder of its model with --model, or compute them again: reindex --collection {name}",
@@ -152,7 +175,7 @@ class Local:
 
     def _fit(self, rules: ChunkRules | None) -> ChunkRules | None:
         """Return the rules if this model can read such chunks."""
-        longest = longest_chunk(self._models.default)
+        longest = longest_chunk(self._default)
         if rules is not None and not MIN_SIZE <= rules.size <= longest:
             raise BadSettings(
                 "--chunk-tokens {size} is outside {least} to {most}, the longest that the model reads; "

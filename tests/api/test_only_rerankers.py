@@ -48,7 +48,15 @@ def test_pairs_are_scored_and_the_server_says_what_it_serves(scorer: Model) -> N
         assert best["model"] == "toy-scorer" and len(best["results"]) == 3
         pair = (await client.post("/predict", json={"inputs": ["墨", "池"]})).json()
         assert 0 < pair[0]["score"] < 1
-        for path, wanted in (("/rerank", body), ("/v1/rerank", documents)):
+        passages = {"query": {"text": "墨"}, "passages": [{"text": "池"}]}
+        pairs = {"text_1": "墨", "text_2": "池"}
+        for path, wanted in (
+            ("/rerank", body),
+            ("/v1/rerank", documents),
+            ("/v1/ranking", passages),
+            ("/v1/score", pairs),
+            ("/predict", {"inputs": ["墨", "池"]}),
+        ):
             reply = await client.post(path, json=wanted | {"instruction": "Find ink"})
             assert "reads pairs without a prompt" in reply.text and reply.status_code in (400, 422)
         assert (await client.get("/health")).status_code == 200

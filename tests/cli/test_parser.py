@@ -64,6 +64,22 @@ def test_hits_are_reranked(
     assert chinese.startswith("1. 相关度 ")
     said = run("search", query, "--rerank", status=1).err
     assert "no reranker is loaded" in said and "--model" in said
+    said = run("search", query, "--rerank", status=1, locale="zh_CN.UTF-8").err
+    assert said.startswith("错误：没有加载重排序模型")
+
+
+def test_reranker_alone_finds_by_words_and_says_what_else_needs(
+    run: Commands, tmp_path: Path, scorer_artifact: Path
+) -> None:
+    path = write_toy_texts(tmp_path / "texts.txt", 20)
+    run("index", path)
+    alone, query = ("--model", str(scorer_artifact)), toy_texts(20)[3]
+    assert "1. relevance" in run("search", query, *alone, "--mode", "lexical", "--rerank").out
+    for asked in (("index", path), ("search", query), ("reindex",)):
+        said = run(*asked, *alone, status=1).err
+        assert "name an embedding model, too: --model FOLDER" in said
+        said = run(*asked, *alone, status=1, locale="zh_CN.UTF-8").err
+        assert said.startswith("错误：所有 --model 都不提供向量")
 
 
 def test_indexing_again_embeds_nothing(run: Commands, tmp_path: Path) -> None:

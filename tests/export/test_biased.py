@@ -254,3 +254,10 @@ def test_instructor_leaves_the_instruction_out_of_the_pooling_though_its_folder_
         terminal = Terminal("en", out := io.StringIO(), io.StringIO())
         inspection.run(terminal, [str(folder)])
         assert ("the pooling leaves out" in out.getvalue()) == bool(name)
+    # What the folder says itself is what sentence-transformers does.
+    change_json(folder / "1_Pooling" / "config.json", include_prompt=True)
+    source = read_model(locate(settings), settings)
+    assert source.text_rules(settings).instruction_offset == 0
+    assert any("include_prompt: true" in note.english for note in source.notes)
+    inspection.run(terminal, [str(folder)])
+    assert "note: instructor is known for pooling that leaves" in out.getvalue()

@@ -83,6 +83,16 @@ def test_help_lists_every_option_in_the_language_of_the_locale(locale: str) -> N
         assert is_chinese(option) == locale.startswith("zh"), option
 
 
+def test_reader_that_leaves_early_gets_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*COMMAND, "list"], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 @pytest.mark.parametrize(
     ("locale", "words"),
     [

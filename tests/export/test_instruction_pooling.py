@@ -17,7 +17,7 @@ from export.onnx_file import serialize
 from export.pipeline import export
 from export.settings import Settings
 from export.source.folder import ModelFolder
-from export.source.model import examine
+from export.source.model import examine, locate, read_model
 from server.inference.comparison import row_cosines
 from server.inference.encoder import SessionEncoder
 from server.inference.manifest import TextRules, read_manifest
@@ -184,3 +184,11 @@ def test_optimum_cannot_leave_instructions_out(tmp_path: Path) -> None:
     without_prompt(folder)
     with pytest.raises(UnsupportedModel, match="include_prompt: false"):
         examine(ModelFolder(folder), Settings(source=str(folder), via="optimum"))
+
+
+def test_optimum_cannot_leave_out_the_instructions_of_a_known_model_either(tmp_path: Path) -> None:
+    folder = bert(tmp_path, "mean")[0]
+    (folder / "README.md").write_text("---\nbase_model: hkunlp/instructor-base\n---\n")
+    settings = Settings(source=str(folder), via="optimum")
+    with pytest.raises(UnsupportedModel, match="include_prompt: false"):
+        read_model(locate(settings), settings)

@@ -1,5 +1,6 @@
 """The instruction that a model gets: its folder's prompts, else the table of published models."""
 
+import time
 from typing import Any
 
 import pytest
@@ -97,6 +98,13 @@ def test_what_the_text_of_a_model_card_says_is_no_evidence() -> None:
     card = "---\ntags: []\n---\nbase_model: intfloat/e5-small\nCompared with intfloat/e5-base.\n"
     assert recognise(Clues("mine", OTHER, card)) is None
     assert recognise(Clues("mine", OTHER, "base_model: intfloat/e5-small")) is None
+
+
+def test_card_with_very_many_names_is_read_in_a_moment() -> None:
+    card = "---\n" + "base_model: a/b\n" * 100_000
+    began = time.perf_counter()
+    assert recognise(Clues("mine", OTHER, card)) is None
+    assert time.perf_counter() - began < 1
 
 
 def test_empty_prompts_of_a_model_known_for_instructions_are_warned_of() -> None:

@@ -235,6 +235,7 @@ def test_padding_at_the_end_of_every_pair_is_refused(tmp_path: Path) -> None:
         ({"true_token_id": 10**6}, "the token 1000000 as an answer"),
         ({"false_token_id": -1}, "the token -1 as an answer"),
         ({"true_token_id": "yes"}, "true_token_id"),
+        ({"true_token_id": 7, "false_token_id": 7}, "the token 7 as both answers"),
     ],
 )
 def test_answer_that_is_no_token_is_named(
@@ -243,6 +244,12 @@ def test_answer_that_is_no_token_is_named(
     folder = write_reranker(tmp_path, "listed")
     change_json(folder / "1_LogitScore/config.json", **answers)
     refusal(folder, CorruptFile, part)
+
+
+def test_setting_that_may_change_the_score_is_named(tmp_path: Path) -> None:
+    folder = write_reranker(tmp_path, "listed")
+    change_json(folder / "1_LogitScore/config.json", temperature=2.0)
+    refusal(folder, UnsupportedModel, "the key 'temperature', which is not known")
 
 
 # --- a whole export -------------------------------------------------------------------------------
@@ -310,6 +317,9 @@ def test_served_scores_are_those_of_the_reference(
         reply = await client.post("/v1/score", json=PAIR | {"instruction": INSTRUCTION})
         ids = reference.ids("a", "b", 160)
         assert reply.json()["usage"]["total_tokens"] == len(ids)
+        ranked = {"query": {"text": query}, "passages": [{"text": TEXTS[0]}]}
+        reply = await client.post("/v1/ranking", json=ranked | {"instruction": INSTRUCTION})
+        assert reply.json()["rankings"][0]["logit"] == pytest.approx(found["score"], abs=1e-5)
         for wrong, said in (
             ("x" * 3000, "has 3000 characters, at most 2048"),
             ("x y " * 100, "of the 160 tokens"),

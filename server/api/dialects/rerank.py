@@ -90,12 +90,13 @@ class Query(msgspec.Struct):
 
 
 class RankingRequest(msgspec.Struct):
-    """Passages to rank. truncate: NONE, or END for texts that are too long."""
+    """Passages to rank. truncate: NONE, or END for texts that are too long. instruction: as in /v1/rerank."""
 
     query: Query
     passages: list[Query]
     model: str = ""
     truncate: str = ""
+    instruction: str = ""
 
 
 class Logit(msgspec.Struct):
@@ -235,7 +236,11 @@ async def rank(call: Call) -> Reply:
     truncation = truncation_of(request.truncate)
     pairs = pairs_with(request.query.text, [each.text for each in request.passages])
     _, found = await call.models.score(
-        request.model, pairs, truncate=truncation.allowed, keep=truncation.keep
+        request.model,
+        pairs,
+        truncate=truncation.allowed,
+        keep=truncation.keep,
+        instruction=request.instruction,
     )
     rankings = [{"index": index, "logit": found.logits[index]} for index in ranking(found.logits)]
     return _reply({"rankings": rankings, "usage": usage_of(found.tokens)}, found)
