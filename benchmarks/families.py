@@ -38,8 +38,8 @@ from benchmarks.models.checkpoint import write_checkpoint
 from benchmarks.models.published import BY_NAME, SCORE, Published
 from export.checkpoint import read_checkpoint
 from export.onnx_file import serialize
-from export.pairs import query_of
-from export.texts import MULTILINGUAL, read_texts
+from export.texts.files import MULTILINGUAL, read_texts
+from export.texts.pairs import query_of
 from server.inference.comparison import row_cosines
 from server.inference.encoder import SessionEncoder
 from server.inference.manifest import TextRules, read_manifest

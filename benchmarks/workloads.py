@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from export.texts import CHINESE, read_texts
+from export.texts.files import CHINESE, read_texts
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 # Characters at those quantiles; a text has two tokens more than characters.

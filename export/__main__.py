@@ -25,7 +25,7 @@ from export.arguments import (
     text_of,
 )
 from export.errors import ExportError
-from export.verify import Thresholds
+from export.verification.verify import Thresholds
 from server.messages.terminal import Terminal
 
 

@@ -8,15 +8,15 @@ import onnx
 import onnx.checker
 from tokenizers import Tokenizer
 
-from export import int4, quantise, rowwise
 from export.errors import UnsupportedModel
 from export.families.family import Network
 from export.families.linears import Linears
-from export.half import halve
 from export.onnx_file import LARGEST_PART, OnnxFile, large_graph, serialize
+from export.quantisation import int4, quantise, rowwise
+from export.quantisation.half import halve
 from export.settings import Settings
 from export.source.model import SourceModel
-from export.verify import EVERY_LENGTH
+from export.verification.verify import EVERY_LENGTH
 from server.system.cpu import cpu_budget
 from server.types import Ids, Packing
 

@@ -25,7 +25,7 @@ from export.outline import Outline, read_outline
 from export.settings import Settings
 from export.source.folder import ModelFolder
 from export.source.gguf.folder import open_model
-from export.source.hub_address import hub_address
+from export.source.hubs.address import hub_address
 from export.source.model import examine, is_hub_model, locate
 from server.messages.message import Message
 from server.messages.terminal import Terminal
@@ -101,7 +101,7 @@ def subject(settings: Settings) -> Iterator[Subject]:
             weights = [place.folder / name for name in names]
         yield Subject(files, place.model_id, sum(path.stat().st_size for path in weights))
         return
-    from export.source.hub import look
+    from export.source.hubs.hub import look
 
     address = hub_address(settings.source, settings.revision)
     with tempfile.TemporaryDirectory(prefix="inspect-") as scratch:

@@ -8,11 +8,12 @@ import msgspec
 import numpy as np
 import onnx
 
-from export import int4, texts
 from export.artifact import fingerprint, settings_hash
 from export.build import Graphs
+from export.quantisation import int4
 from export.settings import Settings
 from export.source.model import SourceModel
+from export.texts.files import read_texts
 from server.inference.manifest import (
     FORMAT_VERSION,
     TOKENIZER_FILE,
@@ -41,7 +42,7 @@ class Texts:
     @classmethod
     def read(cls, path: Path, *, at_least: int) -> "Texts":
         """Read a file of texts, once: a pipe cannot be read again; raises BadTexts."""
-        lines = texts.read_texts(path, at_least=at_least)
+        lines = read_texts(path, at_least=at_least)
         content = path.read_bytes() if path.is_file() else "\n".join(lines).encode()
         return cls(lines, hashlib.sha256(content).hexdigest())
 

@@ -12,22 +12,29 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from export import artifact, trade
+from export import artifact
 from export.build import Graphs, build, has_rows, n_steps
 from export.errors import DisagreesWithCheckpoint, UnsupportedModel
 from export.manifest import Texts, Verified, identity, manifest_of
-from export.monotony import monotonous
 from export.onnx_file import OnnxFile
-from export.order import check_order
-from export.remembering import RememberingEncoder
-from export.samples import Samples, samples_of
 from export.settings import TRIED, Settings
 from export.source.model import SourceModel, locate, read_model
 from export.source.text_preparation import open_tokenizer
-from export.token_check import check_tokens
-from export.trade import Trade
-from export.verify import LONGEST_VERIFIED, check_agreement, embed_each, result_of, verify
-from export.vocabulary import choose_texts
+from export.texts.monotony import monotonous
+from export.texts.samples import Samples, samples_of
+from export.texts.token_check import check_tokens
+from export.texts.vocabulary import choose_texts
+from export.verification import trade
+from export.verification.order import check_order
+from export.verification.remembering import RememberingEncoder
+from export.verification.trade import Trade
+from export.verification.verify import (
+    LONGEST_VERIFIED,
+    check_agreement,
+    embed_each,
+    result_of,
+    verify,
+)
 from server.inference.comparison import COMPARISONS, Comparison
 from server.inference.encoder import SessionEncoder, open_encoder
 from server.inference.manifest import SelfTest

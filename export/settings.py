@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from export.verify import DEFAULTS, Thresholds
+from export.verification.verify import DEFAULTS, Thresholds
 from server.types import Task
 
 # int8-rows: activations are scaled by row where they are quantised. int4: 4-bit weights in the feed-forward layers of

@@ -45,7 +45,7 @@ def toy_artifact(toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory)
     """The int8 artifact of `toy_checkpoint`, whose model id is "toy". Not to be changed either."""
     from export.pipeline import export
     from export.settings import Settings
-    from export.verify import Thresholds
+    from export.verification.verify import Thresholds
 
     folder = tmp_path_factory.mktemp("artifact")
     settings = Settings(

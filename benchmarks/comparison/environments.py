@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from export.texts import CHINESE
+from export.texts.files import CHINESE
 
 CONTENDERS = Path(__file__).with_name("contenders").resolve()
 ENVIRONMENTS = Path("build/contenders")

@@ -40,8 +40,8 @@ from benchmarks.models.checkpoint import write_checkpoint
 from benchmarks.models.published import BY_NAME, SCORE
 from benchmarks.rerank import Shape
 from benchmarks.serve import process
-from export.order import kendall_tau
-from export.texts import MULTILINGUAL, read_texts
+from export.texts.files import MULTILINGUAL, read_texts
+from export.verification.order import kendall_tau
 from server.config import DEFAULT_MODEL
 from server.inference.comparison import sigmoid
 from server.inference.model import Model

@@ -16,7 +16,7 @@ from benchmarks.models.published import SCORE, Published
 from export import families
 from export.families.bert.family import DISTILBERT_PARTS, MPNET_PARTS
 from export.known.recognition import HIDDEN
-from export.texts import ENGLISH, MULTILINGUAL, read_texts
+from export.texts.files import ENGLISH, MULTILINGUAL, read_texts
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 # Letters of a part of a word.

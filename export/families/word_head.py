@@ -15,7 +15,7 @@ from export.families.family import OUTPUT, MaskedHead
 from export.families.linears import FloatLinear, Linear, LinearWriter, RowwiseLinear, Site
 from export.families.row_heads import write_linear
 from export.graph import GraphWriter
-from export.ranges import quantize_columns
+from export.quantisation.ranges import quantize_columns
 from export.source.heads import Splade
 from export.source.tensors import Shapes, Tensors
 from server.inference.encoder import INPUT_IDS

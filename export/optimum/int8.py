@@ -16,7 +16,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from export.errors import UnsupportedModel
 from export.optimum.nodes import Constants, filled, store
-from export.ranges import Choice, Rows, fake_quantize, quantize_columns, smoothing_divisor
+from export.quantisation.ranges import (
+    Choice,
+    Rows,
+    fake_quantize,
+    quantize_columns,
+    smoothing_divisor,
+)
 from export.source.tensors import FloatArray
 from server.inference.encoder import INPUT_IDS
 from server.inference.runtime import open_session

@@ -17,7 +17,7 @@ import onnx
 
 from export.errors import BadTexts, ExportError, MissingPackage, ShapeMismatch, UnsupportedModel
 from export.graph import OPSET
-from export.source.hub_client import quiet_libraries
+from export.source.hubs.client import quiet_libraries
 from export.source.tensors import FloatArray
 
 Int64Array = npt.NDArray[np.int64]

@@ -20,7 +20,7 @@ from typing import BinaryIO, cast
 from export.errors import CannotWrite, CorruptFile, NoSuchModel, UnsupportedModel
 from export.source.file import open_file
 from export.source.folder_lock import Waiting, only_one
-from export.source.hub_errors import REASONS
+from export.source.hubs.errors import REASONS
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 # A published model has some 30 files.

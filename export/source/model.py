@@ -6,7 +6,6 @@ from pathlib import Path
 
 import msgspec
 
-from export import quantise, rowwise
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import NoSuchModel, UnsupportedModel
 from export.families.family import Network
@@ -16,12 +15,13 @@ from export.kinds.own_code import check_code
 from export.kinds.sighting import CONFIG, see
 from export.known.recognition import Clues, Sizes, known_sizes, recognise
 from export.outline import read_outline
+from export.quantisation import quantise, rowwise
 from export.settings import Settings
 from export.source.archive import SUFFIXES, archive_name, is_archive, unpack
 from export.source.card import read_card
 from export.source.folder import ModelFolder
 from export.source.gguf.folder import GgufFolder, is_gguf, open_model
-from export.source.hub_address import hub_address, is_hub_address
+from export.source.hubs.address import hub_address, is_hub_address
 from export.source.json_file import LARGEST_SIZE, size
 from export.source.modules import Modules, read_modules
 from export.source.scoring import Scoring
@@ -176,7 +176,7 @@ def locate(settings: Settings, inform: Callable[[Message], None] = lambda _: Non
         )
     if not is_hub_model(settings.source):
         raise NoSuchModel("no model folder at {folder}", folder=folder)
-    from export.source.hub import fetch
+    from export.source.hubs.hub import fetch
 
     address = hub_address(settings.source, settings.revision)
     target, revision = fetch(

@@ -15,7 +15,7 @@ from export.families.bert.attention import HEADS_AT_ONCE, LONG, LONGEST, Scales,
 from export.families.linears import Int8Linear
 from export.graph import GraphWriter
 from export.onnx_file import serialize
-from export.quantise import Quantized, quantize
+from export.quantisation.quantise import Quantized, quantize
 from server.inference.comparison import row_cosines
 from server.inference.encoder import SessionEncoder
 from server.inference.runtime import open_session

@@ -18,7 +18,7 @@ from export.checkpoint import Checkpoint
 from export.families.batches import GROUPS
 from export.families.embeddings import quantize_rows
 from export.graph import IR_VERSION, OPSET
-from export.quantise import quantize
+from export.quantisation.quantise import quantize
 from server.inference.encoder import SessionEncoder, pack
 from server.inference.runtime import open_session
 from server.types import Ids, Packing

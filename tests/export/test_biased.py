@@ -11,14 +11,15 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from export import inspection, rowwise
+from export import inspection
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import CorruptFile, ExportError, ShapeMismatch, UnsupportedModel
 from export.families.batches import GROUPS
 from export.pipeline import export
+from export.quantisation import rowwise
 from export.settings import Settings
 from export.source.model import locate, read_model
-from export.verify import Thresholds
+from export.verification.verify import Thresholds
 from server.inference.comparison import row_cosines
 from server.inference.encoder import SessionEncoder
 from server.inference.model import Model

@@ -9,17 +9,17 @@ import pytest
 from onnx import TensorProto
 from tokenizers import Tokenizer as RustTokenizer
 
-from export import pairs
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import CorruptFile, DisagreesWithCheckpoint, ShapeMismatch, UnsupportedModel
 from export.families.bert.encoder import BertWriter
 from export.families.bert.shape import BertShape
 from export.graph import GraphWriter
 from export.onnx_file import open_graph, serialize
-from export.order import check_order, kendall_tau
 from export.pipeline import export
 from export.settings import Settings
-from export.verify import DEFAULTS, Thresholds
+from export.texts import pairs
+from export.verification.order import check_order, kendall_tau
+from export.verification.verify import DEFAULTS, Thresholds
 from server.inference.encoder import INPUT_IDS, POSITION_IDS, SessionEncoder, pack
 from server.inference.manifest import MANIFEST_FILE, TextRules, parse_manifest
 from server.inference.model import Model

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.order import check_order
 from export.pipeline import export
 from export.settings import Settings
-from export.verify import DEFAULTS
+from export.verification.order import check_order
+from export.verification.verify import DEFAULTS
 from server.inference.comparison import sigmoid
 from server.inference.model import Model
 from server.types import Vectors

@@ -11,16 +11,16 @@ import pytest
 from onnx import shape_inference
 from tokenizers import Tokenizer
 
-from export import rowwise
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import CorruptFile, ExportError, ShapeMismatch, UnsupportedModel
 from export.families.batches import GROUPS
 from export.families.decoder import attention
 from export.families.decoder.shape import read_qwen3
 from export.pipeline import export
+from export.quantisation import rowwise
 from export.settings import Settings
 from export.source.json_file import read_json
-from export.verify import Thresholds
+from export.verification.verify import Thresholds
 from server.inference.comparison import row_cosines
 from server.inference.manifest import read_manifest
 from server.inference.model import Model

@@ -25,12 +25,12 @@ from export.families.family import HIDDEN, OUTPUT, Family, Layer
 from export.families.linears import FloatLinear, Int8Linear, Linears, LinearWriter, Site
 from export.graph import GraphWriter
 from export.pipeline import export
-from export.quantise import quantize
+from export.quantisation.quantise import quantize
 from export.settings import Settings
 from export.source.json_file import Json, size
 from export.source.sentence_settings import SentenceSettings
 from export.source.tensors import Tensors
-from export.verify import Thresholds
+from export.verification.verify import Thresholds
 from server.inference.comparison import row_cosines
 from server.inference.encoder import INPUT_IDS
 from server.inference.manifest import read_manifest
@@ -247,7 +247,16 @@ def test_family_is_chosen_by_its_config() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["build", "checkpoint", "manifest", "pipeline", "quantise", "ranges", "rowwise", "verify"],
+    [
+        "build",
+        "checkpoint",
+        "manifest",
+        "pipeline",
+        "quantisation/quantise",
+        "quantisation/ranges",
+        "quantisation/rowwise",
+        "verification/verify",
+    ],
 )
 def test_steps_of_an_export_import_no_family_by_name(name: str) -> None:
     source = Path(families.__file__).parents[1] / f"{name}.py"

@@ -27,7 +27,7 @@ from export.families.family import HIDDEN
 from export.families.gated.modernbert import MODERNBERT
 from export.families.linears import BlockwiseLinear, FloatLinear, Linears
 from export.pipeline import export
-from export.quantise import quantize
+from export.quantisation.quantise import quantize
 from server.inference.comparison import SAME_VECTORS, row_cosines
 from server.inference.encoder import SessionEncoder
 from server.inference.model import Model

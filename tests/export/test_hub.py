@@ -19,7 +19,7 @@ from export.errors import (
     NoSuchModel,
     UnsupportedModel,
 )
-from export.source.hub import fetch
+from export.source.hubs.hub import fetch
 from tests.support.artifacts import names
 from tests.support.downloads import files_in, lone_hub, refused
 from tests.support.stand_in_hub import COMMIT, MODEL, MODULES, NEEDED, WEIGHTS, StandInHub, run
@@ -350,7 +350,7 @@ def test_what_the_operating_system_says_is_passed_on(
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "part")
 
-    monkeypatch.setattr("export.source.hub_client.Hub.download", fail)
+    monkeypatch.setattr("export.source.hubs.client.Hub.download", fail)
     assert "cannot write part: the disk is full" in refused(CannotWrite, hub, tmp_path)
 
 
@@ -383,7 +383,7 @@ def test_nothing_is_written_under_the_users_home_and_no_packages_are_told(
     home, folder = tmp_path / "home", tmp_path / "tiny"
     home.mkdir()
     code = (
-        "import sys; from pathlib import Path; from export.source.hub import fetch\n"
+        "import sys; from pathlib import Path; from export.source.hubs.hub import fetch\n"
         "fetch(sys.argv[1], Path(sys.argv[2]), endpoint=sys.argv[3])"
     )
     python(code, MODEL, str(folder), hub.url, home=home)
@@ -395,8 +395,8 @@ def test_nothing_is_written_under_the_users_home_and_no_packages_are_told(
 def test_offline_mode_is_named(tmp_path: Path) -> None:
     code = (
         "import os, sys; os.environ['HF_HUB_OFFLINE'] = '1'\n"
-        "from pathlib import Path; from export.errors import DownloadFailed; import export.source.hub\n"
-        "try:\n    export.source.hub.fetch('a/b', Path(sys.argv[1]), endpoint='http://127.0.0.1:9')\n"
+        "from pathlib import Path; from export.errors import DownloadFailed; import export.source.hubs.hub\n"
+        "try:\n    export.source.hubs.hub.fetch('a/b', Path(sys.argv[1]), endpoint='http://127.0.0.1:9')\n"
         "except DownloadFailed as error:\n    assert 'HF_HUB_OFFLINE is set' in error.english\n"
         "else:\n    raise SystemExit('not refused')"
     )
@@ -404,5 +404,5 @@ def test_offline_mode_is_named(tmp_path: Path) -> None:
 
 
 def test_local_exports_do_not_import_the_library(tmp_path: Path) -> None:
-    code = "import sys, export.source.hub\nassert not {'huggingface_hub', 'requests'} & set(sys.modules)"
+    code = "import sys, export.source.hubs.hub\nassert not {'huggingface_hub', 'requests'} & set(sys.modules)"
     python(code, home=tmp_path)

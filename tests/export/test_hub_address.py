@@ -6,7 +6,7 @@ import pytest
 
 from export.errors import DownloadFailed, NoSuchModel
 from export.settings import Settings
-from export.source.hub_address import hub_address
+from export.source.hubs.address import hub_address
 from export.source.model import locate
 
 PUBLIC, MIRROR, CHINA = (

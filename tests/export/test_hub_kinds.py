@@ -11,7 +11,7 @@ from export.checkpoint import read_checkpoint
 from export.errors import NoSuchModel, UnsupportedModel
 from export.settings import Settings
 from export.source import model
-from export.source.hub import fetch
+from export.source.hubs.hub import fetch
 from export.source.model import locate
 from tests.support.artifacts import names
 from tests.support.downloads import files_in, lone_hub, refused

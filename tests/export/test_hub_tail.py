@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from export.errors import CannotWrite, DownloadFailed, NoSuchModel, UnsupportedModel
-from export.source.hub import fetch
+from export.source.hubs.hub import fetch
 from tests.support.downloads import files_in, lone_hub, looks_complete, refused
 from tests.support.stand_in_hub import MODEL, MODULES, NEEDED, StandInHub
 

@@ -14,10 +14,10 @@ import pytest
 
 from export.errors import CannotWrite, DownloadFailed
 from export.settings import Settings
-from export.source import hub_client
-from export.source.hub import fetch
-from export.source.hub_address import hub_address
-from export.source.hub_client import MOST_REDIRECTS, PATIENCE_S, Hub
+from export.source.hubs import client as hub_client
+from export.source.hubs.address import hub_address
+from export.source.hubs.client import MOST_REDIRECTS, PATIENCE_S, Hub
+from export.source.hubs.hub import fetch
 from export.source.model import locate
 from server.messages.message import Message
 from tests.support.artifacts import names
@@ -144,7 +144,7 @@ PART = f".download/{COMMIT}/config.json.part"
 def test_file_without_end_is_cut_off_at_the_limit(
     hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.source.hub.MOST_SETTINGS", 100_000)
+    monkeypatch.setattr("export.source.hubs.hub.MOST_SETTINGS", 100_000)
     hub.lists_digests, hub.endless = False, {"config.json"}
     assert "size or checksum" in refused(DownloadFailed, hub, tmp_path)
     assert sum(map(len, files_in(tmp_path).values())) < 10_000
@@ -154,7 +154,7 @@ def test_file_without_end_is_cut_off_at_the_limit(
 def test_file_that_is_listed_as_too_large_is_not_asked_for(
     hub: StandInHub, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.source.hub._Transfer._check_space", lambda *_: None)
+    monkeypatch.setattr("export.source.hubs.hub._Transfer._check_space", lambda *_: None)
     hub.listed_sizes = {name: 10**15}
     message = refused(DownloadFailed, hub, tmp_path)
     assert f"{name} of {MODEL} has 1,000,000,000,000,000 bytes, at most " in message
@@ -174,7 +174,7 @@ def test_full_disk_bounds_a_file_of_unknown_size(
 ) -> None:
     hub.lists_digests, hub.endless = False, {"model.safetensors"}
     # What the disk has free beside what stays free is less than the first block.
-    monkeypatch.setattr("export.source.hub_client.LEFT_FREE", 10**18)
+    monkeypatch.setattr("export.source.hubs.client.LEFT_FREE", 10**18)
     assert "size or checksum" in refused(DownloadFailed, hub, tmp_path)
 
 

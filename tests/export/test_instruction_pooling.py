@@ -9,12 +9,12 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import load_file
 
-from export import rowwise
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import UnsupportedModel
 from export.families.instruction import LOWEST
 from export.onnx_file import serialize
 from export.pipeline import export
+from export.quantisation import rowwise
 from export.settings import Settings
 from export.source.folder import ModelFolder
 from export.source.model import examine, locate, read_model

@@ -7,13 +7,13 @@ import numpy.typing as npt
 import pytest
 from onnx import TensorProto
 
-from export import int4
 from export.errors import UnsupportedModel
 from export.families.linears import FloatLinear, LinearWriter, NibbleLinear, Site
 from export.graph import GraphWriter
 from export.pipeline import export
+from export.quantisation import int4
 from export.settings import Settings
-from export.verify import DEFAULTS, Thresholds
+from export.verification.verify import DEFAULTS, Thresholds
 from server.inference.comparison import row_cosines
 from server.inference.manifest import read_manifest
 from server.inference.model import Model

@@ -19,7 +19,7 @@ from export.families.linears import Linears
 from export.graph import GraphWriter
 from export.onnx_file import LEAST_OUTSIDE, WEIGHTS_FILE, large_graph, serialize
 from export.pipeline import export
-from export.quantise import quantize
+from export.quantisation.quantise import quantize
 from export.source import tensors
 from export.source.sentence_settings import limited
 from export.source.tensors import check_tensors

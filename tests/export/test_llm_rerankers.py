@@ -16,7 +16,7 @@ from export.errors import CorruptFile, UnsupportedModel
 from export.families.decoder.head import SCORE
 from export.pipeline import export
 from export.settings import Settings
-from export.verify import Thresholds
+from export.verification.verify import Thresholds
 from server.inference.comparison import sigmoid
 from server.inference.manifest import TextRules
 from server.inference.model import Model

@@ -10,7 +10,7 @@ import pytest
 from export.errors import DownloadFailed, ExportError, NoSuchModel
 from export.inspection import subject
 from export.settings import Settings
-from export.source.hub import fetch
+from export.source.hubs.hub import fetch
 from export.source.model import locate
 from server.messages.message import Message
 from tests.support.downloads import VARIABLES, files_in, looks_complete

@@ -10,12 +10,12 @@ import pytest
 
 from export import pipeline
 from export.errors import DisagreesWithCheckpoint, UnsupportedModel
-from export.monotony import ALONE, LONG, MARK_LENGTHS, REPEATED, VERIFIED_MARKS, monotonous
 from export.pipeline import export
 from export.source.folder import ModelFolder
 from export.source.modules import Modules
 from export.source.tokenizer_file import read_tokenizer
-from export.token_check import check_tokens
+from export.texts.monotony import ALONE, LONG, MARK_LENGTHS, REPEATED, VERIFIED_MARKS, monotonous
+from export.texts.token_check import check_tokens
 from server.inference.encoder import SessionEncoder
 from server.inference.manifest import TextRules
 from server.inference.tokenization.fast_wordpiece import FastWordPiece

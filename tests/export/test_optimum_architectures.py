@@ -10,7 +10,7 @@ from export.optimum import route
 from export.optimum.trace import trace
 from export.pipeline import export
 from export.settings import Settings
-from export.verify import Thresholds
+from export.verification.verify import Thresholds
 from server.inference.comparison import row_cosines
 from server.inference.manifest import read_manifest
 from server.inference.model import Model

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from export import pipeline, quantise, texts
+from export import pipeline
 from export.artifact import MARK, OLD
 from export.errors import (
     BadTexts,
@@ -23,9 +23,11 @@ from export.errors import (
     UnsupportedModel,
 )
 from export.pipeline import export
-from export.samples import MAX_CALIBRATION_TEXTS, SELF_TEST_TEXTS
+from export.quantisation import quantise
 from export.settings import Settings
-from export.verify import Thresholds
+from export.texts.files import ENGLISH, read_texts
+from export.texts.samples import MAX_CALIBRATION_TEXTS, SELF_TEST_TEXTS
+from export.verification.verify import Thresholds
 from server.inference.comparison import SAME_VECTORS, row_cosines
 from server.inference.manifest import MODEL_FILE, TOKENIZER_FILE, Manifest, read_manifest
 from server.inference.model import Model
@@ -385,6 +387,6 @@ def test_own_texts_are_used_where_none_are_given(settings: Settings, tmp_path: P
     quantization = read_manifest(folder).quantization
     assert quantization is not None
     # The toy reads no set of the project's; then it is the English one.
-    own = texts.read_texts(texts.ENGLISH.calibration, at_least=1)
+    own = read_texts(ENGLISH.calibration, at_least=1)
     assert quantization.calibration_texts == len(own)
     assert MAX_CALIBRATION_TEXTS >= len(own)

@@ -9,17 +9,18 @@ import onnx
 import pytest
 from onnx import TensorProto
 
-from export import half, quantise, trade
 from export.errors import DisagreesWithCheckpoint, UnsupportedModel
 from export.families.linears import FloatLinear, Int8Linear
-from export.half import STORED, halve
 from export.onnx_file import serialize
 from export.pipeline import export
-from export.quantise import quantize, sites_by_row
-from export.ranges import Rows, search
+from export.quantisation import half, quantise
+from export.quantisation.half import STORED, halve
+from export.quantisation.quantise import quantize, sites_by_row
+from export.quantisation.ranges import Rows, search
 from export.settings import Settings
 from export.source.tensors import FloatArray
-from export.verify import Thresholds
+from export.verification import trade
+from export.verification.verify import Thresholds
 from server.inference.comparison import row_cosines
 from server.inference.encoder import SessionEncoder
 from server.inference.manifest import MODEL_FILE, Agreement, read_manifest

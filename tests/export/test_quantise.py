@@ -9,13 +9,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file, save_file
 
-from export import quantise
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.families.batches import GROUPS
 from export.families.family import HIDDEN
 from export.families.linears import BlockwiseLinear, FloatLinear, Int8Linear, Linears
-from export.quantise import Quantized, quantize
-from export.ranges import Rows, fake_quantize, quantize_columns, smoothing_divisor
+from export.quantisation import quantise
+from export.quantisation.quantise import Quantized, quantize
+from export.quantisation.ranges import Rows, fake_quantize, quantize_columns, smoothing_divisor
 from server.inference.comparison import row_cosines
 from server.inference.encoder import INPUT_IDS, SessionEncoder
 from server.inference.runtime import open_session

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from export.remembering import RememberingEncoder
+from export.verification.remembering import RememberingEncoder
 from server.types import Ids, Packing, Vectors
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export import quantise, ranges
 from export.checkpoint import read_checkpoint
 from export.families.family import HIDDEN
 from export.onnx_file import open_graph
-from export.quantise import quantize
-from export.resume import Passes, resume
+from export.quantisation import quantise, ranges
+from export.quantisation.quantise import quantize
+from export.quantisation.resume import Passes, resume
 from tests.support.encoders import token_ids, toy_network
 from tests.support.gated_toys import write_modernbert
 from tests.support.toys import toy_texts

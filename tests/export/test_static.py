@@ -272,7 +272,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandInHub]:
 def test_table_comes_from_a_hub(hub: StandInHub, tmp_path: Path) -> None:
     source = write_static_embedding(tmp_path / "source")
     hub.files = files_in(source)
-    from export.source.hub import fetch
+    from export.source.hubs.hub import fetch
 
     fetch(MODEL, tmp_path / "model", endpoint=hub.url)
     assert read_checkpoint(tmp_path / "model").family.name == "static"

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 from export.checkpoint import read_checkpoint
 from export.errors import CorruptFile, ExportError, NoSuchModel, ShapeMismatch, UnsupportedModel
 from export.pipeline import export
-from export.quantise import quantize
+from export.quantisation.quantise import quantize
 from export.settings import Settings
 from export.source.folder import ModelFolder
 from export.source.model import locate, read_model

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from export.errors import BadTexts
-from export.texts import CHINESE, ENGLISH, MULTILINGUAL, TextSet, read_texts
+from export.texts.files import CHINESE, ENGLISH, MULTILINGUAL, TextSet, read_texts
 
 
 def test_plain_file_has_one_text_a_line_and_blank_lines_do_not_count(tmp_path: Path) -> None:

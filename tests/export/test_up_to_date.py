@@ -10,7 +10,7 @@ import pytest
 
 from export.pipeline import export
 from export.settings import Settings
-from export.verify import Thresholds
+from export.verification.verify import Thresholds
 from server.inference.manifest import read_manifest
 from tests.support.exports import artifact_files, change, toy_settings
 from tests.support.toys import write_toy_checkpoint, write_toy_texts

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.errors import DisagreesWithCheckpoint
-from export.verify import LONGEST_VERIFIED, Thresholds, _lengths, embed_each, verify
+from export.verification.verify import LONGEST_VERIFIED, Thresholds, _lengths, embed_each, verify
 from server.inference.encoder import SessionEncoder
 from server.types import Ids, Packing, VectorEncoder, Vectors
 from tests.support.encoders import float_encoder, int8_encoder, one_by_one, token_ids, toy_network
@@ -249,7 +249,7 @@ def test_every_length_up_to_the_maximum_is_run(
 def test_past_many_lengths_only_some_are_run_and_the_maximum_is_one(
     exact: SessionEncoder, ids: list[Ids], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("export.verify.EVERY_LENGTH", 20)
+    monkeypatch.setattr("export.verification.verify.EVERY_LENGTH", 20)
     assert lengths_run(exact, ids, MAX_TOKENS) == {*range(1, 21), MAX_TOKENS}
 
 

@@ -10,8 +10,8 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from export.source.folder import ModelFolder
 from export.source.modules import Modules
 from export.source.tokenizer_file import read_tokenizer
-from export.texts import CHINESE, ENGLISH, MULTILINGUAL, TextSet, read_texts
-from export.vocabulary import choose_texts, unreadable_share
+from export.texts.files import CHINESE, ENGLISH, MULTILINGUAL, TextSet, read_texts
+from export.texts.vocabulary import choose_texts, unreadable_share
 from server.inference.manifest import TextRules
 from server.inference.tokenizer import Tokenizer
 from tests.support.toys import SPECIAL

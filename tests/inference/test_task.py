@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from export.errors import DisagreesWithCheckpoint
-from export.verify import Thresholds, verify
+from export.verification.verify import Thresholds, verify
 from server.errors import BadArtifact, ModelNotFound, TaskNotServed
 from server.inference.comparison import SAME_SCORES, SCORES, USABLE_SCORES, VECTORS
 from server.inference.encoder import SessionEncoder

@@ -14,9 +14,9 @@ DOCUMENT = ROOT / "ARCHITECTURE.md"
 # The map ends where the other folders begin.
 SECTION = re.compile(r"(?<=\n## Code map\n\n).*?(?=### Other folders\n)", re.DOTALL)
 EXPORT = (
-    *("", "source", "source/dialects", "source/gguf", "kinds", "known"),
+    *("", "source", "source/hubs", "source/hubs/dialects", "source/gguf", "kinds", "known"),
     *("families", "families/bert", "families/decoder", "families/gated", "families/static"),
-    *("families/t5", "optimum"),
+    *("families/t5", "optimum", "texts", "quantisation", "verification"),
 )
 # Highest room first, as in the drawing.
 SERVER = (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from export.errors import ExportError
-from export.source.hub import fetch
+from export.source.hubs.hub import fetch
 from tests.support.stand_in_hub import MODEL, StandInHub, run
 
 VARIABLES = (

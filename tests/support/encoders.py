@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from export import rowwise
 from export.checkpoint import Checkpoint, read_checkpoint
 from export.onnx_file import serialize
-from export.quantise import quantize
+from export.quantisation import rowwise
+from export.quantisation.quantise import quantize
 from server.inference.encoder import SessionEncoder
 from server.inference.manifest import TextRules
 from server.inference.tokenizer import Tokenizer

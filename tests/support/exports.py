@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from export.settings import Settings
-from export.verify import Thresholds
+from export.verification.verify import Thresholds
 from tests.support.toys import write_toy_checkpoint, write_toy_texts
 
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from itertools import pairwise
 
-from export.texts import CHINESE, ENGLISH, MULTILINGUAL, TextSet, read_texts
+from export.texts.files import CHINESE, ENGLISH, MULTILINGUAL, TextSet, read_texts
 from server.inference.tokenizer import Token, Tokenizer
 
 # A text is unreadable past this share of its characters, and a set past this share of its texts. Measured,

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from export.errors import NoSuchModel
-from export.source.dialects.dialect import Dialect, Page
-from export.source.dialects.hugging_face import HuggingFace
-from export.source.dialects.modelscope import ModelScope
-from export.source.hub_errors import by_hand
+from export.source.hubs.dialects.dialect import Dialect, Page
+from export.source.hubs.dialects.hugging_face import HuggingFace
+from export.source.hubs.dialects.modelscope import ModelScope
+from export.source.hubs.errors import by_hand
 
 HUGGING_FACE, MODELSCOPE = HuggingFace(), ModelScope()
 DIALECTS: tuple[Dialect, ...] = (HUGGING_FACE, MODELSCOPE)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from export.errors import BadTexts
 
-FOLDER = Path(__file__).parent / "texts"
+FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from export.source.remote_file import RemoteFile
+from export.source.hubs.remote_file import RemoteFile
 
 COMMIT = re.compile("[0-9a-f]{40}")
 # Why a hub refuses: other causes are known by the status of the answer.

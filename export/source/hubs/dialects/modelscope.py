@@ -5,10 +5,10 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from export.errors import NoSuchModel
-from export.source.dialects.dialect import COMMIT, NO_ACCESS, NO_REVISION, Listing, Page
-from export.source.hub_errors import by_hand
+from export.source.hubs.dialects.dialect import COMMIT, NO_ACCESS, NO_REVISION, Listing, Page
+from export.source.hubs.errors import by_hand
+from export.source.hubs.remote_file import RemoteFile, listed_file
 from export.source.json_file import decode
-from export.source.remote_file import RemoteFile, listed_file
 
 # A longer list of files ends here, and nothing in the answer says so.
 MOST_LISTED = 3000

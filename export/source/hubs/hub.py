@@ -20,12 +20,12 @@ from export.source.file import MOST_SETTINGS, MOST_TABLE, read_file
 from export.source.folder import CollectedFiles, ModelFolder
 from export.source.folder_lock import Waiting, only_one
 from export.source.heads import HEADS, head_files, pickled_head
-from export.source.hub_address import HubAddress, hub_address
-from export.source.hub_client import MOST_FILE, Hub
-from export.source.hub_errors import plain_errors
+from export.source.hubs.address import HubAddress, hub_address
+from export.source.hubs.client import MOST_FILE, Hub
+from export.source.hubs.errors import plain_errors
+from export.source.hubs.remote_file import RemoteFile
 from export.source.json_file import parse_json
 from export.source.modules import MODULES, Modules, parse_modules
-from export.source.remote_file import RemoteFile
 from export.source.sentence_settings import PROMPTS, SENTENCE_CONFIGS
 from export.source.tensors import PICKLED, SHARD_INDEX, SINGLE, shard_names
 from server.messages.message import Message

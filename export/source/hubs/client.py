@@ -17,11 +17,11 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 from export.errors import MissingPackage
-from export.source.dialects.dialect import NO_ENTRY
-from export.source.hub_address import HubAddress
-from export.source.hub_errors import by_hand, other_hubs, refusal
+from export.source.hubs.address import HubAddress
+from export.source.hubs.dialects.dialect import NO_ENTRY
+from export.source.hubs.errors import by_hand, other_hubs, refusal
+from export.source.hubs.remote_file import CHUNK, RemoteFile
 from export.source.json_file import decode
-from export.source.remote_file import CHUNK, RemoteFile
 
 # Attempts at one file whose connection breaks, before the user has to run the export again.
 TRIES = 3

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from export import pairs
 from export.errors import BadTexts
-from export.monotony import Monotony
-from export.token_check import check_pair_tokens
+from export.texts import pairs
+from export.texts.monotony import Monotony
+from export.texts.token_check import check_pair_tokens
 from server.inference.tokenizer import Tokenizer
 from server.types import Ids, Task
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
-from export.source.dialects.dialect import COMMIT, Listing, Page
-from export.source.remote_file import RemoteFile, digest_of, listed_file, size_of
+from export.source.hubs.dialects.dialect import COMMIT, Listing, Page
+from export.source.hubs.remote_file import RemoteFile, digest_of, listed_file, size_of
 
 
 class HuggingFace:

@@ -21,7 +21,7 @@ import onnx
 from export.families.family import HIDDEN, Network
 from export.families.linears import LEAST_SIZE, FloatLinear, Linear, RowwiseLinear, Site
 from export.onnx_file import open_graph
-from export.ranges import quantize_columns
+from export.quantisation.ranges import quantize_columns
 from export.source.tensors import FloatArray
 from server.inference.encoder import INPUT_IDS
 from server.types import Ids

@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from export import rowwise
 from export.errors import UnsupportedModel
 from export.families.family import Network
 from export.families.linears import NIBBLE_BLOCK, Linear, NibbleLinear
+from export.quantisation import rowwise
 from export.source.tensors import FloatArray
 from server.types import Ids
 

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from export.errors import CannotWrite, DownloadFailed, ExportError, NoSuchModel
-from export.source.dialects.dialect import NO_ACCESS, NO_ENTRY, NO_REVISION
+from export.source.hubs.dialects.dialect import NO_ACCESS, NO_ENTRY, NO_REVISION
 from server.messages.message import Message
 
 if TYPE_CHECKING:
-    from export.source.hub_address import HubAddress
+    from export.source.hubs.address import HubAddress
 
 # The best-known mirror of the Hugging Face hub.
 MIRROR = "https://hf-mirror.com"

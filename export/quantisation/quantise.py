@@ -65,8 +65,8 @@ from export.families.linears import (
     Site,
 )
 from export.onnx_file import LARGEST_PART, large_graph, open_graph
-from export.ranges import Choice, Rows, quantize_columns, search
-from export.resume import Passes
+from export.quantisation.ranges import Choice, Rows, quantize_columns, search
+from export.quantisation.resume import Passes
 from export.source.tensors import FloatArray
 from server.inference.comparison import row_cosines
 from server.inference.encoder import INPUT_IDS

@@ -14,7 +14,7 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from export.verify import EVERY_LENGTH
+from export.verification.verify import EVERY_LENGTH
 from server.inference.tokenizer import Tokenizer
 
 # Tokens alone, and tokens repeated, that calibration reads; verification reads as many others.

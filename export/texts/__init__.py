@@ -1,0 +1,1 @@
+"""The texts that an export is calibrated and verified on."""

@@ -1,0 +1,1 @@
+"""Compares what is exported with the float32 network."""
