@@ -5,18 +5,19 @@ from collections.abc import Mapping, Sequence
 from export.families.batches import GROUPS, PACKED
 from export.families.decoder.attention import TILE
 from export.families.decoder.encoder import DecoderWriter
-from export.families.decoder.layers import DecoderLayer, float_linears, layer_of
+from export.families.decoder.layers import layer_of
 from export.families.decoder.shape import DecoderShape
 from export.families.family import OUTPUT, Layer
 from export.families.layered import LayeredNetwork
 from export.families.linears import FloatLinear, Linears
+from export.families.prenorm import PreNormLayer
 from export.graph import GraphWriter
 from export.source.sentence_settings import SentenceSettings
 from export.source.tensors import Tensors
 from server.types import Packing
 
 
-class DecoderNetwork(LayeredNetwork[DecoderLayer]):
+class DecoderNetwork(LayeredNetwork[PreNormLayer]):
     """A decoder, perhaps with a head that scores pairs.
 
     It stands in the graph once, for both layouts of a batch.
@@ -41,8 +42,8 @@ class DecoderNetwork(LayeredNetwork[DecoderLayer]):
         del linears
         return Packing(GROUPS, min(TILE, self._settings.max_tokens))
 
-    def _linears_of(self, layer: DecoderLayer) -> Mapping[str, FloatLinear]:
-        return float_linears(layer, self._tensors)
+    def _linears_of(self, layer: PreNormLayer) -> Mapping[str, FloatLinear]:
+        return layer.float_linears(self._tensors)
 
     def _writer(self, graph: GraphWriter, linears: Linears, *, packed: bool) -> DecoderWriter:
         return DecoderWriter(

@@ -7,8 +7,9 @@ from export.families.biased_attention import TILE
 from export.families.family import Layer
 from export.families.layered import LayeredNetwork
 from export.families.linears import FloatLinear, Linears
+from export.families.prenorm import PreNormLayer
 from export.families.t5.encoder import T5Writer
-from export.families.t5.layers import T5Layer, float_linears, layer_of
+from export.families.t5.layers import layer_of
 from export.families.t5.shape import T5Shape
 from export.graph import GraphWriter
 from export.source.sentence_settings import SentenceSettings
@@ -16,7 +17,7 @@ from export.source.tensors import Tensors
 from server.types import Packing
 
 
-class T5Network(LayeredNetwork[T5Layer]):
+class T5Network(LayeredNetwork[PreNormLayer]):
     """The encoder of a T5."""
 
     title = "t5"
@@ -34,8 +35,8 @@ class T5Network(LayeredNetwork[T5Layer]):
         del linears
         return Packing(GROUPS, min(TILE, self._settings.max_tokens))
 
-    def _linears_of(self, layer: T5Layer) -> Mapping[str, FloatLinear]:
-        return float_linears(layer, self._tensors)
+    def _linears_of(self, layer: PreNormLayer) -> Mapping[str, FloatLinear]:
+        return layer.float_linears(self._tensors)
 
     def _writer(self, graph: GraphWriter, linears: Linears, *, packed: bool) -> T5Writer:
         return T5Writer(self._shape, self._settings, self._tensors, linears, graph, packed=packed)
