@@ -226,6 +226,25 @@ def test_last_layer_of_cls_pooling_computes_one_row_a_text(family: str, tmp_path
             assert session.run([output], {HIDDEN: hidden})[0].shape[:2] == (3, rows)
 
 
+@pytest.mark.parametrize("family", [each for each in FAMILIES if each != "modernbert"])
+def test_norm_of_a_sum_is_one_operator_in_both_layouts(family: str, tmp_path: Path) -> None:
+    """ONNX Runtime joins a sum and its norm in one layout only: a text's int8 vector would depend on others."""
+    network = toy(tmp_path, family, FEW_LAYERS[family]).network()
+    graph = network.whole(network.float_linears(), int8_embeddings=False).graph
+    layouts = [
+        attribute.g for node in graph.node if node.op_type == "If" for attribute in node.attribute
+    ]
+    assert len(layouts) == 2
+    for layout in layouts:
+        sums = {each.output[0] for each in layout.node if each.op_type == "Add"}
+        norms = [each for each in layout.node if each.op_type == "LayerNormalization"]
+        of_sums = [each.output[0] for each in norms if each.input[0] in sums]
+        # A projection and its bias are a sum, too, and one that has one form in both layouts.
+        assert not [name for name in of_sums if ".attention." in name or ".mlp." in name]
+        joined = [each for each in layout.node if each.op_type == "SkipLayerNormalization"]
+        assert len(joined) >= 2 * 2
+
+
 def test_window_decides_which_lengths_are_packed(tmp_path: Path) -> None:
     assert float_encoder(toy(tmp_path, "modernbert")).packing == Packing(GROUPS, longest=5)
 

@@ -18,7 +18,7 @@ from export.families.gated.layers import GatedLayer
 from export.families.gated.shape import GatedShape, LayerShape, Norm
 from export.families.instruction import write_word_ids
 from export.families.linears import Linears, LinearWriter, Site
-from export.graph import GraphWriter
+from export.graph import CONTRIB, GraphWriter
 from export.source.sentence_settings import SentenceSettings
 from export.source.tensors import Tensors
 
@@ -84,19 +84,23 @@ class GatedWriter:
             context = self._attend(read, layer)
         yield layer.context.name, context
         attended = linear.read_and_apply(context, layer.context)
-        attended = graph.node("Add", [attended, hidden], f"{name}.attended")
-        if not norm_first and shape.attention_norm is not None:
-            attended = self._norm(attended, shape.attention_norm, f"{name}.attention.norm")
+        norm = None if norm_first else shape.attention_norm
+        if norm is None:
+            attended = graph.node("Add", [attended, hidden], f"{name}.attended")
+        else:
+            attended = self._norm_of_sum(attended, hidden, norm, f"{name}.attention.norm")
         if shape.second_norm is not None:
-            attended = graph.node("Add", [attended, hidden], f"{name}.attended.again")
-            attended = self._norm(attended, shape.second_norm, f"{name}.attention.second_norm")
+            second = f"{name}.attention.second_norm"
+            attended = self._norm_of_sum(attended, hidden, shape.second_norm, second)
         read = self._norm(attended, shape.mlp_norm, f"{name}.mlp.norm") if norm_first else attended
         yield layer.mlp.name, read
         product = self._product(read, layer)
         yield layer.down.name, product
         narrow = linear.read_and_apply(product, layer.down)
-        total = graph.node("Add", [narrow, attended], f"{name}.sum")
-        yield name, total if norm_first else self._norm(total, shape.mlp_norm, f"{name}.mlp.norm")
+        if norm_first:
+            yield name, graph.node("Add", [narrow, attended], f"{name}.sum")
+        else:
+            yield name, self._norm_of_sum(narrow, attended, shape.mlp_norm, f"{name}.mlp.norm")
 
     def pool(self, hidden: str) -> str:
         """Reduce the tokens to one row a text, (B, D)."""
@@ -145,15 +149,23 @@ class GatedWriter:
         return self._graph.node("Mul", [active, up], f"{layer.name}.product.float")
 
     def _norm(self, tensor: str, norm: Norm, name: str) -> str:
+        read = [tensor, *self._parts_of(norm, name)]
+        epsilon = self._shape.layer_norm_epsilon
+        return self._graph.node("LayerNormalization", read, name, axis=-1, epsilon=epsilon)
+
+    def _norm_of_sum(self, tensor: str, other: str, norm: Norm, name: str) -> str:
+        """Write the norm of tensor + other, as one operator.
+
+        ONNX Runtime would join the two by itself where it knows the shapes, that is in one layout of a batch and
+        not in the other. The last bits would differ, and with int8 a text's vector beside other texts.
+        """
+        read = [tensor, other, *self._parts_of(norm, name)]
+        epsilon = self._shape.layer_norm_epsilon
+        return self._graph.node("SkipLayerNormalization", read, name, CONTRIB, epsilon=epsilon)
+
+    def _parts_of(self, norm: Norm, name: str) -> list[str]:
         parts = ["weight", *(["bias"] if norm.bias else [])]
-        read = [
+        return [
             self._graph.floats(f"{name}.{part}", self._tensors[f"{norm.name}.{part}"])
             for part in parts
         ]
-        return self._graph.node(
-            "LayerNormalization",
-            [tensor, *read],
-            name,
-            axis=-1,
-            epsilon=self._shape.layer_norm_epsilon,
-        )
