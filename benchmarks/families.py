@@ -69,7 +69,8 @@ def main() -> None:
             row = _row(BY_NAME[name], arguments) if row is None else row | _speed(name, arguments)
             machine.show(row, arguments)
             if arguments.results is not None:
-                _append(arguments.results, row, arguments)
+                with arguments.results.open("a", encoding="utf-8") as file:
+                    file.write(machine.written(row, arguments) + "\n")
         rows.append(row)
     print(table(rows))
 
@@ -81,12 +82,6 @@ def stored(path: Path) -> dict[tuple[str, bool], Line]:
     lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     mine = [line for line in lines if line.get("case") == CASE and "failed" not in line]
     return {(line["model"], line["quick"]): line for line in mine}
-
-
-def _append(path: Path, row: Line, arguments: argparse.Namespace) -> None:
-    whole = {**row, "inputs": machine.inputs(arguments), "machine": machine.facts()}
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(whole, ensure_ascii=False) + "\n")
 
 
 def table(rows: Sequence[Line]) -> str:
