@@ -67,12 +67,12 @@ class BertWriter:
         if shape.buckets is not None:
             self._biased = BiasedAttention(
                 graph,
+                self._batch,
                 tensors[DISTANCE_BIAS],
                 shape.buckets,
                 width=shape.hidden,
                 max_tokens=settings.max_tokens,
                 scale=(shape.hidden // shape.heads) ** -0.5,
-                packed=packed,
             )
 
     # --- the parts, in the order of computation ----------------------------------------------------
