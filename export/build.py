@@ -102,28 +102,16 @@ def _quantized(
     progress: Progress,
     sparing: bool,
 ) -> Linears:
-    if settings.precision == "int4":
-        return int4.quantize(
-            network,
-            token_ids,
-            weight_bits=settings.weight_bits,
-            threads=cpu_budget(),
-            progress=progress,
-        )
-    if rowwise.fits(network):
-        return rowwise.quantize(
-            network,
-            token_ids,
-            weight_bits=settings.weight_bits,
-            threads=cpu_budget(),
-            progress=progress,
-        )
+    bits, threads = settings.weight_bits, cpu_budget()
+    if settings.precision == "int4" or rowwise.fits(network):
+        quantize = int4.quantize if settings.precision == "int4" else rowwise.quantize
+        return quantize(network, token_ids, weight_bits=bits, threads=threads, progress=progress)
     by_row = settings.precision == "int8-rows"
     return quantise.quantize(
         network,
         token_ids,
-        weight_bits=settings.weight_bits,
-        threads=cpu_budget(),
+        weight_bits=bits,
+        threads=threads,
         progress=progress,
         by_row=quantise.sites_by_row(network) if by_row else (),
         sparing=sparing,

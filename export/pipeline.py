@@ -140,11 +140,11 @@ def _first_accepted(
     """
     trades: list[Trade] = []
     graphs: Graphs | None = None
+    reference: RememberingEncoder | None = None
     for settings in attempts:
-        first = graphs is None
         graphs = build(source, samples.calibration, settings, progress, graphs)
         _check_sizes(settings, graphs.dimension)
-        if first:
+        if reference is None:
             reference = RememberingEncoder(_encoder(graphs.float_model, graphs, source))
         served = reference
         if graphs.served_model is not graphs.float_model:

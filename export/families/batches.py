@@ -8,6 +8,8 @@ a vector does not depend on its neighbours. There are GROUPS such places; empty 
 A rectangle needs `input_ids` only; the other inputs have defaults.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 from onnx import TensorProto
 
@@ -68,46 +70,53 @@ class BatchWriter:
     def __init__(self, graph: GraphWriter, *, packed: bool, width: int | None = None) -> None:
         self.packed = packed
         self._width = width
-        self._wide_shapes: str | None = None
-        self._narrow_shapes: str | None = None
         self._graph = graph
-        self._shapes: set[str] = set()
+        # The shapes of all groups, by their kind, and of each.
+        self._shapes: dict[str, str] = {}
 
     def groups(self, tensor: str, sizes: str, name: str, *, one_column: bool = False) -> list[str]:
         """Split a packed tensor (1, tokens, D) into one (texts, T, D) for every group.
 
         one_column: D is 1.
         """
+        if one_column:
+            kind, shapes = "group_shapes.one_column", self._one_column_shapes
+        else:
+            kind, shapes = "group_shapes", self._group_shapes
+        return self.groups_in(kind, shapes, tensor, sizes, name)
+
+    def groups_in(
+        self, kind: str, shapes: Callable[[], str], tensor: str, sizes: str, name: str
+    ) -> list[str]:
+        """Split a packed tensor whose rows have a width of their own.
+
+        kind: names the shapes. shapes: writes those of all groups; called once for a kind.
+        """
         graph, groups = self._graph, []
-        shapes = "group_shapes.one_column" if one_column else "group_shapes"
         for group, rows in enumerate(graph.split(tensor, sizes, GROUPS, name)):
-            shape = f"{shapes}.{group}"
+            shape = f"{kind}.{group}"
             if shape not in self._shapes:
                 index = graph.integers(f"group.{group}", group)
-                of_all = self._one_column_shapes() if one_column else self._group_shapes()
-                self._shapes.add(graph.node("Gather", [of_all, index], shape, axis=0))
+                if kind not in self._shapes:
+                    self._shapes[kind] = shapes()
+                read = [self._shapes[kind], index]
+                self._shapes[shape] = graph.node("Gather", read, shape, axis=0)
             # subtle: a 0 in the shape of an empty place means no texts, not "as it was".
             groups.append(graph.node("Reshape", [rows, shape], f"{rows}.texts", allowzero=1))
         return groups
 
     def _group_shapes(self) -> str:
-        """Return the shapes of the groups, with the width of a row."""
+        """Write the shapes of the groups, with the width of a row."""
         if self._width is None:
             # Constants are shared by all parts of a graph.
             return ROW_SHAPES if self._graph.has_constant(OTHER_WIDTH) else GROUP_SHAPES
-        if self._wide_shapes is None:
-            widths = self._graph.integers("group_widths", [1, 1, self._width])
-            self._wide_shapes = self._graph.node("Mul", [GROUP_SHAPES, widths], "group_shapes.wide")
-        return self._wide_shapes
+        widths = self._graph.integers("group_widths", [1, 1, self._width])
+        return self._graph.node("Mul", [GROUP_SHAPES, widths], "group_shapes.wide")
 
     def _one_column_shapes(self) -> str:
-        """Return the shapes of the groups, with rows of one number."""
-        if self._narrow_shapes is None:
-            most = self._graph.integers("group_shapes.most", [ANY, ANY, 1])
-            self._narrow_shapes = self._graph.node(
-                "Min", [GROUP_SHAPES, most], "group_shapes.one_column"
-            )
-        return self._narrow_shapes
+        """Write the shapes of the groups, with rows of one number."""
+        most = self._graph.integers("group_shapes.most", [ANY, ANY, 1])
+        return self._graph.node("Min", [GROUP_SHAPES, most], "group_shapes.one_column")
 
     def first_row(self, tensor: str) -> str:
         """Take the first row of each text, (B, 1, D)."""

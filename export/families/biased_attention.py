@@ -12,7 +12,7 @@ one tile of queries after the other, so that memory grows with a text's length a
 
 from collections.abc import Sequence
 
-from export.families.batches import GROUPS
+from export.families.batches import BatchWriter
 from export.families.relative_bias import Buckets, bias_by_distance
 from export.graph import CONTRIB, GraphWriter
 from export.source.tensors import FloatArray
@@ -26,26 +26,25 @@ class BiasedAttention:
     """Appends attention to a graph.
 
     table: float32 (buckets, heads); width: of queries, keys and values, all heads
-    together. max_tokens: of the longest text. scale: of the scores before the bias. packed: for a batch of
-    several lengths in one row.
+    together. max_tokens: of the longest text. scale: of the scores before the bias.
     """
 
     def __init__(
         self,
         graph: GraphWriter,
+        batch: BatchWriter,
         table: FloatArray,
         buckets: Buckets,
         *,
         width: int,
         max_tokens: int,
         scale: float,
-        packed: bool,
     ) -> None:
         self._graph = graph
         self._heads = table.shape[1]
         self._width = width
         self._scale = scale
-        self._packed = packed
+        self._batch = batch
         self._is_tiled = max_tokens > TILE
         # The last tile's queries reach beyond the text.
         self._least = -(max_tokens + TILE)
@@ -58,7 +57,7 @@ class BiasedAttention:
 
         projected: queries, keys and values, (B, T, width) each.
         """
-        if self._packed:
+        if self._batch.packed:
             return self._attend_by_group(projected, name)
         n_tokens = self._n_tokens(projected[0])
         biases = self._biases(n_tokens, "rectangle")
@@ -96,29 +95,16 @@ class BiasedAttention:
 
     def _groups(self, tensor: str) -> list[str]:
         """Split a packed tensor (1, tokens, width) into one (texts, T, width) for every group."""
-        graph, groups = self._graph, []
-        for group, rows in enumerate(graph.split(tensor, GROUP_TOKENS, GROUPS, f"{tensor}.groups")):
-            kind = f"attention.group_shapes.{group}"
-            if kind not in self._shared:
-                place = graph.integers(f"group.{group}", group)
-                shape = graph.node("Gather", [self._group_shapes(), place], kind, axis=0)
-                self._shared[kind] = shape
-            # subtle: a 0 in the shape of an empty place means no texts, not "as it was".
-            read = [rows, self._shared[kind]]
-            groups.append(graph.node("Reshape", read, f"{rows}.texts", allowzero=1))
-        return groups
+        kind, name = "attention.group_shapes", f"{tensor}.groups"
+        return self._batch.groups_in(kind, self._group_shapes, tensor, GROUP_TOKENS, name)
 
     def _group_shapes(self) -> str:
-        """Return the shapes of the groups, with the width of all heads in the place of the output's."""
-        if "group_shapes" not in self._shared:
-            graph = self._graph
-            kept = graph.integers("attention.kept", [1, 1, 0])
-            width = graph.integers("attention.width", [0, 0, self._width])
-            sizes = graph.node("Mul", [GROUP_SHAPES, kept], "attention.group_sizes")
-            self._shared["group_shapes"] = graph.node(
-                "Add", [sizes, width], "attention.group_shapes"
-            )
-        return self._shared["group_shapes"]
+        """Write the shapes of the groups, with the width of all heads in the place of the output's."""
+        graph = self._graph
+        kept = graph.integers("attention.kept", [1, 1, 0])
+        width = graph.integers("attention.width", [0, 0, self._width])
+        sizes = graph.node("Mul", [GROUP_SHAPES, kept], "attention.group_sizes")
+        return graph.node("Add", [sizes, width], "attention.group_shapes")
 
     def _in_tiles(
         self, graph: GraphWriter, projected: Sequence[str], n_tokens: str, biases: str, name: str

@@ -28,6 +28,19 @@ class FamilyLayer(Protocol):
     @property
     def linears(self) -> Readers: ...
 
+    def described(self) -> Layer:
+        """Return the layer as the quantiser sees it."""
+
+    def float_linears(self, tensors: Tensors) -> Mapping[str, FloatLinear]:
+        """Return every linear layer, as the checkpoint has it."""
+
+
+class ScoringHead(Protocol):
+    """Makes a score of the row of a pair."""
+
+    def write(self, graph: GraphWriter, rows: str, tensors: Tensors, output: str) -> None:
+        """Write the scores of `rows` (B, D) under the name `output`, float32 (B, 1), not activated."""
+
 
 LayerKind = TypeVar("LayerKind", bound=FamilyLayer)
 Writes = TypeVar("Writes", bound=FamilyLayer, contravariant=True)
@@ -64,29 +77,29 @@ class LayeredNetwork(ABC, Generic[LayerKind]):
         settings: SentenceSettings,
         tensors: Tensors,
         own_layers: Sequence[LayerKind],
+        head: ScoringHead | None = None,
     ) -> None:
-        """Take the parts of a network. hidden: the width of a token's row, D."""
+        """Take the parts of a network.
+
+        hidden: the width of a token's row, D. head: of a network that scores pairs.
+        """
         self._hidden = hidden
         self._settings = settings
         self._tensors = tensors
         self._layers = own_layers
+        self._head = head
 
     @property
     def dimension(self) -> int:
-        return tail_width(self._settings.tail, self._hidden)
+        return tail_width(self._settings.tail, self._hidden) if self._head is None else 1
 
     @property
-    @abstractmethod
     def layers(self) -> Sequence[Layer]:
-        """The layers as the quantiser sees them."""
+        return [layer.described() for layer in self._layers]
 
     @abstractmethod
     def packing(self, linears: Linears) -> Packing:
         """Return which texts the graph of these layers takes together."""
-
-    @abstractmethod
-    def _linears_of(self, layer: LayerKind) -> Mapping[str, FloatLinear]:
-        """Return the linear layers of one layer, as the checkpoint has them."""
 
     @abstractmethod
     def _writer(self, graph: GraphWriter, linears: Linears, *, packed: bool) -> Writer[LayerKind]:
@@ -95,20 +108,34 @@ class LayeredNetwork(ABC, Generic[LayerKind]):
     def float_linears(self) -> Mapping[str, FloatLinear]:
         return LinearsByLayer(
             [layer.linears for layer in self._layers],
-            lambda index: self._linears_of(self._layers[index]),
+            lambda index: self._layers[index].float_linears(self._tensors),
         )
 
     def whole(self, linears: Linears, *, int8_embeddings: bool) -> onnx.ModelProto:
         graph = GraphWriter()
         of_vector = tail_width(self._settings.tail, self._hidden)
         declare_batch(graph, None if of_vector == self._hidden else self._hidden)
-        pooled = self._pooled(graph, linears, int8_embeddings=int8_embeddings)
-        self._finish(graph, pooled)
+        pooled = self.rows(graph, linears, int8_embeddings=int8_embeddings)
+        if self._head is None:
+            write_tail(graph, pooled, self._settings, self._tensors, OUTPUT)
+        else:
+            self._head.write(graph, pooled, self._tensors, OUTPUT)
         return graph.model(self.title, {OUTPUT: ["texts", self.dimension]})
 
     def rows(self, graph: GraphWriter, linears: Linears, *, int8_embeddings: bool) -> str:
-        """Write the network to a graph with a declared batch, as far as pooling; returns the result's name."""
-        return self._pooled(graph, linears, int8_embeddings=int8_embeddings)
+        """Write the network to a graph with a declared batch, as far as pooling; returns the result's name.
+
+        It is written twice, for either layout of a batch, over the same weights.
+        """
+
+        def network(packed: bool) -> Branch:
+            def write(inner: GraphWriter) -> str:
+                writer = self._writer(inner, linears, packed=packed)
+                return self._written(writer, int8_embeddings=int8_embeddings)
+
+            return write
+
+        return graph.branch(PACKED, network(packed=True), network(packed=False), "pooled")
 
     def embeddings(self, *, int8: bool) -> tuple[onnx.ModelProto, str]:
         graph = GraphWriter()
@@ -127,25 +154,9 @@ class LayeredNetwork(ABC, Generic[LayerKind]):
         result = next(activation for name, activation in steps if name == wanted)
         return graph.model(layer.name, {result: None}), result
 
-    def _pooled(self, graph: GraphWriter, linears: Linears, *, int8_embeddings: bool) -> str:
-        """Write the network twice, for either layout of a batch, over the same weights."""
-
-        def network(packed: bool) -> Branch:
-            def write(inner: GraphWriter) -> str:
-                writer = self._writer(inner, linears, packed=packed)
-                return self._written(writer, int8_embeddings=int8_embeddings)
-
-            return write
-
-        return graph.branch(PACKED, network(packed=True), network(packed=False), "pooled")
-
     def _written(self, writer: Writer[LayerKind], *, int8_embeddings: bool) -> str:
         """Write everything from the words to the rows of the texts, (B, D)."""
         hidden = writer.embeddings(int8=int8_embeddings)
         for layer in self._layers:
             *_, (_, hidden) = writer.layer(hidden, layer)
         return writer.pool(hidden)
-
-    def _finish(self, graph: GraphWriter, pooled: str) -> None:
-        """Write OUTPUT."""
-        write_tail(graph, pooled, self._settings, self._tensors, OUTPUT)

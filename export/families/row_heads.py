@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import onnx
 from onnx import TensorProto
 
+from export.families.affine import affine_shapes, write_affine
 from export.families.batches import declare_batch
 from export.families.family import OUTPUT, Layer
 from export.families.layered import LayeredNetwork
@@ -103,11 +104,11 @@ class TokenWeights:
         return False
 
     def tensors(self) -> Shapes:
-        return _shapes(SPARSE_HEAD, 1, self.hidden)
+        return affine_shapes(SPARSE_HEAD, 1, self.hidden)
 
     def write(self, graph: GraphWriter, rows: str, tensors: Tensors, *, int8: bool) -> None:
         del int8
-        linear = write_linear(graph, rows, tensors, SPARSE_HEAD)
+        linear = write_affine(graph, rows, SPARSE_HEAD, tensors)
         weights = graph.node("Relu", [linear], "weights")
         ids = graph.node("Reshape", [INPUT_IDS, graph.integers("column", [-1, 1])], "ids.column")
         special = graph.integers("special", [self.unweighted])
@@ -134,21 +135,9 @@ class TokenProjection:
         return False
 
     def tensors(self) -> Shapes:
-        return _shapes(COLBERT_HEAD, self.width, self.hidden)
+        return affine_shapes(COLBERT_HEAD, self.width, self.hidden)
 
     def write(self, graph: GraphWriter, rows: str, tensors: Tensors, *, int8: bool) -> None:
         del int8
-        projected = write_linear(graph, rows, tensors, COLBERT_HEAD)
+        projected = write_affine(graph, rows, COLBERT_HEAD, tensors)
         graph.node("LpNormalization", [projected], OUTPUT, axis=-1, p=2)
-
-
-def write_linear(graph: GraphWriter, rows: str, tensors: Tensors, name: str) -> str:
-    """Write rows @ NAME.weight + NAME.bias in float32; returns the name of the result."""
-    weight = graph.floats(f"{name}.weight", tensors[f"{name}.weight"].T)
-    product = graph.node("MatMul", [rows, weight], f"{name}.product")
-    bias = graph.floats(f"{name}.bias", tensors[f"{name}.bias"])
-    return graph.node("Add", [product, bias], f"{name}.result")
-
-
-def _shapes(name: str, outputs: int, inputs: int) -> Shapes:
-    return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}

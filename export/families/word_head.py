@@ -11,9 +11,9 @@ import numpy as np
 
 from export.errors import CorruptFile
 from export.families.activations import write_activation
+from export.families.affine import affine_shapes, write_affine, write_layer_norm
 from export.families.family import OUTPUT, MaskedHead
 from export.families.linears import FloatLinear, Linear, LinearWriter, RowwiseLinear, Site
-from export.families.row_heads import write_linear
 from export.graph import GraphWriter
 from export.quantisation.ranges import quantize_columns
 from export.source.heads import Splade
@@ -52,10 +52,8 @@ class WordWeights:
     def tensors(self) -> Shapes:
         hidden, names = self.hidden, self.names
         return {
-            f"{names.dense}.weight": (hidden, hidden),
-            f"{names.dense}.bias": (hidden,),
-            f"{names.norm}.weight": (hidden,),
-            f"{names.norm}.bias": (hidden,),
+            **affine_shapes(names.dense, hidden, hidden),
+            **affine_shapes(names.norm, hidden),
             self._table: (self.words, hidden),
             self.bias: (self.words,),
         }
@@ -97,15 +95,9 @@ class WordWeights:
 
     def _transformed(self, graph: GraphWriter, rows: str, tensors: Tensors) -> str:
         names = self.names
-        dense = write_linear(graph, rows, tensors, names.dense)
+        dense = write_affine(graph, rows, names.dense, tensors)
         active = write_activation(graph, names.activation, dense, f"{names.dense}.active")
-        parts = [
-            graph.floats(f"{names.norm}.{part}", tensors[f"{names.norm}.{part}"])
-            for part in ("weight", "bias")
-        ]
-        return graph.node(
-            "LayerNormalization", [active, *parts], names.norm, axis=-1, epsilon=names.epsilon
-        )
+        return write_layer_norm(graph, active, names.norm, tensors, names.epsilon)
 
     def _weights(self, graph: GraphWriter, numbers: str, name: str) -> str:
         """Write log(1 + relu(number)), a second logarithm where the model has one."""

@@ -1,6 +1,6 @@
 """Nodes and constants of a graph that optimum wrote, while it is rewritten."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export.families.family import OUTPUT
-from export.graph import IR_VERSION, OPSET
+from export.graph import IR_VERSION, OPSET, inner_graphs, names_read
 from server.inference.encoder import INPUT_IDS
 
 Constants = dict[str, onnx.TensorProto]
@@ -51,25 +51,12 @@ def filled(
     return model
 
 
-def names_read(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the names that a node reads, and those that the nodes of its branches read."""
-    yield from node.input
-    for inner in _inner_nodes(node):
-        yield from names_read(inner)
-
-
 def rename_read(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
     """Replace names that a node or its branches read by others, in place."""
     node.input[:] = [names.get(name, name) for name in node.input]
-    for inner in _inner_nodes(node):
-        rename_read(inner, names)
-
-
-def _inner_nodes(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-    """Yield the nodes of the branches of an If, or of the body of a Loop."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield from attribute.g.node
+    for graph in inner_graphs(node):
+        for inner in graph.node:
+            rename_read(inner, names)
 
 
 def store(constants: Constants, name: str, array: npt.ArrayLike) -> str:

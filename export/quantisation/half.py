@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from export.errors import UnsupportedModel
+from export.graph import inner_graphs
 
 # Smaller constants are not worth a node.
 LEAST_ELEMENTS = 1024
@@ -55,9 +56,8 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """Yield a graph and those of its branches."""
     yield graph
     for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _graphs(attribute.g)
+        for inner in inner_graphs(node):
+            yield from _graphs(inner)
 
 
 def _read_whole(graph: onnx.GraphProto, halved: set[str]) -> Iterator[str]:

@@ -51,7 +51,12 @@ def quantize(
     if not fits(network):
         raise UnsupportedModel("--precision int4 is written for decoders only; use int8 or fp16")
     done = rowwise.quantize(
-        network, token_ids, weight_bits=weight_bits, threads=threads, progress=progress
+        network,
+        token_ids,
+        weight_bits=weight_bits,
+        threads=threads,
+        progress=progress,
+        feed_forward=False,
     )
     # From the checkpoint's own numbers: what reads and writes them is in 4 bits too, so no divisor is left.
     floats = network.float_linears()

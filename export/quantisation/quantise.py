@@ -119,12 +119,15 @@ class SiteReport:
 class Quantized:
     """Every linear layer in its int8 form, and the search's choice for each site.
 
-    own_biases: the biases from which only the error of the layer itself was taken.
+    own: the same layers with biases from which only the error of the layer itself was taken.
     """
 
     linears: dict[str, Linear]
     report: list[SiteReport] = field(default_factory=list)
-    own_biases: dict[str, FloatArray] = field(default_factory=dict)
+    own: dict[str, Linear] = field(default_factory=dict)
+
+    def add(self, name: str, linear: Int8Linear | BlockwiseLinear, own_bias: FloatArray) -> None:
+        self.linears[name], self.own[name] = linear, replace(linear, bias=own_bias)
 
 
 def quantize(
@@ -165,9 +168,7 @@ def quantize(
             found = sampler.rows(activations, layer)
             if site.blockwise:
                 for name in site.readers:
-                    target = targets[site.name]
-                    done.linears[name] = _blockwise(floats[name], limit, found, target)
-                    done.own_biases[name] = _blockwise(floats[name], limit, target, target).bias
+                    done.add(name, *_blockwise(floats[name], limit, found, targets[site.name]))
             else:
                 _quantize_site(
                     *(done, floats, site, limit, found, targets[site.name]),
@@ -182,11 +183,10 @@ def quantize(
             scales |= _attention_scales(network, linears, index, layer.attention, actual, threads)
         for text, rows in enumerate(passes.run(*network.layer(linears, index))):
             actual[text] = rows
-    own = _with_own_biases(done)
-    with_own = _run_network(network, own, embedded, threads)
+    with_own = _run_network(network, done.own, embedded, threads)
     expected, with_all = ([rows[text] for text in deciding] for rows in (exact, actual))
     if _distance(with_own, expected) <= OWN_BIAS_LEAVES * _distance(with_all, expected):
-        done.linears.update(own)
+        done.linears.update(done.own)
     # Last: if the search saw these scales it would suit long texts better, and short ones, which do not
     # use them, worse.
     for name, scale in scales.items():
@@ -235,8 +235,8 @@ def _quantize_site(
     if site.folds_into and quantizer.smoothing is not None:
         divisors = np.split(quantizer.smoothing, len(site.folds_into))
         for name, divisor in zip(site.folds_into, divisors, strict=True):
-            quantized.linears[name] = _fold(quantized.linears[name], divisor)
-            quantized.own_biases[name] = quantized.own_biases[name] / divisor
+            for linears in (quantized.linears, quantized.own):
+                linears[name] = _fold(_int8(linears, name), divisor)
         quantizer = replace(quantizer, smoothing=None)
     elif quantizer.smoothing is not None:
         # The heads that read one row side by side share a divisor.
@@ -246,9 +246,7 @@ def _quantize_site(
         read, aimed = found.sampled, target.sampled
         if site.by_head:
             read, aimed = (_of_head(rows, place, weights) for rows in (read, aimed))
-        quantized.linears[name], quantized.own_biases[name] = _quantize_linear(
-            weight, choice, quantizer, limit, read, aimed
-        )
+        quantized.add(name, *_quantize_linear(weight, choice, quantizer, limit, read, aimed))
 
 
 def _of_head(rows: FloatArray, head: int, weights: Sequence[FloatLinear]) -> FloatArray:
@@ -289,21 +287,6 @@ def _deciding(token_ids: Sequence[Int64Array]) -> list[int]:
     short = [text for text, ids in enumerate(token_ids) if len(ids) <= DECIDING_TOKENS]
     chosen = short or [min(range(len(token_ids)), key=lambda text: len(token_ids[text]))]
     return chosen[:: -(-len(chosen) // DECIDING_TEXTS)]
-
-
-def _with_own_biases(quantized: Quantized) -> dict[str, Linear]:
-    linears: dict[str, Linear] = {}
-    for name, bias in quantized.own_biases.items():
-        linear = quantized.linears[name]
-        assert isinstance(linear, Int8Linear | BlockwiseLinear)
-        linears[name] = replace(linear, bias=bias)
-    return linears
-
-
-def _int8(linears: Linears, name: str) -> Int8Linear:
-    linear = linears[name]
-    assert isinstance(linear, Int8Linear)
-    return linear
 
 
 def _distance(found: Sequence[FloatArray], expected: Sequence[FloatArray]) -> float:
@@ -415,7 +398,10 @@ def _quantize_linear(
     return Int8Linear(quantizer, weight.astype(np.int8), scale, bias(found)), bias(target)
 
 
-def _blockwise(linear: FloatLinear, limit: int, found: Rows, target: Rows) -> BlockwiseLinear:
+def _blockwise(
+    linear: FloatLinear, limit: int, found: Rows, target: Rows
+) -> tuple[BlockwiseLinear, FloatArray]:
+    """Return the layer, and the bias that it would have without the errors of the layers before it."""
     inputs, outputs = linear.weight.shape
     blocks = -(-inputs // BLOCK)
     padded = np.zeros((blocks * BLOCK, outputs), np.float32)
@@ -425,13 +411,22 @@ def _blockwise(linear: FloatLinear, limit: int, found: Rows, target: Rows) -> Bl
     )
     whole = np.concatenate(weight)[:inputs]
     restored = np.concatenate([w * s for w, s in zip(weight, scale, strict=True)])[:inputs]
-    drift = found.sampled.mean(axis=0) @ restored - target.sampled.mean(axis=0) @ linear.weight
-    return BlockwiseLinear(whole, np.stack(scale), linear.bias - drift)
+
+    def bias(rows: Rows) -> FloatArray:
+        drift = rows.sampled.mean(axis=0) @ restored - target.sampled.mean(axis=0) @ linear.weight
+        return np.asarray(linear.bias - drift, np.float32)
+
+    return BlockwiseLinear(whole, np.stack(scale), bias(found)), bias(target)
 
 
-def _fold(linear: Linear, divisor: FloatArray) -> Int8Linear:
-    """Divide the value projection's output by `divisor`: exact, its scales are per channel."""
+def _int8(linears: Linears, name: str) -> Int8Linear:
+    linear = linears[name]
     assert isinstance(linear, Int8Linear)
+    return linear
+
+
+def _fold(linear: Int8Linear, divisor: FloatArray) -> Int8Linear:
+    """Divide the value projection's output by `divisor`: exact, its scales are per channel."""
     return Int8Linear(
         linear.input, linear.weight, linear.weight_scale / divisor, linear.bias / divisor
     )

@@ -6,6 +6,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from export.families.family import HIDDEN
+from export.graph import names_read
 from export.onnx_file import open_graph
 from export.source.tensors import FloatArray
 
@@ -27,7 +28,7 @@ def resume(model: onnx.ModelProto, known: Mapping[str, int]) -> onnx.ModelProto:
         taken.add(name)
         if name not in known and name in makers:
             needed.add(makers[name])
-            waiting += _read(graph.node[makers[name]])
+            waiting += names_read(graph.node[makers[name]])
     inputs = [each for each in graph.input if each.name in taken]
     inputs += [
         # subtle: without the width the runtime would not fuse the same operators, and numbers would differ. The
@@ -46,16 +47,6 @@ def resume(model: onnx.ModelProto, known: Mapping[str, int]) -> onnx.ModelProto:
         [each for each in graph.initializer if each.name in taken],
     )
     return helper.make_model(cut, opset_imports=model.opset_import, ir_version=model.ir_version)
-
-
-def _read(node: onnx.NodeProto) -> Iterator[str]:
-    """Yield the names that a node reads, those inside its branches and loops included."""
-    yield from node.input
-    for attribute in node.attribute:
-        for inner in (attribute.g, *attribute.graphs):
-            for each in inner.node:
-                yield from _read(each)
-            yield from (output.name for output in inner.output)
 
 
 class Passes:

@@ -56,8 +56,12 @@ def quantize(
     weight_bits: int,
     threads: int,
     progress: Progress = lambda _: None,
+    feed_forward: bool = True,
 ) -> dict[str, Linear]:
-    """Return every linear layer in int8. token_ids: one int64 (T,) array per calibration text."""
+    """Return every linear layer in int8. token_ids: one int64 (T,) array per calibration text.
+
+    feed_forward: whether those of `Site.feed_forward` are among them.
+    """
     limit = 2 ** (weight_bits - 1) - 1
     floats = network.float_linears()
     done: dict[str, Linear] = {}
@@ -68,7 +72,8 @@ def quantize(
         found, hidden = _run(network, floats, index, hidden, threads)
         for site in layer.sites:
             progress(site.name)
-            _quantize_site(done, floats, site, found[site.name], limit)
+            if feed_forward or not site.feed_forward:
+                _quantize_site(done, floats, site, found[site.name], limit)
     return done
 
 

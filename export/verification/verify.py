@@ -149,7 +149,8 @@ def _check_batches(
         for place, (index, ids) in enumerate(members):
             alone = result_of(served, ids)
             first, last = together[3 * place], together[3 * place + 2]
-            distance = max(_distance(each, alone, comparison) for each in (first, last))
+            # subtle: not the built-in max, which may lose NaN.
+            distance = np.max([_distance(each, alone, comparison) for each in (first, last)])
             if not distance <= BATCH_TOLERANCE:
                 raise DisagreesWithCheckpoint(
                     "a result changes by {distance:.1e} in a batch (at most {most:.0e}): {text}",

@@ -1,17 +1,19 @@
 """4-bit weights of decoders: the numbers, the graph, and that an export writes them only if they are asked for."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from onnx import TensorProto
 
+from export.checkpoint import read_checkpoint
 from export.errors import UnsupportedModel
 from export.families.linears import FloatLinear, LinearWriter, NibbleLinear, Site
 from export.graph import GraphWriter
 from export.pipeline import export
-from export.quantisation import int4
+from export.quantisation import int4, rowwise
 from export.settings import Settings
 from export.verification.verify import DEFAULTS, Thresholds
 from server.inference.comparison import row_cosines
@@ -19,7 +21,7 @@ from server.inference.manifest import read_manifest
 from server.inference.model import Model
 from server.inference.runtime import open_session
 from tests.support.decoder_toys import write_decoder
-from tests.support.encoders import toy_network
+from tests.support.encoders import random_ids, toy_network
 from tests.support.reference_decoder import ReferenceDecoder
 from tests.support.toys import toy_texts, write_toy_texts
 
@@ -108,6 +110,25 @@ def test_an_artifact_in_4_bits_is_written_for_a_lower_bar_only(tmp_path: Path) -
     ids = model.tokenizer.encode(texts).ids
     expected = np.concatenate([reference.embed(row[None]) for row in ids]).astype(np.float32)
     assert row_cosines(model.embed(texts), expected).min() > 0.93
+
+
+def test_layers_in_4_bits_are_not_quantised_to_8_bits_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = read_checkpoint(write_decoder(tmp_path / "qwen3"))
+    network, texts = checkpoint.network(), random_ids(3, 20, 0, checkpoint.shape.vocabulary)
+    quantized: list[Site] = []
+    quantize_site = rowwise._quantize_site
+
+    def recorded(*arguments: Any) -> None:
+        quantized.append(arguments[2])
+        quantize_site(*arguments)
+
+    monkeypatch.setattr(rowwise, "_quantize_site", recorded)
+    done = int4.quantize(network, texts, weight_bits=8, threads=1)
+    assert done.keys() == network.float_linears().keys()
+    assert len(quantized) == 2 * len(network.layers)
+    assert not any(site.feed_forward for site in quantized)
 
 
 def test_other_families_have_no_4_bit_weights(tmp_path: Path) -> None:

@@ -77,9 +77,9 @@ def test_biases_without_earlier_errors_are_taken_where_they_help_enough(
         return {name: linear.bias for name, linear in done.linears.items()}, done
 
     (corrected, _), (own, done) = biases(-1.0), biases(np.inf)
-    assert own.keys() == done.own_biases.keys()
+    assert own.keys() == done.own.keys()
     for name, bias in own.items():
-        np.testing.assert_array_equal(bias, done.own_biases[name])
+        np.testing.assert_array_equal(bias, done.own[name].bias)
         # They differ by the errors of the layers before: much less than a bias.
         assert 0 < np.abs(bias - corrected[name]).max() < 0.05
 

@@ -159,6 +159,19 @@ def test_batch_that_gives_nan_is_refused(exact: SessionEncoder, ids: list[Ids]) 
         run(exact, Changed(exact, spoil), ids, STRICT)
 
 
+def test_batch_that_gives_nan_for_its_last_text_is_refused(
+    exact: SessionEncoder, ids: list[Ids]
+) -> None:
+    def spoil(texts: Sequence[Ids], vectors: Vectors) -> Vectors:
+        changed = vectors.copy()
+        if len(texts) > 1:
+            changed[-1] = np.nan
+        return changed
+
+    with pytest.raises(DisagreesWithCheckpoint, match="changes by nan in a batch"):
+        run(exact, Changed(exact, spoil), ids, STRICT)
+
+
 @pytest.mark.parametrize("length", [2, 3])
 def test_length_that_the_float32_model_cannot_be_compared_at_is_refused(
     length: int, exact: SessionEncoder, ids: list[Ids]

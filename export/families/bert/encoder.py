@@ -16,6 +16,7 @@ runs; `network.py` makes these, and `layers.py` names the linear layers.
 from collections.abc import Generator, Iterator, Sequence
 
 from export.families.activations import write_activation
+from export.families.affine import write_layer_norm
 from export.families.batches import GROUPS, BatchWriter
 from export.families.bert.attention import LONG, Scales, attend_in_int8
 from export.families.bert.layers import BertLayer
@@ -66,12 +67,12 @@ class BertWriter:
         if shape.buckets is not None:
             self._biased = BiasedAttention(
                 graph,
+                self._batch,
                 tensors[DISTANCE_BIAS],
                 shape.buckets,
                 width=shape.hidden,
                 max_tokens=settings.max_tokens,
                 scale=(shape.hidden // shape.heads) ** -0.5,
-                packed=packed,
             )
 
     # --- the parts, in the order of computation ----------------------------------------------------
@@ -265,14 +266,5 @@ class BertWriter:
         return graph.node("Concat", parts, name, axis=0)
 
     def _layer_norm(self, tensor: str, name: str) -> str:
-        return self._graph.node(
-            "LayerNormalization",
-            [
-                tensor,
-                self._graph.floats(f"{name}.weight", self._tensors[f"{name}.weight"]),
-                self._graph.floats(f"{name}.bias", self._tensors[f"{name}.bias"]),
-            ],
-            name,
-            axis=-1,
-            epsilon=self._shape.layer_norm_epsilon,
-        )
+        epsilon = self._shape.layer_norm_epsilon
+        return write_layer_norm(self._graph, tensor, name, self._tensors, epsilon)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from export.families.affine import affine_shapes, write_affine
 from export.graph import GraphWriter
 from export.source.tensors import Shapes, Tensors
 
@@ -16,21 +17,17 @@ class Head:
 
     def tensors(self, hidden: int) -> Shapes:
         """Return name -> shape of the tensors."""
-        return {
-            f"{self.dense}.weight": (hidden, hidden),
-            f"{self.dense}.bias": (hidden,),
-            f"{self.output}.weight": (1, hidden),
-            f"{self.output}.bias": (1,),
-        }
+        dense = affine_shapes(self.dense, hidden, hidden)
+        return dense | affine_shapes(self.output, 1, hidden)
 
     def write(self, graph: GraphWriter, rows: str, tensors: Tensors, output: str) -> None:
         """Write the scores of `rows` (B, D) under the name `output`, float32 (B, 1), not activated.
 
         In float32: it is one row a pair, and what it loses nothing after it would bring back.
         """
-        dense = _affine(graph, rows, self.dense, tensors, f"{self.dense}.result")
+        dense = write_affine(graph, rows, self.dense, tensors)
         active = graph.node(self.activation, [dense], f"{self.dense}.active")
-        _affine(graph, active, self.output, tensors, output)
+        write_affine(graph, active, self.output, tensors, output)
 
 
 # Pooler and classifier of BertForSequenceClassification.
@@ -38,10 +35,3 @@ BERT_HEAD = Head("pooler.dense", "classifier")
 # RobertaClassificationHead, which XLM-R and CamemBERT have too.
 ROBERTA_HEAD = Head("classifier.dense", "classifier.out_proj")
 DISTILBERT_HEAD = Head("pre_classifier", "classifier", "Relu")
-
-
-def _affine(graph: GraphWriter, rows: str, name: str, tensors: Tensors, output: str) -> str:
-    weight = graph.floats(f"{name}.weight", tensors[f"{name}.weight"].T)
-    product = graph.node("MatMul", [rows, weight], f"{name}.product")
-    bias = graph.floats(f"{name}.bias", tensors[f"{name}.bias"])
-    return graph.node("Add", [product, bias], output)

@@ -24,7 +24,8 @@ class BertLayer:
     """The sites of one layer, each with its linear layers.
 
     attention is read by the query, and by keys and values too where these are computed for all
-    tokens. by_head: keys and values are one linear layer a head, of the one row that is pooled.
+    tokens. by_head: keys and values are one linear layer a head, of the one row that is pooled. long: see
+    `Layer.attention`.
     """
 
     name: str
@@ -35,6 +36,7 @@ class BertLayer:
     context: Site
     intermediate: Site
     output: Site
+    long: LongAttention | None = None
 
     @property
     def linears(self) -> Readers:
@@ -43,19 +45,27 @@ class BertLayer:
         after = (self.context, self.intermediate, self.output)
         return tuple(dict.fromkeys(name for site in (*sites, *after) for name in site.readers))
 
-    def described(self, max_tokens: int, *, biased: bool = False) -> Layer:
-        """Return the layer as the quantiser sees it.
-
-        max_tokens: of the longest text. biased: scores have a bias by distance; int8 has no form for it.
-        """
+    def described(self) -> Layer:
+        """Return the layer as the quantiser sees it."""
         after = (self.context, self.intermediate, self.output)
         if self.by_head:
             return Layer((self.attention, self.keys, self.values, *after), by_text=True)
-        long = None
-        if LONG <= max_tokens <= LONGEST and not biased:
-            queries, keys, values = self.attention.readers
-            long = LongAttention(queries, keys, values, self.context.name)
-        return Layer((self.attention, *after), attention=long)
+        return Layer((self.attention, *after), attention=self.long)
+
+    def float_linears(self, tensors: Tensors) -> dict[str, FloatLinear]:
+        """Return every linear layer, as the checkpoint has it."""
+        found = {
+            site.readers[0]: _stored(tensors, site.readers[0])
+            for site in (self.attention, self.context, self.intermediate, self.output)
+        }
+        key, value = _stored(tensors, self.keys.name), _stored(tensors, self.values.name)
+        keys, values = [key], [value]
+        if self.by_head:
+            heads = len(self.keys.readers)
+            keys, values = _keys_by_head(key, heads), _by_head(value, heads)
+        found |= zip(self.keys.readers, keys, strict=True)
+        found |= zip(self.values.readers, values, strict=True)
+        return found
 
 
 def layer_of(shape: BertShape, settings: SentenceSettings, index: int) -> BertLayer:
@@ -75,36 +85,27 @@ def layer_of(shape: BertShape, settings: SentenceSettings, index: int) -> BertLa
         return Site(dense_name, (dense_name,), blockwise=blockwise, folds_into=folds_into)
 
     keys, values = projected("key"), projected("value")
-    readers: Readers = (f"{attention}.query",)
+    context = dense("attention.output", folds_into=values.readers)
+    query, long = f"{attention}.query", None
+    readers: Readers = (query,)
     if not by_head:
-        readers += (*keys.readers, *values.readers)
+        (key,), (value,) = keys.readers, values.readers
+        readers = (query, key, value)
+        # Int8 has no form for a bias by distance.
+        if LONG <= settings.max_tokens <= LONGEST and shape.buckets is None:
+            long = LongAttention(query, key, value, context.name)
     return BertLayer(
         name,
         by_head,
         attention=Site(attention, readers),
         keys=keys,
         values=values,
-        context=dense("attention.output", folds_into=values.readers),
+        context=context,
         intermediate=dense("intermediate"),
         # Too little work to be felt, and nothing that rounds comes after it: see `quantise`.
         output=dense("output", blockwise=by_head),
+        long=long,
     )
-
-
-def float_linears(layer: BertLayer, tensors: Tensors) -> dict[str, FloatLinear]:
-    """Return every linear layer of one layer, as the checkpoint has it."""
-    found = {
-        site.readers[0]: _stored(tensors, site.readers[0])
-        for site in (layer.attention, layer.context, layer.intermediate, layer.output)
-    }
-    key, value = _stored(tensors, layer.keys.name), _stored(tensors, layer.values.name)
-    keys, values = [key], [value]
-    if layer.by_head:
-        heads = len(layer.keys.readers)
-        keys, values = _keys_by_head(key, heads), _by_head(value, heads)
-    found |= zip(layer.keys.readers, keys, strict=True)
-    found |= zip(layer.values.readers, values, strict=True)
-    return found
 
 
 def _stored(tensors: Tensors, name: str) -> FloatLinear:

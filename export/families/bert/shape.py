@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from export.errors import CorruptFile, ShapeMismatch, UnsupportedModel
 from export.families.activations import read_activation
+from export.families.affine import affine_shapes
 from export.families.bert.head import Head
 from export.families.config import check_heads, n_layers
 from export.families.relative_bias import Buckets, read_buckets
@@ -73,17 +74,17 @@ class BertShape:
             "embeddings.word_embeddings.weight": (self.vocabulary, hidden),
             POSITIONS: (self.first_position + self.positions, hidden),
             **{name: (rows, hidden) for name, rows in self._types() if rows},
-            **_affine("embeddings.LayerNorm", hidden),
+            **affine_shapes("embeddings.LayerNorm", hidden),
         }
         for index in range(self.layers):
             prefix = f"encoder.layer.{index}."
             for name in ("query", "key", "value"):
-                shapes |= _affine(f"{prefix}attention.self.{name}", hidden, hidden)
-            shapes |= _affine(f"{prefix}attention.output.dense", hidden, hidden)
-            shapes |= _affine(f"{prefix}attention.output.LayerNorm", hidden)
-            shapes |= _affine(f"{prefix}intermediate.dense", wide, hidden)
-            shapes |= _affine(f"{prefix}output.dense", hidden, wide)
-            shapes |= _affine(f"{prefix}output.LayerNorm", hidden)
+                shapes |= affine_shapes(f"{prefix}attention.self.{name}", hidden, hidden)
+            shapes |= affine_shapes(f"{prefix}attention.output.dense", hidden, hidden)
+            shapes |= affine_shapes(f"{prefix}attention.output.LayerNorm", hidden)
+            shapes |= affine_shapes(f"{prefix}intermediate.dense", wide, hidden)
+            shapes |= affine_shapes(f"{prefix}output.dense", hidden, wide)
+            shapes |= affine_shapes(f"{prefix}output.LayerNorm", hidden)
         if self.buckets is not None:
             shapes[DISTANCE_BIAS] = (self.buckets.number, self.heads)
         if self.head is not None:
@@ -103,10 +104,6 @@ class BertShape:
 
     def _types(self) -> tuple[tuple[str, int], ...]:
         return (TOKEN_TYPES, self.token_types), (TASK_TYPES, self.task_types)
-
-
-def _affine(name: str, *weight: int) -> dict[str, tuple[int, ...]]:
-    return {f"{name}.weight": weight, f"{name}.bias": weight[:1]}
 
 
 def read_bert(config: Json) -> BertShape:

@@ -7,6 +7,7 @@ less that of no. No other row becomes a part of the artifact.
 
 from dataclasses import dataclass
 
+from export.graph import GraphWriter
 from export.source.tensors import FloatArray, Shapes, Tensors
 
 SCORE = "score.weight"
@@ -21,11 +22,9 @@ class ScoreRow:
         del vocabulary
         return {SCORE: (1, hidden)}
 
-    def row(self, tensors: Tensors) -> FloatArray:
-        """Return what the last token's row is multiplied with, float32 (D,)."""
+    def write(self, graph: GraphWriter, rows: str, tensors: Tensors, output: str) -> None:
         (row,) = tensors[SCORE]
-        found: FloatArray = row
-        return found
+        _write(graph, rows, row, output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +42,12 @@ class AnswerRows:
         """Return name -> shape of the tensors."""
         return {self.table: (vocabulary, hidden)}
 
-    def row(self, tensors: Tensors) -> FloatArray:
-        """Return what the last token's row is multiplied with, float32 (D,)."""
+    def write(self, graph: GraphWriter, rows: str, tensors: Tensors, output: str) -> None:
         table = tensors[self.table]
-        row: FloatArray = table[self.yes] - (0 if self.no is None else table[self.no])
-        return row
+        row = table[self.yes] - (0 if self.no is None else table[self.no])
+        _write(graph, rows, row, output)
+
+
+def _write(graph: GraphWriter, rows: str, row: FloatArray, output: str) -> None:
+    """Write the products of `rows` (B, D), of the last tokens, with one row, float32 (D,)."""
+    graph.node("MatMul", [rows, graph.floats(SCORE, row[:, None])], output)

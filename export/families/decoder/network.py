@@ -1,15 +1,12 @@
 """Writes the graphs of a decoder: float reference, int8 artifact, and the parts that calibration runs."""
 
-from collections.abc import Mapping, Sequence
-
 from export.families.batches import GROUPS, PACKED
 from export.families.decoder.attention import TILE
 from export.families.decoder.encoder import DecoderWriter
 from export.families.decoder.layers import layer_of
 from export.families.decoder.shape import DecoderShape
-from export.families.family import OUTPUT, Layer
 from export.families.layered import LayeredNetwork
-from export.families.linears import FloatLinear, Linears
+from export.families.linears import Linears
 from export.families.prenorm import PreNormLayer
 from export.graph import GraphWriter
 from export.source.sentence_settings import SentenceSettings
@@ -27,23 +24,12 @@ class DecoderNetwork(LayeredNetwork[PreNormLayer]):
 
     def __init__(self, shape: DecoderShape, settings: SentenceSettings, tensors: Tensors) -> None:
         layers = [layer_of(shape, index) for index in range(shape.layers)]
-        super().__init__(shape.hidden, settings, tensors, layers)
+        super().__init__(shape.hidden, settings, tensors, layers, shape.head)
         self._shape = shape
-
-    @property
-    def dimension(self) -> int:
-        return super().dimension if self._shape.head is None else 1
-
-    @property
-    def layers(self) -> Sequence[Layer]:
-        return [layer.described() for layer in self._layers]
 
     def packing(self, linears: Linears) -> Packing:
         del linears
         return Packing(GROUPS, min(TILE, self._settings.max_tokens))
-
-    def _linears_of(self, layer: PreNormLayer) -> Mapping[str, FloatLinear]:
-        return layer.float_linears(self._tensors)
 
     def _writer(self, graph: GraphWriter, linears: Linears, *, packed: bool) -> DecoderWriter:
         return DecoderWriter(
@@ -55,14 +41,6 @@ class DecoderNetwork(LayeredNetwork[PreNormLayer]):
             packed=PACKED if packed else None,
         )
 
-    def _pooled(self, graph: GraphWriter, linears: Linears, *, int8_embeddings: bool) -> str:
+    def rows(self, graph: GraphWriter, linears: Linears, *, int8_embeddings: bool) -> str:
         writer = self._writer(graph, linears, packed=True)
         return self._written(writer, int8_embeddings=int8_embeddings)
-
-    def _finish(self, graph: GraphWriter, pooled: str) -> None:
-        if self._shape.head is None:
-            super()._finish(graph, pooled)
-        else:
-            row = self._shape.head.row(self._tensors)
-            weight = graph.floats("score.weight", row[:, None])
-            graph.node("MatMul", [pooled, weight], OUTPUT)

@@ -43,6 +43,11 @@ class GatedLayer:
         query = (self.query,) if self.one_row else ()
         return Layer((self.attention, *query, self.context, self.mlp, self.down))
 
+    def float_linears(self, tensors: Tensors) -> dict[str, FloatLinear]:
+        """Return every linear layer, as the checkpoint has it."""
+        parts = zip(self.linears, PARTS, strict=True)
+        return {name: _stored(tensors, getattr(self.shape, part)) for name, part in parts}
+
 
 def layer_of(shape: GatedShape, settings: SentenceSettings, index: int) -> GatedLayer:
     name = f"layer.{index}"
@@ -62,11 +67,6 @@ def layer_of(shape: GatedShape, settings: SentenceSettings, index: int) -> Gated
             f"{name}.product", (down,), blockwise=one_row, folds_into=() if one_row else (up,)
         ),
     )
-
-
-def float_linears(layer: GatedLayer, tensors: Tensors) -> dict[str, FloatLinear]:
-    """Return every linear layer of one layer, as the checkpoint has it."""
-    return {f"{layer.name}.{part}": _stored(tensors, getattr(layer.shape, part)) for part in PARTS}
 
 
 def _stored(tensors: Tensors, stored: Stored) -> FloatLinear:

@@ -3,15 +3,14 @@
 There is no layer, so nothing is calibrated: in int8 each row of the table has its own scale.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from export.families.batches import GROUPS, BatchWriter
 from export.families.embeddings import write_words
-from export.families.family import Layer
 from export.families.layered import FamilyLayer, LayeredNetwork
-from export.families.linears import FloatLinear, Linears
+from export.families.linears import Linears
 from export.families.static.shape import MAPPING, ROWS, WEIGHTS, StaticShape
 from export.graph import GraphWriter
 from export.source.sentence_settings import SentenceSettings
@@ -56,15 +55,8 @@ class StaticNetwork(LayeredNetwork[FamilyLayer]):
     def __init__(self, shape: StaticShape, settings: SentenceSettings, tensors: Tensors) -> None:
         super().__init__(shape.hidden, settings, tensors, [])
 
-    @property
-    def layers(self) -> Sequence[Layer]:
-        return []
-
     def packing(self, linears: Linears) -> Packing:
         return Packing(GROUPS, self._settings.max_tokens)
-
-    def _linears_of(self, layer: FamilyLayer) -> Mapping[str, FloatLinear]:
-        raise AssertionError(layer.name)
 
     def _writer(self, graph: GraphWriter, linears: Linears, *, packed: bool) -> StaticWriter:
         return StaticWriter(self._tensors, graph, packed=packed)

@@ -44,13 +44,13 @@ class T5Writer(PreNormWriter):
         self._batch = BatchWriter(graph, packed=packed)
         self._attention = BiasedAttention(
             graph,
+            self._batch,
             tensors[DISTANCE_BIAS],
             shape.buckets,
             width=shape.inner,
             max_tokens=settings.max_tokens,
             # Queries are trained to need none.
             scale=1.0,
-            packed=packed,
         )
 
     def pool(self, hidden: str) -> str:

@@ -1,12 +1,9 @@
 """Writes the graphs of a T5 encoder: float reference, int8 artifact, and the parts for calibration."""
 
-from collections.abc import Mapping, Sequence
-
 from export.families.batches import GROUPS
 from export.families.biased_attention import TILE
-from export.families.family import Layer
 from export.families.layered import LayeredNetwork
-from export.families.linears import FloatLinear, Linears
+from export.families.linears import Linears
 from export.families.prenorm import PreNormLayer
 from export.families.t5.encoder import T5Writer
 from export.families.t5.layers import layer_of
@@ -27,16 +24,9 @@ class T5Network(LayeredNetwork[PreNormLayer]):
         super().__init__(shape.hidden, settings, tensors, layers)
         self._shape = shape
 
-    @property
-    def layers(self) -> Sequence[Layer]:
-        return [layer.described() for layer in self._layers]
-
     def packing(self, linears: Linears) -> Packing:
         del linears
         return Packing(GROUPS, min(TILE, self._settings.max_tokens))
-
-    def _linears_of(self, layer: PreNormLayer) -> Mapping[str, FloatLinear]:
-        return layer.float_linears(self._tensors)
 
     def _writer(self, graph: GraphWriter, linears: Linears, *, packed: bool) -> T5Writer:
         return T5Writer(self._shape, self._settings, self._tensors, linears, graph, packed=packed)
