@@ -15,7 +15,7 @@ from export.source.card import read_card
 from export.source.file import MOST_SETTINGS
 from export.source.folder import ModelFolder
 from export.source.json_file import Json, decode
-from export.source.modules import FOLDER, MODULES, MOST_MODULES
+from export.source.modules import FOLDER, MODULES, MOST_MODULES, in_folder
 
 CONFIG = "config.json"
 # Where it is there, transformers loads the model that it names, and adds its weights.
@@ -83,9 +83,7 @@ def see(folder: ModelFolder, pair_prompt: str | None = None) -> Sighting:
     transformer = transformer_folder(listed)
     if transformer:
         folder.check_inside(MODULES, transformer)
-    config, adapter = (
-        f"{transformer}/{name}" if transformer else name for name in (CONFIG, ADAPTER)
-    )
+    config, adapter = (in_folder(transformer, name) for name in (CONFIG, ADAPTER))
     base = folder.optional_json(adapter).get("base_model_name_or_path")
     settings = folder.json(config) if folder.has(config) else None
     return Sighting(

@@ -47,7 +47,7 @@ class Module:
 
     def file(self, name: str) -> str:
         """Return the name of a file of this module, relative to the model's folder."""
-        return _in_folder(self.folder, name)
+        return in_folder(self.folder, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +73,21 @@ class Modules:
 
     def file(self, name: str) -> str:
         """Return the name of a file of the Transformer, relative to the model's folder."""
-        return _in_folder(self.transformer, name)
+        return in_folder(self.transformer, name)
 
     def pooling_file(self) -> str | None:
-        return None if self.pooling is None else _in_folder(self.pooling, "config.json")
+        return None if self.pooling is None else in_folder(self.pooling, "config.json")
 
     def answers_file(self) -> str | None:
-        return None if self.answers is None else _in_folder(self.answers, "config.json")
+        return None if self.answers is None else in_folder(self.answers, "config.json")
 
     def tail_files(self) -> list[str]:
         """Return the names of the settings of the modules behind the pooling."""
         return [module.file("config.json") for module in self.tail]
 
 
-def _in_folder(folder: str, name: str) -> str:
+def in_folder(folder: str, name: str) -> str:
+    """Return the name of a file in a folder of the model, empty for the model's own."""
     return f"{folder}/{name}" if folder else name
 
 
