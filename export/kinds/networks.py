@@ -6,7 +6,7 @@ from export.kinds.commands import save_command
 from export.kinds.kind import Kind
 from export.kinds.sighting import Sighting
 from export.source.json_file import Json
-from export.source.modules import LOGIT_SCORE, SPLADE
+from export.source.modules import LOGIT_SCORE, SPLADE, STATIC
 from server.messages.message import Message
 
 # Words of a class in `architectures` after which the output is no embedding.
@@ -28,7 +28,7 @@ WITHOUT_PROMPT = Message(
 def is_static(seen: Sighting) -> bool:
     """Return whether a model is a table of one vector a token: model2vec, or a StaticEmbedding."""
     # Beside a Transformer it is a module that the list of supported ones names.
-    listed = "StaticEmbedding" in seen.classes and "Transformer" not in seen.classes
+    listed = STATIC in seen.classes and "Transformer" not in seen.classes
     return seen.model_type == "model2vec" or "StaticModel" in seen.architectures or listed
 
 
