@@ -114,7 +114,9 @@ def read_outline(
         )
     else:
         unpooled = kind.task in ("token_vectors", "sparse")
-        settings = read_settings(files, shape.positions, family.poolings, unpooled=unpooled)
+        settings = read_settings(
+            files, modules, shape.positions, family.poolings, unpooled=unpooled
+        )
         tail_width(settings.tail, shape.hidden)
         settings = limited(settings, max_tokens)
     check_tokenizer(tokenizer_json, shape.vocabulary, settings.max_tokens)

@@ -315,7 +315,7 @@ def _outline_for_optimum(
     config = files.json(modules.file(CONFIG))
     check_plain_weights(config)
     check_code(config, None)
-    settings = limited(read_settings(files, positions_of(config), POOLINGS), max_tokens)
+    settings = limited(read_settings(files, modules, positions_of(config), POOLINGS), max_tokens)
     if settings.tail:
         raise UnsupportedModel(
             "--via optimum writes no Dense layers, and modules.json lists some; they are written with "
