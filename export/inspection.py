@@ -21,7 +21,7 @@ from export.instructions import instructions, pooled_as_published
 from export.kinds import kind_of
 from export.kinds.sighting import Sighting, see
 from export.known.recognition import HIDDEN, LAYERS, Clues, known_sizes, number, recognise
-from export.outline import Outline, read_outline
+from export.outline import Outline
 from export.settings import Settings
 from export.source.folder import ModelFolder
 from export.source.gguf.folder import open_model
@@ -139,12 +139,9 @@ def inspect(found: Subject, settings: Settings, terminal: Terminal) -> int:
 def judge(files: ModelFolder, settings: Settings) -> tuple[Outline | None, ExportError | None]:
     """Return the model's outline, if a family writes it, and why it is refused, if it is."""
     try:
-        if settings.via == "graph":
-            return read_outline(files, pair_prompt=settings.pair_prompt, task=settings.task), None
-        examine(files, settings)
+        return examine(files, settings), None
     except ExportError as error:
         return None, error
-    return None, None
 
 
 def _network(seen: Sighting, outline: Outline | None, weight_bytes: int) -> Iterator[Message]:

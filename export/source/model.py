@@ -14,7 +14,7 @@ from export.kinds import check_kind
 from export.kinds.own_code import check_code
 from export.kinds.sighting import CONFIG, see
 from export.known.recognition import Clues, Sizes, known_sizes, recognise
-from export.outline import read_outline
+from export.outline import Outline, read_outline
 from export.quantisation import quantise, rowwise
 from export.settings import Settings
 from export.source.archive import SUFFIXES, archive_name, is_archive, unpack
@@ -284,16 +284,19 @@ def _stated(checkpoint: Checkpoint) -> SentenceSettings:
     return replace(checkpoint.settings, pooling=splade.pooling)
 
 
-def examine(files: ModelFolder, settings: Settings) -> None:
-    """Judge a model by everything but its weights; raises an ExportError for what is refused."""
+def examine(files: ModelFolder, settings: Settings) -> Outline | None:
+    """Judge a model by everything but its weights; raises an ExportError for what is refused.
+
+    Returns its outline, None where optimum traces it.
+    """
     if settings.via == "optimum":
-        _outline_for_optimum(files, None, settings.task)
-    else:
-        read_outline(files, pair_prompt=settings.pair_prompt, task=settings.task)
+        _outline_for_optimum(files, settings)
+        return None
+    return read_outline(files, settings.max_tokens, settings.pair_prompt, settings.task)
 
 
 def _outline_for_optimum(
-    files: ModelFolder, max_tokens: int | None = None, task: Task | None = None
+    files: ModelFolder, options: Settings
 ) -> tuple[Modules, SentenceSettings, str, tuple[Message, ...]]:
     """Return modules, settings, the tokenizer's JSON and notes of a model that optimum traces."""
     from export.optimum.contract import POOLINGS
@@ -301,7 +304,7 @@ def _outline_for_optimum(
 
     if isinstance(files, GgufFolder):
         raise UnsupportedModel("--via optimum reads no GGUF file; leave --via out")
-    kind = check_kind(see(files), task)
+    kind = check_kind(see(files), options.task)
     if kind.task == "score":
         raise UnsupportedModel(
             "--via optimum exports models of vectors; this is a cross-encoder, which scores pairs of texts"
@@ -315,7 +318,8 @@ def _outline_for_optimum(
     config = files.json(modules.file(CONFIG))
     check_plain_weights(config)
     check_code(config, None)
-    settings = limited(read_settings(files, modules, positions_of(config), POOLINGS), max_tokens)
+    settings = read_settings(files, modules, positions_of(config), POOLINGS)
+    settings = limited(settings, options.max_tokens)
     if settings.tail:
         raise UnsupportedModel(
             "--via optimum writes no Dense layers, and modules.json lists some; they are written with "
@@ -331,9 +335,7 @@ def _read_for_optimum(place: Place, options: Settings) -> SourceModel:
     from export.optimum.int8 import RECIPE
 
     files = open_model(place.folder, options.tokenizer)
-    modules, settings, tokenizer_json, notes = _outline_for_optimum(
-        files, options.max_tokens, options.task
-    )
+    modules, settings, tokenizer_json, notes = _outline_for_optimum(files, options)
     clues = Clues(
         place.origin or place.model_id, files.json(modules.file(CONFIG)), read_card(files)
     )
