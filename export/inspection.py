@@ -118,14 +118,13 @@ def inspect(found: Subject, settings: Settings, terminal: Terminal) -> int:
     outline, refusal = judge(found.files, settings)
     for line in _network(sighting, outline, found.weight_bytes):
         terminal.say(line)
-    if outline is not None:
-        kind = outline.kind
-        for line in _texts(outline, found.name):
-            terminal.say(line)
     notes = kind.notes
     if outline is not None:
         clues = Clues(found.name, outline.config, outline.card)
-        notes = (*outline.kind.notes, *pooled_as_published(outline.settings, clues).notes)
+        outline = outline.with_settings(pooled_as_published(outline.settings, clues))
+        for line in _texts(outline, clues):
+            terminal.say(line)
+        notes = (*outline.kind.notes, *outline.settings.notes)
     for note in notes:
         terminal.say("note: {note}", note=note)
     if refusal is not None:
@@ -169,7 +168,7 @@ def _network(seen: Sighting, outline: Outline | None, weight_bytes: int) -> Iter
         )
 
 
-def _texts(outline: Outline, name: str) -> Iterator[Message]:
+def _texts(outline: Outline, clues: Clues) -> Iterator[Message]:
     """Yield what is done to texts, and what a vector is like."""
     settings = outline.settings
     if outline.scoring is not None:
@@ -182,7 +181,6 @@ def _texts(outline: Outline, name: str) -> Iterator[Message]:
             prompt = outline.scoring.pair_prompt
             yield Message("instruction in the prompt of a pair: {text!r}", text=prompt.instruction)
         return
-    clues = Clues(name, outline.config, outline.card)
     if outline.task in GIVES:
         yield Message("gives: {what}", what=GIVES[outline.task])
     yield Message(
@@ -204,7 +202,7 @@ def _texts(outline: Outline, name: str) -> Iterator[Message]:
         document=chosen.document,
         source=chosen.source,
     )
-    if not pooled_as_published(settings, clues).include_prompt:
+    if not settings.include_prompt:
         yield Message("the pooling leaves out the tokens of an instruction")
     if chosen.warning is not None:
         yield Message("note: {note}", note=chosen.warning)

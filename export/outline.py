@@ -76,6 +76,10 @@ class Outline:
             return self.shape.vocabulary
         return 1 if self.scoring is not None else tail_width(self.settings.tail, self.shape.hidden)
 
+    def with_settings(self, settings: SentenceSettings) -> "Outline":
+        """Return the outline with other settings of text and pooling."""
+        return replace(self, settings=settings)
+
     def tensors(self) -> Shapes:
         """Return name -> shape of every tensor that the weights must have."""
         return {**self.shape.tensors(), **tail_tensors(self.settings.tail)}
