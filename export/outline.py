@@ -17,7 +17,7 @@ from export.kinds.networks import is_static
 from export.kinds.own_code import check_code
 from export.kinds.sighting import CONFIG, see
 from export.scorers import check_prompt_fits, read_pair_model
-from export.source.card import read_card
+from export.source.card import read_card, split_card
 from export.source.folder import ModelFolder
 from export.source.heads import COLBERT_HEAD, HEADS, Splade, read_splade
 from export.source.json_file import Json
@@ -157,6 +157,5 @@ def _read_static(files: ModelFolder, kind: Kind, max_tokens: int | None) -> Outl
         )
         kind = replace(kind, notes=(*kind.notes, cut))
     # The head of a card names the model that the table was made from, whose instructions mean nothing here.
-    card = read_card(files)
-    body = card.split("\n---", 1)[-1] if card.startswith("---") else card
+    body = split_card(read_card(files))[1]
     return Outline(kind, modules, own, STATIC, shape, text.settings, text.tokenizer_json, body)
