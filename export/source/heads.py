@@ -10,6 +10,7 @@ from export.source.folder import ModelFolder
 from export.source.json_file import shown
 from export.source.modules import Modules
 from export.source.tensors import StoredTensors, read_tensors, stored_weights
+from export.source.tokenizer_class import content_of
 from server.types import Task
 
 # Names of the files, without an ending, and of the layers.
@@ -81,8 +82,7 @@ def unweighted_ids(folder: ModelFolder, modules: Modules, tokenizer_json: str) -
     tokenizer = Tokenizer.from_str(tokenizer_json)
     found = set()
     for key, default in UNWEIGHTED.items():
-        named = config.get(key) or special.get(key) or default
-        content = named.get("content") if isinstance(named, dict) else named
+        content = content_of(config.get(key) or special.get(key) or default)
         if isinstance(content, str) and (token := tokenizer.token_to_id(content)) is not None:
             found.add(token)
     return tuple(sorted(found))
