@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from export.errors import CorruptFile
-from export.source.file import MOST_SETTINGS, exists, read_file
+from export.source.file import MOST_SETTINGS, read_file
 
 Json = Mapping[str, Any]
 
@@ -68,11 +68,6 @@ def parse_object(path: Path, content: bytes) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in the file; raises an ExportError for anything else."""
     return parse_object(path, read_file(path, MOST_SETTINGS))
-
-
-def optional_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in the file, or an empty one where there is no file."""
-    return read_json(path) if exists(path) else {}
 
 
 def size(
