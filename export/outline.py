@@ -101,6 +101,7 @@ def read_outline(
     kind = check_kind(seen, task)
     kind = replace(kind, notes=(*kind.notes, *files.notes(kind.task or "dense")))
     if is_static(seen):
+        check_prompt_fits(pair_prompt, STATIC.name, fits=False)
         return _read_static(files, kind, max_tokens)
     scores = kind.task == "score"
     modules = read_modules(files, scores=scores)
@@ -109,7 +110,7 @@ def read_outline(
     family = families.of(config)
     check_code(config, family.name)
     shape = family.read_shape(config)
-    check_prompt_fits(pair_prompt, family, scores=scores)
+    check_prompt_fits(pair_prompt, family.name, fits=scores and family.answering is not None)
     tokenizer_json, scoring = read_tokenizer(files, modules), None
     files.check_tokens(tokenizer_json)
     if scores:

@@ -69,14 +69,14 @@ def read_pair_model(
     return PairModel(scorer.shape, settings, scoring)
 
 
-def check_prompt_fits(chosen: str | None, family: Family[Any], *, scores: bool) -> None:
-    """Refuse a prompt that was chosen for a model that reads none."""
-    if chosen not in (None, NO_PROMPT) and not (scores and family.answering is not None):
+def check_prompt_fits(chosen: str | None, family: str, *, fits: bool) -> None:
+    """Refuse a prompt that was chosen for a model that reads none. fits: whether it is one that reads prompts."""
+    if chosen not in (None, NO_PROMPT) and not fits:
         raise UnsupportedModel(
             "--pair-prompt {name} is for language models that score pairs of texts, and this {family} is none; "
             "leave it out",
             name=chosen,
-            family=family.name,
+            family=family,
         )
 
 

@@ -16,6 +16,7 @@ from export.kinds.sighting import CONFIG, see
 from export.known.recognition import Clues, Sizes, known_sizes, recognise
 from export.outline import Outline, read_outline
 from export.quantisation import quantise, rowwise
+from export.scorers import check_prompt_fits
 from export.settings import Settings
 from export.source.archive import SUFFIXES, archive_name, is_archive, unpack
 from export.source.card import read_card
@@ -318,6 +319,7 @@ def _outline_for_optimum(
     config = files.json(modules.file(CONFIG))
     check_plain_weights(config)
     check_code(config, None)
+    check_prompt_fits(options.pair_prompt, str(config.get("model_type"))[:80], fits=False)
     settings = read_settings(files, modules, positions_of(config), POOLINGS)
     settings = limited(settings, options.max_tokens)
     if settings.tail:
