@@ -52,7 +52,7 @@ def read_pair_model(
     config = seen.config or {}
     # Only language models read prompts, whatever a model is called.
     known = PAIR_PROMPTS.get(seen.pair_prompt or "") if family.answering is not None else None
-    if any(name.endswith(CLASSIFIER) for name in seen.architectures):
+    if seen.ends_in(CLASSIFIER):
         scorer = _with_score(files, modules, config, family, shape)
     else:
         scorer = _with_answers(files, modules, config, family, shape, known, tokenizer_json)

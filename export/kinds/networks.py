@@ -120,10 +120,16 @@ def sparse(seen: Sighting) -> Kind | None:
     )
 
 
+def may_read_prompts(seen: Sighting) -> bool:
+    """Return whether a model may read pairs in a prompt, by its network: which prompt, its card may show."""
+    converted = seen.model_type in DECODERS and seen.ends_in(CLASSIFIER)
+    return converted or seen.ends_in(CAUSAL)
+
+
 def answering(seen: Sighting) -> Kind | None:
     """Judge a language model whose answer to a prompt is the score of a pair."""
     listed = LOGIT_SCORE in seen.classes
-    bare = seen.modules is None and any(name.endswith(CAUSAL) for name in seen.architectures)
+    bare = seen.modules is None and seen.ends_in(CAUSAL)
     if not (listed or (bare and seen.pair_prompt is not None)):
         return None
     name = Message("reranker that answers a prompt, and so scores pairs of texts")

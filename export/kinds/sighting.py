@@ -63,6 +63,10 @@ class Sighting:
         names = listed if isinstance(listed, list) else []
         return [name for name in names if isinstance(name, str) and CLASS_NAME.fullmatch(name)]
 
+    def ends_in(self, ending: str) -> bool:
+        """Return whether the name of a class in `architectures` ends so."""
+        return any(name.endswith(ending) for name in self.architectures)
+
     @property
     def model_type(self) -> str:
         return str((self.config or {}).get("model_type") or "")

@@ -137,3 +137,14 @@ def test_reranker_is_known_by_what_its_card_says_it_was_made_from(
     place = locate(Settings(source=MODEL))
     scoring = read_checkpoint(place.folder).scoring
     assert scoring is not None and scoring.pair_prompt is not None
+
+
+def test_converted_reranker_gets_the_prompt_of_what_its_card_says_it_was_made_from(
+    hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.files = files_in(write_reranker(tmp_path / "toy", "score", known=False))
+    hub.files["README.md"] = f"---\nbase_model: {KNOWN}\n---\n".encode()
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setattr(model, "DOWNLOADS", tmp_path / "hub")
+    scoring = read_checkpoint(locate(Settings(source=MODEL)).folder).scoring
+    assert scoring is not None and scoring.pair_prompt is not None

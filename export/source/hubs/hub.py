@@ -13,9 +13,9 @@ from pathlib import Path
 
 from export.errors import CannotWrite, ExportError, NoSuchModel, UnsupportedModel
 from export.kinds import check_kind
-from export.kinds.networks import CAUSAL
+from export.kinds.networks import may_read_prompts
 from export.kinds.sighting import ADAPTER, CONFIG, see
-from export.source.card import CARD
+from export.source.card import CARD, MOST_CARD
 from export.source.file import MOST_SETTINGS, MOST_TABLE, read_file
 from export.source.folder import CollectedFiles, ModelFolder
 from export.source.folder_lock import Waiting, only_one
@@ -141,15 +141,15 @@ class _Transfer:
     def signs(self) -> None:
         """Bring modules.json, config.json and the settings of an adapter, where they are.
 
-        Of a language model the card too: it may say that the model was made from a known reranker.
+        Of a model that may read prompts the card too: it may say that the model was made from a known reranker.
         """
         modules = self.modules()
         for name in map(modules.file, (CONFIG, ADAPTER)):
             if name in self._offered:
                 self._bring(name)
         card = self._offered.get(CARD)
-        small = card is not None and card.size is not None and card.size <= MOST_SETTINGS
-        if small and CAUSAL in str(see(self.collected()).architectures):
+        small = card is not None and card.size is not None and card.size <= MOST_CARD
+        if small and may_read_prompts(see(self.collected())):
             self._bring(CARD)
 
     def collected(self) -> CollectedFiles:
