@@ -17,7 +17,7 @@ from export.kinds.own_code import check_code
 from export.kinds.sighting import Sighting
 from export.known.pair_prompts import NO_PROMPT, PAIR_PROMPTS, KnownPrompt
 from export.source.folder import ModelFolder
-from export.source.json_file import Json, boolean, shown, whole_number
+from export.source.json_file import Json, boolean, check_known, shown, whole_number
 from export.source.modules import Modules
 from export.source.scoring import Scoring, has_token_types, read_activation, read_pair_settings
 from export.source.sentence_settings import PROMPTS, SentenceSettings, limited
@@ -130,15 +130,7 @@ def _token(tokenizer: Tokenizer, word: str) -> int:
 def _listed_answers(files: ModelFolder, name: str, vocabulary: int) -> tuple[int, int | None]:
     """Return the token ids of the answers that the settings of the module LogitScore name."""
     settings = files.json(name)
-    unknown = sorted(
-        key for key, value in settings.items() if key not in ANSWERS and value is not None
-    )
-    if unknown:
-        raise UnsupportedModel(
-            "{file} has the key {shown}, which is not known; it may change what the layer computes",
-            file=name,
-            shown=shown(unknown[0]),
-        )
+    check_known(name, (key for key, value in settings.items() if value is not None), ANSWERS)
     yes = whole_number(name, settings, "true_token_id", None)
     no = None
     if settings.get("false_token_id") is not None:
@@ -182,11 +174,8 @@ def _check_last_token(config: Json, scorer: Scorer[Any], tokenizer_json: str) ->
     """Refuse padding at the end of every pair: transformers scores the token before it."""
     if scorer.pooling != "lasttoken":
         return
-    last, padding = (
-        Tokenizer.from_str(tokenizer_json).encode("a", "b").ids[-1],
-        config.get("pad_token_id"),
-    )
-    if last == padding:
+    last = Tokenizer.from_str(tokenizer_json).encode("a", "b").ids[-1]
+    if last == config.get("pad_token_id"):
         raise UnsupportedModel(
             "the tokenizer ends every pair with the padding token {padding}, whose row transformers never "
             "scores; set another pad_token_id in config.json",

@@ -5,11 +5,11 @@ Size and depth are bounded, and every value's type is checked before it is used.
 
 import json
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from export.errors import CorruptFile
+from export.errors import CorruptFile, UnsupportedModel
 from export.source.file import MOST_SETTINGS, read_file
 
 Json = Mapping[str, Any]
@@ -100,6 +100,16 @@ def whole_number(file: str, settings: Json, key: str, default: int | None) -> in
             "{file}: {key} is {shown}, not a whole number", file=file, key=key, shown=shown(value)
         )
     return int(value)
+
+
+def check_known(file: str, keys: Iterable[str], known: Collection[str]) -> None:
+    """Refuse a key of a module's settings that is not known: it may change what the module computes."""
+    if unknown := sorted(set(keys).difference(known)):
+        raise UnsupportedModel(
+            "{file} has the key {shown}, which is not known; it may change what the layer computes",
+            file=file,
+            shown=shown(unknown[0]),
+        )
 
 
 def check_aliases(config: Json, **aliases: str) -> None:
