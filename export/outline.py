@@ -137,8 +137,17 @@ def read_outline(
                 "SPLADE models of the family {family} are not written", family=family.name
             )
     return Outline(
-        *(kind, modules, config, family, shape, settings),
-        *(tokenizer_json, card, scoring, head, splade),
+        kind=kind,
+        modules=modules,
+        config=config,
+        family=family,
+        shape=shape,
+        settings=settings,
+        tokenizer_json=tokenizer_json,
+        card=card,
+        scoring=scoring,
+        stored_head=head,
+        splade=splade,
     )
 
 

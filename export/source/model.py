@@ -258,22 +258,22 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
     checkpoint = checkpoint.with_settings(pooled_as_published(checkpoint.settings, clues))
     network = checkpoint.network()
     return SourceModel(
-        place.folder,
-        place.model_id,
-        place.revision,
-        _stated(checkpoint),
-        checkpoint.tokenizer_json,
-        checkpoint.sha256,
-        checkpoint.family.name,
-        rowwise.RECIPE if rowwise.fits(network) else quantise.RECIPE,
-        network,
-        clues,
-        (*checkpoint.outline.kind.notes, *checkpoint.settings.notes),
-        checkpoint.outline.scoring,
-        checkpoint.settings.instruction_offset(checkpoint.shape.vocabulary),
-        checkpoint.outline.task,
-        checkpoint.outline.form,
-        checkpoint.shape.vocabulary,
+        folder=place.folder,
+        model_id=place.model_id,
+        revision=place.revision,
+        settings=_stated(checkpoint),
+        tokenizer_json=checkpoint.tokenizer_json,
+        sha256=checkpoint.sha256,
+        family=checkpoint.family.name,
+        recipe=rowwise.RECIPE if rowwise.fits(network) else quantise.RECIPE,
+        network=network,
+        clues=clues,
+        notes=(*checkpoint.outline.kind.notes, *checkpoint.settings.notes),
+        scoring=checkpoint.scoring,
+        instruction_offset=checkpoint.settings.instruction_offset(checkpoint.shape.vocabulary),
+        task=checkpoint.outline.task,
+        form=checkpoint.outline.form,
+        words=checkpoint.shape.vocabulary,
     )
 
 
@@ -347,17 +347,17 @@ def _read_for_optimum(place: Place, options: Settings) -> SourceModel:
     for pattern in ("*.json", "*.txt", "*.model", "*.safetensors", PICKLED):
         files.note(modules.file(pattern))
     return SourceModel(
-        files.path(modules.transformer),
-        place.model_id,
-        place.revision,
-        settings,
-        tokenizer_json,
-        files.sha256(),
-        "optimum",
-        RECIPE,
-        None,
-        clues,
-        (*notes, *settings.doubts),
+        folder=files.path(modules.transformer),
+        model_id=place.model_id,
+        revision=place.revision,
+        settings=settings,
+        tokenizer_json=tokenizer_json,
+        sha256=files.sha256(),
+        family="optimum",
+        recipe=RECIPE,
+        network=None,
+        clues=clues,
+        notes=(*notes, *settings.doubts),
     )
 
 
