@@ -19,13 +19,8 @@ other work.
 
 import argparse
 import json
-import os
 import shutil
-import signal
 import subprocess
-import sys
-import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,6 +31,7 @@ from benchmarks.arguments import parser
 from benchmarks.machine import Line
 from benchmarks.models.checkpoint import write_checkpoint
 from benchmarks.models.published import BY_NAME, SCORE, Published
+from benchmarks.steps import run_module
 from export.checkpoint import read_checkpoint
 from export.onnx_file import serialize
 from export.texts.files import MULTILINGUAL, read_texts
@@ -73,7 +69,8 @@ def main() -> None:
             row = _row(BY_NAME[name], arguments) if row is None else row | _speed(name, arguments)
             machine.show(row, arguments)
             if arguments.results is not None:
-                _append(arguments.results, row, arguments)
+                with arguments.results.open("a", encoding="utf-8") as file:
+                    file.write(machine.written(row, arguments) + "\n")
         rows.append(row)
     print(table(rows))
 
@@ -85,12 +82,6 @@ def stored(path: Path) -> dict[tuple[str, bool], Line]:
     lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
     mine = [line for line in lines if line.get("case") == CASE and "failed" not in line]
     return {(line["model"], line["quick"]): line for line in mine}
-
-
-def _append(path: Path, row: Line, arguments: argparse.Namespace) -> None:
-    whole = {**row, "inputs": machine.inputs(arguments), "machine": machine.facts()}
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(whole, ensure_ascii=False) + "\n")
 
 
 def table(rows: Sequence[Line]) -> str:
@@ -148,16 +139,25 @@ def _exported(model: Published, folder: Path, arguments: argparse.Namespace) -> 
             ("verify-texts", MULTILINGUAL.verification),
         ):
             command.append(f"--{option}={_few(folder / f'{option}.txt', texts)}")
-    _, took = _run([*command, "--force"], arguments.limit)
+    command.append("--force")
+    _, took = run_module(command, stdout=subprocess.DEVNULL, limit_s=arguments.limit)
     agreement = read_manifest(folder / "onnx").agreement
     measured = {"mean": agreement.mean, "minimum": agreement.minimum} if agreement else None
-    return {"weights": weights, "agreement": measured, **took}
+    return {
+        "weights": weights,
+        "agreement": measured,
+        "export_peak_mb": took.peak_mb,
+        "export_s": took.seconds,
+        "export_cpu_s": took.cpu_s,
+    }
 
 
 def _speed(name: str, arguments: argparse.Namespace) -> Line:
     """Measure an artifact that is in the scratch folder."""
     artifact = arguments.scratch / name / "onnx"
-    measured: Line = json.loads(_run(["benchmarks.models.measuring", artifact], arguments.limit)[0])
+    command = ["benchmarks.models.measuring", artifact]
+    printed, _ = run_module(command, stdout=subprocess.PIPE, limit_s=arguments.limit)
+    measured: Line = json.loads(printed)
     return measured
 
 
@@ -165,31 +165,6 @@ def _few(path: Path, texts: Path) -> Path:
     lines = read_texts(texts, at_least=QUICK_TEXTS)[:QUICK_TEXTS]
     path.write_text("\n".join(" ".join(line.split()) for line in lines), encoding="utf-8")
     return path
-
-
-def _run(command: Sequence[object], limit: float) -> tuple[str, Line]:
-    """Run a module in a process of its own; returns what it printed, and what it took.
-
-    Raises CalledProcessError, also for one that is ended after `limit` seconds.
-    """
-    started = time.monotonic()
-    given = [sys.executable, "-m", *map(str, command)]
-    process = subprocess.Popen(given, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stdout is not None
-    # It and its children are a group of their own.
-    timer = threading.Timer(limit, os.killpg, (process.pid, signal.SIGKILL))
-    timer.start()
-    printed = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    timer.cancel()
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, given)
-    return printed, {
-        "export_peak_mb": round(usage.ru_maxrss / 1024),
-        "export_s": round(time.monotonic() - started, 1),
-        "export_cpu_s": round(usage.ru_utime + usage.ru_stime, 1),
-    }
 
 
 # --- parity ---------------------------------------------------------------------------------------

@@ -9,10 +9,7 @@ memory is its own; a mapped file counts while it is in use. One JSON line a step
 
 import argparse
 import json
-import os
 import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +17,7 @@ import numpy as np
 
 from benchmarks.models.checkpoint import write_checkpoint
 from benchmarks.models.published import BY_NAME
+from benchmarks.steps import run_module
 from server.inference.model import Model
 from server.system.cpu import cpu_budget
 
@@ -44,17 +42,15 @@ def main() -> None:
 
 def _run(step: str, command: list[str]) -> None:
     """Run a module in a process of its own, and print what it took."""
-    started = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", *command])
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(process.returncode)
+    try:
+        _, took = run_module(command)
+    except subprocess.CalledProcessError as error:
+        raise SystemExit(error.returncode) from None
     line = {
         "case": f"large model, {step}",
-        "peak_mb": round(usage.ru_maxrss / 1024),
-        "seconds": round(time.monotonic() - started, 1),
-        "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+        "peak_mb": took.peak_mb,
+        "seconds": took.seconds,
+        "cpu_seconds": took.cpu_s,
     }
     print(json.dumps(line), flush=True)
 

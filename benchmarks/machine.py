@@ -31,12 +31,17 @@ DIRTY = "-dirty"
 
 
 def show(line: Line, arguments: argparse.Namespace, model: Path | None = None) -> None:
-    """Print one result as one JSON line.
+    """Print one result as one JSON line; arguments, model: as in `written`."""
+    print(written(line, arguments, model), flush=True)
+
+
+def written(line: Line, arguments: argparse.Namespace, model: Path | None = None) -> str:
+    """Return one result as one JSON line.
 
     arguments: the script's options, which name texts and artifact. model: another artifact.
     """
     whole = {**line, "inputs": inputs(arguments, model), "machine": facts()}
-    print(json.dumps(whole, ensure_ascii=False), flush=True)
+    return json.dumps(whole, ensure_ascii=False)
 
 
 def inputs(arguments: argparse.Namespace, model: Path | None = None) -> dict[str, str]:

@@ -3,8 +3,9 @@
 The difference of two readings belongs to the requests between them; the means are per request.
 """
 
+import socket
 import time
-import urllib.request
+from urllib.parse import urlsplit
 
 from server.telemetry.metrics import PREFIX
 
@@ -14,9 +15,20 @@ Stages = dict[str, tuple[float, float]]
 
 
 def samples(url: str) -> dict[str, str]:
-    """Return every sample of /metrics, by its name with labels."""
-    with urllib.request.urlopen(f"{url}/metrics", timeout=60) as reply:
-        lines = reply.read().decode().splitlines()
+    """Return every sample of /metrics, by its name with labels.
+
+    The server has closed the connection when this returns, so that counts of its files do not have it.
+    """
+    address = urlsplit(url)
+    request = f"GET /metrics HTTP/1.1\r\nhost: {address.netloc}\r\nconnection: close\r\n\r\n"
+    place = (address.hostname, address.port)
+    with socket.create_connection(place, timeout=60) as connection:
+        connection.sendall(request.encode())
+        with connection.makefile("rb") as answer:
+            head, _, body = answer.read().partition(b"\r\n\r\n")
+    if b" 200 " not in head.partition(b"\r\n")[0]:
+        raise OSError(f"{url}/metrics is not answered with 200: {head.decode()[:200]}")
+    lines = body.decode().splitlines()
     return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
 
 

@@ -33,6 +33,8 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.arguments import parser
+from benchmarks.comparison.environments import CONTENDERS as FILES
+from benchmarks.comparison.environments import run
 from benchmarks.comparison.turns import OURS, rotated
 from benchmarks.connection import ask
 from benchmarks.machine import Line
@@ -49,6 +51,7 @@ from server.inference.tokenizer import Tokenizer
 from server.system.cpu import cpu_budget
 
 ROOT = Path(__file__).parents[2]
+SCRIPT = FILES / "reranking.py"
 CONTENDERS = (OURS, "torch", "torch-bfloat16", "onnx", "onnx-int8")
 EXACT = "torch"
 SHAPES = ("50x128", "50x400")
@@ -124,10 +127,9 @@ def _worker(name: str, arguments: argparse.Namespace) -> Iterator["subprocess.Po
         if name == OURS
         else (str(arguments.torch), arguments.checkpoint)
     )
-    script = ROOT / "benchmarks" / "comparison" / "contenders" / "reranking.py"
     threads = str(cpu_budget())
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": threads}
-    command = [python, str(script), name, str(folder), threads]
+    command = [python, str(SCRIPT), name, str(folder), threads]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ
     ) as running:
@@ -241,11 +243,7 @@ def _arguments() -> argparse.Namespace:
     if found.torch is None:
         found.only, found.versions = (OURS,), ""
         return found
-    script = ROOT / "benchmarks" / "comparison" / "contenders" / "reranking.py"
-    command = [str(found.torch), str(script), "--versions"]
-    found.versions = subprocess.run(
-        command, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    found.versions = run([str(found.torch), str(SCRIPT), "--versions"], dict(os.environ)).strip()
     return found
 
 

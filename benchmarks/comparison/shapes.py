@@ -20,9 +20,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +41,7 @@ from benchmarks.comparison.environments import (
 from benchmarks.comparison.task_quality import cosines
 from benchmarks.comparison.turns import OURS, rotated
 from benchmarks.machine import Line
+from benchmarks.steps import run_module
 from server.config import Config
 from server.inference.manifest import MANIFEST_FILE, MODEL_FILE, read_manifest
 from server.system.cpu import cpu_budget
@@ -218,20 +218,13 @@ def export(folder: Path) -> Line:
     artifact = folder / "onnx-int8"
     manifest = artifact / MANIFEST_FILE
     before = manifest.stat().st_mtime_ns if manifest.exists() else 0
-    started = time.perf_counter()
-    running = subprocess.Popen([sys.executable, "-m", "export", str(folder)], stdout=sys.stderr)
-    _, status, usage = os.wait4(running.pid, 0)
-    running.returncode = os.waitstatus_to_exitcode(status)
-    if running.returncode:
+    try:
+        _, took = run_module(["export", folder], stdout=sys.stderr)
+    except subprocess.CalledProcessError:
         sys.exit(f"the export of {folder} failed")
-    took = {
-        "seconds": round(time.perf_counter() - started, 1),
-        "cpu_s": round(usage.ru_utime + usage.ru_stime, 1),
-        "peak_mb": round(usage.ru_maxrss / 1024),
-    }
     agreement = read_manifest(artifact).agreement
     return {
-        **(took if manifest.stat().st_mtime_ns != before else {}),
+        **(asdict(took) if manifest.stat().st_mtime_ns != before else {}),
         "file_mb": round((artifact / MODEL_FILE).stat().st_size / 1e6, 1),
         "cosine_mean": round(agreement.mean, 5),
         "cosine_min": round(agreement.minimum, 5),

@@ -38,7 +38,7 @@ from server.inference.lanes import Lanes
 from server.inference.manifest import Manifest
 from server.inference.model import Model
 from server.inference.tokenization.loop_tokenizer import CheckRoom, LoopTokenizer
-from server.inference.tokenization.pair_instruction import check_instruction
+from server.inference.tokenization.pair_instruction import template_of
 from server.inference.tokenizer import Kept, Token, check_known
 from server.telemetry import spans, usage
 from server.telemetry.metrics import Metrics
@@ -178,7 +178,7 @@ class Engine:
         Cancelling the caller abandons the job.
         """
         self.check_pairs(pairs)
-        check_instruction(instruction, self.model.tokenizer, self.manifest.model_id)
+        template = template_of(instruction, self.model.tokenizer, self.manifest.model_id)
         self.check_room(len(pairs))
 
         async def too_long(index: int) -> TextTooLong:
@@ -188,7 +188,7 @@ class Engine:
                 " of both; shorten them or allow truncation"
             )
 
-        read = partial(self._tokenizer.encode_pairs, pairs, keep, instruction=instruction)
+        read = partial(self._tokenizer.encode_pairs, pairs, keep, template=template)
         done = await self._computed(len(pairs), read, None if truncate else too_long)
         tokens, job, times = done
         # subtle: the last digit of a result depends on its batch, and equal pairs would change places.

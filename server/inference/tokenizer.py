@@ -115,17 +115,17 @@ class Tokenizer:
         pairs: Sequence[tuple[str, str]],
         keep: Kept = "beginning",
         known: dict[str, Bare] | None = None,
-        instruction: str = "",
+        template: Template | None = None,
     ) -> Tokens:
         """Return the token ids of each pair of texts, cut to the model's maximum.
 
         The longer text of a pair is cut first, and white space around a text stays, as in the CrossEncoder
         of sentence-transformers; of a pair in a prompt the second text is cut first. A text that is in
         several pairs is read once. keep: what is left of a text that is cut. known: texts that a call
-        before has read; afterwards it has the first text of the last pair, for a next call. instruction:
-        in place of the one in the prompt. Raises UnicodeEncodeError for a lone surrogate.
+        before has read; afterwards it has the first text of the last pair, for a next call. template: of
+        `template_with`; None for the model's own. Raises UnicodeEncodeError for a lone surrogate.
         """
-        template, most = self._template_with(instruction), self.rules.max_tokens
+        template, most = template or self._pair_template, self.rules.max_tokens
         # Made once for all pairs of a first text, which may be long.
         firsts = {first: template.first(first) for first, _ in pairs}
         read = [(firsts[first], template.second(second)) for first, second in pairs]
@@ -148,9 +148,18 @@ class Tokenizer:
         """Return the token ids of one pair, int64 (T,); see `encode_pairs`."""
         return self.encode_pairs([(first, second)]).ids[0]
 
-    def around_pairs(self, instruction: str = "") -> int:
+    def around_pairs(self) -> int:
         """Return the tokens that every pair has besides those of its two texts."""
-        return self._template_with(instruction).special
+        return self._pair_template.special
+
+    def template_with(self, instruction: str) -> Template:
+        """Return the template of pairs whose prompt has this instruction in place of its own.
+
+        The model's rules must have a prompt. Raises UnicodeEncodeError for a lone surrogate.
+        """
+        prompt = self.rules.pair_prompt
+        assert prompt is not None
+        return self._in_prompt(msgspec.structs.replace(prompt, instruction=instruction))
 
     def pair_by_library(self, first: str, second: str) -> list[int]:
         """Return what `encode_pair` gives, by the library alone; it is slower, and for checks."""
@@ -290,13 +299,6 @@ class Tokenizer:
 
     def _that_keeps(self, keep: Kept) -> tokenizers.Tokenizer:
         return self._tokenizer if keep == "beginning" else self._from_the_end
-
-    def _template_with(self, instruction: str) -> Template:
-        """Return how two texts are put together; an instruction needs a model with a prompt."""
-        prompt = self.rules.pair_prompt
-        if prompt is None or not instruction:
-            return self._pair_template
-        return self._in_prompt(msgspec.structs.replace(prompt, instruction=instruction))
 
     def _in_prompt(self, prompt: PairPrompt) -> PromptTemplate:
         with _clear_surrogates([prompt.instruction]):

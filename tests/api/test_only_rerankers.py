@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from server.app import create_app
 from server.config import Config
 from server.inference.model import Model
 from server.store.folder import DataFolder
 from tests.support.clients import Test, lifespan, run, stateful
-from tests.support.scorers import write_toy_scorer
 
 NO_EMBEDDER = "no embedding model is served"
 TEXTS = ["墨池", "笔纸砚书", "search"]
@@ -33,12 +31,7 @@ VECTORS: list[tuple[str, str, Any, int]] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def scorer(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return Model(write_toy_scorer(tmp_path_factory.mktemp("scorer") / "artifact"))
-
-
-def test_pairs_are_scored_and_the_server_says_what_it_serves(scorer: Model) -> None:
+def test_pairs_are_scored_and_the_server_says_what_it_serves(toy_scorer: Model) -> None:
     async def test(client: httpx.AsyncClient) -> None:
         body: dict[str, Any] = {"query": "墨", "texts": TEXTS}
         ranks = (await client.post("/rerank", json=body)).json()
@@ -75,10 +68,10 @@ def test_pairs_are_scored_and_the_server_says_what_it_serves(scorer: Model) -> N
         assert (await client.post("/decode", json={"ids": ids})).json() == ["墨"]
         assert (await client.get("/collections")).json()["collections"] == []
 
-    run(test, scorer)
+    run(test, toy_scorer)
 
 
-def test_what_needs_vectors_is_refused_and_says_why(scorer: Model) -> None:
+def test_what_needs_vectors_is_refused_and_says_why(toy_scorer: Model) -> None:
     async def test(client: httpx.AsyncClient) -> None:
         found = {}
         for method, path, body, _ in VECTORS:
@@ -86,11 +79,11 @@ def test_what_needs_vectors_is_refused_and_says_why(scorer: Model) -> None:
             found[path] = answer.status_code, NO_EMBEDDER in answer.text
         assert found == {path: (status, True) for _, path, _, status in VECTORS}
 
-    run(test, scorer)
+    run(test, toy_scorer)
 
 
 def test_collection_whose_model_is_gone_is_searched_by_words_alone(
-    toy_model: Model, scorer: Model, tmp_path: Path
+    toy_model: Model, toy_scorer: Model, tmp_path: Path
 ) -> None:
     """A data folder of an earlier server stays, and its vectors wait for their model."""
 
@@ -121,6 +114,6 @@ def test_collection_whose_model_is_gone_is_searched_by_words_alone(
 
     async def both() -> None:
         await served(toy_model, write)
-        await served(scorer, read)
+        await served(toy_scorer, read)
 
     asyncio.run(both())

@@ -7,31 +7,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from export.pipeline import export
-from export.settings import Settings
 from server.inference.model import Model
-from server.types import Task
 from tests.support.encoders import batches
-from tests.support.many_vectors import MASKED, SPECIAL, write_toy_m3, write_toy_splade
+from tests.support.many_vectors import MASKED, SPECIAL, export_toy, write_toy_m3, write_toy_splade
 from tests.support.relatives import PADDING_SECOND
-from tests.support.toys import toy_texts, write_toy_checkpoint, write_toy_texts
+from tests.support.toys import toy_texts, write_toy_checkpoint
 
 pytestmark = pytest.mark.torch
 
 TEXTS = [*toy_texts(30, seed=9), " 墨 池 ", "池" * 90]
-
-
-def exported(folder: Path, task: Task | None = None, *, allow_pickle: bool = False) -> Model:
-    beside = folder.parent
-    settings = Settings(
-        source=str(folder),
-        precision="fp32",
-        task=task,
-        calibration=write_toy_texts(beside / "calibration.txt", 20),
-        verify_texts=write_toy_texts(beside / "verification.txt", 10, seed=1),
-        allow_pickle=allow_pickle,
-    )
-    return Model(export(settings))
 
 
 def in_batches(model: Model) -> list[Any]:
@@ -53,7 +37,7 @@ def test_splade_gives_the_weights_of_the_library(kind: str, pooling: str, tmp_pa
     from sentence_transformers import SparseEncoder
 
     folder = write_toy_splade(tmp_path / "splade", kind, pooling=pooling)
-    model = exported(folder)
+    model = export_toy(folder)
     library = SparseEncoder(str(folder), device="cpu")
     expected = library.encode(TEXTS, convert_to_sparse_tensor=False).numpy()
     assert model.manifest.dimension == expected.shape[1]
@@ -67,7 +51,7 @@ def test_token_vectors_are_those_of_the_library(tmp_path: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
     folder = write_toy_checkpoint(tmp_path / "toy", layers=3, hidden=64)
-    found = in_batches(exported(folder, "token_vectors"))
+    found = in_batches(export_toy(folder, "token_vectors"))
     library = SentenceTransformer(str(folder), device="cpu")
     for text, vectors in zip(TEXTS, found, strict=True):
         (expected,) = library.encode([text], output_value="token_embeddings")
@@ -91,8 +75,8 @@ def test_heads_of_bge_m3_give_what_flag_embedding_computes(tmp_path: Path) -> No
         heads[name].load_state_dict(stored)
         torch.save(heads[name].state_dict(), path.with_suffix(".pt"))
         path.unlink()
-    sparse = in_batches(exported(folder, "sparse", allow_pickle=True))
-    colbert = in_batches(exported(folder, "token_vectors", allow_pickle=True))
+    sparse = in_batches(export_toy(folder, "sparse", allow_pickle=True))
+    colbert = in_batches(export_toy(folder, "token_vectors", allow_pickle=True))
     network = AutoModel.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     unused = {PADDING_SECOND.index(token) for token in SPECIAL.values()}

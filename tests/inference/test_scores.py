@@ -11,6 +11,7 @@ import pytest
 from server.errors import EmptyInput, InvalidRequest, Overloaded, TextTooLong, TooManyTexts
 from server.inference.answers import Scored, Times, ranking
 from server.inference.engine import pairs_with
+from server.inference.manifest import PairPrompt, TextRules
 from server.inference.model import Model
 from server.inference.tokenization.loop_tokenizer import SLICE_CHARACTERS, LoopTokenizer
 from server.inference.tokenization.pairs import Bare
@@ -20,6 +21,7 @@ from server.types import Ids, Pair, Tokens
 from tests.support.engines import counter, models_of, run
 from tests.support.fakes import PATIENCE_S, Gated, with_parts
 from tests.support.scorers import PAIRS, expected_scores
+from tests.support.toys import tokenizer
 
 
 def test_scores_are_those_of_each_pair_alone_in_any_company(
@@ -168,13 +170,37 @@ def test_long_query_is_read_once_and_in_a_thread(
         return read_texts(self, texts, keep)
 
     monkeypatch.setattr(Tokenizer, "_bare", counted)
-    tokenizer = LoopTokenizer(toy_scorer.tokenizer)
-    found = asyncio.run(tokenizer.encode_pairs(pairs, "beginning", lambda _: None))
+    reading = LoopTokenizer(toy_scorer.tokenizer)
+    found = asyncio.run(reading.encode_pairs(pairs, "beginning", lambda _: None))
     assert on_loop == [False]
     assert len(read) > 2 and sum(read) <= len(query) + 500 * 20
     whole = toy_scorer.tokenizer.encode_pairs(pairs[:1])
     assert all((row == whole.ids[0]).all() for row in found.ids)
     assert list(found.truncated) == list(range(500))
+
+
+def test_instruction_of_a_request_is_tokenised_once(
+    toy_model: Model, toy_scorer: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = PairPrompt("a", "b:", "server", " c:", " d:", "e")
+    rules = TextRules(lower_case=True, max_tokens=512, pair_prompt=prompt)
+    scorer = with_parts(toy_scorer, tokenizer=Tokenizer(tokenizer().to_str(), rules))
+    read: list[str] = []
+    read_piece = Tokenizer._read_piece
+
+    def counted(self: Tokenizer, text: str) -> list[int]:
+        read.append(text)
+        return read_piece(self, text)
+
+    async def test() -> None:
+        async with models_of(toy_model, scorer) as models:
+            engine = models.choose("", "score").engine
+            pairs = [("墨", "池" * 100)] * (3 * SLICE_CHARACTERS // 100)
+            assert (await engine.score(pairs, instruction="search")).tokens > 3 * SLICE_CHARACTERS
+
+    monkeypatch.setattr(Tokenizer, "_read_piece", counted)
+    run(test)
+    assert sum("search" in text for text in read) == 1
 
 
 def test_large_requests_let_others_have_turns(toy_model: Model, toy_scorer: Model) -> None:

@@ -13,7 +13,7 @@ from export.checkpoint import read_checkpoint
 from export.errors import (
     ExportError,
 )
-from tests.support.toys import write_json
+from tests.support.toys import read_json, write_json
 
 WORDS = "embeddings.word_embeddings.weight"
 # Files of settings of a whole toy checkpoint.
@@ -29,7 +29,7 @@ SETTINGS = (
 
 def change_json(path: Path, **values: Any) -> None:
     """Set keys of a JSON file; the value `...` removes a key."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path)
     content |= values
     write_json(path, {key: value for key, value in content.items() if value is not ...})
 

@@ -171,7 +171,18 @@ def byte_tokenizer() -> Tokenizer:
     vocabulary = {piece: place for place, piece in enumerate(pieces)}
     for first, second in MERGES:
         vocabulary[first + second] = len(vocabulary)
-    built = Tokenizer(models.BPE(vocabulary, MERGES))
+    built = byte_level(models.BPE(vocabulary, MERGES))
+    built.add_special_tokens([END])
+    template = processors.TemplateProcessing(
+        single=f"$A {END}", pair=f"$A {END} $B {END}", special_tokens=[(END, len(vocabulary))]
+    )
+    built.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
+    return built
+
+
+def byte_level(model: models.BPE) -> Tokenizer:
+    """Return a byte-level BPE that normalises and splits texts as Qwen's does."""
+    built = Tokenizer(model)
     built.normalizer = normalizers.NFC()
     built.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -180,9 +191,4 @@ def byte_tokenizer() -> Tokenizer:
         ]
     )
     built.decoder = decoders.ByteLevel()
-    built.add_special_tokens([END])
-    template = processors.TemplateProcessing(
-        single=f"$A {END}", pair=f"$A {END} $B {END}", special_tokens=[(END, len(vocabulary))]
-    )
-    built.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
     return built

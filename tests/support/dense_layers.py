@@ -1,6 +1,5 @@
 """Modules behind the pooling of a toy checkpoint, and what they compute, in plain numpy."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from tests.support.reference_bert import gelu
-from tests.support.toys import POOLING, TRANSFORMER, write_json, write_modules
+from tests.support.toys import POOLING, TRANSFORMER, read_json, write_json, write_modules
 
 Array = npt.NDArray[np.float64]
 
@@ -68,14 +67,14 @@ def write_steps(folder: Path, steps: Sequence[Step], *, width: int = 32) -> Path
 
 def apply_steps(folder: Path, pooled: Array) -> Array:
     """Return what the modules behind the pooling make of its result, float64 (B, D)."""
-    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    modules = read_json(folder / "modules.json")
     for module in modules[2:]:
         kind = module["type"].rpartition(".")[2]
         if kind == "Normalize":
             pooled = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
         elif kind == "Dense":
             inner = folder / module["path"]
-            config = json.loads((inner / "config.json").read_text(encoding="utf-8"))
+            config = read_json(inner / "config.json")
             stored = load_file(inner / "model.safetensors")
             tensors = {name: array.astype(np.float64) for name, array in stored.items()}
             product = pooled @ tensors["linear.weight"].T + tensors.get("linear.bias", 0)

@@ -1,6 +1,5 @@
 """Small GGUF files, written by hand: toy checkpoints as llama.cpp's converter stores them."""
 
-import json
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from export.source.gguf.networks import ARCHITECTURES
-from tests.support.toys import SPECIAL
+from tests.support.toys import SPECIAL, read_json
 
 ALIGNMENT = 32
 Array = npt.NDArray[Any]
@@ -82,8 +81,8 @@ def gguf_of(
 
     more: tensors besides. changes: settings; `...` leaves one out.
     """
-    config = json.loads((folder / "config.json").read_text())
-    pooling = json.loads((folder / "1_Pooling" / "config.json").read_text())
+    config = read_json(folder / "config.json")
+    pooling = read_json(folder / "1_Pooling" / "config.json")
     architecture = config["model_type"].replace("_", "-")
     tensors = load_file(folder / "model.safetensors")
     stored = {stored_name(architecture, name): each for name, each in tensors.items()}
@@ -157,7 +156,7 @@ def tokens_of(folder: Path, rows: int) -> dict[str, Any]:
     """Return the settings of a tokenizer, with unused tokens up to the rows of the embeddings."""
     vocabulary = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
     tokens = sorted(vocabulary, key=vocabulary.__getitem__)
-    model = json.loads((folder / "tokenizer.json").read_text())["model"]["type"]
+    model = read_json(folder / "tokenizer.json")["model"]["type"]
     if model == "WordPiece":
         tokens = [
             each if each in SPECIAL else each[2:] if each.startswith("##") else f"▁{each}"

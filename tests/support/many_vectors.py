@@ -14,7 +14,12 @@ from server.types import Task
 from tests.support.checkpoints import change_json
 from tests.support.reference_bert import ACTIVATIONS, Array, ReferenceBert
 from tests.support.relatives import PADDING_SECOND, write_relative
-from tests.support.toys import write_json, write_toy_checkpoint, write_toy_texts
+from tests.support.toys import (
+    write_json,
+    write_toy_checkpoint,
+    write_toy_texts,
+    write_typed_modules,
+)
 
 # The width of the toy's ColBERT vectors; other than that of its rows.
 COLBERT_WIDTH = 24
@@ -56,8 +61,8 @@ MASKED = {
     ),
 }
 SPLADE_MODULES = {
-    "": "sentence_transformers.sparse_encoder.models.MLMTransformer",
-    "1_SpladePooling": "sentence_transformers.sparse_encoder.models.SpladePooling",
+    "": "sparse_encoder.models.MLMTransformer",
+    "1_SpladePooling": "sparse_encoder.models.SpladePooling",
 }
 
 
@@ -89,11 +94,7 @@ def write_toy_splade(
     tensors[bias] = normal(words) - np.float32(2)
     save_file(tensors, folder / "model.safetensors")
     change_json(folder / "config.json", architectures=[architecture], tie_word_embeddings=True)
-    modules = [
-        {"idx": place, "name": str(place), "path": path, "type": kind}
-        for place, (path, kind) in enumerate(SPLADE_MODULES.items())
-    ]
-    write_json(folder / "modules.json", modules)
+    write_typed_modules(folder, SPLADE_MODULES)
     (folder / "1_Pooling" / "config.json").unlink()
     (folder / "1_Pooling").rmdir()
     write_json(folder / "config_sentence_transformers.json", {"model_type": "SparseEncoder"})
@@ -102,7 +103,7 @@ def write_toy_splade(
     return folder
 
 
-def export_toy(checkpoint: Path, task: Task | None) -> Model:
+def export_toy(checkpoint: Path, task: Task | None = None, *, allow_pickle: bool = False) -> Model:
     """Export one task of a toy in float32, and open it."""
     beside = checkpoint.parent
     settings = Settings(
@@ -110,7 +111,8 @@ def export_toy(checkpoint: Path, task: Task | None) -> Model:
         precision="fp32",
         task=task,
         calibration=write_toy_texts(beside / "calibration.txt", 20),
-        verify_texts=write_toy_texts(beside / "verification.txt", 5, seed=1),
+        verify_texts=write_toy_texts(beside / "verification.txt", 10, seed=1),
+        allow_pickle=allow_pickle,
     )
     return Model(export(settings))
 
@@ -130,10 +132,7 @@ class ReferenceRows(ReferenceBert):
 
     def rows(self, ids: npt.NDArray[np.int64]) -> Array:
         """Return the last hidden state of every token, (T, D)."""
-        hidden = self.embeddings(ids[None])
-        for index in range(self.config["num_hidden_layers"]):
-            hidden = self.layer(hidden, f"encoder.layer.{index}")
-        return np.asarray(hidden[0])
+        return np.asarray(self.hidden(ids[None])[0])
 
     def head(self, name: str, rows: Array) -> Array:
         stored = load_file(self.folder / f"{name}.safetensors")

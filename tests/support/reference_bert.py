@@ -3,14 +3,14 @@
 It reads a checkpoint folder by itself and computes every row of every layer, with no shortcut.
 """
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file
+
+from tests.support.toys import read_json
 
 Array = npt.NDArray[np.float64]
 
@@ -43,20 +43,20 @@ class ReferenceBert:
     """A checkpoint folder as a function from token ids to vectors."""
 
     def __init__(self, folder: Path) -> None:
-        self.config = _read(folder / "config.json")
+        self.config = read_json(folder / "config.json")
         stored = load_file(folder / "model.safetensors")
         self.tensors = {name: array.astype(np.float64) for name, array in stored.items()}
         self.pooling, self.normalize = "cls", False
         if not (folder / "1_Pooling").exists() or not (folder / "modules.json").exists():
             return
-        pooling = _read(folder / "1_Pooling" / "config.json")
+        pooling = read_json(folder / "1_Pooling" / "config.json")
         (flag,) = (flag for flag, chosen in pooling.items() if chosen is True)
         self.pooling = {
             "pooling_mode_cls_token": "cls",
             "pooling_mode_mean_tokens": "mean",
             "pooling_mode_max_tokens": "max",
         }[flag]
-        modules = [module["type"] for module in _read(folder / "modules.json")]
+        modules = [module["type"] for module in read_json(folder / "modules.json")]
         self.normalize = any(module.endswith(".Normalize") for module in modules)
 
     def embed(self, ids: npt.NDArray[np.int64]) -> Array:
@@ -112,7 +112,3 @@ class ReferenceBert:
         variance = np.square(centred).mean(axis=-1, keepdims=True)
         scaled = centred / np.sqrt(variance + self.config["layer_norm_eps"])
         return np.asarray(scaled * self.tensors[f"{name}.weight"] + self.tensors[f"{name}.bias"])
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -4,19 +4,16 @@ Written from the papers and the config.json of each. Every text is computed alon
 scores, and the bucket of a distance is found by counting.
 """
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file
 
-from tests.support.reference_bert import Array, ReferenceBert, gelu, gelu_tanh, relu
-from tests.support.reference_gated import by_head, joined, silu
-
-ACTIVATIONS = {"relu": relu, "gelu": gelu, "gelu_new": gelu_tanh, "silu": silu}
+from tests.support.reference_bert import Array, ReferenceBert, gelu
+from tests.support.reference_gated import GATES, attention, by_head, joined
+from tests.support.toys import read_json
 
 
 def bucket(distance: int, buckets: int, furthest: int) -> int:
@@ -37,13 +34,6 @@ def biases(table: Array, tokens: int, furthest: int) -> Array:
     places = np.arange(tokens)
     distance = places - places[:, None]
     return np.asarray(table[chosen][distance + tokens - 1].transpose(2, 0, 1))
-
-
-def attention(query: Array, key: Array, value: Array, bias: Array, scale: float) -> Array:
-    """Return what queries gather, (H, T, d)."""
-    scores = query @ key.swapaxes(1, 2) * scale + bias
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return np.asarray(weights / weights.sum(axis=-1, keepdims=True) @ value)
 
 
 class ReferenceMPNet(ReferenceBert):
@@ -67,8 +57,7 @@ class ReferenceMPNet(ReferenceBert):
         heads = self.config["num_attention_heads"]
         query, key, value = (by_head(self.linear(x, f"{name}.{part}"), heads) for part in "qkv")
         table = self.tensors["encoder.relative_attention_bias.weight"]
-        bias = biases(table, len(x), 128)
-        gathered = attention(query, key, value, bias, query.shape[-1] ** -0.5)
+        gathered = attention(query, key, value, biases(table, len(x), 128))
         return self.linear(joined(gathered), f"{name}.o")
 
 
@@ -76,12 +65,12 @@ class ReferenceT5:
     """A checkpoint folder as a function from token ids to vectors."""
 
     def __init__(self, folder: Path) -> None:
-        self.config = _read(folder / "config.json")
+        self.config = read_json(folder / "config.json")
         stored = load_file(folder / "model.safetensors")
         self.tensors = {name: array.astype(np.float64) for name, array in stored.items()}
-        pooling = _read(folder / "1_Pooling" / "config.json")
+        pooling = read_json(folder / "1_Pooling" / "config.json")
         self.is_mean = pooling["pooling_mode_mean_tokens"]
-        modules = [module["type"] for module in _read(folder / "modules.json")]
+        modules = [module["type"] for module in read_json(folder / "modules.json")]
         self.normalize = any(module.endswith(".Normalize") for module in modules)
 
     def embed(self, ids: npt.NDArray[np.int64]) -> Array:
@@ -108,11 +97,11 @@ class ReferenceT5:
     def _attended(self, x: Array, bias: Array, name: str) -> Array:
         heads = self.config["num_heads"]
         query, key, value = (by_head(self.linear(x, f"{name}.{part}"), heads) for part in "qkv")
-        return self.linear(joined(attention(query, key, value, bias, 1.0)), f"{name}.o")
+        return self.linear(joined(attention(query, key, value, bias, scale=1.0)), f"{name}.o")
 
     def _fed_forward(self, x: Array, name: str) -> Array:
         named = self.config["feed_forward_proj"]
-        activation = ACTIVATIONS[{"gated-gelu": "gelu_new"}.get(named, named.split("-")[-1])]
+        activation = GATES[{"gated-gelu": "gelu_new"}.get(named, named.split("-")[-1])]
         if not named.startswith("gated-"):
             return self.linear(activation(self.linear(x, f"{name}.wi")), f"{name}.wo")
         gate, up = (self.linear(x, f"{name}.wi_{part}") for part in "01")
@@ -125,7 +114,3 @@ class ReferenceT5:
         power = np.square(x).mean(axis=-1, keepdims=True)
         scaled = x / np.sqrt(power + self.config["layer_norm_epsilon"])
         return np.asarray(scaled * self.tensors[f"{name}.weight"])
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

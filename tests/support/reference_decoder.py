@@ -4,9 +4,7 @@ Written from the papers of RMSNorm, rotary positions, grouped queries and SwiGLU
 Qwen3, Qwen2, Mistral and Llama. Every text is computed alone, with the whole matrix of scores.
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,19 +12,22 @@ from safetensors.numpy import load_file
 
 from tests.support.reference_bert import Array
 from tests.support.reference_gated import attention, by_head, joined, silu, turned
+from tests.support.toys import read_json
 
 
 class ReferenceDecoder:
     """A checkpoint folder as a function from token ids to vectors."""
 
     def __init__(self, folder: Path) -> None:
-        self.config = _read(folder / "config.json")
+        self.config = read_json(folder / "config.json")
         stored = load_file(folder / "model.safetensors")
         self.tensors = {
             name.removeprefix("model."): array.astype(np.float64) for name, array in stored.items()
         }
-        self.pooling = _read(folder / "1_Pooling" / "config.json")
-        modules = [module["type"] for module in _read(folder / "modules.json")]
+        if not (folder / "1_Pooling").exists():
+            return
+        self.pooling = read_json(folder / "1_Pooling" / "config.json")
+        modules = [module["type"] for module in read_json(folder / "modules.json")]
         self.normalize = any(module.endswith(".Normalize") for module in modules)
 
     def embed(self, ids: npt.NDArray[np.int64]) -> Array:
@@ -87,7 +88,3 @@ class ReferenceDecoder:
         power = np.square(x).mean(axis=-1, keepdims=True)
         scaled = x / np.sqrt(power + self.config["rms_norm_eps"])
         return np.asarray(scaled * self.tensors[f"{name}.weight"])
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -4,16 +4,15 @@ Slow, short, and independent of `export`: a folder is read by itself, every text
 windows and ALiBi are whole matrices of scores.
 """
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file
 
 from tests.support.reference_bert import ACTIVATIONS, Array
+from tests.support.toys import read_json
 
 
 def silu(x: Array) -> Array:
@@ -50,9 +49,15 @@ def slopes(heads: int) -> list[float]:
     return slopes(closest) + slopes(2 * closest)[0::2][: heads - closest]
 
 
-def attention(query: Array, key: Array, value: Array, bias: Array | float = 0.0) -> Array:
-    """Return what queries gather, (H, T, d); bias: added to the scores, (H, T, T) or (T, T)."""
-    scores = query @ key.swapaxes(1, 2) / math.sqrt(query.shape[-1]) + bias
+def attention(
+    query: Array, key: Array, value: Array, bias: Array | float = 0.0, scale: float | None = None
+) -> Array:
+    """Return what queries gather, (H, T, d).
+
+    bias: added to the scores, (H, T, T) or (T, T). scale: of the scores, by default 1 / sqrt(d).
+    """
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = query @ key.swapaxes(1, 2) * scale + bias
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=-1, keepdims=True) @ value)
 
@@ -74,12 +79,12 @@ class ReferenceGated:
     """A checkpoint folder as a function from token ids to vectors."""
 
     def __init__(self, folder: Path) -> None:
-        self.config = _read(folder / "config.json")
+        self.config = read_json(folder / "config.json")
         stored = load_file(folder / "model.safetensors")
         self.tensors = {name: array.astype(np.float64) for name, array in stored.items()}
-        pooling = _read(folder / "1_Pooling" / "config.json")
+        pooling = read_json(folder / "1_Pooling" / "config.json")
         self.pooling = next(flag for flag, chosen in pooling.items() if chosen is True)
-        modules = [module["type"] for module in _read(folder / "modules.json")]
+        modules = [module["type"] for module in read_json(folder / "modules.json")]
         self.normalize = any(module.endswith(".Normalize") for module in modules)
 
     def embed(self, ids: npt.NDArray[np.int64]) -> Array:
@@ -244,7 +249,3 @@ REFERENCES: dict[str, type[ReferenceGated]] = {
     "jina_bert": ReferenceJina,
     "jina_bert, normed": ReferenceNormedJina,
 }
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,19 +1,18 @@
 """Toy rerankers that answer a prompt, as Qwen3-Reranker does, and what its own code computes with them in numpy."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from tokenizers.trainers import BpeTrainer
 
 from tests.support.checkpoints import change_json
-from tests.support.decoder_toys import END, PATTERN, write_decoder
+from tests.support.decoder_toys import END, byte_level, write_decoder
 from tests.support.reference_decoder import ReferenceDecoder
 from tests.support.toys import WORDS as TOY_WORDS
-from tests.support.toys import write_json
+from tests.support.toys import write_json, write_typed_modules
 
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 BEFORE = (
@@ -78,12 +77,11 @@ def _write_head(folder: Path, tokenizer: Tokenizer, kind: str, tied: bool) -> No
 
 
 def _write_modules(folder: Path, tokenizer: Tokenizer) -> None:
-    types = ("base.modules.transformer.Transformer", "cross_encoder.modules.logit_score.LogitScore")
-    modules = [
-        {"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.{kind}"}
-        for at, (path, kind) in enumerate(zip(("", "1_LogitScore"), types, strict=True))
-    ]
-    write_json(folder / "modules.json", modules)
+    types = {
+        "": "base.modules.transformer.Transformer",
+        "1_LogitScore": "cross_encoder.modules.logit_score.LogitScore",
+    }
+    write_typed_modules(folder, types)
     yes, no = map(tokenizer.token_to_id, ("yes", "no"))
     write_json(folder / "1_LogitScore/config.json", {"true_token_id": yes, "false_token_id": no})
     write_json(
@@ -94,15 +92,7 @@ def _write_modules(folder: Path, tokenizer: Tokenizer) -> None:
 
 def reranker_tokenizer() -> Tokenizer:
     """Return a small byte-level BPE that knows the words of the prompt, with Qwen's marks and pattern."""
-    built = Tokenizer(models.BPE())
-    built.normalizer = normalizers.NFC()
-    built.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PATTERN), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    built.decoder = decoders.ByteLevel()
+    built = byte_level(models.BPE())
     built.post_processor = processors.ByteLevel(trim_offsets=False)
     words = (BEFORE, AFTER, f"<Instruct>: {INSTRUCTION}\n<Query>: a?\n<Document>: b", "yes no")
     trainer = BpeTrainer(
@@ -119,11 +109,7 @@ class ReferenceReranker(ReferenceDecoder):
     """The code in the card of Qwen3-Reranker in numpy: float64, one pair at a time."""
 
     def __init__(self, folder: Path) -> None:
-        self.config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        self.tensors = {
-            name.removeprefix("model."): array.astype(np.float64)
-            for name, array in load_file(folder / "model.safetensors").items()
-        }
+        super().__init__(folder)
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
 
     def ids(

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from server.types import Vectors
-from tests.support.toys import VOCABULARY, tokenizer, write_json, write_modules
+from tests.support.toys import VOCABULARY, read_json, tokenizer, write_json, write_typed_modules
 
 WIDTH, CLUSTERS = 24, 50
 
@@ -54,13 +54,7 @@ def write_model2vec(
         **({"vocabulary_quantization": rows} if shared else {}),
     }
     write_json(folder / "config.json", described | config)
-    module = {
-        "idx": 0,
-        "name": "0",
-        "path": ".",
-        "type": "sentence_transformers.models.StaticEmbedding",
-    }
-    write_json(folder / "modules.json", [module])
+    write_typed_modules(folder, {".": "models.StaticEmbedding"})
     return folder
 
 
@@ -78,17 +72,15 @@ def write_static_embedding(
     table = np.random.default_rng(4).standard_normal((own.get_vocab_size(), WIDTH))
     save_file({"embedding.weight": table.astype(np.float32)}, place / "model.safetensors")
     own.save(str(place / "tokenizer.json"))
-    write_modules(folder, ["StaticEmbedding", *(["Normalize"] if normalize else [])])
-    modules = json.loads((folder / "modules.json").read_text())
-    modules[0]["path"] = inner
-    write_json(folder / "modules.json", modules)
+    types = {inner: "models.StaticEmbedding"}
+    write_typed_modules(folder, types | ({"1_Normalize": "models.Normalize"} if normalize else {}))
     return folder
 
 
 def expected_vectors(folder: Path, texts: Sequence[str]) -> Vectors:
     """Return what model2vec computes of its folder, written plainly: float32 (B, D), zeros for no known token."""
     tensors = load_file(folder / "model.safetensors")
-    config = json.loads((folder / "config.json").read_text())
+    config = read_json(folder / "config.json")
     own = Tokenizer.from_file(str(folder / "tokenizer.json"))
     length = config.get("max_length", 512)
     description = json.loads(own.to_str())["model"]

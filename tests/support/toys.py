@@ -109,16 +109,22 @@ def write_toy_checkpoint(
 
 def write_modules(folder: Path, names: Sequence[str]) -> None:
     """Write modules.json: the first module in the folder itself, the others in folders of their own."""
+    paths = [f"{index}_{name}" if index else "" for index, name in enumerate(names)]
+    types = [f"models.{name}" for name in names]
+    write_typed_modules(folder, dict(zip(paths, types, strict=True)))
+
+
+def write_typed_modules(folder: Path, types: Mapping[str, str]) -> None:
+    """Write modules.json with the type of the module in each folder, without its first word."""
     modules = [
-        {
-            "idx": index,
-            "name": str(index),
-            "path": f"{index}_{name}" if index else "",
-            "type": f"sentence_transformers.models.{name}",
-        }
-        for index, name in enumerate(names)
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.{kind}"}
+        for index, (path, kind) in enumerate(types.items())
     ]
     write_json(folder / "modules.json", modules)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def write_json(path: Path, value: object) -> None:

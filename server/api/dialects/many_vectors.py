@@ -16,6 +16,7 @@ from server.api.instruction import Instructed, instruction_of
 from server.api.operation import Call, Dialect, Handler, Operation
 from server.api.replies import Headers, Reply
 from server.api.truncation import Direction, truncation_from
+from server.api.written import ON_LOOP
 from server.clock import now
 from server.errors import RequestTooLarge
 from server.inference.answers import Computed, check_finite
@@ -28,8 +29,6 @@ from server.types import Task, Tokens, Vectors
 NUMBER_BYTES, WORD_BYTES = 13, 44
 # Numbers that are written at once: the interpreter lock is held for less than a millisecond.
 WRITTEN_AT_ONCE = 16_384
-# Bytes that are written on the loop: 0.1 ms.
-ON_LOOP_BYTES = 32_768
 
 
 # Makes the headers of a reply from the characters of the texts, what was computed, and when it was begun.
@@ -138,7 +137,7 @@ async def _computed(
 
 
 async def _written(size: int, write: Callable[[], bytes]) -> bytes:
-    return write() if size <= ON_LOOP_BYTES else await off_loop(write)
+    return write() if size <= ON_LOOP else await off_loop(write)
 
 
 def _joined(parts: Iterator[bytes]) -> bytes:

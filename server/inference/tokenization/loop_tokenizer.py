@@ -6,7 +6,7 @@ from functools import partial
 from typing import TypeVar
 
 from server.errors import InvalidRequest, RequestTooLarge
-from server.inference.tokenization.pairs import Bare
+from server.inference.tokenization.pairs import Bare, Template
 from server.inference.tokenizer import Kept, Token, Tokenizer
 from server.system.turns import Turns
 from server.types import Ids, InputType, Pair, Tokens
@@ -58,7 +58,11 @@ class LoopTokenizer:
             ) from None
 
     async def encode_pairs(
-        self, pairs: Sequence[Pair], keep: Kept, check_room: CheckRoom, instruction: str = ""
+        self,
+        pairs: Sequence[Pair],
+        keep: Kept,
+        check_room: CheckRoom,
+        template: Template | None = None,
     ) -> Tokens:
         """Return what the tokenizer's `encode_pairs` does; raises what `encode` raises.
 
@@ -66,7 +70,7 @@ class LoopTokenizer:
         """
         known: dict[str, Bare] = {}
         read = self._tokenizer.encode_pairs
-        encode = partial(read, keep=keep, known=known, instruction=instruction)
+        encode = partial(read, keep=keep, known=known, template=template)
         sizes = _pair_sizes(pairs)
         try:
             return await _in_slices(encode, pairs, sizes, check_room, LONG_CHARACTERS)
