@@ -67,7 +67,7 @@ class Checkpoint:
 
     def with_settings(self, settings: SentenceSettings) -> "Checkpoint":
         """Return the checkpoint with other settings of text and pooling."""
-        return replace(self, outline=replace(self.outline, settings=settings))
+        return replace(self, outline=self.outline.with_settings(settings))
 
     def network(self) -> Network:
         """Return the encoder as a family writes it."""

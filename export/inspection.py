@@ -21,7 +21,7 @@ from export.instructions import instructions, pooled_as_published
 from export.kinds import kind_of
 from export.kinds.sighting import Sighting, see
 from export.known.recognition import HIDDEN, LAYERS, Clues, known_sizes, number, recognise
-from export.outline import Outline, read_outline
+from export.outline import Outline
 from export.settings import Settings
 from export.source.folder import ModelFolder
 from export.source.gguf.folder import open_model
@@ -118,14 +118,13 @@ def inspect(found: Subject, settings: Settings, terminal: Terminal) -> int:
     outline, refusal = judge(found.files, settings)
     for line in _network(sighting, outline, found.weight_bytes):
         terminal.say(line)
-    if outline is not None:
-        kind = outline.kind
-        for line in _texts(outline, found.name):
-            terminal.say(line)
     notes = kind.notes
     if outline is not None:
         clues = Clues(found.name, outline.config, outline.card)
-        notes = (*outline.kind.notes, *pooled_as_published(outline.settings, clues).notes)
+        outline = outline.with_settings(pooled_as_published(outline.settings, clues))
+        for line in _texts(outline, clues):
+            terminal.say(line)
+        notes = (*outline.kind.notes, *outline.settings.notes)
     for note in notes:
         terminal.say("note: {note}", note=note)
     if refusal is not None:
@@ -139,12 +138,9 @@ def inspect(found: Subject, settings: Settings, terminal: Terminal) -> int:
 def judge(files: ModelFolder, settings: Settings) -> tuple[Outline | None, ExportError | None]:
     """Return the model's outline, if a family writes it, and why it is refused, if it is."""
     try:
-        if settings.via == "graph":
-            return read_outline(files, pair_prompt=settings.pair_prompt, task=settings.task), None
-        examine(files, settings)
+        return examine(files, settings), None
     except ExportError as error:
         return None, error
-    return None, None
 
 
 def _network(seen: Sighting, outline: Outline | None, weight_bytes: int) -> Iterator[Message]:
@@ -172,7 +168,7 @@ def _network(seen: Sighting, outline: Outline | None, weight_bytes: int) -> Iter
         )
 
 
-def _texts(outline: Outline, name: str) -> Iterator[Message]:
+def _texts(outline: Outline, clues: Clues) -> Iterator[Message]:
     """Yield what is done to texts, and what a vector is like."""
     settings = outline.settings
     if outline.scoring is not None:
@@ -185,7 +181,6 @@ def _texts(outline: Outline, name: str) -> Iterator[Message]:
             prompt = outline.scoring.pair_prompt
             yield Message("instruction in the prompt of a pair: {text!r}", text=prompt.instruction)
         return
-    clues = Clues(name, outline.config, outline.card)
     if outline.task in GIVES:
         yield Message("gives: {what}", what=GIVES[outline.task])
     yield Message(
@@ -207,7 +202,7 @@ def _texts(outline: Outline, name: str) -> Iterator[Message]:
         document=chosen.document,
         source=chosen.source,
     )
-    if not pooled_as_published(settings, clues).include_prompt:
+    if not settings.include_prompt:
         yield Message("the pooling leaves out the tokens of an instruction")
     if chosen.warning is not None:
         yield Message("note: {note}", note=chosen.warning)

@@ -17,7 +17,7 @@ from export.kinds.networks import is_static
 from export.kinds.own_code import check_code
 from export.kinds.sighting import CONFIG, see
 from export.scorers import check_prompt_fits, read_pair_model
-from export.source.card import read_card
+from export.source.card import read_card, split_card
 from export.source.folder import ModelFolder
 from export.source.heads import COLBERT_HEAD, HEADS, Splade, read_splade
 from export.source.json_file import Json
@@ -76,6 +76,10 @@ class Outline:
             return self.shape.vocabulary
         return 1 if self.scoring is not None else tail_width(self.settings.tail, self.shape.hidden)
 
+    def with_settings(self, settings: SentenceSettings) -> "Outline":
+        """Return the outline with other settings of text and pooling."""
+        return replace(self, settings=settings)
+
     def tensors(self) -> Shapes:
         """Return name -> shape of every tensor that the weights must have."""
         return {**self.shape.tensors(), **tail_tensors(self.settings.tail)}
@@ -97,6 +101,7 @@ def read_outline(
     kind = check_kind(seen, task)
     kind = replace(kind, notes=(*kind.notes, *files.notes(kind.task or "dense")))
     if is_static(seen):
+        check_prompt_fits(pair_prompt, STATIC.name, fits=False)
         return _read_static(files, kind, max_tokens)
     scores = kind.task == "score"
     modules = read_modules(files, scores=scores)
@@ -105,7 +110,7 @@ def read_outline(
     family = families.of(config)
     check_code(config, family.name)
     shape = family.read_shape(config)
-    check_prompt_fits(pair_prompt, family, scores=scores)
+    check_prompt_fits(pair_prompt, family.name, fits=scores and family.answering is not None)
     tokenizer_json, scoring = read_tokenizer(files, modules), None
     files.check_tokens(tokenizer_json)
     if scores:
@@ -114,7 +119,9 @@ def read_outline(
         )
     else:
         unpooled = kind.task in ("token_vectors", "sparse")
-        settings = read_settings(files, shape.positions, family.poolings, unpooled=unpooled)
+        settings = read_settings(
+            files, modules, shape.positions, family.poolings, unpooled=unpooled
+        )
         tail_width(settings.tail, shape.hidden)
         settings = limited(settings, max_tokens)
     check_tokenizer(tokenizer_json, shape.vocabulary, settings.max_tokens)
@@ -130,8 +137,17 @@ def read_outline(
                 "SPLADE models of the family {family} are not written", family=family.name
             )
     return Outline(
-        *(kind, modules, config, family, shape, settings),
-        *(tokenizer_json, card, scoring, head, splade),
+        kind=kind,
+        modules=modules,
+        config=config,
+        family=family,
+        shape=shape,
+        settings=settings,
+        tokenizer_json=tokenizer_json,
+        card=card,
+        scoring=scoring,
+        stored_head=head,
+        splade=splade,
     )
 
 
@@ -151,6 +167,5 @@ def _read_static(files: ModelFolder, kind: Kind, max_tokens: int | None) -> Outl
         )
         kind = replace(kind, notes=(*kind.notes, cut))
     # The head of a card names the model that the table was made from, whose instructions mean nothing here.
-    card = read_card(files)
-    body = card.split("\n---", 1)[-1] if card.startswith("---") else card
+    body = split_card(read_card(files))[1]
     return Outline(kind, modules, own, STATIC, shape, text.settings, text.tokenizer_json, body)

@@ -17,7 +17,7 @@ from export.kinds.own_code import check_code
 from export.kinds.sighting import Sighting
 from export.known.pair_prompts import NO_PROMPT, PAIR_PROMPTS, KnownPrompt
 from export.source.folder import ModelFolder
-from export.source.json_file import Json, boolean, shown, whole_number
+from export.source.json_file import Json, boolean, check_known, shown, whole_number
 from export.source.modules import Modules
 from export.source.scoring import Scoring, has_token_types, read_activation, read_pair_settings
 from export.source.sentence_settings import PROMPTS, SentenceSettings, limited
@@ -52,7 +52,7 @@ def read_pair_model(
     config = seen.config or {}
     # Only language models read prompts, whatever a model is called.
     known = PAIR_PROMPTS.get(seen.pair_prompt or "") if family.answering is not None else None
-    if any(name.endswith(CLASSIFIER) for name in seen.architectures):
+    if seen.ends_in(CLASSIFIER):
         scorer = _with_score(files, modules, config, family, shape)
     else:
         scorer = _with_answers(files, modules, config, family, shape, known, tokenizer_json)
@@ -69,14 +69,14 @@ def read_pair_model(
     return PairModel(scorer.shape, settings, scoring)
 
 
-def check_prompt_fits(chosen: str | None, family: Family[Any], *, scores: bool) -> None:
-    """Refuse a prompt that was chosen for a model that reads none."""
-    if chosen not in (None, NO_PROMPT) and not (scores and family.answering is not None):
+def check_prompt_fits(chosen: str | None, family: str, *, fits: bool) -> None:
+    """Refuse a prompt that was chosen for a model that reads none. fits: whether it is one that reads prompts."""
+    if chosen not in (None, NO_PROMPT) and not fits:
         raise UnsupportedModel(
             "--pair-prompt {name} is for language models that score pairs of texts, and this {family} is none; "
             "leave it out",
             name=chosen,
-            family=family.name,
+            family=family,
         )
 
 
@@ -130,15 +130,7 @@ def _token(tokenizer: Tokenizer, word: str) -> int:
 def _listed_answers(files: ModelFolder, name: str, vocabulary: int) -> tuple[int, int | None]:
     """Return the token ids of the answers that the settings of the module LogitScore name."""
     settings = files.json(name)
-    unknown = sorted(
-        key for key, value in settings.items() if key not in ANSWERS and value is not None
-    )
-    if unknown:
-        raise UnsupportedModel(
-            "{file} has the key {shown}, which is not known; it may change what the layer computes",
-            file=name,
-            shown=shown(unknown[0]),
-        )
+    check_known(name, (key for key, value in settings.items() if value is not None), ANSWERS)
     yes = whole_number(name, settings, "true_token_id", None)
     no = None
     if settings.get("false_token_id") is not None:
@@ -182,11 +174,8 @@ def _check_last_token(config: Json, scorer: Scorer[Any], tokenizer_json: str) ->
     """Refuse padding at the end of every pair: transformers scores the token before it."""
     if scorer.pooling != "lasttoken":
         return
-    last, padding = (
-        Tokenizer.from_str(tokenizer_json).encode("a", "b").ids[-1],
-        config.get("pad_token_id"),
-    )
-    if last == padding:
+    last = Tokenizer.from_str(tokenizer_json).encode("a", "b").ids[-1]
+    if last == config.get("pad_token_id"):
         raise UnsupportedModel(
             "the tokenizer ends every pair with the padding token {padding}, whose row transformers never "
             "scores; set another pad_token_id in config.json",

@@ -5,6 +5,7 @@ import re
 from export.kinds.commands import merge_command, tokenizer_command
 from export.kinds.kind import Kind
 from export.kinds.sighting import ADAPTER, Sighting
+from export.source.modules import in_folder
 from server.messages.message import Message
 
 # Files of tokenizers that only slow classes of transformers read.
@@ -125,8 +126,9 @@ def other_weights(seen: Sighting) -> Kind | None:
         "onnx/model.onnx": "ONNX",
         "openvino/openvino_model.xml": "OpenVINO",
     }
-    folder = f"{seen.transformer}/" if seen.transformer else ""
-    found = next((name for name in formats if folder + name in seen.names), None)
+    found = next(
+        (name for name in formats if in_folder(seen.transformer, name) in seen.names), None
+    )
     if found is None:
         return None
     return Kind(

@@ -6,7 +6,7 @@ from export.kinds.commands import save_command
 from export.kinds.kind import Kind
 from export.kinds.sighting import Sighting
 from export.source.json_file import Json
-from export.source.modules import LOGIT_SCORE, SPLADE
+from export.source.modules import LOGIT_SCORE, SPLADE, STATIC
 from server.messages.message import Message
 
 # Words of a class in `architectures` after which the output is no embedding.
@@ -28,7 +28,7 @@ WITHOUT_PROMPT = Message(
 def is_static(seen: Sighting) -> bool:
     """Return whether a model is a table of one vector a token: model2vec, or a StaticEmbedding."""
     # Beside a Transformer it is a module that the list of supported ones names.
-    listed = "StaticEmbedding" in seen.classes and "Transformer" not in seen.classes
+    listed = STATIC in seen.classes and "Transformer" not in seen.classes
     return seen.model_type == "model2vec" or "StaticModel" in seen.architectures or listed
 
 
@@ -120,10 +120,16 @@ def sparse(seen: Sighting) -> Kind | None:
     )
 
 
+def may_read_prompts(seen: Sighting) -> bool:
+    """Return whether a model may read pairs in a prompt, by its network: which prompt, its card may show."""
+    converted = seen.model_type in DECODERS and seen.ends_in(CLASSIFIER)
+    return converted or seen.ends_in(CAUSAL)
+
+
 def answering(seen: Sighting) -> Kind | None:
     """Judge a language model whose answer to a prompt is the score of a pair."""
     listed = LOGIT_SCORE in seen.classes
-    bare = seen.modules is None and any(name.endswith(CAUSAL) for name in seen.architectures)
+    bare = seen.modules is None and seen.ends_in(CAUSAL)
     if not (listed or (bare and seen.pair_prompt is not None)):
         return None
     name = Message("reranker that answers a prompt, and so scores pairs of texts")

@@ -15,7 +15,7 @@ from export.source.card import read_card
 from export.source.file import MOST_SETTINGS
 from export.source.folder import ModelFolder
 from export.source.json_file import Json, decode
-from export.source.modules import FOLDER, MODULES, MOST_MODULES
+from export.source.modules import FOLDER, MODULES, MOST_MODULES, in_folder
 
 CONFIG = "config.json"
 # Where it is there, transformers loads the model that it names, and adds its weights.
@@ -63,6 +63,10 @@ class Sighting:
         names = listed if isinstance(listed, list) else []
         return [name for name in names if isinstance(name, str) and CLASS_NAME.fullmatch(name)]
 
+    def ends_in(self, ending: str) -> bool:
+        """Return whether the name of a class in `architectures` ends so."""
+        return any(name.endswith(ending) for name in self.architectures)
+
     @property
     def model_type(self) -> str:
         return str((self.config or {}).get("model_type") or "")
@@ -83,9 +87,7 @@ def see(folder: ModelFolder, pair_prompt: str | None = None) -> Sighting:
     transformer = transformer_folder(listed)
     if transformer:
         folder.check_inside(MODULES, transformer)
-    config, adapter = (
-        f"{transformer}/{name}" if transformer else name for name in (CONFIG, ADAPTER)
-    )
+    config, adapter = (in_folder(transformer, name) for name in (CONFIG, ADAPTER))
     base = folder.optional_json(adapter).get("base_model_name_or_path")
     settings = folder.json(config) if folder.has(config) else None
     return Sighting(

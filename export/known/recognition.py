@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from export.known.presets import PRESETS, Preset
+from export.source.card import split_card
 from export.source.json_file import Json
 from server.messages.message import Message
 
@@ -65,13 +66,8 @@ def _identifiers(clues: Clues) -> Iterator[tuple[str, Message]]:
     path = clues.config.get("_name_or_path")
     if isinstance(path, str):
         yield path[:500], Message("_name_or_path in config.json")
-    for name in islice(CARD_NAME.finditer(_head(clues.card)), MOST_CARD_NAMES):
+    for name in islice(CARD_NAME.finditer(split_card(clues.card)[0]), MOST_CARD_NAMES):
         yield name[1], Message("the head of README.md")
-
-
-def _head(card: str) -> str:
-    """Return the front matter of a model card."""
-    return card.split("\n---", 1)[0] if card.startswith("---") else ""
 
 
 def _shape(config: Json) -> tuple[str, int, int]:

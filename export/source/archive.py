@@ -20,7 +20,7 @@ from typing import BinaryIO, cast
 from export.errors import CannotWrite, CorruptFile, NoSuchModel, UnsupportedModel
 from export.source.file import open_file
 from export.source.folder_lock import Waiting, only_one
-from export.source.hubs.errors import REASONS
+from export.source.hubs.errors import cannot_write
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 # A published model has some 30 files.
@@ -64,11 +64,7 @@ def unpack(archive: Path, downloads: Path, waiting: Waiting = lambda _: None) ->
                     _unpack_to(downloads / SCRATCH, file, archive)
                     (downloads / SCRATCH).rename(folder)
         except OSError as error:
-            raise CannotWrite(
-                "cannot write {name}: {reason}",
-                name=error.filename or folder,
-                reason=REASONS.get(error.errno or 0, error.strerror),
-            ) from None
+            raise cannot_write(error, folder) from None
     return _model_in(folder)
 
 

@@ -13,3 +13,11 @@ def read_card(files: ModelFolder) -> str:
     if not files.has(CARD) or not path.is_file() or path.stat().st_size > MOST_CARD:
         return ""
     return files.content(CARD, MOST_CARD).decode("utf-8", "replace")
+
+
+def split_card(card: str) -> tuple[str, str]:
+    """Return the head of a card, empty where it has none, and the text behind it; a head without an end is both."""
+    if not card.startswith("---"):
+        return "", card
+    parts = card.split("\n---", 1)
+    return parts[0], parts[-1]

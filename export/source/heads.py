@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from export.errors import NoSuchModel, UnsupportedModel
+from export.errors import UnsupportedModel
 from export.source.folder import ModelFolder
 from export.source.json_file import shown
 from export.source.modules import Modules
-from export.source.tensors import StoredTensors, read_tensors
+from export.source.tensors import StoredTensors, read_tensors, stored_weights
+from export.source.tokenizer_class import content_of
 from server.types import Task
 
 # Names of the files, without an ending, and of the layers.
@@ -69,24 +69,8 @@ def read_head(
 ) -> StoredTensors:
     """Return the tensors of a head, named HEAD.weight and HEAD.bias; raises an ExportError."""
     safe, pickled = map(modules.file, head_files(head))
-    if folder.has(safe):
-        file = safe
-    elif not folder.has(pickled):
-        raise NoSuchModel("{folder} has no {file}", folder=folder.place, file=safe)
-    elif allow_pickle:
-        file = pickled
-    else:
-        raise pickled_head(folder.place, pickled)
+    file = stored_weights(folder.has, folder.place, (safe, pickled), allow_pickle=allow_pickle)
     return read_tensors([folder.file(file)], lambda stored: f"{head}.{stored}")
-
-
-def pickled_head(place: Path | str, file: str) -> NoSuchModel:
-    """Return the refusal of a head that is only in a pickle."""
-    return NoSuchModel(
-        "{folder} has only {file}; add --allow-pickle to read it (weights only)",
-        folder=place,
-        file=file,
-    )
 
 
 def unweighted_ids(folder: ModelFolder, modules: Modules, tokenizer_json: str) -> tuple[int, ...]:
@@ -98,8 +82,7 @@ def unweighted_ids(folder: ModelFolder, modules: Modules, tokenizer_json: str) -
     tokenizer = Tokenizer.from_str(tokenizer_json)
     found = set()
     for key, default in UNWEIGHTED.items():
-        named = config.get(key) or special.get(key) or default
-        content = named.get("content") if isinstance(named, dict) else named
+        content = content_of(config.get(key) or special.get(key) or default)
         if isinstance(content, str) and (token := tokenizer.token_to_id(content)) is not None:
             found.add(token)
     return tuple(sorted(found))

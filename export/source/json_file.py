@@ -5,12 +5,12 @@ Size and depth are bounded, and every value's type is checked before it is used.
 
 import json
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from export.errors import CorruptFile
-from export.source.file import MOST_SETTINGS, exists, read_file
+from export.errors import CorruptFile, UnsupportedModel
+from export.source.file import MOST_SETTINGS, read_file
 
 Json = Mapping[str, Any]
 
@@ -70,11 +70,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return parse_object(path, read_file(path, MOST_SETTINGS))
 
 
-def optional_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object in the file, or an empty one where there is no file."""
-    return read_json(path) if exists(path) else {}
-
-
 def size(
     config: Json, key: str, default: int | None = None, most: int = LARGEST_SIZE, least: int = 1
 ) -> int:
@@ -105,6 +100,16 @@ def whole_number(file: str, settings: Json, key: str, default: int | None) -> in
             "{file}: {key} is {shown}, not a whole number", file=file, key=key, shown=shown(value)
         )
     return int(value)
+
+
+def check_known(file: str, keys: Iterable[str], known: Collection[str]) -> None:
+    """Refuse a key of a module's settings that is not known: it may change what the module computes."""
+    if unknown := sorted(set(keys).difference(known)):
+        raise UnsupportedModel(
+            "{file} has the key {shown}, which is not known; it may change what the layer computes",
+            file=file,
+            shown=shown(unknown[0]),
+        )
 
 
 def check_aliases(config: Json, **aliases: str) -> None:

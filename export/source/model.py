@@ -14,8 +14,9 @@ from export.kinds import check_kind
 from export.kinds.own_code import check_code
 from export.kinds.sighting import CONFIG, see
 from export.known.recognition import Clues, Sizes, known_sizes, recognise
-from export.outline import read_outline
+from export.outline import Outline, read_outline
 from export.quantisation import quantise, rowwise
+from export.scorers import check_prompt_fits
 from export.settings import Settings
 from export.source.archive import SUFFIXES, archive_name, is_archive, unpack
 from export.source.card import read_card
@@ -257,22 +258,22 @@ def read_model(place: Place, settings: Settings) -> SourceModel:
     checkpoint = checkpoint.with_settings(pooled_as_published(checkpoint.settings, clues))
     network = checkpoint.network()
     return SourceModel(
-        place.folder,
-        place.model_id,
-        place.revision,
-        _stated(checkpoint),
-        checkpoint.tokenizer_json,
-        checkpoint.sha256,
-        checkpoint.family.name,
-        rowwise.RECIPE if rowwise.fits(network) else quantise.RECIPE,
-        network,
-        clues,
-        (*checkpoint.outline.kind.notes, *checkpoint.settings.notes),
-        checkpoint.outline.scoring,
-        checkpoint.settings.instruction_offset(checkpoint.shape.vocabulary),
-        checkpoint.outline.task,
-        checkpoint.outline.form,
-        checkpoint.shape.vocabulary,
+        folder=place.folder,
+        model_id=place.model_id,
+        revision=place.revision,
+        settings=_stated(checkpoint),
+        tokenizer_json=checkpoint.tokenizer_json,
+        sha256=checkpoint.sha256,
+        family=checkpoint.family.name,
+        recipe=rowwise.RECIPE if rowwise.fits(network) else quantise.RECIPE,
+        network=network,
+        clues=clues,
+        notes=(*checkpoint.outline.kind.notes, *checkpoint.settings.notes),
+        scoring=checkpoint.scoring,
+        instruction_offset=checkpoint.settings.instruction_offset(checkpoint.shape.vocabulary),
+        task=checkpoint.outline.task,
+        form=checkpoint.outline.form,
+        words=checkpoint.shape.vocabulary,
     )
 
 
@@ -284,16 +285,19 @@ def _stated(checkpoint: Checkpoint) -> SentenceSettings:
     return replace(checkpoint.settings, pooling=splade.pooling)
 
 
-def examine(files: ModelFolder, settings: Settings) -> None:
-    """Judge a model by everything but its weights; raises an ExportError for what is refused."""
+def examine(files: ModelFolder, settings: Settings) -> Outline | None:
+    """Judge a model by everything but its weights; raises an ExportError for what is refused.
+
+    Returns its outline, None where optimum traces it.
+    """
     if settings.via == "optimum":
-        _outline_for_optimum(files, None, settings.task)
-    else:
-        read_outline(files, pair_prompt=settings.pair_prompt, task=settings.task)
+        _outline_for_optimum(files, settings)
+        return None
+    return read_outline(files, settings.max_tokens, settings.pair_prompt, settings.task)
 
 
 def _outline_for_optimum(
-    files: ModelFolder, max_tokens: int | None = None, task: Task | None = None
+    files: ModelFolder, options: Settings
 ) -> tuple[Modules, SentenceSettings, str, tuple[Message, ...]]:
     """Return modules, settings, the tokenizer's JSON and notes of a model that optimum traces."""
     from export.optimum.contract import POOLINGS
@@ -301,7 +305,7 @@ def _outline_for_optimum(
 
     if isinstance(files, GgufFolder):
         raise UnsupportedModel("--via optimum reads no GGUF file; leave --via out")
-    kind = check_kind(see(files), task)
+    kind = check_kind(see(files), options.task)
     if kind.task == "score":
         raise UnsupportedModel(
             "--via optimum exports models of vectors; this is a cross-encoder, which scores pairs of texts"
@@ -315,7 +319,9 @@ def _outline_for_optimum(
     config = files.json(modules.file(CONFIG))
     check_plain_weights(config)
     check_code(config, None)
-    settings = limited(read_settings(files, positions_of(config), POOLINGS), max_tokens)
+    check_prompt_fits(options.pair_prompt, str(config.get("model_type"))[:80], fits=False)
+    settings = read_settings(files, modules, positions_of(config), POOLINGS)
+    settings = limited(settings, options.max_tokens)
     if settings.tail:
         raise UnsupportedModel(
             "--via optimum writes no Dense layers, and modules.json lists some; they are written with "
@@ -331,9 +337,7 @@ def _read_for_optimum(place: Place, options: Settings) -> SourceModel:
     from export.optimum.int8 import RECIPE
 
     files = open_model(place.folder, options.tokenizer)
-    modules, settings, tokenizer_json, notes = _outline_for_optimum(
-        files, options.max_tokens, options.task
-    )
+    modules, settings, tokenizer_json, notes = _outline_for_optimum(files, options)
     clues = Clues(
         place.origin or place.model_id, files.json(modules.file(CONFIG)), read_card(files)
     )
@@ -343,17 +347,17 @@ def _read_for_optimum(place: Place, options: Settings) -> SourceModel:
     for pattern in ("*.json", "*.txt", "*.model", "*.safetensors", PICKLED):
         files.note(modules.file(pattern))
     return SourceModel(
-        files.path(modules.transformer),
-        place.model_id,
-        place.revision,
-        settings,
-        tokenizer_json,
-        files.sha256(),
-        "optimum",
-        RECIPE,
-        None,
-        clues,
-        (*notes, *settings.doubts),
+        folder=files.path(modules.transformer),
+        model_id=place.model_id,
+        revision=place.revision,
+        settings=settings,
+        tokenizer_json=tokenizer_json,
+        sha256=files.sha256(),
+        family="optimum",
+        recipe=RECIPE,
+        network=None,
+        clues=clues,
+        notes=(*notes, *settings.doubts),
     )
 
 

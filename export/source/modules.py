@@ -15,15 +15,15 @@ from export.source.json_file import TooDeep, decode, shown
 from server.messages.message import Message
 
 MODULES = "modules.json"
-FIRST = ("Transformer", "Pooling")
-# What may follow, in any number and order. Dropout acts in training only.
+# Dropout acts in training only.
 DENSE, NORMALIZE, DROPOUT = "Dense", "Normalize", "Dropout"
-SUPPORTED = (*FIRST, DENSE, NORMALIZE, DROPOUT)
+FIRST, TAIL = ("Transformer", "Pooling"), (DENSE, NORMALIZE, DROPOUT)
+# What the refusal of another module names.
+SUPPORTED = (*FIRST, *TAIL)
 # A model that gives a weight for each word of its vocabulary.
 SPLADE = ("MLMTransformer", "SpladePooling")
-# Of models that score pairs, as newer versions of CrossEncoder list them.
+# A head of models that score pairs.
 LOGIT_SCORE = "LogitScore"
-SCORE_ORDERS = (("Transformer",), ("Transformer", LOGIT_SCORE))
 # A table of vectors instead of a network.
 STATIC = "StaticEmbedding"
 # A class of the library itself: sentence_transformers.models.Pooling. Others run code of the model.
@@ -39,6 +39,30 @@ MOST_MODULES = 16
 
 
 @dataclass(frozen=True, slots=True)
+class Layout:
+    """An order of modules. tail: what may follow `first`, in any number and order. scores: of pairs of texts."""
+
+    first: tuple[str, ...]
+    tail: tuple[str, ...] = ()
+    scores: bool = False
+
+    def fits(self, kinds: tuple[str, ...]) -> bool:
+        n_first = len(self.first)
+        return kinds[:n_first] == self.first and set(kinds[n_first:]) <= set(self.tail)
+
+
+LAYOUTS = (
+    Layout(FIRST, TAIL),
+    Layout(SPLADE),
+    Layout((STATIC,), (NORMALIZE, DROPOUT)),
+    # As newer versions of CrossEncoder list them.
+    Layout(("Transformer",), scores=True),
+    Layout(("Transformer", LOGIT_SCORE), scores=True),
+)
+KNOWN = {kind for layout in LAYOUTS for kind in (*layout.first, *layout.tail)}
+
+
+@dataclass(frozen=True, slots=True)
 class Module:
     """A module that follows the pooling: DENSE or NORMALIZE, and the folder of its files."""
 
@@ -47,7 +71,7 @@ class Module:
 
     def file(self, name: str) -> str:
         """Return the name of a file of this module, relative to the model's folder."""
-        return _in_folder(self.folder, name)
+        return in_folder(self.folder, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +97,21 @@ class Modules:
 
     def file(self, name: str) -> str:
         """Return the name of a file of the Transformer, relative to the model's folder."""
-        return _in_folder(self.transformer, name)
+        return in_folder(self.transformer, name)
 
     def pooling_file(self) -> str | None:
-        return None if self.pooling is None else _in_folder(self.pooling, "config.json")
+        return None if self.pooling is None else in_folder(self.pooling, "config.json")
 
     def answers_file(self) -> str | None:
-        return None if self.answers is None else _in_folder(self.answers, "config.json")
+        return None if self.answers is None else in_folder(self.answers, "config.json")
 
     def tail_files(self) -> list[str]:
         """Return the names of the settings of the modules behind the pooling."""
         return [module.file("config.json") for module in self.tail]
 
 
-def _in_folder(folder: str, name: str) -> str:
+def in_folder(folder: str, name: str) -> str:
+    """Return the name of a file in a folder of the model, empty for the model's own."""
     return f"{folder}/{name}" if folder else name
 
 
@@ -134,38 +159,31 @@ def parse_modules(path: Path, content: bytes, *, scores: bool | None = None) -> 
     kinds = tuple(_kind(path, module["type"]) for module in listed)
     folders = [_folder(path, module["path"]) for module in listed]
     names = [module.get("name", place) for place, module in enumerate(listed)]
+    layout = _layout_of(kinds, scores)
     # sentence-transformers keeps the last of two modules that share a name.
-    if not _in_order(kinds, scores) or len(set(map(repr, names))) < len(names):
+    if layout is None or len(set(map(repr, names))) < len(names):
         raise UnsupportedModel(
             "{path} lists the modules {found}; only one Transformer, then one Pooling, then any of Dense, "
             "Normalize and Dropout can be exported, each under a name of its own",
             path=path,
             found=kinds or Message("none at all"),
         )
-    if kinds in SCORE_ORDERS:
-        modules = Modules(folders[0], answers=folders[1] if len(folders) > 1 else None)
-    else:
-        first = 1 if kinds[0] == STATIC else 2
-        tail = tuple(
-            Module(kind, place)
-            for kind, place in zip(kinds[first:], folders[first:], strict=True)
-            if kind != DROPOUT
-        )
-        if kinds[0] == STATIC:
-            return Modules(folders[0], tail=tail, static=True)
-        modules = Modules(folders[0], folders[1], tail)
+    placed = list(zip(kinds, folders, strict=True))
+    first, tail = dict(placed[: len(layout.first)]), placed[len(layout.first) :]
+    modules = Modules(
+        folders[0],
+        pooling=first.get(FIRST[1], first.get(SPLADE[1])),
+        tail=tuple(Module(kind, place) for kind, place in tail if kind != DROPOUT),
+        answers=first.get(LOGIT_SCORE),
+        static=STATIC in first,
+    )
     _check_own_folders(path, modules)
     return modules
 
 
-def _in_order(kinds: tuple[str, ...], scores: bool | None) -> bool:
-    if kinds in SCORE_ORDERS:
-        return scores is not False
-    if scores is True or not kinds:
-        return False
-    if kinds[0] == STATIC:
-        return set(kinds[1:]) <= {NORMALIZE, DROPOUT}
-    return kinds == SPLADE or (kinds[:2] == FIRST and set(kinds[2:]) <= set(SUPPORTED[2:]))
+def _layout_of(kinds: tuple[str, ...], scores: bool | None) -> Layout | None:
+    possible = (each for each in LAYOUTS if scores in (None, each.scores))
+    return next((each for each in possible if each.fits(kinds)), None)
 
 
 def _check_own_folders(path: Path, modules: Modules) -> None:
@@ -200,7 +218,7 @@ def _kind(path: Path, given: str) -> str:
             path=path,
             shown=shown(given),
         )
-    if known[1] not in (*SUPPORTED, *SPLADE, STATIC, LOGIT_SCORE):
+    if known[1] not in KNOWN:
         raise UnsupportedModel(
             '{path} has a module "{name}"; only {supported} are supported',
             path=path,

@@ -7,7 +7,7 @@ from typing import cast, get_args
 from export.errors import CorruptFile, ShapeMismatch, UnsupportedModel
 from export.source.folder import ModelFolder
 from export.source.json_file import Json, boolean, is_object_of_strings, shown, whole_number
-from export.source.modules import MODULES, Modules, read_modules
+from export.source.modules import MODULES, Modules
 from export.source.tail import Normalize, Step, read_tail
 from server.inference.manifest import Similarity, cosine_orders
 from server.inference.results import UNPOOLED
@@ -86,6 +86,7 @@ class SentenceSettings:
 
 def read_settings(
     folder: ModelFolder,
+    modules: Modules,
     positions: int,
     poolings: Sequence[str] = POOLINGS,
     *,
@@ -99,7 +100,6 @@ def read_settings(
     normalised in the module list (cosine models normalise at use; the artifact says so), and its
     sentence_bert_config.json is ignored.
     """
-    modules = read_modules(folder)
     sentence_config = _sentence_config(folder, modules)
     tokenizer_config = folder.optional_json(modules.file("tokenizer_config.json"))
     prompts, default_prompt = read_prompts(folder)

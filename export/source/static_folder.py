@@ -74,7 +74,7 @@ def read_static(
     return StaticText(
         settings,
         json.dumps(described, ensure_ascii=False),
-        max(vocabulary.values(), default=0) + 1,
+        max(vocabulary.values()) + 1,
         longest is None or longest > MOST_TOKENS,
     )
 

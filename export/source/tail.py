@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from export.errors import CorruptFile, ShapeMismatch, UnsupportedModel
 from export.source.folder import ModelFolder
-from export.source.json_file import Json, boolean, shown, whole_number
+from export.source.json_file import Json, boolean, check_known, shown, whole_number
 from export.source.modules import DENSE, Module, Modules
 from export.source.tensors import Shapes, StoredTensors, read_tensors, weight_file
 from server.inference.manifest import MOST_DIMENSIONS
@@ -89,12 +89,7 @@ def _normalize(folder: ModelFolder, module: Module) -> Normalize:
 def _dense(folder: ModelFolder, module: Module) -> Dense:
     file = module.file("config.json")
     config = folder.json(file)
-    if unknown := sorted(config.keys() - {*KEYS, *NEW_KEYS}):
-        raise UnsupportedModel(
-            "{file} has the key {shown}, which is not known; it may change what the layer computes",
-            file=file,
-            shown=shown(unknown[0]),
-        )
+    check_known(file, config, (*KEYS, *NEW_KEYS))
     _check_row(file, config)
     if boolean(file, config, "use_residual", default=False):
         raise UnsupportedModel(

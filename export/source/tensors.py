@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from export.errors import CorruptFile, MissingPackage, NoSuchModel, ShapeMismatch, UnsupportedModel
 from export.source.folder import ModelFolder
 from export.source.json_file import Json, is_object_of_strings, shown
-from export.source.modules import Modules
+from export.source.modules import Modules, in_folder
 from server.messages.message import Message
 
 FloatArray = npt.NDArray[np.float32]
@@ -115,18 +115,35 @@ def weight_files(folder: ModelFolder, modules: Modules, *, allow_pickle: bool) -
 
 def weight_file(folder: ModelFolder, inner: str, *, allow_pickle: bool) -> Path:
     """Return the one file with the weights of a module, whose folder is `inner`; raises NoSuchModel."""
-    single, pickled = (f"{inner}/{name}" if inner else name for name in (SINGLE, PICKLED))
-    if folder.has(single):
-        return folder.file(single)
-    place = folder.path(inner)
-    if folder.has(pickled) and allow_pickle:
-        return folder.file(pickled)
-    if folder.has(pickled):
+    name = stored_weights(
+        lambda each: folder.has(in_folder(inner, each)),
+        folder.path(inner),
+        (SINGLE, PICKLED),
+        allow_pickle=allow_pickle,
+    )
+    return folder.file(in_folder(inner, name))
+
+
+def stored_weights(
+    has: Callable[[str], bool], place: Path | str, names: tuple[str, str], *, allow_pickle: bool
+) -> str:
+    """Return which of two files holds weights; raises NoSuchModel where none may be read.
+
+    has: whether there is a file of a name. place: what messages call the folder. names: of safetensors, which is
+    taken where both are there, and of a pickle.
+    """
+    safe, pickled = names
+    if has(safe):
+        return safe
+    if not has(pickled):
+        raise NoSuchModel("{folder} has no {file}", folder=place, file=safe)
+    if not allow_pickle:
         raise NoSuchModel(
-            "{folder} has only pytorch_model.bin; add --allow-pickle to read it (weights only)",
+            "{folder} has only {file}; add --allow-pickle to read it (weights only)",
             folder=place,
+            file=pickled,
         )
-    raise NoSuchModel("{folder} has no model.safetensors", folder=place)
+    return pickled
 
 
 def _shards(folder: ModelFolder, modules: Modules, index: str) -> list[Path]:

@@ -139,13 +139,17 @@ def _add_special(tokenizer: Tokenizer, settings: Json) -> None:
             tokenizer.add_tokens([AddedToken(content, special=True, normalized=False)])
 
 
+def content_of(token: Any) -> Any:
+    """Return the text of a token, which settings give by itself or in an object."""
+    return token.get("content") if isinstance(token, dict) else token
+
+
 def _special(settings: Json) -> Iterator[str]:
     more, extra = settings.get("additional_special_tokens"), settings.get("extra_special_tokens")
     listed: list[Any] = [settings.get(name) for name in SPECIAL]
     listed += more if isinstance(more, list) else []
     listed += extra.values() if isinstance(extra, dict) else []
-    for each in listed:
-        content = each.get("content") if isinstance(each, dict) else each
+    for content in map(content_of, listed):
         # Half of a surrogate pair is in no vocabulary, and the library cannot look for it.
         if isinstance(content, str) and content and not SURROGATE.search(content):
             yield content

@@ -12,7 +12,14 @@ from export.source.file import MOST_TABLE
 from export.source.folder import ModelFolder
 from export.source.json_file import Json, boolean, decode, shown
 from export.source.modules import Modules
-from export.source.tokenizer_class import CONFIG, SPECIAL, adds_end, apply_settings, class_of
+from export.source.tokenizer_class import (
+    CONFIG,
+    SPECIAL,
+    adds_end,
+    apply_settings,
+    class_of,
+    content_of,
+)
 from server.errors import BadArtifact
 from server.inference.tokenization.tokenizer_bounds import check_bounds
 
@@ -84,8 +91,7 @@ def _read_vocabulary(path: Path, content: bytes, config: Json) -> Tokenizer:
             name=name,
         )
     for key in SPECIAL:
-        token, usual = config.get(key), f"[{key.removesuffix('_token').upper()}]"
-        token = token.get("content") if isinstance(token, dict) else token
+        token, usual = content_of(config.get(key)), f"[{key.removesuffix('_token').upper()}]"
         if token not in (None, usual) and key not in ("bos_token", "eos_token"):
             raise UnsupportedModel(
                 "{config}: {key} is {shown}, and a vocabulary alone is read with {usual}; save the tokenizer "
@@ -126,8 +132,7 @@ def _override_template(tokenizer: Tokenizer, config: Json, *, begins: bool) -> N
 
 def _special(tokenizer: Tokenizer, config: Json, key: str, default: str) -> tuple[str, int]:
     """Return a special token that the configuration names, and its id."""
-    named = config.get(key, default)
-    content = named.get("content") if isinstance(named, dict) else named
+    content = content_of(config.get(key, default))
     found = tokenizer.token_to_id(content) if isinstance(content, str) else None
     if found is None:
         raise UnsupportedModel(
@@ -156,8 +161,7 @@ def _check_added(tokenizer: Tokenizer, added: object) -> None:
     added: of tokenizer_config.json, or of added_tokens.json where that file lists none.
     """
     own = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
-    for token in added.values() if isinstance(added, dict) else ():
-        content = token.get("content") if isinstance(token, dict) else token
+    for content in map(content_of, added.values() if isinstance(added, dict) else ()):
         if content not in own:
             raise UnsupportedModel(
                 "{config} adds the token {shown}, which the tokenizer does not have; save the tokenizer "

@@ -4,11 +4,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from shutil import rmtree
+from typing import Literal
 
 import pytest
 
 from export.checkpoint import read_checkpoint
-from export.errors import NoSuchModel, UnsupportedModel
+from export.errors import NoSuchModel, ShapeMismatch, UnsupportedModel
 from export.settings import Settings
 from export.source import model
 from export.source.hubs.hub import fetch
@@ -93,6 +94,21 @@ def test_settings_that_cannot_be_honoured_are_refused_without_the_weights(
     assert names(tmp_path) == {"toy", "hub"}
 
 
+@pytest.mark.parametrize("via", ["graph", "optimum"])
+def test_too_many_tokens_are_refused_without_the_weights(
+    via: Literal["graph", "optimum"],
+    hub: StandInHub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hub.files = files_in(write_toy_checkpoint(tmp_path / "toy"))
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setattr(model, "DOWNLOADS", tmp_path / "hub")
+    with pytest.raises(ShapeMismatch, match="--max-tokens 100000 is outside 3 to"):
+        locate(Settings(source=MODEL, max_tokens=100_000, via=via))
+    assert "model.safetensors" not in hub.sent()
+
+
 def test_refusal_keeps_what_was_downloaded_before(hub: StandInHub, tmp_path: Path) -> None:
     folder = tmp_path / "tiny"
     folder.mkdir()
@@ -120,4 +136,15 @@ def test_reranker_is_known_by_what_its_card_says_it_was_made_from(
     hub.files["README.md"] = f"---\nbase_model: {KNOWN}\n---\n".encode()
     place = locate(Settings(source=MODEL))
     scoring = read_checkpoint(place.folder).scoring
+    assert scoring is not None and scoring.pair_prompt is not None
+
+
+def test_converted_reranker_gets_the_prompt_of_what_its_card_says_it_was_made_from(
+    hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.files = files_in(write_reranker(tmp_path / "toy", "score", known=False))
+    hub.files["README.md"] = f"---\nbase_model: {KNOWN}\n---\n".encode()
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setattr(model, "DOWNLOADS", tmp_path / "hub")
+    scoring = read_checkpoint(locate(Settings(source=MODEL)).folder).scoring
     assert scoring is not None and scoring.pair_prompt is not None

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import numpy as np
@@ -16,6 +16,8 @@ from export.errors import CorruptFile, UnsupportedModel
 from export.families.decoder.head import SCORE
 from export.pipeline import export
 from export.settings import Settings
+from export.source.folder import ModelFolder
+from export.source.model import examine
 from export.verification.verify import Thresholds
 from server.inference.comparison import sigmoid
 from server.inference.manifest import TextRules
@@ -34,7 +36,8 @@ from tests.support.reranker_toys import (
     ReferenceReranker,
     write_reranker,
 )
-from tests.support.toys import toy_texts, write_toy_texts
+from tests.support.static_toys import write_model2vec
+from tests.support.toys import toy_texts, write_toy_checkpoint, write_toy_texts
 
 TEXTS = toy_texts(12, seed=3)
 PAIR = {"text_1": "a", "text_2": "b"}
@@ -363,3 +366,13 @@ def test_settings_for_other_models_are_refused(settings: Settings, tmp_path: Pat
     other = str(write_cross_encoder(tmp_path))
     with pytest.raises(UnsupportedModel, match="--pair-prompt qwen3 is for language models"):
         export(replace(settings, source=other, pair_prompt="qwen3"))
+
+
+@pytest.mark.parametrize("kind", ["static", "optimum"])
+def test_prompt_of_pairs_is_refused_by_every_reader_of_models(kind: str, tmp_path: Path) -> None:
+    write = write_toy_checkpoint if kind == "optimum" else write_model2vec
+    via: Literal["graph", "optimum"] = "optimum" if kind == "optimum" else "graph"
+    files = ModelFolder(write(tmp_path / "model"))
+    with pytest.raises(UnsupportedModel, match="--pair-prompt qwen3 is for language models"):
+        examine(files, Settings("", pair_prompt="qwen3", via=via))
+    examine(files, Settings("", pair_prompt="none", via=via))

@@ -26,7 +26,7 @@ from export.optimum import contract, mask, trace
 from export.optimum.route import OptimumGraphs, build_with_optimum
 from export.source.folder import ModelFolder
 from export.source.json_file import read_json, size
-from export.source.modules import Modules
+from export.source.modules import Modules, read_modules
 from export.source.sentence_settings import SentenceSettings, read_settings
 from export.source.tokenizer_file import read_tokenizer
 from server.inference.encoder import INPUT_IDS
@@ -72,7 +72,8 @@ CASES = [
 
 def settings_of(folder: Path) -> SentenceSettings:
     config = read_json(folder / "config.json")
-    return read_settings(ModelFolder(folder), size(config, "max_position_embeddings", 512))
+    files, positions = ModelFolder(folder), size(config, "max_position_embeddings", 512)
+    return read_settings(files, read_modules(files), positions)
 
 
 def token_ids(folder: Path, sentences: Sequence[str]) -> Sequence[npt.NDArray[np.int64]]:

@@ -17,10 +17,11 @@ from export.source.json_file import is_number, shown
 MOST = 1e15
 # Settings of an architecture that no vector depends on.
 IGNORED = ("vocab_size", "classifier.output_labels")
+# The poolings that are read, by their number: the flags by which sentence-transformers names them.
 POOLINGS = {
-    1: ("mean", "pooling_mode_mean_tokens"),
-    2: ("cls", "pooling_mode_cls_token"),
-    3: ("lasttoken", "pooling_mode_lasttoken"),
+    1: "pooling_mode_mean_tokens",
+    2: "pooling_mode_cls_token",
+    3: "pooling_mode_lasttoken",
 }
 
 
@@ -248,8 +249,7 @@ def architecture_of(header: Header) -> tuple[str, Architecture]:
             shown=shown(name[:80]),
             known=tuple(ARCHITECTURES),
         )
-    found = ARCHITECTURES[name]
-    return name, found
+    return name, ARCHITECTURES[name]
 
 
 def check_causal(numbers: Numbers, name: str) -> None:
@@ -274,4 +274,4 @@ def pooling_of(numbers: Numbers) -> dict[str, bool]:
             "read: export the model that the file was made from",
             shown=shown(stated),
         )
-    return {flag: place == stated for place, (_, flag) in POOLINGS.items()}
+    return {flag: number == stated for number, flag in POOLINGS.items()}

@@ -100,8 +100,13 @@ def plain_errors(model_id: str, shown: str) -> Iterator[None]:
             reason=type(error).__name__,
         ) from None
     except OSError as error:
-        raise CannotWrite(
-            "cannot write {name}: {reason}",
-            name=error.filename or model_id,
-            reason=REASONS.get(error.errno or 0, error.strerror),
-        ) from None
+        raise cannot_write(error, model_id) from None
+
+
+def cannot_write(error: OSError, what: object) -> CannotWrite:
+    """Return the error for what the disk refuses. what: the name where the error names no file."""
+    return CannotWrite(
+        "cannot write {name}: {reason}",
+        name=error.filename or what,
+        reason=REASONS.get(error.errno or 0, error.strerror),
+    )

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from export.errors import CannotWrite, ExportError, NoSuchModel, UnsupportedModel
 from export.kinds import check_kind
-from export.kinds.networks import CAUSAL
+from export.kinds.networks import may_read_prompts
 from export.kinds.sighting import ADAPTER, CONFIG, see
-from export.source.card import CARD
+from export.source.card import CARD, MOST_CARD
 from export.source.file import MOST_SETTINGS, MOST_TABLE, read_file
 from export.source.folder import CollectedFiles, ModelFolder
 from export.source.folder_lock import Waiting, only_one
-from export.source.heads import HEADS, head_files, pickled_head
+from export.source.heads import HEADS, head_files
 from export.source.hubs.address import HubAddress, hub_address
 from export.source.hubs.client import MOST_FILE, Hub
 from export.source.hubs.errors import plain_errors
@@ -27,7 +27,7 @@ from export.source.hubs.remote_file import RemoteFile
 from export.source.json_file import parse_json
 from export.source.modules import MODULES, Modules, parse_modules
 from export.source.sentence_settings import PROMPTS, SENTENCE_CONFIGS
-from export.source.tensors import PICKLED, SHARD_INDEX, SINGLE, shard_names
+from export.source.tensors import PICKLED, SHARD_INDEX, SINGLE, shard_names, stored_weights
 from server.messages.message import Message
 from server.types import Task
 
@@ -141,15 +141,15 @@ class _Transfer:
     def signs(self) -> None:
         """Bring modules.json, config.json and the settings of an adapter, where they are.
 
-        Of a language model the card too: it may say that the model was made from a known reranker.
+        Of a model that may read prompts the card too: it may say that the model was made from a known reranker.
         """
         modules = self.modules()
         for name in map(modules.file, (CONFIG, ADAPTER)):
             if name in self._offered:
                 self._bring(name)
         card = self._offered.get(CARD)
-        small = card is not None and card.size is not None and card.size <= MOST_SETTINGS
-        if small and CAUSAL in str(see(self.collected()).architectures):
+        small = card is not None and card.size is not None and card.size <= MOST_CARD
+        if small and may_read_prompts(see(self.collected())):
             self._bring(CARD)
 
     def collected(self) -> CollectedFiles:
@@ -184,27 +184,17 @@ class _Transfer:
             )
         if index in offered and single not in offered:
             return index
-        return self._single(single, pickled, offered, allow_pickle)
+        return self._stored((single, pickled), offered, allow_pickle)
 
-    def _single(self, single: str, pickled: str, offered: Set[str], allow_pickle: bool) -> str:
-        model_id = self._hub.model_id
-        if single in offered:
-            return single
-        if pickled in offered and allow_pickle:
-            return pickled
-        if pickled in offered:
-            raise NoSuchModel(
-                "{model_id} has only {pickled}; add --allow-pickle to read it (weights only)",
-                model_id=model_id,
-                pickled=pickled,
-            )
-        raise NoSuchModel("{model_id} has no {weights}", model_id=model_id, weights=single)
+    def _stored(self, names: tuple[str, str], offered: Set[str], allow_pickle: bool) -> str:
+        has, place = offered.__contains__, self._hub.model_id
+        return stored_weights(has, place, names, allow_pickle=allow_pickle)
 
     def tail(self, modules: Modules, allow_pickle: bool) -> list[str]:
         """Return the files with the weights of the Dense layers; raises NoSuchModel if one may not be read."""
         offered = self._offered.keys()
         return [
-            self._single(layer.file(SINGLE), layer.file(PICKLED), offered, allow_pickle)
+            self._stored((layer.file(SINGLE), layer.file(PICKLED)), offered, allow_pickle)
             for layer in modules.dense
         ]
 
@@ -221,12 +211,11 @@ class _Transfer:
         if task is None or task not in HEADS:
             return []
         safe, pickled = map(modules.file, head_files(HEADS[task]))
-        names = [name for name in (safe, pickled) if name in self._offered][:1]
-        if names == [pickled] and not allow_pickle:
-            raise pickled_head(self._hub.model_id, pickled)
-        for name in names:
-            self._bring(name)
-        return names
+        if not self._offered.keys() & {safe, pickled}:
+            return []
+        name = self._stored((safe, pickled), self._offered.keys(), allow_pickle)
+        self._bring(name)
+        return [name]
 
     def weights(self, lead: str, tail: list[str], modules: Modules) -> list[str]:
         """Bring `tail`, the shards that `lead` may name, and `lead`; returns their names in this order."""
