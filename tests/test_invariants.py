@@ -145,6 +145,7 @@ ROOMS = (
     "store telemetry",
     "inference auth",
     "collections",
+    "sources",
     "api",
     "app",
     "net",

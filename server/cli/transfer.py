@@ -13,16 +13,16 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from server.cli.decoding import check_encoding, lines
 from server.cli.ingest import Indexed, Meter, index_documents
 from server.cli.local import Local
-from server.cli.notes import Notes
-from server.cli.readers import STDIN
 from server.cli.target import Target
 from server.errors import BadSettings, StoreError
 from server.inference.comparison import row_cosines
 from server.messages.message import Message
 from server.messages.terminal import Terminal
+from server.sources.decoding import check_encoding, lines
+from server.sources.notes import Notes
+from server.sources.readers import STDIN
 from server.store import Labels
 from server.store.collection import Collection
 from server.store.documents import Documents

@@ -29,6 +29,7 @@ SERVER = (
     "api",
     "api/dialects",
     "api/web",
+    "sources",
     "collections",
     "inference",
     "inference/tokenization",

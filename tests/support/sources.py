@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from server.cli.notes import Notes
-from server.cli.readers import find_source, read_documents
 from server.errors import BadSettings
+from server.sources.notes import Notes
+from server.sources.readers import find_source, read_documents
 from server.store.records import Document
 
 Write = Callable[[str, bytes | str], str]

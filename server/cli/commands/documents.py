@@ -10,8 +10,8 @@ from server.clock import now
 from server.errors import BadSettings
 
 if TYPE_CHECKING:
-    from server.cli.notes import Notes
     from server.cli.target import Found, Rerank
+    from server.sources.notes import Notes
 
 
 def index(given: Invocation) -> int:
@@ -21,7 +21,7 @@ def index(given: Invocation) -> int:
 
 def _index(given: Invocation, format: str | None, numbers: tuple[str, ...] | None = None) -> int:
     from server.cli.ingest import index_documents
-    from server.cli.readers import find_source, read_documents
+    from server.sources.readers import find_source, read_documents
 
     chunks = opening.chunks(given)
     source = find_source(

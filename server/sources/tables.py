@@ -20,11 +20,11 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from server.cli.checked import SHOWN, NotADocument, checked, placed, wrong
-from server.cli.decoding import MOST_CHARACTERS, lines, shown_name
-from server.cli.source import Read, Source
 from server.errors import BadSettings
 from server.messages.message import Message
+from server.sources.checked import SHOWN, NotADocument, checked, placed, wrong
+from server.sources.decoding import MOST_CHARACTERS, lines, shown_name
+from server.sources.source import Read, Source
 
 TEXTS = ("text", "id", "title")
 PLAIN = re.compile(r"-?(?:0|[1-9][0-9]{0,9})(?:\.([0-9]+))?")

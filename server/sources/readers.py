@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import cast
 
-from server.cli.decoding import check_encoding, escaped, reading, shown_name
-from server.cli.formats import documents_of
-from server.cli.notes import Notes
-from server.cli.source import FORMATS, Format, Read, Source
 from server.errors import BadSettings
 from server.messages.message import Message
+from server.sources.decoding import check_encoding, escaped, reading, shown_name
+from server.sources.formats import documents_of
+from server.sources.notes import Notes
+from server.sources.source import FORMATS, Format, Read, Source
 from server.store.records import Document
 
 STDIN = "-"

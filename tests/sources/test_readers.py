@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.cli import decoding
-from server.cli.readers import find_source, read_documents
-from server.cli.source import FORMATS
 from server.errors import BadSettings
+from server.sources import decoding
+from server.sources.readers import find_source, read_documents
+from server.sources.source import FORMATS
 from server.store.records import MAX_ID, MAX_TITLE, Document, text_id
 from tests.support.sources import Write, noted, read, refusal, sentences, texts, wrong_line
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import msgspec
 
-from server.cli.checked import NotADocument, checked, placed, shown
-from server.cli.decoding import check_length, decoded, escaped, lines, shown_name
-from server.cli.source import Read, Source
-from server.cli.tables import documents_of_table
+from server.sources.checked import NotADocument, checked, placed, shown
+from server.sources.decoding import check_length, decoded, escaped, lines, shown_name
+from server.sources.source import Read, Source
+from server.sources.tables import documents_of_table
 from server.store.records import Document, text_id
 
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from server.cli import tables
-from server.cli.readers import find_source, read_documents
 from server.errors import BadSettings
+from server.sources import tables
+from server.sources.readers import find_source, read_documents
 from server.store.records import Document, text_id
 from tests.support.sources import Write, noted, read, refusal, sentences, wrong_line
 

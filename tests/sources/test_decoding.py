@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from server.cli import decoding
-from server.cli.readers import find_source
 from server.errors import BadSettings
+from server.sources import decoding
+from server.sources.readers import find_source
 from server.store.records import Document, text_id
 from tests.support.sources import Write, noted, read, refusal, sentences, texts
 

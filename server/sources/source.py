@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from server.cli.notes import Notes
+from server.sources.notes import Notes
 from server.store.records import Document
 
 Format = Literal["txt", "jsonl", "csv", "tsv", "md"]

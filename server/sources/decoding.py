@@ -22,8 +22,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from server.cli.notes import Notes
 from server.errors import BadSettings
+from server.sources.notes import Notes
 
 READ_BYTES = 1 << 16
 UTF_8, GB18030 = "utf-8", "gb18030"

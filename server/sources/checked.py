@@ -6,10 +6,10 @@ from pathlib import Path
 
 import msgspec
 
-from server.cli.decoding import shown_name
 from server.collections.document_limits import check_documents
 from server.errors import BadSettings, CallerError
 from server.messages.message import Message, SentenceError
+from server.sources.decoding import shown_name
 from server.store.records import MAX_ID, Document, text_id
 
 SHOWN = 60  # characters of a value in an error
