@@ -232,7 +232,7 @@ def reloaded() -> None:
 
 
 def upgraded() -> None:
-    """Another release serves; then go back as docs/deploy.md describes."""
+    """Another release serves; then go back as docs/en/how-to/deploy.md describes."""
     old, pid = release(), main_pid()
     resum("README.md", b"\n")
     install()

@@ -24,7 +24,7 @@ from tests.support.code_map import FOLDERS, SECTION, code_map
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = {
     path.relative_to(ROOT).as_posix(): path
-    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("models/*/*.md"))
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/*/*.md"))
 }
 READMES = ("README.md", "README.zh-CN.md")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -59,7 +59,7 @@ def code_in(name: str) -> str:
 SETTINGS = dataclasses.fields(Config)
 SETTING_ROWS = [
     cells
-    for cells in rows("docs/settings.md")
+    for cells in rows("docs/en/reference/settings.md")
     if len(cells) == 5 and cells[1].startswith("INKWELL_")
 ]
 
@@ -103,7 +103,9 @@ def made(kind: type[ServerError]) -> ServerError:
 # A StoreError is also raised directly.
 LEAVES: list[type[ServerError]] = [*leaves(ServerError), errors.StoreError]
 ANSWERS = [kind for kind in LEAVES if not issubclass(kind, StartupError)]
-ERROR_ROWS = {cells[0]: cells for cells in rows("docs/errors.md") if len(cells) in (3, 6)}
+ERROR_ROWS = {
+    cells[0]: cells for cells in rows("docs/en/reference/errors.md") if len(cells) in (3, 6)
+}
 
 
 @pytest.mark.parametrize("kind", ANSWERS, ids=lambda kind: kind.__name__)
@@ -138,7 +140,7 @@ def test_codes_of_base_classes_are_named() -> None:
                 yield from bases(child)
 
     for kind in bases(ServerError):
-        assert f"`{kind.code}`" in text_of("docs/errors.md")
+        assert f"`{kind.code}`" in text_of("docs/en/reference/errors.md")
 
 
 # --- routes and metrics ---------------------------------------------------------------------------
@@ -158,7 +160,7 @@ def titles() -> list[str]:
 def test_every_route_has_a_heading_and_every_heading_of_a_route_a_route() -> None:
     headings = re.findall(
         r"^## ((?:GET|POST|PUT|DELETE|PATCH) \S+)$",
-        text_of("docs/http.md") + text_of("docs/search.md"),
+        text_of("docs/en/reference/http.md") + text_of("docs/en/reference/search.md"),
         re.M,
     )
     assert headings == list(dict.fromkeys(headings))
@@ -174,7 +176,7 @@ def test_dialects_have_a_row_for_every_route_of_others_and_none_that_is_not_ther
     }
     # Another key in the body makes it another dialect, on the same path.
     spoken |= {("TEI", "POST /embed"), ("Rerank", "POST /rerank")}
-    cells = [row for row in rows("docs/dialects.md") if row[0] != "dialect"]
+    cells = [row for row in rows("docs/en/reference/dialects.md") if row[0] != "dialect"]
     assert all(len(row) == 4 for row in cells)
     listed = [(row[0], row[1]) for row in cells if row[0]]
     assert len(listed) == len(set(listed))
@@ -191,7 +193,7 @@ def test_every_metric_is_documented() -> None:
     assert "inkwell_requests_total" in names
     for name in sorted(names):
         if not name.endswith("_created"):
-            assert f"`{name}`" in text_of("docs/http.md"), name
+            assert f"`{name}`" in text_of("docs/en/reference/http.md"), name
 
 
 # --- make -----------------------------------------------------------------------------------------
@@ -200,7 +202,9 @@ PHONY = re.findall(r"^\.PHONY: (.*)$", MAKEFILE, re.M)[0].split()
 TARGETS = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
 
 
-@pytest.mark.parametrize("name", [*READMES, "CONTRIBUTING.md", "CHANGELOG.md", "docs/settings.md"])
+@pytest.mark.parametrize(
+    "name", [*READMES, "CONTRIBUTING.md", "CHANGELOG.md", "docs/en/reference/settings.md"]
+)
 def test_targets_in_documents_exist(name: str) -> None:
     named = set(re.findall(r"\bmake ([a-z-]+)", code_in(name)))
     assert named and named <= TARGETS
@@ -227,7 +231,7 @@ def test_make_help_lists_every_target_with_a_description() -> None:
 
 def test_every_locked_package_has_its_telemetry_told() -> None:
     locked = re.findall(r"^([a-z0-9-]+)==", (ROOT / "locks/run.txt").read_text("utf-8"), re.M)
-    assert set(locked) <= {cells[0] for cells in rows("docs/egress.md")}
+    assert set(locked) <= {cells[0] for cells in rows("docs/en/explanation/egress.md")}
 
 
 # --- all documents --------------------------------------------------------------------------------
@@ -256,10 +260,17 @@ def test_links_between_documents_lead_somewhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", READMES)
-def test_readmes_are_linked_with_each_other_and_with_every_document(name: str) -> None:
-    linked = set(re.findall(r"\]\(([^)]+)\)", text_of(name)))
-    others = {doc for doc in DOCUMENTS if not doc.startswith("models/")} - {name}
+def test_readmes_are_linked_with_each_other_and_with_every_document_at_the_top(name: str) -> None:
+    linked = set(re.findall(r"\]\(([^)#]+)[^)]*\)", text_of(name)))
+    others = {doc for doc in DOCUMENTS if not doc.startswith(("models/", "docs/"))} - {name}
     assert others <= linked
+
+
+@pytest.mark.parametrize("index", [name for name in DOCUMENTS if name.endswith("/index.md")])
+def test_index_of_the_documents_links_every_page(index: str) -> None:
+    folder = DOCUMENTS[index].parent
+    linked = {folder / target for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text_of(index))}
+    assert set(folder.rglob("*.md")) - {DOCUMENTS[index]} <= linked
 
 
 def test_readmes_show_the_same_commands() -> None:

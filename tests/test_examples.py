@@ -12,7 +12,7 @@ from tests.support.examples import PAGES, Answered, Request, answers, examples, 
 from tests.support.processes import ROOT, serving
 
 FINGERPRINT = re.compile(r'"fingerprint":"([0-9a-f]{32})"')
-DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
 
 
 @pytest.fixture(scope="module")

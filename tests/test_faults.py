@@ -1,4 +1,4 @@
-"""Every fault that docs/faults.md describes is produced by a test, named here."""
+"""Every fault that docs/en/explanation/faults.md describes is produced by a test, named here."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# The first cell of a row of docs/faults.md, and the tests that produce that fault.
+# The first cell of a row of docs/en/explanation/faults.md, and the tests that produce that fault.
 FAULTS: dict[str, tuple[str, ...]] = {
     "a computation raises an exception": (
         "test_computation_that_raises_is_a_500_and_the_lane_goes_on",
@@ -154,7 +154,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "test_shipped_model_indexes_and_finds_without_a_network",
     ),
 }
-# What docs/egress.md says of the server in a network namespace.
+# What docs/en/explanation/egress.md says of the server in a network namespace.
 EGRESS = ("test_namespace_leads_nowhere", *FAULTS["the network is gone"])
 
 
@@ -165,7 +165,9 @@ def defined_in(pattern: str) -> set[str]:
 
 def documented() -> list[list[str]]:
     """Return the cells of every row that describes a fault."""
-    faults, _ = (ROOT / "docs/faults.md").read_text(encoding="utf-8").split("## Figures")
+    faults, _ = (
+        (ROOT / "docs/en/explanation/faults.md").read_text(encoding="utf-8").split("## Figures")
+    )
     lines = [line for line in faults.splitlines() if line.startswith("|")]
     found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return [cells for cells in found if cells[0] != "fault" and set(cells[0]) != {"-"}]
@@ -187,5 +189,5 @@ def test_every_test_of_tests_stress_stands_behind_a_document() -> None:
 
 
 def test_documents_name_no_tests() -> None:
-    for path in ROOT.glob("docs/*.md"):
+    for path in ROOT.glob("docs/**/*.md"):
         assert not re.search(r"\btest_\w+|tests/\w", path.read_text(encoding="utf-8")), path.name

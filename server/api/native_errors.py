@@ -8,7 +8,7 @@ from server.errors import ServerError
 
 
 class Fault(msgspec.Struct):
-    """An error. code: stable, see docs/errors.md; message: for people."""
+    """An error. code: stable, see docs/en/reference/errors.md; message: for people."""
 
     code: str
     message: str

@@ -23,7 +23,7 @@ DEFAULT = "default"
 
 OTHER_MACHINE = (
     "collection %s holds int8 vectors of another kind of CPU, with cosine %.4f to those of this one; it"
-    " is searched and written all the same; `reindex` computes them here, see docs/cpu.md"
+    " is searched and written all the same; `reindex` computes them here, see docs/en/explanation/cpu.md"
 )
 
 log = logging.getLogger(__name__)

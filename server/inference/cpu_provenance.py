@@ -9,7 +9,7 @@ names of instruction sets.
 The rule. A collection of another kind of CPU is searched and written all the same, and the log,
 its stats and `doctor` report it: both kinds are within USABLE_VECTORS of the exporting machine's, or
 the model would not have opened, and nearly as close to float32 as each other (cosine 0.9990 with
-VNNI, 0.9985 without, 2026-11-25). docs/cpu.md has the figures.
+VNNI, 0.9985 without, 2026-11-25). docs/en/explanation/cpu.md has the figures.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The code in docs/clients.md, run as it stands but for the server's address."""
+"""The code in docs/en/how-to/clients.md, run as it stands but for the server's address."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import pytest
 
 from processes import ROOT
 
-DOCUMENT = (ROOT / "docs" / "clients.md").read_text(encoding="utf-8")
+DOCUMENT = (ROOT / "docs/en/how-to/clients.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 # The language and the code below each title.
 SECTIONS = {
@@ -36,7 +36,7 @@ def run(title: str, url: str) -> dict[str, Any]:
         found: dict[str, Any] = node(title, url, "console.log(JSON.stringify({ vectors, query }))")
         return found
     names: dict[str, Any] = {}
-    exec(compile(code_of(title, url), f"docs/clients.md, {title}", "exec"), names)
+    exec(compile(code_of(title, url), f"docs/en/how-to/clients.md, {title}", "exec"), names)
     return names
 
 

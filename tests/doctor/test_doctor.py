@@ -153,7 +153,12 @@ CASES: list[tuple[str, Facts, str, str]] = [
     ("disk", replace(SOUND, disk=replace(DISK, free_bytes=LEAST_DISK)), "error", "507"),
     ("disk", replace(SOUND, disk=replace(DISK, free_bytes=LITTLE_DISK)), "warning", "507"),
     ("data", replace(SOUND, collections=(Held("laws", "other"),)), "warning", "reindex"),
-    ("data", replace(SOUND, collections=(Held("laws", "f", 0.9966),)), "warning", "docs/cpu.md"),
+    (
+        "data",
+        replace(SOUND, collections=(Held("laws", "f", 0.9966),)),
+        "warning",
+        "docs/en/explanation/cpu.md",
+    ),
     (
         "data",
         replace(SOUND, collections=(Held("laws", error=StoreDamaged("bad")),)),

@@ -136,7 +136,7 @@ def test_collection_built_elsewhere_is_told_and_answers_and_grows(
     )
     assert 0.99 < stats["agreement"] < SAME_VECTORS
     assert found["hits"][0]["id"] == "墨池笔纸"
-    (warned,) = [each for each in caplog.records if "docs/cpu.md" in each.message]
+    (warned,) = [each for each in caplog.records if "docs/en/explanation/cpu.md" in each.message]
     assert warned.levelno == logging.WARNING and "default" in warned.message
     folder = DataFolder(tmp_path)
     note = folder.collections["default"].documents.noted(NOTE)

@@ -26,7 +26,7 @@ from server.system.cpu import cpu_features, int8_instruction_set
 from tests.support.processes import ROOT, Server, serving
 
 # In this order: each page begins with what the ones before have stored.
-PAGES = ("docs/http.md", "docs/search.md", "README.md")
+PAGES = ("docs/en/reference/http.md", "docs/en/reference/search.md", "README.md")
 ARTIFACT = ROOT / "models" / "bge-small-zh-v1.5" / "onnx-int8"
 BLOCKS = re.compile(
     r"```sh\n(?P<commands>.*?)```\n(?:```(?:json)?\n(?P<answer>.*?)```)?", re.DOTALL
@@ -44,7 +44,7 @@ OF_EXPORT = re.compile(r"[0-9a-f]{12}\.\.\.|\b[0-9a-f]{32}\b")
 PRINTED_ON = "avx512_vnni"
 # Four decimals are shown; a number may be rounded the other way beside other texts.
 ROUNDING = 0.0002
-# CPUs without exact int8 products move a number by a few thousandths, see docs/cpu.md.
+# CPUs without exact int8 products move a number by a few thousandths, see docs/en/explanation/cpu.md.
 OTHER_CPU = 0.02
 
 

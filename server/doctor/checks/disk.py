@@ -129,7 +129,7 @@ def _of_collection(held: Held, served: set[str]) -> Finding:
         "data",
         found,
         Message(
-            "it can be used as it is, see docs/cpu.md; reindex --collection {name} computes its "
+            "it can be used as it is, see docs/en/explanation/cpu.md; reindex --collection {name} computes its "
             "vectors here",
             name=name,
         ),
