@@ -239,12 +239,17 @@ def _target_flags(parser: Parser, terminal: Terminal) -> None:
 
 def _url_flag(parser: Parser, terminal: Terminal) -> None:
     words, add = terminal.words, parser.add_argument
-    add("--url", help=words("address of a running server, instead of --data"))
+    add(
+        "--url",
+        help=words(
+            "address of a server, also unix:PATH (default: the one that uses --data, if one runs)"
+        ),
+    )
     add(
         "--key-file",
         type=Path,
         metavar="FILE",
-        help=words("file with the key for --url (default: the variable {name})", name=API_KEY),
+        help=words("file with the key of the server (default: the variable {name})", name=API_KEY),
     )
 
 

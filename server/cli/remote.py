@@ -1,30 +1,18 @@
-"""A collection on a server, over HTTP.
-
-The only file of the program that opens a connection. Only a command with --url loads it. It connects
-to that address and no other: it follows no redirect and uses no proxy.
-"""
+"""A collection on a server, over HTTP; see `connection`."""
 
 import asyncio
-import http.client
-import json
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from copy import copy
 from dataclasses import asdict
 from http import HTTPStatus
-from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from server.cli.target import UNSAID, Chunks, Found, Question, TooLargeForServer, cut_otherwise
-from server.config_sources import API_KEY
-from server.errors import BadSettings, InvalidRequest, StartupError
-from server.messages.message import Message
+from server.cli.connection import Json, Server
+from server.cli.target import UNSAID, Chunks, Found, Question, cut_otherwise
+from server.errors import StartupError
 from server.store.records import ChunkRules, Document, Listed, Span
 from server.store.search import Hit
 
-CONNECT_S = 10.0
-# A batch of the longest documents waits behind others: about half a minute on two cores.
-ANSWER_S = 300.0
 BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 ATTEMPTS = 8
 LONGEST_PAUSE_S = 30.0
@@ -32,19 +20,31 @@ PAGE_DOCUMENTS = 1000
 PROGRESS_S = 0.5
 
 Pause = Callable[[float], Awaitable[None]]
-Json = dict[str, Any]
 
 
 class Remote:
     """A collection on a server; every request has its own connection, and several may be under way."""
 
     def __init__(
-        self, url: str, name: str, key: str | None = None, pause: Pause = asyncio.sleep
+        self,
+        server: str | Server,
+        name: str,
+        key: str | None = None,
+        pause: Pause = asyncio.sleep,
     ) -> None:
-        self._server = _Server(url, key)
-        self._name = name
-        self._path = f"/collections/{quote(name, safe='')}"
+        self._server = Server(server, key) if isinstance(server, str) else server
         self._pause = pause
+        self._name = name
+
+    def named(self, name: str) -> "Remote":
+        """Return another collection of the same server."""
+        found = copy(self)
+        found._name = name
+        return found
+
+    @property
+    def _path(self) -> str:
+        return f"/collections/{quote(self._name, safe='')}"
 
     @property
     def name(self) -> str:
@@ -128,108 +128,6 @@ class Remote:
             known = info["model_id"] if model == info["fingerprint"] else model
             found.append(Listed(name, documents, known))
         return found
-
-
-class _Reply:
-    """A status and a body, read to the end."""
-
-    def __init__(self, url: str, reply: http.client.HTTPResponse) -> None:
-        self._url = url
-        self._body = reply.read()
-        self.status = reply.status
-        retry_after = reply.headers.get("retry-after", "")
-        self.retry_after_s = float(retry_after) if retry_after.isdigit() else 1.0
-
-    def json(self) -> Json:
-        """Return the body; raises StartupError with the server's message if it refused or failed."""
-        try:
-            answer = json.loads(self._body)
-            if self.status < HTTPStatus.MULTIPLE_CHOICES and isinstance(answer, dict):
-                return answer
-            said = answer["error"]["message"]
-        except (ValueError, LookupError, TypeError):
-            # A proxy's page, or another kind of server.
-            said = self._body[:200].decode("utf-8", "replace")
-        if self.status == HTTPStatus.UNAUTHORIZED:
-            raise StartupError(
-                "{url}: {said}; set {variable} to a key, or give --key-file",
-                url=self._url,
-                said=said,
-                variable=API_KEY,
-            )
-        too_large = self.status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-        kind = TooLargeForServer if too_large else StartupError
-        raise kind(
-            Message("{url} answered {status}: {said}", url=self._url, status=self.status, said=said)
-        )
-
-
-class _Server:
-    """The address of a server: http or https, with a path prefix if a proxy needs one."""
-
-    def __init__(self, url: str, key: str | None) -> None:
-        self._key = key
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            host = port = None
-        if not host or parts.scheme not in ("http", "https") or parts.username or parts.query:
-            raise BadSettings(
-                "--url {url!r} is not the address of a server such as http://127.0.0.1:8000",
-                url=url,
-            )
-        self._url = url
-        self._host, self._port, self._prefix = host, port, parts.path.rstrip("/")
-        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
-
-    async def ask(self, method: str, path: str, body: Json | None) -> _Reply:
-        """Send a request and return the reply; raises StartupError if the server is unreachable."""
-        connection = self._connection()
-        try:
-            return await asyncio.to_thread(self._ask, connection, method, path, body)
-        except asyncio.CancelledError:
-            # This ends the wait of the thread, and the server sees that its client left.
-            with suppress(OSError, AttributeError):
-                connection.sock.shutdown(2)
-            raise
-        except (OSError, http.client.HTTPException) as error:
-            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise StartupError(
-                "{url} cannot be reached: {why}; is a server running there?", url=self._url, why=why
-            ) from None
-
-    def _connection(self) -> http.client.HTTPConnection:
-        if self._tls is None:
-            return http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_S)
-        return http.client.HTTPSConnection(
-            self._host, self._port, timeout=CONNECT_S, context=self._tls
-        )
-
-    def _ask(
-        self, connection: http.client.HTTPConnection, method: str, path: str, body: Json | None
-    ) -> _Reply:
-        headers = {"connection": "close", "accept": "application/json"}
-        if body is not None:
-            headers["content-type"] = "application/json"
-        if self._key is not None:
-            headers["authorization"] = f"Bearer {self._key}"
-        try:
-            connection.connect()
-            connection.sock.settimeout(ANSWER_S)
-            connection.request(method, self._prefix + path, _encoded(body), headers)
-            return _Reply(self._url, connection.getresponse())
-        finally:
-            connection.close()
-
-
-def _encoded(body: Json | None) -> bytes | None:
-    if body is None:
-        return None
-    try:
-        return json.dumps(body, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"a text is not valid Unicode: {error.reason}") from None
 
 
 def _hit(found: Json) -> Hit:

@@ -63,12 +63,13 @@ def reindex(given: Invocation) -> int:
 def collections(given: Invocation) -> int:
     """List the collections of the data folder or of a server."""
     damaged: Mapping[str, StoreError] = {}
-    if given.arguments.url is None:
+    server = opening.server(given)
+    if server is None:
         from server.store.upkeep.maintenance import collections
 
         found, damaged = collections(given.config.data, _known_models(given))
     else:
-        found = asyncio.run(opening.remote(given, "").listed())
+        found = asyncio.run(opening.remote(server).listed())
     for name, documents, model in found:
         given.terminal.say(
             "{name}  {documents:,} documents  model {model}",
