@@ -43,6 +43,14 @@ class Reply:
         retry_after = reply.headers.get("retry-after", "")
         self.retry_after_s = float(retry_after) if retry_after.isdigit() else 1.0
 
+    @property
+    def error_code(self) -> str | None:
+        """Return the code of the server's error, None where there is none."""
+        try:
+            return str(json.loads(self._body)["error"]["code"])
+        except (ValueError, LookupError, TypeError):
+            return None
+
     def json(self) -> Json:
         """Return the body; raises StartupError with the server's message if it refused or failed."""
         try:

@@ -1,14 +1,15 @@
 """A collection on a server, over HTTP; see `connection`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict
 from http import HTTPStatus
 from urllib.parse import quote
 
 from server.cli.connection import Json, Server
-from server.cli.target import UNSAID, Chunks, Found, Question, cut_otherwise
+from server.cli.target import UNSAID, Chunks, Found, Matching, Page, Question, cut_otherwise
 from server.errors import StartupError
 from server.store.records import ChunkRules, Document, Listed, Span
 from server.store.search import Hit
@@ -50,6 +51,9 @@ class Remote:
     def name(self) -> str:
         return self._name
 
+    async def names(self) -> Sequence[str]:
+        return sorted(await self._sizes())
+
     async def prepare(self, chunks: Chunks) -> None:
         if self._name not in await self._sizes():
             wanted = {} if chunks == UNSAID else {"chunks": _json_of(chunks)}
@@ -79,12 +83,39 @@ class Remote:
         return sizes.get(self._name, 0)
 
     async def pages(self) -> AsyncIterator[list[Document]]:
-        after: str | None = "0"
-        while after is not None:
-            path = f"{self._path}/documents?limit={PAGE_DOCUMENTS}&after={after}"
-            page = await self._ask("GET", path)
-            yield [Document(**document) for document in page["documents"]]
-            after = page["next"]
+        after = "0"
+        while after:
+            page = await self.page(after, PAGE_DOCUMENTS, None)
+            yield list(page.documents)
+            after = page.next
+
+    async def page(self, after: str, limit: int, filter: Mapping[str, object] | None) -> Page:
+        kept = f"&filter={quote(json.dumps(filter), safe='')}" if filter else ""
+        path = f"{self._path}/documents?limit={limit}&after={after}{kept}"
+        page = await self._ask("GET", path)
+        documents = [Document(**document) for document in page["documents"]]
+        return Page(documents, page["next"] or "", page.get("warnings", ()))
+
+    async def get(self, id: str) -> Document | None:
+        path = f"{self._path}/documents/{quote(id, safe='')}"
+        found = await self._ask("GET", path, absent="document_not_found")
+        return Document(**found) if found else None
+
+    async def matching(self, filter: Mapping[str, object]) -> Matching:
+        found = await self._ask("POST", f"{self._path}/documents/count", {"filter": filter})
+        return Matching(found["count"], found.get("warnings", ()))
+
+    async def delete(self, ids: Sequence[str]) -> int:
+        return await self._delete({"ids": ids})
+
+    async def delete_where(self, filter: Mapping[str, object]) -> int:
+        return await self._delete({"filter": filter})
+
+    async def _delete(self, chosen: Json) -> int:
+        return int((await self._ask("POST", f"{self._path}/documents/delete", chosen))["removed"])
+
+    async def remove(self) -> None:
+        await self._ask("DELETE", self._path)
 
     async def reindex(self, chunks: Chunks, show: Callable[[int, int], None]) -> None:
         wanted = {} if chunks == UNSAID else {"chunks": _json_of(chunks)}
@@ -109,14 +140,19 @@ class Remote:
     async def _stats(self) -> Json:
         return await self._ask("GET", f"{self._path}/stats")
 
-    async def _ask(self, method: str, path: str, body: Json | None = None) -> Json:
-        """Return the answer; a busy server is asked again after the time it names, a few times."""
+    async def _ask(
+        self, method: str, path: str, body: Json | None = None, absent: str | None = None
+    ) -> Json:
+        """Return the answer; a busy server is asked again after the time it names, a few times.
+
+        absent: code of the error for which the answer is empty.
+        """
         for attempt in range(1, ATTEMPTS + 1):
             reply = await self._server.ask(method, path, body)
             if reply.status not in BUSY or attempt == ATTEMPTS:
                 break
             await self._pause(min(reply.retry_after_s, LONGEST_PAUSE_S))
-        return reply.json()
+        return {} if absent is not None and reply.error_code == absent else reply.json()
 
     async def listed(self) -> list[Listed]:
         """Return all collections of the server."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from server.cli.connection import Server
     from server.cli.local import Local
     from server.cli.remote import Remote
-    from server.cli.target import Chunks, Target
+    from server.cli.target import Chunks, CollectionTarget
 
 # Waits for the answer of a target.
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -41,7 +41,7 @@ def local(given: Invocation, *, create: bool = False) -> Iterator[tuple["Local",
 
 
 @contextlib.contextmanager
-def target(given: Invocation, *, create: bool = False) -> Iterator[tuple["Target", Run]]:
+def target(given: Invocation, *, create: bool = False) -> Iterator[tuple["CollectionTarget", Run]]:
     """Open the collection on the server of `server`, or else that of the data folder; see `local`."""
     found = server(given)
     if found is None:
