@@ -7,8 +7,9 @@ from pathlib import Path
 
 from server import VERSION
 from server.cli.commands import collections as of_collections
-from server.cli.commands import doctor, documents, keys, maintenance, serve, stored
+from server.cli.commands import doctor, documents, evaluate, keys, maintenance, serve, stored
 from server.cli.document_flags import collections_flags, delete_flags, documents_flags
+from server.cli.evaluation.flags import evaluate_flags
 from server.cli.flags import (
     Parser,
     chunk_flags,
@@ -233,6 +234,12 @@ COMMANDS: tuple[tuple[str, Message, Command | None, Callable[[Parser, Terminal],
     ("serve", Message("start the HTTP server"), serve.serve, add_flags),
     ("index", Message("add the documents of files to a collection"), documents.index, _index_flags),
     ("search", Message("search a collection"), documents.search, _search_flags),
+    (
+        "evaluate",
+        Message("judge search by questions whose right documents are known"),
+        evaluate.evaluate,
+        evaluate_flags,
+    ),
     ("export", Message("write a collection to a file"), documents.export, _export_flags),
     ("import", Message("add what `export` wrote"), documents.import_, _import_flags),
     (

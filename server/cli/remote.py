@@ -114,6 +114,9 @@ class Remote:
     async def _delete(self, chosen: Json) -> int:
         return int((await self._ask("POST", f"{self._path}/documents/delete", chosen))["removed"])
 
+    async def has_reranker(self) -> bool:
+        return any(each["task"] == "score" for each in (await self._ask("GET", "/info"))["models"])
+
     async def remove(self) -> None:
         await self._ask("DELETE", self._path)
 

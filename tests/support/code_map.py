@@ -22,6 +22,7 @@ EXPORT = (
 SERVER = (
     "cli",
     "cli/commands",
+    "cli/evaluation",
     "doctor",
     "doctor/checks",
     "net",
