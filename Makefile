@@ -21,7 +21,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients bundle test-bundle check fix bench compare shapes lock clean
+.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients test-examples bundle test-bundle check fix bench compare shapes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -109,6 +109,9 @@ $(CLIENTS)/run.done: locks/clients.txt $(JAVASCRIPT)/package-lock.json
 
 test-clients: install artifact $(CLIENTS)/run.done ## speak to a server with the packages its clients use, JavaScript's with node
 	$(CLIENTS)/bin/python -m pytest -q -c tests/clients/pytest.ini tests/clients $(ARGS)
+
+test-examples: install artifact $(CLIENTS)/run.done ## run the scripts with LangChain and LlamaIndex, and the notebook, of examples/
+	$(CLIENTS)/bin/python -m pytest -q -c tests/clients/pytest.ini tests/clients/test_example_scripts.py $(ARGS)
 
 bundle: artifact ## one archive to install without a network (ARGS="--python 3.12 --machine aarch64")
 	$(RUN) -m deploy.bundle --model $(ARTIFACT) --out build/bundle $(ARGS)
