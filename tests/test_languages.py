@@ -32,6 +32,7 @@ LINKING = [
 ]
 
 FENCE = re.compile(r"^( *)```.*?^\1```$", re.M | re.S)
+SPAN = re.compile(r"`([^`\n]+)`")
 HEADING = re.compile(r"^(#{1,6}) +(.*?) *$", re.M)
 LINK = re.compile(r"\]\(([^)\s#]*)(?:#([^)\s]+))?\)")
 # Anything but letters, digits, _, - and spaces is left out of an anchor, as on GitHub.
@@ -100,6 +101,13 @@ def test_twins_link_the_same_pages_each_in_its_language(page: str) -> None:
     """A page may link another one more often than its twin does, but no page that the twin does not link."""
     english, chinese = ({target for target, _ in LINK.findall(prose(text))} for text in both(page))
     assert {target.replace("README.zh-CN.md", "README.md") for target in chinese} == english
+
+
+@pytest.mark.parametrize("page", TWINS)
+def test_twins_name_the_same_settings_commands_and_files(page: str) -> None:
+    """Names stand in spans of code, which are not translated."""
+    english, chinese = (set(SPAN.findall(prose(text))) for text in both(page))
+    assert chinese == english
 
 
 @pytest.mark.parametrize("page", TWINS)
