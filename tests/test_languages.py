@@ -1,4 +1,7 @@
-"""The pages of docs/en and docs/zh are twins: same pages, code, headings and rows; links and their anchors resolve."""
+"""The pages of docs/en and docs/zh are twins, and links between documents lead to a heading.
+
+Twins have the same code, names, levels of headings and rows of tables, and link the same pages.
+"""
 
 import re
 from collections import Counter
@@ -37,7 +40,7 @@ HEADING = re.compile(r"^(#{1,6}) +(.*?) *$", re.M)
 LINK = re.compile(r"\]\(([^)\s#]*)(?:#([^)\s]+))?\)")
 # Anything but letters, digits, _, - and spaces is left out of an anchor, as on GitHub.
 NOT_IN_ANCHOR = re.compile(r"[^\w\- ]")
-# Punctuation that Chinese text has in full width: between Chinese characters, or after one.
+# Punctuation that Chinese text has in full width.
 HALF_WIDTH = re.compile(r"[\u4e00-\u9fff][,;:!?]|[\u4e00-\u9fff] ?\(|\)[\u4e00-\u9fff]")
 
 
