@@ -35,6 +35,7 @@ LINKING = [
 ]
 
 FENCE = re.compile(r"^( *)```.*?^\1```$", re.M | re.S)
+COMMENT = re.compile(r"<!--.*?-->", re.S)
 SPAN = re.compile(r"`([^`]+)`")
 HEADING = re.compile(r"^(#{1,6}) +(.*?) *$", re.M)
 LINK = re.compile(r"\]\(([^)\s#]*)(?:#([^)\s]+))?\)")
@@ -45,8 +46,8 @@ HALF_WIDTH = re.compile(r"[\u4e00-\u9fff][,;:!?]|[\u4e00-\u9fff] ?\(|\)[\u4e00-\
 
 
 def prose(text: str) -> str:
-    """Return the text without blocks of code."""
-    return FENCE.sub("", text)
+    """Return what a reader sees of the text, without blocks of code."""
+    return COMMENT.sub("", FENCE.sub("", text))
 
 
 def rows(text: str) -> Iterator[int]:
