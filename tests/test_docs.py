@@ -15,6 +15,7 @@ from server import VERSION, errors
 from server.api import replies
 from server.api.dialects import openai, tei
 from server.app import every_operation
+from server.collections.metrics import CollectionMetrics
 from server.config import Config
 from server.config_sources import env_name
 from server.errors import CallerError, RetryableError, ServerError, StartupError
@@ -236,13 +237,40 @@ def test_dialects_have_a_row_for_every_route_of_others_and_none_that_is_not_ther
         assert bool(differs) <= (bool(why) or known), (dialect, route)
 
 
-def test_every_metric_is_documented() -> None:
-    rendered = Metrics().render().decode()
-    names = set(re.findall(r"^# HELP (inkwell_\w+)", rendered, re.M))
-    assert "inkwell_requests_total" in names
-    for name in sorted(names):
-        if not name.endswith("_created"):
-            assert f"`{name}`" in text_of("docs/en/reference/http.md"), name
+def test_translated_pages_have_the_headings_of_the_same_routes() -> None:
+    def routes(name: str) -> list[str]:
+        return re.findall(r"^## ([A-Z]+ /\S*)$", text_of(name), re.M)
+
+    for name in DOCUMENTS:
+        if name.startswith("docs/zh/"):
+            assert routes(name) == routes(name.replace("docs/zh/", "docs/en/")), name
+
+
+# The first word below a metric's heading, by its type. TEI's counters have no type, as in TEI.
+KINDS = {
+    "en": {"counter": "Counter", "unknown": "Counter", "gauge": "Gauge", "histogram": "Histogram"},
+    "zh": {"counter": "计数器", "unknown": "计数器", "gauge": "瞬时值", "histogram": "直方图"},
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_metric_is_documented_with_its_type_and_no_other_is(language: str) -> None:
+    registry = Metrics().registry
+    registry.register(CollectionMetrics(lambda: []))
+    kinds = {
+        f"{family.name}_total" if family.type == "counter" else family.name: family.type
+        for family in registry.collect()
+        if family.name.startswith(("inkwell_", "te_"))
+    }
+    assert {"inkwell_requests_total", "inkwell_parts", "te_queue_size"} <= set(kinds)
+    described = {
+        name: section.strip()
+        for name, section in sections(f"docs/{language}/reference/http.md").items()
+        if re.fullmatch(r"(inkwell|te)_\w+", name)
+    }
+    assert set(described) == set(kinds)
+    for name, kind in kinds.items():
+        assert re.match(KINDS[language][kind] + "[,:，：]", described[name]), name
 
 
 # --- make -----------------------------------------------------------------------------------------
