@@ -26,6 +26,7 @@ DOCUMENTS = {
     path.relative_to(ROOT).as_posix(): path
     for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/*/*.md"))
 }
+LANGUAGES = ("en", "zh")
 READMES = ("README.md", "README.zh-CN.md")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 # Characters; what needs more is a list or a section beside the table.
@@ -237,9 +238,10 @@ def test_make_help_lists_every_target_with_a_description() -> None:
 # --- egress ---------------------------------------------------------------------------------------
 
 
-def test_every_locked_package_has_its_telemetry_told() -> None:
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_locked_package_has_its_telemetry_described(language: str) -> None:
     locked = re.findall(r"^([a-z0-9-]+)==", (ROOT / "locks/run.txt").read_text("utf-8"), re.M)
-    assert set(locked) <= {cells[0] for cells in rows("docs/en/explanation/egress.md")}
+    assert set(locked) <= {cells[0] for cells in rows(f"docs/{language}/explanation/egress.md")}
 
 
 # --- all documents --------------------------------------------------------------------------------
