@@ -269,6 +269,22 @@ def test_links_between_documents_lead_somewhere(name: str) -> None:
             assert (DOCUMENTS[name].parent / target).is_file(), target
 
 
+@pytest.mark.parametrize(
+    "name", ["README.zh-CN.md", *(name for name in DOCUMENTS if name.startswith("docs/zh/"))]
+)
+def test_pages_state_the_same_figures_in_both_languages(name: str) -> None:
+    """A decimal, or a number of three digits or more, outside code: sizes, times, limits, dates."""
+
+    def figures(page: str) -> set[str]:
+        prose = re.sub(
+            r"^ *```.*?^ *```$|`[^`\n]+`|\]\([^)]*\)", "", text_of(page), flags=re.DOTALL | re.M
+        )
+        return set(re.findall(r"\d[\d,]*\.\d+|\d{1,3}(?:,\d{3})+|\d{3,}", prose))
+
+    english = name.replace("docs/zh/", "docs/en/").replace("README.zh-CN", "README")
+    assert figures(name) == figures(english)
+
+
 @pytest.mark.parametrize("name", READMES)
 def test_readmes_are_linked_with_each_other_and_with_every_document_at_the_top(name: str) -> None:
     linked = set(re.findall(r"\]\(([^)#]+)[^)]*\)", text_of(name)))
