@@ -269,20 +269,38 @@ def test_links_between_documents_lead_somewhere(name: str) -> None:
             assert (DOCUMENTS[name].parent / target).is_file(), target
 
 
-@pytest.mark.parametrize(
-    "name", ["README.zh-CN.md", *(name for name in DOCUMENTS if name.startswith("docs/zh/"))]
-)
+# A decimal, or a number of three digits or more: sizes, times, limits, dates.
+FIGURE = r"\d[\d,]*\.\d+|\d{1,3}(?:,\d{3})+|\d{3,}"
+CHINESE = [name for name in DOCUMENTS if name.startswith("docs/zh/")]
+
+
+def english(name: str) -> str:
+    return name.replace("docs/zh/", "docs/en/").replace("README.zh-CN", "README")
+
+
+def prose(name: str) -> str:
+    """Return the document without its blocks of code."""
+    return re.sub(r"^ *```.*?^ *```$", "", text_of(name), flags=re.DOTALL | re.M)
+
+
+@pytest.mark.parametrize("name", ["README.zh-CN.md", *CHINESE])
 def test_pages_state_the_same_figures_in_both_languages(name: str) -> None:
-    """A decimal, or a number of three digits or more, outside code: sizes, times, limits, dates."""
-
     def figures(page: str) -> set[str]:
-        prose = re.sub(
-            r"^ *```.*?^ *```$|`[^`\n]+`|\]\([^)]*\)", "", text_of(page), flags=re.DOTALL | re.M
-        )
-        return set(re.findall(r"\d[\d,]*\.\d+|\d{1,3}(?:,\d{3})+|\d{3,}", prose))
+        return set(re.findall(FIGURE, re.sub(r"`[^`\n]+`|\]\([^)]*\)", "", prose(page))))
 
-    english = name.replace("docs/zh/", "docs/en/").replace("README.zh-CN", "README")
-    assert figures(name) == figures(english)
+    assert figures(name) == figures(english(name))
+
+
+@pytest.mark.parametrize("name", CHINESE)
+def test_cells_of_tables_have_the_same_code_and_figures_in_both_languages(name: str) -> None:
+    def cells(page: str) -> list[list[set[str]]]:
+        lines = [line for line in prose(page).splitlines() if line.startswith("|")]
+        return [
+            [set(re.findall(rf"`[^`]+`|{FIGURE}", cell)) for cell in line.split("|")]
+            for line in lines
+        ]
+
+    assert cells(name) == cells(english(name))
 
 
 @pytest.mark.parametrize("name", READMES)
