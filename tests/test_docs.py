@@ -26,8 +26,8 @@ DOCUMENTS = {
     path.relative_to(ROOT).as_posix(): path
     for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/*/*.md"))
 }
-LANGUAGES = ("en", "zh")
 READMES = ("README.md", "README.zh-CN.md")
+LANGUAGES = ("en", "zh")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 # Characters; what needs more is a list or a section beside the table.
 LONGEST_CELL = 100
