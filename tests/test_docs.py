@@ -258,7 +258,33 @@ def test_no_cell_of_a_table_is_a_paragraph(name: str) -> None:
 def test_links_between_documents_lead_somewhere(name: str) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text_of(name)):
         if "://" not in target:
-            assert (DOCUMENTS[name].parent / target).is_file(), target
+            path = (DOCUMENTS[name].parent / target).resolve()
+            # A page that is not translated yet.
+            original = Path(str(path).replace("/docs/zh/", "/docs/en/"))
+            assert path.is_file() or original.is_file(), target
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_readmes_are_linked_with_each_other_and_with_every_document_at_the_top(name: str) -> None:
+    linked = set(re.findall(r"\]\(([^)#]+)[^)]*\)", text_of(name)))
+    others = {doc for doc in DOCUMENTS if not doc.startswith(("models/", "docs/"))} - {name}
+    assert others <= linked
+
+
+@pytest.mark.parametrize("index", [name for name in DOCUMENTS if name.endswith("/index.md")])
+def test_index_of_the_documents_links_every_page(index: str) -> None:
+    folder = DOCUMENTS[index].parent
+    linked = {folder / target for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text_of(index))}
+    assert set(folder.rglob("*.md")) - {DOCUMENTS[index]} <= linked
+
+
+def test_readmes_show_the_same_commands() -> None:
+    def commands(name: str) -> list[str]:
+        blocks = re.findall(r"```sh\n(.*?)```", text_of(name), re.DOTALL)
+        lines = "\n".join(blocks).splitlines()
+        return [re.sub(r" +#.*", "", line) for line in lines if not line.startswith("#")]
+
+    assert commands(READMES[0]) == commands(READMES[1])
 
 
 # A decimal, or a number of three digits or more: sizes, times, limits, dates.
@@ -301,29 +327,6 @@ def test_dialects_differ_in_the_same_rows_in_both_languages() -> None:
         return [(row[0], row[1], bool(row[2]), bool(row[3])) for row in cells]
 
     assert shape("zh") == shape("en")
-
-
-@pytest.mark.parametrize("name", READMES)
-def test_readmes_are_linked_with_each_other_and_with_every_document_at_the_top(name: str) -> None:
-    linked = set(re.findall(r"\]\(([^)#]+)[^)]*\)", text_of(name)))
-    others = {doc for doc in DOCUMENTS if not doc.startswith(("models/", "docs/"))} - {name}
-    assert others <= linked
-
-
-@pytest.mark.parametrize("index", [name for name in DOCUMENTS if name.endswith("/index.md")])
-def test_index_of_the_documents_links_every_page(index: str) -> None:
-    folder = DOCUMENTS[index].parent
-    linked = {folder / target for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text_of(index))}
-    assert set(folder.rglob("*.md")) - {DOCUMENTS[index]} <= linked
-
-
-def test_readmes_show_the_same_commands() -> None:
-    def commands(name: str) -> list[str]:
-        blocks = re.findall(r"```sh\n(.*?)```", text_of(name), re.DOTALL)
-        lines = "\n".join(blocks).splitlines()
-        return [re.sub(r" +#.*", "", line) for line in lines if not line.startswith("#")]
-
-    assert commands(READMES[0]) == commands(READMES[1])
 
 
 def test_files_that_the_architecture_names_exist() -> None:
