@@ -29,6 +29,7 @@ DOCUMENTS = {
 }
 LANGUAGES = ("en", "zh")
 READMES = ("README.md", "README.zh-CN.md")
+LANGUAGES = ("en", "zh")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 # Characters; what needs more is a list or a section beside the table.
 LONGEST_CELL = 100
@@ -306,9 +307,10 @@ def test_make_help_lists_every_target_with_a_description() -> None:
 # --- egress ---------------------------------------------------------------------------------------
 
 
-def test_every_locked_package_has_its_telemetry_told() -> None:
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_locked_package_has_its_telemetry_described(language: str) -> None:
     locked = re.findall(r"^([a-z0-9-]+)==", (ROOT / "locks/run.txt").read_text("utf-8"), re.M)
-    assert set(locked) <= {cells[0] for cells in rows("docs/en/explanation/egress.md")}
+    assert set(locked) <= {cells[0] for cells in rows(f"docs/{language}/explanation/egress.md")}
 
 
 # --- all documents --------------------------------------------------------------------------------
@@ -360,6 +362,48 @@ def test_readmes_show_the_same_commands() -> None:
         return [re.sub(r" +#.*", "", line) for line in lines if not line.startswith("#")]
 
     assert commands(READMES[0]) == commands(READMES[1])
+
+
+# A decimal, or a number of three digits or more: sizes, times, limits, dates.
+FIGURE = r"\d[\d,]*\.\d+|\d{1,3}(?:,\d{3})+|\d{3,}"
+CHINESE = [name for name in DOCUMENTS if name.startswith("docs/zh/")]
+
+
+def english(name: str) -> str:
+    return name.replace("docs/zh/", "docs/en/").replace("README.zh-CN", "README")
+
+
+def prose(name: str) -> str:
+    """Return the document without its blocks of code."""
+    return re.sub(r"^ *```.*?^ *```$", "", text_of(name), flags=re.DOTALL | re.M)
+
+
+@pytest.mark.parametrize("name", ["README.zh-CN.md", *CHINESE])
+def test_pages_state_the_same_figures_in_both_languages(name: str) -> None:
+    def figures(page: str) -> set[str]:
+        return set(re.findall(FIGURE, re.sub(r"`[^`\n]+`|\]\([^)]*\)", "", prose(page))))
+
+    assert figures(name) == figures(english(name))
+
+
+@pytest.mark.parametrize("name", CHINESE)
+def test_cells_of_tables_have_the_same_code_and_figures_in_both_languages(name: str) -> None:
+    def cells(page: str) -> list[list[set[str]]]:
+        lines = [line for line in prose(page).splitlines() if line.startswith("|")]
+        return [
+            [set(re.findall(rf"`[^`]+`|{FIGURE}", cell)) for cell in line.split("|")]
+            for line in lines
+        ]
+
+    assert cells(name) == cells(english(name))
+
+
+def test_dialects_differ_in_the_same_rows_in_both_languages() -> None:
+    def shape(language: str) -> list[tuple[str, str, bool, bool]]:
+        cells = list(rows(f"docs/{language}/reference/dialects.md"))[1:]
+        return [(row[0], row[1], bool(row[2]), bool(row[3])) for row in cells]
+
+    assert shape("zh") == shape("en")
 
 
 def test_files_that_the_architecture_names_exist() -> None:
