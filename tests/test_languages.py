@@ -12,23 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ENGLISH, CHINESE = ROOT / "docs/en", ROOT / "docs/zh"
-# Pages that have no Chinese twin yet. It must be empty at a release.
-PENDING = {
-    "index.md",
-    "explanation/cpu.md",
-    "explanation/egress.md",
-    "explanation/faults.md",
-    "how-to/doctor.md",
-    "how-to/monitoring.md",
-    "reference/dialects.md",
-    "reference/errors.md",
-    "reference/families.md",
-    "reference/http.md",
-    "reference/search.md",
-    "reference/settings.md",
-}
 PAGES = sorted(path.relative_to(ENGLISH).as_posix() for path in ENGLISH.rglob("*.md"))
-TWINS = [page for page in PAGES if (CHINESE / page).is_file()]
 LINKING = [
     path.relative_to(ROOT).as_posix()
     for path in (*ROOT.glob("*.md"), *sorted(ROOT.glob("docs/**/*.md")))
@@ -79,17 +63,16 @@ def both(page: str) -> tuple[str, str]:
 
 def test_every_page_exists_in_both_languages() -> None:
     chinese = {path.relative_to(CHINESE).as_posix() for path in CHINESE.rglob("*.md")}
-    assert set(PAGES) - chinese == PENDING
-    assert chinese <= set(PAGES)
+    assert chinese == set(PAGES)
 
 
-@pytest.mark.parametrize("page", TWINS)
+@pytest.mark.parametrize("page", PAGES)
 def test_blocks_of_code_are_the_same(page: str) -> None:
     english, chinese = ([match[0] for match in FENCE.finditer(text)] for text in both(page))
     assert chinese == english
 
 
-@pytest.mark.parametrize("page", TWINS)
+@pytest.mark.parametrize("page", PAGES)
 def test_headings_and_tables_have_the_same_shape(page: str) -> None:
     english, chinese = both(page)
     assert levels(chinese) == levels(english)
@@ -100,14 +83,14 @@ def levels(text: str) -> list[int]:
     return [len(marks) for marks, _ in HEADING.findall(prose(text))]
 
 
-@pytest.mark.parametrize("page", TWINS)
+@pytest.mark.parametrize("page", PAGES)
 def test_twins_link_the_same_pages_each_in_its_language(page: str) -> None:
     """A page may link another one more often than its twin does, but no page that the twin does not link."""
     english, chinese = ({target for target, _ in LINK.findall(prose(text))} for text in both(page))
     assert {target.replace("README.zh-CN.md", "README.md") for target in chinese} == english
 
 
-@pytest.mark.parametrize("page", TWINS)
+@pytest.mark.parametrize("page", PAGES)
 def test_twins_name_the_same_settings_commands_and_files(page: str) -> None:
     """Names stand in spans of code, which are not translated."""
     english, chinese = (
@@ -116,7 +99,7 @@ def test_twins_name_the_same_settings_commands_and_files(page: str) -> None:
     assert chinese == english
 
 
-@pytest.mark.parametrize("page", TWINS)
+@pytest.mark.parametrize("page", PAGES)
 def test_chinese_pages_are_written_in_chinese_punctuation(page: str) -> None:
     text = re.sub(r"`[^`\n]*`|\]\([^)]*\)", "", prose(both(page)[1]))
     assert HALF_WIDTH.findall(text) == []
@@ -127,9 +110,5 @@ def test_anchors_of_links_exist(name: str) -> None:
     path = ROOT / name
     for target, anchor in LINK.findall(prose(path.read_text(encoding="utf-8"))):
         page = (path.parent / target).resolve() if target else path
-        if anchor and "://" not in target and not is_pending(page):
+        if anchor and "://" not in target:
             assert anchor in anchors(page), f"{target}#{anchor}"
-
-
-def is_pending(page: Path) -> bool:
-    return page.is_relative_to(CHINESE) and page.relative_to(CHINESE).as_posix() in PENDING
