@@ -23,7 +23,7 @@ def run(shipped_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         def run(
             name: str, *arguments: str | Path, typed: str = ""
         ) -> "subprocess.CompletedProcess[str]":
-            command = [sys.executable, EXAMPLES / name, *map(str, arguments)]
+            command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
             return subprocess.run(
                 command,
                 input=typed,
