@@ -24,6 +24,7 @@ from server.config import add_flags, effective, flags_given
 from server.errors import ServerError, StartupError
 from server.messages.message import Message
 from server.messages.terminal import Terminal
+from server.store.collection_name import normal
 from server.telemetry import logs
 
 
@@ -162,7 +163,7 @@ def _import_flags(parser: Parser, terminal: Terminal) -> None:
 
 def _backup_flags(parser: Parser, terminal: Terminal) -> None:
     words, add = terminal.words, parser.add_argument
-    add("name", metavar="NAME", help=words("name of the collection"))
+    add("name", type=normal, metavar="NAME", help=words("name of the collection"))
     add("file", type=Path, metavar="FILE", help=words("file to write, replaced if it exists"))
     add_flags(parser, terminal, "data", "log_level")
 
@@ -170,14 +171,20 @@ def _backup_flags(parser: Parser, terminal: Terminal) -> None:
 def _restore_flags(parser: Parser, terminal: Terminal) -> None:
     words, add = terminal.words, parser.add_argument
     add("file", type=Path, metavar="FILE", help=words("file that `backup` wrote"))
-    add("--collection", help=words("name of the collection (default: its name in the backup)"))
+    add(
+        "--collection",
+        type=normal,
+        help=words("name of the collection (default: its name in the backup)"),
+    )
     add("--force", action="store_true", help=words("replace a collection of the same name"))
     add_flags(parser, terminal, "data", "log_level")
 
 
 def _check_flags(parser: Parser, terminal: Terminal) -> None:
     parser.add_argument(
-        "--collection", help=terminal.words("check this collection only (default: all)")
+        "--collection",
+        type=normal,
+        help=terminal.words("check this collection only (default: all)"),
     )
     add_flags(parser, terminal, "data", "log_level")
 
