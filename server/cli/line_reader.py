@@ -5,8 +5,10 @@ locale. prompt_toolkit would be two more packages to install, lock and bundle, f
 Where Python was built without readline, lines are read without it.
 """
 
+import locale
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from server.cli.history import History
 from server.messages.terminal import Terminal
@@ -33,6 +35,11 @@ class LineReader:
             import readline
         except ImportError:
             return
+        if locale.setlocale(locale.LC_CTYPE) in ("C", "POSIX"):
+            # The locale that the environment names is not installed, as in many containers. Readline would
+            # take the bytes of a Chinese character for keys.
+            with suppress(locale.Error):
+                locale.setlocale(locale.LC_CTYPE, "C.UTF-8")
         libedit = "libedit" in (readline.__doc__ or "")
         readline.parse_and_bind("bind ^I rl_complete" if libedit else "tab: complete")
         readline.set_completer_delims(" ")

@@ -402,15 +402,17 @@ def at_a_terminal(*arguments: str | Path, **variables: str) -> Iterator[Any]:
         os.close(ours)
 
 
+# The second is not installed everywhere, as in a small container: Chinese must be typed all the same.
+@pytest.mark.parametrize("locale", ["C.UTF-8", "zh_CN.UTF-8"])
 def test_keys_edit_the_line_at_a_real_terminal(
-    run: Commands, toy_artifact: Path, tmp_path: Path
+    run: Commands, toy_artifact: Path, tmp_path: Path, locale: str
 ) -> None:
     pytest.importorskip("readline")
     state, path = tmp_path / "state", write_lines(tmp_path / "texts.txt", ["墨池", "砚台"])
     with serving(toy_artifact, tmp_path) as server:
         url = ("--url", server.url)
         run("index", path, *url)
-        with at_a_terminal("search", *url, XDG_STATE_HOME=str(state)) as talk:
+        with at_a_terminal("search", *url, XDG_STATE_HOME=str(state), LC_ALL=locale) as talk:
             check_keys(talk, server)
     assert (state / "inkwell/history").read_text("utf-8").splitlines() == [
         *("墨池", "/mode hybrid", "墨", "/quit")
@@ -418,14 +420,14 @@ def test_keys_edit_the_line_at_a_real_terminal(
 
 
 def check_keys(talk: Callable[[str, str], str], server: Server) -> None:
-    talk("", "query> ")
+    talk("", "> ")
     # Typed 池, left arrow, 墨: the line is 墨池. Then the line before, by the up arrow.
-    assert "\x1b[1;33m墨池" in talk("池\x1b[D墨\r", "query> ")
-    assert "1." in talk("\x1b[A\r", "query> ")
-    assert "mode hybrid" in talk("/mod\thyb\t\r", "query> ")
+    assert "\x1b[1;33m墨池" in talk("池\x1b[D墨\r", "> ")
+    assert "1." in talk("\x1b[A\r", "> ")
+    assert " hybrid · " in talk("/mod\thyb\t\r", "off\r\n\r\n")
     server.process.kill()
-    assert "cannot be reached" in talk("墨\r", "query> ")
-    talk("/quit\r", "bye")
+    assert server.url in talk("墨\r", "\r\n\r\n")
+    talk("/quit\r", "\r\n")
 
 
 def test_a_pipe_gets_hits_and_nothing_else(run: Commands, tmp_path: Path) -> None:
