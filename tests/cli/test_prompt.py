@@ -3,15 +3,11 @@
 import io
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -27,8 +23,9 @@ from server.messages.terminal import Terminal
 from server.store.records import Span
 from server.store.search import Hit, Mode
 from tests.support.commands import Commands, write_lines
-from tests.support.fakes import PATIENCE_S, eventually
+from tests.support.fakes import PATIENCE_S
 from tests.support.processes import ROOT, Server, command, environment, serving
+from tests.support.pseudo_terminal import at_a_terminal
 
 HITS = [
     Hit("墨", 0.8, "磨墨", None, {"类": "文房"}, Span(0, 2), True),
@@ -360,46 +357,6 @@ def test_history_that_cannot_be_used_is_left_alone(tmp_path: Path) -> None:
 
 
 # --- at a real terminal -----------------------------------------------------------------------------
-
-
-@contextmanager
-def at_a_terminal(*arguments: str | Path, **variables: str) -> Iterator[Any]:
-    """Yield a conversation with a process at a pseudo-terminal: what to type and to wait for."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        command(*arguments),
-        cwd=ROOT,
-        env=environment(**variables, TERM="xterm", COLUMNS="80"),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    os.set_blocking(ours, False)
-    seen = ""
-
-    def read() -> str:
-        nonlocal seen
-        try:
-            seen += os.read(ours, 65536).decode("utf-8", "replace")
-        except OSError:
-            time.sleep(0.01)
-        return seen
-
-    def talk(typed: str, expected: str) -> str:
-        nonlocal seen
-        begin = len(seen)
-        os.write(ours, typed.encode())
-        eventually(lambda: expected in read()[begin:])
-        return seen[begin:]
-
-    try:
-        yield talk
-        assert process.wait(PATIENCE_S) == 0
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
 
 
 # The second is not installed everywhere, as in a small container: Chinese must be typed all the same.
