@@ -24,7 +24,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients manual bundle test-bundle check fix bench compare shapes lock clean
+.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients test-docs manual bundle test-bundle check fix bench compare shapes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -120,6 +120,10 @@ $(MANUAL)/run.done: locks/manual.txt
 
 manual: $(MANUAL)/run.done ## build the documents as pages, for a browser in build/manual and for a server at /manual
 	$(MANUAL)/bin/python docs/site/build.py --out build/manual --pack $(PACKED)
+
+# READER names a Python with sentence-transformers, for the pages that begin with a reader's own program.
+test-docs: dev artifact manual ## read the built manual in a browser, and type the commands of its pages (READER=python)
+	$(if $(READER),INKWELL_READER_PYTHON=$(READER)) $(RUN) -m pytest -q -m docs $(ARGS)
 
 bundle: artifact manual ## one archive to install without a network (ARGS="--python 3.12 --machine aarch64")
 	$(RUN) -m deploy.bundle --model $(ARTIFACT) --out build/bundle $(ARGS)
