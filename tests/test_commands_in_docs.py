@@ -11,10 +11,11 @@ from server.cli.parser import _parser as server_parser
 from server.messages.terminal import Terminal
 from tests.support import doc_commands
 from tests.support.doc_commands import Block
+from tests.support.processes import ROOT
 
 PAGES = doc_commands.pages()
 BLOCKS = [block for page in PAGES for block in doc_commands.blocks(page)]
-TARGETS = set(re.findall(r"^([a-z-]+):", (doc_commands.ROOT / "Makefile").read_text("utf-8"), re.M))
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
 by_block = pytest.mark.parametrize(
     "block", BLOCKS, ids=lambda block: f"{Path(block.page).stem}:{block.line}"
 )
@@ -35,7 +36,7 @@ def test_commands_of_a_block_exist_and_take_their_arguments(block: Block) -> Non
 
 @by_block
 def test_block_that_is_not_run_says_why(block: Block) -> None:
-    text = (doc_commands.ROOT / block.page).read_text(encoding="utf-8")
+    text = (ROOT / block.page).read_text(encoding="utf-8")
     assert text.count("<!-- not run:") == sum(
         bool(each.not_run) for each in doc_commands.blocks(block.page)
     )

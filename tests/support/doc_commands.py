@@ -39,17 +39,21 @@ SERVES = re.compile(
 SECONDS = 420
 # Not copied into the folder of a reader: what a clone does not have, or gets by itself.
 NOT_CLONED = {".git", ".venv", ".venv-clients", ".venv-manual", "build", "data", "node_modules"}
+# A block that needs a package is run by the Python that has it.
+AS_READER = 'python() { "$READER_PYTHON" "$@"; }'
 # `make` would install packages again where a lock is newer than the environment.
 PRELUDE = """
 set -euo pipefail
 make() { command make -o .venv/run.done -o .venv/dev.done PORT=@PORT@ "$@"; }
-export -f make
+# A refusal ends the page, as a reader would stop there.
+curl() { command curl --fail-with-body --silent --show-error "$@"; }
+export -f make curl
 SERVER=
 serve() {
   if [ -n "$SERVER" ]; then kill "$SERVER" 2>/dev/null || true; wait "$SERVER" 2>/dev/null || true; fi
   "$@" & SERVER=$!
   for _ in $(seq 600); do
-    if curl --silent --output /dev/null localhost:@PORT@/health; then return; fi
+    if command curl --silent --output /dev/null localhost:@PORT@/health; then return; fi
     kill -0 "$SERVER"
     sleep 0.1
   done
@@ -123,12 +127,13 @@ def run(page: str, folder: Path) -> "subprocess.CompletedProcess[str]":
             continue
         # On standard error too, so that a failure shows where it happened.
         script.append(f"echo '### {page}:{block.line}' >&2")
-        script.append(SERVES.sub(r"serve \g<command>", block.script))
+        text = SERVES.sub(r"serve \g<command>", block.script)
+        script.append(f"{AS_READER}\n{text}\nunset -f python" if block.needs else text)
     text = "\n".join(script).replace("@PORT@", PORT).replace(PORT, str(port))
     path = os.pathsep.join([str(home / ".venv/bin"), os.environ["PATH"]])
-    environ = environment(
-        INKWELL_PORT=str(port), PATH=path, READER_PYTHON=reader, PYTHONWARNINGS="default"
-    )
+    # A reader has no warnings turned into errors; packages do not ask hubs for a model that is here.
+    fixed = {"PYTHONWARNINGS": "", "HF_HUB_OFFLINE": "1"}
+    environ = environment(INKWELL_PORT=str(port), PATH=path, READER_PYTHON=reader, **fixed)
     (folder / "page.sh").write_text(text, encoding="utf-8")
     with (folder / "output").open("w+", encoding="utf-8") as output:
         shell = subprocess.Popen(
