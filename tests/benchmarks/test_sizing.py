@@ -1,5 +1,6 @@
 """Sizes of machines follow from stored lines by a formula without surprises."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import pytest
 
 from benchmarks import sizing
 from benchmarks.sizing import Load, Measured, NotMeasured, plan
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 MEASURED = Measured(
     model="m",
@@ -58,3 +61,38 @@ def test_command_prints_the_answer(capsys: pytest.CaptureFixture[str], tmp_path:
         assert part in said
     assert sizing.main(["--documents", "5", "--model", "unknown"]) == 1
     assert "unknown" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_page_shows_what_the_command_prints_and_a_table_of_its_answers(
+    language: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (DOCS / f"{language}/how-to/size-machines.md").read_text(encoding="utf-8")
+    command, shown = re.findall(r"benchmarks\.sizing (.*)\n```\n```\n(.*?)```", page, re.DOTALL)[0]
+    assert sizing.main(command.split()) == 0
+    assert capsys.readouterr().out == shown
+    lines = list(sizing.read(sorted(sizing.RESULTS.glob("*.jsonl"))))
+    rows = re.findall(r"^\| ([\d,]+) \| (\d+) \| ([\d,]+) \| (\S+) \|(.*)\|$", page, re.MULTILINE)
+    assert len(rows) == 7
+    for documents, queries, new, model, rest in rows:
+        load = Load(int(documents.replace(",", "")), int(queries), int(new.replace(",", "")))
+        made = plan(load, sizing.measured(lines, model))
+        hours = "0.1" if made.first_index_h < 0.05 else f"{made.first_index_h:.1f}"
+        wanted = [f"{made.cores:.1f}", f"{made.memory_gb:.1f}", f"{made.disk_gb:.1f}", hours]
+        assert re.findall(r"\d+\.\d", rest) == wanted, (documents, model)
+
+
+def test_texts_a_second_of_the_models_follow_from_the_same_lines() -> None:
+    lines = list(sizing.read(sorted(sizing.RESULTS.glob("*.jsonl"))))
+    for language in ("en", "zh"):
+        page = (DOCS / f"{language}/how-to/choose-a-model.md").read_text(encoding="utf-8")
+        rows = re.findall(
+            r"^\| (\S+) \| (\d+) \| (\d+) \| ([\d,]+) \| (\d+) \|$", page, re.MULTILINE
+        )
+        assert len(rows) == 7
+        for model, dimension, file_mb, tokens, texts in rows:
+            found = sizing.measured(lines, model)
+            line = [each for each in lines if each.get("model") == model][-1]
+            assert int(dimension) == found.dimension and int(file_mb) == round(found.file_mb)
+            assert int(tokens.replace(",", "")) == line["tokens_cpu_s_1x128"]
+            assert int(texts) == round(found.tokens_core_s / sizing.LAW_TOKENS)
