@@ -1,7 +1,7 @@
 """Words of the manual's search: Chinese in single characters and pairs, everything else as English.
 
-A Chinese query becomes the pairs of its characters, and a page must have all of them. The same rule is
-written twice, here for the index and in JavaScript for the query.
+The index has every pair of neighbouring characters. A query is cut into pairs side by side, and a page
+must have all of them: so 备份恢复 finds a page with 备份 and 恢复 apart. JavaScript cuts the query.
 """
 
 import re
@@ -35,7 +35,9 @@ var splitQuery = (query) => {
   const runs = query.match(new RegExp(`[${han}]+|[\\p{L}\\p{N}_]+`, "gu")) || [];
   return runs.flatMap((run) => run.match(new RegExp(`[${han}]+|[^${han}]+`, "gu"))).flatMap((run) => {
     if (!new RegExp(`[${han}]`, "u").test(run) || run.length === 1) return [run];
-    return Array.from(run.slice(1), (next, place) => run[place] + next);
+    // The last pair of an odd number overlaps the one before it.
+    const starts = Array.from({ length: Math.ceil(run.length / 2) }, (_, at) => Math.min(2 * at, run.length - 2));
+    return starts.map((start) => run.slice(start, start + 2));
   });
 };
 """

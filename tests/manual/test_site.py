@@ -155,6 +155,8 @@ def test_browser_is_led_to_its_language(browser: Any, server: str) -> None:
     [
         ("zh", "量化的模型文件", "readme.html"),
         ("zh", "缓存", ".html"),
+        # Two words without a blank, which stand apart on the page.
+        ("zh", "备份恢复", "how-to/operate.html"),
         ("en", "quotas", "how-to/access.html"),
         ("en", "人工智能正在改变世界", "reference/search.html"),
     ],
