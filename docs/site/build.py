@@ -30,6 +30,10 @@ OUTSIDE = {
 }
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
 FENCE = re.compile(r"(^```.*?^```)", re.MULTILINE | re.DOTALL)
+# A line that ends in Chinese and one that goes on in it: Markdown would put a blank between them.
+BROKEN_LINE = re.compile(
+    r"(?<=[\u3001-\u3015\u4e00-\u9fff\uff01-\uff5e\u201c\u201d])\n *(?=[\u201c\u4e00-\u9fff\uff08`\[])"
+)
 # The earliest time of a zip file: the same pages give the same bytes.
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 # Packages of which parts are among the pages: scripts, styles, the search.
@@ -74,6 +78,7 @@ def pages() -> Iterator[tuple[str, str]]:
     for name, page in places.items():
         text = with_links((ROOT / name).read_text(encoding="utf-8"), name, places)
         language, _, rest = page.partition("/")
+        text = joined(text) if language == "zh" else text
         yield page, text + contents(text, language, places) if rest == "index.md" else text
 
 
@@ -100,6 +105,12 @@ def with_links(text: str, name: str, places: dict[str, str]) -> str:
     # Blocks of code have no links.
     parts = FENCE.split(text)
     return "".join(part if part.startswith("```") else LINK.sub(replaced, part) for part in parts)
+
+
+def joined(text: str) -> str:
+    """Return a Chinese page without the line breaks between Chinese characters, outside of code."""
+    parts = FENCE.split(text)
+    return "".join(part if part.startswith("```") else BROKEN_LINE.sub("", part) for part in parts)
 
 
 def contents(index: str, language: str, places: dict[str, str]) -> str:

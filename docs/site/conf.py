@@ -21,6 +21,9 @@ myst_heading_anchors = 6
 # Answers of examples are shortened with "...", which is not JSON.
 suppress_warnings = ["misc.highlighting_failure"]
 nitpicky = True
+# Blocks without a language are what a command prints.
+highlight_language = "text"
+html_show_copyright = False
 
 html_theme = "furo"
 templates_path = [str(HERE / "templates")]
@@ -33,8 +36,9 @@ html_use_index = False
 html_domain_indices = False
 html_permalinks_icon = "#"
 html_search_language = "words"
-# The name of each language in itself.
+# The name of each other language in itself, and what this one calls the two lists beside a page.
 OTHER = {"en": ("zh", "中文"), "zh": ("en", "English")}
+LISTS = {"en": ("Pages", "Headings"), "zh": ("页面", "标题")}
 
 
 class AnchorsOfGitHub(SphinxTransform):
@@ -51,13 +55,17 @@ class AnchorsOfGitHub(SphinxTransform):
 
 def link_the_other_language(app: Sphinx, name: str, _: str, context: Any, __: Any) -> None:
     """Give the templates the address of the page's twin."""
-    code, label = OTHER[Path(app.srcdir).name]
+    language = Path(app.srcdir).name
+    code, label = OTHER[language]
+    contents, headings = LISTS[language]
     twin = name if (Path(app.srcdir).parent / code / f"{name}.md").exists() else "index"
     up = "../" * (name.count("/") + 1)
     special = name in ("search", "404")
     context["twin"] = {
         "code": code,
         "label": label,
+        "contents": contents,
+        "headings": headings,
         "href": f"{up}{code}/{name if special else twin}.html",
     }
 

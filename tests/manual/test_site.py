@@ -22,7 +22,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.docs]
 SITE = processes.ROOT / "build/manual"
 MODEL = processes.ROOT / "models/bge-small-zh-v1.5/onnx-int8"
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-LANGUAGES = ("en", "zh")
+# Installed by `make test-page`.
+AXE = processes.ROOT / "tests/web/js/node_modules/axe-core/axe.min.js"
 # What a browser loads by itself, by element and attribute.
 LOADED = {("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src"), ("source", "src")}
 
@@ -184,3 +185,20 @@ def test_page_switches_language_and_theme_and_fits_a_telephone(browser: Any, ser
     browser.find_element("css selector", ".language a").click()
     eventually(lambda: "/manual/zh/" in browser.current_url)
     assert complaints(browser) == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("page", ["zh/index", "en/reference/http", "zh/how-to/size-machines"])
+def test_pages_have_nothing_serious_for_axe(
+    browser: Any, server: str, page: str, theme: str
+) -> None:
+    if not AXE.is_file():
+        pytest.skip("no axe-core: `make test-page` installs it")
+    browser.set_window_size(1280, 850)
+    browser.get(f"{server}/manual/{page}.html")
+    browser.execute_script("localStorage.setItem('theme', arguments[0])", theme)
+    browser.refresh()
+    browser.execute_script(AXE.read_text(encoding="utf-8"))
+    found = browser.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+    serious = [each for each in found["violations"] if each["impact"] in ("serious", "critical")]
+    assert [each["id"] for each in serious] == []

@@ -46,3 +46,12 @@ def test_index_gives_the_contents_by_its_own_headings() -> None:
     index = dict(builder().pages())["en/index.md"]
     assert ":caption: How to\n\nhow-to/" in index
     assert index.count("{toctree}") == 1 + index.count("\n## ") + 1
+
+
+def test_chinese_lines_are_joined_without_a_blank() -> None:
+    joined = builder().joined
+    assert joined("一行，\n二行。\n\n- 三\n  四\n- 五") == "一行，二行。\n\n- 三四\n- 五"
+    assert joined("见\n`--port`") == "见`--port`"
+    assert joined("有 GB\n内存") == "有 GB\n内存"
+    assert joined("| 表 |\n| 行 |") == "| 表 |\n| 行 |"
+    assert joined("```\n一\n二\n```") == "```\n一\n二\n```"
