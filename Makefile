@@ -3,6 +3,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 CLIENTS := .venv-clients
+# The generator of the manual, apart: a server needs none of it.
+MANUAL := .venv-manual
+PACKED := server/api/web/manual.zip
 JAVASCRIPT := tests/clients/js
 RUN := $(VENV)/bin/python
 MODEL := models/bge-small-zh-v1.5
@@ -25,7 +28,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients bundle test-bundle check fix bench compare shapes lock clean
+.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients test-docs manual bundle test-bundle check fix bench compare shapes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -114,7 +117,19 @@ $(CLIENTS)/run.done: locks/clients.txt $(JAVASCRIPT)/package-lock.json
 test-clients: install artifact $(CLIENTS)/run.done ## speak to a server with the packages its clients use, JavaScript's with node
 	$(CLIENTS)/bin/python -m pytest -q -c tests/clients/pytest.ini tests/clients $(ARGS)
 
-bundle: artifact ## one archive to install without a network (ARGS="--python 3.12 --machine aarch64")
+$(MANUAL)/run.done: locks/manual.txt
+	test -x $(MANUAL)/bin/python || $(PYTHON) -m venv $(MANUAL)
+	$(MANUAL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/manual.txt
+	@touch $@
+
+manual: $(MANUAL)/run.done ## build the documents as pages, for a browser in build/manual and for a server at /manual
+	$(MANUAL)/bin/python docs/site/build.py --out build/manual --pack $(PACKED)
+
+# READER names a Python with sentence-transformers, for the pages that begin with a reader's own program.
+test-docs: dev artifact manual ## read the built manual in a browser, and type the commands of its pages (READER=python)
+	$(if $(READER),INKWELL_READER_PYTHON=$(READER)) $(RUN) -m pytest -q -m docs $(ARGS)
+
+bundle: artifact manual ## one archive to install without a network (ARGS="--python 3.12 --machine aarch64")
 	$(RUN) -m deploy.bundle --model $(ARTIFACT) --out build/bundle $(ARGS)
 
 # Root, debootstrap and bubblewrap; seven minutes.
@@ -163,9 +178,10 @@ lock: ## renew locks/ from pyproject.toml, and those of the clients (needs uv an
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra export -o locks/run.txt
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra dev -c locks/run.txt -o locks/dev.txt
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra otel -c locks/run.txt -o locks/otel.txt
+	uv pip compile locks/manual.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/manual.txt
 	uv pip compile locks/bundle.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/bundle.txt
 	uv pip compile locks/clients.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/clients.txt
 	npm install --prefix $(JAVASCRIPT) --package-lock-only --no-audit --no-fund
 
-clean: ## remove .venv, .venv-clients and exported artifacts, keep data
-	rm -rf $(VENV) $(CLIENTS) $(JAVASCRIPT)/node_modules models/*/onnx-int8 models/*/onnx-fp32
+clean: ## remove environments and exported artifacts, keep data
+	rm -rf $(VENV) $(CLIENTS) $(MANUAL) build/manual build/manual-source $(PACKED) $(JAVASCRIPT)/node_modules models/*/onnx-int8 models/*/onnx-fp32

@@ -36,7 +36,7 @@ from server.api.operation import (
 from server.api.replies import MAX_LARGE_REPLIES
 from server.api.routing import WholeRoute, is_utf8, without_spare_slashes
 from server.api.tracing import TracedEndpoint, Tracer, tracer_of
-from server.api.web import docs
+from server.api.web import docs, manual
 from server.auth.gate import Access, Visit, request_id, secret_in
 from server.collections.metrics import COLLECTION_JOINS, CollectionMetrics
 from server.collections.recall_probe import RecallProbe
@@ -260,6 +260,7 @@ def every_operation(
         *(each._replace(path="/collections/{collection}" + each.path) for each in of_collection),
         *health.operations(metrics, others),
         *docs.operations(),
+        *manual.operations(),
     ]
     return [*found, *openapi.operations(found, VERSION)]
 

@@ -78,11 +78,12 @@ THREADS = {
     "system/idle_connections.py": {"threading"},
 }
 # The loop must stay free: to deliver answers while the engine closes, beside a huge text, the disk,
-# the audit, the index, a large body, a search, and a server that a command talks to.
+# the audit, the index, a large body, a search, a page of the manual, and a server that a command talks to.
 TO_THREAD = {
     "api/health.py": 2,
     "api/body.py": 1,
     "api/endpoint.py": 1,
+    "api/web/manual.py": 2,
     "app.py": 2,
     "auth/audit.py": 1,
     "collections/chunk_embedding.py": 1,

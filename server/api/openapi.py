@@ -46,6 +46,11 @@ PARAMETERS: Mapping[str, Json] = {
         "schema": {"type": "string", "minLength": 1},
         "example": "a",
     },
+    "page": {
+        "description": "A page or file of the manual.",
+        "schema": {"type": "string", "minLength": 1},
+        "example": "en/index.html",
+    },
     "model": {
         "description": "Any name of a served model; it may contain slashes.",
         "schema": {"type": "string", "minLength": 1},

@@ -63,6 +63,7 @@ GETS = {
     "/metrics": "native",
     "/openapi.json": "native",
     "/docs": "native",
+    "/manual": "native",
 }
 POSTS = {
     "/embed": "native",
