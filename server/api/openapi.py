@@ -46,6 +46,11 @@ PARAMETERS: Mapping[str, Json] = {
         "schema": {"type": "string", "minLength": 1},
         "example": "a",
     },
+    "file": {
+        "description": "The path of a file of the search page.",
+        "schema": {"type": "string", "minLength": 1},
+        "example": "index.html",
+    },
     "model": {
         "description": "Any name of a served model; it may contain slashes.",
         "schema": {"type": "string", "minLength": 1},

@@ -139,7 +139,12 @@ async def send_reply(scope: Scope, send: Send, reply: Reply, extra: Headers | No
         (b"content-length", str(len(reply.body)).encode()),
     ]
     own = (b"x-request-id", scope[REQUEST_ID])
-    headers = [*(about if reply.status != 204 else ()), *reply.headers, *(extra or ()), own]
+    headers = [
+        *(about if reply.status not in (204, 304) else ()),
+        *reply.headers,
+        *(extra or ()),
+        own,
+    ]
     # subtle: the function refers to the scope. If it stayed there, every request would leave a circle of
     # objects, which only the garbage collector frees.
     write = scope.pop(WRITE, None)

@@ -30,7 +30,7 @@ from tests.support.fakes import PATIENCE_S, Broken, Gated, with_parts
 from tests.support.processes import Server
 
 OPERATIONS = every_operation(Config(), Metrics())
-OPEN = {"/health", "/ready", "/ping", "/docs", "/openapi.json", "GET /"}
+OPEN = {"/health", "/ready", "/ping", "/docs", "/openapi.json", "GET /", "/ui/{file:path}"}
 OPEN |= {"/.well-known/live", "/.well-known/ready"}
 TEXT = "人工智能正在改变世界。"
 DAY_S = 86_400
@@ -38,7 +38,9 @@ Lines = list[dict[str, Any]]
 
 
 def path_of(operation: CollectionOperation) -> str:
-    return operation.path.replace(":path", "").format(collection="laws", id="a", model="toy")
+    return operation.path.replace(":path", "").format(
+        collection="laws", id="a", model="toy", file="main.js"
+    )
 
 
 def make_key(

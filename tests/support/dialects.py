@@ -63,6 +63,8 @@ GETS = {
     "/metrics": "native",
     "/openapi.json": "native",
     "/docs": "native",
+    "/key": "native",
+    "/ui/main.js": "native",
 }
 POSTS = {
     "/embed": "native",
