@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 CLIENTS := .venv-clients
 JAVASCRIPT := tests/clients/js
+PAGE := tests/web/js
 RUN := $(VENV)/bin/python
 MODEL := models/bge-small-zh-v1.5
 ARTIFACT := $(MODEL)/onnx-int8
@@ -21,7 +22,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients bundle test-bundle check fix bench compare shapes lock clean
+.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients test-page bundle test-bundle check fix bench compare shapes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -69,7 +70,7 @@ test: dev artifact ## run the tests (JOBS=1 for one process)
 	$(RUN) -m pytest -q -n $(JOBS) --dist worksteal $(ARGS)
 
 test-slow: dev ## run the slow tests too
-	$(RUN) -m pytest -q -m 'not torch' $(ARGS)
+	$(RUN) -m pytest -q -m 'not torch and not page' $(ARGS)
 
 test-monitoring: dev ## check alerts and dashboard with a real Prometheus (Debian: apt install prometheus)
 	$(RUN) -m pytest -q -m 'slow or not slow' tests/telemetry/test_monitoring.py tests/telemetry/test_prometheus.py $(ARGS)
@@ -109,6 +110,11 @@ $(CLIENTS)/run.done: locks/clients.txt $(JAVASCRIPT)/package-lock.json
 
 test-clients: install artifact $(CLIENTS)/run.done ## speak to a server with the packages its clients use, JavaScript's with node
 	$(CLIENTS)/bin/python -m pytest -q -c tests/clients/pytest.ini tests/clients $(ARGS)
+
+# Two minutes. npm brings axe-core; where it is missing, the tests that need it are skipped.
+test-page: dev artifact ## use the search page in Chromium (Debian: apt install chromium chromium-driver; SCREENSHOTS=1 stores those of the documents)
+	if command -v npm >/dev/null; then npm ci --prefix $(PAGE) --ignore-scripts --no-audit --no-fund --silent; fi
+	$(RUN) -m pytest -q -m page tests/web $(ARGS)
 
 bundle: artifact ## one archive to install without a network (ARGS="--python 3.12 --machine aarch64")
 	$(RUN) -m deploy.bundle --model $(ARTIFACT) --out build/bundle $(ARGS)
@@ -162,6 +168,7 @@ lock: ## renew locks/ from pyproject.toml, and those of the clients (needs uv an
 	uv pip compile locks/bundle.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/bundle.txt
 	uv pip compile locks/clients.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/clients.txt
 	npm install --prefix $(JAVASCRIPT) --package-lock-only --no-audit --no-fund
+	npm install --prefix $(PAGE) --package-lock-only --no-audit --no-fund
 
 clean: ## remove .venv, .venv-clients and exported artifacts, keep data
-	rm -rf $(VENV) $(CLIENTS) $(JAVASCRIPT)/node_modules models/*/onnx-int8 models/*/onnx-fp32
+	rm -rf $(VENV) $(CLIENTS) $(JAVASCRIPT)/node_modules $(PAGE)/node_modules models/*/onnx-int8 models/*/onnx-fp32

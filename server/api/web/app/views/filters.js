@@ -23,7 +23,7 @@ export function filters(shell, changed) {
     const next = { ...value() };
     if (condition === null) delete next[key];
     else next[key] = condition;
-    shell.set({ f: Object.keys(next).length ? JSON.stringify(next) : null, after: null });
+    shell.set({ f: Object.keys(next).length ? JSON.stringify(next) : null, after: null, page: null });
     changed();
     draw();
   }
@@ -37,7 +37,7 @@ export function filters(shell, changed) {
       h("span.label", {}, icon("filter"), t("search.filter")),
       ...keys.map((each) => choice(each, now[each.key])),
       ...own.map((key) => h("code.own", { title: t("search.filter.own") }, stranger(`${key}: ${JSON.stringify(now[key])}`))),
-      ...(Object.keys(now).length ? [button(t("search.filter.clear"), () => { shell.set({ f: null, after: null }); changed(); draw(); }, { class: "link" })] : []));
+      ...(Object.keys(now).length ? [button(t("search.filter.clear"), () => { shell.set({ f: null, after: null, page: null }); changed(); draw(); }, { class: "link" })] : []));
   }
 
   function choice(each, condition) {

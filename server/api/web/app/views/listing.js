@@ -13,10 +13,12 @@ const SHOWN = 160;
 export async function listing(shell, root, filter, signal, valid, search) {
   const known = shell.collections.find((each) => each.name === shell.collection);
   if (!filter.value() && (!known || known.documents === 0)) return root.replaceChildren(empty(shell));
-  // The cursors of the pages before this one, so that "previous" needs no search for them.
-  const before = (shell.params.after || "").split(".").filter(Boolean);
+  // Pages are counted from 0. The first has no cursor.
+  const { after } = shell.params, turned = after ? Math.max(1, Number(shell.params.page) || 1) : 0;
   const query = new URLSearchParams({ limit: PAGE });
-  if (before.length) query.set("after", before[before.length - 1]);
+  if (after) query.set("after", after);
+  const cursors = cursorsOf(`${shell.collection} ${shell.params.f || ""}`);
+  cursors[turned] = after;
   if (filter.value()) query.set("filter", JSON.stringify(filter.value()));
   root.setAttribute("aria-busy", "true");
   try {
@@ -33,15 +35,15 @@ export async function listing(shell, root, filter, signal, valid, search) {
   root.removeAttribute("aria-busy");
 
   function draw({ documents, next }, count) {
-    const from = PAGE * before.length;
-    const turn = (after) => { shell.set({ after: after.join(".") || null }, { replace: false }); scrollTo(0, 0); };
+    const from = PAGE * turned, last = next === null || from + documents.length >= count;
+    const turn = (page, cursor) => { shell.set({ after: cursor, page: cursor && page }, { replace: false }); scrollTo(0, 0); };
     const said = count ? t("search.range", { from: from + 1, to: from + documents.length, n: count }) : t("search.nothing");
     root.replaceChildren(
-      before.length === 0 && !filter.value() ? examples(documents, search) : "",
+      turned === 0 && !filter.value() ? examples(documents, search) : "",
       h("div.browse", {},
         h("header.pager", {}, h("h2", {}, t("search.documents", { n: count })), h("span.range", { role: "status" }, said),
-          button(icon("left"), () => turn(before.slice(0, -1)), { "aria-label": t("search.previous"), title: t("search.previous"), disabled: before.length === 0, id: "previous" }),
-          button(icon("right"), () => turn([...before, next]), { "aria-label": t("search.next"), title: t("search.next"), disabled: next === null, id: "next" })),
+          button(icon("left"), () => turn(turned - 1, cursors[turned - 1] ?? null), { "aria-label": t("search.previous"), title: t("search.previous"), disabled: turned === 0, id: "previous" }),
+          button(icon("right"), () => turn(turned + 1, next), { "aria-label": t("search.next"), title: t("search.next"), disabled: last, id: "next" })),
         h("ol.hits", {}, documents.map((each, place) => row(each, from + place)))));
   }
 
@@ -51,6 +53,14 @@ export async function listing(shell, root, filter, signal, valid, search) {
       h("div.hit-head", {}, h("span.rank", {}, number(place + 1)), h("a.hit-title", { href, dir: "auto" }, document_.title || nameOf(document_.id))),
       h("p.snippet", { dir: "auto" }, excerpt(document_.text, [], SHOWN)));
   }
+}
+
+// The cursors of the pages that were seen, by page. A reader who came by a link to a page goes back to the first.
+const seen = new Map();
+
+function cursorsOf(list) {
+  if (!seen.has(list)) seen.set(list, []);
+  return seen.get(list);
 }
 
 // The beginnings of some documents, as things to search for.

@@ -32,7 +32,7 @@ export function mount(root, shell) {
   const filter = filters(shell, () => ask());
 
   // What the hits depend on; opening a document changes none of it.
-  const asked = () => ["q", "mode", "n", "f", "after", "rerank"].map((name) => shell.params[name] || "").join("\n");
+  const asked = () => ["q", "mode", "n", "f", "after", "page", "rerank"].map((name) => shell.params[name] || "").join("\n");
 
   // --- asking --------------------------------------------------------------------------------------
 
@@ -41,7 +41,7 @@ export function mount(root, shell) {
     if (state.composing) return;
     state.timer = setTimeout(() => {
       if (field.value.trim() === state.query) return;
-      shell.set({ q: field.value.trim(), after: null });
+      shell.set({ q: field.value.trim(), after: null, page: null });
       ask();
     }, pause);
   }
