@@ -77,13 +77,14 @@ class Page:
         size: tuple[int, int] = DESK,
         dark: bool = False,
     ) -> None:
-        """Load the page anew, with an address such as "search?q=..."."""
+        """Load the page again, with an address such as "search?q=..."; wait until it shows what it found."""
         self.look(size, dark=dark)
         agent = {"userAgent": self._agent, "acceptLanguage": LANGUAGES[language]}
         self.driver.execute_cdp_cmd("Network.setUserAgentOverride", agent)
         self.driver.get("about:blank")
         self.driver.get(f"{self.url}/#/{state}" if state else f"{self.url}/")
         self.until(lambda: self.all("main > *"))
+        self.settled()
 
     def look(self, size: tuple[int, int], *, dark: bool = False) -> None:
         width, height = size

@@ -18,6 +18,11 @@ def ask(page: Page, text: str) -> None:
     page.settled()
 
 
+def turned(page: Page, begin: int) -> None:
+    """Wait for the page of the list that begins with this document."""
+    page.until(lambda: page.text(".range").startswith(f"{begin} to"))
+
+
 def titles(page: Page, mode: str) -> list[str]:
     return page.texts(f"[data-column={mode}] .hit-title")
 
@@ -41,7 +46,7 @@ def test_results_come_as_one_types_side_by_side(page: Page) -> None:
 def test_hits_show_their_place_and_the_whole_document_opens(page: Page) -> None:
     page.open("search?q=年休假")
     page.settled()
-    assert "员工手册.pdf" in page.text(".column.hybrid .hit .places")
+    assert "员工手册.pdf · page 12" in page.text(".column.hybrid .hit .place")
     page.click(".column.hybrid .hit a")
     assert "顺延到次年三月底" in page.until(lambda: page.text(".panel .text"))
     assert page.text(".panel h2") == "年休假"
@@ -160,12 +165,12 @@ def test_ten_thousand_documents_are_paged(page: Page) -> None:
     assert page.text(".range") == "1 to 20 of 10,000"
     for begin in (21, 41, 61):
         page.click("#next")
-        page.until(lambda begin=begin: page.text(".range").startswith(f"{begin} to"))
+        turned(page, begin)
     assert page.texts(".snippet")[0] == "row 61"
     page.click("#previous")
-    page.until(lambda: page.text(".range").startswith("41 to"))
+    turned(page, 41)
     page.driver.refresh()
-    page.until(lambda: page.text(".range").startswith("41 to"))
+    turned(page, 41)
     # The last page, as somebody who has turned 499 pages sees it.
     page.open("search?c=many&after=9980&page=499")
     page.until(lambda: page.text(".range") == "9,981 to 10,000 of 10,000")

@@ -31,14 +31,16 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return made
 
 
-@pytest.fixture
-def guarded(toy_artifact: Path, tmp_path: Path, secrets: dict[str, str]) -> Iterator[Server]:
-    with serving(toy_artifact, tmp_path, "--keys", secrets["file"]) as found:
+@pytest.fixture(scope="module")
+def guarded(
+    toy_artifact: Path, secrets: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("guarded")
+    with serving(toy_artifact, folder, "--keys", secrets["file"]) as found:
         with found.client() as client:
             client.headers["x-api-key"] = secrets["writer"]
-            client.post(
-                "/documents", json={"documents": [{"text": "one document"}]}
-            ).raise_for_status()
+            body = {"documents": [{"text": "one document"}]}
+            client.post("/documents", json=body).raise_for_status()
         yield found
 
 
@@ -103,7 +105,8 @@ def test_busy_server_is_asked_again_when_it_says_so(page: Page, secrets: dict[st
     page.shot("busy")
 
 
-def test_server_that_has_gone_is_named_and_its_return_noticed(
+# The last one: it ends the server.
+def test_server_that_has_gone_is_named(
     page: Page, secrets: dict[str, str], guarded: Server
 ) -> None:
     page.open(language="en")

@@ -5,6 +5,8 @@ import { number, t } from "../lib/words.js";
 
 export const MODES = ["dense", "hybrid", "lexical"];
 const SHOWN = 220;
+const MOST_ROWS = 5;
+const PLACES = ["file", "page", "slide", "sheet", "row", "heading"];
 // An id that the server derived from the text says nothing to a reader.
 const DERIVED = /^[0-9a-f]{32,64}$/;
 
@@ -24,7 +26,7 @@ export function card(hit, rank, mode, hits, ranks, href) {
       h("span.score", { title: t(`search.score.${reranked ? "rerank" : mode}`, { score: shown }) },
         h("span.bar", {}, h("span", { style: { width: `${100 * share}%` } })), h("span.figure", {}, shown))),
     h("p.snippet", { dir: "auto" }, excerpt(hit.text, hit.highlights || [], SHOWN)),
-    h("div.hit-foot", {}, places(hit.metadata), ranks && h("span.ranks", {}, MODES.filter((each) => each !== mode).map((each) => rankIn(each, ranks[each])))));
+    h("div.hit-foot", {}, about(hit.metadata), ranks && h("span.ranks", {}, MODES.filter((each) => each !== mode).map((each) => rankIn(each, ranks[each])))));
 }
 
 function rankIn(mode, rank) {
@@ -34,10 +36,20 @@ function rankIn(mode, rank) {
     h("span", { "aria-hidden": "true" }, `${t(`search.${mode}.short`)} ${found ? rank + 1 : "–"}`), h("span.unseen", {}, said));
 }
 
-// Metadata of a hit in a line: short values, the rest is in the panel.
-function places(metadata) {
-  const rows = Object.entries(metadata).filter(([, value]) => value !== null && typeof value !== "object").slice(0, 6);
-  return h("span.places", {}, rows.map(([name, value]) => h("span.place", {}, stranger(name), " ", stranger(short(String(value)), "b"))));
+// Where the text stands in its file, and other metadata: short values in a line, the rest is in the panel.
+export function about(metadata) {
+  const place = placeOf(metadata);
+  const rows = Object.entries(metadata).filter(([name, value]) => !name.startsWith("_") && !(place && PLACES.includes(name)) && value !== null && typeof value !== "object");
+  return h("span.about", {}, place && h("span.place", {}, stranger(place, "b")),
+    rows.slice(0, MOST_ROWS).map(([name, value]) => h("span", {}, stranger(name), " ", stranger(short(String(value)), "b"))));
+}
+
+// The server's places: file, then page, slide, sheet and row, and the path of headings.
+export function placeOf({ file, page, slide, sheet, row, heading }) {
+  if (typeof file !== "string") return "";
+  const said = [file, page && t("search.page", { at: page }), slide && t("search.slide", { at: slide }), sheet, row && t("search.row", { at: row }),
+    Array.isArray(heading) ? heading.join(" › ") : heading];
+  return said.filter((each) => typeof each === "string" && each).map(short).join(" · ");
 }
 
 const short = (text) => (text.length > 40 ? Array.from(text).slice(0, 39).join("") + "…" : text);

@@ -3,7 +3,7 @@ import { get, post } from "../lib/api.js";
 import { button, h, icon } from "../lib/dom.js";
 import { number, t } from "../lib/words.js";
 import { excerpt } from "../lib/text.js";
-import { nameOf } from "./hits.js";
+import { about, nameOf } from "./hits.js";
 
 const PAGE = 20;
 const EXAMPLES = 4;
@@ -51,7 +51,8 @@ export async function listing(shell, root, filter, signal, valid, search) {
     const href = shell.link("search", { ...shell.params, doc: document_.id });
     return h("li.hit", { data: { id: document_.id } },
       h("div.hit-head", {}, h("span.rank", {}, number(place + 1)), h("a.hit-title", { href, dir: "auto" }, document_.title || nameOf(document_.id))),
-      h("p.snippet", { dir: "auto" }, excerpt(document_.text, [], SHOWN)));
+      h("p.snippet", { dir: "auto" }, excerpt(document_.text, [], SHOWN)),
+      h("div.hit-foot", {}, about(document_.metadata)));
   }
 }
 

@@ -1,5 +1,5 @@
 // Search as you type: by meaning, by words and by both, side by side. Without a query it lists the documents.
-import { get, post } from "../lib/api.js";
+import { get, post, sentence } from "../lib/api.js";
 import { button, h, icon, iconButton, segmented } from "../lib/dom.js";
 import { add, number, t } from "../lib/words.js";
 import words from "../words/search.js";
@@ -20,11 +20,11 @@ export function mount(root, shell) {
     "aria-label": t("search.label"), placeholder: t("search.placeholder"), value: shell.params.q || "" });
   const clear = iconButton("close", t("search.clear"), () => { field.value = ""; field.focus(); soon(0); }, { id: "clear" });
   const modes = h("div"), options = h("div.options");
-  const brings = h("p.brings", { role: "status" });
+  const brings = h("span.brings", { role: "status" });
   const results = h("div.results");
   root.append(
     h("form.ask", { role: "search", on: { submit: (event) => { event.preventDefault(); soon(0); } } }, h("div.field", {}, icon("search"), field, clear), modes),
-    options, brings, results);
+    options, results);
 
   const mode = () => (MODES.includes(shell.params.mode) ? shell.params.mode : NARROW.matches ? "hybrid" : "all");
   const columns = () => (mode() === "all" && !NARROW.matches ? MODES : [mode() === "all" ? "hybrid" : mode()]);
@@ -148,7 +148,9 @@ export function mount(root, shell) {
   function drawFailure(each, error) {
     const place = column(each);
     place.removeAttribute("aria-busy");
-    place.replaceChildren(place.firstChild, shell.failure(error, ask));
+    // One of them counts down for all.
+    const told = results.querySelector(".failure");
+    place.replaceChildren(place.firstChild, told ? h("p.nothing", {}, sentence(error)) : shell.failure(error, ask));
   }
 
   const linkTo = (hit) => shell.link("search", { ...shell.params, doc: hit.id, at: `${hit.part.begin}-${hit.part.end}` });
@@ -163,7 +165,7 @@ export function mount(root, shell) {
     depths.value = depth();
     const rerank = state.scorer && h("label.check", { title: t("search.rerank.about") },
       h("input", { type: "checkbox", id: "rerank", checked: Boolean(shell.params.rerank), on: { change: (event) => { shell.set({ rerank: event.target.checked ? "1" : null }); ask(); } } }), t("search.rerank"));
-    options.replaceChildren(...[filter.element, searching && rerank, searching && h("label.inline", {}, t("search.top"), depths)].filter(Boolean));
+    options.replaceChildren(...[filter.element, brings, searching && rerank, searching && h("label.inline", {}, t("search.top"), depths)].filter(Boolean));
   }
 
   const focusOn = (place, value) => place.querySelector(`[data-value="${value}"]`)?.focus();
