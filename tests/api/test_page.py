@@ -15,7 +15,7 @@ from tests.support.clients import ask, run
 BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8"}
 MOST_BYTES = 150_000
 SCRIPTS = sorted(FOLDER.rglob("*.js"))
-KEY = re.compile(r'^\s+"([\w.]+)":', re.M)
+KEY = re.compile(r'^    "([\w.]+)":', re.M)
 
 
 def text_of(path: Path) -> str:
