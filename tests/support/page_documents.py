@@ -24,6 +24,17 @@ HOSTILE: list[dict[str, Any]] = [
     {"id": "javascript:window.ran = 5", "title": "", "text": "hostile id", "metadata": {"deep": {"a": [1]}}},
 ]  # fmt: skip
 
+# One document of many passages, with characters before them that JavaScript counts as two.
+LONG: list[dict[str, Any]] = [
+    {
+        "id": "handbook.txt",
+        "title": "员工手册（全文）",
+        "text": "😀😀\n"
+        + "\n".join(f"{each['title']}\n{each['text']}" for each in reversed(HANDBOOK)),
+        "metadata": {"file": "handbook.txt", "year": 2025},
+    }
+]
+
 
 def many(number: int) -> list[dict[str, Any]]:
     """Return short rows that all share a word, so that one search finds all of them."""

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.support.browser import Page, launched
-from tests.support.page_documents import HANDBOOK, HOSTILE, many
+from tests.support.page_documents import HANDBOOK, HOSTILE, LONG, many
 from tests.support.processes import Server, serving
 
 
@@ -19,8 +19,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("page")
 
 
-def stored(client: httpx.Client, collection: str, documents: list[dict[str, Any]]) -> None:
-    client.post("/collections", json={"name": collection}).raise_for_status()
+def stored(
+    client: httpx.Client, collection: str, documents: list[dict[str, Any]], **options: Any
+) -> None:
+    client.post("/collections", json={"name": collection, **options}).raise_for_status()
     for begin in range(0, len(documents), 2000):
         body = {"documents": documents[begin : begin + 2000]}
         client.post(f"/collections/{collection}/documents", json=body).raise_for_status()
@@ -33,6 +35,7 @@ def server(shipped_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         stored(client, "default", HANDBOOK)
         stored(client, "hostile", HOSTILE)
         stored(client, "many", many(10_000))
+        stored(client, "long", LONG, chunks={"size": 64})
         stored(client, "empty", [])
         yield found
 

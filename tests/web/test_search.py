@@ -6,8 +6,10 @@ import pytest
 
 from tests.support.browser import DESK, PHONE, Page
 from tests.support.page_documents import HANDBOOK
+from tests.support.processes import Server
 
 QUESTION = "电脑坏了找谁"
+LEAVE = "年休假有几天"
 
 
 def ask(page: Page, text: str) -> None:
@@ -40,7 +42,6 @@ def test_results_come_as_one_types_side_by_side(page: Page) -> None:
     assert titles(page, "lexical")[0] == "设备故障"
     assert "显示器" in "".join(page.texts(".column.lexical mark"))
     assert page.axe() == []
-    page.shot("search-zh")
 
 
 def test_hits_show_their_place_and_the_whole_document_opens(page: Page) -> None:
@@ -142,8 +143,10 @@ def test_page_has_nothing_serious_for_axe(
     assert page.axe() == []
     width = page.script("return [document.documentElement.scrollWidth, innerWidth]")
     assert width[0] <= width[1]
+    # Those that the documents show.
     kinds = (language, *(["dark"] if dark else []), *(["phone"] if size == PHONE else []))
-    page.shot("-".join(["question", *kinds]))
+    if dark == (size == PHONE):
+        page.shot("-".join(["question", *kinds]))
 
 
 def test_language_and_theme_are_switched_and_kept(page: Page) -> None:
@@ -218,3 +221,20 @@ def test_documents_are_named_in_both_languages(page: Page) -> None:
     assert page.text(".pager h2") == f"{len(HANDBOOK)} 篇文档"
     page.click(".examples button")
     page.until(lambda: "q=" in page.driver.current_url)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_passage_of_a_long_document_is_marked(page: Page, server: Server, language: str) -> None:
+    page.open(f"search?c=long&q={LEAVE}", language=language)
+    page.settled()
+    page.click(".column.dense .hit a")
+    marked = page.until(
+        lambda: page.script("return document.querySelector('.panel mark')?.textContent")
+    )
+    # Exactly what the server found: positions count characters, and emoji stand before the passage.
+    with server.client() as client:
+        body = {"query": LEAVE, "top_k": 1}
+        (hit,) = client.post("/collections/long/search", json=body).json()["hits"]
+    assert marked == hit["text"] and hit["part"]["begin"] > 0 and not hit["part"]["whole"]
+    assert page.axe() == []
+    page.shot(f"document-{language}")
