@@ -36,7 +36,7 @@ from server.api.operation import (
 from server.api.replies import MAX_LARGE_REPLIES
 from server.api.routing import WholeRoute, is_utf8, without_spare_slashes
 from server.api.tracing import TracedEndpoint, Tracer, tracer_of
-from server.api.web import docs, manual
+from server.api.web import docs, key, manual, page
 from server.auth.gate import Access, Visit, request_id, secret_in
 from server.collections.metrics import COLLECTION_JOINS, CollectionMetrics
 from server.collections.recall_probe import RecallProbe
@@ -238,7 +238,7 @@ def model_operations(config: Config) -> list[Operation]:
     return [
         *native.operations(tei.EMBED),
         *openai.operations(TokenIds(config.token_ids)),
-        *ollama.operations(),
+        *(page.for_browsers(each) if each.path == "/" else each for each in ollama.operations()),
         *weaviate.operations(),
         *tei.operations(config, VERSION),
         *many_vectors.operations(tei.TEI, tei.headers_for),
@@ -261,6 +261,8 @@ def every_operation(
         *health.operations(metrics, others),
         *docs.operations(),
         *manual.operations(),
+        *page.operations(),
+        *key.operations(),
     ]
     return [*found, *openapi.operations(found, VERSION)]
 

@@ -51,6 +51,11 @@ PARAMETERS: Mapping[str, Json] = {
         "schema": {"type": "string", "minLength": 1},
         "example": "en/index.html",
     },
+    "file": {
+        "description": "The path of a file of the search page.",
+        "schema": {"type": "string", "minLength": 1},
+        "example": "index.html",
+    },
     "model": {
         "description": "Any name of a served model; it may contain slashes.",
         "schema": {"type": "string", "minLength": 1},
