@@ -10,6 +10,8 @@ from typing import Any
 
 from server import VERSION
 from server.cli.commands import doctor, documents, keys, maintenance, serve
+from server.cli.commands import index as indexing
+from server.cli.index_flags import add_index_flags, without_index_flags
 from server.cli.invocation import Command, Invocation
 from server.config import add_flags, effective, flags_given
 from server.config_sources import API_KEY
@@ -69,21 +71,7 @@ def _parser(terminal: Terminal) -> Parser:
 
 
 def _index_flags(parser: Parser, terminal: Terminal) -> None:
-    words, add = terminal.words, parser.add_argument
-    add("source", metavar="SOURCE", help=words('a file, a folder, or "-" for standard input'))
-    add(
-        "--format",
-        help=words("txt, jsonl, csv, tsv or md (default: by the suffix of the file's name)"),
-    )
-    add(
-        "--numbers",
-        type=_columns(terminal),
-        metavar="COLUMNS",
-        help=words(
-            "columns of csv and tsv to store as numbers, with commas, or none"
-            " (default: those that hold nothing else)"
-        ),
-    )
+    add_index_flags(parser, terminal)
     _encoding_flag(parser, terminal)
     _chunk_flags(parser, terminal)
     _target_flags(parser, terminal)
@@ -148,6 +136,7 @@ def _import_flags(parser: Parser, terminal: Terminal) -> None:
         metavar="FILE",
         help=terminal.words("file to read, a JSON document a line"),
     )
+    without_index_flags(parser)
     _pair_flag(parser, terminal)
     _encoding_flag(parser, terminal)
     _chunk_flags(parser, terminal)
@@ -301,22 +290,6 @@ def _number(terminal: Terminal, *, least: int) -> Callable[[str], int]:
     return parse
 
 
-def _columns(terminal: Terminal) -> Callable[[str], tuple[str, ...]]:
-    """Return what parses names of columns with commas; `none` stands for no column."""
-
-    def parse(text: str) -> tuple[str, ...]:
-        if text == "none":
-            return ()
-        names = tuple(name.strip() for name in text.split(","))
-        if not all(names):
-            raise argparse.ArgumentTypeError(
-                terminal.words("{text!r} is neither names of columns nor none", text=text)
-            )
-        return names
-
-    return parse
-
-
 def _json_object(terminal: Terminal) -> Callable[[str], dict[str, Any]]:
     """Return what parses a JSON object."""
 
@@ -337,7 +310,7 @@ def _json_object(terminal: Terminal) -> Callable[[str], dict[str, Any]]:
 # Each with what its help says, what it runs and what adds its flags.
 COMMANDS: tuple[tuple[str, Message, Command | None, Callable[[Parser, Terminal], None]], ...] = (
     ("serve", Message("start the HTTP server"), serve.serve, add_flags),
-    ("index", Message("add the documents of files to a collection"), documents.index, _index_flags),
+    ("index", Message("add the documents of files to a collection"), indexing.index, _index_flags),
     ("search", Message("search a collection"), documents.search, _search_flags),
     ("export", Message("write a collection to a file"), documents.export, _export_flags),
     ("import", Message("add what `export` wrote"), documents.import_, _import_flags),

@@ -284,6 +284,11 @@ def is_regular(file: BinaryIO) -> bool:
     return file is not sys.stdin.buffer and stat.S_ISREG(os.fstat(file.fileno()).st_mode)
 
 
+def can_be_read_twice(file: Path | None) -> bool:
+    """Return whether a source is a file on a disk, which can be examined before it is read."""
+    return file is not None and file.is_file()
+
+
 @contextmanager
 def _opened(file: Path | None) -> Iterator[BinaryIO]:
     if file is None:
