@@ -15,6 +15,8 @@ from server.sources.decoding import check_encoding, escaped, reading, shown_name
 from server.sources.folders import Choice, Listed, list_folder
 from server.sources.formats import documents_of
 from server.sources.notes import Notes
+from server.sources.office.formats import advice
+from server.sources.office.section import UnreadableFile
 from server.sources.patterns import Pattern
 from server.sources.place import SYNC
 from server.sources.problems import Problems
@@ -66,7 +68,9 @@ def read_documents(*sources: Source) -> Iterator[Read]:
                         source.notes.replaced[shown_name(file)] += 1
                     yield marked(document, source, file), n_before + n_read
             except BadSettings as error:
-                source.problems.add(error)
+                alone = len(source.files) == len(sources) == 1
+                apart = isinstance(error, UnreadableFile) and not alone
+                source.problems.add(error, of_one_file=apart)
             n_before += n_read
 
 
@@ -125,6 +129,8 @@ def _check_format(name: str, suffix: str, options: Options) -> None:
         wrong = (
             Message("--format {given} is unknown", given=given)
             if given is not None
+            else Message("{name}: {why}", name=name, why=what)
+            if (what := advice(suffix)) is not None
             else Message(
                 "{name}: the suffix {suffix} is not a known format", name=name, suffix=suffix
             )
