@@ -157,7 +157,12 @@ OF_FILES = {
 A_FILE: Json = {
     "description": "The file",
     "required": True,
-    "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    "content": {
+        "application/octet-stream": {
+            "schema": {"type": "string", "format": "binary"},
+            "examples": {"markdown": {"value": "# Weather\n\nIt rains."}},
+        }
+    },
 }
 OF_KEYS = {
     "401": "The server was given `--keys`, and the request brings none, an unknown or an expired one",

@@ -225,6 +225,23 @@ def pdf_of(objects: Mapping[int, bytes]) -> bytes:
     return bytes(out)
 
 
+def endless_pdf() -> bytes:
+    """Return a file that takes forever to read: each of 20 forms draws the next one 20 times."""
+    objects = {
+        1: b"<</Type/Catalog/Pages 2 0 R>>",
+        2: b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
+        3: b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]/Resources<</XObject<</X 10 0 R>>>>/Contents 4 0 R>>",
+        4: stream("", b"/X Do"),
+    }
+    for number in range(10, 30):
+        form = (
+            f"/Type/XObject/Subtype/Form/BBox[0 0 1 1]/Resources<</XObject<</X {number + 1} 0 R>>>>"
+        )
+        objects[number] = stream(form, b"/X Do " * 20)
+    objects[30] = stream("/Type/XObject/Subtype/Form/BBox[0 0 1 1]", b"0 0 m")
+    return pdf_of(objects)
+
+
 # --- EPUB ---------------------------------------------------------------------------------------------
 
 

@@ -181,20 +181,7 @@ def test_pages_that_are_not_there_are_bounded() -> None:
 
 
 def test_file_that_takes_forever_is_ended() -> None:
-    """Each of 20 forms draws the next one 20 times."""
-    objects = {
-        1: b"<</Type/Catalog/Pages 2 0 R>>",
-        2: b"<</Type/Pages/Kids[3 0 R]/Count 1>>",
-        3: b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]/Resources<</XObject<</X 10 0 R>>>>/Contents 4 0 R>>",
-        4: make.stream("", b"/X Do"),
-    }
-    for number in range(10, 30):
-        form = (
-            f"/Type/XObject/Subtype/Form/BBox[0 0 1 1]/Resources<</XObject<</X {number + 1} 0 R>>>>"
-        )
-        objects[number] = make.stream(form, b"/X Do " * 20)
-    objects[30] = make.stream("/Type/XObject/Subtype/Form/BBox[0 0 1 1]", b"0 0 m")
-    data = make.pdf_of(objects)
+    data = make.endless_pdf()
     assert "was not read within 0.3 s" in reason("a.pdf", data, Limits(wait_s=0.3))
     assert "was not read within" in reason("a.pdf", data, Limits(cpu_s=0))
 
