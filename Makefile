@@ -139,6 +139,7 @@ bench: dev artifact ## measure speed here (TEXTS=folder with real texts), and qu
 	$(RUN) -m benchmarks.memory --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(RUN) -m benchmarks.index
 	$(RUN) -m benchmarks.ingest --model $(ARTIFACT)
+	$(RUN) -m benchmarks.office --model $(ARTIFACT)
 	$(RUN) -m benchmarks.dialects --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(if $(STS)$(BEIR),$(RUN) -m export $(MODEL) --precision fp32 --out $(FLOAT))
 	$(if $(STS),$(RUN) -m benchmarks.quality --model $(ARTIFACT) --float $(FLOAT) --sts $(STS))

@@ -24,6 +24,8 @@ from server.sources.source import FORMATS, OF_SUFFIX, TABLES, InFolder, Options,
 from server.store.records import Document
 
 STDIN = "-"
+# Formats whose documents are not named after their file.
+OF_ROWS = ("txt", *TABLES)
 
 
 def find_sources(
@@ -125,12 +127,13 @@ def _find(name: str, options: Options, notes: Notes, problems: Problems) -> Sour
 def _check_format(name: str, suffix: str, options: Options) -> None:
     given = options.format
     found = OF_SUFFIX.get(suffix.lower(), "" if suffix else "txt") if given is None else given
+    what = advice(suffix) if given is None else None
+    if what is not None:
+        raise BadSettings("{name}: {why}", name=name, why=what)
     if found not in FORMATS:
         wrong = (
             Message("--format {given} is unknown", given=given)
             if given is not None
-            else Message("{name}: {why}", name=name, why=what)
-            if (what := advice(suffix)) is not None
             else Message(
                 "{name}: the suffix {suffix} is not a known format", name=name, suffix=suffix
             )
@@ -220,7 +223,7 @@ def _check_ids(sources: Sequence[Source]) -> None:
     of_path = dict[str, Path]()
     for source in sources:
         for file in source.files:
-            if file is None or source.format_of(file) != "md" and not source.is_folder:
+            if file is None or source.format_of(file) in OF_ROWS and not source.is_folder:
                 continue
             other = of_path.setdefault(escaped(source.path_of(file)), file)
             if other != file:
