@@ -135,6 +135,11 @@ USED_OF_SOCKET = {
 REACHES = {PAIRS: [], NOTIFIES: ["sendto"], ASKS_WHO_LISTENS: ["connect_ex", "bind"]}
 # Use types of Starlette and nothing else of it.
 TYPED_BY_STARLETTE = {"net/server.py", "auth/gate.py", "auth/host_check.py"}
+# Packages that read files of others, and the readers that import them.
+PARSERS = {"lxml", "pypdfium2", "python_calamine"}
+READERS = {f"sources/office/{name}.py" for name in ("pdf", "docx", "pptx", "sheets", "html")} | {
+    *("sources/office/archive.py", "sources/office/epub.py", "sources/office/mail.py")
+}
 # The only files that start processes: workers, and one that reads files of others.
 STARTS, READS_FILES = "net/worker_handle.py", "sources/isolated/process.py"
 # Who may import whom: a room imports only rooms of the lines above its own. Rooms of one line do not
@@ -293,6 +298,12 @@ def test_processes_are_started_in_two_places_only(name: str) -> None:
     assert started == expected.get(name, [])
 
 
+def test_files_of_others_are_parsed_only_in_the_process_without_rights() -> None:
+    """`sources/isolated/answering.py` imports the readers by their names, in that process."""
+    assert {name for name in FILES if packages(name) & PARSERS} <= READERS
+    assert {name for name in FILES if siblings(name) & READERS} <= READERS
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_threads_are_started_in_few_places_only(name: str) -> None:
     assert packages(name) & CONCURRENCY <= THREADS.get(name, set())
@@ -413,11 +424,12 @@ def modules_after(statement: str) -> set[str]:
 
 def test_running_server_has_nothing_loaded_that_trains_exports_or_connects() -> None:
     loaded = modules_after(
-        "import server.app, server.cli.parser, server.net.http_protocol, server.store.collection"
+        "import server.app, server.cli.parser, server.sources.readers, server.net.http_protocol,"
+        " server.store.collection"
     )
     assert {"server.inference.engine", "onnxruntime", "faiss"} <= loaded
     unwanted = OFFLINE | {"requests", "httpx", "aiohttp", "urllib3", "smtplib", "pandas", "scipy"}
-    unwanted |= {"opentelemetry"}
+    unwanted |= {"opentelemetry"} | PARSERS
     assert {module.partition(".")[0] for module in loaded} & unwanted == set()
 
 
