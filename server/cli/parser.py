@@ -19,7 +19,7 @@ from server.cli.flags import (
     pair_flag,
     target_flags,
 )
-from server.cli.index_flags import add_index_flags, without_index_flags
+from server.cli.indexing.flags import add_index_flags, without_index_flags
 from server.cli.invocation import Command, Invocation
 from server.config import add_flags, effective, flags_given
 from server.errors import ServerError, StartupError

@@ -85,8 +85,17 @@ class Seen:
 
 def mark_of(document: Document) -> str | None:
     """Return the name of the source that a document follows, None for other documents."""
+    return _mark(document, "source")
+
+
+def file_of(document: Document) -> str | None:
+    """Return the file of the source that a document follows, None for other documents."""
+    return _mark(document, "file")
+
+
+def _mark(document: Document, key: str) -> str | None:
     mark = document.metadata.get(SYNC)
-    found = mark.get("source") if isinstance(mark, dict) else None
+    found = mark.get(key) if isinstance(mark, dict) else None
     return found if isinstance(found, str) else None
 
 
@@ -94,6 +103,12 @@ def marked_filter(source: str, files: Sequence[str] | None = None) -> dict[str, 
     """Return the filter of the documents of a source, or of some of its files."""
     of_source: dict[str, object] = {f"{SYNC}.source": source}
     return of_source if files is None else of_source | {f"{SYNC}.file": {"$in": list(files)}}
+
+
+def filter_under(source: str, folder: str) -> dict[str, object]:
+    """Return the filter of the documents of a source whose files are in a folder of it."""
+    # "0" is the character after "/".
+    return {f"{SYNC}.source": source, f"{SYNC}.file": {"$gte": f"{folder}/", "$lt": f"{folder}0"}}
 
 
 def marked(document: Document, source: Source, file: Path | None) -> Document:

@@ -6,6 +6,7 @@ that cannot be read, or a disk that is not mounted, must not look like files tha
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import msgspec
 
@@ -13,7 +14,8 @@ from server.cli.target import CollectionTarget
 from server.errors import BadSettings
 from server.messages.message import Message
 from server.messages.terminal import Terminal
-from server.sources.following import Seen, mark_of, marked_filter
+from server.sources.decoding import escaped
+from server.sources.following import Seen, file_of, filter_under, mark_of, marked_filter
 from server.sources.source import Read, Source
 from server.store.records import Document
 
@@ -21,6 +23,14 @@ PAGE_DOCUMENTS = 1_000
 IDS_AT_ONCE = 1_000
 # Ids that a dry run names of each kind.
 FIRST = 5
+
+
+class Synced(NamedTuple):
+    """Counts of documents."""
+
+    added: int
+    unchanged: int
+    removed: int
 
 
 async def remove_vanished(
@@ -45,9 +55,32 @@ async def remove_vanished(
             gone += [
                 each.id for each in documents if not seen.has(each.id) and mark_of(each) == name
             ]
+    return await _remove(target, gone)
+
+
+async def remove_touched(target: CollectionTarget, source: Source, paths: Sequence[str]) -> int:
+    """Remove the documents of paths that are no longer among the files of a source; return how many.
+
+    paths: files and folders, relative to the source.
+    """
+    name = source.sync or ""
+    there = {escaped(source.path_of(file)) for file in source.files if file is not None}
+    gone: list[str] = []
+    for path in sorted({escaped(path) for path in paths} - there):
+        for filter in (marked_filter(name, [path]), filter_under(name, path)):
+            async for documents in _pages(target, filter):
+                gone += [
+                    each.id
+                    for each in documents
+                    if mark_of(each) == name and file_of(each) not in there
+                ]
+    return await _remove(target, gone)
+
+
+async def _remove(target: CollectionTarget, ids: Sequence[str]) -> int:
     removed = 0
-    for first in range(0, len(gone), IDS_AT_ONCE):
-        removed += await target.delete(gone[first : first + IDS_AT_ONCE])
+    for first in range(0, len(ids), IDS_AT_ONCE):
+        removed += await target.delete(ids[first : first + IDS_AT_ONCE])
     return removed
 
 

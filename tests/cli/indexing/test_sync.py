@@ -35,7 +35,7 @@ def check_following(run: Commands, notes: Path, *flags: str) -> None:
     other.write_text("别处的文档\n", encoding="utf-8")
     run("index", other, *flags)
     (other_id,) = stored(run, *flags)
-    sync = ("index", notes, "--sync", *flags)
+    sync: tuple[str, ...] = ("index", str(notes), "--sync", *flags)
     assert "would add: 4 (a.md, c.csv#1, c.csv#2, in/b.txt)" in run(*sync, "--dry-run").out
     assert len(stored(run, *flags)) == 1
     said = run(*sync).out

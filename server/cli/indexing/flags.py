@@ -61,6 +61,7 @@ def without_index_flags(parser: argparse.ArgumentParser) -> None:
         sync_name=None,
         allow_empty=False,
         dry_run=False,
+        watch=False,
     )
 
 
@@ -72,6 +73,11 @@ def _sync_flags(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
         help=words(
             "remove documents, too, that an earlier --sync of the same sources stored and they no longer have"
         ),
+    )
+    add(
+        "--watch",
+        action="store_true",
+        help=words("as --sync, and go on: store what changes in the folders as it changes"),
     )
     add(
         "--sync-name",
