@@ -15,6 +15,7 @@ from server import VERSION, errors
 from server.api import replies
 from server.api.dialects import openai, tei
 from server.app import every_operation
+from server.collections.metrics import CollectionMetrics
 from server.config import Config
 from server.config_sources import env_name
 from server.errors import CallerError, RetryableError, ServerError, StartupError
@@ -26,6 +27,7 @@ DOCUMENTS = {
     path.relative_to(ROOT).as_posix(): path
     for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/*/*.md"))
 }
+LANGUAGES = ("en", "zh")
 READMES = ("README.md", "README.zh-CN.md")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 # Characters; what needs more is a list or a section beside the table.
@@ -54,35 +56,60 @@ def code_in(name: str) -> str:
     return "\n".join([*blocks, *spans])
 
 
+def sections(name: str) -> dict[str, str]:
+    """Return the text below each heading of the document, up to the next heading, in their order."""
+    _, *parts = re.split(r"^#{2,} (.+)$", text_of(name), flags=re.M)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
 # --- settings -------------------------------------------------------------------------------------
 
 SETTINGS = dataclasses.fields(Config)
-SETTING_ROWS = [
-    cells
-    for cells in rows("docs/en/reference/settings.md")
-    if len(cells) == 5 and cells[1].startswith("INKWELL_")
-]
 
 
 def flag(setting: "dataclasses.Field[Any]") -> str:
     return "--" + setting.name.replace("_", "-")
 
 
-def test_settings_stand_in_the_order_of_the_code() -> None:
-    assert [cells[0] for cells in SETTING_ROWS] == [flag(setting) for setting in SETTINGS]
+def facts_of_setting(setting: "dataclasses.Field[Any]", language: str) -> str:
+    """Return the first line below the setting's heading."""
+    none, default = setting.default in ("", None), f"`{setting.default}`"
+    if language == "zh":
+        facts = [
+            f"环境变量 `{env_name(setting.name)}`",
+            "默认为空" if none else f"默认值 {default}",
+        ]
+    else:
+        facts = [f"Variable `{env_name(setting.name)}`", f"default {'empty' if none else default}"]
+    if bounds := setting.metadata["limits"]:
+        words = ("范围", "到") if language == "zh" else ("limits", "to")
+        facts.append(f"{words[0]} {bounds['low']} {words[1]} {bounds['high']}")
+    return "，".join(facts) + "。" if language == "zh" else ", ".join(facts) + "."
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_settings_stand_in_the_order_of_the_code(language: str) -> None:
+    headings = [name for name in sections(f"docs/{language}/reference/settings.md")]
+    assert [name for name in headings if name.startswith("--")] == list(map(flag, SETTINGS))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
 def test_every_setting_is_documented_with_its_variable_default_and_limits(
-    setting: "dataclasses.Field[Any]",
+    setting: "dataclasses.Field[Any]", language: str
 ) -> None:
-    found = next(cells for cells in SETTING_ROWS if cells[0] == flag(setting))
-    _, variable, default, limits, meaning = found
-    assert variable == env_name(setting.name)
-    assert default == ("(empty)" if setting.default in ("", None) else str(setting.default))
-    if bounds := setting.metadata["limits"]:
-        assert limits == f"{bounds['low']} to {bounds['high']}"
-    assert len(meaning) > len("Name.")
+    section = sections(f"docs/{language}/reference/settings.md")[flag(setting)]
+    facts, meaning = section.strip().split("\n\n", 1)
+    assert facts == facts_of_setting(setting, language)
+    assert len(meaning) > len("The name.")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_list_of_the_settings_links_each_of_them(language: str) -> None:
+    linked = re.findall(
+        r"\[([a-z0-9-]+)\]\(#(--[a-z0-9-]+)\)", text_of(f"docs/{language}/reference/settings.md")
+    )
+    assert linked == [(flag(setting)[2:], flag(setting)) for setting in SETTINGS]
 
 
 # --- errors ---------------------------------------------------------------------------------------
@@ -103,44 +130,67 @@ def made(kind: type[ServerError]) -> ServerError:
 # A StoreError is also raised directly.
 LEAVES: list[type[ServerError]] = [*leaves(ServerError), errors.StoreError]
 ANSWERS = [kind for kind in LEAVES if not issubclass(kind, StartupError)]
-ERROR_ROWS = {
-    cells[0]: cells for cells in rows("docs/en/reference/errors.md") if len(cells) in (3, 6)
-}
 
 
-@pytest.mark.parametrize("kind", ANSWERS, ids=lambda kind: kind.__name__)
-def test_every_answer_is_documented_with_its_status_in_each_dialect(
-    kind: type[ServerError],
+def facts_of_error(kind: type[ServerError], language: str) -> str:
+    """Return the first line below the error's heading: its exit status, and its status over HTTP."""
+    facts = []
+    if issubclass(kind, StartupError):
+        words = "退出码 {}。" if language == "zh" else "Exit status {}."
+        facts.append(words.format(kind.exit_status))
+    if not issubclass(kind, StartupError) or issubclass(kind, errors.StoreError):
+        error = made(kind)
+        in_openai, in_tei = openai.error_reply(error), tei.error_reply(error)
+        if language == "zh":
+            words = "状态码 {}，type 为 `{}`。TEI：{}，error_type 为 `{}`。"
+        else:
+            words = "Status {}, type `{}`. TEI: {}, error_type `{}`."
+        facts.append(
+            words.format(
+                replies.status_of(error),
+                re.findall(r'"type":"(\w+)"', in_openai.body.decode())[0],
+                in_tei.status,
+                re.findall(r'"error_type":"(\w+)"', in_tei.body.decode())[0],
+            )
+        )
+    return ("" if language == "zh" else " ").join(facts)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)
+def test_every_error_is_documented_with_its_status_in_each_dialect(
+    kind: type[ServerError], language: str
 ) -> None:
+    section = sections(f"docs/{language}/reference/errors.md")[kind.code]
+    facts, what_to_do = section.strip().split("\n\n", 1)
+    assert facts == facts_of_error(kind, language)
+    assert len(what_to_do) > len("A bug.")
+
+
+@pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)
+def test_only_what_is_no_fault_of_ours_has_a_status_below_500(kind: type[ServerError]) -> None:
     error = made(kind)
-    in_openai, in_tei = openai.error_reply(error), tei.error_reply(error)
-    assert ERROR_ROWS[kind.code][1:5] == [
-        str(replies.status_of(error)),
-        re.findall(r'"type":"(\w+)"', in_openai.body.decode())[0],
-        str(in_tei.status),
-        re.findall(r'"error_type":"(\w+)"', in_tei.body.decode())[0],
-    ]
-    assert isinstance(error, CallerError | RetryableError) or in_openai.status >= 500
+    assert isinstance(error, CallerError | RetryableError) or replies.status_of(error) >= 500
 
 
-def test_every_error_of_the_command_line_is_documented() -> None:
-    codes = {kind.code for kind in LEAVES if issubclass(kind, StartupError)}
-    assert codes <= {code for code, cells in ERROR_ROWS.items() if len(cells) == 3}
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_error_is_documented_that_does_not_exist(language: str) -> None:
+    headings = sections(f"docs/{language}/reference/errors.md")
+    codes = {name for name in headings if re.fullmatch("[a-z]+(_[a-z]+)*", name)}
+    assert codes == {kind.code for kind in LEAVES}
 
 
-def test_no_error_is_documented_that_does_not_exist() -> None:
-    assert ERROR_ROWS.keys() - {"code", "dialect"} == {kind.code for kind in LEAVES}
-
-
-def test_codes_of_base_classes_are_named() -> None:
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_codes_of_base_classes_are_named(language: str) -> None:
     def bases(kind: type[ServerError]) -> Iterator[type[ServerError]]:
         yield kind
         for child in kind.__subclasses__():
             if child.__module__ == errors.__name__:
                 yield from bases(child)
 
+    page = f"docs/{language}/reference/errors.md"
     for kind in bases(ServerError):
-        assert f"`{kind.code}`" in text_of("docs/en/reference/errors.md")
+        assert kind.code in sections(page) or f"`{kind.code}`" in text_of(page)
 
 
 # --- routes and metrics ---------------------------------------------------------------------------
@@ -187,13 +237,40 @@ def test_dialects_have_a_row_for_every_route_of_others_and_none_that_is_not_ther
         assert bool(differs) <= (bool(why) or known), (dialect, route)
 
 
-def test_every_metric_is_documented() -> None:
-    rendered = Metrics().render().decode()
-    names = set(re.findall(r"^# HELP (inkwell_\w+)", rendered, re.M))
-    assert "inkwell_requests_total" in names
-    for name in sorted(names):
-        if not name.endswith("_created"):
-            assert f"`{name}`" in text_of("docs/en/reference/http.md"), name
+def test_translated_pages_have_the_headings_of_the_same_routes() -> None:
+    def routes(name: str) -> list[str]:
+        return re.findall(r"^## ([A-Z]+ /\S*)$", text_of(name), re.M)
+
+    for name in DOCUMENTS:
+        if name.startswith("docs/zh/"):
+            assert routes(name) == routes(name.replace("docs/zh/", "docs/en/")), name
+
+
+# The first word below a metric's heading, by its type. TEI's counters have no type, as in TEI.
+KINDS = {
+    "en": {"counter": "Counter", "unknown": "Counter", "gauge": "Gauge", "histogram": "Histogram"},
+    "zh": {"counter": "计数器", "unknown": "计数器", "gauge": "瞬时值", "histogram": "直方图"},
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_metric_is_documented_with_its_type_and_no_other_is(language: str) -> None:
+    registry = Metrics().registry
+    registry.register(CollectionMetrics(lambda: []))
+    kinds = {
+        f"{family.name}_total" if family.type == "counter" else family.name: family.type
+        for family in registry.collect()
+        if family.name.startswith(("inkwell_", "te_"))
+    }
+    assert {"inkwell_requests_total", "inkwell_parts", "te_queue_size"} <= set(kinds)
+    described = {
+        name: section.strip()
+        for name, section in sections(f"docs/{language}/reference/http.md").items()
+        if re.fullmatch(r"(inkwell|te)_\w+", name)
+    }
+    assert set(described) == set(kinds)
+    for name, kind in kinds.items():
+        assert re.match(KINDS[language][kind] + "[,:，：]", described[name]), name
 
 
 # --- make -----------------------------------------------------------------------------------------
@@ -229,9 +306,10 @@ def test_make_help_lists_every_target_with_a_description() -> None:
 # --- egress ---------------------------------------------------------------------------------------
 
 
-def test_every_locked_package_has_its_telemetry_told() -> None:
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_locked_package_has_its_telemetry_described(language: str) -> None:
     locked = re.findall(r"^([a-z0-9-]+)==", (ROOT / "locks/run.txt").read_text("utf-8"), re.M)
-    assert set(locked) <= {cells[0] for cells in rows("docs/en/explanation/egress.md")}
+    assert set(locked) <= {cells[0] for cells in rows(f"docs/{language}/explanation/egress.md")}
 
 
 # --- all documents --------------------------------------------------------------------------------
@@ -280,6 +358,48 @@ def test_readmes_show_the_same_commands() -> None:
         return [re.sub(r" +#.*", "", line) for line in lines if not line.startswith("#")]
 
     assert commands(READMES[0]) == commands(READMES[1])
+
+
+# A decimal, or a number of three digits or more: sizes, times, limits, dates.
+FIGURE = r"\d[\d,]*\.\d+|\d{1,3}(?:,\d{3})+|\d{3,}"
+CHINESE = [name for name in DOCUMENTS if name.startswith("docs/zh/")]
+
+
+def english(name: str) -> str:
+    return name.replace("docs/zh/", "docs/en/").replace("README.zh-CN", "README")
+
+
+def prose(name: str) -> str:
+    """Return the document without its blocks of code."""
+    return re.sub(r"^ *```.*?^ *```$", "", text_of(name), flags=re.DOTALL | re.M)
+
+
+@pytest.mark.parametrize("name", ["README.zh-CN.md", *CHINESE])
+def test_pages_state_the_same_figures_in_both_languages(name: str) -> None:
+    def figures(page: str) -> set[str]:
+        return set(re.findall(FIGURE, re.sub(r"`[^`\n]+`|\]\([^)]*\)", "", prose(page))))
+
+    assert figures(name) == figures(english(name))
+
+
+@pytest.mark.parametrize("name", CHINESE)
+def test_cells_of_tables_have_the_same_code_and_figures_in_both_languages(name: str) -> None:
+    def cells(page: str) -> list[list[set[str]]]:
+        lines = [line for line in prose(page).splitlines() if line.startswith("|")]
+        return [
+            [set(re.findall(rf"`[^`]+`|{FIGURE}", cell)) for cell in line.split("|")]
+            for line in lines
+        ]
+
+    assert cells(name) == cells(english(name))
+
+
+def test_dialects_differ_in_the_same_rows_in_both_languages() -> None:
+    def shape(language: str) -> list[tuple[str, str, bool, bool]]:
+        cells = list(rows(f"docs/{language}/reference/dialects.md"))[1:]
+        return [(row[0], row[1], bool(row[2]), bool(row[3])) for row in cells]
+
+    assert shape("zh") == shape("en")
 
 
 def test_files_that_the_architecture_names_exist() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support import examples as support
 from tests.support.examples import PAGES, Answered, Request, answers, examples, same, show
 from tests.support.processes import ROOT, serving
 
@@ -96,3 +97,25 @@ def test_answers_differ_by_structure_and_by_more_than_last_digits(
 ) -> None:
     assert same(shown, answer, exact=True) is exact
     assert same(shown, answer, exact=False) is otherwise
+
+
+def test_answers_are_written_into_the_pages_of_both_languages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page, twin = "docs/en/http.md", "docs/zh/http.md"
+    block = "```sh\ncurl localhost:8000/{}\n```\n```json\n{}\n```\n"
+    for name, words in ((page, "One of two.\n"), (twin, "共两个。\n")):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(words + block.format("a", "[1]") + block.format("b", "[1]"))
+    monkeypatch.setattr(support, "ROOT", tmp_path)
+    monkeypatch.setattr(support, "PAGES", (page,))
+    shown = list(examples(page, (tmp_path / page).read_text()))
+    support.write(
+        [
+            Answered(one, [200], answer)
+            for one, answer in zip(shown, ("[1]\n", "[2]\n"), strict=True)
+        ]
+    )
+    wanted = block.format("a", "[1]") + block.format("b", "[2]")
+    assert (tmp_path / page).read_text() == "One of two.\n" + wanted
+    assert (tmp_path / twin).read_text() == "共两个。\n" + wanted

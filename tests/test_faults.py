@@ -154,6 +154,8 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "test_shipped_model_indexes_and_finds_without_a_network",
     ),
 }
+# The heading behind the rows of faults.
+FIGURES = {"en": "## Figures\n", "zh": "## 测量结果\n"}
 # What docs/en/explanation/egress.md says of the server in a network namespace.
 EGRESS = ("test_namespace_leads_nowhere", *FAULTS["the network is gone"])
 
@@ -163,19 +165,28 @@ def defined_in(pattern: str) -> set[str]:
     return set(re.findall(r"def (test_\w+)\(", "\n".join(sources)))
 
 
-def documented() -> list[list[str]]:
-    """Return the cells of every row that describes a fault."""
-    faults, _ = (
-        (ROOT / "docs/en/explanation/faults.md").read_text(encoding="utf-8").split("## Figures")
-    )
-    lines = [line for line in faults.splitlines() if line.startswith("|")]
-    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    return [cells for cells in found if cells[0] != "fault" and set(cells[0]) != {"-"}]
+def documented(language: str) -> list[list[str]]:
+    """Return the cells of every row that describes a fault: the tables of three columns before the figures."""
+    text = (ROOT / f"docs/{language}/explanation/faults.md").read_text(encoding="utf-8")
+    faults = text[: text.index(FIGURES[language])]
+    tables = re.findall(r"^\|.*\n\|[-|]+\|\n((?:\|.*\n)+)", faults, re.M)
+    lines = "".join(tables).splitlines()
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def test_every_documented_fault_has_tests_and_every_row_is_whole() -> None:
-    assert [cells[0] for cells in documented()] == list(FAULTS)
-    assert all(len(cells) == 3 and all(cells) for cells in documented())
+    assert [cells[0] for cells in documented("en")] == list(FAULTS)
+    assert all(len(cells) == 3 and all(cells) for cells in documented("en"))
+
+
+def test_the_chinese_page_has_the_same_faults_in_the_same_order() -> None:
+    def named(cells: list[str]) -> list[set[str]]:
+        """Return what both languages write alike in each cell: statuses, codes, flags and signals."""
+        return [set(re.findall(r"`[^`]+`|\b[45]\d\d\b|SIG[A-Z]+", cell)) for cell in cells]
+
+    english, chinese = documented("en"), documented("zh")
+    assert all(len(cells) == 3 and all(cells) for cells in chinese)
+    assert [named(cells) for cells in chinese] == [named(cells) for cells in english]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -239,14 +239,22 @@ def _send(client: httpx.Client, request: Request) -> httpx.Response:
 
 
 def write(answered: Sequence[Answered]) -> None:
-    """Print the answers that differ into the pages, in the place of those that are shown."""
+    """Print the answers that differ into the pages and their Chinese twins."""
     for page in PAGES:
-        path = ROOT / page
-        text = path.read_text(encoding="utf-8")
-        for one in reversed([each for each in answered if each.example.page == page]):
-            if one.differs:
-                text = text[: one.example.begin] + one.answer + text[one.example.end :]
-        path.write_text(text, encoding="utf-8")
+        of_page = [one for one in answered if one.example.page == page]
+        for path in _twins(page):
+            text = path.read_text(encoding="utf-8")
+            places = list(examples(page, text))
+            for one, place in reversed(list(zip(of_page, places, strict=True))):
+                if one.differs:
+                    text = text[: place.begin] + one.answer + text[place.end :]
+            path.write_text(text, encoding="utf-8")
+
+
+def _twins(page: str) -> list[Path]:
+    """Return the page, and the Chinese page with the same examples if there is one."""
+    pages = dict.fromkeys([page, page.replace("docs/en/", "docs/zh/")])
+    return [ROOT / each for each in pages if (ROOT / each).is_file()]
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -106,7 +106,7 @@ def test_every_panel_takes_the_data_source_and_the_instances_that_are_chosen() -
 
 
 def test_alerts_say_how_urgent_they_are_in_both_languages_and_what_to_do() -> None:
-    document = (FOLDER.parents[1] / "docs" / "monitoring.md").read_text(encoding="utf-8")
+    document = (FOLDER.parents[1] / "docs/en/how-to/monitoring.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| `(Inkwell\w+)` \| (\w+) \|", document, re.MULTILINE)
     assert listed == [(alert["alert"], alert["labels"]["severity"]) for alert in ALERTS]
     for alert in ALERTS:

@@ -21,8 +21,9 @@ def test_metrics_have_the_names_of_tei_from_the_start() -> None:
         r"^# TYPE (te_\w+)", page, re.MULTILINE
     )
     assert set(re.findall(r"^# TYPE (te_\w+)", page, re.MULTILINE)) == set(TEI_NAMES)
-    documented = Path(__file__).parents[2] / "docs" / "http.md"
-    assert all(f"`{name}`" in documented.read_text(encoding="utf-8") for name in TEI_NAMES)
+    documented = Path(__file__).parents[2] / "docs/en/reference/http.md"
+    headings = documented.read_text(encoding="utf-8").splitlines()
+    assert all(f"#### {name}" in headings for name in TEI_NAMES)
 
 
 def test_metrics_of_tei_count_what_is_counted_anyway(toy_model: Model) -> None:
