@@ -157,7 +157,7 @@ shapes: dev artifact ## larger models, random weights: beside sentence-transform
 	$(RUN) -m benchmarks.memory --model build/shapes/$(SIZE)/onnx-int8 $(if $(TEXTS),--texts $(TEXTS))
 
 lock: ## renew locks/ from pyproject.toml, and those of the clients (needs uv and npm on PATH)
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra export --extra office -o locks/run.txt
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra export --extra office --extra watch -o locks/run.txt
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra dev -c locks/run.txt -o locks/dev.txt
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra otel -c locks/run.txt -o locks/otel.txt
 	uv pip compile locks/bundle.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/bundle.txt

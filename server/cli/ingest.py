@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from server.cli.pace import Pace
+from server.cli.indexing.pace import Pace
 from server.cli.target import Target, TooLargeForServer
 from server.errors import BadSettings, RequestTooLarge, ServerError
 from server.messages.message import Message

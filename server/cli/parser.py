@@ -1,26 +1,31 @@
 """Commands, flags and help of the command line; what a command does is in `commands`."""
 
-import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from server import VERSION
-from server.cli.commands import doctor, documents, keys, maintenance, serve
+from server.cli.commands import collections as of_collections
+from server.cli.commands import doctor, documents, keys, maintenance, serve, stored
 from server.cli.commands import index as indexing
-from server.cli.index_flags import add_index_flags, without_index_flags
+from server.cli.document_flags import collections_flags, delete_flags, documents_flags
+from server.cli.flags import (
+    Parser,
+    chunk_flags,
+    encoding_flag,
+    json_object,
+    number,
+    pair_flag,
+    target_flags,
+)
+from server.cli.indexing.flags import add_index_flags, without_index_flags
 from server.cli.invocation import Command, Invocation
 from server.config import add_flags, effective, flags_given
-from server.config_sources import API_KEY
 from server.errors import ServerError, StartupError
 from server.messages.message import Message
 from server.messages.terminal import Terminal
 from server.telemetry import logs
-
-Parser = argparse.ArgumentParser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -72,9 +77,9 @@ def _parser(terminal: Terminal) -> Parser:
 
 def _index_flags(parser: Parser, terminal: Terminal) -> None:
     add_index_flags(parser, terminal)
-    _encoding_flag(parser, terminal)
-    _chunk_flags(parser, terminal)
-    _target_flags(parser, terminal)
+    encoding_flag(parser, terminal)
+    chunk_flags(parser, terminal)
+    target_flags(parser, terminal)
 
 
 def _search_flags(parser: Parser, terminal: Terminal) -> None:
@@ -82,7 +87,7 @@ def _search_flags(parser: Parser, terminal: Terminal) -> None:
     add("query", nargs="?", metavar="QUERY", help=words("leave it out to open a prompt"))
     add(
         "--top-k",
-        type=_number(terminal, least=1),
+        type=number(terminal, least=1),
         default=3,
         help=words("number of hits to show (default: 3)"),
     )
@@ -95,7 +100,7 @@ def _search_flags(parser: Parser, terminal: Terminal) -> None:
     )
     add(
         "--filter",
-        type=_json_object(terminal),
+        type=json_object(terminal),
         help=words("condition on metadata as JSON, e.g. {example}", example='{"year": 2024}'),
     )
     add(
@@ -112,10 +117,10 @@ def _search_flags(parser: Parser, terminal: Terminal) -> None:
     add(
         "--rerank-top-n",
         metavar="N",
-        type=_number(terminal, least=1),
+        type=number(terminal, least=1),
         help=words("candidates to rerank, at most {most} (default: {number})", most=200, number=50),
     )
-    _target_flags(parser, terminal)
+    target_flags(parser, terminal)
 
 
 def _export_flags(parser: Parser, terminal: Terminal) -> None:
@@ -125,8 +130,8 @@ def _export_flags(parser: Parser, terminal: Terminal) -> None:
         metavar="FILE",
         help=terminal.words('file to write, a JSON document a line; "-" for standard output'),
     )
-    _pair_flag(parser, terminal)
-    _target_flags(parser, terminal)
+    pair_flag(parser, terminal)
+    target_flags(parser, terminal)
 
 
 def _import_flags(parser: Parser, terminal: Terminal) -> None:
@@ -137,10 +142,10 @@ def _import_flags(parser: Parser, terminal: Terminal) -> None:
         help=terminal.words("file to read, a JSON document a line"),
     )
     without_index_flags(parser)
-    _pair_flag(parser, terminal)
-    _encoding_flag(parser, terminal)
-    _chunk_flags(parser, terminal)
-    _target_flags(parser, terminal)
+    pair_flag(parser, terminal)
+    encoding_flag(parser, terminal)
+    chunk_flags(parser, terminal)
+    target_flags(parser, terminal)
 
 
 def _backup_flags(parser: Parser, terminal: Terminal) -> None:
@@ -166,8 +171,8 @@ def _check_flags(parser: Parser, terminal: Terminal) -> None:
 
 
 def _reindex_flags(parser: Parser, terminal: Terminal) -> None:
-    _chunk_flags(parser, terminal)
-    _target_flags(parser, terminal)
+    chunk_flags(parser, terminal)
+    target_flags(parser, terminal)
 
 
 def _doctor_flags(parser: Parser, terminal: Terminal) -> None:
@@ -175,11 +180,6 @@ def _doctor_flags(parser: Parser, terminal: Terminal) -> None:
         "--json", action="store_true", help=terminal.words("print the findings as JSON")
     )
     add_flags(parser, terminal)
-
-
-def _collections_flags(parser: Parser, terminal: Terminal) -> None:
-    _url_flag(parser, terminal)
-    add_flags(parser, terminal, "model", "data", "log_level")
 
 
 def _key_flags(parser: Parser, terminal: Terminal) -> None:
@@ -204,107 +204,16 @@ def _key_flags(parser: Parser, terminal: Terminal) -> None:
     new.add_argument(
         "--expires", metavar="DATE", help=words("last day of the key, YYYY-MM-DD in UTC")
     )
-    number = _number(terminal, least=1)
+    above_0 = number(terminal, least=1)
     new.add_argument(
-        "--requests-per-minute", type=number, metavar="N", help=words("requests a minute, at most")
+        "--requests-per-minute", type=above_0, metavar="N", help=words("requests a minute, at most")
     )
     new.add_argument(
-        "--tokens-per-minute", type=number, metavar="N", help=words("tokens a minute, at most")
+        "--tokens-per-minute", type=above_0, metavar="N", help=words("tokens a minute, at most")
     )
     add("list", keys.list_, words("list names, scopes and quotas"))
     remove = add("remove", keys.remove, words("remove a key"))
     remove.add_argument("name", metavar="NAME", help=words("name of the key"))
-
-
-def _target_flags(parser: Parser, terminal: Terminal) -> None:
-    parser.add_argument(
-        "--collection",
-        default="default",
-        help=terminal.words("name of the collection (default: default)"),
-    )
-    _url_flag(parser, terminal)
-    add_flags(parser, terminal, "model", "data", "lanes", "log_level")
-
-
-def _url_flag(parser: Parser, terminal: Terminal) -> None:
-    words, add = terminal.words, parser.add_argument
-    add("--url", help=words("address of a running server, instead of --data"))
-    add(
-        "--key-file",
-        type=Path,
-        metavar="FILE",
-        help=words("file with the key for --url (default: the variable {name})", name=API_KEY),
-    )
-
-
-def _encoding_flag(parser: Parser, terminal: Terminal) -> None:
-    parser.add_argument(
-        "--encoding",
-        help=terminal.words(
-            "encoding of the files (default: by their byte order mark, else utf-8 or gb18030)"
-        ),
-    )
-
-
-def _chunk_flags(parser: Parser, terminal: Terminal) -> None:
-    words, add = terminal.words, parser.add_argument
-    add(
-        "--chunk-tokens",
-        type=_number(terminal, least=0),
-        help=words(
-            "cut documents into chunks of this many tokens, 0 for whole documents"
-            " (default: what the model reads, at most 512)"
-        ),
-    )
-    add(
-        "--chunk-overlap",
-        type=_number(terminal, least=0),
-        help=words(
-            "tokens that a chunk repeats of the one before (default: an eighth, at most 64)"
-        ),
-    )
-
-
-def _pair_flag(parser: Parser, terminal: Terminal) -> None:
-    parser.add_argument(
-        "--pair",
-        nargs=2,
-        type=Path,
-        metavar=("INDEX.faiss", "TEXTS.txt"),
-        help=terminal.words("vectors as a FAISS index, and their texts, one a line"),
-    )
-
-
-def _number(terminal: Terminal, *, least: int) -> Callable[[str], int]:
-    """Return what parses a whole number of at least `least`."""
-
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit()) or int(text) < least:
-            raise argparse.ArgumentTypeError(
-                terminal.words(
-                    "{text!r} is not a whole number of at least {least}", text=text, least=least
-                )
-            )
-        return int(text)
-
-    return parse
-
-
-def _json_object(terminal: Terminal) -> Callable[[str], dict[str, Any]]:
-    """Return what parses a JSON object."""
-
-    def parse(text: str) -> dict[str, Any]:
-        try:
-            found = json.loads(text)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise argparse.ArgumentTypeError(
-                terminal.words("{text!r} is not a JSON object", text=text)
-            )
-        return found
-
-    return parse
 
 
 # Each with what its help says, what it runs and what adds its flags.
@@ -334,7 +243,14 @@ COMMANDS: tuple[tuple[str, Message, Command | None, Callable[[Parser, Terminal],
         _reindex_flags,
     ),
     ("key", Message("create, list and remove the keys of clients"), None, _key_flags),
-    ("collections", Message("list collections"), maintenance.collections, _collections_flags),
+    (
+        "collections",
+        Message("list, create and remove collections"),
+        of_collections.list_,
+        collections_flags,
+    ),
+    ("documents", Message("list and show stored documents"), None, documents_flags),
+    ("delete", Message("delete documents of a collection"), stored.delete, delete_flags),
     ("doctor", Message("examine machine, models and settings"), doctor.doctor, _doctor_flags),
     ("config", Message("print the effective settings as TOML"), doctor.show_config, add_flags),
 )

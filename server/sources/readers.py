@@ -6,19 +6,18 @@ a folder each .txt and .md file is one document.
 
 import stat
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from server.errors import BadSettings
 from server.messages.message import Message
 from server.sources.decoding import check_encoding, escaped, reading, shown_name
 from server.sources.folders import Choice, Listed, list_folder
+from server.sources.following import marked
 from server.sources.formats import documents_of
 from server.sources.notes import Notes
 from server.sources.office.formats import advice
 from server.sources.office.section import UnreadableFile
 from server.sources.patterns import Pattern
-from server.sources.place import SYNC
 from server.sources.problems import Problems
 from server.sources.source import FORMATS, OF_SUFFIX, TABLES, InFolder, Options, Read, Source
 from server.store.records import Document
@@ -74,14 +73,6 @@ def read_documents(*sources: Source) -> Iterator[Read]:
                 apart = isinstance(error, UnreadableFile) and not alone
                 source.problems.add(error, of_one_file=apart)
             n_before += n_read
-
-
-def marked(document: Document, source: Source, file: Path | None) -> Document:
-    """Return a document with the mark of the source that it follows, if the source has one."""
-    if source.sync is None or file is None:
-        return document
-    mark = {"source": source.sync, "file": escaped(source.path_of(file))}
-    return replace(document, metadata={**document.metadata, SYNC: mark})
 
 
 class Replacements:

@@ -9,7 +9,7 @@ DATA/collections/NAME/index.faiss         a snapshot of the index; saves time at
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -159,6 +159,15 @@ class DataFolder:
                 " collection, or raise the limit (LimitNOFILE=, ulimit -Hn) and start it again",
                 param="name",
             )
+
+    @property
+    def instance(self) -> str:
+        """Name of this use of the folder; see `FolderLock`."""
+        return self._lock.instance
+
+    def announce(self, addresses: Sequence[str]) -> None:
+        """Tell other processes the addresses at which this server answers."""
+        self._lock.announce(addresses)
 
     def check_disk(self) -> None:
         """Raise NotReady where the next writes would not fit."""

@@ -22,6 +22,7 @@ EXPORT = (
 SERVER = (
     "cli",
     "cli/commands",
+    "cli/indexing",
     "doctor",
     "doctor/checks",
     "net",

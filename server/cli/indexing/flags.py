@@ -36,6 +36,7 @@ def add_index_flags(parser: argparse.ArgumentParser, terminal: Terminal) -> None
         help=words("txt, jsonl, csv, tsv or md (default: by the suffix of the file's name)"),
     )
     _column_flags(parser, terminal)
+    _sync_flags(parser, terminal)
     add(
         "--keep-going",
         action="store_true",
@@ -52,7 +53,47 @@ def add_index_flags(parser: argparse.ArgumentParser, terminal: Terminal) -> None
 
 def without_index_flags(parser: argparse.ArgumentParser) -> None:
     """Give a command that stores documents the values of the flags that it lacks."""
-    parser.set_defaults(keep_going=False, report=None, verbose=False)
+    parser.set_defaults(
+        keep_going=False,
+        report=None,
+        verbose=False,
+        sync=False,
+        sync_name=None,
+        allow_empty=False,
+        dry_run=False,
+        watch=False,
+    )
+
+
+def _sync_flags(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
+    words, add = terminal.words, parser.add_argument
+    add(
+        "--sync",
+        action="store_true",
+        help=words(
+            "remove documents, too, that an earlier --sync of the same sources stored and they no longer have"
+        ),
+    )
+    add(
+        "--watch",
+        action="store_true",
+        help=words("as --sync, and go on: store what changes in the folders as it changes"),
+    )
+    add(
+        "--sync-name",
+        metavar="NAME",
+        help=words("name of the source that documents follow (default: by machine and path)"),
+    )
+    add(
+        "--allow-empty",
+        action="store_true",
+        help=words("with --sync, remove all where a source has become empty"),
+    )
+    add(
+        "--dry-run",
+        action="store_true",
+        help=words("print what would be added, replaced and removed, and write nothing"),
+    )
 
 
 def _column_flags(parser: argparse.ArgumentParser, terminal: Terminal) -> None:

@@ -26,6 +26,7 @@ class Report:
         self._terminal, self._verbose = terminal, verbose
         self._opened: TextIO | None = None
         self._shown: list[Message] = []
+        self._finished = False
         self.notes = Notes(each_skipped=self._skipped)
         self.problems = Problems(keep_going, self._wrong)
         if file is not None:
@@ -42,7 +43,13 @@ class Report:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Print the notes on what was read, also where the command fails, and close the file."""
+        self.finish()
+
+    def finish(self) -> None:
+        """Print the notes on what was read, once, also where the command fails, and close the file."""
+        if self._finished:
+            return
+        self._finished = True
         if self._opened is not None:
             self._opened.close()
         for message in self._shown:
@@ -73,7 +80,7 @@ class Report:
         self._write(kind="left out", file=name, line=None, reason=self._terminal.words(WHY[reason]))
 
     def _write(self, **fields: object) -> None:
-        if self._opened is None:
+        if self._opened is None or self._finished:
             return
         try:
             self._opened.write(json.dumps(fields, ensure_ascii=False) + "\n")
