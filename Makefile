@@ -130,12 +130,12 @@ manual: $(MANUAL)/run.done ## build the documents as pages, for a browser in bui
 test-docs: dev artifact manual ## read the built manual in a browser, and type the commands of its pages (READER=python)
 	$(if $(READER),INKWELL_READER_PYTHON=$(READER)) $(RUN) -m pytest -q -m docs $(ARGS)
 
-bundle: artifact manual ## one archive to install without a network (ARGS="--python 3.12 --machine aarch64")
 # Two minutes. npm brings axe-core; where it is missing, the tests that need it are skipped.
 test-page: dev artifact ## use the search page in Chromium (Debian: apt install chromium chromium-driver; SCREENSHOTS=1 stores those of the documents)
 	if command -v npm >/dev/null; then npm ci --prefix $(PAGE) --ignore-scripts --no-audit --no-fund --silent; fi
 	$(RUN) -m pytest -q -m page tests/web $(ARGS)
 
+bundle: artifact manual ## one archive to install without a network (ARGS="--python 3.12 --machine aarch64")
 	$(RUN) -m deploy.bundle --model $(ARTIFACT) --out build/bundle $(ARGS)
 
 # Root, debootstrap and bubblewrap; seven minutes.
@@ -164,6 +164,7 @@ bench: dev artifact ## measure speed here (TEXTS=folder with real texts), and qu
 	$(RUN) -m benchmarks.memory --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(RUN) -m benchmarks.index
 	$(RUN) -m benchmarks.ingest --model $(ARTIFACT)
+	$(RUN) -m benchmarks.office --model $(ARTIFACT)
 	$(RUN) -m benchmarks.dialects --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(if $(STS)$(BEIR),$(RUN) -m export $(MODEL) --precision fp32 --out $(FLOAT))
 	$(if $(STS),$(RUN) -m benchmarks.quality --model $(ARTIFACT) --float $(FLOAT) --sts $(STS))
@@ -181,7 +182,7 @@ shapes: dev artifact ## larger models, random weights: beside sentence-transform
 	$(RUN) -m benchmarks.memory --model build/shapes/$(SIZE)/onnx-int8 $(if $(TEXTS),--texts $(TEXTS))
 
 lock: ## renew locks/ from pyproject.toml, and those of the clients (needs uv and npm on PATH)
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra export -o locks/run.txt
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra export --extra office --extra watch -o locks/run.txt
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra dev -c locks/run.txt -o locks/dev.txt
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra otel -c locks/run.txt -o locks/otel.txt
 	uv pip compile locks/manual.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/manual.txt

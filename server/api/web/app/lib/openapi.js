@@ -60,6 +60,6 @@ export function typesIn(schema, description, found = new Map()) {
 
 export const contentOf = (said) => (said?.content ? Object.entries(said.content)[0] : [null, null]);
 
-export const examplesOf = ({ operation }) => Object.entries(operation.requestBody?.content?.["application/json"]?.examples || {});
+export const examplesOf = ({ operation }) => Object.entries(contentOf(operation.requestBody)[1]?.examples || {});
 
 export const scopeOf = ({ operation }) => /Needs the scope `(\w+)`/.exec(operation.description || "")?.[1] || (operation.security ? "key" : "");
