@@ -7,6 +7,7 @@ CLIENTS := .venv-clients
 MANUAL := .venv-manual
 PACKED := server/api/web/manual.zip
 JAVASCRIPT := tests/clients/js
+PAGE := tests/web/js
 RUN := $(VENV)/bin/python
 MODEL := models/bge-small-zh-v1.5
 ARTIFACT := $(MODEL)/onnx-int8
@@ -28,7 +29,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients test-examples test-docs manual bundle test-bundle check fix bench compare shapes lock clean
+.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients test-examples test-page test-docs manual bundle test-bundle check fix bench compare shapes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -76,7 +77,7 @@ test: dev artifact ## run the tests (JOBS=1 for one process)
 	$(RUN) -m pytest -q -n $(JOBS) --dist worksteal $(ARGS)
 
 test-slow: dev ## run the slow tests too
-	$(RUN) -m pytest -q -m 'not torch' $(ARGS)
+	$(RUN) -m pytest -q -m 'not torch and not page' $(ARGS)
 
 test-monitoring: dev ## check alerts and dashboard with a real Prometheus (Debian: apt install prometheus)
 	$(RUN) -m pytest -q -m 'slow or not slow' tests/telemetry/test_monitoring.py tests/telemetry/test_prometheus.py $(ARGS)
@@ -132,6 +133,11 @@ manual: $(MANUAL)/run.done ## build the documents as pages, for a browser in bui
 test-docs: dev artifact manual ## read the built manual in a browser, and type the commands of its pages (READER=python)
 	$(if $(READER),INKWELL_READER_PYTHON=$(READER)) $(RUN) -m pytest -q -m docs $(ARGS)
 
+# Two minutes. npm brings axe-core; where it is missing, the tests that need it are skipped.
+test-page: dev artifact ## use the search page in Chromium (Debian: apt install chromium chromium-driver; SCREENSHOTS=1 stores those of the documents)
+	if command -v npm >/dev/null; then npm ci --prefix $(PAGE) --ignore-scripts --no-audit --no-fund --silent; fi
+	$(RUN) -m pytest -q -m page tests/web $(ARGS)
+
 bundle: artifact manual ## one archive to install without a network (ARGS="--python 3.12 --machine aarch64")
 	$(RUN) -m deploy.bundle --model $(ARTIFACT) --out build/bundle $(ARGS)
 
@@ -161,6 +167,7 @@ bench: dev artifact ## measure speed here (TEXTS=folder with real texts), and qu
 	$(RUN) -m benchmarks.memory --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(RUN) -m benchmarks.index
 	$(RUN) -m benchmarks.ingest --model $(ARTIFACT)
+	$(RUN) -m benchmarks.office --model $(ARTIFACT)
 	$(RUN) -m benchmarks.dialects --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(if $(STS)$(BEIR),$(RUN) -m export $(MODEL) --precision fp32 --out $(FLOAT))
 	$(if $(STS),$(RUN) -m benchmarks.quality --model $(ARTIFACT) --float $(FLOAT) --sts $(STS))
@@ -178,13 +185,14 @@ shapes: dev artifact ## larger models, random weights: beside sentence-transform
 	$(RUN) -m benchmarks.memory --model build/shapes/$(SIZE)/onnx-int8 $(if $(TEXTS),--texts $(TEXTS))
 
 lock: ## renew locks/ from pyproject.toml, and those of the clients (needs uv and npm on PATH)
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra export -o locks/run.txt
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra export --extra office --extra watch -o locks/run.txt
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra dev -c locks/run.txt -o locks/dev.txt
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra otel -c locks/run.txt -o locks/otel.txt
 	uv pip compile locks/manual.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/manual.txt
 	uv pip compile locks/bundle.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/bundle.txt
 	uv pip compile locks/clients.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/clients.txt
 	npm install --prefix $(JAVASCRIPT) --package-lock-only --no-audit --no-fund
+	npm install --prefix $(PAGE) --package-lock-only --no-audit --no-fund
 
 clean: ## remove environments and exported artifacts, keep data
-	rm -rf $(VENV) $(CLIENTS) $(MANUAL) build/manual build/manual-source $(PACKED) $(JAVASCRIPT)/node_modules models/*/onnx-int8 models/*/onnx-fp32
+	rm -rf $(VENV) $(CLIENTS) $(MANUAL) build/manual build/manual-source $(PACKED) $(JAVASCRIPT)/node_modules $(PAGE)/node_modules models/*/onnx-int8 models/*/onnx-fp32

@@ -20,6 +20,7 @@ from server.api.dialects import cohere, many_vectors, native, ollama, openai, re
 from server.api.dialects.ollama import OLLAMA
 from server.api.dialects.openai import OPENAI
 from server.api.endpoint import Endpoint
+from server.api.files import upload
 from server.api.health import Pages, alone
 from server.api.native_errors import NATIVE
 from server.api.operation import (
@@ -36,7 +37,7 @@ from server.api.operation import (
 from server.api.replies import MAX_LARGE_REPLIES
 from server.api.routing import WholeRoute, is_utf8, without_spare_slashes
 from server.api.tracing import TracedEndpoint, Tracer, tracer_of
-from server.api.web import docs, manual
+from server.api.web import docs, key, manual, page
 from server.auth.gate import Access, Visit, request_id, secret_in
 from server.collections.metrics import COLLECTION_JOINS, CollectionMetrics
 from server.collections.recall_probe import RecallProbe
@@ -238,7 +239,7 @@ def model_operations(config: Config) -> list[Operation]:
     return [
         *native.operations(tei.EMBED),
         *openai.operations(TokenIds(config.token_ids)),
-        *ollama.operations(),
+        *(page.for_browsers(each) if each.path == "/" else each for each in ollama.operations()),
         *weaviate.operations(),
         *tei.operations(config, VERSION),
         *many_vectors.operations(tei.TEI, tei.headers_for),
@@ -251,7 +252,12 @@ def every_operation(
     config: Config, metrics: Metrics, others: Pages = alone
 ) -> list[CollectionOperation]:
     """Return every operation. Paths are tried in this order, so the busy ones come first."""
-    of_collection = [*search.inside(), *documents.inside(), *collections.inside()]
+    of_collection = [
+        *search.inside(),
+        *documents.inside(),
+        *upload.inside(),
+        *collections.inside(),
+    ]
     found: list[CollectionOperation] = [
         *model_operations(config),
         # First on the paths of the default collection, then on those with a collection's name.
@@ -261,6 +267,8 @@ def every_operation(
         *health.operations(metrics, others),
         *docs.operations(),
         *manual.operations(),
+        *page.operations(),
+        *key.operations(),
     ]
     return [*found, *openapi.operations(found, VERSION)]
 

@@ -44,6 +44,8 @@ KEY_HEADERS = (b"x-api-key", b"api-key")
 # Characters of a path, which may contain anything, in a line of the audit or the log.
 LONGEST = 256
 WRITABLE_BY_OTHERS = 0o022
+# Key in a request's scope: the holder of its key, where the server asks for keys.
+HOLDER = "inkwell.holder"
 # Ids of one process begin alike, and differ from those of the process before.
 _begin, _numbers = token_hex(6).encode(), count(1)
 
@@ -213,7 +215,7 @@ class Visit:
     def admit(self, needs: Needs, route: str) -> None:
         """Check the key; raise Unauthorized, Forbidden or QuotaExceeded."""
         self._title = f"{self._scope['method']} {route}"
-        self._holder = self._access.holder(self._secret, needs, self._title)
+        self._holder = self._scope[HOLDER] = self._access.holder(self._secret, needs, self._title)
 
     def __exit__(self, *_: object) -> None:
         usage.CURRENT.reset(self._token)

@@ -94,22 +94,6 @@ def number(terminal: Terminal, *, least: int) -> Callable[[str], int]:
     return parse
 
 
-def columns(terminal: Terminal) -> Callable[[str], tuple[str, ...]]:
-    """Return what parses names of columns with commas; `none` stands for no column."""
-
-    def parse(text: str) -> tuple[str, ...]:
-        if text == "none":
-            return ()
-        names = tuple(name.strip() for name in text.split(","))
-        if not all(names):
-            raise argparse.ArgumentTypeError(
-                terminal.words("{text!r} is neither names of columns nor none", text=text)
-            )
-        return names
-
-    return parse
-
-
 def json_object(terminal: Terminal) -> Callable[[str], dict[str, Any]]:
     """Return what parses a JSON object."""
 

@@ -17,18 +17,19 @@ from server.cli.commands import (
     serve,
     stored,
 )
+from server.cli.commands import index as indexing
 from server.cli.document_flags import collections_flags, delete_flags, documents_flags
 from server.cli.evaluation.flags import evaluate_flags
 from server.cli.flags import (
     Parser,
     chunk_flags,
-    columns,
     encoding_flag,
     json_object,
     number,
     pair_flag,
     target_flags,
 )
+from server.cli.indexing.flags import add_index_flags, without_index_flags
 from server.cli.invocation import Command, Invocation
 from server.config import add_flags, effective, flags_given
 from server.config_sources import HISTORY
@@ -87,21 +88,7 @@ def _parser(terminal: Terminal) -> Parser:
 
 
 def _index_flags(parser: Parser, terminal: Terminal) -> None:
-    words, add = terminal.words, parser.add_argument
-    add("source", metavar="SOURCE", help=words('a file, a folder, or "-" for standard input'))
-    add(
-        "--format",
-        help=words("txt, jsonl, csv, tsv or md (default: by the suffix of the file's name)"),
-    )
-    add(
-        "--numbers",
-        type=columns(terminal),
-        metavar="COLUMNS",
-        help=words(
-            "columns of csv and tsv to store as numbers, with commas, or none"
-            " (default: those that hold nothing else)"
-        ),
-    )
+    add_index_flags(parser, terminal)
     encoding_flag(parser, terminal)
     chunk_flags(parser, terminal)
     target_flags(parser, terminal)
@@ -171,6 +158,7 @@ def _import_flags(parser: Parser, terminal: Terminal) -> None:
         metavar="FILE",
         help=terminal.words("file to read, a JSON document a line"),
     )
+    without_index_flags(parser)
     pair_flag(parser, terminal)
     encoding_flag(parser, terminal)
     chunk_flags(parser, terminal)
@@ -254,7 +242,7 @@ def _key_flags(parser: Parser, terminal: Terminal) -> None:
 # Each with what its help says, what it runs and what adds its flags.
 COMMANDS: tuple[tuple[str, Message, Command | None, Callable[[Parser, Terminal], None]], ...] = (
     ("serve", Message("start the HTTP server"), serve.serve, add_flags),
-    ("index", Message("add the documents of files to a collection"), documents.index, _index_flags),
+    ("index", Message("add the documents of files to a collection"), indexing.index, _index_flags),
     ("search", Message("search a collection"), searching.search, _search_flags),
     (
         "evaluate",

@@ -62,7 +62,9 @@ def test_tables_above_have_every_route() -> None:
         # These have tests of their own.
         if not each.path.startswith(OF_DOCUMENTS) and each.path not in ELSEWHERE
     }
-    gets = {path.replace("/toy", "/{model:path}") for path in GETS}
+    gets = {
+        path.replace("/toy", "/{model:path}").replace("main.js", "{file:path}") for path in GETS
+    }
     posts = {("POST", path.replace("/toy/", "/{model:path}/")) for path in (*POSTS, *ONE_TEXT)}
     assert routes == {("GET", path) for path in gets} | posts
     assert {form.path for form in FORMS} == set(POSTS)

@@ -31,7 +31,7 @@ from tests.support.processes import Server
 
 OPERATIONS = every_operation(Config(), Metrics())
 OPEN = {"/health", "/ready", "/ping", "/docs", "/openapi.json", "GET /"}
-OPEN |= {"/manual", "/manual/{page:path}"}
+OPEN |= {"/ui/{file:path}", "/manual", "/manual/{page:path}"}
 OPEN |= {"/.well-known/live", "/.well-known/ready"}
 TEXT = "人工智能正在改变世界。"
 DAY_S = 86_400
@@ -40,7 +40,7 @@ Lines = list[dict[str, Any]]
 
 def path_of(operation: CollectionOperation) -> str:
     return operation.path.replace(":path", "").format(
-        collection="laws", id="a", model="toy", page="en/index.html"
+        collection="laws", id="a", model="toy", file="main.js", page="en/index.html"
     )
 
 

@@ -64,6 +64,8 @@ GETS = {
     "/openapi.json": "native",
     "/docs": "native",
     "/manual": "native",
+    "/key": "native",
+    "/ui/main.js": "native",
 }
 POSTS = {
     "/embed": "native",

@@ -13,32 +13,6 @@ if TYPE_CHECKING:
     from server.sources.notes import Notes
 
 
-def index(given: Invocation) -> int:
-    """Add the documents of a file, a folder or standard input."""
-    return _index(given, given.arguments.format, given.arguments.numbers)
-
-
-def _index(given: Invocation, format: str | None, numbers: tuple[str, ...] | None = None) -> int:
-    from server.cli.ingest import index_documents
-    from server.sources.readers import find_source, read_documents
-
-    chunks = opening.chunks(given)
-    source = find_source(
-        given.arguments.source,
-        format=format,
-        encoding=given.arguments.encoding,
-        numbers=numbers,
-    )
-    with opening.target(given, create=True) as (target, run), _noted(given, source.notes):
-        run(target.prepare(chunks))
-        documents = read_documents(source)
-        work = index_documents(
-            target, documents, source.n_bytes, clock=now, terminal=given.terminal
-        )
-        given.terminal.say(run(work).summary)
-    return 0
-
-
 @contextmanager
 def _noted(given: Invocation, notes: "Notes") -> Iterator[None]:
     """Print the notes on the files that were read, also where the command fails."""
@@ -78,14 +52,19 @@ def import_(given: Invocation) -> int:
     arguments, terminal = given.arguments, given.terminal
     _check_pair(given, arguments.source)
     if arguments.pair is None:
-        return _index(given, "jsonl")
+        from server.cli.commands.index import index_sources
+        from server.sources.source import Options
+
+        return index_sources(
+            given, [arguments.source], Options(format="jsonl", encoding=arguments.encoding)
+        )
     from server.cli.transfer import Pair, import_pair
 
     vectors, texts = arguments.pair
     chunks, pair = opening.chunks(given), Pair(vectors, texts, arguments.encoding)
     with opening.local(given, create=True) as (local, run), _noted(given, pair.notes):
         run(local.prepare(chunks))
-        terminal.say(run(import_pair(local, pair, clock=now, terminal=terminal)).summary)
+        terminal.say(run(import_pair(local, pair, clock=now, terminal=terminal)).summary())
     terminal.say("blank lines: {number:,}", number=pair.blank)
     return 0
 

@@ -4,45 +4,21 @@ A column is named with a flag or has one of the usual names below. Several that 
 error, because a wrong guess would look right: "id" may be the question's own.
 """
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.messages.message import Message
-from server.sources.checked import SHOWN, NotADocument
+from server.sources.checked import NotADocument
+from server.sources.columns import listed, plain
 
 QUESTION = frozenset({"question", "query", "q", "问题", "提问", "查询", "问句", "問題", "查詢"})
 # Names that only ids of documents have; they come before the others.
 IDS = frozenset(
-    {
-        *(
-            "ids",
-            "doc_id",
-            "doc_ids",
-            "docid",
-            "document_id",
-            "document_ids",
-            "answer_id",
-            "answer_ids",
-        ),
-        *("corpus-id", "corpus_id", "relevant", "relevant_ids", "文档编号", "答案编号", "文檔編號"),
-    }
+    "ids doc_id doc_ids docid document_id document_ids answer_id answer_ids corpus-id corpus_id"
+    " relevant relevant_ids 文档编号 答案编号 文檔編號".split()
 )
 ANSWER = frozenset(
-    {
-        *(
-            "answer",
-            "answers",
-            "document",
-            "documents",
-            "passage",
-            "context",
-            "text",
-            "content",
-            "id",
-        ),
-        *("答案", "回答", "文档", "段落", "正文", "内容", "编号", "編號", "文檔", "內容"),
-    }
+    "answer answers document documents passage context text content id"
+    " 答案 回答 文档 段落 正文 内容 编号 編號 文檔 內容".split()
 )
 RELEVANCE = frozenset({"relevance", "grade", "score", "相关度", "相关性", "分数", "相關度"})
 
@@ -88,7 +64,7 @@ def _named(name: str, role: str, names: Sequence[str]) -> str:
             "there is no column {asked}, which --{role}-column names, only: {columns}",
             asked=name,
             role=role,
-            columns=_listed(names),
+            columns=listed(names),
         )
     return name
 
@@ -98,7 +74,7 @@ def _only(role: str, found: Sequence[str], names: Sequence[str]) -> str:
         raise NotADocument(
             "no column has a usual name of the {role}, only: {columns}; name it with --{role}-column",
             role=role,
-            columns=_listed(names),
+            columns=listed(names),
         )
     if len(found) > 1:
         raise NotADocument(
@@ -107,15 +83,3 @@ def _only(role: str, found: Sequence[str], names: Sequence[str]) -> str:
             found=tuple(found),
         )
     return found[0]
-
-
-def plain(name: str) -> str:
-    """Return a name as it looks: without case, width and what is invisible."""
-    return unicodedata.normalize("NFKC", name).strip("_ \u200b\ufeff").casefold()
-
-
-def _listed(names: Sequence[str]) -> str | Message:
-    found = ", ".join(filter(None, names))
-    if not found:
-        return Message("none")
-    return found if len(found) <= 2 * SHOWN else f"{found[: 2 * SHOWN]}…"

@@ -1,0 +1,66 @@
+// Requests to this server, and to no other. The key lives in this tab: sessionStorage.
+import { t } from "./words.js";
+
+const BASE = new URL(".", location.href);
+const KEY = "inkwell.key";
+
+export const key = {
+  get() { try { return sessionStorage.getItem(KEY) || ""; } catch { return ""; } },
+  set(secret) { try { sessionStorage.setItem(KEY, secret); } catch { /* no storage */ } },
+  forget() { try { sessionStorage.removeItem(KEY); } catch { /* no storage */ } },
+};
+
+// status 0: no answer at all. retryAfter: seconds, of 429 and 503.
+export class ApiError extends Error {
+  constructor(status, code, message, retryAfter = null) {
+    super(message);
+    Object.assign(this, { status, code, retryAfter });
+  }
+}
+
+// Resolves with JSON (or text). Rejects with ApiError, or with AbortError where `signal` ended the request.
+export async function request(method, path, { body, signal, type = "application/json", secret = key.get(), text = false } = {}) {
+  const headers = { accept: text ? "text/plain" : "application/json" };
+  if (secret) headers.authorization = "Bearer " + secret;
+  if (body !== undefined) headers["content-type"] = type;
+  const sent = body === undefined || type !== "application/json" ? body : JSON.stringify(body);
+  let answer;
+  try {
+    answer = await fetch(new URL(path, BASE), { method, headers, body: sent, signal });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, "unreachable", error.message);
+  }
+  if (answer.ok) return text ? answer.text() : answer.json();
+  throw await refusal(answer);
+}
+
+export const get = (path, options) => request("GET", path, options);
+export const post = (path, body, options) => request("POST", path, { ...options, body });
+export const remove = (path, options) => request("DELETE", path, options);
+
+async function refusal(answer) {
+  const said = await answer.json().catch(() => ({}));
+  const error = said.error && typeof said.error === "object" ? said.error : { message: said.error };
+  const error_ = new ApiError(answer.status, error.code || String(answer.status), error.message || answer.statusText);
+  const wait = Number(answer.headers.get("retry-after"));
+  if (wait > 0) error_.retryAfter = wait;
+  return error_;
+}
+
+// The path of something in a collection. Names may hold any character.
+export const within = (collection, path) => `collections/${encodeURIComponent(collection)}/${path}`;
+
+// An id may hold slashes; each part is encoded.
+export const pathOf = (id) => String(id).split("/").map(encodeURIComponent).join("/");
+
+// What went wrong, in the reader's language. The server's own sentence is English and stands behind it.
+export function sentence(error) {
+  if (!(error instanceof ApiError)) return t("error.page", { message: error.message });
+  if (error.status === 0) return t("error.unreachable");
+  if (error.status === 401) return t("error.key");
+  if (error.status === 403) return t("error.scope", { message: error.message });
+  if (error.status === 429 || error.status === 503) return t("error.busy", { wait: error.retryAfter ?? 1 });
+  if (error.status >= 500) return t("error.server", { message: error.message });
+  return t("error.refused", { message: error.message });
+}

@@ -1,0 +1,110 @@
+// Filters made of the metadata that is there: GET /collections/{c}/metadata. The address holds the filter as JSON.
+import { get } from "../lib/api.js";
+import { button, h, icon, stranger } from "../lib/dom.js";
+import { number, t } from "../lib/words.js";
+
+// Keys with more values than this are numbers to bound, or not offered.
+const MOST_KEYS = 12;
+
+// changed: called after the address has the new filter.
+export function filters(shell, changed) {
+  const element = h("div.filters");
+  let keys = [], sampled = false, showing = null;
+
+  // The filter of the address, or null. One that is not JSON of an object counts as none.
+  function value() {
+    try {
+      const found = JSON.parse(shell.params.f || "null");
+      return found && typeof found === "object" && !Array.isArray(found) && Object.keys(found).length ? found : null;
+    } catch { return null; }
+  }
+
+  function put(key, condition) {
+    const next = { ...value() };
+    if (condition === null) delete next[key];
+    else next[key] = condition;
+    shell.set({ f: Object.keys(next).length ? JSON.stringify(next) : null, after: null, page: null });
+    changed();
+    draw();
+  }
+
+  function draw() {
+    const now = value() || {};
+    const known = new Set(keys.map((each) => each.key));
+    const own = Object.keys(now).filter((key) => !known.has(key));
+    element.hidden = keys.length === 0 && own.length === 0;
+    element.replaceChildren(
+      h("span.label", {}, icon("filter"), t("search.filter")),
+      ...keys.map((each) => choice(each, now[each.key])),
+      ...own.map((key) => h("code.own", { title: t("search.filter.own") }, stranger(`${key}: ${JSON.stringify(now[key])}`))),
+      ...(Object.keys(now).length ? [button(t("search.filter.clear"), () => { shell.set({ f: null, after: null, page: null }); changed(); draw(); }, { class: "link" })] : []));
+  }
+
+  function choice(each, condition) {
+    const on = condition !== undefined;
+    const body = h("div.sheet-small");
+    const details = h(`details.choice${on ? ".on" : ""}`, { on: { toggle: () => { if (details.open) fill(); } } },
+      h("summary", {}, stranger(each.key), on && h("span.chosen", {}, stranger(": " + said(condition)))), body);
+    // The one that was open stays open after a choice in it.
+    if (showing === each.key) details.open = true;
+    details.addEventListener("toggle", () => {
+      if (details.open) { showing = each.key; for (const other of element.querySelectorAll("details[open]")) if (other !== details) other.open = false; }
+      else if (showing === each.key && details.isConnected) showing = null;
+    });
+    details.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape") return;
+      event.stopPropagation();
+      details.open = false;
+      details.querySelector("summary").focus();
+    });
+    const fill = () => { if (!body.childElementCount) body.append(...(bounded(each) ? bounds(each, condition) : values(each, condition)), sampled && h("p.dim", {}, t("search.filter.sampled"))); };
+    return details;
+  }
+
+  const bounded = (each) => each.kind === "number" && !(each.values.length <= 8 && each.complete);
+
+  function values(each, condition) {
+    const chosen = new Set((condition?.$in || (condition === undefined ? [] : [condition])).map((one) => JSON.stringify(one)));
+    return [h("ul", {}, each.values.map(({ value: one, documents }) => {
+      const written = JSON.stringify(one);
+      const flip = (event) => {
+        if (event.target.checked) chosen.add(written);
+        else chosen.delete(written);
+        put(each.key, chosen.size ? { $in: [...chosen].map((text) => JSON.parse(text)) } : null);
+        [...element.querySelectorAll("input[type=checkbox]")].find((box) => box.dataset.key === each.key && box.dataset.value === written)?.focus();
+      };
+      return h("li", {}, h("label.check", {}, h("input", { type: "checkbox", checked: chosen.has(written), data: { key: each.key, value: written }, on: { change: flip } }),
+        stranger(String(one)), h("span.dim", {}, number(documents))));
+    }))];
+  }
+
+  function bounds(each, condition) {
+    const field = (name, label) => {
+      const input = h("input", { type: "number", step: "any", "aria-label": label, placeholder: t("search.filter.any"), value: condition?.[name] ?? "",
+        on: { change: () => {
+          const next = { ...(typeof condition === "object" ? condition : {}) };
+          if (input.value === "") delete next[name];
+          else next[name] = Number(input.value);
+          put(each.key, Object.keys(next).length ? next : null);
+        } } });
+      return h("label.inline", {}, label, input);
+    };
+    return [h("div.bounds", {}, field("$gte", t("search.filter.from")), field("$lte", t("search.filter.to")))];
+  }
+
+  function said(condition) {
+    if (condition === null || typeof condition !== "object") return String(condition);
+    if (condition.$in) return condition.$in.map(String).join(", ").slice(0, 40);
+    return [condition.$gte !== undefined && `≥ ${condition.$gte}`, condition.$lte !== undefined && `≤ ${condition.$lte}`].filter(Boolean).join(", ") || "…";
+  }
+
+  element.hidden = true;
+  draw();
+  // Older servers have no such route; then there are no filters to choose.
+  get(shell.at("metadata"), { signal: shell.signal }).then((answer) => {
+    keys = answer.keys.filter((each) => each.values.length || each.kind === "number").slice(0, MOST_KEYS);
+    sampled = answer.sampled;
+    draw();
+  }).catch(() => {});
+  return { element, value, draw };
+}

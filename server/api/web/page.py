@@ -1,0 +1,109 @@
+"""The search page: GET / for browsers, and its files under /ui/.
+
+The page is plain HTML, CSS and ES modules in the folder `app`, without a build step; its README describes them.
+All files are read once, at start. A browser keeps a copy of each and asks whether it is still the same.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from starlette.types import Scope
+
+from server.api.native_errors import NATIVE
+from server.api.operation import Call, Operation
+from server.api.replies import Headers, Reply
+from server.errors import RouteNotFound
+
+FOLDER = Path(__file__).with_name("app")
+INDEX = "index.html"
+TYPES: Mapping[str, bytes] = {
+    ".html": b"text/html; charset=utf-8",
+    ".css": b"text/css; charset=utf-8",
+    ".js": b"text/javascript; charset=utf-8",
+    ".svg": b"image/svg+xml",
+}
+# Nothing inline, nothing from another host. Trusted types without any policy: text never becomes HTML or code.
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "connect-src 'self'",
+        "img-src 'self' data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    )
+)
+SECURITY: Headers = [
+    (b"content-security-policy", POLICY.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+]
+# A copy is used again only after the server has said that it is the same: names stay, contents change.
+CACHING = (b"cache-control", b"no-cache")
+# The answer at "/" depends on this header.
+VARY = (b"vary", b"accept")
+
+
+def operations() -> list[Operation]:
+    """Return the operation that serves the page's files."""
+    files = replies()
+
+    async def file(call: Call) -> Reply:
+        """A file of the search page. The answer is 304 if the client's copy is still the same."""
+        name = call.scope["path_params"]["file"]
+        if name not in files:
+            raise RouteNotFound(f"no such path: {call.scope['path']}")
+        return fresh(call.scope, files[name])
+
+    about = "A file of the search page"
+    return [Operation(NATIVE, "GET", "/ui/{file:path}", file, about, "nothing", plain="*/*")]
+
+
+def for_browsers(plain: Operation) -> Operation:
+    """Return the operation that answers browsers with the page, and every other client as before."""
+    page = replies()[INDEX]
+    page = page._replace(headers=[*page.headers, VARY])
+
+    async def home(call: Call) -> Reply:
+        """The search page for browsers, which accept text/html. Other clients get a line of text."""
+        if b"text/html" in header(call.scope, b"accept"):
+            return fresh(call.scope, page)
+        reply = await plain.handler(call)
+        return reply._replace(headers=[*reply.headers, VARY])
+
+    return plain._replace(handler=home)
+
+
+def replies() -> Mapping[str, Reply]:
+    """Return the reply for each file of the page, by its path in the folder."""
+    found = sorted(path for path in FOLDER.rglob("*") if path.suffix in TYPES)
+    return {path.relative_to(FOLDER).as_posix(): _reply(path) for path in found}
+
+
+def fresh(scope: Scope, reply: Reply) -> Reply:
+    """Return the reply, or 304 without a body if the client has this version of the file."""
+    tag = dict(reply.headers)[b"etag"]
+    known = [
+        given.strip().removeprefix(b"W/") for given in header(scope, b"if-none-match").split(b",")
+    ]
+    return reply._replace(body=b"", status=304) if tag in known else reply
+
+
+def header(scope: Scope, name: bytes) -> bytes:
+    """Return the value of a request's header, empty where there is none."""
+    return next((value for key, value in scope["headers"] if key == name), b"")
+
+
+def _reply(path: Path) -> Reply:
+    content = path.read_bytes()
+    tag = b'"%b"' % hashlib.sha256(content).hexdigest()[:16].encode()
+    return Reply(
+        content,
+        headers=[(b"etag", tag), CACHING, *SECURITY],
+        content_type=TYPES[path.suffix],
+    )

@@ -1,0 +1,118 @@
+"""GET / shows browsers the search page, whose files are strict, small and complete in both languages."""
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+from server.api.web.page import FOLDER, POLICY, TYPES, replies
+from server.auth.keys import SCOPES, add_key, new_key
+from server.inference.model import Model
+from tests.support.clients import ask, run
+
+# What browsers of the last years send.
+BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/webp,*/*;q=0.8"}
+MOST_BYTES = 150_000
+SCRIPTS = sorted(FOLDER.rglob("*.js"))
+KEY = re.compile(r'^    "([\w.]+)":', re.M)
+
+
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def test_browsers_get_the_page_and_others_the_line_of_text(toy_model: Model) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        page = await client.get("/", headers=BROWSER)
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert page.headers["content-security-policy"] == POLICY
+        for headers in ({}, {"accept": "application/json"}, {"accept": "*/*"}):
+            line = await client.get("/", headers=headers)
+            assert "Ollama is running" in line.text
+            assert line.headers["vary"] == page.headers["vary"] == "accept"
+
+    run(test, toy_model)
+
+
+def test_a_copy_that_is_the_same_is_not_sent_again(toy_model: Model) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        for path, headers in (("/", BROWSER), ("/ui/main.js", {})):
+            first = await client.get(path, headers=headers)
+            assert first.headers["cache-control"] == "no-cache"
+            tag = first.headers["etag"]
+            same = await client.get(path, headers={**headers, "if-none-match": f'"other", W/{tag}'})
+            assert (same.status_code, same.content) == (304, b"")
+            assert same.headers["etag"] == tag
+            other = await client.get(path, headers={**headers, "if-none-match": '"other"'})
+            assert other.content == first.content
+
+    run(test, toy_model)
+
+
+@pytest.mark.parametrize("path", ["/ui/none.js", "/ui/README.md", "/ui/..%2Fpage.py", "/ui/"])
+def test_nothing_but_the_files_of_the_page_is_served(toy_model: Model, path: str) -> None:
+    assert ask(toy_model, "GET", path).status_code == 404
+
+
+def test_policy_forbids_what_the_page_does_not_need() -> None:
+    policy = dict(part.partition(" ")[::2] for part in POLICY.split("; "))
+    assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
+    assert "unsafe" not in POLICY and "http" not in POLICY
+
+
+def test_no_file_asks_another_host_or_reads_text_as_html() -> None:
+    for path in FOLDER.rglob("*"):
+        if path.suffix in TYPES:
+            text = text_of(path)
+            assert set(re.findall(r"https?://[^\"' ]+", text)) <= {"http://www.w3.org/2000/svg"}
+            assert not re.search(r"innerHTML|insertAdjacentHTML|outerHTML|document\.write", text)
+            assert not re.search(r"\beval\(|new Function|@import|url\(| style=\"| on\w+=\"", text)
+
+
+def test_all_files_together_are_small() -> None:
+    assert sum(len(reply.body) for reply in replies().values()) <= MOST_BYTES
+
+
+def test_every_module_is_there() -> None:
+    for path in SCRIPTS:
+        for target in re.findall(r'(?:from|import\()\s*"(\.[^"]+)"', text_of(path)):
+            assert (path.parent / target).is_file(), (path.name, target)
+    for target in re.findall(r'(?:href|src)="ui/([^"]+)"', text_of(FOLDER / "index.html")):
+        assert (FOLDER / target).is_file(), target
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("words/*.js")), ids=lambda path: path.stem)
+def test_every_sentence_is_there_in_both_languages(path: Path) -> None:
+    english, chinese = text_of(path).split("\n  zh: {")
+    assert KEY.findall(english) == KEY.findall(chinese)
+    fields = [re.findall(r"\{\w+\}", line) for line in english.splitlines()[2:]]
+    others = [re.findall(r"\{\w+\}", line) for line in chinese.splitlines()[1:]]
+    assert all(set(a) == set(b) for a, b in zip(fields, others, strict=False))
+
+
+def test_no_sentence_is_missing_and_none_is_unused() -> None:
+    known = {key for path in FOLDER.glob("words/*.js") for key in KEY.findall(text_of(path))}
+    code = "\n".join(text_of(path) for path in SCRIPTS if path.parent.name != "words")
+    named = set(re.findall(r'\bt\("([\w.]+)"[,)]', code))
+    assert named <= known
+    # Some keys are put together: "search." + mode.
+    literals = re.findall(r'["`]([\w.]+)["`$]', code) + re.findall(r"`([\w.]+)\$\{", code)
+    joined = {each for each in literals if each.endswith(".")}
+    for key in known - set(literals):
+        assert any(key.startswith(begin) for begin in joined), key
+
+
+def test_key_says_what_it_may_do(toy_model: Model, tmp_path: Path) -> None:
+    secret, key = new_key("page", "search,embed")
+    add_key(tmp_path / "keys", key)
+    settings = {"keys": tmp_path / "keys"}
+    assert ask(toy_model, "GET", "/key", settings=settings).status_code == 401
+    headers = {"authorization": f"Bearer {secret}"}
+    found = ask(toy_model, "GET", "/key", settings=settings, headers=headers).json()
+    assert found == {"needed": True, "name": "page", "scopes": ["embed", "search"]}
+    # Without keys everything is allowed, also where there is an audit.
+    for given in ({}, {"audit": tmp_path / "audit"}):
+        found = ask(toy_model, "GET", "/key", settings=given).json()
+        assert found == {"needed": False, "name": None, "scopes": list(SCOPES)}
