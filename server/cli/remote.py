@@ -115,7 +115,9 @@ class Remote:
         return int((await self._ask("POST", f"{self._path}/documents/delete", chosen))["removed"])
 
     async def has_reranker(self) -> bool:
-        return any(each["task"] == "score" for each in (await self._ask("GET", "/info"))["models"])
+        return any(
+            each["task"] == "score" for each in (await self._ask("GET", "/info")).get("models", ())
+        )
 
     async def remove(self) -> None:
         await self._ask("DELETE", self._path)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
@@ -10,6 +11,7 @@ from server.cli.evaluation.questions import Question
 from server.cli.evaluation.right import Right, StoredAnswers
 from server.cli.target import CollectionTarget, Rerank
 from server.cli.target import Question as Search
+from server.store.search import Hit
 
 Way = Literal["dense", "lexical", "hybrid", "reranked"]
 WAYS: tuple[Way, ...] = get_args(Way)
@@ -64,13 +66,33 @@ async def judge(
     show: Callable[[int], None],
 ) -> list[Judged]:
     """Return what was found, in the order of the questions; `show` gets how many are done."""
-    stored = StoredAnswers(target)
+    judge = _Judge(target, plan)
     found: list[Judged] = []
     for begin in range(0, len(questions), AT_ONCE):
-        some = questions[begin : begin + AT_ONCE]
-        found += await _all([_judged(target, each, plan, stored) for each in some])
+        found += await _all([judge.of(each) for each in questions[begin : begin + AT_ONCE]])
         show(len(found))
     return found
+
+
+class _Judge:
+    """Asks single questions. One is reranked at a time: its candidates fill the model's batches already."""
+
+    def __init__(self, target: CollectionTarget, plan: Plan) -> None:
+        self._target, self._plan = target, plan
+        self._stored = StoredAnswers(target)
+        self._reranking = asyncio.Lock()
+
+    async def of(self, question: Question) -> Judged:
+        right = await self._stored.of(question)
+        outcomes: dict[Way, Outcome] = {}
+        for way in self._plan.ways if right.relevant else ():
+            hits = await self._hits(question, way)
+            outcomes[way] = outcome([hit.id for hit in hits], right.relevant)
+        return Judged(question, right, outcomes)
+
+    async def _hits(self, question: Question, way: Way) -> Sequence[Hit]:
+        async with self._reranking if way == "reranked" else nullcontext():
+            return (await self._target.search(self._plan.search(question.text, way))).hits
 
 
 async def _all(work: Sequence[Awaitable[T]]) -> list[T]:
@@ -82,17 +104,6 @@ async def _all(work: Sequence[Awaitable[T]]) -> list[T]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _judged(
-    target: CollectionTarget, question: Question, plan: Plan, stored: StoredAnswers
-) -> Judged:
-    right = await stored.of(question)
-    outcomes: dict[Way, Outcome] = {}
-    for way in plan.ways if right.relevant else ():
-        hits = (await target.search(plan.search(question.text, way))).hits
-        outcomes[way] = outcome([hit.id for hit in hits], right.relevant)
-    return Judged(question, right, outcomes)
 
 
 def outcome(found: Sequence[str], relevant: Mapping[str, float]) -> Outcome:
