@@ -20,6 +20,7 @@ from server.api.dialects import cohere, many_vectors, native, ollama, openai, re
 from server.api.dialects.ollama import OLLAMA
 from server.api.dialects.openai import OPENAI
 from server.api.endpoint import Endpoint
+from server.api.files import upload
 from server.api.health import Pages, alone
 from server.api.native_errors import NATIVE
 from server.api.operation import (
@@ -251,7 +252,12 @@ def every_operation(
     config: Config, metrics: Metrics, others: Pages = alone
 ) -> list[CollectionOperation]:
     """Return every operation. Paths are tried in this order, so the busy ones come first."""
-    of_collection = [*search.inside(), *documents.inside(), *collections.inside()]
+    of_collection = [
+        *search.inside(),
+        *documents.inside(),
+        *upload.inside(),
+        *collections.inside(),
+    ]
     found: list[CollectionOperation] = [
         *model_operations(config),
         # First on the paths of the default collection, then on those with a collection's name.

@@ -104,6 +104,7 @@ class OperationOn(NamedTuple, Generic[C_contra]):
     query: names of the parameters after the "?".
     status: of a successful reply, or of the refusal where every request is refused.
     plain: media type of a reply that is text instead of JSON.
+    is_file: the body is a file and not JSON.
     any_type: accept JSON with any content-type. Only for requests that store nothing, because a page of
     any web site may send such a request without permission.
     """
@@ -121,6 +122,7 @@ class OperationOn(NamedTuple, Generic[C_contra]):
     status: int = 200
     plain: str = ""
     any_type: bool = False
+    is_file: bool = False
 
 
 # An operation that any process can do, and one that needs the first.

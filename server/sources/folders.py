@@ -4,11 +4,12 @@ import os
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from server.errors import BadSettings
 from server.sources.decoding import escaped, reading, shown_name
-from server.sources.notes import Notes
+from server.sources.notes import Notes, Reason
+from server.sources.office.formats import LOCK_PREFIX, advice
 
 # Of one folder. The paths of a million files take some 200 MB.
 MOST_FILES = 1_000_000
@@ -90,7 +91,7 @@ class _Walk:
         with os.scandir(self.folder / place) as entries:
             for entry in entries:
                 path = f"{place}/{entry.name}" if place else entry.name
-                if entry.name.startswith("."):
+                if entry.name.startswith((".", LOCK_PREFIX)):
                     self.notes.skip("hidden", self._shown(path))
                 elif entry.is_symlink():
                     links.append(path)
@@ -107,7 +108,8 @@ class _Walk:
         if not self.choice.takes(path):
             self.notes.skip("excluded", self._shown(path))
         elif not self.choice.known(path):
-            self.notes.skip("format", self._shown(path))
+            reason: Reason = "old" if advice(PurePosixPath(path).suffix) else "format"
+            self.notes.skip(reason, self._shown(path))
         elif real not in self.found:
             self.found[real] = path
             self.n_bytes += size

@@ -5,6 +5,7 @@
               or a string, which is the text; `columns` finds the keys of other names
     csv, tsv  a row is a document, see `tables`
     md        the whole file is a document
+    others    office files, see `office`
 
 A document without an id is named after its text, so reading it twice stores it once. In a folder the path
 of its file stands before the id of a row: two tables may count from 1. What is not a document is an error
@@ -17,6 +18,7 @@ from pathlib import Path
 from server.errors import BadSettings
 from server.sources.checked import checked, placed
 from server.sources.decoding import check_length, decoded, escaped, lines, shown_name
+from server.sources.isolated.read import read_office
 from server.sources.json_lines import documents_of_json
 from server.sources.place import FILE
 from server.sources.source import Read, Source
@@ -36,6 +38,8 @@ def documents_of(file: Path | None, source: Source) -> Iterator[Read]:
             return documents_of_json(file, source)
         case "txt":
             return _of_lines(file, source)
+        case _:
+            return read_office(file, source)
 
 
 def _whole(file: Path | None, source: Source) -> Iterator[Read]:

@@ -7,11 +7,13 @@ from typing import Literal
 
 from server.messages.message import Message
 
-Reason = Literal["format", "link", "hidden", "excluded", "empty"]
+Reason = Literal["format", "old", "link", "hidden", "excluded", "empty"]
 # Reasons that are said without being asked for. The others are what a user expects.
-SAID: tuple[Reason, ...] = ("format", "link", "empty")
+SAID: tuple[Reason, ...] = ("format", "old", "link", "empty")
 # Names that are kept of each reason: there may be very many files.
 FIRST = 3
+# Sentences about single files.
+MOST_OF_FILES = 1_000
 
 
 def _ignore(reason: Reason, name: str) -> None:
@@ -28,7 +30,8 @@ class Notes:
     in columns without a name, by file. repeated: by file, a column that looks like an id and whose values
     are not one for each row. replaced: documents that took the place of another one of the same source, by
     file. escaped: documents named after a path that is not UTF-8. skipped: files that are left out, by
-    reason: how many, and the first few names. each_skipped: called with each of them.
+    reason: how many, and the first few names. of_files: sentences about single files, such as pages that
+    are scans. each_skipped: called with each of them.
     """
 
     encodings: dict[str, str] = field(default_factory=dict)
@@ -41,7 +44,13 @@ class Notes:
     replaced: Counter[str] = field(default_factory=Counter)
     escaped: list[str] = field(default_factory=list)
     skipped: dict[Reason, "Few"] = field(default_factory=dict)
+    of_files: list[Message] = field(default_factory=list)
     each_skipped: Callable[[Reason, str], None] = _ignore
+
+    def add(self, message: Message) -> None:
+        """Note a sentence about one file."""
+        if len(self.of_files) < MOST_OF_FILES:
+            self.of_files.append(message)
 
     def skip(self, reason: Reason, name: str) -> None:
         """Note a file that is left out."""
@@ -64,6 +73,7 @@ class Notes:
                 files=_listed(files),
             )
         yield from self._of_columns()
+        yield from self.of_files
         for name, number in self.blank.items():
             yield Message("{name}: blank rows left out: {number:,}", name=name, number=number)
         for name, number in self.nameless.items():
@@ -140,6 +150,7 @@ class Few:
 
 WHY: Mapping[Reason, Message] = {
     "format": Message("files of formats that are not read, left out"),
+    "old": Message("files to save first as .docx, .pptx, .xlsx, .epub or .eml, left out"),
     "link": Message("links that lead out of the folder or nowhere, left out"),
     "hidden": Message("hidden and temporary files, left out"),
     "excluded": Message("files that --include and --exclude leave out"),

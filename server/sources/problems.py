@@ -21,9 +21,12 @@ class Problems:
     listed: Callable[[BadSettings], None] = _ignore
     number: int = 0
 
-    def add(self, error: BadSettings) -> None:
-        """List the error; raise it where nothing is read after one."""
-        if not self.keep_going:
+    def add(self, error: BadSettings, *, of_one_file: bool = False) -> None:
+        """List the error; raise it where nothing is read after one.
+
+        of_one_file: it is a whole file that cannot be read, and there are others: they are read.
+        """
+        if not (self.keep_going or of_one_file):
             raise error
         self.number += 1
         self.listed(error)

@@ -15,12 +15,16 @@ from server.sources.folders import Choice, Listed, list_folder
 from server.sources.following import marked
 from server.sources.formats import documents_of
 from server.sources.notes import Notes
+from server.sources.office.formats import advice
+from server.sources.office.section import UnreadableFile
 from server.sources.patterns import Pattern
 from server.sources.problems import Problems
 from server.sources.source import FORMATS, OF_SUFFIX, TABLES, InFolder, Options, Read, Source
 from server.store.records import Document
 
 STDIN = "-"
+# Formats whose documents are not named after their file.
+OF_ROWS = ("txt", *TABLES)
 
 
 def find_sources(
@@ -65,7 +69,9 @@ def read_documents(*sources: Source) -> Iterator[Read]:
                         source.notes.replaced[shown_name(file)] += 1
                     yield marked(document, source, file), n_before + n_read
             except BadSettings as error:
-                source.problems.add(error)
+                alone = len(source.files) == len(sources) == 1
+                apart = isinstance(error, UnreadableFile) and not alone
+                source.problems.add(error, of_one_file=apart)
             n_before += n_read
 
 
@@ -112,6 +118,9 @@ def _find(name: str, options: Options, notes: Notes, problems: Problems) -> Sour
 def _check_format(name: str, suffix: str, options: Options) -> None:
     given = options.format
     found = OF_SUFFIX.get(suffix.lower(), "" if suffix else "txt") if given is None else given
+    what = advice(suffix) if given is None else None
+    if what is not None:
+        raise BadSettings("{name}: {why}", name=name, why=what)
     if found not in FORMATS:
         wrong = (
             Message("--format {given} is unknown", given=given)
@@ -205,7 +214,7 @@ def _check_ids(sources: Sequence[Source]) -> None:
     of_path = dict[str, Path]()
     for source in sources:
         for file in source.files:
-            if file is None or source.format_of(file) != "md" and not source.is_folder:
+            if file is None or source.format_of(file) in OF_ROWS and not source.is_folder:
                 continue
             other = of_path.setdefault(escaped(source.path_of(file)), file)
             if other != file:

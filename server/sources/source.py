@@ -8,16 +8,18 @@ from typing import Literal, cast, get_args, overload
 from server.sources.columns import Columns
 from server.sources.decoding import escaped
 from server.sources.notes import Notes
+from server.sources.office.formats import OFFICE, SUFFIXES, OfficeFormat
 from server.sources.patterns import Selection
 from server.sources.problems import Problems
 from server.sources.values import Types
 from server.store.records import Document
 
-Format = Literal["txt", "jsonl", "csv", "tsv", "md"]
-FORMATS: tuple[str, ...] = get_args(Format)
-OF_SUFFIX: Mapping[str, str] = {".ndjson": "jsonl"} | {f".{f}": f for f in FORMATS}
+TextFormat = Literal["txt", "jsonl", "csv", "tsv", "md"]
+Format = TextFormat | OfficeFormat
+FORMATS: tuple[str, ...] = (*get_args(TextFormat), *OFFICE)
+OF_SUFFIX: Mapping[str, str] = {".ndjson": "jsonl"} | {f".{f}": f for f in FORMATS} | dict(SUFFIXES)
 # Formats with columns or keys.
-TABLES = ("csv", "tsv", "jsonl")
+TABLES = ("csv", "tsv", "jsonl", "xlsx")
 
 Read = tuple[Document, int]  # with the bytes of the file read so far
 Reader = Iterator[Read]
@@ -102,4 +104,8 @@ class Source:
 
     def row_path(self, file: Path | None) -> str | None:
         """Return what stands before the ids of a file's rows; None where they stand alone."""
-        return escaped(self.path_of(file)) if self.is_folder and file else None
+        return self.row_path_of(escaped(self.path_of(file))) if file else None
+
+    def row_path_of(self, path: str) -> str | None:
+        """Return the same for the path of a file."""
+        return path if self.is_folder else None

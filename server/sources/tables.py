@@ -69,7 +69,7 @@ def documents_of_table(file: Path | None, source: Source, delimiter: str) -> Ite
     number, names, _ = next(rows, (1, [], 0))
     names = [name.strip() for name in names]
     with placed(file, number):
-        _check_names(names, delimiter)
+        check_names(names, delimiter)
         roles = roles_of([name for name in names if name], source.options.columns)
         check_types(names, roles, source.options.types, is_folder=source.is_folder)
     table = _examined(file, source, delimiter, names, roles)
@@ -130,8 +130,9 @@ def _quotes(error: csv.Error) -> Message:
     return Message("wrong quotes: {error}; a quote within quotes is written twice", error=error)
 
 
-def _check_names(names: Sequence[str], delimiter: str) -> None:
-    if len(names) == 1 and re.search("[;,\t|]", names[0]):
+def check_names(names: Sequence[str], delimiter: str = "") -> None:
+    """Refuse names that cannot be told apart; delimiter: of a text file, empty for a sheet."""
+    if delimiter and len(names) == 1 and re.search("[;,\t|]", names[0]):
         raise NotADocument(
             "the first row is one column, {found}; columns are separated by {delimiter}",
             found=listed(names),

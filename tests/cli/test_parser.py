@@ -236,7 +236,7 @@ def test_several_sources_have_one_summary(run: Commands, tmp_path: Path) -> None
         (("--chunk-tokens", "20", "--chunk-overlap", "11"), "11 is outside 0 to 10"),
         (("--chunk-overlap", "5"), "5 needs --chunk-tokens"),
         (("--chunk-tokens", "0", "--chunk-overlap", "0"), "0 needs --chunk-tokens"),
-        (("--format", "docx"), "docx"),
+        (("--format", "rtf"), "rtf"),
         (("--encoding", "nonsense"), "nonsense"),
         (("--types", "year=number"), "--types, --text-column"),
         (("--text-column", "a"), "--types, --text-column"),

@@ -70,7 +70,7 @@ class Report:
         self._write(
             kind="error",
             file=str(fields.get("name", "")) or None,
-            line=fields.get("line"),
+            line=fields.get("line", fields.get("row")),
             reason=self._terminal.words(why) if isinstance(why, Message) else str(why),
         )
 
