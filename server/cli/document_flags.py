@@ -8,6 +8,7 @@ from server.cli.flags import Parser, chunk_flags, json_object, number, target_fl
 from server.cli.invocation import Command
 from server.config import add_flags
 from server.messages.terminal import Terminal
+from server.store.collection_name import normal
 
 MOST_LISTED = 1_000_000
 
@@ -69,7 +70,9 @@ def collections_flags(parser: Parser, terminal: Terminal) -> None:
     create = add("create", collections.create, words("create an empty collection"))
     remove = add("remove", collections.remove, words("remove a collection with its documents"))
     for each in (create, remove):
-        each.add_argument("collection", metavar="NAME", help=words("name of the collection"))
+        each.add_argument(
+            "collection", type=normal, metavar="NAME", help=words("name of the collection")
+        )
     chunk_flags(create, terminal)
     create.set_defaults(chunk_tokens=None, chunk_overlap=None)
     _yes_flag(remove, terminal)

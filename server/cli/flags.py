@@ -9,6 +9,7 @@ from typing import Any
 from server.config import add_flags
 from server.config_sources import API_KEY
 from server.messages.terminal import Terminal
+from server.store.collection_name import normal
 
 Parser = argparse.ArgumentParser
 
@@ -16,6 +17,7 @@ Parser = argparse.ArgumentParser
 def target_flags(parser: Parser, terminal: Terminal) -> None:
     parser.add_argument(
         "--collection",
+        type=normal,
         default="default",
         help=terminal.words("name of the collection (default: default)"),
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from server import VERSION
 from server.cli.commands import collections as of_collections
-from server.cli.commands import doctor, documents, keys, maintenance, serve, stored
+from server.cli.commands import doctor, documents, keys, maintenance, searching, serve, stored
 from server.cli.commands import index as indexing
 from server.cli.document_flags import collections_flags, delete_flags, documents_flags
 from server.cli.flags import (
@@ -22,9 +22,11 @@ from server.cli.flags import (
 from server.cli.indexing.flags import add_index_flags, without_index_flags
 from server.cli.invocation import Command, Invocation
 from server.config import add_flags, effective, flags_given
+from server.config_sources import HISTORY
 from server.errors import ServerError, StartupError
 from server.messages.message import Message
 from server.messages.terminal import Terminal
+from server.store.collection_name import normal
 from server.telemetry import logs
 
 
@@ -93,6 +95,11 @@ def _search_flags(parser: Parser, terminal: Terminal) -> None:
     )
     add("--json", action="store_true", help=words("print the hits as JSON"))
     add(
+        "--no-history",
+        action="store_true",
+        help=words("do not keep what is typed at the prompt ({name} names its file)", name=HISTORY),
+    )
+    add(
         "--mode",
         choices=("dense", "lexical", "hybrid"),
         default="dense",
@@ -150,7 +157,7 @@ def _import_flags(parser: Parser, terminal: Terminal) -> None:
 
 def _backup_flags(parser: Parser, terminal: Terminal) -> None:
     words, add = terminal.words, parser.add_argument
-    add("name", metavar="NAME", help=words("name of the collection"))
+    add("name", type=normal, metavar="NAME", help=words("name of the collection"))
     add("file", type=Path, metavar="FILE", help=words("file to write, replaced if it exists"))
     add_flags(parser, terminal, "data", "log_level")
 
@@ -158,14 +165,20 @@ def _backup_flags(parser: Parser, terminal: Terminal) -> None:
 def _restore_flags(parser: Parser, terminal: Terminal) -> None:
     words, add = terminal.words, parser.add_argument
     add("file", type=Path, metavar="FILE", help=words("file that `backup` wrote"))
-    add("--collection", help=words("name of the collection (default: its name in the backup)"))
+    add(
+        "--collection",
+        type=normal,
+        help=words("name of the collection (default: its name in the backup)"),
+    )
     add("--force", action="store_true", help=words("replace a collection of the same name"))
     add_flags(parser, terminal, "data", "log_level")
 
 
 def _check_flags(parser: Parser, terminal: Terminal) -> None:
     parser.add_argument(
-        "--collection", help=terminal.words("check this collection only (default: all)")
+        "--collection",
+        type=normal,
+        help=terminal.words("check this collection only (default: all)"),
     )
     add_flags(parser, terminal, "data", "log_level")
 
@@ -220,7 +233,7 @@ def _key_flags(parser: Parser, terminal: Terminal) -> None:
 COMMANDS: tuple[tuple[str, Message, Command | None, Callable[[Parser, Terminal], None]], ...] = (
     ("serve", Message("start the HTTP server"), serve.serve, add_flags),
     ("index", Message("add the documents of files to a collection"), indexing.index, _index_flags),
-    ("search", Message("search a collection"), documents.search, _search_flags),
+    ("search", Message("search a collection"), searching.search, _search_flags),
     ("export", Message("write a collection to a file"), documents.export, _export_flags),
     ("import", Message("add what `export` wrote"), documents.import_, _import_flags),
     (

@@ -62,7 +62,7 @@ def read_documents(*sources: Source) -> Iterator[Read]:
     n_before, replacements = 0, Replacements()
     for source in sources:
         for file in source.files:
-            n_read = 0
+            n_read, before = 0, source.problems.number
             try:
                 for document, n_read in documents_of(file, source):
                     if replacements.has(document):
@@ -72,6 +72,8 @@ def read_documents(*sources: Source) -> Iterator[Read]:
                 alone = len(source.files) == len(sources) == 1
                 apart = isinstance(error, UnreadableFile) and not alone
                 source.problems.add(error, of_one_file=apart)
+            if file is not None and source.problems.number != before:
+                source.problems.files.add((source.name, escaped(source.path_of(file))))
             n_before += n_read
 
 

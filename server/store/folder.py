@@ -21,8 +21,9 @@ from server.errors import (
     TooManyCollections,
 )
 from server.store.collection import DATABASE_FILE, Collection
+from server.store.collection_name import check_name
 from server.store.documents import Documents
-from server.store.folder_layout import FolderLayout, check_name
+from server.store.folder_layout import FolderLayout
 from server.store.folder_lock import FolderLock, unusable
 from server.store.local_index.index import LocalIndex
 from server.store.records import Info

@@ -193,22 +193,15 @@ class Watch:
     async def _whole(self, source: Source) -> Synced:
         seen = Seen()
         added, unchanged = await self._store(source, seen)
-        removed = 0
-        if not source.problems.number:
-            removed = await remove_vanished(
-                self.target, [source], seen, allow_empty=self.allow_empty
-            )
+        removed = await remove_vanished(self.target, [source], seen, allow_empty=self.allow_empty)
         return Synced(added, unchanged, removed)
 
     async def _one(self, source: Source, file: Path) -> Synced:
         """Read one file again; what it no longer has is removed, unless an error hides it."""
-        seen, before = Seen(), source.problems.number
-        only = replace(source, files=[file], n_bytes=0)
+        seen, only = Seen(), replace(source, files=[file], n_bytes=0)
         added, unchanged = await self._store(only, seen)
-        removed = 0
-        if source.problems.number == before:
-            files = [escaped(source.path_of(file))]
-            removed = await remove_vanished(self.target, [only], seen, files=files)
+        files = [escaped(source.path_of(file))]
+        removed = await remove_vanished(self.target, [only], seen, files=files)
         return Synced(added, unchanged, removed)
 
     async def _store(self, source: Source, seen: Seen) -> tuple[int, int]:

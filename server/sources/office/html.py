@@ -42,7 +42,7 @@ def sections(given: Given) -> Iterator[Section]:
     """Yield a section for each heading with a text under it."""
     text, encoding = decoded(given.data, given.source.encoding)
     if encoding != "utf-8":
-        given.source.notes.encodings[given.shown] = encoding
+        given.source.notes.found(encoding, given.shown)
     root = parsed(text)
     if root is not None:
         outline = Outline(title_of(root) or given.stem)
