@@ -171,7 +171,10 @@ def _of_pattern(
     def known(path: str) -> bool:
         return options.format is not None or _is_known(path)
 
-    choice = Choice(known, takes, chosen.leaves_out)
+    def prunes(path: str) -> bool:
+        return chosen.leaves_out(path) or not pattern.reaches(path)
+
+    choice = Choice(known, takes, prunes)
     listed = list_folder(pattern.folder, choice, notes)
     for file in listed.names[:1]:
         _check_format(name, PurePosixPath(file).suffix, options)
