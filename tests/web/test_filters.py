@@ -3,7 +3,15 @@
 import json
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
+
+from server.app import every_operation
+from server.config import Config
+from server.telemetry.metrics import Metrics
 from tests.support.browser import PHONE, Page
+
+PATHS = {each.path for each in every_operation(Config(), Metrics())}
+pytestmark = pytest.mark.skipif("/metadata" not in PATHS, reason="filters need GET /metadata")
 
 
 def filter_of(page: Page) -> object:
