@@ -197,6 +197,11 @@ def test_stored_text_never_runs(page: Page) -> None:
         page.all(".column.hybrid .hit a")[place].click()
         page.until(lambda: page.all(".panel .metadata dd"))
     assert page.script("return window.ran === undefined")
+    # What turns the direction of a name is shown instead.
+    turning = "return /[\u202a-\u202e\u2066-\u2069]/.test(document.body.textContent)"
+    page.open("search?c=hostile&q=hostile")
+    page.settled()
+    assert not page.script(turning) and "report\ufffdtxt.exe" in page.text("main")
     assert (
         page.script("return document.querySelectorAll('main img, .panel img, main script').length")
         == 0

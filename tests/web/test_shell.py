@@ -102,7 +102,6 @@ def test_busy_server_is_asked_again_when_it_says_so(page: Page, secrets: dict[st
     # It counts down.
     page.until(lambda: page.text(".failure") != said)
     assert page.axe() == []
-    page.shot("busy")
 
 
 # The last one: it ends the server.
