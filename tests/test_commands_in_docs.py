@@ -14,7 +14,9 @@ from tests.support.doc_commands import Block
 from tests.support.processes import ROOT
 
 PAGES = doc_commands.pages()
-BLOCKS = [block for page in PAGES for block in doc_commands.blocks(page)]
+# Pages that explain or list show commands too; those with curl are sent by `tests.support.examples`.
+OTHERS = [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("docs/en/[er]*/*.md"))]
+BLOCKS = [block for page in [*PAGES, *OTHERS] for block in doc_commands.blocks(page)]
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
 by_block = pytest.mark.parametrize(
     "block", BLOCKS, ids=lambda block: f"{Path(block.page).stem}:{block.line}"
@@ -59,3 +61,15 @@ def test_commands_of_a_page_end_well(page: str, tmp_path: Path) -> None:
             pytest.skip(
                 f"{len(left)} blocks need {left[0].needs}; see tests/support/doc_commands.py"
             )
+
+
+def test_commands_are_read_as_a_shell_reads_them() -> None:
+    script = "make a B=1  # why; not\ncat > x <<'END'\nmake c\nEND\ncurl -d '{\"x\":\n 1}' y && make b \\\n  | z"
+    assert list(doc_commands.commands(script)) == [
+        ["make", "a", "B=1"],
+        ["cat"],
+        ["x"],
+        ["curl", "-d", '{"x":\n 1}', "y"],
+        ["make", "b"],
+        ["z"],
+    ]

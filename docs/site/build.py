@@ -179,6 +179,9 @@ def _clean(folder: Path) -> None:
     assert found == 1, "doctools.js of this Sphinx differs: does it still evaluate a text?"
     script.write_text(text, encoding="utf-8")
     shutil.rmtree(folder / "_sources", ignore_errors=True)
+    # Only a debugger of styles would read them.
+    for path in (folder / "_static").rglob("*.map"):
+        path.unlink()
     for name in LEFT:
         (folder / name).unlink(missing_ok=True)
 

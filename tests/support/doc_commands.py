@@ -95,17 +95,18 @@ def blocks(page: str) -> list[Block]:
 
 def commands(script: str) -> Iterator[list[str]]:
     """Yield the words of each command of a script; a here-document is left out."""
-    plain = re.sub(r"<<'?(\w+)'?(.*?)^\1$", r"\2", script, flags=re.DOTALL | re.MULTILINE)
-    for line in plain.replace("\\\n", " ").splitlines():
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
-        lexer.whitespace_split = True
-        found: list[str] = []
-        for word in [*lexer, ";"]:
-            if not set(word) <= set("();<>|&"):
-                found.append(word)
-            elif found:
-                yield found
-                found = []
+    plain = re.sub(r"<<'?(\w+)'?([^\n]*)\n.*?^\1$", r"\2", script, flags=re.DOTALL | re.MULTILINE)
+    plain = re.sub(r"(^|\s)#.*$", r"\1", plain.replace("\\\n", " "), flags=re.MULTILINE)
+    # A text in quotes may have lines of its own; outside of quotes a line's end ends a command.
+    lexer = shlex.shlex(plain, posix=True, punctuation_chars="();<>|&\n")
+    lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t\r", True, ""
+    found: list[str] = []
+    for word in [*lexer, ";"]:
+        if not set(word) <= set("();<>|&\n"):
+            found.append(word)
+        elif found:
+            yield found
+            found = []
 
 
 def arguments_of(command: Sequence[str], module: str) -> list[str] | None:
