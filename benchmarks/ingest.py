@@ -39,7 +39,7 @@ SECONDS = re.compile(r"(\d+\.\d+) s\s*$")
 
 def main() -> None:
     arguments = _arguments()
-    texts = _texts(arguments)
+    texts = texts_of(arguments.texts, arguments.count * arguments.turns)
     model = Model(arguments.model, cpu_budget())
     raw, indexed, sizes = [], [], []
     for turn in range(arguments.turns):
@@ -103,9 +103,8 @@ def _index_seconds(model: Path, texts: Sequence[str], scratch: Path) -> float:
     return float(found[1])
 
 
-def _texts(arguments: argparse.Namespace) -> list[str]:
-    count = arguments.count * arguments.turns
-    path = arguments.texts
+def texts_of(path: Path | None, count: int) -> list[str]:
+    """Return texts of a file, or made ones; ends the benchmark if the file has fewer."""
     if path is None:
         return workloads.generate("laws", count)
     if path.suffix == ".json":
@@ -115,7 +114,7 @@ def _texts(arguments: argparse.Namespace) -> list[str]:
         with opened(path, "rt", encoding="utf-8") as file:
             found = [str(json.loads(line)["text"]) for line in file]
     if len(found) < count:
-        sys.exit(f"{path} has {len(found)} texts, {count} are needed: lower --count or --turns")
+        sys.exit(f"{path} has {len(found)} texts, {count} are needed: ask for fewer")
     return found[:count]
 
 

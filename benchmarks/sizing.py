@@ -23,9 +23,10 @@ SHIPPED = "bge-small-zh-v1.5"
 LAW_TOKENS = 124
 # Of a core's time, so that a burst finds room: at twice this share, requests queue without end.
 BUSY = 0.5
-# Bytes a vector in memory by its numbers: two a number, and the compressed copy that finds candidates.
-# The line of `index search` with 1,020,192 vectors of 512 numbers has 1,114 bytes each.
-INDEX_BYTES_A_NUMBER = 1114 / 512
+# Bytes of a vector in memory: two a number, and the compressed copy that finds candidates, which has one
+# size. The line of `index search` with 1,020,192 vectors of 512 numbers has 1,114 bytes each.
+INDEX_BYTES_A_NUMBER = 2
+CODE_BYTES = 1114 - 2 * 512
 # On the disk also the vector itself, in float32: what a longer vector adds to the measured 512 numbers.
 DISK_BYTES_A_NUMBER = INDEX_BYTES_A_NUMBER + 4
 # `server/doctor/checks/memory.py` explains both. The weights count twice: for the lanes and the wide session.
@@ -84,7 +85,7 @@ def plan(load: Load, measured: Measured) -> Plan:
     ) / measured.tokens_core_s
     one_search = measured.search_core_s + measured.search_core_s_a_million * parts / 1e6
     cores = (embedding + load.queries_s * one_search) / BUSY
-    index_mb = parts * measured.dimension * INDEX_BYTES_A_NUMBER / 1e6
+    index_mb = parts * (measured.dimension * INDEX_BYTES_A_NUMBER + CODE_BYTES) / 1e6
     process_mb = BASE_MB + LANE_MB * load.cores + 2 * measured.file_mb
     # Text and index of words grow with the tokens; the measured documents are laws of 124.
     law_bytes = measured.disk_bytes_a_law + (measured.dimension - 512) * DISK_BYTES_A_NUMBER

@@ -125,7 +125,7 @@ class _Decoder:
         # Else it is UTF-8; where it is not, decoding it names the wrong byte.
         self._decoder = _codec(self._encoding)
         if self._encoding != UTF_8:
-            self._notes.encodings[self._name] = self._encoding
+            self._notes.found(self._encoding, self._name)
 
     def _check(self, asked: str, mark: str | None, sample: Sample, whole: bool) -> None:
         normal = codecs.lookup(asked).name

@@ -57,7 +57,7 @@ def _whole(file: Path | None, source: Source) -> Iterator[Read]:
             title = _heading(text) if file.suffix.lower() == ".md" else None
             document = checked(text, path, title or escaped(file.stem), {FILE: path})
             if path != given:
-                source.notes.escaped.append(path)
+                source.notes.escaped.add(path)
     yield document, n_read
 
 

@@ -50,6 +50,16 @@ class Pattern:
         """Return whether a file fits; path: relative to the folder, with slashes."""
         return _compiled(self.rest).fullmatch(path) is not None
 
+    def reaches(self, folder: str) -> bool:
+        """Return whether files in a folder may fit; folder: relative to the first one, with slashes."""
+        steps = self.rest.split("/")
+        for place, name in enumerate(folder.split("/")):
+            if place < len(steps) and "**" in steps[place]:
+                return True
+            if place >= len(steps) - 1 or not _compiled(steps[place]).fullmatch(name):
+                return False
+        return True
+
 
 def _fits(patterns: Iterable[str], path: str) -> bool:
     name = path.rsplit("/", 1)[-1]

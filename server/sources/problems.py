@@ -1,7 +1,7 @@
 """What cannot be read: the first error ends a command, or each is listed and the rest is read."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from server.errors import BadSettings
 
@@ -15,11 +15,13 @@ class Problems:
     """Errors of rows and files.
 
     keep_going: whether to go on after one. listed: called with each when it does. number: how many came.
+    files: of which not everything could be read, as (name of the source, path in it).
     """
 
     keep_going: bool = False
     listed: Callable[[BadSettings], None] = _ignore
     number: int = 0
+    files: set[tuple[str, str]] = field(default_factory=set)
 
     def add(self, error: BadSettings, *, of_one_file: bool = False) -> None:
         """List the error; raise it where nothing is read after one.

@@ -62,7 +62,7 @@ def read_documents(*sources: Source) -> Iterator[Read]:
     n_before, replacements = 0, Replacements()
     for source in sources:
         for file in source.files:
-            n_read = 0
+            n_read, before = 0, source.problems.number
             try:
                 for document, n_read in documents_of(file, source):
                     if replacements.has(document):
@@ -72,6 +72,8 @@ def read_documents(*sources: Source) -> Iterator[Read]:
                 alone = len(source.files) == len(sources) == 1
                 apart = isinstance(error, UnreadableFile) and not alone
                 source.problems.add(error, of_one_file=apart)
+            if file is not None and source.problems.number != before:
+                source.problems.files.add((source.name, escaped(source.path_of(file))))
             n_before += n_read
 
 
@@ -169,7 +171,10 @@ def _of_pattern(
     def known(path: str) -> bool:
         return options.format is not None or _is_known(path)
 
-    choice = Choice(known, takes, chosen.leaves_out)
+    def prunes(path: str) -> bool:
+        return chosen.leaves_out(path) or not pattern.reaches(path)
+
+    choice = Choice(known, takes, prunes)
     listed = list_folder(pattern.folder, choice, notes)
     for file in listed.names[:1]:
         _check_format(name, PurePosixPath(file).suffix, options)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from server.errors import BadSettings
 from server.sources import decoding
+from server.sources.notes import Notes
 from server.sources.readers import find_source, find_sources, read_documents
 from server.sources.source import FORMATS
 from server.store.records import MAX_ID, MAX_TITLE, Document, text_id
@@ -296,6 +297,25 @@ def test_a_pattern_stands_for_the_files_that_fit(write: Write, tmp_path: Path) -
     assert (found.id, found.metadata) == ("in/deep/d.md", {"file": "in/deep/d.md"})
     assert "has no files that are read" in refusal(f"{pattern}/*.pdf").english
     assert texts(write("f/[x].txt", "a file of this name")) == ["a file of this name"]
+
+
+def test_a_pattern_enters_only_folders_in_which_files_may_fit(write: Write, tmp_path: Path) -> None:
+    for name in ("a.md", "in/b.md", "in/x/c.md", "other/d.md"):
+        write(f"f/{name}", name)
+    pruned: list[str] = []
+
+    def texts_of(pattern: str) -> list[str]:
+        pruned.clear()
+        notes = Notes(each_skipped=lambda reason, name: pruned.append(name))
+        sources = find_sources([f"{tmp_path}/f/{pattern}"], options(), notes)
+        return [document.text for document, _ in read_documents(*sources)]
+
+    assert texts_of("*.md") == ["a.md"]
+    assert {f"{tmp_path}/f/in", f"{tmp_path}/f/other"} <= set(pruned)
+    assert texts_of("i*/*.md") == ["in/b.md"]
+    assert {f"{tmp_path}/f/in/x", f"{tmp_path}/f/other"} <= set(pruned)
+    assert texts_of("in/**/*.md") == ["in/b.md", "in/x/c.md"]
+    assert texts_of("**/c.md") == ["in/x/c.md"]
 
 
 @pytest.mark.parametrize(

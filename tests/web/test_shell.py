@@ -33,13 +33,18 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def guarded(
-    toy_artifact: Path, secrets: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+    toy_artifact: Path,
+    scorer_artifact: Path,
+    secrets: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Server]:
+    """A server with keys and a reranker."""
     folder = tmp_path_factory.mktemp("guarded")
-    with serving(toy_artifact, folder, "--keys", secrets["file"]) as found:
+    flags = ("--keys", secrets["file"], "--model", str(scorer_artifact))
+    with serving(toy_artifact, folder, *flags) as found:
         with found.client() as client:
             client.headers["x-api-key"] = secrets["writer"]
-            body = {"documents": [{"text": "one document"}]}
+            body = {"documents": [{"text": "one document"}, {"text": "another document"}]}
             client.post("/documents", json=body).raise_for_status()
         yield found
 
@@ -102,7 +107,22 @@ def test_busy_server_is_asked_again_when_it_says_so(page: Page, secrets: dict[st
     # It counts down.
     page.until(lambda: page.text(".failure") != said)
     assert page.axe() == []
-    page.shot("busy")
+
+
+def test_hits_are_reranked_where_a_reranker_is_served(page: Page, secrets: dict[str, str]) -> None:
+    page.open()
+    give(page, secrets["reader"])
+    page.until(lambda: page.all(".browse .hit"))
+    page.open("search?q=document")
+    plain = page.texts(".column.dense .score .figure")
+    page.click("#rerank")
+    page.until(lambda: page.texts(".column.dense .score .figure") not in ([], plain))
+    page.settled()
+    assert "reranker" in page.find(".column.dense .score").get_attribute("title")
+    # Every column is in the reranker's order now.
+    orders = [page.texts(f".column.{mode} .hit-title") for mode in ("dense", "hybrid", "lexical")]
+    assert orders[0] == orders[1] == orders[2]
+    assert "rerank=1" in page.driver.current_url
 
 
 # The last one: it ends the server.

@@ -101,11 +101,11 @@ async def store(given: Invocation, target: "CollectionTarget", sources: "Sequenc
     terminal.say(done.summary(problems.number))
     if not _follows(given):
         return
-    if problems.number:
+    if problems.files:
         terminal.inform(
-            "nothing was removed, because not everything could be read: what is missing may be there"
+            "of {number:,} files with errors nothing is removed: what could not be read may be there",
+            number=len(problems.files),
         )
-        return
     removed = await remove_vanished(target, sources, seen, allow_empty=given.arguments.allow_empty)
     terminal.say("removed {number:,}", number=removed)
 

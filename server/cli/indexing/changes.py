@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SETTLE_S, MOST_WAIT_S = 1.0, 30.0
+# Between attempts while something fails, each time twice as long.
+FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
 # Paths that are kept. What has more changes is read as a whole.
 MOST_PATHS = 1_000
 
@@ -27,6 +29,9 @@ class Changes:
     paths: set[str] = field(default_factory=set)
     _first: float | None = None
     _last: float = 0.0
+    _error: str = ""
+    _retry_s: float = 0.0
+    _retry_at: float = 0.0
 
     def note(self, paths: Iterable[str], now: float) -> None:
         """Note changed paths, absolute ones. Those outside of the folder are of another source."""
@@ -53,7 +58,7 @@ class Changes:
 
     def due(self, now: float) -> bool:
         """Return whether the changes are to be read now."""
-        if self._first is None:
+        if self._first is None or now < self._retry_at:
             return False
         if now - self._first >= MOST_WAIT_S:
             return True
@@ -63,6 +68,19 @@ class Changes:
         """Forget the changes, which were read."""
         self.whole, self._first = False, None
         self.paths.clear()
+        self._error, self._retry_s, self._retry_at = "", 0.0, 0.0
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last attempt to read them failed."""
+        return self._retry_s > 0
+
+    def failed(self, error: str, now: float) -> bool:
+        """Put the next attempt off; return whether this is another error than that of the last one."""
+        self._retry_s = min(max(2 * self._retry_s, FIRST_RETRY_S), LONGEST_RETRY_S)
+        self._retry_at = now + self._retry_s
+        is_new, self._error = error != self._error, error
+        return is_new
 
     def touches(self, name: str) -> bool:
         """Return whether a file, or a folder that it is in, has changed."""

@@ -33,7 +33,7 @@ def add_index_flags(parser: argparse.ArgumentParser, terminal: Terminal) -> None
     )
     add(
         "--format",
-        help=words("txt, jsonl, csv, tsv or md (default: by the suffix of the file's name)"),
+        help=words("format of the files, such as jsonl or pdf (default: by the suffix of each)"),
     )
     _column_flags(parser, terminal)
     _sync_flags(parser, terminal)

@@ -1,7 +1,7 @@
 """Makes a collection follow its sources, and compares the two without changing anything.
 
-What a source no longer has is removed when all of it was read without an error, and never before: a file
-that cannot be read, or a disk that is not mounted, must not look like files that were deleted.
+What a source no longer has is removed when all of it was read, and never before. A file that cannot be read
+keeps its documents, and a source that is missing or empty all of them: its disk may not be mounted.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -43,6 +43,8 @@ async def remove_vanished(
 ) -> int:
     """Remove the documents that follow these sources and were not read; return how many.
 
+    Those of files with an error stay: what could not be read may be there.
+
     files: those that were read, where not the whole source was; then one may be empty. Raises BadSettings
     where a source has become empty, unless that is allowed.
     """
@@ -53,7 +55,11 @@ async def remove_vanished(
             raise _empty(source)
         async for documents in _pages(target, marked_filter(name, files)):
             gone += [
-                each.id for each in documents if not seen.has(each.id) and mark_of(each) == name
+                each.id
+                for each in documents
+                if not seen.has(each.id)
+                and mark_of(each) == name
+                and (source.name, file_of(each) or "") not in source.problems.files
             ]
     return await _remove(target, gone)
 
@@ -171,25 +177,34 @@ async def compare(
     for source in sources:
         if source.sync is not None and not allow_empty and not seen.number(source.sync):
             raise _empty(source)
-    if not any(source.problems.number for source in sources):
-        for id in marked:
-            if not seen.has(id):
-                plan.removed.add(id)
+    unread = {
+        (source.sync, path)
+        for source in sources
+        for name, path in source.problems.files
+        if name == source.name
+    }
+    for id, of_source, file in marked:
+        if not seen.has(id) and (of_source, file) not in unread:
+            plan.removed.add(id)
     return plan
 
 
 async def _stored(
     target: CollectionTarget | None, followed: set[str]
-) -> tuple[dict[int, int], list[str]]:
-    """Return the contents of all stored documents as hashes, and the ids of those that follow a source."""
-    stored, marked = dict[int, int](), list[str]()
+) -> tuple[dict[int, int], list[tuple[str, str, str]]]:
+    """Return the contents of all stored documents as hashes, and those that follow a source.
+
+    Of these: the id, the source and the file.
+    """
+    stored, marked = dict[int, int](), list[tuple[str, str, str]]()
     if target is None or target.name not in await target.names():
         return stored, marked
     async for documents in _pages(target, None):
         for document in documents:
             stored[hash(document.id)] = _content(document)
-            if mark_of(document) in followed:
-                marked.append(document.id)
+            mark = mark_of(document)
+            if mark in followed and mark is not None:
+                marked.append((document.id, mark, file_of(document) or ""))
     return stored, marked
 
 

@@ -7,6 +7,7 @@ read, in case a change was not reported.
 
 import asyncio
 import io
+import logging
 import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from server.cli.commands.opening import Run
-from server.cli.indexing.changes import Changes
+from server.cli.indexing.changes import LONGEST_RETRY_S, Changes
 from server.cli.indexing.sync import Synced, remove_touched, remove_vanished
 from server.cli.ingest import index_documents
 from server.cli.target import Chunks, CollectionTarget
@@ -30,7 +31,6 @@ from server.sources.readers import read_documents
 from server.sources.source import Source
 
 TICK_S = 0.5
-FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 30.0
 READ_ALL_S = 3_600.0
 
 # Yields the paths that have changed since the last time, none where nothing has; ends never.
@@ -64,6 +64,7 @@ def reported(folders: Sequence[Path], run: Run) -> Generator[Iterable[str], None
     while not folders:
         run(asyncio.sleep(TICK_S))
         yield ()
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)
     tick_ms = round(TICK_S * 1000)
     for changes in watch(
         *map(os.path.abspath, folders),
@@ -93,9 +94,6 @@ class Watch:
     reports: Reports = reported
     clock: Callable[[], float] = now
     _changes: dict[str, Changes] = field(default_factory=dict)
-    _retry_at: float = 0.0
-    _retry_s: float = 0.0
-    _said: str = ""
     _all_at: float = 0.0
 
     def __post_init__(self) -> None:
@@ -108,6 +106,8 @@ class Watch:
             "watching {names}; Ctrl-C ends it", names=tuple(each.name for each in self.sources)
         )
         folders = sorted({each.folder for each in self.sources})
+        # What has changed while the sources were stored for the first time was not reported.
+        self._all()
         while self._until_moved(folders):
             # A folder is gone, is there again, or is another one of the same name.
             self._all()
@@ -139,36 +139,31 @@ class Watch:
         if moment >= self._all_at:
             self._all_at = moment + READ_ALL_S
             self._all()
-        if moment < self._retry_at:
-            return
         for source in self.sources:
             changes = self._changes[source.name]
             if changes.due(moment):
                 self._read(source, changes)
 
     def _read(self, source: Source, changes: Changes) -> None:
+        failing = changes.is_failing
         try:
-            if self._retry_s:
+            if failing:
                 self.run(self.target.prepare(self.chunks))
             problems = Problems(True, self._wrong)
             self._follow(self.find(source.name, problems), changes)
         except (ServerError, OSError) as error:
-            self._failed(error)
+            self._failed(changes, error)
             return
         changes.done()
-        if self._retry_s:
-            self.terminal.inform("it works again")
-        self._retry_s, self._said = 0.0, ""
+        if failing:
+            self.terminal.inform("{name} is stored again", name=source.name)
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, changes: Changes, error: Exception) -> None:
         """Say what went wrong, once, and try again after a while."""
-        self._retry_s = min(max(2 * self._retry_s, FIRST_RETRY_S), LONGEST_RETRY_S)
-        self._retry_at = self.clock() + self._retry_s
-        if str(error) != self._said:
-            self._said = str(error)
+        if changes.failed(str(error), self.clock()):
             said = error if isinstance(error, StartupError | OSError) else str(error)
             self.terminal.inform(
-                "not stored yet: {error}; trying again, at least every {seconds:.0f} s",
+                "not stored yet, but tried again at least every {seconds:.0f} s: {error}",
                 error=said,
                 seconds=LONGEST_RETRY_S,
             )
@@ -193,22 +188,15 @@ class Watch:
     async def _whole(self, source: Source) -> Synced:
         seen = Seen()
         added, unchanged = await self._store(source, seen)
-        removed = 0
-        if not source.problems.number:
-            removed = await remove_vanished(
-                self.target, [source], seen, allow_empty=self.allow_empty
-            )
+        removed = await remove_vanished(self.target, [source], seen, allow_empty=self.allow_empty)
         return Synced(added, unchanged, removed)
 
     async def _one(self, source: Source, file: Path) -> Synced:
         """Read one file again; what it no longer has is removed, unless an error hides it."""
-        seen, before = Seen(), source.problems.number
-        only = replace(source, files=[file], n_bytes=0)
+        seen, only = Seen(), replace(source, files=[file], n_bytes=0)
         added, unchanged = await self._store(only, seen)
-        removed = 0
-        if source.problems.number == before:
-            files = [escaped(source.path_of(file))]
-            removed = await remove_vanished(self.target, [only], seen, files=files)
+        files = [escaped(source.path_of(file))]
+        removed = await remove_vanished(self.target, [only], seen, files=files)
         return Synced(added, unchanged, removed)
 
     async def _store(self, source: Source, seen: Seen) -> tuple[int, int]:

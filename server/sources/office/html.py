@@ -19,64 +19,20 @@ DECLARED_WITHIN = 4096
 XML_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 # A page in these is read as the encoding that has all their characters, as browsers do.
 WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "iso8859-1": "cp1252", "ascii": "cp1252"}
-LEFT_OUT = {
-    *(
-        "script",
-        "style",
-        "noscript",
-        "template",
-        "svg",
-        "math",
-        "iframe",
-        "object",
-        "canvas",
-        "audio",
-    ),
-    *("video", "select", "button", "input", "textarea", "datalist", "nav", "head", "dialog"),
-}
+LEFT_OUT = frozenset(
+    (
+        "script style noscript template svg math iframe object canvas audio video select button "
+        "input textarea datalist nav head dialog"
+    ).split()
+)
 HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.I)
-BLOCKS = {
-    *(
-        "address",
-        "article",
-        "aside",
-        "blockquote",
-        "body",
-        "caption",
-        "center",
-        "dd",
-        "details",
-        "div",
-    ),
-    *(
-        "dl",
-        "dt",
-        "fieldset",
-        "figcaption",
-        "figure",
-        "footer",
-        "form",
-        "header",
-        "hr",
-        "html",
-        "legend",
-    ),
-    *(
-        "li",
-        "main",
-        "ol",
-        "p",
-        "pre",
-        "section",
-        "summary",
-        "table",
-        "tbody",
-        "tfoot",
-        "thead",
-        "tr",
-        "ul",
-    ),
-}
+BLOCKS = frozenset(
+    (
+        "address article aside blockquote body caption center dd details div dl dt fieldset "
+        "figcaption figure footer form header hr html legend li main ol p pre section summary "
+        "table tbody tfoot thead tr ul"
+    ).split()
+)
 CELLS = {"td", "th"}
 LEVELS = {f"h{level}": level for level in range(1, 7)}
 BLANKS = re.compile(r"[ \t\n\f\r\u200b]+")
@@ -84,9 +40,9 @@ BLANKS = re.compile(r"[ \t\n\f\r\u200b]+")
 
 def sections(given: Given) -> Iterator[Section]:
     """Yield a section for each heading with a text under it."""
-    text, encoding = decoded(given.data)
+    text, encoding = decoded(given.data, given.source.encoding)
     if encoding != "utf-8":
-        given.source.notes.encodings[given.shown] = encoding
+        given.source.notes.found(encoding, given.shown)
     root = parsed(text)
     if root is not None:
         outline = Outline(title_of(root) or given.stem)
@@ -94,13 +50,15 @@ def sections(given: Given) -> Iterator[Section]:
         yield from outline.end()
 
 
-def decoded(data: bytes) -> tuple[str, str]:
-    """Return the text of a page and its encoding: of its mark, as declared, or detected."""
+def decoded(data: bytes, asked: str | None = None) -> tuple[str, str]:
+    """Return the text of a page and its encoding: asked for, of its mark, as declared, or detected."""
     mark = next((name for mark, name in MARKS if data.startswith(mark)), None)
     if mark is None and b"\0" in data:
         raise Unreadable("it has NUL bytes, so it is not HTML; was it given the wrong suffix?")
+    if asked is not None and _as(data, asked) is None:
+        raise Unreadable("it is not {encoding}", encoding=asked)
     declared = DECLARED.search(data[:DECLARED_WITHIN])
-    for name in (mark, declared and declared[1].decode("ascii", "replace"), "utf-8"):
+    for name in (asked, mark, declared and declared[1].decode("ascii", "replace"), "utf-8"):
         text = _as(data, name) if name else None
         if text is not None:
             return text

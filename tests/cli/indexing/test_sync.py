@@ -92,16 +92,19 @@ def test_a_source_that_is_empty_or_missing_removes_nothing(
     assert "added 4" in run(*sync).out
 
 
-def test_a_source_that_was_not_read_whole_removes_nothing(run: Commands, notes: Path) -> None:
-    sync = ("index", notes, "--sync")
+def test_a_file_that_was_not_read_whole_keeps_its_documents(run: Commands, notes: Path) -> None:
+    sync = ("index", str(notes), "--sync")
     run(*sync)
     (notes / "a.md").unlink()
     (notes / "c.csv").write_text('id,text\n1,毛笔\n2"宣纸\n', encoding="utf-8")
+    (notes / "in/b.txt").write_bytes(b"\xff")
     assert "line 3" in run.refused(*sync)
-    said = run(*sync, "--keep-going", status=index.SOME_WRONG)
-    assert "nothing was removed, because not everything could be read" in said.err
-    assert "would remove: 0" in run(*sync, "--keep-going", "--dry-run", status=3).out
     assert len(stored(run)) == 4
+    plan = run(*sync, "--keep-going", "--dry-run", status=3)
+    assert "would remove: 1 (a.md)" in plan.out
+    said = run(*sync, "--keep-going", status=index.SOME_WRONG)
+    assert "removed 1" in said.out and "of 2 files with errors nothing is removed" in said.err
+    assert set(stored(run)) == {"c.csv#1", "c.csv#2", "in/b.txt"}
 
 
 def test_an_interrupted_run_removes_nothing(

@@ -183,7 +183,12 @@ def test_pages_that_are_not_there_are_bounded() -> None:
 def test_file_that_takes_forever_is_ended() -> None:
     data = make.endless_pdf()
     assert "was not read within 0.3 s" in reason("a.pdf", data, Limits(wait_s=0.3))
-    assert "was not read within" in reason("a.pdf", data, Limits(cpu_s=0))
+
+
+@pytest.mark.slow
+def test_file_that_computes_forever_is_ended_by_the_system() -> None:
+    """Also where the command that waits for it has ended."""
+    assert "was not read within" in reason("a.pdf", make.endless_pdf(), Limits(cpu_s=0))
 
 
 def test_text_of_a_file_is_bounded() -> None:

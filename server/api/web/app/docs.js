@@ -94,6 +94,7 @@ function drawHead() {
   document.title = `${t("docs.title")} · Inkwell`;
   head.replaceChildren(
     h("a.brand", { href: "." }, h("img", { src: "ui/icon.svg", alt: "", width: 24, height: 24 }), "Inkwell"),
+    h("h1.unseen", {}, t("docs.title")),
     h("nav.views", { "aria-label": t("views") }, h("a", { href: "." }, t("docs.page")), h("a", { href: "docs", "aria-current": "page" }, t("docs.title"))),
     h("div.tools", {},
       h("button.quiet.language", { type: "button", id: "language", lang: other, title: t("language.about"), on: { click: () => { setLanguage(other); draw(); document.getElementById("language").focus(); } } }, t("language")),

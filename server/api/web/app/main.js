@@ -30,12 +30,14 @@ function drawHead() {
   const { view, params } = read();
   const chosen = collectionIn(params);
   document.title = viewOf(view) ? `${viewOf(view).label[language()]} · Inkwell` : "Inkwell";
-  head.replaceChildren(
+  head.replaceChildren(...[
     h("a.skip", { href: "#main", on: { click: (event) => { event.preventDefault(); main.focus(); } } }, t("skip")),
     h("a.brand", { href: hash("search", { c: params.c }) }, h("img", { src: "ui/icon.svg", alt: "", width: 24, height: 24 }), "Inkwell"),
+    viewOf(view) && h("h1.unseen", {}, viewOf(view).label[language()]),
     h("nav.views", { "aria-label": t("views") }, VIEWS.filter((each) => may(each.scope)).map((each) =>
       h("a", { href: hash(each.name, { c: params.c }), "aria-current": each.name === view ? "page" : null }, each.label[language()]))),
-    h("div.tools", {}, collectionChoice(chosen, params), language_(), theme(), keyButton(), iconButton("help", t("help"), showHelp)));
+    h("div.tools", {}, collectionChoice(chosen, params), language_(), theme(), keyButton(), iconButton("help", t("help"), showHelp)),
+  ].filter(Boolean));
 }
 
 function collectionChoice(chosen, params) {

@@ -1,6 +1,6 @@
 // The panel with a whole document: the passage that was found is marked, its neighbours are a step away.
 import { get, pathOf } from "./api.js";
-import { button, h, iconButton, stranger } from "./dom.js";
+import { button, h, iconButton, shown, stranger } from "./dom.js";
 import { t } from "./words.js";
 
 // Characters of a long document that are shown around the passage, and more with each step.
@@ -28,7 +28,7 @@ export async function openDocument(shell, id, { begin, end, closed } = {}) {
   const load = async () => {
     try {
       const found = await get(shell.at("documents/" + pathOf(id)), { signal: shell.signal });
-      title.textContent = found.title || found.id;
+      title.replaceChildren(shown(found.title || found.id));
       body.replaceChildren(...content(shell, found, begin, end));
       body.querySelector("mark")?.scrollIntoView({ block: "center" });
       neighbours(shell, found, body);
@@ -66,7 +66,7 @@ function whole(characters, begin, end) {
   const text = h("div.text", { dir: "auto" });
   function draw() {
     const said = (a, b) => characters.slice(a, b).join("");
-    text.replaceChildren(said(from, begin), ...(end ? [h("mark", {}, said(begin, end))] : []), said(Math.max(end, begin), to));
+    text.replaceChildren(shown(said(from, begin)), ...(end ? [h("mark", {}, said(begin, end))] : []), shown(said(Math.max(end, begin), to)));
     earlier.hidden = from === 0;
     later.hidden = to === characters.length;
   }

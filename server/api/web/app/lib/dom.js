@@ -17,9 +17,13 @@ export function svg(name, attributes = {}, ...children) {
 function filled(element, classes, attributes, children) {
   if (classes.length) element.classList.add(...classes);
   for (const [key, value] of Object.entries(attributes)) set(element, key, value);
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false).map(shown));
   return element;
 }
+
+// Characters that turn the direction of what follows let "exe.txt" look like another name: they are shown, not obeyed.
+const TURNING = /[\u202a-\u202e\u2066-\u2069]/g;
+export const shown = (child) => (typeof child === "string" ? child.replace(TURNING, "\ufffd") : child);
 
 function set(element, key, value) {
   if (value === null || value === undefined || value === false) return;

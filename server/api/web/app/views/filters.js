@@ -6,6 +6,12 @@ import { number, t } from "../lib/words.js";
 // Keys with more values than this are numbers to bound, or not offered.
 const MOST_KEYS = 12;
 
+// Text of which every document has its own is no choice, and keys that begin so are the server's.
+function useful({ key, kind, values, complete }) {
+  if (key.startsWith("_")) return false;
+  return kind === "number" || (values.length > 0 && (complete || values[0].documents > 1));
+}
+
 // changed: called after the address has the new filter.
 export function filters(shell, changed) {
   const element = h("div.filters");
@@ -57,7 +63,7 @@ export function filters(shell, changed) {
       details.open = false;
       details.querySelector("summary").focus();
     });
-    const fill = () => { if (!body.childElementCount) body.append(...(bounded(each) ? bounds(each, condition) : values(each, condition)), sampled && h("p.dim", {}, t("search.filter.sampled"))); };
+    const fill = () => { if (!body.childElementCount) body.append(...(bounded(each) ? bounds(each, condition) : values(each, condition)), ...(sampled ? [h("p.dim", {}, t("search.filter.sampled"))] : [])); };
     return details;
   }
 
@@ -65,7 +71,8 @@ export function filters(shell, changed) {
 
   function values(each, condition) {
     const chosen = new Set((condition?.$in || (condition === undefined ? [] : [condition])).map((one) => JSON.stringify(one)));
-    return [h("ul", {}, each.values.map(({ value: one, documents }) => {
+    const offered = each.kind === "number" ? [...each.values].sort((a, b) => a.value - b.value) : each.values;
+    return [h("ul", {}, offered.map(({ value: one, documents }) => {
       const written = JSON.stringify(one);
       const flip = (event) => {
         if (event.target.checked) chosen.add(written);
@@ -79,8 +86,8 @@ export function filters(shell, changed) {
   }
 
   function bounds(each, condition) {
-    const field = (name, label) => {
-      const input = h("input", { type: "number", step: "any", "aria-label": label, placeholder: t("search.filter.any"), value: condition?.[name] ?? "",
+    const field = (name, label, limit) => {
+      const input = h("input", { type: "number", step: "any", "aria-label": label, placeholder: limit ?? t("search.filter.any"), value: condition?.[name] ?? "",
         on: { change: () => {
           const next = { ...(typeof condition === "object" ? condition : {}) };
           if (input.value === "") delete next[name];
@@ -89,7 +96,7 @@ export function filters(shell, changed) {
         } } });
       return h("label.inline", {}, label, input);
     };
-    return [h("div.bounds", {}, field("$gte", t("search.filter.from")), field("$lte", t("search.filter.to")))];
+    return [h("div.bounds", {}, field("$gte", t("search.filter.from"), each.least), field("$lte", t("search.filter.to"), each.greatest))];
   }
 
   function said(condition) {
@@ -98,11 +105,14 @@ export function filters(shell, changed) {
     return [condition.$gte !== undefined && `≥ ${condition.$gte}`, condition.$lte !== undefined && `≤ ${condition.$lte}`].filter(Boolean).join(", ") || "…";
   }
 
-  element.hidden = true;
+  // A choice closes when something else is touched.
+  addEventListener("pointerdown", ({ target }) => {
+    for (const each of element.querySelectorAll("details[open]")) if (!each.contains(target)) each.open = false;
+  }, { signal: shell.signal });
   draw();
   // Older servers have no such route; then there are no filters to choose.
   get(shell.at("metadata"), { signal: shell.signal }).then((answer) => {
-    keys = answer.keys.filter((each) => each.values.length || each.kind === "number").slice(0, MOST_KEYS);
+    keys = answer.keys.filter(useful).slice(0, MOST_KEYS);
     sampled = answer.sampled;
     draw();
   }).catch(() => {});

@@ -18,13 +18,13 @@ export function card(hit, rank, mode, hits, ranks, href) {
   const score = reranked ? hit.rerank_score : hit.score;
   const best = mode === "lexical" && !reranked ? Math.max(hits[0].score, 1e-9) : 1;
   const share = Math.min(1, Math.max(0, score / best));
-  const shown = number(score, mode === "lexical" && !reranked ? 1 : 3);
+  const figure = number(score, mode === "lexical" && !reranked && score >= 1 ? 1 : 3);
   return h("li.hit", { data: { id: hit.id, mode } },
     h("div.hit-head", {},
       h("span.rank", {}, number(rank + 1)),
       h("a.hit-title", { href, dir: "auto" }, hit.title || nameOf(hit.id)),
-      h("span.score", { title: t(`search.score.${reranked ? "rerank" : mode}`, { score: shown }) },
-        h("span.bar", {}, h("span", { style: { width: `${100 * share}%` } })), h("span.figure", {}, shown))),
+      h("span.score", { title: t(`search.score.${reranked ? "rerank" : mode}`, { score: figure }) },
+        h("span.bar", {}, h("span", { style: { width: `${100 * share}%` } })), h("span.figure", {}, figure))),
     h("p.snippet", { dir: "auto" }, excerpt(hit.text, hit.highlights || [], SHOWN)),
     h("div.hit-foot", {}, about(hit.metadata), ranks && h("span.ranks", {}, MODES.filter((each) => each !== mode).map((each) => rankIn(each, ranks[each])))));
 }

@@ -12,6 +12,8 @@ add(words);
 // A fast server is asked 30 ms after the last key; a slow one is spared: after a third of what it took last.
 const PAUSE_MS = { least: 30, most: 400 };
 const DEPTHS = [5, 10, 20, 50, 100, 200, 500, 1000];
+// A reranker reads at most so many candidates.
+const MOST_RERANKED = 200;
 const NARROW = matchMedia("(max-width: 60rem)");
 
 export function mount(root, shell) {
@@ -29,6 +31,7 @@ export function mount(root, shell) {
   const mode = () => (MODES.includes(shell.params.mode) ? shell.params.mode : NARROW.matches ? "hybrid" : "all");
   const columns = () => (mode() === "all" && !NARROW.matches ? MODES : [mode() === "all" ? "hybrid" : mode()]);
   const depth = () => (DEPTHS.includes(Number(shell.params.n)) ? Number(shell.params.n) : 10);
+  const reranked = () => Boolean(shell.params.rerank && state.scorer);
   const filter = filters(shell, () => ask());
 
   // What the hits depend on; opening a document changes none of it.
@@ -69,7 +72,7 @@ export function mount(root, shell) {
     const began = performance.now();
     const body = { query: state.query, mode: each, top_k: depth(), highlight: true };
     if (filter.value()) body.filter = filter.value();
-    if (shell.params.rerank && state.scorer) body.rerank = depth() > 50 ? { top_n: Math.min(200, depth()) } : {};
+    if (reranked()) Object.assign(body, { top_k: Math.min(MOST_RERANKED, depth()), rerank: {} });
     try {
       const answer = await post(shell.at("search"), body, { signal: state.controller.signal });
       if (own !== state.number) return;
@@ -134,7 +137,7 @@ export function mount(root, shell) {
 
   function more(hits) {
     if (hits.length < depth()) return [];
-    const next = DEPTHS.find((each) => each > depth());
+    const next = DEPTHS.find((each) => each > depth() && (!reranked() || each <= MOST_RERANKED));
     if (!next) return [h("p.dim", {}, t("search.most"))];
     return [button(t("search.more"), () => { shell.set({ n: next }); ask(); }, { class: "more" })];
   }
