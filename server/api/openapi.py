@@ -10,7 +10,7 @@ import msgspec
 from server.api.native_errors import NATIVE
 from server.api.operation import Call, CollectionOperation, Operation
 from server.api.replies import Reply, json_body
-from server.store.folder_layout import NAME
+from server.store.collection_name import PATTERN
 
 REFERENCE = "#/components/schemas/{name}"
 PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
@@ -37,8 +37,8 @@ PARAMETERS: Mapping[str, Json] = {
         },
     },
     "collection": {
-        "description": "A collection's name.",
-        "schema": {"type": "string", "pattern": f"^{NAME.pattern}$"},
+        "description": "A collection's name: letters and digits of any script, and . _ -, no dot first.",
+        "schema": {"type": "string", "pattern": PATTERN},
         "example": "laws",
     },
     "id": {

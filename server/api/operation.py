@@ -13,6 +13,7 @@ from server.collections.live_collection import LiveCollection
 from server.collections.registry import DEFAULT, CollectionRegistry
 from server.errors import ServerError
 from server.inference.registry import ModelRegistry
+from server.store.collection_name import normal
 from server.store.filter_tree import Filter, fixed, parse
 
 
@@ -52,7 +53,7 @@ def collection_call(scope: Scope, body: bytes, state: State) -> CollectionCall:
 
 def collection_name(call: Call) -> str:
     """Return the name of the collection in the path, or of the default one."""
-    return str(call.scope["path_params"].get("collection", DEFAULT))
+    return normal(str(call.scope["path_params"].get("collection", DEFAULT)))
 
 
 def collection_of(call: CollectionCall) -> LiveCollection | EmptyCollection:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TextIO
 
+from server.messages.arguments import TWICE, Parser
 from server.messages.message import Language, Message, chinese_of, language_of
 
 # What argparse itself says most often, as it stands in its source.
@@ -61,11 +62,12 @@ class Terminal:
         chinese = self.language == "zh"
 
         def said(text: str) -> str:
-            return chinese_of(text) if chinese and text in OF_ARGPARSE else text
+            return chinese_of(text) if chinese and text in (*OF_ARGPARSE, TWICE) else text
 
         # subtle: it asks gettext under these names. The process has one terminal, so one language.
         vars(argparse).update(_=said, ngettext=lambda one, many, n: said(one if n == 1 else many))
-        return argparse.ArgumentParser(prog=prog, description=description)
+        Parser.words = said
+        return Parser(prog=prog, description=description)
 
     def words(self, template: str | Message, /, **fields: object) -> str:
         """Return a sentence in the language of this terminal, with control characters as escapes."""

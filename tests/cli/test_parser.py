@@ -351,6 +351,22 @@ def check_usage(run: Commands, words: str, *arguments: str) -> None:
     assert words in run.capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("search", "--collection", "a", "--collection=b"),
+        ("search", "--top-k", "3", "--top-k", "3"),
+        ("serve", "--model", "a", "--model", "b", "--host", "127.0.0.1", "--host", "0.0.0.0"),
+        ("key", "new", "a", "--scopes", "embed", "--scopes", "search"),
+        ("export", "--pair", "a", "b", "--pair", "c", "d"),
+    ],
+)
+def test_option_of_one_value_is_refused_twice(run: Commands, arguments: tuple[str, ...]) -> None:
+    name = arguments[-2].partition("=")[0] if arguments[0] != "export" else "--pair"
+    name = "--collection" if "--collection" in arguments else name
+    check_usage(run, f"{name}: given twice", *arguments)
+
+
 def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         parser.main(["--version"])
@@ -376,6 +392,13 @@ COMMANDS = (
     "check",
     "reindex",
     "collections",
+    "collections list",
+    "collections create",
+    "collections remove",
+    "documents",
+    "documents list",
+    "documents get",
+    "delete",
     "key",
     "key new",
     "key list",

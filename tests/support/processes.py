@@ -96,7 +96,8 @@ def serving(
     """
     log = folder / "server.log"
     named = () if model is None else ("--model", model)
-    stated = ("serve", "--port", "0", *named, "--data", folder / "data", "--lanes", "1", *flags)
+    lanes = () if "--lanes" in flags else ("--lanes", "1")
+    stated = ("serve", "--port", "0", *named, "--data", folder / "data", *lanes, *flags)
     arguments = command(*stated, python=python)
     with log.open("wb") as output:
         process = subprocess.Popen(
