@@ -21,7 +21,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients bundle test-bundle check fix bench compare shapes lock clean
+.PHONY: help install dev install-any install-otel install-mcp export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients test-mcp bundle test-bundle check fix bench compare shapes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ install-any: install ## add optimum, transformers and torch, to export other arc
 
 install-otel: install ## add OpenTelemetry, for serve with --trace-endpoint
 	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/otel.txt
+
+install-mcp: install ## add the MCP server, by which agents search: python -m server mcp
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/mcp.txt
 
 export: install ## MODEL=folder, .tar or hub id: write and verify MODEL/onnx-int8, or models/NAME/onnx-int8 (ARGS="--precision fp32" ...)
 	$(RUN) -m export $(MODEL) $(ARGS)
@@ -110,6 +113,9 @@ $(CLIENTS)/run.done: locks/clients.txt $(JAVASCRIPT)/package-lock.json
 test-clients: install artifact $(CLIENTS)/run.done ## speak to a server with the packages its clients use, JavaScript's with node
 	$(CLIENTS)/bin/python -m pytest -q -c tests/clients/pytest.ini tests/clients $(ARGS)
 
+test-mcp: dev install-mcp ## ask the MCP server with the official client, over both transports
+	$(RUN) -m pytest -q tests/cli/test_mcp.py $(ARGS)
+
 bundle: artifact ## one archive to install without a network (ARGS="--python 3.12 --machine aarch64")
 	$(RUN) -m deploy.bundle --model $(ARTIFACT) --out build/bundle $(ARGS)
 
@@ -159,6 +165,7 @@ lock: ## renew locks/ from pyproject.toml, and those of the clients (needs uv an
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra export -o locks/run.txt
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra dev -c locks/run.txt -o locks/dev.txt
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra otel -c locks/run.txt -o locks/otel.txt
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra mcp -c locks/run.txt -o locks/mcp.txt
 	uv pip compile locks/bundle.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/bundle.txt
 	uv pip compile locks/clients.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/clients.txt
 	npm install --prefix $(JAVASCRIPT) --package-lock-only --no-audit --no-fund

@@ -61,6 +61,7 @@ ONE_FILE = {
     "threading": {"inference/lanes.py", "store/hit_cache.py", "system/idle_connections.py"},
     "concurrent": "collections/read_threads.py",
     "time": "clock.py",
+    "mcp": {"cli/agents/tools.py", "cli/agents/transports.py"},
     "uvicorn": {"net/server.py", "net/http_protocol.py"},
     "prometheus_client": {
         "telemetry/metrics.py",
@@ -98,7 +99,13 @@ TO_THREAD = {
 }
 # The only file that connects, and those that import it.
 CONNECTS = "cli/connection.py"
-ASKS = {"cli/remote.py", "cli/running.py", "cli/commands/opening.py"}
+ASKS = {
+    "cli/remote.py",
+    "cli/running.py",
+    "cli/commands/opening.py",
+    "cli/commands/agents.py",
+    "cli/agents/transports.py",
+}
 # Files besides it that import a package of OUTGOING, and why that opens no connection to another machine:
 # pairs of Unix sockets for the processes of one server, and descriptors over them.
 PAIRS = "net/ipc.py"

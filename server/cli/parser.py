@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from server import VERSION
+from server.cli.agents.flags import mcp_flags
+from server.cli.commands import agents, doctor, documents, keys, maintenance, serve, stored
 from server.cli.commands import collections as of_collections
-from server.cli.commands import doctor, documents, keys, maintenance, serve, stored
 from server.cli.document_flags import collections_flags, delete_flags, documents_flags
 from server.cli.flags import (
     Parser,
@@ -270,6 +271,7 @@ COMMANDS: tuple[tuple[str, Message, Command | None, Callable[[Parser, Terminal],
     ),
     ("documents", Message("list and show stored documents"), None, documents_flags),
     ("delete", Message("delete documents of a collection"), stored.delete, delete_flags),
+    ("mcp", Message("let agents search a running server (MCP)"), agents.mcp, mcp_flags),
     ("doctor", Message("examine machine, models and settings"), doctor.doctor, _doctor_flags),
     ("config", Message("print the effective settings as TOML"), doctor.show_config, add_flags),
 )

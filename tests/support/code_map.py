@@ -21,6 +21,7 @@ EXPORT = (
 # Highest room first, as in the drawing.
 SERVER = (
     "cli",
+    "cli/agents",
     "cli/commands",
     "doctor",
     "doctor/checks",
