@@ -113,10 +113,10 @@ def test_page_works_in_a_browser(browser: Any, toy_artifact: Path, tmp_path: Pat
         browser.execute_script("for (const d of document.querySelectorAll('.route')) d.open = true")
         forms = "return document.querySelectorAll('.route form').length"
         eventually(lambda: browser.execute_script(forms) == len(ROUTES))
-        assert "top_k" in find("#post_search table").text
-        form = find("#post_embed form")
-        assert "curl" in find("#post_embed .curl").text
-        button, answer = form.find_element("css selector", "button"), find("#post_embed .answer")
+        assert "top_k" in find("#search table").text
+        form = find("#embed form")
+        assert "curl" in find("#embed .curl").text
+        button, answer = form.find_element("css selector", "button"), find("#embed .answer")
         button.click()
         eventually(lambda: "unauthorized" in answer.text)
         # The browser itself logs a refusal.

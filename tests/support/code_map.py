@@ -28,6 +28,7 @@ SERVER = (
     "net",
     "",
     "api",
+    "api/description",
     "api/dialects",
     "api/web",
     "sources",
