@@ -13,6 +13,7 @@ HOST := 127.0.0.1
 PORT := 8000
 DATA := data
 SIZE := 12x768
+BUILDER := docker build
 # Processes of `make test`, for two cores: many tests wait for a server or a timer.
 JOBS := 3
 # Messages are Chinese in a Chinese locale, else English: $(call say,ENGLISH,CHINESE).
@@ -21,7 +22,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any install-otel install-mcp export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients test-mcp bundle test-bundle check fix bench compare shapes lock clean
+.PHONY: help install dev install-any install-otel install-mcp export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients test-mcp bundle test-bundle image wheels test-image test-wheel check fix bench compare shapes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -125,6 +126,20 @@ test-bundle: artifact ## install a bundle on a bare system without a network, an
 	$(RUN) -m deploy.bundle --model $(ARTIFACT) --python 3.11 --out build/prove
 	$(RUN) -m deploy.prove build/prove/*.tar.gz $(ARGS)
 	$(RUN) -m deploy.boot build/prove/*.tar.gz
+
+# BUILDER="podman build" or "buildah build" works too; ARGS="--build-arg PIP_INDEX_URL=..." names a mirror.
+image: ## build a container image of this clone, with the model (BUILDER, ARGS)
+	$(BUILDER) -t inkwell $(ARGS) .
+
+wheels: install ## download the packages to build/wheels, to build the image without a network
+	$(RUN) -m deploy.image --wheels
+
+# Root, debootstrap, buildah and bubblewrap; a few minutes.
+test-image: install ## build the image without a network, and serve from it
+	$(RUN) -m deploy.image $(ARGS)
+
+test-wheel: dev wheels ## install the wheel into a new environment, and let it fetch its model from a hub on this machine
+	$(RUN) -m pytest -q -m slow tests/deploy/test_wheel.py $(ARGS)
 
 check: dev ## lint, format and types
 	$(RUN) -m ruff check .

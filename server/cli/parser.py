@@ -10,6 +10,7 @@ from server.cli.agents.flags import mcp_flags
 from server.cli.commands import agents, doctor, documents, keys, maintenance, serve, stored
 from server.cli.commands import collections as of_collections
 from server.cli.document_flags import collections_flags, delete_flags, documents_flags
+from server.cli.first_model import MODEL_ID, with_fetched_model
 from server.cli.flags import (
     Parser,
     chunk_flags,
@@ -35,7 +36,8 @@ def main(argv: Sequence[str]) -> int:
     terminal = Terminal.of(environ)
     arguments = _parser(terminal).parse_args(argv)
     try:
-        config, origins = effective(environ, flags_given(arguments))
+        found = effective(environ, flags_given(arguments))
+        config, origins = with_fetched_model(found, environ)
         logs.start(config)
         command: Command = arguments.command
         return command(Invocation(config, arguments, terminal, origins, environ))
@@ -74,6 +76,17 @@ def _parser(terminal: Terminal) -> Parser:
         added.set_defaults(command=command)
         flags(added, terminal)
     return parser
+
+
+def _serve_flags(parser: Parser, terminal: Terminal) -> None:
+    parser.add_argument(
+        "--fetch",
+        action="store_true",
+        help=terminal.words(
+            "if no model is named and none is there, download {model} and export it", model=MODEL_ID
+        ),
+    )
+    add_flags(parser, terminal)
 
 
 def _index_flags(parser: Parser, terminal: Terminal) -> None:
@@ -238,7 +251,7 @@ def _key_flags(parser: Parser, terminal: Terminal) -> None:
 
 # Each with what its help says, what it runs and what adds its flags.
 COMMANDS: tuple[tuple[str, Message, Command | None, Callable[[Parser, Terminal], None]], ...] = (
-    ("serve", Message("start the HTTP server"), serve.serve, add_flags),
+    ("serve", Message("start the HTTP server"), serve.serve, _serve_flags),
     ("index", Message("add the documents of files to a collection"), documents.index, _index_flags),
     ("search", Message("search a collection"), documents.search, _search_flags),
     ("export", Message("write a collection to a file"), documents.export, _export_flags),
