@@ -22,7 +22,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any install-otel install-mcp export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients test-mcp bundle test-bundle image wheels test-image test-wheel check fix bench compare shapes lock clean
+.PHONY: help install dev install-any install-otel install-mcp export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients test-mcp bundle test-bundle image wheels test-image test-wheel test-first-hour check fix bench compare shapes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -140,6 +140,9 @@ test-image: install ## build the image without a network, and serve from it
 
 test-wheel: dev wheels ## install the wheel into a new environment, and let it fetch its model from a hub on this machine
 	$(RUN) -m pytest -q -m slow tests/deploy/test_wheel.py $(ARGS)
+
+test-first-hour: ## type the commands of both READMEs into a fresh clone (ARGS="--language zh")
+	$(PYTHON) -m tests.first_hour $(ARGS)
 
 check: dev ## lint, format and types
 	$(RUN) -m ruff check .

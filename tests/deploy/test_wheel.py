@@ -37,7 +37,7 @@ def inkwell(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("tools", "venv"):
         made(sys.executable, "-m", "venv", place / name)
     tools, python = place / "tools/bin/python", place / "venv/bin/python"
-    made(tools, "-m", "pip", "install", *offline, "setuptools", "pip")
+    made(tools, "-m", "pip", "install", *offline, "--upgrade", "setuptools", "pip")
     # A copy, because the build leaves files in the folder.
     source = place / "source"
     source.mkdir()
