@@ -61,6 +61,7 @@ ONE_FILE = {
     "threading": {"inference/lanes.py", "store/hit_cache.py", "system/idle_connections.py"},
     "concurrent": "collections/read_threads.py",
     "time": "clock.py",
+    "mcp": {"cli/agents/tools.py", "cli/agents/transports.py"},
     "uvicorn": {"net/server.py", "net/http_protocol.py"},
     "prometheus_client": {
         "telemetry/metrics.py",
@@ -100,7 +101,13 @@ TO_THREAD = {
 }
 # The only file that connects, and those that import it.
 CONNECTS = "cli/connection.py"
-ASKS = {"cli/remote.py", "cli/running.py", "cli/commands/opening.py"}
+ASKS = {
+    "cli/remote.py",
+    "cli/running.py",
+    "cli/commands/opening.py",
+    "cli/commands/agents.py",
+    "cli/agents/transports.py",
+}
 # Files besides it that import a package of OUTGOING, and why that opens no connection to another machine:
 # pairs of Unix sockets for the processes of one server, and descriptors over them.
 PAIRS = "net/ipc.py"
@@ -144,8 +151,13 @@ PARSERS = {"lxml", "pypdfium2", "python_calamine"}
 READERS = {f"sources/office/{name}.py" for name in ("pdf", "docx", "pptx", "sheets", "html")} | {
     *("sources/office/archive.py", "sources/office/epub.py", "sources/office/mail.py")
 }
-# The only files that start processes: workers, and one that reads files of others.
-STARTS, READS_FILES = "net/worker_handle.py", "sources/isolated/process.py"
+# The only files that start processes, and how: workers, the exporter where the user has agreed to fetch a model,
+# and one that reads files of others.
+STARTS = {
+    "net/worker_handle.py": ["create_subprocess_exec"],
+    "cli/first_model.py": ["create_subprocess_exec"],
+    "sources/isolated/process.py": ["Popen"],
+}
 # Who may import whom: a room imports only rooms of the lines above its own. Rooms of one line do not
 # import each other. `root` is what all may use.
 ROOMS = (
@@ -293,7 +305,7 @@ def test_encryption_never_touches_a_connection() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_processes_are_started_in_two_places_only(name: str) -> None:
+def test_processes_are_started_in_three_places_only(name: str) -> None:
     assert ("subprocess" in packages(name)) == (name == READS_FILES)
     started = attributes(
         name, "create_subprocess_exec", "create_subprocess_shell", "spawnv", "Popen"

@@ -21,6 +21,7 @@ EXPORT = (
 # Highest room first, as in the drawing.
 SERVER = (
     "cli",
+    "cli/agents",
     "cli/commands",
     "cli/evaluation",
     "cli/indexing",
@@ -29,6 +30,7 @@ SERVER = (
     "net",
     "",
     "api",
+    "api/description",
     "api/dialects",
     "api/files",
     "api/web",
