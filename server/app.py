@@ -33,6 +33,7 @@ from server.api.operation import (
     collection_call,
     worker_call,
 )
+from server.api.overview import chunk_map, metadata
 from server.api.replies import MAX_LARGE_REPLIES
 from server.api.routing import WholeRoute, is_utf8, without_spare_slashes
 from server.api.tracing import TracedEndpoint, Tracer, tracer_of
@@ -251,7 +252,13 @@ def every_operation(
     config: Config, metrics: Metrics, others: Pages = alone
 ) -> list[CollectionOperation]:
     """Return every operation. Paths are tried in this order, so the busy ones come first."""
-    of_collection = [*search.inside(), *documents.inside(), *collections.inside()]
+    of_collection = [
+        *search.inside(),
+        *documents.inside(),
+        *collections.inside(),
+        *metadata.inside(),
+        *chunk_map.inside(),
+    ]
     found: list[CollectionOperation] = [
         *model_operations(config),
         # First on the paths of the default collection, then on those with a collection's name.
