@@ -128,8 +128,8 @@ function queueOf(shell) {
       if (error.name === "AbortError") job.said.textContent = t("add.cancelled");
       else {
         job.said.textContent = t("add.failed");
-        const large = error.status === 413 && error.code !== "too_many_tokens";
-        job.details.append(h("p.bad", { role: "alert" }, large ? t("add.large") : sentence(error)));
+        job.details.append(h("p.bad", { role: "alert" }, sentence(error)));
+        if (error.status === 413) job.details.append(h("p.dim", {}, t("add.large")));
         if (error.status === 401) shell.failure(error);
       }
     }
