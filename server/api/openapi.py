@@ -35,6 +35,15 @@ PARAMETERS: Mapping[str, Json] = {
             "application/json": {"schema": {"type": "object"}, "example": {"year": {"$gte": 2020}}}
         },
     },
+    "sample": {
+        "description": "Chunks on the map, at most.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 5000, "default": 2000},
+    },
+    "query": {
+        "description": "A text to place among the chunks; each gets its cosine with it.",
+        "schema": {"type": "string", "minLength": 1},
+        "example": "天气",
+    },
     "collection": {
         "description": "A collection's name: letters and digits of any script, and . _ -, no dot first.",
         "schema": {"type": "string", "pattern": PATTERN},

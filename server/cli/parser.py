@@ -7,7 +7,6 @@ from pathlib import Path
 
 from server import VERSION
 from server.cli.agents.flags import mcp_flags
-from server.cli.commands import collections as of_collections
 from server.cli.commands import (
     agents,
     doctor,
@@ -19,6 +18,7 @@ from server.cli.commands import (
     serve,
     stored,
 )
+from server.cli.commands import collections as of_collections
 from server.cli.commands import index as indexing
 from server.cli.document_flags import collections_flags, delete_flags, documents_flags
 from server.cli.evaluation.flags import evaluate_flags
