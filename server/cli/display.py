@@ -3,6 +3,7 @@
 A terminal gets lines that fit and marked words. A pipe gets everything, without escape codes.
 """
 
+import json
 import shutil
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -91,5 +92,7 @@ def whole(document: Document, terminal: Terminal) -> str:
     lines = [terminal.words("id: {id}", id=document.id)]
     if document.title is not None:
         lines.append(terminal.words("title: {title}", title=one_line(document.title)))
-    lines += (one_line(f"{name}: {value}") for name, value in document.metadata.items())
+    for name, value in document.metadata.items():
+        shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        lines.append(one_line(f"{name}: {shown}"))
     return "\n".join([*lines, "", terminal.words(Message("{text}", text=document.text))])

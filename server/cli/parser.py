@@ -7,7 +7,16 @@ from pathlib import Path
 
 from server import VERSION
 from server.cli.agents.flags import mcp_flags
-from server.cli.commands import agents, doctor, documents, keys, maintenance, serve, stored
+from server.cli.commands import (
+    agents,
+    doctor,
+    documents,
+    keys,
+    maintenance,
+    searching,
+    serve,
+    stored,
+)
 from server.cli.commands import collections as of_collections
 from server.cli.document_flags import collections_flags, delete_flags, documents_flags
 from server.cli.first_model import MODEL_ID, with_fetched_model
@@ -23,6 +32,7 @@ from server.cli.flags import (
 )
 from server.cli.invocation import Command, Invocation
 from server.config import add_flags, effective, flags_given
+from server.config_sources import HISTORY
 from server.errors import ServerError, StartupError
 from server.messages.message import Message
 from server.messages.terminal import Terminal
@@ -120,6 +130,11 @@ def _search_flags(parser: Parser, terminal: Terminal) -> None:
         help=words("number of hits to show (default: 3)"),
     )
     add("--json", action="store_true", help=words("print the hits as JSON"))
+    add(
+        "--no-history",
+        action="store_true",
+        help=words("do not keep what is typed at the prompt ({name} names its file)", name=HISTORY),
+    )
     add(
         "--mode",
         choices=("dense", "lexical", "hybrid"),
@@ -253,7 +268,7 @@ def _key_flags(parser: Parser, terminal: Terminal) -> None:
 COMMANDS: tuple[tuple[str, Message, Command | None, Callable[[Parser, Terminal], None]], ...] = (
     ("serve", Message("start the HTTP server"), serve.serve, _serve_flags),
     ("index", Message("add the documents of files to a collection"), documents.index, _index_flags),
-    ("search", Message("search a collection"), documents.search, _search_flags),
+    ("search", Message("search a collection"), searching.search, _search_flags),
     ("export", Message("write a collection to a file"), documents.export, _export_flags),
     ("import", Message("add what `export` wrote"), documents.import_, _import_flags),
     (

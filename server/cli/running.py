@@ -18,6 +18,7 @@ from pathlib import Path
 from server.cli.connection import UNIX, Server, is_own
 from server.clock import now
 from server.errors import BadSettings, StartupError
+from server.messages.message import Message
 from server.messages.terminal import Terminal
 from server.store.folder_lock import LOCK_FILE, Holder, holder_of
 
@@ -42,7 +43,7 @@ async def find_server(
     began, waiting = now(), False
     while (holder := _holder(data)) is not None and holder.addresses:
         found = await _answering(data, holder)
-        if found is not None:
+        if isinstance(found, Server):
             if key is not None:
                 _check_owner(data, found)
             terminal.inform(
@@ -54,12 +55,12 @@ async def find_server(
         waited = now() - began
         if waited >= WAIT_S:
             raise StartupError(
-                "{data} is in use by process {pid}, a server that has not answered at {url} for"
-                " {seconds:.0f} s; wait until it has started or stopped, or name its address with --url",
+                "{data} is in use by process {pid}, a server that has not answered for {seconds:.0f} s"
+                " ({why}); wait until it has started or stopped, or name its address with --url",
                 data=data,
                 pid=holder.pid,
-                url=holder.addresses[0],
                 seconds=WAIT_S,
+                why=found,
             )
         if waited >= SHORT_S and not waiting:
             waiting = True
@@ -75,10 +76,11 @@ def _holder(data: Path) -> Holder | None:
     return None if content is None else Holder.of(content)
 
 
-async def _answering(data: Path, holder: Holder) -> Server | None:
-    """Return the server at the first address where it answers, a Unix socket before the port."""
+async def _answering(data: Path, holder: Holder) -> Server | Message:
+    """Return the server at the first address where it answers, a Unix socket before the port; else why not."""
     if not holder.instance:
-        return None  # It starts.
+        return Message("it is starting")
+    why = Message("it is stopping")
     for url in sorted(holder.addresses, key=lambda each: not each.startswith(UNIX)):
         if not is_own(url):
             raise StartupError(
@@ -91,7 +93,8 @@ async def _answering(data: Path, holder: Holder) -> Server | None:
         server = Server(url, own=True)
         try:
             reply = await server.ask("GET", "/health", None)
-        except StartupError:
+        except StartupError as error:
+            why = error.sentence
             continue
         if not reply.ok:
             continue
@@ -104,7 +107,7 @@ async def _answering(data: Path, holder: Holder) -> Server | None:
             pid=holder.pid,
             url=url,
         )
-    return None
+    return why
 
 
 def _check_owner(data: Path, server: Server) -> None:

@@ -40,11 +40,15 @@ CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """Prints results on `out`, progress and errors on `err`, all in one language."""
+    """Prints results on `out`, progress and errors on `err`, all in one language.
+
+    colour: whether results are coloured: `out` is a terminal that can, and NO_COLOR is not set.
+    """
 
     language: Language
     out: TextIO
     err: TextIO
+    colour: bool = False
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> "Terminal":
@@ -55,7 +59,9 @@ class Terminal:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
-        return cls(language_of(environ), sys.stdout, sys.stderr)
+        able = environ.get("TERM") != "dumb" and not environ.get("NO_COLOR")
+        colour = able and sys.stdout.isatty()
+        return cls(language_of(environ), sys.stdout, sys.stderr, colour)
 
     def parser(self, prog: str, description: str) -> argparse.ArgumentParser:
         """Return a parser whose own sentences are in the language of this terminal."""
@@ -73,6 +79,10 @@ class Terminal:
         """Return a sentence in the language of this terminal, with control characters as escapes."""
         message = template if isinstance(template, Message) else Message(template, **fields)
         return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", message.text(self.language))
+
+    def styled(self, text: str, style: str) -> str:
+        """Return a text in a style, the number of an escape sequence; plain without colours."""
+        return f"\x1b[{style}m{text}\x1b[0m" if self.colour and text else text
 
     def say(self, template: str | Message, /, **fields: object) -> None:
         """Print a line of results."""

@@ -19,6 +19,8 @@ from server.errors import DiskFull, StoreError
 from server.system.atomic_file import sync_folder
 
 LOCK_FILE, COLLECTIONS = "lock", "collections"
+# Characters of a lock file, with room for the longest paths.
+MOST_READ = 16_384
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -149,16 +151,22 @@ def holder_of(folder: Path) -> str | None:
     Changes nothing. The address is that of a server; other processes have none.
     """
     try:
-        with (folder / LOCK_FILE).open(encoding="utf-8") as file:
+        with _opened(folder / LOCK_FILE) as file:
             try:
                 _look(file)
             except BlockingIOError:
-                return file.read().strip() or "?"
+                return file.read(MOST_READ).strip() or "?"
     except FileNotFoundError:
         return _unnamed_holder(folder)
     except OSError:
         return None
     return None
+
+
+def _opened(path: Path) -> TextIO:
+    """Open a lock file to read it; what another user may have put in its place does not make this wait."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.fdopen(handle, encoding="utf-8", errors="replace")
 
 
 def _unnamed_holder(folder: Path) -> str | None:

@@ -94,10 +94,8 @@ def test_the_conversation_of_the_tutorial(
     monkeypatch.setenv("INKWELL_MODEL", str(shipped_artifact))
     run("index", write_lines(tmp_path / "docs.txt", SEED))
     monkeypatch.setattr(sys, "stdin", io.StringIO("AI 能做哪些事?\nexit\n"))
-    welcome, *shown = run("search", locale="zh_CN.UTF-8").out.split("查询> ")
-    assert "5 条文档" in welcome
-    assert "1. 相似度" in shown[0].splitlines()[0] and SEED[1] in shown[0].splitlines()[0]
-    assert shown[1].startswith("再见")
+    first, *_ = run("search", locale="zh_CN.UTF-8").out.splitlines()
+    assert "1. 相似度" in first and SEED[1] in first
 
 
 def test_titles_metadata_and_formats_are_read(run: Commands, tmp_path: Path) -> None:
@@ -222,7 +220,7 @@ def test_collections_are_apart(run: Commands, tmp_path: Path) -> None:
 
 def test_prompt_of_an_empty_collection_says_what_to_do(run: Commands) -> None:
     DataFolder(run.data).close()
-    said = run("search").out
+    said = run("search").err
     assert "python -m server index" in said and not HAN.search(said)
 
 

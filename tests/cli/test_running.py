@@ -191,7 +191,7 @@ def test_wait_is_bounded_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     # A server that is killed leaves no lock; this one is stuck, and no process listens there.
     with held(tmp_path, "http://127.0.0.1:9"), pytest.raises(StartupError) as refusal:
         asyncio.run(find_server(tmp_path, None, terminal, pause))
-    assert f"{WAIT_S:.0f} s" in refusal.value.english
+    assert f"{WAIT_S:.0f} s (http://127.0.0.1:9 cannot be reached" in refusal.value.english
     assert err.getvalue().count("waiting for the server") == 1
 
 

@@ -17,7 +17,12 @@ from tests.support.commands import Commands, commands, write_lines
 from tests.support.processes import serving
 
 ROWS = [
-    {"id": "a/1", "text": "墨池\n第二行", "title": "文房", "metadata": {"year": 2024}},
+    {
+        "id": "a/1",
+        "text": "墨池\n第二行",
+        "title": "文房",
+        "metadata": {"year": 2024, "标签": ["甲"]},
+    },
     {"id": "b", "text": "砚台", "metadata": {"year": 2020}},
     {"id": "c", "text": "毛笔", "metadata": {"year": 2020}},
 ]
@@ -68,7 +73,7 @@ def test_documents_are_listed_and_shown(place: Commands) -> None:
     assert ids(place, "--after", after) == ["c"]
     assert ids(place, "--filter", '{"year": 2020}') == ["b", "c"]
     assert place("documents", "get", "a/1", *OF_MAIN).out.splitlines() == [
-        *("id: a/1", "title: 文房", "year: 2024", "", "墨池", "第二行")
+        *("id: a/1", "title: 文房", "year: 2024", '标签: ["甲"]', "", "墨池", "第二行")
     ]
     (line,) = place("documents", "get", "b", "--json", *OF_MAIN).out.splitlines()
     assert json.loads(line) == {**ROWS[1], "title": None}

@@ -132,6 +132,18 @@ def test_holder_is_found_where_there_are_no_leases(
     assert holder_of(tmp_path) is None
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "bytes"])
+def test_what_is_no_lock_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / LOCK_FILE
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(b"\xff" * 100_000)
+    assert holder_of(tmp_path) is None
+
+
 def test_deleted_lock_file_lets_no_second_process_in(tmp_path: Path) -> None:
     first = DataFolder(tmp_path, "http://127.0.0.1:8000")
     (tmp_path / LOCK_FILE).unlink()

@@ -10,7 +10,6 @@ from server.clock import now
 from server.errors import BadSettings
 
 if TYPE_CHECKING:
-    from server.cli.target import Found, Rerank
     from server.sources.notes import Notes
 
 
@@ -48,37 +47,6 @@ def _noted(given: Invocation, notes: "Notes") -> Iterator[None]:
     finally:
         for note in notes.messages():
             given.terminal.inform(note)
-
-
-def search(given: Invocation) -> int:
-    """Answer one query, or open a prompt."""
-    from server.cli.prompt import one_shot, run_prompt
-    from server.cli.target import Question
-
-    arguments, terminal = given.arguments, given.terminal
-    query, mode, rerank = arguments.query, arguments.mode, _rerank(given)
-    with opening.target(given) as (target, run):
-
-        def ask(text: str) -> "Found":
-            question = Question(text, arguments.top_k, mode, arguments.filter, rerank)
-            found: Found = run(target.search(question))
-            return found
-
-        count = run(target.count())
-        if query is None:
-            run_prompt(ask, target.name, count, terminal, mode)
-        else:
-            one_shot(ask, target.name, count, query, terminal, mode, as_json=arguments.json)
-    return 0
-
-
-def _rerank(given: Invocation) -> "Rerank | None":
-    """Return how to rerank, None where no flag asks for it."""
-    from server.cli.target import Rerank
-
-    model, top_n = given.arguments.rerank_model, given.arguments.rerank_top_n
-    asked = given.arguments.rerank or model or top_n
-    return Rerank(model, top_n) if asked else None
 
 
 def export(given: Invocation) -> int:

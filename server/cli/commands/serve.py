@@ -39,6 +39,7 @@ def serve(given: Invocation) -> int:
 
 def _serve(given: Invocation, supervisor: "Supervisor") -> None:
     from server.app import create_app
+    from server.cli.welcome import documents_in, welcome
     from server.inference.registry import opened
     from server.net.certificates import Tls
     from server.net.reload import Reload
@@ -70,8 +71,13 @@ def _serve(given: Invocation, supervisor: "Supervisor") -> None:
         if config.workers > 1 and app.access.has_quotas:
             log.warning(QUOTAS, config.workers)
 
+        # Before the event loop runs: a large collection takes a moment to count.
+        documents = documents_in(folder)
+
         def ready(url: str, state: Any) -> None:
             folder.announce([url, *_unix(config)])
+            engines, by_make = state["models"].engines, "MAKELEVEL" in given.variables
+            welcome(url, engines, documents, config, given.terminal, by_make=by_make)
 
         listen(app, config, workers, supervisor, Reload(began, config, read, tls), tls, ready)
 
