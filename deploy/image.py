@@ -138,6 +138,9 @@ def enter(place: Path, description: Mapping[str, Any], scratch: Path) -> None:
     expect(made.returncode == 0, made.stderr)
     keys.chmod(0o644)
     bound = ["--ro-bind", str(place), "/", "--bind", str(data), "/data", "--tmpfs", "/run"]
+    # Folders that it makes on the way to a file are for root only.
+    for folder in ("/run/secrets", "/run/test"):
+        bound += ["--perms", "0755", "--dir", folder]
     bound += ["--ro-bind", str(keys), str(SECRET), "--ro-bind", str(file), str(DESCRIPTION)]
     bound += ["--ro-bind", str(Path(__file__).parent), "/run/test/deploy"]
     bound += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--tmpfs", "/tmp"]

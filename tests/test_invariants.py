@@ -106,6 +106,7 @@ ASKS = {
     "cli/running.py",
     "cli/commands/opening.py",
     "cli/commands/agents.py",
+    "cli/agents/tools.py",
     "cli/agents/transports.py",
 }
 # Files besides it that import a package of OUTGOING, and why that opens no connection to another machine:

@@ -25,6 +25,7 @@ from server.cli.agents.answers import (
     document_part,
     found_document,
 )
+from server.cli.connection import KeyRefused
 from server.cli.remote import Remote
 from server.cli.target import Question
 from server.errors import ServerError, StartupError
@@ -56,6 +57,10 @@ GET = f"""Read one document, or a part of it, by the id that search returned.
 A long document comes in parts of at most {MOST_CHARACTERS} characters: call again with `begin` set to `next`
 until `next` is null. A hit says where in the document it stands (`begin`, `end`): start a little before it
 to read what surrounds it. {DATA}"""
+KEY_REFUSED = (
+    "the search server refuses the key, or gets none; tell the user to set it up: over HTTP as the header"
+    " `authorization: Bearer KEY` of each request, on standard input as the variable INKWELL_API_KEY"
+)
 LIST = f"List the collections with the number of documents in each. {DATA}"
 ADD = f"""Store new documents in a collection, so that search finds them.
 
@@ -160,6 +165,8 @@ async def _answer(asked: Awaitable[T]) -> T:
     """Return the server's answer; its refusals, and a server that is not there, are errors of the tool."""
     try:
         return await asked
+    except KeyRefused:
+        raise ToolError(KEY_REFUSED) from None
     except StartupError as error:
         raise ToolError(str(error)) from None
     except ServerError as error:
