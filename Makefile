@@ -18,6 +18,10 @@ SIZE := 12x768
 JOBS := 3
 # Messages are Chinese in a Chinese locale, else English: $(call say,ENGLISH,CHINESE).
 say = $(if $(filter zh% ZH%,$(firstword $(LC_ALL) $(LC_MESSAGES) $(LANG))),$(2),$(1))
+# What to do where packages cannot be downloaded, after the step that failed.
+offline = { echo '$(call say,The packages could not be installed: see above. Without a network: make a bundle on a machine that has one (make bundle; docs/en/how-to/deploy.md). With a mirror of the package index: PIP_INDEX_URL=https://mirror.example/simple make ...,未能安装所需的包，原因见上。没有网络时：在能上网的机器上制作离线包（make bundle，见 docs/zh/how-to/deploy.md）。使用镜像：PIP_INDEX_URL=https://镜像地址/simple make ...)' >&2; exit 1; }
+# $(call pip,ARGUMENTS): install packages, and say what to do where that fails.
+pip = @echo "pip install $(1)"; $(RUN) -m pip install --quiet --disable-pip-version-check $(1) || $(offline)
 export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
@@ -34,20 +38,20 @@ install: $(VENV)/run.done ## create .venv with the locked packages to export and
 $(VENV)/run.done: locks/run.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo '$(call say,Python 3.11 or newer is needed: set PYTHON=...,需要 Python 3.11 或更新版本：请设置 PYTHON=...)'; exit 1; }
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/run.txt
+	$(call pip,--no-deps --require-hashes -r locks/run.txt)
 	@touch $@
 
 dev: $(VENV)/dev.done ## add the locked packages for tests and checks
 
 $(VENV)/dev.done: $(VENV)/run.done locks/dev.txt
-	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/dev.txt
+	$(call pip,--no-deps --require-hashes -r locks/dev.txt)
 	@touch $@
 
 install-any: install ## add optimum, transformers and torch, to export other architectures
-	$(RUN) -m pip install --quiet --disable-pip-version-check ".[export-any]"
+	$(call pip,'.[export-any]')
 
 install-otel: install ## add OpenTelemetry, for serve with --trace-endpoint
-	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/otel.txt
+	$(call pip,--no-deps --require-hashes -r locks/otel.txt)
 
 export: install ## MODEL=folder, .tar or hub id: write and verify MODEL/onnx-int8, or models/NAME/onnx-int8 (ARGS="--precision fp32" ...)
 	$(RUN) -m export $(MODEL) $(ARGS)
@@ -98,7 +102,7 @@ test-mutants: dev artifact ## change one line of the product at a time: which sl
 	$(RUN) -m tests.support.mutants --jobs $(JOBS) $(ARGS)
 
 test-torch: dev install-any ## compare families with torch and sentence-transformers, and run the tests of the optimum route
-	$(RUN) -m pip install --quiet --disable-pip-version-check 'sentence-transformers<5.2'
+	$(call pip,'sentence-transformers<5.2')
 	$(RUN) -m pytest -q -m torch $(ARGS)
 
 # npm: where it is missing, the tests of JavaScript's client say so and are skipped.
@@ -145,6 +149,7 @@ bench: dev artifact ## measure speed here (TEXTS=folder with real texts), and qu
 	$(RUN) -m benchmarks.memory --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(RUN) -m benchmarks.index
 	$(RUN) -m benchmarks.ingest --model $(ARTIFACT)
+	$(RUN) -m benchmarks.office --model $(ARTIFACT)
 	$(RUN) -m benchmarks.dialects --model $(ARTIFACT) $(if $(TEXTS),--texts $(TEXTS))
 	$(if $(STS)$(BEIR),$(RUN) -m export $(MODEL) --precision fp32 --out $(FLOAT))
 	$(if $(STS),$(RUN) -m benchmarks.quality --model $(ARTIFACT) --float $(FLOAT) --sts $(STS))
@@ -162,7 +167,7 @@ shapes: dev artifact ## larger models, random weights: beside sentence-transform
 	$(RUN) -m benchmarks.memory --model build/shapes/$(SIZE)/onnx-int8 $(if $(TEXTS),--texts $(TEXTS))
 
 lock: ## renew locks/ from pyproject.toml, and those of the clients (needs uv and npm on PATH)
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra export -o locks/run.txt
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra export --extra office --extra watch -o locks/run.txt
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra dev -c locks/run.txt -o locks/dev.txt
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra otel -c locks/run.txt -o locks/otel.txt
 	uv pip compile locks/bundle.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/bundle.txt

@@ -112,7 +112,7 @@ def _serve(arguments: argparse.Namespace) -> None:
     model.encoder, model.wide = cast(Any, Asleep(*shape, arguments.us_a_token)), None
     app = create_app([model], config, DataFolder(config.data))
     reload = Reload(config, config, lambda: config, None)
-    listen(app, config, WorkerPool(config), Supervisor(), reload, None)
+    listen(app, config, WorkerPool(config), Supervisor(), reload, None, lambda url, state: None)
 
 
 def _arguments() -> argparse.Namespace:

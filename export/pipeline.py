@@ -45,6 +45,8 @@ from server.types import Encoder, Task
 
 # How often `verify` calls its `progress`.
 VERIFY_STEPS = 3
+# Between lines of progress in a log.
+LINE_EVERY_S = 5.0
 
 
 def export(settings: Settings, terminal: Terminal | None = None) -> Path:
@@ -255,10 +257,15 @@ def _advise(terminal: Terminal, source: SourceModel, settings: Settings) -> None
 
 
 class _Progress:
-    """A progress bar on standard error, hidden where that is not a terminal."""
+    """A progress bar on standard error; where that is no terminal, a line every few seconds."""
 
-    def __init__(self, steps: int, terminal: Terminal) -> None:
+    def __init__(
+        self, steps: int, terminal: Terminal, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._terminal = terminal
+        self._steps, self._done = steps, 0
+        self._clock = clock
+        self._shown = clock()
         unit = terminal.words("step")
         self._bar = tqdm(total=steps, unit=unit, file=terminal.err, leave=False, disable=None)
 
@@ -268,6 +275,15 @@ class _Progress:
     def _advance(self, step: str) -> None:
         self._bar.set_description(self._terminal.words(Message(step)))
         self._bar.update()
+        self._done += 1
+        if not self._terminal.err.isatty() and self._clock() - self._shown >= LINE_EVERY_S:
+            self._shown = self._clock()
+            self._terminal.inform(
+                "exporting: step {done} of {steps}, {step}",
+                done=self._done,
+                steps=self._steps,
+                step=Message(step),
+            )
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()

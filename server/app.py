@@ -20,6 +20,7 @@ from server.api.dialects import cohere, many_vectors, native, ollama, openai, re
 from server.api.dialects.ollama import OLLAMA
 from server.api.dialects.openai import OPENAI
 from server.api.endpoint import Endpoint
+from server.api.files import upload
 from server.api.health import Pages, alone
 from server.api.native_errors import NATIVE
 from server.api.operation import (
@@ -255,6 +256,7 @@ def every_operation(
     of_collection = [
         *search.inside(),
         *documents.inside(),
+        *upload.inside(),
         *collections.inside(),
         *metadata.inside(),
         *chunk_map.inside(),

@@ -20,6 +20,8 @@ ENV_PREFIX = "INKWELL_"
 # The key that commands send to a running server. It is neither a setting nor a flag: all users of a
 # machine see the arguments of its processes.
 API_KEY = "INKWELL_API_KEY"
+# The file in which the prompt of `search` keeps what was typed; empty for none. It is no setting of a server.
+HISTORY = "INKWELL_HISTORY"
 # Kubernetes sets NAME_SERVICE_HOST, NAME_PORT and more for each Service of a namespace. If the name begins
 # with inkwell, they look like settings.
 SERVICE_HOST = re.compile(rf"({ENV_PREFIX}(?:\w+_)?)SERVICE_HOST")
@@ -52,7 +54,7 @@ def gather(
     for variable in sorted(unknown):
         if link := SERVICE_HOST.fullmatch(variable):
             raise _of_service(link[1], variable)
-    for variable in sorted(unknown - {API_KEY}):
+    for variable in sorted(unknown - {API_KEY, HISTORY}):
         raise _unknown(variable, variables, Message("the environment"))
     found: dict[str, Given] = {}
     place = flags.get(FILE) or environ.get(env_name(FILE))

@@ -81,6 +81,7 @@ THREADS = {
 # the audit, the index, a large body, a search, and a server that a command talks to.
 TO_THREAD = {
     "api/health.py": 2,
+    "api/files/reading.py": 1,
     "api/body.py": 1,
     "api/endpoint.py": 1,
     "app.py": 2,
@@ -93,11 +94,12 @@ TO_THREAD = {
     "collections/registry.py": 2,
     "net/reload.py": 1,
     "system/memory.py": 1,
-    "cli/remote.py": 1,
+    "cli/connection.py": 1,
     "collections/live_collection.py": 4,
 }
-# The only file that connects, and the only one that imports it.
-CONNECTS, ASKS = "cli/remote.py", "cli/commands/opening.py"
+# The only file that connects, and those that import it.
+CONNECTS = "cli/connection.py"
+ASKS = {"cli/remote.py", "cli/running.py", "cli/commands/opening.py"}
 # Files besides it that import a package of OUTGOING, and why that opens no connection to another machine:
 # pairs of Unix sockets for the processes of one server, and descriptors over them.
 PAIRS = "net/ipc.py"
@@ -115,6 +117,8 @@ MAY_IMPORT = {
     ASKS_WHO_LISTENS: {"socket"},
     ENCRYPTS: {"ssl"},
     TRACES: {"requests"},
+    # Names of statuses, and the form of a path.
+    "cli/remote.py": {"http", "urllib"},
 }
 # All that each uses of `socket`: nothing with a host's address or a name.
 USED_OF_SOCKET = {
@@ -134,8 +138,13 @@ USED_OF_SOCKET = {
 REACHES = {PAIRS: [], NOTIFIES: ["sendto"], ASKS_WHO_LISTENS: ["connect_ex", "bind"]}
 # Use types of Starlette and nothing else of it.
 TYPED_BY_STARLETTE = {"net/server.py", "auth/gate.py", "auth/host_check.py"}
-# The only file that starts processes.
-STARTS = "net/worker_handle.py"
+# Packages that read files of others, and the readers that import them.
+PARSERS = {"lxml", "pypdfium2", "python_calamine"}
+READERS = {f"sources/office/{name}.py" for name in ("pdf", "docx", "pptx", "sheets", "html")} | {
+    *("sources/office/archive.py", "sources/office/epub.py", "sources/office/mail.py")
+}
+# The only files that start processes: workers, and one that reads files of others.
+STARTS, READS_FILES = "net/worker_handle.py", "sources/isolated/process.py"
 # Who may import whom: a room imports only rooms of the lines above its own. Rooms of one line do not
 # import each other. `root` is what all may use.
 ROOMS = (
@@ -242,7 +251,7 @@ def test_nothing_in_the_server_connects_to_anything(name: str) -> None:
     opening = set(ONE_FILE["sqlite3"]) - {"store/sqlite/advice.py"}
     connecting |= {file: {"connect"} for file in opening}
     assert set(attributes(name, *CONNECTING)) == connecting.get(name, set())
-    assert CONNECTS not in siblings(name) or name == ASKS
+    assert CONNECTS not in siblings(name) or name in ASKS
 
 
 def test_what_sends_traces_is_imported_only_for_an_address() -> None:
@@ -283,12 +292,19 @@ def test_encryption_never_touches_a_connection() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_processes_are_started_by_the_first_one_only(name: str) -> None:
-    assert "subprocess" not in packages(name)
+def test_processes_are_started_in_two_places_only(name: str) -> None:
+    assert ("subprocess" in packages(name)) == (name == READS_FILES)
     started = attributes(
         name, "create_subprocess_exec", "create_subprocess_shell", "spawnv", "Popen"
     )
-    assert started == (["create_subprocess_exec"] if name == STARTS else [])
+    expected = {STARTS: ["create_subprocess_exec"], READS_FILES: ["Popen"]}
+    assert started == expected.get(name, [])
+
+
+def test_files_of_others_are_parsed_only_in_the_process_without_rights() -> None:
+    """`sources/isolated/answering.py` imports the readers by their names, in that process."""
+    assert {name for name in FILES if packages(name) & PARSERS} <= READERS
+    assert {name for name in FILES if siblings(name) & READERS} <= READERS
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -330,6 +346,8 @@ def test_web_framework_and_status_codes_stay_in_the_api_and_the_app(name: str) -
     if name.startswith("store/"):
         assert "starlette" not in packages(name), "and numbers like 500 are sizes there"
         return
+    if name == "sources/isolated/sandbox.py":
+        return  # Its numbers are those of system calls.
     assert "starlette" not in packages(name) or name in TYPED_BY_STARLETTE
     statuses = {
         node.value
@@ -398,8 +416,9 @@ def test_only_keys_the_audit_traces_and_a_note_ask_what_time_it_is() -> None:
             continue
         found = attributes(name, "time", "time_ns", "localtime", "gmtime", "utcnow", "today")
         assert found == (["time", "gmtime"] if name == "clock.py" else [])
-        # Of a key's last day.
-        assert not packages(name) & {"datetime", "calendar"} or name == "auth/keys.py"
+        # Of a key's last day, and of dates in files.
+        dated = name in ("auth/keys.py", "sources/values.py", "sources/office/sheets.py")
+        assert dated or not packages(name) & {"datetime", "calendar"}
         asked = re.search(r"CURRENT_TIME|strftime|julianday|unixepoch", FILES[name].read_text())
         assert not asked or name == "clock.py"
 
@@ -414,11 +433,12 @@ def modules_after(statement: str) -> set[str]:
 
 def test_running_server_has_nothing_loaded_that_trains_exports_or_connects() -> None:
     loaded = modules_after(
-        "import server.app, server.cli.parser, server.net.http_protocol, server.store.collection"
+        "import server.app, server.cli.parser, server.sources.readers, server.net.http_protocol,"
+        " server.store.collection"
     )
     assert {"server.inference.engine", "onnxruntime", "faiss"} <= loaded
     unwanted = OFFLINE | {"requests", "httpx", "aiohttp", "urllib3", "smtplib", "pandas", "scipy"}
-    unwanted |= {"opentelemetry"}
+    unwanted |= {"opentelemetry"} | PARSERS
     assert {module.partition(".")[0] for module in loaded} & unwanted == set()
 
 

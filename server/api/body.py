@@ -30,6 +30,10 @@ T = TypeVar("T")
 # msgspec's errors for a body that is not JSON, or is nested too deeply to be read.
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 NULL = b"null"
+# Types that a browser sends to any server without asking it.
+SIMPLE_TYPES = (
+    *(b"", b"text/plain", b"multipart/form-data", b"application/x-www-form-urlencoded"),
+)
 # A request's headers by lower-case name. Of a header that comes twice, the last one counts.
 Fields = Mapping[bytes, bytes]
 
@@ -55,14 +59,15 @@ BODY_RETRY_S = 10
 class BodyLimits:
     """Limits on the body of one request, and on replies.
 
-    read_s: seconds to wait for the next bytes. any_type: the content-type may be anything. max_unread: bytes
-    of all replies that clients have not taken.
+    read_s: seconds to wait for the next bytes. any_type: the content-type may be anything. is_file: the body is
+    a file and not JSON. max_unread: bytes of all replies that clients have not taken.
     """
 
     max_bytes: int
     read_s: float
     max_unread: int = MAX_LARGE_REPLIES << 25
     any_type: bool = False
+    is_file: bool = False
 
 
 class BodyBudget:
@@ -167,7 +172,8 @@ async def read_body(
     A body that is too large is refused before all of it is read.
     """
     if _has_body(scope, headers, limits.max_bytes, budget):
-        _check_type(headers, any_type=limits.any_type)
+        check = _check_file_type if limits.is_file else _check_type
+        check(headers, any_type=limits.any_type)
     parts: list[bytes] = []
     size = 0
     with ReadTimeout(limits.read_s) as timeout:
@@ -219,6 +225,23 @@ def _check_type(headers: Fields, *, any_type: bool) -> None:
             f"content-type is {given_type}; send application/json (with curl:"
             " -H 'Content-Type: application/json')"
         )
+    _check_coding(headers)
+
+
+def _check_file_type(headers: Fields, *, any_type: bool) -> None:
+    """Refuse the types that a page of any web site may send without permission, see `_check_type`."""
+    kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+    missing_is_allowed = not kind and secret_in(headers) is not None
+    if kind in SIMPLE_TYPES and not (any_type or missing_is_allowed):
+        given_type = shown(kind.decode("latin-1")) if kind else "missing or empty"
+        raise UnsupportedMediaType(
+            f"content-type is {given_type}; send the file's own type or application/octet-stream (with curl:"
+            " -H 'Content-Type: application/octet-stream' --data-binary @FILE)"
+        )
+    _check_coding(headers)
+
+
+def _check_coding(headers: Fields) -> None:
     coding = headers.get(b"content-encoding", b"").strip().lower()
     if coding not in (b"", b"identity"):
         raise UnsupportedMediaType(

@@ -26,6 +26,7 @@ from server.collections.live_collection import LiveCollection
 from server.collections.registry import CollectionRegistry
 from server.errors import CollectionNotFound, InvalidRequest
 from server.inference.engine import Engine
+from server.store.collection_name import normal
 from server.store.records import ChunkRules
 
 DESCRIBED = "The collection, its size and its index"
@@ -168,7 +169,8 @@ async def list_collections(call: CollectionCall) -> Reply:
 async def create(call: CollectionCall) -> Reply:
     request = await decoded(call.body, CreateRequest)
     engine = call.models.choose(request.model).engine
-    made = await call.collections.create(request.name, _rules(request.chunks, engine), engine)
+    rules = _rules(request.chunks, engine)
+    made = await call.collections.create(normal(request.name), rules, engine)
     return Reply(json_body(await _stats(call.collections, made)), status=201)
 
 

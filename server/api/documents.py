@@ -129,7 +129,9 @@ async def get(call: CollectionCall) -> Reply:
     found = await collection_of(call).get(id)
     if found is None:
         raise DocumentNotFound(f"there is no document {shown(id)}")
-    return await written(call.collections.reads, len(found.text), lambda: json_body(_stored(found)))
+    return await written(
+        call.collections.reads, len(found.text), lambda: json_body(stored_form(found))
+    )
 
 
 async def page(call: CollectionCall) -> Reply:
@@ -146,7 +148,9 @@ async def page(call: CollectionCall) -> Reply:
     size = sum(len(document.text) for _, document in found)
 
     def write() -> bytes:
-        return json_body(Page([_stored(document) for _, document in found], following, warnings))
+        return json_body(
+            Page([stored_form(document) for _, document in found], following, warnings)
+        )
 
     return await written(call.collections.reads, size, write)
 
@@ -230,5 +234,6 @@ def _documents(body: bytes) -> tuple[bool, list[Document]]:
     return request.replace, documents
 
 
-def _stored(document: Document) -> Stored:
+def stored_form(document: Document) -> Stored:
+    """Return a document as replies have it."""
     return Stored(document.id, document.text, document.title, dict(document.metadata))

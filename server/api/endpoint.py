@@ -108,6 +108,7 @@ class Endpoint(Generic[C]):
         most = SMALL_BODY_BYTES if operation.needs == "nothing" else limits.max_bytes
         max_bytes = min(limits.max_bytes, most)
         self._limits = replace(limits, max_bytes=max_bytes, any_type=operation.any_type)
+        self._limits = replace(self._limits, is_file=operation.is_file)
         self._metrics = metrics
         self._freed = FreedMemory()
         self._route = operation.path
@@ -142,7 +143,7 @@ class Endpoint(Generic[C]):
                 if self._hosts is not None:
                     self._hosts.check(headers.get(b"host"), scope)
                 body = await read_body(scope, headers, receive, budget, self._limits)
-                if body is not None and len(body) > UNCOUNTED_BYTES:
+                if body and len(body) > UNCOUNTED_BYTES and not self._limits.is_file:
                     # A handler decodes it at once, and no other request runs meanwhile.
                     await asyncio.to_thread(check_size, body)
             except ServerError as error:

@@ -14,6 +14,8 @@ from server.errors import ServerError
 from server.inference.registry import ModelRegistry
 from server.telemetry.metrics import Metrics
 
+# Header that names this run of the server.
+INSTANCE = b"x-inkwell-instance"
 # Returns the pages of metrics of this server's other processes.
 Pages = Callable[[], Awaitable[Sequence[str]]]
 
@@ -50,9 +52,13 @@ def operations(metrics: Metrics, others: Pages) -> list[CollectionOperation]:
     ]
 
 
-async def health(_: Call) -> Reply:
-    """Answer, which shows that the event loop runs. A process that does not should be restarted."""
-    return Reply(json_body(Health("ok")))
+async def health(call: CollectionCall) -> Reply:
+    """Answer, which shows that the event loop runs. A process that does not should be restarted.
+
+    The header `x-inkwell-instance` names this run of the server: commands on the same machine find it in
+    the data folder, and know that they do not talk to another server.
+    """
+    return Reply(json_body(Health("ok")), headers=[(INSTANCE, call.collections.instance.encode())])
 
 
 async def ready(call: CollectionCall) -> Reply:

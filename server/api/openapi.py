@@ -10,7 +10,7 @@ import msgspec
 from server.api.native_errors import NATIVE
 from server.api.operation import Call, CollectionOperation, Operation
 from server.api.replies import Reply, json_body
-from server.store.folder_layout import NAME
+from server.store.collection_name import PATTERN
 
 REFERENCE = "#/components/schemas/{name}"
 PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
@@ -46,8 +46,8 @@ PARAMETERS: Mapping[str, Json] = {
         "example": "天气",
     },
     "collection": {
-        "description": "A collection's name.",
-        "schema": {"type": "string", "pattern": f"^{NAME.pattern}$"},
+        "description": "A collection's name: letters and digits of any script, and . _ -, no dot first.",
+        "schema": {"type": "string", "pattern": PATTERN},
         "example": "laws",
     },
     "id": {
@@ -59,6 +59,37 @@ PARAMETERS: Mapping[str, Json] = {
         "description": "The path of a file of the search page.",
         "schema": {"type": "string", "minLength": 1},
         "example": "index.html",
+    },
+    "name": {
+        "description": "The file's name; its suffix says the format.",
+        "required": True,
+        "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+        "example": "report.md",
+    },
+    "dry_run": {
+        "description": "true: show what would be stored, and store nothing.",
+        "schema": {"type": "boolean", "default": False},
+    },
+    "encoding": {
+        "description": "Of a text file; left out, it is detected.",
+        "schema": {"type": "string"},
+        "example": "utf-8",
+    },
+    "text_column": {
+        "description": "The column of a table that is the text; left out, it is found by its name.",
+        "schema": {"type": "string"},
+    },
+    "title_column": {
+        "description": "The column that is the title, or none.",
+        "schema": {"type": "string"},
+    },
+    "id_column": {
+        "description": "The column that is the id, or none.",
+        "schema": {"type": "string"},
+    },
+    "types": {
+        "description": "Types of columns, such as year=number,code=text; left out, they are found.",
+        "schema": {"type": "string"},
     },
     "model": {
         "description": "Any name of a served model; it may contain slashes.",
@@ -131,6 +162,21 @@ OF_BODIES = {
     "415": "`content-type` is not application/json (with curl: `-H 'Content-Type: application/json'`), or the"
     " body is compressed",
     "429": "No room now; the same request may succeed after `retry-after` seconds",
+}
+OF_FILES = {
+    **OF_BODIES,
+    "413": "The file has more than `--max-body-bytes`, or more documents than one request may store",
+    "415": "`content-type` is one that a web page may send anywhere: text/plain or a form's",
+}
+A_FILE: Json = {
+    "description": "The file",
+    "required": True,
+    "content": {
+        "application/octet-stream": {
+            "schema": {"type": "string", "format": "binary"},
+            "examples": {"markdown": {"value": "# Weather\n\nIt rains."}},
+        }
+    },
 }
 OF_KEYS = {
     "401": "The server was given `--keys`, and the request brings none, an unknown or an expired one",
@@ -230,6 +276,8 @@ def _operation(operation: CollectionOperation, schema_of: Mapping[int, Any]) -> 
         described["description"] = "\n\n".join(said)
     if parameters:
         described["parameters"] = parameters
+    if operation.is_file:
+        described["requestBody"] = A_FILE
     if operation.request:
         body = _content("The request", operation.request, schema_of)
         shown = {name: {"value": value} for name, value in examples(operation.path).items()}
@@ -246,7 +294,7 @@ def _responses(operation: CollectionOperation, schema_of: Mapping[int, Any]) -> 
     refused = _content("Refused or failed; the body says why", _errors(operation), schema_of)
     responses = {str(operation.status): done}
     of_keys = {} if operation.needs == "nothing" else OF_KEYS
-    of_bodies = OF_BODIES if operation.request else {}
+    of_bodies = OF_BODIES if operation.request else OF_FILES if operation.is_file else {}
     for status, reason in {**of_keys, **of_bodies, **STOPPING}.items():
         responses[status] = {**refused, "description": reason}
         if status in ("429", "503"):

@@ -13,6 +13,7 @@ from server.collections.live_collection import LiveCollection
 from server.collections.registry import DEFAULT, CollectionRegistry
 from server.errors import ServerError
 from server.inference.registry import ModelRegistry
+from server.store.collection_name import normal
 from server.store.filter_tree import Filter, fixed, parse
 
 
@@ -52,7 +53,7 @@ def collection_call(scope: Scope, body: bytes, state: State) -> CollectionCall:
 
 def collection_name(call: Call) -> str:
     """Return the name of the collection in the path, or of the default one."""
-    return str(call.scope["path_params"].get("collection", DEFAULT))
+    return normal(str(call.scope["path_params"].get("collection", DEFAULT)))
 
 
 def collection_of(call: CollectionCall) -> LiveCollection | EmptyCollection:
@@ -104,6 +105,7 @@ class OperationOn(NamedTuple, Generic[C_contra]):
     query: names of the parameters after the "?".
     status: of a successful reply, or of the refusal where every request is refused.
     plain: media type of a reply that is text instead of JSON.
+    is_file: the body is a file and not JSON.
     any_type: accept JSON with any content-type. Only for requests that store nothing, because a page of
     any web site may send such a request without permission.
     """
@@ -121,6 +123,7 @@ class OperationOn(NamedTuple, Generic[C_contra]):
     status: int = 200
     plain: str = ""
     any_type: bool = False
+    is_file: bool = False
 
 
 # An operation that any process can do, and one that needs the first.

@@ -29,6 +29,7 @@ from server.auth.quota import ANY, Account
 from server.clock import now, utc, wall_s
 from server.config import Config
 from server.errors import Forbidden, QuotaExceeded, Unauthorized
+from server.store.collection_name import normal
 from server.telemetry import usage
 from server.telemetry.metrics import Metrics
 from server.telemetry.usage import Usage
@@ -238,7 +239,7 @@ class Visit:
         }
         collection = self._scope.get("path_params", {}).get("collection")
         if collection is not None:
-            line["collection"] = collection[:LONGEST]
+            line["collection"] = normal(collection[:LONGEST])
         if self._access.audit_texts:
             line["body"] = beginning(self.body, self._access.audit_texts)
         return line

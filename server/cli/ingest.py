@@ -12,10 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from server.cli.indexing.pace import Pace
 from server.cli.target import Target, TooLargeForServer
-from server.errors import RequestTooLarge, ServerError
+from server.errors import BadSettings, RequestTooLarge, ServerError
 from server.messages.message import Message
 from server.messages.terminal import Terminal
+from server.sources.problems import Problems
 from server.store.records import Document
 
 BATCH_DOCUMENTS = 256
@@ -31,20 +33,34 @@ Store = Callable[[Sequence[Document]], Awaitable[int]]
 
 @dataclass(frozen=True, slots=True)
 class Indexed:
-    """Counts of one run. A document that comes twice counts once as added, once as unchanged."""
+    """Counts of one run. A document that comes twice counts once as added, once as unchanged.
+
+    refused: documents that cannot be stored and were left out.
+    """
 
     added: int
     unchanged: int
     seconds: float
+    refused: int = 0
 
-    @property
-    def summary(self) -> Message:
-        return Message(
+    def summary(self, wrong: int = 0) -> Message:
+        """Return the counts for the end of a command; wrong: errors after which it went on."""
+        counts = Message(
             "added {added:,}, unchanged {unchanged:,}, {seconds:.1f} s",
             added=self.added,
             unchanged=self.unchanged,
             seconds=self.seconds,
         )
+        if not wrong:
+            return counts
+        return Message("{counts}; wrong and left out: {wrong:,}", counts=counts, wrong=wrong)
+
+
+class _Written(NamedTuple):
+    """How many documents of a batch changed, and how many cannot be stored."""
+
+    stored: int
+    refused: int
 
 
 class _Batch(NamedTuple):
@@ -53,17 +69,18 @@ class _Batch(NamedTuple):
     documents: list[Document]
     ids: frozenset[str]
     n_read: int
-    stored: "asyncio.Task[int]"
+    stored: "asyncio.Task[_Written]"
 
 
 class _UnderWay:
     """The batches that are being stored, oldest first."""
 
-    def __init__(self, store: Store, meter: "Meter", n_bytes: int) -> None:
-        self.added = self.unchanged = 0
+    def __init__(self, store: Store, meter: "Meter", n_bytes: int, problems: Problems) -> None:
+        self.added = self.unchanged = self.refused = 0
         self._store = store
         self._meter = meter
-        self._n_bytes = n_bytes
+        self._problems = problems
+        self._pace = Pace(n_bytes, meter.started)
         self._batches: deque[_Batch] = deque()
 
     async def start(self, documents: list[Document], n_read: int) -> None:
@@ -74,16 +91,24 @@ class _UnderWay:
         stored = asyncio.ensure_future(self._written(documents))
         self._batches.append(_Batch(documents, ids, n_read, stored))
 
-    async def _written(self, documents: Sequence[Document]) -> int:
-        """Store documents, in several writes where one would be too large; return how many changed."""
+    async def _written(self, documents: Sequence[Document]) -> _Written:
+        """Store documents, in several writes where one would be too large.
+
+        A document that is too large by itself is an error, after which the rest may be stored.
+        """
         try:
-            return await self._store(documents)
-        except (RequestTooLarge, TooLargeForServer):
+            return _Written(await self._store(documents), 0)
+        except (RequestTooLarge, TooLargeForServer) as error:
             half = len(documents) // 2
-            if not half:
+            if not half and not self._problems.keep_going:
                 raise
+            why = error.sentence if isinstance(error, TooLargeForServer) else error.message
+        if not half:
+            self._problems.add(BadSettings("document {name}: {why}", name=documents[0].id, why=why))
+            return _Written(0, 1)
         first = await self._written(documents[:half])
-        return first + await self._written(documents[half:])
+        second = await self._written(documents[half:])
+        return _Written(first.stored + second.stored, first.refused + second.refused)
 
     async def finish(self) -> None:
         while self._batches:
@@ -97,17 +122,19 @@ class _UnderWay:
 
     async def _finish_oldest(self) -> None:
         batch = self._batches[0]
-        stored = await batch.stored
+        stored, refused = await batch.stored
         self._batches.popleft()
+        unchanged = len(batch.documents) - stored - refused
+        self.refused += refused
         self.added += stored
-        self.unchanged += len(batch.documents) - stored
+        self.unchanged += unchanged
+        self._pace.add(self._meter.now(), batch.n_read, stored, unchanged)
         done = Message(
             "indexed {added:,} · unchanged {unchanged:,}",
             added=self.added,
             unchanged=self.unchanged,
         )
-        share = batch.n_read / self._n_bytes if self._n_bytes else 0
-        self._meter.show(done, self.added + self.unchanged, share)
+        self._meter.show_pace(done, self._pace.per_second, self._pace.left_s)
 
 
 async def index_documents(
@@ -118,16 +145,18 @@ async def index_documents(
     clock: Callable[[], float],
     terminal: Terminal,
     store: Store | None = None,
+    problems: Problems | None = None,
 ) -> Indexed:
     """Store every document of a source; return when all are on the disk.
 
     documents: each with how many of the `n_bytes` were read by then; n_bytes is 0 if unknown.
-    store: replaces the target's `add`. Raises what reading raises, after storing what was read
-    before. When cancelled, it prints how many documents the collection holds.
+    store: replaces the target's `add`. problems: what to do with a document that is too large. Raises what
+    reading raises, after storing what was read before. When cancelled, it prints how many documents the
+    collection holds.
     """
     started = clock()
     meter = Meter(terminal, clock)
-    under_way = _UnderWay(store or target.add, meter, n_bytes)
+    under_way = _UnderWay(store or target.add, meter, n_bytes, problems or Problems())
     batches = batched(documents)
     try:
         while batch := await _read(batches, under_way):
@@ -147,7 +176,8 @@ async def index_documents(
     finally:
         await under_way.abandon()
         meter.finish()
-    return Indexed(under_way.added, under_way.unchanged, clock() - started)
+    seconds = clock() - started
+    return Indexed(under_way.added, under_way.unchanged, seconds, under_way.refused)
 
 
 async def _read(
@@ -194,17 +224,27 @@ class Meter:
         self._terminal = terminal
         self._clock = clock
         self._moves = terminal.err.isatty()
-        self._started = self._shown = clock()
+        self.started = self._shown = self._now = clock()
         self._line = ""
+
+    def now(self) -> float:
+        """Return the time, which the next line is shown at."""
+        self._now = self._clock()
+        return self._now
 
     def show(self, done: Message, number: int, share: float) -> None:
         """Show that `number` documents are done, which are `share` of all, 0 if unknown."""
-        now, words = self._clock(), self._terminal.words
-        elapsed = max(now - self._started, 1e-9)
-        self._line = f"{words(done)} · {number / elapsed:,.0f}/s"
+        elapsed = max(self.now() - self.started, 1e-9)
+        left_s = elapsed * (1 / share - 1) if share else None
+        self.show_pace(done, number / elapsed, left_s)
+
+    def show_pace(self, done: Message, per_second: float, left_s: float | None) -> None:
+        """Show what is done, how fast, and the seconds that are left, None if unknown."""
+        now, words = self._now, self._terminal.words
+        self._line = f"{words(done)} · {per_second:,.0f}/s"
         left = ""
-        if share:
-            left = " · " + words("left {time}", time=_duration(elapsed * (1 / share - 1)))
+        if left_s is not None:
+            left = " · " + words("left {time}", time=_duration(left_s))
         if self._moves:
             self._write(f"\r{self._line}{left}\x1b[K")
         elif now - self._shown >= PLAIN_PROGRESS_S:

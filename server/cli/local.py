@@ -1,9 +1,10 @@
 """A collection of the data folder, opened in this process together with the model."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from copy import copy
 
-from server.cli.target import UNSAID, Chunks, Found, Question, cut_otherwise
+from server.cli.target import UNSAID, Chunks, Found, Matching, Page, Question, cut_otherwise
 from server.collections.chunk_embedding import default_chunks, embed, longest_chunk
 from server.collections.chunking import MIN_SIZE
 from server.collections.document_limits import check_documents
@@ -11,12 +12,12 @@ from server.collections.live_collection import LiveCollection
 from server.collections.registry import DEFAULT, CollectionRegistry
 from server.collections.reranking import candidates, reranked
 from server.config import Config
-from server.errors import BadSettings, StoreError, TaskNotServed
+from server.errors import BadSettings, InvalidRequest, StoreError, TaskNotServed
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry, opened
 from server.messages.message import Message
 from server.store.collection import Collection
-from server.store.filter_tree import parse
+from server.store.filter_tree import fixed, parse
 from server.store.folder import DataFolder
 from server.store.records import ChunkRules, Document, Info
 from server.store.search import Query
@@ -44,6 +45,15 @@ class Local:
     @property
     def name(self) -> str:
         return self._name
+
+    def named(self, name: str) -> "Local":
+        """Return another collection of the folder; it is closed with this one."""
+        found = copy(self)
+        found._name = name
+        return found
+
+    async def names(self) -> Sequence[str]:
+        return self._registry.names
 
     @property
     def info(self) -> Info:
@@ -109,6 +119,33 @@ class Local:
         while page := await live.page(after, PAGE_DOCUMENTS):
             yield [document for _, document in page]
             after = page[-1][0]
+
+    async def page(self, after: str, limit: int, filter: Mapping[str, object] | None) -> Page:
+        live, tree = self._live(), parse(filter) if filter else None
+        found, cut = await live.page_within(int(after), limit, tree)
+        following = str(found[-1][0]) if cut or len(found) == limit else ""
+        return Page([each for _, each in found], following, await live.warnings(tree))
+
+    async def get(self, id: str) -> Document | None:
+        return await self._live().get(id)
+
+    async def matching(self, filter: Mapping[str, object]) -> Matching:
+        live, tree = self._live(), parse(filter)
+        return Matching(await live.count(tree), await live.warnings(tree))
+
+    async def delete(self, ids: Sequence[str]) -> int:
+        return await self._live().delete(ids)
+
+    async def delete_where(self, filter: Mapping[str, object]) -> int:
+        live, tree = self._live(), parse(filter)
+        if fixed(tree):
+            raise InvalidRequest(
+                "the filter keeps every document, so all would be removed; remove the collection instead"
+            )
+        return await live.delete_where(tree)
+
+    async def remove(self) -> None:
+        await self._registry.remove(self._name)
 
     async def reindex(self, chunks: Chunks, show: Callable[[int, int], None]) -> None:
         rules = self.info.chunks if chunks == UNSAID else chunks

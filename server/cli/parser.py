@@ -1,24 +1,33 @@
 """Commands, flags and help of the command line; what a command does is in `commands`."""
 
-import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from server import VERSION
-from server.cli.commands import doctor, documents, keys, maintenance, serve
+from server.cli.commands import collections as of_collections
+from server.cli.commands import doctor, documents, keys, maintenance, searching, serve, stored
+from server.cli.commands import index as indexing
+from server.cli.document_flags import collections_flags, delete_flags, documents_flags
+from server.cli.flags import (
+    Parser,
+    chunk_flags,
+    encoding_flag,
+    json_object,
+    number,
+    pair_flag,
+    target_flags,
+)
+from server.cli.indexing.flags import add_index_flags, without_index_flags
 from server.cli.invocation import Command, Invocation
 from server.config import add_flags, effective, flags_given
-from server.config_sources import API_KEY
+from server.config_sources import HISTORY
 from server.errors import ServerError, StartupError
 from server.messages.message import Message
 from server.messages.terminal import Terminal
+from server.store.collection_name import normal
 from server.telemetry import logs
-
-Parser = argparse.ArgumentParser
 
 
 def main(argv: Sequence[str]) -> int:
@@ -69,24 +78,10 @@ def _parser(terminal: Terminal) -> Parser:
 
 
 def _index_flags(parser: Parser, terminal: Terminal) -> None:
-    words, add = terminal.words, parser.add_argument
-    add("source", metavar="SOURCE", help=words('a file, a folder, or "-" for standard input'))
-    add(
-        "--format",
-        help=words("txt, jsonl, csv, tsv or md (default: by the suffix of the file's name)"),
-    )
-    add(
-        "--numbers",
-        type=_columns(terminal),
-        metavar="COLUMNS",
-        help=words(
-            "columns of csv and tsv to store as numbers, with commas, or none"
-            " (default: those that hold nothing else)"
-        ),
-    )
-    _encoding_flag(parser, terminal)
-    _chunk_flags(parser, terminal)
-    _target_flags(parser, terminal)
+    add_index_flags(parser, terminal)
+    encoding_flag(parser, terminal)
+    chunk_flags(parser, terminal)
+    target_flags(parser, terminal)
 
 
 def _search_flags(parser: Parser, terminal: Terminal) -> None:
@@ -94,11 +89,16 @@ def _search_flags(parser: Parser, terminal: Terminal) -> None:
     add("query", nargs="?", metavar="QUERY", help=words("leave it out to open a prompt"))
     add(
         "--top-k",
-        type=_number(terminal, least=1),
+        type=number(terminal, least=1),
         default=3,
         help=words("number of hits to show (default: 3)"),
     )
     add("--json", action="store_true", help=words("print the hits as JSON"))
+    add(
+        "--no-history",
+        action="store_true",
+        help=words("do not keep what is typed at the prompt ({name} names its file)", name=HISTORY),
+    )
     add(
         "--mode",
         choices=("dense", "lexical", "hybrid"),
@@ -107,7 +107,7 @@ def _search_flags(parser: Parser, terminal: Terminal) -> None:
     )
     add(
         "--filter",
-        type=_json_object(terminal),
+        type=json_object(terminal),
         help=words("condition on metadata as JSON, e.g. {example}", example='{"year": 2024}'),
     )
     add(
@@ -124,10 +124,10 @@ def _search_flags(parser: Parser, terminal: Terminal) -> None:
     add(
         "--rerank-top-n",
         metavar="N",
-        type=_number(terminal, least=1),
+        type=number(terminal, least=1),
         help=words("candidates to rerank, at most {most} (default: {number})", most=200, number=50),
     )
-    _target_flags(parser, terminal)
+    target_flags(parser, terminal)
 
 
 def _export_flags(parser: Parser, terminal: Terminal) -> None:
@@ -137,8 +137,8 @@ def _export_flags(parser: Parser, terminal: Terminal) -> None:
         metavar="FILE",
         help=terminal.words('file to write, a JSON document a line; "-" for standard output'),
     )
-    _pair_flag(parser, terminal)
-    _target_flags(parser, terminal)
+    pair_flag(parser, terminal)
+    target_flags(parser, terminal)
 
 
 def _import_flags(parser: Parser, terminal: Terminal) -> None:
@@ -148,15 +148,16 @@ def _import_flags(parser: Parser, terminal: Terminal) -> None:
         metavar="FILE",
         help=terminal.words("file to read, a JSON document a line"),
     )
-    _pair_flag(parser, terminal)
-    _encoding_flag(parser, terminal)
-    _chunk_flags(parser, terminal)
-    _target_flags(parser, terminal)
+    without_index_flags(parser)
+    pair_flag(parser, terminal)
+    encoding_flag(parser, terminal)
+    chunk_flags(parser, terminal)
+    target_flags(parser, terminal)
 
 
 def _backup_flags(parser: Parser, terminal: Terminal) -> None:
     words, add = terminal.words, parser.add_argument
-    add("name", metavar="NAME", help=words("name of the collection"))
+    add("name", type=normal, metavar="NAME", help=words("name of the collection"))
     add("file", type=Path, metavar="FILE", help=words("file to write, replaced if it exists"))
     add_flags(parser, terminal, "data", "log_level")
 
@@ -164,21 +165,27 @@ def _backup_flags(parser: Parser, terminal: Terminal) -> None:
 def _restore_flags(parser: Parser, terminal: Terminal) -> None:
     words, add = terminal.words, parser.add_argument
     add("file", type=Path, metavar="FILE", help=words("file that `backup` wrote"))
-    add("--collection", help=words("name of the collection (default: its name in the backup)"))
+    add(
+        "--collection",
+        type=normal,
+        help=words("name of the collection (default: its name in the backup)"),
+    )
     add("--force", action="store_true", help=words("replace a collection of the same name"))
     add_flags(parser, terminal, "data", "log_level")
 
 
 def _check_flags(parser: Parser, terminal: Terminal) -> None:
     parser.add_argument(
-        "--collection", help=terminal.words("check this collection only (default: all)")
+        "--collection",
+        type=normal,
+        help=terminal.words("check this collection only (default: all)"),
     )
     add_flags(parser, terminal, "data", "log_level")
 
 
 def _reindex_flags(parser: Parser, terminal: Terminal) -> None:
-    _chunk_flags(parser, terminal)
-    _target_flags(parser, terminal)
+    chunk_flags(parser, terminal)
+    target_flags(parser, terminal)
 
 
 def _doctor_flags(parser: Parser, terminal: Terminal) -> None:
@@ -186,11 +193,6 @@ def _doctor_flags(parser: Parser, terminal: Terminal) -> None:
         "--json", action="store_true", help=terminal.words("print the findings as JSON")
     )
     add_flags(parser, terminal)
-
-
-def _collections_flags(parser: Parser, terminal: Terminal) -> None:
-    _url_flag(parser, terminal)
-    add_flags(parser, terminal, "model", "data", "log_level")
 
 
 def _key_flags(parser: Parser, terminal: Terminal) -> None:
@@ -215,130 +217,23 @@ def _key_flags(parser: Parser, terminal: Terminal) -> None:
     new.add_argument(
         "--expires", metavar="DATE", help=words("last day of the key, YYYY-MM-DD in UTC")
     )
-    number = _number(terminal, least=1)
+    above_0 = number(terminal, least=1)
     new.add_argument(
-        "--requests-per-minute", type=number, metavar="N", help=words("requests a minute, at most")
+        "--requests-per-minute", type=above_0, metavar="N", help=words("requests a minute, at most")
     )
     new.add_argument(
-        "--tokens-per-minute", type=number, metavar="N", help=words("tokens a minute, at most")
+        "--tokens-per-minute", type=above_0, metavar="N", help=words("tokens a minute, at most")
     )
     add("list", keys.list_, words("list names, scopes and quotas"))
     remove = add("remove", keys.remove, words("remove a key"))
     remove.add_argument("name", metavar="NAME", help=words("name of the key"))
 
 
-def _target_flags(parser: Parser, terminal: Terminal) -> None:
-    parser.add_argument(
-        "--collection",
-        default="default",
-        help=terminal.words("name of the collection (default: default)"),
-    )
-    _url_flag(parser, terminal)
-    add_flags(parser, terminal, "model", "data", "lanes", "log_level")
-
-
-def _url_flag(parser: Parser, terminal: Terminal) -> None:
-    words, add = terminal.words, parser.add_argument
-    add("--url", help=words("address of a running server, instead of --data"))
-    add(
-        "--key-file",
-        type=Path,
-        metavar="FILE",
-        help=words("file with the key for --url (default: the variable {name})", name=API_KEY),
-    )
-
-
-def _encoding_flag(parser: Parser, terminal: Terminal) -> None:
-    parser.add_argument(
-        "--encoding",
-        help=terminal.words(
-            "encoding of the files (default: by their byte order mark, else utf-8 or gb18030)"
-        ),
-    )
-
-
-def _chunk_flags(parser: Parser, terminal: Terminal) -> None:
-    words, add = terminal.words, parser.add_argument
-    add(
-        "--chunk-tokens",
-        type=_number(terminal, least=0),
-        help=words(
-            "cut documents into chunks of this many tokens, 0 for whole documents"
-            " (default: what the model reads, at most 512)"
-        ),
-    )
-    add(
-        "--chunk-overlap",
-        type=_number(terminal, least=0),
-        help=words(
-            "tokens that a chunk repeats of the one before (default: an eighth, at most 64)"
-        ),
-    )
-
-
-def _pair_flag(parser: Parser, terminal: Terminal) -> None:
-    parser.add_argument(
-        "--pair",
-        nargs=2,
-        type=Path,
-        metavar=("INDEX.faiss", "TEXTS.txt"),
-        help=terminal.words("vectors as a FAISS index, and their texts, one a line"),
-    )
-
-
-def _number(terminal: Terminal, *, least: int) -> Callable[[str], int]:
-    """Return what parses a whole number of at least `least`."""
-
-    def parse(text: str) -> int:
-        if not (text.isascii() and text.isdigit()) or int(text) < least:
-            raise argparse.ArgumentTypeError(
-                terminal.words(
-                    "{text!r} is not a whole number of at least {least}", text=text, least=least
-                )
-            )
-        return int(text)
-
-    return parse
-
-
-def _columns(terminal: Terminal) -> Callable[[str], tuple[str, ...]]:
-    """Return what parses names of columns with commas; `none` stands for no column."""
-
-    def parse(text: str) -> tuple[str, ...]:
-        if text == "none":
-            return ()
-        names = tuple(name.strip() for name in text.split(","))
-        if not all(names):
-            raise argparse.ArgumentTypeError(
-                terminal.words("{text!r} is neither names of columns nor none", text=text)
-            )
-        return names
-
-    return parse
-
-
-def _json_object(terminal: Terminal) -> Callable[[str], dict[str, Any]]:
-    """Return what parses a JSON object."""
-
-    def parse(text: str) -> dict[str, Any]:
-        try:
-            found = json.loads(text)
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise argparse.ArgumentTypeError(
-                terminal.words("{text!r} is not a JSON object", text=text)
-            )
-        return found
-
-    return parse
-
-
 # Each with what its help says, what it runs and what adds its flags.
 COMMANDS: tuple[tuple[str, Message, Command | None, Callable[[Parser, Terminal], None]], ...] = (
     ("serve", Message("start the HTTP server"), serve.serve, add_flags),
-    ("index", Message("add the documents of files to a collection"), documents.index, _index_flags),
-    ("search", Message("search a collection"), documents.search, _search_flags),
+    ("index", Message("add the documents of files to a collection"), indexing.index, _index_flags),
+    ("search", Message("search a collection"), searching.search, _search_flags),
     ("export", Message("write a collection to a file"), documents.export, _export_flags),
     ("import", Message("add what `export` wrote"), documents.import_, _import_flags),
     (
@@ -361,7 +256,14 @@ COMMANDS: tuple[tuple[str, Message, Command | None, Callable[[Parser, Terminal],
         _reindex_flags,
     ),
     ("key", Message("create, list and remove the keys of clients"), None, _key_flags),
-    ("collections", Message("list collections"), maintenance.collections, _collections_flags),
+    (
+        "collections",
+        Message("list, create and remove collections"),
+        of_collections.list_,
+        collections_flags,
+    ),
+    ("documents", Message("list and show stored documents"), None, documents_flags),
+    ("delete", Message("delete documents of a collection"), stored.delete, delete_flags),
     ("doctor", Message("examine machine, models and settings"), doctor.doctor, _doctor_flags),
     ("config", Message("print the effective settings as TOML"), doctor.show_config, add_flags),
 )

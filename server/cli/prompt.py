@@ -1,139 +1,260 @@
-"""Search at the terminal: a prompt that asks until the user leaves, and one query for scripts."""
+"""Search at the terminal: a prompt that asks until the user leaves, with commands that begin with a slash.
 
-from collections.abc import Callable
-from typing import Any
+From a pipe the same lines are read without a prompt, and only hits are printed on standard output.
+"""
 
-from server.cli.target import Found
-from server.errors import ServerError, StartupError
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple, Protocol, get_args
+
+from server.cli.hits import show_hits
+from server.cli.line_reader import LineReader
+from server.cli.target import Found, Question, Rerank
+from server.errors import BadSettings, ServerError, StartupError
 from server.messages.message import Message
 from server.messages.terminal import Terminal
-from server.store.search import Hit, Mode
-
-Search = Callable[[str], Found]
+from server.store.collection_name import normal
+from server.store.filter_tree import parse
+from server.store.search import Mode
 
 LEAVE = {"exit", "quit", "退出"}
+MODES: tuple[str, ...] = get_args(Mode)
+MAX_TOP_K = 1000
+OFF = "off"
 
 
-def run_prompt(
-    search: Search,
-    name: str,
-    count: int,
-    terminal: Terminal,
-    mode: Mode = "dense",
-    *,
-    ask: Callable[[str], str] = input,
-) -> None:
-    """Ask, search and show until exit, quit, 退出, the end of input or Ctrl-C."""
-    if not count:
-        terminal.say(_empty(name))
-        return
-    terminal.say(
-        "{count:,} documents. Type a query and press Enter; type exit or quit to leave.",
-        count=count,
-    )
-    try:
-        while (query := _query(ask, terminal)).lower() not in LEAVE:
-            if query:
-                terminal.out.write(_answer(search, query, mode, terminal) + "\n")
-    except (EOFError, KeyboardInterrupt):
-        terminal.out.write("\n")  # the cursor still stands behind the question
-    terminal.say("bye")
+class Searching(Protocol):
+    """Collections that can be searched."""
+
+    def search(self, name: str, question: Question) -> Found: ...
+
+    def count(self, name: str) -> int:
+        """Return the number of documents; raises an error where there is no such collection."""
+
+    def names(self) -> Sequence[str]: ...
 
 
-def one_shot(
-    search: Search,
-    name: str,
-    count: int,
-    query: str,
-    terminal: Terminal,
-    mode: Mode = "dense",
-    *,
-    as_json: bool = False,
-) -> None:
-    """Show the hits of one query, for people or as one line of JSON."""
-    found = search(query) if count else Found([])
-    if as_json:
-        warnings = {"warnings": list(found.warnings)} if found.warnings else {}
-        hits = [_json_of(hit) for hit in found.hits]
-        terminal.say_json({"query": query, "hits": hits, **warnings})
-        _warn(found, terminal)
-    elif count:
-        terminal.out.write(_table(found, mode, terminal) + "\n")
-    else:
-        terminal.say(_empty(name))
+class Command(NamedTuple):
+    """A command of the prompt. values: what may follow it, for completion."""
+
+    usage: str
+    about: Message
+    run: Callable[[str], None]
+    values: Callable[[], Sequence[str]] = tuple
 
 
-def _empty(name: str) -> Message:
+class Prompt:
+    """A conversation. question: how to search, until a command changes it."""
+
+    def __init__(
+        self,
+        searching: Searching,
+        name: str,
+        question: Question,
+        terminal: Terminal,
+        reader: LineReader,
+    ) -> None:
+        self._searching = searching
+        self._name = name
+        self._question = question
+        self._rerank = question.rerank or Rerank()
+        self._terminal = terminal
+        self._reader = reader
+        self._open = True
+        self._commands = self._all_commands()
+
+    def run(self) -> int:
+        """Answer until the user leaves or the input ends; status 1 if a query from a pipe failed."""
+        terminal, reader = self._terminal, self._reader
+        count, failed = self._searching.count(self._name), False
+        if not count:
+            terminal.inform(empty(self._name))
+            return 0
+        if reader.interactive:
+            reader.edit(self._complete)
+            terminal.inform(
+                "{count:,} documents in {name}. Type a query and press Enter; /help lists the commands,"
+                " /quit leaves.",
+                count=count,
+                name=self._name,
+            )
+        try:
+            while self._open:
+                failed = not self._turn() or failed
+        except (EOFError, KeyboardInterrupt):
+            if reader.interactive:
+                terminal.err.write("\n")  # the cursor still stands behind the prompt
+        if reader.interactive:
+            terminal.inform("bye")
+            return 0
+        return 1 if failed else 0
+
+    def _turn(self) -> bool:
+        """Read a line and do what it says; return whether that went well."""
+        terminal = self._terminal
+        try:
+            line = self._reader.line(terminal.words("query> "))
+        except UnicodeError:
+            # Such as half of a deleted Chinese character.
+            terminal.inform("that was not valid text, try again")
+            return False
+        if not line:
+            return True
+        self._reader.remember(line)
+        if line.lower() in LEAVE:
+            self._open = False
+            return True
+        try:
+            if line.startswith("/") and not line.startswith("//"):
+                self._command(line)
+            else:
+                self._search(line.removeprefix("/") if line.startswith("//") else line)
+            return True
+        except StartupError as error:
+            terminal.inform("error: {error}", error=error)
+        except ServerError as error:
+            terminal.inform("error: {error}", error=error.message)
+        except KeyboardInterrupt:
+            # It ends the search, not the conversation.
+            terminal.inform("stopped")
+        return False
+
+    def _search(self, text: str) -> None:
+        question = replace(self._question, text=text)
+        show_hits(self._searching.search(self._name, question), question, self._terminal)
+
+    # --- commands -------------------------------------------------------------------------------------
+
+    def _command(self, line: str) -> None:
+        name, _, value = line.partition(" ")
+        command = self._commands.get(name)
+        if command is None:
+            raise BadSettings(
+                "there is no command {name}; /help lists them, and //TEXT searches for /TEXT",
+                name=name,
+            )
+        command.run(value.strip())
+
+    def _all_commands(self) -> Mapping[str, Command]:
+        modes = "|".join(MODES)
+        found = (
+            Command(
+                f"/mode {modes}",
+                Message("search by meaning, by words, or both"),
+                self._set_mode,
+                lambda: MODES,
+            ),
+            Command("/top-k N", Message("number of hits to show"), self._set_top_k),
+            Command(
+                '/filter {"year": 2024}',
+                Message("condition on metadata; /filter off removes it"),
+                self._set_filter,
+                lambda: (OFF,),
+            ),
+            Command(
+                "/collection NAME",
+                Message("search another collection"),
+                self._set_collection,
+                self._searching.names,
+            ),
+            Command(
+                "/rerank on|off",
+                Message("order hits by a model that reads them with the query"),
+                self._set_rerank,
+                lambda: ("on", OFF),
+            ),
+            Command("/help", Message("list the commands and show what is set"), self._help),
+            Command("/quit", Message("leave"), self._quit),
+        )
+        return {each.usage.partition(" ")[0]: each for each in found}
+
+    def _set_mode(self, value: str) -> None:
+        if value not in MODES:
+            raise self._misused("/mode", value)
+        self._question = replace(self._question, mode=value)  # type: ignore[arg-type]
+        self._show_settings()
+
+    def _set_top_k(self, value: str) -> None:
+        if not (value.isascii() and value.isdigit() and 1 <= int(value[:9]) <= MAX_TOP_K):
+            raise self._misused("/top-k", value)
+        self._question = replace(self._question, top_k=int(value))
+        self._show_settings()
+
+    def _set_filter(self, value: str) -> None:
+        found = None
+        if value and value != OFF:
+            try:
+                found = json.loads(value)
+            except ValueError:
+                raise self._misused("/filter", value) from None
+            if not isinstance(found, dict):
+                raise self._misused("/filter", value)
+            parse(found)
+        self._question = replace(self._question, filter=found)
+        self._show_settings()
+
+    def _set_collection(self, value: str) -> None:
+        name = normal(value)
+        if name not in (names := self._searching.names()):
+            raise BadSettings(
+                "there is no collection {name}, only {names}",
+                name=name or "/collection",
+                names=tuple(names) or Message("none"),
+            )
+        self._name = name
+        self._show_settings()
+
+    def _set_rerank(self, value: str) -> None:
+        if value not in ("on", OFF):
+            raise self._misused("/rerank", value)
+        self._question = replace(self._question, rerank=self._rerank if value == "on" else None)
+        self._show_settings()
+
+    def _help(self, _: str) -> None:
+        terminal = self._terminal
+        longest = max(len(each.usage) for each in self._commands.values())
+        for each in self._commands.values():
+            terminal.err.write(f"{each.usage:{longest}}  {terminal.words(each.about)}\n")
+        self._show_settings()
+
+    def _quit(self, _: str) -> None:
+        self._open = False
+
+    def _misused(self, name: str, value: str) -> BadSettings:
+        usage = self._commands[name].usage
+        return BadSettings("{value!r} is not possible: {usage}", value=value, usage=usage)
+
+    def _show_settings(self) -> None:
+        question = self._question
+        self._terminal.inform(
+            "collection {name} ({count:,} documents) · mode {mode} · top-k {number} · filter {filter} ·"
+            " rerank {rerank}",
+            name=self._name,
+            count=self._searching.count(self._name),
+            mode=question.mode,
+            number=question.top_k,
+            filter=json.dumps(question.filter, ensure_ascii=False) if question.filter else OFF,
+            rerank="on" if question.rerank else OFF,
+        )
+
+    def _complete(self, before: str, _: str) -> Sequence[str]:
+        """Return the commands, or what may follow one."""
+        if not before.strip():
+            # A space follows those that take a value; readline adds none.
+            return tuple(
+                f"{name} " if " " in each.usage else name for name, each in self._commands.items()
+            )
+        command = self._commands.get(before.strip())
+        try:
+            return command.values() if command else ()
+        except ServerError:
+            return ()
+
+
+def empty(name: str) -> Message:
+    """Return what to do with a collection that has no documents."""
     return Message(
         "collection {name} is empty; index a file or folder first: python -m server index FILE",
         name=name,
     )
-
-
-def _query(ask: Callable[[str], str], terminal: Terminal) -> str:
-    """Return what was typed; "" if it was not text, such as half of a deleted Chinese character."""
-    try:
-        query = ask("\n" + terminal.words("query> ")).strip()
-        query.encode()
-    except UnicodeError:
-        terminal.say("that was not valid text, try again")
-        return ""
-    return query
-
-
-def _answer(search: Search, query: str, mode: Mode, terminal: Terminal) -> str:
-    """Return what was found, or the error: the prompt stays open for the next query."""
-    try:
-        return _table(search(query), mode, terminal)
-    except StartupError as error:
-        return terminal.words("error: {error}", error=error)
-    except ServerError as error:
-        return terminal.words("error: {error}", error=error.message)
-
-
-def _warn(found: Found, terminal: Terminal) -> None:
-    """Print on standard error why the filter cannot find what was perhaps meant."""
-    for warning in found.warnings:
-        terminal.inform("warning: {warning}", warning=_one_line(warning))
-
-
-def _table(found: Found, mode: Mode, terminal: Terminal) -> str:
-    _warn(found, terminal)
-    if not found.hits:
-        return terminal.words("nothing was found")
-    return "\n".join(
-        f"{rank}. {_score(hit, mode, terminal)}  {_one_line(_shown(hit))}"
-        for rank, hit in enumerate(found.hits, start=1)
-    )
-
-
-def _score(hit: Hit, mode: Mode, terminal: Terminal) -> str:
-    """Return the number by which the hit has its place, with its name."""
-    if hit.rerank_score is not None:
-        return f"{terminal.words('relevance')} {hit.rerank_score:.4f}"
-    # Only a search by meaning has scores that mean the same for every query.
-    label = Message("similarity" if mode == "dense" else "score")
-    return f"{terminal.words(label)} {hit.score:.4f}"
-
-
-def _shown(hit: Hit) -> str:
-    return f"{hit.title} · {hit.text}" if hit.title else hit.text
-
-
-def _json_of(hit: Hit) -> dict[str, Any]:
-    begin, end = hit.span
-    relevance = {} if hit.rerank_score is None else {"rerank_score": hit.rerank_score}
-    return {
-        "id": hit.id,
-        "score": hit.score,
-        **relevance,
-        "text": hit.text,
-        "title": hit.title,
-        "metadata": hit.metadata,
-        "part": {"begin": begin, "end": end, "whole": hit.whole},
-    }
-
-
-def _one_line(text: str) -> str:
-    """Return a text without line ends and without control characters that could steer a terminal."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -42,6 +42,23 @@ class Found:
     warnings: Sequence[str] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Documents, oldest first. next: what comes after them, empty at the end. warnings: as of Found."""
+
+    documents: Sequence[Document]
+    next: str
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """How many documents a filter keeps. warnings: as of Found."""
+
+    number: int
+    warnings: Sequence[str] = ()
+
+
 class TooLargeForServer(StartupError):
     """Raised where a server takes no body of this size, or not so much in one request."""
 
@@ -68,6 +85,33 @@ class Target(Protocol):
 
     async def reindex(self, chunks: Chunks, show: Callable[[int, int], None]) -> None:
         """Embed all documents again; `show` gets how many of how many are done."""
+
+
+class CollectionTarget(Target, Protocol):
+    """A target with what commands on single documents and whole collections need, too."""
+
+    def named(self, name: str) -> "CollectionTarget":
+        """Return another collection of the same place, which need not exist."""
+
+    async def names(self) -> Sequence[str]:
+        """Return the names of all collections."""
+
+    async def page(self, after: str, limit: int, filter: Mapping[str, object] | None) -> Page:
+        """Return some documents that the filter keeps, those after `next` of the page before."""
+
+    async def get(self, id: str) -> Document | None: ...
+
+    async def matching(self, filter: Mapping[str, object]) -> Matching:
+        """Count the documents that a filter keeps."""
+
+    async def delete(self, ids: Sequence[str]) -> int:
+        """Delete the documents of these ids; return how many there were."""
+
+    async def delete_where(self, filter: Mapping[str, object]) -> int:
+        """Delete the documents that a filter keeps; return how many; refuses one that keeps all."""
+
+    async def remove(self) -> None:
+        """Remove the collection with all its documents."""
 
 
 def cut_otherwise(name: str, found: ChunkRules | None, asked: ChunkRules | None) -> BadSettings:

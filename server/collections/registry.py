@@ -52,6 +52,11 @@ class CollectionRegistry:
             _warn_of_other_machine(live)
             live.compact_when_due()
 
+    @property
+    def instance(self) -> str:
+        """Name of this server's use of the data folder; the folder's lock has it too."""
+        return self._folder.instance
+
     def stats(self) -> list[tuple[str, CollectionStats]]:
         """Return name and stats of every collection; from any thread."""
         # subtle: the copy of the dictionary is made in one step.

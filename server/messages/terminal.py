@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TextIO
 
+from server.messages.arguments import TWICE, Parser
 from server.messages.message import Language, Message, chinese_of, language_of
 
 # What argparse itself says most often, as it stands in its source.
@@ -39,11 +40,15 @@ CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """Prints results on `out`, progress and errors on `err`, all in one language."""
+    """Prints results on `out`, progress and errors on `err`, all in one language.
+
+    colour: whether results are coloured: `out` is a terminal that can, and NO_COLOR is not set.
+    """
 
     language: Language
     out: TextIO
     err: TextIO
+    colour: bool = False
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> "Terminal":
@@ -54,23 +59,30 @@ class Terminal:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
-        return cls(language_of(environ), sys.stdout, sys.stderr)
+        able = environ.get("TERM") != "dumb" and not environ.get("NO_COLOR")
+        colour = able and sys.stdout.isatty()
+        return cls(language_of(environ), sys.stdout, sys.stderr, colour)
 
     def parser(self, prog: str, description: str) -> argparse.ArgumentParser:
         """Return a parser whose own sentences are in the language of this terminal."""
         chinese = self.language == "zh"
 
         def said(text: str) -> str:
-            return chinese_of(text) if chinese and text in OF_ARGPARSE else text
+            return chinese_of(text) if chinese and text in (*OF_ARGPARSE, TWICE) else text
 
         # subtle: it asks gettext under these names. The process has one terminal, so one language.
         vars(argparse).update(_=said, ngettext=lambda one, many, n: said(one if n == 1 else many))
-        return argparse.ArgumentParser(prog=prog, description=description)
+        Parser.words = said
+        return Parser(prog=prog, description=description)
 
     def words(self, template: str | Message, /, **fields: object) -> str:
         """Return a sentence in the language of this terminal, with control characters as escapes."""
         message = template if isinstance(template, Message) else Message(template, **fields)
         return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", message.text(self.language))
+
+    def styled(self, text: str, style: str) -> str:
+        """Return a text in a style, the number of an escape sequence; plain without colours."""
+        return f"\x1b[{style}m{text}\x1b[0m" if self.colour and text else text
 
     def say(self, template: str | Message, /, **fields: object) -> None:
         """Print a line of results."""

@@ -46,6 +46,12 @@ LATE_S = 5.0
 # Seconds until a message that the supervisor had no room for is sent again.
 RETRY_NOTIFY_S = 0.5
 
+# Addresses of this machine by those that stand for all of them.
+OF_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+# Is called with the address of the port and the app's state.
+Ready = Callable[[str, Any], None]
+
 log = logging.getLogger(__name__)
 
 
@@ -56,8 +62,12 @@ def listen(
     supervisor: Supervisor,
     reload: Reload,
     tls: Tls | None,
+    ready: Ready,
 ) -> None:
-    """Serve until stopped; raise BadSettings where the address cannot be used."""
+    """Serve until stopped; raise BadSettings where the address cannot be used.
+
+    ready: called with the address of the port, as a URL, and the app's state once clients can connect.
+    """
     limits = Limits.of(config)
     protocol = (
         partial(DealingProtocol, workers.turn, limits=limits)
@@ -71,7 +81,9 @@ def listen(
         if config.unix_socket is None
         else UnixSocket(config.unix_socket, config.unix_socket_mode)
     )
-    server = _FirstServer(app, config, protocol, workers, supervisor, reload, unix_socket, tls)
+    server = _FirstServer(
+        app, config, protocol, workers, supervisor, reload, unix_socket, tls, ready
+    )
     # uvicorn sets its own handlers while it runs, and afterwards raises the signal that stopped it again.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
@@ -184,11 +196,13 @@ class _FirstServer(_Server):
         reload: Reload,
         unix_socket: UnixSocket | None,
         tls: Tls | None,
+        ready: Ready,
     ) -> None:
         self._limits = Limits.of(config)
         of_port = partial(TlsProtocol, protocol, tls, self._limits) if tls else protocol
         super().__init__(app, config, of_port)
         self._tls = tls
+        self._on_ready = ready
         self._workers = workers
         self._supervisor = supervisor
         self._reload = reload
@@ -222,7 +236,15 @@ class _FirstServer(_Server):
             self._tasks.append(
                 asyncio.create_task(self._notify_watchdog(self._supervisor.watchdog_s))
             )
+        self._on_ready(self._url(), self.lifespan.state)
         self._ready()
+
+    def _url(self) -> str:
+        """Return where a process on this machine reaches the port, also one that the kernel chose."""
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        host = OF_ANY.get(host, host)
+        scheme = "http" if self._tls is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
     async def _open(self, unix_socket: UnixSocket) -> None:
         try:

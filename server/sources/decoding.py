@@ -125,7 +125,7 @@ class _Decoder:
         # Else it is UTF-8; where it is not, decoding it names the wrong byte.
         self._decoder = _codec(self._encoding)
         if self._encoding != UTF_8:
-            self._notes.encodings[self._name] = self._encoding
+            self._notes.found(self._encoding, self._name)
 
     def _check(self, asked: str, mark: str | None, sample: Sample, whole: bool) -> None:
         normal = codecs.lookup(asked).name
@@ -254,6 +254,11 @@ def _is_chinese(sample: Sample, whole: bool) -> bool:
     return 0 < number and COMMON_SHARE * number <= common
 
 
+def is_chinese(data: bytes) -> bool:
+    """Return whether bytes are GB 18030 whose characters are mostly common ones."""
+    return _is_chinese(lambda: iter([data]), True)
+
+
 def _texts(encoding: str, sample: Sample, whole: bool) -> Iterator[str]:
     """Yield the text of a sample; a character that it cuts off at its end is no error."""
     decoder = _codec(encoding)
@@ -281,7 +286,14 @@ def _codec(encoding: str) -> codecs.IncrementalDecoder:
 
 def is_regular(file: BinaryIO) -> bool:
     """Return whether a file can be read twice, unlike a pipe or standard input."""
+    if isinstance(file, io.BytesIO):
+        return True
     return file is not sys.stdin.buffer and stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+
+
+def can_be_read_twice(file: Path | None) -> bool:
+    """Return whether a source is a file on a disk, which can be examined before it is read."""
+    return file is not None and file.is_file()
 
 
 @contextmanager

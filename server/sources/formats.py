@@ -2,32 +2,32 @@
 
     txt       a line is a document, stripped
     jsonl     a line is a JSON value: an object with "text" and perhaps "id", "title" and "metadata",
-              or a string, which is the text
+              or a string, which is the text; `columns` finds the keys of other names
     csv, tsv  a row is a document, see `tables`
     md        the whole file is a document
+    others    office files, see `office`
 
-A document without an id is named after its text, so reading it twice stores it once. What is not a
-document is an error that names the line. Only blank lines, rows and files are skipped.
+A document without an id is named after its text, so reading it twice stores it once. In a folder the path
+of its file stands before the id of a row: two tables may count from 1. What is not a document is an error
+that names the line. Only blank lines, rows and files are skipped.
 """
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
-from server.sources.checked import NotADocument, checked, placed, shown
+from server.errors import BadSettings
+from server.sources.checked import checked, placed
 from server.sources.decoding import check_length, decoded, escaped, lines, shown_name
+from server.sources.isolated.read import read_office
+from server.sources.json_lines import documents_of_json
+from server.sources.place import FILE
 from server.sources.source import Read, Source
 from server.sources.tables import documents_of_table
-from server.store.records import Document, text_id
-
-SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def documents_of(file: Path | None, source: Source) -> Iterator[Read]:
     """Yield the documents of a file of a source, None for standard input; raises BadSettings."""
-    match source.format:
+    match source.format_of(file):
         case "md":
             return _whole(file, source)
         case "csv":
@@ -35,26 +35,29 @@ def documents_of(file: Path | None, source: Source) -> Iterator[Read]:
         case "tsv":
             return documents_of_table(file, source, "\t")
         case "jsonl":
-            return _of_lines(file, source, _of_json)
+            return documents_of_json(file, source)
         case "txt":
-            return _of_lines(file, source, _of_text)
+            return _of_lines(file, source)
+        case _:
+            return read_office(file, source)
 
 
 def _whole(file: Path | None, source: Source) -> Iterator[Read]:
     """Yield one document, named after its path, or after its text on standard input."""
     text, n_read = _whole_text(file, source)
     if not text.strip():
+        source.notes.skip("empty", shown_name(file))
         return
     with placed(file):
         if file is None:
             document = checked(text, None, _heading(text), {})
         else:
-            given = file.relative_to(source.folder).as_posix()
+            given = source.path_of(file)
             path = escaped(given)
             title = _heading(text) if file.suffix.lower() == ".md" else None
-            document = checked(text, path, title or escaped(file.stem), {"path": path})
+            document = checked(text, path, title or escaped(file.stem), {FILE: path})
             if path != given:
-                source.notes.escaped.append(path)
+                source.notes.escaped.add(path)
     yield document, n_read
 
 
@@ -83,42 +86,13 @@ def _heading(text: str) -> str | None:
     return None
 
 
-def _of_lines(file: Path | None, source: Source, make: Callable[[str], Document]) -> Iterator[Read]:
+def _of_lines(file: Path | None, source: Source) -> Iterator[Read]:
     for number, line, n_read in lines(file, source.encoding, source.notes):
         if stripped := line.strip():
-            with placed(file, number):
-                document = make(stripped)
-            source.notes.add_names(shown_name(file), document.metadata)
+            try:
+                with placed(file, number):
+                    document = checked(stripped, None, None, {}, path=source.row_path(file))
+            except BadSettings as error:
+                source.problems.add(error)
+                continue
             yield document, n_read
-
-
-def _of_text(line: str) -> Document:
-    return Document(text_id(line), line)
-
-
-def _of_json(line: str) -> Document:
-    """Parse a JSON value. Keys that a document does not have become metadata, unless it has any.
-
-    "_id" is another spelling of "id"; null means that the key is missing.
-    """
-    try:
-        given = msgspec.json.decode(line)
-    except (msgspec.DecodeError, RecursionError) as error:
-        if SURROGATE.search(line):
-            raise NotADocument(
-                "not JSON: {error} (a lone surrogate is half a character)", error=error
-            ) from None
-        raise NotADocument("not JSON: {error}", error=error) from None
-    if isinstance(given, str):
-        given = {"text": given}
-    if not isinstance(given, dict):
-        raise NotADocument("{shown} is neither an object nor a string", shown=shown(given))
-    if "id" in given and "_id" in given:
-        raise NotADocument('it has both "id" and "_id"')
-    id = given.pop("id", given.pop("_id", None))
-    text, title = given.pop("text", None), given.pop("title", None)
-    metadata = given.pop("metadata", None)
-    if metadata is not None and given:
-        key = shown(next(iter(given)))
-        raise NotADocument('{key} stands beside "metadata"; move it into "metadata"', key=key)
-    return checked(text, id, title, given if metadata is None else metadata)

@@ -1,71 +1,80 @@
-"""Files, folders and standard input as documents, one after the other.
+"""Files, folders, patterns and standard input as documents, one after the other.
 
 No file is held in memory whole unless it is one document. `formats` says what each format holds; in
 a folder each .txt and .md file is one document.
 """
 
-import os
 import stat
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import cast
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
 from server.errors import BadSettings
 from server.messages.message import Message
 from server.sources.decoding import check_encoding, escaped, reading, shown_name
+from server.sources.folders import Choice, Listed, list_folder
+from server.sources.following import marked
 from server.sources.formats import documents_of
 from server.sources.notes import Notes
-from server.sources.source import FORMATS, Format, Read, Source
+from server.sources.office.formats import advice
+from server.sources.office.section import UnreadableFile
+from server.sources.patterns import Pattern
+from server.sources.problems import Problems
+from server.sources.source import FORMATS, OF_SUFFIX, TABLES, InFolder, Options, Read, Source
 from server.store.records import Document
 
 STDIN = "-"
-OF_SUFFIX: Mapping[str, str] = {"": "txt", ".ndjson": "jsonl"} | {f".{f}": f for f in FORMATS}
-IN_FOLDERS = {".txt", ".md"}
-TABLES = {"csv", "tsv"}
+# Formats whose documents are not named after their file.
+OF_ROWS = ("txt", *TABLES)
 
 
-def find_source(
-    name: str,
-    *,
-    format: str | None = None,
-    encoding: str | None = None,
-    numbers: tuple[str, ...] | None = None,
-) -> Source:
-    """Find a file, a folder, or standard input, which is "-".
+def find_sources(
+    names: Sequence[str],
+    options: Options,
+    notes: Notes | None = None,
+    problems: Problems | None = None,
+) -> list[Source]:
+    """Find files, folders, patterns, and standard input, which is "-"; each name is a source.
 
-    format: one of FORMATS, or None for the one of the suffix, txt without a suffix. encoding: None to
-    detect it. numbers: columns of a table. A folder takes no format: its .txt and .md files are read
-    at any depth, in the order of their paths, without hidden files. Raises BadSettings for what is
-    missing, empty or unknown.
+    A folder's files are read at any depth, in the order of their paths, without hidden files, those of
+    every format. A pattern stands for the files that fit, each as if it had been named. Raises BadSettings
+    for what is missing, empty or unknown.
     """
-    check_encoding(encoding)
-    if name == STDIN:
-        found = _format(name, "", format, numbers)
-        return Source(found, (None,), Path(), 0, encoding, numbers)
-    path = Path(name)
-    with reading(name):
-        status = path.stat()
-    if not stat.S_ISDIR(status.st_mode):
-        found = _format(name, path.suffix, format, numbers)
-        return Source(found, (path,), path.parent, status.st_size, encoding, numbers)
-    return _of_folder(path, format, encoding, numbers)
+    check_encoding(options.encoding)
+    notes, problems = notes or Notes(), problems or Problems()
+    found = [_find(name, options, notes, problems) for name in names]
+    if len(found) > 1:
+        _check_ids(found)
+    return found
 
 
-def read_documents(source: Source) -> Iterator[Read]:
+def find_source(name: str, options: Options | None = None) -> Source:
+    """Find one source, see `find_sources`."""
+    (found,) = find_sources([name], options or Options())
+    return found
+
+
+def read_documents(*sources: Source) -> Iterator[Read]:
     """Yield documents in order, each with the number of bytes read so far, of all files.
 
     Raises BadSettings at what cannot be read or decoded or is not a document, after yielding what
-    came before it.
+    came before it; see `Problems` for what happens where reading goes on.
     """
     n_before, replacements = 0, Replacements()
-    for file in source.files:
-        n_read = 0
-        for document, n_read in documents_of(file, source):
-            if replacements.has(document):
-                source.notes.replaced[shown_name(file)] += 1
-            yield document, n_before + n_read
-        n_before += n_read
+    for source in sources:
+        for file in source.files:
+            n_read, before = 0, source.problems.number
+            try:
+                for document, n_read in documents_of(file, source):
+                    if replacements.has(document):
+                        source.notes.replaced[shown_name(file)] += 1
+                    yield marked(document, source, file), n_before + n_read
+            except BadSettings as error:
+                alone = len(source.files) == len(sources) == 1
+                apart = isinstance(error, UnreadableFile) and not alone
+                source.problems.add(error, of_one_file=apart)
+            if file is not None and source.problems.number != before:
+                source.problems.files.add((source.name, escaped(source.path_of(file))))
+            n_before += n_read
 
 
 class Replacements:
@@ -79,118 +88,145 @@ class Replacements:
 
     def has(self, document: Document) -> bool:
         """Remember a document; return whether one before it has its id and is another one."""
-        content = hash((document.text, document.title, repr(document.metadata)))
+        content = content_hash(document)
         before = self._contents.get(hash(document.id), content)
         self._contents[hash(document.id)] = content
         return before != content
 
 
-def _format(name: str, suffix: str, given: str | None, numbers: tuple[str, ...] | None) -> Format:
-    found = OF_SUFFIX.get(suffix.lower()) if given is None else given
-    if found in FORMATS:
-        if numbers and found not in TABLES:
-            raise BadSettings(
-                "--numbers is for the columns of csv and tsv, and {name} is read as {format}",
-                name=name,
-                format=found,
-            )
-        return cast(Format, found)
-    wrong = (
-        Message("--format {given} is unknown", given=given)
-        if given is not None
-        else Message("{name}: the suffix {suffix} is not a known format", name=name, suffix=suffix)
-    )
-    raise BadSettings("{wrong}; give --format, one of {formats}", wrong=wrong, formats=FORMATS)
+def content_hash(document: Document) -> int:
+    """Return a hash of all but the id, for this process only."""
+    return hash((document.text, document.title, repr(document.metadata)))
 
 
-# --- folders ------------------------------------------------------------------------------------------
-
-
-def _of_folder(
-    folder: Path, format: str | None, encoding: str | None, numbers: tuple[str, ...] | None
-) -> Source:
-    name = str(folder)
-    if format is not None:
-        raise BadSettings(
-            "{name} is a folder: its .txt and .md files are read, each as one document; --format "
-            "{format} is for a single file",
-            name=name,
-            format=format,
-        )
-    _format(name, ".md", None, numbers)
-    notes = Notes()
+def _find(name: str, options: Options, notes: Notes, problems: Problems) -> Source:
+    if name == STDIN:
+        _check_format(name, "", options)
+        return Source(name, (None,), Path(), 0, options, notes=notes, problems=problems)
+    path = Path(name)
+    pattern = Pattern.of(name)
+    if pattern is not None and not path.exists():
+        return _of_pattern(name, pattern, options, notes, problems)
     with reading(name):
-        files = _files_of(folder, notes)
-        n_bytes = sum(file.stat().st_size for file in files)
-    if not files:
-        raise BadSettings(
-            "{name} has no .txt or .md files; give files of other formats one at a time", name=name
-        )
-    _check_ids(folder, files)
-    return Source("md", tuple(files), folder, n_bytes, encoding, None, notes)
+        status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        return _of_folder(path, options, notes, problems)
+    _check_format(name, path.suffix, options)
+    return Source(
+        name, (path,), path.parent, status.st_size, options, notes=notes, problems=problems
+    )
 
 
-def _files_of(folder: Path, notes: Notes) -> list[Path]:
-    """Return the files of a folder, each once, in the order of their paths.
-
-    A link is followed within the folder only, so a folder from elsewhere cannot make other files of
-    this machine searchable. What is reached without links keeps its own path. The rest has the path
-    of the first link to it. That is how Kubernetes mounts a ConfigMap: a.txt -> ..data/a.txt, where
-    ..data -> a hidden folder.
-    """
-    root = os.path.realpath(folder)
-    found: dict[str, Path] = {}  # by its path without links
-    folders, seen = deque([folder]), set[str]()
-    while folders:
-        links: list[Path] = []
-        while folders:
-            place = folders.popleft()
-            if (real := os.path.realpath(place)) not in seen:
-                seen.add(real)
-                files, inner, more = _entries(place, notes)
-                folders += inner
-                links += more
-                for file in files:
-                    found.setdefault(os.path.realpath(file), file)
-        for link in sorted(links):
-            real, text = os.path.realpath(link), link.suffix.lower() in IN_FOLDERS
-            if os.path.commonpath((root, real)) != root or not link.exists():
-                if text or link.is_dir():
-                    notes.left_out.append(shown_name(link))
-            elif link.is_dir():
-                folders.append(link)
-            elif text and link.is_file():
-                found.setdefault(real, link)
-    return sorted(found.values(), key=lambda path: path.relative_to(folder).as_posix())
-
-
-def _entries(folder: Path, notes: Notes) -> tuple[list[Path], list[Path], list[Path]]:
-    """Return the texts, the folders and the links in a folder, without hidden ones."""
-    files, folders, links = list[Path](), list[Path](), list[Path]()
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            path = folder / entry.name
-            if entry.name.startswith("."):
-                continue
-            if entry.is_symlink():
-                links.append(path)
-            elif entry.is_dir():
-                folders.append(path)
-            elif entry.is_file() and path.suffix.lower() in IN_FOLDERS:
-                files.append(path)
-            elif entry.is_file():
-                notes.others.append(shown_name(path))
-    return files, folders, links
-
-
-def _check_ids(folder: Path, files: Iterable[Path]) -> None:
-    """Refuse two names that are the same once bytes that are not UTF-8 are escapes."""
-    of_id: dict[str, Path] = {}
-    for file in files:
-        other = of_id.setdefault(escaped(file.relative_to(folder).as_posix()), file)
-        if other is not file:
-            raise BadSettings(
-                "two files would be the document {name}, one of them with bytes that are not UTF-8 in "
-                "its name; rename it",
-                name=shown_name(file),
+def _check_format(name: str, suffix: str, options: Options) -> None:
+    given = options.format
+    found = OF_SUFFIX.get(suffix.lower(), "" if suffix else "txt") if given is None else given
+    what = advice(suffix) if given is None else None
+    if what is not None:
+        raise BadSettings("{name}: {why}", name=name, why=what)
+    if found not in FORMATS:
+        wrong = (
+            Message("--format {given} is unknown", given=given)
+            if given is not None
+            else Message(
+                "{name}: the suffix {suffix} is not a known format", name=name, suffix=suffix
             )
+        )
+        raise BadSettings("{wrong}; give --format, one of {formats}", wrong=wrong, formats=FORMATS)
+    if options.names_columns and found not in TABLES:
+        raise BadSettings(
+            "--types, --text-column, --title-column and --id-column are for {tables}, and {name} is read "
+            "as {format}",
+            tables=TABLES,
+            name=name,
+            format=found,
+        )
+
+
+# --- folders and patterns -----------------------------------------------------------------------------
+
+
+def _of_folder(folder: Path, options: Options, notes: Notes, problems: Problems) -> Source:
+    name = str(folder)
+    if options.format is not None:
+        raise BadSettings(
+            "{name} is a folder: each of its files has the format of its suffix; --format {format} is for "
+            "files and patterns",
+            name=name,
+            format=options.format,
+        )
+    chosen = options.selection
+    choice = Choice(_is_known, chosen.takes, chosen.leaves_out)
+    listed = list_folder(folder, choice, notes)
+    return _source(name, folder, listed, options, notes, problems, is_folder=True)
+
+
+def _of_pattern(
+    name: str, pattern: Pattern, options: Options, notes: Notes, problems: Problems
+) -> Source:
+    chosen = options.selection
+
+    def takes(path: str) -> bool:
+        return pattern.fits(path) and chosen.takes(path)
+
+    def known(path: str) -> bool:
+        return options.format is not None or _is_known(path)
+
+    def prunes(path: str) -> bool:
+        return chosen.leaves_out(path) or not pattern.reaches(path)
+
+    choice = Choice(known, takes, prunes)
+    listed = list_folder(pattern.folder, choice, notes)
+    for file in listed.names[:1]:
+        _check_format(name, PurePosixPath(file).suffix, options)
+    return _source(name, pattern.folder, listed, options, notes, problems, is_folder=False)
+
+
+def _source(
+    name: str,
+    folder: Path,
+    listed: Listed,
+    options: Options,
+    notes: Notes,
+    problems: Problems,
+    *,
+    is_folder: bool,
+) -> Source:
+    if not listed.names and not options.allow_empty:
+        raise BadSettings(
+            "{name} has no files that are read; formats are {formats}",
+            name=name,
+            formats=tuple(OF_SUFFIX),
+        )
+    files = InFolder(folder, listed.names)
+    return Source(
+        name,
+        files,
+        folder,
+        listed.n_bytes,
+        options,
+        is_folder=is_folder,
+        notes=notes,
+        problems=problems,
+    )
+
+
+def _is_known(path: str) -> bool:
+    return PurePosixPath(path).suffix.lower() in OF_SUFFIX
+
+
+def _check_ids(sources: Sequence[Source]) -> None:
+    """Refuse files of several sources that would be the same document."""
+    of_path = dict[str, Path]()
+    for source in sources:
+        for file in source.files:
+            if file is None or source.format_of(file) in OF_ROWS and not source.is_folder:
+                continue
+            other = of_path.setdefault(escaped(source.path_of(file)), file)
+            if other != file:
+                raise BadSettings(
+                    "{one} and {other} would both be the document {id}; index the folder that holds both, "
+                    "with --include for the files to read",
+                    one=shown_name(other),
+                    other=shown_name(file),
+                    id=escaped(source.path_of(file)),
+                )

@@ -9,7 +9,7 @@ DATA/collections/NAME/index.faiss         a snapshot of the index; saves time at
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -21,8 +21,9 @@ from server.errors import (
     TooManyCollections,
 )
 from server.store.collection import DATABASE_FILE, Collection
+from server.store.collection_name import check_name
 from server.store.documents import Documents
-from server.store.folder_layout import FolderLayout, check_name
+from server.store.folder_layout import FolderLayout
 from server.store.folder_lock import FolderLock, unusable
 from server.store.local_index.index import LocalIndex
 from server.store.records import Info
@@ -159,6 +160,15 @@ class DataFolder:
                 " collection, or raise the limit (LimitNOFILE=, ulimit -Hn) and start it again",
                 param="name",
             )
+
+    @property
+    def instance(self) -> str:
+        """Name of this use of the folder; see `FolderLock`."""
+        return self._lock.instance
+
+    def announce(self, addresses: Sequence[str]) -> None:
+        """Tell other processes the addresses at which this server answers."""
+        self._lock.announce(addresses)
 
     def check_disk(self) -> None:
         """Raise NotReady where the next writes would not fit."""

@@ -9,7 +9,8 @@ DATA/collections/
     .replaced-NAME       the collection NAME, while another one takes its place
     .removed-HEX         what is being deleted
 
-HEX and SOURCE are 32 hexadecimal digits. Names of any other form are never touched.
+HEX and SOURCE are 32 hexadecimal digits; `collection_name` says what NAME can be. Names of any other form are
+never touched.
 
 How this works. Folders are filled elsewhere and change by renames only. The parent is synced after each
 rename, before the next step, so that a power cut leaves what a kill leaves. No step depends on what a
@@ -45,21 +46,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from server.errors import InvalidRequest
 from server.store.collection import DATABASE_FILE
+from server.store.collection_name import folder_name, is_name, name_of
 from server.store.folder_lock import COLLECTIONS
 from server.store.upkeep.database_file import peek
 from server.system.atomic_file import sync_folder, sync_tree
 
-# No dot first: ".." would leave the folder, and this file uses names with a dot.
-NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+# What `is_name` accepts of it.
+NAME = re.compile(r"(?P<name>.+)")
 HEX = "[0-9a-f]{32}"
 NEW = re.compile(rf"\.new-{HEX}")
-NEXT = re.compile(rf"\.next-(?P<source>{HEX})-(?P<name>{NAME.pattern})")
-REPLACED = re.compile(rf"\.replaced-(?P<name>{NAME.pattern})")
+NEXT = re.compile(rf"\.next-(?P<source>{HEX})-{NAME.pattern}")
+REPLACED = re.compile(rf"\.replaced-{NAME.pattern}")
 REMOVED = re.compile(rf"\.removed-{HEX}")
 # A successor of an older version, which did not note what it was made from.
-OLD_NEXT = re.compile(rf"\.next-(?!{HEX}-)(?P<name>{NAME.pattern})")
+OLD_NEXT = re.compile(rf"\.next-(?!{HEX}-){NAME.pattern}")
 OLD_COMPLETE = "SELECT 1 FROM meta WHERE key = 'complete'"
 
 log = logging.getLogger(__name__)
@@ -93,13 +94,13 @@ class FolderLayout:
 
     def home(self, name: str) -> Path:
         """Return the folder of a collection."""
-        return self.path / name
+        return self.path / folder_name(name)
 
     def names(self) -> list[str]:
         """Return the names of all collections, also of damaged ones."""
         # A link counts, wherever it leads: a disk that is not mounted must not hide a collection.
-        found = (path for path, _ in self._like(NAME))
-        return sorted(path.name for path in found if path.is_symlink() or path.is_dir())
+        found = self._like(NAME)
+        return sorted(each["name"] for path, each in found if path.is_symlink() or path.is_dir())
 
     # --- creating -----------------------------------------------------------------------------------
 
@@ -126,7 +127,7 @@ class FolderLayout:
 
         No file of either may be open. The block opens the new one; then the old one is deleted.
         """
-        home, old = self.home(name), self.path / f".replaced-{name}"
+        home, old = self.home(name), self.path / folder_name(f".replaced-{name}")
         sync_tree(new)
         self._retire(old)
         with _moved(home, old), _moved(new, home):
@@ -141,7 +142,7 @@ class FolderLayout:
 
     def remove(self, name: str) -> None:
         """Remove a collection and all that belongs to it; the caller closes it and calls `sweep`."""
-        self._retire(self.path / f".replaced-{name}")
+        self._retire(self.path / folder_name(f".replaced-{name}"))
         self.forget_successors(name)
         self._retire(self.home(name))
 
@@ -161,7 +162,7 @@ class FolderLayout:
 
     def successor(self, name: str, source: str) -> Path:
         """Return the folder of the successor that is made from a collection with this identity."""
-        return self.path / f".next-{source}-{name}"
+        return self.path / folder_name(f".next-{source}-{name}")
 
     def successors(self, name: str) -> list[Path]:
         """Return all successors of a collection, whatever they were made from."""
@@ -200,17 +201,12 @@ class FolderLayout:
         """Return the paths whose whole names have a form, with the match."""
         if not self.path.exists():
             return []
-        found = ((path, form.fullmatch(path.name)) for path in self.path.iterdir())
-        return [(path, match) for path, match in found if match is not None]
-
-
-def check_name(name: str) -> None:
-    """Raise InvalidRequest for what cannot name a collection."""
-    if not NAME.fullmatch(name):
-        raise InvalidRequest(
-            f"{name!r} cannot name a collection: 1 to 64 of A-Z a-z 0-9 . _ - are needed, no dot first",
-            param="name",
-        )
+        found = ((path, form.fullmatch(name_of(path.name) or "")) for path in self.path.iterdir())
+        return [
+            (path, match)
+            for path, match in found
+            if match is not None and is_name(match.groupdict().get("name", "-"))
+        ]
 
 
 def _is_complete(old_successor: Path) -> bool:

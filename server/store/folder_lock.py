@@ -3,47 +3,87 @@
 Three locks are held, and the kernel takes them back however the process ends. Those on the folder itself
 and on DATA/collections, which may be a link, decide: a folder cannot be deleted while it holds collections,
 but a file in it can. The lock on the file DATA/lock is what other programs look at; the file names the
-process that holds it.
+process that holds it, and the addresses at which a server answers.
 """
 
 import errno
 import fcntl
 import os
+import secrets
 import signal
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from server.errors import DiskFull, StoreError
 from server.system.atomic_file import sync_folder
 
 LOCK_FILE, COLLECTIONS = "lock", "collections"
+# Characters of a lock file, with room for the longest paths.
+MOST_READ = 16_384
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Holder(NamedTuple):
+    """The process that uses a data folder, as the lock file names it.
+
+    addresses: of a server, the one of its port first; other processes have none. instance: of a server
+    that answers; empty while it starts.
+    """
+
+    pid: str
+    addresses: Sequence[str] = ()
+    instance: str = ""
+
+    @classmethod
+    def of(cls, content: str) -> "Holder":
+        """Parse `PID` or `PID ADDRESS`; a server that answers adds a line with INSTANCE and a line for
+        each further address.
+        """
+        first, *rest = content.strip().splitlines() or ["?"]
+        pid, _, address = first.strip().partition(" ")
+        return cls(pid, (address, *rest[1:]) if address else (), rest[0] if rest else "")
 
 
 class FolderLock:
     """The right to use a data folder, which is created if it is missing.
 
-    holder: the address of this server, for the message to a second process.
+    holder: the address of this server, for the message to a second process. instance: names this use of
+    the folder; a server returns it, so that a command can tell this server from another one.
     """
 
     def __init__(self, folder: Path, holder: str) -> None:
         self._path = folder
+        self.instance = secrets.token_hex(8)
         self._folders: list[int] = []
         self._file: TextIO | None = None
         try:
             for each in (folder, folder / COLLECTIONS):
                 _create(each)
                 self._folders.append(_locked(each))
-            self._file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
+            # Neither cut nor appended to when it is opened: another process may hold it.
+            handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._file = os.fdopen(handle, "r+", encoding="utf-8")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._file.truncate(0)
-            self._file.write(f"{os.getpid()} {holder}".strip())
-            self._file.flush()
+            self._write(f"{os.getpid()} {holder}".strip())
         except OSError as error:
             self.close()
             if isinstance(error, BlockingIOError):
                 raise _held(folder) from None
             raise unusable(folder, error) from None
+
+    def announce(self, addresses: Sequence[str]) -> None:
+        """Name the addresses at which this server answers from now on."""
+        first, *others = addresses
+        self._write("\n".join((f"{os.getpid()} {first}", self.instance, *others)))
+
+    def _write(self, content: str) -> None:
+        """Replace the content of the lock file in one step: a reader must not see half of it."""
+        if self._file is None:
+            return
+        handle = self._file.fileno()
+        size = os.fstat(handle).st_size
+        os.pwrite(handle, content.encode().ljust(size), 0)
 
     def check(self) -> None:
         """Raise StoreError where the folders at these paths are not those that are locked.
@@ -111,16 +151,22 @@ def holder_of(folder: Path) -> str | None:
     Changes nothing. The address is that of a server; other processes have none.
     """
     try:
-        with (folder / LOCK_FILE).open(encoding="utf-8") as file:
+        with _opened(folder / LOCK_FILE) as file:
             try:
                 _look(file)
             except BlockingIOError:
-                return file.read() or "?"
+                return file.read(MOST_READ).strip() or "?"
     except FileNotFoundError:
         return _unnamed_holder(folder)
     except OSError:
         return None
     return None
+
+
+def _opened(path: Path) -> TextIO:
+    """Open a lock file to read it; what another user may have put in its place does not make this wait."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.fdopen(handle, encoding="utf-8", errors="replace")
 
 
 def _unnamed_holder(folder: Path) -> str | None:
@@ -163,23 +209,22 @@ def _look(file: TextIO) -> None:
 def _held(folder: Path) -> StoreError:
     """Return the error that names the process that uses a folder."""
     try:
-        holder = (folder / LOCK_FILE).read_text(encoding="utf-8")
+        holder = Holder.of((folder / LOCK_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         # The file was deleted or changed by hand.
-        holder = ""
-    pid, _, address = (holder or "?").partition(" ")
-    if address:
+        holder = Holder("?")
+    if holder.addresses:
         return StoreError(
-            "{folder} is in use by process {pid}; that is a server: talk to it with --url {address},"
-            " stop it, or give another --data folder",
+            "{folder} is in use by process {pid}, the server at {address}; stop it, or give another"
+            " --data folder",
             folder=folder,
-            pid=pid,
-            address=address,
+            pid=holder.pid,
+            address=holder.addresses[0],
         )
     return StoreError(
         "{folder} is in use by process {pid}; stop that process, or give another --data folder",
         folder=folder,
-        pid=pid,
+        pid=holder.pid,
     )
 
 

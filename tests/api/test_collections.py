@@ -376,7 +376,7 @@ def test_collections_are_made_listed_and_removed_apart_from_each_other(toy_model
     run(test, toy_model)
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "中", "x" * 65, ".next-a", ".removed-a"])
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "中 文", "x" * 65, ".next-a", ".removed-a"])
 def test_names_that_cannot_be_are_refused(toy_model: Model, name: str) -> None:
     response = ask(toy_model, "POST", "/collections", {"name": name})
     check_refused(response, 400, "invalid_request", "64")

@@ -13,7 +13,7 @@ from server.api.operation import CollectionOperation
 from server.app import every_operation
 from server.config import Config
 from server.inference.model import Model
-from server.store.folder_layout import NAME
+from server.store.collection_name import PATTERN
 from server.telemetry.metrics import Metrics
 from tests.support.clients import ask, run
 
@@ -75,7 +75,7 @@ def test_operations_have_names_of_their_own() -> None:
 def test_limits_of_parameters_are_those_of_the_code() -> None:
     limit = PARAMETERS["limit"]["schema"]
     assert (limit["minimum"], limit["maximum"]) == (1, documents.MAX_PAGE)
-    assert PARAMETERS["collection"]["schema"]["pattern"] == f"^{NAME.pattern}$"
+    assert PARAMETERS["collection"]["schema"]["pattern"] == PATTERN
     named = {name for each in OPERATIONS for name in each.query}
     assert named <= set(PARAMETERS)
 

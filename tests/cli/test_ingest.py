@@ -284,6 +284,6 @@ def test_durations_are_readable(seconds: float, text: str) -> None:
 
 
 def test_the_summary_is_in_both_languages() -> None:
-    summary = Indexed(1234, 5, 6.78).summary
+    summary = Indexed(1234, 5, 6.78).summary()
     assert summary.chinese == "新增 1,234 条，未变 5 条，用时 6.8 秒"
     assert summary.english == "added 1,234, unchanged 5, 6.8 s"

@@ -94,10 +94,8 @@ def test_the_conversation_of_the_tutorial(
     monkeypatch.setenv("INKWELL_MODEL", str(shipped_artifact))
     run("index", write_lines(tmp_path / "docs.txt", SEED))
     monkeypatch.setattr(sys, "stdin", io.StringIO("AI 能做哪些事?\nexit\n"))
-    welcome, *shown = run("search", locale="zh_CN.UTF-8").out.split("查询> ")
-    assert "5 条文档" in welcome
-    assert "1. 相似度" in shown[0].splitlines()[0] and SEED[1] in shown[0].splitlines()[0]
-    assert shown[1].startswith("再见")
+    first, *_ = run("search", locale="zh_CN.UTF-8").out.splitlines()
+    assert "1. 相似度" in first and SEED[1] in first
 
 
 def test_titles_metadata_and_formats_are_read(run: Commands, tmp_path: Path) -> None:
@@ -105,10 +103,10 @@ def test_titles_metadata_and_formats_are_read(run: Commands, tmp_path: Path) -> 
     run("index", write_lines(tmp_path / "rows.csv", rows))
     (hit,) = hits(run, "x", "--filter", '{"year": {"$gte": 2021}}')
     assert (hit["text"], hit["title"], hit["metadata"]) == ("墨池", "文房", {"year": 2024})
-    said = run("index", tmp_path / "rows.csv", "--numbers", "none", "--collection", "texts")
-    assert "stored as numbers" not in said.err
+    said = run("index", tmp_path / "rows.csv", "--types", "*=text", "--collection", "texts")
+    assert "types that were found" not in said.err
     assert hits(run, "x", "--collection", "texts")[0]["metadata"]["year"] in ("2024", "2020")
-    assert "no such column" in run.refused("index", tmp_path / "rows.csv", "--numbers", "text2")
+    assert "no such column" in run.refused("index", tmp_path / "rows.csv", "--types", "text2=text")
     lines = [json.dumps({"id": "a", "text": "毛笔", "metadata": {"year": 2024}})]
     run(
         "index",
@@ -129,9 +127,11 @@ def test_what_was_assumed_of_a_file_is_reported_in_both_languages(
     path.write_bytes("text,year\n人工智能正在改变世界,2024\n,\n".encode("gb18030"))
     said = run("index", path).err
     assert f"read as gb18030, which was detected: {path}" in said
-    assert f"{path}: stored as numbers: year" in said and "blank rows left out: 1" in said
+    assert (
+        f"{path}: types that were found: year=number" in said and "blank rows left out: 1" in said
+    )
     said = run("index", path, locale="zh_CN.UTF-8").err
-    assert "存为数字的列：year" in said and "自动检测为 gb18030 编码" in said
+    assert "识别出的列类型：year=number" in said and "自动检测为 gb18030 编码" in said
     path.write_bytes("text,year\n人工智能正在改变世界,2024\n乙".encode("gb18030"))
     assert "read as gb18030" in run("index", path, status=1).err
 
@@ -194,6 +194,38 @@ def test_other_parts_than_the_collection_has_are_refused(run: Commands, tmp_path
     assert "7 is outside 8 to 62" in said and "reindex" not in said
 
 
+def test_what_is_right_is_stored_and_what_is_wrong_is_listed(run: Commands, tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    rows = [f'{{"text": "{n}", "year": {n}}}' if n % 2 else "{" for n in range(1, 61)]
+    write_lines(notes / "a.jsonl", rows)
+    write_lines(notes / "b.md", ["砚台"])
+    (notes / "c.md").write_bytes(b"\xff")
+    (notes / "d.jpg").write_bytes(b"x")
+    report = tmp_path / "report.jsonl"
+    asked = ("index", notes, "--keep-going", "--report", report)
+    said = run(*asked, status=3)
+    assert "added 31, unchanged 0" in said.out and "left out: 31" in said.out
+    assert said.err.count("not stored: ") == 20 and f"{notes}/a.jsonl, line 2: not JSON" in said.err
+    assert "and 11 more errors; --report FILE lists all" in said.err
+    listed = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines()]
+    assert [each["kind"] for each in listed] == ["left out"] + ["error"] * 31
+    assert listed[0]["file"] == str(notes / "d.jpg")
+    assert (listed[1]["file"], listed[1]["line"]) == (str(notes / "a.jsonl"), 2)
+    assert "not JSON" in listed[1]["reason"] and "is not utf-8" in listed[-1]["reason"]
+    assert run(*asked, "--verbose", status=3).err.count("not stored: ") == 31
+    for path in notes.glob("[ac].*"):
+        path.unlink()
+    assert "unchanged 1" in run("index", notes, "--keep-going").out
+    assert "cannot be written" in run.refused("index", notes, "--report", tmp_path)
+
+
+def test_several_sources_have_one_summary(run: Commands, tmp_path: Path) -> None:
+    names = [write_lines(tmp_path / name, [name]) for name in ("a.txt", "b.txt")]
+    said = run("index", *names, tmp_path / "*.txt", "--exclude", "b.txt")
+    assert said.out.startswith("added 2, unchanged 1")
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -202,9 +234,10 @@ def test_other_parts_than_the_collection_has_are_refused(run: Commands, tmp_path
         (("--chunk-tokens", "20", "--chunk-overlap", "11"), "11 is outside 0 to 10"),
         (("--chunk-overlap", "5"), "5 needs --chunk-tokens"),
         (("--chunk-tokens", "0", "--chunk-overlap", "0"), "0 needs --chunk-tokens"),
-        (("--format", "docx"), "docx"),
+        (("--format", "rtf"), "rtf"),
         (("--encoding", "nonsense"), "nonsense"),
-        (("--numbers", "year"), "--numbers is for"),
+        (("--types", "year=number"), "--types, --text-column"),
+        (("--text-column", "a"), "--types, --text-column"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(
@@ -222,7 +255,7 @@ def test_collections_are_apart(run: Commands, tmp_path: Path) -> None:
 
 def test_prompt_of_an_empty_collection_says_what_to_do(run: Commands) -> None:
     DataFolder(run.data).close()
-    said = run("search").out
+    said = run("search").err
     assert "python -m server index" in said and not HAN.search(said)
 
 
@@ -334,9 +367,14 @@ def test_filter_is_a_json_object(run: Commands, given: str) -> None:
     check_usage(run, repr(given), "search", "墨", f"--filter={given}")
 
 
-@pytest.mark.parametrize("names", ["", "a,", ","])
-def test_columns_of_numbers_have_names(run: Commands, names: str) -> None:
-    check_usage(run, repr(names), "index", "x", f"--numbers={names}")
+@pytest.mark.parametrize("types", ["", "a", "a=number,", "a=integer"])
+def test_types_name_columns_and_types(run: Commands, types: str) -> None:
+    check_usage(run, repr(types), "index", "x", f"--types={types}")
+
+
+def test_the_flag_that_types_replace_is_named(run: Commands) -> None:
+    check_usage(run, "give --types a=number,b=number", "index", "x", "--numbers", "a,b")
+    check_usage(run, "give --types '*=text'", "index", "x", "--numbers", "none")
 
 
 @pytest.mark.parametrize("number", ["-1", "many"])
@@ -349,6 +387,22 @@ def check_usage(run: Commands, words: str, *arguments: str) -> None:
         run(*arguments)
     assert end.value.code == 2
     assert words in run.capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("search", "--collection", "a", "--collection=b"),
+        ("search", "--top-k", "3", "--top-k", "3"),
+        ("serve", "--model", "a", "--model", "b", "--host", "127.0.0.1", "--host", "0.0.0.0"),
+        ("key", "new", "a", "--scopes", "embed", "--scopes", "search"),
+        ("export", "--pair", "a", "b", "--pair", "c", "d"),
+    ],
+)
+def test_option_of_one_value_is_refused_twice(run: Commands, arguments: tuple[str, ...]) -> None:
+    name = arguments[-2].partition("=")[0] if arguments[0] != "export" else "--pair"
+    name = "--collection" if "--collection" in arguments else name
+    check_usage(run, f"{name}: given twice", *arguments)
 
 
 def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -376,6 +430,13 @@ COMMANDS = (
     "check",
     "reindex",
     "collections",
+    "collections list",
+    "collections create",
+    "collections remove",
+    "documents",
+    "documents list",
+    "documents get",
+    "delete",
     "key",
     "key new",
     "key list",

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -27,12 +26,9 @@ from tests.support.toys import toy_texts, write_toy_texts
 def test_commands_work_on_a_running_server(
     run: Commands, toy_artifact: Path, scorer_artifact: Path, tmp_path: Path
 ) -> None:
-    # A port of its own choice, which the lock can name before the server listens.
-    flags = ("--port", str(free_port()), "--model", str(scorer_artifact))
-    with serving(toy_artifact, tmp_path, *flags) as server:
+    with serving(toy_artifact, tmp_path, "--model", str(scorer_artifact)) as server:
         url = ("--url", server.url)
         path = write_toy_texts(tmp_path / "texts.txt", 600)
-        check_locked(run, server.url, path)
         assert "no collections" in run("collections", *url).out
         assert "added 600, unchanged 0" in run("index", path, *url).out
         assert "added 0, unchanged 600" in run("index", path, *url).out
@@ -53,12 +49,6 @@ def test_commands_work_on_a_running_server(
     assert "faults" not in run("check").out
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-    return port
-
-
 def lines_of(path: Path) -> list[Any]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 
@@ -73,11 +63,6 @@ def check_warning(run: Commands, folder: Path, *url: str) -> None:
         (said,) = [line for line in found.err.splitlines() if "year" in line]
         assert said.startswith("warning: no value of 'year' can match: ")
     assert json.loads(found.out)["warnings"] == [said.removeprefix("warning: ")]
-
-
-def check_locked(run: Commands, url: str, path: Path) -> None:
-    for arguments in (("index", path), ("search", "墨"), ("export", "-"), ("reindex",)):
-        assert run.refused(*arguments).count(f"--url {url}") == 2
 
 
 def check_search(run: Commands, url: tuple[str, str]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.office_files import docx, paragraph
 from tests.support.processes import ROOT, serving
 from tests.support.toys import toy_texts
 
@@ -148,6 +149,10 @@ def test_the_server_does_all_its_work_under_the_filter(
         assert client.post("/embed", json={"texts": texts}).status_code == 200
         documents = [{"id": str(n), "text": text} for n, text in enumerate(texts)]
         assert client.post("/documents", json={"documents": documents}).status_code == 200
+        # In a process of its own, which limits itself.
+        file, kind = docx(paragraph("x")), {"content-type": "application/octet-stream"}
+        sent = client.post("/files?name=a.docx", content=file, headers=kind)
+        assert sent.status_code == 200, sent.text
         found = client.post("/search", json={"query": texts[7], "top_k": 1, "mode": "hybrid"})
         assert found.json()["hits"][0]["text"] == texts[7]
         log = server.log.read_text()

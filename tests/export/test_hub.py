@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -48,6 +49,16 @@ def test_fetches_what_the_exporter_reads_and_nothing_else(hub: StandInHub, tmp_p
     assert sorted(hub.sent()) == sorted(NEEDED)
     assert len(said) == len(NEEDED)
     assert said[-1] == "someone/tiny-model 01234567: model.safetensors, 0.1 MB"
+
+
+def test_download_of_a_large_file_says_every_few_seconds_how_much_is_there(
+    hub: StandInHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("export.source.hubs.hub.LINE_EVERY_S", 0.0)
+    said: list[str] = []
+    fetch(MODEL, tmp_path / "tiny", endpoint=hub.url, progress=said.append)
+    lines = [line for line in said if line.startswith("model.safetensors: ")]
+    assert lines and all(re.fullmatch(r"model\.safetensors: \d+ / \d+ MB", each) for each in lines)
 
 
 def test_pasted_address_of_a_page_and_its_revision_are_read(

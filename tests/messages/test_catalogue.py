@@ -23,7 +23,17 @@ ROOT = Path(__file__).parents[2]
 SECTIONS: dict[str, dict[str, str]] = json.loads(CATALOGUE.read_text(encoding="utf-8"))
 PAIRS = {english: chinese for section in SECTIONS.values() for english, chinese in section.items()}
 # What takes a template as its first argument, besides the errors for the terminal.
-TAKING = {"Message", "NotADocument", "BundleError", "by_hand", "words", "say", "inform"}
+TAKING = {
+    "Message",
+    "NotADocument",
+    "Unreadable",
+    "UnreadableFile",
+    "BundleError",
+    "by_hand",
+    "words",
+    "say",
+    "inform",
+}
 
 
 def names(template: str) -> set[str]:

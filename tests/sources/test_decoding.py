@@ -11,7 +11,7 @@ from server.errors import BadSettings
 from server.sources import decoding
 from server.sources.readers import find_source
 from server.store.records import Document, text_id
-from tests.support.sources import Write, noted, read, refusal, sentences, texts
+from tests.support.sources import Write, noted, options, read, refusal, sentences, texts
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_wrong_bytes_are_reported_with_their_place(
 @pytest.mark.parametrize("encoding", ["nonsense", "base64"])
 def test_an_unknown_encoding_is_refused_before_anything_is_read(encoding: str) -> None:
     with pytest.raises(BadSettings, match=encoding):
-        find_source("-", encoding=encoding)
+        find_source("-", options(encoding=encoding))
 
 
 def test_an_encoding_that_makes_half_characters_is_refused(write: Write) -> None:
@@ -86,7 +86,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_value(
     write: Write, monkeypatch: pytest.MonkeyPatch, encoding: str, asked: bool, read_bytes: int
 ) -> None:
     monkeypatch.setattr(decoding, "READ_BYTES", read_bytes)
-    options = {"encoding": encoding} if asked else {}
+    given = {"encoding": encoding} if asked else {}
     content = {
         "a.csv": "id,text\n一,甲\n",
         "a.jsonl": '{"id": "一", "text": "甲"}\n',
@@ -94,9 +94,9 @@ def test_a_byte_order_mark_is_no_part_of_the_first_value(
         "a.md": "甲",
     }
     expected = {"a.txt": Document(text_id("甲"), "甲")}
-    expected["a.md"] = Document("a.md", "甲", "a", {"path": "a.md"})
+    expected["a.md"] = Document("a.md", "甲", "a", {"file": "a.md"})
     for name, text in content.items():
-        found = read(write(name, ("\ufeff" + text).encode(encoding)), **options)
+        found = read(write(name, ("\ufeff" + text).encode(encoding)), **given)
         assert found == [expected.get(name, Document("一", "甲"))], name
 
 

@@ -11,10 +11,21 @@ from hypothesis import strategies as st
 
 from server.errors import BadSettings
 from server.sources import decoding
-from server.sources.readers import find_source, read_documents
+from server.sources.notes import Notes
+from server.sources.readers import find_source, find_sources, read_documents
 from server.sources.source import FORMATS
 from server.store.records import MAX_ID, MAX_TITLE, Document, text_id
-from tests.support.sources import Write, noted, read, refusal, sentences, texts, wrong_line
+from tests.support.sources import (
+    Write,
+    noted,
+    options,
+    problems,
+    read,
+    refusal,
+    sentences,
+    texts,
+    wrong_line,
+)
 
 # --- a line a document ----------------------------------------------------------------------------------
 
@@ -87,7 +98,7 @@ def test_other_keys_of_a_line_of_json_are_metadata(write: Write) -> None:
         ('"\\udc00"', "(a lone surrogate is half a character)"),
         ("null", "null is neither an object nor a string"),
         ('["甲"]', '["甲"] is neither an object nor a string'),
-        ("{}", '"text" is missing'),
+        ("{}", "no column is named text, or as texts usually are, only: none"),
         ('{"text": 7}', '"text" is 7, which is not a string'),
         ('{"text": " \\n"}', '"text" is empty'),
         ('""', '"text" is empty'),
@@ -127,17 +138,17 @@ def test_each_file_of_a_folder_is_a_document(write: Write, tmp_path: Path) -> No
     os.symlink(tmp_path / "outside.txt", tmp_path / "f" / "link.txt")
     os.symlink(tmp_path, tmp_path / "f" / "loop")
     assert [(d.id, d.title, d.metadata) for d in read(str(tmp_path / "f"))] == [
-        ("B/c d.md", "C#", {"path": "B/c d.md"}),
-        ("B/e.md", "e", {"path": "B/e.md"}),
-        ("a.MD", "标题", {"path": "a.MD"}),
-        ("b.txt", "b", {"path": "b.txt"}),
+        ("B/c d.md", "C#", {"file": "B/c d.md"}),
+        ("B/e.md", "e", {"file": "B/e.md"}),
+        ("a.MD", "标题", {"file": "a.MD"}),
+        ("b.txt", "b", {"file": "b.txt"}),
     ]
     assert texts(str(tmp_path / "f"))[-1] == "# no heading\n乙\n"
 
 
 def test_a_markdown_file_is_one_document(write: Write) -> None:
     assert read(write("a.md", "# 标题\n\n甲\n")) == [
-        Document("a.md", "# 标题\n\n甲\n", "标题", {"path": "a.md"})
+        Document("a.md", "# 标题\n\n甲\n", "标题", {"file": "a.md"})
     ]
     assert texts(write("b.log", "a\nb\n"), format="md") == ["a\nb\n"]
 
@@ -167,9 +178,9 @@ def test_a_file_name_that_is_not_utf_8_becomes_an_id_with_escapes(tmp_path: Path
     Path(named(tmp_path, b"\xff"), "b.md").write_text("乙")
     Path(tmp_path, "c.txt").write_text("丙")
     assert [(d.id, d.title, d.metadata, d.text) for d in read(str(tmp_path))] == [
-        ("c.txt", "c", {"path": "c.txt"}, "丙"),
-        (r"\xd6\xd0\xce\xc4.txt", r"\xd6\xd0\xce\xc4", {"path": r"\xd6\xd0\xce\xc4.txt"}, "甲"),
-        (r"\xff/b.md", "b", {"path": r"\xff/b.md"}, "乙"),
+        ("c.txt", "c", {"file": "c.txt"}, "丙"),
+        (r"\xd6\xd0\xce\xc4.txt", r"\xd6\xd0\xce\xc4", {"file": r"\xd6\xd0\xce\xc4.txt"}, "甲"),
+        (r"\xff/b.md", "b", {"file": r"\xff/b.md"}, "乙"),
     ]
     assert sentences(noted(str(tmp_path))) == [
         "file names that are not UTF-8, with escapes in the documents' ids: "
@@ -236,12 +247,120 @@ def test_links_that_lead_out_of_the_folder_or_nowhere_are_reported(
 
 
 def test_a_folder_without_texts_is_refused(write: Write, tmp_path: Path) -> None:
-    write("f/a.csv", "text")
-    assert f"{tmp_path / 'f'} has no .txt or .md files" in refusal(str(tmp_path / "f")).english
+    write("f/a.jpg", "text")
+    assert f"{tmp_path / 'f'} has no files that are read" in refusal(str(tmp_path / "f")).english
+    assert read(str(tmp_path / "f"), allow_empty=True) == []
 
 
 def test_a_folder_takes_no_format(tmp_path: Path) -> None:
-    assert "--format txt is for a single file" in refusal(str(tmp_path), format="txt").english
+    error = refusal(str(tmp_path), format="txt")
+    assert "--format txt is for files and patterns" in error.english
+
+
+def test_a_folder_is_read_in_all_formats_with_ids_that_do_not_meet(
+    write: Write, tmp_path: Path
+) -> None:
+    write("f/a.txt", "甲\n乙\n")
+    write("f/b.csv", "序号,正文,n\n1,甲,5\n2,乙,6\n")
+    write("f/in/c.jsonl", '{"id": 1, "text": "丙"}\n"丁"')
+    write("f/in/d.tsv", "text\tfile\n戊\t己\n")
+    assert read(str(tmp_path / "f")) == [
+        Document("a.txt", "甲\n乙\n", "a", {"file": "a.txt"}),
+        Document("b.csv#1", "甲", None, {"file": "b.csv", "n": 5}),
+        Document("b.csv#2", "乙", None, {"file": "b.csv", "n": 6}),
+        Document("in/c.jsonl#1", "丙", None, {"file": "in/c.jsonl"}),
+        Document(f"in/c.jsonl#{text_id('丁')}", "丁", None, {"file": "in/c.jsonl"}),
+        Document(f"in/d.tsv#{text_id('戊')}", "戊", None, {"file": "己"}),
+    ]
+
+
+# --- several sources, patterns, selections --------------------------------------------------------------
+
+
+def test_several_sources_are_read_in_order(write: Write, tmp_path: Path) -> None:
+    names = [write("x.txt", "甲\n乙"), write("f/a.md", "丙"), write("y.csv", "text\n丁")]
+    found = read(names[0], str(tmp_path / "f"), names[2])
+    assert [document.text for document in found] == ["甲", "乙", "丙", "丁"]
+    sources = find_sources(names, options())
+    assert list(read_documents(*sources))[-1][1] == sum(source.n_bytes for source in sources)
+
+
+def test_a_pattern_stands_for_the_files_that_fit(write: Write, tmp_path: Path) -> None:
+    for name in ("f/a.txt", "f/b.txt", "f/in/c.txt", "f/in/deep/d.md", "f/e.log"):
+        write(name, f"{name}\n")
+    pattern = str(tmp_path / "f")
+    assert texts(f"{pattern}/*.txt") == ["f/a.txt", "f/b.txt"]
+    assert texts(f"{pattern}/[!b].txt") == ["f/a.txt"]
+    assert texts(f"{pattern}/**/?.txt") == ["f/a.txt", "f/b.txt", "f/in/c.txt"]
+    assert texts(f"{pattern}/*.log", format="txt") == ["f/e.log"]
+    (found,) = read(f"{pattern}/**/*.md")
+    assert (found.id, found.metadata) == ("in/deep/d.md", {"file": "in/deep/d.md"})
+    assert "has no files that are read" in refusal(f"{pattern}/*.pdf").english
+    assert texts(write("f/[x].txt", "a file of this name")) == ["a file of this name"]
+
+
+def test_a_pattern_enters_only_folders_in_which_files_may_fit(write: Write, tmp_path: Path) -> None:
+    for name in ("a.md", "in/b.md", "in/x/c.md", "other/d.md"):
+        write(f"f/{name}", name)
+    pruned: list[str] = []
+
+    def texts_of(pattern: str) -> list[str]:
+        pruned.clear()
+        notes = Notes(each_skipped=lambda reason, name: pruned.append(name))
+        sources = find_sources([f"{tmp_path}/f/{pattern}"], options(), notes)
+        return [document.text for document, _ in read_documents(*sources)]
+
+    assert texts_of("*.md") == ["a.md"]
+    assert {f"{tmp_path}/f/in", f"{tmp_path}/f/other"} <= set(pruned)
+    assert texts_of("i*/*.md") == ["in/b.md"]
+    assert {f"{tmp_path}/f/in/x", f"{tmp_path}/f/other"} <= set(pruned)
+    assert texts_of("in/**/*.md") == ["in/b.md", "in/x/c.md"]
+    assert texts_of("**/c.md") == ["in/x/c.md"]
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "left"),
+    [
+        (("*.md",), (), ["a.md", "in/b.md", "in/x/c.md"]),
+        ((), ("*.md",), ["a.txt", "in/d.txt"]),
+        (("in/**",), (), ["in/b.md", "in/d.txt", "in/x/c.md"]),
+        (("in/*",), ("*.txt",), ["in/b.md"]),
+        ((), ("in/x",), ["a.md", "a.txt", "in/b.md", "in/d.txt"]),
+        ((), ("x/",), ["a.md", "a.txt", "in/b.md", "in/d.txt"]),
+        ((), ("in",), ["a.md", "a.txt"]),
+    ],
+)
+def test_files_of_a_folder_are_selected(
+    write: Write,
+    tmp_path: Path,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
+    left: list[str],
+) -> None:
+    for name in ("a.txt", "a.md", "in/b.md", "in/d.txt", "in/x/c.md"):
+        write(f"f/{name}", name)
+    found = read(str(tmp_path / "f"), include=include, exclude=exclude)
+    assert [document.id for document in found] == left
+
+
+def test_files_of_two_sources_never_become_one_document(write: Write) -> None:
+    names = [write("a/README.md", "甲"), write("b/README.md", "乙")]
+    with pytest.raises(BadSettings, match="would both be the document README.md; index the folder"):
+        read(*names)
+    assert len(read(names[0], names[0])) == 2
+
+
+def test_what_is_wrong_is_listed_and_the_rest_is_read(write: Write, tmp_path: Path) -> None:
+    write("f/a.jsonl", '"甲"\n{\n{"text": ""}\n"乙"\n')
+    bad = write("f/b.md", b"\xff")
+    write("f/c.md", "丙")
+    found, errors = problems(str(tmp_path / "f"))
+    assert [document.text for document in found] == ["甲", "乙", "丙"]
+    assert [error.split(": ")[0] for error in errors[:2]] == [
+        f"{tmp_path}/f/a.jsonl, line 2",
+        f"{tmp_path}/f/a.jsonl, line 3",
+    ]
+    assert errors[2].startswith(f"{bad} is not utf-8")
 
 
 @pytest.mark.parametrize("name", ["missing.txt", "missing.pdf", "missing"])
@@ -277,7 +396,7 @@ def test_the_format_given_counts_more_than_the_suffix(write: Write) -> None:
     assert texts(write("plain", "甲\n乙")) == ["甲", "乙"]
 
 
-@pytest.mark.parametrize("name", ["a.json", "a.pdf", "a.2026"])
+@pytest.mark.parametrize("name", ["a.json", "a.zip", "a.2026"])
 def test_a_suffix_that_tells_no_format_is_refused(write: Write, name: str) -> None:
     error = refusal(write(name, "x"))
     assert f"{name}: the suffix .{name[2:]} is not a known format; give --format" in error.english
@@ -362,19 +481,41 @@ def test_documents_that_replace_another_one_are_counted(write: Write) -> None:
     assert sentences(noted(write("c.txt", "甲\n乙\n甲\n"))) == []
 
 
-def test_keys_that_are_almost_a_documents_own_are_reported(write: Write) -> None:
-    name = write("a.jsonl", '{"text": "甲", "ID": 7}\n{"text": "乙", "ID": 8, "TITLE": "x"}\n')
-    (said,) = sentences(noted(name))
-    assert said.startswith(
-        f"{name}: stored as metadata: ID, TITLE; a document's own are written id"
+def test_keys_are_found_by_their_usual_names(write: Write) -> None:
+    name = write("a.jsonl", '{"正文": "甲", "ID": 7}\n{"正文": "乙", "ID": 8, "TITLE": "x"}\n')
+    assert read(name) == [Document("7", "甲"), Document("8", "乙", "x")]
+    assert [said.partition(", by their names")[0] for said in sentences(noted(name))] == [
+        "read as text from 正文, id from ID",
+        "read as text from 正文, title from TITLE, id from ID",
+    ]
+    name = write("b.jsonl", '{"正文": "甲", "ID": 7}\n{"正文": "乙", "ID": 7}\n')
+    assert read(name)[1] == Document(text_id("乙"), "乙", None, {"ID": 7})
+    assert any("column ID looks like an id" in said for said in sentences(noted(name)))
+    assert [each.id for each in read(name, columns={"id": "ID"})] == ["7", "7"]
+    assert read(name, columns={"id": "none"}, types="ID=text")[0].metadata == {"ID": "7"}
+
+
+def test_keys_are_named_by_flags(write: Write) -> None:
+    name = write("a.jsonl", '{"q": "甲", "a": "乙", "t": "x", "d": "2024/1/5"}\n{"a": "丙"}\n')
+    found = read(name, columns={"text": "a", "title": "t", "id": "q"}, types="d=date")
+    assert found == [
+        Document("甲", "乙", "x", {"d": "2024-01-05"}),
+        Document(text_id("丙"), "丙"),
+    ]
+    assert "there is no column b, which --id-column names, only: q, a, t, d" in wrong_line(
+        name, 1, columns={"text": "a", "id": "b"}
     )
+    assert "name the one of the texts with --text-column" in wrong_line(name, 1)
 
 
 def test_other_files_of_a_folder_are_reported(write: Write, tmp_path: Path) -> None:
-    for name in ("a.txt", "b.csv", "in/c.jsonl", ".hidden.csv"):
+    for name in ("a.txt", "b.jpg", "in/c.zip", ".hidden.csv"):
         write(f"f/{name}", "text\n")
-    (said,) = sentences(noted(str(tmp_path / "f")))
-    assert said == f"files other than .txt and .md, left out: {tmp_path}/f/b.csv and 1 more"
+    write("f/d.md", " ")
+    assert sentences(noted(str(tmp_path / "f"))) == [
+        f"files of formats that are not read, left out: {tmp_path}/f/b.jpg and 1 more",
+        f"files without any text, left out: {tmp_path}/f/d.md",
+    ]
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.md", "a.jsonl"])

@@ -1,4 +1,4 @@
-"""Tables: their rows as documents, and which columns are numbers."""
+"""Tables: their rows as documents, and the types of their columns."""
 
 import json
 from collections.abc import Callable
@@ -9,8 +9,9 @@ import pytest
 from server.errors import BadSettings
 from server.sources import tables
 from server.sources.readers import find_source, read_documents
+from server.sources.values import parse_types
 from server.store.records import Document, text_id
-from tests.support.sources import Write, noted, read, refusal, sentences, wrong_line
+from tests.support.sources import Write, noted, problems, read, refusal, sentences, wrong_line
 
 
 def test_each_row_of_a_table_is_a_document(write: Write) -> None:
@@ -38,8 +39,12 @@ def test_a_table_needs_no_more_than_texts(write: Write) -> None:
 @pytest.mark.parametrize(
     ("content", "line", "reason"),
     [
-        ("", 1, 'the first row has no column "text", only: '),
-        ("\n\nTitle,body\n1,2", 3, 'the first row has no column "text", only: Title, body'),
+        ("", 1, "no column is named text, or as texts usually are, only: none; name the one"),
+        (
+            "\n\nTitle,answer\n1,2",
+            3,
+            "no column is named text, or as texts usually are, only: Title, a",
+        ),
         (
             "id;text\n1;甲",
             1,
@@ -79,12 +84,60 @@ def test_values_of_columns_without_a_name_are_counted(write: Write) -> None:
     assert sentences(noted(write("b.csv", "id,text,\n1,甲,\n"))) == []
 
 
-@pytest.mark.parametrize("names", ["ID,text", "Id,text", "_id,text", "Title,text", "ＩＤ,text"])
-def test_a_name_that_is_almost_a_documents_own_is_reported(write: Write, names: str) -> None:
+@pytest.mark.parametrize(
+    ("names", "found", "said"),
+    [
+        ("ID,text", Document("x", "甲"), "id from ID"),
+        ("_id,text", Document("x", "甲"), "id from _id"),
+        ("ＩＤ,text", Document("x", "甲"), "id from ＩＤ"),
+        ("Title,text", Document(text_id("甲"), "甲", "x"), "title from Title"),
+        ("编号,正文", Document("x", "甲"), "text from 正文, id from 编号"),
+        ("标题,内容", Document(text_id("甲"), "甲", "x"), "text from 内容, title from 标题"),
+        ("x,Content", Document(text_id("甲"), "甲", None, {"x": "x"}), "text from Content"),
+    ],
+)
+def test_columns_are_found_by_their_usual_names(
+    write: Write, names: str, found: Document, said: str
+) -> None:
     name = write("a.csv", f"{names}\nx,甲\n")
-    (said,) = sentences(noted(name))
-    assert said.startswith(f"{name}: stored as metadata: {names.split(',')[0]}; a document's own")
+    assert read(name) == [found]
+    (note,) = sentences(noted(name))
+    assert note.startswith(f"read as {said}, by their names: {name}; to choose others")
     assert sentences(noted(write("b.csv", "id,text,identity\n1,甲,x\n"))) == []
+
+
+def test_columns_are_named_by_flags(write: Write) -> None:
+    name = write("a.csv", "问题,答案,编号,n\n甲,乙,7,8\n")
+    assert read(name, columns={"text": "答案", "title": "问题", "id": "n"}) == [
+        Document("8", "乙", "甲", {"编号": 7})
+    ]
+    assert read(name, columns={"text": "答案", "id": "none"}) == [
+        Document(text_id("乙"), "乙", None, {"问题": "甲", "编号": 7, "n": 8})
+    ]
+    assert wrong_line(name, 1) == (
+        "no column is named text, or as texts usually are, only: 问题, 答案, 编号, n; name the one of "
+        "the texts with --text-column"
+    )
+    assert wrong_line(name, 1, columns={"text": "回答"}).startswith(
+        "there is no column 回答, which --text-column names, only: 问题, 答案"
+    )
+    assert "cannot be two of them" in wrong_line(name, 1, columns={"text": "n", "title": "n"})
+    name = write("b.csv", "内容,body,n\n甲,乙,1\n")
+    assert wrong_line(name, 1) == (
+        "several columns could be the text: 内容, body; name one with --text-column"
+    )
+    assert read(name, columns={"text": "body"})[0].text == "乙"
+    assert '"正文" is empty' == wrong_line(write("c.csv", "正文,n\n,1\n"), 2)
+
+
+@pytest.mark.parametrize("rows", ["1,甲\n1,乙", "1,甲\n,乙"])
+def test_a_guessed_id_that_names_no_row_is_metadata(write: Write, rows: str) -> None:
+    name = write("a.csv", f"序号,正文\n{rows}\n")
+    assert [document.id for document in read(name)] == [text_id("甲"), text_id("乙")]
+    assert read(name)[0].metadata == {"序号": 1}
+    assert any("column 序号 looks like an id" in said for said in sentences(noted(name)))
+    if "1,乙" in rows:
+        assert [document.id for document in read(name, columns={"id": "序号"})] == ["1", "1"]
 
 
 def test_the_line_by_which_excel_states_its_delimiter_is_skipped(write: Write) -> None:
@@ -104,12 +157,12 @@ def test_a_quote_that_is_never_closed_does_not_take_in_a_large_file(
 # --- numbers ------------------------------------------------------------------------------------------
 
 
-def column(write: Write, *values: str, numbers: tuple[str, ...] | None = None) -> list[Any]:
+def column(write: Write, *values: str, types: str | None = None) -> list[Any]:
     """Return what a column with these values becomes; None where nothing is stored."""
     rows = [f"甲,{json.dumps(value) if ',' in value else value}" for value in values]
     name = write("a.csv", "\n".join(["text,n", *rows]))
-    found = [document.metadata.get("n") for document in read(name, numbers=numbers)]
-    assert all(type(value) in (str, int, float, type(None)) for value in found)
+    found = [document.metadata.get("n") for document in read(name, types=types)]
+    assert all(type(value) in (str, int, float, bool, type(None)) for value in found)
     return found
 
 
@@ -168,9 +221,9 @@ def test_the_columns_that_are_numbers_are_reported(write: Write) -> None:
     name = write("a.csv", "text,year,code,price\n甲,2020,007,1.5\n乙,2021,008,2\n")
     (said,) = sentences(noted(name))
     assert said == (
-        f"{name}: stored as numbers: year, price; to keep them as texts, give --numbers none"
+        f"{name}: types that were found: year=number, price=number; to choose others, give --types"
     )
-    assert sentences(noted(name, numbers=())) == []
+    assert sentences(noted(name, types="*=text")) == []
 
 
 def test_the_type_of_a_column_depends_on_no_order(write: Write) -> None:
@@ -195,22 +248,25 @@ def test_numbers_are_never_ids_titles_and_texts(write: Write) -> None:
 def test_columns_that_are_named_are_numbers(
     write: Write, values: list[str], expected: list[object]
 ) -> None:
-    assert column(write, *values, numbers=("n",)) == expected
+    assert column(write, *values, types="n=number") == expected
 
 
 @pytest.mark.parametrize("value", ["unknown", "nan", "1e999", "1_000", "２"])
 def test_a_value_of_a_named_column_that_is_no_number_is_named(write: Write, value: str) -> None:
     name = write("a.csv", f"text,n\n甲,1\n乙,{value}\n")
-    why = wrong_line(name, 3, numbers=("n",))
+    why = wrong_line(name, 3, types="n=number")
     assert why == f'"n" is "{value}", which is not a number'
 
 
 def test_a_named_column_must_be_there_and_be_metadata(write: Write) -> None:
     name = write("a.csv", "text,year\n甲,1\n")
-    assert '"yaer", and the first row has no such column' in wrong_line(name, 1, numbers=("yaer",))
-    assert '"text", which is always a text' in wrong_line(name, 1, numbers=("text",))
-    error = refusal(write("a.txt", "甲"), numbers=("year",))
-    assert "--numbers is for the columns of csv and tsv" in error.english
+    assert "names yaer, and there is no such column" in wrong_line(name, 1, types="yaer=number")
+    assert '--types makes "text" a number, and it is' in wrong_line(name, 1, types="text=number")
+    error = refusal(write("a.txt", "甲"), types="year=number")
+    assert (
+        "--types, --text-column, --title-column and --id-column are for csv, tsv, jsonl"
+        in error.english
+    )
 
 
 def test_columns_of_a_pipe_stay_texts_unless_named(stdin: Callable[[bytes], None]) -> None:
@@ -221,7 +277,7 @@ def test_columns_of_a_pipe_stay_texts_unless_named(stdin: Callable[[bytes], None
     (said,) = sentences(noted("-", format="csv"))
     assert said.startswith("<stdin> can be read only once, so all columns are stored as texts")
     stdin(content)
-    assert read("-", format="csv", numbers=("year",))[0].metadata == {"year": 2020}
+    assert read("-", format="csv", types="year=number")[0].metadata == {"year": 2020}
 
 
 def test_rows_before_a_wrong_one_are_read_with_their_types(write: Write) -> None:
@@ -233,3 +289,65 @@ def test_rows_before_a_wrong_one_are_read_with_their_types(write: Write) -> None
             ):
                 rows.append(document.metadata)
         assert rows == [{"n": 1}]
+
+
+# --- booleans and dates -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "expected"),
+    [
+        (["true", "FALSE", ""], "boolean", [True, False, None]),
+        (["是", "否", "是"], "boolean", [True, False, True]),
+        (["2024/1/5", "2023/12/31"], "date", ["2024-01-05", "2023-12-31"]),
+        (["2024年1月5日", "2024-02-29"], "date", ["2024-01-05", "2024-02-29"]),
+        (["2024-1-5 9:30", "2024年1月5日 23:59:59"], "date", None),
+        (["是", "不详"], None, ["是", "不详"]),
+        (["2023/2/29"], None, ["2023/2/29"]),
+        (["2024-01-05", "无"], None, ["2024-01-05", "无"]),
+        (["2024.1.5"], None, ["2024.1.5"]),
+        (["2024-01-05T00:00:00Z"], None, ["2024-01-05T00:00:00Z"]),
+        (["1/2/2024"], None, ["1/2/2024"]),
+    ],
+)
+def test_booleans_and_dates_are_found(
+    write: Write, values: list[str], kind: str | None, expected: list[object] | None
+) -> None:
+    assert column(write, *values) == (expected or ["2024-01-05T09:30:00", "2024-01-05T23:59:59"])
+    name = write("b.csv", "\n".join(["n,text", *(f"{v},t{i}" for i, v in enumerate(values))]))
+    assert noted(name).kinds == ({name: {"n": kind}} if kind else {})
+
+
+def test_types_are_chosen_by_flag(write: Write) -> None:
+    assert column(write, "2024", "", types="n=text") == ["2024", ""]
+    assert column(write, "2024", "是", types="*=text") == ["2024", "是"]
+    assert column(write, "True", types="*=text,n=boolean") == [True]
+    name = write("a.csv", "text,n\n甲,1月5日\n")
+    assert wrong_line(name, 2, types="n=date") == (
+        '"n" is "1月5日", which is not a date such as 2024-01-05 or 2024年1月5日'
+    )
+
+
+@pytest.mark.parametrize("given", ["", "n", "n=", "=text", "n=integer", "n=text,", "a=text,b"])
+def test_types_that_are_none_are_told_apart(given: str) -> None:
+    assert parse_types(given) is None
+
+
+# --- after an error -----------------------------------------------------------------------------------
+
+
+def test_good_rows_are_read_after_bad_ones(write: Write) -> None:
+    name = write("a.csv", 'text,n\n甲,1\n,2\n乙\n"丙"x,3\n丁,4\n')
+    found, errors = problems(name)
+    assert [(document.text, document.metadata["n"]) for document in found] == [("甲", 1), ("丁", 4)]
+    assert errors == [
+        f'{name}, line 3: "text" is empty',
+        f"{name}, line 4: 1 fields, but the first row has 2",
+        f"{name}, line 5: wrong quotes: ',' expected after '\"'; a quote within quotes is written twice",
+    ]
+
+
+def test_a_table_whose_names_cannot_be_read_is_one_error(write: Write) -> None:
+    name = write("a.csv", '"text"x,n\n甲,1\n')
+    found, errors = problems(name)
+    assert found == [] and len(errors) == 1 and "line 1: wrong quotes" in errors[0]

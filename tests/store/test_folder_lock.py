@@ -16,7 +16,7 @@ import pytest
 
 from server.errors import StoreError
 from server.store.folder import DataFolder
-from server.store.folder_lock import LOCK_FILE, holder_of
+from server.store.folder_lock import LOCK_FILE, Holder, holder_of
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -61,8 +61,23 @@ def test_a_server_that_holds_the_folder_is_named_by_its_address(tmp_path: Path) 
     with pytest.raises(StoreError) as refusal:
         DataFolder(tmp_path)
     for message in (refusal.value.english, refusal.value.chinese):
-        assert "--url http://127.0.0.1:8000" in message
+        assert "http://127.0.0.1:8000" in message and "--data" in message
     first.close()
+
+
+def test_server_names_every_address_once_it_answers(tmp_path: Path) -> None:
+    first = DataFolder(tmp_path, "http://a-host-with-a-long-name.example:8000")
+    lock = Holder.of(holder_of(tmp_path) or "")
+    assert lock == (str(os.getpid()), ("http://a-host-with-a-long-name.example:8000",), "")
+    first.announce(["http://127.0.0.1:1", "unix:/a folder/socket"])
+    lock = Holder.of(holder_of(tmp_path) or "")
+    addresses = ("http://127.0.0.1:1", "unix:/a folder/socket")
+    assert lock == (str(os.getpid()), addresses, first.instance)
+    first.close()
+    second = DataFolder(tmp_path)
+    assert Holder.of(holder_of(tmp_path) or "") == (str(os.getpid()), (), "")
+    assert second.instance != first.instance
+    second.close()
 
 
 @pytest.fixture
@@ -114,6 +129,18 @@ def test_holder_is_found_where_there_are_no_leases(
     folder = DataFolder(tmp_path, "http://127.0.0.1:8000")
     assert holder_of(tmp_path) == f"{os.getpid()} http://127.0.0.1:8000"
     folder.close()
+    assert holder_of(tmp_path) is None
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "bytes"])
+def test_what_is_no_lock_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / LOCK_FILE
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.write_bytes(b"\xff" * 100_000)
     assert holder_of(tmp_path) is None
 
 

@@ -132,7 +132,7 @@ def test_backup_becomes_the_same_collection(data: Path, backup: Path) -> None:
         "../x",
         "/tmp",
         "a\n",
-        "长",
+        "长 短",
     ],
 )
 def test_name_in_a_backup_reaches_no_other_folder(data: Path, backup: Path, name: str) -> None:

@@ -96,7 +96,10 @@ def serving(
     """
     log = folder / "server.log"
     named = () if model is None else ("--model", model)
-    stated = ("serve", "--port", "0", *named, "--data", folder / "data", "--lanes", "1", *flags)
+    usual = {"--port": "0", "--data": folder / "data", "--lanes": "1"}
+    # A flag of one value may be given once.
+    others = (part for name, value in usual.items() if name not in flags for part in (name, value))
+    stated = ("serve", *named, *others, *flags)
     arguments = command(*stated, python=python)
     with log.open("wb") as output:
         process = subprocess.Popen(

@@ -73,6 +73,8 @@ class Hub:
             raise by_hand("HF_HUB_OFFLINE is set, so nothing is downloaded: unset it")
         self._address, self._dialect = address, address.dialect
         self.model_id, self.shown = address.model_id, _without_password(address.endpoint)
+        # Called with a file and how many bytes of it are there, for each part that arrives.
+        self.received: Callable[[RemoteFile, int], None] = lambda file, n_bytes: None
         self._clock = clock
         self._session = requests.Session()
         # Of other content than the file's own the size could not be compared.
@@ -174,6 +176,7 @@ class Hub:
                 try:
                     for block in self._parts(response, most - first):
                         out.write(block)
+                        self.received(file, out.tell())
                 except _TooManyBytes:
                     out.truncate(0)
                     raise self._other_bytes(file) from None

@@ -7,6 +7,7 @@ resumed. An existing file is never overwritten, and nothing is written under the
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping, Set
 from contextlib import closing, suppress
 from pathlib import Path
@@ -42,6 +43,8 @@ WEIGHTS = (".safetensors", ".bin", ".pt")
 # Where a download collects its files, in a folder per commit: deep enough that no reader of the
 # model's folder reads them as its settings.
 STAGING = ".download"
+# Between lines that say how much of a large file is there.
+LINE_EVERY_S = 5.0
 Progress = Callable[[str], None]
 Examine = Callable[[ModelFolder], object]
 
@@ -123,6 +126,7 @@ class _Transfer:
         self._folder = folder
         self._staging = folder / STAGING / commit
         self._progress = progress
+        self._reported = time.monotonic()
         self._brought: dict[str, Path] = {}
 
     def check_kind(self, pair_prompt: str | None, task: Task | None) -> None:
@@ -265,8 +269,17 @@ class _Transfer:
                 raise self._conflict(name)
             return there
         size = "" if file.size is None else f", {file.size / 1e6:.1f} MB"
+        self._hub.received = self._received
         self._progress(f"{self._hub.model_id} {self._commit[:8]}: {name}{size}")
         return self._hub.download(file, self._commit, self._staging, _most(name))
+
+    def _received(self, file: RemoteFile, n_bytes: int) -> None:
+        """Report how much of a large file is there, every few seconds."""
+        if time.monotonic() - self._reported < LINE_EVERY_S:
+            return
+        self._reported = time.monotonic()
+        size = "" if file.size is None else f" / {file.size / 1e6:,.0f}"
+        self._progress(f"{file.name}: {n_bytes / 1e6:,.0f}{size} MB")
 
     def _conflict(self, name: str) -> CannotWrite:
         path, model_id = self._folder / name, self._hub.model_id

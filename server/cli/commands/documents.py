@@ -10,34 +10,7 @@ from server.clock import now
 from server.errors import BadSettings
 
 if TYPE_CHECKING:
-    from server.cli.target import Found, Rerank
     from server.sources.notes import Notes
-
-
-def index(given: Invocation) -> int:
-    """Add the documents of a file, a folder or standard input."""
-    return _index(given, given.arguments.format, given.arguments.numbers)
-
-
-def _index(given: Invocation, format: str | None, numbers: tuple[str, ...] | None = None) -> int:
-    from server.cli.ingest import index_documents
-    from server.sources.readers import find_source, read_documents
-
-    chunks = opening.chunks(given)
-    source = find_source(
-        given.arguments.source,
-        format=format,
-        encoding=given.arguments.encoding,
-        numbers=numbers,
-    )
-    with opening.target(given, create=True) as (target, run), _noted(given, source.notes):
-        run(target.prepare(chunks))
-        documents = read_documents(source)
-        work = index_documents(
-            target, documents, source.n_bytes, clock=now, terminal=given.terminal
-        )
-        given.terminal.say(run(work).summary)
-    return 0
 
 
 @contextmanager
@@ -48,37 +21,6 @@ def _noted(given: Invocation, notes: "Notes") -> Iterator[None]:
     finally:
         for note in notes.messages():
             given.terminal.inform(note)
-
-
-def search(given: Invocation) -> int:
-    """Answer one query, or open a prompt."""
-    from server.cli.prompt import one_shot, run_prompt
-    from server.cli.target import Question
-
-    arguments, terminal = given.arguments, given.terminal
-    query, mode, rerank = arguments.query, arguments.mode, _rerank(given)
-    with opening.target(given) as (target, run):
-
-        def ask(text: str) -> "Found":
-            question = Question(text, arguments.top_k, mode, arguments.filter, rerank)
-            found: Found = run(target.search(question))
-            return found
-
-        count = run(target.count())
-        if query is None:
-            run_prompt(ask, target.name, count, terminal, mode)
-        else:
-            one_shot(ask, target.name, count, query, terminal, mode, as_json=arguments.json)
-    return 0
-
-
-def _rerank(given: Invocation) -> "Rerank | None":
-    """Return how to rerank, None where no flag asks for it."""
-    from server.cli.target import Rerank
-
-    model, top_n = given.arguments.rerank_model, given.arguments.rerank_top_n
-    asked = given.arguments.rerank or model or top_n
-    return Rerank(model, top_n) if asked else None
 
 
 def export(given: Invocation) -> int:
@@ -110,14 +52,19 @@ def import_(given: Invocation) -> int:
     arguments, terminal = given.arguments, given.terminal
     _check_pair(given, arguments.source)
     if arguments.pair is None:
-        return _index(given, "jsonl")
+        from server.cli.commands.index import index_sources
+        from server.sources.source import Options
+
+        return index_sources(
+            given, [arguments.source], Options(format="jsonl", encoding=arguments.encoding)
+        )
     from server.cli.transfer import Pair, import_pair
 
     vectors, texts = arguments.pair
     chunks, pair = opening.chunks(given), Pair(vectors, texts, arguments.encoding)
     with opening.local(given, create=True) as (local, run), _noted(given, pair.notes):
         run(local.prepare(chunks))
-        terminal.say(run(import_pair(local, pair, clock=now, terminal=terminal)).summary)
+        terminal.say(run(import_pair(local, pair, clock=now, terminal=terminal)).summary())
     terminal.say("blank lines: {number:,}", number=pair.blank)
     return 0
 

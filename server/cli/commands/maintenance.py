@@ -1,13 +1,8 @@
-"""Commands that look after collections: copies, checks, new vectors, and the list of them."""
-
-import asyncio
-import contextlib
-from collections.abc import Mapping
+"""Commands that look after collections: copies, checks and new vectors."""
 
 from server.cli.commands import opening
 from server.cli.invocation import Invocation
 from server.clock import now
-from server.errors import BadArtifact, StoreError
 from server.messages.message import Message
 
 
@@ -58,38 +53,3 @@ def reindex(given: Invocation) -> int:
         finally:
             meter.finish()
     return 0
-
-
-def collections(given: Invocation) -> int:
-    """List the collections of the data folder or of a server."""
-    damaged: Mapping[str, StoreError] = {}
-    if given.arguments.url is None:
-        from server.store.upkeep.maintenance import collections
-
-        found, damaged = collections(given.config.data, _known_models(given))
-    else:
-        found = asyncio.run(opening.remote(given, "").listed())
-    for name, documents, model in found:
-        given.terminal.say(
-            "{name}  {documents:,} documents  model {model}",
-            name=name,
-            documents=documents,
-            model=model,
-        )
-    for name, error in damaged.items():
-        given.terminal.inform("{name}: {why}", name=name, why=error)
-    if not found and not damaged:
-        given.terminal.say("no collections")
-    return 1 if damaged else 0
-
-
-def _known_models(given: Invocation) -> Mapping[str, str]:
-    """Return the ids of the models of --model by fingerprint, without models that are not there."""
-    from server.inference.manifest import MANIFEST_FILE, parse_manifest
-
-    found = {}
-    for place in given.config.model:
-        with contextlib.suppress(BadArtifact):
-            manifest = parse_manifest(place.folder / MANIFEST_FILE)
-            found[manifest.fingerprint] = place.name or manifest.model_id
-    return found

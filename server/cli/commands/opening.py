@@ -12,9 +12,10 @@ from server.errors import BadSettings
 from server.messages.message import Message
 
 if TYPE_CHECKING:
+    from server.cli.connection import Server
     from server.cli.local import Local
     from server.cli.remote import Remote
-    from server.cli.target import Chunks, Target
+    from server.cli.target import Chunks, CollectionTarget
 
 # Waits for the answer of a target.
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -40,21 +41,37 @@ def local(given: Invocation, *, create: bool = False) -> Iterator[tuple["Local",
 
 
 @contextlib.contextmanager
-def target(given: Invocation, *, create: bool = False) -> Iterator[tuple["Target", Run]]:
-    """Open the collection of the server at --url, or else that of the data folder; see `local`."""
-    if given.arguments.url is None:
+def target(given: Invocation, *, create: bool = False) -> Iterator[tuple["CollectionTarget", Run]]:
+    """Open the collection on the server of `server`, or else that of the data folder; see `local`."""
+    found = server(given)
+    if found is None:
         with local(given, create=create) as opened:
             yield opened
         return
     with asyncio.Runner() as runner:
-        yield remote(given, given.arguments.collection), runner.run
+        yield remote(found, given.arguments.collection), runner.run
 
 
-def remote(given: Invocation, collection: str) -> "Remote":
-    """Return a collection of the server at --url."""
+def server(given: Invocation) -> "Server | None":
+    """Return the server at --url, or the one that uses the data folder; None where none does."""
+    if given.arguments.url is not None:
+        from server.cli.connection import Server
+
+        return Server(given.arguments.url, secret(given))
+    from server.store.folder_lock import holder_of
+
+    if holder_of(given.config.data) is None:
+        return None
+    from server.cli.running import find_server
+
+    return asyncio.run(find_server(given.config.data, secret(given), given.terminal))
+
+
+def remote(server: "Server", collection: str = "default") -> "Remote":
+    """Return a collection of a server."""
     from server.cli.remote import Remote
 
-    return Remote(given.arguments.url, collection, _secret(given))
+    return Remote(server, collection)
 
 
 def chunks(given: Invocation) -> "Chunks":
@@ -80,8 +97,8 @@ def chunks(given: Invocation) -> "Chunks":
     return ChunkRules(size, overlap)
 
 
-def _secret(given: Invocation) -> str | None:
-    """Return the key for --url; raises BadSettings, which never shows the key."""
+def secret(given: Invocation) -> str | None:
+    """Return the key of the server; raises BadSettings, which never shows the key."""
     file = given.arguments.key_file
     if file is None:
         found = given.variables.get(API_KEY)

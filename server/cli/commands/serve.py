@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from server.cli.invocation import Invocation
 from server.config import Config, effective, flags_given, on_loopback
@@ -38,6 +38,7 @@ def serve(given: Invocation) -> int:
 
 def _serve(given: Invocation, supervisor: "Supervisor") -> None:
     from server.app import create_app
+    from server.cli.welcome import documents_in, welcome
     from server.inference.registry import opened
     from server.net.certificates import Tls
     from server.net.reload import Reload
@@ -67,13 +68,26 @@ def _serve(given: Invocation, supervisor: "Supervisor") -> None:
         del models
         if config.workers > 1 and app.access.has_quotas:
             log.warning(QUOTAS, config.workers)
-        listen(app, config, workers, supervisor, Reload(began, config, read, tls), tls)
+
+        # Before the event loop runs: a large collection takes a moment to count.
+        documents = documents_in(folder)
+
+        def ready(url: str, state: Any) -> None:
+            folder.announce([url, *_unix(config)])
+            engines, by_make = state["models"].engines, "MAKELEVEL" in given.variables
+            welcome(url, engines, documents, config, given.terminal, by_make=by_make)
+
+        listen(app, config, workers, supervisor, Reload(began, config, read, tls), tls, ready)
+
+
+def _unix(config: Config) -> list[str]:
+    """Return the address of the Unix socket, if there is one."""
+    path = config.unix_socket
+    return [] if path is None else [f"unix:{path.absolute()}"]
 
 
 def _url(config: Config) -> str:
-    """Return where a command on this machine reaches the server, "" if the kernel picks the port."""
-    if not config.port:
-        return ""
+    """Return the address that the server will have; its port is 0 until the kernel has picked one."""
     host = "127.0.0.1" if config.host == "0.0.0.0" else config.host
     scheme = "http" if config.tls_cert is None else "https"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{config.port}"

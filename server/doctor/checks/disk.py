@@ -6,6 +6,7 @@ from server.doctor.facts import Facts, Held
 from server.doctor.findings import MB, Finding, refusal
 from server.inference.comparison import SAME_VECTORS
 from server.messages.message import Message
+from server.store.folder_lock import Holder
 
 # A part takes 2 KB of vector, its text and its words: some 100,000 parts.
 LITTLE_DISK = 1024 * MB
@@ -76,10 +77,10 @@ def _of_space(facts: Facts, found: Message, kind: str, free: int) -> Iterator[Fi
 
 
 def of_collections(facts: Facts) -> Iterator[Finding]:
-    pid, _, address = (facts.holder or "").partition(" ")
     if facts.holder:
-        at = f" ({address})" if address else ""
-        user = Message("in use by process {pid}{at}", pid=pid, at=at)
+        holder = Holder.of(facts.holder)
+        at = f" ({holder.addresses[0]})" if holder.addresses else ""
+        user = Message("in use by process {pid}{at}", pid=holder.pid, at=at)
     else:
         user = Message("not in use")
     number = len(facts.collections)

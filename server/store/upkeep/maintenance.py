@@ -11,6 +11,7 @@ from pathlib import Path
 from server.errors import BadSettings, NoDataFolder, StoreError
 from server.messages.message import Message
 from server.store.collection import DATABASE_FILE
+from server.store.collection_name import folder_name
 from server.store.documents import Documents
 from server.store.folder import INDEX
 from server.store.folder_layout import FolderLayout
@@ -43,7 +44,9 @@ def collections(data: Path, known: Mapping[str, str]) -> tuple[list[Listed], dic
     with _settled(data) as all_names:
         for name in all_names:
             try:
-                with closing(Documents(_home(data) / name / DATABASE_FILE, None)) as documents:
+                with closing(
+                    Documents(_home(data) / folder_name(name) / DATABASE_FILE, None)
+                ) as documents:
                     model = documents.info.fingerprint
                     found.append(Listed(name, documents.count(), known.get(model, model)))
             except StoreError as error:
@@ -102,7 +105,7 @@ def _existing(data: Path, name: str) -> Path:
             name=name,
             found=tuple(found) or Message("none"),
         )
-    return _home(data) / name / DATABASE_FILE
+    return _home(data) / folder_name(name) / DATABASE_FILE
 
 
 # --- checking -----------------------------------------------------------------------------------------
@@ -117,7 +120,7 @@ def check(data: Path, name: str | None, say: Callable[[Message], object]) -> boo
         elif not all_names:
             say(Message("no collections"))
         for each in all_names if name is None else [name]:
-            faults = faults_of(_home(data) / each, INDEX)
+            faults = faults_of(_home(data) / folder_name(each), INDEX)
             sound = sound and not faults
             say(
                 Message(

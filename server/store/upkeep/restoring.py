@@ -14,8 +14,9 @@ from pathlib import Path
 from server.errors import BadSettings, StoreDamaged
 from server.messages.message import Message
 from server.store.collection import DATABASE_FILE
+from server.store.collection_name import check_name, is_name
 from server.store.documents import Documents
-from server.store.folder_layout import NAME, FolderLayout, check_name
+from server.store.folder_layout import FolderLayout
 from server.store.folder_lock import FolderLock, unusable
 from server.store.records import COMPUTED_BY, Listed
 from server.store.schema import DocumentRow, insert_chunk, insert_document, words_of
@@ -55,7 +56,7 @@ def restore(data: Path, file: Path, name: str | None, *, force: bool) -> Listed:
 def _name_in(backup: BackupFile) -> str:
     """Return the name that a backup gives its collection, if it is one."""
     name = backup.info.name
-    if not NAME.fullmatch(name):
+    if not is_name(name):
         raise BadSettings(
             "{file} names its collection {name}, which is not possible; give a name with --collection",
             file=backup.path,

@@ -1,7 +1,7 @@
 // A form that sends a request to one route and shows the answer, beside what curl would send.
 import { key, pathOf } from "./api.js";
 import { button, h } from "./dom.js";
-import { examplesOf } from "./openapi.js";
+import { examplesOf, kindOf } from "./openapi.js";
 import { language, t } from "./words.js";
 
 const BASE = new URL(".", location.href);
@@ -11,14 +11,14 @@ export function tryForm(route) {
   const { method, path, operation } = route;
   const fields = new Map((operation.parameters || []).map((each) => [each.name, input(each)]));
   if (route.named) fields.set("collection", h("input", { name: "collection", placeholder: "default", spellcheck: "false", "aria-label": t("docs.collection") }));
-  const examples = examplesOf(route);
+  const examples = examplesOf(route), kind = kindOf(route);
   const area = operation.requestBody && h("textarea", { name: "body", rows: "9", spellcheck: "false", "aria-label": t("docs.body") });
   const curl = h("pre.curl", { tabindex: "0" }), status = h("p.status", { role: "status" }), answer = h("pre.answer", { tabindex: "0", role: "region", "aria-label": t("docs.answer") });
   const body = () => (area ? area.value : null);
-  const renew = () => { curl.textContent = curlOf(method, addressOf(path, fields), body()); };
-  const show = (value) => { area.value = JSON.stringify(value, null, 1); area.rows = Math.min(16, Math.max(4, area.value.split("\n").length + 1)); renew(); };
+  const renew = () => { curl.textContent = curlOf(method, addressOf(path, fields), body(), kind); };
+  const show = (value) => { area.value = typeof value === "string" ? value : JSON.stringify(value, null, 1); area.rows = Math.min(16, Math.max(4, area.value.split("\n").length + 1)); renew(); };
   const choice = examples.length > 1 && h("div.row", {}, t("docs.example"), examples.map(([name, { value }], place) => button(language() === "zh" ? String(place + 1) : name, () => show(value))));
-  const submit = (event) => { event.preventDefault(); send(method, addressOf(path, fields), body(), status, answer); };
+  const submit = (event) => { event.preventDefault(); send(method, addressOf(path, fields), body(), kind, status, answer); };
   if (examples.length) show(examples[0][1].value);
   renew();
   const changes = method === "DELETE" || path.endsWith("/delete");
@@ -32,7 +32,7 @@ export function tryForm(route) {
 }
 
 function input(parameter) {
-  const given = parameter.in === "path" && parameter.example !== undefined ? parameter.example : "";
+  const given = (parameter.in === "path" || parameter.required) && parameter.example !== undefined ? parameter.example : "";
   const usual = parameter.schema?.default;
   return h("input", { name: parameter.name, value: given, placeholder: usual === undefined ? "" : String(usual), "aria-label": parameter.name });
 }
@@ -48,20 +48,20 @@ function addressOf(path, fields) {
   return url;
 }
 
-function curlOf(method, url, body) {
+function curlOf(method, url, body, kind) {
   const parts = ["curl", quoted(url.href)];
   if (method === "DELETE") parts.push("-X DELETE");
   if (key.get()) parts.push("\\\n  -H 'authorization: Bearer KEY'");
-  if (body !== null) parts.push("\\\n  -H 'content-type: application/json'", "\\\n  -d " + quoted(body));
+  if (body !== null) parts.push("\\\n  -H " + quoted("content-type: " + kind), "\\\n  -d " + quoted(body));
   return parts.join(" ");
 }
 
-async function send(method, url, body, status, output) {
+async function send(method, url, body, kind, status, output) {
   output.classList.remove("bad");
   status.textContent = t("loading");
   const started = performance.now();
   try {
-    const headers = body === null ? {} : { "content-type": "application/json" };
+    const headers = body === null ? {} : { "content-type": kind };
     if (key.get()) headers.authorization = "Bearer " + key.get();
     const answer = await fetch(url, { method, headers, body });
     const text = await answer.text();

@@ -1,0 +1,1 @@
+"""Files that are sent whole and stored as documents."""

@@ -1,0 +1,75 @@
+"""The command that searches: one query, or a prompt."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from server.cli.commands import opening
+from server.cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    from server.cli.commands.opening import Run
+    from server.cli.line_reader import LineReader
+    from server.cli.target import CollectionTarget, Found, Question, Rerank
+
+
+def search(given: Invocation) -> int:
+    """Answer one query, or open a prompt."""
+    from server.cli.hits import show_hits, show_json
+    from server.cli.prompt import Prompt, empty
+    from server.cli.target import Found, Question
+
+    arguments, terminal = given.arguments, given.terminal
+    question = Question(
+        arguments.query or "", arguments.top_k, arguments.mode, arguments.filter, _rerank(given)
+    )
+    with opening.target(given) as (target, run):
+        searching = _Collections(target, run)
+        if arguments.query is None:
+            return Prompt(searching, target.name, question, terminal, _reader(given)).run()
+        if searching.count(target.name):
+            found = searching.search(target.name, question)
+        elif arguments.json:
+            found = Found([])
+        else:
+            terminal.inform(empty(target.name))
+            return 0
+    if arguments.json:
+        show_json(found, question.text, terminal)
+    else:
+        show_hits(found, question, terminal)
+    return 0
+
+
+class _Collections:
+    """The collections of a target, for a prompt that may go from one to another."""
+
+    def __init__(self, target: "CollectionTarget", run: "Run") -> None:
+        self._target = target
+        self._run = run
+
+    def search(self, name: str, question: "Question") -> "Found":
+        found: Found = self._run(self._target.named(name).search(question))
+        return found
+
+    def count(self, name: str) -> int:
+        return int(self._run(self._target.named(name).count()))
+
+    def names(self) -> Sequence[str]:
+        return tuple(self._run(self._target.names()))
+
+
+def _reader(given: Invocation) -> "LineReader":
+    from server.cli.history import History
+    from server.cli.line_reader import LineReader
+
+    history = None if given.arguments.no_history else History.of(given.variables)
+    return LineReader(given.terminal, history)
+
+
+def _rerank(given: Invocation) -> "Rerank | None":
+    """Return how to rerank, None where no flag asks for it."""
+    from server.cli.target import Rerank
+
+    model, top_n = given.arguments.rerank_model, given.arguments.rerank_top_n
+    asked = given.arguments.rerank or model or top_n
+    return Rerank(model, top_n) if asked else None

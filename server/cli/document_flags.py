@@ -1,0 +1,100 @@
+"""Flags of the commands on stored documents and on collections."""
+
+import argparse
+from pathlib import Path
+
+from server.cli.commands import collections, stored
+from server.cli.flags import Parser, chunk_flags, json_object, number, target_flags, url_flag
+from server.cli.invocation import Command
+from server.config import add_flags
+from server.messages.terminal import Terminal
+from server.store.collection_name import normal
+
+MOST_LISTED = 1_000_000
+
+
+def delete_flags(parser: Parser, terminal: Terminal) -> None:
+    words, add = terminal.words, parser.add_argument
+    add("ids", nargs="*", metavar="ID", help=words("ids of documents"))
+    add("--ids-file", type=Path, metavar="FILE", help=words("file with ids, one a line"))
+    _filter_flag(parser, terminal)
+    _yes_flag(parser, terminal)
+    target_flags(parser, terminal)
+
+
+def documents_flags(parser: Parser, terminal: Terminal) -> None:
+    words = terminal.words
+    parsers = parser.add_subparsers(required=True, metavar="ACTION")
+
+    def add(name: str, command: Command, text: str) -> Parser:
+        added = parsers.add_parser(name, help=text, description=text)
+        added.set_defaults(command=command)
+        return added
+
+    listing = add("list", stored.list_, words("list documents, oldest first"))
+    listing.add_argument(
+        "--limit",
+        type=number(terminal, least=1),
+        default=20,
+        metavar="N",
+        help=words("number of documents to list (default: 20)"),
+    )
+    listing.add_argument(
+        "--after",
+        type=number(terminal, least=0),
+        default=0,
+        metavar="N",
+        help=words("continue after the number that the list before has named"),
+    )
+    _filter_flag(listing, terminal)
+    one = add("get", stored.get, words("show one document"))
+    one.add_argument("id", metavar="ID", help=words("id of the document"))
+    for each in (listing, one):
+        each.add_argument("--json", action="store_true", help=words("print a JSON document a line"))
+        target_flags(each, terminal)
+
+
+def collections_flags(parser: Parser, terminal: Terminal) -> None:
+    words = terminal.words
+    parsers = parser.add_subparsers(metavar="ACTION")
+
+    def add(name: str, command: Command, text: str) -> Parser:
+        # A flag that is left out here must not replace one before the action.
+        added = parsers.add_parser(
+            name, help=text, description=text, argument_default=argparse.SUPPRESS
+        )
+        added.set_defaults(command=command)
+        return added
+
+    listing = add("list", collections.list_, words("list collections, as without an action"))
+    create = add("create", collections.create, words("create an empty collection"))
+    remove = add("remove", collections.remove, words("remove a collection with its documents"))
+    for each in (create, remove):
+        each.add_argument(
+            "collection", type=normal, metavar="NAME", help=words("name of the collection")
+        )
+    chunk_flags(create, terminal)
+    create.set_defaults(chunk_tokens=None, chunk_overlap=None)
+    _yes_flag(remove, terminal)
+    for each in (parser, listing, create, remove):
+        url_flag(each, terminal)
+        add_flags(each, terminal, "model", "data", "lanes", "log_level")
+
+
+def _filter_flag(parser: Parser, terminal: Terminal) -> None:
+    parser.add_argument(
+        "--filter",
+        type=json_object(terminal),
+        help=terminal.words(
+            "condition on metadata as JSON, e.g. {example}", example='{"year": 2024}'
+        ),
+    )
+
+
+def _yes_flag(parser: Parser, terminal: Terminal) -> None:
+    parser.add_argument(
+        "--yes",
+        action="store_true",
+        default=False,
+        help=terminal.words("remove without a question"),
+    )

@@ -1,0 +1,111 @@
+"""Flags that several commands have, and the values that they take."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from server.config import add_flags
+from server.config_sources import API_KEY
+from server.messages.terminal import Terminal
+from server.store.collection_name import normal
+
+Parser = argparse.ArgumentParser
+
+
+def target_flags(parser: Parser, terminal: Terminal) -> None:
+    parser.add_argument(
+        "--collection",
+        type=normal,
+        default="default",
+        help=terminal.words("name of the collection (default: default)"),
+    )
+    url_flag(parser, terminal)
+    add_flags(parser, terminal, "model", "data", "lanes", "log_level")
+
+
+def url_flag(parser: Parser, terminal: Terminal) -> None:
+    words, add = terminal.words, parser.add_argument
+    add(
+        "--url",
+        help=words(
+            "address of a server, also unix:PATH (default: the one that uses --data, if one runs)"
+        ),
+    )
+    add(
+        "--key-file",
+        type=Path,
+        metavar="FILE",
+        help=words("file with the key of the server (default: the variable {name})", name=API_KEY),
+    )
+
+
+def encoding_flag(parser: Parser, terminal: Terminal) -> None:
+    parser.add_argument(
+        "--encoding",
+        help=terminal.words(
+            "encoding of the files (default: by their byte order mark, else utf-8 or gb18030)"
+        ),
+    )
+
+
+def chunk_flags(parser: Parser, terminal: Terminal) -> None:
+    words, add = terminal.words, parser.add_argument
+    add(
+        "--chunk-tokens",
+        type=number(terminal, least=0),
+        help=words(
+            "cut documents into chunks of this many tokens, 0 for whole documents"
+            " (default: what the model reads, at most 512)"
+        ),
+    )
+    add(
+        "--chunk-overlap",
+        type=number(terminal, least=0),
+        help=words(
+            "tokens that a chunk repeats of the one before (default: an eighth, at most 64)"
+        ),
+    )
+
+
+def pair_flag(parser: Parser, terminal: Terminal) -> None:
+    parser.add_argument(
+        "--pair",
+        nargs=2,
+        type=Path,
+        metavar=("INDEX.faiss", "TEXTS.txt"),
+        help=terminal.words("vectors as a FAISS index, and their texts, one a line"),
+    )
+
+
+def number(terminal: Terminal, *, least: int) -> Callable[[str], int]:
+    """Return what parses a whole number of at least `least`."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit()) or int(text) < least:
+            raise argparse.ArgumentTypeError(
+                terminal.words(
+                    "{text!r} is not a whole number of at least {least}", text=text, least=least
+                )
+            )
+        return int(text)
+
+    return parse
+
+
+def json_object(terminal: Terminal) -> Callable[[str], dict[str, Any]]:
+    """Return what parses a JSON object."""
+
+    def parse(text: str) -> dict[str, Any]:
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise argparse.ArgumentTypeError(
+                terminal.words("{text!r} is not a JSON object", text=text)
+            )
+        return found
+
+    return parse

@@ -1,0 +1,168 @@
+"""Hits of a search as people read them, and as one line of JSON for programs.
+
+On a terminal a hit has a few lines: score and title, the place in its file, and the text around the words
+of the query, which are marked. In a pipe it is one line with the whole text.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from server.cli.display import DOTS, columns_of, fitted, one_line, place_of, width
+from server.cli.target import Found, Question
+from server.messages.message import Message
+from server.messages.terminal import Terminal
+from server.store.lexical import SHOWN, highlight
+from server.store.search import Hit, Mode
+
+BOLD, DIM, MARKED = "1", "2", "1;33"
+# Lines of text of a hit, and columns that are shown before the first word of the query.
+TEXT_LINES, BEFORE = 3, 20
+INDENT = "   "
+
+# A character, and whether it is of a word of the query.
+Cells = list[tuple[str, bool]]
+
+
+def show_hits(found: Found, question: Question, terminal: Terminal) -> None:
+    """Print the hits, best first."""
+    _warn(found, terminal)
+    if not found.hits:
+        terminal.say("nothing was found")
+    room = columns_of(terminal)
+    for rank, hit in enumerate(found.hits, start=1):
+        lines = (
+            [_line(rank, hit, question.mode, terminal)]
+            if room is None
+            else _lines(rank, hit, question, terminal, room)
+        )
+        terminal.out.write("".join(f"{line}\n" for line in lines))
+
+
+def show_json(found: Found, query: str, terminal: Terminal) -> None:
+    """Print the hits as one line of JSON."""
+    warnings = {"warnings": list(found.warnings)} if found.warnings else {}
+    hits = [_json_of(hit) for hit in found.hits]
+    terminal.say_json({"query": query, "hits": hits, **warnings})
+    _warn(found, terminal)
+
+
+def _warn(found: Found, terminal: Terminal) -> None:
+    """Print on standard error why the filter cannot find what was perhaps meant."""
+    for warning in found.warnings:
+        terminal.inform("warning: {warning}", warning=one_line(warning))
+
+
+def _line(rank: int, hit: Hit, mode: Mode, terminal: Terminal) -> str:
+    text = f"{hit.title} · {hit.text}" if hit.title else hit.text
+    place = place_of(hit.metadata, terminal)
+    at = f"  ({place})" if place else ""
+    return f"{rank}. {_score(hit, mode, terminal)}  {one_line(text)}{at}"
+
+
+def _lines(rank: int, hit: Hit, question: Question, terminal: Terminal, room: int) -> Iterator[str]:
+    head = f"{rank}. {_score(hit, question.mode, terminal)}"
+    title = _cells(hit.title or "", question.text)
+    yield "  ".join(
+        each
+        for each in (head, _written(_cut(title, room - width(head) - 2), terminal, BOLD))
+        if each
+    )
+    place = place_of(hit.metadata, terminal)
+    if place:
+        yield INDENT + terminal.styled(fitted(place, room - len(INDENT)), DIM)
+    cells = _cells(hit.text, question.text)
+    for line in excerpt(cells, max(room - len(INDENT), BEFORE)):
+        yield INDENT + _written(line, terminal)
+
+
+def _score(hit: Hit, mode: Mode, terminal: Terminal) -> str:
+    """Return the number by which the hit has its place, with its name."""
+    if hit.rerank_score is not None:
+        return f"{terminal.words('relevance')} {hit.rerank_score:.4f}"
+    # Only a search by meaning has scores that mean the same for every query.
+    label = Message("similarity" if mode == "dense" else "score")
+    return f"{terminal.words(label)} {hit.score:.4f}"
+
+
+def _cells(text: str, query: str) -> Cells:
+    """Return the characters of a text on one line, with those of the query's words marked."""
+    marked = {place for begin, end in highlight(text, query) for place in range(begin, end)}
+    cells: Cells = []
+    for place, character in enumerate(text[:SHOWN]):
+        shown = character if character.isprintable() else " "
+        if shown != " " or (cells and cells[-1][0] != " "):
+            cells.append((shown, place in marked))
+    return cells
+
+
+def excerpt(cells: Cells, columns: int) -> list[Cells]:
+    """Return a few lines of a text, from a little before the first marked character."""
+    first = next((place for place, (_, marked) in enumerate(cells) if marked), 0)
+    begin = 0
+    if width("".join(each for each, _ in cells[:first])) > columns:
+        begin = first
+        while begin and width("".join(each for each, _ in cells[begin:first])) < BEFORE:
+            begin -= 1
+        cells = [(DOTS, False), *cells[begin:]]
+    lines: list[Cells] = []
+    while cells and len(lines) < TEXT_LINES:
+        line = cells if _fits(cells, columns) else cells[: _break(cells, columns)]
+        cells = cells[len(line) :]
+        if cells and len(lines) == TEXT_LINES - 1:
+            line = _cut([*line, *cells[:2]], columns)
+        lines.append(line)
+        while cells and cells[0][0] == " ":
+            cells = cells[1:]
+    return lines
+
+
+def _fits(cells: Cells, columns: int) -> bool:
+    return len(cells) <= columns and width("".join(each for each, _ in cells)) <= columns
+
+
+def _break(cells: Cells, columns: int) -> int:
+    """Return how many characters stand on a line; a word of letters is not broken where it can be avoided."""
+    number, used = 0, 0
+    for character, _ in cells:
+        used += width(character)
+        if used > columns:
+            break
+        number += 1
+    space = next((place for place in range(number, number // 2, -1) if cells[place][0] == " "), 0)
+    return space or max(number, 1)
+
+
+def _cut(cells: Cells, columns: int) -> Cells:
+    """Return the beginning of a text that fits, with dots where something is left out."""
+    if _fits(cells, columns):
+        return cells
+    kept = fitted("".join(each for each, _ in cells[: max(columns, 0) + 1]), max(columns, 1))
+    return [*cells[: len(kept) - 1], (DOTS, False)]
+
+
+def _written(cells: Cells, terminal: Terminal, style: str = "") -> str:
+    """Return characters with the marked ones in colour, and the others in a style."""
+    runs: list[tuple[str, bool]] = []
+    for character, marked in cells:
+        if runs and runs[-1][1] == marked:
+            runs[-1] = runs[-1][0] + character, marked
+        else:
+            runs.append((character, marked))
+    return "".join(
+        terminal.styled(run, MARKED) if marked else (terminal.styled(run, style) if style else run)
+        for run, marked in runs
+    )
+
+
+def _json_of(hit: Hit) -> dict[str, Any]:
+    begin, end = hit.span
+    relevance = {} if hit.rerank_score is None else {"rerank_score": hit.rerank_score}
+    return {
+        "id": hit.id,
+        "score": hit.score,
+        **relevance,
+        "text": hit.text,
+        "title": hit.title,
+        "metadata": hit.metadata,
+        "part": {"begin": begin, "end": end, "whole": hit.whole},
+    }

@@ -1,0 +1,1 @@
+"""The command `index`: what it reads, compares, reports and follows."""

@@ -1,0 +1,1 @@
+"""Readers of office files: each gives the sections that become documents."""

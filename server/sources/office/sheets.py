@@ -1,0 +1,217 @@
+"""Sheets of tables as documents, a row each: xlsx, xls, xlsb and ods.
+
+What holds for the rows of a csv file holds here, see `server/sources/tables.py`: the first row names the
+columns, and types are found by all values of a column. Cells become the texts that they would be in such a
+file: a number without spare digits, a date as 2024-01-05.
+"""
+
+import io
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, time, timedelta
+from itertools import islice
+
+import python_calamine as calamine
+
+from server.errors import BadSettings
+from server.messages.message import Message
+from server.sources.checked import NotADocument
+from server.sources.columns import Columns, Roles, roles_of
+from server.sources.office.archive import Archive, check_not_encrypted
+from server.sources.office.given import Given
+from server.sources.office.section import Section, Unreadable, clean
+from server.sources.place import ROW, SHEET
+from server.sources.tables import Examination, check_names, check_types
+
+# Rows among which the names of columns are looked for: a title may stand above them.
+MOST_ABOVE = 20
+MOST_SHEETS = 1_000
+# As many as a document may have values of metadata.
+MOST_COLUMNS = 4_000
+# Cells of a sheet, with blank ones up to the last row and column; what is not there has its place too.
+MOST_CELLS = 20_000_000
+Cell = str | float | int | bool | date | time | timedelta | None
+
+
+def sections(given: Given) -> Iterator[Section]:
+    """Yield a section for each row of each sheet that has a column of texts."""
+    book = _opened(given.data)
+    kinds = (calamine.SheetTypeEnum.WorkSheet,)
+    visible = [each.name for each in book.sheets_metadata if _is_shown(each)]
+    hidden = [
+        each.name for each in book.sheets_metadata if each.typ in kinds and not _is_shown(each)
+    ]
+    if hidden:
+        given.note(Message("hidden sheets left out: {names}", names=tuple(hidden[:20])))
+    if len(visible) > MOST_SHEETS:
+        raise Unreadable(
+            "it has {found:,} sheets, at most {most:,} are read",
+            found=len(visible),
+            most=MOST_SHEETS,
+        )
+    yield from _rows_of(book, visible, given)
+
+
+def _rows_of(
+    book: calamine.CalamineWorkbook, names: Sequence[str], given: Given
+) -> Iterator[Section]:
+    """Yield the rows of all sheets; a sheet without a column of texts is noted, unless none has one."""
+    read, without = 0, list[str]()
+    first: NotADocument | None = None
+    for place, name in enumerate(names):
+        sheet = _Sheet(book, name, given)
+        if not sheet.height:
+            continue
+        try:
+            sheet.examine()
+        except NotADocument as error:
+            first = first or error
+            without.append(name)
+            continue
+        read += 1
+        for section in sheet.sections(is_only=len(names) == 1):
+            yield section.within(place / len(names), 1 / len(names))
+    if not read and first is not None:
+        raise first
+    if without:
+        given.note(
+            Message("sheets without a column of texts left out: {names}", names=tuple(without[:20]))
+        )
+
+
+def _opened(data: bytes) -> calamine.CalamineWorkbook:
+    check_not_encrypted(data, may_be_old=True)
+    if data.startswith(b"PK"):
+        Archive(data)
+    try:
+        return calamine.CalamineWorkbook.from_filelike(io.BytesIO(data))
+    except calamine.PasswordError:
+        raise Unreadable("it is encrypted; save a copy without a password") from None
+    except calamine.CalamineError as error:
+        raise Unreadable("it is damaged or of another format than its suffix says") from error
+
+
+def _is_shown(sheet: calamine.SheetMetadata) -> bool:
+    return bool(
+        sheet.typ == calamine.SheetTypeEnum.WorkSheet
+        and sheet.visible == calamine.SheetVisibleEnum.Visible
+    )
+
+
+class _Sheet:
+    """One sheet: its columns, and its rows as sections."""
+
+    def __init__(self, book: calamine.CalamineWorkbook, name: str, given: Given) -> None:
+        self._name, self._given = name, given
+        try:
+            self._sheet = book.get_sheet_by_name(name)
+        except calamine.CalamineError:
+            raise Unreadable("its sheet {name} is damaged", name=name) from None
+        self.height = self._sheet.height
+        if self.height * self._sheet.width > MOST_CELLS:
+            raise Unreadable(
+                "its sheet {name} has {rows:,} rows of {columns:,} columns, more than {most:,} cells; delete "
+                "what is far from the rest",
+                name=name,
+                rows=self.height,
+                columns=self._sheet.width,
+                most=MOST_CELLS,
+            )
+        start = self._sheet.start
+        self._first = 1 + (start[0] if start else 0)
+
+    def examine(self) -> None:
+        """Find the columns and their types; raises NotADocument where none is the text."""
+        above, names, roles = self._columns()
+        self._names, self._above = names, above
+        options = self._given.source.options
+        check_names(names)
+        check_types(names, roles, options.types, is_folder=True)
+        examined = Examination(names, roles, options.types)
+        if examined.is_needed:
+            for _, row in self._rows():
+                examined.add(row)
+        self._table = examined.table(names)
+        notes = self._given.source.notes
+        if found := examined.found():
+            notes.kinds[self._place] = found
+        if roles.id is not None and self._table.roles.id is None:
+            notes.repeated[self._place] = roles.id
+        notes.guess(self._place, self._table.roles.guesses)
+
+    @property
+    def _place(self) -> str:
+        return f"{self._given.shown} [{self._name}]"
+
+    def _columns(self) -> tuple[int, list[str], Roles]:
+        """Return how many rows stand above the names of the columns, the names, and their roles."""
+        first: NotADocument | None = None
+        for above, row in enumerate(islice(self._sheet.iter_rows(), MOST_ABOVE)):
+            names = [text_of(cell).strip() for cell in row]
+            if not any(names):
+                continue
+            if len(list(filter(None, names))) > MOST_COLUMNS:
+                raise Unreadable(
+                    "its sheet {name} has more than {most:,} columns; delete some",
+                    name=self._name,
+                    most=MOST_COLUMNS,
+                )
+            try:
+                return above, names, roles_of(list(filter(None, names)), self._asked)
+            except NotADocument as error:
+                first = first or error
+        raise first or NotADocument("it has no rows")
+
+    @property
+    def _asked(self) -> Columns:
+        return self._given.source.options.columns
+
+    def _rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield the rows under the names that are not blank, with their numbers."""
+        rows = islice(enumerate(self._sheet.iter_rows(), self._first), self._above + 1, None)
+        for number, row in rows:
+            texts = [text_of(cell) for cell in row]
+            if any(text and not text.isspace() for text in texts):
+                yield number, texts
+
+    def sections(self, *, is_only: bool) -> Iterator[Section]:
+        """Yield a section for each row. is_only: no other sheet may have the same ids."""
+        given, nameless = self._given, [n for n, name in enumerate(self._names) if not name]
+        before = [] if is_only else [self._name.replace("%", "%25").replace("#", "%23")]
+        if (path := given.source.row_path_of(given.name)) is not None:
+            before.insert(0, path)
+        for number, row in self._rows():
+            try:
+                document = self._table.document(row)
+            except NotADocument as error:
+                given.source.problems.add(self._error(number, error))
+                continue
+            if any(row[n].strip() for n in nameless):
+                given.source.notes.nameless[self._place] += 1
+            place = {SHEET: self._name, ROW: number, **document.metadata}
+            share = (number - self._first + 1) / self.height
+            id = "#".join([*before, document.id])
+            yield Section(document.text, document.title, "", place, share, id)
+
+    def _error(self, number: int, error: NotADocument) -> BadSettings:
+        return BadSettings(
+            "{name}, sheet {sheet}, row {row}: {why}",
+            name=self._given.shown,
+            sheet=self._name,
+            row=number,
+            why=error.sentence,
+        )
+
+
+def text_of(cell: Cell) -> str:
+    """Return a cell as it would be written in a csv file."""
+    if isinstance(cell, str):
+        return clean(cell)
+    if isinstance(cell, bool):
+        return "true" if cell else "false"
+    if isinstance(cell, float | int):
+        return f"{cell:.15g}"
+    if isinstance(cell, datetime):
+        moment = cell.replace(microsecond=0)
+        at_midnight = moment.hour == moment.minute == moment.second == 0
+        return moment.date().isoformat() if at_midnight else moment.isoformat()
+    return "" if cell is None else str(cell)
