@@ -327,7 +327,8 @@ def test_interrupted_index_says_what_is_stored_and_resumes(
         file.write("".join(f"{text}\n" for text in texts))
         file.flush()
         process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=PATIENCE_S)
+        # Also while it waits for more: the pipe is still open.
+        _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     found = re.search(r"holds ([\d,]+) documents now; run the same command again", said.decode())
     assert found

@@ -107,6 +107,19 @@ def test_a_file_that_was_not_read_whole_keeps_its_documents(run: Commands, notes
     assert set(stored(run)) == {"c.csv#1", "c.csv#2", "in/b.txt"}
 
 
+def test_a_dry_run_counts_what_stays_of_documents_with_the_same_id(
+    run: Commands, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("id,text\n1,甲\n2,乙\n1,丙\n", encoding="utf-8")
+    sync = ("index", rows, "--sync")
+    assert "would add: 2 (2, 1)" in run(*sync, "--dry-run").out
+    run(*sync)
+    assert stored(run) == {"1": "丙", "2": "乙"}
+    said = run(*sync, "--dry-run").out
+    assert "would replace: 0" in said and "unchanged: 2" in said
+
+
 def test_an_interrupted_run_removes_nothing(
     run: Commands, notes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
