@@ -120,6 +120,19 @@ def test_a_dry_run_counts_what_stays_of_documents_with_the_same_id(
     assert "would replace: 0" in said and "unchanged: 2" in said
 
 
+def test_documents_that_another_file_replaces_by_their_ids_are_counted(
+    run: Commands, tmp_path: Path
+) -> None:
+    for name, texts in (("a.csv", "甲乙"), ("b.csv", "丙丁戊")):
+        rows = "".join(f"{number},{text}\n" for number, text in enumerate(texts))
+        (tmp_path / name).write_text(f"序号,正文\n{rows}", encoding="utf-8")
+    assert "replaced" not in run("index", tmp_path / "a.csv").err
+    said = run("index", tmp_path / "b.csv")
+    assert "added 3" in said.out
+    assert "2 of the added documents replaced a stored one of the same id" in said.err
+    assert "replaced" not in run("index", tmp_path / "b.csv").err
+
+
 def test_an_interrupted_run_removes_nothing(
     run: Commands, notes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
