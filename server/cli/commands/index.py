@@ -103,7 +103,8 @@ async def store(given: Invocation, target: "CollectionTarget", sources: "Sequenc
     # Others may write meanwhile, so this is for the eye: ids of two files may be the same by accident.
     if (replaced := done.added - max(0, await target.count() - before)) > 0:
         terminal.inform(
-            "{number:,} of the added documents replaced a stored one of the same id", number=replaced
+            "{number:,} of the added documents replaced a stored one of the same id",
+            number=replaced,
         )
     if not _follows(given):
         return
