@@ -61,7 +61,7 @@ async def remove_vanished(
                 for each in documents
                 if not seen.has(each.id)
                 and mark_of(each) == name
-                and (source.name, file_of(each) or "") not in source.problems.files
+                and not source.problems.hides(source.name, file_of(each) or "")
             ]
     return await _remove(target, gone)
 
@@ -80,7 +80,9 @@ async def remove_touched(target: CollectionTarget, source: Source, paths: Sequen
                 gone += [
                     each.id
                     for each in documents
-                    if mark_of(each) == name and file_of(each) not in there
+                    if mark_of(each) == name
+                    and (file := file_of(each) or "") not in there
+                    and not source.problems.hides(source.name, file)
                 ]
     return await _remove(target, gone)
 
@@ -189,14 +191,13 @@ async def compare(
     for source in sources:
         if source.sync is not None and not allow_empty and not seen.number(source.sync):
             raise _empty(source)
-    unread = {
-        (source.sync, path)
-        for source in sources
-        for name, path in source.problems.files
-        if name == source.name
-    }
     for id, of_source, file in marked:
-        if not seen.has(id) and (of_source, file) not in unread:
+        hidden = any(
+            source.problems.hides(source.name, file)
+            for source in sources
+            if source.sync == of_source
+        )
+        if not seen.has(id) and not hidden:
             plan.removed.add(id)
     return plan
 

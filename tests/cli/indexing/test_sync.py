@@ -1,8 +1,11 @@
 """Documents that follow a source: only what an earlier run of the same source stored is ever removed."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,6 +108,31 @@ def test_a_file_that_was_not_read_whole_keeps_its_documents(run: Commands, notes
     said = run(*sync, "--keep-going", status=index.SOME_WRONG)
     assert "removed 1" in said.out and "of 2 files with errors nothing is removed" in said.err
     assert set(stored(run)) == {"c.csv#1", "c.csv#2", "in/b.txt"}
+
+
+def test_a_folder_that_cannot_be_listed_keeps_its_documents_and_the_rest_is_stored(
+    run: Commands, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refuse(path: Path) -> Any:
+        if path == notes / "in":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    sync = ("index", notes, "--sync")
+    run(*sync)
+    (notes / "a.md").unlink()
+    (notes / "d.md").write_text("丁", encoding="utf-8")
+    # Root may list every folder.
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert f"{notes}/in cannot be read: Permission denied" in run.refused(*sync)
+    plan = run(*sync, "--keep-going", "--dry-run", status=3)
+    assert "would add: 1 (d.md)" in plan.out and "would remove: 1 (a.md)" in plan.out
+    said = run(*sync, "--keep-going", status=3)
+    assert "added 1, unchanged 2" in said.out and "removed 1" in said.out
+    assert said.err.count("in cannot be read: Permission denied") == 1
+    assert set(stored(run)) == {"c.csv#1", "c.csv#2", "d.md", "in/b.txt"}
 
 
 def test_a_dry_run_counts_what_stays_of_documents_with_the_same_id(
