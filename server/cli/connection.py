@@ -157,7 +157,9 @@ class Server:
         try:
             connection.connect()
             connection.sock.settimeout(ANSWER_S)
-            connection.request(method, self._prefix + path, _encoded(body), headers)
+            # A server that refuses a body closes before it has read all of it; its answer says why.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, self._prefix + path, _encoded(body), headers)
             return Reply(self.url, connection.getresponse())
         finally:
             connection.close()

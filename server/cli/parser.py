@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from server import VERSION
@@ -42,6 +43,9 @@ from server.messages.terminal import Terminal
 from server.store.collection_name import normal
 from server.telemetry import logs
 
+# What a shell reports of a command that Ctrl-C has ended.
+INTERRUPTED = 130
+
 
 def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit status."""
@@ -65,13 +69,20 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         terminal.err.write("\n")
         terminal.inform("stopped")
-        return 130
+        return INTERRUPTED
     return 1
 
 
 def run() -> None:
-    """Run the installed command."""
-    sys.exit(main(sys.argv[1:]))
+    """Run the command of this process, and end the process with its status."""
+    status = main(sys.argv[1:])
+    if status == INTERRUPTED:
+        # A thread may wait for a pipe or a terminal, and Python would wait for the thread.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _parser(terminal: Terminal) -> Parser:
