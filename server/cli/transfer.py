@@ -3,7 +3,6 @@
 A file is written under a temporary name and appears whole. No file is held in memory as a whole.
 """
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from server.cli.target import Target
 from server.errors import BadSettings, StoreError
 from server.inference.comparison import row_cosines
 from server.messages.message import Message
-from server.messages.terminal import Terminal
+from server.messages.terminal import Terminal, as_json
 from server.sources.decoding import check_encoding, lines
 from server.sources.notes import Notes
 from server.sources.readers import STDIN
@@ -46,7 +45,7 @@ async def export_documents(target: Target, destination: str, meter: Meter) -> in
         with _opened(destination) as file:
             async for page in target.pages():
                 for document in page:
-                    file.write(json.dumps(document.fields(), ensure_ascii=False).encode() + b"\n")
+                    file.write(as_json(document.fields()).encode() + b"\n")
                 number += len(page)
                 said = Message("exported {number:,}", number=number)
                 meter.show(said, number, min(number / max(total, 1), 1))

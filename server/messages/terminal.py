@@ -34,8 +34,23 @@ OF_ARGPARSE = frozenset(
 # Half of a character, as in a file's name that is not UTF-8. No encoding has it.
 SURROGATE = re.compile("[\ud800-\udfff]")
 
-# What would move the cursor or change colours, as in a name from a file that is not trusted.
-CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+# What would move the cursor, change colours or turn the direction of a line, as in a name from a file that is not
+# trusted: control characters but line ends and tabs, and Unicode's controls of direction.
+DIRECTION = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
+CONTROL = re.compile(f"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{DIRECTION}]|\r(?!\n)")
+# JSON has escapes for all of them; those below a blank are always escaped.
+CONTROL_IN_JSON = re.compile(f"[\x7f-\x9f{DIRECTION}]")
+
+
+def as_json(value: object) -> str:
+    """Return a value as one line of JSON that can be read, and cannot steer a terminal."""
+    line = json.dumps(value, ensure_ascii=False)
+    return CONTROL_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", line)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +93,7 @@ class Terminal:
     def words(self, template: str | Message, /, **fields: object) -> str:
         """Return a sentence in the language of this terminal, with control characters as escapes."""
         message = template if isinstance(template, Message) else Message(template, **fields)
-        return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", message.text(self.language))
+        return CONTROL.sub(_escaped, message.text(self.language))
 
     def styled(self, text: str, style: str) -> str:
         """Return a text in a style, the number of an escape sequence; plain without colours."""
@@ -90,7 +105,7 @@ class Terminal:
 
     def say_json(self, value: object) -> None:
         """Print a value as one line of JSON, in ASCII where the output is not UTF-8."""
-        line = json.dumps(value, ensure_ascii=False)
+        line = as_json(value)
         utf_8 = codecs.lookup(self.out.encoding or "utf-8").name == "utf-8"
         if not utf_8 or SURROGATE.search(line):
             line = json.dumps(value)

@@ -53,3 +53,17 @@ def test_control_characters_of_a_field_are_escapes() -> None:
     out = io.StringIO()
     Terminal("en", out, out).inform("error: {error}", error="\x1b[2J\x9b墨\n\t池")
     assert out.getvalue() == "error: \\x1b[2J\\x9b墨\n\t池\n"
+
+
+def test_nothing_of_a_field_turns_or_overwrites_its_line() -> None:
+    out = io.StringIO()
+    Terminal("en", out, out).inform("{name} was read", name="a\u202etxt.exe\r\u2066b\r\n")
+    assert out.getvalue() == "a\\u202etxt.exe\\x0d\\u2066b\r\n was read\n"
+
+
+def test_json_cannot_steer_the_terminal_and_keeps_its_value() -> None:
+    out = io.StringIO()
+    value = {"text": "\x1b]52;c;x\x07\x9b2J\x7f\u202e墨"}
+    Terminal("en", out, out).say_json(value)
+    assert all(each.isprintable() for each in out.getvalue().rstrip("\n"))
+    assert json.loads(out.getvalue()) == value and "墨" in out.getvalue()

@@ -38,6 +38,8 @@ PIECE = 1 << 16
 STARTING_S = 60.0
 # Files that one process reads at most, so that memory its libraries lose does not add up.
 MOST_FILES = 2_000
+# Beginnings of names of variables that the process gets.
+KEPT = ("LANG", "LC_", "LD_", "PYTHON", "TZ")
 TIME_SIGNALS = {signal.SIGXCPU}
 
 # Processes that wait for the next file. A list is safe here: each use of it is one step.
@@ -59,6 +61,11 @@ def command(limits: Limits) -> list[str]:
     return [sys.executable, "-P", str(WORKER), str(limits.memory_bytes), *paths]
 
 
+def environment() -> dict[str, str]:
+    """Return the variables that Python and its libraries may need to start, without any that may be secret."""
+    return {name: value for name, value in os.environ.items() if name.startswith(KEPT)}
+
+
 class ReaderProcess:
     """One process, which reads one file at a time."""
 
@@ -71,6 +78,7 @@ class ReaderProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env=environment(),
             bufsize=0,
             start_new_session=True,
         )

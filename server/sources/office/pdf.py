@@ -7,6 +7,7 @@ import pypdfium2 as pdfium
 import pypdfium2.raw as raw
 
 from server.messages.message import Message
+from server.sources.office import plain_font
 from server.sources.office.given import Given
 from server.sources.office.section import Section, Unreadable, clean, one_line
 from server.sources.place import PAGE
@@ -18,6 +19,8 @@ MOST_PAGES = 50_000
 HYPHEN = re.compile("[\x02\ufffe]\n?")
 # A line that ends within a Chinese sentence: words may be divided anywhere.
 WITHIN = re.compile("(?<=[\u4e00-\u9fff，、；])\n(?=[\u4e00-\u9fff，、；])")
+
+plain_font.install()
 
 
 def sections(given: Given) -> Iterator[Section]:
