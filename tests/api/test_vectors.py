@@ -54,7 +54,7 @@ OF_DOCUMENTS = (
 
 
 # Paths with tests of their own: TEI's, rerankers' and Cohere's.
-ELSEWHERE = """/ /invocations /similarity /tokenize /decode /embed_all /embed_sparse /predict /ping
+ELSEWHERE = """/ /manual/{page:path} /invocations /similarity /tokenize /decode /embed_all /embed_sparse /predict /ping
     /rerank /v1/rerank /v2/rerank /v1/ranking /v1/score /score /v1/embed /v2/embed""".split()
 
 

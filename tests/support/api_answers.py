@@ -30,7 +30,13 @@ from tests.support.processes import ROOT
 from tests.support.scorers import write_toy_scorer
 
 SHIPPED = ROOT / "models" / "bge-small-zh-v1.5" / "onnx-int8"
-VALUES = {"collection": "laws", "id": "a", "model": "bge-small-zh-v1.5"}
+VALUES = {
+    **{"collection": "laws", "id": "a", "model": "bge-small-zh-v1.5"},
+    **{"file": "index.html", "page": "en/index.html"},
+}
+# A page of the manual, which is built apart from the program.
+MANUAL_PAGE = '<!doctype html>\n<html lang="en">\n<head><title>Inkwell</title></head>'
+REPORT = "# 报告\n\n人工智能正在改变世界。"
 # Items of a list, characters of a text, decimals of a number.
 NUMBERS, ITEMS, CHARACTERS, DECIMALS = 4, 3, 400, 4
 
@@ -68,10 +74,22 @@ async def record(client: httpx.AsyncClient) -> dict[str, Any]:
         path = PARAMETER.sub(r"{\1}", each.path)
         name = operation_id(each.method, path)
         bodies = list(examples(each.path).values()) if each.request else [None]
-        replies = [
-            await client.request(each.method, path.format(**VALUES), json=body) for body in bodies
-        ]
-        reply = replies[0]
+        if each.path == "/manual/{page:path}":
+            found[name] = MANUAL_PAGE
+            continue
+        if path.endswith("/files"):
+            reply = await client.post(
+                path.format(**VALUES),
+                params={"name": "report.md"},
+                content=REPORT.encode(),
+                headers={"content-type": "application/octet-stream"},
+            )
+        else:
+            replies = [
+                await client.request(each.method, path.format(**VALUES), json=body)
+                for body in bodies
+            ]
+            reply = replies[0]
         assert reply.status_code == each.status, (name, reply.text)
         if reply.content or each.plain:
             is_json = "json" in reply.headers.get("content-type", "")

@@ -45,9 +45,9 @@ def test_routes_are_those_that_this_server_answers(page: Page) -> None:
     assert sorted(shown) == sorted(
         each for each in ROUTES if not any(name in each for name in UNSERVED)
     )
-    page.script("document.getElementById('post_search').open = true")
-    page.until(lambda: page.all("#post_search table"))
-    assert "top_k" in page.text("#post_search") and "= null" not in page.text("#post_search")
+    page.script("document.getElementById('search').open = true")
+    page.until(lambda: page.all("#search table"))
+    assert "top_k" in page.text("#search") and "= null" not in page.text("#search")
 
 
 def test_chinese_page_has_no_english_sentence(page: Page) -> None:

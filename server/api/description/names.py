@@ -12,6 +12,9 @@ NAMES = {
     "POST /documents": "add_documents",
     "GET /documents": "list_documents",
     "POST /documents/delete": "remove_documents",
+    "POST /files": "add_file",
+    "GET /metadata": "describe_metadata",
+    "GET /map": "map_chunks",
     "POST /documents/count": "count_documents",
     "GET /documents/{id}": "get_document",
     "DELETE /documents/{id}": "remove_document",
@@ -29,6 +32,10 @@ NAMES = {
     "GET /ready": "ready",
     "GET /metrics": "metrics",
     "GET /docs": "docs",
+    "GET /key": "describe_key",
+    "GET /manual": "manual",
+    "GET /manual/{page}": "manual_page",
+    "GET /ui/{file}": "page_file",
     "GET /openapi.json": "openapi_document",
 }
 

@@ -42,10 +42,11 @@ STAYS = re.compile(
 # Addresses that a dependency might follow.
 TEMPTING = {"texts": ["see http://192.0.2.1/x and https://example.com", "a@b.example"]}
 NAME = "laws"
+REPORT = "# 报告\n\n人工智能正在改变世界。".encode()
 
 
 class Ask(NamedTuple):
-    """One request of a round; body: what is sent as JSON, None for nothing."""
+    """One request of a round; body: what is sent as JSON; bytes: as a file; None: nothing."""
 
     method: str
     path: str
@@ -115,6 +116,9 @@ def round_of_requests() -> Iterator[Ask]:
         for place, examples in EXAMPLES.items():
             if prefix + place in posts:
                 yield from (Ask("POST", inside + place, body) for body in examples.values())
+    for each in operations:
+        if each.is_file:
+            yield Ask("POST", f"{_filled(each.path)}?name=report.md", REPORT)
     for method in ("GET", "HEAD", "PUT", "DELETE"):
         for each in operations:
             if each.method == method:
@@ -132,8 +136,11 @@ def answers(url: str) -> Iterator[int]:
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=120)
     with contextlib.closing(connection):
         for ask in round_of_requests():
-            body = None if ask.body is None else json.dumps(ask.body)
-            headers = {} if body is None else {"content-type": "application/json"}
+            body, headers = ask.body, {}
+            if isinstance(body, bytes):
+                headers["content-type"] = "application/octet-stream"
+            elif body is not None:
+                body, headers["content-type"] = json.dumps(body), "application/json"
             connection.request(ask.method, ask.path, body, headers)
             reply = connection.getresponse()
             reply.read()
