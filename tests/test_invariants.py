@@ -58,7 +58,12 @@ ONE_FILE = {
         "store/sqlite/database.py",
         "store/upkeep/database_file.py",
     },
-    "threading": {"inference/lanes.py", "store/hit_cache.py", "system/idle_connections.py"},
+    "threading": {
+        "inference/lanes.py",
+        "store/hit_cache.py",
+        "system/idle_connections.py",
+        "cli/indexing/background.py",
+    },
     "concurrent": "collections/read_threads.py",
     "time": "clock.py",
     "mcp": {"cli/agents/tools.py", "cli/agents/transports.py"},
@@ -71,12 +76,14 @@ ONE_FILE = {
     },
 }
 CONCURRENCY = {"threading", "_thread", "concurrent", "multiprocessing", "queue"}
-# Lanes are threads, reads have some of their own, and two caches that threads share have a lock.
+# Lanes are threads, reads have some of their own, and two caches that threads share have a lock. A command
+# reads files in a thread that may wait for ever, which asyncio's would keep the process for.
 THREADS = {
     "inference/lanes.py": CONCURRENCY,
     "collections/read_threads.py": {"concurrent"},
     "store/hit_cache.py": {"threading"},
     "system/idle_connections.py": {"threading"},
+    "cli/indexing/background.py": {"threading"},
 }
 # The loop must stay free: to deliver answers while the engine closes, beside a huge text, the disk,
 # the audit, the index, a large body, a search, a page of the manual, and a server that a command talks to.
@@ -91,12 +98,12 @@ TO_THREAD = {
     "collections/chunk_embedding.py": 1,
     "inference/tokenization/loop_tokenizer.py": 1,
     "inference/token_ids.py": 1,
-    "cli/ingest.py": 1,
     "collections/read_threads.py": 1,
     "collections/registry.py": 2,
     "net/reload.py": 1,
     "system/memory.py": 1,
     "cli/connection.py": 1,
+    "cli/indexing/background.py": 1,
     "collections/live_collection.py": 4,
 }
 # The only file that connects, and those that import it.

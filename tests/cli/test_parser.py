@@ -219,8 +219,8 @@ def test_what_is_right_is_stored_and_what_is_wrong_is_listed(run: Commands, tmp_
     assert "unchanged 1" in run("index", notes, "--keep-going").out
     assert "cannot be written" in run.refused("index", notes, "--report", tmp_path)
     # As a shell writes `--report *.md`.
-    refused = run.refused("index", "--report", notes / "b.md", notes / "d.jpg")
-    assert "b.md would overwrite a file that is no report" in refused
+    refusal = run.refused("index", "--report", notes / "b.md", notes / "d.jpg")
+    assert "b.md would overwrite a file that is no report" in refusal
     assert (notes / "b.md").read_text(encoding="utf-8") == "砚台\n"
 
 

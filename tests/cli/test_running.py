@@ -17,6 +17,7 @@ from server.cli.connection import Server, is_own
 from server.cli.running import WAIT_S, find_server
 from server.errors import StartupError
 from server.messages.terminal import Terminal
+from server.store import folder_lock
 from server.store.folder import DataFolder
 from server.store.folder_lock import LOCK_FILE
 from tests.net.test_tls import OPENSSL, certificate, flags_of
@@ -178,6 +179,20 @@ def test_server_that_starts_is_waited_for(tmp_path: Path) -> None:
     found = find_server(tmp_path, None, Terminal("en", StringIO(), StringIO()), pause)
     assert asyncio.run(found) is None, "it has stopped, so the command does the work itself"
     assert turns == 3
+
+
+def test_server_that_takes_the_folder_from_a_command_that_starts_is_asked(
+    run: Commands, server: Process, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder_of, looks = folder_lock.holder_of, list[Path]()
+
+    def free_at_first(data: Path) -> str | None:
+        looks.append(data)
+        return holder_of(data) if len(looks) > 1 else None
+
+    monkeypatch.setattr(folder_lock, "holder_of", free_at_first)
+    said = run("documents", "list", "--data", folder / "data", "--limit", "1")
+    assert len(looks) == 2 and "in use by the server" in said.err
 
 
 def test_wait_is_bounded_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

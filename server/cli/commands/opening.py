@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from server.cli.invocation import Invocation
 from server.config_sources import API_KEY
-from server.errors import BadSettings
+from server.errors import BadSettings, StoreError
 from server.messages.message import Message
 
 if TYPE_CHECKING:
@@ -45,9 +45,17 @@ def target(given: Invocation, *, create: bool = False) -> Iterator[tuple["Collec
     """Open the collection on the server of `server`, or else that of the data folder; see `local`."""
     found = server(given)
     if found is None:
-        with local(given, create=create) as opened:
-            yield opened
-        return
+        with contextlib.ExitStack() as stack:
+            try:
+                opened = stack.enter_context(local(given, create=create))
+            except StoreError:
+                # A server may have taken the folder while this command loaded the model.
+                found = server(given)
+                if found is None:
+                    raise
+            else:
+                yield opened
+                return
     with asyncio.Runner() as runner:
         yield remote(found, given.arguments.collection), runner.run
 
