@@ -1,5 +1,6 @@
 """POST /files: the body is a file of any format that is read, and its documents are stored."""
 
+import asyncio
 from collections.abc import Mapping
 from functools import partial
 from pathlib import PurePosixPath
@@ -34,6 +35,7 @@ MAX_NAME = 200  # characters; ids of documents begin with it
 BATCH_DOCUMENTS, BATCH_CHARACTERS = 256, 4_000_000
 # Of a reply.
 SHOWN_IDS, SHOWN_ERRORS, SHOWN_DOCUMENTS = 1_000, 100, 10
+SHOWN_CHARACTERS = 10_000  # of the text of a document in a preview, and of a note or an error
 
 
 class FileError(msgspec.Struct):
@@ -49,7 +51,8 @@ class FileStored(msgspec.Struct):
 
     documents: how many it has. stored: how many were new or changed; unchanged: the others. ids: of the
     first 1,000. rows_left_out: how many rows are not documents; errors: the first 100 of them. notes: on
-    what was assumed or left out. preview: with `dry_run`, the first 10 documents; nothing is stored then.
+    what was assumed or left out. preview: with `dry_run`, the first 10 documents, of each
+    text the first 10,000 characters; nothing is stored then.
     """
 
     file: str
@@ -92,7 +95,9 @@ async def upload(call: CollectionCall) -> Reply:
     found = await read_file(call.body, name, format, options)
     result = partial(_result, name, format, found)
     if is_dry:
-        return Reply(json_body(result(0, preview=found.documents[:SHOWN_DOCUMENTS])))
+        # On a thread: metadata may be long.
+        preview = result(0, preview=found.documents[:SHOWN_DOCUMENTS])
+        return Reply(await asyncio.to_thread(json_body, preview))
     stored = 0
     if found.documents:
         stored = await _store(await writable_of(call), found.documents)
@@ -131,15 +136,22 @@ def _result(
         [document.id for document in found.documents[:SHOWN_IDS]],
         found.n_wrong,
         [_error(error) for error in found.wrong[:SHOWN_ERRORS]],
-        found.notes,
-        msgspec.UNSET if preview is None else [stored_form(each) for each in preview],
+        [note[:SHOWN_CHARACTERS] for note in found.notes],
+        msgspec.UNSET if preview is None else [_previewed(each) for each in preview],
     )
+
+
+def _previewed(document: Document) -> Stored:
+    """Return a document with the beginning of its text."""
+    found = stored_form(document)
+    found.text = found.text[:SHOWN_CHARACTERS]
+    return found
 
 
 def _error(error: BadSettings) -> FileError:
     fields: Mapping[str, Any] = error.sentence.fields
     line = fields.get("line", fields.get("row"))
-    return FileError(in_terms_of_http(error.english), line, fields.get("sheet"))
+    return FileError(in_terms_of_http(error.english)[:SHOWN_CHARACTERS], line, fields.get("sheet"))
 
 
 def _name(given: QueryParams) -> tuple[str, str]:
