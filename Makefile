@@ -17,6 +17,7 @@ HOST := 127.0.0.1
 PORT := 8000
 DATA := data
 SIZE := 12x768
+BUILDER := docker build
 # Processes of `make test`, for two cores: many tests wait for a server or a timer.
 JOBS := 3
 # Messages are Chinese in a Chinese locale, else English: $(call say,ENGLISH,CHINESE).
@@ -29,7 +30,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients test-page test-docs manual bundle test-bundle check fix bench compare shapes lock clean
+.PHONY: help install dev install-any install-otel export artifact serve index search test test-slow test-monitoring test-fuzz test-cpu test-stress test-load test-mutants test-torch test-clients test-examples test-page test-docs manual bundle test-bundle install-mcp test-mcp image wheels test-image test-wheel test-first-hour check fix bench compare shapes lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -55,6 +56,9 @@ install-any: install ## add optimum, transformers and torch, to export other arc
 
 install-otel: install ## add OpenTelemetry, for serve with --trace-endpoint
 	$(call pip,--no-deps --require-hashes -r locks/otel.txt)
+
+install-mcp: install ## add the MCP server, by which agents search: python -m server mcp
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/mcp.txt
 
 export: install ## MODEL=folder, .tar or hub id: write and verify MODEL/onnx-int8, or models/NAME/onnx-int8 (ARGS="--precision fp32" ...)
 	$(RUN) -m export $(MODEL) $(ARGS)
@@ -118,6 +122,9 @@ $(CLIENTS)/run.done: locks/clients.txt $(JAVASCRIPT)/package-lock.json
 test-clients: install artifact $(CLIENTS)/run.done ## speak to a server with the packages its clients use, JavaScript's with node
 	$(CLIENTS)/bin/python -m pytest -q -c tests/clients/pytest.ini tests/clients $(ARGS)
 
+test-examples: install artifact $(CLIENTS)/run.done ## run the scripts with LangChain and LlamaIndex, and the notebook, of examples/
+	$(CLIENTS)/bin/python -m pytest -q -c tests/clients/pytest.ini tests/clients/test_example_scripts.py $(ARGS)
+
 $(MANUAL)/run.done: locks/manual.txt
 	test -x $(MANUAL)/bin/python || $(PYTHON) -m venv $(MANUAL)
 	$(MANUAL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r locks/manual.txt
@@ -135,6 +142,9 @@ test-page: dev artifact ## use the search page in Chromium (Debian: apt install 
 	if command -v npm >/dev/null; then npm ci --prefix $(PAGE) --ignore-scripts --no-audit --no-fund --silent; fi
 	$(RUN) -m pytest -q -m page tests/web $(ARGS)
 
+test-mcp: dev install-mcp ## ask the MCP server with the official client, over both transports
+	$(RUN) -m pytest -q tests/cli/test_mcp.py $(ARGS)
+
 bundle: artifact manual ## one archive to install without a network (ARGS="--python 3.12 --machine aarch64")
 	$(RUN) -m deploy.bundle --model $(ARTIFACT) --out build/bundle $(ARGS)
 
@@ -144,6 +154,23 @@ test-bundle: artifact ## install a bundle on a bare system without a network, an
 	$(RUN) -m deploy.bundle --model $(ARTIFACT) --python 3.11 --out build/prove
 	$(RUN) -m deploy.prove build/prove/*.tar.gz $(ARGS)
 	$(RUN) -m deploy.boot build/prove/*.tar.gz
+
+# BUILDER="podman build" or "buildah build" works too; ARGS="--build-arg PIP_INDEX_URL=..." names a mirror.
+image: ## build a container image of this clone, with the model (BUILDER, ARGS)
+	$(BUILDER) -t inkwell $(ARGS) .
+
+wheels: install ## download the packages to build/wheels, to build the image without a network
+	$(RUN) -m deploy.image --wheels
+
+# Root, debootstrap, buildah and bubblewrap; a few minutes.
+test-image: install ## build the image without a network, and serve from it
+	$(RUN) -m deploy.image $(ARGS)
+
+test-wheel: dev wheels ## install the wheel into a new environment, and let it fetch its model from a hub on this machine
+	$(RUN) -m pytest -q -m slow tests/deploy/test_wheel.py $(ARGS)
+
+test-first-hour: ## type the commands of both READMEs into a fresh clone (ARGS="--language zh")
+	$(PYTHON) -m tests.first_hour $(ARGS)
 
 check: dev ## lint, format and types
 	$(RUN) -m ruff check .
@@ -186,6 +213,7 @@ lock: ## renew locks/ from pyproject.toml, and those of the clients (needs uv an
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra dev -c locks/run.txt -o locks/dev.txt
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra otel -c locks/run.txt -o locks/otel.txt
 	uv pip compile locks/manual.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/manual.txt
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q --extra mcp -c locks/run.txt -o locks/mcp.txt
 	uv pip compile locks/bundle.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/bundle.txt
 	uv pip compile locks/clients.in --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o locks/clients.txt
 	npm install --prefix $(JAVASCRIPT) --package-lock-only --no-audit --no-fund

@@ -22,6 +22,7 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.arguments import parser
+from server.cli.evaluation import metrics as of_ranking
 from server.collections.registry import CollectionRegistry
 from server.config import Config
 from server.inference.model import Model
@@ -109,14 +110,7 @@ def _exact(
 
 def ndcg(found: dict[str, list[str]], relevant: Relevant) -> float:
     """Return the mean nDCG@10 x 100 over the queries that have a relevant document."""
-    discount = 1 / np.log2(np.arange(2, DEPTH + 2))
-    values = []
-    for query, judged in relevant.items():
-        gains = np.array([judged.get(id, 0.0) for id in found[query][:DEPTH]])
-        ideal = np.sort(np.array(list(judged.values())))[::-1][:DEPTH]
-        values.append(
-            (gains * discount[: len(gains)]).sum() / (ideal * discount[: len(ideal)]).sum()
-        )
+    values = [of_ranking.ndcg(found[query], judged, DEPTH) for query, judged in relevant.items()]
     return round(float(np.mean(values)) * 100, 2)
 
 

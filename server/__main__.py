@@ -8,6 +8,6 @@ import sys
 if not sys.flags.safe_path and sys.path[0] != os.path.dirname(os.path.dirname(__file__)):
     del sys.path[0]
 
-from server.cli.parser import main
+from server.cli.parser import run
 
-sys.exit(main(sys.argv[1:]))
+run()

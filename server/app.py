@@ -34,6 +34,7 @@ from server.api.operation import (
     collection_call,
     worker_call,
 )
+from server.api.overview import chunk_map, metadata
 from server.api.replies import MAX_LARGE_REPLIES
 from server.api.routing import WholeRoute, is_utf8, without_spare_slashes
 from server.api.tracing import TracedEndpoint, Tracer, tracer_of
@@ -257,6 +258,8 @@ def every_operation(
         *documents.inside(),
         *upload.inside(),
         *collections.inside(),
+        *metadata.inside(),
+        *chunk_map.inside(),
     ]
     found: list[CollectionOperation] = [
         *model_operations(config),

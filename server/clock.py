@@ -3,7 +3,8 @@
 import time
 
 now = time.perf_counter
-# The time of day: for keys that expire, the audit and traces, never for what is stored or computed.
+# The time of day: for keys that expire, the audit, traces and the time of a collection's last write. Nothing is
+# computed from it.
 wall_s = time.time
 
 

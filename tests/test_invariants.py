@@ -61,6 +61,7 @@ ONE_FILE = {
     "threading": {"inference/lanes.py", "store/hit_cache.py", "system/idle_connections.py"},
     "concurrent": "collections/read_threads.py",
     "time": "clock.py",
+    "mcp": {"cli/agents/tools.py", "cli/agents/transports.py"},
     "uvicorn": {"net/server.py", "net/http_protocol.py"},
     "prometheus_client": {
         "telemetry/metrics.py",
@@ -100,7 +101,14 @@ TO_THREAD = {
 }
 # The only file that connects, and those that import it.
 CONNECTS = "cli/connection.py"
-ASKS = {"cli/remote.py", "cli/running.py", "cli/commands/opening.py"}
+ASKS = {
+    "cli/remote.py",
+    "cli/running.py",
+    "cli/commands/opening.py",
+    "cli/commands/agents.py",
+    "cli/agents/tools.py",
+    "cli/agents/transports.py",
+}
 # Files besides it that import a package of OUTGOING, and why that opens no connection to another machine:
 # pairs of Unix sockets for the processes of one server, and descriptors over them.
 PAIRS = "net/ipc.py"
@@ -149,8 +157,13 @@ READERS = {f"sources/office/{name}.py" for name in ("pdf", "docx", "pptx", "shee
         "sources/office/mail.py",
     )
 }
-# The only files that start processes: workers, and one that reads files of others.
-STARTS, READS_FILES = "net/worker_handle.py", "sources/isolated/process.py"
+# The only files that start processes, and how: workers, the exporter where the user has agreed to fetch a model,
+# and one that reads files of others.
+STARTS = {
+    "net/worker_handle.py": ["create_subprocess_exec"],
+    "cli/first_model.py": ["create_subprocess_exec"],
+    "sources/isolated/process.py": ["Popen"],
+}
 # Who may import whom: a room imports only rooms of the lines above its own. Rooms of one line do not
 # import each other. `root` is what all may use.
 ROOMS = (
@@ -298,13 +311,12 @@ def test_encryption_never_touches_a_connection() -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_processes_are_started_in_two_places_only(name: str) -> None:
-    assert ("subprocess" in packages(name)) == (name == READS_FILES)
+def test_processes_are_started_in_three_places_only(name: str) -> None:
+    assert ("subprocess" in packages(name)) == ("Popen" in STARTS.get(name, []))
     started = attributes(
         name, "create_subprocess_exec", "create_subprocess_shell", "spawnv", "Popen"
     )
-    expected = {STARTS: ["create_subprocess_exec"], READS_FILES: ["Popen"]}
-    assert started == expected.get(name, [])
+    assert started == STARTS.get(name, [])
 
 
 def test_files_of_others_are_parsed_only_in_the_process_without_rights() -> None:
@@ -407,12 +419,18 @@ def test_imports_have_no_circle() -> None:
     assert done == set(FILES)
 
 
-def test_only_keys_the_audit_and_traces_ask_what_time_it_is() -> None:
-    """A clock that jumps, in either direction, changes nothing that is stored or computed."""
+def test_only_keys_the_audit_traces_and_a_note_ask_what_time_it_is() -> None:
+    """A clock that jumps changes nothing that is stored or computed, but the note of the last write."""
     assert clock.now is time.perf_counter
     assert clock.wall_s is time.time
     asking = {name for name in FILES if "server.clock.wall_s" in imports(name)}
-    assert asking == {"auth/gate.py", "api/tracing.py", "cli/commands/keys.py"}
+    assert asking == {
+        "auth/gate.py",
+        "api/tracing.py",
+        "cli/commands/keys.py",
+        # Shown to people, and read by nothing.
+        "store/collection.py",
+    }
     for name in FILES:
         if name == "system/host.py":
             # Only `doctor` reports what it reads; nothing that serves or stores uses it.

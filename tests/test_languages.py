@@ -25,6 +25,20 @@ HEADING = re.compile(r"^(#{1,6}) +(.*?) *$", re.M)
 LINK = re.compile(r"\]\(([^)\s#]*)(?:#([^)\s]+))?\)")
 # Anything but letters, digits, _, - and spaces is left out of an anchor, as on GitHub.
 NOT_IN_ANCHOR = re.compile(r"[^\w\- ]")
+# Chinese words that are not used, and the term that is used instead, on pages and in messages.
+TERMS = {
+    r"(?<!主)目录": "文件夹",
+    r"重排(?!序)": "重排序",
+    r"维数": "维度",
+    r"答复": "响应",
+    r"附加依赖|附加项": "可选依赖",
+    r"仪表板": "仪表盘",
+    r"法条": "法律条文",
+    r"状态码(?:为)? ?[123](?!\d)": "退出码",
+    r"产物": "导出结果",
+}
+# Pages that use the words of other products.
+OTHERS_WORDS = "how-to/integrations/"
 # Punctuation that Chinese text has in full width.
 HALF_WIDTH = re.compile(r"[\u4e00-\u9fff][,;:!?]|[\u4e00-\u9fff] ?\(|\)[\u4e00-\u9fff]")
 
@@ -87,7 +101,9 @@ def levels(text: str) -> list[int]:
 def test_twins_link_the_same_pages_each_in_its_language(page: str) -> None:
     """A page may link another one more often than its twin does, but no page that the twin does not link."""
     english, chinese = ({target for target, _ in LINK.findall(prose(text))} for text in both(page))
-    assert {target.replace("README.zh-CN.md", "README.md") for target in chinese} == english
+    # Pictures of the page show it in the language of the text.
+    chinese = {target.replace("README.zh-CN.md", "README.md") for target in chinese}
+    assert {re.sub(r"-zh\.png$", "-en.png", target) for target in chinese} == english
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -103,6 +119,16 @@ def test_twins_name_the_same_settings_commands_and_files(page: str) -> None:
 def test_chinese_pages_are_written_in_chinese_punctuation(page: str) -> None:
     text = re.sub(r"`[^`\n]*`|\]\([^)]*\)", "", prose(both(page)[1]))
     assert HALF_WIDTH.findall(text) == []
+
+
+@pytest.mark.parametrize("word", TERMS)
+def test_chinese_texts_use_one_word_for_each_term(word: str) -> None:
+    pages = [page for page in PAGES if not page.startswith(OTHERS_WORDS)]
+    texts = {page: prose(both(page)[1]) for page in pages}
+    for name in ("README.zh-CN.md", "server/messages/catalogue.json"):
+        texts[name] = (ROOT / name).read_text(encoding="utf-8")
+    found = [name for name, text in texts.items() if re.search(word, text)]
+    assert not found, f"say {TERMS[word]}"
 
 
 @pytest.mark.parametrize("name", LINKING)

@@ -71,9 +71,11 @@ class Progress(msgspec.Struct):
 class Stats(msgspec.Struct):
     """A collection, its size and its index.
 
-    parts: chunks. agreement: least cosine of self-test vectors between the machines that wrote it
-    and this one; 1 is the same arithmetic, null is not known. index: its kind, parameters, size,
-    memory of a vector, and measured recall@10. reindex_error: why the last reindexing failed.
+    parts: chunks. model: the served model whose vectors it holds, null where none is. agreement: least
+    cosine of self-test vectors between the machines that wrote it and this one; 1 is the same arithmetic,
+    null is not known. index: its kind, parameters, size, memory of a vector, and recall@10 as measured when
+    it was built. recall: as last measured, null while all vectors are compared. changed: time of the last
+    write, null where it was not noted. reindex_error: why the last reindexing failed.
     """
 
     name: str
@@ -81,10 +83,13 @@ class Stats(msgspec.Struct):
     parts: int
     dimension: int
     fingerprint: str
+    model: str | None
     agreement: float | None
     chunks: Chunks | None
     index: dict[str, Any]
+    recall: float | None
     bytes: int
+    changed: str | None
     reindexing: Progress | None
     reindex_error: str | None
 
@@ -217,6 +222,7 @@ async def _stats(
 ) -> Stats:
     found = await collection.description()
     info = found.info
+    engine = registry.models.with_vectors(info.fingerprint)
     running = registry.reindexing.get(info.name)
     return Stats(
         name=info.name,
@@ -224,10 +230,13 @@ async def _stats(
         parts=found.chunks,
         dimension=info.dimension,
         fingerprint=info.fingerprint,
+        model=None if engine is None else engine.model.name,
         agreement=None if found.agreement is None else round(found.agreement, 6),
         chunks=None if info.chunks is None else Chunks(info.chunks.size, info.chunks.overlap),
         index=msgspec.to_builtins(found.index),
+        recall=found.recall,
         bytes=found.bytes_on_disk,
+        changed=found.changed,
         reindexing=None if running is None else Progress(running.done, running.total),
         reindex_error=registry.unfinished.get(info.name),
     )

@@ -140,6 +140,19 @@ def check_parameters(given: Iterable[str], known: Sequence[str]) -> None:
             raise _unknown(parameter(name), name, known)
 
 
+def whole_number(given: Mapping[str, str], name: str, *, default: int, low: int, high: int) -> int:
+    """Return the whole number that a query parameter gives; raises InvalidRequest."""
+    text = given.get(name, str(default))
+    # subtle: int() raises for thousands of digits.
+    short = len(text) <= len(str(high)) and text.isascii() and text.isdigit()
+    if not (short and low <= int(text) <= high):
+        raise InvalidRequest(
+            f"{parameter(name)} is {shown(text)}, not a whole number from {low} to {high}",
+            param=name,
+        )
+    return int(text)
+
+
 def _unknown_key(key: str, path: str, known: Sequence[str]) -> InvalidRequest:
     place = f" in {path.removeprefix('.')}" if path else ""
     return _unknown(f"the key {shown(key)}{place}", key, known)

@@ -7,7 +7,7 @@ import msgspec
 from starlette.datastructures import QueryParams
 
 from server.api.body import decode, prepared
-from server.api.decoding import check_parameters, parameter
+from server.api.decoding import check_parameters, whole_number
 from server.api.native_errors import NATIVE
 from server.api.operation import (
     CollectionCall,
@@ -139,8 +139,8 @@ async def page(call: CollectionCall) -> Reply:
     collection = collection_of(call)
     options = QueryParams(call.scope["query_string"])
     check_parameters(options, OPTIONS)
-    limit = _number(options, "limit", default=100, low=1, high=MAX_PAGE)
-    after = _number(options, "after", default=0, low=0, high=2**63 - 1)
+    limit = whole_number(options, "limit", default=100, low=1, high=MAX_PAGE)
+    after = whole_number(options, "after", default=0, low=0, high=2**63 - 1)
     filter = await prepared(options.get("filter", "{}").encode(), _listed)
     found, cut = await collection.page_within(after, limit, filter)
     following = str(found[-1][0]) if cut or len(found) == limit else None
@@ -237,15 +237,3 @@ def _documents(body: bytes) -> tuple[bool, list[Document]]:
 def stored_form(document: Document) -> Stored:
     """Return a document as replies have it."""
     return Stored(document.id, document.text, document.title, dict(document.metadata))
-
-
-def _number(options: QueryParams, name: str, *, default: int, low: int, high: int) -> int:
-    text = options.get(name, str(default))
-    # subtle: int() raises for thousands of digits.
-    short = len(text) <= len(str(high)) and text.isascii() and text.isdigit()
-    if not (short and low <= int(text) <= high):
-        raise InvalidRequest(
-            f"{parameter(name)} is {shown(text)}, not a whole number from {low} to {high}",
-            param=name,
-        )
-    return int(text)

@@ -5,36 +5,44 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import msgspec
-
+from server.api.description.answers import answers
+from server.api.description.names import COLLECTION, operation_id
+from server.api.description.schemas import schemas_of
 from server.api.native_errors import NATIVE
 from server.api.operation import Call, CollectionOperation, Operation
 from server.api.replies import Reply, json_body
 from server.store.collection_name import PATTERN
 
-REFERENCE = "#/components/schemas/{name}"
 PARAMETER = re.compile(r"\{(\w+)(?::path)?\}")
-# Prefix of the paths of a named collection. Without it, a path is that of the default collection.
-COLLECTION = "/collections/{collection}"
 
 Json = dict[str, Any]
-NULL: Json = {"type": "null"}
 
 # Meaning and possible values of each parameter, by its name.
 PARAMETERS: Mapping[str, Json] = {
     "limit": {
         "description": "Documents on a page.",
         "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+        "example": 20,
     },
     "after": {
         "description": "`next` of the previous page.",
         "schema": {"type": "integer", "minimum": 0, "maximum": 2**63 - 1, "default": 0},
+        "example": 0,
     },
     "filter": {
         "description": "A filter on metadata, as JSON.",
         "content": {
             "application/json": {"schema": {"type": "object"}, "example": {"year": {"$gte": 2020}}}
         },
+    },
+    "sample": {
+        "description": "Chunks on the map, at most.",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 5000, "default": 2000},
+    },
+    "query": {
+        "description": "A text to place among the chunks; each gets its cosine with it.",
+        "schema": {"type": "string", "minLength": 1},
+        "example": "天气",
     },
     "collection": {
         "description": "A collection's name: letters and digits of any script, and . _ -, no dot first.",
@@ -90,6 +98,7 @@ PARAMETERS: Mapping[str, Json] = {
     "model": {
         "description": "Any name of a served model; it may contain slashes.",
         "schema": {"type": "string", "minLength": 1},
+        "example": "bge-small-zh-v1.5",
     },
 }
 
@@ -209,13 +218,8 @@ def document(operations: Sequence[CollectionOperation], version: str) -> Json:
     types = [
         kind for each in operations for kind in (*each.request, *each.response, *_errors(each))
     ]
-    schemas, components = msgspec.json.schema_components(types, ref_template=REFERENCE)
-    for component in components.values():
-        if "description" in component:
-            component["description"] = inspect.cleandoc(component["description"])
-    _, sent = msgspec.json.schema_components([one for each in operations for one in each.request])
-    for name in sent:
-        _allow_null(components[name])
+    sent = [one for each in operations for one in each.request]
+    schemas, components = schemas_of(types, sent)
     schema_of = {id(kind): schema for kind, schema in zip(types, schemas, strict=True)}
     paths: dict[str, Json] = {}
     for each in operations:
@@ -232,17 +236,6 @@ def document(operations: Sequence[CollectionOperation], version: str) -> Json:
     }
 
 
-def _allow_null(component: Json) -> None:
-    """Allow null for every key that may be left out: it counts as left out."""
-    for key, schema in component.get("properties", {}).items():
-        kinds = schema.get("anyOf", [{}] if not schema else [schema])
-        if key not in component.get("required", ()) and {} not in kinds:
-            others = {name: value for name, value in schema.items() if name == "default"}
-            plain = [{name: v for name, v in kind.items() if name != "default"} for kind in kinds]
-            allowed = plain if NULL in plain else [*plain, NULL]
-            component["properties"][key] = {"anyOf": allowed, **others}
-
-
 def examples(path: str) -> Mapping[str, Json]:
     """Return example bodies for a POST to this path, by name."""
     return EXAMPLES.get(path.removeprefix(COLLECTION) or path, {})
@@ -257,19 +250,20 @@ def _operation(operation: CollectionOperation, schema_of: Mapping[int, Any]) -> 
         {"name": name, "in": "path", "required": True, **PARAMETERS[name]}
         for name in PARAMETER.findall(operation.path)
     ] + [{"name": name, "in": "query", **PARAMETERS[name]} for name in operation.query]
+    name = operation_id(operation.method, PARAMETER.sub(r"{\1}", operation.path))
     described: Json = {
-        "operationId": re.sub(r"\W+", "_", f"{operation.method.lower()}{operation.path}"),
+        "operationId": name,
         "tags": [operation.dialect.name],
         "summary": operation.summary,
         "responses": _responses(operation, schema_of),
     }
-    notes = [inspect.getdoc(operation.handler)]
+    _show(described["responses"][str(operation.status)], answers().get(name))
+    notes = [inspect.getdoc(operation.handler) or f"{operation.summary}."]
     if operation.needs != "nothing":
         described["security"] = SECURITY
         any_key = operation.needs == "key"
         notes.append(f"Needs {'any key' if any_key else f'the scope `{operation.needs}`'}.")
-    if said := [note for note in notes if note]:
-        described["description"] = "\n\n".join(said)
+    described["description"] = "\n\n".join(notes)
     if parameters:
         described["parameters"] = parameters
     if operation.is_file:
@@ -280,6 +274,13 @@ def _operation(operation: CollectionOperation, schema_of: Mapping[int, Any]) -> 
         body["content"]["application/json"]["examples"] = shown
         described["requestBody"] = {**body, "required": True}
     return described
+
+
+def _show(response: Json, answer: Any) -> None:
+    """Add an example to a response with a body."""
+    for content in response.get("content", {}).values():
+        if answer is not None:
+            content["example"] = answer
 
 
 def _responses(operation: CollectionOperation, schema_of: Mapping[int, Any]) -> Json:

@@ -31,6 +31,10 @@ UNIX = "unix:"
 Json = dict[str, Any]
 
 
+class KeyRefused(StartupError):
+    """Raised where the server refuses the key, or gets none."""
+
+
 class Reply:
     """A status and a body, read to the end."""
 
@@ -62,7 +66,7 @@ class Reply:
             # A proxy's page, or another kind of server.
             said = self._body[:200].decode("utf-8", "replace")
         if self.status == HTTPStatus.UNAUTHORIZED:
-            raise StartupError(
+            raise KeyRefused(
                 "{url}: {said}; set {variable} to a key, or give --key-file",
                 url=self._url,
                 said=said,
@@ -153,7 +157,9 @@ class Server:
         try:
             connection.connect()
             connection.sock.settimeout(ANSWER_S)
-            connection.request(method, self._prefix + path, _encoded(body), headers)
+            # A server that refuses a body closes before it has read all of it; its answer says why.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, self._prefix + path, _encoded(body), headers)
             return Reply(self.url, connection.getresponse())
         finally:
             connection.close()

@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from server.cli.indexing.background import in_background
 from server.cli.indexing.pace import Pace
 from server.cli.target import Target, TooLargeForServer
 from server.errors import BadSettings, RequestTooLarge, ServerError
@@ -185,7 +186,7 @@ async def _read(
 ) -> tuple[list[Document], int] | None:
     """Return the next batch, None at the end; read in a thread, because a pipe may block."""
     try:
-        return await asyncio.to_thread(next, batches, None)
+        return await in_background(lambda: next(batches, None))
     except ServerError:
         await under_way.finish()
         raise

@@ -144,6 +144,9 @@ class Local:
             )
         return await live.delete_where(tree)
 
+    async def has_reranker(self) -> bool:
+        return any(engine.manifest.task == "score" for engine in self._models.engines)
+
     async def remove(self) -> None:
         await self._registry.remove(self._name)
 

@@ -3,13 +3,27 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from server import VERSION
+from server.cli.agents.flags import mcp_flags
+from server.cli.commands import (
+    agents,
+    doctor,
+    documents,
+    evaluate,
+    keys,
+    maintenance,
+    searching,
+    serve,
+    stored,
+)
 from server.cli.commands import collections as of_collections
-from server.cli.commands import doctor, documents, keys, maintenance, searching, serve, stored
 from server.cli.commands import index as indexing
 from server.cli.document_flags import collections_flags, delete_flags, documents_flags
+from server.cli.evaluation.flags import evaluate_flags
+from server.cli.first_model import MODEL_ID, with_fetched_model
 from server.cli.flags import (
     Parser,
     chunk_flags,
@@ -29,6 +43,9 @@ from server.messages.terminal import Terminal
 from server.store.collection_name import normal
 from server.telemetry import logs
 
+# What a shell reports of a command that Ctrl-C has ended.
+INTERRUPTED = 130
+
 
 def main(argv: Sequence[str]) -> int:
     """Run one command and return its exit status."""
@@ -36,7 +53,8 @@ def main(argv: Sequence[str]) -> int:
     terminal = Terminal.of(environ)
     arguments = _parser(terminal).parse_args(argv)
     try:
-        config, origins = effective(environ, flags_given(arguments))
+        found = effective(environ, flags_given(arguments))
+        config, origins = with_fetched_model(found, environ)
         logs.start(config)
         command: Command = arguments.command
         return command(Invocation(config, arguments, terminal, origins, environ))
@@ -51,13 +69,20 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         terminal.err.write("\n")
         terminal.inform("stopped")
-        return 130
+        return INTERRUPTED
     return 1
 
 
 def run() -> None:
-    """Run the installed command."""
-    sys.exit(main(sys.argv[1:]))
+    """Run the command of this process, and end the process with its status."""
+    status = main(sys.argv[1:])
+    if status == INTERRUPTED:
+        # A thread may wait for a pipe or a terminal, and Python would wait for the thread.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _parser(terminal: Terminal) -> Parser:
@@ -75,6 +100,17 @@ def _parser(terminal: Terminal) -> Parser:
         added.set_defaults(command=command)
         flags(added, terminal)
     return parser
+
+
+def _serve_flags(parser: Parser, terminal: Terminal) -> None:
+    parser.add_argument(
+        "--fetch",
+        action="store_true",
+        help=terminal.words(
+            "if no model is named and none is there, download {model} and export it", model=MODEL_ID
+        ),
+    )
+    add_flags(parser, terminal)
 
 
 def _index_flags(parser: Parser, terminal: Terminal) -> None:
@@ -231,9 +267,15 @@ def _key_flags(parser: Parser, terminal: Terminal) -> None:
 
 # Each with what its help says, what it runs and what adds its flags.
 COMMANDS: tuple[tuple[str, Message, Command | None, Callable[[Parser, Terminal], None]], ...] = (
-    ("serve", Message("start the HTTP server"), serve.serve, add_flags),
+    ("serve", Message("start the HTTP server"), serve.serve, _serve_flags),
     ("index", Message("add the documents of files to a collection"), indexing.index, _index_flags),
     ("search", Message("search a collection"), searching.search, _search_flags),
+    (
+        "evaluate",
+        Message("judge search by questions whose right documents are known"),
+        evaluate.evaluate,
+        evaluate_flags,
+    ),
     ("export", Message("write a collection to a file"), documents.export, _export_flags),
     ("import", Message("add what `export` wrote"), documents.import_, _import_flags),
     (
@@ -264,6 +306,7 @@ COMMANDS: tuple[tuple[str, Message, Command | None, Callable[[Parser, Terminal],
     ),
     ("documents", Message("list and show stored documents"), None, documents_flags),
     ("delete", Message("delete documents of a collection"), stored.delete, delete_flags),
+    ("mcp", Message("let agents search a running server (MCP)"), agents.mcp, mcp_flags),
     ("doctor", Message("examine machine, models and settings"), doctor.doctor, _doctor_flags),
     ("config", Message("print the effective settings as TOML"), doctor.show_config, add_flags),
 )

@@ -52,10 +52,10 @@ class Remote:
         return self._name
 
     async def names(self) -> Sequence[str]:
-        return sorted(await self._sizes())
+        return sorted(await self.sizes())
 
     async def prepare(self, chunks: Chunks) -> None:
-        if self._name not in await self._sizes():
+        if self._name not in await self.sizes():
             wanted = {} if chunks == UNSAID else {"chunks": _json_of(chunks)}
             await self._ask("POST", "/collections", {"name": self._name, **wanted})
         elif chunks != UNSAID:
@@ -63,8 +63,11 @@ class Remote:
             if found != chunks:
                 raise cut_otherwise(self._name, found, chunks)
 
-    async def add(self, documents: Sequence[Document]) -> int:
-        body = {"documents": [document.fields() for document in documents]}
+    async def add(self, documents: Sequence[Document], *, replace: bool = True) -> int:
+        """Store documents; raises StartupError for ids that exist, unless they are replaced."""
+        body: Json = {"documents": [document.fields() for document in documents]}
+        if not replace:
+            body["replace"] = False
         return int((await self._ask("POST", f"{self._path}/documents", body))["stored"])
 
     async def search(self, question: Question) -> Found:
@@ -77,7 +80,7 @@ class Remote:
         return Found([_hit(found) for found in reply["hits"]], reply.get("warnings", ()))
 
     async def count(self) -> int:
-        sizes = await self._sizes()
+        sizes = await self.sizes()
         if self._name not in sizes and self._name != "default":
             await self._stats()  # the server's error says that there is none
         return sizes.get(self._name, 0)
@@ -114,6 +117,11 @@ class Remote:
     async def _delete(self, chosen: Json) -> int:
         return int((await self._ask("POST", f"{self._path}/documents/delete", chosen))["removed"])
 
+    async def has_reranker(self) -> bool:
+        return any(
+            each["task"] == "score" for each in (await self._ask("GET", "/info")).get("models", ())
+        )
+
     async def remove(self) -> None:
         await self._ask("DELETE", self._path)
 
@@ -132,7 +140,7 @@ class Remote:
             )
         show(stats["documents"], stats["documents"])
 
-    async def _sizes(self) -> dict[str, int]:
+    async def sizes(self) -> dict[str, int]:
         """Return the number of documents of every collection, by name."""
         listed = (await self._ask("GET", "/collections"))["collections"]
         return {each["name"]: each["documents"] for each in listed}
@@ -158,7 +166,7 @@ class Remote:
         """Return all collections of the server."""
         info = await self._ask("GET", "/info")
         found = []
-        for name, documents in (await self._sizes()).items():
+        for name, documents in (await self.sizes()).items():
             stats = await self._ask("GET", f"/collections/{quote(name, safe='')}/stats")
             model = stats["fingerprint"]
             known = info["model_id"] if model == info["fingerprint"] else model

@@ -110,6 +110,9 @@ class CollectionTarget(Target, Protocol):
     async def delete_where(self, filter: Mapping[str, object]) -> int:
         """Delete the documents that a filter keeps; return how many; refuses one that keeps all."""
 
+    async def has_reranker(self) -> bool:
+        """Return whether a model that scores pairs is there."""
+
     async def remove(self) -> None:
         """Remove the collection with all its documents."""
 

@@ -11,6 +11,8 @@ class Description:
     """A collection's description and sizes, all of one moment.
 
     agreement: see `LiveCollection.agreement`. bytes_on_disk: of all its files.
+    recall: at 10 neighbours, as last measured; None while all vectors are compared. changed: time of the last
+    write, None where that is not known.
     """
 
     info: Info
@@ -19,3 +21,5 @@ class Description:
     index: IndexStats
     bytes_on_disk: int
     agreement: float | None
+    recall: float | None = None
+    changed: str | None = None

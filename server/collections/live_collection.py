@@ -30,6 +30,7 @@ from server.inference.registry import ModelRegistry
 from server.store.collection import Collection
 from server.store.filter_kinds import Operand, operands
 from server.store.filter_tree import Filter
+from server.store.metadata_summary import MetadataSummary
 from server.store.records import CollectionStats, Document, Info
 from server.store.search import Hit, Query, at_once, search
 from server.store.sqlite.read_limit import limited
@@ -67,9 +68,9 @@ class LiveCollection:
     ) -> None:
         self.collection = collection
         self._reads = reads
-        self._hit_time = read_cost.HitTime()
+        self.hit_time = read_cost.HitTime()
         if len(collection.index):
-            self._hit_time.expect(collection.stats())
+            self.hit_time.expect(collection.stats())
         self._models = models
         self._queries = queries
         self._metrics = metrics
@@ -86,6 +87,8 @@ class LiveCollection:
         self._sound_of: VectorIndex | None = None
         # As last probed; None until then, and while all vectors are compared.
         self._recall: float | None = None
+        # Of the metadata, with the revision that it describes; see `overview`.
+        self.summary: tuple[str | None, MetadataSummary] | None = None
 
     @property
     def name(self) -> str:
@@ -197,7 +200,7 @@ class LiveCollection:
 
     def _changed_by(self, change: Callable[[Collection], T]) -> T:
         result = change(self.collection)
-        self._hit_time.expect(self.collection.stats())
+        self.hit_time.expect(self.collection.stats())
         return result
 
     def _tidy_when_quiet(self) -> None:
@@ -232,7 +235,7 @@ class LiveCollection:
         self._reads.check_room(self._search_cost(queries))
 
     def _search_cost(self, queries: Sequence[Query]) -> float:
-        return read_cost.of_search(queries, len(self.collection.index), self._hit_time.seconds)
+        return read_cost.of_search(queries, len(self.collection.index), self.hit_time.seconds)
 
     async def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
         """Find the best documents of each query, best first."""
@@ -263,14 +266,14 @@ class LiveCollection:
         started = now()
         found = search(self.collection, queries)
         if all(query.mode == "dense" and query.filter is None for query in queries):
-            self._hit_time.observe(now() - started, sum(map(len, found)))
+            self.hit_time.observe(now() - started, sum(map(len, found)))
         return found
 
     # --- reading ------------------------------------------------------------------------------------
 
     async def get(self, id: str) -> Document | None:
         """Return the document of this id, None where there is none."""
-        found = await self._admitted(read_cost.CALL_S, lambda: self.collection.documents.get([id]))
+        found = await self.admitted(read_cost.CALL_S, lambda: self.collection.documents.get([id]))
         return found.get(id)
 
     async def page(self, after: int, limit: int) -> list[tuple[int, Document]]:
@@ -281,21 +284,21 @@ class LiveCollection:
         self, after: int, limit: int, filter: Filter | None
     ) -> tuple[list[tuple[int, Document]], bool]:
         """Return a page of no more bytes than a reply, and whether that cut it."""
-        rows, hit_s = len(self.collection.index), self._hit_time.seconds
+        rows, hit_s = len(self.collection.index), self.hit_time.seconds
 
         def read() -> tuple[list[tuple[int, Document]], bool]:
             documents, started = self.collection.documents, now()
             found = documents.page_within(after, limit, filter, self._reads.max_bytes)
             if filter is None:
-                self._hit_time.observe(now() - started, len(found[0]))
+                self.hit_time.observe(now() - started, len(found[0]))
             return found
 
-        return await self._admitted(read_cost.of_page(limit, filter, rows, hit_s), read)
+        return await self.admitted(read_cost.of_page(limit, filter, rows, hit_s), read)
 
     async def count(self, filter: Filter | None = None) -> int:
         """Count the documents, or those that the filter keeps."""
         cost_s = read_cost.of_count(filter, len(self.collection.index))
-        return await self._admitted(cost_s, lambda: self.collection.documents.count(filter))
+        return await self.admitted(cost_s, lambda: self.collection.documents.count(filter))
 
     async def warnings(self, filter: Filter | None) -> list[str]:
         """Return which conditions of a filter no stored value can meet because of its kind.
@@ -324,9 +327,9 @@ class LiveCollection:
     async def description(self) -> Description:
         """Describe the collection and its index."""
         cost_s = read_cost.of_count(None, len(self.collection.index))
-        return await self._admitted(cost_s, self._describe)
+        return await self.admitted(cost_s, self._describe)
 
-    async def _admitted(self, cost_s: float, call: Callable[[], T]) -> T:
+    async def admitted(self, cost_s: float, call: Callable[[], T]) -> T:
         """Read for a request: in its turn, and refused where too many wait."""
         with self._reads.admitted(cost_s):
             async with self.gate:
@@ -337,14 +340,10 @@ class LiveCollection:
         collection = self.collection
         with collection.reading() as current:
             index, count = current.stats(), collection.count
-        return Description(
-            collection.info,
-            count,
-            index.vectors,
-            index,
-            collection.bytes_on_disk(),
-            self.agreement(),
-        )
+            changed = collection.changed
+        recall = index.recall_at_10 if self._recall is None else self._recall
+        sizes = (count, index.vectors, index, collection.bytes_on_disk())
+        return Description(collection.info, *sizes, self.agreement(), recall, changed)
 
     async def read(self, call: Callable[[], T]) -> T:
         """Call something that reads the collection for the server itself, or for a write, on a thread.

@@ -6,6 +6,7 @@ import logging
 from server.collections.chunk_embedding import default_chunks
 from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection, uninterrupted
+from server.collections.overview.kept_maps import KeptMaps
 from server.collections.query_cache import QueryCache
 from server.collections.read_threads import ReadThreads
 from server.collections.reindexing import Reindexing
@@ -39,6 +40,7 @@ class CollectionRegistry:
         self.models = models
         self._metrics = metrics
         self._queries = QueryCache(config.query_cache_bytes, metrics)
+        self.maps = KeptMaps()
         self.reads = ReadThreads(config.query_s, config.max_reply_bytes, metrics)
         self._live = {name: self._opened(found) for name, found in folder.collections.items()}
         self._leaving: set[str] = set()

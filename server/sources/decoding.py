@@ -52,6 +52,12 @@ MARK_BYTES = 4
 # 0.83. Damaged UTF-8 has 0.7 at most (4,600 lines with a byte dropped), Big5 0.26, Shift JIS 0.
 # Latin and Cyrillic encodings are not valid GB 18030 at all. Measured 2026-11-29.
 COMMON_SHARE = 0.75
+# The same bytes in EUC-JP are kana, half of a Japanese text, and in EUC-KR syllables, all of a Korean one.
+# Of Chinese characters, these rows have half: in pinyin those from A to R.
+KANA, KANA_SHARE = b"\xa4\xa5", 0.2
+HANGUL, NO_LETTERS = bytes(range(0xB0, 0xC9)), bytes(range(0xA1, 0xB0))
+# Korean of some length has so many different ones, and few others.
+LEAST_HANGUL, HANJA_SHARE = 32, 0.15
 # Least share of NULs in what is UTF-16 or UTF-32. Latin letters have 0.5 and 0.75; other texts none.
 NUL_SHARE = 0.25
 WIDE = ("utf-16", "utf-32")
@@ -250,18 +256,29 @@ def _is_valid(encoding: str, sample: Sample, whole: bool) -> bool:
 
 
 def _is_chinese(sample: Sample, whole: bool) -> bool:
-    """Return whether it is valid GB 18030 whose characters are mostly common ones."""
-    number = common = 0
+    """Return whether it is valid GB 18030, mostly of common characters, and not Japanese or Korean."""
+    number = common = kana = 0
+    different = set[str]()
     try:
         for text in _texts(GB18030, sample, whole):
-            n_ascii = len(text.encode("ascii", "ignore"))
-            number += len(text) - n_ascii
-            common += (len(text.encode("gb2312", "ignore")) - n_ascii) // 2
+            rows = _rows(text)
+            number += len(text) - len(text.encode("ascii", "ignore"))
             # Python's gb2312 has look-alikes in the place of these two.
-            common += text.count("—") + text.count("·")
+            common += len(rows) + text.count("—") + text.count("·")
+            kana += len(rows) - len(rows.translate(None, KANA))
+            different.update(text)
     except UnicodeDecodeError:
         return False
-    return 0 < number and COMMON_SHARE * number <= common
+    if not number or common < COMMON_SHARE * number or kana > KANA_SHARE * number:
+        return False
+    letters = _rows("".join(different)).translate(None, NO_LETTERS)
+    others = len(letters.translate(None, HANGUL))
+    return len(letters) < LEAST_HANGUL or others > HANJA_SHARE * len(letters)
+
+
+def _rows(text: str) -> bytes:
+    """Return a byte for each character of GB 2312 that is not ASCII: its row, as its first byte there."""
+    return text.encode("gb2312", "ignore").translate(None, bytes(range(0x80)))[::2]
 
 
 def is_chinese(data: bytes) -> bool:

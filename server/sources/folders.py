@@ -28,6 +28,10 @@ class Choice:
     prunes: Callable[[str], bool]
 
 
+# Called with a folder that cannot be listed, by its path, and the error.
+Unlisted = Callable[[str, OSError], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Listed:
     """The paths of files within a folder, in order, and the bytes of all of them together."""
@@ -36,8 +40,8 @@ class Listed:
     n_bytes: int
 
 
-def list_folder(folder: Path, choice: Choice, notes: Notes) -> Listed:
-    """Return the files of a folder, each once; raises BadSettings for what cannot be listed.
+def list_folder(folder: Path, choice: Choice, notes: Notes, unlisted: Unlisted) -> Listed:
+    """Return the files of a folder, each once; raises BadSettings where the folder cannot be listed.
 
     A link is followed within the folder only, so a folder from elsewhere cannot make other files of
     this machine searchable. What is reached without links keeps its own path. The rest has the path
@@ -45,7 +49,7 @@ def list_folder(folder: Path, choice: Choice, notes: Notes) -> Listed:
     ..data -> a hidden folder.
     """
     with reading(str(folder)):
-        walk = _Walk(folder, choice, notes)
+        walk = _Walk(folder, choice, notes, unlisted)
         walk.run()
     names = sorted(walk.found.values())
     _check_ids(folder, names)
@@ -59,6 +63,7 @@ class _Walk:
     folder: Path
     choice: Choice
     notes: Notes
+    unlisted: Unlisted
     found: dict[str, str] = field(default_factory=dict)
     n_bytes: int = 0
 
@@ -72,7 +77,7 @@ class _Walk:
                 real = os.path.realpath(self.folder / place)
                 if real not in seen:
                     seen.add(real)
-                    inner, more = self._enter(place, real)
+                    inner, more = self._inside(place, real)
                     folders += inner
                     links += more
             for link in sorted(links):
@@ -84,6 +89,20 @@ class _Walk:
                     folders.append(link)
                 elif path.is_file():
                     self._add(link, real, path.stat().st_size)
+
+    def _inside(self, place: str, real: str) -> tuple[list[str], list[str]]:
+        """Do what `_enter` does; report a folder in the folder that cannot be listed."""
+        try:
+            return self._enter(place, real)
+        except FileNotFoundError as error:
+            # Removed since its name was read.
+            if not place:
+                raise error
+        except OSError as error:
+            if not place:
+                raise
+            self.unlisted(escaped(place), error)
+        return [], []
 
     def _enter(self, place: str, real: str) -> tuple[list[str], list[str]]:
         """Add the files of a folder; return the folders and the links in it."""

@@ -15,7 +15,7 @@ class Problems:
     """Errors of rows and files.
 
     keep_going: whether to go on after one. listed: called with each when it does. number: how many came.
-    files: of which not everything could be read, as (name of the source, path in it).
+    files: files and folders of which not everything could be read, as (name of the source, path in it).
     """
 
     keep_going: bool = False
@@ -32,3 +32,10 @@ class Problems:
             raise error
         self.number += 1
         self.listed(error)
+
+    def hides(self, source: str, path: str) -> bool:
+        """Return whether a file, or a folder that it is in, could not be read: it may be there."""
+        if not self.files:
+            return False
+        parts = path.split("/")
+        return any((source, "/".join(parts[:n])) in self.files for n in range(1, len(parts) + 1))

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from server.errors import BadSettings
 from server.messages.message import Message
 from server.sources.decoding import check_encoding, escaped, reading, shown_name
-from server.sources.folders import Choice, Listed, list_folder
+from server.sources.folders import Choice, Listed, Unlisted, list_folder
 from server.sources.following import marked
 from server.sources.formats import documents_of
 from server.sources.notes import Notes
@@ -156,7 +156,7 @@ def _of_folder(folder: Path, options: Options, notes: Notes, problems: Problems)
         )
     chosen = options.selection
     choice = Choice(_is_known, chosen.takes, chosen.leaves_out)
-    listed = list_folder(folder, choice, notes)
+    listed = list_folder(folder, choice, notes, _unlisted(name, folder, problems))
     return _source(name, folder, listed, options, notes, problems, is_folder=True)
 
 
@@ -175,10 +175,23 @@ def _of_pattern(
         return chosen.leaves_out(path) or not pattern.reaches(path)
 
     choice = Choice(known, takes, prunes)
-    listed = list_folder(pattern.folder, choice, notes)
+    listed = list_folder(pattern.folder, choice, notes, _unlisted(name, pattern.folder, problems))
     for file in listed.names[:1]:
         _check_format(name, PurePosixPath(file).suffix, options)
     return _source(name, pattern.folder, listed, options, notes, problems, is_folder=False)
+
+
+def _unlisted(name: str, folder: Path, problems: Problems) -> Unlisted:
+    """Return what happens with a folder of a source that cannot be listed: its documents stay."""
+
+    def unlisted(path: str, error: OSError) -> None:
+        where = shown_name(folder / path)
+        problems.add(
+            BadSettings("{where} cannot be read: {strerror}", where=where, strerror=error.strerror)
+        )
+        problems.files.add((name, path))
+
+    return unlisted
 
 
 def _source(

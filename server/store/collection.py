@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from server.clock import utc, wall_s
 from server.errors import StoreError
 from server.store.documents import Documents
 from server.store.filter_tree import Filter
@@ -30,6 +31,8 @@ from server.store.vector_index import BadSnapshot, IndexMaker, VectorIndex
 from server.types import Vectors
 
 DATABASE_FILE, SNAPSHOT_FILE = "documents.sqlite3", "index.faiss"
+# The key of the note of when something was written last.
+CHANGED = "changed"
 # Rows read from the database at once: 32 MB of vectors 512 wide.
 ROWS_AT_ONCE = 16_384
 # Before compaction vectors take 2 KB each, 512 wide; after it half of that.
@@ -70,6 +73,11 @@ class Collection:
     @property
     def info(self) -> Info:
         return self.documents.info
+
+    @property
+    def changed(self) -> str | None:
+        """The time of the last write, ISO 8601; None where a server wrote it that did not note the time."""
+        return self.documents.noted(CHANGED)
 
     @property
     def count(self) -> int:
@@ -218,6 +226,7 @@ class Collection:
     def _changed(self, before: Published, change: Change, vectors: Vectors | None) -> Published:
         if not len(change.added) and not len(change.removed):
             return before
+        self.documents.note(CHANGED, utc(wall_s()))
         index = before[1] if vectors is None else before[1].plus(change.added, vectors)
         return self.documents.revise(), index.minus(change.removed)
 

@@ -11,6 +11,7 @@ import fcntl
 import os
 import secrets
 import signal
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
@@ -61,13 +62,13 @@ class FolderLock:
             for each in (folder, folder / COLLECTIONS):
                 _create(each)
                 self._folders.append(_locked(each))
-            # Neither cut nor appended to when it is opened: another process may hold it.
-            handle = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            self._file = os.fdopen(handle, "r+", encoding="utf-8")
+            self._file = _file_to_hold(folder / LOCK_FILE)
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._write(f"{os.getpid()} {holder}".strip())
-        except OSError as error:
+        except (OSError, StoreError) as error:
             self.close()
+            if isinstance(error, StoreError):
+                raise
             if isinstance(error, BlockingIOError):
                 raise _held(folder) from None
             raise unusable(folder, error) from None
@@ -145,6 +146,35 @@ def _locked(folder: Path) -> int:
     return handle
 
 
+def _file_to_hold(path: Path) -> TextIO:
+    """Open the lock file to read and write it; raises StoreError where it is not a regular file.
+
+    Its content is replaced. Behind a link that someone has put there, that would be another file.
+    """
+    # Neither cut nor appended to when it is opened: another process may hold it. Not with O_NONBLOCK, which
+    # would fail during a lease; a pipe that is opened for reading and writing waits for nothing.
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        handle = os.open(path, flags, 0o666)
+    except IsADirectoryError:
+        raise _no_lock(path) from None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise _no_lock(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise _no_lock(path)
+    return os.fdopen(handle, "r+", encoding="utf-8")
+
+
+def _no_lock(path: Path) -> StoreError:
+    return StoreError(
+        "{path} cannot be used: it is a link or no regular file, and it would be overwritten; remove it",
+        path=path,
+    )
+
+
 def holder_of(folder: Path) -> str | None:
     """Return process id and address of the process that uses a data folder; None if it is free.
 
@@ -209,9 +239,10 @@ def _look(file: TextIO) -> None:
 def _held(folder: Path) -> StoreError:
     """Return the error that names the process that uses a folder."""
     try:
-        holder = Holder.of((folder / LOCK_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        # The file was deleted or changed by hand.
+        with _opened(folder / LOCK_FILE) as file:
+            holder = Holder.of(file.read(MOST_READ))
+    except OSError:
+        # The file was deleted.
         holder = Holder("?")
     if holder.addresses:
         return StoreError(

@@ -1,6 +1,7 @@
 """The OpenAPI document is valid, complete, and agrees with the code."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +9,9 @@ import httpx
 import pytest
 
 from server.api import documents
-from server.api.openapi import COLLECTION, EXAMPLES, PARAMETERS, document, examples
+from server.api.description.answers import answers
+from server.api.description.names import COLLECTION, NAMES
+from server.api.openapi import EXAMPLES, PARAMETERS, document, examples
 from server.api.operation import CollectionOperation
 from server.app import every_operation
 from server.config import Config
@@ -69,7 +72,73 @@ def test_every_operation_says_what_it_takes_and_gives(operation: CollectionOpera
 def test_operations_have_names_of_their_own() -> None:
     names = [operation["operationId"] for _, _, operation in described()]
     assert len(names) == len(set(names)) == len(OPERATIONS)
-    assert "post_v1_embeddings" in names
+    assert {"search", "get_document_in_collection", "post_v1_embeddings"} <= set(names)
+    for name in names:
+        assert re.fullmatch("[a-z0-9]+(_[a-z0-9]+)*", name) and len(name) <= 60
+    named = {f"{method} {path}" for method, path, _ in described()}
+    assert set(NAMES) <= named
+
+
+def parts(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield every object in a JSON value."""
+    if isinstance(value, dict):
+        yield value
+    for part in (
+        value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    ):
+        yield from parts(part)
+
+
+def test_schemas_are_of_the_kind_that_generators_take() -> None:
+    assert not [part for part in parts(DOCUMENT) if part.get("items", {}) is False]
+    spans = DOCUMENT["components"]["schemas"]["Hit"]["properties"]["highlights"]["items"]
+    assert spans == {"type": "array", "minItems": 2, "maxItems": 2, "items": {"type": "integer"}}
+    for part in parts(DOCUMENT["components"]["schemas"]):
+        if values := [each for each in part.get("enum", ()) if isinstance(each, str)]:
+            assert part["type"] == "string" and len({each.lower() for each in values}) == len(
+                values
+            )
+    assert all(re.fullmatch("[A-Z][A-Za-z]+", name) for name in DOCUMENT["components"]["schemas"])
+
+
+def examples_of(described: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Any]]:
+    """Yield the examples in a parameter, a body or a response, each with its schema."""
+    if "example" in described and "schema" in described:
+        yield described["schema"], described["example"]
+    for content in described.get("content", {}).values():
+        if "example" in content:
+            yield content["schema"], content["example"]
+        for example in content.get("examples", {}).values():
+            yield content["schema"], example["value"]
+
+
+def test_every_operation_has_a_description_and_examples_that_fit_its_schemas() -> None:
+    jsonschema = pytest.importorskip("jsonschema_rs")
+    for method, path, operation in described():
+        assert len(operation["description"]) > 10, (method, path)
+        places = [*operation.get("parameters", ()), operation.get("requestBody", {})]
+        places += operation["responses"].values()
+        found = [pair for place in places for pair in examples_of(place)]
+        empty = "content" not in operation["responses"].get("204", {"content": {}})
+        assert found or empty, (method, path)
+        for schema, value in found:
+            whole = {**schema, "components": DOCUMENT["components"]}
+            jsonschema.Draft202012Validator(whole).validate(value)
+
+
+def test_answers_are_recorded_of_operations_that_exist() -> None:
+    """A new operation needs one too: `python -m tests.support.api_answers --write`."""
+    with_body = {
+        operation["operationId"]
+        for _, _, operation in described()
+        if any("content" in one for code, one in operation["responses"].items() if code < "4")
+    }
+    refused = {
+        operation["operationId"]
+        for method, path, operation in described()
+        if not any(code.startswith("2") for code in operation["responses"])
+    }
+    assert set(answers()) == with_body | refused
 
 
 def test_limits_of_parameters_are_those_of_the_code() -> None:

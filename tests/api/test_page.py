@@ -1,5 +1,6 @@
 """GET / shows browsers the search page, whose files are strict, small and complete in both languages."""
 
+import posixpath
 import re
 from pathlib import Path
 
@@ -71,8 +72,42 @@ def test_no_file_asks_another_host_or_reads_text_as_html() -> None:
             assert not re.search(r"\beval\(|new Function|@import|url\(| style=\"| on\w+=\"", text)
 
 
-def test_all_files_together_are_small() -> None:
-    assert sum(len(reply.body) for reply in replies().values()) <= MOST_BYTES
+def led_to(start: str) -> set[str]:
+    """Return the files that a page loads, at once or later."""
+    found, waiting = set[str](), [start]
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        text = text_of(FOLDER / name)
+        modules = re.findall(r'(?:from|import\(|import)\s*"(\.[^"]+)"', text)
+        waiting += [
+            posixpath.normpath(posixpath.join(posixpath.dirname(name), each)) for each in modules
+        ]
+        waiting += re.findall(r'(?:href|src)="ui/([^"]+)"', text)
+        waiting += re.findall(r'"(\w+\.css)"', text)
+    return found
+
+
+def test_the_page_with_all_its_views_is_small() -> None:
+    files = replies()
+    page, docs = led_to("index.html"), led_to("docs.html")
+    assert set(files) == page | docs
+    assert sum(len(files[name].body) for name in page) <= MOST_BYTES
+    assert sum(len(files[name].body) for name in docs - page) <= MOST_BYTES // 4
+
+
+def test_files_are_sent_without_indents_and_comments() -> None:
+    """So no line may be part of a text or of a comment that began above it."""
+    for path in (*SCRIPTS, *FOLDER.rglob("*.css")):
+        text, sent = text_of(path), replies()[path.relative_to(FOLDER).as_posix()].body.decode()
+        assert len(sent.splitlines()) == len(text.splitlines())
+        assert "    " not in sent and not re.search(r"^(//|/\*)", sent, re.M)
+        for line in text.splitlines():
+            code = re.sub(r'"(?:[^"\\]|\\.)*"|^\s*//.*', "", line)
+            assert code.count("`") % 2 == 0, (path.name, line)
+            assert ("/*" in code) == ("*/" in code), (path.name, line)
 
 
 def test_every_module_is_there() -> None:

@@ -47,7 +47,10 @@ KEYS_OF_MODEL = {
     "task",
     "dimensions",
 }
-OF_DOCUMENTS = ("/collections", "/documents", "/search", "/stats", "/reindex")
+OF_DOCUMENTS = (
+    *("/collections", "/documents", "/files", "/search", "/stats", "/reindex"),
+    *("/metadata", "/map"),
+)
 
 
 # Paths with tests of their own: TEI's, rerankers' and Cohere's.

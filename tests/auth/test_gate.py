@@ -85,7 +85,9 @@ def test_what_changes_documents_needs_write_and_what_deletes_collections_admin()
     assert needs["GET /metrics"] == "metrics"
     # An operation without collections cannot need a scope of them.
     for title, scope in needs.items():
-        of_documents = re.search("/(collections|documents|search|stats|reindex)", title)
+        of_documents = re.search(
+            "/(collections|documents|files|search|stats|reindex|metadata|map)", title
+        )
         assert bool(of_documents) == (scope in ("search", "write", "admin")), title
 
 

@@ -218,6 +218,10 @@ def test_what_is_right_is_stored_and_what_is_wrong_is_listed(run: Commands, tmp_
         path.unlink()
     assert "unchanged 1" in run("index", notes, "--keep-going").out
     assert "cannot be written" in run.refused("index", notes, "--report", tmp_path)
+    # As a shell writes `--report *.md`.
+    said = run.refused("index", "--report", notes / "b.md", notes / "d.jpg")
+    assert "b.md would overwrite a file that is no report" in said
+    assert (notes / "b.md").read_text(encoding="utf-8") == "砚台\n"
 
 
 def test_several_sources_have_one_summary(run: Commands, tmp_path: Path) -> None:
@@ -323,7 +327,8 @@ def test_interrupted_index_says_what_is_stored_and_resumes(
         file.write("".join(f"{text}\n" for text in texts))
         file.flush()
         process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=PATIENCE_S)
+        # Also while it waits for more: the pipe is still open.
+        _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     found = re.search(r"holds ([\d,]+) documents now; run the same command again", said.decode())
     assert found

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -15,7 +16,7 @@ from typing import Any, ClassVar
 import pytest
 
 from server.cli.remote import ATTEMPTS, LONGEST_PAUSE_S, Remote
-from server.cli.target import UNSAID
+from server.cli.target import UNSAID, TooLargeForServer
 from server.errors import BadSettings, StartupError
 from server.store.records import Document
 from tests.support.commands import Commands, check_reranked, write_lines
@@ -193,6 +194,26 @@ def test_what_the_server_says_no_with_is_shown(answer: Answer, words: str) -> No
             add(url, Pauses())
         assert words.replace(": ", "：", 1) in refusal.value.chinese
         assert len(handler.asked) == 1
+
+
+def test_refusal_of_a_large_body_is_read_though_the_server_did_not_read_the_body() -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+    refusal = json.dumps({"error": {"code": "too_large", "message": "at most 1 MB"}}).encode()
+
+    def refuse() -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(1)
+            head = f"HTTP/1.1 413 Too Large\r\ncontent-length: {len(refusal)}\r\n\r\n"
+            connection.sendall(head.encode() + refusal)
+
+    serving = threading.Thread(target=refuse)
+    with listening:
+        serving.start()
+        target = Remote(f"http://127.0.0.1:{listening.getsockname()[1]}", "laws")
+        with pytest.raises(TooLargeForServer, match="answered 413: at most 1 MB"):
+            asyncio.run(target.add([Document("a", "x" * 20_000_000)]))
+        serving.join()
 
 
 def test_path_before_every_other_is_kept() -> None:

@@ -19,13 +19,13 @@ from tests.collections.test_live_collection import run
 
 def test_long_texts_make_searches_cost_more(toy_model: Model, tmp_path: Path) -> None:
     async def test(live: LiveCollection) -> None:
-        before = live._hit_time.seconds
+        before = live.hit_time.seconds
         for seconds, number in ((1.0, 10), (0.1, 100)):
-            live._hit_time.observe(seconds, number)
-        assert live._hit_time.seconds == pytest.approx((before + 0.001) / 2)
+            live.hit_time.observe(seconds, number)
+        assert live.hit_time.seconds == pytest.approx((before + 0.001) / 2)
         for _ in range(20):
-            live._hit_time.observe(0.0, 100)
-        assert live._hit_time.seconds == pytest.approx(before, rel=0.01)
+            live.hit_time.observe(0.0, 100)
+        assert live.hit_time.seconds == pytest.approx(before, rel=0.01)
 
     run(test, toy_model, tmp_path)
 
@@ -47,12 +47,12 @@ def test_filters_and_words_do_not_make_other_searches_cost_more(
     async def test(live: LiveCollection) -> None:
         await live.add([Document(str(n), "墨池") for n in range(60)])
         [vector] = await live.vectors_of(["墨"])
-        before = live._hit_time.seconds
+        before = live.hit_time.seconds
         monkeypatch.setattr(live_module, "now", lambda: next(clock))
         [found] = await live.search([Query(top_k=60, vector=vector, **query)])
-        assert len(found) == 60 and live._hit_time.seconds == before
+        assert len(found) == 60 and live.hit_time.seconds == before
         await live.page_within(0, 60, parse({"$not": {"year": 1}}))
-        assert live._hit_time.seconds == before
+        assert live.hit_time.seconds == before
 
     run(test, toy_model, tmp_path)
 
@@ -65,22 +65,22 @@ def test_plain_searches_and_pages_show_what_a_text_costs(
     async def test(live: LiveCollection) -> None:
         await live.add([Document(str(n), "墨池") for n in range(60)])
         [vector] = await live.vectors_of(["墨"])
-        assert live._hit_time.seconds == HIT_S
+        assert live.hit_time.seconds == HIT_S
         # Every reading of the clock is a second later, and a thread reads it twice.
         monkeypatch.setattr(live_module, "now", lambda: next(clock))
         plain = Query("dense", 60, vector)
         await live._reads.run(0.0, lambda: live._found([plain]))
         once = HIT_S + (1 / 60 - HIT_S) / 2
-        assert live._hit_time.seconds == pytest.approx(once)
+        assert live.hit_time.seconds == pytest.approx(once)
         await live._reads.run(0.0, lambda: live._found([plain, plain]))
         twice = once + (1 / 120 - once) / 2
-        assert live._hit_time.seconds == pytest.approx(twice)
+        assert live.hit_time.seconds == pytest.approx(twice)
         # A query that is not plain beside it says nothing about texts.
         words = Query("lexical", 60, words="墨池")
         await live._reads.run(0.0, lambda: live._found([plain, words]))
-        assert live._hit_time.seconds == pytest.approx(twice)
+        assert live.hit_time.seconds == pytest.approx(twice)
         await live.page_within(0, 60, None)
-        assert live._hit_time.seconds == pytest.approx(twice + (1 / 60 - twice) / 2)
+        assert live.hit_time.seconds == pytest.approx(twice + (1 / 60 - twice) / 2)
 
     run(test, toy_model, tmp_path)
 
@@ -92,12 +92,12 @@ def test_long_texts_are_expected_to_cost_more_when_one_is_written_and_when_they_
         await live.add([Document("large", "墨", metadata={"notes": "x" * 3_000_000})])
         # Of the database's files only the main one counts.
         await live.read(live.collection.documents.database.shorten_log)
-        assert live._hit_time.seconds == HIT_S
+        assert live.hit_time.seconds == HIT_S
         await live.add([Document("small", "池")])
-        assert live._hit_time.seconds > 5 * HIT_S
+        assert live.hit_time.seconds > 5 * HIT_S
 
     async def reopen(live: LiveCollection) -> None:
-        assert live._hit_time.seconds > 5 * HIT_S
+        assert live.hit_time.seconds > 5 * HIT_S
 
     for test in (write, reopen):
         run(test, toy_model, tmp_path)

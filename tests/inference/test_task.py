@@ -47,7 +47,7 @@ def test_scorer_of_other_scores_is_refused_though_any_two_have_cosine_1(tmp_path
         BadArtifact, match=f"1 minus the difference of scores.*{1 - shift:.4f}"
     ) as refusal:
         Model(folder)
-    assert "1 减去分数之差" in refusal.value.chinese
+    assert "1 减去得分之差" in refusal.value.chinese
 
 
 def test_self_test_that_gives_nan_is_refused(

@@ -151,6 +151,11 @@ def test_a_file_without_characters_beyond_ascii_is_in_any_encoding(write: Write)
         "Искусственный интеллект".encode("cp1251"),
         "人工智慧正在改變世界，今天天氣很好".encode("big5"),
         "人工知能が世界を変えている。カタカナ".encode("shift_jis"),
+        "人工知能が世界を変えている。カタカナ".encode("euc_jp"),
+        (
+            "대한민국은 민주공화국이다. 대한민국의 주권은 국민에게 있고, 모든 권력은 국민으로부터 나온다. 국가는 "
+            "법률이 정하는 바에 의하여 재외국민(在外國民)을 보호할 의무를 진다."
+        ).encode("euc_kr"),
         ("人工智能" * 9).encode()[1:],
         b"caf\xe9",
     ],

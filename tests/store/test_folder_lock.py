@@ -144,6 +144,29 @@ def test_what_is_no_lock_file_is_not_waited_for(tmp_path: Path, kind: str) -> No
     assert holder_of(tmp_path) is None
 
 
+@pytest.mark.parametrize("kind", ["link", "link to nothing", "pipe", "folder"])
+def test_what_stands_in_the_place_of_the_lock_file_is_refused_and_not_written_to(
+    tmp_path: Path, kind: str
+) -> None:
+    other, data = tmp_path / "other", tmp_path / "data"
+    data.mkdir()
+    path = data / LOCK_FILE
+    match kind:
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case _:
+            path.symlink_to(other)
+    if kind == "link":
+        other.write_text("precious")
+    with pytest.raises(StoreError, match="lock cannot be used: it is a link"):
+        DataFolder(data)
+    assert not other.exists() or other.read_text() == "precious"
+    path.rmdir() if kind == "folder" else path.unlink()
+    DataFolder(data).close()
+
+
 def test_deleted_lock_file_lets_no_second_process_in(tmp_path: Path) -> None:
     first = DataFolder(tmp_path, "http://127.0.0.1:8000")
     (tmp_path / LOCK_FILE).unlink()

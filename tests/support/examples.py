@@ -37,7 +37,8 @@ SHOWN_NUMBERS = 2
 LONGEST_LIST = 8
 DIGEST = re.compile(r"[0-9a-f]{40,}")
 VOLATILE = re.compile(
-    r'(?<="total_duration":)\d+|(?<="bytes":)\d+|(?<=-time: )\d+|(?<="id":")[0-9a-f]{12}-[0-9a-f]+'
+    r'(?<="total_duration":)\d+|(?<="bytes":)\d+|(?<="changed":")[^"]+|(?<=-time: )\d+'
+    r'|(?<="id":")[0-9a-f]{12}-[0-9a-f]+'
 )
 FLOAT = re.compile(r"(-?\d+\.\d+)")
 OF_EXPORT = re.compile(r"[0-9a-f]{12}\.\.\.|\b[0-9a-f]{32}\b")

@@ -49,6 +49,7 @@ class StandInHub(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.model = MODEL
         self.files = NEEDED | NOT_NEEDED
         self.lists_digests = True
         self.cut: dict[str, int] = {}  # name -> bytes after which the connection is closed
@@ -88,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool) -> None:
         hub, path = self.server, unquote(urlsplit(self.path).path)
-        resolved = f"/{MODEL}/resolve/{COMMIT}/"
+        resolved = f"/{hub.model}/resolve/{COMMIT}/"
         name = path.removeprefix(resolved)
         hub.seen.append((self.command, name, {k.lower(): v for k, v in self.headers.items()}))
         if hub.redirects_to:
@@ -96,9 +97,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(302, b"", {"Location": to}, body=body)
         elif hub.refusal:
             self._send(hub.refusal[0], b"", hub.refusal[1], body=body)
-        elif path == f"/api/models/{MODEL}/revision/main":
+        elif path == f"/api/models/{hub.model}/revision/main":
             self._send(200, self._list() if hub.answer is None else hub.answer, {}, body=body)
-        elif path.startswith(f"/api/models/{MODEL}/revision/"):
+        elif path.startswith(f"/api/models/{hub.model}/revision/"):
             self._send(404, b"", {"X-Error-Code": "RevisionNotFound"}, body=body)
         elif name in hub.absent:
             self._send(404, b"", {"X-Error-Code": "EntryNotFound"}, body=body)
@@ -117,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
             if name in LARGE:
                 sha256 = hashlib.sha256(content).hexdigest()
                 sibling["lfs"] = {"size": size, "sha256": sha256, "pointerSize": 134}
-        return json.dumps({"id": MODEL, "sha": COMMIT, "siblings": siblings}).encode()
+        return json.dumps({"id": self.server.model, "sha": COMMIT, "siblings": siblings}).encode()
 
     def _send_file(self, name: str, *, body: bool) -> None:
         hub, content = self.server, self.server.files[name]

@@ -52,7 +52,8 @@ class RerankRequest(msgspec.Struct):
     model: str = ""
     top_n: Number | None = None
     top_k: Number | None = None
-    return_documents: bool | None = None
+    # RAGFlow sends it to Xinference as a string.
+    return_documents: bool | Literal["true", "false"] | None = None
     truncation: bool = True
     instruction: str = ""
 
@@ -213,8 +214,9 @@ def _rerank(version: str) -> Handler:
             "meta": meta_of(version, found.tokens),
             "data": ranked,
         }
+        returns = request.return_documents in (True, "true")
         # A reply that repeats the documents is about as long as its request.
-        shown, on_loop = (texts, ON_LOOP) if request.return_documents else (None, len(call.body))
+        shown, on_loop = (texts, ON_LOOP) if returns else (None, len(call.body))
         body = await prepared(call.body, lambda _: _written(head, ranked, shown), on_loop)
         return Reply(body, headers=[truncated_header(len(found.truncated))])
 

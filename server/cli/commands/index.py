@@ -90,6 +90,7 @@ async def store(given: Invocation, target: "CollectionTarget", sources: "Sequenc
     documents = read_documents(*sources)
     if _follows(given):
         documents = seen.through(documents)
+    before = await target.count()
     done = await index_documents(
         target,
         documents,
@@ -99,6 +100,12 @@ async def store(given: Invocation, target: "CollectionTarget", sources: "Sequenc
         problems=problems,
     )
     terminal.say(done.summary(problems.number))
+    # Others may write meanwhile, so this is for the eye: ids of two files may be the same by accident.
+    if (replaced := done.added - max(0, await target.count() - before)) > 0:
+        terminal.inform(
+            "{number:,} of the added documents replaced a stored one of the same id",
+            number=replaced,
+        )
     if not _follows(given):
         return
     if problems.files:

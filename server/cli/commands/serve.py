@@ -6,6 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
+from server.cli.first_model import with_fetched_model, with_model
 from server.cli.invocation import Invocation
 from server.config import Config, effective, flags_given, on_loopback
 
@@ -48,14 +49,15 @@ def _serve(given: Invocation, supervisor: "Supervisor") -> None:
     from server.system.cpu import cpu_budget
     from server.system.open_files import allow_all
 
-    began = given.config
+    began = with_model(given)
     if began.keys is None and began.tls_client_ca is None and not on_loopback(began.host):
         log.warning(OPEN, began.host)
     config = share_of(began, cpu_budget())
     tls = Tls.of(config)
 
     def read() -> Config:
-        return effective(given.variables, flags_given(given.arguments)).config
+        found = effective(given.variables, flags_given(given.arguments))
+        return with_fetched_model(found, given.variables).config
 
     # Each collection and each connection needs some.
     allow_all()

@@ -12,6 +12,8 @@ from server.sources.problems import Problems
 
 # Errors that the terminal shows.
 SHOWN = 20
+# How every report begins that is not empty.
+BEGIN = b'{"kind": "'
 
 
 class Report:
@@ -30,14 +32,7 @@ class Report:
         self.notes = Notes(each_skipped=self._skipped)
         self.problems = Problems(keep_going, self._wrong)
         if file is not None:
-            try:
-                self._opened = file.open("w", encoding="utf-8", errors="backslashreplace")
-            except OSError as error:
-                raise BadSettings(
-                    "report {file} cannot be written: {strerror}",
-                    file=file,
-                    strerror=error.strerror,
-                ) from None
+            self._opened = _to_write(file)
 
     def __enter__(self) -> "Report":
         return self
@@ -90,3 +85,24 @@ class Report:
                 file=self._opened.name,
                 strerror=error.strerror,
             ) from None
+
+
+def _to_write(file: Path) -> TextIO:
+    """Open the file of a report; raises BadSettings where that would overwrite something else.
+
+    A shell makes several names of `--report *.md`, and the first of them would be lost.
+    """
+    try:
+        if file.is_file() and file.stat().st_size:
+            with file.open("rb") as before:
+                if before.read(len(BEGIN)) != BEGIN:
+                    raise BadSettings(
+                        "report {file} would overwrite a file that is no report; give --report another "
+                        "file",
+                        file=file,
+                    )
+        return file.open("w", encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise BadSettings(
+            "report {file} cannot be written: {strerror}", file=file, strerror=error.strerror
+        ) from None

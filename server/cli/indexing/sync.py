@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from server.cli.indexing.background import in_background
+from server.cli.ingest import batched
 from server.cli.target import CollectionTarget
 from server.errors import BadSettings
 from server.messages.message import Message
@@ -59,7 +61,7 @@ async def remove_vanished(
                 for each in documents
                 if not seen.has(each.id)
                 and mark_of(each) == name
-                and (source.name, file_of(each) or "") not in source.problems.files
+                and not source.problems.hides(source.name, file_of(each) or "")
             ]
     return await _remove(target, gone)
 
@@ -78,7 +80,9 @@ async def remove_touched(target: CollectionTarget, source: Source, paths: Sequen
                 gone += [
                     each.id
                     for each in documents
-                    if mark_of(each) == name and file_of(each) not in there
+                    if mark_of(each) == name
+                    and (file := file_of(each) or "") not in there
+                    and not source.problems.hides(source.name, file)
                 ]
     return await _remove(target, gone)
 
@@ -123,6 +127,11 @@ class Some:
         if len(self.first) < FIRST:
             self.first.append(id)
 
+    def drop(self, id: str) -> None:
+        self.number -= 1
+        if id in self.first:
+            self.first.remove(id)
+
 
 @dataclass(slots=True)
 class Plan:
@@ -131,7 +140,13 @@ class Plan:
     added: Some = field(default_factory=Some)
     replaced: Some = field(default_factory=Some)
     removed: Some = field(default_factory=Some)
-    unchanged: int = 0
+    unchanged: Some = field(default_factory=Some)
+
+    def of(self, before: int | None, content: int) -> Some:
+        """Return the documents whose content changes as from `before`, None for no document."""
+        if before is None:
+            return self.added
+        return self.unchanged if before == content else self.replaced
 
     def say(self, terminal: Terminal) -> None:
         """Print the counts, each with the first few ids."""
@@ -143,11 +158,11 @@ class Plan:
             number, ids = some.number, tuple(some.first)
             if not number:
                 terminal.say("{what}: {number:,}", what=what, number=number)
-            elif number <= FIRST:
+            elif number == len(ids):
                 terminal.say("{what}: {number:,} ({ids})", what=what, number=number, ids=ids)
             else:
                 terminal.say("{what}: {number:,} ({ids} ...)", what=what, number=number, ids=ids)
-        terminal.say("unchanged: {number:,}", number=self.unchanged)
+        terminal.say("unchanged: {number:,}", number=self.unchanged.number)
 
 
 async def compare(
@@ -159,32 +174,30 @@ async def compare(
 ) -> Plan:
     """Return what a run would change. target: None where no collection is there yet.
 
-    It reads all stored documents, and keeps two hashes of each.
+    It reads all stored documents, and keeps hashes of each.
     """
     followed = {source.sync for source in sources if source.sync is not None}
     stored, marked = await _stored(target, followed)
-    plan, seen = Plan(), Seen()
-    for document, _ in seen.through(documents):
-        content = _content(document)
-        before = stored.get(hash(document.id))
-        stored[hash(document.id)] = content
-        if before is None:
-            plan.added.add(document.id)
-        elif before != content:
-            plan.replaced.add(document.id)
-        else:
-            plan.unchanged += 1
+    plan, seen, read = Plan(), Seen(), dict[int, int]()
+    batches = batched(seen.through(documents))
+    while batch := await in_background(lambda: next(batches, None)):
+        for document in batch[0]:
+            key, content = hash(document.id), _content(document)
+            # Of documents with the same id the last one stays.
+            if key in read:
+                plan.of(stored.get(key), read[key]).drop(document.id)
+            read[key] = content
+            plan.of(stored.get(key), content).add(document.id)
     for source in sources:
         if source.sync is not None and not allow_empty and not seen.number(source.sync):
             raise _empty(source)
-    unread = {
-        (source.sync, path)
-        for source in sources
-        for name, path in source.problems.files
-        if name == source.name
-    }
     for id, of_source, file in marked:
-        if not seen.has(id) and (of_source, file) not in unread:
+        hidden = any(
+            source.problems.hides(source.name, file)
+            for source in sources
+            if source.sync == of_source
+        )
+        if not seen.has(id) and not hidden:
             plan.removed.add(id)
     return plan
 

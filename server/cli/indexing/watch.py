@@ -95,6 +95,8 @@ class Watch:
     clock: Callable[[], float] = now
     _changes: dict[str, Changes] = field(default_factory=dict)
     _all_at: float = 0.0
+    _said: set[str] = field(default_factory=set)
+    _said_before: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._changes = {source.name: Changes(source.folder) for source in self.sources}
@@ -146,6 +148,7 @@ class Watch:
 
     def _read(self, source: Source, changes: Changes) -> None:
         failing = changes.is_failing
+        self._said_before, self._said = self._said, set()
         try:
             if failing:
                 self.run(self.target.prepare(self.chunks))
@@ -169,7 +172,10 @@ class Watch:
             )
 
     def _wrong(self, error: BadSettings) -> None:
-        self.terminal.inform("not stored: {error}", error=error)
+        """Say what could not be read, but not again what the last reading has said, too."""
+        self._said.add(str(error))
+        if str(error) not in self._said_before:
+            self.terminal.inform("not stored: {error}", error=error)
 
     # --- reading ----------------------------------------------------------------------------------------
 

@@ -1,8 +1,11 @@
 """Documents that follow a source: only what an earlier run of the same source stored is ever removed."""
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,6 +108,57 @@ def test_a_file_that_was_not_read_whole_keeps_its_documents(run: Commands, notes
     said = run(*sync, "--keep-going", status=index.SOME_WRONG)
     assert "removed 1" in said.out and "of 2 files with errors nothing is removed" in said.err
     assert set(stored(run)) == {"c.csv#1", "c.csv#2", "in/b.txt"}
+
+
+def test_a_folder_that_cannot_be_listed_keeps_its_documents_and_the_rest_is_stored(
+    run: Commands, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refuse(path: Path) -> Any:
+        if path == notes / "in":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    sync = ("index", notes, "--sync")
+    run(*sync)
+    (notes / "a.md").unlink()
+    (notes / "d.md").write_text("丁", encoding="utf-8")
+    # Root may list every folder.
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert f"{notes}/in cannot be read: Permission denied" in run.refused(*sync)
+    plan = run(*sync, "--keep-going", "--dry-run", status=3)
+    assert "would add: 1 (d.md)" in plan.out and "would remove: 1 (a.md)" in plan.out
+    said = run(*sync, "--keep-going", status=3)
+    assert "added 1, unchanged 2" in said.out and "removed 1" in said.out
+    assert said.err.count("in cannot be read: Permission denied") == 1
+    assert set(stored(run)) == {"c.csv#1", "c.csv#2", "d.md", "in/b.txt"}
+
+
+def test_a_dry_run_counts_what_stays_of_documents_with_the_same_id(
+    run: Commands, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("id,text\n1,甲\n2,乙\n1,丙\n", encoding="utf-8")
+    sync = ("index", rows, "--sync")
+    assert "would add: 2 (2, 1)" in run(*sync, "--dry-run").out
+    run(*sync)
+    assert stored(run) == {"1": "丙", "2": "乙"}
+    said = run(*sync, "--dry-run").out
+    assert "would replace: 0" in said and "unchanged: 2" in said
+
+
+def test_documents_that_another_file_replaces_by_their_ids_are_counted(
+    run: Commands, tmp_path: Path
+) -> None:
+    for name, texts in (("a.csv", "甲乙"), ("b.csv", "丙丁戊")):
+        rows = "".join(f"{number},{text}\n" for number, text in enumerate(texts))
+        (tmp_path / name).write_text(f"序号,正文\n{rows}", encoding="utf-8")
+    assert "replaced" not in run("index", tmp_path / "a.csv").err
+    said = run("index", tmp_path / "b.csv")
+    assert "added 3" in said.out
+    assert "2 of the added documents replaced a stored one of the same id" in said.err
+    assert "replaced" not in run("index", tmp_path / "b.csv").err
 
 
 def test_an_interrupted_run_removes_nothing(

@@ -27,7 +27,8 @@ from urllib.parse import urlsplit
 from benchmarks import machine
 from benchmarks.arguments import parser
 from benchmarks.serve import process
-from server.api.openapi import COLLECTION, EXAMPLES, PARAMETERS
+from server.api.description.names import COLLECTION
+from server.api.openapi import EXAMPLES, PARAMETERS
 from server.app import every_operation
 from server.config import Config
 from server.telemetry.metrics import Metrics

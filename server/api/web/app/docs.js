@@ -13,7 +13,7 @@ add(shellWords);
 add(docsWords);
 
 const THEMES = ["auto", "light", "dark"];
-const FIRST = "post_search";
+const FIRST = "search";
 const head = h("header.head"), main = h("main", { id: "main" });
 document.body.classList.add("docs");
 document.body.append(head, main);

@@ -60,6 +60,9 @@ export function typesIn(schema, description, found = new Map()) {
 
 export const contentOf = (said) => (said?.content ? Object.entries(said.content)[0] : [null, null]);
 
-export const examplesOf = ({ operation }) => Object.entries(contentOf(operation.requestBody)[1]?.examples || {});
+// The kind of the request's body, and its examples: JSON, or a file.
+export const kindOf = ({ operation }) => Object.keys(operation.requestBody?.content || {})[0];
+
+export const examplesOf = (route) => Object.entries(route.operation.requestBody?.content?.[kindOf(route)]?.examples || {});
 
 export const scopeOf = ({ operation }) => /Needs the scope `(\w+)`/.exec(operation.description || "")?.[1] || (operation.security ? "key" : "");

@@ -1,7 +1,7 @@
 // A form that sends a request to one route and shows the answer, beside what curl would send.
 import { key, pathOf } from "./api.js";
 import { button, h } from "./dom.js";
-import { contentOf, examplesOf } from "./openapi.js";
+import { examplesOf, kindOf } from "./openapi.js";
 import { language, t } from "./words.js";
 
 const BASE = new URL(".", location.href);
@@ -11,8 +11,7 @@ export function tryForm(route) {
   const { method, path, operation } = route;
   const fields = new Map((operation.parameters || []).map((each) => [each.name, input(each)]));
   if (route.named) fields.set("collection", h("input", { name: "collection", placeholder: "default", spellcheck: "false", "aria-label": t("docs.collection") }));
-  const examples = examplesOf(route);
-  const [kind] = contentOf(operation.requestBody);
+  const examples = examplesOf(route), kind = kindOf(route);
   const area = operation.requestBody && h("textarea", { name: "body", rows: "9", spellcheck: "false", "aria-label": t("docs.body") });
   const curl = h("pre.curl", { tabindex: "0" }), status = h("p.status", { role: "status" }), answer = h("pre.answer", { tabindex: "0", role: "region", "aria-label": t("docs.answer") });
   const body = () => (area ? area.value : null);

@@ -8,7 +8,7 @@ const SHOWN = 220;
 const MOST_ROWS = 5;
 const PLACES = ["file", "page", "slide", "sheet", "row", "heading"];
 // An id that the server derived from the text says nothing to a reader.
-const DERIVED = /^[0-9a-f]{32,64}$/;
+const DERIVED = /^[0-9a-f]{20,64}$/;
 
 export const nameOf = (id) => (DERIVED.test(id) ? "#" + id.slice(0, 8) : id);
 

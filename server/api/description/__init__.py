@@ -1,0 +1,1 @@
+"""The names and the example answers of the operations, for /openapi.json."""

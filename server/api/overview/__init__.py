@@ -1,0 +1,1 @@
+"""Routes that show a collection from above: its metadata, and a map."""
