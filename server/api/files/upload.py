@@ -1,6 +1,5 @@
 """POST /files: the body is a file of any format that is read, and its documents are stored."""
 
-import asyncio
 from collections.abc import Mapping
 from functools import partial
 from pathlib import PurePosixPath
@@ -95,9 +94,7 @@ async def upload(call: CollectionCall) -> Reply:
     found = await read_file(call.body, name, format, options)
     result = partial(_result, name, format, found)
     if is_dry:
-        # On a thread: metadata may be long.
-        preview = result(0, preview=found.documents[:SHOWN_DOCUMENTS])
-        return Reply(await asyncio.to_thread(json_body, preview))
+        return Reply(json_body(result(0, preview=found.documents[:SHOWN_DOCUMENTS])))
     stored = 0
     if found.documents:
         stored = await _store(await writable_of(call), found.documents)
