@@ -13,8 +13,11 @@ first 64 KB that are not plain ASCII decide.
 """
 
 import codecs
+import encodings
+import encodings.aliases
 import io
 import os
+import pkgutil
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -26,6 +29,13 @@ from server.errors import BadSettings
 from server.sources.notes import Notes
 
 READ_BYTES = 1 << 16
+# Python's codecs in their normal form. At import: the process that reads files cannot list a folder later.
+KNOWN = frozenset(
+    (
+        *(module.name for module in pkgutil.iter_modules(encodings.__path__)),
+        *encodings.aliases.aliases,
+    )
+)
 UTF_8, GB18030 = "utf-8", "gb18030"
 # UTF-32 first: its little-endian mark begins with that of UTF-16.
 MARKS = (
@@ -293,12 +303,19 @@ def check_encoding(encoding: str | None) -> None:
 
 def _codec(encoding: str) -> codecs.IncrementalDecoder:
     try:
+        # subtle: Python keeps every unknown name that is looked up, for good.
+        if _normal(encoding) not in KNOWN:
+            raise LookupError(encoding)
         "".encode(encoding)  # raises for a codec that is not a text encoding
         return codecs.getincrementaldecoder(encoding)()
     except (LookupError, ValueError):
         raise BadSettings(
             "--encoding {encoding} is unknown; examples: utf-8, gb18030, utf-16", encoding=encoding
         ) from None
+
+
+def _normal(encoding: str) -> str:
+    return encodings.normalize_encoding(encoding).replace(".", "_").lower()
 
 
 def is_regular(file: BinaryIO) -> bool:

@@ -138,9 +138,11 @@ def check_names(names: Sequence[str], delimiter: str = "") -> None:
             found=listed(names),
             delimiter=Message("commas") if delimiter == "," else Message("tabs, with --format tsv"),
         )
-    for name in names:
-        if name and names.count(name) > 1:
+    seen = set[str]()
+    for name in filter(None, names):
+        if name in seen:
             raise NotADocument('two columns are named "{name}"', name=name)
+        seen.add(name)
 
 
 # --- types --------------------------------------------------------------------------------------------

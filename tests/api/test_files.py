@@ -1,6 +1,7 @@
 """Files over HTTP: stored as documents, shown without storing, refused with their reason."""
 
 import asyncio
+import encodings
 from collections.abc import Iterator
 
 import httpx
@@ -89,6 +90,26 @@ def test_dry_run_stores_nothing_and_makes_no_collection(toy_model: Model) -> Non
         assert (reply["documents"], reply["stored"], reply["unchanged"]) == (2, 0, 0)
         assert [each["text"] for each in reply["preview"]] == ["a", "b"]
         assert (await client.get("/collections")).json()["collections"] == []
+
+    run(talk, toy_model)
+
+
+def test_preview_has_the_beginnings_of_long_texts(toy_model: Model) -> None:
+    async def talk(client: httpx.AsyncClient) -> None:
+        found = (await send(client, "a.md", b"ab " * 1_000_000, dry_run="true")).json()
+        assert len(found["preview"][0]["text"]) == 10_000
+
+    run(talk, toy_model)
+
+
+def test_unknown_encoding_is_not_kept_in_memory(toy_model: Model) -> None:
+    async def talk(client: httpx.AsyncClient) -> None:
+        answer = await send(client, "a.txt", b"x", encoding="strange-name")
+        assert answer.status_code == 400 and "strange-name is unknown" in answer.text
+        assert "strange_name" not in encodings._cache
+        for name in ("UTF-8", "GB18030", "Latin-1", "ISO-8859-1", "windows-1252", "big5", "utf_16"):
+            answer = await send(client, "a.txt", "x".encode(name), encoding=name, dry_run="true")
+            assert answer.status_code == 200
 
     run(talk, toy_model)
 

@@ -38,7 +38,7 @@ def paragraph(text: str, style: str = "", inner: str = "") -> str:
     return f"<w:p>{named}<w:r><w:t>{text}</w:t></w:r>{inner}</w:p>"
 
 
-def docx(body: str, more: Mapping[str, str] | None = None, title: str = "") -> bytes:
+def docx(body: str, more: Mapping[str, str | bytes] | None = None, title: str = "") -> bytes:
     """Return a Word file; body: the XML inside of its body. Styles Heading1 and Heading2 exist."""
     styles = "".join(
         f'<w:style w:type="paragraph" w:styleId="Heading{n}"><w:name w:val="heading {n}"/></w:style>'

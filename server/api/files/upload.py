@@ -34,6 +34,7 @@ MAX_NAME = 200  # characters; ids of documents begin with it
 BATCH_DOCUMENTS, BATCH_CHARACTERS = 256, 4_000_000
 # Of a reply.
 SHOWN_IDS, SHOWN_ERRORS, SHOWN_DOCUMENTS = 1_000, 100, 10
+SHOWN_CHARACTERS = 10_000  # of the text of a document in a preview, and of a note or an error
 
 
 class FileError(msgspec.Struct):
@@ -49,7 +50,8 @@ class FileStored(msgspec.Struct):
 
     documents: how many it has. stored: how many were new or changed; unchanged: the others. ids: of the
     first 1,000. rows_left_out: how many rows are not documents; errors: the first 100 of them. notes: on
-    what was assumed or left out. preview: with `dry_run`, the first 10 documents; nothing is stored then.
+    what was assumed or left out. preview: with `dry_run`, the first 10 documents, of each
+    text the first 10,000 characters; nothing is stored then.
     """
 
     file: str
@@ -131,15 +133,22 @@ def _result(
         [document.id for document in found.documents[:SHOWN_IDS]],
         found.n_wrong,
         [_error(error) for error in found.wrong[:SHOWN_ERRORS]],
-        found.notes,
-        msgspec.UNSET if preview is None else [stored_form(each) for each in preview],
+        [note[:SHOWN_CHARACTERS] for note in found.notes],
+        msgspec.UNSET if preview is None else [_previewed(each) for each in preview],
     )
+
+
+def _previewed(document: Document) -> Stored:
+    """Return a document with the beginning of its text."""
+    found = stored_form(document)
+    found.text = found.text[:SHOWN_CHARACTERS]
+    return found
 
 
 def _error(error: BadSettings) -> FileError:
     fields: Mapping[str, Any] = error.sentence.fields
     line = fields.get("line", fields.get("row"))
-    return FileError(in_terms_of_http(error.english), line, fields.get("sheet"))
+    return FileError(in_terms_of_http(error.english)[:SHOWN_CHARACTERS], line, fields.get("sheet"))
 
 
 def _name(given: QueryParams) -> tuple[str, str]:

@@ -138,7 +138,8 @@ def parsed(data: bytes, name: str) -> etree._Element:
         raise Unreadable(
             "its part {name} is not valid XML: {error}", name=name, error=error
         ) from None
-    if root.getroottree().docinfo.internalDTD is not None and b"<!ENTITY" in data:
+    table = root.getroottree().docinfo.internalDTD
+    if table is not None and any(True for _ in table.iterentities()):
         raise Unreadable(
             "its part {name} defines entities, which no office program writes", name=name
         )

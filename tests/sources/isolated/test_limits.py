@@ -128,6 +128,18 @@ def test_file_of_the_machine_is_not_read_through_an_entity(tmp_path: Path) -> No
     assert "defines entities" in reason("a.docx", data)
 
 
+def test_entity_in_another_encoding_is_refused_too() -> None:
+    outer = '<?xml version="1.0" encoding="utf-16"?><!DOCTYPE x [<!ENTITY a "ha">]>'
+    data = document(make.paragraph("x &a;"), outer).encode("utf-16")
+    assert "defines entities" in reason("a.docx", make.docx("", {"word/document.xml": data}))
+
+
+def test_table_of_very_many_columns_is_read_in_a_moment() -> None:
+    names = ",".join(["text", *(f"c{n}" for n in range(50_000)), "c0"])
+    with pytest.raises(BadSettings, match="two columns are named"):
+        documents("a.csv", names.encode(), Limits(wait_s=5.0))
+
+
 def test_xml_and_html_that_are_nested_very_deeply_are_refused() -> None:
     assert "Excessive depth" in reason("a.docx", make.docx("<w:tbl><w:tr><w:tc>" * 50_000))
     assert "Excessive depth" in reason("a.html", b"<div>" * 50_000 + b"x")
