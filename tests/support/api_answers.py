@@ -69,7 +69,7 @@ def shortened(value: Any) -> Any:
 
 
 async def record(client: httpx.AsyncClient) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for each in operations():
         path = PARAMETER.sub(r"{\1}", each.path)
         name = operation_id(each.method, path)
