@@ -62,7 +62,7 @@ def _lines(
     return [
         Message(""),
         Message("Inkwell answers at {url}", url=url),
-        Message("  page       {url}/    routes: {url}/docs", url=url),
+        Message("  page       {url}/    routes: {url}/docs    manual: {url}/manual", url=url),
         Message("  models     {models}", models=models),
         Message("  documents  {documents}", documents=_documents(documents)),
         Message("  try        {command}", command=_curl(url, documents, config)),
