@@ -26,7 +26,7 @@ def test_first_thing_is_a_request_that_is_answered(page: Page) -> None:
     assert json.loads(page.text("#try .answer"))["hits"]
     page.script("""
         const choice = document.getElementById("route");
-        choice.value = "post_embed";
+        choice.value = "embed";
         choice.dispatchEvent(new Event("change"));
     """)
     page.click("#try button.primary")
@@ -70,7 +70,7 @@ def test_page_of_the_api_has_nothing_serious_for_axe(
     page: Page, language: str, size: tuple[int, int]
 ) -> None:
     open_docs(page, language, size, dark=size == PHONE)
-    page.script("document.getElementById('get_documents').open = true")
+    page.script("document.getElementById('list_documents').open = true")
     page.click("#try button.primary")
     page.until(lambda: page.text("#try .status").startswith("200"))
     assert page.axe() == []
