@@ -84,24 +84,34 @@ def _column(role: Role, names: Sequence[str], asked: str | None) -> tuple[str | 
     if asked == NONE and asked not in names and role != "text":
         return None, False
     if asked is not None:
-        if asked not in names:
-            raise NotADocument(
-                "there is no column {asked}, which --{role}-column names, only: {columns}",
-                asked=asked,
-                role=role,
-                columns=listed(names),
-            )
-        return asked, False
+        return named(asked, role, names), False
     if role in names:
         return role, False
-    found = [name for name in names if plain(name) in USUAL[role]]
+    found = only(role, [name for name in names if plain(name) in USUAL[role]])
+    return found, found is not None
+
+
+def named(asked: str, role: str, names: Sequence[str]) -> str:
+    """Return the column that a flag names; raises NotADocument if it is not one of `names`."""
+    if asked not in names:
+        raise NotADocument(
+            "there is no column {asked}, which --{role}-column names, only: {columns}",
+            asked=asked,
+            role=role,
+            columns=listed(names),
+        )
+    return asked
+
+
+def only(role: str, found: Sequence[str]) -> str | None:
+    """Return the one column with a usual name, None without one; raises NotADocument for several."""
     if len(found) > 1:
         raise NotADocument(
             "several columns could be the {role}: {found}; name one with --{role}-column",
             role=role,
             found=tuple(found),
         )
-    return (found[0], True) if found else (None, False)
+    return found[0] if found else None
 
 
 def plain(name: str) -> str:

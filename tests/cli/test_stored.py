@@ -13,7 +13,7 @@ import pytest
 from server.cli import display
 from server.messages.terminal import Terminal
 from server.store.records import Document
-from tests.support.commands import Commands, commands, write_lines
+from tests.support.commands import Commands, write_lines
 from tests.support.processes import serving
 
 ROWS = [
@@ -36,21 +36,12 @@ def served(toy_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield folder / "data"
 
 
-@pytest.fixture(params=["here", "by a server"])
-def place(
-    request: pytest.FixtureRequest,
-    run: Commands,
-    served: Path,
-    tmp_path: Path,
-    toy_artifact: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Commands:
+@pytest.fixture
+def place(either: Commands, tmp_path: Path) -> Commands:
     """Commands on a folder with three documents in the collection `main`."""
-    place = run if request.param == "here" else commands(toy_artifact, served, monkeypatch, capsys)
     lines = [json.dumps(row) for row in ROWS]
-    place("index", write_lines(tmp_path / "rows.jsonl", lines), "--collection", "main")
-    return place
+    either("index", write_lines(tmp_path / "rows.jsonl", lines), "--collection", "main")
+    return either
 
 
 OF_MAIN = ("--collection", "main")

@@ -1,6 +1,7 @@
 """One browser and one server for all tests of the page: the shipped model, and collections that they only read."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,14 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, server: Server) -> Iterator[Page]:
-    """A page of `server`. Afterwards its console must be clean, and only the server was asked."""
+    """A page of `server`, as of `page_of`."""
+    with page_of(server, browser) as found:
+        yield found
+
+
+@contextmanager
+def page_of(server: Server, browser: Any) -> Iterator[Page]:
+    """Yield a page of a server. Afterwards its console must be clean, and only the server was asked."""
     found = Page(browser, server.url)
     forget(found)
     yield found

@@ -10,7 +10,7 @@ from server.auth.keys import add_key, new_key
 from server.auth.quota import Quota
 from tests.support.browser import Page
 from tests.support.processes import Server, serving
-from tests.web.conftest import forget
+from tests.web.conftest import page_of
 
 ESCAPE = "\ue00c"
 
@@ -51,11 +51,8 @@ def guarded(
 
 @pytest.fixture
 def page(browser: Any, guarded: Server) -> Iterator[Page]:
-    found = Page(browser, guarded.url)
-    forget(found)
-    yield found
-    assert found.complaints() == []
-    assert found.hosts() <= {f"{guarded.host}:{guarded.port}"}
+    with page_of(guarded, browser) as found:
+        yield found
 
 
 def give(page: Page, secret: str) -> None:

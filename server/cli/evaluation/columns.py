@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.sources.checked import NotADocument
-from server.sources.columns import listed, plain
+from server.sources.columns import listed, named, only, plain
 
 QUESTION = frozenset({"question", "query", "q", "问题", "提问", "查询", "问句", "問題", "查詢"})
 # Names that only ids of documents have; they come before the others.
@@ -43,12 +43,12 @@ class Roles:
 def roles_of(names: Sequence[str], asked: Asked) -> Roles:
     """Return the columns of a file; raises NotADocument."""
     if asked.question is not None:
-        question = _named(asked.question, "question", names)
+        question = named(asked.question, "question", names)
     else:
         question = _only("question", [name for name in names if plain(name) in QUESTION], names)
     others = [name for name in names if name != question]
     if asked.answer is not None:
-        answer = _named(asked.answer, "answer", others)
+        answer = named(asked.answer, "answer", others)
     else:
         found = [name for name in others if plain(name) in IDS] or [
             name for name in others if plain(name) in ANSWER
@@ -58,28 +58,12 @@ def roles_of(names: Sequence[str], asked: Asked) -> Roles:
     return Roles(question, answer, grades[0] if grades else None)
 
 
-def _named(name: str, role: str, names: Sequence[str]) -> str:
-    if name not in names:
-        raise NotADocument(
-            "there is no column {asked}, which --{role}-column names, only: {columns}",
-            asked=name,
-            role=role,
-            columns=listed(names),
-        )
-    return name
-
-
 def _only(role: str, found: Sequence[str], names: Sequence[str]) -> str:
-    if not found:
+    column = only(role, found)
+    if column is None:
         raise NotADocument(
             "no column has a usual name of the {role}, only: {columns}; name it with --{role}-column",
             role=role,
             columns=listed(names),
         )
-    if len(found) > 1:
-        raise NotADocument(
-            "several columns could be the {role}: {found}; name one with --{role}-column",
-            role=role,
-            found=tuple(found),
-        )
-    return found[0]
+    return column

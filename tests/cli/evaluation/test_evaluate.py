@@ -14,7 +14,7 @@ from server.cli.evaluation.questions import Question
 from server.cli.evaluation.report import Report, show
 from server.cli.evaluation.right import Right
 from server.messages.terminal import Terminal
-from tests.support.commands import Commands, commands, write_lines
+from tests.support.commands import Commands, write_lines
 from tests.support.processes import serving
 from tests.support.toys import toy_texts
 
@@ -37,20 +37,10 @@ def served(
         yield folder / "data"
 
 
-@pytest.fixture(params=["here", "by a server"])
-def place(
-    request: pytest.FixtureRequest,
-    run: Commands,
-    served: Path,
-    tmp_path: Path,
-    toy_artifact: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Commands:
-    here = request.param == "here"
-    place = run if here else commands(toy_artifact, served, monkeypatch, capsys)
-    place("index", write_lines(tmp_path / "rows.jsonl", [json.dumps(row) for row in ROWS]))
-    return place
+@pytest.fixture
+def place(either: Commands, tmp_path: Path) -> Commands:
+    either("index", write_lines(tmp_path / "rows.jsonl", [json.dumps(row) for row in ROWS]))
+    return either
 
 
 def write_questions(path: Path, rows: list[tuple[str, str]]) -> Path:
