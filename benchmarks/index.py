@@ -24,10 +24,9 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.arguments import parser
-from server.store import Labels
 from server.store.local_index.exact import SEGMENT_ROWS
 from server.store.local_index.index import SCAN_FROM, LocalIndex
-from server.types import Vectors
+from server.types import Labels, Vectors
 
 K = 10
 NOISE = 0.3

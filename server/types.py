@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 Ids = npt.NDArray[np.int64]  # (T,)
 Vectors = npt.NDArray[np.float32]  # (B, D)
+Labels = npt.NDArray[np.int64]  # (B,), or (Q, K) of what Q queries found
 Pair = tuple[str, str]  # such as a query and a text that may answer it
 # Which of the model's instructions is put before a text; "none" puts nothing there.
 InputType = Literal["document", "query", "none"]

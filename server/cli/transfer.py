@@ -22,14 +22,13 @@ from server.messages.terminal import Terminal, as_json
 from server.sources.decoding import check_encoding, lines
 from server.sources.notes import Notes
 from server.sources.readers import STDIN
-from server.store import Labels
 from server.store.collection import Collection
 from server.store.documents import Documents
 from server.store.faiss_files import StoredVectors, write_vectors
 from server.store.records import Document, text_id, titled
 from server.store.upkeep.integrity import spans_of
 from server.system import atomic_file
-from server.types import Vectors
+from server.types import Labels, Vectors
 
 PAGE_DOCUMENTS = 256
 SAMPLE = 16

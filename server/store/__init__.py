@@ -3,8 +3,3 @@
 `documents` (SQLite) is the truth, a vector index is derived from it, `collection` keeps the two
 together. What joins them is the label: an integer that names one version of one document.
 """
-
-import numpy as np
-import numpy.typing as npt
-
-Labels = npt.NDArray[np.int64]  # (B,), or (Q, K) of what Q queries found

@@ -19,7 +19,6 @@ import numpy as np
 import orjson
 
 from server.errors import StoreDamaged, StoreError
-from server.store import Labels
 from server.store.filter_kinds import Operand, stored_kinds, warnings
 from server.store.filter_match import matches
 from server.store.filter_sql import attributes, where
@@ -49,7 +48,7 @@ from server.store.sqlite.ascending import ascending
 from server.store.sqlite.database import Connection, Database
 from server.store.sqlite.read_limit import spend, within_limit
 from server.store.words.matches import NO_MATCHES, Matches
-from server.types import Vectors
+from server.types import Labels, Vectors
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,8 @@ import faiss
 import numpy as np
 
 from server.errors import BadSettings
-from server.store import Labels
 from server.system.regular_file import open_regular
-from server.types import Vectors, unit
+from server.types import Labels, Vectors, unit
 
 # What FAISS writes before the rows of an IndexFlatIP: its kind, D, N, two numbers without meaning,
 # trained, metric; then how many float32 numbers follow.

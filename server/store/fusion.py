@@ -9,8 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from server.store import Labels
-from server.types import Vectors
+from server.types import Labels, Vectors
 
 # Chosen on seven development tasks, 2026-11-29, bge-small-zh-v1.5 int8, one vector a document, nDCG@10.
 # CMRC2018 dev (848 passages, 3,218 questions), DRCD dev (1,000; 3,524), SciFact train (1,884; 550). Laws:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from server.store import Labels
+from server.types import Labels
 
 MAX_ID = 512  # characters
 # Titles are lines. What is longer belongs into the text.

@@ -18,14 +18,13 @@ from typing import Literal
 
 import numpy as np
 
-from server.store import Labels
 from server.store.collection import Collection
 from server.store.filter_tree import Filter
 from server.store.fusion import DENSE_WEIGHT, LEXICAL_WEIGHT, RANKS, Scores, blend, fuse
 from server.store.records import Chunk, Span
 from server.store.vector_index import VectorIndex
 from server.store.words.matches import Matches
-from server.types import Vectors
+from server.types import Labels, Vectors
 
 Mode = Literal["dense", "lexical", "hybrid"]
 Fusion = Literal["blend", "rrf"]

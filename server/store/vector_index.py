@@ -20,8 +20,7 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from server.store import Labels
-from server.types import Vectors
+from server.types import Labels, Vectors
 
 # A model's vectors have a length of 1, or of some tens where it does not normalise. The squares of
 # lengths far beyond these overflow or vanish in float32, and every score would be 0.

@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.store import Labels
 from server.store.local_index import exact, fastscan, fastscan_block, index
 from server.store.local_index.fastscan_block import Block
 from server.store.local_index.index import LocalIndex
 from server.store.vector_index import Hits
-from server.types import Vectors
+from server.types import Labels, Vectors
 
 D = 64
 N = 6000

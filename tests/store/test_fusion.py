@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.store import Labels
 from server.store.fusion import LEAST_WEIGHT, MOST_WEIGHT, RANKS, blend, fuse
+from server.types import Labels
 
 
 def labels(*values: int) -> Labels:

@@ -7,10 +7,9 @@ import faiss
 import numpy as np
 import pytest
 
-from server.store import Labels
 from server.store.local_index import exact
 from server.store.local_index.index import LocalIndex
-from server.types import Vectors
+from server.types import Labels, Vectors
 
 D = 8
 

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from server.errors import StoreError
-from server.store import Labels
 from server.store.collection import Collection
 from server.store.filter_tree import parse
 from server.store.folder import DataFolder
@@ -23,7 +22,7 @@ from server.store.local_index.index import LocalIndex
 from server.store.records import ChunkRules, Document, Info, Span
 from server.store.search import CHUNKS_A_HIT, QUICK_HITS, Hit, Query, at_once, search
 from server.store.vector_index import Hits
-from server.types import Vectors, unit
+from server.types import Labels, Vectors, unit
 
 D = 8
 RULES = ChunkRules(4, 0)

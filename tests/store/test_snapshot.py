@@ -10,12 +10,11 @@ import faiss
 import numpy as np
 import pytest
 
-from server.store import Labels
 from server.store.local_index import exact, index
 from server.store.local_index.index import LocalIndex
 from server.store.local_index.snapshot import COUNTS, HEADER, MAGIC, RECORD, Bytes
 from server.store.vector_index import BadSnapshot
-from server.types import Vectors
+from server.types import Labels, Vectors
 
 D = 8
 IDENTITY = uuid.UUID(int=7)

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from server.store import Labels
 from server.store.filter_tree import AllOf, AnyOf, Compared, Exists, Filter, Not, OneOf
 from server.store.vector_index import BadSnapshot, Hits, IndexStats
-from server.types import Vectors
+from server.types import Labels, Vectors
 
 
 class NumpyIndex:

@@ -7,6 +7,7 @@ All files are read once, at start. A browser keeps a copy of each and asks wheth
 
 import hashlib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from starlette.types import Scope
@@ -80,6 +81,7 @@ def for_browsers(plain: Operation) -> Operation:
     return plain._replace(handler=home)
 
 
+@cache
 def replies() -> Mapping[str, Reply]:
     """Return the reply for each file of the page, by its path in the folder."""
     found = sorted(path for path in FOLDER.rglob("*") if path.suffix in TYPES)

@@ -23,13 +23,14 @@ def index(given: Invocation) -> int:
     from server.sources.columns import Columns
     from server.sources.patterns import Selection
     from server.sources.source import Options
+    from server.sources.values import Types
 
     arguments = given.arguments
     options = Options(
         format=arguments.format,
         encoding=arguments.encoding,
         columns=Columns(arguments.text_column, arguments.title_column, arguments.id_column),
-        types=arguments.types,
+        types=arguments.types or Types(),
         selection=Selection(tuple(arguments.include), tuple(arguments.exclude)),
         allow_empty=arguments.allow_empty,
     )

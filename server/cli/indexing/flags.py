@@ -3,9 +3,12 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from server.messages.terminal import Terminal
-from server.sources.values import Types, parse_types
+
+if TYPE_CHECKING:
+    from server.sources.values import Types
 
 
 def add_index_flags(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
@@ -116,7 +119,6 @@ def _column_flags(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
     add(
         "--types",
         type=_types(terminal),
-        default=Types(),
         metavar="COLUMN=TYPE,...",
         help=words(
             "types of columns: text, number, boolean or date; * is every other column (default: by the"
@@ -126,10 +128,12 @@ def _column_flags(parser: argparse.ArgumentParser, terminal: Terminal) -> None:
     add("--numbers", type=_replaced(terminal), help=argparse.SUPPRESS)
 
 
-def _types(terminal: Terminal) -> Callable[[str], Types]:
+def _types(terminal: Terminal) -> Callable[[str], "Types"]:
     """Return what parses types of columns."""
 
-    def parse(text: str) -> Types:
+    def parse(text: str) -> "Types":
+        from server.sources.values import parse_types
+
         found = parse_types(text)
         if found is None:
             raise argparse.ArgumentTypeError(

@@ -14,11 +14,10 @@ from server.collections import read_cost
 from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection
 from server.collections.overview.projection import directions, plane_of
-from server.store import Labels
 from server.store.collection import Collection
 from server.store.filter_tree import Filter
 from server.store.records import Chunk, Span
-from server.types import Vectors
+from server.types import Labels, Vectors
 
 # Of a chunk that is shown: characters of its text, and values of its metadata.
 TEXT, KEYS, VALUE = 160, 16, 64

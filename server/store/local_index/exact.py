@@ -12,9 +12,8 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from server.store import Labels
 from server.store.vector_index import Hits
-from server.types import Vectors
+from server.types import Labels, Vectors
 
 Mask = npt.NDArray[np.bool_]
 

@@ -21,10 +21,9 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from server.store import Labels
 from server.store.local_index.exact import Mask, members, merged, span
 from server.store.vector_index import Hits
-from server.types import Vectors
+from server.types import Labels, Vectors
 
 Rows = npt.NDArray[np.float16]  # (n, D)
 Places = npt.NDArray[np.int64]  # of rows in a block

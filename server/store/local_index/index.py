@@ -18,12 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
-from server.store import Labels
 from server.store.local_index import snapshot
 from server.store.local_index.exact import Exact, merged, use_one_thread
 from server.store.local_index.fastscan import Scan, Source, compacted, probed, source, wants_rebuild
 from server.store.vector_index import BadSnapshot, Hits, IndexStats
-from server.types import Vectors, unit
+from server.types import Labels, Vectors, unit
 
 # Measured 2026-11-24 on a 2-core VM, AVX512-VNNI, 512 wide, one thread, ms a search of 4,096 / 8,192 /
 # 16,384 / 32,768 laws: 0.27 / 0.42 / 0.97 / 2.5 comparing all, the last three 0.24 / 0.32 / 0.55 by codes.

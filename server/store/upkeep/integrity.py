@@ -14,7 +14,6 @@ import numpy as np
 
 from server.errors import StoreDamaged, StoreError
 from server.messages.message import Message
-from server.store import Labels
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
 from server.store.documents import Documents
 from server.store.filter_sql import SqlValue, attributes
@@ -22,6 +21,7 @@ from server.store.records import Document, Span
 from server.store.schema import words_of_all
 from server.store.sqlite.ascending import ascending
 from server.store.vector_index import BadSnapshot, IndexMaker, usable
+from server.types import Labels
 
 # Key and value of what filters read of a document.
 Row = tuple[str, SqlValue]

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from server.store import Labels
-from server.types import Vectors
+from server.types import Labels, Vectors
 
 
 @dataclass(frozen=True, slots=True)
