@@ -15,6 +15,7 @@ from words import Words  # noqa: E402
 
 project = "Inkwell"
 html_title = "Inkwell"
+html_favicon = str(HERE.parents[1] / "server/api/web/app/icon.svg")
 extensions = ["myst_parser"]
 # Headings are linked by the anchors that GitHub gives them.
 myst_heading_anchors = 6

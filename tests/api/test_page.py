@@ -7,7 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.api.web.page import FOLDER, POLICY, TYPES, replies
+from server.api.web.page import FOLDER, POLICY, replies
+from server.api.web.static import TYPES
 from server.auth.keys import SCOPES, add_key, new_key
 from server.inference.model import Model
 from tests.support.clients import ask, run

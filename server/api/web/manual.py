@@ -11,25 +11,16 @@ import re
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
+from starlette.types import Scope
+
 from server.api.native_errors import NATIVE
 from server.api.operation import Call, Operation
 from server.api.replies import Headers, Reply
+from server.api.web.static import CACHING, HTML, NOSNIFF, SECURITY, TYPES, header, is_kept
 from server.errors import InternalError, RouteNotFound
 
 PACKED = Path(__file__).with_name("manual.zip")
-HTML = "text/html; charset=utf-8"
-TYPES = {
-    ".html": HTML,
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".map": "application/json",
-    ".json": "application/json",
-    ".png": "image/png",
-    ".svg": "image/svg+xml",
-    ".txt": "text/plain; charset=utf-8",
-}
-OTHER_TYPE = "application/octet-stream"
-NOSNIFF = (b"x-content-type-options", b"nosniff")
+OTHER_TYPE = b"application/octet-stream"
 INLINE = re.compile(rb"<(script|style)>(.*?)</\1>", re.DOTALL)
 # The languages of the manual, the usual one first.
 LANGUAGES = ("en", "zh")
@@ -41,6 +32,7 @@ FRONT = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:,">
 <title>Inkwell</title>
 {forward}{text}
 """
@@ -64,7 +56,7 @@ def operations(packed: Path = PACKED) -> list[Operation]:
         name = str(call.scope["path_params"]["page"])
         if not name:
             return await _front(packed, call, "")
-        return await asyncio.to_thread(_file, packed, name, _header(call, b"if-none-match"))
+        return await asyncio.to_thread(_file, packed, name, call.scope)
 
     about, file = "The documents of this server", "One page of the documents"
     return [
@@ -113,15 +105,14 @@ def policy(page: bytes) -> str:
     )
 
 
-def _file(packed: Path, name: str, known: str) -> Reply:
+def _file(packed: Path, name: str, scope: Scope) -> Reply:
     """Return a file of the packed manual; raises RouteNotFound. On a thread: it reads the disk."""
     try:
         with ZipFile(packed) as files:
             about = files.getinfo(name)
-            tag = f'"{about.CRC:08x}-{about.file_size:x}"'
-            # A browser asks again each time: a new version changes pages under the same names.
-            headers: Headers = [(b"etag", tag.encode()), (b"cache-control", b"no-cache")]
-            if tag in known:
+            tag = f'"{about.CRC:08x}-{about.file_size:x}"'.encode()
+            headers: Headers = [(b"etag", tag), CACHING]
+            if is_kept(scope, tag):
                 return Reply(b"", 304, headers)
             return _reply(name, files.read(about), headers)
     except FileNotFoundError:
@@ -136,26 +127,18 @@ def _reply(name: str, content: bytes, headers: Headers) -> Reply:
     kind = TYPES.get(Path(name).suffix, OTHER_TYPE)
     if kind == HTML:
         return _page(content, headers)
-    return Reply(content, headers=[*headers, NOSNIFF], content_type=kind.encode())
+    return Reply(content, headers=[*headers, NOSNIFF], content_type=kind)
 
 
 def _page(content: bytes, headers: Headers | None = None) -> Reply:
-    own = [
-        (b"content-security-policy", policy(content).encode()),
-        NOSNIFF,
-        (b"referrer-policy", b"no-referrer"),
-    ]
-    return Reply(content, headers=[*(headers or []), *own], content_type=HTML.encode())
+    own = [(b"content-security-policy", policy(content).encode()), *SECURITY]
+    return Reply(content, headers=[*(headers or []), *own], content_type=HTML)
 
 
 async def _front(packed: Path, call: Call, base: str) -> Reply:
     """Return the page that leads on. base: the way from its address to the folders of the languages."""
     built = await asyncio.to_thread(packed.is_file)
-    language = preferred(_header(call, b"accept-language"))
+    language = preferred(header(call.scope, b"accept-language").decode("latin-1"))
     goal = f'<meta http-equiv="refresh" content="0; url={base}{language}/index.html">\n'
     forward, text = (goal, LINKS.format(base=base)) if built else ("", NOT_BUILT)
     return _page(FRONT.format(language=language, forward=forward, text=text).encode())
-
-
-def _header(call: Call, name: bytes) -> str:
-    return str(dict(call.scope["headers"]).get(name, b""), "latin-1")

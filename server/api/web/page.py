@@ -14,17 +14,12 @@ from starlette.types import Scope
 
 from server.api.native_errors import NATIVE
 from server.api.operation import Call, Operation
-from server.api.replies import Headers, Reply
+from server.api.replies import Reply
+from server.api.web.static import CACHING, SECURITY, TYPES, header, is_kept
 from server.errors import RouteNotFound
 
 FOLDER = Path(__file__).with_name("app")
 INDEX = "index.html"
-TYPES: Mapping[str, bytes] = {
-    ".html": b"text/html; charset=utf-8",
-    ".css": b"text/css; charset=utf-8",
-    ".js": b"text/javascript; charset=utf-8",
-    ".svg": b"image/svg+xml",
-}
 # Nothing inline, nothing from another host. Trusted types without any policy: text never becomes HTML or code.
 POLICY = "; ".join(
     (
@@ -40,13 +35,6 @@ POLICY = "; ".join(
         "trusted-types 'none'",
     )
 )
-SECURITY: Headers = [
-    (b"content-security-policy", POLICY.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-]
-# A copy is used again only after the server has said that it is the same: names stay, contents change.
-CACHING = (b"cache-control", b"no-cache")
 # The answer at "/" depends on this header.
 VARY = (b"vary", b"accept")
 
@@ -90,16 +78,8 @@ def replies() -> Mapping[str, Reply]:
 
 def fresh(scope: Scope, reply: Reply) -> Reply:
     """Return the reply, or 304 without a body if the client has this version of the file."""
-    tag = dict(reply.headers)[b"etag"]
-    known = [
-        given.strip().removeprefix(b"W/") for given in header(scope, b"if-none-match").split(b",")
-    ]
-    return reply._replace(body=b"", status=304) if tag in known else reply
-
-
-def header(scope: Scope, name: bytes) -> bytes:
-    """Return the value of a request's header, empty where there is none."""
-    return next((value for key, value in scope["headers"] if key == name), b"")
+    kept = is_kept(scope, dict(reply.headers)[b"etag"])
+    return reply._replace(body=b"", status=304) if kept else reply
 
 
 def _reply(path: Path) -> Reply:
@@ -109,7 +89,7 @@ def _reply(path: Path) -> Reply:
     tag = b'"%b"' % hashlib.sha256(content).hexdigest()[:16].encode()
     return Reply(
         content,
-        headers=[(b"etag", tag), CACHING, *SECURITY],
+        headers=[(b"etag", tag), CACHING, (b"content-security-policy", POLICY.encode()), *SECURITY],
         content_type=TYPES[path.suffix],
     )
 
