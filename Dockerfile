@@ -21,18 +21,19 @@ COPY server server
 COPY export export
 RUN /tools/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /built .
 RUN /opt/inkwell/bin/python -m pip install --no-cache-dir --no-deps --no-index /built/*.whl
-COPY ${MODEL} /models/source
-RUN /opt/inkwell/bin/python -P -m export /models/source --out /models/onnx-int8
+# The folder keeps its name, which is that of the model.
+COPY ${MODEL} /${MODEL}
+RUN /opt/inkwell/bin/python -P -m export /${MODEL} --out /exported/onnx-int8
 RUN /opt/inkwell/bin/python -m pip uninstall --yes pip && mkdir /empty
 
 FROM ${BASE}
 COPY --from=build /opt/inkwell /opt/inkwell
-COPY --from=build /models/onnx-int8 /opt/models/bge-small-zh-v1.5/onnx-int8
+COPY --from=build /exported/onnx-int8 /opt/model/onnx-int8
 COPY deploy/health.py /opt/health.py
 COPY --from=build --chown=10001:10001 --chmod=0700 /empty /data
 # Inside a container every address is needed. The health check uses the socket, so it works with every address,
 # port and certificate.
-ENV INKWELL_HOST=0.0.0.0 INKWELL_DATA=/data INKWELL_MODEL=/opt/models/bge-small-zh-v1.5/onnx-int8
+ENV INKWELL_HOST=0.0.0.0 INKWELL_DATA=/data INKWELL_MODEL=/opt/model/onnx-int8
 ENV INKWELL_UNIX_SOCKET=/tmp/inkwell.sock ORT_DISABLE_TELEMETRY=1 PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 WORKDIR /data

@@ -183,6 +183,8 @@ def inside() -> None:
     with started(command, variables) as server:
         expect(run(*check[1:]).returncode == 0, "the health check fails while the server answers")
         ask(key)
+        # Clients that name the model of the README are not refused.
+        post("/embed", {"texts": ["a"], "model": "bge-small-zh-v1.5"}, key)
         try:
             post("/search", {"query": "a"})
         except urllib.error.HTTPError as error:
