@@ -14,7 +14,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import VERSION
-from server.api import collections, documents, health, openapi, search
+from server.api import documents, health, openapi, search
+from server.api.administration import collections
 from server.api.body import BodyLimits
 from server.api.dialects import cohere, many_vectors, native, ollama, openai, rerank, tei, weaviate
 from server.api.dialects.ollama import OLLAMA
