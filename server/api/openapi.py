@@ -49,6 +49,11 @@ PARAMETERS: Mapping[str, Json] = {
         "schema": {"type": "string", "pattern": PATTERN},
         "example": "laws",
     },
+    "alias": {
+        "description": "Another name for a collection, of the same form.",
+        "schema": {"type": "string", "pattern": PATTERN},
+        "example": "current",
+    },
     "id": {
         "description": "A document's id; it may contain slashes.",
         "schema": {"type": "string", "minLength": 1},
@@ -158,7 +163,9 @@ EXAMPLES: Mapping[str, Mapping[str, Json]] = {
     },
     "/documents/count": {"filter": {"filter": {"year": 2024}}},
     "/documents/delete": {"ids": {"ids": ["b"]}, "filter": {"filter": {"year": {"$lt": 2000}}}},
+    "/rename": {"other": {"name": "statutes"}},
     "/reindex": {"same": {}},
+    "/aliases/{alias}": {"laws": {"collection": "laws"}},
 }
 
 # Refusals that do not depend on the request's content.

@@ -171,7 +171,7 @@ async def create(call: CollectionCall) -> Reply:
     engine = call.models.choose(request.model).engine
     rules = _rules(request.chunks, engine)
     made = await call.collections.create(normal(request.name), rules, engine)
-    return Reply(json_body(await _stats(call.collections, made)), status=201)
+    return Reply(json_body(await stats_of(call.collections, made)), status=201)
 
 
 async def remove(call: CollectionCall) -> Reply:
@@ -181,7 +181,7 @@ async def remove(call: CollectionCall) -> Reply:
 
 
 async def stats(call: CollectionCall) -> Reply:
-    return Reply(json_body(await _stats(call.collections, collection_of(call))))
+    return Reply(json_body(await stats_of(call.collections, collection_of(call))))
 
 
 async def reindex(call: CollectionCall) -> Reply:
@@ -195,7 +195,7 @@ async def reindex(call: CollectionCall) -> Reply:
     if request.chunks is not msgspec.UNSET:
         rules = _rules(request.chunks, engine)
     await call.collections.reindex(collection.name, rules, engine)
-    return Reply(json_body(await _stats(call.collections, collection)), status=202)
+    return Reply(json_body(await stats_of(call.collections, collection)), status=202)
 
 
 def _rules(given: Chunks | msgspec.UnsetType | None, engine: Engine) -> ChunkRules | None:
@@ -217,7 +217,7 @@ def _rules(given: Chunks | msgspec.UnsetType | None, engine: Engine) -> ChunkRul
     return ChunkRules(given.size, given.overlap)
 
 
-async def _stats(
+async def stats_of(
     registry: CollectionRegistry, collection: LiveCollection | EmptyCollection
 ) -> Stats:
     found = await collection.description()
