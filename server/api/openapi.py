@@ -192,7 +192,7 @@ A_FILE: Json = {
 }
 OF_KEYS = {
     "401": "The server was given `--keys`, and the request brings none, an unknown or an expired one",
-    "403": "The key lacks the scope that this needs",
+    "403": "The key lacks the scope that this needs, or may not use the collection",
 }
 STOPPING = {"503": "The server is stopping"}
 RETRY = {

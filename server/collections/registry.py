@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from server.collections.chunk_embedding import default_chunks
@@ -40,7 +40,7 @@ class CollectionRegistry:
     ) -> None:
         self._folder = folder
         self.models = models
-        self._metrics = metrics
+        self.metrics = metrics
         self._queries = QueryCache(config.query_cache_bytes, metrics)
         self.maps = KeptMaps()
         self.reads = ReadThreads(config.query_s, config.max_reply_bytes, metrics)
@@ -109,10 +109,11 @@ class CollectionRegistry:
             engine = self.models.default
             index = self._folder.empty_index(engine.manifest.dimension).stats()
             return EmptyCollection(name, engine, self._queries, index)
-        raise CollectionNotFound(
-            f"there is no collection {name!r}; this server has"
-            f" {', '.join(map(repr, self.names)) or 'none'}"
-        )
+        raise not_there(name, self.names)
+
+    def listed(self, name: str) -> LiveCollection | EmptyCollection:
+        """Return a collection of `names`, for a list."""
+        return self.get(name)
 
     def _led_to(self, alias: str) -> LiveCollection | EmptyCollection:
         name = self.aliases[alias]
@@ -338,7 +339,13 @@ class CollectionRegistry:
         await asyncio.to_thread(self._folder.close)
 
     def _opened(self, collection: Collection) -> LiveCollection:
-        return LiveCollection(collection, self.models, self._queries, self.reads, self._metrics)
+        return LiveCollection(collection, self.models, self._queries, self.reads, self.metrics)
+
+
+def not_there(name: str, names: Sequence[str]) -> CollectionNotFound:
+    """Return the error for a name that no collection has. names: of those that may be used."""
+    known = ", ".join(map(repr, names)) or "none"
+    return CollectionNotFound(f"there is no collection {name!r}; this server has {known}")
 
 
 def _warn_of_other_machine(live: LiveCollection) -> None:

@@ -19,11 +19,11 @@ from server.api.operation import (
     writable_of,
 )
 from server.api.replies import Reply, json_body
+from server.collections.administration.permitted import Collections
 from server.collections.chunk_embedding import default_chunks, longest_chunk
 from server.collections.chunking import MIN_SIZE
 from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection
-from server.collections.registry import CollectionRegistry
 from server.errors import CollectionNotFound, InvalidRequest
 from server.inference.engine import Engine
 from server.store.collection_name import normal
@@ -162,7 +162,7 @@ async def list_collections(call: CollectionCall) -> Reply:
     for name in call.collections.names:
         # One that is removed meanwhile is left out.
         with suppress(CollectionNotFound):
-            found.append(Listed(name, await call.collections.get(name).count()))
+            found.append(Listed(name, await call.collections.listed(name).count()))
     return Reply(json_body(CollectionList(found, call.collections.damaged)))
 
 
@@ -217,9 +217,7 @@ def _rules(given: Chunks | msgspec.UnsetType | None, engine: Engine) -> ChunkRul
     return ChunkRules(given.size, given.overlap)
 
 
-async def stats_of(
-    registry: CollectionRegistry, collection: LiveCollection | EmptyCollection
-) -> Stats:
+async def stats_of(registry: Collections, collection: LiveCollection | EmptyCollection) -> Stats:
     found = await collection.description()
     info = found.info
     engine = registry.models.with_vectors(info.fingerprint)

@@ -160,7 +160,7 @@ export const MEANINGS = {
   "A text to place among the chunks; each gets its cosine with it.": "放入片段之间的一段文本；每个片段会得到与它的余弦。",
   "`next` of the previous page.": "上一页的 `next`。",
   "The server was given `--keys`, and the request brings none, an unknown or an expired one": "服务启用了 `--keys`，而请求没有带密钥，或密钥未知、已过期",
-  "The key lacks the scope that this needs": "密钥缺少所需的权限",
+  "The key lacks the scope that this needs, or may not use the collection": "密钥缺少所需的权限，或无权使用该集合",
   "No room now; the same request may succeed after `retry-after` seconds": "暂时没有余量；`retry-after` 秒后同一请求可能成功",
   "The server is stopping": "服务正在停止",
   "The body has more than `--max-body-bytes`, or more tokens than the queue holds": "请求体超过 `--max-body-bytes`，或词元数超过队列容量",
