@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from server.api import documents
 from server.api.description.answers import answers
 from server.api.description.names import COLLECTION, NAMES
+from server.api.documents import request as documents
 from server.api.openapi import EXAMPLES, PARAMETERS, document, examples
 from server.api.operation import CollectionOperation
 from server.app import every_operation

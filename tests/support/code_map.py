@@ -32,6 +32,7 @@ SERVER = (
     "api",
     "api/description",
     "api/dialects",
+    "api/documents",
     "api/files",
     "api/overview",
     "api/web",
