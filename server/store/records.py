@@ -20,6 +20,9 @@ MAX_TITLE = 2_000
 MAX_PATHS, MAX_ALL_PATHS = 1 << 16, 1 << 24
 # The key of a collection's note of the kinds of CPU that computed its vectors.
 COMPUTED_BY = "computed_by"
+# The fingerprint of a collection whose vectors come from elsewhere is this and the embedder's name. A served
+# model's fingerprint is hexadecimal, so the two never meet.
+GIVEN = "embedder:"
 
 
 class Span(NamedTuple):
@@ -93,6 +96,16 @@ class Info:
     fingerprint: str
     dimension: int
     chunks: ChunkRules | None = None
+
+    @property
+    def embedder(self) -> str | None:
+        """The name of what made its vectors elsewhere; None where a model of this server makes them."""
+        return self.fingerprint.removeprefix(GIVEN) if self.fingerprint.startswith(GIVEN) else None
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether a document may have several chunks."""
+        return self.chunks is not None or self.embedder is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from server.api.operation import (
 )
 from server.api.replies import Reply, json_body
 from server.api.written import written
+from server.collections.writing.given import add_given
 from server.errors import DocumentNotFound, shown
 
 OPTIONS = ("limit", "after", "filter")
@@ -47,12 +48,15 @@ def inside() -> list[CollectionOperation]:
 
 async def add(call: CollectionCall) -> Reply:
     # Before the body is decoded: a collection that is not there is refused.
-    collection_of(call)
-    replace, documents = await prepared(call.body, added)
-    if not documents:
+    info = collection_of(call).info
+    given = await prepared(call.body, partial(added, info=info))
+    if not given.documents:
         return Reply(json_body(Added([], 0)))
-    stored = await (await writable_of(call)).add(documents, replace=replace)
-    return Reply(json_body(Added([document.id for document in documents], stored)))
+    live = await writable_of(call)
+    stored = await add_given(
+        live, given.documents, given.parts, given.embedder, replace=given.replace
+    )
+    return Reply(json_body(Added([document.id for document in given.documents], stored)))
 
 
 async def get(call: CollectionCall) -> Reply:

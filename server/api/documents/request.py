@@ -1,15 +1,17 @@
 """Requests on the documents of a collection: their types, limits and checks."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from server.api.body import decode
+from server.api.documents.vectors import Written, parts_in
 from server.api.operation import checked_filter
 from server.collections.document_limits import check_documents
-from server.errors import InvalidRequest, RequestTooLarge
+from server.errors import EmptyInput, InvalidRequest, RequestTooLarge
 from server.store.filter_tree import Filter
-from server.store.records import Document, text_id
+from server.store.reading.parts import Parts
+from server.store.records import Document, Info, text_id
 
 MAX_PAGE = 1000
 # Of one request. A document costs 0.1 ms to store besides its vectors, and an id as much to remove.
@@ -19,23 +21,31 @@ MAX_DOCUMENTS = MAX_IDS = 10_000
 class NewDocument(msgspec.Struct, forbid_unknown_fields=True):
     """A document to store.
 
-    id: without one it is derived from the text, so that a text sent twice is stored once.
+    text: may be left out only where a vector is given and no model of this server makes the collection's
+    vectors. id: without one it is derived from the text, so that a text sent twice is stored once. vector:
+    of the whole document, numbers or base64 of float32; it is stored as given and nothing is embedded.
+    vectors: one for each of parts, which are the characters [begin, end] of the text.
     """
 
-    text: str
+    text: str | None = None
     id: str | int | None = None
     title: str | None = None
     metadata: dict[str, Any] = {}
+    vector: Written | None = None
+    vectors: list[Written] | None = None
+    parts: list[tuple[int, int]] | None = None
 
 
 class AddRequest(msgspec.Struct, forbid_unknown_fields=True):
     """Documents to store.
 
-    replace: whether documents of the same ids are replaced; false refuses them with 409.
+    replace: whether documents of the same ids are replaced; false refuses them with 409. embedder: what
+    made the vectors that documents bring.
     """
 
     documents: list[NewDocument]
     replace: bool = True
+    embedder: str | None = None
 
 
 class Select(msgspec.Struct, forbid_unknown_fields=True):
@@ -77,22 +87,44 @@ def counted(body: bytes) -> Filter | None:
     return checked_filter(request.filter)
 
 
-def added(body: bytes) -> tuple[bool, list[Document]]:
-    """Return whether documents are replaced, and the documents, within the limits."""
+class Given(NamedTuple):
+    """Documents to store. parts: those that bring vectors, by id."""
+
+    documents: list[Document]
+    parts: dict[str, Parts]
+    replace: bool
+    embedder: str | None
+
+
+def added(body: bytes, info: Info) -> Given:
+    """Return the documents of a request to the collection, within the limits."""
     request = decode(body, AddRequest)
     number = len(request.documents)
     if number > MAX_DOCUMENTS:
         raise RequestTooLarge(
             f"the request has {number} documents, at most {MAX_DOCUMENTS} are stored at once; split it"
         )
-    documents = [
-        Document(
-            text_id(given.text) if given.id is None else str(given.id),
-            given.text,
-            given.title,
-            given.metadata,
-        )
-        for given in request.documents
-    ]
+    documents: list[Document] = []
+    parts: dict[str, Parts] = {}
+    for index, given in enumerate(request.documents):
+        document, own = document_of(given, info, f"documents[{index}]")
+        documents.append(document)
+        # Where an id comes twice, the last counts.
+        parts.pop(document.id, None)
+        if own is not None:
+            parts[document.id] = own
     check_documents(documents)
-    return request.replace, documents
+    return Given(documents, parts, request.replace, request.embedder)
+
+
+def document_of(given: NewDocument, info: Info, place: str) -> tuple[Document, Parts | None]:
+    """Return a document and the vectors that it brings; raises InvalidRequest or EmptyInput."""
+    text = given.text or ""
+    if given.text is None and given.vector is None and given.vectors is None:
+        raise InvalidRequest(f'{place} has no "text"', param="documents")
+    if given.id is None and not text:
+        needs = ", and without a text it needs an id" if info.embedder else ""
+        raise EmptyInput(f"{place}.text is empty{needs}", param="documents")
+    id = text_id(text) if given.id is None else str(given.id)
+    parts = parts_in(text, given.vector, given.vectors, given.parts, info, place)
+    return Document(id, text, given.title, given.metadata), parts
