@@ -158,7 +158,16 @@ EXAMPLES: Mapping[str, Mapping[str, Json]] = {
     },
     "/documents/count": {"filter": {"filter": {"year": 2024}}},
     "/documents/delete": {"ids": {"ids": ["b"]}, "filter": {"filter": {"year": {"$lt": 2000}}}},
+    "/documents/get": {"two": {"ids": ["a", "b"]}},
     "/reindex": {"same": {}},
+}
+# The same for PATCH.
+PATCHES: Mapping[str, Mapping[str, Json]] = {
+    "/documents": {
+        "ids": {"ids": ["a", "b"], "metadata": {"checked": True, "draft": None}},
+        "each": {"documents": [{"id": "a", "metadata": {"year": 2024}}]},
+    },
+    "/documents/{id:path}": {"year": {"metadata": {"year": 2024}}},
 }
 
 # Refusals that do not depend on the request's content.
@@ -236,9 +245,10 @@ def document(operations: Sequence[CollectionOperation], version: str) -> Json:
     }
 
 
-def examples(path: str) -> Mapping[str, Json]:
-    """Return example bodies for a POST to this path, by name."""
-    return EXAMPLES.get(path.removeprefix(COLLECTION) or path, {})
+def examples(path: str, method: str = "POST") -> Mapping[str, Json]:
+    """Return example bodies for this path, by name."""
+    table = PATCHES if method == "PATCH" else EXAMPLES
+    return table.get(path.removeprefix(COLLECTION) or path, {})
 
 
 def _errors(operation: CollectionOperation) -> tuple[Any, ...]:
@@ -270,7 +280,8 @@ def _operation(operation: CollectionOperation, schema_of: Mapping[int, Any]) -> 
         described["requestBody"] = A_FILE
     if operation.request:
         body = _content("The request", operation.request, schema_of)
-        shown = {name: {"value": value} for name, value in examples(operation.path).items()}
+        bodies = examples(operation.path, operation.method)
+        shown = {name: {"value": value} for name, value in bodies.items()}
         body["content"]["application/json"]["examples"] = shown
         described["requestBody"] = {**body, "required": True}
     return described

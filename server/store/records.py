@@ -6,6 +6,7 @@ stay, because users and stored files rely on them.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -58,6 +59,10 @@ class Document:
     text: str
     title: str | None = None
     metadata: Mapping[str, object] = field(default_factory=dict)
+
+    def is_same(self, other: "Document | None") -> bool:
+        """Return whether both are stored alike. Python's 1 equals true, and JSON's does not."""
+        return self == other and _sorted(self.metadata) == _sorted(other.metadata)
 
     def fields(self) -> dict[str, object]:
         """Return the fields by name, the metadata as it is: it may be nested too deeply to be copied."""
@@ -147,6 +152,10 @@ class CollectionStats:
     snapshot_s: float | None
     behind: int
     recall: float | None
+
+
+def _sorted(metadata: Mapping[str, object]) -> str:
+    return json.dumps(metadata, sort_keys=True) if metadata else ""
 
 
 def titled(title: str | None, text: str) -> str:

@@ -41,6 +41,7 @@ SERVER = (
     "sources/office",
     "collections",
     "collections/overview",
+    "collections/reading",
     "collections/writing",
     "inference",
     "inference/tokenization",

@@ -6,10 +6,24 @@ from starlette.datastructures import QueryParams
 
 from server.api.body import prepared
 from server.api.decoding import check_parameters, whole_number
-from server.api.documents.reply import Added, Count, Page, Removed, Stored, stored_form
+from server.api.documents.by_ids import get_many
+from server.api.documents.changes import change_many, change_one
+from server.api.documents.reply import (
+    Added,
+    ChangedDocuments,
+    Count,
+    Got,
+    Page,
+    Removed,
+    Stored,
+    stored_form,
+)
 from server.api.documents.request import (
     MAX_PAGE,
     AddRequest,
+    ChangeRequest,
+    GetRequest,
+    MetadataPatch,
     Select,
     added,
     counted,
@@ -41,7 +55,16 @@ def inside() -> list[CollectionOperation]:
         on("GET", many, page, "List documents", "search", response=(Page,), query=OPTIONS),
         on("POST", f"{many}/delete", remove, "Remove documents", "write", (Select,), (Removed,)),
         on("POST", f"{many}/count", count, "Count documents", "search", (Select,), (Count,)),
+        on("POST", f"{many}/get", get_many, "Several documents", "search", (GetRequest,), (Got,)),
+        on(
+            *("PATCH", many, change_many, "Change metadata", "write"),
+            *((ChangeRequest,), (ChangedDocuments,)),
+        ),
         on("GET", one, get, "One document", "search", response=(Stored,)),
+        on(
+            *("PATCH", one, change_one, "Change metadata of one document", "write"),
+            *((MetadataPatch,), (Stored,)),
+        ),
         on("DELETE", one, remove_one, "Remove one document", "write", response=(Removed,)),
     ]
 

@@ -1,13 +1,14 @@
 """Requests on the documents of a collection: their types, limits and checks."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from server.api.body import decode
 from server.api.documents.vectors import Written, parts_in
 from server.api.operation import checked_filter
-from server.collections.document_limits import check_documents
+from server.collections.document_limits import check_documents, checked_paths
+from server.collections.writing.metadata import Patch
 from server.errors import EmptyInput, InvalidRequest, RequestTooLarge
 from server.store.filter_tree import Filter
 from server.store.reading.parts import Parts
@@ -16,6 +17,7 @@ from server.store.records import Document, Info, text_id
 MAX_PAGE = 1000
 # Of one request. A document costs 0.1 ms to store besides its vectors, and an id as much to remove.
 MAX_DOCUMENTS = MAX_IDS = 10_000
+Encoding = Literal["float", "base64"]
 
 
 class NewDocument(msgspec.Struct, forbid_unknown_fields=True):
@@ -51,6 +53,43 @@ class AddRequest(msgspec.Struct, forbid_unknown_fields=True):
 class Select(msgspec.Struct, forbid_unknown_fields=True):
     ids: list[str | int] | None = None
     filter: dict[str, Any] | None = None
+
+
+class GetRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Documents to read. include_vectors: with the vectors of their parts; encoding_format: how these are
+    written, base64 as float32.
+    """
+
+    ids: list[str | int]
+    include_vectors: bool = False
+    encoding_format: Encoding = "float"
+
+
+class MetadataPatch(msgspec.Struct, forbid_unknown_fields=True):
+    """A change of a document's metadata.
+
+    metadata: a merge patch (RFC 7396): null removes a key, objects are merged, other values replace.
+    """
+
+    metadata: dict[str, Any]
+
+
+class DocumentPatch(msgspec.Struct, forbid_unknown_fields=True):
+    id: str | int
+    metadata: dict[str, Any]
+
+
+class ChangeRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """A change of the metadata of several documents.
+
+    metadata: a merge patch (RFC 7396) for those of `ids` or `filter`. documents: instead of these, a merge
+    patch for each document.
+    """
+
+    metadata: dict[str, Any] | None = None
+    ids: list[str | int] | None = None
+    filter: dict[str, Any] | None = None
+    documents: list[DocumentPatch] | None = None
 
 
 def listed(filter: bytes) -> Filter | None:
@@ -128,3 +167,59 @@ def document_of(given: NewDocument, info: Info, place: str) -> tuple[Document, P
     id = text_id(text) if given.id is None else str(given.id)
     parts = parts_in(text, given.vector, given.vectors, given.parts, info, place)
     return Document(id, text, given.title, given.metadata), parts
+
+
+def asked(body: bytes) -> GetRequest:
+    """Return a request for documents by their ids, within the limits."""
+    request = decode(body, GetRequest)
+    if len(request.ids) > MAX_PAGE:
+        raise RequestTooLarge(
+            f"the request has {len(request.ids)} ids, at most {MAX_PAGE} documents are read at once; split it"
+        )
+    return request
+
+
+def patch(body: bytes) -> Patch:
+    """Return the merge patch for one document."""
+    found = decode(body, MetadataPatch).metadata
+    checked_paths(found, "metadata")
+    return found
+
+
+def change(body: bytes) -> dict[str, Patch] | tuple[Filter, Patch]:
+    """Return a merge patch for each id, or a filter and the patch for all that it keeps."""
+    request = decode(body, ChangeRequest)
+    ways = (request.ids, request.filter, request.documents)
+    if sum(way is not None for way in ways) != 1:
+        raise InvalidRequest(
+            'exactly one of "ids", "filter" and "documents" is needed', param="ids"
+        )
+    if (request.metadata is None) == (request.documents is None):
+        raise InvalidRequest(
+            '"metadata" goes with "ids" or "filter"; in "documents" each has its own',
+            param="metadata",
+        )
+    if request.documents is not None:
+        _check_number(len(request.documents))
+        for index, each in enumerate(request.documents):
+            checked_paths(each.metadata, f"documents[{index}].metadata")
+        return {str(each.id): each.metadata for each in request.documents}
+    found: Patch = request.metadata or {}
+    checked_paths(found, "metadata")
+    if request.ids is not None:
+        _check_number(len(request.ids))
+        return dict.fromkeys(map(str, request.ids), found)
+    filter = checked_filter(request.filter)
+    if filter is None:
+        raise InvalidRequest(
+            "the filter keeps every document, so all would be changed; name them by their ids",
+            param="filter",
+        )
+    return filter, found
+
+
+def _check_number(number: int) -> None:
+    if number > MAX_DOCUMENTS:
+        raise RequestTooLarge(
+            f"the request names {number} documents, at most {MAX_DOCUMENTS} are changed at once; split it"
+        )
