@@ -95,6 +95,14 @@ PARAMETERS: Mapping[str, Json] = {
         "description": "Types of columns, such as year=number,code=text; left out, they are found.",
         "schema": {"type": "string"},
     },
+    "replace": {
+        "description": "Of lines: false refuses documents whose ids are stored.",
+        "schema": {"type": "boolean", "default": True},
+    },
+    "embedder": {
+        "description": "Of lines: what made the vectors that they bring.",
+        "schema": {"type": "string"},
+    },
     "model": {
         "description": "Any name of a served model; it may contain slashes.",
         "schema": {"type": "string", "minLength": 1},
@@ -159,6 +167,7 @@ EXAMPLES: Mapping[str, Mapping[str, Json]] = {
     "/documents/count": {"filter": {"filter": {"year": 2024}}},
     "/documents/delete": {"ids": {"ids": ["b"]}, "filter": {"filter": {"year": {"$lt": 2000}}}},
     "/documents/get": {"two": {"ids": ["a", "b"]}},
+    "/documents/export": {"all": {}, "some": {"filter": {"year": 2024}, "include_vectors": True}},
     "/reindex": {"same": {}},
 }
 # The same for PATCH.
@@ -182,6 +191,7 @@ OF_FILES = {
     "413": "The file has more than `--max-body-bytes`, or more documents than one request may store",
     "415": "`content-type` is one that a web page may send anywhere: text/plain or a form's",
 }
+LINES = '{"id": "a", "text": "Good weather"}\n{"id": "b", "text": "It rains"}\n'
 A_FILE: Json = {
     "description": "The file",
     "required": True,
@@ -283,6 +293,9 @@ def _operation(operation: CollectionOperation, schema_of: Mapping[int, Any]) -> 
         bodies = examples(operation.path, operation.method)
         shown = {name: {"value": value} for name, value in bodies.items()}
         body["content"]["application/json"]["examples"] = shown
+        for kind in operation.stream_types:
+            lines = {"schema": {"type": "string"}, "examples": {"two": {"value": LINES}}}
+            body["content"][kind.decode()] = lines
         described["requestBody"] = {**body, "required": True}
     return described
 

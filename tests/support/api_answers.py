@@ -96,7 +96,7 @@ async def record(client: httpx.AsyncClient) -> dict[str, Any]:
             reply = await client.delete(path.format(**VALUES))
         assert reply.status_code == each.status, (name, reply.text)
         if reply.content or each.plain:
-            is_json = "json" in reply.headers.get("content-type", "")
+            is_json = reply.headers.get("content-type", "").startswith("application/json")
             found[name] = shortened(reply.json() if is_json else reply.text)
     whole = found["openapi_document"]
     found["openapi_document"] = {key: whole[key] for key in ("openapi", "info", "servers")}

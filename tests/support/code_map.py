@@ -35,6 +35,7 @@ SERVER = (
     "api/documents",
     "api/files",
     "api/overview",
+    "api/streaming",
     "api/web",
     "sources",
     "sources/isolated",

@@ -17,6 +17,7 @@ NAMES = {
     "GET /map": "map_chunks",
     "POST /documents/count": "count_documents",
     "POST /documents/get": "get_documents",
+    "POST /documents/export": "export_documents",
     "PATCH /documents": "change_documents",
     "GET /documents/{id}": "get_document",
     "PATCH /documents/{id}": "change_document",

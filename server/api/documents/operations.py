@@ -5,9 +5,13 @@ from functools import partial
 from starlette.datastructures import QueryParams
 
 from server.api.body import prepared
-from server.api.decoding import check_parameters, whole_number
+from server.api.decoding import check_parameters, parameter, whole_number
 from server.api.documents.by_ids import get_many
 from server.api.documents.changes import change_many, change_one
+from server.api.documents.export import export
+from server.api.documents.lines import OPTIONS as LINE_OPTIONS
+from server.api.documents.lines import TYPES as LINE_TYPES
+from server.api.documents.lines import LinesStored, add_lines
 from server.api.documents.reply import (
     Added,
     ChangedDocuments,
@@ -22,6 +26,7 @@ from server.api.documents.request import (
     MAX_PAGE,
     AddRequest,
     ChangeRequest,
+    ExportRequest,
     GetRequest,
     MetadataPatch,
     Select,
@@ -38,10 +43,10 @@ from server.api.operation import (
     warnings_of,
     writable_of,
 )
-from server.api.replies import Reply, json_body
+from server.api.replies import NDJSON, Reply, json_body
 from server.api.written import written
 from server.collections.writing.given import add_given
-from server.errors import DocumentNotFound, shown
+from server.errors import DocumentNotFound, InvalidRequest, shown
 
 OPTIONS = ("limit", "after", "filter")
 
@@ -51,7 +56,18 @@ def inside() -> list[CollectionOperation]:
     on = partial(CollectionOperation, NATIVE)
     many, one = "/documents", "/documents/{id:path}"
     return [
-        on("POST", many, add, "Store documents", "write", (AddRequest,), (Added,)),
+        on(
+            *("POST", many, add, "Store documents", "write"),
+            *((AddRequest,), (Added, LinesStored)),
+            query=LINE_OPTIONS,
+            stream=add_lines,
+            stream_types=LINE_TYPES,
+        ),
+        on(
+            *("POST", f"{many}/export", export, "Export documents", "search"),
+            request=(ExportRequest,),
+            plain=NDJSON.decode(),
+        ),
         on("GET", many, page, "List documents", "search", response=(Page,), query=OPTIONS),
         on("POST", f"{many}/delete", remove, "Remove documents", "write", (Select,), (Removed,)),
         on("POST", f"{many}/count", count, "Count documents", "search", (Select,), (Count,)),
@@ -70,6 +86,14 @@ def inside() -> list[CollectionOperation]:
 
 
 async def add(call: CollectionCall) -> Reply:
+    """Store documents that are sent whole, all or none, or as lines of JSON, piece by piece."""
+    for name in QueryParams(call.scope["query_string"]):
+        if name in LINE_OPTIONS:
+            raise InvalidRequest(
+                f"{parameter(name)} is for lines of JSON (content-type: application/x-ndjson); give"
+                f' "{name}" in the body',
+                param=name,
+            )
     # Before the body is decoded: a collection that is not there is refused.
     info = collection_of(call).info
     given = await prepared(call.body, partial(added, info=info))

@@ -65,6 +65,14 @@ class GetRequest(msgspec.Struct, forbid_unknown_fields=True):
     encoding_format: Encoding = "float"
 
 
+class ExportRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """Documents to export. filter: left out, all of them. include_vectors, encoding_format: as of GetRequest."""
+
+    filter: dict[str, Any] | None = None
+    include_vectors: bool = False
+    encoding_format: Encoding = "float"
+
+
 class MetadataPatch(msgspec.Struct, forbid_unknown_fields=True):
     """A change of a document's metadata.
 
@@ -177,6 +185,12 @@ def asked(body: bytes) -> GetRequest:
             f"the request has {len(request.ids)} ids, at most {MAX_PAGE} documents are read at once; split it"
         )
     return request
+
+
+def exported(body: bytes) -> tuple[ExportRequest, Filter | None]:
+    """Return a request to export documents, and the filter that keeps them."""
+    request = decode(body, ExportRequest)
+    return request, checked_filter(request.filter)
 
 
 def patch(body: bytes) -> Patch:
