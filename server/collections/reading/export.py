@@ -2,7 +2,8 @@
 
 How this works. One snapshot of the database is held open, and each page is a read of its own that takes its
 turn with others. So memory is that of a page, whatever the collection holds. SQLite's log cannot shrink until
-the snapshot is closed. So the time in which the client is waited for has a limit.
+the snapshot is closed. So the time in which the client is waited for has a limit. A collection may be
+reindexed or removed meanwhile: the snapshot's file is there until it is closed.
 """
 
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -15,8 +16,9 @@ from server.collections import read_cost
 from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection
 from server.collections.read_threads import ReadThreads
-from server.errors import CollectionNotFound, Overloaded, RequestTooLarge
+from server.errors import Overloaded, RequestTooLarge
 from server.store.collection import Collection
+from server.store.documents import Documents
 from server.store.filter_tree import Filter
 from server.store.reading.parts import Parts, parts_of
 from server.store.records import Document
@@ -52,36 +54,33 @@ async def exported(
     """
     if isinstance(collection, EmptyCollection):
         return
-    source = collection.collection
-    rows, hit_s = len(source.index), collection.hit_time.seconds
+    rows, hit_s = len(collection.collection.index), collection.hit_time.seconds
     limit = PAGE_WITH_VECTORS if export.with_vectors else PAGE_DOCUMENTS
     cost_s = read_cost.of_page(limit, export.filter, rows, 2 * hit_s)
     with _counted(), reads.admitted(cost_s):
-        held = await collection.read(source.documents.database.hold)
+        documents, held = await collection.read(lambda: _held(collection.collection))
         try:
             after, waited_s, size = 0, 0.0, 0
-            while True:
-                async with collection.gate:
-                    _check_same(collection, source)
-                    piece, after = await reads.turn(
-                        cost_s, partial(_page, source, held, export, after, limit)
-                    )
+            while after >= 0:
+                page = partial(_page, documents, held, export, after, limit)
+                piece, after = await reads.turn(cost_s, page)
                 if piece:
                     began = now()
                     yield piece
                     waited_s, size = waited_s + now() - began, size + len(piece)
                     _check_pace(waited_s, size)
-                if after < 0:
-                    return
         finally:
             held.close()
 
 
+def _held(collection: Collection) -> tuple[Documents, HeldSnapshot]:
+    return collection.documents, collection.documents.database.hold()
+
+
 def _page(
-    source: Collection, held: HeldSnapshot, export: Export, after: int, limit: int
+    documents: Documents, held: HeldSnapshot, export: Export, after: int, limit: int
 ) -> tuple[bytes, int]:
     """Return the next documents as bytes, and the number of the last one; -1 at the end."""
-    documents = source.documents
     with held.here():
         found, cut = documents.page_within(after, limit, export.filter, PAGE_BYTES)
         some = [document for _, document in found]
@@ -104,13 +103,6 @@ def _counted() -> Iterator[None]:
         yield
     finally:
         _running.discard(own)
-
-
-def _check_same(collection: LiveCollection, source: Collection) -> None:
-    if collection.gone or collection.collection is not source:
-        raise CollectionNotFound(
-            f"collection {collection.name!r} was removed or reindexed while it was exported; export it again"
-        )
 
 
 def _check_pace(waited_s: float, size: int) -> None:
