@@ -19,12 +19,19 @@ from server.sources.office.formats import advice
 from server.sources.office.section import UnreadableFile
 from server.sources.patterns import Pattern
 from server.sources.problems import Problems, Stopped
-from server.sources.source import FORMATS, OF_SUFFIX, TABLES, InFolder, Options, Read, Source
+from server.sources.source import (
+    FORMATS,
+    OF_ROWS,
+    OF_SUFFIX,
+    TABLES,
+    InFolder,
+    Options,
+    Read,
+    Source,
+)
 from server.store.records import Document
 
 STDIN = "-"
-# Formats whose documents are not named after their file.
-OF_ROWS = ("txt", *TABLES)
 
 
 def find_sources(
