@@ -39,6 +39,12 @@ export const get = (path, options) => request("GET", path, options);
 export const post = (path, body, options) => request("POST", path, { ...options, body });
 export const remove = (path, options) => request("DELETE", path, options);
 
+// Whether this server has its manual: it may have been installed without.
+export async function hasManual() {
+  const answer = await fetch(new URL("manual", BASE), { method: "HEAD" }).catch(() => null);
+  return Boolean(answer?.ok && answer.headers.has("link"));
+}
+
 async function refusal(answer) {
   const said = await answer.json().catch(() => ({}));
   const error = said.error && typeof said.error === "object" ? said.error : { message: said.error };
