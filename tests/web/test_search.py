@@ -271,3 +271,19 @@ def test_help_leads_to_the_manual_where_there_is_one(page: Page, built: bool) ->
     finally:
         if built:
             PACKED.unlink(missing_ok=True)
+
+
+def test_id_that_a_browser_would_take_for_a_path_is_never_asked_for(page: Page) -> None:
+    page.open("search?c=hostile&q=hostile&doc=" + quote("../../many", safe=""))
+    page.until(lambda: "cannot stand in an address" in page.text(".panel .failure"))
+    page.driver.get(f"{page.url}/docs#remove_one")
+    form = '[data-route="DELETE /documents/{id}"]'
+    page.until(lambda: page.all(form))
+    page.script(f"document.querySelector('{form}').open = true")
+    page.find(f"{form} [name=id]").clear()
+    page.find(f"{form} [name=id]").send_keys("../collections/empty")
+    page.click(f"{form} .primary")
+    page.until(lambda: "cannot stand in an address" in page.text(f"{form} .status"))
+    assert "cannot stand in an address" in page.text(f"{form} .curl")
+    asked = page.script("return performance.getEntriesByType('resource').map((each) => each.name)")
+    assert not [each for each in asked if "empty" in each]

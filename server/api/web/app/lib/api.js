@@ -57,12 +57,18 @@ async function refusal(answer) {
 // The path of something in a collection. Names may hold any character.
 export const within = (collection, path) => `collections/${encodeURIComponent(collection)}/${path}`;
 
-// An id may hold slashes; each part is encoded.
-export const pathOf = (id) => String(id).split("/").map(encodeURIComponent).join("/");
+// An id may hold slashes; each part is encoded. A browser takes a part "." or ".." out of the address, also where
+// it is encoded, and would ask for something else: perhaps to delete a collection.
+export function pathOf(id) {
+  const parts = String(id).split("/");
+  if (parts.some((each) => each === "." || each === "..")) throw new ApiError(400, "dots", t("error.dots", { id }));
+  return parts.map(encodeURIComponent).join("/");
+}
 
 // What went wrong, in the reader's language. The server's own sentence is English and stands behind it.
 export function sentence(error) {
   if (!(error instanceof ApiError)) return t("error.page", { message: error.message });
+  if (error.code === "dots") return error.message;
   if (error.status === 0) return t("error.unreachable");
   if (error.status === 401) return t("error.key");
   if (error.status === 403) return t("error.scope", { message: error.message });
