@@ -140,12 +140,17 @@ class CollectionRegistry:
         return await self.create(name, default_chunks(found.engine), found.engine)
 
     async def create(self, name: str, chunks: ChunkRules | None, engine: Engine) -> LiveCollection:
+        """Create an empty collection for a model's vectors; raises what `create_from` raises."""
+        manifest = engine.manifest
+        return await self.create_from(Info(name, manifest.fingerprint, manifest.dimension, chunks))
+
+    async def create_from(self, info: Info) -> LiveCollection:
         """Create an empty collection; raises AlreadyExists, or InvalidRequest for its name.
 
         A caller that is cancelled leaves it to be created.
         """
+        name = info.name
         self._check_free(name)
-        info = Info(name, engine.manifest.fingerprint, engine.manifest.dimension, chunks)
         task = self._coming[name] = asyncio.ensure_future(self._create(info))
         # Marked as retrieved, also where the caller has left.
         task.add_done_callback(lambda task: task.cancelled() or task.exception())

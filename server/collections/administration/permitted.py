@@ -16,7 +16,7 @@ from server.collections.reindexing import Reindexing
 from server.errors import CollectionNotFound, Forbidden
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
-from server.store.records import ChunkRules
+from server.store.records import ChunkRules, Info
 
 MayUse = Callable[[str], bool]
 
@@ -105,6 +105,10 @@ class PermittedCollections:
     async def create(self, name: str, chunks: ChunkRules | None, engine: Engine) -> LiveCollection:
         self._use(name)
         return await self._registry.create(name, chunks, engine)
+
+    async def create_from(self, info: Info) -> LiveCollection:
+        self._use(info.name)
+        return await self._registry.create_from(info)
 
     async def remove(self, name: str) -> None:
         self._use(name)
