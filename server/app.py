@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import VERSION
 from server.api import health, openapi, search
-from server.api.administration import collections, names
+from server.api.administration import collections, copies, names
 from server.api.body import BodyLimits
 from server.api.dialects import cohere, many_vectors, native, ollama, openai, rerank, tei, weaviate
 from server.api.dialects.ollama import OLLAMA
@@ -261,6 +261,7 @@ def every_operation(
         *upload.inside(),
         *collections.inside(),
         *names.inside(),
+        *copies.inside(),
         *metadata.inside(),
         *chunk_map.inside(),
     ]

@@ -72,7 +72,7 @@ async def asked(
         return await client.request(
             each.method,
             path,
-            params={"name": "a.txt"},
+            params={"name": "a.txt"} if path.endswith("/files") else {},
             content="墨".encode(),
             headers={**headers, "content-type": "application/octet-stream"},
         )

@@ -8,7 +8,7 @@ database. Memory is bounded by the largest row, not by the file; `backup_growth`
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
@@ -71,8 +71,9 @@ class BackupFile:
     backup, StoreDamaged for one that is not as it was written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, shown: str = "") -> None:
+        """Open the file. shown: what errors call it; its path where it is empty."""
+        self.path: Path | str = shown or path
         self.computed_by: str | None = None
         self._growth = Growth()
         self._is_backup = False
@@ -91,9 +92,13 @@ class BackupFile:
     def close(self) -> None:
         self._file.close()
 
-    def check(self) -> None:
-        """Read every row and check it; nothing of a file that fails is worth the time of storing it."""
+    def check(self, go_on: Callable[[], None] = lambda: None) -> None:
+        """Read every row and check it; nothing of a file that fails is worth the time of storing it.
+
+        go_on: called for each document; what it raises ends the reading.
+        """
         for _, chunks in self.documents():
+            go_on()
             for _ in chunks:
                 pass
 
