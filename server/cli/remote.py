@@ -55,7 +55,7 @@ class Remote:
         return sorted(await self.sizes())
 
     async def prepare(self, chunks: Chunks) -> None:
-        if self._name not in await self.sizes():
+        if self._name not in await self.sizes() and not await self._is_alias():
             wanted = {} if chunks == UNSAID else {"chunks": _json_of(chunks)}
             await self._ask("POST", "/collections", {"name": self._name, **wanted})
         elif chunks != UNSAID:
@@ -82,7 +82,8 @@ class Remote:
     async def count(self) -> int:
         sizes = await self.sizes()
         if self._name not in sizes and self._name != "default":
-            await self._stats()  # the server's error says that there is none
+            # An alias; the server's error says that there is none.
+            return int((await self._stats())["documents"])
         return sizes.get(self._name, 0)
 
     async def pages(self) -> AsyncIterator[list[Document]]:
@@ -124,6 +125,24 @@ class Remote:
 
     async def remove(self) -> None:
         await self._ask("DELETE", self._path)
+
+    async def rename(self, name: str, *, keep_alias: bool) -> None:
+        body: Json = {"name": name, "keep_alias": keep_alias}
+        await self._ask("POST", f"{self._path}/rename", body)
+
+    async def aliases(self) -> Mapping[str, str]:
+        listed = (await self._ask("GET", "/aliases"))["aliases"]
+        return {each["alias"]: each["collection"] for each in listed}
+
+    async def set_alias(self, alias: str) -> None:
+        await self._ask("PUT", _alias_path(alias), {"collection": self._name})
+
+    async def forget_alias(self, alias: str) -> None:
+        await self._ask("DELETE", _alias_path(alias))
+
+    async def _is_alias(self) -> bool:
+        absent = "collection_not_found"
+        return bool(await self._ask("GET", _alias_path(self._name), absent=absent))
 
     async def reindex(self, chunks: Chunks, show: Callable[[int, int], None]) -> None:
         wanted = {} if chunks == UNSAID else {"chunks": _json_of(chunks)}
@@ -172,6 +191,10 @@ class Remote:
             known = info["model_id"] if model == info["fingerprint"] else model
             found.append(Listed(name, documents, known))
         return found
+
+
+def _alias_path(alias: str) -> str:
+    return f"/aliases/{quote(alias, safe='')}"
 
 
 def _hit(found: Json) -> Hit:

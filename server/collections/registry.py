@@ -54,6 +54,8 @@ class CollectionRegistry:
         # Names that a change of names is about to give, and collections that must stay until it ends.
         self._claimed: set[str] = set()
         self._busy: set[str] = set()
+        # By its new name, a collection that is being renamed: the folder may know only that one already.
+        self._moving: dict[str, LiveCollection] = {}
         self.reindexing: dict[str, Reindexing] = {}
         # Why the last reindexing of a collection failed.
         self.unfinished: dict[str, str] = {}
@@ -96,14 +98,15 @@ class CollectionRegistry:
 
     def own_name(self, name: str) -> str:
         """Return the name of the collection that a name or an alias leads to, which need not exist."""
-        return name if name in self._live else self.aliases.get(name, name)
+        known = name in self._live or name in self._moving
+        return name if known else self.aliases.get(name, name)
 
     def get(self, name: str) -> LiveCollection | EmptyCollection:
         """Return the collection of this name or alias, for reading; raises CollectionNotFound.
 
         The default one is there, empty and without files, before its first write.
         """
-        live = self._live.get(name)
+        live = self._live.get(name) or self._moving.get(name)
         if live is not None:
             return live
         if name in self.aliases:
@@ -121,7 +124,7 @@ class CollectionRegistry:
 
     def _led_to(self, alias: str) -> LiveCollection | EmptyCollection:
         name = self.aliases[alias]
-        live = self._live.get(name)
+        live = self._live.get(name) or self._moving.get(name)
         if live is not None:
             return live
         self._folder.check(name)
@@ -248,22 +251,26 @@ class CollectionRegistry:
     async def rename(self, name: str, new: str, *, keep_alias: bool) -> LiveCollection:
         """Give a collection another name; requests for it wait meanwhile, and its aliases follow it.
 
-        keep_alias: whether the old name becomes an alias. Raises CollectionNotFound, AlreadyExists.
+        An alias of it may become its name. keep_alias: whether the old name becomes an alias.
+        Raises CollectionNotFound, AlreadyExists.
         """
         self._check_own(name, "rename it")
         live = self._live.get(name)
         if live is None:
             self._folder.check(name)
             raise CollectionNotFound(f"there is no collection {name!r} to rename")
-        self._check_free(new)
+        if self.aliases.get(new) != name:
+            self._check_free(new)
         with self._held(new, name):
             await live.settled()
             try:
                 async with live.writing, live.gate.closed():
+                    self._moving[new] = live
                     await uninterrupted(
                         lambda: self._folder.rename(name, new, keep_alias=keep_alias)
                     )
             finally:
+                self._moving.pop(new, None)
                 self._follow(live, name, new)
         return live
 

@@ -256,10 +256,12 @@ class DataFolder:
     def rename(self, name: str, new: str, *, keep_alias: bool) -> None:
         """Give a collection another name, whole or not at all, while no call uses it.
 
+        An alias of this very collection may have the new name; then it is an alias no longer.
         Afterwards it is in `collections` under the one name or the other; only if it cannot be opened
         again, it is in `damaged`.
         """
-        self.check_free(new)
+        if self.aliases.get(new) != name:
+            self.check_free(new)
         self._lock.check()
         self.collections.pop(name).close()
         try:
