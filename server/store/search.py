@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from server.store.collection import Collection
-from server.store.filter_tree import Filter
+from server.store.filters.tree import Filter
 from server.store.fusion import DENSE_WEIGHT, LEXICAL_WEIGHT, RANKS, Scores, blend, fuse
 from server.store.records import Chunk, Span
 from server.store.vector_index import VectorIndex

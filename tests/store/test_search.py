@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from server.errors import StoreError
 from server.store.collection import Collection
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 from server.store.folder import DataFolder
 from server.store.fusion import blend
 from server.store.local_index import fastscan_block

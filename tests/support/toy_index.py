@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from server.store.filter_tree import AllOf, AnyOf, Compared, Exists, Filter, Not, OneOf
+from server.store.filters.tree import AllOf, AnyOf, Compared, Exists, Filter, Not, OneOf
 from server.store.vector_index import BadSnapshot, Hits, IndexStats
 from server.types import Labels, Vectors
 

@@ -16,7 +16,7 @@ from server.errors import StoreDamaged, StoreError
 from server.messages.message import Message
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
 from server.store.documents import Documents
-from server.store.filter_sql import SqlValue, attributes
+from server.store.filters.sql import SqlValue, attributes
 from server.store.records import Document, Span
 from server.store.schema import words_of_all
 from server.store.sqlite.ascending import ascending
