@@ -21,7 +21,7 @@ from server.api.replies import Reply, json_body
 from server.api.written import written
 from server.collections.document_limits import check_documents
 from server.errors import DocumentNotFound, InvalidRequest, RequestTooLarge, shown
-from server.store.filter_tree import Filter
+from server.store.filters.tree import Filter
 from server.store.records import Document, text_id
 
 MAX_PAGE = 1000

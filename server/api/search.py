@@ -25,7 +25,7 @@ from server.collections.reranking import candidates, reranked
 from server.errors import InvalidRequest, RequestTooLarge, TooManyTexts
 from server.inference.engine import Engine
 from server.store import search as store
-from server.store.filter_tree import Filter
+from server.store.filters.tree import Filter
 from server.store.fusion import DENSE_WEIGHT, LEAST_WEIGHT, LEXICAL_WEIGHT, MOST_WEIGHT
 from server.store.lexical import SHOWN, highlight
 from server.store.search import Fusion, Mode, Query

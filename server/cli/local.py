@@ -17,7 +17,7 @@ from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry, opened
 from server.messages.message import Message
 from server.store.collection import Collection
-from server.store.filter_tree import fixed, parse
+from server.store.filters.tree import fixed, parse
 from server.store.folder import DataFolder
 from server.store.records import ChunkRules, Document, Info
 from server.store.search import Query

@@ -28,8 +28,8 @@ from server.inference.cpu_provenance import NOTE, agreement, read_provenances
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
 from server.store.collection import Collection
-from server.store.filter_kinds import Operand, operands
-from server.store.filter_tree import Filter
+from server.store.filters.kinds import Operand, operands
+from server.store.filters.tree import Filter
 from server.store.metadata_summary import MetadataSummary
 from server.store.records import CollectionStats, Document, Info
 from server.store.search import Hit, Query, at_once, search

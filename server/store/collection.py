@@ -23,7 +23,7 @@ import numpy as np
 from server.clock import utc, wall_s
 from server.errors import StoreError
 from server.store.documents import Documents
-from server.store.filter_tree import Filter
+from server.store.filters.tree import Filter
 from server.store.hit_cache import HitCache
 from server.store.records import Change, CollectionStats, Document, Info, Span
 from server.store.sqlite.database_path import SHARED, WAL, beside

@@ -19,10 +19,10 @@ import numpy as np
 import orjson
 
 from server.errors import StoreDamaged, StoreError
-from server.store.filter_kinds import Operand, stored_kinds, warnings
-from server.store.filter_match import matches
-from server.store.filter_sql import attributes, where
-from server.store.filter_tree import Filter
+from server.store.filters.kinds import Operand, stored_kinds, warnings
+from server.store.filters.match import matches
+from server.store.filters.sql import attributes, where
+from server.store.filters.tree import Filter
 from server.store.lexical import REQUIRED, ask, attainable, frequencies, match_expression, ranked
 from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (

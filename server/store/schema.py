@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, NamedTuple
 
 from server.errors import InvalidRequest
-from server.store.filter_sql import attributes
+from server.store.filters.sql import attributes
 from server.store.lexical import TOKENIZER, indexed
 from server.store.records import ChunkRules, Document, Info, titled
 from server.store.sqlite.database import Connection, in_memory

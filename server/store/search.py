@@ -19,9 +19,10 @@ from typing import Literal
 import numpy as np
 
 from server.store.collection import Collection
-from server.store.filter_tree import Filter
+from server.store.filters.tree import Filter
 from server.store.fusion import DENSE_WEIGHT, LEXICAL_WEIGHT, RANKS, Scores, blend, fuse
 from server.store.records import Chunk, Span
+from server.store.selection import Selection
 from server.store.vector_index import VectorIndex
 from server.store.words.matches import Matches
 from server.types import Labels, Vectors
@@ -155,7 +156,7 @@ class _Search:
     collection: Collection
     index: VectorIndex
     early: _Candidates | None
-    kept: dict[str, Labels] = field(default_factory=dict)
+    kept: dict[str, Selection] = field(default_factory=dict)
     matched: dict[tuple[str, str], Matches] = field(default_factory=dict)
 
     def run(self, queries: Sequence[Query]) -> list[list[Hit]]:
@@ -249,7 +250,7 @@ class _Search:
         found: dict[int, _Candidates] = {}
         for (_, depth), places in groups.items():
             queries = [answers[place].query for place in places]
-            within = self._labels(queries[0].filter)
+            within = self._selection(queries[0].filter)
             candidates = _nearest(self.index, queries, depth, within)
             found.update(zip(places, candidates, strict=True))
         return found
@@ -280,7 +281,7 @@ class _Search:
         missing = labels[np.isnan(cosines)]
         for begin in range(0, len(missing), COSINES_AT_ONCE):
             some = missing[begin : begin + COSINES_AT_ONCE]
-            (found,) = _nearest(self.index, [query], len(some), some)
+            (found,) = _nearest(self.index, [query], len(some), Selection.of_labels(some))
             cosines[np.searchsorted(labels, found.labels)] = found.scores
         return cosines
 
@@ -293,12 +294,12 @@ class _Search:
             )
         return self.matched[key]
 
-    def _labels(self, filter: Filter | None) -> Labels | None:
+    def _selection(self, filter: Filter | None) -> Selection | None:
         if filter is None:
             return None
         key = _key(filter)
         if key not in self.kept:
-            self.kept[key] = self.collection.documents.labels(filter)
+            self.kept[key] = Selection.of_labels(self.collection.documents.labels(filter))
         return self.kept[key]
 
 
@@ -309,7 +310,7 @@ def _depth(query: Query, *, chunked: bool) -> int:
 
 
 def _nearest(
-    index: VectorIndex, queries: Sequence[Query], depth: int, within: Labels | None
+    index: VectorIndex, queries: Sequence[Query], depth: int, within: Selection | None
 ) -> list[_Candidates]:
     """Return the `depth` nearest vectors of each query, by cosine."""
     hits = index.search(np.stack([_vector(query) for query in queries]), depth, within)

@@ -8,7 +8,7 @@ import pytest
 
 from server.errors import InvalidRequest, RequestTooLarge
 from server.store.documents import Documents
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 from server.store.records import Chunk, ChunkRules, Document, Info, Span
 from server.store.sqlite import database as database_module
 from server.store.sqlite.read_limit import ReadLimit, limited

@@ -6,7 +6,7 @@ import pytest
 
 from server.store import documents as documents_module
 from server.store.documents import Documents
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 from server.store.lexical import K1
 from server.store.records import Document
 from tests.support.stored_documents import add

@@ -11,7 +11,7 @@ import pytest
 from server.errors import StoreDamaged
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
 from server.store.documents import Documents
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 from server.store.folder import INDEX, DataFolder
 from server.store.records import Document, Info
 from server.store.schema import SCHEMA_1, SCHEMA_VERSION, chunk_checksum, create, words_of

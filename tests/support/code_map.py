@@ -44,6 +44,7 @@ SERVER = (
     "inference/tokenization",
     "auth",
     "store",
+    "store/filters",
     "store/local_index",
     "store/sqlite",
     "store/words",
