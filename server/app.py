@@ -14,11 +14,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import VERSION
-from server.api import collections, documents, health, openapi, search
+from server.api import collections, health, openapi, search
 from server.api.body import BodyLimits
 from server.api.dialects import cohere, many_vectors, native, ollama, openai, rerank, tei, weaviate
 from server.api.dialects.ollama import OLLAMA
 from server.api.dialects.openai import OPENAI
+from server.api.documents import operations as documents
 from server.api.endpoint import Endpoint
 from server.api.files import upload
 from server.api.health import Pages, alone

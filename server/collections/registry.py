@@ -111,14 +111,19 @@ class CollectionRegistry:
         return await self.create(name, default_chunks(found.engine), found.engine)
 
     async def create(self, name: str, chunks: ChunkRules | None, engine: Engine) -> LiveCollection:
+        """Create an empty collection for a model's vectors; raises what `create_from` raises."""
+        manifest = engine.manifest
+        return await self.create_from(Info(name, manifest.fingerprint, manifest.dimension, chunks))
+
+    async def create_from(self, info: Info) -> LiveCollection:
         """Create an empty collection; raises AlreadyExists, or InvalidRequest for its name.
 
         A caller that is cancelled leaves it to be created.
         """
+        name = info.name
         # subtle: a thread that replaces or removes a collection takes it from the folder first.
         if name in self._live or name in self._leaving or name in self._coming:
             raise AlreadyExists(f"collection {name!r} exists already", param="name")
-        info = Info(name, engine.manifest.fingerprint, engine.manifest.dimension, chunks)
         task = self._coming[name] = asyncio.ensure_future(self._create(info))
         # Marked as retrieved, also where the caller has left.
         task.add_done_callback(lambda task: task.cancelled() or task.exception())

@@ -300,7 +300,7 @@ class Documents:
     def unchanged(self, documents: Sequence[Document]) -> set[str]:
         """Return the ids of documents that are stored unchanged: they need no new vectors."""
         stored = self.get([document.id for document in documents])
-        return {document.id for document in documents if stored.get(document.id) == document}
+        return {document.id for document in documents if document.is_same(stored.get(document.id))}
 
     def words(self, query: str, n_chunks: int, filter: Filter | None = None) -> Matches:
         """Return the chunks that have enough of the query's words, with their BM25.

@@ -129,7 +129,7 @@ def _is_plain(queries: Sequence[Query]) -> bool:
 
 def _early(collection: Collection, index: VectorIndex, queries: Sequence[Query]) -> _Candidates:
     """Return the candidates of a plain search."""
-    depth = _depth(queries[0], chunked=collection.info.chunks is not None)
+    depth = _depth(queries[0], chunked=collection.info.in_parts)
     return _nearest(index, queries, depth, None)[0]
 
 
@@ -160,7 +160,7 @@ class _Search:
     matched: dict[tuple[str, str], Matches] = field(default_factory=dict)
 
     def run(self, queries: Sequence[Query]) -> list[list[Hit]]:
-        chunked = self.collection.info.chunks is not None
+        chunked = self.collection.info.in_parts
         answers = [_Answer(query, _depth(query, chunked=chunked)) for query in queries]
         waiting = answers
         while waiting:
