@@ -1,8 +1,9 @@
 """A collection of the data folder, opened in this process together with the model."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from copy import copy
+from typing import TypeVar
 
 from server.cli.target import UNSAID, Chunks, Found, Matching, Page, Question, cut_otherwise
 from server.collections.chunk_embedding import default_chunks, embed, longest_chunk
@@ -12,7 +13,7 @@ from server.collections.live_collection import LiveCollection
 from server.collections.registry import DEFAULT, CollectionRegistry
 from server.collections.reranking import candidates, reranked
 from server.config import Config
-from server.errors import BadSettings, InvalidRequest, StoreError, TaskNotServed
+from server.errors import BadSettings, InvalidRequest, Overloaded, StoreError, TaskNotServed
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry, opened
 from server.messages.message import Message
@@ -26,6 +27,10 @@ from server.types import Vectors, unit
 
 PAGE_DOCUMENTS = 256
 PROGRESS_S = 0.2
+# A command that asks much at once waits for its own questions, a minute at most for each.
+WAITS, WAIT_S = 120, 0.5
+
+T = TypeVar("T")
 
 
 class Local:
@@ -100,7 +105,7 @@ class Local:
             self._check_model()
             (vector,) = await live.vectors_of([question.text])
         query = Query(question.mode, depth, vector, question.text, filter=filter)
-        found = await live.search([query])
+        found = await _patiently(lambda: live.search([query]))
         if scorer is not None:
             found = (await reranked(scorer, [question.text], found, question.top_k)).found
         (hits,) = found
@@ -225,3 +230,13 @@ class Local:
                 most=longest,
             )
         return rules
+
+
+async def _patiently(work: Callable[[], Awaitable[T]]) -> T:
+    """Return what the work gives, tried again while too much is asked at once."""
+    for _ in range(WAITS):
+        try:
+            return await work()
+        except Overloaded:
+            await asyncio.sleep(WAIT_S)
+    return await work()

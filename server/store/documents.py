@@ -47,6 +47,7 @@ from server.store.schema import (
 from server.store.sqlite.ascending import ascending
 from server.store.sqlite.database import Connection, Database
 from server.store.sqlite.read_limit import spend, within_limit
+from server.store.vector_blob import blob_bytes, packed, unpacked
 from server.store.words.matches import NO_MATCHES, Matches
 from server.types import Labels, Vectors
 
@@ -94,9 +95,9 @@ class Documents:
         meta: dict[str, str] = dict(self.database.rows("SELECT key, value FROM meta"))
         self.info = info_of(meta)
         self.identity = uuid.UUID(meta["identity"])
-        for (size,) in self.database.rows("SELECT length(vector) / 4 FROM parts LIMIT 1"):
-            if size != self.info.dimension:
-                raise ValueError(f"vectors have {size} numbers, not {self.info.dimension}")
+        for (size,) in self.database.rows("SELECT length(vector) FROM parts LIMIT 1"):
+            if size != (wanted := blob_bytes(self.info.dimension)):
+                raise ValueError(f"vectors have {size} bytes, not {wanted}")
         if meta["words"] != WORDS_RECIPE:
             log.warning("%s: its words are indexed again for this version", self.database.path)
             with self.database.transaction() as writer:
@@ -131,7 +132,7 @@ class Documents:
             spans = [[Span(0, len(document.text))] for document in documents]
         assert vectors.shape == (sum(map(len, spans)), self.info.dimension)
         rows = [document_row(document) for document in documents]
-        blobs = iter(np.ascontiguousarray(vectors, dtype="<f4"))
+        blobs = iter(packed(vectors))
         added: list[int] = []
         removed: list[int] = []
         for document, row, chunks in zip(documents, rows, spans, strict=True):
@@ -139,8 +140,8 @@ class Documents:
             number = insert_document(writer, None, row)
             for begin, end in chunks:
                 words = words_of(document.title, document.text[begin:end])
-                vector = next(blobs).tobytes()
-                added.append(insert_chunk(writer, None, number, begin, end, vector, words))
+                blob = next(blobs)
+                added.append(insert_chunk(writer, None, number, begin, end, blob, words))
         return Change(np.array(added, dtype=np.int64), np.array(removed, dtype=np.int64))
 
     def delete(self, ids: Sequence[str]) -> Change:
@@ -360,8 +361,7 @@ class Documents:
         found = {row[0]: row[4] for row in rows}
         for label in set(asked) - found.keys():
             raise self._damaged(f"the vector of part {label}")
-        joined = np.frombuffer(b"".join(found[label] for label in asked), dtype="<f4")
-        vectors = joined.reshape(len(asked), self.info.dimension)
+        vectors = unpacked([found[label] for label in asked], self.info.dimension)
         # subtle: a checksum that fits shows that these bytes were written, not that a model gave them.
         for place in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
             raise self._damaged(f"the vector of part {asked[place]}")

@@ -261,7 +261,7 @@ def exact(collection: Collection, query: Query) -> list[tuple[str, float]]:
     assert query.words is not None and query.vector is not None
     labels = documents.labels(query.filter)
     shares = documents.words(query.words, len(collection.index), query.filter).shares_of(labels)
-    cosines = documents.vectors(labels).astype(np.float64) @ query.vector
+    cosines = unit(documents.vectors(labels)).astype(np.float64) @ query.vector
     scores = blend(cosines, shares, query.weights)
     chunks = documents.by_labels(labels)
     best: dict[str, float] = {}
