@@ -41,6 +41,7 @@ SERVER = (
     "sources/office",
     "collections",
     "collections/overview",
+    "collections/searching",
     "inference",
     "inference/tokenization",
     "auth",
