@@ -19,11 +19,11 @@ import numpy as np
 import orjson
 
 from server.errors import StoreDamaged, StoreError
+from server.store import lexical
 from server.store.filters.kinds import Operand, stored_kinds, warnings
 from server.store.filters.match import matches
 from server.store.filters.sql import attributes, where
 from server.store.filters.tree import Filter
-from server.store.lexical import REQUIRED, ask, attainable, frequencies, match_expression, ranked
 from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (
     OBJECTS,
@@ -308,16 +308,16 @@ class Documents:
 
         n_chunks: of the whole collection.
         """
-        asked = ask(query)
+        asked = lexical.ask(query)
         if not asked.terms:
             return NO_MATCHES
-        counts: dict[str, int] = dict(self.database.rows(*frequencies(asked.lookups)))
+        counts: dict[str, int] = dict(self.database.rows(*lexical.frequencies(asked.lookups)))
         found = asked.chosen(counts)
         required = self._required(filter)
-        if (expression := match_expression(found, required)) is None:
+        if (expression := lexical.match_expression(found, required)) is None:
             return NO_MATCHES
         boosts = asked.boosts(counts, n_chunks)
-        matching, boosted = ranked(expression, boosts)
+        matching, boosted = lexical.ranked(expression, boosts)
         condition, parameters = where(filter, "document")
         if filter is not None:
             # subtle: without the plus sign SQLite looks the words up again for each label.
@@ -331,14 +331,14 @@ class Documents:
         found_labels = np.array(orjson.loads(labels), dtype=np.int64)
         scores = -np.array(orjson.loads(ranks), dtype=np.float32)
         order = np.lexsort((found_labels, -scores))
-        most = attainable(found, n_chunks, required) + sum(boosts.values())
-        return Matches(found_labels[order], scores[order], most)
+        most = lexical.attainable(found, n_chunks, required) + sum(boosts.values())
+        return Matches(found_labels[order], scores[order], most, lexical.weighed(found, n_chunks))
 
     def _required(self, filter: Filter | None) -> int:
         """Return how many documents a query's rarest words should be in: more under a filter."""
         if filter is None:
-            return REQUIRED
-        return int(REQUIRED * self.count() / max(1, self.count(filter)))
+            return lexical.REQUIRED
+        return int(lexical.REQUIRED * self.count() / max(1, self.count(filter)))
 
     def labels(self, filter: Filter | None = None) -> Labels:
         """Return the labels of all chunks, or of those of the documents that the filter keeps.
