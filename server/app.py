@@ -14,7 +14,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import VERSION
-from server.api import collections, health, openapi
+from server.api import health, openapi
+from server.api.administration import collections, names
 from server.api.body import BodyLimits
 from server.api.dialects import cohere, many_vectors, native, ollama, openai, rerank, tei, weaviate
 from server.api.dialects.ollama import OLLAMA
@@ -260,6 +261,7 @@ def every_operation(
         *documents.inside(),
         *upload.inside(),
         *collections.inside(),
+        *names.inside(),
         *metadata.inside(),
         *chunk_map.inside(),
     ]
@@ -268,6 +270,7 @@ def every_operation(
         # First on the paths of the default collection, then on those with a collection's name.
         *of_collection,
         *collections.operations(),
+        *names.operations(),
         *(each._replace(path="/collections/{collection}" + each.path) for each in of_collection),
         *health.operations(metrics, others),
         *docs.operations(),
