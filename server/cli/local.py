@@ -239,7 +239,14 @@ class Local:
 
     def _check_model(self) -> None:
         """Refuse a collection of another model before a long file is read in vain."""
-        found = self.info.fingerprint
+        found, embedder = self.info.fingerprint, self.info.embedder
+        if embedder is not None:
+            raise StoreError(
+                "collection {name} holds given vectors of {embedder}: store documents with theirs (import "
+                "FILE --embedder {embedder}), and search with --mode lexical",
+                name=self._name,
+                embedder=embedder,
+            )
         if self._models.with_vectors(found) is None:
             served = self._default.manifest.fingerprint
             raise StoreError(

@@ -54,6 +54,15 @@ def test_vectors_come_in_the_lines_or_in_a_matrix(
     assert "added 3," in run("import", tmp_path / "out.jsonl", *again).out
     assert np.array_equal(stored(run, "again")[1], vectors)
     assert "model embedder:my-model" in run("collections").out
+    text = write_lines(tmp_path / "text.txt", ["墨池"])
+    assert "--embedder my-model" in run.refused("index", text, "--collection", "own")
+    assert "笔纸砚" in run("search", "笔纸", "--mode", "lexical", "--collection", "own").out
+    assert "given vectors of my-model" in run("doctor", status=0).out
+    run("check")
+    run("backup", "own", tmp_path / "own.backup")
+    run("restore", tmp_path / "own.backup", "--collection", "restored")
+    assert stored(run, "restored")[0] == DOCUMENTS
+    assert np.array_equal(stored(run, "restored")[1], vectors)
 
 
 def test_vectors_that_do_not_fit_are_refused_with_their_line(run: Commands, tmp_path: Path) -> None:
