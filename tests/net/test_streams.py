@@ -43,7 +43,7 @@ def highest_memory(server: Server) -> int:
 
 
 def test_a_body_and_an_export_are_larger_than_what_memory_holds(server: Server) -> None:
-    sent = 120
+    sent = 60
 
     def lines() -> Iterator[bytes]:
         yield from (line(n, LONG) for n in range(sent))
@@ -59,8 +59,8 @@ def test_a_body_and_an_export_are_larger_than_what_memory_holds(server: Server) 
             found = [json.loads(each) for each in reply.iter_lines()]
     assert sorted(int(each["id"]) for each in found) == list(range(sent))
     assert all(len(each["vector"]) == 4 for each in found)
-    # Of 36 MB each way.
-    assert highest_memory(server) - before < 24 << 20
+    # Of 18 MB each way.
+    assert highest_memory(server) - before < 12 << 20
 
 
 def test_what_came_before_a_client_left_is_stored(server: Server) -> None:

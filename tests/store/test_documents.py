@@ -83,6 +83,15 @@ def test_only_the_very_same_document_is_unchanged(documents: Documents) -> None:
     assert documents.unchanged([*stored[:2], changed, Document("d", "丁")]) == {"a", "b"}
 
 
+@pytest.mark.parametrize("other", [True, 1.0, "1", [1]])
+def test_values_that_python_takes_for_equal_are_not_the_same_document(
+    documents: Documents, other: object
+) -> None:
+    add(documents, Document("a", "甲", None, {"n": 1, "m": {"k": 1}}))
+    assert documents.unchanged([Document("a", "甲", None, {"m": {"k": 1}, "n": 1})]) == {"a"}
+    assert not documents.unchanged([Document("a", "甲", None, {"n": 1, "m": {"k": other}})])
+
+
 def test_more_keys_than_one_query_takes(
     documents: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,6 +24,7 @@ SERVER = (
     "cli/agents",
     "cli/commands",
     "cli/evaluation",
+    "cli/exchange",
     "cli/indexing",
     "doctor",
     "doctor/checks",
