@@ -100,6 +100,10 @@ def _searched(call: CollectionCall, asked: Checked) -> Searched:
 def _queries(asked: Checked, texts: Sequence[str | None]) -> list[Query]:
     request = asked.request
     weights = request.weights or Weights()
+    options = asked.options
+    if request.rerank is not None and options.offset:
+        # The page is cut when the hits stand in their last order.
+        options = replace(options, offset=0)
     return [
         Query(
             request.mode,
@@ -110,7 +114,7 @@ def _queries(asked: Checked, texts: Sequence[str | None]) -> list[Query]:
             asked.filter,
             (weights.dense, weights.lexical),
             request.fusion,
-            asked.options,
+            options,
         )
         for text in texts
     ]

@@ -147,7 +147,8 @@ def _check_source(request: SearchRequest) -> None:
     query, queries, vector, like = request.query, request.queries, request.vector, request.like
     if request.is_listing and request.mode == "dense":
         for name in ("highlight", "rerank", "min_score"):
-            if getattr(request, name) not in (None, False):
+            value = getattr(request, name)
+            if value is not None and value is not False:
                 raise InvalidRequest(f'"{name}" needs a query', param=name)
         return
     texts = sum(given is not None for given in (query, queries))
