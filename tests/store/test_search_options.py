@@ -10,7 +10,7 @@ import pytest
 
 from server.errors import DocumentNotFound, InvalidRequest, StoreDamaged
 from server.store.collection import Collection
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 from server.store.folder import DataFolder
 from server.store.fusion import blend
 from server.store.records import ChunkRules, Document, Info, Span
