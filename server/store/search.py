@@ -290,7 +290,7 @@ class _Search:
         key = query.words, _key(query.filter)
         if key not in self.matched:
             self.matched[key] = self.collection.documents.words(
-                query.words, len(self.index), query.filter
+                query.words, len(self.index), self._selection(query.filter)
             )
         return self.matched[key]
 
@@ -299,7 +299,7 @@ class _Search:
             return None
         key = _key(filter)
         if key not in self.kept:
-            self.kept[key] = Selection.of_labels(self.collection.documents.labels(filter))
+            self.kept[key] = self.collection.selection(filter)
         return self.kept[key]
 
 

@@ -44,6 +44,7 @@ SERVER = (
     "inference/tokenization",
     "auth",
     "store",
+    "store/columns",
     "store/filters",
     "store/local_index",
     "store/sqlite",
