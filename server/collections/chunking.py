@@ -60,6 +60,7 @@ LIST_NUMBER = re.compile(r"^[^\S\n]*\d{1,3}\Z", re.MULTILINE)
 
 # Of a chunk's tokens, so many parts at most go to its headings.
 LEAST_SHARE_OF_TEXT = 4
+MOST_HEADINGS = 12
 # Strengths of cuts besides those of an outline: after a heading none, and noise always parts chunks.
 KEPT, NOISE = -1, 9
 WORD = re.compile(r"\w")
@@ -103,7 +104,7 @@ def cut(text: str, rules: ChunkRules, count: Count, title: str | None = None) ->
     tokens is one chunk, unless it has noise or more than UNCOUNTED_CHARACTERS; one of white space only,
     or empty, is the span (0, len(text)). No chunk counts more than `size` with its context, but for a
     lone character that does. A chunk repeats the last whole sentences of the one before, as far as
-    `overlap` reaches, unless an article or a section ends between; of a sentence that had to be split, it
+    `overlap` reaches, unless an article, an item of a list or a section ends between; of a sentence that had to be split, it
     repeats pieces. title: a heading of the same name is no context. What `count` raises is passed on.
     """
     whole = Span(len(text) - len(text.lstrip()), len(text.rstrip()))
@@ -150,12 +151,18 @@ class _Contexts:
         self._known: tuple[tuple[int, int], str, int] = ((-1, -1), "", 0)
 
     def at(self, place: int) -> tuple[str, int]:
-        """Return the context of a chunk that begins at a place, and its tokens; "" where it is too long."""
+        """Return the context of a chunk that begins at a place, and its tokens.
+
+        Outer headings are left out where all would take too much room.
+        """
         key = self._outline.key(place)
         if key != self._known[0]:
-            context = self._outline.context(place, self._title)
-            tokens = self._count([context])[0] if context else 0
-            if tokens > self._most:
+            for skip in range(MOST_HEADINGS):
+                context = self._outline.context(place, self._title, skip)
+                tokens = self._count([context])[0] if context else 0
+                if tokens <= self._most:
+                    break
+            else:
                 context, tokens = "", 0
             self._known = (key, context, tokens)
         return self._known[1], self._known[2]
@@ -225,7 +232,7 @@ class _Row:
     def overlap_start(self, start: int, done: int, rules: ChunkRules) -> int:
         """Return where the chunk begins that follows the chunk of pieces start to done."""
         first = done
-        if self.pieces[done - 1].strength >= ARTICLE:
+        if self.pieces[done - 1].strength >= ITEM:
             return first
         while first - 1 > start and self.tokens(first - 1, done) <= rules.overlap:
             first -= 1

@@ -52,7 +52,8 @@ class Outline:
 
     cuts, strengths: where something begins, ascending, and how firmly the text may be cut there. verbatim:
     tables and code, which have lines and no sentences. width: columns of a full line where the lines of
-    the text were broken at a width, 0 where they were not.
+    the text were broken at a width, 0 where they were not. headings: where lines begin that belong to what
+    follows them.
     """
 
     text: str
@@ -87,13 +88,14 @@ class Outline:
             return False
         return _columns(self.text[begin:end].rstrip()) >= FULL * self.width
 
-    def context(self, begin: int, title: str | None = None) -> str:
+    def context(self, begin: int, title: str | None = None, skip: int = 0) -> str:
         """Return what must be known of a chunk that begins at this place: headings, and a table's header.
 
         Empty, or whole lines, the last one ended. A heading that is the document's title is left out.
+        skip: how many outer headings are left out as well.
         """
         header = self._header(begin)
-        path = SEPARATOR.join(self._path(begin, title))
+        path = SEPARATOR.join(self._path(begin, title)[skip:])
         return "".join(f"{line}\n" for line in (path, header) if line)
 
     def key(self, begin: int) -> tuple[int, int]:
@@ -188,6 +190,7 @@ class _Pass:
     def _fenced(self, place: int, end: int, line: str) -> None:
         if self._fence is None:
             self._fence = (line[:3], place)
+            self.outline.headings.add(place)
             self._code_from = place
             self._cut(place, LINE)
         elif line.startswith(self._fence[0]):
@@ -273,6 +276,7 @@ class _Pass:
         if len(rows) < LEAST_ROWS:
             return
         header = 1 if not RULE.match(self.text, *rows[1]) else 2
+        self.outline.headings.update(begin for begin, _ in rows[:header])
         self.outline.tables.append((rows[0][0], rows[header - 1][1], rows[-1][1]))
         self.outline.verbatim.append(Span(rows[0][0], rows[-1][1]))
 
