@@ -104,8 +104,9 @@ def cut(text: str, rules: ChunkRules, count: Count, title: str | None = None) ->
     tokens is one chunk, unless it has noise or more than UNCOUNTED_CHARACTERS; one of white space only,
     or empty, is the span (0, len(text)). No chunk counts more than `size` with its context, but for a
     lone character that does. A chunk repeats the last whole sentences of the one before, as far as
-    `overlap` reaches, unless an article, an item of a list or a section ends between; of a sentence that had to be split, it
-    repeats pieces. title: a heading of the same name is no context. What `count` raises is passed on.
+    `overlap` reaches, unless an article, an item of a list or a section ends between; of a sentence that
+    had to be split, it repeats pieces. title: a heading of the same name is no context. What `count` raises
+    is passed on.
     """
     whole = Span(len(text) - len(text.lstrip()), len(text.rstrip()))
     if whole.begin >= whole.end:
