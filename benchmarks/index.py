@@ -10,6 +10,7 @@ because their neighbours are harder to tell apart.
 """
 
 import argparse
+import sys
 import tempfile
 import threading
 import time
@@ -26,6 +27,7 @@ from benchmarks import machine
 from benchmarks.arguments import parser
 from server.store.local_index.exact import SEGMENT_ROWS
 from server.store.local_index.index import SCAN_FROM, LocalIndex
+from server.system.output import until_reader_leaves
 from server.types import Labels, Vectors
 
 K = 10
@@ -229,4 +231,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

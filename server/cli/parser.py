@@ -41,6 +41,7 @@ from server.errors import ServerError, StartupError
 from server.messages.message import Message
 from server.messages.terminal import Terminal
 from server.store.collection_name import normal
+from server.system.output import until_reader_leaves
 from server.telemetry import logs
 
 # What a shell reports of a command that Ctrl-C has ended.
@@ -63,9 +64,6 @@ def main(argv: Sequence[str]) -> int:
         return error.exit_status
     except ServerError as error:
         terminal.inform("error: {error}", error=error.message)
-    except BrokenPipeError:
-        # The reader has left; what Python still holds for it goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         terminal.err.write("\n")
         terminal.inform("stopped")
@@ -75,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
 
 def run() -> None:
     """Run the command of this process, and end the process with its status."""
-    status = main(sys.argv[1:])
+    status = until_reader_leaves(lambda: main(sys.argv[1:]))
     if status == INTERRUPTED:
         # A thread may wait for a pipe or a terminal, and Python would wait for the thread.
         for stream in (sys.stdout, sys.stderr):
