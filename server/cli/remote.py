@@ -80,16 +80,21 @@ class Remote:
     async def prepare_given(self, embedder: str, dimension: int | None) -> Info:
         """Create the collection for the vectors of this embedder if it is missing; return its description."""
         if self._name not in await self.sizes():
-            info = await self._ask("GET", "/info")
+            served = await self._ask(
+                "GET", "/info", lambda info: (info["model_id"], info["fingerprint"])
+            )
             body: Json = {"name": self._name}
-            if embedder not in (info["model_id"], info["fingerprint"]):
+            if embedder not in served:
                 if dimension is None:
                     raise no_dimension()
                 body |= {"embedder": embedder, "dimension": dimension}
-            await self._ask("POST", "/collections", body)
-        stats = await self._stats()
-        rules = _rules_of(stats["chunks"])
-        return Info(self._name, stats["fingerprint"], stats["dimension"], rules)
+            await self._ask("POST", "/collections", dict, body)
+
+        def described(stats: Json) -> Info:
+            rules = _rules_of(stats["chunks"])
+            return Info(self._name, stats["fingerprint"], stats["dimension"], rules)
+
+        return await self._stats(described)
 
     async def add_given(
         self, documents: Sequence[Document], parts: dict[str, Parts], embedder: str
@@ -98,13 +103,17 @@ class Remote:
         body: Json = {"documents": [_with_parts(each, parts.get(each.id)) for each in documents]}
         if parts:
             body["embedder"] = embedder
-        return int((await self._ask("POST", f"{self._path}/documents", body))["stored"])
+        return await self._ask("POST", f"{self._path}/documents", _integer("stored"), body)
 
     async def parts_of(self, ids: Sequence[str]) -> Mapping[str, Parts]:
         """Return the chunks of these documents with their vectors, by id."""
         body: Json = {"ids": list(ids), "include_vectors": True, "encoding_format": "base64"}
-        found = (await self._ask("POST", f"{self._path}/documents/get", body))["documents"]
-        return {each["id"]: _parts_of(each) for each in found}
+        return await self._ask(
+            "POST",
+            f"{self._path}/documents/get",
+            lambda found: {each["id"]: _parts_of(each) for each in found["documents"]},
+            body,
+        )
 
     async def search(self, question: Question) -> Found:
         body: Json = {"query": question.text, "top_k": question.top_k, "mode": question.mode}
