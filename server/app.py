@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import VERSION
-from server.api import health, openapi, search
+from server.api import health, openapi
 from server.api.administration import collections, copies, names
 from server.api.body import BodyLimits
 from server.api.dialects import cohere, many_vectors, native, ollama, openai, rerank, tei, weaviate
@@ -39,6 +39,7 @@ from server.api.operation import (
 from server.api.overview import chunk_map, metadata
 from server.api.replies import MAX_LARGE_REPLIES
 from server.api.routing import WholeRoute, is_utf8, without_spare_slashes
+from server.api.searching import operations as searching
 from server.api.tracing import TracedEndpoint, Tracer, tracer_of
 from server.api.web import docs, key, manual, page
 from server.auth.gate import Access, Visit, request_id, secret_in
@@ -256,7 +257,7 @@ def every_operation(
 ) -> list[CollectionOperation]:
     """Return every operation. Paths are tried in this order, so the busy ones come first."""
     of_collection = [
-        *search.inside(),
+        *searching.inside(),
         *documents.inside(),
         *upload.inside(),
         *collections.inside(),

@@ -105,6 +105,13 @@ class BodyBudget:
             BodyBudget.taken += size - self._size
             self._size = size
 
+    def hold(self, size: int) -> None:
+        """Take memory for the `size` bytes that are held now, which may be fewer; raises Overloaded."""
+        size = size if size > SMALL_BODY_BYTES else 0
+        self.check(size)
+        BodyBudget.taken += size - self._size
+        self._size = size
+
     @property
     def size(self) -> int:
         """The bytes that count: 0 of a small body."""

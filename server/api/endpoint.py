@@ -159,7 +159,10 @@ class Endpoint(Generic[C]):
                     self._hosts.check(headers.get(b"host"), scope)
                 if self._stream is not None and media_type(headers) in self._stream_types:
                     check_coding(headers)
-                    return await self._serve_stream(self._stream, scope, receive, send, visit)
+                    stream = BodyStream(
+                        receive, budget, self._limits.read_s, self._limits.max_bytes
+                    )
+                    return await self._serve_stream(self._stream, stream, scope, send, visit)
                 body = await read_body(scope, headers, receive, budget, self._limits)
                 if body and len(body) > UNCOUNTED_BYTES and not self._limits.is_file:
                     # A handler decodes it at once, and no other request runs meanwhile.
@@ -188,13 +191,12 @@ class Endpoint(Generic[C]):
     async def _serve_stream(
         self,
         handler: Callable[[C, BodyStream], Awaitable[Reply]],
+        body: BodyStream,
         scope: Scope,
-        receive: Receive,
         send: Send,
         visit: Visit | None,
     ) -> None:
         """Serve a request whose handler reads the body as it arrives."""
-        body = BodyStream(receive, self._limits.read_s, self._limits.max_bytes)
         started = now()
         call = self._call_of(scope, b"", scope["state"])
         try:

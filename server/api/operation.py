@@ -15,7 +15,7 @@ from server.collections.live_collection import LiveCollection
 from server.collections.registry import DEFAULT, CollectionRegistry
 from server.inference.registry import ModelRegistry
 from server.store.collection_name import normal
-from server.store.filter_tree import Filter, fixed, parse
+from server.store.filters.tree import Filter, fixed, parse
 
 
 class WorkerState(TypedDict):

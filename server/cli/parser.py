@@ -172,6 +172,11 @@ def _export_flags(parser: Parser, terminal: Terminal) -> None:
         help=terminal.words('file to write, a JSON document a line; "-" for standard output'),
     )
     pair_flag(parser, terminal)
+    parser.add_argument(
+        "--with-vectors",
+        action="store_true",
+        help=terminal.words("write the vectors of each document too, for import --embedder"),
+    )
     target_flags(parser, terminal)
 
 
@@ -184,6 +189,17 @@ def _import_flags(parser: Parser, terminal: Terminal) -> None:
     )
     without_index_flags(parser)
     pair_flag(parser, terminal)
+    parser.add_argument(
+        "--embedder",
+        metavar="NAME",
+        help=terminal.words("what made the vectors of the documents; nothing is embedded then"),
+    )
+    parser.add_argument(
+        "--vectors",
+        type=Path,
+        metavar="FILE.npy",
+        help=terminal.words("vectors, a row for each line of FILE (default: those in the lines)"),
+    )
     encoding_flag(parser, terminal)
     chunk_flags(parser, terminal)
     target_flags(parser, terminal)

@@ -1,5 +1,6 @@
 """Vectors that come with documents: stored as given, of one embedder only."""
 
+import asyncio
 import base64
 from typing import Any
 
@@ -151,15 +152,27 @@ def test_vectors_for_a_served_model_need_its_name_and_must_be_its_own(toy_model:
     run(test, toy_model)
 
 
+async def reindexed(client: httpx.AsyncClient) -> Any:
+    """Reindex with the served model, and return the stats afterwards."""
+    assert (await client.post(f"{OWN}/reindex", json={})).status_code == 202
+    while (stats := (await client.get(f"{OWN}/stats")).json())["reindexing"] is not None:
+        await asyncio.sleep(0.01)
+    return stats
+
+
 def test_a_collection_of_given_vectors_can_be_reindexed_with_a_served_model(
     toy_model: Model,
 ) -> None:
     async def test(client: httpx.AsyncClient) -> None:
         await make(client)
-        await add(client, {"id": "x", "text": "墨池笔纸", "vector": [1, 0, 0]})
-        assert (await client.post(f"{OWN}/reindex", json={})).status_code == 202
-        while (stats := (await client.get(f"{OWN}/stats")).json())["reindexing"] is not None:
-            pass
+        textless = {"id": "y", "vector": [0, 1, 0]}
+        await add(client, {"id": "x", "text": "墨池笔纸", "vector": [1, 0, 0]}, textless)
+        stats = await reindexed(client)
+        assert stats["model"] is None
+        assert "empty" in stats["reindex_error"]
+        assert stats["documents"] == 2
+        await client.delete(f"{OWN}/documents/y")
+        stats = await reindexed(client)
         assert stats["model"] is not None, stats
         found = await client.post(f"{OWN}/search", json={"query": "墨池笔纸"})
         assert found.json()["hits"][0]["id"] == "x"

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from server.api.body import BodyBudget
 from server.api.documents import lines as lines_module
 from server.api.streaming import body_stream
 from server.collections.reading import export as export_module
@@ -170,6 +171,24 @@ def test_a_line_or_a_body_beyond_the_limits_is_refused(toy_model: Model) -> None
         assert await ids(client) == []
 
     run(test, toy_model, max_body_bytes=4096)
+
+
+def test_lines_wait_for_no_memory_that_other_bodies_take(
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(BodyBudget, "taken", 1 << 40)
+            assert (await send(client, line("a"))).status_code == 200
+            long = line("b") + b"x" * 100_000
+            refused = await send(client, in_pieces(long, 70_000))
+            check_refused(refused, 429, "overloaded", "lines up to 0 are stored")
+        taken = BodyBudget.taken
+        body = b"".join(line(str(n), "x" * 40_000) for n in range(20))
+        assert (await send(client, in_pieces(body, 50_000))).json()["stored"] == 20
+        assert BodyBudget.taken == taken
+
+    run(test, toy_model)
 
 
 def test_a_body_that_stops_is_refused_and_what_came_before_is_stored(

@@ -43,7 +43,7 @@ def highest_memory(server: Server) -> int:
 
 
 def test_a_body_and_an_export_are_larger_than_what_memory_holds(server: Server) -> None:
-    sent = 120
+    sent = 90
 
     def lines() -> Iterator[bytes]:
         yield from (line(n, LONG) for n in range(sent))
@@ -59,8 +59,8 @@ def test_a_body_and_an_export_are_larger_than_what_memory_holds(server: Server) 
             found = [json.loads(each) for each in reply.iter_lines()]
     assert sorted(int(each["id"]) for each in found) == list(range(sent))
     assert all(len(each["vector"]) == 4 for each in found)
-    # Of 36 MB each way.
-    assert highest_memory(server) - before < 24 << 20
+    # Of 27 MB each way.
+    assert highest_memory(server) - before < 20 << 20
 
 
 def test_what_came_before_a_client_left_is_stored(server: Server) -> None:
@@ -81,6 +81,13 @@ def count(client: httpx.Client, first: int) -> int:
     return len(client.post(f"{PATH}/get", json={"ids": ids}).json()["documents"])
 
 
+def is_dropped(client: socket.socket) -> bool:
+    """Return whether the server has closed its end; the kernel may still hold what it wrote."""
+    port = f":{client.getsockname()[1]:04X}"
+    rows = [row.split() for row in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return all(row[9] == "0" for row in rows if row[2].endswith(port))
+
+
 def test_clients_that_stop_reading_an_export_are_dropped_and_hold_nothing(server: Server) -> None:
     body = json.dumps({"include_vectors": True})
     head = (
@@ -99,6 +106,7 @@ def test_clients_that_stop_reading_an_export_are_dropped_and_hold_nothing(server
         # Writes wait for no export.
         assert other.post(PATH, content=line(2000, 10), headers=HEAD).status_code == 200
         eventually(lambda: other.post(f"{PATH}/export", json=few).status_code == 200)
+        eventually(lambda: all(map(is_dropped, clients)))
         clients[0].settimeout(PATIENCE_S)
         came = b""
         with suppress(ConnectionResetError):

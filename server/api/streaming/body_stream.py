@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 from starlette.types import Receive
 
-from server.api.body import MIN_BYTES_PER_S, longest_wait_s
+from server.api.body import MIN_BYTES_PER_S, BodyBudget, longest_wait_s
 from server.api.replies import Headers
 from server.clock import now
 from server.errors import InvalidRequest, RequestTooLarge
@@ -27,11 +27,14 @@ class BodyStream:
     a refusal.
     """
 
-    def __init__(self, receive: Receive, read_s: float, max_line_bytes: int) -> None:
+    def __init__(
+        self, receive: Receive, budget: BodyBudget, read_s: float, max_line_bytes: int
+    ) -> None:
         self.whole = False
         self.beginning = b""
         self.headers: Headers = []
         self._receive = receive
+        self._budget = budget
         self._read_s = read_s
         self._max_line_bytes = max_line_bytes
         # Bytes that have come, and the seconds in which they were waited for.
@@ -69,7 +72,8 @@ class BodyStream:
     async def lines(self) -> AsyncIterator[list[tuple[int, bytes]]]:
         """Yield groups of lines that are not blank, each with its number from 1; the last may lack its end.
 
-        Raises RequestTooLarge for a line that is longer than a body may be.
+        Raises RequestTooLarge for a line that is longer than a body may be, Overloaded where other bodies take
+        the memory.
         """
         number, size = 0, 0
         group: list[tuple[int, bytes]] = []
@@ -91,11 +95,12 @@ class BodyStream:
             if rest:
                 begun.append(rest)
                 begun_bytes += len(rest)
-                if begun_bytes > self._max_line_bytes:
-                    raise RequestTooLarge(
-                        f"line {number + 1} has more than {self._max_line_bytes} bytes, the most of one"
-                        " line (--max-body-bytes)"
-                    )
+            if begun_bytes > self._max_line_bytes:
+                raise RequestTooLarge(
+                    f"line {number + 1} has more than {self._max_line_bytes} bytes, the most of one line"
+                    " (--max-body-bytes)"
+                )
+            self._budget.hold(size + begun_bytes)
         last = b"".join(begun)
         if last and not last.isspace():
             group.append((number + 1, last))
