@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from server.errors import StoreDamaged, StoreError
 from server.store.filter_kinds import Operand, stored_kinds, warnings
 from server.store.filter_match import matches
 from server.store.filter_sql import attributes, where
 from server.store.filter_tree import Filter
-from server.store.lexical import REQUIRED, ask, attainable, frequencies, match_expression, ranked
 from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (
     OBJECTS,
@@ -47,7 +45,9 @@ from server.store.schema import (
 from server.store.sqlite.ascending import ascending
 from server.store.sqlite.database import Connection, Database
 from server.store.sqlite.read_limit import spend, within_limit
-from server.store.words.matches import NO_MATCHES, Matches
+from server.store.words.finding import find
+from server.store.words.matches import Matches
+from server.store.words.ranking import REQUIRED
 from server.types import Labels, Vectors
 
 log = logging.getLogger(__name__)
@@ -307,31 +307,8 @@ class Documents:
 
         n_chunks: of the whole collection.
         """
-        asked = ask(query)
-        if not asked.terms:
-            return NO_MATCHES
-        counts: dict[str, int] = dict(self.database.rows(*frequencies(asked.lookups)))
-        found = asked.chosen(counts)
-        required = self._required(filter)
-        if (expression := match_expression(found, required)) is None:
-            return NO_MATCHES
-        boosts = asked.boosts(counts, n_chunks)
-        matching, boosted = ranked(expression, boosts)
-        condition, parameters = where(filter, "document")
-        if filter is not None:
-            # subtle: without the plus sign SQLite looks the words up again for each label.
-            matching += f" AND +rowid IN (SELECT label FROM parts WHERE {condition})"
-        # One row, because a thread may wait for the interpreter lock after each. Sorting the few
-        # thousand matches here costs less than SQLite needs for the best hundred.
-        ((labels, ranks),) = self.database.rows(
-            f"SELECT json_group_array(rowid), json_group_array(score) FROM ({matching})",
-            (*boosted, *parameters),
-        )
-        found_labels = np.array(orjson.loads(labels), dtype=np.int64)
-        scores = -np.array(orjson.loads(ranks), dtype=np.float32)
-        order = np.lexsort((found_labels, -scores))
-        most = attainable(found, n_chunks, required) + sum(boosts.values())
-        return Matches(found_labels[order], scores[order], most)
+        within = None if filter is None else where(filter, "document")
+        return find(self.database, query, n_chunks, self._required(filter), within)
 
     def _required(self, filter: Filter | None) -> int:
         """Return how many documents a query's rarest words should be in: more under a filter."""

@@ -27,7 +27,7 @@ WORDS = (
     "CREATE VIRTUAL TABLE terms USING fts5vocab (words, row)",
 )
 # Changes with anything that changes what `lexical.indexed` makes of a text.
-WORDS_RECIPE = f"pairs-4, Unicode {unicodedata.unidata_version}"
+WORDS_RECIPE = f"pairs-5, Unicode {unicodedata.unidata_version}"
 
 # AUTOINCREMENT keeps a number or a label from being used twice. STRICT and the check of the vector's
 # length: a row of another shape would be noticed only when the index is rebuilt, too late.

@@ -7,8 +7,8 @@ import pytest
 from server.store import documents as documents_module
 from server.store.documents import Documents
 from server.store.filter_tree import parse
-from server.store.lexical import K1
 from server.store.records import Document
+from server.store.words.ranking import K1
 from tests.support.stored_documents import add
 
 # Two words each, so a word's BM25 is its weight.

@@ -1,11 +1,26 @@
 """The chunks that have words of a query, each with its BM25."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from server.types import Labels, Vectors
+
+NO_LABELS: Labels = np.empty(0, dtype=np.int64)
+
+
+class Term(NamedTuple):
+    """A term that was looked for.
+
+    chunks: how many chunks have it, at most. weight: what a chunk gets for it: its inverse document
+    frequency, twice where it is counted twice.
+    """
+
+    term: str
+    chunks: int
+    weight: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,12 +28,17 @@ class Matches:
     """Every chunk that a query's words find, best first.
 
     labels: int64 (K,). scores: float32 (K,), BM25. attainable: a BM25 that no chunk exceeds for this
-    query, whatever its text; 0 where nothing matches.
+    query, whatever its text; 0 where nothing matches. terms: what was looked for. is_strict: no other
+    chunk may be a hit, whatever its vector: the query quotes a phrase. excluded: chunks that may not
+    be hits, ascending.
     """
 
     labels: Labels
     scores: Vectors
     attainable: float
+    terms: tuple[Term, ...] = ()
+    is_strict: bool = False
+    excluded: Labels = field(default_factory=lambda: NO_LABELS)
 
     @property
     def shares(self) -> npt.NDArray[np.float64]:
@@ -30,14 +50,30 @@ class Matches:
 
     def shares_of(self, labels: Labels) -> npt.NDArray[np.float64]:
         """Return the part of the attainable BM25 that these chunks have: 0 where no word matches."""
+        return self._of(labels, self.shares)
+
+    def scores_of(self, labels: Labels) -> npt.NDArray[np.float64]:
+        """Return the BM25 of these chunks: 0 where no word matches."""
+        return self._of(labels, self.scores.astype(np.float64))
+
+    def allows(self, labels: Labels) -> npt.NDArray[np.bool_]:
+        """Return which of these chunks may be hits, also if only their vectors are near."""
+        allowed = np.ones(len(labels), dtype=bool)
+        if self.is_strict:
+            allowed &= np.isin(labels, self.labels)
+        if len(self.excluded):
+            allowed &= ~np.isin(labels, self.excluded)
+        return allowed
+
+    def _of(self, labels: Labels, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         found = np.zeros(len(labels), dtype=np.float64)
         if len(self.labels):
             order = np.argsort(self.labels)
             ascending = self.labels[order]
             places = np.minimum(np.searchsorted(ascending, labels), len(ascending) - 1)
             there = ascending[places] == labels
-            found[there] = self.shares[order[places[there]]]
+            found[there] = values[order[places[there]]]
         return found
 
 
-NO_MATCHES = Matches(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32), 0.0)
+NO_MATCHES = Matches(NO_LABELS, np.empty(0, dtype=np.float32), 0.0)
