@@ -26,24 +26,28 @@ from server.store.words.units import is_single
 REQUIRED, COUNTED = 3_000, 30_000
 K1 = 1.2  # of FTS5's BM25
 
+# A text with all of a query's terms gets this much more of what a text can have.
+EVERY = 0.2
+
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
     """How the texts that a query asks for are found and ranked.
 
     sql, parameters: rows (rowid, score) of the texts, the least score best; a further condition may
-    follow. The score is FTS5's rank, less the boosts of the phrases that the text has. terms: what
-    counts. attainable: a BM25 that no text exceeds, but nears; it is that of a short text that has
-    every term many times.
+    follow. The score is FTS5's rank, less the boosts of what the text has. terms: what counts. every:
+    what a text gets that has all of it. attainable: a BM25 that no text exceeds, but nears; it is that
+    of a short text that has every term many times.
     """
 
     sql: str
     parameters: Sequence[str | float]
     terms: tuple[Term, ...]
+    every: float
 
     @property
     def attainable(self) -> float:
-        return (K1 + 1) * sum(term.weight for term in self.terms)
+        return (K1 + 1) * (sum(term.weight for term in self.terms) + self.every)
 
 
 def frequencies(terms: Sequence[str]) -> tuple[str, list[str | int]]:
@@ -87,35 +91,49 @@ def ranked(
     weights |= {term: _idf(counts.get(term, 0), n_texts) for term in may}
     score = "rank"
     parameters: list[str | float] = []
-    for term, boost in _boosts(asked, counts, n_texts).items():
-        score += " - ? * (rowid IN (SELECT rowid FROM words WHERE words MATCH ?))"
-        parameters += [(K1 + 1) * boost, _quoted(term)]
+    boosts = _boosts(asked, counts, n_texts, weights)
+    for term, boost in boosts.items():
         weights[term] = weights.get(term, 0.0) + boost
+    added = [(_quoted(term), boost) for term, boost in boosts.items()]
+    wholes = {term for phrase in asked.phrases for term in phrase.wholes}
+    all_terms = [term for term in (*must, *may) if term not in wholes]
+    every = 0.0
+    if len(all_terms) > 1:
+        every = EVERY * sum(weights.values())
+        added.append((" AND ".join(map(_quoted, all_terms)), every))
+    for expression, boost in added:
+        score += " - ? * (rowid IN (SELECT rowid FROM words WHERE words MATCH ?))"
+        parameters += [(K1 + 1) * boost, expression]
     sql = f"SELECT rowid, {score} AS score FROM words WHERE words MATCH ?"
     terms = tuple(Term(term, counts.get(term, 0), weight) for term, weight in weights.items())
     expression = match_expression(must, may, is_every=bool(rows))
     if asked.excluded:
         expression = f"({expression}) NOT ({excluded(asked)})"
-    return Ranking(sql, [*parameters, expression], terms)
+    return Ranking(sql, [*parameters, expression], terms, every)
 
 
-def _boosts(asked: Asked, counts: Mapping[str, int], n_texts: int) -> dict[str, float]:
+def _boosts(
+    asked: Asked, counts: Mapping[str, int], n_texts: int, weights: Mapping[str, float]
+) -> dict[str, float]:
     """Return what to add to the weight of texts that have what a query asks for as it is written.
 
-    A phrase whose single words are looked for too adds the most that a text gets for those. So a long
-    text with the phrase comes before a short one with its words in another order. A word whose base form
-    is looked for adds as much where it is asked for alone, and less beside others. What more texts have
-    than are scored adds nothing.
+    An identifier of three parts or more weighs as much as all words beside it. One whose single words are looked for too adds
+    the most that a text gets for those. So a long text with it comes before a short one with its words
+    in another order. A word whose base form is looked for adds as much where it is asked for alone, and
+    less beside others. What more texts have than are scored adds nothing.
     """
     found: dict[str, float] = {}
+    beside = sum(weights.get(word, 0.0) for word in asked.words)
     for phrase in asked.phrases:
-        if not phrase.is_strict:
-            found[phrase.text] = 2 * sum(
-                _idf(counts[word], n_texts) for word in phrase.words if counts.get(word)
-            )
+        within = 2 * sum(_idf(counts[word], n_texts) for word in phrase.words if counts.get(word))
+        # Short ones are parts of prose: 1-2, IL-10, 3.5.
+        strict = beside if len(phrase.pairs) > 1 else 0.0
+        found[phrase.text] = strict if phrase.is_strict else within
     for word, form in asked.exact:
         found[word] = _idf(counts.get(form, 0), n_texts) / len(asked.words) ** 2
-    return {term: boost for term, boost in found.items() if 0 < counts.get(term, 0) <= COUNTED}
+    return {
+        term: boost for term, boost in found.items() if boost and 0 < counts.get(term, 0) <= COUNTED
+    }
 
 
 def match_expression(must: Sequence[str], may: Sequence[str], *, is_every: bool = False) -> str:
