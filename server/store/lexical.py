@@ -2,13 +2,15 @@
 
 How this works. Chinese has no spaces and this project no dictionary. So a text is a row of units, a
 character of Han, kana or Hangul, or a word of other letters and digits, and its terms are every two
-adjacent units: of 第3条规定, 第3 3条 条规 规定. A word is a term by itself too (3). Where it mixes
+adjacent units: of 第3条规定, 第3 3条 条规 规定 (`units`). A word is a term by itself too (3), and so
+is its base form: of running it is run (`bases`), which is what a query asks for. Where a word mixes
 letters and digits, each run of either is a term (iso9001: iso 9001). A last character is a term (定),
 so that any single character begins some term wherever it stands. `identifiers` adds the terms of
-addresses, versions, dates and codes, whose order and adjacency count.
+addresses, versions, dates and codes, whose order and adjacency count. The terms of units stand in
+their order, so a quoted phrase is a phrase of FTS5 (`quoting`).
 
     indexed(text) -> an FTS5 table with TOKENIZER, which splits it at its spaces; ranking is its BM25
-    ask(query) -> frequencies(its lookups), SQL for the caller to run -> match_expression(chosen rows)
+    ask(query) -> frequencies(its lookups), SQL for the caller to run -> ranked(what is asked, the rows)
 
 Text and query are folded alike (`folding`). Only letters and digits remain, and none of them has a
 meaning to FTS5: no query is a syntax error, and NUL and halves of characters vanish. Nothing here
@@ -17,7 +19,11 @@ touches a database.
 All figures are of 2026-11-24, 2 cores of an AMD EPYC. nDCG@10 over CMRC2018 dev (848 passages, 3,218
 questions) is 98.8; with pairs of characters only 98.6, with FTS5's trigrams 92.3, for most words of
 Chinese have two characters. Indexing 63,762 law articles (26 MB) takes 94 ms a thousand, 54 of them
-here, and 27 MB; trigrams 124 ms and 41 MB.
+here, and 27 MB; trigrams 124 ms and 41 MB. What 2026-11-30 brought, before and after, nDCG@10: DRCD's
+questions in simplified characters on its traditional texts 85.28 and 97.22; SciFact 74.05 and 76.21,
+with base forms only 76.39, with words and base forms both asked for 74.37; clauses of laws 90.27 and
+92.07, for texts with all words of a query come first. English texts take 0.28 KB more in the index,
+1.05 for 1.5 KB of text.
 """
 
 import re

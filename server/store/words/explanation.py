@@ -28,14 +28,15 @@ class WordsExplanation:
     """Why a chunk has its score by words.
 
     bm25: 0 where the chunk was not found. attainable: a BM25 that no chunk exceeds for this query.
-    share: bm25 / attainable. terms: all that were looked for, the weightiest first; 2.2 times the sum of
-    their weights is attainable.
+    share: bm25 / attainable. terms: all that were looked for, the weightiest first; every: the
+    weight that a chunk with all of them gets on top. attainable is 2.2 times the sum of all weights.
     """
 
     bm25: float
     attainable: float
     share: float
     terms: tuple[ExplainedTerm, ...]
+    every: float
 
 
 def explain(matches: Matches, label: int, text: str) -> WordsExplanation:
@@ -51,7 +52,7 @@ def explain(matches: Matches, label: int, text: str) -> WordsExplanation:
         ExplainedTerm(term, chunks, weight, term in there or _begins(term, row))
         for term, chunks, weight in sorted(matches.terms, key=lambda each: -each.weight)
     )
-    return WordsExplanation(bm25, matches.attainable, share, terms)
+    return WordsExplanation(bm25, matches.attainable, share, terms, matches.every)
 
 
 def _begins(term: str, row: str) -> bool:

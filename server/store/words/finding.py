@@ -54,6 +54,7 @@ def find(
         scores[order],
         ranking.attainable,
         ranking.terms,
+        ranking.every,
         is_strict=bool(asked.required),
         excluded=without,
     )

@@ -28,15 +28,16 @@ class Matches:
     """Every chunk that a query's words find, best first.
 
     labels: int64 (K,). scores: float32 (K,), BM25. attainable: a BM25 that no chunk exceeds for this
-    query, whatever its text; 0 where nothing matches. terms: what was looked for. is_strict: no other
-    chunk may be a hit, whatever its vector: the query quotes a phrase. excluded: chunks that may not
-    be hits, ascending.
+    query, whatever its text; 0 where nothing matches. terms: what was looked for. every: the weight of
+    having all of it. is_strict: no other chunk may be a hit, whatever its vector: the query quotes a
+    phrase. excluded: chunks that may not be hits, ascending.
     """
 
     labels: Labels
     scores: Vectors
     attainable: float
     terms: tuple[Term, ...] = ()
+    every: float = 0.0
     is_strict: bool = False
     excluded: Labels = field(default_factory=lambda: NO_LABELS)
 

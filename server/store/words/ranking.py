@@ -117,10 +117,10 @@ def _boosts(
 ) -> dict[str, float]:
     """Return what to add to the weight of texts that have what a query asks for as it is written.
 
-    An identifier of three parts or more weighs as much as all words beside it. One whose single words are looked for too adds
-    the most that a text gets for those. So a long text with it comes before a short one with its words
-    in another order. A word whose base form is looked for adds as much where it is asked for alone, and
-    less beside others. What more texts have than are scored adds nothing.
+    An identifier of three parts or more weighs as much as all words beside it. One whose single words
+    are looked for too adds the most that a text gets for those. So a long text with it comes before a
+    short one with its words in another order. A word whose base form is looked for adds as much where it
+    is asked for alone, and less beside others. What more texts have than are scored adds nothing.
     """
     found: dict[str, float] = {}
     beside = sum(weights.get(word, 0.0) for word in asked.words)
