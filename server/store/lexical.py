@@ -27,7 +27,7 @@ with base forms only 76.39, with words and base forms both asked for 74.37; clau
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice, pairwise
 
@@ -106,15 +106,16 @@ def ask(query: str) -> Asked:
     return Asked(
         _spread(list(words)),
         tuple(phrases),
-        _exact(whole) if len(words) <= EXACT else (),
+        _exact(whole, words) if len(words) <= EXACT else (),
         tuple(map(_quote, divided.required)),
         tuple(map(_quote, divided.excluded)),
     )
 
 
-def _exact(joined: str) -> tuple[tuple[str, str], ...]:
-    words = dict.fromkeys(WORD.findall(joined))
-    return tuple((word, form) for word in words if (form := base(word)) != word)
+def _exact(joined: str, asked: Container[str]) -> tuple[tuple[str, str], ...]:
+    """Return the words of a query whose base forms are asked for in their place."""
+    forms = {word: base(word) for word in WORD.findall(joined)}
+    return tuple((word, form) for word, form in forms.items() if form != word and form in asked)
 
 
 def _quote(text: str) -> Quote:

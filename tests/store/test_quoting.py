@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from server.errors import InvalidRequest
@@ -103,7 +103,8 @@ def test_a_query_that_only_excludes_is_refused_and_so_are_too_many_phrases() -> 
     ask('"law" ' * 32 + "-draft " * 32).check()
 
 
-@given(st.text(st.sampled_from('"- \n\0a文C#.'), max_size=30))
+@given(st.text(st.sampled_from('"- \n\0a文C#.0à'), max_size=30))
+@example("0.2à")
 def test_any_quotes_run_and_mark(words: Words, query: str) -> None:
     words.found(query)
     highlight("a文C# a 文", query)
