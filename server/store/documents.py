@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from server.errors import StoreDamaged, StoreError
-from server.store.filter_kinds import Operand, stored_kinds, warnings
-from server.store.filter_match import matches
-from server.store.filter_sql import attributes, where
-from server.store.filter_tree import Filter
+from server.store.filters.kinds import Operand, stored_kinds, warnings
+from server.store.filters.match import matches
+from server.store.filters.sql import attributes, where
+from server.store.filters.tree import Filter
 from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (
     OBJECTS,
@@ -42,12 +42,13 @@ from server.store.schema import (
     remove_words,
     words_of,
 )
+from server.store.selection import Selection
 from server.store.sqlite.ascending import ascending
 from server.store.sqlite.database import Connection, Database
 from server.store.sqlite.read_limit import spend, within_limit
+from server.store.vector_blob import blob_bytes, packed, unpacked
 from server.store.words.finding import find
 from server.store.words.matches import Matches
-from server.store.words.ranking import REQUIRED
 from server.types import Labels, Vectors
 
 log = logging.getLogger(__name__)
@@ -94,9 +95,9 @@ class Documents:
         meta: dict[str, str] = dict(self.database.rows("SELECT key, value FROM meta"))
         self.info = info_of(meta)
         self.identity = uuid.UUID(meta["identity"])
-        for (size,) in self.database.rows("SELECT length(vector) / 4 FROM parts LIMIT 1"):
-            if size != self.info.dimension:
-                raise ValueError(f"vectors have {size} numbers, not {self.info.dimension}")
+        for (size,) in self.database.rows("SELECT length(vector) FROM parts LIMIT 1"):
+            if size != (wanted := blob_bytes(self.info.dimension)):
+                raise ValueError(f"vectors have {size} bytes, not {wanted}")
         if meta["words"] != WORDS_RECIPE:
             log.warning("%s: its words are indexed again for this version", self.database.path)
             with self.database.transaction() as writer:
@@ -131,7 +132,7 @@ class Documents:
             spans = [[Span(0, len(document.text))] for document in documents]
         assert vectors.shape == (sum(map(len, spans)), self.info.dimension)
         rows = [document_row(document) for document in documents]
-        blobs = iter(np.ascontiguousarray(vectors, dtype="<f4"))
+        blobs = iter(packed(vectors))
         added: list[int] = []
         removed: list[int] = []
         for document, row, chunks in zip(documents, rows, spans, strict=True):
@@ -139,8 +140,8 @@ class Documents:
             number = insert_document(writer, None, row)
             for begin, end in chunks:
                 words = words_of(document.title, document.text[begin:end])
-                vector = next(blobs).tobytes()
-                added.append(insert_chunk(writer, None, number, begin, end, vector, words))
+                blob = next(blobs)
+                added.append(insert_chunk(writer, None, number, begin, end, blob, words))
         return Change(np.array(added, dtype=np.int64), np.array(removed, dtype=np.int64))
 
     def delete(self, ids: Sequence[str]) -> Change:
@@ -300,21 +301,14 @@ class Documents:
     def unchanged(self, documents: Sequence[Document]) -> set[str]:
         """Return the ids of documents that are stored unchanged: they need no new vectors."""
         stored = self.get([document.id for document in documents])
-        return {document.id for document in documents if stored.get(document.id) == document}
+        return {document.id for document in documents if document.is_same(stored.get(document.id))}
 
-    def words(self, query: str, n_chunks: int, filter: Filter | None = None) -> Matches:
+    def words(self, query: str, n_chunks: int, within: Selection | None = None) -> Matches:
         """Return the chunks that have enough of the query's words, with their BM25.
 
-        n_chunks: of the whole collection.
+        n_chunks: of the whole collection. within: the labels that may be found.
         """
-        within = None if filter is None else where(filter, "document")
-        return find(self.database, query, n_chunks, self._required(filter), within)
-
-    def _required(self, filter: Filter | None) -> int:
-        """Return how many documents a query's rarest words should be in: more under a filter."""
-        if filter is None:
-            return REQUIRED
-        return int(REQUIRED * self.count() / max(1, self.count(filter)))
+        return find(self.database, query, n_chunks, within)
 
     def labels(self, filter: Filter | None = None) -> Labels:
         """Return the labels of all chunks, or of those of the documents that the filter keeps.
@@ -337,8 +331,7 @@ class Documents:
         found = {row[0]: row[4] for row in rows}
         for label in set(asked) - found.keys():
             raise self._damaged(f"the vector of part {label}")
-        joined = np.frombuffer(b"".join(found[label] for label in asked), dtype="<f4")
-        vectors = joined.reshape(len(asked), self.info.dimension)
+        vectors = unpacked([found[label] for label in asked], self.info.dimension)
         # subtle: a checksum that fits shows that these bytes were written, not that a model gave them.
         for place in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
             raise self._damaged(f"the vector of part {asked[place]}")

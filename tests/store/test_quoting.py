@@ -15,7 +15,7 @@ from server.store.lexical import ask, highlight
 from server.store.records import Document, Info
 from server.store.search import Fusion, Mode, Query, search
 from server.store.words.asked import MAX_QUOTES
-from server.store.words.explanation import explain
+from server.store.words.explanation import explain_text
 from server.store.words.quoting import divide
 from tests.support.words import Words
 
@@ -154,7 +154,7 @@ def test_hybrid_search_keeps_phrases_exclusions_and_codes(tmp_path: Path, fusion
                 found("-文字", mode)
         matches = collection.documents.words("7714 规则 文字299", len(texts))
         first = int(matches.labels[0])
-        explained = explain(matches, first, texts[303])
+        explained = explain_text(matches, first, texts[303])
     assert {term.term for term in explained.terms if term.is_matched} == {"文字", "字299", "299"}
     assert explained.attainable == pytest.approx(
         2.2 * (sum(term.weight for term in explained.terms) + explained.every)

@@ -24,6 +24,9 @@ SHORTEST = 3  # shorter words have no ending
 # Words of a large collection: 96 % of the words of SciFact are among the 32,768 latest.
 KEPT = 32_768
 
+# Another version may give other base forms, and words must be removable as they were added.
+SNOWBALL = Stemmer.version()
+
 _of_thread = threading.local()
 
 

@@ -39,14 +39,18 @@ class WordsExplanation:
     every: float
 
 
-def explain(matches: Matches, label: int, text: str) -> WordsExplanation:
-    """Explain the score by words of a chunk.
+def explain_text(matches: Matches, label: int, text: str) -> WordsExplanation:
+    """Explain the score of a chunk by its text with its title before it (`records.titled`)."""
+    return explain(matches, label, indexed(text))
 
-    text: the chunk's, with its document's title before it (`records.titled`).
+
+def explain(matches: Matches, label: int, words: str) -> WordsExplanation:
+    """Explain the score of a chunk.
+
+    words: what the full-text index read of the chunk, its title and its text: `schema.words_of`.
     """
     only = np.array([label], dtype=np.int64)
     (bm25,), (share,) = matches.scores_of(only).tolist(), matches.shares_of(only).tolist()
-    words = indexed(text)
     there, row = set(words.split()), f" {words} "
     terms = tuple(
         ExplainedTerm(term, chunks, weight, term in there or _begins(term, row))

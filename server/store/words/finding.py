@@ -1,15 +1,16 @@
 """Finds the chunks that have a query's words, in a collection's database."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import orjson
 
 from server.store.lexical import ask
+from server.store.selection import Selection
 from server.store.sqlite.database import Database
 from server.store.words.matches import NO_LABELS, NO_MATCHES, Matches
 from server.store.words.ranking import REQUIRED, excluded, frequencies, ranked
+from server.store.words.selected import selected
 from server.types import Labels
 
 
@@ -17,13 +18,12 @@ def find(
     database: Database,
     query: str,
     n_chunks: int,
-    required: int = REQUIRED,
-    within: tuple[str, Sequence[object]] | None = None,
+    within: Selection | None = None,
 ) -> Matches:
     """Return the chunks that have enough of the query's words, with their BM25.
 
-    n_chunks: of the whole collection. required: see REQUIRED. within: a condition on `parts`, and its
-    parameters, that chunks must meet. Raises InvalidRequest for a query that only excludes.
+    n_chunks: of the whole collection. within: the labels that may be found. Raises InvalidRequest for
+    a query that only excludes.
     """
     asked = ask(query)
     asked.check()
@@ -31,20 +31,15 @@ def find(
         return NO_MATCHES
     without = _having(database, excluded(asked)) if asked.excluded else NO_LABELS
     counts: dict[str, int] = dict(database.rows(*frequencies(asked.lookups)))
-    ranking = ranked(asked, counts, n_chunks, required)
+    ranking = ranked(asked, counts, n_chunks, _required(n_chunks, within))
     if ranking is None:
         return replace(NO_MATCHES, is_strict=bool(asked.required), excluded=without)
-    matching = ranking.sql
-    parameters: list[object] = [*ranking.parameters]
-    if within is not None:
-        condition, of_condition = within
-        # subtle: without the plus sign SQLite looks the words up again for each label.
-        matching += f" AND +rowid IN (SELECT label FROM parts WHERE {condition})"
-        parameters += of_condition
+    condition, parameters = selected(within)
     # One row, because a thread may wait for the interpreter lock after each. Sorting the few
     # thousand matches here costs less than SQLite needs for the best hundred.
     ((labels, ranks),) = database.rows(
-        f"SELECT json_group_array(rowid), json_group_array(score) FROM ({matching})", parameters
+        f"SELECT json_group_array(rowid), json_group_array(score) FROM ({ranking.sql}{condition})",
+        (*ranking.parameters, *parameters),
     )
     found = np.array(orjson.loads(labels), dtype=np.int64)
     scores = -np.array(orjson.loads(ranks), dtype=np.float32)
@@ -58,6 +53,13 @@ def find(
         is_strict=bool(asked.required),
         excluded=without,
     )
+
+
+def _required(n_chunks: int, within: Selection | None) -> int:
+    """Return how many chunks a query's rarest words should be in: more under a filter."""
+    if within is None:
+        return REQUIRED
+    return int(REQUIRED * n_chunks / max(1, within.count))
 
 
 def _having(database: Database, expression: str) -> Labels:
