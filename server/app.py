@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import VERSION
 from server.api import health, openapi
-from server.api.administration import collections, copies, names
+from server.api.administration import collections, copies, names, vocabulary
 from server.api.body import BodyLimits
 from server.api.dialects import cohere, many_vectors, native, ollama, openai, rerank, tei, weaviate
 from server.api.dialects.ollama import OLLAMA
@@ -263,6 +263,7 @@ def every_operation(
         *collections.inside(),
         *names.inside(),
         *copies.inside(),
+        *vocabulary.inside(),
         *metadata.inside(),
         *chunk_map.inside(),
     ]

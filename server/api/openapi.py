@@ -183,6 +183,7 @@ EXAMPLES: Mapping[str, Mapping[str, Json]] = {
     "/documents/get": {"two": {"ids": ["a", "b"]}},
     "/documents/export": {"all": {}, "some": {"filter": {"year": 2024}, "include_vectors": True}},
     "/reindex": {"same": {}},
+    "/words": {"both": {"synonyms": [["AI", "人工智能"]], "stop_words": ["请问"]}},
     "/aliases/{alias}": {"laws": {"collection": "laws"}},
 }
 # The same for PATCH.

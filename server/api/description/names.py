@@ -29,6 +29,8 @@ NAMES = {
     f"GET {COLLECTION}": "get_collection",
     f"DELETE {COLLECTION}": "remove_collection",
     "POST /rename": "rename_collection",
+    "GET /words": "get_words",
+    "PUT /words": "set_words",
     "POST /backup": "backup_collection",
     "POST /restore": "restore_collection",
     "GET /aliases": "list_aliases",

@@ -37,6 +37,7 @@ from server.store.upkeep.database_file import ForeignFile
 from server.store.upkeep.integrity import misplaced
 from server.store.vector_blob import blob_bytes, packed, unpacked
 from server.store.vector_index import usable
+from server.store.words.vocabulary import MOST_BYTES, VOCABULARY, vocabulary_of
 
 # Rows of `meta`, and characters of each. This server writes about ten short ones, and the note of CPUs:
 # 7 KB for each kind with the shipped model.
@@ -71,7 +72,8 @@ class BackupFile:
     """A backup, open for reading.
 
     info: of its collection; the name in it is any text. computed_by: its note of CPUs, any text; None
-    where there is none. Raises BadSettings for a file that is no
+    where there is none. vocabulary: its note of synonyms and stop words, checked.
+    Raises BadSettings for a file that is no
     backup, StoreDamaged for one that is not as it was written.
     """
 
@@ -79,6 +81,7 @@ class BackupFile:
         """Open the file. shown: what errors call it; its path where it is empty."""
         self.path: Path | str = shown or path
         self.computed_by: str | None = None
+        self.vocabulary: str | None = None
         self._growth = Growth()
         self._is_backup = False
         with self._judging():
@@ -156,6 +159,13 @@ class BackupFile:
             if key == COMPUTED_BY:
                 # No vector depends on it, so one that is too long counts as missing.
                 self.computed_by = value if len(value) <= MOST_NOTE else None
+                continue
+            if key == VOCABULARY:
+                if len(value) > MOST_BYTES:
+                    raise self._damaged(Message("a setting has {n} characters", n=len(value)))
+                # Its checks are in reading it.
+                vocabulary_of(value)
+                self.vocabulary = value
                 continue
             if len(value) > MOST_VALUE:
                 raise self._damaged(Message("a setting has {n} characters", n=len(value)))

@@ -22,6 +22,7 @@ from server.store.naming.renaming import prepared
 from server.store.records import COMPUTED_BY, Listed
 from server.store.schema import DocumentRow, insert_chunk, insert_document, words_of
 from server.store.upkeep.backup_file import BackupFile, Chunk
+from server.store.words.vocabulary import VOCABULARY
 
 # Documents of one transaction.
 DOCUMENTS_AT_ONCE = 1024
@@ -122,9 +123,11 @@ def _fill(
     """Write a new database of a backup's documents; returns how many there are."""
     number = 0
     with closing(Documents(path, replace(backup.info, name=name))) as documents:
-        if backup.computed_by is not None:
-            with documents.transaction():
-                documents.note(COMPUTED_BY, backup.computed_by)
+        notes = {COMPUTED_BY: backup.computed_by, VOCABULARY: backup.vocabulary}
+        with documents.transaction():
+            for key, note in notes.items():
+                if note is not None:
+                    documents.note(key, note)
         records = backup.documents()
         while stored := _store_some(documents, backup, records):
             number += stored

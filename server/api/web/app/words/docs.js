@@ -106,6 +106,8 @@ export const SUMMARIES = byRoute({
   "新建集合": ["POST /collections"],
   "删除集合及其全部文档": ["DELETE /collections/{collection}"],
   "给集合改名": ["POST /rename"],
+  "同义词和停用词": ["GET /words"],
+  "替换同义词和停用词": ["PUT /words"],
   "取得集合的备份": ["POST /backup"],
   "由备份生成集合": ["POST /restore"],
   "列出别名": ["GET /aliases"],
