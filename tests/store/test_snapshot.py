@@ -116,7 +116,11 @@ def test_a_snapshot_that_holds_another_kind_is_detected(
     axes = np.zeros((4, D), dtype=np.float32)
     with path.open("wb") as file:
         file.write(HEADER.pack(MAGIC, IDENTITY.bytes, D))
-        for content in (COUNTS.pack(0, 1, 700, 700, 100, 1.0), axes.tobytes(), codec.tobytes()):
+        for content in (
+            COUNTS.pack(0, 1, 700, 700, 100, 1, 1.0, 0.01),
+            axes.tobytes(),
+            codec.tobytes(),
+        ):
             file.write(RECORD.pack(len(content), zlib.crc32(content)) + content)
     with pytest.raises(BadSnapshot, match=reason):
         LocalIndex.load(path, D, IDENTITY)

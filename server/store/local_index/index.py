@@ -4,7 +4,7 @@ How this works. A `LocalIndex` never changes; `plus` and `minus` return another 
 what a write does not touch. That makes one index for each write affordable.
 
 While there are few vectors, each is compared (`exact`). From SCAN_FROM on they lie in blocks
-(`fastscan_block`, `fastscan`): codes pick candidates and float16 rows score them. Vectors added
+(`fastscan_block`, `fastscan`): codes pick candidates and 16-bit rows score them. Vectors added
 since then are in the tail, which is exact; deleted vectors are masked. `compacted` folds both into
 blocks. It is slow, so another thread calls it, and the collection then applies what was written
 meanwhile.
@@ -19,8 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from server.store.local_index import snapshot
+from server.store.local_index.calibration import measured, probed
+from server.store.local_index.compaction import compacted, wants_rebuild
+from server.store.local_index.drawing import Source
 from server.store.local_index.exact import Exact, merged, use_one_thread
-from server.store.local_index.fastscan import Scan, Source, compacted, probed, source, wants_rebuild
+from server.store.local_index.fastscan import Scan
 from server.store.vector_index import BadSnapshot, Hits, IndexStats
 from server.types import Labels, Vectors, unit
 
@@ -70,7 +73,7 @@ class LocalIndex:
         queries = _unit(vectors, self.dimension)
         found = list(self._tail.search(queries, k, within))
         if self._scan is not None:
-            found += self._scan.search(queries, k, within)
+            found.append(self._scan.search(queries, k, within))
         return merged(found, len(queries), k)
 
     @property
@@ -97,10 +100,18 @@ class LocalIndex:
         if len(self) >= SCAN_FROM:
             return LocalIndex(self.dimension, compacted(self._scan, rest))
         tail = self._tail
-        for some in map(source, self._scan.blocks if self._scan is not None else ()):
-            alive = np.flatnonzero(some.labels >= 0)
-            tail = tail.plus(some.labels[alive], some.rows[alive].astype(np.float32))
+        for block in self._scan.blocks if self._scan is not None else ():
+            alive = np.flatnonzero(block.alive)
+            tail = tail.plus(block.labels[alive], block.rows.whole(alive))
         return LocalIndex(self.dimension, None, tail)
+
+    def calibrated(self, queries: Vectors) -> "LocalIndex":
+        """Return this index with the candidates and lists that find the neighbours of these queries."""
+        if self._scan is None or not len(queries):
+            return self
+        use_one_thread()
+        scan = measured(self._scan, _unit(queries, self.dimension))
+        return LocalIndex(self.dimension, scan, self._tail)
 
     def stats(self) -> IndexStats:
         scan, tail = self._scan, self._tail
