@@ -288,3 +288,54 @@ def test_any_sequence_of_writes_and_compactions_agrees_with_a_dict(data: st.Data
     if len(held) >= 10:
         rows = ROWS[[model[label] for label in held.tolist()]]
         assert recall(built.search(QUERIES, 10), held, rows) >= 0.97
+
+
+@pytest.mark.parametrize("lists_from", [10**6, 1000], ids=["one list", "many lists"])
+def test_many_blocks_are_joined_and_find_the_same(
+    monkeypatch: pytest.MonkeyPatch, lists_from: int
+) -> None:
+    monkeypatch.setattr(compaction, "LISTS_FROM", lists_from)
+    monkeypatch.setattr(compaction, "BLOCK_ROWS", 1100)
+    monkeypatch.setattr(compaction, "MOST_BLOCKS", 2)
+    # Labels of one block lie between those of another.
+    order = np.random.default_rng(6).permutation(N)
+    built, gone = LocalIndex(D), LABELS[order[:50]]
+    for start in range(0, N, 1000):
+        some = order[start : start + 1000]
+        built = built.plus(LABELS[some], ROWS[some]).compacted()
+        built = built.minus(gone)
+    assert built._scan is not None and len(built._scan.blocks) == 2
+    rest = order[50:]
+    assert np.array_equal(np.sort(built.labels), np.sort(LABELS[rest]))
+    hits = built.search(QUERIES, 10)
+    assert recall(hits, LABELS[rest], ROWS[rest]) >= 0.99
+    cosines = (QUERIES[:, None] * ROWS[hits.labels // 3 - 1]).sum(axis=2)
+    np.testing.assert_allclose(hits.scores, cosines, atol=3e-5)
+
+
+def test_blocks_that_would_be_too_large_stay_apart(
+    built: LocalIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert built._scan is not None
+    monkeypatch.setattr(compaction, "MOST_BLOCKS", 1)
+    monkeypatch.setattr(compaction, "MOST_ROWS", 3000)
+    after = built.compacted()._scan
+    assert after is not None and len(after.blocks) == 3
+
+
+def test_past_queries_set_how_far_searches_go(built: LocalIndex) -> None:
+    easy, hard = built.calibrated(ROWS[:100]), built.calibrated(QUERIES)
+    assert easy._scan and hard._scan and built._scan
+    assert easy._scan.recall_at_10 >= calibration.TARGET_RECALL - 0.01
+    assert hard._scan.blocks is built._scan.blocks
+    assert recall(hard.search(QUERIES, 10), LABELS, ROWS) >= 0.99
+    assert built.calibrated(QUERIES[:0]) is built
+    small = LocalIndex(D).plus(LABELS[:5], ROWS[:5])
+    assert small.calibrated(QUERIES) is small
+
+
+def test_more_neighbours_than_the_nearest_lists_hold_are_found(built: LocalIndex) -> None:
+    assert built._scan is not None
+    narrow = LocalIndex(D, replace(built._scan, probes=1, candidates=100))
+    hits = narrow.search(QUERIES[:3], 700)
+    assert (hits.labels >= 0).all()

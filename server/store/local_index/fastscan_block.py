@@ -77,7 +77,10 @@ class Quantiser:
         widest[np.arange(width), 2 * np.arange(width)] = 1
         flat = faiss.IndexFlatIP(width)
         flat.add(np.ascontiguousarray(centroids))
-        return cls(_linear(axes), codec, faiss.IndexPreTransform(_linear(widest), flat))
+        chosen = _linear(widest)
+        # FAISS joins codes only if it can turn centroids back.
+        chosen.is_orthonormal = True
+        return cls(_linear(axes), codec, faiss.IndexPreTransform(chosen, flat))
 
     @property
     def axes(self) -> Vectors:
@@ -280,7 +283,7 @@ def places(selected: Places | Mask) -> Places:
 
 def joined(first: Block, second: Block) -> Block:
     """Return one block of the rows of two, dead ones too; nothing is coded again."""
-    codes: Any = faiss.downcast_index(faiss.clone_index(first.codes))
+    codes: Any = faiss.clone_index(first.codes)
     codes.merge_from(faiss.clone_index(second.codes), len(first.labels))
     labels = np.concatenate([first.labels, second.labels])
     order = np.argsort(labels, kind="stable")
@@ -296,11 +299,12 @@ def joined(first: Block, second: Block) -> Block:
 
 def _renumber(codes: Any, moved: Places) -> None:
     """Replace every place in the lists by its new one."""
-    lists = native.downcast_InvertedLists(codes.invlists)
+    lists = codes.invlists
     for number in range(codes.nlist):
-        ids = lists.ids.at(number)
-        if ids.size():
-            faiss.copy_array_to_vector(moved[faiss.vector_to_array(ids)], ids)
+        if size := lists.list_size(number):
+            # subtle: a view of the memory of FAISS, valid as long as `codes`, that nobody else reads yet.
+            ids = native.rev_swig_ptr(lists.get_ids(number), size)
+            ids[:] = moved[ids]
 
 
 def packed(codes: faiss.Index) -> Bits:
