@@ -42,6 +42,7 @@ def small_limits() -> Iterator[None]:
         patch.setattr(index, "SCAN_FROM", 1000)
         patch.setattr(index, "TAIL_ROWS", 200)
         patch.setattr(compaction, "BLOCK_ROWS", 2500)
+        patch.setattr(compaction, "MOST_ROWS", 2500)
         patch.setattr(fastscan, "DIRECT_ROWS", 100)
         patch.setattr(exact, "SEGMENT_ROWS", 512)
         yield
@@ -296,7 +297,7 @@ def test_many_blocks_are_joined_and_find_the_same(
 ) -> None:
     monkeypatch.setattr(compaction, "LISTS_FROM", lists_from)
     monkeypatch.setattr(compaction, "BLOCK_ROWS", 1100)
-    monkeypatch.setattr(compaction, "MOST_BLOCKS", 2)
+    monkeypatch.setattr(compaction, "MOST_ROWS", 4000)
     # Labels of one block lie between those of another.
     order = np.random.default_rng(6).permutation(N)
     built, gone = LocalIndex(D), LABELS[order[:50]]
@@ -317,10 +318,12 @@ def test_blocks_that_would_be_too_large_stay_apart(
     built: LocalIndex, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert built._scan is not None
-    monkeypatch.setattr(compaction, "MOST_BLOCKS", 1)
     monkeypatch.setattr(compaction, "MOST_ROWS", 3000)
     after = built.compacted()._scan
     assert after is not None and len(after.blocks) == 3
+    monkeypatch.setattr(compaction, "MOST_ROWS", 4000)
+    after = built.compacted()._scan
+    assert after is not None and len(after.blocks) == 2
 
 
 def test_past_queries_set_how_far_searches_go(built: LocalIndex) -> None:

@@ -26,8 +26,9 @@ BLOCK_ROWS = 262_144
 # A block with fewer rows than half of that, or with a quarter of them dead, is rebuilt.
 SMALLEST_SHARE = 0.5
 ALIVE_SHARE = 0.75
-# Each block costs a search 0.1 ms; joining two takes memory for both, so that there is a limit.
-MOST_BLOCKS, MOST_ROWS = 4, 10 * BLOCK_ROWS
+# Blocks are joined up to this size: a list of 4,096 has 64 rows in each of four blocks of a million, and
+# then most of the time goes into beginning lists. Joining takes 1 us a row, and memory for both.
+MOST_ROWS = 10 * BLOCK_ROWS
 # PCA and k-means on more rows than these find nothing better.
 SAMPLE_ROWS = 16_384
 # Below this, reading all codes takes 1.5 ms at most.
@@ -89,15 +90,20 @@ def _trained(sources: list[Source], number: int) -> Quantiser:
 
 
 def _joined(blocks: list[Block]) -> list[Block]:
-    """Join the smallest blocks while there are too many."""
-    blocks = sorted(blocks, key=lambda block: len(block.labels), reverse=True)
-    while len(blocks) > MOST_BLOCKS:
-        first, second = blocks[-2:]
-        if len(first.labels) + len(second.labels) > MOST_ROWS:
-            break
-        blocks[-2:] = [joined(first, second)]
-        blocks.sort(key=lambda block: len(block.labels), reverse=True)
-    return blocks
+    """Join blocks, the smallest first, as far as the result is not too large; small ones stay apart.
+
+    A small one will be built again soon, with the rows of the next tail.
+    """
+    apart = [block for block in blocks if is_small(block)]
+    large = sorted((block for block in blocks if not is_small(block)), key=_size, reverse=True)
+    while len(large) > 1 and _size(large[-1]) + _size(large[-2]) <= MOST_ROWS:
+        large[-2:] = [joined(large[-2], large[-1])]
+        large.sort(key=_size, reverse=True)
+    return [*large, *apart]
+
+
+def _size(block: Block) -> int:
+    return len(block.labels)
 
 
 def _built(quantiser: Quantiser, sources: list[Source]) -> Iterator[Block]:
