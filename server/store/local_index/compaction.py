@@ -29,6 +29,8 @@ ALIVE_SHARE = 0.75
 # Blocks are joined up to this size: a list of 4,096 has 64 rows in each of four blocks of a million, and
 # then most of the time goes into beginning lists. Joining takes 1 us a row, and memory for both.
 MOST_ROWS = 10 * BLOCK_ROWS
+# More new rows than these in a compaction come from a start without a snapshot, or from an import.
+MANY_ROWS = BLOCK_ROWS // 4
 # PCA and k-means on more rows than these find nothing better.
 SAMPLE_ROWS = 16_384
 # Below this, reading all codes takes 1.5 ms at most.
@@ -37,7 +39,7 @@ ROWS_A_LIST = 16
 # At so many times the rows, the quantiser is trained again: new documents may be unlike the first.
 RETRAIN_GROWTH = 4
 # At so many times the rows, or with new codes, recall is measured again: 3 s for a million rows.
-MEASURE_GROWTH = 1.25
+MEASURE_GROWTH = 1.5
 
 
 def compacted(scan: Scan | None, sources: list[Source], queries: Vectors | None = None) -> Scan:
@@ -45,10 +47,10 @@ def compacted(scan: Scan | None, sources: list[Source], queries: Vectors | None 
 
     queries: past ones, to calibrate with.
     """
-    blocks = () if scan is None else scan.blocks
-    kept = [block for block in blocks if not (wants_rebuild(block) or is_small(block))]
-    loose = [Source(*block.source()) for block in blocks if block not in kept] + sources
-    number = sum(block.n_alive for block in blocks) + sum(len(some.labels) for some in sources)
+    held = () if scan is None else scan.blocks
+    kept = [block for block in held if not (wants_rebuild(block) or is_small(block))]
+    loose = [Source(*block.source()) for block in held if block not in kept] + sources
+    number = sum(block.n_alive for block in held) + sum(len(some.labels) for some in sources)
     if scan is None or _wants_training(scan, number):
         quantiser = _trained([*(Source(*block.source()) for block in kept), *loose], number)
         scan = Scan(quantiser, (), number)
@@ -56,8 +58,9 @@ def compacted(scan: Scan | None, sources: list[Source], queries: Vectors | None 
             Block.of(block.labels, block.rows, quantiser.coded(block.rows), block.alive)
             for block in kept
         ]
-    joint = _joined([*kept, *_built(scan.quantiser, loose)])
-    scan = replace(scan, blocks=tuple(joint))
+    new = sum(len(some.labels) for some in sources)
+    blocks = [*kept, *_built(scan.quantiser, loose)]
+    scan = replace(scan, blocks=tuple(_joined(blocks, many=new > MANY_ROWS)))
     return measured(scan, queries) if number >= MEASURE_GROWTH * scan.measured_on else scan
 
 
@@ -89,15 +92,20 @@ def _trained(sources: list[Source], number: int) -> Quantiser:
     return train(drawn(sources, SAMPLE_ROWS), lists, wide)
 
 
-def _joined(blocks: list[Block]) -> list[Block]:
+def _joined(blocks: list[Block], *, many: bool) -> list[Block]:
     """Join blocks, the smallest first, as far as the result is not too large; small ones stay apart.
 
-    A small one will be built again soon, with the rows of the next tail.
+    A small one will be built again soon, with the rows of the next tail. many: rows come in by the hundred
+    thousand, so that a block is joined only with one of its own size: each row is copied a few times then.
     """
     apart = [block for block in blocks if is_small(block)]
     large = sorted((block for block in blocks if not is_small(block)), key=_size, reverse=True)
-    while len(large) > 1 and _size(large[-1]) + _size(large[-2]) <= MOST_ROWS:
-        large[-2:] = [joined(large[-2], large[-1])]
+    while len(large) > 1:
+        larger, smaller = large[-2:]
+        alike = _size(larger) < 2 * _size(smaller)
+        if _size(larger) + _size(smaller) > MOST_ROWS or (many and not alike):
+            break
+        large[-2:] = [joined(larger, smaller)]
         large.sort(key=_size, reverse=True)
     return [*large, *apart]
 

@@ -83,11 +83,14 @@ class Scan:
     def _effort(self, k: int, share: float) -> "Effort":
         """Return how far to search where this share of the rows may be found.
 
-        A filter needs fewer candidates, but not as much fewer as it leaves rows; its best lie farther.
+        A filter needs fewer candidates, but not as much fewer as it leaves rows; its best lie farther away.
+        So do the last of many neighbours. Measured at a million vectors: 0.991 to 0.996 of the neighbours among
+        50, 20 and 5 % of the rows where it is 0.993 among all.
         """
         wanted = self.candidates + CANDIDATES_A_NEIGHBOUR * max(0, k - DEPTH)
         least = min(wanted, 3 * k)
-        probes = min(self.quantiser.lists, round(self.probes * share**-0.5))
+        farther = share**-0.25 * max(1, k / DEPTH) ** 0.1
+        probes = min(self.quantiser.lists, round(self.probes * farther))
         return Effort(max(least, round(wanted * share ** (1 / 3))), probes, share < MOST_ROWS_SHARE)
 
     def _by_codes(self, chosen: "list[Chosen]", queries: Vectors, k: int, effort: "Effort") -> Hits:

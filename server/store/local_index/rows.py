@@ -181,11 +181,14 @@ class Rows:
         return high
 
     def copy(self, places: Places, other: "Rows") -> None:
-        """Set rows that nothing reads yet to all rows of another."""
+        """Set rows that nothing reads yet, at ascending places, to all rows of another."""
         assert isinstance(self.low, Held)
         for start in range(0, len(other), SLICE_ROWS):
             end = min(start + SLICE_ROWS, len(other))
-            some = places[start:end]
+            some: Places | slice = places[start:end]
+            if places[end - 1] - places[start] == end - 1 - start:
+                # They ascend, so these are neighbours: a plain copy is ten times as fast.
+                some = slice(int(places[start]), int(places[end - 1]) + 1)
             self.scales[some] = other.scales[start:end]
             self.high[some] = other.high[start:end]
             self.low.halves[some] = other.low.slice(start, end)
