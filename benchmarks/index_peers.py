@@ -67,7 +67,9 @@ def _ours(
         index = index.plus(labels, rows)
         if index.stats().tail_rows >= LOOSE_ROWS and index.compaction_due:
             index = index.compacted()
-    index = (index.compacted() if index.compaction_due else index).calibrated(past)
+    while index.compaction_pays:
+        index = index.compacted()
+    index = index.calibrated(past)
     build = round(time.thread_time() - began, 2)
     scan = index._scan
     for part in PARTS:

@@ -321,9 +321,12 @@ def test_blocks_that_would_be_too_large_stay_apart(
     monkeypatch.setattr(compaction, "MOST_ROWS", 3000)
     after = built.compacted()._scan
     assert after is not None and len(after.blocks) == 3
+    assert not built.compaction_pays
     monkeypatch.setattr(compaction, "MOST_ROWS", 4000)
-    after = built.compacted()._scan
-    assert after is not None and len(after.blocks) == 2
+    assert built.compaction_pays and not built.compaction_due
+    joined = built.compacted()
+    assert joined._scan is not None and len(joined._scan.blocks) == 2
+    assert not joined.compaction_pays
 
 
 def test_past_queries_set_how_far_searches_go(built: LocalIndex) -> None:

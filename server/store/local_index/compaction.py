@@ -6,7 +6,7 @@ are only many are joined, without coding a row again.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -92,14 +92,13 @@ def _trained(sources: list[Source], number: int) -> Quantiser:
     return train(drawn(sources, SAMPLE_ROWS), lists, wide)
 
 
-def _joined(blocks: list[Block], *, many: bool) -> list[Block]:
+def _joined(blocks: Sequence[Block], *, many: bool) -> list[Block]:
     """Join blocks, the smallest first, as far as the result is not too large; small ones stay apart.
 
     A small one will be built again soon, with the rows of the next tail. many: rows come in by the hundred
     thousand, so that a block is joined only with one of its own size: each row is copied a few times then.
     """
-    apart = [block for block in blocks if is_small(block)]
-    large = sorted((block for block in blocks if not is_small(block)), key=_size, reverse=True)
+    apart, large = [block for block in blocks if is_small(block)], _large(blocks)
     while len(large) > 1:
         larger, smaller = large[-2:]
         alike = _size(larger) < 2 * _size(smaller)
@@ -108,6 +107,15 @@ def _joined(blocks: list[Block], *, many: bool) -> list[Block]:
         large[-2:] = [joined(larger, smaller)]
         large.sort(key=_size, reverse=True)
     return [*large, *apart]
+
+
+def are_many(blocks: Sequence[Block]) -> bool:
+    """Return whether some of these blocks can be joined."""
+    return len(large := _large(blocks)) > 1 and _size(large[-1]) + _size(large[-2]) <= MOST_ROWS
+
+
+def _large(blocks: Sequence[Block]) -> list[Block]:
+    return sorted((block for block in blocks if not is_small(block)), key=_size, reverse=True)
 
 
 def _size(block: Block) -> int:

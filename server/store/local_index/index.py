@@ -20,7 +20,7 @@ import numpy as np
 
 from server.store.local_index import snapshot
 from server.store.local_index.calibration import measured, probed
-from server.store.local_index.compaction import compacted, wants_rebuild
+from server.store.local_index.compaction import are_many, compacted, wants_rebuild
 from server.store.local_index.drawing import Source
 from server.store.local_index.exact import Exact, merged, use_one_thread
 from server.store.local_index.fastscan import Scan
@@ -86,7 +86,9 @@ class LocalIndex:
     @property
     def compaction_pays(self) -> bool:
         """Return whether `compacted` would make searches faster, when no document is being written."""
-        return self.compaction_due or (self._scan is not None and len(self._tail) >= SPARE_ROWS)
+        if self.compaction_due or self._scan is None:
+            return self.compaction_due
+        return len(self._tail) >= SPARE_ROWS or are_many(self._scan.blocks)
 
     def compacted(self) -> "LocalIndex":
         """Return an index of the same vectors, arranged for searching.
