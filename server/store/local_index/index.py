@@ -90,8 +90,8 @@ class LocalIndex:
             return self.compaction_due
         return len(self._tail) >= SPARE_ROWS or are_many(self._scan.blocks)
 
-    def compacted(self) -> "LocalIndex":
-        """Return an index of the same vectors, arranged for searching.
+    def compacted(self, queries: Vectors | None = None) -> "LocalIndex":
+        """Return an index of the same vectors, arranged for searching; see `VectorIndex.compacted`.
 
         64 thousand new vectors take 2 s, a million 20 s (2026-11-24, as above). It uses one thread,
         holds the interpreter lock for less than a millisecond at a time, and needs memory for the
@@ -100,7 +100,8 @@ class LocalIndex:
         use_one_thread()
         rest = [Source(segment.labels, segment.rows) for segment in self._tail.segments]
         if len(self) >= SCAN_FROM:
-            return LocalIndex(self.dimension, compacted(self._scan, rest))
+            past = None if queries is None or not len(queries) else _unit(queries, self.dimension)
+            return LocalIndex(self.dimension, compacted(self._scan, rest, past))
         tail = self._tail
         for block in self._scan.blocks if self._scan is not None else ():
             alive = np.flatnonzero(block.alive)
