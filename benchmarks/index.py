@@ -35,6 +35,8 @@ from benchmarks import machine
 from benchmarks.arguments import parser
 from benchmarks.index_vectors import Mixtures, read, recall, truth
 from server.store.local_index.index import SCAN_FROM, LocalIndex
+from server.store.selection import Selection
+from server.system.output import until_reader_leaves
 from server.types import Labels, Vectors
 
 K = 10
@@ -111,7 +113,7 @@ def _lines(case: Case, *, plain: bool) -> Iterator[dict[str, Any]]:
         for share in FILTERS:
             subset = case.subset(share)
             if len(subset) > 4 * K:
-                filtered, found = _timed([index], case.queries, subset)
+                filtered, found = _timed([index], case.queries, Selection.of_labels(subset))
                 near = truth(case.pieces(), case.queries, K, subset)
                 kept = recall(found, near, K)
                 yield {"case": "index filter", "share": share, **filtered, "recall_at_10": kept}
@@ -139,7 +141,7 @@ def _built(case: Case) -> tuple[LocalIndex, dict[str, float]]:
 
 
 def _timed(
-    newest: list[LocalIndex], queries: Vectors, within: Labels | None = None
+    newest: list[LocalIndex], queries: Vectors, within: Selection | None = None
 ) -> tuple[dict[str, float], list[set[int]]]:
     """Return latencies and found labels; newest: one index, which a thread may replace."""
     cpu_s, wall_s, found = [], [], []
@@ -280,4 +282,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

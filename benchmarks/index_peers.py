@@ -12,6 +12,7 @@ a picture of them.
 import argparse
 import json
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from benchmarks.comparison.environments import CONTENDERS, Failed, run
 from benchmarks.index_vectors import Mixtures, read, recall, truth
 from benchmarks.report.plots import COLOURS, MARKS, STYLE
 from server.store.local_index.index import LocalIndex
+from server.system.output import until_reader_leaves
 from server.types import Vectors
 
 K = 10
@@ -158,4 +160,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from server.errors import StoreError
-from server.store.local_index import index
+from server.store.local_index import compaction, index
 from server.store.local_index.index import LocalIndex
 from server.store.local_index.rows import Held, Rows, Stored
 from server.types import Vectors
@@ -28,6 +28,7 @@ LABELS, ROWS = np.arange(N, dtype=np.int64), vectors(N)
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> LocalIndex:
     monkeypatch.setattr(index, "SCAN_FROM", 1000)
+    monkeypatch.setattr(compaction, "LISTS_FROM", 1000)
     return LocalIndex(D).plus(LABELS, ROWS).compacted()
 
 
@@ -93,6 +94,21 @@ def test_snapshot_cut_short_while_it_is_in_use_is_reported(
     os.truncate(path, 1000)
     with pytest.raises(StoreError, match="cut short"):
         built.search(ROWS[:1], 10)
+    # As for a full disk, the collection only notes that.
+    with pytest.raises(OSError, match="cut short"):
+        built.save(path, IDENTITY)
+
+
+def test_small_index_keeps_whole_rows_in_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(index, "SCAN_FROM", 1000)
+    small = LocalIndex(D).plus(LABELS, ROWS).compacted()
+    path = tmp_path / "index.faiss"
+    small.save(path, IDENTITY)
+    for some in (small, LocalIndex.load(path, D, IDENTITY)):
+        assert isinstance(low(some), Held)
+        assert some.search(ROWS[:1], 1).scores[0, 0] == pytest.approx(1, abs=1e-4)
 
 
 def test_file_is_closed_with_the_last_rows_in_it(built: LocalIndex, tmp_path: Path) -> None:

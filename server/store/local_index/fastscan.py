@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 import faiss
 import numpy as np
 
-from server.store.local_index.exact import Mask, merged
+from server.store.local_index.exact import merged
 from server.store.local_index.fastscan_block import Block, Quantiser, count, places
 from server.store.local_index.rows import SLICE_ROWS, Places
+from server.store.selection import Mask, Selection
 from server.store.vector_index import Hits
 from server.types import Labels, Vectors
 
@@ -19,7 +20,7 @@ DEPTH = 10
 # The most candidates that calibration tries; a search for many neighbours scores more.
 MOST_CANDIDATES = 4000
 # So many rows, or one in so many, are all scored where a filter leaves no more: 0.2 us each.
-DIRECT_ROWS, DIRECT_SHARE = 4096, 256
+DIRECT_ROWS, DIRECT_SHARE = 2048, 256
 # Searches of fewer of all rows than this check whether they found enough: a filter may leave rows that
 # are all about as far from the query, and then no candidate stands out.
 MOST_ROWS_SHARE = 0.9
@@ -67,7 +68,7 @@ class Scan:
         labels = np.sort(labels)
         return replace(self, blocks=tuple(block.minus(labels) for block in self.blocks))
 
-    def search(self, queries: Vectors, k: int, within: Labels | None) -> Hits:
+    def search(self, queries: Vectors, k: int, within: Selection | None) -> Hits:
         """Return the nearest of all blocks; queries: float32 (Q, D) of unit length."""
         chosen = [Chosen.of(block, within) for block in self.blocks]
         chosen = [some for some in chosen if some.number]
@@ -143,7 +144,7 @@ class Chosen:
     number: int
 
     @classmethod
-    def of(cls, block: Block, within: Labels | None) -> "Chosen":
+    def of(cls, block: Block, within: Selection | None) -> "Chosen":
         selected = block.selected(within)
         number = block.n_alive if selected is block.alive else count(selected)
         return cls(block, selected, number)
@@ -188,12 +189,12 @@ def candidates(chosen: list[Chosen], turned: Vectors, lists: Labels, wanted: int
 
 def refined(blocks: list[Block], places: list[Places], query: Vectors, k: int) -> Hits:
     """Score these places of the blocks for one query, float32 (D,): the `k` best, scores (1, k)."""
-    rough = np.concatenate(
-        [block.rows.estimates(some, query) for block, some in zip(blocks, places, strict=True)]
-    )
     owners = np.repeat(np.arange(len(blocks)), [len(some) for some in places])
     kept, together = 2 * k + SPARE_NEIGHBOURS, np.concatenate(places)
-    if len(rough) > kept:
+    if len(together) > kept:
+        rough = np.concatenate(
+            [block.rows.estimates(some, query) for block, some in zip(blocks, places, strict=True)]
+        )
         near = np.argpartition(-rough, kept - 1)[:kept]
         owners, together = owners[near], together[near]
     scores, labels = [], []
@@ -210,7 +211,11 @@ def refined(blocks: list[Block], places: list[Places], query: Vectors, k: int) -
 
 def every(chosen: list[Chosen], queries: Vectors, k: int) -> Hits:
     """Score all chosen rows: the `k` best of each query."""
-    kept = 2 * k + SPARE_NEIGHBOURS
+    kept, blocks = 2 * k + SPARE_NEIGHBOURS, [some.block for some in chosen]
+    # Several queries share the rows' way into the cache; one would gain nothing.
+    if len(queries) == 1 or sum(some.number for some in chosen) <= kept:
+        own = [places(some.selected) for some in chosen]
+        return _together([refined(blocks, own, query, k) for query in queries])
     # Numbers of rows over all blocks; the high halves choose which are scored whole.
     near, first = [], 0
     for some in chosen:
@@ -226,7 +231,6 @@ def every(chosen: list[Chosen], queries: Vectors, k: int) -> Hits:
             near.append(Hits(rough, part[which] + first))
         first += len(some.block.labels)
     best = merged(near, len(queries), kept).labels
-    blocks = [some.block for some in chosen]
     ends = np.cumsum([len(block.labels) for block in blocks])
     found = []
     for numbers, query in zip(best, queries, strict=True):
@@ -235,6 +239,11 @@ def every(chosen: list[Chosen], queries: Vectors, k: int) -> Hits:
         starts = ends - [len(block.labels) for block in blocks]
         own = [part - start for part, start in zip(parts, starts, strict=True)]
         found.append(refined(blocks, own, query, k))
+    return _together(found)
+
+
+def _together(found: list[Hits]) -> Hits:
+    """Return the hits of one query after another as those of all."""
     return Hits(
         np.concatenate([hits.scores for hits in found]),
         np.concatenate([hits.labels for hits in found]),

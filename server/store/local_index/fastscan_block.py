@@ -23,8 +23,8 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from server.store.local_index.exact import Mask, members, span
 from server.store.local_index.rows import SLICE_ROWS, Places, Rows
+from server.store.selection import FEW_OF, Mask, Selection
 from server.types import Labels, Vectors
 
 # FAISS's own description of its types lacks some that its libraries have.
@@ -48,9 +48,6 @@ ROUNDS = 6
 # FAISS's way with a reservoir for one query after another: its others estimate no faster, and here a
 # query finds the same alone and among others.
 IMPLEMENTATION = 11
-# Looking labels up one by one pays in a list that is so many times as long: 0.1 / 5 / 50 % of 262,144
-# take 0.01 / 0.5 / 3.5 ms so, and 0.6 / 0.7 / 0.8 ms with a table.
-FEW_OF = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -214,14 +211,14 @@ class Block:
         """Return the rows to build another block from, and their labels, -1 where deleted."""
         return np.where(self.alive, self.labels, -1), self.rows
 
-    def selected(self, within: Labels | None) -> Places | Mask:
+    def selected(self, within: Selection | None) -> Places | Mask:
         """Return the rows that may be found: their places where they are few, else a mask (n,)."""
         if within is None:
             return self.alive
-        nearby = span(within, self.labels[0], self.labels[-1])
-        if len(nearby) * FEW_OF > len(self.labels):
-            return members(self.labels, nearby) & self.alive
-        places = self._places(nearby)
+        nearby = within.between(self.labels[0], self.labels[-1])
+        if nearby.count * FEW_OF > len(self.labels):
+            return within.of_row(self.labels) & self.alive
+        places = self._places(nearby.labels)
         return places[self.alive[places]]
 
     def candidates(

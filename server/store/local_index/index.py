@@ -12,18 +12,21 @@ meanwhile.
 Vectors and queries are scaled to unit length here, so scores are cosines.
 """
 
+import errno
 import struct
 import uuid
 from pathlib import Path
 
 import numpy as np
 
+from server.errors import StoreError
 from server.store.local_index import snapshot
 from server.store.local_index.calibration import measured, probed
 from server.store.local_index.compaction import are_many, compacted, wants_rebuild
 from server.store.local_index.drawing import Source
 from server.store.local_index.exact import Exact, merged, use_one_thread
 from server.store.local_index.fastscan import Scan
+from server.store.selection import Selection
 from server.store.vector_index import BadSnapshot, Hits, IndexStats
 from server.types import Labels, Vectors, unit
 
@@ -67,7 +70,7 @@ class LocalIndex:
         scan = None if self._scan is None else self._scan.minus(labels)
         return LocalIndex(self.dimension, scan, self._tail.minus(labels))
 
-    def search(self, vectors: Vectors, k: int, within: Labels | None = None) -> Hits:
+    def search(self, vectors: Vectors, k: int, within: Selection | None = None) -> Hits:
         """Find the `k` nearest of each row of `vectors`, on one thread; see `VectorIndex.search`."""
         use_one_thread()
         queries = _unit(vectors, self.dimension)
@@ -137,7 +140,11 @@ class LocalIndex:
 
     def save(self, path: Path, identity: uuid.UUID) -> None:
         """Write a snapshot that replaces the last one whole or not at all; raises OSError."""
-        snapshot.write(path, self.dimension, identity, self._scan, self._tail)
+        try:
+            snapshot.write(path, self.dimension, identity, self._scan, self._tail)
+        except StoreError as error:
+            # The last snapshot, which holds halves of rows, cannot be read.
+            raise OSError(errno.EIO, str(error)) from None
 
     @classmethod
     def load(cls, path: Path, dimension: int, identity: uuid.UUID) -> "LocalIndex":

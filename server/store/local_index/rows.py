@@ -1,9 +1,9 @@
-"""Vectors as 16-bit integers in two halves: the high bytes stay in memory, the low bytes in the snapshot.
+"""Vectors as 16-bit integers in two halves: high bytes in memory, low bytes in the snapshot.
 
 How this works. A vector is a scale times integers. Its high bytes alone give a cosine to about 0.001,
 which is enough to choose among the candidates of a search. Only the few that may be returned are
-scored with all 16 bits, to about 0.00001 of the float32 cosine. So the low bytes need no memory: once a
-snapshot holds them, they are read from it.
+scored with all 16 bits, to about 0.00001 of the float32 cosine. So the low bytes of a large index need no
+memory: once a snapshot holds them, they are read from it. In a small one they stay in memory.
 
 They are read with `pread`, not mapped: a file that was cut short or cannot be read gives an error, not a
 signal that ends the process. A snapshot is replaced, never changed, so an open one stays as it was.
@@ -166,6 +166,10 @@ class Rows:
 
     def estimates(self, places: Places, query: Vectors) -> Vectors:
         """Return the products of these rows' high halves and a query, float32 (D,)."""
+        if len(places) > SLICE_ROWS:
+            starts = range(0, len(places), SLICE_ROWS)
+            parts = [self.estimates(places[s : s + SLICE_ROWS], query) for s in starts]
+            return np.concatenate(parts)
         products = _products(self.high.take(places, axis=0).astype(np.float32), query)
         products *= self.scales[places] * np.float32(256)
         return products

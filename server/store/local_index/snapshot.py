@@ -22,7 +22,7 @@ from server.store.local_index.fastscan_block import (
     unpacked_codec,
     width_of,
 )
-from server.store.local_index.rows import Rows, SnapshotFile, Stored
+from server.store.local_index.rows import Held, Rows, SnapshotFile, Stored
 from server.system.atomic_file import replacing
 from server.system.regular_file import open_regular
 
@@ -53,7 +53,7 @@ def write(path: Path, dimension: int, identity: uuid.UUID, scan: Scan | None, ta
                 file.write(RECORD.pack(len(content), zlib.crc32(content)))
                 file.write(content)
         written = os.fstat(file.fileno())
-    if scan is not None:
+    if scan is not None and scan.quantiser.lists > 1:
         _move(scan, path, written, starts)
 
 
@@ -75,7 +75,7 @@ def _low_parts(rows: Rows) -> Iterator[memoryview]:
 
 
 def _move(scan: Scan, path: Path, written: os.stat_result, starts: list[int]) -> None:
-    """Let the rows read their low halves from the file that was just written."""
+    """Let the rows of a large index read their low halves from the file that was just written."""
     try:
         file = SnapshotFile(path)
     except OSError:
@@ -138,22 +138,32 @@ def _scan(
     # Their width is that of `train`.
     lists = centroids.reshape(-1, width_of(codec))
     quantiser = Quantiser.of(axes, codec, lists)
-    whole = SnapshotFile(path)
-    if not whole.is_same(os.fstat(file.fileno())):
-        raise ValueError("replaced while it was read")
+    # As `write` leaves them.
+    whole = _opened(path, file) if quantiser.lists > 1 else None
     blocks = tuple(_block(file, whole, dimension) for _ in range(n_blocks))
     return Scan(quantiser, blocks, *numbers)
 
 
-def _block(file: BufferedReader, whole: SnapshotFile, dimension: int) -> Block:
+def _opened(path: Path, file: BufferedReader) -> SnapshotFile:
+    whole = SnapshotFile(path)
+    if not whole.is_same(os.fstat(file.fileno())):
+        raise ValueError("replaced while it was read")
+    return whole
+
+
+def _block(file: BufferedReader, whole: SnapshotFile | None, dimension: int) -> Block:
+    """Read a block; whole: the file that keeps the low halves, None where memory does."""
     labels, alive = _record(file).view(np.int64), _record(file).view(np.bool_)
     codes = unpacked(_record(file), len(labels))
     scales = _record(file).view(np.float32)
     high = _record(file).view(np.int8).reshape(len(labels), dimension)
-    start = file.tell() + RECORD.size
-    if _passed(file) != high.nbytes:
-        raise ValueError("low halves of other rows")
-    low = Stored(whole, start, *high.shape)
+    low: Held | Stored
+    if whole is None:
+        low = Held(_record(file).view(np.int8).reshape(high.shape))
+    else:
+        low = Stored(whole, file.tell() + RECORD.size, *high.shape)
+        if _passed(file) != high.nbytes:
+            raise ValueError("low halves of other rows")
     return Block.of(labels, Rows(scales, high, low), codes, alive)
 
 
