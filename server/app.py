@@ -14,11 +14,13 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import VERSION
-from server.api import collections, documents, health, openapi
+from server.api import health, openapi
+from server.api.administration import collections, names
 from server.api.body import BodyLimits
 from server.api.dialects import cohere, many_vectors, native, ollama, openai, rerank, tei, weaviate
 from server.api.dialects.ollama import OLLAMA
 from server.api.dialects.openai import OPENAI
+from server.api.documents import operations as documents
 from server.api.endpoint import Endpoint
 from server.api.files import upload
 from server.api.health import Pages, alone
@@ -259,6 +261,7 @@ def every_operation(
         *documents.inside(),
         *upload.inside(),
         *collections.inside(),
+        *names.inside(),
         *metadata.inside(),
         *chunk_map.inside(),
     ]
@@ -267,6 +270,7 @@ def every_operation(
         # First on the paths of the default collection, then on those with a collection's name.
         *of_collection,
         *collections.operations(),
+        *names.operations(),
         *(each._replace(path="/collections/{collection}" + each.path) for each in of_collection),
         *health.operations(metrics, others),
         *docs.operations(),

@@ -8,10 +8,15 @@ from dataclasses import asdict
 from http import HTTPStatus
 from urllib.parse import quote
 
+import numpy as np
+
+from server.api.documents.vectors import row_of, written_row
 from server.cli.connection import Json, Server
+from server.cli.exchange.given_import import no_dimension
 from server.cli.target import UNSAID, Chunks, Found, Matching, Page, Question, cut_otherwise
 from server.errors import StartupError
-from server.store.records import ChunkRules, Document, Listed, Span
+from server.store.reading.parts import Parts
+from server.store.records import ChunkRules, Document, Info, Listed, Span
 from server.store.search import Hit
 
 BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
@@ -69,6 +74,35 @@ class Remote:
         if not replace:
             body["replace"] = False
         return int((await self._ask("POST", f"{self._path}/documents", body))["stored"])
+
+    async def prepare_given(self, embedder: str, dimension: int | None) -> Info:
+        """Create the collection for the vectors of this embedder if it is missing; return its description."""
+        if self._name not in await self.sizes():
+            info = await self._ask("GET", "/info")
+            body: Json = {"name": self._name}
+            if embedder not in (info["model_id"], info["fingerprint"]):
+                if dimension is None:
+                    raise no_dimension()
+                body |= {"embedder": embedder, "dimension": dimension}
+            await self._ask("POST", "/collections", body)
+        stats = await self._stats()
+        rules = _rules_of(stats["chunks"])
+        return Info(self._name, stats["fingerprint"], stats["dimension"], rules)
+
+    async def add_given(
+        self, documents: Sequence[Document], parts: dict[str, Parts], embedder: str
+    ) -> int:
+        """Store documents with the vectors that the embedder made; return how many changed."""
+        body: Json = {"documents": [_with_parts(each, parts.get(each.id)) for each in documents]}
+        if parts:
+            body["embedder"] = embedder
+        return int((await self._ask("POST", f"{self._path}/documents", body))["stored"])
+
+    async def parts_of(self, ids: Sequence[str]) -> Mapping[str, Parts]:
+        """Return the chunks of these documents with their vectors, by id."""
+        body: Json = {"ids": list(ids), "include_vectors": True, "encoding_format": "base64"}
+        found = (await self._ask("POST", f"{self._path}/documents/get", body))["documents"]
+        return {each["id"]: _parts_of(each) for each in found}
 
     async def search(self, question: Question) -> Found:
         body: Json = {"query": question.text, "top_k": question.top_k, "mode": question.mode}
@@ -186,6 +220,24 @@ def _hit(found: Json) -> Hit:
         part["whole"],
         found.get("rerank_score"),
     )
+
+
+def _with_parts(document: Document, parts: Parts | None) -> Json:
+    """Return a document with its vectors, as a request has them."""
+    found: Json = dict(document.fields())
+    if parts is None:
+        return found
+    rows = [written_row(row, as_base64=True) for row in parts.vectors]
+    if parts.spans == (Span(0, len(document.text)),):
+        return {**found, "vector": rows[0]}
+    return {**found, "vectors": rows, "parts": [list(span) for span in parts.spans]}
+
+
+def _parts_of(found: Json) -> Parts:
+    vectors = found.get("vectors", [found.get("vector")])
+    spans = found.get("parts", [[0, len(found["text"])]])
+    rows = [row_of(each, found["id"]) for each in vectors]
+    return Parts(tuple(Span(*span) for span in spans), np.stack(rows))
 
 
 def _json_of(rules: ChunkRules | None) -> Json | None:

@@ -39,12 +39,17 @@ def check_documents(documents: Sequence[Document]) -> None:
                 " possible; put the rest into the text"
             )
         if document.metadata:
-            paths += _checked_paths(document.metadata, f"{place}.metadata")
-        if paths > MAX_ALL_PATHS:
-            raise RequestTooLarge(
-                f"the paths of the metadata have more than {MAX_ALL_PATHS} characters together, each"
-                " counted with every value under it; send fewer documents at once, or use shorter keys"
-            )
+            paths += checked_paths(document.metadata, f"{place}.metadata")
+        check_all_paths(paths)
+
+
+def check_all_paths(paths: int) -> None:
+    """Raise RequestTooLarge where the paths of all documents of a write have too many characters."""
+    if paths > MAX_ALL_PATHS:
+        raise RequestTooLarge(
+            f"the paths of the metadata have more than {MAX_ALL_PATHS} characters together, each"
+            " counted with every value under it; send fewer documents at once, or use shorter keys"
+        )
 
 
 def check_chunks(documents: Sequence[Document], spans: Sequence[Sequence[Span]]) -> None:
@@ -66,8 +71,11 @@ def check_chunks(documents: Sequence[Document], spans: Sequence[Sequence[Span]])
         )
 
 
-def _checked_paths(metadata: Mapping[str, object], place: str) -> int:
-    """Return the characters of the paths of all values of one document."""
+def checked_paths(metadata: Mapping[str, object], place: str) -> int:
+    """Return the characters of the paths of all values of one document; raises InvalidRequest.
+
+    place: what a message calls the metadata.
+    """
     leaves = paths = 0
     # A stack and no recursion: a body may be nested deeper than Python's stack.
     pending: list[tuple[int, int, object]] = [(0, 1, metadata)]

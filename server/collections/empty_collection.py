@@ -6,7 +6,7 @@ from server.collections.chunk_embedding import default_chunks
 from server.collections.description import Description
 from server.collections.query_cache import QueryCache
 from server.inference.engine import Engine
-from server.store.filter_tree import Filter
+from server.store.filters.tree import Filter
 from server.store.records import Document, Info
 from server.store.search import Hit, Query
 from server.store.searching.answers import empty_answer

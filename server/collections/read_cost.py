@@ -8,7 +8,7 @@ count.
 from collections.abc import Sequence
 
 from server.collections.searching.option_cost import hits_read, of_options
-from server.store.filter_tree import AllOf, AnyOf, Compared, Exists, Filter, Not, OneOf
+from server.store.filters.tree import AllOf, AnyOf, Compared, Exists, Filter, Not, OneOf
 from server.store.records import CollectionStats
 from server.store.search import CHUNKS_A_HIT, Query
 

@@ -6,6 +6,7 @@ stay, because users and stored files rely on them.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -20,6 +21,9 @@ MAX_TITLE = 2_000
 MAX_PATHS, MAX_ALL_PATHS = 1 << 16, 1 << 24
 # The key of a collection's note of the kinds of CPU that computed its vectors.
 COMPUTED_BY = "computed_by"
+# The fingerprint of a collection whose vectors come from elsewhere is this and the embedder's name. A served
+# model's fingerprint is hexadecimal, so the two never meet.
+GIVEN = "embedder:"
 
 
 class Span(NamedTuple):
@@ -55,6 +59,10 @@ class Document:
     text: str
     title: str | None = None
     metadata: Mapping[str, object] = field(default_factory=dict)
+
+    def is_same(self, other: "Document | None") -> bool:
+        """Return whether both are stored alike. Python's 1 equals true, and JSON's does not."""
+        return self == other and _sorted(self.metadata) == _sorted(other.metadata)
 
     def fields(self) -> dict[str, object]:
         """Return the fields by name, the metadata as it is: it may be nested too deeply to be copied."""
@@ -93,6 +101,16 @@ class Info:
     fingerprint: str
     dimension: int
     chunks: ChunkRules | None = None
+
+    @property
+    def embedder(self) -> str | None:
+        """The name of what made its vectors elsewhere; None where a model of this server makes them."""
+        return self.fingerprint.removeprefix(GIVEN) if self.fingerprint.startswith(GIVEN) else None
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether a document may have several chunks."""
+        return self.chunks is not None or self.embedder is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +152,10 @@ class CollectionStats:
     snapshot_s: float | None
     behind: int
     recall: float | None
+
+
+def _sorted(metadata: Mapping[str, object]) -> str:
+    return json.dumps(metadata, sort_keys=True) if metadata else ""
 
 
 def titled(title: str | None, text: str) -> str:

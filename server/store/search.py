@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from server.store.collection import Collection
-from server.store.filter_tree import Filter
+from server.store.filters.tree import Filter
 from server.store.fusion import (
     DENSE_WEIGHT,
     DIGITS,
@@ -32,6 +32,7 @@ from server.store.fusion import (
 from server.store.records import Chunk, Span
 from server.store.searching.details import HitDetails
 from server.store.searching.options import PLAIN, Options
+from server.store.selection import Selection
 from server.store.vector_index import VectorIndex
 from server.store.words.matches import Matches
 from server.types import Labels, Vectors
@@ -163,7 +164,7 @@ def is_plain(query: Query) -> bool:
 
 def _early(collection: Collection, index: VectorIndex, queries: Sequence[Query]) -> _Candidates:
     """Return the candidates of a plain search."""
-    depth = _depth(queries[0], chunked=collection.info.chunks is not None)
+    depth = _depth(queries[0], chunked=collection.info.in_parts)
     return _nearest(index, queries, depth, None)[0]
 
 
@@ -190,7 +191,7 @@ class Search:
     collection: Collection
     index: VectorIndex
     early: _Candidates | None
-    kept: dict[str, Labels] = field(default_factory=dict)
+    kept: dict[str, Selection] = field(default_factory=dict)
     matched: dict[tuple[str, str], Matches] = field(default_factory=dict)
 
     def run(self, queries: Sequence[Query]) -> list[list[Hit]]:
@@ -209,7 +210,7 @@ class Search:
 
     def _answers(self, queries: Sequence[Query], *, remember: bool) -> list[_Answer]:
         """Rank documents until there are enough; remember: hits may come from the cache alone."""
-        chunked = self.collection.info.chunks is not None
+        chunked = self.collection.info.in_parts
         answers = [_Answer(query, _depth(query, chunked=chunked)) for query in queries]
         waiting = answers
         while waiting:
@@ -302,7 +303,7 @@ class Search:
         found: dict[int, _Candidates] = {}
         for (_, depth), places in groups.items():
             queries = [answers[place].query for place in places]
-            within = self.kept_labels(queries[0].filter)
+            within = self._kept(queries[0].filter)
             candidates = _nearest(self.index, queries, depth, within)
             found.update(zip(places, candidates, strict=True))
         return found
@@ -337,13 +338,13 @@ class Search:
         missing = labels[np.isnan(cosines)]
         for begin in range(0, len(missing), COSINES_AT_ONCE):
             some = missing[begin : begin + COSINES_AT_ONCE]
-            (found,) = _nearest(self.index, [query], len(some), some)
+            (found,) = _nearest(self.index, [query], len(some), Selection.of_labels(some))
             cosines[np.searchsorted(labels, found.labels)] = found.scores
         return cosines
 
     def nearest(self, query: Query, depth: int) -> Labels:
         """Return the labels of the nearest vectors within the query's filter, best first."""
-        return _nearest(self.index, [query], depth, self.kept_labels(query.filter))[0].labels
+        return _nearest(self.index, [query], depth, self._kept(query.filter))[0].labels
 
     def matches(self, query: Query) -> Matches:
         """Return the chunks that the query's words find."""
@@ -351,17 +352,17 @@ class Search:
         key = query.words, _key(query.filter)
         if key not in self.matched:
             self.matched[key] = self.collection.documents.words(
-                query.words, len(self.index), query.filter
+                query.words, len(self.index), self._kept(query.filter)
             )
         return self.matched[key]
 
-    def kept_labels(self, filter: Filter | None) -> Labels | None:
+    def _kept(self, filter: Filter | None) -> Selection | None:
         """Return the labels that a filter keeps, None without one."""
         if filter is None:
             return None
         key = _key(filter)
         if key not in self.kept:
-            self.kept[key] = self.collection.documents.labels(filter)
+            self.kept[key] = self.collection.selection(filter)
         return self.kept[key]
 
 
@@ -372,7 +373,7 @@ def _depth(query: Query, *, chunked: bool) -> int:
 
 
 def _nearest(
-    index: VectorIndex, queries: Sequence[Query], depth: int, within: Labels | None
+    index: VectorIndex, queries: Sequence[Query], depth: int, within: Selection | None
 ) -> list[_Candidates]:
     """Return the `depth` nearest vectors of each query, by cosine."""
     hits = index.search(np.stack([_vector(query) for query in queries]), depth, within)

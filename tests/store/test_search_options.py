@@ -11,7 +11,7 @@ import pytest
 
 from server.errors import DocumentNotFound, InvalidRequest, StoreDamaged
 from server.store.collection import Collection
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 from server.store.folder import DataFolder
 from server.store.fusion import blend
 from server.store.records import ChunkRules, Document, Info, Span
@@ -27,6 +27,7 @@ from server.store.searching.options import (
     Sorting,
     SortKey,
 )
+from server.store.vector_blob import rounded
 from server.types import Vectors, unit
 
 D, N, PARTS = 8, 60, 3
@@ -66,7 +67,7 @@ def filled(
         documents.append(Document(f"d{n}", "".join(texts), metadata=metadata_of(n)))
         spans.append([Span(a, b) for a, b in zip([0, *ends], ends, strict=False)])
     collection.add(documents, vectors, spans)
-    yield collection, vectors
+    yield collection, unit(rounded(vectors))
     data.close()
 
 

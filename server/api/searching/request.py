@@ -12,7 +12,7 @@ from server.api.searching.cursor import Page, page_of
 from server.api.searching.options import MAX_CURSOR, OptionsRequest, check_options, options_of
 from server.collections.reranking import candidates
 from server.errors import InvalidRequest, TooManyTexts
-from server.store.filter_tree import Filter
+from server.store.filters.tree import Filter
 from server.store.fusion import DENSE_WEIGHT, LEAST_WEIGHT, LEXICAL_WEIGHT, MOST_WEIGHT
 from server.store.search import Fusion, Mode
 from server.store.searching.options import Options

@@ -6,7 +6,7 @@ from dataclasses import replace
 from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection
 from server.errors import InvalidRequest
-from server.store.filter_tree import Filter
+from server.store.filters.tree import Filter
 from server.store.records import Info
 from server.store.search import Hit, Query
 from server.store.searching.details import HitDetails

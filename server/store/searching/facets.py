@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 
 from server.store.documents import Documents
-from server.store.filter_sql import LONG_TEXT, TRUE, where
-from server.store.filter_tree import Filter
+from server.store.filters.sql import LONG_TEXT, TRUE, where
+from server.store.filters.tree import Filter
 from server.store.searching.found import Facet, Value
 
 MOST_VALUES = 20

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from server.store.filter_sql import CONTAINER, NULL, TRUE, attributes
+from server.store.filters.sql import CONTAINER, NULL, TRUE, attributes
 from server.store.records import Chunk
 from server.store.search import Ranked
 from server.store.searching.found import Value

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 from server.store.documents import Documents
-from server.store.filter_sql import CONTAINER, NULL, SqlValue, attributes, where
-from server.store.filter_tree import Filter
+from server.store.filters.sql import CONTAINER, NULL, SqlValue, attributes, where
+from server.store.filters.tree import Filter
 from server.store.records import Chunk
 from server.store.search import Ranked
 from server.store.searching import rows
