@@ -27,6 +27,7 @@ from benchmarks import machine
 from benchmarks.arguments import parser
 from server.store.local_index.exact import SEGMENT_ROWS
 from server.store.local_index.index import SCAN_FROM, LocalIndex
+from server.store.selection import Selection
 from server.system.output import until_reader_leaves
 from server.types import Labels, Vectors
 
@@ -128,7 +129,7 @@ def _lines(case: Case) -> Iterator[dict[str, Any]]:
         "index": asdict(index.stats()),
     }
     for share in [*case.subsets][1:]:
-        times, found = _timed([index], case.queries, case.subsets[share])
+        times, found = _timed([index], case.queries, Selection.of_labels(case.subsets[share]))
         recall = _recall(found, truths[share])
         yield {"case": "index filter", "share": share, **times, "recall_at_10": recall}
     yield {
@@ -139,7 +140,7 @@ def _lines(case: Case) -> Iterator[dict[str, Any]]:
 
 
 def _timed(
-    newest: list[LocalIndex], queries: Vectors, within: Labels | None = None
+    newest: list[LocalIndex], queries: Vectors, within: Selection | None = None
 ) -> tuple[dict[str, float], list[set[int]]]:
     """Return latencies and found labels; newest: one index, which a thread may replace."""
     seconds, found = [], []

@@ -49,6 +49,11 @@ PARAMETERS: Mapping[str, Json] = {
         "schema": {"type": "string", "pattern": PATTERN},
         "example": "laws",
     },
+    "alias": {
+        "description": "Another name for a collection, of the same form.",
+        "schema": {"type": "string", "pattern": PATTERN},
+        "example": "current",
+    },
     "id": {
         "description": "A document's id; it may contain slashes.",
         "schema": {"type": "string", "minLength": 1},
@@ -166,9 +171,11 @@ EXAMPLES: Mapping[str, Mapping[str, Json]] = {
     },
     "/documents/count": {"filter": {"filter": {"year": 2024}}},
     "/documents/delete": {"ids": {"ids": ["b"]}, "filter": {"filter": {"year": {"$lt": 2000}}}},
+    "/rename": {"other": {"name": "statutes"}},
     "/documents/get": {"two": {"ids": ["a", "b"]}},
     "/documents/export": {"all": {}, "some": {"filter": {"year": 2024}, "include_vectors": True}},
     "/reindex": {"same": {}},
+    "/aliases/{alias}": {"laws": {"collection": "laws"}},
 }
 # The same for PATCH.
 PATCHES: Mapping[str, Mapping[str, Json]] = {
@@ -204,7 +211,7 @@ A_FILE: Json = {
 }
 OF_KEYS = {
     "401": "The server was given `--keys`, and the request brings none, an unknown or an expired one",
-    "403": "The key lacks the scope that this needs",
+    "403": "The key lacks the scope that this needs, or may not use the collection",
 }
 STOPPING = {"503": "The server is stopping"}
 RETRY = {

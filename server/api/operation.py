@@ -8,13 +8,14 @@ from starlette.types import Scope
 
 from server.api.replies import ErrorReply, Reply
 from server.api.streaming.body_stream import BodyStream
-from server.auth.gate import Needs
+from server.auth.gate import HOLDER, REACHED, Needs
+from server.collections.administration.permitted import Collections, PermittedCollections
 from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection
 from server.collections.registry import DEFAULT, CollectionRegistry
 from server.inference.registry import ModelRegistry
 from server.store.collection_name import normal
-from server.store.filter_tree import Filter, fixed, parse
+from server.store.filters.tree import Filter, fixed, parse
 
 
 class WorkerState(TypedDict):
@@ -38,9 +39,9 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class CollectionCall(Call, frozen=True):
-    """A request in the first process, which may also work on the collections."""
+    """A request in the first process, which may also work on the collections that its key may use."""
 
-    collections: CollectionRegistry
+    collections: Collections
 
 
 def worker_call(scope: Scope, body: bytes, state: WorkerState) -> Call:
@@ -48,7 +49,18 @@ def worker_call(scope: Scope, body: bytes, state: WorkerState) -> Call:
 
 
 def collection_call(scope: Scope, body: bytes, state: State) -> CollectionCall:
-    return CollectionCall(scope, body, state["models"], state["collections"])
+    return CollectionCall(scope, body, state["models"], permitted(scope, state["collections"]))
+
+
+def permitted(scope: Scope, registry: CollectionRegistry) -> Collections:
+    """Return the collections that the request may use; all of them without keys and audit."""
+    reached = scope.get(REACHED)
+    if reached is None:
+        return registry
+    holder = scope.get(HOLDER)
+    if holder is None:
+        return PermittedCollections(registry, lambda _: True, "", reached)
+    return PermittedCollections(registry, holder.key.may_use, holder.key.name, reached)
 
 
 def collection_name(call: Call) -> str:

@@ -1,8 +1,9 @@
 """A collection of the data folder, opened in this process together with the model."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from copy import copy
+from typing import TypeVar
 
 from server.cli.exchange.given_import import no_dimension
 from server.cli.target import UNSAID, Chunks, Found, Matching, Page, Question, cut_otherwise
@@ -15,12 +16,12 @@ from server.collections.registry import DEFAULT, CollectionRegistry
 from server.collections.reranking import candidates, reranked
 from server.collections.writing.given import add_given, check_embedder, info_of_given
 from server.config import Config
-from server.errors import BadSettings, InvalidRequest, StoreError, TaskNotServed
+from server.errors import BadSettings, InvalidRequest, Overloaded, StoreError, TaskNotServed
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry, opened
 from server.messages.message import Message
 from server.store.collection import Collection
-from server.store.filter_tree import fixed, parse
+from server.store.filters.tree import fixed, parse
 from server.store.folder import DataFolder
 from server.store.reading.parts import Parts
 from server.store.records import ChunkRules, Document, Info
@@ -30,6 +31,10 @@ from server.types import Vectors, unit
 
 PAGE_DOCUMENTS = 256
 PROGRESS_S = 0.2
+# A command that asks much at once waits for its own questions, a minute at most for each.
+WAITS, WAIT_S = 120, 0.5
+
+T = TypeVar("T")
 
 
 class Local:
@@ -137,7 +142,7 @@ class Local:
             self._check_model()
             (vector,) = await live.vectors_of([question.text])
         query = Query(question.mode, depth, vector, question.text, filter=filter)
-        found = await live.search([query])
+        found = await _patiently(lambda: live.search([query]))
         if scorer is not None:
             found = (await reranked(scorer, [question.text], found, question.top_k)).found
         (hits,) = found
@@ -269,3 +274,13 @@ class Local:
                 most=longest,
             )
         return rules
+
+
+async def _patiently(work: Callable[[], Awaitable[T]]) -> T:
+    """Return what the work gives, tried again while too much is asked at once."""
+    for _ in range(WAITS):
+        try:
+            return await work()
+        except Overloaded:
+            await asyncio.sleep(WAIT_S)
+    return await work()

@@ -274,6 +274,15 @@ def _key_flags(parser: Parser, terminal: Terminal) -> None:
     new.add_argument(
         "--tokens-per-minute", type=above_0, metavar="N", help=words("tokens a minute, at most")
     )
+    new.add_argument(
+        "--collections",
+        metavar="NAMES",
+        help=words(
+            "collections that the key may use, with commas; {example} is every name that begins so"
+            " (default: all)",
+            example="laws-*",
+        ),
+    )
     add("list", keys.list_, words("list names, scopes and quotas"))
     remove = add("remove", keys.remove, words("remove a key"))
     remove.add_argument("name", metavar="NAME", help=words("name of the key"))

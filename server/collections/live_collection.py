@@ -30,12 +30,13 @@ from server.inference.cpu_provenance import NOTE, agreement, read_provenances
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
 from server.store.collection import Collection
-from server.store.filter_kinds import Operand, operands
-from server.store.filter_tree import Filter
+from server.store.filters.kinds import Operand, operands
+from server.store.filters.tree import Filter
 from server.store.metadata_summary import MetadataSummary
 from server.store.reading.parts import Parts
 from server.store.records import CollectionStats, Document, Info
-from server.store.search import Hit, Query, at_once, search
+from server.store.search import Hit, Query, at_once, is_plain
+from server.store.searching.answers import search
 from server.store.sqlite.read_limit import limited
 from server.store.vector_index import VectorIndex
 from server.system.memory import give_back
@@ -266,7 +267,7 @@ class LiveCollection:
     def _found(self, queries: Sequence[Query]) -> list[list[Hit]]:
         started = now()
         found = search(self.collection, queries)
-        if all(query.mode == "dense" and query.filter is None for query in queries):
+        if all(map(is_plain, queries)):
             self.hit_time.observe(now() - started, sum(map(len, found)))
         return found
 

@@ -23,10 +23,11 @@ import numpy as np
 from server.clock import utc, wall_s
 from server.errors import StoreError
 from server.store.documents import Documents
-from server.store.filter_tree import Filter
+from server.store.filters.tree import Filter
 from server.store.hit_cache import HitCache
 from server.store.records import Change, CollectionStats, Document, Info, Span
 from server.store.sqlite.database_path import SHARED, WAL, beside
+from server.store.vector_blob import rounded
 from server.store.vector_index import BadSnapshot, IndexMaker, VectorIndex
 from server.types import Vectors
 
@@ -147,7 +148,8 @@ class Collection:
                 self.documents.note(key, value)
             return self.documents.add(documents, vectors, spans)
 
-        self._write(store, vectors)
+        # As a start will read them, so that scores are the same after it.
+        self._write(store, rounded(vectors))
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete these documents; returns how many there were."""

@@ -203,7 +203,7 @@ def test_documents_come_in_the_order_of_their_ids_with_their_vectors(toy_model: 
         body = {"ids": ["a"], "include_vectors": True}
         (one,) = (await client.post("/documents/get", json=body)).json()["documents"]
         given = await vector_of(client, "墨池笔纸")
-        assert one["vector"] == pytest.approx(given, abs=1e-5)
+        assert one["vector"] == pytest.approx(given, abs=5e-4), "float16"
         body = {**body, "encoding_format": "base64"}
         (short,) = (await client.post("/documents/get", json=body)).json()["documents"]
         numbers = np.frombuffer(base64.b64decode(short["vector"]), dtype="<f4")

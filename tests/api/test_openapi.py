@@ -54,11 +54,9 @@ def test_every_operation_says_what_it_takes_and_gives(operation: CollectionOpera
     path = operation.path.replace(":path}", "}")
     said = DOCUMENT["paths"][path][operation.method.lower()]
     assert said["summary"] and said["tags"] == [operation.dialect.name]
-    assert ("requestBody" in said) == (operation.method in ("POST", "PATCH"))
+    assert ("requestBody" in said) == (operation.method in ("POST", "PUT", "PATCH"))
     assert {str(operation.status), "503", "default"} <= set(said["responses"])
-    assert ({"413", "415", "429"} <= set(said["responses"])) == (
-        operation.method in ("POST", "PATCH")
-    )
+    assert ({"413", "415", "429"} <= set(said["responses"])) == ("requestBody" in said)
     for status, response in said["responses"].items():
         empty = status == "204" and not operation.response
         assert response["description"] and ("content" in response) != empty
@@ -189,10 +187,15 @@ def test_examples_work_in_their_order(
         statuses = dict(paths)
         for prefix, places in (("", list(EXAMPLES)), (COLLECTION, inside)):
             for place in (place for place in EXAMPLES if place in places):
+                if prefix + place not in statuses:
+                    continue
                 path = prefix.format(collection="laws") + place.replace("{model:path}", "toy")
                 for name, body in EXAMPLES[place].items():
                     answer = await client.post(path, json=body)
                     assert answer.status_code == statuses[prefix + place], (path, name, answer.text)
+                    if place == "/rename":
+                        back = {"name": "laws" if prefix else "default"}
+                        await client.post(f"/collections/{body['name']}/rename", json=back)
         for place, bodies in PATCHES.items():
             for name, body in bodies.items():
                 answer = await client.patch(place.replace("{id:path}", "a"), json=body)

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from server.store import documents as documents_module
+from server.store import lexical
 from server.store.documents import Documents
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 from server.store.lexical import K1
 from server.store.records import Document
 from tests.support.stored_documents import add
@@ -27,7 +27,7 @@ def test_more_words_decide_where_a_filter_keeps_few_documents(
     documents: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = stored(documents)
-    monkeypatch.setattr(documents_module, "REQUIRED", 2)
+    monkeypatch.setattr(lexical, "REQUIRED", 2)
     everywhere = documents.words("rare common", 8)
     assert everywhere.labels.tolist() == [labels[0]], "the rare word decides"
     # A word that decides is looked up twice.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.identifiers import QUESTIONS, SIZE, TEXT, sets
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 from server.store.folder import DataFolder
 from server.store.lexical import (
     MAX_PHRASES,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from server.errors import StoreError
 from server.store.collection import Collection
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 from server.store.folder import DataFolder
 from server.store.fusion import blend
 from server.store.local_index import fastscan_block
@@ -21,8 +21,9 @@ from server.store.local_index import index as index_module
 from server.store.local_index.index import LocalIndex
 from server.store.records import ChunkRules, Document, Info, Span
 from server.store.search import CHUNKS_A_HIT, QUICK_HITS, Hit, Query, at_once, search
+from server.store.selection import Selection
 from server.store.vector_index import Hits
-from server.types import Labels, Vectors, unit
+from server.types import Vectors, unit
 
 D = 8
 RULES = ChunkRules(4, 0)
@@ -260,7 +261,7 @@ def exact(collection: Collection, query: Query) -> list[tuple[str, float]]:
     assert query.words is not None and query.vector is not None
     labels = documents.labels(query.filter)
     shares = documents.words(query.words, len(collection.index), query.filter).shares_of(labels)
-    cosines = documents.vectors(labels).astype(np.float64) @ query.vector
+    cosines = unit(documents.vectors(labels)).astype(np.float64) @ query.vector
     scores = blend(cosines, shares, query.weights)
     chunks = documents.by_labels(labels)
     best: dict[str, float] = {}
@@ -350,7 +351,7 @@ def test_a_deeper_ranking_takes_the_place_of_the_first(
 ) -> None:
     real = LocalIndex.search
 
-    def rough(index: LocalIndex, vectors: Vectors, k: int, within: Labels | None = None) -> Hits:
+    def rough(index: LocalIndex, vectors: Vectors, k: int, within: Selection | None = None) -> Hits:
         """Search as by codes that miss the best vector, and whose scores are too low."""
         if k > 2 * CHUNKS_A_HIT:
             return real(index, vectors, k, within)

@@ -10,7 +10,7 @@ from server.api.operation import checked_filter
 from server.collections.document_limits import check_documents, checked_paths
 from server.collections.writing.metadata import Patch
 from server.errors import EmptyInput, InvalidRequest, RequestTooLarge
-from server.store.filter_tree import Filter
+from server.store.filters.tree import Filter
 from server.store.reading.parts import Parts
 from server.store.records import Document, Info, text_id
 

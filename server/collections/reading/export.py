@@ -19,7 +19,7 @@ from server.collections.read_threads import ReadThreads
 from server.errors import Overloaded, RequestTooLarge
 from server.store.collection import Collection
 from server.store.documents import Documents
-from server.store.filter_tree import Filter
+from server.store.filters.tree import Filter
 from server.store.reading.parts import Parts, parts_of
 from server.store.records import Document
 from server.store.sqlite.database import HeldSnapshot

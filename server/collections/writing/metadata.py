@@ -18,7 +18,7 @@ from server.collections.live_collection import LiveCollection
 from server.collections.read_threads import ReadThreads
 from server.errors import RequestTooLarge, shown
 from server.store.collection import Collection
-from server.store.filter_tree import Filter
+from server.store.filters.tree import Filter
 from server.store.reading.parts import parts_of
 from server.store.records import Document
 from server.store.sqlite.read_limit import CHANGE, limited, within_limit

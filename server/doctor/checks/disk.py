@@ -9,7 +9,7 @@ from server.messages.message import Message
 from server.store.folder_lock import Holder
 from server.store.records import GIVEN
 
-# A part takes 2 KB of vector, its text and its words: some 100,000 parts.
+# A part takes 1 KB of vector twice, its text and its words: some 100,000 parts.
 LITTLE_DISK = 1024 * MB
 # SQLite's log beside a write of 2,048 texts, and room for the database's next pages.
 LEAST_DISK = 64 * MB

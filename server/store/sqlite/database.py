@@ -30,7 +30,7 @@ from server.store.sqlite.database_path import (
 from server.system.idle_connections import IdleConnections
 
 KEYS_PER_QUERY = 1000  # SQLite's own limit has been 999 (until 3.32) and is 32,766
-# A vector of 512 numbers has 2 KB; a page of 4 KB, SQLite's default, would hold only one.
+# A page of 4 KB, SQLite's default, would hold one vector of 1,024 numbers and waste half.
 PAGE_BYTES = 16_384
 # Steps of SQLite's machine between two looks at the limit of a read: a millisecond.
 STEPS_BETWEEN_CHECKS = 20_000

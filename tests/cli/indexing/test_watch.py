@@ -21,8 +21,8 @@ from server.sources.notes import Notes
 from server.sources.problems import Problems
 from server.sources.readers import find_sources
 from server.sources.source import Options, Source
-from server.store.filter_match import matches
-from server.store.filter_tree import parse
+from server.store.filters.match import matches
+from server.store.filters.tree import parse
 from server.store.records import Document
 from tests.support.commands import Commands
 from tests.support.fakes import PATIENCE_S

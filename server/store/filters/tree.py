@@ -10,7 +10,7 @@ one element. A missing field equals null and nothing else. $ne, $nin and $not ke
 counterparts leave out: documents that lack the field too, and of {"$ne": null} those that have a
 value. Numbers compare with numbers only, and texts with texts, by code point.
 
-`parse` is the only way in, so a tree is always within the limits below. `filter_sql` translates it.
+`parse` is the only way in, so a tree is always within the limits below. `sql` translates it.
 """
 
 from collections.abc import Iterable, Mapping

@@ -19,11 +19,11 @@ from server.api.operation import (
     writable_of,
 )
 from server.api.replies import Reply, json_body
+from server.collections.administration.permitted import Collections
 from server.collections.chunk_embedding import default_chunks, longest_chunk
 from server.collections.chunking import MIN_SIZE
 from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection
-from server.collections.registry import CollectionRegistry
 from server.collections.writing.given import info_of_given
 from server.errors import CollectionNotFound, InvalidRequest
 from server.inference.engine import Engine
@@ -166,7 +166,7 @@ async def list_collections(call: CollectionCall) -> Reply:
     for name in call.collections.names:
         # One that is removed meanwhile is left out.
         with suppress(CollectionNotFound):
-            found.append(Listed(name, await call.collections.get(name).count()))
+            found.append(Listed(name, await call.collections.listed(name).count()))
     return Reply(json_body(CollectionList(found, call.collections.damaged)))
 
 
@@ -178,7 +178,7 @@ async def create(call: CollectionCall) -> Reply:
         engine = call.models.choose(request.model).engine
         rules = _rules(request.chunks, engine)
         made = await call.collections.create(normal(request.name), rules, engine)
-    return Reply(json_body(await _stats(call.collections, made)), status=201)
+    return Reply(json_body(await stats_of(call.collections, made)), status=201)
 
 
 async def remove(call: CollectionCall) -> Reply:
@@ -188,7 +188,7 @@ async def remove(call: CollectionCall) -> Reply:
 
 
 async def stats(call: CollectionCall) -> Reply:
-    return Reply(json_body(await _stats(call.collections, collection_of(call))))
+    return Reply(json_body(await stats_of(call.collections, collection_of(call))))
 
 
 async def reindex(call: CollectionCall) -> Reply:
@@ -202,7 +202,7 @@ async def reindex(call: CollectionCall) -> Reply:
     if request.chunks is not msgspec.UNSET:
         rules = _rules(request.chunks, engine)
     await call.collections.reindex(collection.name, rules, engine)
-    return Reply(json_body(await _stats(call.collections, collection)), status=202)
+    return Reply(json_body(await stats_of(call.collections, collection)), status=202)
 
 
 def _of_given(request: CreateRequest) -> Info:
@@ -240,9 +240,7 @@ def _rules(given: Chunks | msgspec.UnsetType | None, engine: Engine) -> ChunkRul
     return ChunkRules(given.size, given.overlap)
 
 
-async def _stats(
-    registry: CollectionRegistry, collection: LiveCollection | EmptyCollection
-) -> Stats:
+async def stats_of(registry: Collections, collection: LiveCollection | EmptyCollection) -> Stats:
     found = await collection.description()
     info = found.info
     engine = registry.models.with_vectors(info.fingerprint)

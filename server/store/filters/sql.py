@@ -7,7 +7,7 @@ Nothing here touches a database. `attributes` and `where` agree on a table
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from server.store.filter_tree import AllOf, AnyOf, Compared, Exists, Filter, Not, OneOf, Scalar
+from server.store.filters.tree import AllOf, AnyOf, Compared, Exists, Filter, Not, OneOf, Scalar
 
 SqlValue = str | int | float | bytes
 
