@@ -44,11 +44,13 @@ from server.store.schema import (
     remove_words,
     words_of,
 )
+from server.store.selection import Selection
 from server.store.sqlite.ascending import ascending
 from server.store.sqlite.database import Connection, Database
 from server.store.sqlite.read_limit import spend, within_limit
 from server.store.vector_blob import blob_bytes, packed, unpacked
 from server.store.words.matches import NO_MATCHES, Matches
+from server.store.words.selected import selected
 from server.types import Labels, Vectors
 
 log = logging.getLogger(__name__)
@@ -303,29 +305,26 @@ class Documents:
         stored = self.get([document.id for document in documents])
         return {document.id for document in documents if document.is_same(stored.get(document.id))}
 
-    def words(self, query: str, n_chunks: int, filter: Filter | None = None) -> Matches:
+    def words(self, query: str, n_chunks: int, within: Selection | None = None) -> Matches:
         """Return the chunks that have enough of the query's words, with their BM25.
 
-        n_chunks: of the whole collection.
+        n_chunks: of the whole collection. within: the labels that may be found.
         """
         asked = lexical.ask(query)
         if not asked.terms:
             return NO_MATCHES
         counts: dict[str, int] = dict(self.database.rows(*lexical.frequencies(asked.lookups)))
         found = asked.chosen(counts)
-        required = self._required(filter)
+        required = _required(n_chunks, within)
         if (expression := lexical.match_expression(found, required)) is None:
             return NO_MATCHES
         boosts = asked.boosts(counts, n_chunks)
         matching, boosted = lexical.ranked(expression, boosts)
-        condition, parameters = where(filter, "document")
-        if filter is not None:
-            # subtle: without the plus sign SQLite looks the words up again for each label.
-            matching += f" AND +rowid IN (SELECT label FROM parts WHERE {condition})"
+        condition, parameters = selected(within)
         # One row, because a thread may wait for the interpreter lock after each. Sorting the few
         # thousand matches here costs less than SQLite needs for the best hundred.
         ((labels, ranks),) = self.database.rows(
-            f"SELECT json_group_array(rowid), json_group_array(score) FROM ({matching})",
+            f"SELECT json_group_array(rowid), json_group_array(score) FROM ({matching}{condition})",
             (*boosted, *parameters),
         )
         found_labels = np.array(orjson.loads(labels), dtype=np.int64)
@@ -333,12 +332,6 @@ class Documents:
         order = np.lexsort((found_labels, -scores))
         most = lexical.attainable(found, n_chunks, required) + sum(boosts.values())
         return Matches(found_labels[order], scores[order], most, lexical.weighed(found, n_chunks))
-
-    def _required(self, filter: Filter | None) -> int:
-        """Return how many documents a query's rarest words should be in: more under a filter."""
-        if filter is None:
-            return lexical.REQUIRED
-        return int(lexical.REQUIRED * self.count() / max(1, self.count(filter)))
 
     def labels(self, filter: Filter | None = None) -> Labels:
         """Return the labels of all chunks, or of those of the documents that the filter keeps.
@@ -397,6 +390,15 @@ class Documents:
             path=path,
             what=what,
         )
+
+
+def _required(n_chunks: int, within: Selection | None) -> int:
+    """Return how many chunks a query's rarest words should be in: more under a filter."""
+    return (
+        lexical.REQUIRED
+        if within is None
+        else int(lexical.REQUIRED * n_chunks / max(1, within.count))
+    )
 
 
 def _n_bytes(row: Sequence[Any]) -> int:

@@ -346,7 +346,7 @@ class Search:
         key = query.words, _key(query.filter)
         if key not in self.matched:
             self.matched[key] = self.collection.documents.words(
-                query.words, len(self.index), query.filter
+                query.words, len(self.index), self._kept(query.filter)
             )
         return self.matched[key]
 
@@ -356,7 +356,7 @@ class Search:
             return None
         key = _key(filter)
         if key not in self.kept:
-            self.kept[key] = Selection.of_labels(self.collection.documents.labels(filter))
+            self.kept[key] = self.collection.selection(filter)
         return self.kept[key]
 
 

@@ -5,6 +5,7 @@ table answers for a label in a nanosecond or two, and a list takes less room whe
 many numbers. Each form is made from the other when it is first needed.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import cast
 
@@ -18,6 +19,8 @@ Mask = npt.NDArray[np.bool_]
 # Looking labels up one by one pays in a list that is so many times as long. And a table may have so many
 # places for each chosen label.
 FEW_OF = 16
+# A table that is no longer than this is always worth its room.
+SHORT = 4_000_000
 
 
 class Selection:
@@ -40,6 +43,25 @@ class Selection:
         The table is kept, not copied; the caller must not write to it.
         """
         return cls(first, table, None)
+
+    @classmethod
+    def joined(cls, parts: Sequence["Selection"]) -> "Selection":
+        """Return a selection of all labels of the parts, whose labels ascend from one to the next."""
+        parts = [part for part in parts if part.count]
+        if len(parts) == 1:
+            return parts[0]
+        count = sum(part.count for part in parts)
+        if not parts or any(part._table is None for part in parts):
+            labels = [part.labels for part in parts]
+            return cls.of_labels(np.concatenate([np.empty(0, dtype=np.int64), *labels]))
+        first, last = parts[0]._first, parts[-1]._first + len(_table(parts[-1]))
+        if last - first > FEW_OF * count and last - first > SHORT:
+            return cls.of_labels(np.concatenate([part.labels for part in parts]))
+        table = np.zeros(last - first, dtype=np.bool_)
+        for part in parts:
+            begin = part._first - first
+            table[begin : begin + len(_table(part))] = part._table
+        return cls.of_table(first, table)
 
     @cached_property
     def count(self) -> int:
@@ -91,6 +113,11 @@ class Selection:
         end = max(begin, int(last) + 1 - self._first)
         return Selection.of_table(self._first + begin, self._table[begin:end])
 
+    def dense(self) -> tuple[int, Mask] | None:
+        """Return the first label of a table and the table; None where that would be far too long."""
+        table = self._dense()
+        return None if table is None else (self._first, table)
+
     def _looked_up(self, labels: Labels) -> Mask:
         chosen = self.labels
         places = np.searchsorted(chosen, labels)
@@ -107,3 +134,8 @@ class Selection:
             table[labels - self._first] = True
             self._table = table
         return self._table
+
+
+def _table(selection: Selection) -> Mask:
+    assert selection._table is not None
+    return selection._table

@@ -187,13 +187,13 @@ def check_answer(case: Case, wire: Wire) -> None:
     )
     assert wire.status < 500 or wire.status == 503, context
     headers = dict(wire.sent[0]["headers"])
-    if headers[b"content-type"] == b"application/x-ndjson":
-        # A stream, whose length nobody knows at its beginning.
-        assert all(isinstance(json.loads(line), dict) for line in said.splitlines()), context
-        return
-    assert headers[b"content-length"] == str(len(said)).encode(), context
+    streamed = headers[b"content-type"] == b"application/x-ndjson"
+    if streamed:
+        assert wire.sent[-1] == {"type": "http.response.body", "body": b""}, context
+    else:
+        assert headers[b"content-length"] == str(len(said)).encode(), context
     try:
-        body = json.loads(said)
+        body = [json.loads(line) for line in said.splitlines()] if streamed else json.loads(said)
     except ValueError:
         raise AssertionError(context) from None
     blames = isinstance(body, dict) and not body.keys().isdisjoint(("error", "message"))

@@ -13,7 +13,7 @@ from server.store.records import Chunk, ChunkRules, Document, Info, Span
 from server.store.sqlite import database as database_module
 from server.store.sqlite.read_limit import ReadLimit, limited
 from server.store.vector_blob import rounded
-from tests.support.stored_documents import INFO, add, delete, vectors
+from tests.support.stored_documents import INFO, add, delete, vectors, within
 
 
 def test_documents_come_back_as_they_were_stored(documents: Documents) -> None:
@@ -223,7 +223,7 @@ def test_words_are_found_until_their_document_goes(documents: Documents) -> None
     ).added.tolist()
 
     def found(query: str, filter: dict[str, object] | None = None) -> list[int]:
-        matches = documents.words(query, 2, parse(filter) if filter else None)
+        matches = documents.words(query, 2, within(documents, filter))
         assert list(matches.scores) == sorted(matches.scores, reverse=True)
         assert all(0 < matches.shares) and all(matches.shares <= 1)
         return [int(label) for label in matches.labels]

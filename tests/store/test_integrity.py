@@ -180,6 +180,12 @@ def test_rows_that_filters_read_show_no_tenant_the_documents_of_another(
     query = Query("hybrid", 9, rows[0], "合同", filter=filter)
     assert [hit.id for hit in search(collection, [query])[0]] == ["ours"]
     documents.database.writer.execute(change)
+    # What was read before the change is in memory.
+    assert [hit.id for hit in search(collection, [query])[0]] == ["ours"]
+    folder.close()
+    folder = DataFolder(tmp_path)
+    collection = folder.collections[INFO.name]
+    documents = collection.documents
     for read in (
         lambda: search(collection, [query]),
         lambda: documents.page(0, 9, filter),

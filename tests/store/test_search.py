@@ -24,6 +24,7 @@ from server.store.search import CHUNKS_A_HIT, QUICK_HITS, Hit, Query, at_once, s
 from server.store.selection import Selection
 from server.store.vector_index import Hits
 from server.types import Vectors, unit
+from tests.support.stored_documents import within
 
 D = 8
 RULES = ChunkRules(4, 0)
@@ -117,9 +118,12 @@ def test_a_search_sees_the_moment_at_which_it_began(
     vectors = rows(len(ids) * parts_of(collection))
     write(collection, ids, "old server", vectors, 0)
 
+    def owner(method: str) -> object:
+        return collection if method == "selection" else collection.documents
+
     def overtaken(method: str) -> Callable[..., object]:
-        """Replace all documents just before the search calls a method of the database."""
-        real = getattr(collection.documents, method)
+        """Replace all documents just before the search calls a method of the database or the columns."""
+        real = getattr(owner(method), method)
 
         def call(*arguments: object) -> object:
             monkeypatch.undo()
@@ -134,12 +138,12 @@ def test_a_search_sees_the_moment_at_which_it_began(
 
     for method, query in [
         ("by_labels", Query("dense", 9, vectors[0])),
-        ("labels", Query("dense", 9, vectors[0], filter=parse({"kind": "x"}))),
+        ("selection", Query("dense", 9, vectors[0], filter=parse({"kind": "x"}))),
         ("words", Query("lexical", 9, words="server")),
         ("words", Query("hybrid", 9, vectors[0], "server")),
     ]:
         write(collection, ids, "old server", vectors, 0)
-        monkeypatch.setattr(collection.documents, method, overtaken(method))
+        monkeypatch.setattr(owner(method), method, overtaken(method))
         (hits,) = search(collection, [query])
         assert sorted((hit.id, hit.metadata["version"]) for hit in hits) == [("a", 0), ("b", 0)]
         (hits,) = search(collection, [query])
@@ -260,7 +264,9 @@ def exact(collection: Collection, query: Query) -> list[tuple[str, float]]:
     documents = collection.documents
     assert query.words is not None and query.vector is not None
     labels = documents.labels(query.filter)
-    shares = documents.words(query.words, len(collection.index), query.filter).shares_of(labels)
+    shares = documents.words(
+        query.words, len(collection.index), within(documents, query.filter)
+    ).shares_of(labels)
     cosines = unit(documents.vectors(labels)).astype(np.float64) @ query.vector
     scores = blend(cosines, shares, query.weights)
     chunks = documents.by_labels(labels)

@@ -26,6 +26,7 @@ from server.store.searching.options import (
     Sorting,
     SortKey,
 )
+from server.store.vector_blob import rounded
 from server.types import Vectors, unit
 
 D, N, PARTS = 8, 60, 3
@@ -65,7 +66,7 @@ def filled(
         documents.append(Document(f"d{n}", "".join(texts), metadata=metadata_of(n)))
         spans.append([Span(a, b) for a, b in zip([0, *ends], ends, strict=False)])
     collection.add(documents, vectors, spans)
-    yield collection, vectors
+    yield collection, unit(rounded(vectors))
     data.close()
 
 

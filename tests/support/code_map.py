@@ -53,6 +53,7 @@ SERVER = (
     "inference/tokenization",
     "auth",
     "store",
+    "store/columns",
     "store/filters",
     "store/local_index",
     "store/naming",

@@ -87,6 +87,16 @@ def limited(limit: ReadLimit) -> Iterator[None]:
         CURRENT.reset(token)
 
 
+@contextmanager
+def unlimited() -> Iterator[None]:
+    """Apply no limit in the block: to work that is done once for many reads."""
+    token = CURRENT.set(None)
+    try:
+        yield
+    finally:
+        CURRENT.reset(token)
+
+
 def passed() -> bool:
     """Return whether the current read has to end."""
     limit = CURRENT.get()
