@@ -50,7 +50,7 @@ class WriteBatch:
         same = collection.documents.unchanged(others) if self.replace else set()
         if compared := [id for id in same if id in self.parts]:
             stored = parts_of(collection.documents, compared)
-            same -= {id for id in compared if stored.get(id) != self.parts[id]}
+            same -= {id for id in compared if stored.get(id) != self.parts[id].as_stored()}
         return [each for each in others if each.id not in same]
 
     def lacks_vectors(self) -> bool:
