@@ -131,5 +131,5 @@ def test_outline_and_noise_take_linear_time(unit: str) -> None:
         noise_length(text)
         return time.thread_time() - begun
 
-    small, large = min(seconds(30_000) for _ in range(3)), seconds(240_000)
+    small, large = min(seconds(8_000) for _ in range(3)), seconds(64_000)
     assert large < 24 * small + 0.1
