@@ -10,6 +10,7 @@ because their neighbours are harder to tell apart.
 """
 
 import argparse
+import sys
 import tempfile
 import threading
 import time
@@ -26,6 +27,8 @@ from benchmarks import machine
 from benchmarks.arguments import parser
 from server.store.local_index.exact import SEGMENT_ROWS
 from server.store.local_index.index import SCAN_FROM, LocalIndex
+from server.store.selection import Selection
+from server.system.output import until_reader_leaves
 from server.types import Labels, Vectors
 
 K = 10
@@ -126,7 +129,7 @@ def _lines(case: Case) -> Iterator[dict[str, Any]]:
         "index": asdict(index.stats()),
     }
     for share in [*case.subsets][1:]:
-        times, found = _timed([index], case.queries, case.subsets[share])
+        times, found = _timed([index], case.queries, Selection.of_labels(case.subsets[share]))
         recall = _recall(found, truths[share])
         yield {"case": "index filter", "share": share, **times, "recall_at_10": recall}
     yield {
@@ -137,7 +140,7 @@ def _lines(case: Case) -> Iterator[dict[str, Any]]:
 
 
 def _timed(
-    newest: list[LocalIndex], queries: Vectors, within: Labels | None = None
+    newest: list[LocalIndex], queries: Vectors, within: Selection | None = None
 ) -> tuple[dict[str, float], list[set[int]]]:
     """Return latencies and found labels; newest: one index, which a thread may replace."""
     seconds, found = [], []
@@ -229,4 +232,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

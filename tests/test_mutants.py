@@ -105,7 +105,7 @@ def test_no_process_of_a_trial_is_left() -> None:
 
 
 def test_same_seed_draws_the_same_slips() -> None:
-    paths = ["server/store/filter_tree.py"]
+    paths = ["server/store/filters/tree.py"]
     assert drawn(paths, 5, 1) == drawn(paths, 5, 1) != drawn(paths, 5, 2)
     assert len(drawn(paths, 5, 1)) == 5
 

@@ -15,7 +15,7 @@ from server.errors import BadSettings, ServerError, StartupError
 from server.messages.message import Message
 from server.messages.terminal import Terminal
 from server.store.collection_name import normal
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 from server.store.search import Mode
 
 LEAVE = {"exit", "quit", "退出"}
@@ -186,7 +186,7 @@ class Prompt:
         if value and value != OFF:
             try:
                 found = json.loads(value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise self._misused("/filter", value) from None
             if not isinstance(found, dict):
                 raise self._misused("/filter", value)

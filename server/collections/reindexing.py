@@ -14,7 +14,7 @@ from functools import partial
 
 from server.collections.chunk_embedding import Chunked, chunk_documents, embed_chunks
 from server.collections.live_collection import LiveCollection, provenance_note, uninterrupted
-from server.collections.reading_note import is_current, reading_note
+from server.collections.writing.reading_note import is_current, reading_note
 from server.errors import DiskFull, Overloaded, StoreError
 from server.inference.cpu_provenance import note_of
 from server.inference.engine import Engine

@@ -22,11 +22,14 @@ import numpy as np
 
 from server.clock import utc, wall_s
 from server.errors import StoreError
+from server.store.columns.history import Moment
 from server.store.documents import Documents
-from server.store.filter_tree import Filter
+from server.store.filters.tree import Filter
 from server.store.hit_cache import HitCache
 from server.store.records import Change, CollectionStats, Document, Info, Span
+from server.store.selection import Selection
 from server.store.sqlite.database_path import SHARED, WAL, beside
+from server.store.vector_blob import rounded
 from server.store.vector_index import BadSnapshot, IndexMaker, VectorIndex
 from server.types import Vectors
 
@@ -55,6 +58,8 @@ class Collection:
         """Open the collection in the folder `home`; make: makes its index."""
         # By revision: of what is stored, and during a write also of what will be. Replaced whole.
         self._indexes: dict[str | None, VectorIndex] = {}
+        # Their columns, for filters, by the same revisions.
+        self._moments: dict[str | None, Moment] = {}
         self._snapshot = home / SNAPSHOT_FILE
         self.path = home / DATABASE_FILE
         self.documents = Documents(self.path, None)
@@ -107,6 +112,12 @@ class Collection:
             recall=stats.recall_at_10,
         )
 
+    def selection(self, filter: Filter) -> Selection:
+        """Return the labels of the chunks that a filter keeps; inside `reading`, at its moment."""
+        moment = self._moments.get(self.documents.revision())
+        found = None if moment is None else moment.selection(filter, self.documents.database)
+        return Selection.of_labels(self.documents.labels(filter)) if found is None else found
+
     @property
     def settled_index(self) -> VectorIndex | None:
         """The index, for a search that reads no database; None while a write ends.
@@ -147,7 +158,8 @@ class Collection:
                 self.documents.note(key, value)
             return self.documents.add(documents, vectors, spans)
 
-        self._write(store, vectors)
+        # As a start will read them, so that scores are the same after it.
+        self._write(store, rounded(vectors))
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete these documents; returns how many there were."""
@@ -207,7 +219,9 @@ class Collection:
         try:
             with self.documents.transaction():
                 before = self._stored()
-                after = self._changed(before, change(), vectors)
+                made = change()
+                after = self._changed(before, made, vectors)
+                self._note(before[0], after[0], made)
                 # From the commit on, searches find the new revision in the database.
                 self._indexes = dict((before, after))
         except BaseException:
@@ -237,8 +251,15 @@ class Collection:
             path=self.path,
         )
 
+    def _note(self, before: str | None, after: str | None, change: Change) -> None:
+        """Publish the columns of what will be stored."""
+        moment = self._moments[before]
+        later = moment if after == before else moment.after(change)
+        self._moments = {before: moment, after: later}
+
     def _settle(self, revision: str | None, index: VectorIndex) -> None:
-        """Keep only the index of what is stored now."""
+        """Keep only the index of what is stored now, and its columns."""
+        self._moments = {revision: self._moments.get(revision) or Moment()}
         self._indexes = {revision: index}
         self.index = index
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from server.store.documents import Documents
-from server.store.filter_kinds import STORED, stored_kinds
-from server.store.filter_sql import LONG_TEXT, TRUE, attributes
+from server.store.filters.kinds import STORED, stored_kinds
+from server.store.filters.sql import LONG_TEXT, TRUE, attributes
 from server.store.sqlite.database import in_memory
 from server.store.sqlite.read_limit import within_limit
 

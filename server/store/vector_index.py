@@ -20,6 +20,7 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from server.store.selection import Selection
 from server.types import Labels, Vectors
 
 # A model's vectors have a length of 1, or of some tens where it does not normalise. The squares of
@@ -96,10 +97,10 @@ class VectorIndex(Protocol):
     def minus(self, labels: Labels) -> Self:
         """Return this index without these labels; labels it does not hold are skipped."""
 
-    def search(self, vectors: Vectors, k: int, within: Labels | None = None) -> Hits:
+    def search(self, vectors: Vectors, k: int, within: Selection | None = None) -> Hits:
         """Find the `k` nearest vectors of each row of `vectors`, float32 (Q, D).
 
-        within: the labels that may be found, int64, sorted; labels it does not hold are skipped.
+        within: the labels that may be found; those that it does not hold are skipped.
         """
 
     @property

@@ -11,8 +11,8 @@ import pytest
 
 from server.collections.chunk_embedding import chunk_documents
 from server.collections.chunking import cut
-from server.collections.reading_note import NOTE, PLAIN
 from server.collections.registry import CollectionRegistry
+from server.collections.writing.reading_note import NOTE, PLAIN
 from server.config import Config
 from server.inference.model import Model
 from server.inference.registry import ModelRegistry

@@ -20,7 +20,7 @@ from server.errors import AlreadyExists, EmptyInput, InferenceFailed, OtherModel
 from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.store.collection import SNAPSHOT_FILE, Collection
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 from server.store.folder import DataFolder
 from server.store.local_index import index as index_module
 from server.store.records import Document

@@ -11,7 +11,7 @@ from server.collections.live_collection import LiveCollection
 from server.collections.read_cost import HIT_S
 from server.collections.search_turns import _queries_a_turn
 from server.inference.model import Model
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 from server.store.records import Document
 from server.store.search import Query
 from tests.collections.test_live_collection import run

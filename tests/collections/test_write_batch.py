@@ -16,7 +16,7 @@ from server.collections.registry import CollectionRegistry
 from server.errors import AlreadyExists
 from server.inference.engine import Engine
 from server.inference.model import Model
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 from server.store.records import ChunkRules, Document
 from server.store.search import Query
 from server.types import Vectors

@@ -12,7 +12,7 @@ import pytest
 
 from server.errors import StoreDamaged, StoreError
 from server.store.documents import Documents
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 from server.store.records import Document, Info
 from server.store.upkeep.database_file import ForeignFile, copy, peek
 

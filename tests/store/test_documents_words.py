@@ -4,12 +4,11 @@ import math
 
 import pytest
 
-from server.store import documents as documents_module
+from server.store import lexical
 from server.store.documents import Documents
-from server.store.filter_tree import parse
 from server.store.lexical import K1
 from server.store.records import Document
-from tests.support.stored_documents import add
+from tests.support.stored_documents import add, within
 
 # Two words each, so a word's BM25 is its weight.
 TEXTS = ["rare a", "common b", "common c", "common d", "e f", "g h", "i j", "k l"]
@@ -27,20 +26,20 @@ def test_more_words_decide_where_a_filter_keeps_few_documents(
     documents: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = stored(documents)
-    monkeypatch.setattr(documents_module, "REQUIRED", 2)
+    monkeypatch.setattr(lexical, "REQUIRED", 2)
     everywhere = documents.words("rare common", 8)
     assert everywhere.labels.tolist() == [labels[0]], "the rare word decides"
     # A word that decides is looked up twice.
     assert everywhere.scores == pytest.approx([2 * RARE])
     assert everywhere.shares == pytest.approx([2 * RARE / ((K1 + 1) * (2 * RARE + COMMON))])
-    few = documents.words("rare common", 8, parse({"n": {"$in": [1, 7]}}))
+    few = documents.words("rare common", 8, within(documents, {"n": {"$in": [1, 7]}}))
     assert few.labels.tolist() == [labels[1]], "and beside it the other one"
     assert few.scores == pytest.approx([COMMON])
     assert few.shares == pytest.approx([COMMON / ((K1 + 1) * (RARE + COMMON))])
-    half = documents.words("rare common", 8, parse({"n": {"$gte": 4}}))
+    half = documents.words("rare common", 8, within(documents, {"n": {"$gte": 4}}))
     assert half.labels.tolist() == []
 
 
 def test_a_filter_that_keeps_no_document_finds_no_words(documents: Documents) -> None:
     stored(documents)
-    assert documents.words("common", 8, parse({"n": 99})).labels.tolist() == []
+    assert documents.words("common", 8, within(documents, {"n": 99})).labels.tolist() == []

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from server.store.local_index import exact, fastscan, fastscan_block, index
 from server.store.local_index.fastscan_block import Block
 from server.store.local_index.index import LocalIndex
+from server.store.selection import Selection
 from server.store.vector_index import Hits
 from server.types import Labels, Vectors
 
@@ -99,7 +100,7 @@ def test_rows_at_the_ends_of_every_block_are_found_by_their_codes(
 
 
 def test_many_queries_at_once_find_what_they_find_one_by_one(built: LocalIndex) -> None:
-    within = LABELS[::2]
+    within = Selection.of_labels(LABELS[::2])
     for allowed in (None, within):
         together = built.search(QUERIES[:20], 10, allowed)
         single = [built.search(QUERIES[i : i + 1], 10, allowed) for i in range(20)]
@@ -112,7 +113,7 @@ def test_filters_do_not_cost_recall(built: LocalIndex, share: float) -> None:
     chosen = np.sort(np.random.default_rng(3).choice(N, max(10, int(N * share)), replace=False))
     # Labels that nothing has are in no way.
     within = np.union1d(LABELS[chosen], [0, 1, 10**12])
-    hits = built.search(QUERIES, 10, within)
+    hits = built.search(QUERIES, 10, Selection.of_labels(within))
     assert np.isin(hits.labels, LABELS[chosen]).all()
     assert recall(hits, LABELS[chosen], ROWS[chosen]) >= 0.99
 
@@ -123,13 +124,13 @@ def test_a_filter_far_from_the_query_is_searched_to_its_end(
 ) -> None:
     monkeypatch.setattr(fastscan_block, "MOST_OF", most_of)
     far = np.sort(np.argsort(ROWS @ QUERIES[0])[: N // 2])
-    hits = built.search(QUERIES[:1], 10, LABELS[far])
+    hits = built.search(QUERIES[:1], 10, Selection.of_labels(LABELS[far]))
     assert recall(hits, LABELS[far], ROWS[far], QUERIES[:1]) >= 0.9
 
 
 def test_a_filter_that_allows_nothing_finds_nothing(built: LocalIndex) -> None:
     for within in (LABELS[:0], LABELS + 1):
-        assert (built.search(QUERIES[:2], 5, within).labels == -1).all()
+        assert (built.search(QUERIES[:2], 5, Selection.of_labels(within)).labels == -1).all()
 
 
 def test_more_neighbours_than_vectors_are_filled_up(built: LocalIndex) -> None:
@@ -244,8 +245,8 @@ def test_block_of_one_row_is_asked_for_labels_before_and_behind_it(built: LocalI
     others, own = np.array([4, 6], dtype=np.int64), np.array([5], dtype=np.int64)
     assert block.minus(others) is block and block.minus(own).n_alive == 0
     for within, places in ((others, []), (own, [0]), (np.array([4, 5, 6]), [0])):
-        assert block.selected(within).tolist() == places
-    assert block.minus(own).selected(own).tolist() == []
+        assert block.selected(Selection.of_labels(within)).tolist() == places
+    assert block.minus(own).selected(Selection.of_labels(own)).tolist() == []
 
 
 def test_vectors_of_zeros_and_copies_of_one_vector_can_be_compacted() -> None:

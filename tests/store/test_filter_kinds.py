@@ -1,6 +1,6 @@
 """Warnings about conditions that no stored value can meet: how many are given."""
 
-from server.store.filter_kinds import MOST_WARNINGS, Operand, warnings
+from server.store.filters.kinds import MOST_WARNINGS, Operand, warnings
 
 
 def test_the_first_ten_conditions_without_a_match_are_named() -> None:

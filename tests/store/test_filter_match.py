@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from server.store.filter_match import matches
-from server.store.filter_tree import parse
+from server.store.filters.match import matches
+from server.store.filters.tree import parse
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from server.errors import InvalidRequest
-from server.store.filter_tree import MAX_CONDITIONS, MAX_LISTED, MAX_VALUES, AllOf, AnyOf, parse
+from server.store.filters.tree import MAX_CONDITIONS, MAX_LISTED, MAX_VALUES, AllOf, AnyOf, parse
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import InvalidRequest
-from server.store.filter_kinds import Kind, Operand, operands, stored_kinds, warnings
-from server.store.filter_match import matches
-from server.store.filter_sql import LONG_TEXT, attributes, where
-from server.store.filter_tree import (
+from server.store.filters.kinds import Kind, Operand, operands, stored_kinds, warnings
+from server.store.filters.match import matches
+from server.store.filters.sql import LONG_TEXT, attributes, where
+from server.store.filters.tree import (
     MAX_CONDITIONS,
     MAX_DEPTH,
     MAX_LISTED,

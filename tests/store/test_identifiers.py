@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.identifiers import QUESTIONS, SIZE, TEXT, sets
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 from server.store.folder import DataFolder
 from server.store.lexical import (
     MAX_PHRASES,
@@ -21,6 +21,7 @@ from server.store.lexical import (
 )
 from server.store.records import Document, Info
 from server.store.search import Mode, Query, search
+from tests.support.stored_documents import within
 from tests.support.words import Words
 
 KINDS = sets()
@@ -132,7 +133,9 @@ def test_a_long_text_with_the_mail_address_is_before_short_ones_with_its_words(
         modes: tuple[Mode, ...] = ("lexical", "hybrid")
         queries = [Query(mode, 50, vectors[0], asked, filter=parsed) for mode in modes]
         found = search(collection, queries)
-        matches = collection.documents.words(asked, len(documents), parsed)
+        matches = collection.documents.words(
+            asked, len(documents), within(collection.documents, parsed)
+        )
     assert [hits[0].id for hits in found] == ["long", "long"]
     assert len(found[0]) == SIZE, "those with its words are found too"
     assert matches.scores[0] < matches.attainable

@@ -9,6 +9,7 @@ import pytest
 
 from server.store.local_index import exact
 from server.store.local_index.index import LocalIndex
+from server.store.selection import Selection
 from server.types import Labels, Vectors
 
 D = 8
@@ -77,7 +78,7 @@ def test_fewer_vectors_than_asked_are_filled_up() -> None:
 
 
 def test_an_empty_index_finds_nothing() -> None:
-    for within in (None, labels(), labels(1, 2)):
+    for within in (None, Selection.of_labels(labels()), Selection.of_labels(labels(1, 2))):
         hits = LocalIndex(D).search(vectors(3), 2, within)
         assert hits.labels.tolist() == [[-1, -1]] * 3
         assert hits.scores.tolist() == [[-np.inf, -np.inf]] * 3
@@ -104,7 +105,7 @@ def test_values_that_are_not_finite_are_refused(value: float) -> None:
 def test_only_labels_within_the_filter_are_found(small_segments: None) -> None:
     rows = vectors(50)
     built = LocalIndex(D).plus(numbered(50), rows)
-    hits = built.search(rows[:1], 4, labels(0, 3, 20, 49, 99))
+    hits = built.search(rows[:1], 4, Selection.of_labels(labels(0, 3, 20, 49, 99)))
     assert sorted(hits.labels[0, :3].tolist()) == [3, 20, 49]
     assert hits.labels[0, 3] == -1
 

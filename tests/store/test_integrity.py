@@ -11,7 +11,7 @@ import pytest
 from server.errors import StoreDamaged
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
 from server.store.documents import Documents
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 from server.store.folder import INDEX, DataFolder
 from server.store.records import Document, Info
 from server.store.schema import SCHEMA_1, SCHEMA_VERSION, chunk_checksum, create, words_of
@@ -19,6 +19,7 @@ from server.store.search import Query, search
 from server.store.upkeep.integrity import faults_of
 from server.store.upkeep.maintenance import backup
 from server.store.upkeep.restoring import restore
+from server.store.vector_blob import packed
 
 INFO = Info("laws", "model", 4)
 FOREIGN = {
@@ -179,6 +180,12 @@ def test_rows_that_filters_read_show_no_tenant_the_documents_of_another(
     query = Query("hybrid", 9, rows[0], "合同", filter=filter)
     assert [hit.id for hit in search(collection, [query])[0]] == ["ours"]
     documents.database.writer.execute(change)
+    # What was read before the change is in memory.
+    assert [hit.id for hit in search(collection, [query])[0]] == ["ours"]
+    folder.close()
+    folder = DataFolder(tmp_path)
+    collection = folder.collections[INFO.name]
+    documents = collection.documents
     for read in (
         lambda: search(collection, [query]),
         lambda: documents.page(0, 9, filter),
@@ -212,9 +219,15 @@ def test_other_changes_are_named(home: Path, statement: str, fault: str) -> None
     assert fault in faults(home)
 
 
+NAN = np.float16("nan").tobytes()
+
+
 def store_vector(home: Path, label: int, vector: list[float]) -> None:
     """Put a vector in place of another one, with the checksum that it needs."""
-    blob = np.array(vector, dtype="<f4").tobytes()
+    numbers = np.array(vector, dtype=np.float32)
+    (blob,) = packed(np.nan_to_num(numbers)[None])
+    for place in np.flatnonzero(np.isnan(numbers)).tolist():
+        blob = blob[: 2 + 2 * place] + NAN + blob[4 + 2 * place :]
     checksum = chunk_checksum(label, 0, 3, blob)
     change(home, "UPDATE parts SET vector = ?, checksum = ? WHERE label = ?", blob, checksum, label)
 

@@ -13,7 +13,7 @@ import pytest
 from server.errors import BadSettings, StoreDamaged, StoreError
 from server.inference.cpu_provenance import NOTE, note_of, provenance_here, read_provenances
 from server.store.collection import DATABASE_FILE, Collection
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 from server.store.folder import INDEX, DataFolder
 from server.store.records import ChunkRules, Document, Info, Listed, Span
 from server.store.schema import SCHEMA_1, chunk_checksum, document_checksum

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from server.errors import StoreError
 from server.store.collection import Collection
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 from server.store.folder import DataFolder
 from server.store.fusion import blend
 from server.store.local_index import fastscan_block
@@ -21,8 +21,10 @@ from server.store.local_index import index as index_module
 from server.store.local_index.index import LocalIndex
 from server.store.records import ChunkRules, Document, Info, Span
 from server.store.search import CHUNKS_A_HIT, QUICK_HITS, Hit, Query, at_once, search
+from server.store.selection import Selection
 from server.store.vector_index import Hits
-from server.types import Labels, Vectors, unit
+from server.types import Vectors, unit
+from tests.support.stored_documents import within
 
 D = 8
 RULES = ChunkRules(4, 0)
@@ -116,9 +118,12 @@ def test_a_search_sees_the_moment_at_which_it_began(
     vectors = rows(len(ids) * parts_of(collection))
     write(collection, ids, "old server", vectors, 0)
 
+    def owner(method: str) -> object:
+        return collection if method == "selection" else collection.documents
+
     def overtaken(method: str) -> Callable[..., object]:
-        """Replace all documents just before the search calls a method of the database."""
-        real = getattr(collection.documents, method)
+        """Replace all documents just before the search calls a method of the database or the columns."""
+        real = getattr(owner(method), method)
 
         def call(*arguments: object) -> object:
             monkeypatch.undo()
@@ -133,12 +138,12 @@ def test_a_search_sees_the_moment_at_which_it_began(
 
     for method, query in [
         ("by_labels", Query("dense", 9, vectors[0])),
-        ("labels", Query("dense", 9, vectors[0], filter=parse({"kind": "x"}))),
+        ("selection", Query("dense", 9, vectors[0], filter=parse({"kind": "x"}))),
         ("words", Query("lexical", 9, words="server")),
         ("words", Query("hybrid", 9, vectors[0], "server")),
     ]:
         write(collection, ids, "old server", vectors, 0)
-        monkeypatch.setattr(collection.documents, method, overtaken(method))
+        monkeypatch.setattr(owner(method), method, overtaken(method))
         (hits,) = search(collection, [query])
         assert sorted((hit.id, hit.metadata["version"]) for hit in hits) == [("a", 0), ("b", 0)]
         (hits,) = search(collection, [query])
@@ -259,8 +264,10 @@ def exact(collection: Collection, query: Query) -> list[tuple[str, float]]:
     documents = collection.documents
     assert query.words is not None and query.vector is not None
     labels = documents.labels(query.filter)
-    shares = documents.words(query.words, len(collection.index), query.filter).shares_of(labels)
-    cosines = documents.vectors(labels).astype(np.float64) @ query.vector
+    shares = documents.words(
+        query.words, len(collection.index), within(documents, query.filter)
+    ).shares_of(labels)
+    cosines = unit(documents.vectors(labels)).astype(np.float64) @ query.vector
     scores = blend(cosines, shares, query.weights)
     chunks = documents.by_labels(labels)
     best: dict[str, float] = {}
@@ -350,7 +357,7 @@ def test_a_deeper_ranking_takes_the_place_of_the_first(
 ) -> None:
     real = LocalIndex.search
 
-    def rough(index: LocalIndex, vectors: Vectors, k: int, within: Labels | None = None) -> Hits:
+    def rough(index: LocalIndex, vectors: Vectors, k: int, within: Selection | None = None) -> Hits:
         """Search as by codes that miss the best vector, and whose scores are too low."""
         if k > 2 * CHUNKS_A_HIT:
             return real(index, vectors, k, within)

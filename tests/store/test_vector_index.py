@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 from server.store.folder import DataFolder
 from server.store.local_index.index import LocalIndex
 from server.store.records import Document, Info

@@ -24,7 +24,7 @@ import pytest
 from server.auth.keys import add_key, new_key, read_keys
 from server.errors import BadSettings, StoreError
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 from server.store.folder import INDEX, DataFolder
 from server.store.records import ChunkRules, Document, Info, Span
 from server.store.search import Query, search

@@ -22,7 +22,7 @@ import numpy as np
 from server.auth.audit import Audit
 from server.auth.keys import add_key, new_key, remove_key
 from server.store.collection import Collection
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 from server.store.folder import DataFolder
 from server.store.records import Document, Info
 from server.store.upkeep.maintenance import backup

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from server.errors import StoreError
 from server.store.documents import Documents
+from server.store.filters.tree import Filter, parse
 from server.store.records import Change, Document, Info
+from server.store.selection import Selection
 from server.types import Vectors
 
 INFO = Info("laws", "fingerprint-a", 4)
@@ -25,6 +28,14 @@ def add(documents: Documents, *items: Document) -> Change:
 def delete(documents: Documents, ids: Sequence[str]) -> Change:
     with documents.transaction():
         return documents.delete(ids)
+
+
+def within(documents: Documents, filter: object) -> Selection | None:
+    """Return the labels that a filter keeps, by its SQL; filter: as JSON, or parsed."""
+    if not filter:
+        return None
+    tree = parse(filter) if isinstance(filter, dict) else cast(Filter, filter)
+    return Selection.of_labels(documents.labels(tree))
 
 
 def check_advice(error: StoreError, path: Path, english: str, chinese: str) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from server.store.filter_tree import AllOf, AnyOf, Compared, Exists, Filter, Not, OneOf
+from server.store.filters.tree import AllOf, AnyOf, Compared, Exists, Filter, Not, OneOf
+from server.store.selection import Selection
 from server.store.vector_index import BadSnapshot, Hits, IndexStats
 from server.types import Labels, Vectors
 
@@ -39,10 +40,10 @@ class NumpyIndex:
         kept = {label: row for label, row in self._rows.items() if label not in gone}
         return NumpyIndex(self._dimension, kept)
 
-    def search(self, vectors: Vectors, k: int, within: Labels | None = None) -> Hits:
+    def search(self, vectors: Vectors, k: int, within: Selection | None = None) -> Hits:
         labels = self.labels
         if within is not None:
-            labels = labels[np.isin(labels, within)]
+            labels = labels[within.contains(labels)]
         scores = np.full((len(vectors), k), -np.inf, dtype=np.float32)
         found = np.full((len(vectors), k), -1, dtype=np.int64)
         if len(labels):

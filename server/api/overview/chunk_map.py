@@ -21,7 +21,7 @@ from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection
 from server.collections.overview.chunk_map import Map, Point, map_of, revision_of
 from server.errors import EmptyInput
-from server.store.filter_tree import Filter
+from server.store.filters.tree import Filter
 
 OPTIONS = ("sample", "filter", "query")
 SAMPLE, MOST = 2_000, 5_000

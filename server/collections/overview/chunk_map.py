@@ -15,7 +15,7 @@ from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection
 from server.collections.overview.projection import directions, plane_of
 from server.store.collection import Collection
-from server.store.filter_tree import Filter
+from server.store.filters.tree import Filter
 from server.store.records import Chunk, Span
 from server.types import Labels, Vectors
 

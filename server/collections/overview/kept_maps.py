@@ -3,7 +3,7 @@
 from collections import OrderedDict
 
 from server.collections.overview.chunk_map import Map
-from server.store.filter_tree import Filter
+from server.store.filters.tree import Filter
 
 # A map of 2,000 points takes some 2 MB.
 MOST = 4

@@ -10,12 +10,10 @@ from typing import cast
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
+from server.store.selection import Mask, Selection
 from server.store.vector_index import Hits
 from server.types import Labels, Vectors
-
-Mask = npt.NDArray[np.bool_]
 
 # Measured 2026-11-24 on a 2-core VM, AVX512-VNNI, 512 wide: copying a segment of 4,096 / 8,192 /
 # 16,384 rows takes 0.2 / 0.8 / 7.5 ms (from there on fresh pages cost more than the copy), searching
@@ -81,13 +79,12 @@ class Exact:
                 segments.append(Segment(segment.labels[stays], segment.rows[stays]))
         return Exact(tuple(segments))
 
-    def search(self, queries: Vectors, k: int, within: Labels | None) -> Iterator[Hits]:
+    def search(self, queries: Vectors, k: int, within: Selection | None) -> Iterator[Hits]:
         """Yield the nearest of each segment; queries: float32 (Q, D) of unit length."""
         for segment in self.segments:
             labels, rows = segment.labels, segment.rows
             if within is not None:
-                nearby = span(within, labels.min(), labels.max())
-                chosen = np.flatnonzero(members(labels, nearby))
+                chosen = np.flatnonzero(within.contains(labels))
                 labels, rows = labels[chosen], rows.take(chosen, axis=0)
             if len(labels):
                 kept = min(k, len(labels))
@@ -103,12 +100,6 @@ def members(labels: Labels, within: Labels) -> Mask:
     places = np.searchsorted(within, labels)
     places[places == len(within)] = 0
     return cast(Mask, within[places] == labels)
-
-
-def span(within: Labels, first: int, last: int) -> Labels:
-    """Return the labels from `first` to `last` of sorted labels, as a view."""
-    begin, end = np.searchsorted(within, (first, last + 1))
-    return within[begin:end]
 
 
 def merged(found: list[Hits], n_queries: int, k: int) -> Hits:

@@ -15,6 +15,7 @@ from server.store.local_index.fastscan_block import (
     Rows,
     train,
 )
+from server.store.selection import Selection
 from server.store.vector_index import Hits
 from server.types import Labels, Vectors, unit
 
@@ -89,7 +90,7 @@ class Scan:
         labels = np.sort(labels)
         return replace(self, blocks=tuple(block.minus(labels) for block in self.blocks))
 
-    def search(self, queries: Vectors, k: int, within: Labels | None) -> Iterator[Hits]:
+    def search(self, queries: Vectors, k: int, within: Selection | None) -> Iterator[Hits]:
         """Yield the nearest of each block; queries: float32 (Q, D) of unit length."""
         turned = self.quantiser.turned(queries)
         wanted = self.candidates + CANDIDATES_A_NEIGHBOUR * max(0, k - DEPTH)

@@ -21,7 +21,8 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from server.store.local_index.exact import Mask, members, merged, span
+from server.store.local_index.exact import merged
+from server.store.selection import FEW_OF, Mask, Selection
 from server.store.vector_index import Hits
 from server.types import Labels, Vectors
 
@@ -45,9 +46,6 @@ DIRECT_ROWS = 4096
 # FAISS's way with a reservoir and without blocks of queries: 16 queries at once take 0.62 ms each,
 # with what it chooses by itself 0.9 (2026-11-24, as above, 262,144 rows, 500 candidates).
 IMPLEMENTATION = 15
-# Looking labels up one by one pays in a list that is so many times as long: 0.1 / 5 / 50 % of 262,144
-# take 0.01 / 0.5 / 3.5 ms so, and 0.6 / 0.7 / 0.8 ms with a table.
-FEW_OF = 16
 # Past n / 8 candidates sorting them costs more than scoring the rows that a filter leaves.
 MOST_OF = 8
 
@@ -150,18 +148,18 @@ class Block:
         alive[gone] = False
         return replace(self, alive=alive, n_alive=self.n_alive - len(gone))
 
-    def selected(self, within: Labels | None) -> Places:
+    def selected(self, within: Selection | None) -> Places:
         """Return the places of the rows that may be found."""
         if within is None:
             return np.flatnonzero(self.alive)
-        nearby = span(within, self.labels[0], self.labels[-1])
-        if len(nearby) * FEW_OF > len(self.labels):
-            return np.flatnonzero(members(self.labels, nearby) & self.alive)
-        places = self._places(nearby)
+        nearby = within.between(self.labels[0], self.labels[-1])
+        if nearby.count * FEW_OF > len(self.labels):
+            return np.flatnonzero(within.of_row(self.labels) & self.alive)
+        places = self._places(nearby.labels)
         return places[self.alive[places]]
 
     def candidates(
-        self, turned: Vectors, within: Labels | None, wanted: int
+        self, turned: Vectors, within: Selection | None, wanted: int
     ) -> list[Candidates] | None:
         """Return the best candidates of each of Q turned queries, float32 (Q, coded numbers).
 
@@ -170,8 +168,8 @@ class Block:
         """
         n, n_chosen = len(self.labels), self.n_alive
         if within is not None:
-            within = span(within, self.labels[0], self.labels[-1])
-            n_chosen = min(n_chosen, len(within))
+            nearby = within.between(self.labels[0], self.labels[-1])
+            n_chosen = min(n_chosen, nearby.count)
         if n_chosen <= DIRECT_ROWS:
             return None
         # A tenth of the rows needs fewer candidates, but not a tenth of them.
@@ -181,7 +179,7 @@ class Block:
             estimates, places = self.codes.search(turned, asked)
             kept = self.alive[places] & (places >= 0)  # (Q, asked)
             if within is not None:
-                kept &= members(self.labels[places], within)
+                kept &= within.contains(self.labels[places])
             if kept.sum(axis=1).min(initial=asked) >= enough / 2:
                 found = zip(estimates, places, kept, strict=True)
                 return [Candidates(e[c], p[c]) for e, p, c in found]

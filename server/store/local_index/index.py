@@ -21,6 +21,7 @@ import numpy as np
 from server.store.local_index import snapshot
 from server.store.local_index.exact import Exact, merged, use_one_thread
 from server.store.local_index.fastscan import Scan, Source, compacted, probed, source, wants_rebuild
+from server.store.selection import Selection
 from server.store.vector_index import BadSnapshot, Hits, IndexStats
 from server.types import Labels, Vectors, unit
 
@@ -64,7 +65,7 @@ class LocalIndex:
         scan = None if self._scan is None else self._scan.minus(labels)
         return LocalIndex(self.dimension, scan, self._tail.minus(labels))
 
-    def search(self, vectors: Vectors, k: int, within: Labels | None = None) -> Hits:
+    def search(self, vectors: Vectors, k: int, within: Selection | None = None) -> Hits:
         """Find the `k` nearest of each row of `vectors`, on one thread; see `VectorIndex.search`."""
         use_one_thread()
         queries = _unit(vectors, self.dimension)

@@ -21,6 +21,10 @@ REMOVAL = (
     "the removal took longer than {seconds:g} s, the longest that --query-s allows, so nothing was removed;"
     " give a filter that keeps fewer documents, or remove them by their ids"
 )
+CHANGE = (
+    "the change took longer than {seconds:g} s, the longest that --query-s allows, so nothing was changed;"
+    " give a filter that keeps fewer documents, or name them by their ids"
+)
 
 
 class ReadLimit:
@@ -77,6 +81,16 @@ def too_much_to_read(max_bytes: int) -> RequestTooLarge:
 def limited(limit: ReadLimit) -> Iterator[None]:
     """Apply a limit to what this thread reads in the block."""
     token = CURRENT.set(limit)
+    try:
+        yield
+    finally:
+        CURRENT.reset(token)
+
+
+@contextmanager
+def unlimited() -> Iterator[None]:
+    """Apply no limit in the block: to work that is done once for many reads."""
+    token = CURRENT.set(None)
     try:
         yield
     finally:

@@ -16,9 +16,10 @@ from server.errors import StoreDamaged, StoreError
 from server.messages.message import Message
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
 from server.store.documents import Documents
-from server.store.filter_sql import SqlValue, attributes
+from server.store.filters.sql import SqlValue, attributes
 from server.store.records import Document, Span
 from server.store.schema import words_of_all
+from server.store.selection import Selection
 from server.store.sqlite.ascending import ascending
 from server.store.vector_index import BadSnapshot, IndexMaker, usable
 from server.types import Labels
@@ -299,8 +300,11 @@ def _of_index(home: Path, make: IndexMaker) -> Iterator[Message]:
             yield Message("the index has other labels than the database")
             return
         sample = stored[:: max(len(stored) // SAMPLE, 1)]
-        for label, vector in zip(sample, collection.documents.vectors(sample), strict=True):
-            hits = collection.index.search(vector[None], 1, np.array([label]))
+        vectors = collection.documents.vectors(sample)
+        for place, (label, vector) in enumerate(zip(sample, vectors, strict=True)):
+            hits = collection.index.search(
+                vector[None], 1, Selection.of_labels(sample[place, None])
+            )
             if vector.any() and not (hits.labels[0] == label and hits.scores[0] > OWN_COSINE):
                 yield Message("part {label} is not found by its own vector", label=label)
 

@@ -2,7 +2,7 @@
 
 from server.collections.overview.chunk_map import Map
 from server.collections.overview.kept_maps import MOST, KeptMaps
-from server.store.filter_tree import parse
+from server.store.filters.tree import parse
 
 
 def test_a_map_is_kept_for_what_it_shows() -> None:

@@ -10,10 +10,10 @@ one element. A missing field equals null and nothing else. $ne, $nin and $not ke
 counterparts leave out: documents that lack the field too, and of {"$ne": null} those that have a
 value. Numbers compare with numbers only, and texts with texts, by code point.
 
-`parse` is the only way in, so a tree is always within the limits below. `filter_sql` translates it.
+`parse` is the only way in, so a tree is always within the limits below. `sql` translates it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
@@ -40,6 +40,9 @@ TAKES = {
 }
 OPERATORS = ("$eq", "$ne", *SIGNS, *TAKES)
 JUNCTIONS = ("$and", "$or")
+# Fields beside metadata. A field of metadata cannot be asked for by such a name.
+ID, TITLE, TEXT = "$id", "$title", "$text"
+RESERVED = (ID, TITLE, TEXT)
 
 
 # subtle: 1, 1.0 and True are equal in Python, so trees that differ in them are equal too. Their
@@ -108,6 +111,18 @@ def parse(given: object) -> Filter:
             " are allowed; split the request"
         )
     return found
+
+
+def keys(filter: Filter) -> Iterator[str]:
+    """Yield the fields of a filter's conditions, each as often as it is there."""
+    match filter:
+        case AllOf(conditions) | AnyOf(conditions):
+            for condition in conditions:
+                yield from keys(condition)
+        case Not(condition):
+            yield from keys(condition)
+        case _:
+            yield filter.key
 
 
 def fixed(filter: Filter) -> bool | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from server.store.filter_tree import (
+from server.store.filters.tree import (
     AllOf,
     AnyOf,
     Compared,
@@ -23,7 +23,7 @@ from server.store.filter_tree import (
 
 Kind = Literal["number", "text", "true or false", "object or empty list"]
 
-# Conditions on `attributes.value`; see `filter_sql` for how values are stored.
+# Conditions on `attributes.value`; see `sql` for how values are stored.
 STORED: Mapping[Kind, str] = {
     "number": "value < ''",
     "text": "value >= '' AND value < x''",

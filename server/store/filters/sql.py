@@ -7,7 +7,17 @@ Nothing here touches a database. `attributes` and `where` agree on a table
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from server.store.filter_tree import AllOf, AnyOf, Compared, Exists, Filter, Not, OneOf, Scalar
+from server.store.filters.tree import (
+    RESERVED,
+    AllOf,
+    AnyOf,
+    Compared,
+    Exists,
+    Filter,
+    Not,
+    OneOf,
+    Scalar,
+)
 
 SqlValue = str | int | float | bytes
 
@@ -98,6 +108,11 @@ class _Written:
         if text:
             return self._having(key, f" AND value {sign} ? AND value >= ?", value, TEXTS)
         return self._having(key, f" AND value {sign} ?", value)
+
+
+def operand(key: str, value: object) -> SqlValue:
+    """Return what a condition on a field compares with; fields beside metadata are stored whole."""
+    return value if key in RESERVED and isinstance(value, str) else stored_value(value)
 
 
 def stored_value(value: object) -> SqlValue:

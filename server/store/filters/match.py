@@ -1,6 +1,6 @@
 """Filters in plain Python: whether a document's own metadata meets a filter.
 
-`filter_sql` reads the rows of `attributes`, which have no checksum. Metadata has one. So a hit whose
+`sql` reads the rows of `attributes`, which have no checksum. Metadata has one. So a hit whose
 metadata does not meet the query's filter shows that those rows were changed. Nothing here touches a
 database.
 """
@@ -9,8 +9,8 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from server.store.filter_sql import NULL, SqlValue, attributes, stored_value
-from server.store.filter_tree import AllOf, AnyOf, Compared, Exists, Filter, Not, OneOf, Sign
+from server.store.filters.sql import NULL, SqlValue, attributes, stored_value
+from server.store.filters.tree import AllOf, AnyOf, Compared, Exists, Filter, Not, OneOf, Sign
 
 SIDES: Mapping[Sign, Callable[[Any, Any], bool]] = {
     ">": operator.gt,

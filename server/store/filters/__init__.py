@@ -1,0 +1,1 @@
+"""Filters on documents: parsed, translated to SQL, and evaluated in memory."""
