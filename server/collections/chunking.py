@@ -10,18 +10,15 @@ as it will be read, and gives up pieces until it fits. A document thus costs abo
 chunks of 510 tokens).
 """
 
-import re
-from itertools import chain
 from typing import NamedTuple
 
 from server.collections.cutting.counting import Count, most_characters
 from server.collections.cutting.packing import Contexts, Row, packed
 from server.collections.cutting.splitting import split
-from server.store.passages.noise import noise
+from server.store.passages.noise import without_noise
 from server.store.passages.outline import Outline
 from server.store.records import ChunkRules, Span
 
-WORD = re.compile(r"\w")
 # Shorter chunks say too little to be found by their meaning.
 MIN_SIZE = 8
 
@@ -63,7 +60,7 @@ def cut(
     whole = Span(len(text) - len(text.lstrip()), len(text.rstrip()))
     if whole.begin >= whole.end:
         return Cut([Span(0, len(text))], [""])
-    parts = _without_noise(text)
+    parts = without_noise(text)
     if len(parts) == 1 and parts[0] == (0, len(text)):
         if whole.end - whole.begin <= most_characters(rules.size):
             if count([text[whole.begin : whole.end]])[0] <= rules.size:
@@ -77,14 +74,3 @@ def cut(
         found.spans.append(span)
         found.contexts.append(context)
     return found
-
-
-def _without_noise(text: str) -> list[Span]:
-    """Return the parts of a text that are no noise; all of it where nothing would be left."""
-    found, begin = list[Span](), 0
-    for row in chain(noise(text), [Span(len(text), len(text))]):
-        # What stands alone beside noise is a bracket or the like.
-        if WORD.search(text, begin, row.begin):
-            found.append(Span(begin, row.begin))
-        begin = row.end
-    return found or [Span(0, len(text))]
