@@ -65,6 +65,7 @@ ONE_FILE = {
         "store/hit_cache.py",
         "system/idle_connections.py",
         "cli/indexing/background.py",
+        "store/words/bases.py",
     },
     "concurrent": "collections/read_threads.py",
     "time": "clock.py",
@@ -84,6 +85,7 @@ THREADS = {
     "inference/lanes.py": CONCURRENCY,
     "collections/read_threads.py": {"concurrent"},
     "store/hit_cache.py": {"threading"},
+    "store/words/bases.py": {"threading"},
     "system/idle_connections.py": {"threading"},
     "cli/indexing/background.py": {"threading"},
 }
