@@ -103,6 +103,7 @@ TO_THREAD = {
     "inference/tokenization/loop_tokenizer.py": 1,
     "inference/token_ids.py": 1,
     "collections/read_threads.py": 1,
+    "collections/administration/restore.py": 1,
     "collections/registry.py": 2,
     "net/reload.py": 1,
     "system/memory.py": 1,

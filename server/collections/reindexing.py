@@ -21,6 +21,7 @@ from server.inference.engine import Engine
 from server.store.collection import Collection
 from server.store.folder import COPIED, DataFolder
 from server.store.records import ChunkRules, Document, Info
+from server.store.words.vocabulary import VOCABULARY
 from server.types import Vectors
 
 # Documents that are copied at once.
@@ -134,6 +135,7 @@ class Reindexing:
         """Make the documents of the successor those of the collection, while no write can run."""
         collection, successor = self._live.collection, self._opened()
         ids = await uninterrupted(lambda: forget_deleted(collection, successor))
+        await uninterrupted(lambda: _copy_vocabulary(collection, successor))
         for start in range(0, len(ids), PAGE_DOCUMENTS):
             some = ids[start : start + PAGE_DOCUMENTS]
             documents = await self._live.read(partial(_changed, collection, successor, some))
@@ -165,6 +167,13 @@ def forget_deleted(old: Collection, successor: Collection) -> list[str]:
     if gone:
         successor.delete(gone)
     return [id for id, checksum in wanted.items() if copied.get(id) != checksum]
+
+
+def _copy_vocabulary(old: Collection, successor: Collection) -> None:
+    """Give the successor the synonyms and stop words of the old collection."""
+    note = old.documents.noted(VOCABULARY)
+    if note is not None and note != successor.documents.noted(VOCABULARY):
+        successor.note(VOCABULARY, note)
 
 
 def _changed(old: Collection, successor: Collection, ids: Sequence[str]) -> list[Document]:

@@ -49,6 +49,7 @@ from server.store.sqlite.read_limit import spend, within_limit
 from server.store.vector_blob import blob_bytes, packed, unpacked
 from server.store.words.finding import find
 from server.store.words.matches import Matches
+from server.store.words.vocabulary import VOCABULARY, Vocabulary, vocabulary_of
 from server.types import Labels, Vectors
 
 log = logging.getLogger(__name__)
@@ -308,7 +309,14 @@ class Documents:
 
         n_chunks: of the whole collection. within: the labels that may be found.
         """
-        return find(self.database, query, n_chunks, within)
+        return find(self.database, query, n_chunks, within, self._vocabulary())
+
+    def _vocabulary(self) -> Vocabulary:
+        """Return the synonyms and stop words of the collection."""
+        try:
+            return vocabulary_of(self.noted(VOCABULARY))
+        except ValueError as error:
+            raise self._damaged(f"what its synonyms and stop words are ({error})") from None
 
     def labels(self, filter: Filter | None = None) -> Labels:
         """Return the labels of all chunks, or of those of the documents that the filter keeps.

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import orjson
 
-from server.store.lexical import ask
 from server.store.selection import Selection
 from server.store.sqlite.database import Database
 from server.store.words.matches import NO_LABELS, NO_MATCHES, Matches
 from server.store.words.ranking import REQUIRED, excluded, frequencies, ranked
 from server.store.words.selected import selected
+from server.store.words.vocabulary import NOTHING, Vocabulary
 from server.types import Labels
 
 
@@ -19,13 +19,14 @@ def find(
     query: str,
     n_chunks: int,
     within: Selection | None = None,
+    vocabulary: Vocabulary = NOTHING,
 ) -> Matches:
     """Return the chunks that have enough of the query's words, with their BM25.
 
     n_chunks: of the whole collection. within: the labels that may be found. Raises InvalidRequest for
     a query that only excludes.
     """
-    asked = ask(query)
+    asked = vocabulary.ask(query)
     asked.check()
     if not asked.lookups:
         return NO_MATCHES
