@@ -83,11 +83,21 @@ class OptionsRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     diversity: Diversity | None = None
     facets: list[str] | None = None
 
+    @property
+    def asks_for_nothing(self) -> bool:
+        """Whether no option is given; most searches have none."""
+        if self.offset or self.explain or self.parts or self.include_document:
+            return False
+        values = (self.like, self.group_by, self.sort, self.diversity, self.facets, self.cursor)
+        return self.include_vectors is False and values == (None,) * 6
+
 
 def options_of(request: OptionsRequest, offset: int) -> Options:
     """Return the options of a checked request; PLAIN where it has none. offset: of the page."""
+    if request.asks_for_nothing:
+        return PLAIN
     like, group, sort, diversity = request.like, request.group_by, request.sort, request.diversity
-    found = Options(
+    return Options(
         offset,
         request.cursor is not None,
         request.explain,
@@ -100,7 +110,6 @@ def options_of(request: OptionsRequest, offset: int) -> Options:
         None if diversity is None else store.Diversity(diversity.relevance, diversity.candidates),
         tuple(dict.fromkeys(request.facets or ())),
     )
-    return PLAIN if found == PLAIN else found
 
 
 def _texts(ids: Sequence[str | int]) -> tuple[str, ...]:
@@ -117,6 +126,8 @@ def check_options(request: OptionsRequest, top_k: int, *, is_listing: bool) -> N
 
     is_listing: the request has no query, only an order.
     """
+    if request.asks_for_nothing:
+        return
     _check_page(request, top_k)
     _within("parts", request.parts, 0, MAX_PARTS)
     if is_listing and (request.explain or request.parts):

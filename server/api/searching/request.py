@@ -68,8 +68,9 @@ class SearchRequest(OptionsRequest, forbid_unknown_fields=True):
     @property
     def is_listing(self) -> bool:
         """Whether it has no query, only an order."""
-        given = (self.query, self.queries, self.vector, self.like)
-        return self.sort is not None and all(each is None for each in given)
+        if self.sort is None:
+            return False
+        return (self.query, self.queries, self.vector, self.like) == (None,) * 4
 
 
 class Checked(NamedTuple):

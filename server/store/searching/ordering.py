@@ -5,12 +5,14 @@ without a value come last in both. Of a list, the least value counts, descending
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 
 from server.store.documents import Documents
 from server.store.filters.sql import CONTAINER, NULL, SqlValue, attributes, where
 from server.store.filters.tree import Filter
 from server.store.records import Chunk
 from server.store.search import Ranked
+from server.store.searching import rows
 from server.store.searching.options import SortKey
 
 
@@ -46,6 +48,41 @@ def listed(
     documents: Documents, keys: Sequence[SortKey], filter: Filter | None, offset: int, limit: int
 ) -> list[int]:
     """Return the first chunk's label of documents in order; of equal ones the oldest comes first."""
+    numbers = _by_one(documents, keys[0], filter, offset + limit) if len(keys) == 1 else None
+    if numbers is None:
+        numbers = _by_all(documents, keys, filter, offset + limit)
+    page = numbers[offset:]
+    first = rows.first_labels(documents, page)
+    return [first[number] for number in page]
+
+
+def _by_one(
+    documents: Documents, key: SortKey, filter: Filter | None, number: int
+) -> list[int] | None:
+    """Return the first documents by one key, which the rows of filters are in the order of.
+
+    Returns None where there are not so many documents with a value.
+    """
+    condition, parameters = where(filter, "document")
+    side = "DESC" if key.is_descending else "ASC"
+    found_rows = documents.database.each(
+        "SELECT document FROM attributes WHERE key = ? AND value NOT IN (?, ?)"
+        f" AND {condition} ORDER BY value {side}, document",
+        (key.key, NULL, CONTAINER, *parameters),
+    )
+    found: dict[int, None] = {}
+    with closing(found_rows):
+        for (document,) in found_rows:
+            # Of a list the first value counts.
+            found.setdefault(document)
+            if len(found) == number:
+                return list(found)
+    return None
+
+
+def _by_all(
+    documents: Documents, keys: Sequence[SortKey], filter: Filter | None, number: int
+) -> list[int]:
     joins, order, parameters = [], [], list[object]()
     for place, key in enumerate(keys):
         best, side = ("max", "DESC") if key.is_descending else ("min", "ASC")
@@ -57,10 +94,9 @@ def listed(
         order.append(f"sort{place}.value IS NULL, sort{place}.value {side}")
         parameters += [key.key, NULL, CONTAINER]
     condition, of_filter = where(filter, "number")
-    rows = documents.database.rows(
-        "SELECT (SELECT min(label) FROM parts WHERE document = number) FROM ("
+    numbers = documents.database.rows(
         f"SELECT number FROM documents {' '.join(joins)} WHERE {condition}"
-        f" ORDER BY {', '.join(order)}, number LIMIT ? OFFSET ?)",
-        (*parameters, *of_filter, limit, offset),
+        f" ORDER BY {', '.join(order)}, number LIMIT ?",
+        (*parameters, *of_filter, number),
     )
-    return [label for (label,) in rows]
+    return [number for (number,) in numbers]

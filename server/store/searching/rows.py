@@ -26,3 +26,12 @@ def owners(documents: Documents, labels: Labels) -> list[int]:
         " ORDER BY document"
     )
     return [number for (number,) in documents.database.rows(sql, (json.dumps(labels.tolist()),))]
+
+
+def first_labels(documents: Documents, numbers: Sequence[int]) -> dict[int, int]:
+    """Return the label of each document's first chunk, by the document's number."""
+    sql = (
+        "SELECT document, min(label) FROM parts"
+        " WHERE document IN (SELECT value FROM json_each(?)) GROUP BY document"
+    )
+    return dict(documents.database.rows(sql, (json.dumps(list(numbers)),)))
