@@ -118,6 +118,11 @@ class Collection:
         return Selection.of_labels(self.documents.labels(filter)) if found is None else found
 
     @property
+    def column_bytes(self) -> int:
+        """The bytes of the columns that filters have read into memory."""
+        return max((moment.bytes_held for moment in self._moments.values()), default=0)
+
+    @property
     def settled_index(self) -> VectorIndex | None:
         """The index, for a search that reads no database; None while a write ends.
 
