@@ -103,6 +103,7 @@ class Collection:
         return CollectionStats(
             chunks=stats.vectors,
             index_bytes=round(stats.bytes_per_vector * stats.vectors),
+            column_bytes=self.column_bytes,
             database_bytes=database.st_size if database else 0,
             wal_bytes=wal.st_size if wal else 0,
             snapshot_bytes=snapshot.st_size if snapshot else 0,

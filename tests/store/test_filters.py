@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import InvalidRequest
-from server.store.filters.functions import register
+from server.store.filters.functions import FUNCTIONS
 from server.store.filters.instants import instant
 from server.store.filters.kinds import Kind, Operand, operands, stored_kinds, warnings
 from server.store.filters.match import matches
@@ -41,7 +41,8 @@ SCHEMA = """
 def stored(*metadata: Mapping[str, object]) -> sqlite3.Connection:
     """Return a database with these documents, numbered from 0."""
     database = sqlite3.connect(":memory:")
-    register(database)
+    for name, (n_arguments, function) in FUNCTIONS.items():
+        database.create_function(name, n_arguments, function, deterministic=True)
     database.executescript(SCHEMA)
     for number, one in enumerate(metadata):
         database.execute("INSERT INTO documents VALUES (?)", (number,))

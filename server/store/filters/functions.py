@@ -1,18 +1,8 @@
-"""Functions of filters that SQLite lacks, for a connection that evaluates them."""
+"""Functions of filters that SQLite lacks."""
 
-from sqlite3 import Connection
+from collections.abc import Callable, Mapping
 
 from server.store.filters.instants import instant
-
-
-def register(connection: Connection) -> None:
-    """Let statements of this connection call the functions of filters."""
-    for name, n_arguments, function in (
-        ("instant", 1, instant),
-        ("has_part", 3, has_part),
-        ("begins", 2, begins),
-    ):
-        connection.create_function(name, n_arguments, function, deterministic=True)
 
 
 def has_part(text: str, part: str, most: int) -> bool:
@@ -23,3 +13,11 @@ def has_part(text: str, part: str, most: int) -> bool:
 def begins(text: str, prefix: str) -> bool:
     """Return whether a text begins like this."""
     return text.startswith(prefix)
+
+
+# By name: how many arguments each has, and what SQLite calls. They depend on their arguments alone.
+FUNCTIONS: Mapping[str, tuple[int, Callable[..., bool | int | None]]] = {
+    "instant": (1, instant),
+    "has_part": (3, has_part),
+    "begins": (2, begins),
+}
