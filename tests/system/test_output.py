@@ -53,9 +53,29 @@ def test_other_broken_pipes_are_raised() -> None:
     assert status == 1 and "BrokenPipeError" in errors
 
 
-def test_closed_output_is_no_error() -> None:
-    script = f"{IMPORT}sys.stdout = None; sys.exit(run(lambda: 0))"
-    assert run("-c", script, closed=False) == (0, "")
+@pytest.mark.parametrize("closed", [">&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error(closed: str) -> None:
+    """Nor does a file that is opened later stand where a library prints."""
+    script = (
+        f"{IMPORT}assert sys.stdout is None\n"
+        "def main():\n"
+        "    print('x', file=sys.stdout, flush=True)\n"
+        "    with open(os.devnull) as later: assert later.fileno() > 2 and sys.stdin is not None\n"
+        "sys.exit(run(main))"
+    )
+    shell = f'exec "$@" {closed}'
+    assert run_shell(shell, "-c", script) == (0, "")
+    assert run_shell(shell, "-m", "server", "--version") == (0, "")
+
+
+def run_shell(shell: str, *arguments: str) -> tuple[int, str]:
+    found = subprocess.run(
+        ["sh", "-c", shell, "sh", sys.executable, "-W", "error", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    return found.returncode, found.stderr
 
 
 def test_every_benchmark_ends_quietly() -> None:

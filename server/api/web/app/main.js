@@ -177,6 +177,8 @@ function shellFor(here, params) {
     say: (text) => { live.textContent = text; },
     failure(error, again) {
       if (error.status === 401) askForKey();
+      // It may have been deleted elsewhere: then the list is old.
+      if (error.code === "collection_not_found") refresh().catch(() => {});
       return failure(error, again);
     },
     async openDocument(id, place = {}) {
