@@ -57,6 +57,7 @@ SERVER = (
     "store/filters",
     "store/local_index",
     "store/naming",
+    "store/passages",
     "store/reading",
     "store/searching",
     "store/sqlite",
