@@ -182,7 +182,7 @@ def _read(
             if len(line) > UNCOUNTED_BYTES:
                 check_size(line)
             document, parts = document_of(decode(line, NewDocument), info, PLACE)
-            check_documents([document])
+            check_documents([document], (document.id,) if parts and info.embedder else ())
         except CallerError as error:
             wrong.append((number, error.message.replace("the body", "the line")))
         else:

@@ -160,7 +160,7 @@ def added(body: bytes, info: Info) -> Given:
         parts.pop(document.id, None)
         if own is not None:
             parts[document.id] = own
-    check_documents(documents)
+    check_documents(documents, parts if info.embedder else ())
     return Given(documents, parts, request.replace, request.embedder)
 
 
