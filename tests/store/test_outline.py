@@ -161,7 +161,7 @@ def test_words_of_chunks_have_the_headings_above_and_can_be_removed(tmp_path: Pa
             documents.add([document], np.ones((2, 4), dtype=np.float32), [spans])
         found = documents.words("一般规定", 2)
         assert found.labels.tolist()[0] == 2
-        assert dict(words_of_all(documents.database.writer))[2].startswith("第二")
+        assert "一般" in dict(words_of_all(documents.database.writer))[2].split()
         with documents.transaction():
             documents.delete(["a"])
         ((left,),) = documents.database.rows("SELECT count(*) FROM terms")
