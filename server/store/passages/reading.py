@@ -6,11 +6,11 @@ collection can note how its vectors were made.
 
 import re
 
-from server.store.passages.outline import Outline
-from server.store.records import Document, Span, titled
+from server.store.passages.outline import OUTLINE
+from server.store.records import titled
 
 # Changes with what the model reads of the same chunk.
-READING = "outline-1"
+READING = OUTLINE
 # A line that ends within a Chinese sentence, after enough characters to be full.
 WITHIN = re.compile("(?<=[\u4e00-\u9fff，、；])\n(?=[\u4e00-\u9fff，、；])")
 LEAST_FULL = 18
@@ -19,18 +19,6 @@ LEAST_FULL = 18
 def read_as(title: str | None, context: str, text: str) -> str:
     """Return what a model reads of a chunk. context: whole lines, see `Outline.context`."""
     return titled(title, context + unwrapped(text))
-
-
-def readings(document: Document, spans: list[Span]) -> list[str]:
-    """Return what a model reads of each chunk of a document, where all headings have room."""
-    text = document.text
-    if [tuple(span) for span in spans] == [(0, len(text))]:
-        return [read_as(document.title, "", text)]
-    outline = Outline.of(text)
-    return [
-        read_as(document.title, outline.context(begin, document.title), text[begin:end])
-        for begin, end in spans
-    ]
 
 
 def unwrapped(text: str) -> str:
