@@ -6,8 +6,8 @@ collection can note how its vectors were made.
 
 import re
 
-from server.store.passages.outline import OUTLINE
-from server.store.records import titled
+from server.store.passages.outline import OUTLINE, Outline
+from server.store.records import Document, Span, titled
 
 # Changes with what the model reads of the same chunk.
 READING = OUTLINE
@@ -19,6 +19,18 @@ LEAST_FULL = 18
 def read_as(title: str | None, context: str, text: str) -> str:
     """Return what a model reads of a chunk. context: whole lines, see `Outline.context`."""
     return titled(title, context + unwrapped(text))
+
+
+def readings(document: Document, spans: list[Span]) -> list[str]:
+    """Return what a model reads of each chunk of a document, where all headings have room."""
+    text = document.text
+    if [tuple(span) for span in spans] == [(0, len(text))]:
+        return [read_as(document.title, "", text)]
+    outline = Outline.of(text)
+    return [
+        read_as(document.title, outline.context(begin, document.title), text[begin:end])
+        for begin, end in spans
+    ]
 
 
 def unwrapped(text: str) -> str:
