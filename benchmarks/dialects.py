@@ -14,6 +14,7 @@ import asyncio
 import http.client
 import json
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ from server.config import Config
 from server.inference.capacity import wide_threads
 from server.inference.model import Model
 from server.inference.registry import ModelRegistry
+from server.system.output import until_reader_leaves
 from server.telemetry.metrics import Metrics
 from server.types import Ids, Packing, Vectors
 
@@ -237,4 +239,4 @@ def _bodies(texts: Sequence[str], size: int, format: str) -> Iterator[dict[str, 
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

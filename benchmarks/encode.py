@@ -28,6 +28,7 @@ from server.inference.manifest import read_manifest
 from server.inference.model import Model
 from server.inference.runtime import open_session
 from server.system.cpu import cpu_budget
+from server.system.output import until_reader_leaves
 from server.types import Ids
 
 # Lengths of the texts of each batch.
@@ -181,4 +182,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

@@ -21,6 +21,7 @@ import argparse
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +42,7 @@ from server.inference.encoder import SessionEncoder
 from server.inference.manifest import TextRules, read_manifest
 from server.inference.tokenizer import Tokenizer
 from server.system.cpu import cpu_budget
+from server.system.output import until_reader_leaves
 
 CASE = "families"
 QUICK_TEXTS, QUICK_TOKENS = 20, 128
@@ -222,4 +224,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import itertools
 import random
+import sys
 from collections.abc import Mapping, Sequence
 
 from benchmarks import machine
@@ -20,6 +21,7 @@ from benchmarks.arguments import parser
 from benchmarks.retrieval import searched
 from server.inference.model import Model
 from server.store.records import Document
+from server.system.output import until_reader_leaves
 
 SIZE = 40
 # Each kind has its own words: separators do not count, so a.b@c.d in one is a.b.c.d in another.
@@ -80,4 +82,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

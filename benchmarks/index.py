@@ -10,6 +10,7 @@ because their neighbours are harder to tell apart.
 """
 
 import argparse
+import sys
 import tempfile
 import threading
 import time
@@ -27,6 +28,7 @@ from benchmarks.arguments import parser
 from server.store.local_index.exact import SEGMENT_ROWS
 from server.store.local_index.index import SCAN_FROM, LocalIndex
 from server.store.selection import Selection
+from server.system.output import until_reader_leaves
 from server.types import Labels, Vectors
 
 K = 10
@@ -230,4 +232,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

@@ -32,6 +32,7 @@ from server.net.reload import Reload
 from server.net.server import listen
 from server.net.worker_pool import WorkerPool
 from server.store.folder import DataFolder
+from server.system.output import until_reader_leaves
 from server.system.systemd import Supervisor
 from server.types import Ids, Packing, Vectors
 
@@ -125,4 +126,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

@@ -10,6 +10,7 @@ memory is its own; a mapped file counts while it is in use. One JSON line a step
 import argparse
 import json
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from benchmarks.models.published import BY_NAME
 from benchmarks.steps import run_module
 from server.inference.model import Model
 from server.system.cpu import cpu_budget
+from server.system.output import until_reader_leaves
 
 
 def main() -> None:
@@ -63,4 +65,4 @@ def _serve(artifact: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

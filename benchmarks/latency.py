@@ -13,6 +13,7 @@ is unique. One JSON line per load.
 import argparse
 import json
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -25,6 +26,7 @@ from benchmarks import closedloop, machine, openloop, stages, workloads
 from benchmarks.arguments import parser
 from benchmarks.connection import post
 from benchmarks.serve import server
+from server.system.output import until_reader_leaves
 
 WORKLOADS = ("queries", "laws", "mixed")
 CLIENTS = 64
@@ -94,4 +96,4 @@ def _line(turns: Sequence[Turn]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

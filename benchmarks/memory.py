@@ -7,12 +7,14 @@ workload. Grown: the mean of the last fifth minus that of the second fifth. One 
 """
 
 import statistics
+import sys
 import threading
 import time
 
 from benchmarks import closedloop, machine, usage, workloads
 from benchmarks.arguments import parser
 from benchmarks.serve import server
+from server.system.output import until_reader_leaves
 
 
 def main() -> None:
@@ -49,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

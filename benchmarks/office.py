@@ -24,6 +24,7 @@ from benchmarks.arguments import names_among, parser
 from server.sources.isolated.process import close_all
 from server.sources.readers import find_sources, read_documents
 from server.sources.source import Options
+from server.system.output import until_reader_leaves
 from tests.support import office_files as make
 
 PAGES, LINES = 300, 30
@@ -147,4 +148,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

@@ -27,6 +27,7 @@ from benchmarks.arguments import parser
 from benchmarks.connection import ask
 from benchmarks.ingest import texts_of
 from benchmarks.serve import index, server
+from server.system.output import until_reader_leaves
 
 KEY_S = 0.08
 PIECE = 10
@@ -136,4 +137,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

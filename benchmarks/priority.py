@@ -13,6 +13,7 @@ import argparse
 import http.client
 import json
 import multiprocessing
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
@@ -27,6 +28,7 @@ from benchmarks import machine, openloop, workloads
 from benchmarks.arguments import parser
 from benchmarks.connection import post
 from benchmarks.serve import server
+from server.system.output import until_reader_leaves
 
 BULK_TEXTS = 512
 QUERIES_PER_S = 50
@@ -152,4 +154,4 @@ def _line(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

@@ -12,6 +12,7 @@ One JSON line per result.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from server.inference.comparison import row_cosines
 from server.inference.manifest import TOKENIZER_FILE
 from server.inference.model import Model
 from server.inference.tokenizer import Tokenizer
+from server.system.output import until_reader_leaves
 from server.types import Vectors
 
 BATCH_TEXTS = 500
@@ -139,4 +141,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

@@ -11,6 +11,7 @@ of several at once, which keep every lane busy. Each is the median of the turns.
 import argparse
 import asyncio
 import re
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from server.config import Config
 from server.inference.capacity import wide_threads
 from server.inference.engine import Engine, lanes_for
 from server.inference.model import Model
+from server.system.output import until_reader_leaves
 from server.telemetry.metrics import Metrics
 from server.types import Ids
 
@@ -109,4 +111,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import gzip
 import json
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ from server.inference.registry import ModelRegistry
 from server.store.folder import DataFolder
 from server.store.records import Document
 from server.store.search import Mode, Query
+from server.system.output import until_reader_leaves
 from server.telemetry.metrics import Metrics
 
 MODES: tuple[Mode, ...] = ("dense", "lexical", "hybrid")
@@ -144,4 +146,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

@@ -11,6 +11,7 @@ writes, then while another client adds documents as fast as it can. One JSON lin
 
 import argparse
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from benchmarks.arguments import parser
 from benchmarks.connection import ask
 from benchmarks.serve import server
 from server.store.local_index.index import SPARE_ROWS
+from server.system.output import until_reader_leaves
 
 BATCH = 256
 
@@ -144,4 +146,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

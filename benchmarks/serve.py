@@ -31,6 +31,7 @@ from server.inference.batching import BatchLimits, Job
 from server.inference.lanes import Lanes
 from server.inference.model import Model
 from server.system.cpu import cpu_budget
+from server.system.output import until_reader_leaves
 from server.telemetry.metrics import Metrics
 from server.types import Ids
 
@@ -217,4 +218,4 @@ def process(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

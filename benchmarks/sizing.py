@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from server.system.output import until_reader_leaves
+
 Line = dict[str, Any]
 RESULTS = Path(__file__).with_name("results")
 SHIPPED = "bge-small-zh-v1.5"
@@ -233,4 +235,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(until_reader_leaves(main))

@@ -10,6 +10,7 @@ first, which finds files outside the page cache. One JSON line per case.
 """
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 from benchmarks import machine, usage, workloads
 from benchmarks.arguments import parser
 from benchmarks.serve import index, server
+from server.system.output import until_reader_leaves
 
 Start = Mapping[str, float]
 
@@ -69,4 +71,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

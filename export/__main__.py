@@ -27,19 +27,13 @@ from export.arguments import (
 from export.errors import ExportError
 from export.verification.verify import Thresholds
 from server.messages.terminal import Terminal
+from server.system.output import until_reader_leaves
 
 
 def main() -> int:
     """Run the command and return the exit status."""
     terminal = Terminal.of(os.environ)
-    try:
-        status = _run(terminal)
-        terminal.out.flush()
-        return status
-    except BrokenPipeError:
-        # The reader has left, as head does; what Python still holds for it goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return until_reader_leaves(lambda: _run(terminal))
 
 
 def _run(terminal: Terminal) -> int:

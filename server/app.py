@@ -14,11 +14,13 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import VERSION
-from server.api import collections, documents, health, openapi, search
+from server.api import health, openapi
+from server.api.administration import collections, names
 from server.api.body import BodyLimits
 from server.api.dialects import cohere, many_vectors, native, ollama, openai, rerank, tei, weaviate
 from server.api.dialects.ollama import OLLAMA
 from server.api.dialects.openai import OPENAI
+from server.api.documents import operations as documents
 from server.api.endpoint import Endpoint
 from server.api.files import upload
 from server.api.health import Pages, alone
@@ -37,6 +39,7 @@ from server.api.operation import (
 from server.api.overview import chunk_map, metadata
 from server.api.replies import MAX_LARGE_REPLIES
 from server.api.routing import WholeRoute, is_utf8, without_spare_slashes
+from server.api.searching import operations as searching
 from server.api.tracing import TracedEndpoint, Tracer, tracer_of
 from server.api.web import docs, key, manual, page
 from server.auth.gate import Access, Visit, request_id, secret_in
@@ -254,10 +257,11 @@ def every_operation(
 ) -> list[CollectionOperation]:
     """Return every operation. Paths are tried in this order, so the busy ones come first."""
     of_collection = [
-        *search.inside(),
+        *searching.inside(),
         *documents.inside(),
         *upload.inside(),
         *collections.inside(),
+        *names.inside(),
         *metadata.inside(),
         *chunk_map.inside(),
     ]
@@ -266,6 +270,7 @@ def every_operation(
         # First on the paths of the default collection, then on those with a collection's name.
         *of_collection,
         *collections.operations(),
+        *names.operations(),
         *(each._replace(path="/collections/{collection}" + each.path) for each in of_collection),
         *health.operations(metrics, others),
         *docs.operations(),

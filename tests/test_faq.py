@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from server.api.search import SearchRequest
+from server.api.searching.request import SearchRequest
 from server.cli.parser import _parser
 from server.collections.chunk_embedding import DEFAULT_TOKENS
 from server.collections.reranking import CANDIDATES

@@ -37,6 +37,7 @@ from benchmarks.machine import Line
 from benchmarks.serve import server
 from server.config import Config
 from server.system.cpu import cpu_budget
+from server.system.output import until_reader_leaves
 
 WORKLOADS = ("queries", "laws", "mixed")
 CLIENTS = 16
@@ -214,4 +215,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

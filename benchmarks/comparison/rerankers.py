@@ -49,6 +49,7 @@ from server.inference.comparison import sigmoid
 from server.inference.model import Model
 from server.inference.tokenizer import Tokenizer
 from server.system.cpu import cpu_budget
+from server.system.output import until_reader_leaves
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = FILES / "reranking.py"
@@ -248,4 +249,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

@@ -45,6 +45,7 @@ from benchmarks.steps import run_module
 from server.config import Config
 from server.inference.manifest import MANIFEST_FILE, MODEL_FILE, read_manifest
 from server.system.cpu import cpu_budget
+from server.system.output import until_reader_leaves
 from server.types import Vectors
 
 ROOT = Path(__file__).parents[2]
@@ -389,4 +390,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

@@ -12,6 +12,8 @@ import sys
 import sentence_transformers
 import torch
 
+from server.system.output import until_reader_leaves
+
 
 def main() -> None:
     texts = json.load(sys.stdin)
@@ -27,4 +29,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

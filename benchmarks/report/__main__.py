@@ -8,6 +8,7 @@ report writes the document, by default beside the first file, and the plots besi
 measures nothing: the same lines make the same files.
 """
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from benchmarks.machine import Line
 from benchmarks.report import plots
 from benchmarks.report.lines import read, results
 from benchmarks.report.tables import document
+from server.system.output import until_reader_leaves
 
 
 def main() -> None:
@@ -37,4 +39,4 @@ def write(lines: Sequence[Line], out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

@@ -105,6 +105,13 @@ class BodyBudget:
             BodyBudget.taken += size - self._size
             self._size = size
 
+    def hold(self, size: int) -> None:
+        """Take memory for the `size` bytes that are held now, which may be fewer; raises Overloaded."""
+        size = size if size > SMALL_BODY_BYTES else 0
+        self.check(size)
+        BodyBudget.taken += size - self._size
+        self._size = size
+
     @property
     def size(self) -> int:
         """The bytes that count: 0 of a small body."""
@@ -212,25 +219,24 @@ def _has_body(scope: Scope, headers: Fields, max_bytes: int, budget: BodyBudget)
 
 
 def _check_type(headers: Fields, *, any_type: bool) -> None:
-    given = headers.get(b"content-type")
-    kind = None if given is None else given.split(b";")[0].strip().lower()
+    kind = media_type(headers)
     # subtle: a page of any web site may send a body here, without permission, if it has no content-type
     # or that of a form. So no other type than JSON is accepted. A page needs permission for a header with a
     # key, and browsers add only keys of other kinds (Basic): then the type may be missing.
     missing_is_allowed = not kind and secret_in(headers) is not None
-    is_json = kind == JSON or (kind or b"").endswith(b"+json")
+    is_json = kind == JSON or kind.endswith(b"+json")
     if not (any_type or is_json or missing_is_allowed):
         given_type = shown(kind.decode("latin-1")) if kind else "missing or empty"
         raise UnsupportedMediaType(
             f"content-type is {given_type}; send application/json (with curl:"
             " -H 'Content-Type: application/json')"
         )
-    _check_coding(headers)
+    check_coding(headers)
 
 
 def _check_file_type(headers: Fields, *, any_type: bool) -> None:
     """Refuse the types that a page of any web site may send without permission, see `_check_type`."""
-    kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+    kind = media_type(headers)
     missing_is_allowed = not kind and secret_in(headers) is not None
     if kind in SIMPLE_TYPES and not (any_type or missing_is_allowed):
         given_type = shown(kind.decode("latin-1")) if kind else "missing or empty"
@@ -238,10 +244,16 @@ def _check_file_type(headers: Fields, *, any_type: bool) -> None:
             f"content-type is {given_type}; send the file's own type or application/octet-stream (with curl:"
             " -H 'Content-Type: application/octet-stream' --data-binary @FILE)"
         )
-    _check_coding(headers)
+    check_coding(headers)
 
 
-def _check_coding(headers: Fields) -> None:
+def media_type(headers: Fields) -> bytes:
+    """Return the body's media type in small letters, without parameters; empty where none is given."""
+    return headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+
+
+def check_coding(headers: Fields) -> None:
+    """Raise UnsupportedMediaType for a body that is compressed."""
     coding = headers.get(b"content-encoding", b"").strip().lower()
     if coding not in (b"", b"identity"):
         raise UnsupportedMediaType(

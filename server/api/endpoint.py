@@ -18,12 +18,24 @@ from server.api.body import (
     BodyBudget,
     BodyLimits,
     Fields,
+    check_coding,
     key_in,
+    media_type,
     read_body,
 )
 from server.api.json_size import UNCOUNTED_BYTES, check_size
-from server.api.operation import Call, ErrorReply, Handler, Operation, OperationOn
-from server.api.replies import REQUEST_ID, STATUS, Reply, Unread, send_reply, status_of
+from server.api.operation import Call, Handler, Operation, OperationOn
+from server.api.replies import (
+    REQUEST_ID,
+    STATUS,
+    ErrorReply,
+    Reply,
+    Unread,
+    send_reply,
+    status_of,
+)
+from server.api.streaming.body_stream import BodyStream, ClientLeft
+from server.api.streaming.reply_stream import send_stream
 from server.auth.gate import LONGEST, Access, Visit, request_id, secret_in
 from server.clock import now
 from server.errors import InternalError, Overloaded, RetryableError, ServerError, ShuttingDown
@@ -66,6 +78,8 @@ async def _reply_to(
         # Under ten times the load those collections held the loop for 20 ms each (2026-11-25).
         error.__traceback__ = None
         return error_reply(error)
+    except ClientLeft:
+        raise
     except Exception:
         return error_reply(_unexpected(call.scope))
 
@@ -103,6 +117,7 @@ class Endpoint(Generic[C]):
         self._hosts = None if access is None else access.hosts
         self._access = None if access is None or access.idle else access
         self._handler = operation.handler
+        self._stream, self._stream_types = operation.stream, frozenset(operation.stream_types)
         self._error_reply = operation.dialect.error_reply
         # Clients without a key may not take the memory of clients with one.
         most = SMALL_BODY_BYTES if operation.needs == "nothing" else limits.max_bytes
@@ -142,6 +157,12 @@ class Endpoint(Generic[C]):
                     visit.admit(self._needs, self._route)
                 if self._hosts is not None:
                     self._hosts.check(headers.get(b"host"), scope)
+                if self._stream is not None and media_type(headers) in self._stream_types:
+                    check_coding(headers)
+                    stream = BodyStream(
+                        receive, budget, self._limits.read_s, self._limits.max_bytes
+                    )
+                    return await self._serve_stream(self._stream, stream, scope, send, visit)
                 body = await read_body(scope, headers, receive, budget, self._limits)
                 if body and len(body) > UNCOUNTED_BYTES and not self._limits.is_file:
                     # A handler decodes it at once, and no other request runs meanwhile.
@@ -162,8 +183,46 @@ class Endpoint(Generic[C]):
                 self._count(reply)
                 if visit is not None:
                     visit.status = reply.status
+                if reply.stream is not None:
+                    return await self._send_stream(scope, receive, send, reply)
                 await send_reply(scope, send, reply)
                 self._freed.after(max(budget.size, len(reply.body)))
+
+    async def _serve_stream(
+        self,
+        handler: Callable[[C, BodyStream], Awaitable[Reply]],
+        body: BodyStream,
+        scope: Scope,
+        send: Send,
+        visit: Visit | None,
+    ) -> None:
+        """Serve a request whose handler reads the body as it arrives."""
+        started = now()
+        call = self._call_of(scope, b"", scope["state"])
+        try:
+            reply = await _reply_to(call, lambda call: handler(call, body), self._error_reply)
+        except ClientLeft:
+            return
+        finally:
+            if visit is not None:
+                visit.body = body.beginning
+        reply = reply._replace(headers=[*reply.headers, *body.headers])
+        self._seconds.observe(now() - started)
+        self._count(reply)
+        if visit is not None:
+            visit.status = reply.status
+        # What is left of the body would be read as the next request.
+        await send_reply(scope, send, reply, None if body.whole else [(b"connection", b"close")])
+        self._freed.after(self._limits.max_bytes)
+
+    async def _send_stream(self, scope: Scope, receive: Receive, send: Send, reply: Reply) -> None:
+        """Send a reply piece by piece; a client that leaves ends it."""
+        with DisconnectWatch(receive) as watch:
+            try:
+                await send_stream(scope, send, reply, self._error_reply)
+            except asyncio.CancelledError:
+                if not watch.disconnected:
+                    raise
 
     async def _refuse(
         self, error: ServerError, scope: Scope, send: Send, visit: Visit | None

@@ -9,6 +9,7 @@ import msgspec
 from server.api.native_errors import NATIVE
 from server.api.operation import Call, CollectionCall, CollectionOperation
 from server.api.replies import Reply, json_body
+from server.collections.administration.permitted import Collections
 from server.collections.registry import CollectionRegistry
 from server.errors import ServerError
 from server.inference.registry import ModelRegistry
@@ -67,7 +68,7 @@ async def ready(call: CollectionCall) -> Reply:
     return Reply(json_body(Ready("ready", call.models.first.name)))
 
 
-def check_ready(models: ModelRegistry, collections: CollectionRegistry) -> None:
+def check_ready(models: ModelRegistry, collections: Collections) -> None:
     """Raise ShuttingDown or NotReady unless the server may get traffic; reads the disk's state."""
     models.check_ready()
     collections.check_disk()

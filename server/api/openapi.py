@@ -49,6 +49,11 @@ PARAMETERS: Mapping[str, Json] = {
         "schema": {"type": "string", "pattern": PATTERN},
         "example": "laws",
     },
+    "alias": {
+        "description": "Another name for a collection, of the same form.",
+        "schema": {"type": "string", "pattern": PATTERN},
+        "example": "current",
+    },
     "id": {
         "description": "A document's id; it may contain slashes.",
         "schema": {"type": "string", "minLength": 1},
@@ -93,6 +98,14 @@ PARAMETERS: Mapping[str, Json] = {
     },
     "types": {
         "description": "Types of columns, such as year=number,code=text; left out, they are found.",
+        "schema": {"type": "string"},
+    },
+    "replace": {
+        "description": "Of lines: false refuses documents whose ids are stored.",
+        "schema": {"type": "boolean", "default": True},
+    },
+    "embedder": {
+        "description": "Of lines: what made the vectors that they bring.",
         "schema": {"type": "string"},
     },
     "model": {
@@ -155,10 +168,25 @@ EXAMPLES: Mapping[str, Mapping[str, Json]] = {
         "question": {"query": "AI 能做哪些事?", "top_k": 1},
         "hybrid": {"query": "城市", "mode": "hybrid", "filter": {"year": {"$lt": 2024}}},
         "several": {"queries": ["AI", "城市"], "highlight": True},
+        "groups": {"query": "城市", "group_by": {"key": "year"}, "facets": ["year"]},
+        "explained": {"query": "城市", "mode": "hybrid", "explain": True, "parts": 2},
+        "listed": {"sort": {"by": [{"key": "year", "order": "desc"}]}, "cursor": ""},
     },
     "/documents/count": {"filter": {"filter": {"year": 2024}}},
     "/documents/delete": {"ids": {"ids": ["b"]}, "filter": {"filter": {"year": {"$lt": 2000}}}},
+    "/rename": {"other": {"name": "statutes"}},
+    "/documents/get": {"two": {"ids": ["a", "b"]}},
+    "/documents/export": {"all": {}, "some": {"filter": {"year": 2024}, "include_vectors": True}},
     "/reindex": {"same": {}},
+    "/aliases/{alias}": {"laws": {"collection": "laws"}},
+}
+# The same for PATCH.
+PATCHES: Mapping[str, Mapping[str, Json]] = {
+    "/documents": {
+        "ids": {"ids": ["a", "b"], "metadata": {"checked": True, "draft": None}},
+        "each": {"documents": [{"id": "a", "metadata": {"year": 2024}}]},
+    },
+    "/documents/{id:path}": {"year": {"metadata": {"year": 2024}}},
 }
 
 # Refusals that do not depend on the request's content.
@@ -173,6 +201,7 @@ OF_FILES = {
     "413": "The file has more than `--max-body-bytes`, or more documents than one request may store",
     "415": "`content-type` is one that a web page may send anywhere: text/plain or a form's",
 }
+LINES = '{"id": "a", "text": "Good weather"}\n{"id": "b", "text": "It rains"}\n'
 A_FILE: Json = {
     "description": "The file",
     "required": True,
@@ -185,7 +214,7 @@ A_FILE: Json = {
 }
 OF_KEYS = {
     "401": "The server was given `--keys`, and the request brings none, an unknown or an expired one",
-    "403": "The key lacks the scope that this needs",
+    "403": "The key lacks the scope that this needs, or may not use the collection",
 }
 STOPPING = {"503": "The server is stopping"}
 RETRY = {
@@ -236,9 +265,10 @@ def document(operations: Sequence[CollectionOperation], version: str) -> Json:
     }
 
 
-def examples(path: str) -> Mapping[str, Json]:
-    """Return example bodies for a POST to this path, by name."""
-    return EXAMPLES.get(path.removeprefix(COLLECTION) or path, {})
+def examples(path: str, method: str = "POST") -> Mapping[str, Json]:
+    """Return example bodies for this path, by name."""
+    table = PATCHES if method == "PATCH" else EXAMPLES
+    return table.get(path.removeprefix(COLLECTION) or path, {})
 
 
 def _errors(operation: CollectionOperation) -> tuple[Any, ...]:
@@ -270,8 +300,12 @@ def _operation(operation: CollectionOperation, schema_of: Mapping[int, Any]) -> 
         described["requestBody"] = A_FILE
     if operation.request:
         body = _content("The request", operation.request, schema_of)
-        shown = {name: {"value": value} for name, value in examples(operation.path).items()}
+        bodies = examples(operation.path, operation.method)
+        shown = {name: {"value": value} for name, value in bodies.items()}
         body["content"]["application/json"]["examples"] = shown
+        for kind in operation.stream_types:
+            lines = {"schema": {"type": "string"}, "examples": {"two": {"value": LINES}}}
+            body["content"][kind.decode()] = lines
         described["requestBody"] = {**body, "required": True}
     return described
 

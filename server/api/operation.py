@@ -6,12 +6,13 @@ from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 import msgspec
 from starlette.types import Scope
 
-from server.api.replies import Reply
-from server.auth.gate import Needs
+from server.api.replies import ErrorReply, Reply
+from server.api.streaming.body_stream import BodyStream
+from server.auth.gate import HOLDER, REACHED, Needs
+from server.collections.administration.permitted import Collections, PermittedCollections
 from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection
 from server.collections.registry import DEFAULT, CollectionRegistry
-from server.errors import ServerError
 from server.inference.registry import ModelRegistry
 from server.store.collection_name import normal
 from server.store.filters.tree import Filter, fixed, parse
@@ -38,9 +39,9 @@ class Call(msgspec.Struct, frozen=True):
 
 
 class CollectionCall(Call, frozen=True):
-    """A request in the first process, which may also work on the collections."""
+    """A request in the first process, which may also work on the collections that its key may use."""
 
-    collections: CollectionRegistry
+    collections: Collections
 
 
 def worker_call(scope: Scope, body: bytes, state: WorkerState) -> Call:
@@ -48,7 +49,18 @@ def worker_call(scope: Scope, body: bytes, state: WorkerState) -> Call:
 
 
 def collection_call(scope: Scope, body: bytes, state: State) -> CollectionCall:
-    return CollectionCall(scope, body, state["models"], state["collections"])
+    return CollectionCall(scope, body, state["models"], permitted(scope, state["collections"]))
+
+
+def permitted(scope: Scope, registry: CollectionRegistry) -> Collections:
+    """Return the collections that the request may use; all of them without keys and audit."""
+    reached = scope.get(REACHED)
+    if reached is None:
+        return registry
+    holder = scope.get(HOLDER)
+    if holder is None:
+        return PermittedCollections(registry, lambda _: True, "", reached)
+    return PermittedCollections(registry, holder.key.may_use, holder.key.name, reached)
 
 
 def collection_name(call: Call) -> str:
@@ -82,7 +94,6 @@ async def warnings_of(
 # The kind of call that a handler takes. One that takes any call also takes a CollectionCall.
 C_contra = TypeVar("C_contra", bound=Call, contravariant=True)
 Handler = Callable[[Call], Awaitable[Reply]]
-ErrorReply = Callable[[ServerError], Reply]
 
 
 class Dialect(NamedTuple):
@@ -106,6 +117,7 @@ class OperationOn(NamedTuple, Generic[C_contra]):
     status: of a successful reply, or of the refusal where every request is refused.
     plain: media type of a reply that is text instead of JSON.
     is_file: the body is a file and not JSON.
+    stream: takes bodies of `stream_types` as they arrive; the handler takes the others whole.
     any_type: accept JSON with any content-type. Only for requests that store nothing, because a page of
     any web site may send such a request without permission.
     """
@@ -124,6 +136,8 @@ class OperationOn(NamedTuple, Generic[C_contra]):
     plain: str = ""
     any_type: bool = False
     is_file: bool = False
+    stream: Callable[[C_contra, BodyStream], Awaitable[Reply]] | None = None
+    stream_types: Sequence[bytes] = ()
 
 
 # An operation that any process can do, and one that needs the first.

@@ -4,7 +4,7 @@ One table gives each error its status. A dialect with other statuses has a table
 """
 
 import base64
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -39,7 +39,9 @@ STATUS: Mapping[type[ServerError], int] = {
     errors.DiskFull: 507,
 }
 JSON = b"application/json"
-# Key in a request's scope: a function that writes a whole reply at once, and returns whether it could.
+NDJSON = b"application/x-ndjson"
+# Key in a request's scope: a function that writes a whole reply at once, and returns whether it could. Without
+# a body it closes the connection of a reply that cannot be completed.
 WRITE = "inkwell.write"
 # Key in a request's scope: the request's id, as bytes. Replies, log lines and audit lines contain it.
 REQUEST_ID = "inkwell.request_id"
@@ -59,7 +61,7 @@ class Reply(NamedTuple):
     """An answer to one request.
 
     headers: those besides content-type and content-length. error_code: code of the error that this
-    reply reports, for the metrics; empty where it reports none.
+    reply reports, for the metrics; empty where it reports none. stream: instead of the body, its pieces.
     """
 
     body: bytes
@@ -67,6 +69,10 @@ class Reply(NamedTuple):
     headers: Headers = []
     content_type: bytes = JSON
     error_code: str = ""
+    stream: AsyncGenerator[bytes, None] | None = None
+
+
+ErrorReply = Callable[[ServerError], Reply]
 
 
 class Usage(msgspec.Struct):

@@ -136,7 +136,7 @@ class _StatusProbe:
             self.status = message["status"]
         await self._send(message)
 
-    def write(self, status: int, headers: Any, body: bytes) -> bool:
+    def write(self, status: int, headers: Any, body: bytes | None) -> bool:
         self.status = status
         return bool(self._write is not None and self._write(status, headers, body))
 

@@ -46,6 +46,10 @@ LONGEST = 256
 WRITABLE_BY_OTHERS = 0o022
 # Key in a request's scope: the holder of its key, where the server asks for keys.
 HOLDER = "inkwell.holder"
+# Key in a request's scope: names of the collections that the request uses, in their order. And how many
+# of them a line of the audit has at most.
+REACHED = "inkwell.reached"
+MOST_REACHED = 20
 # Ids of one process begin alike, and differ from those of the process before.
 _begin, _numbers = token_hex(6).encode(), count(1)
 
@@ -204,6 +208,8 @@ class Visit:
         self._holder: Holder | None = None
         self._title = f"{scope['method']} {scope['path'][:LONGEST]}"
         self._usage = Usage()
+        self._reached: dict[str, None] = {}
+        scope[REACHED] = self._reached
         self.body = b""
         self.status: int | None = None
 
@@ -237,9 +243,23 @@ class Visit:
             "milliseconds": round((now() - self._began) * 1000, 1),
             "client": client[0] if client else None,
         }
-        collection = self._scope.get("path_params", {}).get("collection")
-        if collection is not None:
-            line["collection"] = normal(collection[:LONGEST])
+        line |= self._collections()
         if self._access.audit_texts:
             line["body"] = beginning(self.body, self._access.audit_texts)
         return line
+
+    def _collections(self) -> dict[str, str | list[str]]:
+        """Return the collections of the request, for the audit: by their own names where it used them."""
+        given = self._scope.get("path_params", {}).get("collection")
+        named = None if given is None else normal(given[:LONGEST])
+        used = list(self._reached)[:MOST_REACHED]
+        if len(used) > 1:
+            return {"collections": used}
+        own = used[0] if used else named
+        if own is None:
+            return {}
+        return (
+            {"collection": own}
+            if named in (own, None)
+            else {"collection": own, "alias": str(named)}
+        )

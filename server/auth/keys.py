@@ -21,6 +21,7 @@ import msgspec
 from server.auth.quota import ANY, Quota
 from server.errors import BadSettings
 from server.messages.message import Message
+from server.store.collection_name import normal
 from server.system.atomic_file import replacing
 
 Scope = Literal["embed", "search", "write", "admin", "metrics"]
@@ -31,11 +32,19 @@ NAME = re.compile(r"[\w.-]{1,64}")
 DAY_S = 86_400
 EPOCH = date(1970, 1, 1)
 
+# Collections that a key may use: a name, or the beginning of names before a star.
+PATTERN = re.compile(r"[^*\s/]{0,64}\*?")
+MOST_PATTERNS = 100
+Pattern = Annotated[str, msgspec.Meta(pattern=rf"^{PATTERN.pattern}\Z", min_length=1)]
 PerMinute = Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
 
 
 class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """One line of the file. expires: the last day on which the key is valid, in UTC."""
+    """One line of the file.
+
+    expires: the last day on which the key is valid, in UTC. collections: names of the collections that it
+    may use, or beginnings of names with a star behind; None for all of them.
+    """
 
     name: Annotated[str, msgspec.Meta(pattern=f"^{NAME.pattern}$")]
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
@@ -43,6 +52,16 @@ class Key(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     expires: date | None = None
     requests_per_minute: PerMinute | None = None
     tokens_per_minute: PerMinute | None = None
+    collections: Annotated[Sequence[Pattern], msgspec.Meta(max_length=MOST_PATTERNS)] | None = None
+
+    def may_use(self, collection: str) -> bool:
+        """Return whether the key may use the collection of this name."""
+        return self.collections is None or any(
+            collection.startswith(normal(each[:-1]))
+            if each[-1] == "*"
+            else collection == normal(each)
+            for each in self.collections
+        )
 
     @property
     def quota(self) -> Quota:
@@ -86,18 +105,42 @@ class Keys:
 
 
 def new_key(
-    name: str, scopes: str, expires: str | None = None, quota: Quota = ANY
+    name: str,
+    scopes: str,
+    expires: str | None = None,
+    quota: Quota = ANY,
+    collections: str | None = None,
 ) -> tuple[str, Key]:
     """Return a secret, which is stored nowhere, and its entry; raise BadSettings.
 
-    scopes: separated by commas. expires: YYYY-MM-DD.
+    scopes, collections: separated by commas; collections: None for all. expires: YYYY-MM-DD.
     """
     secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     digest = hashlib.sha256(secret.encode()).hexdigest()
     if not NAME.fullmatch(name):
         raise BadSettings("name {name!r} is not 1 to 64 letters, digits, dots, - and _", name=name)
     day = None if expires is None else _day(expires)
-    return secret, Key(name, digest, _scopes(scopes), day, quota.requests, quota.tokens)
+    patterns = None if collections is None else _patterns(collections)
+    limits = (day, quota.requests, quota.tokens, patterns)
+    return secret, Key(name, digest, _scopes(scopes), *limits)
+
+
+def _patterns(text: str) -> list[str]:
+    asked = [each.strip() for each in text.split(",")]
+    for each in asked:
+        if not each or not PATTERN.fullmatch(each):
+            raise BadSettings(
+                "{pattern!r} names no collections: give a name, or the beginning of names with a star"
+                " behind, such as laws-*",
+                pattern=each,
+            )
+    if len(asked) > MOST_PATTERNS:
+        raise BadSettings(
+            "{number} names of collections, at most {most} are possible; use a star",
+            number=len(asked),
+            most=MOST_PATTERNS,
+        )
+    return asked
 
 
 def _scopes(text: str) -> list[Scope]:

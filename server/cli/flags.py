@@ -100,7 +100,7 @@ def json_object(terminal: Terminal) -> Callable[[str], dict[str, Any]]:
     def parse(text: str) -> dict[str, Any]:
         try:
             found = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
             raise argparse.ArgumentTypeError(

@@ -1,24 +1,29 @@
 """A collection of the data folder, opened in this process together with the model."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from copy import copy
+from typing import TypeVar
 
+from server.cli.exchange.given_import import no_dimension
 from server.cli.target import UNSAID, Chunks, Found, Matching, Page, Question, cut_otherwise
 from server.collections.chunk_embedding import default_chunks, embed, longest_chunk
 from server.collections.chunking import MIN_SIZE
 from server.collections.document_limits import check_documents
 from server.collections.live_collection import LiveCollection
+from server.collections.reading.by_ids import documents_by_ids
 from server.collections.registry import DEFAULT, CollectionRegistry
 from server.collections.reranking import candidates, reranked
+from server.collections.writing.given import add_given, check_embedder, info_of_given
 from server.config import Config
-from server.errors import BadSettings, InvalidRequest, StoreError, TaskNotServed
+from server.errors import BadSettings, InvalidRequest, Overloaded, StoreError, TaskNotServed
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry, opened
 from server.messages.message import Message
 from server.store.collection import Collection
 from server.store.filters.tree import fixed, parse
 from server.store.folder import DataFolder
+from server.store.reading.parts import Parts
 from server.store.records import ChunkRules, Document, Info
 from server.store.search import Query
 from server.telemetry.metrics import Metrics
@@ -26,6 +31,10 @@ from server.types import Vectors, unit
 
 PAGE_DOCUMENTS = 256
 PROGRESS_S = 0.2
+# A command that asks much at once waits for its own questions, a minute at most for each.
+WAITS, WAIT_S = 120, 0.5
+
+T = TypeVar("T")
 
 
 class Local:
@@ -86,6 +95,39 @@ class Local:
         check_documents(documents)
         return await self._live().add_with_vectors(documents, vectors)
 
+    async def prepare_given(self, embedder: str, dimension: int | None) -> Info:
+        """Create the collection for the vectors of this embedder if it is missing; return its description."""
+        if self._name not in self._registry.names:
+            engine = self._served(embedder)
+            if engine is not None:
+                await self._registry.create(self._name, default_chunks(engine), engine)
+            elif dimension is None:
+                raise no_dimension()
+            else:
+                await self._registry.create_from(info_of_given(self._name, embedder, dimension))
+        check_embedder(self._live(), embedder)
+        return self.info
+
+    def _served(self, embedder: str) -> Engine | None:
+        """Return the model of vectors that has this name, id or fingerprint."""
+        for engine in self._models.engines:
+            manifest = engine.manifest
+            names = (engine.model.name, manifest.model_id, manifest.fingerprint)
+            if manifest.task == "dense" and embedder in names:
+                return engine
+        return None
+
+    async def add_given(
+        self, documents: Sequence[Document], parts: dict[str, Parts], embedder: str
+    ) -> int:
+        """Store documents with the vectors that the embedder made; return how many changed."""
+        check_documents(documents)
+        return await add_given(self._live(), documents, parts, embedder)
+
+    async def parts_of(self, ids: Sequence[str]) -> Mapping[str, Parts]:
+        """Return the chunks of these documents with their vectors, by id."""
+        return (await documents_by_ids(self._live(), ids, 4)).parts
+
     async def vectors_of(self, texts: Sequence[str]) -> Vectors:
         """Embed texts as documents: float32 (B, D), unit rows."""
         return unit(await embed(texts, self._live().engine))
@@ -100,7 +142,7 @@ class Local:
             self._check_model()
             (vector,) = await live.vectors_of([question.text])
         query = Query(question.mode, depth, vector, question.text, filter=filter)
-        found = await live.search([query])
+        found = await _patiently(lambda: live.search([query]))
         if scorer is not None:
             found = (await reranked(scorer, [question.text], found, question.top_k)).found
         (hits,) = found
@@ -202,7 +244,14 @@ class Local:
 
     def _check_model(self) -> None:
         """Refuse a collection of another model before a long file is read in vain."""
-        found = self.info.fingerprint
+        found, embedder = self.info.fingerprint, self.info.embedder
+        if embedder is not None:
+            raise StoreError(
+                "collection {name} holds given vectors of {embedder}: store documents with theirs (import "
+                "FILE --embedder {embedder}), and search with --mode lexical",
+                name=self._name,
+                embedder=embedder,
+            )
         if self._models.with_vectors(found) is None:
             served = self._default.manifest.fingerprint
             raise StoreError(
@@ -225,3 +274,13 @@ class Local:
                 most=longest,
             )
         return rules
+
+
+async def _patiently(work: Callable[[], Awaitable[T]]) -> T:
+    """Return what the work gives, tried again while too much is asked at once."""
+    for _ in range(WAITS):
+        try:
+            return await work()
+        except Overloaded:
+            await asyncio.sleep(WAIT_S)
+    return await work()

@@ -41,6 +41,7 @@ from server.errors import ServerError, StartupError
 from server.messages.message import Message
 from server.messages.terminal import Terminal
 from server.store.collection_name import normal
+from server.system.output import until_reader_leaves
 from server.telemetry import logs
 
 # What a shell reports of a command that Ctrl-C has ended.
@@ -63,9 +64,6 @@ def main(argv: Sequence[str]) -> int:
         return error.exit_status
     except ServerError as error:
         terminal.inform("error: {error}", error=error.message)
-    except BrokenPipeError:
-        # The reader has left; what Python still holds for it goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         terminal.err.write("\n")
         terminal.inform("stopped")
@@ -75,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
 
 def run() -> None:
     """Run the command of this process, and end the process with its status."""
-    status = main(sys.argv[1:])
+    status = until_reader_leaves(lambda: main(sys.argv[1:]))
     if status == INTERRUPTED:
         # A thread may wait for a pipe or a terminal, and Python would wait for the thread.
         for stream in (sys.stdout, sys.stderr):
@@ -174,6 +172,11 @@ def _export_flags(parser: Parser, terminal: Terminal) -> None:
         help=terminal.words('file to write, a JSON document a line; "-" for standard output'),
     )
     pair_flag(parser, terminal)
+    parser.add_argument(
+        "--with-vectors",
+        action="store_true",
+        help=terminal.words("write the vectors of each document too, for import --embedder"),
+    )
     target_flags(parser, terminal)
 
 
@@ -186,6 +189,17 @@ def _import_flags(parser: Parser, terminal: Terminal) -> None:
     )
     without_index_flags(parser)
     pair_flag(parser, terminal)
+    parser.add_argument(
+        "--embedder",
+        metavar="NAME",
+        help=terminal.words("what made the vectors of the documents; nothing is embedded then"),
+    )
+    parser.add_argument(
+        "--vectors",
+        type=Path,
+        metavar="FILE.npy",
+        help=terminal.words("vectors, a row for each line of FILE (default: those in the lines)"),
+    )
     encoding_flag(parser, terminal)
     chunk_flags(parser, terminal)
     target_flags(parser, terminal)
@@ -259,6 +273,15 @@ def _key_flags(parser: Parser, terminal: Terminal) -> None:
     )
     new.add_argument(
         "--tokens-per-minute", type=above_0, metavar="N", help=words("tokens a minute, at most")
+    )
+    new.add_argument(
+        "--collections",
+        metavar="NAMES",
+        help=words(
+            "collections that the key may use, with commas; {example} is every name that begins so"
+            " (default: all)",
+            example="laws-*",
+        ),
     )
     add("list", keys.list_, words("list names, scopes and quotas"))
     remove = add("remove", keys.remove, words("remove a key"))

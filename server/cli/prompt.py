@@ -186,7 +186,7 @@ class Prompt:
         if value and value != OFF:
             try:
                 found = json.loads(value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise self._misused("/filter", value) from None
             if not isinstance(found, dict):
                 raise self._misused("/filter", value)

@@ -4,14 +4,20 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from http import HTTPStatus
+from typing import TypeVar
 from urllib.parse import quote
 
+import numpy as np
+
+from server.api.documents.vectors import row_of, written_row
 from server.cli.connection import Json, Server
+from server.cli.exchange.given_import import no_dimension
 from server.cli.target import UNSAID, Chunks, Found, Matching, Page, Question, cut_otherwise
 from server.errors import StartupError
-from server.store.records import ChunkRules, Document, Listed, Span
+from server.store.reading.parts import Parts
+from server.store.records import ChunkRules, Document, Info, Listed, Span
 from server.store.search import Hit
 
 BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
@@ -21,6 +27,7 @@ PAGE_DOCUMENTS = 1000
 PROGRESS_S = 0.5
 
 Pause = Callable[[float], Awaitable[None]]
+T = TypeVar("T")
 
 
 class Remote:
@@ -57,9 +64,9 @@ class Remote:
     async def prepare(self, chunks: Chunks) -> None:
         if self._name not in await self.sizes():
             wanted = {} if chunks == UNSAID else {"chunks": _json_of(chunks)}
-            await self._ask("POST", "/collections", {"name": self._name, **wanted})
+            await self._ask("POST", "/collections", dict, {"name": self._name, **wanted})
         elif chunks != UNSAID:
-            found = _rules_of((await self._stats())["chunks"])
+            found = await self._stats(lambda stats: _rules_of(stats["chunks"]))
             if found != chunks:
                 raise cut_otherwise(self._name, found, chunks)
 
@@ -68,7 +75,45 @@ class Remote:
         body: Json = {"documents": [document.fields() for document in documents]}
         if not replace:
             body["replace"] = False
-        return int((await self._ask("POST", f"{self._path}/documents", body))["stored"])
+        return await self._ask("POST", f"{self._path}/documents", _integer("stored"), body)
+
+    async def prepare_given(self, embedder: str, dimension: int | None) -> Info:
+        """Create the collection for the vectors of this embedder if it is missing; return its description."""
+        if self._name not in await self.sizes():
+            served = await self._ask(
+                "GET", "/info", lambda info: (info["model_id"], info["fingerprint"])
+            )
+            body: Json = {"name": self._name}
+            if embedder not in served:
+                if dimension is None:
+                    raise no_dimension()
+                body |= {"embedder": embedder, "dimension": dimension}
+            await self._ask("POST", "/collections", dict, body)
+
+        def described(stats: Json) -> Info:
+            rules = _rules_of(stats["chunks"])
+            return Info(self._name, stats["fingerprint"], stats["dimension"], rules)
+
+        return await self._stats(described)
+
+    async def add_given(
+        self, documents: Sequence[Document], parts: dict[str, Parts], embedder: str
+    ) -> int:
+        """Store documents with the vectors that the embedder made; return how many changed."""
+        body: Json = {"documents": [_with_parts(each, parts.get(each.id)) for each in documents]}
+        if parts:
+            body["embedder"] = embedder
+        return await self._ask("POST", f"{self._path}/documents", _integer("stored"), body)
+
+    async def parts_of(self, ids: Sequence[str]) -> Mapping[str, Parts]:
+        """Return the chunks of these documents with their vectors, by id."""
+        body: Json = {"ids": list(ids), "include_vectors": True, "encoding_format": "base64"}
+        return await self._ask(
+            "POST",
+            f"{self._path}/documents/get",
+            lambda found: {each["id"]: _parts_of(each) for each in found["documents"]},
+            body,
+        )
 
     async def search(self, question: Question) -> Found:
         body: Json = {"query": question.text, "top_k": question.top_k, "mode": question.mode}
@@ -76,13 +121,12 @@ class Remote:
             body["filter"] = question.filter
         if question.rerank is not None:
             body["rerank"] = asdict(question.rerank)
-        reply = await self._ask("POST", f"{self._path}/search", body)
-        return Found([_hit(found) for found in reply["hits"]], reply.get("warnings", ()))
+        return await self._ask("POST", f"{self._path}/search", _found, body)
 
     async def count(self) -> int:
         sizes = await self.sizes()
         if self._name not in sizes and self._name != "default":
-            await self._stats()  # the server's error says that there is none
+            await self._stats(dict)  # the server's error says that there is none
         return sizes.get(self._name, 0)
 
     async def pages(self) -> AsyncIterator[list[Document]]:
@@ -95,18 +139,24 @@ class Remote:
     async def page(self, after: str, limit: int, filter: Mapping[str, object] | None) -> Page:
         kept = f"&filter={quote(json.dumps(filter), safe='')}" if filter else ""
         path = f"{self._path}/documents?limit={limit}&after={after}{kept}"
-        page = await self._ask("GET", path)
-        documents = [Document(**document) for document in page["documents"]]
-        return Page(documents, page["next"] or "", page.get("warnings", ()))
+        return await self._ask("GET", path, _page)
 
     async def get(self, id: str) -> Document | None:
         path = f"{self._path}/documents/{quote(id, safe='')}"
-        found = await self._ask("GET", path, absent="document_not_found")
-        return Document(**found) if found else None
+        return await self._ask(
+            "GET",
+            path,
+            lambda found: Document(**found) if found else None,
+            absent="document_not_found",
+        )
 
     async def matching(self, filter: Mapping[str, object]) -> Matching:
-        found = await self._ask("POST", f"{self._path}/documents/count", {"filter": filter})
-        return Matching(found["count"], found.get("warnings", ()))
+        return await self._ask(
+            "POST",
+            f"{self._path}/documents/count",
+            lambda found: Matching(int(found["count"]), found.get("warnings", ())),
+            {"filter": filter},
+        )
 
     async def delete(self, ids: Sequence[str]) -> int:
         return await self._delete({"ids": ids})
@@ -115,63 +165,121 @@ class Remote:
         return await self._delete({"filter": filter})
 
     async def _delete(self, chosen: Json) -> int:
-        return int((await self._ask("POST", f"{self._path}/documents/delete", chosen))["removed"])
+        return await self._ask(
+            "POST", f"{self._path}/documents/delete", _integer("removed"), chosen
+        )
 
     async def has_reranker(self) -> bool:
-        return any(
-            each["task"] == "score" for each in (await self._ask("GET", "/info")).get("models", ())
+        return await self._ask(
+            "GET",
+            "/info",
+            lambda info: any(each["task"] == "score" for each in info.get("models", ())),
         )
 
     async def remove(self) -> None:
-        await self._ask("DELETE", self._path)
+        await self._ask("DELETE", self._path, dict)
 
     async def reindex(self, chunks: Chunks, show: Callable[[int, int], None]) -> None:
         wanted = {} if chunks == UNSAID else {"chunks": _json_of(chunks)}
-        stats = await self._ask("POST", f"{self._path}/reindex", wanted)
-        while stats["reindexing"] is not None:
-            show(stats["reindexing"]["done"], stats["reindexing"]["total"])
+        stats = await self._ask("POST", f"{self._path}/reindex", _Reindexing.of, wanted)
+        while stats.progress is not None:
+            show(*stats.progress)
             await self._pause(PROGRESS_S)
-            stats = await self._stats()
-        served = (await self._ask("GET", "/info"))["fingerprint"]
-        as_asked = chunks == UNSAID or _rules_of(stats["chunks"]) == chunks
-        if stats["fingerprint"] != served or not as_asked:
+            stats = await self._stats(_Reindexing.of)
+        served = await self._ask("GET", "/info", lambda info: info["fingerprint"])
+        as_asked = chunks == UNSAID or stats.rules == chunks
+        if stats.fingerprint != served or not as_asked:
             raise StartupError(
                 "collection {name} was not reindexed; the server's log says why", name=self._name
             )
-        show(stats["documents"], stats["documents"])
+        show(stats.documents, stats.documents)
 
     async def sizes(self) -> dict[str, int]:
         """Return the number of documents of every collection, by name."""
-        listed = (await self._ask("GET", "/collections"))["collections"]
-        return {each["name"]: each["documents"] for each in listed}
+        return await self._ask(
+            "GET",
+            "/collections",
+            lambda found: {
+                str(each["name"]): int(each["documents"]) for each in found["collections"]
+            },
+        )
 
-    async def _stats(self) -> Json:
-        return await self._ask("GET", f"{self._path}/stats")
+    async def _stats(self, take: Callable[[Json], T]) -> T:
+        return await self._ask("GET", f"{self._path}/stats", take)
 
     async def _ask(
-        self, method: str, path: str, body: Json | None = None, absent: str | None = None
-    ) -> Json:
-        """Return the answer; a busy server is asked again after the time it names, a few times.
+        self,
+        method: str,
+        path: str,
+        take: Callable[[Json], T],
+        body: Json | None = None,
+        absent: str | None = None,
+    ) -> T:
+        """Return what `take` makes of the answer; a busy server is asked again after the time it names.
 
-        absent: code of the error for which the answer is empty.
+        absent: code of the error for which the answer is empty. Raises StartupError for an answer of another
+        form: another program may listen at the address.
         """
         for attempt in range(1, ATTEMPTS + 1):
             reply = await self._server.ask(method, path, body)
             if reply.status not in BUSY or attempt == ATTEMPTS:
                 break
             await self._pause(min(reply.retry_after_s, LONGEST_PAUSE_S))
-        return {} if absent is not None and reply.error_code == absent else reply.json()
+        answer = {} if absent is not None and reply.error_code == absent else reply.json()
+        try:
+            return take(answer)
+        except (LookupError, TypeError, ValueError, AttributeError):
+            raise StartupError(
+                "{url} answered {method} {path} in a form that is not Inkwell's; give the address of an Inkwell"
+                " server of this version",
+                url=self._server.url,
+                method=method,
+                path=path.partition("?")[0],
+            ) from None
 
     async def listed(self) -> list[Listed]:
         """Return all collections of the server."""
-        info = await self._ask("GET", "/info")
+        served, id = await self._ask(
+            "GET", "/info", lambda info: (info["fingerprint"], info["model_id"])
+        )
         found = []
         for name, documents in (await self.sizes()).items():
-            stats = await self._ask("GET", f"/collections/{quote(name, safe='')}/stats")
-            model = stats["fingerprint"]
-            known = info["model_id"] if model == info["fingerprint"] else model
-            found.append(Listed(name, documents, known))
+            model = await self.named(name)._stats(lambda stats: str(stats["fingerprint"]))
+            found.append(Listed(name, documents, id if model == served else model))
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Reindexing:
+    """The statistics of a collection that is reindexed; progress: documents done and all, None at the end."""
+
+    fingerprint: str
+    documents: int
+    rules: ChunkRules | None
+    progress: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, stats: Json) -> "_Reindexing":
+        running = stats["reindexing"]
+        return cls(
+            stats["fingerprint"],
+            int(stats["documents"]),
+            _rules_of(stats["chunks"]),
+            None if running is None else (int(running["done"]), int(running["total"])),
+        )
+
+
+def _integer(key: str) -> Callable[[Json], int]:
+    return lambda found: int(found[key])
+
+
+def _found(reply: Json) -> Found:
+    return Found([_hit(found) for found in reply["hits"]], reply.get("warnings", ()))
+
+
+def _page(page: Json) -> Page:
+    documents = [Document(**document) for document in page["documents"]]
+    return Page(documents, page["next"] or "", page.get("warnings", ()))
 
 
 def _hit(found: Json) -> Hit:
@@ -186,6 +294,24 @@ def _hit(found: Json) -> Hit:
         part["whole"],
         found.get("rerank_score"),
     )
+
+
+def _with_parts(document: Document, parts: Parts | None) -> Json:
+    """Return a document with its vectors, as a request has them."""
+    found: Json = dict(document.fields())
+    if parts is None:
+        return found
+    rows = [written_row(row, as_base64=True) for row in parts.vectors]
+    if parts.spans == (Span(0, len(document.text)),):
+        return {**found, "vector": rows[0]}
+    return {**found, "vectors": rows, "parts": [list(span) for span in parts.spans]}
+
+
+def _parts_of(found: Json) -> Parts:
+    vectors = found.get("vectors", [found.get("vector")])
+    spans = found.get("parts", [[0, len(found["text"])]])
+    rows = [row_of(each, found["id"]) for each in vectors]
+    return Parts(tuple(Span(*span) for span in spans), np.stack(rows))
 
 
 def _json_of(rules: ChunkRules | None) -> Json | None:

@@ -6,7 +6,8 @@ from typing import Literal, Protocol
 
 from server.errors import BadSettings, StartupError
 from server.messages.message import Message
-from server.store.records import ChunkRules, Document
+from server.store.reading.parts import Parts
+from server.store.records import ChunkRules, Document, Info
 from server.store.search import Hit, Mode
 
 # How to chunk documents. None: not at all. UNSAID: as the collection does; a new collection has default
@@ -112,6 +113,17 @@ class CollectionTarget(Target, Protocol):
 
     async def has_reranker(self) -> bool:
         """Return whether a model that scores pairs is there."""
+
+    async def prepare_given(self, embedder: str, dimension: int | None) -> Info:
+        """Create the collection for this embedder if it is missing; return its description."""
+
+    async def add_given(
+        self, documents: Sequence[Document], parts: dict[str, Parts], embedder: str
+    ) -> int:
+        """Store documents with the vectors that the embedder made; return how many changed."""
+
+    async def parts_of(self, ids: Sequence[str]) -> Mapping[str, Parts]:
+        """Return the chunks of these documents with their vectors, by id."""
 
     async def remove(self) -> None:
         """Remove the collection with all its documents."""

@@ -4,7 +4,7 @@ A file is written under a temporary name and appears whole. No file is held in m
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
+from server.api.documents.export import line as exported_line
 from server.cli.ingest import Indexed, Meter, index_documents
 from server.cli.local import Local
 from server.cli.target import Target
@@ -25,32 +26,59 @@ from server.sources.readers import STDIN
 from server.store.collection import Collection
 from server.store.documents import Documents
 from server.store.faiss_files import StoredVectors, write_vectors
+from server.store.reading.parts import Parts
 from server.store.records import Document, text_id, titled
 from server.store.upkeep.integrity import spans_of
 from server.system import atomic_file
 from server.types import Labels, Vectors
 
 PAGE_DOCUMENTS = 256
+# Of one question for vectors.
+PAGE_WITH_VECTORS = 64
 SAMPLE = 16
 # Least cosine of vectors of one model: those of a float32 model and of its int8 artifact have 0.99,
 # those of another model about 0.
 SAME_MODEL = 0.95
 
 
-async def export_documents(target: Target, destination: str, meter: Meter) -> int:
-    """Write id, text, title and metadata of each document as a line of JSON; return how many."""
+async def export_documents(
+    target: Target,
+    destination: str,
+    meter: Meter,
+    parts_of: Callable[[Sequence[str]], Awaitable[Mapping[str, Parts]]] | None = None,
+) -> int:
+    """Write id, text, title and metadata of each document as a line of JSON; return how many.
+
+    parts_of: returns the chunks of documents, whose vectors are written too; None where they are not wanted.
+    """
     number, total = 0, await target.count()
     try:
         with _opened(destination) as file:
             async for page in target.pages():
-                for document in page:
-                    file.write(as_json(document.fields()).encode() + b"\n")
+                if parts_of is None:
+                    for document in page:
+                        file.write(as_json(document.fields()).encode() + b"\n")
+                else:
+                    await _write_with_vectors(file, page, parts_of)
                 number += len(page)
                 said = Message("exported {number:,}", number=number)
                 meter.show(said, number, min(number / max(total, 1), 1))
     finally:
         meter.finish()
     return number
+
+
+async def _write_with_vectors(
+    file: BinaryIO,
+    page: Sequence[Document],
+    parts_of: Callable[[Sequence[str]], Awaitable[Mapping[str, Parts]]],
+) -> None:
+    for begin in range(0, len(page), PAGE_WITH_VECTORS):
+        some = page[begin : begin + PAGE_WITH_VECTORS]
+        parts = await parts_of([each.id for each in some])
+        # One that was removed meanwhile is left out.
+        there = [each for each in some if each.id in parts]
+        file.writelines(exported_line(each, parts[each.id], as_base64=True) for each in there)
 
 
 def export_pair(collection: Collection, index: Path, texts: Path, meter: Meter) -> tuple[int, int]:

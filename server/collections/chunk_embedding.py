@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from server.collections.chunking import chunk, default_overlap
+from server.collections.chunking import cut, default_overlap
 from server.errors import EmptyInput, shown
 from server.inference.engine import Engine
-from server.store.records import ChunkRules, Document, Span, titled
+from server.store.passages.reading import read_as
+from server.store.records import ChunkRules, Document, Span
 from server.system.turns import Turns
 from server.types import Vectors
 
@@ -109,7 +110,8 @@ async def embed(texts: Sequence[str], engine: Engine) -> Vectors:
 
 
 def _whole(document: Document) -> Chunked:
-    return Chunked(document, [Span(0, len(document.text))], [titled(document.title, document.text)])
+    text = read_as(document.title, "", document.text)
+    return Chunked(document, [Span(0, len(document.text))], [text])
 
 
 def _in_chunks(
@@ -120,8 +122,12 @@ def _in_chunks(
         title = count([document.title])[0]
         size = max(rules.size - title, rules.size // 2, 1)
         rules = ChunkRules(size, min(rules.overlap, size // 2))
-    spans = chunk(document.text, rules, count)
-    if len(spans) == 1:
+    text = document.text
+    spans, contexts = cut(text, rules, count, document.title)
+    if len(spans) == 1 and not text[: spans[0].begin].strip() and not text[spans[0].end :].strip():
         return _whole(document)
-    texts = [titled(document.title, document.text[begin:end]) for begin, end in spans]
+    texts = [
+        read_as(document.title, context, text[begin:end])
+        for (begin, end), context in zip(spans, contexts, strict=True)
+    ]
     return Chunked(document, spans, texts)

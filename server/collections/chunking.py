@@ -12,11 +12,15 @@ chunks of 510 tokens).
 
 import re
 import unicodedata
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from heapq import merge
 from itertools import accumulate, chain
 from typing import NamedTuple
 
+from server.store.passages.lines import ARTICLE, HEADING, ITEM, LINE
+from server.store.passages.noise import noise
+from server.store.passages.outline import Outline
 from server.store.records import ChunkRules, Span
 
 # Texts to the tokens of each by itself, without special tokens.
@@ -42,7 +46,6 @@ CLOSERS = "[”’」』）】》〉〕］｝\"')\\]}]*"
 SENTENCE_END = re.compile(rf"[{BREAKS}]\s*|([。！？；｡…!?.]+){CLOSERS}")
 CLAUSE_END = re.compile(rf"[{BREAKS}]|([，、；：。！？｡…,;:!?.]+){CLOSERS}")
 ONE_BREAK = re.compile(rf"(?:\r\n|[{BREAKS}])[^\S{BREAKS}]*")
-HEADING = re.compile(r"#{1,6}\s")
 SPACE = re.compile(r"\s")
 # What a full stop may end besides a sentence, looked for in the last LOOK_BACK characters.
 LOOK_BACK = 9
@@ -55,6 +58,13 @@ BEFORE_NUMBER = re.compile(
 LIST_NUMBER = re.compile(r"^[^\S\n]*\d{1,3}\Z", re.MULTILINE)
 
 
+# Of a chunk's tokens, so many parts at most go to its headings.
+LEAST_SHARE_OF_TEXT = 4
+MOST_HEADINGS = 12
+# Strengths of cuts besides those of an outline: after a heading none, and noise always parts chunks.
+KEPT, NOISE = -1, 9
+WORD = re.compile(r"\w")
+
 # Shorter chunks say too little to be found by their meaning.
 MIN_SIZE = 8
 
@@ -65,33 +75,98 @@ def default_overlap(size: int) -> int:
 
 
 class Piece(NamedTuple):
-    """A span that stays together, without white space at its ends. closes: it ends a paragraph."""
+    """A span that stays together, without white space at its ends.
+
+    strength: how firmly the text may be cut after it; KEPT where it may not, after a heading.
+    """
 
     begin: int
     end: int
-    closes: bool
+    strength: int
+
+
+class Cut(NamedTuple):
+    """A document's chunks, and what is read before each: the headings and the table's header above it."""
+
+    spans: list[Span]
+    contexts: list[str]
 
 
 def chunk(text: str, rules: ChunkRules, count: Count) -> list[Span]:
-    """Return the spans of the chunks in order, each without white space at its ends.
+    """Return the spans of the chunks in order, see `cut`."""
+    return cut(text, rules, count).spans
 
-    Together they hold every character that is not white space. A text of at most `size` tokens is
-    one span, unless it has more than UNCOUNTED_CHARACTERS; one of white space only, or empty, is
-    the span (0, len(text)). No chunk counts more than `size`, but for a lone character that does.
-    A chunk repeats the last whole sentences of the one before, as far as `overlap` reaches; of a
-    sentence that had to be split, it repeats pieces. What `count` raises is passed on.
+
+def cut(text: str, rules: ChunkRules, count: Count, title: str | None = None) -> Cut:
+    """Return the chunks in order, each without white space at its ends.
+
+    Together they hold every character that is neither white space nor noise. A text of at most `size`
+    tokens is one chunk, unless it has noise or more than UNCOUNTED_CHARACTERS; one of white space only,
+    or empty, is the span (0, len(text)). No chunk counts more than `size` with its context, but for a
+    lone character that does. A chunk repeats the last whole sentences of the one before, as far as
+    `overlap` reaches, unless an article, an item of a list or a section ends between; of a sentence that
+    had to be split, it repeats pieces. title: a heading of the same name is no context. What `count` raises
+    is passed on.
     """
     whole = Span(len(text) - len(text.lstrip()), len(text.rstrip()))
     if whole.begin >= whole.end:
-        return [Span(0, len(text))]
-    if whole.end - whole.begin <= _most_characters(rules.size):
-        if count([text[whole.begin : whole.end]])[0] <= rules.size:
-            return [whole]
-    pieces, tokens = _pieces(text, rules.size, count)
-    return list(_packed(text, _Row(text, pieces, tokens, count), rules, count))
+        return Cut([Span(0, len(text))], [""])
+    parts = _without_noise(text)
+    if len(parts) == 1 and parts[0] == (0, len(text)):
+        if whole.end - whole.begin <= _most_characters(rules.size):
+            if count([text[whole.begin : whole.end]])[0] <= rules.size:
+                return Cut([whole], [""])
+    outline = Outline.of(text)
+    pieces, tokens = _pieces(text, rules.size, count, outline, parts)
+    row = _Row(text, pieces, tokens, count)
+    contexts = _Contexts(outline, title, rules.size, count)
+    found = Cut([], [])
+    for span, context in _packed(text, row, rules, count, contexts):
+        found.spans.append(span)
+        found.contexts.append(context)
+    return found
+
+
+def _without_noise(text: str) -> list[Span]:
+    """Return the parts of a text that are no noise; all of it where nothing would be left."""
+    found, begin = list[Span](), 0
+    for row in chain(noise(text), [Span(len(text), len(text))]):
+        # What stands alone beside noise is a bracket or the like.
+        if WORD.search(text, begin, row.begin):
+            found.append(Span(begin, row.begin))
+        begin = row.end
+    return found or [Span(0, len(text))]
 
 
 # --- packing ------------------------------------------------------------------------------------------
+
+
+class _Contexts:
+    """What is read before chunks, and its tokens; each is counted once."""
+
+    def __init__(self, outline: Outline, title: str | None, size: int, count: Count) -> None:
+        self._outline = outline
+        self._title = title
+        self._most = size // LEAST_SHARE_OF_TEXT
+        self._count = count
+        self._known: tuple[tuple[int, int], str, int] = ((-1, -1), "", 0)
+
+    def at(self, place: int) -> tuple[str, int]:
+        """Return the context of a chunk that begins at a place, and its tokens.
+
+        Outer headings are left out where all would take too much room.
+        """
+        key = self._outline.key(place)
+        if key != self._known[0]:
+            for skip in range(MOST_HEADINGS):
+                context = self._outline.context(place, self._title, skip)
+                tokens = self._count([context])[0] if context else 0
+                if tokens <= self._most:
+                    break
+            else:
+                context, tokens = "", 0
+            self._known = (key, context, tokens)
+        return self._known[1], self._known[2]
 
 
 class _Row:
@@ -102,12 +177,21 @@ class _Row:
     ) -> None:
         self.pieces = pieces
         ends = [pieces[0].begin, *(piece.end for piece in pieces)]
-        gaps = [text[end : piece.begin] for end, piece in zip(ends, pieces, strict=False)]
+        # Noise between pieces is never within a chunk.
+        gaps = [
+            between if not (between := text[end : piece.begin]).strip() else ""
+            for end, piece in zip(ends, pieces, strict=False)
+        ]
         kinds = sorted(set(gaps))
         gap_tokens = dict(zip(kinds, _counts(kinds, count), strict=True))
         self._gaps = [gap_tokens[gap] for gap in gaps]
         both = (gap + own for gap, own in zip(self._gaps, tokens, strict=True))
         self._totals = list(accumulate(both, initial=0))
+        # By strength: the ends of the pieces after which the text may be cut as firmly.
+        self._ends = {
+            strength: [at for at, piece in enumerate(pieces, 1) if piece.strength >= strength]
+            for strength in (NOISE, HEADING, ARTICLE, ITEM, LINE)
+        }
 
     def tokens(self, start: int, end: int) -> int:
         """Return the tokens of pieces start to end, half open, and of the white space between them."""
@@ -116,21 +200,41 @@ class _Row:
     def end(self, start: int, done: int, size: int) -> int:
         """Return where a chunk from piece `start` should end; `done` if it has no room for more.
 
-        A chunk with room for nothing else holds piece `start` alone.
+        A chunk with room for nothing else holds piece `start` alone. What fits into a chunk whole, an
+        article or a section, is not cut, unless that left this chunk less than half full for nothing.
         """
         room = self._totals[start] + self._gaps[start] + size
         full = max(bisect_right(self._totals, room) - 1, start + 1)
-        if full < len(self.pieces):
-            for end in range(full, done, -1):
-                if 2 * self.tokens(start, end) < size:
-                    break
-                if self.pieces[end - 1].closes:
-                    return end
-        return max(full, done)
+        noise = self._ends[NOISE]
+        if (at := bisect_right(noise, max(start, done))) < len(noise) and noise[at] <= full:
+            return noise[at]
+        if full == len(self.pieces):
+            return full
+        for strength in (HEADING, ARTICLE, ITEM, LINE):
+            ends = self._ends[strength]
+            at = bisect_right(ends, full) - 1
+            if at < 0 or ends[at] <= done:
+                continue
+            end = ends[at]
+            if 2 * self.tokens(start, end) >= size:
+                return end
+            following = ends[at + 1] if at + 1 < len(ends) else len(self.pieces)
+            if strength >= ITEM and self.tokens(end, following) <= size:
+                return end
+        return max(self._before_headings(start, done, full), done)
+
+    def _before_headings(self, start: int, done: int, end: int) -> int:
+        """Return an end that does not part a heading from what follows it, where there is one."""
+        found = end
+        while found > max(start + 1, done) and self.pieces[found - 1].strength == KEPT:
+            found -= 1
+        return end if self.pieces[found - 1].strength == KEPT else found
 
     def overlap_start(self, start: int, done: int, rules: ChunkRules) -> int:
         """Return where the chunk begins that follows the chunk of pieces start to done."""
         first = done
+        if self.pieces[done - 1].strength >= ITEM:
+            return first
         while first - 1 > start and self.tokens(first - 1, done) <= rules.overlap:
             first -= 1
         while first < done < len(self.pieces) and self.tokens(first, done + 1) > rules.size:
@@ -138,15 +242,19 @@ class _Row:
         return first
 
 
-def _packed(text: str, row: _Row, rules: ChunkRules, count: Count) -> Iterator[Span]:
+def _packed(
+    text: str, row: _Row, rules: ChunkRules, count: Count, contexts: _Contexts
+) -> Iterator[tuple[Span, str]]:
     """Yield chunks: each from `start`, with pieces before `done` that the last one had, to `end`."""
     start = done = 0
     while done < len(row.pieces):
-        end, step = row.end(start, done, rules.size), 1
+        context, length = contexts.at(row.pieces[start].begin)
+        end, step = row.end(start, done, rules.size - length), 1
         while end > done:
             span = Span(row.pieces[start].begin, row.pieces[end - 1].end)
-            if end == start + 1 or count([text[span.begin : span.end]])[0] <= rules.size:
-                yield span
+            fits = count([context + text[span.begin : span.end]])[0] <= rules.size
+            if fits or end == start + 1:
+                yield span, context if fits else ""
                 break
             end = max(end - step, done if start < done else start + 1)
             step *= 2
@@ -157,15 +265,28 @@ def _packed(text: str, row: _Row, rules: ChunkRules, count: Count) -> Iterator[S
 
 # --- splitting ----------------------------------------------------------------------------------------
 
+# Places where pieces end, in order, each with how firmly the text may be cut there.
+Ends = Iterable[tuple[int, int]]
 
-def _pieces(text: str, size: int, count: Count) -> tuple[list[Piece], list[int]]:
-    """Return the whole text as pieces, and the tokens of each.
+
+def _pieces(
+    text: str,
+    size: int,
+    count: Count,
+    outline: Outline | None = None,
+    parts: Sequence[Span] | None = None,
+) -> tuple[list[Piece], list[int]]:
+    """Return the parts of a text as pieces, and the tokens of each; the whole text without `parts`.
 
     Only a lone character may have more than `size`.
     """
-    pieces = list(_trimmed(text, 0, len(text), _sentence_ends(text), closes=True))
+    outline = outline or Outline.of(text)
+    pieces = list[Piece]()
+    for begin, end in parts or [Span(0, len(text))]:
+        ends = _natural_ends(text, outline, begin, end)
+        pieces += _trimmed(text, begin, end, ends, NOISE, outline.headings)
     known = dict(zip(pieces, _tokens(text, pieces, size, count), strict=True))
-    for ends in (_clause_ends, _word_ends, _steps, _character_ends, _code_point_ends):
+    for finer_ends in (_clause_ends, _word_ends, _steps, _character_ends, _code_point_ends):
         if max(known[piece] for piece in pieces) <= size:
             break
         finer: list[Piece] = []
@@ -173,8 +294,8 @@ def _pieces(text: str, size: int, count: Count) -> tuple[list[Piece], list[int]]
             if known[piece] <= size:
                 finer.append(piece)
             else:
-                begin, end, closes = piece
-                finer += _trimmed(text, begin, end, ends(text, piece, size), closes)
+                begin, end, strength = piece
+                finer += _trimmed(text, begin, end, finer_ends(text, piece, size), strength)
         fresh = [piece for piece in finer if piece not in known]
         known.update(zip(fresh, _tokens(text, fresh, size, count), strict=True))
         pieces = finer
@@ -182,38 +303,59 @@ def _pieces(text: str, size: int, count: Count) -> tuple[list[Piece], list[int]]
 
 
 def _trimmed(
-    text: str, begin: int, end: int, ends: Iterable[tuple[int, bool]], closes: bool
+    text: str, begin: int, end: int, ends: Ends, strength: int, headings: Set[int] = frozenset()
 ) -> Iterator[Piece]:
     """Yield pieces that end at these places, and then at `end`, without those of white space only.
 
-    ends: places in order, each with whether a paragraph ends there. closes: the same of `end`.
+    strength: of `end`. headings: where headings begin, which belong to what follows them.
     """
     last = None
-    for place, ends_paragraph in chain(ends, [(end, closes)]):
+    for place, firmly in chain(ends, [(end, strength)]):
         between = text[begin:place]
         if content := between.strip():
             if last is not None:
                 yield last
             begin += len(between) - len(between.lstrip())
-            last = Piece(begin, begin + len(content), False)
-        # A heading belongs to what follows it.
-        if ends_paragraph and last is not None and not HEADING.match(text, last.begin):
-            last = last._replace(closes=True)
+            last = Piece(begin, begin + len(content), KEPT if begin in headings else 0)
+        if last is not None and (last.strength != KEPT or firmly == NOISE):
+            last = last._replace(strength=max(last.strength, firmly))
         begin = place
     if last is not None:
         yield last
 
 
-def _sentence_ends(text: str) -> Iterator[tuple[int, bool]]:
-    for mark in SENTENCE_END.finditer(text):
+def _natural_ends(text: str, outline: Outline, begin: int, end: int) -> Ends:
+    """Return where sentences end, and lines of tables and of code, and where the outline may be cut."""
+    first, last = bisect_right(outline.cuts, begin), bisect_left(outline.cuts, end)
+    cuts = zip(outline.cuts[first:last], outline.strengths[first:last], strict=True)
+    return merge(cuts, _sentence_ends(text, outline, begin, end))
+
+
+def _sentence_ends(text: str, outline: Outline, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    verbatim = iter(outline.verbatim)
+    block, line = next(verbatim, None), begin
+    for mark in SENTENCE_END.finditer(text, begin, end):
         place, stops = mark.end(), mark[1]
+        while block is not None and block.end <= mark.start():
+            block = next(verbatim, None)
+        is_verbatim = block is not None and block.begin <= mark.start()
         if stops is None:
-            # subtle: a line that goes on in lower case was only wrapped.
-            wrapped = text[place : place + 1].islower() and ONE_BREAK.fullmatch(mark[0])
-            if not wrapped:
-                yield place, True
-        elif _stands_apart(text, mark) and not _is_inside(text, mark, stops):
-            yield place, False
+            if is_verbatim:
+                yield place, 0
+            elif not _is_wrapped(text, outline, line, mark):
+                yield place, LINE
+            line = place
+        elif not is_verbatim and _stands_apart(text, mark) and not _is_inside(text, mark, stops):
+            yield place, 0
+
+
+def _is_wrapped(text: str, outline: Outline, line: int, mark: re.Match[str]) -> bool:
+    """Return whether a line was only broken because it was full, or goes on in lower case."""
+    if not ONE_BREAK.fullmatch(mark[0]):
+        return False
+    if text[mark.end() : mark.end() + 1].islower():
+        return True
+    return outline.is_full(line, mark.start()) and outline.strength(mark.end()) < ITEM
 
 
 def _stands_apart(text: str, mark: re.Match[str]) -> bool:
@@ -247,22 +389,22 @@ def _is_inside(text: str, mark: re.Match[str], stops: str) -> bool:
     )
 
 
-def _clause_ends(text: str, piece: Piece, size: int) -> Iterator[tuple[int, bool]]:
+def _clause_ends(text: str, piece: Piece, size: int) -> Iterator[tuple[int, int]]:
     for mark in CLAUSE_END.finditer(text, piece.begin, piece.end):
         if mark[1] is None or _stands_apart(text, mark):
-            yield mark.end(), False
+            yield mark.end(), 0
 
 
-def _word_ends(text: str, piece: Piece, size: int) -> Iterator[tuple[int, bool]]:
+def _word_ends(text: str, piece: Piece, size: int) -> Iterator[tuple[int, int]]:
     """Yield ends after several words: to count them one by one would take as long as the rest."""
     width = max(1, size // PIECES_PER_CHUNK)
     place = piece.begin + width
     while space := SPACE.search(text, place, piece.end):
-        yield space.start(), False
+        yield space.start(), 0
         place = space.end() + width
 
 
-def _steps(text: str, piece: Piece, size: int) -> Iterator[tuple[int, bool]]:
+def _steps(text: str, piece: Piece, size: int) -> Iterator[tuple[int, int]]:
     """Yield ends at even distances, but not between a character and the marks on it."""
     width = max(1, size // PIECES_PER_CHUNK)
     place = piece.begin + width
@@ -270,16 +412,16 @@ def _steps(text: str, piece: Piece, size: int) -> Iterator[tuple[int, bool]]:
         last = min(place + MAX_MARKS, piece.end)
         while place < last and _continues(text, place):
             place += 1
-        yield place, False
+        yield place, 0
         place += width
 
 
-def _character_ends(text: str, piece: Piece, size: int) -> Iterator[tuple[int, bool]]:
+def _character_ends(text: str, piece: Piece, size: int) -> Iterator[tuple[int, int]]:
     return _steps(text, piece, 1)
 
 
-def _code_point_ends(text: str, piece: Piece, size: int) -> Iterator[tuple[int, bool]]:
-    return ((place, False) for place in range(piece.begin + 1, piece.end))
+def _code_point_ends(text: str, piece: Piece, size: int) -> Iterator[tuple[int, int]]:
+    return ((place, 0) for place in range(piece.begin + 1, piece.end))
 
 
 def _continues(text: str, place: int) -> bool:

@@ -6,7 +6,7 @@ limits, and so has what becomes of them together.
 
 from collections.abc import Mapping, Sequence
 
-from server.errors import InvalidRequest, RequestTooLarge
+from server.errors import EmptyInput, InvalidRequest, RequestTooLarge
 from server.store.records import (
     MAX_ALL_PATHS,
     MAX_ID,
@@ -14,6 +14,7 @@ from server.store.records import (
     MAX_TITLE,
     Document,
     Span,
+    is_blank,
 )
 
 # Of metadata: levels of objects and lists, characters of a key, and values of a document.
@@ -25,8 +26,20 @@ MAX_REPEATED = 1 << 25
 
 
 def check_documents(documents: Sequence[Document]) -> None:
-    """Raise InvalidRequest for the first document beyond a limit; from any thread."""
+    """Raise InvalidRequest for the first document beyond a limit, EmptyInput for one without a text.
+
+    From any thread.
+    """
     paths = 0
+    blank = [index for index, document in enumerate(documents) if is_blank(document.text)]
+    if blank:
+        others = len(blank) - 1
+        more = f", and so are {others} of the others" if others else ""
+        raise EmptyInput(
+            f"documents[{blank[0]}].text is empty{more}: without a visible character; leave such documents"
+            " out",
+            param="documents",
+        )
     for index, document in enumerate(documents):
         place = f"documents[{index}]"
         if not 1 <= len(document.id) <= MAX_ID:
@@ -39,12 +52,17 @@ def check_documents(documents: Sequence[Document]) -> None:
                 " possible; put the rest into the text"
             )
         if document.metadata:
-            paths += _checked_paths(document.metadata, f"{place}.metadata")
-        if paths > MAX_ALL_PATHS:
-            raise RequestTooLarge(
-                f"the paths of the metadata have more than {MAX_ALL_PATHS} characters together, each"
-                " counted with every value under it; send fewer documents at once, or use shorter keys"
-            )
+            paths += checked_paths(document.metadata, f"{place}.metadata")
+        check_all_paths(paths)
+
+
+def check_all_paths(paths: int) -> None:
+    """Raise RequestTooLarge where the paths of all documents of a write have too many characters."""
+    if paths > MAX_ALL_PATHS:
+        raise RequestTooLarge(
+            f"the paths of the metadata have more than {MAX_ALL_PATHS} characters together, each"
+            " counted with every value under it; send fewer documents at once, or use shorter keys"
+        )
 
 
 def check_chunks(documents: Sequence[Document], spans: Sequence[Sequence[Span]]) -> None:
@@ -66,8 +84,11 @@ def check_chunks(documents: Sequence[Document], spans: Sequence[Sequence[Span]])
         )
 
 
-def _checked_paths(metadata: Mapping[str, object], place: str) -> int:
-    """Return the characters of the paths of all values of one document."""
+def checked_paths(metadata: Mapping[str, object], place: str) -> int:
+    """Return the characters of the paths of all values of one document; raises InvalidRequest.
+
+    place: what a message calls the metadata.
+    """
     leaves = paths = 0
     # A stack and no recursion: a body may be nested deeper than Python's stack.
     pending: list[tuple[int, int, object]] = [(0, 1, metadata)]

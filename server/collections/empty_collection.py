@@ -9,6 +9,7 @@ from server.inference.engine import Engine
 from server.store.filters.tree import Filter
 from server.store.records import Document, Info
 from server.store.search import Hit, Query
+from server.store.searching.answers import empty_answer
 from server.store.vector_index import IndexStats
 from server.types import Vectors
 
@@ -37,7 +38,7 @@ class EmptyCollection:
         """Do nothing: such a search costs nothing."""
 
     async def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
-        return [[] for _ in queries]
+        return [empty_answer(query) for query in queries]
 
     async def get(self, id: str) -> Document | None:
         return None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from types import MappingProxyType
 from typing import TypeVar
 
 from server.clock import now
@@ -22,8 +23,9 @@ from server.collections.query_cache import QueryCache
 from server.collections.read_threads import ReadThreads
 from server.collections.read_write_gate import ReadWriteGate
 from server.collections.search_turns import in_turns
+from server.collections.served_model import engine_of
 from server.collections.write_batch import WriteBatch
-from server.errors import CollectionNotFound, EmptyInput, OtherModel, ServerError
+from server.errors import CollectionNotFound, EmptyInput, ServerError
 from server.inference.cpu_provenance import NOTE, agreement, read_provenances
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
@@ -31,8 +33,10 @@ from server.store.collection import Collection
 from server.store.filters.kinds import Operand, operands
 from server.store.filters.tree import Filter
 from server.store.metadata_summary import MetadataSummary
+from server.store.reading.parts import Parts
 from server.store.records import CollectionStats, Document, Info
-from server.store.search import Hit, Query, at_once, search
+from server.store.search import Hit, Query, at_once, is_plain
+from server.store.searching.answers import search
 from server.store.sqlite.read_limit import limited
 from server.store.vector_index import VectorIndex
 from server.system.memory import give_back
@@ -41,6 +45,7 @@ from server.telemetry.metrics import Metrics
 from server.types import Vectors
 
 T = TypeVar("T")
+NO_PARTS: Mapping[str, Parts] = MappingProxyType({})
 # Seconds without a write after which the index is compacted.
 QUIET_S = 3.0
 # SQLite moves its log into the file from 16 MB on; more is left of a large write.
@@ -101,21 +106,7 @@ class LiveCollection:
     @property
     def engine(self) -> Engine:
         """The engine of the model whose vectors it holds; raises OtherModel where none serves it."""
-        found = self._models.with_vectors(self.info.fingerprint)
-        if found is None:
-            first = self._models.first.engine.manifest
-            if first.task != "dense":
-                raise OtherModel(
-                    f"collection {self.name!r} holds vectors of model {self.info.fingerprint}, and no"
-                    " embedding model is served; serve that model too: --model FOLDER"
-                )
-            raise OtherModel(
-                f"collection {self.name!r} holds vectors of model"
-                f" {self.info.fingerprint}, and this server has {first.fingerprint}; run `reindex`"
-                " to embed its documents with this model, or serve the model they were embedded"
-                " with as well"
-            )
-        return found
+        return engine_of(self._models, self.info)
 
     def agreement(self) -> float | None:
         """Return the least cosine between the CPUs that computed its vectors and this one.
@@ -129,17 +120,23 @@ class LiveCollection:
 
     # --- writing ------------------------------------------------------------------------------------
 
-    async def add(self, documents: Sequence[Document], *, replace: bool = True) -> int:
+    async def add(
+        self,
+        documents: Sequence[Document],
+        *,
+        replace: bool = True,
+        parts: Mapping[str, Parts] = NO_PARTS,
+    ) -> int:
         """Embed and store documents, all or none; on return they are on the disk.
 
         replace: whether documents of the same ids are replaced; otherwise they raise AlreadyExists.
-        Where one id comes twice, the last counts. Documents that are stored unchanged are skipped.
-        Returns how many documents were stored.
+        parts: chunks with vectors that are stored as given, by id; `writing.given` checks them. Of one id
+        that comes twice the last counts. Unchanged documents are skipped. Returns how many were stored.
         """
         for index, document in enumerate(documents):
-            if not document.text:
+            if not (document.text or (self.info.embedder and document.id in parts)):
                 raise EmptyInput(f"documents[{index}].text is empty", param="documents")
-        return await self._add(documents, {}, replace=replace)
+        return await self._add(documents, {}, parts, replace=replace)
 
     async def add_with_vectors(self, documents: Sequence[Document], vectors: Vectors) -> int:
         """Store documents as `add` does, with vectors that its model made: float32 (B, D), one each.
@@ -147,10 +144,15 @@ class LiveCollection:
         A document with several chunks is embedded all the same: each chunk needs a vector.
         """
         given = dict(zip((document.id for document in documents), vectors, strict=True))
-        return await self._add(documents, given, replace=True)
+        return await self._add(documents, given, NO_PARTS, replace=True)
 
     async def _add(
-        self, documents: Sequence[Document], given: Mapping[str, Vectors], *, replace: bool
+        self,
+        documents: Sequence[Document],
+        given: Mapping[str, Vectors],
+        parts: Mapping[str, Parts],
+        *,
+        replace: bool,
     ) -> int:
         """Store documents in one transaction; given: vectors of whole documents by id.
 
@@ -159,22 +161,22 @@ class LiveCollection:
         missing is embedded too, and the write is tried again.
         """
         latest = list({document.id: document for document in documents}.values())
-        engine = self.engine
-        batch = WriteBatch(self.info, latest, replace, given)
+        batch = WriteBatch(self.info, latest, replace, given, parts)
+        engine = self.engine if batch.lacks_vectors() else None
         waiting = await self.read(lambda: batch.missing(self.collection))
         while waiting:
             if batch.info != self.info:
-                # Reindexed meanwhile, maybe with another model: no vector is of use.
-                engine = self.engine
-                batch = WriteBatch(self.info, latest, replace)
+                # Reindexed meanwhile, maybe with another model.
+                batch = batch.of(self.info)
+                engine = self.engine if batch.lacks_vectors() else None
                 waiting = latest
             await batch.embed(waiting, engine)
-            waiting = await self._write(batch.store)
+            waiting = await self.write(batch.store)
         return len(batch)
 
     async def delete(self, ids: Sequence[str]) -> int:
         """Delete these documents; returns how many there were."""
-        return await self._write(lambda collection: collection.delete(ids))
+        return await self.write(lambda collection: collection.delete(ids))
 
     async def delete_where(self, filter: Filter) -> int:
         """Delete the documents that the filter keeps; returns how many there were.
@@ -187,9 +189,9 @@ class LiveCollection:
                 return collection.delete_where(filter)
 
         with self._reads.admitted(read_cost.of_count(filter, len(self.collection.index))):
-            return await self._write(delete)
+            return await self.write(delete)
 
-    async def _write(self, change: Callable[[Collection], T]) -> T:
+    async def write(self, change: Callable[[Collection], T]) -> T:
         """Change the collection on a thread, after the writes before it."""
         async with self.writing:
             self._check_there()
@@ -265,7 +267,7 @@ class LiveCollection:
     def _found(self, queries: Sequence[Query]) -> list[list[Hit]]:
         started = now()
         found = search(self.collection, queries)
-        if all(query.mode == "dense" and query.filter is None for query in queries):
+        if all(map(is_plain, queries)):
             self.hit_time.observe(now() - started, sum(map(len, found)))
         return found
 

@@ -7,6 +7,7 @@ count.
 
 from collections.abc import Sequence
 
+from server.collections.searching.option_cost import hits_read, of_options
 from server.store.filters.tree import (
     TEXT,
     AllOf,
@@ -65,12 +66,12 @@ def of_filter(filter: Filter | None, rows: int) -> float:
 
 def of_query(query: Query, rows: int, hit_s: float = HIT_S) -> float:
     """Return the cost of one query without its filter. hit_s: seconds to read a hit."""
-    cost = hit_s * min(query.top_k, rows)
+    cost = hit_s * min(hits_read(query), rows) + of_options(query, rows, hit_s)
     if query.mode != "lexical":
         cost += DENSE_S + VECTOR_S * rows
     if query.mode != "dense":
         cost += min(WORDS_ROW_S * rows, MAX_WORDS_S)
-    return cost + HIT_S / 5 * CHUNKS_A_HIT * min(query.top_k, rows)
+    return cost + HIT_S / 5 * CHUNKS_A_HIT * min(query.depth, rows)
 
 
 def of_search(queries: Sequence[Query], rows: int, hit_s: float = HIT_S) -> float:

@@ -133,9 +133,9 @@ class ReadThreads:
         self._queue.ended(turn, now() - started)
         return True
 
-    def removal_limit(self) -> ReadLimit:
-        """Return a limit, beginning now, for a removal by filter."""
-        return ReadLimit(self._query_s, self.max_bytes, REMOVAL)
+    def removal_limit(self, late: str = REMOVAL) -> ReadLimit:
+        """Return a limit, beginning now, for a removal or another write by filter."""
+        return ReadLimit(self._query_s, self.max_bytes, late)
 
     def _limit(self) -> ReadLimit:
         return ReadLimit(self._query_s, self.max_bytes)

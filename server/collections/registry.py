@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from server.collections.chunk_embedding import default_chunks
 from server.collections.empty_collection import EmptyCollection
@@ -11,7 +13,7 @@ from server.collections.query_cache import QueryCache
 from server.collections.read_threads import ReadThreads
 from server.collections.reindexing import Reindexing
 from server.config import Config
-from server.errors import AlreadyExists, CollectionNotFound, ServerError
+from server.errors import AlreadyExists, CollectionNotFound, InvalidRequest, ServerError
 from server.inference.comparison import SAME_VECTORS
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
@@ -38,13 +40,16 @@ class CollectionRegistry:
     ) -> None:
         self._folder = folder
         self.models = models
-        self._metrics = metrics
+        self.metrics = metrics
         self._queries = QueryCache(config.query_cache_bytes, metrics)
         self.maps = KeptMaps()
         self.reads = ReadThreads(config.query_s, config.max_reply_bytes, metrics)
         self._live = {name: self._opened(found) for name, found in folder.collections.items()}
         self._leaving: set[str] = set()
         self._coming: dict[str, asyncio.Task[LiveCollection]] = {}
+        # Names that a change of names is about to give, and collections that must stay until it ends.
+        self._claimed: set[str] = set()
+        self._busy: set[str] = set()
         self.reindexing: dict[str, Reindexing] = {}
         # Why the last reindexing of a collection failed.
         self.unfinished: dict[str, str] = {}
@@ -80,26 +85,50 @@ class CollectionRegistry:
         """Names of collections that cannot be opened."""
         return sorted(self._folder.damaged)
 
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """The name of a collection by its alias."""
+        return self._folder.aliases
+
+    def own_name(self, name: str) -> str:
+        """Return the name of the collection that a name or an alias leads to, which need not exist."""
+        return name if name in self._live else self.aliases.get(name, name)
+
     def get(self, name: str) -> LiveCollection | EmptyCollection:
-        """Return the collection of this name, for reading; raises CollectionNotFound.
+        """Return the collection of this name or alias, for reading; raises CollectionNotFound.
 
         The default one is there, empty and without files, before its first write.
         """
         live = self._live.get(name)
         if live is not None:
             return live
+        if name in self.aliases:
+            return self._led_to(name)
         self._folder.check(name)
         if name == DEFAULT and name not in self._leaving:
             engine = self.models.default
             index = self._folder.empty_index(engine.manifest.dimension).stats()
             return EmptyCollection(name, engine, self._queries, index)
+        raise not_there(name, self.names)
+
+    def listed(self, name: str) -> LiveCollection | EmptyCollection:
+        """Return a collection of `names`, for a list."""
+        return self.get(name)
+
+    def _led_to(self, alias: str) -> LiveCollection | EmptyCollection:
+        name = self.aliases[alias]
+        live = self._live.get(name)
+        if live is not None:
+            return live
+        self._folder.check(name)
         raise CollectionNotFound(
-            f"there is no collection {name!r}; this server has"
-            f" {', '.join(map(repr, self.names)) or 'none'}"
+            f"alias {alias!r} leads to collection {name!r}, which is not there; set the alias again:"
+            f" PUT /aliases/{alias}"
         )
 
     async def writable(self, name: str) -> LiveCollection:
         """Return the collection of this name, for writing; the default one is created where it is missing."""
+        name = self.own_name(name)
         coming = self._coming.get(name)
         if coming is not None:
             await asyncio.wait([coming])
@@ -111,18 +140,28 @@ class CollectionRegistry:
         return await self.create(name, default_chunks(found.engine), found.engine)
 
     async def create(self, name: str, chunks: ChunkRules | None, engine: Engine) -> LiveCollection:
+        """Create an empty collection for a model's vectors; raises what `create_from` raises."""
+        manifest = engine.manifest
+        return await self.create_from(Info(name, manifest.fingerprint, manifest.dimension, chunks))
+
+    async def create_from(self, info: Info) -> LiveCollection:
         """Create an empty collection; raises AlreadyExists, or InvalidRequest for its name.
 
         A caller that is cancelled leaves it to be created.
         """
-        # subtle: a thread that replaces or removes a collection takes it from the folder first.
-        if name in self._live or name in self._leaving or name in self._coming:
-            raise AlreadyExists(f"collection {name!r} exists already", param="name")
-        info = Info(name, engine.manifest.fingerprint, engine.manifest.dimension, chunks)
+        name = info.name
+        self._check_free(name)
         task = self._coming[name] = asyncio.ensure_future(self._create(info))
         # Marked as retrieved, also where the caller has left.
         task.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(task)
+
+    def _check_free(self, name: str) -> None:
+        """Raise AlreadyExists where a name is taken, or about to be."""
+        # subtle: a thread that replaces or removes a collection takes it from the folder first.
+        if name in self._live or name in {*self._leaving, *self._coming, *self._claimed}:
+            raise AlreadyExists(f"collection {name!r} exists already", param="name")
+        self._folder.check_free(name)
 
     async def _create(self, info: Info) -> LiveCollection:
         try:
@@ -134,8 +173,12 @@ class CollectionRegistry:
 
     async def remove(self, name: str) -> None:
         """Delete a collection and everything in it; raises CollectionNotFound."""
-        if name in self.reindexing:
-            raise AlreadyExists(f"collection {name!r} is being reindexed; remove it afterwards")
+        self._check_own(name, "remove it")
+        if aliases := sorted(each for each, to in self.aliases.items() if to == name):
+            raise AlreadyExists(
+                f"collection {name!r} has the aliases {', '.join(map(repr, aliases[:10]))}; let them lead"
+                " elsewhere, or delete them, before you remove it"
+            )
         # Taken out first: no call may find it, remove it again or begin to reindex it meanwhile.
         live = self._live.pop(name, None)
         if live is None:
@@ -155,9 +198,98 @@ class CollectionRegistry:
                 live.stay()
                 self._live[name] = live
 
+    def _check_own(self, name: str, act: str) -> None:
+        """Raise AlreadyExists where a collection cannot be removed or renamed by this name now."""
+        if name in self.aliases:
+            raise AlreadyExists(
+                f"{name!r} is an alias of collection {self.aliases[name]!r}; {act} by its own name, or"
+                f" delete the alias: DELETE /aliases/{name}"
+            )
+        if name in self.reindexing or name in self._busy:
+            what = "reindexed" if name in self.reindexing else "renamed, replaced or given an alias"
+            raise AlreadyExists(f"collection {name!r} is being {what}; {act} afterwards")
+
     def forget_queries(self) -> None:
         """Called when models have been replaced."""
         self._queries.forget_retired()
+
+    # --- names ----------------------------------------------------------------------------------------
+
+    async def set_alias(self, alias: str, collection: str) -> None:
+        """Let an alias lead to a collection, from one moment on and durably; it may exist.
+
+        Raises AlreadyExists where a collection has the alias as its name, CollectionNotFound.
+        """
+        if alias not in self.aliases:
+            self._check_free(alias)
+        if collection in self.aliases:
+            raise InvalidRequest(
+                f"{collection!r} is an alias itself; name the collection that it leads to:"
+                f" {self.aliases[collection]!r}",
+                param="collection",
+            )
+        if collection not in self._live:
+            self.get(collection)
+            raise CollectionNotFound(f"there is no collection {collection!r} yet; create it first")
+        with self._held(alias, collection):
+            await uninterrupted(lambda: self._folder.set_alias(alias, collection))
+
+    async def forget_alias(self, alias: str) -> None:
+        """Delete an alias; raises CollectionNotFound."""
+        if alias not in self.aliases:
+            raise CollectionNotFound(f"there is no alias {alias!r}")
+        with self._held(alias, self.aliases[alias]):
+            await uninterrupted(lambda: self._folder.forget_alias(alias))
+
+    async def rename(self, name: str, new: str, *, keep_alias: bool) -> LiveCollection:
+        """Give a collection another name; requests for it wait meanwhile, and its aliases follow it.
+
+        keep_alias: whether the old name becomes an alias. Raises CollectionNotFound, AlreadyExists.
+        """
+        self._check_own(name, "rename it")
+        live = self._live.get(name)
+        if live is None:
+            self._folder.check(name)
+            raise CollectionNotFound(f"there is no collection {name!r} to rename")
+        self._check_free(new)
+        with self._held(new, name):
+            await live.settled()
+            try:
+                async with live.writing, live.gate.closed():
+                    await uninterrupted(
+                        lambda: self._folder.rename(name, new, keep_alias=keep_alias)
+                    )
+            finally:
+                self._follow(live, name, new)
+        return live
+
+    def _follow(self, live: LiveCollection, name: str, new: str) -> None:
+        """Serve a collection under the name that it has on the disk after a renaming."""
+        folder = self._folder.collections
+        found = folder.get(new) or folder.get(name)
+        del self._live[name]
+        if found is None:
+            # It could not be opened again; the folder says why.
+            live.gone = True
+            return
+        live.collection = found
+        self._live[found.name] = live
+        if found.name != name and name in self.unfinished:
+            self.unfinished[new] = self.unfinished.pop(name)
+        live.stay()
+
+    @contextmanager
+    def _held(self, name: str, collection: str) -> Iterator[None]:
+        """Keep a name free for the block, and a collection as it is; raise AlreadyExists at once."""
+        if name in self._claimed or collection in self._busy:
+            raise AlreadyExists(f"collection {collection!r} is being changed; try again")
+        self._claimed.add(name)
+        self._busy.add(collection)
+        try:
+            yield
+        finally:
+            self._claimed.discard(name)
+            self._busy.discard(collection)
 
     # --- reindexing -----------------------------------------------------------------------------------
 
@@ -176,6 +308,8 @@ class CollectionRegistry:
             raise AlreadyExists(f"collection {name!r} is being reindexed already")
         if self._live.get(name) is not live:
             raise CollectionNotFound(f"there is no collection {name!r} any more")
+        if name in self._busy:
+            raise AlreadyExists(f"collection {name!r} is being renamed or replaced; try again")
         self.unfinished.pop(name, None)
         running = Reindexing(live, total, self._folder, chunks, engine)
         self.reindexing[name] = running
@@ -210,7 +344,13 @@ class CollectionRegistry:
         await asyncio.to_thread(self._folder.close)
 
     def _opened(self, collection: Collection) -> LiveCollection:
-        return LiveCollection(collection, self.models, self._queries, self.reads, self._metrics)
+        return LiveCollection(collection, self.models, self._queries, self.reads, self.metrics)
+
+
+def not_there(name: str, names: Sequence[str]) -> CollectionNotFound:
+    """Return the error for a name that no collection has. names: of those that may be used."""
+    known = ", ".join(map(repr, names)) or "none"
+    return CollectionNotFound(f"there is no collection {name!r}; this server has {known}")
 
 
 def _warn_of_other_machine(live: LiveCollection) -> None:

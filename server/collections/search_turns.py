@@ -43,4 +43,4 @@ async def in_turns(
 
 
 def _queries_a_turn(queries: Sequence[Query]) -> int:
-    return min(TURN_QUERIES, max(1, TURN_HITS // max(query.top_k for query in queries)))
+    return min(TURN_QUERIES, max(1, TURN_HITS // max(query.depth for query in queries)))

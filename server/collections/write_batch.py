@@ -7,10 +7,11 @@ import numpy as np
 
 from server.collections.chunk_embedding import Chunked, chunk_documents, embed_chunks
 from server.collections.document_limits import check_chunks
-from server.errors import AlreadyExists
+from server.errors import AlreadyExists, OtherModel
 from server.inference.cpu_provenance import NOTE, note_of
 from server.inference.engine import Engine
 from server.store.collection import Collection
+from server.store.reading.parts import Parts, parts_of
 from server.store.records import Document, Info
 from server.types import Vectors
 
@@ -21,13 +22,15 @@ class WriteBatch:
 
     info: of the collection that the vectors are for. documents: each id once. replace: whether
     documents of the same ids are replaced; then those that are stored unchanged are left out.
-    given: vectors that exist already, of whole documents, by id.
+    given: vectors that exist already, of whole documents, by id. parts: chunks with vectors that are stored
+    as they are, by id.
     """
 
     info: Info
     documents: Sequence[Document]
     replace: bool
     given: Mapping[str, Vectors] = field(default_factory=dict)
+    parts: Mapping[str, Parts] = field(default_factory=dict)
     _chunked: dict[str, Chunked] = field(default_factory=dict)
     _vectors: dict[str, Vectors] = field(default_factory=dict)
     _note_of: Engine | None = None
@@ -45,10 +48,42 @@ class WriteBatch:
             _refuse_known(collection, self.documents)
         others = [each for each in self.documents if each.id not in self._chunked]
         same = collection.documents.unchanged(others) if self.replace else set()
+        if compared := [id for id in same if id in self.parts]:
+            stored = parts_of(collection.documents, compared)
+            same -= {id for id in compared if stored.get(id) != self.parts[id]}
         return [each for each in others if each.id not in same]
 
-    async def embed(self, documents: Sequence[Document], engine: Engine) -> None:
-        """Chunk documents of this batch, and embed the chunks that have no vector."""
+    def lacks_vectors(self) -> bool:
+        """Return whether a model may be needed."""
+        return any(each.id not in self.parts for each in self.documents)
+
+    def of(self, info: Info) -> "WriteBatch":
+        """Return a batch of the same documents for a collection that was reindexed meanwhile.
+
+        No computed vector is of use. Raises OtherModel for given ones of another embedder.
+        """
+        if self.parts and info.fingerprint != self.info.fingerprint:
+            raise OtherModel(
+                f"collection {info.name!r} was reindexed with another model while these vectors came;"
+                " send the documents without them"
+            )
+        return WriteBatch(info, self.documents, self.replace, parts=self.parts)
+
+    async def embed(self, documents: Sequence[Document], engine: Engine | None) -> None:
+        """Chunk documents of this batch, and embed the chunks that have no vector.
+
+        engine: None where all of them have given ones.
+        """
+        ready = [each for each in documents if each.id in self.parts]
+        check_chunks(ready, [self.parts[each.id].spans for each in ready])
+        for each in ready:
+            parts = self.parts[each.id]
+            self._chunked[each.id] = Chunked(each, parts.spans, ())
+            self._vectors[each.id] = parts.vectors
+        if engine is not None:
+            await self._embed([each for each in documents if each.id not in self.parts], engine)
+
+    async def _embed(self, documents: Sequence[Document], engine: Engine) -> None:
         chunked = await chunk_documents(documents, self.info.chunks, engine)
         check_chunks(documents, [each.spans for each in chunked])
         lacking = [

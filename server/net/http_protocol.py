@@ -54,10 +54,23 @@ COPIED_BYTES = 1 << 16
 
 
 def write_reply(
-    cycle: RequestResponseCycle, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes
+    cycle: RequestResponseCycle,
+    status: int,
+    headers: Sequence[tuple[bytes, bytes]],
+    body: bytes | None,
 ) -> bool:
-    """Write a whole reply; return False where uvicorn must, because the client reads too slowly."""
+    """Write a whole reply; return False where uvicorn must, because the client reads too slowly.
+
+    body: None closes the connection of a reply that has begun and cannot be completed.
+    """
     if cycle.disconnected:
+        return True
+    if body is None:
+        # No end is written, so the client sees that something is missing.
+        cycle.response_complete, cycle.keep_alive = True, False
+        cycle.message_event.set()
+        cycle.transport.close()
+        cycle.on_response()
         return True
     if cycle.flow.write_paused or cycle.response_started:
         return False

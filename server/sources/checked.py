@@ -11,7 +11,7 @@ from server.errors import BadSettings, CallerError
 from server.messages.message import Message, SentenceError
 from server.sources.decoding import shown_name
 from server.sources.place import FILE
-from server.store.records import MAX_ID, Document, text_id
+from server.store.records import MAX_ID, Document, is_blank, text_id
 
 KEYS = ("text", "id", "title")
 SHOWN = 60  # characters of a value in an error
@@ -37,7 +37,7 @@ def checked(
     """
     if not isinstance(text, str):
         raise wrong(names[0], text, Message("a string"))
-    if not text.strip():
+    if is_blank(text):
         raise NotADocument('"{key}" is empty', key=names[0])
     if isinstance(id, int) and not isinstance(id, bool):
         id = str(id)

@@ -1,7 +1,8 @@
 """Which column of a table, or key of a JSON object, is the text, the title and the id of a document.
 
-A column is named with a flag, or it has the key's own name, or one of the usual names below. Two usual
-names for one key are an error, because a wrong guess would look right.
+A column is named with a flag, or it has the key's own name, or one of the usual names below. Where none is
+the text, a question and its answer are the title and the text, as in a sheet of frequent questions. Two
+usual names for one key are an error, because a wrong guess would look right.
 """
 
 import unicodedata
@@ -18,6 +19,11 @@ USUAL: Mapping[Role, frozenset[str]] = {
     "text": frozenset({"text", "content", "body", "正文", "内容", "文本", "内文", "內容", "內文"}),
     "title": frozenset({"title", "标题", "名称", "標題", "名稱"}),
     "id": frozenset({"id", "编号", "序号", "編號", "序號"}),
+}
+# Columns of frequent questions, where no column has a usual name of the text. Both must be there.
+FAQ: Mapping[Role, frozenset[str]] = {
+    "text": frozenset({"answer", "答案", "答", "回答", "解答"}),
+    "title": frozenset({"question", "问题", "问", "提问", "問題", "問", "提問"}),
 }
 # The value of a flag that stands for no column.
 NONE = "none"
@@ -61,6 +67,9 @@ def roles_of(names: Sequence[str], asked: Columns) -> Roles:
     names: all columns or keys. Only a text must be there.
     """
     text, is_usual = _column("text", names, asked.text)
+    is_faq = text is None and all(_found(role, names, FAQ) for role in FAQ)
+    if is_faq:
+        text, is_usual = only("text", _found("text", names, FAQ)), True
     if text is None:
         raise NotADocument(
             "no column is named text, or as texts usually are, only: {columns}; name the one of the "
@@ -68,6 +77,8 @@ def roles_of(names: Sequence[str], asked: Columns) -> Roles:
             columns=listed(names),
         )
     title, is_usual_title = _column("title", names, asked.title)
+    if is_faq and title is None and asked.title is None:
+        title, is_usual_title = only("title", _found("title", names, FAQ)), True
     id, is_usual_id = _column("id", names, asked.id)
     usual: Mapping[Role, bool] = {"text": is_usual, "title": is_usual_title, "id": is_usual_id}
     given = [name for name in (text, title, id) if name is not None]
@@ -87,8 +98,13 @@ def _column(role: Role, names: Sequence[str], asked: str | None) -> tuple[str | 
         return named(asked, role, names), False
     if role in names:
         return role, False
-    found = only(role, [name for name in names if plain(name) in USUAL[role]])
+    found = only(role, _found(role, names, USUAL))
     return found, found is not None
+
+
+def _found(role: Role, names: Sequence[str], usual: Mapping[Role, frozenset[str]]) -> Sequence[str]:
+    """Return the columns that have one of the usual names of a key."""
+    return [name for name in names if plain(name) in usual[role]]
 
 
 def named(asked: str, role: str, names: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from server.sources.json_lines import documents_of_json
 from server.sources.place import FILE
 from server.sources.source import Read, Source
 from server.sources.tables import documents_of_table
+from server.store.records import is_blank
 
 
 def documents_of(file: Path | None, source: Source) -> Iterator[Read]:
@@ -45,7 +46,7 @@ def documents_of(file: Path | None, source: Source) -> Iterator[Read]:
 def _whole(file: Path | None, source: Source) -> Iterator[Read]:
     """Yield one document, named after its path, or after its text on standard input."""
     text, n_read = _whole_text(file, source)
-    if not text.strip():
+    if is_blank(text):
         source.notes.skip("empty", shown_name(file))
         return
     with placed(file):
@@ -88,10 +89,14 @@ def _heading(text: str) -> str | None:
 
 def _of_lines(file: Path | None, source: Source) -> Iterator[Read]:
     for number, line, n_read in lines(file, source.encoding, source.notes):
-        if stripped := line.strip():
+        if is_blank(line):
+            # Lines of invisible characters look like no line at all; those that are empty are usual.
+            if line.strip():
+                source.notes.blank[shown_name(file)] += 1
+        else:
             try:
                 with placed(file, number):
-                    document = checked(stripped, None, None, {}, path=source.row_path(file))
+                    document = checked(line.strip(), None, None, {}, path=source.row_path(file))
             except BadSettings as error:
                 source.problems.add(error)
                 continue

@@ -28,19 +28,19 @@ MOST_SHAPES = 1_000
 
 def documents_of_json(file: Path | None, source: Source) -> Iterator[Read]:
     """Yield a document for each line that is not blank."""
-    keys = _Keys(file, source)
+    keys = Keys(file, source)
     for number, line, n_read in lines(file, source.encoding, source.notes):
         if stripped := line.strip():
             try:
                 with placed(file, number):
-                    document = _document(_parsed(stripped), keys)
+                    document = document_of(parsed(stripped), keys)
             except BadSettings as error:
                 source.problems.add(error)
                 continue
             yield document, n_read
 
 
-def _parsed(line: str) -> dict[str, Any]:
+def parsed(line: str) -> dict[str, Any]:
     """Parse a line; "_id" is another spelling of "id"."""
     try:
         given = msgspec.json.decode(line)
@@ -61,7 +61,7 @@ def _parsed(line: str) -> dict[str, Any]:
     return given
 
 
-def _document(given: dict[str, Any], keys: "_Keys") -> Document:
+def document_of(given: dict[str, Any], keys: "Keys") -> Document:
     """Return the document of an object. Keys that a document does not have become metadata, unless it has any.
 
     null means that the key is missing.
@@ -101,7 +101,7 @@ def _typed(metadata: dict[str, Any], types: Types) -> dict[str, Any]:
 
 
 @dataclass(slots=True)
-class _Keys:
+class Keys:
     """The keys of the text, the title and the id, by all keys of a line."""
 
     file: Path | None

@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from server.errors import BadSettings
 
 
+class Stopped(BadSettings):
+    """Raised for the first error, where reading could have gone on after it."""
+
+
 def _ignore(error: BadSettings) -> None:
     """Do nothing with an error."""
 
@@ -24,12 +28,12 @@ class Problems:
     files: set[tuple[str, str]] = field(default_factory=set)
 
     def add(self, error: BadSettings, *, of_one_file: bool = False) -> None:
-        """List the error; raise it where nothing is read after one.
+        """List the error; raise it as Stopped where nothing is read after one.
 
         of_one_file: it is a whole file that cannot be read, and there are others: they are read.
         """
         if not (self.keep_going or of_one_file):
-            raise error
+            raise Stopped(error.sentence)
         self.number += 1
         self.listed(error)
 

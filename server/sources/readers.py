@@ -18,13 +18,20 @@ from server.sources.notes import Notes
 from server.sources.office.formats import advice
 from server.sources.office.section import UnreadableFile
 from server.sources.patterns import Pattern
-from server.sources.problems import Problems
-from server.sources.source import FORMATS, OF_SUFFIX, TABLES, InFolder, Options, Read, Source
+from server.sources.problems import Problems, Stopped
+from server.sources.source import (
+    FORMATS,
+    OF_ROWS,
+    OF_SUFFIX,
+    TABLES,
+    InFolder,
+    Options,
+    Read,
+    Source,
+)
 from server.store.records import Document
 
 STDIN = "-"
-# Formats whose documents are not named after their file.
-OF_ROWS = ("txt", *TABLES)
 
 
 def find_sources(
@@ -68,8 +75,12 @@ def read_documents(*sources: Source) -> Iterator[Read]:
                     if replacements.has(document):
                         source.notes.replaced[shown_name(file)] += 1
                     yield marked(document, source, file), n_before + n_read
+            except Stopped:
+                raise
             except BadSettings as error:
                 alone = len(source.files) == len(sources) == 1
+                if alone and not source.problems.keep_going:
+                    raise
                 apart = isinstance(error, UnreadableFile) and not alone
                 source.problems.add(error, of_one_file=apart)
             if file is not None and source.problems.number != before:

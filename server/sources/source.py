@@ -20,6 +20,8 @@ FORMATS: tuple[str, ...] = (*get_args(TextFormat), *OFFICE)
 OF_SUFFIX: Mapping[str, str] = {".ndjson": "jsonl"} | {f".{f}": f for f in FORMATS} | dict(SUFFIXES)
 # Formats with columns or keys.
 TABLES = ("csv", "tsv", "jsonl", "xlsx")
+# Formats whose documents are rows or lines, and not named after their file.
+OF_ROWS = ("txt", *TABLES)
 
 Read = tuple[Document, int]  # with the bytes of the file read so far
 Reader = Iterator[Read]
@@ -97,6 +99,11 @@ class Source:
             return cast(Format, self.options.format)
         found = OF_SUFFIX.get(file.suffix.lower(), "txt") if file else "txt"
         return cast(Format, "md" if self.is_folder and found == "txt" else found)
+
+    @property
+    def shares_rows(self) -> bool:
+        """Whether files may share a row: in a folder its id names the file, elsewhere it may not."""
+        return not self.is_folder and any(self.format_of(file) in OF_ROWS for file in self.files)
 
     def path_of(self, file: Path) -> str:
         """Return the path of a file relative to the folder, as a text with slashes."""

@@ -24,7 +24,7 @@ from server.sources.decoding import MOST_CHARACTERS, can_be_read_twice, lines, s
 from server.sources.problems import Problems
 from server.sources.source import Read, Source
 from server.sources.values import Column, Kind, Types, typed
-from server.store.records import Document
+from server.store.records import Document, is_blank
 
 Row = tuple[int, list[str], int]  # the number of its first line; its fields; bytes read so far
 
@@ -118,7 +118,7 @@ def _rows(file: Path | None, source: Source, delimiter: str, problems: Problems)
             return
         if number == 1 and row == marks_delimiter:
             continue
-        if any(map(str.strip, row)):
+        if not all(map(is_blank, row)):
             has_names = True
             yield number, row, n_read
         elif len(row) > 1:

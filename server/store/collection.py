@@ -29,6 +29,7 @@ from server.store.hit_cache import HitCache
 from server.store.records import Change, CollectionStats, Document, Info, Span
 from server.store.selection import Selection
 from server.store.sqlite.database_path import SHARED, WAL, beside
+from server.store.vector_blob import rounded
 from server.store.vector_index import BadSnapshot, IndexMaker, VectorIndex
 from server.types import Vectors
 
@@ -163,7 +164,8 @@ class Collection:
                 self.documents.note(key, value)
             return self.documents.add(documents, vectors, spans)
 
-        self._write(store, vectors)
+        # As a start will read them, so that scores are the same after it.
+        self._write(store, rounded(vectors))
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete these documents; returns how many there were."""

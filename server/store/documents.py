@@ -19,11 +19,11 @@ import numpy as np
 import orjson
 
 from server.errors import StoreDamaged, StoreError
+from server.store import lexical
 from server.store.filters.kinds import Operand, stored_kinds, warnings
 from server.store.filters.match import matches
 from server.store.filters.sql import attributes, where
 from server.store.filters.tree import ID, TEXT, TITLE, Filter
-from server.store.lexical import REQUIRED, ask, attainable, frequencies, match_expression, ranked
 from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (
     SCHEMA_VERSION,
@@ -45,6 +45,7 @@ from server.store.selection import Selection
 from server.store.sqlite.ascending import ascending
 from server.store.sqlite.database import Connection, Database
 from server.store.sqlite.read_limit import spend, within_limit
+from server.store.vector_blob import blob_bytes, packed, unpacked
 from server.store.words.matches import NO_MATCHES, Matches
 from server.store.words.selected import selected, wanted
 from server.types import Labels, Vectors
@@ -94,9 +95,9 @@ class Documents:
         meta: dict[str, str] = dict(self.database.rows("SELECT key, value FROM meta"))
         self.info = info_of(meta)
         self.identity = uuid.UUID(meta["identity"])
-        for (size,) in self.database.rows("SELECT length(vector) / 4 FROM parts LIMIT 1"):
-            if size != self.info.dimension:
-                raise ValueError(f"vectors have {size} numbers, not {self.info.dimension}")
+        for (size,) in self.database.rows("SELECT length(vector) FROM parts LIMIT 1"):
+            if size != (wanted := blob_bytes(self.info.dimension)):
+                raise ValueError(f"vectors have {size} bytes, not {wanted}")
         if meta["words"] != WORDS_RECIPE:
             log.warning("%s: its words are indexed again for this version", self.database.path)
             with self.database.transaction() as writer:
@@ -131,7 +132,7 @@ class Documents:
             spans = [[Span(0, len(document.text))] for document in documents]
         assert vectors.shape == (sum(map(len, spans)), self.info.dimension)
         rows = [document_row(document) for document in documents]
-        blobs = iter(np.ascontiguousarray(vectors, dtype="<f4"))
+        blobs = iter(packed(vectors))
         added: list[int] = []
         removed: list[int] = []
         for document, row, chunks in zip(documents, rows, spans, strict=True):
@@ -139,8 +140,8 @@ class Documents:
             number = insert_document(writer, None, row)
             for begin, end in chunks:
                 words = words_of(document.title, document.text[begin:end])
-                vector = next(blobs).tobytes()
-                added.append(insert_chunk(writer, None, number, begin, end, vector, words))
+                blob = next(blobs)
+                added.append(insert_chunk(writer, None, number, begin, end, blob, words))
         return Change(np.array(added, dtype=np.int64), np.array(removed, dtype=np.int64))
 
     def delete(self, ids: Sequence[str]) -> Change:
@@ -312,23 +313,23 @@ class Documents:
     def unchanged(self, documents: Sequence[Document]) -> set[str]:
         """Return the ids of documents that are stored unchanged: they need no new vectors."""
         stored = self.get([document.id for document in documents])
-        return {document.id for document in documents if stored.get(document.id) == document}
+        return {document.id for document in documents if document.is_same(stored.get(document.id))}
 
     def words(self, query: str, n_chunks: int, within: Selection | None = None) -> Matches:
         """Return the chunks that have enough of the query's words, with their BM25.
 
         n_chunks: of the whole collection. within: the labels that may be found.
         """
-        asked = ask(query)
+        asked = lexical.ask(query)
         if not asked.terms:
             return NO_MATCHES
-        counts: dict[str, int] = dict(self.database.rows(*frequencies(asked.lookups)))
+        counts: dict[str, int] = dict(self.database.rows(*lexical.frequencies(asked.lookups)))
         found = asked.chosen(counts)
-        required = wanted(REQUIRED, n_chunks, within)
-        if (expression := match_expression(found, required)) is None:
+        required = wanted(lexical.REQUIRED, n_chunks, within)
+        if (expression := lexical.match_expression(found, required)) is None:
             return NO_MATCHES
         boosts = asked.boosts(counts, n_chunks)
-        matching, boosted = ranked(expression, boosts)
+        matching, boosted = lexical.ranked(expression, boosts)
         condition, parameters = selected(within)
         # One row, because a thread may wait for the interpreter lock after each. Sorting the few
         # thousand matches here costs less than SQLite needs for the best hundred.
@@ -339,8 +340,8 @@ class Documents:
         found_labels = np.array(orjson.loads(labels), dtype=np.int64)
         scores = -np.array(orjson.loads(ranks), dtype=np.float32)
         order = np.lexsort((found_labels, -scores))
-        most = attainable(found, n_chunks, required) + sum(boosts.values())
-        return Matches(found_labels[order], scores[order], most)
+        most = lexical.attainable(found, n_chunks, required) + sum(boosts.values())
+        return Matches(found_labels[order], scores[order], most, lexical.weighed(found, n_chunks))
 
     def labels(self, filter: Filter | None = None) -> Labels:
         """Return the labels of all chunks, or of those of the documents that the filter keeps.
@@ -363,8 +364,7 @@ class Documents:
         found = {row[0]: row[4] for row in rows}
         for label in set(asked) - found.keys():
             raise self._damaged(f"the vector of part {label}")
-        joined = np.frombuffer(b"".join(found[label] for label in asked), dtype="<f4")
-        vectors = joined.reshape(len(asked), self.info.dimension)
+        vectors = unpacked([found[label] for label in asked], self.info.dimension)
         # subtle: a checksum that fits shows that these bytes were written, not that a model gave them.
         for place in np.flatnonzero(~np.isfinite(vectors).all(axis=1)):
             raise self._damaged(f"the vector of part {asked[place]}")

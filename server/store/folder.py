@@ -1,6 +1,7 @@
 """The data folder: which process uses it, and which collections are in it.
 
 DATA/lock                                 names the one process that uses DATA; see `folder_lock`
+DATA/names.json                           aliases of collections; see `naming`
 DATA/collections/NAME/documents.sqlite3   the truth
 DATA/collections/NAME/index.faiss         a snapshot of the index; saves time at start
 
@@ -9,12 +10,13 @@ DATA/collections/NAME/index.faiss         a snapshot of the index; saves time at
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from server.errors import (
     AlreadyExists,
+    InvalidRequest,
     NotReady,
     StoreDamaged,
     StoreError,
@@ -26,6 +28,8 @@ from server.store.documents import Documents
 from server.store.folder_layout import FolderLayout
 from server.store.folder_lock import FolderLock, unusable
 from server.store.local_index.index import LocalIndex
+from server.store.naming.names_file import MAX_ALIASES, Renaming
+from server.store.naming.renaming import prepared, rename
 from server.store.records import Info
 from server.store.sqlite.advice import FILES_A_DATABASE
 from server.store.upkeep.integrity import faults_in
@@ -61,7 +65,7 @@ class DataFolder:
         self.collections: dict[str, Collection] = {}
         self.damaged: dict[str, StoreError] = {}
         try:
-            self._layout.prepare()
+            self._names = prepared(folder, self._layout)
             for name in self._layout.names():
                 self._open(name)
             self._layout.clean({name: _identity(each) for name, each in self.collections.items()})
@@ -117,10 +121,7 @@ class DataFolder:
     def create(self, info: Info) -> Collection:
         """Create an empty collection; raises AlreadyExists, or InvalidRequest for its name."""
         name = info.name
-        check_name(name)
-        self.check(name)
-        if name in self.collections:
-            raise AlreadyExists(f"collection {name!r} exists already", param="name")
+        self.check_free(name)
         self._check_files()
         with self._reporting(name):
             self._make_in(self._layout.home(name), info)
@@ -133,6 +134,19 @@ class DataFolder:
             self._layout.sweep()
             raise
         return self.collections[name]
+
+    def check_free(self, name: str) -> None:
+        """Raise AlreadyExists where a collection or an alias has this name, InvalidRequest for no name."""
+        check_name(name)
+        self.check(name)
+        if name in self.collections:
+            raise AlreadyExists(f"collection {name!r} exists already", param="name")
+        if name in self.aliases:
+            raise AlreadyExists(
+                f"{name!r} is an alias of collection {self.aliases[name]!r} already; choose another"
+                f" name, or delete the alias: DELETE /aliases/{name}",
+                param="name",
+            )
 
     def _make_in(self, home: Path, info: Info) -> None:
         """Create the files of a collection, all or none."""
@@ -208,6 +222,49 @@ class DataFolder:
                 collection.abandon()
                 del self.collections[name]
                 self._layout.sweep()
+
+    # --- names ----------------------------------------------------------------------------------------
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """The name of a collection by its alias."""
+        return self._names.names.aliases
+
+    def set_alias(self, alias: str, collection: str) -> None:
+        """Let an alias, which may exist, lead to a collection; on return that is on the disk."""
+        if alias not in self.aliases:
+            self.check_free(alias)
+            if len(self.aliases) >= MAX_ALIASES:
+                raise InvalidRequest(
+                    f"there are {len(self.aliases)} aliases, at most {MAX_ALIASES} are possible;"
+                    " delete one",
+                    param="alias",
+                )
+        with self._reporting(collection):
+            self._names.write(self._names.names.settled().with_alias(alias, collection))
+
+    def forget_alias(self, alias: str) -> None:
+        """Delete an alias; the collection stays."""
+        with self._reporting(alias):
+            self._names.write(self._names.names.settled().without_alias(alias))
+
+    def rename(self, name: str, new: str, *, keep_alias: bool) -> None:
+        """Give a collection another name, whole or not at all, while no call uses it.
+
+        Afterwards it is in `collections` under the one name or the other; only if it cannot be opened
+        again, it is in `damaged`.
+        """
+        self.check_free(new)
+        self._lock.check()
+        self.collections.pop(name).close()
+        try:
+            with self._reporting(name):
+                rename(self._layout, self._names, Renaming(name, new, keep_alias))
+        except BaseException:
+            self._open(name)
+            raise
+        self._layout.sweep()
+        self._open(new)
 
     # --- reindexing -----------------------------------------------------------------------------------
 

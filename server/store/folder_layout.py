@@ -32,6 +32,8 @@ replace  1 NAME to .replaced-NAME            NAME is missing: a start puts .repl
                                              .replaced-NAME. If it cannot be opened, both are kept
          3 .replaced-NAME to .removed-HEX    a start deletes .removed-HEX
 
+rename   1 NAME to another NAME              `naming.renaming` has the steps around it
+
 A step that fails undoes those before it. A successor counts only for the database that it was made from:
 if NAME was removed, restored or created again meanwhile, its identity is another one, and a start and
 the next reindex delete the successor. While NAME cannot be opened, its successor is kept.
@@ -145,6 +147,15 @@ class FolderLayout:
         self._retire(self.path / folder_name(f".replaced-{name}"))
         self.forget_successors(name)
         self._retire(self.home(name))
+
+    @contextmanager
+    def renaming(self, old: str, new: str) -> Iterator[Path]:
+        """Rename the folder of a collection, and yield its new path; back again if the block raises."""
+        # subtle: a start would put it back where no folder has the old name.
+        self._retire(self.path / folder_name(f".replaced-{old}"))
+        self.forget_successors(old)
+        with _moved(self.home(old), self.home(new)):
+            yield self.home(new)
 
     def _retire(self, folder: Path) -> None:
         """Move a folder to where it is deleted, also after a kill; nothing where there is none."""

@@ -43,6 +43,7 @@ from server.store.words.identifiers import (
     parts,
     regrouped,
 )
+from server.store.words.matches import Term
 
 # Beyond ASCII everything is part of a term, and in ASCII letters and digits are.
 TOKENIZER = "ascii"
@@ -299,6 +300,12 @@ def attainable(frequencies: Mapping[str, int], n_texts: int, required: int = REQ
     must, may = _divided(frequencies, required)
     counted = [*must, *must, *may] if may else must
     return _most([frequencies[term] for term in counted], n_texts)
+
+
+def weighed(frequencies: Mapping[str, int], n_texts: int) -> tuple[Term, ...]:
+    """Return the terms that some text has, the rarest first, each with its weight."""
+    known = sorted((count, term) for term, count in frequencies.items() if count > 0)
+    return tuple(Term(term, count, _idf(min(count, n_texts), n_texts)) for count, term in known)
 
 
 def _most(counts: Iterable[int], n_texts: int) -> float:

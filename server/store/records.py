@@ -6,6 +6,8 @@ stay, because users and stored files rely on them.
 """
 
 import hashlib
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,8 +20,23 @@ MAX_TITLE = 2_000
 # Characters of the paths of all values of metadata: of one document, and of all documents of a write. 10,000
 # documents with 30 values each under paths of 20 characters have 6 million.
 MAX_PATHS, MAX_ALL_PATHS = 1 << 16, 1 << 24
+# What is seen of a text: all but white space, control characters, and what Unicode lets programs not show
+# (Default_Ignorable_Code_Point), with the blank of Braille and the marks of annotations.
+VISIBLE = re.compile(
+    "[^\\s\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
+    "\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]"
+)
 # The key of a collection's note of the kinds of CPU that computed its vectors.
 COMPUTED_BY = "computed_by"
+# The fingerprint of a collection whose vectors come from elsewhere is this and the embedder's name. A served
+# model's fingerprint is hexadecimal, so the two never meet.
+GIVEN = "embedder:"
+
+
+def is_blank(text: str) -> bool:
+    """Return whether a text has no visible character, so that no reader would call it a text."""
+    return VISIBLE.search(text) is None
 
 
 class Span(NamedTuple):
@@ -55,6 +72,10 @@ class Document:
     text: str
     title: str | None = None
     metadata: Mapping[str, object] = field(default_factory=dict)
+
+    def is_same(self, other: "Document | None") -> bool:
+        """Return whether both are stored alike. Python's 1 equals true, and JSON's does not."""
+        return self == other and _sorted(self.metadata) == _sorted(other.metadata)
 
     def fields(self) -> dict[str, object]:
         """Return the fields by name, the metadata as it is: it may be nested too deeply to be copied."""
@@ -93,6 +114,16 @@ class Info:
     fingerprint: str
     dimension: int
     chunks: ChunkRules | None = None
+
+    @property
+    def embedder(self) -> str | None:
+        """The name of what made its vectors elsewhere; None where a model of this server makes them."""
+        return self.fingerprint.removeprefix(GIVEN) if self.fingerprint.startswith(GIVEN) else None
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether a document may have several chunks."""
+        return self.chunks is not None or self.embedder is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +166,10 @@ class CollectionStats:
     behind: int
     recall: float | None
     column_bytes: int = 0
+
+
+def _sorted(metadata: Mapping[str, object]) -> str:
+    return json.dumps(metadata, sort_keys=True) if metadata else ""
 
 
 def titled(title: str | None, text: str) -> str:

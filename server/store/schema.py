@@ -14,8 +14,9 @@ from server.store.filters.sql import attributes
 from server.store.lexical import TOKENIZER, indexed
 from server.store.records import ChunkRules, Document, Info, titled
 from server.store.sqlite.database import Connection, in_memory
+from server.store.vector_blob import blob_bytes, from_float32
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # Numbers of a vector. No model gives nearly as many.
 MAX_DIMENSION = 65_536
 
@@ -32,6 +33,17 @@ WORDS_RECIPE = f"pairs-4, Unicode {unicodedata.unidata_version}"
 # AUTOINCREMENT keeps a number or a label from being used twice. STRICT and the check of the vector's
 # length: a row of another shape would be noticed only when the index is rebuilt, too late.
 # checksum: SQLite has none of its own, so a damaged page could pass as another text or vector.
+PARTS = (
+    """CREATE TABLE parts (
+        label INTEGER PRIMARY KEY AUTOINCREMENT,
+        document INTEGER NOT NULL REFERENCES documents (number),
+        begin INTEGER NOT NULL,
+        end INTEGER NOT NULL,
+        vector BLOB NOT NULL CHECK (length(vector) = {vector_bytes}),
+        checksum INTEGER NOT NULL
+    ) STRICT""",
+    "CREATE INDEX parts_of_document ON parts (document)",
+)
 SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
     """CREATE TABLE documents (
@@ -42,15 +54,7 @@ SCHEMA = (
         metadata TEXT NOT NULL,
         checksum INTEGER NOT NULL
     ) STRICT""",
-    """CREATE TABLE parts (
-        label INTEGER PRIMARY KEY AUTOINCREMENT,
-        document INTEGER NOT NULL REFERENCES documents (number),
-        begin INTEGER NOT NULL,
-        end INTEGER NOT NULL,
-        vector BLOB NOT NULL CHECK (length(vector) = {vector_bytes}),
-        checksum INTEGER NOT NULL
-    ) STRICT""",
-    "CREATE INDEX parts_of_document ON parts (document)",
+    *PARTS,
     # value has no type: numbers compare as numbers and texts as texts.
     """CREATE TABLE attributes (
         key TEXT NOT NULL,
@@ -73,7 +77,8 @@ SCHEMA_1 = (
         vector BLOB NOT NULL CHECK (length(vector) = {vector_bytes})
     ) STRICT""",
 )
-SCHEMAS = {1: SCHEMA_1, 2: SCHEMA}
+# Version 2 had the same tables, with vectors in float32.
+SCHEMAS = {1: SCHEMA_1, 2: SCHEMA, 3: SCHEMA}
 # What SQLite's own ANALYZE makes, which someone may have run.
 STATISTICS = (
     "CREATE TABLE sqlite_stat1(tbl,idx,stat)",
@@ -90,13 +95,16 @@ def create(writer: Connection, meta: Mapping[str, str]) -> None:
 
 def migrate(writer: Connection, version: int) -> None:
     """Bring a file of an older version to this one, inside a transaction."""
-    assert version == 1, f"there is no migration from version {version}"
-    _from_1(writer)
+    assert version in SCHEMAS, f"there is no migration from version {version}"
+    if version == 1:
+        _from_1(writer)
+    else:
+        _from_2(writer)
 
 
-def _tables(writer: Connection, dimension: int) -> None:
-    for statement in SCHEMA:
-        writer.execute(statement.format(vector_bytes=4 * dimension))
+def _tables(writer: Connection, dimension: int, statements: Iterable[str] = SCHEMA) -> None:
+    for statement in statements:
+        writer.execute(statement.format(vector_bytes=blob_bytes(dimension)))
 
 
 # --- objects of other programs ------------------------------------------------------------------------
@@ -180,7 +188,8 @@ def _from_1(writer: Connection) -> None:
     rows = writer.execute("SELECT label, id, text, title, metadata, vector FROM old_documents")
     for label, id, text, title, metadata, vector in rows:
         insert_document(writer, label, (id, text, title, metadata))
-        insert_chunk(writer, label, label, 0, len(text), vector, words_of(title, text))
+        blob = from_float32(vector)
+        insert_chunk(writer, label, label, 0, len(text), blob, words_of(title, text))
     if last is not None:
         # A label is never used twice, not even one whose document was deleted long ago.
         for table in ("documents", "parts"):
@@ -188,6 +197,27 @@ def _from_1(writer: Connection) -> None:
             writer.execute("INSERT INTO sqlite_sequence VALUES (?, ?)", (table, last[0]))
     writer.execute("DROP TABLE old_documents")
     writer.execute("DROP TABLE old_meta")
+
+
+def _from_2(writer: Connection) -> None:
+    """Migrate version 2: vectors in float32. Labels do not change, nor do words."""
+    (dimension,) = writer.execute("SELECT value FROM meta WHERE key = 'dimension'").fetchone()
+    given = writer.execute("SELECT seq FROM sqlite_sequence WHERE name = 'parts'").fetchone()
+    writer.execute("DROP INDEX IF EXISTS parts_of_document")
+    writer.execute("ALTER TABLE parts RENAME TO old_parts")
+    _tables(writer, int(dimension), PARTS)
+    rows = writer.execute("SELECT label, document, begin, end, vector, checksum FROM old_parts")
+    for label, document, begin, end, vector, checksum in rows:
+        blob = from_float32(vector)
+        # A damaged row stays one that its checksum does not fit.
+        damaged = not is_sound_chunk(document, begin, end, vector, checksum)
+        marked = chunk_checksum(document, begin, end, blob) ^ damaged
+        row = (label, document, begin, end, blob, marked)
+        writer.execute("INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?)", row)
+    if given is not None:
+        writer.execute("DELETE FROM sqlite_sequence WHERE name = 'parts'")
+        writer.execute("INSERT INTO sqlite_sequence VALUES ('parts', ?)", given)
+    writer.execute("DROP TABLE old_parts")
 
 
 # --- rows -------------------------------------------------------------------------------------------------

@@ -20,8 +20,18 @@ import numpy as np
 
 from server.store.collection import Collection
 from server.store.filters.tree import TITLE, Filter
-from server.store.fusion import DENSE_WEIGHT, LEXICAL_WEIGHT, RANKS, Scores, blend, fuse
+from server.store.fusion import (
+    DENSE_WEIGHT,
+    DIGITS,
+    LEXICAL_WEIGHT,
+    RANKS,
+    Scores,
+    blend,
+    fuse,
+)
 from server.store.records import Chunk, Span
+from server.store.searching.details import HitDetails
+from server.store.searching.options import PLAIN, Options
 from server.store.selection import Selection
 from server.store.vector_index import VectorIndex
 from server.store.words.matches import Matches
@@ -51,7 +61,8 @@ class Query:
 
     vector: float32 (D,), needed unless mode is "lexical". words: needed unless it is "dense".
     min_score: hits below it are left out; it means a cosine, BM25, or the fused score.
-    weights: of meaning and of words, for "hybrid". fusion: how these two become one.
+    weights: of meaning and of words, for "hybrid". fusion: how these two become one. options: what else is
+    asked for, which `searching.answers` answers.
     """
 
     mode: Mode
@@ -62,6 +73,12 @@ class Query:
     filter: Filter | None = None
     weights: tuple[float, float] = (DENSE_WEIGHT, LEXICAL_WEIGHT)
     fusion: Fusion = "blend"
+    options: Options = PLAIN
+
+    @property
+    def depth(self) -> int:
+        """How many of the best documents must be known."""
+        return self.options.depth(self.top_k)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +88,7 @@ class Hit:
     score: cosine, BM25, or the fused score, by the query's mode; higher is better. text: the chunk
     that matched, which is the characters `span` of the document. whole: it is the whole document.
     rerank_score: relevance from 0 to 1, by a model that read the query with the text; None before that.
+    details: what else the query asked for of a hit; None where that is nothing.
     """
 
     id: str
@@ -81,6 +99,11 @@ class Hit:
     span: Span
     whole: bool
     rerank_score: float | None = None
+    details: HitDetails | None = None
+
+
+# A chunk's label and its score.
+Ranked = tuple[int, float]
 
 
 @dataclass(slots=True)
@@ -105,7 +128,7 @@ class _Answer:
     depth: int
     hits: list[Hit] | None = None
     seen: set[int] = field(default_factory=set)
-    best: dict[int, tuple[int, float]] = field(default_factory=dict)
+    best: dict[int, Ranked] = field(default_factory=dict)
 
     @property
     def full(self) -> bool:
@@ -115,7 +138,12 @@ class _Answer:
 def at_once(collection: Collection, queries: Sequence[Query]) -> list[list[Hit]] | None:
     """Return what `search` does if that takes less time than to wait for a thread; else None."""
     index = collection.settled_index
-    if index is None or not _is_plain(queries) or queries[0].top_k > QUICK_HITS:
+    if (
+        index is None
+        or len(queries) != 1
+        or not is_plain(queries[0])
+        or queries[0].top_k > QUICK_HITS
+    ):
         return None
     if len(index) > QUICK_CHUNKS:
         return None
@@ -123,30 +151,31 @@ def at_once(collection: Collection, queries: Sequence[Query]) -> list[list[Hit]]
     return None if hits is None else [hits]
 
 
-def _is_plain(queries: Sequence[Query]) -> bool:
-    return len(queries) == 1 and queries[0].mode == "dense" and queries[0].filter is None
+def is_plain(query: Query) -> bool:
+    """Return whether a query does little else than read its hits."""
+    return query.mode == "dense" and query.filter is None and query.options is PLAIN
 
 
 def _early(collection: Collection, index: VectorIndex, queries: Sequence[Query]) -> _Candidates:
     """Return the candidates of a plain search."""
-    depth = _depth(queries[0], chunked=collection.info.chunks is not None)
+    depth = _depth(queries[0], chunked=collection.info.in_parts)
     return _nearest(index, queries, depth, None)[0]
 
 
 def search(collection: Collection, queries: Sequence[Query]) -> list[list[Hit]]:
     """Find the best documents of each query, best first; fewer than top_k where there are fewer."""
     index, early = collection.settled_index, None
-    if _is_plain(queries) and index is not None:
+    if len(queries) == 1 and is_plain(queries[0]) and index is not None:
         # Such a search needs no database where its hits are in the cache.
         early = _early(collection, index, queries)
         if (hits := _remembered(collection, early, queries[0])) is not None:
             return [hits]
     with collection.reading() as current:
-        return _Search(collection, current, early if current is index else None).run(queries)
+        return Search(collection, current, early if current is index else None).run(queries)
 
 
 @dataclass(slots=True)
-class _Search:
+class Search:
     """One search, inside `Collection.reading`.
 
     early: the candidates of the first query, where they are known already. kept, matched: what
@@ -160,13 +189,28 @@ class _Search:
     matched: dict[tuple[str, str], Matches] = field(default_factory=dict)
 
     def run(self, queries: Sequence[Query]) -> list[list[Hit]]:
-        chunked = self.collection.info.chunks is not None
+        """Return the best documents of each query."""
+        answers = self._answers(queries, remember=True)
+        rest = [answer for answer in answers if answer.hits is None]
+        chunks = self.chunks([label for answer in rest for label, _ in answer.best.values()])
+        for answer in rest:
+            answer.hits = self.hits(answer.query, list(answer.best.values()), chunks)
+        return [answer.hits or [] for answer in answers]
+
+    def rankings(self, queries: Sequence[Query]) -> list[list[Ranked]]:
+        """Return the best chunk of each of the best documents with its score, best first, for each query."""
+        answers = self._answers(queries, remember=False)
+        return [list(answer.best.values())[: answer.query.top_k] for answer in answers]
+
+    def _answers(self, queries: Sequence[Query], *, remember: bool) -> list[_Answer]:
+        """Rank documents until there are enough; remember: hits may come from the cache alone."""
+        chunked = self.collection.info.in_parts
         answers = [_Answer(query, _depth(query, chunked=chunked)) for query in queries]
         waiting = answers
         while waiting:
             again = []
             for answer, ranking in zip(waiting, self._rank(waiting), strict=True):
-                if answer.query.mode == "dense" and answer.query.filter is None:
+                if remember and answer.query.mode == "dense" and answer.query.filter is None:
                     answer.hits = _remembered(self.collection, ranking, answer.query)
                 if answer.hits is not None:
                     continue
@@ -175,18 +219,17 @@ class _Search:
                     answer.depth *= DEEPER
                     again.append(answer)
             waiting = again
-        rest = [answer for answer in answers if answer.hits is None]
-        chunks = self._chunks([label for answer in rest for label, _ in answer.best.values()])
-        for answer in rest:
-            answer.hits = self._hits(answer, chunks)
-        return [answer.hits or [] for answer in answers]
+        return answers
 
-    def _hits(self, answer: _Answer, chunks: Mapping[int, Chunk]) -> list[Hit]:
+    def hits(
+        self, query: Query, ranked: Sequence[Ranked], chunks: Mapping[int, Chunk]
+    ) -> list[Hit]:
+        """Return the hits of a ranking whose chunks have been read."""
         hits = []
-        for label, score in answer.best.values():
+        for label, score in ranked:
             if label in chunks:
                 hit = _hit(chunks[label], score)
-                self._confirm(answer.query.filter, hit)
+                self._confirm(query.filter, hit)
                 hits.append(hit)
         return hits
 
@@ -211,7 +254,8 @@ class _Search:
                 if answer.full:
                     return
 
-    def _chunks(self, labels: Sequence[int]) -> Mapping[int, Chunk]:
+    def chunks(self, labels: Sequence[int]) -> Mapping[int, Chunk]:
+        """Read chunks, of which the cache may have some."""
         cache = self.collection.hits
         known = cache.known(labels)
         unknown = [label for label in dict.fromkeys(labels) if label not in known]
@@ -230,10 +274,13 @@ class _Search:
             if query.mode == "dense":
                 ranking = dense[place]
             elif query.mode == "lexical":
-                matches = self._matches(query)
-                ranking = _Candidates(matches.labels, matches.scores, True)
+                matches = self.matches(query)
+                scores = matches.scores
+                if query.options.shares:
+                    scores = matches.shares.round(DIGITS).astype(np.float32)
+                ranking = _Candidates(matches.labels, scores, True)
             elif query.fusion == "rrf":
-                words = self._matches(query).labels
+                words = self.matches(query).labels
                 labels, scores = fuse((dense[place].labels, words[: answer.depth]), query.weights)
                 ranking = _Candidates(labels, scores, dense[place].complete)
             else:
@@ -253,17 +300,17 @@ class _Search:
         found: dict[int, _Candidates] = {}
         for (_, depth), places in groups.items():
             queries = [answers[place].query for place in places]
-            within = self._selection(queries[0].filter)
+            within = self._kept(queries[0].filter)
             candidates = _nearest(self.index, queries, depth, within)
             found.update(zip(places, candidates, strict=True))
         return found
 
     def _blended(self, answer: _Answer, dense: _Candidates) -> _Candidates:
         """Return the candidates that are settled at this depth; see the module's docstring."""
-        query, depth, matches = answer.query, answer.depth, self._matches(answer.query)
+        query, depth, matches = answer.query, answer.depth, self.matches(answer.query)
         words = matches.labels[:depth]
         labels = np.union1d(dense.labels, words)
-        cosines = self._cosines(query, labels, dense)
+        cosines = self.cosines(query, labels, dense)
         known = np.isfinite(cosines)
         labels, cosines = labels[known], cosines[known]
         scores = blend(cosines, matches.shares_of(labels), query.weights)
@@ -277,10 +324,14 @@ class _Search:
         complete = dense.complete or (query.min_score is not None and bound < query.min_score)
         return _Candidates(labels[order], scores[order].astype(np.float32), complete)
 
-    def _cosines(self, query: Query, labels: Labels, dense: _Candidates) -> Scores:
-        """Return the cosines of ascending labels: float64 (K,), NaN where the index has no vector."""
+    def cosines(self, query: Query, labels: Labels, dense: _Candidates | None = None) -> Scores:
+        """Return the cosines of ascending labels: float64 (K,), NaN where the index has no vector.
+
+        dense: some of these labels, whose cosines are known.
+        """
         cosines = np.full(len(labels), np.nan)
-        cosines[np.searchsorted(labels, dense.labels)] = dense.scores
+        if dense is not None:
+            cosines[np.searchsorted(labels, dense.labels)] = dense.scores
         missing = labels[np.isnan(cosines)]
         for begin in range(0, len(missing), COSINES_AT_ONCE):
             some = missing[begin : begin + COSINES_AT_ONCE]
@@ -288,16 +339,22 @@ class _Search:
             cosines[np.searchsorted(labels, found.labels)] = found.scores
         return cosines
 
-    def _matches(self, query: Query) -> Matches:
+    def nearest(self, query: Query, depth: int) -> Labels:
+        """Return the labels of the nearest vectors within the query's filter, best first."""
+        return _nearest(self.index, [query], depth, self._kept(query.filter))[0].labels
+
+    def matches(self, query: Query) -> Matches:
+        """Return the chunks that the query's words find."""
         assert query.words is not None
         key = query.words, _key(query.filter)
         if key not in self.matched:
             self.matched[key] = self.collection.documents.words(
-                query.words, len(self.index), self._selection(query.filter)
+                query.words, len(self.index), self._kept(query.filter)
             )
         return self.matched[key]
 
-    def _selection(self, filter: Filter | None) -> Selection | None:
+    def _kept(self, filter: Filter | None) -> Selection | None:
+        """Return the labels that a filter keeps, None without one."""
         if filter is None:
             return None
         key = _key(filter)

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from server.api import search as search_module
 from server.api.replies import Unread
+from server.api.searching import reply as search_reply
 from server.app import create_app
 from server.collections import search_turns
 from server.collections.live_collection import LiveCollection
@@ -149,7 +149,7 @@ def test_a_document_larger_than_a_reply_is_still_listed(toy_model: Model) -> Non
 
 
 def test_highlights_have_a_bound(toy_model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_module, "MAX_MARKED", 300)
+    monkeypatch.setattr(search_reply, "MAX_MARKED", 300)
 
     async def test(client: Client) -> None:
         await store(client, 10, "墨池" * 20)
@@ -166,13 +166,13 @@ def test_large_replies_are_written_on_a_thread(
     toy_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads = []
-    written = search_module._written
+    written = search_reply.body_of
 
     def noted(*given: Any) -> bytes:
         threads.append(threading.current_thread().name)
         return written(*given)
 
-    monkeypatch.setattr(search_module, "_written", noted)
+    monkeypatch.setattr(search_reply, "body_of", noted)
 
     async def test(client: Client) -> None:
         await client.post("/collections", json={"name": "default", "chunks": None})

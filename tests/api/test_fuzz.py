@@ -186,9 +186,14 @@ def check_answer(case: Case, wire: Wire) -> None:
         f"{case.path} {case.headers} {b''.join(case.parts)[:2000]!r}: {wire.status} {said[:500]!r}"
     )
     assert wire.status < 500 or wire.status == 503, context
-    assert dict(wire.sent[0]["headers"])[b"content-length"] == str(len(said)).encode(), context
+    headers = dict(wire.sent[0]["headers"])
+    streamed = headers[b"content-type"] == b"application/x-ndjson"
+    if streamed:
+        assert wire.sent[-1] == {"type": "http.response.body", "body": b""}, context
+    else:
+        assert headers[b"content-length"] == str(len(said)).encode(), context
     try:
-        body = json.loads(said)
+        body = [json.loads(line) for line in said.splitlines()] if streamed else json.loads(said)
     except ValueError:
         raise AssertionError(context) from None
     blames = isinstance(body, dict) and not body.keys().isdisjoint(("error", "message"))

@@ -56,6 +56,8 @@ def test_manual_leads_to_the_language_of_the_browser(toy_model: Model, packed: P
         assert answer.status_code == 200
         assert f'content="0; url={base}zh/index.html"' in answer.text
         assert f'href="{base}en/index.html"' in answer.text
+        known = ask(toy_model, "HEAD", path, headers={"accept-language": "zh-CN"})
+        assert known.headers["link"] == f'<{base}zh/index.html>; rel="start"'
 
 
 def test_manual_that_is_not_built_says_how_in_both_languages(
@@ -63,6 +65,7 @@ def test_manual_that_is_not_built_says_how_in_both_languages(
 ) -> None:
     answer = ask(toy_model, "GET", "/manual")
     assert answer.status_code == 200 and answer.headers["content-type"].startswith("text/html")
+    assert "link" not in answer.headers
     assert answer.text.count("make manual") == 2 and 'lang="zh"' in answer.text
     refused = ask(toy_model, "GET", "/manual/en/index.html")
     assert refused.status_code == 404 and "make manual" in refused.json()["error"]["message"]

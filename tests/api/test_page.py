@@ -147,8 +147,9 @@ def test_key_says_what_it_may_do(toy_model: Model, tmp_path: Path) -> None:
     assert ask(toy_model, "GET", "/key", settings=settings).status_code == 401
     headers = {"authorization": f"Bearer {secret}"}
     found = ask(toy_model, "GET", "/key", settings=settings, headers=headers).json()
-    assert found == {"needed": True, "name": "page", "scopes": ["embed", "search"]}
+    whole = {"collections": None}
+    assert found == {"needed": True, "name": "page", "scopes": ["embed", "search"], **whole}
     # Without keys everything is allowed, also where there is an audit.
     for given in ({}, {"audit": tmp_path / "audit"}):
         found = ask(toy_model, "GET", "/key", settings=given).json()
-        assert found == {"needed": False, "name": None, "scopes": list(SCOPES)}
+        assert found == {"needed": False, "name": None, "scopes": list(SCOPES), **whole}

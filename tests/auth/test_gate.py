@@ -40,7 +40,12 @@ Lines = list[dict[str, Any]]
 
 def path_of(operation: CollectionOperation) -> str:
     return operation.path.replace(":path", "").format(
-        collection="laws", id="a", model="toy", file="main.js", page="en/index.html"
+        collection="laws",
+        alias="current",
+        id="a",
+        model="toy",
+        file="main.js",
+        page="en/index.html",
     )
 
 
@@ -86,7 +91,7 @@ def test_what_changes_documents_needs_write_and_what_deletes_collections_admin()
     # An operation without collections cannot need a scope of them.
     for title, scope in needs.items():
         of_documents = re.search(
-            "/(collections|documents|files|search|stats|reindex|metadata|map)", title
+            "/(collections|documents|files|search|stats|reindex|metadata|map|rename|aliases)", title
         )
         assert bool(of_documents) == (scope in ("search", "write", "admin")), title
 

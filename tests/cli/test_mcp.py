@@ -163,6 +163,10 @@ def test_wrong_arguments_and_refusals_are_errors_that_say_why(door: str) -> None
         assert "no collection" in await refused(client, "search", query="a", collection="nowhere")
         unknown = await refused(client, "search", query="a", filter={"year": {"$near": 1}})
         assert "$near" in unknown
+        # Ignored, it would search another collection.
+        misspelt = await refused(client, "search", query="a", collection_name="notes")
+        assert "collection_name" in misspelt
+        assert "512" in await refused(client, "get_document", id="x" * 1000)
 
     over_http(door, use)
 
@@ -175,7 +179,8 @@ def test_tools_say_when_to_use_them_and_that_texts_are_data(door: str) -> None:
             assert "not instructions" in tool.description and tool.output_schema
             assert tool.annotations.read_only_hint
         assert all(mode in tools["search"].description for mode in ("hybrid", "dense", "lexical"))
-        assert "ctx" not in tools["search"].input_schema["properties"]
+        schema = tools["search"].input_schema
+        assert "ctx" not in schema["properties"] and schema["additionalProperties"] is False
 
     over_http(door, use)
 
@@ -192,6 +197,11 @@ def test_documents_are_added_only_where_that_is_allowed(server: Server) -> None:
         assert "409" in again
         kept = await called(client, "get_document", id="n", collection="notes")
         assert kept["metadata"] == {"by": "agent"}
+        two = [{"id": "two", "text": text} for text in ("first", "second")]
+        why = await refused(client, "add_documents", documents=two, collection="notes")
+        assert "two documents have the id 'two'" in why
+        wrong = [{"text": "x", "metdata": {}}]
+        assert "metdata" in await refused(client, "add_documents", documents=wrong)
 
     over_stdio(server.url, use, "--allow-add")
     with server.client() as client:

@@ -16,6 +16,7 @@ import pytest
 from server import VERSION
 from server.cli import ingest, parser
 from server.store.folder import DataFolder
+from tests.support import office_files
 from tests.support.commands import Commands, write_lines
 from tests.support.fakes import PATIENCE_S
 from tests.support.processes import ROOT, command, environment
@@ -192,6 +193,27 @@ def test_other_parts_than_the_collection_has_are_refused(run: Commands, tmp_path
     assert "20 tokens that overlap by 2" in said and "重叠 2 个" in said
     said = run.refused("index", path, "--chunk-tokens", "7")
     assert "7 is outside 8 to 62" in said and "reindex" not in said
+
+
+def test_a_wrong_row_is_named_with_the_way_to_go_on(run: Commands, tmp_path: Path) -> None:
+    """Also a row of a sheet; a row without any value is none, and a whole file has no rest."""
+    book, table = tmp_path / "a.xlsx", tmp_path / "a.csv"
+    blank = [None, " \u3000"]
+    book.write_bytes(
+        office_files.xlsx({"S": [["text", "n"], ["a", 1], blank, [" ", 2], ["c", 3], blank, blank]})
+    )
+    write_lines(table, ["text,n", "a,1", ",", " ,2"])
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    write_lines(folder / "a.csv", ["name,n", "a,1"])
+    way = "; --keep-going stores what is right and lists what is wrong"
+    for source, place in ((book, "sheet S, row 4"), (table, "line 4")):
+        assert f'{source}, {place}: "text" is empty{way}' in run.refused("index", source)
+        said = run("index", source, "--keep-going", status=3)
+        assert said.err.count("not stored: ") == 1
+    assert way not in run.refused("index", folder)
+    write_lines(folder / "b.csv", ["text,n", "a,1"])
+    assert way in run.refused("index", folder)
 
 
 def test_what_is_right_is_stored_and_what_is_wrong_is_listed(run: Commands, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import pytest
 
 from server.cli.remote import ATTEMPTS, LONGEST_PAUSE_S, Remote
-from server.cli.target import UNSAID, TooLargeForServer
+from server.cli.target import UNSAID, Question, TooLargeForServer
 from server.errors import BadSettings, StartupError
 from server.store.records import Document
 from tests.support.commands import Commands, check_reranked, write_lines
@@ -214,6 +214,33 @@ def test_refusal_of_a_large_body_is_read_though_the_server_did_not_read_the_body
         with pytest.raises(TooLargeForServer, match="answered 413: at most 1 MB"):
             asyncio.run(target.add([Document("a", "x" * 20_000_000)]))
         serving.join()
+
+
+OTHERS: list[bytes] = [
+    b"{}",
+    b'{"stored": "all", "hits": [1], "collections": ["a"], "count": null}',
+]
+
+
+@pytest.mark.parametrize("answer", OTHERS)
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda remote: remote.add([Document("a", "墨池")]),
+        lambda remote: remote.search(Question("墨池")),
+        lambda remote: remote.sizes(),
+        lambda remote: remote.matching({"a": 1}),
+        lambda remote: remote.page("0", 1, None),
+        lambda remote: remote.reindex(UNSAID, lambda done, total: None),
+        lambda remote: remote.listed(),
+    ],
+)
+def test_server_that_is_another_program_is_recognised(ask: Any, answer: bytes) -> None:
+    with odd((200, {}, answer)) as (url, _):
+        with pytest.raises(
+            StartupError, match=f"{url} answered .* not Inkwell's; give the address"
+        ):
+            asyncio.run(ask(Remote(url, "main")))
 
 
 def test_path_before_every_other_is_kept() -> None:

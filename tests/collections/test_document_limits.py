@@ -8,7 +8,7 @@ import pytest
 
 from server.collections import document_limits as limits
 from server.collections.document_limits import check_chunks, check_documents
-from server.errors import InvalidRequest, RequestTooLarge
+from server.errors import EmptyInput, InvalidRequest, RequestTooLarge
 from server.store.records import MAX_ALL_PATHS, MAX_ID, MAX_PATHS, MAX_TITLE, Document, Span
 
 ROOT = Path(__file__).parents[2]
@@ -64,6 +64,36 @@ def test_a_document_beyond_a_limit_is_refused_by_place_and_limit(
     with pytest.raises(InvalidRequest, match=re.escape(said)) as refused:
         check_documents([document(), wrong])
     assert "documents[1]" in refused.value.message and refused.value.param == "documents"
+
+
+BLANK = [
+    "",
+    " \n",
+    "\u3000",
+    "\u200b",
+    "\ufeff\u2060",
+    "\u00ad",
+    "\u3164",
+    "\u2800",
+    "\ufe0f",
+    "\0",
+    "\U000e0041",
+]
+
+
+@pytest.mark.parametrize("text", BLANK)
+def test_text_without_a_visible_character_is_empty(text: str) -> None:
+    with pytest.raises(EmptyInput, match=r"documents\[1\]\.text is empty: ") as refused:
+        check_documents([document(), document(text=text), document(text=f"{text}墨{text}")])
+    assert refused.value.param == "documents"
+    with pytest.raises(EmptyInput, match=r"\[0\]\.text is empty, and so are 2 of the others"):
+        check_documents([document(text=text)] * 3)
+
+
+def test_marks_and_signs_are_visible() -> None:
+    check_documents(
+        [document(text=text) for text in ("\u0301", "\u0600", "\ue000", "。", "👩\u200d🔬")]
+    )
 
 
 def test_paths_of_all_documents_together_have_a_limit() -> None:

@@ -19,7 +19,8 @@ import pytest
 from tests.support.processes import Server, serving
 
 WRITERS, IDS_OF_A_WRITER = 3, 12
-Version = int | None  # None: not there
+# Of the text, and of the metadata alone; None: not there.
+Version = tuple[int, int] | None
 
 
 @dataclass
@@ -48,17 +49,25 @@ class Writer:
     def _write_one(self, connection: http.client.HTTPConnection) -> None:
         ids = self.random.sample(sorted(self.stored), self.random.randint(1, 4))
         self.version += 1
-        if self.random.random() < 0.3:
+        kind = self.random.choices(("delete", "change", "lines", "add"), (3, 3, 1, 3))[0]
+        if kind == "delete":
             self.pending = dict.fromkeys(ids, None)
-            path, body = "/documents/delete", dict[str, Any](ids=ids)
+            post(connection, "/documents/delete", {"ids": ids})
+        elif kind == "change":
+            known = {id: version for id in ids if (version := self.stored[id]) is not None}
+            self.pending = {id: (version[0], self.version) for id, version in known.items()}
+            body = {"ids": list(known), "metadata": {"changed": self.version}}
+            post(connection, "/documents", body, method="PATCH")
         else:
-            self.pending = dict.fromkeys(ids, self.version)
+            self.pending = dict.fromkeys(ids, (self.version, 0))
             documents = [
                 {"id": id, "text": text_of(id, self.version), "metadata": {"v": self.version}}
                 for id in ids
             ]
-            path, body = "/documents", {"documents": documents}
-        post(connection, path, body)
+            if kind == "lines":
+                post(connection, "/documents", documents, lines=True)
+            else:
+                post(connection, "/documents", {"documents": documents})
         self.stored |= self.pending
         self.pending = {}
         self.acknowledged += 1
@@ -70,8 +79,17 @@ def text_of(id: str, version: int) -> str:
     return f"{id} {version} " + "".join(chr(drawn.randint(0x4E00, 0x9000)) for _ in range(12))
 
 
-def post(connection: http.client.HTTPConnection, path: str, body: Any) -> Any:
-    connection.request("POST", path, json.dumps(body), {"content-type": "application/json"})
+def post(
+    connection: http.client.HTTPConnection,
+    path: str,
+    body: Any,
+    method: str = "POST",
+    *,
+    lines: bool = False,
+) -> Any:
+    kind = "application/x-ndjson" if lines else "application/json"
+    text = "\n".join(map(json.dumps, body)) if lines else json.dumps(body)
+    connection.request(method, path, text, {"content-type": kind})
     reply = connection.getresponse()
     answer = json.loads(reply.read())
     assert reply.status == 200, answer
@@ -96,11 +114,15 @@ def check(server: Server, writers: list[Writer]) -> None:
         check_over(connection, writers)
 
 
+def version_of(document: Any) -> Version:
+    return document["metadata"]["v"], document["metadata"].get("changed", 0)
+
+
 def check_over(connection: http.client.HTTPConnection, writers: list[Writer]) -> None:
     listed = json.loads(get(connection, "/documents?limit=1000"))["documents"]
     found = {each["id"]: each for each in listed}
     for writer in writers:
-        versions = {id: found[id]["metadata"]["v"] if id in found else None for id in writer.stored}
+        versions = {id: version_of(found[id]) if id in found else None for id in writer.stored}
         applied = writer.pending and all(versions[id] == v for id, v in writer.pending.items())
         expected = writer.stored | (writer.pending if applied else {})
         assert versions == expected, "an acknowledged write is lost, or one is there by half"

@@ -14,7 +14,7 @@ from server.sources import decoding
 from server.sources.notes import Notes
 from server.sources.readers import find_source, find_sources, read_documents
 from server.sources.source import FORMATS
-from server.store.records import MAX_ID, MAX_TITLE, Document, text_id
+from server.store.records import MAX_ID, MAX_TITLE, Document, is_blank, text_id
 from tests.support.sources import (
     Write,
     noted,
@@ -445,7 +445,7 @@ documents = st.lists(
     st.builds(
         Document,
         id=st.text(min_size=1, max_size=5),
-        text=st.text(min_size=1).filter(str.strip),
+        text=st.text(min_size=1).filter(lambda text: not is_blank(text)),
         title=st.none() | st.text(min_size=1),
         metadata=st.dictionaries(
             st.text(), st.none() | st.booleans() | st.integers() | st.text(), max_size=3
@@ -543,3 +543,13 @@ def test_metadata_that_is_nested_too_deeply_is_named_by_its_line(write: Write) -
     deep = "[" * 900 + "]" * 900
     name = write("a.jsonl", '{"text": "甲"}\n{"text": "乙", "a": ' + deep + "}\n")
     assert wrong_line(name, 2).startswith("it cannot be stored: metadata is nested deeper than")
+
+
+def test_lines_and_files_of_invisible_characters_are_left_out_and_counted(write: Write) -> None:
+    name = write("a.txt", "甲\n\n\u200b\n\u2060\ufeff\n乙\n")
+    assert [document.text for document in read(name)] == ["甲", "乙"]
+    assert sentences(noted(name)) == [f"{name}: blank rows left out: 2"]
+    (said,) = sentences(noted(write("b.md", "\u200b\n\u3164")))
+    assert said.startswith("files without any text, left out: ")
+    table = write("c.csv", "text,n\n甲,1\n\u200b,\u200b\n")
+    assert [document.text for document in read(table)] == ["甲"]

@@ -106,6 +106,44 @@ def test_columns_are_found_by_their_usual_names(
     assert sentences(noted(write("b.csv", "id,text,identity\n1,甲,x\n"))) == []
 
 
+@pytest.mark.parametrize(
+    ("names", "row", "found"),
+    [
+        ("问题,答案,部门", "如何请假,线上申请,人事", ("线上申请", "如何请假", {"部门": "人事"})),
+        ("答,问", "线上申请,如何请假", ("线上申请", "如何请假", {})),
+        ("Question,Answer", "why,so", ("so", "why", {})),
+        ("標題,問題,回答", "假,如何,線上", ("線上", "假", {"問題": "如何"})),
+        ("问题,答案,正文", "甲,乙,丙", ("丙", None, {"问题": "甲", "答案": "乙"})),
+    ],
+)
+def test_question_and_answer_are_title_and_text(
+    write: Write, names: str, row: str, found: tuple[str, str | None, dict[str, Any]]
+) -> None:
+    text, title, metadata = found
+    expected = [Document(text_id(text), text, title, metadata)]
+    assert read(write("a.csv", f"{names}\n{row}\n")) == expected
+    line = dict(zip(names.split(","), row.split(","), strict=True))
+    assert read(write("a.jsonl", json.dumps(line))) == expected
+
+
+def test_question_and_answer_are_guessed_with_care(write: Write) -> None:
+    name = write("a.csv", "问题,答案\n甲,乙\n")
+    (note,) = sentences(noted(name))
+    assert note.startswith("read as text from 答案, title from 问题, by their names")
+    assert read(name, columns={"title": "none"}) == [
+        Document(text_id("乙"), "乙", None, {"问题": "甲"})
+    ]
+    assert read(name, columns={"text": "问题"}) == [
+        Document(text_id("甲"), "甲", None, {"答案": "乙"})
+    ]
+    assert wrong_line(write("b.csv", "问题,答案,回答\n甲,乙,丙\n"), 1) == (
+        "several columns could be the text: 答案, 回答; name one with --text-column"
+    )
+    assert "several columns could be the title" in wrong_line(
+        write("c.csv", "问,问题,答\n甲,乙,丙\n"), 1
+    )
+
+
 def test_columns_are_named_by_flags(write: Write) -> None:
     name = write("a.csv", "问题,答案,编号,n\n甲,乙,7,8\n")
     assert read(name, columns={"text": "答案", "title": "问题", "id": "n"}) == [
@@ -114,8 +152,8 @@ def test_columns_are_named_by_flags(write: Write) -> None:
     assert read(name, columns={"text": "答案", "id": "none"}) == [
         Document(text_id("乙"), "乙", None, {"问题": "甲", "编号": 7, "n": 8})
     ]
-    assert wrong_line(name, 1) == (
-        "no column is named text, or as texts usually are, only: 问题, 答案, 编号, n; name the one of "
+    assert wrong_line(write("c.csv", "题干,答案,编号,n\n甲,乙,7,8\n"), 1) == (
+        "no column is named text, or as texts usually are, only: 题干, 答案, 编号, n; name the one of "
         "the texts with --text-column"
     )
     assert wrong_line(name, 1, columns={"text": "回答"}).startswith(

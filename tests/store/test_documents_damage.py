@@ -11,6 +11,7 @@ from server.errors import StoreDamaged, StoreError
 from server.store.documents import Documents
 from server.store.records import Document
 from server.store.sqlite.database import PAGE_BYTES
+from server.store.vector_blob import packed
 from tests.support.stored_documents import INFO, add, check_advice, vectors
 
 
@@ -58,7 +59,7 @@ def test_text_that_is_no_text_any_more_is_damage(documents: Documents, path: Pat
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("vector", vectors(1, 9).tobytes()), ("document", 2), ("begin", 1), ("end", 2)],
+    [("vector", packed(vectors(1, 9))[0]), ("document", 2), ("begin", 1), ("end", 2)],
 )
 def test_a_vector_or_its_place_changed_behind_our_back_is_refused(
     documents: Documents, path: Path, column: str, value: object

@@ -6,14 +6,18 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from server.errors import StoreDamaged, StoreError
+from server.store import schema
 from server.store.documents import Documents
 from server.store.filters.tree import parse
 from server.store.records import Document, Info
-from server.store.schema import SCHEMA_VERSION
+from server.store.schema import PARTS, SCHEMA_VERSION, chunk_checksum
 from server.store.sqlite import database as database_module
+from server.store.upkeep.integrity import faults_in
+from server.store.vector_blob import rounded, unpacked
 from tests.support.stored_documents import INFO, add, check_advice, vectors
 
 
@@ -134,14 +138,14 @@ def test_reading_creates_no_file_in_the_place_of_a_lost_one(
         ("PRAGMA user_version = 0", "schema 0, which no server writes"),
         ("PRAGMA user_version = -2", "schema -2, which no server writes"),
         ("PRAGMA user_version = 1", "which this server did not create"),
-        ("PRAGMA user_version = 3", "run the newer server"),
+        ("PRAGMA user_version = 4", "run the newer server"),
         ("DELETE FROM meta", "KeyError"),
         ("DELETE FROM meta WHERE key = 'name'", "KeyError: 'name'"),
         ("DELETE FROM meta WHERE key = 'words'", "KeyError: 'words'"),
         ("UPDATE meta SET value = 'x' WHERE key = 'identity'", "ValueError"),
         ("UPDATE meta SET value = '4.5' WHERE key = 'dimension'", "ValueError"),
         ("UPDATE meta SET value = '-4' WHERE key = 'dimension'", "outside 1 to"),
-        ("UPDATE meta SET value = '5' WHERE key = 'dimension'", "4 numbers, not 5"),
+        ("UPDATE meta SET value = '5' WHERE key = 'dimension'", "10 bytes, not 12"),
         ("UPDATE meta SET value = '[' WHERE key = 'chunks'", "JSONDecodeError"),
         ("UPDATE meta SET value = '7' WHERE key = 'chunks'", "chunks are 7"),
         ("UPDATE meta SET value = '[10, 10]' WHERE key = 'chunks'", "overlap of 10"),
@@ -215,7 +219,7 @@ def test_a_file_of_version_1_becomes_one_of_this_version(path: Path) -> None:
         assert documents.info == Info("laws", "f", 4, None)
         assert documents.identity.int == 0
         assert documents.labels().tolist() == [1, 2]
-        assert documents.vectors(documents.labels()).tobytes() == stored[:2].tobytes()
+        assert documents.vectors(documents.labels()).tobytes() == rounded(stored[:2]).tobytes()
         assert documents.get(["id1"])["id1"] == Document("id1", "劳动合同1", None, {"n": 1})
         assert sorted(documents.words("劳动合同", 2).labels.tolist()) == [1, 2]
         assert documents.labels(parse({"n": 1})).tolist() == [2]
@@ -223,3 +227,82 @@ def test_a_file_of_version_1_becomes_one_of_this_version(path: Path) -> None:
     documents = Documents(path, None)
     assert add(documents, Document("new", "new")).added.tolist() == [4], "3 was used"
     documents.close()
+
+
+def as_version_2(path: Path) -> None:
+    """Rewrite a closed file as the version before this one left it: vectors in float32."""
+    with closing(sqlite3.connect(path)) as old:
+        old.execute("DROP INDEX parts_of_document")
+        old.execute("ALTER TABLE parts RENAME TO new_parts")
+        for statement in PARTS:
+            old.execute(statement.format(vector_bytes=16))
+        rows = old.execute("SELECT label, document, begin, end, vector FROM new_parts").fetchall()
+        for label, document, begin, end, blob in rows:
+            vector = unpacked([blob], 4).tobytes()
+            checksum = chunk_checksum(document, begin, end, vector)
+            row = (label, document, begin, end, vector, checksum)
+            old.execute("INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?)", row)
+        old.execute("UPDATE sqlite_sequence SET seq = 9 WHERE name = 'parts'")
+        old.execute("DROP TABLE new_parts")
+        old.execute("PRAGMA user_version = 2")
+        old.commit()
+
+
+def test_a_file_of_version_2_keeps_its_labels_and_halves_its_vectors(
+    documents: Documents, path: Path
+) -> None:
+    add(documents, *(Document(id, f"劳动合同{id}", None, {"of": id}) for id in "abc"))
+    with documents.transaction():
+        documents.delete(["b"])
+    labels = documents.labels()
+    stored = documents.vectors(labels)
+    documents.close()
+    as_version_2(path)
+    for _ in range(2):
+        again = Documents(path, None)
+        assert again.labels().tolist() == labels.tolist()
+        assert again.vectors(labels).tobytes() == stored.tobytes()
+        assert again.labels(parse({"of": "c"})).tolist() == [3]
+        assert sorted(again.words("劳动合同", 2).labels.tolist()) == [1, 3]
+        assert faults_in(again) == []
+        again.close()
+    again = Documents(path, None)
+    assert add(again, Document("new", "new")).added.tolist() == [10], "9 was used"
+    again.close()
+
+
+def test_a_damaged_vector_of_version_2_is_still_damaged(documents: Documents, path: Path) -> None:
+    add(documents, Document("a", "甲"), Document("b", "乙"))
+    documents.close()
+    as_version_2(path)
+    with closing(sqlite3.connect(path)) as old:
+        changed = np.array([1, float("nan"), 0, 0], dtype="<f4").tobytes()
+        old.execute("UPDATE parts SET vector = ? WHERE label = 2", (changed,))
+        old.commit()
+    again = Documents(path, None)
+    assert len(again.vectors(np.array([1]))) == 1
+    with pytest.raises(StoreDamaged, match="the vector of part 2"):
+        again.vectors(np.array([2]))
+    again.close()
+
+
+def test_a_migration_that_a_kill_interrupts_leaves_the_old_file(
+    documents: Documents, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(documents, *(Document(id, id) for id in "abc"))
+    labels = documents.labels()
+    documents.close()
+    as_version_2(path)
+
+    def killed(stored: bytes) -> bytes:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(schema, "from_float32", killed)
+        Documents(path, None)
+    with closing(sqlite3.connect(path)) as old:
+        assert old.execute("PRAGMA user_version").fetchone() == (2,)
+        assert old.execute("SELECT DISTINCT length(vector) FROM parts").fetchall() == [(16,)]
+    again = Documents(path, None)
+    assert again.labels().tolist() == labels.tolist()
+    again.close()

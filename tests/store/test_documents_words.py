@@ -4,10 +4,11 @@ import math
 
 import pytest
 
-from server.store import documents as documents_module
+from server.store import lexical
 from server.store.documents import Documents
 from server.store.lexical import K1
 from server.store.records import Document
+from server.store.words import selected
 from tests.support.stored_documents import add, within
 
 # Two words each, so a word's BM25 is its weight.
@@ -26,12 +27,13 @@ def test_more_words_decide_where_a_filter_keeps_few_documents(
     documents: Documents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = stored(documents)
-    monkeypatch.setattr(documents_module, "REQUIRED", 2)
+    monkeypatch.setattr(lexical, "REQUIRED", 2)
     everywhere = documents.words("rare common", 8)
     assert everywhere.labels.tolist() == [labels[0]], "the rare word decides"
     # A word that decides is looked up twice.
     assert everywhere.scores == pytest.approx([2 * RARE])
     assert everywhere.shares == pytest.approx([2 * RARE / ((K1 + 1) * (2 * RARE + COMMON))])
+    monkeypatch.setattr(selected, "SHARE", 1)
     few = documents.words("rare common", 8, within(documents, {"n": {"$in": [1, 7]}}))
     assert few.labels.tolist() == [labels[1]], "and beside it the other one"
     assert few.scores == pytest.approx([COMMON])

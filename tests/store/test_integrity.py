@@ -19,6 +19,7 @@ from server.store.search import Query, search
 from server.store.upkeep.integrity import faults_of
 from server.store.upkeep.maintenance import backup
 from server.store.upkeep.restoring import restore
+from server.store.vector_blob import packed
 
 INFO = Info("laws", "model", 4)
 FOREIGN = {
@@ -218,9 +219,15 @@ def test_other_changes_are_named(home: Path, statement: str, fault: str) -> None
     assert fault in faults(home)
 
 
+NAN = np.float16("nan").tobytes()
+
+
 def store_vector(home: Path, label: int, vector: list[float]) -> None:
     """Put a vector in place of another one, with the checksum that it needs."""
-    blob = np.array(vector, dtype="<f4").tobytes()
+    numbers = np.array(vector, dtype=np.float32)
+    (blob,) = packed(np.nan_to_num(numbers)[None])
+    for place in np.flatnonzero(np.isnan(numbers)).tolist():
+        blob = blob[: 2 + 2 * place] + NAN + blob[4 + 2 * place :]
     checksum = chunk_checksum(label, 0, 3, blob)
     change(home, "UPDATE parts SET vector = ?, checksum = ? WHERE label = ?", blob, checksum, label)
 

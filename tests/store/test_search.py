@@ -267,7 +267,7 @@ def exact(collection: Collection, query: Query) -> list[tuple[str, float]]:
     shares = documents.words(
         query.words, len(collection.index), within(documents, query.filter)
     ).shares_of(labels)
-    cosines = documents.vectors(labels).astype(np.float64) @ query.vector
+    cosines = unit(documents.vectors(labels)).astype(np.float64) @ query.vector
     scores = blend(cosines, shares, query.weights)
     chunks = documents.by_labels(labels)
     best: dict[str, float] = {}

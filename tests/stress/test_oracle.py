@@ -22,7 +22,17 @@ import pytest
 
 from server.store.folder import INDEX, DataFolder
 from server.store.upkeep.integrity import faults_of
-from tests.support.oracle import GROUPS, Ledger, State, Verdicts, document_of, group_of
+from tests.support.oracle import (
+    CHANGES,
+    GROUPS,
+    Ledger,
+    State,
+    Verdicts,
+    can_change,
+    document_of,
+    group_of,
+    patch_to,
+)
 from tests.support.processes import Server, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.stress]
@@ -30,7 +40,13 @@ SECONDS = float(os.environ.get("SECONDS", "100"))
 SEED = int(os.environ.get("SEED", "1"))
 COLLECTIONS, OWNERS, SEARCHERS = ("laws", "notes"), ("a", "b"), 3
 IDS, MOST_AT_ONCE = 30, 8
+# Kinds of writes, and how often each comes.
+WRITES = {
+    **{"add": 6, "add lines": 2, "add vectors": 2, "delete": 2, "delete by filter": 1},
+    **{"delete one": 1, "change": 3, "change by filter": 2, "change one": 1},
+}
 PATIENCE_S = 120.0
+LINES = {"content-type": "application/x-ndjson"}
 ALL = 1000
 
 
@@ -45,9 +61,13 @@ class Host:
         # Of each thread: its client.
         self._own = threading.local()
         self._server: Server | None = None
+        # The name of the model that it serves.
+        self.model = ""
 
     def start(self) -> None:
         self._server = self._stack.enter_context(serving(self._artifact, self._folder))
+        with self._server.client() as client:
+            self.model = client.get("/stats").json()["model"]
         self.running.set()
 
     def end(self, kind: signal.Signals) -> None:
@@ -82,7 +102,7 @@ class Collection:
     def __init__(self, name: str, host: Host, verdicts: Verdicts) -> None:
         self.name, self._host, self._verdicts = name, host, verdicts
         self.ledgers = [Ledger(owner) for owner in OWNERS]
-        self._versions = iter(range(1, 1 << 40))
+        self._versions = iter(range(CHANGES, 1 << 40, CHANGES))
 
     # --- writes ---------------------------------------------------------------------------------------
 
@@ -96,14 +116,17 @@ class Collection:
 
     def _write_once(self, ledger: Ledger, now: State, choose: random.Random) -> None:
         documents, owner = dict(now or {}), ledger.owner
-        kind = choose.choices(("add", "delete", "delete by filter", "delete one"), (6, 2, 1, 1))[0]
+        kind = choose.choices(list(WRITES), list(WRITES.values()))[0]
         path = f"/collections/{self.name}/documents"
-        if kind == "add":
+        if kind.startswith("add"):
             version = next(self._versions)
             numbers = choose.sample(range(IDS), choose.randint(1, MOST_AT_ONCE))
             added = {f"{owner}-{number}": version for number in numbers}
             made = [document_of(owner, id, each) for id, each in added.items()]
-            self._do([ledger], [documents | added], "POST", path, {"documents": made})
+            if kind != "add vectors" or self._bring_vectors(made):
+                self._add(ledger, documents | added, made, kind)
+        elif kind.startswith("change"):
+            self._change(ledger, documents, kind, choose)
         elif kind == "delete":
             ids = [f"{owner}-{number}" for number in choose.sample(range(IDS), 4)]
             kept = {id: each for id, each in documents.items() if id not in ids}
@@ -119,15 +142,67 @@ class Collection:
             self._do([ledger], [documents], "DELETE", f"{path}/{id}", None)
         self._verdicts.count("operations")
 
+    def _add(self, ledger: Ledger, state: State, made: list[dict[str, Any]], kind: str) -> None:
+        path = f"/collections/{self.name}/documents"
+        named = {"embedder": self._host.model} if kind == "add vectors" else {}
+        if kind == "add lines":
+            content = "".join(f"{json.dumps(each)}\n" for each in made).encode()
+            self._do([ledger], [state], "POST", path, content=content, headers=LINES)
+        else:
+            self._do([ledger], [state], "POST", path, {"documents": made, **named})
+
+    def _bring_vectors(self, made: list[dict[str, Any]]) -> bool:
+        """Give each document its vector; return whether the server was there to compute them."""
+        try:
+            texts = [each["text"] for each in made]
+            response = self._host.send("POST", "/embed", json={"texts": texts})
+        except httpx.TransportError:
+            return False
+        if response.status_code == 200:
+            for each, vector in zip(made, response.json()["vectors"], strict=True):
+                each["vector"] = vector
+        return response.status_code == 200
+
+    def _change(
+        self, ledger: Ledger, documents: dict[str, int], kind: str, choose: random.Random
+    ) -> None:
+        """Change the metadata of some documents alone."""
+        path = f"/collections/{self.name}/documents"
+        able = sorted(id for id, version in documents.items() if can_change(version))
+        if not able:
+            return
+        some = choose.sample(able, min(len(able), choose.randint(1, MOST_AT_ONCE)))
+        if kind == "change by filter":
+            version = documents[some[0]]
+            some = [id for id, each in documents.items() if each == version]
+            filter = {"owner": ledger.owner, "version": version}
+            body: Any = {"filter": filter, "metadata": patch_to(version + 1)}
+        elif kind == "change one":
+            some = some[:1]
+            path, body = f"{path}/{some[0]}", {"metadata": patch_to(documents[some[0]] + 1)}
+        else:
+            body = {
+                "documents": [{"id": id, "metadata": patch_to(documents[id] + 1)} for id in some]
+            }
+        state = documents | {id: documents[id] + 1 for id in some}
+        self._do([ledger], [state], "PATCH", path, body)
+
     def _do(
-        self, ledgers: list[Ledger], states: list[State], method: str, path: str, body: object
+        self,
+        ledgers: list[Ledger],
+        states: list[State],
+        method: str,
+        path: str,
+        body: object = None,
+        **given: Any,
     ) -> None:
         """Send a write that leads to these states; afterwards it is known whether it was done."""
         for ledger, state in zip(ledgers, states, strict=True):
             ledger.begin(state)
         done: bool | None = None
         try:
-            response = self._host.send(method, path, json=body)
+            given = given or {"json": body}
+            response = self._host.send(method, path, **given)
             if response.status_code in (200, 201):
                 done = True
             elif response.status_code not in (409, 429, 503):
@@ -208,7 +283,7 @@ class Collection:
             {"owner": ledger.owner, "group": group},
             {"query": "墨池 云雨 inkstone", "top_k": ALL},
         )
-        kind = choose.randrange(6)
+        kind = choose.randrange(7)
         if kind == 0:
             self._search({**body, "filter": own}, [ledger], of_both)
         elif kind == 1:
@@ -219,8 +294,10 @@ class Collection:
             self._search({**body, "mode": "hybrid", "filter": own}, [ledger], of_both)
         elif kind == 4:
             self._search({**body, "mode": "hybrid"}, self.ledgers, of_all)
-        else:
+        elif kind == 5:
             self._list_and_count(own, ledger, of_both)
+        else:
+            self._export(own, ledger, of_both)
         self._verdicts.count("searches")
 
     def _search(
@@ -251,6 +328,17 @@ class Collection:
         if self._is_there("count", counted, [states]):
             sizes = (sum(map(keeps, (state or {}).values())) for state in states)
             self._verdicts.judge_count(f"{self.name} count", counted.json()["count"], sizes)
+
+    def _export(
+        self, filter: dict[str, object], ledger: Ledger, keeps: Callable[[int], bool]
+    ) -> None:
+        mark = ledger.mark()
+        body = {"filter": filter, "include_vectors": True}
+        exported = self._asked("POST", "documents/export", json=body)
+        states = ledger.since(mark)
+        if self._is_there("export", exported, [states]):
+            found = [json.loads(line) for line in exported.text.splitlines()]
+            self._verdicts.judge(f"{self.name} export", found, states, keeps, ledger.owner)
 
     def _is_there(self, question: str, response: httpx.Response, states: list[list[State]]) -> bool:
         """Return whether there is an answer; there need be none where there may be no collection."""

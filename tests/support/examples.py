@@ -26,7 +26,12 @@ from server.system.cpu import cpu_features, int8_instruction_set
 from tests.support.processes import ROOT, Server, serving
 
 # In this order: each page begins with what the ones before have stored.
-PAGES = ("docs/en/reference/http.md", "docs/en/reference/search.md", "README.md")
+PAGES = (
+    "docs/en/reference/http.md",
+    "docs/en/reference/search.md",
+    "docs/en/reference/search-options.md",
+    "README.md",
+)
 ARTIFACT = ROOT / "models" / "bge-small-zh-v1.5" / "onnx-int8"
 BLOCKS = re.compile(
     r"```sh\n(?P<commands>.*?)```\n(?:```(?:json)?\n(?P<answer>.*?)```)?", re.DOTALL
@@ -38,7 +43,7 @@ LONGEST_LIST = 8
 DIGEST = re.compile(r"[0-9a-f]{40,}")
 VOLATILE = re.compile(
     r'(?<="total_duration":)\d+|(?<="bytes":)\d+|(?<="changed":")[^"]+|(?<=-time: )\d+'
-    r'|(?<="id":")[0-9a-f]{12}-[0-9a-f]+'
+    r'|(?<="id":")[0-9a-f]{12}-[0-9a-f]+|(?<="next":")W[\w-]{20,}'
 )
 FLOAT = re.compile(r"(-?\d+\.\d+)")
 OF_EXPORT = re.compile(r"[0-9a-f]{12}\.\.\.|\b[0-9a-f]{32}\b")

@@ -26,19 +26,36 @@ KINDS = (
 )
 
 
+# A text has this many versions: the first, and those whose metadata alone was changed.
+CHANGES = 64
+
+
 def group_of(version: int) -> int:
-    return version % len(GROUPS)
+    return version // CHANGES % len(GROUPS)
+
+
+def can_change(version: int) -> bool:
+    """Return whether there is a next version of the same text."""
+    return version % CHANGES < CHANGES - 1
+
+
+def patch_to(version: int) -> dict[str, Any]:
+    """Return the merge patch that makes this version of the one before: every other one has a mark."""
+    change = version % CHANGES
+    return {"version": version, "mark": {"change": change} if change % 2 else None}
 
 
 def document_of(owner: str, id: str, version: int) -> dict[str, Any]:
     """Return the one document of an id and a version: some are a chunk long, some several."""
-    choose = random.Random(f"{id} {version}")
+    first = version - version % CHANGES
+    choose = random.Random(f"{id} {first}")
     text = "。".join(
         "".join(choose.choices(CHARACTERS, k=12)) for _ in range(choose.randint(1, 12))
     )
     group = group_of(version)
-    metadata = {"owner": owner, "group": group, "version": version}
-    return {"id": id, "text": f"{GROUPS[group]} {id} {version} {text}", "metadata": metadata}
+    patch = {key: each for key, each in patch_to(version).items() if each is not None}
+    metadata = {"owner": owner, "group": group, **patch}
+    return {"id": id, "text": f"{GROUPS[group]} {id} {first} {text}", "metadata": metadata}
 
 
 class Ledger:

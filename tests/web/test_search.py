@@ -1,9 +1,11 @@
 """The search view in a real browser: as a person uses it, by keyboard, in both languages, and with hostile texts."""
 
 from urllib.parse import quote
+from zipfile import ZipFile
 
 import pytest
 
+from server.api.web.manual import PACKED
 from tests.support.browser import DESK, PHONE, Page
 from tests.support.page_documents import HANDBOOK
 from tests.support.processes import Server
@@ -246,3 +248,42 @@ def test_passage_of_a_long_document_is_marked(page: Page, server: Server, langua
     assert marked == hit["text"] and hit["part"]["begin"] > 0 and not hit["part"]["whole"]
     assert page.axe() == []
     page.shot(f"document-{language}")
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_help_leads_to_the_manual_where_there_is_one(page: Page, built: bool) -> None:
+    if PACKED.is_file():
+        pytest.skip("the manual is built already")
+    try:
+        if built:
+            with ZipFile(PACKED, "w") as files:
+                files.writestr("zh/index.html", "<title>手册</title><p id=book>手册")
+        page.open(language="zh")
+        page.keys("?")
+        if not built:
+            page.settled()
+            assert not page.find("#manual").is_displayed()
+            return
+        page.until(lambda: page.find("#manual").is_displayed())
+        assert page.text("#manual") == "用户手册"
+        page.click("#manual")
+        page.until(lambda: page.text("#book") == "手册")
+    finally:
+        if built:
+            PACKED.unlink(missing_ok=True)
+
+
+def test_id_that_a_browser_would_take_for_a_path_is_never_asked_for(page: Page) -> None:
+    page.open("search?c=hostile&q=hostile&doc=" + quote("../../many", safe=""))
+    page.until(lambda: "cannot stand in an address" in page.text(".panel .failure"))
+    page.driver.get(f"{page.url}/docs#remove_one")
+    form = '[data-route="DELETE /documents/{id}"]'
+    page.until(lambda: page.all(form))
+    page.script(f"document.querySelector('{form}').open = true")
+    page.find(f"{form} [name=id]").clear()
+    page.find(f"{form} [name=id]").send_keys("../collections/empty")
+    page.click(f"{form} .primary")
+    page.until(lambda: "cannot stand in an address" in page.text(f"{form} .status"))
+    assert "cannot stand in an address" in page.text(f"{form} .curl")
+    asked = page.script("return performance.getEntriesByType('resource').map((each) => each.name)")
+    assert not [each for each in asked if "empty" in each]

@@ -124,6 +124,60 @@ def test_file_that_is_dropped_is_added_and_one_that_waits_can_be_cancelled(
     assert ids[0]["text"] == "line 0"
 
 
+def test_folder_that_is_dropped_is_added_and_what_is_skipped_is_said(
+    page: Page, client: httpx.Client, tmp_path: Path
+) -> None:
+    folder = tmp_path / "folder"
+    for n in range(120):
+        (folder / f"part{n % 2}").mkdir(parents=True, exist_ok=True)
+        (folder / f"part{n % 2}" / f"{n}.exe").write_bytes(b"x")
+    # The same name twice, one that would be markup, and one that turns its direction.
+    names = (
+        "a/same.md",
+        "b/same.md",
+        "<img src=x onerror=alert(1)>.md",
+        "\u202etxt.md",
+        ".hidden.md",
+    )
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(f"# {name}", "utf-8")
+    client.post("/collections", json={"name": "folder"})
+    opened(page, "add", "?c=folder")
+    place = page.script(
+        "const { x, y } = document.querySelector('.drop').getBoundingClientRect(); return [x + 9, y + 9]"
+    )
+    data = {"items": [], "files": [str(folder)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        event = {"type": kind, "x": place[0], "y": place[1], "data": data}
+        page.driver.execute_cdp_cmd("Input.dispatchDragEvent", event)
+    page.until(lambda: "4 of 4 files done" in page.text("p.dim[role=status]"))
+    said = page.text("p.dim[role=status]")
+    assert said.endswith("; 121 skipped: 1 hidden or temporary, 120 of another format")
+    # A name that no id can hold is refused, and the others are stored.
+    assert len(page.all(".file.done")) == 3
+    found = client.get("/collections/folder/documents").json()["documents"]
+    assert {each["id"] for each in found} >= {
+        "folder\u2215a\u2215same.md",
+        "folder\u2215b\u2215same.md",
+    }
+    assert page.axe() == []
+
+
+def test_collection_that_was_deleted_elsewhere_leaves_the_list(
+    page: Page, client: httpx.Client
+) -> None:
+    client.post("/collections", json={"name": "gone"})
+    client.post("/collections/gone/documents", json={"documents": [{"text": "x"}]})
+    page.open("search")
+    assert "gone" in page.texts("#collection option")
+    client.delete("/collections/gone").raise_for_status()
+    page.script("location.hash = '#/search?c=gone'")
+    page.until(lambda: page.all(".failure"))
+    page.script("location.hash = '#/search'")
+    page.until(lambda: "gone" not in page.texts("#collection option"))
+
+
 # --- collections ------------------------------------------------------------------------------------
 
 

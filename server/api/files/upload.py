@@ -9,7 +9,7 @@ import msgspec
 from starlette.datastructures import QueryParams
 
 from server.api.decoding import check_parameters, parameter
-from server.api.documents import Stored, stored_form
+from server.api.documents.reply import Stored, stored_form
 from server.api.files.reading import Contents, in_terms_of_http, read_file
 from server.api.native_errors import NATIVE
 from server.api.operation import (

@@ -13,11 +13,13 @@ class KeyReply(msgspec.Struct):
     """What a request with this key may do.
 
     needed: whether the server asks for keys. name: null where it does not. scopes: all of them where it does not.
+    collections: those that it may use, by name or by the beginning of names before a star; null for all.
     """
 
     needed: bool
     name: str | None
     scopes: list[str]
+    collections: list[str] | None = None
 
 
 def operations() -> list[Operation]:
@@ -30,4 +32,6 @@ async def key(call: Call) -> Reply:
     holder = call.scope.get(HOLDER)
     if holder is None:
         return Reply(json_body(KeyReply(False, None, list(SCOPES))))
-    return Reply(json_body(KeyReply(True, holder.key.name, list(holder.key.scopes))))
+    key = holder.key
+    some = None if key.collections is None else list(key.collections)
+    return Reply(json_body(KeyReply(True, key.name, list(key.scopes), some)))

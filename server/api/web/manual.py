@@ -141,4 +141,6 @@ async def _front(packed: Path, call: Call, base: str) -> Reply:
     language = preferred(header(call.scope, b"accept-language").decode("latin-1"))
     goal = f'<meta http-equiv="refresh" content="0; url={base}{language}/index.html">\n'
     forward, text = (goal, LINKS.format(base=base)) if built else ("", NOT_BUILT)
-    return _page(FRONT.format(language=language, forward=forward, text=text).encode())
+    # Clients learn from this header whether there is a manual.
+    link = [(b"link", f'<{base}{language}/index.html>; rel="start"'.encode())] if built else []
+    return _page(FRONT.format(language=language, forward=forward, text=text).encode(), link)

@@ -4,14 +4,16 @@ Each tool is one request to the server, or two. What it returns is bounded (see 
 are data: the descriptions say so, because a document may hold sentences that look like instructions.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
 from mcp_types import ToolAnnotations
-from pydantic import Field
+from pydantic import ConfigDict, Field, create_model, with_config
 
 from server import VERSION
 from server.cli.agents.answers import (
@@ -29,7 +31,7 @@ from server.cli.connection import KeyRefused
 from server.cli.remote import Remote
 from server.cli.target import Question
 from server.errors import ServerError, StartupError
-from server.store.records import Document, text_id
+from server.store.records import MAX_ID, Document, text_id
 
 MOST_HITS = 20
 # Of one call. A model writes them word by word, so there are few.
@@ -64,45 +66,70 @@ KEY_REFUSED = (
 LIST = f"List the collections with the number of documents in each. {DATA}"
 ADD = f"""Store new documents in a collection, so that search finds them.
 
-At most {MOST_ADDED} documents a call. Nothing is replaced: the call is refused if an id exists already. A
-document without an id gets one that is made from its text. Only store what the user has asked you to store."""
+At most {MOST_ADDED} documents a call. Nothing is replaced: the call is refused if an id exists already, or
+stands for two documents of the call. A document without an id gets one that is made from its text. Only store
+what the user has asked you to store."""
 
+# The server's own limit on names is narrower; this one keeps errors short.
 Collection = Annotated[
-    str, Field(description="Name of the collection, as list_collections returns it.")
+    str,
+    Field(description="Name of the collection, as list_collections returns it.", max_length=MAX_ID),
 ]
 T = TypeVar("T")
 # Returns the collection of this name on the server, for the caller of a tool.
 Open = Callable[[Any, str], Remote]
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True)
 class NewDocument:
     """A document to store."""
 
     text: str
-    id: str | None = None
+    id: Annotated[str, Field(max_length=MAX_ID)] | None = None
     title: str | None = None
     metadata: dict[str, Any] | None = None
 
 
 def mcp_server(open: Open, *, allow_add: bool) -> MCPServer:
     """Return the MCP server with its tools; `add_documents` is there only if it is allowed."""
-    server = MCPServer(
+    # It writes what callers send, of any length, into lines of level INFO.
+    logging.getLogger("mcp").setLevel(logging.WARNING)
+    tools = Tools(open)
+    read = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+    write = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
+    offered = [
+        _tool(tools.search, "Search documents", SEARCH, read),
+        _tool(tools.get_document, "Read a document", GET, read),
+        _tool(tools.list_collections, "List collections", LIST, read),
+    ]
+    if allow_add:
+        offered.append(_tool(tools.add_documents, "Store documents", ADD, write))
+    return MCPServer(
         "inkwell",
         title="Inkwell",
         instructions=INSTRUCTIONS,
         version=VERSION,
+        tools=offered,
         log_level="WARNING",
     )
-    tools = Tools(open)
-    read = ToolAnnotations(read_only_hint=True, open_world_hint=False)
-    write = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
-    server.add_tool(tools.search, "search", "Search documents", SEARCH, read)
-    server.add_tool(tools.get_document, "get_document", "Read a document", GET, read)
-    server.add_tool(tools.list_collections, "list_collections", "List collections", LIST, read)
-    if allow_add:
-        server.add_tool(tools.add_documents, "add_documents", "Store documents", ADD, write)
-    return server
+
+
+def _tool(
+    function: Callable[..., Any], title: str, description: str, annotations: ToolAnnotations
+) -> Tool:
+    """Return a tool named after its function.
+
+    An argument that it does not have is refused. If it were ignored, a misspelt `collection` would search
+    another one, and the answer would look right.
+    """
+    tool = Tool.from_function(
+        function, title=title, description=description, annotations=annotations
+    )
+    given = tool.fn_metadata.arg_model
+    strict = create_model(given.__name__, __base__=given, __cls_kwargs__={"extra": "forbid"})
+    tool.fn_metadata.arg_model, tool.parameters = strict, strict.model_json_schema(by_alias=True)
+    return tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +156,9 @@ class Tools:
     async def get_document(
         self,
         ctx: Context,
-        id: Annotated[str, Field(description="The document's id.", min_length=1)],
+        id: Annotated[
+            str, Field(description="The document's id.", min_length=1, max_length=MAX_ID)
+        ],
         collection: Collection = "default",
         begin: Annotated[int, Field(description="First character to read.", ge=0)] = 0,
         length: Annotated[
@@ -157,8 +186,17 @@ class Tools:
             Document(one.id or text_id(one.text), one.text, one.title, one.metadata or {})
             for one in documents
         ]
+        _check_ids(new)
         await _answer(self.open(ctx, collection).add(new, replace=False))
         return Added(ids=[one.id for one in new])
+
+
+def _check_ids(documents: list[Document]) -> None:
+    """Refuse an id that stands for two documents: the last one would replace the others unseen."""
+    seen: dict[str, Document] = {}
+    for document in documents:
+        if seen.setdefault(document.id, document) != document:
+            raise ToolError(f"two documents have the id {document.id!r}; give each its own")
 
 
 async def _answer(asked: Awaitable[T]) -> T:

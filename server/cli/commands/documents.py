@@ -33,7 +33,8 @@ def export(given: Invocation) -> int:
     meter = Meter(terminal, now)
     if arguments.pair is None:
         with opening.target(given) as (target, run):
-            number = run(export_documents(target, arguments.file, meter))
+            parts_of = target.parts_of if arguments.with_vectors else None
+            number = run(export_documents(target, arguments.file, meter, parts_of))
         terminal.inform("exported {number:,} documents", number=number)
         return 0
     vectors, texts = arguments.pair
@@ -51,6 +52,10 @@ def import_(given: Invocation) -> int:
     """Add what `export` wrote."""
     arguments, terminal = given.arguments, given.terminal
     _check_pair(given, arguments.source)
+    if arguments.vectors is not None and arguments.embedder is None:
+        raise BadSettings("--vectors needs --embedder, the name of what made them")
+    if arguments.embedder is not None:
+        return _import_given(given)
     if arguments.pair is None:
         from server.cli.commands.index import index_sources
         from server.sources.source import Options
@@ -66,6 +71,31 @@ def import_(given: Invocation) -> int:
         run(local.prepare(chunks))
         terminal.say(run(import_pair(local, pair, clock=now, terminal=terminal)).summary())
     terminal.say("blank lines: {number:,}", number=pair.blank)
+    return 0
+
+
+def _import_given(given: Invocation) -> int:
+    """Add documents with their vectors."""
+    from server.cli.exchange.given_import import import_given
+    from server.cli.exchange.npy_file import NpyRows
+    from server.cli.exchange.vector_lines import VectorLines
+    from server.sources.readers import find_source
+    from server.sources.source import Options
+
+    arguments, terminal = given.arguments, given.terminal
+    if arguments.pair is not None or arguments.chunk_tokens is not None:
+        raise BadSettings(
+            "--embedder is for a FILE whose documents bring their vectors, one a part"
+        )
+    rows = None if arguments.vectors is None else NpyRows(arguments.vectors)
+    source = find_source(arguments.source, Options(format="jsonl", encoding=arguments.encoding))
+    (file,) = source.files
+    with _noted(given, source.notes), opening.target(given, create=True) as (target, run):
+        lines = VectorLines(file, source, rows)
+        done = import_given(
+            target, lines, arguments.embedder, source.n_bytes, clock=now, terminal=terminal
+        )
+        terminal.say(run(done).summary())
     return 0
 
 

@@ -1,11 +1,14 @@
 """The command that judges search by questions whose right documents are known."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from server.cli.commands import opening
 from server.cli.invocation import Invocation
 from server.clock import now
+from server.errors import BadSettings
 from server.messages.message import Message
 
 if TYPE_CHECKING:
@@ -17,27 +20,88 @@ if TYPE_CHECKING:
 
 def evaluate(given: Invocation) -> int:
     """Print how well each mode finds the right documents; status 1 where none of them is stored."""
-    from server.cli.evaluation.judging import judge
     from server.cli.evaluation.report import as_json, show
+    from server.cli.evaluation.sizes import compared
 
-    arguments = given.arguments
+    arguments, terminal = given.arguments, given.terminal
+    if arguments.plot is not None:
+        _check_plot(arguments.plot)
     questions = _questions(given)
-    with opening.target(given) as (target, run):
-        plan = run(_plan(given, target))
-        judged = run(judge(target, questions, plan, _progress(given, len(questions))))
-        report = _report(target.name, run(target.count()), judged)
+    sizes, documents = arguments.chunk_tokens, arguments.documents
+    reports = _of_trials(given, questions) if sizes or documents else [_of_stored(given, questions)]
     if arguments.json:
-        given.terminal.say_json(as_json(report, verbose=arguments.verbose))
+        found = [as_json(report, verbose=arguments.verbose) for report in reports]
+        terminal.say_json({"sizes": found} if sizes else found[0])
     else:
-        show(report, given.terminal, verbose=arguments.verbose)
-    if report.number == 0:
-        given.terminal.inform(
+        for report in reports:
+            show(report, terminal, verbose=arguments.verbose)
+        for sentence in compared(reports):
+            terminal.say(sentence)
+    if arguments.plot is not None:
+        _draw(given, reports)
+    if not any(report.number for report in reports):
+        terminal.inform(
             "error: no question has a right document in collection {name}: are its answers ids or texts"
             " of the documents, and is it the right collection?",
-            name=target.name,
+            name=reports[0].collection,
         )
         return 1
     return 0
+
+
+def _of_stored(given: Invocation, questions: "list[Question]") -> "Report":
+    """Judge the collection that is named."""
+    with opening.target(given) as (target, run):
+        return _judged(given, target, run, questions)
+
+
+def _of_trials(given: Invocation, questions: "list[Question]") -> "list[Report]":
+    """Judge collections that are made for this only, one for each size of chunks."""
+    from server.cli.evaluation.trials import trials
+
+    reports = []
+    with trials(given) as (opened, fill):
+        for tokens in given.arguments.chunk_tokens or (None,):
+            trial = opened.of(tokens, fill)
+            report = _judged(given, trial.target, opened.run, questions)
+            reports.append(replace(report, tokens=tokens))
+    return reports
+
+
+def _judged(
+    given: Invocation, target: "CollectionTarget", run: opening.Run, questions: "list[Question]"
+) -> "Report":
+    from server.cli.evaluation.judging import judge
+
+    plan = run(_plan(given, target))
+    judged = run(judge(target, questions, plan, _progress(given, len(questions))))
+    return _report(target.name, run(target.count()), judged)
+
+
+def _check_plot(file: Path) -> None:
+    """Refuse, before anything is measured, a file that cannot be meant or cannot be written."""
+    if file.suffix.lower() != ".svg":
+        raise BadSettings("--plot {file} is no .svg file", file=file)
+    if not file.parent.is_dir():
+        raise BadSettings(
+            "--plot {file}: there is no folder {folder}", file=file, folder=file.parent
+        )
+
+
+def _draw(given: Invocation, reports: "list[Report]") -> None:
+    from server.cli.evaluation.plot import drawn
+    from server.cli.evaluation.report import NAMES, cut
+
+    words, file = given.terminal.words, given.arguments.plot
+    groups = []
+    for report in reports:
+        label = report.collection if report.tokens is None else words(cut(report.tokens))
+        groups.append((label, {words(NAMES[way]): found for way, found in report.means.items()}))
+    from server.cli.transfer import replacing
+
+    with replacing(file) as opened:
+        opened.write(drawn(groups).encode())
+    given.terminal.inform("picture written to {file}", file=file)
 
 
 def _questions(given: Invocation) -> "list[Question]":

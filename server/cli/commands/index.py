@@ -22,6 +22,7 @@ def index(given: Invocation) -> int:
     """Add the documents of files, folders, patterns or standard input."""
     from server.sources.columns import Columns
     from server.sources.patterns import Selection
+    from server.sources.problems import Stopped
     from server.sources.source import Options
     from server.sources.values import Types
 
@@ -39,7 +40,12 @@ def index(given: Invocation) -> int:
         from server.cli.indexing.watch import check_watchable
 
         check_watchable(arguments.sources)
-    return index_sources(given, arguments.sources, options)
+    try:
+        return index_sources(given, arguments.sources, options)
+    except Stopped as error:
+        raise BadSettings(
+            "{error}; --keep-going stores what is right and lists what is wrong", error=error
+        ) from None
 
 
 def index_sources(given: Invocation, names: Sequence[str], options: "Options") -> int:

@@ -23,7 +23,9 @@ def new(given: Invocation) -> int:
 
     arguments, terminal = given.arguments, given.terminal
     quota = Quota(arguments.requests_per_minute, arguments.tokens_per_minute)
-    secret, key = new_key(arguments.name, arguments.scopes, arguments.expires, quota)
+    secret, key = new_key(
+        arguments.name, arguments.scopes, arguments.expires, quota, arguments.collections
+    )
     add_key(_file(given), key)
     terminal.out.write(f"{secret}\n")
     terminal.inform("keep it: it is shown only once")
@@ -32,7 +34,7 @@ def new(given: Invocation) -> int:
 
 
 def list_(given: Invocation) -> int:
-    """List names, scopes, last days and quotas."""
+    """List names, scopes, last days, quotas and collections."""
     from server.auth.keys import read_keys
 
     keys = read_keys(_file(given))
@@ -45,7 +47,7 @@ def list_(given: Invocation) -> int:
 
 
 def _limits(key: "Key") -> list[Message]:
-    """Return what bounds a key: its last day and its quotas."""
+    """Return what bounds a key: its last day, its quotas and its collections."""
     found = []
     if key.expires:
         expired = key.expired(wall_s())
@@ -56,6 +58,9 @@ def _limits(key: "Key") -> list[Message]:
         found.append(Message("{number:,} requests/min", number=key.requests_per_minute))
     if key.tokens_per_minute is not None:
         found.append(Message("{number:,} tokens/min", number=key.tokens_per_minute))
+    if key.collections is not None:
+        names = ", ".join(key.collections) or Message("none")
+        found.append(Message("collections {names}", names=names))
     return found
 
 

@@ -9,6 +9,8 @@ from server.messages.terminal import Terminal
 
 # As `judging` has them, which loads more than a parser should.
 WAYS = ("dense", "lexical", "hybrid", "reranked")
+# Each embeds all documents again.
+MOST_SIZES = 8
 
 
 def evaluate_flags(parser: Parser, terminal: Terminal) -> None:
@@ -33,6 +35,29 @@ def evaluate_flags(parser: Parser, terminal: Terminal) -> None:
         help=words(
             "column of the ids or texts of right documents (default: one with a usual name)"
         ),
+    )
+    add(
+        "--documents",
+        nargs="+",
+        metavar="SOURCE",
+        help=words(
+            "files or folders to judge with instead of a collection: they are indexed for this only"
+        ),
+    )
+    add(
+        "--chunk-tokens",
+        type=_sizes(terminal),
+        metavar="SIZES",
+        help=words(
+            "sizes of chunks to compare, in tokens with commas, 0 for whole documents: for each, all"
+            " documents are embedded again, in a folder that is removed afterwards"
+        ),
+    )
+    add(
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help=words("write a picture of the figures to an SVG file"),
     )
     add(
         "--modes",
@@ -62,6 +87,27 @@ def evaluate_flags(parser: Parser, terminal: Terminal) -> None:
     )
     encoding_flag(parser, terminal)
     target_flags(parser, terminal)
+
+
+def _sizes(terminal: Terminal) -> Callable[[str], tuple[int, ...]]:
+    """Return what parses sizes of chunks with commas."""
+
+    def parse(text: str) -> tuple[int, ...]:
+        asked = [each.strip() for each in text.split(",")]
+        if not all(each.isascii() and each.isdigit() and len(each) <= 6 for each in asked):
+            raise argparse.ArgumentTypeError(
+                terminal.words("{text!r} is not numbers of tokens, with commas", text=text)
+            )
+        sizes = tuple(dict.fromkeys(map(int, asked)))
+        if len(sizes) > MOST_SIZES:
+            raise argparse.ArgumentTypeError(
+                terminal.words(
+                    "{n} sizes, at most {most} are compared at once", n=len(sizes), most=MOST_SIZES
+                )
+            )
+        return sizes
+
+    return parse
 
 
 def _modes(terminal: Terminal) -> Callable[[str], tuple[str, ...]]:

@@ -98,7 +98,7 @@ def _objects(path: Path, reading: Reading) -> Iterator[Row]:
         with placed(path, line):
             try:
                 row = msgspec.json.decode(text)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, RecursionError) as error:
                 raise NotADocument("not JSON: {error}", error=error) from None
             if not isinstance(row, dict):
                 raise NotADocument("{value} is not a JSON object", value=shown(row))
@@ -151,19 +151,23 @@ def _of_folder(folder: Path, reading: Reading) -> list[Question]:
         )
     questions: dict[str, Question] = {}
     for line, text, _ in lines(qrels, reading.encoding, reading.notes):
-        if line == 1 or not text.strip():
+        if not text.strip():
             continue
         with placed(qrels, line):
             parts = text.split("\t")
             if len(parts) != 3:
                 raise NotADocument(
-                    "{found} fields, but the first row has {expected}", found=len(parts), expected=3
+                    "{found} fields with tabs between, not 3: query, document and relevance",
+                    found=len(parts),
                 )
             query, document, grade = parts
+            # The first line has the names of the columns, unless it was left out.
+            if line == 1 and not _is_number(grade):
+                continue
             if query not in questions:
                 _check_number(len(questions))
                 questions[query] = Question(query, "")
-            _add(questions[query], document, _relevance(grade))
+            _add(questions[query], _text("document", document), _relevance(grade))
     texts = _texts_of(folder / "queries.jsonl", questions, reading)
     missing = [name for name in questions if name not in texts]
     if missing:
@@ -206,13 +210,21 @@ def _answers(key: str, value: Any, grade: Any) -> Iterator[tuple[str, float]]:
     """Yield every answer of a row: a value, a list of values, or an object of ids and grades."""
     if isinstance(value, dict):
         for answer, relevance in value.items():
-            yield answer, _relevance(relevance)
+            yield _text(key, answer), _relevance(relevance)
         return
     relevance = 1.0 if grade is None or grade == "" else _relevance(grade)
     for each in value if isinstance(value, list) else [value]:
         if isinstance(each, int) and not isinstance(each, bool):
             each = str(each)
         yield _text(key, each), relevance
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _relevance(value: Any) -> float:

@@ -16,13 +16,14 @@ FEW, WORST, SHOWN = 5, 10, 80
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that was found. documents: number in the collection."""
+    """All that was found. documents: number in the collection. tokens: of its chunks, where sizes are compared."""
 
     collection: str
     documents: int
     judged: Sequence[Judged]
     means: Mapping[Way, Means]
     differences: Sequence[Difference]
+    tokens: int | None = None
 
     @property
     def left_out(self) -> list[Judged]:
@@ -47,6 +48,8 @@ class Report:
 
 def show(report: Report, terminal: Terminal, *, verbose: bool) -> None:
     """Print the report: results on standard output."""
+    if report.tokens is not None:
+        terminal.say("\n{cut}:", cut=cut(report.tokens))
     terminal.say(
         "{judged:,} of {number:,} questions judged, on collection {name} with {documents:,} documents",
         judged=report.number,
@@ -67,6 +70,15 @@ def show(report: Report, terminal: Terminal, *, verbose: bool) -> None:
     if verbose:
         for line in _worst(report):
             terminal.say(line)
+
+
+def cut(tokens: int) -> Message:
+    """Return how documents are cut, as people read it."""
+    return (
+        Message("chunks of {tokens} tokens", tokens=tokens)
+        if tokens
+        else Message("whole documents")
+    )
 
 
 def _not_stored(report: Report, most: int) -> Iterator[Message]:
@@ -186,6 +198,7 @@ def as_json(report: Report, *, verbose: bool) -> dict[str, Any]:
     """Return the report as JSON; with `verbose` also what every way found for every question."""
     found: dict[str, Any] = {
         "collection": report.collection,
+        **({} if report.tokens is None else {"chunk_tokens": report.tokens}),
         "documents": report.documents,
         "questions": len(report.judged),
         "judged": report.number,

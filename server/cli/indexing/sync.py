@@ -61,9 +61,19 @@ async def remove_vanished(
                 for each in documents
                 if not seen.has(each.id)
                 and mark_of(each) == name
-                and not source.problems.hides(source.name, file_of(each) or "")
+                and not _may_be_there(source, file_of(each) or "")
             ]
     return await _remove(target, gone)
+
+
+def _may_be_there(source: Source, file: str) -> bool:
+    """Return whether a document that was not read may stand where something could not be read.
+
+    Rows of a folder are named after their file. Other rows may stand in several files, which share the
+    document.
+    """
+    problems = source.problems
+    return problems.hides(source.name, file) if source.is_folder else bool(problems.files)
 
 
 async def remove_touched(target: CollectionTarget, source: Source, paths: Sequence[str]) -> int:
@@ -192,11 +202,7 @@ async def compare(
         if source.sync is not None and not allow_empty and not seen.number(source.sync):
             raise _empty(source)
     for id, of_source, file in marked:
-        hidden = any(
-            source.problems.hides(source.name, file)
-            for source in sources
-            if source.sync == of_source
-        )
+        hidden = any(_may_be_there(source, file) for source in sources if source.sync == of_source)
         if not seen.has(id) and not hidden:
             plan.removed.add(id)
     return plan

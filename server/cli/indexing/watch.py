@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from server.cli.commands.opening import Run
+from server.cli.indexing.background import in_background
 from server.cli.indexing.changes import LONGEST_RETRY_S, Changes
 from server.cli.indexing.sync import Synced, remove_touched, remove_vanished
 from server.cli.ingest import index_documents
@@ -181,7 +182,7 @@ class Watch:
 
     def _follow(self, source: Source, changes: Changes) -> None:
         """Read what has changed in a source, and remove what vanished from it."""
-        if changes.whole:
+        if changes.whole or source.shares_rows:
             self._say(source.name, self.run(self._whole(source)))
             return
         for file in source.files:
@@ -194,8 +195,24 @@ class Watch:
     async def _whole(self, source: Source) -> Synced:
         seen = Seen()
         added, unchanged = await self._store(source, seen)
+        if source.shares_rows:
+            await in_background(lambda: self._see_others(source, seen))
         removed = await remove_vanished(self.target, [source], seen, allow_empty=self.allow_empty)
         return Synced(added, unchanged, removed)
+
+    def _see_others(self, source: Source, seen: Seen) -> None:
+        """Note the rows of the other sources: one that stands there too is not gone."""
+        for each in self.sources:
+            if each.name == source.name or not each.shares_rows:
+                continue
+            try:
+                found = self.find(each.name, source.problems)
+            except BadSettings:
+                # Its own turn says so. Until then nothing is removed here.
+                source.problems.files.add((each.name, ""))
+                continue
+            for document, _ in read_documents(found):
+                seen.add(document)
 
     async def _one(self, source: Source, file: Path) -> Synced:
         """Read one file again; what it no longer has is removed, unless an error hides it."""

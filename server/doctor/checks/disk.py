@@ -7,8 +7,9 @@ from server.doctor.findings import MB, Finding, refusal
 from server.inference.comparison import SAME_VECTORS
 from server.messages.message import Message
 from server.store.folder_lock import Holder
+from server.store.records import GIVEN
 
-# A part takes 2 KB of vector, its text and its words: some 100,000 parts.
+# A part takes 1 KB of vector twice, its text and its words: some 100,000 parts.
 LITTLE_DISK = 1024 * MB
 # SQLite's log beside a write of 2,048 texts, and room for the database's next pages.
 LEAST_DISK = 64 * MB
@@ -100,6 +101,12 @@ def _of_collection(held: Held, served: set[str]) -> Finding:
     name = held.name
     if held.error is not None:
         return refusal("data", held.error)
+    if held.fingerprint.startswith(GIVEN):
+        embedder = held.fingerprint.removeprefix(GIVEN)
+        found = Message(
+            "collection {name} holds given vectors of {embedder}", name=name, embedder=embedder
+        )
+        return Finding("ok", "data", found)
     if held.fingerprint not in served:
         return Finding(
             "warning",

@@ -27,6 +27,7 @@ from server.sources.office.section import Section, Unreadable
 from server.sources.place import FILE
 from server.sources.problems import Problems
 from server.sources.source import Read, Source
+from server.store.records import is_blank
 
 Reader = Callable[[Given], Iterator[Section]]
 # By format: the module that reads it, and the package that this needs.
@@ -110,7 +111,13 @@ def _documents(request: Request, data: bytes, source: Source) -> Iterator[Read]:
             format=request.format,
             package=MODULES[request.format][1],
         )
-    for section in reader(Given(name, request.shown, data, source)):
+    given, blank = Given(name, request.shown, data, source), 0
+    for section in reader(given):
+        if is_blank(section.text):
+            blank += 1
+            continue
         id = section.id or f"{name}#{section.tag}"
         document = checked(section.text, id, section.title, {FILE: name, **section.place})
         yield document, int(section.share * len(data))
+    if blank:
+        given.note(Message("parts without a visible character left out: {number:,}", number=blank))

@@ -12,6 +12,7 @@ from server.sources.isolated.frames import Done, Failed, Found, Request, Wrong, 
 from server.sources.isolated.limits import MB, Limits
 from server.sources.isolated.process import ReaderProcess, answers
 from server.sources.office.section import Unreadable, UnreadableFile
+from server.sources.problems import Stopped
 from server.sources.source import Read, Source
 
 Started = Callable[[ReaderProcess], None]
@@ -63,7 +64,8 @@ def read_apart(
                     source.problems.add(BadSettings(message_of(answer.why)))
                 case Failed():
                     why = message_of(answer.why)
-                    raise BadSettings(why) if answer.named else unreadable(shown, why)
+                    # What names the file is a row of it: rows after it could be read.
+                    raise Stopped(why) if answer.named else unreadable(shown, why)
                 case Done():
                     for note in answer.notes:
                         source.notes.add(message_of(note))

@@ -11,6 +11,7 @@ from server.sources.office import plain_font
 from server.sources.office.given import Given
 from server.sources.office.section import Section, Unreadable, clean, one_line
 from server.sources.place import PAGE
+from server.store.records import is_blank
 
 # Objects of a page among which an image is looked for.
 MOST_OBJECTS = 10_000
@@ -91,7 +92,9 @@ def _page(document: pdfium.PdfDocument, index: int) -> tuple[str, bool]:
             text = WITHIN.sub("", HYPHEN.sub("", clean(read.get_text_range()))).strip()
         finally:
             read.close()
-        return text, not text and _has_image(page)
+        if is_blank(text):
+            return "", _has_image(page)
+        return text, False
     finally:
         page.close()
 

@@ -21,6 +21,7 @@ from server.sources.office.given import Given
 from server.sources.office.section import Section, Unreadable, clean
 from server.sources.place import ROW, SHEET
 from server.sources.tables import Examination, check_names, check_types
+from server.store.records import is_blank
 
 # Rows among which the names of columns are looked for: a title may stand above them.
 MOST_ABOVE = 20
@@ -170,7 +171,7 @@ class _Sheet:
         rows = islice(enumerate(self._sheet.iter_rows(), self._first), self._above + 1, None)
         for number, row in rows:
             texts = [text_of(cell) for cell in row]
-            if any(text and not text.isspace() for text in texts):
+            if not all(map(is_blank, texts)):
                 yield number, texts
 
     def sections(self, *, is_only: bool) -> Iterator[Section]:

@@ -31,7 +31,7 @@ from server.store.sqlite.database_path import (
 from server.system.idle_connections import IdleConnections
 
 KEYS_PER_QUERY = 1000  # SQLite's own limit has been 999 (until 3.32) and is 32,766
-# A vector of 512 numbers has 2 KB; a page of 4 KB, SQLite's default, would hold only one.
+# A page of 4 KB, SQLite's default, would hold one vector of 1,024 numbers and waste half.
 PAGE_BYTES = 16_384
 # Steps of SQLite's machine between two looks at the limit of a read: a millisecond.
 STEPS_BETWEEN_CHECKS = 20_000
@@ -79,7 +79,7 @@ class Database:
         if missing and create is None:
             raise StoreDamaged("{path} is missing; restore the collection from a backup", path=path)
         with self.advising():
-            self.writer = self._connect(create=missing)
+            self.writer = self._connect("rwc" if missing else "rw")
             self._file = file_key(path)
             try:
                 found = 0 if missing else self._known_version(version)
@@ -159,6 +159,17 @@ class Database:
                 _snapshots.reset(token)
                 reader.execute("ROLLBACK")  # nothing was written
 
+    def hold(self) -> "HeldSnapshot":
+        """Return a snapshot of this moment that stays open between calls; close it."""
+        with self.advising():
+            reader = self._reader(only_read=True)
+            try:
+                self._check_schema(reader)
+                return HeldSnapshot(self, reader)
+            except BaseException:
+                reader.close()
+                raise
+
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """Yield a connection for reading: that of the snapshot, where this thread has one open."""
@@ -176,8 +187,8 @@ class Database:
                 else:
                     READERS.keep(self._number, reader)
 
-    def _reader(self) -> Connection:
-        reader = self._connect()
+    def _reader(self, *, only_read: bool = False) -> Connection:
+        reader = self._connect("ro" if only_read else "rw")
         # 16 MB: looking clauses up among 63,762 texts took 8 ms with it and 12 with 2 MB.
         reader.execute("PRAGMA cache_size = -16000")
         reader.set_progress_handler(read_limit.passed, STEPS_BETWEEN_CHECKS)
@@ -265,11 +276,11 @@ class Database:
         if not self._turn:
             raise RuntimeError(f"{self.path}: closed during a write")
 
-    def _connect(self, *, create: bool = False) -> Connection:
+    def _connect(self, mode: str = "rw") -> Connection:
         refuse_unsafe(self.path)
         # subtle: without a mode SQLite would create a file that is missing, also to read it.
         connection = sqlite3.connect(
-            f"file:{quoted(self.path)}?mode={'rwc' if create else 'rw'}",
+            f"file:{quoted(self.path)}?mode={mode}",
             uri=True,
             timeout=self._busy_timeout_s,
             isolation_level=None,  # this file begins and ends transactions
@@ -325,6 +336,47 @@ class Database:
     def advising(self) -> Iterator[None]:
         with advising(self.path):
             yield
+
+
+class HeldSnapshot:
+    """A snapshot that outlives the call that opened it, for a reply that is sent piece by piece.
+
+    The log cannot shrink until it is closed. It may be read from any thread, from one at a time. It is opened
+    only to read, so the database may be closed, moved or deleted before it.
+    """
+
+    def __init__(self, database: Database, reader: Connection) -> None:
+        self._database, self._reader = database, reader
+        # Taken by the read that runs, and for good by what closes the connection.
+        self._turn = deque(["to read"])
+        self._ended = False
+        reader.execute("BEGIN")
+        # The moment is that of the first read.
+        reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """Let all reads of this thread in the block see the snapshot; not after `close`."""
+        turn = self._turn.pop()
+        try:
+            with self._database.advising():
+                token = _snapshots.set({**_snapshots.get(), self._database: self._reader})
+                try:
+                    yield
+                finally:
+                    _snapshots.reset(token)
+        finally:
+            self._turn.append(turn)
+            if self._ended:
+                self.close()
+
+    def close(self) -> None:
+        """Close the snapshot; a read that runs closes it when it ends."""
+        # subtle: closing a connection in use ends the process. Each step on the deque is one for all threads.
+        self._ended = True
+        with suppress(IndexError):
+            self._turn.pop()
+            self._reader.close()
 
 
 # The connections of the snapshots that are open, each thread's its own.

@@ -21,6 +21,10 @@ REMOVAL = (
     "the removal took longer than {seconds:g} s, the longest that --query-s allows, so nothing was removed;"
     " give a filter that keeps fewer documents, or remove them by their ids"
 )
+CHANGE = (
+    "the change took longer than {seconds:g} s, the longest that --query-s allows, so nothing was changed;"
+    " give a filter that keeps fewer documents, or name them by their ids"
+)
 
 
 class ReadLimit:

@@ -35,6 +35,7 @@ from server.store.sqlite.advice import brief, one_line
 from server.store.upkeep.backup_growth import TIMES, Growth
 from server.store.upkeep.database_file import ForeignFile
 from server.store.upkeep.integrity import misplaced
+from server.store.vector_blob import blob_bytes, packed, unpacked
 from server.store.vector_index import usable
 
 # Rows of `meta`, and characters of each. This server writes about ten short ones, and the note of CPUs:
@@ -49,16 +50,19 @@ MOST_LEVELS = 200
 # By version: the tables that are read, and the columns that `_documents` and `_chunks` expect. Rows of
 # version 1 have no checksums, and one vector each. NOT INDEXED: an index of a foreign file may differ
 # from its table.
-TABLES = {1: ("meta", "documents"), 2: ("meta", "documents", "parts")}
+TABLES = {1: ("meta", "documents")} | dict.fromkeys((2, 3), ("meta", "documents", "parts"))
 DOCUMENTS = {
     1: "SELECT label, id, text, title, metadata, NULL FROM documents NOT INDEXED ORDER BY label",
-    2: "SELECT number, id, text, title, metadata, checksum FROM documents NOT INDEXED"
-    " ORDER BY number",
-}
+} | dict.fromkeys(
+    (2, 3),
+    "SELECT number, id, text, title, metadata, checksum FROM documents NOT INDEXED ORDER BY number",
+)
 CHUNKS = {
     1: "SELECT label, label, 0, NULL, vector, NULL FROM documents NOT INDEXED ORDER BY label",
-    2: "SELECT document, label, begin, end, vector, checksum FROM parts NOT INDEXED ORDER BY label",
-}
+} | dict.fromkeys(
+    (2, 3),
+    "SELECT document, label, begin, end, vector, checksum FROM parts NOT INDEXED ORDER BY label",
+)
 
 Chunk = tuple[Span, bytes]
 
@@ -196,12 +200,23 @@ class BackupFile:
             chunk = (document, begin, end, vector)
             if checksum is not None and not is_sound_chunk(*chunk, checksum):
                 raise self._damaged(Message("part {label} is not what was written", label=label))
-            numbers = np.frombuffer(vector, dtype="<f4")
-            if len(numbers) != self.info.dimension or not usable(numbers[None]).all():
+            if (blob := self._blob(vector)) is None:
                 raise self._damaged(
                     Message("part {label} has a vector that no model gives", label=label)
                 )
-            yield document, begin, end, vector
+            yield document, begin, end, blob
+
+    def _blob(self, vector: bytes) -> bytes | None:
+        """Return a vector as it is stored now; None where no model gives it."""
+        dimension = self.info.dimension
+        if self._version < 3:
+            numbers = np.frombuffer(vector, dtype="<f4")
+            if len(numbers) != dimension or not usable(numbers[None]).all():
+                return None
+            return packed(numbers[None])[0]
+        if len(vector) != blob_bytes(dimension):
+            return None
+        return vector if usable(unpacked([vector], dimension)).all() else None
 
     def _within(
         self, row: DocumentRow, chunks: Iterator[tuple[int, int, int | None, bytes]]
@@ -213,7 +228,7 @@ class BackupFile:
                 span = Span(begin, len(text) if end is None else end)
                 if not 0 <= span.begin <= span.end <= len(text):
                     raise self._damaged(misplaced(id, span, len(text)))
-                if not self._growth.add_part(span.end - span.begin, len(vector)):
+                if not self._growth.add_part(span.end - span.begin, 4 * self.info.dimension):
                     raise self._too_large(id)
                 yield span, vector
 

@@ -38,7 +38,7 @@ class Growth:
         return paths <= MAX_ALL_PATHS and self._left >= 0
 
     def add_part(self, characters: int, vector_bytes: int) -> bool:
-        """Count a part of the last document, with its title before it."""
+        """Count a part of the last document, with its title before it; vector_bytes: as float32."""
         self._left += TIMES * vector_bytes - characters
         if self._title > MAX_TITLE:
             self._left -= self._title

@@ -16,6 +16,8 @@ from server.store.documents import Documents
 from server.store.folder import INDEX
 from server.store.folder_layout import FolderLayout
 from server.store.folder_lock import COLLECTIONS, FolderLock, unusable
+from server.store.naming import names_file
+from server.store.naming.renaming import prepared
 from server.store.records import Listed
 from server.store.upkeep.database_file import copy
 from server.store.upkeep.integrity import faults_of
@@ -61,7 +63,7 @@ def _settled(data: Path) -> Iterator[list[str]]:
     with closing(FolderLock(data, "")):
         layout = FolderLayout(data)
         try:
-            layout.prepare()
+            prepared(data, layout)
         except OSError as error:
             raise unusable(data, error) from error
         yield layout.names()
@@ -69,7 +71,7 @@ def _settled(data: Path) -> Iterator[list[str]]:
 
 def backup(data: Path, name: str, target: Path) -> int:
     """Copy a collection into one file, which replaces another; returns its size in bytes."""
-    source = _existing(data, name)
+    source = _home(data) / folder_name(_existing(data, name)) / DATABASE_FILE
     if target.resolve().is_relative_to(_home(data).resolve()):
         raise BadSettings(
             "{target} is inside {data}, where it would be lost with it; name a place elsewhere",
@@ -95,9 +97,12 @@ def _home(data: Path) -> Path:
     return data / COLLECTIONS
 
 
-def _existing(data: Path, name: str) -> Path:
+def _existing(data: Path, name: str) -> str:
+    """Return the collection's own name, also where an alias of it is given; raises BadSettings."""
     check_folder(data)
     found = names(data)
+    if name not in found:
+        name = names_file.read(data).aliases.get(name, name)
     if name not in found:
         raise BadSettings(
             "{data} has no collection {name}, only {found}",
@@ -105,7 +110,7 @@ def _existing(data: Path, name: str) -> Path:
             name=name,
             found=tuple(found) or Message("none"),
         )
-    return _home(data) / folder_name(name) / DATABASE_FILE
+    return name
 
 
 # --- checking -----------------------------------------------------------------------------------------
@@ -116,7 +121,7 @@ def check(data: Path, name: str | None, say: Callable[[Message], object]) -> boo
     sound = True
     with _settled(data) as all_names:
         if name is not None:
-            _existing(data, name)
+            name = _existing(data, name)
         elif not all_names:
             say(Message("no collections"))
         for each in all_names if name is None else [name]:

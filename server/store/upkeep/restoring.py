@@ -5,7 +5,7 @@ all.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -18,6 +18,7 @@ from server.store.collection_name import check_name, is_name
 from server.store.documents import Documents
 from server.store.folder_layout import FolderLayout
 from server.store.folder_lock import FolderLock, unusable
+from server.store.naming.renaming import prepared
 from server.store.records import COMPUTED_BY, Listed
 from server.store.schema import DocumentRow, insert_chunk, insert_document, words_of
 from server.store.upkeep.backup_file import BackupFile, Chunk
@@ -41,7 +42,8 @@ def restore(data: Path, file: Path, name: str | None, *, force: bool) -> Listed:
         _check_place(layout, data, name, force=force)
         with closing(FolderLock(data, "")):
             try:
-                layout.prepare()
+                names = prepared(data, layout)
+                _check_alias(names.names.aliases, name)
                 # Again, because another process may have created it before the folder was locked.
                 _check_place(layout, data, name, force=force)
                 backup.check()
@@ -72,6 +74,16 @@ def _check_place(layout: FolderLayout, data: Path, name: str, *, force: bool) ->
             "another name with --collection",
             data=data,
             name=name,
+        )
+
+
+def _check_alias(aliases: Mapping[str, str], name: str) -> None:
+    if name in aliases:
+        raise BadSettings(
+            "{name} is an alias of collection {collection}: give the name of the collection, or another"
+            " one, with --collection",
+            name=name,
+            collection=aliases[name],
         )
 
 

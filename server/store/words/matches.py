@@ -1,6 +1,7 @@
 """The chunks that have words of a query, each with its BM25."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -8,17 +9,29 @@ import numpy.typing as npt
 from server.types import Labels, Vectors
 
 
+class Term(NamedTuple):
+    """A term that was looked for.
+
+    chunks: how many chunks have it, at most. weight: its inverse document frequency.
+    """
+
+    term: str
+    chunks: int
+    weight: float
+
+
 @dataclass(frozen=True, slots=True)
 class Matches:
     """Every chunk that a query's words find, best first.
 
     labels: int64 (K,). scores: float32 (K,), BM25. attainable: a BM25 that no chunk exceeds for this
-    query, whatever its text; 0 where nothing matches.
+    query, whatever its text; 0 where nothing matches. terms: what was looked for.
     """
 
     labels: Labels
     scores: Vectors
     attainable: float
+    terms: tuple[Term, ...] = ()
 
     @property
     def shares(self) -> npt.NDArray[np.float64]:
@@ -30,13 +43,20 @@ class Matches:
 
     def shares_of(self, labels: Labels) -> npt.NDArray[np.float64]:
         """Return the part of the attainable BM25 that these chunks have: 0 where no word matches."""
+        return self._of(labels, self.shares)
+
+    def scores_of(self, labels: Labels) -> npt.NDArray[np.float64]:
+        """Return the BM25 of these chunks: 0 where no word matches."""
+        return self._of(labels, self.scores.astype(np.float64))
+
+    def _of(self, labels: Labels, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         found = np.zeros(len(labels), dtype=np.float64)
         if len(self.labels):
             order = np.argsort(self.labels)
             ascending = self.labels[order]
             places = np.minimum(np.searchsorted(ascending, labels), len(ascending) - 1)
             there = ascending[places] == labels
-            found[there] = self.shares[order[places[there]]]
+            found[there] = values[order[places[there]]]
         return found
 
 

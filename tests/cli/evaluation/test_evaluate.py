@@ -2,9 +2,11 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -18,6 +20,7 @@ from tests.support.commands import Commands, write_lines
 from tests.support.processes import serving
 from tests.support.toys import toy_texts
 
+SVG = "{http://www.w3.org/2000/svg}"
 TEXTS = toy_texts(130)
 ROWS = [
     {"id": f"d/{number}", "text": text, "metadata": {"part": number % 2}}
@@ -141,6 +144,53 @@ def test_modes_and_a_filter_are_those_asked_for(run: Commands, tmp_path: Path) -
     assert list(report["modes"]) == ["dense", "lexical"]
     assert {found["recall@100"] for found in report["modes"].values()} == {0}, "all are of part 0"
     assert "no reranker is loaded" in run.refused("evaluate", questions, "--modes", "reranked")
+
+
+def test_sizes_of_chunks_are_judged_and_the_collection_stays(
+    place: Commands, tmp_path: Path
+) -> None:
+    questions, picture = write_questions(tmp_path / "q.jsonl", ASKED), tmp_path / "sizes.svg"
+    before = place("documents", "list", "--json").out
+    flags = ("--modes", "lexical,dense", "--chunk-tokens", "0,16")
+    said = place("evaluate", questions, *flags, "--plot", picture)
+    assert "whole documents:" in said.out and "chunks of 16 tokens:" in said.out
+    assert re.search("(are better than|do not differ in)", said.out.splitlines()[-1])
+    found = json.loads(place("evaluate", questions, *flags, "--json").out)["sizes"]
+    assert [each["chunk_tokens"] for each in found] == [0, 16]
+    assert [each["documents"] for each in found] == [130, 130]
+    drawn = ElementTree.parse(picture).getroot()
+    texts = ["".join(each.itertext()) for each in drawn.iter(f"{SVG}text")]
+    for each in found:
+        for figures in each["modes"].values():
+            assert f"{figures['ndcg@10']:.3f}" in texts
+    assert place("documents", "list", "--json").out == before
+
+
+def test_documents_of_files_need_no_collection(run: Commands, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    write_lines(folder / "corpus.jsonl", [json.dumps({"_id": "a", "text": "the ink"})])
+    write_lines(folder / "queries.jsonl", [json.dumps({"_id": "q", "text": "ink"})])
+    write_lines(folder / "qrels.tsv", ["query-id\tcorpus-id\tscore", "q\ta\t1"])
+    report = json.loads(
+        run("evaluate", folder, "--documents", folder / "corpus.jsonl", "--json").out
+    )
+    assert report["modes"]["lexical"]["ndcg@10"] == 1 and report["documents"] == 1
+    assert not run.data.exists()
+
+
+def test_what_cannot_be_meant_is_refused_before_anything_is_embedded(
+    run: Commands, tmp_path: Path
+) -> None:
+    questions = write_questions(tmp_path / "q.jsonl", ASKED[:1])
+    assert "is no .svg file" in run.refused("evaluate", questions, "--plot", questions)
+    missing = tmp_path / "no" / "such.svg"
+    assert "there is no folder" in run.refused("evaluate", questions, "--plot", missing)
+    assert not run.data.exists()
+    for sizes, said in (("12,x", "is not numbers of tokens"), (",".join("123456789"), "9 sizes")):
+        with pytest.raises(SystemExit):
+            run("evaluate", questions, "--chunk-tokens", sizes)
+        assert said in run.capsys.readouterr().err
 
 
 # --- sentences ---------------------------------------------------------------------------------------

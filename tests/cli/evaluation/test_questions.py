@@ -63,6 +63,13 @@ def test_a_folder_of_beir_is_read(tmp_path: Path, qrels: str) -> None:
     written(tmp_path, "queries.jsonl", queries)
     written(tmp_path, qrels, "query-id\tcorpus-id\tscore\nq2\ta\t1\nq2\tb\t2\nq0\ta\t0\n")
     assert read(tmp_path) == [Question("q2", "query 2", {"a": 1, "b": 2})]
+    # Without names of columns the first line is a judgement.
+    written(tmp_path, qrels, "q0\ta\t1\nq2\tb\t2\n")
+    assert [each.answers for each in read(tmp_path)] == [{"a": 1}, {"b": 2}]
+    for wrong, why in (("q2\t\t1", '"document" is empty'), ("q2 0 a 1", "1 fields with tabs")):
+        written(tmp_path, qrels, f"query-id\tcorpus-id\tscore\n{wrong}\n")
+        with pytest.raises(BadSettings, match=f"line 2: {why}"):
+            read(tmp_path)
     written(tmp_path, qrels, "query-id\tcorpus-id\tscore\nq9\ta\t1\n")
     with pytest.raises(BadSettings, match="has no query q9, which"):
         read(tmp_path)
@@ -86,6 +93,8 @@ def test_a_folder_of_beir_is_read(tmp_path: Path, qrels: str) -> None:
         ("a.csv", "question,id,score\nq,a,0\n", "has no question with an answer"),
         ("a.csv", "", "has no question with an answer"),
         ("a.jsonl", "{\n", "a.jsonl, line 1: not JSON"),
+        ("a.jsonl", "[" * 100_000, "a.jsonl, line 1: not JSON: maximum recursion"),
+        ("a.jsonl", '{"question": "q", "id": {" ": 1}}\n', 'line 1: "id" is empty'),
         ("a.jsonl", "[]\n", r"line 1: \[\] is not a JSON object"),
         ("a.jsonl", '{"question": "q", "id": true}\n', 'line 1: "id" is true'),
         ("a.jsonl", '{"question": "\\ud800", "id": "a"}\n', "line 1: "),

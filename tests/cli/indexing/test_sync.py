@@ -110,6 +110,26 @@ def test_a_file_that_was_not_read_whole_keeps_its_documents(run: Commands, notes
     assert set(stored(run)) == {"c.csv#1", "c.csv#2", "in/b.txt"}
 
 
+def test_a_line_of_two_files_stays_while_one_of_them_has_it(run: Commands, tmp_path: Path) -> None:
+    """They share a document, which follows the file that was read last."""
+    a, b = tmp_path / "a.txt", tmp_path / "b.txt"
+    for file in (a, b):
+        file.write_text(f"shared\nof {file.name}\n", encoding="utf-8")
+    sync = ("index", a, b, "--sync")
+    assert "added 3" in run(*sync).out
+    b.write_text("of b.txt\n", encoding="utf-8")
+    # What cannot be read may have it.
+    a.write_bytes(b"\xff")
+    said = run(*sync, "--keep-going", "--allow-empty", status=3)
+    assert "removed 0" in said.out and len(stored(run)) == 3
+    a.write_text("shared\n", encoding="utf-8")
+    assert "removed 1" in run(*sync).out
+    assert set(stored(run).values()) == {"shared", "of b.txt"}
+    a.write_text("new\n", encoding="utf-8")
+    run(*sync)
+    assert set(stored(run).values()) == {"new", "of b.txt"}
+
+
 def test_a_folder_that_cannot_be_listed_keeps_its_documents_and_the_rest_is_stored(
     run: Commands, notes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,11 +130,13 @@ class Scene:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.target, self.seconds = folder, Memory(), 0.0
+        self.names: list[str] = []
         self.err, self.out = io.StringIO(), io.StringIO()
         self.terminal = Terminal("en", self.out, self.err)
 
     def find(self, name: str, problems: Problems) -> Source:
-        return following(find_sources([name], Options(), Notes(), problems), "main")[0]
+        found = find_sources([name], Options(), Notes(), problems)
+        return following(found, None if self.names else "main")[0]
 
     def play(self, *steps: Callable[[], Iterable[str]]) -> None:
         """Follow the folder while each step happens; a step returns the paths that are reported."""
@@ -146,14 +148,14 @@ class Scene:
                 yield [f"{self.folder}/{name}" for name in rest.pop(0)()]
 
         with asyncio.Runner() as runner:
-            first = self.find(str(self.folder), Problems())
+            first = [self.find(name, Problems()) for name in self.names or [str(self.folder)]]
             watch = Watch(
                 self.target,  # type: ignore[arg-type]
                 runner.run,
                 UNSAID,
                 self.terminal,
                 self.find,
-                [first],
+                first,
                 reports=reports,
                 clock=lambda: self.seconds,
             )
@@ -213,6 +215,24 @@ def test_what_changes_is_stored_and_what_vanishes_is_removed(scene: Scene) -> No
         f"{scene.folder}/in/b.csv: added 1, removed 1",
         f"{scene.folder}: added 0, removed 1",
     ]
+
+
+@pytest.mark.parametrize("patterns", [["*.txt"], ["a.tx*", "b.tx*"]])
+def test_a_line_of_two_files_stays_until_neither_has_it(scene: Scene, patterns: list[str]) -> None:
+    scene.names = [f"{scene.folder}/{pattern}" for pattern in patterns]
+    for name in ("a.txt", "b.txt"):
+        scene.write(name, f"shared\nof {name}\n")()
+    texts: list[set[str]] = []
+
+    def look() -> list[str]:
+        texts.append({each.text for each in scene.target.held.values()})
+        return []
+
+    first = scene.write("b.txt", "of b.txt\n")
+    last = scene.write("a.txt", "of a.txt\n")
+    scene.play(*QUIET, first, *QUIET, look, lambda: ["a.txt"], *QUIET, last, *QUIET, look)
+    both = {"of a.txt", "of b.txt"}
+    assert texts == [both | {"shared"}, both]
 
 
 def test_a_folder_that_moves_in_or_out_is_read_or_removed(scene: Scene, tmp_path: Path) -> None:

@@ -151,6 +151,12 @@ def test_hidden_sheets_are_named_and_left_out(give: Give) -> None:
     assert "a.xlsx: hidden sheets left out: B" in notes(given)
 
 
+def test_question_and_answer_of_a_sheet_are_title_and_text(give: Give) -> None:
+    rows: list[list[object]] = [["常见问题"], ["序号", "问题", "答案"], [1, "如何请假", "线上申请"]]
+    (found,) = sheets.sections(give("a.xlsx", make.xlsx({"S": rows})))
+    assert (found.id, found.title, found.text) == ("1", "如何请假", "线上申请")
+
+
 def test_column_of_texts_can_be_named(give: Give) -> None:
     given = give(
         "a.xlsx", make.xlsx({"A": [["q", "a"], ["why", "so"]]}), Options(columns=Columns("q"))

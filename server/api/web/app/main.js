@@ -1,5 +1,5 @@
 // The shell: head, views, collection, key, theme, language and keyboard. README.md says what a view gets.
-import { get, key, within } from "./lib/api.js";
+import { get, hasManual, key, within } from "./lib/api.js";
 import { h, iconButton } from "./lib/dom.js";
 import { failure } from "./lib/failure.js";
 import { askKey } from "./lib/key_dialog.js";
@@ -76,10 +76,12 @@ function keyButton() {
 
 function showHelp() {
   const rows = [["/", "help.search"], ["↑ ↓ ← →", "help.move"], ["Enter", "help.open"], ["Esc", "help.close"], ["?", "help.help"]];
+  const manual = h("p", { hidden: true }, h("a", { id: "manual", href: `manual/${language()}/index.html` }, t("help.manual")));
+  hasManual().then((there) => { manual.hidden = !there; });
   const dialog = h("dialog.sheet", { "aria-labelledby": "help-title", on: { close: () => dialog.remove() } },
     h("header", {}, h("h2", { id: "help-title" }, t("help.title")), iconButton("close", t("close"), () => dialog.close())),
     h("dl.keys", {}, rows.map(([keys, said]) => [h("dt", {}, keys.split(" ").map((each) => h("kbd", {}, each))), h("dd", {}, t(said))])),
-    h("p", {}, h("a", { href: "docs" }, t("help.api"))));
+    h("p", {}, h("a", { href: "docs" }, t("help.api"))), manual);
   document.body.append(dialog);
   dialog.showModal();
 }
@@ -175,6 +177,8 @@ function shellFor(here, params) {
     say: (text) => { live.textContent = text; },
     failure(error, again) {
       if (error.status === 401) askForKey();
+      // It may have been deleted elsewhere: then the list is old.
+      if (error.code === "collection_not_found") refresh().catch(() => {});
       return failure(error, again);
     },
     async openDocument(id, place = {}) {

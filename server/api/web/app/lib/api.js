@@ -39,6 +39,12 @@ export const get = (path, options) => request("GET", path, options);
 export const post = (path, body, options) => request("POST", path, { ...options, body });
 export const remove = (path, options) => request("DELETE", path, options);
 
+// Whether this server has its manual: it may have been installed without.
+export async function hasManual() {
+  const answer = await fetch(new URL("manual", BASE), { method: "HEAD" }).catch(() => null);
+  return Boolean(answer?.ok && answer.headers.has("link"));
+}
+
 async function refusal(answer) {
   const said = await answer.json().catch(() => ({}));
   const error = said.error && typeof said.error === "object" ? said.error : { message: said.error };
@@ -51,12 +57,18 @@ async function refusal(answer) {
 // The path of something in a collection. Names may hold any character.
 export const within = (collection, path) => `collections/${encodeURIComponent(collection)}/${path}`;
 
-// An id may hold slashes; each part is encoded.
-export const pathOf = (id) => String(id).split("/").map(encodeURIComponent).join("/");
+// An id may hold slashes; each part is encoded. A browser takes a part "." or ".." out of the address, also where
+// it is encoded, and would ask for something else: perhaps to delete a collection.
+export function pathOf(id) {
+  const parts = String(id).split("/");
+  if (parts.some((each) => each === "." || each === "..")) throw new ApiError(400, "dots", t("error.dots", { id }));
+  return parts.map(encodeURIComponent).join("/");
+}
 
 // What went wrong, in the reader's language. The server's own sentence is English and stands behind it.
 export function sentence(error) {
   if (!(error instanceof ApiError)) return t("error.page", { message: error.message });
+  if (error.code === "dots") return error.message;
   if (error.status === 0) return t("error.unreachable");
   if (error.status === 401) return t("error.key");
   if (error.status === 403) return t("error.scope", { message: error.message });

@@ -1,5 +1,5 @@
 // A form that sends a request to one route and shows the answer, beside what curl would send.
-import { key, pathOf } from "./api.js";
+import { key, pathOf, sentence } from "./api.js";
 import { button, h } from "./dom.js";
 import { examplesOf, kindOf } from "./openapi.js";
 import { language, t } from "./words.js";
@@ -15,10 +15,16 @@ export function tryForm(route) {
   const area = operation.requestBody && h("textarea", { name: "body", rows: "9", spellcheck: "false", "aria-label": t("docs.body") });
   const curl = h("pre.curl", { tabindex: "0" }), status = h("p.status", { role: "status" }), answer = h("pre.answer", { tabindex: "0", role: "region", "aria-label": t("docs.answer") });
   const body = () => (area ? area.value : null);
-  const renew = () => { curl.textContent = curlOf(method, addressOf(path, fields), body(), kind); };
+  // null, and the reason is shown, where the fields make no address.
+  const address = (said) => { try { return addressOf(path, fields); } catch (error) { said.textContent = sentence(error); return null; } };
+  const renew = () => { const url = address(curl); if (url) curl.textContent = curlOf(method, url, body(), kind); };
   const show = (value) => { area.value = typeof value === "string" ? value : JSON.stringify(value, null, 1); area.rows = Math.min(16, Math.max(4, area.value.split("\n").length + 1)); renew(); };
   const choice = examples.length > 1 && h("div.row", {}, t("docs.example"), examples.map(([name, { value }], place) => button(language() === "zh" ? String(place + 1) : name, () => show(value))));
-  const submit = (event) => { event.preventDefault(); send(method, addressOf(path, fields), body(), kind, status, answer); };
+  const submit = (event) => {
+    event.preventDefault();
+    const url = address(status);
+    if (url) send(method, url, body(), kind, status, answer);
+  };
   if (examples.length) show(examples[0][1].value);
   renew();
   const changes = method === "DELETE" || path.endsWith("/delete");

@@ -1,6 +1,7 @@
 // Adds documents: files that are dropped or chosen, and text that is pasted.
 import { post, sentence } from "../lib/api.js";
 import { button, h, iconButton, segmented, stranger, svg } from "../lib/dom.js";
+import { dropped } from "../lib/dropped.js";
 import { excerpt } from "../lib/text.js";
 import { bytes, percent } from "../lib/units.js";
 import { upload } from "../lib/upload.js";
@@ -10,6 +11,8 @@ import words from "../words/add.js";
 add(words);
 
 const SUFFIXES = ".pdf,.docx,.docm,.xlsx,.xlsm,.xlsb,.xls,.ods,.pptx,.pptm,.html,.htm,.xhtml,.epub,.eml,.md,.txt,.csv,.tsv,.jsonl";
+const READ = new Set([...SUFFIXES.split(","), ".ndjson"]);
+const isRead = (name) => READ.has(name.slice(name.lastIndexOf(".")).toLowerCase());
 const TRIES = 20;
 const MOST_SHOWN = 100;
 // A request may have 10,000 documents; fewer answer sooner.
@@ -30,7 +33,7 @@ export function mount(root, shell) {
   const check = h("input", { type: "checkbox", id: "check" });
   const plus = svg("svg.icon", { viewBox: "0 0 24 24", "aria-hidden": "true" }, svg("path", { d: "M12 16V5M7.500 9.500 12 5l4.500 4.500M5 19h14" }));
   const zone = h("label.drop", { for: "files" }, plus, h("strong", {}, t("add.drop")), h("span.dim", {}, t("add.formats")));
-  const take = (given) => files.take(given, check.checked);
+  const take = (given) => files.take(Array.from(given, (file) => ({ file, path: file.name })), check.checked);
   root.append(
     h("h1.unseen", {}, t("add.title", { name: shell.collection })),
     h("div.pair", {},
@@ -47,10 +50,14 @@ export function mount(root, shell) {
   };
   const away = (event) => { if (!event.relatedTarget) zone.classList.remove("over"); };
   const drop = (event) => {
-    if (!event.dataTransfer?.files.length) return;
+    if (!event.dataTransfer?.types.includes("Files")) return;
     event.preventDefault();
     zone.classList.remove("over");
-    take(event.dataTransfer.files);
+    const dry = check.checked;
+    const done = ({ files: found, skipped }) => files.take(found, dry, skipped);
+    const given = dropped(event.dataTransfer, isRead, files.looking);
+    if (given instanceof Promise) given.then(done);
+    else done(given);
   };
   const heard = { dragover: over, dragleave: away, drop };
   for (const [event, act] of Object.entries(heard)) document.addEventListener(event, act);
@@ -60,21 +67,24 @@ export function mount(root, shell) {
 // --- files -----------------------------------------------------------------------------------------
 
 function queueOf(shell) {
-  const jobs = [];
+  const jobs = [], left = {};
   let running = false;
   const list = h("ol.files", { "aria-label": t("add.files") });
   const state = h("p.dim", { role: "status" });
   const all = button(t("add.cancel.all"), () => jobs.forEach((job) => job.controller.abort()), { hidden: true });
-  const queue = { element: h("div", {}, h("div.row", {}, state, all), list), take, stored() {}, unfinished: () => jobs.some((each) => !each.done) };
+  const queue = { element: h("div", {}, h("div.row", {}, state, all), list), take, looking: (n) => { state.textContent = t("add.looking", { n }); }, stored() {}, unfinished: () => jobs.some((each) => !each.done) };
   return queue;
 
-  function take(files, dry) {
-    for (const file of files) {
+  // skipped: how many files of folders were left out, by reason.
+  function take(files, dry, skipped = {}) {
+    for (const [why, n] of Object.entries(skipped)) left[why] = (left[why] || 0) + n;
+    for (const { file, path } of files) {
       const said = h("span.file-state", {}, t("add.waiting")), bar = h("span");
-      const job = { file, said, bar, controller: new AbortController(), done: false, dry };
-      job.stop = iconButton("close", t("add.cancel", { name: file.name }), () => job.controller.abort());
+      // Ids begin with the name, so files of the same name in two folders need theirs; the server would cut it at "/".
+      const job = { file, name: path.replace(/\//g, "\u2215"), said, bar, controller: new AbortController(), done: false, dry };
+      job.stop = iconButton("close", t("add.cancel", { name: path }), () => job.controller.abort());
       job.details = h("div.file-details");
-      job.element = h("li.file", {}, h("div.file-head", {}, stranger(file.name, "strong"), h("span.dim", {}, bytes(file.size)), said, job.stop),
+      job.element = h("li.file", {}, h("div.file-head", {}, stranger(path, "strong"), h("span.dim", {}, bytes(file.size)), said, job.stop),
         h("span.bar", {}, bar), job.details);
       jobs.push(job);
       list.append(job.element);
@@ -101,12 +111,14 @@ function queueOf(shell) {
 
   function draw() {
     const done = jobs.filter((each) => each.done).length;
-    state.textContent = jobs.length ? t("add.progress", { done, all: jobs.length }) : "";
+    const skipped = Object.values(left).reduce((a, b) => a + b, 0);
+    const why = Object.entries(left).map(([reason, n]) => t("add.skipped." + reason, { n })).join(", ");
+    state.textContent = [jobs.length || skipped ? t("add.progress", { done, all: jobs.length }) : "", skipped ? t("add.skipped", { n: skipped, why }) : ""].join("");
     all.hidden = done === jobs.length;
   }
 
   async function send(job) {
-    const query = new URLSearchParams({ name: job.file.name });
+    const query = new URLSearchParams({ name: job.name });
     if (job.dry) query.set("dry_run", "true");
     const progress = (share) => {
       job.bar.style.width = percent(share);

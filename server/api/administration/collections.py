@@ -19,15 +19,16 @@ from server.api.operation import (
     writable_of,
 )
 from server.api.replies import Reply, json_body
+from server.collections.administration.permitted import Collections
 from server.collections.chunk_embedding import default_chunks, longest_chunk
 from server.collections.chunking import MIN_SIZE
 from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection
-from server.collections.registry import CollectionRegistry
+from server.collections.writing.given import info_of_given
 from server.errors import CollectionNotFound, InvalidRequest
 from server.inference.engine import Engine
 from server.store.collection_name import normal
-from server.store.records import ChunkRules
+from server.store.records import ChunkRules, Info
 
 DESCRIBED = "The collection, its size and its index"
 on = partial(CollectionOperation, NATIVE)
@@ -44,11 +45,14 @@ class CreateRequest(msgspec.Struct, forbid_unknown_fields=True):
     """A collection to create.
 
     chunks: left out, default chunks; null, documents are not chunked. model: whose vectors it will
-    hold; left out, the first model's.
+    hold; left out, the first model's. embedder, dimension: instead, for vectors that come with the
+    documents: what makes them, and how many numbers they have.
     """
 
     name: str
     model: str = ""
+    embedder: str | None = None
+    dimension: int | None = None
     chunks: Chunks | msgspec.UnsetType | None = msgspec.UNSET
 
 
@@ -162,16 +166,19 @@ async def list_collections(call: CollectionCall) -> Reply:
     for name in call.collections.names:
         # One that is removed meanwhile is left out.
         with suppress(CollectionNotFound):
-            found.append(Listed(name, await call.collections.get(name).count()))
+            found.append(Listed(name, await call.collections.listed(name).count()))
     return Reply(json_body(CollectionList(found, call.collections.damaged)))
 
 
 async def create(call: CollectionCall) -> Reply:
     request = await decoded(call.body, CreateRequest)
-    engine = call.models.choose(request.model).engine
-    rules = _rules(request.chunks, engine)
-    made = await call.collections.create(normal(request.name), rules, engine)
-    return Reply(json_body(await _stats(call.collections, made)), status=201)
+    if request.embedder is not None or request.dimension is not None:
+        made = await call.collections.create_from(_of_given(request))
+    else:
+        engine = call.models.choose(request.model).engine
+        rules = _rules(request.chunks, engine)
+        made = await call.collections.create(normal(request.name), rules, engine)
+    return Reply(json_body(await stats_of(call.collections, made)), status=201)
 
 
 async def remove(call: CollectionCall) -> Reply:
@@ -181,7 +188,7 @@ async def remove(call: CollectionCall) -> Reply:
 
 
 async def stats(call: CollectionCall) -> Reply:
-    return Reply(json_body(await _stats(call.collections, collection_of(call))))
+    return Reply(json_body(await stats_of(call.collections, collection_of(call))))
 
 
 async def reindex(call: CollectionCall) -> Reply:
@@ -195,7 +202,23 @@ async def reindex(call: CollectionCall) -> Reply:
     if request.chunks is not msgspec.UNSET:
         rules = _rules(request.chunks, engine)
     await call.collections.reindex(collection.name, rules, engine)
-    return Reply(json_body(await _stats(call.collections, collection)), status=202)
+    return Reply(json_body(await stats_of(call.collections, collection)), status=202)
+
+
+def _of_given(request: CreateRequest) -> Info:
+    """Return the description of a collection whose vectors come with its documents."""
+    if request.embedder is None or request.dimension is None:
+        raise InvalidRequest(
+            '"embedder" and "dimension" go together: for a collection whose vectors you give',
+            param="embedder" if request.embedder is None else "dimension",
+        )
+    if request.model or request.chunks not in (msgspec.UNSET, None):
+        raise InvalidRequest(
+            'a collection of given vectors has no "model" and no "chunks": give each document its'
+            ' "vector", or "vectors" with "parts"',
+            param="model" if request.model else "chunks",
+        )
+    return info_of_given(normal(request.name), request.embedder, request.dimension)
 
 
 def _rules(given: Chunks | msgspec.UnsetType | None, engine: Engine) -> ChunkRules | None:
@@ -217,9 +240,7 @@ def _rules(given: Chunks | msgspec.UnsetType | None, engine: Engine) -> ChunkRul
     return ChunkRules(given.size, given.overlap)
 
 
-async def _stats(
-    registry: CollectionRegistry, collection: LiveCollection | EmptyCollection
-) -> Stats:
+async def stats_of(registry: Collections, collection: LiveCollection | EmptyCollection) -> Stats:
     found = await collection.description()
     info = found.info
     engine = registry.models.with_vectors(info.fingerprint)

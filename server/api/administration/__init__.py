@@ -1,0 +1,1 @@
+"""Requests that administer collections, in the native format."""

@@ -1,0 +1,1 @@
+"""Documents over HTTP: stored, read, listed, counted, changed and removed."""

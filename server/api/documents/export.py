@@ -1,0 +1,45 @@
+"""POST /documents/export: all documents of one moment as lines of JSON, sent as they are read."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
+
+from server.api.body import prepared
+from server.api.documents.reply import stored_form, with_vectors
+from server.api.documents.request import exported as requested
+from server.api.operation import CollectionCall, collection_of
+from server.api.replies import NDJSON, Reply, json_body
+from server.collections.reading.export import Export, exported
+from server.store.reading.parts import Parts
+from server.store.records import Document
+
+
+async def export(call: CollectionCall) -> Reply:
+    """Send all documents, or those that a filter keeps, oldest first, one a line.
+
+    Each line is a document as `POST /documents` takes it.
+    """
+    collection = collection_of(call)
+    request, filter = await prepared(call.body, requested)
+    write = partial(line, as_base64=request.encoding_format == "base64")
+    pages = exported(
+        collection, Export(filter, request.include_vectors, write), call.collections.reads
+    )
+    # Before the head is sent: a refusal has a status of its own.
+    first = await anext(pages, b"")
+    return Reply(b"", content_type=NDJSON, stream=_joined(first, pages))
+
+
+async def _joined(first: bytes, pages: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(pages):
+        if first:
+            yield first
+        async for page in pages:
+            yield page
+
+
+def line(document: Document, parts: Parts | None, *, as_base64: bool) -> bytes:
+    """Return a document as a line."""
+    if parts is None:
+        return json_body(stored_form(document)) + b"\n"
+    return json_body(with_vectors(document, parts, as_base64=as_base64)) + b"\n"

@@ -1,0 +1,96 @@
+"""Replies about the documents of a collection."""
+
+from typing import Any
+
+import msgspec
+
+from server.api.documents.vectors import Written, written_row
+from server.store.reading.parts import Parts
+from server.store.records import Document, Span
+
+
+class Added(msgspec.Struct):
+    """The result of storing documents.
+
+    ids: in the order of the request. stored: how many were new or changed.
+    """
+
+    ids: list[str]
+    stored: int
+
+
+class Count(msgspec.Struct):
+    """warnings: conditions of the filter that no stored value can meet; absent where there is none."""
+
+    count: int
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Removed(msgspec.Struct):
+    """warnings: conditions of the filter that no stored value can meet; absent where there is none."""
+
+    removed: int
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Stored(msgspec.Struct):
+    """A document as it is stored.
+
+    vector: of the whole document, where vectors were asked for and it has one part. vectors: otherwise, one
+    for each of parts, which are the characters [begin, end] of the text.
+    """
+
+    id: str
+    text: str
+    title: str | None
+    metadata: dict[str, Any]
+    vector: Written | msgspec.UnsetType = msgspec.UNSET
+    vectors: list[Written] | msgspec.UnsetType = msgspec.UNSET
+    parts: list[tuple[int, int]] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Got(msgspec.Struct):
+    """Documents in the order of their ids. missing: ids that are not stored."""
+
+    documents: list[Stored]
+    missing: list[str]
+
+
+class ChangedDocuments(msgspec.Struct):
+    """The result of a change of metadata.
+
+    changed: how many documents are different now. missing: ids that are not stored. warnings: conditions of
+    the filter that no stored value can meet; absent where there is none.
+    """
+
+    changed: int
+    missing: list[str]
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Page(msgspec.Struct):
+    """A page of documents, oldest first.
+
+    next: what to give as `after` for the next page, null at the end. warnings: conditions of the filter
+    that no stored value can meet; absent where there is none.
+    """
+
+    documents: list[Stored]
+    next: str | None
+    warnings: list[str] | msgspec.UnsetType = msgspec.UNSET
+
+
+def stored_form(document: Document) -> Stored:
+    """Return a document as replies have it."""
+    return Stored(document.id, document.text, document.title, dict(document.metadata))
+
+
+def with_vectors(document: Document, parts: Parts, *, as_base64: bool) -> Stored:
+    """Return a document with the vectors of its parts, as a request that stores it has them."""
+    found = stored_form(document)
+    rows = [written_row(row, as_base64=as_base64) for row in parts.vectors]
+    if parts.spans == (Span(0, len(document.text)),):
+        found.vector = rows[0]
+    else:
+        found.vectors, found.parts = rows, [(begin, end) for begin, end in parts.spans]
+    return found

@@ -1,0 +1,1 @@
+"""Bodies that are read or sent piece by piece, because they are larger than memory should hold."""

@@ -1,0 +1,1 @@
+"""Documents together with their vectors, from files and into files."""

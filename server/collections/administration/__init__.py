@@ -1,0 +1,1 @@
+"""Administers collections on the event loop: names, rights, backups and words."""

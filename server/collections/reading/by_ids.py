@@ -1,0 +1,45 @@
+"""Several documents by their ids, with the vectors of their chunks on request."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from server.collections import read_cost
+from server.collections.empty_collection import EmptyCollection
+from server.collections.live_collection import LiveCollection
+from server.store.collection import Collection
+from server.store.reading.parts import Parts, parts_of
+from server.store.reading.whole import whole_documents
+from server.store.records import Document
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Documents by id in the order that was asked for. parts: their chunks; empty where not asked for."""
+
+    documents: Mapping[str, Document] = field(default_factory=dict)
+    parts: Mapping[str, Parts] = field(default_factory=dict)
+
+
+async def documents_by_ids(
+    collection: LiveCollection | EmptyCollection, ids: Sequence[str], number_bytes: int = 0
+) -> Found:
+    """Return the documents of these ids that exist, all of one moment.
+
+    number_bytes: bytes of each number of a vector in the reply; 0 where no vectors are asked for.
+    Raises RequestTooLarge where they have more bytes than a reply.
+    """
+    if isinstance(collection, EmptyCollection):
+        return Found()
+    rows, hit_s = len(collection.collection.index), collection.hit_time.seconds
+    cost_s = read_cost.of_page(len(ids), None, rows, hit_s * (2 if number_bytes else 1))
+    return await collection.admitted(
+        cost_s, lambda: _found(collection.collection, ids, number_bytes)
+    )
+
+
+def _found(collection: Collection, ids: Sequence[str], number_bytes: int) -> Found:
+    documents = collection.documents
+    with documents.snapshot():
+        found = whole_documents(documents, ids)
+        parts = parts_of(documents, list(found), number_bytes) if number_bytes else {}
+        return Found(found, parts)

@@ -1,0 +1,113 @@
+"""All documents of one moment, page by page, while their client takes them.
+
+How this works. One snapshot of the database is held open, and each page is a read of its own that takes its
+turn with others. So memory is that of a page, whatever the collection holds. SQLite's log cannot shrink until
+the snapshot is closed. So the time in which the client is waited for has a limit. A collection may be
+reindexed or removed meanwhile: the snapshot's file is there until it is closed.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from server.clock import now
+from server.collections import read_cost
+from server.collections.empty_collection import EmptyCollection
+from server.collections.live_collection import LiveCollection
+from server.collections.read_threads import ReadThreads
+from server.errors import Overloaded, RequestTooLarge
+from server.store.collection import Collection
+from server.store.documents import Documents
+from server.store.filters.tree import Filter
+from server.store.reading.parts import Parts, parts_of
+from server.store.records import Document
+from server.store.sqlite.database import HeldSnapshot
+
+# Documents of a page, with their vectors and without, and bytes of their texts.
+PAGE_DOCUMENTS, PAGE_WITH_VECTORS, PAGE_BYTES = 1000, 128, 1 << 20
+# Exports of this process at once.
+MOST_AT_ONCE, RETRY_S = 4, 10
+# Seconds for which a client is waited for in all, and bytes for which it gets more of them: a line of 4 Mbit/s
+# is fast enough.
+WAIT_S, BYTES_PER_S = 60.0, 1 << 19
+
+Write = Callable[[Document, Parts | None], bytes]
+_running: set[object] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What is exported, and how. write: the bytes of a document; its chunks only where with_vectors."""
+
+    filter: Filter | None
+    with_vectors: bool
+    write: Write
+
+
+async def exported(
+    collection: LiveCollection | EmptyCollection, export: Export, reads: ReadThreads
+) -> AsyncGenerator[bytes, None]:
+    """Yield the documents, oldest first, as bytes.
+
+    Raises Overloaded where too many run, RequestTooLarge where the client takes too long.
+    """
+    if isinstance(collection, EmptyCollection):
+        return
+    rows, hit_s = len(collection.collection.index), collection.hit_time.seconds
+    limit = PAGE_WITH_VECTORS if export.with_vectors else PAGE_DOCUMENTS
+    cost_s = read_cost.of_page(limit, export.filter, rows, 2 * hit_s)
+    with _counted(), reads.admitted(cost_s):
+        documents, held = await collection.read(lambda: _held(collection.collection))
+        try:
+            after, waited_s, size = 0, 0.0, 0
+            while after >= 0:
+                page = partial(_page, documents, held, export, after, limit)
+                piece, after = await reads.turn(cost_s, page)
+                if piece:
+                    began = now()
+                    yield piece
+                    waited_s, size = waited_s + now() - began, size + len(piece)
+                    _check_pace(waited_s, size)
+        finally:
+            held.close()
+
+
+def _held(collection: Collection) -> tuple[Documents, HeldSnapshot]:
+    return collection.documents, collection.documents.database.hold()
+
+
+def _page(
+    documents: Documents, held: HeldSnapshot, export: Export, after: int, limit: int
+) -> tuple[bytes, int]:
+    """Return the next documents as bytes, and the number of the last one; -1 at the end."""
+    with held.here():
+        found, cut = documents.page_within(after, limit, export.filter, PAGE_BYTES)
+        some = [document for _, document in found]
+        parts = parts_of(documents, [each.id for each in some]) if export.with_vectors else {}
+    last = found[-1][0] if cut or len(found) == limit else -1
+    return b"".join(export.write(each, parts.get(each.id)) for each in some), last
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    """Count an export among those that run; raises Overloaded."""
+    if len(_running) >= MOST_AT_ONCE:
+        raise Overloaded(
+            f"{len(_running)} exports are running, at most {MOST_AT_ONCE} run at once; try again later",
+            retry_after_s=RETRY_S,
+        )
+    own = object()
+    _running.add(own)
+    try:
+        yield
+    finally:
+        _running.discard(own)
+
+
+def _check_pace(waited_s: float, size: int) -> None:
+    if waited_s > WAIT_S + size / BYTES_PER_S:
+        raise RequestTooLarge(
+            f"the client took {size} bytes of the export in {waited_s:.0f} s, and at least {BYTES_PER_S}"
+            f" bytes a second are needed after the first {WAIT_S:g} s; export a part of it with a filter"
+        )

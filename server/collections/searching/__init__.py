@@ -1,0 +1,1 @@
+"""Searches with options: what they cost, and searches over several collections."""

@@ -1,0 +1,1 @@
+"""Writes that embed nothing: vectors that are given, and metadata that is changed alone."""

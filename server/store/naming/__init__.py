@@ -1,0 +1,1 @@
+"""Names of collections on the disk: aliases, and renaming."""

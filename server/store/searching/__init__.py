@@ -1,0 +1,1 @@
+"""What a search may ask for besides the best hits."""

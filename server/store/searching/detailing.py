@@ -1,0 +1,131 @@
+"""Adds to hits what else a query asked for: explanations, parts, whole documents, vectors."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from server.store.fusion import RANKS, blend, fuse
+from server.store.records import titled
+from server.store.search import Hit, Query, Ranked, Search
+from server.store.searching import rows
+from server.store.searching.details import Explanation, FoundPart, HitDetails
+from server.store.sqlite.read_limit import spend
+from server.store.words.explanation import explain_text
+from server.types import Labels, Vectors
+
+
+def detailed(
+    search: Search, query: Query, page: Sequence[Ranked], hits: Sequence[Hit]
+) -> list[Hit]:
+    """Return the hits of a page with their details; hits: of the page's labels, in its order."""
+    options = query.options
+    if not (options.explain or options.parts or options.document or options.vectors) or not hits:
+        return list(hits)
+    labels = [label for label, _ in page]
+    vectors = _vectors(search, labels) if options.vectors else {}
+    ids = list(dict.fromkeys(hit.id for hit in hits))
+    texts = _texts(search, ids) if options.document else {}
+    ranks = _Ranks(search, query) if query.mode == "hybrid" and query.fusion == "rrf" else None
+    explained = _explained(search, query, labels, hits, ranks) if options.explain else {}
+    parts = _parts(search, query, ids, ranks) if options.parts else {}
+    return [
+        replace(
+            hit,
+            details=HitDetails(
+                explained.get(label), parts.get(hit.id), texts.get(hit.id), vectors.get(label)
+            ),
+        )
+        for label, hit in zip(labels, hits, strict=True)
+    ]
+
+
+def _vectors(search: Search, labels: Sequence[int]) -> dict[int, Vectors]:
+    found = search.collection.documents.vectors(np.array(labels, dtype=np.int64))
+    spend(found.nbytes)
+    return dict(zip(labels, found, strict=True))
+
+
+def _texts(search: Search, ids: Sequence[str]) -> dict[str, str]:
+    texts = {}
+    for id in ids:
+        # One at a time: a page of long documents may not fit into memory.
+        texts[id] = search.collection.documents.get([id])[id].text
+        spend(len(texts[id]))
+    return texts
+
+
+class _Ranks:
+    """The places of chunks in the two searches whose reciprocal ranks are added."""
+
+    def __init__(self, search: Search, query: Query) -> None:
+        self.dense = search.nearest(query, RANKS)
+        words = search.matches(query).labels[:RANKS]
+        labels, scores = fuse((self.dense, words), query.weights)
+        self.scores = dict(zip(labels.tolist(), scores.tolist(), strict=True))
+        self._places = [
+            {label: place for place, label in enumerate(some.tolist(), start=1)}
+            for some in (self.dense, words)
+        ]
+
+    def of(self, label: int) -> tuple[int | None, int | None]:
+        """Return the places of a chunk, from 1 on; None where a search did not find it."""
+        return self._places[0].get(label), self._places[1].get(label)
+
+
+def _explained(
+    search: Search,
+    query: Query,
+    labels: Sequence[int],
+    hits: Sequence[Hit],
+    ranks: _Ranks | None,
+) -> dict[int, Explanation]:
+    cosines: Mapping[int, float] = {}
+    if query.mode != "lexical":
+        ascending = np.unique(np.array(labels, dtype=np.int64))
+        found = search.cosines(query, ascending)
+        cosines = dict(zip(ascending.tolist(), found.tolist(), strict=True))
+    explained = {}
+    for label, hit in zip(labels, hits, strict=True):
+        words = None
+        if query.mode != "dense":
+            words = explain_text(search.matches(query), label, titled(hit.title, hit.text))
+        places = None if ranks is None else ranks.of(label)
+        explained[label] = Explanation(cosines.get(label), words, places)
+    return explained
+
+
+def _parts(
+    search: Search, query: Query, ids: Sequence[str], ranks: _Ranks | None
+) -> dict[str, list[FoundPart]]:
+    """Return the best chunks of each document, best first."""
+    of_documents = rows.labels(search.collection.documents, ids)
+    every = np.unique(np.array([n for some in of_documents.values() for n in some], dtype=np.int64))
+    scores = _scores(search, query, every, ranks)
+    best: dict[str, list[Ranked]] = {}
+    for id, labels in of_documents.items():
+        known = [(label, scores[label]) for label in labels if label in scores]
+        best[id] = sorted(known, key=lambda each: (-each[1], each[0]))[: query.options.parts]
+    chunks = search.chunks([label for some in best.values() for label, _ in some])
+    return {
+        id: [FoundPart(chunks[label].text, score, chunks[label].span) for label, score in some]
+        for id, some in best.items()
+    }
+
+
+def _scores(search: Search, query: Query, labels: Labels, ranks: _Ranks | None) -> dict[int, float]:
+    """Return the scores of ascending labels as the query's mode gives them; some may have none."""
+    if ranks is not None:
+        return ranks.scores
+    if query.mode == "lexical":
+        matches = search.matches(query)
+        scores = matches.shares_of(labels) if query.options.shares else matches.scores_of(labels)
+        there = scores > 0
+    else:
+        scores = search.cosines(query, labels)
+        there = np.isfinite(scores)
+        if query.mode == "hybrid":
+            shares = search.matches(query).shares_of(labels)
+            scores = blend(scores, shares, query.weights)
+    rounded = scores.astype(np.float32)
+    return dict(zip(labels[there].tolist(), rounded[there].tolist(), strict=True))

@@ -1,0 +1,45 @@
+"""What a query with options says of one hit beside its text: the explanation, parts, the document, the vector."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from server.store.records import Span
+from server.store.words.explanation import WordsExplanation
+from server.types import Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How a hit's score came about.
+
+    cosine: None where vectors took no part. words: None where words took none. ranks: in either search from 1
+    on, by vectors and by words, for reciprocal ranks; None where the search did not find the hit.
+    """
+
+    cosine: float | None
+    words: WordsExplanation | None
+    ranks: tuple[int | None, int | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPart:
+    """One of the best chunks of a hit's document."""
+
+    text: str
+    score: float
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class HitDetails:
+    """What else a query asked for of a hit; None where it did not.
+
+    parts: best first. document: the whole text. vector: float32 (D,), of the chunk that matched, as stored.
+    collection: its name, in a search over several.
+    """
+
+    explanation: Explanation | None = None
+    parts: Sequence[FoundPart] | None = None
+    document: str | None = None
+    vector: Vectors | None = None
+    collection: str | None = None

@@ -1,0 +1,171 @@
+"""Renaming and aliases on the disk: after a kill or a failing disk at any step there is the old state or the new."""
+
+import errno
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from server.errors import AlreadyExists, StoreDamaged, StoreError
+from server.store.folder import DataFolder
+from server.store.naming import names_file
+from server.store.naming.names_file import FILE, MAX_ALIASES
+from server.store.records import Info
+from server.store.upkeep.maintenance import backup, check, collections
+from server.store.upkeep.restoring import restore
+from tests.store.test_folder import add, check_holds, entries, filled
+from tests.store.test_folder_kills import Steps, killed_at_each_step
+
+# The name of the only collection, and the aliases.
+State = tuple[str, dict[str, str]]
+BEFORE: State = ("main", {"live": "main"})
+Operation = Callable[[DataFolder], None]
+OPERATIONS: dict[str, tuple[Operation, State]] = {
+    "rename": (
+        lambda folder: folder.rename("main", "laws", keep_alias=False),
+        ("laws", {"live": "laws"}),
+    ),
+    "rename and keep": (
+        lambda folder: folder.rename("main", "laws", keep_alias=True),
+        ("laws", {"live": "laws", "main": "laws"}),
+    ),
+    "set an alias": (
+        lambda folder: folder.set_alias("other", "main"),
+        ("main", {"live": "main", "other": "main"}),
+    ),
+    "forget an alias": (lambda folder: folder.forget_alias("live"), ("main", {})),
+}
+each_operation = pytest.mark.parametrize("name", OPERATIONS)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder with a collection, an alias and an interrupted reindex."""
+    with closing(filled(tmp_path / "data", "a", "b")) as folder:
+        folder.set_alias("live", "main")
+        add(half := folder.successor(Info("main", "model-b", 8)), "a")
+        half.close()
+    return tmp_path / "data"
+
+
+def state_of(data: Path) -> State:
+    """Return what a start finds; checks that it is whole."""
+    with closing(DataFolder(data)) as folder:
+        assert not folder.damaged
+        assert names_file.read(data).renaming is None
+        ((name, collection),) = folder.collections.items()
+        assert collection.name == name
+        check_holds(collection, "a", "b")
+        # Nothing stands in the way of either name.
+        folder.remove(name)
+        for each in ("main", "laws"):
+            if each not in folder.aliases:
+                folder.create(Info(each, "model-a", 8))
+        return name, dict(folder.aliases)
+
+
+def opened(data: Path, operation: Operation) -> None:
+    with closing(DataFolder(data)) as folder:
+        operation(folder)
+
+
+@each_operation
+def test_kill_at_any_step_leaves_the_old_names_or_the_new_ones(
+    data: Path, tmp_path: Path, name: str
+) -> None:
+    operation, after = OPERATIONS[name]
+    copies = killed_at_each_step(data, tmp_path / "copies", lambda: opened(data, operation))
+    # A start after a kill may be killed in turn.
+    middle = copies[len(copies) // 2]
+    again = killed_at_each_step(middle, tmp_path / "again", lambda: DataFolder(middle).close())
+    states = [state_of(copy) for copy in copies if copy != middle]
+    turn = states.index(after)
+    assert turn >= 1 and states == [BEFORE] * turn + [after] * (len(states) - turn)
+    assert {str(state_of(copy)) for copy in again} <= {str(BEFORE), str(after)}
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "from then on"])
+@each_operation
+def test_disk_that_fails_at_any_step_leaves_the_collection_whole_and_open(
+    data: Path, tmp_path: Path, name: str, lasting: bool
+) -> None:
+    operation, after = OPERATIONS[name]
+    for step in count():
+        copy = shutil.copytree(data, tmp_path / str(step))
+        folder = DataFolder(copy)
+
+        def fail(number: int, step: int = step) -> None:
+            if number == step or (lasting and number > step):
+                raise OSError(errno.EIO, "Input/output error")
+
+        with Steps(fail, kinds=("rename", "replace", "fsync")) as steps:
+            try:
+                operation(folder)
+                done = True
+            except StoreError:
+                done = False
+        reached = len(steps.seen) > step
+        if not folder.damaged:
+            ((own, collection),) = folder.collections.items()
+            check_holds(collection, "a", "b")
+            assert (own, dict(folder.aliases)) in ((BEFORE, after) if not done else (after,))
+        else:
+            assert lasting
+        folder.close()
+        assert state_of(copy) in ((BEFORE, after) if not done else (after,))
+        if not reached:
+            return
+
+
+def test_identity_and_vectors_stay_and_the_old_name_is_free(data: Path) -> None:
+    with closing(DataFolder(data)) as folder:
+        identity = folder.collections["main"].documents.identity
+        folder.rename("main", "laws", keep_alias=False)
+        assert folder.collections["laws"].documents.identity == identity
+        assert "main" not in folder.collections and entries(data) == ["laws"]
+        folder.create(Info("main", "model-a", 8))
+        with pytest.raises(AlreadyExists, match="exists already"):
+            folder.rename("laws", "main", keep_alias=False)
+        with pytest.raises(AlreadyExists, match="is an alias of collection 'laws'"):
+            folder.rename("main", "live", keep_alias=False)
+        with pytest.raises(AlreadyExists, match="is an alias"):
+            folder.create(Info("live", "model-a", 8))
+        with pytest.raises(AlreadyExists, match="exists already"):
+            folder.set_alias("main", "laws")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{", b"\xff", b'{"aliases": {"a": 1}}', b'{"aliases": {"../x": "main"}}']
+    + [b'{"renaming": {"old": "main", "new": "..", "keep": true}}', b'{"x": 1}'],
+)
+def test_file_of_names_that_is_not_ours_is_named_and_not_replaced(
+    data: Path, content: bytes
+) -> None:
+    (data / FILE).write_bytes(content)
+    with pytest.raises(StoreDamaged, match="set the aliases again"):
+        DataFolder(data)
+    assert (data / FILE).read_bytes() == content
+
+
+def test_number_of_aliases_is_bounded(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.store.folder.MAX_ALIASES", 2)
+    with closing(DataFolder(data)) as folder:
+        folder.set_alias("second", "main")
+        with pytest.raises(Exception, match="at most 2"):
+            folder.set_alias("third", "main")
+        folder.set_alias("second", "main")
+    assert MAX_ALIASES >= 100
+
+
+def test_commands_without_a_server_know_aliases(data: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    assert backup(data, "live", tmp_path / "backup") > 0
+    assert check(data, "live", lambda message: said.append(str(message)))
+    found, damaged = collections(data, {})
+    assert [each.name for each in found] == ["main"] and not damaged
+    with pytest.raises(Exception, match="alias of collection main"):
+        restore(data, tmp_path / "backup", "live", force=True)
