@@ -6,7 +6,7 @@ import pytest
 
 from server.store.documents import Documents
 from server.store.records import Document
-from server.store.words import finding
+from server.store.words import finding, selected
 from server.store.words.ranking import EVERY, K1
 from tests.support.stored_documents import add, within
 
@@ -34,6 +34,7 @@ def test_more_words_decide_where_a_filter_keeps_few_documents(
     assert everywhere.shares == pytest.approx(
         [2 * RARE / ((K1 + 1) * (1 + EVERY) * (2 * RARE + COMMON))]
     )
+    monkeypatch.setattr(selected, "SHARE", 1)
     few = documents.words("rare common", 8, within(documents, {"n": {"$in": [1, 7]}}))
     assert few.labels.tolist() == [labels[1]], "and beside it the other one"
     assert few.scores == pytest.approx([COMMON])
