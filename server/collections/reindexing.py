@@ -14,6 +14,7 @@ from functools import partial
 
 from server.collections.chunk_embedding import Chunked, chunk_documents, embed_chunks
 from server.collections.live_collection import LiveCollection, provenance_note, uninterrupted
+from server.collections.writing.reading_note import is_current, reading_note
 from server.errors import DiskFull, Overloaded, StoreError
 from server.inference.cpu_provenance import note_of
 from server.inference.engine import Engine
@@ -74,6 +75,10 @@ class Reindexing:
     def _open(self) -> None:
         self._check_room()
         self._successor = self._folder.successor(self._info)
+        if not is_current(self._successor):
+            # Begun by a version that read documents otherwise.
+            self._folder.discard(self._successor)
+            self._successor = self._folder.successor(self._info)
         self._copied = int(self._successor.documents.noted(COPIED) or 0)
 
     def _opened(self) -> Collection:
@@ -119,6 +124,7 @@ class Reindexing:
             self._check_room()
             successor = self._opened()
             known = note_of(provenance_note(successor), self._engine.provenance)
+            known |= reading_note(successor)
             successor.add(documents, vectors, spans, {COPIED: str(copied), **known})
 
         await uninterrupted(store)

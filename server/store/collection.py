@@ -26,6 +26,7 @@ from server.store.columns.history import Moment
 from server.store.documents import Documents
 from server.store.filters.tree import Filter
 from server.store.hit_cache import HitCache
+from server.store.past_queries import PastQueries
 from server.store.records import Change, CollectionStats, Document, Info, Span
 from server.store.selection import Selection
 from server.store.sqlite.database_path import SHARED, WAL, beside
@@ -71,6 +72,7 @@ class Collection:
             self.documents.database.close_unchanged()
             raise
         self.hits = HitCache()
+        self.asked = PastQueries()
 
     @property
     def name(self) -> str:
@@ -169,6 +171,10 @@ class Collection:
     def delete_where(self, filter: Filter) -> int:
         """Delete every document that the filter keeps; returns how many there were."""
         return self._delete(lambda: self.documents.ids(filter))
+
+    def compacted(self, index: VectorIndex) -> VectorIndex:
+        """Return this index arranged for searches like the last ones; call it from any thread."""
+        return index.compacted(self.asked.vectors)
 
     def note(self, key: str, value: str) -> None:
         """Store a note that searches depend on, in place of the last one, under a new revision."""

@@ -101,6 +101,12 @@ class Hit:
     rerank_score: float | None = None
     details: HitDetails | None = None
 
+    @property
+    def n_characters(self) -> int:
+        """How many characters it takes in a reply, about."""
+        more = 0 if self.details is None else self.details.n_characters
+        return len(self.text) + len(self.title or "") + more
+
 
 # A chunk's label and its score.
 Ranked = tuple[int, float]
@@ -158,6 +164,7 @@ def is_plain(query: Query) -> bool:
 
 def _early(collection: Collection, index: VectorIndex, queries: Sequence[Query]) -> _Candidates:
     """Return the candidates of a plain search."""
+    collection.asked.add(_vector(queries[0]))
     depth = _depth(queries[0], chunked=collection.info.in_parts)
     return _nearest(index, queries, depth, None)[0]
 
