@@ -108,6 +108,7 @@ class Collection:
         return CollectionStats(
             chunks=stats.vectors,
             index_bytes=round(stats.bytes_per_vector * stats.vectors),
+            column_bytes=self.column_bytes,
             database_bytes=database.st_size if database else 0,
             wal_bytes=wal.st_size if wal else 0,
             snapshot_bytes=snapshot.st_size if snapshot else 0,
@@ -126,6 +127,11 @@ class Collection:
         """Return the columns of the documents, None where they are not in memory; as for `selection`."""
         moment = self._moments.get(self.documents.revision())
         return None if moment is None else moment.columns(self.documents.database)
+
+    @property
+    def column_bytes(self) -> int:
+        """The bytes of the columns that filters have read into memory."""
+        return max((moment.bytes_held for moment in self._moments.values()), default=0)
 
     @property
     def settled_index(self) -> VectorIndex | None:
