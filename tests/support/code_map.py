@@ -59,7 +59,6 @@ SERVER = (
     "store/local_index",
     "store/passages",
     "store/naming",
-    "store/passages",
     "store/reading",
     "store/searching",
     "store/sqlite",
