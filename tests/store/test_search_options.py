@@ -123,8 +123,9 @@ def test_an_explanation_has_what_the_score_is_made_of(filled: Filled) -> None:
         said = hit.details.explanation
         assert said.cosine is not None and said.words is not None
         assert said.words.share == pytest.approx(said.words.bm25 / said.words.attainable)
+        # And a fifth more for all words together.
         assert said.words.attainable == pytest.approx(
-            2.2 * sum(term.weight for term in said.words.terms)
+            1.2 * 2.2 * sum(term.weight for term in said.words.terms)
         )
         shares = np.array([said.words.share])
         score = blend(np.array([said.cosine]), shares, query.weights)[0]
