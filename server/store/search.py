@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from server.store.collection import Collection
-from server.store.filters.tree import Filter
+from server.store.filters.tree import TITLE, Filter
 from server.store.fusion import (
     DENSE_WEIGHT,
     DIGITS,
@@ -101,6 +101,12 @@ class Hit:
     rerank_score: float | None = None
     details: HitDetails | None = None
 
+    @property
+    def n_characters(self) -> int:
+        """How many characters it takes in a reply, about."""
+        more = 0 if self.details is None else self.details.n_characters
+        return len(self.text) + len(self.title or "") + more
+
 
 # A chunk's label and its score.
 Ranked = tuple[int, float]
@@ -158,6 +164,7 @@ def is_plain(query: Query) -> bool:
 
 def _early(collection: Collection, index: VectorIndex, queries: Sequence[Query]) -> _Candidates:
     """Return the candidates of a plain search."""
+    collection.asked.add(_vector(queries[0]))
     depth = _depth(queries[0], chunked=collection.info.in_parts)
     return _nearest(index, queries, depth, None)[0]
 
@@ -229,9 +236,12 @@ class Search:
         for label, score in ranked:
             if label in chunks:
                 hit = _hit(chunks[label], score)
-                self.collection.documents.confirm(query.filter, hit.id, hit.metadata)
+                self._confirm(query.filter, hit)
                 hits.append(hit)
         return hits
+
+    def _confirm(self, filter: Filter | None, hit: Hit) -> None:
+        self.collection.documents.confirm(filter, hit.id, hit.metadata, {TITLE: hit.title})
 
     def _take(self, answer: _Answer, ranking: _Candidates, *, chunked: bool) -> None:
         """Add the best chunks of documents that are new, until there are enough."""
@@ -300,6 +310,8 @@ class Search:
         for (_, depth), places in groups.items():
             queries = [answers[place].query for place in places]
             within = self._kept(queries[0].filter)
+            for query in queries:
+                self.collection.asked.add(_vector(query))
             candidates = _nearest(self.index, queries, depth, within)
             found.update(zip(places, candidates, strict=True))
         return found

@@ -117,7 +117,7 @@ def test_parts_are_found_each_by_its_own_vector(toy_model: Model) -> None:
 def test_a_document_is_written_again_only_where_it_or_its_vectors_differ(toy_model: Model) -> None:
     async def test(client: httpx.AsyncClient) -> None:
         await make(client)
-        one = {"id": "x", "text": "墨池", "vector": [1, 0, 0]}
+        one = {"id": "x", "text": "墨池", "vector": [0.1, 0.9, 0.2]}
         stored = [
             (await add(client, each)).json()["stored"]
             for each in (one, one, {**one, "vector": [0, 1, 0]}, {**one, "metadata": {"n": 1}})
@@ -148,6 +148,31 @@ def test_vectors_for_a_served_model_need_its_name_and_must_be_its_own(toy_model:
         for id, vector in (("x", made[0]), ("y", made[1])):
             found = await client.post("/search", json={"vector": vector, "top_k": 1})
             assert found.json()["hits"][0]["id"] == id
+
+    run(test, toy_model)
+
+
+def test_vectors_that_a_collection_gave_are_taken_back_whatever_stands_above_its_parts(
+    toy_model: Model,
+) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        name = (await client.get("/stats")).json()["model"]
+        chunks = {"size": 16, "overlap": 0}
+        for each in ("cut", "copy"):
+            await client.post("/collections", json={"name": each, "chunks": chunks})
+        text = "# 墨池\n\n" + "笔纸风花。" * 5 + "\n\n## 山水\n\n" + "雪鸟鱼虫。" * 6
+        document = {"id": "x", "text": text, "title": "天地"}
+        await add(client, document, path="/collections/cut")
+        ask = {"ids": ["x"], "include_vectors": True}
+        got = (await client.post("/collections/cut/documents/get", json=ask)).json()["documents"]
+        assert len(got[0]["parts"]) > 2
+        added = await add(client, *got, path="/collections/copy", embedder=name)
+        assert added.json() == {"ids": ["x"], "stored": 1}
+        # The text alone is what others embed.
+        alone = (await client.post("/embed", json={"texts": ["雪鸟鱼虫"]})).json()["vectors"][0]
+        document = {"id": "y", "text": "雪鸟鱼虫", "title": "天地玄黄宇宙洪荒", "vector": alone}
+        added = await add(client, document, path="/collections/copy", embedder=name)
+        assert added.json()["stored"] == 1
 
     run(test, toy_model)
 

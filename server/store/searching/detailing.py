@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 
 from server.store.fusion import RANKS, blend, fuse
+from server.store.passages.words import ChunkWords
 from server.store.records import titled
 from server.store.search import Hit, Query, Ranked, Search
 from server.store.searching import rows
 from server.store.searching.details import Explanation, FoundPart, HitDetails
-from server.store.sqlite.read_limit import spend
+from server.store.sqlite.read_limit import spend, within_limit
 from server.store.words.explanation import explain_text
 from server.types import Labels, Vectors
 
@@ -86,13 +87,24 @@ def _explained(
         found = search.cosines(query, ascending)
         cosines = dict(zip(ascending.tolist(), found.tolist(), strict=True))
     explained = {}
-    for label, hit in zip(labels, hits, strict=True):
+    # A text without chunks may be long.
+    for label, hit in within_limit(zip(labels, hits, strict=True)):
         words = None
         if query.mode != "dense":
-            words = explain_text(search.matches(query), label, titled(hit.title, hit.text))
+            words = explain_text(search.matches(query), label, _indexed_text(search, hit))
         places = None if ranks is None else ranks.of(label)
         explained[label] = Explanation(cosines.get(label), words, places)
     return explained
+
+
+def _indexed_text(search: Search, hit: Hit) -> str:
+    """Return the text that the words of a hit's chunk are made of: headings stand above it."""
+    if hit.span.begin == 0:
+        return titled(hit.title, hit.text)
+    found = search.collection.documents.get([hit.id])
+    spend(sum(len(document.text) for document in found.values()))
+    text = found[hit.id].text if hit.id in found else hit.text
+    return ChunkWords(hit.title, text).text_of(*hit.span)
 
 
 def _parts(

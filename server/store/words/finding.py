@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import orjson
 
-from server.store.lexical import ask
 from server.store.selection import Selection
 from server.store.sqlite.database import Database
 from server.store.words.matches import NO_LABELS, NO_MATCHES, Matches
 from server.store.words.ranking import REQUIRED, excluded, frequencies, ranked
-from server.store.words.selected import selected
+from server.store.words.selected import selected, wanted
+from server.store.words.vocabulary import NOTHING, Vocabulary
 from server.types import Labels
 
 
@@ -19,19 +19,20 @@ def find(
     query: str,
     n_chunks: int,
     within: Selection | None = None,
+    vocabulary: Vocabulary = NOTHING,
 ) -> Matches:
     """Return the chunks that have enough of the query's words, with their BM25.
 
     n_chunks: of the whole collection. within: the labels that may be found. Raises InvalidRequest for
     a query that only excludes.
     """
-    asked = ask(query)
+    asked = vocabulary.ask(query)
     asked.check()
     if not asked.lookups:
         return NO_MATCHES
     without = _having(database, excluded(asked)) if asked.excluded else NO_LABELS
     counts: dict[str, int] = dict(database.rows(*frequencies(asked.lookups)))
-    ranking = ranked(asked, counts, n_chunks, _required(n_chunks, within))
+    ranking = ranked(asked, counts, n_chunks, wanted(REQUIRED, n_chunks, within))
     if ranking is None:
         return replace(NO_MATCHES, is_strict=bool(asked.required), excluded=without)
     condition, parameters = selected(within)
@@ -52,13 +53,6 @@ def find(
         is_strict=bool(asked.required),
         excluded=without,
     )
-
-
-def _required(n_chunks: int, within: Selection | None) -> int:
-    """Return how many chunks a query's rarest words should be in: more under a filter."""
-    if within is None:
-        return REQUIRED
-    return int(REQUIRED * n_chunks / max(1, within.count))
 
 
 def _having(database: Database, expression: str) -> Labels:
