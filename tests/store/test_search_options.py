@@ -125,8 +125,10 @@ def test_an_explanation_has_what_the_score_is_made_of(filled: Filled) -> None:
         said = hit.details.explanation
         assert said.cosine is not None and said.words is not None
         assert said.words.share == pytest.approx(said.words.bm25 / said.words.attainable)
-        # What a text gets that has every word comes on top.
-        assert said.words.attainable >= 2.2 * sum(term.weight for term in said.words.terms)
+        # And a fifth more for all words together.
+        assert said.words.attainable == pytest.approx(
+            1.2 * 2.2 * sum(term.weight for term in said.words.terms)
+        )
         shares = np.array([said.words.share])
         score = blend(np.array([said.cosine]), shares, query.weights)[0]
         assert hit.score == pytest.approx(score, abs=1e-5)

@@ -13,8 +13,8 @@ from server.store.words.units import is_single
 class ExplainedTerm:
     """A term of a query.
 
-    chunks: how many chunks of the collection have it, at most. weight: its inverse document frequency,
-    twice where it decides what is found; a rare term weighs more. is_matched: whether this chunk has it.
+    chunks: how many chunks of the collection have it, at most. weight: its inverse document frequency; a
+    rare term weighs more. is_matched: whether this chunk has it.
     """
 
     term: str
@@ -28,15 +28,14 @@ class WordsExplanation:
     """Why a chunk has its score by words.
 
     bm25: 0 where the chunk was not found. attainable: a BM25 that no chunk exceeds for this query.
-    share: bm25 / attainable. terms: all that were looked for, the weightiest first; every: the
-    weight that a chunk with all of them gets on top. attainable is 2.2 times the sum of all weights.
+    share: bm25 / attainable. terms: all that were looked for, the rarest first. A chunk gets more than
+    their weights for a phrase, an identifier, the very words of the query, and all of them together.
     """
 
     bm25: float
     attainable: float
     share: float
     terms: tuple[ExplainedTerm, ...]
-    every: float
 
 
 def explain_text(matches: Matches, label: int, text: str) -> WordsExplanation:
@@ -54,9 +53,9 @@ def explain(matches: Matches, label: int, words: str) -> WordsExplanation:
     there, row = set(words.split()), f" {words} "
     terms = tuple(
         ExplainedTerm(term, chunks, weight, term in there or _begins(term, row))
-        for term, chunks, weight in sorted(matches.terms, key=lambda each: -each.weight)
+        for term, chunks, weight in matches.terms
     )
-    return WordsExplanation(bm25, matches.attainable, share, terms, matches.every)
+    return WordsExplanation(bm25, matches.attainable, share, terms)
 
 
 def _begins(term: str, row: str) -> bool:

@@ -50,7 +50,6 @@ def find(
         scores[order],
         ranking.attainable,
         ranking.terms,
-        ranking.every,
         is_strict=bool(asked.required),
         excluded=without,
     )

@@ -14,8 +14,7 @@ NO_LABELS: Labels = np.empty(0, dtype=np.int64)
 class Term(NamedTuple):
     """A term that was looked for.
 
-    chunks: how many chunks have it, at most. weight: what a chunk gets for it: its inverse document
-    frequency, twice where it is counted twice.
+    chunks: how many chunks have it, at most. weight: its inverse document frequency.
     """
 
     term: str
@@ -28,16 +27,15 @@ class Matches:
     """Every chunk that a query's words find, best first.
 
     labels: int64 (K,). scores: float32 (K,), BM25. attainable: a BM25 that no chunk exceeds for this
-    query, whatever its text; 0 where nothing matches. terms: what was looked for. every: the weight of
-    having all of it. is_strict: no other chunk may be a hit, whatever its vector: the query quotes a
-    phrase. excluded: chunks that may not be hits, ascending.
+    query, whatever its text; 0 where nothing matches. terms: what was looked for, the rarest
+    first. is_strict: no other chunk may be a hit, whatever its vector: the query quotes a phrase.
+    excluded: chunks that may not be hits, ascending.
     """
 
     labels: Labels
     scores: Vectors
     attainable: float
     terms: tuple[Term, ...] = ()
-    every: float = 0.0
     is_strict: bool = False
     excluded: Labels = field(default_factory=lambda: NO_LABELS)
 

@@ -35,19 +35,15 @@ class Ranking:
     """How the texts that a query asks for are found and ranked.
 
     sql, parameters: rows (rowid, score) of the texts, the least score best; a further condition may
-    follow. The score is FTS5's rank, less the boosts of what the text has. terms: what counts. every:
-    what a text gets that has all of it. attainable: a BM25 that no text exceeds, but nears; it is that
-    of a short text that has every term many times.
+    follow. The score is FTS5's rank, less the boosts of what the text has. terms: what counts, the
+    rarest first. attainable: a BM25 that no text exceeds, but nears; it is that of a short text that
+    has every term many times.
     """
 
     sql: str
     parameters: Sequence[str | float]
     terms: tuple[Term, ...]
-    every: float
-
-    @property
-    def attainable(self) -> float:
-        return (K1 + 1) * (sum(term.weight for term in self.terms) + self.every)
+    attainable: float
 
 
 def frequencies(terms: Sequence[str]) -> tuple[str, list[str | int]]:
@@ -105,11 +101,13 @@ def ranked(
         score += " - ? * (rowid IN (SELECT rowid FROM words WHERE words MATCH ?))"
         parameters += [(K1 + 1) * boost, expression]
     sql = f"SELECT rowid, {score} AS score FROM words WHERE words MATCH ?"
-    terms = tuple(Term(term, counts.get(term, 0), weight) for term, weight in weights.items())
+    known = sorted((counts[term], term) for term in weights if counts.get(term))
+    terms = tuple(Term(term, count, _idf(count, n_texts)) for count, term in known)
+    attainable = (K1 + 1) * (sum(weights.values()) + every)
     expression = match_expression(must, may, is_every=bool(rows))
     if asked.excluded:
         expression = f"({expression}) NOT ({excluded(asked)})"
-    return Ranking(sql, [*parameters, expression], terms, every)
+    return Ranking(sql, [*parameters, expression], terms, attainable)
 
 
 def _boosts(
