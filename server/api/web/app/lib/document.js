@@ -50,7 +50,7 @@ function content(shell, found, begin, end) {
     part ? h("p.dim", {}, t("search.document.part", { from: begin + 1, to: end, n: characters.length })) : "",
     whole(characters, part ? begin : 0, part ? end : 0),
     h("div.row", {},
-      h("a.button", { href: shell.link("search", { q: Array.from(passage).slice(0, 200).join("").trim() }) }, t("search.document.like")),
+      h("a.button", { href: shell.link("search", { q: Array.from(passage.slice(0, 400)).slice(0, 200).join("").trim() }) }, t("search.document.like")),
       copyButton(found.text)),
     h("nav.row", { id: "neighbours", hidden: true }),
     h("h3", {}, t("search.document.metadata")),
