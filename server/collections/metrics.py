@@ -10,7 +10,7 @@ from server.store.records import CollectionStats
 from server.telemetry.aggregate import JOINS, Join
 from server.telemetry.metrics import PREFIX
 
-# Collections with a label of their own, which costs 9 series each. A server with thousands of tenants must
+# Collections with a label of their own, which costs 10 series each. A server with thousands of tenants must
 # not fill the memory of the Prometheus that scrapes it.
 MAX_LABELLED = 100
 # All others together; no collection can have a name with parentheses.
@@ -19,6 +19,7 @@ OTHERS = "(others)"
 GAUGES: Mapping[str, tuple[str, str, Join]] = {
     "chunks": ("parts", "Parts of documents in the index", "sum"),
     "index_bytes": ("index_bytes", "Memory of the index", "sum"),
+    "column_bytes": ("column_bytes", "Memory of the fields that filters have read", "sum"),
     "database_bytes": ("database_bytes", "SQLite's file", "sum"),
     "wal_bytes": ("wal_bytes", "SQLite's log beside the file", "sum"),
     "snapshot_bytes": ("snapshot_bytes", "The snapshot of the index", "sum"),

@@ -22,6 +22,7 @@ import numpy as np
 
 from server.clock import utc, wall_s
 from server.errors import StoreError
+from server.store.columns.columns import Columns
 from server.store.columns.history import Moment
 from server.store.documents import Documents
 from server.store.filters.tree import Filter
@@ -107,6 +108,7 @@ class Collection:
         return CollectionStats(
             chunks=stats.vectors,
             index_bytes=round(stats.bytes_per_vector * stats.vectors),
+            column_bytes=self.column_bytes,
             database_bytes=database.st_size if database else 0,
             wal_bytes=wal.st_size if wal else 0,
             snapshot_bytes=snapshot.st_size if snapshot else 0,
@@ -120,6 +122,16 @@ class Collection:
         moment = self._moments.get(self.documents.revision())
         found = None if moment is None else moment.selection(filter, self.documents.database)
         return Selection.of_labels(self.documents.labels(filter)) if found is None else found
+
+    def columns(self) -> Columns | None:
+        """Return the columns of the documents, None where they are not in memory; as for `selection`."""
+        moment = self._moments.get(self.documents.revision())
+        return None if moment is None else moment.columns(self.documents.database)
+
+    @property
+    def column_bytes(self) -> int:
+        """The bytes of the columns that filters have read into memory."""
+        return max((moment.bytes_held for moment in self._moments.values()), default=0)
 
     @property
     def settled_index(self) -> VectorIndex | None:

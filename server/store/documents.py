@@ -21,27 +21,24 @@ from server.errors import StoreDamaged, StoreError
 from server.store.filters.kinds import Operand, stored_kinds, warnings
 from server.store.filters.match import matches
 from server.store.filters.sql import attributes, where
-from server.store.filters.tree import Filter
+from server.store.filters.tree import ID, TEXT, TITLE, Filter
+from server.store.passages.words import ChunkWords
 from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (
-    OBJECTS,
     SCHEMA_VERSION,
     WORDS_RECIPE,
     create,
     document_row,
-    foreign_objects,
     info_of,
     insert_chunk,
     insert_document,
     is_sound_chunk,
     is_sound_document,
     meta_of,
-    migrate,
-    missing_tables,
     rebuild_words,
     remove_words,
-    words_of,
 )
+from server.store.schema_check import check_objects, upgrade
 from server.store.selection import Selection
 from server.store.sqlite.ascending import ascending
 from server.store.sqlite.database import Connection, Database
@@ -73,8 +70,9 @@ class Documents:
         """
         make = None if info is None else partial(create, meta=meta_of(info))
         try:
-            upgrade = partial(_upgrade, path)
-            self.database = Database(path, SCHEMA_VERSION, make, upgrade, busy_timeout_s)
+            self.database = Database(
+                path, SCHEMA_VERSION, make, partial(upgrade, path), busy_timeout_s
+            )
             try:
                 self._read_meta()
             except BaseException:
@@ -92,7 +90,7 @@ class Documents:
             ) from error
 
     def _read_meta(self) -> None:
-        self.database.guard(partial(_check_objects, self.database.path, version=SCHEMA_VERSION))
+        self.database.guard(partial(check_objects, self.database.path, version=SCHEMA_VERSION))
         meta: dict[str, str] = dict(self.database.rows("SELECT key, value FROM meta"))
         self.info = info_of(meta)
         self.identity = uuid.UUID(meta["identity"])
@@ -139,10 +137,10 @@ class Documents:
         for document, row, chunks in zip(documents, rows, spans, strict=True):
             removed += self._delete(writer, document.id)
             number = insert_document(writer, None, row)
-            for begin, end in chunks:
-                words = words_of(document.title, document.text[begin:end])
-                blob = next(blobs)
-                added.append(insert_chunk(writer, None, number, begin, end, blob, words))
+            words = ChunkWords(document.title, document.text)
+            for span in chunks:
+                row_of = (writer, None, number, *span, next(blobs), words.of(*span))
+                added.append(insert_chunk(*row_of))
         return Change(np.array(added, dtype=np.int64), np.array(removed, dtype=np.int64))
 
     def delete(self, ids: Sequence[str]) -> Change:
@@ -168,8 +166,9 @@ class Documents:
         chunks = writer.execute(
             "SELECT label, begin, end FROM parts WHERE document = ?", (number,)
         ).fetchall()
-        for label, begin, end in chunks:
-            remove_words(writer, label, words_of(document.title, document.text[begin:end]))
+        words = ChunkWords(document.title, document.text)
+        for label, *span in chunks:
+            remove_words(writer, label, words.of(*span))
             writer.execute("DELETE FROM parts WHERE label = ?", (label,))
         writer.executemany(
             "DELETE FROM attributes WHERE key = ? AND value = ? AND document = ?",
@@ -233,7 +232,7 @@ class Documents:
                 if found and n_bytes > max_bytes:
                     return found, True
                 document = self._document(row)
-                self.confirm(filter, document.id, document.metadata)
+                self._confirm(filter, document)
                 found.append((row[0], document))
         return found, False
 
@@ -248,18 +247,30 @@ class Documents:
             query = f"SELECT {DOCUMENT} FROM documents WHERE {condition}"
             for row in within_limit(reader.execute(query, parameters)):
                 document = self._document(row)
-                self.confirm(filter, document.id, document.metadata)
+                self._confirm(filter, document)
                 found.append(document.id)
         return found
 
-    def confirm(self, filter: Filter | None, id: str, metadata: Mapping[str, object]) -> None:
+    def confirm(
+        self,
+        filter: Filter | None,
+        id: str,
+        metadata: Mapping[str, object],
+        beside: Mapping[str, str | None] | None = None,
+    ) -> None:
         """Raise StoreDamaged where a filter kept a document whose own metadata does not meet it.
+
+        beside: its values of fields beside metadata; a condition on one that is not given is not checked.
 
         Filters may keep one tenant's documents from another, and the rows that they read have no
         checksum. The metadata has one.
         """
-        if filter is not None and not matches(filter, metadata):
+        if filter is not None and matches(filter, metadata, {ID: id, **(beside or {})}) is False:
             raise self._damaged(f"what filters read of document {ascii(id)}")
+
+    def _confirm(self, filter: Filter | None, document: Document) -> None:
+        beside = {TITLE: document.title, TEXT: document.text}
+        self.confirm(filter, document.id, document.metadata, beside)
 
     def checksums(self) -> dict[str, int]:
         """Return the checksum of every document by its id."""
@@ -380,40 +391,6 @@ class Documents:
 def _n_bytes(row: Sequence[Any]) -> int:
     """Return about how many bytes a document has in a reply."""
     return sum(len(value) if value.isascii() else 3 * len(value) for value in row[1:5] if value)
-
-
-def _upgrade(path: Path, writer: Connection, version: int) -> None:
-    """Migrate a file of an older version, unless it has triggers or the like, which would run."""
-    _check_objects(path, writer, version)
-    migrate(writer, version)
-
-
-def _check_objects(path: Path, connection: Connection, version: int) -> None:
-    """Raise StoreDamaged where another program has made the file, or put something of its own into it."""
-    objects = connection.execute(OBJECTS).fetchall()
-    if foreign := foreign_objects(objects, version):
-        raise StoreDamaged(
-            "{path} has {objects}, which this server did not create: another program has changed the"
-            " file; restore the collection from a backup",
-            path=path,
-            objects=tuple(map(ascii, foreign)),
-        )
-    if missing := missing_tables(objects, version):
-        raise StoreDamaged(
-            "{path} has no table {tables}: another program has changed the file; restore the collection"
-            " from a backup",
-            path=path,
-            tables=tuple(missing),
-        )
-    ((encoding,),) = connection.execute("PRAGMA encoding")
-    if encoding != "UTF-8":
-        # SQLite orders texts by their bytes: filters would find others than they should.
-        raise StoreDamaged(
-            "{path} keeps its texts in {encoding}, not in UTF-8: another program has made the file;"
-            " restore the collection from a backup",
-            path=path,
-            encoding=encoding,
-        )
 
 
 # The note that names what is stored. It is random, so a file that was put back never seems newer.

@@ -151,7 +151,7 @@ class Listed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CollectionStats:
-    """Sizes of one collection, for its metrics; bytes of files, but index_bytes is memory.
+    """Sizes of one collection, for its metrics; bytes of files, but index_bytes and column_bytes are memory.
 
     snapshot_s: when it was written, seconds since 1970. behind: chunks that the snapshot lacks or has
     too many, which the next start must repair. recall: at 10 neighbours, None while all are compared.
@@ -165,6 +165,7 @@ class CollectionStats:
     snapshot_s: float | None
     behind: int
     recall: float | None
+    column_bytes: int = 0
 
 
 def _sorted(metadata: Mapping[str, object]) -> str:

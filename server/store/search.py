@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from server.store.collection import Collection
-from server.store.filters.tree import Filter
+from server.store.filters.tree import TITLE, Filter
 from server.store.fusion import (
     DENSE_WEIGHT,
     DIGITS,
@@ -236,9 +236,12 @@ class Search:
         for label, score in ranked:
             if label in chunks:
                 hit = _hit(chunks[label], score)
-                self.collection.documents.confirm(query.filter, hit.id, hit.metadata)
+                self._confirm(query.filter, hit)
                 hits.append(hit)
         return hits
+
+    def _confirm(self, filter: Filter | None, hit: Hit) -> None:
+        self.collection.documents.confirm(filter, hit.id, hit.metadata, {TITLE: hit.title})
 
     def _take(self, answer: _Answer, ranking: _Candidates, *, chunked: bool) -> None:
         """Add the best chunks of documents that are new, until there are enough."""

@@ -34,6 +34,7 @@ def test_sizes_are_those_of_the_index_and_of_each_file(collection: Main, tmp_pat
             chunks=chunks,
             # Float32 and an eight-byte label.
             index_bytes=chunks * (4 * D + 8),
+            column_bytes=0,
             database_bytes=size_of(home, DATABASE_FILE),
             wal_bytes=size_of(home, f"{DATABASE_FILE}-wal"),
             snapshot_bytes=size_of(home, SNAPSHOT_FILE),

@@ -52,8 +52,15 @@ SCALARS: list[Any] = [
         "x" * 256,
         "x" * 257,
     ),
-    *("x" * 256 + "y", "x" * 300 + "tail", "0"),
+    *("x" * 256 + "y", "x" * 300 + "tail", "0", "2024-01-01", "2024-01-01T08:00+08:00"),
+    *("2024-02-30", "2024-01-01T00:00:00.5Z"),
 ]
+DATES = [
+    {"$date": text} for text in ("2024-01-01", "2024-01-01 00:00:00.5", "2023-12-31T23:59:59Z")
+]
+BESIDE = ["$id", "$title"]
+SIGNS = ["$gt", "$gte", "$lt", "$lte"]
+OPERATORS = ["$eq", "$ne", "$in", "$nin", "$exists", "$contains", "$prefix"]
 KEYS = ["k", "tags", "n", "o.p", "o"]
 
 
@@ -74,9 +81,15 @@ def metadata(random: random.Random) -> dict[str, Any]:
 
 
 def condition(random: random.Random) -> Any:
-    operator = random.choice(["$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$exists"])
+    operator = random.choice([*OPERATORS, *SIGNS])
+    if operator in ("$contains", "$prefix"):
+        return {
+            operator: random.choice(["a", "b", "x", "2024-01", "深", "x" * 256, "\0", "\U0010ffff"])
+        }
+    if operator in ("$eq", *SIGNS) and random.random() < 0.2:
+        return {operator: random.choice(DATES)}
     if operator in ("$in", "$nin"):
-        return {operator: [random.choice(SCALARS) for _ in range(random.randint(0, 4))]}
+        return {operator: [random.choice([*SCALARS, *DATES]) for _ in range(random.randint(0, 4))]}
     if operator == "$exists":
         return {operator: random.random() < 0.5}
     if operator in ("$eq", "$ne"):
@@ -92,7 +105,18 @@ def filter_of(random: random.Random, depth: int = 0) -> dict[str, Any]:
         return {"$and" if some < 0.15 else "$or": parts}
     if depth < 2 and some < 0.4:
         return {"$not": filter_of(random, depth + 1)}
+    if some < 0.5:
+        return {random.choice(BESIDE): beside(random)}
     return {random.choice([*KEYS, "absent"]): condition(random)}
+
+
+def beside(random: random.Random) -> Any:
+    """Return a condition on an id or a title."""
+    operator = random.choice(["$in", "$nin", "$contains", "$prefix", "$exists", *SIGNS])
+    some = random.choice(["1", "2", "33", "7", "a", "b", "c"])
+    if operator == "$exists":
+        return {operator: random.random() < 0.5}
+    return {operator: [some, "a", "4"] if operator in ("$in", "$nin") else some}
 
 
 @pytest.fixture(params=[None, ChunkRules(10, 0)], ids=["whole", "in chunks"])

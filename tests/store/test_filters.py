@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import InvalidRequest
+from server.store.filters.functions import FUNCTIONS
+from server.store.filters.instants import instant
 from server.store.filters.kinds import Kind, Operand, operands, stored_kinds, warnings
 from server.store.filters.match import matches
 from server.store.filters.sql import LONG_TEXT, attributes, where
@@ -19,12 +21,13 @@ from server.store.filters.tree import (
     MAX_DEPTH,
     MAX_LISTED,
     Filter,
+    Instant,
     OneOf,
     Scalar,
     fixed,
     parse,
 )
-from tests.support.toy_index import keeps, ordered, reached, same
+from tests.support.toy_index import keeps, ordered, reached, same, when
 
 SCHEMA = """
     CREATE TABLE documents (number INTEGER PRIMARY KEY AUTOINCREMENT);
@@ -38,6 +41,8 @@ SCHEMA = """
 def stored(*metadata: Mapping[str, object]) -> sqlite3.Connection:
     """Return a database with these documents, numbered from 0."""
     database = sqlite3.connect(":memory:")
+    for name, (n_arguments, function) in FUNCTIONS.items():
+        database.create_function(name, n_arguments, function, deterministic=True)
     database.executescript(SCHEMA)
     for number, one in enumerate(metadata):
         database.execute("INSERT INTO documents VALUES (?)", (number,))
@@ -83,13 +88,23 @@ def holds(filter: Mapping[str, Any], metadata: object) -> bool:
 
 
 def field_holds(condition: object, values: list[object]) -> bool:
-    if not isinstance(condition, dict):
+    if not isinstance(condition, dict) or "$date" in condition:
         return has(values, condition)
     return all(operator_holds(name, operand, values) for name, operand in condition.items())
 
 
 def has(values: list[object], wanted: object) -> bool:
-    return any(same(value, wanted) for value in values) or (wanted is None and not values)
+    found = any(same(value, meant(wanted)) for value in values)
+    return found or (wanted is None and not values)
+
+
+def meant(operand: Any) -> Any:
+    """Return what an operand stands for: a date is an instant."""
+    if not isinstance(operand, dict):
+        return operand
+    found = instant(operand["$date"])
+    assert found is not None
+    return Instant(found)
 
 
 def operator_holds(operator: str, operand: Any, values: list[object]) -> bool:
@@ -105,14 +120,29 @@ def operator_holds(operator: str, operand: Any, values: list[object]) -> bool:
         return operand is bool(values)
     if operator == "$not":
         return not field_holds(operand, values)
+    if operator in ("$contains", "$prefix"):
+        texts = [value for value in values if isinstance(value, str)]
+        if operator == "$prefix":
+            return any(text.startswith(operand) for text in texts)
+        return any(operand in text[:LONG_TEXT] for text in texts)
+    if isinstance(operand, dict):
+        found = meant(operand).microseconds
+        return any(compared(when(value), operator, found) for value in values)
     return any(compared(value, operator, operand) for value in values)
 
 
 NUMBERS = st.sampled_from([-1, 0, 1, 2, 1.0, 0.5, -0.0, 2**53, 2**53 + 1, 2.0**53, -(2**63), 1e300])
 TEXTS = st.sampled_from(
-    ["", "a", "b", "1", "深圳", "深", "\0", "a\0", "😀", "\uffff", "true", "{}"]
+    ["", "a", "b", "1", "深圳", "深", "\0", "a\0", "😀", "\uffff", "true", "{}", "\U0010ffff"]
 )
-SCALARS = st.one_of(NUMBERS, TEXTS, st.booleans(), st.none())
+DATES = st.sampled_from(
+    ["2024-01-01", "2024-01-01T08:00+08:00", "2024-01-01 00:00:00.5Z", "2024-01-01T00:00:00.500000"]
+)
+LONG = st.sampled_from(["x" * LONG_TEXT, "x" * LONG_TEXT + "a", "深" * 300 + "a"])
+PARTS = st.sampled_from(["a", "深", "\0", "x", "x" * LONG_TEXT, "a\0", "\U0010ffff", "2024", "T"])
+OPERANDS = st.one_of(NUMBERS, TEXTS, DATES, st.builds(lambda text: {"$date": text}, DATES))
+SCALARS = st.one_of(NUMBERS, TEXTS, DATES, LONG, st.booleans(), st.none())
+GIVEN = st.one_of(SCALARS, st.builds(lambda text: {"$date": text}, DATES))
 NAMES = st.sampled_from(["a", "b", "a.b"])
 PATHS = st.sampled_from(["a", "b", "a.b", "b.a"])
 VALUES = st.recursive(
@@ -123,20 +153,17 @@ VALUES = st.recursive(
 METADATA = st.dictionaries(NAMES, VALUES, max_size=4)
 OPERATIONS: st.SearchStrategy[dict[str, Any]] = st.recursive(
     st.one_of(
-        st.dictionaries(st.sampled_from(["$eq", "$ne"]), SCALARS, min_size=1),
-        st.dictionaries(
-            st.sampled_from(["$in", "$nin"]), st.lists(SCALARS, max_size=3), min_size=1
-        ),
-        st.dictionaries(
-            st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), st.one_of(NUMBERS, TEXTS), min_size=1
-        ),
+        st.dictionaries(st.sampled_from(["$eq", "$ne"]), GIVEN, min_size=1),
+        st.dictionaries(st.sampled_from(["$in", "$nin"]), st.lists(GIVEN, max_size=3), min_size=1),
+        st.dictionaries(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), OPERANDS, min_size=1),
         st.dictionaries(st.just("$exists"), st.booleans(), min_size=1),
+        st.dictionaries(st.sampled_from(["$contains", "$prefix"]), PARTS, min_size=1),
     ),
     lambda inner: st.dictionaries(st.just("$not"), inner, min_size=1),
     max_leaves=2,
 )
 FILTERS: st.SearchStrategy[dict[str, Any]] = st.recursive(
-    st.dictionaries(PATHS, st.one_of(SCALARS, OPERATIONS), min_size=1, max_size=3),
+    st.dictionaries(PATHS, st.one_of(GIVEN, OPERATIONS), min_size=1, max_size=3),
     lambda inner: st.one_of(
         st.dictionaries(
             st.sampled_from(["$and", "$or"]), st.lists(inner, min_size=1, max_size=3), min_size=1

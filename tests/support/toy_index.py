@@ -8,7 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from server.store.filters.tree import AllOf, AnyOf, Compared, Exists, Filter, Not, OneOf
+from server.store.filters.instants import instant
+from server.store.filters.tree import (
+    AllOf,
+    AnyOf,
+    Begins,
+    Compared,
+    Contains,
+    Exists,
+    Filter,
+    Instant,
+    Not,
+    OneOf,
+)
 from server.store.selection import Selection
 from server.store.vector_index import BadSnapshot, Hits, IndexStats
 from server.types import Labels, Vectors
@@ -108,8 +120,16 @@ def keeps(filter: Filter, metadata: object) -> bool:
             there = list(reached(metadata, key))
             missing = not there and None in values
             return missing or any(same(one, value) for one in there for value in values)
+        case Compared(key, sign, Instant(microseconds)):
+            return any(ordered(when(one), sign, microseconds) for one in reached(metadata, key))
         case Compared(key, sign, operand):
             return any(ordered(one, sign, operand) for one in reached(metadata, key))
+        case Contains(key, part):
+            return any(isinstance(one, str) and part in one[:256] for one in reached(metadata, key))
+        case Begins(key, prefix):
+            return any(
+                isinstance(one, str) and one.startswith(prefix) for one in reached(metadata, key)
+            )
 
 
 def reached(value: object, path: str) -> Iterator[object]:
@@ -131,9 +151,16 @@ def reached(value: object, path: str) -> Iterator[object]:
 
 def same(a: object, b: object) -> bool:
     """Return whether two JSON values are equal: true is not 1."""
+    if isinstance(b, Instant):
+        return when(a) == b.microseconds
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     return bool(a == b)
+
+
+def when(value: object) -> int | None:
+    """Return the instant of a text that is a date."""
+    return instant(value) if isinstance(value, str) else None
 
 
 def ordered(a: object, sign: str, b: object) -> bool:

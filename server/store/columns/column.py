@@ -4,21 +4,28 @@ Values have places: numbers first, then texts, then what is stored as bytes, eac
 order of SQLite too. So a comparison is a range of places, and a filter finds rows by places alone.
 """
 
+import operator
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from server.store.columns.texts import Texts
+from server.store.filters.instants import instant
 from server.store.filters.sql import SqlValue
 from server.store.filters.tree import Sign
 from server.store.selection import Mask
 
 # Whole numbers that float64 tells apart.
 EXACT = 1 << 53
+NO_INSTANT = np.iinfo(np.int64).min
+SIDES: Mapping[str, Callable[[Any, Any], Any]] = {
+    **{">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le},
+    "==": operator.eq,
+}
 Rows = npt.NDArray[np.int64]
 Numbers = npt.NDArray[Any]
 
@@ -108,6 +115,8 @@ class Column:
     texts: Texts
     others: Sequence[bytes]
     cells: Cells
+    # Of each text, made when a filter first compares dates.
+    _instants: npt.NDArray[np.int64] | None = None
 
     @property
     def n_values(self) -> int:
@@ -115,7 +124,8 @@ class Column:
 
     @property
     def bytes_held(self) -> int:
-        return self.numbers.nbytes + self.texts.bytes_held + self.cells.bytes_held
+        instants = 0 if self._instants is None else self._instants.nbytes
+        return self.numbers.nbytes + self.texts.bytes_held + self.cells.bytes_held + instants
 
     def present(self) -> Mask:
         """Return the rows that have any value."""
@@ -123,7 +133,7 @@ class Column:
 
     def equal(self, values: Sequence[SqlValue]) -> Mask:
         """Return the rows that have one of these values."""
-        places = [place for value in values if (place := self._place(value)) is not None]
+        places = [place for value in values if (place := self.place(value)) is not None]
         if len(places) == 1:
             return self.cells.between(places[0], places[0] + 1)
         return self._of(places)
@@ -139,6 +149,15 @@ class Column:
             middle = self._number(bound, after=sign in (">", "<="))
         return self.cells.between(*((middle, last) if ">" in sign else (first, middle)))
 
+    def at(self, sign: Sign | Literal["=="], microseconds: int) -> Mask:
+        """Return the rows that have a date or time on this side of an instant, or at it."""
+        if self._instants is None:
+            found = [instant(self.texts[place]) for place in range(len(self.texts))]
+            known = [NO_INSTANT if each is None else each for each in found]
+            self._instants = np.array(known, dtype=np.int64)
+        compared = SIDES[sign](self._instants, microseconds) & (self._instants != NO_INSTANT)
+        return self._of_texts(compared)
+
     def beginning_with(self, prefix: str) -> Mask:
         """Return the rows that have a text that begins like this."""
         begin, end = self.texts.beginning_with(prefix)
@@ -146,16 +165,28 @@ class Column:
 
     def having(self, part: str, most: int) -> Mask:
         """Return the rows that have a text with this part among its first `most` characters."""
-        return self._of(
-            (np.flatnonzero(self.texts.having(part, most)) + len(self.numbers)).tolist()
-        )
+        return self._of_texts(self.texts.having(part, most))
+
+    def _of_texts(self, chosen: Mask) -> Mask:
+        """Return the rows that have a chosen text."""
+        every = np.zeros(self.n_values, dtype=np.bool_)
+        every[len(self.numbers) : len(self.numbers) + len(self.texts)] = chosen
+        return self.cells.of(every)
 
     def _of(self, places: Sequence[int]) -> Mask:
         chosen = np.zeros(self.n_values, dtype=np.bool_)
         chosen[np.asarray(places, dtype=np.int64)] = True
         return self.cells.of(chosen)
 
-    def _place(self, value: SqlValue) -> int | None:
+    def value(self, place: int) -> SqlValue:
+        """Return the value at a place."""
+        texts = place - len(self.numbers)
+        if texts < 0:
+            return self._exact(place)
+        others = texts - len(self.texts)
+        return self.texts[texts] if others < 0 else self.others[others]
+
+    def place(self, value: SqlValue) -> int | None:
         """Return the place of a value; None where no row has it."""
         if isinstance(value, bytes):
             others = len(self.numbers) + len(self.texts)

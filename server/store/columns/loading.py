@@ -50,9 +50,8 @@ def column(database: Database, key: str, of: Segment) -> Column | None:
     if found is None:
         return None
     values, counts = found.values, found.counts
-    for value, following in pairwise(values):
-        if not _ascend(value, following) or not all(isinstance(n, int) for n in counts):
-            raise _damaged(database, f"the order of what filters read of {ascii(key)}")
+    if not all(_ascend(value, following) for value, following in pairwise(values)):
+        raise _damaged(database, f"the order of what filters read of {ascii(key)}")
     if len(found.numbers) != sum(counts):
         raise _damaged(database, f"what filters read of {ascii(key)}")
     return of.column(values, found.numbers, counts)

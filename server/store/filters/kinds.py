@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from server.store.filters.tree import (
+    RESERVED,
     AllOf,
     AnyOf,
+    Begins,
     Compared,
+    Contains,
     Exists,
     Filter,
+    Instant,
     Not,
     OneOf,
     Scalar,
@@ -46,15 +50,19 @@ class Operand:
 
 
 def operands(filter: Filter, negated: bool = False) -> Iterator[Operand]:
-    """Yield the conditions of a filter that compare; null compares with every document."""
+    """Yield the conditions on metadata that compare; null compares with every document."""
     match filter:
         case AllOf(conditions) | AnyOf(conditions):
             for condition in conditions:
                 yield from operands(condition, negated)
         case Not(condition):
             yield from operands(condition, not negated)
+        case _ if filter.key in RESERVED:
+            return
         case Compared(key, _, operand):
             yield Operand(key, frozenset([_kind(operand)]), negated)
+        case Contains(key) | Begins(key):
+            yield Operand(key, frozenset(["text"]), negated)
         case OneOf(key, values) if values and None not in values:
             yield Operand(key, frozenset(_kind(value) for value in values), negated)
         case OneOf() | Exists():
@@ -98,7 +106,7 @@ def _effect(operand: Operand) -> str:
 def _kind(value: Scalar) -> Kind:
     if isinstance(value, bool):
         return "true or false"
-    return "text" if isinstance(value, str) else "number"
+    return "text" if isinstance(value, str | Instant) else "number"
 
 
 def _listed(kinds: Sequence[Kind]) -> str:

@@ -8,15 +8,23 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from server.store.filters.tree import (
+    ID,
+    MAX_PART,
     RESERVED,
+    TEXT,
+    TITLE,
     AllOf,
     AnyOf,
+    Begins,
     Compared,
+    Contains,
     Exists,
     Filter,
+    Instant,
     Not,
     OneOf,
     Scalar,
+    keys,
 )
 
 SqlValue = str | int | float | bytes
@@ -27,7 +35,16 @@ NULL, FALSE, TRUE, CONTAINER = b"null", b"false", b"true", b"{}"
 TEXTS, BYTES = "", b""
 # A text with more characters than this is stored as its beginning and a digest of the whole. Such
 # texts are equal when they were equal, and ordered by their beginnings. So rows stay small.
-LONG_TEXT = 256
+LONG_TEXT = MAX_PART
+IS_TEXT = " AND value >= '' AND value < x''"
+# Rows of a field's values, and of the documents that have each.
+SOURCES = {
+    ID: "SELECT document FROM (SELECT number AS document, id AS value FROM documents) WHERE TRUE",
+    TITLE: "SELECT document FROM (SELECT number AS document, title AS value FROM documents)"
+    " WHERE value IS NOT NULL",
+}
+LAST_CHARACTER = 0x10FFFF
+SURROGATES = range(0xD800, 0xE000)
 
 
 def attributes(metadata: Mapping[str, object]) -> list[tuple[str, SqlValue]]:
@@ -75,7 +92,9 @@ class _Written:
     def sql(self, filter: Filter) -> str:
         match filter:
             case AllOf(conditions):
-                return f"({' AND '.join(map(self.sql, conditions))})" if conditions else "TRUE"
+                # Whole texts are read last, of the documents that meet the other conditions.
+                ordered = sorted(conditions, key=_reads_texts)
+                return f"({' AND '.join(map(self.sql, ordered))})" if conditions else "TRUE"
             case AnyOf(conditions):
                 return f"({' OR '.join(map(self.sql, conditions))})"
             case Not(condition):
@@ -84,19 +103,49 @@ class _Written:
                 return self._having(key)
             case OneOf(key, values):
                 return self._one_of(key, values)
-            case Compared(key, sign, operand):
-                return self._compared(key, sign, stored_value(operand))
+            case Compared(key, sign, Instant(microseconds)):
+                return self._having(key, f"{IS_TEXT} AND instant(value) {sign} ?", microseconds)
+            case Compared(key, sign, value):
+                return self._compared(key, sign, operand(key, value))
+            case Contains(key, part) if key == TEXT:
+                return self._of_text("has_part(text, ?, 0)", part)
+            case Contains(key, part):
+                most = 0 if key in RESERVED else LONG_TEXT
+                return self._having(key, f"{IS_TEXT} AND has_part(value, ?, ?)", part, most)
+            case Begins(key, prefix) if key == TEXT:
+                return self._of_text("begins(text, ?)", prefix)
+            case Begins(key, prefix):
+                end = following(prefix)
+                if end is None:
+                    return self._having(key, " AND value >= ? AND value < x''", prefix)
+                return self._having(key, " AND value >= ? AND value < ?", prefix, end)
 
     def _having(self, key: str, test: str = "", *values: SqlValue) -> str:
-        self.parameters += [key, *values]
-        rows = f"SELECT document FROM attributes WHERE key = ?{test}"
-        return f"{self._column} IN ({rows})"
+        if key == TEXT:
+            return "TRUE"  # every document has one
+        source = SOURCES.get(key)
+        if source is None:
+            self.parameters.append(key)
+            source = "SELECT document FROM attributes WHERE key = ?"
+        self.parameters += values
+        return f"{self._column} IN ({source}{test})"
+
+    def _of_text(self, test: str, value: str) -> str:
+        self.parameters.append(value)
+        # subtle: a column of the inner table must not have the name of the outer one.
+        whole = "(SELECT number AS own, text FROM documents)"
+        return f"(SELECT {test} FROM {whole} WHERE own = {self._column})"
 
     def _one_of(self, key: str, values: Sequence[Scalar]) -> str:
         if not values:
             return "FALSE"
-        stored = [stored_value(value) for value in values]
-        sql = self._having(key, f" AND value IN ({', '.join('?' * len(stored))})", *stored)
+        dates = [value.microseconds for value in values if isinstance(value, Instant)]
+        stored = [operand(key, value) for value in values if not isinstance(value, Instant)]
+        test = f"value IN ({', '.join('?' * len(stored))})"
+        if dates:
+            in_dates = f"instant(value) IN ({', '.join('?' * len(dates))})"
+            test = f"({test} OR (TRUE{IS_TEXT} AND {in_dates}))"
+        sql = self._having(key, f" AND {test}", *stored, *dates)
         return f"({sql} OR NOT {self._having(key)})" if NULL in stored else sql
 
     def _compared(self, key: str, sign: str, value: SqlValue) -> str:
@@ -108,6 +157,19 @@ class _Written:
         if text:
             return self._having(key, f" AND value {sign} ? AND value >= ?", value, TEXTS)
         return self._having(key, f" AND value {sign} ?", value)
+
+
+def following(prefix: str) -> str | None:
+    """Return the least text behind all that begin like this; None where none of them has one."""
+    kept = prefix.rstrip(chr(LAST_CHARACTER))
+    if not kept:
+        return None
+    last = ord(kept[-1]) + 1
+    return kept[:-1] + chr(SURROGATES.stop if last in SURROGATES else last)
+
+
+def _reads_texts(filter: Filter) -> bool:
+    return TEXT in keys(filter)
 
 
 def operand(key: str, value: object) -> SqlValue:

@@ -1,4 +1,4 @@
-"""Filters on metadata: parsed from JSON, validated, and kept as a tree that any store can translate.
+"""Filters on documents: parsed from JSON, validated, and kept as a tree that any store can translate.
 
 A filter is a JSON object in the manner of MongoDB and Chroma:
 
@@ -8,7 +8,9 @@ A filter is a JSON object in the manner of MongoDB and Chroma:
 A field is a name, or a path of names with dots. A condition on a stored list holds if it holds for
 one element. A missing field equals null and nothing else. $ne, $nin and $not keep exactly what their
 counterparts leave out: documents that lack the field too, and of {"$ne": null} those that have a
-value. Numbers compare with numbers only, and texts with texts, by code point.
+value. Numbers compare with numbers only, and texts with texts, by code point. {"$date": "2024-01-01T08:00+08:00"}
+compares with texts that are dates or times, as instants. $contains and $prefix look into texts. "$id", "$title" and
+"$text" are fields beside metadata.
 
 `parse` is the only way in, so a tree is always within the limits below. `sql` translates it.
 """
@@ -18,8 +20,17 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
 from server.errors import InvalidRequest
+from server.store.filters.instants import instant
 
-Scalar = str | int | float | bool | None
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """A date or time, in microseconds since 1970."""
+
+    microseconds: int
+
+
+Scalar = str | int | float | bool | Instant | None
 Sign = Literal[">", ">=", "<", "<="]
 
 MAX_DEPTH = 16
@@ -37,12 +48,17 @@ TAKES = {
     "$nin": "a list",
     "$exists": "true or false",
     "$not": "an object of operators (for one value there is $ne)",
+    "$contains": "a text",
+    "$prefix": "a text",
 }
 OPERATORS = ("$eq", "$ne", *SIGNS, *TAKES)
 JUNCTIONS = ("$and", "$or")
 # Fields beside metadata. A field of metadata cannot be asked for by such a name.
 ID, TITLE, TEXT = "$id", "$title", "$text"
 RESERVED = (ID, TITLE, TEXT)
+DATE = "$date"
+# Characters of what $contains and $prefix look for. Of a longer value of metadata, filters read so many.
+MAX_PART = 256
 
 
 # subtle: 1, 1.0 and True are equal in Python, so trees that differ in them are equal too. Their
@@ -63,7 +79,23 @@ class Compared:
 
     key: str
     sign: Sign
-    operand: str | int | float
+    operand: str | int | float | Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Contains:
+    """The field has a text with this part, in its first MAX_PART characters if it is of metadata."""
+
+    key: str
+    part: str
+
+
+@dataclass(frozen=True, slots=True)
+class Begins:
+    """The field has a text that begins like this."""
+
+    key: str
+    prefix: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +126,7 @@ class AnyOf:
     conditions: tuple["Filter", ...]
 
 
-Filter: TypeAlias = OneOf | Compared | Exists | Not | AllOf | AnyOf
+Filter: TypeAlias = OneOf | Compared | Contains | Begins | Exists | Not | AllOf | AnyOf
 
 
 def parse(given: object) -> Filter:
@@ -174,14 +206,17 @@ class _Parser:
             return _all(conditions) if key == "$and" else AnyOf(tuple(conditions))
         if key == "$not":
             return Not(self.filter(value, depth + 1))
-        if key.startswith("$"):
+        if key.startswith("$") and key not in RESERVED:
             known = ", ".join((*JUNCTIONS, "$not"))
-            raise _refusal(f"unknown operator {shown(key)}; outside a field there are {known}")
+            raise _refusal(
+                f"unknown operator {shown(key)}; outside a field there are {known}, and fields beside"
+                f" metadata are {', '.join(RESERVED)}"
+            )
         return self._field(_text(key), value, depth)
 
     def _field(self, key: str, value: object, depth: int) -> Filter:
         """Return the condition on a field: a value that it equals, or operators which all hold."""
-        if not isinstance(value, Mapping):
+        if not isinstance(value, Mapping) or DATE in value:
             return self._one_of(key, [value])
         if depth > MAX_DEPTH:
             raise _refusal(f"$not is nested deeper than {MAX_DEPTH} levels, the most allowed")
@@ -209,6 +244,10 @@ class _Parser:
             case "$exists", bool():
                 self._count(1)
                 return Exists(key) if operand else Not(Exists(key))
+            case "$contains", str():
+                return Contains(key, self._part(key, operator, operand))
+            case "$prefix", str():
+                return Begins(key, self._part(key, operator, operand))
             case "$not", Mapping():
                 return Not(self._field(key, operand, depth + 1))
         if operator in TAKES:
@@ -219,6 +258,16 @@ class _Parser:
             f"unknown operator {shown(operator)} of {shown(key)}; there are"
             f" {', '.join(OPERATORS)}, and a field of an object is named by its path with dots"
         )
+
+    def _part(self, key: str, operator: str, operand: object) -> str:
+        """Return what $contains or $prefix looks for."""
+        self._count(2)
+        if not isinstance(operand, str) or not 1 <= len(operand) <= MAX_PART:
+            raise _refusal(
+                f"{operator} of {shown(key)} takes a text of 1 to {MAX_PART} characters, not"
+                f" {f'one of {len(operand)}' if isinstance(operand, str) else shown(operand)}"
+            )
+        return _text(operand)
 
     def _one_of(self, key: str, operands: list[object]) -> OneOf:
         self._count(1 + len(operands))
@@ -250,6 +299,12 @@ def _all(conditions: Iterable[Filter]) -> Filter:
 
 
 def _scalar(key: str, operand: object) -> Scalar:
+    if key == TEXT:
+        raise _refusal(f"{TEXT} takes $contains or $prefix with a text, not {shown(operand)}")
+    if isinstance(operand, Mapping) and DATE in operand:
+        return _date(key, operand)
+    if key in RESERVED and not (isinstance(operand, str) or (operand is None and key == TITLE)):
+        raise _refusal(f"{shown(key)} is compared with texts, not with {shown(operand)}")
     if isinstance(operand, list | Mapping) or operand != operand:
         raise _refusal(
             f"{shown(key)} is compared with {shown(operand)}; give a text, number, true,"
@@ -257,6 +312,17 @@ def _scalar(key: str, operand: object) -> Scalar:
             " with dots"
         )
     return _text(operand) if isinstance(operand, str) else cast(Scalar, operand)
+
+
+def _date(key: str, operand: Mapping[object, object]) -> Instant:
+    given = operand[DATE]
+    found = instant(given) if isinstance(given, str) and len(operand) == 1 else None
+    if found is None:
+        raise _refusal(
+            f"{shown(key)} is compared with the date {shown(given)}; give an object with {DATE} alone"
+            " and an ISO 8601 text, such as 2024-01-01 or 2024-01-01T08:30:00+08:00"
+        )
+    return Instant(found)
 
 
 def _text(value: str) -> str:

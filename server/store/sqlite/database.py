@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from server.errors import StoreDamaged, StoreError
+from server.store.filters.functions import FUNCTIONS
 from server.store.sqlite import read_limit
 from server.store.sqlite.advice import advising, one_line
 from server.store.sqlite.database_path import (
@@ -285,6 +286,8 @@ class Database:
             isolation_level=None,  # this file begins and ends transactions
             check_same_thread=False,
         )
+        for name, (n_arguments, function) in FUNCTIONS.items():
+            connection.create_function(name, n_arguments, function, deterministic=True)
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA trusted_schema = OFF")
         if self._file is not None and not self.in_place:

@@ -9,7 +9,7 @@ from server.store.selection import Selection
 from server.store.sqlite.database import Database
 from server.store.words.matches import NO_LABELS, NO_MATCHES, Matches
 from server.store.words.ranking import REQUIRED, excluded, frequencies, ranked
-from server.store.words.selected import selected
+from server.store.words.selected import selected, wanted
 from server.store.words.vocabulary import NOTHING, Vocabulary
 from server.types import Labels
 
@@ -32,7 +32,7 @@ def find(
         return NO_MATCHES
     without = _having(database, excluded(asked)) if asked.excluded else NO_LABELS
     counts: dict[str, int] = dict(database.rows(*frequencies(asked.lookups)))
-    ranking = ranked(asked, counts, n_chunks, _required(n_chunks, within))
+    ranking = ranked(asked, counts, n_chunks, wanted(REQUIRED, n_chunks, within))
     if ranking is None:
         return replace(NO_MATCHES, is_strict=bool(asked.required), excluded=without)
     condition, parameters = selected(within)
@@ -54,13 +54,6 @@ def find(
         is_strict=bool(asked.required),
         excluded=without,
     )
-
-
-def _required(n_chunks: int, within: Selection | None) -> int:
-    """Return how many chunks a query's rarest words should be in: more under a filter."""
-    if within is None:
-        return REQUIRED
-    return int(REQUIRED * n_chunks / max(1, within.count))
 
 
 def _having(database: Database, expression: str) -> Labels:

@@ -18,3 +18,11 @@ def selected(within: Selection | None) -> tuple[str, list[int | str | bytes]]:
     first, table = dense
     # subtle: SQLite counts bytes from 1.
     return WITHIN, [first, first + len(table) - 1, table.tobytes(), first - 1]
+
+
+def wanted(number: int, n_chunks: int, within: Selection | None) -> int:
+    """Return how many chunks to look at so that about this number of them is selected.
+
+    n_chunks: of the whole collection.
+    """
+    return number if within is None else int(number * n_chunks / max(1, within.count))

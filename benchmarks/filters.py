@@ -1,0 +1,208 @@
+"""What does a filter cost, by the share of the documents that it keeps?
+
+    python -m benchmarks.filters [--texts FILE.jsonl] [--sizes 20000,120000] [--number 60]
+
+Collections of these sizes on the disk, searched by one thread: by meaning, by words, and by both, without a
+filter and with filters that keep all, half, a twentieth and a thousandth of the documents. `ms` is the
+processor time of the search's thread (the median), and `ratio` is that over the time without a filter. "before"
+is the same search with its filter evaluated by SQLite, as it was before columns were kept in memory; both take
+turns within one run. Then the seconds and the bytes of reading the columns again at start, by key. Vectors
+are generated in clusters; texts are read from the file, one JSON object with "text" a line, or generated. One
+JSON line per case.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+
+from benchmarks import machine, workloads
+from benchmarks.arguments import parser
+from server.store.collection import Collection
+from server.store.filters.tree import Filter, parse
+from server.store.folder import DataFolder
+from server.store.local_index.index import LocalIndex
+from server.store.records import Document, Info
+from server.store.search import Mode, Query, search
+from server.store.selection import Selection
+from server.types import Vectors
+
+D, CLUSTERS, BATCH, TEXTS = 512, 600, 1000, 60_000
+PARTS = 1000
+# Parts of PARTS that a filter keeps.
+SHARES: Mapping[str, int] = {"100 %": 1000, "50 %": 500, "5 %": 50, "0.1 %": 1}
+MODES: tuple[Mode, ...] = ("dense", "lexical", "hybrid")
+KEYS = ("part", "kind", "day", "tags", "url")
+
+
+def main() -> None:
+    arguments = _arguments()
+    texts = _texts(arguments.texts)
+    questions = _questions(texts, arguments.number)
+    for size in arguments.sizes:
+        with tempfile.TemporaryDirectory(dir=arguments.scratch) as home:
+            with closing(DataFolder(Path(home))) as folder:
+                _fill(folder.create(Info("x", "f", D)), texts, size)
+            for line in _lines(Path(home), questions):
+                machine.show({"documents": size, **line}, arguments)
+
+
+def _lines(home: Path, questions: Sequence[tuple[str, Vectors]]) -> Iterator[dict[str, Any]]:
+    with closing(DataFolder(home)) as folder:
+        collection = folder.collections["x"]
+        yield from _start(collection)
+        for mode in MODES:
+            yield from _shares(collection, mode, questions)
+
+
+def _start(collection: Collection) -> Iterator[dict[str, Any]]:
+    """Yield what it costs to read the columns, each with the first filter on its key."""
+    held = 0
+    for key in KEYS:
+        with collection.reading():
+            began = time.thread_time()
+            collection.selection(parse({key: {"$exists": True}}))
+            seconds = time.thread_time() - began
+        total = collection.column_bytes
+        yield {
+            "case": "column read at start",
+            "key": key,
+            "cpu_s": round(seconds, 3),
+            "bytes": total - held,
+            "bytes_in_all": total,
+        }
+        held = total
+
+
+def _shares(
+    collection: Collection, mode: Mode, questions: Sequence[tuple[str, Vectors]]
+) -> Iterator[dict[str, Any]]:
+    filters = {share: parse({"part": {"$lt": number}}) for share, number in SHARES.items()}
+    plain: list[float] = []
+    after: dict[str, list[float]] = {share: [] for share in filters}
+    before: dict[str, list[float]] = {share: [] for share in filters}
+    for words, vector in questions:
+
+        def timed(filter: Filter | None, words: str = words, vector: Vectors = vector) -> float:
+            query = Query(mode, 10, vector, words, filter=filter)
+            began = time.thread_time()
+            search(collection, [query])
+            return 1000 * (time.thread_time() - began)
+
+        timed(None)
+        plain.append(timed(None))
+        for share, filter in filters.items():
+            after[share].append(timed(filter))
+        with by_sqlite():
+            for share, filter in filters.items():
+                before[share].append(timed(filter))
+    alone = float(np.median(plain))
+    yield {"case": "search", "mode": mode, "share": None, "ms": round(alone, 2)}
+    for share in filters:
+        ms, was = float(np.median(after[share])), float(np.median(before[share]))
+        yield {
+            "case": "search",
+            "mode": mode,
+            "share": share,
+            "ms": round(ms, 2),
+            "p95_ms": round(float(np.quantile(after[share], 0.95)), 2),
+            "ratio": round(ms / alone, 2),
+            "before_ms": round(was, 2),
+            "before_ratio": round(was / alone, 2),
+        }
+
+
+def by_sqlite() -> ExitStack:
+    """Evaluate filters in SQL inside the block, and give the labels as a list."""
+
+    def selection(collection: Collection, filter: Filter) -> Selection:
+        return Selection.of_labels(collection.documents.labels(filter))
+
+    def dense(_: Selection) -> None:
+        return None
+
+    stack = ExitStack()
+    stack.enter_context(patch.object(Collection, "selection", selection))
+    stack.enter_context(patch.object(Selection, "dense", dense))
+    return stack
+
+
+def _fill(collection: Collection, texts: Sequence[str], size: int) -> None:
+    vectors: Callable[[int, int], Vectors] = _generated
+    for begin in range(0, size, BATCH):
+        numbers = range(begin, min(begin + BATCH, size))
+        documents = [
+            Document(f"{number}", texts[number % len(texts)], None, _metadata(number))
+            for number in numbers
+        ]
+        collection.add(documents, vectors(len(documents), begin))
+        if collection.index.compaction_due:
+            collection.adopt(collection.index.compacted())
+    collection.adopt(collection.index.compacted())
+    assert isinstance(collection.index, LocalIndex)
+
+
+def _metadata(number: int) -> dict[str, object]:
+    random = np.random.default_rng(number)
+    return {
+        "part": int(random.integers(PARTS)),
+        "kind": f"kind {random.integers(20)}",
+        "day": f"20{random.integers(10, 26)}-{random.integers(1, 13):02}-{random.integers(1, 29):02}",
+        "tags": [f"tag {each}" for each in random.integers(100, size=3)],
+        "url": f"https://example.org/documents/{number}",
+    }
+
+
+def _texts(path: Path | None) -> list[str]:
+    if path is None:
+        return workloads.generate("laws", TEXTS)
+    with path.open(encoding="utf-8") as lines:
+        return [json.loads(line)["text"] for line in lines]
+
+
+def _questions(texts: Sequence[str], number: int) -> list[tuple[str, Vectors]]:
+    """Return clauses of texts, each with a vector."""
+    random = np.random.default_rng(7)
+    chosen = random.choice(len(texts), number, replace=False)
+    rows = _generated(number, 1)
+    words = []
+    for place in chosen:
+        begin = int(random.integers(max(1, len(texts[place]) - 30)))
+        words.append(texts[place][begin : begin + 20])
+    return list(zip(words, rows, strict=True))
+
+
+def _generated(number: int, seed: int) -> Vectors:
+    """Return unit rows float32 (number, D) in clusters; a few axes hold most of the variance."""
+    random = np.random.default_rng(0)
+    centres = random.standard_normal((CLUSTERS, D), dtype=np.float32)
+    spread = (np.arange(1, D + 1, dtype=np.float32) ** -0.5)[random.permutation(D)]
+    random = np.random.default_rng(seed)
+    rows = random.standard_normal((number, D), dtype=np.float32)
+    rows = (rows * 1.5 + centres[random.integers(CLUSTERS, size=number)]) * spread
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
+
+
+def _arguments() -> argparse.Namespace:
+    options = parser(__doc__, model=False)
+    options.add_argument("--texts", type=Path, help='JSON lines with "text"')
+    options.add_argument("--scratch", type=Path, help="folder for the collections")
+    options.add_argument("--number", type=int, default=60, help="questions a case")
+    options.add_argument(
+        "--sizes",
+        type=lambda text: [int(each) for each in text.split(",")],
+        default=[20_000, 120_000],
+        help="documents of the collections, with commas between",
+    )
+    return options.parse_args()
+
+
+if __name__ == "__main__":
+    main()

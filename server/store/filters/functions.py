@@ -1,0 +1,23 @@
+"""Functions of filters that SQLite lacks."""
+
+from collections.abc import Callable, Mapping
+
+from server.store.filters.instants import instant
+
+
+def has_part(text: str, part: str, most: int) -> bool:
+    """Return whether a text has this part among its first `most` characters; 0 for all of them."""
+    return part in (text[:most] if most else text)
+
+
+def begins(text: str, prefix: str) -> bool:
+    """Return whether a text begins like this."""
+    return text.startswith(prefix)
+
+
+# By name: how many arguments each has, and what SQLite calls. They depend on their arguments alone.
+FUNCTIONS: Mapping[str, tuple[int, Callable[..., bool | int | None]]] = {
+    "instant": (1, instant),
+    "has_part": (3, has_part),
+    "begins": (2, begins),
+}
