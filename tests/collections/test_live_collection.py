@@ -171,7 +171,7 @@ def test_compaction_of_a_collection_that_is_replaced_meanwhile_is_dropped(
     entered, release = threading.Event(), threading.Event()
     real = index_module.LocalIndex.compacted
 
-    def held(index: index_module.LocalIndex) -> index_module.LocalIndex:
+    def held(index: index_module.LocalIndex, queries: object) -> index_module.LocalIndex:
         entered.set()
         assert release.wait(PATIENCE_S)
         return real(index)

@@ -95,7 +95,7 @@ def test_a_compaction_that_fails_is_logged_and_the_collection_serves_on(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def broken(_: object) -> object:
+    def broken(*_: object) -> object:
         raise ArithmeticError("broken")
 
     monkeypatch.setattr(index_module.LocalIndex, "compacted", broken)
