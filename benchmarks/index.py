@@ -1,15 +1,23 @@
-"""How fast and how exact is search in the index alone, by size?
+"""How fast and how exact is search in the index alone, by size, and what does it cost?
 
-    python -m benchmarks.index [--vectors FILE.npy --queries FILE.npy] [--copies 16]
+    python -m benchmarks.index [--vectors FILE.npy --queries FILE.npy] [--sizes 5000,60000,1000000]
 
-One thread, one query per call, ten neighbours; recall against comparing all in float32. Cases: few
-vectors, all of the file, and every vector COPIES times with noise of 0.3 of its length; filters that
-allow a part of the labels; searches beside a thread that writes and compacts. One JSON line per
-case. Without files the vectors are generated in clusters; real ones (float32, unit rows) are better,
-because their neighbours are harder to tell apart.
+One thread, one query per call, ten neighbours; recall against comparing all in float32. Times are of the
+thread's CPU, so that other programs disturb them little. `calibrated` is after the index has been given
+other queries of the same kind. Cases of each size: search; filters that allow a part of the labels; one add
+and one delete; searches beside a thread that writes and compacts; memory and start of a process that reads
+the snapshot, also after `kill -9`. One JSON line per case. See `index_vectors` for what vectors those are;
+with a file they are made of real ones (float32), else of generated clusters. Ten million:
+
+    python -m benchmarks.index --vectors FILE.npy --queries FILE.npy --sizes 10000000 --number 200 --plain
+
+needs 24 GB of memory, 12 GB in the folder for temporary files and half an hour.
 """
 
 import argparse
+import os
+import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -25,165 +33,210 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.arguments import parser
-from server.store.local_index.exact import SEGMENT_ROWS
+from benchmarks.index_vectors import Mixtures, read, recall, truth
 from server.store.local_index.index import SCAN_FROM, LocalIndex
 from server.store.selection import Selection
 from server.system.output import until_reader_leaves
 from server.types import Labels, Vectors
 
 K = 10
-NOISE = 0.3
-GENERATED, CLUSTERS, D = 60_000, 600, 512
+GENERATED = 60_000
 FILTERS = (0.5, 0.05, 0.001)
-# More neighbours than count, so that ties with the last one are known.
-TRUTH_DEPTH = 2 * K
 ROWS_A_WRITE = 256
 TOGETHER = 16
+# Vectors that wait until they are arranged, as when a collection is read at start.
+LOOSE_ROWS = 131_072
+IDENTITY = uuid.UUID(int=1)
+WRITES = 200
 
 
 class Case:
     """Vectors, and queries whose true neighbours are known."""
 
-    def __init__(self, base: Vectors, copies: int, queries: Vectors) -> None:
-        self.base, self.copies, self.queries = base, copies, queries
-        self.number = len(base) * copies
-        random = np.random.default_rng(4)
-        # By the share of labels that a filter allows, where enough neighbours are left.
-        self.subsets: dict[float, Labels] = {
-            share: np.flatnonzero(random.random(self.number) < share)
-            for share in (1.0, *FILTERS)
-            if share * self.number > 2 * TRUTH_DEPTH
-        }
+    def __init__(self, made: Mixtures, number: int, queries: Vectors, past: Vectors) -> None:
+        self.made, self.number, self.queries, self.past = made, number, queries, past
+        self.truth = truth(self.pieces(), queries, K)
+
+    @property
+    def dimension(self) -> int:
+        return int(self.queries.shape[1])
 
     def pieces(self) -> Iterator[tuple[Labels, Vectors]]:
-        """Yield labels and rows, one segment at a time, the same at every call."""
-        random = np.random.default_rng(3)
-        for copy in range(self.copies):
-            for start in range(0, len(self.base), SEGMENT_ROWS):
-                rows = self.base[start : start + SEGMENT_ROWS]
-                if self.copies > 1:
-                    noise = random.standard_normal(rows.shape, dtype=np.float32)
-                    rows = rows + noise * np.float32(NOISE / rows.shape[1] ** 0.5)
-                    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-                first = copy * len(self.base) + start
-                yield np.arange(first, first + len(rows)), rows
+        return self.made.pieces(self.number)
 
-    def truths(self) -> dict[float, list[set[int]]]:
-        """Return for every subset and query the labels that are at least as near as the K-th."""
-        n_queries = len(self.queries)
-        scores = {share: np.empty((n_queries, 0), dtype=np.float32) for share in self.subsets}
-        labels = {share: np.empty((n_queries, 0), dtype=np.int64) for share in self.subsets}
-        for some, rows in self.pieces():
-            for share, subset in self.subsets.items():
-                inside = np.isin(some, subset)
-                depth = min(TRUTH_DEPTH, int(inside.sum()))
-                new, places = faiss.knn(
-                    self.queries, rows[inside], depth, metric=faiss.METRIC_INNER_PRODUCT
-                )
-                scores[share] = np.concatenate([scores[share], new], axis=1)
-                labels[share] = np.concatenate([labels[share], some[inside][places]], axis=1)
-                best = np.argsort(-scores[share], axis=1)[:, :TRUTH_DEPTH]
-                scores[share] = np.take_along_axis(scores[share], best, 1)
-                labels[share] = np.take_along_axis(labels[share], best, 1)
-        return {
-            share: [
-                set(near[score >= score[K - 1] - 1e-6].tolist())
-                for near, score in zip(labels[share], scores[share], strict=True)
-            ]
-            for share in self.subsets
-        }
+    def subset(self, share: float) -> Labels:
+        """Return the labels that a filter allows, int64 ascending."""
+        random = np.random.default_rng(4)
+        return np.flatnonzero(random.random(self.number) < share)
 
 
 def main() -> None:
     arguments = _arguments()
     faiss.omp_set_num_threads(1)
-    base = np.load(arguments.vectors) if arguments.vectors else _generated(GENERATED, seed=1)
-    queries = np.load(arguments.queries) if arguments.queries else _generated(1000, seed=2)
+    if arguments.load:
+        return _loaded(arguments.load, arguments.dimension)
+    base = read(arguments.vectors, GENERATED, seed=1)
+    queries = read(arguments.queries, 1000, seed=2)
     source = arguments.vectors.name if arguments.vectors else "generated"
-    for rows, copies in ((SCAN_FROM // 2, 1), (len(base), 1), (len(base), arguments.copies)):
-        case = Case(base[:rows], copies, queries[: arguments.number])
-        for line in _lines(case):
+    made = Mixtures.of(base)
+    for size in arguments.sizes or (SCAN_FROM // 2, len(base), 1_000_000):
+        number = min(arguments.number, len(queries) // 2)
+        case = Case(made, size, queries[:number], queries[number:])
+        for line in _lines(case, plain=arguments.plain):
             line |= {"rows": case.number, "threads": 1, "source": source}
             machine.show(line, arguments)
 
 
-def _lines(case: Case) -> Iterator[dict[str, Any]]:
-    truths = case.truths()
-    index = LocalIndex(case.base.shape[1])
-    for labels, rows in case.pieces():
-        index = index.plus(labels, rows)
-    comparing_all, _ = _timed([index], case.queries[:20])
-    began = time.perf_counter()
-    if index.compaction_due:
-        index = index.compacted()
-    build_s = time.perf_counter() - began
-    alone, found = _timed([index], case.queries)
+def _lines(case: Case, *, plain: bool) -> Iterator[dict[str, Any]]:
+    index, build = _built(case)
+    times, found = _timed([index], case.queries)
     yield {
         "case": "index search",
-        **alone,
-        "recall_at_10": _recall(found, truths[1.0]),
-        "comparing_all_p50_ms": comparing_all["p50_ms"],
+        **times,
+        "recall_at_10": recall(found, case.truth, K),
+        **build,
         f"ms_a_query_of_{TOGETHER}": _together_ms(index, case.queries),
-        "build_s": round(build_s, 2),
-        **_disk_s(index),
         "index": asdict(index.stats()),
     }
-    for share in [*case.subsets][1:]:
-        times, found = _timed([index], case.queries, Selection.of_labels(case.subsets[share]))
-        recall = _recall(found, truths[share])
-        yield {"case": "index filter", "share": share, **times, "recall_at_10": recall}
+    calibrating_s = time.thread_time()
+    index = index.calibrated(case.past)
+    calibrating_s = time.thread_time() - calibrating_s
+    times, found = _timed([index], case.queries)
     yield {
-        "case": "index while writing",
-        **_beside_writes(index, case),
-        "alone_p99_ms": alone["p99_ms"],
+        "case": "index search calibrated",
+        **times,
+        "recall_at_10": recall(found, case.truth, K),
+        "calibrating_cpu_s": round(calibrating_s, 2),
+        "index": asdict(index.stats()),
     }
+    if not plain:
+        for share in FILTERS:
+            subset = case.subset(share)
+            if len(subset) > 4 * K:
+                filtered, found = _timed([index], case.queries, Selection.of_labels(subset))
+                near = truth(case.pieces(), case.queries, K, subset)
+                kept = recall(found, near, K)
+                yield {"case": "index filter", "share": share, **filtered, "recall_at_10": kept}
+    yield {"case": "index writes", **_writes(index, case)}
+    yield {"case": "index start", **_starts(index)}
+    if not plain:
+        beside = _beside_writes(index, case)
+        yield {"case": "index while writing", **beside, "alone_p99_ms": times["p99_ms"]}
+
+
+def _built(case: Case) -> tuple[LocalIndex, dict[str, float]]:
+    """Return the index, and the seconds to arrange it; making the vectors does not count."""
+    index, cpu_s = LocalIndex(case.dimension), 0.0
+    for labels, rows in case.pieces():
+        began = time.thread_time()
+        index = index.plus(labels, rows)
+        if index.stats().tail_rows >= LOOSE_ROWS and index.compaction_due:
+            index = index.compacted()
+        cpu_s += time.thread_time() - began
+    began = time.thread_time()
+    while index.compaction_pays:
+        index = index.compacted()
+    cpu_s += time.thread_time() - began
+    return index, {"build_cpu_s": round(cpu_s, 2)}
 
 
 def _timed(
     newest: list[LocalIndex], queries: Vectors, within: Selection | None = None
 ) -> tuple[dict[str, float], list[set[int]]]:
     """Return latencies and found labels; newest: one index, which a thread may replace."""
-    seconds, found = [], []
+    cpu_s, wall_s, found = [], [], []
     for row in range(-10, len(queries)):  # The first ten warm up.
-        began = time.perf_counter()
+        began, wall = time.thread_time(), time.perf_counter()
         hits = newest[0].search(queries[row, None], K, within)
         if row >= 0:
-            seconds.append(time.perf_counter() - began)
+            cpu_s.append(time.thread_time() - began)
+            wall_s.append(time.perf_counter() - wall)
             found.append(set(hits.labels[0].tolist()))
-    return _quantiles(seconds), found
+    return {
+        "cpu_p50_ms": _ms(cpu_s, 0.5),
+        "p50_ms": _ms(wall_s, 0.5),
+        "p99_ms": _ms(wall_s, 0.99),
+    }, found
 
 
-def _quantiles(seconds: list[float]) -> dict[str, float]:
-    p50, p99 = np.quantile(seconds, (0.5, 0.99)) * 1000
-    return {"p50_ms": round(float(p50), 3), "p99_ms": round(float(p99), 3)}
-
-
-def _recall(found: list[set[int]], truth: list[set[int]]) -> float:
-    hits = [min(K, len(some & true)) for some, true in zip(found, truth, strict=True)]
-    return round(float(np.mean(hits)) / K, 4)
+def _ms(seconds: list[float], quantile: float) -> float:
+    return round(float(np.quantile(seconds, quantile)) * 1000, 3)
 
 
 def _together_ms(index: LocalIndex, queries: Vectors) -> float:
     """Return milliseconds per query when several are asked at once."""
     seconds = []
     for start in range(0, len(queries) - TOGETHER + 1, TOGETHER):
-        began = time.perf_counter()
+        began = time.thread_time()
         index.search(queries[start : start + TOGETHER], K)
-        seconds.append(time.perf_counter() - began)
-    return round(float(np.median(seconds)) * 1000 / TOGETHER, 3)
+        seconds.append(time.thread_time() - began)
+    return round(_ms(seconds, 0.5) / TOGETHER, 3)
 
 
-def _disk_s(index: LocalIndex) -> dict[str, float]:
+def _writes(index: LocalIndex, case: Case) -> dict[str, float]:
+    """Return what adding one vector and deleting one cost."""
+    added, deleted = [], []
+    row = np.ascontiguousarray(case.queries[:1])
+    for number in range(WRITES):
+        new, old = np.array([case.number + number]), np.array([number * case.number // WRITES])
+        began = time.thread_time()
+        index.plus(new, row)
+        between = time.thread_time()
+        index.minus(old)
+        added.append(between - began)
+        deleted.append(time.thread_time() - between)
+    names = {"add_cpu_us": added, "delete_cpu_us": deleted}
+    return {name: round(_ms(seconds, 0.5) * 1000) for name, seconds in names.items()}
+
+
+def _starts(index: LocalIndex) -> dict[str, Any]:
+    """Return the time to write the snapshot, and time and memory of processes that read it."""
     with tempfile.TemporaryDirectory() as folder:
-        path, identity = Path(folder) / "index.faiss", uuid.uuid4()
+        path = Path(folder) / "index.faiss"
         began = time.perf_counter()
-        index.save(path, identity)
-        saved = time.perf_counter()
-        LocalIndex.load(path, index.dimension, identity)
-        return {
-            "save_s": round(saved - began, 2),
-            "load_s": round(time.perf_counter() - saved, 2),
-        }
+        index.save(path, IDENTITY)
+        saved = time.perf_counter() - began
+        first, second = _start(path, index.dimension), _start(path, index.dimension)
+        size = path.stat().st_size
+    return {
+        "save_s": round(saved, 2),
+        "file_bytes_a_vector": round(size / max(1, len(index))),
+        "load_s": first["load_s"],
+        "load_after_kill_s": second["load_s"],
+        "resident_gb": first["resident_gb"],
+        "resident_without_index_gb": first["before_gb"],
+        "p50_ms_after_load": first["p50_ms"],
+    }
+
+
+def _start(path: Path, dimension: int) -> dict[str, float]:
+    """Read a snapshot in another process, which then ends as by `kill -9`."""
+    command = [sys.executable, "-m", "benchmarks.index", "--load", str(path)]
+    with subprocess.Popen(
+        [*command, "--dimension", str(dimension)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        words = process.stdout.readline().split()
+        process.send_signal(signal.SIGKILL)
+    names = ("before_gb", "load_s", "resident_gb", "p50_ms")
+    return dict(zip(names, map(float, words), strict=True))
+
+
+def _loaded(path: Path, dimension: int) -> None:
+    """Read a snapshot, search, print what it took, and wait for the end."""
+    before, began = _resident_gb(), time.perf_counter()
+    index = LocalIndex.load(path, dimension, IDENTITY)
+    load_s = time.perf_counter() - began
+    random = np.random.default_rng(5)
+    queries = random.standard_normal((500, dimension), dtype=np.float32)
+    times, _ = _timed([index], queries)
+    print(before, round(load_s, 2), _resident_gb(), times["p50_ms"], flush=True)
+    signal.pause()
+
+
+def _resident_gb() -> float:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e9, 3)
 
 
 def _beside_writes(index: LocalIndex, case: Case) -> dict[str, float]:
@@ -193,7 +246,7 @@ def _beside_writes(index: LocalIndex, case: Case) -> dict[str, float]:
 
     def write() -> None:
         nonlocal writes
-        rows = case.base[:ROWS_A_WRITE]
+        rows = case.made.base[:ROWS_A_WRITE]
         while not done.is_set():
             writes += 1
             labels = np.arange(len(rows)) + case.number + writes * len(rows)
@@ -211,23 +264,20 @@ def _beside_writes(index: LocalIndex, case: Case) -> dict[str, float]:
     return {**times, "rows_a_s": round(writes * ROWS_A_WRITE / (time.perf_counter() - began))}
 
 
-def _generated(number: int, seed: int) -> Vectors:
-    """Return unit rows float32 (number, D) in clusters; a few axes hold most of the variance."""
-    random = np.random.default_rng(0)
-    centres = random.standard_normal((CLUSTERS, D), dtype=np.float32)
-    spread = (np.arange(1, D + 1, dtype=np.float32) ** -0.5)[random.permutation(D)]
-    random = np.random.default_rng(seed)
-    rows = random.standard_normal((number, D), dtype=np.float32)
-    rows = (rows * 1.5 + centres[random.integers(CLUSTERS, size=number)]) * spread
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
-
-
 def _arguments() -> argparse.Namespace:
+    def sizes(text: str) -> list[int]:
+        return [int(part) for part in text.split(",")]
+
     options = parser(__doc__, model=False)
-    options.add_argument("--vectors", type=Path, help="float32 (N, D), unit rows")
-    options.add_argument("--queries", type=Path, help="float32 (Q, D), unit rows")
+    options.add_argument("--vectors", type=Path, help="float32 (N, D) to make the others of")
+    options.add_argument("--queries", type=Path, help="float32 (Q, D); half of them calibrate")
     options.add_argument("--number", type=int, default=500, help="queries per case")
-    options.add_argument("--copies", type=int, default=16, help="of every vector in the large case")
+    options.add_argument("--sizes", type=sizes, help="vectors of each case")
+    options.add_argument(
+        "--plain", action="store_true", help="no filters, no writes beside searches"
+    )
+    options.add_argument("--load", type=Path, help=argparse.SUPPRESS)
+    options.add_argument("--dimension", type=int, help=argparse.SUPPRESS)
     return options.parse_args()
 
 

@@ -1,12 +1,13 @@
-"""How well are documents found, by nDCG@10 of search by meaning, by words and by both?
+"""How well are documents found, by nDCG@10 and recall@100 of search by meaning, by words and by both?
 
-    python -m benchmarks.retrieval --beir FOLDER [--model ARTIFACT] [--float ARTIFACT]
+    python -m benchmarks.retrieval --beir FOLDER [--weights 0.7 1 1.5] [--model ARTIFACT] [--float ARTIFACT]
 
 FOLDER is in BEIR's layout: corpus.jsonl, queries.jsonl (or .gz; _id, title, text) and qrels.tsv
 (query, document, score, with a heading). Documents go into a real collection in a scratch folder,
 one vector per document, and queries through the code that answers POST /search. With --float, a line
 shows the result without int8 and without an index: the float32 artifact's vectors, ranked exactly
-with numpy. One JSON line per mode.
+with numpy. One JSON line per mode, and one per weight of words in hybrid search with --weights.
+`benchmarks.development` makes such folders.
 """
 
 import argparse
@@ -29,13 +30,14 @@ from server.config import Config
 from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.store.folder import DataFolder
+from server.store.fusion import DENSE_WEIGHT, LEXICAL_WEIGHT
 from server.store.records import Document
 from server.store.search import Mode, Query
 from server.system.output import until_reader_leaves
 from server.telemetry.metrics import Metrics
 
 MODES: tuple[Mode, ...] = ("dense", "lexical", "hybrid")
-DEPTH = 10
+DEPTH, RECALLED = 10, 100
 PORTION = 1000
 Relevant = dict[str, dict[str, float]]
 
@@ -50,13 +52,14 @@ def main() -> None:
             "data": arguments.beir.name,
             "mode": mode,
             "ndcg_at_10": ndcg(found, relevant),
+            "recall_at_100": recall(found, relevant),
             "documents": len(corpus),
             "queries": len(queries),
         }
         machine.show(line, arguments, artifact)
 
     model = Model(arguments.model)
-    for mode, found in asyncio.run(searched(model, corpus, queries)).items():
+    for mode, found in asyncio.run(searched(model, corpus, queries, arguments.weights)).items():
         show(mode, found, arguments.model)
     if arguments.float:
         exact = _exact(Model(arguments.float), corpus, queries)
@@ -64,9 +67,15 @@ def main() -> None:
 
 
 async def searched(
-    model: Model, corpus: Sequence[Document], queries: dict[str, str]
+    model: Model,
+    corpus: Sequence[Document],
+    queries: dict[str, str],
+    weights: Sequence[float] = (),
 ) -> dict[str, dict[str, list[str]]]:
-    """Return by mode each query's ten best, as POST /search finds them."""
+    """Return by mode each query's hundred best, as POST /search finds them.
+
+    weights: of words, each for another hybrid search.
+    """
     metrics, config = Metrics(), Config()
     models = ModelRegistry([model], config, metrics, asyncio.get_running_loop())
     answers: dict[str, dict[str, list[str]]] = {}
@@ -81,13 +90,17 @@ async def searched(
                 for begin in range(0, len(texts), PORTION)
             ]
         )
-        for mode in MODES:
+        modes: dict[str, tuple[Mode, tuple[float, float]]] = {
+            mode: (mode, (DENSE_WEIGHT, LEXICAL_WEIGHT)) for mode in MODES
+        }
+        modes |= {f"hybrid, 1 and {weight:g}": ("hybrid", (1.0, weight)) for weight in weights}
+        for name, (mode, weighted) in modes.items():
             asked = [
-                Query(mode, DEPTH, vector, text)
+                Query(mode, RECALLED, vector, text, weights=weighted)
                 for text, vector in zip(texts, vectors, strict=True)
             ]
             hits = await live.search(asked)
-            answers[mode] = {
+            answers[name] = {
                 id: [hit.id for hit in row] for id, row in zip(queries, hits, strict=True)
             }
         await collections.close()
@@ -106,13 +119,22 @@ def _exact(
         embed(list(queries.values()), "query")
         @ embed([document.text for document in corpus], "document").T
     )
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
+    best = np.argsort(-scores, axis=1, kind="stable")[:, :RECALLED]
     return {id: [corpus[place].id for place in row] for id, row in zip(queries, best, strict=True)}
 
 
 def ndcg(found: dict[str, list[str]], relevant: Relevant) -> float:
     """Return the mean nDCG@10 x 100 over the queries that have a relevant document."""
     values = [of_ranking.ndcg(found[query], judged, DEPTH) for query, judged in relevant.items()]
+    return round(float(np.mean(values)) * 100, 2)
+
+
+def recall(found: dict[str, list[str]], relevant: Relevant) -> float:
+    """Return the mean part x 100 of relevant documents among the hundred best, of at most a hundred."""
+    values = [
+        len(judged.keys() & set(found[query][:RECALLED])) / min(len(judged), RECALLED)
+        for query, judged in relevant.items()
+    ]
     return round(float(np.mean(values)) * 100, 2)
 
 
@@ -142,6 +164,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def _arguments() -> argparse.Namespace:
     options = parser(__doc__, float_model=True)
     options.add_argument("--beir", type=Path, required=True, help="folder in BEIR's layout")
+    options.add_argument("--weights", type=float, nargs="*", default=[], help="of words, in hybrid")
     return options.parse_args()
 
 

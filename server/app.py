@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server import VERSION
 from server.api import health, openapi
-from server.api.administration import collections, names
+from server.api.administration import collections, copies, names, vocabulary
 from server.api.body import BodyLimits
 from server.api.dialects import cohere, many_vectors, native, ollama, openai, rerank, tei, weaviate
 from server.api.dialects.ollama import OLLAMA
@@ -262,6 +262,8 @@ def every_operation(
         *upload.inside(),
         *collections.inside(),
         *names.inside(),
+        *copies.inside(),
+        *vocabulary.inside(),
         *metadata.inside(),
         *chunk_map.inside(),
     ]

@@ -50,6 +50,8 @@ ONE_FILE = {
     "tokenizers": "inference/tokenizer.py",
     "faiss": {
         "store/local_index/fastscan_block.py",
+        "store/local_index/fastscan.py",
+        "store/local_index/rows.py",
         "store/local_index/exact.py",
         "store/faiss_files.py",
     },
@@ -63,6 +65,7 @@ ONE_FILE = {
         "store/hit_cache.py",
         "system/idle_connections.py",
         "cli/indexing/background.py",
+        "store/words/bases.py",
     },
     "concurrent": "collections/read_threads.py",
     "time": "clock.py",
@@ -82,6 +85,7 @@ THREADS = {
     "inference/lanes.py": CONCURRENCY,
     "collections/read_threads.py": {"concurrent"},
     "store/hit_cache.py": {"threading"},
+    "store/words/bases.py": {"threading"},
     "system/idle_connections.py": {"threading"},
     "cli/indexing/background.py": {"threading"},
 }
@@ -99,6 +103,7 @@ TO_THREAD = {
     "inference/tokenization/loop_tokenizer.py": 1,
     "inference/token_ids.py": 1,
     "collections/read_threads.py": 1,
+    "collections/administration/restore.py": 1,
     "collections/registry.py": 2,
     "net/reload.py": 1,
     "system/memory.py": 1,

@@ -104,6 +104,10 @@ PARAMETERS: Mapping[str, Json] = {
         "description": "Of lines: false refuses documents whose ids are stored.",
         "schema": {"type": "boolean", "default": True},
     },
+    "/restore replace": {
+        "description": "true: a collection of this name is replaced; false: it is refused.",
+        "schema": {"type": "boolean", "default": False},
+    },
     "embedder": {
         "description": "Of lines: what made the vectors that they bring.",
         "schema": {"type": "string"},
@@ -174,10 +178,12 @@ EXAMPLES: Mapping[str, Mapping[str, Json]] = {
     },
     "/documents/count": {"filter": {"filter": {"year": 2024}}},
     "/documents/delete": {"ids": {"ids": ["b"]}, "filter": {"filter": {"year": {"$lt": 2000}}}},
+    "/backup": {"whole": {}},
     "/rename": {"other": {"name": "statutes"}},
     "/documents/get": {"two": {"ids": ["a", "b"]}},
     "/documents/export": {"all": {}, "some": {"filter": {"year": 2024}, "include_vectors": True}},
     "/reindex": {"same": {}},
+    "/words": {"both": {"synonyms": [["AI", "人工智能"]], "stop_words": ["请问"]}},
     "/aliases/{alias}": {"laws": {"collection": "laws"}},
 }
 # The same for PATCH.
@@ -276,10 +282,14 @@ def _errors(operation: CollectionOperation) -> tuple[Any, ...]:
 
 
 def _operation(operation: CollectionOperation, schema_of: Mapping[int, Any]) -> Json:
+    inside = operation.path.removeprefix(COLLECTION)
     parameters = [
         {"name": name, "in": "path", "required": True, **PARAMETERS[name]}
         for name in PARAMETER.findall(operation.path)
-    ] + [{"name": name, "in": "query", **PARAMETERS[name]} for name in operation.query]
+    ] + [
+        {"name": name, "in": "query", **PARAMETERS.get(f"{inside} {name}", PARAMETERS[name])}
+        for name in operation.query
+    ]
     name = operation_id(operation.method, PARAMETER.sub(r"{\1}", operation.path))
     described: Json = {
         "operationId": name,
@@ -321,7 +331,8 @@ def _responses(operation: CollectionOperation, schema_of: Mapping[int, Any]) -> 
     ending = "Done" if operation.status < 400 else "Always refused"
     done = _content(ending, operation.response, schema_of)
     if operation.plain:
-        done["content"] = {operation.plain: {"schema": {"type": "string"}}}
+        schema = {"type": "string", **({"format": "binary"} if "octet" in operation.plain else {})}
+        done["content"] = {operation.plain: {"schema": schema}}
     refused = _content("Refused or failed; the body says why", _errors(operation), schema_of)
     responses = {str(operation.status): done}
     of_keys = {} if operation.needs == "nothing" else OF_KEYS

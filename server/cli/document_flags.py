@@ -69,14 +69,29 @@ def collections_flags(parser: Parser, terminal: Terminal) -> None:
     listing = add("list", collections.list_, words("list collections, as without an action"))
     create = add("create", collections.create, words("create an empty collection"))
     remove = add("remove", collections.remove, words("remove a collection with its documents"))
-    for each in (create, remove):
+    rename = add("rename", collections.rename, words("give a collection another name"))
+    alias = add("alias", collections.alias, words("let an alias lead to a collection"))
+    unalias = add("unalias", collections.unalias, words("delete an alias"))
+    listed = add("aliases", collections.aliases, words("list the aliases"))
+    for each in (alias, unalias):
+        each.add_argument("alias", type=normal, metavar="ALIAS", help=words("name of the alias"))
+    for each in (unalias, listed):
+        each.set_defaults(collection="default")
+    for each in (create, remove, rename, alias):
         each.add_argument(
             "collection", type=normal, metavar="NAME", help=words("name of the collection")
         )
+    rename.add_argument("new", type=normal, metavar="NEW", help=words("the new name"))
+    rename.add_argument(
+        "--keep-alias",
+        action="store_true",
+        default=False,
+        help=words("let the old name lead to the collection"),
+    )
     chunk_flags(create, terminal)
     create.set_defaults(chunk_tokens=None, chunk_overlap=None)
     _yes_flag(remove, terminal)
-    for each in (parser, listing, create, remove):
+    for each in (parser, listing, create, remove, rename, alias, unalias, listed):
         url_flag(each, terminal)
         add_flags(each, terminal, "model", "data", "lanes", "log_level")
 

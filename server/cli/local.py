@@ -73,7 +73,7 @@ class Local:
         return self._live().collection
 
     async def prepare(self, chunks: Chunks) -> None:
-        if self._name not in self._registry.names:
+        if self._registry.own_name(self._name) not in self._registry.names:
             engine = self._default
             rules = default_chunks(engine) if chunks == UNSAID else self._fit(chunks)
             await self._registry.create(self._name, rules, engine)
@@ -149,7 +149,7 @@ class Local:
         return Found(hits, await live.warnings(filter))
 
     async def count(self) -> int:
-        if self._name == DEFAULT and DEFAULT not in (
+        if self._registry.own_name(self._name) == DEFAULT and DEFAULT not in (
             *self._registry.names,
             *self._registry.damaged,
         ):
@@ -192,9 +192,22 @@ class Local:
     async def remove(self) -> None:
         await self._registry.remove(self._name)
 
+    async def rename(self, name: str, *, keep_alias: bool) -> None:
+        await self._registry.rename(self._name, name, keep_alias=keep_alias)
+
+    async def aliases(self) -> Mapping[str, str]:
+        return self._registry.aliases
+
+    async def set_alias(self, alias: str) -> None:
+        await self._registry.set_alias(alias, self._name)
+
+    async def forget_alias(self, alias: str) -> None:
+        await self._registry.forget_alias(alias)
+
     async def reindex(self, chunks: Chunks, show: Callable[[int, int], None]) -> None:
         rules = self.info.chunks if chunks == UNSAID else chunks
-        running = await self._registry.reindex(self._name, self._fit(rules), self._default)
+        own = self._registry.own_name(self._name)
+        running = await self._registry.reindex(own, self._fit(rules), self._default)
         while not running.task.done():
             show(running.done, running.total)
             await asyncio.wait([running.task], timeout=PROGRESS_S)
@@ -231,8 +244,9 @@ class Local:
         """Return the live collection; unlike the registry, do not make one that is missing."""
         names = self._registry.names
         found = None
-        if self._name in (*names, *self._registry.damaged):
-            found = self._registry.get(self._name)
+        own = self._registry.own_name(self._name)
+        if own in (*names, *self._registry.damaged):
+            found = self._registry.get(own)
         if isinstance(found, LiveCollection):
             return found
         raise StoreError(

@@ -62,7 +62,7 @@ class Remote:
         return sorted(await self.sizes())
 
     async def prepare(self, chunks: Chunks) -> None:
-        if self._name not in await self.sizes():
+        if self._name not in await self.sizes() and not await self._is_alias():
             wanted = {} if chunks == UNSAID else {"chunks": _json_of(chunks)}
             await self._ask("POST", "/collections", dict, {"name": self._name, **wanted})
         elif chunks != UNSAID:
@@ -126,7 +126,8 @@ class Remote:
     async def count(self) -> int:
         sizes = await self.sizes()
         if self._name not in sizes and self._name != "default":
-            await self._stats(dict)  # the server's error says that there is none
+            # An alias; the server's error says that there is none.
+            return await self._stats(_integer("documents"))
         return sizes.get(self._name, 0)
 
     async def pages(self) -> AsyncIterator[list[Document]]:
@@ -178,6 +179,27 @@ class Remote:
 
     async def remove(self) -> None:
         await self._ask("DELETE", self._path, dict)
+
+    async def rename(self, name: str, *, keep_alias: bool) -> None:
+        body: Json = {"name": name, "keep_alias": keep_alias}
+        await self._ask("POST", f"{self._path}/rename", dict, body)
+
+    async def aliases(self) -> Mapping[str, str]:
+        return await self._ask(
+            "GET",
+            "/aliases",
+            lambda found: {each["alias"]: each["collection"] for each in found["aliases"]},
+        )
+
+    async def set_alias(self, alias: str) -> None:
+        await self._ask("PUT", _alias_path(alias), dict, {"collection": self._name})
+
+    async def forget_alias(self, alias: str) -> None:
+        await self._ask("DELETE", _alias_path(alias), dict)
+
+    async def _is_alias(self) -> bool:
+        absent = "collection_not_found"
+        return bool(await self._ask("GET", _alias_path(self._name), dict, absent=absent))
 
     async def reindex(self, chunks: Chunks, show: Callable[[int, int], None]) -> None:
         wanted = {} if chunks == UNSAID else {"chunks": _json_of(chunks)}
@@ -247,6 +269,10 @@ class Remote:
             model = await self.named(name)._stats(lambda stats: str(stats["fingerprint"]))
             found.append(Listed(name, documents, id if model == served else model))
         return found
+
+
+def _alias_path(alias: str) -> str:
+    return f"/aliases/{quote(alias, safe='')}"
 
 
 @dataclass(frozen=True, slots=True)

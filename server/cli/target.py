@@ -128,6 +128,18 @@ class CollectionTarget(Target, Protocol):
     async def remove(self) -> None:
         """Remove the collection with all its documents."""
 
+    async def rename(self, name: str, *, keep_alias: bool) -> None:
+        """Give the collection another name; keep_alias: whether the old one leads to it."""
+
+    async def aliases(self) -> Mapping[str, str]:
+        """Return the name of a collection by its alias."""
+
+    async def set_alias(self, alias: str) -> None:
+        """Let an alias lead to the collection."""
+
+    async def forget_alias(self, alias: str) -> None:
+        """Delete an alias; its collection stays."""
+
 
 def cut_otherwise(name: str, found: ChunkRules | None, asked: ChunkRules | None) -> BadSettings:
     """Return the error for a collection whose documents are cut in another way than asked."""

@@ -391,7 +391,7 @@ class LiveCollection:
 
     async def _compact(self) -> None:
         while (index := (collection := self.collection).index).compaction_pays:
-            compacted = await asyncio.to_thread(index.compacted)
+            compacted = await asyncio.to_thread(collection.compacted, index)
             async with self.writing:
                 if self.gone or collection is not self.collection:
                     # Removed, or replaced when it was reindexed.

@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
+from server.collections.administration.backup import backup_of
+from server.collections.administration.restore import Restoring
 from server.collections.chunk_embedding import default_chunks
 from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection, uninterrupted
@@ -18,6 +21,7 @@ from server.inference.comparison import SAME_VECTORS
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
 from server.store.collection import Collection
+from server.store.collection_name import check_name
 from server.store.folder import DataFolder
 from server.store.records import ChunkRules, CollectionStats, Info
 from server.telemetry.metrics import Metrics
@@ -50,6 +54,8 @@ class CollectionRegistry:
         # Names that a change of names is about to give, and collections that must stay until it ends.
         self._claimed: set[str] = set()
         self._busy: set[str] = set()
+        # By its new name, a collection that is being renamed: the folder may know only that one already.
+        self._moving: dict[str, LiveCollection] = {}
         self.reindexing: dict[str, Reindexing] = {}
         # Why the last reindexing of a collection failed.
         self.unfinished: dict[str, str] = {}
@@ -92,14 +98,15 @@ class CollectionRegistry:
 
     def own_name(self, name: str) -> str:
         """Return the name of the collection that a name or an alias leads to, which need not exist."""
-        return name if name in self._live else self.aliases.get(name, name)
+        known = name in self._live or name in self._moving
+        return name if known else self.aliases.get(name, name)
 
     def get(self, name: str) -> LiveCollection | EmptyCollection:
         """Return the collection of this name or alias, for reading; raises CollectionNotFound.
 
         The default one is there, empty and without files, before its first write.
         """
-        live = self._live.get(name)
+        live = self._live.get(name) or self._moving.get(name)
         if live is not None:
             return live
         if name in self.aliases:
@@ -117,7 +124,7 @@ class CollectionRegistry:
 
     def _led_to(self, alias: str) -> LiveCollection | EmptyCollection:
         name = self.aliases[alias]
-        live = self._live.get(name)
+        live = self._live.get(name) or self._moving.get(name)
         if live is not None:
             return live
         self._folder.check(name)
@@ -244,22 +251,26 @@ class CollectionRegistry:
     async def rename(self, name: str, new: str, *, keep_alias: bool) -> LiveCollection:
         """Give a collection another name; requests for it wait meanwhile, and its aliases follow it.
 
-        keep_alias: whether the old name becomes an alias. Raises CollectionNotFound, AlreadyExists.
+        An alias of it may become its name. keep_alias: whether the old name becomes an alias.
+        Raises CollectionNotFound, AlreadyExists.
         """
         self._check_own(name, "rename it")
         live = self._live.get(name)
         if live is None:
             self._folder.check(name)
             raise CollectionNotFound(f"there is no collection {name!r} to rename")
-        self._check_free(new)
+        if self.aliases.get(new) != name:
+            self._check_free(new)
         with self._held(new, name):
             await live.settled()
             try:
                 async with live.writing, live.gate.closed():
+                    self._moving[new] = live
                     await uninterrupted(
                         lambda: self._folder.rename(name, new, keep_alias=keep_alias)
                     )
             finally:
+                self._moving.pop(new, None)
                 self._follow(live, name, new)
         return live
 
@@ -290,6 +301,51 @@ class CollectionRegistry:
         finally:
             self._claimed.discard(name)
             self._busy.discard(collection)
+
+    # --- backups --------------------------------------------------------------------------------------
+
+    def backup(self, name: str) -> AsyncGenerator[bytes, None]:
+        """Return the pieces of a collection's backup; raises CollectionNotFound."""
+        live = self.get(name)
+        if not isinstance(live, LiveCollection):
+            raise CollectionNotFound(
+                f"collection {name!r} holds nothing yet, so there is no backup"
+            )
+        return backup_of(live, self._folder)
+
+    async def restore(
+        self, name: str, pieces: AsyncIterator[bytes], *, replace: bool
+    ) -> LiveCollection:
+        """Make a collection from the pieces of a backup.
+
+        replace: whether it takes the place of one of this name, whole or not at all. Otherwise that raises
+        AlreadyExists before the first piece is taken.
+        """
+        self._check_own(name, "restore it")
+        if replace and (name in self._live or name in self._folder.damaged):
+            check_name(name)
+        else:
+            self._check_free(name)
+        with self._held(name, name):
+            async with Restoring(self._folder, name) as restoring:
+                await restoring.receive(pieces)
+                staged = await restoring.check()
+                return await self._put(staged, name)
+
+    async def _put(self, staged: Path, name: str) -> LiveCollection:
+        """Put a collection that is ready in its place; requests for an old one wait meanwhile."""
+        live, replaces = self._live.get(name), name in self._folder.damaged
+        if live is None:
+            made = await uninterrupted(lambda: self._folder.put(staged, name, replace=replaces))
+            self._live[name] = self._opened(made)
+            return self._live[name]
+        await live.settled()
+        try:
+            async with live.writing, live.gate.closed():
+                await uninterrupted(lambda: self._folder.put(staged, name, replace=True))
+        finally:
+            self._follow(live, name, name)
+        return live
 
     # --- reindexing -----------------------------------------------------------------------------------
 

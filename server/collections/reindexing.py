@@ -14,12 +14,14 @@ from functools import partial
 
 from server.collections.chunk_embedding import Chunked, chunk_documents, embed_chunks
 from server.collections.live_collection import LiveCollection, provenance_note, uninterrupted
+from server.collections.writing.reading_note import is_current, reading_note
 from server.errors import DiskFull, Overloaded, StoreError
 from server.inference.cpu_provenance import note_of
 from server.inference.engine import Engine
 from server.store.collection import Collection
 from server.store.folder import COPIED, DataFolder
 from server.store.records import ChunkRules, Document, Info
+from server.store.words.vocabulary import VOCABULARY
 from server.types import Vectors
 
 # Documents that are copied at once.
@@ -73,6 +75,10 @@ class Reindexing:
     def _open(self) -> None:
         self._check_room()
         self._successor = self._folder.successor(self._info)
+        if not is_current(self._successor):
+            # Begun by a version that read documents otherwise.
+            self._folder.discard(self._successor)
+            self._successor = self._folder.successor(self._info)
         self._copied = int(self._successor.documents.noted(COPIED) or 0)
 
     def _opened(self) -> Collection:
@@ -118,6 +124,7 @@ class Reindexing:
             self._check_room()
             successor = self._opened()
             known = note_of(provenance_note(successor), self._engine.provenance)
+            known |= reading_note(successor)
             successor.add(documents, vectors, spans, {COPIED: str(copied), **known})
 
         await uninterrupted(store)
@@ -128,6 +135,7 @@ class Reindexing:
         """Make the documents of the successor those of the collection, while no write can run."""
         collection, successor = self._live.collection, self._opened()
         ids = await uninterrupted(lambda: forget_deleted(collection, successor))
+        await uninterrupted(lambda: _copy_vocabulary(collection, successor))
         for start in range(0, len(ids), PAGE_DOCUMENTS):
             some = ids[start : start + PAGE_DOCUMENTS]
             documents = await self._live.read(partial(_changed, collection, successor, some))
@@ -159,6 +167,13 @@ def forget_deleted(old: Collection, successor: Collection) -> list[str]:
     if gone:
         successor.delete(gone)
     return [id for id, checksum in wanted.items() if copied.get(id) != checksum]
+
+
+def _copy_vocabulary(old: Collection, successor: Collection) -> None:
+    """Give the successor the synonyms and stop words of the old collection."""
+    note = old.documents.noted(VOCABULARY)
+    if note is not None and note != successor.documents.noted(VOCABULARY):
+        successor.note(VOCABULARY, note)
 
 
 def _changed(old: Collection, successor: Collection, ids: Sequence[str]) -> list[Document]:

@@ -36,7 +36,7 @@ async def in_turns(
     for start in range(0, len(queries), step):
         some = queries[start : start + step]
         found += await reads.turn(cost_s * len(some) / len(queries), partial(turn, some))
-        n_bytes += sum(len(hit.text) for hits in found[start:] for hit in hits)
+        n_bytes += sum(hit.n_characters for hits in found[start:] for hit in hits)
         if n_bytes > reads.max_bytes:
             raise too_much_to_read(reads.max_bytes)
     return found

@@ -7,6 +7,7 @@ import numpy as np
 
 from server.collections.chunk_embedding import Chunked, chunk_documents, embed_chunks
 from server.collections.document_limits import check_chunks
+from server.collections.writing.reading_note import reading_note
 from server.errors import AlreadyExists, OtherModel
 from server.inference.cpu_provenance import NOTE, note_of
 from server.inference.engine import Engine
@@ -50,7 +51,7 @@ class WriteBatch:
         same = collection.documents.unchanged(others) if self.replace else set()
         if compared := [id for id in same if id in self.parts]:
             stored = parts_of(collection.documents, compared)
-            same -= {id for id in compared if stored.get(id) != self.parts[id]}
+            same -= {id for id in compared if stored.get(id) != self.parts[id].as_stored()}
         return [each for each in others if each.id not in same]
 
     def lacks_vectors(self) -> bool:
@@ -112,6 +113,9 @@ class WriteBatch:
         if not missing:
             engine = self._note_of
             note = note_of(collection.documents.noted(NOTE), engine.provenance) if engine else {}
+            # A document in one chunk is read as it always was.
+            if any(len(each.spans) > 1 for each in self._chunked.values()):
+                note |= reading_note(collection)
             collection.add(
                 [each.document for each in self._chunked.values()],
                 np.concatenate([self._vectors[id] for id in self._chunked]),

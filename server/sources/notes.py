@@ -79,9 +79,9 @@ class Notes:
     columns could not be examined first. blank: rows without any value, by file. nameless: rows with values
     in columns without a name, by file. repeated: by file, a column that looks like an id and whose values
     are not one for each row. replaced: documents that took the place of another one of the same source, by
-    file. escaped: documents named after a path that is not UTF-8. skipped: files that are left out, by
-    reason: how many, and the first few names. of_files: sentences about single files, such as pages that
-    are scans. each_skipped: called with each of them.
+    file. noise: characters that are no text, by file. escaped: documents named after a path that is not UTF-8.
+    skipped: files that are left out, by reason: how many, and the first few names. of_files: sentences about
+    single files, such as pages that are scans. each_skipped: called with each of them.
     """
 
     encodings: dict[str, Few] = field(default_factory=dict)
@@ -92,6 +92,7 @@ class Notes:
     nameless: Counts = field(default_factory=Counts)
     repeated: PerFile[str] = field(default_factory=PerFile)
     replaced: Counts = field(default_factory=Counts)
+    noise: Counts = field(default_factory=Counts)
     escaped: Few = field(default_factory=Few)
     skipped: dict[Reason, Few] = field(default_factory=dict)
     of_files: list[Message] = field(default_factory=list)
@@ -144,6 +145,13 @@ class Notes:
                 name=name,
                 number=number,
             )
+        for name, number in self.noise.items():
+            yield Message(
+                "{name}: {number:,} characters are no text, such as images in base64; they are stored, and left "
+                "out where documents are split into chunks",
+                name=name,
+                number=number,
+            )
         if self.escaped.number:
             yield Message(
                 "file names that are not UTF-8, with escapes in the documents' ids: {files}",
@@ -157,7 +165,14 @@ class Notes:
 
     def _beyond(self) -> int:
         """Return how many files have notes that are not shown."""
-        kinds = (self.kinds, self.blank, self.nameless, self.repeated, self.replaced)
+        kinds = (
+            self.kinds,
+            self.blank,
+            self.nameless,
+            self.repeated,
+            self.replaced,
+            self.noise,
+        )
         return max(*(each.beyond for each in kinds), self.n_of_files - len(self.of_files))
 
     def _of_columns(self) -> Iterator[Message]:

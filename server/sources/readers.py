@@ -29,6 +29,7 @@ from server.sources.source import (
     Read,
     Source,
 )
+from server.store.passages.noise import noise_length
 from server.store.records import Document
 
 STDIN = "-"
@@ -74,6 +75,8 @@ def read_documents(*sources: Source) -> Iterator[Read]:
                 for document, n_read in documents_of(file, source):
                     if replacements.has(document):
                         source.notes.replaced[shown_name(file)] += 1
+                    if left_out := noise_length(document.text):
+                        source.notes.noise[shown_name(file)] += left_out
                     yield marked(document, source, file), n_before + n_read
             except Stopped:
                 raise

@@ -26,6 +26,7 @@ from server.store.columns.history import Moment
 from server.store.documents import Documents
 from server.store.filters.tree import Filter
 from server.store.hit_cache import HitCache
+from server.store.past_queries import PastQueries
 from server.store.records import Change, CollectionStats, Document, Info, Span
 from server.store.selection import Selection
 from server.store.sqlite.database_path import SHARED, WAL, beside
@@ -42,6 +43,7 @@ ROWS_AT_ONCE = 16_384
 LOOSE_ROWS = 8 * ROWS_AT_ONCE
 # A search begins again where a write ended within the microseconds that its beginning takes.
 ATTEMPTS = 100
+NO_CHANGE = Change(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
 Published = tuple[str | None, VectorIndex]  # a revision and its index
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ class Collection:
             self.documents.database.close_unchanged()
             raise
         self.hits = HitCache()
+        self.asked = PastQueries()
 
     @property
     def name(self) -> str:
@@ -175,6 +178,19 @@ class Collection:
         """Delete every document that the filter keeps; returns how many there were."""
         return self._delete(lambda: self.documents.ids(filter))
 
+    def compacted(self, index: VectorIndex) -> VectorIndex:
+        """Return this index arranged for searches like the last ones; call it from any thread."""
+        return index.compacted(self.asked.vectors)
+
+    def note(self, key: str, value: str) -> None:
+        """Store a note that searches depend on, in place of the last one, under a new revision."""
+
+        def note() -> Change:
+            self.documents.note(key, value)
+            return NO_CHANGE
+
+        self._write(note, None, searched=True)
+
     def adopt(self, index: VectorIndex) -> None:
         """Use a compacted index that was made from this one; applies what was written meanwhile."""
         # Nothing is written, but no write may begin.
@@ -219,14 +235,19 @@ class Collection:
         self._write(delete, None)
         return n_found
 
-    def _write(self, change: Callable[[], Change], vectors: Vectors | None) -> None:
-        """Change the database and the index; vectors: of the labels that the change adds."""
+    def _write(
+        self, change: Callable[[], Change], vectors: Vectors | None, *, searched: bool = False
+    ) -> None:
+        """Change the database and the index.
+
+        vectors: of the labels that the change adds. searched: whether what searches find changes anyway.
+        """
         before = after = None
         try:
             with self.documents.transaction():
                 before = self._stored()
                 made = change()
-                after = self._changed(before, made, vectors)
+                after = self._changed(before, made, vectors, searched=searched)
                 self._note(before[0], after[0], made)
                 # From the commit on, searches find the new revision in the database.
                 self._indexes = dict((before, after))
@@ -243,8 +264,10 @@ class Collection:
             raise self._foreign()
         return revision, index
 
-    def _changed(self, before: Published, change: Change, vectors: Vectors | None) -> Published:
-        if not len(change.added) and not len(change.removed):
+    def _changed(
+        self, before: Published, change: Change, vectors: Vectors | None, *, searched: bool
+    ) -> Published:
+        if not len(change.added) and not len(change.removed) and not searched:
             return before
         self.documents.note(CHANGED, utc(wall_s()))
         index = before[1] if vectors is None else before[1].plus(change.added, vectors)

@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from server.errors import StoreDamaged, StoreError
-from server.store import lexical
 from server.store.filters.kinds import Operand, stored_kinds, warnings
 from server.store.filters.match import matches
 from server.store.filters.sql import attributes, where
@@ -46,8 +44,9 @@ from server.store.sqlite.ascending import ascending
 from server.store.sqlite.database import Connection, Database
 from server.store.sqlite.read_limit import spend, within_limit
 from server.store.vector_blob import blob_bytes, packed, unpacked
-from server.store.words.matches import NO_MATCHES, Matches
-from server.store.words.selected import selected, wanted
+from server.store.words.finding import find
+from server.store.words.matches import Matches
+from server.store.words.vocabulary import VOCABULARY, Vocabulary, vocabulary_of
 from server.types import Labels, Vectors
 
 log = logging.getLogger(__name__)
@@ -320,28 +319,14 @@ class Documents:
 
         n_chunks: of the whole collection. within: the labels that may be found.
         """
-        asked = lexical.ask(query)
-        if not asked.terms:
-            return NO_MATCHES
-        counts: dict[str, int] = dict(self.database.rows(*lexical.frequencies(asked.lookups)))
-        found = asked.chosen(counts)
-        required = wanted(lexical.REQUIRED, n_chunks, within)
-        if (expression := lexical.match_expression(found, required)) is None:
-            return NO_MATCHES
-        boosts = asked.boosts(counts, n_chunks)
-        matching, boosted = lexical.ranked(expression, boosts)
-        condition, parameters = selected(within)
-        # One row, because a thread may wait for the interpreter lock after each. Sorting the few
-        # thousand matches here costs less than SQLite needs for the best hundred.
-        ((labels, ranks),) = self.database.rows(
-            f"SELECT json_group_array(rowid), json_group_array(score) FROM ({matching}{condition})",
-            (*boosted, *parameters),
-        )
-        found_labels = np.array(orjson.loads(labels), dtype=np.int64)
-        scores = -np.array(orjson.loads(ranks), dtype=np.float32)
-        order = np.lexsort((found_labels, -scores))
-        most = lexical.attainable(found, n_chunks, required) + sum(boosts.values())
-        return Matches(found_labels[order], scores[order], most, lexical.weighed(found, n_chunks))
+        return find(self.database, query, n_chunks, within, self._vocabulary())
+
+    def _vocabulary(self) -> Vocabulary:
+        """Return the synonyms and stop words of the collection."""
+        try:
+            return vocabulary_of(self.noted(VOCABULARY))
+        except ValueError as error:
+            raise self._damaged(f"what its synonyms and stop words are ({error})") from None
 
     def labels(self, filter: Filter | None = None) -> Labels:
         """Return the labels of all chunks, or of those of the documents that the filter keeps.

@@ -11,11 +11,12 @@ DATA/collections/NAME/index.faiss         a snapshot of the index; saves time at
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 
 from server.errors import (
     AlreadyExists,
+    DiskFull,
     InvalidRequest,
     NotReady,
     StoreDamaged,
@@ -123,13 +124,17 @@ class DataFolder:
         name = info.name
         self.check_free(name)
         self._check_files()
-        with self._reporting(name):
+        with self.reporting(name):
             self._make_in(self._layout.home(name), info)
+        return self._first_opened(name)
+
+    def _first_opened(self, name: str) -> Collection:
+        """Open a collection that is new in its place, or delete it where that fails."""
         try:
             self.collections[name] = self._opened(name)
         except BaseException:
             # It was never acknowledged, and its name must be free again.
-            with self._reporting(name):
+            with self.reporting(name):
                 self._layout.remove(name)
             self._layout.sweep()
             raise
@@ -215,7 +220,7 @@ class DataFolder:
         collection = self.collections[name]
         self._lock.check()
         try:
-            with self._reporting(name):
+            with self.reporting(name):
                 self._layout.remove(name)
         finally:
             if not self._layout.home(name).exists():
@@ -240,25 +245,27 @@ class DataFolder:
                     " delete one",
                     param="alias",
                 )
-        with self._reporting(collection):
+        with self.reporting(collection):
             self._names.write(self._names.names.settled().with_alias(alias, collection))
 
     def forget_alias(self, alias: str) -> None:
         """Delete an alias; the collection stays."""
-        with self._reporting(alias):
+        with self.reporting(alias):
             self._names.write(self._names.names.settled().without_alias(alias))
 
     def rename(self, name: str, new: str, *, keep_alias: bool) -> None:
         """Give a collection another name, whole or not at all, while no call uses it.
 
+        An alias of this very collection may have the new name; then it is an alias no longer.
         Afterwards it is in `collections` under the one name or the other; only if it cannot be opened
         again, it is in `damaged`.
         """
-        self.check_free(new)
+        if self.aliases.get(new) != name:
+            self.check_free(new)
         self._lock.check()
         self.collections.pop(name).close()
         try:
-            with self._reporting(name):
+            with self.reporting(name):
                 rename(self._layout, self._names, Renaming(name, new, keep_alias))
         except BaseException:
             self._open(name)
@@ -276,7 +283,7 @@ class DataFolder:
         """
         name, source = info.name, _identity(self.collections[info.name])
         home = self._layout.successor(name, source)
-        with self._reporting(name):
+        with self.reporting(name):
             found = self._resumable(home, info)
             if found is None:
                 self._layout.forget_successors(name)
@@ -305,7 +312,7 @@ class DataFolder:
         """Delete a successor, which frees its space at once."""
         name = successor.name
         successor.abandon()
-        with self._reporting(name):
+        with self.reporting(name):
             self._layout.forget_successors(name)
         self._layout.sweep()
 
@@ -315,20 +322,63 @@ class DataFolder:
         Where that fails the old collection is open again, in `collections`. Only if it cannot be opened
         either, it is in `damaged`.
         """
-        name, new = successor.name, successor.path.parent
         self._lock.check()
         successor.close()
-        self.collections.pop(name).abandon()
+        return self._swap(successor.name, successor.path.parent)
+
+    def _swap(self, name: str, new: Path) -> Collection:
+        if name in self.collections:
+            self.collections.pop(name).abandon()
         try:
-            with self._reporting(name), self._layout.replacing(name, new):
+            with self.reporting(name), self._layout.replacing(name, new):
                 self.collections[name] = self._opened(name)
         except BaseException:
             self._open(name)
             raise
+        self.damaged.pop(name, None)
         return self.collections[name]
 
+    # --- restoring ------------------------------------------------------------------------------------
+
+    def staging(self) -> AbstractContextManager[Path]:
+        """Return a new folder for the block, to fill with a collection; a start deletes what a kill left."""
+        return self._layout.staging()
+
+    def staged(self) -> Path:
+        """Return such a folder that the caller deletes."""
+        with self.reporting("a new collection"):
+            return self._layout.staged()
+
+    def check_room(self, n_bytes: int) -> None:
+        """Raise DiskFull where files of so many bytes would not leave enough to other writes."""
+        if self._free_bytes() < n_bytes + 2 * MIN_FREE_BYTES:
+            raise DiskFull(
+                "{path} has too little free space for {number} bytes more; free some space and try again",
+                path=self.path,
+                number=n_bytes,
+            )
+
+    def build_index(self, staged: Path) -> None:
+        """Build the index of a collection in a staged folder, so that it opens at once later."""
+        with closing(self._opened_in(staged)):
+            return
+
+    def put(self, staged: Path, name: str, *, replace: bool) -> Collection:
+        """Put a staged collection in its place, whole or not at all.
+
+        replace: whether it takes the place of another one, which no call uses; see `replace`.
+        """
+        self._lock.check()
+        if replace:
+            return self._swap(name, staged)
+        self.check_free(name)
+        self._check_files()
+        with self.reporting(name):
+            self._layout.place(staged, self._layout.home(name))
+        return self._first_opened(name)
+
     @contextmanager
-    def _reporting(self, name: str) -> Iterator[None]:
+    def reporting(self, name: str) -> Iterator[None]:
         """Turn errors of the disk into StoreError; raises it before the block where DATA was moved."""
         self._lock.check()
         try:

@@ -109,12 +109,17 @@ class FolderLayout:
     @contextmanager
     def staging(self) -> Iterator[Path]:
         """Yield a new folder to fill; it is deleted at the end of the block unless it was moved."""
-        staged = self.path / f".new-{uuid.uuid4().hex}"
-        staged.mkdir()
+        staged = self.staged()
         try:
             yield staged
         finally:
             shutil.rmtree(staged, ignore_errors=True)
+
+    def staged(self) -> Path:
+        """Return a new folder to fill, which the caller deletes or moves; a start deletes it after a kill."""
+        staged = self.path / f".new-{uuid.uuid4().hex}"
+        staged.mkdir()
+        return staged
 
     def place(self, staged: Path, home: Path) -> None:
         """Make a staged folder the folder `home`, which must not exist."""

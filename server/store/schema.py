@@ -15,6 +15,7 @@ from server.store.lexical import TOKENIZER, indexed
 from server.store.records import ChunkRules, Document, Info, titled
 from server.store.sqlite.database import Connection, in_memory
 from server.store.vector_blob import blob_bytes, from_float32
+from server.store.words.bases import SNOWBALL
 
 SCHEMA_VERSION = 3
 # Numbers of a vector. No model gives nearly as many.
@@ -28,7 +29,7 @@ WORDS = (
     "CREATE VIRTUAL TABLE terms USING fts5vocab (words, row)",
 )
 # Changes with anything that changes what `lexical.indexed` makes of a text.
-WORDS_RECIPE = f"pairs-4, Unicode {unicodedata.unidata_version}"
+WORDS_RECIPE = f"pairs-5, Unicode {unicodedata.unidata_version}, Snowball {SNOWBALL}"
 
 # AUTOINCREMENT keeps a number or a label from being used twice. STRICT and the check of the vector's
 # length: a row of another shape would be noticed only when the index is rebuilt, too late.

@@ -101,6 +101,12 @@ class Hit:
     rerank_score: float | None = None
     details: HitDetails | None = None
 
+    @property
+    def n_characters(self) -> int:
+        """How many characters it takes in a reply, about."""
+        more = 0 if self.details is None else self.details.n_characters
+        return len(self.text) + len(self.title or "") + more
+
 
 # A chunk's label and its score.
 Ranked = tuple[int, float]
@@ -158,6 +164,7 @@ def is_plain(query: Query) -> bool:
 
 def _early(collection: Collection, index: VectorIndex, queries: Sequence[Query]) -> _Candidates:
     """Return the candidates of a plain search."""
+    collection.asked.add(_vector(queries[0]))
     depth = _depth(queries[0], chunked=collection.info.in_parts)
     return _nearest(index, queries, depth, None)[0]
 
@@ -280,8 +287,10 @@ class Search:
                     scores = matches.shares.round(DIGITS).astype(np.float32)
                 ranking = _Candidates(matches.labels, scores, True)
             elif query.fusion == "rrf":
-                words = self.matches(query).labels
-                labels, scores = fuse((dense[place].labels, words[: answer.depth]), query.weights)
+                matches = self.matches(query)
+                near, words = dense[place].labels, matches.labels[: answer.depth]
+                near = near[matches.allows(near)]
+                labels, scores = fuse((near, words), query.weights)
                 ranking = _Candidates(labels, scores, dense[place].complete)
             else:
                 ranking = self._blended(answer, dense[place])
@@ -311,17 +320,19 @@ class Search:
         words = matches.labels[:depth]
         labels = np.union1d(dense.labels, words)
         cosines = self.cosines(query, labels, dense)
-        known = np.isfinite(cosines)
+        known = np.isfinite(cosines) & matches.allows(labels)
         labels, cosines = labels[known], cosines[known]
         scores = blend(cosines, matches.shares_of(labels), query.weights)
         bound = -np.inf
-        if not dense.complete and depth < SETTLED_DEPTH:
+        # Where only chunks with a phrase may be hits, all of them may be candidates.
+        every = dense.complete or (matches.is_strict and len(matches.labels) <= depth)
+        if not every and depth < SETTLED_DEPTH:
             last = float(matches.shares[depth]) if len(matches.labels) > depth else 0.0
             bound = float(blend(dense.scores[-1:].astype(np.float64), last, query.weights)[0])
         settled = scores >= bound
         labels, scores = labels[settled], scores[settled]
         order = np.lexsort((labels, -scores))
-        complete = dense.complete or (query.min_score is not None and bound < query.min_score)
+        complete = every or (query.min_score is not None and bound < query.min_score)
         return _Candidates(labels[order], scores[order].astype(np.float32), complete)
 
     def cosines(self, query: Query, labels: Labels, dense: _Candidates | None = None) -> Scores:

@@ -111,8 +111,11 @@ class VectorIndex(Protocol):
     def compaction_pays(self) -> bool:
         """Return whether to call `compacted` once no document is being written."""
 
-    def compacted(self) -> Self:
-        """Return an index of the same vectors, arranged for searching; may take seconds."""
+    def compacted(self, queries: Vectors | None = None) -> Self:
+        """Return an index of the same vectors, arranged for searching; may take seconds.
+
+        queries: past ones, float32 (Q, D), whose neighbours it should find.
+        """
 
     def stats(self) -> IndexStats: ...
 

@@ -117,7 +117,7 @@ def test_parts_are_found_each_by_its_own_vector(toy_model: Model) -> None:
 def test_a_document_is_written_again_only_where_it_or_its_vectors_differ(toy_model: Model) -> None:
     async def test(client: httpx.AsyncClient) -> None:
         await make(client)
-        one = {"id": "x", "text": "墨池", "vector": [1, 0, 0]}
+        one = {"id": "x", "text": "墨池", "vector": [0.1, 0.9, 0.2]}
         stored = [
             (await add(client, each)).json()["stored"]
             for each in (one, one, {**one, "vector": [0, 1, 0]}, {**one, "metadata": {"n": 1}})

@@ -76,7 +76,7 @@ def test_names_that_clash_are_refused(toy_model: Model) -> None:
         for path, name in (
             ("blue", "green"),
             ("blue", "blue"),
-            ("blue", "live"),
+            ("green", "live"),
             ("live", "other"),
         ):
             answer = await client.post(f"/collections/{path}/rename", json={"name": name})
@@ -88,6 +88,21 @@ def test_names_that_clash_are_refused(toy_model: Model) -> None:
         check_refused(await client.delete("/collections/live"), 409, "already_exists", "own name")
         check_refused(await client.delete("/collections/blue"), 409, "already_exists", "'live'")
         assert await found(client, {"query": "墨池"}, "/collections/live") == ["blue"]
+
+    run(test, toy_model)
+
+
+def test_alias_becomes_the_name_of_its_collection(toy_model: Model) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        await created(client, "blue")
+        await alias(client, "live", "blue")
+        body = {"name": "live", "keep_alias": True}
+        assert (await client.post("/collections/blue/rename", json=body)).status_code == 200
+        assert (await client.get("/aliases")).json()["aliases"] == [
+            {"alias": "blue", "collection": "live"}
+        ]
+        for name in ("blue", "live"):
+            assert await found(client, {"query": "墨池"}, f"/collections/{name}") == ["blue"]
 
     run(test, toy_model)
 

@@ -72,7 +72,7 @@ async def asked(
         return await client.request(
             each.method,
             path,
-            params={"name": "a.txt"},
+            params={"name": "a.txt"} if path.endswith("/files") else {},
             content="墨".encode(),
             headers={**headers, "content-type": "application/octet-stream"},
         )
@@ -136,6 +136,14 @@ def test_key_uses_what_it_may_and_sees_nothing_else(
         check_refused(await client.delete("/aliases/laws-now"), 403, "forbidden")
         renamed = await client.post("/collections/laws-2/rename", json={"name": "mine"})
         check_refused(renamed, 403, "forbidden", "'mine'")
+        # Several collections in one body: each of them counts.
+        for names in (["laws", "secret"], ["laws-now"], ["secret"]):
+            body = {"query": "墨池", "collections": names}
+            for path in ("/search", "/collections/laws/search"):
+                refused = await client.post(path, json=body)
+                assert refused.status_code in (400, 403) and not refused.json().get("hits"), names
+        body = {"query": "墨池", "collections": ["laws", "laws-2"]}
+        assert len(await found(client, body)) == 2
         # A pattern matches names in their composed form, with every script.
         assert (await client.post("/collections", json={"name": "法律"})).status_code == 201
         assert (await client.delete("/collections/法律")).status_code == 200

@@ -105,6 +105,24 @@ def test_collections_are_created_and_removed(place: Commands) -> None:
     assert "short" in place("collections", "remove", "short", "--yes", status=1).err
 
 
+def test_collections_are_renamed_and_have_aliases(place: Commands) -> None:
+    place("collections", "create", "blue")
+    assert place("collections", "aliases").out == "no aliases\n"
+    assert place("collections", "alias", "live", "blue").out == "live leads to blue now\n"
+    renamed = place("collections", "rename", "blue", "sky", "--keep-alias")
+    assert renamed.out == "renamed blue: it is sky now\n"
+    assert place("collections", "aliases").out == "blue  sky\nlive  sky\n"
+    # An alias is a name for other commands, too, and for none that would make or remove a collection.
+    assert place("documents", "list", "--collection", "live").out == ""
+    assert "alias" in place("collections", "create", "live", status=1).err
+    assert "alias" in place("collections", "remove", "live", "--yes", status=1).err
+    assert "live" in place("collections", "remove", "sky", "--yes", status=1).err
+    for alias in ("live", "blue"):
+        assert place("collections", "unalias", alias).out == f"deleted the alias {alias}\n"
+    assert "no alias" in place("collections", "unalias", "live", status=1).err
+    place("collections", "remove", "sky", "--yes")
+
+
 def test_flags_before_an_action_of_collections_are_kept(run: Commands, tmp_path: Path) -> None:
     run("collections", "--data", tmp_path / "other", "create", "a")
     assert (tmp_path / "other" / "collections" / "a").is_dir() and not run.data.exists()

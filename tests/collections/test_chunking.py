@@ -8,7 +8,9 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.collections.chunking import MAX_MARKS, UNCOUNTED_CHARACTERS, Count, _pieces, chunk
+from server.collections.chunking import chunk
+from server.collections.cutting.counting import UNCOUNTED_CHARACTERS, Count
+from server.collections.cutting.splitting import MAX_MARKS, split
 from server.store.records import ChunkRules, Span
 
 MIXED = "甲乙丙丁龘。，！？；：、…”’」）“（abcXYZ019 .,!?;:\"')(#-/\n\r\t\x0b\u2028\u3000\0é\u0301\u200d👍🏽中文"
@@ -177,7 +179,7 @@ def test_an_overlap_that_leaves_no_room_is_left_out() -> None:
     ],
 )
 def test_sentences_end_where_a_reader_would_say(text: str) -> None:
-    pieces, _ = _pieces(text.replace("|", ""), len(text), characters)
+    pieces, _ = split(text.replace("|", ""), len(text), characters)
     found = [text.replace("|", "")[piece.begin : piece.end] for piece in pieces]
     assert found == [sentence.strip() for sentence in text.split("|")]
 

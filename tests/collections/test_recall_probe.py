@@ -16,11 +16,12 @@ from server.config import Config
 from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.store.folder import DataFolder
+from server.store.local_index import calibration
 from server.store.local_index import fastscan as scan_module
-from server.store.local_index import fastscan_block as block_module
 from server.store.local_index import index as index_module
 from server.store.local_index.fastscan_block import Block
 from server.store.local_index.index import LocalIndex
+from server.store.local_index.rows import Rows
 from server.store.records import Document
 from server.telemetry.metrics import Metrics
 from tests.support.fakes import PATIENCE_S
@@ -38,7 +39,7 @@ def vectors(number: int, seed: int = 0) -> np.ndarray[tuple[int, int], np.dtype[
 def coded(monkeypatch: pytest.MonkeyPatch) -> LocalIndex:
     """An index of few vectors that uses codes all the same."""
     monkeypatch.setattr(index_module, "SCAN_FROM", 1000)
-    monkeypatch.setattr(block_module, "DIRECT_ROWS", 100)
+    monkeypatch.setattr(scan_module, "DIRECT_ROWS", 100)
     labels = np.arange(4000, dtype=np.int64)
     return LocalIndex(D).plus(labels, vectors(4000)).compacted()
 
@@ -54,7 +55,7 @@ def test_probe_agrees_with_what_was_measured_at_compaction(coded: LocalIndex) ->
 def test_same_seed_asks_the_same_and_another_one_other_queries(coded: LocalIndex) -> None:
     scan = coded._scan
     assert scan is not None
-    first, again, other = (scan_module.Trial.of(scan, 16, seed).queries for seed in (1, 1, 2))
+    first, again, other = (calibration.Trial.of(scan, 16, seed).queries for seed in (1, 1, 2))
     assert (first == again).all() and not (first == other).all()
     assert first.shape[1] == D and 8 <= len(first) <= 16
 
@@ -62,11 +63,11 @@ def test_same_seed_asks_the_same_and_another_one_other_queries(coded: LocalIndex
 def test_probe_sees_that_searches_find_too_little(coded: LocalIndex) -> None:
     scan = coded._scan
     assert scan is not None
-    codes = scan.quantiser.coded(vectors(4000, seed=9).astype(np.float16))
+    codes = scan.quantiser.coded(Rows.of(vectors(4000, seed=9)))
     (block,) = scan.blocks
     astray = Block.of(block.labels, block.rows, codes, block.alive)
     poor = replace(scan, blocks=(astray,), candidates=100)
-    assert np.mean([scan_module.probed(poor, seed) for seed in range(4)]) < 0.5
+    assert np.mean([calibration.probed(poor, seed) for seed in range(4)]) < 0.5
 
 
 def test_index_that_compares_all_needs_no_probe() -> None:

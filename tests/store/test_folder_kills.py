@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from server.errors import StoreError
+from server.store.collection import DATABASE_FILE
+from server.store.documents import Documents
 from server.store.folder import DataFolder
 from server.store.records import Info
 from server.store.upkeep.maintenance import backup
@@ -51,11 +53,20 @@ def reindex_afresh(folder: DataFolder) -> None:
     folder.replace(successor)
 
 
+def put(folder: DataFolder) -> None:
+    """Replace the collection by one that was restored."""
+    with folder.staging() as staged:
+        Documents(staged / DATABASE_FILE, Info("main", "model-d", 8)).close()
+        folder.build_index(staged)
+        folder.put(staged, "main", replace=True)
+
+
 # Each operation, on a folder with a collection and an interrupted reindex of it, and what it leads to.
 OPERATIONS: dict[str, tuple[Callable[[DataFolder], None], State]] = {
     "remove": (remove, None),
     "reindex": (reindex, ("model-b", ("a", "b"))),
     "reindex afresh": (reindex_afresh, ("model-c", ("a", "b"))),
+    "put": (put, ("model-d", ())),
 }
 each_operation = pytest.mark.parametrize("name", OPERATIONS)
 

@@ -10,17 +10,10 @@ import pytest
 from benchmarks.identifiers import QUESTIONS, SIZE, TEXT, sets
 from server.store.filters.tree import parse
 from server.store.folder import DataFolder
-from server.store.lexical import (
-    MAX_PHRASES,
-    ask,
-    attainable,
-    frequencies,
-    highlight,
-    indexed,
-    terms,
-)
+from server.store.lexical import MAX_PHRASES, ask, highlight, indexed, terms
 from server.store.records import Document, Info
 from server.store.search import Mode, Query, search
+from server.store.words.ranking import frequencies
 from tests.support.stored_documents import within
 from tests.support.words import Words
 
@@ -262,12 +255,11 @@ def test_odd_texts_take_linear_time(make: Callable[[int], str]) -> None:
 
 def test_no_text_reaches_the_attainable_score_but_one_with_every_term_comes_near() -> None:
     words = Words("192.168.10.1 " * 30, "主机 192.168.10.1 的说明", *["其他文字"] * 30)
-    asked = words.asked("192.168.10.1 说明")
-    ceiling = attainable(asked, 32)
-    expression = words.expression("192.168.10.1 说明")
-    query = "SELECT -rank FROM words WHERE words MATCH ? ORDER BY rank"
-    scores = [score for (score,) in words.database.execute(query, (expression,))]
-    assert 0.2 * ceiling < scores[0] < ceiling
-    assert attainable({}, 32) == attainable({"没有": 0}, 32) == 0
+    ranking = words.ranking("192.168.10.1 说明")
+    assert ranking is not None
+    query = f"{ranking.sql} ORDER BY score"
+    scores = [-score for _, score in words.database.execute(query, ranking.parameters)]
+    assert 0.2 * ranking.attainable < scores[0] < ranking.attainable
+    assert words.ranking("没有") is None
     assert frequencies([])[1] == []
     words.database.close()

@@ -8,17 +8,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from server.store.lexical import (
-    COUNTED,
-    MAX_TERMS,
-    REQUIRED,
-    SHOWN,
-    frequencies,
-    highlight,
-    indexed,
-    match_expression,
-    terms,
-)
+from server.store.lexical import MAX_TERMS, SHOWN, highlight, indexed, terms
+from server.store.words.folding import fold
+from server.store.words.ranking import COUNTED, REQUIRED, divided, frequencies, match_expression
 from tests.support.words import Words
 
 
@@ -121,35 +113,39 @@ def test_a_long_query_is_asked_for_evenly() -> None:
     assert len(terms("劳动合同" * 10**6)) == 4
 
 
+def expression(counts: dict[str, int], required: int = REQUIRED) -> str:
+    return match_expression(*divided(counts, required))
+
+
 def test_the_rarest_terms_decide_what_is_found_and_the_next_only_count() -> None:
     counts = {"规定": COUNTED, "工伤": REQUIRED - 1, "认定": 1, "应当": COUNTED + 1, "没有": 0}
-    assert match_expression(counts) == '("认定" OR "工伤") AND ("认定" OR "工伤" OR "规定")'
-    assert match_expression(counts, 10**6) == '"认定" OR "工伤" OR "规定" OR "应当"'
-    assert match_expression({"应当": 10**9}) == '"应当"'
-    assert match_expression({"税": 1}) == '"税"*'
-    assert match_expression({"没有": 0}) is None
-    assert match_expression({}) is None
+    assert expression(counts) == '("认定" OR "工伤") AND ("认定" OR "工伤" OR "规定")'
+    assert expression(counts, 10**6) == '"认定" OR "工伤" OR "规定" OR "应当"'
+    assert expression({"应当": 10**9}) == '"应当"'
+    assert expression({"税": 1}) == '"税"*'
+    assert divided({"没有": 0}, REQUIRED) == divided({}, REQUIRED) == ([], [])
 
 
 def test_terms_that_only_count_change_the_order_but_not_what_is_found() -> None:
     words = Words("工伤 其他", "工伤 规定", *["规定 其他"] * 4, *["无关 无关"] * 9)
     assert set(words.found("工伤 规定")) == {0, 1, 2, 3, 4, 5}
-    expression = match_expression({"工伤": 2, "规定": 5}, required=2)
-    assert expression == '("工伤") AND ("工伤" OR "规定")'
+    matching = expression({"工伤": 2, "规定": 5}, required=2)
+    assert matching == '("工伤") AND ("工伤" OR "规定")'
     rows = words.database.execute(
-        "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rank", (expression,)
+        "SELECT rowid FROM words WHERE words MATCH ? ORDER BY rank", (matching,)
     )
     assert [number for (number,) in rows] == [1, 0]
     words.database.close()
 
 
 def test_as_many_terms_as_there_may_be_are_no_error() -> None:
-    many = [chr(0x4E00 + number) for number in range(MAX_TERMS)]
+    every = map(chr, range(0x4E00, 0x5000))
+    many = [one for one in every if fold(one) == one][:MAX_TERMS]
     words = Words(" ".join(many), "规定")
     counts = dict(words.database.execute(*frequencies(many)))
     assert counts == dict.fromkeys(many, 1)
-    expression = match_expression({**counts, "规定": REQUIRED})
-    rows = words.database.execute("SELECT rowid FROM words WHERE words MATCH ?", (expression,))
+    matching = expression({**counts, "规定": REQUIRED})
+    rows = words.database.execute("SELECT rowid FROM words WHERE words MATCH ?", (matching,))
     assert [number for (number,) in rows] == [0]
     words.database.close()
 

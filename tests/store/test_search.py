@@ -16,7 +16,7 @@ from server.store.collection import Collection
 from server.store.filters.tree import parse
 from server.store.folder import DataFolder
 from server.store.fusion import blend
-from server.store.local_index import fastscan_block
+from server.store.local_index import fastscan as scan_module
 from server.store.local_index import index as index_module
 from server.store.local_index.index import LocalIndex
 from server.store.records import ChunkRules, Document, Info, Span
@@ -202,7 +202,7 @@ def varied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Colle
         opened[name].add(documents, rows(700 * (PARTS if rules else 1), seed=4), spans)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(index_module, "SCAN_FROM", 100)
-        patch.setattr(fastscan_block, "DIRECT_ROWS", 50)
+        patch.setattr(scan_module, "DIRECT_ROWS", 50)
         opened["codes"].adopt(opened["codes"].index.compacted())
         yield opened
     for collection in opened.values():

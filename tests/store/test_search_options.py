@@ -1,5 +1,6 @@
 """Searches with options, compared with what a slow reading of all documents gives."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -393,3 +394,49 @@ def test_hits_outside_of_the_filter_are_noticed(filled: Filled) -> None:
         search(collection, [Query("dense", 3, filter=parse({"tenant": "x"}), options=options)])
     with collection.documents.transaction() as _:
         collection.documents.database.writer.execute("DELETE FROM attributes WHERE key = 'tenant'")
+
+
+def test_answers_during_writes_are_of_one_moment(tmp_path: Path) -> None:
+    """Hits, parts, vectors and counts of an answer agree, whatever is written beside it."""
+    data = DataFolder(tmp_path)
+    collection = data.create(Info("main", "model-a", D, None))
+    ids = [str(n) for n in range(12)]
+    query = Query(
+        "hybrid",
+        6,
+        rows(1, seed=9)[0],
+        "server",
+        options=Options(2, True, parts=1, document=True, vectors=True, facets=("version",)),
+    )
+    listing = Query("dense", 9, options=Options(sort=Sorting((SortKey("version"),), 1)))
+    like = Query("dense", 9, options=Options(like=Like(("3",)), facets=("version",)))
+    wrong: list[object] = []
+    seen: set[object] = set()
+    ended = threading.Event()
+
+    def write(version: int) -> None:
+        documents = [Document(id, f"server {version}", None, {"version": version}) for id in ids]
+        collection.add(documents, rows(len(ids), seed=version))
+
+    def look() -> None:
+        while not ended.is_set():
+            for answer in search(collection, [query, like, listing]):
+                assert isinstance(answer, Found)
+                versions = {hit.metadata["version"] for hit in answer}
+                versions |= {value for facet in answer.facets for value, _ in facet.values}
+                counts = [count for facet in answer.facets for _, count in facet.values]
+                texts = {hit.text for hit in answer}
+                texts |= {hit.details.document or "" for hit in answer if hit.details}
+                if len(versions) != 1 or len(texts) != 1 or counts not in ([], [len(ids)]):
+                    wrong.append((versions, texts, counts))
+                seen.update(versions)
+
+    write(0)
+    thread = threading.Thread(target=look)
+    thread.start()
+    for version in range(1, 30):
+        write(version)
+    ended.set()
+    thread.join()
+    assert wrong == [] and len(seen) > 2
+    data.close()

@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 import pytest
 
-from server.store.local_index import exact, index
+from server.store.local_index import compaction, exact, index
 from server.store.local_index.index import LocalIndex
 from server.store.local_index.snapshot import COUNTS, HEADER, MAGIC, RECORD, Bytes
 from server.store.vector_index import BadSnapshot
@@ -28,13 +28,15 @@ def numbered(n: int, first: int = 1) -> Labels:
     return np.arange(first, first + n, dtype=np.int64)
 
 
-@pytest.fixture(params=["exact", "fastscan"])
+@pytest.fixture(params=["exact", "fastscan", "lists"])
 def saved(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> LocalIndex:
     """40 vectors in three segments, or 700 in a block, three of them deleted, and 40 in a tail."""
     monkeypatch.setattr(exact, "SEGMENT_ROWS", 16)
     if request.param == "exact":
         return LocalIndex(D).plus(numbered(40), vectors(40))
     monkeypatch.setattr(index, "SCAN_FROM", 700)
+    if request.param == "lists":
+        monkeypatch.setattr(compaction, "LISTS_FROM", 700)
     built = LocalIndex(D).plus(numbered(700, first=101), vectors(700, seed=1)).compacted()
     return built.minus(numbered(3, first=101)).plus(numbered(40), vectors(40))
 
@@ -116,7 +118,11 @@ def test_a_snapshot_that_holds_another_kind_is_detected(
     axes = np.zeros((4, D), dtype=np.float32)
     with path.open("wb") as file:
         file.write(HEADER.pack(MAGIC, IDENTITY.bytes, D))
-        for content in (COUNTS.pack(0, 1, 700, 700, 100, 1.0), axes.tobytes(), codec.tobytes()):
+        for content in (
+            COUNTS.pack(0, 1, 700, 700, 100, 1, 1.0, 0.01),
+            axes.tobytes(),
+            codec.tobytes(),
+        ):
             file.write(RECORD.pack(len(content), zlib.crc32(content)) + content)
     with pytest.raises(BadSnapshot, match=reason):
         LocalIndex.load(path, D, IDENTITY)

@@ -22,6 +22,7 @@ import pytest
 
 from server.store.folder import INDEX, DataFolder
 from server.store.upkeep.integrity import faults_of
+from tests.support.administration import Administration
 from tests.support.oracle import (
     CHANGES,
     GROUPS,
@@ -217,7 +218,7 @@ class Collection:
     def _is_done(self, ledger: Ledger) -> bool:
         """Return whether a write that was not acknowledged was done: all of it, or nothing."""
         found: State = None
-        response = self._asked(
+        response = self.asked(
             "GET", "documents", params={"limit": ALL, "filter": json.dumps({"owner": ledger.owner})}
         )
         if response.status_code == 200:
@@ -233,11 +234,16 @@ class Collection:
         return True
 
     def rebuild(self, choose: random.Random) -> None:
-        """Reindex, delete and create the collection until the time is over."""
+        """Reindex, restore, rename, delete and create the collection until the time is over."""
+        administration = Administration(self, self._verdicts)
         while not self._host.over.is_set():
-            if self.ledgers[0].now is not None and choose.random() < 0.85:
+            administration.take_name_back()
+            kind = choose.random()
+            if self.ledgers[0].now is not None and kind < 0.4:
+                administration.act(choose)
+            elif self.ledgers[0].now is not None and kind < 0.85:
                 body = {"chunks": chunks(choose)}
-                response = self._asked("POST", "reindex", json=body)
+                response = self.asked("POST", "reindex", json=body)
                 if response.status_code == 202:
                     self._verdicts.count("reindexes")
                 elif response.status_code not in (409, 429, 503, 507):
@@ -263,11 +269,15 @@ class Collection:
 
     # --- searches -------------------------------------------------------------------------------------
 
-    def _asked(self, method: str, path: str, **given: Any) -> httpx.Response:
-        """Ask the server, again after each kill, until it answers."""
+    def asked(self, method: str, path: str, **given: Any) -> httpx.Response:
+        """Ask the server about the collection, again after each kill, until it answers."""
+        return self.whole(method, f"/collections/{self.name}/{path}", **given)
+
+    def whole(self, method: str, path: str, **given: Any) -> httpx.Response:
+        """Ask the server, with a whole path; see `asked`."""
         while True:
             try:
-                response = self._host.send(method, f"/collections/{self.name}/{path}", **given)
+                response = self._host.send(method, path, **given)
                 if response.status_code not in (429, 503):
                     return response
             except httpx.TransportError:
@@ -304,7 +314,7 @@ class Collection:
         self, body: dict[str, Any], ledgers: list[Ledger], keeps: Callable[[int], bool]
     ) -> None:
         marks = [ledger.mark() for ledger in ledgers]
-        response = self._asked("POST", "search", json=body)
+        response = self.asked("POST", "search", json=body)
         states = [ledger.since(mark) for ledger, mark in zip(ledgers, marks, strict=True)]
         question = f"{self.name} {body.get('mode', 'dense')} {body.get('filter', '')}"
         if not self._is_there(question, response, states):
@@ -319,8 +329,8 @@ class Collection:
     ) -> None:
         mark = ledger.mark()
         params = {"limit": ALL, "filter": json.dumps(filter)}
-        listed = self._asked("GET", "documents", params=params)
-        counted = self._asked("POST", "documents/count", json={"filter": filter})
+        listed = self.asked("GET", "documents", params=params)
+        counted = self.asked("POST", "documents/count", json={"filter": filter})
         states = ledger.since(mark)
         if self._is_there("list", listed, [states]):
             found = listed.json()["documents"]
@@ -334,7 +344,7 @@ class Collection:
     ) -> None:
         mark = ledger.mark()
         body = {"filter": filter, "include_vectors": True}
-        exported = self._asked("POST", "documents/export", json=body)
+        exported = self.asked("POST", "documents/export", json=body)
         states = ledger.since(mark)
         if self._is_there("export", exported, [states]):
             found = [json.loads(line) for line in exported.text.splitlines()]
@@ -423,7 +433,7 @@ def check_folder(data: Path, collections: list[Collection]) -> None:
             for ledger in each.ledgers:
                 if ledger.now is not None:
                     state = {**(state or {}), **ledger.now}
-            found = folder.collections.get(each.name)
+            found = folder.collections.get(folder.aliases.get(each.name, each.name))
             assert (found is None) == (state is None)
             if found is not None:
                 stored = found.documents.get(found.documents.ids())

@@ -49,7 +49,7 @@ def operations() -> Iterator[CollectionOperation]:
         if each.method == "DELETE":
             return 4 if inside else 5
         first = ("/collections", "/documents")
-        if each.method == "PUT" or inside == "/rename":
+        if each.method == "PUT" or inside in ("/rename", "/restore"):
             return 1.5
         if each.method == "POST" and inside in first:
             return first.index(inside)
@@ -86,6 +86,15 @@ async def record(client: httpx.AsyncClient) -> dict[str, Any]:
                 content=REPORT.encode(),
                 headers={"content-type": "application/octet-stream"},
             )
+        elif path.endswith("/restore"):
+            source = path.format(**VALUES).removesuffix("/restore")
+            copy = await client.post(f"{source}/backup", json={})
+            reply = await client.post(
+                f"{source}/restore",
+                params={"replace": "true"},
+                content=copy.content,
+                headers={"content-type": "application/octet-stream"},
+            )
         else:
             replies = [
                 await client.request(each.method, path.format(**VALUES), json=body)
@@ -100,6 +109,9 @@ async def record(client: httpx.AsyncClient) -> dict[str, Any]:
         if path.endswith("/rename"):
             back = {"name": VALUES["collection"] if COLLECTION in path else "default"}
             await client.post(f"/collections/{reply.json()['name']}/rename", json=back)
+        if "octet" in each.plain:
+            found[name] = "SQLite format 3..."
+            continue
         if reply.content or each.plain:
             is_json = reply.headers.get("content-type", "").startswith("application/json")
             found[name] = shortened(reply.json() if is_json else reply.text)

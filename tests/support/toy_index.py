@@ -74,7 +74,7 @@ class NumpyIndex:
     def compaction_pays(self) -> bool:
         return False
 
-    def compacted(self) -> "NumpyIndex":
+    def compacted(self, queries: Vectors | None = None) -> "NumpyIndex":
         return self
 
     def stats(self) -> IndexStats:

@@ -2,7 +2,8 @@
 
 import sqlite3
 
-from server.store.lexical import TOKENIZER, ask, frequencies, indexed, match_expression, ranked
+from server.store.lexical import TOKENIZER, ask, indexed
+from server.store.words.ranking import Ranking, frequencies, ranked
 
 
 class Words:
@@ -30,17 +31,21 @@ class Words:
         return asked.chosen(dict(self.database.execute(*frequencies(asked.lookups))))
 
     def expression(self, query: str) -> str | None:
-        return match_expression(self.asked(query))
+        ranking = self.ranking(query)
+        return None if ranking is None else str(ranking.parameters[-1])
+
+    def ranking(self, query: str) -> Ranking | None:
+        asked = ask(query)
+        if not asked.lookups:
+            return None
+        counts = dict(self.database.execute(*frequencies(asked.lookups)))
+        return ranked(asked, counts, self.n_texts)
 
     def found(self, query: str) -> list[int]:
         """Best first."""
-        asked = ask(query)
-        counts = dict(self.database.execute(*frequencies(asked.lookups)))
-        expression = match_expression(asked.chosen(counts))
-        if expression is None:
+        if (ranking := self.ranking(query)) is None:
             return []
-        sql, parameters = ranked(expression, asked.boosts(counts, self.n_texts))
-        rows = self.database.execute(f"{sql} ORDER BY score, rowid", parameters)
+        rows = self.database.execute(f"{ranking.sql} ORDER BY score, rowid", ranking.parameters)
         return [number for number, _ in rows]
 
     def vocabulary(self) -> set[str]:

@@ -16,7 +16,7 @@ from starlette.datastructures import QueryParams
 
 from server.api.body import decode, off_loop
 from server.api.decoding import check_parameters, parameter
-from server.api.documents.request import NewDocument, document_of
+from server.api.documents.request import NewDocument, document_of, noise_of
 from server.api.json_size import UNCOUNTED_BYTES, check_size
 from server.api.operation import CollectionCall, collection_of, writable_of
 from server.api.replies import Reply, json_body
@@ -60,7 +60,8 @@ class LinesStored(msgspec.Struct):
     """The result of storing lines.
 
     lines: how many were not blank. stored: documents that were new or changed; unchanged: the others.
-    lines_left_out: how many lines are not stored; errors: the first 100 of them.
+    lines_left_out: how many lines are not stored; errors: the first 100 of them. characters_left_out: how
+    many characters belong to no part, because they are no text; absent where there is none.
     """
 
     lines: int = 0
@@ -68,12 +69,14 @@ class LinesStored(msgspec.Struct):
     unchanged: int = 0
     lines_left_out: int = 0
     errors: list[LineError] = []
+    characters_left_out: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Line(NamedTuple):
     number: int
     document: Document
     parts: Parts | None
+    noise: int
 
 
 async def add_lines(call: CollectionCall, body: BodyStream) -> Reply:
@@ -161,6 +164,9 @@ class _Storing:
             await self._store(lines[:half])
             return await self._store(lines[half:])
         self.result.stored += stored
+        if noise := sum(line.noise for line in lines):
+            before = self.result.characters_left_out
+            self.result.characters_left_out = noise + (before or 0)
         self.result.unchanged += len(documents) - stored
         return None
 
@@ -186,7 +192,8 @@ def _read(
         except CallerError as error:
             wrong.append((number, error.message.replace("the body", "the line")))
         else:
-            found.append(_Line(number, document, parts))
+            noise = noise_of(document, info) if parts is None else 0
+            found.append(_Line(number, document, parts, noise))
     return found, wrong
 
 

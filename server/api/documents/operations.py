@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import msgspec
 from starlette.datastructures import QueryParams
 
 from server.api.body import prepared
@@ -103,7 +104,8 @@ async def add(call: CollectionCall) -> Reply:
     stored = await add_given(
         live, given.documents, given.parts, given.embedder, replace=given.replace
     )
-    return Reply(json_body(Added([document.id for document in given.documents], stored)))
+    ids = [document.id for document in given.documents]
+    return Reply(json_body(Added(ids, stored, given.noise or msgspec.UNSET)))
 
 
 async def get(call: CollectionCall) -> Reply:

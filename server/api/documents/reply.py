@@ -12,11 +12,13 @@ from server.store.records import Document, Span
 class Added(msgspec.Struct):
     """The result of storing documents.
 
-    ids: in the order of the request. stored: how many were new or changed.
+    ids: in the order of the request. stored: how many were new or changed. characters_left_out: how many
+    characters are stored, but belong to no part, because they are no text; absent where there is none.
     """
 
     ids: list[str]
     stored: int
+    characters_left_out: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class Count(msgspec.Struct):

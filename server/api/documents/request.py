@@ -11,6 +11,7 @@ from server.collections.document_limits import check_documents, checked_paths
 from server.collections.writing.metadata import Patch
 from server.errors import EmptyInput, InvalidRequest, RequestTooLarge
 from server.store.filters.tree import Filter
+from server.store.passages.noise import noise_length
 from server.store.reading.parts import Parts
 from server.store.records import Document, Info, text_id
 
@@ -135,10 +136,11 @@ def counted(body: bytes) -> Filter | None:
 
 
 class Given(NamedTuple):
-    """Documents to store. parts: those that bring vectors, by id."""
+    """Documents to store. parts: those that bring vectors, by id. noise: characters that chunks leave out."""
 
     documents: list[Document]
     parts: dict[str, Parts]
+    noise: int
     replace: bool
     embedder: str | None
 
@@ -161,7 +163,17 @@ def added(body: bytes, info: Info) -> Given:
         if own is not None:
             parts[document.id] = own
     check_documents(documents)
-    return Given(documents, parts, request.replace, request.embedder)
+    noise = sum(noise_of(each, info) for each in documents if each.id not in parts)
+    return Given(documents, parts, noise, request.replace, request.embedder)
+
+
+def noise_of(document: Document, info: Info) -> int:
+    """Return how many characters of a document no chunk has, because they are no text."""
+    length = len(document.text) + len(document.title or "")
+    # What is shorter stays whole, see `chunk_documents`.
+    if info.chunks is None or length < info.chunks.size:
+        return 0
+    return noise_length(document.text)
 
 
 def document_of(given: NewDocument, info: Info, place: str) -> tuple[Document, Parts | None]:

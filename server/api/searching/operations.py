@@ -15,7 +15,7 @@ from server.api.operation import (
 )
 from server.api.replies import Headers, Reply, truncated_header
 from server.api.searching import reply as replies
-from server.api.searching.reply import NUMBER, Groups, Hits, Results, characters
+from server.api.searching.reply import Groups, Hits, Results, characters
 from server.api.searching.request import Checked, SearchRequest, Weights, checked, ready
 from server.api.written import written
 from server.collections.empty_collection import EmptyCollection
@@ -26,6 +26,7 @@ from server.errors import InvalidRequest, RequestTooLarge, TooManyTexts
 from server.inference.engine import Engine
 from server.store.collection_name import normal
 from server.store.search import Hit, Query
+from server.store.searching.details import NUMBER
 from server.store.searching.found import Found
 from server.store.sqlite.read_limit import too_much_to_read
 from server.types import Vectors

@@ -20,8 +20,6 @@ from server.store.searching.found import Facet as StoredFacet
 from server.store.searching.found import Found
 from server.store.sqlite.read_limit import too_much_to_read
 
-# Characters of a number of a vector, and of an explanation: about.
-NUMBER, EXPLAINED = 12, 2_000
 # Characters of all hits of a request in which words are looked for: 2.4 s of one thread.
 MAX_MARKED = 4_000_000
 
@@ -174,16 +172,7 @@ class Groups(msgspec.Struct):
 
 def characters(found: Sequence[Sequence[store.Hit]]) -> int:
     """Return how many characters the hits will have in the reply, about."""
-    return sum(_size(hit) for hits in found for hit in hits)
-
-
-def _size(hit: store.Hit) -> int:
-    size = len(hit.text) + len(hit.title or "")
-    if (details := hit.details) is not None:
-        size += len(details.document or "") + sum(len(part.text) for part in details.parts or ())
-        size += 0 if details.vector is None else NUMBER * len(details.vector)
-        size += 0 if details.explanation is None else EXPLAINED
-    return size
+    return sum(hit.n_characters for hits in found for hit in hits)
 
 
 def marked_in(found: Sequence[Sequence[store.Hit]]) -> int:

@@ -1,4 +1,4 @@
-"""Commands on whole collections: list, create, remove."""
+"""Commands on whole collections: list, create, rename, remove, and their aliases."""
 
 import asyncio
 import contextlib
@@ -42,6 +42,8 @@ def create(given: Invocation) -> int:
     with opening.target(given, create=True) as (target, run):
         if name in run(target.names()):
             raise AlreadyExists(f"collection {name!r} exists already", param="name")
+        if name in run(target.aliases()):
+            raise AlreadyExists(f"{name!r} is an alias already", param="name")
         run(target.prepare(chunks))
     given.terminal.say("created {name}", name=name)
     return 0
@@ -62,6 +64,44 @@ def remove(given: Invocation) -> int:
             return 1
         run(target.remove())
     given.terminal.say("removed {name}", name=name)
+    return 0
+
+
+def rename(given: Invocation) -> int:
+    """Give a collection another name."""
+    name, new, keep = given.arguments.collection, given.arguments.new, given.arguments.keep_alias
+    with opening.target(given) as (target, run):
+        run(target.rename(new, keep_alias=keep))
+    given.terminal.say("renamed {name}: it is {new} now", name=name, new=new)
+    return 0
+
+
+def alias(given: Invocation) -> int:
+    """Let an alias lead to a collection."""
+    alias, name = given.arguments.alias, given.arguments.collection
+    with opening.target(given) as (target, run):
+        run(target.set_alias(alias))
+    given.terminal.say("{alias} leads to {name} now", alias=alias, name=name)
+    return 0
+
+
+def aliases(given: Invocation) -> int:
+    """List the aliases."""
+    with opening.target(given) as (target, run):
+        found = run(target.aliases())
+    for alias, name in sorted(found.items()):
+        given.terminal.out.write(f"{alias}  {name}\n")
+    if not found:
+        given.terminal.say("no aliases")
+    return 0
+
+
+def unalias(given: Invocation) -> int:
+    """Delete an alias; its collection stays."""
+    alias = given.arguments.alias
+    with opening.target(given) as (target, run):
+        run(target.forget_alias(alias))
+    given.terminal.say("deleted the alias {alias}", alias=alias)
     return 0
 
 

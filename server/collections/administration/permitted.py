@@ -4,7 +4,7 @@ Every handler works on collections through this view. So a collection that a pat
 is checked in one place. A key has rights to collections by their own names: an alias gives none.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from server.collections.empty_collection import EmptyCollection
@@ -117,6 +117,17 @@ class PermittedCollections:
     async def reindex(self, name: str, chunks: ChunkRules | None, engine: Engine) -> Reindexing:
         self._use(name)
         return await self._registry.reindex(name, chunks, engine)
+
+    def backup(self, name: str) -> AsyncGenerator[bytes, None]:
+        self._use(name)
+        with self._naming_permitted(name):
+            return self._registry.backup(name)
+
+    async def restore(
+        self, name: str, pieces: AsyncIterator[bytes], *, replace: bool
+    ) -> LiveCollection:
+        self._use(name)
+        return await self._registry.restore(name, pieces, replace=replace)
 
     # --- names --------------------------------------------------------------------------------------
 

@@ -1,72 +1,83 @@
-"""Many vectors in little memory: 4-bit codes to pick candidates from, float16 rows to score them.
+"""Many vectors in little memory: 4-bit codes to pick candidates from, 16-bit rows to score them.
 
 How this works. A product quantiser cuts a vector into pieces of two numbers and names the nearest
 of 16 centroids for each. FAISS keeps such codes so that one instruction looks up 32 of them
-(FastScan). A pass over all codes is bound by memory, not by arithmetic, so there is no graph or tree to
-build, to repair after deletes or to lose neighbours in. Codes are coarse, so the best few hundred are
-scored again with their rows; float16 moves a cosine by less than 0.0001.
+(FastScan). A pass over codes is bound by memory, not by arithmetic. Codes are coarse, so the best few
+hundred are scored again with their rows.
 
 The choice of pieces decides how good the codes are. The vectors are rotated to their principal axes,
 and the widest axis shares a piece with the narrowest one kept, so that all pieces carry about as
 much. Axes with hardly any variance are left out of the codes (the rows have them).
 
+Codes lie in lists of vectors with the nearest centroid in common, and a search reads the lists near its
+query. Up to LISTS_FROM vectors there is one list: reading all of it costs too little to give up any
+neighbour. There is no graph or tree to build, or to repair after deletes.
+
 A block never changes: a delete makes another one that shares everything but the mask.
 """
 
-import math
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
-from server.store.local_index.exact import merged
+from server.store.local_index.rows import SLICE_ROWS, Places, Rows
 from server.store.selection import FEW_OF, Mask, Selection
-from server.store.vector_index import Hits
 from server.types import Labels, Vectors
 
-Rows = npt.NDArray[np.float16]  # (n, D)
-Places = npt.NDArray[np.int64]  # of rows in a block
+# FAISS's own description of its types lacks some that its libraries have.
+native: Any = faiss
+Bits = npt.NDArray[np.uint8]  # one bit a row, the lowest first
 
 # Pieces of a code for every number of a vector: 160 pieces, 80 bytes, for 512 numbers. Measured
 # 2026-11-24 on a 2-core VM, AVX512-VNNI, one thread: 1,020,192 vectors made of 63,762 laws by noise,
 # real questions, the 500 best estimates scored again; pieces x numbers, recall@10, ms a pass:
 #   128 x 2  0.989  3.0     160 x 2  0.998  3.6     160 x 3  0.995  3.6
 #   144 x 2  0.994  3.5     176 x 2  0.999  3.9     128 x 4  0.988  3.5
-#   IVF of 256 lists over 128 x 4, half of them read  0.977  1.8    RaBitQ, 512 bits  0.928  7.6
+#   RaBitQ, 512 bits  0.928  7.6
 # In the order of the numbers, without the turn, 128 x 4 finds 0.900 of the laws' neighbours among
 # 100 estimates, with it 0.986; OPQ finds 0.895. Weighting axes by their variance brings nothing.
 PIECES_A_NUMBER = 5 / 16
-# Rows decoded, coded, or scored at once: few enough to stay in the L2 cache and to release the
-# interpreter lock every millisecond.
-SLICE_ROWS = 2048
-# Up to this many rows are all scored: 0.3 us each, and a pass over the codes takes 0.9 ms a block.
-DIRECT_ROWS = 4096
-# FAISS's way with a reservoir and without blocks of queries: 16 queries at once take 0.62 ms each,
-# with what it chooses by itself 0.9 (2026-11-24, as above, 262,144 rows, 500 candidates).
-IMPLEMENTATION = 15
-# Past n / 8 candidates sorting them costs more than scoring the rows that a filter leaves.
-MOST_OF = 8
+# Axes that a list's centroid has, the widest ones. Measured 2026-11-30, AVX512, one thread: a million
+# vectors, 2,048 lists: with 128 of 512 axes, a quarter of the lists holds 0.990 of the neighbours of
+# questions on other subjects, in 0.24 of the time of all lists.
+CENTROID_AXES = 128
+ROUNDS = 6
+# FAISS's way with a reservoir for one query after another: its others estimate no faster, and here a
+# query finds the same alone and among others.
+IMPLEMENTATION = 11
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Quantiser:
     """The coding of vectors; all blocks share it, so that their estimates can be compared.
 
-    turn: from D numbers to those that are coded; codec: trained, holds nothing.
+    turn: from D numbers to those that are coded; codec: trained, holds nothing; coarse: names the lists
+    near turned vectors.
     """
 
     turn: faiss.LinearTransform
     codec: faiss.IndexPQFastScan
+    coarse: faiss.IndexPreTransform
 
     @classmethod
-    def of(cls, axes: Vectors, codec: faiss.IndexPQFastScan) -> "Quantiser":
-        """Return a quantiser. axes: float32 (numbers that are coded, D), orthonormal."""
-        turn = faiss.LinearTransform(axes.shape[1], axes.shape[0], False)
-        faiss.copy_array_to_vector(axes.ravel(), turn.A)
-        turn.is_trained = True
-        return cls(turn, codec)
+    def of(cls, axes: Vectors, codec: faiss.IndexPQFastScan, centroids: Vectors) -> "Quantiser":
+        """Return a quantiser.
+
+        axes: float32 (numbers that are coded, D), orthonormal; centroids: float32 (lists, some of those).
+        """
+        coded, width = len(axes), centroids.shape[1]
+        widest = np.zeros((width, coded), dtype=np.float32)
+        # As `train` orders them: every second is one of the wide ones.
+        widest[np.arange(width), 2 * np.arange(width)] = 1
+        flat = faiss.IndexFlatIP(width)
+        flat.add(np.ascontiguousarray(centroids))
+        chosen = _linear(widest)
+        # FAISS joins codes only if it can turn centroids back.
+        chosen.is_orthonormal = True
+        return cls(_linear(axes), codec, faiss.IndexPreTransform(chosen, flat))
 
     @property
     def axes(self) -> Vectors:
@@ -74,21 +85,57 @@ class Quantiser:
         return cast(Vectors, axes.reshape(self.turn.d_out, self.turn.d_in))
 
     @property
+    def centroids(self) -> Vectors:
+        flat = faiss.downcast_index(self.coarse.index)
+        return cast(Vectors, flat.reconstruct_n(0, flat.ntotal))
+
+    @property
     def pieces(self) -> int:
         return int(self.codec.pq.M)
+
+    @property
+    def lists(self) -> int:
+        return int(self.coarse.ntotal)
 
     def turned(self, vectors: Vectors) -> Vectors:
         return cast(Vectors, self.turn.apply(vectors))
 
-    def coded(self, rows: Rows) -> faiss.IndexPQFastScan:
-        codes = cast(faiss.IndexPQFastScan, faiss.clone_index(self.codec))
+    def near(self, turned: Vectors, number: int) -> Labels:
+        """Return the nearest lists of turned queries: int64 (Q, number)."""
+        if self.lists == 1:
+            return np.zeros((len(turned), 1), dtype=np.int64)
+        return cast(Labels, self.coarse.search(turned, number)[1])
+
+    def coded(self, rows: Rows) -> faiss.IndexIVFPQFastScan:
+        codes = faiss.IndexIVFPQFastScan(
+            self.coarse, self.codec.d, self.lists, self.pieces, 4, faiss.METRIC_INNER_PRODUCT
+        )
+        codes.by_residual = False
+        codes.pq = self.codec.pq
+        codes.is_trained = True
         for start in range(0, len(rows), SLICE_ROWS):
-            codes.add(self.turned(rows[start : start + SLICE_ROWS].astype(np.float32)))
+            turned = self.turned(rows.slice(start, start + SLICE_ROWS))
+            codes.add_with_ids(turned, np.arange(start, start + len(turned)))
         return codes
 
 
-def train(sample: Vectors) -> Quantiser:
-    """Learn from unit rows, float32 (n, D), n at least a few thousand."""
+def width_of(codec: faiss.IndexPQFastScan) -> int:
+    """Return how many numbers a centroid of a list has."""
+    return min(CENTROID_AXES, int(codec.pq.M))
+
+
+def _linear(matrix: Vectors) -> faiss.LinearTransform:
+    turn = faiss.LinearTransform(matrix.shape[1], matrix.shape[0], False)
+    faiss.copy_array_to_vector(matrix.ravel(), turn.A)
+    turn.is_trained = True
+    return turn
+
+
+def train(sample: Vectors, lists: int = 1, wide_sample: Vectors | None = None) -> Quantiser:
+    """Learn from unit rows, float32 (n, D), n at least a few thousand.
+
+    wide_sample: the rows to learn several lists from, 32 or more a list.
+    """
     dimension = sample.shape[1]
     pieces = max(2, int(dimension * PIECES_A_NUMBER) // 2 * 2)
     analysis = faiss.PCAMatrix(dimension, dimension)
@@ -97,15 +144,27 @@ def train(sample: Vectors) -> Quantiser:
     # Widest with narrowest. No mean is taken off: it would change all scores of a query alike.
     widest, narrowest = np.arange(pieces), np.arange(2 * pieces - 1, pieces - 1, -1)
     order = np.stack([widest, narrowest], axis=1).ravel()
+    axes = np.ascontiguousarray(axes[order])
     codec = faiss.IndexPQFastScan(2 * pieces, pieces, 4, faiss.METRIC_INNER_PRODUCT)
-    quantiser = Quantiser.of(np.ascontiguousarray(axes[order]), codec)
+    width = width_of(codec)
+    quantiser = Quantiser.of(axes, codec, np.zeros((1, width), dtype=np.float32))
     codec.train(quantiser.turned(sample))
-    return quantiser
+    if wide_sample is None:
+        return quantiser
+    means = faiss.Kmeans(
+        width, lists, niter=ROUNDS, spherical=True, max_points_per_centroid=len(wide_sample)
+    )
+    # The caller knows how many are enough; FAISS would warn on the terminal.
+    means.cp.min_points_per_centroid = 1
+    parts = range(0, len(wide_sample), SLICE_ROWS)
+    turned = [quantiser.turned(wide_sample[start : start + SLICE_ROWS]) for start in parts]
+    means.train(np.concatenate([part[:, : 2 * width : 2] for part in turned]))
+    return Quantiser.of(axes, codec, cast(Vectors, means.centroids))
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """Rows near one query by their codes: float32 (C,) estimates of cosines, and places."""
+    """Rows near Q queries by their codes: float32 (Q, C) estimates of cosines; (Q, C) places, -1 is none."""
 
     estimates: Vectors
     places: Places
@@ -113,20 +172,20 @@ class Candidates:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """Rows float16 (n, D) under ascending labels int64 (n,), their codes, and which are alive.
+    """Rows (n, D) under ascending labels int64 (n,), their codes, and which are alive.
 
     n is at least 1; alive: bool (n,), n_alive of it True.
     """
 
     labels: Labels
     rows: Rows
-    codes: faiss.IndexPQFastScan
+    codes: faiss.IndexIVFPQFastScan
     alive: Mask
     n_alive: int
 
     @classmethod
     def of(
-        cls, labels: Labels, rows: Rows, codes: faiss.IndexPQFastScan, alive: Mask | None = None
+        cls, labels: Labels, rows: Rows, codes: faiss.IndexIVFPQFastScan, alive: Mask | None = None
     ) -> "Block":
         codes.implem = IMPLEMENTATION
         if alive is None:
@@ -135,8 +194,8 @@ class Block:
 
     @property
     def bytes_held(self) -> int:
-        arrays = self.labels.nbytes + self.rows.nbytes + self.alive.nbytes
-        return arrays + int(self.codes.codes.size())
+        arrays = self.labels.nbytes + self.rows.bytes_held + self.alive.nbytes
+        return arrays + len(self.labels) * (int(self.codes.code_size) + 8)
 
     def minus(self, labels: Labels) -> "Block":
         """Return the block without these labels, which are sorted; itself where it has none."""
@@ -148,56 +207,59 @@ class Block:
         alive[gone] = False
         return replace(self, alive=alive, n_alive=self.n_alive - len(gone))
 
-    def selected(self, within: Selection | None) -> Places:
-        """Return the places of the rows that may be found."""
+    def source(self) -> tuple[Labels, Rows]:
+        """Return the rows to build another block from, and their labels, -1 where deleted."""
+        return np.where(self.alive, self.labels, -1), self.rows
+
+    def selected(self, within: Selection | None) -> Places | Mask:
+        """Return the rows that may be found: their places where they are few, else a mask (n,)."""
         if within is None:
-            return np.flatnonzero(self.alive)
+            return self.alive
         nearby = within.between(self.labels[0], self.labels[-1])
         if nearby.count * FEW_OF > len(self.labels):
-            return np.flatnonzero(within.of_row(self.labels) & self.alive)
+            return within.of_row(self.labels) & self.alive
         places = self._places(nearby.labels)
         return places[self.alive[places]]
 
     def candidates(
-        self, turned: Vectors, within: Selection | None, wanted: int
-    ) -> list[Candidates] | None:
-        """Return the best candidates of each of Q turned queries, float32 (Q, coded numbers).
+        self, turned: Vectors, lists: Labels, wanted: int, selected: Places | Mask
+    ) -> Candidates:
+        """Return the `wanted` best of these rows in these lists of each of Q turned queries.
 
-        About `wanted` of a whole block, fewer where only some rows may be found. None where the codes
-        do not help: few rows may be found, or those are far from a query.
+        turned: float32 (Q, coded numbers); lists: int64 (Q, L).
         """
-        n, n_chosen = len(self.labels), self.n_alive
-        if within is not None:
-            nearby = within.between(self.labels[0], self.labels[-1])
-            n_chosen = min(n_chosen, nearby.count)
-        if n_chosen <= DIRECT_ROWS:
-            return None
-        # A tenth of the rows needs fewer candidates, but not a tenth of them.
-        enough = wanted * (n_chosen / n) ** (1 / 3)
-        asked = math.ceil(enough * n / n_chosen)
-        while asked <= n / MOST_OF:
-            estimates, places = self.codes.search(turned, asked)
-            kept = self.alive[places] & (places >= 0)  # (Q, asked)
-            if within is not None:
-                kept &= within.contains(self.labels[places])
-            if kept.sum(axis=1).min(initial=asked) >= enough / 2:
-                found = zip(estimates, places, kept, strict=True)
-                return [Candidates(e[c], p[c]) for e, p, c in found]
-            asked *= 4
-        return None
+        shape = (len(turned), wanted)
+        estimates, places = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.int64)
+        turned, lists = np.ascontiguousarray(turned), np.ascontiguousarray(lists)
+        unused = np.zeros(lists.shape, dtype=np.float32)  # Only codes of residuals need these.
+        asked = native.SearchParametersIVF(nprobe=lists.shape[1])
+        bits = self._bits(selected)
+        if bits is not None:
+            chosen = native.IDSelectorBitmap(bits)
+            asked = native.SearchParametersIVF(nprobe=lists.shape[1], sel=chosen)
+        # The method of that name for numpy's arrays takes no parameters.
+        cast(Any, self.codes).search_preassigned_c(
+            len(turned),
+            faiss.swig_ptr(turned),
+            wanted,
+            faiss.swig_ptr(lists),
+            faiss.swig_ptr(unused),
+            faiss.swig_ptr(estimates),
+            faiss.swig_ptr(places),
+            False,
+            asked,
+        )
+        return Candidates(estimates, places)
 
-    def scored(self, queries: Vectors, places: Places, k: int) -> Hits:
-        """Score the rows at these places; queries: float32 (Q, D) of unit length."""
-        found = []
-        for start in range(0, len(places), SLICE_ROWS):
-            part = places[start : start + SLICE_ROWS]
-            exact = faiss.IndexScalarQuantizer(
-                self.rows.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-            )
-            exact.add_sa_codes(self.rows.take(part, axis=0).view(np.uint8))
-            scores, positions = exact.search(queries, min(k, len(part)))
-            found.append(Hits(scores, self.labels[part[positions]]))
-        return merged(found, len(queries), k)
+    def _bits(self, selected: Places | Mask) -> Bits | None:
+        """Return a bit for each row that may be found; None where all may."""
+        if selected is self.alive and self.n_alive == len(self.labels):
+            return None
+        if selected.dtype == np.bool_:
+            return np.packbits(selected, bitorder="little")
+        mask = np.zeros(len(self.labels), dtype=np.bool_)
+        mask[selected] = True
+        return np.packbits(mask, bitorder="little")
 
     def _places(self, labels: Labels) -> Places:
         """Return the places of those labels that the block has, dead or alive."""
@@ -206,17 +268,65 @@ class Block:
         return cast(Places, places[self.labels[places] == labels])
 
 
-def packed(codes: faiss.IndexPQFastScan) -> npt.NDArray[np.uint8]:
+def count(selected: Places | Mask) -> int:
+    """Return how many rows `Block.selected` selected."""
+    return int(np.count_nonzero(selected)) if selected.dtype == np.bool_ else len(selected)
+
+
+def places(selected: Places | Mask) -> Places:
+    """Return the places of the rows that `Block.selected` selected."""
+    return np.flatnonzero(selected) if selected.dtype == np.bool_ else cast(Places, selected)
+
+
+def joined(first: Block, second: Block) -> Block:
+    """Return one block of the rows of two, dead ones too; nothing is coded again."""
+    codes: Any = faiss.clone_index(first.codes)
+    codes.merge_from(faiss.clone_index(second.codes), len(first.labels))
+    labels = np.concatenate([first.labels, second.labels])
+    order = np.argsort(labels, kind="stable")
+    moved = np.empty_like(order)
+    moved[order] = np.arange(len(order))
+    _renumber(codes, moved)
+    rows = Rows.empty(len(labels), first.rows.high.shape[1])
+    rows.copy(moved[: len(first.labels)], first.rows)
+    rows.copy(moved[len(first.labels) :], second.rows)
+    alive = np.concatenate([first.alive, second.alive])
+    return Block.of(labels[order], rows, codes, alive[order])
+
+
+def _renumber(codes: Any, moved: Places) -> None:
+    """Replace every place in the lists by its new one."""
+    lists = codes.invlists
+    for number in range(codes.nlist):
+        if size := lists.list_size(number):
+            # subtle: a view of the memory of FAISS, valid as long as `codes`, that nobody else reads yet.
+            ids = native.rev_swig_ptr(lists.get_ids(number), size)
+            ids[:] = moved[ids]
+
+
+def packed(codes: faiss.Index) -> Bits:
     """Return codes as FAISS writes them, with the centroids."""
     return faiss.serialize_index(codes)
 
 
-def unpacked(content: npt.NDArray[np.uint8], number: int) -> faiss.IndexPQFastScan:
+def unpacked_codec(content: Bits) -> faiss.IndexPQFastScan:
+    """Return a trained codec; raises ValueError where the content is something else."""
+    codec = _unpacked(content)
+    if not isinstance(codec, faiss.IndexPQFastScan) or codec.ntotal:
+        raise ValueError("another kind of index inside")
+    return codec
+
+
+def unpacked(content: Bits, number: int) -> faiss.IndexIVFPQFastScan:
     """Return codes of so many rows; raises ValueError where the content is something else."""
-    try:
-        codes = faiss.deserialize_index(content)
-    except RuntimeError as error:
-        raise ValueError(f"not readable by this FAISS: {error}") from None
-    if not isinstance(codes, faiss.IndexPQFastScan) or codes.ntotal != number:
+    codes = _unpacked(content)
+    if not isinstance(codes, faiss.IndexIVFPQFastScan) or codes.ntotal != number:
         raise ValueError("another kind of index inside")
     return codes
+
+
+def _unpacked(content: Bits) -> faiss.Index:
+    try:
+        return faiss.deserialize_index(content)
+    except RuntimeError as error:
+        raise ValueError(f"not readable by this FAISS: {error}") from None

@@ -4,7 +4,7 @@ How this works. A `LocalIndex` never changes; `plus` and `minus` return another 
 what a write does not touch. That makes one index for each write affordable.
 
 While there are few vectors, each is compared (`exact`). From SCAN_FROM on they lie in blocks
-(`fastscan_block`, `fastscan`): codes pick candidates and float16 rows score them. Vectors added
+(`fastscan_block`, `fastscan`): codes pick candidates and 16-bit rows score them. Vectors added
 since then are in the tail, which is exact; deleted vectors are masked. `compacted` folds both into
 blocks. It is slow, so another thread calls it, and the collection then applies what was written
 meanwhile.
@@ -12,15 +12,20 @@ meanwhile.
 Vectors and queries are scaled to unit length here, so scores are cosines.
 """
 
+import errno
 import struct
 import uuid
 from pathlib import Path
 
 import numpy as np
 
+from server.errors import StoreError
 from server.store.local_index import snapshot
+from server.store.local_index.calibration import measured, probed
+from server.store.local_index.compaction import are_many, compacted, wants_rebuild
+from server.store.local_index.drawing import Source
 from server.store.local_index.exact import Exact, merged, use_one_thread
-from server.store.local_index.fastscan import Scan, Source, compacted, probed, source, wants_rebuild
+from server.store.local_index.fastscan import Scan
 from server.store.selection import Selection
 from server.store.vector_index import BadSnapshot, Hits, IndexStats
 from server.types import Labels, Vectors, unit
@@ -71,7 +76,7 @@ class LocalIndex:
         queries = _unit(vectors, self.dimension)
         found = list(self._tail.search(queries, k, within))
         if self._scan is not None:
-            found += self._scan.search(queries, k, within)
+            found.append(self._scan.search(queries, k, within))
         return merged(found, len(queries), k)
 
     @property
@@ -84,10 +89,12 @@ class LocalIndex:
     @property
     def compaction_pays(self) -> bool:
         """Return whether `compacted` would make searches faster, when no document is being written."""
-        return self.compaction_due or (self._scan is not None and len(self._tail) >= SPARE_ROWS)
+        if self.compaction_due or self._scan is None:
+            return self.compaction_due
+        return len(self._tail) >= SPARE_ROWS or are_many(self._scan.blocks)
 
-    def compacted(self) -> "LocalIndex":
-        """Return an index of the same vectors, arranged for searching.
+    def compacted(self, queries: Vectors | None = None) -> "LocalIndex":
+        """Return an index of the same vectors, arranged for searching; see `VectorIndex.compacted`.
 
         64 thousand new vectors take 2 s, a million 20 s (2026-11-24, as above). It uses one thread,
         holds the interpreter lock for less than a millisecond at a time, and needs memory for the
@@ -96,12 +103,21 @@ class LocalIndex:
         use_one_thread()
         rest = [Source(segment.labels, segment.rows) for segment in self._tail.segments]
         if len(self) >= SCAN_FROM:
-            return LocalIndex(self.dimension, compacted(self._scan, rest))
+            past = None if queries is None or not len(queries) else _unit(queries, self.dimension)
+            return LocalIndex(self.dimension, compacted(self._scan, rest, past))
         tail = self._tail
-        for some in map(source, self._scan.blocks if self._scan is not None else ()):
-            alive = np.flatnonzero(some.labels >= 0)
-            tail = tail.plus(some.labels[alive], some.rows[alive].astype(np.float32))
+        for block in self._scan.blocks if self._scan is not None else ():
+            alive = np.flatnonzero(block.alive)
+            tail = tail.plus(block.labels[alive], block.rows.whole(alive))
         return LocalIndex(self.dimension, None, tail)
+
+    def calibrated(self, queries: Vectors) -> "LocalIndex":
+        """Return this index with the candidates and lists that find the neighbours of these queries."""
+        if self._scan is None or not len(queries):
+            return self
+        use_one_thread()
+        scan = measured(self._scan, _unit(queries, self.dimension))
+        return LocalIndex(self.dimension, scan, self._tail)
 
     def stats(self) -> IndexStats:
         scan, tail = self._scan, self._tail
@@ -124,7 +140,11 @@ class LocalIndex:
 
     def save(self, path: Path, identity: uuid.UUID) -> None:
         """Write a snapshot that replaces the last one whole or not at all; raises OSError."""
-        snapshot.write(path, self.dimension, identity, self._scan, self._tail)
+        try:
+            snapshot.write(path, self.dimension, identity, self._scan, self._tail)
+        except StoreError as error:
+            # The last snapshot, which holds halves of rows, cannot be read.
+            raise OSError(errno.EIO, str(error)) from None
 
     @classmethod
     def load(cls, path: Path, dimension: int, identity: uuid.UUID) -> "LocalIndex":

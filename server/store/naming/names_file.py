@@ -47,7 +47,11 @@ class Names(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         if going is None:
             return self
         aliases = {each: going.new if to == going.old else to for each, to in self.aliases.items()}
-        return Names({**aliases, going.old: going.new} if going.keep else aliases, going)
+        if going.keep:
+            aliases[going.old] = going.new
+        # The collection itself has this name now.
+        aliases.pop(going.new, None)
+        return Names(aliases, going)
 
     def settled(self) -> "Names":
         """Return the names without a renaming."""

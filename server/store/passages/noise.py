@@ -6,6 +6,7 @@ document keeps it. Hashes, keys and addresses are shorter and stay: people searc
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 
 from server.store.records import Span
 
@@ -25,6 +26,7 @@ AROUND = 400
 BEFORE = re.compile(
     r"(?:!\[[^\]\n]*\]\(|<img\s[^<>\n]*?src=[\"']?)?data:[^,\s()<>]*,\Z|-----BEGIN [A-Z ]+-----\s*\Z"
 )
+WORD = re.compile(r"\w")
 AFTER = re.compile(r"\)|[\"'][^<>\n]{0,200}>|\s*-----END [A-Z ]+-----")
 
 
@@ -43,9 +45,25 @@ def noise(text: str) -> Iterator[Span]:
             yield Span(begin, end)
 
 
+def without_noise(text: str) -> list[Span]:
+    """Return the parts of a text that are no noise; all of it where nothing would be left."""
+    found, begin = list[Span](), 0
+    for row in chain(noise(text), [Span(len(text), len(text))]):
+        # What stands alone beside noise is a bracket or the like.
+        if WORD.search(text, begin, row.begin):
+            found.append(Span(begin, row.begin))
+        begin = row.end
+    return found or [Span(0, len(text))]
+
+
 def noise_length(text: str) -> int:
-    """Return how many characters of a text are noise."""
-    return sum(end - begin for begin, end in noise(text))
+    """Return how many characters chunks leave out of a text; none where it is nothing but noise."""
+    if len(text) < LEAST:
+        return 0
+    rows = list(noise(text))
+    if not rows or without_noise(text) == [(0, len(text))]:
+        return 0
+    return sum(end - begin for begin, end in rows)
 
 
 def _is_noise(row: str) -> bool:

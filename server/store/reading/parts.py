@@ -9,6 +9,7 @@ import numpy as np
 from server.store.documents import Documents
 from server.store.records import Span
 from server.store.sqlite.read_limit import spend
+from server.store.vector_blob import rounded
 from server.types import Vectors
 
 
@@ -29,6 +30,10 @@ class Parts:
         return same and np.array_equal(self.vectors, other.vectors)
 
     __hash__ = None  # type: ignore[assignment]
+
+    def as_stored(self) -> "Parts":
+        """Return these chunks with their vectors as they will be read again."""
+        return Parts(self.spans, rounded(self.vectors))
 
 
 def parts_of(documents: Documents, ids: Sequence[str], number_bytes: int = 0) -> dict[str, Parts]:

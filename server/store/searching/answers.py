@@ -6,13 +6,14 @@ out, puts others first, and cuts the page. Texts are read of the hits that are s
 where an order or groups need the metadata of all candidates. Everything is read in one snapshot.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from server.store import search as plain_search
 from server.store.collection import Collection
+from server.store.records import Chunk
 from server.store.search import Hit, Query, Ranked, Search
 from server.store.searching import rows
 from server.store.searching.detailing import detailed
@@ -85,7 +86,7 @@ class _Answers:
         if options.group is not None:
             return self._grouped(query, ranking, options.group)
         if options.sort is not None:
-            chunks = self._search.chunks([label for label, _ in ranking])
+            ranking, chunks = self._read(ranking)
             ranking = put_in_order(ranking, chunks, options.sort.keys)
         if options.diversity is not None:
             ranking = self._diverse(query, ranking)
@@ -102,9 +103,8 @@ class _Answers:
         groups: Sequence[tuple[Value, int]] | None = None,
     ) -> Found:
         """Read the hits of a page, and what else was asked for of them."""
-        chunks = self._search.chunks([label for label, _ in page])
+        page, chunks = self._read(page)
         hits = self._search.hits(query, page, chunks)
-        assert len(hits) == len(page)
         return Found(
             detailed(self._search, query, page, hits),
             self._documents.revision(),
@@ -112,6 +112,11 @@ class _Answers:
             groups,
             self._facets(query),
         )
+
+    def _read(self, ranking: Sequence[Ranked]) -> tuple[list[Ranked], Mapping[int, Chunk]]:
+        """Return the part of a ranking whose chunks are there, and the chunks."""
+        chunks = self._search.chunks([label for label, _ in ranking])
+        return [each for each in ranking if each[0] in chunks], chunks
 
     def _facets(self, query: Query) -> list[Facet]:
         keys = query.options.facets
@@ -136,7 +141,7 @@ class _Answers:
         return self._shown(query, page, has_more=len(labels) > query.top_k)
 
     def _grouped(self, query: Query, ranking: list[Ranked], group: Grouping) -> Found:
-        chunks = self._search.chunks([label for label, _ in ranking])
+        ranking, chunks = self._read(ranking)
         found = grouped(ranking, chunks, group, query.top_k)
         page = [each for _, some in found for each in some]
         return self._shown(query, page, groups=[(value, len(some)) for value, some in found])

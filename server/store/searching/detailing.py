@@ -10,7 +10,7 @@ from server.store.records import titled
 from server.store.search import Hit, Query, Ranked, Search
 from server.store.searching import rows
 from server.store.searching.details import Explanation, FoundPart, HitDetails
-from server.store.sqlite.read_limit import spend
+from server.store.sqlite.read_limit import spend, within_limit
 from server.store.words.explanation import explain_text
 from server.types import Labels, Vectors
 
@@ -86,7 +86,8 @@ def _explained(
         found = search.cosines(query, ascending)
         cosines = dict(zip(ascending.tolist(), found.tolist(), strict=True))
     explained = {}
-    for label, hit in zip(labels, hits, strict=True):
+    # A text without chunks may be long.
+    for label, hit in within_limit(zip(labels, hits, strict=True)):
         words = None
         if query.mode != "dense":
             words = explain_text(search.matches(query), label, titled(hit.title, hit.text))

@@ -7,6 +7,9 @@ from server.store.records import Span
 from server.store.words.explanation import WordsExplanation
 from server.types import Vectors
 
+# Characters of a number of a vector, and of an explanation: about.
+NUMBER, EXPLAINED = 12, 2_000
+
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
@@ -43,3 +46,10 @@ class HitDetails:
     document: str | None = None
     vector: Vectors | None = None
     collection: str | None = None
+
+    @property
+    def n_characters(self) -> int:
+        """How many characters they take in a reply, about."""
+        size = len(self.document or "") + sum(len(part.text) for part in self.parts or ())
+        size += 0 if self.vector is None else NUMBER * len(self.vector)
+        return size + (0 if self.explanation is None else EXPLAINED)

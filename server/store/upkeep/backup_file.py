@@ -8,7 +8,7 @@ database. Memory is bounded by the largest row, not by the file; `backup_growth`
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import groupby
 from operator import itemgetter
@@ -37,6 +37,7 @@ from server.store.upkeep.database_file import ForeignFile
 from server.store.upkeep.integrity import misplaced
 from server.store.vector_blob import blob_bytes, packed, unpacked
 from server.store.vector_index import usable
+from server.store.words.vocabulary import MOST_BYTES, VOCABULARY, vocabulary_of
 
 # Rows of `meta`, and characters of each. This server writes about ten short ones, and the note of CPUs:
 # 7 KB for each kind with the shipped model.
@@ -71,13 +72,16 @@ class BackupFile:
     """A backup, open for reading.
 
     info: of its collection; the name in it is any text. computed_by: its note of CPUs, any text; None
-    where there is none. Raises BadSettings for a file that is no
+    where there is none. vocabulary: its note of synonyms and stop words, checked.
+    Raises BadSettings for a file that is no
     backup, StoreDamaged for one that is not as it was written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, shown: str = "") -> None:
+        """Open the file. shown: what errors call it; its path where it is empty."""
+        self.path: Path | str = shown or path
         self.computed_by: str | None = None
+        self.vocabulary: str | None = None
         self._growth = Growth()
         self._is_backup = False
         with self._judging():
@@ -95,9 +99,13 @@ class BackupFile:
     def close(self) -> None:
         self._file.close()
 
-    def check(self) -> None:
-        """Read every row and check it; nothing of a file that fails is worth the time of storing it."""
+    def check(self, go_on: Callable[[], None] = lambda: None) -> None:
+        """Read every row and check it; nothing of a file that fails is worth the time of storing it.
+
+        go_on: called for each document; what it raises ends the reading.
+        """
         for _, chunks in self.documents():
+            go_on()
             for _ in chunks:
                 pass
 
@@ -151,6 +159,13 @@ class BackupFile:
             if key == COMPUTED_BY:
                 # No vector depends on it, so one that is too long counts as missing.
                 self.computed_by = value if len(value) <= MOST_NOTE else None
+                continue
+            if key == VOCABULARY:
+                if len(value) > MOST_BYTES:
+                    raise self._damaged(Message("a setting has {n} characters", n=len(value)))
+                # Its checks are in reading it.
+                vocabulary_of(value)
+                self.vocabulary = value
                 continue
             if len(value) > MOST_VALUE:
                 raise self._damaged(Message("a setting has {n} characters", n=len(value)))

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -30,30 +30,43 @@ def copy(source: Path, target: Path) -> None:
     The copy appears at `target` when it is complete, not before. Raises OSError where `target` cannot
     be written.
     """
+    with closing(held(source)) as old:
+        copy_held(old, source, target)
+
+
+def held(source: Path) -> sqlite3.Connection:
+    """Return a connection that sees a database as it is now, until it is closed; from any thread.
+
+    The file may be moved or deleted meanwhile.
+    """
+    refuse_unsafe(source)
+    file = file_key(source)
+    uri = f"file:{quoted(source)}?mode=ro"
+    with advising(source), ExitStack() as stack:
+        old = stack.enter_context(closing(sqlite3.connect(uri, uri=True, check_same_thread=False)))
+        old.execute("BEGIN")
+        old.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        # subtle: SQLite opens the log now, by its name. After a swap it is that of another file.
+        if file_key(source) != file:
+            raise StoreError("{path} was replaced just now; try again", path=source)
+        stack.pop_all()
+        return old
+
+
+def copy_held(old: sqlite3.Connection, source: Path, target: Path) -> None:
+    """Copy what a held connection sees; `copy` says how."""
     with scratch_for(target) as (scratch, _):
         for end in (JOURNAL, WAL, SHARED):
             # A killed backup left them; SQLite would take them for parts of this one.
             beside(scratch, end).unlink(missing_ok=True)
-        refuse_unsafe(source)
-        file = file_key(source)
-        with (
-            advising(source),
-            closing(sqlite3.connect(f"file:{quoted(source)}?mode=ro", uri=True)) as old,
-        ):
-            old.execute("BEGIN")
-            old.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            # subtle: SQLite opens the log now, by its name. After a swap it is that of another file.
-            if file_key(source) != file:
-                raise StoreError("{path} was replaced just now; try again", path=source)
-            with advising(scratch), closing(sqlite3.connect(scratch)) as new:
-                old.backup(new)
-                # The copy is one file, and may be read where no log can be written.
-                new.execute("PRAGMA journal_mode = DELETE")
-                if new.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-                    raise StoreDamaged(
-                        "{source} is damaged: no copy was made; see what `check` says",
-                        source=source,
-                    )
+        with advising(source), advising(scratch), closing(sqlite3.connect(scratch)) as new:
+            old.backup(new)
+            # The copy is one file, and may be read where no log can be written.
+            new.execute("PRAGMA journal_mode = DELETE")
+            if new.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+                raise StoreDamaged(
+                    "{source} is damaged: no copy was made; see what `check` says", source=source
+                )
         install(scratch, target)
 
 

@@ -22,6 +22,7 @@ from server.store.schema import words_of_all
 from server.store.selection import Selection
 from server.store.sqlite.ascending import ascending
 from server.store.vector_index import BadSnapshot, IndexMaker, usable
+from server.store.words.vocabulary import VOCABULARY, vocabulary_of
 from server.types import Labels
 
 # Key and value of what filters read of a document.
@@ -101,6 +102,8 @@ def _fault_of(error: Exception) -> Message:
 def _of_file(documents: Documents) -> Iterator[Message]:
     for said in documents.database.complaints():
         yield Message("SQLite finds: {said}", said=said)
+    # What this raises is a fault.
+    vocabulary_of(documents.noted(VOCABULARY))
 
 
 def _of_numbers(documents: Documents) -> Iterator[Message]:

@@ -5,13 +5,13 @@ all.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from server.errors import BadSettings, StoreDamaged
+from server.errors import BadSettings, InvalidRequest, StartupError, StoreDamaged, StoreError
 from server.messages.message import Message
 from server.store.collection import DATABASE_FILE
 from server.store.collection_name import check_name, is_name
@@ -22,6 +22,7 @@ from server.store.naming.renaming import prepared
 from server.store.records import COMPUTED_BY, Listed
 from server.store.schema import DocumentRow, insert_chunk, insert_document, words_of
 from server.store.upkeep.backup_file import BackupFile, Chunk
+from server.store.words.vocabulary import VOCABULARY
 
 # Documents of one transaction.
 DOCUMENTS_AT_ONCE = 1024
@@ -87,16 +88,50 @@ def _check_alias(aliases: Mapping[str, str], name: str) -> None:
         )
 
 
-def _fill(path: Path, backup: BackupFile, name: str) -> int:
+def fill(folder: Path, file: Path, name: str, go_on: Callable[[], None]) -> None:
+    """Write the database of a backup that came over HTTP into a folder, checked as a whole before.
+
+    go_on: called again and again; what it raises ends the work. Raises InvalidRequest for a file that is no
+    sound backup.
+    """
+    try:
+        backup = BackupFile(file, "the file")
+    except (BadSettings, StoreError) as error:
+        raise _refused(error, file) from error
+    with closing(backup):
+        try:
+            backup.check(go_on)
+        except (BadSettings, StoreError) as error:
+            raise _refused(error, file) from error
+        try:
+            _fill(folder / DATABASE_FILE, backup, name, go_on)
+        except StoreDamaged as error:
+            raise _refused(error, file) from error
+
+
+def _refused(error: StartupError, file: Path) -> InvalidRequest:
+    """Return the error for a client, which does not learn where the file is on this machine."""
+    said = error.english
+    for path in (file, file.resolve()):
+        said = said.replace(str(path), "the file")
+    return InvalidRequest(said)
+
+
+def _fill(
+    path: Path, backup: BackupFile, name: str, go_on: Callable[[], None] = lambda: None
+) -> int:
     """Write a new database of a backup's documents; returns how many there are."""
     number = 0
     with closing(Documents(path, replace(backup.info, name=name))) as documents:
-        if backup.computed_by is not None:
-            with documents.transaction():
-                documents.note(COMPUTED_BY, backup.computed_by)
+        notes = {COMPUTED_BY: backup.computed_by, VOCABULARY: backup.vocabulary}
+        with documents.transaction():
+            for key, note in notes.items():
+                if note is not None:
+                    documents.note(key, note)
         records = backup.documents()
         while stored := _store_some(documents, backup, records):
             number += stored
+            go_on()
         # One file, without a log, is what takes its place.
         documents.database.close_whole()
     return number

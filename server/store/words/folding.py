@@ -1,7 +1,9 @@
 """Folds texts for the search by words, so that the same word is always the same characters.
 
 A text and a query are folded alike: NFKC, so that full-width ＡＩ is AI, then case. Invisible
-characters are removed, and the radicals that some PDF programs write become the characters they show.
+characters are removed, the radicals that some PDF programs write become the characters they show, and
+traditional Chinese characters become simplified ones: by words, simplified questions find traditional
+text.
 `joined` also removes blanks and line ends beside Chinese characters, where they separate nothing.
 Nothing here touches a database.
 """
@@ -10,6 +12,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from server.store.words.traditional import SIMPLIFIED, TRADITIONAL
 
 # Written without spaces between words, or (Hangul) with endings grown onto them.
 CHINESE = (
@@ -34,6 +38,9 @@ RADICALS = dict(
     )
 )
 RADICAL = re.compile("[\u2e80-\u2ef3]")
+SIMPLE = str.maketrans(TRADITIONAL, SIMPLIFIED)
+# subtle: to look for one is six times as fast as to map a text that has none.
+TRADITIONALS = re.compile(f"[{TRADITIONAL}]")
 # Blanks between Chinese characters, or between one and a letter or digit.
 # subtle: beginning with \s is 4 times as fast as beginning with what stands before.
 BLANKS = re.compile(
@@ -111,7 +118,8 @@ def _fold(text: str) -> str:
 
 
 def _shown(folded: str) -> str:
-    return RADICAL.sub(lambda found: RADICALS.get(found.group(), found.group()), folded)
+    shown = RADICAL.sub(lambda found: RADICALS.get(found.group(), found.group()), folded)
+    return shown.translate(SIMPLE) if TRADITIONALS.search(shown) else shown
 
 
 def _without(pattern: re.Pattern[str], text: str, values: Sequence[int]) -> Sequence[int]:

@@ -96,7 +96,7 @@ class Identifier:
     pairs: its neighbours, in order; of a lone number the number itself. wholes: all of it, and all of
     it as its numbers are grouped; a lone number has only the second. others: where blanks divide it,
     its halves; and each of its numbers that has groups. is_strict: whether it cannot be prose, because
-    it has digits or is C++ or C#.
+    it has digits or is C++ or C#. is_spelled: it ends in such a sign.
     """
 
     begin: int
@@ -105,6 +105,12 @@ class Identifier:
     wholes: Sequence[Place]
     others: Sequence[Place]
     is_strict: bool
+    is_spelled: bool = False
+
+    @property
+    def terms(self) -> list[str]:
+        """The terms of its neighbours, in order."""
+        return [place.term for place in self.pairs]
 
 
 def identifiers(folded: str) -> Iterator[Identifier]:
@@ -134,9 +140,10 @@ def _identifier(folded: str, match: re.Match[str]) -> Identifier:
     wholes = [_whole(atoms)] if pairs else []
     if any(len(atom.term) < atom.end - atom.begin for atom in atoms):
         wholes.append(_whole([_as_grouped(folded, atom) for atom in atoms]))
-    is_strict = match.group()[-1] in "+#" or any(atom.term[0].isdigit() for atom in atoms)
+    is_spelled = match.group()[-1] in "+#"
+    is_strict = is_spelled or any(atom.term[0].isdigit() for atom in atoms)
     others = list(_others(folded, atoms))
-    return Identifier(*match.span(), pairs or atoms, wholes, others, is_strict)
+    return Identifier(*match.span(), pairs or atoms, wholes, others, is_strict, is_spelled)
 
 
 def regrouped(folded: str) -> Iterator[Place]:

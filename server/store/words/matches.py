@@ -1,6 +1,6 @@
 """The chunks that have words of a query, each with its BM25."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -8,11 +8,14 @@ import numpy.typing as npt
 
 from server.types import Labels, Vectors
 
+NO_LABELS: Labels = np.empty(0, dtype=np.int64)
+
 
 class Term(NamedTuple):
     """A term that was looked for.
 
-    chunks: how many chunks have it, at most. weight: its inverse document frequency.
+    chunks: how many chunks have it, at most. weight: what a chunk gets for it: its inverse document
+    frequency, twice where it is counted twice.
     """
 
     term: str
@@ -25,13 +28,18 @@ class Matches:
     """Every chunk that a query's words find, best first.
 
     labels: int64 (K,). scores: float32 (K,), BM25. attainable: a BM25 that no chunk exceeds for this
-    query, whatever its text; 0 where nothing matches. terms: what was looked for.
+    query, whatever its text; 0 where nothing matches. terms: what was looked for. every: the weight of
+    having all of it. is_strict: no other chunk may be a hit, whatever its vector: the query quotes a
+    phrase. excluded: chunks that may not be hits, ascending.
     """
 
     labels: Labels
     scores: Vectors
     attainable: float
     terms: tuple[Term, ...] = ()
+    every: float = 0.0
+    is_strict: bool = False
+    excluded: Labels = field(default_factory=lambda: NO_LABELS)
 
     @property
     def shares(self) -> npt.NDArray[np.float64]:
@@ -49,6 +57,15 @@ class Matches:
         """Return the BM25 of these chunks: 0 where no word matches."""
         return self._of(labels, self.scores.astype(np.float64))
 
+    def allows(self, labels: Labels) -> npt.NDArray[np.bool_]:
+        """Return which of these chunks may be hits, also if only their vectors are near."""
+        allowed = np.ones(len(labels), dtype=bool)
+        if self.is_strict:
+            allowed &= np.isin(labels, self.labels)
+        if len(self.excluded):
+            allowed &= ~np.isin(labels, self.excluded)
+        return allowed
+
     def _of(self, labels: Labels, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         found = np.zeros(len(labels), dtype=np.float64)
         if len(self.labels):
@@ -60,4 +77,4 @@ class Matches:
         return found
 
 
-NO_MATCHES = Matches(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32), 0.0)
+NO_MATCHES = Matches(NO_LABELS, np.empty(0, dtype=np.float32), 0.0)

@@ -1,0 +1,259 @@
+"""Backups and restoring over HTTP: consistent, checked, bounded, and nothing replaced until all is sound."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from server.app import create_app
+from server.collections.administration import backup as backups
+from server.config import Config
+from server.inference.model import Model
+from server.store.folder import DataFolder
+from server.store.upkeep.maintenance import backup
+from server.store.upkeep.restoring import restore
+from tests.api.test_collections import check_refused, fill, found
+from tests.store.test_folder import entries, filled
+from tests.support.clients import Test, lifespan, run, stateful
+from tests.support.fakes import PATIENCE_S, eventually
+from tests.support.processes import serving
+
+OCTETS = {"content-type": "application/octet-stream"}
+
+
+def run_over(data: Path, test: Test, model: Model) -> None:
+    """Call `test` with a client of an app over this data folder."""
+
+    async def served() -> None:
+        app = create_app([model], Config(lanes=1), DataFolder(data))
+        async with lifespan(app) as state:
+            transport = httpx.ASGITransport(stateful(app, state), raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://inkwell") as client:
+                await test(client)
+
+    asyncio.run(asyncio.wait_for(served(), PATIENCE_S))
+
+
+async def restored(
+    client: httpx.AsyncClient, name: str, content: Any, replace: bool = False
+) -> httpx.Response:
+    params = {"replace": "true"} if replace else {}
+    path = f"/collections/{name}/restore"
+    return await client.post(path, params=params, content=content, headers=OCTETS)
+
+
+async def copy_of(client: httpx.AsyncClient, name: str) -> bytes:
+    reply = await client.post(f"/collections/{name}/backup", json={})
+    assert reply.status_code == 200, reply.text
+    assert reply.headers["content-type"] == "application/octet-stream"
+    return reply.content
+
+
+def test_backup_is_the_file_of_the_command_and_makes_the_same_collection(
+    toy_model: Model, tmp_path: Path
+) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        await client.post("/collections", json={"name": "laws"})
+        await fill(client, "/collections/laws")
+        content = await copy_of(client, "laws")
+        (tmp_path / "copy").write_bytes(content)
+        assert restore(tmp_path / "data", tmp_path / "copy", None, force=False).documents == 3
+        with closing(DataFolder(tmp_path / "data")) as folder:
+            assert sorted(folder.collections["laws"].documents.ids()) == ["a", "b", "c"]
+        await fill(client, "/collections/laws", d="云雨")
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for begin in range(0, len(content), 10_000):
+                yield content[begin : begin + 10_000]
+
+        answer = await restored(client, "copy", pieces())
+        assert answer.status_code == 201, answer.text
+        assert (answer.json()["name"], answer.json()["documents"]) == ("copy", 3)
+        query = {"query": "墨池笔纸", "mode": "hybrid"}
+        assert set(await found(client, query, "/collections/copy")) == {"a", "b", "c"}
+        # The restored one is written and copied again.
+        await fill(client, "/collections/copy", e="云雨")
+        assert await copy_of(client, "copy")
+        check_refused(await restored(client, "laws", content), 409, "already_exists", "'laws'")
+        answer = await restored(client, "laws", content, replace=True)
+        assert answer.status_code == 201 and answer.json()["documents"] == 3
+        assert (await client.get("/collections/laws/documents/d")).status_code == 404
+        await fill(client, "/collections/laws", d="云雨")
+
+    run(test, toy_model)
+
+
+def test_default_collection_and_aliases(toy_model: Model) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        check_refused(await client.post("/backup", json={}), 404, "collection_not_found", "nothing")
+        await fill(client)
+        content = (await client.post("/backup", json={})).content
+        await client.put("/aliases/live", json={"collection": "default"})
+        assert len(await copy_of(client, "live")) == len(content)
+        answer = await restored(client, "live", content, replace=True)
+        check_refused(answer, 409, "already_exists", "alias of collection 'default'")
+        # Aliases lead to what takes the place of their collection.
+        assert (await restored(client, "default", content, replace=True)).status_code == 201
+        assert len(await found(client, {"query": "墨池"}, "/collections/live")) == 3
+
+    run(test, toy_model)
+
+
+def spoilt(content: bytes, path: Path) -> Iterator[tuple[bytes, str]]:
+    """Yield files that are no sound backups, each with a word of the refusal."""
+    yield b"", "the file is empty"
+    yield b"no database" * 1000, "no sound backup"
+    yield content[: len(content) // 2], "file"
+    middle = len(content) // 2
+    yield content[:middle] + bytes(8192) + content[middle + 8192 :], "file"
+    for change, said in (
+        ("UPDATE parts SET vector = zeroblob(length(vector))", "not what was written"),
+        ("UPDATE meta SET value = '99999' WHERE key = 'dimension'", "dimension"),
+        ("UPDATE documents SET text = 'x'", "not what was written"),
+        ("PRAGMA user_version = 99", "schema 99"),
+        ("DROP TABLE parts", "parts"),
+        ("DELETE FROM parts", "has no part"),
+    ):
+        path.write_bytes(content)
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(change)
+            connection.commit()
+        yield path.read_bytes(), said
+
+
+def test_file_that_is_no_sound_backup_changes_nothing(toy_model: Model, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+
+    async def test(client: httpx.AsyncClient) -> None:
+        await fill(client)
+        content = (await client.post("/backup", json={})).content
+        for bad, said in spoilt(content, tmp_path / "bad"):
+            for name, replace in (("default", True), ("new", False)):
+                answer = await restored(client, name, bad, replace=replace)
+                check_refused(answer, 400, "invalid_request", said)
+                assert str(tmp_path) not in answer.text
+        assert entries(data) == ["default"]
+        assert sorted(await found(client, {"query": "墨池"})) == ["a", "b", "c"]
+        for path, headers in (
+            ("/restore", {"content-type": "application/json"}),
+            ("/restore", {"content-type": "text/plain"}),
+            ("/restore", {**OCTETS, "content-encoding": "gzip"}),
+        ):
+            answer = await client.post(path, content=content, headers=headers)
+            check_refused(answer, 415, "unsupported_media_type")
+        answer = await client.post("/restore?replace=maybe", content=content, headers=OCTETS)
+        check_refused(answer, 400, "invalid_request", "true or false")
+        check_refused(await restored(client, ".x", content), 400, "invalid_request")
+
+    run_over(data, test, toy_model)
+
+
+def test_backups_at_once_are_bounded_and_leave_nothing(
+    toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "data"
+    monkeypatch.setattr(backups, "MOST_AT_ONCE", 0)
+
+    async def test(client: httpx.AsyncClient) -> None:
+        await fill(client)
+        answer = await client.post("/backup", json={})
+        check_refused(answer, 429, "overloaded", "at most 0")
+        monkeypatch.setattr(backups, "MOST_AT_ONCE", 1)
+        for _ in range(3):
+            assert (await client.post("/backup", json={})).status_code == 200
+        assert entries(data) == ["default"]
+        monkeypatch.setattr("server.store.folder.MIN_FREE_BYTES", 1 << 60)
+        answer = await client.post("/backup", json={})
+        check_refused(answer, 507, "disk_full", "free some space")
+        answer = await restored(client, "new", b"x")
+        check_refused(answer, 507, "disk_full")
+        assert entries(data) == ["default"]
+
+    run_over(data, test, toy_model)
+
+
+def test_backup_is_of_one_moment_while_others_write(toy_model: Model) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        await client.post("/collections", json={"name": "laws"})
+        writing = True
+
+        async def write() -> None:
+            number = 0
+            while writing:
+                # Both or neither.
+                texts = {f"a{number}": "墨池", f"b{number}": "云雨"}
+                await fill(client, "/collections/laws", **texts)
+                number += 1
+
+        task = asyncio.ensure_future(write())
+        for number in range(3):
+            content = await copy_of(client, "laws")
+            assert (await restored(client, f"copy{number}", content)).status_code == 201
+            count = await client.post(f"/collections/copy{number}/documents/count", json={})
+            assert count.json()["count"] % 2 == 0
+        writing = False
+        await task
+
+    run(test, toy_model)
+
+
+def test_client_that_takes_nothing_keeps_no_write_waiting(
+    toy_artifact: Path, tmp_path: Path
+) -> None:
+    with serving(toy_artifact, tmp_path) as server, server.client() as client:
+        text = "墨池" * 2000
+        documents = [{"id": str(n), "text": f"{n} {text}"} for n in range(200)]
+        answer = client.post("/collections", json={"name": "laws", "chunks": None})
+        assert answer.status_code == 201
+        for begin in range(0, 200, 50):
+            some = {"documents": documents[begin : begin + 50]}
+            assert client.post("/collections/laws/documents", json=some).status_code == 200
+        with (
+            server.client() as slow,
+            slow.stream("POST", "/collections/laws/backup", json={}) as reply,
+        ):
+            assert reply.status_code == 200
+            # It has been copied: nothing of the collection is held, and it may be written and removed.
+            more = {"documents": [{"id": "more", "text": "云雨"}]}
+            assert client.post("/collections/laws/documents", json=more).status_code == 200
+            answer = client.post("/collections/laws/rename", json={"name": "statutes"})
+            assert answer.status_code == 200
+            assert client.delete("/collections/statutes").status_code == 200
+            content = reply.read()
+        path = "/collections/laws/restore"
+        answer = client.post(path, content=content, headers=OCTETS)
+        assert answer.json()["documents"] == 200
+        more = {"documents": [{"id": "more", "text": "云雨"}]}
+        assert client.post("/collections/laws/documents", json=more).status_code == 200
+        answer = client.post(path, params={"replace": "true"}, content=content, headers=OCTETS)
+        assert answer.status_code == 201
+        server.process.kill()
+        server.wait()
+    with closing(DataFolder(tmp_path / "data")) as folder:
+        assert folder.collections["laws"].count == 200
+        eventually(lambda: entries(tmp_path / "data") == ["laws"])
+
+
+def test_damaged_collection_is_replaced_from_a_backup(toy_model: Model, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    filled(data, "a", "b").close()
+    backup(data, "main", tmp_path / "copy")
+    (data / "collections" / "main" / "documents.sqlite3").write_bytes(b"no database" * 1000)
+
+    async def test(client: httpx.AsyncClient) -> None:
+        assert (await client.get("/collections")).json()["damaged"] == ["main"]
+        content = (tmp_path / "copy").read_bytes()
+        assert (await restored(client, "main", content)).status_code >= 400
+        answer = await restored(client, "main", content, replace=True)
+        assert answer.status_code == 201, answer.text
+        assert (await client.get("/collections")).json() == {
+            "collections": [{"name": "main", "documents": 2}],
+            "damaged": [],
+        }
+
+    run_over(data, test, toy_model)
