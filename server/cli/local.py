@@ -121,8 +121,9 @@ class Local:
         self, documents: Sequence[Document], parts: dict[str, Parts], embedder: str
     ) -> int:
         """Store documents with the vectors that the embedder made; return how many changed."""
-        check_documents(documents)
-        return await add_given(self._live(), documents, parts, embedder)
+        live = self._live()
+        check_documents(documents, parts if live.info.embedder else ())
+        return await add_given(live, documents, parts, embedder)
 
     async def parts_of(self, ids: Sequence[str]) -> Mapping[str, Parts]:
         """Return the chunks of these documents with their vectors, by id."""

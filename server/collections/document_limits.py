@@ -4,7 +4,7 @@ A title is repeated before each chunk, and a path of metadata with each value un
 limits, and so has what becomes of them together.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from server.errors import EmptyInput, InvalidRequest, RequestTooLarge
 from server.store.records import (
@@ -25,13 +25,17 @@ MAX_CHUNKS = 100_000
 MAX_REPEATED = 1 << 25
 
 
-def check_documents(documents: Sequence[Document]) -> None:
+def check_documents(documents: Sequence[Document], textless: Container[str] = ()) -> None:
     """Raise InvalidRequest for the first document beyond a limit, EmptyInput for one without a text.
 
-    From any thread.
+    textless: ids of documents that need no text, because their vectors are given. From any thread.
     """
     paths = 0
-    blank = [index for index, document in enumerate(documents) if is_blank(document.text)]
+    blank = [
+        index
+        for index, document in enumerate(documents)
+        if is_blank(document.text) and document.id not in textless
+    ]
     if blank:
         others = len(blank) - 1
         more = f", and so are {others} of the others" if others else ""

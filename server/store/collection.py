@@ -22,6 +22,7 @@ import numpy as np
 
 from server.clock import utc, wall_s
 from server.errors import StoreError
+from server.store.columns.columns import Columns
 from server.store.columns.history import Moment
 from server.store.documents import Documents
 from server.store.filters.tree import Filter
@@ -121,6 +122,11 @@ class Collection:
         moment = self._moments.get(self.documents.revision())
         found = None if moment is None else moment.selection(filter, self.documents.database)
         return Selection.of_labels(self.documents.labels(filter)) if found is None else found
+
+    def columns(self) -> Columns | None:
+        """Return the columns of the documents, None where they are not in memory; as for `selection`."""
+        moment = self._moments.get(self.documents.revision())
+        return None if moment is None else moment.columns(self.documents.database)
 
     @property
     def column_bytes(self) -> int:

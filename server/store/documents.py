@@ -22,6 +22,7 @@ from server.store.filters.kinds import Operand, stored_kinds, warnings
 from server.store.filters.match import matches
 from server.store.filters.sql import attributes, where
 from server.store.filters.tree import ID, TEXT, TITLE, Filter
+from server.store.passages.words import ChunkWords
 from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (
     SCHEMA_VERSION,
@@ -36,7 +37,6 @@ from server.store.schema import (
     meta_of,
     rebuild_words,
     remove_words,
-    words_of,
 )
 from server.store.schema_check import check_objects, upgrade
 from server.store.selection import Selection
@@ -137,10 +137,10 @@ class Documents:
         for document, row, chunks in zip(documents, rows, spans, strict=True):
             removed += self._delete(writer, document.id)
             number = insert_document(writer, None, row)
-            for begin, end in chunks:
-                words = words_of(document.title, document.text[begin:end])
-                blob = next(blobs)
-                added.append(insert_chunk(writer, None, number, begin, end, blob, words))
+            words = ChunkWords(document.title, document.text)
+            for span in chunks:
+                row_of = (writer, None, number, *span, next(blobs), words.of(*span))
+                added.append(insert_chunk(*row_of))
         return Change(np.array(added, dtype=np.int64), np.array(removed, dtype=np.int64))
 
     def delete(self, ids: Sequence[str]) -> Change:
@@ -166,8 +166,9 @@ class Documents:
         chunks = writer.execute(
             "SELECT label, begin, end FROM parts WHERE document = ?", (number,)
         ).fetchall()
-        for label, begin, end in chunks:
-            remove_words(writer, label, words_of(document.title, document.text[begin:end]))
+        words = ChunkWords(document.title, document.text)
+        for label, *span in chunks:
+            remove_words(writer, label, words.of(*span))
             writer.execute("DELETE FROM parts WHERE label = ?", (label,))
         writer.executemany(
             "DELETE FROM attributes WHERE key = ? AND value = ? AND document = ?",

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 
 from server.errors import InvalidRequest
 from server.store.filters.sql import attributes
-from server.store.lexical import TOKENIZER, indexed
-from server.store.records import ChunkRules, Document, Info, titled
+from server.store.lexical import TOKENIZER
+from server.store.passages.outline import OUTLINE
+from server.store.passages.words import ChunkWords
+from server.store.records import ChunkRules, Document, Info
 from server.store.sqlite.database import Connection, in_memory
 from server.store.vector_blob import blob_bytes, from_float32
 from server.store.words.bases import SNOWBALL
@@ -28,8 +30,8 @@ WORDS = (
     f"CREATE VIRTUAL TABLE words USING fts5 (text, content = '', tokenize = '{TOKENIZER}')",
     "CREATE VIRTUAL TABLE terms USING fts5vocab (words, row)",
 )
-# Changes with anything that changes what `lexical.indexed` makes of a text.
-WORDS_RECIPE = f"pairs-5, Unicode {unicodedata.unidata_version}, Snowball {SNOWBALL}"
+# Changes with anything that changes what `lexical.indexed` makes of a text, or what it is given.
+WORDS_RECIPE = f"pairs-5, {OUTLINE}, Unicode {unicodedata.unidata_version}, Snowball {SNOWBALL}"
 
 # AUTOINCREMENT keeps a number or a label from being used twice. STRICT and the check of the vector's
 # length: a row of another shape would be noticed only when the index is rebuilt, too late.
@@ -280,15 +282,19 @@ def rebuild_words(writer: Connection) -> None:
 def words_of_all(connection: Connection) -> Iterator[tuple[int, str]]:
     """Yield the label of each chunk, and what the index of words reads of it."""
     rows = connection.execute(
-        "SELECT label, title, text, begin, end FROM parts JOIN documents ON number = document"
+        "SELECT label, number, title, text, begin, end FROM parts JOIN documents ON number = document"
     )
-    for label, title, text, begin, end in rows:
-        yield label, words_of(title, text[begin:end])
+    last, words = None, ChunkWords(None, "")
+    for label, number, title, text, begin, end in rows:
+        # The chunks of a document were stored together, and its outline is made once.
+        if number != last:
+            last, words = number, ChunkWords(title, text)
+        yield label, words.of(begin, end)
 
 
 def words_of(title: str | None, text: str) -> str:
-    """Return what the index of words reads of a chunk: its document's title and its own text."""
-    return indexed(titled(title, text))
+    """Return what the index of words reads of a document in one chunk."""
+    return ChunkWords(title, text).of(0, len(text))
 
 
 def document_checksum(id: str, text: str, title: str | None, metadata: str) -> int:

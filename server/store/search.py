@@ -310,6 +310,8 @@ class Search:
         for (_, depth), places in groups.items():
             queries = [answers[place].query for place in places]
             within = self._kept(queries[0].filter)
+            for query in queries:
+                self.collection.asked.add(_vector(query))
             candidates = _nearest(self.index, queries, depth, within)
             found.update(zip(places, candidates, strict=True))
         return found

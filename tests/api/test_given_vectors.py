@@ -152,6 +152,31 @@ def test_vectors_for_a_served_model_need_its_name_and_must_be_its_own(toy_model:
     run(test, toy_model)
 
 
+def test_vectors_that_a_collection_gave_are_taken_back_whatever_stands_above_its_parts(
+    toy_model: Model,
+) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        name = (await client.get("/stats")).json()["model"]
+        chunks = {"size": 16, "overlap": 0}
+        for each in ("cut", "copy"):
+            await client.post("/collections", json={"name": each, "chunks": chunks})
+        text = "# 墨池\n\n" + "笔纸风花。" * 5 + "\n\n## 山水\n\n" + "雪鸟鱼虫。" * 6
+        document = {"id": "x", "text": text, "title": "天地"}
+        await add(client, document, path="/collections/cut")
+        ask = {"ids": ["x"], "include_vectors": True}
+        got = (await client.post("/collections/cut/documents/get", json=ask)).json()["documents"]
+        assert len(got[0]["parts"]) > 2
+        added = await add(client, *got, path="/collections/copy", embedder=name)
+        assert added.json() == {"ids": ["x"], "stored": 1}
+        # The text alone is what others embed.
+        alone = (await client.post("/embed", json={"texts": ["雪鸟鱼虫"]})).json()["vectors"][0]
+        document = {"id": "y", "text": "雪鸟鱼虫", "title": "天地玄黄宇宙洪荒", "vector": alone}
+        added = await add(client, document, path="/collections/copy", embedder=name)
+        assert added.json()["stored"] == 1
+
+    run(test, toy_model)
+
+
 async def reindexed(client: httpx.AsyncClient) -> Any:
     """Reindex with the served model, and return the stats afterwards."""
     assert (await client.post(f"{OWN}/reindex", json={})).status_code == 202

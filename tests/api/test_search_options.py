@@ -345,6 +345,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"diversity": {"relevance": 1}}, "'relevance' in diversity is not known"),
     ({"facets": []}, "0 is outside 1 to 10"),
     ({"facets": ["x" * 257]}, "257 characters"),
+    ({"facets": ["$id"]}, "$id is for filters"),
     ({"rerank": {}, "sort": SORT}, '"rerank" decides'),
     ({"rerank": {}, "cursor": ""}, '"rerank" decides'),
     ({"collections": []}, "0 names"),

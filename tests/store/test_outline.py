@@ -3,12 +3,19 @@
 import base64
 import random
 import time
+import zlib
+from contextlib import closing
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from server.store.documents import Documents
 from server.store.passages.noise import noise, noise_length
-from server.store.passages.outline import MAX_PATH, MAX_ROW, Outline
+from server.store.passages.outline import MAX_PATH, MAX_ROW, OUTLINE, Outline
 from server.store.passages.reading import read_as, unwrapped
+from server.store.records import ChunkRules, Document, Info, Span
+from server.store.schema import words_of_all
 
 LAW = """第一章 总则
 第一条 为了保护测试者，制定本法。依照本法
@@ -96,7 +103,9 @@ def test_images_and_certificates_are_noise_and_hashes_are_not() -> None:
     assert not noise_length(
         f"{digest} https://example.com/{'very-long-name-' * 20} {'a' * 500} {'ACGT' * 99}"
     )
-    assert noise_length(digest * 2) == 256
+    assert noise_length(f"a {digest * 2}") == 256
+    # What is nothing else is kept.
+    assert noise_length(digest * 2) == 0
 
 
 def test_chinese_lines_that_were_full_are_joined() -> None:
@@ -133,3 +142,27 @@ def test_outline_and_noise_take_linear_time(unit: str) -> None:
 
     small, large = min(seconds(8_000) for _ in range(3)), seconds(64_000)
     assert large < 24 * small + 0.1
+
+
+def test_the_outline_that_the_index_of_words_depends_on_has_a_version() -> None:
+    """A change of these lines needs another OUTLINE: stored words could not be removed otherwise."""
+    text = f"{LAW}\n# A\n```\n# x\n```\n1.2 B\n\na | b\nc | d\ne | f\n## C\nArticle 3 D.\nx"
+    outline = Outline.of(text)
+    found = "".join(outline.context(place) for place in range(len(text)))
+    assert (OUTLINE, zlib.crc32(found.encode())) == ("outline-1", 3095740569)
+
+
+def test_words_of_chunks_have_the_headings_above_and_can_be_removed(tmp_path: Path) -> None:
+    info = Info("main", "model", 4, ChunkRules(10, 2))
+    document = Document("a", LAW, "法")
+    spans = [Span(0, LAW.index("第二章")), Span(LAW.index("甲"), len(LAW))]
+    with closing(Documents(tmp_path / "documents.sqlite3", info)) as documents:
+        with documents.transaction():
+            documents.add([document], np.ones((2, 4), dtype=np.float32), [spans])
+        found = documents.words("一般规定", 2)
+        assert found.labels.tolist()[0] == 2
+        assert "一般" in dict(words_of_all(documents.database.writer))[2].split()
+        with documents.transaction():
+            documents.delete(["a"])
+        ((left,),) = documents.database.rows("SELECT count(*) FROM terms")
+        assert left == 0

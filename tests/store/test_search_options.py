@@ -18,6 +18,7 @@ from server.store.records import ChunkRules, Document, Info, Span
 from server.store.search import Hit, Query, at_once
 from server.store.searching.answers import search
 from server.store.searching.diversity import diverse
+from server.store.searching.facets import _facet, facets
 from server.store.searching.found import Found
 from server.store.searching.options import (
     Diversity,
@@ -439,4 +440,33 @@ def test_answers_during_writes_are_of_one_moment(tmp_path: Path) -> None:
     ended.set()
     thread.join()
     assert wrong == [] and len(seen) > 2
+    data.close()
+
+
+FILTERS: Sequence[dict[str, Any] | None] = (None, {"year": {"$gte": 2003}}, {"$not": {"n": 4}})
+
+
+def test_counts_in_memory_are_those_of_the_database(tmp_path: Path) -> None:
+    """Also while documents are written, replaced and removed, which are columns of their own."""
+    data = DataFolder(tmp_path)
+    collection = data.create(Info("main", "model-a", D, None))
+    documents = collection.documents
+    random = np.random.default_rng(5)
+    for round in range(12):
+        ids = np.unique(random.integers(0, 400, size=80 if round < 2 else 9)).tolist()
+        collection.add(
+            [Document(f"d{n}", text_of(n, round), metadata=metadata_of(n + round)) for n in ids],
+            rows(len(ids), seed=round),
+        )
+        collection.delete([f"d{n}" for n in random.integers(0, 400, size=5)])
+        with collection.reading():
+            columns = collection.columns()
+            assert columns is not None
+            words = documents.words("search", len(collection.index)).labels
+            for filter in FILTERS:
+                tree = None if filter is None else parse(filter)
+                for among in (tree, np.sort(words)):
+                    for key in ("kind", "year", "n", "name", "missing"):
+                        in_memory = facets(collection, [key], among)
+                        assert in_memory == [_facet(documents, key, among)]
     data.close()

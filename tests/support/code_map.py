@@ -59,6 +59,7 @@ SERVER = (
     "store/local_index",
     "store/passages",
     "store/naming",
+    "store/passages",
     "store/reading",
     "store/searching",
     "store/sqlite",

@@ -173,8 +173,7 @@ class _Storing:
     def _leave_out(self, number: int, message: str) -> None:
         self.result.lines_left_out += 1
         if len(self.result.errors) < MOST_ERRORS:
-            said = message.replace("documents[0]", PLACE)[:MOST_CHARACTERS]
-            self.result.errors.append(LineError(number, said))
+            self.result.errors.append(LineError(number, _of_line(message)[:MOST_CHARACTERS]))
 
 
 def _read(
@@ -188,13 +187,20 @@ def _read(
             if len(line) > UNCOUNTED_BYTES:
                 check_size(line)
             document, parts = document_of(decode(line, NewDocument), info, PLACE)
-            check_documents([document])
+            check_documents([document], (document.id,) if parts and info.embedder else ())
         except CallerError as error:
-            wrong.append((number, error.message.replace("the body", "the line")))
+            wrong.append((number, error.message))
         else:
             noise = noise_of(document, info) if parts is None else 0
             found.append(_Line(number, document, parts, noise))
     return found, wrong
+
+
+def _of_line(message: str) -> str:
+    """Return a message about a request in terms of one line of it."""
+    for place in ("documents[0]", PLACE):
+        message = message.replace(f"{place}.", "its ").replace(place, PLACE)
+    return message.replace("the body", "the line")
 
 
 async def _patiently(write: Callable[[], Awaitable[int]]) -> int:

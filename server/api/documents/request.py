@@ -162,7 +162,7 @@ def added(body: bytes, info: Info) -> Given:
         parts.pop(document.id, None)
         if own is not None:
             parts[document.id] = own
-    check_documents(documents)
+    check_documents(documents, parts if info.embedder else ())
     noise = sum(noise_of(each, info) for each in documents if each.id not in parts)
     return Given(documents, parts, noise, request.replace, request.embedder)
 

@@ -6,6 +6,7 @@ from typing import Literal
 import msgspec
 
 from server.errors import InvalidRequest
+from server.store.filters.tree import RESERVED
 from server.store.searching import options as store
 from server.store.searching.options import PLAIN, Options
 
@@ -220,6 +221,10 @@ def _check_key(key: str, param: str) -> None:
     if not 1 <= len(key) <= MAX_KEY:
         raise InvalidRequest(
             f"a key of {param} has {len(key)} characters; 1 to {MAX_KEY} are possible", param=param
+        )
+    if key in RESERVED:
+        raise InvalidRequest(
+            f"{key} is for filters; {param} takes keys of the metadata", param=param
         )
 
 

@@ -19,6 +19,7 @@ from server.collections.live_collection import LiveCollection
 from server.errors import InvalidRequest, shown
 from server.inference.comparison import row_cosines
 from server.inference.engine import Engine
+from server.store.passages.reading import readings
 from server.store.reading.parts import Parts
 from server.store.records import GIVEN, Document, Info, titled
 from server.store.schema import MAX_DIMENSION
@@ -124,9 +125,12 @@ async def check_sample(
     given = [document for document in documents if document.id in parts]
     places = np.linspace(0, len(given) - 1, min(SAMPLE, len(given)), dtype=int)
     some = [given[place] for place in dict.fromkeys(places.tolist())]
-    texts = [_first_text(document, parts[document.id]) for document in some]
-    made = await embed(texts, engine)
-    found = row_cosines(np.stack([parts[each.id].vectors[0] for each in some]), made)
+    texts = [_first_texts(document, parts[document.id]) for document in some]
+    made = await embed([text for each in texts for text in each], engine)
+    owners = np.repeat(np.arange(len(some)), [len(each) for each in texts])
+    given_rows = np.stack([parts[each.id].vectors[0] for each in some])[owners]
+    found = np.full(len(some), -1.0)
+    np.maximum.at(found, owners, row_cosines(given_rows, made))
     worst = int(np.argmin(found))
     if not found[worst] >= SAME_MODEL:
         raise InvalidRequest(
@@ -137,6 +141,9 @@ async def check_sample(
         )
 
 
-def _first_text(document: Document, parts: Parts) -> str:
+def _first_texts(document: Document, parts: Parts) -> list[str]:
+    """Return what the sender may have embedded for the first part: with what stands above it, or less."""
     begin, end = parts.spans[0]
-    return titled(document.title, document.text[begin:end])
+    text = document.text[begin:end]
+    (whole,) = readings(document, [parts.spans[0]])
+    return list(dict.fromkeys((whole, titled(document.title, text), text)))

@@ -133,7 +133,7 @@ class Column:
 
     def equal(self, values: Sequence[SqlValue]) -> Mask:
         """Return the rows that have one of these values."""
-        places = [place for value in values if (place := self._place(value)) is not None]
+        places = [place for value in values if (place := self.place(value)) is not None]
         if len(places) == 1:
             return self.cells.between(places[0], places[0] + 1)
         return self._of(places)
@@ -178,7 +178,15 @@ class Column:
         chosen[np.asarray(places, dtype=np.int64)] = True
         return self.cells.of(chosen)
 
-    def _place(self, value: SqlValue) -> int | None:
+    def value(self, place: int) -> SqlValue:
+        """Return the value at a place."""
+        texts = place - len(self.numbers)
+        if texts < 0:
+            return self._exact(place)
+        others = texts - len(self.texts)
+        return self.texts[texts] if others < 0 else self.others[others]
+
+    def place(self, value: SqlValue) -> int | None:
         """Return the place of a value; None where no row has it."""
         if isinstance(value, bytes):
             others = len(self.numbers) + len(self.texts)

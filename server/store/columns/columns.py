@@ -1,6 +1,6 @@
 """The columns of a collection at one moment: one large part from the database, and what was written since."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -85,15 +85,26 @@ class Columns:
 
         database: in a snapshot of the moment of these columns.
         """
+        parts = self.parts(keys(filter), database)
+        if parts is None:
+            return None
+        return Selection.joined([_selection(filter, segment, of) for segment, of in parts])
+
+    def parts(
+        self, keys: Iterable[str], database: Database
+    ) -> list[tuple[Segment, ColumnOf]] | None:
+        """Return the parts of the collection, each with its columns; None where one is not in memory.
+
+        keys: of the columns. database: as for `selection`.
+        """
         base: dict[str, Column] = {}
-        for key in dict.fromkeys(keys(filter)):
+        for key in dict.fromkeys(keys):
             column = self._column(key, database)
             if column is None:
                 return None
             base[key] = column
-        found = [_selection(filter, self.segment, base.__getitem__)]
-        found += [_selection(filter, each.segment, each.column) for each in self.recent]
-        return Selection.joined(found)
+        recent = [(each.segment, each.column) for each in self.recent]
+        return [(self.segment, base.__getitem__), *recent]
 
     def _column(self, key: str, database: Database) -> Column | None:
         found = self.loaded.columns.get(key)

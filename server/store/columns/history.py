@@ -53,13 +53,18 @@ class Moment:
 
         database: in a snapshot of this moment.
         """
-        columns = self._columns
-        if columns is None:
+        columns = self.columns(database)
+        return None if columns is None else columns.selection(filter, database)
+
+    def columns(self, database: Database) -> Columns | None:
+        """Return the columns of this moment; None while another search makes them.
+
+        database: in a snapshot of this moment.
+        """
+        if self._columns is None:
             with self._turn.tried() as mine:
-                if not mine:
-                    return None
-                columns = self._columns or self._made(database)
-        return columns.selection(filter, database)
+                return (self._columns or self._made(database)) if mine else None
+        return self._columns
 
     def _made(self, database: Database) -> Columns:
         with unlimited():

@@ -22,6 +22,8 @@ from server.store.passages.lines import (
 )
 from server.store.records import Span
 
+# Changes with anything that changes what is above a place of the same text: the index of words depends on it.
+OUTLINE = "outline-1"
 # Characters of a heading that are repeated, of all headings above a place, and of a table's first row.
 MAX_LABEL, MAX_PATH, MAX_ROW = 60, 160, 160
 SEPARATOR = " > "

@@ -6,11 +6,11 @@ collection can note how its vectors were made.
 
 import re
 
-from server.store.passages.outline import Outline
+from server.store.passages.outline import OUTLINE, Outline
 from server.store.records import Document, Span, titled
 
 # Changes with what the model reads of the same chunk.
-READING = "outline-1"
+READING = OUTLINE
 # A line that ends within a Chinese sentence, after enough characters to be full.
 WITHIN = re.compile("(?<=[\u4e00-\u9fff，、；])\n(?=[\u4e00-\u9fff，、；])")
 LEAST_FULL = 18

@@ -13,6 +13,7 @@ import numpy as np
 
 from server.store import search as plain_search
 from server.store.collection import Collection
+from server.store.filters.tree import Filter
 from server.store.records import Chunk
 from server.store.search import Hit, Query, Ranked, Search
 from server.store.searching import rows
@@ -24,6 +25,7 @@ from server.store.searching.grouping import grouped
 from server.store.searching.likeness import direction, missing
 from server.store.searching.options import PLAIN, Grouping
 from server.store.searching.ordering import listed, put_in_order
+from server.types import Labels
 
 
 def search(collection: Collection, queries: Sequence[Query]) -> list[list[Hit]]:
@@ -122,10 +124,10 @@ class _Answers:
         keys = query.options.facets
         if not keys:
             return []
-        if query.mode != "lexical":
-            return facets(self._documents, keys, query.filter)
-        owners = rows.owners(self._documents, self._search.matches(query).labels)
-        return facets(self._documents, keys, None, owners)
+        among: Filter | Labels | None = query.filter
+        if query.mode == "lexical":
+            among = np.sort(self._search.matches(query).labels)
+        return facets(self._search.collection, keys, among)
 
     def _without(self, ranking: list[Ranked], ids: Sequence[str]) -> list[Ranked]:
         left_out = {label for some in rows.labels(self._documents, ids).values() for label in some}

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from server.store.fusion import RANKS, blend, fuse
+from server.store.passages.words import ChunkWords
 from server.store.records import titled
 from server.store.search import Hit, Query, Ranked, Search
 from server.store.searching import rows
@@ -90,10 +91,20 @@ def _explained(
     for label, hit in within_limit(zip(labels, hits, strict=True)):
         words = None
         if query.mode != "dense":
-            words = explain_text(search.matches(query), label, titled(hit.title, hit.text))
+            words = explain_text(search.matches(query), label, _indexed_text(search, hit))
         places = None if ranks is None else ranks.of(label)
         explained[label] = Explanation(cosines.get(label), words, places)
     return explained
+
+
+def _indexed_text(search: Search, hit: Hit) -> str:
+    """Return the text that the words of a hit's chunk are made of: headings stand above it."""
+    if hit.span.begin == 0:
+        return titled(hit.title, hit.text)
+    found = search.collection.documents.get([hit.id])
+    spend(sum(len(document.text) for document in found.values()))
+    text = found[hit.id].text if hit.id in found else hit.text
+    return ChunkWords(hit.title, text).text_of(*hit.span)
 
 
 def _parts(

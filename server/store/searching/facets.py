@@ -3,34 +3,50 @@
 import json
 from collections.abc import Sequence
 
+import numpy as np
+
+from server.store.collection import Collection
+from server.store.columns.counting import Counts, counts
 from server.store.documents import Documents
 from server.store.filters.sql import LONG_TEXT, TRUE, where
 from server.store.filters.tree import Filter
 from server.store.searching.found import Facet, Value
+from server.store.searching.rows import owners
+from server.types import Labels
 
 MOST_VALUES = 20
 SCALAR = "(typeof(value) <> 'blob' OR value IN (CAST('true' AS BLOB), CAST('false' AS BLOB)))"
 
 
 def facets(
-    documents: Documents,
-    keys: Sequence[str],
-    filter: Filter | None,
-    numbers: Sequence[int] | None = None,
+    collection: Collection, keys: Sequence[str], among: Filter | Labels | None
 ) -> list[Facet]:
-    """Count the documents that the filter keeps by their values of each key.
+    """Count documents by their values of each key, inside `Collection.reading`.
 
-    numbers: of the documents that are counted instead.
+    among: a filter, or ascending labels of chunks of the documents that are counted; None for all.
     """
-    if numbers is None:
-        condition, parameters = where(filter, "document")
-    else:
+    columns, documents = collection.columns(), collection.documents
+    found = []
+    for key in keys:
+        counted = None
+        if columns is not None:
+            counted = counts(columns, key, among, MOST_VALUES, documents.database)
+        found.append(_facet(documents, key, among) if counted is None else _of(key, counted))
+    return found
+
+
+def _of(key: str, counted: Counts) -> Facet:
+    shown = [(_value(value), number) for value, number in counted.values]
+    return Facet(key, shown, counted.documents, counted.is_complete)
+
+
+def _facet(documents: Documents, key: str, among: Filter | Labels | None) -> Facet:
+    """Count in SQL, where the columns are not in memory."""
+    if isinstance(among, np.ndarray):
         condition = "document IN (SELECT value FROM json_each(?))"
-        parameters = [json.dumps(list(numbers))]
-    return [_facet(documents, key, condition, parameters) for key in keys]
-
-
-def _facet(documents: Documents, key: str, condition: str, parameters: Sequence[object]) -> Facet:
+        parameters: Sequence[object] = [json.dumps(owners(documents, among))]
+    else:
+        condition, parameters = where(among, "document")
     rows = documents.database.rows(
         "SELECT value, count(*) AS number FROM attributes"
         f" WHERE key = ? AND {SCALAR} AND {condition}"
@@ -48,6 +64,9 @@ def _facet(documents: Documents, key: str, condition: str, parameters: Sequence[
 def _value(stored: object) -> Value:
     if isinstance(stored, bytes):
         return stored == TRUE
+    if isinstance(stored, float) and stored.is_integer():
+        # Whole numbers among fractions are kept as fractions in memory.
+        return int(stored)
     assert isinstance(stored, int | float | str)
     # A longer text is stored as its beginning and a digest.
     return stored[:LONG_TEXT] if isinstance(stored, str) else stored

@@ -19,8 +19,9 @@ from server.store.documents import Documents
 from server.store.folder_layout import FolderLayout
 from server.store.folder_lock import FolderLock, unusable
 from server.store.naming.renaming import prepared
+from server.store.passages.words import ChunkWords
 from server.store.records import COMPUTED_BY, Listed
-from server.store.schema import DocumentRow, insert_chunk, insert_document, words_of
+from server.store.schema import DocumentRow, insert_chunk, insert_document
 from server.store.upkeep.backup_file import BackupFile, Chunk
 from server.store.words.vocabulary import VOCABULARY
 
@@ -153,9 +154,9 @@ def _store_some(
                     fault=Message("document {id} comes twice", id=ascii(id)),
                 )
             number = insert_document(writer, None, row)
-            for (begin, end), vector in chunks:
-                words = words_of(title, text[begin:end])
-                insert_chunk(writer, None, number, begin, end, vector, words)
+            words = ChunkWords(title, text)
+            for span, vector in chunks:
+                insert_chunk(writer, None, number, *span, vector, words.of(*span))
             stored += 1
     return stored
 

@@ -1,5 +1,6 @@
 // The shell: head, views, collection, key, theme, language and keyboard. README.md says what a view gets.
-import { get, hasManual, key, within } from "./lib/api.js";
+import { ApiError, get, hasManual, key, within } from "./lib/api.js";
+import { openDocument } from "./lib/document.js";
 import { h, iconButton } from "./lib/dom.js";
 import { failure } from "./lib/failure.js";
 import { askKey } from "./lib/key_dialog.js";
@@ -71,7 +72,7 @@ function theme() {
 
 function keyButton() {
   const needed = access ? access.needed : key.get();
-  return needed && iconButton("key", t("key"), () => askForKey(), { id: "key-button" });
+  return needed && iconButton("key", t("key"), () => askForKey(access), { id: "key-button" });
 }
 
 function showHelp() {
@@ -90,9 +91,12 @@ function showHelp() {
 
 let asking = null;
 
-async function askForKey() {
-  asking = asking || askKey(access).finally(() => { asking = null; });
-  if (await asking) await start();
+// known: the answer of GET /key where the key is good.
+function askForKey(known) {
+  asking = asking || askKey(known).then((changed) => {
+    asking = null;
+    if (changed) start();
+  });
 }
 
 async function learn(signal) {
@@ -118,9 +122,8 @@ async function refresh() {
 const loaded = new Set();
 
 function loadStyles(names) {
-  return Promise.all(names.filter((each) => !loaded.has(each)).map((each) => new Promise((resolve) => {
-    loaded.add(each);
-    document.head.append(h("link", { rel: "stylesheet", href: "ui/" + each, on: { load: resolve, error: resolve } }));
+  return Promise.all(names.filter((each) => !loaded.has(each)).map((each) => new Promise((resolve, reject) => {
+    document.head.append(h("link", { rel: "stylesheet", href: "ui/" + each, on: { load: () => resolve(loaded.add(each)), error: reject } }));
   })));
 }
 
@@ -129,9 +132,9 @@ async function render({ afresh = false } = {}) {
   const { view: name, params } = read();
   const collection = collectionIn(params);
   drawHead();
-  if (!afresh && open && open.name === name && open.collection === collection) {
+  if (!afresh && open?.view?.update && open.name === name && open.collection === collection) {
     Object.assign(open.shell, { params });
-    return open.view?.update?.(params);
+    return open.view.update(params);
   }
   close();
   const view = viewOf(name);
@@ -141,13 +144,15 @@ async function render({ afresh = false } = {}) {
   open = here;
   const root = h("section.view." + name, { "aria-label": view.label[language()] });
   try {
-    const [module] = await Promise.all([view.load(), loadStyles(view.styles || [])]);
+    const [module] = await Promise.all([view.load(), loadStyles(view.styles || [])]).catch((error) => {
+      throw error instanceof SyntaxError ? error : new ApiError(0, "unreachable", "");
+    });
     if (open !== here) return;
     main.replaceChildren(root);
     here.shell = shellFor(here, params);
     here.view = module.mount(root, here.shell) || {};
   } catch (error) {
-    main.replaceChildren(failure(error, () => render({ afresh: true })));
+    if (open === here) main.replaceChildren(failure(error, () => render({ afresh: true })));
   }
 }
 
@@ -181,10 +186,7 @@ function shellFor(here, params) {
       if (error.code === "collection_not_found") refresh().catch(() => {});
       return failure(error, again);
     },
-    async openDocument(id, place = {}) {
-      const { openDocument } = await import("./lib/document.js");
-      return openDocument(here.shell, id, place);
-    },
+    openDocument: (id, place = {}) => openDocument(here.shell, id, place),
   };
 }
 

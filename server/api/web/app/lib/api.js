@@ -10,12 +10,14 @@ export const key = {
   forget() { try { sessionStorage.removeItem(KEY); } catch { /* no storage */ } },
 };
 
-// status 0: no answer at all. retryAfter: seconds, of 429 and 503.
+// status 0: no answer at all. retryAfter: seconds until the next try, where the error is `busy`.
 export class ApiError extends Error {
-  constructor(status, code, message, retryAfter = null) {
+  constructor(status, code, message, retryAfter = 3) {
     super(message);
     Object.assign(this, { status, code, retryAfter });
   }
+  // The same request may succeed later. A proxy answers 502 or 504 for a server that does not answer.
+  get busy() { return [0, 429, 502, 503, 504].includes(this.status); }
 }
 
 // Resolves with JSON (or text). Rejects with ApiError, or with AbortError where `signal` ended the request.
@@ -27,17 +29,29 @@ export async function request(method, path, { body, signal, type = "application/
   let answer;
   try {
     answer = await fetch(new URL(path, BASE), { method, headers, body: sent, signal });
+    if (answer.ok) return text ? await answer.text() : await answer.json();
   } catch (error) {
-    if (error.name === "AbortError") throw error;
+    if (error.name === "AbortError" || error instanceof SyntaxError) throw error;
     throw new ApiError(0, "unreachable", error.message);
   }
-  if (answer.ok) return text ? answer.text() : answer.json();
-  throw await refusal(answer);
+  throw refusal(answer, await answer.json().catch(() => null), answer.headers.get("retry-after"));
 }
 
 export const get = (path, options) => request("GET", path, options);
 export const post = (path, body, options) => request("POST", path, { ...options, body });
 export const remove = (path, options) => request("DELETE", path, options);
+
+// Asks until the server has time: for what a view reads once.
+export async function patient(path, options) {
+  for (;;) {
+    try {
+      return await get(path, options);
+    } catch (error) {
+      if (!error.busy) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 1000 * error.retryAfter));
+    }
+  }
+}
 
 // Whether this server has its manual: it may have been installed without.
 export async function hasManual() {
@@ -45,13 +59,10 @@ export async function hasManual() {
   return Boolean(answer?.ok && answer.headers.has("link"));
 }
 
-async function refusal(answer) {
-  const said = await answer.json().catch(() => ({}));
-  const error = said.error && typeof said.error === "object" ? said.error : { message: said.error };
-  const error_ = new ApiError(answer.status, error.code || String(answer.status), error.message || answer.statusText);
-  const wait = Number(answer.headers.get("retry-after"));
-  if (wait > 0) error_.retryAfter = wait;
-  return error_;
+// said: the body, null where it is not JSON: something between here and the server wrote it.
+export function refusal({ status, statusText }, said, wait) {
+  const error = said?.error?.message ? said.error : { message: said?.error };
+  return new ApiError(status, error.code || String(status), error.message || statusText, Number(wait) || undefined);
 }
 
 // The path of something in a collection. Names may hold any character.
@@ -69,10 +80,10 @@ export function pathOf(id) {
 export function sentence(error) {
   if (!(error instanceof ApiError)) return t("error.page", { message: error.message });
   if (error.code === "dots") return error.message;
-  if (error.status === 0) return t("error.unreachable");
+  if ([0, 502, 504].includes(error.status)) return t("error.unreachable");
   if (error.status === 401) return t("error.key");
   if (error.status === 403) return t("error.scope", { message: error.message });
-  if (error.status === 429 || error.status === 503) return t("error.busy", { wait: error.retryAfter ?? 1 });
+  if (error.busy) return t("error.busy", { wait: error.retryAfter });
   if (error.status >= 500) return t("error.server", { message: error.message });
   return t("error.refused", { message: error.message });
 }

@@ -1,5 +1,5 @@
 // Asks for the server's key, and forgets it on demand.
-import { get, key } from "./api.js";
+import { get, key, sentence } from "./api.js";
 import { button, h, iconButton } from "./dom.js";
 import { t } from "./words.js";
 
@@ -17,7 +17,7 @@ export function askKey(access) {
       try {
         await get("key", { secret });
       } catch (error) {
-        said.textContent = error.status === 401 ? t("key.wrong") : error.message;
+        said.textContent = error.status === 401 ? t("key.wrong") : sentence(error);
         return field.select();
       }
       key.set(secret);

@@ -1,5 +1,5 @@
 // Sends a file with its progress, which fetch does not report. Same server, same key as `api.js`.
-import { ApiError, key } from "./api.js";
+import { ApiError, key, refusal } from "./api.js";
 
 // progress: called with the share that is sent. Rejects with ApiError, or with AbortError after `signal`.
 export function upload(path, file, { signal, progress }) {
@@ -10,18 +10,16 @@ export function upload(path, file, { signal, progress }) {
     asked.setRequestHeader("content-type", "application/octet-stream");
     if (key.get()) asked.setRequestHeader("authorization", "Bearer " + key.get());
     asked.upload.onprogress = ({ loaded, total }) => progress(total ? loaded / total : 1);
-    asked.onload = () => (asked.status < 300 ? resolve(JSON.parse(asked.responseText)) : reject(refusal(asked)));
+    asked.onload = () => {
+      let said = null;
+      try { said = JSON.parse(asked.responseText); } catch { /* see refusal */ }
+      if (said && asked.status < 300) resolve(said);
+      else reject(refusal(asked, said, asked.getResponseHeader("retry-after")));
+    };
     asked.onerror = () => reject(new ApiError(0, "unreachable", ""));
     asked.onabort = () => reject(new DOMException("", "AbortError"));
     if (signal.aborted) return asked.onabort();
     signal.addEventListener("abort", () => asked.abort());
     asked.send(file);
   });
-}
-
-function refusal(asked) {
-  let error = {};
-  try { error = JSON.parse(asked.responseText).error || {}; } catch { /* not JSON: something between here and the server */ }
-  return Object.assign(new ApiError(asked.status, error.code || String(asked.status), error.message || asked.statusText), {
-    retryAfter: Number(asked.getResponseHeader("retry-after")) || null });
 }

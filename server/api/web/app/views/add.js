@@ -1,5 +1,5 @@
 // Adds documents: files that are dropped or chosen, and text that is pasted.
-import { post, sentence } from "../lib/api.js";
+import { key, post, sentence } from "../lib/api.js";
 import { button, h, iconButton, segmented, stranger, svg } from "../lib/dom.js";
 import { dropped } from "../lib/dropped.js";
 import { excerpt } from "../lib/text.js";
@@ -19,13 +19,12 @@ const MOST_SHOWN = 100;
 const AT_ONCE = 500;
 const PARTS = { one: (text) => [text.trim()], lines: (text) => text.split(/\r?\n/), paragraphs: (text) => text.split(/\r?\n\s*\r?\n/) };
 
-// Files that are still being sent, by collection: they go on while another view is open.
+// Files by collection: they are sent also while another view is open.
 const queues = new Map();
 addEventListener("beforeunload", (event) => { if ([...queues.values()].some((each) => each.unfinished())) event.preventDefault(); });
 
 export function mount(root, shell) {
-  const kept = queues.get(shell.collection);
-  const files = kept?.unfinished() ? kept : queueOf(shell);
+  const files = queues.get(shell.collection) || queueOf(shell);
   queues.set(shell.collection, files);
   const after = h("p.row", { hidden: true }, h("a.button", { href: shell.link("search") }, t("add.search", { name: shell.collection })));
   files.stored = () => { after.hidden = false; };
@@ -130,8 +129,10 @@ function queueOf(shell) {
         try {
           return finish(job, await upload(shell.at("files?" + query), job.file, { signal: job.controller.signal, progress }));
         } catch (error) {
-          if (![429, 503].includes(error.status) || attempt === TRIES) throw error;
-          await pause(job, error.retryAfter || 1);
+          if (error.status !== 401 && !error.busy || attempt === TRIES) throw error;
+          // A file that was changed or deleted is no fault of the server: this throws.
+          if (error.status === 0) await job.file.slice(0, 1).arrayBuffer();
+          await pause(job, error);
         }
       }
     } catch (error) {
@@ -139,17 +140,20 @@ function queueOf(shell) {
       job.element.classList.remove("reading");
       if (error.name === "AbortError") job.said.textContent = t("add.cancelled");
       else {
-        job.said.textContent = t("add.failed");
+        job.said.textContent = t(error.busy || error.status >= 500 ? "add.cut" : "add.failed");
         job.details.append(h("p.bad", { role: "alert" }, sentence(error)));
         if (error.status === 413) job.details.append(h("p.dim", {}, t("add.large")));
-        if (error.status === 401) shell.failure(error);
       }
     }
   }
 
-  async function pause(job, seconds) {
-    for (let wait = seconds; wait > 0; wait -= 1) {
-      job.said.textContent = t("add.busy", { wait });
+  // Waits as long as the error says, or for another key.
+  async function pause(job, error) {
+    const refused = error.status === 401, secret = key.get();
+    if (refused) shell.failure(error);
+    job.element.classList.remove("reading");
+    for (; refused ? key.get() === secret : error.retryAfter > 0; error.retryAfter -= 1) {
+      job.said.textContent = sentence(error);
       await new Promise((resolve) => setTimeout(resolve, 1000));
       if (job.controller.signal.aborted) throw new DOMException("", "AbortError");
     }
@@ -186,15 +190,20 @@ function queueOf(shell) {
 
 // --- text ------------------------------------------------------------------------------------------
 
+// What is written and not stored yet, by collection: it is there again after another view, key or language.
+const drafts = new Map();
+
 function pasting(shell, stored_) {
-  let as = "one";
-  const text = h("textarea", { id: "text", rows: 10, "aria-label": t("add.text.label"), placeholder: t("add.text.placeholder"), required: true, dir: "auto" });
-  const title = h("input", { id: "title", type: "text", "aria-label": t("add.text.title"), placeholder: t("add.text.title"), maxlength: 2000, dir: "auto" });
+  const draft = drafts.get(shell.collection) || { as: "one", text: "", title: "" };
+  drafts.set(shell.collection, draft);
+  let { as } = draft;
+  const text = h("textarea", { id: "text", rows: 10, "aria-label": t("add.text.label"), placeholder: t("add.text.placeholder"), required: true, dir: "auto", value: draft.text });
+  const title = h("input", { id: "title", type: "text", "aria-label": t("add.text.title"), placeholder: t("add.text.title"), maxlength: 2000, dir: "auto", value: draft.title });
   const choice = h("div");
   const said = h("div", { role: "status" });
   const submit = h("button.primary", { type: "submit" }, t("add.send"));
   const pick = (chosen) => {
-    as = chosen;
+    as = draft.as = chosen;
     title.hidden = as !== "one";
     choice.replaceChildren(segmented(t("add.as"), Object.keys(PARTS).map((each) => [each, t("add.as." + each)]), as, (other) => { pick(other); choice.querySelector(`[data-value="${other}"]`).focus(); }));
   };
@@ -212,7 +221,7 @@ function pasting(shell, stored_) {
       }
       const same = documents.length - stored;
       said.replaceChildren(t("add.stored", { n: stored }), same ? ", " + t("add.unchanged", { n: same }) : "");
-      text.value = title.value = "";
+      text.value = title.value = draft.text = draft.title = "";
       stored_();
       await shell.refresh();
     } catch (error) {
@@ -221,7 +230,9 @@ function pasting(shell, stored_) {
       submit.disabled = false;
     }
   };
+  // A text that was refused and is changed now is not sent again before it is complete.
+  const edited = () => { Object.assign(draft, { text: text.value, title: title.value }); said.replaceChildren(); };
   text.addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); store(); } });
   return h("section", { "aria-labelledby": "add-text" }, h("h2", { id: "add-text" }, t("add.text")),
-    h("form.pasting", { on: { submit: (event) => { event.preventDefault(); store(); } } }, title, text, h("div.row", {}, choice, submit), said));
+    h("form.pasting", { on: { input: edited, submit: (event) => { event.preventDefault(); store(); } } }, title, text, h("div.row", {}, choice, submit), said));
 }

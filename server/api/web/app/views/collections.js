@@ -1,5 +1,5 @@
 // The collections: what each holds, how well it is searched, and making and deleting them.
-import { get, post, remove, within } from "../lib/api.js";
+import { get, patient, post, remove, within } from "../lib/api.js";
 import { button, h, iconButton, stranger } from "../lib/dom.js";
 import { hash } from "../lib/route.js";
 import { ago, bytes, moment, percent } from "../lib/units.js";
@@ -47,7 +47,7 @@ export function mount(root, shell) {
     let running = false;
     const next = async () => {
       for (let each; (each = waiting.shift());) {
-        const stats = await get(within(each.name, "stats"), { signal: shell.signal }).catch((error) => { if (error.status !== 404) throw error; });
+        const stats = await patient(within(each.name, "stats"), { signal: shell.signal }).catch((error) => { if (error.status !== 404) throw error; });
         if (!stats) continue;
         running = running || stats.reindexing !== null;
         const row = rows.get(each.name);
@@ -109,6 +109,8 @@ export function mount(root, shell) {
         }
       } } }, content, wrong, h("div.row", {}, submit, button(t("collections.cancel"), () => dialog.close()))));
     document.body.append(dialog);
+    // Its view may be left by "back" or by another key.
+    shell.signal.addEventListener("abort", () => dialog.close());
     dialog.showModal();
     return submit;
   }

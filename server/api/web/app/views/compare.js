@@ -1,5 +1,5 @@
 // Texts compared by the cosine of their vectors: two with a bar, more as a matrix.
-import { get, post } from "../lib/api.js";
+import { patient, post } from "../lib/api.js";
 import { button, h, iconButton } from "../lib/dom.js";
 import { percent } from "../lib/units.js";
 import { add, number, t } from "../lib/words.js";
@@ -124,7 +124,7 @@ export function mount(root, shell) {
 
   for (const [text, as] of kept()) row(text, as);
   while (rows.length < 2) row("", rows.length ? "document" : "query");
-  get("v1/models", { signal: shell.signal }).then(({ data }) => {
+  patient("v1/models", { signal: shell.signal }).then(({ data }) => {
     const models = data.filter((each) => (each.task ?? "dense") === "dense" && !each.id.endsWith(":query"));
     model.append(...models.map((each) => h("option", { value: each.id }, each.id)));
     modelLabel.hidden = models.length < 2;

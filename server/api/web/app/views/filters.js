@@ -1,5 +1,5 @@
 // Filters made of the metadata that is there: GET /collections/{c}/metadata. The address holds the filter as JSON.
-import { get } from "../lib/api.js";
+import { patient } from "../lib/api.js";
 import { button, h, icon, stranger } from "../lib/dom.js";
 import { number, t } from "../lib/words.js";
 
@@ -111,7 +111,7 @@ export function filters(shell, changed) {
   }, { signal: shell.signal });
   draw();
   // Older servers have no such route; then there are no filters to choose.
-  get(shell.at("metadata"), { signal: shell.signal }).then((answer) => {
+  patient(shell.at("metadata"), { signal: shell.signal }).then((answer) => {
     keys = answer.keys.filter(useful).slice(0, MOST_KEYS);
     sampled = answer.sampled;
     draw();

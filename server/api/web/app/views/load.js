@@ -56,7 +56,7 @@ function codes(a, b) {
 
 export function mount(root, shell) {
   const readings = [], drawn = new Map();
-  let timer = 0;
+  let timer = 0, last = 0;
   const said = h("p.dim", { role: "status" }, t("load.about", { n: EVERY_S }));
   const tiles = h("div.tiles"), routes = h("tbody");
   const wrong = h("div");
@@ -71,9 +71,11 @@ export function mount(root, shell) {
 
   async function read() {
     clearTimeout(timer);
+    const own = ++last;
     if (document.hidden) return void (said.textContent = t("load.paused"));
     try {
       const text = await get("metrics", { signal: shell.signal, text: true });
+      if (own !== last) return;
       // Half of the readings after a pause would make one long step of it.
       if (readings.length && performance.now() / 1000 - readings[readings.length - 1].at > 3 * EVERY_S) { readings.length = 0; drawn.clear(); }
       readings.push(parse(text, performance.now() / 1000));
@@ -82,7 +84,7 @@ export function mount(root, shell) {
       said.textContent = t("load.about", { n: EVERY_S });
       draw();
     } catch (error) {
-      if (error.name !== "AbortError") wrong.replaceChildren(shell.failure(error, read));
+      if (own === last && error.name !== "AbortError") wrong.replaceChildren(shell.failure(error, read));
       return;
     }
     timer = setTimeout(read, 1000 * EVERY_S);

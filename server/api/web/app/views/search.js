@@ -1,5 +1,5 @@
 // Search as you type: by meaning, by words and by both, side by side. Without a query it lists the documents.
-import { get, post, sentence } from "../lib/api.js";
+import { patient, post, sentence } from "../lib/api.js";
 import { button, h, icon, iconButton, segmented } from "../lib/dom.js";
 import { add, number, t } from "../lib/words.js";
 import words from "../words/search.js";
@@ -151,9 +151,10 @@ export function mount(root, shell) {
   function drawFailure(each, error) {
     const place = column(each);
     place.removeAttribute("aria-busy");
-    // One of them counts down for all.
-    const told = results.querySelector(".failure");
-    place.replaceChildren(place.firstChild, told ? h("p.nothing", {}, sentence(error)) : shell.failure(error, ask));
+    // One of them counts down for all, and asks again for all.
+    const told = state.told === state.number;
+    state.told = state.number;
+    place.replaceChildren(place.firstChild, told ? h("p.nothing", {}, error.busy ? "…" : sentence(error)) : shell.failure(error, ask));
   }
 
   const linkTo = (hit) => shell.link("search", { ...shell.params, doc: hit.id, at: `${hit.part.begin}-${hit.part.end}` });
@@ -242,7 +243,7 @@ export function mount(root, shell) {
 
   // --- start ---------------------------------------------------------------------------------------
 
-  get("v1/models", { signal: shell.signal }).then(({ data }) => {
+  patient("v1/models", { signal: shell.signal }).then(({ data }) => {
     state.scorer = data.some((each) => each.task === "score");
     if (state.scorer) drawOptions();
     if (state.scorer && shell.params.rerank && state.query) ask();

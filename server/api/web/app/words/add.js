@@ -9,7 +9,6 @@ export default {
     "add.sending": "sending, {percent}",
     "add.reading": "reading and storing …",
     "add.checking": "reading …",
-    "add.busy": "the server is busy; next try in {wait} s",
     "add.cancelled": "cancelled; what was already stored stays",
     "add.cancel": "Cancel {name}",
     "add.cancel.all": "Cancel all",
@@ -42,6 +41,7 @@ export default {
     "add.send": "Add",
     "add.search": "Search “{name}”",
     "add.failed": "not stored",
+    "add.cut": "may be stored in part",
   },
   zh: {
     "add.title": "添加到“{name}”",
@@ -53,7 +53,6 @@ export default {
     "add.sending": "正在上传 {percent}",
     "add.reading": "正在读取并存入……",
     "add.checking": "正在读取……",
-    "add.busy": "服务繁忙，{wait} 秒后重试",
     "add.cancelled": "已取消；已经存入的部分保留",
     "add.cancel": "取消 {name}",
     "add.cancel.all": "全部取消",
@@ -86,5 +85,6 @@ export default {
     "add.send": "添加",
     "add.search": "搜索“{name}”",
     "add.failed": "未存入",
+    "add.cut": "可能已存入一部分",
   },
 };

@@ -1,0 +1,123 @@
+"""Counts the documents of each value of a field, in memory.
+
+Values have places in a column, and the places of one part of the collection mean nothing in another. So the
+largest part is counted by places, and the values of the others, which are few, are added one by one.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from server.store.columns.column import Column, OneEach, Rows, Several
+from server.store.columns.columns import Columns
+from server.store.columns.evaluation import kept
+from server.store.filters.sql import FALSE, TRUE, SqlValue
+from server.store.filters.tree import Filter, keys
+from server.store.selection import Mask
+from server.store.sqlite.database import Database
+from server.types import Labels
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many documents have each of the most frequent values, the most frequent first.
+
+    documents: that have any. is_complete: there are no other values.
+    """
+
+    values: Sequence[tuple[SqlValue, int]]
+    documents: int
+    is_complete: bool
+
+
+def counts(
+    columns: Columns,
+    key: str,
+    among: Filter | Labels | None,
+    most: int,
+    database: Database,
+) -> Counts | None:
+    """Count the values of a key; None where a column that it needs is not in memory.
+
+    null, objects and empty lists are no values. among: a filter, or labels of chunks of the documents that are
+    counted; None for all. database: in a snapshot of the moment of the columns.
+    """
+    wanted = [key] if among is None or isinstance(among, np.ndarray) else [key, *keys(among)]
+    parts = columns.parts(wanted, database)
+    if parts is None:
+        return None
+    base, by_place, documents = None, np.empty(0, dtype=np.int64), 0
+    others: dict[SqlValue, int] = {}
+    for segment, column_of in parts:
+        column = column_of(key)
+        if isinstance(among, np.ndarray):
+            mask = np.zeros(segment.places.n + 1, dtype=np.bool_)
+            mask[segment.chunks.rows_of(among)] = True
+        elif among is None:
+            mask = segment.alive
+        else:
+            mask = kept(among, segment.places.n + 1, column_of)
+        mask = mask & segment.alive
+        found, number = _counted(column, mask)
+        documents += number
+        if base is None:
+            base, by_place = column, found
+            continue
+        for place in np.flatnonzero(found).tolist():
+            value = column.value(place)
+            others[value] = others.get(value, 0) + int(found[place])
+    assert base is not None
+    return _most(base, by_place, others, documents, most)
+
+
+def _counted(column: Column, mask: Mask) -> tuple[Rows, int]:
+    """Return how many rows of the mask have each value, and how many have any."""
+    is_value = np.ones(column.n_values, dtype=np.bool_)
+    is_value[column.n_values - len(column.others) :] = [
+        value in (FALSE, TRUE) for value in column.others
+    ]
+    match column.cells:
+        case OneEach(places, n_values):
+            found = np.bincount(places[mask], minlength=n_values + 1)[:n_values]
+        case Several(rows, ends, _):
+            until = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(mask[rows])])
+            found = np.diff(until[ends])
+        case other:
+            raise AssertionError(other)
+    found = np.where(is_value, found, 0)
+    return found, int(np.count_nonzero(column.cells.of(is_value) & mask))
+
+
+def _most(
+    base: Column, by_place: Rows, others: dict[SqlValue, int], documents: int, most: int
+) -> Counts:
+    """Return the most frequent values of all parts; equal ones in the order of the values."""
+    only_there: list[tuple[SqlValue, int]] = []
+    for value, number in others.items():
+        place = base.place(value)
+        if place is None:
+            only_there.append((value, number))
+        else:
+            by_place[place] += number
+    n_values = int(np.count_nonzero(by_place)) + len(only_there)
+    every = [(base.value(place), int(by_place[place])) for place in _greatest(by_place, most)]
+    every += only_there
+    every.sort(key=lambda each: (-each[1], _kind(each[0]), each[0]))
+    return Counts(every[:most], documents, n_values <= most)
+
+
+def _greatest(by_place: Rows, most: int) -> Iterator[int]:
+    """Yield the places of the greatest counts, of equal ones the first."""
+    if len(by_place) > most:
+        least = np.partition(by_place, -most)[-most]
+        first = np.flatnonzero(by_place > least)
+        equal = np.flatnonzero(by_place == least)[: most - len(first)]
+        chosen = np.concatenate([first, equal])
+    else:
+        chosen = np.arange(len(by_place))
+    yield from (place for place in chosen.tolist() if by_place[place])
+
+
+def _kind(value: SqlValue) -> int:
+    return 0 if isinstance(value, int | float) else 1 if isinstance(value, str) else 2
