@@ -299,8 +299,6 @@ def test_back_and_forward_lead_through_views_and_searches(page: Page, restarted:
         "search?q=document+3&n=5",
         "collections",
     ]
-    for step in steps:
-        page.script("location.hash = '#/' + arguments[0]", step)
     shown = {
         "collections": lambda: page.all(".collections time"),
         steps[3]: lambda: (
@@ -319,6 +317,9 @@ def test_back_and_forward_lead_through_views_and_searches(page: Page, restarted:
     def value(selector: str) -> Any:
         return page.script("return document.querySelector(arguments[0])?.value", selector)
 
+    for step in steps:
+        page.script("location.hash = '#/' + arguments[0]", step)
+        page.until(shown[step])
     for holds in shown.values():
         page.until(holds)
         page.driver.back()
