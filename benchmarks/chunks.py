@@ -19,6 +19,7 @@ import gzip
 import json
 import random
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,6 +44,7 @@ from server.store.passages.outline import Outline
 from server.store.passages.reading import read_as
 from server.store.records import ChunkRules, Document, Span
 from server.store.search import Mode, Query
+from server.system.output import until_reader_leaves
 from server.telemetry.metrics import Metrics
 
 MODES: tuple[Mode, ...] = ("dense", "lexical", "hybrid")
@@ -307,4 +309,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

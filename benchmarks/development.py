@@ -14,9 +14,12 @@ import gzip
 import json
 import random
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from server.system.output import until_reader_leaves
 
 LAWS, SHORTEST = 5_000, 10
 HEADING = re.compile("^第[一二三四五六七八九十百千零]+条 ?")
@@ -185,4 +188,4 @@ def _write(made: Set, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

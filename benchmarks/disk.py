@@ -9,6 +9,7 @@ document of every table and of the files, and of the texts themselves. FILE: JSO
 """
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
 from server.store.documents import Documents
 from server.store.local_index.index import LocalIndex
 from server.store.records import Document, Info
+from server.system.output import until_reader_leaves
 from server.types import Vectors
 
 AT_ONCE = 1000
@@ -78,4 +80,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

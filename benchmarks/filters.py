@@ -13,6 +13,7 @@ JSON line per case.
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ from server.store.local_index.index import LocalIndex
 from server.store.records import Document, Info
 from server.store.search import Mode, Query, search
 from server.store.selection import Selection
+from server.system.output import until_reader_leaves
 from server.types import Vectors
 
 D, CLUSTERS, BATCH, TEXTS = 512, 600, 1000, 60_000
@@ -205,4 +207,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

@@ -9,6 +9,7 @@ median ms of the thread's processor time, and how many times that of the plain s
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +36,7 @@ from server.store.searching.options import (
     Sorting,
     SortKey,
 )
+from server.system.output import until_reader_leaves
 from server.types import unit
 
 WORDS, LENGTH, AT_ONCE = 5_000, 60, 5_000
@@ -165,4 +167,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(until_reader_leaves(main))

@@ -12,6 +12,7 @@ by. Medians of the turns. FILE: as of benchmarks.ingest. One JSON line.
 
 import base64
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -158,4 +159,4 @@ def portions(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
 
 
 if __name__ == "__main__":
-    until_reader_leaves(main)
+    sys.exit(until_reader_leaves(main))

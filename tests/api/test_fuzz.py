@@ -187,6 +187,10 @@ def check_answer(case: Case, wire: Wire) -> None:
     )
     assert wire.status < 500 or wire.status == 503, context
     headers = dict(wire.sent[0]["headers"])
+    if headers[b"content-type"] == b"application/octet-stream":
+        # A backup.
+        assert wire.status == 200 and said.startswith(b"SQLite format 3"), context
+        return
     streamed = headers[b"content-type"] == b"application/x-ndjson"
     if streamed:
         assert wire.sent[-1] == {"type": "http.response.body", "body": b""}, context

@@ -119,7 +119,7 @@ def round_of_requests() -> Iterator[Ask]:
     for each in operations:
         if each.is_file:
             yield Ask("POST", f"{_filled(each.path)}?name=report.md", REPORT)
-    for method in ("GET", "HEAD", "PUT", "DELETE"):
+    for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE"):
         for each in operations:
             if each.method == method:
                 yield Ask(method, _filled(each.path))
