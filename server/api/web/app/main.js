@@ -134,13 +134,14 @@ async function render({ afresh = false } = {}) {
   drawHead();
   if (!afresh && open?.view?.update && open.name === name && open.collection === collection) {
     Object.assign(open.shell, { params });
+    open.address = location.hash;
     return open.view.update(params);
   }
   close();
   const view = viewOf(name);
   if (!view) return main.replaceChildren(h("p.notice", {}, t("view.unknown")));
   if (!may(view.scope)) return main.replaceChildren(h("p.notice", {}, t("view.scope", { scope: view.scope })));
-  const here = { name, collection, controller: new AbortController(), view: null };
+  const here = { name, collection, controller: new AbortController(), view: null, address: location.hash };
   open = here;
   const root = h("section.view." + name, { "aria-label": view.label[language()] });
   try {
@@ -173,10 +174,13 @@ function shellFor(here, params) {
     may,
     refresh,
     set(changed, { replace = true } = {}) {
+      // The person has gone on, and the view does not know yet.
+      if (open !== here || location.hash !== here.address) return;
       const next = { ...here.shell.params, ...changed };
       for (const [name, value] of Object.entries(next)) if (value === null || value === "" || value === undefined) delete next[name];
       here.shell.params = next;
       write(here.name, next, { replace });
+      here.address = location.hash;
     },
     link: (view, given = {}) => hash(view, { c: here.shell.params.c, ...given }),
     say: (text) => { live.textContent = text; },
