@@ -94,7 +94,12 @@ def _searched(call: CollectionCall, asked: Checked) -> Searched:
             '"collections" goes with POST /search, which names no collection in its path',
             param="collections",
         )
-    every = {normal(name): call.collections.get(normal(name)) for name in names}
+    every: dict[str, LiveCollection | EmptyCollection] = {}
+    for name in map(normal, names):
+        found = call.collections.get(name)
+        # One that is named twice, by an alias too, is searched once, under the first of its names.
+        if found not in every.values():
+            every[name] = found
     return SeveralCollections(every, needs_one_model=asked.request.mode != "lexical")
 
 
