@@ -101,6 +101,12 @@ class CollectionRegistry:
         known = name in self._live or name in self._moving
         return name if known else self.aliases.get(name, name)
 
+    def knows(self, name: str) -> bool:
+        """Return whether a name is an alias or can be read, so that a refusal of it lists no other names."""
+        if name in self._live or name in self._moving or name in self.aliases:
+            return True
+        return name == DEFAULT and name not in self._leaving
+
     def get(self, name: str) -> LiveCollection | EmptyCollection:
         """Return the collection of this name or alias, for reading; raises CollectionNotFound.
 
