@@ -118,9 +118,7 @@ def units_of(folded: str) -> Units:
 
 def phrase_of(folded: str) -> str:
     """Return a folded text as one phrase of the index: a word, a character, or terms in a row."""
-    *stretches, last = STRETCH.findall(joined(folded))
-    terms = [term for stretch in stretches for term in units.row(stretch, whole=True)]
-    terms += units.row(last, whole=is_single(last))
+    terms = units.phrase(joined(folded))
     if len(terms) == 1 and not is_single(terms[0]):
         return base(terms[0])
     return " ".join(terms)
