@@ -18,7 +18,7 @@ from server.store.records import ChunkRules, Document, Info, Span
 from server.store.search import Hit, Query, at_once
 from server.store.searching.answers import search
 from server.store.searching.diversity import diverse
-from server.store.searching.facets import _facet, facets
+from server.store.searching.facets import _condition, _facet, facets
 from server.store.searching.found import Found
 from server.store.searching.options import (
     Diversity,
@@ -467,7 +467,11 @@ def test_counts_in_memory_are_those_of_the_database(tmp_path: Path) -> None:
             for filter in FILTERS:
                 tree = None if filter is None else parse(filter)
                 for among in (tree, np.sort(words)):
-                    for key in ("kind", "year", "n", "name", "missing"):
+                    keys = ("kind", "year", "n", "name", "missing")
+                    condition = _condition(documents, among)
+                    for key in keys:
                         in_memory = facets(collection, [key], among)
-                        assert in_memory == [_facet(documents, key, among)]
+                        assert in_memory == [_facet(documents, key, *condition)]
+                    together = facets(collection, keys, among)
+                    assert together == [_facet(documents, key, *condition) for key in keys]
     data.close()

@@ -11,7 +11,8 @@ import numpy as np
 
 from server.store.columns.column import Column, OneEach, Rows, Several
 from server.store.columns.columns import Columns
-from server.store.columns.evaluation import kept
+from server.store.columns.evaluation import ColumnOf, kept
+from server.store.columns.segment import Segment
 from server.store.filters.sql import FALSE, TRUE, SqlValue
 from server.store.filters.tree import Filter, keys
 from server.store.selection import Mask
@@ -31,34 +32,46 @@ class Counts:
     is_complete: bool
 
 
-def counts(
-    columns: Columns,
-    key: str,
-    among: Filter | Labels | None,
-    most: int,
-    database: Database,
-) -> Counts | None:
-    """Count the values of a key; None where a column that it needs is not in memory.
+def chosen(
+    columns: Columns, among: Filter | Labels | None, database: Database
+) -> list[Mask] | None:
+    """Return the rows of each part that are counted; None where a column that it needs is not in memory.
 
-    null, objects and empty lists are no values. among: a filter, or labels of chunks of the documents that are
-    counted; None for all. database: in a snapshot of the moment of the columns.
+    among: a filter, or labels of chunks of the documents that are counted; None for all. database: in a
+    snapshot of the moment of the columns.
     """
-    wanted = [key] if among is None or isinstance(among, np.ndarray) else [key, *keys(among)]
+    wanted = () if among is None or isinstance(among, np.ndarray) else keys(among)
     parts = columns.parts(wanted, database)
+    if parts is None:
+        return None
+    return [_chosen(among, segment, of) & segment.alive for segment, of in parts]
+
+
+def _chosen(among: Filter | Labels | None, segment: Segment, column: ColumnOf) -> Mask:
+    if among is None:
+        return segment.alive
+    n_rows = segment.places.n + 1
+    if isinstance(among, np.ndarray):
+        mask = np.zeros(n_rows, dtype=np.bool_)
+        mask[segment.chunks.rows_of(among)] = True
+        return mask
+    return kept(among, n_rows, column)
+
+
+def counts(
+    columns: Columns, key: str, masks: Sequence[Mask], most: int, database: Database
+) -> Counts | None:
+    """Count the values of a key; None where its column is not in memory.
+
+    null, objects and empty lists are no values. masks: of `chosen`. database: as for `chosen`.
+    """
+    parts = columns.parts([key], database)
     if parts is None:
         return None
     base, by_place, documents = None, np.empty(0, dtype=np.int64), 0
     others: dict[SqlValue, int] = {}
-    for segment, column_of in parts:
+    for (_, column_of), mask in zip(parts, masks, strict=True):
         column = column_of(key)
-        if isinstance(among, np.ndarray):
-            mask = np.zeros(segment.places.n + 1, dtype=np.bool_)
-            mask[segment.chunks.rows_of(among)] = True
-        elif among is None:
-            mask = segment.alive
-        else:
-            mask = kept(among, segment.places.n + 1, column_of)
-        mask = mask & segment.alive
         found, number = _counted(column, mask)
         documents += number
         if base is None:
