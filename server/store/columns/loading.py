@@ -15,7 +15,7 @@ import orjson
 from server.errors import StoreDamaged
 from server.store.columns.column import Column
 from server.store.columns.segment import Segment, Written
-from server.store.filters.sql import SqlValue, attributes
+from server.store.filters.sql import SqlValue, attributes, kind_order
 from server.store.filters.tree import ID, RESERVED, TITLE
 from server.store.sqlite.database import Database
 from server.types import Labels
@@ -136,12 +136,8 @@ def _integers(listed: str) -> Labels:
 
 def _ascend(value: Any, following: Any) -> bool:
     """Return whether two stored values stand in SQLite's order."""
-    kinds = [_kind(value), _kind(following)]
+    kinds = [kind_order(value), kind_order(following)]
     return kinds[0] < kinds[1] or (kinds[0] == kinds[1] and value < following)
-
-
-def _kind(value: SqlValue) -> int:
-    return 2 if isinstance(value, bytes) else 1 if isinstance(value, str) else 0
 
 
 def _damaged(database: Database, what: str) -> StoreDamaged:

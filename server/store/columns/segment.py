@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from server.store.columns.column import Column, Rows, column
-from server.store.filters.sql import SqlValue
+from server.store.filters.sql import SqlValue, kind_order
 from server.store.selection import FEW_OF, Mask, Selection
 from server.types import Labels
 
@@ -199,7 +199,7 @@ class Recent:
         for each in self.written:
             for name, value in each.pairs:
                 if name == key:
-                    by_value.setdefault((_kind(value), value), []).append(each.number)
+                    by_value.setdefault((kind_order(value), value), []).append(each.number)
         ordered = sorted(by_value)
         numbers = [number for value in ordered for number in by_value[value]]
         counts = [len(by_value[value]) for value in ordered]
@@ -211,8 +211,3 @@ class Recent:
 def joined(parts: Sequence[Recent]) -> Recent:
     """Return the documents of several parts that are still stored, as one part."""
     return Recent([each for part in parts for each in part.stored()])
-
-
-def _kind(value: SqlValue) -> int:
-    """Return where a kind of value stands in SQLite's order."""
-    return 2 if isinstance(value, bytes) else 1 if isinstance(value, str) else 0
