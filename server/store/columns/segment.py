@@ -11,7 +11,7 @@ import numpy as np
 
 from server.store.columns.column import Column, Rows, column
 from server.store.filters.sql import SqlValue, kind_order
-from server.store.selection import FEW_OF, Mask, Selection
+from server.store.selection import FEW_OF, Mask, Selection, found_in
 from server.types import Labels
 
 # A row for each missing number pays up to this share of missing ones.
@@ -44,9 +44,8 @@ class Places:
         if self.numbers is None:
             found = numbers - self.first
             return np.where((found < 0) | (found >= self.n), self.n, found)
-        found = np.searchsorted(self.numbers, numbers)
-        there = self.numbers[np.minimum(found, self.n - 1)] == numbers
-        return np.where(there, found, self.n)
+        places, there = found_in(self.numbers, numbers)
+        return np.where(there, places, self.n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +92,11 @@ class Chunks:
 
     def rows_of(self, labels: Labels) -> Rows:
         """Return the rows of those labels that are here."""
-        if not len(self.labels):
-            return self.slots
-        places = np.minimum(np.searchsorted(self.labels, labels), len(self.labels) - 1)
-        found = self.labels[places]
-        found = found[found == labels]
-        if self.in_step:
-            return np.asarray(found - self.labels[0])
-        if self.is_table:
-            return np.asarray(self.slots[found - self.labels[0]])
-        return np.asarray(self.slots[np.searchsorted(self.labels, found)])
+        places, there = found_in(self.labels, labels)
+        if not self.is_table:
+            return self.slots[places[there]]
+        rows = labels[there] - self.labels[:1]
+        return rows if self.in_step else self.slots[rows]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ next; a write copies only the segments it touches.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import faiss
 import numpy as np
@@ -125,16 +124,6 @@ def _nearest(
         faiss.IDSelectorBitmap(len(rows), faiss.swig_ptr(bits)),
     )
     return scores, places
-
-
-def members(labels: Labels, within: Labels) -> Mask:
-    """Return which of `labels` are in `within`, which is sorted: bool, in the shape of `labels`."""
-    # A table costs time by its length; a binary search costs 0.1 us for each label.
-    if labels.size > len(within):
-        return np.isin(labels, within)
-    places = np.searchsorted(within, labels)
-    places[places == len(within)] = 0
-    return cast(Mask, within[places] == labels)
 
 
 def merged(found: list[Hits], n_queries: int, k: int) -> Hits:

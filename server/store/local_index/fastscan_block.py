@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from server.store.local_index.rows import SLICE_ROWS, Places, Rows
-from server.store.selection import FEW_OF, Mask, Selection
+from server.store.selection import FEW_OF, Mask, Selection, found_in
 from server.types import Labels, Vectors
 
 # FAISS's own description of its types lacks some that its libraries have.
@@ -263,9 +263,8 @@ class Block:
 
     def _places(self, labels: Labels) -> Places:
         """Return the places of those labels that the block has, dead or alive."""
-        places = np.searchsorted(self.labels, labels)
-        places[places == len(self.labels)] = 0
-        return cast(Places, places[self.labels[places] == labels])
+        places, there = found_in(self.labels, labels)
+        return places[there]
 
 
 def count(selected: Places | Mask) -> int:

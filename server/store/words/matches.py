@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from server.store.selection import found_in
 from server.types import Labels, Vectors
 
 NO_LABELS: Labels = np.empty(0, dtype=np.int64)
@@ -74,11 +75,9 @@ class Matches:
 
     def _of(self, labels: Labels, values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
         found = np.zeros(len(labels), dtype=np.float64)
-        if len(self.labels):
-            order, ascending = self._ascending
-            places = np.minimum(np.searchsorted(ascending, labels), len(ascending) - 1)
-            there = ascending[places] == labels
-            found[there] = values[order[places[there]]]
+        order, ascending = self._ascending
+        places, there = found_in(ascending, labels)
+        found[there] = values[order[places[there]]]
         return found
 
 
