@@ -49,10 +49,10 @@ def compacted(scan: Scan | None, sources: list[Source], queries: Vectors | None 
     """
     held = () if scan is None else scan.blocks
     kept = [block for block in held if not (wants_rebuild(block) or is_small(block))]
-    loose = [Source(*block.source()) for block in held if block not in kept] + sources
+    loose = [block.source() for block in held if block not in kept] + sources
     number = sum(block.n_alive for block in held) + sum(len(some.labels) for some in sources)
     if scan is None or _wants_training(scan, number):
-        quantiser = _trained([*(Source(*block.source()) for block in kept), *loose], number)
+        quantiser = _trained([*(block.source() for block in kept), *loose], number)
         scan = Scan(quantiser, (), number)
         kept = [
             Block.of(block.labels, block.rows, quantiser.coded(block.rows), block.alive)
