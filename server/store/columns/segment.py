@@ -16,6 +16,8 @@ from server.types import Labels
 
 # A row for each missing number pays up to this share of missing ones.
 HOLES = 4
+# Columns that a part keeps: of twice as many keys as a filter may have. One without values takes a kilobyte.
+MOST_COLUMNS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +187,10 @@ class Recent:
         """Return the column of a key, made when it is first asked for."""
         found = self._columns.get(key)
         if found is None:
-            found = self._columns[key] = self._made(key)
+            found = self._made(key)
+            if len(self._columns) >= MOST_COLUMNS:
+                self._columns.clear()
+            self._columns[key] = found
         return found
 
     def _made(self, key: str) -> Column:
