@@ -14,12 +14,13 @@ from server.store.collection import Collection
 from server.store.filters.tree import parse
 from server.store.folder import DataFolder
 from server.store.fusion import blend
-from server.store.records import ChunkRules, Document, Info, Span
+from server.store.records import Chunk, ChunkRules, Document, Info, Span
 from server.store.search import Hit, Query, at_once
 from server.store.searching.answers import search
 from server.store.searching.diversity import diverse
 from server.store.searching.facets import _condition, _facet, facets
 from server.store.searching.found import Found
+from server.store.searching.grouping import grouped
 from server.store.searching.options import (
     Diversity,
     Grouping,
@@ -218,6 +219,15 @@ def test_groups_are_those_of_the_best_hits(filled: Filled) -> None:
         assert numbers(answer[begin : begin + number]) == expected[:2]
         begin += number
     assert begin == len(answer)
+
+
+def test_long_values_are_told_apart_and_shown_by_their_beginnings() -> None:
+    texts = ["x" * 256, "x" * 300, "x" * 300 + "y"]
+    chunks = {
+        n: Chunk(f"d{n}", "", None, {"k": text}, Span(0, 0), True) for n, text in enumerate(texts)
+    }
+    found = grouped([(n, 1.0) for n in chunks], chunks, Grouping("k", 2), 9)
+    assert found == [("x" * 256, [(n, 1.0)]) for n in chunks]
 
 
 def kind_of(value: Any) -> int:

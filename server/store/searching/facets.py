@@ -8,9 +8,9 @@ import numpy as np
 from server.store.collection import Collection
 from server.store.columns.counting import Counts, chosen, counts
 from server.store.documents import Documents
-from server.store.filters.sql import LONG_TEXT, TRUE, where
+from server.store.filters.sql import SqlValue, where
 from server.store.filters.tree import Filter
-from server.store.searching.found import Facet, Value
+from server.store.searching.found import Facet, Value, value_of
 from server.store.searching.rows import owners
 from server.types import Labels
 
@@ -72,12 +72,8 @@ def _facet(documents: Documents, key: str, condition: str, parameters: Sequence[
     return Facet(key, shown, number, len(rows) <= MOST_VALUES)
 
 
-def _value(stored: object) -> Value:
-    if isinstance(stored, bytes):
-        return stored == TRUE
+def _value(stored: SqlValue) -> Value:
     if isinstance(stored, float) and stored.is_integer():
         # Whole numbers among fractions are kept as fractions in memory.
         return int(stored)
-    assert isinstance(stored, int | float | str)
-    # A longer text is stored as its beginning and a digest.
-    return stored[:LONG_TEXT] if isinstance(stored, str) else stored
+    return value_of(stored)
