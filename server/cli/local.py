@@ -73,7 +73,7 @@ class Local:
         return self._live().collection
 
     async def prepare(self, chunks: Chunks) -> None:
-        if self._registry.own_name(self._name) not in self._registry.names:
+        if self._is_missing:
             engine = self._default
             rules = default_chunks(engine) if chunks == UNSAID else self._fit(chunks)
             await self._registry.create(self._name, rules, engine)
@@ -97,7 +97,7 @@ class Local:
 
     async def prepare_given(self, embedder: str, dimension: int | None) -> Info:
         """Create the collection for the vectors of this embedder if it is missing; return its description."""
-        if self._name not in self._registry.names:
+        if self._is_missing:
             engine = self._served(embedder)
             if engine is not None:
                 await self._registry.create(self._name, default_chunks(engine), engine)
@@ -240,6 +240,10 @@ class Local:
             raise StoreError(
                 "no reranker is loaded; name one, too: --model FOLDER --model RERANKER"
             ) from None
+
+    @property
+    def _is_missing(self) -> bool:
+        return self._registry.own_name(self._name) not in self._registry.names
 
     def _live(self) -> LiveCollection:
         """Return the live collection; unlike the registry, do not make one that is missing."""

@@ -62,7 +62,7 @@ class Remote:
         return sorted(await self.sizes())
 
     async def prepare(self, chunks: Chunks) -> None:
-        if self._name not in await self.sizes() and not await self._is_alias():
+        if await self._is_missing():
             wanted = {} if chunks == UNSAID else {"chunks": _json_of(chunks)}
             await self._ask("POST", "/collections", dict, {"name": self._name, **wanted})
         elif chunks != UNSAID:
@@ -79,7 +79,7 @@ class Remote:
 
     async def prepare_given(self, embedder: str, dimension: int | None) -> Info:
         """Create the collection for the vectors of this embedder if it is missing; return its description."""
-        if self._name not in await self.sizes():
+        if await self._is_missing():
             served = await self._ask(
                 "GET", "/info", lambda info: (info["model_id"], info["fingerprint"])
             )
@@ -197,9 +197,12 @@ class Remote:
     async def forget_alias(self, alias: str) -> None:
         await self._ask("DELETE", _alias_path(alias), dict)
 
-    async def _is_alias(self) -> bool:
+    async def _is_missing(self) -> bool:
+        """Return whether the name is neither of a collection nor an alias."""
+        if self._name in await self.sizes():
+            return False
         absent = "collection_not_found"
-        return bool(await self._ask("GET", _alias_path(self._name), dict, absent=absent))
+        return not await self._ask("GET", _alias_path(self._name), dict, absent=absent)
 
     async def reindex(self, chunks: Chunks, show: Callable[[int, int], None]) -> None:
         wanted = {} if chunks == UNSAID else {"chunks": _json_of(chunks)}

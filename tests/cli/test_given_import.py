@@ -49,6 +49,9 @@ def test_vectors_come_in_the_lines_or_in_a_matrix(
     assert documents == DOCUMENTS
     assert np.array_equal(vectors, MATRIX.astype(np.float32))
     assert "unchanged 3" in run("import", file, *matrix, *GIVEN).out
+    run("collections", "alias", "live", "own")
+    alias = ("--embedder", "my-model", "--collection", "live")
+    assert "unchanged 3" in run("import", file, *matrix, *alias).out
     run("export", tmp_path / "out.jsonl", "--with-vectors", "--collection", "own")
     again = ("--embedder", "my-model", "--collection", "again")
     assert "added 3," in run("import", tmp_path / "out.jsonl", *again).out
@@ -117,6 +120,9 @@ def test_a_server_takes_and_gives_them_too(
     with serving(toy_artifact, tmp_path / "served") as server:
         url = ("--url", server.url)
         assert "added 3," in run("import", file, *GIVEN, *url).out
+        run("collections", "alias", "live", "own", *url)
+        alias = ("--embedder", "my-model", "--collection", "live")
+        assert "unchanged 3" in run("import", file, *alias, *url).out
         out = tmp_path / "out.jsonl"
         run("export", out, "--with-vectors", "--collection", "own", *url)
         assert "unchanged 3" in run("import", out, *GIVEN, *url).out
