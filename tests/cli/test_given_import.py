@@ -1,6 +1,7 @@
 """Documents with their vectors from files and into files, here and on a server."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,23 @@ def test_vectors_come_in_the_lines_or_in_a_matrix(
     run("restore", tmp_path / "own.backup", "--collection", "restored")
     assert stored(run, "restored")[0] == DOCUMENTS
     assert np.array_equal(stored(run, "restored")[1], vectors)
+
+
+@pytest.mark.parametrize("with_matrix", [False, True])
+def test_a_pipe_is_read_once(run: Commands, tmp_path: Path, *, with_matrix: bool) -> None:
+    file = write_given(tmp_path / "in.jsonl", with_vectors=not with_matrix)
+    np.save(tmp_path / "in.npy", MATRIX)
+    matrix = ("--vectors", tmp_path / "in.npy") if with_matrix else ()
+    # Its vectors tell how many numbers those of the collection have.
+    run("import", write_lines(tmp_path / "z.jsonl", ['{"id": "z", "vector": [1, 1, 1]}']), *GIVEN)
+    reader, writer = os.pipe()
+    os.write(writer, file.read_bytes())
+    os.close(writer)
+    try:
+        assert "added 3," in run("import", f"/dev/fd/{reader}", *matrix, *GIVEN).out
+    finally:
+        os.close(reader)
+    assert stored(run, "own")[0][1:] == DOCUMENTS
 
 
 def test_vectors_that_do_not_fit_are_refused_with_their_line(run: Commands, tmp_path: Path) -> None:
