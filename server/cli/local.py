@@ -125,9 +125,10 @@ class Local:
         check_documents(documents, parts if live.info.embedder else ())
         return await add_given(live, documents, parts, embedder)
 
-    async def parts_of(self, ids: Sequence[str]) -> Mapping[str, Parts]:
-        """Return the chunks of these documents with their vectors, by id."""
-        return (await documents_by_ids(self._live(), ids, 4)).parts
+    async def with_parts(self, ids: Sequence[str]) -> Sequence[tuple[Document, Parts | None]]:
+        """Return the documents of these ids that exist, each with its chunks and their vectors."""
+        found = await documents_by_ids(self._live(), ids, 4)
+        return [(each, found.parts.get(id)) for id, each in found.documents.items()]
 
     async def vectors_of(self, texts: Sequence[str]) -> Vectors:
         """Embed texts as documents: float32 (B, D), unit rows."""

@@ -105,13 +105,13 @@ class Remote:
             body["embedder"] = embedder
         return await self._ask("POST", f"{self._path}/documents", _integer("stored"), body)
 
-    async def parts_of(self, ids: Sequence[str]) -> Mapping[str, Parts]:
-        """Return the chunks of these documents with their vectors, by id."""
+    async def with_parts(self, ids: Sequence[str]) -> Sequence[tuple[Document, Parts | None]]:
+        """Return the documents of these ids that exist, each with its chunks and their vectors."""
         body: Json = {"ids": list(ids), "include_vectors": True, "encoding_format": "base64"}
         return await self._ask(
             "POST",
             f"{self._path}/documents/get",
-            lambda found: {each["id"]: _parts_of(each) for each in found["documents"]},
+            lambda found: [(_document_of(each), _parts_of(each)) for each in found["documents"]],
             body,
         )
 
@@ -336,8 +336,14 @@ def _with_parts(document: Document, parts: Parts | None) -> Json:
     return {**found, "vectors": rows, "parts": [list(span) for span in parts.spans]}
 
 
-def _parts_of(found: Json) -> Parts:
-    vectors = found.get("vectors", [found.get("vector")])
+def _document_of(found: Json) -> Document:
+    return Document(found["id"], found["text"], found["title"], found["metadata"])
+
+
+def _parts_of(found: Json) -> Parts | None:
+    vectors = found.get("vectors", [found["vector"]] if "vector" in found else None)
+    if vectors is None:
+        return None
     spans = found.get("parts", [[0, len(found["text"])]])
     rows = [row_of(each, found["id"]) for each in vectors]
     return Parts(tuple(Span(*span) for span in spans), np.stack(rows))
