@@ -9,9 +9,11 @@ from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import quote
 
+import msgspec
 import numpy as np
 
-from server.api.documents.vectors import row_of, written_row
+from server.api.documents.reply import with_vectors
+from server.api.documents.vectors import row_of
 from server.cli.connection import Json, Server
 from server.cli.exchange.given_import import no_dimension
 from server.cli.target import UNSAID, Chunks, Found, Matching, Page, Question, cut_otherwise
@@ -327,13 +329,10 @@ def _hit(found: Json) -> Hit:
 
 def _with_parts(document: Document, parts: Parts | None) -> Json:
     """Return a document with its vectors, as a request has them."""
-    found: Json = dict(document.fields())
     if parts is None:
-        return found
-    rows = [written_row(row, as_base64=True) for row in parts.vectors]
-    if parts.spans == (Span(0, len(document.text)),):
-        return {**found, "vector": rows[0]}
-    return {**found, "vectors": rows, "parts": [list(span) for span in parts.spans]}
+        return document.fields()
+    found = msgspec.structs.asdict(with_vectors(document, parts, as_base64=True))
+    return {key: value for key, value in found.items() if value is not msgspec.UNSET}
 
 
 def _document_of(found: Json) -> Document:
