@@ -104,6 +104,11 @@ def _index_seconds(model: Path, texts: Sequence[str], scratch: Path) -> float:
     return float(found[1])
 
 
+def add_texts(options: argparse.ArgumentParser) -> None:
+    """Add the option whose value `texts_of` takes."""
+    options.add_argument("--texts", type=Path, help="JSON lines with text, or a JSON list")
+
+
 def texts_of(path: Path | None, count: int) -> list[str]:
     """Return texts of a file, or made ones; ends the benchmark if the file has fewer."""
     if path is None:
@@ -121,7 +126,7 @@ def texts_of(path: Path | None, count: int) -> list[str]:
 
 def _arguments() -> argparse.Namespace:
     options = parser(__doc__, turns=3)
-    options.add_argument("--texts", type=Path, help="JSON lines with text, or a JSON list")
+    add_texts(options)
     options.add_argument("--count", type=int, default=3000, help="documents per turn")
     return options.parse_args()
 

@@ -10,6 +10,7 @@ other programs on the machine move little. ms: wall time. memory_mb: what the pe
 by. Medians of the turns. FILE: as of benchmarks.ingest. One JSON line.
 """
 
+import argparse
 import base64
 import json
 import sys
@@ -23,7 +24,7 @@ import numpy as np
 
 from benchmarks import machine, usage
 from benchmarks.arguments import parser
-from benchmarks.ingest import texts_of
+from benchmarks.ingest import add_texts, texts_of
 from benchmarks.serve import server
 from server.system.output import until_reader_leaves
 
@@ -84,10 +85,7 @@ class Client:
 
 
 def main() -> None:
-    options = parser(__doc__, turns=3)
-    options.add_argument("--count", type=int, default=2000, help="documents of each turn")
-    options.add_argument("--texts", help="JSON lines or a JSON list of texts")
-    arguments = options.parse_args()
+    arguments = _arguments()
     texts = texts_of(arguments.texts, arguments.count)
     documents = [{"id": str(n), "text": text, "metadata": {"n": n}} for n, text in enumerate(texts)]
     rows = []
@@ -156,6 +154,13 @@ def in_base64(vector: Sequence[float]) -> str:
 
 def portions(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
     return (documents[begin : begin + PORTION] for begin in range(0, len(documents), PORTION))
+
+
+def _arguments() -> argparse.Namespace:
+    options = parser(__doc__, turns=3)
+    options.add_argument("--count", type=int, default=2000, help="documents of each turn")
+    add_texts(options)
+    return options.parse_args()
 
 
 if __name__ == "__main__":
