@@ -11,7 +11,6 @@ texts with the lengths of law articles. One JSON line.
 
 import argparse
 import asyncio
-import gzip
 import json
 import re
 import statistics
@@ -116,9 +115,7 @@ def texts_of(path: Path | None, count: int) -> list[str]:
     if path.suffix == ".json":
         found = [str(text) for text in json.loads(path.read_text(encoding="utf-8"))]
     else:
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rt", encoding="utf-8") as file:
-            found = [str(json.loads(line)["text"]) for line in file]
+        found = [str(row["text"]) for row in workloads.json_lines(path)]
     if len(found) < count:
         sys.exit(f"{path} has {len(found)} texts, {count} are needed: ask for fewer")
     return found[:count]

@@ -11,7 +11,6 @@ by. Medians of the turns. FILE: as of benchmarks.ingest. One JSON line.
 """
 
 import argparse
-import base64
 import json
 import sys
 import time
@@ -26,6 +25,7 @@ from benchmarks import machine, usage
 from benchmarks.arguments import parser
 from benchmarks.ingest import add_texts, texts_of
 from benchmarks.serve import server
+from server.api.replies import base64_rows
 from server.system.output import until_reader_leaves
 
 PORTION = 256
@@ -110,8 +110,9 @@ def measured(
     pid: int,
 ) -> dict[str, float]:
     """Return the figures of one turn by way and kind."""
+    packed = base64_rows(np.array(vectors, dtype=np.float32))
     floats = [each | {"vector": row} for each, row in zip(documents, vectors, strict=True)]
-    texts = [each | {"vector": in_base64(each["vector"])} for each in floats]
+    texts = [each | {"vector": row} for each, row in zip(documents, packed, strict=True)]
     found: dict[str, float] = {}
 
     def measure(name: str, way: Way) -> None:
@@ -146,10 +147,6 @@ def embedded(client: httpx.Client, texts: Sequence[str]) -> list[list[float]]:
         reply = client.post("/embed", json={"texts": texts[begin : begin + PORTION]})
         found += reply.raise_for_status().json()["vectors"]
     return found
-
-
-def in_base64(vector: Sequence[float]) -> str:
-    return base64.b64encode(np.array(vector, dtype="<f4").tobytes()).decode()
 
 
 def portions(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
