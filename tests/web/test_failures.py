@@ -283,6 +283,3 @@ def test_document_of_ten_megabytes_is_shown(page: Page, restarted: Restarted) ->
     page.click(".panel button.link:not([hidden])")
     page.until(lambda: len(page.text(".panel .text")) > len(shown))
     assert page.axe() == []
-
-
-# --- back and forward -------------------------------------------------------------------------------
