@@ -82,11 +82,11 @@ class Remote:
     async def prepare_given(self, embedder: str, dimension: int | None) -> Info:
         """Create the collection for the vectors of this embedder if it is missing; return its description."""
         if await self._is_missing():
-            served = await self._ask(
-                "GET", "/info", lambda info: (info["model_id"], info["fingerprint"])
-            )
+            models, first = await self._ask("GET", "/info", _served)
             body: Json = {"name": self._name}
-            if embedder not in served:
+            if embedder in models:
+                body["model"] = embedder
+            elif embedder not in first:
                 if dimension is None:
                     raise no_dimension()
                 body |= {"embedder": embedder, "dimension": dimension}
@@ -298,6 +298,12 @@ class _Reindexing:
             _rules_of(stats["chunks"]),
             None if running is None else (int(running["done"]), int(running["total"])),
         )
+
+
+def _served(info: Json) -> tuple[set[str], set[str]]:
+    """Return the names of all models of vectors, and the other names of the first model."""
+    models = {each["name"] for each in info.get("models", ()) if each["task"] == "dense"}
+    return models, {info["model_id"], info["fingerprint"]}
 
 
 def _integer(key: str) -> Callable[[Json], int]:

@@ -148,3 +148,17 @@ def test_a_server_takes_and_gives_them_too(
         assert "two embedders" in run.refused(
             "import", out, "--embedder", "x", "--collection", "own", *url
         )
+
+
+def test_a_server_knows_its_model_by_the_name_it_was_given(
+    run: Commands, toy_artifact: Path, tmp_path: Path
+) -> None:
+    run("import", write_lines(tmp_path / "in.jsonl", ['{"id": "a", "text": "墨池笔纸"}']))
+    out = tmp_path / "out.jsonl"
+    run("export", out, "--with-vectors")
+    (tmp_path / "served").mkdir()
+    flags = ("--model", f"mine={toy_artifact}")
+    with serving(None, tmp_path / "served", *flags) as server:
+        where = ("--collection", "copy", "--url", server.url)
+        assert "added 1," in run("import", out, "--embedder", "mine", *where).out
+        assert "墨池笔纸" in run("search", "墨池", *where).out
