@@ -15,8 +15,6 @@ each set, size, way of cutting and mode; then one for the time of cutting a mega
 
 import argparse
 import asyncio
-import gzip
-import json
 import random
 import re
 import sys
@@ -32,6 +30,7 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.arguments import parser
+from benchmarks.workloads import json_lines
 from server.collections.chunk_embedding import embed
 from server.collections.chunking import Cut, cut, default_overlap
 from server.collections.cutting.counting import Count
@@ -212,14 +211,8 @@ def _laws(
 ) -> tuple[list[Document], list[Question], list[Question]]:
     """Return statutes, and questions by clauses and by numbers of articles."""
     articles: dict[str, list[str]] = {}
-    with (
-        gzip.open(path, "rt", encoding="utf-8")
-        if path.suffix == ".gz"
-        else path.open(encoding="utf-8") as lines
-    ):
-        for line in lines:
-            row = json.loads(line)
-            articles.setdefault(row["title"], []).append(row["text"])
+    for row in json_lines(path):
+        articles.setdefault(row["title"], []).append(row["text"])
     usable = [
         (title, texts)
         for title, texts in articles.items()

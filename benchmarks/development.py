@@ -10,7 +10,6 @@ cases, versions and errors that differ in one number. The same sets every time: 
 """
 
 import argparse
-import gzip
 import json
 import random
 import re
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.workloads import json_lines
 from server.system.output import until_reader_leaves
 
 LAWS, SHORTEST = 5_000, 10
@@ -162,11 +162,9 @@ def codes() -> Set:
 def _laws(path: Path) -> list[tuple[str, str]]:
     """Return the articles of whole laws, in an order of their own."""
     of_title: dict[str, list[str]] = {}
-    with gzip.open(path, "rt", encoding="utf-8") as file:
-        for line in file:
-            row = json.loads(line)
-            if len(row["text"]) >= SHORTEST:
-                of_title.setdefault(row["title"], []).append(row["text"])
+    for row in json_lines(path):
+        if len(row["text"]) >= SHORTEST:
+            of_title.setdefault(row["title"], []).append(row["text"])
     titles = list(of_title)
     random.Random(19).shuffle(titles)
     return [(title, text) for title in titles for text in of_title[title]][:LAWS]

@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.arguments import parser
-from benchmarks.ingest import texts_of
+from benchmarks.ingest import add_texts, texts_of
 from server.store.collection import DATABASE_FILE, SNAPSHOT_FILE, Collection
 from server.store.documents import Documents
 from server.store.local_index.index import LocalIndex
@@ -73,7 +73,7 @@ def _vectors(random: np.random.Generator, count: int, dimension: int) -> Vectors
 
 def _arguments() -> argparse.Namespace:
     options = parser(__doc__, model=False)
-    options.add_argument("--texts", type=Path, help="JSON lines with text, or a JSON list")
+    add_texts(options)
     options.add_argument("--count", type=int, default=20_000, help="documents")
     options.add_argument("--dimension", type=int, default=512, help="numbers of a vector")
     return options.parse_args()

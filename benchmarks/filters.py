@@ -7,16 +7,15 @@ filter and with filters that keep all, half, a twentieth and a thousandth of the
 processor time of the search's thread (the median), and `ratio` is that over the time without a filter. "before"
 is the same search with its filter evaluated by SQLite, as it was before columns were kept in memory; both take
 turns within one run. Then the seconds and the bytes of reading the columns again at start, by key. Vectors
-are generated in clusters; texts are read from the file, one JSON object with "text" a line, or generated. One
+are generated in clusters; texts are read from the file, one JSON object with "text" a line (or .gz), or generated. One
 JSON line per case.
 """
 
 import argparse
-import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import numpy as np
 
 from benchmarks import machine, workloads
 from benchmarks.arguments import parser
+from benchmarks.index_vectors import D, read
 from server.store.collection import Collection
 from server.store.filters.tree import Filter, parse
 from server.store.folder import DataFolder
@@ -36,7 +36,7 @@ from server.store.selection import Selection
 from server.system.output import until_reader_leaves
 from server.types import Vectors
 
-D, CLUSTERS, BATCH, TEXTS = 512, 600, 1000, 60_000
+BATCH, TEXTS = 1000, 60_000
 PARTS = 1000
 # Parts of PARTS that a filter keeps.
 SHARES: Mapping[str, int] = {"100 %": 1000, "50 %": 500, "5 %": 50, "0.1 %": 1}
@@ -137,14 +137,13 @@ def by_sqlite() -> ExitStack:
 
 
 def _fill(collection: Collection, texts: Sequence[str], size: int) -> None:
-    vectors: Callable[[int, int], Vectors] = _generated
     for begin in range(0, size, BATCH):
         numbers = range(begin, min(begin + BATCH, size))
         documents = [
             Document(f"{number}", texts[number % len(texts)], None, _metadata(number))
             for number in numbers
         ]
-        collection.add(documents, vectors(len(documents), begin))
+        collection.add(documents, read(None, len(documents), begin))
         if collection.index.compaction_due:
             collection.adopt(collection.index.compacted())
     collection.adopt(collection.index.compacted())
@@ -165,31 +164,19 @@ def _metadata(number: int) -> dict[str, object]:
 def _texts(path: Path | None) -> list[str]:
     if path is None:
         return workloads.generate("laws", TEXTS)
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line)["text"] for line in lines]
+    return [row["text"] for row in workloads.json_lines(path)]
 
 
 def _questions(texts: Sequence[str], number: int) -> list[tuple[str, Vectors]]:
     """Return clauses of texts, each with a vector."""
     random = np.random.default_rng(7)
     chosen = random.choice(len(texts), number, replace=False)
-    rows = _generated(number, 1)
+    rows = read(None, number, 1)
     words = []
     for place in chosen:
         begin = int(random.integers(max(1, len(texts[place]) - 30)))
         words.append(texts[place][begin : begin + 20])
     return list(zip(words, rows, strict=True))
-
-
-def _generated(number: int, seed: int) -> Vectors:
-    """Return unit rows float32 (number, D) in clusters; a few axes hold most of the variance."""
-    random = np.random.default_rng(0)
-    centres = random.standard_normal((CLUSTERS, D), dtype=np.float32)
-    spread = (np.arange(1, D + 1, dtype=np.float32) ** -0.5)[random.permutation(D)]
-    random = np.random.default_rng(seed)
-    rows = random.standard_normal((number, D), dtype=np.float32)
-    rows = (rows * 1.5 + centres[random.integers(CLUSTERS, size=number)]) * spread
-    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), dtype=np.float32)
 
 
 def _arguments() -> argparse.Namespace:

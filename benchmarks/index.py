@@ -33,14 +33,13 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.arguments import parser
-from benchmarks.index_vectors import Mixtures, read, recall, truth
+from benchmarks.index_vectors import GENERATED, Mixtures, read, recall, truth
 from server.store.local_index.index import SCAN_FROM, LocalIndex
 from server.store.selection import Selection
 from server.system.output import until_reader_leaves
 from server.types import Labels, Vectors
 
 K = 10
-GENERATED = 60_000
 FILTERS = (0.5, 0.05, 0.001)
 ROWS_A_WRITE = 256
 TOGETHER = 16
@@ -88,13 +87,13 @@ def main() -> None:
 
 
 def _lines(case: Case, *, plain: bool) -> Iterator[dict[str, Any]]:
-    index, build = _built(case)
+    index, build_s = built(case.pieces(), case.dimension)
     times, found = _timed([index], case.queries)
     yield {
         "case": "index search",
         **times,
         "recall_at_10": recall(found, case.truth, K),
-        **build,
+        "build_cpu_s": round(build_s, 2),
         f"ms_a_query_of_{TOGETHER}": _together_ms(index, case.queries),
         "index": asdict(index.stats()),
     }
@@ -124,10 +123,10 @@ def _lines(case: Case, *, plain: bool) -> Iterator[dict[str, Any]]:
         yield {"case": "index while writing", **beside, "alone_p99_ms": times["p99_ms"]}
 
 
-def _built(case: Case) -> tuple[LocalIndex, dict[str, float]]:
-    """Return the index, and the seconds to arrange it; making the vectors does not count."""
-    index, cpu_s = LocalIndex(case.dimension), 0.0
-    for labels, rows in case.pieces():
+def built(pieces: Iterator[tuple[Labels, Vectors]], dimension: int) -> tuple[LocalIndex, float]:
+    """Return the index, and the CPU seconds to arrange it; making the vectors does not count."""
+    index, cpu_s = LocalIndex(dimension), 0.0
+    for labels, rows in pieces:
         began = time.thread_time()
         index = index.plus(labels, rows)
         if index.stats().tail_rows >= LOOSE_ROWS and index.compaction_due:
@@ -137,7 +136,7 @@ def _built(case: Case) -> tuple[LocalIndex, dict[str, float]]:
     while index.compaction_pays:
         index = index.compacted()
     cpu_s += time.thread_time() - began
-    return index, {"build_cpu_s": round(cpu_s, 2)}
+    return index, cpu_s
 
 
 def _timed(

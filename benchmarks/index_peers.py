@@ -28,15 +28,14 @@ from matplotlib.figure import Figure
 from benchmarks import machine
 from benchmarks.arguments import parser
 from benchmarks.comparison.environments import CONTENDERS, Failed, run
-from benchmarks.index_vectors import Mixtures, read, recall, truth
+from benchmarks.index import K, built
+from benchmarks.index_vectors import GENERATED, Mixtures, read, recall, truth
 from benchmarks.report.plots import COLOURS, MARKS, STYLE
 from server.store.local_index.index import LocalIndex
 from server.system.output import until_reader_leaves
 from server.types import Vectors
 
-K = 10
 LIBRARIES = ("hnswlib", "usearch", "faiss-hnsw", "faiss-ivf")
-LOOSE_ROWS = 131_072
 # Shares of the calibrated number of lists.
 PARTS = (0.25, 0.5, 0.75, 1, 1.5, 2, 4)
 
@@ -44,7 +43,7 @@ PARTS = (0.25, 0.5, 0.75, 1, 1.5, 2, 4)
 def main() -> None:
     arguments = _arguments()
     faiss.omp_set_num_threads(1)
-    base = read(arguments.vectors, 60_000, seed=1)
+    base = read(arguments.vectors, GENERATED, seed=1)
     queries = read(arguments.queries, 1000, seed=2)[: 2 * arguments.number]
     asked, past = queries[: arguments.number], queries[arguments.number :]
     made = Mixtures.of(base)
@@ -64,15 +63,10 @@ def main() -> None:
 def _ours(
     made: Mixtures, size: int, queries: Vectors, past: Vectors, near: list[set[int]]
 ) -> Iterator[dict[str, Any]]:
-    index, began = LocalIndex(queries.shape[1]), time.thread_time()
-    for labels, rows in made.pieces(size):
-        index = index.plus(labels, rows)
-        if index.stats().tail_rows >= LOOSE_ROWS and index.compaction_due:
-            index = index.compacted()
-    while index.compaction_pays:
-        index = index.compacted()
+    index, build_s = built(made.pieces(size), queries.shape[1])
+    began = time.thread_time()
     index = index.calibrated(past)
-    build = round(time.thread_time() - began, 2)
+    build = round(build_s + time.thread_time() - began, 2)
     scan = index._scan
     for part in PARTS:
         tried = index

@@ -11,7 +11,6 @@ texts with the lengths of law articles. One JSON line.
 
 import argparse
 import asyncio
-import gzip
 import json
 import re
 import statistics
@@ -104,6 +103,11 @@ def _index_seconds(model: Path, texts: Sequence[str], scratch: Path) -> float:
     return float(found[1])
 
 
+def add_texts(options: argparse.ArgumentParser) -> None:
+    """Add the option whose value `texts_of` takes."""
+    options.add_argument("--texts", type=Path, help="JSON lines with text, or a JSON list")
+
+
 def texts_of(path: Path | None, count: int) -> list[str]:
     """Return texts of a file, or made ones; ends the benchmark if the file has fewer."""
     if path is None:
@@ -111,9 +115,7 @@ def texts_of(path: Path | None, count: int) -> list[str]:
     if path.suffix == ".json":
         found = [str(text) for text in json.loads(path.read_text(encoding="utf-8"))]
     else:
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rt", encoding="utf-8") as file:
-            found = [str(json.loads(line)["text"]) for line in file]
+        found = [str(row["text"]) for row in workloads.json_lines(path)]
     if len(found) < count:
         sys.exit(f"{path} has {len(found)} texts, {count} are needed: ask for fewer")
     return found[:count]
@@ -121,7 +123,7 @@ def texts_of(path: Path | None, count: int) -> list[str]:
 
 def _arguments() -> argparse.Namespace:
     options = parser(__doc__, turns=3)
-    options.add_argument("--texts", type=Path, help="JSON lines with text, or a JSON list")
+    add_texts(options)
     options.add_argument("--count", type=int, default=3000, help="documents per turn")
     return options.parse_args()
 

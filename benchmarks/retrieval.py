@@ -12,8 +12,6 @@ with numpy. One JSON line per mode, and one per weight of words in hybrid search
 
 import argparse
 import asyncio
-import gzip
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,6 +22,7 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.arguments import parser
+from benchmarks.workloads import json_lines
 from server.cli.evaluation import metrics as of_ranking
 from server.collections.registry import CollectionRegistry
 from server.config import Config
@@ -154,11 +153,7 @@ def _read(folder: Path) -> tuple[list[Document], dict[str, str], Relevant]:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     packed = path.with_name(path.name + ".gz")
-    if packed.exists():
-        with gzip.open(packed, "rt", encoding="utf-8") as file:
-            return [json.loads(line) for line in file]
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+    return list(json_lines(packed if packed.exists() else path))
 
 
 def _arguments() -> argparse.Namespace:

@@ -5,6 +5,7 @@ The characters come, seeded, from the calibration texts, so that tokens look lik
 are ordered so that every few seconds of a run have the same work, see `evenly`.
 """
 
+import gzip
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -67,6 +68,13 @@ def single(text: str) -> dict[str, Any]:
 def write_singles(path: Path, texts: Iterable[str]) -> Path:
     """Write the native request for each text."""
     return write_bodies(path, map(single, texts))
+
+
+def json_lines(path: Path) -> Iterator[Any]:
+    """Yield the value of each line; a file that ends in .gz is unpacked."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8") as file:
+        yield from map(json.loads, file)
 
 
 @cache

@@ -10,7 +10,7 @@ other programs on the machine move little. ms: wall time. memory_mb: what the pe
 by. Medians of the turns. FILE: as of benchmarks.ingest. One JSON line.
 """
 
-import base64
+import argparse
 import json
 import sys
 import time
@@ -23,8 +23,9 @@ import numpy as np
 
 from benchmarks import machine, usage
 from benchmarks.arguments import parser
-from benchmarks.ingest import texts_of
+from benchmarks.ingest import add_texts, texts_of
 from benchmarks.serve import server
+from server.api.replies import base64_rows
 from server.system.output import until_reader_leaves
 
 PORTION = 256
@@ -84,10 +85,7 @@ class Client:
 
 
 def main() -> None:
-    options = parser(__doc__, turns=3)
-    options.add_argument("--count", type=int, default=2000, help="documents of each turn")
-    options.add_argument("--texts", help="JSON lines or a JSON list of texts")
-    arguments = options.parse_args()
+    arguments = _arguments()
     texts = texts_of(arguments.texts, arguments.count)
     documents = [{"id": str(n), "text": text, "metadata": {"n": n}} for n, text in enumerate(texts)]
     rows = []
@@ -112,8 +110,9 @@ def measured(
     pid: int,
 ) -> dict[str, float]:
     """Return the figures of one turn by way and kind."""
+    packed = base64_rows(np.array(vectors, dtype=np.float32))
     floats = [each | {"vector": row} for each, row in zip(documents, vectors, strict=True)]
-    texts = [each | {"vector": in_base64(each["vector"])} for each in floats]
+    texts = [each | {"vector": row} for each, row in zip(documents, packed, strict=True)]
     found: dict[str, float] = {}
 
     def measure(name: str, way: Way) -> None:
@@ -150,12 +149,15 @@ def embedded(client: httpx.Client, texts: Sequence[str]) -> list[list[float]]:
     return found
 
 
-def in_base64(vector: Sequence[float]) -> str:
-    return base64.b64encode(np.array(vector, dtype="<f4").tobytes()).decode()
-
-
 def portions(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
     return (documents[begin : begin + PORTION] for begin in range(0, len(documents), PORTION))
+
+
+def _arguments() -> argparse.Namespace:
+    options = parser(__doc__, turns=3)
+    options.add_argument("--count", type=int, default=2000, help="documents of each turn")
+    add_texts(options)
+    return options.parse_args()
 
 
 if __name__ == "__main__":

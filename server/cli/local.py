@@ -73,7 +73,7 @@ class Local:
         return self._live().collection
 
     async def prepare(self, chunks: Chunks) -> None:
-        if self._registry.own_name(self._name) not in self._registry.names:
+        if self._is_missing:
             engine = self._default
             rules = default_chunks(engine) if chunks == UNSAID else self._fit(chunks)
             await self._registry.create(self._name, rules, engine)
@@ -97,7 +97,7 @@ class Local:
 
     async def prepare_given(self, embedder: str, dimension: int | None) -> Info:
         """Create the collection for the vectors of this embedder if it is missing; return its description."""
-        if self._name not in self._registry.names:
+        if self._is_missing:
             engine = self._served(embedder)
             if engine is not None:
                 await self._registry.create(self._name, default_chunks(engine), engine)
@@ -125,9 +125,10 @@ class Local:
         check_documents(documents, parts if live.info.embedder else ())
         return await add_given(live, documents, parts, embedder)
 
-    async def parts_of(self, ids: Sequence[str]) -> Mapping[str, Parts]:
-        """Return the chunks of these documents with their vectors, by id."""
-        return (await documents_by_ids(self._live(), ids, 4)).parts
+    async def with_parts(self, ids: Sequence[str]) -> Sequence[tuple[Document, Parts | None]]:
+        """Return the documents of these ids that exist, each with its chunks and their vectors."""
+        found = await documents_by_ids(self._live(), ids, 4)
+        return [(each, found.parts.get(id)) for id, each in found.documents.items()]
 
     async def vectors_of(self, texts: Sequence[str]) -> Vectors:
         """Embed texts as documents: float32 (B, D), unit rows."""
@@ -240,6 +241,10 @@ class Local:
             raise StoreError(
                 "no reranker is loaded; name one, too: --model FOLDER --model RERANKER"
             ) from None
+
+    @property
+    def _is_missing(self) -> bool:
+        return self._registry.own_name(self._name) not in self._registry.names
 
     def _live(self) -> LiveCollection:
         """Return the live collection; unlike the registry, do not make one that is missing."""

@@ -9,10 +9,11 @@ from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import quote
 
+import msgspec
 import numpy as np
 
+from server.api.documents.reply import with_vectors
 from server.api.documents.vectors import row_of
-from server.api.replies import base64_rows
 from server.cli.connection import Json, Server
 from server.cli.exchange.given_import import no_dimension
 from server.cli.target import UNSAID, Chunks, Found, Matching, Page, Question, cut_otherwise
@@ -63,7 +64,7 @@ class Remote:
         return sorted(await self.sizes())
 
     async def prepare(self, chunks: Chunks) -> None:
-        if self._name not in await self.sizes() and not await self._is_alias():
+        if await self._is_missing():
             wanted = {} if chunks == UNSAID else {"chunks": _json_of(chunks)}
             await self._ask("POST", "/collections", dict, {"name": self._name, **wanted})
         elif chunks != UNSAID:
@@ -80,12 +81,12 @@ class Remote:
 
     async def prepare_given(self, embedder: str, dimension: int | None) -> Info:
         """Create the collection for the vectors of this embedder if it is missing; return its description."""
-        if self._name not in await self.sizes():
-            served = await self._ask(
-                "GET", "/info", lambda info: (info["model_id"], info["fingerprint"])
-            )
+        if await self._is_missing():
+            models, first = await self._ask("GET", "/info", _served)
             body: Json = {"name": self._name}
-            if embedder not in served:
+            if embedder in models:
+                body["model"] = embedder
+            elif embedder not in first:
                 if dimension is None:
                     raise no_dimension()
                 body |= {"embedder": embedder, "dimension": dimension}
@@ -106,13 +107,13 @@ class Remote:
             body["embedder"] = embedder
         return await self._ask("POST", f"{self._path}/documents", _integer("stored"), body)
 
-    async def parts_of(self, ids: Sequence[str]) -> Mapping[str, Parts]:
-        """Return the chunks of these documents with their vectors, by id."""
+    async def with_parts(self, ids: Sequence[str]) -> Sequence[tuple[Document, Parts | None]]:
+        """Return the documents of these ids that exist, each with its chunks and their vectors."""
         body: Json = {"ids": list(ids), "include_vectors": True, "encoding_format": "base64"}
         return await self._ask(
             "POST",
             f"{self._path}/documents/get",
-            lambda found: {each["id"]: _parts_of(each) for each in found["documents"]},
+            lambda found: [(_document_of(each), _parts_of(each)) for each in found["documents"]],
             body,
         )
 
@@ -198,9 +199,12 @@ class Remote:
     async def forget_alias(self, alias: str) -> None:
         await self._ask("DELETE", _alias_path(alias), dict)
 
-    async def _is_alias(self) -> bool:
+    async def _is_missing(self) -> bool:
+        """Return whether the name is neither of a collection nor an alias."""
+        if self._name in await self.sizes():
+            return False
         absent = "collection_not_found"
-        return bool(await self._ask("GET", _alias_path(self._name), dict, absent=absent))
+        return not await self._ask("GET", _alias_path(self._name), dict, absent=absent)
 
     async def reindex(self, chunks: Chunks, show: Callable[[int, int], None]) -> None:
         wanted = {} if chunks == UNSAID else {"chunks": _json_of(chunks)}
@@ -296,6 +300,12 @@ class _Reindexing:
         )
 
 
+def _served(info: Json) -> tuple[set[str], set[str]]:
+    """Return the names of all models of vectors, and the other names of the first model."""
+    models = {each["name"] for each in info.get("models", ()) if each["task"] == "dense"}
+    return models, {info["model_id"], info["fingerprint"]}
+
+
 def _integer(key: str) -> Callable[[Json], int]:
     return lambda found: int(found[key])
 
@@ -325,17 +335,20 @@ def _hit(found: Json) -> Hit:
 
 def _with_parts(document: Document, parts: Parts | None) -> Json:
     """Return a document with its vectors, as a request has them."""
-    found: Json = dict(document.fields())
     if parts is None:
-        return found
-    rows = base64_rows(parts.vectors)
-    if parts.spans == (Span(0, len(document.text)),):
-        return {**found, "vector": rows[0]}
-    return {**found, "vectors": rows, "parts": [list(span) for span in parts.spans]}
+        return document.fields()
+    found = msgspec.structs.asdict(with_vectors(document, parts, as_base64=True))
+    return {key: value for key, value in found.items() if value is not msgspec.UNSET}
 
 
-def _parts_of(found: Json) -> Parts:
-    vectors = found.get("vectors", [found.get("vector")])
+def _document_of(found: Json) -> Document:
+    return Document(found["id"], found["text"], found["title"], found["metadata"])
+
+
+def _parts_of(found: Json) -> Parts | None:
+    vectors = found.get("vectors", [found["vector"]] if "vector" in found else None)
+    if vectors is None:
+        return None
     spans = found.get("parts", [[0, len(found["text"])]])
     rows = [row_of(each, found["id"]) for each in vectors]
     return Parts(tuple(Span(*span) for span in spans), np.stack(rows))

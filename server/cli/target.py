@@ -122,8 +122,8 @@ class CollectionTarget(Target, Protocol):
     ) -> int:
         """Store documents with the vectors that the embedder made; return how many changed."""
 
-    async def parts_of(self, ids: Sequence[str]) -> Mapping[str, Parts]:
-        """Return the chunks of these documents with their vectors, by id."""
+    async def with_parts(self, ids: Sequence[str]) -> Sequence[tuple[Document, Parts | None]]:
+        """Return the documents of these ids that exist, each with its chunks and their vectors."""
 
     async def remove(self) -> None:
         """Remove the collection with all its documents."""

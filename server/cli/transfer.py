@@ -4,7 +4,7 @@ A file is written under a temporary name and appears whole. No file is held in m
 """
 
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,9 @@ import numpy as np
 from server.api.documents.export import line as exported_line
 from server.cli.ingest import Indexed, Meter, index_documents
 from server.cli.local import Local
-from server.cli.target import Target
-from server.errors import BadSettings, StoreError
+from server.cli.target import Target, TooLargeForServer
+from server.collections.writing.given import SAME_MODEL
+from server.errors import BadSettings, RequestTooLarge, StoreError
 from server.inference.comparison import row_cosines
 from server.messages.message import Message
 from server.messages.terminal import Terminal, as_json
@@ -36,31 +37,29 @@ PAGE_DOCUMENTS = 256
 # Of one question for vectors.
 PAGE_WITH_VECTORS = 64
 SAMPLE = 16
-# Least cosine of vectors of one model: those of a float32 model and of its int8 artifact have 0.99,
-# those of another model about 0.
-SAME_MODEL = 0.95
+# Returns the documents of ids that are still there, with their chunks.
+ReadWithParts = Callable[[Sequence[str]], Awaitable[Sequence[tuple[Document, Parts | None]]]]
 
 
 async def export_documents(
-    target: Target,
-    destination: str,
-    meter: Meter,
-    parts_of: Callable[[Sequence[str]], Awaitable[Mapping[str, Parts]]] | None = None,
+    target: Target, destination: str, meter: Meter, read: ReadWithParts | None = None
 ) -> int:
     """Write id, text, title and metadata of each document as a line of JSON; return how many.
 
-    parts_of: returns the chunks of documents, whose vectors are written too; None where they are not wanted.
+    read: reads documents again with their vectors, which are written too; None where they are not wanted.
     """
     number, total = 0, await target.count()
     try:
         with _opened(destination) as file:
             async for page in target.pages():
-                if parts_of is None:
+                if read is None:
                     for document in page:
                         file.write(as_json(document.fields()).encode() + b"\n")
+                    number += len(page)
                 else:
-                    await _write_with_vectors(file, page, parts_of)
-                number += len(page)
+                    for begin in range(0, len(page), PAGE_WITH_VECTORS):
+                        some = page[begin : begin + PAGE_WITH_VECTORS]
+                        number += await _write_with_vectors(file, [each.id for each in some], read)
                 said = Message("exported {number:,}", number=number)
                 meter.show(said, number, min(number / max(total, 1), 1))
     finally:
@@ -68,17 +67,21 @@ async def export_documents(
     return number
 
 
-async def _write_with_vectors(
-    file: BinaryIO,
-    page: Sequence[Document],
-    parts_of: Callable[[Sequence[str]], Awaitable[Mapping[str, Parts]]],
-) -> None:
-    for begin in range(0, len(page), PAGE_WITH_VECTORS):
-        some = page[begin : begin + PAGE_WITH_VECTORS]
-        parts = await parts_of([each.id for each in some])
-        # One that was removed meanwhile is left out.
-        there = [each for each in some if each.id in parts]
-        file.writelines(exported_line(each, parts[each.id], as_base64=True) for each in there)
+async def _write_with_vectors(file: BinaryIO, ids: Sequence[str], read: ReadWithParts) -> int:
+    """Write documents with their vectors, all as they are now; return how many are still there.
+
+    They are read in several steps where one reply cannot hold them.
+    """
+    try:
+        found = await read(ids)
+    except (RequestTooLarge, TooLargeForServer):
+        half = len(ids) // 2
+        if not half:
+            raise
+        first = await _write_with_vectors(file, ids[:half], read)
+        return first + await _write_with_vectors(file, ids[half:], read)
+    file.writelines(exported_line(each, parts, as_base64=True) for each, parts in found)
+    return len(found)
 
 
 def export_pair(collection: Collection, index: Path, texts: Path, meter: Meter) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Documents with their vectors from files and into files, here and on a server."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ def test_vectors_come_in_the_lines_or_in_a_matrix(
     assert documents == DOCUMENTS
     assert np.array_equal(vectors, MATRIX.astype(np.float32))
     assert "unchanged 3" in run("import", file, *matrix, *GIVEN).out
+    run("collections", "alias", "live", "own")
+    alias = ("--embedder", "my-model", "--collection", "live")
+    assert "unchanged 3" in run("import", file, *matrix, *alias).out
     run("export", tmp_path / "out.jsonl", "--with-vectors", "--collection", "own")
     again = ("--embedder", "my-model", "--collection", "again")
     assert "added 3," in run("import", tmp_path / "out.jsonl", *again).out
@@ -63,6 +67,23 @@ def test_vectors_come_in_the_lines_or_in_a_matrix(
     run("restore", tmp_path / "own.backup", "--collection", "restored")
     assert stored(run, "restored")[0] == DOCUMENTS
     assert np.array_equal(stored(run, "restored")[1], vectors)
+
+
+@pytest.mark.parametrize("with_matrix", [False, True])
+def test_a_pipe_is_read_once(run: Commands, tmp_path: Path, *, with_matrix: bool) -> None:
+    file = write_given(tmp_path / "in.jsonl", with_vectors=not with_matrix)
+    np.save(tmp_path / "in.npy", MATRIX)
+    matrix = ("--vectors", tmp_path / "in.npy") if with_matrix else ()
+    # Its vectors tell how many numbers those of the collection have.
+    run("import", write_lines(tmp_path / "z.jsonl", ['{"id": "z", "vector": [1, 1, 1]}']), *GIVEN)
+    reader, writer = os.pipe()
+    os.write(writer, file.read_bytes())
+    os.close(writer)
+    try:
+        assert "added 3," in run("import", f"/dev/fd/{reader}", *matrix, *GIVEN).out
+    finally:
+        os.close(reader)
+    assert stored(run, "own")[0][1:] == DOCUMENTS
 
 
 def test_vectors_that_do_not_fit_are_refused_with_their_line(run: Commands, tmp_path: Path) -> None:
@@ -117,6 +138,9 @@ def test_a_server_takes_and_gives_them_too(
     with serving(toy_artifact, tmp_path / "served") as server:
         url = ("--url", server.url)
         assert "added 3," in run("import", file, *GIVEN, *url).out
+        run("collections", "alias", "live", "own", *url)
+        alias = ("--embedder", "my-model", "--collection", "live")
+        assert "unchanged 3" in run("import", file, *alias, *url).out
         out = tmp_path / "out.jsonl"
         run("export", out, "--with-vectors", "--collection", "own", *url)
         assert "unchanged 3" in run("import", out, *GIVEN, *url).out
@@ -124,3 +148,17 @@ def test_a_server_takes_and_gives_them_too(
         assert "two embedders" in run.refused(
             "import", out, "--embedder", "x", "--collection", "own", *url
         )
+
+
+def test_a_server_knows_its_model_by_the_name_it_was_given(
+    run: Commands, toy_artifact: Path, tmp_path: Path
+) -> None:
+    run("import", write_lines(tmp_path / "in.jsonl", ['{"id": "a", "text": "墨池笔纸"}']))
+    out = tmp_path / "out.jsonl"
+    run("export", out, "--with-vectors")
+    (tmp_path / "served").mkdir()
+    flags = ("--model", f"mine={toy_artifact}")
+    with serving(None, tmp_path / "served", *flags) as server:
+        where = ("--collection", "copy", "--url", server.url)
+        assert "added 1," in run("import", out, "--embedder", "mine", *where).out
+        assert "墨池笔纸" in run("search", "墨池", *where).out

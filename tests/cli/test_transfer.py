@@ -5,7 +5,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from server.cli.ingest import Meter
+from server.cli.remote import Remote
 from server.cli.target import Target
 from server.cli.transfer import export_documents, replacing
 from server.clock import now
@@ -22,10 +23,12 @@ from server.store.collection import DATABASE_FILE
 from server.store.documents import Documents
 from server.store.faiss_files import StoredVectors
 from server.store.folder import DataFolder
+from server.store.reading.parts import Parts
 from server.store.records import Document
 from server.store.vector_blob import rounded
 from server.types import Vectors, unit
 from tests.support.commands import Commands, write_lines
+from tests.support.processes import serving
 from tests.support.toys import toy_texts, write_toy_texts
 
 ROWS = [
@@ -60,6 +63,39 @@ def test_what_is_exported_can_be_imported(run: Commands, tmp_path: Path) -> None
     assert lines_of(tmp_path / "out.jsonl") == ROWS
     assert "added 3," in run("import", tmp_path / "out.jsonl", "--collection", "again").out
     assert stored(run, "again")[0] == stored(run)[0]
+
+
+class Busy(Remote):
+    """A collection in which each document becomes another one while it is exported."""
+
+    async def with_parts(self, ids: Sequence[str]) -> Sequence[tuple[Document, Parts | None]]:
+        await self.delete(["b"])
+        await self.add([Document("a", "short")])
+        return await super().with_parts(ids)
+
+
+def test_vectors_are_exported_with_the_text_that_they_are_of(
+    toy_artifact: Path, tmp_path: Path
+) -> None:
+    with serving(toy_artifact, tmp_path) as server:
+        target = Busy(server.url, "default")
+        asyncio.run(target.add([Document("a", "long " * 100), Document("b", "b")]))
+        meter = Meter(Terminal("en", io.StringIO(), io.StringIO()), now)
+        out = tmp_path / "out.jsonl"
+        assert asyncio.run(export_documents(target, str(out), meter, target.with_parts)) == 1
+    (row,) = lines_of(out)
+    assert row["text"] == "short" and "vector" in row
+
+
+def test_documents_that_fill_more_than_a_reply_are_exported_with_vectors(
+    run: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"id": f"{n}", "text": f"{n} " + "w" * 90_000} for n in range(30)]
+    file = write_lines(tmp_path / "in.jsonl", [json.dumps(row) for row in rows])
+    run("import", file, "--chunk-tokens", "0")
+    monkeypatch.setenv("INKWELL_MAX_REPLY_BYTES", "1000000")
+    assert "exported 30 documents" in run("export", tmp_path / "out.jsonl", "--with-vectors").err
+    assert [row["id"] for row in lines_of(tmp_path / "out.jsonl")] == [row["id"] for row in rows]
 
 
 class Stored:

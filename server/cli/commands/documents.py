@@ -33,8 +33,8 @@ def export(given: Invocation) -> int:
     meter = Meter(terminal, now)
     if arguments.pair is None:
         with opening.target(given) as (target, run):
-            parts_of = target.parts_of if arguments.with_vectors else None
-            number = run(export_documents(target, arguments.file, meter, parts_of))
+            read = target.with_parts if arguments.with_vectors else None
+            number = run(export_documents(target, arguments.file, meter, read))
         terminal.inform("exported {number:,} documents", number=number)
         return 0
     vectors, texts = arguments.pair

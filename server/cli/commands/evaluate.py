@@ -60,10 +60,9 @@ def _of_trials(given: Invocation, questions: "list[Question]") -> "list[Report]"
     from server.cli.evaluation.trials import trials
 
     reports = []
-    with trials(given) as (opened, fill):
+    with trials(given) as opened:
         for tokens in given.arguments.chunk_tokens or (None,):
-            trial = opened.of(tokens, fill)
-            report = _judged(given, trial.target, opened.run, questions)
+            report = _judged(given, opened.of(tokens), opened.run, questions)
             reports.append(replace(report, tokens=tokens))
     return reports
 
@@ -91,14 +90,13 @@ def _check_plot(file: Path) -> None:
 def _draw(given: Invocation, reports: "list[Report]") -> None:
     from server.cli.evaluation.plot import drawn
     from server.cli.evaluation.report import NAMES, cut
+    from server.cli.transfer import replacing
 
     words, file = given.terminal.words, given.arguments.plot
     groups = []
     for report in reports:
         label = report.collection if report.tokens is None else words(cut(report.tokens))
         groups.append((label, {words(NAMES[way]): found for way, found in report.means.items()}))
-    from server.cli.transfer import replacing
-
     with replacing(file) as opened:
         opened.write(drawn(groups).encode())
     given.terminal.inform("picture written to {file}", file=file)

@@ -7,7 +7,7 @@ size embeds all documents again.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,35 +26,30 @@ from server.store.records import ChunkRules, Document
 Fill = Callable[["Trials", Local], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """A collection to judge. tokens: of its chunks; None for the usual ones, 0 for whole documents."""
-
-    target: CollectionTarget
-    tokens: int | None
-
-
 class Trials:
-    """Makes the collections, and waits for what they answer."""
+    """Makes the collections, and waits for what they answer. fill: stores the documents in each."""
 
-    def __init__(self, given: Invocation, folder: Path, runner: asyncio.Runner) -> None:
-        self.given, self.run = given, runner.run
+    def __init__(self, given: Invocation, folder: Path, runner: asyncio.Runner, fill: Fill) -> None:
+        self.given, self.run, self._fill = given, runner.run, fill
         self._local = Local(replace(given.config, data=folder / "data"), "trial", runner.get_loop())
 
-    def of(self, tokens: int | None, fill: Fill) -> Trial:
-        """Return a collection of the documents, in chunks of so many tokens."""
+    def of(self, tokens: int | None) -> Local:
+        """Return a collection of the documents, in chunks of so many tokens.
+
+        tokens: None for the usual number, 0 for whole documents.
+        """
         target = self._local.named("usual" if tokens is None else f"tokens-{tokens}")
         self.run(target.prepare(_rules(tokens)))
-        fill(self, target)
-        return Trial(target, tokens)
+        self._fill(self, target)
+        return target
 
     def close(self) -> None:
         self.run(self._local.close())
 
 
 @contextmanager
-def trials(given: Invocation) -> Iterator[tuple[Trials, Fill]]:
-    """Open the folder of a run, and what fills its collections: --documents, or else the collection's."""
+def trials(given: Invocation) -> Iterator[Trials]:
+    """Open the folder of a run. Its collections hold --documents, or else those of the collection."""
     with ExitStack() as stack:
         fill: Fill = _from_files
         if not given.arguments.documents:
@@ -62,9 +57,9 @@ def trials(given: Invocation) -> Iterator[tuple[Trials, Fill]]:
             fill = _from_collection(target, run)
         folder = stack.enter_context(TemporaryDirectory(prefix="inkwell-evaluate-"))
         runner = stack.enter_context(asyncio.Runner())
-        opened = Trials(given, Path(folder), runner)
+        opened = Trials(given, Path(folder), runner, fill)
         stack.callback(opened.close)
-        yield opened, fill
+        yield opened
 
 
 def _rules(tokens: int | None) -> Chunks:

@@ -12,7 +12,7 @@ from server.api.documents.vectors import Written, parts_in, row_of
 from server.cli.exchange.npy_file import NpyRows
 from server.errors import BadSettings, CallerError
 from server.sources.checked import NotADocument, checked, placed
-from server.sources.decoding import lines, shown_name
+from server.sources.decoding import can_be_read_twice, lines, shown_name
 from server.sources.json_lines import Keys, document_of, parsed
 from server.sources.notes import Notes
 from server.sources.source import Source
@@ -55,7 +55,8 @@ class VectorLines:
 
     def __init__(self, file: Path | None, source: Source, rows: NpyRows | None) -> None:
         self._file, self._source, self._rows = file, source, rows
-        if rows is not None and file is not None:
+        self._is_read_twice = can_be_read_twice(file)
+        if rows is not None and self._is_read_twice:
             self._check_number(sum(1 for _ in self._raw_lines(Notes())), rows)
 
     @property
@@ -63,13 +64,14 @@ class VectorLines:
         """Return how many numbers the vectors have; None where no line of a file that is read twice has one."""
         if self._rows is not None:
             return int(self._rows.dimension)
-        if self._file is None:
+        if not self._is_read_twice:
             return None
-        for line in self._lines(Notes()):
-            own = line.own.vector or next(iter(line.own.vectors or ()), None)
-            if own is not None:
-                with _placed(self._file, line.number):
-                    return int(row_of(own, "the document").size)
+        for number, line, _ in self._raw_lines(Notes()):
+            with _placed(self._file, number):
+                own = _own(parsed(line))
+                row = own.vector or next(iter(own.vectors or ()), None)
+                if row is not None:
+                    return int(row_of(row, "the document").size)
         return None
 
     def documents(self, info: Info) -> Iterator[tuple[Document, int]]:
@@ -98,7 +100,7 @@ class VectorLines:
         for number, line, n_read in self._raw_lines(notes):
             with placed(self._file, number):
                 given = parsed(line)
-                own = _own({key: given.pop(key) for key in KEYS if key in given})
+                own = _own(given)
                 document = _document(given, keys)
             yield _Line(number, document, own, n_read)
 
@@ -129,8 +131,9 @@ def _placed(file: Path | None, number: int) -> Iterator[None]:
 
 
 def _own(given: dict[str, Any]) -> _Own:
+    """Take what a line says of its vectors out of it."""
     try:
-        return msgspec.convert(given, _Own)
+        return msgspec.convert({key: given.pop(key) for key in KEYS if key in given}, _Own)
     except msgspec.ValidationError as error:
         raise NotADocument("{why}", why=str(error)) from None
 
