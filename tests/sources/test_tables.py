@@ -144,6 +144,20 @@ def test_question_and_answer_are_guessed_with_care(write: Write) -> None:
     )
 
 
+def test_what_keeps_numbers_as_texts_in_excel_is_no_part_of_them(write: Write) -> None:
+    rows = [
+        "编号,标题,内容,手机,年份",
+        "001\t,甲, 乙 ,13800138000\t,2024\t",
+        '"=""002""",,丙,"=""7""",',
+    ]
+    assert read(write("a.csv", "\n".join(rows))) == [
+        Document("001", " 乙 ", "甲", {"手机": "13800138000", "年份": 2024}),
+        Document("002", "丙", None, {"手机": "7"}),
+    ]
+    name = write("c.csv", "编号,内容\n1,x\n1\t,y\n")
+    assert [document.id for document in read(name)] == [text_id("x"), text_id("y")]
+
+
 def test_a_title_that_is_named_comes_before_the_question(write: Write) -> None:
     name = write("a.csv", "标题,问题,答案\n假,如何,线上\n")
     expected = [Document(text_id("线上"), "线上", "假", {"问题": "如何"})]
