@@ -98,19 +98,13 @@ class BodyBudget:
                 retry_after_s=BODY_RETRY_S,
             )
 
-    def grow(self, size: int) -> None:
-        """Take memory for the `size` bytes that have arrived; raises Overloaded."""
-        if size > SMALL_BODY_BYTES:
-            self.check(size)
-            BodyBudget.taken += size - self._size
-            self._size = size
-
     def hold(self, size: int) -> None:
-        """Take memory for the `size` bytes that are held now, which may be fewer; raises Overloaded."""
-        size = size if size > SMALL_BODY_BYTES else 0
-        self.check(size)
-        BodyBudget.taken += size - self._size
-        self._size = size
+        """Take memory for the `size` bytes that are held now, more or fewer than before; raises Overloaded."""
+        counted = size if size > SMALL_BODY_BYTES else 0
+        if counted or self._size:
+            self.check(counted)
+            BodyBudget.taken += counted - self._size
+            self._size = counted
 
     @property
     def size(self) -> int:
@@ -197,7 +191,7 @@ async def read_body(
                 raise RequestTooLarge(
                     "the body is larger than the server accepts; send fewer texts at once"
                 )
-            budget.grow(size)
+            budget.hold(size)
             if not message.get("more_body", False):
                 return b"".join([*parts, part]) if parts else part
             if part:

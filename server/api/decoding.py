@@ -153,6 +153,16 @@ def whole_number(given: Mapping[str, str], name: str, *, default: int, low: int,
     return int(text)
 
 
+def flag(given: Mapping[str, str], name: str, *, default: bool) -> bool:
+    """Return whether a query parameter is true; raises InvalidRequest."""
+    text = given.get(name, str(default)).lower()
+    if text not in ("true", "false"):
+        raise InvalidRequest(
+            f"{parameter(name)} is {shown(text)}, neither true nor false", param=name
+        )
+    return text == "true"
+
+
 def _unknown_key(key: str, path: str, known: Sequence[str]) -> InvalidRequest:
     place = f" in {path.removeprefix('.')}" if path else ""
     return _unknown(f"the key {shown(key)}{place}", key, known)

@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from server.api.documents.vectors import row_of, written_row
+from server.api.documents.vectors import row_of
+from server.api.replies import base64_rows
 from server.cli.connection import Json, Server
 from server.cli.exchange.given_import import no_dimension
 from server.cli.target import UNSAID, Chunks, Found, Matching, Page, Question, cut_otherwise
@@ -327,7 +328,7 @@ def _with_parts(document: Document, parts: Parts | None) -> Json:
     found: Json = dict(document.fields())
     if parts is None:
         return found
-    rows = [written_row(row, as_base64=True) for row in parts.vectors]
+    rows = base64_rows(parts.vectors)
     if parts.spans == (Span(0, len(document.text)),):
         return {**found, "vector": rows[0]}
     return {**found, "vectors": rows, "parts": [list(span) for span in parts.spans]}

@@ -101,17 +101,27 @@ class CollectionRegistry:
         known = name in self._live or name in self._moving
         return name if known else self.aliases.get(name, name)
 
+    def knows(self, name: str) -> bool:
+        """Return whether a name is an alias or can be read, so that a refusal of it lists no other names."""
+        if name in self._live or name in self._moving or name in self.aliases:
+            return True
+        return name == DEFAULT and name not in self._leaving
+
     def get(self, name: str) -> LiveCollection | EmptyCollection:
         """Return the collection of this name or alias, for reading; raises CollectionNotFound.
 
         The default one is there, empty and without files, before its first write.
         """
-        live = self._live.get(name) or self._moving.get(name)
+        own = self.own_name(name)
+        live = self._live.get(own) or self._moving.get(own)
         if live is not None:
             return live
-        if name in self.aliases:
-            return self._led_to(name)
-        self._folder.check(name)
+        self._folder.check(own)
+        if own != name:
+            raise CollectionNotFound(
+                f"alias {name!r} leads to collection {own!r}, which is not there; set the alias again:"
+                f" PUT /aliases/{name}"
+            )
         if name == DEFAULT and name not in self._leaving:
             engine = self.models.default
             index = self._folder.empty_index(engine.manifest.dimension).stats()
@@ -121,17 +131,6 @@ class CollectionRegistry:
     def listed(self, name: str) -> LiveCollection | EmptyCollection:
         """Return a collection of `names`, for a list."""
         return self.get(name)
-
-    def _led_to(self, alias: str) -> LiveCollection | EmptyCollection:
-        name = self.aliases[alias]
-        live = self._live.get(name) or self._moving.get(name)
-        if live is not None:
-            return live
-        self._folder.check(name)
-        raise CollectionNotFound(
-            f"alias {alias!r} leads to collection {name!r}, which is not there; set the alias again:"
-            f" PUT /aliases/{alias}"
-        )
 
     async def writable(self, name: str) -> LiveCollection:
         """Return the collection of this name, for writing; the default one is created where it is missing."""

@@ -48,6 +48,7 @@ from server.store.schema import (
 from server.store.schema_check import check_objects, upgrade
 from server.store.selection import Selection
 from server.store.sqlite.ascending import ascending
+from server.store.sqlite.damage import damaged
 from server.store.sqlite.database import Connection, Database
 from server.store.sqlite.read_limit import spend, within_limit
 from server.store.vector_blob import blob_bytes, packed, unpacked
@@ -391,13 +392,7 @@ class Documents:
         return Document(id, text, title, json.loads(metadata))
 
     def _damaged(self, what: str) -> StoreDamaged:
-        path = self.database.path
-        return StoreDamaged(
-            "{path}: {what} is not what was written: the disk or another program has changed it; "
-            "restore the collection from a backup",
-            path=path,
-            what=what,
-        )
+        return damaged(self.database.path, what)
 
 
 def _n_bytes(row: Sequence[Any]) -> int:

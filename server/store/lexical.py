@@ -121,11 +121,8 @@ def _exact(joined: str, asked: Container[str]) -> tuple[tuple[str, str], ...]:
 def _quote(text: str) -> Quote:
     """Return the phrases of what is quoted: its terms in a row, and the C++ and C# in it."""
     whole = joined(text)
-    *stretches, last = STRETCH.findall(whole)
-    terms = [term for stretch in stretches for term in units.row(stretch, whole=True)]
-    terms += units.row(last, whole=False)
     spelled = [term for each in identifiers(whole) if each.is_spelled for term in each.terms]
-    return Quote((" ".join(terms), *spelled))
+    return Quote((" ".join(units.phrase(whole)), *spelled))
 
 
 def _phrase(identifier: Identifier, text: str) -> Phrase:

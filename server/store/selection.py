@@ -7,7 +7,6 @@ many numbers. Each form is made from the other when it is first needed.
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +78,7 @@ class Selection:
     def contains(self, labels: Labels) -> Mask:
         """Return which of these labels are selected: bool, in their shape."""
         if self._table is None and labels.size * FEW_OF < self.count:
-            return self._looked_up(labels)
+            return found_in(self.labels, labels)[1]
         table = self._dense()
         if table is None:
             return np.isin(labels, self.labels)
@@ -118,12 +117,6 @@ class Selection:
         table = self._dense()
         return None if table is None else (self._first, table)
 
-    def _looked_up(self, labels: Labels) -> Mask:
-        chosen = self.labels
-        places = np.searchsorted(chosen, labels)
-        places[places == len(chosen)] = 0
-        return cast(Mask, chosen[places] == labels)
-
     def _dense(self) -> Mask | None:
         """Return the table; None where it would have far more places than there are labels."""
         if self._table is None:
@@ -134,6 +127,17 @@ class Selection:
             table[labels - self._first] = True
             self._table = table
         return self._table
+
+
+def found_in(ascending: Labels, sought: Labels) -> tuple[Labels, Mask]:
+    """Return the place of each sought number among ascending ones, and whether it is there: bool.
+
+    The place of one that is not there means nothing. A number costs 0.1 us.
+    """
+    if not len(ascending):
+        return np.zeros(sought.shape, dtype=np.int64), np.zeros(sought.shape, dtype=np.bool_)
+    places = np.minimum(np.searchsorted(ascending, sought), len(ascending) - 1)
+    return places, ascending[places] == sought
 
 
 def _table(selection: Selection) -> Mask:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from server.app import create_app
-from server.collections.administration import backup as backups
+from server.collections.administration.backup import RUNNING
 from server.config import Config
 from server.inference.model import Model
 from server.store.folder import DataFolder
@@ -157,13 +157,13 @@ def test_backups_at_once_are_bounded_and_leave_nothing(
     toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = tmp_path / "data"
-    monkeypatch.setattr(backups, "MOST_AT_ONCE", 0)
+    monkeypatch.setattr(RUNNING, "most", 0)
 
     async def test(client: httpx.AsyncClient) -> None:
         await fill(client)
         answer = await client.post("/backup", json={})
         check_refused(answer, 429, "overloaded", "at most 0")
-        monkeypatch.setattr(backups, "MOST_AT_ONCE", 1)
+        monkeypatch.setattr(RUNNING, "most", 1)
         for _ in range(3):
             assert (await client.post("/backup", json={})).status_code == 200
         assert entries(data) == ["default"]

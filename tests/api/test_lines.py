@@ -13,6 +13,7 @@ from server.api.body import BodyBudget
 from server.api.documents import lines as lines_module
 from server.api.streaming import body_stream
 from server.collections.reading import export as export_module
+from server.collections.reading import long_streams
 from server.collections.writing import given
 from server.errors import DiskFull, Overloaded
 from server.inference.model import Model
@@ -275,7 +276,7 @@ def test_an_export_shows_one_moment_whatever_is_written_meanwhile(
         assert found[3]["metadata"]["n"] == 3
         assert calls > 4
         assert [one["id"] for one in await exported(client)] == ["a", "d", "e"]
-        assert not export_module._running
+        assert not export_module.RUNNING.number
 
     run(test, toy_model)
 
@@ -293,10 +294,10 @@ def test_an_export_is_refused_before_it_begins_or_says_in_its_last_line_that_it_
         refused = await client.post("/collections/none/documents/export", json={})
         check_refused(refused, 404, "collection_not_found")
         with monkeypatch.context() as patch:
-            patch.setattr(export_module, "MOST_AT_ONCE", 0)
+            patch.setattr(export_module.RUNNING, "most", 0)
             refused = await client.post("/documents/export", json={})
             check_refused(refused, 429, "overloaded", "exports")
-        monkeypatch.setattr(export_module, "WAIT_S", -1.0)
+        monkeypatch.setattr(long_streams, "WAIT_S", -1.0)
         response = await client.post("/documents/export", json={})
         *whole, last = response.text.splitlines()
         assert [json.loads(each)["id"] for each in whole] == ["a"]

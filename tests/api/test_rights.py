@@ -33,6 +33,7 @@ def keys(tmp_path: Path) -> dict[str, dict[str, str]]:
         "all": holder(path, "all", None),
         "laws": holder(path, "laws", "laws, laws-*,法*"),
         "none": holder(path, "none", "elsewhere"),
+        "default": holder(path, "default", "default*"),
     }
 
 
@@ -78,6 +79,23 @@ async def asked(
         )
     body = body_of(path) if each.method not in ("GET", "DELETE") else None
     return await client.request(each.method, path, json=body, headers=headers)
+
+
+def test_a_refusal_of_the_default_collection_says_that_it_is_empty(
+    toy_model: Model, tmp_path: Path, keys: dict[str, dict[str, str]]
+) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        await filled(client, keys)
+        client.headers.update(keys["default"])
+        check_refused(
+            await client.post("/backup", json={}), 404, "collection_not_found", "holds nothing yet"
+        )
+        answer = await client.put("/aliases/default-2", json={"collection": "default"})
+        check_refused(answer, 404, "collection_not_found", "create it first")
+        answer = await client.post("/collections/default-3/backup", json={})
+        check_refused(answer, 404, "collection_not_found", "this server has none")
+
+    run(test, toy_model, keys=tmp_path / "keys")
 
 
 def test_every_route_to_a_collection_is_refused_to_a_key_without_the_right(

@@ -292,6 +292,19 @@ def test_reranked_hits_have_pages(toy_model: Model, toy_scorer: Model) -> None:
     run(test, toy_model, others=[toy_scorer])
 
 
+def test_a_collection_and_its_alias_are_searched_once(toy_model: Model) -> None:
+    async def test(client: Client) -> None:
+        await filled(client)
+        await client.put("/aliases/live", json={"collection": "default"})
+        alone = await searched(client, query="search")
+        for names in (["live", "default"], ["default", "live"]):
+            found = await searched(client, query="search", collections=names)
+            assert ids(found) == ids(alone)
+            assert {hit["collection"] for hit in found["hits"]} == {names[0]}
+
+    run(test, toy_model)
+
+
 def test_options_go_with_several_queries(toy_model: Model) -> None:
     async def test(client: Client) -> None:
         await filled(client)

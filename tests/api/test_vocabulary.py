@@ -108,6 +108,8 @@ def test_default_collection_has_none_until_they_are_set(toy_model: Model) -> Non
         ({"synonyms": [["AI"]]}, "synonyms[0] needs two"),
         ({"synonyms": [["AI", "ai", "ＡＩ"]]}, "that differ"),
         ({"synonyms": [["AI", "!?"]]}, "no letter or digit"),
+        # Of the block of Chinese characters, but not assigned.
+        ({"synonyms": [["AI", "\ufada"]]}, "no letter or digit"),
         ({"synonyms": [["AI", "x" * 101]]}, "101 characters, at most 100"),
         ({"synonyms": [["a", "b"]] * 2001}, "2001 groups, at most 2000"),
         ({"synonyms": [[f"a{n}" for n in range(33)]]}, "33 phrases, at most 32"),

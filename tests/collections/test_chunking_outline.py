@@ -4,8 +4,9 @@ import asyncio
 import base64
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,8 +18,9 @@ from server.config import Config
 from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.store.folder import DataFolder
+from server.store.passages.outline import Outline
 from server.store.passages.reading import READING
-from server.store.records import ChunkRules, Document
+from server.store.records import ChunkRules, Document, Span
 from server.telemetry.metrics import Metrics
 
 IMAGE = base64.b64encode(random.Random(1).randbytes(1_800)).decode()
@@ -106,6 +108,31 @@ def test_hostile_texts_are_cut_in_time(unit: str) -> None:
     text = unit * (40_000 // len(unit))
     spans, contexts = cut(text, ChunkRules(500, 60), characters)
     assert len(spans) < 500 and len(contexts) == len(spans)
+
+
+class Counted(list[Span]):
+    """A list that counts how often an item of it is read."""
+
+    reads = 0
+
+    def __getitem__(self, at: Any) -> Any:
+        self.reads += 1
+        return super().__getitem__(at)
+
+    def __iter__(self) -> Iterator[Span]:
+        for each in super().__iter__():
+            self.reads += 1
+            yield each
+
+
+def test_code_between_many_images_is_looked_at_once() -> None:
+    blocks = 100
+    text = f"```\nx = 1;\n```\nA word.\n{IMAGE}\n" * blocks
+    outline = Outline.of(text)
+    outline.verbatim = counted = Counted(outline.verbatim)
+    spans, _ = cut(text, ChunkRules(500, 0), characters, outline=outline)
+    assert len(counted) == blocks and len(spans) == blocks
+    assert counted.reads < 20 * blocks
 
 
 def test_what_is_embedded_has_the_headings_and_the_collection_notes_it(

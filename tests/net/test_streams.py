@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.collections.reading.export import MOST_AT_ONCE
+from server.collections.reading.export import RUNNING
 from tests.support.fakes import PATIENCE_S, eventually
 from tests.support.processes import Server, serving
 
@@ -106,7 +106,7 @@ def test_clients_that_stop_reading_an_export_are_dropped_and_hold_nothing(filled
     )
     with ExitStack() as stack:
         other = stack.enter_context(server.client())
-        clients = [stack.enter_context(socket.socket()) for _ in range(MOST_AT_ONCE)]
+        clients = [stack.enter_context(socket.socket()) for _ in range(RUNNING.most)]
         for client in clients:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.connect((server.host, server.port))

@@ -13,6 +13,7 @@ import pytest
 from server.store.collection import Collection
 from server.store.columns import columns as columns_module
 from server.store.columns import history, loading
+from server.store.columns.segment import MOST_COLUMNS
 from server.store.columns.texts import Texts
 from server.store.filters.tree import parse
 from server.store.folder import DataFolder
@@ -262,6 +263,22 @@ def test_columns_over_their_bound_are_dropped_and_read_again(
     check(collection, dice)
     (moment,) = collection._moments.values()
     assert moment._columns is not None and len(moment._columns.loaded.columns) == 1
+
+
+def test_columns_of_many_keys_are_few_and_those_used_last_stay(collection: Collection) -> None:
+    dice = random.Random(6)
+    write(collection, [f"{n}" for n in range(20)], dice)
+    check(collection, dice)
+    write(collection, ["20", "21"], dice)
+    with collection.reading():
+        for first in range(0, MOST_COLUMNS + 1, 200):
+            asked = [{"k": 1}, *({f"key {first + n}": 1} for n in range(200))]
+            collection.selection(parse({"$and": asked}))
+    moment = list(collection._moments.values())[-1]
+    assert moment._columns is not None
+    loaded = moment._columns.loaded.columns
+    assert len(loaded) == MOST_COLUMNS and "k" in loaded
+    assert all(len(each._columns) <= MOST_COLUMNS for each in moment._columns.recent)
 
 
 def test_texts_are_found_by_their_order_beginnings_and_parts() -> None:

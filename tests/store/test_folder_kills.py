@@ -4,18 +4,13 @@ One run of an operation leaves a copy of the folder at each step, which is what 
 opened as a restarted server would open it.
 """
 
-import errno
-import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
-from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from server.errors import StoreError
 from server.store.collection import DATABASE_FILE
 from server.store.documents import Documents
 from server.store.folder import DataFolder
@@ -23,6 +18,7 @@ from server.store.records import Info
 from server.store.upkeep.maintenance import backup
 from server.store.upkeep.restoring import restore
 from tests.store.test_folder import add, check_holds, entries, filled
+from tests.support.folder_steps import CHANGES, FailingDisk, Steps, killed_at_each_step
 
 OLD, NEW = Info("main", "model-a", 8), Info("main", "model-b", 8)
 # What a collection of this name holds: the fingerprint of its model, and the ids of its documents.
@@ -84,70 +80,6 @@ def data(tmp_path: Path) -> Path:
         add(half := folder.successor(NEW), "a", "b")
         half.close()
     return tmp_path / "data"
-
-
-# --- steps ------------------------------------------------------------------------------------------
-
-
-CHANGES = ("rename", "replace", "mkdir", "fsync")
-KINDS = (*CHANGES, "unlink", "rmdir")
-
-
-class Steps:
-    """The changes of names and the syncs of files and folders while it is entered.
-
-    before: called with the number of each step before it is done. kinds: functions of `os`.
-    """
-
-    def __init__(
-        self, before: Callable[[int], None] = lambda _: None, *, kinds: Sequence[str] = KINDS
-    ) -> None:
-        self.seen: list[tuple[str, Path]] = []
-        self._before, self._kinds = before, kinds
-        self._busy = False
-        self._patch = pytest.MonkeyPatch()
-
-    def __enter__(self) -> "Steps":
-        for kind in self._kinds:
-            self._patch.setattr(os, kind, self._watched(kind, getattr(os, kind)))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._patch.undo()
-
-    def _watched(self, kind: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def step(*given: Any, **options: Any) -> Any:
-            if self._busy:
-                return real(*given, **options)
-            place = given[1] if kind in ("rename", "replace") else given[0]
-            where = os.readlink(f"/proc/self/fd/{place}") if kind == "fsync" else place
-            self._busy = True
-            try:
-                self._before(len(self.seen))
-            finally:
-                self._busy = False
-                self.seen.append((kind, Path(where)))
-            return real(*given, **options)
-
-        return step
-
-
-def killed_at_each_step(data: Path, into: Path, operation: Callable[[], None]) -> list[Path]:
-    """Run an operation; returns copies of the folder, each as a kill between two steps leaves it."""
-    copies: list[Path] = []
-    last: list[tuple[str, int]] = []
-
-    def freeze(_: int = 0) -> None:
-        found = sorted((str(path), path.lstat().st_size) for path in data.rglob("*"))
-        if found != last:
-            last[:] = found
-            copies.append(shutil.copytree(data, into / str(len(copies))))
-
-    freeze()
-    with Steps(freeze):
-        operation()
-    freeze()
-    return copies
 
 
 def state_of(data: Path) -> State:
@@ -275,20 +207,8 @@ def test_disk_that_fails_at_any_step_leaves_the_collection_whole_and_open(
     data: Path, tmp_path: Path, name: str, lasting: bool
 ) -> None:
     operation, after = OPERATIONS[name]
-    for step in count():
-        copy = shutil.copytree(data, tmp_path / str(step))
-        folder = DataFolder(copy)
-
-        def fail(number: int, step: int = step) -> None:
-            if number == step or (lasting and number > step):
-                raise OSError(errno.EIO, "Input/output error")
-
-        refused = False
-        with Steps(fail, kinds=CHANGES) as steps:
-            try:
-                operation(folder)
-            except StoreError:
-                refused = True
+    disk = FailingDisk(data, tmp_path, lasting=lasting, kinds=CHANGES)
+    for copy, folder, refused in disk.runs(operation):
         if refused and not lasting:
             # Writes and searches go on in the same process.
             add(folder.collections["main"], "c")
@@ -299,6 +219,4 @@ def test_disk_that_fails_at_any_step_leaves_the_collection_whole_and_open(
             folder.close()
             assert state_of(copy) in ([BEFORE, after] if refused else [after])
         shutil.rmtree(copy)
-        if len(steps.seen) <= step:
-            break
-    assert step > 3
+    assert disk.step > 3

@@ -52,6 +52,13 @@ def test_search_equals_brute_force_over_several_segments(small_segments: None) -
     assert hits.labels.dtype == np.int64
 
 
+def test_a_selection_holds_for_vectors_that_were_added_out_of_order() -> None:
+    rows = vectors(4)
+    built = LocalIndex(D).plus(labels(200, 100), rows[:2]).plus(labels(50, 203), rows[2:])
+    hits = built.search(rows[:1], 4, Selection.of_labels(labels(200, 201, 203)))
+    assert sorted(hits.labels[0].tolist()) == [-1, -1, 200, 203]
+
+
 @pytest.mark.parametrize("length", [3e38, 1e30, 1e-19, 1e-30, 1e-42])
 def test_vectors_of_any_finite_length_have_their_direction(length: float) -> None:
     rows = np.eye(D, dtype=np.float32)[:3] + np.float32(0.1)

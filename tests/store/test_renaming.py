@@ -1,15 +1,12 @@
 """Renaming and aliases on the disk: after a kill or a failing disk at any step there is the old state or the new."""
 
-import errno
-import shutil
 from collections.abc import Callable
 from contextlib import closing
-from itertools import count
 from pathlib import Path
 
 import pytest
 
-from server.errors import AlreadyExists, StoreDamaged, StoreError
+from server.errors import AlreadyExists, StoreDamaged
 from server.store.folder import DataFolder
 from server.store.naming import names_file
 from server.store.naming.names_file import FILE, MAX_ALIASES
@@ -17,7 +14,7 @@ from server.store.records import Info
 from server.store.upkeep.maintenance import backup, check, collections
 from server.store.upkeep.restoring import restore
 from tests.store.test_folder import add, check_holds, entries, filled
-from tests.store.test_folder_kills import Steps, killed_at_each_step
+from tests.support.folder_steps import FailingDisk, killed_at_each_step
 
 # The name of the only collection, and the aliases.
 State = tuple[str, dict[str, str]]
@@ -97,31 +94,16 @@ def test_disk_that_fails_at_any_step_leaves_the_collection_whole_and_open(
     data: Path, tmp_path: Path, name: str, lasting: bool
 ) -> None:
     operation, after = OPERATIONS[name]
-    for step in count():
-        copy = shutil.copytree(data, tmp_path / str(step))
-        folder = DataFolder(copy)
-
-        def fail(number: int, step: int = step) -> None:
-            if number == step or (lasting and number > step):
-                raise OSError(errno.EIO, "Input/output error")
-
-        with Steps(fail, kinds=("rename", "replace", "fsync")) as steps:
-            try:
-                operation(folder)
-                done = True
-            except StoreError:
-                done = False
-        reached = len(steps.seen) > step
+    disk = FailingDisk(data, tmp_path, lasting=lasting, kinds=("rename", "replace", "fsync"))
+    for copy, folder, refused in disk.runs(operation):
         if not folder.damaged:
             ((own, collection),) = folder.collections.items()
             check_holds(collection, "a", "b")
-            assert (own, dict(folder.aliases)) in ((BEFORE, after) if not done else (after,))
+            assert (own, dict(folder.aliases)) in ((BEFORE, after) if refused else (after,))
         else:
             assert lasting
         folder.close()
-        assert state_of(copy) in ((BEFORE, after) if not done else (after,))
-        if not reached:
-            return
+        assert state_of(copy) in ((BEFORE, after) if refused else (after,))
 
 
 def test_identity_and_vectors_stay_and_the_old_name_is_free(data: Path) -> None:

@@ -14,12 +14,13 @@ from server.store.collection import Collection
 from server.store.filters.tree import parse
 from server.store.folder import DataFolder
 from server.store.fusion import blend
-from server.store.records import ChunkRules, Document, Info, Span
+from server.store.records import Chunk, ChunkRules, Document, Info, Span
 from server.store.search import Hit, Query, at_once
 from server.store.searching.answers import search
 from server.store.searching.diversity import diverse
-from server.store.searching.facets import _facet, facets
+from server.store.searching.facets import _condition, _facet, facets
 from server.store.searching.found import Found
+from server.store.searching.grouping import grouped
 from server.store.searching.options import (
     Diversity,
     Grouping,
@@ -218,6 +219,15 @@ def test_groups_are_those_of_the_best_hits(filled: Filled) -> None:
         assert numbers(answer[begin : begin + number]) == expected[:2]
         begin += number
     assert begin == len(answer)
+
+
+def test_long_values_are_told_apart_and_shown_by_their_beginnings() -> None:
+    texts = ["x" * 256, "x" * 300, "x" * 300 + "y"]
+    chunks = {
+        n: Chunk(f"d{n}", "", None, {"k": text}, Span(0, 0), True) for n, text in enumerate(texts)
+    }
+    found = grouped([(n, 1.0) for n in chunks], chunks, Grouping("k", 2), 9)
+    assert found == [("x" * 256, [(n, 1.0)]) for n in chunks]
 
 
 def kind_of(value: Any) -> int:
@@ -467,7 +477,11 @@ def test_counts_in_memory_are_those_of_the_database(tmp_path: Path) -> None:
             for filter in FILTERS:
                 tree = None if filter is None else parse(filter)
                 for among in (tree, np.sort(words)):
-                    for key in ("kind", "year", "n", "name", "missing"):
+                    keys = ("kind", "year", "n", "name", "missing")
+                    condition = _condition(documents, among)
+                    for key in keys:
                         in_memory = facets(collection, [key], among)
-                        assert in_memory == [_facet(documents, key, among)]
+                        assert in_memory == [_facet(documents, key, *condition)]
+                    together = facets(collection, keys, among)
+                    assert together == [_facet(documents, key, *condition) for key in keys]
     data.close()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -286,3 +287,60 @@ def test_document_of_ten_megabytes_is_shown(page: Page, restarted: Restarted) ->
 
 
 # --- back and forward -------------------------------------------------------------------------------
+
+
+def test_back_and_forward_lead_through_views_and_searches(page: Page, restarted: Restarted) -> None:
+    # subtle: a tab keeps 50 addresses, and a full one forgets those first that no person chose, as these.
+    first_tab = page.driver.current_window_handle
+    page.driver.switch_to.new_window("tab")
+    try:
+        lead_back_and_forward(page)
+    finally:
+        page.driver.close()
+        page.driver.switch_to.window(first_tab)
+
+
+def lead_back_and_forward(page: Page) -> None:
+    page.open("search?q=document+1")
+    page.until(lambda: page.texts(HITS))
+    steps = [
+        "search?q=document+2&mode=lexical",
+        "compare?t=" + quote('[["one","query"],["two","query"]]'),
+        "compare?t=" + quote('[["three","query"],["four","query"]]'),
+        "search?q=document+3&n=5",
+        "collections",
+    ]
+    shown = {
+        "collections": lambda: page.all(".collections time"),
+        steps[3]: lambda: (
+            value("#query") == "document 3"
+            and len(page.texts(HITS)) == 15
+            and value("#depth") == "5"
+        ),
+        steps[2]: lambda: value("textarea") == "three" and page.all(".cosine"),
+        steps[1]: lambda: value("textarea") == "one" and page.all(".cosine"),
+        steps[0]: lambda: value("#query") == "document 2" and len(page.texts(HITS)) == 10,
+        "search?q=document+1": lambda: (
+            value("#query") == "document 1" and len(page.texts(HITS)) == 30
+        ),
+    }
+
+    def value(selector: str) -> Any:
+        return page.script("return document.querySelector(arguments[0])?.value", selector)
+
+    for step in steps:
+        page.script("location.hash = '#/' + arguments[0]", step)
+        page.until(shown[step])
+    *others, first = shown.values()
+    for holds in others:
+        page.until(holds)
+        page.driver.back()
+    page.until(first)
+    for holds in others[::-1]:
+        page.driver.forward()
+        page.until(holds)
+    # A dialog goes with its view.
+    page.click("#create")
+    page.find("dialog[open] #name")
+    page.driver.back()
+    page.until(lambda: not page.all("dialog"))

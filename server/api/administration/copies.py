@@ -1,8 +1,5 @@
 """Backups of collections and restoring them, in the native format; both are streams of bytes."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-
 import msgspec
 from starlette.datastructures import QueryParams
 
@@ -13,6 +10,7 @@ from server.api.native_errors import NATIVE
 from server.api.operation import CollectionCall, CollectionOperation, collection_name
 from server.api.replies import Reply, json_body
 from server.api.streaming.body_stream import BodyStream
+from server.api.streaming.reply_stream import begun
 from server.errors import InvalidRequest, UnsupportedMediaType
 
 OCTETS = b"application/octet-stream"
@@ -57,17 +55,8 @@ def inside() -> list[CollectionOperation]:
 async def backup(call: CollectionCall) -> Reply:
     """Send the collection as it is at one moment, in the form that restoring reads."""
     await decoded(call.body, BackupRequest)
-    pieces = call.collections.backup(collection_name(call))
-    # Before the head is sent: a refusal has a status of its own.
-    first = await anext(pieces)
-    return Reply(b"", content_type=OCTETS, stream=_joined(first, pieces))
-
-
-async def _joined(first: bytes, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    async with aclosing(pieces):
-        yield first
-        async for piece in pieces:
-            yield piece
+    pieces = await begun(call.collections.backup(collection_name(call)))
+    return Reply(b"", content_type=OCTETS, stream=pieces)
 
 
 async def restore(call: CollectionCall, body: BodyStream) -> Reply:

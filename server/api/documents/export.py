@@ -1,7 +1,5 @@
 """POST /documents/export: all documents of one moment as lines of JSON, sent as they are read."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from functools import partial
 
 from server.api.body import prepared
@@ -9,6 +7,7 @@ from server.api.documents.reply import stored_form, with_vectors
 from server.api.documents.request import exported as requested
 from server.api.operation import CollectionCall, collection_of
 from server.api.replies import NDJSON, Reply, json_body
+from server.api.streaming.reply_stream import begun
 from server.collections.reading.export import Export, exported
 from server.store.reading.parts import Parts
 from server.store.records import Document
@@ -25,17 +24,7 @@ async def export(call: CollectionCall) -> Reply:
     pages = exported(
         collection, Export(filter, request.include_vectors, write), call.collections.reads
     )
-    # Before the head is sent: a refusal has a status of its own.
-    first = await anext(pages, b"")
-    return Reply(b"", content_type=NDJSON, stream=_joined(first, pages))
-
-
-async def _joined(first: bytes, pages: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    async with aclosing(pages):
-        if first:
-            yield first
-        async for page in pages:
-            yield page
+    return Reply(b"", content_type=NDJSON, stream=await begun(pages))
 
 
 def line(document: Document, parts: Parts | None, *, as_base64: bool) -> bytes:

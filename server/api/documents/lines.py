@@ -15,7 +15,7 @@ import msgspec
 from starlette.datastructures import QueryParams
 
 from server.api.body import decode, off_loop
-from server.api.decoding import check_parameters, parameter
+from server.api.decoding import check_parameters, flag
 from server.api.documents.request import NewDocument, document_of, noise_of
 from server.api.json_size import UNCOUNTED_BYTES, check_size
 from server.api.operation import CollectionCall, collection_of, writable_of
@@ -27,13 +27,11 @@ from server.collections.writing.given import add_given, check_embedder
 from server.errors import (
     CallerError,
     CollectionNotFound,
-    InvalidRequest,
     OtherModel,
     Overloaded,
     RetryableError,
     ServerError,
     ShuttingDown,
-    shown,
 )
 from server.store.reading.parts import Parts
 from server.store.records import Document, Info
@@ -83,7 +81,7 @@ async def add_lines(call: CollectionCall, body: BodyStream) -> Reply:
     """Store documents, one a line, as they arrive; see `add` for documents in one body."""
     given = QueryParams(call.scope["query_string"])
     check_parameters(given, OPTIONS)
-    embedder, replace = given.get("embedder"), _replace(given)
+    embedder, replace = given.get("embedder"), flag(given, "replace", default=True)
     info = collection_of(call).info
     storing: _Storing | None = None
     body.headers = [(STORED_LINES, b"0")]
@@ -103,15 +101,6 @@ async def add_lines(call: CollectionCall, body: BodyStream) -> Reply:
         stopped = ShuttingDown("the server stopped before the body was whole", retry_after_s=5)
         raise _with_progress(stopped, body) from None
     return Reply(json_body(LinesStored() if storing is None else storing.result))
-
-
-def _replace(given: QueryParams) -> bool:
-    text = given.get("replace", "true").lower()
-    if text not in ("true", "false"):
-        raise InvalidRequest(
-            f"{parameter('replace')} is {shown(text)}, neither true nor false", param="replace"
-        )
-    return text == "true"
 
 
 def _with_progress(error: ServerError, body: BodyStream) -> ServerError:

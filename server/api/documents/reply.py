@@ -4,7 +4,8 @@ from typing import Any
 
 import msgspec
 
-from server.api.documents.vectors import Written, written_row
+from server.api.documents.vectors import Written
+from server.api.replies import base64_rows
 from server.store.reading.parts import Parts
 from server.store.records import Document, Span
 
@@ -90,7 +91,7 @@ def stored_form(document: Document) -> Stored:
 def with_vectors(document: Document, parts: Parts, *, as_base64: bool) -> Stored:
     """Return a document with the vectors of its parts, as a request that stores it has them."""
     found = stored_form(document)
-    rows = [written_row(row, as_base64=as_base64) for row in parts.vectors]
+    rows: list[Written] = [*base64_rows(parts.vectors)] if as_base64 else parts.vectors.tolist()
     if parts.spans == (Span(0, len(document.text)),):
         found.vector = rows[0]
     else:

@@ -84,12 +84,5 @@ def _spans(
     return [Span(begin, end) for begin, end in given]
 
 
-def written_row(row: Vectors, *, as_base64: bool) -> Written:
-    """Return a vector, float32 (D,), as JSON has it."""
-    if as_base64:
-        return base64.b64encode(row.astype("<f4").tobytes()).decode()
-    return [float(each) for each in row]
-
-
 def _refusal(message: str) -> InvalidRequest:
     return InvalidRequest(message, param="documents")

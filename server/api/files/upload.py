@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from starlette.datastructures import QueryParams
 
-from server.api.decoding import check_parameters, parameter
+from server.api.decoding import check_parameters, flag, parameter
 from server.api.documents.reply import Stored, stored_form
 from server.api.files.reading import Contents, in_terms_of_http, read_file
 from server.api.native_errors import NATIVE
@@ -88,7 +88,7 @@ async def upload(call: CollectionCall) -> Reply:
     check_parameters(given, OPTIONS)
     name, format = _name(given)
     options = _options(given, format)
-    is_dry = _flag(given, "dry_run")
+    is_dry = flag(given, "dry_run", default=False)
     # Before the file is read: a collection that is not there is refused.
     collection_of(call)
     found = await read_file(call.body, name, format, options)
@@ -199,12 +199,3 @@ def _options(given: QueryParams, format: str) -> Options:
             param="name",
         )
     return options
-
-
-def _flag(given: QueryParams, name: str) -> bool:
-    text = given.get(name, "false").lower()
-    if text not in ("true", "false"):
-        raise InvalidRequest(
-            f"{parameter(name)} is {shown(text)}, neither true nor false", param=name
-        )
-    return text == "true"

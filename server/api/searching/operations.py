@@ -53,13 +53,12 @@ def inside() -> list[CollectionOperation]:
 
 
 async def search(call: CollectionCall) -> Reply:
-    if "collection" in call.scope["path_params"]:
-        # Before the body is decoded: a collection that is not there is refused.
-        collection_of(call)
+    # Before the body is decoded: a collection that is not there is refused.
+    named = collection_of(call) if "collection" in call.scope["path_params"] else None
     on_loop = PREPARED_ON_LOOP if b'"filter"' in call.body else VECTOR_ON_LOOP
     asked = await prepared(call.body, checked, on_loop)
     request, reads = asked.request, call.collections.reads
-    searched = _searched(call, asked)
+    searched = _searched(call, asked, named)
     texts = [request.query] if request.queries is None else request.queries
     scorer = _scorer(call, request, len(texts))
     _check_vectors(request, len(texts), searched.info.dimension, reads.max_bytes)
@@ -84,17 +83,24 @@ async def search(call: CollectionCall) -> Reply:
     return reply._replace(headers=headers)
 
 
-def _searched(call: CollectionCall, asked: Checked) -> Searched:
-    """Return what is searched: the collection of the path, or those that the request names."""
+def _searched(
+    call: CollectionCall, asked: Checked, named: LiveCollection | EmptyCollection | None
+) -> Searched:
+    """Return what is searched: the collection that the path names, or those that the request names."""
     names = asked.request.collections
     if names is None:
-        return collection_of(call)
-    if "collection" in call.scope["path_params"]:
+        return collection_of(call) if named is None else named
+    if named is not None:
         raise InvalidRequest(
             '"collections" goes with POST /search, which names no collection in its path',
             param="collections",
         )
-    every = {normal(name): call.collections.get(normal(name)) for name in names}
+    every: dict[str, LiveCollection | EmptyCollection] = {}
+    for name in map(normal, names):
+        found = call.collections.get(name)
+        # One that is named twice, by an alias too, is searched once, under the first of its names.
+        if found not in every.values():
+            every[name] = found
     return SeveralCollections(every, needs_one_model=asked.request.mode != "lexical")
 
 

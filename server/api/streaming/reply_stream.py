@@ -14,6 +14,19 @@ from server.errors import ServerError
 log = logging.getLogger(__name__)
 
 
+async def begun(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Return the same pieces after the first one is made: a refusal before it has a status of its own."""
+    return _joined(await anext(pieces, b""), pieces)
+
+
+async def _joined(first: bytes, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(pieces):
+        if first:
+            yield first
+        async for piece in pieces:
+            yield piece
+
+
 async def send_stream(scope: Scope, send: Send, reply: Reply, error_reply: ErrorReply) -> None:
     """Send the head of a reply and the pieces of its stream.
 

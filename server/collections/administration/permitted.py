@@ -163,7 +163,7 @@ class PermittedCollections:
         try:
             yield
         except CollectionNotFound:
-            if self._registry.own_name(name) != name:
+            if self._registry.knows(name):
                 raise
             raise not_there(name, self.names) from None
 

@@ -7,22 +7,22 @@ is deleted at the next start.
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from server.collections.live_collection import uninterrupted
-from server.errors import Overloaded, ShuttingDown
+from server.collections.reading.long_streams import Running
+from server.errors import ShuttingDown
 from server.store.folder import DataFolder
 from server.store.upkeep.restoring import fill
 
 T = TypeVar("T")
 # Bytes that are written at once.
 PIECE_BYTES = 1 << 20
-# Restores of this process at once: each keeps a core busy.
-MOST_AT_ONCE, RETRY_S = 1, 60
-
-_running: "set[Restoring]" = set()
+# Each keeps a core busy.
+RUNNING = Running(1, 60, "another backup is being restored, and only one is possible at once")
 
 
 class Restoring:
@@ -35,23 +35,17 @@ class Restoring:
         self._folder = folder
         self._name = name
         self._stopped = False
+        self._counted = ExitStack()
         self._received: Path | None = None
         self._made: Path | None = None
 
     async def __aenter__(self) -> "Restoring":
-        if len(_running) >= MOST_AT_ONCE:
-            raise Overloaded(
-                "another backup is being restored, and only one is possible at once; try again later",
-                retry_after_s=RETRY_S,
-            )
-        _running.add(self)
+        self._counted.enter_context(RUNNING.one())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        try:
+        with self._counted:
             await uninterrupted(self._clear)
-        finally:
-            _running.discard(self)
 
     def _clear(self) -> None:
         for each in (self._received, self._made):

@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence, Set
 from heapq import merge
 from itertools import chain
+from operator import attrgetter
 
 from server.collections.cutting.counting import Count, piece_tokens
 from server.collections.cutting.piece import KEPT, NOISE, Piece
@@ -114,13 +115,13 @@ def _natural_ends(text: str, outline: Outline, begin: int, end: int) -> Ends:
 
 
 def _sentence_ends(text: str, outline: Outline, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    verbatim = iter(outline.verbatim)
-    block, line = next(verbatim, None), begin
+    verbatim, line = outline.verbatim, begin
+    block = bisect_right(verbatim, begin, key=attrgetter("end"))
     for mark in SENTENCE_END.finditer(text, begin, end):
         place, stops = mark.end(), mark[1]
-        while block is not None and block.end <= mark.start():
-            block = next(verbatim, None)
-        is_verbatim = block is not None and block.begin <= mark.start()
+        while block < len(verbatim) and verbatim[block].end <= mark.start():
+            block += 1
+        is_verbatim = block < len(verbatim) and verbatim[block].begin <= mark.start()
         if stops is None:
             if is_verbatim:
                 yield place, 0

@@ -6,17 +6,15 @@ the snapshot is closed. So the time in which the client is waited for has a limi
 reindexed or removed meanwhile: the snapshot's file is there until it is closed.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from server.clock import now
 from server.collections import read_cost
 from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection
 from server.collections.read_threads import ReadThreads
-from server.errors import Overloaded, RequestTooLarge
+from server.collections.reading.long_streams import Pace, Running
 from server.store.collection import Collection
 from server.store.documents import Documents
 from server.store.filters.tree import Filter
@@ -26,14 +24,11 @@ from server.store.sqlite.database import HeldSnapshot
 
 # Documents of a page, with their vectors and without, and bytes of their texts.
 PAGE_DOCUMENTS, PAGE_WITH_VECTORS, PAGE_BYTES = 1000, 128, 1 << 20
-# Exports of this process at once.
-MOST_AT_ONCE, RETRY_S = 4, 10
-# Seconds for which a client is waited for in all, and bytes for which it gets more of them: a line of 4 Mbit/s
-# is fast enough.
-WAIT_S, BYTES_PER_S = 60.0, 1 << 19
+# A client must take so many bytes a second: a line of 4 Mbit/s is fast enough.
+BYTES_PER_S = 1 << 19
+RUNNING = Running(4, 10, "{number} exports are running, at most {most} run at once")
 
 Write = Callable[[Document, Parts | None], bytes]
-_running: set[object] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +52,17 @@ async def exported(
     rows, hit_s = len(collection.collection.index), collection.hit_time.seconds
     limit = PAGE_WITH_VECTORS if export.with_vectors else PAGE_DOCUMENTS
     cost_s = read_cost.of_page(limit, export.filter, rows, 2 * hit_s)
-    with _counted(), reads.admitted(cost_s):
+    pace = Pace("the export", BYTES_PER_S, "export a part of it with a filter")
+    with RUNNING.one(), reads.admitted(cost_s):
         documents, held = await collection.read(lambda: _held(collection.collection))
         try:
-            after, waited_s, size = 0, 0.0, 0
+            after = 0
             while after >= 0:
                 page = partial(_page, documents, held, export, after, limit)
                 piece, after = await reads.turn(cost_s, page)
                 if piece:
-                    began = now()
-                    yield piece
-                    waited_s, size = waited_s + now() - began, size + len(piece)
-                    _check_pace(waited_s, size)
+                    with pace.waiting(len(piece)):
+                        yield piece
         finally:
             held.close()
 
@@ -87,27 +81,3 @@ def _page(
         parts = parts_of(documents, [each.id for each in some]) if export.with_vectors else {}
     last = found[-1][0] if cut or len(found) == limit else -1
     return b"".join(export.write(each, parts.get(each.id)) for each in some), last
-
-
-@contextmanager
-def _counted() -> Iterator[None]:
-    """Count an export among those that run; raises Overloaded."""
-    if len(_running) >= MOST_AT_ONCE:
-        raise Overloaded(
-            f"{len(_running)} exports are running, at most {MOST_AT_ONCE} run at once; try again later",
-            retry_after_s=RETRY_S,
-        )
-    own = object()
-    _running.add(own)
-    try:
-        yield
-    finally:
-        _running.discard(own)
-
-
-def _check_pace(waited_s: float, size: int) -> None:
-    if waited_s > WAIT_S + size / BYTES_PER_S:
-        raise RequestTooLarge(
-            f"the client took {size} bytes of the export in {waited_s:.0f} s, and at least {BYTES_PER_S}"
-            f" bytes a second are needed after the first {WAIT_S:g} s; export a part of it with a filter"
-        )

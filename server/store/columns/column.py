@@ -6,7 +6,7 @@ order of SQLite too. So a comparison is a range of places, and a filter finds ro
 
 import operator
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -16,16 +16,12 @@ import numpy.typing as npt
 from server.store.columns.texts import Texts
 from server.store.filters.instants import instant
 from server.store.filters.sql import SqlValue
-from server.store.filters.tree import Sign
+from server.store.filters.tree import SIDES, Sign
 from server.store.selection import Mask
 
 # Whole numbers that float64 tells apart.
 EXACT = 1 << 53
 NO_INSTANT = np.iinfo(np.int64).min
-SIDES: Mapping[str, Callable[[Any, Any], Any]] = {
-    **{">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le},
-    "==": operator.eq,
-}
 Rows = npt.NDArray[np.int64]
 Numbers = npt.NDArray[Any]
 
@@ -155,7 +151,8 @@ class Column:
             found = [instant(self.texts[place]) for place in range(len(self.texts))]
             known = [NO_INSTANT if each is None else each for each in found]
             self._instants = np.array(known, dtype=np.int64)
-        compared = SIDES[sign](self._instants, microseconds) & (self._instants != NO_INSTANT)
+        side = operator.eq if sign == "==" else SIDES[sign]
+        compared = side(self._instants, microseconds) & (self._instants != NO_INSTANT)
         return self._of_texts(compared)
 
     def beginning_with(self, prefix: str) -> Mask:

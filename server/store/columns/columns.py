@@ -1,14 +1,15 @@
 """The columns of a collection at one moment: one large part from the database, and what was written since."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 import numpy as np
 
 from server.store.columns import loading
 from server.store.columns.column import Column
 from server.store.columns.evaluation import ColumnOf, kept
-from server.store.columns.segment import Recent, Segment, Written, joined
+from server.store.columns.segment import MOST_COLUMNS, Recent, Segment, Written, joined
 from server.store.columns.turn import Turn
 from server.store.filters.tree import Filter, keys
 from server.store.selection import Selection
@@ -26,19 +27,50 @@ MOST_BYTES, MOST_BYTES_A_DOCUMENT = 32 << 20, 256
 
 
 @dataclass(slots=True)
-class Loaded:
-    """The columns of a large part that were read, by key; the last one used is the last one here.
+class Kept:
+    """A column that was read; None: too large to keep.
 
-    A column that was read at a later moment lacks the documents that were deleted until then. So it says
-    how old the moment was, and an older one does not use it. None: too large to keep.
+    age: of the moment when it was read. It lacks the documents that were deleted until then, so an older
+    moment does not use it. used: the number of the last use.
     """
 
-    turn: Turn = field(default_factory=Turn)
-    columns: dict[str, tuple[Column | None, int]] = field(default_factory=dict)
+    column: Column | None
+    age: int
+    used: int = 0
 
     @property
     def bytes_held(self) -> int:
-        return sum(each.bytes_held for each, _ in list(self.columns.values()) if each is not None)
+        return 0 if self.column is None else self.column.bytes_held
+
+
+@dataclass(slots=True)
+class Loaded:
+    """The columns of a large part that were read, by key; those used last are kept."""
+
+    turn: Turn = field(default_factory=Turn)
+    columns: dict[str, Kept] = field(default_factory=dict)
+    _uses: Iterator[int] = field(default_factory=count)
+
+    @property
+    def bytes_held(self) -> int:
+        return sum(each.bytes_held for each in list(self.columns.values()))
+
+    def get(self, key: str) -> Kept | None:
+        """Return what was read of a key."""
+        found = self.columns.get(key)
+        if found is not None:
+            found.used = next(self._uses)
+        return found
+
+    def keep(self, key: str, found: Kept, most_bytes: int) -> None:
+        """Keep a column, and drop those used least lately as far as there are too many; in a turn."""
+        found.used = next(self._uses)
+        self.columns[key] = found
+        held = self.bytes_held
+        for other in sorted(self.columns, key=lambda each: self.columns[each].used)[:-1]:
+            is_over = held > most_bytes and self.columns[other].bytes_held > 0
+            if is_over or len(self.columns) > MOST_COLUMNS:
+                held -= self.columns.pop(other).bytes_held
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,25 +139,21 @@ class Columns:
         return [(self.segment, base.__getitem__), *recent]
 
     def _column(self, key: str, database: Database) -> Column | None:
-        found = self.loaded.columns.get(key)
+        """Return a column; None where another search is reading one."""
+        found = self.loaded.get(key)
         if found is None:
-            return self._read(key, database)
-        column, age = found
-        return column if age <= self.age else None
+            with self.loaded.turn.tried() as mine:
+                if not mine:
+                    return None
+                found = self.loaded.get(key) or self._read(key, database)
+        return found.column if found.age <= self.age else None
 
-    def _read(self, key: str, database: Database) -> Column | None:
-        """Read a column, unless another search is reading one."""
-        with self.loaded.turn.tried() as mine:
-            if not mine:
-                return None
-            with unlimited():
-                column = loading.column(database, key, self.segment)
-            columns = self.loaded.columns
-            columns[key] = column, self.age
-            most = MOST_BYTES + MOST_BYTES_A_DOCUMENT * len(self.segment.alive)
-            while self.loaded.bytes_held > most and len(columns) > 1:
-                del columns[next(iter(columns))]
-            return column
+    def _read(self, key: str, database: Database) -> Kept:
+        with unlimited():
+            found = Kept(loading.column(database, key, self.segment), self.age)
+        most = MOST_BYTES + MOST_BYTES_A_DOCUMENT * len(self.segment.alive)
+        self.loaded.keep(key, found, most)
+        return found
 
 
 def _is_joined(before: Recent, last: Recent) -> bool:

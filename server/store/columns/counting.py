@@ -11,8 +11,9 @@ import numpy as np
 
 from server.store.columns.column import Column, OneEach, Rows, Several
 from server.store.columns.columns import Columns
-from server.store.columns.evaluation import kept
-from server.store.filters.sql import FALSE, TRUE, SqlValue
+from server.store.columns.evaluation import ColumnOf, kept
+from server.store.columns.segment import Segment
+from server.store.filters.sql import FALSE, TRUE, SqlValue, kind_order
 from server.store.filters.tree import Filter, keys
 from server.store.selection import Mask
 from server.store.sqlite.database import Database
@@ -31,34 +32,46 @@ class Counts:
     is_complete: bool
 
 
-def counts(
-    columns: Columns,
-    key: str,
-    among: Filter | Labels | None,
-    most: int,
-    database: Database,
-) -> Counts | None:
-    """Count the values of a key; None where a column that it needs is not in memory.
+def chosen(
+    columns: Columns, among: Filter | Labels | None, database: Database
+) -> list[Mask] | None:
+    """Return the rows of each part that are counted; None where a column that it needs is not in memory.
 
-    null, objects and empty lists are no values. among: a filter, or labels of chunks of the documents that are
-    counted; None for all. database: in a snapshot of the moment of the columns.
+    among: a filter, or labels of chunks of the documents that are counted; None for all. database: in a
+    snapshot of the moment of the columns.
     """
-    wanted = [key] if among is None or isinstance(among, np.ndarray) else [key, *keys(among)]
+    wanted = () if among is None or isinstance(among, np.ndarray) else keys(among)
     parts = columns.parts(wanted, database)
+    if parts is None:
+        return None
+    return [_chosen(among, segment, of) & segment.alive for segment, of in parts]
+
+
+def _chosen(among: Filter | Labels | None, segment: Segment, column: ColumnOf) -> Mask:
+    if among is None:
+        return segment.alive
+    n_rows = segment.places.n + 1
+    if isinstance(among, np.ndarray):
+        mask = np.zeros(n_rows, dtype=np.bool_)
+        mask[segment.chunks.rows_of(among)] = True
+        return mask
+    return kept(among, n_rows, column)
+
+
+def counts(
+    columns: Columns, key: str, masks: Sequence[Mask], most: int, database: Database
+) -> Counts | None:
+    """Count the values of a key; None where its column is not in memory.
+
+    null, objects and empty lists are no values. masks: of `chosen`. database: as for `chosen`.
+    """
+    parts = columns.parts([key], database)
     if parts is None:
         return None
     base, by_place, documents = None, np.empty(0, dtype=np.int64), 0
     others: dict[SqlValue, int] = {}
-    for segment, column_of in parts:
+    for (_, column_of), mask in zip(parts, masks, strict=True):
         column = column_of(key)
-        if isinstance(among, np.ndarray):
-            mask = np.zeros(segment.places.n + 1, dtype=np.bool_)
-            mask[segment.chunks.rows_of(among)] = True
-        elif among is None:
-            mask = segment.alive
-        else:
-            mask = kept(among, segment.places.n + 1, column_of)
-        mask = mask & segment.alive
         found, number = _counted(column, mask)
         documents += number
         if base is None:
@@ -103,7 +116,7 @@ def _most(
     n_values = int(np.count_nonzero(by_place)) + len(only_there)
     every = [(base.value(place), int(by_place[place])) for place in _greatest(by_place, most)]
     every += only_there
-    every.sort(key=lambda each: (-each[1], _kind(each[0]), each[0]))
+    every.sort(key=lambda each: (-each[1], kind_order(each[0]), each[0]))
     return Counts(every[:most], documents, n_values <= most)
 
 
@@ -117,7 +130,3 @@ def _greatest(by_place: Rows, most: int) -> Iterator[int]:
     else:
         chosen = np.arange(len(by_place))
     yield from (place for place in chosen.tolist() if by_place[place])
-
-
-def _kind(value: SqlValue) -> int:
-    return 0 if isinstance(value, int | float) else 1 if isinstance(value, str) else 2

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import orjson
 
-from server.errors import StoreDamaged
 from server.store.columns.column import Column
 from server.store.columns.segment import Segment, Written
-from server.store.filters.sql import SqlValue, attributes
+from server.store.filters.sql import SqlValue, attributes, kind_order
 from server.store.filters.tree import ID, RESERVED, TITLE
+from server.store.sqlite.damage import damaged
 from server.store.sqlite.database import Database
 from server.types import Labels
 
@@ -51,9 +51,9 @@ def column(database: Database, key: str, of: Segment) -> Column | None:
         return None
     values, counts = found.values, found.counts
     if not all(_ascend(value, following) for value, following in pairwise(values)):
-        raise _damaged(database, f"the order of what filters read of {ascii(key)}")
+        raise damaged(database.path, f"the order of what filters read of {ascii(key)}")
     if len(found.numbers) != sum(counts):
-        raise _damaged(database, f"what filters read of {ascii(key)}")
+        raise damaged(database.path, f"what filters read of {ascii(key)}")
     return of.column(values, found.numbers, counts)
 
 
@@ -123,7 +123,7 @@ def _pairs(
     try:
         read = json.loads(metadata)
     except ValueError:
-        raise _damaged(database, f"the metadata of document {ascii(id)}") from None
+        raise damaged(database.path, f"the metadata of document {ascii(id)}") from None
     yield ID, id
     if title is not None:
         yield TITLE, title
@@ -136,18 +136,5 @@ def _integers(listed: str) -> Labels:
 
 def _ascend(value: Any, following: Any) -> bool:
     """Return whether two stored values stand in SQLite's order."""
-    kinds = [_kind(value), _kind(following)]
+    kinds = [kind_order(value), kind_order(following)]
     return kinds[0] < kinds[1] or (kinds[0] == kinds[1] and value < following)
-
-
-def _kind(value: SqlValue) -> int:
-    return 2 if isinstance(value, bytes) else 1 if isinstance(value, str) else 0
-
-
-def _damaged(database: Database, what: str) -> StoreDamaged:
-    return StoreDamaged(
-        "{path}: {what} is not what was written: the disk or another program has changed it; "
-        "restore the collection from a backup",
-        path=database.path,
-        what=what,
-    )

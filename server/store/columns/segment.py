@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from server.store.columns.column import Column, Rows, column
-from server.store.filters.sql import SqlValue
-from server.store.selection import FEW_OF, Mask, Selection
+from server.store.filters.sql import SqlValue, kind_order
+from server.store.selection import FEW_OF, Mask, Selection, found_in
 from server.types import Labels
 
 # A row for each missing number pays up to this share of missing ones.
 HOLES = 4
+# Columns that a part keeps: of twice as many keys as a filter may have. One without values takes a kilobyte.
+MOST_COLUMNS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +46,8 @@ class Places:
         if self.numbers is None:
             found = numbers - self.first
             return np.where((found < 0) | (found >= self.n), self.n, found)
-        found = np.searchsorted(self.numbers, numbers)
-        there = self.numbers[np.minimum(found, self.n - 1)] == numbers
-        return np.where(there, found, self.n)
+        places, there = found_in(self.numbers, numbers)
+        return np.where(there, places, self.n)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +94,11 @@ class Chunks:
 
     def rows_of(self, labels: Labels) -> Rows:
         """Return the rows of those labels that are here."""
-        if not len(self.labels):
-            return self.slots
-        places = np.minimum(np.searchsorted(self.labels, labels), len(self.labels) - 1)
-        found = self.labels[places]
-        found = found[found == labels]
-        if self.in_step:
-            return np.asarray(found - self.labels[0])
-        if self.is_table:
-            return np.asarray(self.slots[found - self.labels[0]])
-        return np.asarray(self.slots[np.searchsorted(self.labels, found)])
+        places, there = found_in(self.labels, labels)
+        if not self.is_table:
+            return self.slots[places[there]]
+        rows = labels[there] - self.labels[:1]
+        return rows if self.in_step else self.slots[rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +187,10 @@ class Recent:
         """Return the column of a key, made when it is first asked for."""
         found = self._columns.get(key)
         if found is None:
-            found = self._columns[key] = self._made(key)
+            found = self._made(key)
+            if len(self._columns) >= MOST_COLUMNS:
+                self._columns.clear()
+            self._columns[key] = found
         return found
 
     def _made(self, key: str) -> Column:
@@ -199,7 +198,7 @@ class Recent:
         for each in self.written:
             for name, value in each.pairs:
                 if name == key:
-                    by_value.setdefault((_kind(value), value), []).append(each.number)
+                    by_value.setdefault((kind_order(value), value), []).append(each.number)
         ordered = sorted(by_value)
         numbers = [number for value in ordered for number in by_value[value]]
         counts = [len(by_value[value]) for value in ordered]
@@ -211,8 +210,3 @@ class Recent:
 def joined(parts: Sequence[Recent]) -> Recent:
     """Return the documents of several parts that are still stored, as one part."""
     return Recent([each for part in parts for each in part.stored()])
-
-
-def _kind(value: SqlValue) -> int:
-    """Return where a kind of value stands in SQLite's order."""
-    return 2 if isinstance(value, bytes) else 1 if isinstance(value, str) else 0

@@ -4,15 +4,14 @@
 not meet the query's filter shows that those rows were changed. Nothing here touches a database.
 """
 
-import operator
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from server.store.filters.functions import has_part
 from server.store.filters.instants import instant
 from server.store.filters.sql import LONG_TEXT, SqlValue, attributes, operand
 from server.store.filters.tree import (
     RESERVED,
+    SIDES,
     AllOf,
     AnyOf,
     Begins,
@@ -26,12 +25,6 @@ from server.store.filters.tree import (
     Sign,
 )
 
-SIDES: Mapping[Sign, Callable[[Any, Any], bool]] = {
-    ">": operator.gt,
-    ">=": operator.ge,
-    "<": operator.lt,
-    "<=": operator.le,
-}
 Values = Mapping[str, list[SqlValue]]
 
 

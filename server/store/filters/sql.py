@@ -177,6 +177,11 @@ def operand(key: str, value: object) -> SqlValue:
     return value if key in RESERVED and isinstance(value, str) else stored_value(value)
 
 
+def kind_order(value: SqlValue) -> int:
+    """Return the place of a value's kind in the order of SQLite: numbers, texts, bytes."""
+    return 2 if isinstance(value, bytes) else 1 if isinstance(value, str) else 0
+
+
 def stored_value(value: object) -> SqlValue:
     """Return a JSON scalar as it is stored and compared."""
     if isinstance(value, str):

@@ -15,9 +15,10 @@ compares with texts that are dates or times, as instants. $contains and $prefix 
 `parse` is the only way in, so a tree is always within the limits below. `sql` translates it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from server.errors import InvalidRequest
 from server.store.filters.instants import instant
@@ -43,6 +44,12 @@ MAX_VALUES = 10_000
 SHOWN = 60  # characters of a wrong value in a message
 
 SIGNS: Mapping[str, Sign] = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
+SIDES: Mapping[Sign, Callable[[Any, Any], bool]] = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
 TAKES = {
     "$in": "a list",
     "$nin": "a list",

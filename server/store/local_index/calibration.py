@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from server.store.local_index.drawing import Source, drawn
+from server.store.local_index.drawing import drawn
 from server.store.local_index.exact import merged
 from server.store.local_index.fastscan import (
     DEPTH,
@@ -67,7 +67,7 @@ class Trial:
     @classmethod
     def of(cls, scan: Scan, n_queries: int, seed: int) -> "Trial":
         """Return a trial with queries made of the scan's own vectors."""
-        sources = [Source(*block.source()) for block in scan.blocks]
+        sources = [block.source() for block in scan.blocks]
         each = VECTORS_A_QUERY if scan.quantiser.lists == 1 else VECTORS_A_LISTS_QUERY
         rows = drawn(sources, n_queries * each, seed)
         return cls.asking(scan, _questions(rows, each, seed + 1))

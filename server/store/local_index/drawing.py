@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from server.store.local_index.rows import Places, Rows
+from server.store.local_index.rows import Places, Rows, apart
 from server.types import Labels, Vectors
 
 
@@ -23,15 +23,14 @@ class Source:
 def drawn(sources: list[Source], most: int, seed: int = 0) -> Vectors:
     """Draw rows from all that are alive: float32 (n, D), in their order."""
     alive = [np.flatnonzero(some.labels >= 0) for some in sources]
-    ends = np.cumsum([len(places) for places in alive])
-    chosen = np.arange(ends[-1])
-    if len(chosen) > most:
-        chosen = np.unique(np.random.default_rng(seed).integers(ends[-1], size=most))
-    parts = np.split(chosen, np.searchsorted(chosen, ends[:-1]))
-    starts = ends - [len(places) for places in alive]
+    sizes = [len(places) for places in alive]
+    number = sum(sizes)
+    chosen = np.arange(number)
+    if number > most:
+        chosen = np.unique(np.random.default_rng(seed).integers(number, size=most))
     return np.concatenate(
         [
-            some.take(places[part - start])
-            for some, places, part, start in zip(sources, alive, parts, starts, strict=True)
+            some.take(places[own])
+            for some, places, own in zip(sources, alive, apart(chosen, sizes), strict=True)
         ]
     )

@@ -6,7 +6,6 @@ next; a write copies only the segments it touches.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import faiss
 import numpy as np
@@ -25,10 +24,18 @@ FEW = 1 / 32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:
-    """Labels int64 (n,) and float32 (n, D) of unit length."""
+    """Labels int64 (n,), ascending, and float32 (n, D) of unit length."""
 
     labels: Labels
     rows: Vectors
+
+    @classmethod
+    def of(cls, labels: Labels, rows: Vectors) -> "Segment":
+        """Return a segment of labels in any order."""
+        if (labels[1:] > labels[:-1]).all():
+            return cls(labels, rows)
+        order = np.argsort(labels)
+        return cls(labels[order], rows[order])
 
 
 class Exact:
@@ -58,12 +65,12 @@ class Exact:
         segments = list(self.segments)
         for start in range(0, len(labels), SEGMENT_ROWS):
             some = slice(start, start + SEGMENT_ROWS)
-            added = Segment(labels[some].copy(), rows[some])
+            added = Segment.of(labels[some].copy(), rows[some])
             # The smallest, so that segments thinned by deletes fill up again.
             smallest = min(segments, key=lambda segment: len(segment.labels), default=None)
             if smallest and len(smallest.labels) + len(added.labels) <= SEGMENT_ROWS:
                 segments.remove(smallest)
-                added = Segment(
+                added = Segment.of(
                     np.concatenate([smallest.labels, added.labels]),
                     np.concatenate([smallest.rows, added.rows]),
                 )
@@ -117,16 +124,6 @@ def _nearest(
         faiss.IDSelectorBitmap(len(rows), faiss.swig_ptr(bits)),
     )
     return scores, places
-
-
-def members(labels: Labels, within: Labels) -> Mask:
-    """Return which of `labels` are in `within`, which is sorted: bool, in the shape of `labels`."""
-    # A table costs time by its length; a binary search costs 0.1 us for each label.
-    if labels.size > len(within):
-        return np.isin(labels, within)
-    places = np.searchsorted(within, labels)
-    places[places == len(within)] = 0
-    return cast(Mask, within[places] == labels)
 
 
 def merged(found: list[Hits], n_queries: int, k: int) -> Hits:

@@ -8,7 +8,7 @@ import numpy as np
 
 from server.store.local_index.exact import merged
 from server.store.local_index.fastscan_block import Block, Quantiser, count, places
-from server.store.local_index.rows import SLICE_ROWS, Places
+from server.store.local_index.rows import SLICE_ROWS, Places, apart
 from server.store.selection import Mask, Selection
 from server.store.vector_index import Hits
 from server.types import Labels, Vectors
@@ -231,14 +231,11 @@ def every(chosen: list[Chosen], queries: Vectors, k: int) -> Hits:
             near.append(Hits(rough, part[which] + first))
         first += len(some.block.labels)
     best = merged(near, len(queries), kept).labels
-    ends = np.cumsum([len(block.labels) for block in blocks])
+    sizes = [len(block.labels) for block in blocks]
     found = []
     for numbers, query in zip(best, queries, strict=True):
         numbers = np.sort(numbers[numbers >= 0])
-        parts = np.split(numbers, np.searchsorted(numbers, ends[:-1]))
-        starts = ends - [len(block.labels) for block in blocks]
-        own = [part - start for part, start in zip(parts, starts, strict=True)]
-        found.append(refined(blocks, own, query, k))
+        found.append(refined(blocks, apart(numbers, sizes), query, k))
     return _together(found)
 
 

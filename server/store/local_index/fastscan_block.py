@@ -23,8 +23,9 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
+from server.store.local_index.drawing import Source
 from server.store.local_index.rows import SLICE_ROWS, Places, Rows
-from server.store.selection import FEW_OF, Mask, Selection
+from server.store.selection import FEW_OF, Mask, Selection, found_in
 from server.types import Labels, Vectors
 
 # FAISS's own description of its types lacks some that its libraries have.
@@ -207,9 +208,9 @@ class Block:
         alive[gone] = False
         return replace(self, alive=alive, n_alive=self.n_alive - len(gone))
 
-    def source(self) -> tuple[Labels, Rows]:
-        """Return the rows to build another block from, and their labels, -1 where deleted."""
-        return np.where(self.alive, self.labels, -1), self.rows
+    def source(self) -> Source:
+        """Return the rows to build another block from."""
+        return Source(np.where(self.alive, self.labels, -1), self.rows)
 
     def selected(self, within: Selection | None) -> Places | Mask:
         """Return the rows that may be found: their places where they are few, else a mask (n,)."""
@@ -263,9 +264,8 @@ class Block:
 
     def _places(self, labels: Labels) -> Places:
         """Return the places of those labels that the block has, dead or alive."""
-        places = np.searchsorted(self.labels, labels)
-        places[places == len(self.labels)] = 0
-        return cast(Places, places[self.labels[places] == labels])
+        places, there = found_in(self.labels, labels)
+        return places[there]
 
 
 def count(selected: Places | Mask) -> int:

@@ -10,6 +10,7 @@ signal that ends the process. A snapshot is replaced, never changed, so an open 
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,13 @@ class Rows:
         whole += low
         whole *= scales[:, None]
         return whole
+
+
+def apart(numbers: Places, sizes: Sequence[int]) -> list[Places]:
+    """Return ascending numbers of rows over several parts as places in each part; sizes: of the parts."""
+    ends = np.cumsum(sizes)
+    parts = np.split(numbers, np.searchsorted(numbers, ends[:-1]))
+    return [part - start for part, start in zip(parts, ends - sizes, strict=True)]
 
 
 def _products(rows: Vectors, query: Vectors) -> Vectors:

@@ -183,7 +183,7 @@ def _passed(file: BufferedReader) -> int:
 
 def _segment(file: BufferedReader, dimension: int) -> Segment:
     labels = _record(file).view(np.int64)
-    return Segment(labels, _record(file).view(np.float32).reshape(len(labels), dimension))
+    return Segment.of(labels, _record(file).view(np.float32).reshape(len(labels), dimension))
 
 
 def _record(file: BufferedReader) -> Bytes:

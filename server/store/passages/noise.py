@@ -5,7 +5,7 @@ document keeps it. Hashes, keys and addresses are shorter and stay: people searc
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from server.store.records import Span
@@ -47,23 +47,23 @@ def noise(text: str) -> Iterator[Span]:
 
 def without_noise(text: str) -> list[Span]:
     """Return the parts of a text that are no noise; all of it where nothing would be left."""
-    found, begin = list[Span](), 0
-    for row in chain(noise(text), [Span(len(text), len(text))]):
-        # What stands alone beside noise is a bracket or the like.
-        if WORD.search(text, begin, row.begin):
-            found.append(Span(begin, row.begin))
-        begin = row.end
-    return found or [Span(0, len(text))]
+    return list(_between(text, noise(text))) or [Span(0, len(text))]
 
 
 def noise_length(text: str) -> int:
     """Return how many characters chunks leave out of a text; none where it is nothing but noise."""
-    if len(text) < LEAST:
-        return 0
     rows = list(noise(text))
-    if not rows or without_noise(text) == [(0, len(text))]:
-        return 0
-    return sum(end - begin for begin, end in rows)
+    return sum(end - begin for begin, end in rows) if any(_between(text, rows)) else 0
+
+
+def _between(text: str, rows: Iterable[Span]) -> Iterator[Span]:
+    """Yield the parts of a text between rows of noise that are worth keeping."""
+    begin = 0
+    for row in chain(rows, [Span(len(text), len(text))]):
+        # What stands alone beside noise is a bracket or the like.
+        if WORD.search(text, begin, row.begin):
+            yield Span(begin, row.begin)
+        begin = row.end
 
 
 def _is_noise(row: str) -> bool:

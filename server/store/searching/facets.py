@@ -6,14 +6,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from server.store.collection import Collection
-from server.store.columns.counting import Counts, counts
+from server.store.columns.counting import Counts, chosen, counts
 from server.store.documents import Documents
-from server.store.filters.sql import LONG_TEXT, TRUE, where
+from server.store.filters.sql import SqlValue, where
 from server.store.filters.tree import Filter
-from server.store.searching.found import Facet, Value
+from server.store.searching.found import Facet, Value, value_of
 from server.store.searching.rows import owners
 from server.types import Labels
 
+# SQL and its parameters.
+Condition = tuple[str, Sequence[object]]
 MOST_VALUES = 20
 SCALAR = "(typeof(value) <> 'blob' OR value IN (CAST('true' AS BLOB), CAST('false' AS BLOB)))"
 
@@ -26,12 +28,19 @@ def facets(
     among: a filter, or ascending labels of chunks of the documents that are counted; None for all.
     """
     columns, documents = collection.columns(), collection.documents
+    # What is counted among is the same for all keys.
+    masks = None if columns is None else chosen(columns, among, documents.database)
+    condition: Condition | None = None
     found = []
     for key in keys:
         counted = None
-        if columns is not None:
-            counted = counts(columns, key, among, MOST_VALUES, documents.database)
-        found.append(_facet(documents, key, among) if counted is None else _of(key, counted))
+        if columns is not None and masks is not None:
+            counted = counts(columns, key, masks, MOST_VALUES, documents.database)
+        if counted is None:
+            condition = condition or _condition(documents, among)
+            found.append(_facet(documents, key, *condition))
+        else:
+            found.append(_of(key, counted))
     return found
 
 
@@ -40,13 +49,15 @@ def _of(key: str, counted: Counts) -> Facet:
     return Facet(key, shown, counted.documents, counted.is_complete)
 
 
-def _facet(documents: Documents, key: str, among: Filter | Labels | None) -> Facet:
-    """Count in SQL, where the columns are not in memory."""
+def _condition(documents: Documents, among: Filter | Labels | None) -> Condition:
     if isinstance(among, np.ndarray):
-        condition = "document IN (SELECT value FROM json_each(?))"
-        parameters: Sequence[object] = [json.dumps(owners(documents, among))]
-    else:
-        condition, parameters = where(among, "document")
+        owned = json.dumps(owners(documents, among))
+        return "document IN (SELECT value FROM json_each(?))", [owned]
+    return where(among, "document")
+
+
+def _facet(documents: Documents, key: str, condition: str, parameters: Sequence[object]) -> Facet:
+    """Count in SQL, where the columns are not in memory."""
     rows = documents.database.rows(
         "SELECT value, count(*) AS number FROM attributes"
         f" WHERE key = ? AND {SCALAR} AND {condition}"
@@ -61,12 +72,8 @@ def _facet(documents: Documents, key: str, among: Filter | Labels | None) -> Fac
     return Facet(key, shown, number, len(rows) <= MOST_VALUES)
 
 
-def _value(stored: object) -> Value:
-    if isinstance(stored, bytes):
-        return stored == TRUE
+def _value(stored: SqlValue) -> Value:
     if isinstance(stored, float) and stored.is_integer():
         # Whole numbers among fractions are kept as fractions in memory.
         return int(stored)
-    assert isinstance(stored, int | float | str)
-    # A longer text is stored as its beginning and a digest.
-    return stored[:LONG_TEXT] if isinstance(stored, str) else stored
+    return value_of(stored)

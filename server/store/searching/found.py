@@ -3,9 +3,18 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from server.store.filters.sql import LONG_TEXT, NULL, TRUE, SqlValue
 from server.store.search import Hit
 
 Value = str | int | float | bool | None
+
+
+def value_of(stored: SqlValue) -> Value:
+    """Return a value of metadata as an answer has it; stored: see `filters.sql.attributes`."""
+    if isinstance(stored, bytes):
+        return None if stored == NULL else stored == TRUE
+    # A longer text is stored as its beginning and a digest.
+    return stored[:LONG_TEXT] if isinstance(stored, str) else stored
 
 
 @dataclass(frozen=True, slots=True)

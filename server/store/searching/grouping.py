@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from server.store.filters.sql import CONTAINER, NULL, TRUE, attributes
+from server.store.filters.sql import CONTAINER, NULL, SqlValue, attributes
 from server.store.records import Chunk
 from server.store.search import Ranked
-from server.store.searching.found import Value
+from server.store.searching.found import Value, value_of
 from server.store.searching.options import Grouping
 
 Group = tuple[Value, list[Ranked]]
@@ -18,25 +18,17 @@ def grouped(
 
     A document with several values is in the group of each. One without a value is in the group of None.
     """
-    found: dict[tuple[type, Value], Group] = {}
+    found: dict[SqlValue, Group] = {}
     for each in ranking:
-        for value in _values(chunks[each[0]].metadata, group.key):
-            # subtle: 1 and True are one key of a dict.
-            key = type(value) if isinstance(value, bool | None) else object, value
-            if key not in found and len(found) == number:
+        for stored in _stored(chunks[each[0]].metadata, group.key):
+            if stored not in found and len(found) == number:
                 continue
-            hits = found.setdefault(key, (value, []))[1]
+            hits = found.setdefault(stored, (value_of(stored), []))[1]
             if len(hits) < group.hits:
                 hits.append(each)
     return list(found.values())
 
 
-def _values(metadata: Mapping[str, object], key: str) -> list[Value]:
-    stored = [value for name, value in attributes(metadata) if name == key and value != CONTAINER]
-    values: list[Value] = []
-    for value in stored:
-        if isinstance(value, bytes):
-            values.append(None if value == NULL else value == TRUE)
-        else:
-            values.append(value)
-    return values or [None]
+def _stored(metadata: Mapping[str, object], key: str) -> list[SqlValue]:
+    found = [value for name, value in attributes(metadata) if name == key and value != CONTAINER]
+    return found or [NULL]

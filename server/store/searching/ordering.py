@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 from server.store.documents import Documents
-from server.store.filters.sql import CONTAINER, NULL, SqlValue, attributes, where
+from server.store.filters.sql import CONTAINER, NULL, SqlValue, attributes, kind_order, where
 from server.store.filters.tree import Filter
 from server.store.records import Chunk
 from server.store.search import Ranked
@@ -32,16 +32,11 @@ def put_in_order(
 
 
 def _value(pairs: Sequence[tuple[str, SqlValue]], key: SortKey) -> tuple[object, ...] | None:
-    values = [(_kind(value), value) for name, value in pairs if name == key.key]
+    values = [(kind_order(value), value) for name, value in pairs if name == key.key]
     known = [value for value in values if value[1] not in (NULL, CONTAINER)]
     if not known:
         return None
     return max(known) if key.is_descending else min(known)
-
-
-def _kind(value: SqlValue) -> int:
-    """Return the place of a value's kind among the kinds."""
-    return 0 if isinstance(value, int | float) else 1 if isinstance(value, str) else 2
 
 
 def listed(

@@ -39,15 +39,8 @@ class WordsExplanation:
 
 
 def explain_text(matches: Matches, label: int, text: str) -> WordsExplanation:
-    """Explain the score of a chunk by its text with its title before it (`records.titled`)."""
-    return explain(matches, label, indexed(text))
-
-
-def explain(matches: Matches, label: int, words: str) -> WordsExplanation:
-    """Explain the score of a chunk.
-
-    words: what the full-text index read of the chunk, its title and its text: `schema.words_of`.
-    """
+    """Explain the score of a chunk; text: what its words were made of, see `ChunkWords.text_of`."""
+    words = indexed(text)
     only = np.array([label], dtype=np.int64)
     (bm25,), (share,) = matches.scores_of(only).tolist(), matches.shares_of(only).tolist()
     there, row = set(words.split()), f" {words} "

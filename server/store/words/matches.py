@@ -1,11 +1,13 @@
 """The chunks that have words of a query, each with its BM25."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from server.store.selection import found_in
 from server.types import Labels, Vectors
 
 NO_LABELS: Labels = np.empty(0, dtype=np.int64)
@@ -22,14 +24,15 @@ class Term(NamedTuple):
     weight: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Matches:
     """Every chunk that a query's words find, best first.
 
     labels: int64 (K,). scores: float32 (K,), BM25. attainable: a BM25 that no chunk exceeds for this
     query, whatever its text; 0 where nothing matches. terms: what was looked for, the rarest
     first. is_strict: no other chunk may be a hit, whatever its vector: the query quotes a phrase.
-    excluded: chunks that may not be hits, ascending.
+    excluded: chunks that may not be hits, ascending. It has no slots, so that it keeps its shares and
+    the order of its labels: an explanation asks for them for each hit.
     """
 
     labels: Labels
@@ -39,7 +42,7 @@ class Matches:
     is_strict: bool = False
     excluded: Labels = field(default_factory=lambda: NO_LABELS)
 
-    @property
+    @cached_property
     def shares(self) -> npt.NDArray[np.float64]:
         """The part of the attainable BM25 that each chunk has: float64 (K,), 0 to 1."""
         if not len(self.scores):
@@ -53,7 +56,7 @@ class Matches:
 
     def scores_of(self, labels: Labels) -> npt.NDArray[np.float64]:
         """Return the BM25 of these chunks: 0 where no word matches."""
-        return self._of(labels, self.scores.astype(np.float64))
+        return self._of(labels, self.scores)
 
     def allows(self, labels: Labels) -> npt.NDArray[np.bool_]:
         """Return which of these chunks may be hits, also if only their vectors are near."""
@@ -64,14 +67,17 @@ class Matches:
             allowed &= ~np.isin(labels, self.excluded)
         return allowed
 
-    def _of(self, labels: Labels, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    @cached_property
+    def _ascending(self) -> tuple[Labels, Labels]:
+        """The places of the labels in ascending order, and the labels in that order."""
+        order = np.argsort(self.labels)
+        return order, self.labels[order]
+
+    def _of(self, labels: Labels, values: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
         found = np.zeros(len(labels), dtype=np.float64)
-        if len(self.labels):
-            order = np.argsort(self.labels)
-            ascending = self.labels[order]
-            places = np.minimum(np.searchsorted(ascending, labels), len(ascending) - 1)
-            there = ascending[places] == labels
-            found[there] = values[order[places[there]]]
+        order, ascending = self._ascending
+        places, there = found_in(ascending, labels)
+        found[there] = values[order[places[there]]]
         return found
 
 

@@ -71,6 +71,16 @@ def row(stretch: str, *, whole: bool) -> list[str]:
     return found
 
 
+def phrase(joined: str) -> list[str]:
+    """Return the terms of a folded and joined text in a row, as the index has them in a longer text too.
+
+    joined: with a letter or digit.
+    """
+    *stretches, last = STRETCH.findall(joined)
+    found = [term for stretch in stretches for term in row(stretch, whole=True)]
+    return [*found, *row(last, whole=False)]
+
+
 def asked(stretch: str) -> list[str]:
     """Return the terms that a query with these letters and digits asks for: of a word its base form."""
     words = WORD.findall(stretch)

@@ -22,7 +22,7 @@ from server.store.words.asked import Asked
 from server.store.words.bases import base
 from server.store.words.folding import fold, joined
 from server.store.words.quoting import divide
-from server.store.words.units import UNIT, is_single
+from server.store.words.units import STRETCH, UNIT, is_single
 
 # Key of the note.
 VOCABULARY = "vocabulary"
@@ -111,14 +111,14 @@ class Vocabulary:
 
 def units_of(folded: str) -> Units:
     """Return the units of a folded text in their base forms."""
-    return tuple(base(each) for each in UNIT.findall(joined(folded)))
+    # subtle: only stretches are indexed, and UNIT also finds characters that this Python does not know.
+    stretches = STRETCH.findall(joined(folded))
+    return tuple(base(each) for stretch in stretches for each in UNIT.findall(stretch))
 
 
 def phrase_of(folded: str) -> str:
     """Return a folded text as one phrase of the index: a word, a character, or terms in a row."""
-    *stretches, last = units.STRETCH.findall(joined(folded)) or [""]
-    terms = [term for stretch in stretches for term in units.row(stretch, whole=True)]
-    terms += units.row(last, whole=is_single(last))
+    terms = units.phrase(joined(folded))
     if len(terms) == 1 and not is_single(terms[0]):
         return base(terms[0])
     return " ".join(terms)
