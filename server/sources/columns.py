@@ -1,8 +1,9 @@
 """Which column of a table, or key of a JSON object, is the text, the title and the id of a document.
 
 A column is named with a flag, or it has the key's own name, or one of the usual names below. Where none is
-the text, a question and its answer are the title and the text, as in a sheet of frequent questions. Two
-usual names for one key are an error, because a wrong guess would look right.
+the text, a question and its answer are the title and the text, as in a sheet of frequent questions. There
+the question is the title even beside a column such as 标题, which is a heading of many questions: only text
+and title are searched. Two usual names for one key are an error, because a wrong guess would look right.
 """
 
 import unicodedata
@@ -76,9 +77,10 @@ def roles_of(names: Sequence[str], asked: Columns) -> Roles:
             "texts with --text-column",
             columns=listed(names),
         )
-    title, is_usual_title = _column("title", names, asked.title)
-    if is_faq and title is None and asked.title is None:
+    if is_faq and asked.title is None:
         title, is_usual_title = only("title", _found("title", names, FAQ)), True
+    else:
+        title, is_usual_title = _column("title", names, asked.title)
     id, is_usual_id = _column("id", names, asked.id)
     usual: Mapping[Role, bool] = {"text": is_usual, "title": is_usual_title, "id": is_usual_id}
     given = [name for name in (text, title, id) if name is not None]

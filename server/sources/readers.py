@@ -19,6 +19,7 @@ from server.sources.office.formats import advice
 from server.sources.office.section import UnreadableFile
 from server.sources.patterns import Pattern
 from server.sources.problems import Problems, Stopped
+from server.sources.replacements import Replacements
 from server.sources.source import (
     FORMATS,
     OF_ROWS,
@@ -30,7 +31,6 @@ from server.sources.source import (
     Source,
 )
 from server.store.passages.noise import noise_length
-from server.store.records import Document
 
 STDIN = "-"
 
@@ -72,8 +72,9 @@ def read_documents(*sources: Source) -> Iterator[Read]:
         for file in source.files:
             n_read, before = 0, source.problems.number
             try:
-                for document, n_read in documents_of(file, source):
-                    if replacements.has(document):
+                for read, n_read in documents_of(file, source):
+                    document, is_other = replacements.settle(read)
+                    if is_other:
                         source.notes.replaced[shown_name(file)] += 1
                     if left_out := noise_length(document.text):
                         source.notes.noise[shown_name(file)] += left_out
@@ -89,28 +90,6 @@ def read_documents(*sources: Source) -> Iterator[Read]:
             if file is not None and source.problems.number != before:
                 source.problems.files.add((source.name, escaped(source.path_of(file))))
             n_before += n_read
-
-
-class Replacements:
-    """Recognises documents that take the place of another one: the same id, and another content.
-
-    It keeps two hashes of each document, of some 100 bytes together.
-    """
-
-    def __init__(self) -> None:
-        self._contents: dict[int, int] = {}
-
-    def has(self, document: Document) -> bool:
-        """Remember a document; return whether one before it has its id and is another one."""
-        content = content_hash(document)
-        before = self._contents.get(hash(document.id), content)
-        self._contents[hash(document.id)] = content
-        return before != content
-
-
-def content_hash(document: Document) -> int:
-    """Return a hash of all but the id, for this process only."""
-    return hash((document.text, document.title, repr(document.metadata)))
 
 
 def _find(name: str, options: Options, notes: Notes, problems: Problems) -> Source:

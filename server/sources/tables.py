@@ -2,7 +2,8 @@
 
 The first row names the columns: `columns` finds text, title and id among them, and the others are metadata
 in the types that `values` finds. A row without any value, as Excel leaves at the end, is skipped, and so is
-Excel's first line "sep=,". Columns that have no name, as pandas writes one, are left out; the notes count
+Excel's first line "sep=,". Programs that export numbers as texts write a tab after them, or ="007": neither is
+part of a value. Columns that have no name, as pandas writes one, are left out; the notes count
 the rows with values in them.
 
 The file is read once for the types and once for the documents: no type depends on the order of the rows.
@@ -26,6 +27,7 @@ from server.sources.source import Read, Source
 from server.sources.values import Column, Kind, Types, typed
 from server.store.records import Document, is_blank
 
+AS_TEXT = re.compile(r'="([^"]*)"')
 Row = tuple[int, list[str], int]  # the number of its first line; its fields; bytes read so far
 
 
@@ -52,15 +54,23 @@ class Table:
         fields.pop("", None)
         text = fields.pop(roles.text)
         title = fields.pop(roles.title) if roles.title is not None else None
-        id = fields.pop(roles.id) if roles.id is not None else None
+        id = value_of(fields.pop(roles.id)) if roles.id is not None else None
+        others = ((name, value_of(cell)) for name, cell in fields.items())
         return checked(
             text,
             id,
             title,
-            typed(fields.items(), self.kinds),
+            typed(others, self.kinds),
             names=(roles.text, roles.id or "id", roles.title or "title"),
             path=path,
         )
+
+
+def value_of(cell: str) -> str:
+    """Return a cell without the blanks around it and without what makes Excel read it as a text."""
+    value = cell.strip()
+    found = AS_TEXT.fullmatch(value)
+    return found[1] if found is not None else value
 
 
 def documents_of_table(file: Path | None, source: Source, delimiter: str) -> Iterator[Read]:
@@ -199,8 +209,8 @@ class Examination:
         for place, column in self._columns.values():
             column.add(row[place])
         if self._id is not None and not self.id_repeats:
-            value = row[self._id]
-            self.id_repeats = not value.strip() or hash(value) in self._ids
+            value = value_of(row[self._id])
+            self.id_repeats = not value or hash(value) in self._ids
             self._ids.add(hash(value))
 
     def found(self) -> dict[str, Kind]:

@@ -18,7 +18,14 @@ from typing import Any
 import numpy as np
 
 from server.errors import StoreDamaged, StoreError
-from server.store.filters.kinds import Operand, stored_kinds, warnings
+from server.store.filters.kinds import (
+    MOST_WARNINGS,
+    Operand,
+    date_warning,
+    stored_date,
+    stored_kinds,
+    warnings,
+)
 from server.store.filters.match import matches
 from server.store.filters.sql import attributes, where
 from server.store.filters.tree import ID, TEXT, TITLE, Filter
@@ -363,9 +370,14 @@ class Documents:
         return int(rows[0][0]) if rows else 0
 
     def warnings(self, operands: Sequence[Operand]) -> list[str]:
-        """Return which of a filter's conditions no stored value can meet because of its kind."""
+        """Return which of a filter's conditions no stored value can meet, or compare dates as texts."""
         keys = list(dict.fromkeys(operand.key for operand in operands))
-        return warnings(operands, self.database.rows(*stored_kinds(keys)))
+        found = warnings(operands, self.database.rows(*stored_kinds(keys)))
+        for operand in operands:
+            if operand.date is not None and len(found) < MOST_WARNINGS:
+                for (stored,) in self.database.rows(*stored_date(operand.key)):
+                    found.append(date_warning(operand, stored))
+        return found
 
     def count(self, filter: Filter | None = None) -> int:
         """Count the documents, or those that the filter keeps."""

@@ -232,6 +232,31 @@ def test_a_condition_that_no_stored_value_can_meet_is_named_in_every_reply(
     run(test, toy_model)
 
 
+def test_a_date_in_another_form_than_the_stored_ones_is_named(toy_model: Model) -> None:
+    async def talk(client: httpx.AsyncClient) -> None:
+        days = ["2024-03-05", "2024-12-31"]
+        rows = [{"text": f"墨池 {day}", "metadata": {"day": day, "v": "1.2.3"}} for day in days]
+        await client.post("/documents", json={"documents": rows})
+
+        async def said(filter: dict[str, object]) -> list[str]:
+            reply = await client.post("/documents/count", json={"filter": filter})
+            return list(reply.json().get("warnings", []))
+
+        (warning,) = await said({"day": {"$lt": "2024/3/5"}})
+        assert warning.startswith("the condition on 'day' compares '2024/3/5' as a text with dates")
+        assert warning.endswith(": write the date in that form") and "2024-03-05" in warning
+        others: list[object] = ["2024年3月5日", "2024-3-5", {"$in": ["x", "2024.03.05"]}]
+        for other in others:
+            assert len(await said({"day": other})) == 1
+        same: list[object] = ["2024-03-05", "2024-03-05T08:00", {"$date": "2024-03-05"}]
+        rights: list[dict[str, object]] = [{"day": {"$gte": day}} for day in same]
+        rights += [{"v": "2024/3/5"}, {"w": "2024/3/5"}]
+        for right in rights:
+            assert await said(right) == []
+
+    run(talk, toy_model)
+
+
 def test_a_filter_or_metadata_nested_deep_is_refused(toy_model: Model) -> None:
     async def test(client: httpx.AsyncClient) -> None:
         head = {"content-type": "application/json"}

@@ -84,6 +84,21 @@ def test_wrong_rows_are_listed_with_their_line_and_the_others_are_stored(toy_mod
     run(talk, toy_model)
 
 
+def test_rows_with_one_text_are_kept_apart_by_their_titles_or_named_as_replaced(
+    toy_model: Model,
+) -> None:
+    async def talk(client: httpx.AsyncClient) -> None:
+        data = "问题,答案,n\n风,墨池,1\n花,墨池,2\n花,墨池,3\n".encode()
+        reply = (await send(client, "a.csv", data)).json()
+        listed = (await client.get("/documents")).json()["documents"]
+        assert [(each["title"], each["metadata"]["n"]) for each in listed] == [("风", 1), ("花", 3)]
+        assert [note for note in reply["notes"] if "is lost: 1" in note]
+        again = (await send(client, "a.csv", data)).json()
+        assert again["ids"] == reply["ids"]
+
+    run(talk, toy_model)
+
+
 def test_dry_run_stores_nothing_and_makes_no_collection(toy_model: Model) -> None:
     async def talk(client: httpx.AsyncClient) -> None:
         reply = (await send(client, "a.csv", b"text\na\nb\n", dry_run="true")).json()

@@ -481,6 +481,21 @@ def test_documents_that_replace_another_one_are_counted(write: Write) -> None:
     assert sentences(noted(write("c.txt", "甲\n乙\n甲\n"))) == []
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_questions_with_the_same_answer_are_all_kept(write: Write, suffix: str) -> None:
+    asked = ["怎么请假", "怎么报销", "怎么改工号", "怎么请假", ""]
+    if suffix == "csv":
+        lines = ["问题,答案", *(f"{question},找人事部" for question in asked)]
+    else:
+        lines = [json.dumps({"问题": question, "答案": "找人事部"}) for question in asked]
+    name = write(f"a.{suffix}", "\n".join(lines))
+    found = {document.id: document.title for document in read(name)}
+    assert list(found.values()) == ["怎么请假", "怎么报销", "怎么改工号", None]
+    assert next(iter(found)) == text_id("找人事部")
+    assert {document.id: document.title for document in read(name)} == found
+    assert not any("lost" in each for each in sentences(noted(name)))
+
+
 def test_keys_are_found_by_their_usual_names(write: Write) -> None:
     name = write("a.jsonl", '{"正文": "甲", "ID": 7}\n{"正文": "乙", "ID": 8, "TITLE": "x"}\n')
     assert read(name) == [Document("7", "甲"), Document("8", "乙", "x")]

@@ -112,7 +112,7 @@ def test_columns_are_found_by_their_usual_names(
         ("问题,答案,部门", "如何请假,线上申请,人事", ("线上申请", "如何请假", {"部门": "人事"})),
         ("答,问", "线上申请,如何请假", ("线上申请", "如何请假", {})),
         ("Question,Answer", "why,so", ("so", "why", {})),
-        ("標題,問題,回答", "假,如何,線上", ("線上", "假", {"問題": "如何"})),
+        ("標題,問題,回答", "假,如何,線上", ("線上", "如何", {"標題": "假"})),
         ("问题,答案,正文", "甲,乙,丙", ("丙", None, {"问题": "甲", "答案": "乙"})),
     ],
 )
@@ -142,6 +142,26 @@ def test_question_and_answer_are_guessed_with_care(write: Write) -> None:
     assert "several columns could be the title" in wrong_line(
         write("c.csv", "问,问题,答\n甲,乙,丙\n"), 1
     )
+
+
+def test_what_keeps_numbers_as_texts_in_excel_is_no_part_of_them(write: Write) -> None:
+    rows = [
+        "编号,标题,内容,手机,年份",
+        "001\t,甲, 乙 ,13800138000\t,2024\t",
+        '"=""002""",,丙,"=""7""",',
+    ]
+    assert read(write("a.csv", "\n".join(rows))) == [
+        Document("001", " 乙 ", "甲", {"手机": "13800138000", "年份": 2024}),
+        Document("002", "丙", None, {"手机": "7"}),
+    ]
+    name = write("c.csv", "编号,内容\n1,x\n1\t,y\n")
+    assert [document.id for document in read(name)] == [text_id("x"), text_id("y")]
+
+
+def test_a_title_that_is_named_comes_before_the_question(write: Write) -> None:
+    name = write("a.csv", "标题,问题,答案\n假,如何,线上\n")
+    expected = [Document(text_id("线上"), "线上", "假", {"问题": "如何"})]
+    assert read(name, columns={"title": "标题"}) == expected
 
 
 def test_columns_are_named_by_flags(write: Write) -> None:

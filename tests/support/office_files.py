@@ -108,11 +108,17 @@ def shape(text: str, kind: str) -> str:
 # --- Excel --------------------------------------------------------------------------------------------
 
 S = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
-DATE_STYLE = 1
 
 
-def xlsx(sheets: Mapping[str, Sequence[Sequence[object]]], hidden: Sequence[str] = ()) -> bytes:
-    """Return an Excel file of these sheets. A text "date:45296" is the day of this number."""
+def xlsx(
+    sheets: Mapping[str, Sequence[Sequence[object]]],
+    hidden: Sequence[str] = (),
+    merged: Sequence[str] = (),
+) -> bytes:
+    """Return an Excel file of these sheets; merged: ranges of each, such as "A2:A3".
+
+    A text "date:45296" is the moment of this number, and "length:1.5" that many days.
+    """
     names = {f"r{n}": ("worksheet", f"worksheets/sheet{n}.xml") for n in range(1, len(sheets) + 1)}
     states = {name: ' state="hidden"' for name in hidden}
     listed = "".join(
@@ -124,20 +130,23 @@ def xlsx(sheets: Mapping[str, Sequence[Sequence[object]]], hidden: Sequence[str]
         "xl/workbook.xml": f'<workbook {S} xmlns:r="{RELATION}"><sheets>{listed}</sheets></workbook>',
         "xl/_rels/workbook.xml.rels": relations({**names, "s": ("styles", "styles.xml")}),
         "xl/styles.xml": (
-            f'<styleSheet {S}><cellXfs count="2"><xf numFmtId="0"/><xf numFmtId="14"/></cellXfs></styleSheet>'
+            f'<styleSheet {S}><cellXfs count="3"><xf numFmtId="0"/><xf numFmtId="22"/><xf numFmtId="46"/>'
+            "</cellXfs></styleSheet>"
         ),
     }
     for number, rows in enumerate(sheets.values(), 1):
-        parts[f"xl/worksheets/sheet{number}.xml"] = worksheet(rows)
+        parts[f"xl/worksheets/sheet{number}.xml"] = worksheet(rows, merged)
     return zipped(parts)
 
 
-def worksheet(rows: Sequence[Sequence[object]]) -> str:
+def worksheet(rows: Sequence[Sequence[object]], merged: Sequence[str] = ()) -> str:
     lines = (
         f'<row r="{n}">{"".join(_cell(f"{column(c)}{n}", value) for c, value in enumerate(row))}</row>'
         for n, row in enumerate(rows, 1)
     )
-    return f"<worksheet {S}><sheetData>{''.join(lines)}</sheetData></worksheet>"
+    ranges = "".join(f'<mergeCell ref="{each}"/>' for each in merged)
+    below = f"<mergeCells>{ranges}</mergeCells>" if merged else ""
+    return f"<worksheet {S}><sheetData>{''.join(lines)}</sheetData>{below}</worksheet>"
 
 
 def column(number: int) -> str:
@@ -158,8 +167,9 @@ def _cell(place: str, value: object) -> str:
     if isinstance(value, int | float):
         return f'<c r="{place}"><v>{value}</v></c>'
     value = str(value)
-    if value.startswith("date:"):
-        return f'<c r="{place}" s="{DATE_STYLE}"><v>{value.removeprefix("date:")}</v></c>'
+    for style, start in enumerate(("date:", "length:"), 1):
+        if value.startswith(start):
+            return f'<c r="{place}" s="{style}"><v>{value.removeprefix(start)}</v></c>'
     return f'<c r="{place}" t="inlineStr"><is><t>{value}</t></is></c>'
 
 

@@ -12,6 +12,7 @@ from server.sources.isolated.limits import MB, Limits
 from server.sources.isolated.process import ReaderProcess
 from server.sources.isolated.read import read_apart
 from server.sources.problems import Problems
+from server.sources.replacements import Replacements
 from server.sources.source import Options, Source
 from server.store.records import Document
 from server.system.turns import Turns
@@ -69,8 +70,12 @@ def _read(
         problems=Problems(keep_going=True, listed=found.add_wrong),
     )
     reading = read_apart(data, name, format, source, LIMITS, started=processes.append)
+    replacements = Replacements()
     try:
-        for document, _ in reading:
+        for read, _ in reading:
+            document, is_other = replacements.settle(read)
+            if is_other:
+                source.notes.replaced[name] += 1
             if len(found.documents) == MAX_DOCUMENTS:
                 raise RequestTooLarge(
                     f"{name} has more than {MAX_DOCUMENTS} documents, the most of one request; split it, or"

@@ -10,6 +10,8 @@ from server.store.records import MAX_ID, text_id
 
 # Candidates that a passage is looked for in, and its characters that find them by their words.
 CANDIDATES, PASSAGE_CHARACTERS = 20, 512
+# Documents with the same text that are looked for.
+ALIKE = 100
 # A passage that is in so many documents says of none that it is the right one.
 TOO_COMMON = 10
 
@@ -42,14 +44,21 @@ class StoredAnswers:
         return Right(relevant, tuple(missing))
 
     async def _found(self, answer: str) -> tuple[str, ...]:
-        for id in (answer, text_id(answer)):
-            if await self._is_stored(id):
-                return (id,)
+        if await self._is_stored(answer):
+            return (answer,)
+        if await self._is_stored(text_id(answer)):
+            return tuple({text_id(answer): None, **dict.fromkeys(await self._with_text(answer))})
         several = [id for id in ids_in(answer) if await self._is_stored(id)]
         return tuple(several) or await self._with_passage(answer)
 
     async def _is_stored(self, id: str) -> bool:
         return len(id) <= MAX_ID and await self._target.get(id) is not None
+
+    async def _with_text(self, text: str) -> list[str]:
+        """Return the documents with this very text: questions that have one answer differ in the title."""
+        search = Search(text[:PASSAGE_CHARACTERS], ALIKE, "lexical")
+        hits = (await self._target.search(search)).hits
+        return [hit.id for hit in hits if hit.whole and hit.text == text]
 
     async def _with_passage(self, passage: str) -> tuple[str, ...]:
         """Return the documents whose text has this passage; white space counts as one space."""

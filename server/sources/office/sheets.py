@@ -2,12 +2,15 @@
 
 What holds for the rows of a csv file holds here, see `server/sources/tables.py`: the first row names the
 columns, and types are found by all values of a column. Cells become the texts that they would be in such a
-file: a number without spare digits, a date as 2024-01-05.
+file: a number without spare digits, a date as 2024-01-05. A cell that is merged over several rows is the
+value of each of them.
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from itertools import islice
 
 import python_calamine as calamine
@@ -30,6 +33,8 @@ MOST_SHEETS = 1_000
 MOST_COLUMNS = 4_000
 # Cells of a sheet, with blank ones up to the last row and column; what is not there has its place too.
 MOST_CELLS = 20_000_000
+LAST_SECOND = datetime.max.replace(microsecond=0)
+Place = tuple[int, int]  # row and column
 Cell = str | float | int | bool | date | time | timedelta | None
 
 
@@ -117,8 +122,9 @@ class _Sheet:
                 columns=self._sheet.width,
                 most=MOST_CELLS,
             )
-        start = self._sheet.start
-        self._first = 1 + (start[0] if start else 0)
+        top, left = self._sheet.start or (0, 0)
+        self._first = 1 + top
+        self._merged = _Merged.of(self._sheet.merged_cell_ranges or (), top, left)
 
     def examine(self) -> None:
         """Find the columns and their types; raises NotADocument where none is the text."""
@@ -146,8 +152,10 @@ class _Sheet:
     def _columns(self) -> tuple[int, list[str], Roles]:
         """Return how many rows stand above the names of the columns, the names, and their roles."""
         first: NotADocument | None = None
+        merged = self._merged.begin()
         for above, row in enumerate(islice(self._sheet.iter_rows(), MOST_ABOVE)):
             names = [text_of(cell).strip() for cell in row]
+            merged.fill(above, names)
             if not any(names):
                 continue
             if len(list(filter(None, names))) > MOST_COLUMNS:
@@ -168,11 +176,19 @@ class _Sheet:
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the rows under the names that are not blank, with their numbers."""
-        rows = islice(enumerate(self._sheet.iter_rows(), self._first), self._above + 1, None)
-        for number, row in rows:
+        merged = self._merged.begin(without=self._own)
+        for place, row in islice(enumerate(self._sheet.iter_rows()), self._above + 1, None):
             texts = [text_of(cell) for cell in row]
-            if not all(map(is_blank, texts)):
-                yield number, texts
+            is_row = not all(map(is_blank, texts))
+            merged.fill(place, texts)
+            if is_row:
+                yield self._first + place, texts
+
+    @property
+    def _own(self) -> int | None:
+        """The column that was named as the id: each row has its own."""
+        asked = self._asked.id
+        return self._names.index(asked) if asked in self._names else None
 
     def sections(self, *, is_only: bool) -> Iterator[Section]:
         """Yield a section for each row. is_only: no other sheet may have the same ids."""
@@ -203,6 +219,43 @@ class _Sheet:
         )
 
 
+@dataclass(slots=True)
+class _Merged:
+    """The cells that are merged over several rows.
+
+    begins: by the row of its first cell, the column of each and its last row, counted from the first cell
+    that is used. without: a column that is left as it is. open: by column, the last row of a merged cell
+    and its value.
+    """
+
+    begins: Mapping[int, Sequence[tuple[int, int]]]
+    without: int | None = None
+    open: dict[int, tuple[int, str]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, ranges: Iterable[tuple[Place, Place]], top: int, left: int) -> "_Merged":
+        begins: dict[int, list[tuple[int, int]]] = {}
+        for (row, column), (last, _) in ranges:
+            if last > row:
+                begins.setdefault(row - top, []).append((column - left, last - top))
+        return cls(begins)
+
+    def begin(self, without: int | None = None) -> "_Merged":
+        """Return the same for another reading of the rows."""
+        return _Merged(self.begins, without)
+
+    def fill(self, place: int, row: list[str]) -> None:
+        """Write the values of merged cells that began above into a row; rows come in order."""
+        for column, (last, value) in list(self.open.items()):
+            if place > last:
+                del self.open[column]
+            elif is_blank(row[column]):
+                row[column] = value
+        for column, last in self.begins.get(place, ()):
+            if 0 <= column < len(row) and column != self.without:
+                self.open[column] = (last, row[column])
+
+
 def text_of(cell: Cell) -> str:
     """Return a cell as it would be written in a csv file."""
     if isinstance(cell, str):
@@ -210,9 +263,35 @@ def text_of(cell: Cell) -> str:
     if isinstance(cell, bool):
         return "true" if cell else "false"
     if isinstance(cell, float | int):
-        return f"{cell:.15g}"
+        return _number(cell)
     if isinstance(cell, datetime):
-        moment = cell.replace(microsecond=0)
+        moment = _whole(cell)
         at_midnight = moment.hour == moment.minute == moment.second == 0
         return moment.date().isoformat() if at_midnight else moment.isoformat()
+    if isinstance(cell, time):
+        return f"{_whole(datetime.combine(date.min, cell)):%H:%M:%S}"
+    if isinstance(cell, timedelta):
+        return _duration(cell)
     return "" if cell is None else str(cell)
+
+
+def _number(number: float) -> str:
+    """Return the 15 digits that a sheet keeps; with all its zeros, if the number has a usual size."""
+    digits = f"{number:.15g}"
+    return f"{Decimal(digits):f}" if "e" in digits and 1e-9 < abs(number) < 1e21 else digits
+
+
+def _whole(moment: datetime) -> datetime:
+    """Return the nearest second: a sheet keeps 9:30 as a fraction of a day, perhaps as 9:29:59.9999."""
+    rounded = moment.replace(microsecond=0)
+    if moment.microsecond >= 500_000 and rounded < LAST_SECOND:
+        rounded += timedelta(seconds=1)
+    return rounded
+
+
+def _duration(length: timedelta) -> str:
+    """Return hours, minutes and seconds, such as 36:00:00, as a sheet shows a time beyond a day."""
+    seconds = round(length.total_seconds())
+    minutes, second = divmod(abs(seconds), 60)
+    sign = "-" if seconds < 0 else ""
+    return f"{sign}{minutes // 60:02}:{minutes % 60:02}:{second:02}"

@@ -2,9 +2,11 @@
 
 A number never equals a text and never compares with one. So {"year": {"$gte": 2020}} finds nothing
 where every stored year is a text, as from a file whose columns are all texts. And {"year": {"$ne": 2020}}
-excludes nothing there. Nothing here touches a database.
+excludes nothing there. A date in another form than the stored ones is a text like any other: '2024/1/5'
+comes after every '2024-12-31'. Nothing here touches a database.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -35,6 +37,12 @@ STORED: Mapping[Kind, str] = {
     "object or empty list": "value = CAST('{}' AS BLOB)",
 }
 MOST_WARNINGS = 10
+# A date as people write it, and as it sorts by time.
+DATE = re.compile(r"[0-9]{4}[-/.年][0-9]{1,2}[-/.月][0-9]{1,2}(?![0-9]).*", re.DOTALL)
+SORTED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?![0-9]).*", re.DOTALL)
+# The same in SQL, and values of a key that are looked at for one.
+SORTED_GLOB = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
+MOST_VALUES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +50,13 @@ class Operand:
     """A field of a condition and the kinds of what it is compared with.
 
     negated: the condition stands below $ne, $nin or $not, so a document is kept where it does not hold.
+    date: a text of the condition that is a date and does not sort by time.
     """
 
     key: str
     kinds: frozenset[Kind]
     negated: bool = False
+    date: str | None = None
 
 
 def operands(filter: Filter, negated: bool = False) -> Iterator[Operand]:
@@ -60,11 +70,11 @@ def operands(filter: Filter, negated: bool = False) -> Iterator[Operand]:
         case _ if filter.key in RESERVED:
             return
         case Compared(key, _, operand):
-            yield Operand(key, frozenset([_kind(operand)]), negated)
+            yield Operand(key, frozenset([_kind(operand)]), negated, _date([operand]))
         case Contains(key) | Begins(key):
             yield Operand(key, frozenset(["text"]), negated)
         case OneOf(key, values) if values and None not in values:
-            yield Operand(key, frozenset(_kind(value) for value in values), negated)
+            yield Operand(key, frozenset(map(_kind, values)), negated, _date(values))
         case OneOf() | Exists():
             return
 
@@ -94,6 +104,29 @@ def warnings(operands: Iterable[Operand], rows: Iterable[Sequence[object]]) -> l
         if kinds[each.key] and each.kinds.isdisjoint(kinds[each.key])
     ]
     return found[:MOST_WARNINGS]
+
+
+def stored_date(key: str) -> tuple[str, list[str | int]]:
+    """Return SQL and its parameters: a stored value of a key that is a date and sorts by time."""
+    values = "SELECT value FROM attributes WHERE key = ? AND value >= '0' AND value < ':' LIMIT ?"
+    query = f"SELECT value FROM ({values}) WHERE value GLOB ? LIMIT 1"
+    return query, [key, MOST_VALUES, SORTED_GLOB]
+
+
+def date_warning(operand: Operand, stored: str) -> str:
+    """Return the sentence for a date in another form than a stored one."""
+    return (
+        f"the condition on {shown(operand.key)} compares {shown(operand.date)} as a text with dates such as"
+        f" {shown(stored)}, by their characters and not by time: write the date in that form"
+    )
+
+
+def _date(values: Iterable[Scalar]) -> str | None:
+    """Return the first text that is a date and does not sort by time."""
+    texts = (value for value in values if isinstance(value, str))
+    return next(
+        (each for each in texts if DATE.fullmatch(each) and not SORTED.fullmatch(each)), None
+    )
 
 
 def _effect(operand: Operand) -> str:

@@ -115,6 +115,15 @@ def test_answers_may_be_ids_texts_or_passages_and_what_is_not_stored_is_counted_
     assert "未计入：2 个问题" in chinese and "答得最差的问题，按词语：" in chinese
 
 
+def test_documents_with_the_text_of_an_answer_are_all_right(run: Commands, tmp_path: Path) -> None:
+    rows = ["问题,答案", f"甲,{TEXTS[0]}", f"乙,{TEXTS[0]}", f"丙,{TEXTS[1]}"]
+    table = write_lines(tmp_path / "faq.csv", rows)
+    run("index", table)
+    report = json.loads(run("evaluate", table, "--json", "--verbose").out)
+    right = [len(each["modes"]["dense"]["ranks"]) for each in report["outcomes"]]
+    assert right == [2, 2, 1]
+
+
 def test_a_missing_data_folder_is_not_created(run: Commands, tmp_path: Path) -> None:
     questions = write_questions(tmp_path / "q.jsonl", ASKED[:1])
     run("evaluate", questions, status=2)

@@ -170,6 +170,66 @@ def test_number_of_a_sheet_has_no_digits_that_only_the_machine_sees(give: Give) 
     assert [each.place["n"] for each in sheets.sections(given)] == [0.3, 5]
 
 
+def test_merged_cell_is_the_value_of_each_of_its_rows(give: Give) -> None:
+    rows: list[list[object]] = [
+        [None, "人事制度"],
+        [None, "部门", "问题", "答案"],
+        [None, "人事", "年假几天", "五天"],
+        [None, None, None, "满十年十天"],
+        [None, None, "产假几天", "一百五十八天"],
+        [None, None, None, None],
+        [None, None, "如何报销", "线上"],
+    ]
+    merged = ["B1:D1", "B3:B6", "C3:C4"]
+    found = list(sheets.sections(give("a.xlsx", make.xlsx({"S": rows}, merged=merged))))
+    assert [(each.place.get("部门"), each.title, each.text) for each in found] == [
+        ("人事", "年假几天", "五天"),
+        ("人事", "年假几天", "满十年十天"),
+        ("人事", "产假几天", "一百五十八天"),
+        ("", "如何报销", "线上"),
+    ]
+    assert [each.place["row"] for each in found] == [3, 4, 5, 7]
+
+
+def test_merged_names_of_columns_are_no_values(give: Give) -> None:
+    rows: list[list[object]] = [
+        ["编号", "信息"],
+        [None, "内容", "部门"],
+        [1, "甲", "财务"],
+        [2, "乙"],
+    ]
+    given = give("a.xlsx", make.xlsx({"S": rows}, merged=["A1:A2", "B1:C1", "C2:C4"]))
+    found = [(each.id, each.text, each.place["部门"]) for each in sheets.sections(given)]
+    assert found == [("1", "甲", "财务"), ("2", "乙", "")]
+
+
+def test_column_that_is_named_as_the_id_is_not_filled(give: Give) -> None:
+    rows: list[list[object]] = [["n", "内容"], [1, "甲"], [None, "乙"]]
+    options = Options(columns=Columns(id="n"))
+    given = give("a.xlsx", make.xlsx({"S": rows}, merged=["A2:A3"]), options)
+    given.source.problems.keep_going = True
+    assert [(each.id, each.text) for each in sheets.sections(given)] == [("1", "甲")]
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        (6222021234567890, "6222021234567890"),
+        (4.40301199001011e17, "440301199001011000"),
+        (0.0000125, "0.0000125"),
+        (1e300, "1e+300"),
+        ("date:45296.39583333", "2024-01-05T09:30:00"),
+        ("date:45296.9999999", "2024-01-06"),
+        ("date:0.3958333", "09:30:00"),
+        ("length:1.5", "36:00:00"),
+        ("length:0.25", "06:00:00"),
+    ],
+)
+def test_cells_are_written_as_a_sheet_shows_them(give: Give, cell: float | str, text: str) -> None:
+    given = give("a.xlsx", make.xlsx({"S": [["text"], [cell]]}))
+    assert [each.text for each in sheets.sections(given)] == [text]
+
+
 # --- HTML ---------------------------------------------------------------------------------------------
 
 
