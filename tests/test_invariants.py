@@ -50,6 +50,7 @@ ONE_FILE = {
     "tokenizers": "inference/tokenizer.py",
     "faiss": {
         "store/local_index/fastscan_block.py",
+        "store/local_index/lists.py",
         "store/local_index/fastscan.py",
         "store/local_index/rows.py",
         "store/local_index/exact.py",

@@ -119,7 +119,7 @@ def test_a_snapshot_that_holds_another_kind_is_detected(
     with path.open("wb") as file:
         file.write(HEADER.pack(MAGIC, IDENTITY.bytes, D))
         for content in (
-            COUNTS.pack(0, 1, 700, 700, 100, 1, 1.0, 0.01),
+            COUNTS.pack(0, 1, 700, 700, 100, 1, 1.0, 0.01, 0.1),
             axes.tobytes(),
             codec.tobytes(),
         ):

@@ -4,6 +4,7 @@ Past queries are the best ones, where the caller has some. Others are made of th
 that they are harder than most real ones.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,8 +27,8 @@ from server.types import Vectors, unit
 # Of queries made here, which are easier than some real ones; of past queries.
 TARGET_RECALL, PAST_RECALL = 0.995, 0.992
 LADDER = (100, 150, 200, 300, 500, 700, 1000, 1500, 2000, 3000, MOST_CANDIDATES)
-# Of all lists, in sixteenths.
-PROBED = (1, 2, 3, 4, 5, 6, 8, 12, 16)
+# Of all lists, in sixty-fourths.
+PROBED = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 32, 48, 64)
 # Nanoseconds to read a code and to score a candidate: they choose between reading more lists and scoring
 # more candidates.
 CODE_NS, CANDIDATE_NS = 5, 200
@@ -39,8 +40,8 @@ PROBE_QUERIES = 16
 # 0.996; four 0.907 / 0.963 / 0.990. With four, 64 queries are enough to stay on the safe side.
 VECTORS_A_QUERY = 4
 # With lists, where real questions about other subjects lie between many of them: with 4 / 6 / 8 vectors a
-# query, a million different vectors ask for 500 candidates in 768 lists, 300 in 1,024, 500 in 1,280 of 4,096;
-# questions find 0.989 and 0.988 with the first two (2026-11-30).
+# query, a million different vectors ask for 500 candidates in 0.19, 500 in 0.16, 700 in 0.19 of 8,192 lists;
+# 1,000 questions find 0.993, 0.991 and 0.993 so (2026-11-30). Small collections need the last.
 VECTORS_A_LISTS_QUERY = 8
 # The most past queries that are asked: more cost time and change nothing.
 MOST_QUERIES = 256
@@ -99,10 +100,18 @@ class Trial:
         ]
         return float(np.sqrt(np.mean(np.concatenate(wrong) ** 2)))
 
+    def reach(self, scan: Scan) -> float:
+        """Return how much nearer the last neighbour is, at least, than the guide of the last list."""
+        if scan.quantiser.lists == 1:
+            return -math.inf
+        turned = scan.quantiser.turned(self.queries)
+        guides, _ = scan.quantiser.near(turned, scan.probes)
+        return float((self.needed - guides[:, -1:]).min())
+
     def _found(self, scan: Scan, probes: int) -> tuple[list[Block], list[Found]]:
         chosen = [Chosen.of(block, None) for block in scan.blocks if block.n_alive]
         turned = scan.quantiser.turned(self.queries)
-        lists = scan.quantiser.near(turned, probes)
+        _, lists = scan.quantiser.near(turned, probes)
         found = candidates(chosen, turned, lists, MOST_CANDIDATES)
         return [some.block for some in chosen], found
 
@@ -135,7 +144,7 @@ def measured(scan: Scan, queries: Vectors | None = None) -> Scan:
     else:
         trial, target = Trial.asking(scan, queries[-MOST_QUERIES:]), PAST_RECALL
     scan = _cheapest(scan, trial, target)
-    scan = replace(scan, error=trial.error(scan))
+    scan = replace(scan, error=trial.error(scan), reach=trial.reach(scan))
     return replace(scan, measured_on=len(scan), recall_at_10=trial.recall(scan))
 
 
@@ -143,7 +152,7 @@ def _cheapest(scan: Scan, trial: Trial, target: float) -> Scan:
     lists, codes = scan.quantiser.lists, sum(len(block.labels) for block in scan.blocks)
     best = replace(scan, probes=lists, candidates=LADDER[-1])
     least = float("inf")
-    for probes in sorted({max(1, lists * part // 16) for part in PROBED}):
+    for probes in sorted({max(1, lists * part // 64) for part in PROBED}):
         reading = codes * probes / lists * CODE_NS
         if reading >= least:
             break

@@ -36,7 +36,8 @@ class Scan:
 
     trained_on, measured_on: how many rows there were. candidates: how many a search scores; probes: how
     many lists it reads. recall_at_10: of such searches, on the queries of the last measurement. error: of
-    estimates by codes, root mean square.
+    estimates by codes, root mean square. reach: how much nearer the last neighbour of such a query was, at
+    least, than the guide of the last list it read.
     """
 
     quantiser: Quantiser
@@ -47,6 +48,7 @@ class Scan:
     probes: int = 1
     recall_at_10: float = 0.0
     error: float = 0.0
+    reach: float = -math.inf
 
     def __len__(self) -> int:
         return sum(block.n_alive for block in self.blocks)
@@ -84,20 +86,17 @@ class Scan:
     def _effort(self, k: int, share: float) -> "Effort":
         """Return how far to search where this share of the rows may be found.
 
-        A filter needs fewer candidates, but not as much fewer as it leaves rows; its best lie farther away.
-        So do the last of many neighbours. Measured at a million vectors: 0.991 to 0.996 of the neighbours among
-        50, 20 and 5 % of the rows where it is 0.993 among all.
+        The best of the rows that a filter leaves lie farther away, and so do the last of many neighbours.
         """
         wanted = self.candidates + CANDIDATES_A_NEIGHBOUR * max(0, k - DEPTH)
-        least = min(wanted, 3 * k)
-        farther = share**-0.25 * max(1, k / DEPTH) ** 0.1
-        probes = min(self.quantiser.lists, round(self.probes * farther))
-        return Effort(max(least, round(wanted * share ** (1 / 3))), probes, share < MOST_ROWS_SHARE)
+        farther = max(1, k / DEPTH) ** 0.1 * share**-0.1
+        probes = min(self.quantiser.lists, math.ceil(self.probes * farther))
+        return Effort(wanted, probes, share < MOST_ROWS_SHARE)
 
     def _by_codes(self, chosen: "list[Chosen]", queries: Vectors, k: int, effort: "Effort") -> Hits:
         """Read the lists near each query, score the best candidates, and search on where that may not do."""
         turned = self.quantiser.turned(queries)
-        lists = self.quantiser.near(turned, effort.probes)
+        guides, lists = self.quantiser.near(turned, effort.probes)
         blocks = [some.block for some in chosen]
         scores = np.empty((len(queries), k), dtype=np.float32)
         labels = np.empty((len(queries), k), dtype=np.int64)
@@ -107,9 +106,11 @@ class Scan:
             places, cut = each.best(effort.candidates)
             hits = refined(blocks, places, query, k)
             scores[row], labels[row] = hits.scores[0], hits.labels[0]
-            # Others may be as near as the last of these: estimates are that wrong.
-            near = effort.checked and cut > scores[row, -1] - DOUBT * self.error
-            if near or labels[row, -1] < 0:
+            last = scores[row, -1]
+            # Others may be as near as the last of these: estimates are that wrong, or it is so far that they
+            # may lie in other lists.
+            near = cut > last - DOUBT * self.error or last < guides[row, -1] + self.reach
+            if (effort.checked and near) or labels[row, -1] < 0:
                 doubtful.append(row)
         if doubtful and (more := effort.more(self.quantiser.lists)):
             again = self._by_codes(chosen, queries[doubtful], k, more)

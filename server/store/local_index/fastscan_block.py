@@ -9,13 +9,14 @@ The choice of pieces decides how good the codes are. The vectors are rotated to 
 and the widest axis shares a piece with the narrowest one kept, so that all pieces carry about as
 much. Axes with hardly any variance are left out of the codes (the rows have them).
 
-Codes lie in lists of vectors with the nearest centroid in common, and a search reads the lists near its
-query. Up to LISTS_FROM vectors there is one list: reading all of it costs too little to give up any
-neighbour. There is no graph or tree to build, or to repair after deletes.
+Codes lie in lists of neighbouring vectors (`lists`), and a search reads the lists near its query. Up to
+LISTS_FROM vectors there is one list: reading all of it costs too little to give up any neighbour. There is no
+graph or tree to build, or to repair after deletes.
 
 A block never changes: a delete makes another one that shares everything but the mask.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -24,9 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from server.store.local_index.drawing import Source
+from server.store.local_index.lists import finder, ids, learned, means
 from server.store.local_index.rows import SLICE_ROWS, Places, Rows
 from server.store.selection import FEW_OF, Mask, Selection, found_in
-from server.types import Labels, Vectors
+from server.types import Labels, Vectors, unit
 
 # FAISS's own description of its types lacks some that its libraries have.
 native: Any = faiss
@@ -41,11 +43,9 @@ Bits = npt.NDArray[np.uint8]  # one bit a row, the lowest first
 # In the order of the numbers, without the turn, 128 x 4 finds 0.900 of the laws' neighbours among
 # 100 estimates, with it 0.986; OPQ finds 0.895. Weighting axes by their variance brings nothing.
 PIECES_A_NUMBER = 5 / 16
-# Axes that a list's centroid has, the widest ones. Measured 2026-11-30, AVX512, one thread: a million
-# vectors, 2,048 lists: with 128 of 512 axes, a quarter of the lists holds 0.990 of the neighbours of
-# questions on other subjects, in 0.24 of the time of all lists.
+# Axes that a list's centroid has, the widest ones. With 256 of 512 instead, a query reads 2 % less for the same
+# recall, and putting vectors into lists takes twice as long (2026-11-30).
 CENTROID_AXES = 128
-ROUNDS = 6
 # FAISS's way with a reservoir for one query after another: its others estimate no faster, and here a
 # query finds the same alone and among others.
 IMPLEMENTATION = 11
@@ -55,30 +55,49 @@ IMPLEMENTATION = 11
 class Quantiser:
     """The coding of vectors; all blocks share it, so that their estimates can be compared.
 
-    turn: from D numbers to those that are coded; codec: trained, holds nothing; coarse: names the lists
-    near turned vectors.
+    turn: from D numbers to those that are coded; codec: trained, holds nothing; centroids: float32 (lists, of
+    the widest axes); coarse: finds the nearest of them; guides: a vector for each list, by which a query
+    chooses lists.
     """
 
     turn: faiss.LinearTransform
     codec: faiss.IndexPQFastScan
+    centroids: Vectors
     coarse: faiss.IndexPreTransform
+    guides: faiss.IndexPQFastScan
 
     @classmethod
-    def of(cls, axes: Vectors, codec: faiss.IndexPQFastScan, centroids: Vectors) -> "Quantiser":
+    def of(
+        cls,
+        axes: Vectors,
+        codec: faiss.IndexPQFastScan,
+        centroids: Vectors,
+        guides: faiss.IndexPQFastScan | None = None,
+    ) -> "Quantiser":
         """Return a quantiser.
 
-        axes: float32 (numbers that are coded, D), orthonormal; centroids: float32 (lists, some of those).
+        axes: float32 (numbers that are coded, D), orthonormal; centroids: float32 (lists, some of those);
+        guides: of so many lists, the centroids where there are none.
         """
         coded, width = len(axes), centroids.shape[1]
         widest = np.zeros((width, coded), dtype=np.float32)
         # As `train` orders them: every second is one of the wide ones.
         widest[np.arange(width), 2 * np.arange(width)] = 1
-        flat = faiss.IndexFlatIP(width)
-        flat.add(np.ascontiguousarray(centroids))
         chosen = _linear(widest)
         # FAISS joins codes only if it can turn centroids back.
         chosen.is_orthonormal = True
-        return cls(_linear(axes), codec, faiss.IndexPreTransform(chosen, flat))
+        coarse = faiss.IndexPreTransform(chosen, finder(centroids))
+        if guides is None:
+            guides = _coded(codec, centroids @ widest)
+        return cls(_linear(axes), codec, centroids, coarse, guides)
+
+    def guided_by(self, blocks: "Sequence[Block]") -> "Quantiser":
+        """Return this quantiser with the means of the vectors in these blocks as guides."""
+        if self.lists == 1:
+            return self
+        held = [(block.codes.invlists, block.rows) for block in blocks]
+        mean = unit(means(held, self.lists, self.turn.d_in))
+        return replace(self, guides=_coded(self.codec, self.turned(mean)))
 
     @property
     def axes(self) -> Vectors:
@@ -86,26 +105,22 @@ class Quantiser:
         return cast(Vectors, axes.reshape(self.turn.d_out, self.turn.d_in))
 
     @property
-    def centroids(self) -> Vectors:
-        flat = faiss.downcast_index(self.coarse.index)
-        return cast(Vectors, flat.reconstruct_n(0, flat.ntotal))
-
-    @property
     def pieces(self) -> int:
         return int(self.codec.pq.M)
 
     @property
     def lists(self) -> int:
-        return int(self.coarse.ntotal)
+        return len(self.centroids)
 
     def turned(self, vectors: Vectors) -> Vectors:
         return cast(Vectors, self.turn.apply(vectors))
 
-    def near(self, turned: Vectors, number: int) -> Labels:
-        """Return the nearest lists of turned queries: int64 (Q, number)."""
+    def near(self, turned: Vectors, number: int) -> tuple[Vectors, Labels]:
+        """Return cosines with the nearest guides of turned queries, and their lists: (Q, number)."""
         if self.lists == 1:
-            return np.zeros((len(turned), 1), dtype=np.int64)
-        return cast(Labels, self.coarse.search(turned, number)[1])
+            one = (len(turned), 1)
+            return np.full(one, -np.inf, dtype=np.float32), np.zeros(one, dtype=np.int64)
+        return cast(tuple[Vectors, Labels], self.guides.search(turned, number))
 
     def coded(self, rows: Rows) -> faiss.IndexIVFPQFastScan:
         codes = faiss.IndexIVFPQFastScan(
@@ -123,6 +138,12 @@ class Quantiser:
 def width_of(codec: faiss.IndexPQFastScan) -> int:
     """Return how many numbers a centroid of a list has."""
     return min(CENTROID_AXES, int(codec.pq.M))
+
+
+def _coded(codec: faiss.IndexPQFastScan, turned: Vectors) -> faiss.IndexPQFastScan:
+    codes = faiss.clone_index(codec)
+    codes.add(np.ascontiguousarray(turned))
+    return cast(faiss.IndexPQFastScan, codes)
 
 
 def _linear(matrix: Vectors) -> faiss.LinearTransform:
@@ -147,20 +168,15 @@ def train(sample: Vectors, lists: int = 1, wide_sample: Vectors | None = None) -
     order = np.stack([widest, narrowest], axis=1).ravel()
     axes = np.ascontiguousarray(axes[order])
     codec = faiss.IndexPQFastScan(2 * pieces, pieces, 4, faiss.METRIC_INNER_PRODUCT)
+    turn = _linear(axes)
+    codec.train(turn.apply(sample))
     width = width_of(codec)
-    quantiser = Quantiser.of(axes, codec, np.zeros((1, width), dtype=np.float32))
-    codec.train(quantiser.turned(sample))
     if wide_sample is None:
-        return quantiser
-    means = faiss.Kmeans(
-        width, lists, niter=ROUNDS, spherical=True, max_points_per_centroid=len(wide_sample)
-    )
-    # The caller knows how many are enough; FAISS would warn on the terminal.
-    means.cp.min_points_per_centroid = 1
+        return Quantiser.of(axes, codec, np.zeros((1, width), dtype=np.float32))
     parts = range(0, len(wide_sample), SLICE_ROWS)
-    turned = [quantiser.turned(wide_sample[start : start + SLICE_ROWS]) for start in parts]
-    means.train(np.concatenate([part[:, : 2 * width : 2] for part in turned]))
-    return Quantiser.of(axes, codec, cast(Vectors, means.centroids))
+    turned = [turn.apply(wide_sample[start : start + SLICE_ROWS]) for start in parts]
+    wide = np.concatenate([part[:, : 2 * width : 2] for part in turned])
+    return Quantiser.of(axes, codec, learned(wide, lists))
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,30 +294,43 @@ def places(selected: Places | Mask) -> Places:
     return np.flatnonzero(selected) if selected.dtype == np.bool_ else cast(Places, selected)
 
 
-def joined(first: Block, second: Block) -> Block:
-    """Return one block of the rows of two, dead ones too; nothing is coded again."""
-    codes: Any = faiss.clone_index(first.codes)
-    codes.merge_from(faiss.clone_index(second.codes), len(first.labels))
+def joined(quantiser: Quantiser, first: Block, second: Block) -> Block:
+    """Return one block of the rows of two, dead ones too; nothing is coded again, as far as FAISS can."""
     labels = np.concatenate([first.labels, second.labels])
     order = np.argsort(labels, kind="stable")
     moved = np.empty_like(order)
     moved[order] = np.arange(len(order))
-    _renumber(codes, moved)
     rows = Rows.empty(len(labels), first.rows.high.shape[1])
     rows.copy(moved[: len(first.labels)], first.rows)
     rows.copy(moved[len(first.labels) :], second.rows)
     alive = np.concatenate([first.alive, second.alive])
+    if _can_merge_into(first.codes):
+        codes: Any = faiss.clone_index(first.codes)
+        codes.merge_from(faiss.clone_index(second.codes), len(first.labels))
+        _renumber(codes, moved)
+    else:
+        codes = quantiser.coded(rows)
     return Block.of(labels[order], rows, codes, alive[order])
+
+
+def _can_merge_into(codes: Any) -> bool:
+    """Return whether FAISS can add other lists to these.
+
+    Where a list has a multiple of as many vectors as its blocks have bytes, FAISS 1.15.1 takes another way,
+    and writes past the end of its memory (`BlockInvertedLists::add_entries`).
+    """
+    lists = codes.invlists
+    bytes_a_block = codes.bbs * codes.code_size
+    sizes = [lists.list_size(number) for number in range(codes.nlist)]
+    return all(size % bytes_a_block or not size for size in sizes)
 
 
 def _renumber(codes: Any, moved: Places) -> None:
     """Replace every place in the lists by its new one."""
-    lists = codes.invlists
     for number in range(codes.nlist):
-        if size := lists.list_size(number):
-            # subtle: a view of the memory of FAISS, valid as long as `codes`, that nobody else reads yet.
-            ids = native.rev_swig_ptr(lists.get_ids(number), size)
-            ids[:] = moved[ids]
+        # subtle: nobody else reads these yet.
+        numbers = ids(codes.invlists, number)
+        numbers[:] = moved[numbers]
 
 
 def packed(codes: faiss.Index) -> Bits:
@@ -309,10 +338,13 @@ def packed(codes: faiss.Index) -> Bits:
     return faiss.serialize_index(codes)
 
 
-def unpacked_codec(content: Bits) -> faiss.IndexPQFastScan:
-    """Return a trained codec; raises ValueError where the content is something else."""
+def unpacked_codec(content: Bits, number: int = 0) -> faiss.IndexPQFastScan:
+    """Return a trained codec, or codes of so many vectors without lists.
+
+    Raises ValueError where the content is something else.
+    """
     codec = _unpacked(content)
-    if not isinstance(codec, faiss.IndexPQFastScan) or codec.ntotal:
+    if not isinstance(codec, faiss.IndexPQFastScan) or codec.ntotal != number:
         raise ValueError("another kind of index inside")
     return codec
 

@@ -27,12 +27,12 @@ from server.system.atomic_file import replacing
 from server.system.regular_file import open_regular
 
 # A snapshot is HEADER, then records: RECORD and as many bytes. First COUNTS. If there are blocks, the
-# axes, the codec and the centroids of the lists, and of every block labels, alive, codes, scales, high and
+# axes, the codec, the centroids and guides of the lists, and of every block labels, alive, codes, scales, high and
 # low halves of rows. Of every segment labels, rows.
 HEADER = struct.Struct("<8s16sI")  # MAGIC, identity of the database, D
 RECORD = struct.Struct("<QI")  # bytes, CRC-32 of them
-COUNTS = struct.Struct("<IIQQIIdd")  # segments, blocks, the numbers of a Scan in their order
-MAGIC = b"INKWELL3"
+COUNTS = struct.Struct("<IIQQIIddd")  # segments, blocks, the numbers of a Scan in their order
+MAGIC = b"INKWELL4"
 
 # Low halves read or written at once.
 PART_ROWS, PART_BYTES = 4096, 1 << 21
@@ -87,14 +87,15 @@ def _move(scan: Scan, path: Path, written: os.stat_result, starts: list[int]) ->
 
 def _contents(scan: Scan | None, tail: Exact) -> Iterator[memoryview | Rows]:
     if scan is None:
-        yield memoryview(COUNTS.pack(len(tail.segments), 0, 0, 0, 0, 0, 0.0, 0.0))
+        yield memoryview(COUNTS.pack(len(tail.segments), 0, 0, 0, 0, 0, 0.0, 0.0, 0.0))
     else:
         sizes = (len(tail.segments), len(scan.blocks), scan.trained_on, scan.measured_on)
-        effort = (scan.candidates, scan.probes, scan.recall_at_10, scan.error)
+        effort = (scan.candidates, scan.probes, scan.recall_at_10, scan.error, scan.reach)
         yield memoryview(COUNTS.pack(*sizes, *effort))
         yield _bytes(scan.quantiser.axes)
         yield packed(scan.quantiser.codec).data
         yield _bytes(scan.quantiser.centroids)
+        yield packed(scan.quantiser.guides).data
         for block in scan.blocks:
             yield _bytes(block.labels)
             yield _bytes(block.alive)
@@ -134,10 +135,10 @@ def _scan(
 ) -> Scan:
     axes = _record(file).view(np.float32).reshape(-1, dimension)
     codec = unpacked_codec(_record(file))
-    centroids = _record(file).view(np.float32)
     # Their width is that of `train`.
-    lists = centroids.reshape(-1, width_of(codec))
-    quantiser = Quantiser.of(axes, codec, lists)
+    centroids = _record(file).view(np.float32).reshape(-1, width_of(codec))
+    guides = unpacked_codec(_record(file), len(centroids))
+    quantiser = Quantiser.of(axes, codec, centroids, guides)
     # As `write` leaves them.
     whole = _opened(path, file) if quantiser.lists > 1 else None
     blocks = tuple(_block(file, whole, dimension) for _ in range(n_blocks))
