@@ -237,21 +237,21 @@ class DataFolder:
 
     def set_alias(self, alias: str, collection: str) -> None:
         """Let an alias, which may exist, lead to a collection; on return that is on the disk."""
-        if alias not in self.aliases:
-            self.check_free(alias)
-            if len(self.aliases) >= MAX_ALIASES:
-                raise InvalidRequest(
-                    f"there are {len(self.aliases)} aliases, at most {MAX_ALIASES} are possible;"
-                    " delete one",
-                    param="alias",
-                )
-        with self.reporting(collection):
-            self._names.write(self._names.names.settled().with_alias(alias, collection))
+        with self.reporting(collection), self._names.changing:
+            if alias not in self.aliases:
+                self.check_free(alias)
+                if len(self.aliases) >= MAX_ALIASES:
+                    raise InvalidRequest(
+                        f"there are {len(self.aliases)} aliases, at most {MAX_ALIASES} are possible;"
+                        " delete one",
+                        param="alias",
+                    )
+            self._names.write(self._names.names.with_alias(alias, collection))
 
     def forget_alias(self, alias: str) -> None:
         """Delete an alias; the collection stays."""
-        with self.reporting(alias):
-            self._names.write(self._names.names.settled().without_alias(alias))
+        with self.reporting(alias), self._names.changing:
+            self._names.write(self._names.names.without_alias(alias))
 
     def rename(self, name: str, new: str, *, keep_alias: bool) -> None:
         """Give a collection another name, whole or not at all, while no call uses it.
@@ -265,7 +265,7 @@ class DataFolder:
         self._lock.check()
         self.collections.pop(name).close()
         try:
-            with self.reporting(name):
+            with self.reporting(name), self._names.changing:
                 rename(self._layout, self._names, Renaming(name, new, keep_alias))
         except BaseException:
             self._open(name)
