@@ -1,10 +1,8 @@
 """A collection open on the event loop: it embeds what comes in, and keeps the loop free meanwhile.
 
-Handlers and commands call its methods and never reach through it to the files.
-
-Writes run one at a time on a thread, in the order in which their vectors were ready. Searches that
-arrive while one runs wait for it and then run together, as one call: see `read_queue`. Nothing of the
-store runs on the loop.
+Handlers and commands call its methods and never reach through it to the files. Writes run one at a time
+on a thread, in the order in which their vectors were ready. Searches that arrive while one runs wait for
+it and then run together: see `read_queue`. Nothing of the store runs on the loop.
 """
 
 import asyncio
@@ -59,8 +57,7 @@ log = logging.getLogger(__name__)
 class LiveCollection:
     """One collection on the event loop.
 
-    Where none of `models` made its vectors, only words and ready vectors can be searched, and
-    nothing can be added.
+    Where none of `models` made its vectors, only words and ready vectors can be searched.
     """
 
     def __init__(
@@ -83,6 +80,8 @@ class LiveCollection:
         self.gate = ReadWriteGate()
         # Set when the collection is removed: calls that waited for that must not use it.
         self.gone = False
+        # How often a backup has taken the place of its documents.
+        self.restored = 0
         self._compacting: asyncio.Task[None] | None = None
         self._quiet: asyncio.TimerHandle | None = None
         self._tidying: asyncio.TimerHandle | None = None

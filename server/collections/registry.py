@@ -342,6 +342,7 @@ class CollectionRegistry:
         try:
             async with live.writing, live.gate.closed():
                 await uninterrupted(lambda: self._folder.put(staged, name, replace=True))
+                live.restored += 1
         finally:
             self._follow(live, name, name)
         return live
