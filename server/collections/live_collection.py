@@ -20,6 +20,7 @@ from server.collections.description import Description
 from server.collections.query_cache import QueryCache
 from server.collections.read_threads import ReadThreads
 from server.collections.read_write_gate import ReadWriteGate
+from server.collections.reading.pages import page_from
 from server.collections.search_turns import in_turns
 from server.collections.served_model import engine_of
 from server.collections.write_batch import WriteBatch
@@ -246,8 +247,7 @@ class LiveCollection:
             async with self.gate:
                 self._check_there()
                 found = await self._turns(queries, cost_s)
-        ended = now()
-        self._metrics.search_seconds.observe(ended - started)
+        self._metrics.search_seconds.observe((ended := now()) - started)
         spans.note("search", started, ended)
         return found
 
@@ -284,12 +284,12 @@ class LiveCollection:
     async def page_within(
         self, after: int, limit: int, filter: Filter | None
     ) -> tuple[list[tuple[int, Document]], bool]:
-        """Return a page of no more bytes than a reply, and whether that cut it."""
+        """Return a page of no more bytes than a reply, each with the place after it, and whether that cut it."""
         rows, hit_s = len(self.collection.index), self.hit_time.seconds
 
         def read() -> tuple[list[tuple[int, Document]], bool]:
             documents, started = self.collection.documents, now()
-            found = documents.page_within(after, limit, filter, self._reads.max_bytes)
+            found = page_from(documents, after, limit, filter, self._reads.max_bytes)
             if filter is None:
                 self.hit_time.observe(now() - started, len(found[0]))
             return found

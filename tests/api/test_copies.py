@@ -104,6 +104,56 @@ def test_default_collection_and_aliases(toy_model: Model) -> None:
     run(test, toy_model)
 
 
+def test_list_does_not_go_on_in_another_collection_than_it_began_in(toy_model: Model) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        await client.post("/collections", json={"name": "laws"})
+        await fill(client, "/collections/laws")
+        await fill(client, "/collections/laws", d="云雨")
+        await fill(client, "/collections/default")
+        await client.put("/aliases/live", json={"collection": "laws"})
+        # The other database numbers from the beginning, so a number alone would leave out documents.
+        await client.delete("/collections/laws/documents/a")
+
+        async def page(**params: int | str) -> httpx.Response:
+            return await client.get("/collections/live/documents", params={"limit": 2, **params})
+
+        async def reindexed() -> None:
+            assert (await client.post("/collections/laws/reindex", json={})).status_code == 202
+            while (await client.get("/collections/laws")).json()["reindexing"] is not None:
+                await asyncio.sleep(0.01)
+
+        async def replaced() -> None:
+            content = await copy_of(client, "laws")
+            assert (await restored(client, "laws", content, replace=True)).status_code == 201
+
+        async def switched() -> None:
+            await client.put("/aliases/live", json={"collection": "default"})
+
+        async def renamed() -> None:
+            body = {"name": "statutes"}
+            assert (await client.post("/collections/laws/rename", json=body)).status_code == 200
+            await client.post("/collections/statutes/rename", json={"name": "laws"})
+
+        for change, goes_on in (
+            (renamed, True),
+            (reindexed, False),
+            (replaced, False),
+            (switched, False),
+        ):
+            first = (await page()).json()
+            assert int(first["next"]) < 1 << 53
+            await change()
+            answer = await page(after=first["next"])
+            if goes_on:
+                assert [each["id"] for each in answer.json()["documents"]] == ["d"]
+            else:
+                check_refused(answer, 400, "invalid_request", "begin the list again")
+        # A number alone is of any database, as before.
+        assert [each["id"] for each in (await page(after=1)).json()["documents"]] == ["b", "c"]
+
+    run(test, toy_model)
+
+
 def spoilt(content: bytes, path: Path) -> Iterator[tuple[bytes, str]]:
     """Yield files that are no sound backups, each with a word of the refusal."""
     yield b"", "the file is empty"
