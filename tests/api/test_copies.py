@@ -158,7 +158,11 @@ def spoilt(content: bytes, path: Path) -> Iterator[tuple[bytes, str]]:
     """Yield files that are no sound backups, each with a word of the refusal."""
     yield b"", "the file is empty"
     yield b"no database" * 1000, "no sound backup"
-    yield content[: len(content) // 2], "file"
+    yield (
+        content[: len(content) // 2],
+        f"cut off, {len(content) - len(content) // 2:,} bytes before",
+    )
+    yield content[:-1], "cut off, 1 bytes before"
     middle = len(content) // 2
     yield content[:middle] + bytes(8192) + content[middle + 8192 :], "file"
     for change, said in (
