@@ -242,20 +242,20 @@ class DataFolder:
 
     def set_alias(self, alias: str, collection: str) -> None:
         """Let an alias, which may exist, lead to a collection; on return that is on the disk."""
-        with self.reporting(collection), self._names.changing:
-            if alias not in self.aliases:
-                self.check_free(alias)
-                if len(self.aliases) >= MAX_ALIASES:
-                    raise InvalidRequest(
-                        f"there are {len(self.aliases)} aliases, at most {MAX_ALIASES} are possible;"
-                        " delete one",
-                        param="alias",
-                    )
+        if alias not in self.aliases:
+            self.check_free(alias)
+            if len(self.aliases) >= MAX_ALIASES:
+                raise InvalidRequest(
+                    f"there are {len(self.aliases)} aliases, at most {MAX_ALIASES} are possible;"
+                    " delete one",
+                    param="alias",
+                )
+        with self.reporting(collection):
             self._names.write(self._names.names.with_alias(alias, collection))
 
     def forget_alias(self, alias: str) -> None:
         """Delete an alias; the collection stays."""
-        with self.reporting(alias), self._names.changing:
+        with self.reporting(alias):
             self._names.write(self._names.names.without_alias(alias))
 
     def rename(self, name: str, new: str, *, keep_alias: bool) -> None:
@@ -270,7 +270,7 @@ class DataFolder:
         self._lock.check()
         self.collections.pop(name).close()
         try:
-            with self.reporting(name), self._names.changing:
+            with self.reporting(name):
                 rename(self._layout, self._names, Renaming(name, new, keep_alias))
         except BaseException:
             self._open(name)

@@ -1,7 +1,6 @@
 """Renaming and aliases on the disk: after a kill or a failing disk at any step there is the old state or the new."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -136,34 +135,6 @@ def test_file_of_names_that_is_not_ours_is_named_and_not_replaced(
     with pytest.raises(StoreDamaged, match="set the aliases again"):
         DataFolder(data)
     assert (data / FILE).read_bytes() == content
-
-
-def test_names_that_change_beside_a_renaming_are_kept_and_so_is_the_renaming(
-    data: Path,
-) -> None:
-    """Several collections change their names at once; each change is acknowledged, so each must stay."""
-    with closing(DataFolder(data)) as folder:
-        folder.create(Info("other", "model-a", 8))
-        folder.create(Info("third", "model-a", 8))
-
-        def renamed(name: str, new: str) -> None:
-            for _ in range(4):
-                folder.rename(name, new, keep_alias=True)
-                folder.rename(new, name, keep_alias=True)
-
-        with ThreadPoolExecutor(2) as threads:
-            running = [
-                threads.submit(renamed, "main", "laws"),
-                threads.submit(renamed, "other", "o2"),
-            ]
-            for each in range(12):
-                folder.set_alias(f"alias-{each}", "third")
-            for done in running:
-                done.result()
-        expected = {f"alias-{each}": "third" for each in range(12)}
-        expected |= {"live": "main", "laws": "main", "o2": "other"}
-        assert folder.aliases == expected
-    assert names_file.read(data) == Names(expected)
 
 
 def test_alias_that_is_set_while_a_renaming_could_not_be_undone_does_not_hide_it(

@@ -5,7 +5,6 @@ without aliases has no such file.
 """
 
 import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -62,15 +61,13 @@ class Names(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 class NamesFile:
     """The file of one data folder, as it was read or written last; only the lock's holder writes it.
 
-    changing: held over all steps of one change. Each change replaces the whole file, so two at a time would
-    undo each other.
+    Each change replaces the whole file, so the caller makes one at a time, over all its steps.
     """
 
     def __init__(self, data: Path) -> None:
         """Raise StoreDamaged for a file that this server did not write."""
         self._path = data / FILE
         self.names = read(data)
-        self.changing = threading.Lock()
 
     def write(self, names: Names) -> None:
         """Replace the file; where that raises OSError, `names` stay as they were."""
