@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 
 from server.app import create_app
 from server.collections.administration.backup import RUNNING
+from server.collections.live_collection import LiveCollection
 from server.config import Config
 from server.inference.model import Model
 from server.store.folder import DataFolder
@@ -150,6 +151,31 @@ def test_list_does_not_go_on_in_another_collection_than_it_began_in(toy_model: M
                 check_refused(answer, 400, "invalid_request", "begin the list again")
         # A number alone is of any database, as before.
         assert [each["id"] for each in (await page(after=1)).json()["documents"]] == ["b", "c"]
+
+    run(test, toy_model)
+
+
+def test_backup_of_a_collection_that_is_renamed_while_it_begins(
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        await client.post("/collections", json={"name": "laws"})
+        await fill(client, "/collections/laws")
+        real = LiveCollection.read
+        renamed: list[int] = []
+
+        async def then_renamed(live: LiveCollection, call: Callable[[], Any]) -> Any:
+            result = await real(live, call)
+            if not renamed:
+                body = {"name": "statutes"}
+                answer = await client.post("/collections/laws/rename", json=body)
+                renamed.append(answer.status_code)
+            return result
+
+        monkeypatch.setattr(LiveCollection, "read", then_renamed)
+        content = await copy_of(client, "laws")
+        assert renamed == [200]
+        assert (await restored(client, "laws", content)).json()["documents"] == 3
 
     run(test, toy_model)
 
