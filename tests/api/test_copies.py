@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from server.inference.model import Model
 from server.store.folder import DataFolder
 from server.store.upkeep.maintenance import backup
 from server.store.upkeep.restoring import restore
+from server.types import Vectors
 from tests.api.test_collections import check_refused, fill, found
 from tests.store.test_folder import entries, filled
 from tests.support.clients import Test, lifespan, run, stateful
@@ -176,6 +177,49 @@ def test_backup_of_a_collection_that_is_renamed_while_it_begins(
         content = await copy_of(client, "laws")
         assert renamed == [200]
         assert (await restored(client, "laws", content)).json()["documents"] == 3
+
+    run(test, toy_model)
+
+
+@pytest.mark.parametrize("dimension", [32, 3])
+def test_query_is_not_compared_with_vectors_of_another_model_that_came_meanwhile(
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch, dimension: int
+) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        own = {"name": "own", "embedder": "my-model", "dimension": dimension}
+        await client.post("/collections", json=own)
+        document = {"id": "x", "text": "墨池", "vector": [1.0] * dimension}
+        body = {"documents": [document], "embedder": "my-model"}
+        assert (await client.post("/collections/own/documents", json=body)).status_code == 200
+        await client.post("/collections", json={"name": "laws"})
+        await fill(client, "/collections/laws")
+        laws, other = await copy_of(client, "laws"), await copy_of(client, "own")
+        real = LiveCollection.vectors_of
+        following: list[bytes] = []
+
+        async def then_restored(live: LiveCollection, texts: Sequence[str]) -> Vectors:
+            vectors = await real(live, texts)
+            while following:
+                answer = await restored(client, "laws", following.pop(), replace=True)
+                assert answer.status_code == 201, answer.text
+            return vectors
+
+        monkeypatch.setattr(LiveCollection, "vectors_of", then_restored)
+        asked = {"query": "墨池"}
+        requests: list[tuple[str, str, dict[str, Any]]] = [
+            ("POST", "/collections/laws/search", {"json": asked}),
+            ("POST", "/search", {"json": {**asked, "collections": ["laws"]}}),
+            ("GET", "/collections/laws/map", {"params": asked}),
+        ]
+        for method, path, given in requests:
+            following.append(other)
+            answer = await client.request(method, path, **given)
+            check_refused(answer, 409, "other_model", "'my-model'")
+            await restored(client, "laws", laws, replace=True)
+            # The same model's vectors are searched.
+            following.append(laws)
+            assert (await client.request(method, path, **given)).status_code == 200
+            assert not following
 
     run(test, toy_model)
 
