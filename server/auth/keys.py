@@ -199,8 +199,15 @@ def _parse(path: Path, number: int, line: str) -> Key | None:
     try:
         return msgspec.json.decode(line, type=Key)
     except msgspec.DecodeError as error:
+        said: Message | msgspec.DecodeError = error
+        if "`$.collections[" in str(error):
+            # Written by hand, and msgspec would show a regular expression.
+            said = Message(
+                "an entry of collections is none of them: give a name, or the beginning of names with a star"
+                " behind, such as laws-*"
+            )
         raise BadSettings(
-            "keys file {path}, line {number}: {error}", path=path, number=number, error=error
+            "keys file {path}, line {number}: {error}", path=path, number=number, error=said
         ) from None
 
 

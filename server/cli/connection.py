@@ -61,7 +61,9 @@ class Reply:
             answer = json.loads(self._body)
             if self.status < HTTPStatus.MULTIPLE_CHOICES and isinstance(answer, dict):
                 return answer
-            said = answer["error"]["message"]
+            # `/info` refuses in the form of Text Embeddings Inference, whose error is its message.
+            error = answer["error"]
+            said = error if isinstance(error, str) else error["message"]
         except (ValueError, LookupError, TypeError):
             # A proxy's page, or another kind of server.
             said = self._body[:200].decode("utf-8", "replace")

@@ -1,10 +1,8 @@
 """A collection open on the event loop: it embeds what comes in, and keeps the loop free meanwhile.
 
-Handlers and commands call its methods and never reach through it to the files.
-
-Writes run one at a time on a thread, in the order in which their vectors were ready. Searches that
-arrive while one runs wait for it and then run together, as one call: see `read_queue`. Nothing of the
-store runs on the loop.
+Handlers and commands call its methods and never reach through it to the files. Writes run one at a time
+on a thread, in the order in which their vectors were ready. Searches that arrive while one runs wait for
+it and then run together: see `read_queue`. Nothing of the store runs on the loop.
 """
 
 import asyncio
@@ -22,8 +20,9 @@ from server.collections.description import Description
 from server.collections.query_cache import QueryCache
 from server.collections.read_threads import ReadThreads
 from server.collections.read_write_gate import ReadWriteGate
+from server.collections.reading.pages import page_from
 from server.collections.search_turns import in_turns
-from server.collections.served_model import engine_of
+from server.collections.served_model import VectorsReplaced, engine_of
 from server.collections.write_batch import WriteBatch
 from server.errors import CollectionNotFound, EmptyInput, ServerError
 from server.inference.cpu_provenance import NOTE, agreement, read_provenances
@@ -57,11 +56,7 @@ log = logging.getLogger(__name__)
 
 
 class LiveCollection:
-    """One collection on the event loop.
-
-    Where none of `models` made its vectors, only words and ready vectors can be searched, and
-    nothing can be added.
-    """
+    """One collection on the event loop; where its model is not served, it is searched by ready vectors and words."""
 
     def __init__(
         self,
@@ -83,6 +78,8 @@ class LiveCollection:
         self.gate = ReadWriteGate()
         # Set when the collection is removed: calls that waited for that must not use it.
         self.gone = False
+        # How often a backup has taken the place of its documents.
+        self.restored = 0
         self._compacting: asyncio.Task[None] | None = None
         self._quiet: asyncio.TimerHandle | None = None
         self._tidying: asyncio.TimerHandle | None = None
@@ -109,10 +106,7 @@ class LiveCollection:
         return engine_of(self._models, self.info)
 
     def agreement(self) -> float | None:
-        """Return the least cosine between the CPUs that computed its vectors and this one.
-
-        None where none of them is known, or no served model made the vectors.
-        """
+        """Return the least cosine of the CPUs that computed its vectors and this one, None where not known."""
         engine = self._models.with_vectors(self.info.fingerprint)
         if engine is None:
             return None
@@ -210,8 +204,7 @@ class LiveCollection:
         if self._tidying is not None:
             self._tidying.cancel()
         if not self._ending:
-            loop = asyncio.get_running_loop()
-            self._tidying = loop.call_later(QUIET_S, self._start_tidying)
+            self._tidying = asyncio.get_running_loop().call_later(QUIET_S, self._start_tidying)
 
     def _start_tidying(self) -> None:
         self._tidied = asyncio.ensure_future(self._tidy())
@@ -239,16 +232,18 @@ class LiveCollection:
     def _search_cost(self, queries: Sequence[Query]) -> float:
         return read_cost.of_search(queries, len(self.collection.index), self.hit_time.seconds)
 
-    async def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
-        """Find the best documents of each query, best first."""
+    async def search(self, queries: Sequence[Query], space: str | None = None) -> list[list[Hit]]:
+        """Find the best documents of each query, best first.
+
+        space: the fingerprint for which theirs were made; raises VectorsReplaced where it is another by now.
+        """
         started, cost_s = now(), self._search_cost(queries)
         self._metrics.searches.inc(len(queries))
         with self._reads.admitted(cost_s):
             async with self.gate:
-                self._check_there()
+                self._check_there(space)
                 found = await self._turns(queries, cost_s)
-        ended = now()
-        self._metrics.search_seconds.observe(ended - started)
+        self._metrics.search_seconds.observe((ended := now()) - started)
         spans.note("search", started, ended)
         return found
 
@@ -285,12 +280,12 @@ class LiveCollection:
     async def page_within(
         self, after: int, limit: int, filter: Filter | None
     ) -> tuple[list[tuple[int, Document]], bool]:
-        """Return a page of no more bytes than a reply, and whether that cut it."""
+        """Return a page of no more bytes than a reply, each with the place after it, and whether that cut it."""
         rows, hit_s = len(self.collection.index), self.hit_time.seconds
 
         def read() -> tuple[list[tuple[int, Document]], bool]:
             documents, started = self.collection.documents, now()
-            found = documents.page_within(after, limit, filter, self._reads.max_bytes)
+            found = page_from(documents, after, limit, filter, self._reads.max_bytes)
             if filter is None:
                 self.hit_time.observe(now() - started, len(found[0]))
             return found
@@ -331,11 +326,11 @@ class LiveCollection:
         cost_s = read_cost.of_count(None, len(self.collection.index))
         return await self.admitted(cost_s, self._describe)
 
-    async def admitted(self, cost_s: float, call: Callable[[], T]) -> T:
-        """Read for a request: in its turn, and refused where too many wait."""
+    async def admitted(self, cost_s: float, call: Callable[[], T], space: str | None = None) -> T:
+        """Read for a request: in its turn, and refused where too many wait. space: as of `search`."""
         with self._reads.admitted(cost_s):
             async with self.gate:
-                self._check_there()
+                self._check_there(space)
                 return await self._reads.turn(cost_s, call)
 
     def _describe(self) -> Description:
@@ -366,9 +361,11 @@ class LiveCollection:
         self._recall = await self.read(lambda: self.collection.index.probed_recall(seed))
         return self._recall is not None
 
-    def _check_there(self) -> None:
+    def _check_there(self, space: str | None = None) -> None:
         if self.gone:
             raise CollectionNotFound(f"there is no collection {self.name!r} any more")
+        if space not in (None, self.info.fingerprint):
+            raise VectorsReplaced
 
     # --- compaction ---------------------------------------------------------------------------------
 

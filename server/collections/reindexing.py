@@ -100,8 +100,10 @@ class Reindexing:
         """Raise DiskFull before the disk is so full that other writes fail."""
         if not self._folder.has_room():
             raise DiskFull(
-                "{path} has too little free space to reindex {name}; free some space and try again",
+                "{path} has fewer than {kept:,} bytes free, which other writes need while {name} is reindexed;"
+                " free some space and try again",
                 path=self._folder.path,
+                kept=self._folder.kept_bytes,
                 name=self._info.name,
             )
 

@@ -1,9 +1,39 @@
 """The served model whose vectors a collection holds."""
 
-from server.errors import OtherModel
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from server.errors import OtherModel, Overloaded
 from server.inference.engine import Engine
 from server.inference.registry import ModelRegistry
 from server.store.records import Info
+
+T = TypeVar("T")
+# How often a query is embedded again because the vectors of its collection were replaced.
+ATTEMPTS = 3
+
+
+class VectorsReplaced(Exception):
+    """Raised where a collection holds vectors of another model by now than those that a query was made for."""
+
+
+async def with_vectors_of_one_model(
+    info: Callable[[], Info], ask: Callable[[str], Awaitable[T]]
+) -> T:
+    """Return what `ask` returns for the fingerprint of a collection's vectors.
+
+    A reindex or a restore may replace them after the query was embedded, and another model's vectors of the
+    same size would be compared without an error. Then it is asked again.
+    """
+    for _ in range(ATTEMPTS):
+        try:
+            return await ask(info().fingerprint)
+        except VectorsReplaced:
+            continue
+    raise Overloaded(
+        f"the vectors of collection {info().name!r} were replaced {ATTEMPTS} times meanwhile; try again",
+        retry_after_s=1,
+    )
 
 
 def engine_of(models: ModelRegistry, info: Info) -> Engine:

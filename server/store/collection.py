@@ -316,11 +316,13 @@ def _load(make: IndexMaker, snapshot: Path, documents: Documents) -> VectorIndex
             raise BadSnapshot(f"{snapshot} is newer than the database")
     except BadSnapshot as error:
         # A collection from a backup has none yet, and nothing is wrong with it.
-        level = logging.WARNING if snapshot.exists() else logging.INFO
+        is_there = snapshot.exists()
+        level = logging.WARNING if is_there else logging.INFO
+        why = error if is_there else f"{snapshot} is not there yet"
         with suppress(IsADirectoryError):
             snapshot.unlink(missing_ok=True)
         if count := documents.count():
-            log.log(level, "%s; the index is rebuilt from %d documents", error, count)
+            log.log(level, "%s; the index is rebuilt from %d documents", why, count)
         return make(dimension)
     return index
 

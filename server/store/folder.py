@@ -199,9 +199,14 @@ class DataFolder:
                 retry_after_s=DISK_RETRY_S,
             )
 
+    @property
+    def kept_bytes(self) -> int:
+        """What a long write in the background leaves to other writes."""
+        return 2 * MIN_FREE_BYTES
+
     def has_room(self) -> bool:
         """Return whether a long write in the background leaves enough for others."""
-        return self._free_bytes() >= 2 * MIN_FREE_BYTES
+        return self._free_bytes() >= self.kept_bytes
 
     def _free_bytes(self) -> int:
         try:
@@ -246,12 +251,12 @@ class DataFolder:
                     param="alias",
                 )
         with self.reporting(collection):
-            self._names.write(self._names.names.settled().with_alias(alias, collection))
+            self._names.write(self._names.names.with_alias(alias, collection))
 
     def forget_alias(self, alias: str) -> None:
         """Delete an alias; the collection stays."""
         with self.reporting(alias):
-            self._names.write(self._names.names.settled().without_alias(alias))
+            self._names.write(self._names.names.without_alias(alias))
 
     def rename(self, name: str, new: str, *, keep_alias: bool) -> None:
         """Give a collection another name, whole or not at all, while no call uses it.
@@ -351,11 +356,15 @@ class DataFolder:
 
     def check_room(self, n_bytes: int) -> None:
         """Raise DiskFull where files of so many bytes would not leave enough to other writes."""
-        if self._free_bytes() < n_bytes + 2 * MIN_FREE_BYTES:
+        free, kept = self._free_bytes(), self.kept_bytes
+        if free < n_bytes + kept:
             raise DiskFull(
-                "{path} has too little free space for {number} bytes more; free some space and try again",
+                "{path} has {free:,} bytes free, and {number:,} more would leave fewer than the {kept:,} that"
+                " other writes need; free some space and try again",
                 path=self.path,
+                free=free,
                 number=n_bytes,
+                kept=kept,
             )
 
     def build_index(self, staged: Path) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ import pytest
 
 from server.app import create_app
 from server.collections.administration.backup import RUNNING
+from server.collections.live_collection import LiveCollection
 from server.config import Config
 from server.inference.model import Model
 from server.store.folder import DataFolder
 from server.store.upkeep.maintenance import backup
 from server.store.upkeep.restoring import restore
+from server.types import Vectors
 from tests.api.test_collections import check_refused, fill, found
 from tests.store.test_folder import entries, filled
 from tests.support.clients import Test, lifespan, run, stateful
@@ -104,11 +106,133 @@ def test_default_collection_and_aliases(toy_model: Model) -> None:
     run(test, toy_model)
 
 
+def test_list_does_not_go_on_in_another_collection_than_it_began_in(toy_model: Model) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        await client.post("/collections", json={"name": "laws"})
+        await fill(client, "/collections/laws")
+        await fill(client, "/collections/laws", d="云雨")
+        await fill(client, "/collections/default")
+        await client.put("/aliases/live", json={"collection": "laws"})
+        # The other database numbers from the beginning, so a number alone would leave out documents.
+        await client.delete("/collections/laws/documents/a")
+
+        async def page(**params: int | str) -> httpx.Response:
+            return await client.get("/collections/live/documents", params={"limit": 2, **params})
+
+        async def reindexed() -> None:
+            assert (await client.post("/collections/laws/reindex", json={})).status_code == 202
+            while (await client.get("/collections/laws")).json()["reindexing"] is not None:
+                await asyncio.sleep(0.01)
+
+        async def replaced() -> None:
+            content = await copy_of(client, "laws")
+            assert (await restored(client, "laws", content, replace=True)).status_code == 201
+
+        async def switched() -> None:
+            await client.put("/aliases/live", json={"collection": "default"})
+
+        async def renamed() -> None:
+            body = {"name": "statutes"}
+            assert (await client.post("/collections/laws/rename", json=body)).status_code == 200
+            await client.post("/collections/statutes/rename", json={"name": "laws"})
+
+        for change, goes_on in (
+            (renamed, True),
+            (reindexed, False),
+            (replaced, False),
+            (switched, False),
+        ):
+            first = (await page()).json()
+            assert int(first["next"]) < 1 << 53
+            await change()
+            answer = await page(after=first["next"])
+            if goes_on:
+                assert [each["id"] for each in answer.json()["documents"]] == ["d"]
+            else:
+                check_refused(answer, 400, "invalid_request", "begin the list again")
+        # A number alone is of any database, as before.
+        assert [each["id"] for each in (await page(after=1)).json()["documents"]] == ["b", "c"]
+
+    run(test, toy_model)
+
+
+def test_backup_of_a_collection_that_is_renamed_while_it_begins(
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        await client.post("/collections", json={"name": "laws"})
+        await fill(client, "/collections/laws")
+        real = LiveCollection.read
+        renamed: list[int] = []
+
+        async def then_renamed(live: LiveCollection, call: Callable[[], Any]) -> Any:
+            result = await real(live, call)
+            if not renamed:
+                body = {"name": "statutes"}
+                answer = await client.post("/collections/laws/rename", json=body)
+                renamed.append(answer.status_code)
+            return result
+
+        monkeypatch.setattr(LiveCollection, "read", then_renamed)
+        content = await copy_of(client, "laws")
+        assert renamed == [200]
+        assert (await restored(client, "laws", content)).json()["documents"] == 3
+
+    run(test, toy_model)
+
+
+@pytest.mark.parametrize("dimension", [32, 3])
+def test_query_is_not_compared_with_vectors_of_another_model_that_came_meanwhile(
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch, dimension: int
+) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        own = {"name": "own", "embedder": "my-model", "dimension": dimension}
+        await client.post("/collections", json=own)
+        document = {"id": "x", "text": "墨池", "vector": [1.0] * dimension}
+        body = {"documents": [document], "embedder": "my-model"}
+        assert (await client.post("/collections/own/documents", json=body)).status_code == 200
+        await client.post("/collections", json={"name": "laws"})
+        await fill(client, "/collections/laws")
+        laws, other = await copy_of(client, "laws"), await copy_of(client, "own")
+        real = LiveCollection.vectors_of
+        following: list[bytes] = []
+
+        async def then_restored(live: LiveCollection, texts: Sequence[str]) -> Vectors:
+            vectors = await real(live, texts)
+            while following:
+                answer = await restored(client, "laws", following.pop(), replace=True)
+                assert answer.status_code == 201, answer.text
+            return vectors
+
+        monkeypatch.setattr(LiveCollection, "vectors_of", then_restored)
+        asked = {"query": "墨池"}
+        requests: list[tuple[str, str, dict[str, Any]]] = [
+            ("POST", "/collections/laws/search", {"json": asked}),
+            ("POST", "/search", {"json": {**asked, "collections": ["laws"]}}),
+            ("GET", "/collections/laws/map", {"params": asked}),
+        ]
+        for method, path, given in requests:
+            following.append(other)
+            answer = await client.request(method, path, **given)
+            check_refused(answer, 409, "other_model", "'my-model'")
+            await restored(client, "laws", laws, replace=True)
+            # The same model's vectors are searched.
+            following.append(laws)
+            assert (await client.request(method, path, **given)).status_code == 200
+            assert not following
+
+    run(test, toy_model)
+
+
 def spoilt(content: bytes, path: Path) -> Iterator[tuple[bytes, str]]:
     """Yield files that are no sound backups, each with a word of the refusal."""
     yield b"", "the file is empty"
     yield b"no database" * 1000, "no sound backup"
-    yield content[: len(content) // 2], "file"
+    yield (
+        content[: len(content) // 2],
+        f"cut off, {len(content) - len(content) // 2:,} bytes before",
+    )
+    yield content[:-1], "cut off, 1 bytes before"
     middle = len(content) // 2
     yield content[:middle] + bytes(8192) + content[middle + 8192 :], "file"
     for change, said in (

@@ -3,13 +3,15 @@
 import asyncio
 import encodings
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 
 pytest.importorskip("lxml", reason="needs the office extra")
 
-from server.api.files import reading
+from server.api.files import reading, upload
+from server.collections.live_collection import LiveCollection
 from server.inference.model import Model
 from server.sources.isolated.process import ReaderProcess, close_all
 from tests.support import office_files as make
@@ -113,6 +115,36 @@ def test_preview_has_the_beginnings_of_long_texts(toy_model: Model) -> None:
     async def talk(client: httpx.AsyncClient) -> None:
         found = (await send(client, "a.md", b"ab " * 1_000_000, dry_run="true")).json()
         assert len(found["preview"][0]["text"]) == 10_000
+
+    run(talk, toy_model)
+
+
+def test_file_whose_beginning_a_restore_replaces_is_not_reported_as_stored(
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "BATCH_DOCUMENTS", 1)
+
+    async def talk(client: httpx.AsyncClient) -> None:
+        await send(client, "old.txt", "旧".encode())
+        backup = (await client.post("/backup", json={})).content
+        real = LiveCollection.add
+        replies: list[httpx.Response] = []
+
+        async def then_restored(*arguments: Any, **named: Any) -> int:
+            stored = await real(*arguments, **named)
+            if not replies:
+                params = {"replace": "true"}
+                path = "/collections/default/restore"
+                replies.append(
+                    await client.post(path, params=params, content=backup, headers=OCTETS)
+                )
+            return stored
+
+        monkeypatch.setattr(LiveCollection, "add", then_restored)
+        reply = await send(client, "new.txt", "墨池\n笔纸".encode())
+        assert replies[0].status_code == 201
+        assert reply.status_code == 409 and "everything again" in reply.text
+        assert (await send(client, "new.txt", "墨池\n笔纸".encode())).json()["stored"] == 2
 
     run(talk, toy_model)
 

@@ -151,6 +151,34 @@ def test_an_error_says_up_to_which_line_everything_is_stored(
     run(test, toy_model)
 
 
+def test_lines_that_a_restore_replaces_are_not_reported_as_stored(
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body_stream, "PIECE_LINES", 2)
+
+    async def test(client: httpx.AsyncClient) -> None:
+        await fill(client)
+        backup = (await client.post("/backup", json={})).content
+
+        async def body(ending: bytes) -> AsyncIterator[bytes]:
+            yield b"".join(line(str(n)) for n in range(4))
+            params, headers = {"replace": "true"}, {"content-type": "application/octet-stream"}
+            path = "/collections/default/restore"
+            replaced = await client.post(path, params=params, content=backup, headers=headers)
+            assert replaced.status_code == 201, replaced.text
+            yield ending
+
+        response = await send(client, body(b"".join(line(str(n)) for n in range(4, 7))))
+        check_refused(response, 409, "already_exists", "replaced from a backup", "everything again")
+        assert response.headers["x-stored-lines"] == "0"
+        assert not {"0", "1", "2", "3"} & set(await ids(client))
+        # Another error than the restore does not name lines that are gone either.
+        response = await send(client, body(b"x" * 5000))
+        check_refused(response, 413, "request_too_large", "lines up to 0 are stored")
+
+    run(test, toy_model, max_body_bytes=4096)
+
+
 def test_a_line_or_a_body_beyond_the_limits_is_refused(toy_model: Model) -> None:
     async def test(client: httpx.AsyncClient) -> None:
         body = line("a") + b"x" * 5000

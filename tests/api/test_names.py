@@ -130,6 +130,30 @@ def test_renamed_collection_keeps_its_documents_and_aliases(toy_model: Model, ke
     run(test, toy_model)
 
 
+def test_names_that_change_at_the_same_time_are_all_kept(toy_model: Model) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        await created(client, "blue", "green", "red")
+
+        async def renamed(name: str, new: str) -> None:
+            for old, to in ((name, new), (new, name)) * 3:
+                body = {"name": to, "keep_alias": True}
+                answer = await client.post(f"/collections/{old}/rename", json=body)
+                assert answer.status_code == 200, answer.text
+
+        async def set_aliases() -> None:
+            for each in range(12):
+                assert (await alias(client, f"alias-{each}", "red")).status_code == 200
+            assert (await client.delete("/aliases/alias-0")).status_code == 200
+
+        await asyncio.gather(renamed("blue", "sky"), renamed("green", "leaf"), set_aliases())
+        listed = (await client.get("/aliases")).json()["aliases"]
+        expected = {f"alias-{each}": "red" for each in range(1, 12)}
+        expected |= {"sky": "blue", "leaf": "green"}
+        assert {each["alias"]: each["collection"] for each in listed} == expected
+
+    run(test, toy_model)
+
+
 def test_names_survive_a_kill(toy_artifact: Path, tmp_path: Path) -> None:
     with serving(toy_artifact, tmp_path) as server, server.client() as client:
         client.post("/collections", json={"name": "blue"})

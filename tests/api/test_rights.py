@@ -154,6 +154,9 @@ def test_key_uses_what_it_may_and_sees_nothing_else(
         check_refused(await client.delete("/aliases/laws-now"), 403, "forbidden")
         renamed = await client.post("/collections/laws-2/rename", json={"name": "mine"})
         check_refused(renamed, 403, "forbidden", "'mine'")
+        renamed = await client.post("/collections/laws-2/rename", json={"name": "laws-now"})
+        check_refused(renamed, 403, "forbidden", "'laws-now'")
+        assert "secret" not in renamed.text
         # Several collections in one body: each of them counts.
         for names in (["laws", "secret"], ["laws-now"], ["secret"]):
             body = {"query": "墨池", "collections": names}

@@ -82,6 +82,41 @@ def test_words_are_used_at_once_and_kept(toy_model: Model) -> None:
     run(test, toy_model)
 
 
+def test_signs_are_part_of_a_synonym_and_of_a_stop_word(toy_model: Model) -> None:
+    """C++ is not C: a synonym of one finds nothing of the other."""
+
+    async def test(client: httpx.AsyncClient) -> None:
+        assert (await client.post("/collections", json={"name": "laws"})).status_code == 201
+        texts = {"c": "C 语言", "cpp": "C++ 语言", "sharp": "C# 语言", "name": "cpp"}
+        documents = [{"id": id, "text": text} for id, text in texts.items()]
+        await client.post(f"{LAWS}/documents", json={"documents": documents})
+        words = {"synonyms": [["C++", "cpp"], ["C#", "csharp"]], "stop_words": []}
+        assert (await client.put(f"{LAWS}/words", json=words)).status_code == 200
+        assert await by_words(client, "cpp") == {"cpp", "name"}
+        assert await by_words(client, "csharp") == {"sharp"}
+        assert await by_words(client, "C") == {"c", "cpp", "sharp"}
+        assert (await client.put(f"{LAWS}/words", json={"stop_words": ["C"]})).status_code == 200
+        query = {"query": "C++ 语言", "mode": "lexical", "top_k": 1}
+        assert await found(client, query, LAWS) == ["cpp"]
+
+    run(test, toy_model)
+
+
+def test_stop_words_are_cut_beside_what_is_quoted_or_excluded() -> None:
+    given = vocabulary.Given(stop_words=["the", "17"])
+    asked = vocabulary.vocabulary_of(vocabulary.note_of(given)).ask
+    for query, words in (
+        ('the labour "of the state"', ("labour",)),
+        ("the labour -the", ("labour",)),
+        ('"of the state" the', ()),
+        ("the -draft", ("the",)),
+        # Without the number two marks of inches would be a quotation.
+        ('17" wide 19"', ("17", "wide", "19")),
+    ):
+        assert asked(query).words == words, query
+    assert asked('the labour "of the state"').rows == ["of the state"]
+
+
 def test_stop_word_within_chinese_is_cut(toy_model: Model) -> None:
     async def test(client: httpx.AsyncClient) -> None:
         await filled(client)

@@ -176,6 +176,13 @@ def test_bad_line_is_refused_by_its_number_and_not_repeated(tmp_path: Path, line
     assert "somebodysecret" not in refused.english + refused.chinese
 
 
+@pytest.mark.parametrize("entry_of", ['""', '"l*w"', '"a b"', '"**"', "1"])
+def test_refusal_of_collections_says_how_to_name_them(tmp_path: Path, entry_of: str) -> None:
+    refused = refusal_of(written(tmp_path, entry(more=f', "collections": ["laws", {entry_of}]')))
+    assert "such as laws-*" in refused.english and "laws-*" in refused.chinese
+    assert "regex" not in refused.english
+
+
 def test_name_that_comes_twice_and_a_file_that_is_none_are_refused(tmp_path: Path) -> None:
     assert "'a'" in refusal_of(written(tmp_path, entry(), entry())).english
     assert "key new" in refusal_of(tmp_path / "missing").english

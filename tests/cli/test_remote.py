@@ -308,6 +308,8 @@ def test_commands_send_the_key_that_the_server_asks_for(
         for command in (("index", path), ("collections",)):
             said = run.refused(*command, *url)
             assert said.count("INKWELL_API_KEY") == said.count("--key-file") == 2
+            # Its message, in whichever form the route refuses.
+            assert "asks for a key" in said and "{" not in said
         assert "added 5" in run("index", path, *url, "--key-file", file).out
         monkeypatch.setenv("INKWELL_API_KEY", secret.strip())
         assert "default  5" in run("collections", *url).out

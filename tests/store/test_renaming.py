@@ -9,7 +9,7 @@ import pytest
 from server.errors import AlreadyExists, StoreDamaged
 from server.store.folder import DataFolder
 from server.store.naming import names_file
-from server.store.naming.names_file import FILE, MAX_ALIASES
+from server.store.naming.names_file import FILE, MAX_ALIASES, Names, Renaming
 from server.store.records import Info
 from server.store.upkeep.maintenance import backup, check, collections
 from server.store.upkeep.restoring import restore
@@ -135,6 +135,20 @@ def test_file_of_names_that_is_not_ours_is_named_and_not_replaced(
     with pytest.raises(StoreDamaged, match="set the aliases again"):
         DataFolder(data)
     assert (data / FILE).read_bytes() == content
+
+
+def test_alias_that_is_set_while_a_renaming_could_not_be_undone_does_not_hide_it(
+    data: Path,
+) -> None:
+    with closing(DataFolder(data)) as folder:
+        folder.create(Info("other", "model-a", 8))
+        noted = Names({"live": "main"}, Renaming("main", "laws", False))
+        # As a kill after the second step leaves it, for the process that goes on.
+        folder._names.write(noted)
+        folder.set_alias("also", "other")
+        assert names_file.read(data).renaming == noted.renaming
+        folder.rename("other", "others", keep_alias=False)
+    assert names_file.read(data) == Names({"live": "main", "also": "others"})
 
 
 def test_number_of_aliases_is_bounded(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from server.api.streaming.body_stream import BodyStream
 from server.collections.document_limits import check_documents
 from server.collections.live_collection import LiveCollection
 from server.collections.writing.given import add_given, check_embedder
+from server.collections.writing.several_writes import SeveralWrites
 from server.errors import (
     CallerError,
     CollectionNotFound,
@@ -91,20 +92,23 @@ async def add_lines(call: CollectionCall, body: BodyStream) -> Reply:
                 live = await writable_of(call)
                 if embedder is not None:
                     check_embedder(live, embedder)
-                storing = _Storing(live, embedder, replace)
+                storing = _Storing(live, embedder, replace, SeveralWrites(live))
             await storing.take(lines, info)
+            storing.writes.check()
             body.headers = [(STORED_LINES, b"%d" % lines[-1][0])]
     except ServerError as error:
-        raise _with_progress(error, body) from None
+        raise _with_progress(error, body, storing) from None
     except asyncio.CancelledError:
         # Only a server that stops cancels this.
         stopped = ShuttingDown("the server stopped before the body was whole", retry_after_s=5)
-        raise _with_progress(stopped, body) from None
+        raise _with_progress(stopped, body, storing) from None
     return Reply(json_body(LinesStored() if storing is None else storing.result))
 
 
-def _with_progress(error: ServerError, body: BodyStream) -> ServerError:
+def _with_progress(error: ServerError, body: BodyStream, storing: "_Storing | None") -> ServerError:
     """Return an error that says what is stored; the header says it of every error."""
+    if storing is not None and storing.writes.lost:
+        body.headers = [(STORED_LINES, b"0")]
     ((_, stored),) = body.headers
     more = f"; lines up to {int(stored)} are stored, send the others again"
     if isinstance(error, CallerError):
@@ -121,6 +125,7 @@ class _Storing:
     live: LiveCollection
     embedder: str | None
     replace: bool
+    writes: SeveralWrites
     result: LinesStored = field(default_factory=LinesStored)
 
     async def take(self, lines: Sequence[tuple[int, bytes]], info: Info) -> None:

@@ -20,6 +20,7 @@ from server.api.operation import (
 )
 from server.api.replies import Reply, json_body
 from server.collections.live_collection import LiveCollection
+from server.collections.writing.several_writes import SeveralWrites
 from server.errors import BadSettings, InvalidRequest, shown
 from server.sources.columns import Columns
 from server.sources.decoding import check_encoding
@@ -104,15 +105,19 @@ async def upload(call: CollectionCall) -> Reply:
 async def _store(collection: LiveCollection, documents: list[Document]) -> int:
     """Store documents in writes of a bounded size; return how many were new or changed."""
     stored, batch, size = 0, list[Document](), 0
+    writes = SeveralWrites(collection)
     for document in documents:
         if batch and (
             len(batch) == BATCH_DOCUMENTS or size + len(document.text) > BATCH_CHARACTERS
         ):
             stored += await collection.add(batch)
+            writes.check()
             batch, size = [], 0
         batch.append(document)
         size += len(document.text)
-    return stored + await collection.add(batch)
+    stored += await collection.add(batch)
+    writes.check()
+    return stored
 
 
 def _result(

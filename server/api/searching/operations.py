@@ -22,6 +22,7 @@ from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection
 from server.collections.reranking import candidates, reranked
 from server.collections.searching.several import SeveralCollections
+from server.collections.served_model import with_vectors_of_one_model
 from server.errors import InvalidRequest, RequestTooLarge, TooManyTexts
 from server.inference.engine import Engine
 from server.store.collection_name import normal
@@ -63,10 +64,15 @@ async def search(call: CollectionCall) -> Reply:
     scorer = _scorer(call, request, len(texts))
     _check_vectors(request, len(texts), searched.info.dimension, reads.max_bytes)
     queries = _queries(asked, texts)
-    vectors = await _vectors(request, queries, searched)
-    if vectors is not None:
-        queries = [replace(query, vector=row) for query, row in zip(queries, vectors, strict=True)]
-    found: Sequence[Sequence[Hit]] = await searched.search(queries)
+
+    async def ask(fingerprint: str) -> Sequence[Sequence[Hit]]:
+        vectors = await _vectors(request, queries, searched)
+        if vectors is None:
+            return await searched.search(queries)
+        rows = zip(queries, vectors, strict=True)
+        return await searched.search([replace(one, vector=row) for one, row in rows], fingerprint)
+
+    found = await with_vectors_of_one_model(lambda: searched.info, ask)
     size = characters(found)
     if size > reads.max_bytes:
         raise too_much_to_read(reads.max_bytes)

@@ -32,10 +32,10 @@ async def backup_of(live: LiveCollection, folder: DataFolder) -> AsyncGenerator[
     """
     pace = Pace("the backup", BYTES_PER_S, "use the command `backup` on the server's machine")
     with RUNNING.one():
-        collection = live.collection
-        size = await live.read(collection.bytes_on_disk)
+        # It may be renamed or replaced in between: each read finds the one that is there.
+        size = await live.read(lambda: live.collection.bytes_on_disk())
         folder.check_room(size)
-        file = await live.read(lambda: _Held(collection))
+        file = await live.read(lambda: _Held(live.collection))
         with await uninterrupted(lambda: file.copied(folder)) as copy:
             while piece := await uninterrupted(partial(copy.read, PIECE_BYTES)):
                 with pace.waiting(len(piece)):

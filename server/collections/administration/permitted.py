@@ -146,6 +146,8 @@ class PermittedCollections:
 
     async def rename(self, name: str, new: str, *, keep_alias: bool) -> LiveCollection:
         self._check(new)
+        # An alias may have the new name: of another collection, which a refusal would name.
+        self._check(self._registry.own_name(new), new)
         self._use(name)
         return await self._registry.rename(name, new, keep_alias=keep_alias)
 

@@ -54,10 +54,10 @@ class SeveralCollections:
         for each in self._collections.values():
             each.check_room(queries)
 
-    async def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
-        """Find the best documents of each query in all collections."""
+    async def search(self, queries: Sequence[Query], space: str | None = None) -> list[list[Hit]]:
+        """Find the best documents of each query in all collections; space: as for each of them."""
         deep = [_deep(query) for query in queries]
-        found = [await each.search(deep) for each in self._collections.values()]
+        found = [await each.search(deep, space) for each in self._collections.values()]
         return [
             _merged(query, dict(zip(self._collections, of_query, strict=True)))
             for query, of_query in zip(queries, zip(*found, strict=True), strict=True)

@@ -59,7 +59,10 @@ class Names(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class NamesFile:
-    """The file of one data folder, as it was read or written last; only the lock's holder writes it."""
+    """The file of one data folder, as it was read or written last; only the lock's holder writes it.
+
+    Each change replaces the whole file, so the caller makes one at a time, over all its steps.
+    """
 
     def __init__(self, data: Path) -> None:
         """Raise StoreDamaged for a file that this server did not write."""

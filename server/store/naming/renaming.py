@@ -31,7 +31,9 @@ def prepared(data: Path, layout: FolderLayout) -> NamesFile:
 
 def rename(layout: FolderLayout, names: NamesFile, renaming: Renaming) -> None:
     """Rename a collection whose files are closed; raise OSError or StoreError, then nothing is renamed."""
-    before = names.names.settled()
+    # An earlier one that failed, and could not be undone, may have left its note.
+    finish(layout, names)
+    before = names.names
     noted = Names(before.aliases, renaming)
     names.write(noted)
     try:
@@ -51,12 +53,15 @@ def rename(layout: FolderLayout, names: NamesFile, renaming: Renaming) -> None:
             with suppress(OSError):
                 names.write(before)
         raise
-    with suppress(OSError):
+    try:
         names.write(names.names.settled())
+    except OSError:
+        # A start deletes the note, or the next change does.
+        names.names = names.names.settled()
 
 
 def finish(layout: FolderLayout, names: NamesFile) -> None:
-    """Finish or undo a renaming that was interrupted; called at a start."""
+    """Finish or undo a renaming that was interrupted; called at a start, and before another one."""
     going = names.names.renaming
     if going is None:
         return

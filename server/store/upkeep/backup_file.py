@@ -88,6 +88,8 @@ class BackupFile:
             self._file = ForeignFile(path)
         try:
             with self._judging():
+                if n := self._file.n_missing:
+                    raise self._no_backup(Message("it is cut off, {n:,} bytes before its end", n=n))
                 self._version = self._known_version()
                 self._check_tables()
                 self.info = self._info()

@@ -1,5 +1,6 @@
 """Database files that this process does not serve: copied, looked into, and read row by row."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -22,6 +23,7 @@ from server.system.atomic_file import install, scratch_for
 
 # Of a file from elsewhere. A document of this size would have 50,000 chunks or more.
 MOST_ROW_BYTES = 256 * 1024 * 1024
+MAGIC = b"SQLite format 3\0"
 
 
 def copy(source: Path, target: Path) -> None:
@@ -74,16 +76,19 @@ class ForeignFile:
     """A file that this server may not have written, open for reading, as it was at one moment.
 
     Views, triggers and functions in it get no rights, and a row has a limit. The caller names the
-    tables that it reads, and checks what they are.
+    tables that it reads, and checks what they are. n_missing: bytes that its end lacks.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         refuse_unsafe(path)
+        self.n_missing = 0
         # subtle: see `peek`. A file with a log is one of a running or killed server, and the log is
         # a part of it. It stands beside the file, not beside a link to it.
         path = path.resolve()
         alone = not any(beside(path, end).exists() for end in (WAL, JOURNAL))
+        if alone:
+            self.n_missing = _n_missing(path)
         uri = f"file:{quoted(path)}?mode=ro" + ("&immutable=1" if alone else "")
         with advising(path):
             self._connection = sqlite3.connect(uri, uri=True, isolation_level=None)
@@ -101,6 +106,21 @@ class ForeignFile:
 
     def close(self) -> None:
         self._connection.close()
+
+
+def _n_missing(path: Path) -> int:
+    """Return how many bytes of the last pages a database lacks; 0 for a file that is none.
+
+    SQLite takes what is missing of the last page for zeros.
+    """
+    with path.open("rb") as file:
+        head = file.read(32)
+        size = file.seek(0, os.SEEK_END)
+    if len(head) < 32 or not head.startswith(MAGIC):
+        return 0
+    # Of the format: 1 stands for 65,536.
+    page_bytes, n_pages = int.from_bytes(head[16:18]), int.from_bytes(head[28:32])
+    return max(0, n_pages * (1 << 16 if page_bytes == 1 else page_bytes) - size)
 
 
 def peek(path: Path, query: str) -> Rows:

@@ -26,23 +26,26 @@ class Divided:
     excluded: tuple[str, ...] = ()
 
 
-def divide(folded: str) -> Divided:
-    """Divide a folded query."""
+def divide(folded: str, *, in_place: bool = False) -> Divided:
+    """Divide a folded query. in_place: whether each character of the rest keeps its place."""
     if "\n" in folded.strip():
         return Divided(folded)
     required: list[str] = []
     excluded: list[str] = []
+
+    def apart(match: re.Match[str]) -> str:
+        return APART * len(match.group()) if in_place else APART
 
     def quoted(match: re.Match[str]) -> str:
         minus, text = match.groups()
         if not any(map(str.isalnum, text)):
             return match.group()
         (excluded if minus else required).append(text)
-        return APART
+        return apart(match)
 
     def minus(match: re.Match[str]) -> str:
         excluded.append(match.group(1))
-        return APART
+        return apart(match)
 
     rest = EXCLUDED.sub(minus, QUOTED.sub(quoted, folded))
     return Divided(rest, tuple(required), tuple(excluded))

@@ -8,10 +8,12 @@ in a row. What stands between quotation marks, or after a minus, stays as it is.
 A collection keeps both as a note, so they change with its revision, and are in its backups.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
+from typing import NamedTuple
 
 import msgspec
 
@@ -21,7 +23,8 @@ from server.store.words import units
 from server.store.words.asked import Asked
 from server.store.words.bases import base
 from server.store.words.folding import fold, joined
-from server.store.words.quoting import divide
+from server.store.words.identifiers import identifiers
+from server.store.words.quoting import APART, divide
 from server.store.words.units import STRETCH, UNIT, is_single
 
 # Key of the note.
@@ -33,6 +36,9 @@ MAX_WORD, MAX_ALL = 100, 200_000
 MOST_BYTES = 8 * MAX_ALL
 # Phrases that the synonyms of one query add; each is counted and scored as a word is.
 MAX_ADDED = 32
+
+# What C++ and C# end in.
+SIGN = re.compile("[+#]")
 
 Units = tuple[str, ...]
 
@@ -82,7 +88,7 @@ class Vocabulary:
             return ask(query)
         query = query[:MAX_QUERY]
         asked = ask(self._cut(query))
-        if not asked.lookups and not asked.excluded:
+        if not asked.lookups:
             asked = ask(query)
         added = dict.fromkeys(islice(self._added(query), MAX_ADDED))
         return replace(asked, words=tuple(dict.fromkeys((*asked.words, *added))))
@@ -91,14 +97,16 @@ class Vocabulary:
         """Return the folded query without stop words, of which something other than a blank is left."""
         folded = fold(query)
         # What is quoted or excluded has no stop words.
-        kept = divide(folded)
-        if kept.required or kept.excluded:
-            return query
-        found = list(UNIT.finditer(folded))
+        asked = divide(folded, in_place=True).rest
+        found = list(_units(asked, UNIT.finditer(asked)))
         rest, end = "", 0
-        for first, last in self.stopped.places([base(each.group()) for each in found]):
-            rest += folded[end : found[first].start()] + "\0"
-            end = found[last - 1].end()
+        for first, last in self.stopped.places([each.unit for each in found]):
+            cut = slice(found[first].begin, found[last - 1].end)
+            # subtle: beside a word a mark is inches, and without the word it would begin or end a quotation.
+            if '"' in folded[max(0, cut.start - 1) : cut.stop + 1]:
+                continue
+            rest += folded[end : cut.start] + APART
+            end = cut.stop
         return rest + folded[end:]
 
     def _added(self, query: str) -> Iterator[str]:
@@ -111,17 +119,39 @@ class Vocabulary:
 
 def units_of(folded: str) -> Units:
     """Return the units of a folded text in their base forms."""
+    whole = joined(folded)
     # subtle: only stretches are indexed, and UNIT also finds characters that this Python does not know.
-    stretches = STRETCH.findall(joined(folded))
-    return tuple(base(each) for stretch in stretches for each in UNIT.findall(stretch))
+    stretches = [each.span() for each in STRETCH.finditer(whole)]
+    found = (each for begin, end in stretches for each in UNIT.finditer(whole, begin, end))
+    return tuple(each.unit for each in _units(whole, found))
+
+
+class _Unit(NamedTuple):
+    """A unit in its base form, and its place in a text."""
+
+    unit: str
+    begin: int
+    end: int
+
+
+def _units(text: str, found: Iterable[re.Match[str]]) -> Iterator[_Unit]:
+    """Yield units in their base forms. C++ and C# are units with their signs, so neither is C."""
+    signed = {
+        each.begin: _Unit(each.terms[0], each.begin, each.end)
+        for each in (identifiers(text) if SIGN.search(text) else ())
+        if each.is_spelled and len(each.terms) == 1
+    }
+    for each in found:
+        begin, end = each.span()
+        yield signed.get(begin) or _Unit(base(each.group()), begin, end)
 
 
 def phrase_of(folded: str) -> str:
     """Return a folded text as one phrase of the index: a word, a character, or terms in a row."""
-    terms = units.phrase(joined(folded))
-    if len(terms) == 1 and not is_single(terms[0]):
-        return base(terms[0])
-    return " ".join(terms)
+    row = units_of(folded)
+    if len(row) == 1 and not is_single(row[0]):
+        return row[0]
+    return " ".join(units.phrase(joined(folded)))
 
 
 NOTHING = Vocabulary()
