@@ -16,7 +16,7 @@ from itertools import islice
 import msgspec
 
 from server.errors import InvalidRequest, shown
-from server.store.lexical import MAX_QUERY, ask
+from server.store.lexical import ask, read_of
 from server.store.words import units
 from server.store.words.asked import Asked
 from server.store.words.bases import base
@@ -80,7 +80,7 @@ class Vocabulary:
         """Return what a query asks for: without stop words, unless it has nothing else, and with synonyms."""
         if self is NOTHING:
             return ask(query)
-        query = query[:MAX_QUERY]
+        query = read_of(query)
         asked = ask(self._cut(query))
         if not asked.lookups and not asked.excluded:
             asked = ask(query)
