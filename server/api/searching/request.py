@@ -141,6 +141,7 @@ def _check(request: SearchRequest) -> None:
         raise InvalidRequest('"group_by" goes with one query, not with "queries"', param="group_by")
     if request.collections is not None:
         _check_collections(request, request.collections)
+    _check_query_is_read(request)
 
 
 def _check_source(request: SearchRequest) -> None:
@@ -170,12 +171,26 @@ def _check_source(request: SearchRequest) -> None:
         )
 
 
+def _check_query_is_read(request: SearchRequest) -> None:
+    """Refuse a query that would change nothing: hits by a vector alone would pass for hits of both."""
+    if request.query is None or request.mode != "dense" or request.highlight or request.rerank:
+        return
+    for name in ("vector", "like"):
+        if getattr(request, name) is not None:
+            raise InvalidRequest(
+                f'in mode "dense" the search is by "{name}" alone, and "query" would change nothing; leave one'
+                ' of them out, or give mode "hybrid"',
+                param="query",
+            )
+
+
 def _check_collections(request: SearchRequest, names: Sequence[str]) -> None:
     """Check what goes with several collections: scores must be on one scale."""
+    # Of too many names it is not counted how many differ: that would keep the loop.
     if not 1 <= len(names) <= MAX_COLLECTIONS or len(set(names)) < len(names):
+        differ = f", {len(set(names))} of them different" if len(names) <= MAX_COLLECTIONS else ""
         raise InvalidRequest(
-            f"collections has {len(names)} names, {len(set(names))} of them different; 1 to"
-            f" {MAX_COLLECTIONS} different ones are possible",
+            f"collections has {len(names)} names{differ}; 1 to {MAX_COLLECTIONS} different ones are possible",
             param="collections",
         )
     if request.mode == "hybrid" and request.fusion == "rrf":
