@@ -33,7 +33,7 @@ def find(
     asked.check()
     if not asked.lookups:
         return NO_MATCHES
-    without = _of_documents(database, [any_of(asked.excluded)]) if asked.excluded else NO_LABELS
+    without = _of_documents(database, any_of(asked.excluded)) if asked.excluded else NO_LABELS
     counts: dict[str, int] = dict(database.rows(*frequencies(asked.lookups)))
     ranking = ranked(asked, counts, n_chunks, wanted(REQUIRED, n_chunks, within))
     if ranking is None:
@@ -64,18 +64,43 @@ def find(
 
 
 def _together(database: Database, quotes: Sequence[Quote], within: Selection | None) -> Selection:
-    """Return the chunks of the documents that have every phrase, in whichever chunks, within a selection."""
-    labels = _of_documents(database, [all_of(quote) for quote in quotes])
-    return Selection.of_labels(labels if within is None else labels[within.contains(labels)])
+    """Return the chunks with a phrase, of the documents that have every phrase, within a selection."""
+    expressions = dict.fromkeys(map(all_of, quotes))
+    having = [_having(database, expression) for expression in expressions]
+    labels = np.unique(np.concatenate(having))
+    if within is not None:
+        labels = labels[within.contains(labels)]
+    documents = _documents(database, labels)
+    complete = np.unique(documents)
+    for some in having:
+        complete = np.intersect1d(complete, documents[np.isin(labels, some)])
+    return Selection.of_labels(labels[np.isin(documents, complete)])
 
 
-def _of_documents(database: Database, expressions: Sequence[str]) -> Labels:
-    """Return every chunk of the documents that have a chunk for each MATCH expression: int64 (N,), ascending."""
-    having = (
-        "SELECT document FROM parts WHERE label IN (SELECT rowid FROM words WHERE words MATCH ?)"
-    )
-    documents = " INTERSECT ".join([having] * len(expressions))
+def _having(database: Database, expression: str) -> Labels:
+    """Return the chunks that a MATCH expression finds: int64 (N,), ascending."""
     ((labels,),) = database.rows(
-        f"SELECT json_group_array(label) FROM parts WHERE document IN ({documents})", expressions
+        "SELECT json_group_array(rowid) FROM words WHERE words MATCH ?", (expression,)
+    )
+    return np.sort(np.array(orjson.loads(labels), dtype=np.int64))
+
+
+def _documents(database: Database, labels: Labels) -> Labels:
+    """Return the number of each chunk's document: int64 (N,), in the order of the labels."""
+    # One row, because a thread may wait for the interpreter lock after each.
+    ((rows,),) = database.rows(
+        "SELECT json_group_array(document) FROM (SELECT coalesce(document, -value) AS document"
+        " FROM json_each(?) LEFT JOIN parts ON label = value ORDER BY json_each.id)",
+        (orjson.dumps(labels.tolist()).decode(),),
+    )
+    return np.array(orjson.loads(rows), dtype=np.int64)
+
+
+def _of_documents(database: Database, expression: str) -> Labels:
+    """Return every chunk of the documents that have a chunk for a MATCH expression: int64 (N,), ascending."""
+    ((labels,),) = database.rows(
+        "SELECT json_group_array(label) FROM parts WHERE document IN (SELECT document FROM parts"
+        " WHERE label IN (SELECT rowid FROM words WHERE words MATCH ?))",
+        (expression,),
     )
     return np.sort(np.array(orjson.loads(labels), dtype=np.int64))

@@ -150,7 +150,7 @@ def match_expression(must: Sequence[str], may: Sequence[str], needed: str | None
 
 def any_of(quotes: Iterable[Quote]) -> str:
     """Return an FTS5 MATCH expression for the texts that have any of what was quoted or excluded."""
-    return " OR ".join(f"({all_of(quote)})" for quote in quotes)
+    return " OR ".join(f"({one})" for one in dict.fromkeys(map(all_of, quotes)))
 
 
 def all_of(quote: Quote) -> str:
