@@ -157,6 +157,25 @@ def test_lines_may_bring_vectors_of_a_named_embedder(toy_model: Model) -> None:
     run(test, toy_model)
 
 
+@pytest.mark.parametrize("size", [1, 256])
+def test_without_replacement_the_first_line_of_an_id_counts(
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(body_stream, "PIECE_LINES", size)
+
+    async def test(client: httpx.AsyncClient) -> None:
+        body = line("a", "first") + line("b") + line("a", "second") + line("a", "third")
+        said = (await send(client, body, "/documents?replace=false")).json()
+        assert (said["stored"], said["unchanged"], said["lines_left_out"]) == (2, 0, 2)
+        assert [error["line"] for error in said["errors"]] == [3, 4]
+        assert (await client.get("/documents/a")).json()["text"] == "first a"
+        # With replacement the last one counts.
+        await send(client, body)
+        assert (await client.get("/documents/a")).json()["text"] == "third a"
+
+    run(test, toy_model)
+
+
 def test_an_error_says_up_to_which_line_everything_is_stored(
     toy_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
