@@ -156,7 +156,14 @@ def _check_source(request: SearchRequest) -> None:
     texts = sum(given is not None for given in (query, queries))
     vectors = sum(given is not None for given in (vector, like))
     if texts > 1 or vectors > 1 or texts + vectors == 0:
-        raise InvalidRequest('exactly one of "query", "queries", "vector" and "like" is needed')
+        listing = (
+            ""
+            if request.sort is None
+            else '; "sort" lists documents without one in mode "dense" alone'
+        )
+        raise InvalidRequest(
+            f'exactly one of "query", "queries", "vector" and "like" is needed{listing}'
+        )
     name = "vector" if like is None else "like"
     if vectors and (queries is not None or request.mode == "lexical"):
         raise InvalidRequest(
