@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from server.store.local_index import index
+from server.store.local_index import compaction, index
 from server.store.local_index.compaction import LEAST_RECALL
 from server.store.local_index.index import LocalIndex
 from server.types import Vectors, unit
@@ -46,3 +46,13 @@ def test_an_index_whose_codes_become_useless_compares_all(monkeypatch: pytest.Mo
     assert (stats.kind, stats.vectors, stats.dead_rows) == ("exact", len(few) - 10 + N, 0)
     again = made.plus(np.arange(50_000, 50_000 + 4 * N), rows(4 * N, dimension, seed=3))
     assert not made.compaction_due and again.compaction_due
+
+
+def test_a_snapshot_with_useless_codes_is_arranged_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    dimension = 8
+    monkeypatch.setattr(compaction, "MOST_PRODUCTS", 0)
+    old = LocalIndex(dimension).plus(np.arange(N), rows(N, dimension)).compacted()
+    assert old.stats().kind == "fastscan" and not old.compaction_due
+    monkeypatch.undo()
+    assert old.compaction_due
+    assert old.compacted().stats().kind == "exact" and not old.compacted().compaction_due

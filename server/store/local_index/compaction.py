@@ -71,10 +71,11 @@ def compacted(
     scan = replace(scan, blocks=tuple(_joined(blocks, many=new > MANY_ROWS)))
     if number >= MEASURE_GROWTH * scan.measured_on:
         scan = measured(scan, queries)
-    return scan if _is_useful(scan) else None
+    return scan if is_useful(scan) else None
 
 
-def _is_useful(scan: Scan) -> bool:
+def is_useful(scan: Scan) -> bool:
+    """Return whether codes find enough, or comparing all would cost more."""
     dimension = scan.quantiser.turn.d_in
     cheap = dimension < WIDE and len(scan) * dimension <= MOST_PRODUCTS
     return scan.recall_at_10 >= LEAST_RECALL or not cheap

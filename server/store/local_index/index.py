@@ -22,7 +22,13 @@ import numpy as np
 from server.errors import StoreError
 from server.store.local_index import snapshot
 from server.store.local_index.calibration import measured, probed
-from server.store.local_index.compaction import NARROWEST, are_many, compacted, wants_rebuild
+from server.store.local_index.compaction import (
+    NARROWEST,
+    are_many,
+    compacted,
+    is_useful,
+    wants_rebuild,
+)
 from server.store.local_index.drawing import Source
 from server.store.local_index.exact import Exact, merged, use_one_thread
 from server.store.local_index.fastscan import Scan
@@ -98,7 +104,8 @@ class LocalIndex:
         """Return whether `compacted` would make searches faster, or free enough memory."""
         if self._scan is None:
             return len(self._tail) >= max(SCAN_FROM, self._scan_from)
-        return len(self._tail) >= TAIL_ROWS or any(map(wants_rebuild, self._scan.blocks))
+        rebuild = any(map(wants_rebuild, self._scan.blocks))
+        return len(self._tail) >= TAIL_ROWS or rebuild or not is_useful(self._scan)
 
     @property
     def compaction_pays(self) -> bool:
