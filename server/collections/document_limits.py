@@ -102,6 +102,12 @@ def checked_paths(metadata: Mapping[str, object], place: str) -> int:
             raise _refusal(
                 f"{place} is nested deeper than {MAX_DEPTH} levels, the most possible; flatten it"
             )
+        within = len(value) if isinstance(value, Mapping | list) else 0
+        if leaves + 1 + len(pending) + within > MAX_LEAVES:
+            raise _refusal(
+                f"{place} has more than {MAX_LEAVES} values, the most possible; store what no filter"
+                " asks for as one text"
+            )
         if isinstance(value, Mapping):
             for key, inner in value.items():
                 if len(key) > MAX_KEY:
@@ -114,11 +120,6 @@ def checked_paths(metadata: Mapping[str, object], place: str) -> int:
             pending += [(length, depth + 1, inner) for inner in value]
         leaves += 1
         paths += length
-        if leaves + len(pending) > MAX_LEAVES:
-            raise _refusal(
-                f"{place} has more than {MAX_LEAVES} values, the most possible; store what no filter"
-                " asks for as one text"
-            )
         if paths > MAX_PATHS:
             raise _refusal(
                 f"the paths in {place} have more than {MAX_PATHS} characters together, each counted"

@@ -51,6 +51,8 @@ QUESTION = re.compile("为什么|什么|甚么|怎么|怎样|如何|哪些|哪�
 # identifiers that are looked up. Most queries have fewer than 20 terms; 64 cost 27 ms in the law
 # articles, 128 cost 54.
 MAX_QUERY, MAX_TERMS, MAX_PHRASES = 4_096, 64, 8
+# Makes a query text alone (`quoting.divide`), and separates no words.
+CUT = "\n\0"
 # Terms of a query in which words with the very endings and accents of the query count more.
 EXACT = 3
 
@@ -74,12 +76,22 @@ def terms(query: str) -> list[str]:
     return ask(query).terms
 
 
+def read_of(query: str) -> str:
+    """Return what is read of a query: of a long one the beginning, as a text.
+
+    The end of its phrases and exclusions may be missing, so it has none, like a query of several lines.
+    """
+    if len(query) <= MAX_QUERY or (len(query) == MAX_QUERY + len(CUT) and query.endswith(CUT)):
+        return query
+    return query[:MAX_QUERY] + CUT
+
+
 def ask(query: str) -> Asked:
     """Return what a query asks for; at most MAX_TERMS words and MAX_PHRASES identifiers.
 
     A single character of unspaced writing stands for every term that begins with it.
     """
-    divided = divide(fold(query[:MAX_QUERY]))
+    divided = divide(fold(read_of(query)))
     folded = divided.rest
     whole, places = joined(folded), joined_places(folded)
     every = list(islice(identifiers(whole), MAX_TERMS))
@@ -171,7 +183,7 @@ def highlight(text: str, query: str) -> list[tuple[int, int]]:
     Only the first SHOWN characters are read, and at most MAX_PLACES places returned. Single words of an
     identifier count only where nothing else of it stands in the text.
     """
-    asked = _asked(query[:MAX_QUERY])
+    asked = _asked(read_of(query))
     folded = fold_with_places(text[:SHOWN])
     wanted = {*asked.words, *(pair for phrase in asked.phrases for pair in phrase.pairs)}
     added = [place for place in _added(folded.text) if place.term in wanted]

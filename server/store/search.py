@@ -287,10 +287,8 @@ class Search:
                     scores = matches.shares.round(DIGITS).astype(np.float32)
                 ranking = _Candidates(matches.labels, scores, True)
             elif query.fusion == "rrf":
-                matches = self.matches(query)
-                near, words = dense[place].labels, matches.labels[: answer.depth]
-                near = near[matches.allows(near)]
-                labels, scores = fuse((near, words), query.weights)
+                words = self.matches(query).labels[: answer.depth]
+                labels, scores = fuse((dense[place].labels, words), query.weights)
                 ranking = _Candidates(labels, scores, dense[place].complete)
             else:
                 ranking = self._blended(answer, dense[place])
@@ -303,10 +301,13 @@ class Search:
             early, self.early = self.early, None
             return {0: early}
         groups: dict[tuple[str, int], list[int]] = {}
-        for place, answer in enumerate(answers):
-            if answer.query.mode != "lexical":
-                groups.setdefault((_key(answer.query.filter), answer.depth), []).append(place)
         found: dict[int, _Candidates] = {}
+        for place, answer in enumerate(answers):
+            if answer.query.mode == "hybrid" and self.matches(answer.query).is_restricted:
+                self.collection.asked.add(_vector(answer.query))
+                found[place] = self._nearest_allowed(answer.query, answer.depth)
+            elif answer.query.mode != "lexical":
+                groups.setdefault((_key(answer.query.filter), answer.depth), []).append(place)
         for (_, depth), places in groups.items():
             queries = [answers[place].query for place in places]
             within = self._kept(queries[0].filter)
@@ -322,12 +323,11 @@ class Search:
         words = matches.labels[:depth]
         labels = np.union1d(dense.labels, words)
         cosines = self.cosines(query, labels, dense)
-        known = np.isfinite(cosines) & matches.allows(labels)
+        known = np.isfinite(cosines)
         labels, cosines = labels[known], cosines[known]
         scores = blend(cosines, matches.shares_of(labels), query.weights)
         bound = -np.inf
-        # Where only chunks with a phrase may be hits, all of them may be candidates.
-        every = dense.complete or (matches.is_strict and len(matches.labels) <= depth)
+        every = dense.complete
         if not every and depth < SETTLED_DEPTH:
             last = float(matches.shares[depth]) if len(matches.labels) > depth else 0.0
             bound = float(blend(dense.scores[-1:].astype(np.float64), last, query.weights)[0])
@@ -353,8 +353,19 @@ class Search:
         return cosines
 
     def nearest(self, query: Query, depth: int) -> Labels:
-        """Return the labels of the nearest vectors within the query's filter, best first."""
-        return _nearest(self.index, [query], depth, self._kept(query.filter))[0].labels
+        """Return the labels of the nearest vectors that a query with words allows, best first."""
+        return self._nearest_allowed(query, depth).labels
+
+    def _nearest_allowed(self, query: Query, depth: int) -> _Candidates:
+        """Return the nearest chunks that the filter keeps and the phrases and exclusions of the words allow."""
+        matches, within = self.matches(query), self._kept(query.filter)
+        if matches.is_strict:
+            within = Selection.of_labels(np.sort(matches.labels))
+        (found,) = _nearest(self.index, [query], depth + len(matches.excluded), within)
+        allowed = matches.allows(found.labels)
+        labels, scores = found.labels[allowed], found.scores[allowed]
+        complete = found.complete and len(labels) <= depth
+        return _Candidates(labels[:depth], scores[:depth], complete)
 
     def matches(self, query: Query) -> Matches:
         """Return the chunks that the query's words find."""

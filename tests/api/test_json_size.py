@@ -69,3 +69,14 @@ def test_every_route_refuses_such_a_body(toy_model: Model, path: str) -> None:
     response: httpx.Response = ask(toy_model, "POST", path, content=content, headers=headers)
     assert response.status_code == 413, response.text
     assert "request_too_large" in response.text and str(MAX_CONTAINERS) in response.text
+
+
+def test_one_object_with_very_many_keys_is_too_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding a million different keys holds the interpreter lock for 0.4 s."""
+    monkeypatch.setattr(json_size, "MAX_KEYS", 10_000)
+    wide = {f"k{n}": n for n in range(10_001)}
+    with pytest.raises(RequestTooLarge, match="10000 keys in 2 lists and objects"):
+        check_size(json.dumps({"filter": wide}).encode())
+    # Documents may have as many keys together, and texts as many colons.
+    check_size(json.dumps({"documents": [{"metadata": wide}, *[{}] * 3]}).encode())
+    check_size(json.dumps({"texts": [":" * 20_000]}).encode())

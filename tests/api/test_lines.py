@@ -2,16 +2,21 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given as any_of
+from hypothesis import strategies as st
+from starlette.types import Message
 
 from server.api.body import BodyBudget
 from server.api.documents import lines as lines_module
 from server.api.streaming import body_stream
+from server.api.streaming.body_stream import BodyStream
 from server.collections.reading import export as export_module
 from server.collections.reading import long_streams
 from server.collections.writing import given
@@ -60,6 +65,35 @@ def test_lines_are_stored_however_they_are_cut(
         assert await ids(client) == [*map(str, range(8)), "last"]
 
     run(test, toy_model)
+
+
+async def lines_of(body: bytes, size: int) -> list[tuple[int, bytes]]:
+    """Read a body that comes in pieces of a size as lines with their numbers."""
+    pieces = [body[begin : begin + size] for begin in range(0, len(body), size)]
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+
+    with BodyBudget(1 << 30) as budget:
+        stream = BodyStream(receive, budget, 30.0, 1 << 30)
+        return [each async for group in stream.lines() for each in group]
+
+
+@any_of(st.lists(st.sampled_from([b"\n", b" ", b"\r\n", b"a", b"bc"])), st.integers(1, 9))
+def test_blank_lines_are_counted_wherever_the_pieces_end(parts: list[bytes], size: int) -> None:
+    body = b"".join(parts) or b"\n"
+    expected = [(n, line) for n, line in enumerate(body.split(b"\n"), start=1) if line.strip()]
+    assert asyncio.run(lines_of(body, size)) == expected
+
+
+def test_blank_lines_do_not_keep_the_loop() -> None:
+    body = b"\n" * 500_000 + b" \n" * 500_000
+    began = time.thread_time()
+    assert sum(1 for line in body.split(b"\n") if line.strip()) == 0
+    one_by_one = time.thread_time() - began
+    began = time.thread_time()
+    assert asyncio.run(lines_of(body, 1 << 16)) == []
+    assert time.thread_time() - began < one_by_one
 
 
 def test_lines_that_cannot_be_stored_are_listed_and_the_others_are_stored(
@@ -119,6 +153,25 @@ def test_lines_may_bring_vectors_of_a_named_embedder(toy_model: Model) -> None:
         check_refused(refused, 409, "other_model", "lines up to 0 are stored")
         said = (await send(client, body.splitlines()[0], f"{path}?embedder=my-model")).json()
         assert said["stored"] == 1
+
+    run(test, toy_model)
+
+
+@pytest.mark.parametrize("size", [1, 256])
+def test_without_replacement_the_first_line_of_an_id_counts(
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr(body_stream, "PIECE_LINES", size)
+
+    async def test(client: httpx.AsyncClient) -> None:
+        body = line("a", "first") + line("b") + line("a", "second") + line("a", "third")
+        said = (await send(client, body, "/documents?replace=false")).json()
+        assert (said["stored"], said["unchanged"], said["lines_left_out"]) == (2, 0, 2)
+        assert [error["line"] for error in said["errors"]] == [3, 4]
+        assert (await client.get("/documents/a")).json()["text"] == "first a"
+        # With replacement the last one counts.
+        await send(client, body)
+        assert (await client.get("/documents/a")).json()["text"] == "third a"
 
     run(test, toy_model)
 

@@ -17,6 +17,7 @@ from server.store.search import Fusion, Mode, Query, search
 from server.store.words.asked import MAX_QUOTES
 from server.store.words.explanation import explain_text
 from server.store.words.quoting import divide
+from server.store.words.vocabulary import vocabulary_of
 from tests.support.words import Words
 
 
@@ -101,6 +102,19 @@ def test_a_query_that_only_excludes_is_refused_and_so_are_too_many_phrases() -> 
     with pytest.raises(InvalidRequest, match="33 quoted phrases"):
         ask('"law" ' * 33).check()
     ask('"law" ' * 32 + "-draft " * 32).check()
+
+
+def test_a_query_that_is_not_read_to_its_end_is_text() -> None:
+    """Else a hybrid search would leave out its last phrases and exclusions, and its hits would look right."""
+    vocabulary = vocabulary_of('{"stop_words": ["the"]}')
+    for query in (
+        '"' + "字" * 5_000 + '"',
+        "法 " * 3_000 + "-草案",
+        '-草案 "法" ' + "the " * 2_000,
+    ):
+        for found in (ask(query), vocabulary.ask(query)):
+            assert found.required == () and found.excluded == ()
+    assert ask('-草案 "法" ' + "the " * 1_000).required != ()
 
 
 @given(st.text(st.sampled_from('"- \n\0a文C#.0à'), max_size=30))

@@ -33,6 +33,7 @@ from server.errors import (
     RetryableError,
     ServerError,
     ShuttingDown,
+    shown,
 )
 from server.store.reading.parts import Parts
 from server.store.records import Document, Info
@@ -132,6 +133,8 @@ class _Storing:
         """Store the documents of some lines; on return they are on the disk."""
         self.result.lines += len(lines)
         found, wrong = await off_loop(partial(_read, lines, info))
+        if not self.replace:
+            found = self._firsts(found)
         for number, message in wrong:
             self._leave_out(number, message)
         if found:
@@ -163,6 +166,18 @@ class _Storing:
             self.result.characters_left_out = noise + (before or 0)
         self.result.unchanged += len(documents) - stored
         return None
+
+    def _firsts(self, lines: Sequence[_Line]) -> list[_Line]:
+        """Return the first line of each id: what is stored is not replaced, wherever its line stands."""
+        firsts: dict[str, _Line] = {}
+        for line in lines:
+            if firsts.setdefault(line.document.id, line) is not line:
+                self._leave_out(
+                    line.number,
+                    f"document {shown(line.document.id)} stands in an earlier line; leave out"
+                    ' "replace": false to replace it',
+                )
+        return list(firsts.values())
 
     def _leave_out(self, number: int, message: str) -> None:
         self.result.lines_left_out += 1

@@ -141,6 +141,7 @@ def _check(request: SearchRequest) -> None:
         raise InvalidRequest('"group_by" goes with one query, not with "queries"', param="group_by")
     if request.collections is not None:
         _check_collections(request, request.collections)
+    _check_query_is_read(request)
 
 
 def _check_source(request: SearchRequest) -> None:
@@ -155,7 +156,14 @@ def _check_source(request: SearchRequest) -> None:
     texts = sum(given is not None for given in (query, queries))
     vectors = sum(given is not None for given in (vector, like))
     if texts > 1 or vectors > 1 or texts + vectors == 0:
-        raise InvalidRequest('exactly one of "query", "queries", "vector" and "like" is needed')
+        listing = (
+            ""
+            if request.sort is None
+            else '; "sort" lists documents without one in mode "dense" alone'
+        )
+        raise InvalidRequest(
+            f'exactly one of "query", "queries", "vector" and "like" is needed{listing}'
+        )
     name = "vector" if like is None else "like"
     if vectors and (queries is not None or request.mode == "lexical"):
         raise InvalidRequest(
@@ -170,12 +178,26 @@ def _check_source(request: SearchRequest) -> None:
         )
 
 
+def _check_query_is_read(request: SearchRequest) -> None:
+    """Refuse a query that would change nothing: hits by a vector alone would pass for hits of both."""
+    if request.query is None or request.mode != "dense" or request.highlight or request.rerank:
+        return
+    for name in ("vector", "like"):
+        if getattr(request, name) is not None:
+            raise InvalidRequest(
+                f'in mode "dense" the search is by "{name}" alone, and "query" would change nothing; leave one'
+                ' of them out, or give mode "hybrid"',
+                param="query",
+            )
+
+
 def _check_collections(request: SearchRequest, names: Sequence[str]) -> None:
     """Check what goes with several collections: scores must be on one scale."""
+    # Of too many names it is not counted how many differ: that would keep the loop.
     if not 1 <= len(names) <= MAX_COLLECTIONS or len(set(names)) < len(names):
+        differ = f", {len(set(names))} of them different" if len(names) <= MAX_COLLECTIONS else ""
         raise InvalidRequest(
-            f"collections has {len(names)} names, {len(set(names))} of them different; 1 to"
-            f" {MAX_COLLECTIONS} different ones are possible",
+            f"collections has {len(names)} names{differ}; 1 to {MAX_COLLECTIONS} different ones are possible",
             param="collections",
         )
     if request.mode == "hybrid" and request.fusion == "rrf":

@@ -1,6 +1,7 @@
 """The body of a request as it arrives, piece by piece, within limits of time."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 
 from starlette.types import Receive
@@ -14,6 +15,9 @@ from server.errors import InvalidRequest, RequestTooLarge
 PIECE_LINES, PIECE_BYTES = 256, 4_000_000
 # Bytes of the beginning, for the audit.
 BEGINNING_BYTES = 1 << 16
+
+
+VISIBLE = re.compile(rb"\S")
 
 
 class ClientLeft(Exception):
@@ -81,18 +85,23 @@ class BodyStream:
         begun: list[bytes] = []
         begun_bytes = 0
         async for piece in self:
-            *ended, rest = piece.split(b"\n")
-            for end in ended:
+            first = 0
+            while (end := piece.find(b"\n", first)) >= 0:
+                if not begun and (blank := _blank_until(piece, first)) > first:
+                    # subtle: a piece may have 65,536 lines, which would keep the loop one by one.
+                    number += piece.count(b"\n", first, blank)
+                    first = blank
+                    continue
                 number += 1
-                line = b"".join((*begun, end))
-                begun, begun_bytes = [], 0
+                line = b"".join((*begun, piece[first:end]))
+                first, begun, begun_bytes = end + 1, [], 0
                 if not line.isspace() and line:
                     group.append((number, line))
                     size += len(line)
                     if len(group) == PIECE_LINES or size > PIECE_BYTES:
                         yield group
                         group, size = [], 0
-            if rest:
+            if rest := piece[first:]:
                 begun.append(rest)
                 begun_bytes += len(rest)
             if begun_bytes > self._max_line_bytes:
@@ -106,3 +115,9 @@ class BodyStream:
             group.append((number + 1, last))
         if group:
             yield group
+
+
+def _blank_until(piece: bytes, first: int) -> int:
+    """Return where the first line begins that is not blank, or that does not end in the piece."""
+    found = VISIBLE.search(piece, first)
+    return piece.rfind(b"\n", first, found.start() if found else len(piece)) + 1

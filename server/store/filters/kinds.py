@@ -3,7 +3,8 @@
 A number never equals a text and never compares with one. So {"year": {"$gte": 2020}} finds nothing
 where every stored year is a text, as from a file whose columns are all texts. And {"year": {"$ne": 2020}}
 excludes nothing there. A date in another form than the stored ones is a text like any other: '2024/1/5'
-comes after every '2024-12-31'. Nothing here touches a database.
+comes after every '2024-12-31'. And a number of more than 64 bits, or a long text, is compared by its beginning
+alone. Nothing here touches a database.
 """
 
 import re
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from server.store.filters.tree import (
+    MAX_PART,
     RESERVED,
     AllOf,
     AnyOf,
@@ -50,13 +52,15 @@ class Operand:
     """A field of a condition and the kinds of what it is compared with.
 
     negated: the condition stands below $ne, $nin or $not, so a document is kept where it does not hold.
-    date: a text of the condition that is a date and does not sort by time.
+    date: a text of the condition that is a date and does not sort by time. rough: a value of the condition that
+    is not compared to its last digit or character.
     """
 
     key: str
     kinds: frozenset[Kind]
     negated: bool = False
     date: str | None = None
+    rough: int | str | None = None
 
 
 def operands(filter: Filter, negated: bool = False) -> Iterator[Operand]:
@@ -70,11 +74,13 @@ def operands(filter: Filter, negated: bool = False) -> Iterator[Operand]:
         case _ if filter.key in RESERVED:
             return
         case Compared(key, _, operand):
-            yield Operand(key, frozenset([_kind(operand)]), negated, _date([operand]))
+            kinds = frozenset([_kind(operand)])
+            yield Operand(key, kinds, negated, _date([operand]), _rough([operand], of_texts=True))
         case Contains(key) | Begins(key):
             yield Operand(key, frozenset(["text"]), negated)
         case OneOf(key, values) if values and None not in values:
-            yield Operand(key, frozenset(map(_kind, values)), negated, _date(values))
+            kinds = frozenset(map(_kind, values))
+            yield Operand(key, kinds, negated, _date(values), _rough(values, of_texts=False))
         case OneOf() | Exists():
             return
 
@@ -90,9 +96,9 @@ def stored_kinds(keys: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def warnings(operands: Iterable[Operand], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Return a sentence for each operand that no stored value can meet: it finds or excludes nothing.
+    """Return a sentence for each operand that no stored value can meet, or that is compared roughly.
 
-    rows: what `stored_kinds` selects for their keys.
+    What no value can meet finds nothing, or excludes nothing. rows: what `stored_kinds` selects for their keys.
     """
     kinds = {
         row[0]: [kind for kind, there in zip(STORED, row[1:], strict=True) if there] for row in rows
@@ -102,6 +108,11 @@ def warnings(operands: Iterable[Operand], rows: Iterable[Sequence[object]]) -> l
         f" stored value is {_listed(kinds[each.key])}"
         for each in operands
         if kinds[each.key] and each.kinds.isdisjoint(kinds[each.key])
+    ]
+    found += [
+        _rough_warning(each.key, each.rough)
+        for each in operands
+        if each.rough is not None and _kind(each.rough) in kinds[each.key]
     ]
     return found[:MOST_WARNINGS]
 
@@ -126,6 +137,28 @@ def _date(values: Iterable[Scalar]) -> str | None:
     texts = (value for value in values if isinstance(value, str))
     return next(
         (each for each in texts if DATE.fullmatch(each) and not SORTED.fullmatch(each)), None
+    )
+
+
+def _rough(values: Iterable[Scalar], *, of_texts: bool) -> int | str | None:
+    """Return the first value that is not compared to its end; of_texts: texts are put in order."""
+    for value in values:
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            return value
+        if of_texts and isinstance(value, str) and len(value) > MAX_PART:
+            return value
+    return None
+
+
+def _rough_warning(key: str, value: int | str) -> str:
+    if isinstance(value, str):
+        return (
+            f"the condition on {shown(key)} compares with a text of {len(value)} characters, and the order of"
+            f" texts is that of their first {MAX_PART}: give a shorter text"
+        )
+    return (
+        f"the condition on {shown(key)} compares with {shown(value)}, which has more than 64 bits, as a"
+        " floating-point number: numbers that differ in their last digits match too; store such numbers as texts"
     )
 
 

@@ -7,7 +7,7 @@ While there are few vectors, each is compared (`exact`). From SCAN_FROM on they 
 (`fastscan_block`, `fastscan`): codes pick candidates and 16-bit rows score them. Vectors added
 since then are in the tail, which is exact; deleted vectors are masked. `compacted` folds both into
 blocks. It is slow, so another thread calls it, and the collection then applies what was written
-meanwhile.
+meanwhile. Where codes are no use, as those of very short vectors, all vectors stay in the tail.
 
 Vectors and queries are scaled to unit length here, so scores are cosines.
 """
@@ -22,7 +22,13 @@ import numpy as np
 from server.errors import StoreError
 from server.store.local_index import snapshot
 from server.store.local_index.calibration import measured, probed
-from server.store.local_index.compaction import are_many, compacted, wants_rebuild
+from server.store.local_index.compaction import (
+    NARROWEST,
+    are_many,
+    compacted,
+    is_useful,
+    wants_rebuild,
+)
 from server.store.local_index.drawing import Source
 from server.store.local_index.exact import Exact, merged, use_one_thread
 from server.store.local_index.fastscan import Scan
@@ -34,6 +40,8 @@ from server.types import Labels, Vectors, unit
 # 16,384 / 32,768 laws: 0.27 / 0.42 / 0.97 / 2.5 comparing all, the last three 0.24 / 0.32 / 0.55 by codes.
 # Below this, comparing all costs too little to give up.
 SCAN_FROM = 10_000
+# Codes that were no use are tried again at so many times the vectors.
+TRY_AGAIN = 4
 # A tail of this many rows costs 0.4 ms a search. Rebuilding a block takes 2 s; embedding them takes longer.
 TAIL_ROWS = 8192
 # A tail of this many costs 0.05 ms: too little for a compaction.
@@ -41,12 +49,22 @@ SPARE_ROWS = 1024
 
 
 class LocalIndex:
-    """A `VectorIndex` in memory; empty unless given blocks or a tail."""
+    """A `VectorIndex` in memory; empty unless given blocks or a tail.
 
-    def __init__(self, dimension: int, scan: Scan | None = None, tail: Exact | None = None) -> None:
+    scan_from: how many vectors there are before codes are tried, where that is more than SCAN_FROM.
+    """
+
+    def __init__(
+        self,
+        dimension: int,
+        scan: Scan | None = None,
+        tail: Exact | None = None,
+        scan_from: float = 0,
+    ) -> None:
         self.dimension = dimension
         self._scan = scan
         self._tail = tail or Exact()
+        self._scan_from = scan_from if dimension >= NARROWEST else float("inf")
 
     def __len__(self) -> int:
         return len(self._tail) + (0 if self._scan is None else len(self._scan))
@@ -61,14 +79,16 @@ class LocalIndex:
     def plus(self, labels: Labels, vectors: Vectors) -> "LocalIndex":
         """Return this index and these vectors; see `VectorIndex.plus`."""
         rows = _unit(vectors, self.dimension)
-        return LocalIndex(self.dimension, self._scan, self._tail.plus(labels, rows))
+        return LocalIndex(
+            self.dimension, self._scan, self._tail.plus(labels, rows), self._scan_from
+        )
 
     def minus(self, labels: Labels) -> "LocalIndex":
         """Return this index without these labels; labels it does not hold are skipped."""
         if not len(labels):
             return self
         scan = None if self._scan is None else self._scan.minus(labels)
-        return LocalIndex(self.dimension, scan, self._tail.minus(labels))
+        return LocalIndex(self.dimension, scan, self._tail.minus(labels), self._scan_from)
 
     def search(self, vectors: Vectors, k: int, within: Selection | None = None) -> Hits:
         """Find the `k` nearest of each row of `vectors`, on one thread; see `VectorIndex.search`."""
@@ -83,8 +103,9 @@ class LocalIndex:
     def compaction_due(self) -> bool:
         """Return whether `compacted` would make searches faster, or free enough memory."""
         if self._scan is None:
-            return len(self._tail) >= SCAN_FROM
-        return len(self._tail) >= TAIL_ROWS or any(map(wants_rebuild, self._scan.blocks))
+            return len(self._tail) >= max(SCAN_FROM, self._scan_from)
+        rebuild = any(map(wants_rebuild, self._scan.blocks))
+        return len(self._tail) >= TAIL_ROWS or rebuild or not is_useful(self._scan)
 
     @property
     def compaction_pays(self) -> bool:
@@ -102,14 +123,18 @@ class LocalIndex:
         """
         use_one_thread()
         rest = [Source(segment.labels, segment.rows) for segment in self._tail.segments]
-        if len(self) >= SCAN_FROM:
+        scan_from = self._scan_from
+        if len(self) >= max(SCAN_FROM, scan_from):
             past = None if queries is None or not len(queries) else _unit(queries, self.dimension)
-            return LocalIndex(self.dimension, compacted(self._scan, rest, past))
+            scan = compacted(self._scan, rest, past)
+            if scan is not None:
+                return LocalIndex(self.dimension, scan)
+            scan_from = TRY_AGAIN * len(self)
         tail = self._tail
         for block in self._scan.blocks if self._scan is not None else ():
             alive = np.flatnonzero(block.alive)
             tail = tail.plus(block.labels[alive], block.rows.whole(alive))
-        return LocalIndex(self.dimension, None, tail)
+        return LocalIndex(self.dimension, None, tail, scan_from)
 
     def calibrated(self, queries: Vectors) -> "LocalIndex":
         """Return this index with the candidates and lists that find the neighbours of these queries."""

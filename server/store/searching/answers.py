@@ -125,8 +125,12 @@ class _Answers:
         if not keys:
             return []
         among: Filter | Labels | None = query.filter
-        if query.mode == "lexical":
-            among = np.sort(self._search.matches(query).labels)
+        if query.mode != "dense":
+            matches = self._search.matches(query)
+            if query.mode == "lexical" or matches.is_strict:
+                among = np.sort(matches.labels)
+            elif len(matches.excluded):
+                among = np.setdiff1d(self._documents.labels(query.filter), matches.excluded)
         return facets(self._search.collection, keys, among)
 
     def _without(self, ranking: list[Ranked], ids: Sequence[str]) -> list[Ranked]:

@@ -113,11 +113,16 @@ def _parts(
     """Return the best chunks of each document, best first."""
     of_documents = rows.labels(search.collection.documents, ids)
     every = np.unique(np.array([n for some in of_documents.values() for n in some], dtype=np.int64))
+    if query.mode == "hybrid":
+        every = every[search.matches(query).allows(every)]
     scores = _scores(search, query, every, ranks)
+    # Of equal scores the one that the search puts first: the ranks are in its order, else labels are.
+    places = dict(zip(scores, range(len(scores)), strict=True))
     best: dict[str, list[Ranked]] = {}
     for id, labels in of_documents.items():
         known = [(label, scores[label]) for label in labels if label in scores]
-        best[id] = sorted(known, key=lambda each: (-each[1], each[0]))[: query.options.parts]
+        known.sort(key=lambda each: (-each[1], places[each[0]]))
+        best[id] = known[: query.options.parts]
     chunks = search.chunks([label for some in best.values() for label, _ in some])
     return {
         id: [FoundPart(chunks[label].text, score, chunks[label].span) for label, score in some]

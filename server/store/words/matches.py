@@ -58,6 +58,11 @@ class Matches:
         """Return the BM25 of these chunks: 0 where no word matches."""
         return self._of(labels, self.scores)
 
+    @property
+    def is_restricted(self) -> bool:
+        """Whether the query has phrases or exclusions, so that not every near chunk may be a hit."""
+        return self.is_strict or len(self.excluded) > 0
+
     def allows(self, labels: Labels) -> npt.NDArray[np.bool_]:
         """Return which of these chunks may be hits, also if only their vectors are near."""
         allowed = np.ones(len(labels), dtype=bool)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from server.store.words.asked import Asked
+from server.store.words.asked import Asked, Quote
 from server.store.words.matches import Term
 from server.store.words.units import is_single
 
@@ -72,7 +72,8 @@ def ranked(
     """Return how the texts that a query asks for are ranked; None where no text has what it needs.
 
     counts: the rows of `frequencies(asked.lookups)`. n_texts: in the index. required: see REQUIRED; a
-    larger number finds more where a filter keeps few texts, and is slower.
+    larger number finds more where a filter keeps few texts, and is slower. Where phrases are required, the
+    texts that have any of them are found.
     """
     rows = asked.rows
     if any(not counts.get(row) for row in rows):
@@ -104,9 +105,9 @@ def ranked(
     known = sorted((counts[term], term) for term in weights if counts.get(term))
     terms = tuple(Term(term, count, _idf(count, n_texts)) for count, term in known)
     attainable = (K1 + 1) * (sum(weights.values()) + every)
-    expression = match_expression(must, may, is_every=bool(rows))
+    expression = match_expression(must, may, any_of(asked.required) if rows else None)
     if asked.excluded:
-        expression = f"({expression}) NOT ({excluded(asked)})"
+        expression = f"({expression}) NOT ({any_of(asked.excluded)})"
     return Ranking(sql, [*parameters, expression], terms, attainable)
 
 
@@ -134,12 +135,12 @@ def _boosts(
     }
 
 
-def match_expression(must: Sequence[str], may: Sequence[str], *, is_every: bool = False) -> str:
-    """Return an FTS5 MATCH expression for texts with any of the terms of `must`, or every one.
+def match_expression(must: Sequence[str], may: Sequence[str], needed: str | None = None) -> str:
+    """Return an FTS5 MATCH expression for texts with any of the terms of `must`.
 
-    may: terms that only add to scores.
+    may: terms that only add to scores. needed: an expression of what a text must have instead.
     """
-    needed = (" AND " if is_every else " OR ").join(map(_quoted, must))
+    needed = needed or _any_of(must)
     if not may:
         return needed
     # subtle: the required terms stand in both halves and so count twice. FTS5 can say that a term
@@ -147,10 +148,14 @@ def match_expression(must: Sequence[str], may: Sequence[str], *, is_every: bool 
     return f"({needed}) AND ({_any_of([*must, *may])})"
 
 
-def excluded(asked: Asked) -> str:
-    """Return an FTS5 MATCH expression for the texts that a query excludes."""
-    every = (" AND ".join(map(_quoted, quote.rows)) for quote in asked.excluded)
-    return " OR ".join(f"({one})" for one in every)
+def any_of(quotes: Iterable[Quote]) -> str:
+    """Return an FTS5 MATCH expression for the texts that have any of what was quoted or excluded."""
+    return " OR ".join(f"({one})" for one in dict.fromkeys(map(all_of, quotes)))
+
+
+def all_of(quote: Quote) -> str:
+    """Return an FTS5 MATCH expression for the texts that have one quote."""
+    return " AND ".join(map(_quoted, quote.rows))
 
 
 def divided(frequencies: Mapping[str, int], required: int) -> tuple[list[str], list[str]]:

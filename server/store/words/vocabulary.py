@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from server.errors import InvalidRequest, shown
-from server.store.lexical import MAX_QUERY, ask
+from server.store.lexical import ask, read_of
 from server.store.words import units
 from server.store.words.asked import Asked
 from server.store.words.bases import base
@@ -86,7 +86,7 @@ class Vocabulary:
         """Return what a query asks for: without stop words, unless it has nothing else, and with synonyms."""
         if self is NOTHING:
             return ask(query)
-        query = query[:MAX_QUERY]
+        query = read_of(query)
         asked = ask(self._cut(query))
         if not asked.lookups:
             asked = ask(query)
