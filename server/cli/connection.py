@@ -17,9 +17,10 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
+from server.cli.searching.reply import encoded
 from server.cli.target import TooLargeForServer
 from server.config_sources import API_KEY
-from server.errors import BadSettings, InvalidRequest, StartupError
+from server.errors import BadSettings, StartupError
 from server.messages.message import Message
 
 CONNECT_S = 10.0
@@ -154,12 +155,13 @@ class Server:
             headers["content-type"] = "application/json"
         if self._key is not None:
             headers["authorization"] = f"Bearer {self._key}"
+        content = None if body is None else encoded(body)
         try:
             connection.connect()
             connection.sock.settimeout(ANSWER_S)
             # A server that refuses a body closes before it has read all of it; its answer says why.
             with suppress(BrokenPipeError, ConnectionResetError):
-                connection.request(method, self._prefix + path, _encoded(body), headers)
+                connection.request(method, self._prefix + path, content, headers)
             return Reply(self.url, connection.getresponse())
         finally:
             connection.close()
@@ -198,12 +200,3 @@ def is_own(url: str) -> bool:
             probe.bind((str(host), 0))
             return True
     return False
-
-
-def _encoded(body: Json | None) -> bytes | None:
-    if body is None:
-        return None
-    try:
-        return json.dumps(body, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"a text is not valid Unicode: {error.reason}") from None

@@ -1,11 +1,15 @@
 """A collection of the data folder, opened in this process together with the model."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from copy import copy
 from typing import TypeVar
 
+from server.api.operation import CollectionCall
+from server.api.searching.operations import search
 from server.cli.exchange.given_import import no_dimension
+from server.cli.searching.reply import body_of, encoded, found_of
 from server.cli.target import UNSAID, Chunks, Found, Matching, Page, Question, cut_otherwise
 from server.collections.chunk_embedding import default_chunks, embed, longest_chunk
 from server.collections.chunking import MIN_SIZE
@@ -13,7 +17,6 @@ from server.collections.document_limits import check_documents
 from server.collections.live_collection import LiveCollection
 from server.collections.reading.by_ids import documents_by_ids
 from server.collections.registry import DEFAULT, CollectionRegistry
-from server.collections.reranking import candidates, reranked
 from server.collections.writing.given import add_given, check_embedder, info_of_given
 from server.config import Config
 from server.errors import BadSettings, InvalidRequest, Overloaded, StoreError, TaskNotServed
@@ -25,7 +28,6 @@ from server.store.filters.tree import fixed, parse
 from server.store.folder import DataFolder
 from server.store.reading.parts import Parts
 from server.store.records import ChunkRules, Document, Info
-from server.store.search import Query
 from server.telemetry.metrics import Metrics
 from server.types import Vectors, unit
 
@@ -135,20 +137,19 @@ class Local:
         return unit(await embed(texts, self._live().engine))
 
     async def search(self, question: Question) -> Found:
-        live, filter = self._live(), parse(question.filter) if question.filter else None
-        vector, depth, scorer = None, question.top_k, None
-        if question.rerank is not None:
-            scorer = self._scorer(question.rerank.model)
-            depth = candidates(question.rerank.top_n, question.top_k)
-        if question.mode != "lexical":
-            self._check_model()
-            (vector,) = await live.vectors_of([question.text])
-        query = Query(question.mode, depth, vector, question.text, filter=filter)
-        found = await _patiently(lambda: live.search([query]))
-        if scorer is not None:
-            found = (await reranked(scorer, [question.text], found, question.top_k)).found
-        (hits,) = found
-        return Found(hits, await live.warnings(filter))
+        """Answer as a server does: both refuse the same, and reply the same."""
+        body = body_of(question)
+        path: dict[str, str] = {}
+        if "collections" not in body or self._name != DEFAULT:
+            self._live()
+            path["collection"] = self._name
+            if question.mode != "lexical" and not question.is_without_text:
+                self._check_model()
+        if "rerank" in body:
+            self._scorer(body["rerank"].get("model", ""))
+        call = CollectionCall({"path_params": path}, encoded(body), self._models, self._registry)
+        reply = await _patiently(lambda: search(call))
+        return found_of(json.loads(reply.body))
 
     async def count(self) -> int:
         if self._registry.own_name(self._name) == DEFAULT and DEFAULT not in (

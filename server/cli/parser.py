@@ -28,15 +28,14 @@ from server.cli.flags import (
     Parser,
     chunk_flags,
     encoding_flag,
-    json_object,
     number,
     pair_flag,
     target_flags,
 )
 from server.cli.indexing.flags import add_index_flags, without_index_flags
 from server.cli.invocation import Command, Invocation
+from server.cli.searching.flags import search_flags
 from server.config import add_flags, effective, flags_given
-from server.config_sources import HISTORY
 from server.errors import ServerError, StartupError
 from server.messages.message import Message
 from server.messages.terminal import Terminal
@@ -115,52 +114,6 @@ def _index_flags(parser: Parser, terminal: Terminal) -> None:
     add_index_flags(parser, terminal)
     encoding_flag(parser, terminal)
     chunk_flags(parser, terminal)
-    target_flags(parser, terminal)
-
-
-def _search_flags(parser: Parser, terminal: Terminal) -> None:
-    words, add = terminal.words, parser.add_argument
-    add("query", nargs="?", metavar="QUERY", help=words("leave it out to open a prompt"))
-    add(
-        "--top-k",
-        type=number(terminal, least=1),
-        default=3,
-        help=words("number of hits to show (default: 3)"),
-    )
-    add("--json", action="store_true", help=words("print the hits as JSON"))
-    add(
-        "--no-history",
-        action="store_true",
-        help=words("do not keep what is typed at the prompt ({name} names its file)", name=HISTORY),
-    )
-    add(
-        "--mode",
-        choices=("dense", "lexical", "hybrid"),
-        default="dense",
-        help=words("search by meaning, by words, or by both (default: dense)"),
-    )
-    add(
-        "--filter",
-        type=json_object(terminal),
-        help=words("condition on metadata as JSON, e.g. {example}", example='{"year": 2024}'),
-    )
-    add(
-        "--rerank",
-        action="store_true",
-        help=words("order the hits by a model that reads each together with the query"),
-    )
-    add(
-        "--rerank-model",
-        metavar="NAME",
-        default="",
-        help=words("model to rerank with (default: the first that scores pairs)"),
-    )
-    add(
-        "--rerank-top-n",
-        metavar="N",
-        type=number(terminal, least=1),
-        help=words("candidates to rerank, at most {most} (default: {number})", most=200, number=50),
-    )
     target_flags(parser, terminal)
 
 
@@ -292,7 +245,7 @@ def _key_flags(parser: Parser, terminal: Terminal) -> None:
 COMMANDS: tuple[tuple[str, Message, Command | None, Callable[[Parser, Terminal], None]], ...] = (
     ("serve", Message("start the HTTP server"), serve.serve, _serve_flags),
     ("index", Message("add the documents of files to a collection"), indexing.index, _index_flags),
-    ("search", Message("search a collection"), searching.search, _search_flags),
+    ("search", Message("search a collection"), searching.search, search_flags),
     (
         "evaluate",
         Message("judge search by questions whose right documents are known"),

@@ -3,6 +3,7 @@
 From a pipe the same lines are read without a prompt, and only hits are printed on standard output.
 """
 
+import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +11,7 @@ from typing import NamedTuple, Protocol, get_args
 
 from server.cli.hits import show_hits
 from server.cli.line_reader import LineReader
+from server.cli.searching.options import BY_NAME, OPTIONS, Option, shown_options, with_option
 from server.cli.target import Found, Question, Rerank
 from server.errors import BadSettings, ServerError, StartupError
 from server.messages.message import Message
@@ -22,6 +24,8 @@ LEAVE = {"exit", "quit", "退出"}
 MODES: tuple[str, ...] = get_args(Mode)
 MAX_TOP_K = 1000
 OFF = "off"
+# Options that belong to one search; the prompt has other commands for them, or none.
+OF_ONE_SEARCH = ("cursor", "like", "unlike", "vector", "highlight")
 
 
 class Searching(Protocol):
@@ -32,7 +36,8 @@ class Searching(Protocol):
     def count(self, name: str) -> int:
         """Return the number of documents; raises an error where there is no such collection."""
 
-    def names(self) -> Sequence[str]: ...
+    def names(self) -> Sequence[str]:
+        """Return the names and aliases that can be searched."""
 
 
 class Command(NamedTuple):
@@ -59,6 +64,8 @@ class Prompt:
         self._name = name
         self._question = question
         self._rerank = question.rerank or Rerank()
+        # The last search and its hits, which others go on from.
+        self._last: tuple[Question, Found] | None = None
         self._terminal = terminal
         self._reader = reader
         self._open = True
@@ -121,8 +128,12 @@ class Prompt:
         return False
 
     def _search(self, text: str) -> None:
-        question = replace(self._question, text=text)
-        show_hits(self._searching.search(self._name, question), question, self._terminal)
+        self._show(replace(self._question, text=text))
+
+    def _show(self, question: Question) -> None:
+        found = self._searching.search(self._name, question)
+        self._last = question, found
+        show_hits(found, question, self._terminal)
 
     # --- commands -------------------------------------------------------------------------------------
 
@@ -164,6 +175,10 @@ class Prompt:
                 self._set_rerank,
                 lambda: ("on", OFF),
             ),
+            Command("/next", Message("show the next hits of the last search"), self._next),
+            Command("/more N", Message("find documents like hit N of the last search"), self._more),
+            Command("/like IDS", Message("find documents like those of these ids"), self._like),
+            *(self._setting(each) for each in OPTIONS if each.name not in OF_ONE_SEARCH),
             Command("/help", Message("list the commands and show what is set"), self._help),
             Command("/quit", Message("leave"), self._quit),
         )
@@ -202,7 +217,7 @@ class Prompt:
                 name=name or "/collection",
                 names=tuple(names) or Message("none"),
             )
-        self._name = name
+        self._name, self._last = name, None
         self._show_settings()
 
     def _set_rerank(self, value: str) -> None:
@@ -210,6 +225,56 @@ class Prompt:
             raise self._misused("/rerank", value)
         self._question = replace(self._question, rerank=self._rerank if value == "on" else None)
         self._show_settings()
+
+    def _setting(self, option: Option) -> Command:
+        """Return the command that sets an option of all further searches."""
+        values = option.values if option.metavar else ("on",)
+        return Command(
+            option.usage,
+            option.about,
+            lambda value: self._set(option, value),
+            lambda: (*values, OFF),
+        )
+
+    def _set(self, option: Option, value: str) -> None:
+        found = None if value in ("", OFF) else self._value(option, value, f"/{option.name}")
+        options = with_option(self._question.options, option.path, found)
+        self._question = replace(self._question, options=options)
+        self._show_settings()
+
+    def _value(self, option: Option, text: str, command: str) -> object:
+        try:
+            return option.value(text, self._terminal)
+        except (argparse.ArgumentTypeError, ServerError):
+            raise self._misused(command, text) from None
+
+    def _next(self, _: str) -> None:
+        question, _found = self._searched()
+        end = question.options.get("offset", 0) + question.top_k
+        self._show(replace(question, options=with_option(question.options, ("offset",), end)))
+
+    def _more(self, value: str) -> None:
+        question, found = self._searched()
+        first = question.options.get("offset", 0) + 1
+        place = int(value) - first if value.isascii() and value.isdigit() and len(value) < 9 else -1
+        if not 0 <= place < len(found.hits):
+            raise self._misused("/more", value)
+        hit = found.hits[place]
+        self._show_like([hit.id])
+
+    def _like(self, value: str) -> None:
+        self._show_like(self._value(BY_NAME["like"], value, "/like"))
+
+    def _show_like(self, ids: object) -> None:
+        """Search by the vectors of documents: by meaning, whatever mode is set."""
+        options = with_option(self._question.options, ("like", "ids"), ids)
+        options = with_option(options, ("offset",), None)
+        self._show(replace(self._question, text="", mode="dense", rerank=None, options=options))
+
+    def _searched(self) -> tuple[Question, Found]:
+        if self._last is None:
+            raise BadSettings("nothing has been searched yet; type a query first")
+        return self._last
 
     def _help(self, _: str) -> None:
         terminal = self._terminal
@@ -237,6 +302,9 @@ class Prompt:
             filter=json.dumps(question.filter, ensure_ascii=False) if question.filter else OFF,
             rerank="on" if question.rerank else OFF,
         )
+        options = " · ".join(shown_options(question.options))
+        if options:
+            self._terminal.inform("options: {options}", options=options)
 
     def _complete(self, before: str, _: str) -> Sequence[str]:
         """Return the commands, or what may follow one."""

@@ -16,11 +16,11 @@ from server.api.documents.reply import with_vectors
 from server.api.documents.vectors import row_of
 from server.cli.connection import Json, Server
 from server.cli.exchange.given_import import no_dimension
+from server.cli.searching.reply import body_of, found_of
 from server.cli.target import UNSAID, Chunks, Found, Matching, Page, Question, cut_otherwise
 from server.errors import StartupError
 from server.store.reading.parts import Parts
 from server.store.records import ChunkRules, Document, Info, Listed, Span
-from server.store.search import Hit
 
 BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 ATTEMPTS = 8
@@ -118,12 +118,10 @@ class Remote:
         )
 
     async def search(self, question: Question) -> Found:
-        body: Json = {"query": question.text, "top_k": question.top_k, "mode": question.mode}
-        if question.filter:
-            body["filter"] = question.filter
-        if question.rerank is not None:
-            body["rerank"] = asdict(question.rerank)
-        return await self._ask("POST", f"{self._path}/search", _found, body)
+        # A search over several collections names none in its path.
+        together = "collections" in question.options and self._name == "default"
+        path = "/search" if together else f"{self._path}/search"
+        return await self._ask("POST", path, found_of, body_of(question))
 
     async def count(self) -> int:
         sizes = await self.sizes()
@@ -310,27 +308,9 @@ def _integer(key: str) -> Callable[[Json], int]:
     return lambda found: int(found[key])
 
 
-def _found(reply: Json) -> Found:
-    return Found([_hit(found) for found in reply["hits"]], reply.get("warnings", ()))
-
-
 def _page(page: Json) -> Page:
     documents = [Document(**document) for document in page["documents"]]
     return Page(documents, page["next"] or "", page.get("warnings", ()))
-
-
-def _hit(found: Json) -> Hit:
-    part = found["part"]
-    return Hit(
-        found["id"],
-        found["score"],
-        found["text"],
-        found["title"],
-        found["metadata"],
-        Span(part["begin"], part["end"]),
-        part["whole"],
-        found.get("rerank_score"),
-    )
 
 
 def _with_parts(document: Document, parts: Parts | None) -> Json:
