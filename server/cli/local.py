@@ -4,8 +4,9 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from copy import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from server.api.administration import vocabulary
 from server.api.operation import CollectionCall
 from server.api.searching.operations import search
 from server.cli.exchange.given_import import no_dimension
@@ -139,15 +140,14 @@ class Local:
     async def search(self, question: Question) -> Found:
         """Answer as a server does: both refuse the same, and reply the same."""
         body = body_of(question)
-        path: dict[str, str] = {}
-        if "collections" not in body or self._name != DEFAULT:
+        several = "collections" in body and self._name == DEFAULT
+        if not several:
             self._live()
-            path["collection"] = self._name
             if question.mode != "lexical" and not question.is_without_text:
                 self._check_model()
         if "rerank" in body:
             self._scorer(body["rerank"].get("model", ""))
-        call = CollectionCall({"path_params": path}, encoded(body), self._models, self._registry)
+        call = self._call(encoded(body), in_path=not several)
         reply = await _patiently(lambda: search(call))
         return found_of(json.loads(reply.body))
 
@@ -206,6 +206,19 @@ class Local:
 
     async def forget_alias(self, alias: str) -> None:
         await self._registry.forget_alias(alias)
+
+    async def words(self) -> dict[str, Any]:
+        reply = await vocabulary.get(self._call(b""))
+        found: dict[str, Any] = json.loads(reply.body)
+        return found
+
+    async def set_words(self, given: dict[str, Any]) -> None:
+        await vocabulary.put(self._call(encoded(given)))
+
+    def _call(self, body: bytes, *, in_path: bool = True) -> CollectionCall:
+        """Return a request as the server's handlers take it. in_path: whether its path names the collection."""
+        path = {"collection": self._name} if in_path else {}
+        return CollectionCall({"path_params": path}, body, self._models, self._registry)
 
     async def reindex(self, chunks: Chunks, show: Callable[[int, int], None]) -> None:
         rules = self.info.chunks if chunks == UNSAID else chunks

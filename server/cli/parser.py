@@ -21,7 +21,7 @@ from server.cli.commands import (
 )
 from server.cli.commands import collections as of_collections
 from server.cli.commands import index as indexing
-from server.cli.document_flags import collections_flags, delete_flags, documents_flags
+from server.cli.document_flags import collections_flags, delete_flags, documents_flags, words_flags
 from server.cli.evaluation.flags import evaluate_flags
 from server.cli.first_model import MODEL_ID, with_fetched_model
 from server.cli.flags import (
@@ -31,6 +31,7 @@ from server.cli.flags import (
     number,
     pair_flag,
     target_flags,
+    url_flag,
 )
 from server.cli.indexing.flags import add_index_flags, without_index_flags
 from server.cli.invocation import Command, Invocation
@@ -162,6 +163,7 @@ def _backup_flags(parser: Parser, terminal: Terminal) -> None:
     words, add = terminal.words, parser.add_argument
     add("name", type=normal, metavar="NAME", help=words("name of the collection"))
     add("file", type=Path, metavar="FILE", help=words("file to write, replaced if it exists"))
+    url_flag(parser, terminal, help=words("address of a server, also unix:PATH (default: --data)"))
     add_flags(parser, terminal, "data", "log_level")
 
 
@@ -174,6 +176,7 @@ def _restore_flags(parser: Parser, terminal: Terminal) -> None:
         help=words("name of the collection (default: its name in the backup)"),
     )
     add("--force", action="store_true", help=words("replace a collection of the same name"))
+    url_flag(parser, terminal)
     add_flags(parser, terminal, "data", "log_level")
 
 
@@ -281,6 +284,7 @@ COMMANDS: tuple[tuple[str, Message, Command | None, Callable[[Parser, Terminal],
         collections_flags,
     ),
     ("documents", Message("list and show stored documents"), None, documents_flags),
+    ("words", Message("show and replace synonyms and stop words"), None, words_flags),
     ("delete", Message("delete documents of a collection"), stored.delete, delete_flags),
     ("mcp", Message("let agents search a running server (MCP)"), agents.mcp, mcp_flags),
     ("doctor", Message("examine machine, models and settings"), doctor.doctor, _doctor_flags),

@@ -150,6 +150,12 @@ class CollectionTarget(Target, Protocol):
     async def forget_alias(self, alias: str) -> None:
         """Delete an alias; its collection stays."""
 
+    async def words(self) -> dict[str, Any]:
+        """Return the synonyms and stop words, as GET /words does."""
+
+    async def set_words(self, given: dict[str, Any]) -> None:
+        """Replace the synonyms and stop words, as PUT /words does."""
+
 
 def cut_otherwise(name: str, found: ChunkRules | None, asked: ChunkRules | None) -> BadSettings:
     """Return the error for a collection whose documents are cut in another way than asked."""
