@@ -5,7 +5,8 @@ of the query, which are marked. In a pipe it is one line with the whole text.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from server.cli.display import DOTS, columns_of, fitted, one_line, place_of, width
@@ -28,9 +29,20 @@ from server.store.search import Hit, Mode
 BOLD, MARKED = "1", "1;33"
 # Lines of text of a hit, and columns that are shown before the first word of the query.
 TEXT_LINES, BEFORE = 3, 20
+# Hits of which the search says where its words are; it looks in at most so many texts.
+MOST_MARKED = 100
 
 # A character, and whether it is of a word of the query.
 Cells = list[tuple[str, bool]]
+
+
+def for_people(question: Question, terminal: Terminal) -> Question:
+    """Return the question as it is asked for a terminal: with the places of the words that were searched."""
+    groups = question.options.get("group_by")
+    hits = question.top_k * (groups.get("hits", 3) if groups else 1)
+    if not question.text or hits > MOST_MARKED or columns_of(terminal) is None:
+        return question
+    return replace(question, options={**question.options, "highlight": True})
 
 
 def show_hits(found: Found, question: Question, terminal: Terminal) -> None:
@@ -91,7 +103,7 @@ def _lines(
     rank: int, hit: Hit, details: Json, question: Question, terminal: Terminal, room: int
 ) -> Iterator[str]:
     head = _head(rank, hit, details, question, terminal)
-    title = _cells(hit.title or "", question.text)
+    title = _cells(hit.title or "", highlight(hit.title or "", question.text))
     yield "  ".join(
         each
         for each in (head, _written(_cut(title, room - width(head) - 2), terminal, BOLD))
@@ -100,7 +112,9 @@ def _lines(
     place = place_of(hit.metadata, terminal)
     if place:
         yield INDENT + terminal.styled(fitted(place, room - len(INDENT)), DIM)
-    cells = _cells(hit.text, question.text)
+    # Those of the search know its synonyms.
+    marks = details.get("highlights") or highlight(hit.text, question.text)
+    cells = _cells(hit.text, marks)
     for line in excerpt(cells, max(room - len(INDENT), BEFORE)):
         yield INDENT + _written(line, terminal)
 
@@ -122,9 +136,9 @@ def _score(hit: Hit, mode: Mode, terminal: Terminal) -> str:
     return f"{terminal.words(label)} {hit.score:.4f}"
 
 
-def _cells(text: str, query: str) -> Cells:
-    """Return the characters of a text on one line, with those of the query's words marked."""
-    marked = {place for begin, end in highlight(text, query) for place in range(begin, end)}
+def _cells(text: str, marks: Iterable[Sequence[int]]) -> Cells:
+    """Return the characters of a text on one line, with those between the marks marked."""
+    marked = {place for begin, end in marks for place in range(begin, end)}
     cells: Cells = []
     for place, character in enumerate(text[:SHOWN]):
         shown = character if character.isprintable() else " "

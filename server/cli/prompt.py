@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol, get_args
 
-from server.cli.hits import show_hits
+from server.cli.hits import for_people, show_hits
 from server.cli.line_reader import LineReader
 from server.cli.searching.options import BY_NAME, OPTIONS, Option, shown_options, with_option
+from server.cli.searching.reply import details_of
 from server.cli.target import Found, Question, Rerank
 from server.errors import BadSettings, ServerError, StartupError
 from server.messages.message import Message
@@ -24,6 +25,8 @@ LEAVE = {"exit", "quit", "退出"}
 MODES: tuple[str, ...] = get_args(Mode)
 MAX_TOP_K = 1000
 OFF = "off"
+# A search over several collections names none itself.
+DEFAULT = "default"
 # Options that belong to one search; the prompt has other commands for them, or none.
 OF_ONE_SEARCH = ("cursor", "like", "unlike", "vector", "highlight")
 
@@ -49,6 +52,14 @@ class Command(NamedTuple):
     values: Callable[[], Sequence[str]] = tuple
 
 
+class _Search(NamedTuple):
+    """A search that was shown. name: of its collection."""
+
+    name: str
+    question: Question
+    found: Found
+
+
 class Prompt:
     """A conversation. question: how to search, until a command changes it."""
 
@@ -65,7 +76,7 @@ class Prompt:
         self._question = question
         self._rerank = question.rerank or Rerank()
         # The last search and its hits, which others go on from.
-        self._last: tuple[Question, Found] | None = None
+        self._last: _Search | None = None
         self._terminal = terminal
         self._reader = reader
         self._open = True
@@ -130,9 +141,12 @@ class Prompt:
     def _search(self, text: str) -> None:
         self._show(replace(self._question, text=text))
 
-    def _show(self, question: Question) -> None:
-        found = self._searching.search(self._name, question)
-        self._last = question, found
+    def _show(self, question: Question, name: str = "") -> None:
+        """Search and show the hits. name: of the collection, if it is not the one that is set."""
+        several = "collections" in question.options
+        name = name or (DEFAULT if several else self._name)
+        found = self._searching.search(name, for_people(question, self._terminal))
+        self._last = _Search(name, question, found)
         show_hits(found, question, self._terminal)
 
     # --- commands -------------------------------------------------------------------------------------
@@ -249,29 +263,33 @@ class Prompt:
             raise self._misused(command, text) from None
 
     def _next(self, _: str) -> None:
-        question, _found = self._searched()
+        name, question, _found = self._searched()
         end = question.options.get("offset", 0) + question.top_k
-        self._show(replace(question, options=with_option(question.options, ("offset",), end)))
+        options = with_option(question.options, ("offset",), end)
+        self._show(replace(question, options=options), name)
 
     def _more(self, value: str) -> None:
-        question, found = self._searched()
+        name, question, found = self._searched()
         first = question.options.get("offset", 0) + 1
         place = int(value) - first if value.isascii() and value.isdigit() and len(value) < 9 else -1
         if not 0 <= place < len(found.hits):
             raise self._misused("/more", value)
-        hit = found.hits[place]
-        self._show_like([hit.id])
+        # One of several collections has the document.
+        name = details_of(found)[place].get("collection", name)
+        self._show_like([found.hits[place].id], name)
 
     def _like(self, value: str) -> None:
         self._show_like(self._value(BY_NAME["like"], value, "/like"))
 
-    def _show_like(self, ids: object) -> None:
-        """Search by the vectors of documents: by meaning, whatever mode is set."""
+    def _show_like(self, ids: object, name: str = "") -> None:
+        """Search one collection by the vectors of documents: by meaning, whatever mode is set."""
         options = with_option(self._question.options, ("like", "ids"), ids)
-        options = with_option(options, ("offset",), None)
-        self._show(replace(self._question, text="", mode="dense", rerank=None, options=options))
+        for each in ("offset", "collections", "rerank"):
+            options = with_option(options, (each,), None)
+        question = replace(self._question, text="", mode="dense", rerank=None, options=options)
+        self._show(question, name)
 
-    def _searched(self) -> tuple[Question, Found]:
+    def _searched(self) -> "_Search":
         if self._last is None:
             raise BadSettings("nothing has been searched yet; type a query first")
         return self._last

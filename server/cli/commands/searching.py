@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def search(given: Invocation) -> int:
     """Answer one query, or open a prompt."""
-    from server.cli.hits import show_hits, show_json
+    from server.cli.hits import for_people, show_hits, show_json
     from server.cli.prompt import Prompt, empty
     from server.cli.searching.options import given_options
     from server.cli.target import Found, Question
@@ -30,7 +30,8 @@ def search(given: Invocation) -> int:
         if arguments.query is None and not question.is_without_text:
             return Prompt(searching, target.name, question, terminal, _reader(given)).run()
         if "collections" in options or searching.count(target.name):
-            found = searching.search(target.name, question)
+            asked = question if arguments.json else for_people(question, terminal)
+            found = searching.search(target.name, asked)
         elif arguments.json:
             found = Found([])
         else:

@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from server.cli.hits import show_hits
+from server.cli.hits import for_people, show_hits
 from server.cli.prompt import Prompt
 from server.cli.searching.options import OPTIONS, shown_options, with_option
-from server.cli.searching.reply import found_of
+from server.cli.searching.reply import details_of, found_of
 from server.cli.target import Found, Question, Rerank
 from server.messages.terminal import Terminal
 from tests.cli.test_prompt import HITS, Typed, Window
@@ -239,6 +239,24 @@ def test_details_fit_the_terminal_and_cannot_steer_it(monkeypatch: pytest.Monkey
     assert all(len(line) <= 40 for line in out.getvalue().splitlines())
 
 
+def test_a_terminal_marks_the_words_that_the_search_has_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    question, out = Question("AI", mode="lexical", options={"offset": 0}), Window()
+    terminal = Terminal("en", out, out, colour=True)
+    asked = for_people(question, terminal)
+    assert asked.options == {"offset": 0, "highlight": True}
+    assert for_people(question, Terminal("en", io.StringIO(), out)) == question
+    for other in (Question(""), Question("AI", 1000)):
+        assert for_people(other, terminal) == other
+    hit = {
+        **{"id": "a", "score": 1.0, "text": "人工智能改变世界", "title": None, "metadata": {}},
+        **{"part": {"begin": 0, "end": 8, "whole": True}, "highlights": [[0, 4]]},
+    }
+    show_hits(found_of({"hits": [hit]}), question, terminal)
+    assert "\x1b[1;33m人工智能\x1b[0m改变世界" in out.getvalue()
+
+
 # --- the prompt -------------------------------------------------------------------------------------
 
 
@@ -247,10 +265,16 @@ class Searching:
 
     def __init__(self) -> None:
         self.asked: list[Question] = []
+        self.names_asked: list[str] = []
 
     def search(self, name: str, question: Question) -> Found:
         self.asked.append(question)
-        return Found(HITS)
+        self.names_asked.append(name)
+        found = Found(HITS)
+        if "collections" not in question.options:
+            return found
+        hits = [{**hit, "collection": "other"} for hit in details_of(found)]
+        return found_of({"hits": hits})
 
     def count(self, name: str) -> int:
         return 3
@@ -322,6 +346,20 @@ def test_the_prompt_goes_on_and_finds_more_like_a_hit() -> None:
     assert further == replace(like, options={**found, "offset": 3})
     assert other == like
     assert "'1' is not possible: /more N" in err, "hit 1 is no hit of the last page"
+
+
+def test_the_prompt_finds_more_like_a_hit_of_several_collections() -> None:
+    searching, out = Searching(), io.StringIO()
+    terminal = Terminal("en", out, out)
+    typed = Typed("/collections main,other", "墨", "/next", "/more 4", "/next", "/like 池")
+    Prompt(searching, "main", Question(""), terminal, typed).run()
+    assert searching.names_asked == ["default", "default", "other", "other", "main"]
+    several = {"collections": ["main", "other"]}
+    assert [each.options.get("collections") for each in searching.asked[:2]] == [
+        several["collections"]
+    ] * 2
+    assert not any("collections" in each.options for each in searching.asked[2:])
+    assert "[other]" in out.getvalue()
 
 
 def test_options_are_set_and_removed_in_their_place() -> None:
