@@ -278,7 +278,15 @@ class Remote:
         """Make the collection from a backup; return how many documents it has."""
         path = f"{self._path}/restore?replace={'true' if replace else 'false'}"
         reply = await self._patiently(lambda: self._server.upload(path, file))
-        return int(reply.json()["documents"])
+        try:
+            return int(reply.json()["documents"])
+        except StartupError as error:
+            if reply.error_code != "already_exists":
+                raise
+            raise StartupError(
+                "{error}; --force replaces a collection, and --collection gives another name",
+                error=error,
+            ) from None
 
     async def words(self) -> Json:
         return await self._ask("GET", f"{self._path}/words", dict)
