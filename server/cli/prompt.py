@@ -299,6 +299,12 @@ class Prompt:
         longest = max(len(each.usage) for each in self._commands.values())
         for each in self._commands.values():
             terminal.err.write(f"{each.usage:{longest}}  {terminal.words(each.about)}\n")
+        terminal.inform(
+            "in the modes lexical and hybrid {phrase} is a phrase, and {excluded} excludes documents that"
+            " have this word",
+            phrase='"labour law"',
+            excluded="-draft",
+        )
         self._show_settings()
 
     def _quit(self, _: str) -> None:
