@@ -141,7 +141,7 @@ class Local:
         """Answer as a server does: both refuse the same, and reply the same."""
         body = body_of(question)
         several = "collections" in body and self._name == DEFAULT
-        if not several:
+        if not several and not self._is_unwritten:
             self._live()
             if question.mode != "lexical" and not question.is_without_text:
                 self._check_model()
@@ -152,12 +152,7 @@ class Local:
         return found_of(json.loads(reply.body))
 
     async def count(self) -> int:
-        if self._registry.own_name(self._name) == DEFAULT and DEFAULT not in (
-            *self._registry.names,
-            *self._registry.damaged,
-        ):
-            return 0
-        return await self._live().count()
+        return 0 if self._is_unwritten else await self._live().count()
 
     async def pages(self) -> AsyncIterator[list[Document]]:
         live, after = self._live(), 0
@@ -259,6 +254,12 @@ class Local:
     @property
     def _is_missing(self) -> bool:
         return self._registry.own_name(self._name) not in self._registry.names
+
+    @property
+    def _is_unwritten(self) -> bool:
+        """Whether it is the default collection, which the first write will create."""
+        there = (*self._registry.names, *self._registry.damaged)
+        return self._registry.own_name(self._name) == DEFAULT and DEFAULT not in there
 
     def _live(self) -> LiveCollection:
         """Return the live collection; unlike the registry, do not make one that is missing."""

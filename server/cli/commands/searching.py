@@ -29,7 +29,9 @@ def search(given: Invocation) -> int:
         searching = _Collections(target, run)
         if arguments.query is None and not question.is_without_text:
             return Prompt(searching, target.name, question, terminal, _reader(given)).run()
-        if "collections" in options or searching.count(target.name):
+        # The reply to an empty collection is exact, too: without groups, with counts of nothing.
+        exact = arguments.json and options
+        if exact or "collections" in options or searching.count(target.name):
             asked = question if arguments.json else for_people(question, terminal)
             found = searching.search(target.name, asked)
         elif arguments.json:

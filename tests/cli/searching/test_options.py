@@ -184,6 +184,16 @@ def test_a_collection_and_several_are_refused_together(both: tuple[Commands, str
         )
 
 
+def test_replies_of_an_empty_collection_are_those_of_http(run: Commands, tmp_path: Path) -> None:
+    run("index", write_lines(tmp_path / "a.txt", ["墨"]), "--collection", "other")
+    flags = ("墨", "--group-by=kind", "--facets=kind", "--json")
+    facet = {"key": "kind", "documents": 0, "values": [], "complete": True}
+    assert json.loads(run("search", *flags).out) == {"query": "墨", "groups": [], "facets": [facet]}
+    assert "outside 0 to 20" in run("search", "墨", "--parts=21", "--json", status=1).err
+    assert json.loads(run("search", "墨", "--json").out) == {"query": "墨", "hits": []}
+    assert "is empty" in run("search", "墨", "--explain").err
+
+
 def test_pages_follow_each_other(both: tuple[Commands, str]) -> None:
     run, _ = both
     said = run("search", "深圳", "--top-k=3", "--cursor=")
