@@ -9,25 +9,32 @@ import asyncio
 import http.client
 import ipaddress
 import json
+import os
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
 from http import HTTPStatus
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
+from server.cli.searching.reply import encoded
 from server.cli.target import TooLargeForServer
 from server.config_sources import API_KEY
-from server.errors import BadSettings, InvalidRequest, StartupError
+from server.errors import BadSettings, StartupError
 from server.messages.message import Message
 
 CONNECT_S = 10.0
 # A batch of the longest documents waits behind others: about half a minute on two cores.
 ANSWER_S = 300.0
+# A server copies, checks or indexes a whole collection before it answers a backup or a restore.
+COPY_S = 3600.0
+PIECE_BYTES = 1 << 20
 # Before the path of a Unix socket.
 UNIX = "unix:"
 
+JSON, OCTETS = "application/json", "application/octet-stream"
 Json = dict[str, Any]
 
 
@@ -36,10 +43,14 @@ class KeyRefused(StartupError):
 
 
 class Reply:
-    """A status and a body, read to the end."""
+    """A status and a body, read to the end; into a file, if one is given and the request succeeded."""
 
-    def __init__(self, url: str, reply: http.client.HTTPResponse) -> None:
+    def __init__(
+        self, url: str, reply: http.client.HTTPResponse, into: BinaryIO | None = None
+    ) -> None:
         self._url = url
+        if into is not None and reply.status == HTTPStatus.OK:
+            _receive(url, reply, into)
         self._body = reply.read()
         self.status = reply.status
         self.headers = reply.headers
@@ -78,6 +89,39 @@ class Reply:
         kind = TooLargeForServer if too_large else StartupError
         raise kind(
             Message("{url} answered {status}: {said}", url=self._url, status=self.status, said=said)
+        )
+
+
+class _Unwritable(Exception):
+    """Raised where a file cannot be written; an OSError would be taken for one of the connection."""
+
+    def __init__(self, why: OSError) -> None:
+        self.why = why
+
+
+def _write(into: BinaryIO, piece: bytes) -> None:
+    try:
+        into.write(piece)
+    except OSError as error:
+        raise _Unwritable(error) from None
+
+
+def _receive(url: str, reply: http.client.HTTPResponse, into: BinaryIO) -> None:
+    """Write a body into a file; raises StartupError where the connection ends before the body does."""
+    size = 0
+    try:
+        while piece := reply.read(PIECE_BYTES):
+            size += len(piece)
+            _write(into, piece)
+        # subtle: of a body whose length is known, the library does not report that it is too short.
+        whole = not reply.length
+    except (http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError):
+        whole = False
+    if not whole:
+        raise StartupError(
+            "{url} ended its answer after {size:,} bytes, before it was whole; nothing was kept, try again",
+            url=url,
+            size=size,
         )
 
 
@@ -125,14 +169,45 @@ class Server:
 
     async def ask(self, method: str, path: str, body: Json | None) -> Reply:
         """Send a request and return the reply; raises StartupError if the server is unreachable."""
+
+        def work(connection: http.client.HTTPConnection) -> Reply:
+            content = None if body is None else encoded(body)
+            return self._ask(connection, method, path, content, JSON)
+
+        return await self._during(work)
+
+    async def download(self, path: str, body: Json, into: BinaryIO) -> Reply:
+        """Send a request; the body of a successful reply is written into the file, and the reply has none.
+
+        Raises OSError where the file cannot be written, StartupError where the body does not come whole.
+        """
+
+        def work(connection: http.client.HTTPConnection) -> Reply:
+            return self._ask(connection, "POST", path, encoded(body), JSON, into)
+
+        return await self._during(work)
+
+    async def upload(self, path: str, file: BinaryIO) -> Reply:
+        """Send a file as it is and return the reply."""
+
+        def work(connection: http.client.HTTPConnection) -> Reply:
+            file.seek(0)
+            return self._ask(connection, "POST", path, file, OCTETS)
+
+        return await self._during(work)
+
+    async def _during(self, work: Callable[[http.client.HTTPConnection], Reply]) -> Reply:
+        """Run work with a connection on a thread; raises StartupError if the server is unreachable."""
         connection = self._connection()
         try:
-            return await asyncio.to_thread(self._ask, connection, method, path, body)
+            return await asyncio.to_thread(work, connection)
         except asyncio.CancelledError:
             # This ends the wait of the thread, and the server sees that its client left.
             with suppress(OSError, AttributeError):
                 connection.sock.shutdown(2)
             raise
+        except _Unwritable as error:
+            raise error.why from None
         except (OSError, http.client.HTTPException) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise StartupError(
@@ -149,20 +224,28 @@ class Server:
         )
 
     def _ask(
-        self, connection: http.client.HTTPConnection, method: str, path: str, body: Json | None
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        content: bytes | BinaryIO | None,
+        type: str,
+        into: BinaryIO | None = None,
     ) -> Reply:
         headers = {"connection": "close", "accept": "application/json"}
-        if body is not None:
-            headers["content-type"] = "application/json"
+        if content is not None:
+            headers["content-type"] = type
+        if content is not None and not isinstance(content, bytes):
+            headers["content-length"] = str(os.fstat(content.fileno()).st_size)
         if self._key is not None:
             headers["authorization"] = f"Bearer {self._key}"
         try:
             connection.connect()
-            connection.sock.settimeout(ANSWER_S)
+            connection.sock.settimeout(ANSWER_S if type == JSON and into is None else COPY_S)
             # A server that refuses a body closes before it has read all of it; its answer says why.
             with suppress(BrokenPipeError, ConnectionResetError):
-                connection.request(method, self._prefix + path, _encoded(body), headers)
-            return Reply(self.url, connection.getresponse())
+                connection.request(method, self._prefix + path, content, headers)
+            return Reply(self.url, connection.getresponse(), into)
         finally:
             connection.close()
 
@@ -200,12 +283,3 @@ def is_own(url: str) -> bool:
             probe.bind((str(host), 0))
             return True
     return False
-
-
-def _encoded(body: Json | None) -> bytes | None:
-    if body is None:
-        return None
-    try:
-        return json.dumps(body, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(f"a text is not valid Unicode: {error.reason}") from None

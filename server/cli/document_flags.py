@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from server.cli.commands import collections, stored
+from server.cli.commands import collections, stored, vocabulary
 from server.cli.flags import Parser, chunk_flags, json_object, number, target_flags, url_flag
 from server.cli.invocation import Command
 from server.config import add_flags
@@ -51,6 +51,26 @@ def documents_flags(parser: Parser, terminal: Terminal) -> None:
     one.add_argument("id", metavar="ID", help=words("id of the document"))
     for each in (listing, one):
         each.add_argument("--json", action="store_true", help=words("print a JSON document a line"))
+        target_flags(each, terminal)
+
+
+def words_flags(parser: Parser, terminal: Terminal) -> None:
+    words = terminal.words
+    parsers = parser.add_subparsers(required=True, metavar="ACTION")
+
+    def add(name: str, command: Command, text: str) -> Parser:
+        added = parsers.add_parser(name, help=text, description=text)
+        added.set_defaults(command=command)
+        return added
+
+    shown = add("get", vocabulary.get, words("print both lists as JSON"))
+    put = add("set", vocabulary.put, words("replace both lists"))
+    put.add_argument(
+        "file",
+        metavar="FILE",
+        help=words('file with JSON as `words get` prints it; "-" for standard input'),
+    )
+    for each in (shown, put):
         target_flags(each, terminal)
 
 

@@ -25,14 +25,13 @@ def target_flags(parser: Parser, terminal: Terminal) -> None:
     add_flags(parser, terminal, "model", "data", "lanes", "log_level")
 
 
-def url_flag(parser: Parser, terminal: Terminal) -> None:
+def url_flag(parser: Parser, terminal: Terminal, help: str = "") -> None:
+    """Add --url and --key-file. help: of --url, where its default is another one."""
     words, add = terminal.words, parser.add_argument
-    add(
-        "--url",
-        help=words(
-            "address of a server, also unix:PATH (default: the one that uses --data, if one runs)"
-        ),
+    usual = words(
+        "address of a server, also unix:PATH (default: the one that uses --data, if one runs)"
     )
+    add("--url", help=help or usual)
     add(
         "--key-file",
         type=Path,

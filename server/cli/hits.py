@@ -4,45 +4,85 @@ On a terminal a hit has a few lines: score and title, the place in its file, and
 of the query, which are marked. In a pipe it is one line with the whole text.
 """
 
-from collections.abc import Iterator
-from typing import Any
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 
 from server.cli.display import DOTS, columns_of, fitted, one_line, place_of, width
+from server.cli.searching.details import (
+    DIM,
+    INDENT,
+    Json,
+    detail_lines,
+    facet_lines,
+    say_what_follows,
+    value_text,
+)
+from server.cli.searching.reply import details_of, reply_of
 from server.cli.target import Found, Question
 from server.messages.message import Message
 from server.messages.terminal import Terminal
 from server.store.lexical import SHOWN, highlight
 from server.store.search import Hit, Mode
 
-BOLD, DIM, MARKED = "1", "2", "1;33"
+BOLD, MARKED = "1", "1;33"
 # Lines of text of a hit, and columns that are shown before the first word of the query.
 TEXT_LINES, BEFORE = 3, 20
-INDENT = "   "
+# Hits of which the search says where its words are; it looks in at most so many texts.
+MOST_MARKED = 100
 
 # A character, and whether it is of a word of the query.
 Cells = list[tuple[str, bool]]
 
 
+def for_people(question: Question, terminal: Terminal) -> Question:
+    """Return the question as it is asked for a terminal: with the places of the words that were searched."""
+    groups = question.options.get("group_by")
+    hits = question.top_k * (groups.get("hits", 3) if groups else 1)
+    if not question.text or hits > MOST_MARKED or columns_of(terminal) is None:
+        return question
+    return replace(question, options={**question.options, "highlight": True})
+
+
 def show_hits(found: Found, question: Question, terminal: Terminal) -> None:
-    """Print the hits, best first."""
+    """Print the hits, best first, and what else the search shows."""
     _warn(found, terminal)
+    reply, room = reply_of(found), columns_of(terminal)
     if not found.hits:
         terminal.say("nothing was found")
-    room = columns_of(terminal)
-    for rank, hit in enumerate(found.hits, start=1):
-        lines = (
-            [_line(rank, hit, question.mode, terminal)]
-            if room is None
-            else _lines(rank, hit, question, terminal, room)
-        )
-        terminal.out.write("".join(f"{line}\n" for line in lines))
+    ranked = enumerate(
+        zip(found.hits, details_of(found), strict=True), 1 + question.options.get("offset", 0)
+    )
+    for value, number in _groups(reply):
+        if number:
+            key = question.options.get("group_by", {}).get("key", "")
+            terminal.out.write(terminal.styled(f"[{one_line(key)}: {value}]", DIM) + "\n")
+        for rank, (hit, details) in islice(ranked, number):
+            lines = (
+                [_line(rank, hit, details, question, terminal)]
+                if room is None
+                else _lines(rank, hit, details, question, terminal, room)
+            )
+            lines = [*lines, *detail_lines(details, terminal, room)]
+            terminal.out.write("".join(f"{line}\n" for line in lines))
+    for line in facet_lines(reply.get("facets", ()), terminal, room):
+        terminal.out.write(f"{line}\n")
+    say_what_follows(reply, terminal)
 
 
-def show_json(found: Found, query: str, terminal: Terminal) -> None:
-    """Print the hits as one line of JSON."""
-    warnings = {"warnings": list(found.warnings)} if found.warnings else {}
-    hits = [_json_of(hit) for hit in found.hits]
-    terminal.say_json({"query": query, "hits": hits, **warnings})
+def _groups(reply: Json) -> Iterator[tuple[str, int | None]]:
+    """Yield the value of each group and how many hits it has; all hits as one without a name."""
+    if "groups" not in reply:
+        yield "", None
+    for each in reply.get("groups", ()):
+        yield value_text(each["value"]), len(each["hits"])
+
+
+def show_json(found: Found, query: str | None, terminal: Terminal) -> None:
+    """Print the query, if there is one, and the reply of the search as one line of JSON."""
+    asked = {} if query is None else {"query": query}
+    terminal.say_json({**asked, **reply_of(found)})
     _warn(found, terminal)
 
 
@@ -52,16 +92,18 @@ def _warn(found: Found, terminal: Terminal) -> None:
         terminal.inform("warning: {warning}", warning=one_line(warning))
 
 
-def _line(rank: int, hit: Hit, mode: Mode, terminal: Terminal) -> str:
+def _line(rank: int, hit: Hit, details: Json, question: Question, terminal: Terminal) -> str:
     text = f"{hit.title} · {hit.text}" if hit.title else hit.text
     place = place_of(hit.metadata, terminal)
     at = f"  ({place})" if place else ""
-    return f"{rank}. {_score(hit, mode, terminal)}  {one_line(text)}{at}"
+    return f"{_head(rank, hit, details, question, terminal)}  {one_line(text)}{at}"
 
 
-def _lines(rank: int, hit: Hit, question: Question, terminal: Terminal, room: int) -> Iterator[str]:
-    head = f"{rank}. {_score(hit, question.mode, terminal)}"
-    title = _cells(hit.title or "", question.text)
+def _lines(
+    rank: int, hit: Hit, details: Json, question: Question, terminal: Terminal, room: int
+) -> Iterator[str]:
+    head = _head(rank, hit, details, question, terminal)
+    title = _cells(hit.title or "", highlight(hit.title or "", question.text))
     yield "  ".join(
         each
         for each in (head, _written(_cut(title, room - width(head) - 2), terminal, BOLD))
@@ -70,23 +112,33 @@ def _lines(rank: int, hit: Hit, question: Question, terminal: Terminal, room: in
     place = place_of(hit.metadata, terminal)
     if place:
         yield INDENT + terminal.styled(fitted(place, room - len(INDENT)), DIM)
-    cells = _cells(hit.text, question.text)
+    # Those of the search know its synonyms.
+    marks = details.get("highlights") or highlight(hit.text, question.text)
+    cells = _cells(hit.text, marks)
     for line in excerpt(cells, max(room - len(INDENT), BEFORE)):
         yield INDENT + _written(line, terminal)
 
 
+def _head(rank: int, hit: Hit, details: Json, question: Question, terminal: Terminal) -> str:
+    """Return the beginning of a hit: its place, its score, and its collection where there are several."""
+    head = f"{rank}. {_score(hit, question.mode, terminal)}".rstrip()
+    return f"{head} [{details['collection']}]" if "collection" in details else head
+
+
 def _score(hit: Hit, mode: Mode, terminal: Terminal) -> str:
-    """Return the number by which the hit has its place, with its name."""
+    """Return the number by which the hit has its place, with its name; empty where it has none."""
     if hit.rerank_score is not None:
         return f"{terminal.words('relevance')} {hit.rerank_score:.4f}"
+    if math.isnan(hit.score):
+        return ""
     # Only a search by meaning has scores that mean the same for every query.
     label = Message("similarity" if mode == "dense" else "score")
     return f"{terminal.words(label)} {hit.score:.4f}"
 
 
-def _cells(text: str, query: str) -> Cells:
-    """Return the characters of a text on one line, with those of the query's words marked."""
-    marked = {place for begin, end in highlight(text, query) for place in range(begin, end)}
+def _cells(text: str, marks: Iterable[Sequence[int]]) -> Cells:
+    """Return the characters of a text on one line, with those between the marks marked."""
+    marked = {place for begin, end in marks for place in range(begin, end)}
     cells: Cells = []
     for place, character in enumerate(text[:SHOWN]):
         shown = character if character.isprintable() else " "
@@ -152,17 +204,3 @@ def _written(cells: Cells, terminal: Terminal, style: str = "") -> str:
         terminal.styled(run, MARKED) if marked else (terminal.styled(run, style) if style else run)
         for run, marked in runs
     )
-
-
-def _json_of(hit: Hit) -> dict[str, Any]:
-    begin, end = hit.span
-    relevance = {} if hit.rerank_score is None else {"rerank_score": hit.rerank_score}
-    return {
-        "id": hit.id,
-        "score": hit.score,
-        **relevance,
-        "text": hit.text,
-        "title": hit.title,
-        "metadata": hit.metadata,
-        "part": {"begin": begin, "end": end, "whole": hit.whole},
-    }

@@ -1,11 +1,16 @@
 """A collection of the data folder, opened in this process together with the model."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from copy import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from server.api.administration import vocabulary
+from server.api.operation import CollectionCall
+from server.api.searching.operations import search
 from server.cli.exchange.given_import import no_dimension
+from server.cli.searching.reply import body_of, encoded, found_of
 from server.cli.target import UNSAID, Chunks, Found, Matching, Page, Question, cut_otherwise
 from server.collections.chunk_embedding import default_chunks, embed, longest_chunk
 from server.collections.chunking import MIN_SIZE
@@ -13,7 +18,6 @@ from server.collections.document_limits import check_documents
 from server.collections.live_collection import LiveCollection
 from server.collections.reading.by_ids import documents_by_ids
 from server.collections.registry import DEFAULT, CollectionRegistry
-from server.collections.reranking import candidates, reranked
 from server.collections.writing.given import add_given, check_embedder, info_of_given
 from server.config import Config
 from server.errors import BadSettings, InvalidRequest, Overloaded, StoreError, TaskNotServed
@@ -25,7 +29,6 @@ from server.store.filters.tree import fixed, parse
 from server.store.folder import DataFolder
 from server.store.reading.parts import Parts
 from server.store.records import ChunkRules, Document, Info
-from server.store.search import Query
 from server.telemetry.metrics import Metrics
 from server.types import Vectors, unit
 
@@ -135,28 +138,21 @@ class Local:
         return unit(await embed(texts, self._live().engine))
 
     async def search(self, question: Question) -> Found:
-        live, filter = self._live(), parse(question.filter) if question.filter else None
-        vector, depth, scorer = None, question.top_k, None
-        if question.rerank is not None:
-            scorer = self._scorer(question.rerank.model)
-            depth = candidates(question.rerank.top_n, question.top_k)
-        if question.mode != "lexical":
-            self._check_model()
-            (vector,) = await live.vectors_of([question.text])
-        query = Query(question.mode, depth, vector, question.text, filter=filter)
-        found = await _patiently(lambda: live.search([query]))
-        if scorer is not None:
-            found = (await reranked(scorer, [question.text], found, question.top_k)).found
-        (hits,) = found
-        return Found(hits, await live.warnings(filter))
+        """Answer as a server does: both refuse the same, and reply the same."""
+        body = body_of(question)
+        several = "collections" in body and self._name == DEFAULT
+        if not several and not self._is_unwritten:
+            self._live()
+            if question.mode != "lexical" and not question.is_without_text:
+                self._check_model()
+        if "rerank" in body:
+            self._scorer(body["rerank"].get("model", ""))
+        call = self._call(encoded(body), in_path=not several)
+        reply = await _patiently(lambda: search(call))
+        return found_of(json.loads(reply.body))
 
     async def count(self) -> int:
-        if self._registry.own_name(self._name) == DEFAULT and DEFAULT not in (
-            *self._registry.names,
-            *self._registry.damaged,
-        ):
-            return 0
-        return await self._live().count()
+        return 0 if self._is_unwritten else await self._live().count()
 
     async def pages(self) -> AsyncIterator[list[Document]]:
         live, after = self._live(), 0
@@ -206,6 +202,19 @@ class Local:
     async def forget_alias(self, alias: str) -> None:
         await self._registry.forget_alias(alias)
 
+    async def words(self) -> dict[str, Any]:
+        reply = await vocabulary.get(self._call(b""))
+        found: dict[str, Any] = json.loads(reply.body)
+        return found
+
+    async def set_words(self, given: dict[str, Any]) -> None:
+        await vocabulary.put(self._call(encoded(given)))
+
+    def _call(self, body: bytes, *, in_path: bool = True) -> CollectionCall:
+        """Return a request as the server's handlers take it. in_path: whether its path names the collection."""
+        path = {"collection": self._name} if in_path else {}
+        return CollectionCall({"path_params": path}, body, self._models, self._registry)
+
     async def reindex(self, chunks: Chunks, show: Callable[[int, int], None]) -> None:
         rules = self.info.chunks if chunks == UNSAID else chunks
         own = self._registry.own_name(self._name)
@@ -245,6 +254,12 @@ class Local:
     @property
     def _is_missing(self) -> bool:
         return self._registry.own_name(self._name) not in self._registry.names
+
+    @property
+    def _is_unwritten(self) -> bool:
+        """Whether it is the default collection, which the first write will create."""
+        there = (*self._registry.names, *self._registry.damaged)
+        return self._registry.own_name(self._name) == DEFAULT and DEFAULT not in there
 
     def _live(self) -> LiveCollection:
         """Return the live collection; unlike the registry, do not make one that is missing."""

@@ -21,22 +21,22 @@ from server.cli.commands import (
 )
 from server.cli.commands import collections as of_collections
 from server.cli.commands import index as indexing
-from server.cli.document_flags import collections_flags, delete_flags, documents_flags
+from server.cli.document_flags import collections_flags, delete_flags, documents_flags, words_flags
 from server.cli.evaluation.flags import evaluate_flags
 from server.cli.first_model import MODEL_ID, with_fetched_model
 from server.cli.flags import (
     Parser,
     chunk_flags,
     encoding_flag,
-    json_object,
     number,
     pair_flag,
     target_flags,
+    url_flag,
 )
 from server.cli.indexing.flags import add_index_flags, without_index_flags
 from server.cli.invocation import Command, Invocation
+from server.cli.searching.flags import search_flags
 from server.config import add_flags, effective, flags_given
-from server.config_sources import HISTORY
 from server.errors import ServerError, StartupError
 from server.messages.message import Message
 from server.messages.terminal import Terminal
@@ -118,52 +118,6 @@ def _index_flags(parser: Parser, terminal: Terminal) -> None:
     target_flags(parser, terminal)
 
 
-def _search_flags(parser: Parser, terminal: Terminal) -> None:
-    words, add = terminal.words, parser.add_argument
-    add("query", nargs="?", metavar="QUERY", help=words("leave it out to open a prompt"))
-    add(
-        "--top-k",
-        type=number(terminal, least=1),
-        default=3,
-        help=words("number of hits to show (default: 3)"),
-    )
-    add("--json", action="store_true", help=words("print the hits as JSON"))
-    add(
-        "--no-history",
-        action="store_true",
-        help=words("do not keep what is typed at the prompt ({name} names its file)", name=HISTORY),
-    )
-    add(
-        "--mode",
-        choices=("dense", "lexical", "hybrid"),
-        default="dense",
-        help=words("search by meaning, by words, or by both (default: dense)"),
-    )
-    add(
-        "--filter",
-        type=json_object(terminal),
-        help=words("condition on metadata as JSON, e.g. {example}", example='{"year": 2024}'),
-    )
-    add(
-        "--rerank",
-        action="store_true",
-        help=words("order the hits by a model that reads each together with the query"),
-    )
-    add(
-        "--rerank-model",
-        metavar="NAME",
-        default="",
-        help=words("model to rerank with (default: the first that scores pairs)"),
-    )
-    add(
-        "--rerank-top-n",
-        metavar="N",
-        type=number(terminal, least=1),
-        help=words("candidates to rerank, at most {most} (default: {number})", most=200, number=50),
-    )
-    target_flags(parser, terminal)
-
-
 def _export_flags(parser: Parser, terminal: Terminal) -> None:
     parser.add_argument(
         "file",
@@ -209,6 +163,7 @@ def _backup_flags(parser: Parser, terminal: Terminal) -> None:
     words, add = terminal.words, parser.add_argument
     add("name", type=normal, metavar="NAME", help=words("name of the collection"))
     add("file", type=Path, metavar="FILE", help=words("file to write, replaced if it exists"))
+    url_flag(parser, terminal, help=words("address of a server, also unix:PATH (default: --data)"))
     add_flags(parser, terminal, "data", "log_level")
 
 
@@ -221,6 +176,7 @@ def _restore_flags(parser: Parser, terminal: Terminal) -> None:
         help=words("name of the collection (default: its name in the backup)"),
     )
     add("--force", action="store_true", help=words("replace a collection of the same name"))
+    url_flag(parser, terminal)
     add_flags(parser, terminal, "data", "log_level")
 
 
@@ -292,7 +248,7 @@ def _key_flags(parser: Parser, terminal: Terminal) -> None:
 COMMANDS: tuple[tuple[str, Message, Command | None, Callable[[Parser, Terminal], None]], ...] = (
     ("serve", Message("start the HTTP server"), serve.serve, _serve_flags),
     ("index", Message("add the documents of files to a collection"), indexing.index, _index_flags),
-    ("search", Message("search a collection"), searching.search, _search_flags),
+    ("search", Message("search a collection"), searching.search, search_flags),
     (
         "evaluate",
         Message("judge search by questions whose right documents are known"),
@@ -328,6 +284,7 @@ COMMANDS: tuple[tuple[str, Message, Command | None, Callable[[Parser, Terminal],
         collections_flags,
     ),
     ("documents", Message("list and show stored documents"), None, documents_flags),
+    ("words", Message("show and replace synonyms and stop words"), None, words_flags),
     ("delete", Message("delete documents of a collection"), stored.delete, delete_flags),
     ("mcp", Message("let agents search a running server (MCP)"), agents.mcp, mcp_flags),
     ("doctor", Message("examine machine, models and settings"), doctor.doctor, _doctor_flags),

@@ -3,13 +3,16 @@
 From a pipe the same lines are read without a prompt, and only hits are printed on standard output.
 """
 
+import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol, get_args
 
-from server.cli.hits import show_hits
+from server.cli.hits import for_people, show_hits
 from server.cli.line_reader import LineReader
+from server.cli.searching.options import BY_NAME, OPTIONS, Option, shown_options, with_option
+from server.cli.searching.reply import details_of
 from server.cli.target import Found, Question, Rerank
 from server.errors import BadSettings, ServerError, StartupError
 from server.messages.message import Message
@@ -22,6 +25,10 @@ LEAVE = {"exit", "quit", "退出"}
 MODES: tuple[str, ...] = get_args(Mode)
 MAX_TOP_K = 1000
 OFF = "off"
+# A search over several collections names none itself.
+DEFAULT = "default"
+# Options that belong to one search; the prompt has other commands for them, or none.
+OF_ONE_SEARCH = ("cursor", "like", "unlike", "vector", "highlight")
 
 
 class Searching(Protocol):
@@ -32,7 +39,8 @@ class Searching(Protocol):
     def count(self, name: str) -> int:
         """Return the number of documents; raises an error where there is no such collection."""
 
-    def names(self) -> Sequence[str]: ...
+    def names(self) -> Sequence[str]:
+        """Return the names and aliases that can be searched."""
 
 
 class Command(NamedTuple):
@@ -42,6 +50,14 @@ class Command(NamedTuple):
     about: Message
     run: Callable[[str], None]
     values: Callable[[], Sequence[str]] = tuple
+
+
+class _Search(NamedTuple):
+    """A search that was shown. name: of its collection."""
+
+    name: str
+    question: Question
+    found: Found
 
 
 class Prompt:
@@ -59,6 +75,8 @@ class Prompt:
         self._name = name
         self._question = question
         self._rerank = question.rerank or Rerank()
+        # The last search and its hits, which others go on from.
+        self._last: _Search | None = None
         self._terminal = terminal
         self._reader = reader
         self._open = True
@@ -121,8 +139,15 @@ class Prompt:
         return False
 
     def _search(self, text: str) -> None:
-        question = replace(self._question, text=text)
-        show_hits(self._searching.search(self._name, question), question, self._terminal)
+        self._show(replace(self._question, text=text))
+
+    def _show(self, question: Question, name: str = "") -> None:
+        """Search and show the hits. name: of the collection, if it is not the one that is set."""
+        several = "collections" in question.options
+        name = name or (DEFAULT if several else self._name)
+        found = self._searching.search(name, for_people(question, self._terminal))
+        self._last = _Search(name, question, found)
+        show_hits(found, question, self._terminal)
 
     # --- commands -------------------------------------------------------------------------------------
 
@@ -164,6 +189,10 @@ class Prompt:
                 self._set_rerank,
                 lambda: ("on", OFF),
             ),
+            Command("/next", Message("show the next hits of the last search"), self._next),
+            Command("/more N", Message("find documents like hit N of the last search"), self._more),
+            Command("/like IDS", Message("find documents like those of these ids"), self._like),
+            *(self._setting(each) for each in OPTIONS if each.name not in OF_ONE_SEARCH),
             Command("/help", Message("list the commands and show what is set"), self._help),
             Command("/quit", Message("leave"), self._quit),
         )
@@ -202,7 +231,7 @@ class Prompt:
                 name=name or "/collection",
                 names=tuple(names) or Message("none"),
             )
-        self._name = name
+        self._name, self._last = name, None
         self._show_settings()
 
     def _set_rerank(self, value: str) -> None:
@@ -211,11 +240,71 @@ class Prompt:
         self._question = replace(self._question, rerank=self._rerank if value == "on" else None)
         self._show_settings()
 
+    def _setting(self, option: Option) -> Command:
+        """Return the command that sets an option of all further searches."""
+        values = option.values if option.metavar else ("on",)
+        return Command(
+            option.usage,
+            option.about,
+            lambda value: self._set(option, value),
+            lambda: (*values, OFF),
+        )
+
+    def _set(self, option: Option, value: str) -> None:
+        found = None if value in ("", OFF) else self._value(option, value, f"/{option.name}")
+        options = with_option(self._question.options, option.path, found)
+        self._question = replace(self._question, options=options)
+        self._show_settings()
+
+    def _value(self, option: Option, text: str, command: str) -> object:
+        try:
+            return option.value(text, self._terminal)
+        except (argparse.ArgumentTypeError, ServerError):
+            raise self._misused(command, text) from None
+
+    def _next(self, _: str) -> None:
+        name, question, _found = self._searched()
+        end = question.options.get("offset", 0) + question.top_k
+        options = with_option(question.options, ("offset",), end)
+        self._show(replace(question, options=options), name)
+
+    def _more(self, value: str) -> None:
+        name, question, found = self._searched()
+        first = question.options.get("offset", 0) + 1
+        place = int(value) - first if value.isascii() and value.isdigit() and len(value) < 9 else -1
+        if not 0 <= place < len(found.hits):
+            raise self._misused("/more", value)
+        # One of several collections has the document.
+        name = details_of(found)[place].get("collection", name)
+        self._show_like([found.hits[place].id], name)
+
+    def _like(self, value: str) -> None:
+        self._show_like(self._value(BY_NAME["like"], value, "/like"))
+
+    def _show_like(self, ids: object, name: str = "") -> None:
+        """Search one collection by the vectors of documents: by meaning, whatever mode is set."""
+        options = with_option(self._question.options, ("like", "ids"), ids)
+        for each in ("offset", "collections", "rerank"):
+            options = with_option(options, (each,), None)
+        question = replace(self._question, text="", mode="dense", rerank=None, options=options)
+        self._show(question, name)
+
+    def _searched(self) -> "_Search":
+        if self._last is None:
+            raise BadSettings("nothing has been searched yet; type a query first")
+        return self._last
+
     def _help(self, _: str) -> None:
         terminal = self._terminal
         longest = max(len(each.usage) for each in self._commands.values())
         for each in self._commands.values():
             terminal.err.write(f"{each.usage:{longest}}  {terminal.words(each.about)}\n")
+        terminal.inform(
+            "in the modes lexical and hybrid {phrase} is a phrase, and {excluded} excludes documents that"
+            " have this word",
+            phrase='"labour law"',
+            excluded="-draft",
+        )
         self._show_settings()
 
     def _quit(self, _: str) -> None:
@@ -237,6 +326,9 @@ class Prompt:
             filter=json.dumps(question.filter, ensure_ascii=False) if question.filter else OFF,
             rerank="on" if question.rerank else OFF,
         )
+        options = " · ".join(shown_options(question.options))
+        if options:
+            self._terminal.inform("options: {options}", options=options)
 
     def _complete(self, before: str, _: str) -> Sequence[str]:
         """Return the commands, or what may follow one."""

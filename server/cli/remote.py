@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from copy import copy
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -14,13 +14,13 @@ import numpy as np
 
 from server.api.documents.reply import with_vectors
 from server.api.documents.vectors import row_of
-from server.cli.connection import Json, Server
+from server.cli.connection import Json, Reply, Server
 from server.cli.exchange.given_import import no_dimension
+from server.cli.searching.reply import body_of, found_of
 from server.cli.target import UNSAID, Chunks, Found, Matching, Page, Question, cut_otherwise
 from server.errors import StartupError
 from server.store.reading.parts import Parts
 from server.store.records import ChunkRules, Document, Info, Listed, Span
-from server.store.search import Hit
 
 BUSY = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 ATTEMPTS = 8
@@ -118,12 +118,10 @@ class Remote:
         )
 
     async def search(self, question: Question) -> Found:
-        body: Json = {"query": question.text, "top_k": question.top_k, "mode": question.mode}
-        if question.filter:
-            body["filter"] = question.filter
-        if question.rerank is not None:
-            body["rerank"] = asdict(question.rerank)
-        return await self._ask("POST", f"{self._path}/search", _found, body)
+        # A search over several collections names none in its path.
+        together = "collections" in question.options and self._name == "default"
+        path = "/search" if together else f"{self._path}/search"
+        return await self._ask("POST", path, found_of, body_of(question))
 
     async def count(self) -> int:
         sizes = await self.sizes()
@@ -247,11 +245,7 @@ class Remote:
         absent: code of the error for which the answer is empty. Raises StartupError for an answer of another
         form: another program may listen at the address.
         """
-        for attempt in range(1, ATTEMPTS + 1):
-            reply = await self._server.ask(method, path, body)
-            if reply.status not in BUSY or attempt == ATTEMPTS:
-                break
-            await self._pause(min(reply.retry_after_s, LONGEST_PAUSE_S))
+        reply = await self._patiently(lambda: self._server.ask(method, path, body))
         answer = {} if absent is not None and reply.error_code == absent else reply.json()
         try:
             return take(answer)
@@ -263,6 +257,42 @@ class Remote:
                 method=method,
                 path=path.partition("?")[0],
             ) from None
+
+    async def _patiently(self, send: Callable[[], Awaitable[Reply]]) -> Reply:
+        """Return the reply to a request, which is sent again while the server is busy."""
+        for _ in range(1, ATTEMPTS):
+            reply = await send()
+            if reply.status not in BUSY:
+                return reply
+            await self._pause(min(reply.retry_after_s, LONGEST_PAUSE_S))
+        return await send()
+
+    async def backup(self, file: BinaryIO) -> None:
+        """Write a backup of the collection into a file; raises StartupError unless it comes whole."""
+        path = f"{self._path}/backup"
+        reply = await self._patiently(lambda: self._server.download(path, {}, file))
+        if not reply.ok:
+            reply.json()
+
+    async def restore(self, file: BinaryIO, *, replace: bool) -> int:
+        """Make the collection from a backup; return how many documents it has."""
+        path = f"{self._path}/restore?replace={'true' if replace else 'false'}"
+        reply = await self._patiently(lambda: self._server.upload(path, file))
+        try:
+            return int(reply.json()["documents"])
+        except StartupError as error:
+            if reply.error_code != "already_exists":
+                raise
+            raise StartupError(
+                "{error}; --force replaces a collection, and --collection gives another name",
+                error=error,
+            ) from None
+
+    async def words(self) -> Json:
+        return await self._ask("GET", f"{self._path}/words", dict)
+
+    async def set_words(self, given: Json) -> None:
+        await self._ask("PUT", f"{self._path}/words", dict, given)
 
     async def listed(self) -> list[Listed]:
         """Return all collections of the server."""
@@ -310,27 +340,9 @@ def _integer(key: str) -> Callable[[Json], int]:
     return lambda found: int(found[key])
 
 
-def _found(reply: Json) -> Found:
-    return Found([_hit(found) for found in reply["hits"]], reply.get("warnings", ()))
-
-
 def _page(page: Json) -> Page:
     documents = [Document(**document) for document in page["documents"]]
     return Page(documents, page["next"] or "", page.get("warnings", ()))
-
-
-def _hit(found: Json) -> Hit:
-    part = found["part"]
-    return Hit(
-        found["id"],
-        found["score"],
-        found["text"],
-        found["title"],
-        found["metadata"],
-        Span(part["begin"], part["end"]),
-        part["whole"],
-        found.get("rerank_score"),
-    )
 
 
 def _with_parts(document: Document, parts: Parts | None) -> Json:

@@ -1,8 +1,8 @@
 """The collection that a command works on, in this process or on a server."""
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 from server.errors import BadSettings, StartupError
 from server.messages.message import Message
@@ -26,21 +26,31 @@ class Rerank:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A query, with how to search for it."""
+    """A query, with how to search for it. options: further keys of POST /search."""
 
     text: str
     top_k: int = 3
     mode: Mode = "dense"
     filter: Mapping[str, object] | None = None
     rerank: Rerank | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_without_text(self) -> bool:
+        """Whether the options say what to find, so that it needs no text."""
+        return any(name in self.options for name in ("like", "vector", "sort"))
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The hits of one query, best first, and what the filter could not find because of its type."""
+    """The hits of one query, best first, and what the filter could not find because of its type.
+
+    hits: of all groups, where they are grouped. reply: the whole reply of the search, with groups and counts.
+    """
 
     hits: Sequence[Hit]
     warnings: Sequence[str] = ()
+    reply: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +149,12 @@ class CollectionTarget(Target, Protocol):
 
     async def forget_alias(self, alias: str) -> None:
         """Delete an alias; its collection stays."""
+
+    async def words(self) -> dict[str, Any]:
+        """Return the synonyms and stop words, as GET /words does."""
+
+    async def set_words(self, given: dict[str, Any]) -> None:
+        """Replace the synonyms and stop words, as PUT /words does."""
 
 
 def cut_otherwise(name: str, found: ChunkRules | None, asked: ChunkRules | None) -> BadSettings:

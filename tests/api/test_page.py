@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.api.web.page import FOLDER, POLICY, replies
+from server.api.web.page import FOLDER, POLICY, replies, squeezed
 from server.api.web.static import TYPES
 from server.auth.keys import SCOPES, add_key, new_key
 from server.inference.model import Model
@@ -99,11 +99,34 @@ def test_the_page_with_all_its_views_is_small() -> None:
     assert sum(len(files[name].body) for name in docs - page) <= MOST_BYTES // 4
 
 
+def without(script: str) -> list[str]:
+    """Return the lines of a script without comments; texts as they are, the rest without blanks."""
+    found = []
+    for line in script.splitlines():
+        pieces = re.split(r'("(?:[^"\\]|\\.)*")', line.strip())
+        pieces[::2] = [re.sub(" (?=\\W)|(?<=\\W) ", "", piece) for piece in pieces[::2]]
+        found.append("" if line.strip().startswith(("//", "/*")) else "".join(pieces))
+    return found
+
+
+def test_blanks_are_left_out_beside_signs_and_in_no_text() -> None:
+    for line, sent in (
+        ('const a = { b: "x, y" };', 'const a={b:"x, y"};'),
+        ("return a ? `${b}, c` : d;", "return a?`${b}, c`:d;"),
+        ('x = a ? `b ${c ? `, d` : ""}` : e;', 'x = a ? `b ${c ? `, d` : ""}` : e;'),
+        ("const a = /, b/;", "const a = /, b/;"),
+        ("if (a) return a - -b;", "if(a)return a - -b;"),
+        ("for (const a of b) c = a in d;", "for(const a of b)c=a in d;"),
+    ):
+        assert squeezed(line) == sent
+
+
 def test_files_are_sent_without_indents_and_comments() -> None:
     """So no line may be part of a text or of a comment that began above it."""
     for path in (*SCRIPTS, *FOLDER.rglob("*.css")):
         text, sent = text_of(path), replies()[path.relative_to(FOLDER).as_posix()].body.decode()
         assert len(sent.splitlines()) == len(text.splitlines())
+        assert without(text) == without(sent), path.name
         assert "    " not in sent and not re.search(r"^(//|/\*)", sent, re.M)
         for line in text.splitlines():
             code = re.sub(r'"(?:[^"\\]|\\.)*"|^\s*//.*', "", line)

@@ -171,6 +171,35 @@ def test_wrong_arguments_and_refusals_are_errors_that_say_why(door: str) -> None
     over_http(door, use)
 
 
+def test_agents_look_around_and_find_more_like_a_document(door: str) -> None:
+    async def use(client: Any) -> None:
+        first = await called(client, "search", query="城市", top_k=1)
+        second = await called(client, "search", query="城市", top_k=1, offset=1)
+        assert first["hits"][0]["id"] != second["hits"][0]["id"]
+        assert first["facets"] == [] and first["hits"][0]["group"] is None
+        grouped = await called(client, "search", query="城市", group_by="year", facets=["year"])
+        assert {hit["group"] for hit in grouped["hits"]} == {"2020", "2024", "null"}
+        counts = [{"value": "2020", "documents": 1}, {"value": "2024", "documents": 1}]
+        assert grouped["facets"] == [{"key": "year", "values": counts, "complete": True}]
+        alike = await called(client, "search", like=["a"])
+        assert {hit["id"] for hit in alike["hits"]} == {"b", "dir/长"}
+        both = await called(client, "search", query="城市", like=["a"], top_k=1)
+        assert both["hits"][0]["id"] == "b"
+        assert "give a query" in await refused(client, "search")
+        assert "'x'" in await refused(client, "search", like=["x"])
+        assert "pages hits" in await refused(client, "search", query="a", group_by="year", offset=1)
+        beyond: list[dict[str, Any]] = [
+            {"offset": -1},
+            {"offset": 1001},
+            {"facets": ["a"] * 6},
+            {"like": []},
+        ]
+        for wrong in beyond:
+            assert next(iter(wrong)) in await refused(client, "search", query="a", **wrong)
+
+    over_http(door, use)
+
+
 def test_tools_say_when_to_use_them_and_that_texts_are_data(door: str) -> None:
     async def use(client: Any) -> None:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}

@@ -158,6 +158,7 @@ READING = (
     ("collections", "remove", "a", "--yes"),
     ("documents", "list"),
     ("documents", "get", "a"),
+    ("words", "get"),
     ("delete", "a"),
     ("doctor", "--port", "0"),
     ("config",),

@@ -26,6 +26,7 @@ SERVER = (
     "cli/evaluation",
     "cli/exchange",
     "cli/indexing",
+    "cli/searching",
     "doctor",
     "doctor/checks",
     "net",

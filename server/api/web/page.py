@@ -40,6 +40,11 @@ POLICY = "; ".join(
 VARY = (b"vary", b"accept")
 # A blank before a colon is no such blank: it joins two selectors.
 BESIDE_SIGNS = re.compile(r" *[{};,] *|: +")
+# In scripts: a text, which stays as it is, and signs that need no blanks.
+TEXT = re.compile(r'("(?:[^"\\]|\\.)*"|`[^`]*`)')
+SIGNS = re.compile(r" ?(=>|[=!]==|&&|\|\||[,;{}()?:=<>*]) ?")
+# What may begin a regular expression, a comment or a text of more than one piece.
+UNCLEAR = re.compile("[/`'\"]")
 
 
 def operations() -> list[Operation]:
@@ -89,7 +94,7 @@ def _reply(path: Path) -> Reply:
     content = path.read_bytes()
     if path.suffix in (".js", ".css"):
         text = without_comments(content.decode())
-        content = (without_blanks(text) if path.suffix == ".css" else text).encode()
+        content = (without_blanks(text) if path.suffix == ".css" else squeezed(text)).encode()
     tag = b'"%b"' % hashlib.sha256(content).hexdigest()[:16].encode()
     return Reply(
         content,
@@ -101,6 +106,21 @@ def _reply(path: Path) -> Reply:
 def without_blanks(style: str) -> str:
     """Return a style sheet without blanks that stand beside its signs; none of ours stands in a text."""
     return BESIDE_SIGNS.sub(lambda found: found[0].strip(" "), style)
+
+
+def squeezed(script: str) -> str:
+    """Return a script without blanks beside its signs, but for lines in which they may be part of a text."""
+    return "\n".join(map(_squeezed_line, script.split("\n")))
+
+
+def _squeezed_line(line: str) -> str:
+    pieces = TEXT.split(line)
+    code = pieces[::2]
+    # subtle: with more than two, one template may stand in another.
+    if line.count("`") > 2 or any(map(UNCLEAR.search, code)):
+        return line
+    pieces[::2] = [SIGNS.sub(r"\1", piece) for piece in code]
+    return "".join(pieces)
 
 
 def without_comments(text: str) -> str:

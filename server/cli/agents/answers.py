@@ -7,6 +7,9 @@ from typing import Any
 # subtle: before Python 3.12 pydantic takes this TypedDict only.
 from typing_extensions import TypedDict
 
+from server.cli.searching.details import value_text
+from server.cli.searching.reply import reply_of
+from server.cli.target import Found
 from server.store.records import Document
 from server.store.search import Hit
 
@@ -36,7 +39,7 @@ class FoundDocument(TypedDict):
     """A place in a document that matches the query.
 
     text: the matching text, from character `begin` of the document to `end`. cut: what was left out, null
-    where the text is complete.
+    where the text is complete. group: the document's value of the key in group_by, null without group_by.
     """
 
     id: str
@@ -47,12 +50,32 @@ class FoundDocument(TypedDict):
     cut: str | None
     score: float
     metadata: dict[str, Any]
+    group: str | None
+
+
+class Count(TypedDict):
+    """The number of documents that have a value."""
+
+    value: str
+    documents: int
+
+
+class Facet(TypedDict):
+    """The most frequent values of a key. complete: there are no others."""
+
+    key: str
+    values: list[Count]
+    complete: bool
 
 
 class Hits(TypedDict):
-    """The documents found, best first. warnings: conditions of the filter that nothing can meet."""
+    """The documents found, best first.
+
+    facets: counts by the keys that were asked for. warnings: conditions of the filter that nothing can meet.
+    """
 
     hits: list[FoundDocument]
+    facets: list[Facet]
     warnings: list[str]
 
 
@@ -78,7 +101,29 @@ class Added(TypedDict):
     ids: list[str]
 
 
-def found_document(hit: Hit) -> FoundDocument:
+def hits_of(found: Found) -> Hits:
+    """Return what a search found, group by group where it is grouped."""
+    reply = reply_of(found)
+    groups = [
+        _short(value_text(each["value"])) for each in reply.get("groups", ()) for _ in each["hits"]
+    ]
+    named = groups or [None] * len(found.hits)
+    facets = [
+        Facet(
+            key=each["key"],
+            values=[
+                Count(value=_short(value_text(one["value"])) or "", documents=one["documents"])
+                for one in each["values"]
+            ],
+            complete=each["complete"],
+        )
+        for each in reply.get("facets", ())
+    ]
+    hits = [_found_document(hit, group) for hit, group in zip(found.hits, named, strict=True)]
+    return Hits(hits=hits, facets=facets, warnings=list(found.warnings))
+
+
+def _found_document(hit: Hit, group: str | None) -> FoundDocument:
     """Return a hit with at most HIT_CHARACTERS of its text."""
     text = hit.text[:HIT_CHARACTERS]
     end = hit.span.begin + len(text)
@@ -94,6 +139,7 @@ def found_document(hit: Hit) -> FoundDocument:
         cut=cut,
         score=round(hit.score, 4),
         metadata=bounded(hit.metadata),
+        group=group,
     )
 
 

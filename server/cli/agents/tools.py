@@ -25,7 +25,7 @@ from server.cli.agents.answers import (
     Hits,
     Listed,
     document_part,
-    found_document,
+    hits_of,
 )
 from server.cli.connection import KeyRefused
 from server.cli.remote import Remote
@@ -34,6 +34,8 @@ from server.errors import ServerError, StartupError
 from server.store.records import MAX_ID, Document, text_id
 
 MOST_HITS = 20
+# Hits that `offset` leaves out, keys of `facets` and ids of `like`.
+MOST_OFFSET, MOST_FACETS, MOST_LIKE = 1_000, 5, 20
 # Of one call. A model writes them word by word, so there are few.
 MOST_ADDED = 100
 INSTRUCTIONS = (
@@ -53,7 +55,14 @@ Choose the mode by the query:
 Write the query as a complete question or phrase in the language of the documents. If the hits do not
 answer it, search again with other words or another mode before you conclude that nothing is there. A filter
 is a JSON object of conditions on metadata, such as {{"year": {{"$gte": 2020}}}} or {{"file": "manual.pdf"}};
-leave it out if you do not know the metadata. Scores of different modes cannot be compared. {DATA}"""
+leave it out if you do not know the metadata. Scores of different modes cannot be compared.
+
+- More hits of the same query: repeat it with a greater offset.
+- An overview: facets counts documents by the values of keys, such as ["file", "year"]. group_by gives the best hits
+  of each value of a key; top_k is then the number of groups.
+- Documents like one that you found: like with its id, and no query.
+
+{DATA}"""
 GET = f"""Read one document, or a part of it, by the id that search returned.
 
 A long document comes in parts of at most {MOST_CHARACTERS} characters: call again with `begin` set to `next`
@@ -141,17 +150,54 @@ class Tools:
     async def search(
         self,
         ctx: Context,
-        query: Annotated[str, Field(description="What to look for, in words.", min_length=1)],
+        query: Annotated[
+            str | None,
+            Field(description="What to look for, in words. Left out only with like.", min_length=1),
+        ] = None,
         collection: Collection = "default",
-        mode: Literal["hybrid", "dense", "lexical"] = "hybrid",
+        mode: Annotated[
+            Literal["hybrid", "dense", "lexical"],
+            Field(description="How to search; with like alone it is dense."),
+        ] = "hybrid",
         top_k: Annotated[int, Field(description="Number of hits.", ge=1, le=MOST_HITS)] = 5,
         filter: Annotated[
             dict[str, Any] | None, Field(description="Conditions on metadata.")
         ] = None,
+        offset: Annotated[
+            int, Field(description="Hits to leave out at the beginning.", ge=0, le=MOST_OFFSET)
+        ] = 0,
+        group_by: Annotated[
+            str | None, Field(description="Key of the metadata: up to 3 hits of each value.")
+        ] = None,
+        facets: Annotated[
+            list[str] | None,
+            Field(description="Keys of the metadata to count values of.", max_length=MOST_FACETS),
+        ] = None,
+        like: Annotated[
+            list[str] | None,
+            Field(
+                description="Ids of documents to find similar ones to.",
+                min_length=1,
+                max_length=MOST_LIKE,
+            ),
+        ] = None,
     ) -> Hits:
-        question = Question(query, top_k, mode, filter)
-        found = await _answer(self.open(ctx, collection).search(question))
-        return Hits(hits=[found_document(hit) for hit in found.hits], warnings=list(found.warnings))
+        options: dict[str, Any] = {
+            "offset": offset or None,
+            "group_by": None if group_by is None else {"key": group_by},
+            "facets": facets or None,
+            "like": None if like is None else {"ids": like},
+        }
+        question = Question(
+            query or "",
+            top_k,
+            "dense" if query is None and like is not None else mode,
+            filter,
+            options={key: value for key, value in options.items() if value is not None},
+        )
+        if query is None and like is None:
+            raise ToolError("give a query, or like with the ids of documents")
+        return hits_of(await _answer(self.open(ctx, collection).search(question)))
 
     async def get_document(
         self,

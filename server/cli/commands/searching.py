@@ -14,27 +14,33 @@ if TYPE_CHECKING:
 
 def search(given: Invocation) -> int:
     """Answer one query, or open a prompt."""
-    from server.cli.hits import show_hits, show_json
+    from server.cli.hits import for_people, show_hits, show_json
     from server.cli.prompt import Prompt, empty
+    from server.cli.searching.options import given_options
     from server.cli.target import Found, Question
 
     arguments, terminal = given.arguments, given.terminal
+    options = given_options(arguments)
     question = Question(
-        arguments.query or "", arguments.top_k, arguments.mode, arguments.filter, _rerank(given)
+        *(arguments.query or "", arguments.top_k, arguments.mode, arguments.filter),
+        *(_rerank(given), options),
     )
     with opening.target(given) as (target, run):
         searching = _Collections(target, run)
-        if arguments.query is None:
+        if arguments.query is None and not question.is_without_text:
             return Prompt(searching, target.name, question, terminal, _reader(given)).run()
-        if searching.count(target.name):
-            found = searching.search(target.name, question)
+        # The reply to an empty collection is exact, too: without groups, with counts of nothing.
+        exact = arguments.json and options
+        if exact or "collections" in options or searching.count(target.name):
+            asked = question if arguments.json else for_people(question, terminal)
+            found = searching.search(target.name, asked)
         elif arguments.json:
             found = Found([])
         else:
             terminal.inform(empty(target.name))
             return 0
     if arguments.json:
-        show_json(found, question.text, terminal)
+        show_json(found, arguments.query, terminal)
     else:
         show_hits(found, question, terminal)
     return 0
@@ -55,7 +61,8 @@ class _Collections:
         return int(self._run(self._target.named(name).count()))
 
     def names(self) -> Sequence[str]:
-        return tuple(self._run(self._target.names()))
+        """Return the names of all collections, and then their aliases."""
+        return (*self._run(self._target.names()), *sorted(self._run(self._target.aliases())))
 
 
 def _reader(given: Invocation) -> "LineReader":

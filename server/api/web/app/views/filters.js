@@ -5,6 +5,8 @@ import { number, t } from "../lib/words.js";
 
 // Keys with more values than this are numbers to bound, or not offered.
 const MOST_KEYS = 12;
+// The server counts so many at once.
+const MOST_COUNTED = 10;
 
 // Text of which every document has its own is no choice, and keys that begin so are the server's.
 function useful({ key, kind, values, complete }) {
@@ -12,8 +14,8 @@ function useful({ key, kind, values, complete }) {
   return kind === "number" || (values.length > 0 && (complete || values[0].documents > 1));
 }
 
-// changed: called after the address has the new filter.
-export function filters(shell, changed) {
+// changed: called after the address has the new filter. ready: called when the keys are known.
+export function filters(shell, changed, ready) {
   const element = h("div.filters");
   let keys = [], sampled = false, showing = null;
 
@@ -69,18 +71,30 @@ export function filters(shell, changed) {
 
   const bounded = (each) => each.kind === "number" && !(each.values.length <= 8 && each.complete);
 
+  // Values as JSON. A condition of another kind is replaced by the first choice.
+  const chosenIn = (condition) => new Set((condition?.$in || (condition === undefined || (typeof condition === "object" && condition) ? [] : [condition])).map((one) => JSON.stringify(one)));
+  const has = (key, one) => chosenIn((value() || {})[key]).has(JSON.stringify(one));
+
+  // Choose a value, or take it back.
+  function flip(key, one) {
+    const chosen = chosenIn((value() || {})[key]), written = JSON.stringify(one);
+    if (!chosen.delete(written)) chosen.add(written);
+    put(key, chosen.size ? { $in: [...chosen].map((text) => JSON.parse(text)) } : null);
+  }
+
+  // Keys whose values are few enough to count.
+  const countable = () => keys.filter((each) => !bounded(each) && !each.key.startsWith("$")).slice(0, MOST_COUNTED).map((each) => each.key);
+
   function values(each, condition) {
-    const chosen = new Set((condition?.$in || (condition === undefined ? [] : [condition])).map((one) => JSON.stringify(one)));
+    const chosen = chosenIn(condition);
     const offered = each.kind === "number" ? [...each.values].sort((a, b) => a.value - b.value) : each.values;
     return [h("ul", {}, offered.map(({ value: one, documents }) => {
       const written = JSON.stringify(one);
-      const flip = (event) => {
-        if (event.target.checked) chosen.add(written);
-        else chosen.delete(written);
-        put(each.key, chosen.size ? { $in: [...chosen].map((text) => JSON.parse(text)) } : null);
+      const change = () => {
+        flip(each.key, one);
         [...element.querySelectorAll("input[type=checkbox]")].find((box) => box.dataset.key === each.key && box.dataset.value === written)?.focus();
       };
-      return h("li", {}, h("label.check", {}, h("input", { type: "checkbox", checked: chosen.has(written), data: { key: each.key, value: written }, on: { change: flip } }),
+      return h("li", {}, h("label.check", {}, h("input", { type: "checkbox", checked: chosen.has(written), data: { key: each.key, value: written }, on: { change } }),
         stranger(String(one)), h("span.dim", {}, number(documents))));
     }))];
   }
@@ -115,6 +129,7 @@ export function filters(shell, changed) {
     keys = answer.keys.filter(useful).slice(0, MOST_KEYS);
     sampled = answer.sampled;
     draw();
+    ready();
   }).catch(() => {});
-  return { element, value, draw };
+  return { element, value, draw, has, flip, countable };
 }

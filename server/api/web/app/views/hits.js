@@ -12,8 +12,8 @@ const DERIVED = /^[0-9a-f]{20,64}$/;
 
 export const nameOf = (id) => (DERIVED.test(id) ? "#" + id.slice(0, 8) : id);
 
-// found: the hits of each mode that has answered. others: ranks of the same document in the other columns.
-export function card(hit, rank, mode, hits, ranks, href) {
+// ranks: those of the same document in the other columns. acts: what can be done with the hit.
+export function card(hit, rank, mode, hits, ranks, href, acts) {
   const reranked = hit.rerank_score !== undefined;
   const score = reranked ? hit.rerank_score : hit.score;
   const best = mode === "lexical" && !reranked ? Math.max(hits[0].score, 1e-9) : 1;
@@ -26,7 +26,8 @@ export function card(hit, rank, mode, hits, ranks, href) {
       h("span.score", { title: t(`search.score.${reranked ? "rerank" : mode}`, { score: figure }) },
         h("span.bar", {}, h("span", { style: { width: `${100 * share}%` } })), h("span.figure", {}, figure))),
     h("p.snippet", { dir: "auto" }, excerpt(hit.text, hit.highlights || [], SHOWN)),
-    h("div.hit-foot", {}, about(hit.metadata), ranks && h("span.ranks", {}, MODES.filter((each) => each !== mode).map((each) => rankIn(each, ranks[each])))));
+    h("div.hit-foot", {}, about(hit.metadata), ranks && h("span.ranks", {}, MODES.filter((each) => each !== mode).map((each) => rankIn(each, ranks[each])))),
+    h("div.acts", {}, acts));
 }
 
 function rankIn(mode, rank) {

@@ -1,0 +1,1 @@
+"""Search at the command line: the options of a search, its request, and what its reply shows."""
