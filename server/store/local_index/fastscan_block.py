@@ -217,8 +217,8 @@ class Block:
         if within is None:
             return self.alive
         nearby = within.between(self.labels[0], self.labels[-1])
-        if nearby.count * FEW_OF > len(self.labels):
-            return within.of_row(self.labels) & self.alive
+        if nearby.is_slice(self.labels) or nearby.count * FEW_OF > len(self.labels):
+            return nearby.of_row(self.labels) & self.alive
         places = self._places(nearby.labels)
         return places[self.alive[places]]
 
