@@ -1,5 +1,6 @@
 """Finds the chunks that have a query's words, in a collection's database."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,10 +9,13 @@ import orjson
 from server.store.selection import Selection
 from server.store.sqlite.database import Database
 from server.store.words.matches import NO_LABELS, NO_MATCHES, Matches
-from server.store.words.ranking import REQUIRED, excluded, frequencies, ranked
-from server.store.words.selected import selected, wanted
+from server.store.words.ranking import REST, excluded, frequencies, ranked
+from server.store.words.selected import selected
 from server.store.words.vocabulary import NOTHING, Vocabulary
-from server.types import Labels
+from server.types import Labels, Vectors
+
+# Where fewer texts that a filter keeps are found, those with frequent terms alone are looked for too.
+ENOUGH = 10
 
 
 def find(
@@ -32,18 +36,18 @@ def find(
         return NO_MATCHES
     without = _having(database, excluded(asked)) if asked.excluded else NO_LABELS
     counts: dict[str, int] = dict(database.rows(*frequencies(asked.lookups)))
-    ranking = ranked(asked, counts, n_chunks, wanted(REQUIRED, n_chunks, within))
+    ranking = ranked(asked, counts, n_chunks)
     if ranking is None:
         return replace(NO_MATCHES, is_strict=bool(asked.required), excluded=without)
-    condition, parameters = selected(within)
-    # One row, because a thread may wait for the interpreter lock after each. Sorting the few
-    # thousand matches here costs less than SQLite needs for the best hundred.
-    ((labels, ranks),) = database.rows(
-        f"SELECT json_group_array(rowid), json_group_array(score) FROM ({ranking.sql}{condition})",
-        (*ranking.parameters, *parameters),
-    )
-    found = np.array(orjson.loads(labels), dtype=np.int64)
-    scores = -np.array(orjson.loads(ranks), dtype=np.float32)
+    if within is None:
+        found, scores = _scored(database, ranking.sql, ranking.parameters, None)
+    else:
+        parameters = ranking.within(within.count / max(1, n_chunks), n_chunks)
+        found, scores = _scored(database, ranking.sql, parameters, within)
+        if len(found) < min(ENOUGH, within.count) and ranking.rest:
+            more, low = _scored(database, REST, ranking.rest, within)
+            new = ~np.isin(more, found)
+            found, scores = np.append(found, more[new]), np.append(scores, low[new])
     order = np.lexsort((found, -scores))
     return Matches(
         found[order],
@@ -53,6 +57,21 @@ def find(
         is_strict=bool(asked.required),
         excluded=without,
     )
+
+
+def _scored(
+    database: Database, sql: str, parameters: Sequence[str | float], within: Selection | None
+) -> tuple[Labels, Vectors]:
+    """Return the chunks that a statement finds, and their scores."""
+    condition, more = selected(within)
+    # One row, because a thread may wait for the interpreter lock after each. Sorting the few
+    # thousand matches here costs less than SQLite needs for the best hundred.
+    ((labels, ranks),) = database.rows(
+        f"SELECT json_group_array(rowid), json_group_array(score) FROM ({sql}{condition})",
+        (*parameters, *more),
+    )
+    found = np.array(orjson.loads(labels), dtype=np.int64)
+    return found, -np.array(orjson.loads(ranks), dtype=np.float32)
 
 
 def _having(database: Database, expression: str) -> Labels:
