@@ -220,13 +220,21 @@ class Documents:
         return self.page_within(after, limit, filter, sys.maxsize)[0]
 
     def page_within(
-        self, after: int, limit: int, filter: Filter | None, max_bytes: int
+        self,
+        after: int,
+        limit: int,
+        filter: Filter | None,
+        max_bytes: int,
+        among: Labels | None = None,
     ) -> tuple[list[tuple[int, Document]], bool]:
         """Return a page of at most `max_bytes` of texts, titles and metadata, and whether that cut it.
 
-        A first document with more is returned alone.
+        A first document with more is returned alone. among: numbers of documents that the filter keeps,
+        where they are known.
         """
         condition, parameters = where(filter, "number")
+        if among is not None:
+            condition, parameters = AMONG, [json.dumps(among.tolist())]
         rows = self.database.each(
             f"SELECT {DOCUMENT} FROM documents WHERE number > ? AND {condition}"
             " ORDER BY number LIMIT ?",
@@ -409,3 +417,4 @@ PART = (
     " JOIN documents ON number = document WHERE label IN"
 )
 CHUNK = "document, begin, end, vector, checksum"
+AMONG = "number IN (SELECT value FROM json_each(?))"
