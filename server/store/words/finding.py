@@ -39,6 +39,7 @@ def find(
     ranking = ranked(asked, counts, n_chunks)
     if ranking is None:
         return replace(NO_MATCHES, is_strict=bool(asked.required), excluded=without)
+    terms = ranking.terms
     if within is None:
         found, scores = _scored(database, ranking.sql, ranking.parameters, None)
     else:
@@ -48,12 +49,13 @@ def find(
             more, low = _scored(database, REST, ranking.rest, within)
             new = ~np.isin(more, found)
             found, scores = np.append(found, more[new]), np.append(scores, low[new])
+            terms += ranking.rest_terms
     order = np.lexsort((found, -scores))
     return Matches(
         found[order],
         scores[order],
         ranking.attainable,
-        ranking.terms,
+        terms,
         is_strict=bool(asked.required),
         excluded=without,
     )

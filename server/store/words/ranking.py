@@ -45,7 +45,8 @@ class Ranking:
 
     The rest is for filters, which keep few of those texts. wide: of `sql` too, for all texts that have a term
     that counts, with the same scores; None where that finds no others. n_wide: how many texts have one, at
-    most. rest: of REST, for texts with terms that are too frequent to count; None where there are none.
+    most. rest: of REST, for texts with terms that are too frequent to count, which are `rest_terms`; None where
+    there are none.
     """
 
     sql: str
@@ -55,6 +56,7 @@ class Ranking:
     wide: Sequence[str | float] | None = None
     n_wide: int = 0
     rest: Sequence[str] | None = None
+    rest_terms: tuple[Term, ...] = ()
 
     def within(self, share: float, n_texts: int) -> Sequence[str | float]:
         """Return the parameters of `sql` where a filter keeps this share of `n_texts` texts."""
@@ -104,8 +106,6 @@ def ranked(asked: Asked, counts: Mapping[str, int], n_texts: int) -> Ranking | N
         return None
     weights = {term: _idf(counts.get(term, 0), n_texts) * (2 if may else 1) for term in must}
     weights |= {term: _idf(counts.get(term, 0), n_texts) for term in may}
-    score = "rank"
-    parameters: list[str | float] = []
     boosts = _boosts(asked, counts, n_texts, weights)
     for term, boost in boosts.items():
         weights[term] = weights.get(term, 0.0) + boost
@@ -116,27 +116,32 @@ def ranked(asked: Asked, counts: Mapping[str, int], n_texts: int) -> Ranking | N
     if len(all_terms) > 1:
         every = EVERY * sum(weights.values())
         added.append((" AND ".join(map(_quoted, all_terms)), every))
-    for expression, boost in added:
-        score += " - ? * (rowid IN (SELECT rowid FROM words WHERE words MATCH ?))"
-        parameters += [(K1 + 1) * boost, expression]
-    sql = f"SELECT rowid, {score} AS score FROM words WHERE words MATCH ?"
-    known = sorted((counts[term], term) for term in weights if counts.get(term))
-    terms = tuple(Term(term, count, _idf(count, n_texts)) for count, term in known)
+    having = " - ? * (rowid IN (SELECT rowid FROM words WHERE words MATCH ?))" * len(added)
+    sql = f"SELECT rowid, rank{having} AS score FROM words WHERE words MATCH ?"
+    parameters = [each for text, boost in added for each in ((K1 + 1) * boost, text)]
+    known = [term for term in weights if counts.get(term)]
     attainable = (K1 + 1) * (sum(weights.values()) + every)
     expression = _without(asked, match_expression(must, may, is_every=bool(rows)))
     wide = None
     if may and not rows:
-        # subtle: as often as in the other expression, and in that order, so that scores are the same.
+        # subtle: each as often as in the other expression, and in that order: so scores are the same.
         wide = [*parameters, _without(asked, _any_of([*must, *must, *may]))]
     return Ranking(
         sql,
         [*parameters, expression],
-        terms,
+        _terms(known, counts, n_texts),
         attainable,
         wide,
         sum(found[term] for term in (*must, *may)) if wide else 0,
         [_without(asked, _any_of(rest))] if rest else None,
+        _terms(rest, counts, n_texts),
     )
+
+
+def _terms(terms: Iterable[str], counts: Mapping[str, int], n_texts: int) -> tuple[Term, ...]:
+    """Return terms with their weights, the rarest first."""
+    known = sorted((counts[term], term) for term in terms)
+    return tuple(Term(term, count, _idf(count, n_texts)) for count, term in known)
 
 
 def _without(asked: Asked, expression: str) -> str:
