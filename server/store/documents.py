@@ -53,6 +53,7 @@ from server.store.sqlite.database import Connection, Database
 from server.store.sqlite.read_limit import spend, within_limit
 from server.store.vector_blob import blob_bytes, packed, unpacked
 from server.store.words.finding import find
+from server.store.words.frequent import FrequentTerms
 from server.store.words.matches import Matches
 from server.store.words.vocabulary import VOCABULARY, Vocabulary, vocabulary_of
 from server.types import Labels, Vectors
@@ -77,6 +78,7 @@ class Documents:
         holds no collection, and where it is missing and `info` is None.
         """
         make = None if info is None else partial(create, meta=meta_of(info))
+        self._frequent = FrequentTerms()
         try:
             self.database = Database(
                 path, SCHEMA_VERSION, make, partial(upgrade, path), busy_timeout_s
@@ -336,7 +338,8 @@ class Documents:
 
         n_chunks: of the whole collection. within: the labels that may be found.
         """
-        return find(self.database, query, n_chunks, within, self._vocabulary())
+        vocabulary, last = self._vocabulary(), self.last_label()
+        return find(self.database, query, n_chunks, within, vocabulary, self._frequent, last)
 
     def _vocabulary(self) -> Vocabulary:
         """Return the synonyms and stop words of the collection."""

@@ -9,8 +9,9 @@ from server.store.documents import Documents
 from server.store.records import Document
 from server.store.selection import Selection
 from server.store.words import finding, ranking
+from server.store.words.frequent import FrequentTerms, Size
 from server.store.words.ranking import EVERY, K1
-from tests.support.stored_documents import add, within
+from tests.support.stored_documents import add, delete, within
 
 # Two words each, so a word's BM25 is its weight.
 TEXTS = ["rare a", "common b", "common c", "common d", "e f", "g h", "i j", "k l"]
@@ -111,3 +112,48 @@ def test_scores_under_a_filter_are_those_without_one(
 def test_a_filter_that_keeps_no_document_finds_no_words(documents: Documents) -> None:
     stored(documents)
     assert documents.words("common", 8, within(documents, {"n": 99})).labels.tolist() == []
+
+
+def test_frequent_words_are_counted_once_and_scores_stay_the_same(
+    documents: Documents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(6)
+    for name, value in (("REQUIRED", 10), ("COUNTED", 20), ("WIDE", 30)):
+        monkeypatch.setattr(ranking, name, value)
+    words = [f"w{number}" for number in range(30)] + ["劳动合同", "running", "AB-12-3"]
+    odds = 1 / np.arange(1, len(words) + 1)
+    odds /= odds.sum()
+
+    def text(number: int) -> str:
+        return " ".join(random.choice(words, number, p=odds))
+
+    def check() -> None:
+        labels = documents.labels()
+        for _ in range(5):
+            query = text(int(random.integers(1, 6)))
+            few = Selection.of_labels(labels[random.random(len(labels)) < 0.05])
+            for kept in (None, few):
+                known = documents.words(query, len(labels), kept)
+                documents._frequent, before = FrequentTerms(), documents._frequent
+                counted = documents.words(query, len(labels), kept)
+                documents._frequent = before
+                assert known.labels.tolist() == counted.labels.tolist(), query
+                assert known.scores.tolist() == counted.scores.tolist(), query
+                assert (known.attainable, known.terms) == (counted.attainable, counted.terms)
+
+    add(documents, *(Document(str(n), text(8)) for n in range(150)))
+    check()
+    assert len(documents._frequent._seen) > 3
+    n_known = []
+    for step in range(7):
+        delete(documents, [str(n) for n in range(20 * step, 20 * step + 20)])
+        add(documents, *(Document(f"{step} {n}", text(2)) for n in range(5)))
+        check()
+        seen = list(documents._frequent._seen)
+        known = documents._frequent._known(
+            seen, Size(len(documents.labels()), documents.last_label())
+        )
+        counts: dict[str, int] = dict(documents.database.rows(*ranking.frequencies(seen)))
+        assert all(ranking.COUNTED < least <= counts[term] for term, least in known.items())
+        n_known.append(len(known))
+    assert n_known[0] > n_known[-1]

@@ -8,8 +8,9 @@ import orjson
 
 from server.store.selection import Selection
 from server.store.sqlite.database import Database
+from server.store.words.frequent import FrequentTerms, Size
 from server.store.words.matches import NO_LABELS, NO_MATCHES, Matches
-from server.store.words.ranking import REST, excluded, frequencies, ranked
+from server.store.words.ranking import REST, excluded, ranked
 from server.store.words.selected import selected
 from server.store.words.vocabulary import NOTHING, Vocabulary
 from server.types import Labels, Vectors
@@ -24,18 +25,22 @@ def find(
     n_chunks: int,
     within: Selection | None = None,
     vocabulary: Vocabulary = NOTHING,
+    frequent: FrequentTerms | None = None,
+    last_label: int = 0,
 ) -> Matches:
     """Return the chunks that have enough of the query's words, with their BM25.
 
-    n_chunks: of the whole collection. within: the labels that may be found. Raises InvalidRequest for
-    a query that only excludes.
+    n_chunks, last_label: of the whole collection. within: the labels that may be found. frequent: what was
+    learned of its terms. Raises InvalidRequest for a query that only excludes.
     """
     asked = vocabulary.ask(query)
     asked.check()
     if not asked.lookups:
         return NO_MATCHES
     without = _having(database, excluded(asked)) if asked.excluded else NO_LABELS
-    counts: dict[str, int] = dict(database.rows(*frequencies(asked.lookups)))
+    frequent = frequent or FrequentTerms()
+    now = Size(n_chunks, last_label)
+    counts = frequent.counted(database, asked, now)
     ranking = ranked(asked, counts, n_chunks)
     if ranking is None:
         return replace(NO_MATCHES, is_strict=bool(asked.required), excluded=without)
@@ -46,10 +51,14 @@ def find(
         parameters = ranking.within(within.count / max(1, n_chunks), n_chunks)
         found, scores = _scored(database, ranking.sql, parameters, within)
         if len(found) < min(ENOUGH, within.count) and ranking.rest:
-            more, low = _scored(database, REST, ranking.rest, within)
+            # Which of these are looked for depends on how frequent they are.
+            counts = frequent.counted(database, asked, now, is_exact=True)
+            exact = ranked(asked, counts, n_chunks)
+            assert exact is not None and exact.rest
+            more, low = _scored(database, REST, exact.rest, within)
             new = ~np.isin(more, found)
             found, scores = np.append(found, more[new]), np.append(scores, low[new])
-            terms += ranking.rest_terms
+            terms += exact.rest_terms
     order = np.lexsort((found, -scores))
     return Matches(
         found[order],
