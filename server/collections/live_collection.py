@@ -32,6 +32,7 @@ from server.store.collection import Collection
 from server.store.filters.kinds import Operand, operands
 from server.store.filters.tree import Filter
 from server.store.metadata_summary import MetadataSummary
+from server.store.reading import filtered
 from server.store.reading.parts import Parts
 from server.store.records import CollectionStats, Document, Info
 from server.store.search import Hit, Query, at_once, is_plain
@@ -284,8 +285,8 @@ class LiveCollection:
         rows, hit_s = len(self.collection.index), self.hit_time.seconds
 
         def read() -> tuple[list[tuple[int, Document]], bool]:
-            documents, started = self.collection.documents, now()
-            found = page_from(documents, after, limit, filter, self._reads.max_bytes)
+            started = now()
+            found = page_from(self.collection, after, limit, filter, self._reads.max_bytes)
             if filter is None:
                 self.hit_time.observe(now() - started, len(found[0]))
             return found
@@ -295,18 +296,16 @@ class LiveCollection:
     async def count(self, filter: Filter | None = None) -> int:
         """Count the documents, or those that the filter keeps."""
         cost_s = read_cost.of_count(filter, len(self.collection.index))
-        return await self.admitted(cost_s, lambda: self.collection.documents.count(filter))
+        return await self.admitted(cost_s, lambda: filtered.count(self.collection, filter))
 
     async def warnings(self, filter: Filter | None) -> list[str]:
         """Return which conditions of a filter no stored value can meet because of its kind.
 
         What is found to be all right is not looked up again until something is written.
         """
-        if filter is None:
-            return []
         if self._sound_of is not self.collection.index:
             self._sound, self._sound_of = set(), self.collection.index
-        asked = dict.fromkeys(operands(filter))
+        asked = dict.fromkeys(() if filter is None else operands(filter))
         unknown = [operand for operand in asked if operand not in self._sound]
         if not unknown:
             return []

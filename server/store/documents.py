@@ -53,6 +53,7 @@ from server.store.sqlite.database import Connection, Database
 from server.store.sqlite.read_limit import spend, within_limit
 from server.store.vector_blob import blob_bytes, packed, unpacked
 from server.store.words.finding import find
+from server.store.words.frequent import FrequentTerms
 from server.store.words.matches import Matches
 from server.store.words.vocabulary import VOCABULARY, Vocabulary, vocabulary_of
 from server.types import Labels, Vectors
@@ -77,6 +78,7 @@ class Documents:
         holds no collection, and where it is missing and `info` is None.
         """
         make = None if info is None else partial(create, meta=meta_of(info))
+        self._frequent = FrequentTerms()
         try:
             self.database = Database(
                 path, SCHEMA_VERSION, make, partial(upgrade, path), busy_timeout_s
@@ -220,13 +222,21 @@ class Documents:
         return self.page_within(after, limit, filter, sys.maxsize)[0]
 
     def page_within(
-        self, after: int, limit: int, filter: Filter | None, max_bytes: int
+        self,
+        after: int,
+        limit: int,
+        filter: Filter | None,
+        max_bytes: int,
+        among: Labels | None = None,
     ) -> tuple[list[tuple[int, Document]], bool]:
         """Return a page of at most `max_bytes` of texts, titles and metadata, and whether that cut it.
 
-        A first document with more is returned alone.
+        A first document with more is returned alone. among: numbers of documents that the filter keeps,
+        where they are known.
         """
         condition, parameters = where(filter, "number")
+        if among is not None:
+            condition, parameters = AMONG, [json.dumps(among.tolist())]
         rows = self.database.each(
             f"SELECT {DOCUMENT} FROM documents WHERE number > ? AND {condition}"
             " ORDER BY number LIMIT ?",
@@ -328,7 +338,8 @@ class Documents:
 
         n_chunks: of the whole collection. within: the labels that may be found.
         """
-        return find(self.database, query, n_chunks, within, self._vocabulary())
+        vocabulary, last = self._vocabulary(), self.last_label()
+        return find(self.database, query, n_chunks, within, vocabulary, self._frequent, last)
 
     def _vocabulary(self) -> Vocabulary:
         """Return the synonyms and stop words of the collection."""
@@ -409,3 +420,4 @@ PART = (
     " JOIN documents ON number = document WHERE label IN"
 )
 CHUNK = "document, begin, end, vector, checksum"
+AMONG = "number IN (SELECT value FROM json_each(?))"

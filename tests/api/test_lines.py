@@ -329,8 +329,9 @@ def test_an_export_is_what_an_import_takes(
     run(test, toy_model)
 
 
+@pytest.mark.parametrize("body", [{}, {"filter": {"n": {"$gte": 0}}}], ids=["all", "filtered"])
 def test_an_export_shows_one_moment_whatever_is_written_meanwhile(
-    toy_model: Model, monkeypatch: pytest.MonkeyPatch
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch, body: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(export_module, "PAGE_DOCUMENTS", 1)
 
@@ -352,7 +353,7 @@ def test_an_export_shows_one_moment_whatever_is_written_meanwhile(
 
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(export_module, "_page", page)
-        found = await exported(client)
+        found = await exported(client, **body)
         assert [one["id"] for one in found] == ["a", "b", "c", "d"]
         assert found[3]["metadata"]["n"] == 3
         assert calls > 4

@@ -17,6 +17,7 @@ from server.store.columns.segment import MOST_COLUMNS
 from server.store.columns.texts import Texts
 from server.store.filters.tree import parse
 from server.store.folder import DataFolder
+from server.store.reading import filtered
 from server.store.records import ChunkRules, Document, Info, Span
 
 BIG = (1 << 53) + 1
@@ -147,7 +148,16 @@ def check(collection: Collection, random: random.Random, n: int = 25) -> None:
             revision = collection.documents.revision()
             made = collection._moments[revision].selection(tree, collection.documents.database)
             expected = collection.documents.labels(tree)
-        assert made is not None
+            columns = collection.columns()
+            assert columns is not None
+            numbers = columns.numbers(tree, collection.documents.database)
+            documents = collection.documents.page(0, 1000, tree)
+        assert made is not None and numbers is not None
+        assert numbers.tolist() == [number for number, _ in documents], given
+        assert filtered.count(collection, tree) == len(documents)
+        after, limit = random.randint(0, 100), random.randint(1, 9)
+        by_sql = collection.documents.page_within(after, limit, tree, 400)
+        assert filtered.page(collection, after, limit, tree, 400) == by_sql, given
         assert made.labels.tolist() == expected.tolist(), given
         assert made.count == len(expected)
 
@@ -251,6 +261,10 @@ def test_a_key_with_too_many_values_is_left_to_sqlite(
         assert moment.selection(tree, collection.documents.database) is None
         expected = collection.documents.labels(tree)
         assert collection.selection(tree).labels.tolist() == expected.tolist()
+    documents = collection.documents.page(0, 100, tree)
+    assert filtered.numbers(collection, tree) is None
+    assert filtered.count(collection, tree) == len(documents)
+    assert filtered.page(collection, 0, 100, tree, 10**9) == (documents, False)
 
 
 def test_columns_over_their_bound_are_dropped_and_read_again(

@@ -34,3 +34,25 @@ def test_a_range_takes_no_value_of_another_kind(sign: str) -> None:
         condition = parse({"x": {sign: bound}})
         assert not any(matches(condition, {"x": value}) for value in [*others, other])
         assert not matches(condition, {})
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"a.b.c": 1},
+        {"a": {"b": {"c": 1}}},
+        {"a.b": {"c": 1}},
+        {"a": [{"b.c": [0, 1]}]},
+        {"a": 5, "a.b": [], "a.b.c": 1},
+    ],
+    ids=str,
+)
+def test_a_field_is_found_however_its_name_is_divided(metadata: dict[str, object]) -> None:
+    assert matches(parse({"a.b.c": 1}), metadata)
+    assert not matches(parse({"a.b.d": 1}), metadata)
+    assert not matches(parse({"b.c": 1}), metadata)
+
+
+def test_fields_that_a_filter_does_not_ask_for_are_not_read() -> None:
+    metadata = {"x": 1, "another": object()}  # which would fail, as it is not of JSON
+    assert matches(parse({"x": 1}), metadata)

@@ -38,3 +38,11 @@ def test_a_selection_is_narrowed_to_a_row_of_labels(labels: list[int]) -> None:
             assert (narrowed.count, narrowed.labels.tolist()) == (len(expected), expected)
             asked = np.arange(60)
             assert narrowed.contains(asked).tolist() == np.isin(asked, expected).tolist()
+
+
+def test_a_table_answers_for_a_row_by_a_slice() -> None:
+    table = Selection.of_table(100, np.ones(50, dtype=np.bool_))
+    assert table.is_slice(np.arange(90, 400))
+    assert not table.is_slice(np.array([100, 102]))
+    assert not table.is_slice(np.empty(0, dtype=np.int64))
+    assert not Selection.of_labels(np.array([1, 1000])).is_slice(np.arange(5))

@@ -91,7 +91,7 @@ def cost(live: LiveCollection, sample: int, filter: Filter | None) -> float:
 def _map(collection: Collection, sample: int, filter: Filter | None, asked: Vectors | None) -> Map:
     with collection.reading() as index:
         documents = collection.documents
-        labels = index.labels if filter is None else documents.labels(filter)
+        labels = index.labels if filter is None else collection.selection(filter).labels
         chosen = sampled(labels, sample)
         vectors = directions(documents.vectors(chosen))
         chunks = documents.by_labels(chosen)

@@ -18,9 +18,11 @@ from server.collections.reading.long_streams import Pace, Running
 from server.store.collection import Collection
 from server.store.documents import Documents
 from server.store.filters.tree import Filter
+from server.store.reading import filtered
 from server.store.reading.parts import Parts, parts_of
 from server.store.records import Document
 from server.store.sqlite.database import HeldSnapshot
+from server.types import Labels
 
 # Documents of a page, with their vectors and without, and bytes of their texts.
 PAGE_DOCUMENTS, PAGE_WITH_VECTORS, PAGE_BYTES = 1000, 128, 1 << 20
@@ -56,9 +58,11 @@ async def exported(
     with RUNNING.one(), reads.admitted(cost_s):
         documents, held = await collection.read(lambda: _held(collection.collection))
         try:
+            among = partial(_among, collection.collection, held, export.filter)
+            numbers = await reads.turn(cost_s, among)
             after = 0
             while after >= 0:
-                page = partial(_page, documents, held, export, after, limit)
+                page = partial(_page, documents, held, export, after, limit, numbers)
                 piece, after = await reads.turn(cost_s, page)
                 if piece:
                     with pace.waiting(len(piece)):
@@ -71,12 +75,29 @@ def _held(collection: Collection) -> tuple[Documents, HeldSnapshot]:
     return collection.documents, collection.documents.database.hold()
 
 
+def _among(collection: Collection, held: HeldSnapshot, filter: Filter | None) -> Labels | None:
+    """Return the numbers of the documents that a filter keeps, once for all pages.
+
+    None without a filter, and where SQLite has to evaluate it for each page.
+    """
+    if filter is None:
+        return None
+    with held.here():
+        return filtered.numbers(collection, filter)
+
+
 def _page(
-    documents: Documents, held: HeldSnapshot, export: Export, after: int, limit: int
+    documents: Documents,
+    held: HeldSnapshot,
+    export: Export,
+    after: int,
+    limit: int,
+    numbers: Labels | None,
 ) -> tuple[bytes, int]:
     """Return the next documents as bytes, and the number of the last one; -1 at the end."""
+    among = None if numbers is None else filtered.following(numbers, after, limit)
     with held.here():
-        found, cut = documents.page_within(after, limit, export.filter, PAGE_BYTES)
+        found, cut = documents.page_within(after, limit, export.filter, PAGE_BYTES, among)
         some = [document for _, document in found]
         parts = parts_of(documents, [each.id for each in some]) if export.with_vectors else {}
     last = found[-1][0] if cut or len(found) == limit else -1

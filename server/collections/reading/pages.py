@@ -8,8 +8,9 @@ documents without a word. A place fits into the numbers that JavaScript keeps wh
 from uuid import UUID
 
 from server.errors import InvalidRequest
-from server.store.documents import Documents
+from server.store.collection import Collection
 from server.store.filters.tree import Filter
+from server.store.reading import filtered
 from server.store.records import Document
 
 # Documents that a database can count; the mark has the bits above, of the 53 that JavaScript keeps.
@@ -18,13 +19,13 @@ MARKS = (1 << 15) - 1
 
 
 def page_from(
-    documents: Documents, after: int, limit: int, filter: Filter | None, max_bytes: int
+    collection: Collection, after: int, limit: int, filter: Filter | None, max_bytes: int
 ) -> tuple[list[tuple[int, Document]], bool]:
     """Return a page of no more bytes, each document with the place after it, and whether that cut it.
 
     after: a place, or a number alone, of any database. Raises InvalidRequest where it is of another one.
     """
-    mark = _mark(documents.identity)
+    mark = _mark(collection.documents.identity)
     of, number = divmod(after, NUMBERS)
     if of not in (0, mark):
         raise InvalidRequest(
@@ -32,7 +33,7 @@ def page_from(
             " replaced meanwhile, or its name leads to another one; begin the list again, without after",
             param="after",
         )
-    found, cut = documents.page_within(number, limit, filter, max_bytes)
+    found, cut = filtered.page(collection, number, limit, filter, max_bytes)
     return [(mark * NUMBERS + number, document) for number, document in found], cut
 
 

@@ -12,7 +12,7 @@ from server.store.columns.evaluation import ColumnOf, kept
 from server.store.columns.segment import MOST_COLUMNS, Recent, Segment, Written, joined
 from server.store.columns.turn import Turn
 from server.store.filters.tree import Filter, keys
-from server.store.selection import Selection
+from server.store.selection import Mask, Selection
 from server.store.sqlite.database import Database
 from server.store.sqlite.read_limit import unlimited
 from server.types import Labels
@@ -122,6 +122,15 @@ class Columns:
             return None
         return Selection.joined([_selection(filter, segment, of) for segment, of in parts])
 
+    def numbers(self, filter: Filter, database: Database) -> Labels | None:
+        """Return the numbers of the documents that a filter keeps, ascending; None as for `selection`."""
+        parts = self.parts(keys(filter), database)
+        if parts is None:
+            return None
+        rows = [(segment, np.flatnonzero(_mask(filter, segment, of))) for segment, of in parts]
+        found = [segment.places.numbers_at(some) for segment, some in rows]
+        return np.sort(np.concatenate(found))
+
     def parts(
         self, keys: Iterable[str], database: Database
     ) -> list[tuple[Segment, ColumnOf]] | None:
@@ -161,6 +170,9 @@ def _is_joined(before: Recent, last: Recent) -> bool:
 
 
 def _selection(filter: Filter, segment: Segment, column: ColumnOf) -> Selection:
+    return segment.chunks.selection(_mask(filter, segment, column))
+
+
+def _mask(filter: Filter, segment: Segment, column: ColumnOf) -> Mask:
     mask = kept(filter, segment.places.n + 1, column)
-    np.logical_and(mask, segment.alive, out=mask)
-    return segment.chunks.selection(mask)
+    return np.logical_and(mask, segment.alive, out=mask)

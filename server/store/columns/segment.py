@@ -49,6 +49,10 @@ class Places:
         places, there = found_in(self.numbers, numbers)
         return np.where(there, places, self.n)
 
+    def numbers_at(self, rows: Rows) -> Labels:
+        """Return the number of each row."""
+        return rows + self.first if self.numbers is None else self.numbers[rows]
+
 
 @dataclass(frozen=True, slots=True)
 class Chunks:

@@ -4,7 +4,7 @@
 not meet the query's filter shows that those rows were changed. Nothing here touches a database.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from server.store.filters.functions import has_part
 from server.store.filters.instants import instant
@@ -23,6 +23,7 @@ from server.store.filters.tree import (
     Not,
     OneOf,
     Sign,
+    keys,
 )
 
 Values = Mapping[str, list[SqlValue]]
@@ -36,7 +37,10 @@ def matches(
     beside: its values of RESERVED fields. None where it depends on one that is not given.
     """
     values: dict[str, list[SqlValue]] = {}
-    for key, value in attributes(metadata):
+    # A filter asks for few fields of many.
+    names = {name for key in keys(filter) for name in _names(key)}
+    asked = {name: metadata[name] for name in names if name in metadata}
+    for key, value in attributes(asked):
         if key not in RESERVED:
             values.setdefault(key, []).append(value)
     known = set(beside or {})
@@ -44,6 +48,14 @@ def matches(
         if text is not None:
             values[key] = [text]
     return _holds(filter, values, set(RESERVED) - known)
+
+
+def _names(key: str) -> Iterator[str]:
+    """Yield the names that a field may have in metadata: of a.b they are a.b, and a with b inside."""
+    yield key
+    while "." in key:
+        key = key.rpartition(".")[0]
+        yield key
 
 
 def _holds(filter: Filter, values: Values, unknown: set[str]) -> bool | None:

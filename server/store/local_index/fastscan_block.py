@@ -49,6 +49,9 @@ CENTROID_AXES = 128
 # FAISS's way with a reservoir for one query after another: its others estimate no faster, and here a
 # query finds the same alone and among others.
 IMPLEMENTATION = 11
+# Rows are few, and looked up one by one, where so many times as many are in the block and a slice of a table
+# answers for all; else it is FEW_OF.
+SLICED_OF = 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -233,8 +236,9 @@ class Block:
         if within is None:
             return self.alive
         nearby = within.between(self.labels[0], self.labels[-1])
-        if nearby.count * FEW_OF > len(self.labels):
-            return within.of_row(self.labels) & self.alive
+        few_of = SLICED_OF if nearby.is_slice(self.labels) else FEW_OF
+        if nearby.count * few_of > len(self.labels):
+            return nearby.of_row(self.labels) & self.alive
         places = self._places(nearby.labels)
         return places[self.alive[places]]
 

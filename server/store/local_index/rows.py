@@ -32,6 +32,9 @@ LARGEST = 127 * 256
 # Rows converted at once: few enough to stay in the L2 cache and to release the interpreter lock every
 # millisecond.
 SLICE_ROWS = 2048
+# Rows that are turned into float32 for one query: 512 KB of them, 512 wide, which an L2 cache holds. 6,000 rows
+# take 0.85 ms so, and 1.4 ms by 2,048 (2026-11-30).
+CACHED_ROWS = 256
 
 
 class SnapshotFile:
@@ -167,11 +170,11 @@ class Rows:
 
     def estimates(self, places: Places, query: Vectors) -> Vectors:
         """Return the products of these rows' high halves and a query, float32 (D,)."""
-        if len(places) > SLICE_ROWS:
-            starts = range(0, len(places), SLICE_ROWS)
-            parts = [self.estimates(places[s : s + SLICE_ROWS], query) for s in starts]
-            return np.concatenate(parts)
-        products = _products(self.high.take(places, axis=0).astype(np.float32), query)
+        products = np.empty(len(places), dtype=np.float32)
+        for start in range(0, len(places), CACHED_ROWS):
+            some = places[start : start + CACHED_ROWS]
+            high = self.high.take(some, axis=0).astype(np.float32)
+            _put_products(high, query, products[start : start + CACHED_ROWS])
         products *= self.scales[places] * np.float32(256)
         return products
 
@@ -221,6 +224,11 @@ def apart(numbers: Places, sizes: Sequence[int]) -> list[Places]:
 
 def _products(rows: Vectors, query: Vectors) -> Vectors:
     products = np.empty(len(rows), dtype=np.float32)
+    _put_products(rows, query, products)
+    return products
+
+
+def _put_products(rows: Vectors, query: Vectors, products: Vectors) -> None:
     # Not numpy's product: its BLAS would use every core.
     native.fvec_inner_products_ny(
         faiss.swig_ptr(products),
@@ -229,4 +237,3 @@ def _products(rows: Vectors, query: Vectors) -> Vectors:
         rows.shape[1],
         len(rows),
     )
-    return products

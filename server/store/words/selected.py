@@ -4,9 +4,6 @@ from server.store.selection import Selection
 
 # The table has a byte for each label; SQLite looks one up in 0.1 us, and ranks a text in 1 us or more.
 WITHIN = " AND rowid BETWEEN ? AND ? AND substr(?, rowid - ?, 1) = x'01'"
-# Under a filter, this share of the chunks that are looked at without one. A twentieth of 63,762 laws, as parts of
-# the time without a filter: a share of 1 takes 1.6, 1 / 10 takes 1.2, with ten times the hits that are wanted.
-SHARE = 1 / 10
 AMONG = " AND +rowid IN (SELECT value FROM json_each(?))"
 
 
@@ -21,13 +18,3 @@ def selected(within: Selection | None) -> tuple[str, list[int | str | bytes]]:
     first, table = dense
     # subtle: SQLite counts bytes from 1.
     return WITHIN, [first, first + len(table) - 1, table.tobytes(), first - 1]
-
-
-def wanted(number: int, n_chunks: int, within: Selection | None) -> int:
-    """Return how many chunks to look at: `number`, or more where few of those would be selected.
-
-    n_chunks: of the whole collection.
-    """
-    if within is None:
-        return number
-    return max(number, int(SHARE * number * n_chunks / max(1, within.count)))
