@@ -6,13 +6,13 @@ disk, which is free again at the end, also after a kill.
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from server.collections.live_collection import LiveCollection, uninterrupted
 from server.collections.reading.long_streams import Pace, Running
+from server.collections.reading.opened import opened
 from server.store.collection import Collection
 from server.store.folder import DataFolder
 from server.store.upkeep.database_file import copy_held, held
@@ -35,11 +35,16 @@ async def backup_of(live: LiveCollection, folder: DataFolder) -> AsyncGenerator[
         collection = live.collection
         size = await live.read(collection.bytes_on_disk)
         folder.check_room(size)
-        file = await live.read(lambda: _Held(collection))
-        with await uninterrupted(lambda: file.copied(folder)) as copy:
+        async with opened(_copied(live, folder)) as copy:
             while piece := await uninterrupted(partial(copy.read, PIECE_BYTES)):
                 with pace.waiting(len(piece)):
                     yield piece
+
+
+async def _copied(live: LiveCollection, folder: DataFolder) -> BinaryIO:
+    """Return a copy of a collection's database as it is now, that no name leads to."""
+    async with opened(live.read(lambda: _Held(live.collection))) as held:
+        return await uninterrupted(lambda: held.copied(folder))
 
 
 class _Held:
@@ -51,7 +56,10 @@ class _Held:
 
     def copied(self, folder: DataFolder) -> BinaryIO:
         """Return a copy, open for reading, that no name leads to."""
-        with closing(self._connection), folder.staging() as staged:
+        with folder.staging() as staged:
             target: Path = staged / "backup"
             copy_held(self._connection, self._path, target)
             return target.open("rb")
+
+    def close(self) -> None:
+        self._connection.close()
