@@ -146,7 +146,7 @@ class Documents:
             removed += self._delete(writer, document.id)
             number = insert_document(writer, None, row)
             words = ChunkWords(document.title, document.text)
-            for span in chunks:
+            for span in within_limit(chunks):
                 row_of = (writer, None, number, *span, next(blobs), words.of(*span))
                 added.append(insert_chunk(*row_of))
         return Change(np.array(added, dtype=np.int64), np.array(removed, dtype=np.int64))
