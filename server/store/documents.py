@@ -52,6 +52,7 @@ from server.store.sqlite.damage import damaged
 from server.store.sqlite.database import Connection, Database
 from server.store.sqlite.read_limit import spend, within_limit
 from server.store.vector_blob import blob_bytes, packed, unpacked
+from server.store.words.asked import Asked
 from server.store.words.finding import find
 from server.store.words.matches import Matches
 from server.store.words.vocabulary import VOCABULARY, Vocabulary, vocabulary_of
@@ -329,6 +330,10 @@ class Documents:
         n_chunks: of the whole collection. within: the labels that may be found.
         """
         return find(self.database, query, n_chunks, within, self._vocabulary())
+
+    def asked(self, query: str) -> Asked:
+        """Return what a query asks for, with the synonyms and without the stop words of the collection."""
+        return self._vocabulary().ask(query)
 
     def _vocabulary(self) -> Vocabulary:
         """Return the synonyms and stop words of the collection."""
