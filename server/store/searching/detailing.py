@@ -1,6 +1,6 @@
 """Adds to hits what else a query asked for: explanations, parts, whole documents, vectors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 import numpy as np
@@ -28,7 +28,7 @@ def detailed(
     ids = list(dict.fromkeys(hit.id for hit in hits))
     texts = _texts(search, ids) if options.document else {}
     ranks = _Ranks(search, query) if query.mode == "hybrid" and query.fusion == "rrf" else None
-    parts = _parts(search, query, ids, ranks) if options.parts else {}
+    parts = _parts(search, query, ids, frozenset(labels), ranks) if options.parts else {}
     higher = _above(search, query, hits, parts)
     explained = _explained(search, query, labels, hits, ranks, higher) if options.explain else {}
     asked = None
@@ -91,13 +91,13 @@ class _Ranks:
     """The places of chunks in the two searches whose reciprocal ranks are added."""
 
     def __init__(self, search: Search, query: Query) -> None:
-        self.dense = search.nearest(query, RANKS)
-        words = search.matches(query).labels[:RANKS]
-        labels, scores = fuse((self.dense, words), query.weights)
+        near = search.allowed(query, search.nearest(query, RANKS))
+        rankings = near, search.matches(query).labels[:RANKS]
+        labels, scores = fuse(rankings, query.weights)
         self.scores = dict(zip(labels.tolist(), scores.tolist(), strict=True))
         self._places = [
             {label: place for place, label in enumerate(some.tolist(), start=1)}
-            for some in (self.dense, words)
+            for some in rankings
         ]
 
     def of(self, label: int) -> tuple[int | None, int | None]:
@@ -132,16 +132,17 @@ def _explained(
 
 
 def _parts(
-    search: Search, query: Query, ids: Sequence[str], ranks: _Ranks | None
+    search: Search, query: Query, ids: Sequence[str], shown: Set[int], ranks: _Ranks | None
 ) -> dict[str, list[FoundPart]]:
-    """Return the best chunks of each document, best first."""
+    """Return the best chunks of each document, best first; shown: the hits, which come before their equals."""
     of_documents = rows.labels(search.collection.documents, ids)
     every = np.unique(np.array([n for some in of_documents.values() for n in some], dtype=np.int64))
     scores = _scores(search, query, every, ranks)
     best: dict[str, list[Ranked]] = {}
     for id, labels in of_documents.items():
         known = [(label, scores[label]) for label in labels if label in scores]
-        best[id] = sorted(known, key=lambda each: (-each[1], each[0]))[: query.options.parts]
+        best[id] = sorted(known, key=lambda each: (-each[1], each[0] not in shown, each[0]))
+        del best[id][query.options.parts :]
     chunks = search.chunks([label for some in best.values() for label, _ in some])
     return {
         id: [FoundPart(chunks[label].text, score, chunks[label].span) for label, score in some]
@@ -152,7 +153,8 @@ def _parts(
 def _scores(search: Search, query: Query, labels: Labels, ranks: _Ranks | None) -> dict[int, float]:
     """Return the scores of ascending labels as the query's mode gives them; some may have none."""
     if ranks is not None:
-        return ranks.scores
+        allowed = search.allowed(query, labels).tolist()
+        return {label: ranks.scores.get(label, 0.0) for label in allowed}
     if query.mode == "lexical":
         matches = search.matches(query)
         scores = matches.shares_of(labels) if query.options.shares else matches.scores_of(labels)
@@ -161,7 +163,8 @@ def _scores(search: Search, query: Query, labels: Labels, ranks: _Ranks | None) 
         scores = search.cosines(query, labels)
         there = np.isfinite(scores)
         if query.mode == "hybrid":
-            shares = search.matches(query).shares_of(labels)
-            scores = blend(scores, shares, query.weights)
+            matches = search.matches(query)
+            there &= matches.allows(labels)
+            scores = blend(scores, matches.shares_of(labels), query.weights)
     rounded = scores.astype(np.float32)
     return dict(zip(labels[there].tolist(), rounded[there].tolist(), strict=True))
