@@ -37,7 +37,7 @@ class EmptyCollection:
     def check_room(self, queries: Sequence[Query]) -> None:
         """Do nothing: such a search costs nothing."""
 
-    async def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
+    async def search(self, queries: Sequence[Query], made_by: str | None = None) -> list[list[Hit]]:
         return [empty_answer(query) for query in queries]
 
     async def get(self, id: str) -> Document | None:

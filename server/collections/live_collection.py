@@ -23,7 +23,7 @@ from server.collections.query_cache import QueryCache
 from server.collections.read_threads import ReadThreads
 from server.collections.read_write_gate import ReadWriteGate
 from server.collections.search_turns import in_turns
-from server.collections.served_model import engine_of
+from server.collections.served_model import check_made_by, engine_of
 from server.collections.write_batch import WriteBatch
 from server.errors import CollectionNotFound, EmptyInput, ServerError
 from server.inference.cpu_provenance import NOTE, agreement, read_provenances
@@ -239,13 +239,14 @@ class LiveCollection:
     def _search_cost(self, queries: Sequence[Query]) -> float:
         return read_cost.of_search(queries, len(self.collection.index), self.hit_time.seconds)
 
-    async def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
-        """Find the best documents of each query, best first."""
+    async def search(self, queries: Sequence[Query], made_by: str | None = None) -> list[list[Hit]]:
+        """Find the best documents of each query, best first; made_by: see `check_made_by`."""
         started, cost_s = now(), self._search_cost(queries)
         self._metrics.searches.inc(len(queries))
         with self._reads.admitted(cost_s):
             async with self.gate:
                 self._check_there()
+                check_made_by(self.info, made_by)
                 found = await self._turns(queries, cost_s)
         ended = now()
         self._metrics.search_seconds.observe(ended - started)
@@ -341,8 +342,7 @@ class LiveCollection:
     def _describe(self) -> Description:
         collection = self.collection
         with collection.reading() as current:
-            index, count = current.stats(), collection.count
-            changed = collection.changed
+            index, count, changed = current.stats(), collection.count, collection.changed
         recall = index.recall_at_10 if self._recall is None else self._recall
         sizes = (count, index.vectors, index, collection.bytes_on_disk())
         return Description(collection.info, *sizes, self.agreement(), recall, changed)

@@ -6,6 +6,15 @@ from server.inference.registry import ModelRegistry
 from server.store.records import Info
 
 
+def check_made_by(info: Info, made_by: str | None) -> None:
+    """Raise OtherModel where a collection holds vectors of another model than that of a query's vectors."""
+    if made_by is not None and made_by != info.fingerprint:
+        raise OtherModel(
+            f"collection {info.name!r} was reindexed with another model while the search waited: it holds"
+            f" vectors of {info.fingerprint} now, and those of the query are of {made_by}; search again"
+        )
+
+
 def engine_of(models: ModelRegistry, info: Info) -> Engine:
     """Return the engine of the model whose vectors a collection holds; raises OtherModel without one."""
     found = models.with_vectors(info.fingerprint)

@@ -22,7 +22,7 @@ from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection
 from server.collections.reranking import candidates, reranked
 from server.collections.searching.several import SeveralCollections
-from server.errors import InvalidRequest, RequestTooLarge, TooManyTexts
+from server.errors import InvalidRequest, OtherModel, RequestTooLarge, TooManyTexts
 from server.inference.engine import Engine
 from server.store.collection_name import normal
 from server.store.search import Hit, Query
@@ -63,10 +63,7 @@ async def search(call: CollectionCall) -> Reply:
     scorer = _scorer(call, request, len(texts))
     _check_vectors(request, len(texts), searched.info.dimension, reads.max_bytes)
     queries = _queries(asked, texts)
-    vectors = await _vectors(request, queries, searched)
-    if vectors is not None:
-        queries = [replace(query, vector=row) for query, row in zip(queries, vectors, strict=True)]
-    found: Sequence[Sequence[Hit]] = await searched.search(queries)
+    found: Sequence[Sequence[Hit]] = await _found(request, queries, searched)
     size = characters(found)
     if size > reads.max_bytes:
         raise too_much_to_read(reads.max_bytes)
@@ -182,6 +179,26 @@ def _scorer(call: CollectionCall, request: SearchRequest, queries: int) -> Engin
     # Before anything is embedded and searched for nothing.
     engine.check_room(queries)
     return engine
+
+
+async def _found(
+    request: SearchRequest, queries: Sequence[Query], searched: Searched
+) -> list[list[Hit]]:
+    """Return the hits of each query, whose vectors are of the collection's model also where that changes."""
+    for is_last in (False, True):
+        made_by = searched.info.fingerprint
+        vectors = await _vectors(request, queries, searched)
+        if vectors is None:
+            return await searched.search(queries)
+        rows = zip(queries, vectors, strict=True)
+        try:
+            return await searched.search(
+                [replace(query, vector=row) for query, row in rows], made_by
+            )
+        except OtherModel:
+            if is_last or searched.info.fingerprint == made_by:
+                raise
+    raise AssertionError("unreachable")
 
 
 async def _vectors(

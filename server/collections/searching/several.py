@@ -26,10 +26,13 @@ class SeveralCollections:
         """Take collections by name; raises InvalidRequest where their vectors cannot be compared."""
         self._collections = collections
         self._first = next(iter(collections.values()))
-        if needs_one_model:
-            self._check_model()
+        self._needs_one_model = needs_one_model
+        self.check_models()
 
-    def _check_model(self) -> None:
+    def check_models(self) -> None:
+        """Raise InvalidRequest where their vectors cannot be compared."""
+        if not self._needs_one_model:
+            return
         first = self._first.info
         for name, each in self._collections.items():
             if each.info.fingerprint != first.fingerprint:
@@ -47,6 +50,8 @@ class SeveralCollections:
 
     async def vectors_of(self, texts: Sequence[str]) -> Vectors:
         """Embed queries: float32 (B, D)."""
+        # One may have been reindexed with another model.
+        self.check_models()
         return await self._first.vectors_of(texts)
 
     def check_room(self, queries: Sequence[Query]) -> None:
@@ -54,10 +59,10 @@ class SeveralCollections:
         for each in self._collections.values():
             each.check_room(queries)
 
-    async def search(self, queries: Sequence[Query]) -> list[list[Hit]]:
-        """Find the best documents of each query in all collections."""
+    async def search(self, queries: Sequence[Query], made_by: str | None = None) -> list[list[Hit]]:
+        """Find the best documents of each query in all collections; made_by: see `check_made_by`."""
         deep = [_deep(query) for query in queries]
-        found = [await each.search(deep) for each in self._collections.values()]
+        found = [await each.search(deep, made_by) for each in self._collections.values()]
         return [
             _merged(query, dict(zip(self._collections, of_query, strict=True)))
             for query, of_query in zip(queries, zip(*found, strict=True), strict=True)
