@@ -26,6 +26,7 @@ from server.store.folder import DataFolder
 from server.store.reading.parts import Parts
 from server.store.records import ChunkRules, Document, Info
 from server.store.search import Query
+from server.store.searching.options import PLAIN, Options
 from server.telemetry.metrics import Metrics
 from server.types import Vectors, unit
 
@@ -143,7 +144,9 @@ class Local:
         if question.mode != "lexical":
             self._check_model()
             (vector,) = await live.vectors_of([question.text])
-        query = Query(question.mode, depth, vector, question.text, filter=filter)
+        # The reranker reads the headings above a chunk too.
+        options = PLAIN if scorer is None else Options(above=True)
+        query = Query(question.mode, depth, vector, question.text, filter=filter, options=options)
         found = await _patiently(lambda: live.search([query]))
         if scorer is not None:
             found = (await reranked(scorer, [question.text], found, question.top_k)).found

@@ -14,6 +14,7 @@ from server.collections import read_cost
 from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection
 from server.collections.overview.projection import directions, plane_of
+from server.collections.served_model import check_made_by
 from server.store.collection import Collection
 from server.store.filters.tree import Filter
 from server.store.records import Chunk, Span
@@ -72,8 +73,14 @@ async def map_of(
     if isinstance(live, EmptyCollection):
         return Map([], 0, (0.0, 0.0), None)
     cost_s = cost(live, sample, filter)
+    made_by = None if query is None else live.info.fingerprint
     asked = None if query is None else await live.vectors_of([query])
-    return await live.admitted(cost_s, lambda: _map(live.collection, sample, filter, asked))
+
+    def read() -> Map:
+        check_made_by(live.info, made_by)
+        return _map(live.collection, sample, filter, asked)
+
+    return await live.admitted(cost_s, read)
 
 
 def cost(live: LiveCollection, sample: int, filter: Filter | None) -> float:
