@@ -33,8 +33,7 @@ async def backup_of(live: LiveCollection, folder: DataFolder) -> AsyncGenerator[
     pace = Pace("the backup", BYTES_PER_S, "use the command `backup` on the server's machine")
     with RUNNING.one():
         collection = live.collection
-        size = await live.read(collection.bytes_on_disk)
-        folder.check_room(size)
+        await live.read(lambda: folder.check_room(collection.bytes_on_disk()))
         async with opened(_copied(live, folder)) as copy:
             while piece := await uninterrupted(partial(copy.read, PIECE_BYTES)):
                 with pace.waiting(len(piece)):
