@@ -9,6 +9,7 @@ Document = dict[str, Any]
 QUERIES = ("天气", "search 墨池", "笔纸 server 天气", "风花", '"天气 search"', "天气 -墨池", "zzz")
 WORDS = ("墨池", "天气", "search", "server", "笔纸", "风花", "雪月")
 KINDS: Sequence[Any] = ("law", "rule", 1, True, None, ["law", "rule"], {"deep": 1}, 1.5, "1")
+KEYS = ("n", "kind", "by.year", "by", "none")
 FILTERS: Sequence[tuple[Body, Callable[[Document], bool]]] = (
     ({"n": {"$gte": 10}}, lambda each: each["metadata"]["n"] >= 10),
     ({"kind": "law"}, lambda each: "law" in listed(each["metadata"].get("kind"))),
@@ -58,10 +59,10 @@ def some_request(pick: random.Random, ids: Sequence[str], vectors: Sequence[Any]
             body[name] = value
 
     if source == "none" or pick.random() < 0.2:
-        keys = pick.sample(("n", "kind", "by.year", "none"), pick.choice((1, 2)))
+        keys = pick.sample(KEYS, pick.choice((1, 2)))
         order = [{"key": key, "order": pick.choice(("asc", "desc"))} for key in keys]
         body["sort"] = {"by": order, "candidates": pick.choice((12, 60))}
-    maybe("group_by", {"key": pick.choice(("n", "kind")), "hits": pick.choice((1, 4))}, 0.15)
+    maybe("group_by", {"key": pick.choice(KEYS), "hits": pick.choice((1, 4))}, 0.15)
     maybe("diversity", {"lambda": pick.choice((0.0, 0.3, 1.0)), "candidates": 60}, 0.15)
     maybe("rerank", {"top_n": 50} | pick.choice(({}, {"min_score": 0.4})), 0.15)
     maybe("filter", pick.choice(FILTERS)[0], 0.4)
@@ -74,7 +75,7 @@ def some_request(pick: random.Random, ids: Sequence[str], vectors: Sequence[Any]
     maybe("include_vectors", True)
     maybe("include_headings", True)
     maybe("highlight", True)
-    maybe("facets", ["kind", "n"])
+    maybe("facets", pick.sample(KEYS, 2))
     if mode == "hybrid":
         maybe("fusion", "rrf", 0.4)
         maybe("weights", {"dense": pick.choice((0.0, 0.5, 1.0)), "lexical": 0.7})
