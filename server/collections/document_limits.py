@@ -13,7 +13,6 @@ from server.store.records import (
     MAX_PATHS,
     MAX_TITLE,
     Document,
-    Span,
     is_blank,
 )
 
@@ -69,9 +68,12 @@ def check_all_paths(paths: int) -> None:
         )
 
 
-def check_chunks(documents: Sequence[Document], spans: Sequence[Sequence[Span]]) -> None:
-    """Raise RequestTooLarge where the chunks of one write are too many, or repeat too much."""
-    chunks = sum(map(len, spans))
+def check_chunks(documents: Sequence[Document], chunks_of: Sequence[Sequence[object]]) -> None:
+    """Raise RequestTooLarge where the chunks of one write are too many, or repeat too much.
+
+    chunks_of: the chunks of each document, of which only the number counts.
+    """
+    chunks = sum(map(len, chunks_of))
     if chunks > MAX_CHUNKS:
         raise RequestTooLarge(
             f"the documents have {chunks} parts, at most {MAX_CHUNKS} are stored at once; send fewer"
@@ -79,7 +81,7 @@ def check_chunks(documents: Sequence[Document], spans: Sequence[Sequence[Span]])
         )
     repeated = sum(
         len(document.title or "") * len(of_one)
-        for document, of_one in zip(documents, spans, strict=True)
+        for document, of_one in zip(documents, chunks_of, strict=True)
     )
     if repeated > MAX_REPEATED:
         raise RequestTooLarge(

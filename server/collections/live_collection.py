@@ -335,8 +335,7 @@ class LiveCollection:
     def _describe(self) -> Description:
         collection = self.collection
         with collection.reading() as current:
-            index, count = current.stats(), collection.count
-            changed = collection.changed
+            index, count, changed = current.stats(), collection.count, collection.changed
         recall = index.recall_at_10 if self._recall is None else self._recall
         sizes = (count, index.vectors, index, collection.bytes_on_disk())
         return Description(collection.info, *sizes, self.agreement(), recall, changed)

@@ -134,7 +134,7 @@ class ReadThreads:
         return True
 
     def removal_limit(self, late: str = REMOVAL) -> ReadLimit:
-        """Return a limit, beginning now, for a removal or another write by filter."""
+        """Return a limit, beginning now, for a removal by filter or a change of metadata."""
         return ReadLimit(self._query_s, self.max_bytes, late)
 
     def _limit(self) -> ReadLimit:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from server.errors import InvalidRequest
 from server.inference.answers import ranking
 from server.inference.engine import Engine
-from server.store.records import titled
+from server.store.passages.reading import read_as
 from server.store.search import Hit
 
 # Candidates of a query, unless the request says how many.
@@ -44,6 +44,12 @@ def candidates(top_n: int | None, top_k: int) -> int:
     return found
 
 
+def _read(hit: Hit) -> str:
+    """Return what the model reads of a hit. All headings, though some had no room when it was embedded."""
+    above = None if hit.details is None else hit.details.above
+    return read_as(hit.title, "" if above is None else above.context, hit.text)
+
+
 async def reranked(
     engine: Engine,
     texts: Sequence[str],
@@ -54,13 +60,9 @@ async def reranked(
     """Return the best hits of each query by their relevance; raises what `Engine.score` raises.
 
     texts: the queries. found: the candidates of each. min_score: hits of less relevance are left out.
-    The model reads the chunk that was found, with its document's title, as it was embedded.
+    The model reads the chunk that was found as it was embedded: with the title and what stands above it.
     """
-    pairs = [
-        (text, titled(hit.title, hit.text))
-        for text, hits in zip(texts, found, strict=True)
-        for hit in hits
-    ]
+    pairs = [(text, _read(hit)) for text, hits in zip(texts, found, strict=True) for hit in hits]
     if not pairs:
         return Reranked([[] for _ in found], 0)
     done = await engine.score(pairs)

@@ -52,6 +52,7 @@ from server.store.sqlite.damage import damaged
 from server.store.sqlite.database import Connection, Database
 from server.store.sqlite.read_limit import spend, within_limit
 from server.store.vector_blob import blob_bytes, packed, unpacked
+from server.store.words.asked import Asked
 from server.store.words.finding import find
 from server.store.words.frequent import FrequentTerms
 from server.store.words.matches import Matches
@@ -148,7 +149,7 @@ class Documents:
             removed += self._delete(writer, document.id)
             number = insert_document(writer, None, row)
             words = ChunkWords(document.title, document.text)
-            for span in chunks:
+            for span in within_limit(chunks):
                 row_of = (writer, None, number, *span, next(blobs), words.of(*span))
                 added.append(insert_chunk(*row_of))
         return Change(np.array(added, dtype=np.int64), np.array(removed, dtype=np.int64))
@@ -340,6 +341,10 @@ class Documents:
         """
         vocabulary, last = self._vocabulary(), self.last_label()
         return find(self.database, query, n_chunks, within, vocabulary, self._frequent, last)
+
+    def asked(self, query: str) -> Asked:
+        """Return what a query asks for, with the synonyms and without the stop words of the collection."""
+        return self._vocabulary().ask(query)
 
     def _vocabulary(self) -> Vocabulary:
         """Return the synonyms and stop words of the collection."""

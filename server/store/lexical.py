@@ -27,7 +27,7 @@ with base forms only 76.39, with words and base forms both asked for 74.37; clau
 """
 
 import re
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice, pairwise
 
@@ -35,7 +35,7 @@ from server.store.words import units
 from server.store.words.asked import Asked, Phrase, Quote
 from server.store.words.bases import base
 from server.store.words.folding import fold, fold_with_places, joined, joined_places
-from server.store.words.identifiers import SIGNS, Identifier, Place, identifiers, regrouped
+from server.store.words.identifiers import SIGNS, Identifier, Place, identifiers, parts, regrouped
 from server.store.words.quoting import APART, divide
 from server.store.words.units import SPACED, STRETCH, WORD, is_single
 
@@ -177,26 +177,30 @@ def _spread(terms: Sequence[str]) -> tuple[str, ...]:
     return tuple(terms[place * len(terms) // MAX_TERMS] for place in range(MAX_TERMS))
 
 
-def highlight(text: str, query: str) -> list[tuple[int, int]]:
+def highlight(text: str, query: str | Asked) -> list[tuple[int, int]]:
     """Return where a query's terms stand in a text: [begin, end) of characters, in order, disjoint.
 
+    query: its text, or what it asks for with the synonyms and without the stop words of a collection.
     Only the first SHOWN characters are read, and at most MAX_PLACES places returned. Single words of an
-    identifier count only where nothing else of it stands in the text.
+    identifier count only where nothing else of it stands in the text; those of a phrase, only in a row.
     """
-    asked = _asked(read_of(query))
+    asked = _asked(read_of(query)) if isinstance(query, str) else query
     folded = fold_with_places(text[:SHOWN])
-    wanted = {*asked.words, *(pair for phrase in asked.phrases for pair in phrase.pairs)}
-    added = [place for place in _added(folded.text) if place.term in wanted]
-    wanted |= {term for phrase in asked.rows for term in phrase.split()}
+    words = [*asked.words, *asked.rows]
+    wanted = {word for word in words if " " not in word}
+    wanted |= {pair for phrase in asked.phrases for pair in phrase.pairs}
+    added = list(_added(folded.text))
     found = {place.term for place in added}
     for phrase in asked.phrases:
         if found.isdisjoint(phrase.pairs):
             wanted.update(phrase.words)
-    places = [(place.begin, place.end) for place in added]
+    places = [(place.begin, place.end) for place in added if place.term in wanted]
+    places += _in_rows(folded.text, [word.split() for word in words if " " in word])
+    is_sorted = not places
     for stretch in STRETCH.finditer(folded.text):
         start = stretch.start()
         places += [(start + a, start + b) for a, b in units.places(stretch.group(), wanted)]
-    if added:
+    if not is_sorted:
         places.sort()
     spans: list[tuple[int, int]] = []
     for begin, end in places:
@@ -207,6 +211,33 @@ def highlight(text: str, query: str) -> list[tuple[int, int]]:
             break
         spans.append((first, after))
     return spans
+
+
+def _in_rows(folded: str, phrases: Iterable[Sequence[str]]) -> Iterator[tuple[int, int]]:
+    """Yield where the terms of phrases stand in a text, in a row."""
+    possible = [phrase for phrase in phrases if phrase[0] in folded]
+    if not possible:
+        return
+    row: list[tuple[str, int, int]] = []
+    for stretch in STRETCH.finditer(folded):
+        start = stretch.start()
+        row += ((each, start + a, start + b) for each, a, b in units.row_places(stretch.group()))
+    # The letters and digits of mixed words follow one another too.
+    row.append(("", 0, 0))
+    for word in WORD.finditer(folded):
+        start = word.start()
+        row += (
+            (part.group(), start + part.start(), start + part.end()) for part in parts(word.group())
+        )
+    terms = [each for each, _, _ in row]
+    for *first, last in possible:
+        for at in range(len(row) - len(first)):
+            if terms[at] == first[0] and terms[at : at + len(first)] == first:
+                each, begin, end = row[at + len(first)]
+                if each == last or (is_single(last) and each.startswith(last)):
+                    yield from ((a, b) for _, a, b in row[at : at + len(first)])
+                    # subtle: a character stands for every term that begins with it.
+                    yield begin, end if each == last else begin + len(last)
 
 
 @lru_cache(maxsize=64)

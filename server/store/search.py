@@ -31,6 +31,7 @@ from server.store.fusion import (
 )
 from server.store.records import Chunk, Span
 from server.store.searching.details import HitDetails
+from server.store.searching.nearest import Candidates, nearest, scored
 from server.store.searching.options import PLAIN, Options
 from server.store.selection import Selection
 from server.store.vector_index import VectorIndex
@@ -113,15 +114,6 @@ Ranked = tuple[int, float]
 
 
 @dataclass(slots=True)
-class _Candidates:
-    """Candidates of one query, best first. complete: there are no more than these."""
-
-    labels: Labels
-    scores: Vectors
-    complete: bool
-
-
-@dataclass(slots=True)
 class _Answer:
     """What has been found for one query.
 
@@ -153,7 +145,11 @@ def at_once(collection: Collection, queries: Sequence[Query]) -> list[list[Hit]]
         return None
     if len(index) > QUICK_CHUNKS:
         return None
-    hits = _remembered(collection, _early(collection, index, queries), queries[0])
+    depth = _early_depth(collection, queries[0])
+    (early,) = scored(index, _rows(queries), depth + 1, None)
+    if early.cuts_equals(depth):
+        return None
+    hits = _remembered(collection, early.first(depth), queries[0])
     return None if hits is None else [hits]
 
 
@@ -162,11 +158,14 @@ def is_plain(query: Query) -> bool:
     return query.mode == "dense" and query.filter is None and query.options is PLAIN
 
 
-def _early(collection: Collection, index: VectorIndex, queries: Sequence[Query]) -> _Candidates:
+def _early(collection: Collection, index: VectorIndex, queries: Sequence[Query]) -> Candidates:
     """Return the candidates of a plain search."""
-    collection.asked.add(_vector(queries[0]))
-    depth = _depth(queries[0], chunked=collection.info.in_parts)
-    return _nearest(index, queries, depth, None)[0]
+    return nearest(index, _rows(queries), _early_depth(collection, queries[0]), None)[0]
+
+
+def _early_depth(collection: Collection, query: Query) -> int:
+    collection.asked.add(_vector(query))
+    return _depth(query, chunked=collection.info.in_parts)
 
 
 def search(collection: Collection, queries: Sequence[Query]) -> list[list[Hit]]:
@@ -191,7 +190,7 @@ class Search:
 
     collection: Collection
     index: VectorIndex
-    early: _Candidates | None
+    early: Candidates | None
     kept: dict[str, Selection] = field(default_factory=dict)
     matched: dict[tuple[str, str], Matches] = field(default_factory=dict)
 
@@ -243,7 +242,7 @@ class Search:
     def _confirm(self, filter: Filter | None, hit: Hit) -> None:
         self.collection.documents.confirm(filter, hit.id, hit.metadata, {TITLE: hit.title})
 
-    def _take(self, answer: _Answer, ranking: _Candidates, *, chunked: bool) -> None:
+    def _take(self, answer: _Answer, ranking: Candidates, *, chunked: bool) -> None:
         """Add the best chunks of documents that are new, until there are enough."""
         if answer.query.mode != "hybrid":
             # A deeper ranking is a better one, if the index is not exact.
@@ -272,7 +271,7 @@ class Search:
             known |= rows
         return known
 
-    def _rank(self, answers: Sequence[_Answer]) -> list[_Candidates]:
+    def _rank(self, answers: Sequence[_Answer]) -> list[Candidates]:
         """Return candidates of each query, to the depth of its answer."""
         dense = self._dense(answers)
         rankings = []
@@ -285,23 +284,21 @@ class Search:
                 scores = matches.scores
                 if query.options.shares:
                     scores = matches.shares.round(DIGITS).astype(np.float32)
-                ranking = _Candidates(matches.labels, scores, True)
+                ranking = Candidates(matches.labels, scores, True)
             elif query.fusion == "rrf":
-                words = self.matches(query).labels[: answer.depth]
-                labels, scores = fuse((dense[place].labels, words), query.weights)
-                ranking = _Candidates(labels, scores, dense[place].complete)
+                ranking = self._fused(answer, dense[place])
             else:
                 ranking = self._blended(answer, dense[place])
-            rankings.append(_good(ranking, query.min_score))
+            rankings.append(ranking.at_least(query.min_score))
         return rankings
 
-    def _dense(self, answers: Sequence[_Answer]) -> dict[int, _Candidates]:
+    def _dense(self, answers: Sequence[_Answer]) -> dict[int, Candidates]:
         """Search by vectors: candidates by place in `answers`, with one call for each filter and depth."""
         if self.early is not None:
             early, self.early = self.early, None
             return {0: early}
         groups: dict[tuple[str, int], list[int]] = {}
-        found: dict[int, _Candidates] = {}
+        found: dict[int, Candidates] = {}
         for place, answer in enumerate(answers):
             if answer.query.mode == "hybrid" and self.matches(answer.query).is_restricted:
                 self.collection.asked.add(_vector(answer.query))
@@ -313,11 +310,11 @@ class Search:
             within = self._kept(queries[0].filter)
             for query in queries:
                 self.collection.asked.add(_vector(query))
-            candidates = _nearest(self.index, queries, depth, within)
+            candidates = nearest(self.index, _rows(queries), depth, within)
             found.update(zip(places, candidates, strict=True))
         return found
 
-    def _blended(self, answer: _Answer, dense: _Candidates) -> _Candidates:
+    def _blended(self, answer: _Answer, dense: Candidates) -> Candidates:
         """Return the candidates that are settled at this depth; see the module's docstring."""
         query, depth, matches = answer.query, answer.depth, self.matches(answer.query)
         words = matches.labels[:depth]
@@ -335,9 +332,9 @@ class Search:
         labels, scores = labels[settled], scores[settled]
         order = np.lexsort((labels, -scores))
         complete = every or (query.min_score is not None and bound < query.min_score)
-        return _Candidates(labels[order], scores[order].astype(np.float32), complete)
+        return Candidates(labels[order], scores[order].astype(np.float32), complete)
 
-    def cosines(self, query: Query, labels: Labels, dense: _Candidates | None = None) -> Scores:
+    def cosines(self, query: Query, labels: Labels, dense: Candidates | None = None) -> Scores:
         """Return the cosines of ascending labels: float64 (K,), NaN where the index has no vector.
 
         dense: some of these labels, whose cosines are known.
@@ -348,7 +345,7 @@ class Search:
         missing = labels[np.isnan(cosines)]
         for begin in range(0, len(missing), COSINES_AT_ONCE):
             some = missing[begin : begin + COSINES_AT_ONCE]
-            (found,) = _nearest(self.index, [query], len(some), Selection.of_labels(some))
+            (found,) = scored(self.index, _rows([query]), len(some), Selection.of_labels(some))
             cosines[np.searchsorted(labels, found.labels)] = found.scores
         return cosines
 
@@ -356,16 +353,33 @@ class Search:
         """Return the labels of the nearest vectors that a query with words allows, best first."""
         return self._nearest_allowed(query, depth).labels
 
-    def _nearest_allowed(self, query: Query, depth: int) -> _Candidates:
+    def _nearest_allowed(self, query: Query, depth: int) -> Candidates:
         """Return the nearest chunks that the filter keeps and the phrases and exclusions of the words allow."""
         matches, within = self.matches(query), self._kept(query.filter)
         if matches.is_strict:
             within = Selection.of_labels(np.sort(matches.labels))
-        (found,) = _nearest(self.index, [query], depth + len(matches.excluded), within)
-        allowed = matches.allows(found.labels)
-        labels, scores = found.labels[allowed], found.scores[allowed]
-        complete = found.complete and len(labels) <= depth
-        return _Candidates(labels[:depth], scores[:depth], complete)
+        elif len(matches.excluded):
+            every = self.labels(query)
+            allowed = np.setdiff1d(every, matches.excluded, assume_unique=True)
+            within = Selection.of_labels(allowed)
+        (found,) = nearest(self.index, _rows([query]), depth, within)
+        return found
+
+    def _fused(self, answer: _Answer, dense: Candidates) -> Candidates:
+        """Return the candidates by their ranks; what has none that counts comes last, with a score of 0."""
+        query, matches = answer.query, self.matches(answer.query)
+        rankings = self.allowed(query, dense.labels[:RANKS]), matches.labels[: answer.depth]
+        labels, scores = fuse(rankings, query.weights)
+        rest = np.setdiff1d(self.allowed(query, dense.labels[RANKS:]), labels)
+        return Candidates(
+            np.concatenate((labels, rest)),
+            np.concatenate((scores, np.zeros(len(rest), dtype=np.float32))),
+            dense.complete,
+        )
+
+    def allowed(self, query: Query, labels: Labels) -> Labels:
+        """Return those of these chunks that a query's phrases and exclusions allow, in their order."""
+        return labels[self.matches(query).allows(labels)]
 
     def matches(self, query: Query) -> Matches:
         """Return the chunks that the query's words find."""
@@ -376,6 +390,11 @@ class Search:
                 query.words, len(self.index), self._kept(query.filter)
             )
         return self.matched[key]
+
+    def labels(self, query: Query) -> Labels:
+        """Return the labels of all chunks that the query's filter keeps: int64 (N,), ascending."""
+        kept = self._kept(query.filter)
+        return np.sort(self.index.labels) if kept is None else kept.labels
 
     def _kept(self, filter: Filter | None) -> Selection | None:
         """Return the labels that a filter keeps, None without one."""
@@ -393,30 +412,9 @@ def _depth(query: Query, *, chunked: bool) -> int:
     return query.top_k * (CHUNKS_A_HIT if chunked else 1)
 
 
-def _nearest(
-    index: VectorIndex, queries: Sequence[Query], depth: int, within: Selection | None
-) -> list[_Candidates]:
-    """Return the `depth` nearest vectors of each query, by cosine."""
-    hits = index.search(np.stack([_vector(query) for query in queries]), depth, within)
-    found = []
-    for labels, scores in zip(hits.labels, hits.scores, strict=True):
-        there = labels >= 0
-        found.append(_Candidates(labels[there], scores[there], not there.all()))
-    return found
-
-
-def _good(ranking: _Candidates, min_score: float | None) -> _Candidates:
-    """Leave out candidates with a lower score."""
-    if min_score is None:
-        return ranking
-    good = ranking.scores >= min_score
-    complete = ranking.complete or not good.all()
-    return _Candidates(ranking.labels[good], ranking.scores[good], complete)
-
-
-def _remembered(collection: Collection, ranking: _Candidates, query: Query) -> list[Hit] | None:
+def _remembered(collection: Collection, ranking: Candidates, query: Query) -> list[Hit] | None:
     """Return the hits of a ranking where the cache has them all, else None."""
-    ranking = _good(ranking, query.min_score)
+    ranking = ranking.at_least(query.min_score)
     labels = ranking.labels.tolist()
     chunks = collection.hits.known(labels)
     hits: dict[str, Hit] = {}
@@ -427,6 +425,10 @@ def _remembered(collection: Collection, ranking: _Candidates, query: Query) -> l
         if len(hits) == query.top_k:
             return list(hits.values())
     return list(hits.values()) if ranking.complete else None
+
+
+def _rows(queries: Sequence[Query]) -> Vectors:
+    return np.stack([_vector(query) for query in queries])
 
 
 def _vector(query: Query) -> Vectors:

@@ -108,6 +108,37 @@ def test_a_removal_by_filter_that_takes_too_long_removes_nothing(
     run(test, toy_model)
 
 
+@pytest.mark.parametrize("way", ["by their ids", "each its own", "one of many chunks"])
+def test_a_change_of_metadata_that_takes_too_long_changes_nothing(
+    toy_model: Model, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    async def test(client: Client) -> None:
+        await client.post(
+            "/collections", json={"name": "default", "chunks": {"size": 8, "overlap": 0}}
+        )
+        if way == "one of many chunks":
+            documents = [{"id": "1", "text": "墨池笔纸。" * 20, "metadata": {"kind": "a"}}]
+            await client.post("/documents", json={"documents": documents})
+        else:
+            await store(client, 13, "墨池", kind="a")
+        page = (await client.get("/documents")).json()["documents"]
+        ids = [one["id"] for one in page]
+        patch: dict[str, Any] = {"metadata": {"kind": "b"}}
+        body = {"ids": ids, **patch}
+        if way == "each its own":
+            body = {"documents": [{"id": id, **patch} for id in ids]}
+        monkeypatch.setattr(read_limit, "now", Ticking(1.0))
+        answer = await client.patch("/documents", json=body)
+        words = ("longer than 10 s", "--query-s", "nothing was changed", "fewer documents")
+        refused(answer, 413, "request_too_large", *words)
+        monkeypatch.undo()
+        assert (await client.get("/documents")).json()["documents"] == page
+        answer = await client.patch("/documents", json=body)
+        assert answer.json()["changed"] == len(ids)
+
+    run(test, toy_model)
+
+
 def test_a_search_of_many_turns_has_one_limit_of_time(
     toy_model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

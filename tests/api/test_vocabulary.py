@@ -191,3 +191,38 @@ def test_words_that_were_acknowledged_survive_a_kill(toy_artifact: Path, tmp_pat
         hits = client.post("/search", json={"query": "AI", "mode": "lexical"}).json()["hits"]
         assert [hit["id"] for hit in hits] == ["a"]
         eventually(lambda: client.get("/ready").status_code == 200)
+
+
+async def marked(client: httpx.AsyncClient, path: str = LAWS, **body: Any) -> dict[str, list[str]]:
+    reply = await client.post(f"{path}/search", json={"highlight": True, **body})
+    assert reply.status_code == 200, reply.text
+    return {
+        hit["id"]: [hit["text"][begin:end] for begin, end in hit["highlights"]]
+        for hit in reply.json()["hits"]
+    }
+
+
+@pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
+def test_highlights_mark_synonyms_and_no_stop_words(toy_model: Model, mode: str) -> None:
+    async def test(client: httpx.AsyncClient) -> None:
+        await filled(client)
+        await client.put(f"{LAWS}/words", json=WORDS)
+        found = await marked(client, query="AI 的", mode=mode)
+        assert found["zh"] == ["人工智能"]
+        assert found["en"] == ["Artificial", "intelligence"]
+        # A phrase is not marked where its words stand apart.
+        assert found.get("apart", []) == found.get("of", []) == []
+        found = await marked(client, query="automobiles", mode=mode)
+        assert (found["car"], found["auto"]) == (["cars"], ["automobile"])
+        # Each collection has its own.
+        await client.post("/collections", json={"name": "other"})
+        documents = [{"id": "plain", "text": "two cars, an automobile"}]
+        await client.post("/collections/other/documents", json={"documents": documents})
+        found = await marked(
+            client, "", query="automobile", mode=mode, collections=["other", "laws"]
+        )
+        assert (found["plain"], found["car"]) == (["automobile"], ["cars"])
+        found = await marked(client, query="改變 worlds", mode=mode)
+        assert (found["zh"], found["en"]) == (["改变"], ["world"])
+
+    run(test, toy_model)

@@ -14,7 +14,8 @@ async def change_one(call: CollectionCall) -> Reply:
     """Change the metadata of one document by a merge patch; nothing is embedded again."""
     id = str(call.scope["path_params"]["id"])
     collection = collection_of(call)
-    found = await change_by_ids(collection, {id: await prepared(call.body, patch)})
+    patches = {id: await prepared(call.body, patch)}
+    found = await change_by_ids(collection, patches, call.collections.reads)
     if found.missing:
         raise DocumentNotFound(f"there is no document {shown(id)}")
     document = found.documents[0] if found.documents else await collection.get(id)
@@ -30,7 +31,7 @@ async def change_many(call: CollectionCall) -> Reply:
     collection = collection_of(call)
     chosen = await prepared(call.body, change)
     if isinstance(chosen, dict):
-        found = await change_by_ids(collection, chosen)
+        found = await change_by_ids(collection, chosen, call.collections.reads)
         return Reply(json_body(ChangedDocuments(len(found.documents), found.missing)))
     filter, asked = chosen
     warnings = await warnings_of(collection, filter)

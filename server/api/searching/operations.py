@@ -117,6 +117,9 @@ def _queries(asked: Checked, texts: Sequence[str | None]) -> list[Query]:
     if request.rerank is not None and options.offset:
         # The page is cut when the hits stand in their last order.
         options = replace(options, offset=0)
+    if request.rerank is not None or request.highlight:
+        above = options.above or request.rerank is not None
+        options = replace(options, above=above, asked=request.highlight)
     return [
         Query(
             request.mode,

@@ -69,7 +69,8 @@ class OptionsRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     offset: hits that are left out at the beginning. cursor: "" for the first page of many, then `next` of the
     page before. explain: say how each score came about. parts: of each hit's document, so many of its best
     chunks. include_document: the whole text of each hit's document. include_vectors: the vector of each hit, as
-    numbers or in base64. facets: keys of the metadata whose values are counted.
+    numbers or in base64. include_headings: what stands above each hit and part in its document. facets: keys of
+    the metadata whose values are counted.
     """
 
     offset: int = 0
@@ -78,6 +79,7 @@ class OptionsRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     parts: int = 0
     include_document: bool = False
     include_vectors: bool | Literal["float", "base64"] = False
+    include_headings: bool = False
     like: Like | None = None
     group_by: GroupBy | None = None
     sort: Sort | None = None
@@ -87,7 +89,9 @@ class OptionsRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     @property
     def asks_for_nothing(self) -> bool:
         """Whether no option is given; most searches have none."""
-        if self.offset or self.explain or self.parts or self.include_document:
+        if self.offset or self.explain or self.parts:
+            return False
+        if self.include_document or self.include_headings:
             return False
         values = (self.like, self.group_by, self.sort, self.diversity, self.facets, self.cursor)
         return self.include_vectors is False and values == (None,) * 6
@@ -110,6 +114,7 @@ def options_of(request: OptionsRequest, offset: int) -> Options:
         None if sort is None else _sorting(sort),
         None if diversity is None else store.Diversity(diversity.relevance, diversity.candidates),
         tuple(dict.fromkeys(request.facets or ())),
+        request.include_headings,
     )
 
 

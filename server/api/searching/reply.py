@@ -14,6 +14,7 @@ from server.errors import RequestTooLarge
 from server.store import search as store
 from server.store.lexical import SHOWN, highlight
 from server.store.search import Fusion
+from server.store.searching.above import Above
 from server.store.searching.details import Explanation as StoredExplanation
 from server.store.searching.details import HitDetails
 from server.store.searching.found import Facet as StoredFacet
@@ -78,12 +79,13 @@ class Explanation(msgspec.Struct):
 
 
 class PartFound(msgspec.Struct):
-    """One of the best chunks of a hit's document."""
+    """One of the best chunks of a hit's document. headings: only where asked for."""
 
     text: str
     score: float
     begin: int
     end: int
+    headings: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Hit(msgspec.Struct):
@@ -91,8 +93,8 @@ class Hit(msgspec.Struct):
 
     score: null where documents are listed without a query. highlights: [begin, end] of the query's words in
     `text`; only where asked for. rerank_score: relevance from 0 to 1, by which reranked hits are ordered;
-    `score` is the search's own. explanation, parts, document, vector: only where asked for. collection: only in a
-    search over several.
+    `score` is the search's own. explanation, parts, document, vector: only where asked for. headings: above the
+    text in its document, outermost first; only where asked for. collection: only in a search over several.
     """
 
     id: str
@@ -107,6 +109,7 @@ class Hit(msgspec.Struct):
     parts: list[PartFound] | msgspec.UnsetType = msgspec.UNSET
     document: str | msgspec.UnsetType = msgspec.UNSET
     vector: list[float] | str | msgspec.UnsetType = msgspec.UNSET
+    headings: list[str] | msgspec.UnsetType = msgspec.UNSET
     collection: str | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -282,7 +285,8 @@ def _hit(hit: store.Hit, query: str | None, request: SearchRequest) -> Hit:
         Matched(hit.span.begin, hit.span.end, hit.whole),
     )
     if query is not None and request.highlight:
-        shown.highlights = highlight(hit.text, query)
+        asked = None if hit.details is None else hit.details.asked
+        shown.highlights = highlight(hit.text, query if asked is None else asked)
     if hit.rerank_score is not None:
         shown.rerank_score = hit.rerank_score
     if hit.details is not None:
@@ -295,7 +299,7 @@ def _add_details(shown: Hit, details: HitDetails, request: SearchRequest) -> Non
         shown.explanation = _explanation(details.explanation, request)
     if details.parts is not None:
         shown.parts = [
-            PartFound(part.text, part.score, part.span.begin, part.span.end)
+            PartFound(part.text, part.score, *part.span, _headings(part.above, request))
             for part in details.parts
         ]
     if details.document is not None:
@@ -304,8 +308,16 @@ def _add_details(shown: Hit, details: HitDetails, request: SearchRequest) -> Non
         as_text = request.include_vectors == "base64"
         row = details.vector
         shown.vector = base64_rows(row[np.newaxis])[0] if as_text else row.tolist()
+    shown.headings = _headings(details.above, request)
     if details.collection is not None:
         shown.collection = details.collection
+
+
+def _headings(above: Above | None, request: SearchRequest) -> list[str] | msgspec.UnsetType:
+    # A reranker needs what stands above also where the reply does not show it.
+    if above is None or not request.include_headings:
+        return msgspec.UNSET
+    return list(above.headings)
 
 
 def _explanation(explanation: StoredExplanation, request: SearchRequest) -> Explanation:

@@ -47,8 +47,9 @@ class SearchRequest(OptionsRequest, forbid_unknown_fields=True):
     min_score: hits of less `score` are left out, before any are reranked. offset: hits that are left out at the
     beginning. cursor: "" for the first page of many, then `next` of the page before. explain: say how each
     score came about. parts: of each hit's document, so many of its best chunks. include_document: the whole
-    text of each hit's document. include_vectors: the vector of each hit, as numbers or in base64. sort without a
-    query lists documents. facets: keys of the metadata whose values are counted. collections: names of the
+    text of each hit's document. include_vectors: the vector of each hit, as numbers or in base64.
+    include_headings: what stands above each hit and part in its document. sort without a query lists documents.
+    facets: keys of the metadata whose values are counted. collections: names of the
     collections to search together, in POST /search alone.
     """
 

@@ -6,13 +6,13 @@ disk, which is free again at the end, also after a kill.
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 from server.collections.live_collection import LiveCollection, uninterrupted
 from server.collections.reading.long_streams import Pace, Running
+from server.collections.reading.opened import opened
 from server.store.collection import Collection
 from server.store.folder import DataFolder
 from server.store.upkeep.database_file import copy_held, held
@@ -33,13 +33,17 @@ async def backup_of(live: LiveCollection, folder: DataFolder) -> AsyncGenerator[
     pace = Pace("the backup", BYTES_PER_S, "use the command `backup` on the server's machine")
     with RUNNING.one():
         # It may be renamed or replaced in between: each read finds the one that is there.
-        size = await live.read(lambda: live.collection.bytes_on_disk())
-        folder.check_room(size)
-        file = await live.read(lambda: _Held(live.collection))
-        with await uninterrupted(lambda: file.copied(folder)) as copy:
+        await live.read(lambda: folder.check_room(live.collection.bytes_on_disk()))
+        async with opened(_copied(live, folder)) as copy:
             while piece := await uninterrupted(partial(copy.read, PIECE_BYTES)):
                 with pace.waiting(len(piece)):
                     yield piece
+
+
+async def _copied(live: LiveCollection, folder: DataFolder) -> BinaryIO:
+    """Return a copy of a collection's database as it is now, that no name leads to."""
+    async with opened(live.read(lambda: _Held(live.collection))) as held:
+        return await uninterrupted(lambda: held.copied(folder))
 
 
 class _Held:
@@ -51,7 +55,10 @@ class _Held:
 
     def copied(self, folder: DataFolder) -> BinaryIO:
         """Return a copy, open for reading, that no name leads to."""
-        with closing(self._connection), folder.staging() as staged:
+        with folder.staging() as staged:
             target: Path = staged / "backup"
             copy_held(self._connection, self._path, target)
             return target.open("rb")
+
+    def close(self) -> None:
+        self._connection.close()

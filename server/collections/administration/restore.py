@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from server.collections.live_collection import uninterrupted
 from server.collections.reading.long_streams import Running
+from server.collections.reading.opened import opened
 from server.errors import ShuttingDown
 from server.store.folder import DataFolder
 from server.store.upkeep.restoring import fill
@@ -56,8 +57,7 @@ class Restoring:
         """Write the backup to the disk as it comes; raises DiskFull before the disk is full."""
         self._received = await uninterrupted(self._folder.staged)
         path = self._received / "backup"
-        file = await uninterrupted(lambda: path.open("wb"))
-        with file:
+        async with opened(uninterrupted(lambda: path.open("wb"))) as file:
             waiting: list[bytes] = []
             size = 0
             async for piece in pieces:

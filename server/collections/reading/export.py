@@ -15,13 +15,12 @@ from server.collections.empty_collection import EmptyCollection
 from server.collections.live_collection import LiveCollection
 from server.collections.read_threads import ReadThreads
 from server.collections.reading.long_streams import Pace, Running
+from server.collections.reading.opened import opened
 from server.store.collection import Collection
-from server.store.documents import Documents
 from server.store.filters.tree import Filter
 from server.store.reading import filtered
 from server.store.reading.parts import Parts, parts_of
 from server.store.records import Document
-from server.store.sqlite.database import HeldSnapshot
 from server.types import Labels
 
 # Documents of a page, with their vectors and without, and bytes of their texts.
@@ -56,47 +55,47 @@ async def exported(
     cost_s = read_cost.of_page(limit, export.filter, rows, 2 * hit_s)
     pace = Pace("the export", BYTES_PER_S, "export a part of it with a filter")
     with RUNNING.one(), reads.admitted(cost_s):
-        documents, held = await collection.read(lambda: _held(collection.collection))
-        try:
+        async with opened(collection.read(lambda: _Held(collection.collection))) as held:
             among = partial(_among, collection.collection, held, export.filter)
             numbers = await reads.turn(cost_s, among)
             after = 0
             while after >= 0:
-                page = partial(_page, documents, held, export, after, limit, numbers)
+                page = partial(_page, held, export, after, limit, numbers)
                 piece, after = await reads.turn(cost_s, page)
                 if piece:
                     with pace.waiting(len(piece)):
                         yield piece
-        finally:
-            held.close()
 
 
-def _held(collection: Collection) -> tuple[Documents, HeldSnapshot]:
-    return collection.documents, collection.documents.database.hold()
+class _Held:
+    """The documents of a collection as they are now, until it is closed."""
+
+    def __init__(self, collection: Collection) -> None:
+        self.documents = collection.documents
+        self.snapshot = self.documents.database.hold()
+
+    def close(self) -> None:
+        self.snapshot.close()
 
 
-def _among(collection: Collection, held: HeldSnapshot, filter: Filter | None) -> Labels | None:
+def _among(collection: Collection, held: _Held, filter: Filter | None) -> Labels | None:
     """Return the numbers of the documents that a filter keeps, once for all pages.
 
     None without a filter, and where SQLite has to evaluate it for each page.
     """
     if filter is None:
         return None
-    with held.here():
+    with held.snapshot.here():
         return filtered.numbers(collection, filter)
 
 
 def _page(
-    documents: Documents,
-    held: HeldSnapshot,
-    export: Export,
-    after: int,
-    limit: int,
-    numbers: Labels | None,
+    held: _Held, export: Export, after: int, limit: int, numbers: Labels | None
 ) -> tuple[bytes, int]:
     """Return the next documents as bytes, and the number of the last one; -1 at the end."""
     among = None if numbers is None else filtered.following(numbers, after, limit)
-    with held.here():
+    documents = held.documents
+    with held.snapshot.here():
         found, cut = documents.page_within(after, limit, export.filter, PAGE_BYTES, among)
         some = [document for _, document in found]
         parts = parts_of(documents, [each.id for each in some]) if export.with_vectors else {}

@@ -8,6 +8,8 @@ from server.store.searching.options import GROUPED, PLAIN
 # Attributes of one document are counted, or put in order.
 EXPLAINED_S, READ_VECTOR_S, COMPARED_S = 100e-6, 20e-6, 0.1e-6
 COUNTED_ROW_S, SORTED_ROW_S = 0.1e-6, 1.5e-6
+# A document is read and outlined, beside the time to read it.
+OUTLINED = 8
 # Chunks of a document, about: of those that `like` names, and of those whose parts are scored.
 CHUNKS = 8
 
@@ -35,6 +37,8 @@ def of_options(query: Query, rows: int, hit_s: float) -> float:
         cost += (hit_s + CHUNKS * COMPARED_S) * shown * options.parts
     if options.document:
         cost += hit_s * shown
+    if options.above:
+        cost += OUTLINED * hit_s * shown
     if options.vectors:
         cost += READ_VECTOR_S * shown
     if options.like is not None:

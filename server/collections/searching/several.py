@@ -26,10 +26,13 @@ class SeveralCollections:
         """Take collections by name; raises InvalidRequest where their vectors cannot be compared."""
         self._collections = collections
         self._first = next(iter(collections.values()))
-        if needs_one_model:
-            self._check_model()
+        self._needs_one_model = needs_one_model
+        self.check_models()
 
-    def _check_model(self) -> None:
+    def check_models(self) -> None:
+        """Raise InvalidRequest where their vectors cannot be compared."""
+        if not self._needs_one_model:
+            return
         first = self._first.info
         for name, each in self._collections.items():
             if each.info.fingerprint != first.fingerprint:
@@ -47,6 +50,8 @@ class SeveralCollections:
 
     async def vectors_of(self, texts: Sequence[str]) -> Vectors:
         """Embed queries: float32 (B, D)."""
+        # One may have been reindexed with another model.
+        self.check_models()
         return await self._first.vectors_of(texts)
 
     def check_room(self, queries: Sequence[Query]) -> None:

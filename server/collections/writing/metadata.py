@@ -21,6 +21,7 @@ from server.store.collection import Collection
 from server.store.filters.tree import Filter
 from server.store.reading.parts import parts_of
 from server.store.records import Document
+from server.store.searching.rows import labels as labels_of
 from server.store.sqlite.read_limit import CHANGE, limited, within_limit
 
 Patch = Mapping[str, object]
@@ -52,12 +53,20 @@ def merged(target: object, patch: object) -> object:
 
 
 async def change_by_ids(
-    collection: LiveCollection | EmptyCollection, patches: Mapping[str, Patch]
+    collection: LiveCollection | EmptyCollection, patches: Mapping[str, Patch], reads: ReadThreads
 ) -> Changed:
-    """Change the metadata of documents, all or none; patches: by id."""
+    """Change the metadata of documents, all or none; patches: by id.
+
+    Raises RequestTooLarge where that takes longer than a read may, and changes none.
+    """
     if isinstance(collection, EmptyCollection):
         return Changed([], list(patches))
-    return await collection.write(lambda found: _change(found, list(patches), patches))
+
+    def change(found: Collection) -> Changed:
+        with limited(reads.removal_limit(CHANGE)):
+            return _change(found, list(patches), patches)
+
+    return await collection.write(change)
 
 
 async def change_by_filter(
@@ -115,11 +124,14 @@ def _patched(document: Document, patch: Patch) -> Mapping[str, object]:
 
 def _store(collection: Collection, changed: Sequence[Document]) -> None:
     """Write documents again with the vectors that they have."""
-    stored = parts_of(collection.documents, [each.id for each in changed])
-    parts = [stored[each.id] for each in changed]
-    spans = [each.spans for each in parts]
-    check_chunks(changed, spans)
-    collection.add(changed, np.concatenate([each.vectors for each in parts]), spans)
+    documents, ids = collection.documents, [each.id for each in changed]
+    # Before their vectors are read: a text may have a chunk for every few characters.
+    labels = labels_of(documents, ids)
+    check_chunks(changed, [labels[id] for id in ids])
+    stored = parts_of(documents, ids)
+    parts = [stored[id] for id in ids]
+    vectors = np.concatenate([each.vectors for each in parts])
+    collection.add(changed, vectors, [each.spans for each in parts])
 
 
 def _check_characters(characters: int) -> None:

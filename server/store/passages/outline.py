@@ -97,7 +97,7 @@ class Outline:
         skip: how many outer headings are left out as well.
         """
         header = self._header(begin)
-        path = SEPARATOR.join(self._path(begin, title)[skip:])
+        path = SEPARATOR.join(self.path(begin, title)[skip:])
         return "".join(f"{line}\n" for line in (path, header) if line)
 
     def key(self, begin: int) -> tuple[int, int]:
@@ -110,7 +110,8 @@ class Outline:
             found = self.parents[found]
         return found
 
-    def _path(self, begin: int, title: str | None) -> Sequence[str]:
+    def path(self, begin: int, title: str | None = None) -> Sequence[str]:
+        """Return the headings above a place, outermost first; one that is the document's title is left out."""
         found, length, unit = list[str](), 0, self._unit(begin)
         while unit >= 0:
             begin_of, end_of = self.labels[unit]

@@ -124,14 +124,18 @@ class _Answers:
         keys = query.options.facets
         if not keys:
             return []
-        among: Filter | Labels | None = query.filter
-        if query.mode != "dense":
-            matches = self._search.matches(query)
-            if query.mode == "lexical" or matches.is_strict:
-                among = np.sort(matches.labels)
-            elif len(matches.excluded):
-                among = np.setdiff1d(self._documents.labels(query.filter), matches.excluded)
-        return facets(self._search.collection, keys, among)
+        return facets(self._search.collection, keys, self._countable(query))
+
+    def _countable(self, query: Query) -> Filter | Labels | None:
+        """Return the chunks whose documents are counted, or the filter that keeps them."""
+        if query.mode == "dense":
+            return query.filter
+        matches = self._search.matches(query)
+        if query.mode == "lexical" or matches.is_strict:
+            return np.sort(matches.labels)
+        if len(matches.excluded):
+            return np.setdiff1d(self._search.labels(query), matches.excluded, assume_unique=True)
+        return query.filter
 
     def _without(self, ranking: list[Ranked], ids: Sequence[str]) -> list[Ranked]:
         left_out = {label for some in rows.labels(self._documents, ids).values() for label in some}

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.store.records import Span
+from server.store.searching.above import Above
+from server.store.words.asked import Asked
 from server.store.words.explanation import WordsExplanation
 from server.types import Vectors
 
@@ -31,6 +33,7 @@ class FoundPart:
     text: str
     score: float
     span: Span
+    above: Above | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +41,16 @@ class HitDetails:
     """What else a query asked for of a hit; None where it did not.
 
     parts: best first. document: the whole text. vector: float32 (D,), of the chunk that matched, as stored.
-    collection: its name, in a search over several.
+    above: what stands above that chunk. asked: what the query asks for, with the synonyms and without the stop
+    words of the collection. collection: its name, in a search over several.
     """
 
     explanation: Explanation | None = None
     parts: Sequence[FoundPart] | None = None
     document: str | None = None
     vector: Vectors | None = None
+    above: Above | None = None
+    asked: Asked | None = None
     collection: str | None = None
 
     @property
@@ -52,4 +58,6 @@ class HitDetails:
         """How many characters they take in a reply, about."""
         size = len(self.document or "") + sum(len(part.text) for part in self.parts or ())
         size += 0 if self.vector is None else NUMBER * len(self.vector)
+        higher = [self.above, *(part.above for part in self.parts or ())]
+        size += sum(len(each.context) for each in higher if each is not None)
         return size + (0 if self.explanation is None else EXPLAINED)

@@ -61,7 +61,8 @@ class Options:
 
     offset: hits that are left out at the beginning. look_ahead: say whether there are more hits. explain: say
     how each score came about. parts: of each hit's document, so many of its best chunks. document: the whole
-    text of each hit's document. vectors: the vector of each hit. facets: keys whose values are counted.
+    text of each hit's document. vectors: the vector of each hit. facets: keys whose values are counted. above:
+    what stands above each hit and part in its document. asked: say what the query asks for in this collection.
     shares: the score by words is the part of the attainable BM25, which compares across collections.
     """
 
@@ -76,7 +77,15 @@ class Options:
     sort: Sorting | None = None
     diversity: Diversity | None = None
     facets: tuple[str, ...] = ()
+    above: bool = False
+    asked: bool = False
     shares: bool = False
+
+    @property
+    def asks_for_details(self) -> bool:
+        """Whether more than its text is said of each hit."""
+        wanted = (self.explain, self.parts, self.document, self.vectors, self.above, self.asked)
+        return any(wanted)
 
     def depth(self, top_k: int) -> int:
         """Return how many of the best documents must be known for `top_k` hits, or groups."""

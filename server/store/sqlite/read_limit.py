@@ -1,7 +1,7 @@
 """How much one read of the store may take: until when, and how many bytes of texts.
 
 The limit travels in the context of the thread that reads, so no call passes it on. Without one a read may
-take whatever it needs. A removal by filter has such a limit too.
+take whatever it needs. A removal by filter and a change of metadata have such a limit too.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,12 +23,12 @@ REMOVAL = (
 )
 CHANGE = (
     "the change took longer than {seconds:g} s, the longest that --query-s allows, so nothing was changed;"
-    " give a filter that keeps fewer documents, or name them by their ids"
+    " change fewer documents at once: with a narrower filter, or fewer ids"
 )
 
 
 class ReadLimit:
-    """The limit of one read, or of a removal by filter.
+    """The limit of one read, of a removal by filter, or of a change of metadata.
 
     seconds: from now on. max_bytes: of texts and metadata that are read and kept. late: the message where
     the time is over.

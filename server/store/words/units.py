@@ -8,7 +8,7 @@ adjacent units of which one is a character.
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence, Set
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 from server.store.words.bases import base
 from server.store.words.folding import CHINESE, UNSPACED
@@ -69,6 +69,19 @@ def row(stretch: str, *, whole: bool) -> list[str]:
         elif whole and is_single(unit):
             found.append(unit)
     return found
+
+
+def row_places(stretch: str) -> Iterator[tuple[str, int, int]]:
+    """Yield the terms of `row(stretch, whole=True)`, each with its characters [begin, end) of the stretch."""
+    words = set(WORD.findall(stretch))
+    found = [(unit.group(), *unit.span()) for unit in UNIT.finditer(stretch)]
+    for (unit, begin, end), following in zip_longest(found, found[1:]):
+        if unit in words:
+            yield unit, begin, end
+        if following is not None:
+            yield unit + following[0], begin, following[2]
+        elif unit not in words:
+            yield unit, begin, end
 
 
 def phrase(joined: str) -> list[str]:
