@@ -33,6 +33,8 @@ RANK_CONSTANT = 10
 # Ranks beyond this add nothing to `fuse`.
 RANKS = 1000
 DENSE_WEIGHT, LEXICAL_WEIGHT = 1.0, 1.0
+# See `nearness`.
+CERTAIN = 0.8
 # Weights outside of this, but for 0, are refused: float32 has no room for such scores.
 LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e6
 # Digits of a blended score. The last bits of a cosine depend on which rows are compared together.
@@ -42,12 +44,22 @@ Scores = npt.NDArray[np.float64]
 
 
 def blend(cosines: Scores, shares: Scores | float, weights: tuple[float, float]) -> Scores:
-    """Return the weighted mean of cosines and of shares of the attainable BM25: float64 (K,).
+    """Return the weighted mean of nearness and of shares of the attainable BM25: float64 (K,).
 
-    It is 1 only for a chunk that says exactly what the query says and has all of its words many times.
+    A higher cosine or share never means a lower score. Where a text fits nothing, the score is near 0.
     """
     dense, lexical = weights
-    return ((dense * cosines + lexical * shares) / (dense + lexical)).round(DIGITS)
+    return ((dense * nearness(cosines) + lexical * shares) / (dense + lexical)).round(DIGITS)
+
+
+def nearness(cosines: Scores) -> Scores:
+    """Return how much cosines count beside words: the cube, and from CERTAIN on its tangent: float64 (K,).
+
+    Models give unrelated texts cosines of 0.2 to 0.5, whose differences say little. Above CERTAIN all is
+    alike, also in models that give 0.8 to unrelated texts, so that words still decide between near twins.
+    """
+    slope = 3 * CERTAIN**2
+    return np.where(cosines < CERTAIN, cosines**3, slope * cosines - 2 * CERTAIN**3)
 
 
 def fuse(
