@@ -30,6 +30,7 @@ import numpy as np
 
 from benchmarks import machine
 from benchmarks.arguments import parser
+from benchmarks.retrieval import in_portions
 from benchmarks.workloads import json_lines
 from server.collections.chunk_embedding import embed
 from server.collections.chunking import Cut, cut, default_overlap
@@ -131,7 +132,8 @@ async def _measure(
                         facts |= {"words": words, "chunks": len(chunks), "questions": len(asked)}
                         for mode in MODES:
                             pairs = zip(asked, asked_vectors, strict=True)
-                            rows = await live.search([Query(mode, DEPTH, v, t) for t, v in pairs])
+                            queries = [Query(mode, DEPTH, v, t) for t, v in pairs]
+                            rows = await in_portions(live.search, queries)
                             facts[f"ndcg_at_10_{mode}"] = round(
                                 100
                                 * mean(

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 
 from benchmarks import machine
 from benchmarks.arguments import parser
-from benchmarks.retrieval import searched
+from benchmarks.retrieval import Found, searched
 from server.inference.model import Model
 from server.store.records import Document
 from server.system.output import until_reader_leaves
@@ -40,10 +40,14 @@ def main() -> None:
         documents = [Document(each, TEXT.format(identifier=each)) for each in identifiers]
         for question, template in QUESTIONS.items():
             queries = {each: template.format(identifier=each) for each in identifiers}
-            for mode, found in asyncio.run(searched(model, documents, queries)).items():
+            named = {"case": "identifiers", "kind": kind, "query": question}
+
+            def show(mode: str, found: Found, named: dict[str, str] = named) -> None:
                 first = sum(ids[:1] == [asked] for asked, ids in found.items())
-                line = {"case": "identifiers", "kind": kind, "mode": mode, "query": question}
-                machine.show({**line, "first": first, "of": SIZE}, arguments, arguments.model)
+                line = {**named, "mode": mode, "first": first, "of": SIZE}
+                machine.show(line, arguments, arguments.model)
+
+            asyncio.run(searched(model, documents, queries, show))
 
 
 def sets() -> Mapping[str, Sequence[str]]:

@@ -6,15 +6,16 @@ FOLDER is in BEIR's layout: corpus.jsonl, queries.jsonl (or .gz; _id, title, tex
 (query, document, score, with a heading). Documents go into a real collection in a scratch folder,
 one vector per document, and queries through the code that answers POST /search. With --float, a line
 shows the result without int8 and without an index: the float32 artifact's vectors, ranked exactly
-with numpy. One JSON line per mode, and one per weight of words in hybrid search with --weights.
-`benchmarks.development` makes such folders.
+with numpy. One JSON line per mode as soon as it is known, and one per weight of words in hybrid search
+with --weights. `benchmarks.development` makes such folders.
 """
 
 import argparse
 import asyncio
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +30,24 @@ from server.config import Config
 from server.inference.model import Model
 from server.inference.registry import ModelRegistry
 from server.store.folder import DataFolder
-from server.store.fusion import DENSE_WEIGHT, LEXICAL_WEIGHT
 from server.store.records import Document
-from server.store.search import Mode, Query
+from server.store.search import Hit, Mode, Query
 from server.system.output import until_reader_leaves
 from server.telemetry.metrics import Metrics
 
 MODES: tuple[Mode, ...] = ("dense", "lexical", "hybrid")
 DEPTH, RECALLED = 10, 100
-PORTION = 1000
+PORTION, SEARCHED = 1000, 16
 Relevant = dict[str, dict[str, float]]
+# Ids of documents, best first, by the id of the query.
+Found = dict[str, list[str]]
 
 
 def main() -> None:
     arguments = _arguments()
     corpus, queries, relevant = _read(arguments.beir)
 
-    def show(mode: str, found: dict[str, list[str]], artifact: Path) -> None:
+    def show(mode: str, found: Found, artifact: Path = arguments.model) -> None:
         line = {
             "case": "retrieval",
             "data": arguments.beir.name,
@@ -57,9 +59,7 @@ def main() -> None:
         }
         machine.show(line, arguments, artifact)
 
-    model = Model(arguments.model)
-    for mode, found in asyncio.run(searched(model, corpus, queries, arguments.weights)).items():
-        show(mode, found, arguments.model)
+    asyncio.run(searched(Model(arguments.model), corpus, queries, show, arguments.weights))
     if arguments.float:
         exact = _exact(Model(arguments.float), corpus, queries)
         show("float32, exact", exact, arguments.float)
@@ -69,15 +69,15 @@ async def searched(
     model: Model,
     corpus: Sequence[Document],
     queries: dict[str, str],
+    show: Callable[[str, Found], None],
     weights: Sequence[float] = (),
-) -> dict[str, dict[str, list[str]]]:
-    """Return by mode each query's hundred best, as POST /search finds them.
+) -> None:
+    """Show for each mode every query's hundred best, as POST /search finds them.
 
     weights: of words, each for another hybrid search.
     """
     metrics, config = Metrics(), Config()
     models = ModelRegistry([model], config, metrics, asyncio.get_running_loop())
-    answers: dict[str, dict[str, list[str]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         collections = CollectionRegistry(DataFolder(Path(scratch)), models, config, metrics)
         live = await collections.create("retrieval", None, models.default)
@@ -89,27 +89,33 @@ async def searched(
                 for begin in range(0, len(texts), PORTION)
             ]
         )
-        modes: dict[str, tuple[Mode, tuple[float, float]]] = {
-            mode: (mode, (DENSE_WEIGHT, LEXICAL_WEIGHT)) for mode in MODES
-        }
-        modes |= {f"hybrid, 1 and {weight:g}": ("hybrid", (1.0, weight)) for weight in weights}
-        for name, (mode, weighted) in modes.items():
+        modes: dict[str, Query] = {mode: Query(mode, RECALLED) for mode in MODES}
+        modes["hybrid, rrf"] = Query("hybrid", RECALLED, fusion="rrf")
+        for weight in weights:
+            modes[f"hybrid, 1 and {weight:g}"] = Query("hybrid", RECALLED, weights=(1.0, weight))
+        for name, like in modes.items():
             asked = [
-                Query(mode, RECALLED, vector, text, weights=weighted)
+                replace(like, vector=vector, words=text)
                 for text, vector in zip(texts, vectors, strict=True)
             ]
-            hits = await live.search(asked)
-            answers[name] = {
-                id: [hit.id for hit in row] for id, row in zip(queries, hits, strict=True)
-            }
+            hits = await in_portions(live.search, asked)
+            show(name, {id: [hit.id for hit in row] for id, row in zip(queries, hits, strict=True)})
         await collections.close()
     models.close()
-    return answers
 
 
-def _exact(
-    model: Model, corpus: Sequence[Document], queries: dict[str, str]
-) -> dict[str, list[str]]:
+async def in_portions(
+    search: Callable[[Sequence[Query]], Awaitable[list[list[Hit]]]], queries: Sequence[Query]
+) -> list[list[Hit]]:
+    """Return the hits of many queries, of which each search answers a few.
+
+    A search may take `query_s`, which is too little for thousands of queries, or on a busy machine.
+    """
+    portions = range(0, len(queries), SEARCHED)
+    return [row for at in portions for row in await search(queries[at : at + SEARCHED])]
+
+
+def _exact(model: Model, corpus: Sequence[Document], queries: dict[str, str]) -> Found:
     def embed(texts: Sequence[str], kind: Any) -> Any:
         ids = model.tokenizer.encode(texts, kind).ids
         return np.concatenate([model.encoder.encode([row]) for row in ids])
@@ -122,13 +128,13 @@ def _exact(
     return {id: [corpus[place].id for place in row] for id, row in zip(queries, best, strict=True)}
 
 
-def ndcg(found: dict[str, list[str]], relevant: Relevant) -> float:
+def ndcg(found: Found, relevant: Relevant) -> float:
     """Return the mean nDCG@10 x 100 over the queries that have a relevant document."""
     values = [of_ranking.ndcg(found[query], judged, DEPTH) for query, judged in relevant.items()]
     return round(float(np.mean(values)) * 100, 2)
 
 
-def recall(found: dict[str, list[str]], relevant: Relevant) -> float:
+def recall(found: Found, relevant: Relevant) -> float:
     """Return the mean part x 100 of relevant documents among the hundred best, of at most a hundred."""
     values = [
         len(judged.keys() & set(found[query][:RECALLED])) / min(len(judged), RECALLED)

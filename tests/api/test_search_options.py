@@ -9,6 +9,7 @@ import pytest
 
 from server.api.searching import options, request
 from server.inference.model import Model
+from server.store.fusion import nearness
 from tests.support.clients import run
 from tests.support.dialects import check_error
 
@@ -120,7 +121,8 @@ def test_hits_are_explained(toy_model: Model) -> None:
         said = hit["explanation"]
         weights["dense"] = 1.0
         assert said["fusion"] == {"kind": "blend", "weights": weights}
-        blended = (said["cosine"] + 0.5 * said["words"]["share"]) / 1.5
+        near = nearness(np.array([said["cosine"]]))[0]
+        blended = (near + 0.5 * said["words"]["share"]) / 1.5
         assert hit["score"] == pytest.approx(blended, abs=1e-5)
         terms = {term["term"]: term["matched"] for term in said["words"]["terms"]}
         assert terms == {"search": True, "天气": True}

@@ -1,11 +1,16 @@
 """Rank correlation and nDCG are what they are by hand, and the stored vectors what they should be."""
 
+import asyncio
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from benchmarks import reference
 from benchmarks.quality import spearman
-from benchmarks.retrieval import ndcg
+from benchmarks.retrieval import SEARCHED, in_portions, ndcg
+from server.store.records import Span
+from server.store.search import Hit, Query
 
 
 def unit(*degrees: float) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
@@ -43,3 +48,13 @@ def test_the_stored_vectors_have_unit_norm_and_a_text_each() -> None:
     texts, vectors = reference.load()
     assert vectors.shape == (len(texts), 512) and vectors.dtype == np.float32
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_many_queries_are_searched_a_few_at_a_time() -> None:
+    async def search(queries: Sequence[Query]) -> list[list[Hit]]:
+        assert len(queries) <= SEARCHED
+        return [[Hit(str(each.words), 1.0, "", None, {}, Span(0, 0), True)] for each in queries]
+
+    queries = [Query("lexical", 10, words=str(n)) for n in range(3 * SEARCHED + 1)]
+    rows = asyncio.run(in_portions(search, queries))
+    assert [hit.id for row in rows for hit in row] == [each.words for each in queries]

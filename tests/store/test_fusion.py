@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.store.fusion import LEAST_WEIGHT, MOST_WEIGHT, RANKS, blend, fuse
+from server.store.fusion import LEAST_WEIGHT, MOST_WEIGHT, RANKS, blend, fuse, nearness
 from server.types import Labels
 
 
@@ -72,9 +72,25 @@ def test_fusion_equals_sums_in_a_dictionary(
     np.testing.assert_allclose(scores, [sums[label] for label in expected], rtol=1e-6)
 
 
-def test_blended_scores_are_weighted_means() -> None:
-    scores = blend(np.array([0.9, 0.5, -0.2]), np.array([0.0, 0.5, 1.0]), (1.0, 0.6))
-    np.testing.assert_allclose(scores, [0.9 / 1.6, 0.8 / 1.6, 0.4 / 1.6], atol=1e-6)
+def test_blended_scores_are_weighted_means_of_nearness_and_shares() -> None:
+    cosines = np.array([0.9, 0.5, -0.2, 0.0])
+    scores = blend(cosines, np.array([0.0, 0.5, 1.0, 0.0]), (1.0, 0.6))
+    np.testing.assert_allclose(scores, [0.704 / 1.6, 0.425 / 1.6, 0.592 / 1.6, 0], atol=1e-6)
+
+
+def test_nearness_is_the_cube_of_a_cosine_and_straight_where_it_is_high() -> None:
+    assert nearness(np.array([-1.0, 0.4, 0.8, 1.0])) == pytest.approx([-1, 0.064, 0.512, 0.896])
+    # There is no step: neither in the values nor in how fast they rise.
+    around = nearness(np.array([0.7999, 0.8, 0.8001]))
+    assert np.diff(around) == pytest.approx([1.92e-4] * 2, rel=1e-3)
+
+
+def test_a_greater_cosine_or_share_never_lowers_a_blended_score() -> None:
+    # The bound of what no search has found yet rests on this.
+    steps = np.linspace(-1, 1, 401)
+    assert (np.diff(blend(steps, 0.3, (1.0, 1.0))) >= 0).all()
+    shares = np.linspace(0, 1, 401)
+    assert (np.diff(blend(np.full(401, -0.4), shares, (1.0, 1.0))) >= 0).all()
 
 
 def test_a_blended_score_does_not_depend_on_the_others() -> None:
@@ -89,7 +105,7 @@ def test_greatest_and_least_weights_leave_finite_scores_in_order(weight: float) 
     found, scores = fuse([labels(*range(1000)), labels(3, 5)], (weight, weight))
     assert np.isfinite(scores).all() and (scores > 0).all()
     assert found[:3].tolist() == [3, 5, 0] and (np.diff(scores) <= 0).all()
-    assert blend(np.array([0.5]), np.array([0.5]), (weight, 0.0)).tolist() == [0.5]
+    assert blend(np.array([0.5]), np.array([0.5]), (weight, 0.0)).tolist() == [0.125]
 
 
 def test_ranks_far_below_add_nothing() -> None:
