@@ -27,11 +27,12 @@ from server.store.columns.history import Moment
 from server.store.documents import Documents
 from server.store.filters.tree import Filter
 from server.store.hit_cache import HitCache
+from server.store.passages.outline import Outline
 from server.store.past_queries import PastQueries
 from server.store.records import Change, CollectionStats, Document, Info, Span
 from server.store.selection import Selection
 from server.store.sqlite.database_path import SHARED, WAL, beside
-from server.store.vector_blob import rounded
+from server.store.vector_blob import packed, unpacked
 from server.store.vector_index import BadSnapshot, IndexMaker, VectorIndex
 from server.types import Vectors
 
@@ -160,21 +161,23 @@ class Collection:
         vectors: Vectors,
         spans: Sequence[Sequence[Span]] | None = None,
         notes: Mapping[str, str] | None = None,
+        outlines: Sequence[Outline | None] | None = None,
     ) -> None:
         """Store documents with their chunks' vectors, float32 (B, D), in place of others of their ids.
 
         On return they are on the disk, and every new search finds them. notes: on the collection,
-        stored if and only if the documents are. Raises InvalidRequest for text that is no Unicode,
-        ValueError for vectors that are not finite.
+        stored if and only if the documents are. outlines: of the texts, where they are known. Raises
+        InvalidRequest for text that is no Unicode, ValueError for vectors that are not finite.
         """
+        blobs = packed(vectors)
 
         def store() -> Change:
             for key, value in (notes or {}).items():
                 self.documents.note(key, value)
-            return self.documents.add(documents, vectors, spans)
+            return self.documents.add(documents, vectors, spans, blobs=blobs, outlines=outlines)
 
         # As a start will read them, so that scores are the same after it.
-        self._write(store, rounded(vectors))
+        self._write(store, unpacked(blobs, vectors.shape[1]))
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete these documents; returns how many there were."""
