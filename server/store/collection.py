@@ -16,6 +16,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ from server.store.selection import Selection
 from server.store.sqlite.database_path import SHARED, WAL, beside
 from server.store.vector_blob import packed, unpacked
 from server.store.vector_index import BadSnapshot, IndexMaker, VectorIndex
-from server.types import Vectors
+from server.types import Labels, Vectors
 
 DATABASE_FILE, SNAPSHOT_FILE = "documents.sqlite3", "index.faiss"
 # The key of the note of when something was written last.
@@ -62,6 +63,9 @@ class Collection:
         """Open the collection in the folder `home`; make: makes its index."""
         # By revision: of what is stored, and during a write also of what will be. Replaced whole.
         self._indexes: dict[str | None, VectorIndex] = {}
+        # While a compaction runs, the labels that writes have removed since it began; and what it made.
+        self._removed: list[Labels] | None = None
+        self._prepared: _Prepared | None = None
         # Their columns, for filters, by the same revisions.
         self._moments: dict[str | None, Moment] = {}
         self._snapshot = home / SNAPSHOT_FILE
@@ -188,8 +192,23 @@ class Collection:
         return self._delete(lambda: self.documents.ids(filter))
 
     def compacted(self, index: VectorIndex) -> VectorIndex:
-        """Return this index arranged for searches like the last ones; call it from any thread."""
-        return index.compacted(self.asked.vectors)
+        """Return this index arranged for searches like the last ones; call it from any thread, one at a time.
+
+        It holds what was written meanwhile, so that `adopt` has little to do while no write may begin.
+        """
+        removed: list[Labels] = []
+        # From here on every write adds to it.
+        self._removed = removed
+        try:
+            made = index.compacted(self.asked.vectors)
+            with self.reading() as current:
+                made = _holding(made, np.sort(current.labels), self.documents)
+                last = self.documents.last_label()
+        except BaseException:
+            self._removed = None
+            raise
+        self._prepared = _Prepared(made, last, removed)
+        return made
 
     def note(self, key: str, value: str) -> None:
         """Store a note that searches depend on, in place of the last one, under a new revision."""
@@ -202,9 +221,14 @@ class Collection:
 
     def adopt(self, index: VectorIndex) -> None:
         """Use a compacted index that was made from this one; applies what was written meanwhile."""
+        prepared, self._prepared, self._removed = self._prepared, None, None
         # Nothing is written, but no write may begin.
         with self.documents.transaction():
-            self._settle(self.documents.revision(), caught_up(index, self.documents))
+            if prepared is not None and prepared.index is index:
+                made = prepared.with_later(self.documents)
+            else:
+                made = caught_up(index, self.documents)
+            self._settle(self.documents.revision(), made)
 
     def save(self) -> None:
         """Write the snapshot if it is out of date; a failure is only logged."""
@@ -252,6 +276,7 @@ class Collection:
         vectors: of the labels that the change adds. searched: whether what searches find changes anyway.
         """
         before = after = None
+        made = NO_CHANGE
         try:
             with self.documents.transaction():
                 before = self._stored()
@@ -264,6 +289,8 @@ class Collection:
             if before is not None:
                 self._settle(*before)
             raise
+        if self._removed is not None and len(made.removed):
+            self._removed.append(made.removed)
         self._settle(*after)
 
     def _stored(self) -> Published:
@@ -302,6 +329,27 @@ class Collection:
         self.index = index
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A compacted index of what was stored at one moment.
+
+    last: the greatest label given until then. removed: labels that writes have removed since, and some that
+    they removed before.
+    """
+
+    index: VectorIndex
+    last: int
+    removed: Sequence[Labels]
+
+    def with_later(self, documents: Documents) -> VectorIndex:
+        """Return the index of what is stored now.
+
+        Labels ascend and are never used again, so those after `last` are new, whatever was written.
+        """
+        index = self.index.minus(np.concatenate([NO_CHANGE.removed, *self.removed]))
+        return _plus(index, documents, documents.labels_after(self.last))
+
+
 def _stat(path: Path) -> os.stat_result | None:
     try:
         return path.stat()
@@ -334,9 +382,18 @@ def caught_up(index: VectorIndex, documents: Documents) -> VectorIndex:
     It compares all labels instead of replaying what came after the last one. So it also repairs an
     index that missed a write in between, and from an empty index it is the rebuild.
     """
-    held, stored = index.labels, documents.labels()
+    return _holding(index, documents.labels(), documents)
+
+
+def _holding(index: VectorIndex, stored: Labels, documents: Documents) -> VectorIndex:
+    """Return an index of these labels of the database, and no others."""
+    held = index.labels
     index = index.minus(np.setdiff1d(held, stored, assume_unique=True))
-    missing = np.setdiff1d(stored, held, assume_unique=True)
+    return _plus(index, documents, np.setdiff1d(stored, held, assume_unique=True))
+
+
+def _plus(index: VectorIndex, documents: Documents, missing: Labels) -> VectorIndex:
+    """Return an index with these labels of the database too."""
     loose = 0
     for start in range(0, len(missing), ROWS_AT_ONCE):
         labels = missing[start : start + ROWS_AT_ONCE]

@@ -355,6 +355,11 @@ class Documents:
             rows = reader.execute(f"SELECT label FROM parts WHERE {condition}", parameters)
             return np.sort(np.fromiter((label for (label,) in rows), dtype=np.int64))
 
+    def labels_after(self, last: int) -> Labels:
+        """Return the labels of all chunks that are greater than `last`: int64 (N,), ascending."""
+        query = "SELECT label FROM parts WHERE label > ? ORDER BY label"
+        return np.array([label for (label,) in self.database.each(query, (last,))], dtype=np.int64)
+
     def vectors(self, labels: Labels) -> Vectors:
         """Return the vectors of labels that must all exist, as stored: float32 (B, D)."""
         asked = labels.tolist()

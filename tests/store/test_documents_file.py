@@ -302,7 +302,7 @@ def test_texts_of_version_3_stay_as_they_are_and_new_ones_are_packed(
     again = Documents(path, None)
     assert again.get(["short", "long"]) == {each.id: each for each in old}
     add(again, new := Document("new", LONG + "乙"))
-    kinds = dict(again.database.rows("SELECT id, typeof(text) FROM documents"))
+    kinds: dict[str, str] = dict(again.database.rows("SELECT id, typeof(text) FROM documents"))
     assert kinds == {"short": "text", "long": "text", "new": "blob"}
     again.close()
     again = Documents(path, None)
