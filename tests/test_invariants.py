@@ -62,6 +62,7 @@ ONE_FILE = {
     },
     "threading": {
         "inference/lanes.py",
+        "store/folder.py",
         "store/hit_cache.py",
         "system/idle_connections.py",
         "cli/indexing/background.py",
@@ -79,11 +80,12 @@ ONE_FILE = {
     },
 }
 CONCURRENCY = {"threading", "_thread", "concurrent", "multiprocessing", "queue"}
-# Lanes are threads, reads have some of their own, and two caches that threads share have a lock. A command
-# reads files in a thread that may wait for ever, which asyncio's would keep the process for.
+# Lanes are threads, reads have some of their own, and two caches and a file of names that threads share
+# have a lock. A command reads files in a thread that may wait for ever, and asyncio would wait for it at the end.
 THREADS = {
     "inference/lanes.py": CONCURRENCY,
     "collections/read_threads.py": {"concurrent"},
+    "store/folder.py": {"threading"},
     "store/hit_cache.py": {"threading"},
     "store/words/bases.py": {"threading"},
     "system/idle_connections.py": {"threading"},

@@ -2,9 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from threading import Barrier
 from typing import Any, TypeVar, cast
 
 from server.clock import now
@@ -173,9 +172,12 @@ class ReadThreads:
 
 def _started(threads: int) -> ThreadPoolExecutor:
     """Return a pool whose threads all run: later there may be no memory to start one."""
-    pool, all_run = ThreadPoolExecutor(threads, "read"), Barrier(threads)
+    pool = ThreadPoolExecutor(threads, "read")
+    all_run: Future[None] = Future()
     for _ in range(threads):
-        pool.submit(all_run.wait)
+        # Each waits for it, so the next one needs a thread of its own.
+        pool.submit(all_run.result)
+    all_run.set_result(None)
     return pool
 
 
