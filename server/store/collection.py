@@ -35,6 +35,7 @@ from server.store.selection import Selection
 from server.store.sqlite.database_path import SHARED, WAL, beside
 from server.store.vector_blob import packed, unpacked
 from server.store.vector_index import BadSnapshot, IndexMaker, VectorIndex
+from server.system.memory import give_back
 from server.types import Labels, Vectors
 
 DATABASE_FILE, SNAPSHOT_FILE = "documents.sqlite3", "index.faiss"
@@ -44,6 +45,8 @@ CHANGED = "changed"
 ROWS_AT_ONCE = 16_384
 # Before compaction vectors take 2 KB each, 512 wide; after it half of that.
 LOOSE_ROWS = 8 * ROWS_AT_ONCE
+# SQLite moves its log into the file from 16 MB on; more is left of a large write.
+LARGE_LOG_BYTES = 24 << 20
 # A search begins again where a write ended within the microseconds that its beginning takes.
 ATTEMPTS = 100
 NO_CHANGE = Change(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
@@ -63,7 +66,7 @@ class Collection:
         """Open the collection in the folder `home`; make: makes its index."""
         # By revision: of what is stored, and during a write also of what will be. Replaced whole.
         self._indexes: dict[str | None, VectorIndex] = {}
-        # While a compaction runs, the labels that writes have removed since it began; and what it made.
+        # Until an index that has caught up is adopted: what writes have removed since, and that index.
         self._removed: list[Labels] | None = None
         self._prepared: _Prepared | None = None
         # Their columns, for filters, by the same revisions.
@@ -192,22 +195,20 @@ class Collection:
         return self._delete(lambda: self.documents.ids(filter))
 
     def compacted(self, index: VectorIndex) -> VectorIndex:
-        """Return this index arranged for searches like the last ones; call it from any thread, one at a time.
+        """Return this index arranged for searches like the last ones; call it from any thread."""
+        return index.compacted(self.asked.vectors)
 
-        It holds what was written meanwhile, so that `adopt` has little to do while no write may begin.
+    def caught_up(self, index: VectorIndex) -> VectorIndex:
+        """Return a compacted index with what was written meanwhile; from any thread, one call at a time.
+
+        `adopt` then has little to do while no write may begin.
         """
         removed: list[Labels] = []
         # From here on every write adds to it.
         self._removed = removed
-        try:
-            made = index.compacted(self.asked.vectors)
-            with self.reading() as current:
-                made = _holding(made, np.sort(current.labels), self.documents)
-                last = self.documents.last_label()
-        except BaseException:
-            self._removed = None
-            raise
-        self._prepared = _Prepared(made, last, removed)
+        with self.reading() as current:
+            made = _holding(index, np.sort(current.labels), self.documents)
+            self._prepared = _Prepared(made, self.documents.last_label(), removed)
         return made
 
     def note(self, key: str, value: str) -> None:
@@ -229,6 +230,12 @@ class Collection:
             else:
                 made = caught_up(index, self.documents)
             self._settle(self.documents.revision(), made)
+
+    def give_back(self) -> None:
+        """Give back what a large write left: SQLite's log, and freed memory. Called like a write."""
+        if self.stats().wal_bytes > LARGE_LOG_BYTES:
+            self.documents.database.shorten_log()
+            give_back()
 
     def save(self) -> None:
         """Write the snapshot if it is out of date; a failure is only logged."""
