@@ -111,7 +111,7 @@ TO_THREAD = {
     "system/memory.py": 1,
     "cli/connection.py": 1,
     "cli/indexing/background.py": 1,
-    "collections/live_collection.py": 4,
+    "collections/live_collection.py": 5,
 }
 # The only file that connects, and those that import it.
 CONNECTS = "cli/connection.py"
