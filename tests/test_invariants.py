@@ -63,6 +63,7 @@ ONE_FILE = {
     },
     "threading": {
         "inference/lanes.py",
+        "store/folder.py",
         "store/hit_cache.py",
         "system/idle_connections.py",
         "cli/indexing/background.py",
@@ -80,11 +81,12 @@ ONE_FILE = {
     },
 }
 CONCURRENCY = {"threading", "_thread", "concurrent", "multiprocessing", "queue"}
-# Lanes are threads, reads have some of their own, and two caches that threads share have a lock. A command
-# reads files in a thread that may wait for ever, which asyncio's would keep the process for.
+# Lanes are threads, reads have some of their own, and two caches and a file of names that threads share
+# have a lock. A command reads files in a thread that may wait for ever, and asyncio would wait for it at the end.
 THREADS = {
     "inference/lanes.py": CONCURRENCY,
     "collections/read_threads.py": {"concurrent"},
+    "store/folder.py": {"threading"},
     "store/hit_cache.py": {"threading"},
     "store/words/bases.py": {"threading"},
     "system/idle_connections.py": {"threading"},
@@ -110,7 +112,7 @@ TO_THREAD = {
     "system/memory.py": 1,
     "cli/connection.py": 1,
     "cli/indexing/background.py": 1,
-    "collections/live_collection.py": 4,
+    "collections/live_collection.py": 5,
 }
 # The only file that connects, and those that import it.
 CONNECTS = "cli/connection.py"

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from server.collections.chunking import cut, default_overlap
+from server.collections.chunking import default_overlap, outlined
 from server.errors import EmptyInput, shown
 from server.inference.engine import Engine
+from server.store.passages.outline import Outline
 from server.store.passages.reading import read_as
 from server.store.records import ChunkRules, Document, Span
 from server.system.turns import Turns
@@ -45,11 +46,15 @@ def _overhead(engine: Engine) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Chunked:
-    """A document, its chunks, and the text that is embedded for each."""
+    """A document, its chunks, and the text that is embedded for each.
+
+    outline: of the document's text, None where it is not known.
+    """
 
     document: Document
     spans: Sequence[Span]
     texts: Sequence[str]
+    outline: Outline | None = None
 
 
 async def chunk_documents(
@@ -123,11 +128,11 @@ def _in_chunks(
         size = max(rules.size - title, rules.size // 2, 1)
         rules = ChunkRules(size, min(rules.overlap, size // 2))
     text = document.text
-    spans, contexts = cut(text, rules, count, document.title)
+    (spans, contexts), outline = outlined(text, rules, count, document.title)
     if len(spans) == 1 and not text[: spans[0].begin].strip() and not text[spans[0].end :].strip():
         return _whole(document)
     texts = [
         read_as(document.title, context, text[begin:end])
         for (begin, end), context in zip(spans, contexts, strict=True)
     ]
-    return Chunked(document, spans, texts)
+    return Chunked(document, spans, texts, outline)

@@ -36,7 +36,7 @@ class Cut(NamedTuple):
 
 
 def chunk(text: str, rules: ChunkRules, count: Count) -> list[Span]:
-    """Return the spans of the chunks in order, see `cut`."""
+    """Return the spans of the chunks in order, see `outlined`."""
     return cut(text, rules, count).spans
 
 
@@ -47,7 +47,18 @@ def cut(
     title: str | None = None,
     outline: Outline | None = None,
 ) -> Cut:
-    """Return the chunks in order, each without white space at its ends.
+    """Return the chunks in order, see `outlined`."""
+    return outlined(text, rules, count, title, outline)[0]
+
+
+def outlined(
+    text: str,
+    rules: ChunkRules,
+    count: Count,
+    title: str | None = None,
+    outline: Outline | None = None,
+) -> tuple[Cut, Outline | None]:
+    """Return the chunks in order, each without white space at its ends, and the outline if one was needed.
 
     Together they hold every character that is neither white space nor noise. A text of at most `size`
     tokens is one chunk, unless it has noise or more than UNCOUNTED_CHARACTERS; one of white space only,
@@ -59,12 +70,12 @@ def cut(
     """
     whole = Span(len(text) - len(text.lstrip()), len(text.rstrip()))
     if whole.begin >= whole.end:
-        return Cut([Span(0, len(text))], [""])
+        return Cut([Span(0, len(text))], [""]), outline
     parts = without_noise(text)
     if len(parts) == 1 and parts[0] == (0, len(text)):
         if whole.end - whole.begin <= most_characters(rules.size):
             if count([text[whole.begin : whole.end]])[0] <= rules.size:
-                return Cut([whole], [""])
+                return Cut([whole], [""]), outline
     outline = outline or Outline.of(text)
     pieces, tokens = split(text, rules.size, count, outline, parts)
     row = Row(text, pieces, tokens, count)
@@ -73,4 +84,4 @@ def cut(
     for span, context in packed(text, row, rules, count, contexts):
         found.spans.append(span)
         found.contexts.append(context)
-    return found
+    return found, outline

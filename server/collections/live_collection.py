@@ -39,7 +39,6 @@ from server.store.search import Hit, Query, at_once, is_plain
 from server.store.searching.answers import search
 from server.store.sqlite.read_limit import limited
 from server.store.vector_index import VectorIndex
-from server.system.memory import give_back
 from server.telemetry import spans
 from server.telemetry.metrics import Metrics
 from server.types import Vectors
@@ -48,8 +47,6 @@ T = TypeVar("T")
 NO_PARTS: Mapping[str, Parts] = MappingProxyType({})
 # Seconds without a write after which the index is compacted.
 QUIET_S = 3.0
-# SQLite moves its log into the file from 16 MB on; more is left of a large write.
-LARGE_LOG_BYTES = 24 << 20
 # Conditions of filters of which it is remembered that stored values can meet them.
 MOST_SOUND = 1_000
 
@@ -216,7 +213,7 @@ class LiveCollection:
             if self.gone or self._ending:
                 return
             try:
-                await uninterrupted(lambda: _given_back(self.collection))
+                await uninterrupted(self.collection.give_back)
             except ServerError as error:
                 log.warning("the log of collection %s was not shortened: %s", self.name, error)
 
@@ -387,16 +384,22 @@ class LiveCollection:
     async def _compact(self) -> None:
         while (index := (collection := self.collection).index).compaction_pays:
             compacted = await asyncio.to_thread(collection.compacted, index)
+            async with self.gate:
+                if self._has(collection):
+                    compacted = await asyncio.to_thread(collection.caught_up, compacted)
             async with self.writing:
-                if self.gone or collection is not self.collection:
+                if not self._has(collection):
                     # Removed, or replaced when it was reindexed.
                     return
                 await uninterrupted(partial(collection.adopt, compacted))
             # What was measured now is newer than the last probe.
             self._recall = None
             async with self.gate:
-                if not self.gone and collection is self.collection:
+                if self._has(collection):
                     await asyncio.to_thread(collection.save)
+
+    def _has(self, collection: Collection) -> bool:
+        return not self.gone and collection is self.collection
 
     def _compacted(self, task: "asyncio.Task[None]") -> None:
         self._compacting = None
@@ -423,12 +426,6 @@ class LiveCollection:
             await asyncio.wait([self._compacting])
         async with self.writing:
             return
-
-
-def _given_back(collection: Collection) -> None:
-    if collection.stats().wal_bytes > LARGE_LOG_BYTES:
-        collection.documents.database.shorten_log()
-        give_back()
 
 
 async def uninterrupted(write: Callable[[], T]) -> T:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
@@ -28,7 +28,7 @@ class ReadThreads:
     def __init__(self, query_s: float, max_bytes: int, metrics: Metrics) -> None:
         threads = max(MIN_THREADS, cpu_budget())
         self._queue = ReadQueue(threads)
-        self._pool = ThreadPoolExecutor(threads, "read")
+        self._pool = _started(threads)
         self._query_s = query_s
         self.max_bytes = max_bytes
         self._metrics = metrics
@@ -150,10 +150,14 @@ class ReadThreads:
                     lambda waiter: limit.end() if waiter.cancelled() else None
                 )
         loop = asyncio.get_running_loop()
+        answers: Sequence[Any]
         try:
             answers = await loop.run_in_executor(
                 self._pool, _answers, run, items, limit, self._limit
             )
+        except (RuntimeError, MemoryError) as error:
+            # The system had no memory for the call: those who wait must not wait for ever.
+            answers = [error] * len(turn)
         finally:
             self._queue.ended(turn, now() - started)
             self._start()
@@ -164,6 +168,17 @@ class ReadThreads:
                 read.waiter.set_exception(answer)
             else:
                 read.waiter.set_result(answer)
+
+
+def _started(threads: int) -> ThreadPoolExecutor:
+    """Return a pool whose threads all run: later there may be no memory to start one."""
+    pool = ThreadPoolExecutor(threads, "read")
+    all_run: Future[None] = Future()
+    for _ in range(threads):
+        # Each waits for it, so the next one needs a thread of its own.
+        pool.submit(all_run.result)
+    all_run.set_result(None)
+    return pool
 
 
 def _answers(

@@ -127,7 +127,8 @@ class Reindexing:
             successor = self._opened()
             known = note_of(provenance_note(successor), self._engine.provenance)
             known |= reading_note(successor)
-            successor.add(documents, vectors, spans, {COPIED: str(copied), **known})
+            notes = {COPIED: str(copied), **known}
+            successor.add(documents, vectors, spans, notes, [each.outline for each in chunked])
 
         await uninterrupted(store)
         self._copied = copied

@@ -121,6 +121,7 @@ class WriteBatch:
                 np.concatenate([self._vectors[id] for id in self._chunked]),
                 [each.spans for each in self._chunked.values()],
                 note,
+                [each.outline for each in self._chunked.values()],
             )
         return missing
 

@@ -16,6 +16,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +28,15 @@ from server.store.columns.history import Moment
 from server.store.documents import Documents
 from server.store.filters.tree import Filter
 from server.store.hit_cache import HitCache
+from server.store.passages.outline import Outline
 from server.store.past_queries import PastQueries
 from server.store.records import Change, CollectionStats, Document, Info, Span
 from server.store.selection import Selection
 from server.store.sqlite.database_path import SHARED, WAL, beside
-from server.store.vector_blob import rounded
+from server.store.vector_blob import packed, unpacked
 from server.store.vector_index import BadSnapshot, IndexMaker, VectorIndex
-from server.types import Vectors
+from server.system.memory import give_back
+from server.types import Labels, Vectors
 
 DATABASE_FILE, SNAPSHOT_FILE = "documents.sqlite3", "index.faiss"
 # The key of the note of when something was written last.
@@ -42,6 +45,8 @@ CHANGED = "changed"
 ROWS_AT_ONCE = 16_384
 # Before compaction vectors take 2 KB each, 512 wide; after it half of that.
 LOOSE_ROWS = 8 * ROWS_AT_ONCE
+# SQLite moves its log into the file from 16 MB on; more is left of a large write.
+LARGE_LOG_BYTES = 24 << 20
 # A search begins again where a write ended within the microseconds that its beginning takes.
 ATTEMPTS = 100
 NO_CHANGE = Change(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
@@ -61,6 +66,9 @@ class Collection:
         """Open the collection in the folder `home`; make: makes its index."""
         # By revision: of what is stored, and during a write also of what will be. Replaced whole.
         self._indexes: dict[str | None, VectorIndex] = {}
+        # Until an index that has caught up is adopted: what writes have removed since, and that index.
+        self._removed: list[Labels] | None = None
+        self._prepared: _Prepared | None = None
         # Their columns, for filters, by the same revisions.
         self._moments: dict[str | None, Moment] = {}
         self._snapshot = home / SNAPSHOT_FILE
@@ -160,21 +168,23 @@ class Collection:
         vectors: Vectors,
         spans: Sequence[Sequence[Span]] | None = None,
         notes: Mapping[str, str] | None = None,
+        outlines: Sequence[Outline | None] | None = None,
     ) -> None:
         """Store documents with their chunks' vectors, float32 (B, D), in place of others of their ids.
 
         On return they are on the disk, and every new search finds them. notes: on the collection,
-        stored if and only if the documents are. Raises InvalidRequest for text that is no Unicode,
-        ValueError for vectors that are not finite.
+        stored if and only if the documents are. outlines: of the texts, where they are known. Raises
+        InvalidRequest for text that is no Unicode, ValueError for vectors that are not finite.
         """
+        blobs = packed(vectors)
 
         def store() -> Change:
             for key, value in (notes or {}).items():
                 self.documents.note(key, value)
-            return self.documents.add(documents, vectors, spans)
+            return self.documents.add(documents, vectors, spans, blobs=blobs, outlines=outlines)
 
         # As a start will read them, so that scores are the same after it.
-        self._write(store, rounded(vectors))
+        self._write(store, unpacked(blobs, vectors.shape[1]))
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete these documents; returns how many there were."""
@@ -188,6 +198,19 @@ class Collection:
         """Return this index arranged for searches like the last ones; call it from any thread."""
         return index.compacted(self.asked.vectors)
 
+    def caught_up(self, index: VectorIndex) -> VectorIndex:
+        """Return a compacted index with what was written meanwhile; from any thread, one call at a time.
+
+        `adopt` then has little to do while no write may begin.
+        """
+        removed: list[Labels] = []
+        # From here on every write adds to it.
+        self._removed = removed
+        with self.reading() as current:
+            made = _holding(index, np.sort(current.labels), self.documents)
+            self._prepared = _Prepared(made, self.documents.last_label(), removed)
+        return made
+
     def note(self, key: str, value: str) -> None:
         """Store a note that searches depend on, in place of the last one, under a new revision."""
 
@@ -199,9 +222,20 @@ class Collection:
 
     def adopt(self, index: VectorIndex) -> None:
         """Use a compacted index that was made from this one; applies what was written meanwhile."""
+        prepared, self._prepared, self._removed = self._prepared, None, None
         # Nothing is written, but no write may begin.
         with self.documents.transaction():
-            self._settle(self.documents.revision(), caught_up(index, self.documents))
+            if prepared is not None and prepared.index is index:
+                made = prepared.with_later(self.documents)
+            else:
+                made = caught_up(index, self.documents)
+            self._settle(self.documents.revision(), made)
+
+    def give_back(self) -> None:
+        """Give back what a large write left: SQLite's log, and freed memory. Called like a write."""
+        if self.stats().wal_bytes > LARGE_LOG_BYTES:
+            self.documents.database.shorten_log()
+            give_back()
 
     def save(self) -> None:
         """Write the snapshot if it is out of date; a failure is only logged."""
@@ -249,6 +283,7 @@ class Collection:
         vectors: of the labels that the change adds. searched: whether what searches find changes anyway.
         """
         before = after = None
+        made = NO_CHANGE
         try:
             with self.documents.transaction():
                 before = self._stored()
@@ -261,6 +296,8 @@ class Collection:
             if before is not None:
                 self._settle(*before)
             raise
+        if self._removed is not None and len(made.removed):
+            self._removed.append(made.removed)
         self._settle(*after)
 
     def _stored(self) -> Published:
@@ -299,6 +336,27 @@ class Collection:
         self.index = index
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A compacted index of what was stored at one moment.
+
+    last: the greatest label given until then. removed: labels that writes have removed since, and some that
+    they removed before.
+    """
+
+    index: VectorIndex
+    last: int
+    removed: Sequence[Labels]
+
+    def with_later(self, documents: Documents) -> VectorIndex:
+        """Return the index of what is stored now.
+
+        Labels ascend and are never used again, so those after `last` are new, whatever was written.
+        """
+        index = self.index.minus(np.concatenate([NO_CHANGE.removed, *self.removed]))
+        return _plus(index, documents, documents.labels_after(self.last))
+
+
 def _stat(path: Path) -> os.stat_result | None:
     try:
         return path.stat()
@@ -333,9 +391,18 @@ def caught_up(index: VectorIndex, documents: Documents) -> VectorIndex:
     It compares all labels instead of replaying what came after the last one. So it also repairs an
     index that missed a write in between, and from an empty index it is the rebuild.
     """
-    held, stored = index.labels, documents.labels()
+    return _holding(index, documents.labels(), documents)
+
+
+def _holding(index: VectorIndex, stored: Labels, documents: Documents) -> VectorIndex:
+    """Return an index of these labels of the database, and no others."""
+    held = index.labels
     index = index.minus(np.setdiff1d(held, stored, assume_unique=True))
-    missing = np.setdiff1d(stored, held, assume_unique=True)
+    return _plus(index, documents, np.setdiff1d(stored, held, assume_unique=True))
+
+
+def _plus(index: VectorIndex, documents: Documents, missing: Labels) -> VectorIndex:
+    """Return an index with these labels of the database too."""
     loose = 0
     for start in range(0, len(missing), ROWS_AT_ONCE):
         labels = missing[start : start + ROWS_AT_ONCE]

@@ -29,6 +29,7 @@ from server.store.filters.kinds import (
 from server.store.filters.match import matches
 from server.store.filters.sql import attributes, where
 from server.store.filters.tree import ID, TEXT, TITLE, Filter
+from server.store.passages.outline import Outline
 from server.store.passages.words import ChunkWords
 from server.store.records import Change, Chunk, Document, Info, Span
 from server.store.schema import (
@@ -51,6 +52,7 @@ from server.store.sqlite.ascending import ascending
 from server.store.sqlite.damage import damaged
 from server.store.sqlite.database import Connection, Database
 from server.store.sqlite.read_limit import spend, within_limit
+from server.store.sqlite.stored_text import unpacked as unpacked_text
 from server.store.vector_blob import blob_bytes, packed, unpacked
 from server.store.words.asked import Asked
 from server.store.words.finding import find
@@ -130,27 +132,32 @@ class Documents:
         documents: Sequence[Document],
         vectors: Vectors,
         spans: Sequence[Sequence[Span]] | None = None,
+        *,
+        blobs: Sequence[bytes] | None = None,
+        outlines: Sequence[Outline | None] | None = None,
     ) -> Change:
         """Store documents in place of others of their ids, and their chunks with their vectors.
 
         vectors: float32 (B, D), a row for each chunk. spans: the chunks of each document; None, one
-        each, whole. Raises InvalidRequest for a text that is no Unicode (a lone surrogate); NUL is a
-        character like any other.
+        each, whole. blobs, outlines: the vectors packed, and the outlines of the texts, where they are
+        known. Raises InvalidRequest for a text that is no Unicode (a lone surrogate); NUL is a character
+        like any other.
         """
         writer = self._writing()
         if spans is None:
             spans = [[Span(0, len(document.text))] for document in documents]
         assert vectors.shape == (sum(map(len, spans)), self.info.dimension)
+        outlines = outlines or [None] * len(documents)
         rows = [document_row(document) for document in documents]
-        blobs = iter(packed(vectors))
+        rest = iter(packed(vectors) if blobs is None else blobs)
         added: list[int] = []
         removed: list[int] = []
-        for document, row, chunks in zip(documents, rows, spans, strict=True):
+        for document, row, chunks, outline in zip(documents, rows, spans, outlines, strict=True):
             removed += self._delete(writer, document.id)
             number = insert_document(writer, None, row)
-            words = ChunkWords(document.title, document.text)
+            words = ChunkWords(document.title, document.text, outline)
             for span in within_limit(chunks):
-                row_of = (writer, None, number, *span, next(blobs), words.of(*span))
+                row_of = (writer, None, number, *span, next(rest), words.of(*span))
                 added.append(insert_chunk(*row_of))
         return Change(np.array(added, dtype=np.int64), np.array(removed, dtype=np.int64))
 
@@ -247,10 +254,10 @@ class Documents:
         n_bytes = 0
         with closing(rows):
             for row in ascending(rows, after, self.database.path):
-                n_bytes += _n_bytes(row)
+                document = self._document(row)
+                n_bytes += _n_bytes(document, row[4])
                 if found and n_bytes > max_bytes:
                     return found, True
-                document = self._document(row)
                 self._confirm(filter, document)
                 found.append((row[0], document))
         return found, False
@@ -364,6 +371,11 @@ class Documents:
             rows = reader.execute(f"SELECT label FROM parts WHERE {condition}", parameters)
             return np.sort(np.fromiter((label for (label,) in rows), dtype=np.int64))
 
+    def labels_after(self, last: int) -> Labels:
+        """Return the labels of all chunks that are greater than `last`: int64 (N,), ascending."""
+        query = "SELECT label FROM parts WHERE label > ? ORDER BY label"
+        return np.array([label for (label,) in self.database.each(query, (last,))], dtype=np.int64)
+
     def vectors(self, labels: Labels) -> Vectors:
         """Return the vectors of labels that must all exist, as stored: float32 (B, D)."""
         asked = labels.tolist()
@@ -402,7 +414,11 @@ class Documents:
         return int(rows[0][0])
 
     def _document(self, row: Sequence[Any]) -> Document:
-        _, id, text, title, metadata, checksum = row
+        _, id, kept, title, metadata, checksum = row
+        try:
+            text = unpacked_text(kept)
+        except ValueError:
+            raise self._damaged(f"document {ascii(id)}") from None
         if not is_sound_document((id, text, title, metadata), checksum):
             raise self._damaged(f"document {ascii(id)}")
         return Document(id, text, title, json.loads(metadata))
@@ -411,9 +427,10 @@ class Documents:
         return damaged(self.database.path, what)
 
 
-def _n_bytes(row: Sequence[Any]) -> int:
+def _n_bytes(document: Document, metadata: str) -> int:
     """Return about how many bytes a document has in a reply."""
-    return sum(len(value) if value.isascii() else 3 * len(value) for value in row[1:5] if value)
+    values = (document.id, document.text, document.title or "", metadata)
+    return sum(len(value) if value.isascii() else 3 * len(value) for value in values)
 
 
 # The note that names what is stored. It is random, so a file that was put back never seems newer.

@@ -10,6 +10,7 @@ DATA/collections/NAME/index.faiss         a snapshot of the index; saves time at
 
 import logging
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
@@ -63,6 +64,8 @@ class DataFolder:
         self._make = make
         self._layout = FolderLayout(folder)
         self._lock = FolderLock(folder, holder)
+        # Held while names.json changes: it notes one renaming at a time, and each change begins with the last.
+        self._naming = threading.Lock()
         self.collections: dict[str, Collection] = {}
         self.damaged: dict[str, StoreError] = {}
         try:
@@ -250,12 +253,12 @@ class DataFolder:
                     " delete one",
                     param="alias",
                 )
-        with self.reporting(collection):
+        with self.reporting(collection), self._naming:
             self._names.write(self._names.names.with_alias(alias, collection))
 
     def forget_alias(self, alias: str) -> None:
         """Delete an alias; the collection stays."""
-        with self.reporting(alias):
+        with self.reporting(alias), self._naming:
             self._names.write(self._names.names.without_alias(alias))
 
     def rename(self, name: str, new: str, *, keep_alias: bool) -> None:
@@ -270,7 +273,7 @@ class DataFolder:
         self._lock.check()
         self.collections.pop(name).close()
         try:
-            with self.reporting(name):
+            with self.reporting(name), self._naming:
                 rename(self._layout, self._names, Renaming(name, new, keep_alias))
         except BaseException:
             self._open(name)

@@ -16,10 +16,11 @@ from server.store.passages.outline import OUTLINE
 from server.store.passages.words import ChunkWords
 from server.store.records import ChunkRules, Document, Info
 from server.store.sqlite.database import Connection, in_memory
+from server.store.sqlite.stored_text import stored, unpacked
 from server.store.vector_blob import blob_bytes, from_float32
 from server.store.words.bases import SNOWBALL
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 # Numbers of a vector. No model gives nearly as many.
 MAX_DIMENSION = 65_536
 
@@ -47,12 +48,13 @@ PARTS = (
     ) STRICT""",
     "CREATE INDEX parts_of_document ON parts (document)",
 )
+# text: as `stored_text` keeps it, a text or bytes.
 SCHEMA = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID",
     """CREATE TABLE documents (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
         id TEXT NOT NULL UNIQUE,
-        text TEXT NOT NULL,
+        text ANY NOT NULL,
         title TEXT,
         metadata TEXT NOT NULL,
         checksum INTEGER NOT NULL
@@ -80,8 +82,10 @@ SCHEMA_1 = (
         vector BLOB NOT NULL CHECK (length(vector) = {vector_bytes})
     ) STRICT""",
 )
-# Version 2 had the same tables, with vectors in float32.
-SCHEMAS = {1: SCHEMA_1, 2: SCHEMA, 3: SCHEMA}
+# Versions 2 and 3 had the same tables, with texts only as they are; version 2 had vectors in float32.
+TEXT_OF_3, TEXT_NOW = " text TEXT NOT NULL", " text ANY NOT NULL"
+SCHEMA_3 = tuple(statement.replace(TEXT_NOW, TEXT_OF_3) for statement in SCHEMA)
+SCHEMAS = {1: SCHEMA_1, 2: SCHEMA_3, 3: SCHEMA_3, 4: SCHEMA}
 # What SQLite's own ANALYZE makes, which someone may have run.
 STATISTICS = (
     "CREATE TABLE sqlite_stat1(tbl,idx,stat)",
@@ -100,9 +104,10 @@ def migrate(writer: Connection, version: int) -> None:
     """Bring a file of an older version to this one, inside a transaction."""
     assert version in SCHEMAS, f"there is no migration from version {version}"
     if version == 1:
-        _from_1(writer)
-    else:
+        return _from_1(writer)
+    if version == 2:
         _from_2(writer)
+    _from_3(writer)
 
 
 def _tables(writer: Connection, dimension: int, statements: Iterable[str] = SCHEMA) -> None:
@@ -223,21 +228,42 @@ def _from_2(writer: Connection) -> None:
     writer.execute("DROP TABLE old_parts")
 
 
+def _from_3(writer: Connection) -> None:
+    """Migrate version 3: a text may be packed. Those that are stored stay as they are.
+
+    Only the declared type of a column changes, and no row: SQLite's own instructions for that are to
+    change the statement that created the table.
+    """
+    ((schema,),) = writer.execute("PRAGMA schema_version")
+    writer.execute("PRAGMA writable_schema = ON")
+    try:
+        writer.execute(
+            "UPDATE sqlite_schema SET sql = replace(sql, ?, ?) WHERE type = 'table' AND name = 'documents'",
+            (TEXT_OF_3, TEXT_NOW),
+        )
+        # Connections read the statements again, this one too.
+        writer.execute(f"PRAGMA schema_version = {schema + 1}")
+    finally:
+        writer.execute("PRAGMA writable_schema = RESET")
+
+
 # --- rows -------------------------------------------------------------------------------------------------
 
-DocumentRow = tuple[str, str, str | None, str]  # id, text, title, metadata
+DocumentRow = tuple[str, str, str | None, str]  # id, text as it is, title, metadata
 
 
 def insert_document(writer: Connection, number: int | None, row: DocumentRow) -> int:
     """Store a document without its chunks, and the rows that filters read; returns its number."""
+    id, text, title, metadata = row
     cursor = writer.execute(
-        "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?)", (number, *row, document_checksum(*row))
+        "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?)",
+        (number, id, stored(text), title, metadata, document_checksum(*row)),
     )
     assert cursor.lastrowid is not None
     number = cursor.lastrowid
     writer.executemany(
         "INSERT INTO attributes VALUES (?, ?, ?)",
-        [(*pair, number) for pair in attributes(json.loads(row[3]))],
+        [(*pair, number) for pair in attributes(json.loads(metadata))],
     )
     return number
 
@@ -288,7 +314,7 @@ def words_of_all(connection: Connection) -> Iterator[tuple[int, str]]:
     for label, number, title, text, begin, end in rows:
         # The chunks of a document were stored together, and its outline is made once.
         if number != last:
-            last, words = number, ChunkWords(title, text)
+            last, words = number, ChunkWords(title, unpacked(text))
         yield label, words.of(begin, end)
 
 

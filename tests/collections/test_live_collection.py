@@ -19,6 +19,7 @@ from server.config import Config
 from server.errors import AlreadyExists, EmptyInput, InferenceFailed, OtherModel
 from server.inference.model import Model
 from server.inference.registry import ModelRegistry
+from server.store import collection as collection_module
 from server.store.collection import SNAPSHOT_FILE, Collection
 from server.store.filters.tree import parse
 from server.store.folder import DataFolder
@@ -425,7 +426,7 @@ def test_a_large_write_leaves_no_log_once_it_is_quiet(
     toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live_module, "QUIET_S", 0.05)
-    monkeypatch.setattr(live_module, "LARGE_LOG_BYTES", 10_000)
+    monkeypatch.setattr(collection_module, "LARGE_LOG_BYTES", 10_000)
 
     async def test(live: LiveCollection) -> None:
         await live.add(documents(50))

@@ -10,6 +10,7 @@ from server.collections import live_collection as live_module
 from server.collections.live_collection import LiveCollection
 from server.errors import StoreError
 from server.inference.model import Model
+from server.store import collection as collection_module
 from server.store.local_index import index as index_module
 from server.store.records import Document
 from server.store.search import Query
@@ -117,16 +118,16 @@ def test_only_a_large_log_is_shortened(
     toy_model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_back: list[None] = []
-    monkeypatch.setattr(live_module, "give_back", lambda: given_back.append(None))
+    monkeypatch.setattr(collection_module, "give_back", lambda: given_back.append(None))
 
     async def test(live: LiveCollection) -> None:
         await add(live, 0, 30)
         size = live.stats().wal_bytes
         assert size > 0
-        monkeypatch.setattr(live_module, "LARGE_LOG_BYTES", size)
+        monkeypatch.setattr(collection_module, "LARGE_LOG_BYTES", size)
         await live._tidy()
         assert live.stats().wal_bytes == size and given_back == []
-        monkeypatch.setattr(live_module, "LARGE_LOG_BYTES", size - 1)
+        monkeypatch.setattr(collection_module, "LARGE_LOG_BYTES", size - 1)
         live._ending = True
         await live._tidy()
         live._ending, live.gone = False, True
@@ -148,7 +149,7 @@ def test_a_log_that_cannot_be_shortened_is_logged(
     def refuse() -> None:
         raise StoreError("{path}: the disk failed", path=tmp_path)
 
-    monkeypatch.setattr(live_module, "LARGE_LOG_BYTES", 0)
+    monkeypatch.setattr(collection_module, "LARGE_LOG_BYTES", 0)
 
     async def test(live: LiveCollection) -> None:
         await add(live, 0, 3)

@@ -183,3 +183,21 @@ def test_light_reads_go_on_beside_heavy_ones_and_too_many_are_refused() -> None:
         assert await reads.run(HEAVY, lambda: 1) == 1, "there is room again"
 
     run(test)
+
+
+def test_a_call_that_no_thread_can_take_fails_and_does_not_wait_for_ever() -> None:
+    async def test(reads: ReadThreads) -> None:
+        # As where the system has no memory for a thread.
+        reads._pool.shutdown()
+        for _ in range(2):
+            with pytest.raises(RuntimeError):
+                await reads.run(LIGHT, lambda: 1)
+
+    run(test)
+
+
+def test_threads_run_from_the_beginning() -> None:
+    async def test(reads: ReadThreads) -> None:
+        assert len(reads._pool._threads) == reads._pool._max_workers >= 2
+
+    run(test)

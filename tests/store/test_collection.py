@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import shutil
+import sqlite3
 import threading
 import zlib
 from collections.abc import Iterator
@@ -393,3 +394,32 @@ def test_an_index_that_missed_a_delete_never_shows_what_is_gone(collection: Main
     collection.delete(["a"])
     collection.collection._settle(collection.documents.revision(), missed)
     assert [hit.id for hit in collection.search(vector_of("a"), 2)] == ["b"]
+
+
+def test_a_compacted_index_gets_what_was_written_meanwhile_without_comparing_all_labels(
+    collection: Main, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = collection.collection
+    add(collection, "a", "b", "c", "d")
+    before = real.index
+    collection.delete(["a"])  # The compaction begins with an older index.
+    compacted = real.caught_up(real.compacted(before))
+    add(collection, "b", "e", "f", text="new")
+    collection.delete(["c", "f"])
+    with pytest.raises(sqlite3.IntegrityError):
+        with monkeypatch.context() as context:
+            # A write that fails removes nothing.
+            context.setattr(real.documents, "revise", refuse)
+            collection.delete(["d"])
+    with monkeypatch.context() as context:
+        context.setattr(real.documents, "labels", refuse)
+        real.adopt(compacted)
+    assert sorted(real.index.labels) == real.documents.labels().tolist()
+    check_holds(collection, "b", "d", "e")
+    # Another index is compared whole.
+    real.adopt(before)
+    assert sorted(real.index.labels) == real.documents.labels().tolist()
+
+
+def refuse(*_: object) -> str:
+    raise sqlite3.IntegrityError("refused")

@@ -16,6 +16,7 @@ from server.store.filters.tree import parse
 from server.store.records import Document, Info
 from server.store.schema import PARTS, SCHEMA_VERSION, chunk_checksum
 from server.store.sqlite import database as database_module
+from server.store.sqlite.stored_text import unpacked as unpacked_text
 from server.store.upkeep.integrity import faults_in
 from server.store.vector_blob import rounded, unpacked
 from tests.support.stored_documents import INFO, add, check_advice, vectors
@@ -138,7 +139,7 @@ def test_reading_creates_no_file_in_the_place_of_a_lost_one(
         ("PRAGMA user_version = 0", "schema 0, which no server writes"),
         ("PRAGMA user_version = -2", "schema -2, which no server writes"),
         ("PRAGMA user_version = 1", "which this server did not create"),
-        ("PRAGMA user_version = 4", "run the newer server"),
+        ("PRAGMA user_version = 5", "run the newer server"),
         ("DELETE FROM meta", "KeyError"),
         ("DELETE FROM meta WHERE key = 'name'", "KeyError: 'name'"),
         ("DELETE FROM meta WHERE key = 'words'", "KeyError: 'words'"),
@@ -244,8 +245,25 @@ def as_version_2(path: Path) -> None:
             old.execute("INSERT INTO parts VALUES (?, ?, ?, ?, ?, ?)", row)
         old.execute("UPDATE sqlite_sequence SET seq = 9 WHERE name = 'parts'")
         old.execute("DROP TABLE new_parts")
-        old.execute("PRAGMA user_version = 2")
         old.commit()
+    as_version_3(path)
+    with closing(sqlite3.connect(path)) as old:
+        old.execute("PRAGMA user_version = 2")
+
+
+def as_version_3(path: Path) -> None:
+    """Rewrite a closed file as a version left it that kept texts only as they are."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        rows = old.execute("SELECT text, number FROM documents").fetchall()
+        old.execute("PRAGMA writable_schema = ON")
+        old.execute(
+            "UPDATE sqlite_schema SET sql = replace(sql, 'text ANY', 'text TEXT')"
+            " WHERE type = 'table' AND name = 'documents'"
+        )
+        old.execute("PRAGMA user_version = 3")
+    with closing(sqlite3.connect(path, isolation_level=None)) as old:
+        plain = [(unpacked_text(kept), number) for kept, number in rows]
+        old.executemany("UPDATE documents SET text = ? WHERE number = ?", plain)
 
 
 def test_a_file_of_version_2_keeps_its_labels_and_halves_its_vectors(
@@ -269,6 +287,45 @@ def test_a_file_of_version_2_keeps_its_labels_and_halves_its_vectors(
     again = Documents(path, None)
     assert add(again, Document("new", "new")).added.tolist() == [10], "9 was used"
     again.close()
+
+
+LONG = "用人单位自用工之日起即与劳动者建立劳动关系，应当订立书面劳动合同。" * 3
+
+
+def test_texts_of_version_3_stay_as_they_are_and_new_ones_are_packed(
+    documents: Documents, path: Path
+) -> None:
+    old = [Document("short", "墨池"), Document("long", LONG, "劳动法", {"n": 1})]
+    add(documents, *old)
+    documents.close()
+    as_version_3(path)
+    again = Documents(path, None)
+    assert again.get(["short", "long"]) == {each.id: each for each in old}
+    add(again, new := Document("new", LONG + "乙"))
+    kinds: dict[str, str] = dict(again.database.rows("SELECT id, typeof(text) FROM documents"))
+    assert kinds == {"short": "text", "long": "text", "new": "blob"}
+    again.close()
+    again = Documents(path, None)
+    assert again.get(["new", "long"]) == {"new": new, "long": old[1]}
+    assert sorted(again.ids(parse({"$text": {"$contains": "书面劳动合同"}}))) == ["long", "new"]
+    assert again.ids(parse({"$text": {"$prefix": LONG[:9]}, "n": 1})) == ["long"]
+    assert faults_in(again) == []
+    with again.transaction():
+        again.delete(["new", "long"])
+    assert faults_in(again) == []
+    again.close()
+
+
+def test_a_packed_text_that_is_damaged_is_reported(documents: Documents, path: Path) -> None:
+    add(documents, Document("a", LONG), Document("b", "乙"))
+    writer = documents.database.writer
+    ((kept,),) = writer.execute("SELECT text FROM documents WHERE id = 'a'").fetchall()
+    for damaged in (kept[:-1], kept + b"x", b"\3" + kept[1:], b"", kept[:9] + b"!" + kept[10:], 7):
+        writer.execute("UPDATE documents SET text = ? WHERE id = 'a'", (damaged,))
+        with pytest.raises(StoreDamaged, match="document 'a'"):
+            documents.get(["a"])
+        assert any("document 'a'" in str(fault) for fault in faults_in(documents))
+    assert documents.get(["b"])["b"].text == "乙"
 
 
 def test_a_damaged_vector_of_version_2_is_still_damaged(documents: Documents, path: Path) -> None:

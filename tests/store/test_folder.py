@@ -173,7 +173,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "empty": written(b""),
     "no SQLite": written(b"\xff" * 4096),
     "version 0": sql("PRAGMA user_version = 0"),
-    "version 4": sql("PRAGMA user_version = 4"),
+    "version 5": sql("PRAGMA user_version = 5"),
     "no description": sql("DELETE FROM meta"),
     "no identity": sql("DELETE FROM meta WHERE key = 'identity'"),
     "chunks of no shape": sql("UPDATE meta SET value = '{}' WHERE key = 'chunks'"),

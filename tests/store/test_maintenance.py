@@ -17,6 +17,7 @@ from server.store.folder import DataFolder
 from server.store.local_index.index import LocalIndex
 from server.store.records import ChunkRules, Document, Info
 from server.store.sqlite.database import PAGE_BYTES
+from server.store.sqlite.stored_text import stored
 from tests.support.commands import Commands, write_lines
 from tests.support.toys import toy_texts, write_toy_texts
 
@@ -149,7 +150,7 @@ def test_what_is_no_backup_is_refused(filled: Commands, tmp_path: Path) -> None:
 
 def test_damaged_backup_is_refused(filled: Commands, tmp_path: Path) -> None:
     filled("backup", "default", tmp_path / "backup")
-    damage(tmp_path / "backup", max(toy_texts(60), key=len).encode()[:9])
+    damage(tmp_path / "backup", bytes_of(max(toy_texts(60), key=len)))
     said = filled.refused("restore", tmp_path / "backup", "--force")
     assert said.count(str(tmp_path / "backup")) == 2 and "is damaged" in said
     assert "sound" in filled("check").out
@@ -245,6 +246,12 @@ def test_backup_beside_a_writer_is_a_moment_of_the_collection(
 # --- examining ------------------------------------------------------------------------------------
 
 
+def bytes_of(text: str) -> bytes:
+    """Return bytes that stand in the database where a text is stored."""
+    kept = stored(text)
+    return kept[9:30] if isinstance(kept, bytes) else kept.encode()[:9]
+
+
 def damage(path: Path, mark: bytes, *, beyond: int = 0) -> None:
     """Turn a byte round, where `mark` stands after the first `beyond` bytes, or in every page there."""
     content = bytearray(path.read_bytes())
@@ -331,7 +338,7 @@ def test_damaged_document_is_named(filled: Commands) -> None:
 
 def test_damaged_text_is_found(filled: Commands) -> None:
     text = max(toy_texts(60), key=len)
-    damage(home(filled) / DATABASE_FILE, text.encode()[:9])
+    damage(home(filled) / DATABASE_FILE, bytes_of(text))
     faults(filled)
 
 

@@ -38,7 +38,6 @@ def test_compaction_gets_the_queries_of_searches(
     given: list[Vectors] = []
     monkeypatch.setattr(index, "SCAN_FROM", 10)
     monkeypatch.setattr(index, "compacted", lambda scan, rest, past: given.append(past))
-    monkeypatch.setattr(index, "LocalIndex", lambda *arguments: arguments)
     search(collection, [Query("dense", 3, rows[0])])
     search(collection, [Query("dense", 3, rows[1]), Query("hybrid", 3, rows[2], "文本")])
     collection.compacted(collection.index)

@@ -1,7 +1,9 @@
 """Renaming and aliases on the disk: after a kill or a failing disk at any step there is the old state or the new."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -169,3 +171,27 @@ def test_commands_without_a_server_know_aliases(data: Path, tmp_path: Path) -> N
     assert [each.name for each in found] == ["main"] and not damaged
     with pytest.raises(Exception, match="alias of collection main"):
         restore(data, tmp_path / "backup", "live", force=True)
+
+
+def test_names_of_several_collections_are_changed_at_the_same_time(tmp_path: Path) -> None:
+    names = ("a", "b", "c")
+
+    def change(folder: DataFolder, name: str) -> None:
+        for number in range(4):
+            folder.set_alias(f"{name}-{number}", name)
+            folder.rename(name, f"{name}-new", keep_alias=True)
+            folder.rename(f"{name}-new", name, keep_alias=False)
+            folder.set_alias("last", name)
+            if number % 2:
+                folder.forget_alias(f"{name}-{number}")
+
+    with closing(DataFolder(tmp_path)) as folder:
+        for name in names:
+            folder.create(Info(name, "model-a", 8))
+        with ThreadPoolExecutor(len(names)) as several:
+            for _ in several.map(partial(change, folder), names):
+                pass
+        wanted = {f"{name}-{number}": name for name in names for number in range(0, 4, 2)}
+        last = folder.aliases["last"]
+        assert folder.aliases == {**wanted, "last": last} and last in names
+    assert names_file.read(tmp_path).aliases == {**wanted, "last": last}

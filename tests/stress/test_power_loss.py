@@ -20,10 +20,12 @@ import pytest
 
 from server.auth.keys import read_keys
 from server.store.folder import INDEX, DataFolder
+from server.store.naming import names_file
 from server.store.records import Info
 from server.store.search import Query, search
 from server.store.upkeep.integrity import faults_of
 from server.store.upkeep.restoring import restore
+from server.store.words.vocabulary import VOCABULARY
 from tests.support.disk_trace import Change, record
 from tests.support.power_workload import (
     D,
@@ -111,6 +113,7 @@ def check(home: Path, before: State, after: State, seen: Counter[str], *, thorou
     """Check that a disk holds what was acknowledged, and at most the step that was in progress beside it."""
     found = found_in(home / "data")
     either(found, before, after, "collections", seen)
+    either(dict(names_file.read(home / "data").aliases), before, after, "aliases")
     either(
         [key.name for key in read_keys(home / "keys")] if (home / "keys").exists() else [],
         before,
@@ -123,8 +126,8 @@ def check(home: Path, before: State, after: State, seen: Counter[str], *, thorou
     for name in found:
         assert not (faults := faults_of(home / "data" / "collections" / name, INDEX)), faults
     if (home / "backup").exists():
-        restore(home / "data", home / "backup", "news", force=True)
-        either(found_in(home / "data")["news"], before, after, "backup")
+        restore(home / "data", home / "backup", "restored", force=True)
+        either(found_in(home / "data")["restored"], before, after, "backup")
     check_usable(home / "data")
 
 
@@ -151,19 +154,19 @@ def found_in(data: Path) -> dict[str, Any]:
         found = {}
         for name, collection in folder.collections.items():
             versions: dict[str, int] = {}
+            model, words = collection.info.fingerprint, collection.documents.noted(VOCABULARY)
             for id, document in collection.documents.get(collection.documents.ids()).items():
                 version = document.metadata["version"]
                 assert isinstance(version, int)
                 versions[id] = version
-                assert document == document_of(id, version)
-            model = collection.info.fingerprint
+                assert document == document_of(id, version, model)
             for id, version in versions.items():
                 # By its own vector: so the index has the vector of this very version.
                 query = Query("dense", 1, vector_of(id, version, model))
                 ((hit,),) = search(collection, [query])
                 assert (hit.id, round(hit.score, 3)) == (id, 1), f"{id} is found as {hit.id}"
             assert len(collection.index.labels) == len(versions)
-            found[name] = {"model": model, "documents": versions}
+            found[name] = {"model": model, "words": words, "documents": versions}
         return found
 
 
@@ -176,6 +179,8 @@ def check_audit(path: Path) -> None:
 def check_usable(data: Path) -> None:
     """Check that collections are made, reindexed and removed, and that nothing is left behind."""
     with closing(DataFolder(data)) as folder:
+        for alias in list(folder.aliases):
+            folder.forget_alias(alias)
         for name in list(folder.collections):
             folder.remove(name)
         folder.create(Info("laws", MODEL_0, D))

@@ -1,4 +1,4 @@
-"""What the stress oracle does to a whole collection: renaming, restoring, and setting words.
+"""What the stress oracle does to a whole collection: renaming, aliases, restoring, and setting words.
 
 None of it changes what the collection holds, so no ledger knows of it.
 """
@@ -34,8 +34,8 @@ class Administration:
         self._asks, self._verdicts = asks, verdicts
 
     def act(self, choose: random.Random) -> None:
-        """Do one of the three."""
-        choose.choice((self._restore, self._rename, self._set_words))(choose)
+        """Do one of the four."""
+        choose.choice((self._restore, self._rename, self._alias, self._set_words))(choose)
 
     def take_name_back(self) -> None:
         """Undo a renaming that a kill came after."""
@@ -53,6 +53,17 @@ class Administration:
         body = {"name": f"{self._asks.name}-x", "keep_alias": True}
         self._check(self._asks.asked("POST", "rename", json=body), 200, "renames")
         self.take_name_back()
+
+    def _alias(self, choose: random.Random) -> None:
+        """Set an alias and delete it; in between it leads to the collection, whatever is killed."""
+        alias = f"{self._asks.name}-live"
+        answer = self._asks.whole("PUT", f"/aliases/{alias}", json={"collection": self._asks.name})
+        self._check(answer, 200, "aliases set")
+        if answer.status_code == 200:
+            found = self._asks.whole("GET", f"/collections/{alias}/stats")
+            if found.status_code != 200 or found.json()["name"] != self._asks.name:
+                self._verdicts.fail("losses", f"alias {alias}: {found.text[:200]}")
+        self._check(self._asks.whole("DELETE", f"/aliases/{alias}"), 200, "aliases deleted")
 
     def _restore(self, choose: random.Random) -> None:
         """Replace the collection by its own backup while its owners write nothing."""

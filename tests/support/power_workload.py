@@ -24,25 +24,33 @@ from server.auth.keys import add_key, new_key, remove_key
 from server.store.collection import Collection
 from server.store.filters.tree import parse
 from server.store.folder import DataFolder
-from server.store.records import Document, Info
+from server.store.records import GIVEN, Document, Info
 from server.store.upkeep.maintenance import backup
-from server.store.upkeep.restoring import restore
+from server.store.upkeep.restoring import fill, restore
+from server.store.words.vocabulary import VOCABULARY, Given, note_of
 from server.telemetry.metrics import Metrics
 from server.types import Vectors
 
 D = 16
 NAMES = ("laws", "notes", "news")
-# A collection's model, and the version of each document by its id.
+GIVEN_MODEL = f"{GIVEN}theirs"
+# By collection: its model, its note of words, and the version of each document by its id. And aliases, keys
+# and the last backup.
 State = dict[str, Any]
 
 
-def document_of(id: str, version: int) -> Document:
-    """Return a document of a hundred to some thousand characters, the same for the same version."""
+def document_of(id: str, version: int, model: str) -> Document:
+    """Return a document of a hundred to some thousand characters, the same for the same version.
+
+    Where the vectors are given, some have no text.
+    """
     choose = random.Random(f"{id} {version}")
     words = choose.choices(
         ("墨池", "笔", "search", "云雨", "server", "ink"), k=choose.choice((20, 200, 900))
     )
     metadata = {"version": version, "group": version % 3}
+    if model == GIVEN_MODEL and version % 2:
+        return Document(id, "", None, metadata)
     return Document(id, f"{id} version {version} {' '.join(words)}", None, metadata)
 
 
@@ -64,7 +72,7 @@ class Workload:
         self._choose = random.Random(seed)
         self._marks = os.open(marks, os.O_WRONLY | os.O_CREAT)
         self._versions = 0
-        self.state: State = {"collections": {}, "keys": [], "backup": None}
+        self.state: State = {"collections": {}, "aliases": {}, "keys": [], "backup": None}
         self.states = [deepcopy(self.state)]
         self._folder = self._opened()
 
@@ -85,6 +93,10 @@ class Workload:
             self._copy_some: 3,
             self._replace: 4,
             self._remove: 2,
+            self._put: 2,
+            self._rename: 4,
+            self._alias: 3,
+            self._set_words: 2,
             self._reopen: 3,
             self._back_up: 2,
             self._restore: 3,
@@ -107,9 +119,13 @@ class Workload:
 
     def _create(self) -> None:
         name = self._choose.choice(NAMES)
-        if name not in self._folder.collections:
-            _checkpoint_often(self._folder.create(Info(name, "model-0", D)))
-            self.state["collections"][name] = {"model": "model-0", "documents": {}}
+        if self._is_free(name):
+            model = self._choose.choice(("model-0", "model-0", GIVEN_MODEL))
+            _checkpoint_often(self._folder.create(Info(name, model, D)))
+            self.state["collections"][name] = {"model": model, "words": None, "documents": {}}
+
+    def _is_free(self, name: str) -> bool:
+        return name not in self._folder.collections and name not in self._folder.aliases
 
     def _add(self) -> None:
         if (name := self._some()) is None:
@@ -124,7 +140,7 @@ class Workload:
         stored["documents"] |= changed
 
     def _store(self, collection: Collection, documents: dict[str, int], model: str) -> None:
-        made = [document_of(id, version) for id, version in documents.items()]
+        made = [document_of(id, version, model) for id, version in documents.items()]
         collection.add(made, vectors_of(documents, model))
 
     def _delete(self) -> None:
@@ -158,7 +174,7 @@ class Workload:
 
     def _copy_some(self) -> None:
         """Begin to reindex, as a stop interrupts it."""
-        if (name := self._some()) is None:
+        if (name := self._some()) is None or self._is_given(name):
             return
         stored = self.state["collections"][name]
         half = dict(list(stored["documents"].items())[::2])
@@ -174,17 +190,65 @@ class Workload:
 
     def _replace(self) -> None:
         """Reindex to the end."""
-        if (name := self._some()) is None:
+        if (name := self._some()) is None or self._is_given(name):
             return
         stored = self.state["collections"][name]
         successor = self._successor(name)
         successor.delete(successor.documents.ids())
         self._store(successor, stored["documents"], successor.info.fingerprint)
         _checkpoint_often(self._folder.replace(successor))
-        stored["model"] = successor.info.fingerprint
+        stored |= {"model": successor.info.fingerprint, "words": None}
+
+    def _is_given(self, name: str) -> bool:
+        return bool(self.state["collections"][name]["model"] == GIVEN_MODEL)
+
+    def _put(self) -> None:
+        """Restore the backup as a server does while it runs."""
+        name = self._choose.choice(NAMES)
+        if self.state["backup"] is None or name in self._folder.aliases:
+            return
+        with self._folder.staging() as staged:
+            fill(staged, self._top / "backup", name, lambda: None)
+            self._folder.build_index(staged)
+            replace = name in self._folder.collections
+            _checkpoint_often(self._folder.put(staged, name, replace=replace))
+        self.state["collections"][name] = deepcopy(self.state["backup"])
+
+    def _rename(self) -> None:
+        name, new = self._some(), self._choose.choice(NAMES)
+        aliases = self.state["aliases"]
+        if name is None or not (self._is_free(new) or aliases.get(new) == name):
+            return
+        keep = self._choose.random() < 0.5
+        self._folder.rename(name, new, keep_alias=keep)
+        _checkpoint_often(self._folder.collections[new])
+        collections = self.state["collections"]
+        collections[new] = collections.pop(name)
+        aliases |= {alias: new for alias, to in aliases.items() if to == name}
+        if keep:
+            aliases[name] = new
+        aliases.pop(new, None)
+
+    def _alias(self) -> None:
+        """Set an alias, or delete one."""
+        alias, name = self._choose.choice((*NAMES, "live")), self._some()
+        aliases = self.state["aliases"]
+        if alias in aliases and self._choose.random() < 0.6:
+            self._folder.forget_alias(alias)
+            del aliases[alias]
+        elif name is not None and (alias in aliases or self._is_free(alias)):
+            self._folder.set_alias(alias, name)
+            aliases[alias] = name
+
+    def _set_words(self) -> None:
+        if (name := self._some()) is not None:
+            self._versions += 1
+            note = note_of(Given(stop_words=[f"word{self._versions}"]))
+            self._folder.collections[name].note(VOCABULARY, note)
+            self.state["collections"][name]["words"] = note
 
     def _remove(self) -> None:
-        if (name := self._some()) is not None:
+        if (name := self._some()) is not None and name not in self.state["aliases"].values():
             self._folder.remove(name)
             del self.state["collections"][name]
 
@@ -201,6 +265,8 @@ class Workload:
         if self.state["backup"] is None:
             return self._back_up()
         name = self._choose.choice(NAMES)
+        if name in self._folder.aliases:
+            return
         self._folder.close()
         restore(self._data, self._top / "backup", name, force=True)
         self._folder = self._opened()

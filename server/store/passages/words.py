@@ -14,9 +14,11 @@ from server.store.records import titled
 class ChunkWords:
     """The words of one document's chunks."""
 
-    def __init__(self, title: str | None, text: str) -> None:
+    def __init__(self, title: str | None, text: str, outline: Outline | None = None) -> None:
+        """Take the words of a text. outline: of this very text, where it is known."""
         self._title = title
         self._text = text
+        self._known = outline
 
     def of(self, begin: int, end: int) -> str:
         """Return what the index of words reads of a chunk."""
@@ -30,4 +32,4 @@ class ChunkWords:
 
     @cached_property
     def _outline(self) -> Outline:
-        return Outline.of(self._text)
+        return self._known or Outline.of(self._text)

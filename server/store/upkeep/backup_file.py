@@ -32,6 +32,7 @@ from server.store.schema import (
     is_sound_document,
 )
 from server.store.sqlite.advice import brief, one_line
+from server.store.sqlite.stored_text import unpacked as unpacked_text
 from server.store.upkeep.backup_growth import TIMES, Growth
 from server.store.upkeep.database_file import ForeignFile
 from server.store.upkeep.integrity import misplaced
@@ -51,17 +52,17 @@ MOST_LEVELS = 200
 # By version: the tables that are read, and the columns that `_documents` and `_chunks` expect. Rows of
 # version 1 have no checksums, and one vector each. NOT INDEXED: an index of a foreign file may differ
 # from its table.
-TABLES = {1: ("meta", "documents")} | dict.fromkeys((2, 3), ("meta", "documents", "parts"))
+TABLES = {1: ("meta", "documents")} | dict.fromkeys((2, 3, 4), ("meta", "documents", "parts"))
 DOCUMENTS = {
     1: "SELECT label, id, text, title, metadata, NULL FROM documents NOT INDEXED ORDER BY label",
 } | dict.fromkeys(
-    (2, 3),
+    (2, 3, 4),
     "SELECT number, id, text, title, metadata, checksum FROM documents NOT INDEXED ORDER BY number",
 )
 CHUNKS = {
     1: "SELECT label, label, 0, NULL, vector, NULL FROM documents NOT INDEXED ORDER BY label",
 } | dict.fromkeys(
-    (2, 3),
+    (2, 3, 4),
     "SELECT document, label, begin, end, vector, checksum FROM parts NOT INDEXED ORDER BY label",
 )
 
@@ -191,8 +192,12 @@ class BackupFile:
             yield number, self._document(row, checksum)
 
     def _document(self, row: list[Any], checksum: int | None) -> DocumentRow:
-        id, text, title, metadata = row
+        id, kept, title, metadata = row
         shown = Message("document {id} is not what was written", id=ascii(id)[:MAX_ID])
+        try:
+            text = unpacked_text(kept)
+        except ValueError:
+            raise self._damaged(shown) from None
         if checksum is not None and not is_sound_document((id, text, title, metadata), checksum):
             raise self._damaged(shown)
         if not 1 <= len(id) <= MAX_ID:
