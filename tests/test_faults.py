@@ -69,6 +69,7 @@ FAULTS: dict[str, tuple[str, ...]] = {
         "test_killed_server_loses_nothing_it_has_acknowledged",
         "test_two_hundred_kills_lose_nothing",
         "test_nothing_acknowledged_is_lost_by_kill_9",
+        "test_nothing_acknowledged_is_lost_whatever_runs_when_the_server_is_killed",
         "test_every_answer_is_one_state_whatever_is_written_reindexed_and_killed",
     ),
     "`kill -9` while a collection is created, reindexed, restored or removed": (
