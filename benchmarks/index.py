@@ -112,7 +112,11 @@ def _lines(case: Case, *, plain: bool) -> Iterator[dict[str, Any]]:
         for share in FILTERS:
             subset = case.subset(share)
             if len(subset) > 4 * K:
-                filtered, found = _timed([index], case.queries, Selection.of_labels(subset))
+                table = np.zeros(case.number, dtype=np.bool_)
+                table[subset] = True
+                # As columns make it.
+                within = Selection.of_table(0, table)
+                filtered, found = _timed([index], case.queries, within)
                 near = truth(case.pieces(), case.queries, K, subset)
                 kept = recall(found, near, K)
                 yield {"case": "index filter", "share": share, **filtered, "recall_at_10": kept}

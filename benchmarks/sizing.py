@@ -150,17 +150,21 @@ def _rates(line: Line) -> tuple[float, float]:
 
 
 def _ends(lines: Sequence[Line]) -> tuple[Line, Line]:
-    """Return the lines of the smallest and the largest compressed index."""
+    """Return the lines of the smallest and the largest compressed index that the last run measured."""
     found = [
         line
         for line in lines
         if line["case"] == "index search" and line["index"]["kind"] == "fastscan"
     ]
-    if len({line["rows"] for line in found}) < 2:
+    of_run = [line for line in found if _commit(line) == _commit(found[-1])]
+    if len({line["rows"] for line in of_run}) < 2:
         raise NotMeasured("no lines of `index search` with two sizes: run `make bench`")
-    ordered = sorted(reversed(found), key=lambda line: line["rows"])
-    largest = [line for line in ordered if line["rows"] == ordered[-1]["rows"]]
-    return ordered[0], largest[0]
+    ordered = sorted(of_run, key=lambda line: line["rows"])
+    return ordered[0], ordered[-1]
+
+
+def _commit(line: Line) -> Any:
+    return line["machine"].get("commit")
 
 
 def _last(lines: Sequence[Line], case: str, **where: Any) -> Line:

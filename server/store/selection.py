@@ -114,12 +114,13 @@ class Selection:
 
     def between(self, first: int, last: int) -> "Selection":
         """Return the selected labels from `first` to `last`, both included, as a view."""
-        if self._table is None:
+        table = self._dense()
+        if table is None:
             begin, end = np.searchsorted(self.labels, (first, last + 1))
             return Selection.of_labels(self.labels[begin:end])
-        begin = min(max(0, int(first) - self._first), len(self._table))
+        begin = min(max(0, int(first) - self._first), len(table))
         end = max(begin, int(last) + 1 - self._first)
-        return Selection.of_table(self._first + begin, self._table[begin:end])
+        return Selection.of_table(self._first + begin, table[begin:end])
 
     def dense(self) -> tuple[int, Mask] | None:
         """Return the first label of a table and the table; None where that would be far too long."""
