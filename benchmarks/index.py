@@ -43,6 +43,8 @@ K = 10
 FILTERS = (0.5, 0.05, 0.001)
 ROWS_A_WRITE = 256
 TOGETHER = 16
+# Queries for which all vectors are compared.
+COMPARED = 50
 # Vectors that wait until they are arranged, as when a collection is read at start.
 LOOSE_ROWS = 131_072
 IDENTITY = uuid.UUID(int=1)
@@ -92,6 +94,7 @@ def _lines(case: Case, *, plain: bool) -> Iterator[dict[str, Any]]:
     yield {
         "case": "index search",
         **times,
+        **({} if plain else {"comparing_all_p50_ms": _comparing_all_ms(case)}),
         "recall_at_10": recall(found, case.truth, K),
         "build_cpu_s": round(build_s, 2),
         f"ms_a_query_of_{TOGETHER}": _together_ms(index, case.queries),
@@ -160,6 +163,15 @@ def _timed(
         "p50_ms": _ms(wall_s, 0.5),
         "p99_ms": _ms(wall_s, 0.99),
     }, found
+
+
+def _comparing_all_ms(case: Case) -> float:
+    """Return the latency of an index that compares every vector."""
+    index = LocalIndex(case.dimension)
+    for labels, rows in case.pieces():
+        index = index.plus(labels, rows)
+    times, _ = _timed([index], case.queries[:COMPARED])
+    return times["p50_ms"]
 
 
 def _ms(seconds: list[float], quantile: float) -> float:
