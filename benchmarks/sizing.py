@@ -26,11 +26,11 @@ LAW_TOKENS = 124
 # Of a core's time, so that a burst finds room: at twice this share, requests queue without end.
 BUSY = 0.5
 # Bytes of a vector in memory: two a number, and the compressed copy that finds candidates, which has one
-# size. The line of `index search` with 1,020,192 vectors of 512 numbers has 1,114 bytes each.
+# size. The line of `index search` with 1,000,000 vectors of 512 numbers has 1,130 bytes each.
 INDEX_BYTES_A_NUMBER = 2
-CODE_BYTES = 1114 - 2 * 512
-# On the disk also the vector itself, in float32: what a longer vector adds to the measured 512 numbers.
-DISK_BYTES_A_NUMBER = INDEX_BYTES_A_NUMBER + 4
+CODE_BYTES = 1130 - 2 * 512
+# On the disk also the vector itself, in 16 bits: what a longer vector adds to the measured 512 numbers.
+DISK_BYTES_A_NUMBER = INDEX_BYTES_A_NUMBER + 2
 # `server/doctor/checks/memory.py` explains both. The weights count twice: for the lanes and the wide session.
 BASE_MB, LANE_MB = 131 + 48, 17
 # Above the estimate: a long request, an index that is being rebuilt beside the one that is used.
@@ -116,7 +116,6 @@ def measured(lines: Iterable[Line], model: str = SHIPPED) -> Measured:
     embed_s, search_s = _rates(_last(stored, "search", clients=16))
     small, large = _ends(stored)
     slope = (large["p50_ms"] - small["p50_ms"]) / (large["rows"] - small["rows"]) * 1e3
-    collection = _last(stored, "collection")
     rate = laws["served_per_s"] * LAW_TOKENS / cores
     share, dimension, file_mb = _beside_shipped(stored, model)
     return Measured(
@@ -127,7 +126,7 @@ def measured(lines: Iterable[Line], model: str = SHIPPED) -> Measured:
         file_mb=file_mb,
         search_core_s=max(0.0, cores * (1 / search_s - 1 / embed_s)),
         search_core_s_a_million=slope,
-        disk_bytes_a_law=collection["bytes"] / collection["parts"],
+        disk_bytes_a_law=_last(stored, "disk")["bytes_per_document"],
     )
 
 

@@ -19,9 +19,9 @@ FAQ = "docs/{language}/explanation/faq.md"
 FIGURES = {
     "0.998": "README.md",
     "0.00001": "README.md",
-    "1,020,192": "README.md",
+    "1,000,000": "README.md",
     "279 MB": "README.md",
-    "1.1 KB": "README.md",
+    "0.7 GB": "README.md",
     "1.6": "docs/en/how-to/choose-a-model.md",
     "glibc 2.28": "docs/en/how-to/deploy.md",
 }
