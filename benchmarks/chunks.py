@@ -159,7 +159,7 @@ def _ways(documents: Sequence[Document], size: int, count: Count) -> dict[str, l
             "sentences": cut(text, rules, count, document.title, Outline(text)),
             "outline": cut(text, rules, count, document.title),
         }
-        for way, (spans, contexts) in cuts.items():
+        for way, (spans, contexts, _) in cuts.items():
             found[way] += map(Chunked, [number] * len(spans), spans, contexts)
     return found
 
@@ -288,7 +288,7 @@ def _timed(*sets: Sequence[Document]) -> Iterator[dict[str, Any]]:
         rules = ChunkRules(700, 60)
         for way, outline in (("sentences", Outline(text)), ("outline", None)):
             before = time.thread_time()
-            spans, _ = cut(text, rules, characters, None, outline)
+            spans, *_ = cut(text, rules, characters, None, outline)
             seconds = (time.thread_time() - before) / TIMED
             yield {"set": name, "way": way, "cpu_s_per_mb": round(seconds, 3), "chunks": len(spans)}
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from server.collections.chunking import default_overlap, outlined
+from server.collections.chunking import cut, default_overlap
 from server.errors import EmptyInput, shown
 from server.inference.engine import Engine
 from server.store.passages.outline import Outline
@@ -128,7 +128,7 @@ def _in_chunks(
         size = max(rules.size - title, rules.size // 2, 1)
         rules = ChunkRules(size, min(rules.overlap, size // 2))
     text = document.text
-    (spans, contexts), outline = outlined(text, rules, count, document.title)
+    spans, contexts, outline = cut(text, rules, count, document.title)
     if len(spans) == 1 and not text[: spans[0].begin].strip() and not text[spans[0].end :].strip():
         return _whole(document)
     texts = [

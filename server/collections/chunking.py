@@ -29,15 +29,14 @@ def default_overlap(size: int) -> int:
 
 
 class Cut(NamedTuple):
-    """A document's chunks, and what is read before each: the headings and the table's header above it."""
+    """A document's chunks, and what is read before each: the headings and the table's header above it.
+
+    outline: of the text, None where none was needed.
+    """
 
     spans: list[Span]
     contexts: list[str]
-
-
-def chunk(text: str, rules: ChunkRules, count: Count) -> list[Span]:
-    """Return the spans of the chunks in order, see `outlined`."""
-    return cut(text, rules, count).spans
+    outline: Outline | None = None
 
 
 def cut(
@@ -47,18 +46,7 @@ def cut(
     title: str | None = None,
     outline: Outline | None = None,
 ) -> Cut:
-    """Return the chunks in order, see `outlined`."""
-    return outlined(text, rules, count, title, outline)[0]
-
-
-def outlined(
-    text: str,
-    rules: ChunkRules,
-    count: Count,
-    title: str | None = None,
-    outline: Outline | None = None,
-) -> tuple[Cut, Outline | None]:
-    """Return the chunks in order, each without white space at its ends, and the outline if one was needed.
+    """Return the chunks in order, each without white space at its ends.
 
     Together they hold every character that is neither white space nor noise. A text of at most `size`
     tokens is one chunk, unless it has noise or more than UNCOUNTED_CHARACTERS; one of white space only,
@@ -70,18 +58,18 @@ def outlined(
     """
     whole = Span(len(text) - len(text.lstrip()), len(text.rstrip()))
     if whole.begin >= whole.end:
-        return Cut([Span(0, len(text))], [""]), outline
+        return Cut([Span(0, len(text))], [""], outline)
     parts = without_noise(text)
     if len(parts) == 1 and parts[0] == (0, len(text)):
         if whole.end - whole.begin <= most_characters(rules.size):
             if count([text[whole.begin : whole.end]])[0] <= rules.size:
-                return Cut([whole], [""]), outline
+                return Cut([whole], [""], outline)
     outline = outline or Outline.of(text)
     pieces, tokens = split(text, rules.size, count, outline, parts)
     row = Row(text, pieces, tokens, count)
     contexts = Contexts(outline, title, rules.size, count)
-    found = Cut([], [])
+    found = Cut([], [], outline)
     for span, context in packed(text, row, rules, count, contexts):
         found.spans.append(span)
         found.contexts.append(context)
-    return found, outline
+    return found

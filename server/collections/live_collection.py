@@ -430,7 +430,11 @@ class LiveCollection:
 
 async def uninterrupted(write: Callable[[], T]) -> T:
     """Run a write on a thread to its end, also where its caller is cancelled."""
-    task = asyncio.ensure_future(asyncio.to_thread(write))
+    return await ended(asyncio.ensure_future(asyncio.to_thread(write)))
+
+
+async def ended(task: "asyncio.Task[T]") -> T:
+    """Return what a task returns; a caller that is cancelled waits for its end first."""
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:

@@ -56,8 +56,6 @@ class CollectionRegistry:
         self._busy: set[str] = set()
         # By its new name, a collection that is being renamed: the folder may know only that one already.
         self._moving: dict[str, LiveCollection] = {}
-        # The file of names is changed by one at a time, over all steps of a renaming.
-        self._naming = asyncio.Lock()
         self.reindexing: dict[str, Reindexing] = {}
         # Why the last reindexing of a collection failed.
         self.unfinished: dict[str, str] = {}
@@ -240,16 +238,14 @@ class CollectionRegistry:
             self.get(collection)
             raise CollectionNotFound(f"there is no collection {collection!r} yet; create it first")
         with self._held(alias, collection):
-            async with self._naming:
-                await uninterrupted(lambda: self._folder.set_alias(alias, collection))
+            await uninterrupted(lambda: self._folder.set_alias(alias, collection))
 
     async def forget_alias(self, alias: str) -> None:
         """Delete an alias; raises CollectionNotFound."""
         if alias not in self.aliases:
             raise CollectionNotFound(f"there is no alias {alias!r}")
         with self._held(alias, self.aliases[alias]):
-            async with self._naming:
-                await uninterrupted(lambda: self._folder.forget_alias(alias))
+            await uninterrupted(lambda: self._folder.forget_alias(alias))
 
     async def rename(self, name: str, new: str, *, keep_alias: bool) -> LiveCollection:
         """Give a collection another name; requests for it wait meanwhile, and its aliases follow it.
@@ -267,7 +263,7 @@ class CollectionRegistry:
         with self._held(new, name):
             await live.settled()
             try:
-                async with live.writing, live.gate.closed(), self._naming:
+                async with live.writing, live.gate.closed():
                     self._moving[new] = live
                     await uninterrupted(
                         lambda: self._folder.rename(name, new, keep_alias=keep_alias)

@@ -245,16 +245,17 @@ class DataFolder:
 
     def set_alias(self, alias: str, collection: str) -> None:
         """Let an alias, which may exist, lead to a collection; on return that is on the disk."""
-        if alias not in self.aliases:
-            self.check_free(alias)
-            if len(self.aliases) >= MAX_ALIASES:
-                raise InvalidRequest(
-                    f"there are {len(self.aliases)} aliases, at most {MAX_ALIASES} are possible;"
-                    " delete one",
-                    param="alias",
-                )
-        with self.reporting(collection), self._naming:
-            self._names.write(self._names.names.with_alias(alias, collection))
+        with self._naming:
+            if alias not in self.aliases:
+                self.check_free(alias)
+                if len(self.aliases) >= MAX_ALIASES:
+                    raise InvalidRequest(
+                        f"there are {len(self.aliases)} aliases, at most {MAX_ALIASES} are possible;"
+                        " delete one",
+                        param="alias",
+                    )
+            with self.reporting(collection):
+                self._names.write(self._names.names.with_alias(alias, collection))
 
     def forget_alias(self, alias: str) -> None:
         """Delete an alias; the collection stays."""

@@ -8,7 +8,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.collections.chunking import chunk
+from server.collections.chunking import cut
 from server.collections.cutting.counting import UNCOUNTED_CHARACTERS, Count
 from server.collections.cutting.splitting import MAX_MARKS, split
 from server.store.records import ChunkRules, Span
@@ -32,6 +32,10 @@ texts = st.one_of(
     st.text(max_size=100).filter(lambda text: text.isprintable() or text.isspace()),
     st.lists(st.sampled_from(SENTENCES), max_size=12).map("".join),
 )
+
+
+def chunk(text: str, rules: ChunkRules, count: Count) -> list[Span]:
+    return cut(text, rules, count).spans
 
 
 def characters(texts: Sequence[str]) -> list[int]:

@@ -32,7 +32,7 @@ def characters(texts: Sequence[str]) -> list[int]:
 
 def parts(text: str, size: int, overlap: int = 0) -> list[tuple[str, str]]:
     """Return of each chunk what is read before it, and its text."""
-    spans, contexts = cut(text, ChunkRules(size, overlap), characters)
+    spans, contexts, _ = cut(text, ChunkRules(size, overlap), characters)
     found = [text[begin:end] for begin, end in spans]
     assert all(len(c) + len(t) <= size for c, t in zip(contexts, found, strict=True))
     return list(zip(contexts, found, strict=True))
@@ -73,7 +73,7 @@ def test_code_is_cut_between_functions_with_the_comments_above_them() -> None:
 def test_lines_of_wrapped_prose_end_no_paragraph() -> None:
     line = "用人单位自用工之日起即与劳动者建立劳动关系并且应当"
     text = "\n".join([line] * 6)
-    spans, _ = cut(text, ChunkRules(60, 0), characters)
+    spans, *_ = cut(text, ChunkRules(60, 0), characters)
     assert len(spans) == 3 or all(end - begin > 30 for begin, end in spans[:-1])
 
 
@@ -106,7 +106,7 @@ def test_abbreviations_and_numbers_of_lists_end_no_sentence(text: str) -> None:
 )
 def test_hostile_texts_are_cut_in_time(unit: str) -> None:
     text = unit * (40_000 // len(unit))
-    spans, contexts = cut(text, ChunkRules(500, 60), characters)
+    spans, contexts, _ = cut(text, ChunkRules(500, 60), characters)
     assert len(spans) < 500 and len(contexts) == len(spans)
 
 
@@ -130,7 +130,7 @@ def test_code_between_many_images_is_looked_at_once() -> None:
     text = f"```\nx = 1;\n```\nA word.\n{IMAGE}\n" * blocks
     outline = Outline.of(text)
     outline.verbatim = counted = Counted(outline.verbatim)
-    spans, _ = cut(text, ChunkRules(500, 0), characters, outline=outline)
+    spans, *_ = cut(text, ChunkRules(500, 0), characters, outline=outline)
     assert len(counted) == blocks and len(spans) == blocks
     assert counted.reads < 20 * blocks
 

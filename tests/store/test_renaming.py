@@ -1,5 +1,6 @@
 """Renaming and aliases on the disk: after a kill or a failing disk at any step there is the old state or the new."""
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from server.errors import AlreadyExists, StoreDamaged
+from server.errors import AlreadyExists, InvalidRequest, StoreDamaged
 from server.store.folder import DataFolder
 from server.store.naming import names_file
 from server.store.naming.names_file import FILE, MAX_ALIASES, Names, Renaming
@@ -161,6 +162,24 @@ def test_number_of_aliases_is_bounded(data: Path, monkeypatch: pytest.MonkeyPatc
             folder.set_alias("third", "main")
         folder.set_alias("second", "main")
     assert MAX_ALIASES >= 100
+
+
+def test_number_of_aliases_is_bounded_where_several_are_set_at_the_same_time(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.store.folder.MAX_ALIASES", 2)
+    write = names_file.NamesFile.write
+
+    def slow_write(file: names_file.NamesFile, names: Names) -> None:
+        time.sleep(0.02)
+        write(file, names)
+
+    monkeypatch.setattr(names_file.NamesFile, "write", slow_write)
+    with closing(DataFolder(data)) as folder, ThreadPoolExecutor(3) as several:
+        setting = [several.submit(folder.set_alias, name, "main") for name in ("b", "c", "d")]
+        refused = [each.exception() for each in setting if each.exception() is not None]
+        assert [type(each) for each in refused] == [InvalidRequest] * 2
+        assert len(folder.aliases) == 2
 
 
 def test_commands_without_a_server_know_aliases(data: Path, tmp_path: Path) -> None:

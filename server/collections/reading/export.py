@@ -56,8 +56,7 @@ async def exported(
     pace = Pace("the export", BYTES_PER_S, "export a part of it with a filter")
     with RUNNING.one(), reads.admitted(cost_s):
         async with opened(collection.read(lambda: _Held(collection.collection))) as held:
-            among = partial(_among, collection.collection, held, export.filter)
-            numbers = await reads.turn(cost_s, among)
+            numbers = await reads.turn(cost_s, partial(_among, held, export.filter))
             after = 0
             while after >= 0:
                 page = partial(_page, held, export, after, limit, numbers)
@@ -68,17 +67,17 @@ async def exported(
 
 
 class _Held:
-    """The documents of a collection as they are now, until it is closed."""
+    """A collection as it is now, until this is closed; another may take its place meanwhile."""
 
     def __init__(self, collection: Collection) -> None:
-        self.documents = collection.documents
-        self.snapshot = self.documents.database.hold()
+        self.collection = collection
+        self.snapshot = collection.documents.database.hold()
 
     def close(self) -> None:
         self.snapshot.close()
 
 
-def _among(collection: Collection, held: _Held, filter: Filter | None) -> Labels | None:
+def _among(held: _Held, filter: Filter | None) -> Labels | None:
     """Return the numbers of the documents that a filter keeps, once for all pages.
 
     None without a filter, and where SQLite has to evaluate it for each page.
@@ -86,7 +85,7 @@ def _among(collection: Collection, held: _Held, filter: Filter | None) -> Labels
     if filter is None:
         return None
     with held.snapshot.here():
-        return filtered.numbers(collection, filter)
+        return filtered.numbers(held.collection, filter)
 
 
 def _page(
@@ -94,7 +93,7 @@ def _page(
 ) -> tuple[bytes, int]:
     """Return the next documents as bytes, and the number of the last one; -1 at the end."""
     among = None if numbers is None else filtered.following(numbers, after, limit)
-    documents = held.documents
+    documents = held.collection.documents
     with held.snapshot.here():
         found, cut = documents.page_within(after, limit, export.filter, PAGE_BYTES, among)
         some = [document for _, document in found]

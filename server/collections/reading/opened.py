@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
-from server.collections.live_collection import uninterrupted
+from server.collections.live_collection import ended, uninterrupted
 
 
 class Closable(Protocol):
@@ -27,13 +27,7 @@ async def opened(opening: Coroutine[Any, Any, C]) -> AsyncIterator[C]:
     """
     task = asyncio.ensure_future(opening)
     try:
-        found = await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        if not task.cancelled() and task.exception() is None:
-            await uninterrupted(task.result().close)
-        raise
-    try:
-        yield found
+        yield await ended(task)
     finally:
-        await uninterrupted(found.close)
+        if task.done() and not task.cancelled() and task.exception() is None:
+            await uninterrupted(task.result().close)
