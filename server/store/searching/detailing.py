@@ -27,7 +27,9 @@ def detailed(
     vectors = _vectors(search, labels) if options.vectors else {}
     ids = list(dict.fromkeys(hit.id for hit in hits))
     texts = _texts(search, ids) if options.document else {}
-    ranks = _Ranks(search, query) if query.mode == "hybrid" and query.fusion == "rrf" else None
+    ranks = None
+    if query.mode == "hybrid" and query.fusion == "rrf" and (options.explain or options.parts):
+        ranks = _Ranks(search, query)
     parts = _parts(search, query, ids, frozenset(labels), ranks) if options.parts else {}
     higher = _above(search, query, hits, parts)
     explained = _explained(search, query, labels, hits, ranks, higher) if options.explain else {}
