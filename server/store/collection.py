@@ -76,7 +76,7 @@ class Collection:
         self.documents = Documents(self.path, None)
         try:
             self._saved = _load(make, self._snapshot, self.documents)
-            self._settle(self.documents.revision(), caught_up(self._saved, self.documents))
+            self._settle(self.documents.revision(), _holding_all(self._saved, self.documents))
         except BaseException:
             self.documents.database.close_unchanged()
             raise
@@ -228,7 +228,7 @@ class Collection:
             if prepared is not None and prepared.index is index:
                 made = prepared.with_later(self.documents)
             else:
-                made = caught_up(index, self.documents)
+                made = _holding_all(index, self.documents)
             self._settle(self.documents.revision(), made)
 
     def give_back(self) -> None:
@@ -385,7 +385,7 @@ def _load(make: IndexMaker, snapshot: Path, documents: Documents) -> VectorIndex
     return index
 
 
-def caught_up(index: VectorIndex, documents: Documents) -> VectorIndex:
+def _holding_all(index: VectorIndex, documents: Documents) -> VectorIndex:
     """Return an index of exactly what the database holds, made from this one.
 
     It compares all labels instead of replaying what came after the last one. So it also repairs an

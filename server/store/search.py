@@ -184,7 +184,7 @@ def search(collection: Collection, queries: Sequence[Query]) -> list[list[Hit]]:
 class Search:
     """One search, inside `Collection.reading`.
 
-    early: the candidates of the first query, where they are known already. kept, matched: what
+    early: the candidates of the first query, where they are known already. kept, matched, permitted: what
     several queries share, and what deeper rankings need again.
     """
 
@@ -193,6 +193,7 @@ class Search:
     early: Candidates | None
     kept: dict[str, Selection] = field(default_factory=dict)
     matched: dict[tuple[str, str], Matches] = field(default_factory=dict)
+    permitted: dict[tuple[str, str], Selection] = field(default_factory=dict)
 
     def run(self, queries: Sequence[Query]) -> list[list[Hit]]:
         """Return the best documents of each query."""
@@ -293,21 +294,17 @@ class Search:
         return rankings
 
     def _dense(self, answers: Sequence[_Answer]) -> dict[int, Candidates]:
-        """Search by vectors: candidates by place in `answers`, with one call for each filter and depth."""
+        """Search by vectors: candidates by place in `answers`, with one call for each selection and depth."""
         if self.early is not None:
             early, self.early = self.early, None
             return {0: early}
-        groups: dict[tuple[str, int], list[int]] = {}
-        found: dict[int, Candidates] = {}
+        groups: dict[tuple[Selection | None, int], list[int]] = {}
         for place, answer in enumerate(answers):
-            if answer.query.mode == "hybrid" and self.matches(answer.query).is_restricted:
-                self.collection.asked.add(_vector(answer.query))
-                found[place] = self._nearest_allowed(answer.query, answer.depth)
-            elif answer.query.mode != "lexical":
-                groups.setdefault((_key(answer.query.filter), answer.depth), []).append(place)
-        for (_, depth), places in groups.items():
+            if answer.query.mode != "lexical":
+                groups.setdefault((self.within(answer.query), answer.depth), []).append(place)
+        found: dict[int, Candidates] = {}
+        for (within, depth), places in groups.items():
             queries = [answers[place].query for place in places]
-            within = self._kept(queries[0].filter)
             for query in queries:
                 self.collection.asked.add(_vector(query))
             candidates = nearest(self.index, _rows(queries), depth, within)
@@ -350,51 +347,45 @@ class Search:
         return cosines
 
     def nearest(self, query: Query, depth: int) -> Labels:
-        """Return the labels of the nearest vectors that a query with words allows, best first."""
-        return self._nearest_allowed(query, depth).labels
-
-    def _nearest_allowed(self, query: Query, depth: int) -> Candidates:
-        """Return the nearest chunks that the filter keeps and the phrases and exclusions of the words allow."""
-        matches, within = self.matches(query), self._kept(query.filter)
-        if matches.is_strict:
-            within = Selection.of_labels(np.sort(matches.labels))
-        elif len(matches.excluded):
-            every = self.labels(query)
-            allowed = np.setdiff1d(every, matches.excluded, assume_unique=True)
-            within = Selection.of_labels(allowed)
-        (found,) = nearest(self.index, _rows([query]), depth, within)
-        return found
+        """Return the labels of the nearest vectors that may be hits, best first."""
+        (found,) = nearest(self.index, _rows([query]), depth, self.within(query))
+        return found.labels
 
     def _fused(self, answer: _Answer, dense: Candidates) -> Candidates:
         """Return the candidates by their ranks; what has none that counts comes last, with a score of 0."""
-        query, matches = answer.query, self.matches(answer.query)
-        rankings = self.allowed(query, dense.labels[:RANKS]), matches.labels[: answer.depth]
-        labels, scores = fuse(rankings, query.weights)
-        rest = np.setdiff1d(self.allowed(query, dense.labels[RANKS:]), labels)
+        words = self.matches(answer.query).labels[: answer.depth]
+        labels, scores = fuse((dense.labels[:RANKS], words), answer.query.weights)
+        rest = np.setdiff1d(dense.labels[RANKS:], labels)
         return Candidates(
             np.concatenate((labels, rest)),
             np.concatenate((scores, np.zeros(len(rest), dtype=np.float32))),
             dense.complete,
         )
 
-    def allowed(self, query: Query, labels: Labels) -> Labels:
-        """Return those of these chunks that a query's phrases and exclusions allow, in their order."""
-        return labels[self.matches(query).allows(labels)]
-
     def matches(self, query: Query) -> Matches:
         """Return the chunks that the query's words find."""
-        assert query.words is not None
-        key = query.words, _key(query.filter)
-        if key not in self.matched:
+        if (key := _words_key(query)) not in self.matched:
             self.matched[key] = self.collection.documents.words(
-                query.words, len(self.index), self._kept(query.filter)
+                key[0], len(self.index), self._kept(query.filter)
             )
         return self.matched[key]
 
-    def labels(self, query: Query) -> Labels:
-        """Return the labels of all chunks that the query's filter keeps: int64 (N,), ascending."""
+    def within(self, query: Query) -> Selection | None:
+        """Return the labels that a search by vectors may find, None for all.
+
+        The filter keeps them; in "hybrid", the phrases and exclusions of the words allow them too.
+        """
         kept = self._kept(query.filter)
-        return np.sort(self.index.labels) if kept is None else kept.labels
+        if query.mode != "hybrid" or not (matches := self.matches(query)).is_restricted:
+            return kept
+        if (key := _words_key(query)) not in self.permitted:
+            if matches.is_strict:
+                labels = np.sort(matches.labels)
+            else:
+                every = np.sort(self.index.labels) if kept is None else kept.labels
+                labels = np.setdiff1d(every, matches.excluded, assume_unique=True)
+            self.permitted[key] = Selection.of_labels(labels)
+        return self.permitted[key]
 
     def _kept(self, filter: Filter | None) -> Selection | None:
         """Return the labels that a filter keeps, None without one."""
@@ -439,6 +430,11 @@ def _vector(query: Query) -> Vectors:
 def _key(filter: Filter | None) -> str:
     # subtle: equal trees may differ in 1 and True; their text does not.
     return "" if filter is None else repr(filter)
+
+
+def _words_key(query: Query) -> tuple[str, str]:
+    assert query.words is not None
+    return query.words, _key(query.filter)
 
 
 def _hit(chunk: Chunk, score: float) -> Hit:

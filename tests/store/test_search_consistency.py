@@ -11,13 +11,14 @@ import pytest
 from server.store.collection import Collection
 from server.store.filters.tree import parse
 from server.store.folder import DataFolder
+from server.store.fusion import RANKS
 from server.store.records import ChunkRules, Document, Info, Span
-from server.store.search import Query, at_once
+from server.store.search import Query, Search, at_once
 from server.store.searching import nearest
 from server.store.searching.answers import search
 from server.store.searching.found import Found
 from server.store.searching.options import Options
-from server.types import Vectors, unit
+from server.types import Labels, Vectors, unit
 
 D, N = 8, 300
 
@@ -112,3 +113,22 @@ def test_phrases_and_exclusions_hold_for_ranks_parts_and_facets(
     (facet,) = found.facets
     assert {f"d{value}" for value, _ in facet.values} == {hit.id for hit in found}
     assert len(found) == facet.documents
+
+
+def test_only_explanations_and_parts_look_for_ranks_again(
+    phrases: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depths: list[int] = []
+    real = Search.nearest
+
+    def counted(running: Search, query: Query, depth: int) -> Labels:
+        depths.append(depth)
+        return real(running, query, depth)
+
+    monkeypatch.setattr(Search, "nearest", counted)
+    options = Options(above=True, asked=True, document=True, vectors=True)
+    query = Query("hybrid", 3, row(99)[0], "天气", fusion="rrf", options=options)
+    assert len(search(phrases, [query])[0]) == 3 and depths == []
+    for more in (replace(options, explain=True), replace(options, parts=2)):
+        search(phrases, [replace(query, options=more)])
+    assert depths == [RANKS, RANKS]

@@ -131,11 +131,10 @@ class _Answers:
         if query.mode == "dense":
             return query.filter
         matches = self._search.matches(query)
-        if query.mode == "lexical" or matches.is_strict:
+        if query.mode == "lexical":
             return np.sort(matches.labels)
-        if len(matches.excluded):
-            return np.setdiff1d(self._search.labels(query), matches.excluded, assume_unique=True)
-        return query.filter
+        within = self._search.within(query) if matches.is_restricted else None
+        return query.filter if within is None else within.labels
 
     def _without(self, ranking: list[Ranked], ids: Sequence[str]) -> list[Ranked]:
         left_out = {label for some in rows.labels(self._documents, ids).values() for label in some}

@@ -27,7 +27,9 @@ def detailed(
     vectors = _vectors(search, labels) if options.vectors else {}
     ids = list(dict.fromkeys(hit.id for hit in hits))
     texts = _texts(search, ids) if options.document else {}
-    ranks = _Ranks(search, query) if query.mode == "hybrid" and query.fusion == "rrf" else None
+    ranks = None
+    if query.mode == "hybrid" and query.fusion == "rrf" and (options.explain or options.parts):
+        ranks = _Ranks(search, query)
     parts = _parts(search, query, ids, frozenset(labels), ranks) if options.parts else {}
     higher = _above(search, query, hits, parts)
     explained = _explained(search, query, labels, hits, ranks, higher) if options.explain else {}
@@ -91,8 +93,7 @@ class _Ranks:
     """The places of chunks in the two searches whose reciprocal ranks are added."""
 
     def __init__(self, search: Search, query: Query) -> None:
-        near = search.allowed(query, search.nearest(query, RANKS))
-        rankings = near, search.matches(query).labels[:RANKS]
+        rankings = search.nearest(query, RANKS), search.matches(query).labels[:RANKS]
         labels, scores = fuse(rankings, query.weights)
         self.scores = dict(zip(labels.tolist(), scores.tolist(), strict=True))
         self._places = [
@@ -155,8 +156,7 @@ def _parts(
 def _scores(search: Search, query: Query, labels: Labels, ranks: _Ranks | None) -> dict[int, float]:
     """Return the scores of ascending labels as the query's mode gives them; some may have none."""
     if ranks is not None:
-        allowed = search.allowed(query, labels).tolist()
-        return {label: ranks.scores.get(label, 0.0) for label in allowed}
+        return {label: ranks.scores.get(label, 0.0) for label in labels.tolist()}
     if query.mode == "lexical":
         matches = search.matches(query)
         scores = matches.shares_of(labels) if query.options.shares else matches.scores_of(labels)
@@ -165,8 +165,7 @@ def _scores(search: Search, query: Query, labels: Labels, ranks: _Ranks | None) 
         scores = search.cosines(query, labels)
         there = np.isfinite(scores)
         if query.mode == "hybrid":
-            matches = search.matches(query)
-            there &= matches.allows(labels)
-            scores = blend(scores, matches.shares_of(labels), query.weights)
+            shares = search.matches(query).shares_of(labels)
+            scores = blend(scores, shares, query.weights)
     rounded = scores.astype(np.float32)
     return dict(zip(labels[there].tolist(), rounded[there].tolist(), strict=True))

@@ -13,8 +13,8 @@ from typing import Final
 
 # Characters of a text that may be packed: reading one takes 20 us at most.
 LEAST, MOST = 24, 4096
-ENCODINGS: Final = {1: "utf-8", 2: "utf-16-le"}
 UTF8, UTF16 = 1, 2
+ENCODINGS: Final = {UTF8: "utf-8", UTF16: "utf-16-le"}
 # Bytes of an encoded text of MOST characters.
 MOST_BYTES = 4 * MOST
 RAW = -15  # deflate without a header or a checksum: a row has its own
@@ -24,7 +24,7 @@ def stored(text: str) -> str | bytes:
     """Return what the database keeps of a text."""
     if not LEAST <= len(text) <= MOST:
         return text
-    plain, wide = text.encode(), text.encode("utf-16-le")
+    plain, wide = text.encode(), text.encode(ENCODINGS[UTF16])
     kind, encoded = (UTF16, wide) if len(wide) < len(plain) else (UTF8, plain)
     packed = bytes([kind]) + zlib.compress(encoded, wbits=RAW)
     return packed if len(packed) < len(plain) else text
@@ -34,7 +34,7 @@ def unpacked(kept: str | bytes) -> str:
     """Return the text of what the database keeps; raises ValueError for what `stored` never returns."""
     if isinstance(kept, str):
         return kept
-    if not isinstance(kept, bytes) or kept[:1] not in (b"\1", b"\2"):
+    if not isinstance(kept, bytes) or not kept or kept[0] not in ENCODINGS:
         raise ValueError("a text is neither one nor packed")
     try:
         inflating = zlib.decompressobj(wbits=RAW)

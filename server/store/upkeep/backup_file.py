@@ -49,20 +49,22 @@ MOST_TOKENS = 1_000_000
 # orjson, which writes the replies, refuses 255.
 MOST_LEVELS = 200
 
+# Versions whose documents have parts, all with the same columns.
+WITH_PARTS = (2, 3, 4)
 # By version: the tables that are read, and the columns that `_documents` and `_chunks` expect. Rows of
 # version 1 have no checksums, and one vector each. NOT INDEXED: an index of a foreign file may differ
 # from its table.
-TABLES = {1: ("meta", "documents")} | dict.fromkeys((2, 3, 4), ("meta", "documents", "parts"))
+TABLES = {1: ("meta", "documents")} | dict.fromkeys(WITH_PARTS, ("meta", "documents", "parts"))
 DOCUMENTS = {
     1: "SELECT label, id, text, title, metadata, NULL FROM documents NOT INDEXED ORDER BY label",
 } | dict.fromkeys(
-    (2, 3, 4),
+    WITH_PARTS,
     "SELECT number, id, text, title, metadata, checksum FROM documents NOT INDEXED ORDER BY number",
 )
 CHUNKS = {
     1: "SELECT label, label, 0, NULL, vector, NULL FROM documents NOT INDEXED ORDER BY label",
 } | dict.fromkeys(
-    (2, 3, 4),
+    WITH_PARTS,
     "SELECT document, label, begin, end, vector, checksum FROM parts NOT INDEXED ORDER BY label",
 )
 
