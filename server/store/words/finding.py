@@ -51,22 +51,19 @@ def find(
     if len(asked.required) > 1:
         within = _together(database, asked.required, within)
     if within is None:
-        found, scores = _scored(database, ranking.sql, ranking.parameters, None)
+        found, scores = _scored(database, ranking.sql, ranking.parameters, None, without)
     else:
         parameters = ranking.within(within.count / max(1, n_chunks), n_chunks)
-        found, scores = _scored(database, ranking.sql, parameters, within)
+        found, scores = _scored(database, ranking.sql, parameters, within, without)
         if len(found) < min(ENOUGH, within.count) and ranking.rest:
             # Which of these are looked for depends on how frequent they are.
             counts = frequent.counted(database, asked, now, is_exact=True)
             exact = ranked(asked, counts, n_chunks)
             assert exact is not None and exact.rest
-            more, low = _scored(database, REST, exact.rest, within)
+            more, low = _scored(database, REST, exact.rest, within, without)
             new = ~np.isin(more, found)
             found, scores = np.append(found, more[new]), np.append(scores, low[new])
             terms += exact.rest_terms
-    if len(without):
-        allowed = ~np.isin(found, without)
-        found, scores = found[allowed], scores[allowed]
     order = np.lexsort((found, -scores))
     return Matches(
         found[order],
@@ -79,9 +76,13 @@ def find(
 
 
 def _scored(
-    database: Database, sql: str, parameters: Sequence[str | float], within: Selection | None
+    database: Database,
+    sql: str,
+    parameters: Sequence[str | float],
+    within: Selection | None,
+    without: Labels,
 ) -> tuple[Labels, Vectors]:
-    """Return the chunks that a statement finds, and their scores."""
+    """Return the chunks that a statement finds, but for those in `without`, and their scores."""
     condition, more = selected(within)
     # One row, because a thread may wait for the interpreter lock after each. Sorting the few
     # thousand matches here costs less than SQLite needs for the best hundred.
@@ -90,7 +91,11 @@ def _scored(
         (*parameters, *more),
     )
     found = np.array(orjson.loads(labels), dtype=np.int64)
-    return found, -np.array(orjson.loads(ranks), dtype=np.float32)
+    scores = -np.array(orjson.loads(ranks), dtype=np.float32)
+    if not len(without):
+        return found, scores
+    allowed = ~np.isin(found, without)
+    return found[allowed], scores[allowed]
 
 
 def _together(database: Database, quotes: Sequence[Quote], within: Selection | None) -> Selection:
