@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import orjson
 
 from server.store.columns.column import Column
 from server.store.columns.segment import Segment, Written
@@ -18,6 +17,7 @@ from server.store.filters.sql import SqlValue, attributes, kind_order
 from server.store.filters.tree import ID, RESERVED, TITLE
 from server.store.sqlite.damage import damaged
 from server.store.sqlite.database import Database
+from server.store.sqlite.integers import integers
 from server.types import Labels
 
 # A key with more distinct values, or more characters of distinct texts, stays on the disk: its conditions
@@ -41,7 +41,7 @@ OWNERS = "SELECT document, label FROM parts WHERE label IN"
 def segment(database: Database) -> Segment:
     """Return all documents that have chunks."""
     ((owners, labels),) = database.rows(CHUNKS)
-    return Segment.of(_integers(owners), _integers(labels))
+    return Segment.of(integers(owners), integers(labels))
 
 
 def column(database: Database, key: str, of: Segment) -> Column | None:
@@ -80,7 +80,7 @@ def _values(database: Database, key: str) -> _Found | None:
         if not found.add(value, count):
             return None
     ((numbers,),) = database.rows(NUMBERS, (key,))
-    found.numbers = _integers(numbers)
+    found.numbers = integers(numbers)
     return found
 
 
@@ -128,10 +128,6 @@ def _pairs(
     if title is not None:
         yield TITLE, title
     yield from (pair for pair in attributes(read) if pair[0] not in RESERVED)
-
-
-def _integers(listed: str) -> Labels:
-    return np.array(orjson.loads(listed), dtype=np.int64)
 
 
 def _ascend(value: Any, following: Any) -> bool:

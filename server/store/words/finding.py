@@ -8,6 +8,7 @@ import orjson
 
 from server.store.selection import Selection
 from server.store.sqlite.database import Database
+from server.store.sqlite.integers import integers
 from server.store.words.asked import Quote
 from server.store.words.frequent import FrequentTerms, Size
 from server.store.words.matches import NO_LABELS, NO_MATCHES, Matches
@@ -84,13 +85,12 @@ def _scored(
 ) -> tuple[Labels, Vectors]:
     """Return the chunks that a statement finds, but for those in `without`, and their scores."""
     condition, more = selected(within)
-    # One row, because a thread may wait for the interpreter lock after each. Sorting the few
-    # thousand matches here costs less than SQLite needs for the best hundred.
+    # Sorting the few thousand matches in `find` costs less than SQLite needs for the best hundred.
     ((labels, ranks),) = database.rows(
         f"SELECT json_group_array(rowid), json_group_array(score) FROM ({sql}{condition})",
         (*parameters, *more),
     )
-    found = np.array(orjson.loads(labels), dtype=np.int64)
+    found = integers(labels)
     scores = -np.array(orjson.loads(ranks), dtype=np.float32)
     if not len(without):
         return found, scores
@@ -117,18 +117,17 @@ def _having(database: Database, expression: str) -> Labels:
     ((labels,),) = database.rows(
         "SELECT json_group_array(rowid) FROM words WHERE words MATCH ?", (expression,)
     )
-    return np.sort(np.array(orjson.loads(labels), dtype=np.int64))
+    return np.sort(integers(labels))
 
 
 def _documents(database: Database, labels: Labels) -> Labels:
     """Return the number of each chunk's document: int64 (N,), in the order of the labels."""
-    # One row, because a thread may wait for the interpreter lock after each.
     ((rows,),) = database.rows(
         "SELECT json_group_array(document) FROM (SELECT coalesce(document, -value) AS document"
         " FROM json_each(?) LEFT JOIN parts ON label = value ORDER BY json_each.id)",
         (orjson.dumps(labels.tolist()).decode(),),
     )
-    return np.array(orjson.loads(rows), dtype=np.int64)
+    return integers(rows)
 
 
 def _of_documents(database: Database, expression: str) -> Labels:
@@ -138,4 +137,4 @@ def _of_documents(database: Database, expression: str) -> Labels:
         " WHERE label IN (SELECT rowid FROM words WHERE words MATCH ?))",
         (expression,),
     )
-    return np.sort(np.array(orjson.loads(labels), dtype=np.int64))
+    return np.sort(integers(labels))
