@@ -13,7 +13,7 @@ from server.store.columns.column import Column, OneEach, Rows, Several
 from server.store.columns.columns import Columns
 from server.store.columns.evaluation import ColumnOf, kept
 from server.store.columns.segment import Segment
-from server.store.filters.sql import FALSE, TRUE, SqlValue, kind_order
+from server.store.filters.sql import FALSE, TRUE, SqlValue, in_order
 from server.store.filters.tree import Filter, keys
 from server.store.selection import Mask
 from server.store.sqlite.database import Database
@@ -116,7 +116,7 @@ def _most(
     n_values = int(np.count_nonzero(by_place)) + len(only_there)
     every = [(base.value(place), int(by_place[place])) for place in _greatest(by_place, most)]
     every += only_there
-    every.sort(key=lambda each: (-each[1], kind_order(each[0]), each[0]))
+    every.sort(key=lambda each: (-each[1], in_order(each[0])))
     return Counts(every[:most], documents, n_values <= most)
 
 
