@@ -132,6 +132,12 @@ class Segment:
         numbers = 0 if self.places.numbers is None else self.places.numbers.nbytes
         return numbers + self.chunks.bytes_held + self.alive.nbytes
 
+    def having(self, labels: Labels) -> Mask:
+        """Return the rows of stored documents that have any of these chunks: bool, as `alive`."""
+        found = np.zeros(len(self.alive), dtype=np.bool_)
+        found[self.chunks.rows_of(labels)] = True
+        return found & self.alive
+
     def minus(self, labels: Labels) -> "Segment":
         """Return the segment without the documents of these labels; itself where it has none."""
         rows = self.chunks.rows_of(labels)
