@@ -26,7 +26,7 @@ BLOCK_ROWS = 262_144
 # A block with fewer rows than an eighth of that, or with a quarter of them dead, is rebuilt.
 SMALLEST_SHARE = 0.125
 ALIVE_SHARE = 0.75
-# Blocks are joined up to this size: a list of 4,096 has 64 rows in each of four blocks of a million, and
+# Blocks are joined up to this size: a list of 8,192 has 30 rows in each of four blocks of a million, and
 # then most of the time goes into beginning lists. Joining takes 1 us a row, and memory for both.
 MOST_ROWS = 10 * BLOCK_ROWS
 # More new rows than these in a compaction come from a start without a snapshot, or from an import.

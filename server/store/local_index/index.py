@@ -117,7 +117,7 @@ class LocalIndex:
     def compacted(self, queries: Vectors | None = None) -> "LocalIndex":
         """Return an index of the same vectors, arranged for searching; see `VectorIndex.compacted`.
 
-        64 thousand new vectors take 2 s, a million 20 s (2026-11-24, as above). It uses one thread,
+        64 thousand new vectors take 4 s, a million in parts 100 s (2026-11-30, another VM). It uses one thread,
         holds the interpreter lock for less than a millisecond at a time, and needs memory for the
         blocks it rebuilds.
         """
