@@ -15,6 +15,7 @@ from server.store.search import Hit, Query
 from server.store.searching.answers import search
 from server.store.searching.found import Found
 from server.store.searching.options import Options
+from server.store.words import finding, ranking
 
 D = 8
 TEXTS = {
@@ -79,6 +80,22 @@ def test_a_document_with_an_excluded_word_in_any_chunk_is_left_out(
     assert ids('文字 -"解除劳动合同"').isdisjoint({"both", "first"})
     assert "second" in ids('文字 -"解除劳动合同"')
     assert ids('文字 "竞业限制" -解除') == {"second"}
+
+
+def test_frequent_words_are_looked_for_where_all_others_stand_in_excluded_documents(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name, value in (
+        (ranking, "REQUIRED", 2),
+        (ranking, "COUNTED", 3),
+        (finding, "ENOUGH", 1),
+    ):
+        monkeypatch.setattr(module, name, value)
+    kept = parse({"kind": {"$in": ["both", "other"]}})
+    hits = found(collection, "竞业 文字", mode="lexical", filter=kept)
+    assert {hit.id for hit in hits} == {"both"}
+    hits = found(collection, "竞业 文字 -解除", mode="lexical", filter=kept)
+    assert {hit.id for hit in hits} == {id for id in TEXTS if id.startswith("other")}
 
 
 @pytest.mark.parametrize("query", ['"解除劳动合同"', '"解除劳动合同" "竞业限制"', "劳动 -竞业限制"])

@@ -91,9 +91,13 @@ class Columns:
         return cls(loading.segment(database), Loaded())
 
     @property
+    def segments(self) -> list[Segment]:
+        """The parts of the collection."""
+        return [self.segment, *(each.segment for each in self.recent)]
+
+    @property
     def bytes_held(self) -> int:
-        parts = sum(each.segment.bytes_held for each in self.recent)
-        return self.segment.bytes_held + self.loaded.bytes_held + parts
+        return self.loaded.bytes_held + sum(each.bytes_held for each in self.segments)
 
     def changed(
         self, written: Sequence[Written], removed: Labels, n_writes: int
@@ -117,19 +121,30 @@ class Columns:
 
         database: in a snapshot of the moment of these columns.
         """
-        parts = self.parts(keys(filter), database)
+        parts = self.rows(filter, database)
         if parts is None:
             return None
-        return Selection.joined([_selection(filter, segment, of) for segment, of in parts])
+        return Selection.joined([segment.chunks.selection(mask) for segment, mask in parts])
 
     def numbers(self, filter: Filter, database: Database) -> Labels | None:
         """Return the numbers of the documents that a filter keeps, ascending; None as for `selection`."""
+        parts = self.rows(filter, database)
+        if parts is None:
+            return None
+        found = [segment.places.numbers_at(np.flatnonzero(mask)) for segment, mask in parts]
+        return np.sort(np.concatenate(found))
+
+    def rows(self, filter: Filter, database: Database) -> list[tuple[Segment, Mask]] | None:
+        """Return the parts of the collection, each with the rows that a filter keeps; None as for `selection`."""
         parts = self.parts(keys(filter), database)
         if parts is None:
             return None
-        rows = [(segment, np.flatnonzero(_mask(filter, segment, of))) for segment, of in parts]
-        found = [segment.places.numbers_at(some) for segment, some in rows]
-        return np.sort(np.concatenate(found))
+        found = []
+        for segment, column in parts:
+            mask = kept(filter, segment.places.n + 1, column)
+            mask &= segment.alive
+            found.append((segment, mask))
+        return found
 
     def parts(
         self, keys: Iterable[str], database: Database
@@ -167,12 +182,3 @@ class Columns:
 
 def _is_joined(before: Recent, last: Recent) -> bool:
     return len(before) < min(LARGE_PART, GROWTH * len(last))
-
-
-def _selection(filter: Filter, segment: Segment, column: ColumnOf) -> Selection:
-    return segment.chunks.selection(_mask(filter, segment, column))
-
-
-def _mask(filter: Filter, segment: Segment, column: ColumnOf) -> Mask:
-    mask = kept(filter, segment.places.n + 1, column)
-    return np.logical_and(mask, segment.alive, out=mask)

@@ -11,10 +11,8 @@ import numpy as np
 
 from server.store.columns.column import Column, OneEach, Rows, Several
 from server.store.columns.columns import Columns
-from server.store.columns.evaluation import ColumnOf, kept
-from server.store.columns.segment import Segment
-from server.store.filters.sql import FALSE, TRUE, SqlValue, kind_order
-from server.store.filters.tree import Filter, keys
+from server.store.filters.sql import FALSE, TRUE, SqlValue, in_order
+from server.store.filters.tree import Filter
 from server.store.selection import Mask
 from server.store.sqlite.database import Database
 from server.types import Labels
@@ -40,22 +38,12 @@ def chosen(
     among: a filter, or labels of chunks of the documents that are counted; None for all. database: in a
     snapshot of the moment of the columns.
     """
-    wanted = () if among is None or isinstance(among, np.ndarray) else keys(among)
-    parts = columns.parts(wanted, database)
-    if parts is None:
-        return None
-    return [_chosen(among, segment, of) & segment.alive for segment, of in parts]
-
-
-def _chosen(among: Filter | Labels | None, segment: Segment, column: ColumnOf) -> Mask:
     if among is None:
-        return segment.alive
-    n_rows = segment.places.n + 1
+        return [segment.alive for segment in columns.segments]
     if isinstance(among, np.ndarray):
-        mask = np.zeros(n_rows, dtype=np.bool_)
-        mask[segment.chunks.rows_of(among)] = True
-        return mask
-    return kept(among, n_rows, column)
+        return [segment.having(among) for segment in columns.segments]
+    parts = columns.rows(among, database)
+    return None if parts is None else [mask for _, mask in parts]
 
 
 def counts(
@@ -116,7 +104,7 @@ def _most(
     n_values = int(np.count_nonzero(by_place)) + len(only_there)
     every = [(base.value(place), int(by_place[place])) for place in _greatest(by_place, most)]
     every += only_there
-    every.sort(key=lambda each: (-each[1], kind_order(each[0]), each[0]))
+    every.sort(key=lambda each: (-each[1], in_order(each[0])))
     return Counts(every[:most], documents, n_values <= most)
 
 

@@ -7,17 +7,16 @@ documents' numbers are one list for all values.
 import json
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-import orjson
 
 from server.store.columns.column import Column
 from server.store.columns.segment import Segment, Written
-from server.store.filters.sql import SqlValue, attributes, kind_order
+from server.store.filters.sql import SqlValue, attributes, in_order
 from server.store.filters.tree import ID, RESERVED, TITLE
 from server.store.sqlite.damage import damaged
 from server.store.sqlite.database import Database
+from server.store.sqlite.integers import integers
 from server.types import Labels
 
 # A key with more distinct values, or more characters of distinct texts, stays on the disk: its conditions
@@ -41,7 +40,7 @@ OWNERS = "SELECT document, label FROM parts WHERE label IN"
 def segment(database: Database) -> Segment:
     """Return all documents that have chunks."""
     ((owners, labels),) = database.rows(CHUNKS)
-    return Segment.of(_integers(owners), _integers(labels))
+    return Segment.of(integers(owners), integers(labels))
 
 
 def column(database: Database, key: str, of: Segment) -> Column | None:
@@ -50,7 +49,7 @@ def column(database: Database, key: str, of: Segment) -> Column | None:
     if found is None:
         return None
     values, counts = found.values, found.counts
-    if not all(_ascend(value, following) for value, following in pairwise(values)):
+    if not all(value < following for value, following in pairwise(map(in_order, values))):
         raise damaged(database.path, f"the order of what filters read of {ascii(key)}")
     if len(found.numbers) != sum(counts):
         raise damaged(database.path, f"what filters read of {ascii(key)}")
@@ -80,7 +79,7 @@ def _values(database: Database, key: str) -> _Found | None:
         if not found.add(value, count):
             return None
     ((numbers,),) = database.rows(NUMBERS, (key,))
-    found.numbers = _integers(numbers)
+    found.numbers = integers(numbers)
     return found
 
 
@@ -128,13 +127,3 @@ def _pairs(
     if title is not None:
         yield TITLE, title
     yield from (pair for pair in attributes(read) if pair[0] not in RESERVED)
-
-
-def _integers(listed: str) -> Labels:
-    return np.array(orjson.loads(listed), dtype=np.int64)
-
-
-def _ascend(value: Any, following: Any) -> bool:
-    """Return whether two stored values stand in SQLite's order."""
-    kinds = [kind_order(value), kind_order(following)]
-    return kinds[0] < kinds[1] or (kinds[0] == kinds[1] and value < following)

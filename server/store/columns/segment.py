@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from server.store.columns.column import Column, Rows, column
-from server.store.filters.sql import SqlValue, kind_order
+from server.store.filters.sql import SqlValue, in_order
 from server.store.selection import FEW_OF, Mask, Selection, found_in
 from server.types import Labels
 
@@ -132,6 +132,12 @@ class Segment:
         numbers = 0 if self.places.numbers is None else self.places.numbers.nbytes
         return numbers + self.chunks.bytes_held + self.alive.nbytes
 
+    def having(self, labels: Labels) -> Mask:
+        """Return the rows of stored documents that have any of these chunks: bool, as `alive`."""
+        found = np.zeros(len(self.alive), dtype=np.bool_)
+        found[self.chunks.rows_of(labels)] = True
+        return found & self.alive
+
     def minus(self, labels: Labels) -> "Segment":
         """Return the segment without the documents of these labels; itself where it has none."""
         rows = self.chunks.rows_of(labels)
@@ -202,7 +208,7 @@ class Recent:
         for each in self.written:
             for name, value in each.pairs:
                 if name == key:
-                    by_value.setdefault((kind_order(value), value), []).append(each.number)
+                    by_value.setdefault(in_order(value), []).append(each.number)
         ordered = sorted(by_value)
         numbers = [number for value in ordered for number in by_value[value]]
         counts = [len(by_value[value]) for value in ordered]

@@ -6,6 +6,7 @@ Nothing here touches a database. `attributes` and `where` agree on a table
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from server.store.filters.tree import (
     ID,
@@ -177,9 +178,10 @@ def operand(key: str, value: object) -> SqlValue:
     return value if key in RESERVED and isinstance(value, str) else stored_value(value)
 
 
-def kind_order(value: SqlValue) -> int:
-    """Return the place of a value's kind in the order of SQLite: numbers, texts, bytes."""
-    return 2 if isinstance(value, bytes) else 1 if isinstance(value, str) else 0
+def in_order(value: SqlValue) -> tuple[int, Any]:
+    """Return what puts values in the order of SQLite: numbers, texts, bytes."""
+    kind = 2 if isinstance(value, bytes) else 1 if isinstance(value, str) else 0
+    return kind, value
 
 
 def stored_value(value: object) -> SqlValue:

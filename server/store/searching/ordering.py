@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 from server.store.documents import Documents
-from server.store.filters.sql import CONTAINER, NULL, SqlValue, attributes, kind_order, where
+from server.store.filters.sql import CONTAINER, NULL, SqlValue, attributes, in_order, where
 from server.store.filters.tree import Filter
 from server.store.records import Chunk
 from server.store.search import Ranked
@@ -32,7 +32,7 @@ def put_in_order(
 
 
 def _value(pairs: Sequence[tuple[str, SqlValue]], key: SortKey) -> tuple[object, ...] | None:
-    values = [(kind_order(value), value) for name, value in pairs if name == key.key]
+    values = [in_order(value) for name, value in pairs if name == key.key]
     known = [value for value in values if value[1] not in (NULL, CONTAINER)]
     if not known:
         return None

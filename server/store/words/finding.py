@@ -8,6 +8,7 @@ import orjson
 
 from server.store.selection import Selection
 from server.store.sqlite.database import Database
+from server.store.sqlite.integers import integers
 from server.store.words.asked import Quote
 from server.store.words.frequent import FrequentTerms, Size
 from server.store.words.matches import NO_LABELS, NO_MATCHES, Matches
@@ -51,22 +52,19 @@ def find(
     if len(asked.required) > 1:
         within = _together(database, asked.required, within)
     if within is None:
-        found, scores = _scored(database, ranking.sql, ranking.parameters, None)
+        found, scores = _scored(database, ranking.sql, ranking.parameters, None, without)
     else:
         parameters = ranking.within(within.count / max(1, n_chunks), n_chunks)
-        found, scores = _scored(database, ranking.sql, parameters, within)
+        found, scores = _scored(database, ranking.sql, parameters, within, without)
         if len(found) < min(ENOUGH, within.count) and ranking.rest:
             # Which of these are looked for depends on how frequent they are.
             counts = frequent.counted(database, asked, now, is_exact=True)
             exact = ranked(asked, counts, n_chunks)
             assert exact is not None and exact.rest
-            more, low = _scored(database, REST, exact.rest, within)
+            more, low = _scored(database, REST, exact.rest, within, without)
             new = ~np.isin(more, found)
             found, scores = np.append(found, more[new]), np.append(scores, low[new])
             terms += exact.rest_terms
-    if len(without):
-        allowed = ~np.isin(found, without)
-        found, scores = found[allowed], scores[allowed]
     order = np.lexsort((found, -scores))
     return Matches(
         found[order],
@@ -79,18 +77,25 @@ def find(
 
 
 def _scored(
-    database: Database, sql: str, parameters: Sequence[str | float], within: Selection | None
+    database: Database,
+    sql: str,
+    parameters: Sequence[str | float],
+    within: Selection | None,
+    without: Labels,
 ) -> tuple[Labels, Vectors]:
-    """Return the chunks that a statement finds, and their scores."""
+    """Return the chunks that a statement finds, but for those in `without`, and their scores."""
     condition, more = selected(within)
-    # One row, because a thread may wait for the interpreter lock after each. Sorting the few
-    # thousand matches here costs less than SQLite needs for the best hundred.
+    # Sorting the few thousand matches in `find` costs less than SQLite needs for the best hundred.
     ((labels, ranks),) = database.rows(
         f"SELECT json_group_array(rowid), json_group_array(score) FROM ({sql}{condition})",
         (*parameters, *more),
     )
-    found = np.array(orjson.loads(labels), dtype=np.int64)
-    return found, -np.array(orjson.loads(ranks), dtype=np.float32)
+    found = integers(labels)
+    scores = -np.array(orjson.loads(ranks), dtype=np.float32)
+    if not len(without):
+        return found, scores
+    allowed = ~np.isin(found, without)
+    return found[allowed], scores[allowed]
 
 
 def _together(database: Database, quotes: Sequence[Quote], within: Selection | None) -> Selection:
@@ -112,18 +117,17 @@ def _having(database: Database, expression: str) -> Labels:
     ((labels,),) = database.rows(
         "SELECT json_group_array(rowid) FROM words WHERE words MATCH ?", (expression,)
     )
-    return np.sort(np.array(orjson.loads(labels), dtype=np.int64))
+    return np.sort(integers(labels))
 
 
 def _documents(database: Database, labels: Labels) -> Labels:
     """Return the number of each chunk's document: int64 (N,), in the order of the labels."""
-    # One row, because a thread may wait for the interpreter lock after each.
     ((rows,),) = database.rows(
         "SELECT json_group_array(document) FROM (SELECT coalesce(document, -value) AS document"
         " FROM json_each(?) LEFT JOIN parts ON label = value ORDER BY json_each.id)",
         (orjson.dumps(labels.tolist()).decode(),),
     )
-    return np.array(orjson.loads(rows), dtype=np.int64)
+    return integers(rows)
 
 
 def _of_documents(database: Database, expression: str) -> Labels:
@@ -133,4 +137,4 @@ def _of_documents(database: Database, expression: str) -> Labels:
         " WHERE label IN (SELECT rowid FROM words WHERE words MATCH ?))",
         (expression,),
     )
-    return np.sort(np.array(orjson.loads(labels), dtype=np.int64))
+    return np.sort(integers(labels))

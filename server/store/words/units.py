@@ -55,7 +55,7 @@ def row(stretch: str, *, whole: bool) -> list[str]:
     A part of a text has a part of the text's terms, in the same order: so a phrase is found.
     whole: with the last unit, if it is no word.
     """
-    if not (words := WORD.findall(stretch)):
+    if not (words := set(WORD.findall(stretch))):
         units = _units(stretch)
         found = [first + second for first, second in pairwise(units)]
         return [*found, units[-1]] if whole or not found else found
