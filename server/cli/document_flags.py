@@ -1,11 +1,17 @@
 """Flags of the commands on stored documents and on collections."""
 
-import argparse
 from pathlib import Path
 
 from server.cli.commands import collections, stored, vocabulary
-from server.cli.flags import Parser, chunk_flags, json_object, number, target_flags, url_flag
-from server.cli.invocation import Command
+from server.cli.flags import (
+    Parser,
+    chunk_flags,
+    json_object,
+    number,
+    subcommands,
+    target_flags,
+    url_flag,
+)
 from server.config import add_flags
 from server.messages.terminal import Terminal
 from server.store.collection_name import normal
@@ -23,14 +29,7 @@ def delete_flags(parser: Parser, terminal: Terminal) -> None:
 
 
 def documents_flags(parser: Parser, terminal: Terminal) -> None:
-    words = terminal.words
-    parsers = parser.add_subparsers(required=True, metavar="ACTION")
-
-    def add(name: str, command: Command, text: str) -> Parser:
-        added = parsers.add_parser(name, help=text, description=text)
-        added.set_defaults(command=command)
-        return added
-
+    words, add = terminal.words, subcommands(parser)
     listing = add("list", stored.list_, words("list documents, oldest first"))
     listing.add_argument(
         "--limit",
@@ -55,14 +54,7 @@ def documents_flags(parser: Parser, terminal: Terminal) -> None:
 
 
 def words_flags(parser: Parser, terminal: Terminal) -> None:
-    words = terminal.words
-    parsers = parser.add_subparsers(required=True, metavar="ACTION")
-
-    def add(name: str, command: Command, text: str) -> Parser:
-        added = parsers.add_parser(name, help=text, description=text)
-        added.set_defaults(command=command)
-        return added
-
+    words, add = terminal.words, subcommands(parser)
     shown = add("get", vocabulary.get, words("print both lists as JSON"))
     put = add("set", vocabulary.put, words("replace both lists"))
     put.add_argument(
@@ -75,17 +67,7 @@ def words_flags(parser: Parser, terminal: Terminal) -> None:
 
 
 def collections_flags(parser: Parser, terminal: Terminal) -> None:
-    words = terminal.words
-    parsers = parser.add_subparsers(metavar="ACTION")
-
-    def add(name: str, command: Command, text: str) -> Parser:
-        # A flag that is left out here must not replace one before the action.
-        added = parsers.add_parser(
-            name, help=text, description=text, argument_default=argparse.SUPPRESS
-        )
-        added.set_defaults(command=command)
-        return added
-
+    words, add = terminal.words, subcommands(parser, required=False)
     listing = add("list", collections.list_, words("list collections, as without an action"))
     create = add("create", collections.create, words("create an empty collection"))
     remove = add("remove", collections.remove, words("remove a collection with its documents"))

@@ -6,12 +6,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from server.cli.invocation import Command
 from server.config import add_flags
 from server.config_sources import API_KEY
 from server.messages.terminal import Terminal
 from server.store.collection_name import normal
 
 Parser = argparse.ArgumentParser
+
+
+def subcommands(
+    parser: Parser, metavar: str = "ACTION", *, required: bool = True
+) -> Callable[[str, Command | None, str], Parser]:
+    """Return what adds a subcommand: by its name, what it runs and what its help says.
+
+    required: whether one must be given. Where none must, the parser has the flags of the subcommands, too.
+    """
+    parsers = parser.add_subparsers(required=required, metavar=metavar)
+    # A flag that is left out behind a subcommand must not replace one before it.
+    default = None if required else argparse.SUPPRESS
+
+    def add(name: str, command: Command | None, text: str) -> Parser:
+        added = parsers.add_parser(name, help=text, description=text, argument_default=default)
+        added.set_defaults(command=command)
+        return added
+
+    return add
 
 
 def target_flags(parser: Parser, terminal: Terminal) -> None:
