@@ -6,7 +6,7 @@ from server.cli.commands import collections, stored, vocabulary
 from server.cli.flags import (
     Parser,
     chunk_flags,
-    json_object,
+    filter_flag,
     number,
     subcommands,
     target_flags,
@@ -23,7 +23,7 @@ def delete_flags(parser: Parser, terminal: Terminal) -> None:
     words, add = terminal.words, parser.add_argument
     add("ids", nargs="*", metavar="ID", help=words("ids of documents"))
     add("--ids-file", type=Path, metavar="FILE", help=words("file with ids, one a line"))
-    _filter_flag(parser, terminal)
+    filter_flag(parser, terminal)
     _yes_flag(parser, terminal)
     target_flags(parser, terminal)
 
@@ -45,7 +45,7 @@ def documents_flags(parser: Parser, terminal: Terminal) -> None:
         metavar="N",
         help=words("continue after the number that the list before has named"),
     )
-    _filter_flag(listing, terminal)
+    filter_flag(listing, terminal)
     one = add("get", stored.get, words("show one document"))
     one.add_argument("id", metavar="ID", help=words("id of the document"))
     for each in (listing, one):
@@ -96,16 +96,6 @@ def collections_flags(parser: Parser, terminal: Terminal) -> None:
     for each in (parser, listing, create, remove, rename, alias, unalias, listed):
         url_flag(each, terminal)
         add_flags(each, terminal, "model", "data", "lanes", "log_level")
-
-
-def _filter_flag(parser: Parser, terminal: Terminal) -> None:
-    parser.add_argument(
-        "--filter",
-        type=json_object(terminal),
-        help=terminal.words(
-            "condition on metadata as JSON, e.g. {example}", example='{"year": 2024}'
-        ),
-    )
 
 
 def _yes_flag(parser: Parser, terminal: Terminal) -> None:

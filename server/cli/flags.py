@@ -52,11 +52,36 @@ def url_flag(parser: Parser, terminal: Terminal, help: str = "") -> None:
         "address of a server, also unix:PATH (default: the one that uses --data, if one runs)"
     )
     add("--url", help=help or usual)
-    add(
+    key_file_flag(parser, terminal)
+
+
+def key_file_flag(parser: Parser, terminal: Terminal) -> None:
+    parser.add_argument(
         "--key-file",
         type=Path,
         metavar="FILE",
-        help=words("file with the key of the server (default: the variable {name})", name=API_KEY),
+        help=terminal.words(
+            "file with the key of the server (default: the variable {name})", name=API_KEY
+        ),
+    )
+
+
+def filter_flag(parser: Parser, terminal: Terminal) -> None:
+    parser.add_argument(
+        "--filter",
+        type=json_object(terminal),
+        help=terminal.words(
+            "condition on metadata as JSON, e.g. {example}", example='{"year": 2024}'
+        ),
+    )
+
+
+def rerank_model_flag(parser: Parser, terminal: Terminal) -> None:
+    parser.add_argument(
+        "--rerank-model",
+        metavar="NAME",
+        default="",
+        help=terminal.words("model to rerank with (default: the first that scores pairs)"),
     )
 
 
