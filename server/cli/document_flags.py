@@ -16,8 +16,6 @@ from server.config import add_flags
 from server.messages.terminal import Terminal
 from server.store.collection_name import normal
 
-MOST_LISTED = 1_000_000
-
 
 def delete_flags(parser: Parser, terminal: Terminal) -> None:
     words, add = terminal.words, parser.add_argument

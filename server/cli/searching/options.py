@@ -20,8 +20,6 @@ from server.store.collection_name import normal
 Json = dict[str, Any]
 # Makes a value of a text; raises argparse.ArgumentTypeError.
 Parse = Callable[[str], object]
-# Options that stand instead of a question, or go on with an earlier one.
-INSTEAD = ("like", "vector", "sort", "cursor")
 
 
 @dataclass(frozen=True, slots=True)
