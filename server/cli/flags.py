@@ -138,14 +138,19 @@ def number(terminal: Terminal, *, least: int) -> Callable[[str], int]:
     return parse
 
 
+def json_value(text: str) -> Any:
+    """Return the value of a JSON text; None where it is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 def json_object(terminal: Terminal) -> Callable[[str], dict[str, Any]]:
     """Return what parses a JSON object."""
 
     def parse(text: str) -> dict[str, Any]:
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
-            found = None
+        found = json_value(text)
         if not isinstance(found, dict):
             raise argparse.ArgumentTypeError(
                 terminal.words("{text!r} is not a JSON object", text=text)
