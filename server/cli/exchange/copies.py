@@ -1,6 +1,5 @@
 """Backups over HTTP: received and checked before they have their name, and sent to be restored."""
 
-import os
 from contextlib import closing
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from server.cli.commands.opening import Run
 from server.cli.remote import Remote
 from server.errors import BadSettings, StoreError
 from server.store.collection_name import is_name
-from server.store.upkeep.backup_file import BackupFile
+from server.store.upkeep.backup_file import BackupFile, writing
 from server.system.atomic_file import install, scratch_for
 
 
@@ -17,23 +16,13 @@ def receive(remote: Remote, target: Path, run: Run) -> int:
 
     Every row is checked before the file gets its name, so a part of a backup never looks like one.
     """
-    if not target.parent.is_dir() or target.is_dir():
-        raise BadSettings(
-            "{target} cannot be written: it must be a file in a folder that exists", target=target
-        )
-    try:
+    with writing(target):
         with scratch_for(target) as (scratch, file):
             run(remote.backup(file))
             file.flush()
             _check(scratch, target)
             install(scratch, target)
         return target.stat().st_size
-    except OSError as error:
-        raise BadSettings(
-            "{path} cannot be written: {strerror}",
-            path=target,
-            strerror=os.strerror(error.errno or 0),
-        ) from error
 
 
 def _check(scratch: Path, target: Path) -> None:

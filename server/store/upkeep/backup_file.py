@@ -7,6 +7,7 @@ database. Memory is bounded by the largest row, not by the file; `backup_growth`
 """
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,6 +68,23 @@ CHUNKS = {
 )
 
 Chunk = tuple[Span, bytes]
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Run what writes a backup; raises BadSettings where the target is no place for a file, or cannot be written."""
+    if not target.parent.is_dir() or target.is_dir():
+        raise BadSettings(
+            "{target} cannot be written: it must be a file in a folder that exists", target=target
+        )
+    try:
+        yield
+    except OSError as error:
+        raise BadSettings(
+            "{path} cannot be written: {strerror}",
+            path=target,
+            strerror=os.strerror(error.errno or 0),
+        ) from error
 
 
 class BackupFile:
