@@ -70,6 +70,8 @@ def test_a_server_restores_into_its_data_folder(either: Commands, tmp_path: Path
     assert "另一个" in said.out and "2" in said.out
     assert len(exported(either, tmp_path / "out", "--collection", "另一个")) == 2
     assert either.refused("restore", tmp_path / "a.backup", "--collection", "另一个")
+    refusal = either.refused("restore", tmp_path / "a.backup", "--collection", "a/b")
+    assert "'a/b' cannot name a collection" in refusal
 
 
 # --- copies that do not come whole ------------------------------------------------------------------

@@ -6,8 +6,7 @@ from pathlib import Path
 from server.cli.commands.opening import Run
 from server.cli.remote import Remote
 from server.errors import BadSettings, StoreError
-from server.store.collection_name import is_name
-from server.store.upkeep.backup_file import BackupFile, writing
+from server.store.upkeep.backup_file import BackupFile, opened, writing
 from server.system.atomic_file import install, scratch_for
 
 
@@ -39,15 +38,7 @@ def _check(scratch: Path, target: Path) -> None:
 
 def send(remote: Remote, file: Path, name: str | None, run: Run, *, force: bool) -> tuple[str, int]:
     """Make a collection of a server from a backup; return its name and how many documents it has."""
-    if not file.is_file():
-        raise BadSettings("there is no file {file}", file=file)
-    with closing(BackupFile(file)) as backup:
-        name = backup.info.name if name is None else name
-    if not is_name(name):
-        raise BadSettings(
-            "{file} names its collection {name}, which is not possible; give a name with --collection",
-            file=file,
-            name=ascii(name[:80]),
-        )
-    with file.open("rb") as opened:
-        return name, run(remote.named(name).restore(opened, replace=force))
+    with opened(file, name) as (_, given):
+        pass
+    with file.open("rb") as content:
+        return given, run(remote.named(given).restore(content, replace=force))
