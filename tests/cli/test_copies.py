@@ -142,6 +142,15 @@ def test_a_part_of_a_backup_never_looks_like_one(
     assert target.read_bytes() == whole
 
 
+def test_another_program_is_no_server_to_restore_to(
+    run: Commands, whole: bytes, tmp_path: Path
+) -> None:
+    with answering(b"Content-Length: 2", b"{}") as url:
+        said = run.refused("restore", tmp_path / "whole", "--url", url)
+    assert "in a form that is not Inkwell's" in said
+    assert "POST /collections/default/restore in" in said
+
+
 def test_a_full_disk_is_no_fault_of_the_server(run: Commands, whole: bytes, tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
