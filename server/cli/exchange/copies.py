@@ -39,6 +39,6 @@ def _check(scratch: Path, target: Path) -> None:
 def send(remote: Remote, file: Path, name: str | None, run: Run, *, force: bool) -> tuple[str, int]:
     """Make a collection of a server from a backup; return its name and how many documents it has."""
     with opened(file, name) as (_, given):
-        pass
+        pass  # examined, and closed before it is sent
     with file.open("rb") as content:
         return given, run(remote.named(given).restore(content, replace=force))
