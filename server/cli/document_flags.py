@@ -1,36 +1,33 @@
 """Flags of the commands on stored documents and on collections."""
 
-import argparse
 from pathlib import Path
 
 from server.cli.commands import collections, stored, vocabulary
-from server.cli.flags import Parser, chunk_flags, json_object, number, target_flags, url_flag
-from server.cli.invocation import Command
+from server.cli.flags import (
+    Parser,
+    chunk_flags,
+    filter_flag,
+    number,
+    subcommands,
+    target_flags,
+    url_flag,
+)
 from server.config import add_flags
 from server.messages.terminal import Terminal
 from server.store.collection_name import normal
-
-MOST_LISTED = 1_000_000
 
 
 def delete_flags(parser: Parser, terminal: Terminal) -> None:
     words, add = terminal.words, parser.add_argument
     add("ids", nargs="*", metavar="ID", help=words("ids of documents"))
     add("--ids-file", type=Path, metavar="FILE", help=words("file with ids, one a line"))
-    _filter_flag(parser, terminal)
+    filter_flag(parser, terminal)
     _yes_flag(parser, terminal)
     target_flags(parser, terminal)
 
 
 def documents_flags(parser: Parser, terminal: Terminal) -> None:
-    words = terminal.words
-    parsers = parser.add_subparsers(required=True, metavar="ACTION")
-
-    def add(name: str, command: Command, text: str) -> Parser:
-        added = parsers.add_parser(name, help=text, description=text)
-        added.set_defaults(command=command)
-        return added
-
+    words, add = terminal.words, subcommands(parser)
     listing = add("list", stored.list_, words("list documents, oldest first"))
     listing.add_argument(
         "--limit",
@@ -46,7 +43,7 @@ def documents_flags(parser: Parser, terminal: Terminal) -> None:
         metavar="N",
         help=words("continue after the number that the list before has named"),
     )
-    _filter_flag(listing, terminal)
+    filter_flag(listing, terminal)
     one = add("get", stored.get, words("show one document"))
     one.add_argument("id", metavar="ID", help=words("id of the document"))
     for each in (listing, one):
@@ -55,14 +52,7 @@ def documents_flags(parser: Parser, terminal: Terminal) -> None:
 
 
 def words_flags(parser: Parser, terminal: Terminal) -> None:
-    words = terminal.words
-    parsers = parser.add_subparsers(required=True, metavar="ACTION")
-
-    def add(name: str, command: Command, text: str) -> Parser:
-        added = parsers.add_parser(name, help=text, description=text)
-        added.set_defaults(command=command)
-        return added
-
+    words, add = terminal.words, subcommands(parser)
     shown = add("get", vocabulary.get, words("print both lists as JSON"))
     put = add("set", vocabulary.put, words("replace both lists"))
     put.add_argument(
@@ -75,17 +65,7 @@ def words_flags(parser: Parser, terminal: Terminal) -> None:
 
 
 def collections_flags(parser: Parser, terminal: Terminal) -> None:
-    words = terminal.words
-    parsers = parser.add_subparsers(metavar="ACTION")
-
-    def add(name: str, command: Command, text: str) -> Parser:
-        # A flag that is left out here must not replace one before the action.
-        added = parsers.add_parser(
-            name, help=text, description=text, argument_default=argparse.SUPPRESS
-        )
-        added.set_defaults(command=command)
-        return added
-
+    words, add = terminal.words, subcommands(parser, required=False)
     listing = add("list", collections.list_, words("list collections, as without an action"))
     create = add("create", collections.create, words("create an empty collection"))
     remove = add("remove", collections.remove, words("remove a collection with its documents"))
@@ -114,16 +94,6 @@ def collections_flags(parser: Parser, terminal: Terminal) -> None:
     for each in (parser, listing, create, remove, rename, alias, unalias, listed):
         url_flag(each, terminal)
         add_flags(each, terminal, "model", "data", "lanes", "log_level")
-
-
-def _filter_flag(parser: Parser, terminal: Terminal) -> None:
-    parser.add_argument(
-        "--filter",
-        type=json_object(terminal),
-        help=terminal.words(
-            "condition on metadata as JSON, e.g. {example}", example='{"year": 2024}'
-        ),
-    )
 
 
 def _yes_flag(parser: Parser, terminal: Terminal) -> None:

@@ -6,12 +6,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from server.cli.invocation import Command
 from server.config import add_flags
 from server.config_sources import API_KEY
 from server.messages.terminal import Terminal
 from server.store.collection_name import normal
 
 Parser = argparse.ArgumentParser
+
+
+def subcommands(
+    parser: Parser, metavar: str = "ACTION", *, required: bool = True
+) -> Callable[[str, Command | None, str], Parser]:
+    """Return what adds a subcommand: by its name, what it runs and what its help says.
+
+    required: whether one must be given. Where none must, the parser has the flags of the subcommands, too.
+    """
+    parsers = parser.add_subparsers(required=required, metavar=metavar)
+    # A flag that is left out behind a subcommand must not replace one before it.
+    default = None if required else argparse.SUPPRESS
+
+    def add(name: str, command: Command | None, text: str) -> Parser:
+        added = parsers.add_parser(name, help=text, description=text, argument_default=default)
+        added.set_defaults(command=command)
+        return added
+
+    return add
 
 
 def target_flags(parser: Parser, terminal: Terminal) -> None:
@@ -32,11 +52,36 @@ def url_flag(parser: Parser, terminal: Terminal, help: str = "") -> None:
         "address of a server, also unix:PATH (default: the one that uses --data, if one runs)"
     )
     add("--url", help=help or usual)
-    add(
+    key_file_flag(parser, terminal)
+
+
+def key_file_flag(parser: Parser, terminal: Terminal) -> None:
+    parser.add_argument(
         "--key-file",
         type=Path,
         metavar="FILE",
-        help=words("file with the key of the server (default: the variable {name})", name=API_KEY),
+        help=terminal.words(
+            "file with the key of the server (default: the variable {name})", name=API_KEY
+        ),
+    )
+
+
+def filter_flag(parser: Parser, terminal: Terminal) -> None:
+    parser.add_argument(
+        "--filter",
+        type=json_object(terminal),
+        help=terminal.words(
+            "condition on metadata as JSON, e.g. {example}", example='{"year": 2024}'
+        ),
+    )
+
+
+def rerank_model_flag(parser: Parser, terminal: Terminal) -> None:
+    parser.add_argument(
+        "--rerank-model",
+        metavar="NAME",
+        default="",
+        help=terminal.words("model to rerank with (default: the first that scores pairs)"),
     )
 
 
@@ -93,14 +138,19 @@ def number(terminal: Terminal, *, least: int) -> Callable[[str], int]:
     return parse
 
 
+def json_value(text: str) -> Any:
+    """Return the value of a JSON text; None where it is no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 def json_object(terminal: Terminal) -> Callable[[str], dict[str, Any]]:
     """Return what parses a JSON object."""
 
     def parse(text: str) -> dict[str, Any]:
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
-            found = None
+        found = json_value(text)
         if not isinstance(found, dict):
             raise argparse.ArgumentTypeError(
                 terminal.words("{text!r} is not a JSON object", text=text)

@@ -30,6 +30,7 @@ from server.cli.flags import (
     encoding_flag,
     number,
     pair_flag,
+    subcommands,
     target_flags,
     url_flag,
 )
@@ -91,12 +92,9 @@ def _parser(terminal: Terminal) -> Parser:
     parser.add_argument(
         "--version", action="version", version=VERSION, help=words("print the version and exit")
     )
-    parsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    add = subcommands(parser, "COMMAND")
     for name, text, command, flags in COMMANDS:
-        said = words(text)
-        added = parsers.add_parser(name, help=said, description=said)
-        added.set_defaults(command=command)
-        flags(added, terminal)
+        flags(add(name, command, words(text)), terminal)
     return parser
 
 
@@ -202,16 +200,12 @@ def _doctor_flags(parser: Parser, terminal: Terminal) -> None:
 
 
 def _key_flags(parser: Parser, terminal: Terminal) -> None:
-    words = terminal.words
-    parsers = parser.add_subparsers(required=True, metavar="ACTION")
-
-    def add(name: str, command: Command, text: str) -> Parser:
-        added = parsers.add_parser(name, help=text, description=text)
-        added.set_defaults(command=command)
-        add_flags(added, terminal, "keys", "log_level")
-        return added
-
+    words, add = terminal.words, subcommands(parser)
     new = add("new", keys.new, words("create a key and show it once"))
+    listing = add("list", keys.list_, words("list names, scopes and quotas"))
+    remove = add("remove", keys.remove, words("remove a key"))
+    for each in (new, listing, remove):
+        add_flags(each, terminal, "keys", "log_level")
     new.add_argument("name", metavar="NAME", help=words("name of the key"))
     new.add_argument(
         "--scopes",
@@ -239,8 +233,6 @@ def _key_flags(parser: Parser, terminal: Terminal) -> None:
             example="laws-*",
         ),
     )
-    add("list", keys.list_, words("list names, scopes and quotas"))
-    remove = add("remove", keys.remove, words("remove a key"))
     remove.add_argument("name", metavar="NAME", help=words("name of the key"))
 
 

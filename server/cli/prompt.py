@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol, get_args
 
+from server.cli.flags import json_value
 from server.cli.hits import for_people, show_hits
 from server.cli.line_reader import LineReader
 from server.cli.searching.options import BY_NAME, OPTIONS, Option, shown_options, with_option
@@ -213,10 +214,7 @@ class Prompt:
     def _set_filter(self, value: str) -> None:
         found = None
         if value and value != OFF:
-            try:
-                found = json.loads(value)
-            except (ValueError, RecursionError):
-                raise self._misused("/filter", value) from None
+            found = json_value(value)
             if not isinstance(found, dict):
                 raise self._misused("/filter", value)
             parse(found)

@@ -247,6 +247,10 @@ class Remote:
         """
         reply = await self._patiently(lambda: self._server.ask(method, path, body))
         answer = {} if absent is not None and reply.error_code == absent else reply.json()
+        return self._taken(take, answer, method, path)
+
+    def _taken(self, take: Callable[[Json], T], answer: Json, method: str, path: str) -> T:
+        """Return what `take` makes of an answer; raises StartupError for one of another form."""
         try:
             return take(answer)
         except (LookupError, TypeError, ValueError, AttributeError):
@@ -279,7 +283,7 @@ class Remote:
         path = f"{self._path}/restore?replace={'true' if replace else 'false'}"
         reply = await self._patiently(lambda: self._server.upload(path, file))
         try:
-            return int(reply.json()["documents"])
+            answer = reply.json()
         except StartupError as error:
             if reply.error_code != "already_exists":
                 raise
@@ -287,6 +291,7 @@ class Remote:
                 "{error}; --force replaces a collection, and --collection gives another name",
                 error=error,
             ) from None
+        return self._taken(_integer("documents"), answer, "POST", path)
 
     async def words(self) -> Json:
         return await self._ask("GET", f"{self._path}/words", dict)

@@ -70,6 +70,8 @@ def test_a_server_restores_into_its_data_folder(either: Commands, tmp_path: Path
     assert "另一个" in said.out and "2" in said.out
     assert len(exported(either, tmp_path / "out", "--collection", "另一个")) == 2
     assert either.refused("restore", tmp_path / "a.backup", "--collection", "另一个")
+    refusal = either.refused("restore", tmp_path / "a.backup", "--collection", "a/b")
+    assert "'a/b' cannot name a collection" in refusal
 
 
 # --- copies that do not come whole ------------------------------------------------------------------
@@ -138,6 +140,15 @@ def test_a_part_of_a_backup_never_looks_like_one(
     with answering(b"Content-Length: %d" % len(whole), whole) as url:
         run("backup", "default", target, "--url", url)
     assert target.read_bytes() == whole
+
+
+def test_another_program_is_no_server_to_restore_to(
+    run: Commands, whole: bytes, tmp_path: Path
+) -> None:
+    with answering(b"Content-Length: 2", b"{}") as url:
+        said = run.refused("restore", tmp_path / "whole", "--url", url)
+    assert "in a form that is not Inkwell's" in said
+    assert "POST /collections/default/restore in" in said
 
 
 def test_a_full_disk_is_no_fault_of_the_server(run: Commands, whole: bytes, tmp_path: Path) -> None:

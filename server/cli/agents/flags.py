@@ -1,10 +1,7 @@
 """Flags of `mcp`."""
 
-from pathlib import Path
-
-from server.cli.flags import Parser
+from server.cli.flags import Parser, key_file_flag
 from server.config import add_flags
-from server.config_sources import API_KEY
 from server.messages.terminal import Terminal
 
 SERVER = "http://127.0.0.1:8000"
@@ -19,12 +16,7 @@ def mcp_flags(parser: Parser, terminal: Terminal) -> None:
         default=SERVER,
         help=words("address of the running server, also unix:PATH (default: {url})", url=SERVER),
     )
-    add(
-        "--key-file",
-        type=Path,
-        metavar="FILE",
-        help=words("file with the key of the server (default: the variable {name})", name=API_KEY),
-    )
+    key_file_flag(parser, terminal)
     add(
         "--http",
         nargs="?",

@@ -182,6 +182,8 @@ class Tools:
             ),
         ] = None,
     ) -> Hits:
+        if query is None and like is None:
+            raise ToolError("give a query, or like with the ids of documents")
         options: dict[str, Any] = {
             "offset": offset or None,
             "group_by": None if group_by is None else {"key": group_by},
@@ -191,12 +193,10 @@ class Tools:
         question = Question(
             query or "",
             top_k,
-            "dense" if query is None and like is not None else mode,
+            "dense" if query is None else mode,
             filter,
             options={key: value for key, value in options.items() if value is not None},
         )
-        if query is None and like is None:
-            raise ToolError("give a query, or like with the ids of documents")
         return hits_of(await _answer(self.open(ctx, collection).search(question)))
 
     async def get_document(

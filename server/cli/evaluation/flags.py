@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from server.cli.flags import Parser, encoding_flag, json_object, target_flags
+from server.cli.flags import Parser, encoding_flag, filter_flag, rerank_model_flag, target_flags
 from server.messages.terminal import Terminal
 
 # As `judging` has them, which loads more than a parser should.
@@ -68,17 +68,8 @@ def evaluate_flags(parser: Parser, terminal: Terminal) -> None:
             modes=",".join(WAYS),
         ),
     )
-    add(
-        "--filter",
-        type=json_object(terminal),
-        help=words("condition on metadata as JSON, e.g. {example}", example='{"year": 2024}'),
-    )
-    add(
-        "--rerank-model",
-        metavar="NAME",
-        default="",
-        help=words("model to rerank with (default: the first that scores pairs)"),
-    )
+    filter_flag(parser, terminal)
+    rerank_model_flag(parser, terminal)
     add("--json", action="store_true", help=words("print the report as JSON"))
     add(
         "--verbose",

@@ -1,14 +1,12 @@
 """Backups over HTTP: received and checked before they have their name, and sent to be restored."""
 
-import os
 from contextlib import closing
 from pathlib import Path
 
 from server.cli.commands.opening import Run
 from server.cli.remote import Remote
 from server.errors import BadSettings, StoreError
-from server.store.collection_name import is_name
-from server.store.upkeep.backup_file import BackupFile
+from server.store.upkeep.backup_file import BackupFile, opened, writing
 from server.system.atomic_file import install, scratch_for
 
 
@@ -17,23 +15,13 @@ def receive(remote: Remote, target: Path, run: Run) -> int:
 
     Every row is checked before the file gets its name, so a part of a backup never looks like one.
     """
-    if not target.parent.is_dir() or target.is_dir():
-        raise BadSettings(
-            "{target} cannot be written: it must be a file in a folder that exists", target=target
-        )
-    try:
+    with writing(target):
         with scratch_for(target) as (scratch, file):
             run(remote.backup(file))
             file.flush()
             _check(scratch, target)
             install(scratch, target)
         return target.stat().st_size
-    except OSError as error:
-        raise BadSettings(
-            "{path} cannot be written: {strerror}",
-            path=target,
-            strerror=os.strerror(error.errno or 0),
-        ) from error
 
 
 def _check(scratch: Path, target: Path) -> None:
@@ -50,15 +38,7 @@ def _check(scratch: Path, target: Path) -> None:
 
 def send(remote: Remote, file: Path, name: str | None, run: Run, *, force: bool) -> tuple[str, int]:
     """Make a collection of a server from a backup; return its name and how many documents it has."""
-    if not file.is_file():
-        raise BadSettings("there is no file {file}", file=file)
-    with closing(BackupFile(file)) as backup:
-        name = backup.info.name if name is None else name
-    if not is_name(name):
-        raise BadSettings(
-            "{file} names its collection {name}, which is not possible; give a name with --collection",
-            file=file,
-            name=ascii(name[:80]),
-        )
-    with file.open("rb") as opened:
-        return name, run(remote.named(name).restore(opened, replace=force))
+    with opened(file, name) as (_, given):
+        pass  # examined, and closed before it is sent
+    with file.open("rb") as content:
+        return given, run(remote.named(given).restore(content, replace=force))

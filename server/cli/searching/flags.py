@@ -1,6 +1,6 @@
 """Flags of the command `search`."""
 
-from server.cli.flags import Parser, json_object, number, target_flags
+from server.cli.flags import Parser, filter_flag, number, rerank_model_flag, target_flags
 from server.cli.searching.options import option_flags
 from server.config_sources import HISTORY
 from server.messages.terminal import Terminal
@@ -37,22 +37,13 @@ def search_flags(parser: Parser, terminal: Terminal) -> None:
         default="dense",
         help=words("search by meaning, by words, or by both (default: dense)"),
     )
-    add(
-        "--filter",
-        type=json_object(terminal),
-        help=words("condition on metadata as JSON, e.g. {example}", example='{"year": 2024}'),
-    )
+    filter_flag(parser, terminal)
     add(
         "--rerank",
         action="store_true",
         help=words("order the hits by a model that reads each together with the query"),
     )
-    add(
-        "--rerank-model",
-        metavar="NAME",
-        default="",
-        help=words("model to rerank with (default: the first that scores pairs)"),
-    )
+    rerank_model_flag(parser, terminal)
     add(
         "--rerank-top-n",
         metavar="N",

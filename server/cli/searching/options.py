@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from server.cli.flags import Parser, number
+from server.cli.flags import Parser, json_value, number
 from server.messages.message import Message
 from server.messages.terminal import Terminal
 from server.store.collection_name import normal
@@ -20,8 +20,6 @@ from server.store.collection_name import normal
 Json = dict[str, Any]
 # Makes a value of a text; raises argparse.ArgumentTypeError.
 Parse = Callable[[str], object]
-# Options that stand instead of a question, or go on with an earlier one.
-INSTEAD = ("like", "vector", "sort", "cursor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +71,11 @@ def _text(_: Terminal) -> Parse:
     return str
 
 
-def _names(terminal: Terminal) -> Parse:
+def _names(terminal: Terminal) -> Callable[[str], list[str]]:
     """Return what parses names with commas between, or a JSON list where a name has a comma."""
 
     def parse(text: str) -> list[str]:
-        found: object = text.split(",")
-        if text.startswith("["):
-            try:
-                found = json.loads(text)
-            except (ValueError, RecursionError):
-                found = None
+        found = json_value(text) if text.startswith("[") else text.split(",")
         if not (isinstance(found, list) and all(isinstance(each, str) and each for each in found)):
             raise argparse.ArgumentTypeError(
                 terminal.words(
@@ -96,7 +89,7 @@ def _names(terminal: Terminal) -> Parse:
 
 def _collections(terminal: Terminal) -> Parse:
     names = _names(terminal)
-    return lambda text: [normal(each) for each in names(text)]  # type: ignore[attr-defined]
+    return lambda text: [normal(each) for each in names(text)]
 
 
 def _order(terminal: Terminal) -> Parse:
@@ -105,7 +98,7 @@ def _order(terminal: Terminal) -> Parse:
 
     def parse(text: str) -> list[Json]:
         found = []
-        for each in names(text):  # type: ignore[attr-defined]
+        for each in names(text):
             key, _, order = each.rpartition(":")
             known = order in ("asc", "desc") and key
             found.append({"key": key, "order": order} if known else {"key": each})
@@ -114,20 +107,18 @@ def _order(terminal: Terminal) -> Parse:
     return parse
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _vector(terminal: Terminal) -> Parse:
     def parse(text: str) -> list[float]:
-        try:
-            found = json.loads(text)
-        except (ValueError, RecursionError):
-            found = None
-        numbers = isinstance(found, list) and all(
-            isinstance(each, int | float) and not isinstance(each, bool) for each in found
-        )
-        if not numbers:
+        found = json_value(text)
+        if not (isinstance(found, list) and all(map(_is_number, found))):
             raise argparse.ArgumentTypeError(
                 terminal.words("{text!r} is not a JSON list of numbers", text=text[:80])
             )
-        return found  # type: ignore[no-any-return]
+        return found
 
     return parse
 

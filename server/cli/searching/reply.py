@@ -42,9 +42,7 @@ def encoded(body: Json) -> bytes:
 
 def found_of(reply: Json) -> Found:
     """Return what a reply says; raises an error for an object of another form."""
-    groups = reply.get("groups")
-    every = reply["hits"] if groups is None else [hit for each in groups for hit in each["hits"]]
-    return Found([_hit(each) for each in every], reply.get("warnings", ()), reply)
+    return Found([_hit(each) for each in _every_hit(reply)], reply.get("warnings", ()), reply)
 
 
 def reply_of(found: Found) -> Json:
@@ -57,7 +55,11 @@ def reply_of(found: Found) -> Json:
 
 def details_of(found: Found) -> Sequence[Json]:
     """Return the hits as objects of the reply, in the order of `hits`."""
-    reply = reply_of(found)
+    return _every_hit(reply_of(found))
+
+
+def _every_hit(reply: Json) -> Sequence[Json]:
+    """Return the hits of a reply, group by group where it has groups."""
     groups = reply.get("groups")
     if groups is None:
         return list(reply["hits"])

@@ -7,9 +7,10 @@ database. Memory is bounded by the largest row, not by the file; `backup_growth`
 """
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -19,6 +20,7 @@ import numpy as np
 
 from server.errors import BadSettings, InvalidRequest, StoreDamaged, StoreError
 from server.messages.message import Message
+from server.store.collection_name import check_name, is_name
 from server.store.records import COMPUTED_BY, MAX_ID, Document, Info, Span
 from server.store.schema import (
     OBJECTS,
@@ -69,6 +71,46 @@ CHUNKS = {
 )
 
 Chunk = tuple[Span, bytes]
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Run what writes a backup; raises BadSettings where the target is no place for a file, or cannot be written."""
+    if not target.parent.is_dir() or target.is_dir():
+        raise BadSettings(
+            "{target} cannot be written: it must be a file in a folder that exists", target=target
+        )
+    try:
+        yield
+    except OSError as error:
+        raise BadSettings(
+            "{path} cannot be written: {strerror}",
+            path=target,
+            strerror=os.strerror(error.errno or 0),
+        ) from error
+
+
+@contextmanager
+def opened(file: Path, name: str | None) -> Iterator[tuple["BackupFile", str]]:
+    """Yield a backup and the name that its collection gets: the one that is asked for, or else its own."""
+    if name is not None:
+        check_name(name)
+    if not file.is_file():
+        raise BadSettings("there is no file {file}", file=file)
+    with closing(BackupFile(file)) as backup:
+        yield backup, _name_in(backup) if name is None else name
+
+
+def _name_in(backup: "BackupFile") -> str:
+    """Return the name that a backup gives its collection, if it is one."""
+    name = backup.info.name
+    if not is_name(name):
+        raise BadSettings(
+            "{file} names its collection {name}, which is not possible; give a name with --collection",
+            file=backup.path,
+            name=ascii(name[:80]),
+        )
+    return name
 
 
 class BackupFile:

@@ -3,7 +3,6 @@
 None of it needs the model. A backup may run beside a server; the others lock the folder.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from server.store.folder_lock import COLLECTIONS, FolderLock, unusable
 from server.store.naming import names_file
 from server.store.naming.renaming import prepared
 from server.store.records import Listed
+from server.store.upkeep.backup_file import writing
 from server.store.upkeep.database_file import copy
 from server.store.upkeep.integrity import faults_of
 
@@ -78,19 +78,9 @@ def backup(data: Path, name: str, target: Path) -> int:
             target=target,
             data=data,
         )
-    if not target.parent.is_dir() or target.is_dir():
-        raise BadSettings(
-            "{target} cannot be written: it must be a file in a folder that exists", target=target
-        )
-    try:
+    with writing(target):
         copy(source, target)
         return target.stat().st_size
-    except OSError as error:
-        raise BadSettings(
-            "{path} cannot be written: {strerror}",
-            path=target,
-            strerror=os.strerror(error.errno or 0),
-        ) from error
 
 
 def _home(data: Path) -> Path:

@@ -14,7 +14,6 @@ from pathlib import Path
 from server.errors import BadSettings, InvalidRequest, StartupError, StoreDamaged, StoreError
 from server.messages.message import Message
 from server.store.collection import DATABASE_FILE
-from server.store.collection_name import check_name, is_name
 from server.store.documents import Documents
 from server.store.folder_layout import FolderLayout
 from server.store.folder_lock import FolderLock, unusable
@@ -22,7 +21,7 @@ from server.store.naming.renaming import prepared
 from server.store.passages.words import ChunkWords
 from server.store.records import COMPUTED_BY, Listed
 from server.store.schema import DocumentRow, insert_chunk, insert_document
-from server.store.upkeep.backup_file import BackupFile, Chunk
+from server.store.upkeep.backup_file import BackupFile, Chunk, opened
 from server.store.words.vocabulary import VOCABULARY
 
 # Documents of one transaction.
@@ -34,12 +33,7 @@ def restore(data: Path, file: Path, name: str | None, *, force: bool) -> Listed:
 
     force: whether to replace a collection of that name, whole or not at all.
     """
-    if name is not None:
-        check_name(name)
-    if not file.is_file():
-        raise BadSettings("there is no file {file}", file=file)
-    with closing(BackupFile(file)) as backup:
-        name = _name_in(backup) if name is None else name
+    with opened(file, name) as (backup, name):
         layout = FolderLayout(data)
         _check_place(layout, data, name, force=force)
         with closing(FolderLock(data, "")):
@@ -55,18 +49,6 @@ def restore(data: Path, file: Path, name: str | None, *, force: bool) -> Listed:
             except OSError as error:
                 raise unusable(data, error) from error
     return Listed(name, number, backup.info.fingerprint)
-
-
-def _name_in(backup: BackupFile) -> str:
-    """Return the name that a backup gives its collection, if it is one."""
-    name = backup.info.name
-    if not is_name(name):
-        raise BadSettings(
-            "{file} names its collection {name}, which is not possible; give a name with --collection",
-            file=backup.path,
-            name=ascii(name[:80]),
-        )
-    return name
 
 
 def _check_place(layout: FolderLayout, data: Path, name: str, *, force: bool) -> None:
