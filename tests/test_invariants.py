@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -216,9 +216,20 @@ def tree(name: str) -> ast.Module:
     return ast.parse(FILES[name].read_text(encoding="utf-8"))
 
 
-def imports(name: str) -> Iterator[str]:
-    """Yield every module that a file imports, at its top or inside a function."""
-    for node in ast.walk(tree(name)):
+@cache
+def nodes(name: str) -> Sequence[ast.AST]:
+    """Return all nodes of a file, which is walked once for all tests."""
+    return tuple(ast.walk(tree(name)))
+
+
+@cache
+def imports(name: str) -> Sequence[str]:
+    """Return every module that a file imports, at its top or inside a function."""
+    return tuple(_imports(name))
+
+
+def _imports(name: str) -> Iterator[str]:
+    for node in nodes(name):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -233,9 +244,7 @@ def packages(name: str) -> set[str]:
 
 def attributes(name: str, *wanted: str) -> list[str]:
     return [
-        node.attr
-        for node in ast.walk(tree(name))
-        if isinstance(node, ast.Attribute) and node.attr in wanted
+        node.attr for node in nodes(name) if isinstance(node, ast.Attribute) and node.attr in wanted
     ]
 
 
@@ -307,7 +316,7 @@ def test_what_sends_traces_is_imported_only_for_an_address() -> None:
 def used_of_socket(name: str) -> set[str]:
     return {
         node.attr
-        for node in ast.walk(tree(name))
+        for node in nodes(name)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
         if node.value.id == "socket"
     }
@@ -361,7 +370,7 @@ def test_environment_is_read_by_the_command_line_and_written_by_two_imports() ->
     for name in ("inference/runtime.py", "inference/tokenizer.py"):
         stored = [
             node
-            for node in ast.walk(tree(name))
+            for node in nodes(name)
             if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store)
             if isinstance(node.value, ast.Attribute) and node.value.attr == "environ"
         ]
@@ -387,7 +396,7 @@ def test_web_framework_and_status_codes_stay_in_the_api_and_the_app(name: str) -
     assert "starlette" not in packages(name) or name in TYPED_BY_STARLETTE
     statuses = {
         node.value
-        for node in ast.walk(tree(name))
+        for node in nodes(name)
         if isinstance(node, ast.Constant) and type(node.value) is int
     }
     assert statuses & {400, 401, 403, 404, 405, 413, 415, 422, 424, 429, 500, 503} == set()

@@ -1,4 +1,4 @@
-"""What `make` says where a step fails."""
+"""What `make` says where a step fails, and what a clone must not have for its steps."""
 
 import os
 import subprocess
@@ -32,3 +32,11 @@ def test_failed_installation_says_what_to_do_without_a_network(
     assert done.returncode == 2
     assert words in said and "make bundle" in said and "PIP_INDEX_URL" in said
     assert not (tmp_path / "venv").exists()
+
+
+def test_no_file_of_the_repository_is_a_link() -> None:
+    """A link to a folder of one machine leads nowhere in a clone, and `npm ci` would fail at it."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--stage"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert listed and [line for line in listed if line.startswith("120000 ")] == []

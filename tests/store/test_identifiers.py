@@ -15,7 +15,7 @@ from server.store.records import Document, Info
 from server.store.search import Mode, Query, search
 from server.store.words.ranking import frequencies
 from tests.support.stored_documents import within
-from tests.support.words import Words
+from tests.support.words import Words, marked
 
 KINDS = sets()
 
@@ -221,7 +221,7 @@ def test_nothing_that_was_found_before_is_hidden_by_a_number_in_groups() -> None
 def test_highlights_stand_at_their_places_in_the_original(
     text: str, query: str, expected: list[str]
 ) -> None:
-    assert [text[begin:end] for begin, end in highlight(text, query)] == expected
+    assert marked(text, query) == expected
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from server.store.lexical import MAX_TERMS, SHOWN, ask, highlight, indexed, terms
 from server.store.words.folding import fold
 from server.store.words.ranking import COUNTED, REQUIRED, divided, frequencies, match_expression
-from tests.support.words import Words
+from tests.support.words import Words, marked
 
 
 @pytest.fixture(scope="module")
@@ -193,10 +193,6 @@ def test_folding_many_marks_takes_linear_time() -> None:
 # --- highlight ------------------------------------------------------------------------------------
 
 
-def shown(text: str, query: str) -> list[str]:
-    return [text[begin:end] for begin, end in highlight(text, query)]
-
-
 @pytest.mark.parametrize(
     ("text", "query", "expected"),
     [
@@ -220,7 +216,7 @@ def shown(text: str, query: str) -> list[str]:
     ],
 )
 def test_highlights_are_the_words_of_the_query(text: str, query: str, expected: list[str]) -> None:
-    assert shown(text, query) == expected
+    assert marked(text, query) == expected
 
 
 @settings(max_examples=500, deadline=None)

@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from server.store.lexical import highlight, indexed, terms
+from server.store.lexical import indexed, terms
 from server.store.words.bases import base
 from server.store.words.folding import fold, fold_with_places
 from server.store.words.traditional import SIMPLIFIED, TRADITIONAL
-from tests.support.words import Words
+from tests.support.words import Words, marked
 
 FORMS = [
     ("簡體中文", "简体中文"),
@@ -37,8 +37,8 @@ FORMS = [
 def test_a_word_is_found_in_another_form_and_marked(query: str, text: str) -> None:
     words = Words(text, "无关 irrelevant 0")
     assert words.found(query) == [0]
-    marked = "".join(text[begin:end] for begin, end in highlight(text, query))
-    assert marked and marked in text.replace(" ", "") or len(highlight(text, query)) > 1
+    shown = marked(text, query)
+    assert shown and "".join(shown) in text.replace(" ", "") or len(shown) > 1
     words.database.close()
 
 
@@ -74,8 +74,7 @@ def test_the_very_word_comes_first(query: str, best: str, other: str) -> None:
 
 def test_highlights_of_folded_text_stand_in_the_original() -> None:
     text = "勞動合同，Les Résumés"
-    shown = [text[begin:end] for begin, end in highlight(text, "劳动合同 resume")]
-    assert shown == ["勞動合同", "Résumés"]
+    assert marked(text, "劳动合同 resume") == ["勞動合同", "Résumés"]
 
 
 def test_the_table_maps_each_character_to_one_that_stays() -> None:

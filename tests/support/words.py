@@ -1,9 +1,15 @@
-"""A full-text index of a few texts, as a collection has one."""
+"""A full-text index of a few texts, as a collection has one, and what is marked in a text."""
 
 import sqlite3
 
-from server.store.lexical import TOKENIZER, ask, indexed
+from server.store.lexical import TOKENIZER, ask, highlight, indexed
+from server.store.words.asked import Asked
 from server.store.words.ranking import Ranking, frequencies, ranked
+
+
+def marked(text: str, query: str | Asked) -> list[str]:
+    """Return what a search for the query marks in a text."""
+    return [text[begin:end] for begin, end in highlight(text, query)]
 
 
 class Words:
