@@ -1,5 +1,6 @@
 """An artifact that has been opened and checked: manifest, tokenizer, encoder, and its speed here."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,12 +9,18 @@ import numpy as np
 
 from server.errors import BadArtifact
 from server.inference.comparison import COMPARISONS, SUMMARY
-from server.inference.encoder import open_encoder
+from server.inference.kernels.choice import KERNELS, encoders_of
 from server.inference.manifest import MODEL_FILE, TOKENIZER_FILE, read_manifest
 from server.inference.speed import measured_rate
 from server.inference.tokenizer import Tokenizer
 from server.system import hugepages
 from server.types import Ids, Vectors
+
+DISAGREE = (
+    "model %s: the kernels agree with its self-test by %.4f only; ONNX Runtime computes it instead"
+)
+
+log = logging.getLogger(__name__)
 
 
 class Model:
@@ -25,27 +32,36 @@ class Model:
     of sparse weights and token vectors.
     self_test_agreement: the least agreement with the stored ones. Below `comparison.same` this CPU
     computes slightly other results than the exporting one.
+    computed_by, reason: see `kernels.choice.Encoders`.
     rate: tokens per second of one short text on one thread, measured at opening.
     """
 
-    def __init__(self, folder: Path, wide_threads: int = 1, name: str = "") -> None:
+    def __init__(
+        self, folder: Path, wide_threads: int = 1, name: str = "", *, kernels: bool = True
+    ) -> None:
         self.manifest = read_manifest(folder)
         self._name = name
         self.comparison = COMPARISONS[self.manifest.task]
         with _loading(folder / TOKENIZER_FILE) as path:
             self.tokenizer = Tokenizer(path.read_text(encoding="utf-8"), self.manifest.text)
-        with _loading(folder / MODEL_FILE) as path:
-            packing, form = self.manifest.packing, self.manifest.form
-            self.encoder = open_encoder(str(path), packing, 1, form)
-            self.wide = (
-                open_encoder(str(path), packing, wide_threads, form) if wide_threads > 1 else None
-            )
-        self.self_test_results, self.self_test_agreement = self._self_test(folder)
+        self._open(folder, wide_threads, kernels=kernels)
+        if self.computed_by == KERNELS and not self.computes_the_same:
+            # Whatever the reason: the standard graph is what was verified.
+            log.warning(DISAGREE, self.name, self.self_test_agreement)
+            self._open(folder, wide_threads, kernels=False)
         hugepages.collapse()
         sample = self._self_test_ids()
         # Its text may be longer than those of the self-test.
         with _loading(folder / MODEL_FILE):
             self.rate = measured_rate(self.encoder, sample, self.manifest.text.max_tokens)
+
+    def _open(self, folder: Path, wide_threads: int, *, kernels: bool) -> None:
+        with _loading(folder / MODEL_FILE) as path:
+            sample = self._self_test_ids()
+            opened = encoders_of(path, self.manifest, wide_threads, sample, kernels=kernels)
+        self.encoder, self.wide = opened.narrow, opened.wide
+        self.computed_by, self.reason = opened.computed_by, opened.reason
+        self.self_test_results, self.self_test_agreement = self._self_test(folder)
 
     @property
     def name(self) -> str:
