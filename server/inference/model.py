@@ -13,12 +13,11 @@ from server.inference.kernels.choice import KERNELS, encoders_of
 from server.inference.manifest import MODEL_FILE, TOKENIZER_FILE, read_manifest
 from server.inference.speed import measured_rate
 from server.inference.tokenizer import Tokenizer
+from server.messages.message import Message
 from server.system import hugepages
 from server.types import Ids, Vectors
 
-DISAGREE = (
-    "model %s: the kernels agree with its self-test by %.4f only; ONNX Runtime computes it instead"
-)
+DISAGREE = "they give other results than its self-test ({measure} {agreement:.4f})"
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ class Model:
     of sparse weights and token vectors.
     self_test_agreement: the least agreement with the stored ones. Below `comparison.same` this CPU
     computes slightly other results than the exporting one.
-    computed_by, reason: see `kernels.choice.Encoders`.
+    kernels: whether they were allowed. computed_by, reason: see `kernels.choice.Encoders`.
     rate: tokens per second of one short text on one thread, measured at opening.
     """
 
@@ -41,14 +40,17 @@ class Model:
     ) -> None:
         self.manifest = read_manifest(folder)
         self._name = name
+        self.kernels = kernels
         self.comparison = COMPARISONS[self.manifest.task]
         with _loading(folder / TOKENIZER_FILE) as path:
             self.tokenizer = Tokenizer(path.read_text(encoding="utf-8"), self.manifest.text)
         self._open(folder, wide_threads, kernels=kernels)
         if self.computed_by == KERNELS and not self.computes_the_same:
             # Whatever the reason: the standard graph is what was verified.
-            log.warning(DISAGREE, self.name, self.self_test_agreement)
+            agreement = self.self_test_agreement
             self._open(folder, wide_threads, kernels=False)
+            self.reason = Message(DISAGREE, measure=self.comparison.measure, agreement=agreement)
+            log.warning("%s: %s", self.name, self.reason.english)
         hugepages.collapse()
         sample = self._self_test_ids()
         # Its text may be longer than those of the self-test.
@@ -66,6 +68,13 @@ class Model:
     @property
     def name(self) -> str:
         return self._name or self.manifest.model_id
+
+    @property
+    def computed_by_words(self) -> Message:
+        """Return what computes its results, and why it is not the kernels."""
+        if self.reason is None:
+            return Message("computed by the kernels")
+        return Message("computed by ONNX Runtime, not by the kernels: {reason}", reason=self.reason)
 
     @property
     def computes_the_same(self) -> bool:

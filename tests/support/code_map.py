@@ -52,6 +52,7 @@ SERVER = (
     "collections/writing",
     "collections/searching",
     "inference",
+    "inference/kernels",
     "inference/tokenization",
     "auth",
     "store",

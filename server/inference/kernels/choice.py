@@ -1,6 +1,5 @@
 """What computes a model's batches: the kernels where they know its network and this CPU, else ONNX Runtime."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from server.inference.kernels.encoder import KernelEncoder, open_network
 from server.inference.kernels.library import NoKernels
 from server.inference.manifest import Manifest
 from server.inference.speed import measured_rate
+from server.messages.message import Message
 from server.system.cpu import cpu_features
 from server.types import Encoder, Ids
 
@@ -17,20 +17,18 @@ KERNELS, RUNTIME = "kernels", "onnxruntime"
 # ONNX Runtime has kernels for it that may be faster than ours, which do not use it.
 AMX = "amx_int8"
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, slots=True)
 class Encoders:
     """The encoders of a model: of one thread a batch, and of several, None where there is one thread.
 
-    computed_by: KERNELS or RUNTIME. reason: why it is not the kernels; empty where it is.
+    computed_by: KERNELS or RUNTIME. reason: why it is not the kernels; None where it is.
     """
 
     narrow: Encoder
     wide: Encoder | None
     computed_by: str
-    reason: str = ""
+    reason: Message | None = None
 
 
 def encoders_of(
@@ -41,15 +39,14 @@ def encoders_of(
     threads: of the wide encoder. sample: token ids that the model reads. kernels: whether they may be used.
     """
     if not kernels:
-        return _by_runtime(path, manifest, threads, "they are turned off")
+        return _by_runtime(path, manifest, threads, Message("--kernels is off"))
     if manifest.task != "dense":
-        return _by_runtime(
-            path, manifest, threads, f"the kernels do not know the task {manifest.task!r}"
-        )
+        reason = Message("they give vectors only, not {task}", task=manifest.task)
+        return _by_runtime(path, manifest, threads, reason)
     try:
         network = open_network(path)
     except NoKernels as error:
-        return _by_runtime(path, manifest, threads, str(error))
+        return _by_runtime(path, manifest, threads, error.sentence)
     longest = manifest.text.max_tokens
     found = Encoders(
         KernelEncoder(network, longest),
@@ -58,12 +55,13 @@ def encoders_of(
     )
     if AMX not in cpu_features():
         return found
-    other = _by_runtime(path, manifest, threads, "ONNX Runtime is faster with this CPU's AMX")
+    reason = Message("ONNX Runtime is faster with this CPU's AMX")
+    other = _by_runtime(path, manifest, threads, reason)
     ours, theirs = (measured_rate(each.narrow, sample, longest) for each in (found, other))
     return found if ours >= theirs else other
 
 
-def _by_runtime(path: Path, manifest: Manifest, threads: int, reason: str) -> Encoders:
+def _by_runtime(path: Path, manifest: Manifest, threads: int, reason: Message) -> Encoders:
     packing, form = manifest.packing, manifest.form
     wide = open_encoder(str(path), packing, threads, form) if threads > 1 else None
     return Encoders(open_encoder(str(path), packing, 1, form), wide, RUNTIME, reason)

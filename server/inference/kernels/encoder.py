@@ -22,14 +22,14 @@ class KernelEncoder:
     def __init__(self, network: Network, longest: int, threads: int = 1) -> None:
         self.packing = Packing(ANY_LENGTHS, longest)
         self._network = network
-        self._crew = network.crew(threads) if threads > 1 else None
+        self._threads = threads
 
     def encode(self, texts: Sequence[Ids]) -> Vectors:
         """Return float32 (B, D), a row a text. Releases the interpreter lock while it computes.
 
         texts: int64 (T,) arrays.
         """
-        return self._network.encode(texts, self._crew)
+        return self._network.encode(texts, self._threads)
 
 
 def open_network(path: Path) -> Network:
@@ -39,4 +39,4 @@ def open_network(path: Path) -> Network:
     try:
         return Network(plan_of(read_graph(path)), library)
     except NotReadable as error:
-        raise NoKernels(f"the kernels do not know this network: {error}") from None
+        raise NoKernels("they do not know its network: {error}", error=str(error)) from None

@@ -2,7 +2,8 @@
 
 import ctypes
 from collections.abc import Sequence
-from ctypes import POINTER, Structure, byref, c_float, c_int32, c_void_p
+from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int32, c_void_p
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,11 @@ from server.inference.kernels.plan import (
     Plan,
     Quantiser,
 )
+from server.inference.kernels.sources import LIBRARY, NEEDS, digest
+from server.messages.message import SentenceError
 from server.system.cpu import cpu_features
 from server.types import Ids, Vectors
 
-LIBRARY = Path(__file__).with_name("kernels.so")
-# What a CPU must have, by the names of /proc/cpuinfo.
-NEEDS = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni", "fma"})
 ALIGNMENT = 64
 # Statuses of `inkwell_encode`.
 PROBLEMS = {
@@ -88,26 +88,34 @@ class _Network(Structure):
     ]
 
 
-class NoKernels(Exception):
-    """Raised where the library cannot be used here; the message says why."""
+class NoKernels(SentenceError):
+    """Raised where the kernels cannot be used; the message says why."""
 
 
 def check_cpu() -> None:
     """Raise NoKernels where this CPU lacks what the kernels are compiled for."""
-    missing = NEEDS - cpu_features()
+    missing = NEEDS.keys() - cpu_features()
     if missing:
-        raise NoKernels(f"this CPU has no {', '.join(sorted(missing))}")
+        raise NoKernels("this CPU has no {missing}", missing=tuple(sorted(missing)))
 
 
+@cache
 def open_library(path: Path = LIBRARY) -> Any:
-    """Return the compiled kernels; raises NoKernels."""
+    """Return the compiled kernels, once a process; raises NoKernels."""
+    if not path.exists():
+        raise NoKernels("they are not compiled; run `make kernels` where a C compiler is installed")
     try:
         library = ctypes.CDLL(str(path))
     except OSError as error:
-        raise NoKernels(f"the kernels are not compiled, or not for this system: {error}") from None
+        raise NoKernels(
+            "they were compiled for another system ({error}); run `make kernels` here",
+            error=str(error),
+        ) from None
+    library.inkwell_sources.restype = c_char_p
+    if library.inkwell_sources() != digest().encode():
+        raise NoKernels("they were compiled from other sources; run `make kernels`")
     library.inkwell_network_size.restype = c_int32
-    if library.inkwell_network_size() != ctypes.sizeof(_Network) + ctypes.sizeof(_Layer):
-        raise NoKernels("the kernels were compiled from another version; compile them again")
+    assert library.inkwell_network_size() == ctypes.sizeof(_Network) + ctypes.sizeof(_Layer)
     library.inkwell_crew.argtypes, library.inkwell_crew.restype = [c_int32], c_void_p
     library.inkwell_encode.argtypes = [
         POINTER(_Network),
@@ -119,6 +127,17 @@ def open_library(path: Path = LIBRARY) -> Any:
     ]
     library.inkwell_encode.restype = c_int32
     return library
+
+
+@cache
+def crew_of(library: Any, threads: int) -> int | None:
+    """Return so many threads that compute a batch together, and sleep between batches.
+
+    They live as long as the process, so all models of it share them: a second batch at the same time is computed by
+    its caller alone.
+    """
+    found: int | None = library.inkwell_crew(threads)
+    return found
 
 
 class Network:
@@ -142,16 +161,12 @@ class Network:
         )
         self._kept.append(layers)
 
-    def crew(self, threads: int) -> int | None:
-        """Return threads that compute a batch together, for `encode`; they sleep between batches."""
-        found: int | None = self._library.inkwell_crew(threads)
-        return found
-
-    def encode(self, texts: Sequence[Ids], crew: int | None) -> Vectors:
+    def encode(self, texts: Sequence[Ids], threads: int = 1) -> Vectors:
         """Return float32 (B, H), a row a text; releases the interpreter lock. Raises ValueError.
 
-        texts: int64 (T,) arrays of any lengths.
+        texts: int64 (T,) arrays of any lengths. threads: how many compute them together.
         """
+        crew = crew_of(self._library, threads) if threads > 1 else None
         ids = np.ascontiguousarray(np.concatenate(texts), np.int64)
         lengths = np.array([len(each) for each in texts], np.int32)
         vectors = np.empty((len(texts), self.width), np.float32)

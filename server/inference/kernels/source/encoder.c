@@ -219,7 +219,13 @@ static int examine(batch *b, const int64_t *ids, int32_t *begins) {
 /* Return a crew of so many threads with the caller, or null; see `hired`. */
 EXPORTED crew *inkwell_crew(int32_t size) { return hired(size); }
 
-/* Return whether the network has the sizes that its maker gave: what both sides count alike. */
+#ifndef INKWELL_SOURCES
+#define INKWELL_SOURCES "" /* compiled by hand: see `compiler.py` */
+#endif
+/* Return the digest of the sources that this was compiled from. */
+EXPORTED const char *inkwell_sources(void) { return INKWELL_SOURCES; }
+
+/* Return the bytes of the structures that both sides declare. */
 EXPORTED int32_t inkwell_network_size(void) { return (int32_t)(sizeof(network) + sizeof(layer)); }
 
 /* Compute vectors, float (texts, H), of token ids, one text after another; return DONE or what is wrong.
